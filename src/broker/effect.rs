@@ -1,0 +1,164 @@
+//! Everything the broker can want. One way out: the runtime carries these out in their order.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::message::{ChannelName, ConnectionId, Message, MessageId, Payload, Publication, PublicationId, Timestamp};
+
+/// What [`super::Broker::handle`] appended: effects in order, and the contents that deliveries refer to, each once.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// In the order in which they must be carried out.
+    pub list: Vec<Effect>,
+    /// What is delivered; a fan-out names one content many times, so that it is encoded once for each dialect.
+    pub contents: Vec<Content>,
+}
+
+impl Effects {
+    /// Empties both lists and keeps their memory.
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.contents.clear();
+    }
+}
+
+/// What a delivery carries.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// A publication, as its sender sent it.
+    Live(Arc<Publication>),
+    /// Kept messages, oldest first.
+    Backlog {
+        /// Their channel.
+        channel: ChannelName,
+        /// At least one.
+        messages: SmallVec<[Payload; 4]>,
+    },
+}
+
+/// Something to be done.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Put this into the connection's queue.
+    Deliver {
+        /// The receiver.
+        to: ConnectionId,
+        /// Index into [`Effects::contents`].
+        content: u32,
+        /// The delivery's number on this connection, counting up from 1; 0 if nothing is to be confirmed (channel not kept).
+        sequence: u64,
+        /// The receiver acknowledges by hand: the frame names the delivery.
+        manual: bool,
+        /// It may have been delivered before (only ever stated in manual mode).
+        redelivered: bool,
+    },
+    /// Have this connection prove what it has received: a ping, when none is outstanding. Its answer is
+    /// [`super::Event::Confirmed`] up to the last delivery queued before that ping.
+    Confirm {
+        /// The receiver.
+        connection: ConnectionId,
+    },
+    /// Answer a command.
+    Reply {
+        /// Whom.
+        to: ConnectionId,
+        /// What.
+        reply: Reply,
+    },
+    /// End this connection: flush, then end it as its kind of client needs. The core has forgotten it already.
+    End {
+        /// Which.
+        connection: ConnectionId,
+        /// Why.
+        reason: EndReason,
+    },
+    /// Something for the store.
+    Store(StoreEffect),
+}
+
+/// Why the broker ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// It does not take what it is sent (1008 `slow receiver`).
+    Slow,
+    /// A newer connection of the same user has taken its name (1008 `replaced`).
+    Replaced,
+}
+
+/// An answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// `00` to a `send-message` that carried an `id`: the publication is safe.
+    Accepted {
+        /// The sender's name for it.
+        id: PublicationId,
+        /// To how many receivers it was given at once.
+        receivers: u32,
+        /// It is in the store.
+        stored: bool,
+        /// It had been accepted before and went to nobody this time.
+        duplicate: bool,
+    },
+    /// The publication was not accepted.
+    Refused {
+        /// The sender's name for it, if it gave one.
+        id: Option<PublicationId>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// `02` to an `ack` or `nack` of something that is not waiting for it.
+    UnknownDelivery {
+        /// As the receiver named it.
+        sequence: u64,
+        /// It was an `ack` (else a `nack`).
+        done: bool,
+    },
+    /// `06` to a `receive-message`: the broker is at its limit of channels ([`crate::limits::CHANNELS`]).
+    TooManyChannels,
+}
+
+/// Why a publication was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// `05`: the store can't take it.
+    Unavailable,
+    /// `06`: the channel's backlog is at `max_backlog`.
+    BacklogFull,
+    /// `06`: the broker (its memory, its store, its number of channels or of delayed publications) is full.
+    BrokerFull,
+    /// `08`: its ttl ran out before it was safe.
+    Expired,
+}
+
+/// Something for the store. The store carries out appends, removals and counts in order, as groups, and reads after them.
+#[derive(Clone, Debug)]
+pub enum StoreEffect {
+    /// Write these; answered by [`super::Event::Stored`] or [`super::Event::StoreFailed`], unless removed before.
+    Append(Vec<Message>),
+    /// Remove these; one that is not written yet is never written. Not answered.
+    Remove(Vec<MessageId>),
+    /// Remember how often these have been delivered. Not answered.
+    Deliveries(Vec<(MessageId, u32)>),
+    /// Read a page of a channel's backlog: messages without due time and above `after`, oldest first.
+    Load {
+        /// Which channel.
+        channel: ChannelName,
+        /// Only ids greater than this.
+        after: MessageId,
+        /// At most so many messages.
+        limit: usize,
+    },
+    /// Remove messages that are expired at `now`, at most [`crate::limits::SWEEP_ROWS`].
+    Sweep {
+        /// The time.
+        now: Timestamp,
+    },
+    /// Remove every message of the channel with an id up to this one, written or not. Not answered.
+    Purge {
+        /// Which channel.
+        channel: ChannelName,
+        /// The last id that goes.
+        up_to: MessageId,
+    },
+}

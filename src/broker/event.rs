@@ -1,0 +1,135 @@
+//! Everything that can happen to the broker. One way in: sockets, timers, the store and tools all enter as one of these.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::message::{ChannelName, ConnectionId, Message, MessageId, Publication, PublicationId};
+
+/// Something that happened, to be given to [`super::Broker::handle`] together with the time.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A client sent a publication.
+    Publish(Publish),
+    /// A connection that names itself (`?receiver=ID`) has been made: an older one with that name is replaced at once.
+    Claim {
+        /// The new connection.
+        connection: ConnectionId,
+        /// Its name.
+        receiver: ReceiverKey,
+    },
+    /// A connection declares what it receives; replaces what it declared before.
+    Subscribe(Subscribe),
+    /// A receiver with manual acknowledgement answers a delivery.
+    Acknowledge(Acknowledge),
+    /// A pong (or an orderly end) proves that a receiver has every delivery up to and including this sequence number.
+    Confirmed {
+        /// The receiver.
+        connection: ConnectionId,
+        /// The highest confirmed [`super::Effect::Deliver::sequence`].
+        up_to: u64,
+    },
+    /// A connection has ended. Nothing may be addressed to it any more.
+    Disconnected {
+        /// Which.
+        connection: ConnectionId,
+        /// If it ended in an orderly way (FIN or close frame): the highest delivery whose every byte its TCP has acknowledged.
+        confirmed_up_to: Option<u64>,
+    },
+    /// These messages are durable.
+    Stored(Vec<MessageId>),
+    /// These messages are not stored and will not be unless asked again.
+    StoreFailed(Vec<MessageId>, StoreFailure),
+    /// The answer to [`super::StoreEffect::Load`]: messages in order, at most as many as asked for.
+    Loaded {
+        /// Of which channel.
+        channel: ChannelName,
+        /// Oldest first.
+        messages: Vec<Message>,
+        /// There was nothing more behind them when the store was read.
+        complete: bool,
+    },
+    /// A load did not succeed; it is asked for again after [`crate::limits::STORE_RETRY`].
+    LoadFailed {
+        /// Of which channel.
+        channel: ChannelName,
+    },
+    /// The answer to [`super::StoreEffect::Sweep`]: these were expired and are gone from the store.
+    Swept(Vec<(MessageId, ChannelName)>),
+    /// An administrator empties a channel: whatever no receiver has confirmed is forgotten.
+    Purge {
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// A deadline named by [`super::Broker::next_deadline`] has come.
+    Tick,
+}
+
+/// One publication on its way in.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// Who sent it, to be answered and to be left out of the delivery; `None` for a tool.
+    pub connection: Option<ConnectionId>,
+    /// What was sent, and where to.
+    pub publication: Arc<Publication>,
+    /// To how many receivers, if the sender says so (0 = all).
+    pub receivers: Option<u32>,
+    /// The sender's name for it: asks for a reply, and makes a repetition harmless.
+    pub id: Option<PublicationId>,
+    /// Never delivered when this has passed; `Some(0)` = never expires; `None` = as the channel is configured.
+    pub ttl: Option<Duration>,
+    /// Not delivered before this has passed.
+    pub delay: Option<Duration>,
+}
+
+/// A receiver's own name, good for one user: two users may use the same `id`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReceiverKey {
+    /// Who is logged in; empty for an anonymous connection.
+    pub user: Arc<str>,
+    /// The name it gave.
+    pub id: Arc<str>,
+}
+
+/// How a receiver confirms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckMode {
+    /// By answering a ping.
+    Automatic,
+    /// By `ack` and `nack`.
+    Manual,
+}
+
+/// What a connection wants to receive.
+#[derive(Clone, Debug)]
+pub struct Subscribe {
+    /// Which connection.
+    pub connection: ConnectionId,
+    /// Which channels; at most [`crate::limits::SUBSCRIPTIONS`], no name twice. Empty: none any more.
+    pub channels: Vec<ChannelName>,
+    /// How it confirms.
+    pub ack: AckMode,
+    /// Unconfirmed deliveries allowed; 1 to [`crate::limits::MAX_PREFETCH`].
+    pub prefetch: u32,
+    /// Its name, if it has one: an older connection with that name is replaced at once.
+    pub receiver: Option<ReceiverKey>,
+}
+
+/// A receiver's answer to one delivery.
+#[derive(Clone, Copy, Debug)]
+pub struct Acknowledge {
+    /// The receiver.
+    pub connection: ConnectionId,
+    /// The delivery's sequence number.
+    pub sequence: u64,
+    /// True: `ack`, it is done. False: `nack`, back to the front of the backlog.
+    pub done: bool,
+}
+
+/// Why the store did not take messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreFailure {
+    /// It can't be written now (disk full, locked, read-only, gone).
+    Unavailable,
+    /// It is at its own limit.
+    Full,
+}

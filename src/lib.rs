@@ -1,0 +1,7 @@
+//! `wsmb`, a lightweight WebSocket message broker.
+
+pub mod limits;
+pub mod message;
+pub mod policy;
+
+pub mod broker;

@@ -1,0 +1,129 @@
+//! Every bound and time-out of the broker, each with its reason. A queue, buffer, cache or loop that has no line here is a defect.
+//!
+//! What an administrator may want to change is configuration; these are its defaults and the bounds that no configuration lifts.
+
+use std::time::Duration;
+
+/// The longest channel name, in characters: the width of the seed table's `channel varchar(100)`.
+pub const CHANNEL_NAME_CHARS: usize = 100;
+
+/// The longest `id`, `receiver` and user name, in bytes: keys of tables that are bounded by count only.
+pub const NAME_BYTES: usize = 128;
+
+/// Default of `server.max_message`: the largest frame payload a client may send, in bytes.
+pub const MAX_MESSAGE: usize = 1 << 20;
+
+/// The most fragments of one message: a message of 1 MiB in fragments of 1 KiB, with room to spare; 100,000 empty ones are an attack.
+pub const FRAGMENTS: usize = 4_096;
+
+/// The most messages in one publication: each becomes a row and an entry in memory.
+pub const PUBLICATION_MESSAGES: usize = 10_000;
+
+/// How deep a JSON frame may nest: `serde_json`'s own recursion bound, named here because docs state it.
+pub const JSON_DEPTH: usize = 128;
+
+/// The most channels one connection may receive.
+pub const SUBSCRIPTIONS: usize = 100;
+
+/// The most channels that exist at once (with receivers or a backlog): some 300 bytes each.
+pub const CHANNELS: usize = 200_000;
+
+/// Unconfirmed deliveries of a receiver that asks for nothing else: small, because after a crash of the receiver these are what may arrive twice.
+pub const PREFETCH: u32 = 64;
+
+/// The largest `prefetch` a receiver may ask for.
+pub const MAX_PREFETCH: u32 = 4_096;
+
+/// Unconfirmed bytes of one receiver, after which it has no room: what its queue and its socket may hold.
+pub const WINDOW_BYTES: usize = 1 << 20;
+
+/// Unconfirmed deliveries at which a receiver of a fan-out (limit 0, where nobody waits for anybody) is ended as slow.
+pub const FANOUT_DELIVERIES: usize = 4_096;
+
+/// Bytes queued for one connection at which it is ended as slow (at least one frame is always taken).
+pub const QUEUE_BYTES: usize = 4 << 20;
+
+/// A burst of deliveries has ended after this silence; then a ping asks for its confirmation.
+pub const CONFIRM_QUIET: Duration = Duration::from_millis(100);
+
+/// Messages of one channel's backlog in memory; the rest is in the store.
+pub const PAGE_MESSAGES: usize = 512;
+
+/// Bytes of one channel's backlog in memory.
+pub const PAGE_BYTES: usize = 1 << 20;
+
+/// Bytes of one backlog frame: below the ESP32 library's 15 KiB unless one message alone is larger.
+pub const BACKLOG_FRAME_BYTES: usize = 14 << 10;
+
+/// Bytes of messages that the core may hold in memory (waiting, in flight, delayed). Over it, what is in the store leaves the
+/// memory, and what is not is refused with 06.
+pub const CORE_BYTES: usize = 256 << 20;
+
+/// Publications that wait for their time (`delay`): all of them are in memory.
+pub const DELAYED: usize = 100_000;
+
+/// Publication ids remembered at once. Within `dedup_window`, the oldest are forgotten first: some 16 MiB at the most.
+pub const DEDUP_IDS: usize = 131_072;
+
+/// Answers owed to repetitions of one publication that is not safe yet.
+pub const DEDUP_WAITERS: usize = 16;
+
+/// Bytes that wait for the store's next commit, above which readers of sockets pause.
+pub const STORE_QUEUE_HIGH: usize = 16 << 20;
+
+/// Bytes that wait for the store's next commit, below which they go on.
+pub const STORE_QUEUE_LOW: usize = 8 << 20;
+
+/// The most messages in one transaction: enough to make the fsync cheap, few enough to bound the time of one commit.
+pub const STORE_GROUP: usize = 4_096;
+
+/// How long after a failure the store is tried again.
+pub const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// How often expired messages are looked for in the store.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Rows one sweep removes at the most.
+pub const SWEEP_ROWS: usize = 1_000;
+
+/// The largest request head that is read, in bytes.
+pub const REQUEST_HEAD: usize = 16 << 10;
+
+/// Headers of one request.
+pub const REQUEST_HEADERS: usize = 64;
+
+/// The largest 101 reply: the PHP client reads once, 1,024 bytes at the most.
+pub const UPGRADE_REPLY: usize = 1_023;
+
+/// From accept to a complete, verified request head.
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+
+/// Connections that have not been authenticated yet.
+pub const HANDSHAKES: usize = 2_048;
+
+/// How long everything outbound is held for a legacy client that has not sent its first frame (SPEC: the head's shadow).
+pub const HEAD_SHADOW: Duration = Duration::from_millis(50);
+
+/// No ping before this much time after the handshake: one-shot PHP readers take it for an empty answer.
+pub const FIRST_PING: Duration = Duration::from_secs(15);
+
+/// Pings without an answer after which a connection is ended.
+pub const UNANSWERED_PINGS: u32 = 2;
+
+/// After our FIN, how long the rest of what the client sent is read.
+pub const LINGER: Duration = Duration::from_secs(5);
+
+/// Bytes read from one socket at a time, into a buffer that its thread shares.
+pub const READ_BUFFER: usize = 64 << 10;
+
+/// Frames up to this size are copied together for one write; larger ones are written from where they lie.
+pub const COALESCE: usize = 64 << 10;
+
+/// Password verifications that run at once, off the event loop.
+pub const VERIFICATIONS: usize = 2;
+
+/// Verified credentials remembered.
+pub const CREDENTIALS: usize = 65_536;
+
+/// Addresses whose failed logins are remembered.
+pub const FAILING_ADDRESSES: usize = 4_096;

@@ -1,0 +1,224 @@
+//! The vocabulary of every other module: names, numbers and payloads, parsed once at the edge and valid ever after.
+//!
+//! Nothing here does I/O, knows a protocol or reads a clock.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::limits;
+
+/// A moment: milliseconds since the Unix epoch, UTC.
+///
+/// The broker takes the wall clock once, at start, and adds monotonic time to it, so that a clock that is set while
+/// the broker runs neither expires nor revives a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// This moment plus `duration`, at most the end of time.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// The time from `earlier` to this moment; zero if `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// One connection of one client; never used again after the connection has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// The place of a message in the broker's order, and its `data_id` in the store. Given in the order of acceptance.
+///
+/// At most `i64::MAX`, because the store's column is signed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId(pub u64);
+
+/// A name that messages are sent to and received from: 1–100 characters, none of them a control character.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelName(Arc<str>);
+
+/// Why a text is no [`ChannelName`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadChannelName {
+    /// No characters at all.
+    Empty,
+    /// More than [`limits::CHANNEL_NAME_CHARS`] characters.
+    TooLong,
+    /// A control character (Unicode category Cc) in it.
+    ControlCharacter,
+}
+
+impl fmt::Display for BadChannelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the channel name is empty"),
+            Self::TooLong => {
+                write!(f, "the channel name is longer than {} characters", limits::CHANNEL_NAME_CHARS)
+            }
+            Self::ControlCharacter => f.write_str("the channel name contains a control character"),
+        }
+    }
+}
+
+impl std::error::Error for BadChannelName {}
+
+impl ChannelName {
+    /// Takes `name` as it stands: nothing is trimmed or folded.
+    ///
+    /// # Errors
+    /// [`BadChannelName`] says which rule the name breaks.
+    pub fn parse(name: &str) -> Result<Self, BadChannelName> {
+        if name.is_empty() {
+            return Err(BadChannelName::Empty);
+        }
+        if name.chars().count() > limits::CHANNEL_NAME_CHARS {
+            return Err(BadChannelName::TooLong);
+        }
+        if name.chars().any(char::is_control) {
+            return Err(BadChannelName::ControlCharacter);
+        }
+        Ok(Self(Arc::from(name)))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ChannelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// So that a map keyed by [`ChannelName`] can be asked with a `&str`.
+impl std::borrow::Borrow<str> for ChannelName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whether a payload is text or bytes: the opcode with which a topic client sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Valid UTF-8.
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+/// What one message carries. If its kind is [`Kind::Text`], the bytes are valid UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// The exact bytes.
+    pub bytes: Bytes,
+    /// How they are framed.
+    pub kind: Kind,
+}
+
+impl Payload {
+    /// A text payload.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { bytes: Bytes::from(text.into()), kind: Kind::Text }
+    }
+
+    /// The payload's text; `None` if its bytes are not UTF-8.
+    #[must_use]
+    pub fn as_text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.bytes).ok()
+    }
+}
+
+/// How a connection frames messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// JSON commands and replies.
+    Envelope,
+    /// One frame is one message.
+    Topic,
+}
+
+/// The messages of one publication; nearly always one.
+pub type Payloads = SmallVec<[Payload; 1]>;
+
+/// What one `send-message`, or one topic frame, carries: one or more messages that are delivered together.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// Where it was sent to.
+    pub channel: ChannelName,
+    /// The dialect of its sender.
+    pub dialect: Dialect,
+    /// The whole WebSocket frame (server side, unmasked, header included) that forwards it verbatim to receivers of the
+    /// same dialect. Encoded once, shared by all their queues. Empty for a publication that came in no frame.
+    pub frame: Bytes,
+    /// Its messages, in order. Slices of `frame`.
+    pub messages: Payloads,
+}
+
+/// The sender's name for a publication (`id` in `send-message`), made unique by the user who sent it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PublicationId(Arc<str>);
+
+impl PublicationId {
+    /// The id that `user` (empty for an anonymous one) chose. A user name never contains a colon (RFC 7617), so the
+    /// first colon ends it.
+    #[must_use]
+    pub fn new(user: &str, id: &str) -> Self {
+        Self(Arc::from(format!("{user}:{id}")))
+    }
+
+    /// Reads back what [`Self::as_str`] gave.
+    #[must_use]
+    pub fn from_stored(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+
+    /// User and id, as stored.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The id as the sender wrote it.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.0.split_once(':').map_or(&self.0, |(_, id)| id)
+    }
+}
+
+/// A kept message, as the store holds it: one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its place in the order.
+    pub id: MessageId,
+    /// Its channel.
+    pub channel: ChannelName,
+    /// What it carries.
+    pub payload: Payload,
+    /// When it was accepted.
+    pub created: Timestamp,
+    /// From when on it is never delivered; `None` = never expires.
+    pub expires: Option<Timestamp>,
+    /// Not delivered before this; `None` = at once. A message with a due time is never paged: the core holds it in memory from
+    /// acceptance (or start-up) on.
+    pub due: Option<Timestamp>,
+    /// To how many receivers it goes if its publication said so (0 = all); `None` = as the channel is configured.
+    pub receivers: Option<u32>,
+    /// The idempotency key of its publication.
+    pub publication: Option<PublicationId>,
+    /// How often it has been given to a receiver.
+    pub deliveries: u32,
+}

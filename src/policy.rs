@@ -1,0 +1,70 @@
+//! What holds for a channel: its policy, and which policy a name gets. Shared by the configuration, which reads it, and the broker
+//! core, which obeys it.
+
+use std::time::Duration;
+
+use wildmatch::WildMatch;
+
+use crate::message::ChannelName;
+
+/// In which order receivers are chosen where there is a receiver limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dispatch {
+    /// The first ones in the order in which they subscribed; the others stand by.
+    First,
+    /// In turn.
+    Rotate,
+}
+
+/// What holds for one channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChannelPolicy {
+    /// To how many receivers a publication goes; 0 = all.
+    pub receivers: u32,
+    /// Messages are kept until received.
+    pub keep: bool,
+    /// How receivers are chosen.
+    pub dispatch: Dispatch,
+    /// After this a message is never delivered; zero = never expires.
+    pub ttl: Duration,
+    /// Unsettled messages the channel may have.
+    pub max_backlog: u64,
+    /// Deliveries after which a message is given up; 0 = no limit.
+    pub max_deliveries: u32,
+    /// Where messages go that were given up; `None` = dropped and counted.
+    pub dead_letter: Option<ChannelName>,
+}
+
+impl Default for ChannelPolicy {
+    fn default() -> Self {
+        Self {
+            receivers: 0,
+            keep: true,
+            dispatch: Dispatch::First,
+            ttl: Duration::ZERO,
+            max_backlog: 1_000_000,
+            max_deliveries: 0,
+            dead_letter: None,
+        }
+    }
+}
+
+/// Every policy: the named ones in the order of the configuration, and the default.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Policies {
+    /// Patterns (`*` any characters, `?` one) and what holds for them; the first that matches wins.
+    pub named: Vec<(WildMatch, ChannelPolicy)>,
+    /// What holds for every other channel.
+    pub default: ChannelPolicy,
+}
+
+impl Policies {
+    /// What holds for the channel of this name.
+    #[must_use]
+    pub fn of(&self, channel: &ChannelName) -> &ChannelPolicy {
+        self.named
+            .iter()
+            .find(|(pattern, _)| pattern.matches(channel.as_str()))
+            .map_or(&self.default, |(_, policy)| policy)
+    }
+}

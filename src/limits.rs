@@ -43,8 +43,9 @@ pub const SLOW_CONFIRMATION: Duration = Duration::from_millis(200);
 /// Unconfirmed bytes of one receiver, after which it has no room: what its queue and its socket may hold.
 pub const WINDOW_BYTES: usize = 1 << 20;
 
-/// Unconfirmed deliveries at which a receiver of a fan-out (limit 0, where nobody waits for anybody) is ended as slow.
-pub const FANOUT_DELIVERIES: usize = 4_096;
+/// Unconfirmed deliveries at which a receiver of a fan-out (limit 0, where nobody waits for anybody) is ended as slow. (Few in
+/// unit tests, so that the simulation gets there.)
+pub const FANOUT_DELIVERIES: usize = if cfg!(test) { 12 } else { 4_096 };
 
 /// Bytes queued for one connection at which it is ended as slow (at least one frame is always taken).
 pub const QUEUE_BYTES: usize = 4 << 20;
@@ -52,11 +53,15 @@ pub const QUEUE_BYTES: usize = 4 << 20;
 /// A burst of deliveries has ended after this silence; then a ping asks for its confirmation.
 pub const CONFIRM_QUIET: Duration = Duration::from_millis(100);
 
-/// Messages of one channel's backlog in memory; the rest is in the store.
-pub const PAGE_MESSAGES: usize = 512;
+/// Messages of one channel's backlog in memory; the rest is in the store. (Few in unit tests, so that the simulation turns pages.)
+pub const PAGE_MESSAGES: usize = if cfg!(test) { 8 } else { 512 };
 
 /// Bytes of one channel's backlog in memory.
 pub const PAGE_BYTES: usize = 1 << 20;
+
+/// Runs of paged messages of one channel whose sender also receives it and must not get them back. Beyond, the oldest run is
+/// forgotten, and its sender may see its own messages again.
+pub const OWN_RUNS: usize = 1_024;
 
 /// Bytes of one backlog frame: below the ESP32 library's 15 KiB unless one message alone is larger.
 pub const BACKLOG_FRAME_BYTES: usize = 14 << 10;

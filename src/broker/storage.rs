@@ -77,7 +77,11 @@ impl Broker {
             Place::Paged => None,
         };
         if let Some(message) = entry.map(|entry| entry.message.clone()) {
-            self.appends.push(message);
+            if unstored.replaces.is_empty() {
+                self.appends.push(message);
+            } else {
+                self.replacements.push((message, unstored.replaces.clone()));
+            }
             if let Some(unstored) = self.unstored.get_mut(&id) {
                 unstored.row = Row::Writing;
             }
@@ -91,6 +95,8 @@ impl Broker {
         if !self.appends.is_empty() {
             list.push(Effect::Store(StoreEffect::Append(std::mem::take(&mut self.appends))));
         }
+        let replacements = self.replacements.drain(..);
+        list.extend(replacements.map(|(message, old)| Effect::Store(StoreEffect::Replace { message, old })));
         if !self.counts.is_empty() {
             list.push(Effect::Store(StoreEffect::Deliveries(std::mem::take(&mut self.counts))));
         }
@@ -136,8 +142,9 @@ impl Broker {
     fn unpark_stored(&mut self, key: usize, id: MessageId, turn: &Turn<'_>) {
         let channel = &mut self.channels[key];
         let Some(mut entry) = channel.parked.remove(&id) else { return };
-        if channel.paged > 0 && id > channel.cursor {
-            channel.page_out(id);
+        // A page that is being read may bring it, too.
+        if (channel.paged > 0 || channel.loading.is_some()) && id > channel.cursor {
+            channel.page_out(id, entry.origin);
             self.bytes -= entry.bytes();
             self.sweep_later(turn.now);
         } else {
@@ -228,7 +235,8 @@ impl Broker {
             // Its commit was reported before it was read.
             debug_assert!(!self.unstored.contains_key(&message.id), "{:?} was read before it was stored", message.id);
             let suspect = message.id <= self.suspect_up_to;
-            let entry = Entry { message, origin: None, written: true, suspect };
+            let origin = channel.paged_origin(message.id);
+            let entry = Entry { message, origin, written: true, suspect };
             self.bytes += entry.bytes();
             if entry.expired(turn.now) {
                 self.expire(key, entry, turn);

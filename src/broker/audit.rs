@@ -28,14 +28,17 @@ impl Broker {
             }
             for entry in channel.waiting.values().chain(channel.parked.values()) {
                 assert!(
-                    entry.message.id <= channel.cursor || channel.paged == 0 || channel.parked.contains_key(&entry.message.id),
+                    entry.message.id <= channel.cursor
+                        || channel.paged == 0
+                        || channel.parked.contains_key(&entry.message.id),
                     "channel {}: something stands behind what is paged",
                     channel.name
                 );
             }
             bytes += waiting + channel.parked.values().map(super::entry::Entry::bytes).sum::<usize>();
             unsettled += channel.unsettled;
-            in_memory_unwritten += channel.waiting.values().chain(channel.parked.values()).filter(|e| !e.written).count();
+            in_memory_unwritten +=
+                channel.waiting.values().chain(channel.parked.values()).filter(|e| !e.written).count();
         }
         for (_, flight) in &self.flights {
             bytes += flight.entries.iter().map(super::entry::Entry::bytes).sum::<usize>();
@@ -100,7 +103,9 @@ impl Broker {
 
     /// Nothing is left of anything that happened.
     pub(super) fn audit_empty(&self) {
-        assert!(self.flights.is_empty() && self.unstored.is_empty() && self.delayed.is_empty() && self.pending.is_empty());
+        assert!(
+            self.flights.is_empty() && self.unstored.is_empty() && self.delayed.is_empty() && self.pending.is_empty()
+        );
         assert_eq!(self.bytes, 0, "memory is given back");
         assert_eq!(self.receivers.len(), 1);
     }

@@ -137,6 +137,9 @@ impl Broker {
         let pressed = self.is_pressed();
         let Some(channel) = self.channels.get_mut(key) else { return };
         if channel.members.is_empty() {
+            if self.sweeping {
+                return;
+            }
             let freed = channel.page_out_waiting();
             if freed > 0 {
                 self.bytes -= freed;

@@ -113,6 +113,8 @@ pub struct Broker {
     dedup: Dedup,
     timers: Timers,
     counters: Counters,
+    /// A sweep has been asked for and not answered: no message may become paged that its answer could name.
+    sweeping: bool,
     last_id: MessageId,
     last_order: u64,
     /// Messages up to this id were in the store when the broker started after a crash.
@@ -149,6 +151,7 @@ impl Broker {
             dedup: Dedup::default(),
             timers: Timers::default(),
             counters: Counters::default(),
+            sweeping: false,
             last_id: restored.last_id,
             last_order: 0,
             suspect_up_to: if restored.clean { MessageId(0) } else { restored.last_id },

@@ -1,6 +1,6 @@
 //! The core's side of the store: what is written when, and what the store's answers mean.
 
-use super::channel::Loading;
+use super::channel::{Channel, Loading};
 use super::entry::{Entry, Place, Row};
 use super::safety::Fate;
 use super::{Broker, Delayed, Effect, Refusal, Restored, StoreEffect, StoreFailure, Turn};
@@ -13,7 +13,7 @@ impl Broker {
         for summary in restored.channels {
             // The bound on channels is for what clients make; what is stored is never left behind.
             let policy = self.settings.policies.of(&summary.channel).clone();
-            let mut channel = super::channel::Channel::new(summary.channel.clone(), policy);
+            let mut channel = Channel::new(summary.channel.clone(), policy);
             channel.paged = summary.messages;
             channel.unsettled = summary.messages;
             channel.last_paged = summary.last;
@@ -47,7 +47,10 @@ impl Broker {
 
     /// Has the store look for expired messages, and again later while any message is in the store only.
     pub(super) fn sweep(&mut self, turn: &mut Turn<'_>) {
-        turn.effects.list.push(Effect::Store(StoreEffect::Sweep { now: turn.now }));
+        if !self.sweeping {
+            self.sweeping = true;
+            turn.effects.list.push(Effect::Store(StoreEffect::Sweep { now: turn.now }));
+        }
         if self.channels.iter().any(|(_, channel)| channel.paged > 0) {
             self.sweep_later(turn.now);
         }
@@ -268,6 +271,7 @@ impl Broker {
 
     /// Expired messages are gone from the store.
     pub(super) fn swept(&mut self, swept: &[(MessageId, ChannelName)]) {
+        self.sweeping = false;
         for (id, name) in swept {
             let Some(key) = self.channel_keys.get(name).copied() else { continue };
             let channel = &mut self.channels[key];
@@ -282,6 +286,8 @@ impl Broker {
             }
             // Otherwise it is in flight: its receiver may still confirm it, and the core will expire it if not.
         }
+        let unattended = |channel: &Channel| channel.members.is_empty() && !channel.waiting.is_empty();
+        self.to_pump.extend(self.channels.iter().filter(|(_, channel)| unattended(channel)).map(|(key, _)| key));
     }
 
     /// Forgets everything on a channel that nobody has confirmed, what is in flight included.

@@ -106,7 +106,7 @@ impl SimStore {
                 let complete = found.next().is_none();
                 self.events.push_back(Event::Loaded { channel, messages, complete });
             }
-            Read::Sweep { .. } if self.failing => {}
+            Read::Sweep { .. } if self.failing => self.events.push_back(Event::Swept(Vec::new())),
             Read::Sweep { now } => {
                 let expired: Vec<_> = self
                     .rows

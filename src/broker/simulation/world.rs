@@ -11,8 +11,7 @@ use super::Random;
 use super::model::{Model, Seen, Told};
 use super::store::SimStore;
 use crate::broker::{
-    AckMode, Acknowledge, Broker, Content, Effect, Effects, Event, Publish, ReceiverKey, Reply, Settings,
-    Subscribe,
+    AckMode, Acknowledge, Broker, Content, Effect, Effects, Event, Publish, ReceiverKey, Reply, Settings, Subscribe,
 };
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Dialect, Payload, Publication, PublicationId, Timestamp};
@@ -232,7 +231,8 @@ impl World {
         }
         if let Some(id) = &id {
             let owed = BTreeMap::from([(connection, 1)]);
-            let asked = Asked { channel: channel.clone(), numbers: numbers.clone(), owed, accepted: false, refused: false };
+            let asked =
+                Asked { channel: channel.clone(), numbers: numbers.clone(), owed, accepted: false, refused: false };
             self.asked.insert(id.clone(), asked);
         }
         self.send(connection, &channel, &numbers, id.as_deref(), (receivers, ttl, delay));
@@ -276,7 +276,8 @@ impl World {
     }
 
     fn pong(&mut self) {
-        let pinged: Vec<_> = self.clients.iter().filter(|(_, client)| client.ping.is_some()).map(|(id, _)| *id).collect();
+        let pinged: Vec<_> =
+            self.clients.iter().filter(|(_, client)| client.ping.is_some()).map(|(id, _)| *id).collect();
         let Some(connection) = self.random.pick(&pinged).copied() else { return };
         let Some(up_to) = self.clients.get_mut(&connection).and_then(|client| client.ping.take()) else { return };
         self.confirm(connection, up_to);

@@ -148,6 +148,7 @@ impl Broker {
             entry.message.deliveries = 0;
             entry.message.receivers = None;
             entry.origin = None;
+            entry.suspect = false;
             self.counters.dead_lettered += 1;
             self.counters.accepted += 1;
             self.channels[channel].unsettled -= 1;

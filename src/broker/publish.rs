@@ -368,7 +368,6 @@ impl Broker {
         entry.message.due = None;
         entry.message.channel = self.channels[key].name.clone();
         entry.written = false;
-        entry.suspect = false;
         self.enqueue(key, entry, turn);
     }
 

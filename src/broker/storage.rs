@@ -27,7 +27,8 @@ impl Broker {
             self.channels[key].unsettled += 1;
             self.counters.accepted += 1;
             let id = message.id;
-            let entry = Entry { message, origin: None, written: true, suspect: false };
+            // It may have come due, and been delivered under its new id, right before the crash.
+            let entry = Entry { message, origin: None, written: true, suspect: id <= self.suspect_up_to };
             self.bytes += entry.bytes();
             self.delayed.insert((due, id), Delayed::Kept(key, entry));
         }

@@ -105,8 +105,8 @@ pub const STORE_CHECKS: usize = 1_024;
 /// How long a good commit vouches for the store: `ping` is truthful within this time, and costs one small write in it at the most.
 pub const STORE_CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Failed reads of the store are logged once in this time: a damaged page fails at every attempt.
-pub const STORE_READ_LOG_EVERY: Duration = Duration::from_secs(60);
+/// The same trouble with the store is logged once in this time, if it goes and comes: a damaged page fails at every attempt.
+pub const STORE_LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// How long a commit waits for another process that is writing the same file.
 pub const STORE_BUSY: Duration = Duration::from_millis(250);

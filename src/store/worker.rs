@@ -200,8 +200,8 @@ impl StoreWorker {
         }
     }
 
-    /// Writes everything that waits, marks the store clean, closes it and ends the thread. Blocks until then. Nothing may be asked for afterwards;
-    /// a second call returns at once.
+    /// Writes everything that waits, marks the store clean, closes it and ends the thread. Blocks until then, so it must not be
+    /// called from within a report. Nothing may be asked for afterwards; a second call returns at once.
     ///
     /// # Errors
     /// Why not everything could be written. Appends that were not have been reported as failed.

@@ -21,8 +21,10 @@ pub(super) struct Body {
     vouched: Option<Instant>,
     /// When housekeeping is due.
     tend_at: Instant,
-    /// When a failed read was last logged.
-    read_logged: Option<Instant>,
+    /// The outage that lasts has been logged, so its end will be.
+    announced: bool,
+    write_log: Logged,
+    read_log: Logged,
 }
 
 impl Body {
@@ -31,7 +33,17 @@ impl Body {
         store: Box<dyn MessageStore>,
         report: Box<dyn FnMut(Outcome) + Send>,
     ) -> Self {
-        Self { shared, store, report, retry_at: None, vouched: None, tend_at: Instant::now(), read_logged: None }
+        Self {
+            shared,
+            store,
+            report,
+            retry_at: None,
+            vouched: None,
+            tend_at: Instant::now(),
+            announced: false,
+            write_log: None,
+            read_log: None,
+        }
     }
 
     pub(super) fn run(&mut self) -> Result<(), StoreError> {
@@ -265,8 +277,11 @@ impl Body {
 
     fn succeeded(&mut self) {
         self.vouched = Some(Instant::now());
-        if self.retry_at.take().is_some() {
-            self.shared.healthy.store(true, Ordering::Release);
+        if self.retry_at.take().is_none() {
+            return;
+        }
+        self.shared.healthy.store(true, Ordering::Release);
+        if std::mem::take(&mut self.announced) {
             tracing::info!("the store can be written again");
         }
     }
@@ -274,7 +289,8 @@ impl Body {
     fn failed(&mut self, error: &StoreError) {
         self.vouched = None;
         self.shared.healthy.store(false, Ordering::Release);
-        if self.retry_at.is_none() {
+        if self.retry_at.is_none() && log_now(&mut self.write_log, error) {
+            self.announced = true;
             tracing::error!("messages can't be stored: {error}");
         }
         // A stream of failing appends must not put off the next attempt at what is owed.
@@ -283,9 +299,29 @@ impl Body {
     }
 
     fn read_failed(&mut self, error: &StoreError) {
-        if self.read_logged.is_none_or(|logged| logged.elapsed() >= limits::STORE_READ_LOG_EVERY) {
-            self.read_logged = Some(Instant::now());
+        if log_now(&mut self.read_log, error) {
             tracing::error!("stored messages can't be read: {error}");
         }
     }
+}
+
+impl Drop for Body {
+    /// However the thread ends, nobody is told that all is well, or waits for room that nobody makes.
+    fn drop(&mut self) {
+        self.shared.healthy.store(false, Ordering::Release);
+        self.shared.bytes.store(0, Ordering::Release);
+        self.shared.room.notify_waiters();
+    }
+}
+
+/// What was last logged, and when.
+type Logged = Option<(Instant, StoreError)>;
+
+/// Whether this trouble is worth a line: it is another one than the last, or that was long ago.
+fn log_now(last: &mut Logged, error: &StoreError) -> bool {
+    let known = last.as_ref().is_some_and(|(at, known)| known == error && at.elapsed() < limits::STORE_LOG_EVERY);
+    if !known {
+        *last = Some((Instant::now(), error.clone()));
+    }
+    !known
 }

@@ -4,4 +4,6 @@ pub mod limits;
 pub mod message;
 pub mod policy;
 
+pub mod auth;
 pub mod broker;
+pub mod config;

@@ -15,6 +15,8 @@ pub mod message;
 pub mod policy;
 
 // The five rooms.
+pub mod auth;
 pub mod broker;
+pub mod config;
 pub mod protocol;
 pub mod store;

@@ -146,7 +146,7 @@ pub const MEMORY_STORE_BYTES: usize = 256 << 20;
 /// The longest table prefix: with the table's own name well under the 63 characters that PostgreSQL allows.
 pub const STORE_PREFIX_CHARS: usize = 32;
 
-/// User-defined columns of the store's table.
+/// User-defined columns of the store's table: each is looked up in every message that is stored.
 pub const STORE_COLUMNS: usize = 32;
 
 /// The longest name of a user-defined column: what MySQL (64) and PostgreSQL (63) both allow.
@@ -254,9 +254,6 @@ pub const PERMISSION_ENTRIES: usize = 1_000;
 
 /// Entries of a list in the configuration (addresses, files, patterns of one permission).
 pub const LIST_ENTRIES: usize = 1_000;
-
-/// Entries of `[store.columns]`: each is looked up in every message that is stored.
-pub const STORE_COLUMNS: usize = 32;
 
 /// Problems of a configuration that are printed; the rest is counted.
 pub const CONFIGURATION_PROBLEMS: usize = 50;

@@ -5,3 +5,4 @@ pub mod message;
 pub mod policy;
 
 pub mod broker;
+pub mod store;

@@ -77,6 +77,17 @@ pub(super) struct Connection {
     opened: Timestamp,
 }
 
+/// What the wheel is to do with a connection that it has asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnTime {
+    /// Forget it.
+    Nothing,
+    /// Ask again then.
+    Look(Timestamp),
+    /// End it: it answers no ping.
+    Dead,
+}
+
 /// The buffers that all connections of a thread share for writing.
 #[derive(Default)]
 struct Scratch {
@@ -177,8 +188,8 @@ impl Connection {
         self.heard.store(now.0, Ordering::Relaxed);
     }
 
-    /// Asked by the wheel: what is due? When to ask again, if at all. `lenient`: reading is paused, so silence is not the client's fault.
-    pub(super) fn on_time(&self, now: Timestamp, interval: Duration, lenient: bool, counters: &Counters) -> Option<Timestamp> {
+    /// Asked by the wheel: what is due? `lenient`: reading is paused, so silence is not the client's fault.
+    pub(super) fn on_time(&self, now: Timestamp, interval: Duration, lenient: bool) -> OnTime {
         if lenient {
             self.hear(now);
         }
@@ -186,28 +197,23 @@ impl Connection {
         let mut queue = self.queue();
         if let Some(end_by) = queue.end_by {
             if now < end_by {
-                return Some(end_by);
+                return OnTime::Look(end_by);
             }
             queue.abort();
-            return None;
+            return OnTime::Nothing;
         }
         if interval.is_zero() {
-            return None;
+            return OnTime::Nothing;
         }
         match queue.pings.beat(now, heard, self.opened, interval) {
-            Beat::Wait(due) => Some(due),
+            Beat::Wait(due) => OnTime::Look(due),
             Beat::Ping(due) => {
                 queue.heartbeat_ping();
                 drop(queue);
                 self.flush();
-                Some(due)
+                OnTime::Look(due)
             }
-            Beat::Dead => {
-                queue.abort();
-                Counters::add(&counters.dead, 1);
-                debug!(connection = self.id.0, "ended: two pings unanswered");
-                None
-            }
+            Beat::Dead => OnTime::Dead,
         }
     }
 
@@ -351,8 +357,8 @@ impl Reader {
             // Replies and a close frame may still be queued; whoever sent a FIN may still read.
             if orderly {
                 self.connection.flush();
-            } else if self.connection.queue().is_aborted() {
-                // Otherwise the kernel would keep what it has for a client that takes nothing.
+            } else if self.connection.unacknowledged().is_none_or(|bytes| bytes > 1) {
+                // More than a FIN is on its way to a client that takes nothing: the kernel shall not keep it for minutes.
                 let _ = SockRef::from(&self.connection.stream).set_linger(Some(Duration::ZERO));
             }
         }

@@ -87,6 +87,7 @@ pub struct RunningServer {
     tasks: Vec<AbortHandle>,
     credentials: Arc<Mutex<Credentials>>,
     config: Mutex<Config>,
+    is_stopping: bool,
 }
 
 impl Server {
@@ -127,6 +128,7 @@ impl Server {
             tasks: Vec::new(),
             credentials: Arc::new(Mutex::new(credentials)),
             config: Mutex::new(config),
+            is_stopping: false,
         };
         server.run(listeners);
         Ok(server)
@@ -210,7 +212,9 @@ impl RunningServer {
     ///
     /// # Errors
     /// If not everything could be stored.
-    pub async fn shutdown(self) -> Result<(), ServeError> {
+    pub async fn shutdown(mut self) -> Result<(), ServeError> {
+        // If the caller gives up waiting, nothing waits in its place.
+        self.is_stopping = true;
         self.doors.iter().for_each(AbortHandle::abort);
         let (drain, connections) = (self.config().server.drain, self.hub.open_connections());
         info!(connections, "stopping: no new connections; ending those that are open");
@@ -225,9 +229,9 @@ impl RunningServer {
             warn!(connections = hub.open_connections(), "cut: these did not end within server.drain");
         }
         self.hub.abort_all();
+        self.tasks.iter().for_each(AbortHandle::abort);
         let hub = self.hub.clone();
         let stopped = blocking(move || hub.storage.stop()).await?;
-        self.tasks.iter().for_each(AbortHandle::abort);
         match &stopped {
             Ok(()) => info!(kept = self.unsettled(), "stopped; everything accepted is in the store"),
             Err(cause) => error!(%cause, "stopped, but not everything could be stored"),
@@ -240,6 +244,9 @@ impl Drop for RunningServer {
     fn drop(&mut self) {
         self.doors.iter().chain(&self.tasks).for_each(AbortHandle::abort);
         self.hub.abort_all();
+        if self.is_stopping {
+            return;
+        }
         // A failure has been reported by the store itself; there is nobody to return it to.
         let _ = self.hub.storage.stop();
     }

@@ -413,3 +413,7 @@ impl Queue {
         self.bytes
     }
 }
+
+#[cfg(test)]
+#[path = "outbound_tests.rs"]
+mod tests;

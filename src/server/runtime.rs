@@ -19,7 +19,7 @@ use super::access::Access;
 use super::carry::Core;
 use super::clock::Clock;
 use super::commands::Step;
-use super::connection::{Closing, Connection, Profile};
+use super::connection::{Closing, Connection, OnTime, Profile};
 use super::counters::{Counters, Seldom};
 use super::gate::Gate;
 use super::heartbeat::Timers;
@@ -278,8 +278,17 @@ impl Hub {
             self.dispatch(Some(&connection), &mut vec![Step::Release { greet: true }]);
         }
         for connection in self.find(&due.looks) {
-            if let Some(next) = connection.on_time(now, interval, lenient, &self.counters) {
-                self.timers().look(next, connection.id);
+            match connection.on_time(now, interval, lenient) {
+                OnTime::Nothing => {}
+                OnTime::Look(next) => {
+                    self.timers().look(next, connection.id);
+                }
+                OnTime::Dead => {
+                    Counters::add(&self.counters.dead, 1);
+                    debug!(connection = connection.id.0, "ended: it answers no ping");
+                    let closing = Closing { code: 1008, reason: "no answer to pings", invited: false, flush: false };
+                    self.dispatch(Some(&connection), &mut vec![Step::End(closing)]);
+                }
             }
         }
     }

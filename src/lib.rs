@@ -5,4 +5,5 @@ pub mod message;
 pub mod policy;
 
 pub mod broker;
+pub mod protocol;
 pub mod store;

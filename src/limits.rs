@@ -43,8 +43,9 @@ pub const SLOW_CONFIRMATION: Duration = Duration::from_millis(200);
 /// Unconfirmed bytes of one receiver, after which it has no room: what its queue and its socket may hold.
 pub const WINDOW_BYTES: usize = 1 << 20;
 
-/// Unconfirmed deliveries at which a receiver of a fan-out (limit 0, where nobody waits for anybody) is ended as slow.
-pub const FANOUT_DELIVERIES: usize = 4_096;
+/// Unconfirmed deliveries at which a receiver of a fan-out (limit 0, where nobody waits for anybody) is ended as slow. (Few in
+/// unit tests, so that the simulation gets there.)
+pub const FANOUT_DELIVERIES: usize = if cfg!(test) { 12 } else { 4_096 };
 
 /// Bytes queued for one connection at which it is ended as slow (at least one frame is always taken).
 pub const QUEUE_BYTES: usize = 4 << 20;
@@ -52,11 +53,15 @@ pub const QUEUE_BYTES: usize = 4 << 20;
 /// A burst of deliveries has ended after this silence; then a ping asks for its confirmation.
 pub const CONFIRM_QUIET: Duration = Duration::from_millis(100);
 
-/// Messages of one channel's backlog in memory; the rest is in the store.
-pub const PAGE_MESSAGES: usize = 512;
+/// Messages of one channel's backlog in memory; the rest is in the store. (Few in unit tests, so that the simulation turns pages.)
+pub const PAGE_MESSAGES: usize = if cfg!(test) { 8 } else { 512 };
 
 /// Bytes of one channel's backlog in memory.
 pub const PAGE_BYTES: usize = 1 << 20;
+
+/// Runs of paged messages of one channel whose sender also receives it and must not get them back. Beyond, the oldest run is
+/// forgotten, and its sender may see its own messages again.
+pub const OWN_RUNS: usize = 1_024;
 
 /// Bytes of one backlog frame: below the ESP32 library's 15 KiB unless one message alone is larger.
 pub const BACKLOG_FRAME_BYTES: usize = 14 << 10;
@@ -111,8 +116,8 @@ pub const STORE_CHECKS: usize = 1_024;
 /// How long a good commit vouches for the store: `ping` is truthful within this time, and costs one small write in it at the most.
 pub const STORE_CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Failed reads of the store are logged once in this time: a damaged page fails at every attempt.
-pub const STORE_READ_LOG_EVERY: Duration = Duration::from_secs(60);
+/// The same trouble with the store is logged once in this time, if it goes and comes: a damaged page fails at every attempt.
+pub const STORE_LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// How long a commit waits for another process that is writing the same file.
 pub const STORE_BUSY: Duration = Duration::from_millis(250);
@@ -141,7 +146,7 @@ pub const MEMORY_STORE_BYTES: usize = 256 << 20;
 /// The longest table prefix: with the table's own name well under the 63 characters that PostgreSQL allows.
 pub const STORE_PREFIX_CHARS: usize = 32;
 
-/// User-defined columns of the store's table.
+/// User-defined columns of the store's table: each is looked up in every message that is stored.
 pub const STORE_COLUMNS: usize = 32;
 
 /// The longest name of a user-defined column: what MySQL (64) and PostgreSQL (63) both allow.
@@ -231,3 +236,61 @@ pub const LOGIN_TIME: Duration = Duration::from_secs(30);
 
 /// How often password files are looked at for changes.
 pub const HTPASSWD_CHECK: Duration = Duration::from_secs(2);
+
+/// Bytes of one htpasswd file: room for [`HTPASSWD_ENTRIES`] at some 160 bytes each.
+pub const HTPASSWD_BYTES: usize = 16 << 20;
+
+/// Entries of one htpasswd file: each is a few hundred bytes in memory for as long as the broker runs.
+pub const HTPASSWD_ENTRIES: usize = 100_000;
+
+/// Warnings told about one htpasswd file; a file of garbage must not flood the log.
+pub const HTPASSWD_WARNINGS: usize = 20;
+
+/// The longest password that is verified, in bytes: the SHA-crypt formats take time in the square of it.
+pub const PASSWORD_BYTES: usize = 512;
+
+/// The most of a password that bcrypt looks at, in bytes: a longer one is refused when it is set, not silently cut.
+pub const BCRYPT_PASSWORD_BYTES: usize = 72;
+
+/// The highest bcrypt cost accepted in a file: 32 times the usual 10, some seconds on a small computer.
+pub const BCRYPT_COST: u32 = 15;
+
+/// The most rounds accepted of a `$5$` or `$6$` hash: as expensive as the highest bcrypt cost.
+pub const SHA_CRYPT_ROUNDS: u32 = 1_000_000;
+
+/// Verifications that wait for their turn; one more is told that the broker is busy. There are no more unauthenticated
+/// connections than this either.
+pub const VERIFICATION_QUEUE: usize = HANDSHAKES;
+
+/// Failed logins from one address that are answered without delay: a mistyped password is no attack.
+pub const FREE_FAILURES: u32 = 3;
+
+/// The delay of the first login that is slowed; it doubles with each further failure.
+pub const LOGIN_DELAY: Duration = Duration::from_millis(250);
+
+/// The longest delay of a login: together with the verification it must fit into [`HANDSHAKE_TIME`].
+pub const LOGIN_DELAY_MAX: Duration = Duration::from_secs(4);
+
+/// Failures from an address are forgotten when it has been quiet for this long.
+pub const FAILURE_MEMORY: Duration = Duration::from_secs(600);
+
+/// Slowed logins of one address that wait at once: with the longest delay, eight guesses a second.
+pub const DELAYED_PER_ADDRESS: u32 = 32;
+
+/// Slowed logins of all addresses that wait at once: half of [`HANDSHAKES`], so that the other half stays free.
+pub const DELAYED_LOGINS: usize = HANDSHAKES / 2;
+
+/// Bytes of a configuration file (ours or the PHP broker's): a hundred times what anybody writes by hand.
+pub const CONFIGURATION_BYTES: usize = 4 << 20;
+
+/// `[[channel]]` entries: every new channel name is compared with each of them.
+pub const CHANNEL_ENTRIES: usize = 1_000;
+
+/// `[[permission]]` entries: compared in turn whenever a channel is used for the first time by a connection.
+pub const PERMISSION_ENTRIES: usize = 1_000;
+
+/// Entries of a list in the configuration (addresses, files, patterns of one permission).
+pub const LIST_ENTRIES: usize = 1_000;
+
+/// Problems of a configuration that are printed; the rest is counted.
+pub const CONFIGURATION_PROBLEMS: usize = 50;

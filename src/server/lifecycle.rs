@@ -112,7 +112,7 @@ impl Server {
             })
             .await??
         };
-        for doubt in credentials.doubts() {
+        for doubt in credentials.doubts(config.auth.anonymous) {
             warn!("{doubt}");
         }
         let restored = storage::restored(summary);

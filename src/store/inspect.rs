@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::lock::StoreLock;
-use super::sqlite::{PURGE, Sql, Tables, classify, row};
+use super::sqlite::{PURGE, Sql, Tables, classify, row, settle};
 use super::{Columns, Page, Place, Prefix, StoreError};
 use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
@@ -49,7 +49,7 @@ pub fn inspect(url: &str, prefix: &str) -> Result<Inspector, StoreError> {
         return Err(StoreError::BadUrl { reason: "is memory:, which only the broker itself can see".to_owned() });
     };
     let missing = StoreError::Missing { place: path.display().to_string() };
-    let path = path.canonicalize().map_err(|_| missing.clone())?;
+    let path = settle(&path).ok().filter(|path| path.exists()).ok_or_else(|| missing.clone())?;
     let tables = Tables::new(&prefix);
     let place = path.display().to_string();
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

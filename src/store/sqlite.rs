@@ -75,26 +75,7 @@ impl SqliteStore {
             transaction.commit()?;
             Ok(clean.unwrap_or(1) == 1)
         })?;
-        store.warn_of_foreign_rows()?;
         Ok(store)
-    }
-
-    /// Rows that another program wrote under a name that no channel can have stay where they are; nobody could receive them.
-    fn warn_of_foreign_rows(&mut self) -> Result<(), StoreError> {
-        let names: Vec<Option<String>> = self.run(|connection, sql, _| {
-            let mut statement = connection.prepare(&sql.channel_names)?;
-            statement.query_map([], |row| Ok(row::text(row.get_ref(0)?)))?.collect()
-        })?;
-        let odd =
-            names.iter().filter(|name| name.as_deref().is_none_or(|name| ChannelName::parse(name).is_err())).count();
-        if odd > 0 {
-            tracing::warn!(
-                "the table {} in {} has rows under {odd} names that no channel can have; they are left alone",
-                self.link.tables().data,
-                self.link.place()
-            );
-        }
-        Ok(())
     }
 
     /// Does something on the connection, made anew if need be, and turns what goes wrong into what it means.
@@ -197,15 +178,20 @@ impl MessageStore for SqliteStore {
 
     fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError> {
         let clean = self.was_clean;
-        self.run(|connection, sql, _| {
-            Ok(Summary {
-                channels: channels(connection, sql)?,
-                delayed: delayed(connection, sql)?,
-                publications: publications(connection, sql, publications_since)?,
-                last_id: connection.query_row(&sql.last_id, [], |row| row::id(row, 0))?.unwrap_or_default(),
-                clean,
-            })
-        })
+        let (summary, foreign) = self.run(|connection, sql, _| {
+            let (channels, foreign) = channels(connection, sql)?;
+            let delayed = delayed(connection, sql)?;
+            let publications = publications(connection, sql, publications_since)?;
+            let last_id = connection.query_row(&sql.last_id, [], |row| row::id(row, 0))?.unwrap_or_default();
+            Ok((Summary { channels, delayed, publications, last_id, clean }, foreign))
+        })?;
+        if foreign > 0 {
+            let (table, place) = (&self.link.tables().data, self.link.place());
+            tracing::warn!(
+                "{foreign} rows of {table} in {place} have no channel, or a name that none can have; they are left alone"
+            );
+        }
+        Ok(summary)
     }
 
     fn check(&mut self) -> Result<(), StoreError> {
@@ -269,7 +255,12 @@ fn create(path: &Path) -> Result<PathBuf, StoreError> {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         options.open(path).map_err(unavailable)?;
     }
-    path.canonicalize().map_err(unavailable)
+    settle(path).map_err(unavailable)
+}
+
+/// One name for one file, however it was reached: the lock goes by it. Elsewhere than on Unix the canonical form is one that not every program takes.
+pub(super) fn settle(path: &Path) -> std::io::Result<PathBuf> {
+    if cfg!(unix) { path.canonicalize() } else { std::path::absolute(path) }
 }
 
 fn bind(insert: &mut CachedStatement<'_>, message: &Message, columns: &Columns) -> rusqlite::Result<()> {
@@ -301,17 +292,19 @@ fn bind(insert: &mut CachedStatement<'_>, message: &Message, columns: &Columns) 
     Ok(())
 }
 
-fn channels(connection: &Connection, sql: &Sql) -> rusqlite::Result<Vec<ChannelSummary>> {
+/// Every channel; and how many rows other programs wrote under names that no channel can have, which nobody could receive.
+fn channels(connection: &Connection, sql: &Sql) -> rusqlite::Result<(Vec<ChannelSummary>, u64)> {
     let mut statement = connection.prepare(&sql.channels)?;
     let mut rows = statement.query([])?;
-    let mut channels = Vec::new();
+    let (mut channels, mut foreign) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
-        if let Some((channel, last)) = row::channel(row, 0)?.zip(row::id(row, 2)?) {
-            let messages: i64 = row.get(1)?;
-            channels.push(ChannelSummary { channel, messages: messages.unsigned_abs(), last });
+        let messages = row.get::<_, i64>(1)?.unsigned_abs();
+        match row::channel(row, 0)?.zip(row::id(row, 2)?) {
+            Some((channel, last)) => channels.push(ChannelSummary { channel, messages, last }),
+            None => foreign += messages,
         }
     }
-    Ok(channels)
+    Ok((channels, foreign))
 }
 
 fn delayed(connection: &Connection, sql: &Sql) -> rusqlite::Result<Vec<Message>> {

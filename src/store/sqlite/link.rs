@@ -64,8 +64,11 @@ impl Link {
     pub(super) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
         let moved = self.connection.is_some() && identity(&self.path) != self.identity;
         if moved {
-            // Closed before the next one opens: SQLite removes the journal by its name when it closes.
-            self.connection = None;
+            // What is in the journal goes into the file that was moved, as far as it can; closing alone would not do it. And it is closed before
+            // the next one opens, because SQLite knows the journal by its name only.
+            if let Some(connection) = self.connection.take() {
+                let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            }
             let detail = "its file was moved, removed or replaced while in use".to_owned();
             return Err(StoreError::Unavailable { place: self.place(), detail });
         }

@@ -26,7 +26,6 @@ pub(in crate::store) struct Sql {
     pub(super) sweep: String,
     pub(in crate::store) purge: String,
     pub(super) channels: String,
-    pub(super) channel_names: String,
     pub(super) delayed: String,
     pub(super) newest: String,
     pub(super) last_id: String,
@@ -60,7 +59,7 @@ impl Sql {
                  ORDER BY data_id LIMIT ?3"
             ),
             sweep: format!(
-                "DELETE FROM {data} WHERE data_id IN (SELECT data_id FROM {data} WHERE expires IS NOT NULL AND expires <= ?1 \
+                "DELETE FROM {data} WHERE data_id IN (SELECT data_id FROM {data} WHERE expires IS NOT NULL AND due IS NULL AND expires <= ?1 \
                  ORDER BY expires LIMIT ?2) RETURNING data_id, channel"
             ),
             purge: format!(
@@ -71,7 +70,6 @@ impl Sql {
                 "SELECT channel, count(*), max(data_id) FROM {data} {by_channel} WHERE due IS NULL AND data_id > 0 \
                  GROUP BY channel ORDER BY channel"
             ),
-            channel_names: distinct_names(&data),
             delayed: format!("SELECT {SELECTED} FROM {data} WHERE due IS NOT NULL ORDER BY due LIMIT ?1"),
             newest: format!("SELECT channel, publication, created FROM {data} ORDER BY data_id DESC LIMIT ?1"),
             last_id: format!(
@@ -90,18 +88,6 @@ impl Sql {
             forget_requests: format!("DELETE FROM {request}"),
         }
     }
-}
-
-/// Every name once, by leaping through the index from one to the next instead of reading all of it.
-fn distinct_names(data: &str) -> String {
-    format!(
-        "WITH RECURSIVE names(name) AS (
-            SELECT min(channel) FROM {data} WHERE channel IS NOT NULL
-            UNION ALL SELECT (SELECT min(channel) FROM {data} WHERE channel > name) FROM names WHERE name IS NOT NULL
-        )
-        SELECT name FROM names WHERE name IS NOT NULL
-        UNION ALL SELECT * FROM (SELECT channel FROM {data} WHERE channel IS NULL LIMIT 1)"
-    )
 }
 
 /// A number as SQLite has it: signed. What is beyond its range is as good as its end.

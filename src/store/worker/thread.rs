@@ -1,5 +1,6 @@
 //! What the store's thread does, round after round: purges, one group, pages, a sweep, housekeeping.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -21,8 +22,10 @@ pub(super) struct Body {
     vouched: Option<Instant>,
     /// When housekeeping is due.
     tend_at: Instant,
-    /// When a failed read was last logged.
-    read_logged: Option<Instant>,
+    /// The outage that lasts has been logged, so its end will be.
+    announced: bool,
+    write_log: Logged,
+    read_log: Logged,
 }
 
 impl Body {
@@ -31,7 +34,17 @@ impl Body {
         store: Box<dyn MessageStore>,
         report: Box<dyn FnMut(Outcome) + Send>,
     ) -> Self {
-        Self { shared, store, report, retry_at: None, vouched: None, tend_at: Instant::now(), read_logged: None }
+        Self {
+            shared,
+            store,
+            report,
+            retry_at: None,
+            vouched: None,
+            tend_at: Instant::now(),
+            announced: false,
+            write_log: None,
+            read_log: None,
+        }
     }
 
     pub(super) fn run(&mut self) -> Result<(), StoreError> {
@@ -97,23 +110,23 @@ impl Body {
 
     /// Cuts the next group and commits it.
     fn commit_next(&mut self, debts: bool) -> Result<(), StoreError> {
-        let group = {
+        let (group, replaced) = {
             let mut state = self.shared.lock();
-            let group = state.queue.cut(debts);
+            let (group, replaced) = state.queue.cut(debts);
             state.in_flight = group.appends.iter().map(cost).sum();
-            group
+            (group, replaced)
         };
         if group.is_empty() {
             return Ok(());
         }
-        let result = self.commit(group);
+        let result = self.commit(group, &replaced);
         let mut state = self.shared.lock();
         state.in_flight = 0;
         self.shared.account(&state);
         result
     }
 
-    fn commit(&mut self, group: Group) -> Result<(), StoreError> {
+    fn commit(&mut self, group: Group, replaced: &HashSet<MessageId>) -> Result<(), StoreError> {
         let ids: Vec<MessageId> = group.appends.iter().map(|message| message.id).collect();
         let Err(error) = self.store.commit(&group) else {
             self.succeeded();
@@ -123,7 +136,9 @@ impl Body {
             return Ok(());
         };
         self.failed(&error);
-        let Group { appends, removals, deliveries } = group;
+        let Group { appends, mut removals, deliveries } = group;
+        // What an append would have replaced stays until it is written after all.
+        removals.retain(|id| !replaced.contains(id));
         // What has no room for new rows may well let old ones go, which makes room.
         let retry = !appends.is_empty() && error.kind() == FailureKind::Full;
         drop(appends);
@@ -265,8 +280,11 @@ impl Body {
 
     fn succeeded(&mut self) {
         self.vouched = Some(Instant::now());
-        if self.retry_at.take().is_some() {
-            self.shared.healthy.store(true, Ordering::Release);
+        if self.retry_at.take().is_none() {
+            return;
+        }
+        self.shared.healthy.store(true, Ordering::Release);
+        if std::mem::take(&mut self.announced) {
             tracing::info!("the store can be written again");
         }
     }
@@ -274,7 +292,8 @@ impl Body {
     fn failed(&mut self, error: &StoreError) {
         self.vouched = None;
         self.shared.healthy.store(false, Ordering::Release);
-        if self.retry_at.is_none() {
+        if self.retry_at.is_none() && log_now(&mut self.write_log, error) {
+            self.announced = true;
             tracing::error!("messages can't be stored: {error}");
         }
         // A stream of failing appends must not put off the next attempt at what is owed.
@@ -283,9 +302,29 @@ impl Body {
     }
 
     fn read_failed(&mut self, error: &StoreError) {
-        if self.read_logged.is_none_or(|logged| logged.elapsed() >= limits::STORE_READ_LOG_EVERY) {
-            self.read_logged = Some(Instant::now());
+        if log_now(&mut self.read_log, error) {
             tracing::error!("stored messages can't be read: {error}");
         }
     }
+}
+
+impl Drop for Body {
+    /// However the thread ends, nobody is told that all is well, or waits for room that nobody makes.
+    fn drop(&mut self) {
+        self.shared.healthy.store(false, Ordering::Release);
+        self.shared.bytes.store(0, Ordering::Release);
+        self.shared.room.notify_waiters();
+    }
+}
+
+/// What was last logged, and when.
+type Logged = Option<(Instant, StoreError)>;
+
+/// Whether this trouble is worth a line: it is another one than the last, or that was long ago.
+fn log_now(last: &mut Logged, error: &StoreError) -> bool {
+    let known = last.as_ref().is_some_and(|(at, known)| known == error && at.elapsed() < limits::STORE_LOG_EVERY);
+    if !known {
+        *last = Some((Instant::now(), error.clone()));
+    }
+    !known
 }

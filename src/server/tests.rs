@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, Permission};
 use crate::protocol::frame::{Opcode, encode_masked_into};
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -111,6 +111,7 @@ async fn a_message_travels_between_envelope_connections_verbatim_and_is_accepted
         other = hear(&mut receiver) => panic!("nothing more is delivered: {other}"),
     };
     assert!(answer.contains(r#""response_code":"00""#) && answer.contains(r#""id":"a""#), "{answer}");
+    drop((sender, receiver));
     patient(server.shutdown()).await.expect("stopped");
 }
 
@@ -357,6 +358,80 @@ async fn with_many_threads_every_receiver_gets_everything_in_order() {
             *count += 1;
         }
     }
+}
+
+#[tokio::test]
+async fn permissions_forbid_commands_and_connections_and_a_reload_changes_them() {
+    let allow = |send: &[&str], receive: &[&str]| {
+        let list = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        vec![Permission { user: "*".to_owned(), send: list(send), receive: list(receive) }]
+    };
+    let server = start(|config| config.auth.permissions = allow(&["a"], &["b"])).await;
+    let mut client = connect(&server, "/", true).await;
+    hear(&mut client).await;
+    say(&mut client, r#"{"command":"send-message","channel":"b","id":"1","data":[1]}"#).await;
+    let answer = hear(&mut client).await;
+    assert!(answer.contains(r#""response_code":"03""#) && answer.contains(r#""id":"1""#), "{answer}");
+    say(&mut client, r#"{"command":"receive-message","channel":["b","a"],"data":[]}"#).await;
+    let answer = hear(&mut client).await;
+    assert!(answer.contains(r#""command":"receive-message","response_code":"03""#), "{answer}");
+    assert!(request(&server, &head("/?topic=c")).await.starts_with("HTTP/1.1 403 "));
+
+    // A topic connection that may only receive is ended when it sends.
+    let mut topic = connect(&server, "/?topic=b", true).await;
+    say(&mut topic, "x").await;
+    match patient(topic.next()).await {
+        Some(Ok(Message::Close(Some(close)))) => assert_eq!(close.code, CloseCode::Policy),
+        other => panic!("{other:?}"),
+    }
+
+    let mut changed = server.config().clone();
+    changed.auth.permissions = allow(&["b"], &["a"]);
+    changed.server.max_queue += 1;
+    assert_eq!(server.reload(changed).await, ["server.max_queue"]);
+    say(&mut client, r#"{"command":"send-message","channel":"b","id":"1","data":[1]}"#).await;
+    assert!(hear(&mut client).await.contains(r#""response_code":"00""#));
+}
+
+#[tokio::test]
+async fn a_clients_close_frame_is_answered_with_its_code() {
+    let server = start(|_| {}).await;
+    for (sent, code) in [(&b"\x88\x82\0\0\0\0\x0f\xa1"[..], 4001u16), (b"\x88\x80\0\0\0\0", 1000)] {
+        let mut client = TcpStream::connect(server.local_addrs()[0]).await.expect("connected");
+        client.write_all(head("/?topic=sms").as_bytes()).await.expect("sent");
+        read_head(&mut client).await;
+        client.write_all(sent).await.expect("sent");
+        let mut answer = Vec::new();
+        patient(client.read_to_end(&mut answer)).await.expect("an end");
+        assert_eq!(answer, [&[0x88, 2][..], &code.to_be_bytes()].concat());
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_channel_and_its_bound() {
+    let server = start(|config| config.policies.default.max_backlog = 1).await;
+    let mut client = connect(&server, "/", true).await;
+    hear(&mut client).await;
+    for id in ["1", "2"] {
+        say(&mut client, &format!(r#"{{"command":"send-message","channel":"sms","id":"{id}","data":[1]}}"#)).await;
+    }
+    let (first, second) = (hear(&mut client).await, hear(&mut client).await);
+    let refused = if first.contains(r#""id":"2""#) { first } else { second };
+    assert!(refused.contains(r#""response_code":"06""#), "{refused}");
+    assert!(refused.contains("max_backlog") && refused.contains("sms") && refused.contains(" 1 "), "{refused}");
+}
+
+#[tokio::test]
+async fn a_refused_topic_message_ends_its_sender() {
+    let server = start(|config| config.policies.default.max_backlog = 1).await;
+    let mut sender = connect(&server, "/?topic=sms", true).await;
+    say(&mut sender, "1").await;
+    say(&mut sender, "2").await;
+    match patient(sender.next()).await {
+        Some(Ok(Message::Close(Some(close)))) => assert_eq!(close.code, CloseCode::Again),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(Counters::get(&server.counters().refused), 1);
 }
 
 #[tokio::test]

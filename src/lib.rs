@@ -20,3 +20,6 @@ pub mod broker;
 pub mod config;
 pub mod protocol;
 pub mod store;
+
+// What joins them.
+pub mod server;

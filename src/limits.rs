@@ -34,6 +34,12 @@ pub const PREFETCH: u32 = 64;
 /// The largest `prefetch` a receiver may ask for.
 pub const MAX_PREFETCH: u32 = 4_096;
 
+/// A receiver that confirms within this time has its window doubled, up to [`MAX_PREFETCH`]: it takes messages as they come.
+pub const QUICK_CONFIRMATION: Duration = Duration::from_millis(20);
+
+/// A receiver that takes this long to confirm gets the window of [`PREFETCH`] back: it works on each message.
+pub const SLOW_CONFIRMATION: Duration = Duration::from_millis(200);
+
 /// Unconfirmed bytes of one receiver, after which it has no room: what its queue and its socket may hold.
 pub const WINDOW_BYTES: usize = 1 << 20;
 

@@ -1,10 +1,286 @@
-//! The core: channels, receivers, what waits, what is in flight.
+//! The core: channels and their receivers, what waits and what is in flight, and every promise about delivery.
+//!
+//! A state machine without I/O. It must never know a socket, a clock, a thread, a runtime or a database: whatever happens is an
+//! [`Event`] given to [`Broker::handle`] with the time, whatever it wants is an [`Effect`] it appends. So one seed
+//! replays everything it ever does (`simulation.rs`).
+//!
+//! A kept message is, at any time, in exactly one place:
+//!
+//! ```text
+//!                    ┌─────────── give back (vanished, nack) ◄───────┐
+//! publish ─► waiting ┴► flight ─► confirmed                          │
+//!        │     ▲  └► expired        └────────────────────────────────┘──► dead letter, dropped
+//!        │     └─ paged (in the store only) ◄─ parked (behind it, not written yet)
+//!        └► delayed ─► waiting
+//! ```
 
+mod channel;
+mod confirm;
+mod counters;
+mod dedup;
+mod deliver;
 mod effect;
+mod entry;
 mod event;
+mod membership;
+mod publish;
+mod receiver;
+mod restore;
+mod safety;
+mod storage;
+mod timers;
+mod window;
 
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use slab::Slab;
+use smallvec::SmallVec;
+
+pub use counters::Counters;
 pub use effect::{Content, Effect, Effects, EndReason, Refusal, Reply, StoreEffect};
 pub use event::{AckMode, Acknowledge, Event, Publish, ReceiverKey, StoreFailure, Subscribe};
 pub use restore::{ChannelSummary, Restored, Settings};
 
-mod restore;
+use channel::Channel;
+use dedup::Dedup;
+use entry::{Entry, Unstored};
+use receiver::Receiver;
+use safety::Pending;
+use timers::{Timer, Timers};
+
+use crate::limits;
+use crate::message::{ChannelName, ConnectionId, Message, MessageId, Publication, Timestamp};
+
+/// Messages that were delivered together and are not confirmed by anybody yet, or are still in somebody's window.
+#[derive(Debug)]
+struct Flight {
+    /// Their channel's key. Good only while there are entries: a settled flight may outlive its channel.
+    channel: usize,
+    /// Empty once they are settled.
+    entries: SmallVec<[Entry; 1]>,
+    /// In how many windows the delivery stands.
+    outstanding: usize,
+}
+
+/// Something that is held until its time.
+#[derive(Debug)]
+enum Delayed {
+    /// A message of a kept channel.
+    Kept(usize, Entry),
+    /// A publication on a channel that is not kept.
+    Fleeting { publication: Arc<Publication>, origin: Option<ConnectionId>, receivers: Option<u32> },
+}
+
+/// What one call of [`Broker::handle`] is given.
+struct Turn<'a> {
+    now: Timestamp,
+    effects: &'a mut Effects,
+}
+
+/// The broker core. See the module for its rules.
+#[derive(Debug)]
+pub struct Broker {
+    settings: Settings,
+    channels: Slab<Channel>,
+    channel_keys: HashMap<ChannelName, usize, RandomState>,
+    receivers: Slab<Receiver>,
+    receiver_keys: HashMap<ConnectionId, usize, RandomState>,
+    /// Who bears which name.
+    named: HashMap<ReceiverKey, ConnectionId, RandomState>,
+    /// Names and inherited places of connections that replaced another one and have not subscribed yet.
+    claims: HashMap<ConnectionId, (ReceiverKey, Vec<(ChannelName, u64)>), RandomState>,
+    /// Connections that have sent a command: only these are answered.
+    connections: HashSet<ConnectionId, RandomState>,
+    /// Connections that the core has ended and whose end has not been reported yet: nothing they say counts any more.
+    ended: HashSet<ConnectionId, RandomState>,
+    flights: Slab<Flight>,
+    /// Every message that is neither stored nor settled.
+    unstored: HashMap<MessageId, Unstored, RandomState>,
+    /// Those of them that the store refused and that are tried again.
+    failed: BTreeSet<MessageId>,
+    pending: Slab<Pending>,
+    delayed: BTreeMap<(Timestamp, MessageId), Delayed>,
+    dedup: Dedup,
+    timers: Timers,
+    counters: Counters,
+    last_id: MessageId,
+    last_order: u64,
+    /// Messages up to this id were in the store when the broker started after a crash.
+    suspect_up_to: MessageId,
+    /// Bytes of entries in memory.
+    bytes: usize,
+    appends: Vec<Message>,
+    removals: Vec<MessageId>,
+    counts: Vec<(MessageId, u32)>,
+    /// Channels to pump before the turn ends.
+    to_pump: Vec<usize>,
+}
+
+impl Broker {
+    /// A broker with the backlog that the store held.
+    #[must_use]
+    pub fn new(settings: Settings, restored: Restored) -> Self {
+        let mut broker = Self {
+            settings,
+            channels: Slab::new(),
+            channel_keys: HashMap::default(),
+            receivers: Slab::new(),
+            receiver_keys: HashMap::default(),
+            named: HashMap::default(),
+            claims: HashMap::default(),
+            connections: HashSet::default(),
+            ended: HashSet::default(),
+            flights: Slab::new(),
+            unstored: HashMap::default(),
+            failed: BTreeSet::new(),
+            pending: Slab::new(),
+            delayed: BTreeMap::new(),
+            dedup: Dedup::default(),
+            timers: Timers::default(),
+            counters: Counters::default(),
+            last_id: restored.last_id,
+            last_order: 0,
+            suspect_up_to: if restored.clean { MessageId(0) } else { restored.last_id },
+            bytes: 0,
+            appends: Vec::new(),
+            removals: Vec::new(),
+            counts: Vec::new(),
+            to_pump: Vec::new(),
+        };
+        broker.restore(restored);
+        broker
+    }
+
+    /// Takes notice of `event`, which happened at `now`, and appends what is to be done about it to `effects`.
+    ///
+    /// `now` must never go back.
+    pub fn handle(&mut self, now: Timestamp, event: Event, effects: &mut Effects) {
+        let turn = &mut Turn { now, effects };
+        match event {
+            Event::Publish(publish) => self.publish(publish, turn),
+            Event::Claim { connection, receiver } => self.claim(connection, receiver, turn),
+            Event::Subscribe(subscribe) => self.subscribe(subscribe, turn),
+            Event::Acknowledge(acknowledge) => self.acknowledge(acknowledge, turn),
+            Event::Confirmed { connection, up_to } => self.confirmed(connection, up_to, turn),
+            Event::Disconnected { connection, confirmed_up_to } => {
+                self.disconnected(connection, confirmed_up_to, turn);
+            }
+            Event::Stored(ids) => self.stored(&ids, turn),
+            Event::StoreFailed(ids, failure) => self.store_failed(&ids, failure, turn),
+            Event::Loaded { channel, messages, complete } => self.loaded(&channel, messages, complete, turn),
+            Event::LoadFailed { channel } => self.load_failed(&channel, turn),
+            Event::Swept(swept) => self.swept(&swept),
+            Event::Purge { channel } => self.purge(&channel, turn),
+            Event::Tick => self.tick(turn),
+        }
+        self.settle_turn(turn);
+    }
+
+    /// When [`Event::Tick`] is wanted next, if ever.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let delayed = self.delayed.first_key_value().map(|((due, _), _)| *due);
+        [self.timers.next(), delayed].into_iter().flatten().min()
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Messages that are not settled, of all channels: waiting, paged, delayed or in flight.
+    #[must_use]
+    pub fn unsettled(&self) -> u64 {
+        self.channels.iter().map(|(_, channel)| channel.unsettled).sum()
+    }
+
+    /// Obeys new settings from now on; what has been accepted stays accepted.
+    pub fn reconfigure(&mut self, settings: Settings) {
+        self.settings = settings;
+        for (_, channel) in &mut self.channels {
+            channel.policy = self.settings.policies.of(&channel.name).clone();
+        }
+    }
+
+    /// Carries out what the turn left to be done, until nothing is left, and hands over what it gathered for the store.
+    fn settle_turn(&mut self, turn: &mut Turn<'_>) {
+        // Bounded: each round delivers or gives up at least one message, or asks for a page, and adds at most the channels of
+        // receivers that changed.
+        while let Some(channel) = self.to_pump.pop() {
+            self.pump(channel, turn);
+        }
+        self.flush_store(turn);
+        let unstored = &self.unstored;
+        self.timers.drop_settled_writes(|id| !unstored.contains_key(&id));
+    }
+
+    /// Everything whose time has come.
+    fn tick(&mut self, turn: &mut Turn<'_>) {
+        while let Some(timer) = self.timers.due_receiver(turn.now) {
+            match timer {
+                Timer::Quiet(connection) => self.quiet(connection, turn),
+                Timer::Pace(connection) => self.pace(connection),
+            }
+        }
+        while let Some(id) = self.timers.due_write(turn.now) {
+            self.append_unasked(id);
+        }
+        self.release_delayed(turn);
+        if self.timers.retry.is_some_and(|at| at <= turn.now) {
+            self.timers.retry = None;
+            self.retry_store();
+        }
+        if self.timers.sweep.is_some_and(|at| at <= turn.now) {
+            self.timers.sweep = None;
+            self.sweep(turn);
+        }
+    }
+
+    /// Whether the memory for messages is getting short, so that pages become small.
+    fn is_pressed(&self) -> bool {
+        self.bytes > limits::CORE_BYTES / 2
+    }
+
+    /// The channel of this name, made if there is none; `None` if there are too many.
+    fn open_channel(&mut self, name: &ChannelName) -> Option<usize> {
+        if let Some(key) = self.channel_keys.get(name) {
+            return Some(*key);
+        }
+        if self.channels.len() >= limits::CHANNELS {
+            return None;
+        }
+        let policy = self.settings.policies.of(name).clone();
+        let key = self.channels.insert(Channel::new(name.clone(), policy));
+        self.channel_keys.insert(name.clone(), key);
+        Some(key)
+    }
+
+    /// Forgets a channel that nothing is left of.
+    fn close_if_unused(&mut self, key: usize) {
+        if self.channels.get(key).is_some_and(Channel::is_unused) {
+            let channel = self.channels.remove(key);
+            self.channel_keys.remove(&channel.name);
+            self.to_pump.retain(|other| *other != key);
+        }
+    }
+
+    fn next_id(&mut self) -> MessageId {
+        self.last_id.0 += 1;
+        self.last_id
+    }
+
+    /// Sends an answer to a connection, if it still is one.
+    fn reply(&self, to: Option<ConnectionId>, reply: Reply, turn: &mut Turn<'_>) {
+        if let Some(to) = to.filter(|to| self.connections.contains(to)) {
+            turn.effects.list.push(Effect::Reply { to, reply });
+        }
+    }
+}

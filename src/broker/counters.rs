@@ -1,0 +1,34 @@
+//! What has happened, in numbers. Messages unless stated otherwise; since the broker started.
+
+/// Every counter. At any time, for kept channels: `accepted` = waiting + in flight + delayed + `confirmed` + `expired` +
+/// `dead_lettered` + `dropped` + `purged` + `refused_late`, where a dead letter counts as accepted again by its new channel, and
+/// what the store held at the start counts as accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Taken for a kept channel.
+    pub accepted: u64,
+    /// Taken for a channel that is not kept.
+    pub fleeting: u64,
+    /// Deliveries of publications or backlog frames to receivers.
+    pub deliveries: u64,
+    /// Deliveries that may have been a receiver's second of the same message.
+    pub redeliveries: u64,
+    /// Settled by a receiver.
+    pub confirmed: u64,
+    /// Ended by their time to live.
+    pub expired: u64,
+    /// Given up after `max_deliveries` and moved to the dead-letter channel.
+    pub dead_lettered: u64,
+    /// Given up after `max_deliveries` and lost, because there is no dead-letter channel or it is full.
+    pub dropped: u64,
+    /// Forgotten by an administrator.
+    pub purged: u64,
+    /// Refused at once (codes 05, 06, 08).
+    pub refused: u64,
+    /// Refused after having been taken, because the store failed before they were safe.
+    pub refused_late: u64,
+    /// Publications that repeated an id.
+    pub duplicates: u64,
+    /// Receivers ended because they did not take what they were sent.
+    pub slow_receivers: u64,
+}

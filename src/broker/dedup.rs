@@ -1,0 +1,90 @@
+//! Which publication ids have been seen lately, so that a repeated publication is delivered to nobody.
+//!
+//! Must never hold more than [`limits::DEDUP_IDS`] ids: beyond, the oldest are forgotten before their window is over.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+
+use crate::limits;
+use crate::message::{ChannelName, PublicationId, Timestamp};
+
+type Key = (ChannelName, PublicationId);
+
+/// What is known of an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Its publication is not safe yet; the key of the pending publication.
+    Pending(usize),
+    /// Its publication was accepted.
+    Accepted,
+}
+
+/// The ids of the last `dedup_window`.
+#[derive(Debug, Default)]
+pub(super) struct Dedup {
+    seen: HashMap<Key, Seen, RandomState>,
+    /// In the order in which they were seen; may name ids that were forgotten since (a refused publication).
+    order: VecDeque<(Timestamp, Key)>,
+}
+
+impl Dedup {
+    /// What is known of this id now.
+    pub fn get(&mut self, now: Timestamp, window: Duration, channel: &ChannelName, id: &PublicationId) -> Option<Seen> {
+        self.forget_old(now, window);
+        self.seen.get(&(channel.clone(), id.clone())).copied()
+    }
+
+    /// Remembers an id.
+    pub fn insert(&mut self, now: Timestamp, channel: &ChannelName, id: &PublicationId, seen: Seen) {
+        let key = (channel.clone(), id.clone());
+        if self.seen.insert(key.clone(), seen).is_none() {
+            self.order.push_back((now, key));
+        }
+        while self.order.len() > limits::DEDUP_IDS {
+            if let Some((_, key)) = self.order.pop_front() {
+                self.seen.remove(&key);
+            }
+        }
+    }
+
+    /// Its publication is safe.
+    pub fn accepted(&mut self, channel: &ChannelName, id: &PublicationId) {
+        if let Some(seen) = self.seen.get_mut(&(channel.clone(), id.clone())) {
+            *seen = Seen::Accepted;
+        }
+    }
+
+    /// Its publication was refused: the sender may try again with the same id.
+    pub fn refused(&mut self, channel: &ChannelName, id: &PublicationId) {
+        let key = (channel.clone(), id.clone());
+        if self.seen.remove(&key).is_some() {
+            // Rare, and the refused id is among the newest.
+            if let Some(index) = self.order.iter().rposition(|(_, other)| *other == key) {
+                self.order.remove(index);
+            }
+        }
+    }
+
+    /// How many are remembered.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    fn forget_old(&mut self, now: Timestamp, window: Duration) {
+        for _ in 0..self.order.len() {
+            if self.order.front().is_none_or(|(at, _)| now.since(*at) < window) {
+                break;
+            }
+            let Some((_, key)) = self.order.pop_front() else { break };
+            // One that is still pending stays known: its sender has no answer yet.
+            if let Some(Seen::Pending(_)) = self.seen.get(&key) {
+                self.order.push_back((now, key));
+            } else {
+                self.seen.remove(&key);
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Delivery: from what waits to receivers with room, and the questions for confirmation that follow.
+
+use smallvec::SmallVec;
+
+use super::channel::{Channel, Targets, page_messages};
+use super::entry::{Entry, Place, Row};
+use super::publish::content_index;
+use super::receiver::Receiver;
+use super::timers::Timer;
+use super::{AckMode, Broker, Content, Effect, EndReason, Flight, StoreEffect, Turn};
+use crate::limits;
+use crate::message::{ConnectionId, MessageId};
+
+impl Broker {
+    /// Who gets a delivery now. Limited: receivers that take it, up to the limit. Unlimited: everybody who is not outrun, as soon as
+    /// at least one takes it; nobody waits for anybody.
+    pub(super) fn targets(
+        &self,
+        channel: &Channel,
+        origin: Option<ConnectionId>,
+        limit: u32,
+        takes: impl Fn(&Receiver) -> bool,
+    ) -> Targets {
+        if limit > 0 {
+            return channel.choose(origin, limit, |key| takes(&self.receivers[key]));
+        }
+        if channel.choose(origin, 1, |key| takes(&self.receivers[key])).is_empty() {
+            return SmallVec::new();
+        }
+        channel.choose(origin, 0, |key| !self.receivers[key].is_outrun())
+    }
+
+    /// Ends the receivers that a fan-out has outrun, if another one goes on.
+    pub(super) fn end_outrun(&mut self, key: usize, turn: &mut Turn<'_>) {
+        let members = &self.channels[key].members;
+        if members.len() < 2 || !members.iter().any(|member| self.receivers[member.receiver].has_room()) {
+            return;
+        }
+        let outrun: SmallVec<[ConnectionId; 4]> = members
+            .iter()
+            .filter(|member| self.receivers[member.receiver].is_outrun())
+            .map(|member| member.connection)
+            .collect();
+        for connection in outrun {
+            self.counters.slow_receivers += 1;
+            self.end(connection, EndReason::Slow, turn);
+        }
+    }
+
+    /// Sends entries to targets as one delivery each. `targets` is not empty.
+    pub(super) fn fly(
+        &mut self,
+        key: usize,
+        mut entries: SmallVec<[Entry; 1]>,
+        content: Content,
+        targets: &Targets,
+        turn: &mut Turn<'_>,
+    ) {
+        let size = entries.iter().map(|entry| entry.message.payload.bytes.len()).sum();
+        let again = entries.iter().any(Entry::redelivery);
+        let flight = self.flights.vacant_key();
+        for entry in &mut entries {
+            entry.message.deliveries = entry.message.deliveries.saturating_add(1);
+            if !entry.written {
+                self.move_to(entry.message.id, Place::Flight(flight));
+            }
+        }
+        self.flights.insert(Flight { channel: key, entries, outstanding: targets.len() });
+        let channel = &mut self.channels[key];
+        channel.in_flight += 1;
+        if let Some(last) = targets.last() {
+            channel.served = last.order;
+        }
+        self.counters.deliveries += targets.len() as u64;
+        self.counters.redeliveries += if again { targets.len() as u64 } else { 0 };
+        let content = content_index(turn, content);
+        for target in targets {
+            let receiver = &mut self.receivers[target.receiver];
+            let manual = receiver.ack == AckMode::Manual;
+            turn.effects.list.push(Effect::Deliver {
+                to: target.connection,
+                content,
+                sequence: receiver.window.push(flight, size),
+                manual,
+                redelivered: manual && again,
+            });
+            receiver.last_delivery = turn.now;
+            self.want_confirmation(target.receiver, turn);
+        }
+    }
+
+    /// Sees to it that the receiver is asked to confirm: now, if half its window is used, else when its burst has ended.
+    pub(super) fn want_confirmation(&mut self, key: usize, turn: &mut Turn<'_>) {
+        let receiver = &mut self.receivers[key];
+        if receiver.ack == AckMode::Manual || receiver.asked.is_some() || receiver.window.is_empty() {
+            return;
+        }
+        if receiver.half_used() {
+            receiver.asked = Some(turn.now);
+            turn.effects.list.push(Effect::Confirm { connection: receiver.connection });
+        } else if !receiver.quiet_armed {
+            receiver.quiet_armed = true;
+            self.timers.arm(turn.now.after(limits::CONFIRM_QUIET), Timer::Quiet(receiver.connection));
+        }
+    }
+
+    /// The timer for the end of a receiver's burst has run out.
+    pub(super) fn quiet(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
+        let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
+        let receiver = &mut self.receivers[key];
+        receiver.quiet_armed = false;
+        if receiver.ack == AckMode::Manual || receiver.asked.is_some() || receiver.window.is_empty() {
+            return;
+        }
+        let quiet_at = receiver.last_delivery.after(limits::CONFIRM_QUIET);
+        if quiet_at <= turn.now {
+            receiver.asked = Some(turn.now);
+            turn.effects.list.push(Effect::Confirm { connection });
+        } else {
+            receiver.quiet_armed = true;
+            self.timers.arm(quiet_at, Timer::Quiet(connection));
+        }
+    }
+
+    /// The pause between two backlog frames to a receiver is over.
+    pub(super) fn pace(&mut self, connection: ConnectionId) {
+        let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
+        let receiver = &mut self.receivers[key];
+        receiver.pace_armed = false;
+        self.to_pump.extend(receiver.subscriptions.iter().map(|subscription| subscription.channel));
+    }
+
+    /// Delivers what waits on a channel as long as somebody takes it, and asks for the next page when the last runs low.
+    pub(super) fn pump(&mut self, key: usize, turn: &mut Turn<'_>) {
+        // Bounded: each round takes at least one entry out of `waiting`.
+        while self.drop_expired_head(key, turn) || self.deliver_backlog(key, turn) {}
+        let pressed = self.is_pressed();
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        if channel.members.is_empty() {
+            let freed = channel.page_out_waiting();
+            if freed > 0 {
+                self.bytes -= freed;
+                self.sweep_later(turn.now);
+            }
+        } else if channel.wants_page() {
+            channel.loading = Some(super::channel::Loading { cover: channel.last_paged, stale: false });
+            // Behind the appends of this turn, which the page may need to see.
+            self.flush_store(turn);
+            let channel = &self.channels[key];
+            turn.effects.list.push(Effect::Store(StoreEffect::Load {
+                channel: channel.name.clone(),
+                after: channel.cursor,
+                limit: page_messages(pressed),
+            }));
+        } else if channel.paged == 0 && channel.loading.is_none() {
+            self.unpark(key);
+        }
+    }
+
+    /// What was parked behind a paged part that is no more may be delivered.
+    fn unpark(&mut self, key: usize) {
+        let channel = &mut self.channels[key];
+        if channel.parked.is_empty() {
+            return;
+        }
+        for (id, entry) in std::mem::take(&mut channel.parked) {
+            self.channels[key].wait(entry);
+            self.move_to(id, Place::Waiting);
+        }
+        self.to_pump.push(key);
+    }
+
+    fn drop_expired_head(&mut self, key: usize, turn: &mut Turn<'_>) -> bool {
+        let Some(channel) = self.channels.get_mut(key) else { return false };
+        let Some(entry) = channel.expired_head(turn.now).and_then(|id| channel.unwait(id)) else { return false };
+        self.expire(key, entry, turn);
+        true
+    }
+
+    /// One backlog frame. False if nothing waits or nobody takes it.
+    fn deliver_backlog(&mut self, key: usize, turn: &mut Turn<'_>) -> bool {
+        let Some(channel) = self.channels.get(key) else { return false };
+        let takes = |receiver: &Receiver| receiver.takes_backlog(turn.now);
+        if channel.waiting.is_empty() || channel.choose(None, 1, |key| takes(&self.receivers[key])).is_empty() {
+            return false;
+        }
+        // An entry waits on if the only receiver with room is the one that sent it; those behind it need not.
+        let found = channel.waiting.iter().filter(|(_, entry)| !entry.expired(turn.now)).find_map(|(id, entry)| {
+            let limit = entry.message.receivers.unwrap_or(channel.policy.receivers);
+            let targets = self.targets(channel, entry.origin, limit, takes);
+            (!targets.is_empty()).then_some((*id, targets))
+        });
+        let Some((first, targets)) = found else { return false };
+        let batch = self.batch(key, first, &targets, turn);
+        let channel = &mut self.channels[key];
+        let name = channel.name.clone();
+        let entries: SmallVec<[Entry; 1]> = batch.iter().filter_map(|id| channel.unwait(*id)).collect();
+        let messages = entries.iter().map(|entry| entry.message.payload.clone()).collect();
+        self.fly(key, entries, Content::Backlog { channel: name, messages }, &targets, turn);
+        if !self.settings.delay.is_zero() {
+            for target in &targets {
+                let receiver = &mut self.receivers[target.receiver];
+                receiver.next_backlog = turn.now.after(self.settings.delay);
+                if !receiver.pace_armed {
+                    receiver.pace_armed = true;
+                    self.timers.arm(receiver.next_backlog, Timer::Pace(target.connection));
+                }
+            }
+        }
+        true
+    }
+
+    /// The entries that go into one frame with `first`: what follows it, as long as it would go to the same receivers and fits.
+    fn batch(&self, key: usize, first: MessageId, targets: &Targets, turn: &Turn<'_>) -> SmallVec<[MessageId; 16]> {
+        let manual = targets.iter().any(|target| self.receivers[target.receiver].ack == AckMode::Manual);
+        let most = if manual { 1 } else { self.settings.batch.max(1) };
+        let channel = &self.channels[key];
+        let mut receivers = None;
+        let mut bytes = 0;
+        let mut batch = SmallVec::new();
+        for (id, entry) in channel.waiting.range(first..).take(most) {
+            let size = entry.message.payload.bytes.len();
+            let own = targets.iter().any(|target| Some(target.connection) == entry.origin);
+            let alike = *receivers.get_or_insert(entry.message.receivers) == entry.message.receivers;
+            let fits = batch.is_empty() || bytes + size <= limits::BACKLOG_FRAME_BYTES;
+            if own || !alike || !fits || (entry.expired(turn.now) && !batch.is_empty()) {
+                break;
+            }
+            bytes += size;
+            batch.push(*id);
+        }
+        batch
+    }
+
+    /// Notes where the entry of an unstored message is. Nothing to note for a stored one.
+    pub(super) fn move_to(&mut self, id: MessageId, place: Place) {
+        if let Some(unstored) = self.unstored.get_mut(&id) {
+            unstored.place = place;
+        }
+    }
+
+    /// Has a message written: now if its sender waits for it or may believe it taken, else when it is still unsettled after the
+    /// write delay.
+    pub(super) fn schedule_write(&mut self, id: MessageId, turn: &Turn<'_>) {
+        let Some(unstored) = self.unstored.get(&id) else { return };
+        if unstored.row != Row::Unasked {
+            return;
+        }
+        let awaited =
+            unstored.pending.and_then(|key| self.pending.get(key)).is_some_and(|pending| pending.id.is_some());
+        if awaited || unstored.committed {
+            self.append(id);
+        } else {
+            self.timers.write_at(turn.now.after(self.settings.write_delay), id);
+        }
+    }
+}

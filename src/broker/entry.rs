@@ -1,0 +1,90 @@
+//! A kept message while the core knows it, and what is known of one that is not durable yet.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::message::{ConnectionId, Message, MessageId, Timestamp};
+
+/// A kept message in memory.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// The message, as it would be stored.
+    pub message: Message,
+    /// Who sent it and must not get it back; unknown for one that was read from the store.
+    pub origin: Option<ConnectionId>,
+    /// It is in the store. If it is not, the broker's table of unstored messages has a line for it.
+    pub written: bool,
+    /// It was in the store when the broker started after a crash: it may have been delivered before.
+    pub suspect: bool,
+}
+
+/// What an entry costs beside its payload: the entry itself and its lines in maps and queues. An estimate, for budgets.
+const OVERHEAD: usize = 256;
+
+impl Entry {
+    /// Bytes that this entry holds in memory.
+    pub fn bytes(&self) -> usize {
+        self.message.payload.bytes.len() + OVERHEAD
+    }
+
+    /// Whether it must not be delivered any more.
+    pub fn expired(&self, now: Timestamp) -> bool {
+        self.message.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// Whether a receiver may have seen it already.
+    pub fn redelivery(&self) -> bool {
+        self.suspect || self.message.deliveries > 0
+    }
+}
+
+/// The moment at which something accepted `now` with this time to live expires; zero = never.
+pub(super) fn expiry(now: Timestamp, ttl: Duration) -> Option<Timestamp> {
+    (!ttl.is_zero()).then(|| now.after(ttl))
+}
+
+/// Where the entry of an unstored message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In its channel's `waiting`.
+    Waiting,
+    /// In its channel's `parked`.
+    Parked,
+    /// In this flight.
+    Flight(usize),
+    /// Among the delayed, under this due time.
+    Delayed(Timestamp),
+    /// Nowhere in memory: only the store's queue has it.
+    Paged,
+}
+
+/// How far the store is with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Row {
+    /// Not asked to write it.
+    Unasked,
+    /// Asked, not answered.
+    Writing,
+    /// The store did not take it; it is asked again.
+    Failed,
+}
+
+/// One message that is neither stored nor settled.
+#[derive(Clone, Debug)]
+pub(super) struct Unstored {
+    /// Its channel's key.
+    pub channel: usize,
+    /// Where its entry is.
+    pub place: Place,
+    /// How far the store is.
+    pub row: Row,
+    /// The publication that waits for it to be safe.
+    pub pending: Option<usize>,
+    /// Who is told if it is refused and no publication waits.
+    pub origin: Option<ConnectionId>,
+    /// Older rows that stand for it until this one is safe (a delayed message that came due, a dead letter).
+    pub replaces: SmallVec<[MessageId; 1]>,
+    /// Its sender may believe that it was taken: on failure it is kept in memory and tried again, not refused.
+    pub committed: bool,
+}

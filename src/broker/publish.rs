@@ -1,0 +1,400 @@
+//! Acceptance: a publication comes in and goes straight to receivers, waits, or is refused.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::dedup::Seen;
+use super::entry::{Entry, Place, Row, Unstored, expiry};
+use super::safety::{Fate, Pending};
+use super::{Broker, Content, Delayed, Effect, Publish, Refusal, Reply, Turn};
+use crate::limits;
+use crate::message::{ConnectionId, Message, MessageId, Publication};
+
+impl Broker {
+    pub(super) fn publish(&mut self, publish: Publish, turn: &mut Turn<'_>) {
+        if let Some(connection) = publish.connection {
+            if self.ended.contains(&connection) {
+                return;
+            }
+            self.connections.insert(connection);
+        }
+        if self.is_repetition(&publish, turn) {
+            return;
+        }
+        let name = &publish.publication.channel;
+        let known = self.channel_keys.get(name).copied();
+        let keep = match known {
+            Some(key) => self.channels[key].policy.keep,
+            None => self.settings.policies.of(name).keep,
+        };
+        if !keep {
+            self.publish_fleeting(publish, known, turn);
+        } else if let Err(refusal) = self.publish_kept(&publish, turn) {
+            self.counters.refused += publish.publication.messages.len() as u64;
+            self.reply(publish.connection, Reply::Refused { id: publish.id, refusal }, turn);
+            if let Some(key) = self.channel_keys.get(&publish.publication.channel).copied() {
+                self.close_if_unused(key);
+            }
+        }
+    }
+
+    /// Answers a publication whose id was seen within the window, or notes that its answer is owed.
+    fn is_repetition(&mut self, publish: &Publish, turn: &mut Turn<'_>) -> bool {
+        let Some(id) = &publish.id else { return false };
+        let channel = &publish.publication.channel;
+        let Some(seen) = self.dedup.get(turn.now, self.settings.dedup_window, channel, id) else { return false };
+        self.counters.duplicates += 1;
+        let reply = match seen {
+            Seen::Accepted => Reply::Accepted { id: id.clone(), receivers: 0, stored: false, duplicate: true },
+            Seen::Pending(key) if self.add_waiter(key, publish.connection) => return true,
+            Seen::Pending(_) => Reply::Refused { id: Some(id.clone()), refusal: Refusal::BrokerFull },
+        };
+        self.reply(publish.connection, reply, turn);
+        true
+    }
+
+    /// A channel that is not kept: to the receivers connected now, and gone.
+    fn publish_fleeting(&mut self, publish: Publish, known: Option<usize>, turn: &mut Turn<'_>) {
+        let Publish { connection, publication, receivers, id, ttl: _, delay } = publish;
+        let mut served = 0;
+        if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
+            if self.delayed.len() >= limits::DELAYED || self.bytes + publication.frame.len() > limits::CORE_BYTES {
+                self.counters.refused += publication.messages.len() as u64;
+                self.reply(connection, Reply::Refused { id, refusal: Refusal::BrokerFull }, turn);
+                return;
+            }
+            self.bytes += publication.frame.len();
+            let key = (turn.now.after(delay), self.next_id());
+            self.remember_id(id.as_ref(), &publication, turn);
+            self.delayed.insert(key, Delayed::Fleeting { publication, origin: connection, receivers });
+        } else {
+            self.remember_id(id.as_ref(), &publication, turn);
+            if let Some(key) = known {
+                served = self.deliver_fleeting(key, publication, connection, receivers, turn);
+            } else {
+                self.counters.fleeting += publication.messages.len() as u64;
+            }
+        }
+        if let Some(id) = id {
+            self.reply(connection, Reply::Accepted { id, receivers: served, stored: false, duplicate: false }, turn);
+        }
+    }
+
+    fn remember_id(&mut self, id: Option<&crate::message::PublicationId>, publication: &Publication, turn: &Turn<'_>) {
+        if let Some(id) = id {
+            self.dedup.insert(turn.now, &publication.channel, id, Seen::Accepted);
+        }
+    }
+
+    pub(super) fn deliver_fleeting(
+        &mut self,
+        key: usize,
+        publication: Arc<Publication>,
+        origin: Option<ConnectionId>,
+        receivers: Option<u32>,
+        turn: &mut Turn<'_>,
+    ) -> u32 {
+        let count = publication.messages.len();
+        if count == 0 {
+            return 0;
+        }
+        self.fan_out(key, Content::Live(publication), count, (origin, receivers), turn)
+    }
+
+    /// Gives a content to the receivers of a channel that is not kept.
+    pub(super) fn fan_out(
+        &mut self,
+        key: usize,
+        content: Content,
+        messages: usize,
+        (origin, receivers): (Option<ConnectionId>, Option<u32>),
+        turn: &mut Turn<'_>,
+    ) -> u32 {
+        self.counters.fleeting += messages as u64;
+        let channel = &mut self.channels[key];
+        let targets = channel.choose(origin, receivers.unwrap_or(channel.policy.receivers), |_| true);
+        let Some(last) = targets.last() else { return 0 };
+        channel.served = last.order;
+        let content = content_index(turn, content);
+        self.counters.deliveries += targets.len() as u64;
+        turn.effects.list.extend(targets.iter().map(|target| Effect::Deliver {
+            to: target.connection,
+            content,
+            sequence: 0,
+            manual: false,
+            redelivered: false,
+        }));
+        u32::try_from(targets.len()).unwrap_or(u32::MAX)
+    }
+
+    /// A kept channel: in flight at once if somebody has room and nothing is before it, else behind what waits.
+    fn publish_kept(&mut self, publish: &Publish, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+        let publication = &publish.publication;
+        let (count, size) =
+            (publication.messages.len(), publication.messages.iter().map(|m| m.bytes.len()).sum::<usize>());
+        let key = self.open_channel(&publication.channel).ok_or(Refusal::BrokerFull)?;
+        let channel = &self.channels[key];
+        let delay = publish.delay.filter(|delay| !delay.is_zero());
+        let ttl = publish.ttl.unwrap_or(channel.policy.ttl);
+        if delay.is_some_and(|delay| !ttl.is_zero() && delay >= ttl) {
+            return Err(Refusal::Expired);
+        }
+        if channel.unsettled.saturating_add(count as u64) > channel.policy.max_backlog {
+            return Err(Refusal::BacklogFull);
+        }
+        if self.bytes + size > limits::CORE_BYTES || (delay.is_some() && self.delayed.len() + count > limits::DELAYED) {
+            return Err(Refusal::BrokerFull);
+        }
+        if count == 0 {
+            self.accept_empty(publish, turn);
+            self.close_if_unused(key);
+            return Ok(());
+        }
+        self.counters.accepted += count as u64;
+        self.channels[key].unsettled += count as u64;
+        let pending = self.pend(publish, count, turn);
+        let first = MessageId(self.last_id.0 + 1);
+        let entries = self.entries(publish, key, pending, turn);
+        if let Some(delay) = delay {
+            let due = turn.now.after(delay);
+            for mut entry in entries {
+                entry.message.due = Some(due);
+                self.delay(key, due, entry);
+            }
+            return Ok(());
+        }
+        if self.fly_live(key, entries, publish, pending, turn) {
+            // The write is put off while it is in flight, unless somebody waits for the answer.
+            for offset in 0..count as u64 {
+                self.schedule_write(MessageId(first.0 + offset), turn);
+            }
+        }
+        Ok(())
+    }
+
+    /// A publication without messages is accepted and reaches nobody.
+    fn accept_empty(&mut self, publish: &Publish, turn: &mut Turn<'_>) {
+        if let Some(id) = publish.id.clone() {
+            self.dedup.insert(turn.now, &publish.publication.channel, &id, Seen::Accepted);
+            self.reply(publish.connection, Reply::Accepted { id, receivers: 0, stored: false, duplicate: false }, turn);
+        }
+    }
+
+    /// A line for who waits for the publication to be safe, if anybody does or if it has several messages to be answered together.
+    fn pend(&mut self, publish: &Publish, count: usize, turn: &Turn<'_>) -> Option<usize> {
+        if publish.id.is_none() && count == 1 {
+            return None;
+        }
+        let key = self.pending.insert(Pending {
+            channel: publish.publication.channel.clone(),
+            connection: publish.connection,
+            id: publish.id.clone(),
+            remaining: count,
+            receivers: 0,
+            stored: false,
+            refused: None,
+            waiters: SmallVec::new(),
+        });
+        if let Some(id) = &publish.id {
+            self.dedup.insert(turn.now, &publish.publication.channel, id, Seen::Pending(key));
+        }
+        Some(key)
+    }
+
+    /// The entries of a publication, each with its line among the unstored.
+    fn entries(
+        &mut self,
+        publish: &Publish,
+        channel: usize,
+        pending: Option<usize>,
+        turn: &Turn<'_>,
+    ) -> SmallVec<[Entry; 1]> {
+        let publication = &publish.publication;
+        let expires = expiry(turn.now, publish.ttl.unwrap_or(self.channels[channel].policy.ttl));
+        let mut entries = SmallVec::with_capacity(publication.messages.len());
+        for payload in &publication.messages {
+            let id = self.next_id();
+            self.unstored.insert(
+                id,
+                Unstored {
+                    channel,
+                    place: Place::Waiting,
+                    row: Row::Unasked,
+                    pending,
+                    origin: publish.connection,
+                    replaces: SmallVec::new(),
+                    committed: false,
+                },
+            );
+            let message = Message {
+                id,
+                channel: publication.channel.clone(),
+                payload: payload.clone(),
+                created: turn.now,
+                expires,
+                due: None,
+                receivers: publish.receivers,
+                publication: publish.id.clone(),
+                deliveries: 0,
+            };
+            let entry = Entry { message, origin: publish.connection, written: false, suspect: false };
+            self.bytes += entry.bytes();
+            entries.push(entry);
+        }
+        entries
+    }
+
+    /// Gives a publication to receivers as it was sent, or lets it wait. True if it is in flight.
+    fn fly_live(
+        &mut self,
+        key: usize,
+        entries: SmallVec<[Entry; 1]>,
+        publish: &Publish,
+        pending: Option<usize>,
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        let limit = publish.receivers.unwrap_or(self.channels[key].policy.receivers);
+        if limit == 0 {
+            self.end_outrun(key, turn);
+        }
+        let channel = &self.channels[key];
+        let targets = if channel.is_drained() {
+            self.targets(channel, publish.connection, limit, |receiver| receiver.has_room())
+        } else {
+            SmallVec::new()
+        };
+        if targets.is_empty() {
+            for entry in entries {
+                self.enqueue(key, entry, turn);
+            }
+            self.to_pump.push(key);
+            return false;
+        }
+        if let Some(pending) = pending.and_then(|pending| self.pending.get_mut(pending)) {
+            pending.receivers = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+        }
+        self.fly(key, entries, Content::Live(publish.publication.clone()), &targets, turn);
+        true
+    }
+
+    /// Puts an entry behind everything that waits on its channel: in memory if it will be wanted soon, else in the store only.
+    pub(super) fn enqueue(&mut self, key: usize, entry: Entry, turn: &mut Turn<'_>) {
+        let pressed = self.is_pressed();
+        let id = entry.message.id;
+        let channel = &mut self.channels[key];
+        let soon =
+            !channel.members.is_empty() && channel.paged == 0 && channel.loading.is_none() && channel.parked.is_empty();
+        if soon && !channel.page_is_full(pressed) {
+            channel.wait(entry);
+            self.move_to(id, Place::Waiting);
+            self.schedule_write(id, turn);
+            return;
+        }
+        if self.unstored.get(&id).is_some_and(|unstored| unstored.committed) {
+            channel.parked.insert(id, entry);
+            self.move_to(id, Place::Parked);
+            self.append(id);
+            return;
+        }
+        // The append is made from the waiting entry, which is let go at once.
+        channel.wait(entry);
+        self.move_to(id, Place::Waiting);
+        self.append(id);
+        let channel = &mut self.channels[key];
+        if let Some(entry) = channel.unwait(id) {
+            channel.page_out(id);
+            self.bytes -= entry.bytes();
+            self.move_to(id, Place::Paged);
+            self.sweep_later(turn.now);
+        }
+    }
+
+    /// Holds a kept message until it is due. It is written at once.
+    fn delay(&mut self, key: usize, due: crate::message::Timestamp, entry: Entry) {
+        let id = entry.message.id;
+        self.delayed.insert((due, id), Delayed::Kept(key, entry));
+        self.move_to(id, Place::Delayed(due));
+        self.append(id);
+    }
+
+    /// Lets go what has come due: it is accepted anew, behind what waits, and its old row goes when the new one is safe.
+    pub(super) fn release_delayed(&mut self, turn: &mut Turn<'_>) {
+        while let Some(first) = self.delayed.first_entry().filter(|first| first.key().0 <= turn.now) {
+            match first.remove() {
+                Delayed::Fleeting { publication, origin, receivers } => {
+                    self.bytes -= publication.frame.len();
+                    if let Some(key) = self.channel_keys.get(&publication.channel).copied() {
+                        self.deliver_fleeting(key, publication, origin, receivers, turn);
+                    } else {
+                        self.counters.fleeting += publication.messages.len() as u64;
+                    }
+                }
+                Delayed::Kept(key, entry) if entry.expired(turn.now) => self.expire(key, entry, turn),
+                Delayed::Kept(key, entry) => {
+                    self.renew(key, entry, turn);
+                    self.to_pump.push(key);
+                }
+            }
+        }
+    }
+
+    /// Gives an entry a new id at the end of a channel's order; the older row stands for it until the new one is safe.
+    pub(super) fn renew(&mut self, key: usize, mut entry: Entry, turn: &mut Turn<'_>) {
+        let old = entry.message.id;
+        let id = self.next_id();
+        let before = self.unstored.remove(&old);
+        self.failed.remove(&old);
+        let pending = before.as_ref().and_then(|unstored| unstored.pending);
+        let asked = before.as_ref().is_none_or(|unstored| unstored.row != Row::Unasked);
+        let mut replaces = before.map(|unstored| unstored.replaces).unwrap_or_default();
+        if asked {
+            replaces.push(old);
+        }
+        self.unstored.insert(
+            id,
+            Unstored {
+                channel: key,
+                place: Place::Waiting,
+                row: Row::Unasked,
+                pending,
+                origin: entry.origin,
+                replaces,
+                committed: true,
+            },
+        );
+        entry.message.id = id;
+        entry.message.due = None;
+        entry.message.channel = self.channels[key].name.clone();
+        entry.written = false;
+        entry.suspect = false;
+        self.enqueue(key, entry, turn);
+    }
+
+    /// Drops a message whose time to live is over.
+    pub(super) fn expire(&mut self, key: usize, entry: Entry, turn: &mut Turn<'_>) {
+        self.counters.expired += 1;
+        let committed = self.unstored.get(&entry.message.id).is_none_or(|unstored| unstored.committed);
+        let fate = if committed { Fate::Settled } else { Fate::Refused(Refusal::Expired) };
+        self.drop_entry(key, entry, fate, turn);
+    }
+
+    /// Lets a message go for good: out of the memory, the store and the channel's count.
+    pub(super) fn drop_entry(&mut self, key: usize, entry: Entry, fate: Fate, turn: &mut Turn<'_>) {
+        self.bytes -= entry.bytes();
+        if entry.written {
+            self.removals.push(entry.message.id);
+        } else {
+            self.resolve(entry.message.id, fate, turn);
+        }
+        self.channels[key].unsettled -= 1;
+        self.close_if_unused(key);
+    }
+}
+
+/// Adds a content to the turn's effects; its index.
+pub(super) fn content_index(turn: &mut Turn<'_>, content: Content) -> u32 {
+    turn.effects.contents.push(content);
+    // invariant: one turn delivers at most a page of messages per channel and never reaches 2³² contents.
+    u32::try_from(turn.effects.contents.len() - 1).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,99 @@
+//! One receiver: what it asked for, its window, and when it is asked for a confirmation.
+
+use smallvec::SmallVec;
+
+use super::AckMode;
+use super::window::Window;
+use crate::limits;
+use crate::message::{ConnectionId, Timestamp};
+
+/// A channel that a receiver receives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subscription {
+    /// The channel's key.
+    pub channel: usize,
+    /// Its place in the channel's order of receivers.
+    pub order: u64,
+}
+
+/// A connection that receives.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    pub connection: ConnectionId,
+    pub subscriptions: SmallVec<[Subscription; 1]>,
+    pub ack: AckMode,
+    /// Unconfirmed deliveries allowed.
+    pub allowed: usize,
+    /// `allowed` follows how quickly the receiver confirms.
+    pub adaptive: bool,
+    pub window: Window,
+    /// A confirmation was asked for at this time and has not come.
+    pub asked: Option<Timestamp>,
+    /// The timer that will ask for one is running.
+    pub quiet_armed: bool,
+    pub last_delivery: Timestamp,
+    /// No backlog frame before this (`store.delay`).
+    pub next_backlog: Timestamp,
+    /// The timer for `next_backlog` is running.
+    pub pace_armed: bool,
+}
+
+impl Receiver {
+    pub fn new(connection: ConnectionId) -> Self {
+        Self {
+            connection,
+            subscriptions: SmallVec::new(),
+            ack: AckMode::Automatic,
+            allowed: limits::PREFETCH as usize,
+            adaptive: true,
+            window: Window::default(),
+            asked: None,
+            quiet_armed: false,
+            last_delivery: Timestamp::default(),
+            next_backlog: Timestamp::default(),
+            pace_armed: false,
+        }
+    }
+
+    /// Whether its window takes another delivery. One is always taken, however large.
+    pub fn has_room(&self) -> bool {
+        self.window.len() < self.allowed && self.window.bytes() < limits::WINDOW_BYTES
+    }
+
+    /// Whether it takes another backlog frame now.
+    pub fn takes_backlog(&self, now: Timestamp) -> bool {
+        self.has_room() && self.next_backlog <= now
+    }
+
+    /// Whether a fan-out, which waits for nobody, has outrun it.
+    pub fn is_outrun(&self) -> bool {
+        self.window.len() >= limits::FANOUT_DELIVERIES.max(self.allowed) || self.window.bytes() >= limits::QUEUE_BYTES
+    }
+
+    /// Whether so much is unconfirmed that the confirmation is asked for without waiting for a pause.
+    pub fn half_used(&self) -> bool {
+        self.window.len() * 2 >= self.allowed || self.window.bytes() * 2 >= limits::WINDOW_BYTES
+    }
+
+    /// What it asked for. A receiver that confirms by pongs and leaves the window as it is gets one that adapts.
+    pub fn configure(&mut self, ack: AckMode, prefetch: u32) {
+        self.ack = ack;
+        self.allowed = prefetch as usize;
+        self.adaptive = ack == AckMode::Automatic && prefetch == limits::PREFETCH;
+    }
+
+    /// A confirmation came. A receiver that confirms at once gets a larger window, one that takes its time (it works on each
+    /// message, say) gets the small one back: what is in its window when it dies is what arrives twice.
+    pub fn confirmed(&mut self, now: Timestamp) {
+        let Some(asked) = self.asked.take() else { return };
+        if !self.adaptive {
+            return;
+        }
+        let took = now.since(asked);
+        if took <= limits::QUICK_CONFIRMATION {
+            self.allowed = (self.allowed * 2).min(limits::MAX_PREFETCH as usize);
+        } else if took >= limits::SLOW_CONFIRMATION {
+            self.allowed = limits::PREFETCH as usize;
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The core's side of the store: what is written when, and what the store's answers mean.
+
+use super::channel::Loading;
+use super::entry::{Entry, Place, Row};
+use super::safety::Fate;
+use super::{Broker, Delayed, Effect, Refusal, Restored, StoreEffect, StoreFailure, Turn};
+use crate::limits;
+use crate::message::{ChannelName, Message, MessageId, Timestamp};
+
+impl Broker {
+    /// Takes over what the store held.
+    pub(super) fn restore(&mut self, restored: Restored) {
+        for summary in restored.channels {
+            // The bound on channels is for what clients make; what is stored is never left behind.
+            let policy = self.settings.policies.of(&summary.channel).clone();
+            let mut channel = super::channel::Channel::new(summary.channel.clone(), policy);
+            channel.paged = summary.messages;
+            channel.unsettled = summary.messages;
+            channel.last_paged = summary.last;
+            self.counters.accepted += summary.messages;
+            let key = self.channels.insert(channel);
+            self.channel_keys.insert(summary.channel, key);
+        }
+        for message in restored.delayed {
+            let Some(due) = message.due else { continue };
+            let Some(key) = self.open_channel(&message.channel) else { continue };
+            self.channels[key].unsettled += 1;
+            self.counters.accepted += 1;
+            let id = message.id;
+            let entry = Entry { message, origin: None, written: true, suspect: false };
+            self.bytes += entry.bytes();
+            self.delayed.insert((due, id), Delayed::Kept(key, entry));
+        }
+        for (channel, id, at) in restored.publications {
+            self.dedup.insert(at, &channel, &id, super::dedup::Seen::Accepted);
+        }
+        if !self.channels.is_empty() {
+            // At the first tick, whenever that is.
+            self.timers.sweep = Some(Timestamp(0));
+        }
+    }
+
+    /// Something is in the store only, where it may expire unnoticed.
+    pub(super) fn sweep_later(&mut self, now: Timestamp) {
+        self.timers.sweep.get_or_insert(now.after(limits::SWEEP_EVERY));
+    }
+
+    /// Has the store look for expired messages, and again later while any message is in the store only.
+    pub(super) fn sweep(&mut self, turn: &mut Turn<'_>) {
+        turn.effects.list.push(Effect::Store(StoreEffect::Sweep { now: turn.now }));
+        if self.channels.iter().any(|(_, channel)| channel.paged > 0) {
+            self.sweep_later(turn.now);
+        }
+    }
+
+    /// Asks the store to write a message that it was not asked to write.
+    pub(super) fn append_unasked(&mut self, id: MessageId) {
+        if self.unstored.get(&id).is_some_and(|unstored| unstored.row == Row::Unasked) {
+            self.append(id);
+        }
+    }
+
+    /// Asks the store to write a message, unless it has been asked and has not answered.
+    pub(super) fn append(&mut self, id: MessageId) {
+        let Some(unstored) = self.unstored.get(&id).filter(|unstored| unstored.row != Row::Writing) else { return };
+        let channel = self.channels.get(unstored.channel);
+        let entry = match unstored.place {
+            Place::Waiting => channel.and_then(|channel| channel.waiting.get(&id)),
+            Place::Parked => channel.and_then(|channel| channel.parked.get(&id)),
+            Place::Flight(key) => {
+                self.flights.get(key).and_then(|flight| flight.entries.iter().find(|entry| entry.message.id == id))
+            }
+            Place::Delayed(due) => match self.delayed.get(&(due, id)) {
+                Some(Delayed::Kept(_, entry)) => Some(entry),
+                _ => None,
+            },
+            Place::Paged => None,
+        };
+        if let Some(message) = entry.map(|entry| entry.message.clone()) {
+            self.appends.push(message);
+            if let Some(unstored) = self.unstored.get_mut(&id) {
+                unstored.row = Row::Writing;
+            }
+            self.failed.remove(&id);
+        }
+    }
+
+    /// Hands what has gathered to the store.
+    pub(super) fn flush_store(&mut self, turn: &mut Turn<'_>) {
+        let list = &mut turn.effects.list;
+        if !self.appends.is_empty() {
+            list.push(Effect::Store(StoreEffect::Append(std::mem::take(&mut self.appends))));
+        }
+        if !self.counts.is_empty() {
+            list.push(Effect::Store(StoreEffect::Deliveries(std::mem::take(&mut self.counts))));
+        }
+        if !self.removals.is_empty() {
+            list.push(Effect::Store(StoreEffect::Remove(std::mem::take(&mut self.removals))));
+        }
+    }
+
+    /// Messages are durable.
+    pub(super) fn stored(&mut self, ids: &[MessageId], turn: &mut Turn<'_>) {
+        for id in ids {
+            let Some(unstored) = self.resolve(*id, Fate::Stored, turn) else { continue };
+            let Some(channel) = self.channels.get_mut(unstored.channel) else { continue };
+            match unstored.place {
+                Place::Waiting => {
+                    if let Some(entry) = channel.waiting.get_mut(id) {
+                        entry.written = true;
+                    }
+                    if channel.members.is_empty() {
+                        self.to_pump.push(unstored.channel);
+                    }
+                }
+                Place::Parked => {
+                    self.unpark_stored(unstored.channel, *id, turn);
+                }
+                Place::Flight(key) => {
+                    let entries = self.flights.get_mut(key).map(|flight| &mut flight.entries);
+                    if let Some(entry) = entries.into_iter().flatten().find(|entry| entry.message.id == *id) {
+                        entry.written = true;
+                    }
+                }
+                Place::Delayed(due) => {
+                    if let Some(Delayed::Kept(_, entry)) = self.delayed.get_mut(&(due, *id)) {
+                        entry.written = true;
+                    }
+                }
+                Place::Paged => {}
+            }
+        }
+    }
+
+    /// A parked message is in the store now. It is paged, if what is before it is paged too; else it waits.
+    fn unpark_stored(&mut self, key: usize, id: MessageId, turn: &Turn<'_>) {
+        let channel = &mut self.channels[key];
+        let Some(mut entry) = channel.parked.remove(&id) else { return };
+        if channel.paged > 0 && id > channel.cursor {
+            channel.page_out(id);
+            self.bytes -= entry.bytes();
+            self.sweep_later(turn.now);
+        } else {
+            entry.written = true;
+            channel.wait(entry);
+        }
+        self.to_pump.push(key);
+    }
+
+    /// The store did not take messages. What nobody was promised is refused; what may have been seen is kept and tried again.
+    pub(super) fn store_failed(&mut self, ids: &[MessageId], failure: StoreFailure, turn: &mut Turn<'_>) {
+        let refusal = match failure {
+            StoreFailure::Unavailable => Refusal::Unavailable,
+            StoreFailure::Full => Refusal::BrokerFull,
+        };
+        for id in ids {
+            let Some(unstored) = self.unstored.get_mut(id) else { continue };
+            let (key, place) = (unstored.channel, unstored.place);
+            if unstored.committed || matches!(place, Place::Flight(_)) {
+                unstored.row = Row::Failed;
+                self.failed.insert(*id);
+                self.arm_retry(turn.now);
+                continue;
+            }
+            unstored.row = Row::Unasked;
+            let entry = match place {
+                Place::Waiting => self.channels[key].unwait(*id),
+                Place::Delayed(due) => match self.delayed.remove(&(due, *id)) {
+                    Some(Delayed::Kept(_, entry)) => Some(entry),
+                    _ => None,
+                },
+                Place::Parked | Place::Flight(_) | Place::Paged => None,
+            };
+            self.counters.refused_late += 1;
+            if let Some(entry) = entry {
+                self.drop_entry(key, entry, Fate::Refused(refusal), turn);
+            } else {
+                // Only the store's queue had it.
+                self.resolve(*id, Fate::Refused(refusal), turn);
+                self.unpage(key, 1);
+            }
+        }
+    }
+
+    /// Counts messages as no longer being in the store only.
+    fn unpage(&mut self, key: usize, count: u64) {
+        let channel = &mut self.channels[key];
+        let count = count.min(channel.paged);
+        channel.paged -= count;
+        channel.unsettled -= count;
+        self.to_pump.push(key);
+        self.close_if_unused(key);
+    }
+
+    fn arm_retry(&mut self, now: Timestamp) {
+        self.timers.retry.get_or_insert(now.after(limits::STORE_RETRY));
+    }
+
+    /// Asks again for what the store refused.
+    pub(super) fn retry_store(&mut self) {
+        for id in std::mem::take(&mut self.failed) {
+            self.append(id);
+        }
+        for (key, channel) in &mut self.channels {
+            if std::mem::take(&mut channel.load_failed) {
+                self.to_pump.push(key);
+            }
+        }
+    }
+
+    /// A page of a channel's backlog has been read.
+    pub(super) fn loaded(&mut self, name: &ChannelName, messages: Vec<Message>, complete: bool, turn: &mut Turn<'_>) {
+        let Some(key) = self.channel_keys.get(name).copied() else { return };
+        let channel = &mut self.channels[key];
+        let Some(Loading { cover, stale }) = channel.loading.take() else { return };
+        self.to_pump.push(key);
+        if stale {
+            self.close_if_unused(key);
+            return;
+        }
+        for message in messages {
+            let channel = &mut self.channels[key];
+            if message.id <= channel.cursor {
+                continue;
+            }
+            channel.cursor = message.id;
+            channel.paged = channel.paged.saturating_sub(1);
+            // Its commit was reported before it was read.
+            debug_assert!(!self.unstored.contains_key(&message.id), "{:?} was read before it was stored", message.id);
+            let suspect = message.id <= self.suspect_up_to;
+            let entry = Entry { message, origin: None, written: true, suspect };
+            self.bytes += entry.bytes();
+            if entry.expired(turn.now) {
+                self.expire(key, entry, turn);
+            } else {
+                channel.wait(entry);
+            }
+            if !self.channels.contains(key) {
+                return;
+            }
+        }
+        let channel = &mut self.channels[key];
+        if complete && channel.last_paged == cover && channel.paged > 0 {
+            // Somebody else has removed rows: the store is right, the count was not.
+            let missing = channel.paged;
+            self.unpage(key, missing);
+        }
+        self.close_if_unused(key);
+    }
+
+    /// A page could not be read; it is asked for again later.
+    pub(super) fn load_failed(&mut self, name: &ChannelName, turn: &mut Turn<'_>) {
+        let Some(key) = self.channel_keys.get(name).copied() else { return };
+        let channel = &mut self.channels[key];
+        channel.loading = None;
+        channel.load_failed = true;
+        self.arm_retry(turn.now);
+        self.close_if_unused(key);
+    }
+
+    /// Expired messages are gone from the store.
+    pub(super) fn swept(&mut self, swept: &[(MessageId, ChannelName)]) {
+        for (id, name) in swept {
+            let Some(key) = self.channel_keys.get(name).copied() else { continue };
+            let channel = &mut self.channels[key];
+            if let Some(entry) = channel.unwait(*id) {
+                self.bytes -= entry.bytes();
+                channel.unsettled -= 1;
+                self.counters.expired += 1;
+                self.close_if_unused(key);
+            } else if channel.paged > 0 && *id > channel.cursor {
+                self.counters.expired += 1;
+                self.unpage(key, 1);
+            }
+            // Otherwise it is in flight: its receiver may still confirm it, and the core will expire it if not.
+        }
+    }
+
+    /// Forgets everything on a channel that nobody has confirmed, what is in flight included.
+    pub(super) fn purge(&mut self, name: &ChannelName, turn: &mut Turn<'_>) {
+        let Some(key) = self.channel_keys.get(name).copied() else { return };
+        let channel = &mut self.channels[key];
+        self.counters.purged += channel.paged;
+        channel.unsettled -= std::mem::take(&mut channel.paged);
+        channel.cursor = self.last_id;
+        if let Some(loading) = &mut channel.loading {
+            loading.stale = true;
+        }
+        channel.waiting_bytes = 0;
+        let mut entries: Vec<Entry> = std::mem::take(&mut channel.waiting).into_values().collect();
+        entries.extend(std::mem::take(&mut channel.parked).into_values());
+        channel.in_flight = 0;
+        for (_, flight) in &mut self.flights {
+            if flight.channel == key {
+                entries.extend(std::mem::take(&mut flight.entries));
+            }
+        }
+        let due: Vec<_> = self
+            .delayed
+            .iter()
+            .filter(|(_, delayed)| matches!(delayed, Delayed::Kept(channel, _) if *channel == key))
+            .map(|(at, _)| *at)
+            .collect();
+        for at in due {
+            if let Some(Delayed::Kept(_, entry)) = self.delayed.remove(&at) {
+                entries.push(entry);
+            }
+        }
+        let up_to = self.last_id;
+        self.counters.purged += entries.len() as u64;
+        // Kept open while its entries are let go.
+        self.channels[key].unsettled += 1;
+        for entry in entries {
+            self.drop_entry(key, entry, Fate::Settled, turn);
+        }
+        self.settle_paged(key, turn);
+        self.flush_store(turn);
+        turn.effects.list.push(Effect::Store(StoreEffect::Purge { channel: name.clone(), up_to }));
+        self.channels[key].unsettled -= 1;
+        self.close_if_unused(key);
+    }
+
+    /// Ends the waiting for messages of a purged channel that only the store's queue had.
+    fn settle_paged(&mut self, key: usize, turn: &mut Turn<'_>) {
+        let ids: Vec<MessageId> = self
+            .unstored
+            .iter()
+            .filter(|(_, unstored)| unstored.channel == key && unstored.place == Place::Paged)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.resolve(id, Fate::Settled, turn);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Everything that will have to happen at a later time, so that the core can say when it wants to be woken. Knows no clock.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use crate::message::{ConnectionId, MessageId, Timestamp};
+
+/// What a receiver's timer is for. At most one of each kind runs for a receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// Its burst of deliveries has ended.
+    Quiet(ConnectionId),
+    /// It may have the next backlog frame.
+    Pace(ConnectionId),
+}
+
+/// All pending timers.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    receivers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
+    /// Messages to be written if they are still unsettled then. The delay is the same for all, so they are in order.
+    writes: VecDeque<(Timestamp, MessageId)>,
+    /// Failed appends and loads are tried again.
+    pub retry: Option<Timestamp>,
+    /// Expired messages are looked for in the store.
+    pub sweep: Option<Timestamp>,
+}
+
+impl Timers {
+    pub fn arm(&mut self, at: Timestamp, timer: Timer) {
+        self.receivers.push(Reverse((at, timer)));
+    }
+
+    pub fn write_at(&mut self, at: Timestamp, id: MessageId) {
+        self.writes.push_back((at, id));
+    }
+
+    /// The next receiver timer that is due.
+    pub fn due_receiver(&mut self, now: Timestamp) -> Option<Timer> {
+        let Reverse((at, _)) = self.receivers.peek()?;
+        if *at > now {
+            return None;
+        }
+        self.receivers.pop().map(|Reverse((_, timer))| timer)
+    }
+
+    /// The next message whose write delay is over.
+    pub fn due_write(&mut self, now: Timestamp) -> Option<MessageId> {
+        let (at, _) = self.writes.front()?;
+        if *at > now {
+            return None;
+        }
+        self.writes.pop_front().map(|(_, id)| id)
+    }
+
+    /// Forgets write timers at the front for which `settled` holds, so that a settled message wakes nobody and holds no memory.
+    pub fn drop_settled_writes(&mut self, settled: impl Fn(MessageId) -> bool) {
+        while self.writes.front().is_some_and(|(_, id)| settled(*id)) {
+            self.writes.pop_front();
+        }
+    }
+
+    /// The earliest of all.
+    pub fn next(&self) -> Option<Timestamp> {
+        let receivers = self.receivers.peek().map(|Reverse((at, _))| *at);
+        let writes = self.writes.front().map(|(at, _)| *at);
+        [receivers, writes, self.retry, self.sweep].into_iter().flatten().min()
+    }
+}

@@ -5,3 +5,8 @@ pub mod message;
 pub mod policy;
 
 pub mod broker;
+pub mod protocol;
+
+pub mod client;
+
+pub mod cli;

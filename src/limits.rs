@@ -185,3 +185,12 @@ pub const EXEC_PAUSE_FIRST: Duration = Duration::from_millis(500);
 
 /// The longest such pause.
 pub const EXEC_PAUSE_LONGEST: Duration = Duration::from_secs(30);
+
+/// Bytes read for one password line: far more than any hash takes.
+pub const PASSWORD_LINE: u64 = 4_096;
+
+/// How long `wsmb queue purge` waits for the running broker to carry it out: a full channel is emptied in a few seconds.
+pub const PURGE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Messages `wsmb queue export` reads at a time.
+pub const EXPORT_PAGE: usize = 256;

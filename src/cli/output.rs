@@ -92,6 +92,19 @@ pub(crate) fn write_failed(error: &io::Error) -> Failure {
     }
 }
 
+/// The text with every control character written out: what others sent must not command the reader's terminal.
+pub(crate) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && character != '\t' {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 /// "1 message", "2 messages".
 pub(crate) fn count(number: u64, one: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }

@@ -59,10 +59,15 @@ pub enum Error {
 }
 
 impl Error {
-    /// The broker answered, and its answer will be the same if asked again: a wrong password, or no broker at that address.
+    /// Something answered, and its answer will be the same if asked again: a wrong password, or no broker at that address. A server
+    /// that says that it can't now (5xx) is not meant.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+        match self {
+            Self::Refused { reply: BadReply::Refused { status, .. }, .. } => *status < 500,
+            Self::Refused { .. } => true,
+            _ => false,
+        }
     }
 }
 
@@ -83,12 +88,10 @@ impl fmt::Display for Error {
                 "{address} did not answer within {} seconds - is it a broker, and does a firewall stand between?",
                 after.as_secs()
             ),
-            Self::Refused { reply, .. } if reply.status == 401 => f.write_str(
+            Self::Refused { reply: BadReply::Refused { status: 401, .. }, .. } => f.write_str(
                 "the broker refused the user name or password (401): set --user and WSMB_PASSWORD",
             ),
-            Self::Refused { address, reply } => {
-                write!(f, "{address} answered, but not as a message broker does: {reply}")
-            }
+            Self::Refused { address, reply } => write!(f, "no connection to {address}: {reply}"),
             Self::Protocol(error) => write!(f, "the broker broke the WebSocket protocol: {error}"),
             Self::Lost { address, source: None } => write!(f, "the broker at {address} ended the connection"),
             Self::Lost { address, source: Some(source) } => {

@@ -118,13 +118,29 @@ async fn a_message_above_the_limit_ends_the_connection() {
     assert!(matches!(client.next().await, Err(Error::Protocol(error)) if error.close_code() == 1009));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_silent_broker_is_pinged_and_then_given_up() {
-    let (mut client, _server, _) = pair(Options::default()).await;
+    let keepalive = Duration::from_millis(20);
+    let (mut client, mut server, _) = pair(Options { keepalive: Some(keepalive), ..Options::default() }).await;
     let start = Instant::now();
     let error = client.next().await.unwrap_err();
     assert!(matches!(error, Error::Silent { .. }), "{error}");
-    assert_eq!(start.elapsed().as_secs(), 2 * limits::CLIENT_KEEPALIVE.as_secs());
+    assert!(start.elapsed() >= 2 * keepalive);
+    assert!(matches!(server.next().await, Some(Ok(Theirs::Ping(_)))));
+}
+
+#[tokio::test]
+async fn a_broker_that_answers_pings_is_not_given_up() {
+    let keepalive = Duration::from_millis(10);
+    let (mut client, mut server, _) = pair(Options { keepalive: Some(keepalive), ..Options::default() }).await;
+    let theirs = async {
+        for _ in 0..5 {
+            assert!(matches!(server.next().await, Some(Ok(Theirs::Ping(_)))));
+        }
+        server.send(Theirs::text("alive")).await.unwrap();
+    };
+    let (message, ()) = tokio::join!(client.next(), theirs);
+    assert_eq!(message.unwrap().as_text(), Some("alive"));
 }
 
 #[tokio::test]
@@ -166,7 +182,7 @@ async fn a_refused_password_says_what_to_set() {
 
 #[tokio::test]
 async fn something_that_is_no_broker_is_named_so() {
-    for (answer, expected) in [("SSH-2.0-OpenSSH\r\n\r\n", "not as a message broker"), ("", "ended the connection")] {
+    for (answer, expected) in [("SSH-2.0-OpenSSH\r\n\r\n", "is this the broker's port?"), ("", "ended the connection")] {
         let (listener, url) = listen().await;
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -188,10 +204,11 @@ async fn a_closed_port_asks_whether_the_broker_runs() {
     assert!(error.contains("connection refused - is the broker running? start it with `wsmb serve`"), "{error}");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_peer_that_never_answers_is_given_up() {
     let (_listener, url) = listen().await;
-    let error = Client::connect(&url, &Options::default()).await.unwrap_err();
+    let options = Options { connect_timeout: Duration::from_millis(20), ..Options::default() };
+    let error = Client::connect(&url, &options).await.unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
 }
 

@@ -1,6 +1,6 @@
 //! What is done with a delivery: its lines are written, or a command is run for each of its messages.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,10 +78,13 @@ impl Worker {
     }
 
     async fn print(self, items: Vec<Item>) -> Result<Done, Failure> {
+        let terminal = std::io::stdout().is_terminal();
         let mut text = String::new();
         for item in &items {
             for message in &item.messages {
-                text.push_str(&self.line(item, message));
+                let line = self.line(item, message);
+                // A file or a program gets what was sent; a terminal must not obey it.
+                text.push_str(&if terminal { output::printable(&line) } else { line });
                 text.push('\n');
             }
         }

@@ -1,0 +1,447 @@
+//! Commands, field by field: what is read, and what is refused with which words.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::limits;
+use crate::message::{Dialect, Kind};
+use crate::protocol::frame::payload_of;
+
+fn command(json: &str) -> Command {
+    parse(json.as_bytes()).unwrap_or_else(|wrong| panic!("{json}: {wrong}"))
+}
+
+fn send(json: &str) -> Send {
+    match command(json) {
+        Command::Send(send) => send,
+        other => panic!("{json}: {other:?}"),
+    }
+}
+
+fn refused(frame: &[u8]) -> Malformed {
+    parse(frame).expect_err("no valid command")
+}
+
+/// A `send-message` with more members.
+fn send_with(members: &str) -> String {
+    format!(r#"{{"command":"send-message","channel":"sms","data":[1]{members}}}"#)
+}
+
+fn messages(send: &Send) -> Vec<&str> {
+    send.publication.messages.iter().map(|message| message.as_text().unwrap()).collect()
+}
+
+#[test]
+fn a_publication_is_the_frame_verbatim_and_its_messages_are_slices_of_it() {
+    let json = " { \"more\" : [[ ]] , \"command\":\"send-message\",\n\"channel\":\"sms\", \"data\" : [ {\"a\" : 1} ,\t\"b\",3 ] } ";
+    let send = send(json);
+    assert_eq!(send.publication.frame[0], 0x81, "a text frame, whatever the sender's opcode");
+    assert_eq!(payload_of(&send.publication.frame), json);
+    assert_eq!(send.publication.dialect, Dialect::Envelope);
+    assert_eq!(send.publication.channel.as_str(), "sms");
+    assert_eq!(messages(&send), ["{\"a\" : 1}", "\"b\"", "3"]);
+    let frame = send.publication.frame.as_ptr_range();
+    for message in &send.publication.messages {
+        assert_eq!(message.kind, Kind::Text);
+        assert!(frame.contains(&message.bytes.as_ptr()));
+    }
+    assert_eq!((send.receivers, send.id, send.ttl, send.delay), (None, None, None, None));
+}
+
+#[test]
+fn data_is_a_list_of_messages_or_one_message() {
+    for (data, expected) in [
+        ("[]", vec![]),
+        ("[ ]", vec![]),
+        ("[1,[2],{}]", vec!["1", "[2]", "{}"]),
+        ("{\"a\":[1]}", vec!["{\"a\":[1]}"]),
+        ("\"text\"", vec!["\"text\""]),
+        ("\"[1]\"", vec!["\"[1]\""]),
+        ("\":[1]\"", vec!["\":[1]\""]),
+        ("7", vec!["7"]),
+        ("true", vec!["true"]),
+        ("null", vec!["null"]),
+        ("[null]", vec!["null"]),
+        ("\"\"", vec!["\"\""]),
+        ("[\"\\ud800\",\"ü\"]", vec!["\"\\ud800\"", "\"ü\""]),
+    ] {
+        for name in ["data", "d\\u0061ta"] {
+            for space in ["", " ", "\r\n\t "] {
+                let json = format!(
+                    "{{\"command\":\"send-message\",\"channel\":\"sms\",\"{name}\"{space}:{space}{data}{space}}}"
+                );
+                assert_eq!(messages(&send(&json)), expected, "{json}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_two_members_with_one_name_the_last_counts() {
+    let json = r#"{"command":"ping","command":"send-message","channel":null,"channel":"a","data":[1,2],"data":{"b":1},
+        "id":[],"id":"x","channel":"sms","ttl":"no","ttl":1}"#;
+    let send = send(json);
+    assert_eq!(send.publication.channel.as_str(), "sms");
+    assert_eq!(messages(&send), ["{\"b\":1}"]);
+    assert_eq!((send.id.as_deref(), send.ttl), (Some("x"), Some(Duration::from_secs(1))));
+}
+
+#[test]
+fn frames_that_are_no_command_are_malformed_and_say_why() {
+    let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let deep_data = send_with(&format!(",\"x\":{}", deep(limits::JSON_DEPTH)));
+    let deep_message = format!(r#"{{"command":"send-message","channel":"c","data":[{}]}}"#, "{\"a\":".repeat(100_000));
+    let table: Vec<(Vec<u8>, &str)> = vec![
+        (b"".to_vec(), "the frame is empty"),
+        (b" \n".to_vec(), "the frame is empty"),
+        (b"hello".to_vec(), "not JSON"),
+        (b"{".to_vec(), "not JSON"),
+        (b"{}x".to_vec(), "not JSON"),
+        (b"{}{}".to_vec(), "not JSON"),
+        (b"{'command':'ping'}".to_vec(), "not JSON"),
+        (br#"{"command":"ping",}"#.to_vec(), "not JSON"),
+        (b"{\"command\":\"pi\nng\"}".to_vec(), "not JSON"),
+        (b"[1".to_vec(), "not JSON"),
+        (b"\"ping\"".to_vec(), "the frame is a string; a command is a JSON object"),
+        (b"7".to_vec(), "the frame is a number"),
+        (b"null".to_vec(), "the frame is null"),
+        (b"true".to_vec(), "the frame is a boolean"),
+        (b" [] ".to_vec(), "the frame is a list"),
+        (b"\xef\xbb\xbf{\"command\":\"ping\"}".to_vec(), "byte order mark"),
+        (b"{\"command\":\"ping\",\"x\":\"\xff\"}".to_vec(), "not UTF-8"),
+        (deep(1_000_000).into_bytes(), "more than 128 deep"),
+        (deep_data.into_bytes(), "more than 128 deep"),
+        (deep_message.into_bytes(), "more than 128 deep"),
+        (b"{}".to_vec(), "'command' is missing"),
+        (br#"{"command":7}"#.to_vec(), "'command' must be a string, not a number"),
+        (br#"{"command":null}"#.to_vec(), "'command' must be a string, not null"),
+        (br#"{"command":["ping"]}"#.to_vec(), "'command' must be a string, not a list"),
+    ];
+    for (frame, words) in table {
+        let wrong = refused(&frame);
+        let name = String::from_utf8_lossy(&frame[..frame.len().min(80)]).into_owned();
+        assert_eq!(wrong.code, Code::Malformed, "{name}");
+        assert!(wrong.text.contains(words), "{name}: {}", wrong.text);
+        assert!(wrong.text.len() < 200, "{name}: {}", wrong.text);
+    }
+    command(&send_with(&format!(",\"x\":{}", deep(limits::JSON_DEPTH - 1))));
+}
+
+#[test]
+fn the_command_is_compared_exactly_and_an_unknown_one_is_named() {
+    for (name, echoed) in [("Ping", true), ("", true), ("subscribe", true), (&"x".repeat(200), false)] {
+        let wrong = refused(json!({"command": name, "id": "7"}).to_string().as_bytes());
+        assert_eq!(wrong.code, Code::UnknownCommand);
+        assert_eq!(wrong.command.as_deref(), echoed.then_some(name));
+        assert_eq!(wrong.id.as_deref(), Some("7"));
+    }
+    assert!(matches!(command(r#"{"command":"p\u0069ng"}"#), Command::Ping));
+    assert!(matches!(command(r#"{"command":"ping","channel":null,"id":[],"data":7}"#), Command::Ping));
+}
+
+#[test]
+fn an_error_carries_command_and_id_whenever_they_can_be_read() {
+    for (json, name, id) in [
+        (r#"{"command":"send-message","id":"a"}"#, Some("send-message"), Some("a")),
+        (r#"{"id":7,"command":"ack"}"#, Some("ack"), Some("7")),
+        (r#"{"command":"send-message","id":"a","data":[}"#, Some("send-message"), Some("a")),
+        (r#"{"id":"a","command":1}"#, None, Some("a")),
+        (r#"{"command":"nack","id":{}}"#, Some("nack"), None),
+        ("[]", None, None),
+    ] {
+        let wrong = refused(json.as_bytes());
+        assert_eq!((wrong.command.as_deref(), wrong.id.as_deref()), (name, id), "{json}");
+        let answer: Value =
+            serde_json::from_str(&refusal(wrong.command.as_deref(), wrong.code, &wrong.text, wrong.id.as_deref()))
+                .unwrap();
+        assert_eq!(answer["response_code"], "02");
+        assert!(answer["response_text"].as_str().unwrap().starts_with("Malformed: "));
+    }
+}
+
+#[test]
+fn a_channel_is_a_name_or_a_number() {
+    let hundred = "ü".repeat(limits::CHANNEL_NAME_CHARS);
+    for (json, name) in [
+        ("\"sms\"", "sms"),
+        ("\" sms \"", " sms "),
+        ("\"gr\\u00fcn\"", "grün"),
+        ("7", "7"),
+        ("-1", "-1"),
+        ("1.50", "1.50"),
+        ("1e3", "1e3"),
+        (&format!("\"{hundred}\""), &hundred),
+    ] {
+        let sent = send(&format!(r#"{{"command":"send-message","data":1,"channel":{json}}}"#));
+        assert_eq!(sent.publication.channel.as_str(), name);
+        match command(&format!(r#"{{"command":"receive-message","channel":{json}}}"#)) {
+            Command::Receive { channels, .. } => assert_eq!(channels, [sent.publication.channel]),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_bad_channel_is_refused_with_the_rule() {
+    for (json, words) in [
+        ("null", "'channel' must be a string or a number, not null"),
+        ("{}", "'channel' must be a string or a number, not an object"),
+        ("true", "'channel' must be a string or a number, not a boolean"),
+        ("\"\"", "'channel' is empty"),
+        ("\"a\\nb\"", "control character"),
+        ("\"\\ud800\"", "'channel' must be a string"),
+        (&format!("\"{}\"", "x".repeat(101)), "at most 100 characters"),
+        (&"1".repeat(101), "at most 100 characters"),
+    ] {
+        for command in ["send-message", "receive-message"] {
+            let wrong = refused(format!(r#"{{"command":"{command}","data":1,"channel":{json}}}"#).as_bytes());
+            assert_eq!((wrong.code, wrong.command.as_deref()), (Code::Malformed, Some(command)));
+            assert!(wrong.text.contains(words), "{json}: {}", wrong.text);
+        }
+    }
+    for command in ["send-message", "receive-message"] {
+        let wrong = refused(format!(r#"{{"command":"{command}","data":1}}"#).as_bytes());
+        assert_eq!(wrong.text, "'channel' is missing");
+    }
+    let wrong = refused(br#"{"command":"send-message","data":1,"channel":["a"]}"#);
+    assert_eq!(wrong.text, "'channel' must be a string or a number, not a list");
+}
+
+#[test]
+fn a_receiver_may_name_several_channels() {
+    let receive = |channel: &str| parse(format!(r#"{{"command":"receive-message","channel":{channel}}}"#).as_bytes());
+    match receive(r#"[ "a", 7, "a", "\u0061", "7", "b" ]"#).unwrap() {
+        Command::Receive { channels, .. } => {
+            let names: Vec<&str> = channels.iter().map(ChannelName::as_str).collect();
+            assert_eq!(names, ["a", "7", "b"]);
+        }
+        other => panic!("{other:?}"),
+    }
+    let names: Vec<usize> = (0..=limits::SUBSCRIPTIONS).collect();
+    assert!(receive(&json!(names[1..]).to_string()).is_ok());
+    for (channel, words) in [
+        (json!(names).to_string(), "more than 100 channels"),
+        ("[]".to_owned(), "an empty list"),
+        ("[\"a\",null]".to_owned(), "not null"),
+        ("[[\"a\"]]".to_owned(), "not a list"),
+        ("[\"\"]".to_owned(), "is empty"),
+    ] {
+        let wrong = receive(&channel).unwrap_err();
+        assert!(wrong.text.contains(words), "{channel}: {}", wrong.text);
+    }
+}
+
+#[test]
+fn a_receivers_wishes() {
+    let receive =
+        |members: &str| parse(format!(r#"{{"command":"receive-message","channel":"c"{members}}}"#).as_bytes());
+    for (members, expected) in [
+        (r#","data":[]"#, (Ack::Automatic, limits::PREFETCH, None)),
+        (r#","ack":"auto","prefetch":1"#, (Ack::Automatic, 1, None)),
+        (r#","ack":"manual","receiver":"gate way""#, (Ack::Manual, limits::PREFETCH, Some("gate way"))),
+        (r#","prefetch":4096,"receiver":7"#, (Ack::Automatic, limits::MAX_PREFETCH, Some("7"))),
+        (r#","prefetch":99999999999999999999999"#, (Ack::Automatic, limits::MAX_PREFETCH, None)),
+    ] {
+        match receive(members) {
+            Ok(Command::Receive { ack, prefetch, receiver, .. }) => {
+                assert_eq!((ack, prefetch, receiver.as_deref()), expected, "{members}");
+            }
+            other => panic!("{members}: {other:?}"),
+        }
+    }
+    let long = format!(r#","receiver":"{}""#, "x".repeat(limits::NAME_BYTES + 1));
+    for (members, words) in [
+        (r#","ack":true"#, "'ack' must be"),
+        (r#","ack":"Manual""#, "'ack' must be"),
+        (r#","ack":null"#, "'ack' must be"),
+        (r#","prefetch":0"#, "'prefetch' must be an integer, 1 or more"),
+        (r#","prefetch":-1"#, "'prefetch' must be"),
+        (r#","prefetch":1.5"#, "'prefetch' must be"),
+        (r#","prefetch":"5""#, "'prefetch' must be"),
+        (r#","prefetch":null"#, "'prefetch' must be"),
+        (r#","receiver":"""#, "'receiver' is empty"),
+        (r#","receiver":null"#, "'receiver' must be a string or a number, not null"),
+        (&long, "'receiver' is longer than 128 bytes"),
+    ] {
+        let wrong = receive(members).unwrap_err();
+        assert_eq!(wrong.code, Code::Malformed);
+        assert!(wrong.text.contains(words), "{members}: {}", wrong.text);
+    }
+}
+
+#[test]
+fn number_of_receiver_is_a_whole_number_or_no_wish() {
+    for (json, expected) in [
+        ("0", Some(0)),
+        ("1", Some(1)),
+        ("5", Some(5)),
+        ("\"2\"", Some(2)),
+        ("-1", Some(1)),
+        ("\"-3\"", Some(3)),
+        ("\"+3\"", Some(3)),
+        ("-0", Some(0)),
+        ("\"007\"", Some(7)),
+        ("99999999999999999999", Some(u32::MAX)),
+        ("1.5", None),
+        ("2.0", None),
+        ("\"abc\"", None),
+        ("\"\"", None),
+        ("\"-\"", None),
+        ("\"--1\"", None),
+        ("\" 2\"", None),
+        ("\"1.5\"", None),
+        ("[]", None),
+        ("[1]", None),
+        ("{}", None),
+        ("1e99", None),
+        ("null", None),
+        ("true", None),
+    ] {
+        assert_eq!(send(&send_with(&format!(",\"number_of_receiver\":{json}"))).receivers, expected, "{json}");
+    }
+}
+
+#[test]
+fn ttl_and_delay_are_seconds() {
+    let century = Duration::from_secs(100 * 365 * 86_400);
+    for (json, expected) in [
+        ("0", Duration::ZERO),
+        ("-0.0", Duration::ZERO),
+        ("60", Duration::from_secs(60)),
+        ("1.5", Duration::from_millis(1_500)),
+        ("25e-1", Duration::from_millis(2_500)),
+        ("1e18", century),
+        ("1e99", century),
+        ("1e999", century),
+    ] {
+        let sent = send(&send_with(&format!(",\"ttl\":{json}")));
+        assert_eq!((sent.ttl, sent.delay), (Some(expected), None), "{json}");
+        let sent = send(&send_with(&format!(",\"delay\":{json}")));
+        assert_eq!((sent.ttl, sent.delay), (None, Some(expected)), "{json}");
+    }
+    for (json, words) in [
+        ("-1", "must not be negative"),
+        ("-1e-9", "must not be negative"),
+        ("\"60\"", "must be a number of seconds, not a string"),
+        ("null", "must be a number of seconds, not null"),
+        ("[]", "must be a number of seconds, not a list"),
+        ("true", "must be a number of seconds, not a boolean"),
+    ] {
+        for field in ["ttl", "delay"] {
+            let wrong = refused(send_with(&format!(",\"{field}\":{json}")).as_bytes());
+            assert_eq!(wrong.code, Code::Malformed);
+            assert_eq!(wrong.text, format!("'{field}' {words}"));
+        }
+    }
+}
+
+#[test]
+fn an_id_is_a_short_string_or_a_number() {
+    let longest = "x".repeat(limits::NAME_BYTES);
+    for (json, expected) in [("\"a\"", "a"), ("7", "7"), ("\"\\u0061\"", "a"), (&format!("\"{longest}\""), &longest)] {
+        assert_eq!(send(&send_with(&format!(",\"id\":{json}"))).id.as_deref(), Some(expected));
+    }
+    for json in ["\"\"", "null", "[]", "{}", "false", &format!("\"{longest}x\"")] {
+        let wrong = refused(send_with(&format!(",\"id\":{json}")).as_bytes());
+        assert_eq!((wrong.code, wrong.id), (Code::Malformed, None), "{json}");
+        assert!(wrong.text.starts_with("'id' "), "{}", wrong.text);
+    }
+}
+
+#[test]
+fn a_publication_has_a_bounded_number_of_messages() {
+    let of = |count: usize| {
+        let data = vec!["1"; count].join(",");
+        format!(r#"{{"command":"send-message","channel":"c","id":"x","data":[{data}]}}"#)
+    };
+    assert_eq!(send(&of(limits::PUBLICATION_MESSAGES)).publication.messages.len(), limits::PUBLICATION_MESSAGES);
+    let wrong = refused(of(limits::PUBLICATION_MESSAGES + 1).as_bytes());
+    assert_eq!((wrong.code, wrong.id.as_deref()), (Code::TooLarge, Some("x")));
+    assert_eq!(wrong.text, "'data' has more than 10000 messages");
+    assert_eq!(refused(br#"{"command":"send-message","channel":"c"}"#).text, "'data' is missing");
+}
+
+#[test]
+fn acknowledgements_name_a_delivery() {
+    for (json, expected) in [("\"17\"", 17), ("17", 17), ("\"18446744073709551615\"", u64::MAX), ("0", 0)] {
+        for (name, expected_done) in [("ack", true), ("nack", false)] {
+            match command(&format!(r#"{{"command":"{name}","delivery":{json}}}"#)) {
+                Command::Acknowledge { delivery, done } => assert_eq!((delivery, done), (expected, expected_done)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    for json in ["-1", "1.0", "1e1", "\"\"", "\"+1\"", "\"x\"", "\"18446744073709551616\"", "null", "[]", "{}"] {
+        let wrong = refused(format!(r#"{{"command":"ack","delivery":{json}}}"#).as_bytes());
+        assert!(wrong.text.starts_with("'delivery' must be"), "{json}: {}", wrong.text);
+    }
+    assert_eq!(refused(br#"{"command":"nack"}"#).text, "'delivery' is missing");
+}
+
+/// Any JSON value, not too deep.
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[\\[\\]{}:,\"\\\\a-zü ]{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 20, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec(("[a-z\"\\[]{0,3}", inner), 0..3)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn messages_are_the_elements_that_a_tree_would_have(data in value(), other in value(), pretty in any::<bool>()) {
+        let whole = json!({"command": "send-message", "channel": "sms", "x": other, "data": data});
+        let json = if pretty { serde_json::to_string_pretty(&whole).unwrap() } else { whole.to_string() };
+        let expected = match data {
+            Value::Array(elements) => elements,
+            one => vec![one],
+        };
+        let sent = send(&json);
+        let found: Vec<Value> = messages(&sent).into_iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn every_type_in_every_field_gets_an_answer(
+        command in prop_oneof![
+            Just("send-message"), Just("receive-message"), Just("ack"), Just("nack"), Just("ping")
+        ],
+        members in prop::collection::vec(
+            (
+                prop_oneof![
+                    Just("channel"), Just("data"), Just("id"), Just("ttl"), Just("delay"), Just("ack"), Just("prefetch"),
+                    Just("receiver"), Just("delivery"), Just("number_of_receiver"), Just("command"),
+                ],
+                value(),
+            ),
+            0..8,
+        ),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut json = format!("{{\"command\":\"{command}\"");
+        for (name, value) in members {
+            json.push_str(&format!(",\"{name}\":{value}"));
+        }
+        json.push('}');
+        if let Err(wrong) = parse(json.as_bytes()) {
+            prop_assert!(!wrong.text.is_empty() && wrong.text.len() < 200);
+        }
+        prop_assert!(parse(&json.as_bytes()[..cut.index(json.len())]).is_err());
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        let _ = parse(&bytes);
+    }
+}

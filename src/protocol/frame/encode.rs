@@ -1,0 +1,117 @@
+//! Whole frames from payloads: always one frame a message, always the shortest length encoding.
+
+use bytes::Bytes;
+
+use super::{CONTROL_PAYLOAD, HEADER, Opcode};
+
+/// One unmasked frame. A control payload is cut to [`CONTROL_PAYLOAD`] bytes.
+#[must_use]
+pub fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
+    // The exact capacity lets `Bytes` take the vector over as it stands.
+    let mut out = Vec::with_capacity(header_len(payload.len()) + payload.len());
+    encode_into(&mut out, opcode, payload);
+    Bytes::from(out)
+}
+
+/// Appends one unmasked frame to `out`. A control payload is cut to [`CONTROL_PAYLOAD`] bytes.
+pub fn encode_into(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    let payload = fitting(opcode, payload);
+    let (header, len) = header(opcode, payload.len(), 0);
+    out.extend_from_slice(&header[..len]);
+    out.extend_from_slice(payload);
+}
+
+/// Appends one masked frame to `out`, as clients must send them. A control payload is cut to [`CONTROL_PAYLOAD`] bytes.
+///
+/// `mask` must be unpredictable (RFC 6455 section 5.3).
+pub fn encode_masked_into(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: [u8; 4]) {
+    let payload = fitting(opcode, payload);
+    let (header, len) = header(opcode, payload.len(), 0x80);
+    out.extend_from_slice(&header[..len]);
+    out.extend_from_slice(&mask);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    apply_mask(&mut out[start..], mask);
+}
+
+/// An unmasked close frame. `reason` is cut to the 123 bytes that fit, on a character's boundary.
+#[must_use]
+pub fn encode_close(code: u16, reason: &str) -> Bytes {
+    let mut end = reason.len().min(CONTROL_PAYLOAD - 2);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut payload = Vec::with_capacity(2 + end);
+    payload.extend_from_slice(&code.to_be_bytes());
+    payload.extend_from_slice(&reason.as_bytes()[..end]);
+    encode(Opcode::Close, &payload)
+}
+
+/// The payload of the one unmasked frame, made by [`encode`], that `frame` holds: a slice of it, nothing is copied. Empty if
+/// `frame` is empty.
+#[must_use]
+pub fn payload_of(frame: &Bytes) -> Bytes {
+    let start = match frame.get(1) {
+        None => return Bytes::new(),
+        Some(126) => 4,
+        Some(127) => 10,
+        Some(_) => 2,
+    };
+    frame.slice(start.min(frame.len())..)
+}
+
+/// XORs `bytes` with `mask` (RFC 6455 section 5.3): masks and unmasks.
+pub(super) fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) {
+    let [a, b, c, d] = mask;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (words, tail) = bytes.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    for (byte, mask) in tail.iter_mut().zip([a, b, c, d, a, b, c]) {
+        *byte ^= mask;
+    }
+}
+
+/// Bytes of an unmasked header for a payload of `len` bytes.
+pub(in crate::protocol) fn header_len(len: usize) -> usize {
+    match len {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    }
+}
+
+fn fitting(opcode: Opcode, payload: &[u8]) -> &[u8] {
+    match opcode {
+        Opcode::Text | Opcode::Binary => payload,
+        Opcode::Ping | Opcode::Pong | Opcode::Close => &payload[..payload.len().min(CONTROL_PAYLOAD)],
+    }
+}
+
+/// A header without its mask, and how many bytes of it count.
+fn header(opcode: Opcode, len: usize, mask_bit: u8) -> ([u8; HEADER], usize) {
+    let mut header = [0; HEADER];
+    header[0] = 0x80
+        | match opcode {
+            Opcode::Text => 0x1,
+            Opcode::Binary => 0x2,
+            Opcode::Close => 0x8,
+            Opcode::Ping => 0x9,
+            Opcode::Pong => 0xa,
+        };
+    let size = header_len(len);
+    let wide = (len as u64).to_be_bytes();
+    match size {
+        2 => header[1] = wide[7] | mask_bit,
+        4 => {
+            header[1] = 126 | mask_bit;
+            header[2..4].copy_from_slice(&wide[6..]);
+        }
+        _ => {
+            header[1] = 127 | mask_bit;
+            header[2..10].copy_from_slice(&wide);
+        }
+    }
+    (header, size)
+}

@@ -1,0 +1,105 @@
+//! The client's half: writing a request head, reading the reply.
+
+use std::fmt;
+
+use super::{SUBPROTOCOL, accept_value, lists, values};
+use crate::limits;
+
+/// A request for a WebSocket that offers [`SUBPROTOCOL`].
+///
+/// `host` as the `Host` header has it, `target` the path and query, `key` the base64 text of 16 random bytes,
+/// `authorization` the whole value of that header. None of them may contain a line break.
+#[must_use]
+pub fn client_request(host: &str, target: &str, key: &str, authorization: Option<&str>) -> Vec<u8> {
+    let mut request = format!(
+        "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"
+    );
+    if let Some(authorization) = authorization {
+        request.push_str("Authorization: ");
+        request.push_str(authorization);
+        request.push_str("\r\n");
+    }
+    request.push_str("\r\n");
+    request.into_bytes()
+}
+
+/// Why a reply makes no WebSocket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadReply {
+    /// It is not HTTP/1, in `httparse`'s words.
+    NotHttp(httparse::Error),
+    /// Its head is longer than [`limits::REQUEST_HEAD`].
+    HeadTooLong,
+    /// The server said no.
+    Refused {
+        /// The status: 401 is a matter of user and password.
+        status: u16,
+        /// The reason phrase, as sent.
+        reason: String,
+        /// The body, as far as it is text and had arrived; at most [`limits::REQUEST_HEAD`] bytes.
+        body: String,
+    },
+    /// A 101 that is no valid answer to the request: what is wrong with it.
+    NotWebSocket(&'static str),
+}
+
+impl fmt::Display for BadReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotHttp(error) => {
+                write!(f, "the server's answer is not HTTP/1.1 ({error}); is this the broker's port?")
+            }
+            Self::HeadTooLong => write!(f, "the server's answer has a head longer than {} bytes", limits::REQUEST_HEAD),
+            Self::Refused { status: 401, .. } => f.write_str("the broker refused user or password (401)"),
+            Self::Refused { status, reason, body } => {
+                write!(f, "the server refused the connection with {status} {reason}")?;
+                let body = body.trim();
+                if body.is_empty() { Ok(()) } else { write!(f, ": {body}") }
+            }
+            Self::NotWebSocket(wrong) => write!(f, "the server's answer opens no WebSocket: {wrong}"),
+        }
+    }
+}
+
+impl std::error::Error for BadReply {}
+
+/// Reads the reply to [`client_request`] at the start of `bytes`: the length of its head, behind which frames follow.
+/// `None`: it is not all there yet (of a refusal, the body too, as far as its length is announced and reasonable).
+///
+/// # Errors
+/// The connection is no WebSocket and won't become one.
+pub fn parse_reply(bytes: &[u8], key: &str) -> Result<Option<usize>, BadReply> {
+    let mut headers = [httparse::EMPTY_HEADER; limits::REQUEST_HEADERS];
+    let mut head = httparse::Response::new(&mut headers);
+    let len = match head.parse(bytes) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) if bytes.len() < limits::REQUEST_HEAD => return Ok(None),
+        Ok(httparse::Status::Partial) => return Err(BadReply::HeadTooLong),
+        Err(error) => return Err(BadReply::NotHttp(error)),
+    };
+    let headers = &*head.headers;
+    let status = head.code.unwrap_or_default();
+    if status != 101 {
+        let announced = values(headers, "Content-Length").next().and_then(|length| length.parse().ok()).unwrap_or(0);
+        let body = &bytes[len..];
+        if body.len() < announced && body.len() < limits::REQUEST_HEAD && announced <= limits::REQUEST_HEAD {
+            return Ok(None);
+        }
+        let body = String::from_utf8_lossy(&body[..body.len().min(limits::REQUEST_HEAD)]).into_owned();
+        return Err(BadReply::Refused { status, reason: head.reason.unwrap_or_default().to_owned(), body });
+    }
+    if !lists(headers, "Upgrade", "websocket") || !lists(headers, "Connection", "Upgrade") {
+        return Err(BadReply::NotWebSocket("the headers Upgrade and Connection do not say so"));
+    }
+    if values(headers, "Sec-WebSocket-Accept").next() != Some(accept_value(key).as_str()) {
+        return Err(BadReply::NotWebSocket("the header Sec-WebSocket-Accept does not fit the key"));
+    }
+    if values(headers, "Sec-WebSocket-Protocol").any(|chosen| chosen != SUBPROTOCOL) {
+        return Err(BadReply::NotWebSocket("the server chose a subprotocol that was not offered"));
+    }
+    if values(headers, "Sec-WebSocket-Extensions").next().is_some() {
+        return Err(BadReply::NotWebSocket("the server chose an extension, and none was offered"));
+    }
+    Ok(Some(len))
+}

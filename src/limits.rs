@@ -86,6 +86,67 @@ pub const STORE_GROUP: usize = 4_096;
 /// How long after a failure the store is tried again.
 pub const STORE_RETRY: Duration = Duration::from_secs(1);
 
+/// Bytes of messages in one transaction, at the most one message over it: bounds the time of one commit where messages are large.
+pub const STORE_GROUP_BYTES: usize = 8 << 20;
+
+/// What one stored or queued message is counted for beside its payload, in bytes: the entry, its names, the allocator's share.
+pub const STORE_ROW_BYTES: usize = 256;
+
+/// Removals and delivery counts that a store in trouble may owe before pages of the backlog are refused: what is not delivered needs no
+/// removal, so the debt stops growing. Some 16 bytes each.
+pub const STORE_PENDING: usize = 1 << 20;
+
+/// Pages of the backlog read between two commits: a rush of receivers must not hold up senders.
+pub const STORE_LOADS: usize = 16;
+
+/// How often an idle store does its housekeeping and looks for requests of the command line.
+pub const STORE_TEND_EVERY: Duration = Duration::from_secs(1);
+
+/// Requests of the command line that are taken up at once.
+pub const STORE_REQUESTS: usize = 64;
+
+/// Questions whether the store can be written that may wait for its thread; further ones get the last known answer.
+pub const STORE_CHECKS: usize = 1_024;
+
+/// How long a good commit vouches for the store: `ping` is truthful within this time, and costs one small write in it at the most.
+pub const STORE_CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// The same trouble with the store is logged once in this time, if it goes and comes: a damaged page fails at every attempt.
+pub const STORE_LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a commit waits for another process that is writing the same file.
+pub const STORE_BUSY: Duration = Duration::from_millis(250);
+
+/// How long opening waits for the store's lock: a tool that looks whether a broker runs holds it for an instant.
+pub const STORE_LOCK_WAIT: Duration = Duration::from_millis(500);
+
+/// SQLite's page cache, in KiB: the index of a busy channel's end; the operating system caches the rest.
+pub const STORE_CACHE_KIB: i64 = 512;
+
+/// Bytes to which SQLite's journal is cut back after a burst.
+pub const STORE_JOURNAL_BYTES: i64 = 8 << 20;
+
+/// Free pages (4 KiB each) that a drained store keeps for its next backlog; the rest is given back to the file system.
+pub const STORE_SPARE_PAGES: i64 = 1_024;
+
+/// Free pages given back in one round of housekeeping: some tens of milliseconds.
+pub const STORE_VACUUM_PAGES: i64 = 4_096;
+
+/// What a store that was full tries to write before it counts as writable again, in bytes: more than its file has in reserve.
+pub const STORE_PROBE_BYTES: usize = 64 << 10;
+
+/// The default budget of a `memory:` store, in bytes.
+pub const MEMORY_STORE_BYTES: usize = 256 << 20;
+
+/// The longest table prefix: with the table's own name well under the 63 characters that PostgreSQL allows.
+pub const STORE_PREFIX_CHARS: usize = 32;
+
+/// User-defined columns of the store's table.
+pub const STORE_COLUMNS: usize = 32;
+
+/// The longest name of a user-defined column: what MySQL (64) and PostgreSQL (63) both allow.
+pub const STORE_COLUMN_CHARS: usize = 63;
+
 /// How often expired messages are looked for in the store.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(5);
 

@@ -182,7 +182,7 @@ fn described(policy: &ChannelPolicy) -> String {
     }
     if policy.max_deliveries > 0 {
         let end = policy.dead_letter.as_ref().map_or_else(|| "dropped".to_owned(), |channel| format!("moved to {channel}"));
-        parts.push(format!("after {} {end}", count(u64::from(policy.max_deliveries), "delivery").replace("deliverys", "deliveries")));
+        parts.push(format!("{end} when delivered {} in vain", count(u64::from(policy.max_deliveries), "time")));
     }
     parts.join(", ")
 }
@@ -205,6 +205,6 @@ mod tests {
             dead_letter: Some(ChannelName::parse("lost").unwrap()),
             ..policy
         };
-        assert_eq!(described(&policy), "to one receiver, in turn, not kept, expires after 300s, after 3 deliveries moved to lost");
+        assert_eq!(described(&policy), "to one receiver, in turn, not kept, expires after 300s, moved to lost when delivered 3 times in vain");
     }
 }

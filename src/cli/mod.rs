@@ -5,12 +5,19 @@
 //! exit code that [`run`] gives it. No secret is ever printed but the password that `serve` makes on its first start.
 
 mod arguments;
+mod check;
 mod connect;
+mod demo;
 mod exec;
+mod import;
 mod output;
+mod passwd;
 mod ping;
+mod queue;
 mod receive;
 mod send;
+mod serve;
+mod settings;
 mod signals;
 
 use std::ffi::OsString;
@@ -38,9 +45,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Serve),
     Send(send::Send),
     Receive(receive::Receive),
     Ping(ping::Ping),
+    Passwd(passwd::Passwd),
+    Check(check::Check),
+    Queue(queue::Queue),
+    Import(import::Import),
+    Demo(demo::Demo),
 }
 
 /// Why a subcommand did not do what it was asked for.
@@ -88,9 +101,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     let outcome = match cli.command {
+        Command::Serve(command) => block_on(command.run()),
         Command::Send(command) => block_on(command.run()),
         Command::Receive(command) => block_on(command.run()),
         Command::Ping(command) => block_on(command.run()),
+        Command::Passwd(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Queue(command) => command.run(),
+        Command::Import(command) => command.run(),
+        Command::Demo(command) => block_on(command.run()),
     };
     match outcome {
         Ok(()) => 0,

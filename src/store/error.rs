@@ -1,0 +1,174 @@
+//! What can go wrong with a store, said so that whoever reads the log can put it right: what happened, where, what to do.
+//!
+//! No message content and no password ever gets into these texts.
+
+use std::fmt;
+
+use crate::limits;
+
+/// What a failure means to the sender of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The store can't be written now.
+    Unavailable,
+    /// The store has no room.
+    Full,
+}
+
+/// Why a store could not be opened or did not do what it was asked.
+///
+/// `place` names the file (or server) as an administrator knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// `store.url` names no store. Holds the scheme only, because a URL may contain a password.
+    BadUrl {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The URL is right, but this program was built without its backend.
+    NotBuilt {
+        /// The backend, as people call it.
+        backend: &'static str,
+    },
+    /// `store.prefix` has a character that a table name must not have, or is too long.
+    BadPrefix {
+        /// As configured.
+        prefix: String,
+    },
+    /// There is nothing at this place yet.
+    Missing {
+        /// Where.
+        place: String,
+    },
+    /// Another broker has this store.
+    Locked {
+        /// Where.
+        place: String,
+        /// Its process id, if it could be read.
+        holder: Option<u32>,
+    },
+    /// A newer version of this program has written the store.
+    Newer {
+        /// Where.
+        place: String,
+        /// The version of the store's layout.
+        found: i64,
+        /// The highest version that this program knows.
+        known: i64,
+    },
+    /// There is a table of the right name that is not a message table.
+    Schema {
+        /// Where.
+        place: String,
+        /// The table.
+        table: String,
+        /// The column that it lacks.
+        column: &'static str,
+    },
+    /// The disk, or the store's own limit, is full.
+    Full {
+        /// Where.
+        place: String,
+    },
+    /// Another program holds the store for itself.
+    Busy {
+        /// Where.
+        place: String,
+    },
+    /// It can be read but not written.
+    ReadOnly {
+        /// Where.
+        place: String,
+    },
+    /// What is in it can't be understood.
+    Damaged {
+        /// Where.
+        place: String,
+        /// In the words of the database.
+        detail: String,
+    },
+    /// Anything else that keeps it from working.
+    Unavailable {
+        /// Where.
+        place: String,
+        /// In the words of the database or the operating system.
+        detail: String,
+    },
+    /// A running broker did not answer a request in time.
+    NoAnswer {
+        /// Where.
+        place: String,
+    },
+}
+
+impl StoreError {
+    /// What this means to the sender of a message.
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Full { .. } => FailureKind::Full,
+            _ => FailureKind::Unavailable,
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadUrl { reason } => {
+                write!(f, "store.url {reason}; give sqlite:PATH for a file or memory: for no file at all")
+            }
+            Self::NotBuilt { backend } => {
+                write!(f, "this build has no {backend} support; give sqlite:PATH in store.url")
+            }
+            Self::BadPrefix { prefix } => write!(
+                f,
+                "store.prefix {prefix:?} can't begin a table name; use at most {} letters, digits and underscores",
+                limits::STORE_PREFIX_CHARS
+            ),
+            Self::Missing { place } => {
+                write!(f, "there is no store at {place}; check store.url, or start the broker once to make it")
+            }
+            Self::Locked { place, holder } => {
+                write!(f, "the store {place} is in use by another broker")?;
+                if let Some(process) = holder {
+                    write!(f, " (process {process})")?;
+                }
+                f.write_str("; stop that one, or give this one a store.url of its own")
+            }
+            Self::Newer { place, found, known } => write!(
+                f,
+                "the store {place} has layout {found}, and this version knows layouts up to {known}; \
+                 start a newer version, or give another store.url"
+            ),
+            Self::Schema { place, table, column } => write!(
+                f,
+                "the table {table} in {place} has no column {column}, so it is no message table; change store.prefix or store.url"
+            ),
+            Self::Full { place } => write!(f, "the store {place} is full; free space there, or give it a larger place"),
+            Self::Busy { place } => {
+                write!(f, "another program has locked the store {place}; end it, or wait until it has done its work")
+            }
+            Self::ReadOnly { place } => write!(
+                f,
+                "the store {place} can't be written; make the file, its directory and its file system writable for the broker's user"
+            ),
+            Self::Damaged { place, detail } => write!(
+                f,
+                "the store {place} is damaged ({detail}); put back a copy of it, or move it aside and a new one is made"
+            ),
+            Self::Unavailable { place, detail } => {
+                write!(
+                    f,
+                    "the store {place} can't be used ({detail}); check that place and the rights of the broker's user"
+                )
+            }
+            Self::NoAnswer { place } => write!(
+                f,
+                "the broker that uses the store {place} did not answer in time; see its log, or stop it and try again"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}

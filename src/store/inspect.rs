@@ -1,0 +1,207 @@
+//! A look into a SQLite store from outside the broker, whether one runs on it or not: what `wsmb queue` does.
+//!
+//! Reading takes no lock and changes nothing; WAL lets it go on beside a writing broker. Emptying a channel of a running broker is *asked for*: rows
+//! removed behind the broker's back would still be delivered from its memory. Of a stopped one it is done here, under the broker's lock.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+
+use super::lock::StoreLock;
+use super::sqlite::{PURGE, Sql, Tables, classify, row, settle};
+use super::{Columns, Page, Place, Prefix, StoreError};
+use crate::limits;
+use crate::message::{ChannelName, MessageId, Timestamp};
+
+/// How often the answer to a request is looked for.
+const ANSWER_POLL: Duration = Duration::from_millis(50);
+
+/// One channel's backlog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelInfo {
+    /// Its name.
+    pub channel: ChannelName,
+    /// How many messages, delayed ones too.
+    pub messages: u64,
+    /// Their payloads.
+    pub bytes: u64,
+    /// When the oldest was accepted, to the second.
+    pub oldest: Timestamp,
+}
+
+/// How a channel was emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purged {
+    /// Here: so many messages are gone.
+    Removed(u64),
+    /// By the broker that runs on the store.
+    ByBroker,
+}
+
+/// Opens a store for a look.
+///
+/// # Errors
+/// [`StoreError::Missing`] if there is none, and everything that is wrong with the URL, the prefix or the file.
+pub fn inspect(url: &str, prefix: &str) -> Result<Inspector, StoreError> {
+    let prefix = Prefix::parse(prefix)?;
+    let Place::Sqlite(path) = Place::parse(url)? else {
+        return Err(StoreError::BadUrl { reason: "is memory:, which only the broker itself can see".to_owned() });
+    };
+    let missing = StoreError::Missing { place: path.display().to_string() };
+    let path = settle(&path).ok().filter(|path| path.exists()).ok_or_else(|| missing.clone())?;
+    let tables = Tables::new(&prefix);
+    let place = path.display().to_string();
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = connect(&path, &place, flags)?;
+    tables.check_layout(&connection, &place)?;
+    let known = connection
+        .query_row("SELECT 1 FROM sqlite_schema WHERE name = ?1", [&tables.meta], |_| Ok(()))
+        .optional()
+        .map_err(|error| classify(&place, &error))?;
+    if known.is_none() {
+        return Err(missing);
+    }
+    let sql = Sql::new(&tables, &Columns::default());
+    Ok(Inspector { path, place, tables, sql, connection })
+}
+
+fn connect(path: &std::path::Path, place: &str, flags: OpenFlags) -> Result<Connection, StoreError> {
+    let open = || {
+        let connection = Connection::open_with_flags(path, flags)?;
+        // A tool has more patience than a broker.
+        connection.busy_timeout(4 * limits::STORE_BUSY)?;
+        connection.pragma_update(None, "cache_size", -limits::STORE_CACHE_KIB)?;
+        Ok(connection)
+    };
+    open().map_err(|error: rusqlite::Error| classify(place, &error))
+}
+
+/// A store seen from outside.
+#[derive(Debug)]
+pub struct Inspector {
+    path: PathBuf,
+    place: String,
+    tables: Tables,
+    sql: Sql,
+    /// Read-only.
+    connection: Connection,
+}
+
+impl Inspector {
+    /// A broker runs on the store.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        StoreLock::is_held(&self.path)
+    }
+
+    /// Every channel with a backlog, by name. Reads the whole table.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn channels(&self) -> Result<Vec<ChannelInfo>, StoreError> {
+        let query = format!(
+            "SELECT channel, count(*), coalesce(sum(octet_length(data)), 0), min(created) FROM \"{}\" \
+             GROUP BY channel ORDER BY channel",
+            self.tables.data
+        );
+        let read = || -> rusqlite::Result<Vec<ChannelInfo>> {
+            let mut statement = self.connection.prepare(&query)?;
+            let mut rows = statement.query([])?;
+            let mut channels = Vec::new();
+            while let Some(found) = rows.next()? {
+                let (messages, bytes): (i64, i64) = (found.get(1)?, found.get(2)?);
+                let Some(channel) = row::channel(found, 0)? else {
+                    continue;
+                };
+                let (messages, bytes) = (messages.unsigned_abs(), bytes.unsigned_abs());
+                channels.push(ChannelInfo { channel, messages, bytes, oldest: row::moment(found, 3)? });
+            }
+            Ok(channels)
+        };
+        read().map_err(|error| classify(&self.place, &error))
+    }
+
+    /// The messages of a channel with ids above `after`, delayed ones too, in the order of ids: at most `limit`.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn peek(&self, channel: &ChannelName, after: MessageId, limit: usize) -> Result<Page, StoreError> {
+        let wanted = row::integer(limit as u64).saturating_add(1);
+        let read = || -> rusqlite::Result<Page> {
+            let mut messages = Vec::new();
+            for query in [&self.sql.load, &self.sql.load_due] {
+                let mut statement = self.connection.prepare_cached(query)?;
+                let mut rows = statement.query(params![channel.as_str(), row::integer(after.0), wanted])?;
+                while let Some(found) = rows.next()? {
+                    messages.extend(row::message(found)?);
+                }
+            }
+            messages.sort_unstable_by_key(|message| message.id);
+            let complete = messages.len() <= limit;
+            messages.truncate(limit);
+            Ok(Page { messages, complete })
+        };
+        read().map_err(|error| classify(&self.place, &error))
+    }
+
+    /// Empties a channel: by asking the broker that runs on the store, or here if none does. Waits `patience` for the broker's answer.
+    ///
+    /// # Errors
+    /// [`StoreError::NoAnswer`] (the request is withdrawn then), or whatever keeps the store from being written.
+    pub fn purge(&self, channel: &ChannelName, patience: Duration) -> Result<Purged, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = connect(&self.path, &self.place, flags)?;
+        match StoreLock::take(&self.path) {
+            Ok(lock) => {
+                let removed = self.remove(connection, channel);
+                drop(lock);
+                removed.map(Purged::Removed)
+            }
+            Err(StoreError::Locked { .. }) => self.request(&connection, channel, patience).map(|()| Purged::ByBroker),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn remove(&self, mut connection: Connection, channel: &ChannelName) -> Result<u64, StoreError> {
+        let mut step = || -> rusqlite::Result<usize> {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let limit = row::integer(limits::STORE_GROUP as u64);
+            let removed = transaction.execute(&self.sql.purge, params![channel.as_str(), i64::MAX, limit])?;
+            transaction.commit()?;
+            Ok(removed)
+        };
+        let mut total = 0;
+        loop {
+            let removed = step().map_err(|error| classify(&self.place, &error))?;
+            total += removed as u64;
+            if removed < limits::STORE_GROUP {
+                return Ok(total);
+            }
+        }
+    }
+
+    fn request(&self, connection: &Connection, channel: &ChannelName, patience: Duration) -> Result<(), StoreError> {
+        let failed = |error: rusqlite::Error| classify(&self.place, &error);
+        let table = &self.tables.request;
+        let ask = format!("INSERT INTO \"{table}\" (kind, channel, created) VALUES (?1, ?2, CURRENT_TIMESTAMP)");
+        connection.execute(&ask, params![PURGE, channel.as_str()]).map_err(failed)?;
+        let id = connection.last_insert_rowid();
+        let look = format!("SELECT answered IS NOT NULL FROM \"{table}\" WHERE request_id = ?1");
+        let withdraw = format!("DELETE FROM \"{table}\" WHERE request_id = ?1");
+        let deadline = Instant::now() + patience;
+        loop {
+            let answered: Option<bool> =
+                connection.query_row(&look, [id], |found| found.get(0)).optional().map_err(failed)?;
+            // A row that is gone was dropped by a broker that has just started: it will not be answered.
+            if answered != Some(false) || Instant::now() >= deadline {
+                connection.execute(&withdraw, [id]).map_err(failed)?;
+                return answered
+                    .filter(|answered| *answered)
+                    .map(drop)
+                    .ok_or_else(|| StoreError::NoAnswer { place: self.place.clone() });
+            }
+            std::thread::sleep(ANSWER_POLL);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! A store that lives and dies with the process: for tests, demonstrations, and brokers that must never write to a disk.
+//!
+//! Bounded by a budget of bytes. Reading it never fails.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::{ChannelSummary, Group, MessageStore, Page, Request, RequestToken, StoreError, Summary};
+use crate::limits;
+use crate::message::{ChannelName, Message, MessageId, Timestamp};
+
+/// Messages in memory.
+#[derive(Debug)]
+pub struct MemoryStore {
+    /// Every row.
+    rows: BTreeMap<MessageId, Message>,
+    /// The rows without due time, by channel: what a page is made of. No empty set stays.
+    waiting: BTreeMap<ChannelName, BTreeSet<MessageId>>,
+    /// The rows that expire, soonest first.
+    expiring: BTreeSet<(Timestamp, MessageId)>,
+    /// What the rows cost.
+    bytes: usize,
+    /// What they may cost.
+    budget: usize,
+    last_id: MessageId,
+}
+
+/// What a message costs of the budget.
+fn cost(message: &Message) -> usize {
+    message.payload.bytes.len() + limits::STORE_ROW_BYTES
+}
+
+impl MemoryStore {
+    /// An empty store of at most `budget` bytes (payloads, and [`limits::STORE_ROW_BYTES`] for each).
+    #[must_use]
+    pub fn new(budget: usize) -> Self {
+        Self {
+            rows: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            expiring: BTreeSet::new(),
+            bytes: 0,
+            budget,
+            last_id: MessageId(0),
+        }
+    }
+
+    fn insert(&mut self, message: Message) {
+        self.remove(message.id);
+        self.bytes += cost(&message);
+        self.last_id = self.last_id.max(message.id);
+        if message.due.is_none() {
+            self.waiting.entry(message.channel.clone()).or_default().insert(message.id);
+        }
+        if let Some(expires) = message.expires {
+            self.expiring.insert((expires, message.id));
+        }
+        self.rows.insert(message.id, message);
+    }
+
+    fn remove(&mut self, id: MessageId) -> Option<Message> {
+        let message = self.rows.remove(&id)?;
+        self.bytes -= cost(&message);
+        if let Some(expires) = message.expires {
+            self.expiring.remove(&(expires, id));
+        }
+        if let Some(ids) = self.waiting.get_mut(&message.channel) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.waiting.remove(&message.channel);
+            }
+        }
+        Some(message)
+    }
+
+    /// What the rows would cost after the group.
+    fn cost_after(&self, group: &Group) -> usize {
+        let gone: HashSet<MessageId> = group.removals.iter().copied().collect();
+        let added: BTreeMap<MessageId, usize> =
+            group.appends.iter().map(|message| (message.id, cost(message))).collect();
+        let replaced_or_gone = added.keys().chain(gone.iter().filter(|id| !added.contains_key(id)));
+        let less: usize = replaced_or_gone.filter_map(|id| self.rows.get(id)).map(cost).sum();
+        let more: usize = added.iter().filter(|(id, _)| !gone.contains(id)).map(|(_, cost)| cost).sum();
+        (self.bytes + more).saturating_sub(less)
+    }
+}
+
+impl MessageStore for MemoryStore {
+    fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
+        let after = self.cost_after(group);
+        // A group that makes room is taken even if the store stays above its budget.
+        if after > self.budget && after > self.bytes {
+            return Err(StoreError::Full { place: "memory:".to_owned() });
+        }
+        for message in &group.appends {
+            self.insert(message.clone());
+        }
+        for id in &group.removals {
+            self.remove(*id);
+        }
+        for (id, deliveries) in &group.deliveries {
+            if let Some(message) = self.rows.get_mut(id) {
+                message.deliveries = *deliveries;
+            }
+        }
+        Ok(())
+    }
+
+    fn load(
+        &mut self,
+        channel: &ChannelName,
+        after: MessageId,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Page, StoreError> {
+        let mut page = Page { messages: Vec::new(), complete: true };
+        let Some(ids) = self.waiting.get(channel) else {
+            return Ok(page);
+        };
+        let mut bytes = 0;
+        for message in ids.range(MessageId(after.0.saturating_add(1))..).filter_map(|id| self.rows.get(id)) {
+            if page.messages.len() >= limit || bytes > max_bytes {
+                page.complete = false;
+                break;
+            }
+            bytes += message.payload.bytes.len();
+            page.messages.push(message.clone());
+        }
+        Ok(page)
+    }
+
+    fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
+        let expired: Vec<MessageId> =
+            self.expiring.iter().take_while(|(expires, _)| *expires <= now).take(limit).map(|(_, id)| *id).collect();
+        Ok(expired.into_iter().filter_map(|id| self.remove(id)).map(|gone| (gone.id, gone.channel)).collect())
+    }
+
+    fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
+        let of_channel = self.rows.range(..=up_to).filter(|(_, message)| message.channel == *channel);
+        let gone: Vec<MessageId> = of_channel.map(|(id, _)| *id).take(limit).collect();
+        Ok(gone.into_iter().filter_map(|id| self.remove(id)).count() as u64)
+    }
+
+    fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError> {
+        let channels = self.waiting.iter().filter_map(|(channel, ids)| {
+            let last = *ids.last()?;
+            Some(ChannelSummary { channel: channel.clone(), messages: ids.len() as u64, last })
+        });
+        let mut seen = HashSet::new();
+        let recent = self.rows.values().rev().filter(|message| message.created >= publications_since);
+        let mut publications: Vec<_> = recent
+            .filter_map(|message| Some((message.channel.clone(), message.publication.clone()?, message.created)))
+            .filter(|(channel, publication, _)| seen.insert((channel.clone(), publication.clone())))
+            .take(limits::DEDUP_IDS)
+            .collect();
+        publications.reverse();
+        Ok(Summary {
+            channels: channels.collect(),
+            delayed: self.rows.values().filter(|row| row.due.is_some()).take(limits::DELAYED).cloned().collect(),
+            publications,
+            last_id: self.last_id,
+            // Nothing outlives the process, so there is nothing that a crash could have left behind.
+            clean: true,
+        })
+    }
+
+    fn check(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn answer(&mut self, _token: RequestToken) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn mark_clean(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,268 @@
+//! Where kept messages live while nobody has received them.
+//!
+//! ```text
+//! caller ─► StoreWorker ─► Queue ─► (one thread) ─► MessageStore: sqlite | memory
+//!                 ▲                                     │
+//!                 └────────────── Outcome ◄─────────────┘
+//! ```
+//!
+//! Read [`MessageStore`] first, then `worker`. A store knows messages and nothing of receivers, connections or policies; it never decides what
+//! becomes of a message, never reads a clock, and no SQL in it is ever built from what a client sent.
+
+mod columns;
+mod datetime;
+mod error;
+mod inspect;
+mod lock;
+mod memory;
+mod sqlite;
+mod worker;
+
+pub use columns::{BadColumn, ColumnValue, Columns};
+pub use error::{FailureKind, StoreError};
+pub use inspect::{ChannelInfo, Inspector, Purged, inspect};
+pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
+pub use worker::{Outcome, StoreWorker};
+
+use std::path::PathBuf;
+
+use crate::limits;
+use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
+
+/// What one transaction does: all of it or nothing. Its meaning is that of carrying out the three lists in this order.
+#[derive(Clone, Debug, Default)]
+pub struct Group {
+    /// New rows. One whose id is there already replaces it: a row may be written again after a failure that left its fate open.
+    pub appends: Vec<Message>,
+    /// Rows that go. One that is not there is no error.
+    pub removals: Vec<MessageId>,
+    /// How often rows have been delivered. One that is not there is no error.
+    pub deliveries: Vec<(MessageId, u32)>,
+}
+
+impl Group {
+    /// There is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.appends.is_empty() && self.removals.is_empty() && self.deliveries.is_empty()
+    }
+}
+
+/// A part of a channel's backlog.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// In the order of their ids.
+    pub messages: Vec<Message>,
+    /// Nothing of the channel lies behind them.
+    pub complete: bool,
+}
+
+/// One channel's backlog, without the messages that have a due time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelSummary {
+    /// Its name.
+    pub channel: ChannelName,
+    /// How many messages.
+    pub messages: u64,
+    /// The highest id among them.
+    pub last: MessageId,
+}
+
+/// What a store holds when the broker starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Every channel with a backlog, in the order of their names.
+    pub channels: Vec<ChannelSummary>,
+    /// The messages with a due time, past or future, in the order of their ids; at most [`limits::DELAYED`].
+    pub delayed: Vec<Message>,
+    /// Publication ids of stored messages created since the time asked for, oldest first, each once in its channel; at most
+    /// [`limits::DEDUP_IDS`].
+    pub publications: Vec<(ChannelName, PublicationId, Timestamp)>,
+    /// The highest id ever stored.
+    pub last_id: MessageId,
+    /// The broker before this one stopped in an orderly way ([`MessageStore::mark_clean`]), or there was none.
+    pub clean: bool,
+}
+
+/// Names a request until it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestToken(pub i64);
+
+/// What another process (the command line) asks the running broker to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// To be answered with it.
+    pub token: RequestToken,
+    /// The channel to be emptied.
+    pub channel: ChannelName,
+}
+
+/// A place where messages survive. Called from one thread only, and may block it.
+///
+/// Whatever it returns an error for has not happened, or not wholly, and may be asked for again. An implementation recovers by itself: when the
+/// cause of a failure is gone (room on the disk, a lock released, a server back), the next call works.
+pub trait MessageStore: Send {
+    /// Carries out a group and makes it durable.
+    ///
+    /// # Errors
+    /// Then nothing of the group is in the store.
+    fn commit(&mut self, group: &Group) -> Result<(), StoreError>;
+
+    /// The messages of `channel` without a due time and with an id above `after`, in the order of ids: at most `limit` of them, and no further one
+    /// once they have more than `max_bytes` of payload.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    fn load(
+        &mut self,
+        channel: &ChannelName,
+        after: MessageId,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Page, StoreError>;
+
+    /// Removes at most `limit` messages that are expired at `now` (`expires <= now`), and names them.
+    ///
+    /// # Errors
+    /// Then none is removed.
+    fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError>;
+
+    /// Removes at most `limit` messages of `channel`, due or not, with ids up to `up_to`, and says how many; fewer than `limit` means that none
+    /// is left.
+    ///
+    /// # Errors
+    /// Then none is removed.
+    fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError>;
+
+    /// What is there at start-up; ids of publications only from rows created at `publications_since` or later.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError>;
+
+    /// Whether it can be written now, by writing something small that leaves no trace.
+    ///
+    /// # Errors
+    /// It can't, and this is why.
+    fn check(&mut self) -> Result<(), StoreError>;
+
+    /// Called about once a second: housekeeping of bounded length. Returns requests of other processes, each once, at most
+    /// [`limits::STORE_REQUESTS`].
+    ///
+    /// # Errors
+    /// If the store can't be used; nothing is lost by it.
+    fn tend(&mut self) -> Result<Vec<Request>, StoreError>;
+
+    /// Tells the process that made this request that it has been carried out. One that has given up waiting is no error.
+    ///
+    /// # Errors
+    /// If that could not be written.
+    fn answer(&mut self, token: RequestToken) -> Result<(), StoreError>;
+
+    /// The last call of an orderly stop: everything is in the store and every `deliveries` in it is true. Opening takes the mark away.
+    ///
+    /// # Errors
+    /// If the mark could not be written; the next start then takes the stop for a crash, which costs marks of redelivery and nothing else.
+    fn mark_clean(&mut self) -> Result<(), StoreError>;
+}
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// `sqlite:PATH` or `memory:`.
+    pub url: String,
+    /// What the names of its tables begin with.
+    pub prefix: String,
+    /// User-defined columns. A `memory:` store has no use for them.
+    pub columns: Columns,
+    /// The budget of a `memory:` store, in bytes.
+    pub memory: usize,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self {
+            url: "sqlite:wsmb-data/wsmb.db".to_owned(),
+            prefix: "mq_".to_owned(),
+            columns: Columns::default(),
+            memory: limits::MEMORY_STORE_BYTES,
+        }
+    }
+}
+
+/// Opens the store that the settings name; makes it if there is none.
+///
+/// # Errors
+/// [`StoreError`] says what is wrong and what to do.
+pub fn open(settings: &StoreSettings) -> Result<Box<dyn MessageStore>, StoreError> {
+    let prefix = Prefix::parse(&settings.prefix)?;
+    match Place::parse(&settings.url)? {
+        Place::Sqlite(path) => Ok(Box::new(SqliteStore::open(&path, &prefix, &settings.columns)?)),
+        Place::Memory => Ok(Box::new(MemoryStore::new(settings.memory))),
+    }
+}
+
+/// What a store URL names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A file.
+    Sqlite(PathBuf),
+    /// This process.
+    Memory,
+}
+
+impl Place {
+    /// Reads a store URL. `sqlite:PATH` and `sqlite://PATH` are the same.
+    fn parse(url: &str) -> Result<Self, StoreError> {
+        let bad = |reason: &str| Err(StoreError::BadUrl { reason: reason.to_owned() });
+        let Some((scheme, rest)) = url.split_once(':') else {
+            return bad("has no scheme");
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "sqlite" => match rest.strip_prefix("//").unwrap_or(rest) {
+                "" => bad("names no file after sqlite:"),
+                path if path.starts_with(':') => bad("names no file after sqlite:"),
+                path if path.contains('\0') => bad("has a NUL character in it"),
+                path => Ok(Self::Sqlite(PathBuf::from(path))),
+            },
+            "memory" if rest.trim_start_matches('/').is_empty() => Ok(Self::Memory),
+            "memory" => bad("has something after memory:, which takes nothing"),
+            "mysql" | "mariadb" => Err(StoreError::NotBuilt { backend: "MySQL" }),
+            "postgres" | "postgresql" => Err(StoreError::NotBuilt { backend: "PostgreSQL" }),
+            _ => bad("has a scheme that this broker does not know"),
+        }
+    }
+}
+
+/// A valid table prefix: letters, digits and underscores, at most [`limits::STORE_PREFIX_CHARS`]. May be empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix(String);
+
+impl Prefix {
+    /// Takes the prefix as it stands.
+    ///
+    /// # Errors
+    /// [`StoreError::BadPrefix`].
+    pub fn parse(prefix: &str) -> Result<Self, StoreError> {
+        let allowed = prefix.chars().all(|character| character.is_ascii_alphanumeric() || character == '_');
+        if prefix.len() > limits::STORE_PREFIX_CHARS || !allowed || reserved(prefix) {
+            return Err(StoreError::BadPrefix { prefix: prefix.to_owned() });
+        }
+        Ok(Self(prefix.to_owned()))
+    }
+
+    /// The prefix as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// SQLite keeps names that begin so to itself.
+fn reserved(prefix: &str) -> bool {
+    prefix.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"))
+}
+
+#[cfg(test)]
+mod tests;

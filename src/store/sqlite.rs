@@ -1,0 +1,380 @@
+//! The embedded default: one SQLite file in WAL mode, every commit on the disk before it is reported (`synchronous = FULL`).
+//!
+//! A connection that has become unusable (file damaged, moved, or gone) is given up and made anew at the next call, so the store recovers when
+//! the cause is gone. Two brokers never share a file ([`super::lock`]); readers of other processes do, that is what WAL is for.
+
+mod link;
+pub(super) mod row;
+mod schema;
+
+pub(super) use link::{Link, classify};
+pub(super) use row::Sql;
+pub(super) use schema::{PURGE, Tables};
+
+use std::collections::HashSet;
+use std::fs::{DirBuilder, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, TransactionBehavior, params};
+
+use super::lock::StoreLock;
+use super::{
+    ChannelSummary, ColumnValue, Columns, Group, MessageStore, Page, Prefix, Request, RequestToken, StoreError,
+    Summary, datetime,
+};
+use crate::limits;
+use crate::message::{ChannelName, Kind, Message, MessageId, PublicationId, Timestamp};
+
+/// A store in one file.
+///
+/// The order of the fields matters: the connection closes before the lock is released.
+#[derive(Debug)]
+pub struct SqliteStore {
+    link: Link,
+    sql: Sql,
+    columns: Columns,
+    /// What the file said about the broker before this one.
+    was_clean: bool,
+    /// The last failure was a full disk: the next check must be a thorough one.
+    was_full: bool,
+    /// Changes when another process has written; `None` = never asked.
+    data_version: Option<i64>,
+    /// The highest request that was taken up.
+    last_request: i64,
+    _lock: StoreLock,
+}
+
+impl SqliteStore {
+    /// Opens the file, or makes it (mode 0600) and its directory (0700); makes or completes the tables; takes away the mark of a clean stop.
+    ///
+    /// # Errors
+    /// [`StoreError`] says why not: locked by another broker, newer layout, no message table, damaged, no rights.
+    pub fn open(path: &Path, prefix: &Prefix, columns: &Columns) -> Result<Self, StoreError> {
+        let path = create(path)?;
+        let lock = StoreLock::take(&path)?;
+        let tables = Tables::new(prefix);
+        let sql = Sql::new(&tables, columns);
+        let link = Link::open(path, tables, columns.clone())?;
+        let mut store = Self {
+            link,
+            sql,
+            columns: columns.clone(),
+            was_clean: false,
+            was_full: false,
+            data_version: None,
+            last_request: 0,
+            _lock: lock,
+        };
+        store.was_clean = store.run(|connection, sql, _| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let clean: Option<i64> = transaction.query_row(&sql.read_clean, [], |row| row.get(0)).optional()?;
+            transaction.execute(&sql.write_clean, [0])?;
+            // Whoever asked the broker before this one is not waiting any more.
+            transaction.execute(&sql.forget_requests, [])?;
+            transaction.commit()?;
+            Ok(clean.unwrap_or(1) == 1)
+        })?;
+        Ok(store)
+    }
+
+    /// Does something on the connection, made anew if need be, and turns what goes wrong into what it means.
+    fn run<T>(
+        &mut self,
+        work: impl FnOnce(&mut Connection, &Sql, &Columns) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let result = work(self.link.connection()?, &self.sql, &self.columns);
+        result.map_err(|error| {
+            let error = classify(&self.link.place(), &error);
+            self.was_full |= matches!(error, StoreError::Full { .. });
+            self.link.failed(&error);
+            error
+        })
+    }
+}
+
+impl MessageStore for SqliteStore {
+    fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
+        self.run(|connection, sql, columns| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if !group.appends.is_empty() {
+                let mut insert = transaction.prepare_cached(&sql.insert)?;
+                for message in &group.appends {
+                    bind(&mut insert, message, columns)?;
+                    insert.raw_execute()?;
+                }
+            }
+            if !group.removals.is_empty() {
+                let mut delete = transaction.prepare_cached(&sql.delete)?;
+                for id in &group.removals {
+                    delete.execute([row::integer(id.0)])?;
+                }
+            }
+            if !group.deliveries.is_empty() {
+                let mut count = transaction.prepare_cached(&sql.deliveries)?;
+                for (id, deliveries) in &group.deliveries {
+                    count.execute(params![row::integer(id.0), deliveries])?;
+                }
+            }
+            transaction.commit()
+        })?;
+        self.was_full = false;
+        Ok(())
+    }
+
+    fn load(
+        &mut self,
+        channel: &ChannelName,
+        after: MessageId,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Page, StoreError> {
+        self.run(|connection, sql, _| {
+            let mut statement = connection.prepare_cached(&sql.load)?;
+            // One row more than wanted tells whether there is more; it is stepped to, not read.
+            let wanted = row::integer(limit as u64).saturating_add(1);
+            let mut rows = statement.query(params![channel.as_str(), row::integer(after.0), wanted])?;
+            let mut page = Page { messages: Vec::new(), complete: true };
+            let mut bytes = 0;
+            while let Some(found) = rows.next()? {
+                if page.messages.len() >= limit || bytes > max_bytes {
+                    page.complete = false;
+                    break;
+                }
+                if let Some(message) = row::message(found)? {
+                    bytes += message.payload.bytes.len();
+                    page.messages.push(message);
+                }
+            }
+            Ok(page)
+        })
+    }
+
+    fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
+        self.run(|connection, sql, _| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut gone = Vec::new();
+            {
+                let mut statement = transaction.prepare_cached(&sql.sweep)?;
+                let mut rows = statement.query(params![row::integer(now.0), row::integer(limit as u64)])?;
+                while let Some(row) = rows.next()? {
+                    gone.extend(row::id(row, 0)?.zip(row::channel(row, 1)?));
+                }
+            }
+            transaction.commit()?;
+            Ok(gone)
+        })
+    }
+
+    fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
+        self.run(|connection, sql, _| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let parameters = params![channel.as_str(), row::integer(up_to.0), row::integer(limit as u64)];
+            let gone = transaction.prepare_cached(&sql.purge)?.execute(parameters)?;
+            transaction.commit()?;
+            Ok(gone as u64)
+        })
+    }
+
+    fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError> {
+        let clean = self.was_clean;
+        let (summary, foreign) = self.run(|connection, sql, _| {
+            let (channels, foreign) = channels(connection, sql)?;
+            let delayed = delayed(connection, sql)?;
+            let publications = publications(connection, sql, publications_since)?;
+            let last_id = connection.query_row(&sql.last_id, [], |row| row::id(row, 0))?.unwrap_or_default();
+            Ok((Summary { channels, delayed, publications, last_id, clean }, foreign))
+        })?;
+        if foreign > 0 {
+            let (table, place) = (&self.link.tables().data, self.link.place());
+            tracing::warn!(
+                "{foreign} rows of {table} in {place} have no channel, or a name that none can have; they are left alone"
+            );
+        }
+        Ok(summary)
+    }
+
+    fn check(&mut self) -> Result<(), StoreError> {
+        // A full disk may still have room for a page in a file that is there already.
+        let size = if self.was_full { limits::STORE_PROBE_BYTES } else { 0 };
+        self.run(|connection, sql, _| {
+            connection.execute(&sql.write_probe, [row::integer(size as u64)])?;
+            if size > 0 {
+                connection.execute(&sql.write_probe, [0])?;
+            }
+            Ok(())
+        })?;
+        self.was_full = false;
+        Ok(())
+    }
+
+    fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
+        let (seen, last) = (self.data_version, self.last_request);
+        let (version, found) = self.run(|connection, sql, _| {
+            vacuum(connection)?;
+            let version: i64 = connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+            let found = if seen == Some(version) { Vec::new() } else { requests(connection, sql, last)? };
+            Ok((version, found))
+        })?;
+        // A full list may have more behind it, which must be looked for again.
+        self.data_version = (found.len() < limits::STORE_REQUESTS).then_some(version);
+        self.last_request = found.last().map_or(last, |(id, _)| *id);
+        Ok(found.into_iter().filter_map(|(_, request)| request).collect())
+    }
+
+    fn answer(&mut self, token: RequestToken) -> Result<(), StoreError> {
+        self.run(|connection, sql, _| connection.execute(&sql.answer, [token.0]).map(drop))
+    }
+
+    fn mark_clean(&mut self) -> Result<(), StoreError> {
+        self.run(|connection, sql, _| {
+            connection.execute(&sql.write_clean, [1])?;
+            // Leaves one plain file behind. If a reader holds the journal, it stays, and nothing is lost.
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        })
+    }
+}
+
+/// Makes the file and its directory unless they are there, and gives the one path by which every broker knows it.
+fn create(path: &Path) -> Result<PathBuf, StoreError> {
+    let unavailable = |error: std::io::Error| StoreError::Unavailable {
+        place: path.display().to_string(),
+        detail: error.to_string(),
+    };
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(directory).map_err(unavailable)?;
+    }
+    if !path.exists() {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(path).map_err(unavailable)?;
+    }
+    settle(path).map_err(unavailable)
+}
+
+/// One name for one file, however it was reached: the lock goes by it. Elsewhere than on Unix the canonical form is one that not every program takes.
+pub(super) fn settle(path: &Path) -> std::io::Result<PathBuf> {
+    if cfg!(unix) { path.canonicalize() } else { std::path::absolute(path) }
+}
+
+fn bind(insert: &mut CachedStatement<'_>, message: &Message, columns: &Columns) -> rusqlite::Result<()> {
+    let bytes = &message.payload.bytes[..];
+    let data = match message.payload.kind {
+        Kind::Text => ValueRef::Text(bytes),
+        Kind::Binary => ValueRef::Blob(bytes),
+    };
+    insert.raw_bind_parameter(1, row::integer(message.id.0))?;
+    insert.raw_bind_parameter(2, message.channel.as_str())?;
+    insert.raw_bind_parameter(3, ToSqlOutput::Borrowed(data))?;
+    insert.raw_bind_parameter(4, datetime::to_text(message.created))?;
+    insert.raw_bind_parameter(5, message.expires.map(|moment| row::integer(moment.0)))?;
+    insert.raw_bind_parameter(6, message.due.map(|moment| row::integer(moment.0)))?;
+    insert.raw_bind_parameter(7, message.receivers)?;
+    insert.raw_bind_parameter(8, message.publication.as_ref().map(PublicationId::as_str))?;
+    // NULL is the same as 0, and costs nothing.
+    insert.raw_bind_parameter(9, (message.deliveries > 0).then_some(message.deliveries))?;
+    for (index, value) in columns.values(bytes).into_iter().enumerate() {
+        let value = match value {
+            ColumnValue::Null => Value::Null,
+            ColumnValue::Boolean(truth) => Value::Integer(i64::from(truth)),
+            ColumnValue::Integer(whole) => Value::Integer(whole),
+            ColumnValue::Real(real) => Value::Real(real),
+            ColumnValue::Text(text) => Value::Text(text),
+        };
+        insert.raw_bind_parameter(10 + index, value)?;
+    }
+    Ok(())
+}
+
+/// Every channel; and how many rows other programs wrote under names that no channel can have, which nobody could receive.
+fn channels(connection: &Connection, sql: &Sql) -> rusqlite::Result<(Vec<ChannelSummary>, u64)> {
+    let mut statement = connection.prepare(&sql.channels)?;
+    let mut rows = statement.query([])?;
+    let (mut channels, mut foreign) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        let messages = row.get::<_, i64>(1)?.unsigned_abs();
+        match row::channel(row, 0)?.zip(row::id(row, 2)?) {
+            Some((channel, last)) => channels.push(ChannelSummary { channel, messages, last }),
+            None => foreign += messages,
+        }
+    }
+    Ok((channels, foreign))
+}
+
+fn delayed(connection: &Connection, sql: &Sql) -> rusqlite::Result<Vec<Message>> {
+    let mut statement = connection.prepare(&sql.delayed)?;
+    let mut rows = statement.query([row::integer(limits::DELAYED as u64)])?;
+    let mut delayed = Vec::new();
+    while let Some(row) = rows.next()? {
+        delayed.extend(row::message(row)?);
+    }
+    delayed.sort_unstable_by_key(|message| message.id);
+    Ok(delayed)
+}
+
+/// Walks back from the newest row to the first that is too old: ids are given in the order of time, so no index is needed that every insertion
+/// would have to pay for.
+fn publications(
+    connection: &Connection,
+    sql: &Sql,
+    since: Timestamp,
+) -> rusqlite::Result<Vec<(ChannelName, PublicationId, Timestamp)>> {
+    // The column holds whole seconds.
+    let since = Timestamp(since.0 / 1_000 * 1_000);
+    let mut statement = connection.prepare(&sql.newest)?;
+    let mut rows = statement.query([row::integer(4 * limits::DEDUP_IDS as u64)])?;
+    let mut seen = HashSet::new();
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let created = row::moment(row, 2)?;
+        if created < since || found.len() >= limits::DEDUP_IDS {
+            break;
+        }
+        let publication = row::text(row.get_ref(1)?).map(|text| PublicationId::from_stored(&text));
+        if let Some((channel, publication)) = row::channel(row, 0)?.zip(publication)
+            && seen.insert((channel.clone(), publication.clone()))
+        {
+            found.push((channel, publication, created));
+        }
+    }
+    found.reverse();
+    Ok(found)
+}
+
+/// What other processes ask for, above the request `last`; `None` for a kind that this version does not know.
+fn requests(connection: &Connection, sql: &Sql, last: i64) -> rusqlite::Result<Vec<(i64, Option<Request>)>> {
+    let mut statement = connection.prepare_cached(&sql.requests)?;
+    let mut rows = statement.query([last, row::integer(limits::STORE_REQUESTS as u64)])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        let purge = row::text(row.get_ref(1)?).as_deref() == Some(PURGE);
+        let channel = row::channel(row, 2)?.filter(|_| purge);
+        found.push((id, channel.map(|channel| Request { token: RequestToken(id), channel })));
+    }
+    Ok(found)
+}
+
+/// Gives pages that a drained backlog has left back to the file system, a bounded number at a time.
+fn vacuum(connection: &Connection) -> rusqlite::Result<()> {
+    let free: i64 = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+    let spare = (free - limits::STORE_SPARE_PAGES).min(limits::STORE_VACUUM_PAGES);
+    if spare <= 0 {
+        return Ok(());
+    }
+    // Each step frees one page.
+    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({spare})"))?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    drop(rows);
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+}
+
+#[cfg(test)]
+mod tests;

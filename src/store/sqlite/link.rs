@@ -1,0 +1,139 @@
+//! The connection to the file: how it is made, when it is given up, and what SQLite's errors mean.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::schema::Tables;
+use crate::limits;
+use crate::store::{Columns, StoreError};
+
+/// Prepared statements kept: every one that recurs.
+const STATEMENTS: usize = 32;
+
+/// A connection that heals.
+#[derive(Debug)]
+pub(in crate::store) struct Link {
+    path: PathBuf,
+    tables: Tables,
+    columns: Columns,
+    /// `None` after a failure that a connection does not survive.
+    connection: Option<Connection>,
+    /// The connection can be read, but a new one may be able to write.
+    stale: bool,
+    /// Which file is open, to notice that another one, or none, has taken its name.
+    identity: Option<Identity>,
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// An open file can't be moved or removed here.
+#[cfg(not(unix))]
+fn identity(_path: &Path) -> Option<Identity> {
+    None
+}
+
+impl Link {
+    /// Opens the file, which must be there, and its tables.
+    ///
+    /// # Errors
+    /// See [`super::SqliteStore::open`].
+    pub(super) fn open(path: PathBuf, tables: Tables, columns: Columns) -> Result<Self, StoreError> {
+        let mut link = Self { path, tables, columns, connection: None, stale: false, identity: None };
+        link.connection()?;
+        Ok(link)
+    }
+
+    /// The file, as an administrator knows it.
+    pub(super) fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    pub(super) fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// The connection, made anew if the last failure or a moved file demands it.
+    pub(super) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
+        let moved = self.connection.is_some() && identity(&self.path) != self.identity;
+        if moved {
+            // What is in the journal goes into the file that was moved, as far as it can; closing alone would not do it. And it is closed before
+            // the next one opens, because SQLite knows the journal by its name only.
+            if let Some(connection) = self.connection.take() {
+                let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            }
+            let detail = "its file was moved, removed or replaced while in use".to_owned();
+            return Err(StoreError::Unavailable { place: self.place(), detail });
+        }
+        if self.stale
+            && let Ok(connection) = self.connect()
+        {
+            self.connection = Some(connection);
+            self.stale = false;
+        }
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let connection = self.connect()?;
+                self.identity = identity(&self.path);
+                self.stale = false;
+                connection
+            }
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Takes note of a failure: some leave a connection useless.
+    pub(super) fn failed(&mut self, error: &StoreError) {
+        match error {
+            StoreError::Damaged { .. } | StoreError::Unavailable { .. } => self.connection = None,
+            StoreError::ReadOnly { .. } => self.stale = true,
+            _ => {}
+        }
+    }
+
+    fn connect(&self) -> Result<Connection, StoreError> {
+        let place = self.place();
+        let failed = |error: rusqlite::Error| classify(&place, &error);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(&self.path, flags).map_err(failed)?;
+        connection.busy_timeout(limits::STORE_BUSY).map_err(failed)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        self.tables.check_layout(&connection, &place)?;
+        configure(&connection).map_err(failed)?;
+        self.tables.prepare(&mut connection, &self.columns, &place)?;
+        Ok(connection)
+    }
+}
+
+/// `auto_vacuum` has an effect on an empty file only, and must come before its first page is written.
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "cache_size", -limits::STORE_CACHE_KIB)?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "journal_size_limit", limits::STORE_JOURNAL_BYTES)?;
+    connection.pragma_update(None, "trusted_schema", false)
+}
+
+/// What an error of SQLite means to people.
+pub(in crate::store) fn classify(place: &str, error: &rusqlite::Error) -> StoreError {
+    let place = place.to_owned();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full { place },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Busy { place },
+        Some(ErrorCode::ReadOnly) => StoreError::ReadOnly { place },
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            StoreError::Damaged { place, detail: error.to_string() }
+        }
+        _ => StoreError::Unavailable { place, detail: error.to_string() },
+    }
+}

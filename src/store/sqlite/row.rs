@@ -1,0 +1,161 @@
+//! Statements, and rows as messages.
+//!
+//! Reading is lenient, because other programs write the table too: what they left out or wrote in another type is taken for what it can mean, and
+//! no row makes a page fail.
+
+use bytes::Bytes;
+use rusqlite::Row;
+use rusqlite::types::ValueRef;
+
+use super::schema::Tables;
+use crate::message::{ChannelName, Kind, Message, MessageId, Payload, PublicationId, Timestamp};
+use crate::store::{Columns, datetime};
+
+/// In the order in which [`message`] reads them.
+pub(in crate::store) const SELECTED: &str =
+    "data_id, channel, data, created, expires, due, receivers, publication, deliveries";
+
+/// Every statement, built once of validated names; values are always bound.
+#[derive(Debug)]
+pub(in crate::store) struct Sql {
+    pub(super) insert: String,
+    pub(super) delete: String,
+    pub(super) deliveries: String,
+    pub(in crate::store) load: String,
+    pub(in crate::store) load_due: String,
+    pub(super) sweep: String,
+    pub(in crate::store) purge: String,
+    pub(super) channels: String,
+    pub(super) delayed: String,
+    pub(super) newest: String,
+    pub(super) last_id: String,
+    pub(super) read_clean: String,
+    pub(super) write_clean: String,
+    pub(super) write_probe: String,
+    pub(super) requests: String,
+    pub(super) answer: String,
+    pub(super) forget_requests: String,
+}
+
+impl Sql {
+    pub(in crate::store) fn new(tables: &Tables, columns: &Columns) -> Self {
+        let (data, meta, request) =
+            (format!("\"{}\"", tables.data), format!("\"{}\"", tables.meta), format!("\"{}\"", tables.request));
+        let by_channel = format!("INDEXED BY \"{}_channel\"", tables.data);
+        let extra: String = columns.names().map(|name| format!(", \"{name}\"")).collect();
+        let places: String = columns.names().enumerate().map(|(index, _)| format!(", ?{}", 10 + index)).collect();
+        Self {
+            insert: format!(
+                "INSERT OR REPLACE INTO {data} ({SELECTED}{extra}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9{places})"
+            ),
+            delete: format!("DELETE FROM {data} WHERE data_id = ?1"),
+            deliveries: format!("UPDATE {data} SET deliveries = ?2 WHERE data_id = ?1"),
+            load: format!(
+                "SELECT {SELECTED} FROM {data} {by_channel} WHERE channel = ?1 AND due IS NULL AND data_id > ?2 \
+                 ORDER BY data_id LIMIT ?3"
+            ),
+            load_due: format!(
+                "SELECT {SELECTED} FROM {data} {by_channel} WHERE channel = ?1 AND due IS NOT NULL AND data_id > ?2 \
+                 ORDER BY data_id LIMIT ?3"
+            ),
+            sweep: format!(
+                "DELETE FROM {data} WHERE data_id IN (SELECT data_id FROM {data} WHERE expires IS NOT NULL AND expires <= ?1 \
+                 ORDER BY expires LIMIT ?2) RETURNING data_id, channel"
+            ),
+            purge: format!(
+                "DELETE FROM {data} WHERE data_id IN (SELECT data_id FROM {data} {by_channel} \
+                 WHERE channel = ?1 AND data_id <= ?2 LIMIT ?3)"
+            ),
+            channels: format!(
+                "SELECT channel, count(*), max(data_id) FROM {data} {by_channel} WHERE due IS NULL AND data_id > 0 \
+                 GROUP BY channel ORDER BY channel"
+            ),
+            delayed: format!("SELECT {SELECTED} FROM {data} WHERE due IS NOT NULL ORDER BY due LIMIT ?1"),
+            newest: format!("SELECT channel, publication, created FROM {data} ORDER BY data_id DESC LIMIT ?1"),
+            last_id: format!(
+                "SELECT max(coalesce((SELECT max(data_id) FROM {data}), 0), \
+                 coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{}'), 0))",
+                tables.data
+            ),
+            read_clean: format!("SELECT value FROM {meta} WHERE name = 'clean'"),
+            write_clean: format!("INSERT OR REPLACE INTO {meta} (name, value) VALUES ('clean', ?1)"),
+            write_probe: format!("INSERT OR REPLACE INTO {meta} (name, value) VALUES ('probe', zeroblob(?1))"),
+            requests: format!(
+                "SELECT request_id, kind, channel FROM {request} WHERE request_id > ?1 AND answered IS NULL \
+                 ORDER BY request_id LIMIT ?2"
+            ),
+            answer: format!("UPDATE {request} SET answered = CURRENT_TIMESTAMP WHERE request_id = ?1"),
+            forget_requests: format!("DELETE FROM {request}"),
+        }
+    }
+}
+
+/// A number as SQLite has it: signed. What is beyond its range is as good as its end.
+pub(in crate::store) fn integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A row of [`SELECTED`]; `None` if no message can come of it (its id is not positive, or no channel can have its name).
+pub(in crate::store) fn message(row: &Row<'_>) -> rusqlite::Result<Option<Message>> {
+    let Some((id, channel)) = id(row, 0)?.zip(channel(row, 1)?) else {
+        return Ok(None);
+    };
+    let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Ok(Some(Message {
+        id,
+        channel,
+        payload: payload(row.get_ref(2)?),
+        created: moment(row, 3)?,
+        expires: number(row.get_ref(4)?).map(Timestamp),
+        due: number(row.get_ref(5)?).map(Timestamp),
+        receivers: number(row.get_ref(6)?).map(count),
+        publication: text(row.get_ref(7)?).map(|stored| PublicationId::from_stored(&stored)),
+        deliveries: number(row.get_ref(8)?).map_or(0, count),
+    }))
+}
+
+/// NULL is what the PHP broker sends as `null`; a number that another program put there is its text.
+fn payload(value: ValueRef<'_>) -> Payload {
+    match value {
+        ValueRef::Null => Payload::text("null"),
+        ValueRef::Integer(whole) => Payload::text(whole.to_string()),
+        ValueRef::Real(real) => Payload::text(real.to_string()),
+        ValueRef::Text(bytes) => {
+            let kind = if std::str::from_utf8(bytes).is_ok() { Kind::Text } else { Kind::Binary };
+            Payload { bytes: Bytes::copy_from_slice(bytes), kind }
+        }
+        ValueRef::Blob(bytes) => Payload { bytes: Bytes::copy_from_slice(bytes), kind: Kind::Binary },
+    }
+}
+
+/// A message's id; `None` if it is not positive.
+pub(in crate::store) fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<MessageId>> {
+    Ok(number(row.get_ref(column)?).filter(|id| *id > 0).map(MessageId))
+}
+
+/// A channel; `None` if it can have no such name.
+pub(in crate::store) fn channel(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<ChannelName>> {
+    Ok(text(row.get_ref(column)?).and_then(|name| ChannelName::parse(&name).ok()))
+}
+
+/// `created`; the beginning of time if it is not there or not a date.
+pub(in crate::store) fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+    Ok(text(row.get_ref(column)?).and_then(|text| datetime::from_text(&text)).unwrap_or_default())
+}
+
+/// A text, or a number's text; `None` for NULL and for what is no UTF-8.
+pub(in crate::store) fn text(value: ValueRef<'_>) -> Option<String> {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => std::str::from_utf8(bytes).ok().map(str::to_owned),
+        ValueRef::Integer(whole) => Some(whole.to_string()),
+        ValueRef::Real(_) | ValueRef::Null => None,
+    }
+}
+
+/// A number that is not negative.
+fn number(value: ValueRef<'_>) -> Option<u64> {
+    match value {
+        ValueRef::Integer(whole) => u64::try_from(whole).ok(),
+        _ => None,
+    }
+}

@@ -1,0 +1,64 @@
+use super::*;
+
+#[test]
+fn urls_name_a_place_or_say_why_not() {
+    for (url, expected) in [
+        ("sqlite:a/b.db", Place::Sqlite(PathBuf::from("a/b.db"))),
+        ("sqlite:/a/b.db", Place::Sqlite(PathBuf::from("/a/b.db"))),
+        ("sqlite:///a/b.db", Place::Sqlite(PathBuf::from("/a/b.db"))),
+        ("SQLite:b.db", Place::Sqlite(PathBuf::from("b.db"))),
+        ("memory:", Place::Memory),
+        ("memory://", Place::Memory),
+    ] {
+        assert_eq!(Place::parse(url), Ok(expected), "{url}");
+    }
+    for (url, part) in [
+        ("", "has no scheme"),
+        ("wsmb.db", "has no scheme"),
+        ("sqlite:", "names no file"),
+        ("sqlite::memory:", "names no file"),
+        ("memory:x", "takes nothing"),
+        ("mysql://u:secret@h/d", "this build has no MySQL support"),
+        ("mariadb://u:secret@h/d", "this build has no MySQL support"),
+        ("postgres://u:secret@h/d", "this build has no PostgreSQL support"),
+        ("redis://u:secret@h/d", "does not know"),
+    ] {
+        let text = Place::parse(url).expect_err(url).to_string();
+        assert!(text.contains(part), "{url}: {text}");
+        assert!(!text.contains("secret"), "a password in {text}");
+    }
+}
+
+#[test]
+fn a_prefix_that_could_break_out_of_a_name_is_refused() {
+    let long = "x".repeat(limits::STORE_PREFIX_CHARS + 1);
+    for prefix in ["a\"b", "a b", "a-b", "é", "a;", "sqlite_", "SQLITE_x", long.as_str()] {
+        assert!(matches!(Prefix::parse(prefix), Err(StoreError::BadPrefix { .. })), "{prefix}");
+    }
+    for prefix in ["", "mq_", "1", &long[1..]] {
+        assert!(Prefix::parse(prefix).is_ok(), "{prefix}");
+    }
+}
+
+#[test]
+fn every_error_names_the_place_and_what_to_do() {
+    let place = "/var/lib/wsmb.db".to_owned();
+    let detail = "disk I/O error".to_owned();
+    let errors = [
+        StoreError::Missing { place: place.clone() },
+        StoreError::Locked { place: place.clone(), holder: Some(7) },
+        StoreError::Newer { place: place.clone(), found: 2, known: 1 },
+        StoreError::Schema { place: place.clone(), table: "mq_data".to_owned(), column: "data" },
+        StoreError::Full { place: place.clone() },
+        StoreError::Busy { place: place.clone() },
+        StoreError::ReadOnly { place: place.clone() },
+        StoreError::Damaged { place: place.clone(), detail: detail.clone() },
+        StoreError::Unavailable { place: place.clone(), detail },
+        StoreError::NoAnswer { place: place.clone() },
+    ];
+    for error in errors {
+        let text = error.to_string();
+        assert!(text.contains(&place) && text.contains("; "), "{text}");
+        assert_eq!(error.kind() == FailureKind::Full, matches!(error, StoreError::Full { .. }));
+    }
+}

@@ -1,0 +1,240 @@
+//! The store's own thread. Senders never wait for a disk: they leave work in a queue, and hear of it by [`Outcome`]s.
+//!
+//! **Group commit**: the thread takes whatever has queued as one transaction; while that commits, the next one queues. A message removed before its
+//! group is cut is never written. Appends that fail are reported once and forgotten, for the broker decides what becomes of them; removals,
+//! delivery counts and purges are kept and tried again until they succeed. An outage is logged once when it begins and once when it ends.
+//!
+//! Nothing here ever blocks its caller for longer than it takes to move entries in a map, except [`StoreWorker::stop`].
+
+mod queue;
+mod thread;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::Notify;
+
+use super::{FailureKind, MessageStore, RequestToken, StoreError};
+use crate::limits;
+use crate::message::{ChannelName, Message, MessageId, Timestamp};
+use queue::Queue;
+
+/// What has become of something that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// These are durable.
+    Stored(Vec<MessageId>),
+    /// These are not in the store and will not be unless asked again.
+    Failed(Vec<MessageId>, FailureKind),
+    /// The answer to [`StoreWorker::load`].
+    Loaded {
+        /// Of which channel.
+        channel: ChannelName,
+        /// In the order of ids. Not empty unless `complete`.
+        messages: Vec<Message>,
+        /// Nothing lay behind them when the store was read.
+        complete: bool,
+    },
+    /// A page could not be read; the cause is in the log.
+    LoadFailed {
+        /// Of which channel.
+        channel: ChannelName,
+    },
+    /// The answer to [`StoreWorker::sweep`]: these were expired and are gone. Empty if none were, or if the store failed.
+    Swept(Vec<(MessageId, ChannelName)>),
+    /// Another process asks for a channel to be emptied; to be answered with [`StoreWorker::answer`] after [`StoreWorker::purge`].
+    PurgeRequest {
+        /// Which channel.
+        channel: ChannelName,
+        /// What the answer names.
+        token: RequestToken,
+    },
+}
+
+/// How the thread is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Write everything first, then mark the store clean.
+    Orderly,
+    /// At once, as in a crash.
+    Abrupt,
+}
+
+/// What callers and the thread share under the lock.
+#[derive(Default)]
+struct State {
+    queue: Queue,
+    /// What the group in the making costs.
+    in_flight: usize,
+    end: Option<End>,
+}
+
+/// What callers and the thread share.
+struct Shared {
+    state: Mutex<State>,
+    /// The thread sleeps on it.
+    wake: Condvar,
+    /// A copy of the queue's and the group's bytes, to be read without the lock.
+    bytes: AtomicUsize,
+    healthy: AtomicBool,
+    /// Those who wait for [`limits::STORE_QUEUE_LOW`].
+    room: Notify,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under this lock leaves the maps whole: every change of them is a single call.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes how much waits, and wakes those who wait for room.
+    fn account(&self, state: &State) {
+        let bytes = state.queue.bytes() + state.in_flight;
+        let before = self.bytes.swap(bytes, Ordering::AcqRel);
+        if before > limits::STORE_QUEUE_LOW && bytes <= limits::STORE_QUEUE_LOW {
+            self.room.notify_waiters();
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Queue)) {
+        let mut state = self.lock();
+        change(&mut state.queue);
+        self.account(&state);
+        drop(state);
+        self.wake.notify_one();
+    }
+}
+
+/// The way to the store for everybody else.
+pub struct StoreWorker {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
+}
+
+impl StoreWorker {
+    /// Starts the thread. It calls `report` for every outcome, in the order in which they happen, holding no lock.
+    ///
+    /// # Errors
+    /// If the system makes no thread.
+    pub fn start(store: Box<dyn MessageStore>, report: impl FnMut(Outcome) + Send + 'static) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            bytes: AtomicUsize::new(0),
+            healthy: AtomicBool::new(true),
+            room: Notify::new(),
+        });
+        let mut body = thread::Body::new(Arc::clone(&shared), store, Box::new(report));
+        let thread = std::thread::Builder::new().name("wsmb-store".to_owned()).spawn(move || body.run())?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Writes these. Reported as stored or failed, unless removed before. An id is never appended again after its removal.
+    pub fn append(&self, messages: Vec<Message>) {
+        self.shared.change(|queue| queue.append(messages));
+    }
+
+    /// Removes these; one that is not written yet is never written, and not reported.
+    pub fn remove(&self, ids: &[MessageId]) {
+        self.shared.change(|queue| queue.remove(ids));
+    }
+
+    /// Remembers how often these have been delivered.
+    pub fn deliveries(&self, counts: &[(MessageId, u32)]) {
+        self.shared.change(|queue| queue.count(counts));
+    }
+
+    /// Reads a page: the messages of the channel without due time and above `after`, at most `limit` of them and some
+    /// [`limits::PAGE_BYTES`], after everything queued before has been written.
+    pub fn load(&self, channel: ChannelName, after: MessageId, limit: usize) {
+        self.shared.change(|queue| queue.load(channel, after, limit));
+    }
+
+    /// Removes messages that are expired at `now`, at most [`limits::SWEEP_ROWS`].
+    pub fn sweep(&self, now: Timestamp) {
+        self.shared.change(|queue| queue.sweep(now));
+    }
+
+    /// Removes every message of the channel with an id up to `up_to`, written or not.
+    pub fn purge(&self, channel: &ChannelName, up_to: MessageId) {
+        self.shared.change(|queue| queue.purge(channel, up_to));
+    }
+
+    /// Tells whoever made the request that it is done; given when every purge queued before has been carried out.
+    pub fn answer(&self, token: RequestToken) {
+        self.shared.change(|queue| queue.answer(token));
+    }
+
+    /// Bytes that wait for a commit, the running one included. Above [`limits::STORE_QUEUE_HIGH`], readers of sockets should pause.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.shared.bytes.load(Ordering::Acquire)
+    }
+
+    /// Waits until [`Self::queued_bytes`] is at [`limits::STORE_QUEUE_LOW`] or below.
+    pub async fn room(&self) {
+        loop {
+            // Made before the look, so that a wake-up in between is not lost.
+            let notified = self.shared.room.notified();
+            if self.queued_bytes() <= limits::STORE_QUEUE_LOW {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// What the last commit or check said.
+    #[must_use]
+    pub fn healthy(&self) -> bool {
+        self.shared.healthy.load(Ordering::Acquire)
+    }
+
+    /// Asks whether the store can be written; the answer, given on the store's thread, is at most [`limits::STORE_CHECK_EVERY`] old.
+    pub fn check(&self, answer: impl FnOnce(bool) + Send + 'static) {
+        let mut refused = None;
+        self.shared.change(|queue| refused = queue.check(Box::new(answer)));
+        if let Some(answer) = refused {
+            answer(self.healthy());
+        }
+    }
+
+    /// Writes everything that waits, marks the store clean, closes it and ends the thread. Blocks until then, so it must not be
+    /// called from within a report. Nothing may be asked for afterwards; a second call returns at once.
+    ///
+    /// # Errors
+    /// Why not everything could be written. Appends that were not have been reported as failed.
+    pub fn stop(&self) -> Result<(), StoreError> {
+        self.end(End::Orderly)
+    }
+
+    fn end(&self, end: End) -> Result<(), StoreError> {
+        self.shared.lock().end.get_or_insert(end);
+        self.shared.wake.notify_one();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        thread.map_or(Ok(()), |thread| {
+            thread.join().unwrap_or_else(|_| {
+                let detail = "its thread has died of a defect".to_owned();
+                Err(StoreError::Unavailable { place: "of this broker".to_owned(), detail })
+            })
+        })
+    }
+}
+
+impl Drop for StoreWorker {
+    /// Without [`Self::stop`], nothing more is written and the store is not marked clean: as a crash would leave it.
+    fn drop(&mut self) {
+        // There is nobody left to tell.
+        let _ = self.end(End::Abrupt);
+    }
+}
+
+impl std::fmt::Debug for StoreWorker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreWorker")
+            .field("queued_bytes", &self.queued_bytes())
+            .field("healthy", &self.healthy())
+            .finish()
+    }
+}

@@ -1,0 +1,327 @@
+//! What the store's thread does, round after round: purges, one group, pages, a sweep, housekeeping.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::queue::{Load, cost};
+use super::{End, Outcome, Shared};
+use crate::limits;
+use crate::message::MessageId;
+use crate::store::{FailureKind, Group, MessageStore, Page, StoreError};
+
+/// The thread's own state.
+pub(super) struct Body {
+    shared: Arc<Shared>,
+    store: Box<dyn MessageStore>,
+    report: Box<dyn FnMut(Outcome) + Send>,
+    /// In an outage: when the debts are tried again.
+    retry_at: Option<Instant>,
+    /// When the store was last written without a failure.
+    vouched: Option<Instant>,
+    /// When housekeeping is due.
+    tend_at: Instant,
+    /// The outage that lasts has been logged, so its end will be.
+    announced: bool,
+    write_log: Logged,
+    read_log: Logged,
+}
+
+impl Body {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        store: Box<dyn MessageStore>,
+        report: Box<dyn FnMut(Outcome) + Send>,
+    ) -> Self {
+        Self {
+            shared,
+            store,
+            report,
+            retry_at: None,
+            vouched: None,
+            tend_at: Instant::now(),
+            announced: false,
+            write_log: None,
+            read_log: None,
+        }
+    }
+
+    pub(super) fn run(&mut self) -> Result<(), StoreError> {
+        loop {
+            match self.wait() {
+                Some(End::Abrupt) => return Ok(()),
+                Some(End::Orderly) => return self.finish(),
+                None => self.round(),
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do, or the thread is to end.
+    fn wait(&self) -> Option<End> {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        loop {
+            if state.end.is_some() {
+                return state.end;
+            }
+            let now = Instant::now();
+            let may_pay = self.retry_at.is_none_or(|retry_at| now >= retry_at);
+            let due = self.retry_at.unwrap_or(self.tend_at);
+            if state.queue.has_work() || (state.queue.has_debts() && may_pay) || now >= due {
+                return None;
+            }
+            let timeout = due.saturating_duration_since(now);
+            state = match shared.wake.wait_timeout(state, timeout) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+
+    fn round(&mut self) {
+        let retry = self.retry_at.is_none_or(|retry_at| Instant::now() >= retry_at);
+        // A failure is logged where it happens; here it only means that what is owed can wait.
+        let retry = retry && self.purge().is_ok();
+        let _ = self.commit_next(retry);
+        self.read();
+        self.sweep();
+        self.answer_checks();
+        match self.retry_at {
+            None => self.tend(),
+            // Nothing was there to try it with.
+            Some(retry_at) if Instant::now() >= retry_at => self.probe(),
+            Some(_) => {}
+        }
+    }
+
+    /// One bounded part of one purge, so that senders don't wait for a million rows.
+    fn purge(&mut self) -> Result<(), StoreError> {
+        let Some((channel, up_to)) = self.shared.lock().queue.next_purge() else {
+            return Ok(());
+        };
+        let removed = self.store.purge(&channel, up_to, limits::STORE_GROUP).inspect_err(|error| self.failed(error))?;
+        self.succeeded();
+        if removed < limits::STORE_GROUP as u64 {
+            self.shared.lock().queue.purged(&channel, up_to);
+        }
+        Ok(())
+    }
+
+    /// Cuts the next group and commits it.
+    fn commit_next(&mut self, debts: bool) -> Result<(), StoreError> {
+        let group = {
+            let mut state = self.shared.lock();
+            let group = state.queue.cut(debts);
+            state.in_flight = group.appends.iter().map(cost).sum();
+            group
+        };
+        if group.is_empty() {
+            return Ok(());
+        }
+        let result = self.commit(group);
+        let mut state = self.shared.lock();
+        state.in_flight = 0;
+        self.shared.account(&state);
+        result
+    }
+
+    fn commit(&mut self, group: Group) -> Result<(), StoreError> {
+        let ids: Vec<MessageId> = group.appends.iter().map(|message| message.id).collect();
+        let Err(error) = self.store.commit(&group) else {
+            self.succeeded();
+            if !ids.is_empty() {
+                (self.report)(Outcome::Stored(ids));
+            }
+            return Ok(());
+        };
+        self.failed(&error);
+        let Group { appends, removals, deliveries } = group;
+        // What has no room for new rows may well let old ones go, which makes room.
+        let retry = !appends.is_empty() && error.kind() == FailureKind::Full;
+        drop(appends);
+        let debts = Group { appends: Vec::new(), removals, deliveries };
+        let paid = debts.is_empty() || (retry && self.store.commit(&debts).is_ok());
+        if !paid {
+            self.shared.lock().queue.restore(debts.removals, debts.deliveries);
+        }
+        if !ids.is_empty() {
+            (self.report)(Outcome::Failed(ids, error.kind()));
+        }
+        Err(error)
+    }
+
+    fn read(&mut self) {
+        let (loads, overdue) = {
+            let mut state = self.shared.lock();
+            (state.queue.ready_loads(limits::STORE_LOADS), state.queue.is_overdue())
+        };
+        for load in loads {
+            let page = if overdue { None } else { self.load(&load) };
+            let channel = load.channel;
+            (self.report)(match page {
+                Some(Page { messages, complete }) => Outcome::Loaded { channel, messages, complete },
+                None => Outcome::LoadFailed { channel },
+            });
+        }
+    }
+
+    /// Reads on until there is a message that is not as good as gone, or nothing more: an empty page that is not the last would say nothing.
+    fn load(&mut self, load: &Load) -> Option<Page> {
+        let mut after = load.after;
+        loop {
+            let page = self.store.load(&load.channel, after, load.limit, limits::PAGE_BYTES);
+            let mut page = match page {
+                Ok(page) => page,
+                Err(error) => {
+                    self.read_failed(&error);
+                    return None;
+                }
+            };
+            let last = page.messages.last().map(|message| message.id);
+            {
+                let state = self.shared.lock();
+                page.messages.retain(|message| !state.queue.is_gone(&message.channel, message.id));
+            }
+            match last {
+                Some(last) if page.messages.is_empty() && !page.complete => after = last,
+                _ => return Some(page),
+            }
+        }
+    }
+
+    fn sweep(&mut self) {
+        let Some(now) = self.shared.lock().queue.take_sweep() else {
+            return;
+        };
+        let mut gone = match self.store.sweep(now, limits::SWEEP_ROWS) {
+            Ok(gone) => gone,
+            Err(error) => {
+                self.failed(&error);
+                Vec::new()
+            }
+        };
+        {
+            let state = self.shared.lock();
+            gone.retain(|(id, channel)| !state.queue.is_gone(channel, *id));
+        }
+        (self.report)(Outcome::Swept(gone));
+    }
+
+    fn answer_checks(&mut self) {
+        let checks = self.shared.lock().queue.take_checks();
+        if checks.is_empty() {
+            return;
+        }
+        let fresh = self.vouched.is_some_and(|vouched| vouched.elapsed() < limits::STORE_CHECK_EVERY);
+        if self.retry_at.is_none() && !fresh {
+            self.probe();
+        }
+        for check in checks {
+            check(self.retry_at.is_none());
+        }
+    }
+
+    fn probe(&mut self) {
+        match self.store.check() {
+            Ok(()) => self.succeeded(),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Answers and housekeeping.
+    fn tend(&mut self) {
+        let mut answers = self.shared.lock().queue.take_answers().into_iter();
+        while let Some(token) = answers.next() {
+            if let Err(error) = self.store.answer(token) {
+                let mut state = self.shared.lock();
+                std::iter::once(token).chain(answers).for_each(|token| state.queue.answer(token));
+                drop(state);
+                self.failed(&error);
+                return;
+            }
+        }
+        if Instant::now() < self.tend_at {
+            return;
+        }
+        self.tend_at = Instant::now() + limits::STORE_TEND_EVERY;
+        match self.store.tend() {
+            Ok(requests) => {
+                for request in requests {
+                    (self.report)(Outcome::PurgeRequest { channel: request.channel, token: request.token });
+                }
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Writes what waits, as far as it can be written: one attempt at everything, outage or not.
+    fn finish(&mut self) -> Result<(), StoreError> {
+        let mut result = Ok(());
+        while result.is_ok() && self.shared.lock().queue.next_purge().is_some() {
+            result = self.purge();
+        }
+        // Each group is reported, so that nobody waits for an answer that never comes.
+        while self.shared.lock().queue.has_appends() {
+            result = result.and(self.commit_next(true));
+        }
+        while self.shared.lock().queue.has_row_debts() {
+            self.commit_next(true)?;
+        }
+        let answers = self.shared.lock().queue.take_answers();
+        for token in answers {
+            self.store.answer(token)?;
+        }
+        self.store.mark_clean()?;
+        result
+    }
+
+    fn succeeded(&mut self) {
+        self.vouched = Some(Instant::now());
+        if self.retry_at.take().is_none() {
+            return;
+        }
+        self.shared.healthy.store(true, Ordering::Release);
+        if std::mem::take(&mut self.announced) {
+            tracing::info!("the store can be written again");
+        }
+    }
+
+    fn failed(&mut self, error: &StoreError) {
+        self.vouched = None;
+        self.shared.healthy.store(false, Ordering::Release);
+        if self.retry_at.is_none() && log_now(&mut self.write_log, error) {
+            self.announced = true;
+            tracing::error!("messages can't be stored: {error}");
+        }
+        // A stream of failing appends must not put off the next attempt at what is owed.
+        let now = Instant::now();
+        self.retry_at = self.retry_at.filter(|retry_at| *retry_at > now).or(Some(now + limits::STORE_RETRY));
+    }
+
+    fn read_failed(&mut self, error: &StoreError) {
+        if log_now(&mut self.read_log, error) {
+            tracing::error!("stored messages can't be read: {error}");
+        }
+    }
+}
+
+impl Drop for Body {
+    /// However the thread ends, nobody is told that all is well, or waits for room that nobody makes.
+    fn drop(&mut self) {
+        self.shared.healthy.store(false, Ordering::Release);
+        self.shared.bytes.store(0, Ordering::Release);
+        self.shared.room.notify_waiters();
+    }
+}
+
+/// What was last logged, and when.
+type Logged = Option<(Instant, StoreError)>;
+
+/// Whether this trouble is worth a line: it is another one than the last, or that was long ago.
+fn log_now(last: &mut Logged, error: &StoreError) -> bool {
+    let known = last.as_ref().is_some_and(|(at, known)| known == error && at.elapsed() < limits::STORE_LOG_EVERY);
+    if !known {
+        *last = Some((Instant::now(), error.clone()));
+    }
+    !known
+}

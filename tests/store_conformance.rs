@@ -1,0 +1,385 @@
+//! What every store must do, as one suite of functions that runs against each backend.
+//!
+//! A backend joins by one more line in `BACKENDS`.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use wsmb::message::{ChannelName, Kind, Message, MessageId, Payload, PublicationId, Timestamp};
+use wsmb::store::{self, ChannelSummary, Group, MessageStore, StoreError, StoreSettings};
+
+/// Opens an empty store; the directory lives as long as it does.
+type Factory = fn(&std::path::Path) -> Box<dyn MessageStore>;
+
+const BACKENDS: [(&str, Factory); 2] = [("sqlite", sqlite), ("memory", memory)];
+
+fn sqlite(directory: &std::path::Path) -> Box<dyn MessageStore> {
+    let url = format!("sqlite:{}", directory.join("wsmb.db").display());
+    store::open(&StoreSettings { url, ..StoreSettings::default() }).expect("opens")
+}
+
+fn memory(_directory: &std::path::Path) -> Box<dyn MessageStore> {
+    store::open(&StoreSettings { url: "memory:".to_owned(), ..StoreSettings::default() }).expect("opens")
+}
+
+/// Runs a case against an empty store of every backend.
+fn on_each(case: fn(&mut dyn MessageStore)) {
+    for (name, open) in BACKENDS {
+        println!("on {name}");
+        let directory = tempfile::tempdir().expect("a directory");
+        case(&mut *open(directory.path()));
+    }
+}
+
+const ALL: usize = 1 << 30;
+
+fn channel(name: &str) -> ChannelName {
+    ChannelName::parse(name).expect("a valid name")
+}
+
+fn message(id: u64, name: &str, payload: Payload) -> Message {
+    Message {
+        id: MessageId(id),
+        channel: channel(name),
+        payload,
+        created: Timestamp(1_763_800_000_000),
+        expires: None,
+        due: None,
+        receivers: None,
+        publication: None,
+        deliveries: 0,
+    }
+}
+
+fn text(id: u64, name: &str) -> Message {
+    message(id, name, Payload::text(format!("{{\"id\":{id}}}")))
+}
+
+fn append(store: &mut dyn MessageStore, appends: Vec<Message>) {
+    store.commit(&Group { appends, ..Group::default() }).expect("commits");
+}
+
+fn remove(store: &mut dyn MessageStore, ids: &[u64]) {
+    let removals = ids.iter().copied().map(MessageId).collect();
+    store.commit(&Group { removals, ..Group::default() }).expect("commits");
+}
+
+fn ids(store: &mut dyn MessageStore, name: &str) -> Vec<u64> {
+    let page = store.load(&channel(name), MessageId(0), 1_000, ALL).expect("loads");
+    assert!(page.complete);
+    page.messages.iter().map(|message| message.id.0).collect()
+}
+
+#[test]
+fn every_field_comes_back() {
+    on_each(|store| {
+        let full = Message {
+            expires: Some(Timestamp(1_763_800_060_123)),
+            receivers: Some(0),
+            publication: Some(PublicationId::new("user", "é:5\"'\\")),
+            deliveries: 3,
+            ..text(7, "sms")
+        };
+        let delayed =
+            Message { due: Some(Timestamp(1_763_800_001_500)), ..Message { id: MessageId(9), ..full.clone() } };
+        append(store, vec![full.clone(), text(8, "sms"), delayed.clone()]);
+        let page = store.load(&channel("sms"), MessageId(0), 10, ALL).expect("loads");
+        assert_eq!(page.messages, [full, text(8, "sms")]);
+        assert_eq!(store.summary(Timestamp(0)).expect("summary").delayed, [delayed]);
+    });
+}
+
+#[test]
+fn payloads_come_back_byte_for_byte() {
+    on_each(|store| {
+        let texts = [
+            "",
+            "null",
+            "😀👩‍👩‍👧 مرحبا",
+            r#"\ " ' `` \\' %s ? ?1 :a @b $c"#,
+            "a\0b\0",
+            "\u{feff}x",
+            "'); DROP TABLE mq_data; --",
+            "\r\n\t",
+        ];
+        let mut payloads: Vec<Payload> = texts.into_iter().map(Payload::text).collect();
+        payloads.push(Payload::text("é".repeat(512 << 10)));
+        for bytes in [vec![], vec![0, 255, 254, 0], b"text".to_vec(), (0..=255).cycle().take(1 << 20).collect()] {
+            payloads.push(Payload { bytes: Bytes::from(bytes), kind: Kind::Binary });
+        }
+        let messages: Vec<Message> =
+            payloads.into_iter().zip(1..).map(|(payload, id)| message(id, "sms", payload)).collect();
+        append(store, messages.clone());
+        assert_eq!(store.load(&channel("sms"), MessageId(0), 100, ALL).expect("loads").messages, messages);
+    });
+}
+
+#[test]
+fn channel_names_are_taken_literally() {
+    on_each(|store| {
+        let names = ["sms", "SMS", "sms ", "s%", "s_s", "é", "e\u{301}", "😀", "'", "\"", "\\", "a;b", "42"];
+        append(store, names.iter().zip(1..).map(|(name, id)| text(id, name)).collect());
+        for (name, id) in names.iter().zip(1..) {
+            assert_eq!(ids(store, name), [id], "{name}");
+        }
+        assert_eq!(store.summary(Timestamp(0)).expect("summary").channels.len(), names.len());
+    });
+}
+
+#[test]
+fn pages_come_in_order_whatever_the_order_of_writing() {
+    on_each(|store| {
+        append(store, [5, 3, 9, 1].map(|id| text(id, "a")).to_vec());
+        append(store, vec![text(2, "b"), text(4, "a")]);
+        assert_eq!(ids(store, "a"), [1, 3, 4, 5, 9]);
+        let page = store.load(&channel("a"), MessageId(1), 2, ALL).expect("loads");
+        assert_eq!((page.messages, page.complete), (vec![text(3, "a"), text(4, "a")], false));
+        let page = store.load(&channel("a"), MessageId(4), 2, ALL).expect("loads");
+        assert_eq!((page.messages, page.complete), (vec![text(5, "a"), text(9, "a")], true));
+        let page = store.load(&channel("none"), MessageId(0), 2, ALL).expect("loads");
+        assert!(page.messages.is_empty() && page.complete);
+    });
+}
+
+#[test]
+fn pages_are_bounded_in_bytes_but_never_empty() {
+    on_each(|store| {
+        append(store, (1..=4).map(|id| message(id, "a", Payload::text("x".repeat(1_000)))).collect());
+        for (max_bytes, expected) in [(0, 1), (999, 1), (1_000, 2), (2_500, 3), (4_000, 4)] {
+            let page = store.load(&channel("a"), MessageId(0), 10, max_bytes).expect("loads");
+            assert_eq!((page.messages.len(), page.complete), (expected, expected == 4), "{max_bytes}");
+        }
+    });
+}
+
+#[test]
+fn a_group_means_appends_then_removals_then_counts() {
+    on_each(|store| {
+        append(store, vec![text(1, "a"), text(2, "a")]);
+        let group = Group {
+            appends: vec![text(3, "a"), text(4, "a")],
+            removals: [1, 3, 77].map(MessageId).to_vec(),
+            deliveries: [(2, 5), (4, 1), (1, 9), (99, 1)].map(|(id, count)| (MessageId(id), count)).to_vec(),
+        };
+        store.commit(&group).expect("what is not there is no error");
+        let page = store.load(&channel("a"), MessageId(0), 10, ALL).expect("loads");
+        let counts: Vec<_> = page.messages.iter().map(|message| (message.id.0, message.deliveries)).collect();
+        assert_eq!(counts, [(2, 5), (4, 1)]);
+        store.commit(&Group::default()).expect("nothing to do");
+    });
+}
+
+#[test]
+fn writing_a_message_again_replaces_it() {
+    on_each(|store| {
+        append(store, vec![Message { expires: Some(Timestamp(5)), due: Some(Timestamp(1)), ..text(1, "a") }]);
+        append(store, vec![text(1, "b")]);
+        assert_eq!((ids(store, "a"), ids(store, "b")), (vec![], vec![1]));
+        assert!(store.sweep(Timestamp(10), 10).expect("sweeps").is_empty());
+        assert!(store.summary(Timestamp(0)).expect("summary").delayed.is_empty());
+    });
+}
+
+#[test]
+fn a_sweep_takes_what_is_expired_and_names_it() {
+    on_each(|store| {
+        let expiring = |id, name, at| Message { expires: Some(Timestamp(at)), ..text(id, name) };
+        let due = Message { due: Some(Timestamp(99)), ..expiring(4, "b", 20) };
+        append(store, vec![expiring(1, "a", 30), expiring(2, "b", 20), text(3, "a"), due, expiring(5, "a", 21)]);
+        let mut swept = store.sweep(Timestamp(20), 10).expect("sweeps");
+        swept.sort();
+        assert_eq!(swept, [(MessageId(2), channel("b")), (MessageId(4), channel("b"))]);
+        assert_eq!(store.sweep(Timestamp(50), 1).expect("sweeps"), [(MessageId(5), channel("a"))], "the soonest first");
+        assert_eq!(ids(store, "a"), [1, 3]);
+    });
+}
+
+#[test]
+fn a_purge_takes_one_channel_up_to_an_id_in_bounded_parts() {
+    on_each(|store| {
+        append(
+            store,
+            vec![
+                text(1, "a"),
+                Message { due: Some(Timestamp(9)), ..text(2, "a") },
+                text(3, "b"),
+                text(4, "a"),
+                text(5, "a"),
+            ],
+        );
+        assert_eq!(store.purge(&channel("a"), MessageId(4), 2).expect("purges"), 2);
+        assert_eq!(store.purge(&channel("a"), MessageId(4), 2).expect("purges"), 1);
+        assert_eq!(store.purge(&channel("a"), MessageId(4), 2).expect("purges"), 0);
+        assert_eq!((ids(store, "a"), ids(store, "b")), (vec![5], vec![3]));
+        assert!(store.summary(Timestamp(0)).expect("summary").delayed.is_empty());
+        assert_eq!(store.purge(&channel("a"), MessageId(u64::MAX), 9).expect("purges"), 1);
+    });
+}
+
+#[test]
+fn the_summary_says_what_waits() {
+    on_each(|store| {
+        let empty = store.summary(Timestamp(0)).expect("summary");
+        assert!(empty.channels.is_empty() && empty.clean && empty.last_id == MessageId(0));
+        let published = |id: u64, name, key: &str| Message {
+            publication: Some(PublicationId::new("u", key)),
+            created: Timestamp(1_000_000 + id * 1_000),
+            ..text(id, name)
+        };
+        let due = Message { due: Some(Timestamp(1)), ..published(6, "c", "z") };
+        append(store, vec![text(1, "b"), published(2, "a", "x"), published(3, "a", "y"), published(4, "a", "y"), due]);
+        append(store, vec![text(9, "a")]);
+        remove(store, &[9]);
+        let summary = store.summary(Timestamp(1_003_000)).expect("summary");
+        let a = ChannelSummary { channel: channel("a"), messages: 3, last: MessageId(4) };
+        let b = ChannelSummary { channel: channel("b"), messages: 1, last: MessageId(1) };
+        assert_eq!(summary.channels, [a, b]);
+        let delayed: Vec<_> = summary.delayed.iter().map(|message| message.id.0).collect();
+        assert_eq!((delayed, summary.last_id), (vec![6], MessageId(9)));
+        let publications: Vec<_> =
+            summary.publications.iter().map(|(channel, id, _)| (channel.as_str(), id.id())).collect();
+        let recent = publications.iter().filter(|(name, _)| *name == "a").count();
+        assert_eq!((publications.len(), recent), (2, 1), "{publications:?}");
+    });
+}
+
+#[test]
+fn the_rest_of_the_trait_works_on_every_store() {
+    on_each(|store| {
+        store.check().expect("can be written");
+        assert!(store.tend().expect("tends").is_empty());
+        store.answer(store::RequestToken(77)).expect("nobody waits for it any more");
+        store.mark_clean().expect("marks");
+        append(store, vec![text(1, "a")]);
+    });
+}
+
+#[test]
+fn a_hundred_thousand_messages_are_paged_in_order() {
+    on_each(|store| {
+        let all: Vec<u64> = (1..=100_000).collect();
+        for part in all.chunks(4_096) {
+            append(store, part.iter().map(|id| text(*id, if id % 10 == 0 { "rare" } else { "usual" })).collect());
+        }
+        let (mut after, mut seen) = (MessageId(0), 0_u64);
+        loop {
+            let page = store.load(&channel("usual"), after, 512, ALL).expect("loads");
+            for message in &page.messages {
+                assert!(message.id > after && message.payload == text(message.id.0, "usual").payload);
+                after = message.id;
+                seen += 1;
+            }
+            if page.complete {
+                break;
+            }
+            assert_eq!(page.messages.len(), 512);
+        }
+        assert_eq!(seen, 90_000);
+    });
+}
+
+#[test]
+fn a_memory_store_keeps_to_its_budget() {
+    let settings = StoreSettings { url: "memory:".to_owned(), memory: 10_000, ..StoreSettings::default() };
+    let mut store = store::open(&settings).expect("opens");
+    let large = |id| message(id, "a", Payload::text("x".repeat(4_000)));
+    append(&mut *store, vec![large(1), large(2)]);
+    let over = Group { appends: vec![large(3)], ..Group::default() };
+    assert!(matches!(store.commit(&over), Err(StoreError::Full { .. })));
+    assert_eq!(ids(&mut *store, "a"), [1, 2], "nothing of a refused group");
+    append(&mut *store, vec![large(2)]);
+    let swap = Group { appends: vec![large(3)], removals: vec![MessageId(1)], ..Group::default() };
+    store.commit(&swap).expect("room is made within the group");
+    assert_eq!(ids(&mut *store, "a"), [2, 3]);
+}
+
+/// One call of the trait.
+#[derive(Clone, Debug)]
+enum Call {
+    Commit { appends: Vec<(u64, u8, Option<u64>, Option<u64>)>, removals: Vec<u64>, deliveries: Vec<(u64, u32)> },
+    Load { channel: u8, after: u64, limit: usize, max_bytes: usize },
+    Sweep { now: u64 },
+    Purge { channel: u8, up_to: u64, limit: usize },
+    Summary { since: u64 },
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    let id = || 1..40_u64;
+    let moment = || prop::option::of(0..20_u64);
+    let row = (id(), 0..3_u8, moment(), prop::option::weighted(0.2, 0..20_u64));
+    let commit = (
+        prop::collection::vec(row, 0..8),
+        prop::collection::vec(id(), 0..4),
+        prop::collection::vec((id(), 0..9_u32), 0..4),
+    );
+    prop_oneof![
+        4 => commit.prop_map(|(appends, removals, deliveries)| Call::Commit { appends, removals, deliveries }),
+        3 => (0..3_u8, 0..40_u64, 1..9_usize, 0..60_usize)
+            .prop_map(|(channel, after, limit, max_bytes)| Call::Load { channel, after, limit, max_bytes }),
+        1 => (0..20_u64).prop_map(|now| Call::Sweep { now }),
+        1 => (0..3_u8, id(), 1..9_usize).prop_map(|(channel, up_to, limit)| Call::Purge { channel, up_to, limit }),
+        1 => (0..40_u64).prop_map(|since| Call::Summary { since: since * 1_000 }),
+    ]
+}
+
+/// What a call answers, as text, so that two stores can be compared.
+fn answer(store: &mut dyn MessageStore, call: &Call) -> String {
+    let name = |number: u8| channel(["a", "b", "ü"][usize::from(number)]);
+    match call.clone() {
+        Call::Commit { appends, removals, deliveries } => {
+            let written = |(id, channel, expires, due): (u64, u8, Option<u64>, Option<u64>)| Message {
+                expires: expires.map(Timestamp),
+                due: due.map(Timestamp),
+                // As ids are given in the order of time.
+                created: Timestamp(id * 1_000),
+                publication: (id % 2 == 0).then(|| PublicationId::new("u", &(id / 4).to_string())),
+                ..text(id, name(channel).as_str())
+            };
+            let group = Group {
+                appends: appends.into_iter().map(written).collect(),
+                removals: removals.into_iter().map(MessageId).collect(),
+                deliveries: deliveries.into_iter().map(|(id, count)| (MessageId(id), count)).collect(),
+            };
+            format!("{:?}", store.commit(&group))
+        }
+        Call::Load { channel, after, limit, max_bytes } => {
+            format!("{:?}", store.load(&name(channel), MessageId(after), limit, max_bytes))
+        }
+        Call::Sweep { now } => {
+            let mut swept = store.sweep(Timestamp(now), 100).expect("sweeps");
+            swept.sort();
+            format!("{swept:?}")
+        }
+        // Which of the rows go first is the store's affair; how many is not.
+        Call::Purge { channel, up_to, limit } => {
+            let mut parts = Vec::new();
+            loop {
+                let removed = store.purge(&name(channel), MessageId(up_to), limit).expect("purges");
+                parts.push(removed);
+                if removed < limit as u64 {
+                    return format!("{parts:?}");
+                }
+            }
+        }
+        Call::Summary { since } => {
+            let summary = store.summary(Timestamp(since)).expect("summary");
+            format!("{:?}", store::Summary { clean: true, ..summary })
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn all_stores_answer_alike(calls in prop::collection::vec(call(), 1..60)) {
+        let directories: Vec<_> = BACKENDS.iter().map(|_| tempfile::tempdir().expect("a directory")).collect();
+        let mut stores: Vec<_> =
+            BACKENDS.iter().zip(&directories).map(|((name, open), directory)| (name, open(directory.path()))).collect();
+        for call in &calls {
+            let answers: Vec<String> = stores.iter_mut().map(|(_, store)| answer(&mut **store, call)).collect();
+            for (index, answer) in answers.iter().enumerate().skip(1) {
+                prop_assert_eq!(&answers[0], answer, "{} and {} differ on {:?}", stores[0].0, stores[index].0, call);
+            }
+        }
+    }
+}

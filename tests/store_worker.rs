@@ -1,0 +1,414 @@
+//! The store's thread, with a store that fails when it is told to.
+
+use std::sync::mpsc::{Receiver, channel as pipe};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use wsmb::limits;
+use wsmb::message::{ChannelName, Message, MessageId, Payload, Timestamp};
+use wsmb::store::{
+    self, FailureKind, Group, MemoryStore, MessageStore, Outcome, Page, Request, RequestToken, StoreError,
+    StoreSettings, StoreWorker, Summary,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the test decides and sees of the store.
+#[derive(Default)]
+struct Script {
+    /// What writing ends in.
+    failure: Option<StoreError>,
+    /// Only groups with appends fail.
+    only_appends: bool,
+    /// Commits wait.
+    held: bool,
+    /// A commit is waiting.
+    waiting: bool,
+    /// Every group that was committed.
+    groups: Vec<Group>,
+    requests: Vec<Request>,
+    answered: Vec<RequestToken>,
+    clean: bool,
+}
+
+#[derive(Clone, Default)]
+struct Control(Arc<(Mutex<Script>, Condvar)>);
+
+impl Control {
+    fn with<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
+        let result = change(&mut self.0.0.lock().unwrap_or_else(PoisonError::into_inner));
+        self.0.1.notify_all();
+        result
+    }
+
+    /// Waits until the script is as wanted.
+    fn until(&self, wanted: impl Fn(&Script) -> bool) {
+        let script = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (script, timeout) = self
+            .0
+            .1
+            .wait_timeout_while(script, PATIENCE, |script| !wanted(script))
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(script);
+        assert!(!timeout.timed_out(), "it never came to that");
+    }
+}
+
+struct Scripted {
+    inner: MemoryStore,
+    control: Control,
+}
+
+impl Scripted {
+    fn may_write(&self, appends: bool) -> Result<(), StoreError> {
+        self.control.with(|script| script.waiting = script.held);
+        self.control.until(|script| !script.held);
+        self.control.with(|script| {
+            script.waiting = false;
+            let fails = appends || !script.only_appends;
+            script.failure.clone().filter(|_| fails).map_or(Ok(()), Err)
+        })
+    }
+}
+
+impl MessageStore for Scripted {
+    fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
+        self.may_write(!group.appends.is_empty())?;
+        self.inner.commit(group)?;
+        self.control.with(|script| script.groups.push(group.clone()));
+        Ok(())
+    }
+
+    fn load(
+        &mut self,
+        channel: &ChannelName,
+        after: MessageId,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Page, StoreError> {
+        self.inner.load(channel, after, limit, max_bytes)
+    }
+
+    fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
+        self.inner.sweep(now, limit)
+    }
+
+    fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
+        self.may_write(false)?;
+        self.inner.purge(channel, up_to, limit)
+    }
+
+    fn summary(&mut self, since: Timestamp) -> Result<Summary, StoreError> {
+        self.inner.summary(since)
+    }
+
+    fn check(&mut self) -> Result<(), StoreError> {
+        self.may_write(true)
+    }
+
+    fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
+        Ok(self.control.with(|script| std::mem::take(&mut script.requests)))
+    }
+
+    fn answer(&mut self, token: RequestToken) -> Result<(), StoreError> {
+        self.control.with(|script| script.answered.push(token));
+        Ok(())
+    }
+
+    fn mark_clean(&mut self) -> Result<(), StoreError> {
+        self.may_write(false)?;
+        self.control.with(|script| script.clean = true);
+        Ok(())
+    }
+}
+
+struct Rig {
+    worker: StoreWorker,
+    control: Control,
+    outcomes: Receiver<Outcome>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let control = Control::default();
+        let store = Scripted { inner: MemoryStore::new(limits::MEMORY_STORE_BYTES), control: control.clone() };
+        let (sender, outcomes) = pipe();
+        let report = move |outcome| {
+            let _ = sender.send(outcome);
+        };
+        Self { worker: StoreWorker::start(Box::new(store), report).expect("a thread"), control, outcomes }
+    }
+
+    fn append(&self, ids: impl IntoIterator<Item = u64>) {
+        self.worker.append(ids.into_iter().map(message).collect());
+    }
+
+    fn remove(&self, ids: &[u64]) {
+        self.worker.remove(&numbers(ids));
+    }
+
+    fn next(&self) -> Outcome {
+        self.outcomes.recv_timeout(PATIENCE).expect("an outcome")
+    }
+
+    fn fail(&self, failure: StoreError) {
+        self.control.with(|script| script.failure = Some(failure));
+    }
+
+    fn heal(&self) {
+        self.control.with(|script| script.failure = None);
+    }
+
+    /// Has the thread stand in a commit of the message with this id.
+    fn hold(&self, id: u64) {
+        self.control.with(|script| script.held = true);
+        self.append([id]);
+        self.control.until(|script| script.waiting);
+    }
+
+    fn release(&self) {
+        self.control.with(|script| script.held = false);
+    }
+
+    fn page(&self) -> Vec<u64> {
+        self.worker.load(channel(), MessageId(0), 100);
+        match self.next() {
+            Outcome::Loaded { messages, complete: true, .. } => messages.iter().map(|message| message.id.0).collect(),
+            other => panic!("not a whole page: {other:?}"),
+        }
+    }
+}
+
+fn unavailable() -> StoreError {
+    StoreError::Busy { place: "here".to_owned() }
+}
+
+fn channel() -> ChannelName {
+    ChannelName::parse("sms").expect("a valid name")
+}
+
+fn numbers(ids: &[u64]) -> Vec<MessageId> {
+    ids.iter().copied().map(MessageId).collect()
+}
+
+fn stored(ids: &[u64]) -> Outcome {
+    Outcome::Stored(numbers(ids))
+}
+
+fn message(id: u64) -> Message {
+    Message {
+        id: MessageId(id),
+        channel: channel(),
+        payload: Payload::text("1"),
+        created: Timestamp(0),
+        expires: None,
+        due: None,
+        receivers: None,
+        publication: None,
+        deliveries: 0,
+    }
+}
+
+#[test]
+fn what_queues_while_a_commit_runs_is_the_next_group() {
+    let rig = Rig::new();
+    rig.hold(1);
+    rig.append([2, 3]);
+    rig.append([4]);
+    rig.remove(&[3]);
+    assert!(rig.worker.queued_bytes() > 0);
+    rig.release();
+    assert_eq!(rig.next(), stored(&[1]));
+    assert_eq!(rig.next(), stored(&[2, 4]), "one group, and what was removed is never written");
+    assert_eq!(rig.page(), [1, 2, 4]);
+    assert_eq!(rig.control.with(|script| script.groups.len()), 2);
+    assert_eq!(rig.worker.queued_bytes(), 0);
+}
+
+#[test]
+fn a_failed_group_is_reported_once_and_its_debts_are_paid_later() {
+    let rig = Rig::new();
+    rig.append([1, 2]);
+    assert_eq!(rig.next(), stored(&[1, 2]));
+    rig.fail(unavailable());
+    rig.remove(&[1]);
+    rig.worker.deliveries(&[(MessageId(2), 7)]);
+    rig.append([3]);
+    assert_eq!(rig.next(), Outcome::Failed(numbers(&[3]), FailureKind::Unavailable));
+    assert!(!rig.worker.healthy());
+    assert_eq!(rig.page(), [2], "a row that is owed a removal is not shown");
+    rig.heal();
+    rig.control.until(|script| script.groups.iter().any(|group| group.removals == numbers(&[1])));
+    rig.append([4]);
+    assert_eq!(rig.next(), stored(&[4]), "the failed one is not tried again");
+    assert!(rig.worker.healthy());
+    rig.worker.stop().expect("stops");
+    rig.control.with(|script| {
+        assert!(script.groups.iter().any(|group| group.deliveries == [(MessageId(2), 7)]));
+        assert!(script.clean);
+    });
+}
+
+#[test]
+fn a_full_store_still_lets_go() {
+    let rig = Rig::new();
+    rig.append([1]);
+    assert_eq!(rig.next(), stored(&[1]));
+    rig.control.with(|script| script.held = true);
+    rig.remove(&[9]);
+    rig.control.until(|script| script.waiting);
+    rig.remove(&[1]);
+    rig.append([2]);
+    rig.control.with(|script| {
+        script.failure = Some(StoreError::Full { place: "here".to_owned() });
+        script.only_appends = true;
+    });
+    rig.release();
+    assert_eq!(rig.next(), Outcome::Failed(numbers(&[2]), FailureKind::Full));
+    let groups = rig.control.with(|script| script.groups.clone());
+    assert_eq!(groups.last().map(|group| group.removals.clone()), Some(numbers(&[1])), "room is made at once");
+}
+
+#[test]
+fn a_purge_takes_what_is_written_and_what_is_not() {
+    let rig = Rig::new();
+    rig.append([1, 2]);
+    assert_eq!(rig.next(), stored(&[1, 2]));
+    rig.hold(3);
+    rig.append([4, 5]);
+    rig.worker.purge(&channel(), MessageId(4));
+    rig.worker.answer(RequestToken(8));
+    rig.release();
+    assert_eq!(rig.next(), stored(&[3]));
+    assert_eq!(rig.next(), stored(&[5]));
+    assert_eq!(rig.page(), [5]);
+    rig.control.until(|script| script.answered == [RequestToken(8)]);
+}
+
+#[test]
+fn a_purge_that_fails_is_kept_and_hides_its_rows() {
+    let rig = Rig::new();
+    rig.append([1, 2]);
+    assert_eq!(rig.next(), stored(&[1, 2]));
+    rig.fail(unavailable());
+    rig.worker.purge(&channel(), MessageId(1));
+    rig.worker.answer(RequestToken(1));
+    assert_eq!(rig.page(), [2]);
+    assert!(rig.control.with(|script| script.answered.is_empty()));
+    rig.heal();
+    rig.control.until(|script| script.answered == [RequestToken(1)]);
+    assert_eq!(rig.page(), [2]);
+}
+
+#[test]
+fn a_request_of_another_process_is_reported() {
+    let rig = Rig::new();
+    let token = RequestToken(5);
+    rig.control.with(|script| script.requests.push(Request { token, channel: channel() }));
+    assert_eq!(rig.next(), Outcome::PurgeRequest { channel: channel(), token });
+}
+
+#[test]
+fn a_check_tells_the_truth_and_heals() {
+    let rig = Rig::new();
+    let ask = || {
+        let (sender, answer) = pipe();
+        rig.worker.check(move |good| {
+            let _ = sender.send(good);
+        });
+        answer.recv_timeout(PATIENCE).expect("an answer")
+    };
+    assert!(ask());
+    rig.fail(unavailable());
+    rig.append([1]);
+    assert_eq!(rig.next(), Outcome::Failed(numbers(&[1]), FailureKind::Unavailable));
+    assert!(!ask());
+    rig.heal();
+    let end = std::time::Instant::now() + PATIENCE;
+    while !ask() {
+        assert!(std::time::Instant::now() < end, "it never healed by itself");
+        std::thread::yield_now();
+    }
+    assert!(rig.worker.healthy());
+}
+
+#[test]
+fn a_sweep_is_always_answered() {
+    let rig = Rig::new();
+    rig.worker.append(vec![Message { expires: Some(Timestamp(5)), ..message(1) }]);
+    assert_eq!(rig.next(), stored(&[1]));
+    rig.worker.sweep(Timestamp(4));
+    assert_eq!(rig.next(), Outcome::Swept(vec![]));
+    rig.worker.sweep(Timestamp(5));
+    assert_eq!(rig.next(), Outcome::Swept(vec![(MessageId(1), channel())]));
+}
+
+#[test]
+fn stopping_writes_everything_and_dropping_nothing_more() {
+    let rig = Rig::new();
+    rig.hold(1);
+    let many = limits::STORE_GROUP as u64 + 10;
+    rig.append(2..=many);
+    std::thread::scope(|scope| {
+        let stopping = scope.spawn(|| rig.worker.stop());
+        rig.release();
+        stopping.join().expect("no panic").expect("stops");
+    });
+    rig.worker.stop().expect("a second time is no matter");
+    let written: usize = rig.control.with(|script| script.groups.iter().map(|group| group.appends.len()).sum());
+    assert_eq!(written as u64, many);
+    assert!(rig.control.with(|script| script.clean));
+
+    let rig = Rig::new();
+    let control = rig.control.clone();
+    rig.append([1]);
+    assert_eq!(rig.next(), stored(&[1]));
+    drop(rig);
+    assert!(!control.with(|script| script.clean));
+}
+
+#[test]
+fn stopping_in_an_outage_reports_what_is_lost() {
+    let rig = Rig::new();
+    rig.fail(unavailable());
+    rig.append([1]);
+    assert_eq!(rig.next(), Outcome::Failed(numbers(&[1]), FailureKind::Unavailable));
+    rig.remove(&[9]);
+    assert_eq!(rig.worker.stop(), Err(unavailable()));
+    assert!(!rig.control.with(|script| script.clean));
+}
+
+#[tokio::test]
+async fn readers_wait_for_room_and_are_woken() {
+    let rig = Rig::new();
+    rig.worker.room().await;
+    rig.hold(1);
+    let large = |id| Message { payload: Payload::text("x".repeat(limits::STORE_QUEUE_LOW / 2)), ..message(id) };
+    rig.worker.append(vec![large(2), large(3), large(4)]);
+    assert!(rig.worker.queued_bytes() > limits::STORE_QUEUE_LOW);
+    let room = rig.worker.room();
+    rig.release();
+    tokio::time::timeout(PATIENCE, room).await.expect("woken");
+    assert!(rig.worker.queued_bytes() <= limits::STORE_QUEUE_LOW);
+}
+
+#[test]
+fn a_crash_of_the_process_loses_nothing_that_was_reported() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let url = format!("sqlite:{}", directory.path().join("wsmb.db").display());
+    let settings = StoreSettings { url, ..StoreSettings::default() };
+    let (sender, outcomes) = pipe();
+    let report = move |outcome| {
+        let _ = sender.send(outcome);
+    };
+    let worker = StoreWorker::start(store::open(&settings).expect("opens"), report).expect("a thread");
+    worker.append((1..=5_000).map(message).collect());
+    let Ok(Outcome::Stored(reported)) = outcomes.recv_timeout(PATIENCE) else { panic!("not stored") };
+    drop(worker);
+    let mut store = store::open(&settings).expect("opens again");
+    let summary = store.summary(Timestamp(0)).expect("summary");
+    assert!(!summary.clean);
+    let page = store.load(&channel(), MessageId(0), 10_000, usize::MAX).expect("loads");
+    let there: std::collections::HashSet<_> = page.messages.iter().map(|message| message.id).collect();
+    assert!(!reported.is_empty() && reported.iter().all(|id| there.contains(id)));
+}

@@ -255,3 +255,40 @@ pub const PURGE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Messages `wsmb queue export` reads at a time.
 pub const EXPORT_PAGE: usize = 256;
+
+/// How exactly heartbeats and lingering ends are timed: no better than a person would notice.
+pub const WHEEL_TICK: Duration = Duration::from_millis(100);
+
+/// Slots of the wheel that times all connections: 51 seconds, twice the default heartbeat; what is later is looked at early once.
+pub const WHEEL_SLOTS: usize = 512;
+
+/// Reads of one socket in a row, after which other connections have their turn.
+pub const READ_ROUNDS: usize = 8;
+
+/// Writes to one socket in a row, after which other connections have their turn.
+pub const WRITE_ROUNDS: usize = 16;
+
+/// Frames queued under one lock of the core, after which it is released and the queues are flushed: a burst into a large fan-out
+/// must neither hold the lock nor fill the queues for long.
+pub const FRAMES_AT_ONCE: usize = 16_384;
+
+/// Effects collected before they are carried out, for the same reason.
+pub const EFFECTS_AT_ONCE: usize = 4_096;
+
+/// Connections that the kernel holds for us between two accepts: a reconnect storm comes all at once.
+pub const ACCEPT_BACKLOG: u32 = 4_096;
+
+/// How long no connection is accepted after an accept failed (no file descriptors left).
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// After a plain HTTP response, how long the rest of the request is read, so that the response is not lost to a reset.
+pub const HTTP_LINGER: Duration = Duration::from_secs(1);
+
+/// A warning that repeats is logged once in this time, with the number of its repetitions.
+pub const REPEATED_WARNING: Duration = Duration::from_secs(10);
+
+/// From a complete request head to a verified password, the wait behind other logins included.
+pub const LOGIN_TIME: Duration = Duration::from_secs(30);
+
+/// How often password files are looked at for changes.
+pub const HTPASSWD_CHECK: Duration = Duration::from_secs(2);

@@ -1,0 +1,217 @@
+//! What a client's frames mean: each becomes steps that the core's turn carries out in their order.
+//!
+//! Nothing is sent from here. An answer that needs no core (to a ping, to a malformed command) is a step too, so that it keeps its
+//! place behind what the client sent before.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tracing::debug;
+
+use super::access::Access;
+use super::connection::{Closing, Connection};
+use super::counters::Counters;
+use super::runtime::Hub;
+use crate::broker::{AckMode, Acknowledge, Event, Publish, ReceiverKey, Subscribe};
+use crate::limits;
+use crate::message::{ChannelName, PublicationId};
+use crate::protocol::envelope::{self, Ack, Code, Command};
+use crate::protocol::frame::{self, Incoming, Opcode};
+use crate::protocol::topic;
+
+/// One thing to do for a connection.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Give this to the core.
+    Event(Event),
+    /// Queue this for the connection itself.
+    Frame(Bytes),
+    /// The client's first frame has come: nothing is held any more. With the connect reply before all else, if `greet`.
+    Release {
+        /// False where the first frame is a `ping`, whose answer takes the connect reply's place.
+        greet: bool,
+    },
+    /// Something was queued already: flush it.
+    Flush,
+    /// End the connection.
+    End(Closing),
+    /// The client has ended the connection by its close frame.
+    Leave(Leave),
+}
+
+/// The client's own close frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leave {
+    /// Its code; 1000 where it named none.
+    pub(super) code: u16,
+    /// The last delivery that its TCP has.
+    pub(super) confirmed_up_to: Option<u64>,
+}
+
+/// Reads the frames of one burst of one connection.
+pub(super) struct Desk<'a> {
+    hub: &'a Hub,
+    connection: &'a Connection,
+    access: Arc<Access>,
+}
+
+impl<'a> Desk<'a> {
+    pub(super) fn new(hub: &'a Hub, connection: &'a Connection) -> Self {
+        Self { hub, connection, access: hub.access() }
+    }
+
+    /// Appends what `incoming` asks for. `greeted`: a frame has come before.
+    pub(super) fn take(&self, incoming: Incoming<'_>, greeted: &mut bool, steps: &mut Vec<Step>) {
+        let first = !std::mem::replace(greeted, true);
+        let dialect = &self.connection.profile.topic;
+        if let (Incoming::Message { payload, .. }, None) = (&incoming, dialect) {
+            let command = envelope::parse(payload);
+            if first {
+                steps.push(Step::Release { greet: !matches!(command, Ok(Command::Ping)) });
+            }
+            Counters::add(&self.hub.counters.commands, 1);
+            match command {
+                Ok(command) => self.command(command, steps),
+                Err(bad) => {
+                    self.refuse(steps, bad.command.as_deref(), bad.code, &bad.text, bad.id.as_deref());
+                }
+            }
+            return;
+        }
+        if first {
+            steps.push(Step::Release { greet: true });
+        }
+        match incoming {
+            Incoming::Message { kind, payload } => {
+                if let Some(channel) = dialect {
+                    self.topic_message(channel, kind, payload, steps);
+                }
+            }
+            Incoming::Ping(payload) => steps.push(Step::Frame(frame::encode(Opcode::Pong, payload))),
+            Incoming::Pong(payload) => {
+                let (up_to, again) = self.connection.queue().pong(payload);
+                if up_to > 0 {
+                    steps.push(Step::Event(Event::Confirmed { connection: self.connection.id, up_to }));
+                }
+                if again {
+                    steps.push(Step::Flush);
+                }
+            }
+            Incoming::Close { code, .. } => {
+                let code = code.unwrap_or(1000);
+                steps.push(Step::Leave(Leave { code, confirmed_up_to: None }));
+            }
+        }
+    }
+
+    fn topic_message(&self, channel: &ChannelName, kind: crate::message::Kind, payload: &[u8], steps: &mut Vec<Step>) {
+        if payload.is_empty() {
+            Counters::add(&self.hub.counters.empty, 1);
+            return;
+        }
+        let connection = &self.connection;
+        if !self.access.may_send(&connection.profile.user, channel) {
+            Counters::add(&self.hub.counters.forbidden, 1);
+            debug!(connection = connection.id.0, user = %connection.profile.user, %channel, "ended: may not send here");
+            steps.push(Step::End(Closing { code: 1008, reason: "forbidden", invited: false, flush: true }));
+            return;
+        }
+        steps.push(Step::Event(Event::Publish(Publish {
+            connection: Some(connection.id),
+            publication: Arc::new(topic::publication(channel.clone(), kind, payload)),
+            receivers: None,
+            id: None,
+            ttl: None,
+            delay: None,
+        })));
+    }
+
+    fn command(&self, command: Command, steps: &mut Vec<Step>) {
+        let connection = &self.connection;
+        match command {
+            Command::Ping => {
+                let code = if self.hub.is_store_healthy() { Code::Accepted } else { Code::Rejected };
+                steps.push(Step::Frame(text(&envelope::connect_reply(self.hub.now(), code))));
+            }
+            Command::Receive { channels, ack, prefetch, receiver } => {
+                let user = &connection.profile.user;
+                if let Some(channel) = channels.iter().find(|channel| !self.access.may_receive(user, channel)) {
+                    let detail = format!("user \"{user}\" may not receive from channel \"{channel}\"");
+                    self.refuse(steps, Some("receive-message"), Code::Forbidden, &detail, None);
+                    return;
+                }
+                let name = receiver.map(Arc::from).or_else(|| connection.profile.receiver.clone());
+                steps.push(Step::Event(Event::Subscribe(Subscribe {
+                    connection: connection.id,
+                    channels,
+                    ack: match ack {
+                        Ack::Automatic => AckMode::Automatic,
+                        Ack::Manual => AckMode::Manual,
+                    },
+                    prefetch,
+                    receiver: name.map(|id| ReceiverKey { user: user.clone(), id }),
+                })));
+            }
+            Command::Send(send) => self.send(send, steps),
+            Command::Acknowledge { delivery, done } => {
+                let acknowledge = Acknowledge { connection: connection.id, sequence: delivery, done };
+                steps.push(Step::Event(Event::Acknowledge(acknowledge)));
+            }
+        }
+    }
+
+    fn send(&self, send: envelope::Send, steps: &mut Vec<Step>) {
+        let connection = &self.connection;
+        let user = &connection.profile.user;
+        let channel = &send.publication.channel;
+        if !self.access.may_send(user, channel) {
+            let detail = format!("user \"{user}\" may not send to channel \"{channel}\"");
+            self.refuse(steps, Some("send-message"), Code::Forbidden, &detail, send.id.as_deref());
+            return;
+        }
+        if send.publication.messages.is_empty() {
+            if let Some(id) = &send.id {
+                steps.push(Step::Frame(text(&envelope::accepted(id, 0, false, false))));
+            }
+            return;
+        }
+        steps.push(Step::Event(Event::Publish(Publish {
+            connection: Some(connection.id),
+            id: send.id.as_deref().map(|id| PublicationId::new(user, id)),
+            publication: Arc::new(send.publication),
+            receivers: send.receivers,
+            ttl: send.ttl,
+            delay: send.delay,
+        })));
+    }
+
+    fn refuse(&self, steps: &mut Vec<Step>, command: Option<&str>, code: Code, detail: &str, id: Option<&str>) {
+        let counter = if matches!(code, Code::Forbidden) { &self.hub.counters.forbidden } else { &self.hub.counters.malformed };
+        Counters::add(counter, 1);
+        steps.push(Step::Frame(text(&envelope::refusal(command, code, detail, id))));
+    }
+
+    /// What a connection declares by connecting: a topic connection receives its channel; an envelope connection claims its name.
+    pub(super) fn arrive(&self, steps: &mut Vec<Step>) {
+        let connection = self.connection;
+        let profile = &connection.profile;
+        let receiver = profile.receiver.clone().map(|id| ReceiverKey { user: profile.user.clone(), id });
+        match &profile.topic {
+            Some(channel) if self.access.may_receive(&profile.user, channel) => {
+                steps.push(Step::Event(Event::Subscribe(Subscribe {
+                    connection: connection.id,
+                    channels: vec![channel.clone()],
+                    ack: AckMode::Automatic,
+                    prefetch: limits::PREFETCH,
+                    receiver,
+                })));
+            }
+            _ => steps.extend(receiver.map(|receiver| Step::Event(Event::Claim { connection: connection.id, receiver }))),
+        }
+    }
+}
+
+/// A text frame.
+pub(super) fn text(payload: &str) -> Bytes {
+    frame::encode(Opcode::Text, payload.as_bytes())
+}

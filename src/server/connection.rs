@@ -1,0 +1,413 @@
+//! One connection: its socket, what other threads do to it ([`Connection`]), and the task that reads it ([`Reader`]).
+//!
+//! An idle connection holds no buffer: readiness is awaited first, then read into a buffer that its thread shares, and only a partial
+//! frame stays in the decoder. Whoever queues frames for a connection writes them himself, without waiting; only what the socket does
+//! not take is left to the connection's own task. Nothing here holds the queue's lock across a system call.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io::{self, Read};
+use std::net::{Shutdown, SocketAddr};
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use super::commands::{self, Step};
+use super::counters::Counters;
+use super::heartbeat::Beat;
+use super::outbound::{Queue, Work, Wrote};
+use super::runtime::Hub;
+use crate::limits;
+use crate::message::{ChannelName, ConnectionId, Dialect, Timestamp};
+use crate::protocol::frame::{self, Decoder, Role};
+
+/// Who is at the other end, and how it speaks; fixed by the handshake.
+#[derive(Clone, Debug)]
+pub(super) struct Profile {
+    /// Who is logged in; empty for an anonymous connection.
+    pub(super) user: Arc<str>,
+    /// Where from.
+    pub(super) peer: SocketAddr,
+    /// The channel of a topic connection; `None` for an envelope connection.
+    pub(super) topic: Option<ChannelName>,
+    /// Its name (`?receiver=ID`).
+    pub(super) receiver: Option<Arc<str>>,
+    /// It offered `wsmb.v1`: it gets close frames, and nothing is held for it.
+    pub(super) modern: bool,
+}
+
+impl Profile {
+    /// How the connection frames messages.
+    pub(super) fn dialect(&self) -> Dialect {
+        if self.topic.is_some() { Dialect::Topic } else { Dialect::Envelope }
+    }
+}
+
+/// How the broker ends a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closing {
+    /// RFC 6455 section 7.4.
+    pub(super) code: u16,
+    /// A few words for the close frame.
+    pub(super) reason: &'static str,
+    /// A legacy client gets the close frame too: it asked for it, by its own close frame or by a violation of the protocol.
+    pub(super) invited: bool,
+    /// What is queued is sent before.
+    pub(super) flush: bool,
+}
+
+/// A connection, as every thread sees it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) id: ConnectionId,
+    pub(super) profile: Profile,
+    stream: TcpStream,
+    queue: Mutex<Queue>,
+    /// When its last byte came, in milliseconds as [`Timestamp`].
+    heard: AtomicU64,
+    opened: Timestamp,
+}
+
+/// What the wheel is to do with a connection that it has asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnTime {
+    /// Forget it.
+    Nothing,
+    /// Ask again then.
+    Look(Timestamp),
+    /// End it: it answers no ping.
+    Dead,
+}
+
+/// The buffers that all connections of a thread share for writing.
+#[derive(Default)]
+struct Scratch {
+    hand: Vec<Bytes>,
+    copy: Vec<u8>,
+}
+
+/// The buffers that all connections of a thread share for reading.
+struct Inbox {
+    buffer: Box<[u8]>,
+    steps: Vec<Step>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static INBOX: RefCell<Inbox> =
+        RefCell::new(Inbox { buffer: vec![0; limits::READ_BUFFER].into_boxed_slice(), steps: Vec::new() });
+}
+
+impl Connection {
+    /// A connection whose upgrade reply is not written yet.
+    pub(super) fn new(id: ConnectionId, profile: Profile, stream: TcpStream, now: Timestamp) -> Self {
+        let queue = Mutex::new(Queue::new(!profile.modern));
+        Self { id, profile, stream, queue, heard: AtomicU64::new(now.0), opened: now }
+    }
+
+    /// The queue. Held for short, never across a system call.
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The socket, for the handshake.
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Writes what is queued as far as the socket takes it. Any thread may call it; must not be called under the core's lock.
+    pub(super) fn flush(&self) {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let Scratch { hand, copy } = scratch;
+            let mut work = self.queue().begin(hand);
+            for _ in 0..limits::WRITE_ROUNDS {
+                match work {
+                    Work::Nothing => return,
+                    Work::Write => {
+                        let wrote = self.write(hand, copy);
+                        work = self.queue().after_write(hand, wrote);
+                    }
+                    Work::Finish => {
+                        // An error means that the peer is gone already; the reader sees that.
+                        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+                        self.queue().after_finish();
+                        return;
+                    }
+                }
+            }
+            match work {
+                Work::Nothing => {}
+                Work::Write => self.queue().hand_over(hand),
+                Work::Finish => {
+                    let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+                    self.queue().after_finish();
+                }
+            }
+        });
+    }
+
+    fn write(&self, hand: &[Bytes], copy: &mut Vec<u8>) -> Wrote {
+        let bytes = match hand {
+            [single] => &single[..],
+            many => {
+                copy.clear();
+                for frame in many {
+                    copy.extend_from_slice(frame);
+                }
+                &copy[..]
+            }
+        };
+        match self.stream.try_write(bytes) {
+            Ok(count) => Wrote::Bytes(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Wrote::Blocked,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Wrote::Bytes(0),
+            Err(error) => {
+                debug!(connection = self.id.0, %error, "writing failed");
+                Wrote::Failed
+            }
+        }
+    }
+
+    /// Queues the last things: the close frame if the client is to get one, and the FIN. To be flushed by the caller.
+    pub(super) fn end(&self, closing: Closing) {
+        let last = (self.profile.modern || closing.invited).then(|| frame::encode_close(closing.code, closing.reason));
+        self.queue().end(last, closing.flush);
+    }
+
+    /// Something was read.
+    fn hear(&self, now: Timestamp) {
+        self.heard.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Asked by the wheel: what is due? `lenient`: reading is paused, so silence is not the client's fault.
+    pub(super) fn on_time(&self, now: Timestamp, interval: Duration, lenient: bool) -> OnTime {
+        if lenient {
+            self.hear(now);
+        }
+        let heard = Timestamp(self.heard.load(Ordering::Relaxed));
+        let mut queue = self.queue();
+        if let Some(end_by) = queue.end_by {
+            if now < end_by {
+                return OnTime::Look(end_by);
+            }
+            queue.abort();
+            return OnTime::Nothing;
+        }
+        if interval.is_zero() {
+            return OnTime::Nothing;
+        }
+        match queue.pings.beat(now, heard, self.opened, interval) {
+            Beat::Wait(due) => OnTime::Look(due),
+            Beat::Ping(due) => {
+                queue.heartbeat_ping();
+                drop(queue);
+                self.flush();
+                OnTime::Look(due)
+            }
+            Beat::Dead => OnTime::Dead,
+        }
+    }
+
+    /// Bytes that the peer's TCP has not acknowledged; `None` where the system can't tell.
+    #[cfg(target_os = "linux")]
+    fn unacknowledged(&self) -> Option<u64> {
+        use std::os::fd::AsRawFd;
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the descriptor is open as long as `self.stream` lives, and TIOCOUTQ (tcp(7): SIOCOUTQ) writes one int.
+        let failed = unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } != 0;
+        if failed { None } else { u64::try_from(bytes).ok() }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn unacknowledged(&self) -> Option<u64> {
+        None
+    }
+
+    /// The last delivery that the client's TCP has, now that the client has ended in an orderly way.
+    fn received(&self) -> Option<u64> {
+        if !self.queue().has_unconfirmed() {
+            return None;
+        }
+        let unacknowledged = self.unacknowledged()?;
+        Some(self.queue().acknowledged(unacknowledged)).filter(|sequence| *sequence > 0)
+    }
+}
+
+/// The task of one connection, from the end of the handshake to the end.
+pub(super) struct Reader {
+    hub: Arc<Hub>,
+    connection: Arc<Connection>,
+    decoder: Decoder,
+    /// What the client sends is thrown away: it has closed, or violated the protocol.
+    deaf: bool,
+    /// The client's first frame has come.
+    greeted: bool,
+    /// The end is being timed.
+    lingering: bool,
+    /// The pause of the store's gate for which this task waits already.
+    paused: u64,
+    departed: bool,
+}
+
+/// What one look at the socket brought.
+enum Inbound {
+    Nothing,
+    More,
+    Ended { orderly: bool },
+}
+
+impl Reader {
+    pub(super) fn new(hub: Arc<Hub>, connection: Arc<Connection>) -> Self {
+        let decoder = Decoder::new(Role::Server, hub.options().max_message);
+        Self { hub, connection, decoder, deaf: false, greeted: false, lingering: false, paused: 0, departed: false }
+    }
+
+    /// Takes what the client sent, in order.
+    pub(super) fn take(&mut self, input: &mut [u8], steps: &mut Vec<Step>) {
+        self.connection.hear(self.hub.now());
+        if self.deaf {
+            return;
+        }
+        let desk = commands::Desk::new(&self.hub, &self.connection);
+        let Self { decoder, greeted, .. } = self;
+        let result = decoder.feed(input, |incoming| {
+            desk.take(incoming, greeted, steps);
+            match steps.last() {
+                Some(Step::End(_) | Step::Leave(_)) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        });
+        if let Err(error) = result {
+            debug!(connection = self.connection.id.0, %error, "protocol violation");
+            Counters::add(&self.hub.counters.violations, 1);
+            let closing = Closing { code: error.close_code(), reason: "", invited: true, flush: true };
+            steps.push(Step::End(closing));
+        }
+        if let Some(Step::Leave(_) | Step::End(_)) = steps.last() {
+            self.deaf = true;
+        }
+        if let Some(Step::Leave(leave)) = steps.last_mut() {
+            leave.confirmed_up_to = self.connection.received();
+        }
+        self.hub.dispatch(Some(&self.connection), steps);
+    }
+
+    fn outbound(&mut self, cx: &mut Context<'_>) -> bool {
+        let (aborted, blocked, ending) = {
+            let mut queue = self.connection.queue();
+            queue.wake_with(cx.waker());
+            (queue.is_aborted(), queue.is_blocked(), queue.is_ending())
+        };
+        if aborted {
+            return false;
+        }
+        if ending && !self.lingering {
+            self.lingering = true;
+            let end_by = self.hub.now().after(limits::LINGER);
+            self.connection.queue().end_by = Some(end_by);
+            self.hub.look(end_by, self.connection.id);
+        }
+        if blocked && self.connection.stream.poll_write_ready(cx).is_ready() {
+            self.connection.queue().unblock();
+            // If the socket is full again, this wakes the task, which then waits for it.
+            self.connection.flush();
+        }
+        true
+    }
+
+    fn inbound(&mut self, cx: &mut Context<'_>) -> Poll<Inbound> {
+        if let Some(pause) = self.hub.gate.pause(cx.waker(), self.paused) {
+            self.paused = pause;
+            return Poll::Pending;
+        }
+        if self.connection.stream.poll_read_ready(cx).is_pending() {
+            return Poll::Pending;
+        }
+        Poll::Ready(INBOX.with_borrow_mut(|inbox| {
+            let Inbox { buffer, steps } = inbox;
+            match read(&self.connection.stream, buffer) {
+                Ok(0) => Inbound::Ended { orderly: true },
+                Ok(count) => {
+                    self.take(&mut buffer[..count], steps);
+                    steps.clear();
+                    steps.shrink_to(limits::EFFECTS_AT_ONCE);
+                    Inbound::More
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Inbound::Nothing,
+                    _ => Inbound::Ended { orderly: false },
+                },
+            }
+        }))
+    }
+
+    fn depart(&mut self, orderly: bool) {
+        if !std::mem::replace(&mut self.departed, true) {
+            let confirmed = if orderly { self.connection.received() } else { None };
+            self.hub.depart(&self.connection, confirmed);
+            // Replies and a close frame may still be queued; whoever sent a FIN may still read.
+            if orderly {
+                self.connection.flush();
+            } else if self.connection.unacknowledged().is_none_or(|bytes| bytes > 1) {
+                // More than a FIN is on its way to a client that takes nothing: the kernel shall not keep it for minutes.
+                let _ = SockRef::from(&self.connection.stream).set_linger(Some(Duration::ZERO));
+            }
+        }
+    }
+}
+
+/// Reads once. A read that does not fill the buffer has emptied the socket, so readiness is awaited again without asking the
+/// kernel a second time (as tokio itself does, where readiness is edge-triggered).
+fn read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut count = None;
+    let result = stream.try_io(Interest::READABLE, || {
+        let got = (&*SockRef::from(stream)).read(buffer)?;
+        count = Some(got);
+        let emptied = cfg!(any(target_os = "linux", target_os = "android", target_os = "macos", target_os = "ios"));
+        if emptied && got > 0 && got < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match count {
+        Some(count) => Ok(count),
+        None => result.map(|()| 0),
+    }
+}
+
+impl Future for Reader {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if !this.outbound(cx) {
+            this.depart(false);
+            return Poll::Ready(());
+        }
+        for _ in 0..limits::READ_ROUNDS {
+            match this.inbound(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Inbound::Nothing | Inbound::More) => {}
+                Poll::Ready(Inbound::Ended { orderly }) => {
+                    this.depart(orderly);
+                    return Poll::Ready(());
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Whatever ends the task, the core hears of it.
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.depart(false);
+    }
+}

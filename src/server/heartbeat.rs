@@ -1,0 +1,221 @@
+//! Whether a client is alive, and what its pongs prove: the pings of one connection, and the one wheel that times all connections.
+//!
+//! No connection has a timer of its own. [`Timers`] holds only numbers of connections; whoever it names is looked up and asked what is due.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::limits;
+use crate::message::{ConnectionId, Timestamp};
+use crate::protocol::frame::{self, Opcode};
+
+/// The pings of one connection: a confirmation's and a heartbeat's alike, because any pong proves both.
+#[derive(Debug, Default)]
+pub(super) struct Pings {
+    /// Sent and not answered, oldest first; at most one for a confirmation, and the heartbeat's.
+    outstanding: SmallVec<[Ping; 2]>,
+    /// The number of the last ping.
+    last: u32,
+    /// Pings the heartbeat has sent since the client was last heard.
+    strikes: u32,
+    /// When it sent the last of them.
+    struck: Timestamp,
+    /// A confirmation was wanted while a ping was outstanding.
+    wanted: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ping {
+    token: u32,
+    /// The last delivery queued before it.
+    up_to: u64,
+}
+
+/// What the heartbeat wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beat {
+    /// Look again then.
+    Wait(Timestamp),
+    /// Send a ping, and look again then.
+    Ping(Timestamp),
+    /// The client is dead.
+    Dead,
+}
+
+impl Pings {
+    /// A confirmation is wanted for everything up to `up_to`: the ping's frame, unless one is outstanding; then the wish is kept.
+    pub(super) fn confirm(&mut self, up_to: u64) -> Option<Bytes> {
+        if self.outstanding.is_empty() {
+            return Some(self.send(up_to));
+        }
+        self.wanted = true;
+        None
+    }
+
+    /// The frame of a new ping. Its payload is never empty and never `"0"`: both break the PHP client.
+    pub(super) fn send(&mut self, up_to: u64) -> Bytes {
+        self.last = self.last.checked_add(1).unwrap_or(1);
+        self.outstanding.push(Ping { token: self.last, up_to });
+        frame::encode(Opcode::Ping, self.last.to_string().as_bytes())
+    }
+
+    /// A pong: the last delivery it proves. One that carries a payload answers the ping that carried it, and with it the older ones; an
+    /// empty one answers the oldest. Anything else is an unsolicited pong (RFC 6455 section 5.5.3), which proves nothing.
+    pub(super) fn answer(&mut self, payload: &[u8]) -> Option<u64> {
+        let at = if payload.is_empty() {
+            0
+        } else {
+            let token: u32 = std::str::from_utf8(payload).ok()?.parse().ok()?;
+            self.outstanding.iter().position(|ping| ping.token == token)?
+        };
+        let up_to = self.outstanding.get(at)?.up_to;
+        self.outstanding.drain(..=at);
+        Some(up_to)
+    }
+
+    /// Whether a confirmation was wanted meanwhile and a ping may be sent now; forgets the wish then.
+    pub(super) fn take_wish(&mut self) -> bool {
+        self.outstanding.is_empty() && std::mem::take(&mut self.wanted)
+    }
+
+    /// What is due at `now` for a client that was last heard at `heard` and whose handshake ended at `opened`.
+    pub(super) fn beat(&mut self, now: Timestamp, heard: Timestamp, opened: Timestamp, interval: Duration) -> Beat {
+        if heard > self.struck {
+            self.strikes = 0;
+        }
+        let due = match self.strikes {
+            0 => heard.after(interval).max(opened.after(limits::FIRST_PING)),
+            _ => self.struck.after(interval),
+        };
+        if now < due {
+            return Beat::Wait(due);
+        }
+        if self.strikes >= limits::UNANSWERED_PINGS {
+            return Beat::Dead;
+        }
+        self.strikes += 1;
+        self.struck = now;
+        Beat::Ping(now.after(interval))
+    }
+}
+
+/// When to look at which connection: a wheel for the coarse times, and a queue for the holds, which are all equally long.
+#[derive(Debug)]
+pub(super) struct Timers {
+    wheel: Wheel,
+    /// Legacy connections in the head's shadow, the oldest first.
+    holds: VecDeque<(Timestamp, ConnectionId)>,
+}
+
+/// What is due.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Due {
+    /// Their shadow has passed.
+    pub(super) holds: Vec<ConnectionId>,
+    /// To be asked what is due.
+    pub(super) looks: Vec<ConnectionId>,
+}
+
+impl Timers {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self { wheel: Wheel::new(now), holds: VecDeque::new() }
+    }
+
+    /// Holds a connection's queue from now on; true if the timer's task has to be told.
+    pub(super) fn hold(&mut self, now: Timestamp, connection: ConnectionId) -> bool {
+        self.holds.push_back((now.after(limits::HEAD_SHADOW), connection));
+        self.holds.len() == 1
+    }
+
+    /// Has a connection looked at, at `due` or a little later; true if the timer's task has to be told.
+    pub(super) fn look(&mut self, due: Timestamp, connection: ConnectionId) -> bool {
+        let before = self.wheel.next();
+        self.wheel.insert(due, connection);
+        before.is_none_or(|before| due < before)
+    }
+
+    /// When something is due next.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        let hold = self.holds.front().map(|(due, _)| *due);
+        match (hold, self.wheel.next()) {
+            (Some(hold), Some(look)) => Some(hold.min(look)),
+            (hold, look) => hold.or(look),
+        }
+    }
+
+    /// Takes out what is due.
+    pub(super) fn take(&mut self, now: Timestamp) -> Due {
+        let mut due = Due::default();
+        while let Some((at, connection)) = self.holds.front()
+            && *at <= now
+        {
+            due.holds.push(*connection);
+            self.holds.pop_front();
+        }
+        self.wheel.take(now, &mut due.looks);
+        due
+    }
+}
+
+/// A ring of slots, each of [`limits::WHEEL_TICK`]. What lies further ahead than the ring waits in its last slot and is looked at early.
+#[derive(Debug)]
+struct Wheel {
+    slots: Box<[Vec<ConnectionId>]>,
+    /// The tick whose slot is taken next.
+    tick: u64,
+    entries: usize,
+}
+
+impl Wheel {
+    fn new(now: Timestamp) -> Self {
+        let slots = std::iter::repeat_with(Vec::new).take(limits::WHEEL_SLOTS).collect();
+        Self { slots, tick: Self::tick_of(now), entries: 0 }
+    }
+
+    fn tick_of(time: Timestamp) -> u64 {
+        time.since(Timestamp(0)).as_millis() as u64 / limits::WHEEL_TICK.as_millis() as u64
+    }
+
+    fn slot(&self, tick: u64) -> usize {
+        (tick % self.slots.len() as u64) as usize
+    }
+
+    /// Never early: the slot is the one after the tick in which `due` lies.
+    fn insert(&mut self, due: Timestamp, connection: ConnectionId) {
+        let last = self.tick + self.slots.len() as u64 - 1;
+        let tick = (Self::tick_of(due) + 1).clamp(self.tick, last);
+        let slot = self.slot(tick);
+        self.slots[slot].push(connection);
+        self.entries += 1;
+    }
+
+    fn next(&self) -> Option<Timestamp> {
+        if self.entries == 0 {
+            return None;
+        }
+        let ahead = (0..self.slots.len() as u64).find(|ahead| !self.slots[self.slot(self.tick + ahead)].is_empty())?;
+        Some(Timestamp((self.tick + ahead) * limits::WHEEL_TICK.as_millis() as u64))
+    }
+
+    fn take(&mut self, now: Timestamp, out: &mut Vec<ConnectionId>) {
+        let until = Self::tick_of(now);
+        let before = out.len();
+        let turns = until.saturating_sub(self.tick).saturating_add(1).min(self.slots.len() as u64);
+        if until < self.tick {
+            return;
+        }
+        for ahead in 0..turns {
+            let slot = self.slot(self.tick + ahead);
+            out.append(&mut std::mem::take(&mut self.slots[slot]));
+        }
+        self.tick = until + 1;
+        self.entries -= out.len() - before;
+    }
+}
+
+#[cfg(test)]
+#[path = "heartbeat_tests.rs"]
+mod tests;

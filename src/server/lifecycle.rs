@@ -1,0 +1,418 @@
+//! The server from its start to its end: opens everything, runs until told to stop, reloads, drains.
+//!
+//! The order of the end matters: no new connections; what is queued goes out, and receivers get the time to confirm it; the core learns
+//! that everybody has gone, and so wants everything unconfirmed stored; the store commits; only then is the process free to go.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinError};
+use tracing::{error, info, warn};
+
+use super::access::Access;
+use super::clock::Clock;
+use super::counters::{Counters, Seldom};
+use super::listener::{self, ListenError};
+use super::runtime::{Hub, Options};
+use super::storage::{self, Storage};
+use crate::auth::{Credentials, Permissions, Verifier};
+use crate::broker::{self, Broker, Event, Settings};
+use crate::config::{Config, ConfigError};
+use crate::limits;
+use crate::message::Timestamp;
+use crate::store::{self, BadColumn, Columns, StoreError, StoreSettings};
+
+/// Why the server did not start, or did not stop as it should.
+#[derive(Debug)]
+pub enum ServeError {
+    /// An address can't be listened on.
+    Listen(ListenError),
+    /// The store can't be opened, or not everything could be written to it at the end.
+    Store(StoreError),
+    /// An entry of `[store.columns]` is wrong.
+    Column(BadColumn),
+    /// The system did not give what every program gets: a thread, a signal handler.
+    System(std::io::Error),
+    /// A second signal came while the server was stopping. The caller should end the process at once.
+    Interrupted,
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+            Self::Column(error) => error.fmt(f),
+            Self::System(error) => write!(f, "the system refused something every program needs: {error}"),
+            Self::Interrupted => f.write_str("a second signal came while the broker was stopping; it did not wait any more"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+impl From<ListenError> for ServeError {
+    fn from(error: ListenError) -> Self {
+        Self::Listen(error)
+    }
+}
+
+impl From<StoreError> for ServeError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<std::io::Error> for ServeError {
+    fn from(error: std::io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// Makes a [`RunningServer`].
+#[derive(Clone, Copy, Debug)]
+pub struct Server;
+
+/// A server that listens. Dropped without [`Self::shutdown`], it stops as if its connections had been cut, but what it has
+/// accepted is in the store.
+#[derive(Debug)]
+pub struct RunningServer {
+    hub: Arc<Hub>,
+    addresses: Vec<SocketAddr>,
+    doors: Vec<AbortHandle>,
+    tasks: Vec<AbortHandle>,
+    credentials: Arc<Mutex<Credentials>>,
+    config: Mutex<Config>,
+    is_stopping: bool,
+}
+
+impl Server {
+    /// Opens the store and every address, and serves. Must be called within a tokio runtime; one thread or many are both right.
+    ///
+    /// # Errors
+    /// The first thing that can't be opened.
+    pub async fn start(config: Config) -> Result<RunningServer, ServeError> {
+        let clock = Clock::start();
+        let listeners = listener::bind(&config.server.listen).await?;
+        let addresses = listeners.iter().map(tokio::net::TcpListener::local_addr).collect::<Result<_, _>>()?;
+        let (credentials, store, summary) = {
+            let (auth, store) = (config.auth.clone(), store_settings(&config)?);
+            let since = dedup_start(clock.now(), config.server.dedup_window);
+            blocking(move || {
+                let credentials = Credentials::load(&auth.htpasswd, &auth.users);
+                let mut store = store::open(&store)?;
+                let summary = store.summary(since)?;
+                Ok::<_, StoreError>((credentials, store, summary))
+            })
+            .await??
+        };
+        for doubt in credentials.doubts() {
+            warn!("{doubt}");
+        }
+        let restored = storage::restored(summary);
+        info!(store = %config.store.url, channels_with_backlog = restored.channels.len(), clean = restored.clean, "store opened");
+        let verifier = Arc::new(Verifier::new(credentials.users()));
+        let access = access(&config, verifier);
+        let broker = Broker::new(settings(&config), restored);
+        let storage = Storage::start(store)?;
+        let hub = Arc::new(Hub::new(broker, storage, clock, options(&config), access));
+        hub.storage.attach(&hub);
+        let mut server = RunningServer {
+            hub,
+            addresses,
+            doors: Vec::new(),
+            tasks: Vec::new(),
+            credentials: Arc::new(Mutex::new(credentials)),
+            config: Mutex::new(config),
+            is_stopping: false,
+        };
+        server.run(listeners);
+        Ok(server)
+    }
+}
+
+impl RunningServer {
+    fn run(&mut self, listeners: Vec<tokio::net::TcpListener>) {
+        let hub = &self.hub;
+        // What the store held may be due already.
+        hub.happened(Event::Tick);
+        self.tasks = vec![
+            tokio::spawn(hub.clone().run_deadlines()).abort_handle(),
+            tokio::spawn(hub.clone().run_timers()).abort_handle(),
+            tokio::spawn(watch_credentials(hub.clone(), self.credentials.clone())).abort_handle(),
+        ];
+        let handshakes = Arc::new(Semaphore::new(self.config().server.max_handshakes));
+        let trouble = Arc::new(Seldom::default());
+        for (listener, address) in listeners.into_iter().zip(&self.addresses) {
+            info!(%address, "listening");
+            let accept = listener::accept(hub.clone(), listener, handshakes.clone(), trouble.clone());
+            self.doors.push(tokio::spawn(accept).abort_handle());
+        }
+    }
+
+    fn config(&self) -> MutexGuard<'_, Config> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The addresses that are listened on, ports resolved.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What the sockets have seen.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.hub.counters
+    }
+
+    /// What the core has seen.
+    #[must_use]
+    pub fn broker_counters(&self) -> broker::Counters {
+        self.hub.with_broker(|broker| *broker.counters())
+    }
+
+    /// Messages that are not settled: waiting, delayed or in flight.
+    #[must_use]
+    pub fn unsettled(&self) -> u64 {
+        self.hub.with_broker(Broker::unsettled)
+    }
+
+    /// Empties a channel, as an administrator's wish.
+    pub fn purge(&self, channel: crate::message::ChannelName) {
+        self.hub.happened(Event::Purge { channel });
+    }
+
+    /// Takes over what a running server can take over from `new`: channel policies, users, permissions. Password files are read anew.
+    /// Returns the keys that differ and need a restart; they stay as they were.
+    pub async fn reload(&self, new: Config) -> Vec<&'static str> {
+        let needs_restart = self.config().changes_needing_restart(&new);
+        let (credentials, auth) = (self.credentials.clone(), new.auth.clone());
+        let users = blocking(move || lock(&credentials).reload(&auth.htpasswd, &auth.users)).await;
+        let verifier = self.hub.access().verifier.clone();
+        if let Ok(users) = users {
+            verifier.replace(users);
+        }
+        let config = {
+            let mut config = self.config();
+            config.policies = new.policies;
+            config.auth = new.auth;
+            config.log = new.log;
+            config.clone()
+        };
+        self.hub.reconfigure(options(&config), access(&config, verifier), settings(&config));
+        needs_restart
+    }
+
+    /// Stops as SPEC section 4 says: ends every connection, gives receivers `server.drain` to confirm and go, and commits.
+    ///
+    /// # Errors
+    /// If not everything could be stored.
+    pub async fn shutdown(mut self) -> Result<(), ServeError> {
+        // If the caller gives up waiting, nothing waits in its place.
+        self.is_stopping = true;
+        self.doors.iter().for_each(AbortHandle::abort);
+        let (drain, connections) = (self.config().server.drain, self.hub.open_connections());
+        info!(connections, "stopping: no new connections; ending those that are open");
+        self.hub.drain();
+        let hub = &self.hub;
+        let gone = async {
+            while hub.open_connections() > 0 {
+                hub.departed.notified().await;
+            }
+        };
+        if tokio::time::timeout(drain, gone).await.is_err() {
+            warn!(connections = hub.open_connections(), "cut: these did not end within server.drain");
+        }
+        self.hub.abort_all();
+        self.tasks.iter().for_each(AbortHandle::abort);
+        let hub = self.hub.clone();
+        let stopped = blocking(move || hub.storage.stop()).await?;
+        match &stopped {
+            Ok(()) => info!(kept = self.unsettled(), "stopped; everything accepted is in the store"),
+            Err(cause) => error!(%cause, "stopped, but not everything could be stored"),
+        }
+        Ok(stopped?)
+    }
+}
+
+impl Drop for RunningServer {
+    fn drop(&mut self) {
+        self.doors.iter().chain(&self.tasks).for_each(AbortHandle::abort);
+        self.hub.abort_all();
+        if self.is_stopping {
+            return;
+        }
+        // A failure has been reported by the store itself; there is nobody to return it to.
+        let _ = self.hub.storage.stop();
+    }
+}
+
+/// Reads the configuration again, for SIGHUP. Blocks. Whoever gives it also applies what concerns him (the log level).
+pub type Load = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+/// Serves until SIGTERM or SIGINT (elsewhere: Ctrl-C), then stops in an orderly way. SIGHUP reloads. `ready` is called once
+/// everything is open.
+///
+/// # Errors
+/// If it does not start, not everything could be stored at the end, or a second signal came meanwhile.
+pub async fn serve(config: Config, load: Option<Load>, ready: impl FnOnce(&RunningServer)) -> Result<(), ServeError> {
+    let mut signals = Signals::new()?;
+    let server = Server::start(config).await?;
+    ready(&server);
+    let load = load.map(Arc::new);
+    loop {
+        match signals.next().await {
+            Signal::Stop(name) => {
+                info!(signal = name, "asked to stop");
+                break;
+            }
+            Signal::Reload => match &load {
+                Some(load) => reload(&server, load.clone()).await,
+                None => warn!("asked to reload, but there is no configuration to read"),
+            },
+        }
+    }
+    tokio::select! {
+        done = server.shutdown() => done,
+        () = signals.stop() => Err(ServeError::Interrupted),
+    }
+}
+
+async fn reload(server: &RunningServer, load: Arc<Load>) {
+    match blocking(move || load()).await {
+        Ok(Ok(config)) => {
+            let needs_restart = server.reload(config).await;
+            info!("reloaded: channel policies, users and permissions are as configured now");
+            if !needs_restart.is_empty() {
+                warn!(keys = needs_restart.join(", "), "changed, but taken over only by a restart");
+            }
+        }
+        Ok(Err(problems)) => error!("not reloaded, the old configuration stays in force: {problems}"),
+        Err(cause) => error!(%cause, "not reloaded, the old configuration stays in force"),
+    }
+}
+
+async fn watch_credentials(hub: Arc<Hub>, credentials: Arc<Mutex<Credentials>>) {
+    loop {
+        tokio::time::sleep(limits::HTPASSWD_CHECK).await;
+        let credentials = credentials.clone();
+        if let Ok(Some(users)) = blocking(move || lock(&credentials).reload_if_changed()).await {
+            info!(users = users.len(), "password files have changed; the new list is in force");
+            hub.access().verifier.replace(users);
+        }
+    }
+}
+
+/// Runs what may block beside the event loop.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, std::io::Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|error: JoinError| std::io::Error::other(error))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn dedup_start(now: Timestamp, window: Duration) -> Timestamp {
+    Timestamp(now.since(Timestamp(0)).saturating_sub(window).as_millis() as u64)
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        policies: config.policies.clone(),
+        batch: config.store.batch,
+        delay: config.store.delay,
+        write_delay: config.store.write_delay,
+        dedup_window: config.server.dedup_window,
+    }
+}
+
+fn options(config: &Config) -> Options {
+    Options {
+        heartbeat: config.server.heartbeat,
+        max_message: config.server.max_message,
+        max_queue: config.server.max_queue,
+        max_connections: config.server.max_connections,
+        policies: config.policies.clone(),
+    }
+}
+
+fn access(config: &Config, verifier: Arc<Verifier>) -> Access {
+    let permissions = config.auth.permissions.iter().fold(Permissions::default(), |permissions, permission| {
+        permissions.with(&permission.user, &permission.send, &permission.receive)
+    });
+    Access { verifier, permissions, anonymous: config.auth.anonymous }
+}
+
+fn store_settings(config: &Config) -> Result<StoreSettings, ServeError> {
+    Ok(StoreSettings {
+        url: config.store.url.clone(),
+        prefix: config.store.prefix.clone(),
+        columns: Columns::parse(config.store.columns.iter().map(|(column, pointer)| (column.as_str(), pointer.as_str())))
+            .map_err(ServeError::Column)?,
+        ..StoreSettings::default()
+    })
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    Stop(&'static str),
+    #[cfg_attr(not(unix), allow(dead_code))] // Only Unix has a signal for it.
+    Reload,
+}
+
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
+            _ = self.hang_up.recv() => Signal::Reload,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> Signal {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Without a way to be told, the process is ended from outside.
+            std::future::pending::<()>().await;
+        }
+        Signal::Stop("Ctrl-C")
+    }
+}
+
+impl Signals {
+    fn stop(&mut self) -> impl Future<Output = ()> {
+        async { while self.next().await == Signal::Reload {} }
+    }
+}

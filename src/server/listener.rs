@@ -1,0 +1,149 @@
+//! The doors: binds the addresses, accepts, and bounds who is inside and who waits for his login.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{error, warn};
+
+use super::connection::Reader;
+use super::counters::Seldom;
+use super::handshake;
+use super::runtime::Hub;
+use crate::limits;
+
+/// An address on which the server cannot listen.
+#[derive(Debug)]
+pub struct ListenError {
+    /// As the configuration has it.
+    pub address: String,
+    /// What the system said.
+    pub cause: io::Error,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, cause } = self;
+        write!(f, "cannot listen on {address}: ")?;
+        match cause.kind() {
+            io::ErrorKind::AddrInUse => f.write_str(
+                "the port is taken by another program; stop that program or set server.listen to another port",
+            ),
+            io::ErrorKind::PermissionDenied => f.write_str(
+                "the system does not let this user open the port; set server.listen to a port above 1023, or give the program the right",
+            ),
+            io::ErrorKind::AddrNotAvailable => {
+                f.write_str("this machine does not have that address; set server.listen to one it has, or to 0.0.0.0")
+            }
+            _ => write!(f, "{cause}"),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// Opens every address, each name in it resolved.
+///
+/// # Errors
+/// The first address that can't be opened; none stays open then.
+pub(super) async fn bind(addresses: &[String]) -> Result<Vec<TcpListener>, ListenError> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let bad = |cause| ListenError { address: address.clone(), cause };
+        let mut found = false;
+        for resolved in tokio::net::lookup_host(address).await.map_err(bad)? {
+            listeners.push(open(resolved).map_err(bad)?);
+            found = true;
+        }
+        if !found {
+            return Err(bad(io::Error::new(io::ErrorKind::NotFound, "the name has no address")));
+        }
+    }
+    Ok(listeners)
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // On Windows this option would let two programs share the port.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    if address.is_ipv6() {
+        // So that `0.0.0.0` and `[::]` can both be listened on.
+        socket2::SockRef::from(&socket).set_only_v6(true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(limits::ACCEPT_BACKLOG)
+}
+
+/// Accepts until the task is aborted.
+pub(super) async fn accept(hub: Arc<Hub>, listener: TcpListener, handshakes: Arc<Semaphore>, trouble: Arc<Seldom>) {
+    loop {
+        // While there are too many who have not logged in, the others wait in the kernel.
+        let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                if let Err(cause) = stream.set_nodelay(true) {
+                    // The client has gone already.
+                    tracing::debug!(%peer, %cause, "lost before its handshake");
+                    continue;
+                }
+                let run = handshake::run(hub.clone(), stream, peer);
+                tokio::spawn(Visit::Handshake(Box::pin(run), Some(permit)));
+            }
+            Err(cause) if is_of_client(&cause) => {}
+            Err(cause) => {
+                if let Some(withheld) = trouble.now() {
+                    match cause.raw_os_error() {
+                        #[cfg(unix)]
+                        Some(libc::EMFILE | libc::ENFILE) => warn!(
+                            withheld,
+                            "no connection can be accepted: no file descriptors are left; raise `ulimit -n` or lower server.max_connections"
+                        ),
+                        _ => error!(withheld, %cause, "no connection can be accepted"),
+                    }
+                }
+                tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The client went away between the kernel's accept and ours.
+fn is_of_client(cause: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(cause.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// The task of one accepted socket. Written by hand so that the handshake's memory is gone when the long life begins: as an
+/// `async fn` it would be as large as both together.
+enum Visit {
+    Handshake(Pin<Box<dyn Future<Output = Option<Reader>> + Send>>, Option<OwnedSemaphorePermit>),
+    Open(Reader),
+}
+
+impl Future for Visit {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut *self {
+                Self::Handshake(handshake, _permit) => match handshake.as_mut().poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Ready(Some(reader)) => *self = Self::Open(reader),
+                },
+                Self::Open(reader) => return Pin::new(reader).poll(cx),
+            }
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The only place with sockets, on the server's side. It joins protocol, core, store, credentials and configuration.
+//!
+//! ```text
+//!            listener ─► handshake ─► connection (one task each, reads)
+//!                                        │ frames
+//!                                     commands ─► steps
+//!                                        ▼
+//!  storage ◄──── wishes ──── carry (the core behind its lock) ◄── runtime (the hub; deadlines)
+//!     └───── outcomes ─────────►         │ frames
+//!                                     outbound (queues) ─► sockets          heartbeat (pings, the wheel)
+//! ```
+//!
+//! Read in this order: [`connection`], [`outbound`], [`carry`], [`lifecycle`].
+//!
+//! Never here: a decision about who receives what (that is [`crate::broker`]'s), a system call or an await under the core's lock, a
+//! message body, password or hash in a log line.
+
+mod access;
+mod carry;
+mod clock;
+mod commands;
+mod connection;
+mod counters;
+mod gate;
+mod handshake;
+mod heartbeat;
+mod lifecycle;
+mod listener;
+mod outbound;
+mod replies;
+mod runtime;
+mod storage;
+
+#[cfg(test)]
+mod tests;
+
+pub use counters::Counters;
+pub use lifecycle::{Load, RunningServer, ServeError, Server, serve};
+pub use listener::ListenError;

@@ -1,0 +1,419 @@
+//! What waits to be sent to one connection: the queue, and what is known about how far the client has received it.
+//!
+//! Pure memory: no system call is made here, so the queue may be locked while the core is. [`super::connection`] writes what it gives
+//! out. Frames leave in the order in which they came, each whole. Two rules keep it so without a second lock: only one
+//! thread writes at a time (`writing`), and whoever finds another one writing leaves, because the writer looks again before it goes.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use bytes::{Buf, Bytes};
+
+use super::heartbeat::Pings;
+use crate::limits;
+use crate::message::Timestamp;
+
+/// The queue of one connection, and its state as far as other threads have to see it.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    frames: VecDeque<Bytes>,
+    /// Bytes queued and not written, those in the writer's hand included.
+    bytes: usize,
+    /// Bytes ever queued: the stream offset of the queue's end.
+    queued: u64,
+    /// Bytes ever written to the socket.
+    written: u64,
+    /// The last delivery that was queued.
+    last_sequence: u64,
+    /// Unconfirmed deliveries to an automatic receiver, each with the stream offset of its end. The core's window bounds it.
+    marks: VecDeque<Mark>,
+    /// The pings on their way.
+    pub(super) pings: Pings,
+    /// Wakes the connection's own task.
+    waker: Option<Waker>,
+    /// When an end that has begun is cut short.
+    pub(super) end_by: Option<Timestamp>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    sequence: u64,
+    end: u64,
+}
+
+/// Flags of a [`Queue`].
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // They are independent of each other: no enum says the same in fewer states.
+struct State {
+    /// The upgrade reply is not written yet.
+    headless: bool,
+    /// The client is in the head's shadow: nothing is written yet.
+    held: bool,
+    /// The first bytes of the frame in front (of the hand, else of the queue) are written.
+    begun: bool,
+    /// Some thread has frames in its hand.
+    writing: bool,
+    /// The socket took no more: the connection's own task waits until it does.
+    blocked: bool,
+    /// A write failed: nothing more can be sent.
+    broken: bool,
+    /// Somebody is about to flush.
+    touched: bool,
+    /// Nothing more is queued; behind the last frame comes a FIN.
+    ending: bool,
+    /// The FIN is sent.
+    finished: bool,
+    /// The connection's task shall end now, whatever is left.
+    aborted: bool,
+    /// The core does not know this connection any more.
+    forgotten: bool,
+}
+
+/// What became of a frame that was pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// Queued. `first`: the pusher has to see to it that the queue is flushed; nobody else will.
+    Queued {
+        /// See above.
+        first: bool,
+    },
+    /// Over the bound: not queued, and the connection is to be ended as slow.
+    Overflow,
+    /// The connection is ending or broken: thrown away.
+    Gone,
+}
+
+/// What the one who flushes has to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Nothing, or it is another one's business.
+    Nothing,
+    /// Write the frames in the hand.
+    Write,
+    /// Send a FIN.
+    Finish,
+}
+
+/// How an attempt to write the frames in the hand went.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wrote {
+    /// So many bytes were taken.
+    Bytes(usize),
+    /// The socket takes nothing now.
+    Blocked,
+    /// The connection is broken.
+    Failed,
+}
+
+impl Queue {
+    /// A queue from which nothing is written until [`Self::head_written`] and, for a legacy client, [`Self::release`].
+    pub(super) fn new(legacy: bool) -> Self {
+        Self { state: State { headless: true, held: legacy, ..State::default() }, ..Self::default() }
+    }
+
+    /// The upgrade reply is written.
+    pub(super) fn head_written(&mut self) {
+        self.state.headless = false;
+    }
+
+    /// Appends one or more whole frames, unless `max` bytes would be exceeded; an empty queue takes any frame.
+    pub(super) fn push(&mut self, frame: Bytes, max: usize) -> Pushed {
+        if self.state.ending || self.state.broken || self.state.aborted {
+            return Pushed::Gone;
+        }
+        if self.bytes > 0 && self.bytes + frame.len() > max {
+            return Pushed::Overflow;
+        }
+        self.append(frame);
+        Pushed::Queued { first: self.touch() }
+    }
+
+    /// Appends a delivery. `sequence` 0: nothing is to be confirmed. A `manual` receiver confirms by name, so nothing is noted for it.
+    pub(super) fn push_delivery(&mut self, frame: Bytes, max: usize, sequence: u64, manual: bool) -> Pushed {
+        let pushed = self.push(frame, max);
+        if matches!(pushed, Pushed::Queued { .. }) && sequence > 0 {
+            self.last_sequence = sequence;
+            if !manual {
+                self.marks.push_back(Mark { sequence, end: self.queued });
+            }
+        }
+        pushed
+    }
+
+    fn append(&mut self, frame: Bytes) {
+        self.bytes += frame.len();
+        self.queued += frame.len() as u64;
+        self.frames.push_back(frame);
+    }
+
+    /// Notes that somebody will flush; true for the first one.
+    pub(super) fn touch(&mut self) -> bool {
+        !std::mem::replace(&mut self.state.touched, true)
+    }
+
+    /// Ends the hold; true if there was one. Pushed before the hold's other frames: `greeting`.
+    pub(super) fn release(&mut self, greeting: Option<Bytes>) -> bool {
+        if !std::mem::take(&mut self.state.held) {
+            return false;
+        }
+        if let Some(greeting) = greeting
+            && !self.state.ending
+        {
+            self.bytes += greeting.len();
+            self.queued += greeting.len() as u64;
+            for mark in &mut self.marks {
+                mark.end += greeting.len() as u64;
+            }
+            self.frames.push_front(greeting);
+        }
+        true
+    }
+
+    /// Begins to flush: moves frames into `hand` if this thread shall write them.
+    pub(super) fn begin(&mut self, hand: &mut Vec<Bytes>) -> Work {
+        self.state.touched = false;
+        let State { headless, held, writing, blocked, broken, .. } = self.state;
+        if headless || held || writing || blocked || broken {
+            return Work::Nothing;
+        }
+        self.next(hand)
+    }
+
+    /// After writing: accounts for it, puts back what was not taken, and says how to go on.
+    pub(super) fn after_write(&mut self, hand: &mut Vec<Bytes>, wrote: Wrote) -> Work {
+        let mut taken = match wrote {
+            Wrote::Bytes(taken) => taken,
+            Wrote::Blocked => 0,
+            Wrote::Failed => {
+                hand.clear();
+                self.fail();
+                return Work::Nothing;
+            }
+        };
+        self.written += taken as u64;
+        self.bytes = self.bytes.saturating_sub(taken);
+        let mut whole = 0;
+        for frame in hand.iter_mut() {
+            if taken < frame.len() {
+                frame.advance(taken);
+                break; // `taken` stays: it tells that this frame is begun.
+            }
+            taken -= frame.len();
+            whole += 1;
+        }
+        self.state.begun = taken > 0 || (whole == 0 && self.state.begun);
+        for frame in hand.drain(..).skip(whole).rev() {
+            self.frames.push_front(frame);
+        }
+        if matches!(wrote, Wrote::Blocked) {
+            self.state.writing = false;
+            self.block();
+            return Work::Nothing;
+        }
+        self.next(hand)
+    }
+
+    /// After the FIN.
+    pub(super) fn after_finish(&mut self) {
+        self.state.writing = false;
+        self.wake();
+    }
+
+    /// Leaves the rest to the connection's own task: this thread has written enough for one turn.
+    pub(super) fn hand_over(&mut self, hand: &mut Vec<Bytes>) {
+        for frame in hand.drain(..).rev() {
+            self.frames.push_front(frame);
+        }
+        self.state.writing = false;
+        self.block();
+    }
+
+    fn next(&mut self, hand: &mut Vec<Bytes>) -> Work {
+        let mut size = 0;
+        while let Some(frame) = self.frames.front() {
+            if size > 0 && size + frame.len() > limits::COALESCE {
+                break;
+            }
+            size += frame.len();
+            hand.extend(self.frames.pop_front());
+        }
+        self.state.writing = true;
+        if self.frames.is_empty() {
+            // An idle connection holds no memory for its queue.
+            self.frames = VecDeque::new();
+        }
+        if !hand.is_empty() {
+            Work::Write
+        } else if self.state.ending && !self.state.finished {
+            self.state.finished = true;
+            Work::Finish
+        } else {
+            self.state.writing = false;
+            Work::Nothing
+        }
+    }
+
+    fn block(&mut self) {
+        self.state.blocked = true;
+        self.wake();
+    }
+
+    /// Whether the connection's own task has to wait for the socket to take more.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.state.blocked
+    }
+
+    /// The socket takes more.
+    pub(super) fn unblock(&mut self) {
+        self.state.blocked = false;
+    }
+
+    /// Nothing can be sent any more; the connection's task reads on to the end.
+    fn fail(&mut self) {
+        self.state.broken = true;
+        self.state.writing = false;
+        self.drop_frames();
+        self.wake();
+    }
+
+    fn drop_frames(&mut self) {
+        self.frames = VecDeque::new();
+        self.bytes = 0;
+    }
+
+    /// The last frame, then a FIN. `flush`: what is queued goes before; otherwise only a frame whose first bytes are sent already.
+    pub(super) fn end(&mut self, last: Option<Bytes>, flush: bool) {
+        if self.state.ending || self.state.broken {
+            return;
+        }
+        if !flush {
+            // What another thread has in its hand comes back to the front, if it is not written. A begun frame must be finished.
+            let in_hand = self.in_hand();
+            let begun = (self.state.begun && !self.state.writing).then(|| self.frames.pop_front()).flatten();
+            self.frames = VecDeque::from_iter(begun);
+            self.bytes = in_hand + self.frames.front().map_or(0, Bytes::len);
+            self.marks = VecDeque::new();
+        }
+        if let Some(frame) = last {
+            self.append(frame);
+        }
+        // Whoever is ended before its hold was over gets what there is.
+        self.state.held = false;
+        self.state.ending = true;
+        self.wake();
+    }
+
+    fn in_hand(&self) -> usize {
+        let queued: usize = self.frames.iter().map(Bytes::len).sum();
+        self.bytes.saturating_sub(queued)
+    }
+
+    /// Whether an end has begun.
+    pub(super) fn is_ending(&self) -> bool {
+        self.state.ending
+    }
+
+    /// Makes the connection's task end now.
+    pub(super) fn abort(&mut self) {
+        self.state.aborted = true;
+        self.drop_frames();
+        self.wake();
+    }
+
+    /// Whether the connection's task shall end now.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.state.aborted
+    }
+
+    /// Notes that the core does not know the connection any more; true for the first time.
+    pub(super) fn forget(&mut self) -> bool {
+        !std::mem::replace(&mut self.state.forgotten, true)
+    }
+
+    /// Whether the core has forgotten the connection.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.state.forgotten
+    }
+
+    /// Has the connection's own task woken through `waker` from now on.
+    pub(super) fn wake_with(&mut self, waker: &Waker) {
+        match &mut self.waker {
+            Some(known) if known.will_wake(waker) => {}
+            known => *known = Some(waker.clone()),
+        }
+    }
+
+    /// Wakes the connection's own task.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Asks for a ping that confirms what is queued; `None` if one is outstanding (another follows its answer) or none can be sent.
+    /// The frame is in the queue already; the result is [`Self::touch`]'s.
+    pub(super) fn confirm(&mut self) -> Option<bool> {
+        self.append_ping().then(|| self.touch())
+    }
+
+    fn append_ping(&mut self) -> bool {
+        if self.state.ending || self.state.broken {
+            return false;
+        }
+        let Some(frame) = self.pings.confirm(self.last_sequence) else { return false };
+        self.append(frame);
+        true
+    }
+
+    /// Queues a heartbeat's ping.
+    pub(super) fn heartbeat_ping(&mut self) {
+        if !self.state.ending && !self.state.broken {
+            let frame = self.pings.send(self.last_sequence);
+            self.append(frame);
+        }
+    }
+
+    /// A pong has come: the last delivery it confirms (0: none), and whether the next ping is in the queue now, to be flushed.
+    pub(super) fn pong(&mut self, payload: &[u8]) -> (u64, bool) {
+        let Some(up_to) = self.pings.answer(payload) else { return (0, false) };
+        self.trim(up_to);
+        let again = self.pings.take_wish() && self.last_sequence > up_to && self.append_ping();
+        (up_to, again)
+    }
+
+    fn trim(&mut self, up_to: u64) {
+        while self.marks.front().is_some_and(|mark| mark.sequence <= up_to) {
+            self.marks.pop_front();
+        }
+        if self.marks.is_empty() {
+            self.marks = VecDeque::new();
+        }
+    }
+
+    /// Whether a delivery waits for its confirmation.
+    pub(super) fn has_unconfirmed(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
+    /// The highest delivery whose every byte the peer's TCP has acknowledged, when `unacknowledged` bytes (the FIN counts as one) are
+    /// still in the kernel; 0: none.
+    pub(super) fn acknowledged(&self, unacknowledged: u64) -> u64 {
+        if self.state.broken || self.state.writing {
+            return 0;
+        }
+        let sent = self.written + u64::from(self.state.finished);
+        let acknowledged = sent.saturating_sub(unacknowledged).min(self.written);
+        self.marks.iter().take_while(|mark| mark.end <= acknowledged).last().map_or(0, |mark| mark.sequence)
+    }
+
+    /// Bytes queued and not written.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+#[path = "outbound_tests.rs"]
+mod tests;

@@ -1,0 +1,239 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::protocol::frame;
+
+const MAX: usize = 1_000;
+
+fn open() -> Queue {
+    let mut queue = Queue::new(false);
+    queue.head_written();
+    queue
+}
+
+fn frame(size: usize, fill: u8) -> Bytes {
+    Bytes::from(vec![fill; size])
+}
+
+fn queued(pushed: Pushed) -> bool {
+    matches!(pushed, Pushed::Queued { .. })
+}
+
+/// Writes everything, `at_once` bytes in one write.
+fn write_out(queue: &mut Queue, at_once: usize) -> Vec<u8> {
+    let (mut hand, mut wire) = (Vec::new(), Vec::new());
+    let mut work = queue.begin(&mut hand);
+    while work == Work::Write {
+        let all: Vec<u8> = hand.iter().flat_map(|frame: &Bytes| frame.to_vec()).collect();
+        let taken = all.len().min(at_once);
+        wire.extend_from_slice(&all[..taken]);
+        work = queue.after_write(&mut hand, Wrote::Bytes(taken));
+    }
+    wire
+}
+
+#[test]
+fn an_empty_queue_takes_any_frame_and_a_filled_one_only_up_to_its_bound() {
+    let mut queue = open();
+    assert!(queued(queue.push(frame(5 * MAX, 1), MAX)));
+    assert_eq!(queue.push(frame(1, 2), MAX), Pushed::Overflow);
+    write_out(&mut queue, usize::MAX);
+    assert!(queued(queue.push(frame(MAX - 1, 3), MAX)));
+    assert!(queued(queue.push(frame(1, 4), MAX)));
+    assert_eq!(queue.push(frame(1, 5), MAX), Pushed::Overflow);
+}
+
+#[test]
+fn only_the_first_to_touch_has_to_flush() {
+    let mut queue = open();
+    assert_eq!(queue.push(frame(1, 1), MAX), Pushed::Queued { first: true });
+    assert_eq!(queue.push(frame(1, 2), MAX), Pushed::Queued { first: false });
+    write_out(&mut queue, usize::MAX);
+    assert_eq!(queue.push(frame(1, 3), MAX), Pushed::Queued { first: true });
+}
+
+#[test]
+fn who_finds_another_one_writing_leaves_and_the_writer_takes_his_frames_along() {
+    let mut queue = open();
+    queue.push(frame(3, 1), MAX);
+    let (mut hand, mut other) = (Vec::new(), Vec::new());
+    assert_eq!(queue.begin(&mut hand), Work::Write);
+    queue.push(frame(2, 2), MAX);
+    assert_eq!(queue.begin(&mut other), Work::Nothing);
+    assert_eq!(queue.after_write(&mut hand, Wrote::Bytes(3)), Work::Write);
+    assert_eq!(hand, [frame(2, 2)]);
+    assert_eq!(queue.after_write(&mut hand, Wrote::Bytes(2)), Work::Nothing);
+    assert_eq!(queue.bytes(), 0);
+}
+
+#[test]
+fn a_full_socket_is_left_to_the_connections_own_task() {
+    let mut queue = open();
+    queue.push(frame(3, 1), MAX);
+    let mut hand = Vec::new();
+    queue.begin(&mut hand);
+    assert_eq!(queue.after_write(&mut hand, Wrote::Blocked), Work::Nothing);
+    assert!(queue.is_blocked() && hand.is_empty());
+    queue.push(frame(1, 2), MAX);
+    assert_eq!(queue.begin(&mut hand), Work::Nothing, "nobody else tries");
+    queue.unblock();
+    assert_eq!(write_out(&mut queue, 1), [1, 1, 1, 2]);
+}
+
+#[test]
+fn nothing_is_written_before_the_head_nor_in_its_shadow() {
+    let mut queue = Queue::new(true);
+    queue.push(frame(1, 2), MAX);
+    assert!(write_out(&mut queue, 9).is_empty());
+    queue.head_written();
+    assert!(write_out(&mut queue, 9).is_empty());
+    assert!(queue.release(Some(frame(1, 1))));
+    assert_eq!(write_out(&mut queue, 9), [1, 2], "the greeting goes before all else");
+    assert!(!queue.release(Some(frame(1, 1))), "there is one greeting");
+}
+
+#[test]
+fn an_end_that_flushes_sends_all_then_the_last_frame_then_a_fin() {
+    let mut queue = open();
+    queue.push(frame(2, 1), MAX);
+    queue.end(Some(frame(1, 9)), true);
+    assert_eq!(queue.push(frame(1, 2), MAX), Pushed::Gone);
+    let mut hand = Vec::new();
+    assert_eq!(queue.begin(&mut hand), Work::Write);
+    assert_eq!(hand.concat(), [1, 1, 9]);
+    assert_eq!(queue.after_write(&mut hand, Wrote::Bytes(3)), Work::Finish);
+    queue.after_finish();
+    assert_eq!(queue.begin(&mut hand), Work::Nothing, "one FIN");
+}
+
+#[test]
+fn an_end_that_does_not_flush_still_finishes_the_frame_whose_first_bytes_are_sent() {
+    let mut queue = open();
+    queue.push(frame(4, 1), MAX);
+    queue.push(frame(4, 2), MAX);
+    let mut hand = Vec::new();
+    queue.begin(&mut hand);
+    queue.after_write(&mut hand, Wrote::Bytes(1));
+    queue.after_write(&mut hand, Wrote::Blocked);
+    queue.end(Some(frame(1, 9)), false);
+    queue.unblock();
+    assert_eq!(write_out(&mut queue, 2), [1, 1, 1, 9]);
+
+    let mut queue = open();
+    queue.push(frame(4, 1), MAX);
+    queue.end(Some(frame(1, 9)), false);
+    assert_eq!(write_out(&mut queue, 2), [9], "a frame that is not begun is dropped");
+}
+
+#[test]
+fn a_failed_write_drops_the_queue_and_takes_nothing_more() {
+    let mut queue = open();
+    queue.push_delivery(frame(3, 1), MAX, 1, false);
+    let mut hand = Vec::new();
+    queue.begin(&mut hand);
+    assert_eq!(queue.after_write(&mut hand, Wrote::Failed), Work::Nothing);
+    assert_eq!((queue.bytes(), hand.len()), (0, 0));
+    assert_eq!(queue.push(frame(1, 1), MAX), Pushed::Gone);
+    assert_eq!(queue.acknowledged(0), 0, "a broken connection confirms nothing");
+}
+
+#[test]
+fn a_delivery_is_acknowledged_when_its_last_byte_is() {
+    let mut queue = open();
+    queue.push(frame(10, 0), MAX);
+    for sequence in 1..=3 {
+        queue.push_delivery(frame(10, 0), MAX, sequence, false);
+    }
+    assert_eq!(queue.acknowledged(0), 0, "nothing is written");
+    write_out(&mut queue, usize::MAX);
+    let table = [(0, 3), (1, 2), (10, 2), (11, 1), (20, 1), (21, 0), (40, 0), (400, 0)];
+    for (unacknowledged, sequence) in table {
+        assert_eq!(queue.acknowledged(unacknowledged), sequence, "{unacknowledged} bytes on their way");
+    }
+    queue.end(None, true);
+    assert_eq!(queue.begin(&mut Vec::new()), Work::Finish);
+    queue.after_finish();
+    assert_eq!(queue.acknowledged(1), 3, "only the FIN is on its way");
+    assert_eq!(queue.acknowledged(2), 2);
+}
+
+#[test]
+fn a_pong_confirms_what_was_queued_before_its_ping() {
+    let mut queue = open();
+    queue.push_delivery(frame(1, 1), MAX, 1, false);
+    queue.push_delivery(frame(1, 1), MAX, 2, false);
+    assert_eq!(queue.confirm(), Some(false));
+    queue.push_delivery(frame(1, 1), MAX, 3, false);
+    assert_eq!(queue.pong(b""), (2, false));
+    assert!(queue.has_unconfirmed());
+    assert_eq!(queue.pong(b""), (0, false), "nothing was asked");
+    queue.confirm();
+    assert_eq!(queue.pong(b"2"), (3, false));
+    assert!(!queue.has_unconfirmed());
+}
+
+#[test]
+fn a_confirmation_wanted_meanwhile_is_asked_for_by_the_next_ping() {
+    let mut queue = open();
+    queue.push_delivery(frame(1, 1), MAX, 1, false);
+    queue.confirm();
+    queue.push_delivery(frame(1, 1), MAX, 2, false);
+    assert_eq!(queue.confirm(), None);
+    assert_eq!(queue.pong(b"1"), (1, true), "the next ping is queued");
+    assert_eq!(queue.pong(b"2"), (2, false));
+}
+
+#[test]
+fn manual_deliveries_and_those_that_need_no_confirmation_leave_no_marks() {
+    let mut queue = open();
+    queue.push_delivery(frame(1, 1), MAX, 0, false);
+    queue.push_delivery(frame(1, 1), MAX, 1, true);
+    assert!(!queue.has_unconfirmed());
+}
+
+#[test]
+fn an_idle_queue_holds_no_memory() {
+    let mut queue = open();
+    for sequence in 1..100 {
+        queue.push_delivery(frame(1, 1), MAX, sequence, false);
+    }
+    queue.confirm();
+    write_out(&mut queue, 64);
+    queue.pong(b"1");
+    assert_eq!((queue.frames.capacity(), queue.marks.capacity()), (0, 0));
+}
+
+proptest! {
+    /// Whatever the socket takes at a time, the wire carries every frame whole and in order.
+    #[test]
+    fn the_wire_carries_every_frame_in_order(
+        sizes in proptest::collection::vec(1usize..300, 1..40),
+        takes in proptest::collection::vec(0usize..500, 1..200),
+        large in proptest::option::of(0usize..40),
+    ) {
+        let mut queue = open();
+        let (mut expected, mut wire, mut hand) = (Vec::new(), Vec::new(), Vec::new());
+        let mut takes = takes.into_iter();
+        for (index, size) in sizes.into_iter().enumerate() {
+            let size = if large == Some(index) { limits::COALESCE + size } else { size };
+            let frame = frame::encode(frame::Opcode::Binary, &vec![index as u8; size]);
+            expected.extend_from_slice(&frame);
+            prop_assert!(queued(queue.push(frame, usize::MAX)));
+            let Some(take) = takes.next() else { continue };
+            queue.unblock();
+            if queue.begin(&mut hand) == Work::Write {
+                let all = hand.concat();
+                let taken = all.len().min(take);
+                wire.extend_from_slice(&all[..taken]);
+                if queue.after_write(&mut hand, Wrote::Bytes(taken)) == Work::Write {
+                    queue.after_write(&mut hand, Wrote::Blocked);
+                }
+            }
+        }
+        prop_assert_eq!(queue.bytes(), expected.len() - wire.len());
+        queue.unblock();
+        wire.extend(write_out(&mut queue, 97));
+        prop_assert_eq!(queue.bytes(), 0);
+        prop_assert!(wire == expected);
+    }
+}

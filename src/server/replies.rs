@@ -1,0 +1,61 @@
+//! The core's answers in words.
+
+use crate::broker::{Refusal, Reply};
+use crate::limits;
+use crate::message::ChannelName;
+use crate::protocol::envelope::{self, Code};
+
+/// The JSON of `reply`. `channel` is the one of the publication that it answers, where it answers at once; `max_backlog` its bound.
+pub(super) fn render(
+    reply: &Reply,
+    channel: Option<&ChannelName>,
+    max_backlog: impl FnOnce(&ChannelName) -> u64,
+) -> String {
+    match reply {
+        Reply::Accepted { id, receivers, stored, duplicate } => {
+            envelope::accepted(id.id(), *receivers, *stored, *duplicate)
+        }
+        Reply::Refused { id, refusal } => {
+            let id = id.as_ref().map(|id| id.id());
+            let (code, detail) = refused(*refusal, channel, max_backlog);
+            envelope::refusal(Some("send-message"), code, &detail, id)
+        }
+        Reply::UnknownDelivery { sequence, done } => {
+            let command = if *done { "ack" } else { "nack" };
+            let detail = format!("delivery \"{sequence}\" is not waiting for an answer");
+            envelope::refusal(Some(command), Code::Malformed, &detail, None)
+        }
+        Reply::TooManyChannels => {
+            let detail = format!("the broker has {} channels, as many as it may have", limits::CHANNELS);
+            envelope::refusal(Some("receive-message"), Code::Full, &detail, None)
+        }
+    }
+}
+
+fn refused(
+    refusal: Refusal,
+    channel: Option<&ChannelName>,
+    max_backlog: impl FnOnce(&ChannelName) -> u64,
+) -> (Code, String) {
+    match refusal {
+        Refusal::Unavailable => {
+            (Code::Unavailable, "the store cannot take the message now; it was not accepted, send it again later".into())
+        }
+        Refusal::BacklogFull => {
+            let detail = match channel {
+                Some(channel) => format!(
+                    "channel \"{channel}\" keeps {} messages, as many as it may (max_backlog); the message was not accepted",
+                    max_backlog(channel)
+                ),
+                None => "the channel keeps as many messages as it may (max_backlog); the message was not accepted".into(),
+            };
+            (Code::Full, detail)
+        }
+        Refusal::BrokerFull => {
+            (Code::Full, "the broker holds as many messages as it may; the message was not accepted".into())
+        }
+        Refusal::Expired => {
+            (Code::Expired, "the time to live ran out before the message was safe; it was not accepted".into())
+        }
+    }
+}

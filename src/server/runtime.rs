@@ -1,0 +1,358 @@
+//! The hub that joins everything: it owns the core, gives it what happened, and carries out what it wants.
+//!
+//! ```text
+//! steps of a burst ─► [lock] core.handle … effects → queues [unlock] ─► flush each touched connection, once
+//! ```
+//!
+//! Under the core's lock there is only memory: no system call, no await, no socket closed. The order of a connection's queue is the
+//! order of the core's decisions, because both happen under that lock. [`Hub::dispatch`] may be called from any thread.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+use super::access::Access;
+use super::carry::Core;
+use super::clock::Clock;
+use super::commands::Step;
+use super::connection::{Closing, Connection, OnTime, Profile};
+use super::counters::{Counters, Seldom};
+use super::gate::Gate;
+use super::heartbeat::Timers;
+use super::storage::Storage;
+use crate::broker::{Broker, Event, Refusal, Settings};
+use crate::limits;
+use crate::message::{ChannelName, ConnectionId, Timestamp};
+use crate::policy::Policies;
+
+/// What of the configuration the sockets obey.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    /// Silence after which a client is pinged; zero: never.
+    pub(super) heartbeat: Duration,
+    /// The largest frame payload of a client, in bytes.
+    pub(super) max_message: usize,
+    /// Bytes queued for one connection at which it is ended as slow.
+    pub(super) max_queue: usize,
+    /// Connections at the same time.
+    pub(super) max_connections: usize,
+    /// What holds for each channel, to be told to a client that is refused.
+    pub(super) policies: Policies,
+}
+
+/// Why a connection was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// There are as many as there may be.
+    Crowded,
+    /// The server is going down.
+    GoingDown,
+}
+
+/// Joins sockets, core and store. One for a server, shared by all its tasks.
+pub(super) struct Hub {
+    core: Mutex<Core>,
+    /// The core's next deadline has come nearer.
+    nearer: Notify,
+    timers: Mutex<Timers>,
+    /// The timers' next time has come nearer.
+    sooner: Notify,
+    pub(super) gate: Gate,
+    pub(super) storage: Storage,
+    pub(super) counters: Counters,
+    clock: Clock,
+    options: RwLock<Arc<Options>>,
+    access: RwLock<Arc<Access>>,
+    draining: AtomicBool,
+    /// A connection has ended while the server was going down.
+    pub(super) departed: Notify,
+    slow_warning: Seldom,
+    refused_warning: Seldom,
+}
+
+impl Hub {
+    pub(super) fn new(broker: Broker, storage: Storage, clock: Clock, options: Options, access: Access) -> Self {
+        Self {
+            core: Mutex::new(Core::new(broker)),
+            nearer: Notify::new(),
+            timers: Mutex::new(Timers::new(clock.now())),
+            sooner: Notify::new(),
+            gate: Gate::default(),
+            storage,
+            counters: Counters::default(),
+            clock,
+            options: RwLock::new(Arc::new(options)),
+            access: RwLock::new(Arc::new(access)),
+            draining: AtomicBool::new(false),
+            departed: Notify::new(),
+            slow_warning: Seldom::default(),
+            refused_warning: Seldom::default(),
+        }
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn timers(&self) -> MutexGuard<'_, Timers> {
+        self.timers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time: never goes back.
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// What of the configuration is in force.
+    pub(super) fn options(&self) -> Arc<Options> {
+        self.options.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who may do what.
+    pub(super) fn access(&self) -> Arc<Access> {
+        self.access.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Obeys a new configuration from now on. Connections that are open keep what their handshake gave them.
+    pub(super) fn reconfigure(&self, options: Options, access: Access, settings: Settings) {
+        *self.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
+        *self.access.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(access);
+        self.core().broker.reconfigure(settings);
+    }
+
+    /// Reads something of the core.
+    pub(super) fn with_broker<T>(&self, read: impl FnOnce(&Broker) -> T) -> T {
+        read(&self.core().broker)
+    }
+
+    /// Whether `ping` is answered with 00.
+    pub(super) fn is_store_healthy(&self) -> bool {
+        self.storage.is_healthy()
+    }
+
+    /// Gives one event to the core.
+    pub(super) fn happened(&self, event: Event) {
+        self.dispatch(None, &mut vec![Step::Event(event)]);
+    }
+
+    /// Carries out the steps of one burst, in order, and empties the list. `source` is the connection they come from.
+    pub(super) fn dispatch(&self, source: Option<&Arc<Connection>>, steps: &mut Vec<Step>) {
+        let mut steps = steps.drain(..);
+        let mut touched = Vec::new();
+        let mut more = true;
+        // Bounded by the steps: each turn takes at least one.
+        while more {
+            let nearer;
+            {
+                let mut core = self.core();
+                more = core.turn(self, source, &mut steps, &mut touched);
+                nearer = core.arm();
+            }
+            self.after_turn(nearer, &mut touched);
+        }
+    }
+
+    fn after_turn(&self, nearer: bool, touched: &mut Vec<Arc<Connection>>) {
+        if nearer {
+            self.nearer.notify_one();
+        }
+        self.storage.kick();
+        self.gate.watch(self.storage.queued_bytes());
+        for connection in touched.drain(..) {
+            connection.flush();
+        }
+    }
+
+    /// Registers a connection whose credentials are good, or gives its socket back.
+    pub(super) fn establish(&self, stream: TcpStream, profile: Profile) -> Result<Arc<Connection>, (TcpStream, NoRoom)> {
+        let now = self.now();
+        let max = self.options().max_connections;
+        let connection = {
+            let mut core = self.core();
+            if let Some(no_room) = core.no_room(max) {
+                // Released first: the socket is closed by the caller, not under the lock.
+                return Err((stream, no_room));
+            }
+            core.register(|id| Arc::new(Connection::new(id, profile, stream, now)))
+        };
+        Counters::add(&self.counters.connected, 1);
+        Ok(connection)
+    }
+
+    /// A connection has ended: the core is told, unless it knows, and nothing is addressed to it any more.
+    pub(super) fn depart(&self, connection: &Arc<Connection>, confirmed_up_to: Option<u64>) {
+        let mut touched = Vec::new();
+        let nearer;
+        {
+            let mut core = self.core();
+            core.forget(self, connection, confirmed_up_to, &mut touched);
+            core.unregister(connection.id);
+            nearer = core.arm();
+        }
+        self.after_turn(nearer, &mut touched);
+        Counters::add(&self.counters.disconnected, 1);
+        debug!(connection = connection.id.0, "disconnected");
+        if self.draining.load(Ordering::Relaxed) {
+            self.departed.notify_one();
+        }
+    }
+
+    /// Has a legacy connection's queue released after [`limits::HEAD_SHADOW`].
+    pub(super) fn hold(&self, connection: ConnectionId) {
+        let now = self.now();
+        if self.timers().hold(now, connection) {
+            self.sooner.notify_one();
+        }
+    }
+
+    /// Has a connection asked what is due, at `due`.
+    pub(super) fn look(&self, due: Timestamp, connection: ConnectionId) {
+        if self.timers().look(due, connection) {
+            self.sooner.notify_one();
+        }
+    }
+
+    /// Logs that a connection was slow, unless that is said all the time.
+    pub(super) fn note_slow(&self, connection: &Connection) {
+        Counters::add(&self.counters.slow, 1);
+        if let Some(withheld) = self.slow_warning.now() {
+            let Profile { user, peer, .. } = &connection.profile;
+            warn!(connection = connection.id.0, %user, %peer, withheld, "ended a slow receiver: it does not take what it is sent");
+        }
+    }
+
+    /// Logs that a topic connection's message was refused, unless that is said all the time.
+    pub(super) fn note_refused(&self, connection: &Connection, refusal: Refusal) {
+        if let Some(withheld) = self.refused_warning.now() {
+            let Profile { user, peer, topic, .. } = &connection.profile;
+            let channel = topic.as_ref().map_or("", ChannelName::as_str);
+            warn!(
+                connection = connection.id.0, %user, %peer, channel, ?refusal, withheld,
+                "a message was not accepted; its sender's connection is ended"
+            );
+        }
+    }
+
+    /// The task that gives the core its ticks.
+    pub(super) async fn run_deadlines(self: Arc<Self>) {
+        loop {
+            let deadline = self.core().rearm();
+            let Some(deadline) = deadline else {
+                self.nearer.notified().await;
+                continue;
+            };
+            // At least a millisecond, the clock's grain, so that nothing the core asks for makes this loop spin.
+            let wait = deadline.since(self.now()).max(Duration::from_millis(1));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => self.happened(Event::Tick),
+                () = self.nearer.notified() => {}
+            }
+        }
+    }
+
+    /// The task that times heartbeats, holds and ends of all connections.
+    pub(super) async fn run_timers(self: Arc<Self>) {
+        loop {
+            let next = self.timers().next();
+            let Some(next) = next else {
+                self.sooner.notified().await;
+                continue;
+            };
+            let wait = next.since(self.now()).max(Duration::from_millis(1));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => self.on_time(),
+                () = self.sooner.notified() => {}
+            }
+        }
+    }
+
+    fn on_time(&self) {
+        let now = self.now();
+        let due = self.timers().take(now);
+        let (interval, lenient) = (self.options().heartbeat, self.gate.is_closed());
+        for connection in self.find(&due.holds) {
+            self.dispatch(Some(&connection), &mut vec![Step::Release { greet: true }]);
+        }
+        for connection in self.find(&due.looks) {
+            match connection.on_time(now, interval, lenient) {
+                OnTime::Nothing => {}
+                OnTime::Look(next) => {
+                    self.timers().look(next, connection.id);
+                }
+                OnTime::Dead => {
+                    Counters::add(&self.counters.dead, 1);
+                    debug!(connection = connection.id.0, "ended: it answers no ping");
+                    let closing = Closing { code: 1008, reason: "no answer to pings", invited: false, flush: false };
+                    self.dispatch(Some(&connection), &mut vec![Step::End(closing)]);
+                }
+            }
+        }
+    }
+
+    fn find(&self, ids: &[ConnectionId]) -> Vec<Arc<Connection>> {
+        if ids.is_empty() {
+            return Vec::new();
+        }
+        let core = self.core();
+        ids.iter().filter_map(|id| core.connection(*id).cloned()).collect()
+    }
+
+    /// No connection is made any more, and every one is ended: what is queued, a last ping where something is unconfirmed, then
+    /// 1001 (modern) or a bare FIN (legacy).
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        let everyone = self.core().close();
+        let closing = Closing { code: 1001, reason: "the broker is going down", invited: false, flush: true };
+        for connection in everyone {
+            {
+                let mut queue = connection.queue();
+                if queue.has_unconfirmed() {
+                    queue.confirm();
+                }
+            }
+            connection.end(closing);
+            connection.flush();
+        }
+    }
+
+    /// Connections that have not ended yet.
+    pub(super) fn open_connections(&self) -> usize {
+        self.core().open()
+    }
+
+    /// Ends what has not ended by itself.
+    pub(super) fn abort_all(&self) {
+        let everyone = self.core().close();
+        for connection in everyone {
+            self.depart_aborted(&connection);
+        }
+    }
+
+    fn depart_aborted(&self, connection: &Arc<Connection>) {
+        connection.queue().abort();
+        let mut touched = Vec::new();
+        {
+            let mut core = self.core();
+            core.forget(self, connection, None, &mut touched);
+            core.arm();
+        }
+        self.after_turn(false, &mut touched);
+    }
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("counters", &self.counters).finish_non_exhaustive()
+    }
+}
+
+/// Bounds what one dispatch leaves behind in a reusable list.
+pub(super) fn shrink<T>(list: &mut Vec<T>) {
+    if list.capacity() > limits::EFFECTS_AT_ONCE {
+        list.shrink_to(limits::EFFECTS_AT_ONCE);
+    }
+}

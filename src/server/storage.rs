@@ -1,0 +1,126 @@
+//! The way to the store's worker and back: the core's wishes in their order, the worker's outcomes as events.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use super::runtime::Hub;
+use crate::broker::{ChannelSummary, Event, Restored, StoreEffect, StoreFailure};
+use crate::store::{FailureKind, MessageStore, Outcome, StoreError, StoreWorker, Summary};
+
+/// The store's worker, and what the core wants from it. Under the core's lock a wish is only noted, because handing it over may wake a
+/// thread; [`Self::kick`] hands over in the order in which the core wished.
+pub(super) struct Storage {
+    worker: StoreWorker,
+    wishes: Mutex<VecDeque<StoreEffect>>,
+    /// Held while wishes are handed over, so that two threads do not change their order.
+    turn: Mutex<()>,
+    hub: Arc<OnceLock<Weak<Hub>>>,
+}
+
+impl Storage {
+    /// Starts the worker's thread. What it reports before [`Self::attach`] is lost, and so nothing may be asked for before.
+    ///
+    /// # Errors
+    /// If the system makes no thread.
+    pub(super) fn start(store: Box<dyn MessageStore>) -> io::Result<Self> {
+        let hub: Arc<OnceLock<Weak<Hub>>> = Arc::default();
+        let target = hub.clone();
+        let worker = StoreWorker::start(store, move |outcome| {
+            if let Some(hub) = target.get().and_then(Weak::upgrade) {
+                report(&hub, outcome);
+            }
+        })?;
+        Ok(Self { worker, wishes: Mutex::default(), turn: Mutex::default(), hub })
+    }
+
+    /// From now on outcomes go to `hub`.
+    pub(super) fn attach(&self, hub: &Arc<Hub>) {
+        self.hub.get_or_init(|| Arc::downgrade(hub));
+    }
+
+    /// Notes a wish; pure memory.
+    pub(super) fn submit(&self, effect: StoreEffect) {
+        lock(&self.wishes).push_back(effect);
+    }
+
+    /// Hands over what is noted. Not to be called under the core's lock.
+    pub(super) fn kick(&self) {
+        if lock(&self.wishes).is_empty() {
+            return;
+        }
+        let _turn = lock(&self.turn);
+        loop {
+            let Some(effect) = lock(&self.wishes).pop_front() else { return };
+            match effect {
+                StoreEffect::Append(messages) => self.worker.append(messages),
+                StoreEffect::Remove(ids) => self.worker.remove(&ids),
+                StoreEffect::Deliveries(counts) => self.worker.deliveries(&counts),
+                StoreEffect::Load { channel, after, limit } => self.worker.load(channel, after, limit),
+                StoreEffect::Sweep { now } => self.worker.sweep(now),
+                StoreEffect::Purge { channel, up_to } => self.worker.purge(&channel, up_to),
+            }
+        }
+    }
+
+    /// Bytes that wait for a commit.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.worker.queued_bytes()
+    }
+
+    /// What the last commit or check said.
+    pub(super) fn is_healthy(&self) -> bool {
+        self.worker.healthy()
+    }
+
+    /// Writes everything, marks the store clean and closes it. Blocks.
+    ///
+    /// # Errors
+    /// Why not everything could be written.
+    pub(super) fn stop(&self) -> Result<(), StoreError> {
+        self.kick();
+        self.worker.stop()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs on the worker's thread.
+fn report(hub: &Hub, outcome: Outcome) {
+    match outcome {
+        Outcome::Stored(ids) => hub.happened(Event::Stored(ids)),
+        Outcome::Failed(ids, kind) => {
+            let failure = match kind {
+                FailureKind::Full => StoreFailure::Full,
+                FailureKind::Unavailable => StoreFailure::Unavailable,
+            };
+            hub.happened(Event::StoreFailed(ids, failure));
+        }
+        Outcome::Loaded { channel, messages, complete } => {
+            hub.happened(Event::Loaded { channel, messages, complete });
+        }
+        Outcome::LoadFailed { channel } => hub.happened(Event::LoadFailed { channel }),
+        Outcome::Swept(swept) => hub.happened(Event::Swept(swept)),
+        Outcome::PurgeRequest { channel, token } => {
+            hub.happened(Event::Purge { channel });
+            hub.storage.worker.answer(token);
+        }
+    }
+    hub.gate.watch(hub.storage.queued_bytes());
+}
+
+/// What the store held, in the core's words.
+pub(super) fn restored(summary: Summary) -> Restored {
+    let channels = summary.channels.into_iter();
+    Restored {
+        channels: channels
+            .map(|found| ChannelSummary { channel: found.channel, messages: found.messages, last: found.last })
+            .collect(),
+        delayed: summary.delayed,
+        publications: summary.publications,
+        last_id: summary.last_id,
+        clean: summary.clean,
+    }
+}

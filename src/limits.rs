@@ -141,9 +141,6 @@ pub const MEMORY_STORE_BYTES: usize = 256 << 20;
 /// The longest table prefix: with the table's own name well under the 63 characters that PostgreSQL allows.
 pub const STORE_PREFIX_CHARS: usize = 32;
 
-/// User-defined columns of the store's table.
-pub const STORE_COLUMNS: usize = 32;
-
 /// The longest name of a user-defined column: what MySQL (64) and PostgreSQL (63) both allow.
 pub const STORE_COLUMN_CHARS: usize = 63;
 
@@ -292,3 +289,64 @@ pub const LOGIN_TIME: Duration = Duration::from_secs(30);
 
 /// How often password files are looked at for changes.
 pub const HTPASSWD_CHECK: Duration = Duration::from_secs(2);
+
+/// Bytes of one htpasswd file: room for [`HTPASSWD_ENTRIES`] at some 160 bytes each.
+pub const HTPASSWD_BYTES: usize = 16 << 20;
+
+/// Entries of one htpasswd file: each is a few hundred bytes in memory for as long as the broker runs.
+pub const HTPASSWD_ENTRIES: usize = 100_000;
+
+/// Warnings told about one htpasswd file; a file of garbage must not flood the log.
+pub const HTPASSWD_WARNINGS: usize = 20;
+
+/// The longest password that is verified, in bytes: the SHA-crypt formats take time in the square of it.
+pub const PASSWORD_BYTES: usize = 512;
+
+/// The most of a password that bcrypt looks at, in bytes: a longer one is refused when it is set, not silently cut.
+pub const BCRYPT_PASSWORD_BYTES: usize = 72;
+
+/// The highest bcrypt cost accepted in a file: 32 times the usual 10, some seconds on a small computer.
+pub const BCRYPT_COST: u32 = 15;
+
+/// The most rounds accepted of a `$5$` or `$6$` hash: as expensive as the highest bcrypt cost.
+pub const SHA_CRYPT_ROUNDS: u32 = 1_000_000;
+
+/// Verifications that wait for their turn; one more is told that the broker is busy. There are no more unauthenticated
+/// connections than this either.
+pub const VERIFICATION_QUEUE: usize = HANDSHAKES;
+
+/// Failed logins from one address that are answered without delay: a mistyped password is no attack.
+pub const FREE_FAILURES: u32 = 3;
+
+/// The delay of the first login that is slowed; it doubles with each further failure.
+pub const LOGIN_DELAY: Duration = Duration::from_millis(250);
+
+/// The longest delay of a login: together with the verification it must fit into [`HANDSHAKE_TIME`].
+pub const LOGIN_DELAY_MAX: Duration = Duration::from_secs(4);
+
+/// Failures from an address are forgotten when it has been quiet for this long.
+pub const FAILURE_MEMORY: Duration = Duration::from_secs(600);
+
+/// Slowed logins of one address that wait at once: with the longest delay, eight guesses a second.
+pub const DELAYED_PER_ADDRESS: u32 = 32;
+
+/// Slowed logins of all addresses that wait at once: half of [`HANDSHAKES`], so that the other half stays free.
+pub const DELAYED_LOGINS: usize = HANDSHAKES / 2;
+
+/// Bytes of a configuration file (ours or the PHP broker's): a hundred times what anybody writes by hand.
+pub const CONFIGURATION_BYTES: usize = 4 << 20;
+
+/// `[[channel]]` entries: every new channel name is compared with each of them.
+pub const CHANNEL_ENTRIES: usize = 1_000;
+
+/// `[[permission]]` entries: compared in turn whenever a channel is used for the first time by a connection.
+pub const PERMISSION_ENTRIES: usize = 1_000;
+
+/// Entries of a list in the configuration (addresses, files, patterns of one permission).
+pub const LIST_ENTRIES: usize = 1_000;
+
+/// Entries of `[store.columns]`: each is looked up in every message that is stored.
+pub const STORE_COLUMNS: usize = 32;
+
+/// Problems of a configuration that are printed; the rest is counted.
+pub const CONFIGURATION_PROBLEMS: usize = 50;

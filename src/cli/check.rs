@@ -96,7 +96,9 @@ impl Check {
         let total = match (report.errors.len() as u64, report.doubts.len() as u64) {
             (0, 0) => style.good("all is well"),
             (0, doubts) => format!("the broker would start; {}", count(doubts, "doubt")),
-            (errors, doubts) => format!("the broker would not start: {}, {}", count(errors, "error"), count(doubts, "doubt")),
+            (errors, doubts) => {
+                format!("the broker would not start: {}, {}", count(errors, "error"), count(doubts, "doubt"))
+            }
         };
         output::line(&total)
     }
@@ -111,9 +113,7 @@ fn look_at_users(settings: &Settings, config: &Config, report: &mut Report) {
     }
     let credentials = Credentials::load(&config.auth.htpasswd, &config.auth.users);
     report.facts.push(("users", format!("{}{anonymous}", count(credentials.users().len() as u64, "user"))));
-    let known = std::mem::take(&mut report.doubts);
-    let doubts = credentials.doubts().into_iter().filter(|_| !config.auth.anonymous || !config.auth.htpasswd.is_empty());
-    report.doubts = known.into_iter().chain(doubts).collect();
+    report.doubts.extend(credentials.doubts(config.auth.anonymous));
     if !config.auth.permissions.is_empty() {
         report.facts.push(("permissions", count(config.auth.permissions.len() as u64, "rule")));
     }
@@ -181,7 +181,8 @@ fn described(policy: &ChannelPolicy) -> String {
         parts.push(format!("expires after {:?}", policy.ttl));
     }
     if policy.max_deliveries > 0 {
-        let end = policy.dead_letter.as_ref().map_or_else(|| "dropped".to_owned(), |channel| format!("moved to {channel}"));
+        let end =
+            policy.dead_letter.as_ref().map_or_else(|| "dropped".to_owned(), |channel| format!("moved to {channel}"));
         parts.push(format!("{end} when delivered {} in vain", count(u64::from(policy.max_deliveries), "time")));
     }
     parts.join(", ")
@@ -205,6 +206,9 @@ mod tests {
             dead_letter: Some(ChannelName::parse("lost").unwrap()),
             ..policy
         };
-        assert_eq!(described(&policy), "to one receiver, in turn, not kept, expires after 300s, moved to lost when delivered 3 times in vain");
+        assert_eq!(
+            described(&policy),
+            "to one receiver, in turn, not kept, expires after 300s, moved to lost when delivered 3 times in vain"
+        );
     }
 }

@@ -117,15 +117,15 @@ async fn tell(stage: &mut Stage, server: &RunningServer, url: &Url, users: &User
     application.send(stage, None).await?;
     gateway.take(stage, 1).await?;
 
-    let confirmed = application.sent() - 1;
+    let (sent, confirmed) = (application.sent(), application.sent() - 1);
     until(|| server.broker_counters().confirmed >= confirmed && server.unsettled() == 0).await;
     application.leave().await;
     gateway.leave().await;
-    account(stage, server, &application_numbers(application.sent()), gateway.done())
+    account(stage, server, &everything_but_number_8(sent), gateway.done())
 }
 
-/// What the gateway must have got: everything but number 8, in order.
-fn application_numbers(sent: u64) -> Vec<u64> {
+/// What the gateway must have got, in this order.
+fn everything_but_number_8(sent: u64) -> Vec<u64> {
     (1..=sent).filter(|number| *number != 8).collect()
 }
 
@@ -143,9 +143,14 @@ fn account(stage: &mut Stage, server: &RunningServer, expected: &[u64], got: &[u
     let counters = server.broker_counters();
     let sent = expected.len() as u64 + 1;
     stage.chapter("The count, from the broker's own counters:")?;
-    stage.total(&format!("{} sent = {} confirmed + {} expired", counters.accepted, counters.confirmed, counters.expired))?;
+    stage.total(&format!(
+        "{} sent = {} confirmed + {} expired",
+        counters.accepted, counters.confirmed, counters.expired
+    ))?;
     if got != expected {
-        return Err(Failure::failed(format_args!("the gateway should have got {expected:?} in this order, and got {got:?}")));
+        return Err(Failure::failed(format_args!(
+            "the gateway should have got {expected:?} in this order, and got {got:?}"
+        )));
     }
     let adds_up = counters.accepted == sent
         && counters.confirmed == got.len() as u64

@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn fields_are_bounded_in_number_and_size() {
-        let many: Value = (0..500).map(|number| (format!("f{number}"), Value::from(1))).collect::<serde_json::Map<_, _>>().into();
+        let many: Value =
+            (0..500).map(|number| (format!("f{number}"), Value::from(1))).collect::<serde_json::Map<_, _>>().into();
         assert_eq!(fields(&many.to_string()).len(), limits::EXEC_FIELDS);
         let long = serde_json::json!({ "long": "x".repeat(limits::EXEC_FIELD_BYTES + 1), "short": "x" });
         assert_eq!(names(&long.to_string()), [("WSMB_short".to_owned(), "x".to_owned())]);

@@ -27,8 +27,8 @@ pub(crate) struct Import {
 impl Import {
     pub(crate) fn run(&self) -> Outcome {
         let path = self.file.display();
-        let bytes = std::fs::read(&self.file)
-            .map_err(|error| Failure::failed(format_args!("cannot read {path}: {error}")))?;
+        let bytes =
+            std::fs::read(&self.file).map_err(|error| Failure::failed(format_args!("cannot read {path}: {error}")))?;
         let imported = import::import(&bytes).map_err(|error| Failure::failed(format_args!("{path} {error}")))?;
         match &self.output {
             None => output::line(imported.toml.trim_end())?,

@@ -31,13 +31,18 @@ use clap::{Parser, Subcommand};
 /// Programs send messages to a channel and others receive them from it; what nobody has received is kept. One command is the broker
 /// (serve), the others talk to it or look after it.
 #[derive(Debug, Parser)]
-#[command(name = "wsmb", version, arg_required_else_help = true, after_help = "\
+#[command(
+    name = "wsmb",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
 Example, in three terminals:
   wsmb serve
   wsmb receive sms
   wsmb send sms '{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}'
 
-See it all in one terminal, in ten seconds:  wsmb demo")]
+See it all in one terminal, in ten seconds:  wsmb demo"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

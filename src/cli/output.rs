@@ -118,11 +118,17 @@ mod tests {
     fn colours_are_only_where_they_are_wanted() {
         assert_eq!(Style { on: true }.bold("x"), "\x1b[1mx\x1b[0m");
         let plain = Style { on: false };
-        assert_eq!([plain.bold("x"), plain.dim("x"), plain.good("x"), plain.doubt("x"), plain.bad("x")].concat(), "xxxxx");
+        assert_eq!(
+            [plain.bold("x"), plain.dim("x"), plain.good("x"), plain.doubt("x"), plain.bad("x")].concat(),
+            "xxxxx"
+        );
     }
 
     #[test]
     fn numbers_and_words_agree() {
-        assert_eq!([count(0, "message"), count(1, "message"), count(2, "message")], ["0 messages", "1 message", "2 messages"]);
+        assert_eq!(
+            [count(0, "message"), count(1, "message"), count(2, "message")],
+            ["0 messages", "1 message", "2 messages"]
+        );
     }
 }

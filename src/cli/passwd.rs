@@ -62,7 +62,8 @@ impl Passwd {
         }
         let known = old.as_deref().is_some_and(|old| passwd::remove(old, user).is_some());
         let password = self.password(true)?;
-        let text = passwd::add_or_replace(old.as_deref().unwrap_or_default(), user, &password).map_err(Failure::failed)?;
+        let text =
+            passwd::add_or_replace(old.as_deref().unwrap_or_default(), user, &password).map_err(Failure::failed)?;
         passwd::write(&self.file, &text).map_err(Failure::failed)?;
         output::line(&match (known, old.is_some()) {
             (true, _) => format!("the user {user} has a new password in {file}"),
@@ -112,7 +113,8 @@ fn ask(question: &str) -> Result<String, Failure> {
 /// The first line of standard input, bounded.
 fn first_line(input: &mut impl BufRead) -> Result<String, Failure> {
     let mut line = Vec::new();
-    let failed = |error: io::Error| Failure::failed(format_args!("cannot read the password from standard input: {error}"));
+    let failed =
+        |error: io::Error| Failure::failed(format_args!("cannot read the password from standard input: {error}"));
     input.take(limits::PASSWORD_LINE).read_until(b'\n', &mut line).map_err(failed)?;
     let line = String::from_utf8(line).map_err(|_| Failure::failed("the password is not valid UTF-8"))?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())

@@ -232,7 +232,11 @@ impl Purge {
         if !stdin.is_terminal() {
             return Err(Failure::misuse("there is no terminal to ask on; add --yes if you are sure"));
         }
-        output::note(&format!("{} in {} will be gone for good. Type yes to remove them:", count(waiting, "message"), self.channel));
+        output::note(&format!(
+            "{} in {} will be gone for good. Type yes to remove them:",
+            count(waiting, "message"),
+            self.channel
+        ));
         let mut answer = String::new();
         stdin.lock().read_line(&mut answer).map_err(Failure::failed)?;
         Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
@@ -361,7 +365,10 @@ mod tests {
 
     #[test]
     fn its_state_says_what_there_is_to_know() {
-        assert_eq!(state(&message(Payload::text("x")), Timestamp(10_000)), "10 s ago, expires in 50 s, delivered 2 times");
+        assert_eq!(
+            state(&message(Payload::text("x")), Timestamp(10_000)),
+            "10 s ago, expires in 50 s, delivered 2 times"
+        );
         assert_eq!(state(&message(Payload::text("x")), Timestamp(60_000)), "60 s ago, expired, delivered 2 times");
     }
 

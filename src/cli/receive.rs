@@ -71,7 +71,8 @@ pub(crate) struct Receive {
 impl Receive {
     pub(crate) async fn run(self) -> Outcome {
         let (url, options) = self.connect.resolve()?;
-        let stop = Stop::listen().map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))?;
+        let stop =
+            Stop::listen().map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))?;
         if self.channels.len() > limits::SUBSCRIPTIONS {
             return Err(Failure::misuse(format_args!("at most {} channels at once", limits::SUBSCRIPTIONS)));
         }
@@ -88,7 +89,17 @@ impl Receive {
         }
         let worker = Worker::new(self.exec.clone(), self.raw, self.json, stop.clone());
         let workers = usize::try_from(self.workers).unwrap_or(1);
-        let run = Run { link, worker, workers, count: self.count, stop, running: JoinSet::new(), started: 0, done: 0, back: 0 };
+        let run = Run {
+            link,
+            worker,
+            workers,
+            count: self.count,
+            stop,
+            running: JoinSet::new(),
+            started: 0,
+            done: 0,
+            back: 0,
+        };
         run.run(self.receiver.as_deref()).await
     }
 

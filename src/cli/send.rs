@@ -386,7 +386,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_said_in_words() {
-        let answer = |rest: &str| reply(&format!(r#"{{"command":"send-message","response_code":"00","id":"x",{rest}}}"#));
+        let answer =
+            |rest: &str| reply(&format!(r#"{{"command":"send-message","response_code":"00","id":"x",{rest}}}"#));
         assert_eq!(answer(r#""receivers":1,"stored":true"#), "accepted: 1 receiver");
         assert_eq!(answer(r#""receivers":2,"stored":false"#), "accepted: 2 receivers");
         assert_eq!(answer(r#""receivers":0,"stored":true"#), "accepted: stored, no receiver now");

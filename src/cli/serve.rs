@@ -197,7 +197,9 @@ mod tests {
         let new = NewUser { user: "wsmb".into(), password: "abcde-fghij".into(), file: "wsmb-data/.htpasswd".into() };
         let said = text(&["127.0.0.1:8888"], &Users::New(new.clone()));
         assert!(said.contains("\n  /opt/wsmb receive sms --user wsmb:abcde-fghij\n"), "{said}");
-        assert!(said.contains("'{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}' --user wsmb:abcde-fghij\n"));
+        assert!(said.contains(
+            "'{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}' --user wsmb:abcde-fghij\n"
+        ));
         let said = text(&["0.0.0.0:99", "[::]:99"], &Users::New(new));
         assert!(said.contains("receive sms --url ws://127.0.0.1:99 --user"), "{said}");
         assert!(said.starts_with("wsmb is listening on ws://127.0.0.1:99 and ws://[::1]:99\n"), "{said}");

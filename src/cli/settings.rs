@@ -46,13 +46,21 @@ impl Settings {
 
     /// What the command line sets; `listen` comes from `serve` alone.
     pub(crate) fn flags(&self, listen: &[String]) -> Flags {
-        Flags { listen: listen.to_vec(), store: self.store.clone(), set: self.set.clone(), data_dir: self.data_dir.clone() }
+        Flags {
+            listen: listen.to_vec(),
+            store: self.store.clone(),
+            set: self.set.clone(),
+            data_dir: self.data_dir.clone(),
+        }
     }
 
     /// Nobody has configured any users: the first start makes one.
     pub(crate) fn makes_first_user(&self, config: &Config) -> bool {
         let default = [self.data_dir().join(crate::auth::first_start::FILE)];
-        self.config.is_none() && !config.auth.anonymous && config.auth.users.is_empty() && config.auth.htpasswd == default
+        self.config.is_none()
+            && !config.auth.anonymous
+            && config.auth.users.is_empty()
+            && config.auth.htpasswd == default
     }
 
     /// The directory for the broker's files.

@@ -88,9 +88,9 @@ impl fmt::Display for Error {
                 "{address} did not answer within {} seconds - is it a broker, and does a firewall stand between?",
                 after.as_secs()
             ),
-            Self::Refused { reply: BadReply::Refused { status: 401, .. }, .. } => f.write_str(
-                "the broker refused the user name or password (401): set --user and WSMB_PASSWORD",
-            ),
+            Self::Refused { reply: BadReply::Refused { status: 401, .. }, .. } => {
+                f.write_str("the broker refused the user name or password (401): set --user and WSMB_PASSWORD")
+            }
             Self::Refused { address, reply } => write!(f, "no connection to {address}: {reply}"),
             Self::Protocol(error) => write!(f, "the broker broke the WebSocket protocol: {error}"),
             Self::Lost { address, source: None } => write!(f, "the broker at {address} ended the connection"),
@@ -131,9 +131,7 @@ fn reason(error: &io::Error) -> String {
     let mut characters = text.chars();
     // Only the first letter of a sentence, not that of a name: "Connection refused", but "DNS error".
     match (characters.next(), characters.clone().next()) {
-        (Some(first), Some(second)) if second.is_lowercase() => {
-            first.to_lowercase().chain(characters).collect()
-        }
+        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(characters).collect(),
         _ => text.to_owned(),
     }
 }

@@ -157,8 +157,7 @@ impl Client {
         let lost = |source| Error::Lost { address: address.clone(), source };
         // Every write is a whole burst already; waiting for more would only add latency.
         stream.set_nodelay(true).map_err(|error| lost(Some(error)))?;
-        let named =
-            url.user().map(|user| Credentials::new(user, url.password().unwrap_or_default()));
+        let named = url.user().map(|user| Credentials::new(user, url.password().unwrap_or_default()));
         let authorization = options.credentials.as_ref().or(named.as_ref()).map(Credentials::header);
         let key = new_key()?;
         let request = handshake::client_request(&address, url.target(), &key, authorization.as_deref());

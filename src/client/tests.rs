@@ -182,7 +182,8 @@ async fn a_refused_password_says_what_to_set() {
 
 #[tokio::test]
 async fn something_that_is_no_broker_is_named_so() {
-    for (answer, expected) in [("SSH-2.0-OpenSSH\r\n\r\n", "is this the broker's port?"), ("", "ended the connection")] {
+    for (answer, expected) in [("SSH-2.0-OpenSSH\r\n\r\n", "is this the broker's port?"), ("", "ended the connection")]
+    {
         let (listener, url) = listen().await;
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();

@@ -250,13 +250,7 @@ impl Core {
     }
 
     /// The frame of a delivery, encoded once for all receivers that get the same bytes.
-    fn encoded(
-        &mut self,
-        contents: &[Content],
-        index: u32,
-        dialect: Dialect,
-        manual: Option<Manual>,
-    ) -> Option<Bytes> {
+    fn encoded(&mut self, contents: &[Content], index: u32, dialect: Dialect, manual: Option<Manual>) -> Option<Bytes> {
         let index = index as usize;
         let content = contents.get(index)?;
         if manual.is_some() {
@@ -279,7 +273,8 @@ impl Core {
             }
             (Some(_), Reply::Refused { refusal, .. }) => {
                 turn.hub.note_refused(&connection, *refusal);
-                let closing = Closing { code: 1013, reason: "not accepted, try again later", invited: false, flush: true };
+                let closing =
+                    Closing { code: 1013, reason: "not accepted, try again later", invited: false, flush: true };
                 self.end(&connection, closing, turn);
             }
             (Some(_), Reply::TooManyChannels) => {
@@ -301,7 +296,11 @@ impl Core {
             Pushed::Gone => {}
             Pushed::Overflow => {
                 turn.hub.note_slow(connection);
-                self.end(connection, Closing { code: 1008, reason: "slow receiver", invited: false, flush: false }, turn);
+                self.end(
+                    connection,
+                    Closing { code: 1008, reason: "slow receiver", invited: false, flush: false },
+                    turn,
+                );
             }
         }
     }

@@ -186,7 +186,8 @@ impl<'a> Desk<'a> {
     }
 
     fn refuse(&self, steps: &mut Vec<Step>, command: Option<&str>, code: Code, detail: &str, id: Option<&str>) {
-        let counter = if matches!(code, Code::Forbidden) { &self.hub.counters.forbidden } else { &self.hub.counters.malformed };
+        let counter =
+            if matches!(code, Code::Forbidden) { &self.hub.counters.forbidden } else { &self.hub.counters.malformed };
         Counters::add(counter, 1);
         steps.push(Step::Frame(text(&envelope::refusal(command, code, detail, id))));
     }
@@ -206,7 +207,9 @@ impl<'a> Desk<'a> {
                     receiver,
                 })));
             }
-            _ => steps.extend(receiver.map(|receiver| Step::Event(Event::Claim { connection: connection.id, receiver }))),
+            _ => {
+                steps.extend(receiver.map(|receiver| Step::Event(Event::Claim { connection: connection.id, receiver })))
+            }
         }
     }
 }

@@ -134,7 +134,10 @@ async fn answer(hub: &Hub, request: Request, peer: SocketAddr) -> Answer {
         && !access.may_receive(&user, channel)
     {
         Counters::add(&hub.counters.forbidden, 1);
-        return Answer::Http(plain(403, &format!("user \"{user}\" may neither send to nor receive from \"{channel}\"")));
+        return Answer::Http(plain(
+            403,
+            &format!("user \"{user}\" may neither send to nor receive from \"{channel}\""),
+        ));
     }
     let profile = Profile {
         user,

@@ -48,7 +48,9 @@ impl fmt::Display for ServeError {
             Self::Store(error) => error.fmt(f),
             Self::Column(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system refused something every program needs: {error}"),
-            Self::Interrupted => f.write_str("a second signal came while the broker was stopping; it did not wait any more"),
+            Self::Interrupted => {
+                f.write_str("a second signal came while the broker was stopping; it did not wait any more")
+            }
         }
     }
 }
@@ -110,7 +112,7 @@ impl Server {
             })
             .await??
         };
-        for doubt in credentials.doubts() {
+        for doubt in credentials.doubts(config.auth.anonymous) {
             warn!("{doubt}");
         }
         let restored = storage::restored(summary);
@@ -352,8 +354,10 @@ fn store_settings(config: &Config) -> Result<StoreSettings, ServeError> {
     Ok(StoreSettings {
         url: config.store.url.clone(),
         prefix: config.store.prefix.clone(),
-        columns: Columns::parse(config.store.columns.iter().map(|(column, pointer)| (column.as_str(), pointer.as_str())))
-            .map_err(ServeError::Column)?,
+        columns: Columns::parse(
+            config.store.columns.iter().map(|(column, pointer)| (column.as_str(), pointer.as_str())),
+        )
+        .map_err(ServeError::Column)?,
         ..StoreSettings::default()
     })
 }

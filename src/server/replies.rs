@@ -38,16 +38,19 @@ fn refused(
     max_backlog: impl FnOnce(&ChannelName) -> u64,
 ) -> (Code, String) {
     match refusal {
-        Refusal::Unavailable => {
-            (Code::Unavailable, "the store cannot take the message now; it was not accepted, send it again later".into())
-        }
+        Refusal::Unavailable => (
+            Code::Unavailable,
+            "the store cannot take the message now; it was not accepted, send it again later".into(),
+        ),
         Refusal::BacklogFull => {
             let detail = match channel {
                 Some(channel) => format!(
                     "channel \"{channel}\" keeps {} messages, as many as it may (max_backlog); the message was not accepted",
                     max_backlog(channel)
                 ),
-                None => "the channel keeps as many messages as it may (max_backlog); the message was not accepted".into(),
+                None => {
+                    "the channel keeps as many messages as it may (max_backlog); the message was not accepted".into()
+                }
             };
             (Code::Full, detail)
         }

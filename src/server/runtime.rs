@@ -168,7 +168,11 @@ impl Hub {
     }
 
     /// Registers a connection whose credentials are good, or gives its socket back.
-    pub(super) fn establish(&self, stream: TcpStream, profile: Profile) -> Result<Arc<Connection>, (TcpStream, NoRoom)> {
+    pub(super) fn establish(
+        &self,
+        stream: TcpStream,
+        profile: Profile,
+    ) -> Result<Arc<Connection>, (TcpStream, NoRoom)> {
         let now = self.now();
         let max = self.options().max_connections;
         let connection = {

@@ -1,8 +1,8 @@
 //! What is done with a delivery: its lines are written, or a command is run for each of its messages.
 
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::super::exec::{self, Job};

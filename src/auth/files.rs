@@ -1,0 +1,282 @@
+//! The list of users in force: read from htpasswd files and the configuration's own entries, and read again when a file changes.
+//!
+//! A new file that cannot be used leaves the old list in force and says so. All functions that touch files block: call them off the
+//! event loop.
+
+use std::collections::HashMap;
+use std::fs::{self, Metadata};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::hash::Hash;
+use super::htpasswd::{self, Entry};
+use crate::limits;
+
+/// Users and their hashes; never changes.
+#[derive(Debug, Default)]
+pub struct Users {
+    hashes: HashMap<String, Hash>,
+    /// The hash that takes longest to verify: whoever fails has waited for this one.
+    slowest: Option<Hash>,
+    #[cfg(test)]
+    verifications: std::sync::atomic::AtomicUsize,
+}
+
+impl Users {
+    /// Of two entries for one user the first counts.
+    #[must_use]
+    pub fn new(entries: impl IntoIterator<Item = Entry>) -> Self {
+        let mut users = Self::default();
+        for Entry { user, hash } in entries {
+            users.hashes.entry(user).or_insert(hash);
+        }
+        users.slowest = users.hashes.values().max_by_key(|hash| hash.effort()).cloned();
+        users
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Whether nobody can come in with a password.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
+    /// How many have a hash of a weak format.
+    #[must_use]
+    pub fn weak(&self) -> usize {
+        self.hashes.values().filter(|hash| hash.format().is_weak()).count()
+    }
+
+    pub(super) fn hash_of(&self, user: &str) -> Option<&Hash> {
+        self.hashes.get(user)
+    }
+
+    /// Whether `password` is that of `user`. Blocks for the time that the format takes; a failure takes as long as the slowest format
+    /// of the list, whether the user exists or not.
+    #[must_use]
+    pub fn verify(&self, user: &str, password: &[u8]) -> bool {
+        #[cfg(test)]
+        self.verifications.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let own = self.hashes.get(user);
+        if own.is_some_and(|hash| hash.verify(password)) {
+            return true;
+        }
+        if let Some(slowest) = &self.slowest
+            && own.is_none_or(|hash| hash.effort() < slowest.effort())
+        {
+            // The outcome is of no interest, only the time it takes; `black_box` keeps it from being optimised away.
+            std::hint::black_box(slowest.verify(password));
+        }
+        false
+    }
+
+    #[cfg(test)]
+    pub(super) fn verifications(&self) -> usize {
+        self.verifications.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// What tells one state of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    length: u64,
+    /// Inode and time of the last change of the inode (seconds, nanoseconds); zeros where there is no such thing.
+    identity: (u64, i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        #[cfg(unix)]
+        let identity = {
+            use std::os::unix::fs::MetadataExt as _;
+            (metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
+        };
+        #[cfg(not(unix))]
+        let identity = (0, 0, 0);
+        Self { modified: metadata.modified().ok(), length: metadata.len(), identity }
+    }
+}
+
+/// One htpasswd file and what was last read from it.
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    stamp: Option<Stamp>,
+    entries: Vec<Entry>,
+    warnings: Vec<String>,
+}
+
+/// Where the users come from.
+#[derive(Debug, Default)]
+pub struct Credentials {
+    files: Vec<File>,
+    inline: Vec<Entry>,
+    inline_warnings: Vec<String>,
+}
+
+impl Credentials {
+    /// Reads every file of `paths`, then the `inline` entries (`user:hash`). What is wrong with them is in [`Self::warnings`]; a file
+    /// that cannot be read counts as empty until it can.
+    #[must_use]
+    pub fn load(paths: &[PathBuf], inline: &[String]) -> Self {
+        let mut credentials = Self::default();
+        credentials.set_sources(paths, inline);
+        for file in &mut credentials.files {
+            file.load();
+        }
+        credentials
+    }
+
+    /// What is wrong with the files and entries in force, each one sentence that names its place.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let files = self.files.iter().flat_map(|file| &file.warnings);
+        files.chain(&self.inline_warnings).cloned().collect()
+    }
+
+    /// The list in force. A user who is in two files has the password of the first; files come before inline entries.
+    #[must_use]
+    pub fn users(&self) -> Arc<Users> {
+        let files = self.files.iter().flat_map(|file| &file.entries);
+        Arc::new(Users::new(files.chain(&self.inline).cloned()))
+    }
+
+    /// How many entries of a weak format each file has; files without any are left out.
+    #[must_use]
+    pub fn weak_entries(&self) -> Vec<(&Path, usize)> {
+        let count = |entries: &[Entry]| entries.iter().filter(|entry| entry.hash.format().is_weak()).count();
+        let files = self.files.iter().map(|file| (file.path.as_path(), count(&file.entries)));
+        files.filter(|(_, weak)| *weak > 0).collect()
+    }
+
+    /// The doubts that `wsmb check` and the start tell about: warnings, weak formats, nobody at all (unless `anonymous` connections are
+    /// taken).
+    #[must_use]
+    pub fn doubts(&self, anonymous: bool) -> Vec<String> {
+        let mut doubts = self.warnings();
+        for (path, weak) in self.weak_entries() {
+            doubts.push(format!(
+                "{}: {weak} password(s) with a weak hash ({{SHA}} or $apr1$); set them anew with `wsmb passwd`",
+                path.display()
+            ));
+        }
+        let weak = self.inline.iter().filter(|entry| entry.hash.format().is_weak()).count();
+        if weak > 0 {
+            doubts.push(format!("auth.users: {weak} password(s) with a weak hash ({{SHA}} or $apr1$)"));
+        }
+        if !anonymous && self.files.iter().all(|file| file.entries.is_empty()) && self.inline.is_empty() {
+            doubts.push("there are no users, so nobody can connect; add one with `wsmb passwd`".to_owned());
+        }
+        doubts
+    }
+
+    /// Reads again the files that have changed. The new list, if anything has. Meant to be called every few seconds: it asks for
+    /// the metadata of each file and usually nothing more.
+    pub fn reload_if_changed(&mut self) -> Option<Arc<Users>> {
+        let mut changed = false;
+        for file in &mut self.files {
+            if file.current_stamp() != file.stamp {
+                changed |= file.reload();
+            }
+        }
+        changed.then(|| self.users())
+    }
+
+    /// Reads every file again, with these sources from now on (SIGHUP). A file that cannot be read keeps what it had.
+    pub fn reload(&mut self, paths: &[PathBuf], inline: &[String]) -> Arc<Users> {
+        self.set_sources(paths, inline);
+        for warning in &self.inline_warnings {
+            tracing::warn!("{warning}");
+        }
+        for file in &mut self.files {
+            file.reload();
+        }
+        self.users()
+    }
+
+    fn set_sources(&mut self, paths: &[PathBuf], inline: &[String]) {
+        let mut old = std::mem::take(&mut self.files);
+        self.files = paths
+            .iter()
+            .map(|path| match old.iter().position(|file| file.path == *path) {
+                Some(at) => old.swap_remove(at),
+                None => File { path: path.clone(), stamp: None, entries: vec![], warnings: vec![] },
+            })
+            .collect();
+        self.inline.clear();
+        self.inline_warnings.clear();
+        for (number, line) in (1..).zip(inline) {
+            match htpasswd::parse_line(line.as_bytes()) {
+                Ok(entry) => self.inline.push(entry),
+                Err(bad) => self.inline_warnings.push(format!("auth.users, entry {number}: {bad}")),
+            }
+        }
+    }
+}
+
+impl File {
+    fn current_stamp(&self) -> Option<Stamp> {
+        fs::metadata(&self.path).ok().map(|metadata| Stamp::of(&metadata))
+    }
+
+    /// Reads the file; if it cannot be used, the old entries stay. Whether they have been replaced.
+    fn load(&mut self) -> bool {
+        // Before reading: a change while it is read then shows as one more change.
+        self.stamp = self.current_stamp();
+        let name = self.path.display().to_string();
+        let parsed = match read(&self.path) {
+            Err(error) => Err(format!("{name}: cannot be read: {error}")),
+            Ok(bytes) => match htpasswd::parse(&bytes, &name) {
+                Err(too_large) => Err(format!("{name}: is not used: {too_large}")),
+                Ok(parsed) if parsed.entries.is_empty() && parsed.refused > 0 => {
+                    Err(format!("{name}: is not used: none of its lines is a user; first: {}", parsed.warnings[0]))
+                }
+                Ok(parsed) => Ok(parsed),
+            },
+        };
+        match parsed {
+            Ok(parsed) => {
+                self.entries = parsed.entries;
+                self.warnings = parsed.warnings;
+                true
+            }
+            Err(warning) => {
+                self.warnings = vec![warning];
+                false
+            }
+        }
+    }
+
+    /// Like [`Self::load`], and logs how it went.
+    fn reload(&mut self) -> bool {
+        let loaded = self.load();
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+        let users = self.entries.len();
+        if loaded {
+            tracing::info!(file = %self.path.display(), users, "password file read");
+        } else {
+            tracing::warn!(file = %self.path.display(), users, "the old list of this password file stays in force");
+        }
+        loaded
+    }
+}
+
+/// The whole file, or as much of it as shows that it is too large.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(limits::HTPASSWD_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// `text` with what follows `alice:` replaced by `HASH`, so that it can be compared.
+fn masked(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    match text.find("$2y$10$") {
+        Some(at) => format!("{}HASH{}", &text[..at], &text[at + 60..]),
+        None => text.into_owned(),
+    }
+}
+
+#[test]
+fn setting_a_password_leaves_all_other_lines_as_they_are() {
+    let table = [
+        ("", "alice:HASH\n"),
+        ("bob:x\n", "bob:x\nalice:HASH\n"),
+        ("bob:x", "bob:x\nalice:HASH\n"),
+        ("bob:x\r\n", "bob:x\r\nalice:HASH\r\n"),
+        ("bob:x\rcarol:y", "bob:x\rcarol:y\ralice:HASH\r"),
+        ("# users\n\nalice:old\nbob:x", "# users\n\nalice:HASH\nbob:x"),
+        ("# alice:old\nalice2:x\n", "# alice:old\nalice2:x\nalice:HASH\n"),
+        ("alice:old\r\n\r\nbob:x \nalice:older\n", "alice:HASH\r\n\r\nbob:x \n"),
+        ("bob:x\n  alice:old", "bob:x\nalice:HASH"),
+        ("\u{feff}alice:old\n", "\u{feff}alice:HASH\n"),
+        ("\u{feff}", "\u{feff}alice:HASH\n"),
+    ];
+    for (before, after) in table {
+        let text = add_or_replace(before.as_bytes(), "alice", "new:pässword").unwrap();
+        assert_eq!(masked(&text), after, "{before:?}");
+        assert_eq!(check(&text, "alice", "new:pässword"), Some(true), "{before:?}");
+        assert_eq!(check(&text, "alice", "old"), Some(false), "{before:?}");
+    }
+}
+
+#[test]
+fn removing_a_user_removes_all_his_lines_and_no_other() {
+    let table = [
+        ("alice:x\n", Some("")),
+        ("bob:x\nalice:y\r\ncarol:z\nalice:w", Some("bob:x\ncarol:z\n")),
+        ("bob:x\n", None),
+        ("#alice:x\n", None),
+        ("alice\n", None),
+        ("", None),
+    ];
+    for (before, after) in table {
+        let text = remove(before.as_bytes(), "alice");
+        assert_eq!(text.as_deref(), after.map(str::as_bytes), "{before:?}");
+    }
+}
+
+#[test]
+fn checking_a_user_who_is_not_there_or_has_no_good_hash_gives_no_answer() {
+    assert_eq!(check(b"bob:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "alice", "secret"), None);
+    assert_eq!(check(b"alice:secret", "alice", "secret"), None);
+    assert_eq!(check(b"alice:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "alice", "secret"), Some(true));
+}
+
+#[test]
+fn names_and_passwords_that_cannot_work_are_refused_with_a_reason() {
+    let long = "x".repeat(129);
+    let table = [
+        ("", "p", "the user name is empty"),
+        ("a:b", "p", "a user name cannot contain a colon"),
+        ("#a", "p", "a user name cannot begin with '#'"),
+        (" a", "p", "a user name cannot begin or end with a blank"),
+        ("a\n", "p", "the user name contains a control character"),
+        (&long, "p", "the user name is longer than 128 bytes"),
+        ("a", "", "the password is empty"),
+        ("a", "a\0b", "the password contains a zero byte"),
+        ("a", &long, "the password is longer than 72 bytes, and bcrypt would ignore the rest; choose a shorter one"),
+    ];
+    for (user, password, reason) in table {
+        assert_eq!(add_or_replace(b"", user, password).unwrap_err().to_string(), reason);
+    }
+}
+
+#[test]
+fn random_passwords_are_readable_and_differ() {
+    let (one, two) = (random_password().unwrap(), random_password().unwrap());
+    assert_ne!(one, two);
+    assert_eq!(one.len(), 23);
+    let readable = |c: char| c == '-' || u8::try_from(c).is_ok_and(|c| READABLE.contains(&c));
+    assert!(one.chars().all(readable), "{one}");
+}
+
+#[test]
+fn writing_replaces_the_file_and_leaves_nothing_else_behind() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join(".htpasswd");
+    write(&path, b"one\n").unwrap();
+    write(&path, b"two\n").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"two\n");
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+
+    let error = write(&home.path().join("no").join("file"), b"").unwrap_err().to_string();
+    assert!(error.starts_with(&home.path().join("no").join("file").display().to_string()), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn files_are_private_and_links_stay_links() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let home = tempfile::tempdir().unwrap();
+    let (path, link) = (home.path().join("real"), home.path().join("link"));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    write(&path, b"one\n").unwrap();
+    assert_eq!(mode(&path), 0o600);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    symlink(&path, &link).unwrap();
+    write(&link, b"two\n").unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read(&path).unwrap(), b"two\n");
+    assert_eq!(mode(&path), 0o640);
+}
+
+proptest! {
+    #[test]
+    fn editing_never_harms_other_lines(
+        lines in prop::collection::vec("(alice|bob|carol|#alice):[a-z]{0,5}", 0..6),
+        end in "\n|\r\n|\r",
+        last in any::<bool>(),
+    ) {
+        let mut text = lines.join(&end);
+        if last { text.push_str(&end); }
+        let without = remove(text.as_bytes(), "alice").unwrap_or_else(|| text.clone().into_bytes());
+        let kept: Vec<_> = htpasswd::lines(&without).map(<[u8]>::to_vec).collect();
+        let expected: Vec<_> = htpasswd::lines(text.as_bytes()).filter(|line| !line.starts_with(b"alice:")).map(<[u8]>::to_vec).collect();
+        prop_assert_eq!(kept, expected);
+    }
+}

@@ -1,0 +1,201 @@
+//! What is valid and still looks like a mistake: told by `wsmb check` and at the start, never refused.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::{Config, glob};
+use crate::limits;
+
+/// Every doubt about `config`, one sentence each; `file` is where it was read from. Looks at the permissions of the files it names.
+/// Who is in the password files is not looked at here: `auth::Credentials::doubts` does.
+#[must_use]
+pub fn doubts(config: &Config, file: Option<&Path>) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let public: Vec<&str> =
+        config.server.listen.iter().map(String::as_str).filter(|address| is_public(address)).collect();
+    for address in &public {
+        doubts.push(format!(
+            "server.listen: {address} can be reached from other machines, and passwords and messages travel unencrypted; \
+             put a proxy with TLS in front, or listen on 127.0.0.1"
+        ));
+    }
+    if config.auth.anonymous && !public.is_empty() {
+        doubts.push("auth.anonymous: whoever can reach the port can send and receive without a password".to_owned());
+    }
+    if config.auth.anonymous
+        && !config.auth.permissions.is_empty()
+        && !config.auth.permissions.iter().any(is_for_anonymous)
+    {
+        doubts.push(
+            "auth.anonymous: no [[permission]] is for anonymous connections (user = \"\"), so they may do nothing"
+                .to_owned(),
+        );
+    }
+    let secrets = file.filter(|_| !config.auth.users.is_empty()).into_iter();
+    for path in secrets.chain(config.auth.htpasswd.iter().map(std::path::PathBuf::as_path)) {
+        if is_world_readable(path) {
+            doubts.push(format!(
+                "{0}: every user of this machine can read the password hashes in it; `chmod o-r {0}` helps",
+                path.display()
+            ));
+        }
+    }
+    patterns(config, &mut doubts);
+    if let Some(files) = open_files()
+        && u64::try_from(config.server.max_connections).is_ok_and(|wanted| wanted > files)
+    {
+        doubts.push(format!(
+            "server.max_connections is {}, but this process may open only {files} files; \
+             raise the limit (`ulimit -n`, LimitNOFILE= in a systemd unit) or lower the number",
+            config.server.max_connections
+        ));
+    }
+    if config.server.max_queue < config.server.max_message {
+        doubts.push(
+            "server.max_queue is below server.max_message: a receiver with one large message queued is slow at the second"
+                .to_owned(),
+        );
+    }
+    doubts
+}
+
+fn is_for_anonymous(permission: &super::Permission) -> bool {
+    permission.user.chars().all(|character| character == '*')
+}
+
+/// Channel patterns that decide nothing.
+fn patterns(config: &Config, doubts: &mut Vec<String>) {
+    let patterns: Vec<String> = config.policies.named.iter().map(|(pattern, _)| pattern.to_string()).collect();
+    for (at, pattern) in patterns.iter().enumerate() {
+        if glob::shortest_match(pattern) > limits::CHANNEL_NAME_CHARS || pattern.contains(char::is_control) {
+            doubts.push(format!("[[channel]] {pattern:?} matches no name that a channel can have"));
+        } else if let Some(earlier) = patterns[..at].iter().find(|earlier| glob::covers(earlier, pattern)) {
+            doubts.push(format!(
+                "[[channel]] {pattern:?} never decides anything: {earlier:?} stands before it and matches all the same names"
+            ));
+        }
+    }
+    let users: Vec<&str> = config.auth.permissions.iter().map(|permission| permission.user.as_str()).collect();
+    for (at, user) in users.iter().enumerate() {
+        if let Some(earlier) = users[..at].iter().find(|earlier| glob::covers(earlier, user)) {
+            doubts.push(format!(
+                "[[permission]] for {user:?} never decides anything: the one for {earlier:?} stands before it and matches all the same users"
+            ));
+        }
+    }
+}
+
+/// Whether other machines can reach the address; of a host name other than `localhost` it is assumed.
+fn is_public(listen: &str) -> bool {
+    let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    match host.parse::<IpAddr>() {
+        Ok(address) => !address.to_canonical().is_loopback(),
+        Err(_) => !host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
+#[cfg(unix)]
+fn is_world_readable(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_world_readable(_: &Path) -> bool {
+    false
+}
+
+/// How many files this process may have open (`ulimit -n`, the soft limit); `None` if nobody says.
+#[cfg(unix)]
+fn open_files() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid rlimit for the whole call, which writes to it and nowhere else.
+    let answer = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    #[allow(clippy::useless_conversion, reason = "rlim_t has 32 bits on some targets")]
+    (answer == 0).then(|| u64::from(limit.rlim_cur))
+}
+
+#[cfg(not(unix))]
+fn open_files() -> Option<u64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Flags;
+
+    fn doubts_of(text: &str) -> Vec<String> {
+        let config = Config::from_parts(Some(("wsmb.toml", text)), [], &Flags::default()).unwrap();
+        let mut doubts = doubts(&config, None);
+        doubts.retain(|doubt| !doubt.starts_with("server.max_connections"));
+        doubts
+    }
+
+    #[test]
+    fn each_has_its_sentence() {
+        let covered = "[[channel]] \"sms.fast\" never decides anything: \"sms.*\" stands before it and matches all the same names";
+        let table = [
+            ("[server]\nlisten = \"0.0.0.0:8888\"", "server.listen: 0.0.0.0:8888 can be reached from other machines"),
+            ("[server]\nlisten = \"[::]:8888\"", "server.listen: [::]:8888 can be reached from other machines"),
+            ("[server]\nlisten = \"broker.example:8888\"", "server.listen: broker.example:8888 can be reached"),
+            ("[[channel]]\nname = \"sms.*\"\n[[channel]]\nname = \"sms.fast\"", covered),
+            (
+                "[server]\nmax_message = \"2 MiB\"\nmax_queue = \"1 MiB\"",
+                "server.max_queue is below server.max_message",
+            ),
+            (
+                "[auth]\nanonymous = true\n[[permission]]\nuser = \"a*\"",
+                "auth.anonymous: no [[permission]] is for anonymous connections",
+            ),
+            (
+                "[[permission]]\nuser = \"*\"\n[[permission]]\nuser = \"alice\"",
+                "[[permission]] for \"alice\" never decides anything",
+            ),
+        ];
+        for (text, doubt) in table {
+            let doubts = doubts_of(text);
+            assert!(doubts.len() == 1 && doubts[0].starts_with(doubt), "{text}\n{doubts:?}");
+        }
+        let long = format!("[[channel]]\nname = \"{}*\"", "x".repeat(101));
+        assert!(doubts_of(&long)[0].ends_with("matches no name that a channel can have"));
+        let open = doubts_of("[server]\nlisten = \"192.168.1.5:8888\"\n[auth]\nanonymous = true");
+        assert_eq!(open.len(), 2, "{open:?}");
+    }
+
+    #[test]
+    fn there_are_none_about_a_careful_configuration() {
+        let text = "[server]\nlisten = [\"127.0.0.1:1\", \"[::1]:1\", \"localhost:1\"]\n[[channel]]\nname = \"a\"\n[[channel]]\nname = \"*\"";
+        assert_eq!(doubts_of(text), [""; 0]);
+    }
+
+    #[test]
+    fn more_connections_than_files() {
+        let mut config = Config::default();
+        config.server.max_connections = usize::MAX;
+        let told = doubts(&config, None).iter().any(|doubt| doubt.starts_with("server.max_connections is "));
+        assert_eq!(told, open_files().is_some_and(|files| files < u64::MAX));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn readable_secrets_are_named() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("users");
+        std::fs::write(&path, "").unwrap();
+        let mut config = Config::default();
+        config.auth.htpasswd = vec![path.clone()];
+        for (mode, expected) in [(0o644, 1), (0o640, 0)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let named =
+                doubts(&config, None).iter().filter(|doubt| doubt.contains("can read the password hashes")).count();
+            assert_eq!(named, expected, "{mode:o}");
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        config.auth.htpasswd = vec![];
+        config.auth.users = vec!["alice:x".to_owned()];
+        assert!(doubts(&config, Some(&path)).iter().any(|doubt| doubt.starts_with(&path.display().to_string())));
+    }
+}

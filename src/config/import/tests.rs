@@ -1,0 +1,141 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{Config, Flags};
+
+/// Every key that the PHP broker's own file has.
+const FULL: &str = "[server]\r\n; Server port\r\nport=9999\r\n\r\npath=/\r\nnumber_of_receiver=2\r\nkeep_data=true\r\ndelay_send=30\r\n\
+    [database]\r\ndriver=mysql\r\nhost=localhost\r\nport=3306\r\nname=message_broker\r\nprefix=mq2_\r\nusername=root\r\npassword=geheim\r\nlimit=5\r\n\
+    [credential]\r\nsource=file\r\ndata[]=.htpasswd\r\ndata[]=\"more users\"\r\n\
+    [secret]\r\nuse_secret=true\r\nsecret_mode=write\r\nsecret_name=global\r\ndatabase->password=geheim\r\n";
+
+fn config(imported: &Imported) -> Config {
+    Config::from_parts(Some(("import", &imported.toml)), [], &Flags::default())
+        .unwrap_or_else(|error| panic!("{error}\n{}", imported.toml))
+}
+
+fn imported(text: &str) -> Imported {
+    import(text.as_bytes()).unwrap()
+}
+
+fn is_remarked(imported: &Imported, beginning: &str) -> bool {
+    imported.remarks.iter().any(|remark| remark.starts_with(beginning))
+}
+
+#[test]
+fn a_full_file_becomes_the_same_configuration() {
+    let imported = imported(FULL);
+    let config = config(&imported);
+    assert_eq!(config.server.listen, ["0.0.0.0:9999"]);
+    assert_eq!((config.policies.default.receivers, config.policies.default.keep), (2, true));
+    assert_eq!(config.auth.htpasswd, [PathBuf::from(".htpasswd"), PathBuf::from("more users")]);
+    assert_eq!((config.store.prefix.as_str(), config.store.batch), ("mq2_", 5));
+    assert_eq!(config.store.delay, Duration::from_millis(30));
+    assert_eq!(config.store.url, Config::default().store.url);
+    assert!(
+        imported.toml.contains("\n# url = \"mysql://root:PASSWORD@localhost:3306/message_broker\"\n"),
+        "{}",
+        imported.toml
+    );
+    assert!(!format!("{imported:?}").contains("geheim"), "a password is shown");
+    assert!(is_remarked(
+        &imported,
+        "[secret] is not imported: database->password. The values of the other sections count."
+    ));
+    assert!(imported.remarks.iter().all(|remark| imported.toml.contains(&format!("# * {remark}\n"))));
+    assert!(!imported.remarks.iter().any(|remark| remark.contains("not known")), "{:?}", imported.remarks);
+}
+
+#[test]
+fn keep_data_is_taken_as_it_was_meant_and_the_difference_is_told() {
+    let table = [
+        ("keep_data=true", true, false),
+        ("keep_data=1", true, false),
+        ("keep_data=yes", true, false),
+        ("keep_data=0", false, false),
+        ("keep_data=\"0\"", false, false),
+        ("keep_data=", false, false),
+        ("keep_data=\"\"", false, false),
+        ("keep_data=false", false, true),
+        ("keep_data=False ; off", false, true),
+        ("keep_data=\"off\"", false, true),
+        ("keep_data=no", false, true),
+        ("", false, false),
+    ];
+    for (line, keep, told) in table {
+        let imported = imported(&format!("[server]\nport=1\n{line}\n"));
+        assert_eq!(config(&imported).policies.default.keep, keep, "{line}");
+        let remarked = imported.remarks.iter().any(|remark| remark.contains("and so as ON: it did keep messages"));
+        assert_eq!(remarked, told, "{line}");
+    }
+}
+
+#[test]
+fn nothing_is_dropped_in_silence() {
+    let table = [
+        ("[server]\ntimezone=Asia/Jakarta", "[server] timezone is not known and was left out."),
+        ("[other]\nx=1", "[other] x is not known and was left out."),
+        ("loose=1", "loose is not known and was left out."),
+        ("[server]\npath=/ws", "[server] path = \"/ws\" is not needed"),
+        ("[server]\nport=http", "[server] port = \"http\" is no whole number"),
+        ("[server]\nport=70000", "[server] port = 70000 is no port"),
+        ("", "[server] port is not set"),
+        ("[server]\nhost=a b", "[server] host = \"a b\" is no address"),
+        ("[server]\nnumber_of_receiver=-2", "[server] number_of_receiver = -2: the PHP broker took this for no limit"),
+        ("[server]\nnumber_of_receiver=1.5", "[server] number_of_receiver = \"1.5\" is no whole number"),
+        ("[server]\ndelay_send=99999", "[server] delay_send = 99999 is not from 0 to 60000 ms"),
+        ("[database]\nlimit=0", "[database] limit = 0 is not from 1 to 10000"),
+        ("[database]\nprefix=mq-", "[database] prefix = \"mq-\" is not only letters"),
+        ("[database]\ndriver=oracle", "[database] driver = \"oracle\" is no database"),
+        ("[secret]\nuse_secret=1\nsecret_mode=read\nsecret_name=VAR", "[secret] made the PHP broker take values"),
+        ("[credential]\nsource=file", "[credential] names no password file"),
+        ("[server]\nport=1", "[credential] has no users"),
+        ("[server", "Line 1 begins a section and does not end it"),
+    ];
+    for (text, remark) in table {
+        let imported = imported(text);
+        assert!(is_remarked(&imported, remark), "{text}\n{:?}", imported.remarks);
+        config(&imported);
+    }
+}
+
+#[test]
+fn users_in_the_file_become_inline_users() {
+    let imported = imported("[credential]\nsource=config\ndata[]=alice:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n");
+    let auth = config(&imported).auth;
+    assert_eq!(auth.users, ["alice:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="]);
+    assert!(auth.htpasswd.is_empty());
+    assert!(is_remarked(&imported, "Password hashes stand in this file"));
+}
+
+#[test]
+fn the_longer_names_of_the_database_keys_are_known_too() {
+    let imported =
+        imported("[database]\ndatabase_type=pgsql\ndatabase_host=db\ndatabase_username=u\ndatabase_name=d\n");
+    assert!(imported.toml.contains("# url = \"postgres://u@db/d\""), "{}", imported.toml);
+}
+
+#[test]
+fn size_is_bounded() {
+    assert_eq!(import(&vec![b'x'; limits::CONFIGURATION_BYTES + 1]), Err(TooLarge));
+}
+
+proptest! {
+    #[test]
+    fn any_file_becomes_a_valid_configuration(
+        lines in prop::collection::vec(
+            "(\\[(server|database|credential|x)\\]|(port|host|keep_data|prefix|limit|name|username|data\\[\\]|source|delay_send)=\\PC{0,12}|\\PC{0,12})",
+            0..12,
+        )
+    ) {
+        config(&imported(&lines.join("\n")));
+    }
+
+    #[test]
+    fn any_bytes_become_a_valid_configuration(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        config(&import(&bytes).unwrap());
+    }
+}

@@ -1,0 +1,160 @@
+//! Every key there is, and the one that somebody meant who wrote another.
+
+/// One key of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// `section.key`; for entries of `[[channel]]` and `[[permission]]` the same form.
+    pub path: &'static str,
+    /// Whether the environment and `--set` can set it: not for entries of lists and tables.
+    pub scalar: bool,
+}
+
+const fn scalar(path: &'static str) -> Key {
+    Key { path, scalar: true }
+}
+
+const fn entry(path: &'static str) -> Key {
+    Key { path, scalar: false }
+}
+
+/// All keys, in the order of the documentation.
+pub const KEYS: &[Key] = &[
+    scalar("server.listen"),
+    scalar("server.heartbeat"),
+    scalar("server.max_message"),
+    scalar("server.max_connections"),
+    scalar("server.max_handshakes"),
+    scalar("server.max_queue"),
+    scalar("server.drain"),
+    scalar("server.dedup_window"),
+    scalar("channel_defaults.receivers"),
+    scalar("channel_defaults.keep"),
+    scalar("channel_defaults.dispatch"),
+    scalar("channel_defaults.ttl"),
+    scalar("channel_defaults.max_backlog"),
+    scalar("channel_defaults.max_deliveries"),
+    scalar("channel_defaults.dead_letter"),
+    entry("channel.name"),
+    entry("channel.receivers"),
+    entry("channel.keep"),
+    entry("channel.dispatch"),
+    entry("channel.ttl"),
+    entry("channel.max_backlog"),
+    entry("channel.max_deliveries"),
+    entry("channel.dead_letter"),
+    scalar("auth.htpasswd"),
+    scalar("auth.users"),
+    scalar("auth.anonymous"),
+    entry("permission.user"),
+    entry("permission.send"),
+    entry("permission.receive"),
+    scalar("store.url"),
+    scalar("store.prefix"),
+    scalar("store.batch"),
+    scalar("store.delay"),
+    scalar("store.write_delay"),
+    entry("store.columns"),
+    scalar("log.level"),
+];
+
+/// The sections that are lists of tables, `[[…]]`.
+pub(super) const LISTS: [&str; 2] = ["channel", "permission"];
+
+/// The key of this path.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Whether there is a section of this name.
+pub(super) fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|key| section(key.path) == name)
+}
+
+fn section(path: &str) -> &str {
+    path.split('.').next().unwrap_or(path)
+}
+
+/// The known key nearest to `path`. A key of the right name in the wrong section is near, and so is one that only misses its section.
+pub(super) fn nearest(path: &str, scalars_only: bool) -> &'static str {
+    let last = path.rsplit('.').next().unwrap_or(path);
+    let wanted = section(path);
+    KEYS.iter()
+        .filter(|key| key.scalar || !scalars_only)
+        .min_by_key(|key| {
+            let name = key.path.rsplit('.').next().unwrap_or(key.path);
+            // Twice the distance of the names, so that the section decides between equals only.
+            let sections = distance(wanted, section(key.path)).min(8);
+            distance(last, name) * 2 + usize::from(sections > 0) + usize::from(sections > 2)
+        })
+        .map_or("server.listen", |key| key.path)
+}
+
+/// The known section nearest to `name`.
+pub(super) fn nearest_section(name: &str) -> &'static str {
+    KEYS.iter().map(|key| section(key.path)).min_by_key(|section| distance(name, section)).unwrap_or("server")
+}
+
+/// How many characters must be put in, left out, replaced, or swapped with their neighbour to make `b` of `a`. Both are cut to
+/// 64 characters: longer ones are near to nothing.
+fn distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().flat_map(char::to_lowercase).take(64).collect();
+    let b: Vec<char> = b.chars().flat_map(char::to_lowercase).take(64).collect();
+    let mut before_last: Vec<usize> = vec![];
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replaced.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(before_last[j - 2] + 1);
+            }
+            row.push(best);
+        }
+        before_last = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_key_that_was_meant() {
+        let table = [
+            ("server.listn", "server.listen"),
+            ("server.haertbeat", "server.heartbeat"),
+            ("heartbeat", "server.heartbeat"),
+            ("server.keep", "channel_defaults.keep"),
+            ("channel.recievers", "channel.receivers"),
+            ("channel_defaults.recievers", "channel_defaults.receivers"),
+            ("channel_default.recievers", "channel_defaults.receivers"),
+            ("auth.htpaswd", "auth.htpasswd"),
+            ("store.uri", "store.url"),
+            ("log.Level", "log.level"),
+            ("server.maxconnections", "server.max_connections"),
+        ];
+        for (written, meant) in table {
+            assert_eq!(nearest(written, false), meant, "{written}");
+        }
+        assert_eq!(nearest("channel.recievers", true), "channel_defaults.receivers");
+        assert_eq!(nearest_section("sever"), "server");
+        assert_eq!(nearest_section("channels"), "channel");
+    }
+
+    #[test]
+    fn distances() {
+        let table = [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("abc", "", 3),
+            ("abc", "abd", 1),
+            ("abc", "acb", 1),
+            ("kitten", "sitting", 3),
+        ];
+        for (a, b, expected) in table {
+            assert_eq!(distance(a, b), expected, "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The configuration: one TOML file, overridden by the environment, overridden by flags; in the end one [`Config`] that is known to be
+//! valid.
+//!
+//! ```text
+//! file ─► file::read ─┐
+//! WSMB_…__… ──────────┼─► raw::Settings ─► build ─► Config ─► doubts
+//! flags ──────────────┘    (text, origin)   (types, bounds)
+//! ```
+//!
+//! The first stage knows which keys there are and where each value came from; the second knows what values mean. All problems are
+//! collected and told together, each with its file and line, its variable or its flag, and what would be right.
+//!
+//! Never here: a value silently ignored, a secret in an error message, an open file or socket beyond the configuration itself.
+
+mod build;
+mod doubts;
+mod error;
+mod file;
+mod glob;
+pub mod import;
+mod keys;
+mod raw;
+mod values;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use doubts::doubts;
+pub use error::{ConfigError, Problem};
+pub use keys::{KEYS, Key};
+
+use crate::limits;
+use crate::policy::Policies;
+
+/// Everything that can be configured, valid.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[channel_defaults]` and `[[channel]]`
+    pub policies: Policies,
+    /// `[auth]` and `[[permission]]`
+    pub auth: Auth,
+    /// `[store]`
+    pub store: Store,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Addresses to listen on, `host:port`; at least one. Port 0 takes any free one.
+    pub listen: Vec<String>,
+    /// Silence after which a connection is asked whether it still lives.
+    pub heartbeat: Duration,
+    /// The largest frame payload a client may send, in bytes.
+    pub max_message: usize,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Connections at once that are not authenticated yet.
+    pub max_handshakes: usize,
+    /// Bytes queued for one connection at which it is ended as slow.
+    pub max_queue: usize,
+    /// How long an orderly stop may take.
+    pub drain: Duration,
+    /// How long the `id` of a publication is remembered.
+    pub dedup_window: Duration,
+}
+
+/// `[auth]` and `[[permission]]`
+#[derive(Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// htpasswd files, in the order in which they are searched.
+    pub htpasswd: Vec<PathBuf>,
+    /// Inline entries, `user:hash`, unchecked.
+    pub users: Vec<String>,
+    /// Whether connections without credentials are taken.
+    pub anonymous: bool,
+    /// Who may use which channels; empty = everybody all.
+    pub permissions: Vec<Permission>,
+}
+
+/// The number of inline entries, not their hashes.
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth")
+            .field("htpasswd", &self.htpasswd)
+            .field("users", &self.users.len())
+            .field("anonymous", &self.anonymous)
+            .field("permissions", &self.permissions)
+            .finish()
+    }
+}
+
+/// One `[[permission]]`; all are patterns with `*` and `?`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permission {
+    /// The users it is for.
+    pub user: String,
+    /// The channels they may send to.
+    pub send: Vec<String>,
+    /// The channels they may receive from.
+    pub receive: Vec<String>,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// `sqlite:PATH` or `memory:`.
+    pub url: String,
+    /// In front of the names of tables.
+    pub prefix: String,
+    /// Messages in one backlog frame.
+    pub batch: usize,
+    /// Pause between backlog frames.
+    pub delay: Duration,
+    /// How long a message in flight may stay unwritten.
+    pub write_delay: Duration,
+    /// User-defined fields: column and JSON pointer, in the order of the column names.
+    pub columns: Vec<(String, String)>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least important level that is logged.
+    pub level: tracing::Level,
+}
+
+/// What the command line sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `--listen`, as often as given.
+    pub listen: Vec<String>,
+    /// `--store`, a store URL.
+    pub store: Option<String>,
+    /// `--set section.key=value`, as often as given; the last of two for one key counts.
+    pub set: Vec<String>,
+    /// `--data-dir`: in place of `wsmb-data` in the defaults.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Where the broker keeps its files unless told otherwise.
+pub const DATA_DIR: &str = "wsmb-data";
+
+impl Default for Config {
+    /// What holds when nothing is configured.
+    fn default() -> Self {
+        build::defaults(Path::new(DATA_DIR))
+    }
+}
+
+impl Config {
+    /// Reads `file` if there is one, then the variables of `environment` whose names are keys, then `flags`. Blocks.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, together.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: &Flags,
+    ) -> Result<Self, ConfigError> {
+        let text = match file {
+            None => None,
+            Some(path) => Some((path.display().to_string(), read(path)?)),
+        };
+        let text = text.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
+        Self::from_parts(text, environment, flags)
+    }
+
+    /// Like [`Self::load`], with the name and the text of the file.
+    ///
+    /// # Errors
+    /// Everything that is wrong, together.
+    pub fn from_parts(
+        file: Option<(&str, &str)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: &Flags,
+    ) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let mut settings = raw::Settings::default();
+        if let Some((name, text)) = file {
+            file::read(name, text, &mut settings, &mut problems);
+        }
+        raw::add_environment(environment, &mut settings, &mut problems);
+        raw::add_flags(flags, &mut settings, &mut problems);
+        let defaults = build::defaults(flags.data_dir.as_deref().unwrap_or(Path::new(DATA_DIR)));
+        let config = build::build(settings, defaults, &mut problems);
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+    }
+
+    /// The keys in which `new` differs and which only a restart takes over. All others can be taken over while the broker runs:
+    /// channel policies, users, permissions, the log level.
+    #[must_use]
+    pub fn changes_needing_restart(&self, new: &Self) -> Vec<&'static str> {
+        let (a, b) = (&self.server, &new.server);
+        let (c, d) = (&self.store, &new.store);
+        [
+            ("server.listen", a.listen != b.listen),
+            ("server.heartbeat", a.heartbeat != b.heartbeat),
+            ("server.max_message", a.max_message != b.max_message),
+            ("server.max_connections", a.max_connections != b.max_connections),
+            ("server.max_handshakes", a.max_handshakes != b.max_handshakes),
+            ("server.max_queue", a.max_queue != b.max_queue),
+            ("server.drain", a.drain != b.drain),
+            ("server.dedup_window", a.dedup_window != b.dedup_window),
+            ("store.url", c.url != d.url),
+            ("store.prefix", c.prefix != d.prefix),
+            ("store.batch", c.batch != d.batch),
+            ("store.delay", c.delay != d.delay),
+            ("store.write_delay", c.write_delay != d.write_delay),
+            ("store.columns", c.columns != d.columns),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let fail = |text: String| ConfigError(vec![Problem::of_file(&path.display().to_string(), text)]);
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(limits::CONFIGURATION_BYTES as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| fail(format!("cannot be read: {error}")))?;
+    if bytes.len() > limits::CONFIGURATION_BYTES {
+        return Err(fail(format!("is larger than {} bytes", limits::CONFIGURATION_BYTES)));
+    }
+    String::from_utf8(bytes).map_err(|_| fail("is not UTF-8 text".to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,433 @@
+use std::ffi::OsString;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::message::ChannelName;
+use crate::policy::Dispatch;
+
+const EXAMPLE: &str = include_str!("../../wsmb.example.toml");
+const DOCUMENTATION: &str = include_str!("../../docs/configuration.md");
+
+fn environment(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    Config::from_parts(Some(("wsmb.toml", text)), [], &Flags::default())
+}
+
+fn errors(text: &str) -> String {
+    load(text).expect_err(text).to_string()
+}
+
+fn channel(name: &str) -> ChannelName {
+    ChannelName::parse(name).unwrap()
+}
+
+#[test]
+fn the_example_file_equals_the_defaults_and_names_every_key() {
+    assert_eq!(load(EXAMPLE).unwrap(), Config::default());
+    assert_eq!(load("").unwrap(), Config::default());
+    let mut section = String::new();
+    let mut written = vec![];
+    for line in EXAMPLE.lines() {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        if let Some(name) = line.strip_prefix('[') {
+            name.trim_matches(['[', ']']).clone_into(&mut section);
+            written.push(section.clone());
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            written.push(format!("{section}.{key}"));
+        }
+    }
+    for Key { path, scalar } in KEYS {
+        // What an entry of a list can override stands in the defaults already.
+        let default = path.replace("channel.", "channel_defaults.");
+        assert!(
+            written.iter().any(|key| key == path || (!scalar && *key == default)),
+            "{path} is not in the example file"
+        );
+    }
+}
+
+#[test]
+fn the_commented_examples_are_valid_too() {
+    let uncommented: String = EXAMPLE
+        .lines()
+        .map(|line| {
+            let code = line
+                .strip_prefix("# ")
+                .filter(|rest| rest.starts_with('[') || rest.contains(" = ") && !rest.contains("  "));
+            format!("{}\n", code.filter(|rest| !rest.contains(':')).unwrap_or(line))
+        })
+        .collect();
+    let config = load(&uncommented).unwrap();
+    assert_eq!(config.policies.named.len(), 1);
+    assert_eq!(config.policies.of(&channel("sms")).ttl, Duration::from_secs(300));
+    assert_eq!(config.auth.permissions[0].receive, ["sms", "sms.*"]);
+    assert_eq!(config.store.columns.len(), 2);
+}
+
+#[test]
+fn every_key_is_documented() {
+    for Key { path, .. } in KEYS {
+        assert!(DOCUMENTATION.contains(&format!("`{path}`")), "{path} is not in docs/configuration.md");
+    }
+}
+
+#[test]
+fn a_full_file_means_what_it_says() {
+    let text = r#"
+        [server]
+        listen = ["[::1]:0", "localhost:9000"]
+        heartbeat = "500s"
+        max_message = 2048
+        [channel_defaults]
+        keep = false
+        [[channel]]
+        name = "sms.*"
+        keep = true
+        receivers = 1
+        dispatch = "rotate"
+        ttl = "5m"
+        max_deliveries = 3
+        dead_letter = "lost"
+        [[channel]]
+        name = "sms.slow"
+        ttl = "1d"
+        [[permission]]
+        user = "alice"
+        send = "sms.*"
+        [auth]
+        htpasswd = "users"
+        users = ["bob:x"]
+        [store]
+        url = "memory:"
+        prefix = ""
+        [store.columns]
+        to = "/receiver"
+        [log]
+        level = "debug"
+    "#;
+    let config = load(text).unwrap();
+    assert_eq!(config.server.listen, ["[::1]:0", "localhost:9000"]);
+    assert_eq!(config.server.heartbeat, Duration::from_secs(500));
+    assert_eq!(config.server.max_message, 2_048);
+    assert_eq!(config.server.drain, Config::default().server.drain);
+    let sms = config.policies.of(&channel("sms.slow"));
+    assert_eq!((sms.receivers, sms.keep, sms.dispatch), (1, true, Dispatch::Rotate), "the first that matches wins");
+    assert_eq!(sms.ttl, Duration::from_secs(300));
+    assert_eq!((sms.max_deliveries, sms.dead_letter.as_ref()), (3, Some(&channel("lost"))));
+    assert!(!config.policies.of(&channel("other")).keep);
+    let alice = Permission { user: "alice".into(), send: vec!["sms.*".into()], receive: vec![] };
+    assert_eq!(config.auth.permissions, [alice]);
+    assert_eq!(config.auth.htpasswd, [PathBuf::from("users")]);
+    assert!(!format!("{config:?}").contains("bob:x"), "hashes are shown");
+    assert_eq!((config.store.url.as_str(), config.store.prefix.as_str()), ("memory:", ""));
+    assert_eq!(config.store.columns, [("to".to_owned(), "/receiver".to_owned())]);
+    assert_eq!(config.log.level, tracing::Level::DEBUG);
+}
+
+#[test]
+fn an_entry_inherits_from_the_defaults_wherever_they_stand() {
+    let config = load("[[channel]]\nname = \"sms\"\n[channel_defaults]\nttl = \"7s\"").unwrap();
+    assert_eq!(config.policies.of(&channel("sms")).ttl, Duration::from_secs(7));
+}
+
+/// A file, and all that is told about it.
+const MISTAKES: &[(&str, &str)] = &[
+    ("[server]\nlistn = \"x\"", "wsmb.toml:2: there is no key server.listn; the nearest is server.listen"),
+    ("\nheartbeat = \"25s\"", "wsmb.toml:2: there is no key heartbeat; the nearest is server.heartbeat"),
+    ("[sever]\nlisten = \"x\"", "wsmb.toml:1: there is no section [sever]; the nearest is [server]"),
+    ("[[channels]]\nname = \"x\"", "wsmb.toml:1: there is no section [channels]; the nearest is [channel]"),
+    (
+        "[[channel]]\nname = \"x\"\nrecievers = 1",
+        "wsmb.toml:3: there is no key channel.recievers; the nearest is channel.receivers",
+    ),
+    ("server = 1", "wsmb.toml:1: server is a section: write [server]"),
+    ("[channel]\nname = \"x\"", "wsmb.toml:1: channel is a list of sections: write [[channel]]"),
+    ("channel = [1]", "wsmb.toml:1: channel is a list of sections: write [[channel]]"),
+    (
+        "[[channel]]\nttl = \"5m\"",
+        "wsmb.toml:1: this [[channel]] has no name: write name = \"sms\" or name = \"sms.*\"",
+    ),
+    ("[[channel]]\nname = \"\"", "wsmb.toml:2: channel.name is empty: write a name or a pattern like \"sms.*\""),
+    (
+        "[[permission]]\nsend = \"x\"",
+        "wsmb.toml:1: this [[permission]] has no user: write user = \"alice\" or user = \"*\"",
+    ),
+    ("[server]\nheartbeat = 25", "wsmb.toml:2: server.heartbeat needs a unit: write \"25s\" for 25 seconds"),
+    ("[server]\nheartbeat = \"25\"", "wsmb.toml:2: server.heartbeat needs a unit: write \"25s\" for 25 seconds"),
+    (
+        "[server]\nheartbeat = \"soon\"",
+        "wsmb.toml:2: server.heartbeat must be a time like \"500ms\", \"25s\", \"5m\", \"2h\" or \"1d\", not \"soon\"",
+    ),
+    ("[server]\nheartbeat = \"0s\"", "wsmb.toml:2: server.heartbeat must be from \"1s\" to \"1h\", not \"0s\""),
+    ("[server]\nheartbeat = 1.5", "wsmb.toml:2: server.heartbeat cannot be of the type float"),
+    (
+        "[server]\nmax_message = \"big\"",
+        "wsmb.toml:2: server.max_message must be a size like \"64 KiB\", \"1 MiB\" or a number of bytes, not \"big\"",
+    ),
+    ("[server]\nmax_message = 1000", "wsmb.toml:2: server.max_message must be from \"1 KiB\" to \"64 MiB\", not 1000"),
+    (
+        "[server]\nmax_message = \"65 MiB\"",
+        "wsmb.toml:2: server.max_message must be from \"1 KiB\" to \"64 MiB\", not \"65 MiB\"",
+    ),
+    (
+        "[server]\nmax_connections = 0",
+        "wsmb.toml:2: server.max_connections must be a whole number from 1 to 10000000, not 0",
+    ),
+    (
+        "[server]\nmax_connections = \"9\"",
+        "wsmb.toml:2: server.max_connections must be a whole number from 1 to 10000000, not \"9\"",
+    ),
+    (
+        "[server]\nmax_connections = 99999999999999999999",
+        "wsmb.toml:2: server.max_connections must be a whole number from 1 to 10000000, not 9223372036854775807",
+    ),
+    (
+        "[server]\nlisten = \"8888\"",
+        "wsmb.toml:2: server.listen must be an address like \"127.0.0.1:8888\", \"[::1]:8888\" or \"localhost:8888\", not \"8888\"",
+    ),
+    ("[server]\nlisten = []", "wsmb.toml:2: server.listen must have at least one address, like \"127.0.0.1:8888\""),
+    ("[server]\nlisten = [1]", "wsmb.toml:2: server.listen cannot be of the type array"),
+    ("[channel_defaults]\nkeep = \"yes\"", "wsmb.toml:2: channel_defaults.keep must be true or false, not \"yes\""),
+    (
+        "[channel_defaults]\nreceivers = -1",
+        "wsmb.toml:2: channel_defaults.receivers must be a whole number from 0 to 1000000, not -1",
+    ),
+    (
+        "[channel_defaults]\ndispatch = \"last\"",
+        "wsmb.toml:2: channel_defaults.dispatch must be \"first\" or \"rotate\", not \"last\"",
+    ),
+    (
+        "[channel_defaults]\ndead_letter = \"a*\"",
+        "wsmb.toml:2: channel_defaults.dead_letter must be the name of one channel, without * and ?, not \"a*\"",
+    ),
+    (
+        "[channel_defaults]\ndead_letter = \"a\\u0007\"",
+        "wsmb.toml:2: channel_defaults.dead_letter is no channel: the channel name contains a control character",
+    ),
+    (
+        "[[channel]]\nname = \"sms\"\ndead_letter = \"sms\"",
+        "wsmb.toml:3: channel.dead_letter is the channel \"sms\" itself; name another one",
+    ),
+    ("[store]\nurl = \"wsmb.db\"", "wsmb.toml:2: store.url must be \"sqlite:PATH\" or \"memory:\""),
+    ("[store]\nurl = \"sqlite:\"", "wsmb.toml:2: store.url names no file: write \"sqlite:wsmb-data/wsmb.db\""),
+    (
+        "[store]\nurl = \"mysql://root:geheim@h/d\"",
+        "wsmb.toml:2: store.url names a database server, which this version cannot use: write \"sqlite:PATH\" or \"memory:\"",
+    ),
+    ("[store]\nprefix = \"mq-\"", "wsmb.toml:2: store.prefix must be at most 32 letters, digits and underscores"),
+    ("[store]\ndelay = \"2m\"", "wsmb.toml:2: store.delay must be from \"0s\" to \"1m\", not \"2m\""),
+    ("[store]\ncolumns = 1", "wsmb.toml:2: store.columns is a section: write [store.columns]"),
+    (
+        "[store.columns]\n\"a b\" = \"/a\"",
+        "wsmb.toml:2: store.columns.a b is no name of a column: at most 64 letters, digits and underscores",
+    ),
+    (
+        "[store.columns]\nData = \"/a\"",
+        "wsmb.toml:2: store.columns.Data is a column of the broker itself; choose another name",
+    ),
+    (
+        "[store.columns]\na = \"a\"",
+        "wsmb.toml:2: store.columns.a must be a JSON pointer, which begins with a slash, like \"/receiver\"",
+    ),
+    ("[store.columns]\na = 1", "wsmb.toml:2: store.columns.a must be a text like \"/receiver\""),
+    ("[auth]\nusers = 7", "wsmb.toml:2: auth.users must be a list of texts, like [\"one\", \"two\"]"),
+    ("[auth]\nhtpasswd = \"\"", "wsmb.toml:2: auth.htpasswd has an empty file name"),
+    (
+        "[log]\nlevel = \"loud\"",
+        "wsmb.toml:2: log.level must be \"error\", \"warn\", \"info\", \"debug\" or \"trace\", not \"loud\"",
+    ),
+];
+
+#[test]
+fn each_mistake_has_its_sentence() {
+    for (text, sentence) in MISTAKES {
+        assert_eq!(errors(text), *sentence, "{text}");
+    }
+}
+
+#[test]
+fn what_is_no_toml_is_named_with_its_line() {
+    for text in ["[server]\n\nlisten = ", "[server]\n\nlisten = \"a\" \"b\"", "a = 1\nb = 2\na = 3", "\n\n[server"] {
+        let told = errors(text);
+        assert!(told.starts_with("wsmb.toml:3: is not TOML: "), "{told}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_together_in_the_order_of_the_file() {
+    let text = "[server]\nheartbeat = 1\nlistn = 1\n[zzz]\n[channel_defaults]\nkeep = 1\n[[channel]]\n";
+    let environment = environment(&[("WSMB_SERVER__DRAIN", "10"), ("WSMB_LOG__LEVL", "info")]);
+    let flags =
+        Flags { set: vec!["store.batch=x".into(), "nonsense".into(), "store.bach=1".into()], ..Flags::default() };
+    let error = Config::from_parts(Some(("wsmb.toml", text)), environment, &flags).unwrap_err().to_string();
+    for part in [
+        "wsmb.toml:2: server.heartbeat needs a unit",
+        "wsmb.toml:3: there is no key server.listn",
+        "wsmb.toml:4: there is no section [zzz]",
+        "wsmb.toml:6: channel_defaults.keep must be true or false, not 1",
+        "wsmb.toml:7: this [[channel]] has no name",
+        "environment variable WSMB_SERVER__DRAIN: server.drain needs a unit: write \"10s\" for 10 seconds",
+        "environment variable WSMB_LOG__LEVL: there is no such setting; the nearest is WSMB_LOG__LEVEL",
+        "--set store.batch: store.batch must be a whole number from 1 to 10000, not \"x\"",
+        "--set: is written like --set server.heartbeat=30s",
+        "--set store.bach: there is no such key; the nearest is store.batch",
+    ] {
+        assert!(error.lines().any(|line| line.starts_with(part)), "{part}\nis not in\n{error}");
+    }
+    assert_eq!(error.lines().count(), 10, "{error}");
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let text = "[server]\nlisten = \"a:1\"\nheartbeat = \"1s\"\ndrain = \"1s\"\n[store]\nurl = \"memory:\"";
+    let environment = environment(&[
+        ("WSMB_SERVER__LISTEN", "b:2, c:3"),
+        ("WSMB_SERVER__HEARTBEAT", "2s"),
+        ("WSMB_SERVER__MAX_CONNECTIONS", "1_000"),
+        ("WSMB_CHANNEL_DEFAULTS__KEEP", "false"),
+        ("WSMB_AUTH__ANONYMOUS", "true"),
+        ("WSMB_AUTH__HTPASSWD", ""),
+    ]);
+    let flags = Flags {
+        listen: vec!["d:4".into(), "e:5".into()],
+        store: Some("sqlite:x".into()),
+        set: vec!["server.heartbeat=3s".into(), "server.heartbeat=4s".into()],
+        data_dir: None,
+    };
+    let config = Config::from_parts(Some(("wsmb.toml", text)), environment.clone(), &flags).unwrap();
+    assert_eq!(config.server.listen, ["d:4", "e:5"]);
+    assert_eq!(config.server.heartbeat, Duration::from_secs(4));
+    assert_eq!(config.server.drain, Duration::from_secs(1));
+    assert_eq!(config.server.max_connections, 1_000);
+    assert_eq!(config.store.url, "sqlite:x");
+    assert!(!config.policies.default.keep && config.auth.anonymous && config.auth.htpasswd.is_empty());
+    let config = Config::from_parts(Some(("wsmb.toml", text)), environment, &Flags::default()).unwrap();
+    assert_eq!(config.server.listen, ["b:2", "c:3"]);
+}
+
+#[test]
+fn variables_of_others_are_left_alone_and_misspelled_ones_are_not() {
+    let fine = [
+        ("WSMB_URL", "ws://x"),
+        ("WSMB_USER", "u"),
+        ("WSMB_PASSWORD", "p"),
+        ("WSMB_PASSWORD_FILE", "f"),
+        ("WSMB_receiver", "0812"),
+        ("WSMB_my__field", "0812"),
+        ("OTHER__LISTEN", "x"),
+    ];
+    assert_eq!(Config::from_parts(None, environment(&fine), &Flags::default()).unwrap(), Config::default());
+    let wrong = [
+        ("WSMB_SERVER__PORT", "there is no such setting; the nearest is WSMB_"),
+        ("WSMB_SERVER_LISTEN", "is written with two underscores: WSMB_SERVER__LISTEN"),
+        ("WSMB_CHANNEL__TTL", "channel.ttl can be set in the file only"),
+        ("WSMB_STORE__COLUMNS", "store.columns can be set in the file only"),
+    ];
+    for (name, text) in wrong {
+        let error = Config::from_parts(None, environment(&[(name, "1")]), &Flags::default()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("environment variable {name}: {text}")), "{error}");
+    }
+}
+
+#[test]
+fn no_message_shows_a_secret() {
+    let secret = "$2y$05$geheim";
+    let texts = [
+        format!("[auth]\nusers = {{ a = \"{secret}\" }}"),
+        format!("[auth]\nusers = [[\"{secret}\"]]"),
+        format!("[store]\nurl = \"postgres://u:{secret}@h/d\""),
+        format!("[auth]\nuser = [\"{secret}\"]"),
+    ];
+    for text in texts {
+        assert!(!errors(&text).contains("geheim"), "{}", errors(&text));
+    }
+}
+
+#[test]
+fn the_data_directory_moves_the_defaults_and_nothing_that_is_set() {
+    let flags = Flags { data_dir: Some("elsewhere".into()), ..Flags::default() };
+    let config = Config::from_parts(None, [], &flags).unwrap();
+    assert_eq!(config.auth.htpasswd, [Path::new("elsewhere").join(".htpasswd")]);
+    assert_eq!(config.store.url, format!("sqlite:{}", Path::new("elsewhere").join("wsmb.db").display()));
+    let config = Config::from_parts(Some(("f", "[store]\nurl = \"memory:\"")), [], &flags).unwrap();
+    assert_eq!(config.store.url, "memory:");
+}
+
+#[test]
+fn a_dead_letter_channel_ends_there() {
+    let text = "[channel_defaults]\ndead_letter = \"dead\"\nmax_backlog = 5\n[[channel]]\nname = \"sms.*\"\ndead_letter = \"sms.dead\"";
+    let policies = load(text).unwrap().policies;
+    let dead_letter = |name: &str| policies.of(&channel(name)).dead_letter.clone();
+    assert_eq!(dead_letter("mail"), Some(channel("dead")));
+    assert_eq!(dead_letter("dead"), None);
+    assert_eq!(policies.of(&channel("dead")).max_backlog, 5);
+    assert_eq!(dead_letter("sms.1"), Some(channel("sms.dead")));
+    assert_eq!(dead_letter("sms.dead"), None);
+
+    let inherited =
+        load("[channel_defaults]\ndead_letter = \"dead\"\n[[channel]]\nname = \"dead\"\nttl = \"1d\"").unwrap();
+    assert_eq!(inherited.policies.of(&channel("dead")).dead_letter, None);
+
+    let circle = "[[channel]]\nname = \"a\"\ndead_letter = \"b\"\n[[channel]]\nname = \"b\"\ndead_letter = \"a\"";
+    assert_eq!(
+        errors(circle).lines().next().unwrap(),
+        "wsmb.toml:3: channel.dead_letter leads in a circle: dead letters would never end"
+    );
+    let chain = "[[channel]]\nname = \"a\"\ndead_letter = \"b\"\n[[channel]]\nname = \"b\"\ndead_letter = \"c\"";
+    assert!(load(chain).is_ok());
+}
+
+#[test]
+fn a_reload_names_what_only_a_restart_takes_over() {
+    let old = Config::default();
+    let reloadable = load(
+        "[channel_defaults]\nttl = \"1s\"\n[auth]\nanonymous = true\nhtpasswd = []\nusers = [\"a:b\"]\n[log]\nlevel = \"warn\"\n[[permission]]\nuser = \"a\"",
+    );
+    assert_eq!(old.changes_needing_restart(&reloadable.unwrap()), [""; 0]);
+    let other =
+        load("[server]\nlisten = \"h:1\"\ndrain = \"1s\"\n[store]\nbatch = 1\n[store.columns]\na = \"/a\"").unwrap();
+    assert_eq!(old.changes_needing_restart(&other), ["server.listen", "server.drain", "store.batch", "store.columns"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("wsmb.toml");
+    let load = || Config::load(Some(&path), [], &Flags::default()).unwrap_err().to_string();
+    assert!(load().starts_with(&format!("{}: cannot be read: ", path.display())), "{}", load());
+    std::fs::write(&path, b"\xff\xfe").unwrap();
+    assert_eq!(load(), format!("{}: is not UTF-8 text", path.display()));
+    std::fs::write(&path, vec![b'\n'; limits::CONFIGURATION_BYTES + 1]).unwrap();
+    assert_eq!(load(), format!("{}: is larger than {} bytes", path.display(), limits::CONFIGURATION_BYTES));
+    std::fs::write(&path, "\u{feff}[log]\r\nlevel = \"warn\"\r\n").unwrap();
+    assert_eq!(Config::load(Some(&path), [], &Flags::default()).unwrap().log.level, tracing::Level::WARN);
+}
+
+#[test]
+fn a_flood_of_mistakes_is_cut() {
+    let text: String = (0..100).map(|n| format!("x{n} = 1\n")).collect();
+    let told = errors(&text);
+    assert_eq!(told.lines().count(), limits::CONFIGURATION_PROBLEMS + 1);
+    assert!(told.ends_with("and 50 more"), "{told}");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_configuration_or_an_error(text in "(\\[|\\]|=|\"|\n|server|channel|[a-z0-9.{}, ]){0,40}") {
+        let _ = load(&text);
+    }
+
+    #[test]
+    fn any_value_for_any_key_is_taken_or_refused(at in 0..KEYS.len(), value in "(\"[a-z0-9:*/. ]{0,12}\"|-?[0-9]{1,20}|true|\\[\\]|\\[\"a\"\\]|\\{a=1\\})") {
+        let (section, key) = KEYS[at].path.split_once('.').unwrap();
+        let header = if matches!(section, "channel" | "permission") { format!("[[{section}]]") } else { format!("[{section}]") };
+        if let Err(error) = load(&format!("{header}\n{key} = {value}\n")) {
+            prop_assert!(error.to_string().starts_with("wsmb.toml:"));
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! What a value means: times, sizes, numbers, lists. Every error is the rest of a sentence that begins with the key, and shows a right
+//! spelling.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::raw::Value;
+use crate::limits;
+
+/// The value as an error message shows it.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) | Self::Untyped(text) => write!(f, "{text:?}"),
+            Self::Integer(number) => write!(f, "{number}"),
+            Self::Boolean(boolean) => write!(f, "{boolean}"),
+            Self::List(_) => f.write_str("a list"),
+        }
+    }
+}
+
+/// A text.
+pub(super) fn text(value: &Value) -> Result<String, String> {
+    match value {
+        Value::Text(text) | Value::Untyped(text) => Ok(text.clone()),
+        _ => Err("must be a text in quotes".to_owned()),
+    }
+}
+
+/// A list of texts; one text is a list of one, and a comma separates where there is no list (environment, flags).
+pub(super) fn list(value: &Value) -> Result<Vec<String>, String> {
+    let list: Vec<String> = match value {
+        Value::List(list) => list.clone(),
+        Value::Text(text) => vec![text.clone()],
+        Value::Untyped(text) => {
+            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        }
+        _ => return Err("must be a list of texts, like [\"one\", \"two\"]".to_owned()),
+    };
+    if list.len() > limits::LIST_ENTRIES {
+        return Err(format!("has more than {} entries", limits::LIST_ENTRIES));
+    }
+    Ok(list)
+}
+
+/// `true` or `false`.
+pub(super) fn boolean(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Boolean(boolean) => Ok(*boolean),
+        Value::Untyped(text) if text == "true" => Ok(true),
+        Value::Untyped(text) if text == "false" => Ok(false),
+        _ => Err(format!("must be true or false, not {value}")),
+    }
+}
+
+/// A whole number.
+pub(super) fn integer(value: &Value, range: &RangeInclusive<u64>) -> Result<u64, String> {
+    let number = match value {
+        Value::Integer(number) => u64::try_from(*number).ok(),
+        Value::Untyped(text) => text.replace('_', "").parse().ok(),
+        _ => None,
+    };
+    number
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| format!("must be a whole number from {} to {}, not {value}", range.start(), range.end()))
+}
+
+/// A time with its unit: `500ms`, `25s`, `5m`, `2h`, `1d`.
+pub(super) fn duration(value: &Value, range: &RangeInclusive<Duration>) -> Result<Duration, String> {
+    let duration = match value {
+        Value::Text(text) | Value::Untyped(text) => parse_duration(text),
+        Value::Integer(number) => return Err(format!("needs a unit: write \"{number}s\" for {number} seconds")),
+        _ => None,
+    };
+    let Some(duration) = duration else {
+        return Err(match value {
+            Value::Text(text) | Value::Untyped(text) if text.trim().parse::<u64>().is_ok() => {
+                format!("needs a unit: write \"{0}s\" for {0} seconds", text.trim())
+            }
+            _ => format!("must be a time like \"500ms\", \"25s\", \"5m\", \"2h\" or \"1d\", not {value}"),
+        });
+    };
+    if range.contains(&duration) {
+        Ok(duration)
+    } else {
+        Err(format!("must be from {:?} to {:?}, not {value}", spell(*range.start()), spell(*range.end())))
+    }
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let (number, unit) = number_and_unit(text)?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
+}
+
+/// The time as it is written in a configuration, in the largest unit that needs no fraction.
+pub(super) fn spell(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    match units.iter().find(|(_, unit)| millis != 0 && millis.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{}{name}", millis / unit),
+        None if millis == 0 => "0s".to_owned(),
+        None => format!("{millis}ms"),
+    }
+}
+
+/// A size in bytes: `1000000`, `"64 KiB"`, `"1MiB"`, `"2 MB"`.
+pub(super) fn size(value: &Value, range: &RangeInclusive<usize>) -> Result<usize, String> {
+    let size = match value {
+        Value::Text(text) | Value::Untyped(text) => parse_size(text),
+        Value::Integer(number) => u64::try_from(*number).ok(),
+        _ => None,
+    };
+    let size =
+        size.ok_or_else(|| format!("must be a size like \"64 KiB\", \"1 MiB\" or a number of bytes, not {value}"))?;
+    usize::try_from(size).ok().filter(|size| range.contains(size)).ok_or_else(|| {
+        format!("must be from {:?} to {:?}, not {value}", spell_size(*range.start()), spell_size(*range.end()))
+    })
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let (number, unit) = number_and_unit(text)?;
+    let bytes = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(bytes)
+}
+
+fn spell_size(size: usize) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.iter().find(|(_, shift)| size != 0 && size.trailing_zeros() >= *shift) {
+        Some((name, shift)) => format!("{} {name}", size >> shift),
+        None => size.to_string(),
+    }
+}
+
+/// Digits, perhaps a blank, letters.
+fn number_and_unit(text: &str) -> Option<(u64, &str)> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    Some((text[..end].parse().ok()?, text[end..].trim_start()))
+}
+
+/// An address to listen on, `host:port`.
+pub(super) fn check_listen(text: &str) -> Result<(), String> {
+    let right = "must be an address like \"127.0.0.1:8888\", \"[::1]:8888\" or \"localhost:8888\"";
+    let wrong = || format!("{right}, not {text:?}");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) || port.parse::<u16>().is_err() {
+        return Err(wrong());
+    }
+    let good = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)),
+    };
+    if good { Ok(()) } else { Err(wrong()) }
+}
+
+/// The name of a column or the beginning of one: letters, digits, underscores, so that it can never be SQL.
+pub(super) fn is_identifier(text: &str, longest: usize) -> bool {
+    text.len() <= longest && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn times() {
+        let good = [
+            ("25s", 25_000),
+            ("500ms", 500),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("1d", 86_400_000),
+            ("0s", 0),
+            (" 25 s ", 25_000),
+        ];
+        for (text, millis) in good {
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "25",
+            "25 seconds",
+            "-1s",
+            "1.5s",
+            "1h30m",
+            "25S",
+            "99999999999999999999s",
+            "18446744073709551615d",
+        ] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let good = [
+            ("1 MiB", 1 << 20),
+            ("64KiB", 64 << 10),
+            ("1000000", 1_000_000),
+            ("2 MB", 2_000_000),
+            ("1 gib", 1 << 30),
+            ("7 B", 7),
+        ];
+        for (text, bytes) in good {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "MiB", "1 M", "1.5 MiB", "-1", "99999999999 GiB"] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for good in ["127.0.0.1:8888", "0.0.0.0:0", "[::1]:8888", "localhost:80", "my-host.example:65535"] {
+            assert_eq!(check_listen(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "8888",
+            ":8888",
+            "127.0.0.1",
+            "127.0.0.1:",
+            "h:65536",
+            "h:+1",
+            "::1:8888",
+            "[::1]",
+            "[x]:1",
+            "http://h:1",
+            "a b:1",
+        ] {
+            assert!(check_listen(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_spelled_is_read_back(millis in 0_u64..10_000_000_000, bytes in 0_u64..100_000_000_000) {
+            let duration = Duration::from_millis(millis);
+            prop_assert_eq!(parse_duration(&spell(duration)), Some(duration));
+            prop_assert_eq!(parse_size(&spell_size(usize::try_from(bytes).unwrap())), Some(bytes));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,20}") {
+            let _ = (parse_duration(&text), parse_size(&text), check_listen(&text));
+        }
+    }
+}

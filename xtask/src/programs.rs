@@ -19,8 +19,12 @@ struct Program {
 }
 
 /// Every program that the tests need and a Rust tool chain does not bring.
-const PROGRAMS: &[Program] =
-    &[Program { name: "php", probe: "--version", package: "php-cli", used_by: "tests/e2e/php.rs, scripts on plain sockets" }];
+const PROGRAMS: &[Program] = &[Program {
+    name: "php",
+    probe: "--version",
+    package: "php-cli",
+    used_by: "tests/e2e/php.rs, scripts on plain sockets",
+}];
 
 /// Sees to it that every program is there.
 pub fn ensure() -> Result<(), Failure> {
@@ -70,5 +74,8 @@ fn how_to_install(missing: &[&Program]) -> String {
         text += &format!(" `{}` (needed by {});", program.name, program.used_by);
     }
     let packages: Vec<&str> = missing.iter().map(|program| program.package).collect();
-    text + &format!(" install with `apt-get install {}` or your system's equivalent, then run this again", packages.join(" "))
+    text + &format!(
+        " install with `apt-get install {}` or your system's equivalent, then run this again",
+        packages.join(" ")
+    )
 }

@@ -1,5 +1,7 @@
 //! Requests that do not come to be connections: credentials and heads, each with its status.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::bad_input::assert_unharmed;
@@ -31,7 +33,7 @@ fn bad_credentials_are_401_with_the_rejected_connect_reply() {
         ("only the scheme", Some("Basic".into())),
         ("only the scheme and a blank", Some("Basic ".into())),
         ("no base64", Some("Basic ???".into())),
-        ("base64 cut short", Some(good[..good.len() - 1].into())),
+        ("base64 of no length", Some("Basic YXBwO".into())),
         ("no colon in it", Some("Basic YXBw".into())),
         ("not UTF-8", Some("Basic //46/w==".into())),
         ("another scheme", Some(good.replace("Basic", "Bearer"))),
@@ -53,8 +55,25 @@ fn bad_credentials_are_401_with_the_rejected_connect_reply() {
             assert_eq!(body["response_text"], "Rejected", "{name}: {body}");
             assert!(body["data"][0]["time_stamp"].is_string(), "{name}: {body}");
         }
+        // So that the failures of this address are forgotten and the next case is not slowed.
+        Client::envelope(&broker).leave();
     }
     assert_unharmed(&mut broker);
+}
+
+#[test]
+fn repeated_failures_are_slowed_and_a_known_client_of_the_same_address_is_not() {
+    let broker = Broker::start();
+    Client::envelope(&broker).leave();
+    let wrong = Head::new("/").with("Authorization", &basic(USER, "wrong")).bytes();
+    let began = Instant::now();
+    (0..6).for_each(|_| assert_eq!(response(&broker, &wrong).0, 401));
+    assert!(began.elapsed() >= Duration::from_millis(500), "six failures took {:?}", began.elapsed());
+    let mut waiting = Raw::connect(&broker);
+    waiting.send(&wrong);
+    let began = Instant::now();
+    Client::envelope(&broker).leave();
+    assert!(began.elapsed() < Duration::from_secs(1), "a known client waited {:?}", began.elapsed());
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn what_came_before_the_violation_is_processed() {
 fn the_configured_limit_of_a_message_holds() {
     let broker = Setup::default().server("max_message = \"1 KiB\"").start();
     for (size, fits) in [(1_024, true), (1_025, false)] {
-        let mut raw = Raw::upgrade(&broker, &Head::new("/ws?topic=sms").modern());
+        let mut raw = Raw::upgrade(&broker, &Head::new(&format!("/ws?topic={size}")).modern());
         raw.send_frame(opcode::TEXT, &vec![b'x'; size]);
         raw.send_frame(opcode::PING, b"y");
         let frame = raw.next_frame();

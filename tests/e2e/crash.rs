@@ -152,7 +152,7 @@ fn no_accepted_message_is_lost_when_the_broker_is_killed_amid_confirmations() {
 
 #[test]
 fn what_was_sent_without_id_and_confirmed_by_nobody_survives_an_orderly_end() {
-    let broker = Setup::default().store("write_delay = \"1h\"").start();
+    let broker = Setup::default().store("write_delay = \"1m\"").start();
     let mut receiver = Client::envelope(&broker).silent();
     receiver.subscribe("sms");
     let mut sender = Client::envelope(&broker);

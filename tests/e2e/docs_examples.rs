@@ -2,15 +2,13 @@
 //!
 //! A block of code marked `wsmb` is a conversation with a broker of default configuration. `> TEXT` is a frame that a client sends,
 //! `< TEXT` the frame that it gets next, where `…` stands for any text. Several clients have names: `gateway> TEXT`, `gateway< TEXT`. A name
-//! with a topic, `gateway@sms> TEXT`, is a topic connection; without, an envelope connection, whose connect reply may be left out.
-//! A name alone, `gateway@sms`, connects. A line that begins with `#` is a comment. Each block has new connections to a new
+//! with a topic, `gateway@sms> TEXT`, is a topic connection; without, an envelope connection after its connect reply. A name alone, `gateway@sms`, connects. A line that begins with `#` is a comment. Each block has new connections to a new
 //! broker, unless its first line is `# same connection`.
 
 use std::collections::HashMap;
 
 use crate::broker::Broker;
 use crate::client::Client;
-use crate::raw::{Head, Raw};
 
 /// One line of a conversation.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,33 +74,12 @@ fn matches(pattern: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// A connection of a conversation.
-struct Speaker {
-    client: Client,
-    /// A connect reply that no line has asked for yet.
-    connect_reply: bool,
-}
-
-impl Speaker {
-    #[track_caller]
-    fn connect(broker: &Broker, name: &str) -> Self {
-        let target = name.split_once('@').map_or("/".to_string(), |(_, topic)| format!("/ws?topic={topic}"));
-        let mut client = Client::over(Raw::upgrade(broker, &Head::new(&target).modern()));
-        client.sync();
-        Self { client, connect_reply: !name.contains('@') }
-    }
-
-    #[track_caller]
-    fn expect(&mut self, number: usize, pattern: &str) {
-        let mut text = self.client.next_text();
-        if std::mem::take(&mut self.connect_reply) && !pattern.contains(r#""connect""#) {
-            text = self.client.next_text();
-        }
-        assert!(
-            matches(pattern, &text),
-            "docs/protocol.md, line {number}: expected\n  {pattern}\ngot\n  {text}\n{}",
-            self.client.story()
-        );
+/// Opens the connection of a client by its name.
+#[track_caller]
+fn connect(broker: &Broker, name: &str) -> Client {
+    match name.split_once('@') {
+        Some((_, topic)) => Client::topic(broker, topic),
+        None => Client::envelope(broker),
     }
 }
 
@@ -112,30 +89,33 @@ fn every_example_of_the_protocol_page_is_true() {
     let page = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("docs/protocol.md: {error}"));
     let blocks = blocks(&page);
     assert!(!blocks.is_empty(), "docs/protocol.md has no block marked `wsmb`");
-    let mut scene: Option<(Broker, HashMap<String, Speaker>)> = None;
+    let mut scene: Option<(Broker, HashMap<&str, Client>)> = None;
     for block in &blocks {
         if !block.continues {
             scene = Some((Broker::start(), HashMap::new()));
         }
-        let Some((broker, speakers)) = &mut scene else { panic!("the block at line {} continues nothing", block.line) };
+        let Some((broker, clients)) = &mut scene else { panic!("the block at line {} continues nothing", block.line) };
         for (number, line) in &block.lines {
-            let (Line::Connect { client } | Line::Send { client, .. } | Line::Expect { client, .. }) = line;
-            let speaker = speakers.entry(client.to_string()).or_insert_with(|| Speaker::connect(broker, client));
+            let (Line::Connect { client: name } | Line::Send { client: name, .. } | Line::Expect { client: name, .. }) =
+                line;
+            let client = clients.entry(name).or_insert_with(|| connect(broker, name));
             match line {
                 Line::Connect { .. } => {}
                 Line::Send { text, .. } => {
-                    speaker.client.raw().send_text(text);
-                    speaker.client.sync();
+                    client.raw().send_text(text);
+                    client.sync();
                 }
-                Line::Expect { text, .. } => speaker.expect(*number, text),
+                Line::Expect { text: pattern, .. } => {
+                    let text = client.next_text();
+                    let story = client.story();
+                    assert!(
+                        matches(pattern, &text),
+                        "docs/protocol.md:{number}: expected\n  {pattern}\ngot\n  {text}\n{story}"
+                    );
+                }
             }
         }
-        for speaker in speakers.values_mut() {
-            if std::mem::take(&mut speaker.connect_reply) {
-                speaker.client.next_text();
-            }
-            speaker.client.expect_nothing_yet();
-        }
+        clients.values_mut().for_each(Client::expect_nothing_yet);
     }
 }
 

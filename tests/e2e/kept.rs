@@ -206,7 +206,7 @@ fn what_is_accepted_survives_a_power_cut_and_what_was_stored_says_so() {
 
 #[test]
 fn a_receivers_confirmation_makes_a_message_safe_without_the_store() {
-    let broker = Setup::default().store("write_delay = \"1h\"").start();
+    let broker = Setup::default().store("write_delay = \"1m\"").start();
     let mut receiver = Client::receiver(&broker, "sms");
     let mut sender = Client::envelope(&broker);
     sender.publish("sms", &json!(0));

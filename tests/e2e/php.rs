@@ -96,7 +96,7 @@ fn a_php_receiver_lives_through_an_orderly_restart_of_the_broker() {
     let mut line = String::new();
     printed.read_line(&mut line).unwrap();
     assert_eq!(parsed(&line), wanted(0..1));
-    // It sits in its blocking read, and reconnects a second after FIN.
+    // It sits in its blocking read, sees FIN, and tries until the next broker is there.
     let broker = broker.stop_and_restart();
     send(&broker, "sms", &messages(1..2));
     let mut line = String::new();

@@ -11,12 +11,21 @@ function fail(string $sentence): never
     exit(1);
 }
 
-/** Connects and upgrades: one read of at most 1,024 bytes must hold the whole head, and what follows it there is lost. */
+/** Connects and upgrades, or ends the script. */
 function connect(int $port, string $target)
 {
-    $stream = stream_socket_client("tcp://127.0.0.1:$port", $number, $text, 10);
+    return try_connect($port, $target) ?? fail('no broker');
+}
+
+/**
+ * Connects and upgrades: one read of at most 1,024 bytes must hold the whole head, and what follows it there is lost. Null if no
+ * broker is there, or it goes before it has answered.
+ */
+function try_connect(int $port, string $target)
+{
+    $stream = @stream_socket_client("tcp://127.0.0.1:$port", $number, $text, 10);
     if ($stream === false) {
-        fail("connecting: $text");
+        return null;
     }
     stream_set_timeout($stream, 20);
     $key = base64_encode(random_bytes(16));
@@ -30,9 +39,12 @@ function connect(int $port, string $target)
         'Sec-WebSocket-Version: 13',
         'Authorization: Basic ' . base64_encode(USER . ':' . PASSWORD),
     ];
-    fwrite($stream, implode("\r\n", $lines) . "\r\n\r\n");
-    $head = fread($stream, 1024);
-    if (!is_string($head) || strpos($head, ' 101 ') === false) {
+    @fwrite($stream, implode("\r\n", $lines) . "\r\n\r\n");
+    $head = @fread($stream, 1024);
+    if ($head === false || $head === '') {
+        return null;
+    }
+    if (strpos($head, ' 101 ') === false) {
         fail('no upgrade: ' . var_export($head, true));
     }
     $accept = base64_encode(sha1($key . '258EAFA5-E914-47DA-95CA-C5AB0DC85B11', true));

@@ -3,14 +3,17 @@
 // it waits for the ping that confirms them, and leaves.
 require __DIR__ . '/client.php';
 
-/** Connects as soon as the broker is there. */
+/** Connects as soon as the broker is there; waits between tries, as a receiver should. */
 function reconnect(int $port)
 {
-    for ($attempt = 0; $attempt < 100 && !($probe = @stream_socket_client("tcp://127.0.0.1:$port")); $attempt++) {
-        usleep(100000);
+    for ($try = 0; $try < 100; $try++) {
+        $stream = try_connect($port, '/');
+        if ($stream !== null) {
+            return $stream;
+        }
+        usleep(200000);
     }
-    unset($probe);
-    return connect($port, '/');
+    fail('no broker');
 }
 
 [, $port, $channel, $count] = $argv;

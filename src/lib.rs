@@ -21,5 +21,7 @@ pub mod config;
 pub mod protocol;
 pub mod store;
 
-// What joins them.
+// What joins them, and what stands on it.
+pub mod cli;
+pub mod client;
 pub mod server;

@@ -137,6 +137,8 @@ impl Broker {
 
     pub(super) fn disconnected(&mut self, connection: ConnectionId, confirmed: Option<u64>, turn: &mut Turn<'_>) {
         self.ended.remove(&connection);
+        // It is answered no more, not even for what its own end confirms.
+        self.connections.remove(&connection);
         let key = self.receiver_keys.get(&connection).copied();
         if let (Some(key), Some(up_to)) = (key, confirmed) {
             self.settle_up_to(key, up_to, turn);

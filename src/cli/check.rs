@@ -1,0 +1,214 @@
+//! `wsmb check`: says what the broker would serve, and every doubt about it, without serving anything.
+//!
+//! It changes nothing: it makes no file, takes no lock, and a running broker does not notice it.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::Path;
+
+use clap::Args;
+
+use super::output::{self, Style, count};
+use super::settings::Settings;
+use super::{Failure, Outcome};
+use crate::auth::Credentials;
+use crate::config::{self, Config};
+use crate::policy::{ChannelPolicy, Dispatch};
+use crate::store::{self, Columns, StoreError};
+
+/// Read the configuration, look into the store and the password files, and say what would be served and what looks wrong
+///
+/// Exit code 1 if the broker would not start; doubts alone are no failure unless --strict is given.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  wsmb check --config wsmb.toml --strict")]
+pub(crate) struct Check {
+    /// Doubts are failures too
+    #[arg(long)]
+    strict: bool,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// Address to listen on, as for `wsmb serve`
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Vec<String>,
+
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What was found.
+#[derive(Default)]
+struct Report {
+    /// What would be served: a heading and what there is to say.
+    facts: Vec<(&'static str, String)>,
+    doubts: Vec<String>,
+    errors: Vec<String>,
+}
+
+impl Check {
+    pub(crate) fn run(&self) -> Outcome {
+        let mut report = Report::default();
+        match self.settings.load(&self.listen) {
+            Ok(config) => self.look(&config, &mut report),
+            Err(Failure::Failed(reason) | Failure::Misuse(reason)) => report.errors.push(reason),
+            Err(Failure::Said) => {}
+        }
+        self.print(&report)?;
+        let failed = !report.errors.is_empty() || (self.strict && !report.doubts.is_empty());
+        if failed { Err(Failure::Said) } else { Ok(()) }
+    }
+
+    fn look(&self, config: &Config, report: &mut Report) {
+        let source = match &self.settings.config {
+            Some(path) => path.display().to_string(),
+            None => "no file; what is not set has its default".to_owned(),
+        };
+        report.facts.push(("configuration", source));
+        report.facts.push(("listens on", config.server.listen.join(", ")));
+        report.doubts.extend(config::doubts(config, self.settings.config.as_deref()));
+        look_at_users(&self.settings, config, report);
+        look_at_store(config, report);
+        for (pattern, policy) in &config.policies.named {
+            report.facts.push(("channel", format!("{pattern}: {}", described(policy))));
+        }
+        report.facts.push(("other channels", described(&config.policies.default)));
+    }
+
+    fn print(&self, report: &Report) -> Outcome {
+        if self.json {
+            let facts: Vec<_> =
+                report.facts.iter().map(|(name, value)| serde_json::json!({ "name": name, "value": value })).collect();
+            let object = serde_json::json!({ "facts": facts, "doubts": report.doubts, "errors": report.errors });
+            return output::line(&object.to_string());
+        }
+        let style = Style::stdout();
+        for (name, value) in &report.facts {
+            output::line(&format!("{}  {value}", style.dim(format_args!("{name:14}"))))?;
+        }
+        for doubt in &report.doubts {
+            output::line(&format!("{} {doubt}", style.doubt("doubt:")))?;
+        }
+        for error in &report.errors {
+            output::line(&format!("{} {error}", style.bad("error:")))?;
+        }
+        let total = match (report.errors.len() as u64, report.doubts.len() as u64) {
+            (0, 0) => style.good("all is well"),
+            (0, doubts) => format!("the broker would start; {}", count(doubts, "doubt")),
+            (errors, doubts) => {
+                format!("the broker would not start: {}, {}", count(errors, "error"), count(doubts, "doubt"))
+            }
+        };
+        output::line(&total)
+    }
+}
+
+fn look_at_users(settings: &Settings, config: &Config, report: &mut Report) {
+    let anonymous = if config.auth.anonymous { ", and connections without a password" } else { "" };
+    let first = settings.makes_first_user(config) && config.auth.htpasswd.iter().all(|file| !file.exists());
+    if first {
+        report.facts.push(("users", "none yet: the first start makes one and shows his password".to_owned()));
+        return;
+    }
+    let credentials = Credentials::load(&config.auth.htpasswd, &config.auth.users);
+    report.facts.push(("users", format!("{}{anonymous}", count(credentials.users().len() as u64, "user"))));
+    report.doubts.extend(credentials.doubts(config.auth.anonymous));
+    if !config.auth.permissions.is_empty() {
+        report.facts.push(("permissions", count(config.auth.permissions.len() as u64, "rule")));
+    }
+}
+
+fn look_at_store(config: &Config, report: &mut Report) {
+    let url = &config.store.url;
+    let columns = config.store.columns.iter().map(|(column, pointer)| (column.as_str(), pointer.as_str()));
+    if let Err(error) = Columns::parse(columns) {
+        report.errors.push(error.to_string());
+    }
+    if url.starts_with("memory:") {
+        report.facts.push(("store", "memory:".to_owned()));
+        report.doubts.push("store.url is memory: - what nobody has received is lost when the broker stops".to_owned());
+        return;
+    }
+    match store::inspect(url, &config.store.prefix) {
+        Ok(inspector) => {
+            let state = if inspector.is_running() { "a broker is running on it" } else { "no broker is running on it" };
+            match inspector.channels() {
+                Ok(channels) => {
+                    let messages = channels.iter().map(|info| info.messages).sum();
+                    let (messages, channels) = (count(messages, "message"), count(channels.len() as u64, "channel"));
+                    report.facts.push(("store", format!("{url}: {messages} in {channels}; {state}")));
+                }
+                Err(error) => report.errors.push(error.to_string()),
+            }
+            report.errors.extend(unwritable(url));
+        }
+        Err(StoreError::Missing { .. }) => {
+            report.facts.push(("store", format!("{url}: not there yet; the first start makes it")));
+        }
+        Err(error) => report.errors.push(error.to_string()),
+    }
+}
+
+/// Why the store's file cannot be written, if so. Opens it, and writes nothing.
+fn unwritable(url: &str) -> Option<String> {
+    let path = url.split_once(':').map(|(_, path)| path.strip_prefix("//").unwrap_or(path))?;
+    match OpenOptions::new().append(true).open(Path::new(path)) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            Some(StoreError::ReadOnly { place: path.to_owned() }.to_string())
+        }
+        _ => None,
+    }
+}
+
+/// A channel's policy in words.
+fn described(policy: &ChannelPolicy) -> String {
+    let mut parts = vec![match (policy.receivers, policy.dispatch) {
+        (0, _) => "to all receivers".to_owned(),
+        (1, Dispatch::First) => "to one receiver, the first".to_owned(),
+        (1, Dispatch::Rotate) => "to one receiver, in turn".to_owned(),
+        (number, Dispatch::First) => format!("to {number} receivers, the first"),
+        (number, Dispatch::Rotate) => format!("to {number} receivers, in turn"),
+    }];
+    if policy.keep {
+        parts.push(format!("kept until received (at most {})", policy.max_backlog));
+    } else {
+        parts.push("not kept".to_owned());
+    }
+    if policy.ttl.is_zero() {
+        parts.push("never expires".to_owned());
+    } else {
+        parts.push(format!("expires after {:?}", policy.ttl));
+    }
+    if policy.max_deliveries > 0 {
+        let end =
+            policy.dead_letter.as_ref().map_or_else(|| "dropped".to_owned(), |channel| format!("moved to {channel}"));
+        parts.push(format!("{end} when delivered {} in vain", count(u64::from(policy.max_deliveries), "time")));
+    }
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::ChannelName;
+
+    #[test]
+    fn a_policy_is_described_in_words() {
+        let policy = ChannelPolicy::default();
+        assert_eq!(described(&policy), "to all receivers, kept until received (at most 1000000), never expires");
+        let policy = ChannelPolicy {
+            receivers: 1,
+            keep: false,
+            dispatch: Dispatch::Rotate,
+            ttl: std::time::Duration::from_secs(300),
+            max_deliveries: 3,
+            dead_letter: Some(ChannelName::parse("lost").unwrap()),
+            ..policy
+        };
+        assert_eq!(
+            described(&policy),
+            "to one receiver, in turn, not kept, expires after 300s, moved to lost when delivered 3 times in vain"
+        );
+    }
+}

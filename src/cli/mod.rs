@@ -1,0 +1,146 @@
+//! The command line: one file a subcommand. Every subcommand reads its arguments, does its work through the library, and says in plain
+//! sentences what came of it.
+//!
+//! Results go to standard output, everything else to standard error. Nothing here ends the process: `main` does, with the
+//! exit code that [`run`] gives it. No secret is ever printed but the password that `serve` makes on its first start.
+
+mod arguments;
+mod check;
+mod connect;
+mod demo;
+mod exec;
+mod import;
+mod output;
+mod passwd;
+mod ping;
+mod queue;
+mod receive;
+mod send;
+mod serve;
+mod settings;
+mod signals;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::future::Future;
+
+use clap::{Parser, Subcommand};
+
+/// A lightweight WebSocket message broker
+///
+/// Programs send messages to a channel and others receive them from it; what nobody has received is kept. One command is the broker
+/// (serve), the others talk to it or look after it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wsmb",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Example, in three terminals:
+  wsmb serve
+  wsmb receive sms
+  wsmb send sms '{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}'
+
+See it all in one terminal, in ten seconds:  wsmb demo"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Send(send::Send),
+    Receive(receive::Receive),
+    Ping(ping::Ping),
+    Passwd(passwd::Passwd),
+    Check(check::Check),
+    Queue(queue::Queue),
+    Import(import::Import),
+    Demo(demo::Demo),
+}
+
+/// Why a subcommand did not do what it was asked for.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It could not be done: a sentence. Exit code 1.
+    Failed(String),
+    /// What was asked for makes no sense: a sentence. Exit code 2.
+    Misuse(String),
+    /// Everything has been said already. Exit code 1.
+    Said,
+}
+
+impl Failure {
+    /// It could not be done, for this reason.
+    pub(crate) fn failed(reason: impl fmt::Display) -> Self {
+        Self::Failed(reason.to_string())
+    }
+
+    /// What was asked for makes no sense, for this reason.
+    pub(crate) fn misuse(reason: impl fmt::Display) -> Self {
+        Self::Misuse(reason.to_string())
+    }
+}
+
+impl From<crate::client::Error> for Failure {
+    fn from(error: crate::client::Error) -> Self {
+        Self::failed(error)
+    }
+}
+
+/// What a subcommand came to.
+pub(crate) type Outcome = Result<(), Failure>;
+
+/// Runs the command that `arguments` (the program's name first) ask for.
+///
+/// Returns the exit code: 0 done, 1 failed, 2 misuse.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // If even this cannot be printed, there is nobody to be told.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+    };
+    let outcome = match cli.command {
+        Command::Serve(command) => block_on(command.run()),
+        Command::Send(command) => block_on(command.run()),
+        Command::Receive(command) => block_on(command.run()),
+        Command::Ping(command) => block_on(command.run()),
+        Command::Passwd(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Queue(command) => command.run(),
+        Command::Import(command) => command.run(),
+        Command::Demo(command) => block_on(command.run()),
+    };
+    match outcome {
+        Ok(()) => 0,
+        Err(Failure::Failed(reason)) => {
+            output::complain(&reason);
+            1
+        }
+        Err(Failure::Said) => 1,
+        Err(Failure::Misuse(reason)) => {
+            output::complain(&reason);
+            2
+        }
+    }
+}
+
+/// Runs a client command: one thread does for one connection.
+fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format_args!("the system gives this program no event queue: {error}")))?;
+    let outcome = runtime.block_on(work);
+    // A thread that still writes to a full pipe, or resolves a name, must not keep the program from ending.
+    runtime.shutdown_background();
+    outcome
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! The connection of a receiver: what waits, acknowledgements, and connecting again after a loss.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+
+use super::super::output;
+use super::work::Item;
+use super::{Failure, is_replaced};
+use crate::client::frames::{self, Frame};
+use crate::client::{Backoff, Client, Error, Message, Options, Url};
+use crate::limits;
+
+/// A connection that comes back by itself.
+pub(super) struct Link {
+    url: Url,
+    options: Options,
+    subscription: String,
+    state: State,
+    backoff: Backoff,
+    waiting: VecDeque<Item>,
+    /// Counts the connections: a delivery can only be acknowledged where it came from.
+    generation: u64,
+    /// What was last said about an outage that still lasts.
+    told: Option<String>,
+}
+
+enum State {
+    Up(Box<Client>),
+    Down(Pin<Box<dyn Future<Output = Result<Client, Error>>>>),
+}
+
+/// What [`Link::take`] came to.
+pub(super) enum Taken {
+    /// Something changed; look again.
+    Something,
+    /// Another receiver has taken this one's name.
+    Replaced,
+    /// The broker refuses the subscription: why.
+    Refused(String),
+}
+
+impl Link {
+    /// The first connection. It must succeed: a wrong address or password is better said at once than tried for ever.
+    pub(super) async fn connect(url: Url, options: Options, subscription: String) -> Result<Self, Failure> {
+        let client = subscribe(&url, &options, &subscription).await?;
+        Ok(Self {
+            url,
+            options,
+            subscription,
+            state: State::Up(Box::new(client)),
+            backoff: Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_LONGEST),
+            waiting: VecDeque::new(),
+            generation: 0,
+            told: None,
+        })
+    }
+
+    /// The next delivery that waits.
+    pub(super) fn pop(&mut self) -> Option<Item> {
+        self.waiting.pop_front()
+    }
+
+    /// Waits for something to happen on the connection, or for the connection itself. May be dropped and called again.
+    pub(super) async fn take(&mut self) -> Taken {
+        // The broker sends no more than the prefetch unacknowledged. A channel that keeps nothing knows no acknowledgement, and there the
+        // socket is left to fill: the broker then ends this receiver as slow.
+        if self.waiting.len() > limits::CLIENT_RECEIVED {
+            return std::future::pending().await;
+        }
+        match &mut self.state {
+            State::Up(client) => match client.next().await {
+                Ok(message) => self.read(&message),
+                Err(error) => self.lost(&error),
+            },
+            State::Down(connecting) => {
+                let result = connecting.as_mut().await;
+                self.connected(result);
+                Taken::Something
+            }
+        }
+    }
+
+    /// Tells the broker that a delivery is done with, or gives it back.
+    pub(super) fn acknowledge(&mut self, item: &Item, done: bool) -> Result<(), Failure> {
+        match (&mut self.state, &item.delivery) {
+            // Over a connection that has gone nothing can be acknowledged: the broker has taken the delivery back, and gives it out again.
+            (State::Up(client), Some(delivery)) if item.generation == self.generation => {
+                client.queue_text(&frames::acknowledge(delivery, done))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Ends the connection in an orderly way, so that the last acknowledgements have arrived.
+    pub(super) async fn close(self) {
+        if let State::Up(client) = self.state
+            && let Err(error) = client.close().await
+        {
+            output::note(&format!("wsmb: {error}; the last message may come again"));
+        }
+    }
+
+    fn read(&mut self, message: &Message) -> Taken {
+        match frames::parse(&message.payload) {
+            Ok(Frame::Delivery(delivery)) => {
+                self.waiting.push_back(Item::new(&delivery, self.generation));
+                Taken::Something
+            }
+            Ok(Frame::Reply(reply)) if reply.is_accepted() => Taken::Something,
+            // A delivery that expired or was purged while we worked on it is nobody's any more.
+            Ok(Frame::Reply(reply)) if matches!(reply.command.as_deref(), Some("ack" | "nack")) => Taken::Something,
+            Ok(Frame::Reply(reply)) => Taken::Refused(format!("the broker says: {} {}", reply.code, reply.text)),
+            Err(error) => Taken::Refused(error.to_string()),
+        }
+    }
+
+    fn lost(&mut self, error: &Error) -> Taken {
+        if is_replaced(error) {
+            return Taken::Replaced;
+        }
+        // The broker gives these out again; worked on now, they would be worked on twice.
+        self.waiting.retain(|item| item.delivery.is_none());
+        self.generation += 1;
+        self.down(error);
+        Taken::Something
+    }
+
+    fn connected(&mut self, result: Result<Client, Error>) {
+        match result {
+            Ok(client) => {
+                output::note("wsmb: connected again");
+                self.told = None;
+                self.backoff.succeeded();
+                self.state = State::Up(Box::new(client));
+            }
+            Err(error) => self.down(&error),
+        }
+    }
+
+    fn down(&mut self, error: &Error) {
+        // Once per outage; again only when there is something else to do about it.
+        let refused = error.is_refusal();
+        if self.told.is_none() || (refused && self.told.as_deref() != Some(&error.to_string())) {
+            output::note(&format!("wsmb: {error}; connecting again until it works"));
+            self.told = Some(error.to_string());
+        }
+        let wait = self.backoff.failed();
+        let (url, options, subscription) = (self.url.clone(), self.options.clone(), self.subscription.clone());
+        self.state = State::Down(Box::pin(async move {
+            tokio::time::sleep(wait).await;
+            subscribe(&url, &options, &subscription).await
+        }));
+    }
+}
+
+async fn subscribe(url: &Url, options: &Options, subscription: &str) -> Result<Client, Error> {
+    let mut client = Client::connect(url, options).await?;
+    client.queue_text(subscription)?;
+    Ok(client)
+}

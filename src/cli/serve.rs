@@ -1,0 +1,225 @@
+//! `wsmb serve`: the broker itself.
+//!
+//! Reads the configuration, makes a first user where nobody has configured anything, starts the log and the server, and prints what a person
+//! needs for a first exchange. Everything else is the server's.
+
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{fmt, reload};
+
+use super::output::{self, Style};
+use super::settings::Settings;
+use super::{Failure, Outcome};
+use crate::auth::{self, NewUser, first_start};
+use crate::config::{self, Config};
+use crate::server::{self, Load, RunningServer};
+
+/// Run the broker
+///
+/// With nothing configured it listens on 127.0.0.1:8888, keeps its files in ./wsmb-data, and makes a user whose password it shows once.
+/// Ctrl-C or SIGTERM stops it in an orderly way; SIGHUP reads the configuration again.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  wsmb serve
+  wsmb serve --config wsmb.toml
+  wsmb serve --listen 0.0.0.0:8888 --set channel_defaults.ttl=5m")]
+pub(crate) struct Serve {
+    /// Address to listen on; may be given several times [default: 127.0.0.1:8888]
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Vec<String>,
+
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Serve {
+    pub(crate) async fn run(self) -> Outcome {
+        let config = self.settings.load(&self.listen)?;
+        let log = start_log(config.log.level);
+        let file = self.settings.config.clone();
+        for doubt in config::doubts(&config, file.as_deref()) {
+            tracing::warn!("{doubt}");
+        }
+        let users = Users::find(&self.settings, &config)?;
+        let load: Load = {
+            let (settings, listen) = (self.settings.clone(), self.listen.clone());
+            Box::new(move || {
+                let config = Config::load(settings.config.as_deref(), std::env::vars_os(), &settings.flags(&listen))?;
+                // The handle only fails when the log has gone, and then there is no level to set.
+                let _ = log.modify(|level| *level = LevelFilter::from_level(config.log.level));
+                Ok(config)
+            })
+        };
+        let mut started = false;
+        let ready = |server: &RunningServer| {
+            started = true;
+            greet(server.local_addrs(), &users);
+        };
+        let outcome = server::serve(config, Some(load), ready).await.map_err(Failure::failed);
+        if let (false, Users::New(new)) = (started, &users) {
+            // Nobody has seen this password: the next start makes another user. If the file stays, that start says what to do.
+            let _ = std::fs::remove_file(&new.file);
+        }
+        outcome
+    }
+}
+
+type LogHandle = reload::Handle<LevelFilter, tracing_subscriber::Registry>;
+
+/// One line an event, on standard error.
+fn start_log(level: tracing::Level) -> LogHandle {
+    let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(Style::stderr().is_seen()).with_target(false);
+    // A second start in one process (tests) keeps the first log.
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    handle
+}
+
+/// Who may come in, as far as the greeting is concerned.
+enum Users {
+    /// Configured by somebody, who knows them.
+    Configured,
+    /// Made just now.
+    New(NewUser),
+    /// Made at an earlier first start.
+    Known(PathBuf),
+}
+
+impl Users {
+    fn find(settings: &Settings, config: &Config) -> Result<Self, Failure> {
+        if !settings.makes_first_user(config) {
+            return Ok(Self::Configured);
+        }
+        let data_dir = settings.data_dir();
+        Ok(match auth::first_start(data_dir).map_err(Failure::failed)? {
+            Some(new) => Self::New(new),
+            None => Self::Known(data_dir.join(first_start::FILE)),
+        })
+    }
+}
+
+/// What a person needs for the first exchange. If standard output has gone, the broker runs all the same.
+fn greet(addresses: &[SocketAddr], users: &Users) {
+    let text = greeting(addresses, users, &program(), Style::stdout());
+    let _ = output::line(&text);
+}
+
+fn greeting(addresses: &[SocketAddr], users: &Users, program: &str, style: Style) -> String {
+    let urls: Vec<String> = addresses.iter().map(|address| url(*address)).collect();
+    let mut text = format!("wsmb is listening on {}", style.bold(urls.join(" and ")));
+    let mut options = String::new();
+    if let Some(url) = urls.first().filter(|url| *url != "ws://127.0.0.1:8888") {
+        options.push_str(&format!(" --url {url}"));
+    }
+    match users {
+        Users::Configured => return text,
+        Users::New(NewUser { user, password, file }) => {
+            text.push_str(&format!(
+                "\n\n  user      {}\n  password  {}   (shown only now: {} holds a hash of it)",
+                style.bold(user),
+                style.bold(password),
+                file.display()
+            ));
+            options.push_str(&format!(" --user {user}:{password}"));
+        }
+        Users::Known(file) => {
+            let (user, file) = (first_start::USER, quoted(file.as_os_str()));
+            text.push_str(&format!(
+                "\n\nThe password of the user {user} was shown at the first start. If it is lost, make a new one:\n  {program} passwd {file} {user}"
+            ));
+            options.push_str(&format!(" --user {user}:PASSWORD"));
+        }
+    }
+    let message = if cfg!(windows) {
+        r#""{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}""#
+    } else {
+        r#"'{"receiver":"081234567890","message":"Your code is 402913"}'"#
+    };
+    text.push_str(&format!(
+        "\n\nReceive, in a second terminal:\n  {program} receive sms{options}\n\nSend, in a third:\n  {program} send sms {message}{options}\n"
+    ));
+    text
+}
+
+/// How this machine reaches an address that is listened on.
+fn url(mut address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    format!("ws://{address}")
+}
+
+/// What to type to run this program: its name if the shell finds it, else its path.
+fn program() -> String {
+    const NAME: &str = if cfg!(windows) { "wsmb.exe" } else { "wsmb" };
+    let Ok(own) = std::env::current_exe() else { return "wsmb".to_owned() };
+    let found = std::env::var_os("PATH").and_then(|path| {
+        std::env::split_paths(&path).map(|directory| directory.join(NAME)).find(|candidate| candidate.is_file())
+    });
+    let same = |a: &Path, b: &Path| a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b);
+    if found.is_some_and(|found| same(&found, &own)) { "wsmb".to_owned() } else { quoted(own.as_os_str()) }
+}
+
+/// A path as a shell reads it.
+fn quoted(path: &OsStr) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '\\' | ':' | '+');
+    if text.chars().all(plain) {
+        text.into_owned()
+    } else if cfg!(windows) {
+        format!("\"{text}\"")
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(addresses: &[&str], users: &Users) -> String {
+        let addresses: Vec<SocketAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        greeting(&addresses, users, "/opt/wsmb", Style::stdout())
+    }
+
+    #[test]
+    fn a_first_start_prints_lines_that_work_as_they_are() {
+        let new = NewUser { user: "wsmb".into(), password: "abcde-fghij".into(), file: "wsmb-data/.htpasswd".into() };
+        let said = text(&["127.0.0.1:8888"], &Users::New(new.clone()));
+        assert!(said.contains("\n  /opt/wsmb receive sms --user wsmb:abcde-fghij\n"), "{said}");
+        assert!(said.contains(
+            "'{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}' --user wsmb:abcde-fghij\n"
+        ));
+        let said = text(&["0.0.0.0:99", "[::]:99"], &Users::New(new));
+        assert!(said.contains("receive sms --url ws://127.0.0.1:99 --user"), "{said}");
+        assert!(said.starts_with("wsmb is listening on ws://127.0.0.1:99 and ws://[::1]:99\n"), "{said}");
+    }
+
+    #[test]
+    fn a_later_start_says_how_to_make_a_new_password() {
+        let said = text(&["127.0.0.1:8888"], &Users::Known("my data/.htpasswd".into()));
+        assert!(said.contains("/opt/wsmb passwd 'my data/.htpasswd' wsmb"), "{said}");
+        assert!(said.contains("--user wsmb:PASSWORD"), "{said}");
+    }
+
+    #[test]
+    fn a_configured_broker_says_only_where_it_listens() {
+        assert_eq!(text(&["127.0.0.1:8888"], &Users::Configured), "wsmb is listening on ws://127.0.0.1:8888");
+    }
+
+    #[test]
+    fn a_path_with_a_quote_in_it_survives_the_shell() {
+        assert_eq!(quoted(OsStr::new("/a/b-c.d")), "/a/b-c.d");
+        assert_eq!(quoted(OsStr::new("/it's")), r"'/it'\''s'");
+    }
+}

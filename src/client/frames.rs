@@ -1,0 +1,391 @@
+//! What the broker says in the envelope dialect, as the client reads it, and the commands that the client writes.
+//!
+//! A live delivery is another client's frame, verbatim. It may hold a member twice and unknown members of any type, so nothing here
+//! trusts more than it uses: the last of two members counts, as it does for the broker.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// One frame of the broker.
+#[derive(Debug)]
+pub enum Frame<'a> {
+    /// Messages of a channel.
+    Delivery(Delivery<'a>),
+    /// The connect reply, the answer to a command, or a refusal.
+    Reply(Reply<'a>),
+}
+
+/// Messages of a channel.
+#[derive(Debug)]
+pub struct Delivery<'a> {
+    /// The channel.
+    pub channel: Cow<'a, str>,
+    /// What to acknowledge; `None` where nothing is to be acknowledged.
+    pub delivery: Option<Cow<'a, str>>,
+    /// It may have been delivered before.
+    pub redelivered: bool,
+    /// The messages, each its exact JSON text.
+    pub messages: Vec<&'a RawValue>,
+}
+
+/// The connect reply, the answer to a command, or a refusal.
+#[derive(Debug)]
+pub struct Reply<'a> {
+    /// The command that is answered.
+    pub command: Option<Cow<'a, str>>,
+    /// `"00"` is yes.
+    pub code: Cow<'a, str>,
+    /// The sentence.
+    pub text: Cow<'a, str>,
+    /// The sender's name for the publication.
+    pub id: Option<Cow<'a, str>>,
+    /// To how many receivers it was given at once.
+    pub receivers: u64,
+    /// It is in the store.
+    pub stored: bool,
+    /// It had been accepted before.
+    pub duplicate: bool,
+    /// What a connect reply carries.
+    pub data: Option<&'a RawValue>,
+}
+
+impl Reply<'_> {
+    /// The broker said yes.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        self.code == "00"
+    }
+
+    /// The broker's time in a connect reply or an answer to `ping`, as it stands there.
+    #[must_use]
+    pub fn time_stamp(&self) -> Option<String> {
+        #[derive(serde::Deserialize)]
+        struct Entry {
+            time_stamp: String,
+        }
+        let entries: Vec<Entry> = serde_json::from_str(self.data?.get()).ok()?;
+        entries.into_iter().next().map(|entry| entry.time_stamp)
+    }
+}
+
+/// Reads one frame of the broker.
+///
+/// # Errors
+/// It is no JSON object, or neither a delivery nor a reply.
+pub fn parse(payload: &[u8]) -> Result<Frame<'_>, NotUnderstood> {
+    let raw: Raw<'_> = serde_json::from_slice(payload).map_err(|_| NotUnderstood)?;
+    let command = text(raw.command);
+    if let (Some("send-message"), Some(channel), Some(data)) = (command.as_deref(), text(raw.channel), raw.data) {
+        return Ok(Frame::Delivery(Delivery {
+            channel,
+            delivery: text(raw.delivery),
+            redelivered: is_true(raw.redelivered),
+            messages: messages(data)?,
+        }));
+    }
+    Ok(Frame::Reply(Reply {
+        command,
+        code: text(raw.response_code).ok_or(NotUnderstood)?,
+        text: text(raw.response_text).unwrap_or_default(),
+        id: text(raw.id),
+        receivers: raw.receivers.and_then(|value| value.get().parse().ok()).unwrap_or(0),
+        stored: is_true(raw.stored),
+        duplicate: is_true(raw.duplicate),
+        data: raw.data,
+    }))
+}
+
+/// A frame that is neither a delivery nor a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotUnderstood;
+
+impl fmt::Display for NotUnderstood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the broker sent something that this client does not understand; is it a message broker?")
+    }
+}
+
+impl std::error::Error for NotUnderstood {}
+
+fn text(value: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    value.and_then(|value| serde_json::from_str::<Text<'_>>(value.get()).ok()).map(|text| text.0)
+}
+
+fn is_true(value: Option<&RawValue>) -> bool {
+    value.is_some_and(|value| value.get() == "true")
+}
+
+fn messages(data: &RawValue) -> Result<Vec<&RawValue>, NotUnderstood> {
+    if data.get().starts_with('[') {
+        serde_json::from_str(data.get()).map_err(|_| NotUnderstood)
+    } else {
+        Ok(vec![data])
+    }
+}
+
+/// A string that is borrowed where it holds no escape.
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The members that the client uses, each as it stands.
+#[derive(Default)]
+struct Raw<'a> {
+    command: Option<&'a RawValue>,
+    channel: Option<&'a RawValue>,
+    data: Option<&'a RawValue>,
+    delivery: Option<&'a RawValue>,
+    redelivered: Option<&'a RawValue>,
+    response_code: Option<&'a RawValue>,
+    response_text: Option<&'a RawValue>,
+    id: Option<&'a RawValue>,
+    receivers: Option<&'a RawValue>,
+    stored: Option<&'a RawValue>,
+    duplicate: Option<&'a RawValue>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<'a>(std::marker::PhantomData<&'a ()>);
+
+        impl<'de: 'a, 'a> Visitor<'de> for Members<'a> {
+            type Value = Raw<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw<'a>, A::Error> {
+                let mut raw = Raw::default();
+                let mut position = 0_usize;
+                while let Some(Text(key)) = map.next_key()? {
+                    let value: &'a RawValue = map.next_value()?;
+                    match key.as_ref() {
+                        "command" => raw.command = Some(value),
+                        "channel" => raw.channel = Some(value),
+                        "data" => raw.data = Some(value),
+                        // The broker writes these two before everything else. Further on they are the sender's own, and a
+                        // sender must not be able to choose what its receiver acknowledges.
+                        "delivery" if position == 0 => raw.delivery = Some(value),
+                        "redelivered" if position == 1 && raw.delivery.is_some() => raw.redelivered = Some(value),
+                        "response_code" => raw.response_code = Some(value),
+                        "response_text" => raw.response_text = Some(value),
+                        "id" => raw.id = Some(value),
+                        "receivers" => raw.receivers = Some(value),
+                        "stored" => raw.stored = Some(value),
+                        "duplicate" => raw.duplicate = Some(value),
+                        _ => {}
+                    }
+                    position = position.saturating_add(1);
+                }
+                Ok(raw)
+            }
+        }
+
+        deserializer.deserialize_map(Members(std::marker::PhantomData))
+    }
+}
+
+/// A `send-message` with one message.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct SendMessage<'a> {
+    command: &'static str,
+    /// Where to.
+    channel: &'a str,
+    /// Idempotency key; also asks for a reply.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<serde_json::Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay: Option<serde_json::Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number_of_receiver: Option<u32>,
+    data: [&'a RawValue; 1],
+}
+
+impl<'a> SendMessage<'a> {
+    /// The message, with nothing but the channel.
+    #[must_use]
+    pub fn new(channel: &'a str, message: &'a RawValue) -> Self {
+        let command = "send-message";
+        Self { command, channel, id: None, ttl: None, delay: None, number_of_receiver: None, data: [message] }
+    }
+
+    /// Names it: it is answered, and a repetition within the broker's `dedup_window` is harmless.
+    #[must_use]
+    pub fn id(mut self, id: &'a str) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// It expires after this; zero = never.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Option<Duration>) -> Self {
+        self.ttl = ttl.and_then(seconds);
+        self
+    }
+
+    /// It is not delivered before this has passed.
+    #[must_use]
+    pub fn delay(mut self, delay: Option<Duration>) -> Self {
+        self.delay = delay.and_then(seconds);
+        self
+    }
+
+    /// To how many receivers it goes; 0 = all.
+    #[must_use]
+    pub fn receivers(mut self, receivers: Option<u32>) -> Self {
+        self.number_of_receiver = receivers;
+        self
+    }
+
+    /// The command as a frame carries it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // invariant: every member is a string, a number or JSON already, so it can always be written
+        serde_json::to_string(self).expect("plain values")
+    }
+}
+
+/// Whole seconds as an integer, others as a decimal number.
+fn seconds(duration: Duration) -> Option<serde_json::Number> {
+    if duration.subsec_nanos() == 0 {
+        Some(duration.as_secs().into())
+    } else {
+        serde_json::Number::from_f64(duration.as_secs_f64())
+    }
+}
+
+/// A `receive-message` with manual acknowledgement.
+#[must_use]
+pub fn receive_message<'a>(
+    channels: impl IntoIterator<Item = &'a str>,
+    prefetch: u32,
+    receiver: Option<&str>,
+) -> String {
+    let channels: Vec<&str> = channels.into_iter().collect();
+    let mut command = serde_json::json!({
+        "command": "receive-message", "channel": channels, "ack": "manual", "prefetch": prefetch, "data": [],
+    });
+    if let (Some(receiver), Some(members)) = (receiver, command.as_object_mut()) {
+        members.insert("receiver".to_owned(), receiver.into());
+    }
+    command.to_string()
+}
+
+/// An `ack` (`done`) or a `nack` of a delivery.
+#[must_use]
+pub fn acknowledge(delivery: &str, done: bool) -> String {
+    serde_json::json!({ "command": if done { "ack" } else { "nack" }, "delivery": delivery }).to_string()
+}
+
+/// `message` as it stands if it is JSON, else as a JSON string.
+#[must_use]
+pub fn message_of(text: &str) -> Box<RawValue> {
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(json) => json.to_owned(),
+        // invariant: a string can always be written as JSON
+        Err(_) => serde_json::value::to_raw_value(text).expect("a string"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(frame: &str) -> Delivery<'_> {
+        match parse(frame.as_bytes()).unwrap() {
+            Frame::Delivery(delivery) => delivery,
+            Frame::Reply(reply) => panic!("{reply:?}"),
+        }
+    }
+
+    fn texts(delivery: &Delivery<'_>) -> Vec<String> {
+        delivery.messages.iter().map(|message| message.get().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_delivery_gives_its_messages_as_they_stand() {
+        let found = delivery(
+            r#"{"delivery":"17","redelivered":true,"command":"send-message","channel":"sms","data":[{"a" : 1}, "x",[2]]}"#,
+        );
+        assert_eq!(found.channel, "sms");
+        assert_eq!(found.delivery.as_deref(), Some("17"));
+        assert!(found.redelivered);
+        assert_eq!(texts(&found), [r#"{"a" : 1}"#, r#""x""#, "[2]"]);
+    }
+
+    #[test]
+    fn data_that_is_no_list_is_one_message() {
+        assert_eq!(texts(&delivery(r#"{"command":"send-message","channel":"c","data":{"a":1}}"#)), [r#"{"a":1}"#]);
+        assert_eq!(texts(&delivery(r#"{"command":"send-message","channel":"c","data":5}"#)), ["5"]);
+    }
+
+    #[test]
+    fn a_sender_cannot_choose_what_its_receiver_acknowledges() {
+        let found = delivery(
+            r#"{"delivery":"17","command":"send-message","delivery":"3","redelivered":true,"channel":"c","data":[1]}"#,
+        );
+        assert_eq!(found.delivery.as_deref(), Some("17"));
+        assert!(!found.redelivered);
+        assert_eq!(delivery(r#"{"command":"send-message","delivery":"3","channel":"c","data":[1]}"#).delivery, None);
+    }
+
+    #[test]
+    fn members_twice_and_unknown_ones_of_any_type_do_no_harm() {
+        let found = delivery(
+            r#"{"command":5,"command":"send-message","id":{},"receivers":"x","channel":"a","channel":"b","data":1,"data":[2],"response_code":"00"}"#,
+        );
+        assert_eq!(found.channel, "b");
+        assert_eq!(texts(&found), ["2"]);
+    }
+
+    #[test]
+    fn a_reply_is_read() {
+        let frame = br#"{"command":"send-message","response_code":"00","response_text":"Accepted","id":"x","receivers":2,"stored":true,"duplicate":true}"#;
+        let Frame::Reply(reply) = parse(frame).unwrap() else { panic!("a reply") };
+        assert!(reply.is_accepted() && reply.stored && reply.duplicate);
+        assert_eq!((reply.id.as_deref(), reply.receivers), (Some("x"), 2));
+        let frame = br#"{"command":"connect","response_code":"01","response_text":"Rejected","data":[{"time_stamp":"2026-11-22T10:00:00.000Z"}]}"#;
+        let Frame::Reply(reply) = parse(frame).unwrap() else { panic!("a reply") };
+        assert!(!reply.is_accepted());
+        assert_eq!(reply.time_stamp().as_deref(), Some("2026-11-22T10:00:00.000Z"));
+    }
+
+    #[test]
+    fn anything_else_is_not_understood() {
+        for frame in ["", "hello", "5", "[]", "{}", r#"{"response_code":5}"#, "{\"command\":\"connect\""] {
+            assert!(parse(frame.as_bytes()).is_err(), "{frame}");
+        }
+    }
+
+    #[test]
+    fn commands_are_written_as_the_broker_reads_them() {
+        let message = message_of("hello");
+        let command = SendMessage::new("s\"ms", &message).id("i").ttl(Some(Duration::from_millis(1500)));
+        let command = command.delay(Some(Duration::from_secs(3))).receivers(Some(0)).to_json();
+        assert_eq!(
+            command,
+            r#"{"command":"send-message","channel":"s\"ms","id":"i","ttl":1.5,"delay":3,"number_of_receiver":0,"data":["hello"]}"#
+        );
+        let command: serde_json::Value = serde_json::from_str(&receive_message(["a", "b"], 3, Some("gw"))).unwrap();
+        assert_eq!(
+            command,
+            serde_json::json!({"command":"receive-message","channel":["a","b"],"ack":"manual","prefetch":3,"receiver":"gw","data":[]})
+        );
+        assert_eq!(acknowledge("17", false), r#"{"command":"nack","delivery":"17"}"#);
+    }
+
+    #[test]
+    fn a_message_that_is_json_stays_as_it_stands() {
+        for (given, sent) in
+            [("{\"a\" : 1}", "{\"a\" : 1}"), ("402913", "402913"), ("say \"hi\"", r#""say \"hi\"""#), ("", r#""""#)]
+        {
+            assert_eq!(message_of(given).get(), sent);
+        }
+    }
+}

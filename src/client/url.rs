@@ -1,0 +1,301 @@
+//! The address of a broker: `ws://[user[:password]@]host[:port][/path][?query]`, parsed once and valid ever after.
+//!
+//! A parser of its own, because this is all of RFC 3986 that the client needs. It never prints a password.
+
+use std::fmt;
+
+/// Where a broker is, and what is asked for there.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Url {
+    host: String,
+    port: u16,
+    target: String,
+    user: Option<String>,
+    password: Option<String>,
+}
+
+/// Why a text is no [`Url`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadUrl {
+    /// It does not begin with `ws://`.
+    Scheme,
+    /// `wss://`: this build has no TLS.
+    Tls,
+    /// Nothing between `ws://` and the path.
+    NoHost,
+    /// Something in the host that no host name or address has.
+    Host(String),
+    /// The port is not a number from 1 to 65535.
+    Port(String),
+    /// A `#`, which no WebSocket address may contain (RFC 6455 section 3).
+    Fragment,
+    /// A `%` in the user name or password that no two hexadecimal digits follow, or that makes no UTF-8.
+    Percent,
+    /// A control character.
+    ControlCharacter,
+}
+
+impl fmt::Display for BadUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scheme => f.write_str("the address must begin with ws://, as in ws://127.0.0.1:8888"),
+            Self::Tls => f.write_str("this build has no TLS yet: wss:// addresses cannot be used, only ws://"),
+            Self::NoHost => f.write_str("the address names no host; it should look like ws://127.0.0.1:8888"),
+            Self::Host(host) => write!(f, "`{host}` in the address is not a host name or an IP address"),
+            Self::Port(port) => write!(f, "`{port}` in the address is not a port number from 1 to 65535"),
+            Self::Fragment => f.write_str("the address may not contain a `#`; inside a name, write it as %23"),
+            Self::Percent => f.write_str(
+                "a `%` in the user name or password of the address must be followed by two hexadecimal digits; \
+                 a percent sign itself is written %25",
+            ),
+            Self::ControlCharacter => f.write_str("the address contains a control character"),
+        }
+    }
+}
+
+impl std::error::Error for BadUrl {}
+
+impl Url {
+    /// Parses an address. The port is 80 where none is given, as RFC 6455 section 3 says; an IPv6 address stands in brackets.
+    ///
+    /// # Errors
+    /// [`BadUrl`] says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, BadUrl> {
+        if text.chars().any(char::is_control) {
+            return Err(BadUrl::ControlCharacter);
+        }
+        let (scheme, rest) = text.split_once("://").ok_or(BadUrl::Scheme)?;
+        if scheme.eq_ignore_ascii_case("wss") {
+            return Err(BadUrl::Tls);
+        }
+        if !scheme.eq_ignore_ascii_case("ws") {
+            return Err(BadUrl::Scheme);
+        }
+        if rest.contains('#') {
+            return Err(BadUrl::Fragment);
+        }
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, target) = rest.split_at(end);
+        let (userinfo, host_port) = match authority.rsplit_once('@') {
+            Some((userinfo, host_port)) => (Some(userinfo), host_port),
+            None => (None, authority),
+        };
+        let (host, port) = split_port(host_port)?;
+        let (user, password) = match userinfo.map(|info| info.split_once(':').unwrap_or((info, ""))) {
+            None | Some(("", "")) => (None, None),
+            Some((user, password)) => {
+                let has_password = userinfo.is_some_and(|info| info.contains(':'));
+                (Some(percent_decode(user)?), if has_password { Some(percent_decode(password)?) } else { None })
+            }
+        };
+        Ok(Self { host: host.to_owned(), port, target: target_of(target), user, password })
+    }
+
+    /// The host name or IP address, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The TCP port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Path and query as the request line carries them; begins with `/`.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The user name in the address, decoded.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// The password in the address, decoded.
+    #[must_use]
+    pub fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
+    /// `host:port`, an IPv6 address in brackets: for the `Host` header and for messages to people.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// The address without user name and password.
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ws://{}{}", self.authority(), if self.target == "/" { "" } else { &self.target })
+    }
+}
+
+/// As [`fmt::Display`]: a password must not get into a log by way of `{:?}`.
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+fn split_port(host_port: &str) -> Result<(&str, u16), BadUrl> {
+    const DEFAULT_PORT: u16 = 80;
+    let (host, port) = if let Some(rest) = host_port.strip_prefix('[') {
+        let (host, after) = rest.split_once(']').ok_or_else(|| BadUrl::Host(host_port.to_owned()))?;
+        host.parse::<std::net::Ipv6Addr>().map_err(|_| BadUrl::Host(host.to_owned()))?;
+        (host, if after.is_empty() { None } else { Some(after.strip_prefix(':').unwrap_or(after)) })
+    } else {
+        match host_port.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (host_port, None),
+        }
+    };
+    if host.is_empty() {
+        return Err(BadUrl::NoHost);
+    }
+    if !host.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '.' | '_' | ':')) {
+        return Err(BadUrl::Host(host.to_owned()));
+    }
+    let port = match port {
+        None => DEFAULT_PORT,
+        Some(text) => match text.parse() {
+            Ok(port) if port > 0 && text.bytes().all(|b| b.is_ascii_digit()) => port,
+            _ => return Err(BadUrl::Port(text.to_owned())),
+        },
+    };
+    Ok((host, port))
+}
+
+/// Path and query for the request line: begins with `/`, and what may not stand there is percent-encoded.
+fn target_of(text: &str) -> String {
+    let mut target = String::with_capacity(text.len() + 1);
+    if !text.starts_with('/') {
+        target.push('/');
+    }
+    for byte in text.bytes() {
+        if byte.is_ascii_graphic() {
+            target.push(char::from(byte));
+        } else {
+            target.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    target
+}
+
+fn percent_decode(text: &str) -> Result<String, BadUrl> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let (&[high, low], after) = rest.split_first_chunk::<2>().ok_or(BadUrl::Percent)?;
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let (Some(high), Some(low)) = (digit(high), digit(low)) else { return Err(BadUrl::Percent) };
+        bytes.push(high << 4 | low);
+        rest = after;
+    }
+    String::from_utf8(bytes).map_err(|_| BadUrl::Percent)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_part_is_found() {
+        let url = Url::parse("WS://app%40home:p%3Aw:x%C3%A9@broker.example:8888/behind/proxy?topic=my sms").unwrap();
+        assert_eq!(url.host(), "broker.example");
+        assert_eq!(url.port(), 8888);
+        assert_eq!(url.target(), "/behind/proxy?topic=my%20sms");
+        assert_eq!(url.user(), Some("app@home"));
+        assert_eq!(url.password(), Some("p:w:xé"));
+        assert_eq!(url.authority(), "broker.example:8888");
+    }
+
+    #[test]
+    fn what_is_left_out_gets_its_default() {
+        let url = Url::parse("ws://localhost").unwrap();
+        assert_eq!((url.port(), url.target(), url.user(), url.password()), (80, "/", None, None));
+        let url = Url::parse("ws://localhost?topic=sms").unwrap();
+        assert_eq!(url.target(), "/?topic=sms");
+        let url = Url::parse("ws://app@localhost").unwrap();
+        assert_eq!((url.user(), url.password()), (Some("app"), None));
+        let url = Url::parse("ws://app:@localhost").unwrap();
+        assert_eq!((url.user(), url.password()), (Some("app"), Some("")));
+        let url = Url::parse("ws://@localhost").unwrap();
+        assert_eq!((url.user(), url.password()), (None, None));
+    }
+
+    #[test]
+    fn an_ipv6_address_stands_in_brackets() {
+        let url = Url::parse("ws://[::1]:8888/").unwrap();
+        assert_eq!((url.host(), url.port()), ("::1", 8888));
+        assert_eq!(url.authority(), "[::1]:8888");
+        assert_eq!(Url::parse("ws://[fe80::1]").unwrap().port(), 80);
+    }
+
+    #[test]
+    fn a_bad_address_is_refused_with_its_reason() {
+        let table = [
+            ("", BadUrl::Scheme),
+            ("localhost:8888", BadUrl::Scheme),
+            ("http://localhost", BadUrl::Scheme),
+            ("wss://localhost", BadUrl::Tls),
+            ("ws://", BadUrl::NoHost),
+            ("ws:///path", BadUrl::NoHost),
+            ("ws://:8888", BadUrl::NoHost),
+            ("ws://a b", BadUrl::Host("a b".into())),
+            ("ws://[zz]:1", BadUrl::Host("zz".into())),
+            ("ws://[::1", BadUrl::Host("[::1".into())),
+            ("ws://h:0", BadUrl::Port("0".into())),
+            ("ws://h:+5", BadUrl::Port("+5".into())),
+            ("ws://h:65536", BadUrl::Port("65536".into())),
+            ("ws://h:", BadUrl::Port(String::new())),
+            ("ws://::1", BadUrl::NoHost),
+            ("ws://h/#x", BadUrl::Fragment),
+            ("ws://a%4@h", BadUrl::Percent),
+            ("ws://a%zz@h", BadUrl::Percent),
+            ("ws://%ff@h", BadUrl::Percent),
+            ("ws://h/\r\nX: y", BadUrl::ControlCharacter),
+        ];
+        for (text, expected) in table {
+            assert_eq!(Url::parse(text), Err(expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_printed() {
+        let url = Url::parse("ws://app:secret@h:1/x").unwrap();
+        assert_eq!(format!("{url} {url:?}"), "ws://h:1/x ws://h:1/x");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_or_injects_a_header(text in ".*") {
+            if let Ok(url) = Url::parse(&format!("ws://h/{text}")) {
+                prop_assert!(url.target().bytes().all(|byte| byte.is_ascii_graphic()));
+            }
+        }
+
+        #[test]
+        fn percent_encoded_credentials_come_back(user in "[^:]{1,20}", password in ".{0,20}") {
+            let encode = |text: &str| text.bytes().map(|b| format!("%{b:02x}")).collect::<String>();
+            let url = Url::parse(&format!("ws://{}:{}@h", encode(&user), encode(&password))).unwrap();
+            prop_assert_eq!(url.user(), Some(user.as_str()));
+            prop_assert_eq!(url.password(), Some(password.as_str()));
+        }
+    }
+}

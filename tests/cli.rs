@@ -1,0 +1,422 @@
+//! The command line as its users meet it: the real binary, real sockets, a real store.
+#![cfg(unix)]
+
+#[path = "cli/harness.rs"]
+mod harness;
+
+use std::fs;
+
+use futures_util::{SinkExt, StreamExt};
+use harness::{Broker, Running, run, run_with_input, until, wsmb};
+use tokio_tungstenite::tungstenite::Message;
+
+#[test]
+fn the_lines_that_serve_prints_work_as_they_are() {
+    let mut broker = Broker::start();
+    let printed = broker.running.stdout.seen.clone();
+    let line = |part: &str| printed.iter().find(|line| line.contains(part)).unwrap().trim().to_owned();
+    let mut receive =
+        Running::start(std::process::Command::new("sh").arg("-c").arg(format!("exec {}", line("receive sms"))));
+    let sent = run(std::process::Command::new("sh").arg("-c").arg(line("send sms"))).with(0);
+    assert!(sent.stdout.starts_with("accepted: "), "{}", sent.stdout);
+    assert_eq!(receive.stdout.next(), r#"{"receiver":"081234567890","message":"Your code is 402913"}"#);
+    receive.terminate();
+    receive.end().with(0);
+    broker.running.terminate();
+    broker.running.end().with(0);
+}
+
+#[test]
+fn a_later_start_says_how_to_make_a_new_password_and_a_failed_first_one_leaves_no_user() {
+    let mut broker = Broker::start();
+    let directory = tempfile::tempdir().unwrap();
+    let address = broker.url.strip_prefix("ws://").unwrap();
+    run(wsmb(directory.path()).args(["serve", "--listen", address]))
+        .with(1)
+        .complaining("the port is taken by another program");
+    assert!(!directory.path().join("wsmb-data/.htpasswd").exists());
+
+    run(wsmb(broker.directory.path()).args(["serve", "--listen", "127.0.0.1:0"]))
+        .with(1)
+        .complaining("in use by another broker");
+
+    broker.running.terminate();
+    broker.running.end().with(0);
+    broker.restart();
+    let advice = broker.running.stdout.wait_for(" passwd ").trim().to_owned();
+    let command = format!("printf 'a new one\\n' | {advice}");
+    run(std::process::Command::new("sh").arg("-c").arg(command).current_dir(broker.directory.path())).with(0);
+    let user = "wsmb:a new one";
+    // A running broker looks at its files every few seconds.
+    until("the new password is taken", || {
+        run(wsmb(broker.directory.path()).args(["ping", "--url", &broker.url, "--user", user])).code == Some(0)
+    });
+}
+
+#[test]
+fn what_is_sent_is_received() {
+    let broker = Broker::start();
+    let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--count", "3"]));
+    broker.send("sms", r#"{"a" : [1, "x"]}"#);
+    broker.send("sms", "it's not JSON");
+    broker.send("sms", "-5");
+    let ended = receive.end().with(0);
+    assert_eq!(ended.stdout, "{\"a\" : [1, \"x\"]}\n\"it's not JSON\"\n-5");
+    until("everything is confirmed", || broker.waiting("sms") == 0);
+}
+
+#[test]
+fn what_nobody_receives_waits() {
+    let broker = Broker::start();
+    assert_eq!(broker.send("a", "one\ntwo"), "accepted: stored, no receiver now");
+    broker.send("b", "{}");
+    let ended = run(&mut broker.client(&["receive", "a", "b", "--raw", "--count", "2"])).with(0);
+    let mut lines: Vec<&str> = ended.stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["one", "two", "{}"]);
+    broker.send("a", "x");
+    let ended = run(&mut broker.client(&["receive", "a", "--json", "--count", "1"])).with(0);
+    assert_eq!(ended.stdout, r#"{"channel":"a","redelivered":false,"message":"x"}"#);
+}
+
+#[test]
+fn many_lines_arrive_in_order_and_empty_ones_are_passed_over() {
+    let broker = Broker::start();
+    let lines: String = (1..=3000).map(|number| format!("{number}\r\n\n")).collect();
+    let sent = run_with_input(&mut broker.client(&["send", "sms", "-"]), &lines).with(0);
+    assert_eq!(sent.stdout, "accepted: 3000 messages (3000 stored for later)");
+    let got = run(&mut broker.client(&["receive", "sms", "--count", "3000"])).with(0);
+    let numbers: Vec<u32> = got.stdout.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(numbers, (1..=3000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_repetition_under_the_same_id_goes_to_nobody() {
+    let broker = Broker::start();
+    run(&mut broker.client(&["send", "sms", "x", "--id", "mine"])).with(0);
+    let again = run(&mut broker.client(&["send", "sms", "x", "--id", "mine"])).with(0);
+    assert!(again.stdout.starts_with("accepted before"), "{}", again.stdout);
+    let json = run(&mut broker.client(&["send", "sms", "x", "--id", "mine", "--json"])).with(0);
+    let reply: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&reply["response_code"], &reply["duplicate"]), (&"00".into(), &true.into()));
+    assert_eq!(broker.waiting("sms"), 1);
+}
+
+#[test]
+fn a_refusal_is_said_with_its_code_and_fails() {
+    let broker = Broker::start_with(&["--set", "channel_defaults.max_backlog=2"]);
+    let lines = run_with_input(&mut broker.client(&["send", "sms", "-"]), "1\n2\n3\n");
+    let lines = lines.with(1).complaining("line 3: refused: 06 Full");
+    assert_eq!(lines.stdout, "accepted: 2 messages (2 stored for later); refused: 1");
+    run(&mut broker.client(&["send", "sms", "4"])).with(1).complaining("refused: 06 Full");
+}
+
+/// A broker that takes the message and breaks the connection before it answers.
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_again_under_the_same_id() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let mut send = Running::start(wsmb(directory.path()).args(["send", "sms", "x", "--url", &url]));
+    let mut ids = Vec::new();
+    for attempt in 0..2 {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut peer = tokio_tungstenite::accept_hdr_async(stream, Subprotocol).await.unwrap();
+        let Message::Text(frame) = peer.next().await.unwrap().unwrap() else { panic!("a text frame") };
+        let frame: serde_json::Value = serde_json::from_str(&frame).unwrap();
+        assert_eq!(frame["data"], serde_json::json!(["x"]));
+        let id = frame["id"].as_str().unwrap().to_owned();
+        if attempt == 1 {
+            let reply = serde_json::json!({
+                "command": "send-message", "response_code": "00", "response_text": "Accepted", "id": id, "receivers": 1,
+            });
+            peer.send(Message::text(reply.to_string())).await.unwrap();
+            // The goodbye.
+            while let Some(Ok(_)) = peer.next().await {}
+        }
+        ids.push(id);
+    }
+    assert_eq!(ids[0], ids[1]);
+    let ended = tokio::task::spawn_blocking(move || send.end()).await.unwrap();
+    let ended = ended.with(0).complaining("connecting again");
+    assert_eq!(ended.stdout, "accepted: 1 receiver");
+}
+
+struct Subprotocol;
+
+impl tokio_tungstenite::tungstenite::handshake::server::Callback for Subprotocol {
+    fn on_request(
+        self,
+        _: &tokio_tungstenite::tungstenite::handshake::server::Request,
+        mut response: tokio_tungstenite::tungstenite::handshake::server::Response,
+    ) -> Result<
+        tokio_tungstenite::tungstenite::handshake::server::Response,
+        tokio_tungstenite::tungstenite::handshake::server::ErrorResponse,
+    > {
+        response.headers_mut().insert("Sec-WebSocket-Protocol", "wsmb.v1".parse().unwrap());
+        Ok(response)
+    }
+}
+
+#[test]
+fn a_command_confirms_what_it_did_and_gets_again_what_it_did_not() {
+    let broker = Broker::start();
+    broker.send("sms", r#"{"receiver":"0812","message":"a \"b\" $(c)"}"#);
+    let command = r#"if [ -f failed ]; then printf '%s|%s|%s\n' "$WSMB_receiver" "$WSMB_message" "$WSMB_REDELIVERED"; cat; else touch failed; exit 3; fi"#;
+    let ended = run(&mut broker.client(&["receive", "sms", "--exec", command, "--count", "1"])).with(0);
+    assert_eq!(ended.stdout, "0812|a \"b\" $(c)|1\n{\"receiver\":\"0812\",\"message\":\"a \\\"b\\\" $(c)\"}");
+    assert!(ended.stderr.contains("the command ended with exit status: 3; the message goes back"), "{}", ended.stderr);
+    assert_eq!(broker.waiting("sms"), 0);
+}
+
+#[test]
+fn several_commands_run_at_once_and_no_more_than_allowed() {
+    let broker = Broker::start();
+    for number in 1..=4 {
+        broker.send("sms", &number.to_string());
+    }
+    // Each waits until two have begun: with one worker this would never end.
+    let command = r#"read n; touch "begun-$n"; while [ $(ls begun-* | wc -l) -lt 2 ]; do sleep 0.01; done; echo "$n""#;
+    let ended =
+        run(&mut broker.client(&["receive", "sms", "--exec", command, "--workers", "2", "--count", "4"])).with(0);
+    let mut numbers: Vec<&str> = ended.stdout.lines().collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, ["1", "2", "3", "4"]);
+}
+
+#[test]
+fn a_running_command_is_finished_before_the_receiver_stops() {
+    let broker = Broker::start();
+    broker.send("sms", "first");
+    broker.send("sms", "second");
+    let command = "touch started; while [ ! -f go ]; do sleep 0.01; done; cat > done";
+    let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--exec", command]));
+    let file = |name: &str| broker.directory.path().join(name);
+    until("the command runs", || file("started").exists());
+    receive.terminate();
+    fs::write(file("go"), "").unwrap();
+    receive.end().with(0);
+    assert_eq!(fs::read_to_string(file("done")).unwrap(), "\"first\"\n");
+    until("only the second waits", || broker.waiting("sms") == 1);
+}
+
+#[test]
+fn a_killed_receiver_loses_nothing() {
+    let broker = Broker::start();
+    broker.send("sms", "precious");
+    let command = "touch started; while [ ! -f go ]; do sleep 0.01; done";
+    let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--exec", command]));
+    until("the command runs", || broker.directory.path().join("started").exists());
+    receive.kill();
+    let again = run(&mut broker.client(&["receive", "sms", "--count", "1", "--json"])).with(0);
+    assert_eq!(again.stdout, r#"{"channel":"sms","redelivered":true,"message":"precious"}"#);
+    fs::write(broker.directory.path().join("go"), "").unwrap();
+}
+
+#[test]
+fn a_receiver_comes_back_by_itself_and_says_so_once() {
+    let mut broker = Broker::start();
+    let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--count", "2"]));
+    broker.send("sms", "before");
+    assert_eq!(receive.stdout.next(), "\"before\"");
+    broker.running.terminate();
+    broker.running.end().with(0);
+    receive.stderr.wait_for("connecting again");
+    broker.restart();
+    receive.stderr.wait_for("connected again");
+    broker.send("sms", "after");
+    let ended = receive.end().with(0);
+    assert_eq!(ended.stdout, "\"before\"\n\"after\"");
+    assert_eq!(ended.stderr.lines().count(), 2, "{}", ended.stderr);
+}
+
+#[test]
+fn a_newer_receiver_of_the_same_name_takes_the_place() {
+    let broker = Broker::start();
+    let mut first = Running::start(&mut broker.client(&["receive", "sms", "--receiver", "home"]));
+    broker.send("sms", "one");
+    assert_eq!(first.stdout.next(), "\"one\"");
+    let mut second = Running::start(&mut broker.client(&["receive", "sms", "--receiver", "home"]));
+    first.end().with(1).complaining("another receiver named home has taken this one's place");
+    broker.send("sms", "two");
+    assert_eq!(second.stdout.next(), "\"two\"");
+}
+
+#[test]
+fn what_a_closed_pipe_did_not_take_is_not_confirmed() {
+    let broker = Broker::start();
+    let mut receive = broker
+        .client(&["receive", "sms"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(receive.stdout.take());
+    broker.send("sms", "for nobody");
+    let ended = receive.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    assert_eq!(broker.waiting("sms"), 1);
+}
+
+#[test]
+fn ping_says_how_far_the_broker_is() {
+    let broker = Broker::start();
+    let ended = run(&mut broker.client(&["ping", "sms"])).with(0);
+    assert!(ended.stdout.contains(" ms") && ended.stdout.contains("00 Accepted"), "{}", ended.stdout);
+    let ended = run(&mut broker.client(&["ping", "--json"])).with(0);
+    let answer: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(answer["response_code"], "00");
+    assert!(answer["round_trip_ms"].as_f64().unwrap() < 30_000.0);
+}
+
+#[test]
+fn the_queue_can_be_looked_at_saved_and_emptied_while_the_broker_runs_and_after() {
+    let mut broker = Broker::start();
+    assert_eq!(broker.queue(&["list"]).with(0).stdout, "nothing waits");
+    for message in ["{\"n\":1}", "two", "3"] {
+        broker.send("sms", message);
+    }
+    broker.send("other", "x");
+    look_at_the_queue(&broker);
+    broker.queue(&["purge", "sms"]).with(2).complaining("add --yes");
+    let purged = broker.queue(&["purge", "sms", "--yes"]).with(0).stdout;
+    assert_eq!(purged, "the running broker has emptied sms");
+    assert_eq!(broker.waiting("sms"), 0);
+    for message in ["{\"n\":1}", "two", "3"] {
+        broker.send("sms", message);
+    }
+
+    broker.running.terminate();
+    broker.running.end().with(0);
+    look_at_the_queue(&broker);
+    assert_eq!(broker.queue(&["purge", "sms", "--yes"]).with(0).stdout, "removed 3 messages from sms");
+    assert_eq!(broker.waiting("sms"), 0);
+    assert_eq!(broker.waiting("other"), 1);
+    broker.queue(&["list", "--store", "sqlite:nowhere.db"]).with(1).complaining("there is no store at nowhere.db");
+}
+
+fn look_at_the_queue(broker: &Broker) {
+    let list = broker.queue(&["list"]).with(0).stdout;
+    assert!(list.contains("sms") && list.contains("other"), "{list}");
+    assert_eq!(broker.waiting("sms"), 3);
+    let peek = broker.queue(&["peek", "sms", "--count", "2"]).with(0).stdout;
+    assert!(peek.contains("{\"n\":1}") && peek.contains("\"two\"") && peek.contains("and more"), "{peek}");
+    let export = broker.queue(&["export", "sms"]).with(0).stdout;
+    let messages: Vec<serde_json::Value> = export
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["message"].clone())
+        .collect();
+    assert_eq!(messages, [serde_json::json!({"n":1}), "two".into(), 3.into()]);
+    assert_eq!(broker.queue(&["export"]).with(0).stdout.lines().count(), 4);
+}
+
+#[test]
+fn passwd_makes_changes_verifies_and_removes_users() {
+    let directory = tempfile::tempdir().unwrap();
+    let passwd = |arguments: &[&str], input: &str| {
+        run_with_input(wsmb(directory.path()).arg("passwd").arg("users").args(arguments), input)
+    };
+    assert_eq!(passwd(&["app"], "secret\n").with(0).stdout, "made users with the user app");
+    assert_eq!(passwd(&["other"], "x\n").with(0).stdout, "made the user other in users");
+    assert_eq!(passwd(&["app"], "new: one\n").with(0).stdout, "the user app has a new password in users");
+    passwd(&["app", "--verify"], "new: one\n").with(0);
+    passwd(&["app", "--verify"], "secret\n").with(1).complaining("this is not the password of the user app");
+    fs::write(directory.path().join("word"), "new: one\nmore\n").unwrap();
+    passwd(&["app", "--verify", "--password-file", "word"], "").with(0);
+    passwd(&["nobody", "--verify"], "x\n").with(1).complaining("no user nobody");
+    passwd(&["bad:name"], "x\n").with(1).complaining("colon");
+    passwd(&["app"], "\n").with(1).complaining("empty");
+    passwd(&["app", "--delete"], "").with(0);
+    passwd(&["app", "--delete"], "").with(1).complaining("no user app");
+    let text = fs::read_to_string(directory.path().join("users")).unwrap();
+    assert!(text.starts_with("other:$2y$") && text.lines().count() == 1, "{text}");
+}
+
+#[test]
+fn check_tells_errors_from_doubts() {
+    let directory = tempfile::tempdir().unwrap();
+    let check = |arguments: &[&str]| run(wsmb(directory.path()).arg("check").args(arguments));
+    // So that the number of open files that the machine allows raises no doubt.
+    let few = ["--set", "server.max_connections=100"];
+    let fresh = check(&few).with(0);
+    assert!(
+        fresh.stdout.contains("all is well") && fresh.stdout.contains("the first start makes one"),
+        "{}",
+        fresh.stdout
+    );
+    assert!(!directory.path().join("wsmb-data").exists(), "it must change nothing");
+    let doubtful = [&few[..], &["--listen", "0.0.0.0:8888"]].concat();
+    assert!(check(&doubtful).with(0).stdout.contains("doubt: "));
+    check(&[&doubtful[..], &["--strict"]].concat()).with(1);
+    fs::write(directory.path().join("bad.toml"), "[server]\nlisten = \"127.0.0.1:1\"\nheartbaet = \"25s\"\n").unwrap();
+    let bad = check(&["--config", "bad.toml", "--json"]).with(1);
+    let report: serde_json::Value = serde_json::from_str(&bad.stdout).unwrap();
+    let error = report["errors"][0].as_str().unwrap();
+    assert!(error.contains("bad.toml:3") && error.contains("heartbeat"), "{error}");
+    run(wsmb(directory.path()).args(["serve", "--config", "bad.toml"])).with(1).complaining("heartbeat");
+    fs::create_dir(directory.path().join("wsmb-data")).unwrap();
+    fs::write(
+        directory.path().join("wsmb-data/wsmb.db"),
+        "this is no database, but it is long enough to be read as one",
+    )
+    .unwrap();
+    let damaged = check(&few).with(1);
+    assert!(damaged.stdout.contains("error: the store "), "{}", damaged.stdout);
+}
+
+#[test]
+fn the_old_configuration_becomes_a_valid_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("config.ini"), "[server]\nport = 8889\n\n[database]\nkeep_data = false\n").unwrap();
+    let import = |arguments: &[&str]| run(wsmb(directory.path()).arg("import").args(arguments));
+    import(&["config.ini", "-o", "wsmb.toml"]).with(0).complaining("wrote wsmb.toml");
+    import(&["config.ini", "-o", "wsmb.toml"]).with(1).complaining("cannot write wsmb.toml");
+    let text = fs::read_to_string(directory.path().join("wsmb.toml")).unwrap();
+    assert_eq!(import(&["config.ini"]).with(0).stdout.trim_end(), text.trim_end());
+    let checked = run(wsmb(directory.path()).args(["check", "--config", "wsmb.toml"])).with(0);
+    assert!(checked.stdout.contains(":8889"), "{}", checked.stdout);
+    import(&["missing.ini"]).with(1).complaining("cannot read missing.ini");
+}
+
+#[test]
+fn a_client_that_cannot_work_says_why() {
+    let broker = Broker::start();
+    let directory = broker.directory.path();
+    // A port that was free a moment ago.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for command in [&["send", "sms", "x"][..], &["receive", "sms"], &["ping"]] {
+        run(wsmb(directory).args(command).args(["--url", "ws://127.0.0.1:1"])).with(1).complaining(
+            "cannot reach 127.0.0.1:1: connection refused - is the broker running? start it with `wsmb serve`",
+        );
+        let refused = "the broker refused the user name or password (401): set --user and WSMB_PASSWORD";
+        run(wsmb(directory).args(command).args(["--url", &broker.url])).with(1).complaining(refused);
+        run(wsmb(directory).args(command).args(["--url", "wss://127.0.0.1"])).with(2).complaining("no TLS yet");
+        run(wsmb(directory).args(command).args(["--user", "app"])).with(2).complaining("set WSMB_PASSWORD");
+    }
+    run(wsmb(directory)
+        .args(["send", "sms", "x", "--url", &broker.url, "--user", "wsmb"])
+        .env("WSMB_PASSWORD", "wrong"))
+    .with(1)
+    .complaining("401");
+}
+
+#[test]
+fn the_demo_adds_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let ended = run(wsmb(directory.path()).arg("demo").env("TMPDIR", directory.path())).with(0);
+    assert!(ended.stdout.contains("14 sent = 13 confirmed + 1 expired"), "{}", ended.stdout);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "it leaves nothing behind");
+}
+
+#[test]
+fn every_command_helps_with_an_example() {
+    let directory = tempfile::tempdir().unwrap();
+    for command in ["serve", "send", "receive", "ping", "passwd", "check", "queue", "import", "demo"] {
+        let help = run(wsmb(directory.path()).args([command, "--help"])).with(0).stdout;
+        assert!(help.contains("Example") && help.contains(&format!("wsmb {command}")), "{help}");
+    }
+    run(wsmb(directory.path()).arg("--version")).with(0);
+    run(&mut wsmb(directory.path())).with(2);
+    run(wsmb(directory.path()).arg("nonsense")).with(2);
+}

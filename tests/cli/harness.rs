@@ -1,0 +1,254 @@
+//! Drives the real binary: a broker of its own for each test, in a directory of its own, on a port that the system chooses.
+//!
+//! Nothing here sleeps to let something happen: it waits for a line or a condition, with a deadline.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// How long anything may take on a slow machine before the test fails.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often a condition that has no bell is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The binary, without any setting of the person who runs the tests.
+pub fn wsmb(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wsmb"));
+    command.current_dir(directory);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WSMB_")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// What a command that has ended has left.
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// It ended with this code.
+    #[track_caller]
+    pub fn with(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    /// It said this on standard error.
+    #[track_caller]
+    pub fn complaining(self, text: &str) -> Self {
+        assert!(self.stderr.contains(text), "expected `{text}` in: {}", self.stderr);
+        self
+    }
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Ended {
+    let mut running = Running::start(command);
+    drop(running.child.stdin.take());
+    running.end()
+}
+
+/// Runs a command to its end, with this on its standard input.
+pub fn run_with_input(command: &mut Command, input: &str) -> Ended {
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let mut stdin = running.child.stdin.take().unwrap();
+    let input = input.to_owned();
+    // On a thread of its own: the command may write before it has read everything.
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let ended = running.end();
+    writer.join().unwrap().unwrap();
+    ended
+}
+
+/// Lines of a stream as they come.
+pub struct Lines {
+    incoming: Receiver<String>,
+    /// Everything so far.
+    pub seen: Vec<String>,
+}
+
+impl Lines {
+    fn of(stream: impl Read + Send + 'static) -> Self {
+        let (sender, incoming) = channel();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(stream).lines();
+            // Whoever started the process may have lost interest; then nobody listens any more.
+            let _ = lines.map_while(Result::ok).try_for_each(|line| sender.send(line));
+        });
+        Self { incoming, seen: Vec::new() }
+    }
+
+    /// The next line.
+    #[track_caller]
+    pub fn next(&mut self) -> String {
+        self.wait_for("")
+    }
+
+    /// The next line that contains this.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self.incoming.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(error) => panic!("waited for `{text}`: {error}; so far: {:#?}", self.seen),
+            }
+        }
+    }
+
+    fn rest(&mut self) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self.incoming.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => return self.seen.join("\n"),
+                Err(RecvTimeoutError::Timeout) => panic!("never ended; so far: {:#?}", self.seen),
+            }
+        }
+    }
+}
+
+/// A process that runs; killed when dropped.
+pub struct Running {
+    pub child: Child,
+    pub stdout: Lines,
+    pub stderr: Lines,
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = Lines::of(child.stdout.take().unwrap());
+        let stderr = Lines::of(child.stderr.take().unwrap());
+        Self { child, stdout, stderr }
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn end(&mut self) -> Ended {
+        let status = self.wait();
+        Ended { code: status.code(), stdout: self.stdout.rest(), stderr: self.stderr.rest() }
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the process ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// Sends SIGTERM.
+    #[cfg(unix)]
+    pub fn terminate(&self) {
+        let number = i32::try_from(self.child.id()).unwrap();
+        // SAFETY: kill has no memory to violate; the process is our own child and has not been waited for.
+        assert_eq!(unsafe { libc::kill(number, libc::SIGTERM) }, 0);
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until a condition holds.
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// A broker that nobody has configured, and its first user.
+pub struct Broker {
+    pub directory: tempfile::TempDir,
+    pub running: Running,
+    pub url: String,
+    pub user: String,
+}
+
+impl Broker {
+    /// Starts one.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with these flags.
+    pub fn start_with(flags: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut running = serve(directory.path(), "127.0.0.1:0", flags);
+        let url = listening(&mut running);
+        let user = running.stdout.wait_for("  user ").split_whitespace().nth(1).unwrap().to_owned();
+        let password = running.stdout.wait_for("  password ").split_whitespace().nth(1).unwrap().to_owned();
+        running.stdout.wait_for("wsmb send sms");
+        Self { directory, running, url, user: format!("{user}:{password}") }
+    }
+
+    /// A client command, with address, user and password in the environment.
+    pub fn client(&self, arguments: &[&str]) -> Command {
+        let mut command = wsmb(self.directory.path());
+        command.args(arguments).env("WSMB_URL", &self.url).env("WSMB_USER", &self.user);
+        command
+    }
+
+    /// Sends a message that must be accepted.
+    #[track_caller]
+    pub fn send(&self, channel: &str, message: &str) -> String {
+        run(&mut self.client(&["send", channel, message])).with(0).stdout
+    }
+
+    /// A command on the broker's files.
+    #[track_caller]
+    pub fn queue(&self, arguments: &[&str]) -> Ended {
+        run(wsmb(self.directory.path()).arg("queue").args(arguments))
+    }
+
+    /// How many messages wait in the store.
+    #[track_caller]
+    pub fn waiting(&self, channel: &str) -> u64 {
+        let listed = self.queue(&["list", channel, "--json"]).with(0).stdout;
+        listed.lines().next().map_or(0, |line| {
+            let info: serde_json::Value = serde_json::from_str(line).unwrap();
+            info["messages"].as_u64().unwrap()
+        })
+    }
+
+    /// Starts it again on the same port, after it was ended.
+    pub fn restart(&mut self) {
+        let address = self.url.strip_prefix("ws://").unwrap().to_owned();
+        self.running = serve(self.directory.path(), &address, &[]);
+        listening(&mut self.running);
+    }
+}
+
+fn serve(directory: &Path, address: &str, flags: &[&str]) -> Running {
+    Running::start(wsmb(directory).args(["serve", "--listen", address]).args(flags))
+}
+
+fn listening(running: &mut Running) -> String {
+    running.stdout.wait_for("wsmb is listening on ").split_whitespace().last().unwrap().to_owned()
+}

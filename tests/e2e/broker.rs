@@ -334,6 +334,7 @@ fn spawn(config: &Path, dir: &Path, log: &Log) -> Child {
 fn listening(log: &str) -> Option<SocketAddr> {
     let (_, rest) = log.split_once("listening on ")?;
     let (line, _) = rest.split_once('\n')?;
+    let line = line.strip_prefix("ws://").unwrap_or(line);
     let address: String = line.chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect();
     address.trim_end_matches([':', '.']).parse().ok()
 }
@@ -342,5 +343,6 @@ fn listening(log: &str) -> Option<SocketAddr> {
 fn the_listening_line_is_understood_once_it_is_whole() {
     assert_eq!(listening("a\nINFO listening on 127.0.0.1:80"), None);
     assert_eq!(listening("INFO listening on 127.0.0.1:8080, really\n"), Some("127.0.0.1:8080".parse().unwrap()));
+    assert_eq!(listening("wsmb is listening on ws://127.0.0.1:8080\n"), Some("127.0.0.1:8080".parse().unwrap()));
     assert_eq!(listening("INFO listening on port\n"), None);
 }

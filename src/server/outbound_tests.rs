@@ -1,3 +1,5 @@
+//! What a queue takes and gives out, whatever the socket takes at a time.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -386,12 +386,13 @@ fn a_client_that_cannot_work_says_why() {
     // A port that was free a moment ago.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for command in [&["send", "sms", "x"][..], &["receive", "sms"], &["ping"]] {
-        run(wsmb(directory).args(command).args(["--url", "ws://127.0.0.1:1"])).with(1).complaining(
-            "cannot reach 127.0.0.1:1: connection refused - is the broker running? start it with `wsmb serve`",
-        );
+        run(wsmb(directory).args(command).args(["--url", &format!("ws://{nobody}")])).with(1).complaining(&format!(
+            "cannot reach {nobody}: connection refused - is the broker running? start it with `wsmb serve`"
+        ));
         let refused = "the broker refused the user name or password (401): set --user and WSMB_PASSWORD";
         run(wsmb(directory).args(command).args(["--url", &broker.url])).with(1).complaining(refused);
         run(wsmb(directory).args(command).args(["--url", "wss://127.0.0.1"])).with(2).complaining("no TLS yet");
+        run(wsmb(directory).args(command).args(["--url", "ws://h?topic=x"])).with(2).complaining("names a topic");
         run(wsmb(directory).args(command).args(["--user", "app"])).with(2).complaining("set WSMB_PASSWORD");
     }
     run(wsmb(directory)

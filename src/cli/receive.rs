@@ -83,7 +83,7 @@ impl Receive {
             link = Link::connect(url, options, subscription) => link?,
             () = waiting.asked() => return Ok(()),
         };
-        if Style::stderr().is_seen() {
+        if Style::stderr().is_terminal() {
             let names: Vec<&str> = self.channels.iter().map(ChannelName::as_str).collect();
             output::note(&Style::stderr().dim(format_args!("receiving from {}; Ctrl-C stops", names.join(", "))));
         }

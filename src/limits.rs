@@ -43,8 +43,9 @@ pub const SLOW_CONFIRMATION: Duration = Duration::from_millis(200);
 /// Unconfirmed bytes of one receiver, after which it has no room: what its queue and its socket may hold.
 pub const WINDOW_BYTES: usize = 1 << 20;
 
-/// Unconfirmed deliveries at which a receiver of a fan-out (limit 0, where nobody waits for anybody) is ended as slow.
-pub const FANOUT_DELIVERIES: usize = 4_096;
+/// Unconfirmed deliveries at which a receiver of a fan-out (limit 0, where nobody waits for anybody) is ended as slow. (Few in
+/// unit tests, so that the simulation gets there.)
+pub const FANOUT_DELIVERIES: usize = if cfg!(test) { 12 } else { 4_096 };
 
 /// Bytes queued for one connection at which it is ended as slow (at least one frame is always taken).
 pub const QUEUE_BYTES: usize = 4 << 20;
@@ -52,11 +53,15 @@ pub const QUEUE_BYTES: usize = 4 << 20;
 /// A burst of deliveries has ended after this silence; then a ping asks for its confirmation.
 pub const CONFIRM_QUIET: Duration = Duration::from_millis(100);
 
-/// Messages of one channel's backlog in memory; the rest is in the store.
-pub const PAGE_MESSAGES: usize = 512;
+/// Messages of one channel's backlog in memory; the rest is in the store. (Few in unit tests, so that the simulation turns pages.)
+pub const PAGE_MESSAGES: usize = if cfg!(test) { 8 } else { 512 };
 
 /// Bytes of one channel's backlog in memory.
 pub const PAGE_BYTES: usize = 1 << 20;
+
+/// Runs of paged messages of one channel whose sender also receives it and must not get them back. Beyond, the oldest run is
+/// forgotten, and its sender may see its own messages again.
+pub const OWN_RUNS: usize = 1_024;
 
 /// Bytes of one backlog frame: below the ESP32 library's 15 KiB unless one message alone is larger.
 pub const BACKLOG_FRAME_BYTES: usize = 14 << 10;
@@ -141,6 +146,9 @@ pub const MEMORY_STORE_BYTES: usize = 256 << 20;
 /// The longest table prefix: with the table's own name well under the 63 characters that PostgreSQL allows.
 pub const STORE_PREFIX_CHARS: usize = 32;
 
+/// User-defined columns of the store's table: each is looked up in every message that is stored.
+pub const STORE_COLUMNS: usize = 32;
+
 /// The longest name of a user-defined column: what MySQL (64) and PostgreSQL (63) both allow.
 pub const STORE_COLUMN_CHARS: usize = 63;
 
@@ -191,67 +199,6 @@ pub const CREDENTIALS: usize = 65_536;
 
 /// Addresses whose failed logins are remembered.
 pub const FAILING_ADDRESSES: usize = 4_096;
-
-/// The largest message the client takes: brokers may be configured for more than [`MAX_MESSAGE`], but not for a client's ruin.
-pub const CLIENT_MESSAGE: usize = 64 << 20;
-
-/// From the client's first packet to the end of the handshake: a name to resolve and two round trips over a bad mobile network.
-pub const CLIENT_CONNECT: Duration = Duration::from_secs(10);
-
-/// After this silence the client pings; after twice that it takes the connection for dead. Above the broker's own heartbeat, so
-/// that it only speaks up where the broker does not.
-pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(40);
-
-/// How long the client waits for the answer to its close frame.
-pub const CLIENT_CLOSE: Duration = Duration::from_secs(5);
-
-/// Messages the client reads ahead while its caller only writes.
-pub const CLIENT_RECEIVED: usize = 4_096;
-
-/// Publications that `wsmb send -` has sent and that are not answered yet: enough to fill the pipe, few to send again after a loss.
-pub const SEND_UNANSWERED: usize = 256;
-
-/// Bytes that `wsmb send -` queues before it reads on.
-pub const SEND_QUEUE_BYTES: usize = 1 << 20;
-
-/// The longest line that `wsmb send -` takes.
-pub const SEND_LINE: usize = CLIENT_MESSAGE;
-
-/// The longest `--timeout` of `wsmb send`: within `dedup_window`, or a repetition could double the message.
-pub const SEND_TIMEOUT: Duration = Duration::from_secs(100);
-
-/// The first wait before the client connects again.
-pub const RECONNECT_FIRST: Duration = Duration::from_millis(250);
-
-/// The longest wait before the client connects again.
-pub const RECONNECT_LONGEST: Duration = Duration::from_secs(30);
-
-/// The most commands that `wsmb receive --exec` runs at once: each is a process.
-pub const EXEC_WORKERS: u32 = 256;
-
-/// The most message fields given to a command as environment variables.
-pub const EXEC_FIELDS: usize = 64;
-
-/// Bytes of one such variable: the smallest of the systems' bounds (Windows). A longer one is left out, never cut.
-pub const EXEC_FIELD_BYTES: usize = 32_000;
-
-/// Bytes of all such variables: well below what systems allow for arguments and environment together.
-pub const EXEC_ENVIRONMENT_BYTES: usize = 128 << 10;
-
-/// How long `wsmb receive --exec` keeps a message back after the first failure of its command, so that a failing one does not spin.
-pub const EXEC_PAUSE_FIRST: Duration = Duration::from_millis(500);
-
-/// The longest such pause.
-pub const EXEC_PAUSE_LONGEST: Duration = Duration::from_secs(30);
-
-/// Bytes read for one password line: far more than any hash takes.
-pub const PASSWORD_LINE: u64 = 4_096;
-
-/// How long `wsmb queue purge` waits for the running broker to carry it out: a full channel is emptied in a few seconds.
-pub const PURGE_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Messages `wsmb queue export` reads at a time.
-pub const EXPORT_PAGE: usize = 256;
 
 /// How exactly heartbeats and lingering ends are timed: no better than a person would notice.
 pub const WHEEL_TICK: Duration = Duration::from_millis(100);
@@ -345,8 +292,66 @@ pub const PERMISSION_ENTRIES: usize = 1_000;
 /// Entries of a list in the configuration (addresses, files, patterns of one permission).
 pub const LIST_ENTRIES: usize = 1_000;
 
-/// Entries of `[store.columns]`: each is looked up in every message that is stored.
-pub const STORE_COLUMNS: usize = 32;
-
 /// Problems of a configuration that are printed; the rest is counted.
 pub const CONFIGURATION_PROBLEMS: usize = 50;
+
+/// The largest message the client takes: brokers may be configured for more than [`MAX_MESSAGE`], but not for a client's ruin.
+pub const CLIENT_MESSAGE: usize = 64 << 20;
+
+/// From the client's first packet to the end of the handshake: a name to resolve and two round trips over a bad mobile network.
+pub const CLIENT_CONNECT: Duration = Duration::from_secs(10);
+
+/// After this silence the client pings; after twice that it takes the connection for dead. Above the broker's own heartbeat, so
+/// that it only speaks up where the broker does not.
+pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(40);
+
+/// How long the client waits for the answer to its close frame.
+pub const CLIENT_CLOSE: Duration = Duration::from_secs(5);
+
+/// Messages the client reads ahead while its caller only writes.
+pub const CLIENT_RECEIVED: usize = 4_096;
+
+/// Publications that `wsmb send -` has sent and that are not answered yet: enough to fill the pipe, few to send again after a loss.
+pub const SEND_UNANSWERED: usize = 256;
+
+/// Bytes that `wsmb send -` queues before it reads on.
+pub const SEND_QUEUE_BYTES: usize = 1 << 20;
+
+/// The longest line that `wsmb send -` takes.
+pub const SEND_LINE: usize = CLIENT_MESSAGE;
+
+/// The longest `--timeout` of `wsmb send`: within `dedup_window`, or a repetition could double the message.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(100);
+
+/// The first wait before the client connects again.
+pub const RECONNECT_FIRST: Duration = Duration::from_millis(250);
+
+/// The longest wait before the client connects again.
+pub const RECONNECT_LONGEST: Duration = Duration::from_secs(30);
+
+/// The most commands that `wsmb receive --exec` runs at once: each is a process.
+pub const EXEC_WORKERS: u32 = 256;
+
+/// The most message fields given to a command as environment variables.
+pub const EXEC_FIELDS: usize = 64;
+
+/// Bytes of one such variable: the smallest of the systems' bounds (Windows). A longer one is left out, never cut.
+pub const EXEC_FIELD_BYTES: usize = 32_000;
+
+/// Bytes of all such variables: well below what systems allow for arguments and environment together.
+pub const EXEC_ENVIRONMENT_BYTES: usize = 128 << 10;
+
+/// How long `wsmb receive --exec` keeps a message back after the first failure of its command, so that a failing one does not spin.
+pub const EXEC_PAUSE_FIRST: Duration = Duration::from_millis(500);
+
+/// The longest such pause.
+pub const EXEC_PAUSE_LONGEST: Duration = Duration::from_secs(30);
+
+/// Bytes read for one password line: far more than any hash takes.
+pub const PASSWORD_LINE: u64 = 4_096;
+
+/// How long `wsmb queue purge` waits for the running broker to carry it out: a full channel is emptied in a few seconds.
+pub const PURGE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Messages `wsmb queue export` reads at a time.
+pub const EXPORT_PAGE: usize = 256;

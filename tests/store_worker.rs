@@ -412,3 +412,18 @@ fn a_crash_of_the_process_loses_nothing_that_was_reported() {
     let there: std::collections::HashSet<_> = page.messages.iter().map(|message| message.id).collect();
     assert!(!reported.is_empty() && reported.iter().all(|id| there.contains(id)));
 }
+
+#[test]
+fn a_row_outlives_a_failed_attempt_to_replace_it() {
+    let rig = Rig::new();
+    rig.append([1]);
+    assert_eq!(rig.next(), stored(&[1]));
+    rig.fail(unavailable());
+    rig.worker.replace(message(2), vec![MessageId(1)]);
+    assert_eq!(rig.next(), Outcome::Failed(numbers(&[2]), FailureKind::Unavailable));
+    rig.heal();
+    assert_eq!(rig.page(), [1]);
+    rig.worker.replace(message(2), vec![MessageId(1)]);
+    assert_eq!(rig.next(), stored(&[2]));
+    assert_eq!(rig.page(), [2]);
+}

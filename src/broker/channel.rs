@@ -1,6 +1,6 @@
 //! A channel: its receivers in order, and what waits for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use smallvec::SmallVec;
 
@@ -32,6 +32,14 @@ pub(super) struct Loading {
     pub stale: bool,
 }
 
+/// Paged messages, one after the other in this channel, of one sender that receives the channel too.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OwnRun {
+    first: MessageId,
+    last: MessageId,
+    origin: ConnectionId,
+}
+
 /// A channel that has receivers or unsettled messages.
 ///
 /// The backlog is in three parts. `waiting` is in memory and is delivered from, lowest id first. Behind it, `paged` messages are
@@ -52,6 +60,8 @@ pub(super) struct Channel {
     pub paged: u64,
     pub cursor: MessageId,
     pub last_paged: MessageId,
+    /// Whose the paged messages are, as far as it matters; in order.
+    own_runs: VecDeque<OwnRun>,
     pub loading: Option<Loading>,
     /// The last load failed; it is tried again by the retry timer.
     pub load_failed: bool,
@@ -74,6 +84,7 @@ impl Channel {
             paged: 0,
             cursor: MessageId(0),
             last_paged: MessageId(0),
+            own_runs: VecDeque::new(),
             loading: None,
             load_failed: false,
             in_flight: 0,
@@ -141,13 +152,31 @@ impl Channel {
         self.waiting.len() >= messages || self.waiting_bytes >= limits::PAGE_BYTES
     }
 
-    /// Counts a message as being in the store only.
-    pub fn page_out(&mut self, id: MessageId) {
+    /// Counts a message as being in the store only. `origin`: its sender, if that receives the channel.
+    pub fn page_out(&mut self, id: MessageId, origin: Option<ConnectionId>) {
         if self.paged == 0 {
             self.cursor = MessageId(id.0 - 1);
+            self.own_runs.clear();
+        }
+        if let Some(origin) = origin {
+            match self.own_runs.back_mut() {
+                Some(run) if run.origin == origin && run.last == self.last_paged => run.last = id,
+                _ => self.own_runs.push_back(OwnRun { first: id, last: id, origin }),
+            }
+            if self.own_runs.len() > limits::OWN_RUNS {
+                self.own_runs.pop_front();
+            }
         }
         self.paged += 1;
         self.last_paged = self.last_paged.max(id);
+    }
+
+    /// Whose a message that has been paged in is, as far as it matters. To be asked in the order of the messages.
+    pub fn paged_origin(&mut self, id: MessageId) -> Option<ConnectionId> {
+        while self.own_runs.front().is_some_and(|run| run.last < id) {
+            self.own_runs.pop_front();
+        }
+        self.own_runs.front().filter(|run| run.first <= id).map(|run| run.origin)
     }
 
     /// Whether the next page should be read now.
@@ -189,5 +218,5 @@ impl Channel {
 
 /// Messages in one page.
 pub(super) fn page_messages(pressed: bool) -> usize {
-    if pressed { limits::PAGE_MESSAGES / 16 } else { limits::PAGE_MESSAGES }
+    if pressed { (limits::PAGE_MESSAGES / 16).max(1) } else { limits::PAGE_MESSAGES }
 }

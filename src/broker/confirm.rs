@@ -10,16 +10,21 @@ impl Broker {
     /// A receiver has proved that it has everything up to a delivery.
     pub(super) fn confirmed(&mut self, connection: ConnectionId, up_to: u64, turn: &mut Turn<'_>) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
+        self.settle_up_to(key, up_to, turn);
+        self.receivers[key].confirmed(turn.now);
+        self.want_confirmation(key, turn);
+        self.pump_receiver(key);
+    }
+
+    /// Settles what a receiver has proved to have. A receiver with manual acknowledgement proves nothing in this way.
+    pub(super) fn settle_up_to(&mut self, key: usize, up_to: u64, turn: &mut Turn<'_>) {
         if self.receivers[key].ack == AckMode::Manual {
             return;
         }
-        self.receivers[key].confirmed(turn.now);
         while let Some(delivery) = self.receivers[key].window.pop_confirmed(up_to) {
             self.settle_flight(delivery.flight, turn);
             self.release_flight(delivery.flight, false, turn);
         }
-        self.want_confirmation(key, turn);
-        self.pump_receiver(key);
     }
 
     /// A receiver with manual acknowledgement has answered a delivery.
@@ -143,6 +148,7 @@ impl Broker {
             entry.message.deliveries = 0;
             entry.message.receivers = None;
             entry.origin = None;
+            entry.suspect = false;
             self.counters.dead_lettered += 1;
             self.counters.accepted += 1;
             self.channels[channel].unsettled -= 1;

@@ -137,6 +137,9 @@ impl Broker {
         let pressed = self.is_pressed();
         let Some(channel) = self.channels.get_mut(key) else { return };
         if channel.members.is_empty() {
+            if self.sweeping {
+                return;
+            }
             let freed = channel.page_out_waiting();
             if freed > 0 {
                 self.bytes -= freed;
@@ -184,12 +187,19 @@ impl Broker {
         if channel.waiting.is_empty() || channel.choose(None, 1, |key| takes(&self.receivers[key])).is_empty() {
             return false;
         }
-        // An entry waits on if the only receiver with room is the one that sent it; those behind it need not.
-        let found = channel.waiting.iter().filter(|(_, entry)| !entry.expired(turn.now)).find_map(|(id, entry)| {
+        // An entry waits on while the only receiver with room is the one that sent it; those behind it need not wait for that.
+        let mut found = None;
+        for (id, entry) in channel.waiting.iter().filter(|(_, entry)| !entry.expired(turn.now)) {
             let limit = entry.message.receivers.unwrap_or(channel.policy.receivers);
             let targets = self.targets(channel, entry.origin, limit, takes);
-            (!targets.is_empty()).then_some((*id, targets))
-        });
+            if !targets.is_empty() {
+                found = Some((*id, targets));
+                break;
+            }
+            if !channel.members.iter().any(|member| Some(member.connection) == entry.origin) {
+                break;
+            }
+        }
         let Some((first, targets)) = found else { return false };
         let batch = self.batch(key, first, &targets, turn);
         let channel = &mut self.channels[key];

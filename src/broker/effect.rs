@@ -136,6 +136,14 @@ pub enum Refusal {
 pub enum StoreEffect {
     /// Write these; answered by [`super::Event::Stored`] or [`super::Event::StoreFailed`], unless removed before.
     Append(Vec<Message>),
+    /// Write this and remove the older rows that stood for it, all or nothing; answered like an append. If the new one is removed
+    /// before it is written, the older ones stay until they are removed themselves.
+    Replace {
+        /// The new row.
+        message: Message,
+        /// The rows it replaces.
+        old: SmallVec<[MessageId; 1]>,
+    },
     /// Remove these; one that is not written yet is never written. Not answered.
     Remove(Vec<MessageId>),
     /// Remember how often these have been delivered. Not answered.

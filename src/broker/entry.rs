@@ -11,7 +11,7 @@ use crate::message::{ConnectionId, Message, MessageId, Timestamp};
 pub(super) struct Entry {
     /// The message, as it would be stored.
     pub message: Message,
-    /// Who sent it and must not get it back; unknown for one that was read from the store.
+    /// Who sent it while receiving the channel, and must not get it back.
     pub origin: Option<ConnectionId>,
     /// It is in the store. If it is not, the broker's table of unstored messages has a line for it.
     pub written: bool,

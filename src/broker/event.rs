@@ -53,7 +53,7 @@ pub enum Event {
         /// Of which channel.
         channel: ChannelName,
     },
-    /// The answer to [`super::StoreEffect::Sweep`]: these were expired and are gone from the store.
+    /// The answer to [`super::StoreEffect::Sweep`], always given: these were expired and are gone from the store.
     Swept(Vec<(MessageId, ChannelName)>),
     /// An administrator empties a channel: whatever no receiver has confirmed is forgotten.
     Purge {

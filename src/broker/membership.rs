@@ -77,10 +77,6 @@ impl Broker {
             self.to_pump.push(channel);
         }
         self.want_confirmation(key, turn);
-        if self.receivers[key].subscriptions.is_empty() && self.receivers[key].window.is_empty() {
-            self.receivers.remove(key);
-            self.receiver_keys.remove(&connection);
-        }
     }
 
     fn next_order(&mut self) -> u64 {
@@ -88,6 +84,7 @@ impl Broker {
         self.last_order
     }
 
+    /// The receiver's key. A receiver stays one until its connection ends: its deliveries are numbered once and for all.
     fn receiver_key(&mut self, connection: ConnectionId) -> usize {
         if let Some(key) = self.receiver_keys.get(&connection) {
             return *key;
@@ -102,6 +99,13 @@ impl Broker {
             .subscriptions
             .iter()
             .any(|subscription| self.channels[subscription.channel].name == *name)
+    }
+
+    /// Whether a connection receives a channel.
+    pub(super) fn receives(&self, connection: ConnectionId, channel: usize) -> bool {
+        self.receiver_keys.get(&connection).is_some_and(|key| {
+            self.receivers[*key].subscriptions.iter().any(|subscription| subscription.channel == channel)
+        })
     }
 
     /// Leaves every channel that is not among `keep`. What is in flight from it stays so until it is confirmed.
@@ -133,8 +137,11 @@ impl Broker {
 
     pub(super) fn disconnected(&mut self, connection: ConnectionId, confirmed: Option<u64>, turn: &mut Turn<'_>) {
         self.ended.remove(&connection);
-        if let Some(up_to) = confirmed {
-            self.confirmed(connection, up_to, turn);
+        // It is answered no more, not even for what its own end confirms.
+        self.connections.remove(&connection);
+        let key = self.receiver_keys.get(&connection).copied();
+        if let (Some(key), Some(up_to)) = (key, confirmed) {
+            self.settle_up_to(key, up_to, turn);
         }
         self.forget(connection, turn);
     }

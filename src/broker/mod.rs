@@ -14,6 +14,8 @@
 //!        └► delayed ─► waiting
 //! ```
 
+#[cfg(test)]
+mod audit;
 mod channel;
 mod confirm;
 mod counters;
@@ -78,6 +80,9 @@ enum Delayed {
     Fleeting { publication: Arc<Publication>, origin: Option<ConnectionId>, receivers: Option<u32> },
 }
 
+/// The name a connection bears, and the places it takes over (channel and order) when it subscribes.
+type Claim = (ReceiverKey, Vec<(ChannelName, u64)>);
+
 /// What one call of [`Broker::handle`] is given.
 struct Turn<'a> {
     now: Timestamp,
@@ -95,7 +100,7 @@ pub struct Broker {
     /// Who bears which name.
     named: HashMap<ReceiverKey, ConnectionId, RandomState>,
     /// Names and inherited places of connections that replaced another one and have not subscribed yet.
-    claims: HashMap<ConnectionId, (ReceiverKey, Vec<(ChannelName, u64)>), RandomState>,
+    claims: HashMap<ConnectionId, Claim, RandomState>,
     /// Connections that have sent a command: only these are answered.
     connections: HashSet<ConnectionId, RandomState>,
     /// Connections that the core has ended and whose end has not been reported yet: nothing they say counts any more.
@@ -110,6 +115,8 @@ pub struct Broker {
     dedup: Dedup,
     timers: Timers,
     counters: Counters,
+    /// A sweep has been asked for and not answered: no message may become paged that its answer could name.
+    sweeping: bool,
     last_id: MessageId,
     last_order: u64,
     /// Messages up to this id were in the store when the broker started after a crash.
@@ -117,6 +124,7 @@ pub struct Broker {
     /// Bytes of entries in memory.
     bytes: usize,
     appends: Vec<Message>,
+    replacements: Vec<(Message, SmallVec<[MessageId; 1]>)>,
     removals: Vec<MessageId>,
     counts: Vec<(MessageId, u32)>,
     /// Channels to pump before the turn ends.
@@ -145,11 +153,13 @@ impl Broker {
             dedup: Dedup::default(),
             timers: Timers::default(),
             counters: Counters::default(),
+            sweeping: false,
             last_id: restored.last_id,
             last_order: 0,
             suspect_up_to: if restored.clean { MessageId(0) } else { restored.last_id },
             bytes: 0,
             appends: Vec::new(),
+            replacements: Vec::new(),
             removals: Vec::new(),
             counts: Vec::new(),
             to_pump: Vec::new(),

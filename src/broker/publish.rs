@@ -212,6 +212,7 @@ impl Broker {
     ) -> SmallVec<[Entry; 1]> {
         let publication = &publish.publication;
         let expires = expiry(turn.now, publish.ttl.unwrap_or(self.channels[channel].policy.ttl));
+        let origin = publish.connection.filter(|connection| self.receives(*connection, channel));
         let mut entries = SmallVec::with_capacity(publication.messages.len());
         for payload in &publication.messages {
             let id = self.next_id();
@@ -238,7 +239,7 @@ impl Broker {
                 publication: publish.id.clone(),
                 deliveries: 0,
             };
-            let entry = Entry { message, origin: publish.connection, written: false, suspect: false };
+            let entry = Entry { message, origin, written: false, suspect: false };
             self.bytes += entry.bytes();
             entries.push(entry);
         }
@@ -303,7 +304,7 @@ impl Broker {
         self.append(id);
         let channel = &mut self.channels[key];
         if let Some(entry) = channel.unwait(id) {
-            channel.page_out(id);
+            channel.page_out(id, entry.origin);
             self.bytes -= entry.bytes();
             self.move_to(id, Place::Paged);
             self.sweep_later(turn.now);
@@ -367,7 +368,6 @@ impl Broker {
         entry.message.due = None;
         entry.message.channel = self.channels[key].name.clone();
         entry.written = false;
-        entry.suspect = false;
         self.enqueue(key, entry, turn);
     }
 

@@ -67,7 +67,8 @@ impl Receiver {
 
     /// Whether a fan-out, which waits for nobody, has outrun it.
     pub fn is_outrun(&self) -> bool {
-        self.window.len() >= limits::FANOUT_DELIVERIES.max(self.allowed) || self.window.bytes() >= limits::QUEUE_BYTES
+        let far = self.window.len() >= limits::FANOUT_DELIVERIES || self.window.bytes() >= limits::QUEUE_BYTES;
+        far && !self.has_room()
     }
 
     /// Whether so much is unconfirmed that the confirmation is asked for without waiting for a pause.

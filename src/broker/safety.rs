@@ -48,8 +48,10 @@ impl Broker {
         if fate != Fate::Stored && unstored.row != Row::Unasked {
             self.removals.push(id);
         }
-        // The older rows go once this one is safe, or with it.
-        self.removals.extend_from_slice(&unstored.replaces);
+        if fate != Fate::Stored {
+            // Had it been stored, the older rows would have gone in the same commit.
+            self.removals.extend_from_slice(&unstored.replaces);
+        }
         match unstored.pending {
             Some(pending) => self.advance(pending, fate, turn),
             None => {

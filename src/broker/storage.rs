@@ -1,6 +1,6 @@
 //! The core's side of the store: what is written when, and what the store's answers mean.
 
-use super::channel::Loading;
+use super::channel::{Channel, Loading};
 use super::entry::{Entry, Place, Row};
 use super::safety::Fate;
 use super::{Broker, Delayed, Effect, Refusal, Restored, StoreEffect, StoreFailure, Turn};
@@ -13,7 +13,7 @@ impl Broker {
         for summary in restored.channels {
             // The bound on channels is for what clients make; what is stored is never left behind.
             let policy = self.settings.policies.of(&summary.channel).clone();
-            let mut channel = super::channel::Channel::new(summary.channel.clone(), policy);
+            let mut channel = Channel::new(summary.channel.clone(), policy);
             channel.paged = summary.messages;
             channel.unsettled = summary.messages;
             channel.last_paged = summary.last;
@@ -27,7 +27,8 @@ impl Broker {
             self.channels[key].unsettled += 1;
             self.counters.accepted += 1;
             let id = message.id;
-            let entry = Entry { message, origin: None, written: true, suspect: false };
+            // It may have come due, and been delivered under its new id, right before the crash.
+            let entry = Entry { message, origin: None, written: true, suspect: id <= self.suspect_up_to };
             self.bytes += entry.bytes();
             self.delayed.insert((due, id), Delayed::Kept(key, entry));
         }
@@ -47,7 +48,10 @@ impl Broker {
 
     /// Has the store look for expired messages, and again later while any message is in the store only.
     pub(super) fn sweep(&mut self, turn: &mut Turn<'_>) {
-        turn.effects.list.push(Effect::Store(StoreEffect::Sweep { now: turn.now }));
+        if !self.sweeping {
+            self.sweeping = true;
+            turn.effects.list.push(Effect::Store(StoreEffect::Sweep { now: turn.now }));
+        }
         if self.channels.iter().any(|(_, channel)| channel.paged > 0) {
             self.sweep_later(turn.now);
         }
@@ -77,7 +81,11 @@ impl Broker {
             Place::Paged => None,
         };
         if let Some(message) = entry.map(|entry| entry.message.clone()) {
-            self.appends.push(message);
+            if unstored.replaces.is_empty() {
+                self.appends.push(message);
+            } else {
+                self.replacements.push((message, unstored.replaces.clone()));
+            }
             if let Some(unstored) = self.unstored.get_mut(&id) {
                 unstored.row = Row::Writing;
             }
@@ -91,6 +99,8 @@ impl Broker {
         if !self.appends.is_empty() {
             list.push(Effect::Store(StoreEffect::Append(std::mem::take(&mut self.appends))));
         }
+        let replacements = self.replacements.drain(..);
+        list.extend(replacements.map(|(message, old)| Effect::Store(StoreEffect::Replace { message, old })));
         if !self.counts.is_empty() {
             list.push(Effect::Store(StoreEffect::Deliveries(std::mem::take(&mut self.counts))));
         }
@@ -136,8 +146,9 @@ impl Broker {
     fn unpark_stored(&mut self, key: usize, id: MessageId, turn: &Turn<'_>) {
         let channel = &mut self.channels[key];
         let Some(mut entry) = channel.parked.remove(&id) else { return };
-        if channel.paged > 0 && id > channel.cursor {
-            channel.page_out(id);
+        // A page that is being read may bring it, too.
+        if (channel.paged > 0 || channel.loading.is_some()) && id > channel.cursor {
+            channel.page_out(id, entry.origin);
             self.bytes -= entry.bytes();
             self.sweep_later(turn.now);
         } else {
@@ -228,7 +239,8 @@ impl Broker {
             // Its commit was reported before it was read.
             debug_assert!(!self.unstored.contains_key(&message.id), "{:?} was read before it was stored", message.id);
             let suspect = message.id <= self.suspect_up_to;
-            let entry = Entry { message, origin: None, written: true, suspect };
+            let origin = channel.paged_origin(message.id);
+            let entry = Entry { message, origin, written: true, suspect };
             self.bytes += entry.bytes();
             if entry.expired(turn.now) {
                 self.expire(key, entry, turn);
@@ -260,6 +272,7 @@ impl Broker {
 
     /// Expired messages are gone from the store.
     pub(super) fn swept(&mut self, swept: &[(MessageId, ChannelName)]) {
+        self.sweeping = false;
         for (id, name) in swept {
             let Some(key) = self.channel_keys.get(name).copied() else { continue };
             let channel = &mut self.channels[key];
@@ -274,6 +287,8 @@ impl Broker {
             }
             // Otherwise it is in flight: its receiver may still confirm it, and the core will expire it if not.
         }
+        let unattended = |channel: &Channel| channel.members.is_empty() && !channel.waiting.is_empty();
+        self.to_pump.extend(self.channels.iter().filter(|(_, channel)| unattended(channel)).map(|(key, _)| key));
     }
 
     /// Forgets everything on a channel that nobody has confirmed, what is in flight included.

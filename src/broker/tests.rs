@@ -1,1 +1,246 @@
-//! t
+//! Single promises of the core, one scene each; `simulation` holds them all against everything else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use wildmatch::WildMatch;
+
+use super::*;
+use crate::message::{Dialect, Payload, PublicationId};
+use crate::policy::{ChannelPolicy, Policies};
+
+/// A broker, its time, and what it wanted last.
+struct Scene {
+    broker: Broker,
+    now: Timestamp,
+    effects: Effects,
+}
+
+fn name(text: &str) -> ChannelName {
+    ChannelName::parse(text).expect("a valid name")
+}
+
+impl Scene {
+    fn with(policy: ChannelPolicy) -> Self {
+        let policies = Policies { named: vec![(WildMatch::new("sms"), policy)], default: ChannelPolicy::default() };
+        let settings = Settings { policies, ..Settings::default() };
+        let broker = Broker::new(settings, Restored { clean: true, ..Restored::default() });
+        Self { broker, now: Timestamp(1_000), effects: Effects::default() }
+    }
+
+    fn new() -> Self {
+        Self::with(ChannelPolicy { receivers: 1, ..ChannelPolicy::default() })
+    }
+
+    fn give(&mut self, event: Event) -> Vec<Effect> {
+        self.effects.clear();
+        self.broker.handle(self.now, event, &mut self.effects);
+        self.broker.audit();
+        self.effects.list.clone()
+    }
+
+    fn pass(&mut self, millis: u64) -> Vec<Effect> {
+        self.now.0 += millis;
+        self.give(Event::Tick)
+    }
+
+    fn receive(&mut self, connection: u64, ack: AckMode, prefetch: u32) -> Vec<Effect> {
+        let connection = ConnectionId(connection);
+        let channels = vec![name("sms")];
+        self.give(Event::Subscribe(Subscribe { connection, channels, ack, prefetch, receiver: None }))
+    }
+
+    fn send(&mut self, text: &str, id: Option<&str>) -> Vec<Effect> {
+        let messages = std::iter::once(Payload::text(text)).collect();
+        let frame = Bytes::from_static(b"frame");
+        let publication = Publication { channel: name("sms"), dialect: Dialect::Envelope, frame, messages };
+        self.give(Event::Publish(Publish {
+            connection: Some(ConnectionId(100)),
+            publication: Arc::new(publication),
+            receivers: None,
+            id: id.map(|id| PublicationId::new("app", id)),
+            ttl: None,
+            delay: None,
+        }))
+    }
+}
+
+fn deliveries(effects: &[Effect]) -> Vec<(u64, u64)> {
+    let delivery = |effect: &Effect| match effect {
+        Effect::Deliver { to, sequence, .. } => Some((to.0, *sequence)),
+        _ => None,
+    };
+    effects.iter().filter_map(delivery).collect()
+}
+
+fn writes(effects: &[Effect]) -> usize {
+    let appended = |effect: &Effect| match effect {
+        Effect::Store(StoreEffect::Append(messages)) => messages.len(),
+        _ => 0,
+    };
+    effects.iter().map(appended).sum()
+}
+
+fn is_confirm(effect: &Effect) -> bool {
+    matches!(effect, Effect::Confirm { .. })
+}
+
+#[test]
+fn a_message_confirmed_in_time_is_never_written() {
+    let mut scene = Scene::new();
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    let effects = scene.send("one", None);
+    assert_eq!((deliveries(&effects), writes(&effects)), (vec![(1, 1)], 0));
+    let asked = scene.pass(100);
+    assert!(asked.iter().any(is_confirm), "a pause of 100 ms ends the burst: {asked:?}");
+    let after = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
+    assert!(after.is_empty(), "{after:?}");
+    assert_eq!(scene.broker.next_deadline(), None, "nothing is left to be done");
+    assert_eq!(scene.broker.counters().confirmed, 1);
+}
+
+#[test]
+fn a_message_unconfirmed_for_the_write_delay_is_written() {
+    let mut scene = Scene::new();
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    scene.send("one", None);
+    assert_eq!(writes(&scene.pass(499)), 0);
+    assert_eq!(writes(&scene.pass(1)), 1);
+}
+
+#[test]
+fn a_message_whose_sender_waits_is_written_at_once_and_answered_when_it_is_stored() {
+    let mut scene = Scene::new();
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    let effects = scene.send("one", Some("a"));
+    assert_eq!(writes(&effects), 1);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Reply { .. })), "it is not safe yet");
+    let effects = scene.give(Event::Stored(vec![MessageId(1)]));
+    let id = PublicationId::new("app", "a");
+    let accepted = Reply::Accepted { id, receivers: 1, stored: true, duplicate: false };
+    assert!(matches!(&effects[..], [Effect::Reply { reply, .. }] if *reply == accepted), "{effects:?}");
+}
+
+#[test]
+fn the_same_id_again_is_answered_and_delivered_to_nobody() {
+    let mut scene = Scene::new();
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    scene.send("one", Some("a"));
+    assert!(scene.send("one", Some("a")).is_empty(), "the answer is owed until the first is safe");
+    let effects = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
+    let replies = effects.iter().filter(|effect| matches!(effect, Effect::Reply { .. })).count();
+    assert_eq!(replies, 2, "both are answered: {effects:?}");
+    let effects = scene.send("one", Some("a"));
+    assert!(matches!(&effects[..], [Effect::Reply { reply: Reply::Accepted { duplicate: true, .. }, .. }]));
+    scene.pass(120_000);
+    assert_eq!(deliveries(&scene.send("one", Some("a"))), [(1, 2)], "its window is over");
+}
+
+#[test]
+fn what_a_receiver_did_not_confirm_goes_to_the_next_in_the_old_order() {
+    let mut scene = Scene::new();
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    scene.receive(2, AckMode::Automatic, limits::PREFETCH);
+    for text in ["one", "two", "three"] {
+        assert_eq!(deliveries(&scene.send(text, None)).len(), 1);
+    }
+    let gone = Event::Disconnected { connection: ConnectionId(1), confirmed_up_to: Some(1) };
+    let effects = scene.give(gone);
+    assert_eq!(deliveries(&effects), [(2, 1)], "one backlog frame");
+    let Some(Content::Backlog { messages, .. }) = scene.effects.contents.first() else { panic!("a backlog") };
+    let texts: Vec<_> = messages.iter().filter_map(Payload::as_text).collect();
+    assert_eq!(texts, ["two", "three"]);
+}
+
+#[test]
+fn a_full_window_lets_messages_wait_and_an_ack_takes_the_next() {
+    let mut scene = Scene::new();
+    scene.receive(1, AckMode::Manual, 1);
+    assert_eq!(deliveries(&scene.send("one", None)), [(1, 1)]);
+    assert_eq!(deliveries(&scene.send("two", None)), []);
+    let ack = |sequence, done| Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence, done });
+    assert_eq!(deliveries(&scene.give(ack(1, true))), [(1, 2)]);
+    let again = scene.give(ack(2, false));
+    assert!(matches!(again.last(), Some(Effect::Deliver { sequence: 3, redelivered: true, .. })), "{again:?}");
+    let unknown = scene.give(ack(2, true));
+    assert!(matches!(&unknown[..], [Effect::Reply { reply: Reply::UnknownDelivery { sequence: 2, done: true }, .. }]));
+}
+
+#[test]
+fn the_window_grows_for_a_quick_receiver_and_shrinks_for_a_slow_one() {
+    let mut scene = Scene::new();
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    let allowed = |scene: &Scene| scene.broker.receivers.iter().next().map(|(_, receiver)| receiver.allowed);
+    for text in 0..limits::PREFETCH {
+        scene.send(&text.to_string(), None);
+    }
+    scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 32 });
+    assert_eq!(allowed(&scene), Some(128));
+    assert!(scene.pass(100).iter().any(is_confirm));
+    scene.pass(300);
+    scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 64 });
+    assert_eq!(allowed(&scene), Some(64));
+}
+
+#[test]
+fn a_refused_message_leaves_nothing_behind() {
+    let mut scene = Scene::new();
+    scene.send("one", Some("a"));
+    let effects = scene.give(Event::StoreFailed(vec![MessageId(1)], StoreFailure::Unavailable));
+    let refused = |effect: &Effect| {
+        matches!(effect, Effect::Reply { reply: Reply::Refused { refusal: Refusal::Unavailable, .. }, .. })
+    };
+    assert!(effects.iter().any(refused), "{effects:?}");
+    assert_eq!(scene.broker.unsettled(), 0);
+    assert_eq!(writes(&scene.send("one", Some("a"))), 1, "the same id may be tried again");
+}
+
+#[test]
+fn a_full_backlog_refuses_the_sender() {
+    let mut scene = Scene::with(ChannelPolicy { max_backlog: 2, ..ChannelPolicy::default() });
+    scene.send("one", None);
+    scene.send("two", None);
+    let effects = scene.send("three", None);
+    assert!(matches!(
+        &effects[..],
+        [Effect::Reply { reply: Reply::Refused { refusal: Refusal::BacklogFull, .. }, .. }]
+    ));
+}
+
+#[test]
+fn an_expired_message_does_not_block_the_one_behind_it() {
+    let ttl = Duration::from_secs(1);
+    let mut scene = Scene::with(ChannelPolicy { receivers: 1, ttl, ..ChannelPolicy::default() });
+    scene.receive(1, AckMode::Manual, 1);
+    scene.send("in flight", None);
+    scene.send("expires while it waits", None);
+    scene.pass(900);
+    scene.send("later", None);
+    scene.pass(200);
+    let acknowledge = Acknowledge { connection: ConnectionId(1), sequence: 1, done: true };
+    let effects = scene.give(Event::Acknowledge(acknowledge));
+    assert_eq!(deliveries(&effects), [(1, 2)]);
+    let Some(Content::Backlog { messages, .. }) = scene.effects.contents.first() else { panic!("a backlog") };
+    assert_eq!(messages[0].as_text(), Some("later"));
+    assert_eq!(scene.broker.counters().expired, 1);
+}
+
+#[test]
+fn a_named_receiver_gets_its_place_back() {
+    let mut scene = Scene::new();
+    let key = ReceiverKey { user: Arc::from("u"), id: Arc::from("gateway") };
+    let subscribe = |connection, receiver| {
+        let (channels, ack, prefetch) = (vec![name("sms")], AckMode::Automatic, limits::PREFETCH);
+        Event::Subscribe(Subscribe { connection: ConnectionId(connection), channels, ack, prefetch, receiver })
+    };
+    scene.give(subscribe(1, Some(key.clone())));
+    scene.give(subscribe(2, None));
+    scene.send("one", None);
+    let effects = scene.give(Event::Claim { connection: ConnectionId(3), receiver: key });
+    let ended = Effect::End { connection: ConnectionId(1), reason: EndReason::Replaced };
+    assert!(effects.iter().any(|effect| format!("{effect:?}") == format!("{ended:?}")), "{effects:?}");
+    assert_eq!(deliveries(&effects), [(2, 1)], "what it had not confirmed goes to who is there");
+    scene.give(subscribe(3, None));
+    assert_eq!(deliveries(&scene.send("two", None)), [(3, 1)], "the new connection stands where the old one stood");
+}

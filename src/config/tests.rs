@@ -77,6 +77,16 @@ fn every_key_is_documented() {
 }
 
 #[test]
+fn the_documentations_examples_are_valid() {
+    let examples: Vec<_> =
+        DOCUMENTATION.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(examples.len() >= 3, "{examples:?}");
+    for example in examples {
+        load(example).unwrap_or_else(|error| panic!("{error}\n{example}"));
+    }
+}
+
+#[test]
 fn a_full_file_means_what_it_says() {
     let text = r#"
         [server]

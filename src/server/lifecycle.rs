@@ -4,7 +4,6 @@
 //! that everybody has gone, and so wants everything unconfirmed stored; the store commits; only then is the process free to go.
 
 use std::fmt;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -156,7 +155,7 @@ impl RunningServer {
         }
     }
 
-    fn config(&self) -> MutexGuard<'_, Config> {
+    pub(super) fn config(&self) -> MutexGuard<'_, Config> {
         self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -416,7 +415,7 @@ impl Signals {
 }
 
 impl Signals {
-    fn stop(&mut self) -> impl Future<Output = ()> {
-        async { while self.next().await == Signal::Reload {} }
+    async fn stop(&mut self) {
+        while self.next().await == Signal::Reload {}
     }
 }

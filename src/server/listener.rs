@@ -147,3 +147,16 @@ impl Future for Visit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::connection::Connection;
+
+    /// DESIGN section 4: 1,000 bytes for an idle connection, and tokio, the core and the allocator need their share.
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Visit>() <= 160, "its task: {} bytes", size_of::<Visit>());
+        assert!(size_of::<Connection>() <= 400, "what is shared: {} bytes", size_of::<Connection>());
+    }
+}

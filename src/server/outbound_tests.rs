@@ -232,7 +232,7 @@ proptest! {
         }
         prop_assert_eq!(queue.bytes(), expected.len() - wire.len());
         queue.unblock();
-        wire.extend(write_out(&mut queue, 97));
+        wire.extend(write_out(&mut queue, 20_011));
         prop_assert_eq!(queue.bytes(), 0);
         prop_assert!(wire == expected);
     }

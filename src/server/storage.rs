@@ -54,6 +54,7 @@ impl Storage {
             let Some(effect) = lock(&self.wishes).pop_front() else { return };
             match effect {
                 StoreEffect::Append(messages) => self.worker.append(messages),
+                StoreEffect::Replace { message, old } => self.worker.replace(message, old.into_vec()),
                 StoreEffect::Remove(ids) => self.worker.remove(&ids),
                 StoreEffect::Deliveries(counts) => self.worker.deliveries(&counts),
                 StoreEffect::Load { channel, after, limit } => self.worker.load(channel, after, limit),

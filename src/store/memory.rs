@@ -50,7 +50,7 @@ impl MemoryStore {
         if message.due.is_none() {
             self.waiting.entry(message.channel.clone()).or_default().insert(message.id);
         }
-        if let Some(expires) = message.expires {
+        if let Some(expires) = message.expires.filter(|_| message.due.is_none()) {
             self.expiring.insert((expires, message.id));
         }
         self.rows.insert(message.id, message);

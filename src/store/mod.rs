@@ -122,7 +122,7 @@ pub trait MessageStore: Send {
         max_bytes: usize,
     ) -> Result<Page, StoreError>;
 
-    /// Removes at most `limit` messages that are expired at `now` (`expires <= now`), and names them.
+    /// Removes at most `limit` messages without a due time that are expired at `now` (`expires <= now`), and names them.
     ///
     /// # Errors
     /// Then none is removed.

@@ -136,6 +136,12 @@ impl StoreWorker {
         self.shared.change(|queue| queue.append(messages));
     }
 
+    /// Writes this and removes the older rows that stood for it, all or nothing. Reported like an append. If it is removed before it is written,
+    /// the older rows stay.
+    pub fn replace(&self, message: Message, old: Vec<MessageId>) {
+        self.shared.change(|queue| queue.replace(message, old));
+    }
+
     /// Removes these; one that is not written yet is never written, and not reported.
     pub fn remove(&self, ids: &[MessageId]) {
         self.shared.change(|queue| queue.remove(ids));

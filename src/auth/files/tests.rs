@@ -131,16 +131,25 @@ fn doubts_count_weak_hashes_for_each_file_and_tell_if_there_is_nobody() {
 }
 
 #[test]
-fn whoever_fails_has_waited_for_the_slowest_format() {
-    let entries = htpasswd::parse(format!("alice:{SHA}\nbob:{BCRYPT}").as_bytes(), "f").unwrap().entries;
-    let users = Users::new(entries);
-    assert_eq!(users.slowest, Some(Hash::parse(BCRYPT).unwrap()));
-    // The slowest hash is alice's cost too, but never her password: bob's fits neither her nor a stranger.
+fn whoever_fails_has_waited_for_the_slowest_format_and_not_twice() {
+    let bcrypt = Hash::parse(BCRYPT).unwrap();
+    // Alice's password is "other"; bob's, under the slowest format, is "secret".
+    let alice = Hash::parse("{SHA}0JQeaNqPOBUf+Gph/Fn3xc+fyqI=").unwrap();
     let users = Users::new([
-        Entry { user: "alice".into(), hash: Hash::parse("{SHA}2jmj7l5rSw0yVb/vlWAYkK/YBwk=").unwrap() },
-        Entry { user: "bob".into(), hash: Hash::parse(BCRYPT).unwrap() },
+        Entry { user: "alice".into(), hash: alice.clone() },
+        Entry { user: "bob".into(), hash: bcrypt.clone() },
     ]);
-    assert!(!users.verify("alice", b"secret"));
-    assert!(!users.verify("stranger", b"secret"));
-    assert!(users.verify("bob", b"secret"));
+    let table = [
+        ("stranger", "secret", false, bcrypt.effort()),
+        ("alice", "secret", false, alice.effort() + bcrypt.effort()),
+        ("bob", "wrong", false, bcrypt.effort()),
+        ("bob", "secret", true, bcrypt.effort()),
+        ("alice", "other", true, alice.effort()),
+    ];
+    let mut spent = 0;
+    for (user, password, good, effort) in table {
+        assert_eq!(users.verify(user, password.as_bytes()), good, "{user} {password}");
+        spent += effort;
+        assert_eq!(users.spent(), spent, "{user} {password}");
+    }
 }

@@ -381,6 +381,25 @@ fn acknowledgements_name_a_delivery() {
     assert_eq!(refused(br#"{"command":"nack"}"#).text, "'delivery' is missing");
 }
 
+#[test]
+fn the_documented_commands_parse_and_the_documented_errors_are_given() {
+    let blocks = include_str!("../../../docs/protocol.md").split("```wsmb\n").skip(1);
+    let mut lines = blocks.flat_map(|block| block.split("```").next().unwrap().lines()).peekable();
+    let mut errors = 0;
+    while let Some(line) = lines.next() {
+        let Some(frame) = line.strip_prefix("> ") else { continue };
+        let answer = lines.peek().and_then(|line| line.strip_prefix("< ")).unwrap_or_default();
+        if let Err(wrong) = parse(frame.as_bytes()) {
+            let found = refusal(wrong.command.as_deref(), wrong.code, &wrong.text, wrong.id.as_deref());
+            assert_eq!(found, answer);
+            errors += 1;
+        } else {
+            assert!(!answer.contains("Malformed"), "{frame}");
+        }
+    }
+    assert_eq!(errors, 5);
+}
+
 /// Any JSON value, not too deep.
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![

@@ -59,7 +59,7 @@ impl Sql {
                  ORDER BY data_id LIMIT ?3"
             ),
             sweep: format!(
-                "DELETE FROM {data} WHERE data_id IN (SELECT data_id FROM {data} WHERE expires IS NOT NULL AND expires <= ?1 \
+                "DELETE FROM {data} WHERE data_id IN (SELECT data_id FROM {data} WHERE expires IS NOT NULL AND due IS NULL AND expires <= ?1 \
                  ORDER BY expires LIMIT ?2) RETURNING data_id, channel"
             ),
             purge: format!(

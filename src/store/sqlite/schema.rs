@@ -110,7 +110,7 @@ impl Tables {
         let data = &self.data;
         format!(
             "CREATE INDEX IF NOT EXISTS \"{data}_channel\" ON \"{data}\" (channel, due, data_id);
-            CREATE INDEX IF NOT EXISTS \"{data}_expires\" ON \"{data}\" (expires) WHERE expires IS NOT NULL;
+            CREATE INDEX IF NOT EXISTS \"{data}_expires\" ON \"{data}\" (expires) WHERE expires IS NOT NULL AND due IS NULL;
             CREATE INDEX IF NOT EXISTS \"{data}_due\" ON \"{data}\" (due) WHERE due IS NOT NULL;"
         )
     }

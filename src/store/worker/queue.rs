@@ -27,6 +27,8 @@ pub(super) struct Load {
 pub(super) struct Queue {
     /// By the number of their coming.
     appends: BTreeMap<u64, Message>,
+    /// Older rows that waiting messages stand for, to go in the same commit.
+    replaced: HashMap<MessageId, Vec<MessageId>>,
     /// Where in `appends` a message is.
     numbers: HashMap<MessageId, u64>,
     /// The next append's number.
@@ -66,6 +68,13 @@ impl Queue {
         }
     }
 
+    /// Takes a message to be written in place of older rows, all or nothing.
+    pub(super) fn replace(&mut self, message: Message, old: Vec<MessageId>) {
+        let id = message.id;
+        self.append(vec![message]);
+        self.replaced.insert(id, old);
+    }
+
     /// Takes messages to be removed; one that waits to be written is forgotten instead.
     pub(super) fn remove(&mut self, ids: &[MessageId]) {
         for id in ids {
@@ -76,8 +85,9 @@ impl Queue {
         }
     }
 
-    /// Forgets a waiting append; false if there is none.
+    /// Forgets a waiting append; false if there is none. Rows that it would have replaced stay.
     fn cancel(&mut self, id: MessageId) -> bool {
+        self.replaced.remove(&id);
         let Some(message) = self.numbers.remove(&id).and_then(|number| self.appends.remove(&number)) else {
             return false;
         };
@@ -159,9 +169,11 @@ impl Queue {
         self.removals.len() + self.deliveries.len() >= limits::STORE_PENDING
     }
 
-    /// The next transaction: at most [`limits::STORE_GROUP`] of each kind. The debts only if `debts`.
-    pub(super) fn cut(&mut self, debts: bool) -> Group {
+    /// The next transaction: at most [`limits::STORE_GROUP`] of each kind. The debts only if `debts`. With it, which of its removals are no debts:
+    /// those of rows that its appends replace.
+    pub(super) fn cut(&mut self, debts: bool) -> (Group, HashSet<MessageId>) {
         let mut group = Group::default();
+        let mut replaced = HashSet::new();
         let mut bytes = 0;
         while group.appends.len() < limits::STORE_GROUP && bytes < limits::STORE_GROUP_BYTES {
             let Some((_, message)) = self.appends.pop_first() else {
@@ -169,6 +181,7 @@ impl Queue {
             };
             self.numbers.remove(&message.id);
             bytes += cost(&message);
+            replaced.extend(self.replaced.remove(&message.id).unwrap_or_default());
             group.appends.push(message);
         }
         self.bytes -= bytes;
@@ -185,7 +198,8 @@ impl Queue {
                 self.deliveries.remove(id);
             }
         }
-        group
+        group.removals.extend(&replaced);
+        (group, replaced)
     }
 
     /// Takes back the debts of a transaction that failed, unless something newer was said meanwhile.

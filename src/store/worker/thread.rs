@@ -1,5 +1,6 @@
 //! What the store's thread does, round after round: purges, one group, pages, a sweep, housekeeping.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -109,23 +110,23 @@ impl Body {
 
     /// Cuts the next group and commits it.
     fn commit_next(&mut self, debts: bool) -> Result<(), StoreError> {
-        let group = {
+        let (group, replaced) = {
             let mut state = self.shared.lock();
-            let group = state.queue.cut(debts);
+            let (group, replaced) = state.queue.cut(debts);
             state.in_flight = group.appends.iter().map(cost).sum();
-            group
+            (group, replaced)
         };
         if group.is_empty() {
             return Ok(());
         }
-        let result = self.commit(group);
+        let result = self.commit(group, &replaced);
         let mut state = self.shared.lock();
         state.in_flight = 0;
         self.shared.account(&state);
         result
     }
 
-    fn commit(&mut self, group: Group) -> Result<(), StoreError> {
+    fn commit(&mut self, group: Group, replaced: &HashSet<MessageId>) -> Result<(), StoreError> {
         let ids: Vec<MessageId> = group.appends.iter().map(|message| message.id).collect();
         let Err(error) = self.store.commit(&group) else {
             self.succeeded();
@@ -135,7 +136,9 @@ impl Body {
             return Ok(());
         };
         self.failed(&error);
-        let Group { appends, removals, deliveries } = group;
+        let Group { appends, mut removals, deliveries } = group;
+        // What an append would have replaced stays until it is written after all.
+        removals.retain(|id| !replaced.contains(id));
         // What has no room for new rows may well let old ones go, which makes room.
         let retry = !appends.is_empty() && error.kind() == FailureKind::Full;
         drop(appends);

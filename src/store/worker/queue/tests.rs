@@ -29,7 +29,7 @@ fn a_message_removed_before_its_group_is_cut_is_in_no_group() {
     queue.append(vec![message(1), message(2), message(3)]);
     queue.count(&[(MessageId(2), 4)]);
     queue.remove(&[MessageId(1), MessageId(3)]);
-    let group = queue.cut(true);
+    let group = queue.cut(true).0;
     assert_eq!(appended(&group), [2]);
     assert_eq!(group.appends[0].deliveries, 4, "a count goes with the row that is not written yet");
     assert!(group.removals.is_empty() && group.deliveries.is_empty());
@@ -40,9 +40,9 @@ fn a_message_removed_before_its_group_is_cut_is_in_no_group() {
 fn a_message_removed_while_its_group_commits_is_removed_by_the_next() {
     let mut queue = Queue::default();
     queue.append(vec![message(1)]);
-    queue.cut(true);
+    queue.cut(true).0;
     queue.remove(&[MessageId(1)]);
-    assert_eq!(queue.cut(true).removals, [MessageId(1)]);
+    assert_eq!(queue.cut(true).0.removals, [MessageId(1)]);
 }
 
 #[test]
@@ -50,11 +50,11 @@ fn groups_are_bounded_in_messages_and_in_bytes() {
     let mut queue = Queue::default();
     let count = limits::STORE_GROUP as u64 + 1;
     queue.append((1..=count).map(message).collect());
-    assert_eq!(queue.cut(true).appends.len(), limits::STORE_GROUP);
-    assert_eq!(appended(&queue.cut(true)), [count]);
+    assert_eq!(queue.cut(true).0.appends.len(), limits::STORE_GROUP);
+    assert_eq!(appended(&queue.cut(true).0), [count]);
     let large = |id| Message { payload: Payload::text("x".repeat(limits::STORE_GROUP_BYTES / 2)), ..message(id) };
     queue.append((1..=3).map(large).collect());
-    assert_eq!(appended(&queue.cut(true)), [1, 2]);
+    assert_eq!(appended(&queue.cut(true).0), [1, 2]);
     assert_eq!(queue.bytes(), cost(&large(3)));
 }
 
@@ -63,13 +63,13 @@ fn debts_survive_a_failure_and_newer_words_win() {
     let mut queue = Queue::default();
     queue.remove(&[MessageId(1), MessageId(2)]);
     queue.count(&[(MessageId(3), 1), (MessageId(4), 1)]);
-    let group = queue.cut(true);
+    let group = queue.cut(true).0;
     queue.append(vec![message(2)]);
     queue.remove(&[MessageId(4)]);
     queue.count(&[(MessageId(3), 2)]);
     queue.restore(group.removals, group.deliveries);
-    assert!(queue.cut(false).removals.is_empty(), "not without leave");
-    let group = queue.cut(true);
+    assert!(queue.cut(false).0.removals.is_empty(), "not without leave");
+    let group = queue.cut(true).0;
     assert_eq!(group.removals, [MessageId(1), MessageId(4)]);
     assert_eq!(group.deliveries, [(MessageId(3), 2)]);
 }
@@ -80,7 +80,7 @@ fn a_purge_cancels_waiting_appends_of_its_channel_only() {
     queue.append(vec![message(1), message(2), Message { channel: channel("b"), ..message(3) }, message(4)]);
     queue.purge(&channel("a"), MessageId(3));
     queue.purge(&channel("a"), MessageId(2));
-    assert_eq!(appended(&queue.cut(true)), [3, 4]);
+    assert_eq!(appended(&queue.cut(true).0), [3, 4]);
     assert!(queue.is_gone(&channel("a"), MessageId(3)) && !queue.is_gone(&channel("b"), MessageId(3)));
     assert_eq!(queue.next_purge(), Some((channel("a"), MessageId(3))));
     queue.answer(RequestToken(1));
@@ -98,9 +98,9 @@ fn a_page_waits_for_what_came_before_it_and_for_nothing_after() {
     queue.append((1..=first).map(message).collect());
     queue.load(channel("a"), MessageId(0), 10);
     queue.append((first + 1..first + 3).map(message).collect());
-    queue.cut(true);
+    queue.cut(true).0;
     assert!(queue.ready_loads(9).is_empty());
-    queue.cut(true);
+    queue.cut(true).0;
     assert_eq!(queue.ready_loads(9).len(), 1);
 }
 
@@ -116,4 +116,17 @@ fn what_is_owed_is_bounded() {
         assert!(queue.check(Box::new(drop)).is_none());
     }
     assert!(queue.check(Box::new(drop)).is_some());
+}
+
+#[test]
+fn a_replaced_row_goes_with_the_commit_of_the_new_one_and_not_without() {
+    let mut queue = Queue::default();
+    queue.replace(message(2), vec![MessageId(1)]);
+    let (group, replaced) = queue.cut(true);
+    assert_eq!((appended(&group), &group.removals[..]), (vec![2], &[MessageId(1)][..]));
+    assert!(replaced.contains(&MessageId(1)), "after a failure it is no debt");
+    queue.replace(message(4), vec![MessageId(3)]);
+    queue.remove(&[MessageId(4)]);
+    let (group, _) = queue.cut(true);
+    assert!(group.is_empty(), "the new one was never written, so the old one stays: {group:?}");
 }

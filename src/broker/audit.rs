@@ -1,0 +1,112 @@
+//! (Tests.) The broker's books: what must add up whenever it is at rest.
+
+use super::entry::{Place, Row};
+use super::{Broker, Delayed};
+use crate::limits;
+
+impl Broker {
+    /// Every message is in exactly one place, every count is right, every collection is bounded.
+    pub(super) fn audit(&self) {
+        let mut bytes = 0;
+        let mut unsettled = 0;
+        let mut in_memory_unwritten = 0;
+        for (key, channel) in &self.channels {
+            let flights: Vec<_> =
+                self.flights.iter().filter(|(_, f)| f.channel == key && !f.entries.is_empty()).collect();
+            let flying: usize = flights.iter().map(|(_, flight)| flight.entries.len()).sum();
+            let delayed = self.delayed.values().filter(|d| matches!(d, Delayed::Kept(c, _) if *c == key)).count();
+            let memory = channel.waiting.len() + channel.parked.len() + flying + delayed;
+            assert_eq!(channel.unsettled, memory as u64 + channel.paged, "channel {}: unsettled", channel.name);
+            assert_eq!(channel.in_flight, flights.len(), "channel {}: flights", channel.name);
+            let waiting: usize = channel.waiting.values().map(super::entry::Entry::bytes).sum();
+            assert_eq!(channel.waiting_bytes, waiting, "channel {}: bytes", channel.name);
+            assert!(!channel.is_unused(), "channel {} is unused and was not closed", channel.name);
+            assert!(channel.members.is_sorted_by_key(|member| member.order), "receivers are in order");
+            if channel.paged > 0 && channel.loading.is_none() && !channel.load_failed {
+                let wanted = !channel.members.is_empty() && channel.waiting.is_empty();
+                assert!(!wanted, "channel {}: a page is wanted and was not asked for", channel.name);
+            }
+            for entry in channel.waiting.values().chain(channel.parked.values()) {
+                assert!(
+                    entry.message.id <= channel.cursor
+                        || channel.paged == 0
+                        || channel.parked.contains_key(&entry.message.id),
+                    "channel {}: something stands behind what is paged",
+                    channel.name
+                );
+            }
+            bytes += waiting + channel.parked.values().map(super::entry::Entry::bytes).sum::<usize>();
+            unsettled += channel.unsettled;
+            in_memory_unwritten +=
+                channel.waiting.values().chain(channel.parked.values()).filter(|e| !e.written).count();
+        }
+        for (_, flight) in &self.flights {
+            bytes += flight.entries.iter().map(super::entry::Entry::bytes).sum::<usize>();
+            in_memory_unwritten += flight.entries.iter().filter(|entry| !entry.written).count();
+            assert!(flight.outstanding > 0, "a flight that is in nobody's window");
+        }
+        for delayed in self.delayed.values() {
+            match delayed {
+                Delayed::Kept(_, entry) => {
+                    bytes += entry.bytes();
+                    in_memory_unwritten += usize::from(!entry.written);
+                }
+                Delayed::Fleeting { publication, .. } => bytes += publication.frame.len(),
+            }
+        }
+        assert_eq!(self.bytes, bytes, "bytes in memory");
+        self.audit_unstored(in_memory_unwritten);
+        self.audit_windows();
+        let c = &self.counters;
+        let over = c.confirmed + c.expired + c.dead_lettered + c.dropped + c.purged + c.refused_late;
+        assert_eq!(c.accepted, unsettled + over, "every accepted message is somewhere: {c:?}");
+    }
+
+    fn audit_unstored(&self, in_memory: usize) {
+        let paged = self.unstored.values().filter(|unstored| unstored.place == Place::Paged).count();
+        assert_eq!(self.unstored.len(), in_memory + paged, "every unwritten message has its line, and no other");
+        for (id, unstored) in &self.unstored {
+            let entry = match unstored.place {
+                Place::Waiting => self.channels[unstored.channel].waiting.contains_key(id),
+                Place::Parked => self.channels[unstored.channel].parked.contains_key(id),
+                Place::Flight(key) => self.flights[key].entries.iter().any(|entry| entry.message.id == *id),
+                Place::Delayed(due) => self.delayed.contains_key(&(due, *id)),
+                Place::Paged => unstored.row == Row::Writing,
+            };
+            assert!(entry, "{id:?} is not where it is said to be: {unstored:?}");
+            assert_eq!(unstored.row == Row::Failed, self.failed.contains(id), "{id:?}: what failed is tried again");
+        }
+        let awaited = self.unstored.values().filter(|unstored| unstored.pending.is_some()).count();
+        let remaining: usize = self.pending.iter().map(|(_, pending)| pending.remaining).sum();
+        assert_eq!(awaited, remaining, "publications wait for what is unstored");
+        assert!(self.failed.is_empty() || self.timers.retry.is_some(), "failures are tried again");
+    }
+
+    fn audit_windows(&self) {
+        let mut outstanding = 0;
+        for (_, receiver) in &self.receivers {
+            outstanding += receiver.window.len();
+            for flight in receiver.window.flights() {
+                assert!(self.flights.contains(flight), "a window names a flight that is no more");
+            }
+            let confirms = receiver.ack == super::AckMode::Manual || receiver.window.is_empty();
+            assert!(
+                confirms || receiver.asked.is_some() || receiver.quiet_armed,
+                "{:?} is never asked to confirm",
+                receiver.connection
+            );
+        }
+        let flights: usize = self.flights.iter().map(|(_, flight)| flight.outstanding).sum();
+        assert_eq!(outstanding, flights, "windows and flights agree");
+        assert!(self.delayed.len() <= limits::DELAYED && self.dedup.len() <= limits::DEDUP_IDS, "tables are bounded");
+    }
+
+    /// Nothing is left of anything that happened.
+    pub(super) fn audit_empty(&self) {
+        assert!(
+            self.flights.is_empty() && self.unstored.is_empty() && self.delayed.is_empty() && self.pending.is_empty()
+        );
+        assert_eq!(self.bytes, 0, "memory is given back");
+        assert_eq!(self.receivers.len(), 1);
+    }
+}

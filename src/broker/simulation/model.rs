@@ -1,0 +1,103 @@
+//! The naive model: everything that is known from outside about each message, and what must hold of it. No windows, pages or
+//! queues; it only remembers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::message::{ConnectionId, Timestamp};
+
+/// What the outside knows of one message; its number is its text.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub channel: String,
+    pub sender: ConnectionId,
+    /// The sender received the channel when it sent.
+    pub own: bool,
+    pub limit: usize,
+    pub keep: bool,
+    pub delayed: bool,
+    pub due: Timestamp,
+    pub expires: Option<Timestamp>,
+    /// The sender was told `00`.
+    pub accepted: bool,
+    /// The sender was told it is refused.
+    pub refused: bool,
+    /// Somebody has confirmed it.
+    pub confirmed: bool,
+    pub purged: bool,
+    /// The process died and had not promised anything about it.
+    pub lost: bool,
+    /// How often it was delivered, on whatever channel.
+    pub deliveries: u32,
+    /// In whose hands it is: connection and sequence.
+    pub holders: BTreeSet<(ConnectionId, u64)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    pub messages: BTreeMap<u64, Told>,
+    /// The last message of each sender on each channel whose first delivery has been seen.
+    last_first: BTreeMap<(ConnectionId, String), u64>,
+}
+
+/// One delivered message, as the receiver sees it.
+pub(super) struct Seen<'a> {
+    pub number: u64,
+    pub channel: &'a str,
+    pub to: ConnectionId,
+    pub sequence: u64,
+    pub manual: bool,
+    pub redelivered: bool,
+}
+
+impl Model {
+    /// A delivery happens; checks everything that must hold of it.
+    pub fn delivered(&mut self, now: Timestamp, seen: &Seen<'_>, dead_letter: &str) {
+        let Seen { number, channel, to, sequence, manual, redelivered } = *seen;
+        let told = self.messages.get_mut(&number).unwrap_or_else(|| panic!("message {number} was never sent"));
+        let letter = channel == dead_letter && told.channel != dead_letter;
+        assert!(channel == told.channel || letter, "message {number} of {} came on {channel}", told.channel);
+        assert!(letter || to != told.sender || !told.own, "message {number} came back to its sender");
+        assert!(letter || told.expires.is_none_or(|at| at > now), "message {number} was delivered after it expired");
+        assert!(now >= told.due, "message {number} was delivered before it was due");
+        assert!(!told.confirmed, "message {number} was delivered after it was confirmed");
+        assert!(!told.purged, "message {number} was delivered after it was purged");
+        assert!(!told.refused, "message {number} was delivered after it was refused");
+        assert!(!told.lost, "message {number} was delivered though nothing of it was stored");
+        assert_eq!(sequence > 0, told.keep, "message {number}: a sequence is for kept messages");
+        if told.keep {
+            let others = told.holders.iter().filter(|(holder, _)| *holder != to).count();
+            assert!(told.limit == 0 || others < told.limit, "message {number} has more receivers than its limit");
+            assert!(told.holders.insert((to, sequence)), "message {number} was delivered twice with one number");
+        }
+        if manual && !letter {
+            let before = told.deliveries > told.holders.len().saturating_sub(1) as u32;
+            assert!(!before || redelivered, "message {number} was redelivered without a mark");
+        }
+        told.deliveries += 1;
+        // Some of its own messages are withheld from a sender (those it sent while it received), so it may see others before them.
+        if told.deliveries == 1 && !told.delayed && to != told.sender {
+            let key = (told.sender, told.channel.clone());
+            let last = self.last_first.entry(key).or_default();
+            assert!(*last < number, "message {number} was first delivered after message {last} of the same sender");
+            *last = number;
+        }
+    }
+
+    /// A receiver proves that it has a delivery.
+    pub fn confirmed(&mut self, connection: ConnectionId, holds: impl Fn(u64) -> bool) {
+        for told in self.messages.values_mut() {
+            let before = told.holders.len();
+            told.holders.retain(|(holder, sequence)| *holder != connection || !holds(*sequence));
+            if told.holders.len() < before {
+                told.confirmed = true;
+            }
+        }
+    }
+
+    /// A receiver lets go of deliveries without confirming them.
+    pub fn released(&mut self, connection: ConnectionId, holds: impl Fn(u64) -> bool) {
+        for told in self.messages.values_mut() {
+            told.holders.retain(|(holder, sequence)| *holder != connection || !holds(*sequence));
+        }
+    }
+}

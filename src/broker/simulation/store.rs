@@ -1,0 +1,165 @@
+//! The simulated store: rows that survive a crash, a queue that does not, failures on demand.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::broker::{ChannelSummary, Event, Restored, StoreEffect, StoreFailure};
+use crate::limits;
+use crate::message::{ChannelName, Message, MessageId, Timestamp};
+
+/// What the broker asked for and the store has not done yet.
+#[derive(Debug)]
+enum Read {
+    Load { channel: ChannelName, after: MessageId, limit: usize },
+    Sweep { now: Timestamp },
+}
+
+#[derive(Debug, Default)]
+pub(super) struct SimStore {
+    /// Survives a crash.
+    pub rows: BTreeMap<MessageId, Message>,
+    pub last_id: MessageId,
+    appends: BTreeMap<MessageId, Message>,
+    /// What goes when an append is written.
+    replaced: BTreeMap<MessageId, Vec<MessageId>>,
+    removals: BTreeSet<MessageId>,
+    counts: BTreeMap<MessageId, u32>,
+    reads: VecDeque<Read>,
+    /// Answers on their way to the broker, in order.
+    pub events: VecDeque<Event>,
+    pub failing: bool,
+}
+
+impl SimStore {
+    pub fn ask(&mut self, effect: StoreEffect) {
+        match effect {
+            StoreEffect::Append(messages) => {
+                for message in messages {
+                    assert!(!self.rows.contains_key(&message.id), "{:?} is written twice", message.id);
+                    let id = message.id;
+                    assert!(self.appends.insert(id, message).is_none(), "{id:?} is queued twice");
+                }
+            }
+            StoreEffect::Replace { message, old } => {
+                self.replaced.insert(message.id, old.to_vec());
+                self.ask(StoreEffect::Append(vec![message]));
+            }
+            StoreEffect::Remove(ids) => {
+                for id in ids {
+                    self.replaced.remove(&id);
+                    if self.appends.remove(&id).is_none() {
+                        self.removals.insert(id);
+                    }
+                    self.counts.remove(&id);
+                }
+            }
+            StoreEffect::Deliveries(counts) => self.counts.extend(counts),
+            StoreEffect::Load { channel, after, limit } => self.reads.push_back(Read::Load { channel, after, limit }),
+            StoreEffect::Sweep { now } => self.reads.push_back(Read::Sweep { now }),
+            StoreEffect::Purge { channel, up_to } => {
+                self.appends.retain(|id, message| message.channel != channel || *id > up_to);
+                let purged = self.rows.iter().filter(|(id, row)| row.channel == channel && **id <= up_to);
+                self.removals.extend(purged.map(|(id, _)| *id));
+            }
+        }
+    }
+
+    /// One group commit and the reads behind it.
+    pub fn work(&mut self) {
+        let ids: Vec<MessageId> = self.appends.keys().copied().collect();
+        if self.failing {
+            self.appends.clear();
+            self.replaced.clear();
+            if !ids.is_empty() {
+                self.events.push_back(Event::StoreFailed(ids, StoreFailure::Unavailable));
+            }
+        } else {
+            self.last_id = self.last_id.max(ids.last().copied().unwrap_or_default());
+            for id in self.appends.keys() {
+                self.removals.extend(self.replaced.remove(id).unwrap_or_default());
+            }
+            self.rows.append(&mut self.appends);
+            for (id, deliveries) in std::mem::take(&mut self.counts) {
+                if let Some(row) = self.rows.get_mut(&id) {
+                    row.deliveries = deliveries;
+                }
+            }
+            for id in std::mem::take(&mut self.removals) {
+                self.rows.remove(&id);
+            }
+            if !ids.is_empty() {
+                self.events.push_back(Event::Stored(ids));
+            }
+        }
+        while let Some(read) = self.reads.pop_front() {
+            self.read(read);
+        }
+    }
+
+    fn read(&mut self, read: Read) {
+        match read {
+            Read::Load { channel, .. } if self.failing => self.events.push_back(Event::LoadFailed { channel }),
+            Read::Load { channel, after, limit } => {
+                let mut found = self.rows.values().filter(|row| {
+                    row.channel == channel && row.id > after && row.due.is_none() && !self.removals.contains(&row.id)
+                });
+                let messages: Vec<Message> = found.by_ref().take(limit).cloned().collect();
+                let complete = found.next().is_none();
+                self.events.push_back(Event::Loaded { channel, messages, complete });
+            }
+            Read::Sweep { .. } if self.failing => self.events.push_back(Event::Swept(Vec::new())),
+            Read::Sweep { now } => {
+                let expired: Vec<_> = self
+                    .rows
+                    .values()
+                    .filter(|row| row.due.is_none() && row.expires.is_some_and(|expires| expires <= now))
+                    .take(limits::SWEEP_ROWS)
+                    .map(|row| (row.id, row.channel.clone()))
+                    .collect();
+                for (id, _) in &expired {
+                    self.rows.remove(id);
+                }
+                self.events.push_back(Event::Swept(expired));
+            }
+        }
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.appends.is_empty()
+            && self.removals.is_empty()
+            && self.counts.is_empty()
+            && self.reads.is_empty()
+            && self.events.is_empty()
+    }
+
+    /// What is left when the process dies.
+    pub fn crash(&mut self) {
+        let rows = std::mem::take(&mut self.rows);
+        *self = Self { rows, last_id: self.last_id, failing: self.failing, ..Self::default() };
+    }
+
+    /// What a new broker is told.
+    pub fn restored(&self, clean: bool) -> Restored {
+        let mut channels: BTreeMap<ChannelName, (u64, MessageId)> = BTreeMap::new();
+        for row in self.rows.values().filter(|row| row.due.is_none()) {
+            let (count, last) = channels.entry(row.channel.clone()).or_default();
+            *count += 1;
+            *last = (*last).max(row.id);
+        }
+        let mut publications = Vec::new();
+        for row in self.rows.values() {
+            if let Some(id) = &row.publication {
+                publications.push((row.channel.clone(), id.clone(), row.created));
+            }
+        }
+        Restored {
+            channels: channels
+                .into_iter()
+                .map(|(channel, (messages, last))| ChannelSummary { channel, messages, last })
+                .collect(),
+            delayed: self.rows.values().filter(|row| row.due.is_some()).cloned().collect(),
+            publications,
+            last_id: self.last_id,
+            clean,
+        }
+    }
+}

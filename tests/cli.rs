@@ -111,6 +111,15 @@ fn a_refusal_is_said_with_its_code_and_fails() {
     run(&mut broker.client(&["send", "sms", "4"])).with(1).complaining("refused: 06 Full");
 }
 
+#[test]
+fn a_message_that_is_too_large_is_named() {
+    let broker = Broker::start_with(&["--set", "server.max_message=1KiB"]);
+    let large = "x".repeat(2000);
+    run(&mut broker.client(&["send", "sms", &large])).with(1).complaining("too large");
+    let lines = format!("1\n{large}\n3\n");
+    run_with_input(&mut broker.client(&["send", "sms", "-"]), &lines).with(1).complaining("line 2 has 2");
+}
+
 /// A broker that takes the message and breaks the connection before it answers.
 #[tokio::test]
 async fn a_lost_answer_is_asked_for_again_under_the_same_id() {
@@ -219,6 +228,8 @@ fn a_receiver_comes_back_by_itself_and_says_so_once() {
     let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--count", "2"]));
     broker.send("sms", "before");
     assert_eq!(receive.stdout.next(), "\"before\"");
+    // What is printed is not confirmed yet, and a broker that stops between the two gives it out again.
+    until("it is confirmed", || broker.waiting("sms") == 0);
     broker.running.terminate();
     broker.running.end().with(0);
     receive.stderr.wait_for("connecting again");

@@ -21,11 +21,7 @@ pub mod config;
 pub mod protocol;
 pub mod store;
 
-// What joins them.
-pub mod server;
-
-// What stands on it.
-pub mod client;
-
-// The top.
+// What joins them, and what stands on it.
 pub mod cli;
+pub mod client;
+pub mod server;

@@ -200,6 +200,67 @@ pub const CREDENTIALS: usize = 65_536;
 /// Addresses whose failed logins are remembered.
 pub const FAILING_ADDRESSES: usize = 4_096;
 
+/// The largest message the client takes: brokers may be configured for more than [`MAX_MESSAGE`], but not for a client's ruin.
+pub const CLIENT_MESSAGE: usize = 64 << 20;
+
+/// From the client's first packet to the end of the handshake: a name to resolve and two round trips over a bad mobile network.
+pub const CLIENT_CONNECT: Duration = Duration::from_secs(10);
+
+/// After this silence the client pings; after twice that it takes the connection for dead. Above the broker's own heartbeat, so
+/// that it only speaks up where the broker does not.
+pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(40);
+
+/// How long the client waits for the answer to its close frame.
+pub const CLIENT_CLOSE: Duration = Duration::from_secs(5);
+
+/// Messages the client reads ahead while its caller only writes.
+pub const CLIENT_RECEIVED: usize = 4_096;
+
+/// Publications that `wsmb send -` has sent and that are not answered yet: enough to fill the pipe, few to send again after a loss.
+pub const SEND_UNANSWERED: usize = 256;
+
+/// Bytes that `wsmb send -` queues before it reads on.
+pub const SEND_QUEUE_BYTES: usize = 1 << 20;
+
+/// The longest line that `wsmb send -` takes.
+pub const SEND_LINE: usize = CLIENT_MESSAGE;
+
+/// The longest `--timeout` of `wsmb send`: within `dedup_window`, or a repetition could double the message.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(100);
+
+/// The first wait before the client connects again.
+pub const RECONNECT_FIRST: Duration = Duration::from_millis(250);
+
+/// The longest wait before the client connects again.
+pub const RECONNECT_LONGEST: Duration = Duration::from_secs(30);
+
+/// The most commands that `wsmb receive --exec` runs at once: each is a process.
+pub const EXEC_WORKERS: u32 = 256;
+
+/// The most message fields given to a command as environment variables.
+pub const EXEC_FIELDS: usize = 64;
+
+/// Bytes of one such variable: the smallest of the systems' bounds (Windows). A longer one is left out, never cut.
+pub const EXEC_FIELD_BYTES: usize = 32_000;
+
+/// Bytes of all such variables: well below what systems allow for arguments and environment together.
+pub const EXEC_ENVIRONMENT_BYTES: usize = 128 << 10;
+
+/// How long `wsmb receive --exec` keeps a message back after the first failure of its command, so that a failing one does not spin.
+pub const EXEC_PAUSE_FIRST: Duration = Duration::from_millis(500);
+
+/// The longest such pause.
+pub const EXEC_PAUSE_LONGEST: Duration = Duration::from_secs(30);
+
+/// Bytes read for one password line: far more than any hash takes.
+pub const PASSWORD_LINE: u64 = 4_096;
+
+/// How long `wsmb queue purge` waits for the running broker to carry it out: a full channel is emptied in a few seconds.
+pub const PURGE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Messages `wsmb queue export` reads at a time.
+pub const EXPORT_PAGE: usize = 256;
+
 /// How exactly heartbeats and lingering ends are timed: no better than a person would notice.
 pub const WHEEL_TICK: Duration = Duration::from_millis(100);
 
@@ -294,64 +355,3 @@ pub const LIST_ENTRIES: usize = 1_000;
 
 /// Problems of a configuration that are printed; the rest is counted.
 pub const CONFIGURATION_PROBLEMS: usize = 50;
-
-/// The largest message the client takes: brokers may be configured for more than [`MAX_MESSAGE`], but not for a client's ruin.
-pub const CLIENT_MESSAGE: usize = 64 << 20;
-
-/// From the client's first packet to the end of the handshake: a name to resolve and two round trips over a bad mobile network.
-pub const CLIENT_CONNECT: Duration = Duration::from_secs(10);
-
-/// After this silence the client pings; after twice that it takes the connection for dead. Above the broker's own heartbeat, so
-/// that it only speaks up where the broker does not.
-pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(40);
-
-/// How long the client waits for the answer to its close frame.
-pub const CLIENT_CLOSE: Duration = Duration::from_secs(5);
-
-/// Messages the client reads ahead while its caller only writes.
-pub const CLIENT_RECEIVED: usize = 4_096;
-
-/// Publications that `wsmb send -` has sent and that are not answered yet: enough to fill the pipe, few to send again after a loss.
-pub const SEND_UNANSWERED: usize = 256;
-
-/// Bytes that `wsmb send -` queues before it reads on.
-pub const SEND_QUEUE_BYTES: usize = 1 << 20;
-
-/// The longest line that `wsmb send -` takes.
-pub const SEND_LINE: usize = CLIENT_MESSAGE;
-
-/// The longest `--timeout` of `wsmb send`: within `dedup_window`, or a repetition could double the message.
-pub const SEND_TIMEOUT: Duration = Duration::from_secs(100);
-
-/// The first wait before the client connects again.
-pub const RECONNECT_FIRST: Duration = Duration::from_millis(250);
-
-/// The longest wait before the client connects again.
-pub const RECONNECT_LONGEST: Duration = Duration::from_secs(30);
-
-/// The most commands that `wsmb receive --exec` runs at once: each is a process.
-pub const EXEC_WORKERS: u32 = 256;
-
-/// The most message fields given to a command as environment variables.
-pub const EXEC_FIELDS: usize = 64;
-
-/// Bytes of one such variable: the smallest of the systems' bounds (Windows). A longer one is left out, never cut.
-pub const EXEC_FIELD_BYTES: usize = 32_000;
-
-/// Bytes of all such variables: well below what systems allow for arguments and environment together.
-pub const EXEC_ENVIRONMENT_BYTES: usize = 128 << 10;
-
-/// How long `wsmb receive --exec` keeps a message back after the first failure of its command, so that a failing one does not spin.
-pub const EXEC_PAUSE_FIRST: Duration = Duration::from_millis(500);
-
-/// The longest such pause.
-pub const EXEC_PAUSE_LONGEST: Duration = Duration::from_secs(30);
-
-/// Bytes read for one password line: far more than any hash takes.
-pub const PASSWORD_LINE: u64 = 4_096;
-
-/// How long `wsmb queue purge` waits for the running broker to carry it out: a full channel is emptied in a few seconds.
-pub const PURGE_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Messages `wsmb queue export` reads at a time.
-pub const EXPORT_PAGE: usize = 256;

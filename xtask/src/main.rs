@@ -1,1 +1,115 @@
-fn main() {}
+//! The chores of this repository, as a program: `cargo xtask help` lists them.
+//!
+//! Uses nothing but the standard library, so that it builds in a second; leaves nothing out silently: a check that cannot run is a
+//! failure that says what is missing.
+
+use std::fmt;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+mod programs;
+
+const HELP: &str = "\
+Usage: cargo xtask <task>
+
+Tasks:
+  test    everything that must hold before a change is merged, in this order:
+          formatting, clippy, documentation, the programs that the tests drive, all tests
+  help    this text
+";
+
+/// A step that did not succeed, as a sentence for the person at the terminal.
+struct Failure(String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One check: what it is called, and what it does.
+struct Step {
+    name: &'static str,
+    run: fn() -> Result<(), Failure>,
+}
+
+/// What `cargo xtask test` does, cheapest first, so that a slip of the pen is reported in seconds.
+const TEST: &[Step] = &[
+    Step { name: "formatting", run: formatting },
+    Step { name: "clippy", run: clippy },
+    Step { name: "documentation", run: documentation },
+    Step { name: "programs that the tests drive", run: programs::ensure },
+    Step { name: "tests", run: tests },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["test"] => test(),
+        ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprint!("{HELP}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn test() -> ExitCode {
+    let start = Instant::now();
+    for (index, step) in TEST.iter().enumerate() {
+        eprintln!("\n=== {}/{}: {} ===", index + 1, TEST.len(), step.name);
+        let began = Instant::now();
+        if let Err(failure) = (step.run)() {
+            eprintln!("=== FAILED after {}: {}: {failure} ===", seconds(began.elapsed()), step.name);
+            return ExitCode::FAILURE;
+        }
+        eprintln!("=== {}: {} ===", step.name, seconds(began.elapsed()));
+    }
+    eprintln!("\n=== everything passed in {} ===", seconds(start.elapsed()));
+    ExitCode::SUCCESS
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}
+
+fn formatting() -> Result<(), Failure> {
+    run(cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<(), Failure> {
+    run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn documentation() -> Result<(), Failure> {
+    run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn tests() -> Result<(), Failure> {
+    run(cargo().args(["test", "--workspace"]))
+}
+
+/// The cargo that started this program.
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Runs a command to its end with our own output; anything but exit code 0 is a failure that names the command.
+fn run(command: &mut Command) -> Result<(), Failure> {
+    let shown = shown(command);
+    eprintln!("$ {shown}");
+    match command.stdin(Stdio::null()).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure(format!("`{shown}` ended with {status}"))),
+        Err(error) => Err(Failure(format!("`{shown}` could not be started: {error}"))),
+    }
+}
+
+fn shown(command: &Command) -> String {
+    let program = command.get_program().to_string_lossy();
+    let program = program.rsplit('/').next().unwrap_or(&program).to_string();
+    command.get_args().fold(program, |line, argument| line + " " + &argument.to_string_lossy())
+}

@@ -1,0 +1,346 @@
+//! The broker as a process: a directory and a configuration of its own, its log, its end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long anything may take that should take no time: generous, because a loaded machine is no defect of the broker.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The user that [`Setup`] lets in.
+pub const USER: &str = "app";
+/// The password of [`USER`].
+pub const PASSWORD: &str = "secret";
+/// [`USER`] with the `{SHA}` hash of [`PASSWORD`], and a user whose password is `pass:word`.
+const USERS: &str = r#"["app:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "colon:{SHA}JfOwpCDy5ASLqp0M24rdutzyYk8="]"#;
+
+/// What the broker has printed so far, to both streams.
+#[derive(Clone, Default)]
+pub struct Log(Arc<(Mutex<String>, Condvar)>);
+
+impl Log {
+    fn push(&self, line: &str) {
+        let mut text = self.0.0.lock().unwrap();
+        text.push_str(line);
+        text.push('\n');
+        self.0.1.notify_all();
+    }
+
+    /// Everything so far.
+    pub fn text(&self) -> String {
+        self.0.0.lock().unwrap().clone()
+    }
+
+    /// The last lines, for a message.
+    pub fn tail(&self) -> String {
+        let text = self.text();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    /// Waits for `find` to find something in the log, looking at each state of it.
+    fn wait<T>(&self, deadline: Instant, mut find: impl FnMut(&str) -> Option<T>) -> Option<T> {
+        let mut text = self.0.0.lock().unwrap();
+        loop {
+            if let Some(found) = find(&text) {
+                return Some(found);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            text = self.0.1.wait_timeout(text, left).unwrap().0;
+        }
+    }
+
+    /// Reads `stream` to its end in a thread of its own.
+    fn follow(&self, stream: impl Read + Send + 'static) {
+        let log = self.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines() {
+                match line {
+                    Ok(line) => log.push(&line),
+                    Err(_) => break,
+                }
+            }
+        });
+    }
+}
+
+/// What a broker is started with: pieces of configuration that a test cares about.
+#[derive(Clone)]
+pub struct Setup {
+    server: String,
+    defaults: String,
+    channels: String,
+    auth: String,
+    store: String,
+    url: Option<String>,
+    files: Vec<(&'static str, &'static str)>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            server: String::new(),
+            defaults: String::new(),
+            channels: String::new(),
+            auth: format!("htpasswd = []\nusers = {USERS}\n"),
+            store: String::new(),
+            url: None,
+            files: Vec::new(),
+        }
+    }
+}
+
+impl Setup {
+    /// Adds lines to `[server]`.
+    pub fn server(mut self, lines: &str) -> Self {
+        self.server += &format!("{lines}\n");
+        self
+    }
+
+    /// Adds lines to `[channel_defaults]`.
+    pub fn defaults(mut self, lines: &str) -> Self {
+        self.defaults += &format!("{lines}\n");
+        self
+    }
+
+    /// Adds a `[[channel]]` of this name.
+    pub fn channel(mut self, name: &str, lines: &str) -> Self {
+        self.channels += &format!("[[channel]]\nname = \"{name}\"\n{lines}\n");
+        self
+    }
+
+    /// Replaces the lines of `[auth]`; `{dir}` stands for the broker's directory.
+    pub fn auth(mut self, lines: &str) -> Self {
+        self.auth = format!("{lines}\n");
+        self
+    }
+
+    /// Adds lines to `[store]`.
+    pub fn store(mut self, lines: &str) -> Self {
+        self.store += &format!("{lines}\n");
+        self
+    }
+
+    /// Puts a file into the broker's directory.
+    pub fn file(mut self, name: &'static str, text: &'static str) -> Self {
+        self.files.push((name, text));
+        self
+    }
+
+    /// Keeps messages in memory only.
+    pub fn in_memory(mut self) -> Self {
+        self.url = Some("memory:".into());
+        self
+    }
+
+    /// Starts a broker with this in a new directory, on a port of the system's choice.
+    #[track_caller]
+    pub fn start(self) -> Broker {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for (name, text) in &self.files {
+            std::fs::write(dir.path().join(name), text).expect("a file in the temporary directory");
+        }
+        Broker::start_in(self, Arc::new(dir), 0).unwrap_or_else(|failure| panic!("{failure}"))
+    }
+
+    /// The configuration file's text.
+    fn text(&self, dir: &Path, port: u16) -> String {
+        let dir = dir.display();
+        let url = self.url.clone().unwrap_or_else(|| format!("sqlite:{dir}/wsmb.db"));
+        format!(
+            "[server]\nlisten = \"127.0.0.1:{port}\"\n{}\n[channel_defaults]\n{}\n{}\n[auth]\n{}\n[store]\nurl = \"{url}\"\n{}\n",
+            self.server,
+            self.defaults,
+            self.channels,
+            self.auth.replace("{dir}", &dir.to_string()),
+            self.store
+        )
+    }
+}
+
+/// A running broker; killed when dropped.
+pub struct Broker {
+    child: Child,
+    dir: Arc<tempfile::TempDir>,
+    setup: Setup,
+    address: SocketAddr,
+    log: Log,
+}
+
+impl Broker {
+    /// A broker with the default configuration.
+    #[track_caller]
+    pub fn start() -> Self {
+        Setup::default().start()
+    }
+
+    /// Starts a broker in `dir`; port 0 = any. What it said and how it ended, if it does not come to listen.
+    pub fn start_in(setup: Setup, dir: Arc<tempfile::TempDir>, port: u16) -> Result<Self, String> {
+        let log = Log::default();
+        let config = dir.path().join(format!("wsmb-{port}.toml"));
+        std::fs::write(&config, setup.text(dir.path(), port)).expect("the configuration file");
+        let mut child = spawn(&config, dir.path(), &log);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let step = (Instant::now() + Duration::from_millis(50)).min(deadline);
+            if let Some(address) = log.wait(step, listening) {
+                return Ok(Self { child, dir, setup, address, log });
+            }
+            if let Some(status) = child.try_wait().expect("the state of the broker") {
+                // Both streams end with the process; what is still in the pipes comes at once.
+                let end = Instant::now() + Duration::from_millis(500);
+                let _ = log.wait(end, |_| None::<()>);
+                return Err(format!("the broker ended with {status} before it listened; it said:\n{}", log.tail()));
+            }
+            if Instant::now() >= deadline {
+                let _ = child.kill();
+                return Err(format!("the broker does not listen after {PATIENCE:?}; it said:\n{}", log.tail()));
+            }
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has printed.
+    pub fn log(&self) -> Log {
+        self.log.clone()
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path().to_path_buf()
+    }
+
+    /// Keeps the directory beyond the broker's life.
+    pub fn shared_dir(&self) -> Arc<tempfile::TempDir> {
+        self.dir.clone()
+    }
+
+    /// Its configuration.
+    pub fn setup(&self) -> Setup {
+        self.setup.clone()
+    }
+
+    /// Waits until its log contains `text`.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) {
+        let found = self.log.wait(Instant::now() + PATIENCE, |log| log.contains(text).then_some(()));
+        assert!(found.is_some(), "the log does not say {text:?} after {PATIENCE:?}:\n{}", self.log.tail());
+    }
+
+    /// Sends a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: libc::c_int) {
+        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
+        // SAFETY: `kill` touches no memory of ours; the child has not been waited for, so the id is still its own.
+        let result = unsafe { libc::kill(pid, signal) };
+        assert_eq!(result, 0, "signal {signal} to the broker: {}", std::io::Error::last_os_error());
+    }
+
+    /// Ends it as a power cut would: at once, nothing flushed.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Kills it and starts another one on the same directory and the same port.
+    #[track_caller]
+    pub fn kill_and_restart(mut self) -> Self {
+        self.kill();
+        self.again()
+    }
+
+    /// Ends it with SIGTERM and starts another one on the same directory and the same port.
+    #[track_caller]
+    pub fn stop_and_restart(mut self) -> Self {
+        let status = self.stop();
+        assert!(status.success(), "the broker ended with {status}:\n{}", self.log.tail());
+        self.again()
+    }
+
+    #[track_caller]
+    fn again(&self) -> Self {
+        Self::start_in(self.setup.clone(), self.dir.clone(), self.address.port())
+            .unwrap_or_else(|failure| panic!("{failure}"))
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(libc::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("the state of the broker") {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the broker has not ended after {PATIENCE:?}:\n{}", self.log.tail());
+    }
+
+    /// Fails if the broker is not there any more.
+    #[track_caller]
+    pub fn assert_alive(&mut self) {
+        let status = self.child.try_wait().expect("the state of the broker");
+        assert!(status.is_none(), "the broker has ended with {}:\n{}", status.unwrap_or_default(), self.log.tail());
+    }
+
+    /// The most memory it has ever had, in bytes.
+    #[cfg(target_os = "linux")]
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the broker's status");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("VmHWM");
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number of KiB");
+        kib * 1024
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn(config: &Path, dir: &Path, log: &Log) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wsmb"));
+    command.arg("serve").arg("--config").arg(config).current_dir(dir);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WSMB_")) {
+        command.env_remove(name);
+    }
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the broker's binary can be started");
+    log.follow(child.stdout.take().expect("its standard output"));
+    log.follow(child.stderr.take().expect("its standard error"));
+    child
+}
+
+/// The address in the line that says where the broker listens; only once that line is whole.
+fn listening(log: &str) -> Option<SocketAddr> {
+    let (_, rest) = log.split_once("listening on ")?;
+    let (line, _) = rest.split_once('\n')?;
+    let address: String = line.chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect();
+    address.trim_end_matches([':', '.']).parse().ok()
+}
+
+#[test]
+fn the_listening_line_is_understood_once_it_is_whole() {
+    assert_eq!(listening("a\nINFO listening on 127.0.0.1:80"), None);
+    assert_eq!(listening("INFO listening on 127.0.0.1:8080, really\n"), Some("127.0.0.1:8080".parse().unwrap()));
+    assert_eq!(listening("INFO listening on port\n"), None);
+}

@@ -1,0 +1,168 @@
+//! The examples of `docs/protocol.md`, executed.
+//!
+//! A block of code marked `wsmb` is a conversation with a broker of default configuration. `> TEXT` is a frame that a client sends,
+//! `< TEXT` the frame that it gets next, where `…` stands for any text. Several clients have names: `gateway> TEXT`, `gateway< TEXT`. A name
+//! with a topic, `gateway@sms> TEXT`, is a topic connection; without, an envelope connection, whose connect reply may be left out.
+//! A name alone, `gateway@sms`, connects. A line that begins with `#` is a comment. Each block has new connections to a new
+//! broker, unless its first line is `# same connection`.
+
+use std::collections::HashMap;
+
+use crate::broker::Broker;
+use crate::client::Client;
+use crate::raw::{Head, Raw};
+
+/// One line of a conversation.
+#[derive(Debug, PartialEq, Eq)]
+enum Line<'a> {
+    Connect { client: &'a str },
+    Send { client: &'a str, text: &'a str },
+    Expect { client: &'a str, text: &'a str },
+}
+
+/// One block: where it stands, whether it continues the one before, and its lines.
+#[derive(Debug, PartialEq, Eq)]
+struct Block<'a> {
+    line: usize,
+    continues: bool,
+    lines: Vec<(usize, Line<'a>)>,
+}
+
+fn blocks(text: &str) -> Vec<Block<'_>> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for (index, line) in text.lines().enumerate() {
+        let number = index + 1;
+        match &mut open {
+            None if line.trim() == "```wsmb" => {
+                open = Some(Block { line: number, continues: false, lines: Vec::new() })
+            }
+            None => {}
+            Some(_) if line.trim() == "```" => blocks.extend(open.take()),
+            Some(block) if line.starts_with('#') => {
+                block.continues |= block.lines.is_empty() && line.trim() == "# same connection";
+            }
+            Some(_) if line.trim().is_empty() => {}
+            Some(block) => block.lines.push((number, parse(number, line))),
+        }
+    }
+    assert!(open.is_none(), "a block is not closed: {open:?}");
+    blocks
+}
+
+fn parse(number: usize, line: &str) -> Line<'_> {
+    let is_name = |name: &str| name.chars().all(|c| c.is_alphanumeric() || matches!(c, '@' | '-' | '_'));
+    match line.find(['>', '<']) {
+        Some(at) if is_name(&line[..at]) => {
+            let (client, text) = (&line[..at], line[at + 1..].trim());
+            if line.as_bytes()[at] == b'>' { Line::Send { client, text } } else { Line::Expect { client, text } }
+        }
+        None if is_name(line.trim()) => Line::Connect { client: line.trim() },
+        _ => panic!("line {number} is neither `> TEXT` nor `< TEXT`: {line}"),
+    }
+}
+
+/// Whether `text` is what `pattern` says, `…` standing for anything.
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('…');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+    for part in middle {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+/// A connection of a conversation.
+struct Speaker {
+    client: Client,
+    /// A connect reply that no line has asked for yet.
+    connect_reply: bool,
+}
+
+impl Speaker {
+    #[track_caller]
+    fn connect(broker: &Broker, name: &str) -> Self {
+        let target = name.split_once('@').map_or("/".to_string(), |(_, topic)| format!("/ws?topic={topic}"));
+        let mut client = Client::over(Raw::upgrade(broker, &Head::new(&target).modern()));
+        client.sync();
+        Self { client, connect_reply: !name.contains('@') }
+    }
+
+    #[track_caller]
+    fn expect(&mut self, number: usize, pattern: &str) {
+        let mut text = self.client.next_text();
+        if std::mem::take(&mut self.connect_reply) && !pattern.contains(r#""connect""#) {
+            text = self.client.next_text();
+        }
+        assert!(
+            matches(pattern, &text),
+            "docs/protocol.md, line {number}: expected\n  {pattern}\ngot\n  {text}\n{}",
+            self.client.story()
+        );
+    }
+}
+
+#[test]
+fn every_example_of_the_protocol_page_is_true() {
+    let path = format!("{}/docs/protocol.md", env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("docs/protocol.md: {error}"));
+    let blocks = blocks(&page);
+    assert!(!blocks.is_empty(), "docs/protocol.md has no block marked `wsmb`");
+    let mut scene: Option<(Broker, HashMap<String, Speaker>)> = None;
+    for block in &blocks {
+        if !block.continues {
+            scene = Some((Broker::start(), HashMap::new()));
+        }
+        let Some((broker, speakers)) = &mut scene else { panic!("the block at line {} continues nothing", block.line) };
+        for (number, line) in &block.lines {
+            let (Line::Connect { client } | Line::Send { client, .. } | Line::Expect { client, .. }) = line;
+            let speaker = speakers.entry(client.to_string()).or_insert_with(|| Speaker::connect(broker, client));
+            match line {
+                Line::Connect { .. } => {}
+                Line::Send { text, .. } => {
+                    speaker.client.raw().send_text(text);
+                    speaker.client.sync();
+                }
+                Line::Expect { text, .. } => speaker.expect(*number, text),
+            }
+        }
+        for speaker in speakers.values_mut() {
+            if std::mem::take(&mut speaker.connect_reply) {
+                speaker.client.next_text();
+            }
+            speaker.client.expect_nothing_yet();
+        }
+    }
+}
+
+#[test]
+fn blocks_are_found_and_parsed() {
+    let page =
+        "text\n```wsmb\n# same connection\n> {\"a\":1}\n\ngateway@sms< …\ngateway@sms\n```\n```json\n> no\n```\n";
+    let lines = vec![
+        (4, Line::Send { client: "", text: "{\"a\":1}" }),
+        (6, Line::Expect { client: "gateway@sms", text: "…" }),
+        (7, Line::Connect { client: "gateway@sms" }),
+    ];
+    assert_eq!(blocks(page), [Block { line: 2, continues: true, lines }]);
+}
+
+#[test]
+fn patterns_match_what_they_should() {
+    for (pattern, text, wanted) in [
+        ("abc", "abc", true),
+        ("abc", "abcd", false),
+        ("a…d", "abcd", true),
+        ("a…", "a", true),
+        ("…", "", true),
+        ("a…b…c", "a-b-b-c", true),
+        ("a…x…c", "abc", false),
+        ("ab…bc", "abc", false),
+    ] {
+        assert_eq!(matches(pattern, text), wanted, "{pattern} {text}");
+    }
+}

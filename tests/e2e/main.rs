@@ -1,0 +1,27 @@
+//! The broker from outside: its real binary, real sockets, a real store. One binary, one harness.
+//!
+//! `broker` drives the process, `raw` is a WebSocket peer with every byte in the test's hand, `client` is a well-behaved modern client
+//! on top of it, `legacy` are models of the old clients with their oddities. Everything else is tests. No test sleeps to wait for
+//! something that can be asked for: [`client::Client::sync`] is the usual way.
+
+mod broker;
+mod client;
+mod legacy;
+mod raw;
+
+mod bad_credentials;
+mod bad_frames;
+mod bad_input;
+mod crash;
+mod dialects;
+mod docs_examples;
+mod handshake;
+mod hostile;
+mod kept;
+mod kindnesses;
+mod lifecycle;
+mod manual_ack;
+mod php;
+mod publication;
+mod receivers;
+mod slow;

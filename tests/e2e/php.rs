@@ -1,0 +1,128 @@
+//! Real PHP on plain sockets, the way the scripts on cheap hosts are. `cargo xtask test` installs PHP; without it these tests fail.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+
+use crate::broker::Broker;
+use crate::client::Client;
+
+/// Starts one of the scripts in `tests/e2e/php`.
+#[track_caller]
+fn php(broker: &Broker, script: &str, arguments: &[&str]) -> Child {
+    let path = format!("{}/tests/e2e/php/{script}", env!("CARGO_MANIFEST_DIR"));
+    let started = Command::new("php")
+        .arg(path)
+        .arg(broker.address().port().to_string())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    started
+        .unwrap_or_else(|error| panic!("php cannot be started ({error}); install it (Debian: apt-get install php-cli)"))
+}
+
+/// What a script printed; it must have succeeded.
+#[track_caller]
+fn output(broker: &Broker, child: Child) -> String {
+    let output = child.wait_with_output().expect("the script's end");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{}: {said}\n{}", output.status, broker.log().tail());
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Sends lines through `sender.php`.
+#[track_caller]
+fn send(broker: &Broker, channel: &str, lines: &[String]) {
+    let mut sender = php(broker, "sender.php", &[channel]);
+    sender.stdin.take().unwrap().write_all((lines.join("\n") + "\n").as_bytes()).unwrap();
+    output(broker, sender);
+}
+
+fn messages(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|number| json!({"number": number, "text": "Your code is é€😀"}).to_string()).collect()
+}
+
+/// The lines that a receiver printed, parsed.
+fn parsed(lines: &str) -> Vec<serde_json::Value> {
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn wanted(range: std::ops::Range<u32>) -> Vec<serde_json::Value> {
+    parsed(&messages(range).join("\n"))
+}
+
+#[test]
+fn php_sends_to_php_live_and_from_the_backlog() {
+    let broker = Broker::start();
+    send(&broker, "sms", &messages(0..5));
+    let receiver = php(&broker, "receiver.php", &["sms", "10"]);
+    send(&broker, "sms", &messages(5..10));
+    assert_eq!(parsed(&output(&broker, receiver)), wanted(0..10));
+    send(&broker, "sms", &messages(10..11));
+    let next = php(&broker, "receiver.php", &["sms", "1"]);
+    assert_eq!(parsed(&output(&broker, next)), wanted(10..11), "what the first one confirmed came again");
+}
+
+#[test]
+fn a_php_receiver_that_is_killed_loses_nothing() {
+    let broker = Broker::start();
+    let mut first = php(&broker, "receiver.php", &["sms", "1000"]);
+    send(&broker, "sms", &messages(0..1));
+    let mut line = String::new();
+    BufReader::new(first.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(parsed(&line), wanted(0..1));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    send(&broker, "sms", &messages(1..4));
+    // The one it printed may come again: whether it was confirmed in time, nobody can know.
+    let mut last = Client::receiver(&broker, "sms");
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&3) {
+        let delivery = last.next_delivery();
+        numbers.extend(delivery["data"].as_array().unwrap().iter().map(|message| message["number"].as_u64().unwrap()));
+    }
+    assert!(numbers == [1, 2, 3] || numbers == [0, 1, 2, 3], "{numbers:?}");
+}
+
+#[test]
+fn a_php_receiver_lives_through_an_orderly_restart_of_the_broker() {
+    let broker = Broker::start();
+    let mut receiver = php(&broker, "receiver.php", &["sms", "2"]);
+    send(&broker, "sms", &messages(0..1));
+    let mut printed = BufReader::new(receiver.stdout.take().unwrap());
+    let mut line = String::new();
+    printed.read_line(&mut line).unwrap();
+    assert_eq!(parsed(&line), wanted(0..1));
+    // It sits in its blocking read, and reconnects a second after FIN.
+    let broker = broker.stop_and_restart();
+    send(&broker, "sms", &messages(1..2));
+    let mut line = String::new();
+    printed.read_line(&mut line).unwrap();
+    assert_eq!(parsed(&line), wanted(1..2));
+    output(&broker, receiver);
+}
+
+#[test]
+fn php_publishes_and_waits_for_its_answer() {
+    let broker = Broker::start();
+    let mut gateway = Client::topic(&broker, "requests");
+    let text = r#"{"command":"echo","callback_topic":"the answer"}"#;
+    output(&broker, php(&broker, "publisher.php", &["requests", text]));
+    assert_eq!(gateway.next_text(), text);
+    let mut answering = Client::topic(&broker, "the+answer");
+    answering.raw().send_text("{\"answer\":42}");
+    answering.leave();
+    assert_eq!(output(&broker, php(&broker, "one_shot.php", &["the answer"])), "{\"answer\":42}");
+}
+
+#[test]
+fn php_sends_65_535_bytes_with_its_long_length() {
+    let broker = Broker::start();
+    let mut receiver = Client::topic(&broker, "sms");
+    let text = "x".repeat(65_535);
+    output(&broker, php(&broker, "publisher.php", &["sms", &text]));
+    assert!(receiver.next_text() == text);
+}

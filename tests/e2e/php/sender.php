@@ -1,0 +1,16 @@
+<?php
+// sender.php PORT CHANNEL: reads messages from standard input, one JSON value a line, and sends each on a connection of its own:
+// connect, connect reply, one binary frame, gone.
+require __DIR__ . '/client.php';
+
+[, $port, $channel] = $argv;
+while (($line = fgets(STDIN)) !== false) {
+    $stream = connect((int) $port, '/');
+    $reply = json_decode((string) read_message($stream), true);
+    if (($reply['response_code'] ?? null) !== '00') {
+        fail('the connect reply: ' . json_encode($reply));
+    }
+    $envelope = ['command' => 'send-message', 'channel' => $channel, 'data' => [json_decode(trim($line))]];
+    send_frame($stream, 2, json_encode($envelope));
+    unset($stream);
+}

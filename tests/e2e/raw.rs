@@ -1,0 +1,436 @@
+//! A WebSocket peer with every byte in the test's hand: nothing is answered, checked or hidden unless asked for.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest, Sha1};
+
+use crate::broker::{Broker, Log, PASSWORD, PATIENCE, USER};
+
+/// The opcodes of RFC 6455.
+pub mod opcode {
+    pub const CONTINUATION: u8 = 0;
+    pub const TEXT: u8 = 1;
+    pub const BINARY: u8 = 2;
+    pub const CLOSE: u8 = 8;
+    pub const PING: u8 = 9;
+    pub const PONG: u8 = 10;
+}
+
+/// One frame from the broker, as it stood on the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub fin: bool,
+    pub opcode: u8,
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// The payload as text.
+    #[track_caller]
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.payload).unwrap_or_else(|_| panic!("no text: {self:?}"))
+    }
+
+    /// The status code of a close frame.
+    pub fn close_code(&self) -> Option<u16> {
+        (self.opcode == opcode::CLOSE && self.payload.len() >= 2)
+            .then(|| u16::from_be_bytes([self.payload[0], self.payload[1]]))
+    }
+}
+
+/// What came next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Got {
+    Frame(Frame),
+    /// The broker has sent FIN.
+    Fin,
+    /// The broker has sent RST.
+    Reset,
+    /// Nothing, until the deadline.
+    Silence,
+}
+
+/// How the length of a frame is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    Minimal,
+    /// With 64 bits, however short the payload is.
+    Wide,
+}
+
+/// One frame as a client writes it, masked.
+pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    frame_with(0x80 | opcode, Length::Minimal, Some([0x37, 0xfa, 0x21, 0x3d]), payload)
+}
+
+/// One frame with everything to choose: `first` is the whole first byte; no mask: an unmasked frame.
+pub fn frame_with(first: u8, length: Length, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    let masked = if mask.is_some() { 0x80 } else { 0 };
+    match payload.len() {
+        size if length == Length::Wide || size > 65_535 => {
+            bytes.push(masked | 127);
+            bytes.extend_from_slice(&(size as u64).to_be_bytes());
+        }
+        size if size > 125 => {
+            bytes.push(masked | 126);
+            bytes.extend_from_slice(&(size as u16).to_be_bytes());
+        }
+        size => bytes.push(masked | size as u8),
+    }
+    let mask = mask.inspect(|mask| bytes.extend_from_slice(mask)).unwrap_or_default();
+    bytes.extend(payload.iter().enumerate().map(|(index, byte)| byte ^ mask[index % 4]));
+    bytes
+}
+
+/// The payload of a close frame.
+pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
+    [&code.to_be_bytes()[..], reason.as_bytes()].concat()
+}
+
+/// A request head, in pieces that a test can change.
+#[derive(Clone)]
+pub struct Head {
+    pub method: String,
+    pub target: String,
+    pub headers: Vec<(String, String)>,
+}
+
+/// The key every test client sends; RFC 6455 section 1.3.
+pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+impl Head {
+    /// An upgrade request of the usual user.
+    pub fn new(target: &str) -> Self {
+        let headers =
+            [("Host", "broker"), ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
+        let mut head = Self {
+            method: "GET".into(),
+            target: target.into(),
+            headers: headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        };
+        head = head.with("Sec-WebSocket-Key", KEY);
+        head.with("Authorization", &basic(USER, PASSWORD))
+    }
+
+    /// Adds a header, or replaces the one of this name.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self = self.without(name);
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Removes a header.
+    pub fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        self
+    }
+
+    /// Offers `wsmb.v1`.
+    pub fn modern(self) -> Self {
+        self.with("Sec-WebSocket-Protocol", "wsmb.v1")
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
+        for (name, value) in &self.headers {
+            text += &format!("{name}: {value}\r\n");
+        }
+        (text + "\r\n").into_bytes()
+    }
+}
+
+/// The value of `Authorization` for a user.
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
+
+/// The value of `Sec-WebSocket-Accept` that answers `key`.
+pub fn accept(key: &str) -> String {
+    STANDARD.encode(Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11")))
+}
+
+/// One TCP connection to the broker.
+pub struct Raw {
+    stream: TcpStream,
+    /// Read and not yet looked at.
+    buffer: Vec<u8>,
+    ended: Option<Got>,
+    /// The last things that happened, for messages.
+    transcript: VecDeque<String>,
+    log: Log,
+}
+
+impl Raw {
+    /// Connects and writes nothing.
+    #[track_caller]
+    pub fn connect(broker: &Broker) -> Self {
+        let stream = TcpStream::connect_timeout(&broker.address(), PATIENCE)
+            .unwrap_or_else(|error| panic!("connecting to {}: {error}\n{}", broker.address(), broker.log().tail()));
+        Self::over(stream, broker)
+    }
+
+    /// Connects with a receive buffer of so many bytes, so that a reader who does not read is noticed early.
+    #[track_caller]
+    pub fn connect_narrow(broker: &Broker, bytes: usize) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(bytes).expect("a receive buffer");
+        socket.connect_timeout(&SocketAddr::into(broker.address()), PATIENCE).expect("a connection");
+        Self::over(socket.into(), broker)
+    }
+
+    fn over(stream: TcpStream, broker: &Broker) -> Self {
+        stream.set_nodelay(true).expect("TCP_NODELAY");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a write time-out");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a read time-out");
+        Self { stream, buffer: Vec::new(), ended: None, transcript: VecDeque::new(), log: broker.log() }
+    }
+
+    /// Connects, upgrades, and leaves what came behind the head to be read.
+    #[track_caller]
+    pub fn upgrade(broker: &Broker, head: &Head) -> Self {
+        Self::connect(broker).upgraded(head)
+    }
+
+    /// Upgrades this connection.
+    #[track_caller]
+    pub fn upgraded(mut self, head: &Head) -> Self {
+        self.send(&head.bytes());
+        let reply = self.head();
+        assert!(reply.starts_with("HTTP/1.1 101 "), "the upgrade was answered with\n{reply}\n{}", self.story());
+        self
+    }
+
+    /// Waits until so many bytes, or the end, lie unread in this system's buffer, and reads none of them.
+    #[track_caller]
+    pub fn wait_unread(&self, bytes: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = vec![0; bytes];
+        while self.stream.peek(&mut seen).unwrap_or(0) < bytes {
+            assert!(Instant::now() < deadline, "fewer than {bytes} bytes came\n{}", self.story());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn note(&mut self, line: String) {
+        if self.transcript.len() == 30 {
+            self.transcript.pop_front();
+        }
+        self.transcript.push_back(line.chars().take(300).collect());
+    }
+
+    /// What happened here and what the broker says, for a message.
+    pub fn story(&self) -> String {
+        let transcript: Vec<String> = self.transcript.iter().cloned().collect();
+        format!(
+            "on this connection:\n{}\nthe broker's log:\n{}",
+            indent(&transcript.join("\n")),
+            indent(&self.log.tail())
+        )
+    }
+
+    /// Writes bytes as they are.
+    #[track_caller]
+    pub fn send(&mut self, bytes: &[u8]) {
+        if let Err(error) = self.try_send(bytes) {
+            panic!("writing {} bytes: {error}\n{}", bytes.len(), self.story());
+        }
+    }
+
+    /// Writes bytes as they are, where the broker may have ended the connection.
+    pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.note(format!("> {} bytes: {}", bytes.len(), bytes[..bytes.len().min(60)].escape_ascii()));
+        self.stream.write_all(bytes)
+    }
+
+    /// Writes one frame, masked, of minimal length.
+    #[track_caller]
+    pub fn send_frame(&mut self, opcode: u8, payload: &[u8]) {
+        self.note(format!("> opcode {opcode}: {}", payload[..payload.len().min(200)].escape_ascii()));
+        self.send(&frame(opcode, payload));
+    }
+
+    #[track_caller]
+    pub fn send_text(&mut self, text: &str) {
+        self.send_frame(opcode::TEXT, text.as_bytes());
+    }
+
+    /// One read of at most `most` bytes, as one system call.
+    #[track_caller]
+    pub fn read_once(&mut self, most: usize) -> Vec<u8> {
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a read time-out");
+        let mut bytes = vec![0; most];
+        let count = self
+            .stream
+            .read(&mut bytes)
+            .unwrap_or_else(|error| panic!("reading from the broker: {error}\n{}", self.story()));
+        bytes.truncate(count);
+        self.note(format!("< {} bytes: {}", count, bytes.escape_ascii()));
+        bytes
+    }
+
+    /// Reads a response head, through the blank line.
+    #[track_caller]
+    pub fn head(&mut self) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                let head: Vec<u8> = self.buffer.drain(..end + 4).collect();
+                let head = String::from_utf8_lossy(&head).into_owned();
+                self.note(format!("< {}", head.escape_default()));
+                return head;
+            }
+            if !self.fill(deadline) {
+                let got = String::from_utf8_lossy(&self.buffer).into_owned();
+                panic!(
+                    "no response head, {:?} after {got:?}\n{}",
+                    self.ended.clone().unwrap_or(Got::Silence),
+                    self.story()
+                );
+            }
+        }
+    }
+
+    /// What comes within `time`: anything at all (as a frame without opcode), the end, or silence.
+    pub fn head_or_end(&mut self, time: Duration) -> Got {
+        if self.fill(Instant::now() + time) {
+            return Got::Frame(Frame { fin: true, opcode: opcode::CONTINUATION, payload: self.buffer.clone() });
+        }
+        self.ended.clone().unwrap_or(Got::Silence)
+    }
+
+    /// From now on a write that the broker does not take fails after so long.
+    pub fn give_up_writing_after(&self, time: Duration) {
+        self.stream.set_write_timeout(Some(time)).expect("a write time-out");
+    }
+
+    /// Everything until the broker ends the connection.
+    #[track_caller]
+    pub fn rest(&mut self) -> Vec<u8> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.fill(deadline) {}
+        assert!(self.ended.is_some(), "the broker does not end the connection\n{}", self.story());
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Reads more; false at the end of the connection or of the time.
+    fn fill(&mut self, deadline: Instant) -> bool {
+        if self.ended.is_some() {
+            return false;
+        }
+        let mut bytes = [0; 64 << 10];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            self.stream.set_read_timeout(Some(left)).expect("a read time-out");
+            match self.stream.read(&mut bytes) {
+                Ok(0) => self.ended = Some(Got::Fin),
+                Ok(count) => {
+                    self.buffer.extend_from_slice(&bytes[..count]);
+                    return true;
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => self.ended = Some(Got::Reset),
+            }
+            if self.ended.is_some() || Instant::now() >= deadline {
+                return false;
+            }
+        }
+    }
+
+    /// The next frame or event before the deadline.
+    #[track_caller]
+    pub fn next_by(&mut self, deadline: Instant) -> Got {
+        loop {
+            if let Some(frame) = self.take_frame() {
+                self.note(format!(
+                    "< opcode {}: {}",
+                    frame.opcode,
+                    frame.payload[..frame.payload.len().min(200)].escape_ascii()
+                ));
+                return Got::Frame(frame);
+            }
+            if !self.fill(deadline) {
+                let end = self.ended.clone().unwrap_or(Got::Silence);
+                self.note(format!("< {end:?}"));
+                return end;
+            }
+        }
+    }
+
+    /// The next frame or event; a test that expects silence uses [`Self::next_by`].
+    #[track_caller]
+    pub fn next(&mut self) -> Got {
+        self.next_by(Instant::now() + PATIENCE)
+    }
+
+    /// The next frame; anything else is a failure.
+    #[track_caller]
+    pub fn next_frame(&mut self) -> Frame {
+        match self.next() {
+            Got::Frame(frame) => frame,
+            other => panic!("expected a frame, got {other:?}\n{}", self.story()),
+        }
+    }
+
+    /// The next frame that is no ping; pings are answered with their payload.
+    #[track_caller]
+    pub fn next_data(&mut self) -> Frame {
+        loop {
+            let frame = self.next_frame();
+            if frame.opcode != opcode::PING {
+                return frame;
+            }
+            self.send_frame(opcode::PONG, &frame.payload);
+        }
+    }
+
+    /// One whole frame from the buffer.
+    #[track_caller]
+    fn take_frame(&mut self) -> Option<Frame> {
+        let [first, second, ..] = self.buffer[..] else { return None };
+        assert_eq!(second & 0x80, 0, "the broker has masked a frame\n{}", self.story());
+        assert_eq!(first & 0x70, 0, "the broker has set a reserved bit\n{}", self.story());
+        let (start, length) = match second {
+            126 => (4, u64::from(u16::from_be_bytes(self.buffer.get(2..4)?.try_into().ok()?))),
+            127 => (10, u64::from_be_bytes(self.buffer.get(2..10)?.try_into().ok()?)),
+            short => (2, u64::from(short)),
+        };
+        let end = start + usize::try_from(length).ok()?;
+        let payload = self.buffer.get(start..end)?.to_vec();
+        self.buffer.drain(..end);
+        Some(Frame { fin: first & 0x80 != 0, opcode: first & 0x0f, payload })
+    }
+
+    /// Sends FIN and goes on reading.
+    pub fn finish(&mut self) {
+        self.note("> FIN".into());
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Vanishes with RST: nothing unread is read, nothing unsent is sent.
+    pub fn reset(self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    }
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+#[test]
+fn frames_are_written_as_rfc_6455_says() {
+    assert_eq!(
+        frame_with(0x81, Length::Minimal, Some([0x37, 0xfa, 0x21, 0x3d]), b"Hello"),
+        b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"
+    );
+    assert_eq!(frame_with(0x82, Length::Minimal, None, &[0; 256])[..4], [0x82, 0x7e, 0x01, 0x00]);
+    assert_eq!(frame_with(0x82, Length::Wide, None, &[7])[..], [0x82, 0x7f, 0, 0, 0, 0, 0, 0, 0, 1, 7]);
+    assert_eq!(accept(KEY), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+}

@@ -242,6 +242,26 @@ fn a_receiver_comes_back_by_itself_and_says_so_once() {
 }
 
 #[test]
+fn a_command_that_ends_while_the_broker_goes_down_is_not_run_again() {
+    let mut broker = Broker::start();
+    broker.send("sms", "once");
+    let command = "cat >> ran; while [ ! -f go ]; do sleep 0.01; done";
+    let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--exec", command]));
+    let file = |broker: &Broker, name: &str| broker.directory.path().join(name);
+    until("the command runs", || fs::read_to_string(file(&broker, "ran")).is_ok_and(|text| !text.is_empty()));
+    broker.running.terminate();
+    receive.stderr.wait_for("connecting again");
+    fs::write(file(&broker, "go"), "").unwrap();
+    broker.running.end().with(0);
+    assert_eq!(broker.waiting("sms"), 0);
+    broker.restart();
+    receive.stderr.wait_for("connected again");
+    broker.send("sms", "next");
+    until("the next one is done", || broker.waiting("sms") == 0);
+    assert_eq!(fs::read_to_string(file(&broker, "ran")).unwrap(), "\"once\"\n\"next\"\n");
+}
+
+#[test]
 fn a_newer_receiver_of_the_same_name_takes_the_place() {
     let broker = Broker::start();
     let mut first = Running::start(&mut broker.client(&["receive", "sms", "--receiver", "home"]));

@@ -280,6 +280,10 @@ pub const FRAMES_AT_ONCE: usize = 16_384;
 /// Effects collected before they are carried out, for the same reason.
 pub const EFFECTS_AT_ONCE: usize = 4_096;
 
+/// What a queued frame costs beside its bytes: its place in the queue and its allocation. Without it, a client that pings at full
+/// speed and never reads would fill a queue of [`QUEUE_BYTES`] with millions of two-byte pongs.
+pub const FRAME_PLACE: usize = 64;
+
 /// Connections that the kernel holds for us between two accepts: a reconnect storm comes all at once.
 pub const ACCEPT_BACKLOG: u32 = 4_096;
 

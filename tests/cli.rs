@@ -111,6 +111,15 @@ fn a_refusal_is_said_with_its_code_and_fails() {
     run(&mut broker.client(&["send", "sms", "4"])).with(1).complaining("refused: 06 Full");
 }
 
+#[test]
+fn a_message_that_is_too_large_is_named() {
+    let broker = Broker::start_with(&["--set", "server.max_message=1KiB"]);
+    let large = "x".repeat(2000);
+    run(&mut broker.client(&["send", "sms", &large])).with(1).complaining("too large");
+    let lines = format!("1\n{large}\n3\n");
+    run_with_input(&mut broker.client(&["send", "sms", "-"]), &lines).with(1).complaining("line 2 has 2");
+}
+
 /// A broker that takes the message and breaks the connection before it answers.
 #[tokio::test]
 async fn a_lost_answer_is_asked_for_again_under_the_same_id() {
@@ -219,6 +228,8 @@ fn a_receiver_comes_back_by_itself_and_says_so_once() {
     let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--count", "2"]));
     broker.send("sms", "before");
     assert_eq!(receive.stdout.next(), "\"before\"");
+    // What is printed is not confirmed yet, and a broker that stops between the two gives it out again.
+    until("it is confirmed", || broker.waiting("sms") == 0);
     broker.running.terminate();
     broker.running.end().with(0);
     receive.stderr.wait_for("connecting again");
@@ -228,6 +239,26 @@ fn a_receiver_comes_back_by_itself_and_says_so_once() {
     let ended = receive.end().with(0);
     assert_eq!(ended.stdout, "\"before\"\n\"after\"");
     assert_eq!(ended.stderr.lines().count(), 2, "{}", ended.stderr);
+}
+
+#[test]
+fn a_command_that_ends_while_the_broker_goes_down_is_not_run_again() {
+    let mut broker = Broker::start();
+    broker.send("sms", "once");
+    let command = "cat >> ran; while [ ! -f go ]; do sleep 0.01; done";
+    let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--exec", command]));
+    let file = |broker: &Broker, name: &str| broker.directory.path().join(name);
+    until("the command runs", || fs::read_to_string(file(&broker, "ran")).is_ok_and(|text| !text.is_empty()));
+    broker.running.terminate();
+    receive.stderr.wait_for("connecting again");
+    fs::write(file(&broker, "go"), "").unwrap();
+    broker.running.end().with(0);
+    assert_eq!(broker.waiting("sms"), 0);
+    broker.restart();
+    receive.stderr.wait_for("connected again");
+    broker.send("sms", "next");
+    until("the next one is done", || broker.waiting("sms") == 0);
+    assert_eq!(fs::read_to_string(file(&broker, "ran")).unwrap(), "\"once\"\n\"next\"\n");
 }
 
 #[test]
@@ -386,12 +417,13 @@ fn a_client_that_cannot_work_says_why() {
     // A port that was free a moment ago.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for command in [&["send", "sms", "x"][..], &["receive", "sms"], &["ping"]] {
-        run(wsmb(directory).args(command).args(["--url", "ws://127.0.0.1:1"])).with(1).complaining(
-            "cannot reach 127.0.0.1:1: connection refused - is the broker running? start it with `wsmb serve`",
-        );
+        run(wsmb(directory).args(command).args(["--url", &format!("ws://{nobody}")])).with(1).complaining(&format!(
+            "cannot reach {nobody}: connection refused - is the broker running? start it with `wsmb serve`"
+        ));
         let refused = "the broker refused the user name or password (401): set --user and WSMB_PASSWORD";
         run(wsmb(directory).args(command).args(["--url", &broker.url])).with(1).complaining(refused);
         run(wsmb(directory).args(command).args(["--url", "wss://127.0.0.1"])).with(2).complaining("no TLS yet");
+        run(wsmb(directory).args(command).args(["--url", "ws://h?topic=x"])).with(2).complaining("names a topic");
         run(wsmb(directory).args(command).args(["--user", "app"])).with(2).complaining("set WSMB_PASSWORD");
     }
     run(wsmb(directory)

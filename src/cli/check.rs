@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::output::{self, Style, count};
 use super::settings::Settings;
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, open_files};
 use crate::auth::Credentials;
 use crate::config::{self, Config};
 use crate::policy::{ChannelPolicy, Dispatch};
@@ -50,6 +50,8 @@ struct Report {
 impl Check {
     pub(crate) fn run(&self) -> Outcome {
         let mut report = Report::default();
+        // As `serve` does, so that what is said about it is true.
+        open_files::raise_limit();
         match self.settings.load(&self.listen) {
             Ok(config) => self.look(&config, &mut report),
             Err(Failure::Failed(reason) | Failure::Misuse(reason)) => report.errors.push(reason),

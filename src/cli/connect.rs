@@ -31,6 +31,12 @@ impl Connect {
     /// A sentence about the address, the user or the password file.
     pub(crate) fn resolve(&self) -> Result<(Url, Options), Failure> {
         let url = Url::parse(&self.url).map_err(Failure::misuse)?;
+        if speaks_topic(&url) {
+            return Err(Failure::misuse(
+                "the address names a topic, and on such a connection the broker knows no commands; \
+                 leave ?topic= out and give the channel as an argument",
+            ));
+        }
         let file = self.password_file.as_deref().map(read_password).transpose()?;
         let given = Given {
             flag: self.user.clone(),
@@ -43,6 +49,12 @@ impl Connect {
         let credentials = given.credentials().map_err(Failure::Misuse)?;
         Ok((url, Options { credentials, ..Options::default() }))
     }
+}
+
+/// The broker takes every frame on such a connection for a message: a command would go to the receivers.
+fn speaks_topic(url: &Url) -> bool {
+    let query = url.target().split_once('?').map_or("", |(_, query)| query);
+    query.split('&').any(|pair| matches!(pair.split('=').next(), Some("topic" | "channel")))
 }
 
 /// A variable that is empty is as good as none.
@@ -137,6 +149,20 @@ mod tests {
         ];
         for (given, user, password) in table {
             assert_eq!(given.credentials(), Ok(Some(Credentials::new(user, password))));
+        }
+    }
+
+    #[test]
+    fn an_address_that_names_a_topic_is_noticed() {
+        for (address, topic) in [
+            ("ws://h", false),
+            ("ws://h/topic=x", false),
+            ("ws://h/?receiver=a&x=topic", false),
+            ("ws://h/ws?topic=sms", true),
+            ("ws://h?a=1&channel=sms", true),
+            ("ws://h?topic", true),
+        ] {
+            assert_eq!(speaks_topic(&Url::parse(address).unwrap()), topic, "{address}");
         }
     }
 

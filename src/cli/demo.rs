@@ -29,7 +29,7 @@ const PACE: Duration = Duration::from_millis(180);
 const SHORT: Duration = Duration::from_secs(1);
 
 /// How long the story waits for anything before it says that it has failed.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Watch it work: an application sends one-time passwords, the gateway disappears and comes back, and nothing is lost
 ///

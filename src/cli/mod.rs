@@ -10,6 +10,7 @@ mod connect;
 mod demo;
 mod exec;
 mod import;
+mod open_files;
 mod output;
 mod passwd;
 mod ping;

@@ -5,26 +5,36 @@ use std::io::{self, IsTerminal, Write};
 
 use super::Failure;
 
-/// Whether to use colours.
+/// Whether a person reads along, and in colours.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
-    on: bool,
+    terminal: bool,
+    colours: bool,
 }
 
 impl Style {
     /// For standard output.
     pub(crate) fn stdout() -> Self {
-        Self { on: io::stdout().is_terminal() && colours_wanted() }
+        Self::of(io::stdout().is_terminal())
     }
 
     /// For standard error.
     pub(crate) fn stderr() -> Self {
-        Self { on: io::stderr().is_terminal() && colours_wanted() }
+        Self::of(io::stderr().is_terminal())
     }
 
-    /// A person sees it.
-    pub(crate) fn is_seen(self) -> bool {
-        self.on
+    fn of(terminal: bool) -> Self {
+        Self { terminal, colours: terminal && colours_wanted() }
+    }
+
+    /// A person reads along.
+    pub(crate) fn is_terminal(self) -> bool {
+        self.terminal
+    }
+
+    /// In colours.
+    pub(crate) fn has_colours(self) -> bool {
+        self.colours
     }
 
     /// What matters most.
@@ -53,7 +63,7 @@ impl Style {
     }
 
     fn paint(self, code: &str, text: impl fmt::Display) -> String {
-        if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+        if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }
 }
 
@@ -116,8 +126,8 @@ mod tests {
 
     #[test]
     fn colours_are_only_where_they_are_wanted() {
-        assert_eq!(Style { on: true }.bold("x"), "\x1b[1mx\x1b[0m");
-        let plain = Style { on: false };
+        assert_eq!(Style { terminal: true, colours: true }.bold("x"), "\x1b[1mx\x1b[0m");
+        let plain = Style { terminal: true, colours: false };
         assert_eq!(
             [plain.bold("x"), plain.dim("x"), plain.good("x"), plain.doubt("x"), plain.bad("x")].concat(),
             "xxxxx"

@@ -33,7 +33,9 @@ Examples:
 
 A command gets the message on its standard input, and every field of it that is a text, a number, true or false as WSMB_field
 (what is not a letter or a digit becomes _); WSMB_CHANNEL is the channel, WSMB_REDELIVERED is 1 if the message may have come
-before. Put the variables in double quotes: then nothing in a message can become a part of your command.")]
+before. Put the variables in double quotes: then nothing in a message can become a part of your command. A message whose command fails
+is tried again after half a second, then after longer and longer pauses; channel_defaults.max_deliveries in the broker's configuration
+bounds how often.")]
 pub(crate) struct Receive {
     /// The channels
     #[arg(required = true, value_parser = arguments::channel)]
@@ -83,7 +85,7 @@ impl Receive {
             link = Link::connect(url, options, subscription) => link?,
             () = waiting.asked() => return Ok(()),
         };
-        if Style::stderr().is_seen() {
+        if Style::stderr().is_terminal() {
             let names: Vec<&str> = self.channels.iter().map(ChannelName::as_str).collect();
             output::note(&Style::stderr().dim(format_args!("receiving from {}; Ctrl-C stops", names.join(", "))));
         }

@@ -4,7 +4,7 @@
 //! connection doubles nothing. What is unanswered is bounded by number and by bytes.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, IsTerminal, Read};
+use std::io::{BufRead, Read};
 use std::time::Duration;
 
 use clap::Args;
@@ -34,7 +34,7 @@ pub(crate) struct Send {
     #[arg(value_parser = arguments::channel)]
     channel: ChannelName,
 
-    /// The message; text that is not JSON is sent as a JSON string. `-`: one message a line from standard input
+    /// The message; text that is not JSON is sent as a JSON string. `-`: one message a line from standard input, empty lines passed over
     #[arg(allow_negative_numbers = true)]
     message: String,
 
@@ -84,7 +84,8 @@ impl Send {
             unanswered: VecDeque::new(),
             lines_read: 0,
             tally: Tally::default(),
-            progress: progress(many && !self.json),
+            progress: ProgressBar::hidden(),
+            started: Instant::now(),
         };
         run.run(client, lines).await
     }
@@ -117,6 +118,7 @@ struct Run<'a> {
     lines_read: u64,
     tally: Tally,
     progress: ProgressBar,
+    started: Instant,
 }
 
 impl Run<'_> {
@@ -142,7 +144,12 @@ impl Run<'_> {
                             give_up = Instant::now() + self.settings.timeout;
                         }
                     }
-                    Err(error) => client = self.reconnect(error, give_up).await?,
+                    Err(error) => {
+                        if self.unanswered.is_empty() {
+                            give_up = Instant::now() + self.settings.timeout;
+                        }
+                        client = self.reconnect(error, give_up).await?;
+                    }
                 },
                 () = tokio::time::sleep_until(give_up), if !self.unanswered.is_empty() => {
                     let seconds = self.settings.timeout.as_secs_f64();
@@ -191,7 +198,7 @@ impl Run<'_> {
             return Err(self.stopped(&format!("the broker says: {} {}", reply.code, reply.text)));
         };
         self.tally.count(&reply);
-        self.progress.inc(1);
+        self.show_progress();
         if self.settings.json {
             output::line(message.as_text().unwrap_or_default())?;
         }
@@ -201,6 +208,16 @@ impl Run<'_> {
             output::line(&accepted(&reply))?;
         }
         Ok(true)
+    }
+
+    /// Moves the bar, which appears only on a terminal, and only when this takes longer than a person likes to wait.
+    fn show_progress(&mut self) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        if self.progress.is_hidden() && self.many && !self.settings.json && self.started.elapsed() > PATIENCE {
+            self.progress = progress();
+            self.progress.set_position(self.tally.accepted() + self.tally.refused);
+        }
+        self.progress.inc(1);
     }
 
     fn refused(&self, pending: &Pending, reply: &Reply<'_>) {
@@ -214,9 +231,11 @@ impl Run<'_> {
 
     /// Connects again, and sends again what is unanswered, under the same ids.
     async fn reconnect(&self, error: Error, give_up: Instant) -> Result<Client, Failure> {
-        if let Error::Closed { code: Some(1002..=1011), .. } = error {
+        match error {
+            Error::Closed { code: Some(1009), .. } => return Err(self.stopped(&self.too_large())),
             // The same frames would end the next connection as well.
-            return Err(self.stopped(&error.to_string()));
+            Error::Closed { code: Some(1002..=1011), .. } => return Err(self.stopped(&error.to_string())),
+            _ => {}
         }
         let mut error = error;
         let mut backoff = Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_LONGEST);
@@ -238,6 +257,17 @@ impl Run<'_> {
                 Err(again) => error = again,
             }
         }
+    }
+
+    /// The broker does not say which of the frames was too large for it; it is likely to be the largest.
+    fn too_large(&self) -> String {
+        let largest = self.unanswered.iter().max_by_key(|pending| pending.frame.len());
+        let place = match largest {
+            Some(pending) if self.many => format!(" (line {} has {} bytes)", pending.line, pending.frame.len()),
+            Some(pending) => format!(" (it has {} bytes)", pending.frame.len()),
+            None => String::new(),
+        };
+        format!("the broker refused a message as too large{place}; its server.max_message says how much it takes")
     }
 
     /// It cannot go on: why, and what is not certain.
@@ -321,11 +351,8 @@ fn random_prefix() -> Result<String, Failure> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Shows itself only on a terminal, and only when there is something to wait for.
-fn progress(wanted: bool) -> ProgressBar {
-    if !wanted || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
+/// A bar that stays hidden where there is no terminal.
+fn progress() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
     if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} accepted, {per_sec}, {elapsed}") {
         bar.set_style(style);

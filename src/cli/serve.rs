@@ -15,7 +15,7 @@ use tracing_subscriber::{fmt, reload};
 
 use super::output::{self, Style};
 use super::settings::Settings;
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, open_files};
 use crate::auth::{self, NewUser, first_start};
 use crate::config::{self, Config};
 use crate::server::{self, Load, RunningServer};
@@ -42,6 +42,7 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) async fn run(self) -> Outcome {
         let config = self.settings.load(&self.listen)?;
+        open_files::raise_limit();
         let log = start_log(config.log.level);
         let file = self.settings.config.clone();
         for doubt in config::doubts(&config, file.as_deref()) {
@@ -76,7 +77,7 @@ type LogHandle = reload::Handle<LevelFilter, tracing_subscriber::Registry>;
 /// One line an event, on standard error.
 fn start_log(level: tracing::Level) -> LogHandle {
     let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(Style::stderr().is_seen()).with_target(false);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(Style::stderr().has_colours()).with_target(false);
     // A second start in one process (tests) keeps the first log.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     handle

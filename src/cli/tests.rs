@@ -1,3 +1,5 @@
+//! Arguments, help texts and exit codes; what the commands do is tested on the real binary (`tests/cli.rs`).
+
 use clap::CommandFactory;
 
 use super::*;

@@ -130,6 +130,10 @@ pub struct Client {
     end: Option<Error>,
     /// A close frame has been queued: nothing may follow it.
     closing: bool,
+    /// The broker's close frame is answered by [`Self::close`], not at once.
+    late_goodbye: bool,
+    /// The code of a close frame of the broker that is not answered yet.
+    unanswered_close: Option<u16>,
     keepalive: Option<Duration>,
     heard: Instant,
     pinged: bool,
@@ -184,6 +188,8 @@ impl Client {
             masks: Masks::new()?,
             end: None,
             closing: false,
+            late_goodbye: false,
+            unanswered_close: None,
             keepalive: options.keepalive,
             heard: Instant::now(),
             pinged: false,
@@ -271,12 +277,36 @@ impl Client {
         }
     }
 
+    /// From now on a close frame of the broker is answered only by [`Self::close`]. In between, [`Self::queue_text`] and
+    /// [`Self::write_some`] still work: a broker that goes down takes acknowledgements for as long as it waits for the answer.
+    pub fn answer_close_late(&mut self) {
+        self.late_goodbye = true;
+    }
+
+    /// Writes what the system takes of the queue without waiting, for a connection that the broker has ended already.
+    pub fn write_some(&mut self) {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        while self.queued() > 0 && self.poll_write(&mut context).is_ready() {}
+    }
+
     /// Ends the connection in an orderly way: everything queued is written, then a close frame, and what still comes is read and
     /// dropped until the broker has answered it. The broker has then processed everything that was sent.
     ///
     /// # Errors
     /// The connection broke before, or the broker did not answer within [`limits::CLIENT_CLOSE`].
     pub async fn close(mut self) -> Result<(), Error> {
+        if let Some(code) = self.unanswered_close {
+            self.queue(Opcode::Close, &code.to_be_bytes())?;
+            let written = poll_fn(|context| {
+                while self.queued() > 0 {
+                    ready!(self.poll_write(context));
+                }
+                Poll::Ready(())
+            });
+            // If it cannot be written, the broker has gone, and there is nobody to say goodbye to.
+            let _ = tokio::time::timeout(limits::CLIENT_CLOSE, written).await;
+            return Ok(());
+        }
         if !self.closing {
             self.queue(Opcode::Close, &1000_u16.to_be_bytes())?;
             self.closing = true;
@@ -395,9 +425,14 @@ impl Client {
             self.queue(Opcode::Pong, &payload)?;
         }
         if let Some((code, reason)) = close {
-            let payload = code.map_or_else(Vec::new, |code| code.to_be_bytes().to_vec());
-            self.queue(Opcode::Close, &payload)?;
-            self.closing = true;
+            match code {
+                Some(code) if self.late_goodbye => self.unanswered_close = Some(code),
+                _ => {
+                    let payload = code.map_or_else(Vec::new, |code| code.to_be_bytes().to_vec());
+                    self.queue(Opcode::Close, &payload)?;
+                    self.closing = true;
+                }
+            }
             self.end.get_or_insert(Error::Closed { code, reason });
         }
         if let Err(error) = fed {

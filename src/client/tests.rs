@@ -1,3 +1,5 @@
+//! The client against a server by another hand.
+
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};

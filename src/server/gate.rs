@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
+use tokio::sync::Notify;
+
 use crate::limits;
 
 /// Closed while more than [`limits::STORE_QUEUE_HIGH`] bytes wait for the store, until less than [`limits::STORE_QUEUE_LOW`] do.
@@ -13,6 +15,8 @@ pub(super) struct Gate {
     pause: AtomicU64,
     /// Who waits for its end: each connection once in each pause.
     waiting: Mutex<Vec<Waker>>,
+    /// It has closed: somebody has to see to it that it opens.
+    pub(super) closed: Notify,
 }
 
 impl Gate {
@@ -24,10 +28,15 @@ impl Gate {
             return;
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.pause.compare_exchange(pause, pause + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() && closed {
-            let woken = std::mem::take(&mut *waiting);
-            drop(waiting);
+        if self.pause.compare_exchange(pause, pause + 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            return;
+        }
+        let woken = std::mem::take(&mut *waiting);
+        drop(waiting);
+        if closed {
             woken.iter().for_each(Waker::wake_by_ref);
+        } else {
+            self.closed.notify_one();
         }
     }
 

@@ -1,3 +1,5 @@
+//! What pings prove and when clients are dead; and that the wheel is on time.
+
 use proptest::prelude::*;
 
 use super::*;

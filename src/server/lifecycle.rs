@@ -144,6 +144,7 @@ impl RunningServer {
         self.tasks = vec![
             tokio::spawn(hub.clone().run_deadlines()).abort_handle(),
             tokio::spawn(hub.clone().run_timers()).abort_handle(),
+            tokio::spawn(hub.clone().run_gate()).abort_handle(),
             tokio::spawn(watch_credentials(hub.clone(), self.credentials.clone())).abort_handle(),
         ];
         let handshakes = Arc::new(Semaphore::new(self.config().server.max_handshakes));

@@ -57,28 +57,49 @@ impl std::error::Error for ListenError {
 /// # Errors
 /// The first address that can't be opened; none stays open then.
 pub(super) async fn bind(addresses: &[String]) -> Result<Vec<TcpListener>, ListenError> {
-    let mut listeners = Vec::new();
+    let mut found: Vec<(&String, Vec<SocketAddr>)> = Vec::new();
     for address in addresses {
-        let bad = |cause| ListenError { address: address.clone(), cause };
-        let mut found = false;
-        for resolved in tokio::net::lookup_host(address).await.map_err(bad)? {
-            listeners.push(open(resolved).map_err(bad)?);
-            found = true;
+        let resolved = tokio::net::lookup_host(address).await;
+        let mut resolved: Vec<_> = resolved.map_err(|cause| ListenError { address: address.clone(), cause })?.collect();
+        resolved.dedup();
+        found.push((address, resolved));
+    }
+    let everything: Vec<SocketAddr> = found.iter().flat_map(|(_, resolved)| resolved.clone()).collect();
+    let mut listeners = Vec::new();
+    for (address, resolved) in found {
+        let before = listeners.len();
+        let mut missing = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address_of_name in &resolved {
+            match open(*address_of_name, &everything) {
+                Ok(listener) => listeners.push(listener),
+                // `localhost` also means `::1`, even on a machine that has no IPv6.
+                Err(cause) if resolved.len() > 1 && is_missing(&cause) => missing = cause,
+                Err(cause) => return Err(ListenError { address: address.clone(), cause }),
+            }
         }
-        if !found {
-            return Err(bad(io::Error::new(io::ErrorKind::NotFound, "the name has no address")));
+        if listeners.len() == before {
+            return Err(ListenError { address: address.clone(), cause: missing });
         }
     }
     Ok(listeners)
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
+/// The machine has no such address.
+fn is_missing(cause: &io::Error) -> bool {
+    #[cfg(unix)]
+    if cause.raw_os_error() == Some(libc::EAFNOSUPPORT) {
+        return true;
+    }
+    matches!(cause.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+}
+
+fn open(address: SocketAddr, everything: &[SocketAddr]) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // On Windows this option would let two programs share the port.
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
-    if address.is_ipv6() {
-        // So that `0.0.0.0` and `[::]` can both be listened on.
+    if address.is_ipv6() && everything.iter().any(|other| other.is_ipv4() && other.port() == address.port()) {
+        // So that `0.0.0.0` and `[::]` can both be listened on; alone, `[::]` means both.
         socket2::SockRef::from(&socket).set_only_v6(true)?;
     }
     socket.bind(address)?;

@@ -122,7 +122,8 @@ impl Queue {
         if self.state.ending || self.state.broken || self.state.aborted {
             return Pushed::Gone;
         }
-        if self.bytes > 0 && self.bytes + frame.len() > max {
+        let places = self.frames.len() * limits::FRAME_PLACE;
+        if self.bytes > 0 && self.bytes + places + frame.len() > max {
             return Pushed::Overflow;
         }
         self.append(frame);
@@ -235,7 +236,7 @@ impl Queue {
             if size > 0 && size + frame.len() > limits::COALESCE {
                 break;
             }
-            size += frame.len();
+            size += frame.len().max(limits::FRAME_PLACE);
             hand.extend(self.frames.pop_front());
         }
         self.state.writing = true;

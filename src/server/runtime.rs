@@ -274,6 +274,15 @@ impl Hub {
         }
     }
 
+    /// The task that opens the gate again: not every commit is reported, and nobody who waits at the gate does anything.
+    pub(super) async fn run_gate(self: Arc<Self>) {
+        loop {
+            self.gate.closed.notified().await;
+            self.storage.room().await;
+            self.gate.watch(self.storage.queued_bytes());
+        }
+    }
+
     fn on_time(&self) {
         let now = self.now();
         let due = self.timers().take(now);

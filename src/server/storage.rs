@@ -69,6 +69,11 @@ impl Storage {
         self.worker.queued_bytes()
     }
 
+    /// Waits until there is room for more.
+    pub(super) async fn room(&self) {
+        self.worker.room().await;
+    }
+
     /// What the last commit or check said.
     pub(super) fn is_healthy(&self) -> bool {
         self.worker.healthy()

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 
+use tokio::task::JoinHandle;
+
 use super::super::output;
 use super::work::Item;
 use super::{Failure, is_replaced};
@@ -21,8 +23,22 @@ pub(super) struct Link {
     waiting: VecDeque<Item>,
     /// Counts the connections: a delivery can only be acknowledged where it came from.
     generation: u64,
+    /// Deliveries of this connection that are being worked on.
+    given: usize,
+    /// The connection before, which the broker has ended while something of it was being worked on.
+    leaving: Option<Leaving>,
+    /// Its goodbye.
+    goodbye: Option<JoinHandle<()>>,
     /// What was last said about an outage that still lasts.
     told: Option<String>,
+}
+
+/// A connection that the broker has ended, but over which it still takes acknowledgements for a while: work that is done in time is not
+/// done twice.
+struct Leaving {
+    client: Box<Client>,
+    generation: u64,
+    given: usize,
 }
 
 enum State {
@@ -52,13 +68,18 @@ impl Link {
             backoff: Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_LONGEST),
             waiting: VecDeque::new(),
             generation: 0,
+            given: 0,
+            leaving: None,
+            goodbye: None,
             told: None,
         })
     }
 
     /// The next delivery that waits.
     pub(super) fn pop(&mut self) -> Option<Item> {
-        self.waiting.pop_front()
+        let item = self.waiting.pop_front()?;
+        self.given += usize::from(item.delivery.is_some());
+        Some(item)
     }
 
     /// Waits for something to happen on the connection, or for the connection itself. May be dropped and called again.
@@ -83,18 +104,35 @@ impl Link {
 
     /// Tells the broker that a delivery is done with, or gives it back.
     pub(super) fn acknowledge(&mut self, item: &Item, done: bool) -> Result<(), Failure> {
-        match (&mut self.state, &item.delivery) {
-            // Over a connection that has gone nothing can be acknowledged: the broker has taken the delivery back, and gives it out again.
-            (State::Up(client), Some(delivery)) if item.generation == self.generation => {
-                client.queue_text(&frames::acknowledge(delivery, done))?;
+        let Some(delivery) = &item.delivery else { return Ok(()) };
+        let answer = frames::acknowledge(delivery, done);
+        if item.generation == self.generation {
+            self.given = self.given.saturating_sub(1);
+            if let State::Up(client) = &mut self.state {
+                client.queue_text(&answer)?;
             }
-            _ => {}
+            return Ok(());
+        }
+        // Otherwise the connection has gone: the broker has taken the delivery back, and gives it out again.
+        if let Some(mut leaving) = self.leaving.take_if(|leaving| leaving.generation == item.generation) {
+            leaving.client.queue_text(&answer)?;
+            leaving.client.write_some();
+            leaving.given = leaving.given.saturating_sub(1);
+            if leaving.given > 0 {
+                self.leaving = Some(leaving);
+            } else {
+                self.say_goodbye(leaving.client);
+            }
         }
         Ok(())
     }
 
     /// Ends the connection in an orderly way, so that the last acknowledgements have arrived.
     pub(super) async fn close(self) {
+        if let Some(goodbye) = self.goodbye {
+            // Its only failure would be a panic, which has been reported.
+            let _ = goodbye.await;
+        }
         if let State::Up(client) = self.state
             && let Err(error) = client.close().await
         {
@@ -122,8 +160,16 @@ impl Link {
         }
         // The broker gives these out again; worked on now, they would be worked on twice.
         self.waiting.retain(|item| item.delivery.is_none());
+        let (generation, given) = (self.generation, std::mem::take(&mut self.given));
         self.generation += 1;
-        self.down(error);
+        let before = self.down(error);
+        if let (Error::Closed { .. }, State::Up(client)) = (error, before) {
+            if given > 0 {
+                self.leaving = Some(Leaving { client, generation, given });
+            } else {
+                self.say_goodbye(client);
+            }
+        }
         Taken::Something
     }
 
@@ -135,11 +181,17 @@ impl Link {
                 self.backoff.succeeded();
                 self.state = State::Up(Box::new(client));
             }
-            Err(error) => self.down(&error),
+            Err(error) => drop(self.down(&error)),
         }
     }
 
-    fn down(&mut self, error: &Error) {
+    /// Answers the broker's close frame: it waits for that. If it does not any more, nobody misses it.
+    fn say_goodbye(&mut self, client: Box<Client>) {
+        self.goodbye = Some(tokio::spawn(async move { drop(client.close().await) }));
+    }
+
+    /// Begins to connect again; returns what was before.
+    fn down(&mut self, error: &Error) -> State {
         // Once per outage; again only when there is something else to do about it.
         let refused = error.is_refusal();
         if self.told.is_none() || (refused && self.told.as_deref() != Some(&error.to_string())) {
@@ -148,15 +200,17 @@ impl Link {
         }
         let wait = self.backoff.failed();
         let (url, options, subscription) = (self.url.clone(), self.options.clone(), self.subscription.clone());
-        self.state = State::Down(Box::pin(async move {
+        let connecting = State::Down(Box::pin(async move {
             tokio::time::sleep(wait).await;
             subscribe(&url, &options, &subscription).await
         }));
+        std::mem::replace(&mut self.state, connecting)
     }
 }
 
 async fn subscribe(url: &Url, options: &Options, subscription: &str) -> Result<Client, Error> {
     let mut client = Client::connect(url, options).await?;
     client.queue_text(subscription)?;
+    client.answer_close_late();
     Ok(client)
 }

@@ -1,3 +1,5 @@
+//! What a receiver asks for, and what ends it.
+
 use clap::Parser;
 
 use super::*;

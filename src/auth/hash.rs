@@ -1,6 +1,6 @@
 //! One password hash: which format it has, whether it is one that the broker takes, and whether a password fits it.
 //!
-//! A [`Hash`] is checked once, when it is read, so that nothing can go wrong when it is used. It never shows its text.
+//! A [`struct@Hash`] is checked once, when it is read, so that nothing can go wrong when it is used. It never shows its text.
 
 use std::fmt;
 
@@ -58,7 +58,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// Why a text is no [`Hash`]. Says nothing of the text itself.
+/// Why a text is no [`struct@Hash`]. Says nothing of the text itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadHash {
     /// Nothing behind the colon.

@@ -8,7 +8,7 @@
 //!                                              Accepted, Rejected, Busy
 //! ```
 //!
-//! [`permission`] decides which channels a user may use, [`passwd`] edits a file for `wsmb passwd`, and [`first_start`] makes the
+//! [`permission`] decides which channels a user may use, [`passwd`] edits a file for `wsmb passwd`, and [`mod@first_start`] makes the
 //! first user of a broker that nobody has configured.
 //!
 //! Never here: a password or a hash in a log line, an error or a `Debug` output; a comparison of secrets that is not constant in

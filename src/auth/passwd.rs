@@ -1,6 +1,6 @@
 //! Edits an htpasswd file for `wsmb passwd`: every line that is not the user's stays as it is, byte for byte.
 //!
-//! The text functions do no I/O; [`write`] replaces a file in one step, so that a broker that reads it meanwhile sees the old or
+//! The text functions do no I/O; [`write()`] replaces a file in one step, so that a broker that reads it meanwhile sees the old or
 //! the new one and nothing between.
 
 use std::fmt;

@@ -218,5 +218,5 @@ impl Channel {
 
 /// Messages in one page.
 pub(super) fn page_messages(pressed: bool) -> usize {
-    if pressed { (limits::PAGE_MESSAGES / 16).max(1) } else { limits::PAGE_MESSAGES }
+    if pressed { limits::PAGE_MESSAGES.div_ceil(16) } else { limits::PAGE_MESSAGES }
 }

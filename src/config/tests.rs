@@ -1,3 +1,5 @@
+//! Files, variables and flags: what they override, and how mistakes are told.
+
 use std::ffi::OsString;
 use std::time::Duration;
 

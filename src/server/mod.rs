@@ -10,7 +10,7 @@
 //!                                     outbound (queues) ─► sockets          heartbeat (pings, the wheel)
 //! ```
 //!
-//! Read in this order: [`connection`], [`outbound`], [`carry`], [`lifecycle`].
+//! Read in this order: `connection`, `outbound`, `carry`, `lifecycle`.
 //!
 //! Never here: a decision about who receives what (that is [`crate::broker`]'s), a system call or an await under the core's lock, a
 //! message body, password or hash in a log line.

@@ -1,3 +1,5 @@
+//! What holds for stores of every kind, from the inside.
+
 use super::*;
 
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! A block of code marked `wsmb` is a conversation with a broker of default configuration. `> TEXT` is a frame that a client sends,
 //! `< TEXT` the frame that it gets next, where `…` stands for any text. Several clients have names: `gateway> TEXT`, `gateway< TEXT`. A name
-//! with a topic, `gateway@sms> TEXT`, is a topic connection; without, an envelope connection after its connect reply. A name alone, `gateway@sms`, connects. A line that begins with `#` is a comment. Each block has new connections to a new
-//! broker, unless its first line is `# same connection`.
+//! with a topic, `gateway@sms> TEXT`, is a topic connection; without, an envelope connection after its connect reply. A name alone,
+//! `gateway@sms`, connects. A line that begins with `#` is a comment. Each block has new connections to a new broker, unless its
+//! first line is `# same connection`.
 
 use std::collections::HashMap;
 

@@ -1,3 +1,5 @@
+//! Password files that change, disappear, break, and come back.
+
 use super::*;
 
 const SHA: &str = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=";

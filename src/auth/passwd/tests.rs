@@ -1,3 +1,5 @@
+//! Writing entries into password files, and what else stands in them.
+
 use proptest::prelude::*;
 
 use super::*;

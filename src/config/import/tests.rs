@@ -1,3 +1,5 @@
+//! Configuration files of the PHP broker, and what becomes of them.
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Cases of SQLite alone.
+
 use std::time::Duration;
 
 use tempfile::TempDir;

@@ -1,3 +1,5 @@
+//! What waits for the next commit: groups, removals, loads, in order.
+
 use super::*;
 use crate::message::Payload;
 
@@ -40,7 +42,7 @@ fn a_message_removed_before_its_group_is_cut_is_in_no_group() {
 fn a_message_removed_while_its_group_commits_is_removed_by_the_next() {
     let mut queue = Queue::default();
     queue.append(vec![message(1)]);
-    queue.cut(true).0;
+    queue.cut(true);
     queue.remove(&[MessageId(1)]);
     assert_eq!(queue.cut(true).0.removals, [MessageId(1)]);
 }
@@ -98,9 +100,9 @@ fn a_page_waits_for_what_came_before_it_and_for_nothing_after() {
     queue.append((1..=first).map(message).collect());
     queue.load(channel("a"), MessageId(0), 10);
     queue.append((first + 1..first + 3).map(message).collect());
-    queue.cut(true).0;
+    queue.cut(true);
     assert!(queue.ready_loads(9).is_empty());
-    queue.cut(true).0;
+    queue.cut(true);
     assert_eq!(queue.ready_loads(9).len(), 1);
 }
 

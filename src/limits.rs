@@ -270,6 +270,9 @@ pub const WHEEL_SLOTS: usize = 512;
 /// Reads of one socket in a row, after which other connections have their turn.
 pub const READ_ROUNDS: usize = 8;
 
+/// How often a thread gives way to another one that is about to note what it has written: it needs microseconds.
+pub const YIELDS: usize = 1_000;
+
 /// Writes to one socket in a row, after which other connections have their turn.
 pub const WRITE_ROUNDS: usize = 16;
 

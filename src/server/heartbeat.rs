@@ -83,7 +83,8 @@ impl Pings {
 
     /// What is due at `now` for a client that was last heard at `heard` and whose handshake ended at `opened`.
     pub(super) fn beat(&mut self, now: Timestamp, heard: Timestamp, opened: Timestamp, interval: Duration) -> Beat {
-        if heard > self.struck {
+        // The pong may come within the millisecond of its ping.
+        if heard >= self.struck {
             self.strikes = 0;
         }
         let due = match self.strikes {

@@ -397,14 +397,16 @@ impl Queue {
         !self.marks.is_empty()
     }
 
-    /// The highest delivery whose every byte the peer's TCP has acknowledged, when `unacknowledged` bytes (the FIN counts as one) are
-    /// still in the kernel; 0: none.
-    pub(super) fn acknowledged(&self, unacknowledged: u64) -> u64 {
-        if self.state.broken || self.state.writing {
+    /// Bytes handed to the kernel, the FIN counted as one, as the kernel counts it; `None` while some thread is about to add to them.
+    pub(super) fn sent(&self) -> Option<u64> {
+        (!self.state.writing).then(|| self.written + u64::from(self.state.finished))
+    }
+
+    /// The highest delivery whose every byte is among the first `acknowledged` ones; 0: none.
+    pub(super) fn received(&self, acknowledged: u64) -> u64 {
+        if self.state.broken {
             return 0;
         }
-        let sent = self.written + u64::from(self.state.finished);
-        let acknowledged = sent.saturating_sub(unacknowledged).min(self.written);
         self.marks.iter().take_while(|mark| mark.end <= acknowledged).last().map_or(0, |mark| mark.sequence)
     }
 

@@ -143,7 +143,7 @@ fn a_failed_write_drops_the_queue_and_takes_nothing_more() {
     assert_eq!(queue.after_write(&mut hand, Wrote::Failed), Work::Nothing);
     assert_eq!((queue.bytes(), hand.len()), (0, 0));
     assert_eq!(queue.push(frame(1, 1), MAX), Pushed::Gone);
-    assert_eq!(queue.acknowledged(0), 0, "a broken connection confirms nothing");
+    assert_eq!(queue.received(3), 0, "a broken connection confirms nothing");
 }
 
 #[test]
@@ -153,17 +153,27 @@ fn a_delivery_is_acknowledged_when_its_last_byte_is() {
     for sequence in 1..=3 {
         queue.push_delivery(frame(10, 0), MAX, sequence, false);
     }
-    assert_eq!(queue.acknowledged(0), 0, "nothing is written");
+    assert_eq!(queue.sent(), Some(0));
     write_out(&mut queue, usize::MAX);
-    let table = [(0, 3), (1, 2), (10, 2), (11, 1), (20, 1), (21, 0), (40, 0), (400, 0)];
-    for (unacknowledged, sequence) in table {
-        assert_eq!(queue.acknowledged(unacknowledged), sequence, "{unacknowledged} bytes on their way");
+    assert_eq!(queue.sent(), Some(40));
+    for (acknowledged, sequence) in [(0, 0), (19, 0), (20, 1), (29, 1), (30, 2), (39, 2), (40, 3), (41, 3)] {
+        assert_eq!(queue.received(acknowledged), sequence, "{acknowledged} bytes acknowledged");
     }
     queue.end(None, true);
     assert_eq!(queue.begin(&mut Vec::new()), Work::Finish);
     queue.after_finish();
-    assert_eq!(queue.acknowledged(1), 3, "only the FIN is on its way");
-    assert_eq!(queue.acknowledged(2), 2);
+    assert_eq!(queue.sent(), Some(41), "the FIN counts");
+}
+
+#[test]
+fn what_is_sent_is_unknown_while_somebody_writes() {
+    let mut queue = open();
+    queue.push_delivery(frame(3, 1), MAX, 1, false);
+    let mut hand = Vec::new();
+    queue.begin(&mut hand);
+    assert_eq!(queue.sent(), None);
+    queue.after_write(&mut hand, Wrote::Bytes(3));
+    assert_eq!(queue.sent(), Some(3));
 }
 
 #[test]

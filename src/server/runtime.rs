@@ -199,7 +199,7 @@ impl Hub {
         }
         self.after_turn(nearer, &mut touched);
         Counters::add(&self.counters.disconnected, 1);
-        debug!(connection = connection.id.0, "disconnected");
+        debug!(connection = connection.id.0, ?confirmed_up_to, "disconnected");
         if self.draining.load(Ordering::Relaxed) {
             self.departed.notify_one();
         }

@@ -441,5 +441,5 @@ async fn a_taken_port_is_told_in_a_sentence() {
     config.store.url = "memory:".to_owned();
     config.server.listen = vec![server.local_addrs()[0].to_string()];
     let error = Server::start(config).await.expect_err("the port is taken").to_string();
-    assert!(error.contains("the port is taken by another program"), "{error}");
+    assert!(error.contains("in use by another program"), "{error}");
 }

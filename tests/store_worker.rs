@@ -427,3 +427,17 @@ fn a_row_outlives_a_failed_attempt_to_replace_it() {
     assert_eq!(rig.next(), stored(&[2]));
     assert_eq!(rig.page(), [2]);
 }
+
+#[test]
+fn a_count_that_comes_while_its_row_is_being_written_is_in_the_page_that_follows() {
+    let rig = Rig::new();
+    rig.control.with(|script| script.held = true);
+    rig.append([1]);
+    rig.control.until(|script| script.waiting);
+    rig.worker.deliveries(&[(MessageId(1), 1)]);
+    rig.worker.load(channel(), MessageId(0), 10);
+    rig.release();
+    assert_eq!(rig.next(), stored(&[1]));
+    let Outcome::Loaded { messages, .. } = rig.next() else { panic!("a page follows") };
+    assert_eq!(messages.iter().map(|message| message.deliveries).collect::<Vec<_>>(), [1]);
+}

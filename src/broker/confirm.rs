@@ -33,7 +33,7 @@ impl Broker {
         if self.ended.contains(&connection) {
             return;
         }
-        self.connections.insert(connection);
+        self.note_connection(connection);
         let taken = self.receiver_keys.get(&connection).copied().and_then(|key| {
             let delivery = self.receivers[key].window.take(sequence)?;
             Some((key, delivery.flight))

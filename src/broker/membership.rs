@@ -13,7 +13,7 @@ impl Broker {
         if self.ended.contains(&connection) {
             return;
         }
-        self.connections.insert(connection);
+        self.note_connection(connection);
         if let Some((other, _)) = self.claims.get(&connection)
             && *other != key
         {
@@ -49,7 +49,6 @@ impl Broker {
         if self.ended.contains(&connection) {
             return;
         }
-        self.connections.insert(connection);
         if let Some(name) = name {
             let claimed = self.claims.get(&connection).is_some_and(|(own, _)| *own == name);
             if !claimed {
@@ -58,6 +57,8 @@ impl Broker {
         }
         let places = self.claims.get_mut(&connection).map(|(_, places)| std::mem::take(places)).unwrap_or_default();
         let key = self.receiver_key(connection);
+        // A receiver is known as such; it needs no second line.
+        self.connections.remove(&connection);
         self.receivers[key].configure(ack, prefetch);
         self.leave_all_but(key, &channels);
         for name in channels {
@@ -137,24 +138,19 @@ impl Broker {
 
     pub(super) fn disconnected(&mut self, connection: ConnectionId, confirmed: Option<u64>, turn: &mut Turn<'_>) {
         self.ended.remove(&connection);
-        // It is answered no more, not even for what its own end confirms.
-        self.connections.remove(&connection);
-        let key = self.receiver_keys.get(&connection).copied();
-        if let (Some(key), Some(up_to)) = (key, confirmed) {
-            self.settle_up_to(key, up_to, turn);
-        }
-        self.forget(connection, turn);
+        self.forget(connection, confirmed, turn);
     }
 
     /// Ends a connection from this side.
     pub(super) fn end(&mut self, connection: ConnectionId, reason: EndReason, turn: &mut Turn<'_>) {
-        self.forget(connection, turn);
+        self.forget(connection, None, turn);
         self.ended.insert(connection);
         turn.effects.list.push(Effect::End { connection, reason });
     }
 
-    /// Forgets all about a connection; what it had not confirmed goes back to where it was.
-    fn forget(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
+    /// Forgets all about a connection; what it has not confirmed goes back to where it was.
+    fn forget(&mut self, connection: ConnectionId, confirmed: Option<u64>, turn: &mut Turn<'_>) {
+        // It is answered no more, not even for what its own end confirms.
         self.connections.remove(&connection);
         if let Some((name, _)) = self.claims.remove(&connection)
             && self.named.get(&name) == Some(&connection)
@@ -162,6 +158,9 @@ impl Broker {
             self.named.remove(&name);
         }
         let Some(key) = self.receiver_keys.remove(&connection) else { return };
+        if let Some(up_to) = confirmed {
+            self.settle_up_to(key, up_to, turn);
+        }
         let receiver = self.receivers.remove(key);
         for subscription in &receiver.subscriptions {
             self.leave(*subscription);

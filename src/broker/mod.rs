@@ -101,7 +101,7 @@ pub struct Broker {
     named: HashMap<ReceiverKey, ConnectionId, RandomState>,
     /// Names and inherited places of connections that replaced another one and have not subscribed yet.
     claims: HashMap<ConnectionId, Claim, RandomState>,
-    /// Connections that have sent a command: only these are answered.
+    /// Connections that have sent a command and receive nothing: only these, and receivers, are answered.
     connections: HashSet<ConnectionId, RandomState>,
     /// Connections that the core has ended and whose end has not been reported yet: nothing they say counts any more.
     ended: HashSet<ConnectionId, RandomState>,
@@ -287,9 +287,17 @@ impl Broker {
         self.last_id
     }
 
+    /// Remembers that a connection is there to be answered.
+    fn note_connection(&mut self, connection: ConnectionId) {
+        if !self.receiver_keys.contains_key(&connection) {
+            self.connections.insert(connection);
+        }
+    }
+
     /// Sends an answer to a connection, if it still is one.
     fn reply(&self, to: Option<ConnectionId>, reply: Reply, turn: &mut Turn<'_>) {
-        if let Some(to) = to.filter(|to| self.connections.contains(to)) {
+        let known = |to: &ConnectionId| self.connections.contains(to) || self.receiver_keys.contains_key(to);
+        if let Some(to) = to.filter(known) {
             turn.effects.list.push(Effect::Reply { to, reply });
         }
     }

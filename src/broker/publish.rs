@@ -17,7 +17,7 @@ impl Broker {
             if self.ended.contains(&connection) {
                 return;
             }
-            self.connections.insert(connection);
+            self.note_connection(connection);
         }
         if self.is_repetition(&publish, turn) {
             return;

@@ -13,63 +13,73 @@ pub(super) struct InFlight {
     pub bytes: usize,
 }
 
-/// Unconfirmed deliveries, in the order in which they were sent.
+/// Unconfirmed deliveries, in the order in which they were sent. An idle receiver holds no memory for them.
 #[derive(Debug, Default)]
 pub(super) struct Window {
+    last: u64,
+    open: Option<Box<Open>>,
+}
+
+/// A window that is not empty.
+#[derive(Debug, Default)]
+struct Open {
     deliveries: VecDeque<InFlight>,
     bytes: usize,
-    last: u64,
 }
 
 impl Window {
     /// Adds a delivery and gives it its number.
     pub fn push(&mut self, flight: usize, bytes: usize) -> u64 {
         self.last += 1;
-        self.bytes += bytes;
-        self.deliveries.push_back(InFlight { sequence: self.last, flight, bytes });
+        let open = self.open.get_or_insert_default();
+        open.bytes += bytes;
+        open.deliveries.push_back(InFlight { sequence: self.last, flight, bytes });
         self.last
     }
 
     /// Takes the oldest delivery if its number is at most `up_to`.
     pub fn pop_confirmed(&mut self, up_to: u64) -> Option<InFlight> {
-        let first = self.deliveries.front()?;
-        if first.sequence > up_to {
-            return None;
-        }
-        let taken = self.deliveries.pop_front()?;
-        self.bytes -= taken.bytes;
-        if self.deliveries.is_empty() {
-            // An idle receiver holds no memory for what it once received.
-            self.deliveries = VecDeque::new();
-        }
-        Some(taken)
+        self.take_where(|deliveries| match deliveries.front() {
+            Some(first) if first.sequence <= up_to => deliveries.pop_front(),
+            _ => None,
+        })
     }
 
     /// Takes the delivery with this number.
     pub fn take(&mut self, sequence: u64) -> Option<InFlight> {
-        let index = self.deliveries.binary_search_by_key(&sequence, |delivery| delivery.sequence).ok()?;
-        let taken = self.deliveries.remove(index)?;
-        self.bytes -= taken.bytes;
+        self.take_where(|deliveries| {
+            let index = deliveries.binary_search_by_key(&sequence, |delivery| delivery.sequence).ok()?;
+            deliveries.remove(index)
+        })
+    }
+
+    fn take_where(&mut self, take: impl FnOnce(&mut VecDeque<InFlight>) -> Option<InFlight>) -> Option<InFlight> {
+        let open = self.open.as_mut()?;
+        let taken = take(&mut open.deliveries)?;
+        open.bytes -= taken.bytes;
+        if open.deliveries.is_empty() {
+            self.open = None;
+        }
         Some(taken)
     }
 
     /// How many are unconfirmed.
     pub fn len(&self) -> usize {
-        self.deliveries.len()
+        self.open.as_ref().map_or(0, |open| open.deliveries.len())
     }
 
     /// Whether everything is confirmed.
     pub fn is_empty(&self) -> bool {
-        self.deliveries.is_empty()
+        self.open.is_none()
     }
 
     /// Bytes that are unconfirmed.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.open.as_ref().map_or(0, |open| open.bytes)
     }
 
     /// The keys of the flights, oldest first.
     pub fn flights(&self) -> impl Iterator<Item = usize> + '_ {
-        self.deliveries.iter().map(|delivery| delivery.flight)
+        self.open.iter().flat_map(|open| open.deliveries.iter().map(|delivery| delivery.flight))
     }
 }

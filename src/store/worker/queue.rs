@@ -251,6 +251,11 @@ impl Queue {
         if self.purges.is_empty() { std::mem::take(&mut self.answers) } else { Vec::new() }
     }
 
+    /// The delivery count that a row is still to get.
+    pub(super) fn owed_count(&self, id: MessageId) -> Option<u32> {
+        self.deliveries.get(&id).copied()
+    }
+
     /// A row that is in the store but to be taken for gone.
     pub(super) fn is_gone(&self, channel: &ChannelName, id: MessageId) -> bool {
         self.removals.contains(&id) || self.purges.get(channel).is_some_and(|up_to| id <= *up_to)

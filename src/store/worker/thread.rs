@@ -184,6 +184,10 @@ impl Body {
             {
                 let state = self.shared.lock();
                 page.messages.retain(|message| !state.queue.is_gone(&message.channel, message.id));
+                for message in &mut page.messages {
+                    // A count that came while the row was being written is still owed.
+                    message.deliveries = state.queue.owed_count(message.id).unwrap_or(message.deliveries);
+                }
             }
             match last {
                 Some(last) if page.messages.is_empty() && !page.complete => after = last,

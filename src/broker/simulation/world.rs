@@ -381,7 +381,8 @@ impl World {
             told.holders.clear();
             let dead = told.expires.is_some_and(|at| at <= self.now) || told.confirmed || told.purged;
             if rows.contains(number) {
-                // Its removal had not been committed: it may come again.
+                // Its removal had not been committed: it may come again, or, if it was purged, for the first time and late.
+                told.delayed |= told.purged;
                 told.confirmed = false;
                 told.purged = false;
                 told.refused = false;

@@ -26,7 +26,7 @@ pub(super) struct Queue {
     /// The last delivery that was queued.
     last_sequence: u64,
     /// Unconfirmed deliveries to an automatic receiver, each with the stream offset of its end. The core's window bounds it.
-    marks: Option<Box<VecDeque<Mark>>>,
+    marks: VecDeque<Mark>,
     /// The pings on their way.
     pub(super) pings: Pings,
     /// Wakes the connection's own task.
@@ -136,7 +136,7 @@ impl Queue {
         if matches!(pushed, Pushed::Queued { .. }) && sequence > 0 {
             self.last_sequence = sequence;
             if !manual {
-                self.marks.get_or_insert_default().push_back(Mark { sequence, end: self.queued });
+                self.marks.push_back(Mark { sequence, end: self.queued });
             }
         }
         pushed
@@ -163,7 +163,7 @@ impl Queue {
         {
             self.bytes += greeting.len();
             self.queued += greeting.len() as u64;
-            for mark in self.marks.iter_mut().flat_map(|marks| marks.iter_mut()) {
+            for mark in &mut self.marks {
                 mark.end += greeting.len() as u64;
             }
             self.frames.push_front(greeting);
@@ -294,7 +294,7 @@ impl Queue {
             let begun = (self.state.begun && !self.state.writing).then(|| self.frames.pop_front()).flatten();
             self.frames = VecDeque::from_iter(begun);
             self.bytes = in_hand + self.frames.front().map_or(0, Bytes::len);
-            self.marks = None;
+            self.marks = VecDeque::new();
         }
         if let Some(frame) = last {
             self.append(frame);
@@ -384,18 +384,17 @@ impl Queue {
     }
 
     fn trim(&mut self, up_to: u64) {
-        let Some(marks) = &mut self.marks else { return };
-        while marks.front().is_some_and(|mark| mark.sequence <= up_to) {
-            marks.pop_front();
+        while self.marks.front().is_some_and(|mark| mark.sequence <= up_to) {
+            self.marks.pop_front();
         }
-        if marks.is_empty() {
-            self.marks = None;
+        if self.marks.is_empty() {
+            self.marks = VecDeque::new();
         }
     }
 
     /// Whether a delivery waits for its confirmation.
     pub(super) fn has_unconfirmed(&self) -> bool {
-        self.marks.is_some()
+        !self.marks.is_empty()
     }
 
     /// Bytes handed to the kernel, the FIN counted as one, as the kernel counts it; `None` while some thread is about to add to them.
@@ -408,8 +407,7 @@ impl Queue {
         if self.state.broken {
             return 0;
         }
-        let marks = self.marks.iter().flat_map(|marks| marks.iter());
-        marks.take_while(|mark| mark.end <= acknowledged).last().map_or(0, |mark| mark.sequence)
+        self.marks.iter().take_while(|mark| mark.end <= acknowledged).last().map_or(0, |mark| mark.sequence)
     }
 
     /// Bytes queued and not written.

@@ -33,7 +33,7 @@ fn a_later_start_says_how_to_make_a_new_password_and_a_failed_first_one_leaves_n
     let address = broker.url.strip_prefix("ws://").unwrap();
     run(wsmb(directory.path()).args(["serve", "--listen", address]))
         .with(1)
-        .complaining("the port is taken by another program");
+        .complaining("the port is in use by another program");
     assert!(!directory.path().join("wsmb-data/.htpasswd").exists());
 
     run(wsmb(broker.directory.path()).args(["serve", "--listen", "127.0.0.1:0"]))

@@ -158,17 +158,36 @@ impl Channel {
             self.cursor = MessageId(id.0 - 1);
             self.own_runs.clear();
         }
-        if let Some(origin) = origin {
-            match self.own_runs.back_mut() {
-                Some(run) if run.origin == origin && run.last == self.last_paged => run.last = id,
-                _ => self.own_runs.push_back(OwnRun { first: id, last: id, origin }),
-            }
-            if self.own_runs.len() > limits::OWN_RUNS {
-                self.own_runs.pop_front();
-            }
-        }
+        self.note_origin(id, origin);
         self.paged += 1;
         self.last_paged = self.last_paged.max(id);
+    }
+
+    /// Remembers whose a message is that is paged now. Nearly always it is the last one; one that was parked may stand before others.
+    fn note_origin(&mut self, id: MessageId, origin: Option<ConnectionId>) {
+        let last = self.own_runs.back_mut();
+        if id > self.last_paged || last.as_ref().is_none_or(|run| run.last < id) {
+            match (last, origin) {
+                (Some(run), Some(origin)) if run.origin == origin && run.last == self.last_paged => run.last = id,
+                (_, Some(origin)) => self.own_runs.push_back(OwnRun { first: id, last: id, origin }),
+                (_, None) => {}
+            }
+        } else {
+            let index = self.own_runs.partition_point(|run| run.last < id);
+            let own = origin.map(|origin| OwnRun { first: id, last: id, origin });
+            let around = self.own_runs.get(index).copied().filter(|run| run.first < id);
+            if let Some(run) = around {
+                // It stands amid another's run, which falls in two.
+                self.own_runs[index].first = MessageId(id.0 + 1);
+                self.own_runs.insert(index, OwnRun { last: MessageId(id.0 - 1), ..run });
+                own.into_iter().for_each(|own| self.own_runs.insert(index + 1, own));
+            } else {
+                own.into_iter().for_each(|own| self.own_runs.insert(index, own));
+            }
+        }
+        while self.own_runs.len() > limits::OWN_RUNS {
+            self.own_runs.pop_front();
+        }
     }
 
     /// Whose a message that has been paged in is, as far as it matters. To be asked in the order of the messages.

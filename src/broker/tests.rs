@@ -244,3 +244,14 @@ fn a_named_receiver_gets_its_place_back() {
     scene.give(subscribe(3, None));
     assert_eq!(deliveries(&scene.send("two", None)), [(3, 1)], "the new connection stands where the old one stood");
 }
+
+#[test]
+fn whose_a_paged_message_is_survives_any_order_of_paging() {
+    let (me, other) = (Some(ConnectionId(1)), Some(ConnectionId(2)));
+    let mut channel = Channel::new(name("sms"), ChannelPolicy::default());
+    for (id, origin) in [(10, me), (11, me), (14, me), (15, None), (16, other), (12, other), (13, None)] {
+        channel.page_out(MessageId(id), origin);
+    }
+    let found: Vec<_> = (10..=16).map(|id| channel.paged_origin(MessageId(id))).collect();
+    assert_eq!(found, [me, me, other, None, me, None, other]);
+}

@@ -33,7 +33,7 @@ impl fmt::Display for ListenError {
         write!(f, "cannot listen on {address}: ")?;
         match cause.kind() {
             io::ErrorKind::AddrInUse => f.write_str(
-                "the port is taken: it is in use by another program; stop that program or set server.listen to another port",
+                "the port is in use by another program; stop that program or set server.listen to another port",
             ),
             io::ErrorKind::PermissionDenied => f.write_str(
                 "the system does not let this user open the port; set server.listen to a port above 1023, or give the program the right",

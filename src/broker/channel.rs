@@ -173,16 +173,18 @@ impl Channel {
                 (_, None) => {}
             }
         } else {
-            let index = self.own_runs.partition_point(|run| run.last < id);
-            let own = origin.map(|origin| OwnRun { first: id, last: id, origin });
-            let around = self.own_runs.get(index).copied().filter(|run| run.first < id);
-            if let Some(run) = around {
+            let mut index = self.own_runs.partition_point(|run| run.last < id);
+            if let Some(run) = self.own_runs.get_mut(index).filter(|run| run.first <= id) {
                 // It stands amid another's run, which falls in two.
-                self.own_runs[index].first = MessageId(id.0 + 1);
-                self.own_runs.insert(index, OwnRun { last: MessageId(id.0 - 1), ..run });
-                own.into_iter().for_each(|own| self.own_runs.insert(index + 1, own));
-            } else {
-                own.into_iter().for_each(|own| self.own_runs.insert(index, own));
+                let before = OwnRun { last: MessageId(id.0 - 1), ..*run };
+                run.first = MessageId(id.0 + 1);
+                if before.first <= before.last {
+                    self.own_runs.insert(index, before);
+                    index += 1;
+                }
+            }
+            if let Some(origin) = origin {
+                self.own_runs.insert(index, OwnRun { first: id, last: id, origin });
             }
         }
         while self.own_runs.len() > limits::OWN_RUNS {

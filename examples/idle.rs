@@ -38,7 +38,7 @@ impl Broker {
     fn start(program: &str, directory: &Path) -> Result<Self> {
         let before = Instant::now();
         let child = Command::new(program)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--set", "log.level=error", "--data-dir"])
             .arg(directory)
             .stdout(Stdio::piped())
             .spawn()
@@ -50,10 +50,10 @@ impl Broker {
         broker.took = before.elapsed();
         let address = line.trim().strip_prefix("wsmb is listening on ws://");
         address.ok_or_else(|| format!("the broker said {line:?}"))?.clone_into(&mut broker.address);
-        // The log goes to standard error; here, a first start goes on with the user that it made, up to the example of a sender.
+        // A first start goes on with the user that it made, and ends with the example of a sender. (The log goes to standard error.)
         while !directory.join("known").exists() {
             line.clear();
-            if output.read_line(&mut line)? == 0 || line.trim_start().starts_with("wsmb send") {
+            if output.read_line(&mut line)? == 0 || line.contains(" send sms ") {
                 break;
             }
             if let Some(rest) = line.trim_start().strip_prefix("password") {

@@ -50,7 +50,11 @@ impl Ping {
             }
         };
         self.print(&url, &answer)?;
-        if answer.code == "00" { Ok(()) } else { Err(Failure::Said) }
+        match answer.code.as_str() {
+            "00" => Ok(()),
+            "01" => Err(Failure::failed("the broker is there, but cannot use its store; its log says why")),
+            _ => Err(Failure::Said),
+        }
     }
 
     async fn ask(&self, url: &Url, options: &Options) -> Result<Answer, Failure> {

@@ -22,8 +22,8 @@ use crate::message::ChannelName;
 /// Receive the messages of one or more channels
 ///
 /// Prints one message a line, or runs a command for each. A message is confirmed when its line has been written or its command has
-/// ended with 0, so nothing is lost when this is killed. A lost connection is made again, without end. Ctrl-C (or SIGTERM) lets
-/// running commands finish.
+/// ended with 0, so nothing is lost when this is killed. A lost connection is made again, without end; only the first has to succeed.
+/// Ctrl-C (or SIGTERM) lets running commands finish.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -101,7 +101,14 @@ impl Users {
         let data_dir = settings.data_dir();
         Ok(match auth::first_start(data_dir).map_err(Failure::failed)? {
             Some(new) => Self::New(new),
-            None => Self::Known(data_dir.join(first_start::FILE)),
+            None => {
+                let file = data_dir.join(first_start::FILE);
+                // Somebody may have made the file with users of his own.
+                let entry = format!("{}:", first_start::USER);
+                let text = std::fs::read(&file).unwrap_or_default();
+                let is_there = text.split(|byte| *byte == b'\n').any(|line| line.starts_with(entry.as_bytes()));
+                if is_there { Self::Known(file) } else { Self::Configured }
+            }
         })
     }
 }

@@ -55,7 +55,7 @@ fn refused(
             (Code::Full, detail)
         }
         Refusal::BrokerFull => {
-            (Code::Full, "the broker holds as many messages as it may; the message was not accepted".into())
+            (Code::Full, "the broker has no room, in memory or in its store; the message was not accepted".into())
         }
         Refusal::Expired => {
             (Code::Expired, "the time to live ran out before the message was safe; it was not accepted".into())

@@ -32,7 +32,8 @@ pub enum Event {
     Disconnected {
         /// Which.
         connection: ConnectionId,
-        /// If it ended in an orderly way (FIN or close frame): the highest delivery whose every byte its TCP has acknowledged.
+        /// If it ended in an orderly way (FIN or close frame): the highest delivery whose every byte its TCP has acknowledged. Taken
+        /// for a confirmation, unless the connection has sent to a channel that it receives.
         confirmed_up_to: Option<u64>,
     },
     /// These messages are durable.

@@ -102,11 +102,13 @@ impl Broker {
             .any(|subscription| self.channels[subscription.channel].name == *name)
     }
 
-    /// Whether a connection receives a channel.
-    pub(super) fn receives(&self, connection: ConnectionId, channel: usize) -> bool {
-        self.receiver_keys.get(&connection).is_some_and(|key| {
-            self.receivers[*key].subscriptions.iter().any(|subscription| subscription.channel == channel)
-        })
+    /// Notes that a connection sends to a channel; whether it receives that channel too.
+    pub(super) fn note_sender(&mut self, connection: ConnectionId, channel: usize) -> bool {
+        let Some(key) = self.receiver_keys.get(&connection) else { return false };
+        let receiver = &mut self.receivers[*key];
+        let receives = receiver.subscriptions.iter().any(|subscription| subscription.channel == channel);
+        receiver.publishes |= receives;
+        receives
     }
 
     /// Leaves every channel that is not among `keep`. What is in flight from it stays so until it is confirmed.
@@ -158,7 +160,7 @@ impl Broker {
             self.named.remove(&name);
         }
         let Some(key) = self.receiver_keys.remove(&connection) else { return };
-        if let Some(up_to) = confirmed {
+        if let Some(up_to) = confirmed.filter(|_| !self.receivers[key].publishes) {
             self.settle_up_to(key, up_to, turn);
         }
         let receiver = self.receivers.remove(key);

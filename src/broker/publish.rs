@@ -212,7 +212,7 @@ impl Broker {
     ) -> SmallVec<[Entry; 1]> {
         let publication = &publish.publication;
         let expires = expiry(turn.now, publish.ttl.unwrap_or(self.channels[channel].policy.ttl));
-        let origin = publish.connection.filter(|connection| self.receives(*connection, channel));
+        let origin = publish.connection.filter(|connection| self.note_sender(*connection, channel));
         let mut entries = SmallVec::with_capacity(publication.messages.len());
         for payload in &publication.messages {
             let id = self.next_id();

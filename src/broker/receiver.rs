@@ -27,6 +27,8 @@ pub(super) struct Receiver {
     /// `allowed` follows how quickly the receiver confirms.
     pub adaptive: bool,
     pub window: Window,
+    /// It has sent to a channel that it receives: perhaps it came only to send, so its leaving proves nothing.
+    pub publishes: bool,
     /// A confirmation was asked for at this time and has not come.
     pub asked: Option<Timestamp>,
     /// The timer that will ask for one is running.
@@ -47,6 +49,7 @@ impl Receiver {
             allowed: limits::PREFETCH as usize,
             adaptive: true,
             window: Window::default(),
+            publishes: false,
             asked: None,
             quiet_armed: false,
             last_delivery: Timestamp::default(),

@@ -255,3 +255,28 @@ fn whose_a_paged_message_is_survives_any_order_of_paging() {
     let found: Vec<_> = (10..=16).map(|id| channel.paged_origin(MessageId(id))).collect();
     assert_eq!(found, [me, me, other, None, me, None, other]);
 }
+
+#[test]
+fn who_came_to_send_confirms_nothing_by_leaving() {
+    let mut scene = Scene::new();
+    scene.send("kept", None);
+    scene.give(Event::Stored(vec![MessageId(1)]));
+    let asked = scene.receive(100, AckMode::Automatic, limits::PREFETCH);
+    assert!(matches!(asked[..], [Effect::Store(StoreEffect::Load { .. })]), "{asked:?}");
+    let row = Message {
+        id: MessageId(1),
+        channel: name("sms"),
+        payload: Payload::text("kept"),
+        created: scene.now,
+        expires: None,
+        due: None,
+        receivers: None,
+        publication: None,
+        deliveries: 0,
+    };
+    let loaded = Event::Loaded { channel: name("sms"), messages: vec![row], complete: true };
+    assert_eq!(deliveries(&scene.give(loaded)), [(100, 1)], "every topic connection is a receiver");
+    scene.send("what it came for", None);
+    scene.give(Event::Disconnected { connection: ConnectionId(100), confirmed_up_to: Some(1) });
+    assert_eq!((scene.broker.counters().confirmed, scene.broker.unsettled()), (0, 2), "the gateway will get both");
+}

@@ -56,6 +56,8 @@ struct Client {
     /// A ping is on its way: what its pong will confirm.
     ping: Option<u64>,
     prefetch: u32,
+    /// It has sent to a kept channel that it receives.
+    publishes: bool,
 }
 
 /// A publication whose sender waits for the answer, or has it.
@@ -155,6 +157,7 @@ impl World {
             unanswered: BTreeSet::new(),
             ping: None,
             prefetch: limits::PREFETCH,
+            publishes: false,
         };
         self.clients.insert(id, client);
         if self.random.chance(15) {
@@ -206,6 +209,9 @@ impl World {
         let delay = self.random.chance(10).then(|| Duration::from_millis(1 + self.random.below(1_500)));
         let receivers = self.random.chance(15).then(|| self.random.below(3) as u32);
         let policy = self.settings.policies.of(&name(&channel)).clone();
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.publishes |= policy.keep && client.channels.contains(&channel);
+        }
         let life = ttl.unwrap_or(policy.ttl);
         for number in &numbers {
             self.model.messages.insert(
@@ -317,7 +323,7 @@ impl World {
             Some(client) if self.random.chance(50) => Some(self.random.below(client.last + 1)),
             _ => None,
         };
-        if let Some(up_to) = up_to {
+        if let Some(up_to) = up_to.filter(|_| self.clients.get(&connection).is_some_and(|client| !client.publishes)) {
             self.confirm(connection, up_to);
         }
         self.gone(connection);

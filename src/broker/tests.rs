@@ -40,6 +40,21 @@ impl Scene {
         self.effects.list.clone()
     }
 
+    /// A message as the store gives it back.
+    fn row(&self, id: u64, text: &str) -> Message {
+        Message {
+            id: MessageId(id),
+            channel: name("sms"),
+            payload: Payload::text(text),
+            created: self.now,
+            expires: None,
+            due: None,
+            receivers: None,
+            publication: None,
+            deliveries: 0,
+        }
+    }
+
     fn pass(&mut self, millis: u64) -> Vec<Effect> {
         self.now.0 += millis;
         self.give(Event::Tick)
@@ -263,20 +278,23 @@ fn who_came_to_send_confirms_nothing_by_leaving() {
     scene.give(Event::Stored(vec![MessageId(1)]));
     let asked = scene.receive(100, AckMode::Automatic, limits::PREFETCH);
     assert!(matches!(asked[..], [Effect::Store(StoreEffect::Load { .. })]), "{asked:?}");
-    let row = Message {
-        id: MessageId(1),
-        channel: name("sms"),
-        payload: Payload::text("kept"),
-        created: scene.now,
-        expires: None,
-        due: None,
-        receivers: None,
-        publication: None,
-        deliveries: 0,
-    };
+    let row = scene.row(1, "kept");
     let loaded = Event::Loaded { channel: name("sms"), messages: vec![row], complete: true };
     assert_eq!(deliveries(&scene.give(loaded)), [(100, 1)], "every topic connection is a receiver");
     scene.send("what it came for", None);
     scene.give(Event::Disconnected { connection: ConnectionId(100), confirmed_up_to: Some(1) });
     assert_eq!((scene.broker.counters().confirmed, scene.broker.unsettled()), (0, 2), "the gateway will get both");
+}
+
+#[test]
+fn a_page_that_was_read_before_a_purge_is_thrown_away() {
+    let mut scene = Scene::new();
+    scene.send("kept", None);
+    scene.give(Event::Stored(vec![MessageId(1)]));
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    scene.give(Event::Purge { channel: name("sms") });
+    let page = vec![scene.row(1, "kept")];
+    let effects = scene.give(Event::Loaded { channel: name("sms"), messages: page, complete: true });
+    assert!(deliveries(&effects).is_empty(), "{effects:?}");
+    assert_eq!(scene.broker.unsettled(), 0);
 }

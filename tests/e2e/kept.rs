@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::broker::{Broker, Setup};
 use crate::client::{Client, messages_of};
-use crate::legacy::{Php, php_publish};
+use crate::legacy::{Java, Php, php_publish};
 use crate::raw::{Head, Raw, close_payload, opcode};
 
 /// Sends `numbers`, each as a message, and returns when they are safe.
@@ -163,6 +163,19 @@ fn a_one_shot_reader_that_waits_takes_the_live_message() {
         php_publish(&broker, "callback", &number.to_string());
         assert_eq!(reader.one_shot(), number.to_string());
     }
+}
+
+#[test]
+fn a_publisher_that_is_handed_the_backlog_does_not_settle_it() {
+    let broker = Broker::start();
+    publish_all_in_one(&broker, &[0, 1]);
+    // It connects only to send, is a receiver all the same, reads what it is given, and closes in perfect order.
+    let mut publisher = Java::connect(&broker, "sms");
+    assert_eq!([publisher.text(), publisher.text()], ["0", "1"]);
+    publisher.send_and_close("2");
+    let mut numbers = Client::receiver(&broker, "sms").numbers(3);
+    numbers.sort_unstable();
+    assert_eq!(numbers, [0, 1, 2]);
 }
 
 #[test]

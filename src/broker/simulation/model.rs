@@ -10,8 +10,10 @@ use crate::message::{ConnectionId, Timestamp};
 pub(super) struct Told {
     pub channel: String,
     pub sender: ConnectionId,
-    /// The sender received the channel when it sent.
+    /// The sender received the channel when it sent, and has not left it since.
     pub own: bool,
+    /// The sender received the channel when it sent.
+    pub as_member: bool,
     pub limit: usize,
     pub keep: bool,
     pub delayed: bool,
@@ -35,8 +37,9 @@ pub(super) struct Told {
 #[derive(Debug, Default)]
 pub(super) struct Model {
     pub messages: BTreeMap<u64, Told>,
-    /// The last message of each sender on each channel whose first delivery has been seen.
-    last_first: BTreeMap<(ConnectionId, String), u64>,
+    /// The last message of each sender on each channel whose first delivery has been seen. What it sent as a member may have to wait
+    /// for another receiver, so it has an order of its own.
+    last_first: BTreeMap<(ConnectionId, String, bool), u64>,
 }
 
 /// One delivered message, as the receiver sees it.
@@ -76,7 +79,7 @@ impl Model {
         told.deliveries += 1;
         // Some of its own messages are withheld from a sender (those it sent while it received), so it may see others before them.
         if told.deliveries == 1 && !told.delayed && to != told.sender {
-            let key = (told.sender, told.channel.clone());
+            let key = (told.sender, told.channel.clone(), told.as_member);
             let last = self.last_first.entry(key).or_default();
             assert!(*last < number, "message {number} was first delivered after message {last} of the same sender");
             *last = number;

@@ -213,13 +213,15 @@ impl World {
             client.publishes |= policy.keep && client.channels.contains(&channel);
         }
         let life = ttl.unwrap_or(policy.ttl);
+        let own = self.clients.get(&connection).is_some_and(|client| client.channels.contains(&channel));
         for number in &numbers {
             self.model.messages.insert(
                 *number,
                 Told {
                     channel: channel.clone(),
                     sender: connection,
-                    own: self.clients.get(&connection).is_some_and(|client| client.channels.contains(&channel)),
+                    own,
+                    as_member: own,
                     limit: receivers.unwrap_or(policy.receivers) as usize,
                     keep: policy.keep,
                     delayed: delay.is_some(),
@@ -473,6 +475,11 @@ impl World {
         self.broker.handle(self.now, event, &mut effects);
         if self.trace {
             effects.list.iter().for_each(|effect| eprintln!("    {effect:?}"));
+            effects
+                .contents
+                .iter()
+                .enumerate()
+                .for_each(|(index, content)| eprintln!("    content {index}: {content:?}"));
         }
         for effect in effects.list.drain(..) {
             match effect {

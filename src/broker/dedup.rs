@@ -1,8 +1,11 @@
 //! Which publication ids have been seen lately, so that a repeated publication is delivered to nobody.
 //!
-//! Must never hold more than [`limits::DEDUP_IDS`] ids: beyond, the oldest are forgotten before their window is over.
+//! An id is held as 128 bits of hash, keyed at random: some 70 bytes in all, where the texts would be 200. Two of a few hundred
+//! thousand ids are taken for one another once in 10²⁷ windows. Must never hold more than [`limits::DEDUP_IDS`]: beyond, the
+//! oldest are forgotten before their window is over.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -10,7 +13,7 @@ use foldhash::fast::RandomState;
 use crate::limits;
 use crate::message::{ChannelName, PublicationId, Timestamp};
 
-type Key = (ChannelName, PublicationId);
+type Key = u128;
 
 /// What is known of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,19 +30,26 @@ pub(super) struct Dedup {
     seen: HashMap<Key, Seen, RandomState>,
     /// In the order in which they were seen; may name ids that were forgotten since (a refused publication).
     order: VecDeque<(Timestamp, Key)>,
+    /// The random keys of the two halves of a hash.
+    hashers: (foldhash::quality::RandomState, foldhash::quality::RandomState),
 }
 
 impl Dedup {
+    fn key(&self, channel: &ChannelName, id: &PublicationId) -> Key {
+        let (high, low) = (self.hashers.0.hash_one((channel, id)), self.hashers.1.hash_one((channel, id)));
+        u128::from(high) << 64 | u128::from(low)
+    }
+
     /// What is known of this id now.
     pub fn get(&mut self, now: Timestamp, window: Duration, channel: &ChannelName, id: &PublicationId) -> Option<Seen> {
         self.forget_old(now, window);
-        self.seen.get(&(channel.clone(), id.clone())).copied()
+        self.seen.get(&self.key(channel, id)).copied()
     }
 
     /// Remembers an id.
     pub fn insert(&mut self, now: Timestamp, channel: &ChannelName, id: &PublicationId, seen: Seen) {
-        let key = (channel.clone(), id.clone());
-        if self.seen.insert(key.clone(), seen).is_none() {
+        let key = self.key(channel, id);
+        if self.seen.insert(key, seen).is_none() {
             self.order.push_back((now, key));
         }
         while self.order.len() > limits::DEDUP_IDS {
@@ -51,14 +61,15 @@ impl Dedup {
 
     /// Its publication is safe.
     pub fn accepted(&mut self, channel: &ChannelName, id: &PublicationId) {
-        if let Some(seen) = self.seen.get_mut(&(channel.clone(), id.clone())) {
+        let key = self.key(channel, id);
+        if let Some(seen) = self.seen.get_mut(&key) {
             *seen = Seen::Accepted;
         }
     }
 
     /// Its publication was refused: the sender may try again with the same id.
     pub fn refused(&mut self, channel: &ChannelName, id: &PublicationId) {
-        let key = (channel.clone(), id.clone());
+        let key = self.key(channel, id);
         if self.seen.remove(&key).is_some() {
             // Rare, and the refused id is among the newest.
             if let Some(index) = self.order.iter().rposition(|(_, other)| *other == key) {

@@ -53,6 +53,10 @@ pub const QUEUE_BYTES: usize = 4 << 20;
 /// A burst of deliveries has ended after this silence; then a ping asks for its confirmation.
 pub const CONFIRM_QUIET: Duration = Duration::from_millis(100);
 
+/// A confirmation is asked for so long after the first unconfirmed delivery even if no silence comes: well before the default of
+/// `store.write_delay`, so that a steady stream of a few messages a second is not written to the disk.
+pub const CONFIRM_BUSY: Duration = Duration::from_millis(250);
+
 /// Messages of one channel's backlog in memory; the rest is in the store. (Few in unit tests, so that the simulation turns pages.)
 pub const PAGE_MESSAGES: usize = if cfg!(test) { 8 } else { 512 };
 

@@ -100,6 +100,7 @@ impl Broker {
             turn.effects.list.push(Effect::Confirm { connection: receiver.connection });
         } else if !receiver.quiet_armed {
             receiver.quiet_armed = true;
+            receiver.burst_began = turn.now;
             self.timers.arm(turn.now.after(limits::CONFIRM_QUIET), Timer::Quiet(receiver.connection));
         }
     }
@@ -113,12 +114,13 @@ impl Broker {
             return;
         }
         let quiet_at = receiver.last_delivery.after(limits::CONFIRM_QUIET);
-        if quiet_at <= turn.now {
+        let ask_at = quiet_at.min(receiver.burst_began.after(limits::CONFIRM_BUSY));
+        if ask_at <= turn.now {
             receiver.asked = Some(turn.now);
             turn.effects.list.push(Effect::Confirm { connection });
         } else {
             receiver.quiet_armed = true;
-            self.timers.arm(quiet_at, Timer::Quiet(connection));
+            self.timers.arm(ask_at, Timer::Quiet(connection));
         }
     }
 

@@ -33,6 +33,8 @@ pub(super) struct Receiver {
     pub asked: Option<Timestamp>,
     /// The timer that will ask for one is running.
     pub quiet_armed: bool,
+    /// When that timer was started: the first delivery of the burst.
+    pub burst_began: Timestamp,
     pub last_delivery: Timestamp,
     /// No backlog frame before this (`store.delay`).
     pub next_backlog: Timestamp,
@@ -52,6 +54,7 @@ impl Receiver {
             publishes: false,
             asked: None,
             quiet_armed: false,
+            burst_began: Timestamp::default(),
             last_delivery: Timestamp::default(),
             next_backlog: Timestamp::default(),
             pace_armed: false,

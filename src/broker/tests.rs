@@ -298,3 +298,21 @@ fn a_page_that_was_read_before_a_purge_is_thrown_away() {
     assert!(deliveries(&effects).is_empty(), "{effects:?}");
     assert_eq!(scene.broker.unsettled(), 0);
 }
+
+#[test]
+fn a_steady_stream_without_a_pause_is_confirmed_before_it_would_be_written() {
+    let mut scene = Scene::new();
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    let (mut sent, mut written) = (0, 0);
+    for _ in 0..60 {
+        let mut effects = scene.send("one every 50 ms", None);
+        sent += 1;
+        effects.extend(scene.pass(50));
+        written += writes(&effects);
+        if effects.iter().any(is_confirm) {
+            scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: sent });
+        }
+    }
+    assert_eq!(written, 0);
+    assert!(scene.broker.counters().confirmed > 50);
+}

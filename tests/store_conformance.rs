@@ -283,7 +283,7 @@ fn a_memory_store_keeps_to_its_budget() {
     let large = |id| message(id, "a", Payload::text("x".repeat(4_000)));
     append(&mut *store, vec![large(1), large(2)]);
     let over = Group { appends: vec![large(3)], ..Group::default() };
-    assert!(matches!(store.commit(&over), Err(StoreError::Full { .. })));
+    assert!(matches!(store.commit(&over), Err(StoreError::OverBudget { .. })));
     assert_eq!(ids(&mut *store, "a"), [1, 2], "nothing of a refused group");
     append(&mut *store, vec![large(2)]);
     let swap = Group { appends: vec![large(3)], removals: vec![MessageId(1)], ..Group::default() };

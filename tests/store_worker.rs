@@ -264,7 +264,7 @@ fn a_full_store_still_lets_go() {
         script.only_appends = true;
     });
     rig.release();
-    assert_eq!(rig.next(), Outcome::Failed(numbers(&[2]), FailureKind::Full));
+    assert_eq!(rig.next(), Outcome::Failed(numbers(&[2]), FailureKind::Unavailable));
     let groups = rig.control.with(|script| script.groups.clone());
     assert_eq!(groups.last().map(|group| group.removals.clone()), Some(numbers(&[1])), "room is made at once");
 }

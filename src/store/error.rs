@@ -11,7 +11,7 @@ use crate::limits;
 pub enum FailureKind {
     /// The store can't be written now.
     Unavailable,
-    /// The store has no room.
+    /// The store is at a limit that it sets itself.
     Full,
 }
 
@@ -65,8 +65,13 @@ pub enum StoreError {
         /// The column that it lacks.
         column: &'static str,
     },
-    /// The disk, or the store's own limit, is full.
+    /// The disk is full.
     Full {
+        /// Where.
+        place: String,
+    },
+    /// The store is at its own limit, as it should be.
+    OverBudget {
         /// Where.
         place: String,
     },
@@ -106,9 +111,15 @@ impl StoreError {
     #[must_use]
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Full { .. } => FailureKind::Full,
+            Self::OverBudget { .. } => FailureKind::Full,
             _ => FailureKind::Unavailable,
         }
+    }
+
+    /// Whether there is no room: then removals may succeed where new rows do not, and one small row that fits proves nothing.
+    #[must_use]
+    pub fn is_out_of_room(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::OverBudget { .. })
     }
 }
 
@@ -146,6 +157,12 @@ impl fmt::Display for StoreError {
                 "the table {table} in {place} has no column {column}, so it is no message table; change store.prefix or store.url"
             ),
             Self::Full { place } => write!(f, "the store {place} is full; free space there, or give it a larger place"),
+            Self::OverBudget { place } => {
+                write!(
+                    f,
+                    "the store {place} holds as much as it may; have messages received, or keep them in a file (sqlite:)"
+                )
+            }
             Self::Busy { place } => {
                 write!(f, "another program has locked the store {place}; end it, or wait until it has done its work")
             }

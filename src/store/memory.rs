@@ -88,7 +88,7 @@ impl MessageStore for MemoryStore {
         let after = self.cost_after(group);
         // A group that makes room is taken even if the store stays above its budget.
         if after > self.budget && after > self.bytes {
-            return Err(StoreError::Full { place: "memory:".to_owned() });
+            return Err(StoreError::OverBudget { place: "memory:".to_owned() });
         }
         for message in &group.appends {
             self.insert(message.clone());

@@ -52,6 +52,7 @@ fn every_error_names_the_place_and_what_to_do() {
         StoreError::Newer { place: place.clone(), found: 2, known: 1 },
         StoreError::Schema { place: place.clone(), table: "mq_data".to_owned(), column: "data" },
         StoreError::Full { place: place.clone() },
+        StoreError::OverBudget { place: place.clone() },
         StoreError::Busy { place: place.clone() },
         StoreError::ReadOnly { place: place.clone() },
         StoreError::Damaged { place: place.clone(), detail: detail.clone() },
@@ -61,6 +62,6 @@ fn every_error_names_the_place_and_what_to_do() {
     for error in errors {
         let text = error.to_string();
         assert!(text.contains(&place) && text.contains("; "), "{text}");
-        assert_eq!(error.kind() == FailureKind::Full, matches!(error, StoreError::Full { .. }));
+        assert_eq!(error.kind() == FailureKind::Full, matches!(error, StoreError::OverBudget { .. }));
     }
 }

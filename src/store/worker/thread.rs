@@ -9,7 +9,7 @@ use super::queue::{Load, cost};
 use super::{End, Outcome, Shared};
 use crate::limits;
 use crate::message::MessageId;
-use crate::store::{FailureKind, Group, MessageStore, Page, StoreError};
+use crate::store::{Group, MessageStore, Page, StoreError};
 
 /// The thread's own state.
 pub(super) struct Body {
@@ -18,6 +18,8 @@ pub(super) struct Body {
     report: Box<dyn FnMut(Outcome) + Send>,
     /// In an outage: when the debts are tried again.
     retry_at: Option<Instant>,
+    /// There was no room, and no probe has found any since.
+    cramped: bool,
     /// When the store was last written without a failure.
     vouched: Option<Instant>,
     /// When housekeeping is due.
@@ -39,6 +41,7 @@ impl Body {
             store,
             report,
             retry_at: None,
+            cramped: false,
             vouched: None,
             tend_at: Instant::now(),
             announced: false,
@@ -140,7 +143,7 @@ impl Body {
         // What an append would have replaced stays until it is written after all.
         removals.retain(|id| !replaced.contains(id));
         // What has no room for new rows may well let old ones go, which makes room.
-        let retry = !appends.is_empty() && error.kind() == FailureKind::Full;
+        let retry = !appends.is_empty() && error.is_out_of_room();
         drop(appends);
         let debts = Group { appends: Vec::new(), removals, deliveries };
         let paid = debts.is_empty() || (retry && self.store.commit(&debts).is_ok());
@@ -230,7 +233,7 @@ impl Body {
 
     fn probe(&mut self) {
         match self.store.check() {
-            Ok(()) => self.succeeded(),
+            Ok(()) => self.recovered(),
             Err(error) => self.failed(&error),
         }
     }
@@ -282,7 +285,15 @@ impl Body {
         result
     }
 
+    /// Something was written. While there was no room, that proves nothing, unless it was the probe, which is large on purpose.
     fn succeeded(&mut self) {
+        if !self.cramped {
+            self.recovered();
+        }
+    }
+
+    fn recovered(&mut self) {
+        self.cramped = false;
         self.vouched = Some(Instant::now());
         if self.retry_at.take().is_none() {
             return;
@@ -295,6 +306,7 @@ impl Body {
 
     fn failed(&mut self, error: &StoreError) {
         self.vouched = None;
+        self.cramped |= error.is_out_of_room();
         self.shared.healthy.store(false, Ordering::Release);
         if self.retry_at.is_none() && log_now(&mut self.write_log, error) {
             self.announced = true;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use slab::Slab;
 use tracing::debug;
 
-use super::commands::{Leave, Step, text};
+use super::commands::{Leave, Step, ping_reply, text};
 use super::connection::{Closing, Connection};
 use super::counters::Counters;
 use super::outbound::Pushed;
@@ -134,6 +134,11 @@ impl Core {
         match step {
             Step::Event(_) => {}
             Step::Frame(frame) => self.push(source, frame, turn),
+            Step::Ping => {
+                if let Some(healthy) = turn.hub.storage.ask(source) {
+                    self.push(source, ping_reply(turn.now, healthy), turn);
+                }
+            }
             Step::Release { greet } => {
                 let first = {
                     let mut queue = source.queue();

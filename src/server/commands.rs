@@ -14,7 +14,7 @@ use super::counters::Counters;
 use super::runtime::Hub;
 use crate::broker::{AckMode, Acknowledge, Event, Publish, ReceiverKey, Subscribe};
 use crate::limits;
-use crate::message::{ChannelName, PublicationId};
+use crate::message::{ChannelName, PublicationId, Timestamp};
 use crate::protocol::envelope::{self, Ack, Code, Command};
 use crate::protocol::frame::{self, Incoming, Opcode};
 use crate::protocol::topic;
@@ -26,6 +26,8 @@ pub(super) enum Step {
     Event(Event),
     /// Queue this for the connection itself.
     Frame(Bytes),
+    /// The client's `ping`: its answer, a frame, comes when the store has said whether it can be written.
+    Ping,
     /// The client's first frame has come: nothing is held any more. With the connect reply before all else, if `greet`.
     Release {
         /// False where the first frame is a `ping`, whose answer takes the connect reply's place.
@@ -129,10 +131,7 @@ impl<'a> Desk<'a> {
     fn command(&self, command: Command, steps: &mut Vec<Step>) {
         let connection = &self.connection;
         match command {
-            Command::Ping => {
-                let code = if self.hub.is_store_healthy() { Code::Accepted } else { Code::Rejected };
-                steps.push(Step::Frame(text(&envelope::connect_reply(self.hub.now(), code))));
-            }
+            Command::Ping => steps.push(Step::Ping),
             Command::Receive { channels, ack, prefetch, receiver } => {
                 let user = &connection.profile.user;
                 if let Some(channel) = channels.iter().find(|channel| !self.access.may_receive(user, channel)) {
@@ -212,6 +211,12 @@ impl<'a> Desk<'a> {
             }
         }
     }
+}
+
+/// The answer to the client's `ping`.
+pub(super) fn ping_reply(now: Timestamp, healthy: bool) -> Bytes {
+    let code = if healthy { Code::Accepted } else { Code::Rejected };
+    text(&envelope::connect_reply(now, code))
 }
 
 /// A text frame.

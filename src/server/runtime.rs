@@ -129,11 +129,6 @@ impl Hub {
         read(&self.core().broker)
     }
 
-    /// Whether `ping` is answered with 00.
-    pub(super) fn is_store_healthy(&self) -> bool {
-        self.storage.is_healthy()
-    }
-
     /// Gives one event to the core.
     pub(super) fn happened(&self, event: Event) {
         self.dispatch(None, &mut vec![Step::Event(event)]);

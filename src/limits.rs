@@ -185,6 +185,10 @@ pub const UNANSWERED_PINGS: u32 = 2;
 /// After our FIN, how long the rest of what the client sent is read.
 pub const LINGER: Duration = Duration::from_secs(5);
 
+/// How long after the first signal to stop a second one means "at once". `timeout` and shells signal a process group as well as the process,
+/// so one wish may arrive twice within milliseconds; nobody loses patience that fast.
+pub const SECOND_SIGNAL: Duration = Duration::from_secs(1);
+
 /// Bytes read from one socket at a time, into a buffer that its thread shares.
 pub const READ_BUFFER: usize = 64 << 10;
 

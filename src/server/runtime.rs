@@ -283,7 +283,7 @@ impl Hub {
         let due = self.timers().take(now);
         let (interval, lenient) = (self.options().heartbeat, self.gate.is_closed());
         for connection in self.find(&due.holds) {
-            self.dispatch(Some(&connection), &mut vec![Step::Release { greet: true }]);
+            self.dispatch(Some(&connection), &mut vec![Step::Release]);
         }
         for connection in self.find(&due.looks) {
             match connection.on_time(now, interval, lenient) {

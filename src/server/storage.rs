@@ -113,7 +113,7 @@ impl Storage {
     fn answer_pings(&self, hub: &Hub, healthy: bool) {
         let waiting = std::mem::take(&mut *lock(&self.pings)).waiting;
         for connection in waiting.iter().filter_map(Weak::upgrade) {
-            hub.dispatch(Some(&connection), &mut vec![Step::Frame(ping_reply(hub.now(), healthy))]);
+            hub.dispatch(Some(&connection), &mut vec![Step::Answer(ping_reply(hub.now(), healthy))]);
         }
     }
 

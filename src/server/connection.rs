@@ -239,7 +239,8 @@ impl Connection {
         }
         for _ in 0..limits::YIELDS {
             // In this order, so that a write in between makes the answer too small, never too large.
-            if let Some(sent) = self.queue().sent() {
+            let sent = self.queue().sent();
+            if let Some(sent) = sent {
                 let acknowledged = sent.saturating_sub(self.unacknowledged()?);
                 return Some(self.queue().received(acknowledged)).filter(|sequence| *sequence > 0);
             }

@@ -109,7 +109,7 @@ fn the_answer_to_a_ping_that_is_held_for_is_the_greeting() {
     queue.push(frame(1, 2), MAX);
     assert!(!queue.release(Some(frame(1, 1))), "the time of the hold runs out before the answer is there");
     assert!(write_out(&mut queue, 9).is_empty());
-    assert_eq!(queue.answer(frame(1, 3), MAX), Pushed::Queued { first: false });
+    assert_eq!(queue.answer(frame(1, 3), MAX), Pushed::Queued { first: true });
     assert_eq!(queue.answer(frame(1, 4), MAX), Pushed::Queued { first: false }, "a second ping");
     assert_eq!(write_out(&mut queue, 9), [3, 2, 4]);
 }

@@ -21,6 +21,7 @@ mod kept;
 mod kindnesses;
 mod lifecycle;
 mod manual_ack;
+mod outage;
 mod php;
 mod publication;
 mod receivers;

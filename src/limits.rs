@@ -131,6 +131,9 @@ pub const STORE_CACHE_KIB: i64 = 512;
 /// Bytes to which SQLite's journal is cut back after a burst.
 pub const STORE_JOURNAL_BYTES: i64 = 8 << 20;
 
+/// Bytes by which SQLite's file grows at a time: what is stored has its place in the file before it is accepted.
+pub const STORE_CHUNK_BYTES: i32 = 64 << 10;
+
 /// Free pages (4 KiB each) that a drained store keeps for its next backlog; the rest is given back to the file system.
 pub const STORE_SPARE_PAGES: i64 = 1_024;
 

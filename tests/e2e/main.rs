@@ -15,6 +15,8 @@ mod bad_input;
 mod crash;
 mod dialects;
 mod docs_examples;
+#[cfg(target_os = "linux")] // Limits and mounts of another process.
+mod full_disk;
 mod handshake;
 mod hostile;
 mod kept;

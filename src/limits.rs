@@ -135,6 +135,9 @@ pub const STORE_CACHE_KIB: i64 = 512;
 /// Bytes to which SQLite's journal is cut back after a burst.
 pub const STORE_JOURNAL_BYTES: i64 = 8 << 20;
 
+/// Bytes by which SQLite's file grows at a time: what is stored has its place in the file before it is accepted.
+pub const STORE_CHUNK_BYTES: i32 = 64 << 10;
+
 /// Free pages (4 KiB each) that a drained store keeps for its next backlog; the rest is given back to the file system.
 pub const STORE_SPARE_PAGES: i64 = 1_024;
 
@@ -188,6 +191,10 @@ pub const UNANSWERED_PINGS: u32 = 2;
 
 /// After our FIN, how long the rest of what the client sent is read.
 pub const LINGER: Duration = Duration::from_secs(5);
+
+/// How long after the first signal to stop a second one means "at once". `timeout` and shells signal a process group as well as the process,
+/// so one wish may arrive twice within milliseconds; nobody loses patience that fast.
+pub const SECOND_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Bytes read from one socket at a time, into a buffer that its thread shares.
 pub const READ_BUFFER: usize = 64 << 10;

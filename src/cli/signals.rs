@@ -1,6 +1,11 @@
-//! SIGINT and SIGTERM (Ctrl-C elsewhere): the first asks a command to finish, the second ends it where it stands.
+//! SIGINT and SIGTERM (Ctrl-C elsewhere): the first asks a command to finish, the second ends it where it stands,
+//! if it comes [`limits::SECOND_SIGNAL`] later or more.
+
+use std::time::Instant;
 
 use tokio::sync::watch;
+
+use crate::limits;
 
 /// Whether somebody wants the command to stop.
 #[derive(Clone, Debug)]
@@ -20,7 +25,11 @@ impl Stop {
             signals.next().await;
             // Nobody may be listening any more; then there is nothing to stop.
             let _ = ask.send(true);
+            let first = Instant::now();
             signals.next().await;
+            while first.elapsed() < limits::SECOND_SIGNAL {
+                signals.next().await;
+            }
             std::process::exit(1);
         });
         Ok(Self { asked })

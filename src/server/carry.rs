@@ -9,7 +9,7 @@ use bytes::Bytes;
 use slab::Slab;
 use tracing::debug;
 
-use super::commands::{Leave, Step, text};
+use super::commands::{Leave, Step, ping_reply, text};
 use super::connection::{Closing, Connection};
 use super::counters::Counters;
 use super::outbound::Pushed;
@@ -134,10 +134,19 @@ impl Core {
         match step {
             Step::Event(_) => {}
             Step::Frame(frame) => self.push(source, frame, turn),
-            Step::Release { greet } => {
+            Step::Ping { first } => {
+                if first {
+                    source.queue().hold_for_answer();
+                }
+                if let Some(healthy) = turn.hub.storage.ask(source) {
+                    self.answer(source, ping_reply(turn.now, healthy), turn);
+                }
+            }
+            Step::Answer(frame) => self.answer(source, frame, turn),
+            Step::Release => {
                 let first = {
                     let mut queue = source.queue();
-                    let greeting = (greet && source.profile.topic.is_none()).then(|| greeting(turn.now));
+                    let greeting = source.profile.topic.is_none().then(|| greeting(turn.now));
                     queue.release(greeting) && queue.touch()
                 };
                 turn.touch(source, first);
@@ -287,6 +296,11 @@ impl Core {
 
     fn push(&mut self, connection: &Arc<Connection>, frame: Bytes, turn: &mut Turn<'_>) {
         let pushed = connection.queue().push(frame, turn.options.max_queue);
+        self.pushed(connection, pushed, turn);
+    }
+
+    fn answer(&mut self, connection: &Arc<Connection>, frame: Bytes, turn: &mut Turn<'_>) {
+        let pushed = connection.queue().answer(frame, turn.options.max_queue);
         self.pushed(connection, pushed, turn);
     }
 

@@ -14,7 +14,7 @@ use super::counters::Counters;
 use super::runtime::Hub;
 use crate::broker::{AckMode, Acknowledge, Event, Publish, ReceiverKey, Subscribe};
 use crate::limits;
-use crate::message::{ChannelName, PublicationId};
+use crate::message::{ChannelName, PublicationId, Timestamp};
 use crate::protocol::envelope::{self, Ack, Code, Command};
 use crate::protocol::frame::{self, Incoming, Opcode};
 use crate::protocol::topic;
@@ -26,11 +26,16 @@ pub(super) enum Step {
     Event(Event),
     /// Queue this for the connection itself.
     Frame(Bytes),
-    /// The client's first frame has come: nothing is held any more. With the connect reply before all else, if `greet`.
-    Release {
-        /// False where the first frame is a `ping`, whose answer takes the connect reply's place.
-        greet: bool,
+    /// The client's `ping`: the store is asked whether it can be written. With `first`, it is the client's first frame, and nothing goes
+    /// out before its answer, which takes the connect reply's place.
+    Ping {
+        /// See above.
+        first: bool,
     },
+    /// The answer to a `ping`.
+    Answer(Bytes),
+    /// The client's first frame has come, or does not come: nothing is held any more, and the connect reply goes before all else.
+    Release,
     /// Something was queued already: flush it.
     Flush,
     /// End the connection.
@@ -66,12 +71,12 @@ impl<'a> Desk<'a> {
         let dialect = &self.connection.profile.topic;
         if let (Incoming::Message { payload, .. }, None) = (&incoming, dialect) {
             let command = envelope::parse(payload);
-            if first {
-                steps.push(Step::Release { greet: !matches!(command, Ok(Command::Ping)) });
+            if first && !matches!(command, Ok(Command::Ping)) {
+                steps.push(Step::Release);
             }
             Counters::add(&self.hub.counters.commands, 1);
             match command {
-                Ok(command) => self.command(command, steps),
+                Ok(command) => self.command(command, first, steps),
                 Err(bad) => {
                     self.refuse(steps, bad.command.as_deref(), bad.code, &bad.text, bad.id.as_deref());
                 }
@@ -79,7 +84,7 @@ impl<'a> Desk<'a> {
             return;
         }
         if first {
-            steps.push(Step::Release { greet: true });
+            steps.push(Step::Release);
         }
         match incoming {
             Incoming::Message { kind, payload } => {
@@ -126,13 +131,10 @@ impl<'a> Desk<'a> {
         })));
     }
 
-    fn command(&self, command: Command, steps: &mut Vec<Step>) {
+    fn command(&self, command: Command, first: bool, steps: &mut Vec<Step>) {
         let connection = &self.connection;
         match command {
-            Command::Ping => {
-                let code = if self.hub.is_store_healthy() { Code::Accepted } else { Code::Rejected };
-                steps.push(Step::Frame(text(&envelope::connect_reply(self.hub.now(), code))));
-            }
+            Command::Ping => steps.push(Step::Ping { first }),
             Command::Receive { channels, ack, prefetch, receiver } => {
                 let user = &connection.profile.user;
                 if let Some(channel) = channels.iter().find(|channel| !self.access.may_receive(user, channel)) {
@@ -212,6 +214,12 @@ impl<'a> Desk<'a> {
             }
         }
     }
+}
+
+/// The answer to the client's `ping`.
+pub(super) fn ping_reply(now: Timestamp, healthy: bool) -> Bytes {
+    let code = if healthy { Code::Accepted } else { Code::Rejected };
+    text(&envelope::connect_reply(now, code))
 }
 
 /// A text frame.

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinError};
@@ -36,7 +36,7 @@ pub enum ServeError {
     Column(BadColumn),
     /// The system did not give what every program gets: a thread, a signal handler.
     System(std::io::Error),
-    /// A second signal came while the server was stopping. The caller should end the process at once.
+    /// A second signal came while the server was stopping, [`limits::SECOND_SIGNAL`] after the first or later. The caller should end the process at once.
     Interrupted,
 }
 
@@ -281,7 +281,7 @@ pub async fn serve(config: Config, load: Option<Load>, ready: impl FnOnce(&Runni
     }
     tokio::select! {
         done = server.shutdown() => done,
-        () = signals.stop() => Err(ServeError::Interrupted),
+        () = signals.insist(Instant::now()) => Err(ServeError::Interrupted),
     }
 }
 
@@ -416,7 +416,8 @@ impl Signals {
 }
 
 impl Signals {
-    async fn stop(&mut self) {
-        while self.next().await == Signal::Reload {}
+    /// Returns when a signal asks for the end that is no echo of the one that came at `first`.
+    async fn insist(&mut self, first: Instant) {
+        while self.next().await == Signal::Reload || first.elapsed() < limits::SECOND_SIGNAL {}
     }
 }

@@ -50,6 +50,8 @@ struct State {
     headless: bool,
     /// The client is in the head's shadow: nothing is written yet.
     held: bool,
+    /// The hold ends with the answer to the client's `ping`, and only with it.
+    answering: bool,
     /// The first bytes of the frame in front (of the hand, else of the queue) are written.
     begun: bool,
     /// Some thread has frames in its hand.
@@ -153,9 +155,22 @@ impl Queue {
         !std::mem::replace(&mut self.state.touched, true)
     }
 
-    /// Ends the hold; true if there was one. Pushed before the hold's other frames: `greeting`.
+    /// A hold that has not ended yet ends with [`Self::answer`].
+    pub(super) fn hold_for_answer(&mut self) {
+        self.state.answering = self.state.held;
+    }
+
+    /// Appends the answer to a `ping` as [`Self::push`] does; one that was held for is the greeting.
+    pub(super) fn answer(&mut self, frame: Bytes, max: usize) -> Pushed {
+        if std::mem::take(&mut self.state.answering) && self.release(Some(frame.clone())) {
+            return Pushed::Queued { first: self.touch() };
+        }
+        self.push(frame, max)
+    }
+
+    /// Ends the hold; true if it has ended now. Pushed before the hold's other frames: `greeting`.
     pub(super) fn release(&mut self, greeting: Option<Bytes>) -> bool {
-        if !std::mem::take(&mut self.state.held) {
+        if self.state.answering || !std::mem::take(&mut self.state.held) {
             return false;
         }
         if let Some(greeting) = greeting

@@ -102,6 +102,29 @@ fn nothing_is_written_before_the_head_nor_in_its_shadow() {
 }
 
 #[test]
+fn the_answer_to_a_ping_that_is_held_for_is_the_greeting() {
+    let mut queue = Queue::new(true);
+    queue.head_written();
+    queue.hold_for_answer();
+    queue.push(frame(1, 2), MAX);
+    assert!(!queue.release(Some(frame(1, 1))), "the time of the hold runs out before the answer is there");
+    assert!(write_out(&mut queue, 9).is_empty());
+    assert_eq!(queue.answer(frame(1, 3), MAX), Pushed::Queued { first: true });
+    assert_eq!(queue.answer(frame(1, 4), MAX), Pushed::Queued { first: false }, "a second ping");
+    assert_eq!(write_out(&mut queue, 9), [3, 2, 4]);
+}
+
+#[test]
+fn an_answer_that_comes_after_the_end_is_thrown_away() {
+    let mut queue = Queue::new(true);
+    queue.head_written();
+    queue.hold_for_answer();
+    queue.end(Some(frame(1, 9)), true);
+    assert_eq!(queue.answer(frame(1, 3), MAX), Pushed::Gone);
+    assert_eq!(write_out(&mut queue, 9), [9]);
+}
+
+#[test]
 fn an_end_that_flushes_sends_all_then_the_last_frame_then_a_fin() {
     let mut queue = open();
     queue.push(frame(2, 1), MAX);

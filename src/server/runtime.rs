@@ -129,11 +129,6 @@ impl Hub {
         read(&self.core().broker)
     }
 
-    /// Whether `ping` is answered with 00.
-    pub(super) fn is_store_healthy(&self) -> bool {
-        self.storage.is_healthy()
-    }
-
     /// Gives one event to the core.
     pub(super) fn happened(&self, event: Event) {
         self.dispatch(None, &mut vec![Step::Event(event)]);
@@ -288,7 +283,7 @@ impl Hub {
         let due = self.timers().take(now);
         let (interval, lenient) = (self.options().heartbeat, self.gate.is_closed());
         for connection in self.find(&due.holds) {
-            self.dispatch(Some(&connection), &mut vec![Step::Release { greet: true }]);
+            self.dispatch(Some(&connection), &mut vec![Step::Release]);
         }
         for connection in self.find(&due.looks) {
             match connection.on_time(now, interval, lenient) {

@@ -4,8 +4,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use super::commands::{Step, ping_reply};
+use super::connection::Connection;
 use super::runtime::Hub;
 use crate::broker::{ChannelSummary, Event, Restored, StoreEffect, StoreFailure};
+use crate::limits;
 use crate::store::{FailureKind, MessageStore, Outcome, StoreError, StoreWorker, Summary};
 
 /// The store's worker, and what the core wants from it. Under the core's lock a wish is only noted, because handing it over may wake a
@@ -15,7 +18,38 @@ pub(super) struct Storage {
     wishes: Mutex<VecDeque<StoreEffect>>,
     /// Held while wishes are handed over, so that two threads do not change their order.
     turn: Mutex<()>,
+    pings: Mutex<Pings>,
     hub: Arc<OnceLock<Weak<Hub>>>,
+}
+
+/// The `ping` commands whose answer the store has to give. One question to it serves all who wait.
+#[derive(Default)]
+struct Pings {
+    /// Weak, because an answer that is late must keep nothing open. At most [`limits::STORE_CHECKS`].
+    waiting: Vec<Weak<Connection>>,
+    question: Question,
+}
+
+/// Where the question for the waiting pings is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Question {
+    #[default]
+    None,
+    /// To be handed over by [`Storage::kick`].
+    Noted,
+    /// The store has it.
+    Asked,
+}
+
+impl Pings {
+    /// Whether the store is to be asked; true once for each question.
+    fn take_question(&mut self) -> bool {
+        let noted = self.question == Question::Noted;
+        if noted {
+            self.question = Question::Asked;
+        }
+        noted
+    }
 }
 
 impl Storage {
@@ -31,7 +65,7 @@ impl Storage {
                 report(&hub, outcome);
             }
         })?;
-        Ok(Self { worker, wishes: Mutex::default(), turn: Mutex::default(), hub })
+        Ok(Self { worker, wishes: Mutex::default(), turn: Mutex::default(), pings: Mutex::default(), hub })
     }
 
     /// From now on outcomes go to `hub`.
@@ -44,8 +78,46 @@ impl Storage {
         lock(&self.wishes).push_back(effect);
     }
 
+    /// Whether the store can be written, if that is known at once; else `connection` gets the answer to its ping when the store has
+    /// said it. Pure memory.
+    pub(super) fn ask(&self, connection: &Arc<Connection>) -> Option<bool> {
+        // In an outage the store is tried all the time anyway, so its last word is fresh.
+        if !self.worker.healthy() {
+            return Some(false);
+        }
+        let mut pings = lock(&self.pings);
+        if pings.waiting.len() >= limits::STORE_CHECKS {
+            return Some(true);
+        }
+        pings.waiting.push(Arc::downgrade(connection));
+        if pings.question == Question::None {
+            pings.question = Question::Noted;
+        }
+        None
+    }
+
     /// Hands over what is noted. Not to be called under the core's lock.
     pub(super) fn kick(&self) {
+        self.hand_over();
+        if lock(&self.pings).take_question() {
+            let hub = self.hub.clone();
+            self.worker.check(move |healthy| {
+                if let Some(hub) = hub.get().and_then(Weak::upgrade) {
+                    hub.storage.answer_pings(&hub, healthy);
+                }
+            });
+        }
+    }
+
+    /// Runs on the worker's thread.
+    fn answer_pings(&self, hub: &Hub, healthy: bool) {
+        let waiting = std::mem::take(&mut *lock(&self.pings)).waiting;
+        for connection in waiting.iter().filter_map(Weak::upgrade) {
+            hub.dispatch(Some(&connection), &mut vec![Step::Answer(ping_reply(hub.now(), healthy))]);
+        }
+    }
+
+    fn hand_over(&self) {
         if lock(&self.wishes).is_empty() {
             return;
         }
@@ -72,11 +144,6 @@ impl Storage {
     /// Waits until there is room for more.
     pub(super) async fn room(&self) {
         self.worker.room().await;
-    }
-
-    /// What the last commit or check said.
-    pub(super) fn is_healthy(&self) -> bool {
-        self.worker.healthy()
     }
 
     /// Writes everything, marks the store clean and closes it. Blocks.

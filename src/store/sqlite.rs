@@ -86,7 +86,10 @@ impl SqliteStore {
         let result = work(self.link.connection()?, &self.sql, &self.columns);
         result.map_err(|error| {
             let error = classify(&self.link.place(), &error);
-            self.was_full |= matches!(error, StoreError::Full { .. });
+            if matches!(error, StoreError::Full { .. }) {
+                self.was_full = true;
+                self.link.fold();
+            }
             self.link.failed(&error);
             error
         })
@@ -103,6 +106,7 @@ impl MessageStore for SqliteStore {
                     bind(&mut insert, message, columns)?;
                     insert.raw_execute()?;
                 }
+                link::claim(&transaction)?;
             }
             if !group.removals.is_empty() {
                 let mut delete = transaction.prepare_cached(&sql.delete)?;

@@ -136,6 +136,16 @@ impl Setup {
         self
     }
 
+    /// Keeps messages in this file; a relative path is one below the broker's directory.
+    pub fn database(mut self, path: &str) -> Self {
+        self.url = Some(if Path::new(path).is_absolute() {
+            format!("sqlite:{path}")
+        } else {
+            format!("sqlite:{{dir}}/{path}")
+        });
+        self
+    }
+
     /// Starts a broker with this in a new directory, on a port of the system's choice.
     #[track_caller]
     pub fn start(self) -> Broker {
@@ -149,7 +159,7 @@ impl Setup {
     /// The configuration file's text.
     fn text(&self, dir: &Path, port: u16) -> String {
         let dir = dir.display();
-        let url = self.url.clone().unwrap_or_else(|| format!("sqlite:{dir}/wsmb.db"));
+        let url = self.url.as_deref().unwrap_or("sqlite:{dir}/wsmb.db").replace("{dir}", &dir.to_string());
         format!(
             "[server]\nlisten = \"127.0.0.1:{port}\"\n{}\n[channel_defaults]\n{}\n{}\n[auth]\n{}\n[store]\nurl = \"{url}\"\n{}\n",
             self.server,
@@ -166,6 +176,7 @@ pub struct Broker {
     child: Child,
     dir: Arc<tempfile::TempDir>,
     setup: Setup,
+    config: PathBuf,
     address: SocketAddr,
     log: Log,
 }
@@ -187,7 +198,7 @@ impl Broker {
         loop {
             let step = (Instant::now() + Duration::from_millis(50)).min(deadline);
             if let Some(address) = log.wait(step, listening) {
-                return Ok(Self { child, dir, setup, address, log });
+                return Ok(Self { child, dir, setup, config, address, log });
             }
             if let Some(status) = child.try_wait().expect("the state of the broker") {
                 // Both streams end with the process; what is still in the pipes comes at once.
@@ -288,6 +299,22 @@ impl Broker {
             std::thread::sleep(Duration::from_millis(10));
         }
         panic!("the broker has not ended after {PATIENCE:?}:\n{}", self.log.tail());
+    }
+
+    /// From now on no file that it writes gets larger than this; `None`: as large as it likes.
+    #[cfg(target_os = "linux")]
+    #[track_caller]
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
+        let limit = libc::rlimit { rlim_cur: bytes.unwrap_or(libc::RLIM_INFINITY), rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: `prlimit` reads the one structure and writes nothing; the child has not been waited for, so the id is still its own.
+        let result = unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!(result, 0, "a limit for the broker: {}", std::io::Error::last_os_error());
+    }
+
+    /// The configuration file that it was started with.
+    pub fn config(&self) -> &Path {
+        &self.config
     }
 
     /// Fails if the broker is not there any more.

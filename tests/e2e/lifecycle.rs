@@ -12,7 +12,7 @@ use crate::raw::{Head, Raw, basic};
 
 /// What the broker prints when it cannot start, which it must within the time of a start.
 #[track_caller]
-fn refusal(setup: Setup, dir: Arc<tempfile::TempDir>, port: u16) -> String {
+pub fn refusal(setup: Setup, dir: Arc<tempfile::TempDir>, port: u16) -> String {
     match Broker::start_in(setup, dir, port) {
         Ok(broker) => panic!("it started:\n{}", broker.log().tail()),
         Err(said) => {
@@ -23,8 +23,9 @@ fn refusal(setup: Setup, dir: Arc<tempfile::TempDir>, port: u16) -> String {
     }
 }
 
+/// Fails unless everything `wanted` is in what was said, capitals aside.
 #[track_caller]
-fn assert_says(said: &str, wanted: &[&str]) {
+pub fn assert_says(said: &str, wanted: &[&str]) {
     for part in wanted {
         assert!(said.to_lowercase().contains(&part.to_lowercase()), "{part:?} is not in what it says: {said}");
     }
@@ -102,6 +103,36 @@ fn sigint_is_an_orderly_end_too() {
     let mut broker = Broker::start();
     broker.signal(libc::SIGINT);
     assert_eq!(broker.wait().code(), Some(0), "{}", broker.log().tail());
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_does_not_cut_the_end_short() {
+    let mut broker = Broker::start();
+    let mut receiver = Client::receiver(&broker, "sms").silent();
+    let mut sender = Client::envelope(&broker);
+    sender.publish("sms", &json!(1));
+    assert_eq!(receiver.numbers(1), [1]);
+    for signal in [libc::SIGTERM, libc::SIGTERM, libc::SIGINT] {
+        broker.signal(signal);
+    }
+    assert_eq!(broker.wait().code(), Some(0), "{}", broker.log().tail());
+    let broker = broker.kill_and_restart();
+    assert_eq!(Client::receiver(&broker, "sms").numbers(1), [1], "what was not confirmed was not stored");
+}
+
+#[test]
+fn a_second_signal_that_comes_later_ends_the_broker_at_once() {
+    let mut broker = Setup::default().server("drain = \"10m\"").start();
+    let _stays = Raw::upgrade(&broker, &Head::new("/?topic=sms"));
+    let asked = Instant::now();
+    broker.signal(libc::SIGTERM);
+    broker.wait_for_log("stopping");
+    // What is tested is a time, and nobody tells when it is over.
+    std::thread::sleep((wsmb::limits::SECOND_SIGNAL + Duration::from_millis(200)).saturating_sub(asked.elapsed()));
+    broker.assert_alive();
+    broker.signal(libc::SIGINT);
+    assert_eq!(broker.wait().code(), Some(1), "{}", broker.log().tail());
+    broker.wait_for_log("second signal");
 }
 
 #[test]

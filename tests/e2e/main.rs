@@ -15,12 +15,15 @@ mod bad_input;
 mod crash;
 mod dialects;
 mod docs_examples;
+#[cfg(target_os = "linux")] // Limits and mounts of another process.
+mod full_disk;
 mod handshake;
 mod hostile;
 mod kept;
 mod kindnesses;
 mod lifecycle;
 mod manual_ack;
+mod outage;
 mod php;
 mod publication;
 mod receivers;

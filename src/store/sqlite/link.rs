@@ -1,8 +1,9 @@
 //! The connection to the file: how it is made, when it is given up, and what SQLite's errors mean.
 
+use std::ffi::c_int;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 use super::schema::Tables;
 use crate::limits;
@@ -90,6 +91,15 @@ impl Link {
         Ok(self.connection.insert(connection))
     }
 
+    /// After a disk was found full: folds the journal into the file, which has had room for it since [`claim`]. The journal's own place on the
+    /// disk then serves anew, so that removals can be written where nothing else can.
+    pub(super) fn fold(&self) {
+        if let Some(connection) = &self.connection {
+            // If a reader is in the way, the next failure comes here again.
+            let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        }
+    }
+
     /// Takes note of a failure: some leave a connection useless.
     pub(super) fn failed(&mut self, error: &StoreError) {
         match error {
@@ -121,7 +131,35 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", limits::STORE_JOURNAL_BYTES)?;
-    connection.pragma_update(None, "trusted_schema", false)
+    connection.pragma_update(None, "trusted_schema", false)?;
+    let mut chunk = limits::STORE_CHUNK_BYTES;
+    control(connection, ffi::SQLITE_FCNTL_CHUNK_SIZE, &mut chunk)
+}
+
+/// Has the file take the room on the disk that it needs once the running transaction is folded into it. Else the journal could fill the disk
+/// with what the file has no room for, and then not even a removal could be written.
+pub(super) fn claim(connection: &Connection) -> rusqlite::Result<()> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let mut bytes = pragma("page_count")? * pragma("page_size")?;
+    control(connection, ffi::SQLITE_FCNTL_SIZE_HINT, &mut bytes).map_err(|error| match error.sqlite_error_code() {
+        // What SQLite says of any file that can't be made longer.
+        Some(ErrorCode::SystemIoFailure) => rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None),
+        _ => error,
+    })
+}
+
+/// Tells SQLite something about the open file. `T` is what `sqlite3_file_control` documents for `wish`.
+fn control<T>(connection: &Connection, wish: c_int, value: &mut T) -> rusqlite::Result<()> {
+    // SAFETY: the handle is open as long as `connection` lives; SQLite reads or writes one value of the type that belongs to `wish`
+    // (`int` for the chunk size, `sqlite3_int64` for the size hint, as given above) and keeps no pointer to it.
+    let code = unsafe {
+        ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), wish, std::ptr::from_mut(value).cast())
+    };
+    match code {
+        // A file system of another kind may know nothing of this, and needs nothing of it.
+        ffi::SQLITE_OK | ffi::SQLITE_NOTFOUND => Ok(()),
+        code => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)),
+    }
 }
 
 /// What an error of SQLite means to people.

@@ -1,0 +1,165 @@
+//! A store without room, and one that can't be written: on a small file system of its own where mounting is permitted, else by the nearest thing.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::broker::{Broker, Setup};
+use crate::client::Client;
+use crate::lifecycle::{assert_says, refusal};
+use crate::outage::{SECRET, ping, send, until};
+
+/// A small file system of its own for a store, or what comes nearest to it.
+struct SmallDisk {
+    dir: PathBuf,
+    mounted: bool,
+}
+
+impl SmallDisk {
+    /// Its size in bytes.
+    const SIZE: usize = 2 << 20;
+
+    /// Mounts one over `dir`, where that is permitted.
+    fn new(dir: &Path) -> Self {
+        let dir = dir.join("small");
+        std::fs::create_dir(&dir).expect("a directory");
+        let size = format!("size={}", Self::SIZE);
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "wsmb-test"]).arg(&dir).output();
+        let mounted = mount.is_ok_and(|output| output.status.success());
+        println!(
+            "the full disk is {}",
+            if mounted { "a tmpfs" } else { "a limit of pages: mounting is not permitted" }
+        );
+        Self { dir, mounted }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        if self.mounted {
+            // Lazily, because the broker may not have ended yet.
+            let _ = Command::new("umount").arg("-l").arg(&self.dir).status();
+        }
+    }
+}
+
+/// Sends until the store is full; the numbers that were accepted.
+#[track_caller]
+fn fill(sender: &mut Client, from: u64) -> Vec<u64> {
+    let padding = "x".repeat(8 << 10);
+    let mut accepted = Vec::new();
+    for number in from..from + 1_000 {
+        match send(sender, &json!([number, padding]), &format!("fill {number}")).as_str() {
+            Some("00") => accepted.push(number),
+            Some("05" | "06") => return accepted,
+            other => panic!("message {number} is answered {other:?}"),
+        }
+    }
+    panic!("1,000 messages of {} bytes were accepted on a disk of {} bytes", padding.len(), SmallDisk::SIZE);
+}
+
+/// The number in front of each message that comes.
+#[track_caller]
+fn drain(receiver: &mut Client, count: usize) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    while numbers.len() < count {
+        let delivery = receiver.next_delivery();
+        let messages = delivery["data"].as_array().expect("a list");
+        numbers.extend(messages.iter().map(|message| message[0].as_u64().expect("a number")));
+    }
+    numbers
+}
+
+/// Fills the store, drains it, and fills it again.
+#[track_caller]
+fn fill_and_drain(broker: &mut Broker) {
+    let mut sender = Client::envelope(broker);
+    let accepted = fill(&mut sender, 0);
+    assert!(!accepted.is_empty(), "nothing was accepted");
+    until(&json!("01"), || ping(&mut sender));
+    broker.assert_alive();
+    broker.wait_for_log("messages can't be stored");
+
+    let mut receiver = Client::receiver(broker, "sms");
+    assert_eq!(drain(&mut receiver, accepted.len()), accepted);
+    receiver.confirm();
+    receiver.leave();
+    until(&json!("00"), || ping(&mut sender));
+    let again = fill(&mut sender, 10_000);
+    assert!(again.len() >= accepted.len() / 2, "{} were accepted, and then only {}", accepted.len(), again.len());
+    assert_eq!(drain(&mut Client::receiver(broker, "sms"), again.len()), again);
+    broker.assert_alive();
+    assert!(!broker.log().text().contains("xxxx"), "a message is in the log:\n{}", broker.log().tail());
+}
+
+#[test]
+fn a_full_disk_refuses_senders_loses_nothing_and_recovers_when_the_backlog_is_drained() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let disk = SmallDisk::new(dir.path());
+    let setup = Setup::default().database("small/wsmb.db");
+    let mut broker = if disk.mounted {
+        Broker::start_in(setup, dir.clone(), 0).unwrap_or_else(|failure| panic!("{failure}"))
+    } else {
+        start_limited(setup, dir.clone())
+    };
+    fill_and_drain(&mut broker);
+}
+
+/// A broker whose files can't grow beyond [`SmallDisk::SIZE`].
+#[track_caller]
+fn start_limited(setup: Setup, dir: Arc<tempfile::TempDir>) -> Broker {
+    // SAFETY: ignoring a signal runs no code. The broker inherits it, so that a file that is too large is an error and not its end.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    let broker = Broker::start_in(setup, dir, 0).unwrap_or_else(|failure| panic!("{failure}"));
+    broker.limit_files(Some(SmallDisk::SIZE as u64));
+    broker
+}
+
+#[test]
+fn a_file_that_may_not_grow_refuses_senders_and_loses_nothing() {
+    let mut broker = start_limited(Setup::default(), Arc::new(tempfile::tempdir().unwrap()));
+    let mut sender = Client::envelope(&broker);
+    let accepted = fill(&mut sender, 0);
+    until(&json!("01"), || ping(&mut sender));
+    broker.limit_files(None);
+    until(&json!("00"), || ping(&mut sender));
+    assert_eq!(send(&mut sender, &json!([accepted.len(), ""]), "after"), "00");
+    let received = drain(&mut Client::receiver(&broker, "sms"), accepted.len() + 1);
+    assert_eq!(received, (0..=accepted.len() as u64).collect::<Vec<_>>());
+    broker.assert_alive();
+}
+
+#[test]
+fn a_store_that_is_read_only_is_named() {
+    // For root, permission bits mean nothing: there, the file system itself must be read-only.
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let disk = SmallDisk::new(dir.path());
+    let setup = Setup::default().database("small/wsmb.db");
+    {
+        let mut broker = Broker::start_in(setup.clone(), dir.clone(), 0).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(send(&mut Client::envelope(&broker), &json!(SECRET), "a"), "00");
+        assert!(broker.stop().success());
+    }
+    // SAFETY: `geteuid` takes nothing, touches nothing and never fails.
+    let root = unsafe { libc::geteuid() } == 0;
+    if disk.mounted {
+        let remount = Command::new("mount").args(["-o", "remount,ro"]).arg(&disk.dir).status().expect("mount");
+        assert!(remount.success());
+        assert_says(&refusal(setup, dir, 0), &["small/wsmb.db", "rights of the broker's user"]);
+    } else if root {
+        println!("root may not mount here: a place that refuses every file serves instead");
+        assert_says(&refusal(Setup::default().database("/proc/wsmb.db"), dir, 0), &["/proc/wsmb.db", "rights"]);
+    } else {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        for file in ["wsmb.db", "wsmb.db.lock"] {
+            mode(&disk.dir.join(file), 0o444);
+        }
+        mode(&disk.dir, 0o555);
+        let said = refusal(setup, dir, 0);
+        mode(&disk.dir, 0o755);
+        assert_says(&said, &["small/wsmb.db", "rights of the broker's user"]);
+    }
+}

@@ -36,7 +36,7 @@ fn a_taken_port_is_named() {
     let broker = Broker::start();
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let said = refusal(Setup::default(), dir, broker.address().port());
-    assert_says(&said, &[&broker.address().to_string(), "taken"]);
+    assert_says(&said, &[&broker.address().to_string(), "in use"]);
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn a_store_of_a_newer_version_is_named_and_left_alone() {
     assert_eq!(connection.execute("UPDATE mq_meta SET value = 99 WHERE name = 'layout'", []).unwrap(), 1);
     drop(connection);
     let before = std::fs::read(&path).unwrap();
-    assert_says(&refusal(Setup::default(), dir, 0), &["wsmb.db", "99", "start a newer version"]);
+    assert_says(&refusal(Setup::default(), dir.clone(), 0), &["wsmb.db", "99", "start a newer version"]);
     assert!(std::fs::read(&path).unwrap() == before, "a store of a newer version was changed");
 }
 

@@ -76,6 +76,8 @@ impl Broker {
             assert!(entry, "{id:?} is not where it is said to be: {unstored:?}");
             assert_eq!(unstored.row == Row::Failed, self.failed.contains(id), "{id:?}: what failed is tried again");
         }
+        let replaced: usize = self.unstored.values().map(|unstored| unstored.replaces.len()).sum();
+        assert_eq!(self.superseded.len(), replaced, "what is superseded is known to be");
         let awaited = self.unstored.values().filter(|unstored| unstored.pending.is_some()).count();
         let remaining: usize = self.pending.iter().map(|(_, pending)| pending.remaining).sum();
         assert_eq!(awaited, remaining, "publications wait for what is unstored");

@@ -108,7 +108,9 @@ pub struct Broker {
     flights: Slab<Flight>,
     /// Every message that is neither stored nor settled.
     unstored: HashMap<MessageId, Unstored, RandomState>,
-    /// Those of them that the store refused and that are tried again.
+    /// Rows that stand for an unstored message under its older id, perhaps in another channel: no page may bring them back.
+    superseded: HashSet<MessageId, RandomState>,
+    /// Unstored messages that the store refused and that are tried again.
     failed: BTreeSet<MessageId>,
     pending: Slab<Pending>,
     delayed: BTreeMap<(Timestamp, MessageId), Delayed>,
@@ -147,6 +149,7 @@ impl Broker {
             ended: HashSet::default(),
             flights: Slab::new(),
             unstored: HashMap::default(),
+            superseded: HashSet::default(),
             failed: BTreeSet::new(),
             pending: Slab::new(),
             delayed: BTreeMap::new(),

@@ -351,6 +351,7 @@ impl Broker {
         let mut replaces = before.map(|unstored| unstored.replaces).unwrap_or_default();
         if asked {
             replaces.push(old);
+            self.superseded.insert(old);
         }
         self.unstored.insert(
             id,

@@ -48,6 +48,9 @@ impl Broker {
         if fate != Fate::Stored && unstored.row != Row::Unasked {
             self.removals.push(id);
         }
+        for old in &unstored.replaces {
+            self.superseded.remove(old);
+        }
         if fate != Fate::Stored {
             // Had it been stored, the older rows would have gone in the same commit.
             self.removals.extend_from_slice(&unstored.replaces);

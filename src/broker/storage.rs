@@ -235,6 +235,9 @@ impl Broker {
                 continue;
             }
             channel.cursor = message.id;
+            if self.superseded.contains(&message.id) {
+                continue;
+            }
             channel.paged = channel.paged.saturating_sub(1);
             // Its commit was reported before it was read.
             debug_assert!(!self.unstored.contains_key(&message.id), "{:?} was read before it was stored", message.id);
@@ -274,7 +277,9 @@ impl Broker {
     pub(super) fn swept(&mut self, swept: &[(MessageId, ChannelName)]) {
         self.sweeping = false;
         for (id, name) in swept {
-            let Some(key) = self.channel_keys.get(name).copied() else { continue };
+            let Some(key) = self.channel_keys.get(name).copied().filter(|_| !self.superseded.contains(id)) else {
+                continue;
+            };
             let channel = &mut self.channels[key];
             if let Some(entry) = channel.unwait(*id) {
                 self.bytes -= entry.bytes();

@@ -198,7 +198,7 @@ fn a_running_command_is_finished_before_the_receiver_stops() {
     let broker = Broker::start();
     broker.send("sms", "first");
     broker.send("sms", "second");
-    let command = "touch started; while [ ! -f go ]; do sleep 0.01; done; cat > done";
+    let command = "touch started; while [ -f started ] && [ ! -f go ]; do sleep 0.01; done; cat > done";
     let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--exec", command]));
     let file = |name: &str| broker.directory.path().join(name);
     until("the command runs", || file("started").exists());
@@ -213,7 +213,7 @@ fn a_running_command_is_finished_before_the_receiver_stops() {
 fn a_killed_receiver_loses_nothing() {
     let broker = Broker::start();
     broker.send("sms", "precious");
-    let command = "touch started; while [ ! -f go ]; do sleep 0.01; done";
+    let command = "touch started; while [ -f started ] && [ ! -f go ]; do sleep 0.01; done";
     let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--exec", command]));
     until("the command runs", || broker.directory.path().join("started").exists());
     receive.kill();
@@ -245,7 +245,7 @@ fn a_receiver_comes_back_by_itself_and_says_so_once() {
 fn a_command_that_ends_while_the_broker_goes_down_is_not_run_again() {
     let mut broker = Broker::start();
     broker.send("sms", "once");
-    let command = "cat >> ran; while [ ! -f go ]; do sleep 0.01; done";
+    let command = "cat >> ran; while [ -f ran ] && [ ! -f go ]; do sleep 0.01; done";
     let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--exec", command]));
     let file = |broker: &Broker, name: &str| broker.directory.path().join(name);
     until("the command runs", || fs::read_to_string(file(&broker, "ran")).is_ok_and(|text| !text.is_empty()));

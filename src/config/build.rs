@@ -113,6 +113,7 @@ impl Given<'_> {
     }
 
     fn auth(&mut self, auth: &mut Auth) {
+        let default = auth.htpasswd.clone();
         self.set("auth.htpasswd", &mut auth.htpasswd, |value| {
             let list = values::list(value)?;
             if list.iter().any(String::is_empty) {
@@ -122,6 +123,10 @@ impl Given<'_> {
         });
         self.set("auth.users", &mut auth.users, values::list);
         self.set("auth.anonymous", &mut auth.anonymous, values::boolean);
+        // Who lets people in by other means need not have the default file, nor be told at every start that it is missing.
+        if auth.htpasswd == default && (auth.anonymous || !auth.users.is_empty()) {
+            auth.htpasswd.retain(|file| file.exists());
+        }
     }
 
     fn store(&mut self, store: &mut Store) {

@@ -443,3 +443,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_default_password_file_may_be_missing_where_others_let_people_in() {
+    let htpasswd = |text: &str| load(text).expect("valid").auth.htpasswd;
+    assert!(htpasswd("[auth]\nanonymous = true").is_empty());
+    assert!(htpasswd("[auth]\nusers = [\"a:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\"]").is_empty());
+    assert_eq!(htpasswd("[auth]\nanonymous = false").len(), 1);
+    assert_eq!(htpasswd("[auth]\nanonymous = true\nhtpasswd = [\"missing\"]"), [PathBuf::from("missing")]);
+}

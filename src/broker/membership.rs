@@ -102,13 +102,19 @@ impl Broker {
             .any(|subscription| self.channels[subscription.channel].name == *name)
     }
 
-    /// Notes that a connection sends to a channel; whether it receives that channel too.
-    pub(super) fn note_sender(&mut self, connection: ConnectionId, channel: usize) -> bool {
-        let Some(key) = self.receiver_keys.get(&connection) else { return false };
-        let receiver = &mut self.receivers[*key];
-        let receives = receiver.subscriptions.iter().any(|subscription| subscription.channel == channel);
-        receiver.publishes |= receives;
-        receives
+    /// Notes that a connection sends to a channel, if it receives that channel too.
+    pub(super) fn note_sender(&mut self, connection: ConnectionId, channel: usize) {
+        if self.receives(connection, channel) {
+            let key = self.receiver_keys[&connection];
+            self.receivers[key].publishes = true;
+        }
+    }
+
+    /// Whether a connection receives a channel.
+    pub(super) fn receives(&self, connection: ConnectionId, channel: usize) -> bool {
+        self.receiver_keys.get(&connection).is_some_and(|key| {
+            self.receivers[*key].subscriptions.iter().any(|subscription| subscription.channel == channel)
+        })
     }
 
     /// Leaves every channel that is not among `keep`. What is in flight from it stays so until it is confirmed.

@@ -13,17 +13,21 @@ use crate::message::{ConnectionId, Message, MessageId, Publication};
 
 impl Broker {
     pub(super) fn publish(&mut self, publish: Publish, turn: &mut Turn<'_>) {
+        let known = self.channel_keys.get(&publish.publication.channel).copied();
         if let Some(connection) = publish.connection {
             if self.ended.contains(&connection) {
                 return;
             }
             self.note_connection(connection);
+            // Whatever becomes of what it sends: who tried to send came to send.
+            if let Some(channel) = known {
+                self.note_sender(connection, channel);
+            }
         }
         if self.is_repetition(&publish, turn) {
             return;
         }
         let name = &publish.publication.channel;
-        let known = self.channel_keys.get(name).copied();
         let keep = match known {
             Some(key) => self.channels[key].policy.keep,
             None => self.settings.policies.of(name).keep,
@@ -212,7 +216,7 @@ impl Broker {
     ) -> SmallVec<[Entry; 1]> {
         let publication = &publish.publication;
         let expires = expiry(turn.now, publish.ttl.unwrap_or(self.channels[channel].policy.ttl));
-        let origin = publish.connection.filter(|connection| self.note_sender(*connection, channel));
+        let origin = publish.connection.filter(|connection| self.receives(*connection, channel));
         let mut entries = SmallVec::with_capacity(publication.messages.len());
         for payload in &publication.messages {
             let id = self.next_id();

@@ -56,7 +56,7 @@ struct Client {
     /// A ping is on its way: what its pong will confirm.
     ping: Option<u64>,
     prefetch: u32,
-    /// It has sent to a kept channel that it receives.
+    /// It has sent to a channel that it receives.
     publishes: bool,
 }
 
@@ -210,7 +210,7 @@ impl World {
         let receivers = self.random.chance(15).then(|| self.random.below(3) as u32);
         let policy = self.settings.policies.of(&name(&channel)).clone();
         if let Some(client) = self.clients.get_mut(&connection) {
-            client.publishes |= policy.keep && client.channels.contains(&channel);
+            client.publishes |= client.channels.contains(&channel);
         }
         let life = ttl.unwrap_or(policy.ttl);
         let own = self.clients.get(&connection).is_some_and(|client| client.channels.contains(&channel));
@@ -280,6 +280,9 @@ impl World {
         let Some(asked) = self.asked.get_mut(&id) else { return };
         *asked.owed.entry(connection).or_default() += 1;
         let Asked { channel, numbers, .. } = asked.clone();
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.publishes |= client.channels.contains(&channel);
+        }
         self.send(connection, &channel, &numbers, Some(&id), (None, None, None));
     }
 

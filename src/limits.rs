@@ -74,6 +74,9 @@ pub const BACKLOG_FRAME_BYTES: usize = 14 << 10;
 /// memory, and what is not is refused with 06.
 pub const CORE_BYTES: usize = 256 << 20;
 
+/// What a message in the core's memory costs beside its payload, in bytes: the entry and its lines in maps and queues. An estimate, for [`CORE_BYTES`].
+pub const ENTRY_BYTES: usize = 256;
+
 /// Publications that wait for their time (`delay`): all of them are in memory.
 pub const DELAYED: usize = 100_000;
 

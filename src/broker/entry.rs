@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::limits;
 use crate::message::{ConnectionId, Message, MessageId, Timestamp};
 
 /// A kept message in memory.
@@ -19,13 +20,10 @@ pub(super) struct Entry {
     pub suspect: bool,
 }
 
-/// What an entry costs beside its payload: the entry itself and its lines in maps and queues. An estimate, for budgets.
-const OVERHEAD: usize = 256;
-
 impl Entry {
     /// Bytes that this entry holds in memory.
     pub fn bytes(&self) -> usize {
-        self.message.payload.bytes.len() + OVERHEAD
+        self.message.payload.bytes.len() + limits::ENTRY_BYTES
     }
 
     /// Whether it must not be delivered any more.

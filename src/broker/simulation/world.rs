@@ -137,9 +137,6 @@ impl World {
     /// What must hold after every step.
     pub fn check(&self) {
         self.broker.audit();
-        if self.broker.next_deadline().is_some_and(|at| at <= self.now) {
-            // A tick is due and has not been given yet; the next passing of time gives it.
-        }
     }
 
     fn any_client(&mut self) -> Option<ConnectionId> {

@@ -274,7 +274,7 @@ impl Raw {
         bytes
     }
 
-    /// Reads a response head, through the blank line.
+    /// Reads a response head, through the blank line, and not one byte behind it: what may have come with it stays unread.
     #[track_caller]
     pub fn head(&mut self) -> String {
         let deadline = Instant::now() + PATIENCE;
@@ -285,7 +285,7 @@ impl Raw {
                 self.note(format!("< {}", head.escape_default()));
                 return head;
             }
-            if !self.fill(deadline) {
+            if !self.fill_at_most(1, deadline) {
                 let got = String::from_utf8_lossy(&self.buffer).into_owned();
                 panic!(
                     "no response head, {:?} after {got:?}\n{}",
@@ -320,10 +320,15 @@ impl Raw {
 
     /// Reads more; false at the end of the connection or of the time.
     fn fill(&mut self, deadline: Instant) -> bool {
+        self.fill_at_most(64 << 10, deadline)
+    }
+
+    /// Reads at most so many bytes more; false at the end of the connection or of the time.
+    fn fill_at_most(&mut self, most: usize, deadline: Instant) -> bool {
         if self.ended.is_some() {
             return false;
         }
-        let mut bytes = [0; 64 << 10];
+        let mut bytes = vec![0; most];
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             self.stream.set_read_timeout(Some(left)).expect("a read time-out");

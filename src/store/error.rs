@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::limits;
+use crate::message::MessageId;
 
 /// What a failure means to the sender of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +45,8 @@ pub enum StoreError {
     Locked {
         /// Where.
         place: String,
-        /// Its process id, if it could be read.
-        holder: Option<u32>,
+        /// Who that is, as far as it could be found out: `process 812 on pi`.
+        holder: Option<String>,
     },
     /// A newer version of this program has written the store.
     Newer {
@@ -64,6 +65,49 @@ pub enum StoreError {
         table: String,
         /// The column that it lacks.
         column: &'static str,
+    },
+    /// A user-defined column does not fit the table.
+    Column {
+        /// Where.
+        place: String,
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// What is wrong with it and what to do, as the rest of a sentence.
+        problem: String,
+    },
+    /// These rows can't be stored there, now or ever; others can.
+    Unfit {
+        /// Where.
+        place: String,
+        /// Which.
+        ids: Vec<MessageId>,
+        /// Why, as the rest of a sentence that begins with "they".
+        reason: String,
+    },
+    /// The database server does not let the broker's user in, or not do what it must.
+    Denied {
+        /// Where.
+        place: String,
+        /// In the words of the server.
+        detail: String,
+    },
+    /// The database server can't be reached or does not answer. It may come back.
+    Unreachable {
+        /// Where.
+        place: String,
+        /// In the words of the system or the server.
+        detail: String,
+    },
+    /// The journal belongs to another database, and is not empty.
+    JournalOfAnother {
+        /// The journal's file.
+        place: String,
+        /// The database that it belongs to.
+        other: String,
+        /// How many messages are in it.
+        messages: u64,
     },
     /// The disk is full.
     Full {
@@ -116,6 +160,12 @@ impl StoreError {
         }
     }
 
+    /// Whether the database is merely away, and waiting may help; everything else needs somebody to do something.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
+    }
+
     /// Whether there is no room: then removals may succeed where new rows do not, and one small row that fits proves nothing.
     #[must_use]
     pub fn is_out_of_room(&self) -> bool {
@@ -142,8 +192,8 @@ impl fmt::Display for StoreError {
             }
             Self::Locked { place, holder } => {
                 write!(f, "the store {place} is in use by another broker")?;
-                if let Some(process) = holder {
-                    write!(f, " (process {process})")?;
+                if let Some(holder) = holder {
+                    write!(f, " ({holder})")?;
                 }
                 f.write_str("; stop that one, or give this one a store.url of its own")
             }
@@ -155,6 +205,29 @@ impl fmt::Display for StoreError {
             Self::Schema { place, table, column } => write!(
                 f,
                 "the table {table} in {place} has no column {column}, so it is no message table; change store.prefix or store.url"
+            ),
+            Self::Column { place, table, column, problem } => {
+                write!(f, "store.columns: {column} in the table {table} of {place} {problem}")
+            }
+            Self::Unfit { place, ids, reason } => {
+                let count = ids.len();
+                let messages = if count == 1 { "1 message".to_owned() } else { format!("{count} messages") };
+                write!(f, "{place} can't hold {messages}: they {reason}")
+            }
+            Self::Denied { place, detail } => write!(
+                f,
+                "the database {place} refuses the broker ({detail}); check user, password and rights in store.url and store.password_file"
+            ),
+            Self::Unreachable { place, detail } => {
+                write!(
+                    f,
+                    "the database {place} can't be reached ({detail}); check that it runs and that store.url is right"
+                )
+            }
+            Self::JournalOfAnother { place, other, messages } => write!(
+                f,
+                "the journal {place} still holds messages ({messages}) for {other}; start once with that store.url so that they are moved, \
+                 or give another store.journal"
             ),
             Self::Full { place } => write!(f, "the store {place} is full; free space there, or give it a larger place"),
             Self::OverBudget { place } => {

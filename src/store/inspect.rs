@@ -45,8 +45,12 @@ pub enum Purged {
 /// [`StoreError::Missing`] if there is none, and everything that is wrong with the URL, the prefix or the file.
 pub fn inspect(url: &str, prefix: &str) -> Result<Inspector, StoreError> {
     let prefix = Prefix::parse(prefix)?;
-    let Place::Sqlite(path) = Place::parse(url)? else {
-        return Err(StoreError::BadUrl { reason: "is memory:, which only the broker itself can see".to_owned() });
+    let path = match Place::parse(url)? {
+        Place::Sqlite(path) => path,
+        Place::Memory => {
+            return Err(StoreError::BadUrl { reason: "is memory:, which only the broker itself can see".to_owned() });
+        }
+        Place::Server(backend) => return Err(StoreError::NotBuilt { backend: backend.name() }),
     };
     let missing = StoreError::Missing { place: path.display().to_string() };
     let path = settle(&path).ok().filter(|path| path.exists()).ok_or_else(|| missing.clone())?;

@@ -53,7 +53,7 @@ impl StoreLock {
                     let mut text = String::new();
                     // Only to name the holder: without it the message is still true.
                     let _ = file.read_to_string(&mut text);
-                    return Err(StoreError::Locked { place, holder: text.trim().parse().ok() });
+                    return Err(StoreError::Locked { place, holder: holder(&text) });
                 }
                 Err(TryLockError::Error(error)) => return Err(unavailable(error)),
             }
@@ -68,6 +68,11 @@ impl StoreLock {
     pub(super) fn is_held(store: &Path) -> bool {
         File::open(lock_path(store)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
+}
+
+/// What the lock file says, if that is a process id.
+fn holder(text: &str) -> Option<String> {
+    text.trim().parse::<u32>().ok().map(|process| format!("process {process}"))
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ mod error;
 mod inspect;
 mod lock;
 mod memory;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod sql;
 mod sqlite;
 mod worker;
 
@@ -22,10 +24,15 @@ pub use columns::{BadColumn, ColumnValue, Columns};
 pub use error::{FailureKind, StoreError};
 pub use inspect::{ChannelInfo, Inspector, Purged, inspect};
 pub use memory::MemoryStore;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub use sql::SqlStore;
 pub use sqlite::SqliteStore;
 pub use worker::{Outcome, StoreWorker};
 
+use std::fmt;
 use std::path::PathBuf;
+use std::task::Waker;
+use std::time::Duration;
 
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
@@ -122,6 +129,13 @@ pub trait MessageStore: Send {
         max_bytes: usize,
     ) -> Result<Page, StoreError>;
 
+    /// Whether [`Self::load`], asked the same, would answer without waiting for another machine. If not, it is being fetched from there, and the
+    /// waker of [`Self::advance`] is called when asking again may say yes.
+    fn prepare(&mut self, channel: &ChannelName, after: MessageId, limit: usize, max_bytes: usize) -> bool {
+        let _ = (channel, after, limit, max_bytes);
+        true
+    }
+
     /// Removes at most `limit` messages without a due time that are expired at `now` (`expires <= now`), and names them.
     ///
     /// # Errors
@@ -160,6 +174,13 @@ pub trait MessageStore: Send {
     /// If that could not be written.
     fn answer(&mut self, token: RequestToken) -> Result<(), StoreError>;
 
+    /// Goes on with what a store does in the background (a journal that moves its rows to a database), for a bounded time. `waker` is called, from any
+    /// thread, when there is more to do; the answer says after what time at the latest. A store without a background has nothing to do.
+    fn advance(&mut self, waker: &Waker) -> Option<Duration> {
+        let _ = waker;
+        None
+    }
+
     /// The last call of an orderly stop: everything is in the store and every `deliveries` in it is true. Opening takes the mark away.
     ///
     /// # Errors
@@ -168,25 +189,47 @@ pub trait MessageStore: Send {
 }
 
 /// How a store is opened.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StoreSettings {
-    /// `sqlite:PATH` or `memory:`.
+    /// `sqlite:PATH`, `memory:`, `mysql://USER@HOST/DATABASE` or `postgres://USER@HOST/DATABASE`.
     pub url: String,
+    /// The password of a database server's user; goes before one in the URL.
+    pub password: Option<String>,
     /// What the names of its tables begin with.
     pub prefix: String,
     /// User-defined columns. A `memory:` store has no use for them.
     pub columns: Columns,
     /// The budget of a `memory:` store, in bytes.
     pub memory: usize,
+    /// What stands in front of a database server; other stores have no use for it. `None`: every commit waits for the server.
+    pub journal: Option<JournalSettings>,
+}
+
+/// The local file in front of a database server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalSettings {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How large it may become, in bytes.
+    pub bytes: u64,
+}
+
+/// Without the URL and the password.
+impl fmt::Debug for StoreSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreSettings").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
         Self {
             url: "sqlite:wsmb-data/wsmb.db".to_owned(),
+            password: None,
             prefix: "mq_".to_owned(),
             columns: Columns::default(),
             memory: limits::MEMORY_STORE_BYTES,
+            journal: None,
         }
     }
 }
@@ -200,7 +243,26 @@ pub fn open(settings: &StoreSettings) -> Result<Box<dyn MessageStore>, StoreErro
     match Place::parse(&settings.url)? {
         Place::Sqlite(path) => Ok(Box::new(SqliteStore::open(&path, &prefix, &settings.columns)?)),
         Place::Memory => Ok(Box::new(MemoryStore::new(settings.memory))),
+        Place::Server(backend) => open_server(backend, settings, &prefix),
     }
+}
+
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+fn open_server(
+    backend: Backend,
+    settings: &StoreSettings,
+    prefix: &Prefix,
+) -> Result<Box<dyn MessageStore>, StoreError> {
+    Ok(Box::new(SqlStore::open(backend, &settings.url, settings.password.as_deref(), prefix, &settings.columns)?))
+}
+
+#[cfg(not(any(feature = "mysql", feature = "postgres")))]
+fn open_server(
+    backend: Backend,
+    _settings: &StoreSettings,
+    _prefix: &Prefix,
+) -> Result<Box<dyn MessageStore>, StoreError> {
+    Err(StoreError::NotBuilt { backend: backend.name() })
 }
 
 /// What a store URL names.
@@ -210,6 +272,28 @@ pub(crate) enum Place {
     Sqlite(PathBuf),
     /// This process.
     Memory,
+    /// A database server.
+    Server(Backend),
+}
+
+/// Which kind of database server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// MySQL and MariaDB.
+    MySql,
+    /// PostgreSQL.
+    Postgres,
+}
+
+impl Backend {
+    /// As people call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MySql => "MySQL",
+            Self::Postgres => "PostgreSQL",
+        }
+    }
 }
 
 impl Place {
@@ -228,8 +312,8 @@ impl Place {
             },
             "memory" if rest.trim_start_matches('/').is_empty() => Ok(Self::Memory),
             "memory" => bad("has something after memory:, which takes nothing"),
-            "mysql" | "mariadb" => Err(StoreError::NotBuilt { backend: "MySQL" }),
-            "postgres" | "postgresql" => Err(StoreError::NotBuilt { backend: "PostgreSQL" }),
+            "mysql" | "mariadb" => Ok(Self::Server(Backend::MySql)),
+            "postgres" | "postgresql" => Ok(Self::Server(Backend::Postgres)),
             _ => bad("has a scheme that this broker does not know"),
         }
     }

@@ -12,6 +12,7 @@ mod thread;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Wake;
 use std::thread::JoinHandle;
 
 use tokio::sync::Notify;
@@ -69,6 +70,8 @@ struct State {
     /// What the group in the making costs.
     in_flight: usize,
     end: Option<End>,
+    /// The store's background has something to say.
+    woken: bool,
 }
 
 /// What callers and the thread share.
@@ -103,6 +106,13 @@ impl Shared {
         change(&mut state.queue);
         self.account(&state);
         drop(state);
+        self.wake.notify_one();
+    }
+}
+
+impl Wake for Shared {
+    fn wake(self: Arc<Self>) {
+        self.lock().woken = true;
         self.wake.notify_one();
     }
 }

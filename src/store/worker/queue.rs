@@ -28,7 +28,7 @@ pub(super) struct Queue {
     /// By the number of their coming.
     appends: BTreeMap<u64, Message>,
     /// Older rows that waiting messages stand for, to go in the same commit.
-    replaced: HashMap<MessageId, Vec<MessageId>>,
+    replaced: Replaced,
     /// Where in `appends` a message is.
     numbers: HashMap<MessageId, u64>,
     /// The next append's number.
@@ -44,6 +44,9 @@ pub(super) struct Queue {
     /// What the waiting appends cost.
     bytes: usize,
 }
+
+/// New rows, and the older ones that each stands for.
+pub(super) type Replaced = HashMap<MessageId, Vec<MessageId>>;
 
 /// What a message costs of the queue's bound.
 pub(super) fn cost(message: &Message) -> usize {
@@ -171,9 +174,9 @@ impl Queue {
 
     /// The next transaction: at most [`limits::STORE_GROUP`] of each kind. The debts only if `debts`. With it, which of its removals are no debts:
     /// those of rows that its appends replace.
-    pub(super) fn cut(&mut self, debts: bool) -> (Group, HashSet<MessageId>) {
+    pub(super) fn cut(&mut self, debts: bool) -> (Group, Replaced) {
         let mut group = Group::default();
-        let mut replaced = HashSet::new();
+        let mut replaced = Replaced::new();
         let mut bytes = 0;
         while group.appends.len() < limits::STORE_GROUP && bytes < limits::STORE_GROUP_BYTES {
             let Some((_, message)) = self.appends.pop_first() else {
@@ -181,7 +184,7 @@ impl Queue {
             };
             self.numbers.remove(&message.id);
             bytes += cost(&message);
-            replaced.extend(self.replaced.remove(&message.id).unwrap_or_default());
+            replaced.extend(self.replaced.remove_entry(&message.id));
             group.appends.push(message);
         }
         self.bytes -= bytes;
@@ -198,7 +201,7 @@ impl Queue {
                 self.deliveries.remove(id);
             }
         }
-        group.removals.extend(&replaced);
+        group.removals.extend(replaced.values().flatten());
         (group, replaced)
     }
 

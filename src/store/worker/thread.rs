@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 use std::time::Instant;
 
-use super::queue::{Load, cost};
+use super::queue::{Load, Replaced, cost};
 use super::{End, Outcome, Shared};
 use crate::limits;
-use crate::message::MessageId;
+use crate::message::{Message, MessageId};
 use crate::store::{Group, MessageStore, Page, StoreError};
 
 /// The thread's own state.
@@ -28,6 +29,12 @@ pub(super) struct Body {
     announced: bool,
     write_log: Logged,
     read_log: Logged,
+    unfit_log: Logged,
+    /// Pages that the store is fetching from elsewhere.
+    fetching: Vec<Load>,
+    waker: Waker,
+    /// When the store's background wants to go on.
+    advance_at: Option<Instant>,
 }
 
 impl Body {
@@ -36,10 +43,14 @@ impl Body {
         store: Box<dyn MessageStore>,
         report: Box<dyn FnMut(Outcome) + Send>,
     ) -> Self {
+        let waker = Waker::from(Arc::clone(&shared));
         Self {
             shared,
             store,
             report,
+            fetching: Vec::new(),
+            waker,
+            advance_at: None,
             retry_at: None,
             cramped: false,
             vouched: None,
@@ -47,6 +58,7 @@ impl Body {
             announced: false,
             write_log: None,
             read_log: None,
+            unfit_log: None,
         }
     }
 
@@ -71,6 +83,10 @@ impl Body {
             let now = Instant::now();
             let may_pay = self.retry_at.is_none_or(|retry_at| now >= retry_at);
             let due = self.retry_at.unwrap_or(self.tend_at);
+            let due = self.advance_at.map_or(due, |advance_at| advance_at.min(due));
+            if std::mem::take(&mut state.woken) {
+                return None;
+            }
             if state.queue.has_work() || (state.queue.has_debts() && may_pay) || now >= due {
                 return None;
             }
@@ -87,6 +103,7 @@ impl Body {
         // A failure is logged where it happens; here it only means that what is owed can wait.
         let retry = retry && self.purge().is_ok();
         let _ = self.commit_next(retry);
+        self.advance_at = self.store.advance(&self.waker).map(|after| Instant::now() + after);
         self.read();
         self.sweep();
         self.answer_checks();
@@ -122,38 +139,62 @@ impl Body {
         if group.is_empty() {
             return Ok(());
         }
-        let result = self.commit(group, &replaced);
+        let result = self.commit(group, replaced);
         let mut state = self.shared.lock();
         state.in_flight = 0;
         self.shared.account(&state);
         result
     }
 
-    fn commit(&mut self, group: Group, replaced: &HashSet<MessageId>) -> Result<(), StoreError> {
-        let ids: Vec<MessageId> = group.appends.iter().map(|message| message.id).collect();
-        let Err(error) = self.store.commit(&group) else {
-            self.succeeded();
-            if !ids.is_empty() {
-                (self.report)(Outcome::Stored(ids));
+    fn commit(&mut self, mut group: Group, mut replaced: Replaced) -> Result<(), StoreError> {
+        let error = loop {
+            match self.store.commit(&group) {
+                Ok(()) => {
+                    self.succeeded();
+                    if !group.appends.is_empty() {
+                        (self.report)(Outcome::Stored(ids(&group)));
+                    }
+                    return Ok(());
+                }
+                // The others must not suffer for it.
+                Err(error @ StoreError::Unfit { .. }) if self.drop_unfit(&mut group, &mut replaced, &error) => {}
+                Err(error) => break error,
             }
-            return Ok(());
         };
         self.failed(&error);
-        let Group { appends, mut removals, deliveries } = group;
+        let failed = ids(&group);
         // What an append would have replaced stays until it is written after all.
-        removals.retain(|id| !replaced.contains(id));
+        let mut debts = Group { appends: Vec::new(), ..group };
+        let kept: HashSet<MessageId> = replaced.into_values().flatten().collect();
+        debts.removals.retain(|id| !kept.contains(id));
         // What has no room for new rows may well let old ones go, which makes room.
-        let retry = !appends.is_empty() && error.is_out_of_room();
-        drop(appends);
-        let debts = Group { appends: Vec::new(), removals, deliveries };
+        let retry = !failed.is_empty() && error.is_out_of_room();
         let paid = debts.is_empty() || (retry && self.store.commit(&debts).is_ok());
         if !paid {
             self.shared.lock().queue.restore(debts.removals, debts.deliveries);
         }
-        if !ids.is_empty() {
-            (self.report)(Outcome::Failed(ids, error.kind()));
+        if !failed.is_empty() {
+            (self.report)(Outcome::Failed(failed, error.kind()));
         }
         Err(error)
+    }
+
+    /// Takes the rows that the store can never hold out of the group, and reports them; false if there are none of them in it.
+    fn drop_unfit(&mut self, group: &mut Group, replaced: &mut Replaced, error: &StoreError) -> bool {
+        let StoreError::Unfit { ids: unfit, .. } = error else { return false };
+        let unfit: HashSet<MessageId> = unfit.iter().copied().collect();
+        let gone: Vec<MessageId> = ids(group).into_iter().filter(|id| unfit.contains(id)).collect();
+        if gone.is_empty() {
+            return false;
+        }
+        group.appends.retain(|message| !unfit.contains(&message.id));
+        let kept: HashSet<MessageId> = gone.iter().filter_map(|id| replaced.remove(id)).flatten().collect();
+        group.removals.retain(|id| !kept.contains(id));
+        if log_now(&mut self.unfit_log, error) {
+            tracing::error!("{error}");
+        }
+        (self.report)(Outcome::Failed(gone, error.kind()));
+        true
     }
 
     fn read(&mut self) {
@@ -161,41 +202,51 @@ impl Body {
             let mut state = self.shared.lock();
             (state.queue.ready_loads(limits::STORE_LOADS), state.queue.is_overdue())
         };
-        for load in loads {
-            let page = if overdue { None } else { self.load(&load) };
-            let channel = load.channel;
-            (self.report)(match page {
-                Some(Page { messages, complete }) => Outcome::Loaded { channel, messages, complete },
-                None => Outcome::LoadFailed { channel },
-            });
+        for load in std::mem::take(&mut self.fetching).into_iter().chain(loads) {
+            if overdue {
+                (self.report)(Outcome::LoadFailed { channel: load.channel });
+            } else {
+                self.load(load);
+            }
         }
     }
 
     /// Reads on until there is a message that is not as good as gone, or nothing more: an empty page that is not the last would say nothing.
-    fn load(&mut self, load: &Load) -> Option<Page> {
-        let mut after = load.after;
+    fn load(&mut self, mut load: Load) {
         loop {
-            let page = self.store.load(&load.channel, after, load.limit, limits::PAGE_BYTES);
-            let mut page = match page {
+            if !self.store.prepare(&load.channel, load.after, load.limit, limits::PAGE_BYTES) {
+                self.fetching.push(load);
+                return;
+            }
+            let page = self.store.load(&load.channel, load.after, load.limit, limits::PAGE_BYTES);
+            let channel = load.channel.clone();
+            let Page { mut messages, complete } = match page {
                 Ok(page) => page,
                 Err(error) => {
                     self.read_failed(&error);
-                    return None;
+                    (self.report)(Outcome::LoadFailed { channel });
+                    return;
                 }
             };
-            let last = page.messages.last().map(|message| message.id);
-            {
-                let state = self.shared.lock();
-                page.messages.retain(|message| !state.queue.is_gone(&message.channel, message.id));
-                for message in &mut page.messages {
-                    // A count that came while the row was being written is still owed.
-                    message.deliveries = state.queue.owed_count(message.id).unwrap_or(message.deliveries);
+            let last = messages.last().map(|message| message.id);
+            self.settle(&mut messages);
+            match last {
+                Some(last) if messages.is_empty() && !complete => load.after = last,
+                _ => {
+                    (self.report)(Outcome::Loaded { channel, messages, complete });
+                    return;
                 }
             }
-            match last {
-                Some(last) if page.messages.is_empty() && !page.complete => after = last,
-                _ => return Some(page),
-            }
+        }
+    }
+
+    /// Takes what is as good as gone out of a page.
+    fn settle(&self, messages: &mut Vec<Message>) {
+        let state = self.shared.lock();
+        messages.retain(|message| !state.queue.is_gone(&message.channel, message.id));
+        for message in messages {
+            // A count that came while the row was being written is still owed.
+            message.deliveries = state.queue.owed_count(message.id).unwrap_or(message.deliveries);
         }
     }
 
@@ -331,6 +382,11 @@ impl Drop for Body {
         self.shared.bytes.store(0, Ordering::Release);
         self.shared.room.notify_waiters();
     }
+}
+
+/// The messages that a group adds.
+fn ids(group: &Group) -> Vec<MessageId> {
+    group.appends.iter().map(|message| message.id).collect()
 }
 
 /// What was last logged, and when.

@@ -126,7 +126,7 @@ fn a_replaced_row_goes_with_the_commit_of_the_new_one_and_not_without() {
     queue.replace(message(2), vec![MessageId(1)]);
     let (group, replaced) = queue.cut(true);
     assert_eq!((appended(&group), &group.removals[..]), (vec![2], &[MessageId(1)][..]));
-    assert!(replaced.contains(&MessageId(1)), "after a failure it is no debt");
+    assert_eq!(replaced[&MessageId(2)], [MessageId(1)], "after a failure it is no debt");
     queue.replace(message(4), vec![MessageId(3)]);
     queue.remove(&[MessageId(4)]);
     let (group, _) = queue.cut(true);

@@ -16,6 +16,7 @@ use super::{Failure, Outcome, arguments};
 use crate::limits;
 use crate::message::{ChannelName, Kind, Message, MessageId, Timestamp};
 use crate::protocol::envelope::iso8601;
+use crate::server;
 use crate::store::{self, ChannelInfo, Inspector, Purged};
 
 /// Look at the messages that wait in the store, save them, or throw them away
@@ -118,7 +119,8 @@ impl Queue {
 
 fn open(settings: &Settings) -> Result<Inspector, Failure> {
     let config = settings.load(&[])?;
-    store::inspect(&config.store.url, &config.store.prefix).map_err(Failure::failed)
+    let settings = server::store_settings(&config).map_err(Failure::failed)?;
+    store::inspect(&settings).map_err(Failure::failed)
 }
 
 fn now() -> Timestamp {

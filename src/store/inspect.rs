@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, pa
 
 use super::lock::StoreLock;
 use super::sqlite::{PURGE, Sql, Tables, classify, row, settle};
-use super::{Columns, Page, Place, Prefix, StoreError};
+use super::{Columns, Page, Place, Prefix, StoreError, StoreSettings};
 use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
 
@@ -43,9 +43,9 @@ pub enum Purged {
 ///
 /// # Errors
 /// [`StoreError::Missing`] if there is none, and everything that is wrong with the URL, the prefix or the file.
-pub fn inspect(url: &str, prefix: &str) -> Result<Inspector, StoreError> {
-    let prefix = Prefix::parse(prefix)?;
-    let path = match Place::parse(url)? {
+pub fn inspect(settings: &StoreSettings) -> Result<Inspector, StoreError> {
+    let prefix = Prefix::parse(&settings.prefix)?;
+    let path = match Place::parse(&settings.url)? {
         Place::Sqlite(path) => path,
         Place::Memory => {
             return Err(StoreError::BadUrl { reason: "is memory:, which only the broker itself can see".to_owned() });

@@ -19,11 +19,11 @@ pub(in crate::store) const SELECTED: &str =
 #[derive(Debug)]
 pub(in crate::store) struct Sql {
     pub(super) insert: String,
-    pub(super) delete: String,
-    pub(super) deliveries: String,
+    pub(in crate::store) delete: String,
+    pub(in crate::store) deliveries: String,
     pub(in crate::store) load: String,
     pub(in crate::store) load_due: String,
-    pub(super) sweep: String,
+    pub(in crate::store) sweep: String,
     pub(in crate::store) purge: String,
     pub(super) channels: String,
     pub(super) delayed: String,

@@ -16,7 +16,7 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Rows, Transaction, TransactionBehavior, params};
 
 use super::lock::StoreLock;
 use super::{
@@ -122,6 +122,9 @@ impl MessageStore for SqliteStore {
                     count.execute(params![row::integer(id.0), deliveries])?;
                 }
             }
+            for (name, value) in &group.marks {
+                transaction.prepare_cached(&sql.write_mark)?.execute(params![name, row::integer(*value)])?;
+            }
             transaction.commit()
         })?;
         self.was_full = false;
@@ -139,20 +142,25 @@ impl MessageStore for SqliteStore {
             let mut statement = connection.prepare_cached(&sql.load)?;
             // One row more than wanted tells whether there is more; it is stepped to, not read.
             let wanted = row::integer(limit as u64).saturating_add(1);
-            let mut rows = statement.query(params![channel.as_str(), row::integer(after.0), wanted])?;
-            let mut page = Page { messages: Vec::new(), complete: true };
-            let mut bytes = 0;
-            while let Some(found) = rows.next()? {
-                if page.messages.len() >= limit || bytes > max_bytes {
-                    page.complete = false;
-                    break;
-                }
-                if let Some(message) = row::message(found)? {
-                    bytes += message.payload.bytes.len();
-                    page.messages.push(message);
-                }
-            }
-            Ok(page)
+            let rows = statement.query(params![channel.as_str(), row::integer(after.0), wanted])?;
+            page(rows, limit, max_bytes)
+        })
+    }
+
+    fn scan(&mut self, after: MessageId, limit: usize, max_bytes: usize) -> Result<Page, StoreError> {
+        self.run(|connection, sql, _| {
+            let mut statement = connection.prepare_cached(&sql.scan)?;
+            // Without a limit of its own: rows that are no messages don't count, and what is not stepped to is not read.
+            let rows = statement.query([row::integer(after.0)])?;
+            page(rows, limit, max_bytes)
+        })
+    }
+
+    fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.run(|connection, sql, _| {
+            let value: Option<i64> =
+                connection.prepare_cached(&sql.read_mark)?.query_row([name], |row| row.get(0)).optional()?;
+            Ok(value.map(i64::unsigned_abs))
         })
     }
 
@@ -232,6 +240,23 @@ impl MessageStore for SqliteStore {
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         })
     }
+}
+
+/// As many of the rows as the bounds allow.
+fn page(mut rows: Rows<'_>, limit: usize, max_bytes: usize) -> rusqlite::Result<Page> {
+    let mut page = Page { messages: Vec::new(), complete: true };
+    let mut bytes = 0;
+    while let Some(found) = rows.next()? {
+        if page.messages.len() >= limit || bytes > max_bytes {
+            page.complete = false;
+            break;
+        }
+        if let Some(message) = row::message(found)? {
+            bytes += message.payload.bytes.len();
+            page.messages.push(message);
+        }
+    }
+    Ok(page)
 }
 
 /// Makes the file and its directory unless they are there, and gives the one path by which every broker knows it.

@@ -21,6 +21,8 @@ pub(super) enum Task {
     Apply(Group),
     /// Read a page.
     Load(Wanted),
+    /// Read a page of everything, for a tool.
+    Scan(MessageId, usize, usize),
     /// Remove expired rows.
     Sweep(Timestamp, usize),
     /// Empty a channel up to an id, in parts of so many rows.
@@ -49,6 +51,8 @@ pub(super) enum Report {
     Applied(Group, Result<(), StoreError>),
     /// Of [`Task::Load`].
     Loaded(Wanted, Result<Page, StoreError>),
+    /// Of [`Task::Scan`].
+    Scanned(Result<Page, StoreError>),
     /// Of [`Task::Sweep`].
     Swept(Result<Vec<(MessageId, ChannelName)>, StoreError>),
     /// Of [`Task::Purge`].
@@ -165,6 +169,9 @@ impl Thread {
             Task::Load(wanted) => {
                 let page = self.with(|store| store.load(&wanted.channel, wanted.after, wanted.limit, wanted.max_bytes));
                 Report::Loaded(wanted, page)
+            }
+            Task::Scan(after, limit, max_bytes) => {
+                Report::Scanned(self.with(|store| store.scan(after, limit, max_bytes)))
             }
             Task::Sweep(now, limit) => Report::Swept(self.with(|store| store.sweep(now, limit))),
             Task::Purge(channel, up_to, limit) => {

@@ -227,6 +227,9 @@ impl Ledger {
                     transaction.prepare_cached(owe_count)?.execute(counted)?;
                 }
             }
+            for (name, value) in &group.marks {
+                transaction.prepare_cached(&sql.write_mark)?.execute(params![name, row::integer(*value)])?;
+            }
             transaction.commit()
         })?;
         if let Some(lowest) = group.appends.iter().map(|message| message.id).min() {

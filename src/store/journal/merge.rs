@@ -34,23 +34,41 @@ impl Ledger {
         max_bytes: usize,
     ) -> Result<Merged, StoreError> {
         let horizon = theirs.messages.last().map(|message| message.id);
-        self.retain_unowed(channel, &mut theirs.messages)?;
+        self.retain_unowed(&mut theirs.messages)?;
         let ours = self.rows.load(channel, after, limit, max_bytes)?;
         Ok(merge(theirs, horizon, ours, limit, max_bytes))
     }
 
+    /// The same for [`MessageStore::scan`].
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub(super) fn complete_scan(
+        &mut self,
+        after: MessageId,
+        mut theirs: Page,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Merged, StoreError> {
+        let horizon = theirs.messages.last().map(|message| message.id);
+        self.retain_unowed(&mut theirs.messages)?;
+        let ours = self.rows.scan(after, limit, max_bytes)?;
+        Ok(merge(theirs, horizon, ours, limit, max_bytes))
+    }
+
     /// Takes rows away that are owed to be gone, and sets the counts that are owed.
-    fn retain_unowed(&mut self, channel: &ChannelName, messages: &mut Vec<Message>) -> Result<(), StoreError> {
+    fn retain_unowed(&mut self, messages: &mut Vec<Message>) -> Result<(), StoreError> {
         let Names { owed, empty, .. } = &self.names;
         let owed = format!("SELECT deliveries FROM {owed} WHERE data_id = ?1");
         let purge = format!("SELECT up_to FROM {empty} WHERE channel = ?1");
         self.rows.run(|connection, _, _| {
-            let bound: Option<i64> =
-                connection.prepare_cached(&purge)?.query_row([channel.as_str()], |found| found.get(0)).optional()?;
+            let mut bound = connection.prepare_cached(&purge)?;
             let mut statement = connection.prepare_cached(&owed)?;
             let mut kept = Vec::with_capacity(messages.len());
             for mut message in messages.drain(..) {
                 let id = row::integer(message.id.0);
+                let bound: Option<i64> =
+                    bound.query_row([message.channel.as_str()], |found| found.get(0)).optional()?;
                 if bound.is_some_and(|bound| id <= bound) {
                     continue;
                 }

@@ -17,10 +17,11 @@ mod courier;
 mod fetch;
 mod ledger;
 mod merge;
+mod patient;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -179,6 +180,11 @@ impl JournaledStore {
                 self.count_at = Instant::now() + limits::JOURNAL_COUNT_EVERY;
                 self.ledger.recount(&found.channels, found.last_id)
             }
+            // Whoever asked for it has stopped waiting.
+            Report::Scanned(result) => {
+                self.noted(result);
+                Ok(())
+            }
             Report::Done(result) => {
                 self.noted(result);
                 Ok(())
@@ -322,52 +328,6 @@ impl JournaledStore {
     fn move_soon(&mut self) {
         self.move_at.get_or_insert_with(|| Instant::now() + limits::JOURNAL_LINGER);
     }
-
-    /// Asks the database what it holds, and waits for it.
-    fn count(&mut self, since: Timestamp) -> Result<Option<Summary>, StoreError> {
-        self.ask(Task::Count(since))?;
-        loop {
-            match self.courier.next(limits::JOURNAL_PATIENCE).map_err(|gone| self.gone(gone))? {
-                Some(Report::Counted(result)) => {
-                    self.counting = false;
-                    let Some(found) = self.noted(result) else { return Ok(None) };
-                    self.count_at = Instant::now() + limits::JOURNAL_COUNT_EVERY;
-                    self.ledger.recount(&found.channels, found.last_id)?;
-                    return Ok(Some(found));
-                }
-                Some(other) => self.heard(other)?,
-                None => return Ok(None),
-            }
-        }
-    }
-
-    /// Moves what can be moved at once, so that the database is complete when the broker has stopped. Bounded in time.
-    fn farewell(&mut self) -> Result<(), StoreError> {
-        let deadline = Instant::now() + limits::JOURNAL_FAREWELL;
-        self.move_at = Some(Instant::now());
-        self.count_at = deadline;
-        while self.away.is_none()
-            && self.stuck_until.is_none()
-            && (self.move_at.is_some() || self.courier.under_way() > 0)
-        {
-            if self.move_at.is_some() {
-                self.move_at = Some(Instant::now());
-            }
-            self.dispatch()?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || (self.courier.under_way() > 0 && !self.wait(left)?) {
-                break;
-            }
-        }
-        let (messages, debts) = self.ledger.waiting()?;
-        if messages + debts > 0 {
-            tracing::info!("the journal keeps what is not in the database yet: {messages} messages, {debts} changes");
-        } else if self.away.is_none() && self.courier.under_way() == 0 {
-            self.ask(Task::MarkClean)?;
-            self.wait(deadline.saturating_duration_since(Instant::now()))?;
-        }
-        Ok(())
-    }
 }
 
 impl MessageStore for JournaledStore {
@@ -412,10 +372,17 @@ impl MessageStore for JournaledStore {
                 return Err(away.error.clone());
             }
             if !self.prepare(channel, after, limit, max_bytes) && !self.wait(limits::JOURNAL_PATIENCE)? {
-                let detail = "it does not answer".to_owned();
-                return Err(StoreError::Unreachable { place: "behind the journal".to_owned(), detail });
+                return Err(self.silent());
             }
         }
+    }
+
+    fn scan(&mut self, after: MessageId, limit: usize, max_bytes: usize) -> Result<Page, StoreError> {
+        self.scan_patiently(after, limit, max_bytes)
+    }
+
+    fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.ledger.rows.mark(name)
     }
 
     fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
@@ -440,23 +407,7 @@ impl MessageStore for JournaledStore {
     }
 
     fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError> {
-        let theirs = if self.away.is_some() { None } else { self.count(publications_since)? };
-        let Some(theirs) = theirs else {
-            return self.ledger.summary(publications_since);
-        };
-        self.ledger.pull(theirs.delayed)?;
-        self.move_soon();
-        let mut summary = self.ledger.summary(publications_since)?;
-        let mut known: HashMap<_, Timestamp> = HashMap::new();
-        for (channel, publication, created) in theirs.publications.into_iter().chain(summary.publications) {
-            let first = known.entry((channel, publication)).or_insert(created);
-            *first = created.min(*first);
-        }
-        summary.publications =
-            known.into_iter().map(|((channel, publication), created)| (channel, publication, created)).collect();
-        summary.publications.sort_unstable_by(|a, b| (a.2, &a.0, &a.1).cmp(&(b.2, &b.0, &b.1)));
-        summary.clean &= theirs.clean;
-        Ok(summary)
+        self.sum_up(publications_since)
     }
 
     fn check(&mut self) -> Result<(), StoreError> {

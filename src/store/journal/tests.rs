@@ -87,6 +87,14 @@ impl MessageStore for Database {
         self.call(|rows| rows.load(channel, after, limit, max_bytes))
     }
 
+    fn scan(&mut self, after: MessageId, limit: usize, max_bytes: usize) -> Result<Page, StoreError> {
+        self.call(|rows| rows.scan(after, limit, max_bytes))
+    }
+
+    fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.call(|rows| rows.mark(name))
+    }
+
     fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
         self.call(|rows| rows.sweep(now, limit))
     }
@@ -461,6 +469,10 @@ impl Model {
             let expected = self.rows.values().filter(|row| row.channel.as_str() == name && self.is_lasting(row));
             assert_eq!(found, expected.cloned().collect::<Vec<_>>(), "channel {name}");
         }
+        let scanned: Vec<Message> = store.scan(MessageId(0), 1_000, 1 << 20).expect("scans").messages;
+        let scanned: Vec<Message> = scanned.into_iter().filter(|row| self.is_lasting(row)).collect();
+        let expected = self.rows.values().filter(|row| self.is_lasting(row));
+        assert_eq!(scanned, expected.cloned().collect::<Vec<_>>(), "all channels");
         let summary = store.summary(Timestamp(0)).expect("summary");
         assert!(summary.last_id.0 >= self.rows.keys().max().map_or(0, |id| id.0));
         for name in NAMES {

@@ -38,6 +38,12 @@ impl MessageStore for SqlStore {
     fn load(&mut self, _: &ChannelName, _: MessageId, _: usize, _: usize) -> Result<Page, StoreError> {
         Ok(Page::default())
     }
+    fn scan(&mut self, _: MessageId, _: usize, _: usize) -> Result<Page, StoreError> {
+        Ok(Page::default())
+    }
+    fn mark(&mut self, _: &str) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
     fn sweep(&mut self, _: Timestamp, _: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
         Ok(Vec::new())
     }

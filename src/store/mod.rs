@@ -13,6 +13,7 @@ mod columns;
 mod datetime;
 mod error;
 mod inspect;
+mod journal;
 mod lock;
 mod memory;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -23,6 +24,7 @@ mod worker;
 pub use columns::{BadColumn, ColumnValue, Columns};
 pub use error::{FailureKind, StoreError};
 pub use inspect::{ChannelInfo, Inspector, Purged, inspect};
+pub use journal::JournaledStore;
 pub use memory::MemoryStore;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use sql::SqlStore;
@@ -269,7 +271,16 @@ fn open_server(
     settings: &StoreSettings,
     prefix: &Prefix,
 ) -> Result<Box<dyn MessageStore>, StoreError> {
-    Ok(Box::new(SqlStore::open(backend, &settings.url, settings.password.as_deref(), prefix, &settings.columns)?))
+    let StoreSettings { url, password, columns, .. } = settings.clone();
+    let place = SqlStore::place(backend, &url)?;
+    let prefix_of_tables = prefix.clone();
+    let open = move || -> Result<Box<dyn MessageStore>, StoreError> {
+        Ok(Box::new(SqlStore::open(backend, &url, password.as_deref(), &prefix_of_tables, &columns)?))
+    };
+    match &settings.journal {
+        None => open(),
+        Some(journal) => Ok(Box::new(JournaledStore::open(journal, prefix, &place, Box::new(open))?)),
+    }
 }
 
 #[cfg(not(any(feature = "mysql", feature = "postgres")))]

@@ -16,7 +16,7 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Rows, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Rows, Transaction, TransactionBehavior, params};
 
 use super::lock::StoreLock;
 use super::{
@@ -51,9 +51,13 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError`] says why not: locked by another broker, newer layout, no message table, damaged, no rights.
     pub fn open(path: &Path, prefix: &Prefix, columns: &Columns) -> Result<Self, StoreError> {
+        Self::open_tables(path, Tables::new(prefix), columns)
+    }
+
+    /// The same, with other tables than usual.
+    pub(super) fn open_tables(path: &Path, tables: Tables, columns: &Columns) -> Result<Self, StoreError> {
         let path = create(path)?;
         let lock = StoreLock::take(&path)?;
-        let tables = Tables::new(prefix);
         let sql = Sql::new(&tables, columns);
         let link = Link::open(path, tables, columns.clone())?;
         let mut store = Self {
@@ -78,8 +82,13 @@ impl SqliteStore {
         Ok(store)
     }
 
+    /// The file, as an administrator knows it.
+    pub(super) fn place(&self) -> String {
+        self.link.place()
+    }
+
     /// Does something on the connection, made anew if need be, and turns what goes wrong into what it means.
-    fn run<T>(
+    pub(super) fn run<T>(
         &mut self,
         work: impl FnOnce(&mut Connection, &Sql, &Columns) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
@@ -100,14 +109,7 @@ impl MessageStore for SqliteStore {
     fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
         self.run(|connection, sql, columns| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            if !group.appends.is_empty() {
-                let mut insert = transaction.prepare_cached(&sql.insert)?;
-                for message in &group.appends {
-                    bind(&mut insert, message, columns)?;
-                    insert.raw_execute()?;
-                }
-                link::claim(&transaction)?;
-            }
+            append(&transaction, sql, columns, &group.appends)?;
             if !group.removals.is_empty() {
                 let mut delete = transaction.prepare_cached(&sql.delete)?;
                 for id in &group.removals {
@@ -165,14 +167,7 @@ impl MessageStore for SqliteStore {
     fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
         self.run(|connection, sql, _| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut gone = Vec::new();
-            {
-                let mut statement = transaction.prepare_cached(&sql.sweep)?;
-                let mut rows = statement.query(params![row::integer(now.0), row::integer(limit as u64)])?;
-                while let Some(row) = rows.next()? {
-                    gone.extend(row::id(row, 0)?.zip(row::channel(row, 1)?));
-                }
-            }
+            let gone = sweep(&transaction, sql, now, limit)?;
             transaction.commit()?;
             Ok(gone)
         })
@@ -290,6 +285,40 @@ fn create(path: &Path) -> Result<PathBuf, StoreError> {
 /// One name for one file, however it was reached: the lock goes by it. Elsewhere than on Unix the canonical form is one that not every program takes.
 pub(super) fn settle(path: &Path) -> std::io::Result<PathBuf> {
     if cfg!(unix) { path.canonicalize() } else { std::path::absolute(path) }
+}
+
+/// Writes new rows, and has the file take the room that they need.
+pub(super) fn append(
+    transaction: &Transaction<'_>,
+    sql: &Sql,
+    columns: &Columns,
+    messages: &[Message],
+) -> rusqlite::Result<()> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let mut insert = transaction.prepare_cached(&sql.insert)?;
+    for message in messages {
+        bind(&mut insert, message, columns)?;
+        insert.raw_execute()?;
+    }
+    link::claim(transaction)
+}
+
+/// Removes expired rows, and names them.
+pub(super) fn sweep(
+    transaction: &Transaction<'_>,
+    sql: &Sql,
+    now: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<(MessageId, ChannelName)>> {
+    let mut statement = transaction.prepare_cached(&sql.sweep)?;
+    let mut rows = statement.query(params![row::integer(now.0), row::integer(limit as u64)])?;
+    let mut gone = Vec::new();
+    while let Some(row) = rows.next()? {
+        gone.extend(row::id(row, 0)?.zip(row::channel(row, 1)?));
+    }
+    Ok(gone)
 }
 
 fn bind(insert: &mut CachedStatement<'_>, message: &Message, columns: &Columns) -> rusqlite::Result<()> {

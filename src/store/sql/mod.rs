@@ -8,6 +8,14 @@ use crate::message::{ChannelName, MessageId, Timestamp};
 pub struct SqlStore {}
 
 impl SqlStore {
+    /// The database that a URL names, without secrets, as an administrator knows it.
+    ///
+    /// # Errors
+    /// [`StoreError::BadUrl`]
+    pub fn place(backend: Backend, _url: &str) -> Result<String, StoreError> {
+        Err(StoreError::NotBuilt { backend: backend.name() })
+    }
+
     /// Opens it.
     ///
     /// # Errors

@@ -153,9 +153,6 @@ pub const STORE_PROBE_BYTES: usize = 64 << 10;
 /// The default budget of a `memory:` store, in bytes.
 pub const MEMORY_STORE_BYTES: usize = 256 << 20;
 
-/// The default of `store.journal_max`, in bytes: a day's outage of the database at three messages a second of a kilobyte each.
-pub const JOURNAL_BYTES: u64 = 256 << 20;
-
 /// The smallest journal: one message of the default size.
 pub const JOURNAL_BYTES_LEAST: u64 = 1 << 20;
 

@@ -136,7 +136,7 @@ fn look_at_store(config: &Config, report: &mut Report) {
         return;
     }
     match store::inspect(&settings) {
-        Ok(inspector) => {
+        Ok(mut inspector) => {
             let state = if inspector.is_running() { "a broker is running on it" } else { "no broker is running on it" };
             match inspector.channels() {
                 Ok(channels) => {

@@ -130,7 +130,7 @@ fn now() -> Timestamp {
 
 impl List {
     fn run(&self) -> Outcome {
-        let inspector = open(&self.settings)?;
+        let mut inspector = open(&self.settings)?;
         let mut channels = inspector.channels().map_err(Failure::failed)?;
         channels.retain(|info| self.channel.as_ref().is_none_or(|wanted| *wanted == info.channel));
         if self.json {
@@ -160,7 +160,7 @@ fn row(info: &ChannelInfo, width: usize, now: Timestamp) -> String {
 
 impl Peek {
     fn run(&self) -> Outcome {
-        let inspector = open(&self.settings)?;
+        let mut inspector = open(&self.settings)?;
         let page = inspector.peek(&self.channel, MessageId(0), usize::from(self.count)).map_err(Failure::failed)?;
         if self.json {
             return page.messages.iter().try_for_each(|message| output::line(&exported(message)));
@@ -207,7 +207,7 @@ fn shown(message: &Message) -> String {
 
 impl Purge {
     fn run(&self) -> Outcome {
-        let inspector = open(&self.settings)?;
+        let mut inspector = open(&self.settings)?;
         let channels = inspector.channels().map_err(Failure::failed)?;
         let waiting = channels.iter().find(|info| info.channel == self.channel).map_or(0, |info| info.messages);
         if !self.yes && !self.confirmed(waiting)? {
@@ -247,7 +247,7 @@ impl Purge {
 
 impl Export {
     fn run(&self) -> Outcome {
-        let inspector = open(&self.settings)?;
+        let mut inspector = open(&self.settings)?;
         let channels: Vec<ChannelName> = match &self.channel {
             Some(channel) => vec![channel.clone()],
             None => inspector.channels().map_err(Failure::failed)?.into_iter().map(|info| info.channel).collect(),

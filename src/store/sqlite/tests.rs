@@ -350,7 +350,7 @@ fn a_request_is_seen_once_and_answered() {
     assert!(store.tend().expect("tends").is_empty());
     let url = format!("sqlite:{}", file.path().display());
     let asker = std::thread::spawn(move || {
-        let inspector = look(&url, "mq_").expect("inspects");
+        let mut inspector = look(&url, "mq_").expect("inspects");
         assert!(inspector.is_running());
         inspector.purge(&channel("sms"), Duration::from_secs(20))
     });
@@ -372,7 +372,7 @@ fn a_request_is_seen_once_and_answered() {
 fn a_request_that_nobody_answers_is_withdrawn() {
     let file = File::new();
     let mut store = file.open();
-    let inspector = look(&format!("sqlite:{}", file.path().display()), "mq_").expect("inspects");
+    let mut inspector = look(&format!("sqlite:{}", file.path().display()), "mq_").expect("inspects");
     let result = inspector.purge(&channel("sms"), Duration::ZERO);
     assert!(matches!(result, Err(StoreError::NoAnswer { .. })));
     assert!(store.tend().expect("tends").is_empty());
@@ -388,7 +388,7 @@ fn a_stopped_store_is_inspected_and_purged_directly() {
     group.appends[2].due = Some(Timestamp(9));
     store.commit(&group).expect("commits");
     drop(store);
-    let inspector = look(&url, "mq_").expect("inspects");
+    let mut inspector = look(&url, "mq_").expect("inspects");
     assert!(!inspector.is_running());
     let info = inspector.channels().expect("lists");
     assert_eq!((info[0].messages, info[0].bytes, info[0].oldest), (5, 10, Timestamp(1_763_800_000_000)));

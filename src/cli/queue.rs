@@ -1,7 +1,9 @@
 //! `wsmb queue`: what waits in the store, seen from outside, whether a broker runs on it or not.
 //!
-//! Reading is a snapshot that disturbs nobody. Emptying a channel is carried out by the running broker itself, which is asked for it
+//! Reading is a snapshot that disturbs nobody. Moving everything to another store is in `copy`. Emptying a channel is carried out by the running broker itself, which is asked for it
 //! through the store; only where none runs is it done here.
+
+mod copy;
 
 use std::io::{BufRead, IsTerminal};
 use std::time::SystemTime;
@@ -19,7 +21,7 @@ use crate::protocol::envelope::iso8601;
 use crate::server;
 use crate::store::{self, ChannelInfo, Inspector, Purged};
 
-/// Look at the messages that wait in the store, save them, or throw them away
+/// Look at the messages that wait in the store, save them, throw them away, or move them to another store
 ///
 /// Works on the configured store, whether a broker runs on it or not.
 #[derive(Args, Debug)]
@@ -28,7 +30,8 @@ Examples:
   wsmb queue list
   wsmb queue peek sms
   wsmb queue export sms > sms.jsonl
-  wsmb queue purge sms")]
+  wsmb queue purge sms
+  wsmb queue copy --from sqlite:old.db --to sqlite:new.db")]
 pub(crate) struct Queue {
     #[command(subcommand)]
     action: Action,
@@ -40,6 +43,7 @@ enum Action {
     Peek(Peek),
     Purge(Purge),
     Export(Export),
+    Copy(copy::Copy),
 }
 
 /// List the channels that have messages waiting
@@ -108,6 +112,7 @@ impl Queue {
             Action::Peek(peek) => peek.run(),
             Action::Purge(purge) => purge.run(),
             Action::Export(export) => export.run(),
+            Action::Copy(copy) => copy.run(),
         };
         match outcome {
             // Whoever read our output has seen enough (`| head`).

@@ -197,10 +197,10 @@ fn is_same(from: &StoreSettings, to: &StoreSettings) -> Result<bool, StoreError>
             sqlite::settle(ours).ok().is_some_and(|ours| sqlite::settle(theirs).is_ok_and(|theirs| ours == theirs))
         }
         (Place::Server(ours), Place::Server(theirs)) => {
-            let same_prefix = Prefix::parse(&from.prefix)? == Prefix::parse(&to.prefix)?;
-            same_prefix
-                && ours == theirs
-                && super::server_place(*ours, &from.url)? == super::server_place(*theirs, &to.url)?
+            let place = |backend, settings: &StoreSettings| {
+                super::server_place(backend, &settings.url, &Prefix::parse(&settings.prefix)?)
+            };
+            ours == theirs && place(*ours, from)? == place(*theirs, to)?
         }
         _ => false,
     })

@@ -278,9 +278,10 @@ fn open_for_tool(settings: &StoreSettings) -> Result<Box<dyn MessageStore>, Stor
         Place::Memory => Err(StoreError::BadUrl { reason: ONLY_THE_BROKER.to_owned() }),
         Place::Sqlite(_) => open(settings),
         Place::Server(backend) => {
-            let place = server_place(backend, &settings.url)?;
+            let prefix = Prefix::parse(&settings.prefix)?;
+            let place = server_place(backend, &settings.url, &prefix)?;
             let server = open(&StoreSettings { journal: None, ..settings.clone() })?;
-            Direct::open(server, settings.journal.as_ref(), &Prefix::parse(&settings.prefix)?, &place)
+            Direct::open(server, settings.journal.as_ref(), &prefix, &place)
         }
     }
 }
@@ -292,7 +293,7 @@ fn open_server(
     prefix: &Prefix,
 ) -> Result<Box<dyn MessageStore>, StoreError> {
     let StoreSettings { url, password, columns, .. } = settings.clone();
-    let place = server_place(backend, &url)?;
+    let place = server_place(backend, &url, prefix)?;
     let prefix_of_tables = prefix.clone();
     let open = move || -> Result<Box<dyn MessageStore>, StoreError> {
         Ok(Box::new(SqlStore::open(backend, &url, password.as_deref(), &prefix_of_tables, &columns)?))
@@ -305,8 +306,8 @@ fn open_server(
 
 /// The database that a URL names, without secrets, as an administrator knows it.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-fn server_place(backend: Backend, url: &str) -> Result<String, StoreError> {
-    SqlStore::place(backend, url)
+fn server_place(backend: Backend, url: &str, prefix: &Prefix) -> Result<String, StoreError> {
+    SqlStore::place(backend, url, prefix)
 }
 
 #[cfg(not(any(feature = "mysql", feature = "postgres")))]
@@ -319,7 +320,7 @@ fn open_server(
 }
 
 #[cfg(not(any(feature = "mysql", feature = "postgres")))]
-fn server_place(backend: Backend, _url: &str) -> Result<String, StoreError> {
+fn server_place(backend: Backend, _url: &str, _prefix: &Prefix) -> Result<String, StoreError> {
     Err(StoreError::NotBuilt { backend: backend.name() })
 }
 
@@ -379,6 +380,9 @@ impl Place {
         }
     }
 }
+
+/// The one kind of request.
+const PURGE: &str = "purge";
 
 /// A valid table prefix: letters, digits and underscores, at most [`limits::STORE_PREFIX_CHARS`]. May be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]

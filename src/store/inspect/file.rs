@@ -9,8 +9,8 @@ use super::{ANSWER_POLL, ChannelInfo, Purged};
 use crate::limits;
 use crate::message::{ChannelName, MessageId};
 use crate::store::lock::StoreLock;
-use crate::store::sqlite::{PURGE, Sql, Tables, classify, exists, row, settle};
-use crate::store::{Columns, Page, Prefix, StoreError};
+use crate::store::sqlite::{Sql, Tables, classify, exists, row, settle};
+use crate::store::{Columns, PURGE, Page, Prefix, StoreError};
 
 fn connect(path: &Path, place: &str, flags: OpenFlags) -> Result<Connection, StoreError> {
     let open = || {

@@ -376,3 +376,24 @@ pub const LIST_ENTRIES: usize = 1_000;
 
 /// Problems of a configuration that are printed; the rest is counted.
 pub const CONFIGURATION_PROBLEMS: usize = 50;
+
+/// How long a row waits in the journal before it is moved to the database: what is confirmed in this time never travels.
+pub const JOURNAL_LINGER: Duration = Duration::from_millis(500);
+
+/// The shortest time between two rounds of the journal's background that no report brings about.
+pub const JOURNAL_PULSE: Duration = Duration::from_millis(5);
+
+/// How often the journal asks the database how much it holds, to correct its own counting.
+pub const JOURNAL_COUNT_EVERY: Duration = Duration::from_secs(60);
+
+/// Pages that the journal fetches from the database at once: enough to keep it busy, few to hold in memory ([`PAGE_BYTES`] each).
+pub const JOURNAL_FETCHES: usize = 4;
+
+/// How long an orderly stop tries to empty the journal into the database. What is left is moved after the next start.
+pub const JOURNAL_FAREWELL: Duration = Duration::from_secs(3);
+
+/// How long start-up waits for the database behind a journal: longer than any time-out of the database's own client.
+pub const JOURNAL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes that the journal may hold before senders are refused, unless configured otherwise: a million short messages.
+pub const JOURNAL_BYTES: u64 = 256 << 20;

@@ -159,6 +159,7 @@ fn a_group_means_appends_then_removals_then_counts() {
             appends: vec![text(3, "a"), text(4, "a")],
             removals: [1, 3, 77].map(MessageId).to_vec(),
             deliveries: [(2, 5), (4, 1), (1, 9), (99, 1)].map(|(id, count)| (MessageId(id), count)).to_vec(),
+            marks: Vec::new(),
         };
         store.commit(&group).expect("what is not there is no error");
         let page = store.load(&channel("a"), MessageId(0), 10, ALL).expect("loads");
@@ -176,6 +177,39 @@ fn writing_a_message_again_replaces_it() {
         assert_eq!((ids(store, "a"), ids(store, "b")), (vec![], vec![1]));
         assert!(store.sweep(Timestamp(10), 10).expect("sweeps").is_empty());
         assert!(store.summary(Timestamp(0)).expect("summary").delayed.is_empty());
+    });
+}
+
+#[test]
+fn a_scan_has_everything_in_the_order_of_ids() {
+    on_each(|store| {
+        let due = Message { due: Some(Timestamp(9)), expires: Some(Timestamp(3)), ..text(2, "b") };
+        append(store, vec![text(5, "a"), text(1, "ü"), due.clone(), text(9, "a")]);
+        let page = store.scan(MessageId(0), 3, ALL).expect("scans");
+        assert_eq!((page.messages, page.complete), (vec![text(1, "ü"), due, text(5, "a")], false));
+        let page = store.scan(MessageId(5), 3, ALL).expect("scans");
+        assert_eq!((page.messages, page.complete), (vec![text(9, "a")], true));
+        let page = store.scan(MessageId(0), 4, 0).expect("scans");
+        assert_eq!((page.messages.len(), page.complete), (1, false), "bounded in bytes, but never empty");
+        let page = store.scan(MessageId(9), 4, 0).expect("scans");
+        assert!(page.messages.is_empty() && page.complete);
+    });
+}
+
+#[test]
+fn marks_are_remembered_with_the_group_that_brings_them() {
+    on_each(|store| {
+        assert_eq!(store.mark("copy.1").expect("reads"), None);
+        let marks = |value| vec![("copy.1".to_owned(), value), ("copy.2".to_owned(), value + 1)];
+        store.commit(&Group { marks: marks(7), ..Group::default() }).expect("commits");
+        store.commit(&Group { appends: vec![text(1, "a")], marks: marks(8), ..Group::default() }).expect("commits");
+        assert_eq!(store.mark("copy.1").expect("reads"), Some(8));
+        assert_eq!(store.mark("copy.2").expect("reads"), Some(9));
+        let largest = i64::MAX.unsigned_abs();
+        store.commit(&Group { marks: marks(largest - 1), ..Group::default() }).expect("commits");
+        assert_eq!(store.mark("copy.2").expect("reads"), Some(largest));
+        assert_eq!(store.mark("copy").expect("reads"), None);
+        assert!(store.summary(Timestamp(0)).expect("summary").clean, "no mark of the store itself is touched");
     });
 }
 
@@ -295,6 +329,7 @@ fn a_memory_store_keeps_to_its_budget() {
 #[derive(Clone, Debug)]
 enum Call {
     Commit { appends: Vec<(u64, u8, Option<u64>, Option<u64>)>, removals: Vec<u64>, deliveries: Vec<(u64, u32)> },
+    Scan { after: u64, limit: usize, max_bytes: usize },
     Load { channel: u8, after: u64, limit: usize, max_bytes: usize },
     Sweep { now: u64 },
     Purge { channel: u8, up_to: u64, limit: usize },
@@ -314,6 +349,8 @@ fn call() -> impl Strategy<Value = Call> {
         4 => commit.prop_map(|(appends, removals, deliveries)| Call::Commit { appends, removals, deliveries }),
         3 => (0..3_u8, 0..40_u64, 1..9_usize, 0..60_usize)
             .prop_map(|(channel, after, limit, max_bytes)| Call::Load { channel, after, limit, max_bytes }),
+        1 => (0..40_u64, 1..9_usize, 0..60_usize)
+            .prop_map(|(after, limit, max_bytes)| Call::Scan { after, limit, max_bytes }),
         1 => (0..20_u64).prop_map(|now| Call::Sweep { now }),
         1 => (0..3_u8, id(), 1..9_usize).prop_map(|(channel, up_to, limit)| Call::Purge { channel, up_to, limit }),
         1 => (0..40_u64).prop_map(|since| Call::Summary { since: since * 1_000 }),
@@ -337,11 +374,15 @@ fn answer(store: &mut dyn MessageStore, call: &Call) -> String {
                 appends: appends.into_iter().map(written).collect(),
                 removals: removals.into_iter().map(MessageId).collect(),
                 deliveries: deliveries.into_iter().map(|(id, count)| (MessageId(id), count)).collect(),
+                marks: Vec::new(),
             };
             format!("{:?}", store.commit(&group))
         }
         Call::Load { channel, after, limit, max_bytes } => {
             format!("{:?}", store.load(&name(channel), MessageId(after), limit, max_bytes))
+        }
+        Call::Scan { after, limit, max_bytes } => {
+            format!("{:?}", store.scan(MessageId(after), limit, max_bytes))
         }
         Call::Sweep { now } => {
             let mut swept = store.sweep(Timestamp(now), 100).expect("sweeps");

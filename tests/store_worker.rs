@@ -89,6 +89,14 @@ impl MessageStore for Scripted {
         self.inner.load(channel, after, limit, max_bytes)
     }
 
+    fn scan(&mut self, after: MessageId, limit: usize, max_bytes: usize) -> Result<Page, StoreError> {
+        self.inner.scan(after, limit, max_bytes)
+    }
+
+    fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.inner.mark(name)
+    }
+
     fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
         self.inner.sweep(now, limit)
     }

@@ -173,6 +173,38 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// What only happens with a database server.
+    fn fmt_of_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Column { place, table, column, problem } => {
+                write!(f, "store.columns: {column} in the table {table} of {place} {problem}")
+            }
+            Self::Unfit { place, ids, reason } => {
+                let count = ids.len();
+                let messages = if count == 1 { "1 message".to_owned() } else { format!("{count} messages") };
+                write!(f, "{place} can't hold {messages}: they {reason}")
+            }
+            Self::Denied { place, detail } => write!(
+                f,
+                "the database {place} refuses the broker ({detail}); check user, password and rights in store.url and store.password_file"
+            ),
+            Self::Unreachable { place, detail } => {
+                write!(
+                    f,
+                    "the database {place} can't be reached ({detail}); check that it runs and that store.url is right"
+                )
+            }
+            Self::JournalOfAnother { place, other, messages } => write!(
+                f,
+                "the journal {place} still holds messages ({messages}) for {other}; start once with that store.url so that they are moved, \
+                 or give another store.journal"
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -206,29 +238,11 @@ impl fmt::Display for StoreError {
                 f,
                 "the table {table} in {place} has no column {column}, so it is no message table; change store.prefix or store.url"
             ),
-            Self::Column { place, table, column, problem } => {
-                write!(f, "store.columns: {column} in the table {table} of {place} {problem}")
-            }
-            Self::Unfit { place, ids, reason } => {
-                let count = ids.len();
-                let messages = if count == 1 { "1 message".to_owned() } else { format!("{count} messages") };
-                write!(f, "{place} can't hold {messages}: they {reason}")
-            }
-            Self::Denied { place, detail } => write!(
-                f,
-                "the database {place} refuses the broker ({detail}); check user, password and rights in store.url and store.password_file"
-            ),
-            Self::Unreachable { place, detail } => {
-                write!(
-                    f,
-                    "the database {place} can't be reached ({detail}); check that it runs and that store.url is right"
-                )
-            }
-            Self::JournalOfAnother { place, other, messages } => write!(
-                f,
-                "the journal {place} still holds messages ({messages}) for {other}; start once with that store.url so that they are moved, \
-                 or give another store.journal"
-            ),
+            Self::Column { .. }
+            | Self::Unfit { .. }
+            | Self::Denied { .. }
+            | Self::Unreachable { .. }
+            | Self::JournalOfAnother { .. } => self.fmt_of_server(f),
             Self::Full { place } => write!(f, "the store {place} is full; free space there, or give it a larger place"),
             Self::OverBudget { place } => {
                 write!(

@@ -22,11 +22,33 @@ pub struct MemoryStore {
     /// What they may cost.
     budget: usize,
     last_id: MessageId,
+    /// One for each tool that has worked on the store: a handful.
+    marks: BTreeMap<String, u64>,
 }
 
 /// What a message costs of the budget.
 fn cost(message: &Message) -> usize {
     message.payload.bytes.len() + limits::STORE_ROW_BYTES
+}
+
+/// The lowest id above this one. The highest of all stands for none above it, as no message has it.
+fn above(id: MessageId) -> MessageId {
+    MessageId(id.0.saturating_add(1))
+}
+
+/// As many of the messages as the bounds allow.
+fn page<'a>(messages: impl Iterator<Item = &'a Message>, limit: usize, max_bytes: usize) -> Page {
+    let mut page = Page { messages: Vec::new(), complete: true };
+    let mut bytes = 0;
+    for message in messages {
+        if page.messages.len() >= limit || bytes > max_bytes {
+            page.complete = false;
+            break;
+        }
+        bytes += message.payload.bytes.len();
+        page.messages.push(message.clone());
+    }
+    page
 }
 
 impl MemoryStore {
@@ -40,6 +62,7 @@ impl MemoryStore {
             bytes: 0,
             budget,
             last_id: MessageId(0),
+            marks: BTreeMap::new(),
         }
     }
 
@@ -101,6 +124,7 @@ impl MessageStore for MemoryStore {
                 message.deliveries = *deliveries;
             }
         }
+        self.marks.extend(group.marks.iter().cloned());
         Ok(())
     }
 
@@ -111,20 +135,18 @@ impl MessageStore for MemoryStore {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Page, StoreError> {
-        let mut page = Page { messages: Vec::new(), complete: true };
         let Some(ids) = self.waiting.get(channel) else {
-            return Ok(page);
+            return Ok(Page { messages: Vec::new(), complete: true });
         };
-        let mut bytes = 0;
-        for message in ids.range(MessageId(after.0.saturating_add(1))..).filter_map(|id| self.rows.get(id)) {
-            if page.messages.len() >= limit || bytes > max_bytes {
-                page.complete = false;
-                break;
-            }
-            bytes += message.payload.bytes.len();
-            page.messages.push(message.clone());
-        }
-        Ok(page)
+        Ok(page(ids.range(above(after)..).filter_map(|id| self.rows.get(id)), limit, max_bytes))
+    }
+
+    fn scan(&mut self, after: MessageId, limit: usize, max_bytes: usize) -> Result<Page, StoreError> {
+        Ok(page(self.rows.range(above(after)..).map(|(_, message)| message), limit, max_bytes))
+    }
+
+    fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
+        Ok(self.marks.get(name).copied())
     }
 
     fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {

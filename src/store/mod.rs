@@ -13,6 +13,7 @@ mod columns;
 mod datetime;
 mod error;
 mod inspect;
+mod journal;
 mod lock;
 mod memory;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -23,6 +24,7 @@ mod worker;
 pub use columns::{BadColumn, ColumnValue, Columns};
 pub use error::{FailureKind, StoreError};
 pub use inspect::{ChannelInfo, Inspector, Purged, inspect};
+pub use journal::JournaledStore;
 pub use memory::MemoryStore;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use sql::SqlStore;
@@ -37,7 +39,7 @@ use std::time::Duration;
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
 
-/// What one transaction does: all of it or nothing. Its meaning is that of carrying out the three lists in this order.
+/// What one transaction does: all of it or nothing. Its meaning is that of carrying out the lists in this order.
 #[derive(Clone, Debug, Default)]
 pub struct Group {
     /// New rows. One whose id is there already replaces it: a row may be written again after a failure that left its fate open.
@@ -46,22 +48,25 @@ pub struct Group {
     pub removals: Vec<MessageId>,
     /// How often rows have been delivered. One that is not there is no error.
     pub deliveries: Vec<(MessageId, u32)>,
+    /// What a tool remembers in the store, by name: it replaces what it remembered before. Names are the program's own, of at most 64 ASCII
+    /// characters, and begin with the tool's (`copy.…`), so that they meet none of the store's own notes; values are at most `i64::MAX`.
+    pub marks: Vec<(String, u64)>,
 }
 
 impl Group {
     /// There is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.appends.is_empty() && self.removals.is_empty() && self.deliveries.is_empty()
+        self.appends.is_empty() && self.removals.is_empty() && self.deliveries.is_empty() && self.marks.is_empty()
     }
 }
 
-/// A part of a channel's backlog.
+/// A part of a channel's backlog, or of all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// In the order of their ids.
     pub messages: Vec<Message>,
-    /// Nothing of the channel lies behind them.
+    /// Nothing of what was asked for lies behind them.
     pub complete: bool,
 }
 
@@ -135,6 +140,19 @@ pub trait MessageStore: Send {
         let _ = (channel, after, limit, max_bytes);
         true
     }
+
+    /// Every message, of whatever channel, due or not, with an id above `after`, in the order of ids: at most `limit` of them, and no further one
+    /// once they have more than `max_bytes` of payload. Only tools ask for it, never a running broker.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    fn scan(&mut self, after: MessageId, limit: usize, max_bytes: usize) -> Result<Page, StoreError>;
+
+    /// What [`Group::marks`] last said under this name.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError>;
 
     /// Removes at most `limit` messages without a due time that are expired at `now` (`expires <= now`), and names them.
     ///
@@ -253,7 +271,16 @@ fn open_server(
     settings: &StoreSettings,
     prefix: &Prefix,
 ) -> Result<Box<dyn MessageStore>, StoreError> {
-    Ok(Box::new(SqlStore::open(backend, &settings.url, settings.password.as_deref(), prefix, &settings.columns)?))
+    let StoreSettings { url, password, columns, .. } = settings.clone();
+    let place = SqlStore::place(backend, &url)?;
+    let prefix_of_tables = prefix.clone();
+    let open = move || -> Result<Box<dyn MessageStore>, StoreError> {
+        Ok(Box::new(SqlStore::open(backend, &url, password.as_deref(), &prefix_of_tables, &columns)?))
+    };
+    match &settings.journal {
+        None => open(),
+        Some(journal) => Ok(Box::new(JournaledStore::open(journal, prefix, &place, Box::new(open))?)),
+    }
 }
 
 #[cfg(not(any(feature = "mysql", feature = "postgres")))]

@@ -16,7 +16,7 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{CachedStatement, Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Rows, Transaction, TransactionBehavior, params};
 
 use super::lock::StoreLock;
 use super::{
@@ -51,9 +51,13 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError`] says why not: locked by another broker, newer layout, no message table, damaged, no rights.
     pub fn open(path: &Path, prefix: &Prefix, columns: &Columns) -> Result<Self, StoreError> {
+        Self::open_tables(path, Tables::new(prefix), columns)
+    }
+
+    /// The same, with other tables than usual.
+    pub(super) fn open_tables(path: &Path, tables: Tables, columns: &Columns) -> Result<Self, StoreError> {
         let path = create(path)?;
         let lock = StoreLock::take(&path)?;
-        let tables = Tables::new(prefix);
         let sql = Sql::new(&tables, columns);
         let link = Link::open(path, tables, columns.clone())?;
         let mut store = Self {
@@ -78,8 +82,13 @@ impl SqliteStore {
         Ok(store)
     }
 
+    /// The file, as an administrator knows it.
+    pub(super) fn place(&self) -> String {
+        self.link.place()
+    }
+
     /// Does something on the connection, made anew if need be, and turns what goes wrong into what it means.
-    fn run<T>(
+    pub(super) fn run<T>(
         &mut self,
         work: impl FnOnce(&mut Connection, &Sql, &Columns) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
@@ -100,14 +109,7 @@ impl MessageStore for SqliteStore {
     fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
         self.run(|connection, sql, columns| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            if !group.appends.is_empty() {
-                let mut insert = transaction.prepare_cached(&sql.insert)?;
-                for message in &group.appends {
-                    bind(&mut insert, message, columns)?;
-                    insert.raw_execute()?;
-                }
-                link::claim(&transaction)?;
-            }
+            append(&transaction, sql, columns, &group.appends)?;
             if !group.removals.is_empty() {
                 let mut delete = transaction.prepare_cached(&sql.delete)?;
                 for id in &group.removals {
@@ -119,6 +121,9 @@ impl MessageStore for SqliteStore {
                 for (id, deliveries) in &group.deliveries {
                     count.execute(params![row::integer(id.0), deliveries])?;
                 }
+            }
+            for (name, value) in &group.marks {
+                transaction.prepare_cached(&sql.write_mark)?.execute(params![name, row::integer(*value)])?;
             }
             transaction.commit()
         })?;
@@ -137,34 +142,32 @@ impl MessageStore for SqliteStore {
             let mut statement = connection.prepare_cached(&sql.load)?;
             // One row more than wanted tells whether there is more; it is stepped to, not read.
             let wanted = row::integer(limit as u64).saturating_add(1);
-            let mut rows = statement.query(params![channel.as_str(), row::integer(after.0), wanted])?;
-            let mut page = Page { messages: Vec::new(), complete: true };
-            let mut bytes = 0;
-            while let Some(found) = rows.next()? {
-                if page.messages.len() >= limit || bytes > max_bytes {
-                    page.complete = false;
-                    break;
-                }
-                if let Some(message) = row::message(found)? {
-                    bytes += message.payload.bytes.len();
-                    page.messages.push(message);
-                }
-            }
-            Ok(page)
+            let rows = statement.query(params![channel.as_str(), row::integer(after.0), wanted])?;
+            page(rows, limit, max_bytes)
+        })
+    }
+
+    fn scan(&mut self, after: MessageId, limit: usize, max_bytes: usize) -> Result<Page, StoreError> {
+        self.run(|connection, sql, _| {
+            let mut statement = connection.prepare_cached(&sql.scan)?;
+            // Without a limit of its own: rows that are no messages don't count, and what is not stepped to is not read.
+            let rows = statement.query([row::integer(after.0)])?;
+            page(rows, limit, max_bytes)
+        })
+    }
+
+    fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.run(|connection, sql, _| {
+            let value: Option<i64> =
+                connection.prepare_cached(&sql.read_mark)?.query_row([name], |row| row.get(0)).optional()?;
+            Ok(value.map(i64::unsigned_abs))
         })
     }
 
     fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
         self.run(|connection, sql, _| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut gone = Vec::new();
-            {
-                let mut statement = transaction.prepare_cached(&sql.sweep)?;
-                let mut rows = statement.query(params![row::integer(now.0), row::integer(limit as u64)])?;
-                while let Some(row) = rows.next()? {
-                    gone.extend(row::id(row, 0)?.zip(row::channel(row, 1)?));
-                }
-            }
+            let gone = sweep(&transaction, sql, now, limit)?;
             transaction.commit()?;
             Ok(gone)
         })
@@ -239,6 +242,23 @@ impl MessageStore for SqliteStore {
     }
 }
 
+/// As many of the rows as the bounds allow.
+fn page(mut rows: Rows<'_>, limit: usize, max_bytes: usize) -> rusqlite::Result<Page> {
+    let mut page = Page { messages: Vec::new(), complete: true };
+    let mut bytes = 0;
+    while let Some(found) = rows.next()? {
+        if page.messages.len() >= limit || bytes > max_bytes {
+            page.complete = false;
+            break;
+        }
+        if let Some(message) = row::message(found)? {
+            bytes += message.payload.bytes.len();
+            page.messages.push(message);
+        }
+    }
+    Ok(page)
+}
+
 /// Makes the file and its directory unless they are there, and gives the one path by which every broker knows it.
 fn create(path: &Path) -> Result<PathBuf, StoreError> {
     let unavailable = |error: std::io::Error| StoreError::Unavailable {
@@ -265,6 +285,40 @@ fn create(path: &Path) -> Result<PathBuf, StoreError> {
 /// One name for one file, however it was reached: the lock goes by it. Elsewhere than on Unix the canonical form is one that not every program takes.
 pub(super) fn settle(path: &Path) -> std::io::Result<PathBuf> {
     if cfg!(unix) { path.canonicalize() } else { std::path::absolute(path) }
+}
+
+/// Writes new rows, and has the file take the room that they need.
+pub(super) fn append(
+    transaction: &Transaction<'_>,
+    sql: &Sql,
+    columns: &Columns,
+    messages: &[Message],
+) -> rusqlite::Result<()> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let mut insert = transaction.prepare_cached(&sql.insert)?;
+    for message in messages {
+        bind(&mut insert, message, columns)?;
+        insert.raw_execute()?;
+    }
+    link::claim(transaction)
+}
+
+/// Removes expired rows, and names them.
+pub(super) fn sweep(
+    transaction: &Transaction<'_>,
+    sql: &Sql,
+    now: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<(MessageId, ChannelName)>> {
+    let mut statement = transaction.prepare_cached(&sql.sweep)?;
+    let mut rows = statement.query(params![row::integer(now.0), row::integer(limit as u64)])?;
+    let mut gone = Vec::new();
+    while let Some(row) = rows.next()? {
+        gone.extend(row::id(row, 0)?.zip(row::channel(row, 1)?));
+    }
+    Ok(gone)
 }
 
 fn bind(insert: &mut CachedStatement<'_>, message: &Message, columns: &Columns) -> rusqlite::Result<()> {

@@ -8,6 +8,14 @@ use crate::message::{ChannelName, MessageId, Timestamp};
 pub struct SqlStore {}
 
 impl SqlStore {
+    /// The database that a URL names, without secrets, as an administrator knows it.
+    ///
+    /// # Errors
+    /// [`StoreError::BadUrl`]
+    pub fn place(backend: Backend, _url: &str) -> Result<String, StoreError> {
+        Err(StoreError::NotBuilt { backend: backend.name() })
+    }
+
     /// Opens it.
     ///
     /// # Errors
@@ -29,6 +37,12 @@ impl MessageStore for SqlStore {
     }
     fn load(&mut self, _: &ChannelName, _: MessageId, _: usize, _: usize) -> Result<Page, StoreError> {
         Ok(Page::default())
+    }
+    fn scan(&mut self, _: MessageId, _: usize, _: usize) -> Result<Page, StoreError> {
+        Ok(Page::default())
+    }
+    fn mark(&mut self, _: &str) -> Result<Option<u64>, StoreError> {
+        Ok(None)
     }
     fn sweep(&mut self, _: Timestamp, _: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
         Ok(Vec::new())

@@ -19,11 +19,12 @@ pub(in crate::store) const SELECTED: &str =
 #[derive(Debug)]
 pub(in crate::store) struct Sql {
     pub(super) insert: String,
-    pub(super) delete: String,
-    pub(super) deliveries: String,
+    pub(in crate::store) delete: String,
+    pub(in crate::store) deliveries: String,
     pub(in crate::store) load: String,
     pub(in crate::store) load_due: String,
-    pub(super) sweep: String,
+    pub(super) scan: String,
+    pub(in crate::store) sweep: String,
     pub(in crate::store) purge: String,
     pub(super) channels: String,
     pub(super) delayed: String,
@@ -32,6 +33,8 @@ pub(in crate::store) struct Sql {
     pub(super) read_clean: String,
     pub(super) write_clean: String,
     pub(super) write_probe: String,
+    pub(super) read_mark: String,
+    pub(in crate::store) write_mark: String,
     pub(super) requests: String,
     pub(super) answer: String,
     pub(super) forget_requests: String,
@@ -58,6 +61,7 @@ impl Sql {
                 "SELECT {SELECTED} FROM {data} {by_channel} WHERE channel = ?1 AND due IS NOT NULL AND data_id > ?2 \
                  ORDER BY data_id LIMIT ?3"
             ),
+            scan: format!("SELECT {SELECTED} FROM {data} WHERE data_id > ?1 ORDER BY data_id"),
             sweep: format!(
                 "DELETE FROM {data} WHERE data_id IN (SELECT data_id FROM {data} WHERE expires IS NOT NULL AND due IS NULL AND expires <= ?1 \
                  ORDER BY expires LIMIT ?2) RETURNING data_id, channel"
@@ -80,6 +84,8 @@ impl Sql {
             read_clean: format!("SELECT value FROM {meta} WHERE name = 'clean'"),
             write_clean: format!("INSERT OR REPLACE INTO {meta} (name, value) VALUES ('clean', ?1)"),
             write_probe: format!("INSERT OR REPLACE INTO {meta} (name, value) VALUES ('probe', zeroblob(?1))"),
+            read_mark: format!("SELECT value FROM {meta} WHERE name = ?1"),
+            write_mark: format!("INSERT OR REPLACE INTO {meta} (name, value) VALUES (?1, ?2)"),
             requests: format!(
                 "SELECT request_id, kind, channel FROM {request} WHERE request_id > ?1 AND answered IS NULL \
                  ORDER BY request_id LIMIT ?2"

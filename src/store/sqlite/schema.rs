@@ -33,12 +33,19 @@ pub(in crate::store) struct Tables {
     pub(in crate::store) meta: String,
     /// What other processes ask the broker for.
     pub(in crate::store) request: String,
+    /// What else is to be made, as statements that do no harm where it is there already.
+    extra: String,
 }
 
 impl Tables {
     pub(in crate::store) fn new(prefix: &Prefix) -> Self {
         let name = |table: &str| format!("{}{table}", prefix.as_str());
-        Self { data: name("data"), meta: name("meta"), request: name("request") }
+        Self { data: name("data"), meta: name("meta"), request: name("request"), extra: String::new() }
+    }
+
+    /// These, and what `extra` makes.
+    pub(in crate::store) fn with(self, extra: String) -> Self {
+        Self { extra, ..self }
     }
 
     /// Refuses a layout that this version does not know. Changes nothing.
@@ -91,7 +98,7 @@ impl Tables {
     }
 
     fn create(&self) -> String {
-        let Self { data, meta, request } = self;
+        let Self { data, meta, request, extra } = self;
         format!(
             "CREATE TABLE IF NOT EXISTS \"{data}\" (
                 data_id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT, data TEXT, created TEXT,
@@ -101,7 +108,8 @@ impl Tables {
             INSERT OR IGNORE INTO \"{meta}\" (name, value) VALUES ('layout', {LAYOUT});
             CREATE TABLE IF NOT EXISTS \"{request}\" (
                 request_id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT, channel TEXT, created TEXT, answered TEXT
-            );"
+            );
+            {extra}"
         )
     }
 

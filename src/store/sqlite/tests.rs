@@ -139,7 +139,7 @@ fn a_table_that_the_php_broker_filled_is_completed_and_drained() {
     let group = Group {
         appends: vec![message(11, "{\"receiver\":\"1\"}")],
         removals: page.messages.iter().map(|message| message.id).collect(),
-        deliveries: Vec::new(),
+        ..Group::default()
     };
     store.commit(&group).expect("commits");
     assert_eq!(ids(&all(&mut store)), [11]);
@@ -393,4 +393,16 @@ fn a_stopped_store_is_inspected_and_purged_directly() {
     assert!(inspector.channels().expect("lists").is_empty());
     assert!(matches!(crate::store::inspect(&url, "other_"), Err(StoreError::Missing { .. })));
     assert!(crate::store::inspect("memory:", "mq_").is_err());
+}
+
+#[test]
+fn rows_that_are_no_messages_do_not_end_a_scan() {
+    let file = File::new();
+    let mut store = file.open();
+    store.commit(&append(1..7, "null")).expect("commits");
+    file.other().execute("UPDATE mq_data SET channel = NULL WHERE data_id < 5", []).expect("updates");
+    let page = store.scan(MessageId(0), 1, limits::PAGE_BYTES).expect("scans");
+    assert_eq!((ids(&page), page.complete), (vec![5], false));
+    let page = store.scan(MessageId(5), 1, limits::PAGE_BYTES).expect("scans");
+    assert_eq!((ids(&page), page.complete), (vec![6], true));
 }

@@ -6,7 +6,7 @@ mod servers;
 
 use std::time::Instant;
 
-use servers::{Kind, Mode, Options, Proxy, Server, Certificates};
+use servers::{Certificates, Kind, Mode, Options, Proxy, Server};
 
 #[test]
 fn trial() {
@@ -14,11 +14,20 @@ fn trial() {
         let server = Server::start(kind);
         let begun = Instant::now();
         let small = server.small_database();
-        server.sql_in(Some(&small), &format!("CREATE TABLE a (a {}, b text)", kind.pick("int auto_increment primary key","serial primary key")));
+        server.sql_in(
+            Some(&small),
+            &format!(
+                "CREATE TABLE a (a {}, b text)",
+                kind.pick("int auto_increment primary key", "serial primary key")
+            ),
+        );
         server.fill_disk();
         loop {
             let said = server.try_sql(Some(&small), &"INSERT INTO a (b) VALUES (repeat('x', 2000));".repeat(100));
-            if said.is_err() { println!("{said:?}"); break; }
+            if said.is_err() {
+                println!("{said:?}");
+                break;
+            }
         }
         server.make_room();
         println!("{:?}", server.try_sql(Some(&small), "INSERT INTO a (b) VALUES(repeat('x', 2000))"));

@@ -259,7 +259,9 @@ impl Server {
     fn create_user(&self, database: &Database) {
         let Database { name, password, .. } = database;
         self.sql(&if self.kind.is_mysql() {
-            format!("CREATE USER {name}@'127.0.0.1' IDENTIFIED BY '{password}'; GRANT ALL ON {name}.* TO {name}@'127.0.0.1'")
+            format!(
+                "CREATE USER {name}@'127.0.0.1' IDENTIFIED BY '{password}'; GRANT ALL ON {name}.* TO {name}@'127.0.0.1'"
+            )
         } else {
             format!("CREATE ROLE {name} LOGIN PASSWORD '{password}'")
         });
@@ -415,7 +417,10 @@ impl Server {
             self.sql(&format!("SET GLOBAL read_only = {value}"));
             return;
         }
-        self.sql(&format!("ALTER SYSTEM SET default_transaction_read_only = {}", ["off", "on"][usize::from(read_only)]));
+        self.sql(&format!(
+            "ALTER SYSTEM SET default_transaction_read_only = {}",
+            ["off", "on"][usize::from(read_only)]
+        ));
         self.sql("SELECT pg_reload_conf()");
         let deadline = Instant::now() + PATIENCE;
         while self.sql("SHOW default_transaction_read_only").trim() != ["off", "on"][usize::from(read_only)] {

@@ -63,9 +63,9 @@ pub fn find(names: &[&str], directories: &[std::path::PathBuf]) -> std::path::Pa
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places: Vec<_> = directories.iter().cloned().chain(std::env::split_paths(&path)).collect();
     let mut candidates = names.iter().flat_map(|name| places.iter().map(move |place| place.join(name)));
-    candidates.find(|candidate| candidate.is_file()).unwrap_or_else(|| {
-        panic!("there is no {}; `cargo xtask test` says what to install", names.join(" or "))
-    })
+    candidates
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| panic!("there is no {}; `cargo xtask test` says what to install", names.join(" or ")))
 }
 
 type Order = (Command, Sender<io::Result<Child>>);

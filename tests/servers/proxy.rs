@@ -46,7 +46,8 @@ impl Proxy {
     pub fn start(target: SocketAddr) -> Self {
         let state = State { mode: Mode::Open, connections: Vec::new(), accepted: 0, bytes: 0, over: false };
         let address = SocketAddr::from(([127, 0, 0, 1], process::free_port()));
-        let proxy = Self { address, target, shared: Arc::new((Mutex::new(state), Condvar::new())), acceptor: Mutex::new(None) };
+        let proxy =
+            Self { address, target, shared: Arc::new((Mutex::new(state), Condvar::new())), acceptor: Mutex::new(None) };
         proxy.listen();
         proxy
     }

@@ -33,7 +33,12 @@ impl Certificates {
         let mut params = CertificateParams::new(names).expect("names");
         params.distinguished_name.push(DnType::CommonName, "wsmb test server");
         let certificate = params.signed_by(&key, &issuer).expect("a certificate");
-        Self { authority: authority.pem(), certificate: certificate.pem(), key: key.serialize_pem(), dir: PathBuf::new() }
+        Self {
+            authority: authority.pem(),
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+            dir: PathBuf::new(),
+        }
     }
 
     /// New ones that fit a test's server.

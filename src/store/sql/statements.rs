@@ -109,7 +109,7 @@ impl Statements {
         // MySQL counts the places of values, so that one that is used twice is given twice; `Parts::is` takes two.
         let page = |and: &str| {
             format!(
-                "SELECT {selected} FROM {data} WHERE {is} AND data_id > {} {and} ORDER BY data_id LIMIT {}",
+                "SELECT {selected} FROM {data} WHERE {is} AND data_id > {} {and} ORDER BY {data}.data_id LIMIT {}",
                 at(3),
                 at(4)
             )
@@ -121,11 +121,15 @@ impl Statements {
             many: HashMap::new(),
             load: page(undue).into(),
             peek: page("").into(),
-            scan: format!("SELECT {selected} FROM {data} WHERE data_id > {} ORDER BY data_id LIMIT {}", at(1), at(2))
-                .into(),
+            scan: format!(
+                "SELECT {selected} FROM {data} WHERE data_id > {} ORDER BY {data}.data_id LIMIT {}",
+                at(1),
+                at(2)
+            )
+            .into(),
             delayed: if due {
                 format!(
-                    "SELECT {selected} FROM {data} WHERE due IS NOT NULL AND data_id > {} ORDER BY data_id LIMIT {}",
+                    "SELECT {selected} FROM {data} WHERE due IS NOT NULL AND data_id > {} ORDER BY {data}.data_id LIMIT {}",
                     at(1),
                     at(2)
                 )
@@ -135,7 +139,7 @@ impl Statements {
             },
             expired: if expires {
                 format!(
-                    "SELECT {}, {name} FROM {data} WHERE expires IS NOT NULL AND expires <= {} {undue} ORDER BY expires LIMIT {} FOR UPDATE",
+                    "SELECT {}, {name} FROM {data} WHERE expires IS NOT NULL AND expires <= {} {undue} ORDER BY {data}.expires LIMIT {} FOR UPDATE",
                     parts.id,
                     at(1),
                     at(2)
@@ -148,7 +152,7 @@ impl Statements {
             channels: parts.channels(&data, undue).into(),
             sizes: parts.sizes(&data).into(),
             newest: format!(
-                "SELECT {}, {name}, {}, {} FROM {data} WHERE data_id < {} ORDER BY data_id DESC LIMIT {}",
+                "SELECT {}, {name}, {}, {} FROM {data} WHERE data_id < {} ORDER BY {data}.data_id DESC LIMIT {}",
                 parts.id,
                 if shape.has("publication") { "publication" } else { "NULL" },
                 parts.created,
@@ -280,10 +284,10 @@ impl Parts {
     fn purge(&self, data: &str) -> String {
         let Self { is, .. } = self;
         match self.backend {
-            Backend::MySql => format!("DELETE FROM {data} WHERE {is} AND data_id <= ? ORDER BY data_id LIMIT ?"),
+            Backend::MySql => format!("DELETE FROM {data} WHERE {is} AND data_id <= ? ORDER BY {data}.data_id LIMIT ?"),
             Backend::Postgres => format!(
                 "DELETE FROM {data} WHERE data_id IN \
-                 (SELECT data_id FROM {data} WHERE {is} AND data_id <= $3::bigint ORDER BY data_id LIMIT $4::bigint)"
+                 (SELECT data_id FROM {data} WHERE {is} AND data_id <= $3::bigint ORDER BY {data}.data_id LIMIT $4::bigint)"
             ),
         }
     }

@@ -200,7 +200,8 @@ fn is_same(from: &StoreSettings, to: &StoreSettings) -> Result<bool, StoreError>
             let place = |backend, settings: &StoreSettings| {
                 super::server_place(backend, &settings.url, &Prefix::parse(&settings.prefix)?)
             };
-            ours == theirs && place(*ours, from)? == place(*theirs, to)?
+            let same_prefix = Prefix::parse(&from.prefix)? == Prefix::parse(&to.prefix)?;
+            same_prefix && ours == theirs && place(*ours, from)? == place(*theirs, to)?
         }
         _ => false,
     })

@@ -326,3 +326,17 @@ pub(super) fn parts(mut total: usize, most: usize) -> impl Iterator<Item = usize
         Some(part)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_powers_of_two_and_add_up() {
+        for (total, most, expected) in
+            [(0, 256, vec![]), (1, 256, vec![1]), (7, 256, vec![4, 2, 1]), (600, 256, vec![256, 256, 64, 16, 8])]
+        {
+            assert_eq!(parts(total, most).collect::<Vec<_>>(), expected);
+        }
+    }
+}

@@ -1,16 +1,29 @@
 //! What every store must do, as one suite of functions that runs against each backend.
 //!
-//! A backend joins by one more line in `BACKENDS`.
+//! A backend joins by one more line in [`backends`]. Database servers are private ones (see `servers`); MySQL joins where the environment variable
+//! `WSMB_TEST_MYSQL` names its `mysqld`.
+
+#[cfg(target_os = "linux")]
+#[allow(dead_code)] // What the tests of failures need is more than what is needed here.
+mod servers;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use wsmb::message::{ChannelName, Kind, Message, MessageId, Payload, PublicationId, Timestamp};
+#[cfg(target_os = "linux")]
+use wsmb::store::JournalSettings;
 use wsmb::store::{self, ChannelSummary, Group, MessageStore, StoreError, StoreSettings};
 
 /// Opens an empty store; the directory lives as long as it does.
-type Factory = fn(&std::path::Path) -> Box<dyn MessageStore>;
+type Factory = Box<dyn Fn(&std::path::Path) -> Box<dyn MessageStore>>;
 
-const BACKENDS: [(&str, Factory); 2] = [("sqlite", sqlite), ("memory", memory)];
+/// Every store, by name.
+fn backends() -> Vec<(String, Factory)> {
+    let mut all: Vec<(String, Factory)> =
+        vec![("sqlite".to_owned(), Box::new(sqlite)), ("memory".to_owned(), Box::new(memory))];
+    all.extend(on_servers());
+    all
+}
 
 fn sqlite(directory: &std::path::Path) -> Box<dyn MessageStore> {
     let url = format!("sqlite:{}", directory.join("wsmb.db").display());
@@ -21,9 +34,40 @@ fn memory(_directory: &std::path::Path) -> Box<dyn MessageStore> {
     store::open(&StoreSettings { url: "memory:".to_owned(), ..StoreSettings::default() }).expect("opens")
 }
 
+/// The database servers that run on Linux only, where the harness can see to it that none outlives its tests.
+#[cfg(not(target_os = "linux"))]
+fn on_servers() -> Vec<(String, Factory)> {
+    Vec::new()
+}
+
+/// Each server by itself, and with a journal in front of it.
+#[cfg(target_os = "linux")]
+fn on_servers() -> Vec<(String, Factory)> {
+    let kinds = servers::Kind::all();
+    let bare = kinds.iter().map(|kind| (kind.name().to_owned(), Box::new(remote(*kind, false)) as Factory));
+    let journaled =
+        kinds.iter().map(|kind| (format!("journal and {}", kind.name()), Box::new(remote(*kind, true)) as Factory));
+    bare.chain(journaled).collect()
+}
+
+/// Stores in one database of the shared server, each with tables of its own.
+#[cfg(target_os = "linux")]
+fn remote(kind: servers::Kind, journal: bool) -> impl Fn(&std::path::Path) -> Box<dyn MessageStore> {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static DATABASES: [OnceLock<servers::Database>; 3] = [const { OnceLock::new() }; 3];
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    move |directory| {
+        let database = DATABASES[kind as usize].get_or_init(|| servers::Server::shared(kind).database());
+        let prefix = format!("s{}_", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let journal = journal.then(|| JournalSettings { path: directory.join("journal.db"), bytes: 256 << 20 });
+        store::open(&StoreSettings { prefix, journal, ..database.settings() }).expect("opens")
+    }
+}
+
 /// Runs a case against an empty store of every backend.
 fn on_each(case: fn(&mut dyn MessageStore)) {
-    for (name, open) in BACKENDS {
+    for (name, open) in backends() {
         println!("on {name}");
         let directory = tempfile::tempdir().expect("a directory");
         case(&mut *open(directory.path()));
@@ -412,9 +456,10 @@ proptest! {
 
     #[test]
     fn all_stores_answer_alike(calls in prop::collection::vec(call(), 1..60)) {
-        let directories: Vec<_> = BACKENDS.iter().map(|_| tempfile::tempdir().expect("a directory")).collect();
+        let backends = backends();
+        let directories: Vec<_> = backends.iter().map(|_| tempfile::tempdir().expect("a directory")).collect();
         let mut stores: Vec<_> =
-            BACKENDS.iter().zip(&directories).map(|((name, open), directory)| (name, open(directory.path()))).collect();
+            backends.iter().zip(&directories).map(|((name, open), directory)| (name, open(directory.path()))).collect();
         for call in &calls {
             let answers: Vec<String> = stores.iter_mut().map(|(_, store)| answer(&mut **store, call)).collect();
             for (index, answer) in answers.iter().enumerate().skip(1) {

@@ -14,6 +14,7 @@
 //! and a bounded farewell.
 
 mod courier;
+mod direct;
 mod fetch;
 mod ledger;
 mod merge;
@@ -30,6 +31,7 @@ use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
 pub(super) use courier::Opener;
 use courier::{Courier, Gone, Report, Task};
+pub(super) use direct::Direct;
 use fetch::Fetches;
 use ledger::Ledger;
 

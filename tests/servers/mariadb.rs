@@ -1,0 +1,96 @@
+//! How MariaDB and MySQL are initialised, started and asked.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{Kind, Server, process};
+
+/// MySQL's server, where somebody has named one.
+pub fn mysql() -> Option<PathBuf> {
+    std::env::var_os("WSMB_TEST_MYSQL").map(PathBuf::from)
+}
+
+fn program(server: &Server, names: &[&str]) -> PathBuf {
+    let beside = mysql().filter(|_| server.kind == Kind::MySql).and_then(|path| path.parent().map(Path::to_path_buf));
+    let bin = beside.iter().map(|folder| folder.join("../bin"));
+    let system = ["/usr/sbin", "/usr/libexec", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from);
+    process::find(names, &beside.iter().cloned().chain(bin).chain(system).collect::<Vec<_>>())
+}
+
+fn server_program(server: &Server) -> PathBuf {
+    match (server.kind, mysql()) {
+        (Kind::MySql, Some(path)) => path,
+        _ => program(server, &["mariadbd"]),
+    }
+}
+
+/// Makes the data directory. Whoever is the server's own user on this machine is its administrator, through the socket and without a password.
+pub fn initialise(server: &Server) {
+    let mut command = if server.kind == Kind::MySql {
+        let mut command = Command::new(server_program(server));
+        command.args(["--no-defaults", "--initialize-insecure"]);
+        command
+    } else {
+        let mut command = Command::new(program(server, &["mariadb-install-db"]));
+        command.args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=socket"]);
+        command.arg(format!("--auth-root-socket-user={}", server.account.name));
+        command
+    };
+    command.arg(data(server)).args(SIZES).args(own_sizes(server.kind));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    server.account.assume(&mut command);
+    let output = command.output().expect("the program that makes a data directory");
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "no data directory: {}", String::from_utf8_lossy(&said));
+}
+
+/// Small: a test has few connections and few rows.
+const SIZES: &[&str] = &["--innodb-buffer-pool-size=16M", "--key-buffer-size=64K"];
+
+fn own_sizes(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::MySql => &["--innodb-redo-log-capacity=16M"],
+        _ => &["--innodb-log-file-size=16M", "--aria-pagecache-buffer-size=1M"],
+    }
+}
+
+fn data(server: &Server) -> String {
+    format!("--datadir={}", server.dir.join("data").display())
+}
+
+fn socket(server: &Server) -> String {
+    format!("--socket={}", server.dir.join("socket").display())
+}
+
+/// The server. It waits for the disk at every commit, as it does by default, or hardly ever.
+pub fn command(server: &Server) -> Command {
+    let mut command = Command::new(server_program(server));
+    command.arg("--no-defaults").arg(data(server)).arg(socket(server)).args(SIZES).args(own_sizes(server.kind));
+    command.arg(format!("--port={}", server.address().port()));
+    command.arg(format!("--pid-file={}", server.dir.join("pid").display()));
+    command.args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin", "--performance-schema=OFF"]);
+    command.args(["--max-connections=60", "--character-set-server=latin1"]);
+    if server.kind == Kind::MySql {
+        command.arg("--mysqlx=OFF");
+    }
+    command.arg(format!("--innodb-flush-log-at-trx-commit={}", i32::from(server.options.durable)));
+    if let Some(tls) = &server.options.tls {
+        command.arg(format!("--ssl-ca={}", tls.authority().display()));
+        command.arg(format!("--ssl-cert={}", tls.certificate().display()));
+        command.arg(format!("--ssl-key={}", tls.key().display()));
+    }
+    command.args(server.options.settings.iter().map(|setting| format!("--{setting}")));
+    command
+}
+
+/// Its client, as its administrator.
+pub fn client(server: &Server, database: Option<&str>) -> Command {
+    let names: &[&str] = if server.kind == Kind::MySql { &["mysql", "mariadb"] } else { &["mariadb"] };
+    let mut command = Command::new(program(server, names));
+    command.args(["--no-defaults", "--batch", "--raw", "--skip-column-names", "--unbuffered"]);
+    command.args(["--default-character-set=utf8mb4", "--connect-timeout=5"]).arg(socket(server));
+    command.arg(format!("--user={}", if server.kind == Kind::MySql { "root" } else { &server.account.name }));
+    command.args(database);
+    server.account.assume(&mut command);
+    command
+}

@@ -1,0 +1,522 @@
+//! Real database servers for the tests: private ones, each with its own data directory, port and socket below the system's temporary directory.
+//!
+//! Never touches a server that is already there, and never leaves one behind: a server ends when its [`Server`] is dropped, the shared ones end with
+//! the test's process, and all of them end if that process is killed. Waiting is done by asking, never by guessing a time.
+//!
+//! [`Server::shared`] is what most tests want, with a [`Database`] of their own on it. Whoever stops, kills or reconfigures a server starts one of
+//! its own with [`Server::start`].
+
+mod mariadb;
+mod postgres;
+mod process;
+mod proxy;
+mod session;
+mod small_disk;
+mod tls;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use wsmb::store::StoreSettings;
+
+use process::Account;
+pub use proxy::{Mode, Proxy};
+pub use session::Session;
+use small_disk::SmallDisk;
+pub use tls::Certificates;
+
+/// How long anything may take that should take no time: generous, because a loaded machine is no defect.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The size of a full disk, in bytes: more than the largest file that a server makes for itself (its log of changes, 16 MiB).
+pub const SMALL_DISK: u64 = 24 << 20;
+
+/// Which program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// MariaDB.
+    MariaDb,
+    /// Oracle's MySQL. Not a package of Debian: it takes part where `WSMB_TEST_MYSQL` names its `mysqld`.
+    MySql,
+    /// PostgreSQL.
+    Postgres,
+}
+
+impl Kind {
+    /// All that the tests of this process run on.
+    pub fn all() -> Vec<Self> {
+        let mysql = mariadb::mysql().map(|_| Self::MySql);
+        [Self::MariaDb, Self::Postgres].into_iter().chain(mysql).collect()
+    }
+
+    /// For messages and prefixes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MariaDb => "mariadb",
+            Self::MySql => "mysql",
+            Self::Postgres => "postgres",
+        }
+    }
+
+    /// It speaks MySQL's protocol and dialect.
+    pub fn is_mysql(self) -> bool {
+        self != Self::Postgres
+    }
+
+    /// One of two texts, by dialect.
+    pub fn pick<T>(self, mysql: T, postgres: T) -> T {
+        if self.is_mysql() { mysql } else { postgres }
+    }
+}
+
+/// How a server is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// It waits for the disk, as a real one does. Only tests that end servers hard need that.
+    pub durable: bool,
+    /// It speaks TLS, with these.
+    pub tls: Option<Certificates>,
+    /// Further settings: `name=value`.
+    pub settings: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { durable: true, tls: None, settings: Vec::new() }
+    }
+}
+
+/// A private database server.
+pub struct Server {
+    kind: Kind,
+    options: Options,
+    account: Account,
+    /// Holds `data`, the socket, the log and the certificates.
+    dir: PathBuf,
+    port: Mutex<u16>,
+    child: Mutex<Option<Child>>,
+    /// Mounted below `dir`; released before it is removed.
+    disks: Mutex<Vec<SmallDisk>>,
+}
+
+/// A fresh database with a user of its own, who may do everything in it.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// Of the server.
+    pub kind: Kind,
+    /// Also the user's.
+    pub name: String,
+    /// Needs escaping in a URL.
+    pub password: String,
+    /// Where the server listens.
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts one that waits for the disk.
+    #[track_caller]
+    pub fn start(kind: Kind) -> Self {
+        Self::start_with(kind, Options::default())
+    }
+
+    /// Starts one.
+    #[track_caller]
+    pub fn start_with(kind: Kind, options: Options) -> Self {
+        let dir = tempfile::Builder::new().prefix("wsmb-").tempdir().expect("a temporary directory").keep();
+        let account = Account::for_server(kind.pick("mysql", "postgres"));
+        account.own(&dir);
+        let mut server = Self {
+            kind,
+            options,
+            account,
+            dir,
+            port: Mutex::new(0),
+            child: Mutex::new(None),
+            disks: Mutex::new(Vec::new()),
+        };
+        if let Some(tls) = &mut server.options.tls {
+            tls.install(&server.dir, &server.account);
+        }
+        server.initialise();
+        server.start_on_a_free_port();
+        server
+    }
+
+    /// The one that the tests of this process share. It does not wait for the disk, is never stopped, and keeps nothing of what a test might change for
+    /// all.
+    #[track_caller]
+    pub fn shared(kind: Kind) -> &'static Self {
+        shared_slot(kind).get_or_init(|| {
+            static AT_EXIT: Once = Once::new();
+            // SAFETY: the handler takes nothing and unwinds into nothing: every failure in it is ignored.
+            AT_EXIT.call_once(|| assert_eq!(unsafe { libc::atexit(end_shared) }, 0, "a handler at exit"));
+            Self::start_with(kind, Options { durable: false, ..Options::default() })
+        })
+    }
+
+    /// Which program.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], *lock(&self.port)))
+    }
+
+    /// Its directory; the data are in `data`.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The authority that signed its certificate.
+    pub fn authority(&self) -> PathBuf {
+        self.options.tls.as_ref().expect("a server with TLS").authority()
+    }
+
+    /// A fresh database and a user of its own.
+    #[track_caller]
+    pub fn database(&self) -> Database {
+        self.database_with("")
+    }
+
+    /// A fresh database with further clauses of `CREATE DATABASE`.
+    #[track_caller]
+    pub fn database_with(&self, clauses: &str) -> Database {
+        let database = self.named();
+        self.create(&database, clauses);
+        database
+    }
+
+    /// A fresh database that [`Self::fill_disk`] fills: on a small file system of its own where mounting is permitted.
+    #[track_caller]
+    pub fn small_database(&self) -> Database {
+        let database = self.named();
+        let place = self.dir.join(self.kind.pick("data", "small")).join(&database.name);
+        match SmallDisk::mount(&place, SMALL_DISK, &self.account) {
+            Some(disk) => {
+                lock(&self.disks).push(disk);
+                if self.kind.is_mysql() {
+                    // A directory below the data is a database.
+                    self.create_user(&database);
+                } else {
+                    let space = format!("CREATE TABLESPACE {} LOCATION '{}'", database.name, place.display());
+                    self.sql(&space);
+                    self.create(&database, &format!("TABLESPACE {}", database.name));
+                }
+                println!("the full disk is a tmpfs");
+            }
+            None => {
+                self.create(&database, "");
+                println!("the full disk is a limit of file sizes: mounting is not permitted");
+            }
+        }
+        database
+    }
+
+    /// From now on [`Self::small_database`] has no more room. Where mounting is not permitted, no file of the server grows beyond [`SMALL_DISK`]:
+    /// then it is up to the test to fill its tables.
+    #[track_caller]
+    pub fn fill_disk(&self) {
+        let disks = lock(&self.disks);
+        disks.iter().for_each(SmallDisk::fill);
+        if disks.is_empty() {
+            self.each_process(|pid| small_disk::limit_files(pid, Some(SMALL_DISK)));
+        }
+    }
+
+    /// Takes [`Self::fill_disk`] back.
+    #[track_caller]
+    pub fn make_room(&self) {
+        let disks = lock(&self.disks);
+        disks.iter().for_each(SmallDisk::make_room);
+        if disks.is_empty() {
+            self.each_process(|pid| small_disk::limit_files(pid, None));
+        }
+    }
+
+    fn named(&self) -> Database {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        Database { kind: self.kind, password: format!("{name}:/@%#?ü"), name, address: self.address() }
+    }
+
+    fn create(&self, database: &Database, clauses: &str) {
+        if self.kind == Kind::Postgres {
+            self.create_user(database);
+            let name = &database.name;
+            self.sql(&format!("CREATE DATABASE {name} OWNER {name} {clauses}"));
+        } else {
+            self.sql(&format!("CREATE DATABASE {} {clauses}", database.name));
+            self.create_user(database);
+        }
+    }
+
+    fn create_user(&self, database: &Database) {
+        let Database { name, password, .. } = database;
+        self.sql(&if self.kind.is_mysql() {
+            format!(
+                "CREATE USER {name}@'127.0.0.1' IDENTIFIED BY '{password}'; GRANT ALL ON {name}.* TO {name}@'127.0.0.1'"
+            )
+        } else {
+            format!("CREATE ROLE {name} LOGIN PASSWORD '{password}'")
+        });
+    }
+
+    /// What statements answer that its administrator runs through its own command line client: a line a row, columns apart by tabs, NULL as `NULL`.
+    #[track_caller]
+    pub fn sql(&self, statements: &str) -> String {
+        self.sql_in(None, statements)
+    }
+
+    /// The same in a database.
+    #[track_caller]
+    pub fn sql_in(&self, database: Option<&Database>, statements: &str) -> String {
+        self.try_sql(database, statements).unwrap_or_else(|error| panic!("{statements}: {error}\n{}", self.log_tail()))
+    }
+
+    /// The same, or what the client says went wrong.
+    pub fn try_sql(&self, database: Option<&Database>, statements: &str) -> Result<String, String> {
+        let mut command = self.client(database.map(|database| database.name.as_str()));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        process::with_input(&mut command, statements)
+    }
+
+    /// An administrator's connection that stays open.
+    #[track_caller]
+    pub fn session(&self, database: &Database) -> Session {
+        Session::start(self.kind, self.client(Some(&database.name)))
+    }
+
+    /// The server's own command line client, as its administrator, through its socket.
+    fn client(&self, database: Option<&str>) -> Command {
+        match self.kind {
+            Kind::Postgres => postgres::client(self, database),
+            Kind::MariaDb | Kind::MySql => mariadb::client(self, database),
+        }
+    }
+
+    #[track_caller]
+    fn initialise(&self) {
+        match self.kind {
+            Kind::Postgres => postgres::initialise(self),
+            Kind::MariaDb | Kind::MySql => mariadb::initialise(self),
+        }
+    }
+
+    /// A port is free until somebody takes it: the next one is tried if that happens between finding and using it.
+    #[track_caller]
+    fn start_on_a_free_port(&self) {
+        for _ in 0..10 {
+            *lock(&self.port) = process::free_port();
+            match self.launch() {
+                Ok(()) => return,
+                Err(said) if said.to_ascii_lowercase().contains("address already in use") => {}
+                Err(said) => panic!("{said}"),
+            }
+        }
+        panic!("no port is free\n{}", self.log_tail());
+    }
+
+    /// Starts the process and waits until it answers; what it said if it ends instead.
+    fn launch(&self) -> Result<(), String> {
+        let log = std::fs::File::create(self.log_path()).expect("the server's log");
+        let mut command = match self.kind {
+            Kind::Postgres => postgres::command(self),
+            Kind::MariaDb | Kind::MySql => mariadb::command(self),
+        };
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
+        self.account.assume(&mut command);
+        let mut child = process::spawn(command).expect("the server can be started");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait().expect("the state of the server") {
+                return Err(format!("the server ended with {status}:\n{}", self.log_tail()));
+            }
+            let answer = self.try_sql(None, "SELECT 1");
+            if answer.is_ok() {
+                *lock(&self.child) = Some(child);
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                process::kill_tree(&mut child);
+                return Err(format!("the server does not answer ({answer:?}):\n{}", self.log_tail()));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Ends it as a power cut would: at once, with all its processes.
+    pub fn kill_hard(&self) {
+        if let Some(mut child) = lock(&self.child).take() {
+            process::kill_tree(&mut child);
+        }
+    }
+
+    /// Ends it in an orderly way that does not wait for its clients.
+    #[track_caller]
+    pub fn shut_down(&self) {
+        let Some(mut child) = lock(&self.child).take() else { return };
+        process::signal(child.id(), self.kind.pick(libc::SIGTERM, libc::SIGINT));
+        let deadline = Instant::now() + PATIENCE;
+        while child.try_wait().expect("the state of the server").is_none() {
+            if Instant::now() > deadline {
+                process::kill_tree(&mut child);
+                panic!("the server does not end:\n{}", self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Starts it again after [`Self::kill_hard`] or [`Self::shut_down`], with the same data on the same port.
+    #[track_caller]
+    pub fn start_again(&self) {
+        assert!(lock(&self.child).is_none(), "the server still runs");
+        self.launch().unwrap_or_else(|said| panic!("{said}"));
+    }
+
+    /// An orderly end and a new start, with the same data on the same port.
+    #[track_caller]
+    pub fn restart(&self) {
+        self.shut_down();
+        self.start_again();
+    }
+
+    /// Nothing in it moves any more; its sockets stay open.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.each_process(|pid| process::signal(pid, libc::SIGSTOP));
+    }
+
+    /// It goes on after [`Self::stop`].
+    #[track_caller]
+    pub fn cont(&self) {
+        self.each_process(|pid| process::signal(pid, libc::SIGCONT));
+    }
+
+    /// Its first process, and then those that this one started.
+    #[track_caller]
+    fn each_process(&self, act: impl Fn(u32)) {
+        let child = lock(&self.child);
+        let pid = child.as_ref().expect("a server that runs").id();
+        act(pid);
+        for pid in process::children(pid) {
+            act(pid);
+        }
+    }
+
+    /// From now on ordinary users may only read, or write again.
+    #[track_caller]
+    pub fn read_only(&self, read_only: bool) {
+        let value = i32::from(read_only);
+        if self.kind.is_mysql() {
+            self.sql(&format!("SET GLOBAL read_only = {value}"));
+            return;
+        }
+        self.sql(&format!(
+            "ALTER SYSTEM SET default_transaction_read_only = {}",
+            ["off", "on"][usize::from(read_only)]
+        ));
+        self.sql("SELECT pg_reload_conf()");
+        let deadline = Instant::now() + PATIENCE;
+        while self.sql("SHOW default_transaction_read_only").trim() != ["off", "on"][usize::from(read_only)] {
+            assert!(Instant::now() < deadline, "the server does not read its configuration\n{}", self.log_tail());
+        }
+    }
+
+    /// Ends every connection of a database's user, as an administrator does.
+    #[track_caller]
+    pub fn end_connections(&self, database: &Database) {
+        let name = &database.name;
+        if self.kind == Kind::Postgres {
+            self.sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{name}'"));
+            return;
+        }
+        let ids = self.sql(&format!("SELECT id FROM information_schema.processlist WHERE user = '{name}'"));
+        for id in ids.lines() {
+            // One may have ended by itself in the meantime.
+            let _ = self.try_sql(None, &format!("KILL {id}"));
+        }
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read(self.log_path()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let lines: Vec<&str> = text.lines().collect();
+        format!("log of {}:\n{}", self.kind.name(), lines[lines.len().saturating_sub(40)..].join("\n"))
+    }
+
+    /// Ends it and removes what is on the disk; also what [`Drop`] does.
+    fn end(&self) {
+        self.kill_hard();
+        lock(&self.disks).clear();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", self.log_tail());
+        }
+        self.end();
+    }
+}
+
+impl Database {
+    /// How a store on it is opened: the password is not in the URL.
+    pub fn settings(&self) -> StoreSettings {
+        self.settings_at(self.address)
+    }
+
+    /// The same through another address.
+    pub fn settings_at(&self, address: SocketAddr) -> StoreSettings {
+        StoreSettings { url: self.url_at(address), password: Some(self.password.clone()), ..StoreSettings::default() }
+    }
+
+    /// Without the password.
+    pub fn url(&self) -> String {
+        self.url_at(self.address)
+    }
+
+    /// The same through another address.
+    pub fn url_at(&self, address: SocketAddr) -> String {
+        format!("{}://{}@{address}/{}", self.kind.pick("mysql", "postgres"), self.name, self.name)
+    }
+
+    /// With the password.
+    pub fn url_with_password(&self) -> String {
+        let escaped: String = self.password.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        self.url().replacen('@', &format!(":{escaped}@"), 1)
+    }
+}
+
+fn shared_slot(kind: Kind) -> &'static OnceLock<Server> {
+    static SLOTS: [OnceLock<Server>; 3] = [const { OnceLock::new() }; 3];
+    match kind {
+        Kind::MariaDb => &SLOTS[0],
+        Kind::MySql => &SLOTS[1],
+        Kind::Postgres => &SLOTS[2],
+    }
+}
+
+extern "C" fn end_shared() {
+    for kind in [Kind::MariaDb, Kind::MySql, Kind::Postgres] {
+        if let Some(server) = shared_slot(kind).get() {
+            server.end();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,82 @@
+//! How PostgreSQL is initialised, started and asked.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use super::{Server, process};
+
+/// The newest of those that are installed: Debian has each version in a directory of its own, and none on the path.
+fn program(name: &str) -> PathBuf {
+    let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .collect();
+    versions.sort();
+    let directories: Vec<PathBuf> = versions.into_iter().rev().map(|(_, path)| path).collect();
+    process::find(&[name], &directories)
+}
+
+/// Makes the data directory. Whoever is the server's own user on this machine is its administrator, through the socket and without a password.
+pub fn initialise(server: &Server) {
+    let mut command = Command::new(program("initdb"));
+    command.arg("--pgdata").arg(server.dir.join("data"));
+    command.args(["--auth-local=peer", "--auth-host=scram-sha-256", "--encoding=UTF8", "--locale=C"]);
+    command.args(["--no-sync", "--wal-segsize=4", "--username", &server.account.name]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    server.account.assume(&mut command);
+    let output = command.output().expect("initdb");
+    assert!(output.status.success(), "no data directory: {}", String::from_utf8_lossy(&output.stderr));
+    if server.kind() == super::Kind::Postgres {
+        let spaces = server.dir.join("small");
+        std::fs::create_dir(&spaces).expect("a directory");
+        server.account.own(&spaces);
+    }
+}
+
+/// The server. It waits for the disk at every commit, as it does by default, or never.
+pub fn command(server: &Server) -> Command {
+    let mut settings: Vec<String> = [
+        "listen_addresses=127.0.0.1",
+        "shared_buffers=16MB",
+        "max_connections=60",
+        "wal_level=minimal",
+        "max_wal_senders=0",
+        "min_wal_size=16MB",
+        "max_wal_size=64MB",
+        "log_min_messages=log",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    settings.push(format!("port={}", server.address().port()));
+    settings.push(format!("unix_socket_directories={}", server.dir.display()));
+    if !server.options.durable {
+        settings.extend(["fsync=off", "full_page_writes=off", "synchronous_commit=off"].map(str::to_owned));
+    }
+    if let Some(tls) = &server.options.tls {
+        settings.push("ssl=on".to_owned());
+        settings.push(format!("ssl_ca_file={}", tls.authority().display()));
+        settings.push(format!("ssl_cert_file={}", tls.certificate().display()));
+        settings.push(format!("ssl_key_file={}", tls.key().display()));
+    }
+    settings.extend(server.options.settings.iter().cloned());
+    let mut command = Command::new(program("postgres"));
+    command.arg("-D").arg(server.dir.join("data"));
+    for setting in settings {
+        command.arg("-c").arg(setting);
+    }
+    command
+}
+
+/// Its client, as its administrator.
+pub fn client(server: &Server, database: Option<&str>) -> Command {
+    let mut command = Command::new(program("psql"));
+    command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--field-separator=\t"]);
+    command.args(["--set=ON_ERROR_STOP=1", "--pset=null=NULL", "--no-password"]).arg("--host").arg(&server.dir);
+    command.arg("--port").arg(server.address().port().to_string());
+    command.args(["--username", &server.account.name, "--dbname", database.unwrap_or("postgres")]);
+    command.env("PGCLIENTENCODING", "UTF8").env("PGCONNECT_TIMEOUT", "5");
+    server.account.assume(&mut command);
+    command
+}

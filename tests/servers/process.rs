@@ -1,0 +1,180 @@
+//! Processes of a test: started so that none outlives it, ended with all that they started.
+
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
+
+/// The user of the system that a server runs as.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Also what its administrator is called in the server.
+    pub name: String,
+    /// User and group, if another than the test's own.
+    ids: Option<(u32, u32)>,
+}
+
+impl Account {
+    /// Database servers refuse to run as root: then it is the user that the server's package made, or `nobody`. Otherwise it is our own.
+    #[track_caller]
+    pub fn for_server(name: &str) -> Self {
+        // SAFETY: `geteuid` takes nothing, touches nothing and never fails.
+        if unsafe { libc::geteuid() } != 0 {
+            let name = id(&["-un"]).expect("the name of the own user");
+            return Self { name, ids: None };
+        }
+        let name = if id(&["-u", name]).is_some() { name } else { "nobody" };
+        let number = |flag| id(&[flag, name]).and_then(|text| text.parse().ok()).expect("a user's number");
+        Self { name: name.to_owned(), ids: Some((number("-u"), number("-g"))) }
+    }
+
+    /// Gives a file or directory to it.
+    #[track_caller]
+    pub fn own(&self, path: &Path) {
+        if let Some((user, group)) = self.ids {
+            std::os::unix::fs::chown(path, Some(user), Some(group)).expect("a file for the server");
+        }
+    }
+
+    /// Lets a program run as it.
+    pub fn assume(&self, command: &mut Command) {
+        if let Some((user, group)) = self.ids {
+            command.uid(user).gid(group);
+        }
+        command.current_dir("/");
+    }
+}
+
+fn id(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("id").args(arguments).output().expect("the program `id`");
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// A program by one of these names, in one of these directories or where the shell looks for it.
+#[track_caller]
+pub fn find(names: &[&str], directories: &[std::path::PathBuf]) -> std::path::PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places: Vec<_> = directories.iter().cloned().chain(std::env::split_paths(&path)).collect();
+    let mut candidates = names.iter().flat_map(|name| places.iter().map(move |place| place.join(name)));
+    candidates
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| panic!("there is no {}; `cargo xtask test` says what to install", names.join(" or ")))
+}
+
+type Order = (Command, Sender<io::Result<Child>>);
+
+/// Starts a process that ends when this one does, however that happens.
+///
+/// The system ends it with the *thread* that started it. A test has a thread of its own, so a thread that stays does it for all of them.
+pub fn spawn(mut command: Command) -> io::Result<Child> {
+    static KEEPER: OnceLock<Sender<Order>> = OnceLock::new();
+    let keeper = KEEPER.get_or_init(|| {
+        let (orders, queue) = channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, reply) in queue {
+                let _ = reply.send(command.spawn());
+            }
+        });
+        orders
+    });
+    // SAFETY: between fork and exec only system calls are made, which are safe there.
+    unsafe { command.pre_exec(prepare) };
+    let (reply, answer) = channel();
+    keeper.send((command, reply)).expect("the thread that starts processes");
+    answer.recv().expect("the thread that starts processes")
+}
+
+fn prepare() -> io::Result<()> {
+    // SAFETY: it changes one attribute of the calling process.
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: ignoring a signal runs no code: a file that is too large is an error and not the end.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: it reads the one structure. Whether a server that crashes leaves its memory on the disk does not matter here.
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+    Ok(())
+}
+
+/// Runs a program that reads `input`: what it prints, or what it complains about.
+pub fn with_input(command: &mut Command, input: &str) -> Result<String, String> {
+    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    let mut stdin = child.stdin.take().expect("its standard input");
+    let text = input.to_owned();
+    // One that ends early does not read it all, which is its answer.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(text.as_bytes())));
+    let output = child.wait_with_output().map_err(|error| error.to_string())?;
+    let _ = writer.join();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr).trim().to_owned()) }
+}
+
+/// Sends a signal to a process that we started.
+pub fn signal(pid: u32, signal: libc::c_int) {
+    let pid = libc::pid_t::try_from(pid).expect("a process id");
+    // SAFETY: `kill` touches no memory of ours.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// The processes that this one started and that still run.
+pub fn children(pid: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").expect("the processes").flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.filter(|id| state(*id).is_some_and(|(_, parent)| parent == pid)).collect()
+}
+
+/// A process's state and its parent; `None` if there is no such process.
+fn state(pid: u32) -> Option<(char, u32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may hold anything.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+/// Ends a process and those that it started, as a power cut would, and returns when they are gone.
+pub fn kill_tree(child: &mut Child) {
+    // It can't start or end others while it stands still.
+    signal(child.id(), libc::SIGSTOP);
+    let others = children(child.id());
+    let _ = child.kill();
+    for pid in &others {
+        signal(*pid, libc::SIGKILL);
+    }
+    let _ = child.wait();
+    let deadline = Instant::now() + PATIENCE;
+    while others.iter().any(|pid| runs(*pid)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// One that has ended and waits to be collected by the system is over.
+fn runs(pid: u32) -> bool {
+    state(pid).is_some_and(|(state, _)| state != 'Z')
+}
+
+/// A port of this machine that nobody listens on. It lies below those that the system gives to outgoing connections, so that it is still free when a
+/// server that was ended comes back to it.
+#[track_caller]
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 12_000;
+    const COUNT: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Processes of tests that run at the same time begin at different places.
+    let begin = u16::try_from(u64::from(std::process::id()) * 379 % u64::from(COUNT)).expect("below the count");
+    for _ in 0..COUNT {
+        let port = FIRST + (begin + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
+}

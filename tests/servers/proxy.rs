@@ -1,0 +1,182 @@
+//! A network between a broker and its database that fails on command.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::process;
+
+/// What the network does, for old and new connections alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It passes everything.
+    Open,
+    /// Every connection ends, and new ones are refused.
+    Refuse,
+    /// Connections stay and can be made, but nothing gets through: a firewall that drops, a cable that was pulled.
+    Stall,
+    /// Everything takes this long, in each direction.
+    Delay(Duration),
+}
+
+struct State {
+    mode: Mode,
+    /// Both ends of each connection that has not ended.
+    connections: Vec<(TcpStream, TcpStream)>,
+    accepted: u64,
+    bytes: u64,
+    over: bool,
+}
+
+type Shared = Arc<(Mutex<State>, Condvar)>;
+
+/// A TCP proxy on a port of its own; gone when dropped.
+pub struct Proxy {
+    address: SocketAddr,
+    target: SocketAddr,
+    shared: Shared,
+    acceptor: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Proxy {
+    /// One that passes everything to `target`.
+    #[track_caller]
+    pub fn start(target: SocketAddr) -> Self {
+        let state = State { mode: Mode::Open, connections: Vec::new(), accepted: 0, bytes: 0, over: false };
+        let address = SocketAddr::from(([127, 0, 0, 1], process::free_port()));
+        let proxy =
+            Self { address, target, shared: Arc::new((Mutex::new(state), Condvar::new())), acceptor: Mutex::new(None) };
+        proxy.listen();
+        proxy
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Changes what it does, now.
+    #[track_caller]
+    pub fn set(&self, mode: Mode) {
+        let before = std::mem::replace(&mut lock(&self.shared).mode, mode);
+        self.shared.1.notify_all();
+        if mode == Mode::Refuse {
+            self.stop_listening();
+            self.cut();
+        } else if before == Mode::Refuse {
+            self.listen();
+        }
+    }
+
+    /// Ends every connection once; new ones can be made.
+    pub fn cut(&self) {
+        for (client, server) in lock(&self.shared).connections.drain(..) {
+            let _ = client.shutdown(Shutdown::Both);
+            let _ = server.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// How many connections there have been.
+    pub fn accepted(&self) -> u64 {
+        lock(&self.shared).accepted
+    }
+
+    /// How many bytes it has passed on, both ways.
+    pub fn bytes(&self) -> u64 {
+        lock(&self.shared).bytes
+    }
+
+    #[track_caller]
+    fn listen(&self) {
+        let listener = TcpListener::bind(self.address).expect("the port that was free a moment ago");
+        let (shared, target) = (self.shared.clone(), self.target);
+        *self.acceptor.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::spawn(move || {
+            while let Ok((client, _)) = listener.accept() {
+                if refuses(&shared) {
+                    break;
+                }
+                connect(client, target, &shared);
+            }
+        }));
+    }
+
+    /// Ends the thread that accepts; a connection of our own wakes it.
+    fn stop_listening(&self) {
+        let acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = acceptor {
+            let _ = TcpStream::connect(self.address);
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        lock(&self.shared).over = true;
+        self.shared.1.notify_all();
+        self.stop_listening();
+        self.cut();
+    }
+}
+
+fn lock(shared: &Shared) -> MutexGuard<'_, State> {
+    shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn refuses(shared: &Shared) -> bool {
+    let state = lock(shared);
+    state.over || state.mode == Mode::Refuse
+}
+
+/// Joins a client with the server; a server that is not there is what the client sees, too.
+fn connect(client: TcpStream, target: SocketAddr, shared: &Shared) {
+    let Ok(server) = TcpStream::connect(target) else { return };
+    let copies = || -> io::Result<_> {
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        Ok((client.try_clone()?, server.try_clone()?, client.try_clone()?, server.try_clone()?))
+    };
+    let Ok((client_end, server_end, client_again, server_again)) = copies() else { return };
+    let mut state = lock(shared);
+    state.accepted += 1;
+    state.connections.push((client_end, server_end));
+    drop(state);
+    let (to_server, to_client) = (shared.clone(), shared.clone());
+    std::thread::spawn(move || pass(client, server, &to_server));
+    std::thread::spawn(move || pass(server_again, client_again, &to_client));
+}
+
+/// Passes bytes one way until one side ends.
+fn pass(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = from.read(&mut buffer).unwrap_or(0);
+        if !hold(shared) || count == 0 || to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+        lock(shared).bytes += count as u64;
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+/// Returns when what was read may go on; `false` if all is over.
+fn hold(shared: &Shared) -> bool {
+    let begun = Instant::now();
+    let mut state = lock(shared);
+    loop {
+        let left = match state.mode {
+            _ if state.over => return false,
+            Mode::Open | Mode::Refuse => return true,
+            Mode::Stall => Duration::MAX,
+            Mode::Delay(time) => time.saturating_sub(begun.elapsed()),
+        };
+        if left.is_zero() {
+            return true;
+        }
+        let left = left.min(Duration::from_secs(3_600));
+        state = shared.1.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}

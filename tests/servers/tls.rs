@@ -1,0 +1,85 @@
+//! An authority and a server's certificate, made for one test.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+use super::process::Account;
+
+/// For `127.0.0.1` and `localhost`, signed by an authority that nobody else knows.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    authority: String,
+    certificate: String,
+    key: String,
+    /// Where they are once a server has them.
+    dir: PathBuf,
+}
+
+impl Certificates {
+    /// New ones for these names and addresses.
+    #[track_caller]
+    pub fn for_names(names: &[&str]) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        params.distinguished_name.push(DnType::CommonName, "wsmb test authority");
+        let authority_key = KeyPair::generate().expect("a key");
+        let authority = params.self_signed(&authority_key).expect("an authority");
+        let issuer = Issuer::new(params, authority_key);
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.distinguished_name.push(DnType::CommonName, "wsmb test server");
+        let certificate = params.signed_by(&key, &issuer).expect("a certificate");
+        Self {
+            authority: authority.pem(),
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+            dir: PathBuf::new(),
+        }
+    }
+
+    /// New ones that fit a test's server.
+    #[track_caller]
+    pub fn new() -> Self {
+        Self::for_names(&["127.0.0.1", "localhost"])
+    }
+
+    /// Writes them to where the server finds them; nobody else may read the key.
+    #[track_caller]
+    pub(super) fn install(&mut self, dir: &Path, account: &Account) {
+        dir.clone_into(&mut self.dir);
+        let files =
+            [(self.authority(), &self.authority), (self.certificate(), &self.certificate), (self.key(), &self.key)];
+        for (path, text) in files {
+            std::fs::write(&path, text).expect("a file for the server");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("its rights");
+            account.own(&path);
+        }
+    }
+
+    /// The authority as a file in this directory: one that a server's certificate is not signed by.
+    #[track_caller]
+    pub fn authority_in(&self, dir: &Path) -> PathBuf {
+        let path = dir.join("other-ca.pem");
+        std::fs::write(&path, &self.authority).expect("a file");
+        path
+    }
+
+    /// Its file.
+    pub fn authority(&self) -> PathBuf {
+        self.dir.join("ca.pem")
+    }
+
+    /// Its file.
+    pub fn certificate(&self) -> PathBuf {
+        self.dir.join("server.pem")
+    }
+
+    /// Its file.
+    pub fn key(&self) -> PathBuf {
+        self.dir.join("server-key.pem")
+    }
+}

@@ -93,16 +93,7 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new(backend: Backend, names: &Names, shape: &Shape) -> Self {
         let data = names.data.clone();
-        let mut columns = vec!["data_id".to_owned(), "channel".to_owned(), "data".to_owned(), "created".to_owned()];
-        let mut casts: Vec<String> = ["bigint", "text", "text", "text::timestamp"].map(str::to_owned).to_vec();
-        for (name, cast, _) in shape.optional() {
-            columns.push(name.to_owned());
-            casts.push(cast.to_owned());
-        }
-        for field in &shape.fields {
-            columns.push(quoted(backend, &field.name));
-            casts.push(format!("text::{}", field.cast));
-        }
+        let (columns, casts) = columns(backend, shape);
         let parts = Parts::new(backend, shape);
         let Parts { selected, is, name, undue, .. } = &parts;
         let at = |n| place(backend, n, "bigint");
@@ -231,6 +222,15 @@ impl Statements {
         let places: Vec<String> = (first..first + count).map(|n| place(self.backend, n, "bigint")).collect();
         places.join(", ")
     }
+}
+
+/// The columns of a new row, and with what PostgreSQL casts their values.
+fn columns(backend: Backend, shape: &Shape) -> (Vec<String>, Vec<String>) {
+    let required = [("data_id", "bigint"), ("channel", "text"), ("data", "text"), ("created", "text::timestamp")];
+    let optional = shape.optional().map(|(name, cast, _)| (name, cast));
+    let own = required.into_iter().chain(optional).map(|(name, cast)| (name.to_owned(), cast.to_owned()));
+    let fields = shape.fields.iter().map(|field| (quoted(backend, &field.name), format!("text::{}", field.cast)));
+    own.chain(fields).unzip()
 }
 
 /// What several statements have in common.

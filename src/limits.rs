@@ -426,6 +426,9 @@ pub const STORE_LEAVE: Duration = Duration::from_secs(1);
 /// How long a database server waits for a lock of another session before it gives up.
 pub const STORE_LOCK_TIME: Duration = Duration::from_secs(5);
 
+/// How long a start waits for the table's lock: the server may not have noticed yet that the broker before this one has gone.
+pub const STORE_HANDOVER: Duration = Duration::from_secs(2);
+
 /// Silence after which a database server ends a session, and frees its lock: a broker that lives speaks every second ([`STORE_TEND_EVERY`]).
 pub const STORE_IDLE: Duration = Duration::from_secs(20);
 

@@ -393,7 +393,52 @@ pub const JOURNAL_FETCHES: usize = 4;
 pub const JOURNAL_FAREWELL: Duration = Duration::from_secs(3);
 
 /// How long start-up waits for the database behind a journal: longer than any time-out of the database's own client.
-pub const JOURNAL_PATIENCE: Duration = Duration::from_secs(30);
+pub const JOURNAL_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Bytes that the journal may hold before senders are refused, unless configured otherwise: a million short messages.
 pub const JOURNAL_BYTES: u64 = 256 << 20;
+
+/// How long a connection to a database server may take, from the name to the tables: longer than a busy server needs, short enough to notice that one is away.
+pub const STORE_CONNECT: Duration = Duration::from_secs(8);
+
+/// How long a database server may take for a group or a page.
+pub const STORE_ANSWER: Duration = Duration::from_secs(10);
+
+/// How long a database server may take to count everything: a table of millions is read once.
+pub const STORE_COUNT_TIME: Duration = Duration::from_secs(60);
+
+/// How long the farewell to a database server may take.
+pub const STORE_LEAVE: Duration = Duration::from_secs(1);
+
+/// How long a database server waits for a lock of another session before it gives up.
+pub const STORE_LOCK_TIME: Duration = Duration::from_secs(5);
+
+/// Silence after which a database server ends a session, and frees its lock: a broker that lives speaks every second ([`STORE_TEND_EVERY`]).
+pub const STORE_IDLE: Duration = Duration::from_secs(20);
+
+/// How often one group is tried when other sessions or lost connections get in its way.
+pub const STORE_TRIES: u32 = 4;
+
+/// Prepared statements that a connection keeps: every size of every statement.
+pub const STORE_STATEMENTS: usize = 64;
+
+/// Rows of one statement. A power of two.
+pub const STORE_STATEMENT_ROWS: usize = 256;
+
+/// Ids of one statement. A power of two.
+pub const STORE_STATEMENT_IDS: usize = 1_024;
+
+/// Bytes of the rows of one statement, at the most one row over it.
+pub const STORE_STATEMENT_BYTES: usize = 1 << 20;
+
+/// Bytes that a database server takes in one packet, where it does not say: PostgreSQL's bound of one field.
+pub const STORE_PACKET: usize = 1 << 30;
+
+/// Rows of a page that are asked for first, before it is known how large they are: at most so many messages of the largest size in memory.
+pub const STORE_FIRST_ROWS: usize = 16;
+
+/// Rows that are read at a time where the whole table is walked.
+pub const STORE_WALK_ROWS: usize = 1_024;
+
+/// How far behind the highest id rows of another program are put that are in the way of the broker's.
+pub const STORE_FOREIGN_GAP: u64 = 1 << 32;

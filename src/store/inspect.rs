@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::lock::StoreLock;
-use super::sqlite::{PURGE, Sql, Tables, classify, row, settle};
-use super::{Columns, Page, Place, Prefix, StoreError};
+use super::sqlite::{Sql, Tables, classify, row, settle};
+use super::{Columns, PURGE, Page, Place, Prefix, StoreError};
 use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
 

@@ -272,7 +272,7 @@ fn open_server(
     prefix: &Prefix,
 ) -> Result<Box<dyn MessageStore>, StoreError> {
     let StoreSettings { url, password, columns, .. } = settings.clone();
-    let place = SqlStore::place(backend, &url)?;
+    let place = SqlStore::place(backend, &url, prefix)?;
     let prefix_of_tables = prefix.clone();
     let open = move || -> Result<Box<dyn MessageStore>, StoreError> {
         Ok(Box::new(SqlStore::open(backend, &url, password.as_deref(), &prefix_of_tables, &columns)?))
@@ -345,6 +345,9 @@ impl Place {
         }
     }
 }
+
+/// The one kind of request.
+const PURGE: &str = "purge";
 
 /// A valid table prefix: letters, digits and underscores, at most [`limits::STORE_PREFIX_CHARS`]. May be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ mod schema;
 
 pub(super) use link::{Link, classify};
 pub(super) use row::Sql;
-pub(super) use schema::{PURGE, Tables};
+pub(super) use schema::Tables;
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, OpenOptions};
@@ -20,7 +20,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Rows, Transaction
 
 use super::lock::StoreLock;
 use super::{
-    ChannelSummary, ColumnValue, Columns, Group, MessageStore, Page, Prefix, Request, RequestToken, StoreError,
+    ChannelSummary, ColumnValue, Columns, Group, MessageStore, PURGE, Page, Prefix, Request, RequestToken, StoreError,
     Summary, datetime,
 };
 use crate::limits;

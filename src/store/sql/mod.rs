@@ -1,68 +1,260 @@
 //! MySQL, MariaDB and PostgreSQL as stores, through sqlx.
+//!
+//! ```text
+//! SqlStore ─► Client (a connection that heals) ─► Driver (sqlx) ─► the server
+//!    │            └─ Session: connection, lock, Shape (the table as it is), Statements
+//!    └─ write (groups), rows (messages as rows), text and field (values as columns take them)
+//! ```
+//!
+//! Every call waits for the server, for a bounded time; who must not wait puts a journal in front. Statements are made of validated names, and values are
+//! always bound. Channels are compared byte by byte, whatever the table's collation takes for equal.
+
+mod client;
+mod connect;
+mod driver;
+mod error;
+mod field;
+mod read;
+mod rows;
+mod schema;
+mod statements;
+mod text;
+mod view;
+mod write;
 
 use super::{Backend, Columns, Group, MessageStore, Page, Prefix, Request, RequestToken, StoreError, Summary};
+use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
+use client::{Client, Purpose};
+use connect::Access;
+use driver::{Value, number, text};
+use schema::{read_note, write_note};
+use statements::{Many, Names, parts, place};
+pub(super) use view::SqlView;
 
 /// A store on a database server.
 #[derive(Debug)]
-pub struct SqlStore {}
+pub struct SqlStore {
+    client: Client,
+    columns: Columns,
+    /// What the tables said about the broker before this one.
+    was_clean: bool,
+    /// The highest id that is known to have been stored, and the one that is noted in the tables.
+    highest: MessageId,
+    noted: MessageId,
+    /// The highest request that was taken up.
+    last_request: u64,
+}
 
 impl SqlStore {
     /// The database that a URL names, without secrets, as an administrator knows it.
     ///
     /// # Errors
-    /// [`StoreError::BadUrl`]
-    pub fn place(backend: Backend, _url: &str) -> Result<String, StoreError> {
-        Err(StoreError::NotBuilt { backend: backend.name() })
+    /// [`StoreError::BadUrl`]; [`StoreError::NotBuilt`] if the program was built without this backend.
+    pub fn place(backend: Backend, url: &str, prefix: &Prefix) -> Result<String, StoreError> {
+        Ok(Access::parse(backend, url, None, prefix)?.place)
     }
 
-    /// Opens it.
+    /// Connects; takes the table's lock; makes the tables that are missing; takes away the mark of a clean stop.
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// [`StoreError::Unreachable`] if the server is away; everything else needs somebody to do something about it.
     pub fn open(
         backend: Backend,
-        _url: &str,
-        _password: Option<&str>,
-        _prefix: &Prefix,
-        _columns: &Columns,
+        url: &str,
+        password: Option<&str>,
+        prefix: &Prefix,
+        columns: &Columns,
     ) -> Result<Self, StoreError> {
-        Err(StoreError::NotBuilt { backend: backend.name() })
+        let access = Access::parse(backend, url, password, prefix)?;
+        let names = Names::new(backend, prefix);
+        let forget = format!("DELETE FROM {}", names.request);
+        let client = Client::new(access, names.clone(), Purpose::Serve(columns.clone()))?;
+        let mut store = Self {
+            client,
+            columns: columns.clone(),
+            was_clean: false,
+            highest: MessageId(0),
+            noted: MessageId(0),
+            last_request: 0,
+        };
+        let (clean, noted) = store.client.run(limits::STORE_ANSWER, async |session| {
+            let clean = read_note(&mut session.driver, &names, "clean").await?;
+            let noted = read_note(&mut session.driver, &names, "last_id").await?;
+            // Whoever asked the broker before this one is not waiting any more.
+            session.driver.run(&forget).await?;
+            Ok((clean, noted))
+        })?;
+        // A second step: were both one, and its answer lost, the next try would find a crash.
+        store.note("clean", "0")?;
+        store.was_clean = clean.is_none_or(|clean| clean == "1");
+        store.noted = MessageId(noted.and_then(|noted| noted.parse().ok()).unwrap_or_default());
+        store.highest = store.noted;
+        Ok(store)
+    }
+
+    fn note(&mut self, name: &str, value: &str) -> Result<(), StoreError> {
+        let names = self.client.names.clone();
+        self.client
+            .run(limits::STORE_ANSWER, async |session| write_note(&mut session.driver, &names, name, value).await)
+    }
+
+    /// Notes the highest id, which may belong to a row that is gone: ids are never given twice.
+    fn note_highest(&mut self) -> Result<(), StoreError> {
+        if self.highest > self.noted {
+            self.note("last_id", &self.highest.0.to_string())?;
+            self.noted = self.highest;
+        }
+        Ok(())
+    }
+
+    /// Whether the table can have rows of this channel at all; asking for others may be an error.
+    fn can_hold(&mut self, channel: &ChannelName) -> Result<bool, StoreError> {
+        Ok(self.client.shape()?.channel.holds(channel.as_str()))
     }
 }
 
 impl MessageStore for SqlStore {
-    fn commit(&mut self, _group: &Group) -> Result<(), StoreError> {
+    fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
+        if group.is_empty() {
+            return Ok(());
+        }
+        let place = self.client.access.place.clone();
+        write::check(group, self.client.shape()?, &self.columns, &place)?;
+        let (names, columns) = (self.client.names.clone(), self.columns.clone());
+        self.client.run(limits::STORE_ANSWER, async |session| write::commit(session, group, &columns, &names).await)?;
+        let added = group.appends.iter().map(|message| message.id).max().unwrap_or_default();
+        self.highest = self.highest.max(added);
         Ok(())
     }
-    fn load(&mut self, _: &ChannelName, _: MessageId, _: usize, _: usize) -> Result<Page, StoreError> {
-        Ok(Page::default())
+
+    fn load(
+        &mut self,
+        channel: &ChannelName,
+        after: MessageId,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Page, StoreError> {
+        if !self.can_hold(channel)? {
+            return Ok(Page { messages: Vec::new(), complete: true });
+        }
+        self.client.run(limits::STORE_ANSWER, async |session| {
+            let statement = session.statements.load.clone();
+            read::page(session, &statement, Some(channel), after, limit, max_bytes).await
+        })
     }
-    fn scan(&mut self, _: MessageId, _: usize, _: usize) -> Result<Page, StoreError> {
-        Ok(Page::default())
+
+    fn scan(&mut self, after: MessageId, limit: usize, max_bytes: usize) -> Result<Page, StoreError> {
+        self.client.run(limits::STORE_ANSWER, async |session| {
+            let statement = session.statements.scan.clone();
+            read::page(session, &statement, None, after, limit, max_bytes).await
+        })
     }
-    fn mark(&mut self, _: &str) -> Result<Option<u64>, StoreError> {
-        Ok(None)
+
+    fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
+        let names = self.client.names.clone();
+        let note = self
+            .client
+            .run(limits::STORE_ANSWER, async |session| read_note(&mut session.driver, &names, name).await)?;
+        Ok(note.and_then(|note| note.parse().ok()))
     }
-    fn sweep(&mut self, _: Timestamp, _: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
-        Ok(Vec::new())
+
+    fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
+        if !self.client.shape()?.has("expires") {
+            return Ok(Vec::new());
+        }
+        self.client.run(limits::STORE_ANSWER, async |session| {
+            session.driver.run("BEGIN").await?;
+            let values = [Value::from(now.0), Value::from(limit as u64)];
+            let rows = session.driver.fetch(&session.statements.expired, &values).await?;
+            let gone: Vec<(MessageId, ChannelName)> = rows
+                .into_iter()
+                .filter_map(|row| {
+                    let mut cells = row.into_iter();
+                    let id = rows::message_id(cells.next().flatten());
+                    id.zip(rows::channel(cells.next().flatten()))
+                })
+                .collect();
+            let mut ids = gone.iter();
+            for size in parts(gone.len(), limits::STORE_STATEMENT_IDS) {
+                let values: Vec<Value<'_>> = ids.by_ref().take(size).map(|(id, _)| Value::from(id.0)).collect();
+                session.driver.execute(&session.statements.many(Many::Delete, size), &values).await?;
+            }
+            session.driver.run("COMMIT").await?;
+            Ok(gone)
+        })
     }
-    fn purge(&mut self, _: &ChannelName, _: MessageId, _: usize) -> Result<u64, StoreError> {
-        Ok(0)
+
+    fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
+        if !self.can_hold(channel)? {
+            return Ok(0);
+        }
+        self.client.run(limits::STORE_ANSWER, async |session| {
+            let name = || Value::from(channel.as_str());
+            let values = [name(), name(), Value::from(up_to.0), Value::from(limit as u64)];
+            session.driver.execute(&session.statements.purge, &values).await
+        })
     }
-    fn summary(&mut self, _: Timestamp) -> Result<Summary, StoreError> {
-        Ok(Summary::default())
+
+    fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError> {
+        let found = self
+            .client
+            .run(limits::STORE_COUNT_TIME, async |session| read::summary(session, publications_since).await)?;
+        if found.foreign > 0 {
+            let (table, place) = (&self.client.names.data_plain, &self.client.access.place);
+            let foreign = found.foreign;
+            tracing::warn!(
+                "{foreign} rows of {table} in {place} have no channel, or a name that none can have; they are left alone"
+            );
+        }
+        self.highest = self.highest.max(found.summary.last_id);
+        Ok(Summary { last_id: self.highest, clean: self.was_clean, ..found.summary })
     }
+
     fn check(&mut self) -> Result<(), StoreError> {
-        Ok(())
+        self.note("probe", "")
     }
+
     fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
-        Ok(Vec::new())
+        self.note_highest()?;
+        let query = format!(
+            "SELECT {id}, kind, channel FROM {} WHERE request_id > {} AND answered IS NULL ORDER BY request_id LIMIT {}",
+            self.client.names.request,
+            place(self.client.access.backend, 1, "bigint"),
+            limits::STORE_REQUESTS,
+            id = statements::as_text(self.client.access.backend, "request_id"),
+        );
+        let last = self.last_request;
+        let rows = self.client.run(limits::STORE_ANSWER, async |session| {
+            session.driver.fetch(&query.as_str().into(), &[Value::from(last)]).await
+        })?;
+        let mut requests = Vec::new();
+        for row in rows {
+            let mut cells = row.into_iter();
+            let Some(id) = number(cells.next().flatten()) else { continue };
+            let kind = text(cells.next().flatten());
+            self.last_request = self.last_request.max(id);
+            let channel = rows::channel(cells.next().flatten()).filter(|_| kind.as_deref() == Some(super::PURGE));
+            let token = RequestToken(i64::try_from(id).unwrap_or(i64::MAX));
+            requests.extend(channel.map(|channel| Request { token, channel }));
+        }
+        Ok(requests)
     }
-    fn answer(&mut self, _: RequestToken) -> Result<(), StoreError> {
-        Ok(())
+
+    fn answer(&mut self, token: RequestToken) -> Result<(), StoreError> {
+        let statement = format!(
+            "UPDATE {} SET answered = CURRENT_TIMESTAMP WHERE request_id = {}",
+            self.client.names.request,
+            place(self.client.access.backend, 1, "bigint")
+        );
+        self.client.run(limits::STORE_ANSWER, async |session| {
+            let id = Value::Integer(Some(token.0));
+            session.driver.execute(&statement.as_str().into(), &[id]).await.map(drop)
+        })
     }
+
     fn mark_clean(&mut self) -> Result<(), StoreError> {
-        Ok(())
+        self.note_highest()?;
+        self.note("clean", "1")
     }
 }

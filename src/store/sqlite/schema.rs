@@ -9,9 +9,6 @@ use super::link::classify;
 /// The layout that this version writes and the highest that it reads.
 pub(super) const LAYOUT: i64 = 1;
 
-/// The one kind of request.
-pub(in crate::store) const PURGE: &str = "purge";
-
 /// The columns without which a table is no message table: those of the seed.
 const REQUIRED: [&str; 4] = ["data_id", "channel", "data", "created"];
 

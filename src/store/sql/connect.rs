@@ -1,0 +1,211 @@
+//! How a database server is reached: its address, the session's settings, and the lock that one broker has on one table.
+
+use std::str::FromStr as _;
+
+#[cfg(feature = "mysql")]
+use sqlx::mysql::MySqlConnectOptions;
+#[cfg(feature = "postgres")]
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Error};
+
+use super::super::{Backend, Prefix, StoreError};
+use super::driver::{Driver, Value};
+use super::error::classify;
+use crate::limits;
+
+/// Where a database is, and how it is entered. Never shown: it holds a password.
+#[derive(Clone)]
+pub(super) struct Access {
+    pub(super) backend: Backend,
+    options: Options,
+    /// The database as an administrator knows it.
+    pub(super) place: String,
+    /// What the lock is called: the database and the table.
+    lock: String,
+}
+
+#[derive(Clone)]
+enum Options {
+    #[cfg(feature = "mysql")]
+    MySql(Box<MySqlConnectOptions>),
+    #[cfg(feature = "postgres")]
+    Postgres(Box<PgConnectOptions>),
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+fn bad(reason: impl Into<String>) -> StoreError {
+    StoreError::BadUrl { reason: reason.into() }
+}
+
+impl Access {
+    /// Reads a store URL. Connects to nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::BadUrl`], [`StoreError::NotBuilt`].
+    pub(super) fn parse(
+        backend: Backend,
+        url: &str,
+        password: Option<&str>,
+        prefix: &Prefix,
+    ) -> Result<Self, StoreError> {
+        let broken = |_error: Error| {
+            bad(
+                "is not of the form mysql://USER@HOST/DATABASE or postgres://USER@HOST/DATABASE, or has an unknown value behind the question mark",
+            )
+        };
+        // sqlx knows its own names only.
+        let (_, rest) = url.split_once(':').unwrap_or(("", url));
+        let (options, user, host, database) = match backend {
+            #[cfg(feature = "mysql")]
+            Backend::MySql => {
+                let mut options = MySqlConnectOptions::from_str(&format!("mysql:{rest}")).map_err(broken)?;
+                if let Some(password) = password {
+                    options = options.password(password);
+                }
+                let host = options.get_socket().map_or_else(
+                    || format!("{}:{}", options.get_host(), options.get_port()),
+                    |socket| socket.display().to_string(),
+                );
+                let (user, database) = (options.get_username().to_owned(), options.get_database().map(str::to_owned));
+                let options = options
+                    .pipes_as_concat(false)
+                    .no_engine_substitution(false)
+                    .statement_cache_capacity(limits::STORE_STATEMENTS)
+                    .disable_statement_logging();
+                (Options::MySql(Box::new(options)), user, host, database)
+            }
+            #[cfg(feature = "postgres")]
+            Backend::Postgres => {
+                let mut options = PgConnectOptions::from_str(&format!("postgres:{rest}")).map_err(broken)?;
+                if let Some(password) = password {
+                    options = options.password(password);
+                }
+                let host = options.get_socket().map_or_else(
+                    || format!("{}:{}", options.get_host(), options.get_port()),
+                    |socket| socket.display().to_string(),
+                );
+                let (user, database) = (options.get_username().to_owned(), options.get_database().map(str::to_owned));
+                let options = options
+                    .application_name(&format!("wsmb {}", myself()))
+                    .statement_cache_capacity(limits::STORE_STATEMENTS)
+                    .disable_statement_logging();
+                (Options::Postgres(Box::new(options)), user, host, database)
+            }
+            #[cfg(not(all(feature = "mysql", feature = "postgres")))]
+            other => return Err(StoreError::NotBuilt { backend: other.name() }),
+        };
+        let Some(database) = database.filter(|database| !database.is_empty()) else {
+            return Err(bad("names no database; it stands behind the host, like mysql://USER@HOST/DATABASE"));
+        };
+        let scheme = if backend == Backend::MySql { "mysql" } else { "postgres" };
+        let place = format!("{scheme}://{user}@{host}/{database}");
+        Ok(Self { backend, options, place, lock: lock_name(&database, prefix) })
+    }
+
+    /// Opens a connection and sets it up. Takes no lock.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being opened.
+    pub(super) async fn connect(&self) -> Result<Driver, StoreError> {
+        let failed = |error: Error| classify(self.backend, &self.place, &error);
+        let mut driver = match &self.options {
+            #[cfg(feature = "mysql")]
+            Options::MySql(options) => Driver::MySql(Box::new(options.connect().await.map_err(failed)?)),
+            #[cfg(feature = "postgres")]
+            Options::Postgres(options) => Driver::Postgres(Box::new(options.connect().await.map_err(failed)?)),
+        };
+        driver.run(&self.settings()).await.map_err(failed)?;
+        Ok(driver)
+    }
+
+    /// A value that does not fit is an error, never cut; nobody waits for ever; the server ends a session that has died, and its lock with it.
+    fn settings(&self) -> String {
+        let (idle, wait, answer) =
+            (limits::STORE_IDLE.as_secs(), limits::STORE_LOCK_TIME.as_secs(), limits::STORE_COUNT_TIME.as_millis());
+        match self.backend {
+            Backend::MySql => format!(
+                "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO', \
+                 SESSION wait_timeout = {idle}, SESSION innodb_lock_wait_timeout = {wait}, SESSION lock_wait_timeout = {wait}, \
+                 SESSION transaction_isolation = 'READ-COMMITTED'"
+            )
+            .replace(", SESSION transaction_isolation = 'READ-COMMITTED'", "; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"),
+            Backend::Postgres => format!(
+                "SET statement_timeout = {answer}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
+                 SET tcp_keepalives_idle = {idle}; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 2; \
+                 SET client_min_messages = warning",
+                wait * 1_000,
+                idle * 1_000,
+            ),
+        }
+    }
+
+    /// Takes the lock that one broker has on one table for as long as this connection lives; false if another one has it.
+    ///
+    /// # Errors
+    /// Whatever the server says.
+    pub(super) async fn lock(&self, driver: &mut Driver) -> sqlx::Result<bool> {
+        let (query, value) = match self.backend {
+            Backend::MySql => ("SELECT CAST(GET_LOCK(?, 2) AS CHAR)", Value::from(self.lock.as_str())),
+            Backend::Postgres => (
+                "SELECT (pg_try_advisory_lock(hashtextextended($1::text, 0)))::int::text",
+                Value::from(self.lock.as_str()),
+            ),
+        };
+        Ok(driver.value(query, &[value]).await?.as_deref() == Some("1"))
+    }
+
+    /// Which connection has the lock, as the server knows it.
+    ///
+    /// # Errors
+    /// Whatever the server says.
+    pub(super) async fn holder(&self, driver: &mut Driver) -> sqlx::Result<Option<String>> {
+        let lock = Value::from(self.lock.as_str());
+        match self.backend {
+            Backend::MySql => {
+                let Some(id) = driver.value("SELECT CAST(IS_USED_LOCK(?) AS CHAR)", &[lock]).await? else {
+                    return Ok(None);
+                };
+                let query = "SELECT CONCAT('connection ', ID, ' of ', USER, ' from ', HOST) FROM information_schema.PROCESSLIST WHERE ID = ?";
+                let told = driver.value(query, &[Value::from(id.as_str())]).await?;
+                Ok(Some(told.unwrap_or_else(|| format!("connection {id}"))))
+            }
+            Backend::Postgres => {
+                let query = "SELECT concat('connection ', l.pid, ' of ', a.usename, ' from ', coalesce(host(a.client_addr), 'this machine')) \
+                     FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid, \
+                     (SELECT hashtextextended($1::text, 0) AS name) k \
+                     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
+                     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+                     AND l.classid::bigint = (k.name >> 32) & 4294967295 AND l.objid::bigint = k.name & 4294967295";
+                driver.value(query, &[lock]).await
+            }
+        }
+    }
+}
+
+/// MySQL allows 64 characters, and knows locks by the whole server; a longer name is told from others by its hash.
+fn lock_name(database: &str, prefix: &Prefix) -> String {
+    use sha1::{Digest as _, Sha1};
+    let name = format!("wsmb.{database}.{}data", prefix.as_str());
+    if name.len() <= 64 && name.is_ascii() {
+        return name;
+    }
+    let hash = Sha1::digest(name.as_bytes());
+    hash.iter().fold("wsmb.".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// Who this is, for whoever finds the table in use.
+pub(super) fn myself() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).ok());
+    let process = std::process::id();
+    match host.as_deref().map(str::trim).filter(|host| !host.is_empty()) {
+        Some(host) => format!("process {process} on {host}"),
+        None => format!("process {process}"),
+    }
+}

@@ -1,0 +1,160 @@
+//! Pages and counts. What is read at a time is bounded, however large the messages are.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::super::{ChannelSummary, Page, Summary};
+use super::client::Session;
+use super::driver::{Row, Value, number, text};
+use super::rows::{channel, message, message_id, moment};
+use crate::limits;
+use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
+
+/// What a table holds.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) summary: Summary,
+    /// Rows that no channel can have.
+    pub(super) foreign: u64,
+}
+
+/// Messages above `after`, in the order of ids, of one channel or of all. The statement takes the channel twice (if it takes one), the id, and a number of
+/// rows.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn page(
+    session: &mut Session,
+    statement: &Arc<str>,
+    name: Option<&ChannelName>,
+    mut after: MessageId,
+    limit: usize,
+    max_bytes: usize,
+) -> sqlx::Result<Page> {
+    let mut page = Page { messages: Vec::new(), complete: false };
+    let (mut bytes, mut rows_seen) = (0, 0);
+    let mut wanted = limits::STORE_FIRST_ROWS;
+    loop {
+        // One row more than wanted tells whether there is more.
+        let asked = wanted.min(limit - page.messages.len()) + 1;
+        let mut values: Vec<Value<'_>> = Vec::with_capacity(4);
+        values.extend(name.into_iter().flat_map(|name| [Value::from(name.as_str()), Value::from(name.as_str())]));
+        values.extend([Value::from(after.0), Value::from(asked as u64)]);
+        let rows = session.driver.fetch(statement, &values).await?;
+        let is_last = rows.len() < asked;
+        for row in rows {
+            if page.messages.len() >= limit || bytes > max_bytes {
+                return Ok(page);
+            }
+            rows_seen += 1;
+            let id = row.first().and_then(|cell| message_id(cell.clone()));
+            after = id.unwrap_or(after).max(after);
+            if let Some(found) = message(row) {
+                bytes += found.payload.bytes.len();
+                page.messages.push(found);
+            }
+        }
+        if is_last {
+            page.complete = true;
+            return Ok(page);
+        }
+        if page.messages.len() >= limit || bytes > max_bytes {
+            return Ok(page);
+        }
+        // As many as are likely to fit.
+        let usual = bytes / rows_seen.max(1) + 1;
+        wanted = ((max_bytes - bytes) / usual).clamp(1, limits::STORE_WALK_ROWS);
+    }
+}
+
+/// What is there at start-up, but for what the store itself remembers.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn summary(session: &mut Session, since: Timestamp) -> sqlx::Result<Found> {
+    let mut found = Found::default();
+    for row in session.driver.fetch(&session.statements.channels, &[]).await? {
+        let mut cells = row.into_iter();
+        let name = channel(cells.next().flatten());
+        let messages = number(cells.next().flatten()).unwrap_or_default();
+        match name.zip(message_id(cells.next().flatten())) {
+            Some((channel, last)) => found.summary.channels.push(ChannelSummary { channel, messages, last }),
+            None => found.foreign += messages,
+        }
+    }
+    found.summary.channels.sort_unstable_by(|a, b| a.channel.cmp(&b.channel));
+    found.summary.delayed = delayed(session).await?;
+    found.summary.publications = publications(session, since).await?;
+    let rows = session.driver.fetch(&session.statements.last_id, &[]).await?;
+    let last = rows.into_iter().next().and_then(|row| message_id(row.into_iter().next().flatten()));
+    found.summary.last_id = last.unwrap_or_default();
+    Ok(found)
+}
+
+async fn delayed(session: &mut Session) -> sqlx::Result<Vec<Message>> {
+    if !session.shape.has("due") {
+        return Ok(Vec::new());
+    }
+    let mut delayed = Vec::new();
+    let mut after = MessageId(0);
+    while delayed.len() < limits::DELAYED {
+        let statement = session.statements.delayed.clone();
+        let page = page(session, &statement, None, after, limits::STORE_WALK_ROWS, limits::PAGE_BYTES).await?;
+        after = page.messages.last().map_or(after, |message| message.id);
+        delayed.extend(page.messages);
+        if page.complete {
+            break;
+        }
+    }
+    delayed.truncate(limits::DELAYED);
+    Ok(delayed)
+}
+
+/// Walks back from the newest row to the first that is too old: ids are given in the order of time.
+async fn publications(
+    session: &mut Session,
+    since: Timestamp,
+) -> sqlx::Result<Vec<(ChannelName, PublicationId, Timestamp)>> {
+    let mut found = Vec::new();
+    if !session.shape.has("publication") {
+        return Ok(found);
+    }
+    // The column holds whole seconds.
+    let since = Timestamp(since.0 / 1_000 * 1_000);
+    let mut seen = HashSet::new();
+    let mut before = u64::MAX;
+    let mut walked = 0;
+    while walked < 4 * limits::DEDUP_IDS {
+        let values = [Value::from(before), Value::from(limits::STORE_WALK_ROWS as u64)];
+        let rows = session.driver.fetch(&session.statements.newest, &values).await?;
+        let is_last = rows.len() < limits::STORE_WALK_ROWS;
+        walked += rows.len();
+        for row in rows {
+            let Some((id, channel, publication, created)) = publication(row) else { continue };
+            before = id;
+            if created < since || found.len() >= limits::DEDUP_IDS {
+                found.reverse();
+                return Ok(found);
+            }
+            let publication = publication.map(|text| PublicationId::from_stored(&text));
+            if let Some((channel, publication)) = channel.zip(publication)
+                && seen.insert((channel.clone(), publication.clone()))
+            {
+                found.push((channel, publication, created));
+            }
+        }
+        if is_last {
+            break;
+        }
+    }
+    found.reverse();
+    Ok(found)
+}
+
+/// A row's id, channel, publication and time; `None` if its id is not positive.
+fn publication(row: Row) -> Option<(u64, Option<ChannelName>, Option<String>, Timestamp)> {
+    let mut cells = row.into_iter();
+    let mut next = || cells.next().flatten();
+    let id = number(next())?;
+    Some((id, channel(next()), text(next()), moment(next())))
+}

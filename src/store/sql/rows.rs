@@ -1,0 +1,90 @@
+//! Rows as messages, and messages as the values of a row.
+//!
+//! Reading is lenient, because other programs write the table too: what they left out or wrote in another type is taken for what it can mean.
+
+use std::borrow::Cow;
+
+use super::super::{Columns, datetime};
+use super::driver::{Row, Value, number, text};
+use super::schema::Shape;
+use super::text::{Charset, decode, encode};
+use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
+
+/// A row of everything that is selected of a message; `None` if no message can come of it.
+pub(super) fn message(row: Row) -> Option<Message> {
+    let mut cells = row.into_iter();
+    let mut next = || cells.next().flatten();
+    let id = next();
+    let name = next();
+    let data = next();
+    let created = moment(next());
+    let (expires, due, receivers) = (number(next()), number(next()), number(next()));
+    let publication = text(next());
+    let deliveries = number(next());
+    let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Some(Message {
+        id: message_id(id)?,
+        channel: channel(name)?,
+        payload: decode(data),
+        created,
+        expires: expires.map(Timestamp),
+        due: due.map(Timestamp),
+        receivers: receivers.map(count),
+        publication: publication.map(|stored| PublicationId::from_stored(&stored)),
+        deliveries: deliveries.map_or(0, count),
+    })
+}
+
+/// A message's id; `None` if it is not positive.
+pub(super) fn message_id(cell: Option<Vec<u8>>) -> Option<MessageId> {
+    number(cell).filter(|id| *id > 0).map(MessageId)
+}
+
+/// A channel; `None` if it can have no such name.
+pub(super) fn channel(cell: Option<Vec<u8>>) -> Option<ChannelName> {
+    ChannelName::parse(&text(cell)?).ok()
+}
+
+/// `created`; the beginning of time if it is not there or not a date.
+pub(super) fn moment(cell: Option<Vec<u8>>) -> Timestamp {
+    text(cell).and_then(|text| datetime::from_text(&text)).unwrap_or_default()
+}
+
+/// What a message is as a row of the table.
+pub(super) fn values<'a>(message: &'a Message, shape: &Shape, columns: &Columns) -> Vec<Value<'a>> {
+    let mut values = vec![
+        Value::from(message.id.0),
+        Value::from(message.channel.as_str()),
+        Value::Text(Some(encode(&message.payload, shape.data))),
+        Value::Text(Some(Cow::Owned(datetime::to_text(message.created)))),
+    ];
+    let whole = |number: Option<u64>| number.map_or(Value::Integer(None), Value::from);
+    for (name, _, _) in shape.optional() {
+        values.push(match name {
+            "expires" => whole(message.expires.map(|moment| moment.0)),
+            "due" => whole(message.due.map(|moment| moment.0)),
+            "receivers" => whole(message.receivers.map(u64::from)),
+            "deliveries" => whole((message.deliveries > 0).then_some(u64::from(message.deliveries))),
+            _ => Value::Text(publication(message, shape.data).map(Cow::Borrowed)),
+        });
+    }
+    for (field, value) in shape.fields.iter().zip(columns.values(&message.payload.bytes)) {
+        let fitted = field.kind.fit(&value).map(|fitted| Cow::Owned(fitted.into_owned()));
+        values.push(Value::Text(fitted));
+    }
+    values
+}
+
+/// A repetition that can't be recognised is better than a message that can't be stored.
+fn publication(message: &Message, column: Charset) -> Option<&str> {
+    message.publication.as_ref().map(PublicationId::as_str).filter(|publication| column.holds(publication))
+}
+
+/// About how many bytes the values take on their way.
+pub(super) fn weight(values: &[Value<'_>]) -> usize {
+    let of = |value: &Value<'_>| match value {
+        Value::Text(Some(text)) => text.len() + 9,
+        _ => 9,
+    };
+    values.iter().map(of).sum()
+}

@@ -1,0 +1,315 @@
+//! The tables: made where there are none, used as they are where another program made them, refused where a newer version did.
+//!
+//! The message table of another program (that of the PHP broker has four columns) is never altered. What it can't keep is said once, with the
+//! statement that would help.
+
+use super::super::{Backend, Columns, StoreError};
+use super::connect::Access;
+use super::driver::{Driver, Value, number, text};
+use super::error::classify;
+use super::field::{self, Described, FieldType};
+use super::statements::{Names, place, quoted};
+use super::text::Charset;
+use crate::limits;
+
+/// The layout that this version writes and the highest that it reads.
+const LAYOUT: i64 = 1;
+
+/// The columns without which a table is no message table: those of the seed.
+const REQUIRED: [&str; 4] = ["data_id", "channel", "data", "created"];
+
+/// The columns that the broker adds, how PostgreSQL casts to them, and what is lost without them.
+const OPTIONAL: [(&str, &str, &str); 5] = [
+    (
+        "expires",
+        "bigint",
+        "when a message expires is forgotten once it is in the database only, and it is delivered late rather than never",
+    ),
+    ("due", "bigint", "a delayed message that is in the database only is delivered at once"),
+    ("receivers", "bigint", "number_of_receiver is forgotten once a message is in the database only"),
+    ("publication", "text", "an id that is sent again after a restart is not recognised"),
+    ("deliveries", "bigint", "how often a message was delivered is forgotten at a restart"),
+];
+
+/// The message table, as it was found or made.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    /// Which of the optional columns are there.
+    present: [bool; OPTIONAL.len()],
+    pub(super) data: Charset,
+    pub(super) channel: Charset,
+    /// The user-defined columns, in the order of the configuration.
+    pub(super) fields: Vec<Field>,
+    /// Bytes of one statement with its values.
+    pub(super) packet: usize,
+}
+
+/// A user-defined column.
+#[derive(Clone, Debug)]
+pub(super) struct Field {
+    pub(super) name: String,
+    pub(super) kind: FieldType,
+    /// What PostgreSQL calls the type.
+    pub(super) cast: String,
+}
+
+impl Shape {
+    /// Whether the table has this optional column.
+    pub(super) fn has(&self, column: &str) -> bool {
+        self.optional().any(|(name, _, _)| name == column)
+    }
+
+    /// The optional columns that are there.
+    pub(super) fn optional(&self) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+        OPTIONAL.into_iter().zip(self.present).filter_map(|(column, present)| present.then_some(column))
+    }
+
+    /// What the table does not keep, in sentences; empty if it keeps everything.
+    pub(super) fn lacks(&self, names: &Names, place: &str) -> Vec<String> {
+        let missing: Vec<_> =
+            OPTIONAL.into_iter().zip(self.present).filter_map(|(column, there)| (!there).then_some(column)).collect();
+        if missing.is_empty() {
+            return Vec::new();
+        }
+        let table = &names.data_plain;
+        let mut told: Vec<String> = missing
+            .iter()
+            .map(|(name, _, lost)| format!("the table {table} in {place} has no column {name}, so {lost}"))
+            .collect();
+        let adds: Vec<String> = missing.iter().map(|(name, kind, _)| format!("ADD COLUMN {name} {kind}")).collect();
+        told.push(format!("to keep that, too: ALTER TABLE {table} {}; then restart the broker", adds.join(", ")));
+        told
+    }
+}
+
+/// Looks at the tables, makes those that are missing, and says what the message table is like.
+///
+/// # Errors
+/// [`StoreError::Newer`], [`StoreError::Schema`], [`StoreError::Column`], and whatever the server says.
+pub(super) async fn prepare(
+    driver: &mut Driver,
+    access: &Access,
+    names: &Names,
+    columns: &Columns,
+) -> Result<Shape, StoreError> {
+    let failed = |error: sqlx::Error| classify(access.backend, &access.place, &error);
+    check_layout(driver, access, names).await?;
+    let own = migrate(driver, access, names).await.map_err(failed)?;
+    let mut found = describe(driver, access.backend, &names.data_plain).await.map_err(failed)?;
+    if own {
+        let missing: Vec<&str> = columns.names().filter(|name| find(&found, name).is_none()).collect();
+        for name in &missing {
+            let column = quoted(access.backend, name);
+            let add = format!("ALTER TABLE {} ADD COLUMN {column} text NULL", names.data);
+            driver.run(&add).await.map_err(failed)?;
+        }
+        if !missing.is_empty() {
+            found = describe(driver, access.backend, &names.data_plain).await.map_err(failed)?;
+        }
+    }
+    let mut shape = shape(access, names, columns, &found)?;
+    shape.packet = packet(driver, access.backend).await.map_err(failed)?;
+    Ok(shape)
+}
+
+/// The same for a look from outside: makes and checks nothing but that there is a message table.
+///
+/// # Errors
+/// [`StoreError::Missing`], [`StoreError::Newer`], [`StoreError::Schema`], and whatever the server says.
+pub(super) async fn look(driver: &mut Driver, access: &Access, names: &Names) -> Result<Shape, StoreError> {
+    let failed = |error: sqlx::Error| classify(access.backend, &access.place, &error);
+    check_layout(driver, access, names).await?;
+    let found = describe(driver, access.backend, &names.data_plain).await.map_err(failed)?;
+    if found.is_empty() {
+        return Err(StoreError::Missing { place: format!("{} (table {})", access.place, names.data_plain) });
+    }
+    shape(access, names, &Columns::default(), &found)
+}
+
+fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described]) -> Result<Shape, StoreError> {
+    let (backend, location, table) = (access.backend, access.place.as_str(), names.data_plain.as_str());
+    if let Some(column) = REQUIRED.into_iter().find(|name| find(found, name).is_none()) {
+        return Err(StoreError::Schema { place: location.to_owned(), table: table.to_owned(), column });
+    }
+    let ours = |name: &str| {
+        REQUIRED.into_iter().chain(OPTIONAL.map(|(name, ..)| name)).any(|own| own.eq_ignore_ascii_case(name))
+            || columns.names().any(|own| own.eq_ignore_ascii_case(name))
+    };
+    if let Some(strict) = found.iter().find(|column| !column.nullable && !column.filled && !ours(&column.name)) {
+        let problem = "must have a value, and the broker knows none for it; give the column a default, or allow NULL";
+        return Err(StoreError::Column {
+            place: location.to_owned(),
+            table: table.to_owned(),
+            column: strict.name.clone(),
+            problem: problem.to_owned(),
+        });
+    }
+    let mut fields = Vec::new();
+    for name in columns.names() {
+        let column = find(found, name);
+        let kind = field::checked(backend, location, table, name, column)?;
+        let cast = column.map(|column| column.data_type.clone()).unwrap_or_default();
+        // PostgreSQL has no case in unquoted names; what it has is what the table says.
+        let name = column.map_or_else(|| name.to_owned(), |column| column.name.clone());
+        fields.push(Field { name, kind, cast });
+    }
+    let charset = |name: &str| match backend {
+        #[cfg(feature = "mysql")]
+        Backend::MySql => Charset::of_mysql(find(found, name).and_then(|column| column.charset.as_deref())),
+        _ => Charset::UnicodeWithoutNul,
+    };
+    let present = OPTIONAL.map(|(name, ..)| find(found, name).is_some());
+    Ok(Shape { present, data: charset("data"), channel: charset("channel"), fields, packet: limits::STORE_PACKET })
+}
+
+fn find<'a>(found: &'a [Described], name: &str) -> Option<&'a Described> {
+    found.iter().find(|column| column.name.eq_ignore_ascii_case(name))
+}
+
+/// Refuses a layout that this version does not know. Changes nothing.
+async fn check_layout(driver: &mut Driver, access: &Access, names: &Names) -> Result<(), StoreError> {
+    let failed = |error: sqlx::Error| classify(access.backend, &access.place, &error);
+    if describe(driver, access.backend, &names.meta_plain).await.map_err(failed)?.is_empty() {
+        return Ok(());
+    }
+    let layout = read_note(driver, names, "layout").await.map_err(failed)?;
+    match layout.and_then(|layout| layout.parse().ok()) {
+        Some(found) if found > LAYOUT => Err(StoreError::Newer { place: access.place.clone(), found, known: LAYOUT }),
+        _ => Ok(()),
+    }
+}
+
+/// Makes what is missing, one step after the other, each of which may have been made by a start that was cut short. True if the message table is ours.
+async fn migrate(driver: &mut Driver, access: &Access, names: &Names) -> sqlx::Result<bool> {
+    let backend = access.backend;
+    if describe(driver, backend, &names.meta_plain).await?.is_empty() {
+        driver.run(&make_meta(backend, names)).await?;
+    }
+    if describe(driver, backend, &names.request_plain).await?.is_empty() {
+        driver.run(&make_request(backend, names)).await?;
+    }
+    if describe(driver, backend, &names.data_plain).await?.is_empty() {
+        // First the note, so that a table that was made is never taken for somebody else's.
+        write_note(driver, names, "made", "1").await?;
+        driver.run(&make_data(backend, names)).await?;
+    }
+    write_note(driver, names, "layout", &LAYOUT.to_string()).await?;
+    Ok(read_note(driver, names, "made").await?.is_some())
+}
+
+fn make_meta(backend: Backend, names: &Names) -> String {
+    match backend {
+        Backend::MySql => format!(
+            "CREATE TABLE {} (name varchar(100) NOT NULL, value text, PRIMARY KEY (name)) \
+             ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+            names.meta
+        ),
+        Backend::Postgres => format!("CREATE TABLE {} (name text PRIMARY KEY, value text)", names.meta),
+    }
+}
+
+fn make_request(backend: Backend, names: &Names) -> String {
+    match backend {
+        Backend::MySql => format!(
+            "CREATE TABLE {} (request_id bigint NOT NULL AUTO_INCREMENT, kind varchar(20), channel varchar(100), created datetime, \
+             answered datetime, PRIMARY KEY (request_id)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+            names.request
+        ),
+        Backend::Postgres => format!(
+            "CREATE TABLE {} (request_id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, kind text, channel text, \
+             created timestamp, answered timestamp)",
+            names.request
+        ),
+    }
+}
+
+/// The indexes serve pages, counts and purges; expiry; and what is delayed.
+fn make_data(backend: Backend, names: &Names) -> String {
+    let (data, plain) = (&names.data, &names.data_plain);
+    match backend {
+        Backend::MySql => format!(
+            "CREATE TABLE {data} (data_id bigint NOT NULL AUTO_INCREMENT, channel varchar(100) DEFAULT NULL, data longtext, \
+             created datetime DEFAULT NULL, expires bigint DEFAULT NULL, due bigint DEFAULT NULL, receivers bigint DEFAULT NULL, \
+             publication text, deliveries bigint DEFAULT NULL, PRIMARY KEY (data_id), KEY channel (channel, due, data_id), \
+             KEY expires (expires), KEY due (due)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
+        ),
+        Backend::Postgres => format!(
+            "CREATE TABLE {data} (data_id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, channel text, data text, created timestamp, \
+             expires bigint, due bigint, receivers bigint, publication text, deliveries bigint); \
+             CREATE INDEX \"{plain}_channel\" ON {data} (channel, data_id) WHERE due IS NULL; \
+             CREATE INDEX \"{plain}_expires\" ON {data} (expires) WHERE expires IS NOT NULL AND due IS NULL; \
+             CREATE INDEX \"{plain}_due\" ON {data} (due) WHERE due IS NOT NULL"
+        ),
+    }
+}
+
+/// The columns of a table; none if it is not there.
+async fn describe(driver: &mut Driver, backend: Backend, table: &str) -> sqlx::Result<Vec<Described>> {
+    let query = match backend {
+        Backend::MySql => {
+            "SELECT CAST(COLUMN_NAME AS CHAR), CAST(DATA_TYPE AS CHAR), CAST(COLUMN_TYPE AS CHAR), \
+             CAST(CHARACTER_MAXIMUM_LENGTH AS CHAR), CAST(CHARACTER_SET_NAME AS CHAR), CAST(IS_NULLABLE = 'YES' AS CHAR), \
+             CAST(COLUMN_DEFAULT IS NOT NULL OR EXTRA LIKE '%auto_increment%' OR EXTRA LIKE '%GENERATED%' AS CHAR) \
+             FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION"
+        }
+        Backend::Postgres => {
+            "SELECT column_name::text, data_type::text, ''::text, character_maximum_length::text, NULL::text, \
+             (is_nullable = 'YES')::int::text, \
+             (column_default IS NOT NULL OR is_identity = 'YES' OR is_generated = 'ALWAYS')::int::text \
+             FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = $1::text ORDER BY ordinal_position"
+        }
+    };
+    let rows = driver.fetch(&query.into(), &[Value::from(table)]).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let mut cells = row.into_iter();
+            let mut next = || cells.next().flatten();
+            let lower = |cell| text(cell).unwrap_or_default().to_ascii_lowercase();
+            Described {
+                name: text(next()).unwrap_or_default(),
+                data_type: lower(next()),
+                full_type: lower(next()),
+                characters: number(next()),
+                charset: text(next()),
+                nullable: number(next()) == Some(1),
+                filled: number(next()) == Some(1),
+            }
+        })
+        .collect())
+}
+
+/// Bytes of one statement that the server takes.
+async fn packet(driver: &mut Driver, backend: Backend) -> sqlx::Result<usize> {
+    if backend == Backend::Postgres {
+        return Ok(limits::STORE_PACKET);
+    }
+    let bytes = driver.value("SELECT CAST(@@max_allowed_packet AS CHAR)", &[]).await?;
+    Ok(bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(limits::STORE_PACKET))
+}
+
+/// What the meta table says under a name.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn read_note(driver: &mut Driver, names: &Names, name: &str) -> sqlx::Result<Option<String>> {
+    let query = format!("SELECT value FROM {} WHERE name = {}", names.meta, place(names.backend, 1, "text"));
+    driver.value(&query, &[Value::from(name)]).await
+}
+
+/// Notes something in the meta table.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn write_note(driver: &mut Driver, names: &Names, name: &str, value: &str) -> sqlx::Result<()> {
+    let meta = &names.meta;
+    let statement = match names.backend {
+        Backend::MySql => {
+            format!("INSERT INTO {meta} (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE value = VALUES(value)")
+        }
+        Backend::Postgres => format!(
+            "INSERT INTO {meta} (name, value) VALUES ($1::text, $2::text) ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value"
+        ),
+    };
+    driver.execute(&statement.into(), &[Value::from(name), Value::from(value)]).await.map(drop)
+}

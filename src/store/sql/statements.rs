@@ -1,0 +1,328 @@
+//! The statements, made once for each table as it was found, of validated names; values are always bound.
+//!
+//! Many rows go in one statement. Their number is a power of two, so that there are few statements, and the server prepares each once.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::super::{Backend, Prefix};
+use super::schema::Shape;
+
+/// What is done with several rows at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Many {
+    /// New rows; one whose id is there is an error.
+    Insert,
+    /// New rows; one whose id is there is replaced.
+    Replace,
+    /// Rows that go.
+    Delete,
+    /// Rows that get a delivery count.
+    Count,
+}
+
+/// The names of the tables, quoted.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    pub(super) backend: Backend,
+    pub(super) data: String,
+    pub(super) meta: String,
+    pub(super) request: String,
+    /// Of the first, without quotes.
+    pub(super) data_plain: String,
+    pub(super) meta_plain: String,
+    pub(super) request_plain: String,
+}
+
+impl Names {
+    pub(super) fn new(backend: Backend, prefix: &Prefix) -> Self {
+        let plain = |table: &str| format!("{}{table}", prefix.as_str());
+        let [data, meta, request] = ["data", "meta", "request"].map(plain);
+        Self {
+            backend,
+            data: quoted(backend, &data),
+            meta: quoted(backend, &meta),
+            request: quoted(backend, &request),
+            data_plain: data,
+            meta_plain: meta,
+            request_plain: request,
+        }
+    }
+}
+
+/// A name as the dialect quotes it. It is known to hold no quotes.
+pub(super) fn quoted(backend: Backend, name: &str) -> String {
+    match backend {
+        Backend::MySql => format!("`{name}`"),
+        Backend::Postgres => format!("\"{name}\""),
+    }
+}
+
+/// The place of the `n`th value (from 1) of a type that PostgreSQL wants to be told.
+pub(super) fn place(backend: Backend, n: usize, cast: &str) -> String {
+    match backend {
+        Backend::MySql => "?".to_owned(),
+        Backend::Postgres => format!("${n}::{cast}"),
+    }
+}
+
+/// Every statement about messages.
+#[derive(Debug)]
+pub(super) struct Statements {
+    backend: Backend,
+    /// With what each value of a new row is cast.
+    casts: Vec<String>,
+    columns: Vec<String>,
+    data: String,
+    many: HashMap<(Many, usize), Arc<str>>,
+    pub(super) load: Arc<str>,
+    pub(super) peek: Arc<str>,
+    pub(super) scan: Arc<str>,
+    pub(super) delayed: Arc<str>,
+    pub(super) expired: Arc<str>,
+    pub(super) purge: Arc<str>,
+    pub(super) channels: Arc<str>,
+    pub(super) sizes: Arc<str>,
+    pub(super) newest: Arc<str>,
+    pub(super) last_id: Arc<str>,
+    pub(super) same: Arc<str>,
+    pub(super) move_away: Arc<str>,
+}
+
+impl Statements {
+    pub(super) fn new(backend: Backend, names: &Names, shape: &Shape) -> Self {
+        let data = names.data.clone();
+        let mut columns = vec!["data_id".to_owned(), "channel".to_owned(), "data".to_owned(), "created".to_owned()];
+        let mut casts: Vec<String> = ["bigint", "text", "text", "text::timestamp"].map(str::to_owned).to_vec();
+        for (name, cast, _) in shape.optional() {
+            columns.push(name.to_owned());
+            casts.push(cast.to_owned());
+        }
+        for field in &shape.fields {
+            columns.push(quoted(backend, &field.name));
+            casts.push(format!("text::{}", field.cast));
+        }
+        let parts = Parts::new(backend, shape);
+        let Parts { selected, is, name, undue, .. } = &parts;
+        let at = |n| place(backend, n, "bigint");
+        // MySQL counts the places of values, so that one that is used twice is given twice; `Parts::is` takes two.
+        let page = |and: &str| {
+            format!(
+                "SELECT {selected} FROM {data} WHERE {is} AND data_id > {} {and} ORDER BY {data}.data_id LIMIT {}",
+                at(3),
+                at(4)
+            )
+        };
+        let (due, expires) = (shape.has("due"), shape.has("expires"));
+        let nothing = format!("SELECT {selected} FROM {data} WHERE 1 = 0 AND data_id > {} LIMIT {}", at(1), at(2));
+        Self {
+            backend,
+            many: HashMap::new(),
+            load: page(undue).into(),
+            peek: page("").into(),
+            scan: format!(
+                "SELECT {selected} FROM {data} WHERE data_id > {} ORDER BY {data}.data_id LIMIT {}",
+                at(1),
+                at(2)
+            )
+            .into(),
+            delayed: if due {
+                format!(
+                    "SELECT {selected} FROM {data} WHERE due IS NOT NULL AND data_id > {} ORDER BY {data}.data_id LIMIT {}",
+                    at(1),
+                    at(2)
+                )
+                .into()
+            } else {
+                nothing.clone().into()
+            },
+            expired: if expires {
+                format!(
+                    "SELECT {}, {name} FROM {data} WHERE expires IS NOT NULL AND expires <= {} {undue} ORDER BY {data}.expires LIMIT {} FOR UPDATE",
+                    parts.id,
+                    at(1),
+                    at(2)
+                )
+                .into()
+            } else {
+                nothing.into()
+            },
+            purge: parts.purge(&data).into(),
+            channels: parts.channels(&data, undue).into(),
+            sizes: parts.sizes(&data).into(),
+            newest: format!(
+                "SELECT {}, {name}, {}, {} FROM {data} WHERE data_id < {} ORDER BY {data}.data_id DESC LIMIT {}",
+                parts.id,
+                if shape.has("publication") { "publication" } else { "NULL" },
+                parts.created,
+                at(1),
+                at(2)
+            )
+            .into(),
+            last_id: format!("SELECT {} FROM {data}", parts.text("MAX(data_id)")).into(),
+            same: format!("SELECT {}, data, {} FROM {data} WHERE data_id = {}", parts.id, parts.created, at(1)).into(),
+            move_away: format!("UPDATE {data} SET data_id = {} WHERE data_id = {}", at(1), at(2)).into(),
+            casts,
+            columns,
+            data,
+        }
+    }
+
+    /// How many values a new row has.
+    pub(super) fn width(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// The statement that does so with `rows` rows.
+    pub(super) fn many(&mut self, what: Many, rows: usize) -> Arc<str> {
+        if let Some(statement) = self.many.get(&(what, rows)) {
+            return Arc::clone(statement);
+        }
+        let statement: Arc<str> = match what {
+            Many::Insert => self.insert(rows),
+            Many::Replace => self.insert(rows) + &self.replacing(),
+            Many::Delete => format!("DELETE FROM {} WHERE data_id IN ({})", self.data, self.ids(1, rows)),
+            Many::Count => self.count(rows),
+        }
+        .into();
+        self.many.insert((what, rows), Arc::clone(&statement));
+        statement
+    }
+
+    fn insert(&self, rows: usize) -> String {
+        let width = self.width();
+        let mut text = format!("INSERT INTO {} ({}) VALUES ", self.data, self.columns.join(", "));
+        for row in 0..rows {
+            text.push_str(if row == 0 { "(" } else { ", (" });
+            for (index, cast) in self.casts.iter().enumerate() {
+                let comma = if index == 0 { "" } else { ", " };
+                let _infallible = write!(text, "{comma}{}", place(self.backend, row * width + index + 1, cast));
+            }
+            text.push(')');
+        }
+        text
+    }
+
+    fn replacing(&self) -> String {
+        let set = |new: fn(&str) -> String| {
+            let pairs: Vec<String> =
+                self.columns.iter().skip(1).map(|column| format!("{column} = {}", new(column))).collect();
+            pairs.join(", ")
+        };
+        match self.backend {
+            Backend::MySql => format!(" ON DUPLICATE KEY UPDATE {}", set(|column| format!("VALUES({column})"))),
+            Backend::Postgres => {
+                format!(" ON CONFLICT (data_id) DO UPDATE SET {}", set(|column| format!("EXCLUDED.{column}")))
+            }
+        }
+    }
+
+    fn count(&self, rows: usize) -> String {
+        let mut text = format!("UPDATE {} SET deliveries = CASE data_id", self.data);
+        for row in 0..rows {
+            let (id, count) = (place(self.backend, 2 * row + 1, "bigint"), place(self.backend, 2 * row + 2, "bigint"));
+            let _infallible = write!(text, " WHEN {id} THEN {count}");
+        }
+        text + &format!(" END WHERE data_id IN ({})", self.ids(2 * rows + 1, rows))
+    }
+
+    fn ids(&self, first: usize, count: usize) -> String {
+        let places: Vec<String> = (first..first + count).map(|n| place(self.backend, n, "bigint")).collect();
+        places.join(", ")
+    }
+}
+
+/// What several statements have in common.
+struct Parts {
+    backend: Backend,
+    id: String,
+    created: String,
+    /// The name of a channel, exactly, as bytes.
+    name: String,
+    /// Everything of a message.
+    selected: String,
+    /// Is of a channel, which is given twice: once as the index compares, once exactly.
+    is: String,
+    /// And is not delayed.
+    undue: &'static str,
+}
+
+impl Parts {
+    fn new(backend: Backend, shape: &Shape) -> Self {
+        let text = |column: &str| as_text(backend, column);
+        let (created, name, is) = match backend {
+            Backend::MySql => (
+                "CAST(created AS CHAR)".to_owned(),
+                "CAST(CONVERT(channel USING utf8mb4) AS BINARY)".to_owned(),
+                "channel = ? AND CAST(CONVERT(channel USING utf8mb4) AS BINARY) = CAST(? AS BINARY)".to_owned(),
+            ),
+            Backend::Postgres => (
+                "to_char(created, 'YYYY-MM-DD HH24:MI:SS')".to_owned(),
+                "channel::text".to_owned(),
+                "channel = $1::text AND channel::text COLLATE \"C\" = $2::text".to_owned(),
+            ),
+        };
+        let optional = |column: &str| if shape.has(column) { text(column) } else { "NULL".to_owned() };
+        let id = text("data_id");
+        let publication = if shape.has("publication") { "publication" } else { "NULL" };
+        let selected = format!(
+            "{id}, {name}, data, {created}, {}, {}, {}, {publication}, {}",
+            optional("expires"),
+            optional("due"),
+            optional("receivers"),
+            optional("deliveries")
+        );
+        let undue = if shape.has("due") { "AND due IS NULL" } else { "" };
+        Self { backend, id, created, name, selected, is, undue }
+    }
+
+    fn text(&self, expression: &str) -> String {
+        as_text(self.backend, expression)
+    }
+
+    fn purge(&self, data: &str) -> String {
+        let Self { is, .. } = self;
+        match self.backend {
+            Backend::MySql => format!("DELETE FROM {data} WHERE {is} AND data_id <= ? ORDER BY {data}.data_id LIMIT ?"),
+            Backend::Postgres => format!(
+                "DELETE FROM {data} WHERE data_id IN \
+                 (SELECT data_id FROM {data} WHERE {is} AND data_id <= $3::bigint ORDER BY {data}.data_id LIMIT $4::bigint)"
+            ),
+        }
+    }
+
+    fn channels(&self, data: &str, undue: &str) -> String {
+        let (count, last) = (self.text("COUNT(*)"), self.text("MAX(data_id)"));
+        let name = &self.name;
+        format!("SELECT {name}, {count}, {last} FROM {data} WHERE data_id > 0 {undue} GROUP BY {name}")
+    }
+
+    fn sizes(&self, data: &str) -> String {
+        let (count, bytes, name) =
+            (self.text("COUNT(*)"), self.text("COALESCE(SUM(OCTET_LENGTH(data)), 0)"), &self.name);
+        let oldest = match self.backend {
+            Backend::MySql => "CAST(MIN(created) AS CHAR)",
+            Backend::Postgres => "to_char(MIN(created), 'YYYY-MM-DD HH24:MI:SS')",
+        };
+        format!("SELECT {name}, {count}, {bytes}, {oldest} FROM {data} WHERE data_id > 0 GROUP BY {name}")
+    }
+}
+
+/// An expression as text.
+pub(super) fn as_text(backend: Backend, expression: &str) -> String {
+    match backend {
+        Backend::MySql => format!("CAST({expression} AS CHAR)"),
+        Backend::Postgres => format!("({expression})::text"),
+    }
+}
+
+/// Parts of `total` whose sizes are powers of two, the largest first, none above `most`.
+pub(super) fn parts(mut total: usize, most: usize) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let size = [total, most].into_iter().min().filter(|size| *size > 0)?;
+        let part = 1 << size.ilog2();
+        total -= part;
+        Some(part)
+    })
+}

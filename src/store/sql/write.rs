@@ -1,0 +1,161 @@
+//! How a group gets into the table: few statements, whatever its size, and no row of anybody else overwritten.
+
+use std::collections::HashMap;
+
+use super::super::{Columns, Group, StoreError};
+use super::client::Session;
+use super::driver::{Value, number, text};
+use super::error::is_collision;
+use super::rows::{values, weight};
+use super::schema::{Shape, write_note};
+use super::statements::{Many, Names, parts};
+use crate::limits;
+use crate::message::{Message, MessageId};
+
+/// New rows as values, in statements that are not too large.
+type Parcels<'a> = Vec<Vec<Vec<Value<'a>>>>;
+
+/// Refuses a group with rows that the table can never hold.
+///
+/// # Errors
+/// [`StoreError::Unfit`] names them.
+pub(super) fn check(group: &Group, shape: &Shape, columns: &Columns, place: &str) -> Result<(), StoreError> {
+    let unfit = |ids: Vec<MessageId>, reason: String| StoreError::Unfit { place: place.to_owned(), ids, reason };
+    let ids = |hit: &dyn Fn(&Message) -> bool| -> Vec<MessageId> {
+        group.appends.iter().filter(|message| hit(message)).map(|message| message.id).collect()
+    };
+    let strange = ids(&|message| !shape.channel.holds(message.channel.as_str()));
+    if !strange.is_empty() {
+        let reason =
+            "have a channel name with characters that the table's character set lacks; convert the table to utf8mb4";
+        return Err(unfit(strange, reason.to_owned()));
+    }
+    // Base64 and escapes make a payload up to six times as large, so that most need no second look.
+    let is_large = |message: &Message| {
+        message.payload.bytes.len() > shape.packet / 8
+            && weight(&values(message, shape, columns)) + limits::STORE_ROW_BYTES > shape.packet
+    };
+    let large = ids(&is_large);
+    if !large.is_empty() {
+        let reason =
+            format!("are larger than its max_allowed_packet of {} bytes; raise that on the server", shape.packet);
+        return Err(unfit(large, reason));
+    }
+    Ok(())
+}
+
+/// Carries out a group, in a transaction if it takes more than one statement.
+///
+/// # Errors
+/// Whatever the server says; then the transaction, if any, is still open.
+pub(super) async fn commit(session: &mut Session, group: &Group, columns: &Columns, names: &Names) -> sqlx::Result<()> {
+    match write(session, group, columns, names, Many::Insert).await {
+        Err(error) if is_collision(&error) => {
+            session.driver.run("ROLLBACK").await?;
+            clear_the_way(session, group, columns).await?;
+            write(session, group, columns, names, Many::Replace).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn write(session: &mut Session, group: &Group, columns: &Columns, names: &Names, how: Many) -> sqlx::Result<()> {
+    let Session { driver, shape, statements } = session;
+    let shape = shape.clone();
+    let parcels = parcels(&group.appends, &shape, columns);
+    let deliveries: &[(MessageId, u32)] = if shape.has("deliveries") { &group.deliveries } else { &[] };
+    let rows = parcels.iter().map(|parcel| parts(parcel.len(), limits::STORE_STATEMENT_ROWS).count()).sum::<usize>();
+    let ids = parts(group.removals.len(), limits::STORE_STATEMENT_IDS).count();
+    let counts = parts(deliveries.len(), limits::STORE_STATEMENT_ROWS).count();
+    // One statement is a transaction by itself.
+    let alone = rows + ids + counts + group.marks.len() <= 1;
+    if !alone {
+        driver.run("BEGIN").await?;
+    }
+    for parcel in parcels {
+        let mut rows = parcel.into_iter();
+        for size in parts(rows.len(), limits::STORE_STATEMENT_ROWS) {
+            let values: Vec<Value<'_>> = rows.by_ref().take(size).flatten().collect();
+            driver.execute(&statements.many(how, size), &values).await?;
+        }
+    }
+    let mut ids = group.removals.iter();
+    for size in parts(group.removals.len(), limits::STORE_STATEMENT_IDS) {
+        let values: Vec<Value<'_>> = ids.by_ref().take(size).map(|id| Value::from(id.0)).collect();
+        driver.execute(&statements.many(Many::Delete, size), &values).await?;
+    }
+    let mut left = deliveries.iter();
+    for size in parts(deliveries.len(), limits::STORE_STATEMENT_ROWS) {
+        let part: Vec<&(MessageId, u32)> = left.by_ref().take(size).collect();
+        let pairs = part.iter().flat_map(|(id, count)| [Value::from(id.0), Value::from(u64::from(*count))]);
+        let values: Vec<Value<'_>> = pairs.chain(part.iter().map(|(id, _)| Value::from(id.0))).collect();
+        driver.execute(&statements.many(Many::Count, size), &values).await?;
+    }
+    for (name, value) in &group.marks {
+        write_note(driver, names, name, &value.to_string()).await?;
+    }
+    if alone { Ok(()) } else { driver.run("COMMIT").await }
+}
+
+fn parcels<'a>(appends: &'a [Message], shape: &Shape, columns: &Columns) -> Parcels<'a> {
+    // One statement can't write a row twice; the last one counts.
+    let last: HashMap<MessageId, usize> =
+        appends.iter().enumerate().map(|(index, message)| (message.id, index)).collect();
+    let most = limits::STORE_STATEMENT_BYTES.min(shape.packet / 2);
+    let mut parcels: Parcels<'a> = Vec::new();
+    let mut room = 0;
+    for (index, message) in appends.iter().enumerate() {
+        if last.get(&message.id) != Some(&index) {
+            continue;
+        }
+        let row = values(message, shape, columns);
+        let weight = weight(&row);
+        match parcels.last_mut() {
+            Some(parcel) if weight <= room => {
+                parcel.push(row);
+                room -= weight;
+            }
+            _ => {
+                parcels.push(vec![row]);
+                room = most.saturating_sub(weight);
+            }
+        }
+    }
+    parcels
+}
+
+/// Some of the ids are there already: from an earlier attempt whose answer was lost, or because another program writes the table, too. Rows of the latter
+/// get ids far behind, and will be delivered after the next start.
+async fn clear_the_way(session: &mut Session, group: &Group, columns: &Columns) -> sqlx::Result<()> {
+    let Session { driver, shape, statements } = session;
+    let mut foreign = Vec::new();
+    for message in &group.appends {
+        let rows = driver.fetch(&statements.same, &[Value::from(message.id.0)]).await?;
+        let Some(row) = rows.into_iter().next() else { continue };
+        let mut cells = row.into_iter().skip(1);
+        let (data, created) = (text(cells.next().flatten()), text(cells.next().flatten()));
+        let ours = values(message, shape, columns);
+        let same = |value: &Value<'_>, stored: &Option<String>| match value {
+            Value::Text(text) => text.as_deref() == stored.as_deref(),
+            Value::Integer(_) => false,
+        };
+        if !(same(&ours[2], &data) && same(&ours[3], &created)) {
+            foreign.push(message.id);
+        }
+    }
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let rows = driver.fetch(&statements.last_id, &[]).await?;
+    let highest = rows.into_iter().next().and_then(|row| number(row.into_iter().next().flatten())).unwrap_or_default();
+    let count = foreign.len();
+    for (id, place) in foreign.into_iter().zip(1..) {
+        let new = highest.saturating_add(limits::STORE_FOREIGN_GAP).saturating_add(place);
+        driver.execute(&statements.move_away, &[Value::from(new), Value::from(id.0)]).await?;
+    }
+    tracing::warn!(
+        "another program writes to the message table while the broker uses it: {count} of its rows had ids that the broker had given to messages; \
+         they have new ids and will be delivered after the next start; let applications send through the broker instead"
+    );
+    Ok(())
+}

@@ -1,6 +1,6 @@
 //! How a group gets into the table: few statements, whatever its size, and no row of anybody else overwritten.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::super::{Columns, Group, StoreError};
 use super::client::Session;
@@ -66,7 +66,9 @@ pub(super) async fn commit(session: &mut Session, group: &Group, columns: &Colum
 async fn write(session: &mut Session, group: &Group, columns: &Columns, names: &Names, how: Many) -> sqlx::Result<()> {
     let Session { driver, shape, statements } = session;
     let parcels = parcels(&group.appends, shape, columns);
-    let deliveries: &[(MessageId, u32)] = if shape.has("deliveries") { &group.deliveries } else { &[] };
+    // Of two counts for one row, the last one counts.
+    let deliveries: BTreeMap<MessageId, u32> =
+        if shape.has("deliveries") { group.deliveries.iter().copied().collect() } else { BTreeMap::new() };
     let rows = parcels.iter().map(|parcel| parts(parcel.rows, limits::STORE_STATEMENT_ROWS).count()).sum::<usize>();
     let ids = parts(group.removals.len(), limits::STORE_STATEMENT_IDS).count();
     let counts = parts(deliveries.len(), limits::STORE_STATEMENT_ROWS).count();
@@ -90,8 +92,8 @@ async fn write(session: &mut Session, group: &Group, columns: &Columns, names: &
     }
     let mut left = deliveries.iter();
     for size in parts(deliveries.len(), limits::STORE_STATEMENT_ROWS) {
-        let part: Vec<&(MessageId, u32)> = left.by_ref().take(size).collect();
-        let pairs = part.iter().flat_map(|(id, count)| [Value::from(id.0), Value::from(u64::from(*count))]);
+        let part: Vec<(&MessageId, &u32)> = left.by_ref().take(size).collect();
+        let pairs = part.iter().flat_map(|(id, count)| [Value::from(id.0), Value::from(u64::from(**count))]);
         let values: Vec<Value<'_>> = pairs.chain(part.iter().map(|(id, _)| Value::from(id.0))).collect();
         driver.execute(&statements.many(Many::Count, size), &values).await?;
     }

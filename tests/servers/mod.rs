@@ -229,6 +229,11 @@ impl Server {
         }
     }
 
+    /// Whether [`Self::small_database`] could have a file system of its own.
+    pub fn has_small_disk(&self) -> bool {
+        !lock(&self.disks).is_empty()
+    }
+
     /// Takes [`Self::fill_disk`] back.
     #[track_caller]
     pub fn make_room(&self) {

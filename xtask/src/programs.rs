@@ -1,7 +1,7 @@
 //! The programs that the tests drive beside the broker. On Debian, as root, a missing one is installed; anywhere else the person is
-//! told what to install. Never is a test left out because a program is missing.
+//! told what to install. Never is a test left out because a program is missing, and never is a server of the system started or touched.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{Failure, run};
@@ -10,21 +10,57 @@ use crate::{Failure, run};
 struct Program {
     /// As it is called on the command line.
     name: &'static str,
-    /// An argument with which it ends at once, successfully.
-    probe: &'static str,
+    /// Where it is if not on the path. A `*` stands for the version.
+    place: Option<&'static str>,
+    /// Arguments with which it ends at once, successfully.
+    probe: &'static [&'static str],
     /// The Debian package it is in.
     package: &'static str,
     /// Which tests need it, for the message.
     used_by: &'static str,
 }
 
-/// Every program that the tests need and a Rust tool chain does not bring.
-const PROGRAMS: &[Program] = &[Program {
-    name: "php",
-    probe: "--version",
-    package: "php-cli",
-    used_by: "tests/e2e/php.rs, scripts on plain sockets",
-}];
+const SERVERS: &str = "tests/servers, private database servers";
+
+/// Every program that the tests need and a Rust tool chain does not bring. Of MariaDB it is the package with the bare program: that one sets up no
+/// server of the system.
+const PROGRAMS: &[Program] = &[
+    Program {
+        name: "php",
+        place: None,
+        probe: &["--version"],
+        package: "php-cli",
+        used_by: "tests/e2e/php.rs, scripts on plain sockets",
+    },
+    Program {
+        name: "mariadbd",
+        place: Some("/usr/sbin/mariadbd"),
+        probe: &["--no-defaults", "--version"],
+        package: "mariadb-server-core",
+        used_by: SERVERS,
+    },
+    Program {
+        name: "mariadb",
+        place: None,
+        probe: &["--no-defaults", "--version"],
+        package: "mariadb-client-core",
+        used_by: SERVERS,
+    },
+    Program {
+        name: "postgres",
+        place: Some("/usr/lib/postgresql/*/bin/postgres"),
+        probe: &["--version"],
+        package: "postgresql",
+        used_by: SERVERS,
+    },
+    Program {
+        name: "psql",
+        place: Some("/usr/lib/postgresql/*/bin/psql"),
+        probe: &["--version"],
+        package: "postgresql-client",
+        used_by: SERVERS,
+    },
+];
 
 /// Sees to it that every program is there.
 pub fn ensure() -> Result<(), Failure> {
@@ -37,14 +73,22 @@ pub fn ensure() -> Result<(), Failure> {
     if !(is_root() && Path::new("/etc/debian_version").exists()) {
         return Err(Failure(how_to_install(&missing)));
     }
-    let packages: Vec<&str> = missing.iter().map(|program| program.package).collect();
-    install(&packages)?;
+    install(&packages(&missing))?;
     let still: Vec<&Program> = missing.into_iter().filter(|program| !present(program)).collect();
     if still.is_empty() { Ok(()) } else { Err(Failure(how_to_install(&still))) }
 }
 
+/// Their packages, each once.
+fn packages(programs: &[&Program]) -> Vec<&'static str> {
+    let mut packages: Vec<&str> = programs.iter().map(|program| program.package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
 /// Installs Debian packages; the lists of packages are fetched only if the ones at hand do not do.
 fn install(packages: &[&str]) -> Result<(), Failure> {
+    let _without = NoCluster::new(packages)?;
     if run(&mut apt_get_install(packages)).is_ok() {
         return Ok(());
     }
@@ -59,8 +103,59 @@ fn apt_get_install(packages: &[&str]) -> Command {
     command
 }
 
+/// While it lives, Debian's PostgreSQL is installed without making a cluster for the system, and so without starting one.
+struct NoCluster {
+    /// Removed at the end, where there was none before.
+    directories: Vec<PathBuf>,
+    file: Option<PathBuf>,
+}
+
+impl NoCluster {
+    const DIRECTORIES: [&str; 2] = ["/etc/postgresql-common", "/etc/postgresql-common/createcluster.d"];
+
+    fn new(packages: &[&str]) -> Result<Self, Failure> {
+        let mut guard = Self { directories: Vec::new(), file: None };
+        if !packages.contains(&"postgresql") {
+            return Ok(guard);
+        }
+        let failed = |path: &Path, error| Failure(format!("{} can't be written: {error}", path.display()));
+        for directory in Self::DIRECTORIES.map(PathBuf::from) {
+            if !directory.exists() {
+                std::fs::create_dir(&directory).map_err(|error| failed(&directory, error))?;
+                guard.directories.push(directory);
+            }
+        }
+        let file = Path::new(Self::DIRECTORIES[1]).join("wsmb-tests.conf");
+        std::fs::write(&file, "create_main_cluster = false\n").map_err(|error| failed(&file, error))?;
+        guard.file = Some(file);
+        Ok(guard)
+    }
+}
+
+impl Drop for NoCluster {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file {
+            let _ = std::fs::remove_file(file);
+        }
+        for directory in self.directories.iter().rev() {
+            // Only an empty one goes: what the package put there is its own.
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
+}
+
 fn present(program: &Program) -> bool {
-    Command::new(program.name).arg(program.probe).output().is_ok_and(|output| output.status.success())
+    let on_path = std::iter::once(PathBuf::from(program.name));
+    on_path
+        .chain(program.place.into_iter().flat_map(places))
+        .any(|path| Command::new(path).args(program.probe).output().is_ok_and(|output| output.status.success()))
+}
+
+/// The paths that a place stands for.
+fn places(place: &str) -> Vec<PathBuf> {
+    let Some((folder, rest)) = place.split_once("/*/") else { return vec![PathBuf::from(place)] };
+    let versions = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    versions.map(|version| version.path().join(rest)).collect()
 }
 
 /// The standard library does not tell; `id` is everywhere where `apt-get` is.
@@ -73,9 +168,8 @@ fn how_to_install(missing: &[&Program]) -> String {
     for program in missing {
         text += &format!(" `{}` (needed by {});", program.name, program.used_by);
     }
-    let packages: Vec<&str> = missing.iter().map(|program| program.package).collect();
     text + &format!(
         " install with `apt-get install {}` or your system's equivalent, then run this again",
-        packages.join(" ")
+        packages(missing).join(" ")
     )
 }

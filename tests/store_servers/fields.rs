@@ -1,0 +1,110 @@
+//! User-defined columns on a table that somebody made: types, NULL, what does not fit, what is refused at start.
+
+use serde_json::json;
+use wsmb::store::{Columns, StoreError, StoreSettings};
+
+use crate::servers::{Database, Kind, Server};
+use crate::{appends, assert_says, message, open, refusal, texts};
+
+/// A message table with further columns.
+fn table(kind: Kind, columns: &str) -> Database {
+    let server = Server::shared(kind);
+    let database = server.database();
+    let own = kind.pick(
+        "data_id bigint PRIMARY KEY AUTO_INCREMENT, channel varchar(100), data longtext, created datetime",
+        "data_id bigserial PRIMARY KEY, channel text, data text, created timestamp",
+    );
+    let owner = kind.pick(String::new(), format!("; ALTER TABLE mq_data OWNER TO {}", database.name));
+    server.sql_in(Some(&database), &format!("CREATE TABLE mq_data ({own}, {columns}){owner}"));
+    database
+}
+
+fn with(database: &Database, pairs: &[(&str, &str)]) -> StoreSettings {
+    let columns = Columns::parse(pairs.iter().copied()).expect("valid columns");
+    StoreSettings { columns, ..database.settings() }
+}
+
+#[test]
+fn values_of_every_type_arrive_and_what_does_not_fit_is_null() {
+    for kind in Kind::all() {
+        let types = kind.pick(
+            "short varchar(5), whole int, tiny tinyint(1), real_number double, told datetime, on_day date, anything json",
+            "short varchar(5), whole int, tiny boolean, real_number double precision, told timestamp, on_day date, anything jsonb",
+        );
+        let database = table(kind, types);
+        let pairs = ["short", "whole", "tiny", "real_number", "told", "on_day", "anything"]
+            .map(|name| (name, format!("/{name}")));
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, pointer)| (*name, pointer.as_str())).collect();
+        let mut store = open(&with(&database, &pairs));
+        let documents = [
+            json!({"short": "abc", "whole": 7, "tiny": true, "real_number": 1.5, "told": 1_763_800_000, "on_day": "2025-11-22", "anything": {"a": [1]}}),
+            json!({"short": "too long", "whole": 1u64 << 40, "tiny": "maybe", "real_number": "x", "told": "soon", "on_day": -1, "anything": null}),
+            json!({"short": 12345, "whole": "42", "tiny": false, "real_number": 3, "told": "2025-11-22T08:26:40Z", "anything": "a\"b"}),
+            json!([1, 2]),
+            json!("'); DROP TABLE mq_data; --"),
+        ];
+        let mut sent: Vec<String> = documents.iter().map(ToString::to_string).collect();
+        sent.push("no JSON".to_owned());
+        let messages = sent.iter().zip(1..).map(|(text, id)| message(id, text)).collect();
+        store.commit(&appends(messages)).expect("a message is never lost for its fields");
+        assert_eq!(texts(&mut *store, "sms"), sent);
+        let query = "SELECT short, whole, tiny, real_number, told, on_day, anything FROM mq_data ORDER BY data_id";
+        let rows = Server::shared(kind).sql_in(Some(&database), query);
+        let (yes, no) = kind.pick(("1", "0"), ("t", "f"));
+        let null = ["NULL"; 7].join("\t");
+        let expected = [
+            format!(
+                "abc\t7\t{yes}\t1.5\t2025-11-22 08:26:40\t2025-11-22\t{}",
+                kind.pick(r#"{"a":[1]}"#, r#"{"a": [1]}"#)
+            ),
+            null.clone(),
+            format!("12345\t42\t{no}\t3\t2025-11-22 08:26:40\tNULL\t\"a\\\"b\""),
+            null.clone(),
+            null.clone(),
+            null,
+        ];
+        assert_eq!(rows.lines().collect::<Vec<_>>(), expected, "{kind:?}");
+    }
+}
+
+#[test]
+fn columns_that_can_not_be_used_are_named_at_start() {
+    for kind in Kind::all() {
+        let database = table(
+            kind,
+            kind.pick(
+                "raw blob, strict varchar(9) NOT NULL DEFAULT 'x'",
+                "raw bytea, strict text NOT NULL DEFAULT 'x'",
+            ),
+        );
+        for (name, wanted) in [
+            ("missing", ["missing in the table mq_data", "is not there", "ADD COLUMN missing"]),
+            ("raw", ["raw in the table mq_data", "has the type", "number"]),
+            ("strict", ["strict in the table mq_data", "NULL", "store.columns"]),
+        ] {
+            let error = refusal(&with(&database, &[(name, "/x")]));
+            assert!(matches!(&error, StoreError::Column { column, .. } if column == name), "{error:?}");
+            assert_says(&error, &database, &wanted);
+        }
+        // A column of somebody else that has a default is no hindrance; one that must be given a value is.
+        open(&database.settings()).commit(&appends(vec![message(1, "1")])).expect("stored");
+        let server = Server::shared(kind);
+        server.sql_in(Some(&database), "DELETE FROM mq_data; ALTER TABLE mq_data ADD COLUMN wanted int NOT NULL");
+        assert_says(&refusal(&database.settings()), &database, &["wanted", "must have a value", "default"]);
+    }
+}
+
+#[test]
+fn a_table_that_the_broker_made_gets_the_columns_that_it_lacks() {
+    for kind in Kind::all() {
+        let database = Server::shared(kind).database();
+        open(&database.settings()).commit(&appends(vec![message(1, r#"{"receiver":"0812"}"#)])).expect("stored");
+        let mut store = open(&with(&database, &[("receiver", "/receiver"), ("Order", "/order")]));
+        store.commit(&appends(vec![message(2, r#"{"receiver":"0813","order":5}"#)])).expect("stored");
+        let query = kind.pick(
+            "SELECT receiver, `Order` FROM mq_data ORDER BY data_id",
+            "SELECT receiver, \"Order\" FROM mq_data ORDER BY data_id",
+        );
+        assert_eq!(Server::shared(kind).sql_in(Some(&database), query), "NULL\tNULL\n0813\t5\n");
+    }
+}

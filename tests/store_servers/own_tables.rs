@@ -1,0 +1,88 @@
+//! Tables that the broker makes itself: whole, made once, never taken back to an older layout.
+
+use wsmb::message::{Payload, Timestamp};
+use wsmb::store::StoreError;
+
+use crate::servers::{Kind, Server};
+use crate::{appends, assert_says, channel, message, open, refusal, texts};
+
+#[test]
+fn they_hold_every_character_and_are_made_once() {
+    for kind in Kind::all() {
+        let server = Server::shared(kind);
+        let database = server.database();
+        let described = || {
+            let query = kind.pick(
+                "SHOW CREATE TABLE mq_data; SHOW CREATE TABLE mq_meta; SHOW CREATE TABLE mq_request",
+                "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns \
+                 WHERE table_schema = 'public' ORDER BY 1, 2; SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1",
+            );
+            server.sql_in(Some(&database), query)
+        };
+        let text = "é 😀 👩‍👩‍👧 مرحبا 日本";
+        let unicode =
+            wsmb::message::Message { channel: channel("日本😀"), payload: Payload::text(text), ..message(1, "") };
+        open(&database.settings()).commit(&appends(vec![unicode])).expect("stored");
+        let made = described();
+        for name in ["data_id", "expires", "due", "receivers", "publication", "deliveries"] {
+            assert!(made.contains(name), "{name} is not in {made}");
+        }
+        assert!(!made.contains("latin1"), "{made}");
+        let stored = server.sql_in(Some(&database), "SELECT data FROM mq_data");
+        assert_eq!(stored.trim_end(), text, "an application may look for it");
+        for _ in 0..2 {
+            assert_eq!(texts(&mut *open(&database.settings()), "日本😀"), [text]);
+            assert_eq!(described(), made, "a second start changed the tables");
+        }
+    }
+}
+
+#[test]
+fn a_start_that_was_cut_short_is_finished_by_the_next() {
+    for kind in Kind::all() {
+        let server = Server::shared(kind);
+        let database = server.database();
+        drop(open(&database.settings()));
+        for lost in ["mq_data", "mq_request", "mq_meta"] {
+            server.sql_in(Some(&database), &format!("DROP TABLE {lost}"));
+            let mut store = open(&database.settings());
+            store.commit(&appends(vec![message(1, "1")])).expect("stored");
+            assert!(store.tend().expect("tends").is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_newer_layout_is_refused_by_name_and_left_alone() {
+    for kind in Kind::all() {
+        let server = Server::shared(kind);
+        let database = server.database();
+        open(&database.settings()).commit(&appends(vec![message(1, "1")])).expect("stored");
+        server.sql_in(Some(&database), "UPDATE mq_meta SET value = '99' WHERE name = 'layout'");
+        let contents = || server.sql_in(Some(&database), "SELECT * FROM mq_meta ORDER BY name; SELECT * FROM mq_data");
+        let before = contents();
+        let error = refusal(&database.settings());
+        assert!(matches!(&error, StoreError::Newer { found: 99, .. }), "{error:?}");
+        assert_says(&error, &database, &["layout 99", "newer version", &database.name]);
+        assert_eq!(contents(), before);
+    }
+}
+
+#[test]
+fn an_existing_table_with_some_of_the_columns_uses_those() {
+    for kind in Kind::all() {
+        let server = Server::shared(kind);
+        let database = server.database();
+        let table = kind.pick(
+            "CREATE TABLE mq_data (data_id bigint PRIMARY KEY AUTO_INCREMENT, channel varchar(100), data longtext, created datetime, expires bigint)",
+            "CREATE TABLE mq_data (data_id bigserial PRIMARY KEY, channel varchar(100), data text, created timestamp, expires bigint)",
+        );
+        let owner = kind.pick("SELECT 1".to_owned(), format!("ALTER TABLE mq_data OWNER TO {}", database.name));
+        server.sql_in(Some(&database), &format!("{table}; {owner}"));
+        let mut store = open(&database.settings());
+        let expiring = wsmb::message::Message { expires: Some(Timestamp(5)), deliveries: 3, ..message(1, "1") };
+        store.commit(&appends(vec![expiring, message(2, "2")])).expect("stored");
+        assert_eq!(store.sweep(Timestamp(5), 10).expect("swept").len(), 1);
+        assert_eq!(texts(&mut *store, "sms"), ["2"]);
+    }
+}

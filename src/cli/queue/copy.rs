@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::output::{self, count};
+use crate::cli::output::{self, Style, count};
 use crate::cli::settings::Settings;
 use crate::cli::{Failure, Outcome};
 use crate::config::{Config, StoreUrl};
@@ -88,8 +88,10 @@ impl Copy {
             prefix: self.to_prefix.as_ref().or(self.prefix.as_ref()),
         };
         let (from_url, mut from) = from.settings(&config)?;
-        // They are the destination's to fill; the source may have none.
-        from.columns = Columns::default();
+        if from_url != config.store.url {
+            // They are the destination's to fill; another source may have none.
+            from.columns = Columns::default();
+        }
         let (to_url, to) = to.settings(&config)?;
         let mut teller = Teller::new();
         let copied = store::copy(&from, &to, self.remove, |progress| teller.tell(progress));
@@ -106,6 +108,10 @@ impl Copy {
                 "removed": copied.removed, "shift": copied.shift,
             });
             return output::line(&object.to_string());
+        }
+        // A table of another program may lack columns, and then it has lost what belongs there.
+        for sentence in store::inspect(&to).and_then(|mut inspector| inspector.lacks()).unwrap_or_default() {
+            output::note(&format!("{} {sentence}", Style::stderr().doubt("note:")));
         }
         for line in summary(&copied, &from_url, &to_url, to_url == config.store.url) {
             output::line(&line)?;

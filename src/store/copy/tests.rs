@@ -91,10 +91,10 @@ fn message(id: u64) -> Message {
         channel: ChannelName::parse(["sms", "SMS", "ü"][id as usize % 3]).unwrap(),
         payload: Payload::text(format!("{{\"id\":{id}}}")),
         created: Timestamp(id * 1_000),
-        expires: (id % 2 == 0).then_some(Timestamp(id * 2_000)),
-        due: (id % 5 == 0).then_some(Timestamp(id * 3_000)),
-        receivers: (id % 7 == 0).then_some(1),
-        publication: (id % 4 == 0).then(|| PublicationId::new("u", "x")),
+        expires: id.is_multiple_of(2).then_some(Timestamp(id * 2_000)),
+        due: id.is_multiple_of(5).then_some(Timestamp(id * 3_000)),
+        receivers: id.is_multiple_of(7).then_some(1),
+        publication: id.is_multiple_of(4).then(|| PublicationId::new("u", "x")),
         deliveries: u32::try_from(id % 3).unwrap(),
     }
 }

@@ -143,6 +143,35 @@ fn two_commands_lead_from_the_php_broker_to_this_one() {
 }
 
 #[test]
+fn the_readme_leads_from_an_empty_mariadb_to_a_kept_message() {
+    let readme = include_str!("../README.md");
+    let section = readme.split("## With MariaDB").nth(1).expect("the section");
+    let block = section.split("```sh\n").nth(1).and_then(|rest| rest.split("\n```").next()).expect("its commands");
+    let [create, serve, send] = block.lines().collect::<Vec<_>>().try_into().expect("three commands");
+
+    let server = Server::start(Kind::MariaDb);
+    server.sql(create.strip_prefix("sudo mariadb -e \"").and_then(|sql| sql.strip_suffix('"')).expect("statements"));
+    let directory = tempfile::tempdir().unwrap();
+    // The program is not in the path, and the server has a port of its own.
+    let program = env!("CARGO_BIN_EXE_wsmb");
+    let shell = |line: &str| {
+        let mut command = Command::new("sh");
+        let line = line.replace("wsmb serve", &format!("exec {program} serve --listen 127.0.0.1:0"));
+        let line = line.replace("wsmb send", &format!("exec {program} send"));
+        let line = line.replace("@127.0.0.1/", &format!("@{}/", server.address()));
+        command.arg("-c").arg(line).current_dir(directory.path());
+        command
+    };
+    let (mut broker, url) = listening(&mut shell(serve));
+    let password = broker.stdout.wait_for("  password ").split_whitespace().nth(1).unwrap().to_owned();
+    let send = send.replace("PASSWORD", &password) + " --url " + &url;
+    assert_eq!(run(&mut shell(&send)).with(0).stdout, "accepted: stored, no receiver now");
+    stop(broker);
+    let kept = server.sql("SELECT data FROM broker.mq_data");
+    assert_eq!(kept, "{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}\n");
+}
+
+#[test]
 fn check_says_in_plain_words_how_it_stands_and_changes_nothing() {
     for kind in Kind::all() {
         let place = Place::new(kind);

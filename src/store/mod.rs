@@ -23,7 +23,7 @@ mod sqlite;
 mod worker;
 
 pub use columns::{BadColumn, ColumnValue, Columns};
-pub use copy::{Copied, CopyError, Progress, copy};
+pub use copy::{Copied, CopyError, CopyOptions, Progress, copy};
 pub use error::{FailureKind, StoreError};
 pub use inspect::{ChannelInfo, Inspector, Purged, inspect, starts_without_database};
 pub use journal::JournaledStore;

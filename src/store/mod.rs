@@ -14,6 +14,7 @@ mod copy;
 mod datetime;
 mod error;
 mod inspect;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod journal;
 mod lock;
 mod memory;
@@ -26,6 +27,7 @@ pub use columns::{BadColumn, ColumnValue, Columns};
 pub use copy::{Copied, CopyError, CopyOptions, Progress, copy};
 pub use error::{FailureKind, StoreError};
 pub use inspect::{ChannelInfo, Inspector, Purged, inspect, starts_without_database};
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use journal::JournaledStore;
 pub use memory::MemoryStore;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -40,6 +42,7 @@ use std::time::Duration;
 
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 use journal::Direct;
 
 /// What one transaction does: all of it or nothing. Its meaning is that of carrying out the lists in this order.

@@ -153,8 +153,21 @@ pub const STORE_PROBE_BYTES: usize = 64 << 10;
 /// The default budget of a `memory:` store, in bytes.
 pub const MEMORY_STORE_BYTES: usize = 256 << 20;
 
+/// The smallest journal: one message of the default size.
+pub const JOURNAL_BYTES_LEAST: u64 = 1 << 20;
+
+/// The largest journal: beyond it, somebody has mistaken the unit.
+pub const JOURNAL_BYTES_MOST: u64 = 1 << 40;
+
+/// The longest address of a store, in bytes: host, names and paths of certificates with room to spare.
+pub const STORE_URL_BYTES: usize = 4_096;
+
 /// The longest table prefix: with the table's own name well under the 63 characters that PostgreSQL allows.
 pub const STORE_PREFIX_CHARS: usize = 32;
+
+/// The columns of the store's table that are the broker's own, in lower case: no user-defined one can have these names.
+pub const STORE_OWN_COLUMNS: [&str; 9] =
+    ["data_id", "channel", "data", "created", "expires", "due", "receivers", "publication", "deliveries"];
 
 /// User-defined columns of the store's table: each is looked up in every message that is stored.
 pub const STORE_COLUMNS: usize = 32;
@@ -266,7 +279,7 @@ pub const EXEC_PAUSE_FIRST: Duration = Duration::from_millis(500);
 /// The longest such pause.
 pub const EXEC_PAUSE_LONGEST: Duration = Duration::from_secs(30);
 
-/// Bytes read for one password line: far more than any hash takes.
+/// Bytes read for one password or password line: far more than any hash takes.
 pub const PASSWORD_LINE: u64 = 4_096;
 
 /// How long `wsmb queue purge` waits for the running broker to carry it out: a full channel is emptied in a few seconds.
@@ -412,6 +425,9 @@ pub const STORE_LEAVE: Duration = Duration::from_secs(1);
 
 /// How long a database server waits for a lock of another session before it gives up.
 pub const STORE_LOCK_TIME: Duration = Duration::from_secs(5);
+
+/// How long a start waits for the table's lock: the server may not have noticed yet that the broker before this one has gone.
+pub const STORE_HANDOVER: Duration = Duration::from_secs(2);
 
 /// Silence after which a database server ends a session, and frees its lock: a broker that lives speaks every second ([`STORE_TEND_EVERY`]).
 pub const STORE_IDLE: Duration = Duration::from_secs(20);

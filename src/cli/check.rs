@@ -4,7 +4,6 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::path::Path;
 
 use clap::Args;
 
@@ -12,9 +11,10 @@ use super::output::{self, Style, count};
 use super::settings::Settings;
 use super::{Failure, Outcome, open_files};
 use crate::auth::Credentials;
-use crate::config::{self, Config};
+use crate::config::{self, Config, StoreUrl};
 use crate::policy::{ChannelPolicy, Dispatch};
-use crate::store::{self, Columns, StoreError};
+use crate::server;
+use crate::store::{self, StoreError};
 
 /// Read the configuration, look into the store and the password files, and say what would be served and what looks wrong
 ///
@@ -123,17 +123,20 @@ fn look_at_users(settings: &Settings, config: &Config, report: &mut Report) {
 
 fn look_at_store(config: &Config, report: &mut Report) {
     let url = &config.store.url;
-    let columns = config.store.columns.iter().map(|(column, pointer)| (column.as_str(), pointer.as_str()));
-    if let Err(error) = Columns::parse(columns) {
-        report.errors.push(error.to_string());
-    }
-    if url.starts_with("memory:") {
+    let settings = match server::store_settings(config) {
+        Ok(settings) => settings,
+        Err(error) => {
+            report.errors.push(error.to_string());
+            return;
+        }
+    };
+    if url.is_memory() {
         report.facts.push(("store", "memory:".to_owned()));
         report.doubts.push("store.url is memory: - what nobody has received is lost when the broker stops".to_owned());
         return;
     }
-    match store::inspect(url, &config.store.prefix) {
-        Ok(inspector) => {
+    match store::inspect(&settings) {
+        Ok(mut inspector) => {
             let state = if inspector.is_running() { "a broker is running on it" } else { "no broker is running on it" };
             match inspector.channels() {
                 Ok(channels) => {
@@ -153,11 +156,11 @@ fn look_at_store(config: &Config, report: &mut Report) {
 }
 
 /// Why the store's file cannot be written, if so. Opens it, and writes nothing.
-fn unwritable(url: &str) -> Option<String> {
-    let path = url.split_once(':').map(|(_, path)| path.strip_prefix("//").unwrap_or(path))?;
-    match OpenOptions::new().append(true).open(Path::new(path)) {
+fn unwritable(url: &StoreUrl) -> Option<String> {
+    let path = url.path()?;
+    match OpenOptions::new().append(true).open(path) {
         Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
-            Some(StoreError::ReadOnly { place: path.to_owned() }.to_string())
+            Some(StoreError::ReadOnly { place: path.display().to_string() }.to_string())
         }
         _ => None,
     }

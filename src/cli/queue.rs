@@ -1,7 +1,9 @@
 //! `wsmb queue`: what waits in the store, seen from outside, whether a broker runs on it or not.
 //!
-//! Reading is a snapshot that disturbs nobody. Emptying a channel is carried out by the running broker itself, which is asked for it
+//! Reading is a snapshot that disturbs nobody. Moving everything to another store is in `copy`. Emptying a channel is carried out by the running broker itself, which is asked for it
 //! through the store; only where none runs is it done here.
+
+mod copy;
 
 use std::io::{BufRead, IsTerminal};
 use std::time::SystemTime;
@@ -16,9 +18,10 @@ use super::{Failure, Outcome, arguments};
 use crate::limits;
 use crate::message::{ChannelName, Kind, Message, MessageId, Timestamp};
 use crate::protocol::envelope::iso8601;
+use crate::server;
 use crate::store::{self, ChannelInfo, Inspector, Purged};
 
-/// Look at the messages that wait in the store, save them, or throw them away
+/// Look at the messages that wait in the store, save them, throw them away, or move them to another store
 ///
 /// Works on the configured store, whether a broker runs on it or not.
 #[derive(Args, Debug)]
@@ -27,7 +30,8 @@ Examples:
   wsmb queue list
   wsmb queue peek sms
   wsmb queue export sms > sms.jsonl
-  wsmb queue purge sms")]
+  wsmb queue purge sms
+  wsmb queue copy --from sqlite:old.db --to sqlite:new.db")]
 pub(crate) struct Queue {
     #[command(subcommand)]
     action: Action,
@@ -39,6 +43,7 @@ enum Action {
     Peek(Peek),
     Purge(Purge),
     Export(Export),
+    Copy(copy::Copy),
 }
 
 /// List the channels that have messages waiting
@@ -107,6 +112,7 @@ impl Queue {
             Action::Peek(peek) => peek.run(),
             Action::Purge(purge) => purge.run(),
             Action::Export(export) => export.run(),
+            Action::Copy(copy) => copy.run(),
         };
         match outcome {
             // Whoever read our output has seen enough (`| head`).
@@ -118,7 +124,8 @@ impl Queue {
 
 fn open(settings: &Settings) -> Result<Inspector, Failure> {
     let config = settings.load(&[])?;
-    store::inspect(&config.store.url, &config.store.prefix).map_err(Failure::failed)
+    let settings = server::store_settings(&config).map_err(Failure::failed)?;
+    store::inspect(&settings).map_err(Failure::failed)
 }
 
 fn now() -> Timestamp {
@@ -128,7 +135,7 @@ fn now() -> Timestamp {
 
 impl List {
     fn run(&self) -> Outcome {
-        let inspector = open(&self.settings)?;
+        let mut inspector = open(&self.settings)?;
         let mut channels = inspector.channels().map_err(Failure::failed)?;
         channels.retain(|info| self.channel.as_ref().is_none_or(|wanted| *wanted == info.channel));
         if self.json {
@@ -158,7 +165,7 @@ fn row(info: &ChannelInfo, width: usize, now: Timestamp) -> String {
 
 impl Peek {
     fn run(&self) -> Outcome {
-        let inspector = open(&self.settings)?;
+        let mut inspector = open(&self.settings)?;
         let page = inspector.peek(&self.channel, MessageId(0), usize::from(self.count)).map_err(Failure::failed)?;
         if self.json {
             return page.messages.iter().try_for_each(|message| output::line(&exported(message)));
@@ -205,7 +212,7 @@ fn shown(message: &Message) -> String {
 
 impl Purge {
     fn run(&self) -> Outcome {
-        let inspector = open(&self.settings)?;
+        let mut inspector = open(&self.settings)?;
         let channels = inspector.channels().map_err(Failure::failed)?;
         let waiting = channels.iter().find(|info| info.channel == self.channel).map_or(0, |info| info.messages);
         if !self.yes && !self.confirmed(waiting)? {
@@ -245,7 +252,7 @@ impl Purge {
 
 impl Export {
     fn run(&self) -> Outcome {
-        let inspector = open(&self.settings)?;
+        let mut inspector = open(&self.settings)?;
         let channels: Vec<ChannelName> = match &self.channel {
             Some(channel) => vec![channel.clone()],
             None => inspector.channels().map_err(Failure::failed)?.into_iter().map(|info| info.channel).collect(),

@@ -15,7 +15,7 @@ pub(crate) struct Settings {
     #[arg(long, env = "WSMB_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Where messages are kept: sqlite:PATH, or memory: to keep them only while the broker runs
+    /// Where messages are kept: sqlite:PATH, mysql://USER@HOST/DATABASE, postgres://…, or memory: (only while the broker runs)
     #[arg(long, value_name = "URL")]
     pub(crate) store: Option<String>,
 

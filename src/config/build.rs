@@ -8,7 +8,7 @@ use wildmatch::WildMatch;
 
 use super::error::{Origin, Problem};
 use super::raw::{Entry, Setting, Settings, Value};
-use super::{Auth, Config, Log, Permission, Server, Store, values};
+use super::{Auth, Config, Log, Permission, Server, Store, StoreUrl, values};
 use crate::limits;
 use crate::message::ChannelName;
 use crate::policy::{ChannelPolicy, Dispatch, Policies};
@@ -16,10 +16,6 @@ use crate::policy::{ChannelPolicy, Dispatch, Policies};
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// What a store's own columns are called; a user-defined field cannot have these names.
-const OWN_COLUMNS: [&str; 10] =
-    ["data_id", "channel", "data", "created", "kind", "expires", "due", "receivers", "publication", "deliveries"];
 
 /// The configuration of a broker that keeps its files in `data_dir` and that nobody has configured.
 pub(super) fn defaults(data_dir: &Path) -> Config {
@@ -37,7 +33,12 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
         policies: Policies::default(),
         auth: Auth { htpasswd: vec![data_dir.join(".htpasswd")], users: vec![], anonymous: false, permissions: vec![] },
         store: Store {
-            url: format!("sqlite:{}", data_dir.join("wsmb.db").display()),
+            url: StoreUrl::sqlite(&data_dir.join("wsmb.db")),
+            password: None,
+            password_file: None,
+            has_secret_in_file: false,
+            journal: Some(data_dir.join("journal.db")),
+            journal_max: limits::JOURNAL_BYTES,
             prefix: "mq_".to_owned(),
             batch: 10,
             delay: Duration::ZERO,
@@ -90,6 +91,18 @@ impl Given<'_> {
         });
     }
 
+    fn set_size(&mut self, key: &str, target: &mut usize, least: u64, most: u64) {
+        // invariant: no bound given here is above u32::MAX, so that the size fits any usize.
+        self.set(key, target, |value| {
+            values::size(value, &(least..=most)).map(|size| usize::try_from(size).unwrap_or(usize::MAX))
+        });
+    }
+
+    /// The value comes from the configuration file.
+    fn is_in_file(&self, key: &str) -> bool {
+        self.settings.get(key).is_some_and(|setting| matches!(setting.origin, Origin::File(..)))
+    }
+
     fn set_duration(&mut self, key: &str, target: &mut Duration, least: Duration, most: Duration) {
         self.set(key, target, |value| values::duration(value, &(least..=most)));
     }
@@ -130,7 +143,15 @@ impl Given<'_> {
     }
 
     fn store(&mut self, store: &mut Store) {
-        self.set("store.url", &mut store.url, store_url);
+        self.set("store.url", &mut store.url, |value| StoreUrl::parse(&values::text(value)?));
+        self.set("store.password", &mut store.password, |value| values::text(value).map(some_text));
+        self.set("store.password_file", &mut store.password_file, path);
+        store.has_secret_in_file = self.is_in_file("store.password") && store.password.is_some()
+            || self.is_in_file("store.url") && store.url.has_password();
+        self.set("store.journal", &mut store.journal, path);
+        self.set("store.journal_max", &mut store.journal_max, |value| {
+            values::size(value, &(limits::JOURNAL_BYTES_LEAST..=limits::JOURNAL_BYTES_MOST))
+        });
         self.set("store.prefix", &mut store.prefix, |value| {
             let text = values::text(value)?;
             if values::is_identifier(&text, 32) {
@@ -155,10 +176,10 @@ fn server(given: &mut Given<'_>, server: &mut Server) {
         Ok(list)
     });
     given.set_duration("server.heartbeat", &mut server.heartbeat, SECOND, 60 * MINUTE);
-    given.set("server.max_message", &mut server.max_message, |value| values::size(value, &(1 << 10..=64 << 20)));
+    given.set_size("server.max_message", &mut server.max_message, 1 << 10, 64 << 20);
     given.set_number("server.max_connections", &mut server.max_connections, 1, 10_000_000);
     given.set_number("server.max_handshakes", &mut server.max_handshakes, 1, 1_000_000);
-    given.set("server.max_queue", &mut server.max_queue, |value| values::size(value, &(64 << 10..=1 << 30)));
+    given.set_size("server.max_queue", &mut server.max_queue, 64 << 10, 1 << 30);
     given.set_duration("server.drain", &mut server.drain, Duration::ZERO, 60 * MINUTE);
     given.set_duration("server.dedup_window", &mut server.dedup_window, Duration::ZERO, DAY);
 }
@@ -194,19 +215,17 @@ fn dead_letter(value: &Value) -> Result<Option<ChannelName>, String> {
     ChannelName::parse(&text).map(Some).map_err(|bad| format!("is no channel: {bad}"))
 }
 
-/// Never shows the URL: one of a remote database holds a password.
-fn store_url(value: &Value) -> Result<String, String> {
+/// The empty text is none.
+fn some_text(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn path(value: &Value) -> Result<Option<PathBuf>, String> {
     let text = values::text(value)?;
-    match text.split_once(':') {
-        Some(("memory", "")) => Ok(text),
-        Some(("sqlite", path)) if !path.is_empty() => Ok(text),
-        Some(("sqlite", _)) => Err("names no file: write \"sqlite:wsmb-data/wsmb.db\"".to_owned()),
-        Some(("mysql" | "mariadb" | "postgres" | "postgresql", _)) => {
-            Err("names a database server, which this version cannot use: write \"sqlite:PATH\" or \"memory:\""
-                .to_owned())
-        }
-        _ => Err("must be \"sqlite:PATH\" or \"memory:\"".to_owned()),
+    if text.contains('\0') {
+        return Err("has a NUL character in it, which no path has".to_owned());
     }
+    Ok(some_text(text).map(PathBuf::from))
 }
 
 fn policies(default: ChannelPolicy, entries: &[Entry], problems: &mut Vec<Problem>) -> Policies {
@@ -289,15 +308,20 @@ fn permission(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Permission> 
     Some(Permission { user: user?, send, receive })
 }
 
+fn is_column(name: &str) -> bool {
+    values::is_identifier(name, limits::STORE_COLUMN_CHARS)
+        && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+}
+
 fn store_columns(columns: &BTreeMap<String, Setting>, problems: &mut Vec<Problem>) -> Vec<(String, String)> {
     let mut good = Vec::new();
     for (column, setting) in columns {
         let key = format!("store.columns.{column}");
         let problem = match values::text(&setting.value) {
-            _ if column.is_empty() || !values::is_identifier(column, 64) => {
-                "is no name of a column: at most 64 letters, digits and underscores"
+            _ if !is_column(column) => {
+                "is no name of a column: a letter or underscore, then letters, digits and underscores, at most 63 in all"
             }
-            _ if OWN_COLUMNS.contains(&column.to_ascii_lowercase().as_str()) => {
+            _ if limits::STORE_OWN_COLUMNS.contains(&column.to_ascii_lowercase().as_str()) => {
                 "is a column of the broker itself; choose another name"
             }
             Ok(pointer) if pointer.starts_with('/') => {

@@ -40,6 +40,7 @@ pub fn doubts(config: &Config, file: Option<&Path>) -> Vec<String> {
             ));
         }
     }
+    store(config, file, &mut doubts);
     patterns(config, &mut doubts);
     // Nobody chose the default, so it is no mistake that it is above what the system gives: the start would warn everybody.
     if config.server.max_connections != Config::default().server.max_connections
@@ -59,6 +60,32 @@ pub fn doubts(config: &Config, file: Option<&Path>) -> Vec<String> {
         );
     }
     doubts
+}
+
+/// Who could read the password of the database, and the messages on their way to it.
+fn store(config: &Config, file: Option<&Path>, doubts: &mut Vec<String>) {
+    let store = &config.store;
+    let Some(server) = store.url.server() else { return };
+    if !server.is_local() && !server.is_encrypted() {
+        doubts.push(format!(
+            "store.url: the connection to {} may be unencrypted, and the database's password and the messages travel over it; \
+             add ?ssl-mode={} to the address",
+            server.host(),
+            server.encrypting_mode()
+        ));
+    }
+    if let Some(path) = file.filter(|path| store.has_secret_in_file && is_world_readable(path)) {
+        doubts.push(format!(
+            "{0}: every user of this machine can read the database's password in it; `chmod o-r {0}` helps, or store.password_file",
+            path.display()
+        ));
+    }
+    if let Some(path) = store.password_file.as_deref().filter(|path| is_world_readable(path)) {
+        doubts.push(format!(
+            "{0}: every user of this machine can read the database's password in it; `chmod o-r {0}` helps",
+            path.display()
+        ));
+    }
 }
 
 fn is_for_anonymous(permission: &super::Permission) -> bool {
@@ -160,6 +187,14 @@ mod tests {
         }
         let long = format!("[[channel]]\nname = \"{}*\"", "x".repeat(101));
         assert!(doubts_of(&long)[0].ends_with("matches no name that a channel can have"));
+        let remote = "[store]\nurl = \"mysql://u@db.example/d\"";
+        assert_eq!(
+            doubts_of(remote),
+            [
+                "store.url: the connection to db.example may be unencrypted, and the database's password and the messages travel over it; \
+              add ?ssl-mode=REQUIRED to the address"
+            ]
+        );
         let open = doubts_of("[server]\nlisten = \"192.168.1.5:8888\"\n[auth]\nanonymous = true");
         assert_eq!(open.len(), 2, "{open:?}");
     }
@@ -168,6 +203,13 @@ mod tests {
     fn there_are_none_about_a_careful_configuration() {
         let text = "[server]\nlisten = [\"127.0.0.1:1\", \"[::1]:1\", \"localhost:1\"]\n[[channel]]\nname = \"a\"\n[[channel]]\nname = \"*\"";
         assert_eq!(doubts_of(text), [""; 0]);
+        for url in [
+            "mysql://u@localhost/d",
+            "postgres://u@db.example/d?sslmode=verify-full",
+            "mysql://u@db/d?ssl-mode=required",
+        ] {
+            assert_eq!(doubts_of(&format!("[store]\nurl = \"{url}\"")), [""; 0], "{url}");
+        }
     }
 
     #[test]
@@ -195,6 +237,15 @@ mod tests {
             assert_eq!(named, expected, "{mode:o}");
         }
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let of_database = |text: &str| {
+            let text = format!("[auth]\nhtpasswd = []\n[store]\n{text}");
+            let config = Config::from_parts(Some(("wsmb.toml", &text)), [], &Flags::default()).unwrap();
+            doubts(&config, Some(&path)).iter().filter(|doubt| doubt.contains("read the database's password")).count()
+        };
+        assert_eq!(of_database("url = \"mysql://u:p@localhost/d\""), 1);
+        assert_eq!(of_database("url = \"mysql://u@localhost/d\"\npassword = \"p\""), 1);
+        assert_eq!(of_database(&format!("url = \"mysql://u@localhost/d\"\npassword_file = {path:?}")), 1);
+        assert_eq!(of_database("url = \"mysql://u@localhost/d\""), 0);
         config.auth.htpasswd = vec![];
         config.auth.users = vec!["alice:x".to_owned()];
         assert!(doubts(&config, Some(&path)).iter().any(|doubt| doubt.starts_with(&path.display().to_string())));

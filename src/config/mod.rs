@@ -20,6 +20,7 @@ mod glob;
 pub mod import;
 mod keys;
 mod raw;
+mod url;
 mod values;
 
 use std::ffi::OsString;
@@ -31,6 +32,7 @@ use std::time::Duration;
 pub use doubts::doubts;
 pub use error::{ConfigError, Problem};
 pub use keys::{KEYS, Key};
+pub use url::{DatabaseServer, StoreUrl};
 
 use crate::limits;
 use crate::policy::Policies;
@@ -108,10 +110,20 @@ pub struct Permission {
 }
 
 /// `[store]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Store {
-    /// `sqlite:PATH` or `memory:`.
-    pub url: String,
+    /// Where messages are kept.
+    pub url: StoreUrl,
+    /// The password of the database server's user; goes before the file and before one in the URL.
+    pub password: Option<String>,
+    /// The file whose first line is that password.
+    pub password_file: Option<PathBuf>,
+    /// A password stands in the configuration file itself, as a key or in the URL.
+    pub has_secret_in_file: bool,
+    /// The local file in front of a database server; `None` = none.
+    pub journal: Option<PathBuf>,
+    /// How large the journal may become, in bytes.
+    pub journal_max: u64,
     /// In front of the names of tables.
     pub prefix: String,
     /// Messages in one backlog frame.
@@ -122,6 +134,64 @@ pub struct Store {
     pub write_delay: Duration,
     /// User-defined fields: column and JSON pointer, in the order of the column names.
     pub columns: Vec<(String, String)>,
+}
+
+/// Whether there is a password, not which.
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("url", &self.url)
+            .field("password", &self.password.is_some())
+            .field("password_file", &self.password_file)
+            .field("journal", &self.journal)
+            .field("journal_max", &self.journal_max)
+            .field("prefix", &self.prefix)
+            .field("batch", &self.batch)
+            .field("delay", &self.delay)
+            .field("write_delay", &self.write_delay)
+            .field("columns", &self.columns)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// The password of the database server's user, as far as it does not stand in the URL: `store.password`, else the first line of
+    /// `store.password_file`. A store that is no server has none. Blocks.
+    ///
+    /// # Errors
+    /// If there is such a file and it can't be read, or its first line is empty.
+    pub fn read_password(&self) -> Result<Option<String>, ConfigError> {
+        if self.url.server().is_none() {
+            return Ok(None);
+        }
+        match (&self.password, &self.password_file) {
+            (Some(password), _) => Ok(Some(password.clone())),
+            (None, Some(file)) => read_password_file(file).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// The first line of the file, without its end. Blocks.
+///
+/// # Errors
+/// If the file can't be read, is too long, no text, or its first line is empty.
+pub fn read_password_file(path: &Path) -> Result<String, ConfigError> {
+    let fail =
+        |text: String| ConfigError(vec![Problem::of_file(&format!("the password file {}", path.display()), text)]);
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).and_then(|file| file.take(limits::PASSWORD_LINE + 1).read_to_end(&mut bytes)).map_err(
+        |error| fail(format!("cannot be read: {error}; write the password of the database user in its first line")),
+    )?;
+    let line = bytes.split(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
+    if line.len() as u64 > limits::PASSWORD_LINE {
+        return Err(fail(format!("has a first line of more than {} bytes", limits::PASSWORD_LINE)));
+    }
+    match std::str::from_utf8(line) {
+        Ok("") => Err(fail("has an empty first line, where the password of the database user belongs".to_owned())),
+        Ok(line) => Ok(line.to_owned()),
+        Err(_) => Err(fail("is not UTF-8 text".to_owned())),
+    }
 }
 
 /// `[log]`
@@ -209,6 +279,10 @@ impl Config {
             ("server.drain", a.drain != b.drain),
             ("server.dedup_window", a.dedup_window != b.dedup_window),
             ("store.url", c.url != d.url),
+            ("store.password", c.password != d.password),
+            ("store.password_file", c.password_file != d.password_file),
+            ("store.journal", c.journal != d.journal),
+            ("store.journal_max", c.journal_max != d.journal_max),
             ("store.prefix", c.prefix != d.prefix),
             ("store.batch", c.batch != d.batch),
             ("store.delay", c.delay != d.delay),

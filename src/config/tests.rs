@@ -136,7 +136,7 @@ fn a_full_file_means_what_it_says() {
     assert_eq!(config.auth.permissions, [alice]);
     assert_eq!(config.auth.htpasswd, [PathBuf::from("users")]);
     assert!(!format!("{config:?}").contains("bob:x"), "hashes are shown");
-    assert_eq!((config.store.url.as_str(), config.store.prefix.as_str()), ("memory:", ""));
+    assert_eq!((config.store.url.with_secrets(), config.store.prefix.as_str()), ("memory:", ""));
     assert_eq!(config.store.columns, [("to".to_owned(), "/receiver".to_owned())]);
     assert_eq!(config.log.level, tracing::Level::DEBUG);
 }
@@ -225,18 +225,26 @@ const MISTAKES: &[(&str, &str)] = &[
         "[[channel]]\nname = \"sms\"\ndead_letter = \"sms\"",
         "wsmb.toml:3: channel.dead_letter is the channel \"sms\" itself; name another one",
     ),
-    ("[store]\nurl = \"wsmb.db\"", "wsmb.toml:2: store.url must be \"sqlite:PATH\" or \"memory:\""),
+    (
+        "[store]\nurl = \"wsmb.db\"",
+        "wsmb.toml:2: store.url must be \"sqlite:PATH\", \"memory:\", \"mysql://USER@HOST/DATABASE\" or \"postgres://USER@HOST/DATABASE\"",
+    ),
     ("[store]\nurl = \"sqlite:\"", "wsmb.toml:2: store.url names no file: write \"sqlite:wsmb-data/wsmb.db\""),
     (
-        "[store]\nurl = \"mysql://root:geheim@h/d\"",
-        "wsmb.toml:2: store.url names a database server, which this version cannot use: write \"sqlite:PATH\" or \"memory:\"",
+        "[store]\nurl = \"mysql://root:geheim@h\"",
+        "wsmb.toml:2: store.url names no database: write \"mysql://USER@HOST/DATABASE\"",
+    ),
+    ("[store]\npassword = 1", "wsmb.toml:2: store.password must be a text in quotes"),
+    (
+        "[store]\njournal_max = \"1 KiB\"",
+        "wsmb.toml:2: store.journal_max must be from \"1 MiB\" to \"1 TiB\", not \"1 KiB\"",
     ),
     ("[store]\nprefix = \"mq-\"", "wsmb.toml:2: store.prefix must be at most 32 letters, digits and underscores"),
     ("[store]\ndelay = \"2m\"", "wsmb.toml:2: store.delay must be from \"0s\" to \"1m\", not \"2m\""),
     ("[store]\ncolumns = 1", "wsmb.toml:2: store.columns is a section: write [store.columns]"),
     (
         "[store.columns]\n\"a b\" = \"/a\"",
-        "wsmb.toml:2: store.columns.a b is no name of a column: at most 64 letters, digits and underscores",
+        "wsmb.toml:2: store.columns.a b is no name of a column: a letter or underscore, then letters, digits and underscores, at most 63 in all",
     ),
     (
         "[store.columns]\nData = \"/a\"",
@@ -316,7 +324,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     assert_eq!(config.server.heartbeat, Duration::from_secs(4));
     assert_eq!(config.server.drain, Duration::from_secs(1));
     assert_eq!(config.server.max_connections, 1_000);
-    assert_eq!(config.store.url, "sqlite:x");
+    assert_eq!(config.store.url.to_string(), "sqlite:x");
     assert!(!config.policies.default.keep && config.auth.anonymous && config.auth.htpasswd.is_empty());
     let config = Config::from_parts(Some(("wsmb.toml", text)), environment, &Flags::default()).unwrap();
     assert_eq!(config.server.listen, ["b:2", "c:3"]);
@@ -352,7 +360,9 @@ fn no_message_shows_a_secret() {
     let texts = [
         format!("[auth]\nusers = {{ a = \"{secret}\" }}"),
         format!("[auth]\nusers = [[\"{secret}\"]]"),
-        format!("[store]\nurl = \"postgres://u:{secret}@h/d\""),
+        format!("[store]\nurl = \"postgres://u:{secret}@h:port/d\""),
+        format!("[store]\npassword = [\"{secret}\"]"),
+        format!("[store]\npassword = \"{secret}\"\nurl = \"{secret}\""),
         format!("[auth]\nuser = [\"{secret}\"]"),
     ];
     for text in texts {
@@ -365,9 +375,10 @@ fn the_data_directory_moves_the_defaults_and_nothing_that_is_set() {
     let flags = Flags { data_dir: Some("elsewhere".into()), ..Flags::default() };
     let config = Config::from_parts(None, [], &flags).unwrap();
     assert_eq!(config.auth.htpasswd, [Path::new("elsewhere").join(".htpasswd")]);
-    assert_eq!(config.store.url, format!("sqlite:{}", Path::new("elsewhere").join("wsmb.db").display()));
+    assert_eq!(config.store.url, StoreUrl::sqlite(&Path::new("elsewhere").join("wsmb.db")));
+    assert_eq!(config.store.journal, Some(Path::new("elsewhere").join("journal.db")));
     let config = Config::from_parts(Some(("f", "[store]\nurl = \"memory:\"")), [], &flags).unwrap();
-    assert_eq!(config.store.url, "memory:");
+    assert!(config.store.url.is_memory());
 }
 
 #[test]
@@ -404,6 +415,49 @@ fn a_reload_names_what_only_a_restart_takes_over() {
     let other =
         load("[server]\nlisten = \"h:1\"\ndrain = \"1s\"\n[store]\nbatch = 1\n[store.columns]\na = \"/a\"").unwrap();
     assert_eq!(old.changes_needing_restart(&other), ["server.listen", "server.drain", "store.batch", "store.columns"]);
+}
+
+#[test]
+fn the_password_of_a_database_comes_from_key_file_or_address_and_is_never_shown() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("db.password");
+    let text = |more: &str| format!("[store]\nurl = \"mysql://u:first@h/d\"\n{more}");
+    let config = load(&text("")).unwrap();
+    assert_eq!(config.store.read_password(), Ok(None), "the one in the address is the driver's to read");
+    assert!(config.store.has_secret_in_file);
+    let with_file = text(&format!("password_file = {file:?}"));
+    let config = load(&with_file).unwrap();
+    let told = config.store.read_password().unwrap_err().to_string();
+    assert!(told.starts_with(&format!("the password file {}: cannot be read: ", file.display())), "{told}");
+    for (content, line) in [("second\n", "second"), ("a b \r\nc", "a b "), ("pässwörd", "pässwörd")] {
+        std::fs::write(&file, content).unwrap();
+        assert_eq!(config.store.read_password().unwrap().as_deref(), Some(line));
+    }
+    for content in [&b""[..], b"\nsecond", b"\xff", &[b'x'; 5_000]] {
+        std::fs::write(&file, content).unwrap();
+        config.store.read_password().unwrap_err();
+    }
+    let variable = environment(&[("WSMB_STORE__PASSWORD", "third")]);
+    let config = Config::from_parts(Some(("wsmb.toml", &with_file)), variable, &Flags::default()).unwrap();
+    assert_eq!(config.store.read_password().unwrap().as_deref(), Some("third"), "the file is not even looked at");
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("third") && !shown.contains("first"), "{shown}");
+    let config = load("[store]\npassword = \"fourth\"").unwrap();
+    assert_eq!(config.store.read_password(), Ok(None), "a file store has no use for it");
+    assert!(config.store.has_secret_in_file && !format!("{config:?}").contains("fourth"));
+}
+
+#[test]
+fn a_journal_has_a_place_and_a_size_or_there_is_none() {
+    let store = |text: &str| load(&format!("[store]\n{text}")).unwrap().store;
+    assert_eq!(store("journal = \"\"").journal, None);
+    assert_eq!(store("journal = \"a/b.db\"").journal, Some(PathBuf::from("a/b.db")));
+    assert_eq!(store("journal_max = \"1 TiB\"").journal_max, 1 << 40);
+    let old = Config::default();
+    let new =
+        load("[store]\nurl = \"mysql://u@h/d\"\npassword = \"p\"\njournal = \"\"\njournal_max = \"1 MiB\"").unwrap();
+    let keys = ["store.url", "store.password", "store.journal", "store.journal_max"];
+    assert_eq!(old.changes_needing_restart(&new), keys);
 }
 
 #[test]

@@ -113,7 +113,7 @@ pub(super) fn spell(duration: Duration) -> String {
 }
 
 /// A size in bytes: `1000000`, `"64 KiB"`, `"1MiB"`, `"2 MB"`.
-pub(super) fn size(value: &Value, range: &RangeInclusive<usize>) -> Result<usize, String> {
+pub(super) fn size(value: &Value, range: &RangeInclusive<u64>) -> Result<u64, String> {
     let size = match value {
         Value::Text(text) | Value::Untyped(text) => parse_size(text),
         Value::Integer(number) => u64::try_from(*number).ok(),
@@ -121,7 +121,7 @@ pub(super) fn size(value: &Value, range: &RangeInclusive<usize>) -> Result<usize
     };
     let size =
         size.ok_or_else(|| format!("must be a size like \"64 KiB\", \"1 MiB\" or a number of bytes, not {value}"))?;
-    usize::try_from(size).ok().filter(|size| range.contains(size)).ok_or_else(|| {
+    Some(size).filter(|size| range.contains(size)).ok_or_else(|| {
         format!("must be from {:?} to {:?}, not {value}", spell_size(*range.start()), spell_size(*range.end()))
     })
 }
@@ -133,16 +133,18 @@ fn parse_size(text: &str) -> Option<u64> {
         "kb" => 1_000,
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
         "kib" => 1 << 10,
         "mib" => 1 << 20,
         "gib" => 1 << 30,
+        "tib" => 1 << 40,
         _ => return None,
     };
     number.checked_mul(bytes)
 }
 
-fn spell_size(size: usize) -> String {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+fn spell_size(size: u64) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match units.iter().find(|(_, shift)| size != 0 && size.trailing_zeros() >= *shift) {
         Some((name, shift)) => format!("{} {name}", size >> shift),
         None => size.to_string(),
@@ -220,12 +222,13 @@ mod tests {
             ("1000000", 1_000_000),
             ("2 MB", 2_000_000),
             ("1 gib", 1 << 30),
+            ("1 TiB", 1 << 40),
             ("7 B", 7),
         ];
         for (text, bytes) in good {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
         }
-        for text in ["", "MiB", "1 M", "1.5 MiB", "-1", "99999999999 GiB"] {
+        for text in ["", "MiB", "1 M", "1.5 MiB", "-1", "99999999999 GiB", "1 PiB"] {
             assert_eq!(parse_size(text), None, "{text}");
         }
     }
@@ -258,7 +261,7 @@ mod tests {
         fn what_is_spelled_is_read_back(millis in 0_u64..10_000_000_000, bytes in 0_u64..100_000_000_000) {
             let duration = Duration::from_millis(millis);
             prop_assert_eq!(parse_duration(&spell(duration)), Some(duration));
-            prop_assert_eq!(parse_size(&spell_size(usize::try_from(bytes).unwrap())), Some(bytes));
+            prop_assert_eq!(parse_size(&spell_size(bytes)), Some(bytes));
         }
 
         #[test]

@@ -23,7 +23,7 @@ use crate::broker::{self, Broker, Event, Settings};
 use crate::config::{Config, ConfigError};
 use crate::limits;
 use crate::message::Timestamp;
-use crate::store::{self, BadColumn, Columns, StoreError, StoreSettings};
+use crate::store::{self, BadColumn, Columns, JournalSettings, StoreError, StoreSettings};
 
 /// Why the server did not start, or did not stop as it should.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub enum ServeError {
     Store(StoreError),
     /// An entry of `[store.columns]` is wrong.
     Column(BadColumn),
+    /// The password of the database server can't be read.
+    Password(ConfigError),
     /// The system did not give what every program gets: a thread, a signal handler.
     System(std::io::Error),
     /// A second signal came while the server was stopping, [`limits::SECOND_SIGNAL`] after the first or later. The caller should end the process at once.
@@ -46,6 +48,7 @@ impl fmt::Display for ServeError {
             Self::Listen(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
             Self::Column(error) => error.fmt(f),
+            Self::Password(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system refused something every program needs: {error}"),
             Self::Interrupted => {
                 f.write_str("a second signal came while the broker was stopping; it did not wait any more")
@@ -101,13 +104,13 @@ impl Server {
         let listeners = listener::bind(&config.server.listen).await?;
         let addresses = listeners.iter().map(tokio::net::TcpListener::local_addr).collect::<Result<_, _>>()?;
         let (credentials, store, summary) = {
-            let (auth, store) = (config.auth.clone(), store_settings(&config)?);
+            let config = config.clone();
             let since = dedup_start(clock.now(), config.server.dedup_window);
             blocking(move || {
-                let credentials = Credentials::load(&auth.htpasswd, &auth.users);
-                let mut store = store::open(&store)?;
+                let credentials = Credentials::load(&config.auth.htpasswd, &config.auth.users);
+                let mut store = store::open(&store_settings(&config)?)?;
                 let summary = store.summary(since)?;
-                Ok::<_, StoreError>((credentials, store, summary))
+                Ok::<_, ServeError>((credentials, store, summary))
             })
             .await??
         };
@@ -350,14 +353,20 @@ fn access(config: &Config, verifier: Arc<Verifier>) -> Access {
     Access { verifier, permissions, anonymous: config.auth.anonymous }
 }
 
-fn store_settings(config: &Config) -> Result<StoreSettings, ServeError> {
+/// How the store of this configuration is opened. Blocks: the password may be in a file.
+///
+/// # Errors
+/// [`ServeError::Column`] and [`ServeError::Password`].
+pub fn store_settings(config: &Config) -> Result<StoreSettings, ServeError> {
+    let store = &config.store;
+    let columns = store.columns.iter().map(|(column, pointer)| (column.as_str(), pointer.as_str()));
+    let journal = store.journal.as_ref().filter(|_| store.url.server().is_some());
     Ok(StoreSettings {
-        url: config.store.url.clone(),
-        prefix: config.store.prefix.clone(),
-        columns: Columns::parse(
-            config.store.columns.iter().map(|(column, pointer)| (column.as_str(), pointer.as_str())),
-        )
-        .map_err(ServeError::Column)?,
+        url: store.url.with_secrets().to_owned(),
+        password: store.read_password().map_err(ServeError::Password)?,
+        prefix: store.prefix.clone(),
+        columns: Columns::parse(columns).map_err(ServeError::Column)?,
+        journal: journal.map(|path| JournalSettings { path: path.clone(), bytes: store.journal_max }),
         ..StoreSettings::default()
     })
 }

@@ -35,5 +35,5 @@ mod storage;
 mod tests;
 
 pub use counters::Counters;
-pub use lifecycle::{Load, RunningServer, ServeError, Server, serve};
+pub use lifecycle::{Load, RunningServer, ServeError, Server, serve, store_settings};
 pub use listener::ListenError;

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::*;
-use crate::config::{Config, Permission};
+use crate::config::{Config, Permission, StoreUrl};
 use crate::protocol::frame::{Opcode, encode_masked_into};
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 async fn start(change: impl FnOnce(&mut Config)) -> RunningServer {
     let mut config = Config::default();
     config.server.listen = vec!["127.0.0.1:0".to_owned()];
-    config.store.url = "memory:".to_owned();
+    config.store.url = StoreUrl::parse("memory:").unwrap();
     config.auth.htpasswd.clear();
     config.auth.anonymous = true;
     change(&mut config);
@@ -309,7 +309,7 @@ async fn a_violation_of_the_protocol_is_answered_by_its_close_code_even_to_legac
 async fn going_down_tells_modern_clients_and_keeps_what_was_not_confirmed() {
     let directory = tempfile::tempdir().expect("a directory");
     let url = format!("sqlite:{}", directory.path().join("wsmb.db").display());
-    let server = start(|config| config.store.url.clone_from(&url)).await;
+    let server = start(|config| config.store.url = StoreUrl::parse(&url).unwrap()).await;
     let mut modern = connect(&server, "/", true).await;
     hear(&mut modern).await;
     let legacy = connect(&server, "/?topic=sms", false).await;
@@ -325,7 +325,7 @@ async fn going_down_tells_modern_clients_and_keeps_what_was_not_confirmed() {
     drop((modern, legacy));
     patient(stopping).await.expect("no panic").expect("stopped");
 
-    let server = start(|config| config.store.url = url).await;
+    let server = start(|config| config.store.url = StoreUrl::parse(&url).unwrap()).await;
     let mut reader = connect(&server, "/?topic=sms", true).await;
     assert_eq!(hear(&mut reader).await, r#""kept""#);
 }
@@ -438,7 +438,7 @@ async fn a_refused_topic_message_ends_its_sender() {
 async fn a_taken_port_is_told_in_a_sentence() {
     let server = start(|_| {}).await;
     let mut config = Config::default();
-    config.store.url = "memory:".to_owned();
+    config.store.url = StoreUrl::parse("memory:").unwrap();
     config.server.listen = vec![server.local_addrs()[0].to_string()];
     let error = Server::start(config).await.expect_err("the port is taken").to_string();
     assert!(error.contains("in use by another program"), "{error}");

@@ -10,8 +10,7 @@ use serde_json::Value;
 use crate::limits;
 
 /// The columns that are the broker's own, in lower case.
-pub(super) const OWN: [&str; 9] =
-    ["data_id", "channel", "data", "created", "expires", "due", "receivers", "publication", "deliveries"];
+pub(super) use crate::limits::STORE_OWN_COLUMNS as OWN;
 
 /// What goes into one user-defined column.
 #[derive(Clone, Debug, PartialEq)]

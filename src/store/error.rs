@@ -174,7 +174,7 @@ impl StoreError {
 }
 
 impl StoreError {
-    /// What only happens with a database server.
+    /// What only happens with a database server, or has another cure there.
     fn fmt_of_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Column { place, table, column, problem } => {
@@ -200,6 +200,13 @@ impl StoreError {
                 "the journal {place} still holds messages ({messages}) for {other}; start once with that store.url so that they are moved, \
                  or give another store.journal"
             ),
+            Self::ReadOnly { place } => write!(
+                f,
+                "the database {place} is read-only; give the address of the server that can be written, or end its read-only mode"
+            ),
+            Self::Damaged { place, detail } => {
+                write!(f, "a table of {place} is damaged ({detail}); repair it, or put back a copy of it")
+            }
             _ => Ok(()),
         }
     }
@@ -243,6 +250,7 @@ impl fmt::Display for StoreError {
             | Self::Denied { .. }
             | Self::Unreachable { .. }
             | Self::JournalOfAnother { .. } => self.fmt_of_server(f),
+            Self::ReadOnly { place } | Self::Damaged { place, .. } if is_server(place) => self.fmt_of_server(f),
             Self::Full { place } => write!(f, "the store {place} is full; free space there, or give it a larger place"),
             Self::OverBudget { place } => {
                 write!(
@@ -273,6 +281,11 @@ impl fmt::Display for StoreError {
             ),
         }
     }
+}
+
+/// A place on a database server is named by its address.
+fn is_server(place: &str) -> bool {
+    place.contains("://")
 }
 
 impl std::error::Error for StoreError {}

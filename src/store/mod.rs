@@ -10,6 +10,7 @@
 //! becomes of a message, never reads a clock, and no SQL in it is ever built from what a client sent.
 
 mod columns;
+mod copy;
 mod datetime;
 mod error;
 mod inspect;
@@ -22,6 +23,7 @@ mod sqlite;
 mod worker;
 
 pub use columns::{BadColumn, ColumnValue, Columns};
+pub use copy::{Copied, CopyError, Progress, copy};
 pub use error::{FailureKind, StoreError};
 pub use inspect::{ChannelInfo, Inspector, Purged, inspect};
 pub use journal::JournaledStore;
@@ -38,6 +40,7 @@ use std::time::Duration;
 
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
+use journal::Direct;
 
 /// What one transaction does: all of it or nothing. Its meaning is that of carrying out the lists in this order.
 #[derive(Clone, Debug, Default)]
@@ -265,6 +268,24 @@ pub fn open(settings: &StoreSettings) -> Result<Box<dyn MessageStore>, StoreErro
     }
 }
 
+/// Opens a store for a tool that needs it for itself: nothing happens in the background, and what stands in a journal stands in the database at once, as
+/// far as it can.
+///
+/// # Errors
+/// As [`open`]; a `memory:` store is only the broker's own.
+fn open_for_tool(settings: &StoreSettings) -> Result<Box<dyn MessageStore>, StoreError> {
+    match Place::parse(&settings.url)? {
+        Place::Memory => Err(StoreError::BadUrl { reason: ONLY_THE_BROKER.to_owned() }),
+        Place::Sqlite(_) => open(settings),
+        Place::Server(backend) => {
+            let prefix = Prefix::parse(&settings.prefix)?;
+            let place = server_place(backend, &settings.url, &prefix)?;
+            let server = open(&StoreSettings { journal: None, ..settings.clone() })?;
+            Direct::open(server, settings.journal.as_ref(), &prefix, &place)
+        }
+    }
+}
+
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 fn open_server(
     backend: Backend,
@@ -272,7 +293,7 @@ fn open_server(
     prefix: &Prefix,
 ) -> Result<Box<dyn MessageStore>, StoreError> {
     let StoreSettings { url, password, columns, .. } = settings.clone();
-    let place = SqlStore::place(backend, &url, prefix)?;
+    let place = server_place(backend, &url, prefix)?;
     let prefix_of_tables = prefix.clone();
     let open = move || -> Result<Box<dyn MessageStore>, StoreError> {
         Ok(Box::new(SqlStore::open(backend, &url, password.as_deref(), &prefix_of_tables, &columns)?))
@@ -283,6 +304,12 @@ fn open_server(
     }
 }
 
+/// The database that a URL names, without secrets, as an administrator knows it.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+fn server_place(backend: Backend, url: &str, prefix: &Prefix) -> Result<String, StoreError> {
+    SqlStore::place(backend, url, prefix)
+}
+
 #[cfg(not(any(feature = "mysql", feature = "postgres")))]
 fn open_server(
     backend: Backend,
@@ -291,6 +318,14 @@ fn open_server(
 ) -> Result<Box<dyn MessageStore>, StoreError> {
     Err(StoreError::NotBuilt { backend: backend.name() })
 }
+
+#[cfg(not(any(feature = "mysql", feature = "postgres")))]
+fn server_place(backend: Backend, _url: &str, _prefix: &Prefix) -> Result<String, StoreError> {
+    Err(StoreError::NotBuilt { backend: backend.name() })
+}
+
+/// What is wrong with `memory:` wherever another process is to look.
+const ONLY_THE_BROKER: &str = "is memory:, which only the broker itself can see";
 
 /// What a store URL names.
 #[derive(Clone, Debug, PartialEq, Eq)]

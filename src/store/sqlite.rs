@@ -9,7 +9,7 @@ mod schema;
 
 pub(super) use link::{Link, classify};
 pub(super) use row::Sql;
-pub(super) use schema::Tables;
+pub(super) use schema::{Tables, exists};
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, OpenOptions};

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::{OptionalExtension, params};
 
 use super::ledger::{Ledger, Names};
-use crate::message::{ChannelName, Message, MessageId, Timestamp};
+use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
 use crate::store::sqlite::row;
 use crate::store::{ChannelSummary, MessageStore, Page, StoreError, Summary};
 
@@ -155,6 +155,18 @@ impl Ledger {
         })
     }
 
+    /// The database is about to hold this id.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub(super) fn reach(&mut self, id: MessageId) -> Result<(), StoreError> {
+        let write = format!(
+            "INSERT INTO {} (name, value) VALUES ('last_id', ?1) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",
+            self.names.meta
+        );
+        self.rows.run(|connection, _, _| connection.execute(&write, [row::integer(id.0)]).map(drop))
+    }
+
     /// The highest id that the database was ever known to hold.
     fn known_last_id(&mut self) -> Result<MessageId, StoreError> {
         let query = format!("SELECT value FROM {} WHERE name = 'last_id'", self.names.meta);
@@ -164,6 +176,22 @@ impl Ledger {
         let moved = self.backlog.values().map(|moved| moved.last).max();
         Ok(found.unwrap_or_default().max(moved.unwrap_or_default()))
     }
+}
+
+/// What a summary says about publications.
+type Publications = Vec<(ChannelName, PublicationId, Timestamp)>;
+
+/// The publications of both, each once, oldest first.
+pub(super) fn publications(theirs: Publications, ours: Publications) -> Publications {
+    let mut known: HashMap<_, Timestamp> = HashMap::new();
+    for (channel, publication, created) in theirs.into_iter().chain(ours) {
+        let first = known.entry((channel, publication)).or_insert(created);
+        *first = created.min(*first);
+    }
+    let mut all: Publications =
+        known.into_iter().map(|((channel, publication), created)| (channel, publication, created)).collect();
+    all.sort_unstable_by(|a, b| (a.2, &a.0, &a.1).cmp(&(b.2, &b.0, &b.1)));
+    all
 }
 
 /// Puts two pages of one channel together. `horizon` is how far `theirs` looked, before rows were taken out of it. Of a row in both, ours counts.

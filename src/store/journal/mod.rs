@@ -14,6 +14,7 @@
 //! and a bounded farewell.
 
 mod courier;
+mod direct;
 mod fetch;
 mod ledger;
 mod merge;
@@ -30,6 +31,7 @@ use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
 pub(super) use courier::Opener;
 use courier::{Courier, Gone, Report, Task};
+pub(super) use direct::Direct;
 use fetch::Fetches;
 use ledger::Ledger;
 
@@ -93,7 +95,7 @@ impl JournaledStore {
         let (store, error) = match opener() {
             Ok(store) => (Some(store), None),
             // The first start shows whether the address is right.
-            Err(error) if error.is_outage() && is_own => (None, Some(error)),
+            Err(error) if may_pass(&error) && is_own => (None, Some(error)),
             Err(error) => return Err(error),
         };
         if !is_own {
@@ -266,7 +268,9 @@ impl JournaledStore {
         if !keeps {
             self.away = Some(Away { error: error.clone(), retry_at: Instant::now() + limits::STORE_RETRY });
         }
-        if self.told.as_ref() != Some(error) {
+        // One trouble may come in several wordings (refused, reset, silent).
+        let is_known = |told: &StoreError| std::mem::discriminant(told) == std::mem::discriminant(error);
+        if !self.told.as_ref().is_some_and(is_known) {
             tracing::warn!("{error}; messages are kept in the journal {} meanwhile", self.ledger.place());
             self.told = Some(error.clone());
         }
@@ -328,6 +332,11 @@ impl JournaledStore {
     fn move_soon(&mut self) {
         self.move_at.get_or_insert_with(|| Instant::now() + limits::JOURNAL_LINGER);
     }
+}
+
+/// Whether waiting may help: the server is away, or does not write for now.
+fn may_pass(error: &StoreError) -> bool {
+    error.is_outage() || matches!(error, StoreError::ReadOnly { .. } | StoreError::Full { .. })
 }
 
 impl MessageStore for JournaledStore {

@@ -1,6 +1,5 @@
 //! What does wait for the database, for a bounded time: the start, a tool, the farewell.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use super::JournaledStore;
@@ -65,14 +64,7 @@ impl JournaledStore {
         self.ledger.pull(theirs.delayed)?;
         self.move_soon();
         let mut summary = self.ledger.summary(publications_since)?;
-        let mut known: HashMap<_, Timestamp> = HashMap::new();
-        for (channel, publication, created) in theirs.publications.into_iter().chain(summary.publications) {
-            let first = known.entry((channel, publication)).or_insert(created);
-            *first = created.min(*first);
-        }
-        summary.publications =
-            known.into_iter().map(|((channel, publication), created)| (channel, publication, created)).collect();
-        summary.publications.sort_unstable_by(|a, b| (a.2, &a.0, &a.1).cmp(&(b.2, &b.0, &b.1)));
+        summary.publications = super::merge::publications(theirs.publications, summary.publications);
         summary.clean &= theirs.clean;
         Ok(summary)
     }

@@ -644,3 +644,74 @@ fn nobody_waits_for_a_page_that_the_database_is_slow_to_give() {
     assert_eq!(next(), Outcome::LoadFailed { channel: channel("sms") });
     worker.stop().expect("what is accepted is in the journal");
 }
+
+/// The two in the hands of a tool.
+fn direct(rig: &Rig, name: &str) -> Result<Box<dyn MessageStore>, StoreError> {
+    let prefix = Prefix::parse("mq_").expect("a valid prefix");
+    let settings = rig.settings();
+    Direct::open(Box::new(rig.database.clone()), Some(&settings), &prefix, name)
+}
+
+fn scanned(store: &mut dyn MessageStore) -> Vec<u64> {
+    let page = store.scan(MessageId(0), 1_000, 1 << 30).expect("scans");
+    page.messages.iter().map(|message| message.id.0).collect()
+}
+
+#[test]
+fn a_tool_finds_what_is_owed_paid_and_everything_in_one_place() {
+    let rig = Rig::new();
+    let mut store = rig.open();
+    append(&mut store, 1..=6);
+    store.settle_all();
+    rig.database.fail(Some(away()));
+    let due = Message { due: Some(Timestamp(9)), ..message(9, "sms") };
+    let removals = [2, 3].map(MessageId).to_vec();
+    store
+        .commit(&Group { appends: vec![message(7, "sms"), message(8, "other"), due], removals, ..Group::default() })
+        .expect("commits");
+    store.commit(&Group { deliveries: vec![(MessageId(4), 3)], ..Group::default() }).expect("commits");
+    store.purge(&channel("other"), MessageId(8), 10).expect("purges");
+    drop(store);
+    assert_eq!(rig.database.ids("sms"), [1, 2, 3, 4, 5, 6]);
+
+    assert!(direct(&rig, "db://test").is_err(), "the database is away");
+    rig.database.fail(None);
+    let mut store = direct(&rig, "db://test").expect("opens");
+    assert_eq!(scanned(&mut *store), [1, 4, 5, 6, 7, 9]);
+    assert_eq!(rig.database.ids("sms"), [1, 4, 5, 6, 7], "the delayed one waits in the journal");
+    assert_eq!(ids(&mut *store, "sms"), [1, 4, 5, 6, 7]);
+    let summary = store.summary(Timestamp(0)).expect("summary");
+    assert_eq!((summary.last_id, summary.delayed.len(), summary.channels[0].messages), (MessageId(9), 1, 5));
+    let counted = store.scan(MessageId(1), 1, 1 << 30).expect("scans").messages.remove(0);
+    assert_eq!((counted.id, counted.deliveries), (MessageId(4), 3));
+
+    store.commit(&Group { removals: [1, 9].map(MessageId).to_vec(), ..Group::default() }).expect("commits");
+    assert_eq!(scanned(&mut *store), [4, 5, 6, 7]);
+    assert_eq!(store.purge(&channel("sms"), MessageId(u64::MAX), 3).expect("purges"), 3);
+    assert_eq!(store.purge(&channel("sms"), MessageId(u64::MAX), 3).expect("purges"), 1);
+    assert!(scanned(&mut *store).is_empty());
+}
+
+#[test]
+fn ids_that_a_tool_gave_are_not_given_again_while_the_database_is_away() {
+    let rig = Rig::new();
+    drop(rig.open());
+    let mut store = direct(&rig, "db://test").expect("opens");
+    append(&mut *store, 1..=50);
+    drop(store);
+    assert_eq!(rig.database.ids("sms").len(), 50, "new rows are the database's");
+    rig.database.fail(Some(away()));
+    assert_eq!(rig.open().summary(Timestamp(0)).expect("summary").last_id, MessageId(50));
+}
+
+#[test]
+fn a_tool_leaves_the_journal_of_another_database_alone() {
+    let rig = Rig::new();
+    let mut store = rig.open();
+    rig.database.fail(Some(away()));
+    append(&mut store, 1..=2);
+    assert!(matches!(direct(&rig, "db://test"), Err(StoreError::Locked { .. })), "a broker runs on it");
+    rig.database.fail(None);
+    let mut other = direct(&rig, "db://other").expect("opens beside it");
+    assert!(scanned(&mut *other).is_empty());
+}

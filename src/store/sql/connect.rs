@@ -130,10 +130,9 @@ impl Access {
         match self.backend {
             Backend::MySql => format!(
                 "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO', \
-                 SESSION wait_timeout = {idle}, SESSION innodb_lock_wait_timeout = {wait}, SESSION lock_wait_timeout = {wait}, \
-                 SESSION transaction_isolation = 'READ-COMMITTED'"
-            )
-            .replace(", SESSION transaction_isolation = 'READ-COMMITTED'", "; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"),
+                 SESSION wait_timeout = {idle}, SESSION innodb_lock_wait_timeout = {wait}, SESSION lock_wait_timeout = {wait}; \
+                 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+            ),
             Backend::Postgres => format!(
                 "SET statement_timeout = {answer}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
                  SET tcp_keepalives_idle = {idle}; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 2; \
@@ -144,19 +143,24 @@ impl Access {
         }
     }
 
-    /// Takes the lock that one broker has on one table for as long as this connection lives; false if another one has it.
+    /// Takes the lock that one broker has on one table for as long as this connection lives; false if another one has it. A session that is just
+    /// ending gets the time to end.
     ///
     /// # Errors
     /// Whatever the server says.
     pub(super) async fn lock(&self, driver: &mut Driver) -> sqlx::Result<bool> {
-        let (query, value) = match self.backend {
-            Backend::MySql => ("SELECT CAST(GET_LOCK(?, 2) AS CHAR)", Value::from(self.lock.as_str())),
-            Backend::Postgres => (
-                "SELECT (pg_try_advisory_lock(hashtextextended($1::text, 0)))::int::text",
-                Value::from(self.lock.as_str()),
-            ),
+        let query = match self.backend {
+            Backend::MySql => "SELECT CAST(GET_LOCK(?, 0) AS CHAR)",
+            Backend::Postgres => "SELECT (pg_try_advisory_lock(hashtextextended($1::text, 0)))::int::text",
         };
-        Ok(driver.value(query, &[value]).await?.as_deref() == Some("1"))
+        let deadline = tokio::time::Instant::now() + limits::STORE_HANDOVER;
+        loop {
+            let taken = driver.value(query, &[Value::from(self.lock.as_str())]).await?.as_deref() == Some("1");
+            if taken || tokio::time::Instant::now() >= deadline {
+                return Ok(taken);
+            }
+            tokio::time::sleep(limits::STORE_HANDOVER / 20).await;
+        }
     }
 
     /// Which connection has the lock, as the server knows it.
@@ -207,5 +211,44 @@ pub(super) fn myself() -> String {
     match host.as_deref().map(str::trim).filter(|host| !host.is_empty()) {
         Some(host) => format!("process {process} on {host}"),
         None => format!("process {process}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix() -> Prefix {
+        Prefix::parse("mq_").expect("a valid prefix")
+    }
+
+    #[test]
+    #[cfg(all(feature = "mysql", feature = "postgres"))]
+    fn a_place_is_named_without_secrets() {
+        for (backend, url, expected) in [
+            (Backend::MySql, "mysql://u:secret@h/d", "mysql://u@h:3306/d"),
+            (Backend::MySql, "mariadb://u:secret@h:7/d?ssl-mode=REQUIRED", "mysql://u@h:7/d"),
+            (Backend::Postgres, "postgres://u:secret@h/d", "postgres://u@h:5432/d"),
+            (Backend::Postgres, "postgresql://u@[::1]:1/d", "postgres://u@[::1]:1/d"),
+        ] {
+            let access = Access::parse(backend, url, Some("secret"), &prefix()).expect(url);
+            assert_eq!(access.place, expected);
+            assert!(!format!("{access:?}").contains("secret"));
+        }
+        for (backend, url, told) in [
+            (Backend::MySql, "mysql://u:secret@h", "names no database"),
+            (Backend::MySql, "mysql://u:secret@h/d?ssl-mode=perhaps", "unknown value"),
+            (Backend::Postgres, "postgres://u:secret@h:port/d", "of the form"),
+        ] {
+            let error = Access::parse(backend, url, None, &prefix()).expect_err(url).to_string();
+            assert!(error.contains(told) && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_lock_has_a_name_of_its_own_and_of_64_characters_at_the_most() {
+        assert_eq!(lock_name("shop", &prefix()), "wsmb.shop.mq_data");
+        let long = lock_name(&"x".repeat(64), &prefix());
+        assert_eq!((long.len(), long == lock_name(&"y".repeat(64), &prefix())), (45, false));
     }
 }

@@ -93,16 +93,7 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new(backend: Backend, names: &Names, shape: &Shape) -> Self {
         let data = names.data.clone();
-        let mut columns = vec!["data_id".to_owned(), "channel".to_owned(), "data".to_owned(), "created".to_owned()];
-        let mut casts: Vec<String> = ["bigint", "text", "text", "text::timestamp"].map(str::to_owned).to_vec();
-        for (name, cast, _) in shape.optional() {
-            columns.push(name.to_owned());
-            casts.push(cast.to_owned());
-        }
-        for field in &shape.fields {
-            columns.push(quoted(backend, &field.name));
-            casts.push(format!("text::{}", field.cast));
-        }
+        let (columns, casts) = columns(backend, shape);
         let parts = Parts::new(backend, shape);
         let Parts { selected, is, name, undue, .. } = &parts;
         let at = |n| place(backend, n, "bigint");
@@ -233,6 +224,15 @@ impl Statements {
     }
 }
 
+/// The columns of a new row, and with what PostgreSQL casts their values.
+fn columns(backend: Backend, shape: &Shape) -> (Vec<String>, Vec<String>) {
+    let required = [("data_id", "bigint"), ("channel", "text"), ("data", "text"), ("created", "text::timestamp")];
+    let optional = shape.optional().map(|(name, cast, _)| (name, cast));
+    let own = required.into_iter().chain(optional).map(|(name, cast)| (name.to_owned(), cast.to_owned()));
+    let fields = shape.fields.iter().map(|field| (quoted(backend, &field.name), format!("text::{}", field.cast)));
+    own.chain(fields).unzip()
+}
+
 /// What several statements have in common.
 struct Parts {
     backend: Backend,
@@ -325,4 +325,18 @@ pub(super) fn parts(mut total: usize, most: usize) -> impl Iterator<Item = usize
         total -= part;
         Some(part)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_powers_of_two_and_add_up() {
+        for (total, most, expected) in
+            [(0, 256, vec![]), (1, 256, vec![1]), (7, 256, vec![4, 2, 1]), (600, 256, vec![256, 256, 64, 16, 8])]
+        {
+            assert_eq!(parts(total, most).collect::<Vec<_>>(), expected);
+        }
+    }
 }

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::message::Payload;
+use crate::store::{Inspector, StoreSettings, inspect};
 
 struct File {
     directory: TempDir,
@@ -33,6 +34,10 @@ impl File {
     fn other(&self) -> Connection {
         Connection::open(self.path()).expect("the file opens")
     }
+}
+
+fn look(url: &str, prefix: &str) -> Result<Inspector, StoreError> {
+    inspect(&StoreSettings { url: url.to_owned(), prefix: prefix.to_owned(), ..StoreSettings::default() })
 }
 
 fn prefix() -> Prefix {
@@ -345,7 +350,7 @@ fn a_request_is_seen_once_and_answered() {
     assert!(store.tend().expect("tends").is_empty());
     let url = format!("sqlite:{}", file.path().display());
     let asker = std::thread::spawn(move || {
-        let inspector = crate::store::inspect(&url, "mq_").expect("inspects");
+        let mut inspector = look(&url, "mq_").expect("inspects");
         assert!(inspector.is_running());
         inspector.purge(&channel("sms"), Duration::from_secs(20))
     });
@@ -367,7 +372,7 @@ fn a_request_is_seen_once_and_answered() {
 fn a_request_that_nobody_answers_is_withdrawn() {
     let file = File::new();
     let mut store = file.open();
-    let inspector = crate::store::inspect(&format!("sqlite:{}", file.path().display()), "mq_").expect("inspects");
+    let mut inspector = look(&format!("sqlite:{}", file.path().display()), "mq_").expect("inspects");
     let result = inspector.purge(&channel("sms"), Duration::ZERO);
     assert!(matches!(result, Err(StoreError::NoAnswer { .. })));
     assert!(store.tend().expect("tends").is_empty());
@@ -377,13 +382,13 @@ fn a_request_that_nobody_answers_is_withdrawn() {
 fn a_stopped_store_is_inspected_and_purged_directly() {
     let file = File::new();
     let url = format!("sqlite:{}", file.path().display());
-    assert!(matches!(crate::store::inspect(&url, "mq_"), Err(StoreError::Missing { .. })));
+    assert!(matches!(look(&url, "mq_"), Err(StoreError::Missing { .. })));
     let mut store = file.open();
     let mut group = append(1..6, "é");
     group.appends[2].due = Some(Timestamp(9));
     store.commit(&group).expect("commits");
     drop(store);
-    let inspector = crate::store::inspect(&url, "mq_").expect("inspects");
+    let mut inspector = look(&url, "mq_").expect("inspects");
     assert!(!inspector.is_running());
     let info = inspector.channels().expect("lists");
     assert_eq!((info[0].messages, info[0].bytes, info[0].oldest), (5, 10, Timestamp(1_763_800_000_000)));
@@ -391,8 +396,8 @@ fn a_stopped_store_is_inspected_and_purged_directly() {
     assert_eq!((ids(&page), page.complete), (vec![2, 3, 4], false));
     assert_eq!(inspector.purge(&channel("sms"), Duration::ZERO), Ok(crate::store::Purged::Removed(5)));
     assert!(inspector.channels().expect("lists").is_empty());
-    assert!(matches!(crate::store::inspect(&url, "other_"), Err(StoreError::Missing { .. })));
-    assert!(crate::store::inspect("memory:", "mq_").is_err());
+    assert!(matches!(look(&url, "other_"), Err(StoreError::Missing { .. })));
+    assert!(look("memory:", "mq_").is_err());
 }
 
 #[test]

@@ -1,76 +1,18 @@
-//! A look into a SQLite store from outside the broker, whether one runs on it or not: what `wsmb queue` does.
-//!
-//! Reading takes no lock and changes nothing; WAL lets it go on beside a writing broker. Emptying a channel of a running broker is *asked for*: rows
-//! removed behind the broker's back would still be delivered from its memory. Of a stopped one it is done here, under the broker's lock.
+//! One file of SQLite, seen from outside: a store, or a journal.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
-use super::lock::StoreLock;
-use super::sqlite::{Sql, Tables, classify, row, settle};
-use super::{Columns, PURGE, Page, Place, Prefix, StoreError};
+use super::{ANSWER_POLL, ChannelInfo, Purged};
 use crate::limits;
-use crate::message::{ChannelName, MessageId, Timestamp};
+use crate::message::{ChannelName, MessageId};
+use crate::store::lock::StoreLock;
+use crate::store::sqlite::{Sql, Tables, classify, exists, row, settle};
+use crate::store::{Columns, PURGE, Page, Prefix, StoreError};
 
-/// How often the answer to a request is looked for.
-const ANSWER_POLL: Duration = Duration::from_millis(50);
-
-/// One channel's backlog.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChannelInfo {
-    /// Its name.
-    pub channel: ChannelName,
-    /// How many messages, delayed ones too.
-    pub messages: u64,
-    /// Their payloads.
-    pub bytes: u64,
-    /// When the oldest was accepted, to the second.
-    pub oldest: Timestamp,
-}
-
-/// How a channel was emptied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purged {
-    /// Here: so many messages are gone.
-    Removed(u64),
-    /// By the broker that runs on the store.
-    ByBroker,
-}
-
-/// Opens a store for a look.
-///
-/// # Errors
-/// [`StoreError::Missing`] if there is none, and everything that is wrong with the URL, the prefix or the file.
-pub fn inspect(url: &str, prefix: &str) -> Result<Inspector, StoreError> {
-    let prefix = Prefix::parse(prefix)?;
-    let path = match Place::parse(url)? {
-        Place::Sqlite(path) => path,
-        Place::Memory => {
-            return Err(StoreError::BadUrl { reason: "is memory:, which only the broker itself can see".to_owned() });
-        }
-        Place::Server(backend) => return Err(StoreError::NotBuilt { backend: backend.name() }),
-    };
-    let missing = StoreError::Missing { place: path.display().to_string() };
-    let path = settle(&path).ok().filter(|path| path.exists()).ok_or_else(|| missing.clone())?;
-    let tables = Tables::new(&prefix);
-    let place = path.display().to_string();
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = connect(&path, &place, flags)?;
-    tables.check_layout(&connection, &place)?;
-    let known = connection
-        .query_row("SELECT 1 FROM sqlite_schema WHERE name = ?1", [&tables.meta], |_| Ok(()))
-        .optional()
-        .map_err(|error| classify(&place, &error))?;
-    if known.is_none() {
-        return Err(missing);
-    }
-    let sql = Sql::new(&tables, &Columns::default());
-    Ok(Inspector { path, place, tables, sql, connection })
-}
-
-fn connect(path: &std::path::Path, place: &str, flags: OpenFlags) -> Result<Connection, StoreError> {
+fn connect(path: &Path, place: &str, flags: OpenFlags) -> Result<Connection, StoreError> {
     let open = || {
         let connection = Connection::open_with_flags(path, flags)?;
         // A tool has more patience than a broker.
@@ -81,9 +23,9 @@ fn connect(path: &std::path::Path, place: &str, flags: OpenFlags) -> Result<Conn
     open().map_err(|error: rusqlite::Error| classify(place, &error))
 }
 
-/// A store seen from outside.
+/// A file that is looked into.
 #[derive(Debug)]
-pub struct Inspector {
+pub(super) struct FileView {
     path: PathBuf,
     place: String,
     tables: Tables,
@@ -92,10 +34,38 @@ pub struct Inspector {
     connection: Connection,
 }
 
-impl Inspector {
+impl FileView {
+    /// Opens the file for a look.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] if there is none or it is no store, [`StoreError::Newer`], or whatever keeps it from being read.
+    pub(super) fn open(path: &Path, prefix: &Prefix) -> Result<Self, StoreError> {
+        let missing = StoreError::Missing { place: path.display().to_string() };
+        let path = settle(path).ok().filter(|path| path.exists()).ok_or_else(|| missing.clone())?;
+        let tables = Tables::new(prefix);
+        let place = path.display().to_string();
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = connect(&path, &place, flags)?;
+        tables.check_layout(&connection, &place)?;
+        if !exists(&connection, &tables.meta).map_err(|error| classify(&place, &error))? {
+            return Err(missing);
+        }
+        let sql = Sql::new(&tables, &Columns::default());
+        Ok(Self { path, place, tables, sql, connection })
+    }
+
+    /// Which database the file is a journal of.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub(super) fn database(&self) -> Result<Option<String>, StoreError> {
+        let query = format!("SELECT value FROM \"{}\" WHERE name = 'database'", self.tables.meta);
+        let found = self.connection.query_row(&query, [], |found| Ok(row::text(found.get_ref(0)?))).optional();
+        found.map(Option::flatten).map_err(|error| classify(&self.place, &error))
+    }
+
     /// A broker runs on the store.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
+    pub(super) fn is_running(&self) -> bool {
         StoreLock::is_held(&self.path)
     }
 
@@ -103,7 +73,7 @@ impl Inspector {
     ///
     /// # Errors
     /// If the store can't be read.
-    pub fn channels(&self) -> Result<Vec<ChannelInfo>, StoreError> {
+    pub(super) fn channels(&self) -> Result<Vec<ChannelInfo>, StoreError> {
         let query = format!(
             "SELECT channel, count(*), coalesce(sum(octet_length(data)), 0), min(created) FROM \"{}\" \
              GROUP BY channel ORDER BY channel",
@@ -130,7 +100,7 @@ impl Inspector {
     ///
     /// # Errors
     /// If the store can't be read.
-    pub fn peek(&self, channel: &ChannelName, after: MessageId, limit: usize) -> Result<Page, StoreError> {
+    pub(super) fn peek(&self, channel: &ChannelName, after: MessageId, limit: usize) -> Result<Page, StoreError> {
         let wanted = row::integer(limit as u64).saturating_add(1);
         let read = || -> rusqlite::Result<Page> {
             let mut messages = Vec::new();
@@ -153,7 +123,7 @@ impl Inspector {
     ///
     /// # Errors
     /// [`StoreError::NoAnswer`] (the request is withdrawn then), or whatever keeps the store from being written.
-    pub fn purge(&self, channel: &ChannelName, patience: Duration) -> Result<Purged, StoreError> {
+    pub(super) fn purge(&self, channel: &ChannelName, patience: Duration) -> Result<Purged, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = connect(&self.path, &self.place, flags)?;
         match StoreLock::take(&self.path) {

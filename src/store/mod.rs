@@ -280,13 +280,21 @@ fn open_for_tool(settings: &StoreSettings) -> Result<Box<dyn MessageStore>, Stor
     match Place::parse(&settings.url)? {
         Place::Memory => Err(StoreError::BadUrl { reason: ONLY_THE_BROKER.to_owned() }),
         Place::Sqlite(_) => open(settings),
-        Place::Server(backend) => {
-            let prefix = Prefix::parse(&settings.prefix)?;
-            let place = server_place(backend, &settings.url, &prefix)?;
-            let server = open(&StoreSettings { journal: None, ..settings.clone() })?;
-            Direct::open(server, settings.journal.as_ref(), &prefix, &place)
-        }
+        Place::Server(backend) => open_server_for_tool(backend, settings),
     }
+}
+
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+fn open_server_for_tool(backend: Backend, settings: &StoreSettings) -> Result<Box<dyn MessageStore>, StoreError> {
+    let prefix = Prefix::parse(&settings.prefix)?;
+    let place = server_place(backend, &settings.url, &prefix)?;
+    let server = open(&StoreSettings { journal: None, ..settings.clone() })?;
+    Direct::open(server, settings.journal.as_ref(), &prefix, &place)
+}
+
+#[cfg(not(any(feature = "mysql", feature = "postgres")))]
+fn open_server_for_tool(backend: Backend, _settings: &StoreSettings) -> Result<Box<dyn MessageStore>, StoreError> {
+    Err(StoreError::NotBuilt { backend: backend.name() })
 }
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]

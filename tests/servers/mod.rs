@@ -385,6 +385,17 @@ impl Server {
         self.launch().unwrap_or_else(|said| panic!("{said}"));
     }
 
+    /// Starts it again if it has ended by itself.
+    #[track_caller]
+    pub fn revive(&self) {
+        let mut child = lock(&self.child);
+        if child.as_mut().is_some_and(|child| child.try_wait().expect("the state of the server").is_some()) {
+            *child = None;
+            drop(child);
+            self.start_again();
+        }
+    }
+
     /// An orderly end and a new start, with the same data on the same port.
     #[track_caller]
     pub fn restart(&self) {
@@ -453,10 +464,14 @@ impl Server {
         self.dir.join("log")
     }
 
+    /// What it has said since its last start.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+
     /// The last lines of its log.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read(self.log_path()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         format!("log of {}:\n{}", self.kind.name(), lines[lines.len().saturating_sub(40)..].join("\n"))
     }

@@ -72,6 +72,11 @@ impl FieldType {
         })
     }
 
+    /// Whether it takes any text.
+    pub(super) fn is_text(self) -> bool {
+        matches!(self, Self::Text(..))
+    }
+
     /// The value as the text that the column takes; `None` if it does not fit.
     pub(super) fn fit(self, value: &ColumnValue) -> Option<Cow<'_, str>> {
         let text = match value {

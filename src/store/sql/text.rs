@@ -26,21 +26,21 @@ pub(super) enum Charset {
     UnicodeWithoutNul,
     /// The characters of the Basic Multilingual Plane.
     Utf8Mb3,
-    /// The upper half of ISO 8859-1, and ASCII. (What MySQL calls latin1 is Windows-1252, which has the same there.)
+    /// The upper half of ISO 8859-1, and ASCII without NUL. (What MySQL calls latin1 is Windows-1252, which has the same there.)
     Latin1,
-    /// ASCII for sure.
+    /// ASCII without NUL for sure.
     Other,
 }
 
 impl Charset {
-    /// By MySQL's name; `None` is a column of bytes. PostgreSQL converts everything, and has no NUL.
+    /// By MySQL's name, where `None` is a column of bytes, or by that of PostgreSQL's whole database. PostgreSQL has no NUL.
     pub(super) fn of(backend: Backend, name: Option<&str>) -> Self {
         match (backend, name) {
-            (Backend::Postgres, _) => Self::UnicodeWithoutNul,
+            (Backend::Postgres, None | Some("UTF8" | "SQL_ASCII")) => Self::UnicodeWithoutNul,
+            (Backend::Postgres, Some("LATIN1")) | (Backend::MySql, Some("latin1")) => Self::Latin1,
             (Backend::MySql, None | Some("utf8mb4")) => Self::Unicode,
             (Backend::MySql, Some("utf8" | "utf8mb3")) => Self::Utf8Mb3,
-            (Backend::MySql, Some("latin1")) => Self::Latin1,
-            (Backend::MySql, Some(_)) => Self::Other,
+            (_, Some(_)) => Self::Other,
         }
     }
 
@@ -50,8 +50,8 @@ impl Charset {
             Self::Unicode => true,
             Self::UnicodeWithoutNul => !text.contains('\0'),
             Self::Utf8Mb3 => text.chars().all(|character| character <= '\u{ffff}'),
-            Self::Latin1 => text.chars().all(|character| matches!(character, '\0'..='\x7f' | '\u{a0}'..='\u{ff}')),
-            Self::Other => text.is_ascii(),
+            Self::Latin1 => text.chars().all(|character| matches!(character, '\x01'..='\x7f' | '\u{a0}'..='\u{ff}')),
+            Self::Other => text.is_ascii() && !text.contains('\0'),
         }
     }
 
@@ -70,7 +70,7 @@ pub(super) fn encode(payload: &Payload, column: Charset) -> Cow<'_, str> {
         return Cow::Owned(BINARY.to_owned() + &STANDARD.encode(&payload.bytes));
     };
     let is_like_ours = text.starts_with(BINARY) || text.starts_with(TEXT);
-    let fits = if column.is_unicode() { column.holds(text) } else { text.is_ascii() };
+    let fits = if column.is_unicode() { column.holds(text) } else { Charset::Other.holds(text) };
     if fits && !is_like_ours {
         Cow::Borrowed(text)
     } else if !column.is_unicode() && !is_like_ours && serde_json::from_str::<IgnoredAny>(text).is_ok() {

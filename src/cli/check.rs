@@ -14,7 +14,7 @@ use crate::auth::Credentials;
 use crate::config::{self, Config, StoreUrl};
 use crate::policy::{ChannelPolicy, Dispatch};
 use crate::server;
-use crate::store::{self, StoreError};
+use crate::store::{self, Inspector, StoreError};
 
 /// Read the configuration, look into the store and the password files, and say what would be served and what looks wrong
 ///
@@ -135,24 +135,45 @@ fn look_at_store(config: &Config, report: &mut Report) {
         report.doubts.push("store.url is memory: - what nobody has received is lost when the broker stops".to_owned());
         return;
     }
-    match store::inspect(&settings) {
-        Ok(mut inspector) => {
-            let state = if inspector.is_running() { "a broker is running on it" } else { "no broker is running on it" };
-            match inspector.channels() {
-                Ok(channels) => {
-                    let messages = channels.iter().map(|info| info.messages).sum();
-                    let (messages, channels) = (count(messages, "message"), count(channels.len() as u64, "channel"));
-                    report.facts.push(("store", format!("{url}: {messages} in {channels}; {state}")));
-                }
-                Err(error) => report.errors.push(error.to_string()),
-            }
-            report.errors.extend(unwritable(url));
-        }
+    if url.server().is_some() {
+        report.facts.push((
+            "journal",
+            match &settings.journal {
+                Some(journal) => format!("{}, at most {} MiB", journal.path.display(), journal.bytes >> 20),
+                None => "none: every message waits for the database's own commit".to_owned(),
+            },
+        ));
+    }
+    match store::inspect(&settings).and_then(|inspector| look_into(inspector, url, report)) {
+        Ok(()) => report.errors.extend(unwritable(url)),
         Err(StoreError::Missing { .. }) => {
             report.facts.push(("store", format!("{url}: not there yet; the first start makes it")));
         }
+        Err(error @ StoreError::Unreachable { .. }) if store::starts_without_database(&settings) => {
+            report.facts.push(("store", url.to_string()));
+            report.doubts.push(format!(
+                "{error}; the broker would start all the same, because its journal is known there, and deliver what the journal holds"
+            ));
+        }
         Err(error) => report.errors.push(error.to_string()),
     }
+}
+
+fn look_into(mut inspector: Inspector, url: &StoreUrl, report: &mut Report) -> Result<(), StoreError> {
+    let state = match inspector.holder()? {
+        Some(holder) => format!("a broker is running on it ({holder})"),
+        None => "no broker is running on it".to_owned(),
+    };
+    let channels = inspector.channels()?;
+    let messages = channels.iter().map(|info| info.messages).sum();
+    let (messages, channels) = (count(messages, "message"), count(channels.len() as u64, "channel"));
+    report.facts.push(("store", format!("{url}: {messages} in {channels}; {state}")));
+    let missing = inspector.missing()?;
+    if !missing.is_empty() {
+        report.facts.push(("first start", format!("makes {} beside the table of the messages", missing.join(" and "))));
+    }
+    report.doubts.extend(inspector.lacks()?);
+    Ok(())
 }
 
 /// Why the store's file cannot be written, if so. Opens it, and writes nothing.

@@ -1,47 +1,62 @@
 //! The PHP broker's `config.ini`, turned into our TOML and remarks about everything that is not the same.
 //!
-//! Works on bytes and texts, no I/O. The result is always a valid configuration; passwords of the old file are in none of it.
+//! Works on bytes and texts, no I/O. The result is always a valid configuration; the database's password is in none of it, but beside it.
 
 mod ini;
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::path::Path;
 
-use super::values;
+use super::{StoreUrl, values};
 use crate::limits;
 
 /// What became of a `config.ini`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Imported {
     /// A configuration file for `wsmb`; the remarks stand in it as comments.
     pub toml: String,
     /// What somebody who moves here must know, one sentence or two each.
     pub remarks: Vec<String>,
+    /// The database's password, for the file that the configuration names.
+    pub password: Option<String>,
+}
+
+/// Whether there is a password, not which.
+impl fmt::Debug for Imported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imported")
+            .field("toml", &self.toml)
+            .field("remarks", &self.remarks)
+            .field("password", &self.password.is_some())
+            .finish()
+    }
 }
 
 /// Why a file is not imported at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge;
 
-impl std::fmt::Display for TooLarge {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "is larger than {} bytes, which no configuration is", limits::CONFIGURATION_BYTES)
     }
 }
 
 impl std::error::Error for TooLarge {}
 
-/// Reads `bytes` as PHP's `parse_ini_file` does in its raw mode, and says the same in our words.
+/// Reads `bytes` as PHP's `parse_ini_file` does in its raw mode, and says the same in our words. If the database has a password, the configuration has it
+/// read from `password_file`.
 ///
 /// # Errors
 /// [`TooLarge`]; everything else that is odd becomes a remark.
-pub fn import(bytes: &[u8]) -> Result<Imported, TooLarge> {
+pub fn import(bytes: &[u8], password_file: &Path) -> Result<Imported, TooLarge> {
     if bytes.len() > limits::CONFIGURATION_BYTES {
         return Err(TooLarge);
     }
     let (ini, remarks) = ini::parse(&String::from_utf8_lossy(bytes));
-    let mut import = Import { ini, remarks };
+    let mut import = Import { ini, remarks, password: None };
     let keep = import.keep();
-    let sections = [import.server(), import.channels(keep), import.auth(), import.store(keep)];
+    let sections = [import.server(), import.channels(keep), import.auth(), import.store(keep, password_file)];
     import.secrets();
     import.leftovers();
     let mut toml = "# Made by `wsmb import` from the PHP broker's config.ini.\n".to_owned();
@@ -52,17 +67,31 @@ pub fn import(bytes: &[u8]) -> Result<Imported, TooLarge> {
         toml.push('\n');
         toml.push_str(&section);
     }
-    Ok(Imported { toml, remarks: import.remarks })
+    Ok(Imported { toml, remarks: import.remarks, password: import.password })
 }
 
 struct Import {
     ini: ini::Ini,
     remarks: Vec<String>,
+    password: Option<String>,
 }
 
 /// A text as TOML writes it.
 fn quoted(text: &str) -> String {
     toml::Value::String(text.replace(['\n', '\r'], " ")).to_string()
+}
+
+/// A text as a part of an address.
+fn encoded(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _infallible = write!(out, "%{byte:02X}");
+        }
+    }
+    out
 }
 
 /// What PHP takes for true: every text but the empty one and `0`.
@@ -201,19 +230,29 @@ impl Import {
         format!("[auth]\nhtpasswd = []\nusers = [{}]\n", list(&data))
     }
 
-    fn store(&mut self, keep: bool) -> String {
+    fn store(&mut self, keep: bool, password_file: &Path) -> String {
         let mut out = "[store]\n".to_owned();
-        if let Some(url) = self.database_url() {
-            let what = if keep {
-                "Messages that still wait in the old database are not brought over: let the PHP broker deliver them first."
-            } else {
-                "It was not used either: keep_data is off."
-            };
-            self.remark(format!(
-                "The database is not used: this version keeps its messages in the file wsmb-data/wsmb.db. Its address stands in \
-                 [store] as a comment, without the password. {what}"
-            ));
-            let _infallible = writeln!(out, "# url = {}", quoted(&url));
+        let password = self.database_part("password");
+        match self.database_url() {
+            Some(Ok(url)) if keep => {
+                let _infallible = writeln!(out, "url = {}", quoted(url.with_secrets()));
+                if password.is_some() {
+                    let _infallible = writeln!(out, "password_file = {}", quoted(&password_file.display().to_string()));
+                }
+                self.password = password;
+                self.database_remarks(&url);
+            }
+            Some(Ok(url)) => {
+                self.remark(
+                    "The database is not used, as the PHP broker did not use it: keep_data is off. Its address stands in [store] as a comment."
+                        .to_owned(),
+                );
+                let _infallible = writeln!(out, "# url = {}", quoted(url.with_secrets()));
+            }
+            Some(Err(problem)) => self.remark(format!(
+                "[database] does not name a database that wsmb can use: its address {problem}. Messages are kept in the file wsmb-data/wsmb.db instead."
+            )),
+            None => {}
         }
         if let Some(prefix) = self.take("database", &["prefix", "database_prefix", "table_prefix"]) {
             if values::is_identifier(&prefix, 32) {
@@ -247,37 +286,47 @@ impl Import {
         out
     }
 
-    /// The address of the database, with the word PASSWORD for the password; `None` if none is named.
-    fn database_url(&mut self) -> Option<String> {
-        let mut part = |key: &str| {
-            let long = format!("database_{key}");
-            self.take("database", &[key, &long]).filter(|value| !value.is_empty())
-        };
-        let driver = part("driver").or(part("type"));
-        let (host, port, name, user) = (part("host"), part("port"), part("name"), part("username"));
-        let password = part("password");
-        let driver = match driver.as_deref() {
+    fn database_part(&mut self, key: &str) -> Option<String> {
+        let long = format!("database_{key}");
+        self.take("database", &[key, &long]).filter(|value| !value.is_empty())
+    }
+
+    /// The address of the database, without the password; `None` if none is named.
+    fn database_url(&mut self) -> Option<Result<StoreUrl, String>> {
+        let driver = self.database_part("driver").or(self.database_part("type"));
+        let [host, port, name, user] = ["host", "port", "name", "username"].map(|key| self.database_part(key));
+        let scheme = match driver.as_deref() {
             None if host.is_none() && name.is_none() => return None,
             None | Some("mysql" | "mysqli" | "mariadb") => "mysql",
             Some("pgsql" | "postgres" | "postgresql") => "postgres",
-            Some(other) => {
-                self.remarks.push(format!("[database] driver = {other:?} is no database that wsmb will know."));
-                "mysql"
-            }
+            Some(other) => return Some(Err(format!("has the driver {other:?}, which is neither mysql nor pgsql"))),
         };
-        let mut url = format!("{driver}://");
-        if let Some(user) = user {
-            url.push_str(&user);
-            url.push_str(if password.is_some() { ":PASSWORD@" } else { "@" });
+        let host = host.unwrap_or_else(|| "localhost".to_owned());
+        let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
+        let mut url = format!("{scheme}://{}@{host}", encoded(&user.unwrap_or_default()));
+        if let Some(port) = port {
+            let _infallible = write!(url, ":{port}");
         }
-        url.push_str(host.as_deref().unwrap_or("localhost"));
-        for (mark, value) in [(':', port), ('/', name)] {
-            if let Some(value) = value {
-                url.push(mark);
-                url.push_str(&value);
-            }
+        let _infallible = write!(url, "/{}", encoded(&name.unwrap_or_default()));
+        Some(StoreUrl::parse(&url))
+    }
+
+    fn database_remarks(&mut self, url: &StoreUrl) {
+        self.remark(format!(
+            "Messages that wait in {url} are delivered by wsmb, which uses the table as it stands. Stop the PHP broker before wsmb starts: \
+             the two must not use it at once."
+        ));
+        if let Some(server) = url.server().filter(|server| server.host() == "localhost") {
+            let (what, parameter) = if url.with_secrets().starts_with("mysql") {
+                ("/run/mysqld/mysqld.sock", "socket")
+            } else {
+                ("/run/postgresql", "host")
+            };
+            self.remark(format!(
+                "The PHP broker may have reached {server} through a Unix socket; wsmb connects to a port of localhost. If the database refuses that, \
+                 put ?{parameter}={what} (or where the socket is) behind the address in store.url."
+            ));
         }
-        Some(url)
     }
 
     /// `[secret]`, in which values of other sections travel through the environment.

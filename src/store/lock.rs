@@ -68,6 +68,13 @@ impl StoreLock {
     pub(super) fn is_held(store: &Path) -> bool {
         File::open(lock_path(store)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
+
+    /// Who holds the lock of the store at this path, as far as it can be found out; `None` if nobody does.
+    pub(super) fn holder(store: &Path) -> Option<String> {
+        let is_held = Self::is_held(store);
+        let known = std::fs::read_to_string(lock_path(store)).ok().and_then(|text| holder(&text));
+        is_held.then(|| known.unwrap_or_else(|| "a process that did not name itself".to_owned()))
+    }
 }
 
 /// What the lock file says, if that is a process id.
@@ -86,12 +93,14 @@ mod tests {
         assert!(!StoreLock::is_held(&path));
         let first = StoreLock::take(&path).expect("free");
         assert!(StoreLock::is_held(&path));
+        assert_eq!(StoreLock::holder(&path), Some(format!("process {}", std::process::id())));
         let error = StoreLock::take(&path).expect_err("taken");
         assert!(matches!(error, StoreError::Locked { .. }));
         #[cfg(unix)]
         assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
         drop(first);
         assert!(!StoreLock::is_held(&path));
+        assert_eq!(StoreLock::holder(&path), None);
         StoreLock::take(&path).expect("free again");
     }
 }

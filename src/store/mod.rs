@@ -23,9 +23,9 @@ mod sqlite;
 mod worker;
 
 pub use columns::{BadColumn, ColumnValue, Columns};
-pub use copy::{Copied, CopyError, Progress, copy};
+pub use copy::{Copied, CopyError, CopyOptions, Progress, copy};
 pub use error::{FailureKind, StoreError};
-pub use inspect::{ChannelInfo, Inspector, Purged, inspect};
+pub use inspect::{ChannelInfo, Inspector, Purged, inspect, starts_without_database};
 pub use journal::JournaledStore;
 pub use memory::MemoryStore;
 #[cfg(any(feature = "mysql", feature = "postgres"))]

@@ -20,7 +20,7 @@ fn config(imported: &Imported) -> Config {
 }
 
 fn imported(text: &str) -> Imported {
-    import(text.as_bytes()).unwrap()
+    import(text.as_bytes(), Path::new("wsmb.password")).unwrap()
 }
 
 fn is_remarked(imported: &Imported, beginning: &str) -> bool {
@@ -36,12 +36,17 @@ fn a_full_file_becomes_the_same_configuration() {
     assert_eq!(config.auth.htpasswd, [PathBuf::from(".htpasswd"), PathBuf::from("more users")]);
     assert_eq!((config.store.prefix.as_str(), config.store.batch), ("mq2_", 5));
     assert_eq!(config.store.delay, Duration::from_millis(30));
-    assert_eq!(config.store.url, Config::default().store.url);
-    assert!(
-        imported.toml.contains("\n# url = \"mysql://root:PASSWORD@localhost:3306/message_broker\"\n"),
-        "{}",
-        imported.toml
-    );
+    assert_eq!(config.store.url.with_secrets(), "mysql://root@localhost:3306/message_broker");
+    assert_eq!(config.store.password_file, Some(PathBuf::from("wsmb.password")));
+    assert_eq!(imported.password.as_deref(), Some("geheim"));
+    assert!(is_remarked(
+        &imported,
+        "Messages that wait in mysql://root@localhost:3306/message_broker are delivered by wsmb"
+    ));
+    assert!(is_remarked(
+        &imported,
+        "The PHP broker may have reached mysql://root@localhost:3306/message_broker through"
+    ));
     assert!(!format!("{imported:?}").contains("geheim"), "a password is shown");
     assert!(is_remarked(
         &imported,
@@ -91,7 +96,14 @@ fn nothing_is_dropped_in_silence() {
         ("[server]\ndelay_send=99999", "[server] delay_send = 99999 is not from 0 to 60000 ms"),
         ("[database]\nlimit=0", "[database] limit = 0 is not from 1 to 10000"),
         ("[database]\nprefix=mq-", "[database] prefix = \"mq-\" is not only letters"),
-        ("[database]\ndriver=oracle", "[database] driver = \"oracle\" is no database"),
+        (
+            "[server]\nkeep_data=1\n[database]\ndriver=oracle",
+            "[database] does not name a database that wsmb can use: its address has the driver \"oracle\", which is neither",
+        ),
+        (
+            "[server]\nkeep_data=1\n[database]\nhost=db\nusername=u",
+            "[database] does not name a database that wsmb can use: its address names no database",
+        ),
         ("[secret]\nuse_secret=1\nsecret_mode=read\nsecret_name=VAR", "[secret] made the PHP broker take values"),
         ("[credential]\nsource=file", "[credential] names no password file"),
         ("[server]\nport=1", "[credential] has no users"),
@@ -115,14 +127,27 @@ fn users_in_the_file_become_inline_users() {
 
 #[test]
 fn the_longer_names_of_the_database_keys_are_known_too() {
-    let imported =
-        imported("[database]\ndatabase_type=pgsql\ndatabase_host=db\ndatabase_username=u\ndatabase_name=d\n");
-    assert!(imported.toml.contains("# url = \"postgres://u@db/d\""), "{}", imported.toml);
+    let keep = "[server]\nkeep_data=true\n";
+    let imported = imported(&format!(
+        "{keep}[database]\ndatabase_type=pgsql\ndatabase_host=db\ndatabase_username=u@h%\ndatabase_name=a/d\n"
+    ));
+    let store = config(&imported).store;
+    assert_eq!(store.url.with_secrets(), "postgres://u%40h%25@db/a%2Fd");
+    assert_eq!((store.password_file, imported.password), (None, None));
+}
+
+#[test]
+fn a_database_that_was_not_used_is_not_used() {
+    let imported = imported("[server]\nkeep_data=0\n[database]\nhost=db\nname=d\nusername=u\npassword=geheim\n");
+    assert_eq!(config(&imported).store.url, Config::default().store.url);
+    assert!(imported.toml.contains("\n# url = \"mysql://u@db/d\"\n"), "{}", imported.toml);
+    assert_eq!(imported.password, None);
+    assert!(is_remarked(&imported, "The database is not used, as the PHP broker did not use it"));
 }
 
 #[test]
 fn size_is_bounded() {
-    assert_eq!(import(&vec![b'x'; limits::CONFIGURATION_BYTES + 1]), Err(TooLarge));
+    assert_eq!(import(&vec![b'x'; limits::CONFIGURATION_BYTES + 1], Path::new("p")), Err(TooLarge));
 }
 
 proptest! {
@@ -138,6 +163,6 @@ proptest! {
 
     #[test]
     fn any_bytes_become_a_valid_configuration(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        config(&import(&bytes).unwrap());
+        config(&import(&bytes, Path::new("p")).unwrap());
     }
 }

@@ -12,6 +12,63 @@ use crate::store::lock::StoreLock;
 use crate::store::sqlite::{Sql, Tables, classify, exists, row, settle};
 use crate::store::{Columns, PURGE, Page, Prefix, StoreError};
 
+/// What a journal knows better than the database behind it.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[derive(Debug, Default)]
+pub(super) struct Debts {
+    /// Messages that are gone.
+    pub(super) gone: std::collections::HashSet<MessageId>,
+    /// How often messages were delivered.
+    pub(super) counts: std::collections::HashMap<MessageId, u32>,
+    /// Channels that are empty up to an id.
+    pub(super) emptied: std::collections::HashMap<ChannelName, MessageId>,
+}
+
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+impl FileView {
+    /// Of a journal: what the database is still to forget or to correct.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub(super) fn debts(&self) -> Result<Debts, StoreError> {
+        let prefix = self.tables.data.strip_suffix("data").unwrap_or_default();
+        let read = || -> rusqlite::Result<Debts> {
+            let mut debts = Debts::default();
+            let mut statement =
+                self.connection.prepare(&format!("SELECT data_id, deliveries FROM \"{prefix}owed\""))?;
+            let mut rows = statement.query([])?;
+            while let Some(found) = rows.next()? {
+                let Some(id) = row::id(found, 0)? else { continue };
+                match found.get::<_, Option<u32>>(1)? {
+                    None => drop(debts.gone.insert(id)),
+                    Some(count) => drop(debts.counts.insert(id, count)),
+                }
+            }
+            let mut statement = self.connection.prepare(&format!("SELECT channel, up_to FROM \"{prefix}empty\""))?;
+            let mut rows = statement.query([])?;
+            while let Some(found) = rows.next()? {
+                debts.emptied.extend(row::channel(found, 0)?.zip(row::id(found, 1)?));
+            }
+            Ok(debts)
+        };
+        read().map_err(|error| classify(&self.place, &error))
+    }
+
+    /// Every message's id.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub(super) fn ids(&self) -> Result<Vec<MessageId>, StoreError> {
+        let query = format!("SELECT data_id FROM \"{}\" WHERE data_id > 0 ORDER BY data_id", self.tables.data);
+        let read = || -> rusqlite::Result<Vec<MessageId>> {
+            let mut statement = self.connection.prepare(&query)?;
+            let found = statement.query_map([], |found| row::id(found, 0))?;
+            Ok(found.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flatten().collect())
+        };
+        read().map_err(|error| classify(&self.place, &error))
+    }
+}
+
 fn connect(path: &Path, place: &str, flags: OpenFlags) -> Result<Connection, StoreError> {
     let open = || {
         let connection = Connection::open_with_flags(path, flags)?;
@@ -64,9 +121,9 @@ impl FileView {
         found.map(Option::flatten).map_err(|error| classify(&self.place, &error))
     }
 
-    /// A broker runs on the store.
-    pub(super) fn is_running(&self) -> bool {
-        StoreLock::is_held(&self.path)
+    /// Which broker runs on the store.
+    pub(super) fn holder(&self) -> Option<String> {
+        StoreLock::holder(&self.path)
     }
 
     /// Every channel with a backlog, by name. Reads the whole table.

@@ -18,8 +18,8 @@ use crate::limits;
 pub(super) enum Purpose {
     /// To be the one broker on the table, which has these user-defined columns.
     Serve(Columns),
-    /// To look, and change nothing.
-    Look,
+    /// To look, and change nothing; the broker would have these user-defined columns.
+    Look(Columns),
 }
 
 /// A connection that is set up, with what it found.
@@ -164,7 +164,7 @@ async fn establish(access: &Access, names: &Names, purpose: &Purpose) -> Result<
     let failed = |error: sqlx::Error| classify(access.backend, &access.place, &error);
     let mut driver = access.connect().await?;
     let shape = match purpose {
-        Purpose::Look => schema::look(&mut driver, access, names).await?,
+        Purpose::Look(columns) => schema::look(&mut driver, access, names, columns).await?,
         Purpose::Serve(columns) => {
             if !access.lock(&mut driver).await.map_err(failed)? {
                 // Who it is helps, but that it is somebody is enough.

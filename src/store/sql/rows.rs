@@ -50,14 +50,12 @@ pub(super) fn moment(cell: Option<Vec<u8>>) -> Timestamp {
     text(cell).and_then(|text| datetime::from_text(&text)).unwrap_or_default()
 }
 
-/// What a message is as a row of the table.
-pub(super) fn values<'a>(message: &'a Message, shape: &Shape, columns: &Columns) -> Vec<Value<'a>> {
-    let mut values = vec![
-        Value::from(message.id.0),
-        Value::from(message.channel.as_str()),
-        Value::Text(Some(encode(&message.payload, shape.data))),
-        Value::Text(Some(Cow::Owned(datetime::to_text(message.created)))),
-    ];
+/// Appends what a message is as a row of the table.
+pub(super) fn push_values<'a>(values: &mut Vec<Value<'a>>, message: &'a Message, shape: &Shape, columns: &Columns) {
+    values.push(Value::from(message.id.0));
+    values.push(Value::from(message.channel.as_str()));
+    values.push(Value::Text(Some(encode(&message.payload, shape.data))));
+    values.push(Value::Text(Some(Cow::Owned(datetime::to_text(message.created)))));
     let whole = |number: Option<u64>| number.map_or(Value::Integer(None), Value::from);
     for (name, _, _) in shape.optional() {
         values.push(match name {
@@ -72,6 +70,12 @@ pub(super) fn values<'a>(message: &'a Message, shape: &Shape, columns: &Columns)
         let fitted = field.kind.fit(&value).map(|fitted| Cow::Owned(fitted.into_owned()));
         values.push(Value::Text(fitted));
     }
+}
+
+/// What a message is as a row of the table.
+pub(super) fn values<'a>(message: &'a Message, shape: &Shape, columns: &Columns) -> Vec<Value<'a>> {
+    let mut values = Vec::new();
+    push_values(&mut values, message, shape, columns);
     values
 }
 

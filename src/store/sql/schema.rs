@@ -112,18 +112,47 @@ pub(super) async fn prepare(
     Ok(shape)
 }
 
-/// The same for a look from outside: makes and checks nothing but that there is a message table.
+/// The same for a look from outside: makes nothing.
 ///
 /// # Errors
-/// [`StoreError::Missing`], [`StoreError::Newer`], [`StoreError::Schema`], and whatever the server says.
-pub(super) async fn look(driver: &mut Driver, access: &Access, names: &Names) -> Result<Shape, StoreError> {
+/// [`StoreError::Missing`], [`StoreError::Newer`], [`StoreError::Schema`], [`StoreError::Column`], and whatever the server says.
+pub(super) async fn look(
+    driver: &mut Driver,
+    access: &Access,
+    names: &Names,
+    columns: &Columns,
+) -> Result<Shape, StoreError> {
     let failed = |error: sqlx::Error| classify(access.backend, &access.place, &error);
     check_layout(driver, access, names).await?;
     let found = describe(driver, access.backend, &names.data_plain).await.map_err(failed)?;
     if found.is_empty() {
         return Err(StoreError::Missing { place: format!("{} (table {})", access.place, names.data_plain) });
     }
-    shape(access, names, &Columns::default(), &found)
+    let lacks = columns.names().any(|name| find(&found, name).is_none());
+    // The start adds columns to a table of its own.
+    let none = Columns::default();
+    let columns = if lacks && is_made(driver, names).await.map_err(failed)? { &none } else { columns };
+    shape(access, names, columns, &found)
+}
+
+/// Whether the message table was made by a broker.
+async fn is_made(driver: &mut Driver, names: &Names) -> sqlx::Result<bool> {
+    let has_notes = !describe(driver, names.backend, &names.meta_plain).await?.is_empty();
+    Ok(has_notes && read_note(driver, names, "made").await?.is_some())
+}
+
+/// The tables beside the message table that the next start makes.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn missing(driver: &mut Driver, names: &Names) -> sqlx::Result<Vec<String>> {
+    let mut missing = Vec::new();
+    for table in [&names.meta_plain, &names.request_plain] {
+        if describe(driver, names.backend, table).await?.is_empty() {
+            missing.push(table.clone());
+        }
+    }
+    Ok(missing)
 }
 
 fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described]) -> Result<Shape, StoreError> {

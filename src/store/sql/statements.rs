@@ -20,6 +20,8 @@ pub(super) enum Many {
     Delete,
     /// Rows that get a delivery count.
     Count,
+    /// Rows of which it is asked whether they are there.
+    Among,
 }
 
 /// The names of the tables, quoted.
@@ -75,6 +77,8 @@ pub(super) struct Statements {
     casts: Vec<String>,
     columns: Vec<String>,
     data: String,
+    /// What tells of a row which it is and how large.
+    outline: String,
     many: HashMap<(Many, usize), Arc<str>>,
     pub(super) load: Arc<str>,
     pub(super) peek: Arc<str>,
@@ -154,6 +158,7 @@ impl Statements {
             last_id: format!("SELECT {} FROM {data}", parts.text("MAX(data_id)")).into(),
             same: format!("SELECT {}, data, {} FROM {data} WHERE data_id = {}", parts.id, parts.created, at(1)).into(),
             move_away: format!("UPDATE {data} SET data_id = {} WHERE data_id = {}", at(1), at(2)).into(),
+            outline: format!("{}, {name}, {}", parts.id, parts.text("COALESCE(OCTET_LENGTH(data), 0)")),
             casts,
             columns,
             data,
@@ -175,6 +180,9 @@ impl Statements {
             Many::Replace => self.insert(rows) + &self.replacing(),
             Many::Delete => format!("DELETE FROM {} WHERE data_id IN ({})", self.data, self.ids(1, rows)),
             Many::Count => self.count(rows),
+            Many::Among => {
+                format!("SELECT {} FROM {} WHERE data_id IN ({})", self.outline, self.data, self.ids(1, rows))
+            }
         }
         .into();
         self.many.insert((what, rows), Arc::clone(&statement));

@@ -1,13 +1,13 @@
 //! A look into a store on a database server from outside the broker, whether one runs on it or not. Takes no lock and makes nothing.
 
 use super::super::inspect::ChannelInfo;
-use super::super::{Backend, PURGE, Page, Prefix, StoreError};
+use super::super::{Backend, Columns, PURGE, Page, Prefix, StoreError};
 use super::client::{Client, Purpose};
 use super::connect::Access;
 use super::driver::{Value, number};
-use super::read;
-use super::rows::{channel, moment};
-use super::statements::{Names, place};
+use super::rows::{channel, message_id, moment};
+use super::statements::{Many, Names, parts, place};
+use super::{read, schema};
 use crate::limits;
 use crate::message::{ChannelName, MessageId};
 
@@ -21,15 +21,17 @@ impl SqlView {
     /// Connects.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] if there is no message table, and whatever keeps it from being seen.
+    /// [`StoreError::Missing`] if there is no message table, what would keep a broker with these columns from starting on it, and whatever keeps it from
+    /// being seen.
     pub(in crate::store) fn open(
         backend: Backend,
         url: &str,
         password: Option<&str>,
         prefix: &Prefix,
+        columns: &Columns,
     ) -> Result<Self, StoreError> {
         let access = Access::parse(backend, url, password, prefix)?;
-        let mut client = Client::new(access, Names::new(backend, prefix), Purpose::Look)?;
+        let mut client = Client::new(access, Names::new(backend, prefix), Purpose::Look(columns.clone()))?;
         client.shape()?;
         Ok(Self { client })
     }
@@ -46,6 +48,42 @@ impl SqlView {
     pub(in crate::store) fn lacks(&mut self) -> Result<Vec<String>, StoreError> {
         let (names, place) = (self.client.names.clone(), self.client.access.place.clone());
         Ok(self.client.shape()?.lacks(&names, &place))
+    }
+
+    /// The tables beside it that the next start makes.
+    ///
+    /// # Errors
+    /// If it can't be seen.
+    pub(in crate::store) fn missing(&mut self) -> Result<Vec<String>, StoreError> {
+        let names = self.client.names.clone();
+        self.client.run(limits::STORE_ANSWER, async |session| schema::missing(&mut session.driver, &names).await)
+    }
+
+    /// Those of these messages that are in the table, with their channels and sizes.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub(in crate::store) fn among(
+        &mut self,
+        ids: &[MessageId],
+    ) -> Result<Vec<(MessageId, ChannelName, u64)>, StoreError> {
+        let mut found = Vec::new();
+        let mut left = ids;
+        for size in parts(ids.len(), limits::STORE_STATEMENT_IDS) {
+            let (now, later) = left.split_at(size);
+            left = later;
+            let rows = self.client.run(limits::STORE_ANSWER, async |session| {
+                let values: Vec<Value<'_>> = now.iter().map(|id| Value::from(id.0)).collect();
+                let statement = session.statements.many(Many::Among, size);
+                session.driver.fetch(&statement, &values).await
+            })?;
+            found.extend(rows.into_iter().filter_map(|row| {
+                let mut cells = row.into_iter();
+                let mut next = || cells.next().flatten();
+                Some((message_id(next())?, channel(next())?, number(next())?))
+            }));
+        }
+        Ok(found)
     }
 
     /// Which broker has the table; `None` if none has.

@@ -1,19 +1,23 @@
 //! How a group gets into the table: few statements, whatever its size, and no row of anybody else overwritten.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::super::{Columns, Group, StoreError};
 use super::client::Session;
 use super::driver::{Value, number, text};
 use super::error::is_collision;
-use super::rows::{values, weight};
+use super::rows::{push_values, values, weight};
 use super::schema::{Shape, write_note};
 use super::statements::{Many, Names, parts};
 use crate::limits;
 use crate::message::{Message, MessageId};
 
-/// New rows as values, in statements that are not too large.
-type Parcels<'a> = Vec<Vec<Vec<Value<'a>>>>;
+/// New rows as values, one row behind the other, that are not too large for one statement.
+#[derive(Default)]
+struct Parcel<'a> {
+    values: Vec<Value<'a>>,
+    rows: usize,
+}
 
 /// Refuses a group with rows that the table can never hold.
 ///
@@ -61,10 +65,11 @@ pub(super) async fn commit(session: &mut Session, group: &Group, columns: &Colum
 
 async fn write(session: &mut Session, group: &Group, columns: &Columns, names: &Names, how: Many) -> sqlx::Result<()> {
     let Session { driver, shape, statements } = session;
-    let shape = shape.clone();
-    let parcels = parcels(&group.appends, &shape, columns);
-    let deliveries: &[(MessageId, u32)] = if shape.has("deliveries") { &group.deliveries } else { &[] };
-    let rows = parcels.iter().map(|parcel| parts(parcel.len(), limits::STORE_STATEMENT_ROWS).count()).sum::<usize>();
+    let parcels = parcels(&group.appends, shape, columns);
+    // Of two counts for one row, the last one counts.
+    let deliveries: BTreeMap<MessageId, u32> =
+        if shape.has("deliveries") { group.deliveries.iter().copied().collect() } else { BTreeMap::new() };
+    let rows = parcels.iter().map(|parcel| parts(parcel.rows, limits::STORE_STATEMENT_ROWS).count()).sum::<usize>();
     let ids = parts(group.removals.len(), limits::STORE_STATEMENT_IDS).count();
     let counts = parts(deliveries.len(), limits::STORE_STATEMENT_ROWS).count();
     // One statement is a transaction by itself.
@@ -72,11 +77,12 @@ async fn write(session: &mut Session, group: &Group, columns: &Columns, names: &
     if !alone {
         driver.run("BEGIN").await?;
     }
-    for parcel in parcels {
-        let mut rows = parcel.into_iter();
-        for size in parts(rows.len(), limits::STORE_STATEMENT_ROWS) {
-            let values: Vec<Value<'_>> = rows.by_ref().take(size).flatten().collect();
-            driver.execute(&statements.many(how, size), &values).await?;
+    for Parcel { values, rows } in &parcels {
+        let mut rest = &values[..];
+        for size in parts(*rows, limits::STORE_STATEMENT_ROWS) {
+            let (part, behind) = rest.split_at(size * statements.width());
+            driver.execute(&statements.many(how, size), part).await?;
+            rest = behind;
         }
     }
     let mut ids = group.removals.iter();
@@ -86,8 +92,8 @@ async fn write(session: &mut Session, group: &Group, columns: &Columns, names: &
     }
     let mut left = deliveries.iter();
     for size in parts(deliveries.len(), limits::STORE_STATEMENT_ROWS) {
-        let part: Vec<&(MessageId, u32)> = left.by_ref().take(size).collect();
-        let pairs = part.iter().flat_map(|(id, count)| [Value::from(id.0), Value::from(u64::from(*count))]);
+        let part: Vec<(&MessageId, &u32)> = left.by_ref().take(size).collect();
+        let pairs = part.iter().flat_map(|(id, count)| [Value::from(id.0), Value::from(u64::from(**count))]);
         let values: Vec<Value<'_>> = pairs.chain(part.iter().map(|(id, _)| Value::from(id.0))).collect();
         driver.execute(&statements.many(Many::Count, size), &values).await?;
     }
@@ -97,30 +103,30 @@ async fn write(session: &mut Session, group: &Group, columns: &Columns, names: &
     if alone { Ok(()) } else { driver.run("COMMIT").await }
 }
 
-fn parcels<'a>(appends: &'a [Message], shape: &Shape, columns: &Columns) -> Parcels<'a> {
+fn parcels<'a>(appends: &'a [Message], shape: &Shape, columns: &Columns) -> Vec<Parcel<'a>> {
     // One statement can't write a row twice; the last one counts.
     let last: HashMap<MessageId, usize> =
         appends.iter().enumerate().map(|(index, message)| (message.id, index)).collect();
     let most = limits::STORE_STATEMENT_BYTES.min(shape.packet / 2);
-    let mut parcels: Parcels<'a> = Vec::new();
-    let mut room = 0;
+    let mut parcels: Vec<Parcel<'a>> = Vec::new();
+    let mut parcel = Parcel::default();
+    let mut bytes = 0;
     for (index, message) in appends.iter().enumerate() {
         if last.get(&message.id) != Some(&index) {
             continue;
         }
-        let row = values(message, shape, columns);
-        let weight = weight(&row);
-        match parcels.last_mut() {
-            Some(parcel) if weight <= room => {
-                parcel.push(row);
-                room -= weight;
-            }
-            _ => {
-                parcels.push(vec![row]);
-                room = most.saturating_sub(weight);
-            }
+        let start = parcel.values.len();
+        push_values(&mut parcel.values, message, shape, columns);
+        let weight = weight(&parcel.values[start..]);
+        if parcel.rows > 0 && bytes + weight > most {
+            let row = parcel.values.split_off(start);
+            parcels.push(std::mem::replace(&mut parcel, Parcel { values: row, rows: 0 }));
+            bytes = 0;
         }
+        parcel.rows += 1;
+        bytes += weight;
     }
+    parcels.extend(Some(parcel).filter(|parcel| parcel.rows > 0));
     parcels
 }
 

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use wsmb::store::StoreSettings;
 
 use process::Account;
+#[allow(unused_imports)] // Not every test puts a network between.
 pub use proxy::{Mode, Proxy};
 pub use session::Session;
 use small_disk::SmallDisk;

@@ -16,7 +16,7 @@ mod client;
 #[allow(dead_code)]
 mod raw;
 #[path = "../servers/mod.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)] // What other tests need is more than what is needed here.
 mod servers;
 
 mod arena;

@@ -45,11 +45,7 @@ pub(super) struct Described {
 impl FieldType {
     /// `None` for a type that no value of a message can have.
     pub(super) fn parse(backend: Backend, column: &Described) -> Option<Self> {
-        let charset = match backend {
-            #[cfg(feature = "mysql")]
-            Backend::MySql => Charset::of_mysql(column.charset.as_deref()),
-            _ => Charset::UnicodeWithoutNul,
-        };
+        let charset = Charset::of(backend, column.charset.as_deref());
         let signed = !column.full_type.contains("unsigned");
         let integer = |bits: u32| {
             let half = 1_i64 << (bits - 1);
@@ -181,8 +177,7 @@ mod tests {
     }
 
     fn fitted(data_type: &str, full_type: &str, value: &ColumnValue) -> Option<String> {
-        let backend = if cfg!(feature = "mysql") { Backend::MySql } else { Backend::Postgres };
-        let column = FieldType::parse(backend, &described(data_type, full_type, Some(5))).expect("a known type");
+        let column = FieldType::parse(Backend::MySql, &described(data_type, full_type, Some(5))).expect("a known type");
         column.fit(value).map(Cow::into_owned)
     }
 
@@ -223,7 +218,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg(feature = "mysql")]
     fn text_that_the_charset_has_not_is_null() {
         assert_eq!(fitted("varchar", "varchar(5)", &ColumnValue::Text("é".to_owned())), Some("é".to_owned()));
         assert_eq!(fitted("varchar", "varchar(5)", &ColumnValue::Text("😀".to_owned())), None);

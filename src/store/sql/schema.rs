@@ -182,11 +182,7 @@ fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described])
         let name = column.map_or_else(|| name.to_owned(), |column| column.name.clone());
         fields.push(Field { name, kind, cast });
     }
-    let charset = |name: &str| match backend {
-        #[cfg(feature = "mysql")]
-        Backend::MySql => Charset::of_mysql(find(found, name).and_then(|column| column.charset.as_deref())),
-        _ => Charset::UnicodeWithoutNul,
-    };
+    let charset = |name: &str| Charset::of(backend, find(found, name).and_then(|column| column.charset.as_deref()));
     let present = OPTIONAL.map(|(name, ..)| find(found, name).is_some());
     Ok(Shape { present, data: charset("data"), channel: charset("channel"), fields, packet: limits::STORE_PACKET })
 }

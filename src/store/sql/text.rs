@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::IgnoredAny;
 
+use super::super::Backend;
 use crate::message::{Kind, Payload};
 
 const BINARY: &str = "data:application/octet-stream;base64,";
@@ -32,14 +33,14 @@ pub(super) enum Charset {
 }
 
 impl Charset {
-    /// By MySQL's name; `None` is a column of bytes.
-    #[cfg(feature = "mysql")]
-    pub(super) fn of_mysql(name: Option<&str>) -> Self {
-        match name {
-            None | Some("utf8mb4") => Self::Unicode,
-            Some("utf8" | "utf8mb3") => Self::Utf8Mb3,
-            Some("latin1") => Self::Latin1,
-            Some(_) => Self::Other,
+    /// By MySQL's name; `None` is a column of bytes. PostgreSQL converts everything, and has no NUL.
+    pub(super) fn of(backend: Backend, name: Option<&str>) -> Self {
+        match (backend, name) {
+            (Backend::Postgres, _) => Self::UnicodeWithoutNul,
+            (Backend::MySql, None | Some("utf8mb4")) => Self::Unicode,
+            (Backend::MySql, Some("utf8" | "utf8mb3")) => Self::Utf8Mb3,
+            (Backend::MySql, Some("latin1")) => Self::Latin1,
+            (Backend::MySql, Some(_)) => Self::Other,
         }
     }
 

@@ -94,7 +94,7 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let result = work(self.link.connection()?, &self.sql, &self.columns);
         result.map_err(|error| {
-            let error = classify(&self.link.place(), &error);
+            let error = classify(&self.place(), &error);
             if matches!(error, StoreError::Full { .. }) {
                 self.was_full = true;
                 self.link.fold();
@@ -343,7 +343,7 @@ fn bind(insert: &mut CachedStatement<'_>, message: &Message, columns: &Columns) 
             ColumnValue::Boolean(truth) => Value::Integer(i64::from(truth)),
             ColumnValue::Integer(whole) => Value::Integer(whole),
             ColumnValue::Real(real) => Value::Real(real),
-            ColumnValue::Text(text) => Value::Text(text),
+            ColumnValue::Text(text) | ColumnValue::Json(text) => Value::Text(text),
         };
         insert.raw_bind_parameter(10 + index, value)?;
     }

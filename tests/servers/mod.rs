@@ -130,6 +130,9 @@ impl Server {
         let dir = tempfile::Builder::new().prefix("wsmb-").tempdir().expect("a temporary directory").keep();
         let account = Account::for_server(kind.pick("mysql", "postgres"));
         account.own(&dir);
+        let temporary = dir.join("tmp");
+        std::fs::create_dir(&temporary).expect("a directory");
+        account.own(&temporary);
         let mut server = Self {
             kind,
             options,
@@ -318,7 +321,8 @@ impl Server {
     #[track_caller]
     fn start_on_a_free_port(&self) {
         for _ in 0..10 {
-            *lock(&self.port) = process::free_port();
+            let place = process::free_port().local_addr().expect("the address of a listener");
+            *lock(&self.port) = place.port();
             match self.launch() {
                 Ok(()) => return,
                 Err(said) if said.to_ascii_lowercase().contains("address already in use") => {}

@@ -114,7 +114,9 @@ impl Arena {
         self.broker.assert_alive();
         self.history.check();
         for (channel, _) in PLANS {
-            self.until_rows(channel, |rows| rows == 0);
+            // Without a journal, a message may have been refused because the server's answer was lost, and be there; the next start delivers it.
+            let left = if self.journal == Journal::With { 0 } else { self.history.refused(channel) };
+            self.until_rows(channel, |rows| rows <= left);
         }
         assert!(self.history.accepted("kept") > 0 && self.history.accepted("live") > 0, "there was no load");
     }

@@ -22,6 +22,11 @@ impl History {
         self.publications.iter().filter(|it| it.channel == channel && is_accepted(it)).count()
     }
 
+    /// The messages that were not.
+    pub fn refused(&self, channel: &str) -> usize {
+        self.publications.iter().filter(|it| it.channel == channel && !is_accepted(it)).count()
+    }
+
     /// Fails with every promise that was broken.
     #[track_caller]
     pub fn check(&self) {

@@ -108,3 +108,31 @@ fn a_table_that_the_broker_made_gets_the_columns_that_it_lacks() {
         assert_eq!(Server::shared(kind).sql_in(Some(&database), query), "NULL\tNULL\n0813\t5\n");
     }
 }
+
+#[test]
+fn what_an_application_demands_of_its_columns_stops_no_other_message() {
+    for kind in Kind::all() {
+        let database = table(kind, "once varchar(9) UNIQUE, small int CHECK (small < 10)");
+        let mut store = open(&with(&database, &[("once", "/once"), ("small", "/small")]));
+        let sent = [
+            json!({"once": "a", "small": 1}),
+            json!({"once": "a", "small": 2}),
+            json!({"once": "b", "small": 77}),
+            json!({"once": "c", "small": 3}),
+        ];
+        let group = |ids: &[u64]| {
+            let at = |id: u64| usize::try_from(id - 1).expect("a short list");
+            appends(ids.iter().map(|id| message(*id, &sent[at(*id)].to_string())).collect())
+        };
+        // Either the fields are given up or the rows are named; but not the whole group for them, again and again.
+        let unfit = match store.commit(&group(&[1, 2, 3, 4])) {
+            Ok(()) => Vec::new(),
+            Err(StoreError::Unfit { ids, .. }) => ids.iter().map(|id| id.0).collect(),
+            Err(error) => panic!("{kind:?}: {error:?}"),
+        };
+        assert!(unfit.iter().all(|id| [2, 3].contains(id)), "{kind:?}: {unfit:?}");
+        let others: Vec<u64> = (1..=4).filter(|id| !unfit.contains(id)).collect();
+        store.commit(&group(&others)).expect("the others");
+        assert_eq!(crate::ids(&mut *store, "sms"), others, "{kind:?}");
+    }
+}

@@ -92,6 +92,10 @@ fn meaning(backend: Backend, place: &str, code: &str, told: String) -> StoreErro
         (Backend::MySql, "1021" | "1114" | "3") | (Backend::Postgres, "53100" | "53200") => StoreError::Full { place },
         (Backend::MySql, "1044" | "1045" | "1049" | "1130" | "1141" | "1142" | "1143" | "1227" | "1251" | "1698")
         | (Backend::Postgres, "28P01" | "28000" | "3D000" | "42501") => StoreError::Denied { place, detail },
+        // A table that its user may not see is as good as none, until it is to be made.
+        (Backend::MySql, "1050") | (Backend::Postgres, "42P07") => {
+            StoreError::Denied { place, detail: format!("access denied: {detail}, but this user has no rights on it") }
+        }
         (Backend::MySql, "126" | "127" | "144" | "145" | "1034" | "1194" | "1195") => {
             StoreError::Damaged { place, detail }
         }

@@ -34,7 +34,7 @@ use driver::{Value, number, text};
 use schema::{read_note, write_note};
 use statements::{Names, place};
 pub(super) use view::SqlView;
-use write::Refusal;
+use write::{How, Refusal};
 
 /// A store on a database server.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ pub struct SqlStore {
     /// The highest id that is known to have been stored, and the one that is noted in the tables.
     highest: MessageId,
     noted: MessageId,
+    /// The highest id that was given to a row from here.
+    written: MessageId,
     /// The highest request that was taken up.
     last_request: u64,
 }
@@ -80,6 +82,7 @@ impl SqlStore {
             was_clean: false,
             highest: MessageId(0),
             noted: MessageId(0),
+            written: MessageId(0),
             last_request: 0,
         };
         let (clean, noted) = store.client.run(limits::STORE_ANSWER, async |session| {
@@ -123,30 +126,31 @@ impl MessageStore for SqlStore {
         if group.is_empty() {
             return Ok(());
         }
-        let access = self.client.access.clone();
-        write::check(group, self.client.shape()?, &self.columns, &access)?;
-        let (names, columns) = (self.client.names.clone(), self.columns.clone());
+        let Self { client, columns, written, .. } = self;
+        let (backend, place) = (client.access.backend, client.access.place.clone());
+        write::check(group, client.shape()?, columns, backend, &place)?;
+        let names = client.names.clone();
         // A message is never lost for its fields.
         let mut bare = HashSet::new();
         let mut why = None;
-        while let Some(Refusal { mut ids, reason }) = self
-            .client
-            .run(limits::STORE_ANSWER, async |session| write::commit(session, group, &columns, &bare, &names).await)?
-        {
+        while let Some(Refusal { mut ids, reason }) = client.run(limits::STORE_ANSWER, async |session| {
+            let how = How { columns, bare: &bare, written: *written, again: false };
+            write::commit(session, group, how, &names).await
+        })? {
             ids.retain(|id| columns.is_empty() || !bare.insert(*id));
             if !ids.is_empty() {
-                return Err(StoreError::Unfit { place: access.place, ids, reason });
+                return Err(StoreError::Unfit { place, ids, reason });
             }
             why = Some(reason);
         }
         if let Some(reason) = why {
             let (count, table) = (bare.len(), &names.data_plain);
             tracing::warn!(
-                "{count} messages are in {table} of {} without their store.columns, because they {reason}",
-                access.place
+                "{count} messages are in {table} of {place} without their store.columns, because they {reason}"
             );
         }
         let added = group.appends.iter().map(|message| message.id).max().unwrap_or_default();
+        self.written = self.written.max(added);
         self.highest = self.highest.max(added);
         Ok(())
     }

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use super::super::{Backend, Columns, Group, StoreError};
 use super::client::Session;
-use super::connect::Access;
 use super::driver::{Driver, Value, number, text};
 use super::error::{is_collision, refusal};
 use super::rows::{channel, message_id, moment, push_values, values, weight};
@@ -26,14 +25,20 @@ struct Parcel<'a> {
 ///
 /// # Errors
 /// [`StoreError::Unfit`] names them.
-pub(super) fn check(group: &Group, shape: &Shape, columns: &Columns, access: &Access) -> Result<(), StoreError> {
-    let unfit = |ids: Vec<MessageId>, reason: String| StoreError::Unfit { place: access.place.clone(), ids, reason };
+pub(super) fn check(
+    group: &Group,
+    shape: &Shape,
+    columns: &Columns,
+    backend: Backend,
+    place: &str,
+) -> Result<(), StoreError> {
+    let unfit = |ids: Vec<MessageId>, reason: String| StoreError::Unfit { place: place.to_owned(), ids, reason };
     let ids = |hit: &dyn Fn(&Message) -> bool| -> Vec<MessageId> {
         group.appends.iter().filter(|message| hit(message)).map(|message| message.id).collect()
     };
     let strange = ids(&|message| !shape.channel.holds(message.channel.as_str()));
     if !strange.is_empty() {
-        let cure = match access.backend {
+        let cure = match backend {
             Backend::MySql => "the table's character set lacks; convert the table to utf8mb4",
             Backend::Postgres => "the database's character set lacks; move it to one of encoding UTF8",
         };
@@ -46,7 +51,7 @@ pub(super) fn check(group: &Group, shape: &Shape, columns: &Columns, access: &Ac
     };
     let large = ids(&is_large);
     if !large.is_empty() {
-        let bound = match access.backend {
+        let bound = match backend {
             Backend::MySql => {
                 format!("its max_allowed_packet of {} bytes; raise that on the server", shape.packet)
             }
@@ -59,12 +64,14 @@ pub(super) fn check(group: &Group, shape: &Shape, columns: &Columns, access: &Ac
 
 /// How rows are written.
 #[derive(Clone, Copy)]
-struct How<'a> {
-    columns: &'a Columns,
+pub(super) struct How<'a> {
+    pub(super) columns: &'a Columns,
     /// These without their user-defined columns.
-    bare: &'a HashSet<MessageId>,
+    pub(super) bare: &'a HashSet<MessageId>,
+    /// Ids up to this one are the broker's own.
+    pub(super) written: MessageId,
     /// Rows with their ids may be there: the broker's own, from an earlier attempt.
-    again: bool,
+    pub(super) again: bool,
 }
 
 /// Rows that the table refuses for what stands in them. Nothing of their group has been written.
@@ -76,22 +83,20 @@ pub(super) struct Refusal {
     pub(super) reason: String,
 }
 
-/// Carries out a group, in a transaction if it takes more than one statement; the rows in `bare` without their user-defined columns.
+/// Carries out a group, in a transaction if it takes more than one statement.
 ///
 /// # Errors
 /// Whatever the server says; then the transaction, if any, is still open.
 pub(super) async fn commit(
     session: &mut Session,
     group: &Group,
-    columns: &Columns,
-    bare: &HashSet<MessageId>,
+    mut how: How<'_>,
     names: &Names,
 ) -> sqlx::Result<Option<Refusal>> {
-    let mut how = How { columns, bare, again: false };
     let mut outcome = write(session, group, how, names).await;
     if outcome.as_ref().is_err_and(is_collision) {
         session.driver.run("ROLLBACK").await?;
-        clear_the_way(session, group, columns).await?;
+        clear_the_way(session, group, how).await?;
         how.again = true;
         outcome = write(session, group, how, names).await;
     }
@@ -220,7 +225,8 @@ fn parcels<'a>(appends: &'a [Message], shape: &Shape, how: How<'_>) -> Vec<Parce
             continue;
         }
         let start = parcel.values.len();
-        push_values(&mut parcel.values, message, shape, how.columns, !how.bare.contains(&message.id));
+        let columns = Some(how.columns).filter(|_| !how.bare.contains(&message.id));
+        push_values(&mut parcel.values, message, shape, columns);
         let weight = weight(&parcel.values[start..]);
         if !parcel.ids.is_empty() && bytes + weight > most {
             let row = parcel.values.split_off(start);
@@ -236,7 +242,7 @@ fn parcels<'a>(appends: &'a [Message], shape: &Shape, how: How<'_>) -> Vec<Parce
 
 /// Some of the ids are there already: from an earlier attempt whose answer was lost, or because another program writes the table, too. Rows of the latter
 /// get ids far behind, and will be delivered after the next start.
-async fn clear_the_way(session: &mut Session, group: &Group, columns: &Columns) -> sqlx::Result<()> {
+async fn clear_the_way(session: &mut Session, group: &Group, how: How<'_>) -> sqlx::Result<()> {
     let Session { driver, shape, statements } = session;
     let ours: HashMap<MessageId, &Message> = group.appends.iter().map(|message| (message.id, message)).collect();
     let mut foreign = Vec::new();
@@ -249,13 +255,13 @@ async fn clear_the_way(session: &mut Session, group: &Group, columns: &Columns) 
             let Some(id) = message_id(next()) else { continue };
             let (name, data, created) = (channel(next()), text(next()), moment(next()));
             let is_ours = ours.get(&id).is_some_and(|message| {
-                let written = values(message, shape, columns);
+                let written = values(message, shape, how.columns);
                 let stored = Value::Text(data.map(Cow::Owned));
                 name.as_ref() == Some(&message.channel)
                     && written.get(2) == Some(&stored)
                     && created.0 / 1_000 == message.created.0 / 1_000
             });
-            if !is_ours {
+            if id > how.written && !is_ours {
                 foreign.push(id);
             }
         }

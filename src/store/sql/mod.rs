@@ -15,6 +15,7 @@ mod describe;
 mod driver;
 mod error;
 mod field;
+mod lock;
 mod read;
 mod rows;
 mod schema;

@@ -8,6 +8,7 @@ use super::connect::Access;
 use super::driver::{Driver, Value, number, text};
 use super::error::classify;
 use super::field::{self, Described, FieldType};
+use super::indexes;
 use super::statements::{Names, place, quoted};
 use super::text::Charset;
 use crate::limits;
@@ -108,6 +109,7 @@ pub(super) async fn prepare(
         }
     }
     let mut shape = shape(access, names, columns, &found)?;
+    indexes::check(driver, access, names, columns, &found).await?;
     shape.packet = packet(driver, access.backend).await.map_err(failed)?;
     Ok(shape)
 }
@@ -132,7 +134,9 @@ pub(super) async fn look(
     // The start adds columns to a table of its own.
     let none = Columns::default();
     let columns = if lacks && is_made(driver, names).await.map_err(failed)? { &none } else { columns };
-    shape(access, names, columns, &found)
+    let shape = shape(access, names, columns, &found)?;
+    indexes::check(driver, access, names, columns, &found).await?;
+    Ok(shape)
 }
 
 /// Whether the message table was made by a broker.
@@ -160,10 +164,7 @@ fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described])
     if let Some(column) = REQUIRED.into_iter().find(|name| find(found, name).is_none()) {
         return Err(StoreError::Schema { place: location.to_owned(), table: table.to_owned(), column });
     }
-    let ours = |name: &str| {
-        REQUIRED.into_iter().chain(OPTIONAL.map(|(name, ..)| name)).any(|own| own.eq_ignore_ascii_case(name))
-            || columns.names().any(|own| own.eq_ignore_ascii_case(name))
-    };
+    let ours = |name: &str| is_ours(name, columns);
     if let Some(strict) = found.iter().find(|column| !column.nullable && !column.filled && !ours(&column.name)) {
         let problem = "must have a value, and the broker knows none for it; give the column a default, or allow NULL";
         return Err(StoreError::Column {
@@ -177,7 +178,7 @@ fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described])
     for name in columns.names() {
         let column = find(found, name);
         let kind = field::checked(backend, location, table, name, column)?;
-        let cast = column.map(|column| column.data_type.clone()).unwrap_or_default();
+        let cast = column.map(Described::cast).unwrap_or_default();
         // PostgreSQL has no case in unquoted names; what it has is what the table says.
         let name = column.map_or_else(|| name.to_owned(), |column| column.name.clone());
         fields.push(Field { name, kind, cast });
@@ -189,6 +190,12 @@ fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described])
     };
     let present = OPTIONAL.map(|(name, ..)| find(found, name).is_some());
     Ok(Shape { present, data: charset("data"), channel: charset("channel"), fields, packet: limits::STORE_PACKET })
+}
+
+/// Whether the broker gives this column a value.
+pub(super) fn is_ours(name: &str, columns: &Columns) -> bool {
+    let own = REQUIRED.into_iter().chain(OPTIONAL.map(|(name, ..)| name));
+    own.chain(columns.names()).any(|own| own.eq_ignore_ascii_case(name))
 }
 
 fn find<'a>(found: &'a [Described], name: &str) -> Option<&'a Described> {
@@ -276,15 +283,21 @@ fn make_data(backend: Backend, names: &Names) -> String {
 async fn describe(driver: &mut Driver, backend: Backend, table: &str) -> sqlx::Result<Vec<Described>> {
     let query = match backend {
         Backend::MySql => {
-            "SELECT CAST(COLUMN_NAME AS CHAR), CAST(DATA_TYPE AS CHAR), CAST(COLUMN_TYPE AS CHAR), \
+            // Only MariaDB reads that comment: its JSON is a text with a condition.
+            "SELECT CAST(COLUMN_NAME AS CHAR), CAST(IF(FALSE /*M!100400 OR EXISTS (SELECT 1 FROM information_schema.CHECK_CONSTRAINTS k \
+             WHERE k.CONSTRAINT_SCHEMA = c.TABLE_SCHEMA AND k.TABLE_NAME = c.TABLE_NAME \
+             AND k.CHECK_CLAUSE = CONCAT('json_valid(`', c.COLUMN_NAME, '`)')) */, 'json', DATA_TYPE) AS CHAR), CAST(COLUMN_TYPE AS CHAR), \
              CAST(CHARACTER_MAXIMUM_LENGTH AS CHAR), CAST(CHARACTER_SET_NAME AS CHAR), CAST(IS_NULLABLE = 'YES' AS CHAR), \
-             CAST(COLUMN_DEFAULT IS NOT NULL OR EXTRA LIKE '%auto_increment%' OR EXTRA LIKE '%GENERATED%' AS CHAR) \
-             FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION"
+             CAST(COLUMN_DEFAULT IS NOT NULL OR EXTRA LIKE '%auto_increment%' OR EXTRA LIKE '%GENERATED%' AS CHAR), \
+             CAST(REPLACE(EXTRA, 'DEFAULT_GENERATED', '') LIKE '%GENERATED%' AS CHAR) \
+             FROM information_schema.COLUMNS c WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION"
         }
         Backend::Postgres => {
-            "SELECT column_name::text, data_type::text, ''::text, character_maximum_length::text, NULL::text, \
+            "SELECT column_name::text, data_type::text, \
+             concat(data_type, '(' || numeric_precision || ',' || numeric_scale || ')'), character_maximum_length::text, NULL::text, \
              (is_nullable = 'YES')::int::text, \
-             (column_default IS NOT NULL OR is_identity = 'YES' OR is_generated = 'ALWAYS')::int::text \
+             (column_default IS NOT NULL OR is_identity = 'YES' OR is_generated = 'ALWAYS')::int::text, \
+             (is_generated = 'ALWAYS' OR identity_generation IS NOT DISTINCT FROM 'ALWAYS')::int::text \
              FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = $1::text ORDER BY ordinal_position"
         }
     };
@@ -303,6 +316,7 @@ async fn describe(driver: &mut Driver, backend: Backend, table: &str) -> sqlx::R
                 charset: text(next()),
                 nullable: number(next()) == Some(1),
                 filled: number(next()) == Some(1),
+                computed: number(next()) == Some(1),
             }
         })
         .collect())

@@ -4,7 +4,7 @@
 //! `WSMB_TEST_MYSQL` names its `mysqld`.
 
 #[cfg(target_os = "linux")]
-#[allow(dead_code)] // What the tests of failures need is more than what is needed here.
+#[allow(dead_code, unused_imports)] // What other tests need is more than what is needed here.
 mod servers;
 
 use bytes::Bytes;

@@ -12,7 +12,7 @@ mod bare;
 mod end_to_end;
 #[cfg(target_os = "linux")]
 #[path = "../../tests/servers/mod.rs"]
-#[allow(dead_code)] // What the tests of failures need is more than what is needed here.
+#[allow(dead_code, unused_imports)] // What the tests of failures need is more than what is needed here.
 mod servers;
 #[cfg(target_os = "linux")]
 mod side_by_side;

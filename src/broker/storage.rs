@@ -238,9 +238,17 @@ impl Broker {
             if self.superseded.contains(&message.id) {
                 continue;
             }
-            channel.paged = channel.paged.saturating_sub(1);
-            // Its commit was reported before it was read.
-            debug_assert!(!self.unstored.contains_key(&message.id), "{:?} was read before it was stored", message.id);
+            // An attempt to write it was reported as failed and was not: it is tried again, and stands for itself until then.
+            if self.unstored.contains_key(&message.id) {
+                continue;
+            }
+            if channel.paged > 0 {
+                channel.paged -= 1;
+            } else {
+                // Nobody has counted it: another program's, or refused because a server's answer was lost.
+                channel.unsettled += 1;
+                self.counters.accepted += 1;
+            }
             let suspect = message.id <= self.suspect_up_to;
             let origin = channel.paged_origin(message.id);
             let entry = Entry { message, origin, written: true, suspect };

@@ -212,6 +212,43 @@ fn a_refused_message_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_row_that_nobody_counted_is_a_message_like_any_other() {
+    let mut scene = Scene::new();
+    scene.send("one", Some("a"));
+    scene.give(Event::Stored(vec![MessageId(1)]));
+    // Another one was refused, because the answer of the server was lost; it is there all the same.
+    scene.send("two", Some("b"));
+    scene.give(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable));
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    let messages = vec![scene.row(1, "one"), scene.row(2, "two")];
+    let effects = scene.give(Event::Loaded { channel: name("sms"), messages, complete: true });
+    assert!(!deliveries(&effects).is_empty());
+    assert_eq!(scene.broker.unsettled(), 2);
+    let up_to = deliveries(&effects).last().expect("a delivery").1;
+    let effects = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to });
+    let removed = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Remove(ids)) if ids.len() == 2);
+    assert!(effects.iter().any(removed), "{effects:?}");
+    assert_eq!(scene.broker.unsettled(), 0);
+}
+
+#[test]
+fn a_row_whose_writing_was_said_to_have_failed_is_not_delivered_twice() {
+    let mut scene = Scene::new();
+    scene.send("one", Some("a"));
+    scene.give(Event::Stored(vec![MessageId(1)]));
+    scene.receive(1, AckMode::Manual, limits::PREFETCH);
+    // It waits behind what is in the store, is promised, and its writing fails as far as anybody knows.
+    scene.send("two", None);
+    scene.pass(500);
+    scene.give(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable));
+    let messages = vec![scene.row(1, "one"), scene.row(2, "two")];
+    let mut delivered = deliveries(&scene.give(Event::Loaded { channel: name("sms"), messages, complete: true })).len();
+    delivered += deliveries(&scene.pass(1_000)).len();
+    delivered += deliveries(&scene.give(Event::Stored(vec![MessageId(2)]))).len();
+    assert!(delivered <= 2, "{delivered} deliveries of two messages");
+}
+
+#[test]
 fn a_full_backlog_refuses_the_sender() {
     let mut scene = Scene::with(ChannelPolicy { max_backlog: 2, ..ChannelPolicy::default() });
     scene.send("one", None);

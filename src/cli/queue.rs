@@ -125,7 +125,12 @@ impl Queue {
 fn open(settings: &Settings) -> Result<Inspector, Failure> {
     let config = settings.load(&[])?;
     let settings = server::store_settings(&config).map_err(Failure::failed)?;
-    store::inspect(&settings).map_err(Failure::failed)
+    store::inspect(&settings).map_err(|error| match &settings.journal {
+        Some(journal) if error.is_outage() && store::starts_without_database(&settings) => Failure::failed(
+            format_args!("{error}. What is in its journal can be seen with --store sqlite:{}", journal.path.display()),
+        ),
+        _ => Failure::failed(error),
+    })
 }
 
 fn now() -> Timestamp {

@@ -12,6 +12,15 @@ use crate::message::{Message, MessageId, Timestamp};
 /// The mark by which a source is known.
 const SOURCE: &str = "copy.source";
 
+/// What a copy is to do beside copying.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyOptions {
+    /// What is safe in the destination leaves the source.
+    pub remove: bool,
+    /// What an earlier copy has brought is brought once more.
+    pub again: bool,
+}
+
 /// How far a copy is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -80,15 +89,14 @@ impl fmt::Display for CopyError {
 
 impl std::error::Error for CopyError {}
 
-/// Copies everything that waits in `from` to `to`, which is made if it is not there; with `remove`, what is safe in the destination leaves the source.
-/// `progress` is called after each batch. Blocks.
+/// Copies everything that waits in `from` to `to`, which is made if it is not there. `progress` is called after each batch. Blocks.
 ///
 /// # Errors
 /// [`CopyError`]; what has been copied stays, and is not copied again.
 pub fn copy(
     from: &StoreSettings,
     to: &StoreSettings,
-    remove: bool,
+    options: CopyOptions,
     progress: impl FnMut(Progress),
 ) -> Result<Copied, CopyError> {
     if is_same(from, to).map_err(CopyError::Source)? {
@@ -99,21 +107,21 @@ pub fn copy(
     let total = found.iter().map(|info| info.messages).sum();
     let mut source = open_for_tool(from).map_err(CopyError::Source)?;
     let mut destination = open_for_tool(to).map_err(CopyError::Destination)?;
-    copy_all(&mut *source, &mut *destination, remove, total, progress)
+    copy_all(&mut *source, &mut *destination, options, total, progress)
 }
 
 /// Copies with the marks of a clean stop in mind: opening has taken them away.
 fn copy_all(
     source: &mut dyn MessageStore,
     destination: &mut dyn MessageStore,
-    remove: bool,
+    options: CopyOptions,
     total: u64,
     progress: impl FnMut(Progress),
 ) -> Result<Copied, CopyError> {
     let never = Timestamp(u64::MAX);
     let ours = source.summary(never).map_err(CopyError::Source)?;
     let theirs = destination.summary(never).map_err(CopyError::Destination)?;
-    let copied = copy_rows(source, destination, theirs.last_id, remove, total, progress);
+    let copied = copy_rows(source, destination, theirs.last_id, options, total, progress);
     // A source that was not stopped in order has delivery counts that may be too low, and they were copied with the rest.
     if theirs.clean && ours.clean {
         let marked = destination.mark_clean().map_err(CopyError::Destination);
@@ -130,12 +138,13 @@ fn copy_rows(
     source: &mut dyn MessageStore,
     destination: &mut dyn MessageStore,
     last_id: MessageId,
-    remove: bool,
+    options: CopyOptions,
     total: u64,
     mut progress: impl FnMut(Progress),
 ) -> Result<Copied, CopyError> {
     let mark = format!("copy.{:016x}", identity(source)?);
-    let reached = MessageId(destination.mark(&mark).map_err(CopyError::Destination)?.unwrap_or(0));
+    let reached = destination.mark(&mark).map_err(CopyError::Destination)?.filter(|_| !options.again);
+    let reached = MessageId(reached.unwrap_or(0));
     let mut copied = Copied::default();
     let mut shift = None;
     let mut after = MessageId(0);
@@ -153,7 +162,7 @@ fn copy_rows(
             let group = Group { appends, marks: vec![(mark.clone(), last.0)], ..Group::default() };
             destination.commit(&group).map_err(CopyError::Destination)?;
         }
-        if remove {
+        if options.remove {
             copied.removed += removals.len() as u64;
             source.commit(&Group { removals, ..Group::default() }).map_err(CopyError::Source)?;
         }

@@ -216,7 +216,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadUrl { reason } => {
-                write!(f, "store.url {reason}; give sqlite:PATH for a file or memory: for no file at all")
+                write!(f, "store.url {reason}; give sqlite:PATH, mysql://…, postgres://… or memory:")
             }
             Self::NotBuilt { backend } => {
                 write!(f, "this build has no {backend} support; give sqlite:PATH in store.url")

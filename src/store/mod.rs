@@ -14,6 +14,7 @@ mod copy;
 mod datetime;
 mod error;
 mod inspect;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod journal;
 mod lock;
 mod memory;
@@ -23,9 +24,10 @@ mod sqlite;
 mod worker;
 
 pub use columns::{BadColumn, ColumnValue, Columns};
-pub use copy::{Copied, CopyError, Progress, copy};
+pub use copy::{Copied, CopyError, CopyOptions, Progress, copy};
 pub use error::{FailureKind, StoreError};
 pub use inspect::{ChannelInfo, Inspector, Purged, inspect, starts_without_database};
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use journal::JournaledStore;
 pub use memory::MemoryStore;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -40,6 +42,7 @@ use std::time::Duration;
 
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 use journal::Direct;
 
 /// What one transaction does: all of it or nothing. Its meaning is that of carrying out the lists in this order.
@@ -277,13 +280,21 @@ fn open_for_tool(settings: &StoreSettings) -> Result<Box<dyn MessageStore>, Stor
     match Place::parse(&settings.url)? {
         Place::Memory => Err(StoreError::BadUrl { reason: ONLY_THE_BROKER.to_owned() }),
         Place::Sqlite(_) => open(settings),
-        Place::Server(backend) => {
-            let prefix = Prefix::parse(&settings.prefix)?;
-            let place = server_place(backend, &settings.url, &prefix)?;
-            let server = open(&StoreSettings { journal: None, ..settings.clone() })?;
-            Direct::open(server, settings.journal.as_ref(), &prefix, &place)
-        }
+        Place::Server(backend) => open_server_for_tool(backend, settings),
     }
+}
+
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+fn open_server_for_tool(backend: Backend, settings: &StoreSettings) -> Result<Box<dyn MessageStore>, StoreError> {
+    let prefix = Prefix::parse(&settings.prefix)?;
+    let place = server_place(backend, &settings.url, &prefix)?;
+    let server = open(&StoreSettings { journal: None, ..settings.clone() })?;
+    Direct::open(server, settings.journal.as_ref(), &prefix, &place)
+}
+
+#[cfg(not(any(feature = "mysql", feature = "postgres")))]
+fn open_server_for_tool(backend: Backend, _settings: &StoreSettings) -> Result<Box<dyn MessageStore>, StoreError> {
+    Err(StoreError::NotBuilt { backend: backend.name() })
 }
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]

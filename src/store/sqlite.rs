@@ -94,7 +94,7 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let result = work(self.link.connection()?, &self.sql, &self.columns);
         result.map_err(|error| {
-            let error = classify(&self.link.place(), &error);
+            let error = classify(&self.place(), &error);
             if matches!(error, StoreError::Full { .. }) {
                 self.was_full = true;
                 self.link.fold();

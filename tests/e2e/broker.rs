@@ -130,20 +130,21 @@ impl Setup {
         self
     }
 
-    /// Keeps messages in memory only.
-    pub fn in_memory(mut self) -> Self {
-        self.url = Some("memory:".into());
+    /// Keeps messages there; `{dir}` stands for the broker's directory.
+    pub fn url(mut self, url: &str) -> Self {
+        self.url = Some(url.into());
         self
     }
 
+    /// Keeps messages in memory only.
+    pub fn in_memory(self) -> Self {
+        self.url("memory:")
+    }
+
     /// Keeps messages in this file; a relative path is one below the broker's directory.
-    pub fn database(mut self, path: &str) -> Self {
-        self.url = Some(if Path::new(path).is_absolute() {
-            format!("sqlite:{path}")
-        } else {
-            format!("sqlite:{{dir}}/{path}")
-        });
-        self
+    pub fn database(self, path: &str) -> Self {
+        let folder = if Path::new(path).is_absolute() { "" } else { "{dir}/" };
+        self.url(&format!("sqlite:{folder}{path}"))
     }
 
     /// Starts a broker with this in a new directory, on a port of the system's choice.

@@ -36,7 +36,7 @@ pub fn initialise(server: &Server) {
         command.arg(format!("--auth-root-socket-user={}", server.account.name));
         command
     };
-    command.arg(data(server)).args(SIZES).args(own_sizes(server.kind));
+    command.arg(data(server)).arg(temporary(server)).args(SIZES).args(own_sizes(server.kind));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     server.account.assume(&mut command);
     let output = command.output().expect("the program that makes a data directory");
@@ -58,6 +58,11 @@ fn data(server: &Server) -> String {
     format!("--datadir={}", server.dir.join("data").display())
 }
 
+/// A server that starts removes what looks like its own files from there: two must not have the same.
+fn temporary(server: &Server) -> String {
+    format!("--tmpdir={}", server.dir.join("tmp").display())
+}
+
 fn socket(server: &Server) -> String {
     format!("--socket={}", server.dir.join("socket").display())
 }
@@ -65,7 +70,13 @@ fn socket(server: &Server) -> String {
 /// The server. It waits for the disk at every commit, as it does by default, or hardly ever.
 pub fn command(server: &Server) -> Command {
     let mut command = Command::new(server_program(server));
-    command.arg("--no-defaults").arg(data(server)).arg(socket(server)).args(SIZES).args(own_sizes(server.kind));
+    command
+        .arg("--no-defaults")
+        .arg(data(server))
+        .arg(temporary(server))
+        .arg(socket(server))
+        .args(SIZES)
+        .args(own_sizes(server.kind));
     command.arg(format!("--port={}", server.address().port()));
     command.arg(format!("--pid-file={}", server.dir.join("pid").display()));
     command.args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin", "--performance-schema=OFF"]);

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use wsmb::store::StoreSettings;
 
 use process::Account;
+#[allow(unused_imports)] // Not every test puts a network between.
 pub use proxy::{Mode, Proxy};
 pub use session::Session;
 use small_disk::SmallDisk;
@@ -129,6 +130,9 @@ impl Server {
         let dir = tempfile::Builder::new().prefix("wsmb-").tempdir().expect("a temporary directory").keep();
         let account = Account::for_server(kind.pick("mysql", "postgres"));
         account.own(&dir);
+        let temporary = dir.join("tmp");
+        std::fs::create_dir(&temporary).expect("a directory");
+        account.own(&temporary);
         let mut server = Self {
             kind,
             options,
@@ -317,7 +321,8 @@ impl Server {
     #[track_caller]
     fn start_on_a_free_port(&self) {
         for _ in 0..10 {
-            *lock(&self.port) = process::free_port();
+            let place = process::free_port().local_addr().expect("the address of a listener");
+            *lock(&self.port) = place.port();
             match self.launch() {
                 Ok(()) => return,
                 Err(said) if said.to_ascii_lowercase().contains("address already in use") => {}
@@ -382,6 +387,17 @@ impl Server {
     pub fn start_again(&self) {
         assert!(lock(&self.child).is_none(), "the server still runs");
         self.launch().unwrap_or_else(|said| panic!("{said}"));
+    }
+
+    /// Starts it again if it has ended by itself.
+    #[track_caller]
+    pub fn revive(&self) {
+        let mut child = lock(&self.child);
+        if child.as_mut().is_some_and(|child| child.try_wait().expect("the state of the server").is_some()) {
+            *child = None;
+            drop(child);
+            self.start_again();
+        }
     }
 
     /// An orderly end and a new start, with the same data on the same port.
@@ -452,10 +468,14 @@ impl Server {
         self.dir.join("log")
     }
 
+    /// What it has said since its last start.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+
     /// The last lines of its log.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read(self.log_path()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         format!("log of {}:\n{}", self.kind.name(), lines[lines.len().saturating_sub(40)..].join("\n"))
     }

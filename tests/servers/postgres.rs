@@ -45,7 +45,7 @@ pub fn command(server: &Server) -> Command {
         "max_wal_senders=0",
         "min_wal_size=16MB",
         "max_wal_size=64MB",
-        "log_min_messages=log",
+        "log_min_messages=error",
     ]
     .map(str::to_owned)
     .to_vec();

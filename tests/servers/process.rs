@@ -161,10 +161,10 @@ fn runs(pid: u32) -> bool {
     state(pid).is_some_and(|(state, _)| state != 'Z')
 }
 
-/// A port of this machine that nobody listens on. It lies below those that the system gives to outgoing connections, so that it is still free when a
+/// A port of this machine that nobody listened on. It lies below those that the system gives to outgoing connections, so that it is still free when a
 /// server that was ended comes back to it.
 #[track_caller]
-pub fn free_port() -> u16 {
+pub fn free_port() -> TcpListener {
     const FIRST: u16 = 12_000;
     const COUNT: u16 = 20_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -172,8 +172,8 @@ pub fn free_port() -> u16 {
     let begin = u16::try_from(u64::from(std::process::id()) * 379 % u64::from(COUNT)).expect("below the count");
     for _ in 0..COUNT {
         let port = FIRST + (begin + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener;
         }
     }
     panic!("no port is free");

@@ -45,10 +45,11 @@ impl Proxy {
     #[track_caller]
     pub fn start(target: SocketAddr) -> Self {
         let state = State { mode: Mode::Open, connections: Vec::new(), accepted: 0, bytes: 0, over: false };
-        let address = SocketAddr::from(([127, 0, 0, 1], process::free_port()));
+        let listener = process::free_port();
+        let address = listener.local_addr().expect("the address of a listener");
         let proxy =
             Self { address, target, shared: Arc::new((Mutex::new(state), Condvar::new())), acceptor: Mutex::new(None) };
-        proxy.listen();
+        proxy.listen(listener);
         proxy
     }
 
@@ -66,7 +67,7 @@ impl Proxy {
             self.stop_listening();
             self.cut();
         } else if before == Mode::Refuse {
-            self.listen();
+            self.listen(TcpListener::bind(self.address).expect("the port that was ours a moment ago"));
         }
     }
 
@@ -88,9 +89,7 @@ impl Proxy {
         lock(&self.shared).bytes
     }
 
-    #[track_caller]
-    fn listen(&self) {
-        let listener = TcpListener::bind(self.address).expect("the port that was free a moment ago");
+    fn listen(&self, listener: TcpListener) {
         let (shared, target) = (self.shared.clone(), self.target);
         *self.acceptor.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::spawn(move || {
             while let Ok((client, _)) = listener.accept() {

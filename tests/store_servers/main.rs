@@ -4,7 +4,7 @@
 #![cfg(target_os = "linux")] // The servers are processes with limits and mounts of their own.
 
 #[path = "../servers/mod.rs"]
-#[allow(dead_code)] // What the tests of a whole broker need is more than what is needed here.
+#[allow(dead_code, unused_imports)] // What other tests need is more than what is needed here.
 mod servers;
 
 mod failures;

@@ -14,7 +14,7 @@ Usage: cargo xtask <task>
 
 Tasks:
   test    everything that must hold before a change is merged, in this order:
-          formatting, clippy, documentation, the programs that the tests drive, all tests
+          formatting, clippy, smaller builds, documentation, the programs that the tests drive, all tests
   help    this text
 ";
 
@@ -37,6 +37,7 @@ struct Step {
 const TEST: &[Step] = &[
     Step { name: "formatting", run: formatting },
     Step { name: "clippy", run: clippy },
+    Step { name: "smaller builds", run: smaller_builds },
     Step { name: "documentation", run: documentation },
     Step { name: "programs that the tests drive", run: programs::ensure },
     Step { name: "tests", run: tests },
@@ -82,6 +83,14 @@ fn formatting() -> Result<(), Failure> {
 
 fn clippy() -> Result<(), Failure> {
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+/// Without the database servers, and with one kind of them only.
+fn smaller_builds() -> Result<(), Failure> {
+    for features in ["", "mysql", "postgres"] {
+        run(cargo().args(["clippy", "--no-default-features", "--features", features, "--", "-D", "warnings"]))?;
+    }
+    Ok(())
 }
 
 fn documentation() -> Result<(), Failure> {

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::output::{self, count};
+use crate::cli::output::{self, Style, count};
 use crate::cli::settings::Settings;
 use crate::cli::{Failure, Outcome};
 use crate::config::{Config, StoreUrl};
 use crate::server;
-use crate::store::{self, Columns, Copied, Progress, StoreSettings};
+use crate::store::{self, Columns, Copied, CopyOptions, Progress, StoreSettings};
 
 /// How often a line says how far it is, where nobody sees a bar.
 const SAY_EVERY: Duration = Duration::from_secs(2);
@@ -49,6 +49,9 @@ pub(super) struct Copy {
     /// Remove from the source what is safe in the destination
     #[arg(long)]
     remove: bool,
+    /// Copy once more what an earlier copy has brought: for a source whose ids began anew
+    #[arg(long)]
+    again: bool,
     /// Print the result as a JSON object
     #[arg(long)]
     json: bool,
@@ -88,17 +91,19 @@ impl Copy {
             prefix: self.to_prefix.as_ref().or(self.prefix.as_ref()),
         };
         let (from_url, mut from) = from.settings(&config)?;
-        // They are the destination's to fill; the source may have none.
-        from.columns = Columns::default();
+        if from_url != config.store.url {
+            // They are the destination's to fill; another source may have none.
+            from.columns = Columns::default();
+        }
         let (to_url, to) = to.settings(&config)?;
+        let options = CopyOptions { remove: self.remove, again: self.again };
         let mut teller = Teller::new();
-        let copied = store::copy(&from, &to, self.remove, |progress| teller.tell(progress));
+        let copied = store::copy(&from, &to, options, |progress| teller.tell(progress));
         let began = teller.end();
-        let copied = copied.map_err(|error| match began {
-            true => {
-                Failure::failed(format_args!("{error}. What was copied is safe; the same command goes on from there"))
-            }
-            false => Failure::failed(error),
+        let copied = copied.map_err(|error| {
+            let command = if self.again { "the command without --again" } else { "the same command" };
+            let rest = format!(". What was copied is safe; {command} goes on from there");
+            Failure::failed(format_args!("{error}{}", if began { rest.as_str() } else { "" }))
         })?;
         if self.json {
             let object = serde_json::json!({
@@ -106,6 +111,10 @@ impl Copy {
                 "removed": copied.removed, "shift": copied.shift,
             });
             return output::line(&object.to_string());
+        }
+        // A table of another program may lack columns, and then it has lost what belongs there.
+        for sentence in store::inspect(&to).and_then(|mut inspector| inspector.lacks()).unwrap_or_default() {
+            output::note(&format!("{} {sentence}", Style::stderr().doubt("note:")));
         }
         for line in summary(&copied, &from_url, &to_url, to_url == config.store.url) {
             output::line(&line)?;

@@ -91,10 +91,10 @@ fn message(id: u64) -> Message {
         channel: ChannelName::parse(["sms", "SMS", "ü"][id as usize % 3]).unwrap(),
         payload: Payload::text(format!("{{\"id\":{id}}}")),
         created: Timestamp(id * 1_000),
-        expires: (id % 2 == 0).then_some(Timestamp(id * 2_000)),
-        due: (id % 5 == 0).then_some(Timestamp(id * 3_000)),
-        receivers: (id % 7 == 0).then_some(1),
-        publication: (id % 4 == 0).then(|| PublicationId::new("u", "x")),
+        expires: id.is_multiple_of(2).then_some(Timestamp(id * 2_000)),
+        due: id.is_multiple_of(5).then_some(Timestamp(id * 3_000)),
+        receivers: id.is_multiple_of(7).then_some(1),
+        publication: id.is_multiple_of(4).then(|| PublicationId::new("u", "x")),
         deliveries: u32::try_from(id % 3).unwrap(),
     }
 }
@@ -104,7 +104,7 @@ fn messages(ids: impl IntoIterator<Item = u64>) -> Vec<Message> {
 }
 
 fn run(source: &mut Mortal, destination: &mut Mortal, remove: bool) -> Result<Copied, CopyError> {
-    copy_all(source, destination, remove, 0, |_| {})
+    copy_all(source, destination, CopyOptions { remove, again: false }, 0, |_| {})
 }
 
 /// Without the ids.
@@ -117,7 +117,8 @@ fn an_empty_destination_gets_everything_as_it_was() {
     let all = messages([3, 4, 5, 9, 10, 35, 1_000]);
     let (mut source, mut destination) = (Mortal::new(&all), Mortal::new(&[]));
     let mut told = Vec::new();
-    let copied = copy_all(&mut source, &mut destination, false, 7, |progress| told.push(progress)).unwrap();
+    let copied =
+        copy_all(&mut source, &mut destination, CopyOptions::default(), 7, |progress| told.push(progress)).unwrap();
     assert_eq!(copied, Copied { copied: 7, earlier: 0, removed: 0, shift: 0 });
     assert_eq!((destination.everything(), source.everything()), (all.clone(), all.clone()));
     assert_eq!(told, [3, 6, 7].map(|done| Progress { done, total: 7 }));
@@ -154,6 +155,16 @@ fn two_sources_go_into_one_destination() {
 }
 
 #[test]
+fn a_source_whose_ids_began_anew_can_be_copied_again() {
+    let (mut source, mut destination) = (Mortal::new(&messages([1, 2])), Mortal::new(&[]));
+    run(&mut source, &mut destination, false).unwrap();
+    let again = CopyOptions { again: true, remove: false };
+    let copied = copy_all(&mut source, &mut destination, again, 0, |_| {}).unwrap();
+    assert_eq!(copied, Copied { copied: 2, earlier: 0, removed: 0, shift: 2 });
+    assert_eq!(run(&mut source, &mut destination, false).unwrap().earlier, 2, "only if it is asked for");
+}
+
+#[test]
 fn a_source_that_crashed_makes_no_clean_destination() {
     let (mut source, mut destination) = (Mortal::new(&messages(1..=3)), Mortal::new(&[]));
     source.clean = false;
@@ -174,7 +185,9 @@ fn ends_that_can_not_be_copied_are_named() {
     let home = tempfile::tempdir().unwrap();
     let at = |path: &Path| StoreSettings { url: format!("sqlite:{}", path.display()), ..StoreSettings::default() };
     let (one, two) = (at(&home.path().join("one.db")), at(&home.path().join("two.db")));
-    let told = |from: &StoreSettings, to: &StoreSettings| copy(from, to, false, |_| {}).unwrap_err().to_string();
+    let told = |from: &StoreSettings, to: &StoreSettings| {
+        copy(from, to, CopyOptions::default(), |_| {}).unwrap_err().to_string()
+    };
     assert!(told(&one, &two).starts_with("the source: there is no store at "), "{}", told(&one, &two));
     assert!(!home.path().join("one.db").exists(), "a source is not made");
     let running = crate::store::open(&one).unwrap();

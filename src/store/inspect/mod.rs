@@ -48,7 +48,7 @@ pub enum Purged {
 pub fn inspect(settings: &StoreSettings) -> Result<Inspector, StoreError> {
     let prefix = Prefix::parse(&settings.prefix)?;
     let sight = match Place::parse(&settings.url)? {
-        Place::Sqlite(path) => Sight::File(FileView::open(&path, &prefix)?),
+        Place::Sqlite(path) => Sight::File(Box::new(FileView::open(&path, &prefix)?)),
         Place::Memory => return Err(StoreError::BadUrl { reason: super::ONLY_THE_BROKER.to_owned() }),
         #[cfg(any(feature = "mysql", feature = "postgres"))]
         Place::Server(backend) => Sight::Server(Box::new(ServerView::open(backend, settings, &prefix)?)),
@@ -87,7 +87,7 @@ pub struct Inspector {
 
 #[derive(Debug)]
 enum Sight {
-    File(FileView),
+    File(Box<FileView>),
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     Server(Box<ServerView>),
 }

@@ -1,7 +1,7 @@
 //! User-defined columns: what type the table gives them, and which values fit.
 //!
 //! A field holds the whole value or nothing: what does not fit is NULL, and the message is stored all the same. So no value may ever get as far as a
-//! server that refuses it, because the whole group would be refused with it.
+//! server that refuses it, because the fields of its whole group would go with it.
 
 use std::borrow::Cow;
 
@@ -43,7 +43,7 @@ pub(super) enum FieldType {
     /// Text.
     Text(Length, Charset),
     /// JSON.
-    Json(Backend),
+    Json(Backend, Charset),
     /// A moment, to the second, from the first to the last.
     Moment(i64, i64),
     /// A day.
@@ -100,11 +100,7 @@ impl Described {
 impl FieldType {
     /// `None` for a type that no value of a message can have.
     pub(super) fn parse(backend: Backend, column: &Described) -> Option<Self> {
-        let charset = match backend {
-            #[cfg(feature = "mysql")]
-            Backend::MySql => Charset::of_mysql(column.charset.as_deref()),
-            _ => Charset::UnicodeWithoutNul,
-        };
+        let charset = Charset::of(backend, column.charset.as_deref());
         let signed = column.is_signed();
         let integer = |bits: u32| {
             if signed {
@@ -136,7 +132,7 @@ impl FieldType {
             "tinytext" | "text" | "mediumtext" | "longtext" => {
                 Self::Text(column.characters.map_or(Length::Any, Length::Bytes), charset)
             }
-            "json" | "jsonb" => Self::Json(backend),
+            "json" | "jsonb" => Self::Json(backend, charset),
             "timestamp" => Self::Moment(1, LAST_TIMESTAMP),
             "datetime" | "timestamp without time zone" | "timestamp with time zone" => {
                 Self::Moment(iso::FIRST, iso::LAST)
@@ -176,15 +172,12 @@ impl FieldType {
                 };
                 (fits && charset.holds(&text)).then_some(text)
             }
-            Self::Json(backend) => json(value, backend),
+            Self::Json(backend, charset) => json(value, backend).filter(|text| charset.holds(text)),
             Self::Moment(first, last) => moment(value)
                 .filter(|second| (first..=last).contains(second))
                 .and_then(iso::seconds_to_text)
                 .map(Cow::Owned),
-            Self::Day => match value {
-                ColumnValue::Text(text) if iso::is_date(text) => Some(Cow::Borrowed(text)),
-                _ => Some(Cow::Owned(iso::seconds_to_text(moment(value)?)?.get(..10)?.to_owned())),
-            },
+            Self::Day => Some(Cow::Owned(iso::seconds_to_text(moment(value)?)?.get(..10)?.to_owned())),
         }
     }
 }
@@ -264,6 +257,8 @@ fn moment(value: &ColumnValue) -> Option<i64> {
         ColumnValue::Integer(seconds) => Some(*seconds).filter(|seconds| *seconds >= 0),
         // A part of a second is dropped. The range is checked by whoever asks, and what is out of it becomes the last number of all.
         ColumnValue::Real(seconds) => Some(*seconds as i64).filter(|_| *seconds >= 0.0),
+        // A day begins with its first second.
+        ColumnValue::Text(text) if iso::is_date(text) => iso::seconds_from_iso(&format!("{text}T00:00")),
         ColumnValue::Text(text) => iso::seconds_from_iso(text),
         _ => None,
     }

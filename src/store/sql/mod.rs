@@ -14,7 +14,6 @@ mod connect;
 mod driver;
 mod error;
 mod field;
-mod indexes;
 mod iso;
 mod number;
 mod read;

@@ -8,7 +8,6 @@ use super::connect::Access;
 use super::driver::{Driver, Value, number, text};
 use super::error::classify;
 use super::field::{self, Described, FieldType};
-use super::indexes;
 use super::statements::{Names, place, quoted};
 use super::text::Charset;
 use crate::limits;
@@ -109,7 +108,6 @@ pub(super) async fn prepare(
         }
     }
     let mut shape = shape(access, names, columns, &found)?;
-    indexes::check(driver, access, names, columns, &found).await?;
     shape.packet = packet(driver, access.backend).await.map_err(failed)?;
     Ok(shape)
 }
@@ -134,9 +132,7 @@ pub(super) async fn look(
     // The start adds columns to a table of its own.
     let none = Columns::default();
     let columns = if lacks && is_made(driver, names).await.map_err(failed)? { &none } else { columns };
-    let shape = shape(access, names, columns, &found)?;
-    indexes::check(driver, access, names, columns, &found).await?;
-    Ok(shape)
+    shape(access, names, columns, &found)
 }
 
 /// Whether the message table was made by a broker.
@@ -164,7 +160,10 @@ fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described])
     if let Some(column) = REQUIRED.into_iter().find(|name| find(found, name).is_none()) {
         return Err(StoreError::Schema { place: location.to_owned(), table: table.to_owned(), column });
     }
-    let ours = |name: &str| is_ours(name, columns);
+    let ours = |name: &str| {
+        REQUIRED.into_iter().chain(OPTIONAL.map(|(name, ..)| name)).any(|own| own.eq_ignore_ascii_case(name))
+            || columns.names().any(|own| own.eq_ignore_ascii_case(name))
+    };
     if let Some(strict) = found.iter().find(|column| !column.nullable && !column.filled && !ours(&column.name)) {
         let problem = "must have a value, and the broker knows none for it; give the column a default, or allow NULL";
         return Err(StoreError::Column {
@@ -183,19 +182,9 @@ fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described])
         let name = column.map_or_else(|| name.to_owned(), |column| column.name.clone());
         fields.push(Field { name, kind, cast });
     }
-    let charset = |name: &str| match backend {
-        #[cfg(feature = "mysql")]
-        Backend::MySql => Charset::of_mysql(find(found, name).and_then(|column| column.charset.as_deref())),
-        _ => Charset::UnicodeWithoutNul,
-    };
+    let charset = |name: &str| Charset::of(backend, find(found, name).and_then(|column| column.charset.as_deref()));
     let present = OPTIONAL.map(|(name, ..)| find(found, name).is_some());
     Ok(Shape { present, data: charset("data"), channel: charset("channel"), fields, packet: limits::STORE_PACKET })
-}
-
-/// Whether the broker gives this column a value.
-pub(super) fn is_ours(name: &str, columns: &Columns) -> bool {
-    let own = REQUIRED.into_iter().chain(OPTIONAL.map(|(name, ..)| name));
-    own.chain(columns.names()).any(|own| own.eq_ignore_ascii_case(name))
 }
 
 fn find<'a>(found: &'a [Described], name: &str) -> Option<&'a Described> {
@@ -283,18 +272,15 @@ fn make_data(backend: Backend, names: &Names) -> String {
 async fn describe(driver: &mut Driver, backend: Backend, table: &str) -> sqlx::Result<Vec<Described>> {
     let query = match backend {
         Backend::MySql => {
-            // Only MariaDB reads that comment: its JSON is a text with a condition.
-            "SELECT CAST(COLUMN_NAME AS CHAR), CAST(IF(FALSE /*M!100400 OR EXISTS (SELECT 1 FROM information_schema.CHECK_CONSTRAINTS k \
-             WHERE k.CONSTRAINT_SCHEMA = c.TABLE_SCHEMA AND k.TABLE_NAME = c.TABLE_NAME \
-             AND k.CHECK_CLAUSE = CONCAT('json_valid(`', c.COLUMN_NAME, '`)')) */, 'json', DATA_TYPE) AS CHAR), CAST(COLUMN_TYPE AS CHAR), \
+            "SELECT CAST(COLUMN_NAME AS CHAR), CAST(DATA_TYPE AS CHAR), CAST(COLUMN_TYPE AS CHAR), \
              CAST(CHARACTER_MAXIMUM_LENGTH AS CHAR), CAST(CHARACTER_SET_NAME AS CHAR), CAST(IS_NULLABLE = 'YES' AS CHAR), \
              CAST(COLUMN_DEFAULT IS NOT NULL OR EXTRA LIKE '%auto_increment%' OR EXTRA LIKE '%GENERATED%' AS CHAR), \
              CAST(REPLACE(EXTRA, 'DEFAULT_GENERATED', '') LIKE '%GENERATED%' AS CHAR) \
-             FROM information_schema.COLUMNS c WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION"
+             FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION"
         }
         Backend::Postgres => {
-            "SELECT column_name::text, data_type::text, \
-             concat(data_type, '(' || numeric_precision || ',' || numeric_scale || ')'), character_maximum_length::text, NULL::text, \
+            "SELECT column_name::text, data_type::text, concat(data_type, '(' || numeric_precision || ',' || numeric_scale || ')'), \
+             character_maximum_length::text, current_setting('server_encoding'), \
              (is_nullable = 'YES')::int::text, \
              (column_default IS NOT NULL OR is_identity = 'YES' OR is_generated = 'ALWAYS')::int::text, \
              (is_generated = 'ALWAYS' OR identity_generation IS NOT DISTINCT FROM 'ALWAYS')::int::text \
@@ -302,7 +288,7 @@ async fn describe(driver: &mut Driver, backend: Backend, table: &str) -> sqlx::R
         }
     };
     let rows = driver.fetch(&query.into(), &[Value::from(table)]).await?;
-    Ok(rows
+    let found = rows
         .into_iter()
         .map(|row| {
             let mut cells = row.into_iter();
@@ -319,7 +305,24 @@ async fn describe(driver: &mut Driver, backend: Backend, table: &str) -> sqlx::R
                 computed: number(next()) == Some(1),
             }
         })
-        .collect())
+        .collect();
+    Ok(with_json(driver, backend, table, found).await)
+}
+
+/// MariaDB's JSON is a text that must be JSON.
+async fn with_json(driver: &mut Driver, backend: Backend, table: &str, mut found: Vec<Described>) -> Vec<Described> {
+    if backend == Backend::Postgres || !found.iter().any(|column| column.data_type == "longtext") {
+        return found;
+    }
+    let query = "SELECT CAST(CONSTRAINT_NAME AS CHAR) FROM information_schema.CHECK_CONSTRAINTS \
+         WHERE CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME = ? AND CHECK_CLAUSE LIKE 'json_valid(%'";
+    // MySQL has a type of its own for it, and another shape of this table.
+    let rows = driver.fetch(&query.into(), &[Value::from(table)]).await.unwrap_or_default();
+    let names: Vec<String> = rows.into_iter().filter_map(|row| text(row.into_iter().next().flatten())).collect();
+    for column in found.iter_mut().filter(|column| names.contains(&column.name)) {
+        column.data_type = "json".to_owned();
+    }
+    found
 }
 
 /// Bytes of one statement that the server takes.

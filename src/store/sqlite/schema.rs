@@ -40,7 +40,8 @@ impl Tables {
         Self { data: name("data"), meta: name("meta"), request: name("request"), extra: String::new() }
     }
 
-    /// These, and what `extra` makes.
+    /// These, and what `extra` makes: a journal's.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(in crate::store) fn with(self, extra: String) -> Self {
         Self { extra, ..self }
     }

@@ -1,0 +1,273 @@
+//! Senders that ask for confirmation and receivers that give it, both with a record of all that happened.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::broker::Broker;
+use crate::raw::{Got, Head, Raw, frame, opcode};
+
+/// How long any number of answers may take: a database that does not answer is given up after several time-outs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Unanswered publications of one sender at a time.
+const WINDOW: usize = 8;
+
+/// Between two bursts of a sender, so that ten seconds are some thousand messages and not a hundred thousand.
+const PACE: Duration = Duration::from_millis(10);
+
+/// Each sender's numbers begin at a multiple of this.
+pub const SENDER: u64 = 1_000_000;
+
+/// What one sender sends.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Where to.
+    pub channel: &'static str,
+    /// Seconds after which a message is not to be delivered any more.
+    pub ttl: Option<u64>,
+    /// Bytes of each message beside its number.
+    pub padding: usize,
+}
+
+/// One message, as its sender saw it.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    pub channel: &'static str,
+    pub number: u64,
+    pub expires: Option<Instant>,
+    /// The code of the answer; `None`: there was none before the connection ended.
+    pub code: Option<String>,
+}
+
+/// One message, as its receiver saw it.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub channel: &'static str,
+    pub number: u64,
+    pub redelivered: bool,
+    pub at: Instant,
+}
+
+#[derive(Default)]
+struct Counters {
+    stop: AtomicBool,
+    accepted: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+/// Senders at work.
+pub struct Load {
+    counters: Arc<Counters>,
+    threads: Vec<JoinHandle<Vec<Publication>>>,
+}
+
+impl Load {
+    /// One sender for each plan; their numbers begin behind `first` senders of earlier loads.
+    #[track_caller]
+    pub fn start(broker: &Broker, first: u64, plans: &[Plan]) -> Self {
+        let counters = Arc::new(Counters::default());
+        let threads = plans.iter().zip(first..).map(|(plan, index)| {
+            let (raw, plan, counters) = (Raw::upgrade(broker, &Head::new("/").modern()), *plan, counters.clone());
+            std::thread::spawn(move || {
+                Sender { raw, plan, counters, sent: BTreeMap::new(), open: 0 }.run(index * SENDER)
+            })
+        });
+        Self { threads: threads.collect(), counters }
+    }
+
+    /// Waits until so many more have been accepted.
+    #[track_caller]
+    pub fn accepted(&self, more: usize) {
+        self.wait(&self.counters.accepted, more, "accepted");
+    }
+
+    /// Waits until so many more have been refused.
+    #[track_caller]
+    pub fn refused(&self, more: usize) {
+        self.wait(&self.counters.refused, more, "refused");
+    }
+
+    #[track_caller]
+    fn wait(&self, counter: &AtomicUsize, more: usize, what: &str) {
+        let wanted = counter.load(Ordering::SeqCst) + more;
+        let deadline = Instant::now() + PATIENCE;
+        while counter.load(Ordering::SeqCst) < wanted {
+            let (accepted, refused) = (&self.counters.accepted, &self.counters.refused);
+            assert!(Instant::now() < deadline, "not {more} more {what}: {accepted:?} accepted, {refused:?} refused");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends it, each sender with its last answer, and returns what was sent.
+    #[track_caller]
+    pub fn finish(self) -> Vec<Publication> {
+        self.counters.stop.store(true, Ordering::SeqCst);
+        self.threads.into_iter().flat_map(|thread| thread.join().expect("a sender")).collect()
+    }
+}
+
+struct Sender {
+    raw: Raw,
+    plan: Plan,
+    counters: Arc<Counters>,
+    sent: BTreeMap<u64, Publication>,
+    open: usize,
+}
+
+impl Sender {
+    /// Sends until it is told to stop or the broker is gone.
+    fn run(mut self, start: u64) -> Vec<Publication> {
+        let padding = noise(self.plan.padding);
+        let mut next = start;
+        loop {
+            let stop = self.counters.stop.load(Ordering::SeqCst);
+            if stop && self.open == 0 {
+                break;
+            }
+            while !stop && self.open < WINDOW {
+                if !self.send(next, &padding) {
+                    return self.sent.into_values().collect();
+                }
+                next += 1;
+            }
+            if !self.hear() {
+                break;
+            }
+        }
+        self.sent.into_values().collect()
+    }
+
+    fn send(&mut self, number: u64, padding: &str) -> bool {
+        let Plan { channel, ttl, .. } = self.plan;
+        let mut command = json!({"command": "send-message", "channel": channel, "data": [[number, padding]], "id": number.to_string()});
+        if let Some(ttl) = ttl {
+            command["ttl"] = json!(ttl);
+        }
+        let expires = ttl.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        self.sent.insert(number, Publication { channel, number, expires, code: None });
+        self.open += 1;
+        self.raw.try_send(&frame(opcode::TEXT, command.to_string().as_bytes())).is_ok()
+    }
+
+    /// Takes note of one answer; false if the broker is gone.
+    fn hear(&mut self) -> bool {
+        match self.raw.next_by(Instant::now() + PATIENCE) {
+            Got::Frame(got) if got.opcode == opcode::PING => {
+                self.raw.try_send(&frame(opcode::PONG, &got.payload)).is_ok()
+            }
+            Got::Frame(got) if got.opcode == opcode::TEXT => {
+                let reply: Value = serde_json::from_slice(&got.payload).expect("JSON");
+                if reply["command"] != "send-message" {
+                    return true;
+                }
+                let number: u64 = reply["id"].as_str().and_then(|id| id.parse().ok()).expect("the id of one of ours");
+                let code = reply["response_code"].as_str().expect("a code").to_owned();
+                let counter = if code == "00" { &self.counters.accepted } else { &self.counters.refused };
+                counter.fetch_add(1, Ordering::SeqCst);
+                self.sent.get_mut(&number).expect("one of ours").code = Some(code);
+                self.open -= 1;
+                if self.open == 0 {
+                    // Not to wait for anything: this is how much load it is.
+                    std::thread::sleep(PACE);
+                }
+                true
+            }
+            Got::Frame(_) => true,
+            Got::Fin | Got::Reset => false,
+            Got::Silence => panic!("no answer within {PATIENCE:?}\n{}", self.raw.story()),
+        }
+    }
+}
+
+/// Text that no server makes smaller: a disk is to become full of it.
+fn noise(length: usize) -> String {
+    let mut state = 88_172_645_463_325_252_u64;
+    let letters = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'A' + u8::try_from(state % 26).unwrap_or_default())
+    });
+    letters.take(length).collect()
+}
+
+/// A receiver at work: it acknowledges each message, and gives back every fiftieth once.
+pub struct Receiver {
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
+    thread: JoinHandle<Vec<Delivery>>,
+}
+
+impl Receiver {
+    /// One on this channel.
+    #[track_caller]
+    pub fn start(broker: &Broker, channel: &'static str) -> Self {
+        let mut raw = Raw::upgrade(broker, &Head::new("/").modern());
+        raw.send_text(&json!({"command": "receive-message", "channel": channel, "ack": "manual"}).to_string());
+        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, counted) = (stop.clone(), count.clone());
+        let thread = std::thread::spawn(move || {
+            let mut deliveries = Vec::new();
+            while !stopped.load(Ordering::SeqCst) {
+                let known = deliveries.len();
+                if !receive(&mut raw, channel, &mut deliveries) {
+                    break;
+                }
+                counted.fetch_add(deliveries.len() - known, Ordering::SeqCst);
+            }
+            deliveries
+        });
+        Self { stop, count, thread }
+    }
+
+    /// Waits until nothing has come for a while that is longer than any pause between two deliveries of a backlog that is there.
+    #[track_caller]
+    pub fn quiet(&self, time: Duration) {
+        let (mut seen, mut since) = (self.count.load(Ordering::SeqCst), Instant::now());
+        while since.elapsed() < time {
+            std::thread::sleep(Duration::from_millis(10));
+            let count = self.count.load(Ordering::SeqCst);
+            if count != seen {
+                (seen, since) = (count, Instant::now());
+            }
+        }
+    }
+
+    /// Ends it and returns what it received.
+    #[track_caller]
+    pub fn finish(self) -> Vec<Delivery> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.join().expect("a receiver")
+    }
+}
+
+/// Takes one frame, if one comes soon; false if the broker is gone.
+fn receive(raw: &mut Raw, channel: &'static str, deliveries: &mut Vec<Delivery>) -> bool {
+    let got = match raw.next_by(Instant::now() + Duration::from_millis(50)) {
+        Got::Frame(got) => got,
+        Got::Silence => return true,
+        Got::Fin | Got::Reset => return false,
+    };
+    if got.opcode == opcode::PING {
+        return raw.try_send(&frame(opcode::PONG, &got.payload)).is_ok();
+    }
+    if got.opcode != opcode::TEXT {
+        return true;
+    }
+    let value: Value = serde_json::from_slice(&got.payload).expect("JSON");
+    let Some(name) = value["delivery"].as_str() else { return true };
+    let redelivered = value["redelivered"] == json!(true);
+    let messages = value["data"].as_array().expect("a list");
+    let numbers: Vec<u64> = messages.iter().map(|message| message[0].as_u64().expect("a number")).collect();
+    let gives_back = !redelivered && numbers.iter().any(|number| number % 50 == 49);
+    let at = Instant::now();
+    deliveries.extend(numbers.into_iter().map(|number| Delivery { channel, number, redelivered, at }));
+    let command = if gives_back { "nack" } else { "ack" };
+    let answer = json!({"command": command, "delivery": name}).to_string();
+    raw.try_send(&frame(opcode::TEXT, answer.as_bytes())).is_ok()
+}

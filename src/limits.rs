@@ -456,6 +456,9 @@ pub const STORE_FIRST_ROWS: usize = 16;
 /// Rows that are read at a time where the whole table is walked.
 pub const STORE_WALK_ROWS: usize = 1_024;
 
+/// Rows of a group that a table refuses for what stands in them, found at a time: each costs some statements, and a group has an end.
+pub const STORE_REFUSALS: usize = 64;
+
 /// How far behind the highest id rows of another program are put that are in the way of the broker's.
 pub const STORE_FOREIGN_GAP: u64 = 1 << 32;
 

@@ -178,7 +178,7 @@ impl StoreError {
     fn fmt_of_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Column { place, table, column, problem } => {
-                write!(f, "store.columns: {column} in the table {table} of {place} {problem}")
+                write!(f, "the column {column} in the table {table} of {place} {problem}")
             }
             Self::Unfit { place, ids, reason } => {
                 let count = ids.len();

@@ -14,6 +14,7 @@ mod healing;
 mod locks;
 mod own_tables;
 mod php_table;
+mod refusals;
 mod tls;
 
 use wsmb::message::{ChannelName, Message, MessageId, Payload, Timestamp};

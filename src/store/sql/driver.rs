@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 /// A value for a place in a statement. NULL has a type, too: a statement is prepared once, with the types of its first values.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value<'a> {
     Integer(Option<i64>),
     Text(Option<Cow<'a, str>>),

@@ -38,62 +38,60 @@ pub(super) fn is_collision(error: &Error) -> bool {
     error.as_database_error().is_some_and(DatabaseError::is_unique_violation)
 }
 
-/// Whether a value is what the server does not like.
-pub(super) fn is_about_a_value(backend: Backend, error: &Error) -> bool {
-    code(backend, error).is_some_and(|code| quotes_values(backend, &code))
-}
-
 /// What to do about an error.
 pub(super) fn cure(backend: Backend, error: &Error) -> Cure {
-    let Some(code) = code(backend, error) else {
-        return Cure::Reconnect;
-    };
-    match (backend, code.as_str()) {
+    // Whatever is not the server's own word comes of the way to it.
+    code(backend, error).map_or(Cure::Reconnect, |code| cure_of(backend, &code))
+}
+
+fn cure_of(backend: Backend, code: &str) -> Cure {
+    match (backend, code) {
         // Deadlock, lock wait.
         (Backend::MySql, "1213" | "1205") | (Backend::Postgres, "40P01" | "40001" | "55P03") => Cure::Again,
         // The server or an administrator is ending the connection; a prepared statement does not fit the table any more.
         (
             Backend::MySql,
-            "1053" | "1077" | "1078" | "1079" | "1080" | "1152" | "1159" | "1161" | "1184" | "1927" | "4031",
-        ) => Cure::Reconnect,
+            "1053" | "1077" | "1078" | "1079" | "1080" | "1152" | "1153" | "1159" | "1161" | "1184" | "1615" | "1927"
+            | "4031",
+        )
+        | (Backend::Postgres, "0A000" | "26000") => Cure::Reconnect,
         (Backend::Postgres, code) if code.starts_with("57P") || code.starts_with("08") || code.starts_with("25P") => {
             Cure::Reconnect
         }
-        (Backend::MySql, "1615") | (Backend::Postgres, "0A000" | "26000") => Cure::Reconnect,
         _ => Cure::None,
     }
 }
 
 /// What an error means.
 pub(super) fn classify(backend: Backend, place: &str, error: &Error) -> StoreError {
+    if let Some(code) = code(backend, error) {
+        return meaning(backend, place, &code, told(error));
+    }
+    let (place, detail) = (place.to_owned(), told(error));
+    match error {
+        Error::Configuration(_) => StoreError::BadUrl { reason: format!("can't be used ({detail})") },
+        Error::Tls(_) => StoreError::Denied { place, detail: format!("no encrypted connection: {detail}") },
+        Error::Io(cause) if cause.kind() == ErrorKind::InvalidData => {
+            StoreError::Denied { place, detail: format!("no encrypted connection: {detail}") }
+        }
+        Error::ColumnDecode { .. } | Error::Decode(_) => StoreError::Damaged { place, detail },
+        _ => StoreError::Unreachable { place, detail },
+    }
+}
+
+/// What a server's code means; `told` is what it says to it.
+fn meaning(backend: Backend, place: &str, code: &str, told: String) -> StoreError {
     let place = place.to_owned();
-    let Some(code) = code(backend, error) else {
-        let detail = told(error);
-        return match error {
-            Error::Configuration(_) => StoreError::BadUrl { reason: format!("can't be used ({detail})") },
-            Error::Tls(_) => StoreError::Denied { place, detail: format!("no encrypted connection: {detail}") },
-            Error::Io(cause) if cause.kind() == ErrorKind::InvalidData => {
-                StoreError::Denied { place, detail: format!("no encrypted connection: {detail}") }
-            }
-            Error::ColumnDecode { .. } | Error::Decode(_) => StoreError::Damaged { place, detail },
-            _ => StoreError::Unreachable { place, detail },
-        };
-    };
-    let detail = if quotes_values(backend, &code) {
-        format!("a value does not fit its column, code {code}")
-    } else {
-        told(error)
-    };
-    match (backend, code.as_str()) {
+    // The server's words for such an error quote a part of the message, which belongs into no log.
+    let detail = refusal_of(backend, code).map_or(told, |why| format!("its rows {why}"));
+    match (backend, code) {
         (Backend::MySql, "1213" | "1205") | (Backend::Postgres, "40P01" | "40001" | "55P03") => {
             StoreError::Busy { place }
         }
         (Backend::MySql, "1290" | "1792" | "1836") | (Backend::Postgres, "25006") => StoreError::ReadOnly { place },
         (Backend::MySql, "1021" | "1114" | "3") | (Backend::Postgres, "53100" | "53200") => StoreError::Full { place },
-        (Backend::MySql, "1044" | "1045" | "1049" | "1130" | "1141" | "1142" | "1143" | "1227" | "1251" | "1698") => {
-            StoreError::Denied { place, detail }
-        }
-        (Backend::Postgres, "28P01" | "28000" | "3D000" | "42501") => StoreError::Denied { place, detail },
+        (Backend::MySql, "1044" | "1045" | "1049" | "1130" | "1141" | "1142" | "1143" | "1227" | "1251" | "1698")
+        | (Backend::Postgres, "28P01" | "28000" | "3D000" | "42501") => StoreError::Denied { place, detail },
         // A table that its user may not see is as good as none, until it is to be made.
         (Backend::MySql, "1050") | (Backend::Postgres, "42P07") => {
             StoreError::Denied { place, detail: format!("access denied: {detail}, but this user has no rights on it") }
@@ -113,17 +111,27 @@ pub(super) fn classify(backend: Backend, place: &str, error: &Error) -> StoreErr
     }
 }
 
-/// Whether the server's words for this error hold a part of a message, which belongs into no log.
-fn quotes_values(backend: Backend, code: &str) -> bool {
-    match backend {
-        Backend::MySql => {
-            matches!(
-                code,
-                "1062" | "1264" | "1265" | "1292" | "1300" | "1366" | "1406" | "1411" | "3140" | "3988" | "4025"
-            )
+/// Why the table takes a row not, if it is for what stands in it: other rows may well fit.
+pub(super) fn refusal(backend: Backend, error: &Error) -> Option<String> {
+    code(backend, error).and_then(|code| refusal_of(backend, &code))
+}
+
+fn refusal_of(backend: Backend, code: &str) -> Option<String> {
+    let why = match (backend, code) {
+        (Backend::MySql, "1118" | "1406") | (Backend::Postgres, "22001" | "54000") => "are too long for a column",
+        (Backend::MySql, "1300" | "1366" | "3988") | (Backend::Postgres, "22P05" | "22021") => {
+            "have characters that a column can't hold"
         }
-        Backend::Postgres => code.starts_with("22") || code.starts_with("23"),
-    }
+        (Backend::MySql, "1264" | "1265" | "1292" | "1411" | "1690" | "3140") => {
+            "have a value that a column can't hold"
+        }
+        (Backend::MySql, "1048" | "1062" | "1216" | "1452" | "1644" | "3819" | "4025") => "break a rule of the table",
+        (Backend::Postgres, "P0001") => "break a rule of the table",
+        (Backend::Postgres, code) if code.starts_with("23") || code.starts_with("44") => "break a rule of the table",
+        (Backend::Postgres, code) if code.starts_with("22") => "have a value that a column can't hold",
+        _ => return None,
+    };
+    Some(format!("{why} (code {code})"))
 }
 
 /// The server's own words.
@@ -132,5 +140,66 @@ fn told(error: &Error) -> String {
         Error::Database(error) => error.message().chars().take(200).collect(),
         Error::Io(error) => error.to_string(),
         other => other.to_string().chars().take(200).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_told_by_what_helps() {
+        use Backend::{MySql, Postgres};
+        let kind = |backend, code: &str| {
+            let error = format!("{:?}", meaning(backend, "mysql://u@h/d", code, "words".to_owned()));
+            error.split([' ', '{']).next().unwrap_or_default().to_owned()
+        };
+        for (backend, codes, expected) in [
+            (MySql, "1213 1205", "Busy"),
+            (Postgres, "40P01 40001 55P03", "Busy"),
+            (MySql, "1290 1792 1836", "ReadOnly"),
+            (Postgres, "25006", "ReadOnly"),
+            (MySql, "1021 1114", "Full"),
+            (Postgres, "53100", "Full"),
+            (MySql, "1044 1045 1049 1142 1143", "Denied"),
+            (Postgres, "28P01 28000 3D000 42501", "Denied"),
+            (MySql, "1040 1053 1317 1927", "Unreachable"),
+            (Postgres, "53300 57P01 57P03 57014 08006", "Unreachable"),
+            (MySql, "145 1194", "Damaged"),
+            (Postgres, "XX001", "Damaged"),
+            (MySql, "1064 1146 1406", "Unavailable"),
+            (Postgres, "42601 42P01 22001", "Unavailable"),
+        ] {
+            for code in codes.split(' ') {
+                assert_eq!(kind(backend, code), expected, "{code} of {backend:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_quotes_a_message_is_told_in_other_words() {
+        for (backend, code) in [(Backend::MySql, "1062"), (Backend::MySql, "1366"), (Backend::Postgres, "23505")] {
+            let said = meaning(backend, "mysql://u@h/d", code, "Duplicate entry 'secret'".to_owned()).to_string();
+            assert!(!said.contains("secret") && said.contains(code), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_another_session_or_a_lost_connection_spoilt_is_tried_again() {
+        for (backend, code, expected) in [
+            (Backend::MySql, "1213", Cure::Again),
+            (Backend::Postgres, "40001", Cure::Again),
+            (Backend::MySql, "1927", Cure::Reconnect),
+            (Backend::MySql, "1615", Cure::Reconnect),
+            (Backend::Postgres, "57P01", Cure::Reconnect),
+            (Backend::Postgres, "0A000", Cure::Reconnect),
+            (Backend::MySql, "1406", Cure::None),
+            (Backend::Postgres, "23514", Cure::None),
+        ] {
+            assert_eq!(cure_of(backend, code), expected, "{code}");
+        }
+        let lost = Error::Io(std::io::Error::from(ErrorKind::ConnectionReset));
+        assert_eq!(cure(Backend::MySql, &lost), Cure::Reconnect);
+        assert!(classify(Backend::MySql, "mysql://u@h/d", &lost).is_outage());
     }
 }

@@ -11,6 +11,7 @@
 
 mod client;
 mod connect;
+mod describe;
 mod driver;
 mod error;
 mod field;
@@ -24,6 +25,8 @@ mod text;
 mod view;
 mod write;
 
+use std::collections::HashSet;
+
 use super::{Backend, Columns, Group, MessageStore, Page, Prefix, Request, RequestToken, StoreError, Summary};
 use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
@@ -31,8 +34,9 @@ use client::{Client, Purpose};
 use connect::Access;
 use driver::{Value, number, text};
 use schema::{read_note, write_note};
-use statements::{Many, Names, parts, place};
+use statements::{Names, place};
 pub(super) use view::SqlView;
+use write::{How, Refusal};
 
 /// A store on a database server.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub struct SqlStore {
     /// The highest id that is known to have been stored, and the one that is noted in the tables.
     highest: MessageId,
     noted: MessageId,
+    /// The highest id that was given to a row from here.
+    written: MessageId,
     /// The highest request that was taken up.
     last_request: u64,
 }
@@ -78,6 +84,7 @@ impl SqlStore {
             was_clean: false,
             highest: MessageId(0),
             noted: MessageId(0),
+            written: MessageId(0),
             last_request: 0,
         };
         let (clean, noted) = store.client.run(limits::STORE_ANSWER, async |session| {
@@ -121,11 +128,31 @@ impl MessageStore for SqlStore {
         if group.is_empty() {
             return Ok(());
         }
-        let place = self.client.access.place.clone();
-        write::check(group, self.client.shape()?, &self.columns, &place)?;
-        let (names, columns) = (self.client.names.clone(), self.columns.clone());
-        self.client.run(limits::STORE_ANSWER, async |session| write::commit(session, group, &columns, &names).await)?;
+        let Self { client, columns, written, .. } = self;
+        let (backend, place) = (client.access.backend, client.access.place.clone());
+        write::check(group, client.shape()?, columns, backend, &place)?;
+        let names = client.names.clone();
+        // A message is never lost for its fields.
+        let mut bare = HashSet::new();
+        let mut why = None;
+        while let Some(Refusal { mut ids, reason }) = client.run(limits::STORE_ANSWER, async |session| {
+            let how = How { columns, bare: &bare, written: *written, again: false };
+            write::commit(session, group, how, &names).await
+        })? {
+            ids.retain(|id| columns.is_empty() || !bare.insert(*id));
+            if !ids.is_empty() {
+                return Err(StoreError::Unfit { place, ids, reason });
+            }
+            why = Some(reason);
+        }
+        if let Some(reason) = why {
+            let (count, table) = (bare.len(), &names.data_plain);
+            tracing::warn!(
+                "{count} messages are in {table} of {place} without their store.columns, because they {reason}"
+            );
+        }
         let added = group.appends.iter().map(|message| message.id).max().unwrap_or_default();
+        self.written = self.written.max(added);
         self.highest = self.highest.max(added);
         Ok(())
     }
@@ -169,19 +196,15 @@ impl MessageStore for SqlStore {
             session.driver.run("BEGIN").await?;
             let values = [Value::from(now.0), Value::from(limit as u64)];
             let rows = session.driver.fetch(&session.statements.expired, &values).await?;
-            let gone: Vec<(MessageId, ChannelName)> = rows
-                .into_iter()
-                .filter_map(|row| {
-                    let mut cells = row.into_iter();
-                    let id = rows::message_id(cells.next().flatten());
-                    id.zip(rows::channel(cells.next().flatten()))
-                })
-                .collect();
-            let mut ids = gone.iter();
-            for size in parts(gone.len(), limits::STORE_STATEMENT_IDS) {
-                let values: Vec<Value<'_>> = ids.by_ref().take(size).map(|(id, _)| Value::from(id.0)).collect();
-                session.driver.execute(&session.statements.many(Many::Delete, size), &values).await?;
+            let mut gone = Vec::new();
+            let mut ids = Vec::new();
+            for row in rows {
+                let mut cells = row.into_iter();
+                let Some(id) = rows::message_id(cells.next().flatten()) else { continue };
+                ids.push(id);
+                gone.extend(rows::channel(cells.next().flatten()).map(|channel| (id, channel)));
             }
+            write::delete(&mut session.driver, &mut session.statements, ids.into_iter()).await?;
             session.driver.run("COMMIT").await?;
             Ok(gone)
         })

@@ -68,7 +68,7 @@ pub(super) fn push_values<'a>(
             "due" => whole(message.due.map(|moment| moment.0)),
             "receivers" => whole(message.receivers.map(u64::from)),
             "deliveries" => whole((message.deliveries > 0).then_some(u64::from(message.deliveries))),
-            _ => Value::Text(publication(message, shape.data).map(Cow::Borrowed)),
+            _ => Value::Text(publication(message, shape.publication).map(Cow::Borrowed)),
         });
     }
     let Some(columns) = columns else {

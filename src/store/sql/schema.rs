@@ -5,7 +5,8 @@
 
 use super::super::{Backend, Columns, StoreError};
 use super::connect::Access;
-use super::driver::{Driver, Value, number, text};
+use super::describe::{describe, has_unique_ids, packet};
+use super::driver::{Driver, Value};
 use super::error::classify;
 use super::field::{self, Described, FieldType};
 use super::statements::{Names, place, quoted};
@@ -38,6 +39,7 @@ pub(super) struct Shape {
     present: [bool; OPTIONAL.len()],
     pub(super) data: Charset,
     pub(super) channel: Charset,
+    pub(super) publication: Charset,
     /// The user-defined columns, in the order of the configuration.
     pub(super) fields: Vec<Field>,
     /// Bytes of one statement with its values.
@@ -54,6 +56,14 @@ pub(super) struct Field {
 }
 
 impl Shape {
+    /// A table of Unicode with all of the optional columns or none.
+    #[cfg(test)]
+    pub(super) fn plain(present: bool) -> Self {
+        let [data, channel, publication] = [Charset::Unicode; 3];
+        let present = [present; OPTIONAL.len()];
+        Self { present, data, channel, publication, fields: Vec::new(), packet: limits::STORE_PACKET }
+    }
+
     /// Whether the table has this optional column.
     pub(super) fn has(&self, column: &str) -> bool {
         self.optional().any(|(name, _, _)| name == column)
@@ -95,7 +105,7 @@ pub(super) async fn prepare(
     let failed = |error: sqlx::Error| classify(access.backend, &access.place, &error);
     check_layout(driver, access, names).await?;
     let own = migrate(driver, access, names).await.map_err(failed)?;
-    let mut found = describe(driver, access.backend, &names.data_plain).await.map_err(failed)?;
+    let mut found = describe(driver, names, &names.data_plain).await.map_err(failed)?;
     if own {
         let missing: Vec<&str> = columns.names().filter(|name| find(&found, name).is_none()).collect();
         for name in &missing {
@@ -104,10 +114,15 @@ pub(super) async fn prepare(
             driver.run(&add).await.map_err(failed)?;
         }
         if !missing.is_empty() {
-            found = describe(driver, access.backend, &names.data_plain).await.map_err(failed)?;
+            found = describe(driver, names, &names.data_plain).await.map_err(failed)?;
         }
     }
     let mut shape = shape(access, names, columns, &found)?;
+    // A row that is written again must meet itself.
+    if !has_unique_ids(driver, names).await.map_err(failed)? {
+        let cure = format!("ALTER TABLE {} ADD PRIMARY KEY (data_id)", names.data_plain);
+        return Err(trouble(access, names, "data_id", format!("must be unique; make it so with: {cure}")));
+    }
     shape.packet = packet(driver, access.backend).await.map_err(failed)?;
     Ok(shape)
 }
@@ -124,7 +139,7 @@ pub(super) async fn look(
 ) -> Result<Shape, StoreError> {
     let failed = |error: sqlx::Error| classify(access.backend, &access.place, &error);
     check_layout(driver, access, names).await?;
-    let found = describe(driver, access.backend, &names.data_plain).await.map_err(failed)?;
+    let found = describe(driver, names, &names.data_plain).await.map_err(failed)?;
     if found.is_empty() {
         return Err(StoreError::Missing { place: format!("{} (table {})", access.place, names.data_plain) });
     }
@@ -137,7 +152,7 @@ pub(super) async fn look(
 
 /// Whether the message table was made by a broker.
 async fn is_made(driver: &mut Driver, names: &Names) -> sqlx::Result<bool> {
-    let has_notes = !describe(driver, names.backend, &names.meta_plain).await?.is_empty();
+    let has_notes = !describe(driver, names, &names.meta_plain).await?.is_empty();
     Ok(has_notes && read_note(driver, names, "made").await?.is_some())
 }
 
@@ -148,7 +163,7 @@ async fn is_made(driver: &mut Driver, names: &Names) -> sqlx::Result<bool> {
 pub(super) async fn missing(driver: &mut Driver, names: &Names) -> sqlx::Result<Vec<String>> {
     let mut missing = Vec::new();
     for table in [&names.meta_plain, &names.request_plain] {
-        if describe(driver, names.backend, table).await?.is_empty() {
+        if describe(driver, names, table).await?.is_empty() {
             missing.push(table.clone());
         }
     }
@@ -166,12 +181,17 @@ fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described])
     };
     if let Some(strict) = found.iter().find(|column| !column.nullable && !column.filled && !ours(&column.name)) {
         let problem = "must have a value, and the broker knows none for it; give the column a default, or allow NULL";
-        return Err(StoreError::Column {
-            place: location.to_owned(),
-            table: table.to_owned(),
-            column: strict.name.clone(),
-            problem: problem.to_owned(),
-        });
+        return Err(trouble(access, names, &strict.name, problem.to_owned()));
+    }
+    for column in found {
+        let Some(wanted) = wanted(backend, &column.name) else { continue };
+        if !wanted.contains(&column.data_type.as_str()) {
+            let problem = format!(
+                "has the type {}, and the broker needs {}; change the type, or give another store.prefix",
+                column.data_type, wanted[0]
+            );
+            return Err(trouble(access, names, &column.name, problem));
+        }
     }
     let mut fields = Vec::new();
     for name in columns.names() {
@@ -184,7 +204,29 @@ fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described])
     }
     let charset = |name: &str| Charset::of(backend, find(found, name).and_then(|column| column.charset.as_deref()));
     let present = OPTIONAL.map(|(name, ..)| find(found, name).is_some());
-    Ok(Shape { present, data: charset("data"), channel: charset("channel"), fields, packet: limits::STORE_PACKET })
+    let [data, channel, publication] = ["data", "channel", "publication"].map(charset);
+    Ok(Shape { present, data, channel, publication, fields, packet: limits::STORE_PACKET })
+}
+
+/// The types that a column of the broker's own can have, the usual one first. `char` is not among them: it loses blanks at the end.
+fn wanted(backend: Backend, column: &str) -> Option<&'static [&'static str]> {
+    const TEXT: [&str; 5] = ["varchar", "text", "tinytext", "mediumtext", "longtext"];
+    const BYTES: [&str; 8] =
+        ["longtext", "text", "tinytext", "mediumtext", "varchar", "longblob", "mediumblob", "blob"];
+    Some(match (column.to_ascii_lowercase().as_str(), backend) {
+        ("data_id" | "expires" | "due" | "receivers" | "deliveries", _) => &["bigint"],
+        ("channel" | "publication", Backend::MySql) => &TEXT,
+        ("data", Backend::MySql) => &BYTES,
+        ("channel" | "data" | "publication", Backend::Postgres) => &["text", "character varying"],
+        ("created", Backend::MySql) => &["datetime", "timestamp"],
+        ("created", Backend::Postgres) => &["timestamp without time zone", "timestamp with time zone"],
+        _ => return None,
+    })
+}
+
+fn trouble(access: &Access, names: &Names, column: &str, problem: String) -> StoreError {
+    let (place, table) = (access.place.clone(), names.data_plain.clone());
+    StoreError::Column { place, table, column: column.to_owned(), problem }
 }
 
 fn find<'a>(found: &'a [Described], name: &str) -> Option<&'a Described> {
@@ -194,7 +236,7 @@ fn find<'a>(found: &'a [Described], name: &str) -> Option<&'a Described> {
 /// Refuses a layout that this version does not know. Changes nothing.
 async fn check_layout(driver: &mut Driver, access: &Access, names: &Names) -> Result<(), StoreError> {
     let failed = |error: sqlx::Error| classify(access.backend, &access.place, &error);
-    if describe(driver, access.backend, &names.meta_plain).await.map_err(failed)?.is_empty() {
+    if describe(driver, names, &names.meta_plain).await.map_err(failed)?.is_empty() {
         return Ok(());
     }
     let layout = read_note(driver, names, "layout").await.map_err(failed)?;
@@ -207,13 +249,13 @@ async fn check_layout(driver: &mut Driver, access: &Access, names: &Names) -> Re
 /// Makes what is missing, one step after the other, each of which may have been made by a start that was cut short. True if the message table is ours.
 async fn migrate(driver: &mut Driver, access: &Access, names: &Names) -> sqlx::Result<bool> {
     let backend = access.backend;
-    if describe(driver, backend, &names.meta_plain).await?.is_empty() {
+    if describe(driver, names, &names.meta_plain).await?.is_empty() {
         driver.run(&make_meta(backend, names)).await?;
     }
-    if describe(driver, backend, &names.request_plain).await?.is_empty() {
+    if describe(driver, names, &names.request_plain).await?.is_empty() {
         driver.run(&make_request(backend, names)).await?;
     }
-    if describe(driver, backend, &names.data_plain).await?.is_empty() {
+    if describe(driver, names, &names.data_plain).await?.is_empty() {
         // First the note, so that a table that was made is never taken for somebody else's.
         write_note(driver, names, "made", "1").await?;
         driver.run(&make_data(backend, names)).await?;
@@ -248,90 +290,24 @@ fn make_request(backend: Backend, names: &Names) -> String {
     }
 }
 
-/// The indexes serve pages, counts and purges; expiry; and what is delayed.
+/// The indexes serve pages, counts and purges, which are in the order of ids; expiry; and what is delayed.
 fn make_data(backend: Backend, names: &Names) -> String {
     let (data, plain) = (&names.data, &names.data_plain);
     match backend {
         Backend::MySql => format!(
             "CREATE TABLE {data} (data_id bigint NOT NULL AUTO_INCREMENT, channel varchar(100) DEFAULT NULL, data longtext, \
              created datetime DEFAULT NULL, expires bigint DEFAULT NULL, due bigint DEFAULT NULL, receivers bigint DEFAULT NULL, \
-             publication text, deliveries bigint DEFAULT NULL, PRIMARY KEY (data_id), KEY channel (channel, due, data_id), \
+             publication text, deliveries bigint DEFAULT NULL, PRIMARY KEY (data_id), KEY channel (channel, data_id, due), \
              KEY expires (expires), KEY due (due)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
         ),
         Backend::Postgres => format!(
             "CREATE TABLE {data} (data_id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, channel text, data text, created timestamp, \
              expires bigint, due bigint, receivers bigint, publication text, deliveries bigint); \
-             CREATE INDEX \"{plain}_channel\" ON {data} (channel, data_id) WHERE due IS NULL; \
+             CREATE INDEX \"{plain}_channel\" ON {data} (channel, data_id, due); \
              CREATE INDEX \"{plain}_expires\" ON {data} (expires) WHERE expires IS NOT NULL AND due IS NULL; \
              CREATE INDEX \"{plain}_due\" ON {data} (due) WHERE due IS NOT NULL"
         ),
     }
-}
-
-/// The columns of a table; none if it is not there.
-async fn describe(driver: &mut Driver, backend: Backend, table: &str) -> sqlx::Result<Vec<Described>> {
-    let query = match backend {
-        Backend::MySql => {
-            "SELECT CAST(COLUMN_NAME AS CHAR), CAST(DATA_TYPE AS CHAR), CAST(COLUMN_TYPE AS CHAR), \
-             CAST(CHARACTER_MAXIMUM_LENGTH AS CHAR), CAST(CHARACTER_SET_NAME AS CHAR), CAST(IS_NULLABLE = 'YES' AS CHAR), \
-             CAST(COLUMN_DEFAULT IS NOT NULL OR EXTRA LIKE '%auto_increment%' OR EXTRA LIKE '%GENERATED%' AS CHAR), \
-             CAST(REPLACE(EXTRA, 'DEFAULT_GENERATED', '') LIKE '%GENERATED%' AS CHAR) \
-             FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION"
-        }
-        Backend::Postgres => {
-            "SELECT column_name::text, data_type::text, concat(data_type, '(' || numeric_precision || ',' || numeric_scale || ')'), \
-             character_maximum_length::text, current_setting('server_encoding'), \
-             (is_nullable = 'YES')::int::text, \
-             (column_default IS NOT NULL OR is_identity = 'YES' OR is_generated = 'ALWAYS')::int::text, \
-             (is_generated = 'ALWAYS' OR identity_generation IS NOT DISTINCT FROM 'ALWAYS')::int::text \
-             FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = $1::text ORDER BY ordinal_position"
-        }
-    };
-    let rows = driver.fetch(&query.into(), &[Value::from(table)]).await?;
-    let found = rows
-        .into_iter()
-        .map(|row| {
-            let mut cells = row.into_iter();
-            let mut next = || cells.next().flatten();
-            let lower = |cell| text(cell).unwrap_or_default().to_ascii_lowercase();
-            Described {
-                name: text(next()).unwrap_or_default(),
-                data_type: lower(next()),
-                full_type: lower(next()),
-                characters: number(next()),
-                charset: text(next()),
-                nullable: number(next()) == Some(1),
-                filled: number(next()) == Some(1),
-                computed: number(next()) == Some(1),
-            }
-        })
-        .collect();
-    Ok(with_json(driver, backend, table, found).await)
-}
-
-/// MariaDB's JSON is a text that must be JSON.
-async fn with_json(driver: &mut Driver, backend: Backend, table: &str, mut found: Vec<Described>) -> Vec<Described> {
-    if backend == Backend::Postgres || !found.iter().any(|column| column.data_type == "longtext") {
-        return found;
-    }
-    let query = "SELECT CAST(CONSTRAINT_NAME AS CHAR) FROM information_schema.CHECK_CONSTRAINTS \
-         WHERE CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME = ? AND CHECK_CLAUSE LIKE 'json_valid(%'";
-    // MySQL has a type of its own for it, and another shape of this table.
-    let rows = driver.fetch(&query.into(), &[Value::from(table)]).await.unwrap_or_default();
-    let names: Vec<String> = rows.into_iter().filter_map(|row| text(row.into_iter().next().flatten())).collect();
-    for column in found.iter_mut().filter(|column| names.contains(&column.name)) {
-        column.data_type = "json".to_owned();
-    }
-    found
-}
-
-/// Bytes of one statement that the server takes.
-async fn packet(driver: &mut Driver, backend: Backend) -> sqlx::Result<usize> {
-    if backend == Backend::Postgres {
-        return Ok(limits::STORE_PACKET);
-    }
-    let bytes = driver.value("SELECT CAST(@@max_allowed_packet AS CHAR)", &[]).await?;
-    Ok(bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(limits::STORE_PACKET))
 }
 
 /// What the meta table says under a name.

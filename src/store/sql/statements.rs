@@ -20,6 +20,8 @@ pub(super) enum Many {
     Count,
     /// Rows of which it is asked whether they are there.
     Among,
+    /// Rows of which it is asked what they hold.
+    Same,
 }
 
 /// The names of the tables, quoted.
@@ -77,6 +79,8 @@ pub(super) struct Statements {
     data: String,
     /// What tells of a row which it is and how large.
     outline: String,
+    /// What tells of a row whether it is the broker's.
+    contents: String,
     many: HashMap<(Many, usize), Arc<str>>,
     pub(super) load: Arc<str>,
     pub(super) peek: Arc<str>,
@@ -88,7 +92,6 @@ pub(super) struct Statements {
     pub(super) sizes: Arc<str>,
     pub(super) newest: Arc<str>,
     pub(super) last_id: Arc<str>,
-    pub(super) same: Arc<str>,
     pub(super) move_away: Arc<str>,
 }
 
@@ -154,9 +157,9 @@ impl Statements {
             )
             .into(),
             last_id: format!("SELECT {} FROM {data}", parts.text("MAX(data_id)")).into(),
-            same: format!("SELECT {}, data, {} FROM {data} WHERE data_id = {}", parts.id, parts.created, at(1)).into(),
             move_away: format!("UPDATE {data} SET data_id = {} WHERE data_id = {}", at(1), at(2)).into(),
             outline: format!("{}, {name}, {}", parts.id, parts.text("COALESCE(OCTET_LENGTH(data), 0)")),
+            contents: format!("{}, {name}, data, {}", parts.id, parts.created),
             casts,
             columns,
             data,
@@ -177,9 +180,8 @@ impl Statements {
             Many::Insert => self.insert(rows),
             Many::Delete => format!("DELETE FROM {} WHERE data_id IN ({})", self.data, self.ids(1, rows)),
             Many::Count => self.count(rows),
-            Many::Among => {
-                format!("SELECT {} FROM {} WHERE data_id IN ({})", self.outline, self.data, self.ids(1, rows))
-            }
+            Many::Among => self.select(&self.outline, rows),
+            Many::Same => self.select(&self.contents, rows),
         }
         .into();
         self.many.insert((what, rows), Arc::clone(&statement));
@@ -198,6 +200,10 @@ impl Statements {
             text.push(')');
         }
         text
+    }
+
+    fn select(&self, what: &str, rows: usize) -> String {
+        format!("SELECT {what} FROM {} WHERE data_id IN ({})", self.data, self.ids(1, rows))
     }
 
     fn count(&self, rows: usize) -> String {
@@ -321,6 +327,47 @@ pub(super) fn parts(mut total: usize, most: usize) -> impl Iterator<Item = usize
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn statements(backend: Backend, present: bool) -> Statements {
+        let prefix = Prefix::parse("mq_").expect("a valid prefix");
+        Statements::new(backend, &Names::new(backend, &prefix), &Shape::plain(present))
+    }
+
+    #[test]
+    fn rows_share_a_statement() {
+        let mut mysql = statements(Backend::MySql, false);
+        let insert = mysql.many(Many::Insert, 2);
+        assert_eq!(
+            &*insert,
+            "INSERT INTO `mq_data` (data_id, channel, data, created) VALUES (?, ?, ?, ?), (?, ?, ?, ?)"
+        );
+        assert!(Arc::ptr_eq(&insert, &mysql.many(Many::Insert, 2)), "it is made once");
+        assert_eq!(&*mysql.many(Many::Delete, 2), "DELETE FROM `mq_data` WHERE data_id IN (?, ?)");
+        let mut postgres = statements(Backend::Postgres, false);
+        assert_eq!(
+            &*postgres.many(Many::Insert, 2),
+            "INSERT INTO \"mq_data\" (data_id, channel, data, created) VALUES \
+             ($1::bigint, $2::text, $3::text, $4::text::timestamp), ($5::bigint, $6::text, $7::text, $8::text::timestamp)"
+        );
+        assert_eq!(
+            &*postgres.many(Many::Count, 1),
+            "UPDATE \"mq_data\" SET deliveries = CASE data_id WHEN $1::bigint THEN $2::bigint END WHERE data_id IN ($3::bigint)"
+        );
+    }
+
+    #[test]
+    fn columns_that_are_not_there_are_not_named() {
+        for backend in [Backend::MySql, Backend::Postgres] {
+            let told = |present| {
+                let statements = statements(backend, present);
+                let Statements { load, scan, delayed, expired, purge, channels, newest, .. } = &statements;
+                [load, scan, delayed, expired, purge, channels, newest].map(|text| text.to_string()).join("; ")
+            };
+            for name in ["expires", "due", "receivers", "publication", "deliveries"] {
+                assert!(told(true).contains(name) && !told(false).contains(name), "{name} on {backend:?}");
+            }
+        }
+    }
 
     #[test]
     fn parts_are_powers_of_two_and_add_up() {

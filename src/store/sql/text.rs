@@ -36,7 +36,7 @@ impl Charset {
     /// By the name of the column's character set in MySQL (`None` is a column of bytes), of the database's in PostgreSQL.
     pub(super) fn of(backend: Backend, name: Option<&str>) -> Self {
         match (backend, name) {
-            (Backend::Postgres, Some("UTF8")) => Self::UnicodeWithoutNul,
+            (Backend::Postgres, Some("UTF8" | "SQL_ASCII")) => Self::UnicodeWithoutNul,
             (Backend::Postgres, Some("LATIN1")) => Self::Latin1,
             (Backend::Postgres, _) => Self::Other,
             (Backend::MySql, None | Some("utf8mb4")) => Self::Unicode,

@@ -1,12 +1,14 @@
 //! How a group gets into the table: few statements, whatever its size, and no row of anybody else overwritten.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Instant;
 
-use super::super::{Columns, Group, StoreError};
+use super::super::{Backend, Columns, Group, StoreError};
 use super::client::Session;
 use super::driver::{Driver, Value, number, text};
-use super::error::{is_about_a_value, is_collision};
-use super::rows::{push_values, values, weight};
+use super::error::{is_collision, refusal};
+use super::rows::{channel, message_id, moment, push_values, values, weight};
 use super::schema::{Shape, write_note};
 use super::statements::{Many, Names, Statements, parts};
 use crate::limits;
@@ -16,23 +18,31 @@ use crate::message::{Message, MessageId};
 #[derive(Default)]
 struct Parcel<'a> {
     values: Vec<Value<'a>>,
-    rows: usize,
+    ids: Vec<MessageId>,
 }
 
 /// Refuses a group with rows that the table can never hold.
 ///
 /// # Errors
 /// [`StoreError::Unfit`] names them.
-pub(super) fn check(group: &Group, shape: &Shape, columns: &Columns, place: &str) -> Result<(), StoreError> {
+pub(super) fn check(
+    group: &Group,
+    shape: &Shape,
+    columns: &Columns,
+    backend: Backend,
+    place: &str,
+) -> Result<(), StoreError> {
     let unfit = |ids: Vec<MessageId>, reason: String| StoreError::Unfit { place: place.to_owned(), ids, reason };
     let ids = |hit: &dyn Fn(&Message) -> bool| -> Vec<MessageId> {
         group.appends.iter().filter(|message| hit(message)).map(|message| message.id).collect()
     };
     let strange = ids(&|message| !shape.channel.holds(message.channel.as_str()));
     if !strange.is_empty() {
-        let reason =
-            "have a channel name with characters that the table's character set lacks; convert the table to utf8mb4";
-        return Err(unfit(strange, reason.to_owned()));
+        let cure = match backend {
+            Backend::MySql => "the table's character set lacks; convert the table to utf8mb4",
+            Backend::Postgres => "the database's character set lacks; move it to one of encoding UTF8",
+        };
+        return Err(unfit(strange, format!("have a channel name with characters that {cure}")));
     }
     // Base64 and escapes make a payload up to six times as large, so that most need no second look.
     let is_large = |message: &Message| {
@@ -41,73 +51,114 @@ pub(super) fn check(group: &Group, shape: &Shape, columns: &Columns, place: &str
     };
     let large = ids(&is_large);
     if !large.is_empty() {
-        let reason =
-            format!("are larger than its max_allowed_packet of {} bytes; raise that on the server", shape.packet);
-        return Err(unfit(large, reason));
+        let bound = match backend {
+            Backend::MySql => {
+                format!("its max_allowed_packet of {} bytes; raise that on the server", shape.packet)
+            }
+            Backend::Postgres => format!("the {} bytes that it can hold in a field", shape.packet),
+        };
+        return Err(unfit(large, format!("are larger than {bound}")));
     }
     Ok(())
 }
 
-/// How a group is written.
+/// How rows are written.
 #[derive(Clone, Copy)]
-struct Manner<'a> {
-    /// Rows of these ids may be there: they go first.
-    anew: bool,
-    /// The user-defined fields; `None` leaves them NULL.
-    columns: Option<&'a Columns>,
+pub(super) struct How<'a> {
+    pub(super) columns: &'a Columns,
+    /// These without their user-defined columns.
+    pub(super) bare: &'a HashSet<MessageId>,
+    /// Ids up to this one are the broker's own.
+    pub(super) written: MessageId,
+    /// Rows with their ids may be there: the broker's own, from an earlier attempt.
+    pub(super) again: bool,
+}
+
+/// Rows that the table refuses for what stands in them. Nothing of their group has been written.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// Some of them, at least one.
+    pub(super) ids: Vec<MessageId>,
+    /// "They …"
+    pub(super) reason: String,
 }
 
 /// Carries out a group, in a transaction if it takes more than one statement.
 ///
 /// # Errors
 /// Whatever the server says; then the transaction, if any, is still open.
-pub(super) async fn commit(session: &mut Session, group: &Group, columns: &Columns, names: &Names) -> sqlx::Result<()> {
-    let usual = Manner { anew: false, columns: Some(columns) };
-    let mut outcome = write(session, group, names, usual).await;
+pub(super) async fn commit(
+    session: &mut Session,
+    group: &Group,
+    mut how: How<'_>,
+    names: &Names,
+) -> sqlx::Result<Option<Refusal>> {
+    let mut outcome = write(session, group, how, names).await;
     if outcome.as_ref().is_err_and(is_collision) {
         session.driver.run("ROLLBACK").await?;
-        clear_the_way(session, group, columns).await?;
-        outcome = write(session, group, names, Manner { anew: true, ..usual }).await;
+        clear_the_way(session, group, how).await?;
+        how.again = true;
+        outcome = write(session, group, how, names).await;
     }
-    match outcome {
-        // A rule of the table that is known to nobody here. No message is lost for a field.
-        Err(error) if is_about_a_value(names.backend, &error) && !session.shape.fields.is_empty() => {
-            session.driver.run("ROLLBACK").await?;
-            let rows = group.appends.len();
-            tracing::warn!(
-                "the message table does not take a value of a column of store.columns; of {rows} messages these columns are NULL"
-            );
-            write(session, group, names, Manner { anew: true, columns: None }).await
-        }
-        outcome => outcome,
-    }
+    let Err(error) = outcome else { return Ok(None) };
+    let Some(reason) = refusal(names.backend, &error) else { return Err(error) };
+    session.driver.run("ROLLBACK").await?;
+    let ids = refused(session, &group.appends, how, names).await?;
+    // If it is none of the rows, it is the group as a whole.
+    if ids.is_empty() { Err(error) } else { Ok(Some(Refusal { ids, reason })) }
 }
 
-async fn write(session: &mut Session, group: &Group, names: &Names, manner: Manner<'_>) -> sqlx::Result<()> {
+/// Finds rows that the table refuses, by themselves or beside those before them: halves what is refused until it is single rows. Leaves nothing behind.
+async fn refused(
+    session: &mut Session,
+    appends: &[Message],
+    how: How<'_>,
+    names: &Names,
+) -> sqlx::Result<Vec<MessageId>> {
     let Session { driver, shape, statements } = session;
-    let parcels = parcels(&group.appends, shape, manner.columns);
+    let how = How { again: true, ..how };
+    let mut refused = Vec::new();
+    let mut left = vec![appends];
+    let begun = Instant::now();
+    driver.run("BEGIN").await?;
+    while let Some(part) = left.pop() {
+        driver.run("SAVEPOINT part").await?;
+        let Err(error) = insert(driver, statements, &parcels(part, shape, how), how).await else { continue };
+        if refusal(names.backend, &error).is_none() {
+            return Err(error);
+        }
+        driver.run("ROLLBACK TO SAVEPOINT part").await?;
+        if let [message] = part {
+            refused.push(message.id);
+            // On a slow line the next attempt finds the others: each of them must end in time.
+            if refused.len() == limits::STORE_REFUSALS || begun.elapsed() > limits::STORE_ANSWER / 4 {
+                break;
+            }
+        } else {
+            let (first, second) = part.split_at(part.len() / 2);
+            left.extend([second, first]);
+        }
+    }
+    driver.run("ROLLBACK").await?;
+    Ok(refused)
+}
+
+async fn write(session: &mut Session, group: &Group, how: How<'_>, names: &Names) -> sqlx::Result<()> {
+    let Session { driver, shape, statements } = session;
+    let parcels = parcels(&group.appends, shape, how);
     // Of two counts for one row, the last one counts.
     let deliveries: BTreeMap<MessageId, u32> =
         if shape.has("deliveries") { group.deliveries.iter().copied().collect() } else { BTreeMap::new() };
-    let rows = parcels.iter().map(|parcel| parts(parcel.rows, limits::STORE_STATEMENT_ROWS).count()).sum::<usize>();
+    let rows =
+        parcels.iter().map(|parcel| parts(parcel.ids.len(), limits::STORE_STATEMENT_ROWS).count()).sum::<usize>();
     let ids = parts(group.removals.len(), limits::STORE_STATEMENT_IDS).count();
     let counts = parts(deliveries.len(), limits::STORE_STATEMENT_ROWS).count();
     // One statement is a transaction by itself.
-    let alone = !manner.anew && rows + ids + counts + group.marks.len() <= 1;
+    let alone = rows + ids + counts + group.marks.len() <= 1 && !how.again;
     if !alone {
         driver.run("BEGIN").await?;
     }
-    if manner.anew {
-        delete(driver, statements, group.appends.iter().map(|message| message.id)).await?;
-    }
-    for Parcel { values, rows } in &parcels {
-        let mut rest = &values[..];
-        for size in parts(*rows, limits::STORE_STATEMENT_ROWS) {
-            let (part, behind) = rest.split_at(size * statements.width());
-            driver.execute(&statements.many(Many::Insert, size), part).await?;
-            rest = behind;
-        }
-    }
+    insert(driver, statements, &parcels, how).await?;
     delete(driver, statements, group.removals.iter().copied()).await?;
     let mut left = deliveries.iter();
     for size in parts(deliveries.len(), limits::STORE_STATEMENT_ROWS) {
@@ -122,7 +173,34 @@ async fn write(session: &mut Session, group: &Group, names: &Names, manner: Mann
     if alone { Ok(()) } else { driver.run("COMMIT").await }
 }
 
-async fn delete(
+/// Writes new rows.
+async fn insert(
+    driver: &mut Driver,
+    statements: &mut Statements,
+    parcels: &[Parcel<'_>],
+    how: How<'_>,
+) -> sqlx::Result<()> {
+    if how.again {
+        // Not one statement that does both: it would also replace a row that another unique index of the table stands for.
+        let ids: Vec<MessageId> = parcels.iter().flat_map(|parcel| parcel.ids.iter().copied()).collect();
+        delete(driver, statements, ids.into_iter()).await?;
+    }
+    for Parcel { values, ids } in parcels {
+        let mut rest = &values[..];
+        for size in parts(ids.len(), limits::STORE_STATEMENT_ROWS) {
+            let (part, behind) = rest.split_at(size * statements.width());
+            driver.execute(&statements.many(Many::Insert, size), part).await?;
+            rest = behind;
+        }
+    }
+    Ok(())
+}
+
+/// Removes rows.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn delete(
     driver: &mut Driver,
     statements: &mut Statements,
     mut ids: impl ExactSizeIterator<Item = MessageId>,
@@ -134,7 +212,7 @@ async fn delete(
     Ok(())
 }
 
-fn parcels<'a>(appends: &'a [Message], shape: &Shape, columns: Option<&Columns>) -> Vec<Parcel<'a>> {
+fn parcels<'a>(appends: &'a [Message], shape: &Shape, how: How<'_>) -> Vec<Parcel<'a>> {
     // One statement can't write a row twice; the last one counts.
     let last: HashMap<MessageId, usize> =
         appends.iter().enumerate().map(|(index, message)| (message.id, index)).collect();
@@ -147,37 +225,45 @@ fn parcels<'a>(appends: &'a [Message], shape: &Shape, columns: Option<&Columns>)
             continue;
         }
         let start = parcel.values.len();
+        let columns = Some(how.columns).filter(|_| !how.bare.contains(&message.id));
         push_values(&mut parcel.values, message, shape, columns);
         let weight = weight(&parcel.values[start..]);
-        if parcel.rows > 0 && bytes + weight > most {
+        if !parcel.ids.is_empty() && bytes + weight > most {
             let row = parcel.values.split_off(start);
-            parcels.push(std::mem::replace(&mut parcel, Parcel { values: row, rows: 0 }));
+            parcels.push(std::mem::replace(&mut parcel, Parcel { values: row, ids: Vec::new() }));
             bytes = 0;
         }
-        parcel.rows += 1;
+        parcel.ids.push(message.id);
         bytes += weight;
     }
-    parcels.extend(Some(parcel).filter(|parcel| parcel.rows > 0));
+    parcels.extend(Some(parcel).filter(|parcel| !parcel.ids.is_empty()));
     parcels
 }
 
 /// Some of the ids are there already: from an earlier attempt whose answer was lost, or because another program writes the table, too. Rows of the latter
 /// get ids far behind, and will be delivered after the next start.
-async fn clear_the_way(session: &mut Session, group: &Group, columns: &Columns) -> sqlx::Result<()> {
+async fn clear_the_way(session: &mut Session, group: &Group, how: How<'_>) -> sqlx::Result<()> {
     let Session { driver, shape, statements } = session;
+    let ours: HashMap<MessageId, &Message> = group.appends.iter().map(|message| (message.id, message)).collect();
     let mut foreign = Vec::new();
-    for message in &group.appends {
-        let rows = driver.fetch(&statements.same, &[Value::from(message.id.0)]).await?;
-        let Some(row) = rows.into_iter().next() else { continue };
-        let mut cells = row.into_iter().skip(1);
-        let (data, created) = (text(cells.next().flatten()), text(cells.next().flatten()));
-        let ours = values(message, shape, columns);
-        let same = |value: &Value<'_>, stored: &Option<String>| match value {
-            Value::Text(text) => text.as_deref() == stored.as_deref(),
-            Value::Integer(_) => false,
-        };
-        if !(same(&ours[2], &data) && same(&ours[3], &created)) {
-            foreign.push(message.id);
+    let mut left = ours.keys();
+    for size in parts(ours.len(), limits::STORE_STATEMENT_ROWS) {
+        let ids: Vec<Value<'_>> = left.by_ref().take(size).map(|id| Value::from(id.0)).collect();
+        for row in driver.fetch(&statements.many(Many::Same, size), &ids).await? {
+            let mut cells = row.into_iter();
+            let mut next = || cells.next().flatten();
+            let Some(id) = message_id(next()) else { continue };
+            let (name, data, created) = (channel(next()), text(next()), moment(next()));
+            let is_ours = ours.get(&id).is_some_and(|message| {
+                let written = values(message, shape, how.columns);
+                let stored = Value::Text(data.map(Cow::Owned));
+                name.as_ref() == Some(&message.channel)
+                    && written.get(2) == Some(&stored)
+                    && created.0 / 1_000 == message.created.0 / 1_000
+            });
+            if id > how.written && !is_ours {
+                foreign.push(id);
+            }
         }
     }
     if foreign.is_empty() {

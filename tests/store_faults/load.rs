@@ -122,7 +122,7 @@ struct Sender {
 impl Sender {
     /// Sends until it is told to stop or the broker is gone.
     fn run(mut self, start: u64) -> Vec<Publication> {
-        let padding = noise(self.plan.padding);
+        let padding = crate::servers::noise(self.plan.padding);
         let mut next = start;
         loop {
             let stop = self.counters.stop.load(Ordering::SeqCst);
@@ -182,18 +182,6 @@ impl Sender {
             Got::Silence => panic!("no answer within {PATIENCE:?}\n{}", self.raw.story()),
         }
     }
-}
-
-/// Text that no server makes smaller: a disk is to become full of it.
-fn noise(length: usize) -> String {
-    let mut state = 88_172_645_463_325_252_u64;
-    let letters = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        char::from(b'A' + u8::try_from(state % 26).unwrap_or_default())
-    });
-    letters.take(length).collect()
 }
 
 /// A receiver at work: it acknowledges each message, and gives back every fiftieth once.

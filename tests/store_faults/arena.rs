@@ -41,9 +41,15 @@ impl Arena {
     /// A broker on this database.
     #[track_caller]
     pub fn on(server: Server, database: Database, journal: Journal) -> Self {
+        Self::with(server, database, journal, Setup::default())
+    }
+
+    /// The same with further configuration.
+    #[track_caller]
+    pub fn with(server: Server, database: Database, journal: Journal, setup: Setup) -> Self {
         let proxy = Proxy::start(server.address());
         let url = database.url_with_password().replace(&database.address.to_string(), &proxy.address().to_string());
-        let mut setup = Setup::default().url(&url);
+        let mut setup = setup.url(&url);
         if journal == Journal::Without {
             setup = setup.store("journal = \"\"");
         }
@@ -101,10 +107,16 @@ impl Arena {
 
     /// The end of every case: the backlog comes to the database by itself, is delivered, and leaves it; and no promise is broken.
     #[track_caller]
-    pub fn check(mut self) {
+    pub fn check(self) {
         if self.journal == Journal::With {
             self.history.check_none_refused();
         }
+        self.check_with_refusals();
+    }
+
+    /// The same where senders had to be refused.
+    #[track_caller]
+    pub fn check_with_refusals(mut self) {
         let kept = self.history.accepted("kept");
         self.until_rows("kept", |rows| rows >= kept);
         for (channel, _) in PLANS {

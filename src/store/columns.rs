@@ -23,8 +23,10 @@ pub enum ColumnValue {
     Integer(i64),
     /// Any other number.
     Real(f64),
-    /// A text, or the JSON text of an object, an array or a whole number that does not fit.
+    /// A text.
     Text(String),
+    /// The JSON text of an object, an array or a whole number that does not fit.
+    Json(String),
 }
 
 /// The columns of `[store.columns]`, valid and in the order of the configuration.
@@ -136,10 +138,10 @@ fn value_of(value: &Value) -> ColumnValue {
         Value::Number(number) => match (number.as_i64(), number.is_f64(), number.as_f64()) {
             (Some(whole), _, _) => ColumnValue::Integer(whole),
             (None, true, Some(real)) => ColumnValue::Real(real),
-            _ => ColumnValue::Text(number.to_string()),
+            _ => ColumnValue::Json(number.to_string()),
         },
         Value::String(text) => ColumnValue::Text(text.clone()),
-        Value::Array(_) | Value::Object(_) => ColumnValue::Text(value.to_string()),
+        Value::Array(_) | Value::Object(_) => ColumnValue::Json(value.to_string()),
     }
 }
 
@@ -160,7 +162,7 @@ fn is_pointer(pointer: &str) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::ColumnValue::{Boolean, Integer, Null, Real, Text};
+    use super::ColumnValue::{Boolean, Integer, Json, Null, Real, Text};
     use super::*;
 
     fn one(pointer: &str, payload: &str) -> ColumnValue {
@@ -172,7 +174,7 @@ mod tests {
     fn pointers_find_what_rfc_6901_says() {
         let document = r#"{"foo":["bar","baz"],"":0,"a/b":1,"c%d":2,"e^f":3,"g|h":4,"i\\j":5,"k\"l":6," ":7,"m~n":8}"#;
         for (pointer, expected) in [
-            ("/foo", Text(r#"["bar","baz"]"#.to_owned())),
+            ("/foo", Json(r#"["bar","baz"]"#.to_owned())),
             ("/foo/0", Text("bar".to_owned())),
             ("/foo/2", Null),
             ("/foo/01", Null),
@@ -199,11 +201,11 @@ mod tests {
             ("true", Boolean(true)),
             ("-7", Integer(-7)),
             ("9223372036854775807", Integer(i64::MAX)),
-            ("18446744073709551615", Text("18446744073709551615".to_owned())),
+            ("18446744073709551615", Json("18446744073709551615".to_owned())),
             ("1.5", Real(1.5)),
             ("1e3", Real(1_000.0)),
             (r#""caf\u00e9 \ud83d\ude00""#, Text("café 😀".to_owned())),
-            (r#"{"a":[1]}"#, Text(r#"{"a":[1]}"#.to_owned())),
+            (r#"{"a":[1]}"#, Json(r#"{"a":[1]}"#.to_owned())),
             ("not JSON", Null),
             ("", Null),
         ] {

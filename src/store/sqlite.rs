@@ -343,7 +343,7 @@ fn bind(insert: &mut CachedStatement<'_>, message: &Message, columns: &Columns) 
             ColumnValue::Boolean(truth) => Value::Integer(i64::from(truth)),
             ColumnValue::Integer(whole) => Value::Integer(whole),
             ColumnValue::Real(real) => Value::Real(real),
-            ColumnValue::Text(text) => Value::Text(text),
+            ColumnValue::Text(text) | ColumnValue::Json(text) => Value::Text(text),
         };
         insert.raw_bind_parameter(10 + index, value)?;
     }

@@ -136,7 +136,7 @@ impl Access {
             Backend::Postgres => format!(
                 "SET statement_timeout = {answer}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
                  SET tcp_keepalives_idle = {idle}; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 2; \
-                 SET client_min_messages = warning",
+                 SET client_min_messages = error",
                 wait * 1_000,
                 idle * 1_000,
             ),

@@ -38,6 +38,11 @@ pub(super) fn is_collision(error: &Error) -> bool {
     error.as_database_error().is_some_and(DatabaseError::is_unique_violation)
 }
 
+/// Whether a value is what the server does not like.
+pub(super) fn is_about_a_value(backend: Backend, error: &Error) -> bool {
+    code(backend, error).is_some_and(|code| quotes_values(backend, &code))
+}
+
 /// What to do about an error.
 pub(super) fn cure(backend: Backend, error: &Error) -> Cure {
     let Some(code) = code(backend, error) else {
@@ -89,6 +94,10 @@ pub(super) fn classify(backend: Backend, place: &str, error: &Error) -> StoreErr
             StoreError::Denied { place, detail }
         }
         (Backend::Postgres, "28P01" | "28000" | "3D000" | "42501") => StoreError::Denied { place, detail },
+        // A table that its user may not see is as good as none, until it is to be made.
+        (Backend::MySql, "1050") | (Backend::Postgres, "42P07") => {
+            StoreError::Denied { place, detail: format!("access denied: {detail}, but this user has no rights on it") }
+        }
         (Backend::MySql, "126" | "127" | "144" | "145" | "1034" | "1194" | "1195") => {
             StoreError::Damaged { place, detail }
         }

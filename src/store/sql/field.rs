@@ -79,7 +79,7 @@ impl FieldType {
             ColumnValue::Boolean(truth) => Cow::Borrowed(if *truth { "true" } else { "false" }),
             ColumnValue::Integer(whole) => Cow::Owned(whole.to_string()),
             ColumnValue::Real(real) => Cow::Owned(real.to_string()),
-            ColumnValue::Text(text) => Cow::Borrowed(text.as_str()),
+            ColumnValue::Text(text) | ColumnValue::Json(text) => Cow::Borrowed(text.as_str()),
         };
         match self {
             Self::Integer(least, most) => {
@@ -104,7 +104,8 @@ impl FieldType {
                     // PostgreSQL's jsonb can't hold that character.
                     (!inner.contains('\0')).then_some(Cow::Owned(quoted))
                 }
-                _ => Some(text),
+                // Within strings of it, the same character has this form.
+                _ => Some(text).filter(|text| !text.contains("\\u0000")),
             },
             Self::Moment => moment(value).map(Cow::Owned),
             Self::Day => moment(value).and_then(|text| text.get(..10).map(str::to_owned)).map(Cow::Owned),
@@ -118,7 +119,8 @@ fn moment(value: &ColumnValue) -> Option<String> {
         ColumnValue::Integer(seconds) => Timestamp(u64::try_from(*seconds).ok()?.checked_mul(1_000)?),
         ColumnValue::Text(text) => {
             let text = text.strip_suffix('Z').unwrap_or(text);
-            datetime::from_text(text)?
+            // A day begins with its first second.
+            datetime::from_text(text).or_else(|| datetime::from_text(&format!("{text} 00:00:00")))?
         }
         _ => return None,
     };
@@ -183,7 +185,7 @@ mod tests {
 
     #[test]
     fn values_fit_or_are_null() {
-        use ColumnValue::{Boolean, Integer, Null, Real, Text};
+        use ColumnValue::{Boolean, Integer, Json, Null, Real, Text};
         let text = |text: &str| Text(text.to_owned());
         for (data_type, full_type, value, expected) in [
             ("int", "int(11)", Integer(7), Some("7")),
@@ -206,12 +208,18 @@ mod tests {
             ("boolean", "", Integer(1), None),
             ("json", "", text("a\"b"), Some("\"a\\\"b\"")),
             ("json", "", Integer(1), Some("1")),
+            ("json", "", Json("[1]".to_owned()), Some("[1]")),
+            ("json", "", Json("[\"\\u0000\"]".to_owned()), None),
+            ("varchar", "varchar(5)", Json("[1]".to_owned()), Some("[1]")),
+            ("int", "int(11)", Json("18446744073709551615".to_owned()), None),
             ("datetime", "", Integer(1_763_800_000), Some("2025-11-22 08:26:40")),
             ("datetime", "", text("2025-11-22T08:26:40Z"), Some("2025-11-22 08:26:40")),
             ("datetime", "", text("yesterday"), None),
             ("datetime", "", Integer(i64::MAX), None),
             ("datetime", "", Integer(-1), None),
             ("date", "", Integer(1_763_800_000), Some("2025-11-22")),
+            ("date", "", text("2025-11-22"), Some("2025-11-22")),
+            ("date", "", text("2025-11-2"), None),
         ] {
             assert_eq!(fitted(data_type, full_type, &value).as_deref(), expected, "{value:?} in {data_type}");
         }

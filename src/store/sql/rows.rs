@@ -50,8 +50,13 @@ pub(super) fn moment(cell: Option<Vec<u8>>) -> Timestamp {
     text(cell).and_then(|text| datetime::from_text(&text)).unwrap_or_default()
 }
 
-/// Appends what a message is as a row of the table.
-pub(super) fn push_values<'a>(values: &mut Vec<Value<'a>>, message: &'a Message, shape: &Shape, columns: &Columns) {
+/// Appends what a message is as a row of the table; without `columns`, all its user-defined fields are NULL.
+pub(super) fn push_values<'a>(
+    values: &mut Vec<Value<'a>>,
+    message: &'a Message,
+    shape: &Shape,
+    columns: Option<&Columns>,
+) {
     values.push(Value::from(message.id.0));
     values.push(Value::from(message.channel.as_str()));
     values.push(Value::Text(Some(encode(&message.payload, shape.data))));
@@ -66,6 +71,10 @@ pub(super) fn push_values<'a>(values: &mut Vec<Value<'a>>, message: &'a Message,
             _ => Value::Text(publication(message, shape.data).map(Cow::Borrowed)),
         });
     }
+    let Some(columns) = columns else {
+        values.extend(shape.fields.iter().map(|_| Value::Text(None)));
+        return;
+    };
     for (field, value) in shape.fields.iter().zip(columns.values(&message.payload.bytes)) {
         let fitted = field.kind.fit(&value).map(|fitted| Cow::Owned(fitted.into_owned()));
         values.push(Value::Text(fitted));
@@ -75,7 +84,7 @@ pub(super) fn push_values<'a>(values: &mut Vec<Value<'a>>, message: &'a Message,
 /// What a message is as a row of the table.
 pub(super) fn values<'a>(message: &'a Message, shape: &Shape, columns: &Columns) -> Vec<Value<'a>> {
     let mut values = Vec::new();
-    push_values(&mut values, message, shape, columns);
+    push_values(&mut values, message, shape, Some(columns));
     values
 }
 

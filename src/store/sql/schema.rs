@@ -278,14 +278,14 @@ async fn describe(driver: &mut Driver, backend: Backend, table: &str) -> sqlx::R
              FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION"
         }
         Backend::Postgres => {
-            "SELECT column_name::text, data_type::text, ''::text, character_maximum_length::text, NULL::text, \
+            "SELECT column_name::text, data_type::text, ''::text, character_maximum_length::text, current_setting('server_encoding'), \
              (is_nullable = 'YES')::int::text, \
              (column_default IS NOT NULL OR is_identity = 'YES' OR is_generated = 'ALWAYS')::int::text \
              FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = $1::text ORDER BY ordinal_position"
         }
     };
     let rows = driver.fetch(&query.into(), &[Value::from(table)]).await?;
-    Ok(rows
+    let found = rows
         .into_iter()
         .map(|row| {
             let mut cells = row.into_iter();
@@ -301,7 +301,24 @@ async fn describe(driver: &mut Driver, backend: Backend, table: &str) -> sqlx::R
                 filled: number(next()) == Some(1),
             }
         })
-        .collect())
+        .collect();
+    Ok(with_json(driver, backend, table, found).await)
+}
+
+/// MariaDB's JSON is a text that must be JSON.
+async fn with_json(driver: &mut Driver, backend: Backend, table: &str, mut found: Vec<Described>) -> Vec<Described> {
+    if backend == Backend::Postgres || !found.iter().any(|column| column.data_type == "longtext") {
+        return found;
+    }
+    let query = "SELECT CAST(CONSTRAINT_NAME AS CHAR) FROM information_schema.CHECK_CONSTRAINTS \
+         WHERE CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME = ? AND CHECK_CLAUSE LIKE 'json_valid(%'";
+    // MySQL has a type of its own for it, and another shape of this table.
+    let rows = driver.fetch(&query.into(), &[Value::from(table)]).await.unwrap_or_default();
+    let names: Vec<String> = rows.into_iter().filter_map(|row| text(row.into_iter().next().flatten())).collect();
+    for column in found.iter_mut().filter(|column| names.contains(&column.name)) {
+        column.data_type = "json".to_owned();
+    }
+    found
 }
 
 /// Bytes of one statement that the server takes.

@@ -14,8 +14,6 @@ use super::schema::Shape;
 pub(super) enum Many {
     /// New rows; one whose id is there is an error.
     Insert,
-    /// New rows; one whose id is there is replaced.
-    Replace,
     /// Rows that go.
     Delete,
     /// Rows that get a delivery count.
@@ -177,7 +175,6 @@ impl Statements {
         }
         let statement: Arc<str> = match what {
             Many::Insert => self.insert(rows),
-            Many::Replace => self.insert(rows) + &self.replacing(),
             Many::Delete => format!("DELETE FROM {} WHERE data_id IN ({})", self.data, self.ids(1, rows)),
             Many::Count => self.count(rows),
             Many::Among => {
@@ -201,20 +198,6 @@ impl Statements {
             text.push(')');
         }
         text
-    }
-
-    fn replacing(&self) -> String {
-        let set = |new: fn(&str) -> String| {
-            let pairs: Vec<String> =
-                self.columns.iter().skip(1).map(|column| format!("{column} = {}", new(column))).collect();
-            pairs.join(", ")
-        };
-        match self.backend {
-            Backend::MySql => format!(" ON DUPLICATE KEY UPDATE {}", set(|column| format!("VALUES({column})"))),
-            Backend::Postgres => {
-                format!(" ON CONFLICT (data_id) DO UPDATE SET {}", set(|column| format!("EXCLUDED.{column}")))
-            }
-        }
     }
 
     fn count(&self, rows: usize) -> String {

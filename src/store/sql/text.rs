@@ -26,17 +26,19 @@ pub(super) enum Charset {
     UnicodeWithoutNul,
     /// The characters of the Basic Multilingual Plane.
     Utf8Mb3,
-    /// The upper half of ISO 8859-1, and ASCII. (What MySQL calls latin1 is Windows-1252, which has the same there.)
+    /// The upper half of ISO 8859-1, and ASCII but for the NUL character. (What MySQL calls latin1 is Windows-1252, which has the same there.)
     Latin1,
-    /// ASCII for sure.
+    /// ASCII for sure, but for the NUL character.
     Other,
 }
 
 impl Charset {
-    /// By MySQL's name; `None` is a column of bytes. PostgreSQL converts everything, and has no NUL.
+    /// By the name of the column's character set in MySQL (`None` is a column of bytes), of the database's in PostgreSQL.
     pub(super) fn of(backend: Backend, name: Option<&str>) -> Self {
         match (backend, name) {
-            (Backend::Postgres, _) => Self::UnicodeWithoutNul,
+            (Backend::Postgres, Some("UTF8")) => Self::UnicodeWithoutNul,
+            (Backend::Postgres, Some("LATIN1")) => Self::Latin1,
+            (Backend::Postgres, _) => Self::Other,
             (Backend::MySql, None | Some("utf8mb4")) => Self::Unicode,
             (Backend::MySql, Some("utf8" | "utf8mb3")) => Self::Utf8Mb3,
             (Backend::MySql, Some("latin1")) => Self::Latin1,
@@ -50,8 +52,8 @@ impl Charset {
             Self::Unicode => true,
             Self::UnicodeWithoutNul => !text.contains('\0'),
             Self::Utf8Mb3 => text.chars().all(|character| character <= '\u{ffff}'),
-            Self::Latin1 => text.chars().all(|character| matches!(character, '\0'..='\x7f' | '\u{a0}'..='\u{ff}')),
-            Self::Other => text.is_ascii(),
+            Self::Latin1 => text.chars().all(|character| matches!(character, '\x01'..='\x7f' | '\u{a0}'..='\u{ff}')),
+            Self::Other => is_plain(text),
         }
     }
 
@@ -70,7 +72,7 @@ pub(super) fn encode(payload: &Payload, column: Charset) -> Cow<'_, str> {
         return Cow::Owned(BINARY.to_owned() + &STANDARD.encode(&payload.bytes));
     };
     let is_like_ours = text.starts_with(BINARY) || text.starts_with(TEXT);
-    let fits = if column.is_unicode() { column.holds(text) } else { text.is_ascii() };
+    let fits = if column.is_unicode() { column.holds(text) } else { is_plain(text) };
     if fits && !is_like_ours {
         Cow::Borrowed(text)
     } else if !column.is_unicode() && !is_like_ours && serde_json::from_str::<IgnoredAny>(text).is_ok() {
@@ -78,6 +80,11 @@ pub(super) fn encode(payload: &Payload, column: Charset) -> Cow<'_, str> {
     } else {
         Cow::Owned(TEXT.to_owned() + &STANDARD.encode(text))
     }
+}
+
+/// What every column can hold.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, 1..=0x7f))
 }
 
 /// JSON in ASCII: what is not ASCII can only stand within its strings (RFC 8259 section 7).

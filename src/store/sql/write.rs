@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::super::{Columns, Group, StoreError};
 use super::client::Session;
-use super::driver::{Value, number, text};
-use super::error::is_collision;
+use super::driver::{Driver, Value, number, text};
+use super::error::{is_about_a_value, is_collision};
 use super::rows::{push_values, values, weight};
 use super::schema::{Shape, write_note};
-use super::statements::{Many, Names, parts};
+use super::statements::{Many, Names, Statements, parts};
 use crate::limits;
 use crate::message::{Message, MessageId};
 
@@ -48,24 +48,44 @@ pub(super) fn check(group: &Group, shape: &Shape, columns: &Columns, place: &str
     Ok(())
 }
 
+/// How a group is written.
+#[derive(Clone, Copy)]
+struct Manner<'a> {
+    /// Rows of these ids may be there: they go first.
+    anew: bool,
+    /// The user-defined fields; `None` leaves them NULL.
+    columns: Option<&'a Columns>,
+}
+
 /// Carries out a group, in a transaction if it takes more than one statement.
 ///
 /// # Errors
 /// Whatever the server says; then the transaction, if any, is still open.
 pub(super) async fn commit(session: &mut Session, group: &Group, columns: &Columns, names: &Names) -> sqlx::Result<()> {
-    match write(session, group, columns, names, Many::Insert).await {
-        Err(error) if is_collision(&error) => {
+    let usual = Manner { anew: false, columns: Some(columns) };
+    let mut outcome = write(session, group, names, usual).await;
+    if outcome.as_ref().is_err_and(is_collision) {
+        session.driver.run("ROLLBACK").await?;
+        clear_the_way(session, group, columns).await?;
+        outcome = write(session, group, names, Manner { anew: true, ..usual }).await;
+    }
+    match outcome {
+        // A rule of the table that is known to nobody here. No message is lost for a field.
+        Err(error) if is_about_a_value(names.backend, &error) && !session.shape.fields.is_empty() => {
             session.driver.run("ROLLBACK").await?;
-            clear_the_way(session, group, columns).await?;
-            write(session, group, columns, names, Many::Replace).await
+            let rows = group.appends.len();
+            tracing::warn!(
+                "the message table does not take a value of a column of store.columns; of {rows} messages these columns are NULL"
+            );
+            write(session, group, names, Manner { anew: true, columns: None }).await
         }
         outcome => outcome,
     }
 }
 
-async fn write(session: &mut Session, group: &Group, columns: &Columns, names: &Names, how: Many) -> sqlx::Result<()> {
+async fn write(session: &mut Session, group: &Group, names: &Names, manner: Manner<'_>) -> sqlx::Result<()> {
     let Session { driver, shape, statements } = session;
-    let parcels = parcels(&group.appends, shape, columns);
+    let parcels = parcels(&group.appends, shape, manner.columns);
     // Of two counts for one row, the last one counts.
     let deliveries: BTreeMap<MessageId, u32> =
         if shape.has("deliveries") { group.deliveries.iter().copied().collect() } else { BTreeMap::new() };
@@ -73,23 +93,22 @@ async fn write(session: &mut Session, group: &Group, columns: &Columns, names: &
     let ids = parts(group.removals.len(), limits::STORE_STATEMENT_IDS).count();
     let counts = parts(deliveries.len(), limits::STORE_STATEMENT_ROWS).count();
     // One statement is a transaction by itself.
-    let alone = rows + ids + counts + group.marks.len() <= 1;
+    let alone = !manner.anew && rows + ids + counts + group.marks.len() <= 1;
     if !alone {
         driver.run("BEGIN").await?;
+    }
+    if manner.anew {
+        delete(driver, statements, group.appends.iter().map(|message| message.id)).await?;
     }
     for Parcel { values, rows } in &parcels {
         let mut rest = &values[..];
         for size in parts(*rows, limits::STORE_STATEMENT_ROWS) {
             let (part, behind) = rest.split_at(size * statements.width());
-            driver.execute(&statements.many(how, size), part).await?;
+            driver.execute(&statements.many(Many::Insert, size), part).await?;
             rest = behind;
         }
     }
-    let mut ids = group.removals.iter();
-    for size in parts(group.removals.len(), limits::STORE_STATEMENT_IDS) {
-        let values: Vec<Value<'_>> = ids.by_ref().take(size).map(|id| Value::from(id.0)).collect();
-        driver.execute(&statements.many(Many::Delete, size), &values).await?;
-    }
+    delete(driver, statements, group.removals.iter().copied()).await?;
     let mut left = deliveries.iter();
     for size in parts(deliveries.len(), limits::STORE_STATEMENT_ROWS) {
         let part: Vec<(&MessageId, &u32)> = left.by_ref().take(size).collect();
@@ -103,7 +122,19 @@ async fn write(session: &mut Session, group: &Group, columns: &Columns, names: &
     if alone { Ok(()) } else { driver.run("COMMIT").await }
 }
 
-fn parcels<'a>(appends: &'a [Message], shape: &Shape, columns: &Columns) -> Vec<Parcel<'a>> {
+async fn delete(
+    driver: &mut Driver,
+    statements: &mut Statements,
+    mut ids: impl ExactSizeIterator<Item = MessageId>,
+) -> sqlx::Result<()> {
+    for size in parts(ids.len(), limits::STORE_STATEMENT_IDS) {
+        let values: Vec<Value<'_>> = ids.by_ref().take(size).map(|id| Value::from(id.0)).collect();
+        driver.execute(&statements.many(Many::Delete, size), &values).await?;
+    }
+    Ok(())
+}
+
+fn parcels<'a>(appends: &'a [Message], shape: &Shape, columns: Option<&Columns>) -> Vec<Parcel<'a>> {
     // One statement can't write a row twice; the last one counts.
     let last: HashMap<MessageId, usize> =
         appends.iter().enumerate().map(|(index, message)| (message.id, index)).collect();

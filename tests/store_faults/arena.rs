@@ -29,6 +29,9 @@ pub struct Arena {
 /// One sender to a receiver that is there, one to nobody, and one whose messages soon expire.
 const PLANS: [(&str, Option<u64>); 3] = [("live", None), ("kept", None), ("otp", Some(2))];
 
+/// Longer than any pause between two deliveries of a backlog that is there.
+const QUIET: Duration = Duration::from_millis(1_000);
+
 impl Arena {
     /// A database on a server of its own.
     #[track_caller]
@@ -81,7 +84,7 @@ impl Arena {
     /// Takes down what a receiver got, when nothing more comes.
     #[track_caller]
     pub fn note_received(&mut self, receiver: Receiver) {
-        receiver.quiet(Duration::from_secs(1));
+        receiver.quiet(QUIET);
         self.history.deliveries.extend(receiver.finish());
     }
 
@@ -119,9 +122,12 @@ impl Arena {
     pub fn check_with_refusals(mut self) {
         let kept = self.history.accepted("kept");
         self.until_rows("kept", |rows| rows >= kept);
-        for (channel, _) in PLANS {
-            let receiver = Receiver::start(&self.broker, channel);
-            self.note_received(receiver);
+        let receivers = PLANS.map(|(channel, _)| Receiver::start(&self.broker, channel));
+        for receiver in &receivers {
+            receiver.quiet(QUIET);
+        }
+        for receiver in receivers {
+            self.history.deliveries.extend(receiver.finish());
         }
         self.broker.assert_alive();
         self.history.check();

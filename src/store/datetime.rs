@@ -3,17 +3,25 @@
 use crate::message::Timestamp;
 
 const MILLIS: u64 = 1_000;
-const DAY: u64 = 86_400;
+/// Seconds of a day.
+pub(super) const DAY: u64 = 86_400;
 
 /// The last second of the year 9999, beyond which the format has no room.
 const LAST: u64 = 253_402_300_799;
+
+/// Days from 0000-03-01 to 1970-01-01.
+pub(super) const SHIFT: u64 = 719_468;
 
 /// The moment as text, to the second; later than the year 9999 becomes its last second.
 #[must_use]
 pub(super) fn to_text(moment: Timestamp) -> String {
     let seconds = (moment.0 / MILLIS).min(LAST);
-    let (year, month, day) = civil(seconds / DAY);
-    let rest = seconds % DAY;
+    text_of(seconds / DAY + SHIFT, seconds % DAY)
+}
+
+/// A second of a day counted from 0000-03-01, as text.
+pub(super) fn text_of(day: u64, rest: u64) -> String {
+    let (year, month, day) = civil(day);
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", rest / 3_600, rest / 60 % 60, rest % 60)
 }
 
@@ -38,14 +46,13 @@ pub(super) fn from_text(text: &str) -> Option<Timestamp> {
     {
         return None;
     }
-    let seconds = days(year, month, day) * DAY + hour * 3_600 + minute * 60 + second;
+    let seconds = (days(year, month, day) - SHIFT) * DAY + hour * 3_600 + minute * 60 + second;
     Some(Timestamp(seconds * MILLIS))
 }
 
-/// Year, month and day of a day counted from 1970-01-01. The years are taken to begin in March, so that the leap day is the last of its year; an
+/// Year, month and day of a day counted from 0000-03-01. The years are taken to begin in March, so that the leap day is the last of its year; an
 /// era is 400 of them, 146,097 days.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
+pub(super) fn civil(shifted: u64) -> (u64, u64, u64) {
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -56,14 +63,14 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// The inverse of [`civil`], for years from 1970 on.
-fn days(year: u64, month: u64, day: u64) -> u64 {
+/// The inverse of [`civil`], for years from 1 on.
+pub(super) fn days(year: u64, month: u64, day: u64) -> u64 {
     let shifted_year = year - u64::from(month <= 2);
     let (era, year_of_era) = (shifted_year / 400, shifted_year % 400);
     let month_from_march = if month > 2 { month - 3 } else { month + 9 };
     let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
+    era * 146_097 + day_of_era
 }
 
 #[cfg(test)]

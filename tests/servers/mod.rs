@@ -525,6 +525,18 @@ impl Database {
     }
 }
 
+/// Text that no server makes smaller: a disk is to become full of it.
+pub fn noise(length: usize) -> String {
+    let mut state = 88_172_645_463_325_252_u64;
+    let letters = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'A' + u8::try_from(state % 26).unwrap_or_default())
+    });
+    letters.take(length).collect()
+}
+
 fn shared_slot(kind: Kind) -> &'static OnceLock<Server> {
     static SLOTS: [OnceLock<Server>; 3] = [const { OnceLock::new() }; 3];
     match kind {

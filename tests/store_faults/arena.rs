@@ -29,6 +29,9 @@ pub struct Arena {
 /// One sender to a receiver that is there, one to nobody, and one whose messages soon expire.
 const PLANS: [(&str, Option<u64>); 3] = [("live", None), ("kept", None), ("otp", Some(2))];
 
+/// Longer than any pause between two deliveries of a backlog that is there.
+const QUIET: Duration = Duration::from_millis(1_000);
+
 impl Arena {
     /// A database on a server of its own.
     #[track_caller]
@@ -41,9 +44,15 @@ impl Arena {
     /// A broker on this database.
     #[track_caller]
     pub fn on(server: Server, database: Database, journal: Journal) -> Self {
+        Self::with(server, database, journal, Setup::default())
+    }
+
+    /// The same with further configuration.
+    #[track_caller]
+    pub fn with(server: Server, database: Database, journal: Journal, setup: Setup) -> Self {
         let proxy = Proxy::start(server.address());
         let url = database.url_with_password().replace(&database.address.to_string(), &proxy.address().to_string());
-        let mut setup = Setup::default().url(&url);
+        let mut setup = setup.url(&url);
         if journal == Journal::Without {
             setup = setup.store("journal = \"\"");
         }
@@ -75,7 +84,7 @@ impl Arena {
     /// Takes down what a receiver got, when nothing more comes.
     #[track_caller]
     pub fn note_received(&mut self, receiver: Receiver) {
-        receiver.quiet(Duration::from_secs(1));
+        receiver.quiet(QUIET);
         self.history.deliveries.extend(receiver.finish());
     }
 
@@ -101,15 +110,24 @@ impl Arena {
 
     /// The end of every case: the backlog comes to the database by itself, is delivered, and leaves it; and no promise is broken.
     #[track_caller]
-    pub fn check(mut self) {
+    pub fn check(self) {
         if self.journal == Journal::With {
             self.history.check_none_refused();
         }
+        self.check_with_refusals();
+    }
+
+    /// The same where senders had to be refused.
+    #[track_caller]
+    pub fn check_with_refusals(mut self) {
         let kept = self.history.accepted("kept");
         self.until_rows("kept", |rows| rows >= kept);
-        for (channel, _) in PLANS {
-            let receiver = Receiver::start(&self.broker, channel);
-            self.note_received(receiver);
+        let receivers = PLANS.map(|(channel, _)| Receiver::start(&self.broker, channel));
+        for receiver in &receivers {
+            receiver.quiet(QUIET);
+        }
+        for receiver in receivers {
+            self.history.deliveries.extend(receiver.finish());
         }
         self.broker.assert_alive();
         self.history.check();

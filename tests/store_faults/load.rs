@@ -1,8 +1,8 @@
 //! Senders that ask for confirmation and receivers that give it, both with a record of all that happened.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -122,7 +122,7 @@ struct Sender {
 impl Sender {
     /// Sends until it is told to stop or the broker is gone.
     fn run(mut self, start: u64) -> Vec<Publication> {
-        let padding = noise(self.plan.padding);
+        let padding = crate::servers::noise(self.plan.padding);
         let mut next = start;
         loop {
             let stop = self.counters.stop.load(Ordering::SeqCst);
@@ -184,22 +184,11 @@ impl Sender {
     }
 }
 
-/// Text that no server makes smaller: a disk is to become full of it.
-fn noise(length: usize) -> String {
-    let mut state = 88_172_645_463_325_252_u64;
-    let letters = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        char::from(b'A' + u8::try_from(state % 26).unwrap_or_default())
-    });
-    letters.take(length).collect()
-}
-
 /// A receiver at work: it acknowledges each message, and gives back every fiftieth once.
 pub struct Receiver {
     stop: Arc<AtomicBool>,
-    count: Arc<AtomicUsize>,
+    /// When it began, or a message came.
+    last: Arc<Mutex<Instant>>,
     thread: JoinHandle<Vec<Delivery>>,
 }
 
@@ -209,8 +198,8 @@ impl Receiver {
     pub fn start(broker: &Broker, channel: &'static str) -> Self {
         let mut raw = Raw::upgrade(broker, &Head::new("/").modern());
         raw.send_text(&json!({"command": "receive-message", "channel": channel, "ack": "manual"}).to_string());
-        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let (stopped, counted) = (stop.clone(), count.clone());
+        let (stop, last) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Instant::now())));
+        let (stopped, heard) = (stop.clone(), last.clone());
         let thread = std::thread::spawn(move || {
             let mut deliveries = Vec::new();
             while !stopped.load(Ordering::SeqCst) {
@@ -218,23 +207,27 @@ impl Receiver {
                 if !receive(&mut raw, channel, &mut deliveries) {
                     break;
                 }
-                counted.fetch_add(deliveries.len() - known, Ordering::SeqCst);
+                if deliveries.len() > known {
+                    *heard.lock().expect("nobody panics while he reads it") = Instant::now();
+                }
             }
             deliveries
         });
-        Self { stop, count, thread }
+        Self { stop, last, thread }
     }
 
-    /// Waits until nothing has come for a while that is longer than any pause between two deliveries of a backlog that is there.
+    /// Waits until nothing has come for so long.
     #[track_caller]
     pub fn quiet(&self, time: Duration) {
-        let (mut seen, mut since) = (self.count.load(Ordering::SeqCst), Instant::now());
-        while since.elapsed() < time {
-            std::thread::sleep(Duration::from_millis(10));
-            let count = self.count.load(Ordering::SeqCst);
-            if count != seen {
-                (seen, since) = (count, Instant::now());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let last = *self.last.lock().expect("no receiver panics while it counts");
+            let since = last.elapsed();
+            if since >= time {
+                return;
             }
+            assert!(Instant::now() < deadline, "messages come without end");
+            std::thread::sleep(time.saturating_sub(since));
         }
     }
 

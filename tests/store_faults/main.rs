@@ -22,4 +22,5 @@ mod servers;
 mod arena;
 mod faults;
 mod history;
+mod journal;
 mod load;

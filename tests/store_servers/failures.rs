@@ -142,7 +142,7 @@ fn a_full_disk_is_told_and_works_again_when_there_is_room() {
         let mut store = open(&database.settings());
         store.commit(&appends(vec![message(1, "1")])).expect("stored");
         server.fill_disk();
-        let text = "x".repeat(2_000);
+        let text = crate::servers::noise(2_000);
         let mut stored = 1;
         let error = loop {
             let group = appends((stored + 1..=stored + 50).map(|id| message(id, &text)).collect());

@@ -1,6 +1,6 @@
 //! User-defined columns on a table that somebody made: types, NULL, what does not fit, what is refused at start.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use wsmb::store::{Columns, StoreError, StoreSettings};
 
 use crate::servers::{Database, Kind, Server};
@@ -67,20 +67,92 @@ fn values_of_every_type_arrive_and_what_does_not_fit_is_null() {
     }
 }
 
+/// A type, as MySQL and PostgreSQL call it, a value, and what a query shows of it (`None`: NULL).
+type Edge = (&'static str, &'static str, Value, Option<&'static str>, Option<&'static str>);
+
+/// Values at the edges of their types and just beyond. A server that refused one would refuse the message.
+fn edges() -> Vec<Edge> {
+    let at = |mysql, postgres, value, shown| (mysql, postgres, value, Some(shown), Some(shown));
+    let beyond = |mysql, postgres, value| (mysql, postgres, value, None, None);
+    vec![
+        at("char(5)", "char(5)", json!("abcde"), "abcde"),
+        at("smallint", "smallint", json!(-32_768), "-32768"),
+        beyond("smallint", "smallint", json!(32_768)),
+        ("bigint unsigned", "bigint", json!(18_446_744_073_709_551_615_u64), Some("18446744073709551615"), None),
+        beyond("int", "int", json!("007")),
+        at("decimal(5,2)", "numeric(5,2)", json!(-999.99), "-999.99"),
+        beyond("decimal(5,2)", "numeric(5,2)", json!(1_000)),
+        beyond("decimal(5,2)", "numeric(5,2)", json!(0.125)),
+        ("decimal(65,30)", "numeric", json!(format!("0.{}1", "0".repeat(100))), None, Some("0.00000")),
+        at("float", "real", json!(0.5), "0.5"),
+        beyond("float", "real", json!(1e300)),
+        beyond("float", "real", json!("1e-300")),
+        beyond("double", "double precision", json!("1e-400")),
+        at("double", "double precision", json!(-1.5e308), "-1.5e"),
+        ("timestamp NULL", "timestamptz", json!(0), None, Some("1970-")),
+        at("timestamp NULL", "timestamptz", json!(2_147_483_647), "2038-"),
+        ("timestamp NULL", "timestamptz", json!("2050-01-01T00:00:00Z"), None, Some("2050-")),
+        at("datetime", "timestamp", json!("0001-01-01T00:00:00Z"), "0001-"),
+        at("datetime", "timestamp", json!("9999-12-31T23:59:59.999Z"), "9999-"),
+        beyond("datetime", "timestamp", json!("2026-02-31T00:00:00Z")),
+        at("date", "date", json!("1985-04-12"), "1985-"),
+        beyond("date", "date", json!("1985-04-31")),
+        ("json", "jsonb", json!({"a": "\0"}), Some("{\"a\":"), None),
+        at("json", "jsonb", nested(30), "[[[[["),
+        ("json", "json", nested(40), None, Some("[[[[[")),
+        ("tinytext CHARACTER SET utf8mb4", "text", json!("é".repeat(128)), None, Some("ééééé")),
+        at("tinytext CHARACTER SET utf8mb4", "text", json!("é".repeat(127)), "ééééé"),
+        at("tinytext CHARACTER SET latin1", "text", json!("é".repeat(255)), "ééééé"),
+        ("varchar(9) CHARACTER SET latin1", "varchar(9)", json!("😀"), None, Some("😀")),
+        ("varchar(9) CHARACTER SET utf8mb4", "varchar(9)", json!("a\0b"), Some("a\0b"), None),
+    ]
+}
+
+fn nested(depth: usize) -> Value {
+    (0..depth).fold(json!(1), |inner, _| json!([inner]))
+}
+
+#[test]
+fn no_value_at_the_edge_of_a_type_keeps_a_message_from_being_stored() {
+    for kind in Kind::all() {
+        let edges = edges();
+        let types: Vec<String> =
+            edges.iter().enumerate().map(|(index, edge)| format!("f{index} {}", kind.pick(edge.0, edge.1))).collect();
+        let database = table(kind, &types.join(", "));
+        let pairs: Vec<(String, String)> =
+            (0..edges.len()).map(|index| (format!("f{index}"), format!("/{index}"))).collect();
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, pointer)| (&name[..], &pointer[..])).collect();
+        let mut store = open(&with(&database, &pairs));
+        let values: Vec<&Value> = edges.iter().map(|edge| &edge.2).collect();
+        let sent = json!(values);
+        store.commit(&appends(vec![message(1, &sent.to_string())])).expect("a message is never lost for its fields");
+        let came = texts(&mut *store, "sms").pop().expect("the message");
+        assert_eq!(serde_json::from_str::<Value>(&came).expect("JSON"), sent);
+        for ((name, _), edge) in pairs.iter().zip(&edges) {
+            let text = kind.pick("char", "text");
+            let query = format!("SELECT coalesce(left(cast({name} as {text}), 40), 'none') FROM mq_data");
+            let row = Server::shared(kind).sql_in(Some(&database), &query);
+            let expected = kind.pick(edge.3, edge.4).unwrap_or("none");
+            assert!(row.starts_with(expected), "{kind:?}: {} in {} is {row}", edge.2, kind.pick(edge.0, edge.1));
+        }
+    }
+}
+
 #[test]
 fn columns_that_can_not_be_used_are_named_at_start() {
     for kind in Kind::all() {
         let database = table(
             kind,
             kind.pick(
-                "raw blob, strict varchar(9) NOT NULL DEFAULT 'x'",
-                "raw bytea, strict text NOT NULL DEFAULT 'x'",
+                "raw blob, strict varchar(9) NOT NULL DEFAULT 'x', twice varchar(9) AS (channel) VIRTUAL",
+                "raw bytea, strict text NOT NULL DEFAULT 'x', twice text GENERATED ALWAYS AS (channel) STORED",
             ),
         );
         for (name, wanted) in [
             ("missing", ["missing in the table mq_data", "is not there", "ADD COLUMN missing"]),
             ("raw", ["raw in the table mq_data", "has the type", "number"]),
-            ("strict", ["strict in the table mq_data", "NULL", "store.columns"]),
+            ("strict", ["strict in the table mq_data", "ALTER TABLE mq_data ", "store.columns"]),
+            ("twice", ["twice in the table mq_data", "is computed", "store.columns"]),
         ] {
             let error = refusal(&with(&database, &[(name, "/x")]));
             assert!(matches!(&error, StoreError::Column { column, .. } if column == name), "{error:?}");

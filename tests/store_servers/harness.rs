@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::servers::{Kind, Mode, Proxy, Server};
+use crate::servers::{Kind, Mode, Proxy, Server, noise};
 
 #[test]
 fn a_server_keeps_its_data_whatever_is_done_to_it() {
@@ -39,7 +39,7 @@ fn a_full_disk_is_full_and_has_room_again() {
         let key = kind.pick("int AUTO_INCREMENT PRIMARY KEY", "serial PRIMARY KEY");
         server.sql_in(Some(&database), &format!("CREATE TABLE a (a {key}, b text)"));
         server.fill_disk();
-        let rows = "INSERT INTO a (b) VALUES (repeat('x', 2000));".repeat(100);
+        let rows = format!("INSERT INTO a (b) VALUES ('{}');", noise(2_000)).repeat(100);
         let said = (0..1_000).find_map(|_| server.try_sql(Some(&database), &rows).err()).expect("a full disk");
         assert!(["1114", "No space left", "File too large"].iter().any(|words| said.contains(words)), "{said}");
         server.make_room();

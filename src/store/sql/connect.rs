@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions as _, Error};
 use super::super::{Backend, Prefix, StoreError};
 use super::driver::Driver;
 use super::error::classify;
-use super::lock::{lock_name, myself};
+use super::lock::lock_name;
 use crate::limits;
 
 /// Where a database is, and how it is entered. Never shown: it holds a password.
@@ -92,7 +92,7 @@ impl Access {
                 );
                 let (user, database) = (options.get_username().to_owned(), options.get_database().map(str::to_owned));
                 let options = options
-                    .application_name(&format!("wsmb {}", myself()))
+                    .application_name(&format!("wsmb {}", super::lock::myself()))
                     .statement_cache_capacity(limits::STORE_STATEMENTS)
                     .disable_statement_logging();
                 (Options::Postgres(Box::new(options)), user, host, database)

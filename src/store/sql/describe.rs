@@ -15,15 +15,18 @@ pub(super) async fn describe(driver: &mut Driver, names: &Names, table: &str) ->
         Backend::MySql => (
             "SELECT CAST(COLUMN_NAME AS CHAR), CAST(DATA_TYPE AS CHAR), CAST(COLUMN_TYPE AS CHAR), \
              CAST(CHARACTER_MAXIMUM_LENGTH AS CHAR), CAST(CHARACTER_SET_NAME AS CHAR), CAST(IS_NULLABLE = 'YES' AS CHAR), \
-             CAST(COLUMN_DEFAULT IS NOT NULL OR EXTRA LIKE '%auto_increment%' OR EXTRA LIKE '%GENERATED%' AS CHAR) \
+             CAST(COLUMN_DEFAULT IS NOT NULL OR EXTRA LIKE '%auto_increment%' OR EXTRA LIKE '%GENERATED%' AS CHAR), \
+             CAST(REPLACE(EXTRA, 'DEFAULT_GENERATED', '') LIKE '%GENERATED%' AS CHAR) \
              FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
             table.to_owned(),
         ),
         // A domain is its base type. 4 is what PostgreSQL adds to the length of a varchar.
         Backend::Postgres => (
-            "SELECT a.attname::text, lower(format_type(CASE WHEN t.typbasetype = 0 THEN t.oid ELSE t.typbasetype END, NULL)), ''::text, \
+            "SELECT a.attname::text, lower(format_type(CASE WHEN t.typbasetype = 0 THEN t.oid ELSE t.typbasetype END, NULL)), \
+             lower(format_type(CASE WHEN t.typbasetype = 0 THEN t.oid ELSE t.typbasetype END, CASE WHEN t.typbasetype = 0 THEN a.atttypmod ELSE t.typtypmod END)), \
              (CASE WHEN format_type(t.oid, NULL) IN ('character', 'character varying') AND a.atttypmod > 4 THEN a.atttypmod - 4 END)::text, \
-             current_setting('server_encoding'), (NOT a.attnotnull)::int::text, (a.atthasdef OR a.attidentity <> '')::int::text \
+             current_setting('server_encoding'), (NOT a.attnotnull)::int::text, (a.atthasdef OR a.attidentity <> '')::int::text, \
+             (a.attgenerated <> '' OR a.attidentity = 'a')::int::text \
              FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
              WHERE a.attrelid = to_regclass($1::text) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
             format!("\"{table}\""),
@@ -42,6 +45,7 @@ pub(super) async fn describe(driver: &mut Driver, names: &Names, table: &str) ->
             charset: text(next()),
             nullable: number(next()) == Some(1),
             filled: number(next()) == Some(1),
+            computed: number(next()) == Some(1),
         }
     });
     let mut described: Vec<Described> = described.collect();

@@ -197,9 +197,7 @@ fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described])
     for name in columns.names() {
         let column = find(found, name);
         let kind = field::checked(backend, location, table, name, column)?;
-        // A cast to text of a certain length would cut it.
-        let cast = column.map(|column| column.data_type.clone()).filter(|_| !kind.is_text());
-        let cast = cast.unwrap_or_else(|| "text".to_owned());
+        let cast = column.map(Described::cast).unwrap_or_default();
         // PostgreSQL has no case in unquoted names; what it has is what the table says.
         let name = column.map_or_else(|| name.to_owned(), |column| column.name.clone());
         fields.push(Field { name, kind, cast });

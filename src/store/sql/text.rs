@@ -57,6 +57,17 @@ impl Charset {
         }
     }
 
+    /// How many bytes a text has in such a column, at the most.
+    pub(super) fn bytes(self, text: &str) -> u64 {
+        let count = match self {
+            Self::Unicode | Self::UnicodeWithoutNul | Self::Utf8Mb3 => text.len(),
+            Self::Latin1 => text.chars().count(),
+            // UTF-32 is the widest.
+            Self::Other => text.chars().count().saturating_mul(4),
+        };
+        count as u64
+    }
+
     fn is_unicode(self) -> bool {
         matches!(self, Self::Unicode | Self::UnicodeWithoutNul)
     }
@@ -160,6 +171,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn json_is_escaped_wherever_it_must_be(key in "(?s).{0,8}", text in "(?s).{0,8}[é😀]", number: f64) {
+            let sent = serde_json::json!({ key: [text, number] });
+            for column in [Charset::Utf8Mb3, Charset::Latin1, Charset::Other] {
+                let stored = encode(&Payload::text(sent.to_string()), column).into_owned();
+                prop_assert!(stored.is_ascii());
+                prop_assert_eq!(&serde_json::from_str::<serde_json::Value>(&stored).expect("JSON"), &sent);
+            }
+        }
+
         #[test]
         fn every_payload_comes_back(bytes in prop::collection::vec(any::<u8>(), 0..40), text in "(?s).{0,24}") {
             let binary = Payload { bytes: bytes.into(), kind: Kind::Binary };

@@ -86,3 +86,24 @@ fn an_existing_table_with_some_of_the_columns_uses_those() {
         assert_eq!(texts(&mut *store, "sms"), ["2"]);
     }
 }
+
+#[test]
+fn what_an_administrator_changes_while_it_is_used_is_noticed() {
+    for kind in Kind::all() {
+        let server = Server::shared(kind);
+        let database = server.database();
+        let mut store = open(&database.settings());
+        store.commit(&appends(vec![message(1, "1")])).expect("stored");
+        assert_eq!(texts(&mut *store, "sms"), ["1"]);
+        let index = kind.pick("DROP INDEX channel ON mq_data", "DROP INDEX mq_data_channel");
+        server.sql_in(Some(&database), &format!("{index}; ALTER TABLE mq_data DROP COLUMN publication"));
+        assert_eq!(texts(&mut *store, "sms"), ["1"]);
+        store.commit(&appends(vec![message(2, "2")])).expect("stored without it");
+        server.sql_in(Some(&database), "ALTER TABLE mq_data ADD COLUMN publication text");
+        store.commit(&appends(vec![message(3, "3")])).expect("stored");
+        assert_eq!(texts(&mut *store, "sms"), ["1", "2", "3"]);
+        server.sql_in(Some(&database), "DROP TABLE mq_data");
+        store.commit(&appends(vec![message(4, "4")])).expect("the table is made again");
+        assert_eq!(texts(&mut *store, "sms"), ["4"]);
+    }
+}

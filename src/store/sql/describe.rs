@@ -92,6 +92,27 @@ pub(super) async fn has_unique_ids(driver: &mut Driver, names: &Names) -> sqlx::
     Ok(driver.value(query, &[Value::from(name.as_str())]).await?.is_some_and(|count| count != "0"))
 }
 
+/// The name of an index of the message table that begins with the channel.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn channel_index(driver: &mut Driver, names: &Names) -> sqlx::Result<Option<String>> {
+    let (query, name) = match names.backend {
+        Backend::MySql => (
+            "SELECT CAST(INDEX_NAME AS CHAR) FROM information_schema.STATISTICS \
+             WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND SEQ_IN_INDEX = 1 AND COLUMN_NAME = 'channel' AND SUB_PART IS NULL \
+             AND INDEX_TYPE = 'BTREE' ORDER BY INDEX_NAME = 'channel' DESC, INDEX_NAME LIMIT 1",
+            &names.data_plain,
+        ),
+        Backend::Postgres => (
+            "SELECT i.indexrelid::regclass::text FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
+             WHERE i.indrelid = to_regclass($1::text) AND i.indisvalid AND i.indpred IS NULL AND a.attname = 'channel' LIMIT 1",
+            &names.data,
+        ),
+    };
+    driver.value(query, &[Value::from(name.as_str())]).await
+}
+
 /// Bytes of one statement that the server takes.
 ///
 /// # Errors

@@ -48,13 +48,13 @@ fn cure_of(backend: Backend, code: &str) -> Cure {
     match (backend, code) {
         // Deadlock, lock wait.
         (Backend::MySql, "1213" | "1205") | (Backend::Postgres, "40P01" | "40001" | "55P03") => Cure::Again,
-        // The server or an administrator is ending the connection; a prepared statement does not fit the table any more.
+        // The server or an administrator is ending the connection; a statement does not fit the table any more, which a new connection looks at.
         (
             Backend::MySql,
-            "1053" | "1077" | "1078" | "1079" | "1080" | "1152" | "1153" | "1159" | "1161" | "1184" | "1615" | "1927"
-            | "4031",
+            "1053" | "1054" | "1077" | "1078" | "1079" | "1080" | "1146" | "1152" | "1153" | "1159" | "1161" | "1176"
+            | "1184" | "1615" | "1927" | "4031",
         )
-        | (Backend::Postgres, "0A000" | "26000") => Cure::Reconnect,
+        | (Backend::Postgres, "0A000" | "26000" | "42703" | "42P01") => Cure::Reconnect,
         (Backend::Postgres, code) if code.starts_with("57P") || code.starts_with("08") || code.starts_with("25P") => {
             Cure::Reconnect
         }
@@ -191,6 +191,8 @@ mod tests {
             (Backend::Postgres, "40001", Cure::Again),
             (Backend::MySql, "1927", Cure::Reconnect),
             (Backend::MySql, "1615", Cure::Reconnect),
+            (Backend::MySql, "1176", Cure::Reconnect),
+            (Backend::Postgres, "42703", Cure::Reconnect),
             (Backend::Postgres, "57P01", Cure::Reconnect),
             (Backend::Postgres, "0A000", Cure::Reconnect),
             (Backend::MySql, "1406", Cure::None),

@@ -218,7 +218,13 @@ impl MessageStore for SqlStore {
         self.client.run(limits::STORE_ANSWER, async |session| {
             let name = || Value::from(channel.as_str());
             let values = [name(), name(), Value::from(up_to.0), Value::from(limit as u64)];
-            session.driver.execute(&session.statements.purge, &values).await
+            session.driver.run("BEGIN").await?;
+            let rows = session.driver.fetch(&session.statements.purge, &values).await?;
+            let ids = rows.into_iter().filter_map(|row| rows::message_id(row.into_iter().next().flatten()));
+            let ids: Vec<MessageId> = ids.collect();
+            write::delete(&mut session.driver, &mut session.statements, ids.iter().copied()).await?;
+            session.driver.run("COMMIT").await?;
+            Ok(ids.len() as u64)
         })
     }
 

@@ -5,7 +5,7 @@
 
 use super::super::{Backend, Columns, StoreError};
 use super::connect::Access;
-use super::describe::{describe, has_unique_ids, packet};
+use super::describe::{channel_index, describe, has_unique_ids, packet};
 use super::driver::{Driver, Value};
 use super::error::classify;
 use super::field::{self, Described, FieldType};
@@ -40,6 +40,8 @@ pub(super) struct Shape {
     pub(super) data: Charset,
     pub(super) channel: Charset,
     pub(super) publication: Charset,
+    /// An index that begins with the channel.
+    pub(super) channel_index: Option<String>,
     /// The user-defined columns, in the order of the configuration.
     pub(super) fields: Vec<Field>,
     /// Bytes of one statement with its values.
@@ -61,7 +63,15 @@ impl Shape {
     pub(super) fn plain(present: bool) -> Self {
         let [data, channel, publication] = [Charset::Unicode; 3];
         let present = [present; OPTIONAL.len()];
-        Self { present, data, channel, publication, fields: Vec::new(), packet: limits::STORE_PACKET }
+        Self {
+            present,
+            data,
+            channel,
+            publication,
+            channel_index: None,
+            fields: Vec::new(),
+            packet: limits::STORE_PACKET,
+        }
     }
 
     /// Whether the table has this optional column.
@@ -74,20 +84,26 @@ impl Shape {
         OPTIONAL.into_iter().zip(self.present).filter_map(|(column, present)| present.then_some(column))
     }
 
-    /// What the table does not keep, in sentences; empty if it keeps everything.
+    /// What the table does not keep, and what makes it slow, in sentences; empty if there is nothing to say.
     pub(super) fn lacks(&self, names: &Names, place: &str) -> Vec<String> {
+        let table = &names.data_plain;
+        let mut told = Vec::new();
         let missing: Vec<_> =
             OPTIONAL.into_iter().zip(self.present).filter_map(|(column, there)| (!there).then_some(column)).collect();
-        if missing.is_empty() {
-            return Vec::new();
+        let lost = |(name, _, lost): &(&str, &str, &str)| {
+            format!("the table {table} in {place} has no column {name}, so {lost}")
+        };
+        told.extend(missing.iter().map(lost));
+        if !missing.is_empty() {
+            let adds: Vec<String> = missing.iter().map(|(name, kind, _)| format!("ADD COLUMN {name} {kind}")).collect();
+            told.push(format!("to keep that, too: ALTER TABLE {table} {}; then restart the broker", adds.join(", ")));
         }
-        let table = &names.data_plain;
-        let mut told: Vec<String> = missing
-            .iter()
-            .map(|(name, _, lost)| format!("the table {table} in {place} has no column {name}, so {lost}"))
-            .collect();
-        let adds: Vec<String> = missing.iter().map(|(name, kind, _)| format!("ADD COLUMN {name} {kind}")).collect();
-        told.push(format!("to keep that, too: ALTER TABLE {table} {}; then restart the broker", adds.join(", ")));
+        if self.channel_index.is_none() {
+            told.push(format!(
+                "the table {table} in {place} has no index on channel, so every page of a backlog reads all of it; \
+                 to make it fast: CREATE INDEX {table}_channel ON {table} (channel, data_id); then restart the broker"
+            ));
+        }
         told
     }
 }
@@ -123,6 +139,7 @@ pub(super) async fn prepare(
         let cure = format!("ALTER TABLE {} ADD PRIMARY KEY (data_id)", names.data_plain);
         return Err(trouble(access, names, "data_id", format!("must be unique; make it so with: {cure}")));
     }
+    shape.channel_index = channel_index(driver, names).await.map_err(failed)?;
     shape.packet = packet(driver, access.backend).await.map_err(failed)?;
     Ok(shape)
 }
@@ -147,7 +164,9 @@ pub(super) async fn look(
     // The start adds columns to a table of its own.
     let none = Columns::default();
     let columns = if lacks && is_made(driver, names).await.map_err(failed)? { &none } else { columns };
-    shape(access, names, columns, &found)
+    let mut shape = shape(access, names, columns, &found)?;
+    shape.channel_index = channel_index(driver, names).await.map_err(failed)?;
+    Ok(shape)
 }
 
 /// Whether the message table was made by a broker.
@@ -205,7 +224,7 @@ fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described])
     let charset = |name: &str| Charset::of(backend, find(found, name).and_then(|column| column.charset.as_deref()));
     let present = OPTIONAL.map(|(name, ..)| find(found, name).is_some());
     let [data, channel, publication] = ["data", "channel", "publication"].map(charset);
-    Ok(Shape { present, data, channel, publication, fields, packet: limits::STORE_PACKET })
+    Ok(Shape { present, data, channel, publication, channel_index: None, fields, packet: limits::STORE_PACKET })
 }
 
 /// The types that a column of the broker's own can have, the usual one first. `char` is not among them: it loses blanks at the end.

@@ -1,7 +1,7 @@
 //! Rows that a table refuses for what stands in them, rows of other programs under the broker's ids, and tables that can't serve.
 
 use wsmb::message::{ChannelName, Message, MessageId, Payload, Timestamp};
-use wsmb::store::{Columns, MessageStore, StoreError, StoreSettings};
+use wsmb::store::{Columns, StoreError, StoreSettings};
 
 use crate::servers::{Database, Kind, Server};
 use crate::{ALL, appends, assert_says, channel, ids, message, open, refusal, removals, texts};

@@ -25,6 +25,8 @@ struct State {
     mode: Mode,
     /// Both ends of each connection that has not ended.
     connections: Vec<(TcpStream, TcpStream)>,
+    /// Connections up to this one get nothing through any more.
+    forgotten: u64,
     accepted: u64,
     bytes: u64,
     over: bool,
@@ -44,7 +46,8 @@ impl Proxy {
     /// One that passes everything to `target`.
     #[track_caller]
     pub fn start(target: SocketAddr) -> Self {
-        let state = State { mode: Mode::Open, connections: Vec::new(), accepted: 0, bytes: 0, over: false };
+        let state =
+            State { mode: Mode::Open, connections: Vec::new(), forgotten: 0, accepted: 0, bytes: 0, over: false };
         let listener = process::free_port();
         let address = listener.local_addr().expect("the address of a listener");
         let proxy =
@@ -77,6 +80,13 @@ impl Proxy {
             let _ = client.shutdown(Shutdown::Both);
             let _ = server.shutdown(Shutdown::Both);
         }
+    }
+
+    /// Nothing gets through on the connections that there are, not even their end; new ones can be made: a router that has lost its table.
+    pub fn forget(&self) {
+        let mut state = lock(&self.shared);
+        state.forgotten = state.accepted;
+        self.shared.1.notify_all();
     }
 
     /// How many connections there have been.
@@ -140,19 +150,20 @@ fn connect(client: TcpStream, target: SocketAddr, shared: &Shared) {
     let Ok((client_end, server_end, client_again, server_again)) = copies() else { return };
     let mut state = lock(shared);
     state.accepted += 1;
+    let number = state.accepted;
     state.connections.push((client_end, server_end));
     drop(state);
     let (to_server, to_client) = (shared.clone(), shared.clone());
-    std::thread::spawn(move || pass(client, server, &to_server));
-    std::thread::spawn(move || pass(server_again, client_again, &to_client));
+    std::thread::spawn(move || pass(client, server, number, &to_server));
+    std::thread::spawn(move || pass(server_again, client_again, number, &to_client));
 }
 
 /// Passes bytes one way until one side ends.
-fn pass(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
+fn pass(mut from: TcpStream, mut to: TcpStream, number: u64, shared: &Shared) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let count = from.read(&mut buffer).unwrap_or(0);
-        if !hold(shared) || count == 0 || to.write_all(&buffer[..count]).is_err() {
+        if !hold(number, shared) || count == 0 || to.write_all(&buffer[..count]).is_err() {
             break;
         }
         lock(shared).bytes += count as u64;
@@ -162,12 +173,13 @@ fn pass(mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
 }
 
 /// Returns when what was read may go on; `false` if all is over.
-fn hold(shared: &Shared) -> bool {
+fn hold(number: u64, shared: &Shared) -> bool {
     let begun = Instant::now();
     let mut state = lock(shared);
     loop {
         let left = match state.mode {
             _ if state.over => return false,
+            _ if number <= state.forgotten => Duration::MAX,
             Mode::Open | Mode::Refuse => return true,
             Mode::Stall => Duration::MAX,
             Mode::Delay(time) => time.saturating_sub(begun.elapsed()),

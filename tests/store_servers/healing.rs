@@ -106,3 +106,24 @@ fn a_commit_whose_answer_was_lost_is_done_once() {
         assert_eq!(ids(&mut *store, "sms"), (1..=20).collect::<Vec<_>>(), "{kind:?}");
     }
 }
+
+#[test]
+fn the_brokers_own_connection_that_died_unnoticed_does_not_keep_it_out() {
+    std::thread::scope(|scope| {
+        for kind in Kind::all() {
+            scope.spawn(move || {
+                let server = Server::shared(kind);
+                let database = server.database();
+                let proxy = Proxy::start(server.address());
+                let mut store = open(&database.settings_at(proxy.address()));
+                commit(&mut *store, 1);
+                proxy.forget();
+                let error = store.commit(&appends(vec![message(2, "1")])).expect_err("nothing comes back");
+                assert!(matches!(&error, StoreError::Unreachable { .. }), "{error:?}");
+                // The server does not know yet, and its own patience is longer.
+                assert!(commit(&mut *store, 2).is_none(), "{kind:?}");
+                assert_eq!(ids(&mut *store, "sms"), [1, 2]);
+            });
+        }
+    });
+}

@@ -6,9 +6,10 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::super::{Columns, StoreError};
-use super::connect::{Access, myself};
+use super::connect::Access;
 use super::driver::Driver;
 use super::error::{Cure, classify, cure};
+use super::lock::{self, myself};
 use super::schema::{self, Shape, read_note, write_note};
 use super::statements::{Names, Statements};
 use crate::limits;
@@ -26,6 +27,8 @@ pub(super) enum Purpose {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) driver: Driver,
+    /// The connection's number, if it has the table's lock.
+    number: Option<u64>,
     pub(super) shape: Shape,
     pub(super) statements: Statements,
 }
@@ -38,6 +41,8 @@ pub(super) struct Client {
     purpose: Purpose,
     runtime: Runtime,
     session: Option<Session>,
+    /// The number of the last connection that had the table's lock.
+    last: Option<u64>,
     /// What the table does not keep has been said.
     told: bool,
 }
@@ -51,7 +56,7 @@ impl Client {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let place = access.place.clone();
         let runtime = runtime.map_err(|error| StoreError::Unavailable { place, detail: error.to_string() })?;
-        Ok(Self { access, names, purpose, runtime, session: None, told: false })
+        Ok(Self { access, names, purpose, runtime, session: None, last: None, told: false })
     }
 
     /// What the message table is like. Connects if need be.
@@ -71,11 +76,12 @@ impl Client {
     }
 
     fn connect(&mut self) -> Result<Session, StoreError> {
-        let establish = establish(&self.access, &self.names, &self.purpose);
+        let establish = establish(&self.access, &self.names, &self.purpose, self.last);
         let session = self
             .runtime
             .block_on(async { timeout(limits::STORE_CONNECT, establish).await })
             .unwrap_or_else(|_| Err(silent(&self.access, limits::STORE_CONNECT)))?;
+        self.last = session.number.or(self.last);
         if !std::mem::replace(&mut self.told, true) && matches!(self.purpose, Purpose::Serve(_)) {
             for sentence in session.shape.lacks(&self.names, &self.access.place) {
                 tracing::warn!("{sentence}");
@@ -160,28 +166,46 @@ fn silent(access: &Access, patience: Duration) -> StoreError {
     StoreError::Unreachable { place: access.place.clone(), detail }
 }
 
-async fn establish(access: &Access, names: &Names, purpose: &Purpose) -> Result<Session, StoreError> {
+async fn establish(
+    access: &Access,
+    names: &Names,
+    purpose: &Purpose,
+    last: Option<u64>,
+) -> Result<Session, StoreError> {
     let failed = |error: sqlx::Error| classify(access.backend, &access.place, &error);
     let mut driver = access.connect().await?;
-    let shape = match purpose {
-        Purpose::Look(columns) => schema::look(&mut driver, access, names, columns).await?,
+    let (shape, number) = match purpose {
+        Purpose::Look(columns) => (schema::look(&mut driver, access, names, columns).await?, None),
         Purpose::Serve(columns) => {
-            if !access.lock(&mut driver).await.map_err(failed)? {
+            if let Some(last) = last {
+                end_own(access, names, &mut driver, last).await.map_err(failed)?;
+            }
+            if !lock::take(access, &mut driver).await.map_err(failed)? {
                 // Who it is helps, but that it is somebody is enough.
                 let holder = told_holder(access, names, &mut driver).await.ok().flatten();
                 return Err(StoreError::Locked { place: access.place.clone(), holder });
             }
             let shape = schema::prepare(&mut driver, access, names, columns).await?;
             write_note(&mut driver, names, "holder", &myself()).await.map_err(failed)?;
-            shape
+            (shape, lock::own_number(access, &mut driver).await.map_err(failed)?)
         }
     };
     let statements = Statements::new(access.backend, names, &shape);
-    Ok(Session { driver, shape, statements })
+    Ok(Session { driver, number, shape, statements })
+}
+
+/// Ends the connection that this process had before, if the server has not noticed yet that it is gone. Its number may be another broker's by now.
+async fn end_own(access: &Access, names: &Names, driver: &mut Driver, last: u64) -> sqlx::Result<()> {
+    let is_there = lock::holder(access, driver).await? == Some(last);
+    if is_there && read_note(driver, names, "holder").await? == Some(myself()) {
+        lock::end(access, driver, last).await?;
+    }
+    Ok(())
 }
 
 async fn told_holder(access: &Access, names: &Names, driver: &mut Driver) -> sqlx::Result<Option<String>> {
-    let Some(connection) = access.holder(driver).await? else { return Ok(None) };
+    let Some(connection) = lock::holder(access, driver).await? else { return Ok(None) };
+    let connection = lock::told(access, driver, connection).await?;
     // The tables may not be there yet.
     let note = read_note(driver, names, "holder").await.ok().flatten();
     Ok(Some(note.map_or_else(|| connection.clone(), |note| format!("{note}; {connection}"))))

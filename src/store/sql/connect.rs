@@ -1,4 +1,4 @@
-//! How a database server is reached: its address, the session's settings, and the lock that one broker has on one table.
+//! How a database server is reached: its address and the session's settings. Takes no lock, and looks at no table.
 
 use std::str::FromStr as _;
 
@@ -9,8 +9,9 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Error};
 
 use super::super::{Backend, Prefix, StoreError};
-use super::driver::{Driver, Value};
+use super::driver::Driver;
 use super::error::classify;
+use super::lock::lock_name;
 use crate::limits;
 
 /// Where a database is, and how it is entered. Never shown: it holds a password.
@@ -20,8 +21,8 @@ pub(super) struct Access {
     options: Options,
     /// The database as an administrator knows it.
     pub(super) place: String,
-    /// What the lock is called: the database and the table.
-    lock: String,
+    /// What the table's lock is called.
+    pub(super) lock: String,
 }
 
 #[derive(Clone)]
@@ -91,7 +92,7 @@ impl Access {
                 );
                 let (user, database) = (options.get_username().to_owned(), options.get_database().map(str::to_owned));
                 let options = options
-                    .application_name(&format!("wsmb {}", myself()))
+                    .application_name(&format!("wsmb {}", super::lock::myself()))
                     .statement_cache_capacity(limits::STORE_STATEMENTS)
                     .disable_statement_logging();
                 (Options::Postgres(Box::new(options)), user, host, database)
@@ -136,81 +137,13 @@ impl Access {
             Backend::Postgres => format!(
                 "SET statement_timeout = {answer}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
                  SET tcp_keepalives_idle = {idle}; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 2; \
-                 SET client_min_messages = error",
+                 SET client_min_messages = error; \
+                 SELECT set_config(name, '{}', false) FROM pg_settings WHERE name = 'idle_session_timeout'",
                 wait * 1_000,
+                idle * 1_000,
                 idle * 1_000,
             ),
         }
-    }
-
-    /// Takes the lock that one broker has on one table for as long as this connection lives; false if another one has it. A session that is just
-    /// ending gets the time to end.
-    ///
-    /// # Errors
-    /// Whatever the server says.
-    pub(super) async fn lock(&self, driver: &mut Driver) -> sqlx::Result<bool> {
-        let query = match self.backend {
-            Backend::MySql => "SELECT CAST(GET_LOCK(?, 0) AS CHAR)",
-            Backend::Postgres => "SELECT (pg_try_advisory_lock(hashtextextended($1::text, 0)))::int::text",
-        };
-        let deadline = tokio::time::Instant::now() + limits::STORE_HANDOVER;
-        loop {
-            let taken = driver.value(query, &[Value::from(self.lock.as_str())]).await?.as_deref() == Some("1");
-            if taken || tokio::time::Instant::now() >= deadline {
-                return Ok(taken);
-            }
-            tokio::time::sleep(limits::STORE_HANDOVER / 20).await;
-        }
-    }
-
-    /// Which connection has the lock, as the server knows it.
-    ///
-    /// # Errors
-    /// Whatever the server says.
-    pub(super) async fn holder(&self, driver: &mut Driver) -> sqlx::Result<Option<String>> {
-        let lock = Value::from(self.lock.as_str());
-        match self.backend {
-            Backend::MySql => {
-                let Some(id) = driver.value("SELECT CAST(IS_USED_LOCK(?) AS CHAR)", &[lock]).await? else {
-                    return Ok(None);
-                };
-                let query = "SELECT CONCAT('connection ', ID, ' of ', USER, ' from ', HOST) FROM information_schema.PROCESSLIST WHERE ID = ?";
-                let told = driver.value(query, &[Value::from(id.as_str())]).await?;
-                Ok(Some(told.unwrap_or_else(|| format!("connection {id}"))))
-            }
-            Backend::Postgres => {
-                let query = "SELECT concat('connection ', l.pid, ' of ', a.usename, ' from ', coalesce(host(a.client_addr), 'this machine')) \
-                     FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid, \
-                     (SELECT hashtextextended($1::text, 0) AS name) k \
-                     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
-                     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-                     AND l.classid::bigint = (k.name >> 32) & 4294967295 AND l.objid::bigint = k.name & 4294967295";
-                driver.value(query, &[lock]).await
-            }
-        }
-    }
-}
-
-/// MySQL allows 64 characters, and knows locks by the whole server; a longer name is told from others by its hash.
-fn lock_name(database: &str, prefix: &Prefix) -> String {
-    use sha1::{Digest as _, Sha1};
-    let name = format!("wsmb.{database}.{}data", prefix.as_str());
-    if name.len() <= 64 && name.is_ascii() {
-        return name;
-    }
-    let hash = Sha1::digest(name.as_bytes());
-    hash.iter().fold("wsmb.".to_owned(), |text, byte| text + &format!("{byte:02x}"))
-}
-
-/// Who this is, for whoever finds the table in use.
-pub(super) fn myself() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .ok()
-        .or_else(|| std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).ok());
-    let process = std::process::id();
-    match host.as_deref().map(str::trim).filter(|host| !host.is_empty()) {
-        Some(host) => format!("process {process} on {host}"),
-        None => format!("process {process}"),
     }
 }
 
@@ -243,12 +176,5 @@ mod tests {
             let error = Access::parse(backend, url, None, &prefix()).expect_err(url).to_string();
             assert!(error.contains(told) && !error.contains("secret"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_lock_has_a_name_of_its_own_and_of_64_characters_at_the_most() {
-        assert_eq!(lock_name("shop", &prefix()), "wsmb.shop.mq_data");
-        let long = lock_name(&"x".repeat(64), &prefix());
-        assert_eq!((long.len(), long == lock_name(&"y".repeat(64), &prefix())), (45, false));
     }
 }

@@ -16,6 +16,7 @@ mod driver;
 mod error;
 mod field;
 mod iso;
+mod lock;
 mod number;
 mod read;
 mod rows;

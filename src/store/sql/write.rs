@@ -115,7 +115,7 @@ async fn refused(
     how: How<'_>,
     names: &Names,
 ) -> sqlx::Result<Vec<MessageId>> {
-    let Session { driver, shape, statements } = session;
+    let Session { driver, shape, statements, .. } = session;
     let how = How { again: true, ..how };
     let mut refused = Vec::new();
     let mut left = vec![appends];
@@ -144,7 +144,7 @@ async fn refused(
 }
 
 async fn write(session: &mut Session, group: &Group, how: How<'_>, names: &Names) -> sqlx::Result<()> {
-    let Session { driver, shape, statements } = session;
+    let Session { driver, shape, statements, .. } = session;
     let parcels = parcels(&group.appends, shape, how);
     // Of two counts for one row, the last one counts.
     let deliveries: BTreeMap<MessageId, u32> =
@@ -243,7 +243,7 @@ fn parcels<'a>(appends: &'a [Message], shape: &Shape, how: How<'_>) -> Vec<Parce
 /// Some of the ids are there already: from an earlier attempt whose answer was lost, or because another program writes the table, too. Rows of the latter
 /// get ids far behind, and will be delivered after the next start.
 async fn clear_the_way(session: &mut Session, group: &Group, how: How<'_>) -> sqlx::Result<()> {
-    let Session { driver, shape, statements } = session;
+    let Session { driver, shape, statements, .. } = session;
     let ours: HashMap<MessageId, &Message> = group.appends.iter().map(|message| (message.id, message)).collect();
     let mut foreign = Vec::new();
     let mut left = ours.keys();

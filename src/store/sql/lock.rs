@@ -1,0 +1,121 @@
+//! The lock that one broker has on one table for as long as its connection lives. The server frees it when the connection ends, or falls silent.
+
+use super::super::{Backend, Prefix};
+use super::connect::Access;
+use super::driver::{Driver, Value};
+use crate::limits;
+
+/// PostgreSQL's name of the lock is a number, and its halves stand in two columns.
+const HOLDER: &str = "SELECT l.pid::text FROM pg_locks l, (SELECT hashtextextended($1::text, 0) AS name) k \
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+    AND l.classid::bigint = (k.name >> 32) & 4294967295 AND l.objid::bigint = k.name & 4294967295";
+
+/// Takes the lock; false if another one has it. A session that is just ending gets the time to end.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn take(access: &Access, driver: &mut Driver) -> sqlx::Result<bool> {
+    let query = match access.backend {
+        Backend::MySql => "SELECT CAST(GET_LOCK(?, 0) AS CHAR)",
+        Backend::Postgres => "SELECT (pg_try_advisory_lock(hashtextextended($1::text, 0)))::int::text",
+    };
+    let deadline = tokio::time::Instant::now() + limits::STORE_HANDOVER;
+    loop {
+        let taken = driver.value(query, &[Value::from(access.lock.as_str())]).await?.as_deref() == Some("1");
+        if taken || tokio::time::Instant::now() >= deadline {
+            return Ok(taken);
+        }
+        tokio::time::sleep(limits::STORE_HANDOVER / 20).await;
+    }
+}
+
+/// The number of this connection.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn own_number(access: &Access, driver: &mut Driver) -> sqlx::Result<Option<u64>> {
+    let query = match access.backend {
+        Backend::MySql => "SELECT CAST(CONNECTION_ID() AS CHAR)",
+        Backend::Postgres => "SELECT pg_backend_pid()::text",
+    };
+    Ok(driver.value(query, &[]).await?.and_then(|number| number.parse().ok()))
+}
+
+/// The number of the connection that has the lock.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn holder(access: &Access, driver: &mut Driver) -> sqlx::Result<Option<u64>> {
+    let query = match access.backend {
+        Backend::MySql => "SELECT CAST(IS_USED_LOCK(?) AS CHAR)",
+        Backend::Postgres => HOLDER,
+    };
+    let number = driver.value(query, &[Value::from(access.lock.as_str())]).await?;
+    Ok(number.and_then(|number| number.parse().ok()))
+}
+
+/// A connection as the server knows it, in words.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn told(access: &Access, driver: &mut Driver, connection: u64) -> sqlx::Result<String> {
+    let query = match access.backend {
+        Backend::MySql => {
+            "SELECT CONCAT('connection ', ID, ' of ', USER, ' from ', HOST) FROM information_schema.PROCESSLIST WHERE ID = ?"
+        }
+        Backend::Postgres => {
+            "SELECT concat('connection ', pid, ' of ', usename, ' from ', coalesce(host(client_addr), 'the server itself')) \
+             FROM pg_stat_activity WHERE pid = $1::bigint"
+        }
+    };
+    let told = driver.value(query, &[Value::from(connection)]).await?;
+    Ok(told.unwrap_or_else(|| format!("connection {connection}")))
+}
+
+/// Ends a connection of the same user.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn end(access: &Access, driver: &mut Driver, connection: u64) -> sqlx::Result<()> {
+    match access.backend {
+        Backend::MySql => driver.run(&format!("KILL {connection}")).await,
+        Backend::Postgres => driver.run(&format!("SELECT pg_terminate_backend({connection})")).await,
+    }
+}
+
+/// MySQL allows 64 characters, and knows locks by the whole server; a longer name is told from others by its hash.
+pub(super) fn lock_name(database: &str, prefix: &Prefix) -> String {
+    use sha1::{Digest as _, Sha1};
+    let name = format!("wsmb.{database}.{}data", prefix.as_str());
+    if name.len() <= 64 && name.is_ascii() {
+        return name;
+    }
+    let hash = Sha1::digest(name.as_bytes());
+    hash.iter().fold("wsmb.".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// Who this is, for whoever finds the table in use.
+pub(super) fn myself() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).ok());
+    let process = std::process::id();
+    match host.as_deref().map(str::trim).filter(|host| !host.is_empty()) {
+        Some(host) => format!("process {process} on {host}"),
+        None => format!("process {process}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_has_a_name_of_its_own_and_of_64_characters_at_the_most() {
+        let prefix = Prefix::parse("mq_").expect("a valid prefix");
+        assert_eq!(lock_name("shop", &prefix), "wsmb.shop.mq_data");
+        let long = lock_name(&"x".repeat(64), &prefix);
+        assert_eq!((long.len(), long == lock_name(&"y".repeat(64), &prefix)), (45, false));
+    }
+}

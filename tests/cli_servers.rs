@@ -220,7 +220,7 @@ fn check_names_what_a_table_of_four_columns_does_not_keep() {
     let columns = ["check", "--config", "columns.toml"];
     std::fs::write(place.directory.path().join("columns.toml"), "[store.columns]\nreceiver = \"/receiver\"\n").unwrap();
     let said = place.run(&columns).with(1).stdout;
-    assert!(said.contains("error: store.columns: receiver in the table mq_data of "), "{said}");
+    assert!(said.contains("error: the column receiver in the table mq_data of "), "{said}");
 }
 
 #[test]

@@ -281,7 +281,7 @@ pub(super) fn checked(
     };
     let Some(found) = found else {
         return Err(error(format!(
-            "is not there; make it, for example with: ALTER TABLE {table} ADD COLUMN {name} text"
+            "is not there; make it, for example with: ALTER TABLE {table} ADD COLUMN {name} text; or remove it from store.columns"
         )));
     };
     if found.computed {

@@ -111,8 +111,6 @@ impl Statements {
                 at(4)
             )
         };
-        let (due, expires) = (shape.has("due"), shape.has("expires"));
-        let nothing = format!("SELECT {selected} FROM {data} WHERE 1 = 0 AND data_id > {} LIMIT {}", at(1), at(2));
         Self {
             backend,
             many: HashMap::new(),
@@ -124,27 +122,8 @@ impl Statements {
                 at(2)
             )
             .into(),
-            delayed: if due {
-                format!(
-                    "SELECT {selected} FROM {data} WHERE due IS NOT NULL AND data_id > {} ORDER BY {data}.data_id LIMIT {}",
-                    at(1),
-                    at(2)
-                )
-                .into()
-            } else {
-                nothing.clone().into()
-            },
-            expired: if expires {
-                format!(
-                    "SELECT {}, {name} FROM {data} WHERE expires IS NOT NULL AND expires <= {} {undue} ORDER BY {data}.expires LIMIT {} FOR UPDATE",
-                    parts.id,
-                    at(1),
-                    at(2)
-                )
-                .into()
-            } else {
-                nothing.into()
-            },
+            delayed: parts.delayed(&data, shape).into(),
+            expired: parts.expired(&data, shape).into(),
             purge: format!(
                 "SELECT {} FROM {data} {channel}WHERE {is} AND data_id <= {} ORDER BY {data}.data_id LIMIT {}",
                 parts.id,
@@ -291,6 +270,25 @@ impl Parts {
         as_text(self.backend, expression)
     }
 
+    fn delayed(&self, data: &str, shape: &Shape) -> String {
+        let selected = &self.selected;
+        let (after, limit) = (place(self.backend, 1, "bigint"), place(self.backend, 2, "bigint"));
+        let is = if shape.has("due") { "due IS NOT NULL" } else { "1 = 0" };
+        format!("SELECT {selected} FROM {data} WHERE {is} AND data_id > {after} ORDER BY {data}.data_id LIMIT {limit}")
+    }
+
+    fn expired(&self, data: &str, shape: &Shape) -> String {
+        let Self { id, name, undue, .. } = self;
+        let (now, limit) = (place(self.backend, 1, "bigint"), place(self.backend, 2, "bigint"));
+        if !shape.has("expires") {
+            return format!("SELECT {id}, {name} FROM {data} WHERE 1 = 0 AND data_id > {now} LIMIT {limit}");
+        }
+        format!(
+            "SELECT {id}, {name} FROM {data} WHERE expires IS NOT NULL AND expires <= {now} {undue} \
+             ORDER BY {data}.expires LIMIT {limit} FOR UPDATE"
+        )
+    }
+
     fn channels(&self, data: &str, index: &str, undue: &str) -> String {
         let (count, last) = (self.text("COUNT(*)"), self.text("MAX(data_id)"));
         let name = &self.name;
@@ -359,7 +357,8 @@ mod tests {
 
     #[test]
     fn mysql_is_told_which_index_serves() {
-        let named = Shape { channel_index: Some("odd`name".to_owned()), ..Shape::plain(true) };
+        let mut named = Shape::plain(true);
+        named.channel_index = Some("odd`name".to_owned());
         let prefix = Prefix::parse("mq_").expect("a valid prefix");
         let load =
             |backend, shape: &Shape| Statements::new(backend, &Names::new(backend, &prefix), shape).load.to_string();

@@ -50,17 +50,36 @@ pub(super) fn moment(cell: Option<Vec<u8>>) -> Timestamp {
     text(cell).and_then(|text| datetime::from_text(&text)).unwrap_or_default()
 }
 
+/// The text of a second: many messages in a row have the same.
+#[derive(Debug, Default)]
+pub(super) struct Stamp(Option<(u64, String)>);
+
+impl Stamp {
+    fn of(&mut self, moment: Timestamp) -> String {
+        let second = moment.0 / 1_000;
+        match &self.0 {
+            Some((known, text)) if *known == second => text.clone(),
+            _ => {
+                let text = datetime::to_text(moment);
+                self.0 = Some((second, text.clone()));
+                text
+            }
+        }
+    }
+}
+
 /// Appends what a message is as a row of the table; without `columns`, all its user-defined fields are NULL.
 pub(super) fn push_values<'a>(
     values: &mut Vec<Value<'a>>,
     message: &'a Message,
     shape: &Shape,
     columns: Option<&Columns>,
+    stamp: &mut Stamp,
 ) {
     values.push(Value::from(message.id.0));
     values.push(Value::from(message.channel.as_str()));
     values.push(Value::Text(Some(encode(&message.payload, shape.data))));
-    values.push(Value::Text(Some(Cow::Owned(datetime::to_text(message.created)))));
+    values.push(Value::Text(Some(Cow::Owned(stamp.of(message.created)))));
     let whole = |number: Option<u64>| number.map_or(Value::Integer(None), Value::from);
     for (name, _, _) in shape.optional() {
         values.push(match name {
@@ -84,7 +103,7 @@ pub(super) fn push_values<'a>(
 /// What a message is as a row of the table.
 pub(super) fn values<'a>(message: &'a Message, shape: &Shape, columns: &Columns) -> Vec<Value<'a>> {
     let mut values = Vec::new();
-    push_values(&mut values, message, shape, Some(columns));
+    push_values(&mut values, message, shape, Some(columns), &mut Stamp::default());
     values
 }
 

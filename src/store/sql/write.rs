@@ -8,7 +8,7 @@ use super::super::{Backend, Columns, Group, StoreError};
 use super::client::Session;
 use super::driver::{Driver, Value, number, text};
 use super::error::{is_collision, refusal};
-use super::rows::{channel, message_id, moment, push_values, values, weight};
+use super::rows::{Stamp, channel, message_id, moment, push_values, values, weight};
 use super::schema::{Shape, write_note};
 use super::statements::{Many, Names, Statements, parts};
 use crate::limits;
@@ -213,20 +213,22 @@ pub(super) async fn delete(
 }
 
 fn parcels<'a>(appends: &'a [Message], shape: &Shape, how: How<'_>) -> Vec<Parcel<'a>> {
-    // One statement can't write a row twice; the last one counts.
-    let last: HashMap<MessageId, usize> =
-        appends.iter().enumerate().map(|(index, message)| (message.id, index)).collect();
+    // One statement can't write a row twice; the last one counts. Ids nearly always rise.
+    let is_rising = appends.is_sorted_by(|before, behind| before.id < behind.id);
+    let ids = appends.iter().enumerate().map(|(index, message)| (message.id, index));
+    let last: Option<HashMap<MessageId, usize>> = (!is_rising).then(|| ids.collect());
+    let mut stamp = Stamp::default();
     let most = limits::STORE_STATEMENT_BYTES.min(shape.packet / 2);
     let mut parcels: Vec<Parcel<'a>> = Vec::new();
     let mut parcel = Parcel::default();
     let mut bytes = 0;
     for (index, message) in appends.iter().enumerate() {
-        if last.get(&message.id) != Some(&index) {
+        if last.as_ref().is_some_and(|last| last.get(&message.id) != Some(&index)) {
             continue;
         }
         let start = parcel.values.len();
         let columns = Some(how.columns).filter(|_| !how.bare.contains(&message.id));
-        push_values(&mut parcel.values, message, shape, columns);
+        push_values(&mut parcel.values, message, shape, columns, &mut stamp);
         let weight = weight(&parcel.values[start..]);
         if !parcel.ids.is_empty() && bytes + weight > most {
             let row = parcel.values.split_off(start);

@@ -126,6 +126,19 @@ impl FileView {
         StoreLock::holder(&self.path)
     }
 
+    /// Looks several times at the file as it is at one moment: a broker that moves rows meanwhile is not seen half way.
+    ///
+    /// # Errors
+    /// Those of `look`, or if the file can't be read.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    pub(super) fn at_once<T>(&self, look: impl FnOnce(&Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let moment = self.connection.unchecked_transaction().map_err(|error| classify(&self.place, &error))?;
+        let seen = look(self);
+        // It has only read: there is nothing to keep.
+        drop(moment);
+        seen
+    }
+
     /// Every channel with a backlog, by name. Reads the whole table.
     ///
     /// # Errors
@@ -234,5 +247,41 @@ impl FileView {
             }
             std::thread::sleep(ANSWER_POLL);
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod tests {
+    use super::*;
+    use crate::message::{Message, Payload, Timestamp};
+    use crate::store::{Columns, Group, MessageStore, SqliteStore};
+
+    #[test]
+    fn several_looks_at_once_see_one_moment() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, prefix) = (directory.path().join("journal.db"), Prefix::parse("mq_").expect("a valid prefix"));
+        let mut store = SqliteStore::open(&path, &prefix, &Columns::default()).expect("opens");
+        let message = Message {
+            id: MessageId(1),
+            channel: ChannelName::parse("sms").expect("a valid name"),
+            payload: Payload::text("1"),
+            created: Timestamp(0),
+            expires: None,
+            due: None,
+            receivers: None,
+            publication: None,
+            deliveries: 0,
+        };
+        store.commit(&Group { appends: vec![message], ..Group::default() }).expect("commits");
+        let view = FileView::open(&path, &prefix).expect("opens");
+        let seen = view.at_once(|view| {
+            let channels = view.channels()?;
+            // The broker moves the row away between the two looks.
+            store.commit(&Group { removals: vec![MessageId(1)], ..Group::default() })?;
+            Ok((channels.len(), view.ids()?))
+        });
+        assert_eq!(seen, Ok((1, vec![MessageId(1)])));
+        assert_eq!(view.ids(), Ok(vec![]), "and afterwards the next one");
     }
 }

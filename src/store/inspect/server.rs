@@ -64,7 +64,8 @@ impl ServerView {
     /// If one of the two can't be read.
     pub(super) fn channels(&mut self) -> Result<Vec<ChannelInfo>, StoreError> {
         let Some(journal) = &self.journal else { return self.server.channels() };
-        let (ours, debts, here) = (journal.channels()?, journal.debts()?, journal.ids()?);
+        let (ours, debts, here) =
+            journal.at_once(|journal| Ok((journal.channels()?, journal.debts()?, journal.ids()?)))?;
         let mut all: BTreeMap<ChannelName, ChannelInfo> =
             self.server.channels()?.into_iter().map(|info| (info.channel.clone(), info)).collect();
         for (channel, up_to) in &debts.emptied {
@@ -119,7 +120,7 @@ impl ServerView {
     /// If one of the two can't be read.
     pub(super) fn peek(&mut self, channel: &ChannelName, after: MessageId, limit: usize) -> Result<Page, StoreError> {
         let Some(journal) = &self.journal else { return self.server.peek(channel, after, limit) };
-        let (ours, debts) = (journal.peek(channel, after, limit)?, journal.debts()?);
+        let (ours, debts) = journal.at_once(|journal| Ok((journal.peek(channel, after, limit)?, journal.debts()?)))?;
         let mut from = debts.emptied.get(channel).map_or(after, |up_to| after.max(*up_to));
         let mut theirs = Page { messages: Vec::new(), complete: false };
         while !theirs.complete && theirs.messages.len() < limit {

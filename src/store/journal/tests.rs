@@ -615,6 +615,21 @@ fn whatever_happens_to_the_database_the_store_is_the_same_as_without_a_journal()
 }
 
 #[test]
+fn a_page_that_has_come_loses_what_is_settled_before_it_is_asked_for() {
+    let rig = Rig::new();
+    let mut store = rig.open();
+    append(&mut store, 1..=2);
+    store.settle_all();
+    assert!(!store.prepare(&channel("sms"), MessageId(0), 10, 1 << 20), "it is fetched");
+    while store.courier.under_way() > 0 {
+        store.wait(Duration::from_secs(10)).expect("the journal works");
+    }
+    remove(&mut store, &[1]);
+    let page = store.load(&channel("sms"), MessageId(0), 10, 1 << 20).expect("it has come");
+    assert_eq!(page.messages.iter().map(|message| message.id.0).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
 fn nobody_waits_for_a_page_that_the_database_is_slow_to_give() {
     use crate::store::{Outcome, StoreWorker};
     use std::sync::mpsc;

@@ -35,6 +35,7 @@ pub use sql::SqlStore;
 pub use sqlite::SqliteStore;
 pub use worker::{Outcome, StoreWorker};
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::task::Waker;
@@ -64,6 +65,12 @@ impl Group {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.appends.is_empty() && self.removals.is_empty() && self.deliveries.is_empty() && self.marks.is_empty()
+    }
+
+    /// Takes these out of the new rows, and says which of them were there.
+    pub(crate) fn without(&mut self, ids: &[MessageId]) -> Vec<MessageId> {
+        let ids: HashSet<MessageId> = ids.iter().copied().collect();
+        self.appends.extract_if(.., |message| ids.contains(&message.id)).map(|message| message.id).collect()
     }
 }
 

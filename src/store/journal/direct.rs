@@ -51,9 +51,7 @@ impl Direct {
                 match self.server.commit(&group) {
                     Ok(()) => break,
                     Err(StoreError::Unfit { place, ids, reason }) => {
-                        let before = group.appends.len();
-                        group.appends.retain(|message| !ids.contains(&message.id));
-                        if group.appends.len() == before {
+                        if group.without(&ids).is_empty() {
                             return Err(StoreError::Unfit { place, ids, reason });
                         }
                     }

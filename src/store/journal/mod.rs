@@ -209,11 +209,9 @@ impl JournaledStore {
             }
             Err(StoreError::Unfit { place, ids, reason }) => {
                 self.reached();
-                let unfit: HashSet<MessageId> = ids.iter().copied().collect();
-                let before = group.appends.len();
-                group.appends.retain(|message| !unfit.contains(&message.id));
+                let gone = group.without(&ids);
                 let error = StoreError::Unfit { place, ids, reason };
-                if group.appends.len() == before {
+                if gone.is_empty() {
                     self.stuck(&group, &error);
                     return Ok(());
                 }

@@ -182,12 +182,10 @@ impl Body {
     /// Takes the rows that the store can never hold out of the group, and reports them; false if there are none of them in it.
     fn drop_unfit(&mut self, group: &mut Group, replaced: &mut Replaced, error: &StoreError) -> bool {
         let StoreError::Unfit { ids: unfit, .. } = error else { return false };
-        let unfit: HashSet<MessageId> = unfit.iter().copied().collect();
-        let gone: Vec<MessageId> = ids(group).into_iter().filter(|id| unfit.contains(id)).collect();
+        let gone = group.without(unfit);
         if gone.is_empty() {
             return false;
         }
-        group.appends.retain(|message| !unfit.contains(&message.id));
         let kept: HashSet<MessageId> = gone.iter().filter_map(|id| replaced.remove(id)).flatten().collect();
         group.removals.retain(|id| !kept.contains(id));
         if log_now(&mut self.unfit_log, error) {

@@ -118,6 +118,16 @@ impl Channel {
     /// Who gets the next delivery: of the receivers for which `takes` holds, other than `origin`, the first `limit` (0 = all) in
     /// the channel's order of dispatch.
     pub fn choose(&self, origin: Option<ConnectionId>, limit: u32, takes: impl Fn(usize) -> bool) -> Targets {
+        self.chosen(origin, limit, takes).copied().collect()
+    }
+
+    /// The same, one after the other.
+    pub fn chosen<'a>(
+        &'a self,
+        origin: Option<ConnectionId>,
+        limit: u32,
+        takes: impl Fn(usize) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a Member> {
         let start = match self.policy.dispatch {
             Dispatch::Rotate if limit > 0 => self.members.partition_point(|member| member.order <= self.served),
             Dispatch::First | Dispatch::Rotate => 0,
@@ -127,10 +137,8 @@ impl Channel {
         after
             .iter()
             .chain(before)
-            .filter(|member| Some(member.connection) != origin && takes(member.receiver))
+            .filter(move |member| Some(member.connection) != origin && takes(member.receiver))
             .take(wanted)
-            .copied()
-            .collect()
     }
 
     /// Puts an entry among the waiting ones, at its place.

@@ -1,12 +1,12 @@
 //! Everything the broker can want. One way out: the runtime carries these out in their order.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
 use crate::message::{ChannelName, ConnectionId, Message, MessageId, Payload, Publication, PublicationId, Timestamp};
 
 /// What [`super::Broker::handle`] appended: effects in order, and the contents that deliveries refer to, each once.
+///
+/// To be carried out before the next event is handled: [`Content::Live`] means what the last one carried.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// In the order in which they must be carried out.
@@ -26,8 +26,10 @@ impl Effects {
 /// What a delivery carries.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// A publication, as its sender sent it.
-    Live(Arc<Publication>),
+    /// The publication of the event that was handled, as its sender sent it.
+    Live,
+    /// An earlier publication whose time has come, as its sender sent it.
+    Due(Box<Publication<'static>>),
     /// Kept messages, oldest first.
     Backlog {
         /// Their channel.
@@ -140,7 +142,7 @@ pub enum StoreEffect {
     /// before it is written, the older ones stay until they are removed themselves.
     Replace {
         /// The new row.
-        message: Message,
+        message: Box<Message>,
         /// The rows it replaces.
         old: SmallVec<[MessageId; 1]>,
     },

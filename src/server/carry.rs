@@ -3,22 +3,23 @@
 //! Nothing here makes a system call; what is queued is flushed by the caller after the lock is released.
 
 use std::sync::Arc;
-use std::vec::Drain;
 
 use bytes::Bytes;
 use slab::Slab;
 use tracing::debug;
 
+use super::batch::Batch;
 use super::commands::{Leave, Step, ping_reply, text};
 use super::connection::{Closing, Connection};
 use super::counters::Counters;
 use super::outbound::Pushed;
+use super::render::{Body, Place, Rendered};
 use super::replies;
 use super::runtime::{Hub, NoRoom, Options, shrink};
 use crate::broker::{Broker, Content, Effect, Effects, EndReason, Event, Reply};
 use crate::limits;
-use crate::message::{ChannelName, ConnectionId, Dialect, Timestamp};
-use crate::protocol::delivery::{self, Manual};
+use crate::message::{ChannelName, ConnectionId, Publication, Timestamp};
+use crate::protocol::delivery::Manual;
 use crate::protocol::envelope::{self, Code};
 
 /// How many low bits of a [`ConnectionId`] are the place in the register; the others count up, so that no id comes twice.
@@ -35,28 +36,36 @@ pub(super) struct Core {
     closed: bool,
     /// For when the deadline's task sleeps.
     armed: Option<Timestamp>,
-    /// The contents of the current effects, encoded: once for each dialect.
-    encoded: Vec<[Option<Bytes>; 2]>,
+    /// The contents of the current effects as frames: once for each dialect.
+    rendered: Vec<[Rendered; 2]>,
+    /// The frames of this turn.
+    batch: Batch,
     /// Ended while effects were carried out; the core is told afterwards.
     victims: Vec<Arc<Connection>>,
     /// Frames queued in this turn.
     queued: usize,
-    /// The channel of the publication that is being handled.
-    channel: Option<ChannelName>,
+    /// Deliveries among them, until they are counted.
+    deliveries: u64,
 }
 
 /// A turn's surroundings.
-struct Turn<'a> {
+pub(super) struct Turn<'a> {
     hub: &'a Hub,
     now: Timestamp,
     options: Arc<Options>,
-    touched: &'a mut Vec<Arc<Connection>>,
+    /// Whose queues are to be flushed.
+    pub(super) touched: Vec<Arc<Connection>>,
 }
 
 impl<'a> Turn<'a> {
     /// Begun under the core's lock, so that the core's time never goes back.
-    fn new(hub: &'a Hub, touched: &'a mut Vec<Arc<Connection>>) -> Self {
-        Self { hub, now: hub.now(), options: hub.options(), touched }
+    pub(super) fn new(hub: &'a Hub) -> Self {
+        Self { hub, now: hub.now(), options: hub.options(), touched: Vec::new() }
+    }
+
+    /// Begins the next turn of a burst: time has passed.
+    pub(super) fn renew(&mut self) {
+        self.now = self.hub.now();
     }
 
     fn touch(&mut self, connection: &Arc<Connection>, first: bool) {
@@ -75,65 +84,60 @@ impl Core {
             serial: 0,
             closed: false,
             armed: None,
-            encoded: Vec::new(),
+            rendered: Vec::new(),
+            batch: Batch::default(),
             victims: Vec::new(),
             queued: 0,
-            channel: None,
+            deliveries: 0,
         }
     }
 
-    /// Carries out steps until there are none left (false) or so many frames were queued that they shall be flushed first (true).
-    pub(super) fn turn(
-        &mut self,
-        hub: &Hub,
-        source: Option<&Arc<Connection>>,
-        steps: &mut Drain<'_, Step>,
-        touched: &mut Vec<Arc<Connection>>,
-    ) -> bool {
-        let turn = &mut Turn::new(hub, touched);
+    /// Carries out one step; `source` is the connection that it comes from.
+    pub(super) fn step(&mut self, step: Step<'_>, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
+        match (step, source) {
+            (Step::Event(event), _) => self.handle(event, source, turn),
+            (step, Some(source)) => self.own(step, source, turn),
+            (_, None) => {}
+        }
+    }
+
+    /// Whether so much was queued that it shall be flushed before more is.
+    pub(super) fn is_full(&self) -> bool {
+        self.queued >= limits::FRAMES_AT_ONCE
+    }
+
+    /// Ends a turn: what it has queued can be flushed when the lock is released. Its batch, to be given back with [`Self::reuse`].
+    pub(super) fn seal(&mut self, hub: &Hub, touched: &[Arc<Connection>]) -> Bytes {
+        Counters::add(&hub.counters.deliveries, std::mem::take(&mut self.deliveries));
         self.queued = 0;
-        for step in steps.by_ref() {
-            match (step, source) {
-                (Step::Event(event), _) => self.handle(event, source, turn),
-                (step, Some(source)) => {
-                    self.carry_out(turn);
-                    self.own(step, source, turn);
-                }
-                (_, None) => {}
-            }
-            if self.queued >= limits::FRAMES_AT_ONCE {
-                self.carry_out(turn);
-                return true;
-            }
+        let batch = self.batch.freeze();
+        for connection in touched {
+            connection.queue().seal(&batch);
         }
-        self.carry_out(turn);
-        false
+        batch
     }
 
-    fn handle(&mut self, mut event: Event, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
+    /// Takes back the memory of a batch whose slices are written.
+    pub(super) fn reuse(&mut self, batch: Bytes) {
+        self.batch.reuse(batch);
+    }
+
+    fn handle(&mut self, mut event: Event<'_>, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
         if source.is_some_and(|source| source.queue().is_forgotten()) {
             // What it sends is still good; but it is no receiver any more, and nobody to answer.
             let Event::Publish(publish) = &mut event else { return };
             publish.connection = None;
         }
-        if let Event::Publish(publish) = &event {
-            // A refusal of the publication before is put into words with its own channel.
-            if self.channel.as_ref() != Some(&publish.publication.channel) {
-                self.carry_out(turn);
-                self.channel = Some(publish.publication.channel.clone());
-            }
-        }
+        let live = if let Event::Publish(publish) = &event { Some(publish.publication) } else { None };
         self.broker.handle(turn.now, event, &mut self.effects);
-        if self.effects.list.len() >= limits::EFFECTS_AT_ONCE {
-            self.carry_out(turn);
-        }
+        self.carry_out(live, turn);
     }
 
     /// A step that concerns the connection itself.
-    fn own(&mut self, step: Step, source: &Arc<Connection>, turn: &mut Turn<'_>) {
+    fn own(&mut self, step: Step<'_>, source: &Arc<Connection>, turn: &mut Turn<'_>) {
         match step {
             Step::Event(_) => {}
-            Step::Frame(frame) => self.push(source, frame, turn),
+            Step::Frame(frame) => self.push(source, &frame, turn),
             Step::Ping { first } => {
                 if first {
                     source.queue().hold_for_answer();
@@ -165,16 +169,9 @@ impl Core {
     }
 
     /// Tells the core that a connection has ended, once.
-    pub(super) fn forget(
-        &mut self,
-        hub: &Hub,
-        connection: &Arc<Connection>,
-        confirmed_up_to: Option<u64>,
-        touched: &mut Vec<Arc<Connection>>,
-    ) {
-        let turn = &mut Turn::new(hub, touched);
+    pub(super) fn forget(&mut self, connection: &Arc<Connection>, confirmed_up_to: Option<u64>, turn: &mut Turn<'_>) {
         self.tell(connection, confirmed_up_to, turn);
-        self.carry_out(turn);
+        self.carry_out(None, turn);
     }
 
     fn tell(&mut self, connection: &Arc<Connection>, confirmed_up_to: Option<u64>, turn: &mut Turn<'_>) {
@@ -197,22 +194,23 @@ impl Core {
         while let Some(connection) = self.victims.pop() {
             self.tell(&connection, None, turn);
         }
-        self.carry_out(turn);
+        self.carry_out(None, turn);
     }
 
-    fn carry_out(&mut self, turn: &mut Turn<'_>) {
+    /// Carries out what the core wants. `live`: the publication of the event that it has just handled.
+    fn carry_out(&mut self, live: Option<&Publication<'_>>, turn: &mut Turn<'_>) {
         // Bounded: every further round follows the end of a connection.
         while !self.effects.list.is_empty() {
             let mut effects = std::mem::take(&mut self.effects);
-            self.encoded.clear();
-            self.encoded.resize_with(effects.contents.len(), Default::default);
+            self.rendered.clear();
+            self.rendered.resize_with(effects.contents.len(), Default::default);
             for effect in effects.list.drain(..) {
-                self.effect(effect, &effects.contents, turn);
+                self.effect(effect, &effects.contents, live, turn);
             }
             effects.contents.clear();
             shrink(&mut effects.list);
             shrink(&mut effects.contents);
-            shrink(&mut self.encoded);
+            shrink(&mut self.rendered);
             self.effects = effects;
             while let Some(connection) = self.victims.pop() {
                 self.tell(&connection, None, turn);
@@ -220,25 +218,21 @@ impl Core {
         }
     }
 
-    fn effect(&mut self, effect: Effect, contents: &[Content], turn: &mut Turn<'_>) {
+    fn effect(&mut self, effect: Effect, contents: &[Content], live: Option<&Publication<'_>>, turn: &mut Turn<'_>) {
         match effect {
             Effect::Deliver { to, content, sequence, manual, redelivered } => {
-                let Some(connection) = self.connection(to).cloned() else { return };
-                let dialect = connection.profile.dialect();
+                let Some(body) = contents.get(content as usize).and_then(|content| Body::of(content, live)) else {
+                    return;
+                };
                 let manual = manual.then_some(Manual { sequence, redelivered });
-                let Some(frame) = self.encoded(contents, content, dialect, manual) else { return };
-                self.queued += 1;
-                let max = turn.options.max_queue;
-                let pushed = connection.queue().push_delivery(frame, max, sequence, manual.is_some());
-                Counters::add(&turn.hub.counters.deliveries, 1);
-                self.pushed(&connection, pushed, turn);
+                self.deliver(to, (content, body), sequence, manual, turn);
             }
             Effect::Confirm { connection } => {
                 let Some(connection) = self.connection(connection).cloned() else { return };
                 let first = connection.queue().confirm();
                 turn.touch(&connection, first == Some(true));
             }
-            Effect::Reply { to, reply } => self.reply(to, &reply, turn),
+            Effect::Reply { to, reply } => self.reply(to, &reply, live, turn),
             Effect::End { connection, reason } => {
                 let Some(connection) = self.connection(connection).cloned() else { return };
                 let reason = match reason {
@@ -258,18 +252,50 @@ impl Core {
         }
     }
 
-    /// The frame of a delivery, encoded once for all receivers that get the same bytes.
-    fn encoded(&mut self, contents: &[Content], index: u32, dialect: Dialect, manual: Option<Manual>) -> Option<Bytes> {
-        let index = index as usize;
-        let content = contents.get(index)?;
-        if manual.is_some() {
-            return Some(encode(content, dialect, manual));
+    fn deliver(
+        &mut self,
+        to: ConnectionId,
+        (content, body): (u32, Body<'_>),
+        sequence: u64,
+        manual: Option<Manual>,
+        turn: &mut Turn<'_>,
+    ) {
+        let Self { connections, batch, rendered, .. } = self;
+        let Some(connection) = find(connections, to) else { return };
+        let dialect = connection.profile.dialect();
+        let mut once = Rendered::default();
+        let rendered = match manual {
+            // Its frame bears the delivery's number: nobody else gets the same.
+            Some(_) => &mut once,
+            None => match rendered.get_mut(content as usize) {
+                Some(rendered) => &mut rendered[dialect as usize],
+                None => return,
+            },
+        };
+        let max = turn.options.max_queue;
+        let mut queue = connection.queue();
+        let pushed = match rendered.place(batch, queue.is_flowing(), (body, dialect, manual)) {
+            Place::Batch(span) => queue.push_span(span, max),
+            Place::Own(frame) => queue.push(frame, max),
+        };
+        if let Pushed::Queued { first } = pushed {
+            if sequence > 0 {
+                queue.mark(sequence, manual.is_some());
+            }
+            drop(queue);
+            self.queued += 1;
+            self.deliveries += 1;
+            if first {
+                turn.touched.push(connection.clone());
+            }
+        } else {
+            drop(queue);
+            let connection = connection.clone();
+            self.pushed(&connection, pushed, turn);
         }
-        let slot = &mut self.encoded.get_mut(index)?[dialect as usize];
-        Some(slot.get_or_insert_with(|| encode(content, dialect, None)).clone())
     }
 
-    fn reply(&mut self, to: ConnectionId, reply: &Reply, turn: &mut Turn<'_>) {
+    fn reply(&mut self, to: ConnectionId, reply: &Reply, live: Option<&Publication<'_>>, turn: &mut Turn<'_>) {
         if matches!(reply, Reply::Refused { .. }) {
             Counters::add(&turn.hub.counters.refused, 1);
         }
@@ -277,8 +303,9 @@ impl Core {
         match (&connection.profile.topic, reply) {
             (None, reply) => {
                 let max_backlog = |channel: &ChannelName| turn.options.policies.of(channel).max_backlog;
-                let frame = text(&replies::render(reply, self.channel.as_ref(), max_backlog));
-                self.push(&connection, frame, turn);
+                let channel = live.map(|publication| &*publication.channel);
+                let frame = text(&replies::render(reply, channel, max_backlog));
+                self.push(&connection, &frame, turn);
             }
             (Some(_), Reply::Refused { refusal, .. }) => {
                 turn.hub.note_refused(&connection, *refusal);
@@ -294,8 +321,17 @@ impl Core {
         }
     }
 
-    fn push(&mut self, connection: &Arc<Connection>, frame: Bytes, turn: &mut Turn<'_>) {
-        let pushed = connection.queue().push(frame, turn.options.max_queue);
+    /// Queues a small frame for one connection.
+    fn push(&mut self, connection: &Arc<Connection>, frame: &Bytes, turn: &mut Turn<'_>) {
+        let max = turn.options.max_queue;
+        let pushed = {
+            let mut queue = connection.queue();
+            if queue.is_flowing() && self.batch.has_room() {
+                queue.push_span(self.batch.append(|out| out.extend_from_slice(frame)), max)
+            } else {
+                queue.push(frame.clone(), max)
+            }
+        };
         self.pushed(connection, pushed, turn);
     }
 
@@ -321,7 +357,7 @@ impl Core {
 
     /// The connection with this id, if it has not ended.
     pub(super) fn connection(&self, id: ConnectionId) -> Option<&Arc<Connection>> {
-        self.connections.get(slot(id)).filter(|connection| connection.id == id)
+        find(&self.connections, id)
     }
 
     /// Why no connection can be made, if none can. `max`: how many there may be.
@@ -383,11 +419,8 @@ fn slot(id: ConnectionId) -> usize {
     (id.0 & ((1 << SLOT_BITS) - 1)) as usize
 }
 
-fn encode(content: &Content, dialect: Dialect, manual: Option<Manual>) -> Bytes {
-    match content {
-        Content::Live(publication) => delivery::encode_live(publication, dialect, manual),
-        Content::Backlog { channel, messages } => delivery::encode_backlog(channel, messages, dialect, manual),
-    }
+fn find(connections: &Slab<Arc<Connection>>, id: ConnectionId) -> Option<&Arc<Connection>> {
+    connections.get(slot(id)).filter(|connection| connection.id == id)
 }
 
 /// The connect reply.

@@ -53,7 +53,7 @@ pub enum Command {
 pub struct Send {
     /// Its frame is the client's object, byte for byte, in a text frame; its messages are slices of that. It may have no
     /// messages (`"data":[]`).
-    pub publication: Publication,
+    pub publication: Publication<'static>,
     /// To how many receivers it goes, 0 = all; `None` = as the channel is configured.
     pub receivers: Option<u32>,
     /// The sender's name for it, 1 to [`crate::limits::NAME_BYTES`] bytes: asks for an answer.

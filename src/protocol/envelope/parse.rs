@@ -3,6 +3,7 @@
 //! `serde_json` checks the grammar and hands out the text of each field (`RawValue`), without recursion. The elements of a
 //! `data` list are found in the same pass.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -12,8 +13,8 @@ use smallvec::SmallVec;
 use super::field::{self, Wrong};
 use super::{Ack, Code, Command, Malformed, Send};
 use crate::limits;
-use crate::message::{ChannelName, Dialect, Kind, Payload, Publication};
-use crate::protocol::frame::{Opcode, encode, payload_of};
+use crate::message::{ChannelName, Dialect, Frame, Kind, Publication};
+use crate::protocol::frame::{Opcode, encode, payload_start};
 use crate::protocol::json;
 
 /// White space in JSON (RFC 8259 section 2).
@@ -170,10 +171,19 @@ impl Fields<'_> {
             return Err(Problem(Code::TooLarge, text));
         }
         let frame = encode(Opcode::Text, text.as_bytes());
-        let body = payload_of(&frame);
-        let message = |json: &&str| Payload { bytes: body.slice(range_within(text, json)), kind: Kind::Text };
-        let messages = data.messages.iter().map(message).collect();
-        let publication = Publication { channel, dialect: Dialect::Envelope, frame, messages };
+        let start = payload_start(&frame);
+        let within = |json: &&str| {
+            let span = range_within(text, json);
+            start + span.start..start + span.end
+        };
+        let messages = data.messages.iter().map(within).collect();
+        let publication = Publication {
+            channel: Cow::Owned(channel),
+            dialect: Dialect::Envelope,
+            kind: Kind::Text,
+            frame: Frame::Shared(frame),
+            messages,
+        };
         Ok(Send { publication, receivers: self.number_of_receiver.and_then(field::receivers), id, ttl, delay })
     }
 }

@@ -1,5 +1,7 @@
 //! Everything the broker can want. One way out: the runtime carries these out in their order.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::message::{ChannelName, ConnectionId, Message, MessageId, Payload, Publication, PublicationId, Timestamp};
@@ -54,6 +56,15 @@ pub enum Effect {
         manual: bool,
         /// It may have been delivered before (only ever stated in manual mode).
         redelivered: bool,
+    },
+    /// Put this into the queues of all these connections: the receivers of a channel that is not kept. Nothing is to be confirmed.
+    Broadcast {
+        /// The receivers, in the channel's order. The same list as before, as long as they are the same.
+        to: Arc<[ConnectionId]>,
+        /// One of them that does not get it: who sent it.
+        except: Option<ConnectionId>,
+        /// Index into [`Effects::contents`].
+        content: u32,
     },
     /// Have this connection prove what it has received: a ping, when none is outstanding. Its answer is
     /// [`super::Event::Confirmed`] up to the last delivery queued before that ping.

@@ -122,20 +122,30 @@ impl Broker {
     ) -> u32 {
         self.counters.fleeting += messages as u64;
         let channel = &mut self.channels[key];
-        let content = content_index(turn, content);
-        let before = turn.effects.list.len();
-        let mut last = None;
-        let chosen = channel.chosen(origin, receivers.unwrap_or(channel.policy.receivers), |_| true);
-        turn.effects.list.extend(chosen.map(|member| {
-            last = Some(member.order);
-            Effect::Deliver { to: member.connection, content, sequence: 0, manual: false, redelivered: false }
-        }));
-        let Some(last) = last else {
-            turn.effects.contents.pop();
-            return 0;
+        let limit = receivers.unwrap_or(channel.policy.receivers);
+        let served = if limit == 0 {
+            let own = origin.is_some_and(|origin| self.receives(origin, key));
+            let to = self.channels[key].everyone();
+            let served = to.len() - usize::from(own);
+            if served > 0 {
+                let content = content_index(turn, content);
+                turn.effects.list.push(Effect::Broadcast { to, except: origin.filter(|_| own), content });
+            }
+            served
+        } else {
+            let targets = channel.choose(origin, limit, |_| true);
+            let Some(last) = targets.last() else { return 0 };
+            channel.served = last.order;
+            let content = content_index(turn, content);
+            turn.effects.list.extend(targets.iter().map(|target| Effect::Deliver {
+                to: target.connection,
+                content,
+                sequence: 0,
+                manual: false,
+                redelivered: false,
+            }));
+            targets.len()
         };
-        channel.served = last;
-        let served = turn.effects.list.len() - before;
         self.counters.deliveries += served as u64;
         u32::try_from(served).unwrap_or(u32::MAX)
     }

@@ -17,6 +17,9 @@ pub(super) struct Span {
 }
 
 impl Span {
+    /// Nothing.
+    pub(super) const EMPTY: Self = Self { start: 0, end: 0 };
+
     /// Bytes.
     pub(super) fn len(self) -> usize {
         (self.end - self.start) as usize

@@ -5,47 +5,32 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use slab::Slab;
 use tracing::debug;
 
-use super::batch::Batch;
 use super::commands::{Leave, Step, ping_reply, text};
 use super::connection::{Closing, Connection};
 use super::counters::Counters;
-use super::outbound::Pushed;
-use super::render::{Body, Place, Rendered};
+use super::outgoing::{Outgoing, SLOT_BITS, Sealed};
+use super::render::Body;
 use super::replies;
 use super::runtime::{Hub, NoRoom, Options, shrink};
 use crate::broker::{Broker, Content, Effect, Effects, EndReason, Event, Reply};
-use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Publication, Timestamp};
 use crate::protocol::delivery::Manual;
 use crate::protocol::envelope::{self, Code};
-
-/// How many low bits of a [`ConnectionId`] are the place in the register; the others count up, so that no id comes twice.
-const SLOT_BITS: u32 = 24;
 
 /// What the core's lock guards.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) broker: Broker,
     effects: Effects,
-    connections: Slab<Arc<Connection>>,
-    serial: u64,
+    outgoing: Outgoing,
     /// No connection is made any more.
     closed: bool,
     /// For when the deadline's task sleeps.
     armed: Option<Timestamp>,
-    /// The contents of the current effects as frames: once for each dialect.
-    rendered: Vec<[Rendered; 2]>,
-    /// The frames of this turn.
-    batch: Batch,
     /// Ended while effects were carried out; the core is told afterwards.
     victims: Vec<Arc<Connection>>,
-    /// Frames queued in this turn.
-    queued: usize,
-    /// Deliveries among them, until they are counted.
-    deliveries: u64,
 }
 
 /// A turn's surroundings.
@@ -53,25 +38,17 @@ pub(super) struct Turn<'a> {
     hub: &'a Hub,
     now: Timestamp,
     options: Arc<Options>,
-    /// Whose queues are to be flushed.
-    pub(super) touched: Vec<Arc<Connection>>,
 }
 
 impl<'a> Turn<'a> {
     /// Begun under the core's lock, so that the core's time never goes back.
     pub(super) fn new(hub: &'a Hub) -> Self {
-        Self { hub, now: hub.now(), options: hub.options(), touched: Vec::new() }
+        Self { hub, now: hub.now(), options: hub.options() }
     }
 
     /// Begins the next turn of a burst: time has passed.
     pub(super) fn renew(&mut self) {
         self.now = self.hub.now();
-    }
-
-    fn touch(&mut self, connection: &Arc<Connection>, first: bool) {
-        if first {
-            self.touched.push(connection.clone());
-        }
     }
 }
 
@@ -80,15 +57,10 @@ impl Core {
         Self {
             broker,
             effects: Effects::default(),
-            connections: Slab::new(),
-            serial: 0,
+            outgoing: Outgoing::default(),
             closed: false,
             armed: None,
-            rendered: Vec::new(),
-            batch: Batch::default(),
             victims: Vec::new(),
-            queued: 0,
-            deliveries: 0,
         }
     }
 
@@ -103,27 +75,29 @@ impl Core {
 
     /// Whether so much was queued that it shall be flushed before more is.
     pub(super) fn is_full(&self) -> bool {
-        self.queued >= limits::FRAMES_AT_ONCE
+        self.outgoing.is_full()
     }
 
-    /// Ends a turn: what it has queued can be flushed when the lock is released. Its batch, to be given back with [`Self::reuse`].
-    pub(super) fn seal(&mut self, hub: &Hub, touched: &[Arc<Connection>]) -> Bytes {
-        Counters::add(&hub.counters.deliveries, std::mem::take(&mut self.deliveries));
-        self.queued = 0;
-        let batch = self.batch.freeze();
-        for connection in touched {
-            connection.queue().seal(&batch);
+    /// Ends a turn: what it has queued can be flushed when the lock is released, and is then given back with [`Self::reuse`].
+    pub(super) fn seal(&mut self, turn: &mut Turn<'_>) -> Sealed {
+        self.outgoing.spread(turn.options.max_queue);
+        // Bounded: every further round follows the end of a connection.
+        while !(self.outgoing.overflowed.is_empty() && self.victims.is_empty() && self.effects.list.is_empty()) {
+            self.settle(turn);
+            self.outgoing.spread(turn.options.max_queue);
         }
-        batch
+        let sealed = self.outgoing.seal();
+        Counters::add(&turn.hub.counters.deliveries, sealed.deliveries);
+        sealed
     }
 
-    /// Takes back the memory of a batch whose slices are written.
-    pub(super) fn reuse(&mut self, batch: Bytes) {
-        self.batch.reuse(batch);
+    /// Takes back the memory of a turn whose queues are flushed.
+    pub(super) fn reuse(&mut self, sealed: Sealed) {
+        self.outgoing.reuse(sealed);
     }
 
     fn handle(&mut self, mut event: Event<'_>, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
-        if source.is_some_and(|source| source.queue().is_forgotten()) {
+        if source.is_some_and(|source| source.is_forgotten()) {
             // What it sends is still good; but it is no receiver any more, and nobody to answer.
             let Event::Publish(publish) = &mut event else { return };
             publish.connection = None;
@@ -153,11 +127,11 @@ impl Core {
                     let greeting = source.profile.topic.is_none().then(|| greeting(turn.now));
                     queue.release(greeting) && queue.touch()
                 };
-                turn.touch(source, first);
+                self.outgoing.touch(source, first);
             }
             Step::Flush => {
                 let first = source.queue().touch();
-                turn.touch(source, first);
+                self.outgoing.touch(source, first);
             }
             Step::End(closing) => self.end(source, closing, turn),
             Step::Leave(Leave { code, confirmed_up_to }) => {
@@ -175,7 +149,7 @@ impl Core {
     }
 
     fn tell(&mut self, connection: &Arc<Connection>, confirmed_up_to: Option<u64>, turn: &mut Turn<'_>) {
-        if connection.queue().forget() {
+        if connection.forget() {
             let event = Event::Disconnected { connection: connection.id, confirmed_up_to };
             self.broker.handle(turn.now, event, &mut self.effects);
         }
@@ -183,18 +157,24 @@ impl Core {
 
     /// Ends a connection from this side; the core is told by [`Self::settle`].
     fn end(&mut self, connection: &Arc<Connection>, closing: Closing, turn: &mut Turn<'_>) {
+        self.outgoing.spread(turn.options.max_queue);
         connection.end(closing);
         let first = connection.queue().touch();
-        turn.touch(connection, first);
+        self.outgoing.touch(connection, first);
         self.victims.push(connection.clone());
     }
 
     /// Tells the core of those who were ended, and carries out what it wants then.
     fn settle(&mut self, turn: &mut Turn<'_>) {
+        self.end_overflowed(turn);
+        self.tell_of_victims(turn);
+        self.carry_out(None, turn);
+    }
+
+    fn tell_of_victims(&mut self, turn: &mut Turn<'_>) {
         while let Some(connection) = self.victims.pop() {
             self.tell(&connection, None, turn);
         }
-        self.carry_out(None, turn);
     }
 
     /// Carries out what the core wants. `live`: the publication of the event that it has just handled.
@@ -202,35 +182,37 @@ impl Core {
         // Bounded: every further round follows the end of a connection.
         while !self.effects.list.is_empty() {
             let mut effects = std::mem::take(&mut self.effects);
-            self.rendered.clear();
-            self.rendered.resize_with(effects.contents.len(), Default::default);
+            self.outgoing.expect(effects.contents.len());
             for effect in effects.list.drain(..) {
                 self.effect(effect, &effects.contents, live, turn);
             }
             effects.contents.clear();
             shrink(&mut effects.list);
             shrink(&mut effects.contents);
-            shrink(&mut self.rendered);
             self.effects = effects;
-            while let Some(connection) = self.victims.pop() {
-                self.tell(&connection, None, turn);
-            }
+            self.end_overflowed(turn);
+            self.tell_of_victims(turn);
         }
     }
 
     fn effect(&mut self, effect: Effect, contents: &[Content], live: Option<&Publication<'_>>, turn: &mut Turn<'_>) {
+        let max = turn.options.max_queue;
+        let body = |content: u32| contents.get(content as usize).and_then(|content| Body::of(content, live));
         match effect {
             Effect::Deliver { to, content, sequence, manual, redelivered } => {
-                let Some(body) = contents.get(content as usize).and_then(|content| Body::of(content, live)) else {
-                    return;
-                };
+                let Some(body) = body(content) else { return };
                 let manual = manual.then_some(Manual { sequence, redelivered });
-                self.deliver(to, (content, body), sequence, manual, turn);
+                self.outgoing.deliver(to, (content, body), sequence, manual, max);
+            }
+            Effect::Broadcast { to, except, content } => {
+                let Some(body) = body(content) else { return };
+                self.outgoing.broadcast(to, except, (content, body), max);
             }
             Effect::Confirm { connection } => {
+                self.outgoing.spread(max);
                 let Some(connection) = self.connection(connection).cloned() else { return };
                 let first = connection.queue().confirm();
-                turn.touch(&connection, first == Some(true));
+                self.outgoing.touch(&connection, first == Some(true));
             }
             Effect::Reply { to, reply } => self.reply(to, &reply, live, turn),
             Effect::End { connection, reason } => {
@@ -249,49 +231,6 @@ impl Core {
                 self.end(&connection, Closing { code: 1008, reason, invited: false, flush: false }, turn);
             }
             Effect::Store(effect) => turn.hub.storage.submit(effect),
-        }
-    }
-
-    fn deliver(
-        &mut self,
-        to: ConnectionId,
-        (content, body): (u32, Body<'_>),
-        sequence: u64,
-        manual: Option<Manual>,
-        turn: &mut Turn<'_>,
-    ) {
-        let Self { connections, batch, rendered, .. } = self;
-        let Some(connection) = find(connections, to) else { return };
-        let dialect = connection.profile.dialect();
-        let mut once = Rendered::default();
-        let rendered = match manual {
-            // Its frame bears the delivery's number: nobody else gets the same.
-            Some(_) => &mut once,
-            None => match rendered.get_mut(content as usize) {
-                Some(rendered) => &mut rendered[dialect as usize],
-                None => return,
-            },
-        };
-        let max = turn.options.max_queue;
-        let mut queue = connection.queue();
-        let pushed = match rendered.place(batch, queue.is_flowing(), (body, dialect, manual)) {
-            Place::Batch(span) => queue.push_span(span, max),
-            Place::Own(frame) => queue.push(frame, max),
-        };
-        if let Pushed::Queued { first } = pushed {
-            if sequence > 0 {
-                queue.mark(sequence, manual.is_some());
-            }
-            drop(queue);
-            self.queued += 1;
-            self.deliveries += 1;
-            if first {
-                turn.touched.push(connection.clone());
-            }
-        } else {
-            drop(queue);
-            let connection = connection.clone();
-            self.pushed(&connection, pushed, turn);
         }
     }
 
@@ -323,41 +262,29 @@ impl Core {
 
     /// Queues a small frame for one connection.
     fn push(&mut self, connection: &Arc<Connection>, frame: &Bytes, turn: &mut Turn<'_>) {
-        let max = turn.options.max_queue;
-        let pushed = {
-            let mut queue = connection.queue();
-            if queue.is_flowing() && self.batch.has_room() {
-                queue.push_span(self.batch.append(|out| out.extend_from_slice(frame)), max)
-            } else {
-                queue.push(frame.clone(), max)
-            }
-        };
-        self.pushed(connection, pushed, turn);
+        self.outgoing.push(connection, frame, turn.options.max_queue);
+        self.end_overflowed(turn);
     }
 
     fn answer(&mut self, connection: &Arc<Connection>, frame: Bytes, turn: &mut Turn<'_>) {
-        let pushed = connection.queue().answer(frame, turn.options.max_queue);
-        self.pushed(connection, pushed, turn);
+        let max = turn.options.max_queue;
+        self.outgoing.spread(max);
+        let pushed = connection.queue().answer(frame, max);
+        self.outgoing.note(connection, pushed);
+        self.end_overflowed(turn);
     }
 
-    fn pushed(&mut self, connection: &Arc<Connection>, pushed: Pushed, turn: &mut Turn<'_>) {
-        match pushed {
-            Pushed::Queued { first } => turn.touch(connection, first),
-            Pushed::Gone => {}
-            Pushed::Overflow => {
-                turn.hub.note_slow(connection);
-                self.end(
-                    connection,
-                    Closing { code: 1008, reason: "slow receiver", invited: false, flush: false },
-                    turn,
-                );
-            }
+    /// Ends those who had no room in their queues.
+    fn end_overflowed(&mut self, turn: &mut Turn<'_>) {
+        while let Some(connection) = self.outgoing.overflowed.pop() {
+            turn.hub.note_slow(&connection);
+            self.end(&connection, Closing { code: 1008, reason: "slow receiver", invited: false, flush: false }, turn);
         }
     }
 
     /// The connection with this id, if it has not ended.
     pub(super) fn connection(&self, id: ConnectionId) -> Option<&Arc<Connection>> {
-        find(&self.connections, id)
+        self.outgoing.connection(id)
     }
 
     /// Why no connection can be made, if none can. `max`: how many there may be.
@@ -365,34 +292,28 @@ impl Core {
         if self.closed {
             return Some(NoRoom::GoingDown);
         }
-        (self.connections.len() >= max.min(1 << SLOT_BITS)).then_some(NoRoom::Crowded)
+        (self.open() >= max.min(1 << SLOT_BITS)).then_some(NoRoom::Crowded)
     }
 
     /// Puts a new connection into the register; to be asked [`Self::no_room`] before.
     pub(super) fn register(&mut self, make: impl FnOnce(ConnectionId) -> Arc<Connection>) -> Arc<Connection> {
-        let entry = self.connections.vacant_entry();
-        self.serial += 1;
-        let connection = make(ConnectionId((self.serial << SLOT_BITS) | entry.key() as u64));
-        entry.insert(connection.clone());
-        connection
+        self.outgoing.register(make)
     }
 
     /// Takes a connection out of the register. Its caller holds the connection, so that no socket is closed under the lock.
     pub(super) fn unregister(&mut self, id: ConnectionId) {
-        if self.connection(id).is_some() {
-            self.connections.remove(slot(id));
-        }
+        self.outgoing.unregister(id);
     }
 
     /// Makes no connection any more, and names those that are there.
     pub(super) fn close(&mut self) -> Vec<Arc<Connection>> {
         self.closed = true;
-        self.connections.iter().map(|(_, connection)| connection.clone()).collect()
+        self.outgoing.connections().cloned().collect()
     }
 
     /// How many connections there are.
     pub(super) fn open(&self) -> usize {
-        self.connections.len()
+        self.outgoing.connections().len()
     }
 
     /// The core's next deadline, for which the caller is going to sleep.
@@ -413,14 +334,6 @@ impl Core {
         }
         nearer
     }
-}
-
-fn slot(id: ConnectionId) -> usize {
-    (id.0 & ((1 << SLOT_BITS) - 1)) as usize
-}
-
-fn find(connections: &Slab<Arc<Connection>>, id: ConnectionId) -> Option<&Arc<Connection>> {
-    connections.get(slot(id)).filter(|connection| connection.id == id)
 }
 
 /// The connect reply.

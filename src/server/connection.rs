@@ -9,7 +9,7 @@ use std::future::Future;
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -74,6 +74,8 @@ pub(super) struct Connection {
     /// When its last byte came, in milliseconds as [`Timestamp`].
     heard: AtomicU64,
     opened: Timestamp,
+    /// The core does not know this connection any more. Changes under the core's lock.
+    forgotten: AtomicBool,
 }
 
 /// What the wheel is to do with a connection that it has asked.
@@ -104,7 +106,7 @@ impl Connection {
     /// A connection whose upgrade reply is not written yet.
     pub(super) fn new(id: ConnectionId, profile: Profile, stream: TcpStream, now: Timestamp) -> Self {
         let queue = Mutex::new(Queue::new(!profile.modern));
-        Self { id, profile, stream, queue, heard: AtomicU64::new(now.0), opened: now }
+        Self { id, profile, stream, queue, heard: AtomicU64::new(now.0), opened: now, forgotten: AtomicBool::new(false) }
     }
 
     /// The queue. Held for short, never across a system call.
@@ -174,6 +176,16 @@ impl Connection {
     pub(super) fn end(&self, closing: Closing) {
         let last = (self.profile.modern || closing.invited).then(|| frame::encode_close(closing.code, closing.reason));
         self.queue().end(last, closing.flush);
+    }
+
+    /// Notes that the core does not know the connection any more; true for the first time.
+    pub(super) fn forget(&self) -> bool {
+        !self.forgotten.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the core has forgotten the connection.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::Relaxed)
     }
 
     /// Something was read.

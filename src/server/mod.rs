@@ -28,6 +28,7 @@ mod heartbeat;
 mod lifecycle;
 mod listener;
 mod outbound;
+mod outgoing;
 mod render;
 mod replies;
 mod runtime;

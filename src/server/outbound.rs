@@ -19,6 +19,8 @@ use crate::protocol::frame;
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     frames: VecDeque<Piece>,
+    /// How many of them lie in the batch of the turn that is going on.
+    spans: u32,
     /// Bytes queued and not written, those in the writer's hand included.
     bytes: usize,
     /// Bytes ever queued: the stream offset of the queue's end.
@@ -45,7 +47,7 @@ pub(super) struct Queue {
 enum Piece {
     /// To be written.
     Own(Bytes),
-    /// In the batch of the turn that is going on: always the last in the queue, and nothing else is while the core's lock is free.
+    /// In the batch of the turn that is going on. There is none while the core's lock is free.
     Span(Span),
 }
 
@@ -88,8 +90,6 @@ struct State {
     finished: bool,
     /// The connection's task shall end now, whatever is left.
     aborted: bool,
-    /// The core does not know this connection any more.
-    forgotten: bool,
 }
 
 /// What became of a frame that was pushed.
@@ -172,7 +172,10 @@ impl Queue {
         self.queued += span.len() as u64;
         match self.frames.back_mut() {
             Some(Piece::Span(last)) if last.end == span.start => last.end = span.end,
-            _ => self.frames.push_back(Piece::Span(span)),
+            _ => {
+                self.frames.push_back(Piece::Span(span));
+                self.spans += 1;
+            }
         }
         Pushed::Queued { first: self.touch() }
     }
@@ -180,9 +183,15 @@ impl Queue {
     /// The turn has ended: what lies in its batch is a slice of that from now on.
     pub(super) fn seal(&mut self, batch: &Bytes) {
         for piece in self.frames.iter_mut().rev() {
-            let Piece::Span(span) = piece else { break };
-            *piece = Piece::Own(batch.slice(span.start as usize..span.end as usize));
+            if self.spans == 0 {
+                break;
+            }
+            if let Piece::Span(span) = piece {
+                *piece = Piece::Own(batch.slice(span.start as usize..span.end as usize));
+                self.spans -= 1;
+            }
         }
+        self.spans = 0;
     }
 
     /// Notes that what was pushed last is the delivery of this number. A `manual` receiver confirms by name, so nothing more is noted.
@@ -378,6 +387,7 @@ impl Queue {
 
     fn drop_frames(&mut self) {
         self.frames = VecDeque::new();
+        self.spans = 0;
         self.bytes = 0;
     }
 
@@ -395,6 +405,7 @@ impl Queue {
                 span @ Piece::Span(_) => span,
             });
             self.frames = VecDeque::from_iter(begun);
+            self.spans = 0;
             self.bytes = in_hand + self.frames.front().map_or(0, Piece::len);
             self.marks = VecDeque::new();
         }
@@ -427,16 +438,6 @@ impl Queue {
     /// Whether the connection's task shall end now.
     pub(super) fn is_aborted(&self) -> bool {
         self.state.aborted
-    }
-
-    /// Notes that the core does not know the connection any more; true for the first time.
-    pub(super) fn forget(&mut self) -> bool {
-        !std::mem::replace(&mut self.state.forgotten, true)
-    }
-
-    /// Whether the core has forgotten the connection.
-    pub(super) fn is_forgotten(&self) -> bool {
-        self.state.forgotten
     }
 
     /// Has the connection's own task woken through `waker` from now on.

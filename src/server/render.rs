@@ -33,6 +33,15 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// Whether it is better not copied. Its frames are shared by the queues, then.
+    pub(super) fn is_large(self) -> bool {
+        let size = match self {
+            Self::Publication(publication) => publication.frame.len(),
+            Self::Backlog(_, messages) => messages.iter().map(|message| message.bytes.len()).sum(),
+        };
+        size >= limits::BATCH_SHARE
+    }
+
     /// The frame that it came in, if it goes on as it is and is large enough to be better not copied.
     fn large(self, dialect: Dialect, manual: Option<Manual>) -> Option<&'a Bytes> {
         match self {

@@ -142,8 +142,8 @@ impl Hub {
     }
 
     /// Ends a turn: releases the core's lock, and flushes what the turn has queued.
-    fn after_turn(&self, mut core: MutexGuard<'_, Core>, touched: &mut Vec<Arc<Connection>>) {
-        let batch = core.seal(self, touched);
+    fn after_turn(&self, mut core: MutexGuard<'_, Core>, turn: &mut Turn<'_>) {
+        let sealed = core.seal(turn);
         let nearer = core.arm();
         drop(core);
         if nearer {
@@ -151,11 +151,11 @@ impl Hub {
         }
         self.storage.kick();
         self.gate.watch(self.storage.queued_bytes());
-        for connection in touched.drain(..) {
+        for connection in &sealed.touched {
             connection.flush();
         }
-        if !batch.is_empty() {
-            self.core().reuse(batch);
+        if sealed.holds_memory() {
+            self.core().reuse(sealed);
         }
     }
 
@@ -185,7 +185,7 @@ impl Hub {
         let mut turn = Turn::new(self);
         core.forget(connection, confirmed_up_to, &mut turn);
         core.unregister(connection.id);
-        self.after_turn(core, &mut turn.touched);
+        self.after_turn(core, &mut turn);
         Counters::add(&self.counters.disconnected, 1);
         debug!(connection = connection.id.0, ?confirmed_up_to, "disconnected");
         if self.draining.load(Ordering::Relaxed) {
@@ -338,7 +338,7 @@ impl Hub {
         let mut core = self.core();
         let mut turn = Turn::new(self);
         core.forget(connection, None, &mut turn);
-        self.after_turn(core, &mut turn.touched);
+        self.after_turn(core, &mut turn);
     }
 }
 
@@ -371,14 +371,14 @@ impl<'a> Burst<'a> {
         if open.is_full()
             && let Some(full) = core.take()
         {
-            hub.after_turn(full, &mut turn.touched);
+            hub.after_turn(full, turn);
         }
     }
 
     /// Releases the lock and flushes what was queued.
     pub(super) fn end(mut self) {
         if let Some(core) = self.core.take() {
-            self.hub.after_turn(core, &mut self.turn.touched);
+            self.hub.after_turn(core, &mut self.turn);
         }
     }
 }

@@ -56,6 +56,17 @@ fn carried(publication: &Publication<'_>) -> (ChannelName, Vec<u64>) {
     (ChannelName::clone(&publication.channel), publication.bodies().map(number).collect())
 }
 
+/// What a delivery carries: its channel and its messages. `live`: the publication of the event.
+fn content_of(content: &Content, live: Option<&Publication<'_>>) -> (ChannelName, Vec<u64>) {
+    match content {
+        Content::Live => carried(live.expect("an event that carries a publication")),
+        Content::Due(publication) => carried(publication),
+        Content::Backlog { channel, messages } => {
+            (channel.clone(), messages.iter().map(|message| number(&message.bytes)).collect())
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Client {
     manual: bool,
@@ -501,14 +512,13 @@ impl World {
         for effect in effects.list.drain(..) {
             match effect {
                 Effect::Deliver { to, content, sequence, manual, redelivered } => {
-                    let content = match &effects.contents[content as usize] {
-                        Content::Live => carried(live.expect("an event that carries a publication")),
-                        Content::Due(publication) => carried(publication),
-                        Content::Backlog { channel, messages } => {
-                            (channel.clone(), messages.iter().map(|message| number(&message.bytes)).collect())
-                        }
-                    };
+                    let content = content_of(&effects.contents[content as usize], live);
                     self.take(to, content, sequence, manual, redelivered);
+                }
+                Effect::Broadcast { to, except, content } => {
+                    for to in to.iter().filter(|to| Some(**to) != except) {
+                        self.take(*to, content_of(&effects.contents[content as usize], live), 0, false, false);
+                    }
                 }
                 Effect::Confirm { connection } => {
                     let client = self.clients.get_mut(&connection).expect("a confirmation is asked of a live client");

@@ -9,7 +9,7 @@ use crate::message::{ChannelName, ConnectionId, Message, MessageId, Publication,
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
     /// A client sent a publication.
-    Publish(Publish<'a>),
+    Publish(&'a Publish<'a>),
     /// A connection that names itself (`?receiver=ID`) has been made: an older one with that name is replaced at once.
     Claim {
         /// The new connection.

@@ -102,12 +102,14 @@ impl Broker {
             .any(|subscription| self.channels[subscription.channel].name == *name)
     }
 
-    /// Notes that a connection sends to a channel, if it receives that channel too.
-    pub(super) fn note_sender(&mut self, connection: ConnectionId, channel: usize) {
-        if self.receives(connection, channel) {
+    /// Notes that a connection sends to a channel, if it receives that channel too, which is the result.
+    pub(super) fn note_sender(&mut self, connection: ConnectionId, channel: usize) -> bool {
+        let receives = self.receives(connection, channel);
+        if receives {
             let key = self.receiver_keys[&connection];
             self.receivers[key].publishes = true;
         }
+        receives
     }
 
     /// Whether a connection receives a channel.

@@ -81,6 +81,16 @@ enum Delayed {
 /// The name a connection bears, and the places it takes over (channel and order) when it subscribes.
 type Claim = (ReceiverKey, Vec<(ChannelName, u64)>);
 
+/// Who has published to a channel.
+#[derive(Clone, Copy, Debug)]
+struct Sender {
+    connection: ConnectionId,
+    /// The channel's key.
+    channel: usize,
+    /// It receives the channel, too.
+    receives: bool,
+}
+
 /// What one call of [`Broker::handle`] is given.
 struct Turn<'a> {
     now: Timestamp,
@@ -119,9 +129,9 @@ pub struct Broker {
     sweeping: bool,
     last_id: MessageId,
     last_order: u64,
-    /// Who published last, and to which channel: what is noted about a sender is noted already. Forgotten with the first event that is
-    /// no publication, and with any connection or channel.
-    last_sender: Option<(ConnectionId, usize)>,
+    /// Who published last: what is noted about a sender is noted already. Forgotten with the first event that is no publication, and
+    /// with any connection or channel.
+    last_sender: Option<Sender>,
     /// Messages up to this id were in the store when the broker started after a crash.
     suspect_up_to: MessageId,
     /// Bytes of entries in memory.
@@ -176,11 +186,20 @@ impl Broker {
     /// Takes notice of `event`, which happened at `now`, and appends what is to be done about it to `effects`.
     ///
     /// `now` must never go back.
+    // Inlined, so that the event of the hot path is never put together in memory.
+    #[inline]
     pub fn handle(&mut self, now: Timestamp, event: Event<'_>, effects: &mut Effects) {
         let turn = &mut Turn { now, effects };
-        if !matches!(event, Event::Publish(_)) {
+        if let Event::Publish(publish) = event {
+            self.publish(publish, turn);
+        } else {
             self.last_sender = None;
+            self.handle_other(event, turn);
         }
+        self.settle_turn(turn);
+    }
+
+    fn handle_other(&mut self, event: Event<'_>, turn: &mut Turn<'_>) {
         match event {
             Event::Publish(publish) => self.publish(publish, turn),
             Event::Claim { connection, receiver } => self.claim(connection, receiver, turn),
@@ -198,7 +217,6 @@ impl Broker {
             Event::Purge { channel } => self.purge(&channel, turn),
             Event::Tick => self.tick(turn),
         }
-        self.settle_turn(turn);
     }
 
     /// When [`Event::Tick`] is wanted next, if ever.

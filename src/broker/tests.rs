@@ -74,7 +74,7 @@ impl Scene {
             frame: Frame::Borrowed(text.as_bytes()),
             messages: std::iter::once(0..text.len()).collect(),
         };
-        self.give(Event::Publish(Publish {
+        self.give(Event::Publish(&Publish {
             connection: Some(ConnectionId(100)),
             publication: &publication,
             receivers: None,

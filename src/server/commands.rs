@@ -149,7 +149,7 @@ impl<'a> Desk<'a> {
             carry(Step::End(Closing { code: 1008, reason: "forbidden", invited: false, flush: true }));
             return ControlFlow::Break(());
         }
-        carry(Step::Event(Event::Publish(Publish {
+        carry(Step::Event(Event::Publish(&Publish {
             connection: Some(connection.id),
             publication: &publication,
             receivers: None,
@@ -206,7 +206,7 @@ impl<'a> Desk<'a> {
             }
             return;
         }
-        carry(Step::Event(Event::Publish(Publish {
+        carry(Step::Event(Event::Publish(&Publish {
             connection: Some(connection.id),
             id: send.id.as_deref().map(|id| PublicationId::new(user, id)),
             publication: &send.publication,

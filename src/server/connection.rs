@@ -106,7 +106,15 @@ impl Connection {
     /// A connection whose upgrade reply is not written yet.
     pub(super) fn new(id: ConnectionId, profile: Profile, stream: TcpStream, now: Timestamp) -> Self {
         let queue = Mutex::new(Queue::new(!profile.modern));
-        Self { id, profile, stream, queue, heard: AtomicU64::new(now.0), opened: now, forgotten: AtomicBool::new(false) }
+        Self {
+            id,
+            profile,
+            stream,
+            queue,
+            heard: AtomicU64::new(now.0),
+            opened: now,
+            forgotten: AtomicBool::new(false),
+        }
     }
 
     /// The queue. Held for short, never across a system call.

@@ -360,6 +360,7 @@ impl<'a> Burst<'a> {
     }
 
     /// Carries out one step. Where much is queued, it is flushed, without the lock.
+    #[inline]
     pub(super) fn carry(&mut self, step: Step<'_>) {
         let Self { hub, source, turn, core } = self;
         let open = core.get_or_insert_with(|| {

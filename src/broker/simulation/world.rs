@@ -284,7 +284,7 @@ impl World {
             frame: Frame::Borrowed(text.as_bytes()),
             messages,
         };
-        self.give(Event::Publish(Publish {
+        self.give(Event::Publish(&Publish {
             connection: Some(connection),
             publication: &publication,
             receivers,

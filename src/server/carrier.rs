@@ -14,8 +14,8 @@ use super::counters::Counters;
 use super::outgoing::Outgoing;
 use super::render::Body;
 use super::replies;
-use crate::broker::{Content, Effect, EndReason, Reply};
-use crate::message::{ChannelName, ConnectionId, Publication};
+use crate::broker::{Content, Effect, EndReason, Publish, Reply};
+use crate::message::{ChannelName, ConnectionId};
 use crate::protocol::delivery::Manual;
 
 /// Where effects go.
@@ -27,15 +27,16 @@ pub(super) struct Carrier {
 }
 
 impl Carrier {
-    /// Carries out one effect. `contents` is what it may refer to, `live` the publication of the event that it follows from.
+    /// Carries out one effect. `contents` is what it may refer to, `publish` the publication that it follows from.
     pub(super) fn effect(
         &mut self,
         effect: Effect,
         contents: &[Content],
-        live: Option<&Publication<'_>>,
+        publish: Option<&Publish<'_>>,
         turn: &mut Turn<'_>,
     ) {
         let max = turn.options.max_queue;
+        let live = publish.map(|publish| publish.publication);
         let body = |content: u32| contents.get(content as usize).and_then(|content| Body::of(content, live));
         match effect {
             Effect::Deliver { to, content, sequence, manual, redelivered } => {
@@ -45,7 +46,8 @@ impl Carrier {
             }
             Effect::Broadcast { to, except, content } => {
                 let Some(body) = body(content) else { return };
-                self.outgoing.broadcast(to, except, (content, body), max);
+                let plain = publish.filter(|publish| publish.is_plain());
+                self.outgoing.broadcast(to, except, (content, body), plain, max);
             }
             Effect::Confirm { connection } => {
                 self.outgoing.spread(max);
@@ -53,7 +55,7 @@ impl Carrier {
                 let first = connection.queue().confirm();
                 self.outgoing.touch(&connection, first == Some(true));
             }
-            Effect::Reply { to, reply } => self.reply(to, &reply, live, turn),
+            Effect::Reply { to, reply } => self.reply(to, &reply, publish, turn),
             Effect::End { connection, reason } => {
                 let Some(connection) = self.outgoing.connection(connection).cloned() else { return };
                 let reason = match reason {
@@ -73,7 +75,7 @@ impl Carrier {
         }
     }
 
-    fn reply(&mut self, to: ConnectionId, reply: &Reply, live: Option<&Publication<'_>>, turn: &mut Turn<'_>) {
+    fn reply(&mut self, to: ConnectionId, reply: &Reply, publish: Option<&Publish<'_>>, turn: &mut Turn<'_>) {
         if matches!(reply, Reply::Refused { .. }) {
             Counters::add(&turn.hub.counters.refused, 1);
         }
@@ -81,7 +83,7 @@ impl Carrier {
         match (&connection.profile.topic, reply) {
             (None, reply) => {
                 let max_backlog = |channel: &ChannelName| turn.options.policies.of(channel).max_backlog;
-                let channel = live.map(|publication| &*publication.channel);
+                let channel = publish.map(|publish| &*publish.publication.channel);
                 let frame = text(&replies::render(reply, channel, max_backlog));
                 self.push(&connection, &frame, turn);
             }

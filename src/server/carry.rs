@@ -10,10 +10,10 @@ use super::carrier::Carrier;
 use super::commands::{Leave, Step, ping_reply, text};
 use super::connection::{Closing, Connection};
 use super::counters::Counters;
-use super::outgoing::{SLOT_BITS, Sealed};
+use super::outgoing::{Routed, SLOT_BITS, Sealed};
 use super::runtime::{Hub, NoRoom, Options, shrink};
 use crate::broker::{Broker, Effects, Event, Publish};
-use crate::message::{ConnectionId, Publication, Timestamp};
+use crate::message::{ConnectionId, Timestamp};
 use crate::protocol::envelope::{self, Code};
 
 /// What the core's lock guards.
@@ -78,6 +78,7 @@ impl Core {
             self.settle(turn);
             self.carrier.outgoing.spread(turn.options.max_queue);
         }
+        self.end_route();
         let sealed = self.carrier.outgoing.seal();
         Counters::add(&turn.hub.counters.deliveries, sealed.deliveries);
         sealed
@@ -94,9 +95,21 @@ impl Core {
             self.handle_of_forgotten(&event, turn);
             return;
         }
-        let live = if let Event::Publish(publish) = &event { Some(publish.publication) } else { None };
+        let publish = if let Event::Publish(publish) = event { Some(publish) } else { None };
+        if publish.is_some_and(|publish| self.carrier.outgoing.route(publish)) {
+            return;
+        }
+        self.end_route();
         self.broker.handle(turn.now, event, &mut self.effects);
-        self.carry_out(live, turn);
+        self.carry_out(publish, turn);
+    }
+
+    /// Tells the core what went without it, and asks it again from now on: what another event changes may change the way.
+    fn end_route(&mut self) {
+        let Routed { messages, deliveries } = self.carrier.outgoing.end_route();
+        if messages > 0 {
+            self.broker.routed(messages, deliveries);
+        }
     }
 
     /// What a connection sends that has ended is still good; but it is no receiver any more, and nobody to answer.
@@ -105,7 +118,7 @@ impl Core {
         let Event::Publish(publish) = event else { return };
         let publish = Publish { connection: None, ..Publish::clone(publish) };
         self.broker.handle(turn.now, Event::Publish(&publish), &mut self.effects);
-        self.carry_out(Some(publish.publication), turn);
+        self.carry_out(Some(&publish), turn);
     }
 
     /// A step that concerns the connection itself.
@@ -169,14 +182,14 @@ impl Core {
         }
     }
 
-    /// Carries out what the core wants. `live`: the publication of the event that it has just handled.
-    fn carry_out(&mut self, live: Option<&Publication<'_>>, turn: &mut Turn<'_>) {
+    /// Carries out what the core wants. `publish`: the publication that it has just handled.
+    fn carry_out(&mut self, publish: Option<&Publish<'_>>, turn: &mut Turn<'_>) {
         // Bounded: every further round follows the end of a connection.
         while !self.effects.list.is_empty() {
             let Self { effects: Effects { list, contents }, carrier, .. } = self;
             carrier.outgoing.expect(contents.len());
             for effect in list.drain(..) {
-                carrier.effect(effect, contents, live, turn);
+                carrier.effect(effect, contents, publish, turn);
             }
             contents.clear();
             shrink(list);

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A relay in a thread of its own, which ends with the process.
 fn start() -> SocketAddr {
-    let mut relay = relay::Relay::bind("127.0.0.1:0").unwrap();
+    let mut relay = relay::Relay::bind("127.0.0.1:0", relay::BURST).unwrap();
     let address = relay.address().unwrap();
     std::thread::spawn(move || {
         loop {

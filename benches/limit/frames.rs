@@ -3,6 +3,8 @@
 //! A client's frame is four bytes longer than a server's, the mask. So a burst of frames becomes what the receivers get in the buffer that it
 //! was read into, front to back.
 
+use std::ops::Range;
+
 /// The longest message that is relayed, in bytes: more than any workload sends, and no danger to the machine.
 const LONGEST: u64 = 64 * 1024 * 1024;
 
@@ -95,7 +97,7 @@ pub fn turn_in_place(bytes: &mut [u8]) -> Result<usize, End> {
 
 impl Header {
     /// The header at the front of `bytes`, if it is whole.
-    #[inline]
+    #[inline(always)]
     fn read(bytes: &[u8]) -> Result<Option<Self>, End> {
         let [first, second, ..] = *bytes else { return Ok(None) };
         if second & MASKED == 0 {
@@ -134,7 +136,7 @@ impl Header {
     }
 
     /// Writes the same frame's header from a server to the front of `bytes`. Returns its length.
-    #[inline]
+    #[inline(always)]
     fn write(&self, bytes: &mut [u8]) -> usize {
         bytes[0] = self.first;
         let length = self.payload.to_be_bytes();
@@ -153,35 +155,59 @@ impl Header {
     }
 }
 
-/// Bytes that are unmasked at once.
-const WORD: usize = 16;
-
 /// Unmasks where it lies.
 fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
-    let wide = u128::from_ne_bytes(std::array::from_fn(|index| mask[index % 4]));
-    let (words, rest) = bytes.as_chunks_mut::<WORD>();
-    for word in words {
-        *word = (u128::from_ne_bytes(*word) ^ wide).to_ne_bytes();
-    }
-    for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
+    xor(bytes, mask);
+    let rest = bytes.len() / 4 * 4;
+    for (byte, mask) in bytes[rest..].iter_mut().zip(mask) {
         *byte ^= mask;
     }
 }
 
+/// Bytes that are unmasked at once: a few of the processor's widest registers.
+const BLOCK: usize = 64;
+
 /// Unmasks `from` and moves it down to `to`, which is before it, in one pass.
 #[inline]
-fn unmask_down(bytes: &mut [u8], from: std::ops::Range<usize>, to: usize, mask: [u8; 4]) {
-    let wide = u128::from_ne_bytes(std::array::from_fn(|index| mask[index % 4]));
-    let (mut source, mut target) = (from.start, to);
-    // A word is read whole before one is written, and what is written lies before what is read next.
-    while source + WORD <= from.end {
-        let Some(word) = bytes[source..].first_chunk::<WORD>() else { return };
-        let clear = (u128::from_ne_bytes(*word) ^ wide).to_ne_bytes();
-        bytes[target..target + WORD].copy_from_slice(&clear);
-        source += WORD;
-        target += WORD;
+fn unmask_down(bytes: &mut [u8], from: Range<usize>, to: usize, mask: [u8; 4]) {
+    let mut rest = Move { source: from.start, target: to, end: from.end };
+    while rest.step::<BLOCK>(bytes, mask) {}
+    while rest.step::<16>(bytes, mask) {}
+    rest.step::<8>(bytes, mask);
+    rest.step::<4>(bytes, mask);
+    for (source, mask) in (rest.source..rest.end).zip(mask) {
+        bytes[rest.target] = bytes[source] ^ mask;
+        rest.target += 1;
     }
-    for (index, source) in (source..from.end).enumerate() {
-        bytes[target + index] = bytes[source] ^ mask[index % 4];
+}
+
+/// What is still to be unmasked and moved: all but the last three bytes at most go in steps that are multiples of the mask's length.
+struct Move {
+    source: usize,
+    target: usize,
+    end: usize,
+}
+
+impl Move {
+    /// Moves `N` bytes, if there are as many. They are read before anything is written, and what is written lies before what is read next.
+    #[inline(always)]
+    fn step<const N: usize>(&mut self, bytes: &mut [u8], mask: [u8; 4]) -> bool {
+        if self.end - self.source < N {
+            return false;
+        }
+        let Some(mut block) = bytes[self.source..].first_chunk::<N>().copied() else { return false };
+        xor(&mut block, mask);
+        bytes[self.target..self.target + N].copy_from_slice(&block);
+        self.source += N;
+        self.target += N;
+        true
+    }
+}
+
+#[inline(always)]
+fn xor(block: &mut [u8], mask: [u8; 4]) {
+    let wide = u32::from_ne_bytes(mask);
+    for word in block.as_chunks_mut::<4>().0 {
+        *word = (u32::from_ne_bytes(*word) ^ wide).to_ne_bytes();
     }
 }

@@ -21,6 +21,7 @@ mod relay;
 #[cfg(target_os = "linux")]
 fn main() -> std::io::Result<()> {
     let mut address = "127.0.0.1:0".to_string();
+    let mut burst = relay::BURST;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match (argument.as_str(), arguments.next()) {
@@ -29,18 +30,22 @@ fn main() -> std::io::Result<()> {
             // What `cargo bench` adds by itself.
             ("--bench", None) => {}
             ("--listen", Some(given)) => address = given,
-            _ => {
-                eprintln!("usage: limit [--listen ADDRESS:PORT]");
-                std::process::exit(2);
-            }
+            ("--burst", Some(given)) => burst = given.parse().unwrap_or_else(|_| misuse()),
+            _ => misuse(),
         }
     }
     raise_open_files();
-    let mut relay = relay::Relay::bind(&address)?;
+    let mut relay = relay::Relay::bind(&address, burst)?;
     println!("limit is listening on ws://{}", relay.address()?);
     loop {
         relay.turn()?;
     }
+}
+
+#[cfg(target_os = "linux")]
+fn misuse() -> ! {
+    eprintln!("usage: limit [--listen ADDRESS:PORT] [--burst BYTES]");
+    std::process::exit(2);
 }
 
 /// As many open files as the system lets this process have: one for each connection.

@@ -1,0 +1,17 @@
+//! The load generator: what `wsmb bench` drives a broker with, and what the comparison with other brokers is made of.
+//!
+//! An engine without an opinion about protocols: it opens WebSockets, writes pre-encoded masked frames in bursts, reads what comes by
+//! frame headers alone, and checks the number of every delivery. What a frame carries is a [`Wire`]'s business: this broker's two
+//! dialects are one; programs that measure other brokers bring their own.
+//!
+//! It must never be the bottleneck, never call a run good in which a message was lost, doubled or reordered, and never wait without an end.
+
+mod error;
+mod payload;
+mod report;
+mod wire;
+
+pub use self::error::Error;
+pub use self::payload::Payload;
+pub use self::report::{Latency, Phase, Report};
+pub use self::wire::{Channels, Handshake, Heard, Part, Publication, Seat, Session, Wire, frame};

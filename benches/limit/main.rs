@@ -1,5 +1,5 @@
-//! A bare relay, the practical floor: what a message costs that does nothing but travel. `cargo bench --bench limit`, then
-//! `wsmb bench p2p --dialect topic --url ws://127.0.0.1:PORT/` with the port that it prints.
+//! A bare relay, the practical floor: what a message costs that does nothing but travel. `cargo bench --bench limit -- --listen 127.0.0.1:0`,
+//! then `wsmb bench p2p --dialect topic --url ws://127.0.0.1:PORT/` with the port that it prints.
 //!
 //! It shakes hands, reads frame headers, unmasks, and forwards every message to all other connections with the same path and query
 //! (`/?topic=NAME`), a whole burst at a time: one read, one write for each receiver. One thread, `epoll`, non-blocking sockets. It asks for no
@@ -19,21 +19,29 @@ mod poll;
 mod relay;
 
 #[cfg(target_os = "linux")]
+const USAGE: &str = "usage: cargo bench --bench limit -- --listen ADDRESS:PORT [--burst BYTES]";
+
+#[cfg(target_os = "linux")]
 fn main() -> std::io::Result<()> {
-    let mut address = "127.0.0.1:0".to_string();
+    let mut address = None;
     let mut burst = relay::BURST;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
-        match (argument.as_str(), arguments.next()) {
-            // `cargo test --benches` only wants to see that it builds.
-            ("--test", _) => return Ok(()),
+        match argument.as_str() {
             // What `cargo bench` adds by itself.
-            ("--bench", None) => {}
-            ("--listen", Some(given)) => address = given,
-            ("--burst", Some(given)) => burst = given.parse().unwrap_or_else(|_| misuse()),
+            "--bench" => {}
+            "--listen" => address = Some(arguments.next().unwrap_or_else(|| misuse())),
+            "--burst" => {
+                burst = arguments.next().and_then(|given| given.parse().ok()).unwrap_or_else(|| misuse());
+            }
             _ => misuse(),
         }
     }
+    // Whoever runs all benchmarks, or only wants to see that they build, does not want a server that never ends.
+    let Some(address) = address else {
+        println!("{USAGE}");
+        return Ok(());
+    };
     raise_open_files();
     let mut relay = relay::Relay::bind(&address, burst)?;
     println!("limit is listening on ws://{}", relay.address()?);
@@ -44,7 +52,7 @@ fn main() -> std::io::Result<()> {
 
 #[cfg(target_os = "linux")]
 fn misuse() -> ! {
-    eprintln!("usage: limit [--listen ADDRESS:PORT] [--burst BYTES]");
+    eprintln!("{USAGE}");
     std::process::exit(2);
 }
 

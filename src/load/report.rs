@@ -39,6 +39,8 @@ pub struct Report {
     pub reordered: u64,
     /// From the time at which a message was to be sent to its arrival; `latency` only.
     pub latency_us: Option<Latency>,
+    /// How late the generator itself was with sending, or the broker's socket full; `latency` only. Part of the latency.
+    pub sender_late_us: Option<Latency>,
     /// The server's resident memory for each connection; `idle` only.
     pub bytes_per_connection: Option<f64>,
     /// `backlog` only.

@@ -16,26 +16,33 @@ pub fn frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     encode_masked_into(out, opcode, payload, MASK);
 }
 
-/// The channels of a run: a common beginning and a number of a fixed width.
+/// The channels of a run: a common beginning, something that no other run has, and a number of a fixed width.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Channels {
     prefix: String,
+    run: String,
 }
 
 impl Channels {
     /// Digits of a channel's number.
     pub const DIGITS: usize = 6;
 
-    /// Channels whose names begin with `prefix`.
+    /// Channels whose names begin with `prefix` and `run`.
     #[must_use]
-    pub fn new(prefix: impl Into<String>) -> Self {
-        Self { prefix: prefix.into() }
+    pub fn new(prefix: impl Into<String>, run: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), run: run.into() }
     }
 
-    /// The name of one of them: `PREFIX-000042`. Its number is below a million.
+    /// The name of one of them: `PREFIX-RUN-000042`. Its number is below a million.
     #[must_use]
     pub fn name(&self, index: u32) -> String {
-        format!("{}-{index:06}", self.prefix)
+        format!("{}-{}-{index:06}", self.prefix, self.run)
+    }
+
+    /// A few letters and digits that no other run has: for whatever else must be unique.
+    #[must_use]
+    pub fn run(&self) -> &str {
+        &self.run
     }
 }
 
@@ -44,7 +51,9 @@ impl Channels {
 pub struct Seat {
     /// The channels of the run.
     pub channels: Channels,
-    /// The numbers of those that this connection uses. A sender's are consecutive and it sends to them in turn; a receiver has at most
+    /// The connection's own number in the run.
+    pub index: u32,
+    /// The numbers of the channels that this connection uses. A sender's are consecutive and it sends to them in turn; a receiver has at most
     /// [`Wire::receiver_channels`].
     pub uses: Range<u32>,
     /// It receives them; else it sends to them.
@@ -143,6 +152,13 @@ impl Publication {
     #[must_use]
     pub fn new(opcode: Opcode) -> Self {
         Self { opcode, bytes: Vec::new(), parts: Vec::new() }
+    }
+
+    /// Its size, in bytes.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)] // Nobody asks.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Appends bytes that are the same in every send.

@@ -1,5 +1,7 @@
 //! One sender: what it sends, how far it may go ahead of its receivers, and how far they are.
 
+use std::ops::Range;
+
 use super::stamp::Stamp;
 use super::wire::Publication;
 use crate::limits;
@@ -19,7 +21,8 @@ pub(super) struct Flow {
     /// The sender's connection.
     pub(super) sender: usize,
     stamp: Stamp,
-    /// The channels that it sends to, in turn.
+    /// The channels that it sends to, in turn: the first, and how many.
+    first_channel: u32,
     pub(super) channels: u32,
     /// To how many receivers each message goes.
     pub(super) copies: u64,
@@ -39,11 +42,11 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// `window`: messages that may be on their way, or unanswered.
+    /// `uses`: the channels that it sends to, in turn. `window`: messages that may be on their way, or unanswered.
     pub(super) fn new(
         sender: usize,
         publication: &Publication,
-        channels: u32,
+        uses: Range<u32>,
         copies: u64,
         credit: Credit,
         window: u32,
@@ -54,7 +57,8 @@ impl Flow {
         Self {
             sender,
             stamp: Stamp::new(publication),
-            channels: channels.max(1),
+            first_channel: uses.start,
+            channels: uses.end.saturating_sub(uses.start).max(1),
             copies,
             credit,
             window: u64::from(window),
@@ -82,9 +86,8 @@ impl Flow {
         let mut count = 0;
         let room = self.room();
         while count < room && (out.is_empty() || out.len() + self.stamp.len() <= limits::LOAD_BURST) {
-            let channel = if self.channels == 1 { 0 } else { self.sent % u64::from(self.channels) };
-            // Below a million.
-            self.stamp.append(out, self.sent, channel as u32);
+            let (channel, _) = self.place_of(self.sent);
+            self.stamp.append(out, self.sent, self.first_channel + channel);
             self.sent += 1;
             count += 1;
         }
@@ -115,7 +118,7 @@ impl Flow {
         made_room
     }
 
-    /// The channel, and the number of the message among those of that channel.
+    /// The channel, counted from the first, and the number of the message among those of that channel.
     #[inline]
     pub(super) fn place_of(&self, number: u64) -> (u32, u64) {
         if self.channels == 1 {
@@ -134,7 +137,7 @@ mod tests {
 
     fn flow(copies: u64, credit: Credit, window: u32) -> Flow {
         let publication = Publication::new(Opcode::Text).number();
-        Flow { limit: 1_000, ..Flow::new(0, &publication, 1, copies, credit, window) }
+        Flow { limit: 1_000, ..Flow::new(0, &publication, 0..1, copies, credit, window) }
     }
 
     #[test]

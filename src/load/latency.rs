@@ -87,11 +87,12 @@ pub(super) fn run<S: Session + Send>(
         let sent = sending.join();
         (heard, sent)
     });
+    // The receiver's reason first: a sender that is told to stop has none.
+    let mut found = heard?;
     let (lateness, sender) = match sent {
         Ok(result) => result?,
         Err(panic) => std::panic::resume_unwind(panic),
     };
-    let mut found = heard?;
     found.lateness = lateness.latency();
     Ok((found, sender, receiver))
 }

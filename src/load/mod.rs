@@ -34,3 +34,6 @@ pub use self::report::{Latency, Phase, Report};
 pub use self::wire::{Channels, Handshake, Heard, Part, Publication, Seat, Session, Wire, frame};
 pub use self::workload::run;
 pub use self::wsmb::{Wsmb, WsmbSession};
+
+#[cfg(test)]
+mod tests;

@@ -197,10 +197,10 @@ where
     fn latency(&mut self, rate: u32) -> Result<Report, Error> {
         let mut beside = Engine::new(self.payload.clone(), false)?;
         self.add_idle(&mut beside, self.options.beside)?;
-        let mut receiver = self.open(0..1, true)?;
-        receiver.settle(|_| Ok(()))?;
         let mut sender = self.open(0..1, false)?;
         sender.settle(|_| Ok(()))?;
+        let mut receiver = self.open(0..1, true)?;
+        receiver.settle(|_| Ok(()))?;
         let count = |time: Duration| (time.as_secs_f64() * f64::from(rate)).round() as u64;
         let messages = self.options.messages.unwrap_or_else(|| count(self.options.seconds).max(1));
         let schedule = Schedule { rate, warm_up: count(self.options.warm_up), messages };
@@ -263,7 +263,7 @@ where
         let mut report = self.report();
         (report.senders, report.receivers, report.messages) = (1, 1, messages);
         report.deliveries = drained.received;
-        report.seconds = (stored.time + drained.time).as_secs_f64();
+        report.seconds = seconds(stored.time + drained.time);
         report.deliveries_per_second = per_second(drained.received, drained.time);
         report.server_cpu_us_per_delivery = drain_phase.server_cpu_us_per_message;
         report.lost = tally.expected - tally.received;
@@ -314,8 +314,7 @@ where
         let credit = if self.confirmed { Credit::Answered } else { Credit::Received };
         let mut opening = self.open(uses.clone(), false)?;
         opening.settle(|_| Ok(()))?;
-        let channels = uses.end - uses.start;
-        let flow = engine.add_flow(Flow::new(engine.connections(), &publication, channels, copies, credit, window));
+        let flow = engine.add_flow(Flow::new(engine.connections(), &publication, uses, copies, credit, window));
         engine.add(opening, Post::Sender(flow))?;
         Ok(flow)
     }
@@ -413,10 +412,15 @@ fn at_rest<S: super::wire::Session, T: PartialEq>(
 fn fill(report: &mut Report, stretch: &Stretch, confirmed: bool, cpu: Option<Duration>) {
     report.messages = stretch.sent;
     report.deliveries = if confirmed { stretch.answered } else { stretch.received };
-    report.seconds = stretch.time.as_secs_f64();
+    report.seconds = seconds(stretch.time);
     report.deliveries_per_second = per_second(report.deliveries, stretch.time);
     report.server_cpu_us_per_delivery =
         cpu.filter(|_| report.deliveries > 0).map(|cpu| micros_each(cpu, report.deliveries));
+}
+
+/// Seconds, to a microsecond.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e6
 }
 
 fn per_second(count: u64, time: Duration) -> f64 {

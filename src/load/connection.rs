@@ -168,9 +168,9 @@ impl<S: Session> Opening<S> {
     pub(super) fn leave(mut self) {
         frame(&mut self.line.out, Opcode::Close, &1000_u16.to_be_bytes());
         let mut buffer = [0; limits::UPGRADE_REPLY];
-        let deadline = Instant::now() + limits::LOAD_LEAVE;
+        let deadline = Instant::now() + limits::load::LEAVE;
         // What still comes does not matter, nor how the connection ends.
-        let mut goes_on = self.stream.set_read_timeout(Some(limits::LOAD_LEAVE)).is_ok() && self.write().is_ok();
+        let mut goes_on = self.stream.set_read_timeout(Some(limits::load::LEAVE)).is_ok() && self.write().is_ok();
         while goes_on && Instant::now() < deadline {
             goes_on = matches!(self.stream.read(&mut buffer), Ok(count) if count > 0);
         }
@@ -269,8 +269,8 @@ impl<S: Session> Connection<S> {
 
     /// A write has failed: the reason that the server gave, if it gave one, else the system's.
     fn why(&mut self, error: io::Error) -> Result<(), Error> {
-        let mut buffer = vec![0; limits::LOAD_READ];
-        for _ in 0..limits::LOAD_BURSTS {
+        let mut buffer = vec![0; limits::load::READ];
+        for _ in 0..limits::load::BURSTS {
             match self.stream.read(&mut buffer) {
                 Ok(count) if count > 0 => self.line.take(&buffer[..count], |_| Ok(()))?,
                 _ => break,

@@ -108,7 +108,7 @@ impl<S: Session> Engine<S> {
     pub(super) fn new(payload: Payload, answers: bool) -> Result<Self, Error> {
         Ok(Self {
             poll: Poll::new().map_err(|error| Error::System(format!("the system gives no event queue: {error}")))?,
-            events: Events::with_capacity(limits::LOAD_EVENTS),
+            events: Events::with_capacity(limits::load::EVENTS),
             links: Vec::new(),
             flows: Vec::new(),
             payload,
@@ -116,7 +116,7 @@ impl<S: Session> Engine<S> {
             answers,
             readable: Vec::new(),
             hungry: Vec::new(),
-            buffer: vec![0; limits::LOAD_READ],
+            buffer: vec![0; limits::load::READ],
             moved: Instant::now(),
         })
     }
@@ -159,7 +159,7 @@ impl<S: Session> Engine<S> {
         self.tally
     }
 
-    /// Sends, and waits until everything that was sent is received and answered for, or nothing has come for [`limits::LOAD_STALL`].
+    /// Sends, and waits until everything that was sent is received and answered for, or nothing has come for [`limits::load::STALL`].
     ///
     /// # Errors
     /// A connection broke, something was refused, or something came that was not sent.
@@ -178,7 +178,7 @@ impl<S: Session> Engine<S> {
             }
             let all_sent = self.flows.iter().all(|flow| flow.sent >= flow.limit);
             let complete = all_sent && self.tally.is_settled();
-            if complete || now - self.moved >= limits::LOAD_STALL {
+            if complete || now - self.moved >= limits::load::STALL {
                 let tally = self.tally;
                 return Ok(Stretch {
                     sent: tally.sent - before.sent,
@@ -188,11 +188,11 @@ impl<S: Session> Engine<S> {
                     complete,
                 });
             }
-            if now - looked >= limits::LOAD_LOOK {
+            if now - looked >= limits::load::LOOK {
                 looked = now;
                 watch(Progress { phase, fraction: self.fraction(goal, &before, began) });
             }
-            self.pass(limits::LOAD_LOOK)?;
+            self.pass(limits::load::LOOK)?;
         }
     }
 
@@ -219,11 +219,11 @@ impl<S: Session> Engine<S> {
             // Whoever is gone already needs no goodbye.
             let _ = link.connection.flush();
         }
-        let deadline = Instant::now() + limits::LOAD_LEAVE;
+        let deadline = Instant::now() + limits::load::LEAVE;
         let mut left = self.links.len();
         let mut gone = vec![false; left];
         while left > 0 && Instant::now() < deadline {
-            if self.poll.poll(&mut self.events, Some(limits::LOAD_LOOK)).is_err() {
+            if self.poll.poll(&mut self.events, Some(limits::load::LOOK)).is_err() {
                 return;
             }
             for event in &self.events {
@@ -355,7 +355,7 @@ impl<S: Session> Engine<S> {
         let Some(link) = self.links.get_mut(flow.sender) else { return Ok(()) };
         let connection = &mut link.connection;
         flow.listed = false;
-        for _ in 0..limits::LOAD_BURSTS {
+        for _ in 0..limits::load::BURSTS {
             if connection.blocked || connection.queued() > 0 {
                 // The system says when the socket takes more.
                 return Ok(());

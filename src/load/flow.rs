@@ -52,7 +52,7 @@ impl Flow {
         window: u32,
     ) -> Self {
         let window = window.max(1);
-        let shift = (window / limits::LOAD_WINDOW_PARTS).max(1).ilog2();
+        let shift = (window / limits::load::WINDOW_PARTS).max(1).ilog2();
         let parts = window >> shift;
         Self {
             sender,
@@ -85,7 +85,7 @@ impl Flow {
     pub(super) fn fill(&mut self, out: &mut Vec<u8>) -> u64 {
         let mut count = 0;
         let room = self.room();
-        while count < room && (out.is_empty() || out.len() + self.stamp.len() <= limits::LOAD_BURST) {
+        while count < room && (out.is_empty() || out.len() + self.stamp.len() <= limits::load::BURST) {
             let (channel, _) = self.place_of(self.sent);
             self.stamp.append(out, self.sent, self.first_channel + channel);
             self.sent += 1;
@@ -189,6 +189,6 @@ mod tests {
         flow.limit = 60_000;
         let mut out = Vec::new();
         flow.fill(&mut out);
-        assert!(out.len() <= limits::LOAD_BURST && flow.room() > 0);
+        assert!(out.len() <= limits::load::BURST && flow.room() > 0);
     }
 }

@@ -71,7 +71,7 @@ pub(super) fn run<S: Session + Send>(
     mut watch: impl FnMut(u64),
 ) -> Result<(Found, Opening<S>, Opening<S>), Error> {
     // A little in the future, so that both threads are there.
-    let began = Instant::now() + limits::LOAD_LOOK;
+    let began = Instant::now() + limits::load::LOOK;
     let stop = Arc::new(AtomicBool::new(false));
     let (heard, sent) = std::thread::scope(|scope| {
         let (ended, stamp) = (stop.clone(), Stamp::new(publication));
@@ -127,7 +127,7 @@ fn send<S: Session>(
 /// Systems wake late: the last bit is waited for without sleeping.
 fn wait_until(due: Instant) {
     let left = due.saturating_duration_since(Instant::now());
-    if let Some(sleep) = left.checked_sub(limits::LOAD_SPIN) {
+    if let Some(sleep) = left.checked_sub(limits::load::SPIN) {
         std::thread::sleep(sleep);
     }
     while Instant::now() < due {
@@ -141,7 +141,7 @@ fn write<S: Session>(sender: &mut Opening<S>, stop: &AtomicBool) -> Result<(), E
     while written < sender.line.out.len() && !stop.load(Ordering::Relaxed) {
         match sender.stream.write(&sender.line.out[written..]) {
             Ok(count) => written += count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(limits::LOAD_SPIN),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(limits::load::SPIN),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(sender.line.lost(Some(error))),
         }
@@ -161,7 +161,7 @@ fn listen<S: Session>(sender: &mut Opening<S>) -> Result<(), Error> {
     }
 }
 
-/// Takes the time of every message until all have come, or none has come for [`limits::LOAD_STALL`] behind its time.
+/// Takes the time of every message until all have come, or none has come for [`limits::load::STALL`] behind its time.
 fn receive<S: Session>(
     receiver: &mut Opening<S>,
     payload: &Payload,
@@ -171,9 +171,9 @@ fn receive<S: Session>(
     counting: &mut impl FnMut(),
     watch: &mut impl FnMut(u64),
 ) -> Result<Found, Error> {
-    let timeout = receiver.stream.set_read_timeout(Some(limits::LOAD_LOOK));
+    let timeout = receiver.stream.set_read_timeout(Some(limits::load::LOOK));
     timeout.map_err(|error| receiver.line.lost(Some(error)))?;
-    let mut buffer = vec![0; limits::LOAD_READ];
+    let mut buffer = vec![0; limits::load::READ];
     let mut histogram = Histogram::new();
     let mut found = Found {
         latency: Latency::default(),
@@ -211,14 +211,14 @@ fn receive<S: Session>(
                 Ok(())
             })?;
             receiver.write()?;
-        } else if last.elapsed() >= limits::LOAD_STALL + schedule.due(1) {
+        } else if last.elapsed() >= limits::load::STALL + schedule.due(1) {
             break;
         }
         if !is_counting && found.came >= schedule.warm_up {
             is_counting = true;
             counting();
         }
-        if looked.elapsed() >= limits::LOAD_LOOK {
+        if looked.elapsed() >= limits::load::LOOK {
             looked = Instant::now();
             watch(found.came);
         }

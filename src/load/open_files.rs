@@ -8,7 +8,7 @@ use crate::limits;
 /// # Errors
 /// Even the hard limit is too low.
 pub(super) fn room_for(connections: u64) -> Result<(), Error> {
-    let needed = connections + limits::LOAD_SPARE_FILES;
+    let needed = connections + limits::load::SPARE_FILES;
     match raise(needed) {
         Some(most) if most < needed => Err(Error::System(format!(
             "{connections} connections need {needed} open files, and this system allows a process {most}: \

@@ -16,31 +16,31 @@ pub enum Workload {
     /// One sender, many receivers of the same channel
     Fanout {
         /// Receivers
-        #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::LOAD_CONNECTIONS)))]
+        #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::load::CONNECTIONS)))]
         receivers: u32,
     },
     /// Many senders, each with a channel and a receiver of its own
     Pairs {
         /// Pairs
-        #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::LOAD_CONNECTIONS / 2)))]
+        #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::load::CONNECTIONS / 2)))]
         pairs: u32,
     },
     /// One sender that sends to many channels in turn (where the address names the channel, one connection each: see `pairs`)
     Channels {
         /// Channels
-        #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::LOAD_CHANNELS)))]
+        #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::load::CHANNELS)))]
         channels: u32,
     },
     /// Connections that receive a channel on which nothing happens: the server's memory for each
     Idle {
         /// Connections
-        #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::LOAD_CONNECTIONS)))]
+        #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::load::CONNECTIONS)))]
         connections: u32,
     },
     /// Round trips at a fixed rate, one sender and one receiver
     Latency {
         /// Messages a second
-        #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::LOAD_RATE)))]
+        #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::load::RATE)))]
         rate: u32,
     },
     /// Sends that are answered for, and a receiver that confirms
@@ -75,7 +75,7 @@ impl Workload {
 #[command(next_help_heading = "Load")]
 pub struct Options {
     /// Messages to send (and a tenth of that before, which does not count) [default: as many as go into --seconds]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=limits::LOAD_MESSAGES))]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=limits::load::MESSAGES))]
     pub messages: Option<u64>,
 
     /// How long to send
@@ -92,11 +92,11 @@ pub struct Options {
 
     /// Messages on their way, or sends unanswered, for each sender at the most [default: 4096 for p2p and channels, 512 for fanout, 256 for
     /// pairs, confirmed and backlog; fewer if they are large]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::LOAD_WINDOW_MOST)))]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::load::WINDOW_MOST)))]
     pub window: Option<u32>,
 
     /// Idle connections that are open beside it, receiving a channel of their own
-    #[arg(long, global = true, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(limits::LOAD_CONNECTIONS)))]
+    #[arg(long, global = true, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(limits::load::CONNECTIONS)))]
     pub beside: u32,
 
     /// What the names of the channels begin with; a part that no other run has, and a number, follow
@@ -124,8 +124,8 @@ fn seconds_or_none(text: &str) -> Result<Duration, String> {
     let number = text.strip_suffix('s').unwrap_or(text).trim();
     let time = number.parse().ok().and_then(|number| Duration::try_from_secs_f64(number).ok());
     match time {
-        Some(time) if time <= limits::LOAD_TIME => Ok(time),
-        Some(_) => Err(format!("at most {} seconds", limits::LOAD_TIME.as_secs())),
+        Some(time) if time <= limits::load::TIME => Ok(time),
+        Some(_) => Err(format!("at most {} seconds", limits::load::TIME.as_secs())),
         None => Err("it must be a number of seconds, as 5 or 0.5".to_owned()),
     }
 }

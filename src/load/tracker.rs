@@ -38,7 +38,7 @@ impl Tracker {
     #[cold]
     fn note_odd(&mut self, number: u64) -> Arrival {
         if number > self.next {
-            if self.gaps.len() == limits::LOAD_GAPS {
+            if self.gaps.len() == limits::load::GAPS {
                 self.gaps.remove(0);
             }
             self.gaps.push(self.next..number);
@@ -87,10 +87,10 @@ mod tests {
     #[test]
     fn only_so_many_gaps_are_remembered() {
         let mut tracker = Tracker::default();
-        for number in 0..=limits::LOAD_GAPS as u64 {
+        for number in 0..=limits::load::GAPS as u64 {
             tracker.note(2 * number + 1);
         }
-        assert_eq!(tracker.gaps.len(), limits::LOAD_GAPS);
+        assert_eq!(tracker.gaps.len(), limits::load::GAPS);
         assert_eq!(tracker.note(0), Arrival::Again);
         assert_eq!(tracker.note(2), Arrival::Late);
     }

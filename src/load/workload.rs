@@ -60,10 +60,10 @@ where
         watch,
     };
     let mut report = match workload {
-        Workload::P2p => run.stream(1, 1, limits::LOAD_WINDOW),
-        Workload::Fanout { receivers } => run.stream(1, *receivers, limits::LOAD_WINDOW_FANOUT),
-        Workload::Pairs { pairs } => run.stream(*pairs, 1, limits::LOAD_WINDOW_PAIR),
-        Workload::Confirmed => run.stream(1, 1, limits::LOAD_WINDOW_CONFIRMED),
+        Workload::P2p => run.stream(1, 1, limits::load::WINDOW),
+        Workload::Fanout { receivers } => run.stream(1, *receivers, limits::load::WINDOW_FANOUT),
+        Workload::Pairs { pairs } => run.stream(*pairs, 1, limits::load::WINDOW_PAIR),
+        Workload::Confirmed => run.stream(1, 1, limits::load::WINDOW_CONFIRMED),
         Workload::Channels { channels } => run.many_channels(*channels),
         Workload::Idle { connections } => run.idle(*connections),
         Workload::Latency { rate } => run.latency(*rate),
@@ -134,7 +134,7 @@ where
             )));
         }
         let mut engine = self.engine()?;
-        let flow = self.add_sender(&mut engine, 0..channels, 1, limits::LOAD_WINDOW)?;
+        let flow = self.add_sender(&mut engine, 0..channels, 1, limits::load::WINDOW)?;
         let mut receivers = 0;
         for first in (0..channels).step_by(each as usize) {
             self.add_receiver(&mut engine, flow, first..channels.min(first + each), 0)?;
@@ -160,7 +160,7 @@ where
         let tally = engine.tally();
         if self.confirmed && tally.answered < tally.asked {
             let what = format!("{} of {} sends were not answered for", tally.asked - tally.answered, tally.asked);
-            return Err(Error::Stalled { what, after: limits::LOAD_STALL });
+            return Err(Error::Stalled { what, after: limits::load::STALL });
         }
         let mut report = self.report();
         if let Some(stretch) = stretch {
@@ -240,14 +240,14 @@ where
         const MESSAGES: u64 = 100_000;
         let messages = self.options.messages.unwrap_or(MESSAGES);
         let mut engine = self.engine()?;
-        let flow = self.add_sender(&mut engine, 0..1, 0, limits::LOAD_WINDOW_CONFIRMED)?;
+        let flow = self.add_sender(&mut engine, 0..1, 0, limits::load::WINDOW_CONFIRMED)?;
         let before = self.usage();
         let stored = engine.run(Goal::Messages(messages), "storing", self.watch)?;
-        engine.idle(limits::LOAD_SETTLE)?;
+        engine.idle(limits::load::SETTLE)?;
         let store_phase = self.phase("store", stored.answered, &stored, before);
         if !stored.complete {
             let what = format!("{} of {messages} sends were not answered for", messages - stored.answered);
-            return Err(Error::Stalled { what, after: limits::LOAD_STALL });
+            return Err(Error::Stalled { what, after: limits::load::STALL });
         }
         let size_before = store.map(|path| self.file_at_rest(path, &mut engine)).transpose()?;
         let before = self.usage();
@@ -256,7 +256,7 @@ where
         engine.add(receiver, Post::Receiver { flow, first: 0, trackers: vec![Tracker::default()] })?;
         let drained = engine.run(Goal::Messages(0), "draining", self.watch)?;
         // The last deliveries are confirmed, and their removal is committed.
-        engine.idle(limits::LOAD_SETTLE)?;
+        engine.idle(limits::load::SETTLE)?;
         let drain_phase = self.phase("drain", drained.received, &drained, before);
         let size_after = store.map(|path| self.file_at_rest(path, &mut engine)).transpose()?;
         let tally = engine.tally();
@@ -284,7 +284,7 @@ where
 
     /// Idle connections, on a channel that nothing is sent to.
     fn add_idle(&mut self, engine: &mut Engine<W::Session>, connections: u32) -> Result<(), Error> {
-        let nobody = limits::LOAD_CHANNELS;
+        let nobody = limits::load::CHANNELS;
         for count in 0..connections {
             let mut opening = self.open(nobody..nobody + 1, true)?;
             opening.settle(|_| Ok(()))?;
@@ -309,7 +309,7 @@ where
         let seat = self.seat(uses.clone(), false);
         let publication = self.wire.publication(&seat, &self.payload);
         let each = publication.len() + limits::FRAME_PLACE;
-        let most = u32::try_from(limits::LOAD_WINDOW_BYTES / each).unwrap_or(u32::MAX).max(1);
+        let most = u32::try_from(limits::load::WINDOW_BYTES / each).unwrap_or(u32::MAX).max(1);
         let window = self.options.window.unwrap_or(window.min(most));
         let credit = if self.confirmed { Credit::Answered } else { Credit::Received };
         let mut opening = self.open(uses.clone(), false)?;
@@ -388,7 +388,7 @@ where
     }
 }
 
-/// What `look` sees when it has seen the same for [`limits::LOAD_REST`], or after [`limits::LOAD_RESTLESS`].
+/// What `look` sees when it has seen the same for [`limits::load::REST`], or after [`limits::load::RESTLESS`].
 fn at_rest<S: super::wire::Session, T: PartialEq>(
     engine: &mut Engine<S>,
     watch: Watch<'_>,
@@ -396,13 +396,13 @@ fn at_rest<S: super::wire::Session, T: PartialEq>(
 ) -> Result<Option<T>, Error> {
     let began = Instant::now();
     let (mut last, mut since) = (look(), began);
-    while last.is_some() && since.elapsed() < limits::LOAD_REST && began.elapsed() < limits::LOAD_RESTLESS {
-        engine.idle(limits::LOAD_LOOK)?;
+    while last.is_some() && since.elapsed() < limits::load::REST && began.elapsed() < limits::load::RESTLESS {
+        engine.idle(limits::load::LOOK)?;
         let now = look();
         if now != last {
             (last, since) = (now, Instant::now());
         }
-        let fraction = since.elapsed().as_secs_f64() / limits::LOAD_REST.as_secs_f64();
+        let fraction = since.elapsed().as_secs_f64() / limits::load::REST.as_secs_f64();
         watch(Progress { phase: "waiting for rest", fraction });
     }
     Ok(last)

@@ -24,4 +24,5 @@ pub mod store;
 // What joins them, and what stands on it.
 pub mod cli;
 pub mod client;
+pub mod load;
 pub mod server;

@@ -2,6 +2,8 @@
 //!
 //! What an administrator may want to change is configuration; these are its defaults and the bounds that no configuration lifts.
 
+pub mod load;
+
 use std::time::Duration;
 
 /// The longest channel name, in characters: the width of the seed table's `channel varchar(100)`.

@@ -21,10 +21,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", GROUND),
     ("server", &["limits", "message", "policy", "protocol", "broker", "store", "auth", "config"]),
     ("client", &["limits", "message", "policy", "protocol"]),
+    ("load", &["limits", "message", "policy", "protocol", "client"]),
     ("http", &["limits", "message", "policy", "protocol", "broker", "store", "auth", "config", "server"]),
     (
         "cli",
-        &["limits", "message", "policy", "protocol", "broker", "store", "auth", "config", "server", "client", "http"],
+        &[
+            "limits", "message", "policy", "protocol", "broker", "store", "auth", "config", "server", "client", "load",
+            "http",
+        ],
     ),
     ("main", &["cli"]),
 ];

@@ -468,3 +468,10 @@ pub const STORE_NUMBER_CHARS: usize = 400;
 
 /// How deep JSON may be nested that goes into a JSON column of MySQL (100) or MariaDB (32, the outermost included).
 pub const STORE_JSON_DEPTH: usize = 30;
+
+/// Bytes that the allocator takes from the system at a time for blocks of one size: 256 or 512 of them, no more than a small broker uses anyway.
+pub const ALLOCATOR_SLAB: usize = 64 << 10;
+
+/// How long after it has begun to listen the start of the broker is over: what runs every second or two has run once, the look at the password files
+/// ([`HTPASSWD_CHECK`]) included.
+pub const START: Duration = Duration::from_secs(3);

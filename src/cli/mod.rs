@@ -16,6 +16,7 @@ mod passwd;
 mod ping;
 mod queue;
 mod receive;
+mod resident;
 mod send;
 mod serve;
 mod settings;

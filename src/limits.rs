@@ -203,7 +203,7 @@ pub const HEAD_SHADOW: Duration = Duration::from_millis(50);
 pub const FIRST_PING: Duration = Duration::from_secs(15);
 
 /// Pings without an answer after which a connection is ended.
-pub const UNANSWERED_PINGS: u32 = 2;
+pub const UNANSWERED_PINGS: u8 = 2;
 
 /// After our FIN, how long the rest of what the client sent is read.
 pub const LINGER: Duration = Duration::from_secs(5);

@@ -142,7 +142,7 @@ impl<'a> Desk<'a> {
                     self.refuse(steps, Some("receive-message"), Code::Forbidden, &detail, None);
                     return;
                 }
-                let name = receiver.map(Arc::from).or_else(|| connection.profile.receiver.clone());
+                let name = receiver.map(Arc::from).or_else(|| connection.profile.receiver.as_deref().cloned());
                 steps.push(Step::Event(Event::Subscribe(Subscribe {
                     connection: connection.id,
                     channels,
@@ -198,7 +198,7 @@ impl<'a> Desk<'a> {
     pub(super) fn arrive(&self, steps: &mut Vec<Step>) {
         let connection = self.connection;
         let profile = &connection.profile;
-        let receiver = profile.receiver.clone().map(|id| ReceiverKey { user: profile.user.clone(), id });
+        let receiver = profile.receiver.as_deref().cloned().map(|id| ReceiverKey { user: profile.user.clone(), id });
         match &profile.topic {
             Some(channel) if self.access.may_receive(&profile.user, channel) => {
                 steps.push(Step::Event(Event::Subscribe(Subscribe {

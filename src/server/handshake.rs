@@ -141,9 +141,9 @@ async fn answer(hub: &Hub, request: Request, peer: SocketAddr) -> Answer {
     }
     let profile = Profile {
         user,
-        peer,
+        peer: peer.into(),
         topic: upgrade.topic.clone(),
-        receiver: upgrade.receiver.as_deref().map(Arc::from),
+        receiver: upgrade.receiver.as_deref().map(Arc::from).map(Box::new),
         modern: upgrade.modern,
     };
     Answer::Upgrade(upgrade, profile)

@@ -187,6 +187,6 @@ mod tests {
         // Its task has 104 bytes of tokio's own, and comes in steps of 128.
         assert!(size_of::<Visit>() <= 24, "its task: {} bytes", size_of::<Visit>());
         assert!(size_of::<Reader>() <= 64, "what its task holds: {} bytes", size_of::<Reader>());
-        assert!(size_of::<Connection>() <= 400, "what is shared: {} bytes", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 328, "what is shared: {} bytes", size_of::<Connection>());
     }
 }

@@ -63,6 +63,7 @@ pub(super) struct Channel {
     pub cursor: MessageId,
     pub last_paged: MessageId,
     /// Whose the paged messages are, as far as it matters; in order.
+    #[allow(clippy::box_collection)] // Few channels have any, and every channel has the field.
     own_runs: Option<Box<VecDeque<OwnRun>>>,
     pub loading: Option<Loading>,
     /// The last load failed; it is tried again by the retry timer.

@@ -6,9 +6,9 @@
 
 use crate::limits;
 
-/// Waits for the end of the start and gives back every page of code and constants, once. What the broker goes on to use comes back by itself, from the system's cache of files: a
-/// fault of a microsecond for each 64 KiB, once. It is what the system itself does with such pages when memory is short; where it tells nothing about
-/// mappings, nothing is done.
+/// Waits for the end of the start and gives back every page of code and constants, once. What the broker goes on to use comes back by itself,
+/// from the system's cache of files, 64 KiB at a fault. It is what the system itself does with such pages when memory is short; where it tells nothing
+/// about mappings, nothing is done.
 pub(crate) async fn forget_start() {
     tokio::time::sleep(limits::START).await;
     forget();

@@ -205,7 +205,7 @@ pub const HEAD_SHADOW: Duration = Duration::from_millis(50);
 pub const FIRST_PING: Duration = Duration::from_secs(15);
 
 /// Pings without an answer after which a connection is ended.
-pub const UNANSWERED_PINGS: u32 = 2;
+pub const UNANSWERED_PINGS: u8 = 2;
 
 /// After our FIN, how long the rest of what the client sent is read.
 pub const LINGER: Duration = Duration::from_secs(5);
@@ -478,3 +478,10 @@ pub const STORE_NUMBER_CHARS: usize = 400;
 
 /// How deep JSON may be nested that goes into a JSON column of MySQL (100) or MariaDB (32, the outermost included).
 pub const STORE_JSON_DEPTH: usize = 30;
+
+/// Bytes that the allocator takes from the system at a time for blocks of one size: 256 or 512 of them, no more than a small broker uses anyway.
+pub const ALLOCATOR_SLAB: usize = 64 << 10;
+
+/// How long after it has begun to listen the start of the broker is over: what runs every second or two has run once, the look at the password files
+/// ([`HTPASSWD_CHECK`]) included.
+pub const START: Duration = Duration::from_secs(3);

@@ -92,11 +92,11 @@ impl Broker {
     /// Sees to it that the receiver is asked to confirm: now, if half its window is used, else when its burst has ended.
     pub(super) fn want_confirmation(&mut self, key: usize, turn: &mut Turn<'_>) {
         let receiver = &mut self.receivers[key];
-        if receiver.ack == AckMode::Manual || receiver.asked.is_some() || receiver.window.is_empty() {
+        if receiver.ack == AckMode::Manual || receiver.asked || receiver.window.is_empty() {
             return;
         }
         if receiver.half_used() {
-            receiver.asked = Some(turn.now);
+            receiver.ask(turn.now);
             turn.effects.list.push(Effect::Confirm { connection: receiver.connection });
         } else if !receiver.quiet_armed {
             receiver.quiet_armed = true;
@@ -110,13 +110,13 @@ impl Broker {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         let receiver = &mut self.receivers[key];
         receiver.quiet_armed = false;
-        if receiver.ack == AckMode::Manual || receiver.asked.is_some() || receiver.window.is_empty() {
+        if receiver.ack == AckMode::Manual || receiver.asked || receiver.window.is_empty() {
             return;
         }
         let quiet_at = receiver.last_delivery.after(limits::CONFIRM_QUIET);
         let ask_at = quiet_at.min(receiver.burst_began.after(limits::CONFIRM_BUSY));
         if ask_at <= turn.now {
-            receiver.asked = Some(turn.now);
+            receiver.ask(turn.now);
             turn.effects.list.push(Effect::Confirm { connection });
         } else {
             receiver.quiet_armed = true;

@@ -95,6 +95,12 @@ impl Broker {
         key
     }
 
+    /// The name of a channel that there is, shared: so thousands of connections that name one channel hold its name once.
+    #[must_use]
+    pub fn known_channel(&self, name: &ChannelName) -> Option<ChannelName> {
+        self.channel_keys.get_key_value(name).map(|(name, _)| name.clone())
+    }
+
     fn is_subscribed(&self, receiver: usize, name: &ChannelName) -> bool {
         self.receivers[receiver]
             .subscriptions

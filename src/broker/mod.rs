@@ -38,10 +38,12 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
 use foldhash::fast::RandomState;
 use slab::Slab;
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 pub use counters::Counters;
 pub use effect::{Content, Effect, Effects, EndReason, Refusal, Reply, StoreEffect};
@@ -57,6 +59,7 @@ use timers::{Timer, Timers};
 
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Message, MessageId, Publication, Timestamp};
+use crate::policy::ChannelPolicy;
 
 /// Messages that were delivered together and are not confirmed by anybody yet, or are still in somebody's window.
 #[derive(Debug)]
@@ -101,6 +104,8 @@ struct Turn<'a> {
 #[derive(Debug)]
 pub struct Broker {
     settings: Settings,
+    /// The policies of `settings`, by position.
+    policies: Vec<Arc<ChannelPolicy>>,
     channels: Slab<Channel>,
     channel_keys: HashMap<ChannelName, usize, RandomState>,
     receivers: Slab<Receiver>,
@@ -149,6 +154,7 @@ impl Broker {
     #[must_use]
     pub fn new(settings: Settings, restored: Restored) -> Self {
         let mut broker = Self {
+            policies: settings.policies.shared(),
             settings,
             channels: Slab::new(),
             channel_keys: HashMap::default(),
@@ -246,9 +252,10 @@ impl Broker {
 
     /// Obeys new settings from now on; what has been accepted stays accepted.
     pub fn reconfigure(&mut self, settings: Settings) {
+        self.policies = settings.policies.shared();
         self.settings = settings;
         for (_, channel) in &mut self.channels {
-            channel.policy = self.settings.policies.of(&channel.name).clone();
+            channel.policy = self.policies[self.settings.policies.position(&channel.name)].clone();
         }
     }
 
@@ -291,6 +298,10 @@ impl Broker {
         self.bytes > limits::CORE_BYTES / 2
     }
 
+    fn policy_of(&self, name: &ChannelName) -> Arc<ChannelPolicy> {
+        self.policies[self.settings.policies.position(name)].clone()
+    }
+
     /// The channel of this name, made if there is none; `None` if there are too many.
     fn open_channel(&mut self, name: &ChannelName) -> Option<usize> {
         if let Some(key) = self.channel_keys.get(name) {
@@ -299,7 +310,7 @@ impl Broker {
         if self.channels.len() >= limits::CHANNELS {
             return None;
         }
-        let policy = self.settings.policies.of(name).clone();
+        let policy = self.policy_of(name);
         let key = self.channels.insert(Channel::new(name.clone(), policy));
         self.channel_keys.insert(name.clone(), key);
         Some(key)

@@ -29,8 +29,9 @@ pub(super) struct Receiver {
     pub window: Window,
     /// It has sent to a channel that it receives: perhaps it came only to send, so its leaving proves nothing.
     pub publishes: bool,
-    /// A confirmation was asked for at this time and has not come.
-    pub asked: Option<Timestamp>,
+    /// A confirmation was asked for and has not come.
+    pub asked: bool,
+    asked_at: Timestamp,
     /// The timer that will ask for one is running.
     pub quiet_armed: bool,
     /// When that timer was started: the first delivery of the burst.
@@ -52,7 +53,8 @@ impl Receiver {
             adaptive: true,
             window: Window::default(),
             publishes: false,
-            asked: None,
+            asked: false,
+            asked_at: Timestamp::default(),
             quiet_armed: false,
             burst_began: Timestamp::default(),
             last_delivery: Timestamp::default(),
@@ -89,14 +91,18 @@ impl Receiver {
         self.adaptive = ack == AckMode::Automatic && prefetch == limits::PREFETCH;
     }
 
+    /// A confirmation is asked for.
+    pub fn ask(&mut self, now: Timestamp) {
+        (self.asked, self.asked_at) = (true, now);
+    }
+
     /// A confirmation came. A receiver that confirms at once gets a larger window, one that takes its time (it works on each
     /// message, say) gets the small one back: what is in its window when it dies is what arrives twice.
     pub fn confirmed(&mut self, now: Timestamp) {
-        let Some(asked) = self.asked.take() else { return };
-        if !self.adaptive {
+        if !std::mem::take(&mut self.asked) || !self.adaptive {
             return;
         }
-        let took = now.since(asked);
+        let took = now.since(self.asked_at);
         if took <= limits::QUICK_CONFIRMATION {
             self.allowed = (self.allowed * 2).min(limits::MAX_PREFETCH as usize);
         } else if took >= limits::SLOW_CONFIRMATION {

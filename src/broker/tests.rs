@@ -1,7 +1,6 @@
 //! Single promises of the core, one scene each; `simulation` holds them all against everything else.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use wildmatch::WildMatch;
@@ -304,7 +303,7 @@ fn a_named_receiver_gets_its_place_back() {
 #[test]
 fn whose_a_paged_message_is_survives_any_order_of_paging() {
     let (me, other) = (Some(ConnectionId(1)), Some(ConnectionId(2)));
-    let mut channel = Channel::new(name("sms"), ChannelPolicy::default());
+    let mut channel = Channel::new(name("sms"), Arc::default());
     for (id, origin) in [(10, me), (11, me), (14, me), (15, None), (16, other), (12, other), (13, None)] {
         channel.page_out(MessageId(id), origin);
     }
@@ -356,4 +355,11 @@ fn a_steady_stream_without_a_pause_is_confirmed_before_it_would_be_written() {
     }
     assert_eq!(written, 0);
     assert!(scene.broker.counters().confirmed > 50);
+}
+
+/// DESIGN section 4: 1,000 bytes for an idle connection, and it has one of each, if it receives a channel that nobody else does.
+#[test]
+fn an_idle_receiver_and_its_channel_are_small() {
+    assert!(size_of::<Receiver>() <= 96, "a receiver: {} bytes", size_of::<Receiver>());
+    assert!(size_of::<Channel>() <= 192, "a channel: {} bytes", size_of::<Channel>());
 }

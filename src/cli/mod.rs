@@ -17,6 +17,7 @@ mod passwd;
 mod ping;
 mod queue;
 mod receive;
+mod resident;
 mod send;
 mod serve;
 mod settings;

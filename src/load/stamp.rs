@@ -74,15 +74,15 @@ mod tests {
 
     use super::super::wire::Seat;
     use super::*;
-    use crate::protocol::frame::{Decoder, Incoming, Opcode, Role};
+    use crate::protocol::frame::{Decoder, Incoming, Opcode, Role, payload_start};
 
     /// What a server reads.
     fn read(frames: &mut [u8]) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
         Decoder::new(Role::Server, 1 << 21)
             .feed(frames, |item| {
-                if let Incoming::Message { payload, .. } = item {
-                    found.push(payload.to_vec());
+                if let Incoming::Message { frame, .. } = item {
+                    found.push(frame[payload_start(&frame)..].to_vec());
                 }
                 ControlFlow::Continue(())
             })

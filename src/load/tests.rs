@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::*;
 use crate::client::Url;
 use crate::message::Dialect;
-use crate::protocol::frame::{Decoder, Incoming, Opcode, Role, encode, encode_close};
+use crate::protocol::frame::{Decoder, Incoming, Opcode, Role, encode, encode_close, payload_start};
 use crate::protocol::handshake;
 
 /// How long anything may take on a slow machine before the test fails.
@@ -71,8 +71,8 @@ fn relay(mut sender: TcpStream, mut receiver: TcpStream, script: Script) {
         decoder
             .feed(&mut buffer[..count], |item| {
                 match item {
-                    Incoming::Message { payload, .. } => {
-                        let frames = script(number, payload, &mut held);
+                    Incoming::Message { frame, .. } => {
+                        let frames = script(number, &frame[payload_start(&frame)..], &mut held);
                         frames.iter().for_each(|frame| out.extend_from_slice(frame));
                         number += 1;
                     }

@@ -171,7 +171,7 @@ impl<'a> Desk<'a> {
                     self.refuse(carry, Some("receive-message"), Code::Forbidden, &detail, None);
                     return;
                 }
-                let name = receiver.map(Arc::from).or_else(|| connection.profile.receiver.clone());
+                let name = receiver.map(Arc::from).or_else(|| connection.profile.receiver.as_deref().cloned());
                 carry(Step::Event(Event::Subscribe(Subscribe {
                     connection: connection.id,
                     channels,
@@ -234,7 +234,7 @@ impl<'a> Desk<'a> {
     pub(super) fn arrive(&self, carry: &mut impl FnMut(Step<'_>)) {
         let connection = self.connection;
         let profile = &connection.profile;
-        let receiver = profile.receiver.clone().map(|id| ReceiverKey { user: profile.user.clone(), id });
+        let receiver = profile.receiver.as_deref().cloned().map(|id| ReceiverKey { user: profile.user.clone(), id });
         match &profile.topic {
             Some(channel) if self.access.may_receive(&profile.user, channel) => {
                 carry(Step::Event(Event::Subscribe(Subscribe {

@@ -219,7 +219,7 @@ impl MessageStore for SqliteStore {
         let (seen, last) = (self.data_version, self.last_request);
         let (version, found) = self.run(|connection, sql, _| {
             vacuum(connection)?;
-            let version: i64 = connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+            let version: i64 = connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
             let found = if seen == Some(version) { Vec::new() } else { requests(connection, sql, last)? };
             Ok((version, found))
         })?;
@@ -421,7 +421,7 @@ fn requests(connection: &Connection, sql: &Sql, last: i64) -> rusqlite::Result<V
 
 /// Gives pages that a drained backlog has left back to the file system, a bounded number at a time.
 fn vacuum(connection: &Connection) -> rusqlite::Result<()> {
-    let free: i64 = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+    let free: i64 = connection.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get(0))?;
     let spare = (free - limits::STORE_SPARE_PAGES).min(limits::STORE_VACUUM_PAGES);
     if spare <= 0 {
         return Ok(());

@@ -7,7 +7,6 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 
-use super::envelope::top_level_keys;
 use super::frame::{Opcode, encode, payload_of};
 use super::{json, topic};
 use crate::message::{ChannelName, Dialect, Payload, Publication};
@@ -87,7 +86,7 @@ fn marked(frame: &Bytes, manual: Manual) -> Option<Bytes> {
     let text = std::str::from_utf8(&payload).ok()?;
     // Without either, no member can have such a name, however it is escaped.
     if (text.contains("deliver") || text.contains('\\'))
-        && top_level_keys(text).iter().any(|key| key == "delivery" || key == "redelivered")
+        && json::top_level_keys(text).iter().any(|key| [&b"delivery"[..], b"redelivered"].contains(&&**key))
     {
         return None;
     }

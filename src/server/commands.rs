@@ -3,6 +3,7 @@
 //! Nothing is sent from here. An answer that needs no core (to a ping, to a malformed command) is a step too, so that it keeps its
 //! place behind what the client sent before.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -58,19 +59,20 @@ pub(super) struct Desk<'a> {
     hub: &'a Hub,
     connection: &'a Connection,
     access: Arc<Access>,
+    parser: RefCell<envelope::Parser>,
 }
 
 impl<'a> Desk<'a> {
     pub(super) fn new(hub: &'a Hub, connection: &'a Connection) -> Self {
-        Self { hub, connection, access: hub.access() }
+        Self { hub, connection, access: hub.access(), parser: RefCell::default() }
     }
 
     /// Appends what `incoming` asks for. `greeted`: a frame has come before.
     pub(super) fn take(&self, incoming: Incoming<'_>, greeted: &mut bool, steps: &mut Vec<Step>) {
         let first = !std::mem::replace(greeted, true);
         let dialect = &self.connection.profile.topic;
-        if let (Incoming::Message { payload, .. }, None) = (&incoming, dialect) {
-            let command = envelope::parse(payload);
+        if let (Incoming::Message { kind, payload }, None) = (&incoming, dialect) {
+            let command = self.parser.borrow_mut().parse(*kind, payload);
             if first && !matches!(command, Ok(Command::Ping)) {
                 steps.push(Step::Release);
             }
@@ -131,7 +133,7 @@ impl<'a> Desk<'a> {
         })));
     }
 
-    fn command(&self, command: Command, first: bool, steps: &mut Vec<Step>) {
+    fn command(&self, command: Command<'_>, first: bool, steps: &mut Vec<Step>) {
         let connection = &self.connection;
         match command {
             Command::Ping => steps.push(Step::Ping { first }),
@@ -162,7 +164,7 @@ impl<'a> Desk<'a> {
         }
     }
 
-    fn send(&self, send: envelope::Send, steps: &mut Vec<Step>) {
+    fn send(&self, send: envelope::Send<'_>, steps: &mut Vec<Step>) {
         let connection = &self.connection;
         let user = &connection.profile.user;
         let channel = &send.publication.channel;

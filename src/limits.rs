@@ -307,8 +307,16 @@ pub const WRITE_ROUNDS: usize = 16;
 /// must neither hold the lock nor fill the queues for long.
 pub const FRAMES_AT_ONCE: usize = 16_384;
 
-/// Effects collected before they are carried out, for the same reason.
+/// Elements that a list which is used again keeps room for between two turns; more is given back.
 pub const EFFECTS_AT_ONCE: usize = 4_096;
+
+/// Bytes of frames made in one turn that lie one behind the other: what one read may bring, made into another dialect. A slice of it that a
+/// slow socket has not taken keeps all of it in memory.
+pub const BATCH: usize = 4 * READ_BUFFER;
+
+/// A frame that a slow socket has not taken is copied out of its batch if it is smaller than this: else a few bytes that wait would keep
+/// all of [`BATCH`] in memory.
+pub const BATCH_SHARE: usize = BATCH / 16;
 
 /// What a queued frame costs beside its bytes: its place in the queue and its allocation. Without it, a client that pings at full
 /// speed and never reads would fill a queue of [`QUEUE_BYTES`] with millions of two-byte pongs.

@@ -2,7 +2,9 @@
 //!
 //! Nothing here does I/O, knows a protocol or reads a clock.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,21 +153,81 @@ pub enum Dialect {
     Topic,
 }
 
-/// The messages of one publication; nearly always one.
-pub type Payloads = SmallVec<[Payload; 1]>;
+/// The bytes of one WebSocket frame (server side, unmasked, header included): in somebody's read buffer, or shared.
+#[derive(Clone, Debug)]
+pub enum Frame<'a> {
+    /// In a buffer that will be used again: good for as long as the event that it belongs to is handled.
+    Borrowed(&'a [u8]),
+    /// Its own.
+    Shared(Bytes),
+}
+
+impl Frame<'_> {
+    /// The frame as bytes of its own; copied if it was borrowed.
+    #[must_use]
+    pub fn to_shared(&self) -> Bytes {
+        match self {
+            Self::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+            Self::Shared(bytes) => bytes.clone(),
+        }
+    }
+}
+
+impl std::ops::Deref for Frame<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// Where each message of a publication lies in its frame; nearly always there is one.
+pub type Spans = SmallVec<[Range<usize>; 1]>;
 
 /// What one `send-message`, or one topic frame, carries: one or more messages that are delivered together.
+///
+/// It borrows what it can from the buffer that it was read into: what is only passed on is never copied before it goes into the
+/// receivers' queues. Who keeps a message makes a [`Payload`] of it.
 #[derive(Clone, Debug)]
-pub struct Publication {
+pub struct Publication<'a> {
     /// Where it was sent to.
-    pub channel: ChannelName,
+    pub channel: Cow<'a, ChannelName>,
     /// The dialect of its sender.
     pub dialect: Dialect,
-    /// The whole WebSocket frame (server side, unmasked, header included) that forwards it verbatim to receivers of the
-    /// same dialect. Encoded once, shared by all their queues. Empty for a publication that came in no frame.
-    pub frame: Bytes,
-    /// Its messages, in order. Slices of `frame`.
-    pub messages: Payloads,
+    /// How its messages are framed.
+    pub kind: Kind,
+    /// The frame that forwards it verbatim to receivers of the same dialect.
+    pub frame: Frame<'a>,
+    /// Its messages, in order, within the frame. If the kind is [`Kind::Text`], each is valid UTF-8.
+    pub messages: Spans,
+}
+
+impl Publication<'_> {
+    /// The bytes of each message, in order.
+    pub fn bodies(&self) -> impl ExactSizeIterator<Item = &[u8]> + Clone {
+        self.messages.iter().map(|span| self.frame.get(span.clone()).unwrap_or_default())
+    }
+
+    /// Its messages as payloads that live on their own and share one copy of the frame.
+    pub fn payloads(&self) -> impl ExactSizeIterator<Item = Payload> {
+        let frame = self.frame.to_shared();
+        self.messages.iter().map(move |span| Payload { bytes: frame.slice(span.clone()), kind: self.kind })
+    }
+
+    /// The same, with nothing borrowed.
+    #[must_use]
+    pub fn to_owned(&self) -> Publication<'static> {
+        Publication {
+            channel: Cow::Owned(ChannelName::clone(&self.channel)),
+            dialect: self.dialect,
+            kind: self.kind,
+            frame: Frame::Shared(self.frame.to_shared()),
+            messages: self.messages.clone(),
+        }
+    }
 }
 
 /// The sender's name for a publication (`id` in `send-message`), made unique by the user who sent it.

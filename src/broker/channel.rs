@@ -1,6 +1,7 @@
 //! A channel: its receivers in order, and what waits for them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -52,6 +53,8 @@ pub(super) struct Channel {
     pub policy: ChannelPolicy,
     /// In order.
     pub members: Vec<Member>,
+    /// Their connections, if they have been asked for since the members changed.
+    everyone: Option<Arc<[ConnectionId]>>,
     /// The place of the receiver that was served last (`dispatch = "rotate"`).
     pub served: u64,
     pub waiting: BTreeMap<MessageId, Entry>,
@@ -77,6 +80,7 @@ impl Channel {
             name,
             policy,
             members: Vec::new(),
+            everyone: None,
             served: 0,
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
@@ -106,13 +110,21 @@ impl Channel {
     pub fn join(&mut self, member: Member) {
         let index = self.members.partition_point(|other| other.order < member.order);
         self.members.insert(index, member);
+        self.everyone = None;
     }
 
     /// Removes the receiver at this place.
     pub fn leave(&mut self, order: u64) {
         if let Ok(index) = self.members.binary_search_by_key(&order, |member| member.order) {
             self.members.remove(index);
+            self.everyone = None;
         }
+    }
+
+    /// The connections of all members, in order: one list as long as they are the same.
+    pub fn everyone(&mut self) -> Arc<[ConnectionId]> {
+        let members = &self.members;
+        self.everyone.get_or_insert_with(|| members.iter().map(|member| member.connection).collect()).clone()
     }
 
     /// Who gets the next delivery: of the receivers for which `takes` holds, other than `origin`, the first `limit` (0 = all) in

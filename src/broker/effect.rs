@@ -7,6 +7,8 @@ use smallvec::SmallVec;
 use crate::message::{ChannelName, ConnectionId, Message, MessageId, Payload, Publication, PublicationId, Timestamp};
 
 /// What [`super::Broker::handle`] appended: effects in order, and the contents that deliveries refer to, each once.
+///
+/// To be carried out before the next event is handled: [`Content::Live`] means what the last one carried.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// In the order in which they must be carried out.
@@ -26,8 +28,10 @@ impl Effects {
 /// What a delivery carries.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// A publication, as its sender sent it.
-    Live(Arc<Publication>),
+    /// The publication of the event that was handled, as its sender sent it.
+    Live,
+    /// An earlier publication whose time has come, as its sender sent it.
+    Due(Box<Publication<'static>>),
     /// Kept messages, oldest first.
     Backlog {
         /// Their channel.
@@ -52,6 +56,15 @@ pub enum Effect {
         manual: bool,
         /// It may have been delivered before (only ever stated in manual mode).
         redelivered: bool,
+    },
+    /// Put this into the queues of all these connections: the receivers of a channel that is not kept. Nothing is to be confirmed.
+    Broadcast {
+        /// The receivers, in the channel's order. The same list as before, as long as they are the same.
+        to: Arc<[ConnectionId]>,
+        /// One of them that does not get it: who sent it.
+        except: Option<ConnectionId>,
+        /// Index into [`Effects::contents`].
+        content: u32,
     },
     /// Have this connection prove what it has received: a ping, when none is outstanding. Its answer is
     /// [`super::Event::Confirmed`] up to the last delivery queued before that ping.
@@ -140,7 +153,7 @@ pub enum StoreEffect {
     /// before it is written, the older ones stay until they are removed themselves.
     Replace {
         /// The new row.
-        message: Message,
+        message: Box<Message>,
         /// The rows it replaces.
         old: SmallVec<[MessageId; 1]>,
     },

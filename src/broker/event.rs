@@ -7,9 +7,9 @@ use crate::message::{ChannelName, ConnectionId, Message, MessageId, Publication,
 
 /// Something that happened, to be given to [`super::Broker::handle`] together with the time.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum Event<'a> {
     /// A client sent a publication.
-    Publish(Publish),
+    Publish(Publish<'a>),
     /// A connection that names itself (`?receiver=ID`) has been made: an older one with that name is replaced at once.
     Claim {
         /// The new connection.
@@ -67,11 +67,11 @@ pub enum Event {
 
 /// One publication on its way in.
 #[derive(Clone, Debug)]
-pub struct Publish {
+pub struct Publish<'a> {
     /// Who sent it, to be answered and to be left out of the delivery; `None` for a tool.
     pub connection: Option<ConnectionId>,
-    /// What was sent, and where to.
-    pub publication: Arc<Publication>,
+    /// What was sent, and where to. The core copies it only if it keeps it.
+    pub publication: &'a Publication<'a>,
     /// To how many receivers, if the sender says so (0 = all).
     pub receivers: Option<u32>,
     /// The sender's name for it: asks for a reply, and makes a repetition harmless.

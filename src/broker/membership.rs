@@ -158,6 +158,7 @@ impl Broker {
 
     /// Forgets all about a connection; what it has not confirmed goes back to where it was.
     fn forget(&mut self, connection: ConnectionId, confirmed: Option<u64>, turn: &mut Turn<'_>) {
+        self.last_sender = None;
         // It is answered no more, not even for what its own end confirms.
         self.connections.remove(&connection);
         if let Some((name, _)) = self.claims.remove(&connection)

@@ -38,12 +38,10 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
-
 use foldhash::fast::RandomState;
 use slab::Slab;
 use smallvec::SmallVec;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 pub use counters::Counters;
 pub use effect::{Content, Effect, Effects, EndReason, Refusal, Reply, StoreEffect};
@@ -77,7 +75,7 @@ enum Delayed {
     /// A message of a kept channel.
     Kept(usize, Entry),
     /// A publication on a channel that is not kept.
-    Fleeting { publication: Arc<Publication>, origin: Option<ConnectionId>, receivers: Option<u32> },
+    Fleeting { publication: Box<Publication<'static>>, origin: Option<ConnectionId>, receivers: Option<u32> },
 }
 
 /// The name a connection bears, and the places it takes over (channel and order) when it subscribes.
@@ -121,6 +119,9 @@ pub struct Broker {
     sweeping: bool,
     last_id: MessageId,
     last_order: u64,
+    /// Who published last, and to which channel: what is noted about a sender is noted already. Forgotten with the first event that is
+    /// no publication, and with any connection or channel.
+    last_sender: Option<(ConnectionId, usize)>,
     /// Messages up to this id were in the store when the broker started after a crash.
     suspect_up_to: MessageId,
     /// Bytes of entries in memory.
@@ -159,6 +160,7 @@ impl Broker {
             sweeping: false,
             last_id: restored.last_id,
             last_order: 0,
+            last_sender: None,
             suspect_up_to: if restored.clean { MessageId(0) } else { restored.last_id },
             bytes: 0,
             appends: Vec::new(),
@@ -174,8 +176,11 @@ impl Broker {
     /// Takes notice of `event`, which happened at `now`, and appends what is to be done about it to `effects`.
     ///
     /// `now` must never go back.
-    pub fn handle(&mut self, now: Timestamp, event: Event, effects: &mut Effects) {
+    pub fn handle(&mut self, now: Timestamp, event: Event<'_>, effects: &mut Effects) {
         let turn = &mut Turn { now, effects };
+        if !matches!(event, Event::Publish(_)) {
+            self.last_sender = None;
+        }
         match event {
             Event::Publish(publish) => self.publish(publish, turn),
             Event::Claim { connection, receiver } => self.claim(connection, receiver, turn),
@@ -279,6 +284,7 @@ impl Broker {
     /// Forgets a channel that nothing is left of.
     fn close_if_unused(&mut self, key: usize) {
         if self.channels.get(key).is_some_and(Channel::is_unused) {
+            self.last_sender = None;
             let channel = self.channels.remove(key);
             self.channel_keys.remove(&channel.name);
             self.to_pump.retain(|other| *other != key);

@@ -1,7 +1,5 @@
 //! Acceptance: a publication comes in and goes straight to receivers, waits, or is refused.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
 use super::dedup::Seen;
@@ -9,21 +7,11 @@ use super::entry::{Entry, Place, Row, Unstored, expiry};
 use super::safety::{Fate, Pending};
 use super::{Broker, Content, Delayed, Effect, Publish, Refusal, Reply, Turn};
 use crate::limits;
-use crate::message::{ConnectionId, Message, MessageId, Publication};
+use crate::message::{ChannelName, ConnectionId, Message, MessageId, Publication};
 
 impl Broker {
-    pub(super) fn publish(&mut self, publish: Publish, turn: &mut Turn<'_>) {
-        let known = self.channel_keys.get(&publish.publication.channel).copied();
-        if let Some(connection) = publish.connection {
-            if self.ended.contains(&connection) {
-                return;
-            }
-            self.note_connection(connection);
-            // Whatever becomes of what it sends: who tried to send came to send.
-            if let Some(channel) = known {
-                self.note_sender(connection, channel);
-            }
-        }
+    pub(super) fn publish(&mut self, publish: Publish<'_>, turn: &mut Turn<'_>) {
+        let Some(known) = self.note_publisher(&publish) else { return };
         if self.is_repetition(&publish, turn) {
             return;
         }
@@ -37,14 +25,39 @@ impl Broker {
         } else if let Err(refusal) = self.publish_kept(&publish, turn) {
             self.counters.refused += publish.publication.messages.len() as u64;
             self.reply(publish.connection, Reply::Refused { id: publish.id, refusal }, turn);
-            if let Some(key) = self.channel_keys.get(&publish.publication.channel).copied() {
+            if let Some(key) = self.channel_keys.get(&*publish.publication.channel).copied() {
                 self.close_if_unused(key);
             }
         }
     }
 
+    /// The publication's channel, if there is one of that name. `None`: the sender has been ended, and what it sends counts no more.
+    fn note_publisher(&mut self, publish: &Publish<'_>) -> Option<Option<usize>> {
+        let name = &*publish.publication.channel;
+        if let Some((sender, channel)) = self.last_sender
+            && publish.connection == Some(sender)
+            && self.channels.get(channel).is_some_and(|channel| channel.name == *name)
+        {
+            return Some(Some(channel));
+        }
+        let known = self.channel_keys.get(name).copied();
+        self.last_sender = None;
+        if let Some(connection) = publish.connection {
+            if self.ended.contains(&connection) {
+                return None;
+            }
+            self.note_connection(connection);
+            // Whatever becomes of what it sends: who tried to send came to send.
+            if let Some(channel) = known {
+                self.note_sender(connection, channel);
+                self.last_sender = Some((connection, channel));
+            }
+        }
+        Some(known)
+    }
+
     /// Answers a publication whose id was seen within the window, or notes that its answer is owed.
-    fn is_repetition(&mut self, publish: &Publish, turn: &mut Turn<'_>) -> bool {
+    fn is_repetition(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) -> bool {
         let Some(id) = &publish.id else { return false };
         let channel = &publish.publication.channel;
         let Some(seen) = self.dedup.get(turn.now, self.settings.dedup_window, channel, id) else { return false };
@@ -59,7 +72,7 @@ impl Broker {
     }
 
     /// A channel that is not kept: to the receivers connected now, and gone.
-    fn publish_fleeting(&mut self, publish: Publish, known: Option<usize>, turn: &mut Turn<'_>) {
+    fn publish_fleeting(&mut self, publish: Publish<'_>, known: Option<usize>, turn: &mut Turn<'_>) {
         let Publish { connection, publication, receivers, id, ttl: _, delay } = publish;
         let mut served = 0;
         if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
@@ -70,14 +83,16 @@ impl Broker {
             }
             self.bytes += publication.frame.len();
             let key = (turn.now.after(delay), self.next_id());
-            self.remember_id(id.as_ref(), &publication, turn);
+            self.remember_id(id.as_ref(), publication, turn);
+            let publication = Box::new(publication.to_owned());
             self.delayed.insert(key, Delayed::Fleeting { publication, origin: connection, receivers });
         } else {
-            self.remember_id(id.as_ref(), &publication, turn);
-            if let Some(key) = known {
-                served = self.deliver_fleeting(key, publication, connection, receivers, turn);
+            self.remember_id(id.as_ref(), publication, turn);
+            let count = publication.messages.len();
+            if let Some(key) = known.filter(|_| count > 0) {
+                served = self.fan_out(key, Content::Live, count, (connection, receivers), turn);
             } else {
-                self.counters.fleeting += publication.messages.len() as u64;
+                self.counters.fleeting += count as u64;
             }
         }
         if let Some(id) = id {
@@ -85,25 +100,15 @@ impl Broker {
         }
     }
 
-    fn remember_id(&mut self, id: Option<&crate::message::PublicationId>, publication: &Publication, turn: &Turn<'_>) {
+    fn remember_id(
+        &mut self,
+        id: Option<&crate::message::PublicationId>,
+        publication: &Publication<'_>,
+        turn: &Turn<'_>,
+    ) {
         if let Some(id) = id {
             self.dedup.insert(turn.now, &publication.channel, id, Seen::Accepted);
         }
-    }
-
-    pub(super) fn deliver_fleeting(
-        &mut self,
-        key: usize,
-        publication: Arc<Publication>,
-        origin: Option<ConnectionId>,
-        receivers: Option<u32>,
-        turn: &mut Turn<'_>,
-    ) -> u32 {
-        let count = publication.messages.len();
-        if count == 0 {
-            return 0;
-        }
-        self.fan_out(key, Content::Live(publication), count, (origin, receivers), turn)
     }
 
     /// Gives a content to the receivers of a channel that is not kept.
@@ -117,26 +122,39 @@ impl Broker {
     ) -> u32 {
         self.counters.fleeting += messages as u64;
         let channel = &mut self.channels[key];
-        let targets = channel.choose(origin, receivers.unwrap_or(channel.policy.receivers), |_| true);
-        let Some(last) = targets.last() else { return 0 };
-        channel.served = last.order;
-        let content = content_index(turn, content);
-        self.counters.deliveries += targets.len() as u64;
-        turn.effects.list.extend(targets.iter().map(|target| Effect::Deliver {
-            to: target.connection,
-            content,
-            sequence: 0,
-            manual: false,
-            redelivered: false,
-        }));
-        u32::try_from(targets.len()).unwrap_or(u32::MAX)
+        let limit = receivers.unwrap_or(channel.policy.receivers);
+        let served = if limit == 0 {
+            let own = origin.is_some_and(|origin| self.receives(origin, key));
+            let to = self.channels[key].everyone();
+            let served = to.len() - usize::from(own);
+            if served > 0 {
+                let content = content_index(turn, content);
+                turn.effects.list.push(Effect::Broadcast { to, except: origin.filter(|_| own), content });
+            }
+            served
+        } else {
+            let targets = channel.choose(origin, limit, |_| true);
+            let Some(last) = targets.last() else { return 0 };
+            channel.served = last.order;
+            let content = content_index(turn, content);
+            turn.effects.list.extend(targets.iter().map(|target| Effect::Deliver {
+                to: target.connection,
+                content,
+                sequence: 0,
+                manual: false,
+                redelivered: false,
+            }));
+            targets.len()
+        };
+        self.counters.deliveries += served as u64;
+        u32::try_from(served).unwrap_or(u32::MAX)
     }
 
     /// A kept channel: in flight at once if somebody has room and nothing is before it, else behind what waits.
-    fn publish_kept(&mut self, publish: &Publish, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+    fn publish_kept(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
         let publication = &publish.publication;
         let (count, size) =
-            (publication.messages.len(), publication.messages.iter().map(|m| m.bytes.len()).sum::<usize>());
+            (publication.messages.len(), publication.messages.iter().map(ExactSizeIterator::len).sum::<usize>());
         let key = self.open_channel(&publication.channel).ok_or(Refusal::BrokerFull)?;
         let channel = &self.channels[key];
         let delay = publish.delay.filter(|delay| !delay.is_zero());
@@ -178,7 +196,7 @@ impl Broker {
     }
 
     /// A publication without messages is accepted and reaches nobody.
-    fn accept_empty(&mut self, publish: &Publish, turn: &mut Turn<'_>) {
+    fn accept_empty(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) {
         if let Some(id) = publish.id.clone() {
             self.dedup.insert(turn.now, &publish.publication.channel, &id, Seen::Accepted);
             self.reply(publish.connection, Reply::Accepted { id, receivers: 0, stored: false, duplicate: false }, turn);
@@ -186,12 +204,12 @@ impl Broker {
     }
 
     /// A line for who waits for the publication to be safe, if anybody does or if it has several messages to be answered together.
-    fn pend(&mut self, publish: &Publish, count: usize, turn: &Turn<'_>) -> Option<usize> {
+    fn pend(&mut self, publish: &Publish<'_>, count: usize, turn: &Turn<'_>) -> Option<usize> {
         if publish.id.is_none() && count == 1 {
             return None;
         }
         let key = self.pending.insert(Pending {
-            channel: publish.publication.channel.clone(),
+            channel: ChannelName::clone(&publish.publication.channel),
             connection: publish.connection,
             id: publish.id.clone(),
             remaining: count,
@@ -209,7 +227,7 @@ impl Broker {
     /// The entries of a publication, each with its line among the unstored.
     fn entries(
         &mut self,
-        publish: &Publish,
+        publish: &Publish<'_>,
         channel: usize,
         pending: Option<usize>,
         turn: &Turn<'_>,
@@ -218,7 +236,7 @@ impl Broker {
         let expires = expiry(turn.now, publish.ttl.unwrap_or(self.channels[channel].policy.ttl));
         let origin = publish.connection.filter(|connection| self.receives(*connection, channel));
         let mut entries = SmallVec::with_capacity(publication.messages.len());
-        for payload in &publication.messages {
+        for payload in publication.payloads() {
             let id = self.next_id();
             self.unstored.insert(
                 id,
@@ -234,8 +252,8 @@ impl Broker {
             );
             let message = Message {
                 id,
-                channel: publication.channel.clone(),
-                payload: payload.clone(),
+                channel: self.channels[channel].name.clone(),
+                payload,
                 created: turn.now,
                 expires,
                 due: None,
@@ -255,7 +273,7 @@ impl Broker {
         &mut self,
         key: usize,
         entries: SmallVec<[Entry; 1]>,
-        publish: &Publish,
+        publish: &Publish<'_>,
         pending: Option<usize>,
         turn: &mut Turn<'_>,
     ) -> bool {
@@ -279,7 +297,7 @@ impl Broker {
         if let Some(pending) = pending.and_then(|pending| self.pending.get_mut(pending)) {
             pending.receivers = u32::try_from(targets.len()).unwrap_or(u32::MAX);
         }
-        self.fly(key, entries, Content::Live(publish.publication.clone()), &targets, turn);
+        self.fly(key, entries, Content::Live, &targets, turn);
         true
     }
 
@@ -329,10 +347,11 @@ impl Broker {
             match first.remove() {
                 Delayed::Fleeting { publication, origin, receivers } => {
                     self.bytes -= publication.frame.len();
-                    if let Some(key) = self.channel_keys.get(&publication.channel).copied() {
-                        self.deliver_fleeting(key, publication, origin, receivers, turn);
+                    let count = publication.messages.len();
+                    if let Some(key) = self.channel_keys.get(&*publication.channel).copied().filter(|_| count > 0) {
+                        self.fan_out(key, Content::Due(publication), count, (origin, receivers), turn);
                     } else {
-                        self.counters.fleeting += publication.messages.len() as u64;
+                        self.counters.fleeting += count as u64;
                     }
                 }
                 Delayed::Kept(key, entry) if entry.expired(turn.now) => self.expire(key, entry, turn),

@@ -100,7 +100,10 @@ impl Broker {
             list.push(Effect::Store(StoreEffect::Append(std::mem::take(&mut self.appends))));
         }
         let replacements = self.replacements.drain(..);
-        list.extend(replacements.map(|(message, old)| Effect::Store(StoreEffect::Replace { message, old })));
+        list.extend(replacements.map(|(message, old)| {
+            let message = Box::new(message);
+            Effect::Store(StoreEffect::Replace { message, old })
+        }));
         if !self.counts.is_empty() {
             list.push(Effect::Store(StoreEffect::Deliveries(std::mem::take(&mut self.counts))));
         }

@@ -1,13 +1,13 @@
 //! Single promises of the core, one scene each; `simulation` holds them all against everything else.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use wildmatch::WildMatch;
 
 use super::*;
-use crate::message::{Dialect, Payload, PublicationId};
+use crate::message::{Dialect, Frame, Kind, Payload, PublicationId};
 use crate::policy::{ChannelPolicy, Policies};
 
 /// A broker, its time, and what it wanted last.
@@ -33,7 +33,7 @@ impl Scene {
         Self::with(ChannelPolicy { receivers: 1, ..ChannelPolicy::default() })
     }
 
-    fn give(&mut self, event: Event) -> Vec<Effect> {
+    fn give(&mut self, event: Event<'_>) -> Vec<Effect> {
         self.effects.clear();
         self.broker.handle(self.now, event, &mut self.effects);
         self.broker.audit();
@@ -67,12 +67,16 @@ impl Scene {
     }
 
     fn send(&mut self, text: &str, id: Option<&str>) -> Vec<Effect> {
-        let messages = std::iter::once(Payload::text(text)).collect();
-        let frame = Bytes::from_static(b"frame");
-        let publication = Publication { channel: name("sms"), dialect: Dialect::Envelope, frame, messages };
+        let publication = Publication {
+            channel: Cow::Owned(name("sms")),
+            dialect: Dialect::Envelope,
+            kind: Kind::Text,
+            frame: Frame::Borrowed(text.as_bytes()),
+            messages: std::iter::once(0..text.len()).collect(),
+        };
         self.give(Event::Publish(Publish {
             connection: Some(ConnectionId(100)),
-            publication: Arc::new(publication),
+            publication: &publication,
             receivers: None,
             id: id.map(|id| PublicationId::new("app", id)),
             ttl: None,

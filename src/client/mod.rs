@@ -40,8 +40,8 @@ pub use self::backoff::Backoff;
 pub use self::error::Error;
 pub use self::url::{BadUrl, Url};
 use crate::limits;
-use crate::message::Kind;
-use crate::protocol::frame::{Decoder, Incoming, Opcode, Role, encode_masked_into};
+use crate::message::{Frame, Kind};
+use crate::protocol::frame::{Decoder, Incoming, Opcode, Role, encode_masked_into, payload_start};
 use crate::protocol::handshake;
 
 /// Who asks.
@@ -406,8 +406,13 @@ impl Client {
         let mut ping = None;
         let mut close = None;
         let fed = decoder.feed(input, |item| match item {
-            Incoming::Message { kind, payload } => {
-                received.push_back(Message { kind, payload: Bytes::copy_from_slice(payload) });
+            Incoming::Message { kind, frame } => {
+                let start = payload_start(&frame);
+                let payload = match frame {
+                    Frame::Borrowed(frame) => Bytes::copy_from_slice(&frame[start..]),
+                    Frame::Shared(frame) => frame.slice(start..),
+                };
+                received.push_back(Message { kind, payload });
                 ControlFlow::Continue(())
             }
             Incoming::Ping(payload) => {

@@ -3,66 +3,52 @@
 //! Nothing here makes a system call; what is queued is flushed by the caller after the lock is released.
 
 use std::sync::Arc;
-use std::vec::Drain;
 
 use bytes::Bytes;
-use slab::Slab;
 use tracing::debug;
 
 use super::commands::{Leave, Step, ping_reply, text};
 use super::connection::{Closing, Connection};
 use super::counters::Counters;
-use super::outbound::Pushed;
+use super::outgoing::{Outgoing, SLOT_BITS, Sealed};
+use super::render::Body;
 use super::replies;
 use super::runtime::{Hub, NoRoom, Options, shrink};
 use crate::broker::{Broker, Content, Effect, Effects, EndReason, Event, Reply};
-use crate::limits;
-use crate::message::{ChannelName, ConnectionId, Dialect, Timestamp};
-use crate::protocol::delivery::{self, Manual};
+use crate::message::{ChannelName, ConnectionId, Publication, Timestamp};
+use crate::protocol::delivery::Manual;
 use crate::protocol::envelope::{self, Code};
-
-/// How many low bits of a [`ConnectionId`] are the place in the register; the others count up, so that no id comes twice.
-const SLOT_BITS: u32 = 24;
 
 /// What the core's lock guards.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) broker: Broker,
     effects: Effects,
-    connections: Slab<Arc<Connection>>,
-    serial: u64,
+    outgoing: Outgoing,
     /// No connection is made any more.
     closed: bool,
     /// For when the deadline's task sleeps.
     armed: Option<Timestamp>,
-    /// The contents of the current effects, encoded: once for each dialect.
-    encoded: Vec<[Option<Bytes>; 2]>,
     /// Ended while effects were carried out; the core is told afterwards.
     victims: Vec<Arc<Connection>>,
-    /// Frames queued in this turn.
-    queued: usize,
-    /// The channel of the publication that is being handled.
-    channel: Option<ChannelName>,
 }
 
 /// A turn's surroundings.
-struct Turn<'a> {
+pub(super) struct Turn<'a> {
     hub: &'a Hub,
     now: Timestamp,
     options: Arc<Options>,
-    touched: &'a mut Vec<Arc<Connection>>,
 }
 
 impl<'a> Turn<'a> {
     /// Begun under the core's lock, so that the core's time never goes back.
-    fn new(hub: &'a Hub, touched: &'a mut Vec<Arc<Connection>>) -> Self {
-        Self { hub, now: hub.now(), options: hub.options(), touched }
+    pub(super) fn new(hub: &'a Hub) -> Self {
+        Self { hub, now: hub.now(), options: hub.options() }
     }
 
-    fn touch(&mut self, connection: &Arc<Connection>, first: bool) {
-        if first {
-            self.touched.push(connection.clone());
-        }
+    /// Begins the next turn of a burst: time has passed.
+    pub(super) fn renew(&mut self) {
+        self.now = self.hub.now();
     }
 }
 
@@ -71,69 +57,61 @@ impl Core {
         Self {
             broker,
             effects: Effects::default(),
-            connections: Slab::new(),
-            serial: 0,
+            outgoing: Outgoing::default(),
             closed: false,
             armed: None,
-            encoded: Vec::new(),
             victims: Vec::new(),
-            queued: 0,
-            channel: None,
         }
     }
 
-    /// Carries out steps until there are none left (false) or so many frames were queued that they shall be flushed first (true).
-    pub(super) fn turn(
-        &mut self,
-        hub: &Hub,
-        source: Option<&Arc<Connection>>,
-        steps: &mut Drain<'_, Step>,
-        touched: &mut Vec<Arc<Connection>>,
-    ) -> bool {
-        let turn = &mut Turn::new(hub, touched);
-        self.queued = 0;
-        for step in steps.by_ref() {
-            match (step, source) {
-                (Step::Event(event), _) => self.handle(event, source, turn),
-                (step, Some(source)) => {
-                    self.carry_out(turn);
-                    self.own(step, source, turn);
-                }
-                (_, None) => {}
-            }
-            if self.queued >= limits::FRAMES_AT_ONCE {
-                self.carry_out(turn);
-                return true;
-            }
+    /// Carries out one step; `source` is the connection that it comes from.
+    pub(super) fn step(&mut self, step: Step<'_>, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
+        match (step, source) {
+            (Step::Event(event), _) => self.handle(event, source, turn),
+            (step, Some(source)) => self.own(step, source, turn),
+            (_, None) => {}
         }
-        self.carry_out(turn);
-        false
     }
 
-    fn handle(&mut self, mut event: Event, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
-        if source.is_some_and(|source| source.queue().is_forgotten()) {
+    /// Whether so much was queued that it shall be flushed before more is.
+    pub(super) fn is_full(&self) -> bool {
+        self.outgoing.is_full()
+    }
+
+    /// Ends a turn: what it has queued can be flushed when the lock is released, and is then given back with [`Self::reuse`].
+    pub(super) fn seal(&mut self, turn: &mut Turn<'_>) -> Sealed {
+        self.outgoing.spread(turn.options.max_queue);
+        // Bounded: every further round follows the end of a connection.
+        while !(self.outgoing.overflowed.is_empty() && self.victims.is_empty() && self.effects.list.is_empty()) {
+            self.settle(turn);
+            self.outgoing.spread(turn.options.max_queue);
+        }
+        let sealed = self.outgoing.seal();
+        Counters::add(&turn.hub.counters.deliveries, sealed.deliveries);
+        sealed
+    }
+
+    /// Takes back the memory of a turn whose queues are flushed.
+    pub(super) fn reuse(&mut self, sealed: Sealed) {
+        self.outgoing.reuse(sealed);
+    }
+
+    fn handle(&mut self, mut event: Event<'_>, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
+        if source.is_some_and(|source| source.is_forgotten()) {
             // What it sends is still good; but it is no receiver any more, and nobody to answer.
             let Event::Publish(publish) = &mut event else { return };
             publish.connection = None;
         }
-        if let Event::Publish(publish) = &event {
-            // A refusal of the publication before is put into words with its own channel.
-            if self.channel.as_ref() != Some(&publish.publication.channel) {
-                self.carry_out(turn);
-                self.channel = Some(publish.publication.channel.clone());
-            }
-        }
+        let live = if let Event::Publish(publish) = &event { Some(publish.publication) } else { None };
         self.broker.handle(turn.now, event, &mut self.effects);
-        if self.effects.list.len() >= limits::EFFECTS_AT_ONCE {
-            self.carry_out(turn);
-        }
+        self.carry_out(live, turn);
     }
 
     /// A step that concerns the connection itself.
-    fn own(&mut self, step: Step, source: &Arc<Connection>, turn: &mut Turn<'_>) {
+    fn own(&mut self, step: Step<'_>, source: &Arc<Connection>, turn: &mut Turn<'_>) {
         match step {
             Step::Event(_) => {}
-            Step::Frame(frame) => self.push(source, frame, turn),
+            Step::Frame(frame) => self.push(source, &frame, turn),
             Step::Ping { first } => {
                 if first {
                     source.queue().hold_for_answer();
@@ -149,11 +127,11 @@ impl Core {
                     let greeting = source.profile.topic.is_none().then(|| greeting(turn.now));
                     queue.release(greeting) && queue.touch()
                 };
-                turn.touch(source, first);
+                self.outgoing.touch(source, first);
             }
             Step::Flush => {
                 let first = source.queue().touch();
-                turn.touch(source, first);
+                self.outgoing.touch(source, first);
             }
             Step::End(closing) => self.end(source, closing, turn),
             Step::Leave(Leave { code, confirmed_up_to }) => {
@@ -165,20 +143,13 @@ impl Core {
     }
 
     /// Tells the core that a connection has ended, once.
-    pub(super) fn forget(
-        &mut self,
-        hub: &Hub,
-        connection: &Arc<Connection>,
-        confirmed_up_to: Option<u64>,
-        touched: &mut Vec<Arc<Connection>>,
-    ) {
-        let turn = &mut Turn::new(hub, touched);
+    pub(super) fn forget(&mut self, connection: &Arc<Connection>, confirmed_up_to: Option<u64>, turn: &mut Turn<'_>) {
         self.tell(connection, confirmed_up_to, turn);
-        self.carry_out(turn);
+        self.carry_out(None, turn);
     }
 
     fn tell(&mut self, connection: &Arc<Connection>, confirmed_up_to: Option<u64>, turn: &mut Turn<'_>) {
-        if connection.queue().forget() {
+        if connection.forget() {
             let event = Event::Disconnected { connection: connection.id, confirmed_up_to };
             self.broker.handle(turn.now, event, &mut self.effects);
         }
@@ -186,59 +157,64 @@ impl Core {
 
     /// Ends a connection from this side; the core is told by [`Self::settle`].
     fn end(&mut self, connection: &Arc<Connection>, closing: Closing, turn: &mut Turn<'_>) {
+        self.outgoing.spread(turn.options.max_queue);
         connection.end(closing);
         let first = connection.queue().touch();
-        turn.touch(connection, first);
+        self.outgoing.touch(connection, first);
         self.victims.push(connection.clone());
     }
 
     /// Tells the core of those who were ended, and carries out what it wants then.
     fn settle(&mut self, turn: &mut Turn<'_>) {
+        self.end_overflowed(turn);
+        self.tell_of_victims(turn);
+        self.carry_out(None, turn);
+    }
+
+    fn tell_of_victims(&mut self, turn: &mut Turn<'_>) {
         while let Some(connection) = self.victims.pop() {
             self.tell(&connection, None, turn);
         }
-        self.carry_out(turn);
     }
 
-    fn carry_out(&mut self, turn: &mut Turn<'_>) {
+    /// Carries out what the core wants. `live`: the publication of the event that it has just handled.
+    fn carry_out(&mut self, live: Option<&Publication<'_>>, turn: &mut Turn<'_>) {
         // Bounded: every further round follows the end of a connection.
         while !self.effects.list.is_empty() {
             let mut effects = std::mem::take(&mut self.effects);
-            self.encoded.clear();
-            self.encoded.resize_with(effects.contents.len(), Default::default);
+            self.outgoing.expect(effects.contents.len());
             for effect in effects.list.drain(..) {
-                self.effect(effect, &effects.contents, turn);
+                self.effect(effect, &effects.contents, live, turn);
             }
             effects.contents.clear();
             shrink(&mut effects.list);
             shrink(&mut effects.contents);
-            shrink(&mut self.encoded);
             self.effects = effects;
-            while let Some(connection) = self.victims.pop() {
-                self.tell(&connection, None, turn);
-            }
+            self.end_overflowed(turn);
+            self.tell_of_victims(turn);
         }
     }
 
-    fn effect(&mut self, effect: Effect, contents: &[Content], turn: &mut Turn<'_>) {
+    fn effect(&mut self, effect: Effect, contents: &[Content], live: Option<&Publication<'_>>, turn: &mut Turn<'_>) {
+        let max = turn.options.max_queue;
+        let body = |content: u32| contents.get(content as usize).and_then(|content| Body::of(content, live));
         match effect {
             Effect::Deliver { to, content, sequence, manual, redelivered } => {
-                let Some(connection) = self.connection(to).cloned() else { return };
-                let dialect = connection.profile.dialect();
+                let Some(body) = body(content) else { return };
                 let manual = manual.then_some(Manual { sequence, redelivered });
-                let Some(frame) = self.encoded(contents, content, dialect, manual) else { return };
-                self.queued += 1;
-                let max = turn.options.max_queue;
-                let pushed = connection.queue().push_delivery(frame, max, sequence, manual.is_some());
-                Counters::add(&turn.hub.counters.deliveries, 1);
-                self.pushed(&connection, pushed, turn);
+                self.outgoing.deliver(to, (content, body), sequence, manual, max);
+            }
+            Effect::Broadcast { to, except, content } => {
+                let Some(body) = body(content) else { return };
+                self.outgoing.broadcast(to, except, (content, body), max);
             }
             Effect::Confirm { connection } => {
+                self.outgoing.spread(max);
                 let Some(connection) = self.connection(connection).cloned() else { return };
                 let first = connection.queue().confirm();
-                turn.touch(&connection, first == Some(true));
+                self.outgoing.touch(&connection, first == Some(true));
             }
-            Effect::Reply { to, reply } => self.reply(to, &reply, turn),
+            Effect::Reply { to, reply } => self.reply(to, &reply, live, turn),
             Effect::End { connection, reason } => {
                 let Some(connection) = self.connection(connection).cloned() else { return };
                 let reason = match reason {
@@ -258,18 +234,7 @@ impl Core {
         }
     }
 
-    /// The frame of a delivery, encoded once for all receivers that get the same bytes.
-    fn encoded(&mut self, contents: &[Content], index: u32, dialect: Dialect, manual: Option<Manual>) -> Option<Bytes> {
-        let index = index as usize;
-        let content = contents.get(index)?;
-        if manual.is_some() {
-            return Some(encode(content, dialect, manual));
-        }
-        let slot = &mut self.encoded.get_mut(index)?[dialect as usize];
-        Some(slot.get_or_insert_with(|| encode(content, dialect, None)).clone())
-    }
-
-    fn reply(&mut self, to: ConnectionId, reply: &Reply, turn: &mut Turn<'_>) {
+    fn reply(&mut self, to: ConnectionId, reply: &Reply, live: Option<&Publication<'_>>, turn: &mut Turn<'_>) {
         if matches!(reply, Reply::Refused { .. }) {
             Counters::add(&turn.hub.counters.refused, 1);
         }
@@ -277,8 +242,9 @@ impl Core {
         match (&connection.profile.topic, reply) {
             (None, reply) => {
                 let max_backlog = |channel: &ChannelName| turn.options.policies.of(channel).max_backlog;
-                let frame = text(&replies::render(reply, self.channel.as_ref(), max_backlog));
-                self.push(&connection, frame, turn);
+                let channel = live.map(|publication| &*publication.channel);
+                let frame = text(&replies::render(reply, channel, max_backlog));
+                self.push(&connection, &frame, turn);
             }
             (Some(_), Reply::Refused { refusal, .. }) => {
                 turn.hub.note_refused(&connection, *refusal);
@@ -294,34 +260,31 @@ impl Core {
         }
     }
 
-    fn push(&mut self, connection: &Arc<Connection>, frame: Bytes, turn: &mut Turn<'_>) {
-        let pushed = connection.queue().push(frame, turn.options.max_queue);
-        self.pushed(connection, pushed, turn);
+    /// Queues a small frame for one connection.
+    fn push(&mut self, connection: &Arc<Connection>, frame: &Bytes, turn: &mut Turn<'_>) {
+        self.outgoing.push(connection, frame, turn.options.max_queue);
+        self.end_overflowed(turn);
     }
 
     fn answer(&mut self, connection: &Arc<Connection>, frame: Bytes, turn: &mut Turn<'_>) {
-        let pushed = connection.queue().answer(frame, turn.options.max_queue);
-        self.pushed(connection, pushed, turn);
+        let max = turn.options.max_queue;
+        self.outgoing.spread(max);
+        let pushed = connection.queue().answer(frame, max);
+        self.outgoing.note(connection, pushed);
+        self.end_overflowed(turn);
     }
 
-    fn pushed(&mut self, connection: &Arc<Connection>, pushed: Pushed, turn: &mut Turn<'_>) {
-        match pushed {
-            Pushed::Queued { first } => turn.touch(connection, first),
-            Pushed::Gone => {}
-            Pushed::Overflow => {
-                turn.hub.note_slow(connection);
-                self.end(
-                    connection,
-                    Closing { code: 1008, reason: "slow receiver", invited: false, flush: false },
-                    turn,
-                );
-            }
+    /// Ends those who had no room in their queues.
+    fn end_overflowed(&mut self, turn: &mut Turn<'_>) {
+        while let Some(connection) = self.outgoing.overflowed.pop() {
+            turn.hub.note_slow(&connection);
+            self.end(&connection, Closing { code: 1008, reason: "slow receiver", invited: false, flush: false }, turn);
         }
     }
 
     /// The connection with this id, if it has not ended.
     pub(super) fn connection(&self, id: ConnectionId) -> Option<&Arc<Connection>> {
-        self.connections.get(slot(id)).filter(|connection| connection.id == id)
+        self.outgoing.connection(id)
     }
 
     /// Why no connection can be made, if none can. `max`: how many there may be.
@@ -329,34 +292,28 @@ impl Core {
         if self.closed {
             return Some(NoRoom::GoingDown);
         }
-        (self.connections.len() >= max.min(1 << SLOT_BITS)).then_some(NoRoom::Crowded)
+        (self.open() >= max.min(1 << SLOT_BITS)).then_some(NoRoom::Crowded)
     }
 
     /// Puts a new connection into the register; to be asked [`Self::no_room`] before.
     pub(super) fn register(&mut self, make: impl FnOnce(ConnectionId) -> Arc<Connection>) -> Arc<Connection> {
-        let entry = self.connections.vacant_entry();
-        self.serial += 1;
-        let connection = make(ConnectionId((self.serial << SLOT_BITS) | entry.key() as u64));
-        entry.insert(connection.clone());
-        connection
+        self.outgoing.register(make)
     }
 
     /// Takes a connection out of the register. Its caller holds the connection, so that no socket is closed under the lock.
     pub(super) fn unregister(&mut self, id: ConnectionId) {
-        if self.connection(id).is_some() {
-            self.connections.remove(slot(id));
-        }
+        self.outgoing.unregister(id);
     }
 
     /// Makes no connection any more, and names those that are there.
     pub(super) fn close(&mut self) -> Vec<Arc<Connection>> {
         self.closed = true;
-        self.connections.iter().map(|(_, connection)| connection.clone()).collect()
+        self.outgoing.connections().cloned().collect()
     }
 
     /// How many connections there are.
     pub(super) fn open(&self) -> usize {
-        self.connections.len()
+        self.outgoing.connections().len()
     }
 
     /// The core's next deadline, for which the caller is going to sleep.
@@ -376,17 +333,6 @@ impl Core {
             self.armed = self.broker.next_deadline();
         }
         nearer
-    }
-}
-
-fn slot(id: ConnectionId) -> usize {
-    (id.0 & ((1 << SLOT_BITS) - 1)) as usize
-}
-
-fn encode(content: &Content, dialect: Dialect, manual: Option<Manual>) -> Bytes {
-    match content {
-        Content::Live(publication) => delivery::encode_live(publication, dialect, manual),
-        Content::Backlog { channel, messages } => delivery::encode_backlog(channel, messages, dialect, manual),
     }
 }
 

@@ -3,7 +3,8 @@
 //! Nothing is sent from here. An answer that needs no core (to a ping, to a malformed command) is a step too, so that it keeps its
 //! place behind what the client sent before.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,16 +16,16 @@ use super::counters::Counters;
 use super::runtime::Hub;
 use crate::broker::{AckMode, Acknowledge, Event, Publish, ReceiverKey, Subscribe};
 use crate::limits;
-use crate::message::{ChannelName, PublicationId, Timestamp};
+use crate::message::{ChannelName, Frame, Kind, PublicationId, Timestamp};
 use crate::protocol::envelope::{self, Ack, Code, Command};
 use crate::protocol::frame::{self, Incoming, Opcode};
 use crate::protocol::topic;
 
 /// One thing to do for a connection.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum Step<'a> {
     /// Give this to the core.
-    Event(Event),
+    Event(Event<'a>),
     /// Queue this for the connection itself.
     Frame(Bytes),
     /// The client's `ping`: the store is asked whether it can be written. With `first`, it is the client's first frame, and nothing goes
@@ -60,92 +61,120 @@ pub(super) struct Desk<'a> {
     connection: &'a Connection,
     access: Arc<Access>,
     parser: RefCell<envelope::Parser>,
+    /// Commands since [`Self::count`] was last called.
+    commands: Cell<u64>,
 }
 
 impl<'a> Desk<'a> {
     pub(super) fn new(hub: &'a Hub, connection: &'a Connection) -> Self {
-        Self { hub, connection, access: hub.access(), parser: RefCell::default() }
+        Self { hub, connection, access: hub.access(), parser: RefCell::default(), commands: Cell::new(0) }
     }
 
-    /// Appends what `incoming` asks for. `greeted`: a frame has come before.
-    pub(super) fn take(&self, incoming: Incoming<'_>, greeted: &mut bool, steps: &mut Vec<Step>) {
+    /// Adds to the server's counters what the burst has brought.
+    pub(super) fn count(&self) {
+        Counters::add(&self.hub.counters.commands, self.commands.take());
+    }
+
+    /// Tells `carry` what `incoming` asks for, step by step. `greeted`: a frame has come before. Breaks if the client has closed, which
+    /// is left to the caller, or must go.
+    pub(super) fn take(
+        &self,
+        incoming: Incoming<'_>,
+        greeted: &mut bool,
+        carry: &mut impl FnMut(Step<'_>),
+    ) -> ControlFlow<()> {
         let first = !std::mem::replace(greeted, true);
-        let dialect = &self.connection.profile.topic;
-        if let (Incoming::Message { kind, payload }, None) = (&incoming, dialect) {
-            let command = self.parser.borrow_mut().parse(*kind, payload);
-            if first && !matches!(command, Ok(Command::Ping)) {
-                steps.push(Step::Release);
+        let topic = &self.connection.profile.topic;
+        match (incoming, topic) {
+            (Incoming::Message { kind, frame }, Some(channel)) => {
+                if first {
+                    carry(Step::Release);
+                }
+                return self.topic_message(channel, kind, frame, carry);
             }
-            Counters::add(&self.hub.counters.commands, 1);
-            match command {
-                Ok(command) => self.command(command, first, steps),
-                Err(bad) => {
-                    self.refuse(steps, bad.command.as_deref(), bad.code, &bad.text, bad.id.as_deref());
+            (Incoming::Message { kind, frame }, None) => {
+                let mut parser = self.parser.borrow_mut();
+                let command = parser.parse(kind, &frame);
+                if first && !matches!(command, Ok(Command::Ping)) {
+                    carry(Step::Release);
+                }
+                self.commands.set(self.commands.get() + 1);
+                match command {
+                    Ok(command) => self.command(command, first, carry),
+                    Err(bad) => self.refuse(carry, bad.command.as_deref(), bad.code, &bad.text, bad.id.as_deref()),
                 }
             }
-            return;
+            (control, _) => {
+                if first {
+                    carry(Step::Release);
+                }
+                return self.control(&control, carry);
+            }
         }
-        if first {
-            steps.push(Step::Release);
-        }
+        ControlFlow::Continue(())
+    }
+
+    fn control(&self, incoming: &Incoming<'_>, carry: &mut impl FnMut(Step<'_>)) -> ControlFlow<()> {
         match incoming {
-            Incoming::Message { kind, payload } => {
-                if let Some(channel) = dialect {
-                    self.topic_message(channel, kind, payload, steps);
-                }
-            }
-            Incoming::Ping(payload) => steps.push(Step::Frame(frame::encode(Opcode::Pong, payload))),
+            Incoming::Ping(payload) => carry(Step::Frame(frame::encode(Opcode::Pong, payload))),
             Incoming::Pong(payload) => {
                 let (up_to, again) = self.connection.queue().pong(payload);
                 if up_to > 0 {
-                    steps.push(Step::Event(Event::Confirmed { connection: self.connection.id, up_to }));
+                    carry(Step::Event(Event::Confirmed { connection: self.connection.id, up_to }));
                 }
                 if again {
-                    steps.push(Step::Flush);
+                    carry(Step::Flush);
                 }
             }
-            Incoming::Close { code, .. } => {
-                let code = code.unwrap_or(1000);
-                steps.push(Step::Leave(Leave { code, confirmed_up_to: None }));
-            }
+            Incoming::Close { .. } => return ControlFlow::Break(()),
+            Incoming::Message { .. } => {}
         }
+        ControlFlow::Continue(())
     }
 
-    fn topic_message(&self, channel: &ChannelName, kind: crate::message::Kind, payload: &[u8], steps: &mut Vec<Step>) {
-        if payload.is_empty() {
+    fn topic_message(
+        &self,
+        channel: &ChannelName,
+        kind: Kind,
+        frame: Frame<'_>,
+        carry: &mut impl FnMut(Step<'_>),
+    ) -> ControlFlow<()> {
+        let publication = topic::publication(channel, kind, frame);
+        if publication.messages.iter().all(Range::is_empty) {
             Counters::add(&self.hub.counters.empty, 1);
-            return;
+            return ControlFlow::Continue(());
         }
         let connection = &self.connection;
         if !self.access.may_send(&connection.profile.user, channel) {
             Counters::add(&self.hub.counters.forbidden, 1);
             debug!(connection = connection.id.0, user = %connection.profile.user, %channel, "ended: may not send here");
-            steps.push(Step::End(Closing { code: 1008, reason: "forbidden", invited: false, flush: true }));
-            return;
+            carry(Step::End(Closing { code: 1008, reason: "forbidden", invited: false, flush: true }));
+            return ControlFlow::Break(());
         }
-        steps.push(Step::Event(Event::Publish(Publish {
+        carry(Step::Event(Event::Publish(Publish {
             connection: Some(connection.id),
-            publication: Arc::new(topic::publication(channel.clone(), kind, payload)),
+            publication: &publication,
             receivers: None,
             id: None,
             ttl: None,
             delay: None,
         })));
+        ControlFlow::Continue(())
     }
 
-    fn command(&self, command: Command<'_>, first: bool, steps: &mut Vec<Step>) {
+    fn command(&self, command: Command<'_>, first: bool, carry: &mut impl FnMut(Step<'_>)) {
         let connection = &self.connection;
         match command {
-            Command::Ping => steps.push(Step::Ping { first }),
+            Command::Ping => carry(Step::Ping { first }),
             Command::Receive { channels, ack, prefetch, receiver } => {
                 let user = &connection.profile.user;
                 if let Some(channel) = channels.iter().find(|channel| !self.access.may_receive(user, channel)) {
                     let detail = format!("user \"{user}\" may not receive from channel \"{channel}\"");
-                    self.refuse(steps, Some("receive-message"), Code::Forbidden, &detail, None);
+                    self.refuse(carry, Some("receive-message"), Code::Forbidden, &detail, None);
                     return;
                 }
                 let name = receiver.map(Arc::from).or_else(|| connection.profile.receiver.clone());
-                steps.push(Step::Event(Event::Subscribe(Subscribe {
+                carry(Step::Event(Event::Subscribe(Subscribe {
                     connection: connection.id,
                     channels,
                     ack: match ack {
@@ -156,54 +185,61 @@ impl<'a> Desk<'a> {
                     receiver: name.map(|id| ReceiverKey { user: user.clone(), id }),
                 })));
             }
-            Command::Send(send) => self.send(send, steps),
+            Command::Send(send) => self.send(&send, carry),
             Command::Acknowledge { delivery, done } => {
                 let acknowledge = Acknowledge { connection: connection.id, sequence: delivery, done };
-                steps.push(Step::Event(Event::Acknowledge(acknowledge)));
+                carry(Step::Event(Event::Acknowledge(acknowledge)));
             }
         }
     }
 
-    fn send(&self, send: envelope::Send<'_>, steps: &mut Vec<Step>) {
+    fn send(&self, send: &envelope::Send<'_>, carry: &mut impl FnMut(Step<'_>)) {
         let connection = &self.connection;
         let user = &connection.profile.user;
         let channel = &send.publication.channel;
         if !self.access.may_send(user, channel) {
             let detail = format!("user \"{user}\" may not send to channel \"{channel}\"");
-            self.refuse(steps, Some("send-message"), Code::Forbidden, &detail, send.id.as_deref());
+            self.refuse(carry, Some("send-message"), Code::Forbidden, &detail, send.id.as_deref());
             return;
         }
         if send.publication.messages.is_empty() {
             if let Some(id) = &send.id {
-                steps.push(Step::Frame(text(&envelope::accepted(id, 0, false, false))));
+                carry(Step::Frame(text(&envelope::accepted(id, 0, false, false))));
             }
             return;
         }
-        steps.push(Step::Event(Event::Publish(Publish {
+        carry(Step::Event(Event::Publish(Publish {
             connection: Some(connection.id),
             id: send.id.as_deref().map(|id| PublicationId::new(user, id)),
-            publication: Arc::new(send.publication),
+            publication: &send.publication,
             receivers: send.receivers,
             ttl: send.ttl,
             delay: send.delay,
         })));
     }
 
-    fn refuse(&self, steps: &mut Vec<Step>, command: Option<&str>, code: Code, detail: &str, id: Option<&str>) {
+    fn refuse(
+        &self,
+        carry: &mut impl FnMut(Step<'_>),
+        command: Option<&str>,
+        code: Code,
+        detail: &str,
+        id: Option<&str>,
+    ) {
         let counter =
             if matches!(code, Code::Forbidden) { &self.hub.counters.forbidden } else { &self.hub.counters.malformed };
         Counters::add(counter, 1);
-        steps.push(Step::Frame(text(&envelope::refusal(command, code, detail, id))));
+        carry(Step::Frame(text(&envelope::refusal(command, code, detail, id))));
     }
 
     /// What a connection declares by connecting: a topic connection receives its channel; an envelope connection claims its name.
-    pub(super) fn arrive(&self, steps: &mut Vec<Step>) {
+    pub(super) fn arrive(&self, carry: &mut impl FnMut(Step<'_>)) {
         let connection = self.connection;
         let profile = &connection.profile;
         let receiver = profile.receiver.clone().map(|id| ReceiverKey { user: profile.user.clone(), id });
         match &profile.topic {
             Some(channel) if self.access.may_receive(&profile.user, channel) => {
-                steps.push(Step::Event(Event::Subscribe(Subscribe {
+                carry(Step::Event(Event::Subscribe(Subscribe {
                     connection: connection.id,
                     channels: vec![channel.clone()],
                     ack: AckMode::Automatic,
@@ -212,7 +248,9 @@ impl<'a> Desk<'a> {
                 })));
             }
             _ => {
-                steps.extend(receiver.map(|receiver| Step::Event(Event::Claim { connection: connection.id, receiver })))
+                if let Some(receiver) = receiver {
+                    carry(Step::Event(Event::Claim { connection: connection.id, receiver }));
+                }
             }
         }
     }

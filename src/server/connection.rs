@@ -8,9 +8,8 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr};
-use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,14 +20,14 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tracing::debug;
 
-use super::commands::{self, Step};
+use super::commands::{self, Leave, Step};
 use super::counters::Counters;
 use super::heartbeat::Beat;
 use super::outbound::{Queue, Work, Wrote};
-use super::runtime::Hub;
+use super::runtime::{Burst, Hub};
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Dialect, Timestamp};
-use crate::protocol::frame::{self, Decoder, Role};
+use crate::protocol::frame::{self, Decoder, Incoming, Role};
 
 /// Who is at the other end, and how it speaks; fixed by the handshake.
 #[derive(Clone, Debug)]
@@ -75,6 +74,8 @@ pub(super) struct Connection {
     /// When its last byte came, in milliseconds as [`Timestamp`].
     heard: AtomicU64,
     opened: Timestamp,
+    /// The core does not know this connection any more. Changes under the core's lock.
+    forgotten: AtomicBool,
 }
 
 /// What the wheel is to do with a connection that it has asked.
@@ -95,23 +96,25 @@ struct Scratch {
     copy: Vec<u8>,
 }
 
-/// The buffers that all connections of a thread share for reading.
-struct Inbox {
-    buffer: Box<[u8]>,
-    steps: Vec<Step>,
-}
-
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-    static INBOX: RefCell<Inbox> =
-        RefCell::new(Inbox { buffer: vec![0; limits::READ_BUFFER].into_boxed_slice(), steps: Vec::new() });
+    /// What all connections of the thread read into.
+    static INBOX: RefCell<Box<[u8]>> = RefCell::new(vec![0; limits::READ_BUFFER].into_boxed_slice());
 }
 
 impl Connection {
     /// A connection whose upgrade reply is not written yet.
     pub(super) fn new(id: ConnectionId, profile: Profile, stream: TcpStream, now: Timestamp) -> Self {
         let queue = Mutex::new(Queue::new(!profile.modern));
-        Self { id, profile, stream, queue, heard: AtomicU64::new(now.0), opened: now }
+        Self {
+            id,
+            profile,
+            stream,
+            queue,
+            heard: AtomicU64::new(now.0),
+            opened: now,
+            forgotten: AtomicBool::new(false),
+        }
     }
 
     /// The queue. Held for short, never across a system call.
@@ -181,6 +184,16 @@ impl Connection {
     pub(super) fn end(&self, closing: Closing) {
         let last = (self.profile.modern || closing.invited).then(|| frame::encode_close(closing.code, closing.reason));
         self.queue().end(last, closing.flush);
+    }
+
+    /// Notes that the core does not know the connection any more; true for the first time.
+    pub(super) fn forget(&self) -> bool {
+        !self.forgotten.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the core has forgotten the connection.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::Relaxed)
     }
 
     /// Something was read.
@@ -281,33 +294,37 @@ impl Reader {
     }
 
     /// Takes what the client sent, in order.
-    pub(super) fn take(&mut self, input: &mut [u8], steps: &mut Vec<Step>) {
+    pub(super) fn take(&mut self, input: &mut [u8]) {
         self.connection.hear(self.hub.now());
         if self.deaf {
             return;
         }
-        let desk = commands::Desk::new(&self.hub, &self.connection);
-        let Self { decoder, greeted, .. } = self;
+        let Self { hub, connection, decoder, greeted, .. } = self;
+        let desk = commands::Desk::new(hub, connection);
+        let mut burst = Burst::begin(hub, Some(connection));
+        let mut last = None;
         let result = decoder.feed(input, |incoming| {
-            desk.take(incoming, greeted, steps);
-            match steps.last() {
-                Some(Step::End(_) | Step::Leave(_)) => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
+            if let Incoming::Close { code, .. } = &incoming {
+                last = Some(code.unwrap_or(1000));
             }
+            let flow = desk.take(incoming, greeted, &mut |step| burst.carry(step));
+            self.deaf = flow.is_break();
+            flow
         });
+        burst.end();
+        desk.count();
+        if let Some(code) = last {
+            // Asked without the core's lock: the answer needs a system call.
+            let confirmed_up_to = connection.received();
+            hub.dispatch(Some(connection), Step::Leave(Leave { code, confirmed_up_to }));
+        }
         if let Err(error) = result {
-            debug!(connection = self.connection.id.0, %error, "protocol violation");
-            Counters::add(&self.hub.counters.violations, 1);
-            let closing = Closing { code: error.close_code(), reason: "", invited: true, flush: true };
-            steps.push(Step::End(closing));
-        }
-        if let Some(Step::Leave(_) | Step::End(_)) = steps.last() {
             self.deaf = true;
+            debug!(connection = connection.id.0, %error, "protocol violation");
+            Counters::add(&hub.counters.violations, 1);
+            let closing = Closing { code: error.close_code(), reason: "", invited: true, flush: true };
+            hub.dispatch(Some(connection), Step::End(closing));
         }
-        if let Some(Step::Leave(leave)) = steps.last_mut() {
-            leave.confirmed_up_to = self.connection.received();
-        }
-        self.hub.dispatch(Some(&self.connection), steps);
     }
 
     fn outbound(&mut self, cx: &mut Context<'_>) -> bool {
@@ -341,21 +358,16 @@ impl Reader {
         if self.connection.stream.poll_read_ready(cx).is_pending() {
             return Poll::Pending;
         }
-        Poll::Ready(INBOX.with_borrow_mut(|inbox| {
-            let Inbox { buffer, steps } = inbox;
-            match read(&self.connection.stream, buffer) {
-                Ok(0) => Inbound::Ended { orderly: true },
-                Ok(count) => {
-                    self.take(&mut buffer[..count], steps);
-                    steps.clear();
-                    steps.shrink_to(limits::EFFECTS_AT_ONCE);
-                    Inbound::More
-                }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Inbound::Nothing,
-                    _ => Inbound::Ended { orderly: false },
-                },
+        Poll::Ready(INBOX.with_borrow_mut(|inbox| match read(&self.connection.stream, inbox) {
+            Ok(0) => Inbound::Ended { orderly: true },
+            Ok(count) => {
+                self.take(&mut inbox[..count]);
+                Inbound::More
             }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Inbound::Nothing,
+                _ => Inbound::Ended { orderly: false },
+            },
         }))
     }
 

@@ -17,7 +17,7 @@ use super::carry::greeting;
 use super::commands::{Desk, Step};
 use super::connection::{Connection, Profile, Reader};
 use super::counters::Counters;
-use super::runtime::{Hub, NoRoom};
+use super::runtime::{Burst, Hub, NoRoom};
 use crate::limits;
 use crate::protocol::envelope::{self, Code};
 use crate::protocol::handshake::{self, Request, Upgrade};
@@ -73,7 +73,7 @@ pub(super) async fn run(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) -> O
     };
     open(&hub, &connection, &upgrade).await.ok()?;
     if !rest.is_empty() {
-        reader.take(&mut rest, &mut Vec::new());
+        reader.take(&mut rest);
     }
     Some(reader)
 }
@@ -153,12 +153,7 @@ async fn answer(hub: &Hub, request: Request, peer: SocketAddr) -> Answer {
 async fn open(hub: &Arc<Hub>, connection: &Arc<Connection>, upgrade: &Upgrade) -> io::Result<()> {
     let Profile { user, peer, topic, modern, .. } = &connection.profile;
     debug!(connection = connection.id.0, %user, %peer, ?topic, modern, "connected");
-    let mut steps = Vec::new();
-    if *modern && topic.is_none() {
-        steps.push(Step::Frame(greeting(hub.now())));
-    }
-    Desk::new(hub, connection).arrive(&mut steps);
-    hub.dispatch(Some(connection), &mut steps);
+    declare(hub, connection);
     write_all(connection.stream(), &handshake::upgrade_reply(upgrade)).await?;
     connection.queue().head_written();
     if *modern {
@@ -171,6 +166,17 @@ async fn open(hub: &Arc<Hub>, connection: &Arc<Connection>, upgrade: &Upgrade) -
         hub.look(hub.now().after(interval.max(limits::FIRST_PING)), connection.id);
     }
     Ok(())
+}
+
+/// The first that goes to a modern envelope client, and what the connection declares by connecting. No lock is held across an await.
+fn declare(hub: &Hub, connection: &Arc<Connection>) {
+    let Profile { topic, modern, .. } = &connection.profile;
+    let mut burst = Burst::begin(hub, Some(connection));
+    if *modern && topic.is_none() {
+        burst.carry(Step::Frame(greeting(hub.now())));
+    }
+    Desk::new(hub, connection).arrive(&mut |step| burst.carry(step));
+    burst.end();
 }
 
 /// The reply fits into an empty socket buffer, so this is one write.

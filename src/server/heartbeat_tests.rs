@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::frame::payload_of;
+use crate::protocol::frame::payload_start;
 
 const INTERVAL: Duration = Duration::from_secs(25);
 
@@ -12,7 +12,7 @@ fn at(seconds: u64) -> Timestamp {
 }
 
 fn token(frame: &Bytes) -> Bytes {
-    payload_of(frame)
+    frame.slice(payload_start(frame)..)
 }
 
 #[test]

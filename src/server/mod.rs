@@ -16,6 +16,7 @@
 //! message body, password or hash in a log line.
 
 mod access;
+mod batch;
 mod carry;
 mod clock;
 mod commands;
@@ -27,6 +28,8 @@ mod heartbeat;
 mod lifecycle;
 mod listener;
 mod outbound;
+mod outgoing;
+mod render;
 mod replies;
 mod runtime;
 mod storage;

@@ -9,20 +9,26 @@ use std::task::Waker;
 
 use bytes::{Buf, Bytes};
 
+use super::batch::Span;
 use super::heartbeat::Pings;
 use crate::limits;
 use crate::message::Timestamp;
+use crate::protocol::frame;
 
 /// The queue of one connection, and its state as far as other threads have to see it.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    frames: VecDeque<Bytes>,
+    frames: VecDeque<Piece>,
+    /// How many of them lie in the batch of the turn that is going on.
+    spans: u32,
     /// Bytes queued and not written, those in the writer's hand included.
     bytes: usize,
     /// Bytes ever queued: the stream offset of the queue's end.
     queued: u64,
     /// Bytes ever written to the socket.
     written: u64,
+    /// Bytes that are left of the frame in front (of the hand, else of the queue), if its first ones are written; else 0.
+    begun: usize,
     /// The last delivery that was queued.
     last_sequence: u64,
     /// Unconfirmed deliveries to an automatic receiver, each with the stream offset of its end. The core's window bounds it.
@@ -34,6 +40,24 @@ pub(super) struct Queue {
     /// When an end that has begun is cut short.
     pub(super) end_by: Option<Timestamp>,
     state: State,
+}
+
+/// One or more whole frames, or what is left of them.
+#[derive(Clone, Debug)]
+enum Piece {
+    /// To be written.
+    Own(Bytes),
+    /// In the batch of the turn that is going on. There is none while the core's lock is free.
+    Span(Span),
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.len(),
+            Self::Span(span) => span.len(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +76,6 @@ struct State {
     held: bool,
     /// The hold ends with the answer to the client's `ping`, and only with it.
     answering: bool,
-    /// The first bytes of the frame in front (of the hand, else of the queue) are written.
-    begun: bool,
     /// Some thread has frames in its hand.
     writing: bool,
     /// The socket took no more: the connection's own task waits until it does.
@@ -68,8 +90,6 @@ struct State {
     finished: bool,
     /// The connection's task shall end now, whatever is left.
     aborted: bool,
-    /// The core does not know this connection any more.
-    forgotten: bool,
 }
 
 /// What became of a frame that was pushed.
@@ -121,33 +141,71 @@ impl Queue {
 
     /// Appends one or more whole frames, unless `max` bytes would be exceeded; an empty queue takes any frame.
     pub(super) fn push(&mut self, frame: Bytes, max: usize) -> Pushed {
-        if self.state.ending || self.state.broken || self.state.aborted {
-            return Pushed::Gone;
-        }
-        let places = self.frames.len() * limits::FRAME_PLACE;
-        if self.bytes > 0 && self.bytes + places + frame.len() > max {
-            return Pushed::Overflow;
+        if let Some(refused) = self.no_room(frame.len(), max) {
+            return refused;
         }
         self.append(frame);
         Pushed::Queued { first: self.touch() }
     }
 
-    /// Appends a delivery. `sequence` 0: nothing is to be confirmed. A `manual` receiver confirms by name, so nothing is noted for it.
-    pub(super) fn push_delivery(&mut self, frame: Bytes, max: usize, sequence: u64, manual: bool) -> Pushed {
-        let pushed = self.push(frame, max);
-        if matches!(pushed, Pushed::Queued { .. }) && sequence > 0 {
-            self.last_sequence = sequence;
-            if !manual {
-                self.marks.push_back(Mark { sequence, end: self.queued });
+    /// Why no frame of this size can be pushed, if none can.
+    fn no_room(&self, size: usize, max: usize) -> Option<Pushed> {
+        if self.state.ending || self.state.broken || self.state.aborted {
+            return Some(Pushed::Gone);
+        }
+        let places = self.frames.len() * limits::FRAME_PLACE;
+        (self.bytes > 0 && self.bytes + places + size > max).then_some(Pushed::Overflow)
+    }
+
+    /// Whether what is pushed now will be written when the turn ends, as far as anybody knows: then it may stay in the turn's batch.
+    pub(super) fn is_flowing(&self) -> bool {
+        let State { headless, held, writing, blocked, .. } = self.state;
+        !(headless || held || writing || blocked)
+    }
+
+    /// Appends whole frames that lie in the batch of this turn, as [`Self::push`] does. To be followed by [`Self::seal`].
+    pub(super) fn push_span(&mut self, span: Span, max: usize) -> Pushed {
+        if let Some(refused) = self.no_room(span.len(), max) {
+            return refused;
+        }
+        self.bytes += span.len();
+        self.queued += span.len() as u64;
+        match self.frames.back_mut() {
+            Some(Piece::Span(last)) if last.end == span.start => last.end = span.end,
+            _ => {
+                self.frames.push_back(Piece::Span(span));
+                self.spans += 1;
             }
         }
-        pushed
+        Pushed::Queued { first: self.touch() }
+    }
+
+    /// The turn has ended: what lies in its batch is a slice of that from now on.
+    pub(super) fn seal(&mut self, batch: &Bytes) {
+        for piece in self.frames.iter_mut().rev() {
+            if self.spans == 0 {
+                break;
+            }
+            if let Piece::Span(span) = piece {
+                *piece = Piece::Own(batch.slice(span.start as usize..span.end as usize));
+                self.spans -= 1;
+            }
+        }
+        self.spans = 0;
+    }
+
+    /// Notes that what was pushed last is the delivery of this number. A `manual` receiver confirms by name, so nothing more is noted.
+    pub(super) fn mark(&mut self, sequence: u64, manual: bool) {
+        self.last_sequence = sequence;
+        if !manual {
+            self.marks.push_back(Mark { sequence, end: self.queued });
+        }
     }
 
     fn append(&mut self, frame: Bytes) {
         self.bytes += frame.len();
         self.queued += frame.len() as u64;
-        self.frames.push_back(frame);
+        self.frames.push_back(Piece::Own(frame));
     }
 
     /// Notes that somebody will flush; true for the first one.
@@ -181,7 +239,7 @@ impl Queue {
             for mark in &mut self.marks {
                 mark.end += greeting.len() as u64;
             }
-            self.frames.push_front(greeting);
+            self.frames.push_front(Piece::Own(greeting));
         }
         true
     }
@@ -212,15 +270,16 @@ impl Queue {
         let mut whole = 0;
         for frame in hand.iter_mut() {
             if taken < frame.len() {
+                self.begun = left_of_frame(frame, self.begun, taken);
                 frame.advance(taken);
-                break; // `taken` stays: it tells that this frame is begun.
+                break;
             }
             taken -= frame.len();
             whole += 1;
+            self.begun = 0;
         }
-        self.state.begun = taken > 0 || (whole == 0 && self.state.begun);
         for frame in hand.drain(..).skip(whole).rev() {
-            self.frames.push_front(frame);
+            self.frames.push_front(Piece::Own(frame));
         }
         if matches!(wrote, Wrote::Blocked) {
             self.state.writing = false;
@@ -239,7 +298,7 @@ impl Queue {
     /// Leaves the rest to the connection's own task: this thread has written enough for one turn.
     pub(super) fn hand_over(&mut self, hand: &mut Vec<Bytes>) {
         for frame in hand.drain(..).rev() {
-            self.frames.push_front(frame);
+            self.frames.push_front(Piece::Own(frame));
         }
         self.state.writing = false;
         self.block();
@@ -247,12 +306,14 @@ impl Queue {
 
     fn next(&mut self, hand: &mut Vec<Bytes>) -> Work {
         let mut size = 0;
-        while let Some(frame) = self.frames.front() {
+        while let Some(Piece::Own(frame)) = self.frames.front() {
             if size > 0 && size + frame.len() > limits::COALESCE {
                 break;
             }
             size += frame.len().max(limits::FRAME_PLACE);
-            hand.extend(self.frames.pop_front());
+            if let Some(Piece::Own(frame)) = self.frames.pop_front() {
+                hand.push(frame);
+            }
         }
         self.state.writing = true;
         if self.frames.is_empty() {
@@ -272,7 +333,38 @@ impl Queue {
 
     fn block(&mut self) {
         self.state.blocked = true;
+        self.detach();
         self.wake();
+    }
+
+    /// What waits now may wait long: small pieces leave their batch, so that they do not keep all of it in memory.
+    fn detach(&mut self) {
+        let is_small = |piece: &Piece| matches!(piece, Piece::Own(bytes) if bytes.len() < limits::BATCH_SHARE);
+        if !self.frames.iter().any(is_small) {
+            return;
+        }
+        let mut loose: Vec<u8> = Vec::new();
+        let mut frames = VecDeque::with_capacity(self.frames.len());
+        for piece in self.frames.drain(..) {
+            match piece {
+                Piece::Own(bytes) if bytes.len() < limits::BATCH_SHARE => {
+                    loose.extend_from_slice(&bytes);
+                    if loose.len() >= limits::BATCH_SHARE {
+                        frames.push_back(Piece::Own(Bytes::from(std::mem::take(&mut loose))));
+                    }
+                }
+                piece => {
+                    if !loose.is_empty() {
+                        frames.push_back(Piece::Own(Bytes::from(std::mem::take(&mut loose))));
+                    }
+                    frames.push_back(piece);
+                }
+            }
+        }
+        if !loose.is_empty() {
+            frames.push_back(Piece::Own(Bytes::from(loose)));
+        }
+        self.frames = frames;
     }
 
     /// Whether the connection's own task has to wait for the socket to take more.
@@ -295,6 +387,7 @@ impl Queue {
 
     fn drop_frames(&mut self) {
         self.frames = VecDeque::new();
+        self.spans = 0;
         self.bytes = 0;
     }
 
@@ -306,9 +399,14 @@ impl Queue {
         if !flush {
             // What another thread has in its hand comes back to the front, if it is not written. A begun frame must be finished.
             let in_hand = self.in_hand();
-            let begun = (self.state.begun && !self.state.writing).then(|| self.frames.pop_front()).flatten();
+            let front = if self.begun > 0 && !self.state.writing { self.frames.pop_front() } else { None };
+            let begun = front.map(|piece| match piece {
+                Piece::Own(bytes) => Piece::Own(bytes.slice(..self.begun.min(bytes.len()))),
+                span @ Piece::Span(_) => span,
+            });
             self.frames = VecDeque::from_iter(begun);
-            self.bytes = in_hand + self.frames.front().map_or(0, Bytes::len);
+            self.spans = 0;
+            self.bytes = in_hand + self.frames.front().map_or(0, Piece::len);
             self.marks = VecDeque::new();
         }
         if let Some(frame) = last {
@@ -321,7 +419,7 @@ impl Queue {
     }
 
     fn in_hand(&self) -> usize {
-        let queued: usize = self.frames.iter().map(Bytes::len).sum();
+        let queued: usize = self.frames.iter().map(Piece::len).sum();
         self.bytes.saturating_sub(queued)
     }
 
@@ -340,16 +438,6 @@ impl Queue {
     /// Whether the connection's task shall end now.
     pub(super) fn is_aborted(&self) -> bool {
         self.state.aborted
-    }
-
-    /// Notes that the core does not know the connection any more; true for the first time.
-    pub(super) fn forget(&mut self) -> bool {
-        !std::mem::replace(&mut self.state.forgotten, true)
-    }
-
-    /// Whether the core has forgotten the connection.
-    pub(super) fn is_forgotten(&self) -> bool {
-        self.state.forgotten
     }
 
     /// Has the connection's own task woken through `waker` from now on.
@@ -430,6 +518,16 @@ impl Queue {
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+/// Bytes left of the frame that the first `taken` bytes of a piece end in. `begun`: what was left of the frame that the piece begins in.
+fn left_of_frame(piece: &[u8], begun: usize, taken: usize) -> usize {
+    let mut end = begun;
+    // Bounded: every frame has at least two bytes.
+    while end < taken {
+        end += frame::unmasked_len(&piece[end..]);
+    }
+    end.min(piece.len()) - taken
 }
 
 #[cfg(test)]

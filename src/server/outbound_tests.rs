@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::frame;
+use crate::server::batch::Batch;
 
 const MAX: usize = 1_000;
 
@@ -19,6 +20,15 @@ fn frame(size: usize, fill: u8) -> Bytes {
 
 fn queued(pushed: Pushed) -> bool {
     matches!(pushed, Pushed::Queued { .. })
+}
+
+/// Pushes a delivery as the core's turn does.
+fn deliver(queue: &mut Queue, frame: Bytes, max: usize, sequence: u64, manual: bool) -> Pushed {
+    let pushed = queue.push(frame, max);
+    if queued(pushed) && sequence > 0 {
+        queue.mark(sequence, manual);
+    }
+    pushed
 }
 
 /// Writes everything, `at_once` bytes in one write.
@@ -140,27 +150,85 @@ fn an_end_that_flushes_sends_all_then_the_last_frame_then_a_fin() {
 
 #[test]
 fn an_end_that_does_not_flush_still_finishes_the_frame_whose_first_bytes_are_sent() {
+    let frames = [2_usize, 3, 200].map(|len| frame::encode(frame::Opcode::Binary, &vec![7; len]));
+    let all = frames.concat();
+    // Whether they lie each for itself or one behind the other, and wherever the socket takes no more.
+    for (together, taken) in
+        [false, true].into_iter().flat_map(|together| (0..=all.len()).map(move |at| (together, at)))
+    {
+        let mut queue = open();
+        if together {
+            push_spans(&mut queue, &frames);
+        } else {
+            frames.iter().for_each(|frame| assert!(queued(queue.push(frame.clone(), MAX))));
+        }
+        let mut hand = Vec::new();
+        queue.begin(&mut hand);
+        if taken < all.len() {
+            queue.after_write(&mut hand, Wrote::Bytes(taken / 2));
+            queue.after_write(&mut hand, Wrote::Bytes(taken - taken / 2));
+            queue.after_write(&mut hand, Wrote::Blocked);
+        } else {
+            queue.after_write(&mut hand, Wrote::Bytes(taken));
+        }
+        queue.end(Some(frame(1, 9)), false);
+        queue.unblock();
+        let ends = [0, frames[0].len(), frames[0].len() + frames[1].len(), all.len()];
+        let end = *ends.iter().find(|end| **end >= taken).expect("not more than all");
+        let expected = [&all[taken..end], &[9]].concat();
+        assert_eq!(write_out(&mut queue, 2), expected, "{taken} bytes were taken, together: {together}");
+    }
+}
+
+/// Pushes frames as a turn does, one behind the other in its batch.
+fn push_spans(queue: &mut Queue, frames: &[Bytes]) {
+    let mut batch = Batch::default();
+    for frame in frames {
+        let span = batch.append(|out| out.extend_from_slice(frame));
+        assert!(queue.is_flowing() && queued(queue.push_span(span, MAX)));
+    }
+    queue.seal(&batch.freeze());
+}
+
+#[test]
+fn frames_that_lie_one_behind_the_other_are_one_piece_and_others_keep_their_order() {
     let mut queue = open();
-    queue.push(frame(4, 1), MAX);
-    queue.push(frame(4, 2), MAX);
+    let mut batch = Batch::default();
+    let mut span = |text: &[u8]| batch.append(|out| out.extend_from_slice(text));
+    let (first, second, gap, third) = (span(b"a"), span(b"b"), span(b"elsewhere"), span(b"c"));
+    queue.push_span(first, MAX);
+    queue.push_span(second, MAX);
+    queue.push_span(third, MAX);
+    assert_eq!((queue.frames.len(), queue.bytes()), (2, 3));
+    let Work::Nothing = queue.begin(&mut Vec::new()) else { panic!("what is not sealed is not written") };
+    queue.seal(&batch.freeze());
+    queue.push(frame(1, b'd'), MAX);
+    assert_eq!(gap.len(), 9);
+    assert_eq!(write_out(&mut queue, usize::MAX), b"abcd");
+}
+
+#[test]
+fn what_a_full_socket_leaves_behind_does_not_keep_its_batch_in_memory() {
+    let mut queue = open();
+    let mut batch = Batch::default();
+    batch.append(|out| out.resize(limits::BATCH / 2, 1));
+    let span = batch.append(|out| out.extend_from_slice(b"small"));
+    queue.push_span(span, MAX);
+    let frozen = batch.freeze();
+    queue.seal(&frozen);
     let mut hand = Vec::new();
-    queue.begin(&mut hand);
+    assert_eq!(queue.begin(&mut hand), Work::Write);
     queue.after_write(&mut hand, Wrote::Bytes(1));
     queue.after_write(&mut hand, Wrote::Blocked);
-    queue.end(Some(frame(1, 9)), false);
+    assert!(frozen.try_into_mut().is_ok(), "nobody needs it any more");
     queue.unblock();
-    assert_eq!(write_out(&mut queue, 2), [1, 1, 1, 9]);
-
-    let mut queue = open();
-    queue.push(frame(4, 1), MAX);
-    queue.end(Some(frame(1, 9)), false);
-    assert_eq!(write_out(&mut queue, 2), [9], "a frame that is not begun is dropped");
+    assert_eq!(write_out(&mut queue, usize::MAX), b"mall");
 }
 
 #[test]
 fn a_failed_write_drops_the_queue_and_takes_nothing_more() {
     let mut queue = open();
-    queue.push_delivery(frame(3, 1), MAX, 1, false);
+    deliver(&mut queue, frame(3, 1), MAX, 1, false);
     let mut hand = Vec::new();
     queue.begin(&mut hand);
     assert_eq!(queue.after_write(&mut hand, Wrote::Failed), Work::Nothing);
@@ -174,7 +242,7 @@ fn a_delivery_is_acknowledged_when_its_last_byte_is() {
     let mut queue = open();
     queue.push(frame(10, 0), MAX);
     for sequence in 1..=3 {
-        queue.push_delivery(frame(10, 0), MAX, sequence, false);
+        deliver(&mut queue, frame(10, 0), MAX, sequence, false);
     }
     assert_eq!(queue.sent(), Some(0));
     write_out(&mut queue, usize::MAX);
@@ -191,7 +259,7 @@ fn a_delivery_is_acknowledged_when_its_last_byte_is() {
 #[test]
 fn what_is_sent_is_unknown_while_somebody_writes() {
     let mut queue = open();
-    queue.push_delivery(frame(3, 1), MAX, 1, false);
+    deliver(&mut queue, frame(3, 1), MAX, 1, false);
     let mut hand = Vec::new();
     queue.begin(&mut hand);
     assert_eq!(queue.sent(), None);
@@ -202,10 +270,10 @@ fn what_is_sent_is_unknown_while_somebody_writes() {
 #[test]
 fn a_pong_confirms_what_was_queued_before_its_ping() {
     let mut queue = open();
-    queue.push_delivery(frame(1, 1), MAX, 1, false);
-    queue.push_delivery(frame(1, 1), MAX, 2, false);
+    deliver(&mut queue, frame(1, 1), MAX, 1, false);
+    deliver(&mut queue, frame(1, 1), MAX, 2, false);
     assert_eq!(queue.confirm(), Some(false));
-    queue.push_delivery(frame(1, 1), MAX, 3, false);
+    deliver(&mut queue, frame(1, 1), MAX, 3, false);
     assert_eq!(queue.pong(b""), (2, false));
     assert!(queue.has_unconfirmed());
     assert_eq!(queue.pong(b""), (0, false), "nothing was asked");
@@ -217,9 +285,9 @@ fn a_pong_confirms_what_was_queued_before_its_ping() {
 #[test]
 fn a_confirmation_wanted_meanwhile_is_asked_for_by_the_next_ping() {
     let mut queue = open();
-    queue.push_delivery(frame(1, 1), MAX, 1, false);
+    deliver(&mut queue, frame(1, 1), MAX, 1, false);
     queue.confirm();
-    queue.push_delivery(frame(1, 1), MAX, 2, false);
+    deliver(&mut queue, frame(1, 1), MAX, 2, false);
     assert_eq!(queue.confirm(), None);
     assert_eq!(queue.pong(b"1"), (1, true), "the next ping is queued");
     assert_eq!(queue.pong(b"2"), (2, false));
@@ -228,8 +296,8 @@ fn a_confirmation_wanted_meanwhile_is_asked_for_by_the_next_ping() {
 #[test]
 fn manual_deliveries_and_those_that_need_no_confirmation_leave_no_marks() {
     let mut queue = open();
-    queue.push_delivery(frame(1, 1), MAX, 0, false);
-    queue.push_delivery(frame(1, 1), MAX, 1, true);
+    deliver(&mut queue, frame(1, 1), MAX, 0, false);
+    deliver(&mut queue, frame(1, 1), MAX, 1, true);
     assert!(!queue.has_unconfirmed());
 }
 
@@ -237,7 +305,7 @@ fn manual_deliveries_and_those_that_need_no_confirmation_leave_no_marks() {
 fn an_idle_queue_holds_no_memory() {
     let mut queue = open();
     for sequence in 1..100 {
-        queue.push_delivery(frame(1, 1), MAX, sequence, false);
+        deliver(&mut queue, frame(1, 1), MAX, sequence, false);
     }
     queue.confirm();
     write_out(&mut queue, 64);

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use super::access::Access;
-use super::carry::Core;
+use super::carry::{Core, Turn};
 use super::clock::Clock;
 use super::commands::Step;
 use super::connection::{Closing, Connection, OnTime, Profile};
@@ -130,35 +130,32 @@ impl Hub {
     }
 
     /// Gives one event to the core.
-    pub(super) fn happened(&self, event: Event) {
-        self.dispatch(None, &mut vec![Step::Event(event)]);
+    pub(super) fn happened(&self, event: Event<'_>) {
+        self.dispatch(None, Step::Event(event));
     }
 
-    /// Carries out the steps of one burst, in order, and empties the list. `source` is the connection they come from.
-    pub(super) fn dispatch(&self, source: Option<&Arc<Connection>>, steps: &mut Vec<Step>) {
-        let mut steps = steps.drain(..);
-        let mut touched = Vec::new();
-        let mut more = true;
-        // Bounded by the steps: each turn takes at least one.
-        while more {
-            let nearer;
-            {
-                let mut core = self.core();
-                more = core.turn(self, source, &mut steps, &mut touched);
-                nearer = core.arm();
-            }
-            self.after_turn(nearer, &mut touched);
-        }
+    /// Carries out one step. `source` is the connection that it comes from.
+    pub(super) fn dispatch(&self, source: Option<&Arc<Connection>>, step: Step<'_>) {
+        let mut burst = Burst::begin(self, source);
+        burst.carry(step);
+        burst.end();
     }
 
-    fn after_turn(&self, nearer: bool, touched: &mut Vec<Arc<Connection>>) {
+    /// Ends a turn: releases the core's lock, and flushes what the turn has queued.
+    fn after_turn(&self, mut core: MutexGuard<'_, Core>, turn: &mut Turn<'_>) {
+        let sealed = core.seal(turn);
+        let nearer = core.arm();
+        drop(core);
         if nearer {
             self.nearer.notify_one();
         }
         self.storage.kick();
         self.gate.watch(self.storage.queued_bytes());
-        for connection in touched.drain(..) {
+        for connection in &sealed.touched {
             connection.flush();
+        }
+        if sealed.holds_memory() {
+            self.core().reuse(sealed);
         }
     }
 
@@ -184,15 +181,11 @@ impl Hub {
 
     /// A connection has ended: the core is told, unless it knows, and nothing is addressed to it any more.
     pub(super) fn depart(&self, connection: &Arc<Connection>, confirmed_up_to: Option<u64>) {
-        let mut touched = Vec::new();
-        let nearer;
-        {
-            let mut core = self.core();
-            core.forget(self, connection, confirmed_up_to, &mut touched);
-            core.unregister(connection.id);
-            nearer = core.arm();
-        }
-        self.after_turn(nearer, &mut touched);
+        let mut core = self.core();
+        let mut turn = Turn::new(self);
+        core.forget(connection, confirmed_up_to, &mut turn);
+        core.unregister(connection.id);
+        self.after_turn(core, &mut turn);
         Counters::add(&self.counters.disconnected, 1);
         debug!(connection = connection.id.0, ?confirmed_up_to, "disconnected");
         if self.draining.load(Ordering::Relaxed) {
@@ -283,7 +276,7 @@ impl Hub {
         let due = self.timers().take(now);
         let (interval, lenient) = (self.options().heartbeat, self.gate.is_closed());
         for connection in self.find(&due.holds) {
-            self.dispatch(Some(&connection), &mut vec![Step::Release]);
+            self.dispatch(Some(&connection), Step::Release);
         }
         for connection in self.find(&due.looks) {
             match connection.on_time(now, interval, lenient) {
@@ -295,7 +288,7 @@ impl Hub {
                     Counters::add(&self.counters.dead, 1);
                     debug!(connection = connection.id.0, "ended: it answers no ping");
                     let closing = Closing { code: 1008, reason: "no answer to pings", invited: false, flush: false };
-                    self.dispatch(Some(&connection), &mut vec![Step::End(closing)]);
+                    self.dispatch(Some(&connection), Step::End(closing));
                 }
             }
         }
@@ -342,13 +335,51 @@ impl Hub {
 
     fn depart_aborted(&self, connection: &Arc<Connection>) {
         connection.queue().abort();
-        let mut touched = Vec::new();
+        let mut core = self.core();
+        let mut turn = Turn::new(self);
+        core.forget(connection, None, &mut turn);
+        self.after_turn(core, &mut turn);
+    }
+}
+
+/// The steps of one burst, carried out one by one under the core's lock.
+pub(super) struct Burst<'a> {
+    hub: &'a Hub,
+    source: Option<&'a Arc<Connection>>,
+    turn: Turn<'a>,
+    /// `None` only while the lock is released to flush.
+    core: Option<MutexGuard<'a, Core>>,
+}
+
+impl<'a> Burst<'a> {
+    /// Takes the core's lock.
+    pub(super) fn begin(hub: &'a Hub, source: Option<&'a Arc<Connection>>) -> Self {
+        let core = hub.core();
+        // Under the lock, so that the core's time never goes back.
+        Self { hub, source, turn: Turn::new(hub), core: Some(core) }
+    }
+
+    /// Carries out one step. Where much is queued, it is flushed, without the lock.
+    pub(super) fn carry(&mut self, step: Step<'_>) {
+        let Self { hub, source, turn, core } = self;
+        let open = core.get_or_insert_with(|| {
+            let core = hub.core();
+            turn.renew();
+            core
+        });
+        open.step(step, *source, turn);
+        if open.is_full()
+            && let Some(full) = core.take()
         {
-            let mut core = self.core();
-            core.forget(self, connection, None, &mut touched);
-            core.arm();
+            hub.after_turn(full, turn);
         }
-        self.after_turn(false, &mut touched);
+    }
+
+    /// Releases the lock and flushes what was queued.
+    pub(super) fn end(mut self) {
+        if let Some(core) = self.core.take() {
+            self.hub.after_turn(core, &mut self.turn);
+        }
     }
 }
 

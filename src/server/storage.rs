@@ -113,7 +113,7 @@ impl Storage {
     fn answer_pings(&self, hub: &Hub, healthy: bool) {
         let waiting = std::mem::take(&mut *lock(&self.pings)).waiting;
         for connection in waiting.iter().filter_map(Weak::upgrade) {
-            hub.dispatch(Some(&connection), &mut vec![Step::Answer(ping_reply(hub.now(), healthy))]);
+            hub.dispatch(Some(&connection), Step::Answer(ping_reply(hub.now(), healthy)));
         }
     }
 
@@ -126,7 +126,7 @@ impl Storage {
             let Some(effect) = lock(&self.wishes).pop_front() else { return };
             match effect {
                 StoreEffect::Append(messages) => self.worker.append(messages),
-                StoreEffect::Replace { message, old } => self.worker.replace(message, old.into_vec()),
+                StoreEffect::Replace { message, old } => self.worker.replace(*message, old.into_vec()),
                 StoreEffect::Remove(ids) => self.worker.remove(&ids),
                 StoreEffect::Deliveries(counts) => self.worker.deliveries(&counts),
                 StoreEffect::Load { channel, after, limit } => self.worker.load(channel, after, limit),

@@ -25,7 +25,7 @@ pub(super) struct SimStore {
     counts: BTreeMap<MessageId, u32>,
     reads: VecDeque<Read>,
     /// Answers on their way to the broker, in order.
-    pub events: VecDeque<Event>,
+    pub events: VecDeque<Event<'static>>,
     pub failing: bool,
 }
 
@@ -41,7 +41,7 @@ impl SimStore {
             }
             StoreEffect::Replace { message, old } => {
                 self.replaced.insert(message.id, old.to_vec());
-                self.ask(StoreEffect::Append(vec![message]));
+                self.ask(StoreEffect::Append(vec![*message]));
             }
             StoreEffect::Remove(ids) => {
                 for id in ids {

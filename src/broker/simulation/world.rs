@@ -1,10 +1,10 @@
 //! The simulated world around the broker: what happens next is chosen by the seed.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use wildmatch::WildMatch;
 
 use super::Random;
@@ -14,7 +14,7 @@ use crate::broker::{
     AckMode, Acknowledge, Broker, Content, Effect, Effects, Event, Publish, ReceiverKey, Reply, Settings, Subscribe,
 };
 use crate::limits;
-use crate::message::{ChannelName, ConnectionId, Dialect, Payload, Publication, PublicationId, Timestamp};
+use crate::message::{ChannelName, ConnectionId, Dialect, Frame, Kind, Publication, PublicationId, Spans, Timestamp};
 use crate::policy::{ChannelPolicy, Dispatch, Policies};
 
 const CHANNELS: [&str; 9] = ["all", "one", "two", "three", "drop", "live", "turn", "short", "dead"];
@@ -44,6 +44,26 @@ fn settings(random: &mut Random) -> Settings {
         delay: Duration::from_millis(if random.chance(20) { 30 } else { 0 }),
         write_delay: Duration::from_millis(if random.chance(20) { 0 } else { 500 }),
         dedup_window: Duration::from_secs(100_000),
+    }
+}
+
+fn number(message: &[u8]) -> u64 {
+    std::str::from_utf8(message).ok().and_then(|text| text.parse().ok()).expect("messages are numbers")
+}
+
+/// Where a publication was sent to, and its messages.
+fn carried(publication: &Publication<'_>) -> (ChannelName, Vec<u64>) {
+    (ChannelName::clone(&publication.channel), publication.bodies().map(number).collect())
+}
+
+/// What a delivery carries: its channel and its messages. `live`: the publication of the event.
+fn content_of(content: &Content, live: Option<&Publication<'_>>) -> (ChannelName, Vec<u64>) {
+    match content {
+        Content::Live => carried(live.expect("an event that carries a publication")),
+        Content::Due(publication) => carried(publication),
+        Content::Backlog { channel, messages } => {
+            (channel.clone(), messages.iter().map(|message| number(&message.bytes)).collect())
+        }
     }
 }
 
@@ -251,15 +271,22 @@ impl World {
         id: Option<&str>,
         (receivers, ttl, delay): (Option<u32>, Option<Duration>, Option<Duration>),
     ) {
+        let (mut text, mut messages) = (String::new(), Spans::new());
+        for number in numbers {
+            let start = text.len();
+            text.push_str(&number.to_string());
+            messages.push(start..text.len());
+        }
         let publication = Publication {
-            channel: name(channel),
+            channel: Cow::Owned(name(channel)),
             dialect: Dialect::Envelope,
-            frame: Bytes::from_static(b"frame"),
-            messages: numbers.iter().map(|number| Payload::text(number.to_string())).collect(),
+            kind: Kind::Text,
+            frame: Frame::Borrowed(text.as_bytes()),
+            messages,
         };
         self.give(Event::Publish(Publish {
             connection: Some(connection),
-            publication: Arc::new(publication),
+            publication: &publication,
             receivers,
             id: id.map(|id| PublicationId::new("u", id)),
             ttl,
@@ -466,12 +493,13 @@ impl World {
     }
 
     /// Gives an event to the broker and carries out what it wants.
-    fn give(&mut self, event: Event) {
+    fn give(&mut self, event: Event<'_>) {
         let mut effects = std::mem::take(&mut self.effects);
         effects.clear();
         if self.trace {
             eprintln!("{} {event:?}", self.now.0);
         }
+        let live = if let Event::Publish(publish) = &event { Some(publish.publication) } else { None };
         self.broker.handle(self.now, event, &mut effects);
         if self.trace {
             effects.list.iter().for_each(|effect| eprintln!("    {effect:?}"));
@@ -484,8 +512,13 @@ impl World {
         for effect in effects.list.drain(..) {
             match effect {
                 Effect::Deliver { to, content, sequence, manual, redelivered } => {
-                    let content = effects.contents[content as usize].clone();
-                    self.take(to, &content, sequence, manual, redelivered);
+                    let content = content_of(&effects.contents[content as usize], live);
+                    self.take(to, content, sequence, manual, redelivered);
+                }
+                Effect::Broadcast { to, except, content } => {
+                    for to in to.iter().filter(|to| Some(**to) != except) {
+                        self.take(*to, content_of(&effects.contents[content as usize], live), 0, false, false);
+                    }
                 }
                 Effect::Confirm { connection } => {
                     let client = self.clients.get_mut(&connection).expect("a confirmation is asked of a live client");
@@ -508,12 +541,15 @@ impl World {
         }
     }
 
-    fn take(&mut self, to: ConnectionId, content: &Content, sequence: u64, manual: bool, redelivered: bool) {
+    fn take(
+        &mut self,
+        to: ConnectionId,
+        (channel, numbers): (ChannelName, Vec<u64>),
+        sequence: u64,
+        manual: bool,
+        redelivered: bool,
+    ) {
         let client = self.clients.get_mut(&to).expect("a delivery goes to a live client");
-        let (channel, messages): (_, Vec<&Payload>) = match content {
-            Content::Live(publication) => (&publication.channel, publication.messages.iter().collect()),
-            Content::Backlog { channel, messages } => (channel, messages.iter().collect()),
-        };
         assert!(client.channels.contains(channel.as_str()), "{to:?} does not receive {channel}");
         if sequence > 0 {
             assert_eq!(manual, client.manual, "{to:?} confirms in another way");
@@ -523,8 +559,7 @@ impl World {
             let most = limits::FANOUT_DELIVERIES.max(client.prefetch.max(limits::PREFETCH) as usize);
             assert!(client.unanswered.len() <= most.max(limits::MAX_PREFETCH as usize), "the window is bounded");
         }
-        for message in messages {
-            let number = message.as_text().and_then(|text| text.parse().ok()).expect("messages are numbers");
+        for number in numbers {
             let seen = Seen { number, channel: channel.as_str(), to, sequence, manual, redelivered };
             self.model.delivered(self.now, &seen, "dead");
         }

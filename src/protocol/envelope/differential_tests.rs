@@ -16,8 +16,11 @@ const WHITE_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// Compares all that the two readers find in a frame, or what they say about it.
 fn compare(payload: &[u8]) -> Result<(), TestCaseError> {
+    /// What stands before the payload is not looked at.
+    const HEAD: &[u8] = b"[\"";
+    let frame = [HEAD, payload].concat();
     let (mut fields, mut expected) = (scanned::Fields::default(), Fields::default());
-    let what = scanned::read(Kind::Binary, payload, &mut fields);
+    let what = scanned::read(Kind::Binary, &frame, HEAD.len(), &mut fields);
     let expected_what = read(payload, &mut expected);
     prop_assert_eq!(&what, &expected_what);
     for (found, wanted) in [(fields.command, expected.command), (fields.id, expected.id)] {
@@ -39,7 +42,7 @@ fn compare(payload: &[u8]) -> Result<(), TestCaseError> {
         prop_assert_eq!(found, wanted.map(str::as_bytes));
     }
     let messages = fields.data.map(|data| {
-        let texts = data.spans.iter().map(|span| std::str::from_utf8(&payload[span.clone()]).unwrap()).collect();
+        let texts = data.spans.iter().map(|span| std::str::from_utf8(&frame[span.clone()]).unwrap()).collect();
         (texts, data.too_many)
     });
     let expected: Option<(Vec<&str>, bool)> = expected.data.map(|data| (data.messages.into_vec(), data.too_many));

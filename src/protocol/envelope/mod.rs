@@ -19,7 +19,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-pub use parse::{Parser, parse};
+pub use parse::Parser;
 pub use reply::{accepted, connect_reply, refusal};
 pub use time::iso8601;
 
@@ -57,7 +57,7 @@ pub enum Command<'a> {
 pub struct Send<'a> {
     /// Its frame is the client's object, byte for byte, in a text frame; its messages are slices of that. It may have no
     /// messages (`"data":[]`).
-    pub publication: Publication,
+    pub publication: Publication<'a>,
     /// To how many receivers it goes, 0 = all; `None` = as the channel is configured.
     pub receivers: Option<u32>,
     /// The sender's name for it, 1 to [`crate::limits::NAME_BYTES`] bytes: asks for an answer.
@@ -154,3 +154,13 @@ impl fmt::Display for Malformed {
 }
 
 impl std::error::Error for Malformed {}
+
+/// What a frame with this payload says. For tests: it lives as long as they run.
+#[cfg(test)]
+pub(crate) fn parse(payload: &[u8]) -> Result<Command<'static>, Malformed> {
+    use crate::message::{Frame, Kind};
+    use crate::protocol::frame::{Opcode, encode};
+
+    let frame = Box::leak(Box::new(Frame::Shared(encode(Opcode::Binary, payload))));
+    Box::leak(Box::<Parser>::default()).parse(Kind::Binary, frame)
+}

@@ -6,17 +6,9 @@ use super::field::{self, Wrong, text};
 use super::read::{Elements, Fields, elements, read};
 use super::{Ack, Code, Command, Malformed, Send};
 use crate::limits;
-use crate::message::{ChannelName, Dialect, Kind, Payload, Publication};
-use crate::protocol::frame::{Opcode, encode, payload_of};
+use crate::message::{ChannelName, Dialect, Frame, Kind, Publication};
+use crate::protocol::frame::{Opcode, encode, payload_start};
 use crate::protocol::json::Scanner;
-
-/// Reads one frame of an envelope client, text or binary, on its own: see [`Parser::parse`].
-///
-/// # Errors
-/// It is no command that could be carried out. Nothing of it has been.
-pub fn parse(payload: &[u8]) -> Result<Command<'_>, Malformed> {
-    Parser::default().parse(Kind::Binary, payload)
-}
 
 /// Reads commands, one after the other.
 #[derive(Debug, Default)]
@@ -32,23 +24,28 @@ impl Parser {
     ///
     /// # Errors
     /// It is no command that could be carried out. Nothing of it has been.
-    pub fn parse<'a>(&mut self, kind: Kind, payload: &'a [u8]) -> Result<Command<'a>, Malformed> {
+    pub fn parse<'a>(&'a mut self, kind: Kind, frame: &'a Frame<'a>) -> Result<Command<'a>, Malformed> {
         let mut fields = Fields::default();
-        let result = read(kind, payload, &mut fields).map_err(malformed);
-        result.and_then(|()| self.command(payload, &fields)).map_err(|problem| refused(problem, &fields))
+        let result = read(kind, frame, payload_start(frame), &mut fields).map_err(malformed);
+        result.and_then(|()| self.command(kind, frame, &mut fields)).map_err(|problem| refused(problem, &fields))
     }
 
     #[inline]
-    fn command<'a>(&mut self, payload: &'a [u8], fields: &Fields<'a>) -> Result<Command<'a>, Problem> {
+    fn command<'a>(
+        &'a mut self,
+        kind: Kind,
+        frame: &'a Frame<'a>,
+        fields: &mut Fields<'a>,
+    ) -> Result<Command<'a>, Problem> {
         let json = fields.command.ok_or_else(|| malformed("'command' is missing".to_owned()))?;
         if json == br#""send-message""# {
-            return self.send(payload, fields).map(Command::Send);
+            return self.send(kind, frame, fields).map(Command::Send);
         }
         let Some(command) = field::string(text(json)) else {
             return Err(malformed(format!("'command' must be a string, not {}", field::kind(text(json)))));
         };
         match &*command {
-            "send-message" => self.send(payload, fields).map(Command::Send),
+            "send-message" => self.send(kind, frame, fields).map(Command::Send),
             "receive-message" => receive(fields).map_err(malformed),
             "ping" => Ok(Command::Ping),
             "ack" => acknowledge(fields, true).map_err(malformed),
@@ -61,37 +58,46 @@ impl Parser {
     }
 
     #[inline]
-    fn send<'a>(&mut self, payload: &'a [u8], fields: &Fields<'a>) -> Result<Send<'a>, Problem> {
+    fn send<'a>(&'a mut self, kind: Kind, frame: &'a Frame<'a>, fields: &mut Fields<'a>) -> Result<Send<'a>, Problem> {
         let channel = fields.channel.ok_or_else(|| malformed("'channel' is missing".to_owned()))?;
         let channel = self.channel(channel).map_err(malformed)?;
         let id = id(fields).map_err(malformed)?;
         let duration = |name, json: Option<&[u8]>| json.map(|json| field::duration(name, text(json))).transpose();
         let ttl = duration("ttl", fields.ttl).map_err(malformed)?;
         let delay = duration("delay", fields.delay).map_err(malformed)?;
-        let data = fields.data.as_ref().ok_or_else(|| malformed("'data' is missing".to_owned()))?;
+        let receivers = fields.number_of_receiver.and_then(|json| field::receivers(text(json)));
+        let data = fields.data.take().ok_or_else(|| malformed("'data' is missing".to_owned()))?;
         if data.too_many {
             let text = format!("'data' has more than {} messages", limits::PUBLICATION_MESSAGES);
             return Err(Problem(Code::TooLarge, text));
         }
-        let frame = encode(Opcode::Text, payload);
-        let body = payload_of(&frame);
-        let messages =
-            data.spans.iter().map(|span| Payload { bytes: body.slice(span.clone()), kind: Kind::Text }).collect();
-        let publication = Publication { channel, dialect: Dialect::Envelope, frame, messages };
-        let receivers = fields.number_of_receiver.and_then(|json| field::receivers(text(json)));
+        let frame = match kind {
+            Kind::Text => frame.clone(),
+            // Receivers get text. The other header is as long.
+            Kind::Binary => Frame::Shared(encode(Opcode::Text, frame.get(payload_start(frame)..).unwrap_or_default())),
+        };
+        let messages = data.spans;
+        let publication = Publication { channel, dialect: Dialect::Envelope, kind: Kind::Text, frame, messages };
         Ok(Send { publication, receivers, id, ttl, delay })
     }
 
     #[inline]
-    fn channel(&mut self, json: &[u8]) -> Result<ChannelName, Wrong> {
-        if let (Some(recent), [b'"', name @ .., b'"']) = (&self.recent, json)
-            && recent.as_str().as_bytes() == name
-        {
-            return Ok(recent.clone());
+    fn channel(&mut self, json: &[u8]) -> Result<Cow<'_, ChannelName>, Wrong> {
+        let known = match (&self.recent, json) {
+            (Some(recent), [b'"', name @ .., b'"']) => recent.as_str().as_bytes() == name,
+            _ => false,
+        };
+        if !known {
+            let channel = field::channel(text(json))?;
+            if json.contains(&b'\\') {
+                return Ok(Cow::Owned(channel));
+            }
+            self.recent = Some(channel);
         }
-        let channel = field::channel(text(json))?;
-        self.recent = (!json.contains(&b'\\')).then(|| channel.clone());
-        Ok(channel)
+        match &self.recent {
+            Some(recent) => Ok(Cow::Borrowed(recent)),
+            None => field::channel(text(json)).map(Cow::Owned),
+        }
     }
 }
 

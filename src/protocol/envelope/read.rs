@@ -3,13 +3,10 @@
 //! Never looks into a field but for the elements of `data`. What is wrong with a frame is said in `serde_json`'s words.
 
 use std::borrow::Cow;
-use std::ops::Range;
-
-use smallvec::SmallVec;
 
 use super::words;
 use crate::limits;
-use crate::message::Kind;
+use crate::message::{Kind, Spans};
 use crate::protocol::json::{NotJson, Scanner, unescaped};
 
 /// The JSON text of each field that was found; of two with one name, the last.
@@ -28,21 +25,23 @@ pub(super) struct Fields<'a> {
     pub(super) delivery: Option<&'a [u8]>,
 }
 
-/// Where the elements of a list lie.
+/// Where in the frame the elements of a list lie.
 #[derive(Default)]
 pub(super) struct Elements {
-    pub(super) spans: SmallVec<[Range<usize>; 1]>,
+    pub(super) spans: Spans,
     pub(super) too_many: bool,
 }
 
-/// Finds the fields. What has been found stays in `fields` when it fails, so that the answer can name it.
+/// Finds the fields of the command in `frame`, whose payload begins at `start`. What has been found stays in `fields` when it fails,
+/// so that the answer can name it.
 ///
 /// # Errors
 /// The frame is no JSON object; the sentence says why.
-pub(super) fn read<'a>(kind: Kind, payload: &'a [u8], fields: &mut Fields<'a>) -> Result<(), String> {
+pub(super) fn read<'a>(kind: Kind, frame: &'a [u8], start: usize, fields: &mut Fields<'a>) -> Result<(), String> {
+    let payload = frame.get(start..).unwrap_or_default();
     // Of a text frame the decoder has made sure.
     let is_text = kind == Kind::Text || std::str::from_utf8(payload).is_ok();
-    if is_text && scan(payload, fields).is_ok() {
+    if is_text && scan(frame, start, fields).is_ok() {
         return Ok(());
     }
     Err(match words::unreadable(payload) {
@@ -55,20 +54,16 @@ pub(super) fn read<'a>(kind: Kind, payload: &'a [u8], fields: &mut Fields<'a>) -
     })
 }
 
-fn scan<'a>(payload: &'a [u8], fields: &mut Fields<'a>) -> Result<(), NotJson> {
-    let mut scanner = Scanner::new(payload, limits::JSON_DEPTH);
-    scanner.object(|scanner, name| member(payload, scanner, name, fields))?;
+#[inline]
+fn scan<'a>(frame: &'a [u8], start: usize, fields: &mut Fields<'a>) -> Result<(), NotJson> {
+    let mut scanner = Scanner::starting_at(start, frame, limits::JSON_DEPTH);
+    scanner.object(|scanner, name| member(frame, scanner, name, fields))?;
     scanner.end()
 }
 
 /// Reads the value of the member `name`.
 #[inline]
-fn member<'a>(
-    payload: &'a [u8],
-    scanner: &mut Scanner<'a>,
-    name: &[u8],
-    fields: &mut Fields<'a>,
-) -> Result<(), NotJson> {
+fn member<'a>(frame: &'a [u8], scanner: &mut Scanner<'a>, name: &[u8], fields: &mut Fields<'a>) -> Result<(), NotJson> {
     let slot = match name {
         b"command" => &mut fields.command,
         b"channel" => &mut fields.channel,
@@ -86,12 +81,12 @@ fn member<'a>(
         _ => {
             return match unescaped(name)? {
                 // It has no escapes any more, so this is the last round.
-                Cow::Owned(name) if !name.contains(&b'\\') => member(payload, scanner, &name, fields),
+                Cow::Owned(name) if !name.contains(&b'\\') => member(frame, scanner, &name, fields),
                 _ => scanner.value().map(|_| ()),
             };
         }
     };
-    *slot = payload.get(scanner.value()?);
+    *slot = frame.get(scanner.value()?);
     Ok(())
 }
 

@@ -8,10 +8,15 @@
 
 use std::ops::ControlFlow;
 
-use super::encode::apply_mask;
+use bytes::Bytes;
+
+use super::encode::{apply_mask, put_header};
 use super::{CONTROL_PAYLOAD, HEADER, Incoming, ProtocolError, Role};
 use crate::limits;
-use crate::message::Kind;
+use crate::message::{Frame, Kind};
+
+/// Room for the longest unmasked header in front of a message that is put together, so that the frame that forwards it needs no copy.
+const ROOM: usize = HEADER - 4;
 
 /// Decodes one connection's inbound stream. A few words while nothing is unfinished, and no heap.
 #[derive(Debug)]
@@ -30,9 +35,9 @@ struct Held {
     raw_len: usize,
     /// The kind of the message that is being put together; `None` if there is none.
     kind: Option<Kind>,
-    /// Its payload so far. Grows with what arrives.
+    /// [`ROOM`] and its payload so far. Grows with what arrives.
     message: Vec<u8>,
-    /// How much of `message` is known to be UTF-8; the rest is the start of one character.
+    /// How much of `message`, the room included, is known to be UTF-8; the rest is the start of one character.
     checked: usize,
     /// Frames of the message so far.
     fragments: usize,
@@ -119,21 +124,18 @@ impl Decoder {
             return Ok((input.len(), ControlFlow::Continue(())));
         };
         self.admit(&header)?;
-        let payload = usize::try_from(header.length)
-            .ok()
-            .and_then(|length| input.get_mut(header.size..header.size.checked_add(length)?));
-        match (payload, header.wire) {
-            (Some(payload), Wire::Data(kind)) if header.fin => {
-                let used = header.size + payload.len();
-                apply_mask(payload, header.mask);
-                if kind == Kind::Text && std::str::from_utf8(payload).is_err() {
-                    return Err(ProtocolError::BadUtf8);
-                }
-                Ok((used, take(Incoming::Message { kind, payload })))
+        let whole =
+            usize::try_from(header.length).ok().and_then(|length| input.get_mut(..header.size.checked_add(length)?));
+        match (whole, header.wire) {
+            (Some(whole), Wire::Data(kind)) if header.fin => {
+                let used = whole.len();
+                let frame = Frame::Borrowed(self.unmask(whole, &header, kind)?);
+                Ok((used, take(Incoming::Message { kind, frame })))
             }
             (_, Wire::Data(_) | Wire::Continuation) => self.open(&header, take).map(|flow| (header.size, flow)),
-            (Some(payload), wire) => {
-                let used = header.size + payload.len();
+            (Some(whole), wire) => {
+                let used = whole.len();
+                let payload = &mut whole[header.size..];
                 apply_mask(payload, header.mask);
                 control(wire, payload, take).map(|flow| (used, flow))
             }
@@ -142,6 +144,23 @@ impl Decoder {
                 Ok((input.len(), ControlFlow::Continue(())))
             }
         }
+    }
+
+    /// Makes an unmasked frame of a whole one, in its place.
+    #[inline]
+    fn unmask<'a>(&self, whole: &'a mut [u8], header: &Header, kind: Kind) -> Result<&'a [u8], ProtocolError> {
+        let payload = &mut whole[header.size..];
+        apply_mask(payload, header.mask);
+        if kind == Kind::Text && std::str::from_utf8(payload).is_err() {
+            return Err(ProtocolError::BadUtf8);
+        }
+        if self.role == Role::Client {
+            return Ok(whole);
+        }
+        // A masked header is longer than the shortest unmasked one, whatever its length.
+        let len = payload.len();
+        let start = put_header(whole, header.size, kind.into(), len);
+        Ok(&whole[start..])
     }
 
     /// Goes on with a header or control frame whose start is held.
@@ -221,14 +240,19 @@ impl Decoder {
         &mut self,
         take: &mut impl FnMut(Incoming<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, ProtocolError> {
-        let Some(held) = self.held.take_if(|held| held.fin) else {
+        let Some(mut held) = self.held.take_if(|held| held.fin) else {
             return Ok(ControlFlow::Continue(()));
         };
         let kind = held.kind.unwrap_or(Kind::Binary);
         if kind == Kind::Text && held.checked < held.message.len() {
             return Err(ProtocolError::BadUtf8);
         }
-        Ok(take(Incoming::Message { kind, payload: &held.message }))
+        let len = held.message.len() - ROOM;
+        let start = put_header(&mut held.message, ROOM, kind.into(), len);
+        // To what it needs: whoever keeps it keeps no more.
+        held.message.shrink_to_fit();
+        let frame = Frame::Shared(Bytes::from(held.message).slice(start..));
+        Ok(take(Incoming::Message { kind, frame }))
     }
 
     /// Whether this frame may come now, and is not too much; decided before a byte of it is kept.
@@ -241,7 +265,7 @@ impl Decoder {
             (Wire::Continuation, Some(held)) if held.fragments >= limits::FRAGMENTS => {
                 return Err(ProtocolError::TooManyFragments);
             }
-            (Wire::Continuation, Some(held)) => held.message.len(),
+            (Wire::Continuation, Some(held)) => held.message.len() - ROOM,
             (Wire::Close | Wire::Ping | Wire::Pong, _) => return Ok(()),
         };
         if header.length > self.max_message.saturating_sub(have) as u64 {
@@ -262,8 +286,8 @@ impl Decoder {
                 raw: [0; HEADER + CONTROL_PAYLOAD],
                 raw_len: 0,
                 kind: None,
-                message: Vec::new(),
-                checked: 0,
+                message: vec![0; ROOM],
+                checked: ROOM,
                 fragments: 0,
                 remaining: 0,
                 mask: [0; 4],

@@ -47,17 +47,38 @@ pub fn encode_close(code: u16, reason: &str) -> Bytes {
     encode(Opcode::Close, &payload)
 }
 
-/// The payload of the one unmasked frame, made by [`encode`], that `frame` holds: a slice of it, nothing is copied. Empty if
-/// `frame` is empty.
+/// Where the payload of the one unmasked frame that `frame` holds begins; its end if there is none.
 #[must_use]
-pub fn payload_of(frame: &Bytes) -> Bytes {
+pub fn payload_start(frame: &[u8]) -> usize {
     let start = match frame.get(1) {
-        None => return Bytes::new(),
+        None => 0,
         Some(126) => 4,
         Some(127) => 10,
         Some(_) => 2,
     };
-    frame.slice(start.min(frame.len())..)
+    start.min(frame.len())
+}
+
+/// How long the unmasked frame at the start of `bytes` is, its header included; all of `bytes` if it is longer than that.
+#[must_use]
+pub fn unmasked_len(bytes: &[u8]) -> usize {
+    let payload = match bytes {
+        [_, 126, a, b, ..] => u64::from(u16::from_be_bytes([*a, *b])),
+        [_, 127, rest @ ..] => rest.first_chunk().map_or(u64::MAX, |len| u64::from_be_bytes(*len)),
+        [_, len, ..] => u64::from(*len),
+        _ => u64::MAX,
+    };
+    let whole = usize::try_from(payload).ok().and_then(|payload| payload.checked_add(payload_start(bytes)));
+    whole.map_or(bytes.len(), |whole| whole.min(bytes.len()))
+}
+
+/// Writes the unmasked header of a frame so that it ends where its payload begins, at `start`; where the frame begins then.
+/// There must be room: at least [`header_len`] bytes before `start`.
+pub(super) fn put_header(buffer: &mut [u8], start: usize, opcode: Opcode, len: usize) -> usize {
+    let (header, size) = header(opcode, len, 0);
+    let at = start - size;
+    buffer[at..start].copy_from_slice(&header[..size]);
+    at
 }
 
 /// XORs `bytes` with `mask` (RFC 6455 section 5.3): masks and unmasks.

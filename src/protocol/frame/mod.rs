@@ -17,10 +17,10 @@ mod tests;
 use std::fmt;
 
 pub use decode::Decoder;
-pub use encode::{encode, encode_close, encode_into, encode_masked_into, payload_of};
+pub use encode::{encode, encode_close, encode_into, encode_masked_into, payload_start, unmasked_len};
 
 use crate::limits;
-use crate::message::Kind;
+use crate::message::{Frame, Kind};
 
 /// The longest payload of a control frame, in bytes (RFC 6455 section 5.5).
 pub const CONTROL_PAYLOAD: usize = 125;
@@ -62,15 +62,16 @@ impl From<Kind> for Opcode {
     }
 }
 
-/// One whole item from the peer, borrowed from the read buffer or from what the decoder had put together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One whole item from the peer, borrowed from the read buffer where it lies whole.
+#[derive(Clone, Debug)]
 pub enum Incoming<'a> {
     /// A whole message, its fragments joined.
     Message {
         /// If it is [`Kind::Text`], the payload is valid UTF-8.
         kind: Kind,
-        /// The unmasked payload.
-        payload: &'a [u8],
+        /// The payload, unmasked, behind an unmasked header, which a server writes anew with the shortest length: the frame that
+        /// forwards it. [`payload_start`] says where the payload begins. A message that lay in several pieces is shared.
+        frame: Frame<'a>,
     },
     /// A ping and what its pong must carry.
     Ping(&'a [u8]),

@@ -31,7 +31,12 @@ const _: () = assert!(limits::JSON_DEPTH <= Open::BITS as usize);
 impl<'a> Scanner<'a> {
     /// A scanner at the start of `json`, which may nest `depth` levels, and no more than [`limits::JSON_DEPTH`].
     pub(in crate::protocol) fn new(json: &'a [u8], depth: usize) -> Self {
-        Self { json, at: 0, levels: depth.min(limits::JSON_DEPTH) }
+        Self::starting_at(0, json, depth)
+    }
+
+    /// The same within `bytes`, where the JSON begins at `start`.
+    pub(in crate::protocol) fn starting_at(start: usize, bytes: &'a [u8], depth: usize) -> Self {
+        Self { json: bytes, at: start, levels: depth.min(limits::JSON_DEPTH) }
     }
 
     /// The next byte that is no white space, not taken; 0, which is allowed nowhere, at the end.

@@ -89,6 +89,22 @@ pub(super) fn push_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
+/// Appends `number` in digits.
+pub(super) fn push_number(out: &mut String, mut number: u64) {
+    // As many digits as the largest one has.
+    let mut digits = [b'0'; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.push_str(std::str::from_utf8(&digits[start..]).unwrap_or_default());
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
@@ -128,6 +144,15 @@ mod tests {
             let mut json = String::new();
             push_string(&mut json, &text);
             prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+
+        #[test]
+        fn a_written_number_is_the_one_that_std_writes(number in any::<u64>(), digits in 0..64_u32) {
+            for number in [number, number >> digits, u64::MAX, 0] {
+                let mut text = "n".to_owned();
+                push_number(&mut text, number);
+                prop_assert_eq!(text, format!("n{number}"));
+            }
         }
 
         #[test]

@@ -296,9 +296,8 @@ fn number(json: &[u8], start: usize) -> Scanned<usize> {
 /// Behind one or more digits.
 #[inline]
 fn digits(json: &[u8], start: usize) -> Scanned<usize> {
-    let mut at = start;
-    while byte(json, at).is_ascii_digit() {
-        at += 1;
+    match json.get(start..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit()).count() {
+        0 => Err(NotJson),
+        count => Ok(start + count),
     }
-    if at == start { Err(NotJson) } else { Ok(at) }
 }

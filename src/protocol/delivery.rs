@@ -3,10 +3,7 @@
 //! Where sender and receiver speak the same dialect, and the receiver confirms automatically, that is the sender's frame
 //! itself, byte for byte. Nothing here ever makes an empty frame.
 
-use std::fmt::Write as _;
-
-use super::envelope::top_level_keys;
-use super::frame::{Opcode, encode_into, payload_start};
+use super::frame::{Opcode, encode_into, payload_start, push_header};
 use super::{json, topic};
 use crate::message::{ChannelName, Dialect, Payload, Publication};
 
@@ -93,24 +90,26 @@ fn push_marked(out: &mut Vec<u8>, frame: &[u8], manual: Manual) -> bool {
     let Ok(text) = std::str::from_utf8(&frame[payload_start(frame)..]) else { return false };
     // Without either, no member can have such a name, however it is escaped.
     if (text.contains("deliver") || text.contains('\\'))
-        && top_level_keys(text).iter().any(|key| key == "delivery" || key == "redelivered")
+        && json::top_level_keys(text).iter().any(|key| [&b"delivery"[..], b"redelivered"].contains(&&**key))
     {
         return false;
     }
     let Some((before, members)) = text.split_once('{') else { return false };
-    let mut marked = String::with_capacity(text.len() + 64);
-    marked.push_str(before);
-    marked.push('{');
-    push_mark(&mut marked, manual);
-    marked.push_str(members);
-    encode_into(out, Opcode::Text, marked.as_bytes());
+    // The mark is shorter than this.
+    let mut mark = String::with_capacity(64);
+    mark.push('{');
+    push_mark(&mut mark, manual);
+    let parts = [before, &mark, members];
+    push_header(out, Opcode::Text, parts.iter().map(|part| part.len()).sum());
+    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
     true
 }
 
 /// Appends the mark's members, a comma after each: other members always follow.
 fn push_mark(out: &mut String, manual: Manual) {
-    // Writing to a `String` can't fail.
-    let _ = write!(out, r#""delivery":"{}","#, manual.sequence);
+    out.push_str(r#""delivery":""#);
+    json::push_number(out, manual.sequence);
+    out.push_str(r#"","#);
     if manual.redelivered {
         out.push_str(r#""redelivered":true,"#);
     }

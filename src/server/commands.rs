@@ -3,7 +3,7 @@
 //! Nothing is sent from here. An answer that needs no core (to a ping, to a malformed command) is a step too, so that it keeps its
 //! place behind what the client sent before.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
@@ -60,13 +60,14 @@ pub(super) struct Desk<'a> {
     hub: &'a Hub,
     connection: &'a Connection,
     access: Arc<Access>,
+    parser: RefCell<envelope::Parser>,
     /// Commands since [`Self::count`] was last called.
     commands: Cell<u64>,
 }
 
 impl<'a> Desk<'a> {
     pub(super) fn new(hub: &'a Hub, connection: &'a Connection) -> Self {
-        Self { hub, connection, access: hub.access(), commands: Cell::new(0) }
+        Self { hub, connection, access: hub.access(), parser: RefCell::default(), commands: Cell::new(0) }
     }
 
     /// Adds to the server's counters what the burst has brought.
@@ -91,8 +92,9 @@ impl<'a> Desk<'a> {
                 }
                 return self.topic_message(channel, kind, frame, carry);
             }
-            (Incoming::Message { frame, .. }, None) => {
-                let command = envelope::parse(&frame[frame::payload_start(&frame)..]);
+            (Incoming::Message { kind, frame }, None) => {
+                let mut parser = self.parser.borrow_mut();
+                let command = parser.parse(kind, &frame);
                 if first && !matches!(command, Ok(Command::Ping)) {
                     carry(Step::Release);
                 }
@@ -160,7 +162,7 @@ impl<'a> Desk<'a> {
         ControlFlow::Continue(())
     }
 
-    fn command(&self, command: Command, first: bool, carry: &mut impl FnMut(Step<'_>)) {
+    fn command(&self, command: Command<'_>, first: bool, carry: &mut impl FnMut(Step<'_>)) {
         let connection = &self.connection;
         match command {
             Command::Ping => carry(Step::Ping { first }),
@@ -191,7 +193,7 @@ impl<'a> Desk<'a> {
         }
     }
 
-    fn send(&self, send: &envelope::Send, carry: &mut impl FnMut(Step<'_>)) {
+    fn send(&self, send: &envelope::Send<'_>, carry: &mut impl FnMut(Step<'_>)) {
         let connection = &self.connection;
         let user = &connection.profile.user;
         let channel = &send.publication.channel;

@@ -13,6 +13,12 @@ pub(super) type Wrong = String;
 /// The most that `ttl` and `delay` may say: beyond it nothing is meant but "very long".
 const LONGEST_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
+/// The text of a field. (It is cut from UTF-8 at ASCII characters, so it is UTF-8 too.)
+#[inline]
+pub(super) fn text(json: &[u8]) -> &str {
+    std::str::from_utf8(json).unwrap_or_default()
+}
+
 /// The contents of a JSON string; `None` if `json` is none, or if it holds half a surrogate pair.
 pub(super) fn string(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
@@ -25,14 +31,14 @@ pub(super) fn name(json: &str) -> Option<Cow<'_, str>> {
 }
 
 /// A name of 1 to [`limits::NAME_BYTES`] bytes: `id` and `receiver`.
-pub(super) fn short_name(field: &str, json: &str) -> Result<String, Wrong> {
+pub(super) fn short_name<'a>(field: &str, json: &'a str) -> Result<Cow<'a, str>, Wrong> {
     match name(json) {
         None => Err(format!("'{field}' must be a string or a number, not {}", kind(json))),
         Some(name) if name.is_empty() => Err(format!("'{field}' is empty; leave it out, or give it a value")),
         Some(name) if name.len() > limits::NAME_BYTES => {
             Err(format!("'{field}' is longer than {} bytes", limits::NAME_BYTES))
         }
-        Some(name) => Ok(name.into_owned()),
+        Some(name) => Ok(name),
     }
 }
 

@@ -1,21 +1,25 @@
 //! The envelope dialect (SPEC section 4): JSON commands from clients, JSON answers to them.
 //!
-//! [`parse`] reads a command once and strictly; what it returns is valid. It never builds a tree of the JSON, never copies a
+//! [`Parser`] reads a command once and strictly; what it returns is valid. It never builds a tree of the JSON, never copies a
 //! message (each is a slice of the one frame that forwards it), and repeats nothing of a client's text in an answer but the
 //! command and the id, both bounded.
 
+#[cfg(test)]
+mod differential_tests;
 mod field;
 mod parse;
+mod read;
 mod reply;
 #[cfg(test)]
 mod tests;
 mod time;
+mod words;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-pub use parse::parse;
-pub(super) use parse::top_level_keys;
+pub use parse::Parser;
 pub use reply::{accepted, connect_reply, refusal};
 pub use time::iso8601;
 
@@ -23,7 +27,7 @@ use crate::message::{ChannelName, Publication};
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
-pub enum Command {
+pub enum Command<'a> {
     /// Answer with a connect reply. Everything else in the object is ignored.
     Ping,
     /// Receive these channels, and no others any more.
@@ -38,7 +42,7 @@ pub enum Command {
         receiver: Option<String>,
     },
     /// Send one publication.
-    Send(Send),
+    Send(Send<'a>),
     /// A receiver with manual acknowledgement is done with a delivery, or gives it back.
     Acknowledge {
         /// The number that the delivery carried.
@@ -50,14 +54,14 @@ pub enum Command {
 
 /// A `send-message`.
 #[derive(Clone, Debug)]
-pub struct Send {
+pub struct Send<'a> {
     /// Its frame is the client's object, byte for byte, in a text frame; its messages are slices of that. It may have no
     /// messages (`"data":[]`).
-    pub publication: Publication<'static>,
+    pub publication: Publication<'a>,
     /// To how many receivers it goes, 0 = all; `None` = as the channel is configured.
     pub receivers: Option<u32>,
     /// The sender's name for it, 1 to [`crate::limits::NAME_BYTES`] bytes: asks for an answer.
-    pub id: Option<String>,
+    pub id: Option<Cow<'a, str>>,
     /// Its time to live, at most 100 years.
     pub ttl: Option<Duration>,
     /// How long it must wait first, at most 100 years.
@@ -150,3 +154,13 @@ impl fmt::Display for Malformed {
 }
 
 impl std::error::Error for Malformed {}
+
+/// What a frame with this payload says. For tests: it lives as long as they run.
+#[cfg(test)]
+pub(crate) fn parse(payload: &[u8]) -> Result<Command<'static>, Malformed> {
+    use crate::message::{Frame, Kind};
+    use crate::protocol::frame::{Opcode, encode};
+
+    let frame = Box::leak(Box::new(Frame::Shared(encode(Opcode::Binary, payload))));
+    Box::leak(Box::<Parser>::default()).parse(Kind::Binary, frame)
+}

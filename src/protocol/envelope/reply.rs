@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::Code;
 use super::time::iso8601;
 use crate::message::Timestamp;
-use crate::protocol::json::push_string;
+use crate::protocol::json::{push_number, push_string};
 
 /// The connect reply; also the answer to `ping`, and the body of a 401.
 #[must_use]
@@ -21,11 +21,14 @@ pub fn connect_reply(now: Timestamp, code: Code) -> String {
 /// The answer to a `send-message` with an `id`: the publication is safe. `duplicate` is a member only where it is true.
 #[must_use]
 pub fn accepted(id: &str, receivers: u32, stored: bool, duplicate: bool) -> String {
-    let mut out = head(Some("send-message"), Code::Accepted, "");
-    out.push_str(r#","id":"#);
+    const HEAD: &str = r#"{"command":"send-message","response_code":"00","response_text":"Accepted","id":"#;
+    // What follows the id is no longer than this.
+    let mut out = String::with_capacity(HEAD.len() + id.len() + 64);
+    out.push_str(HEAD);
     push_string(&mut out, id);
-    // Writing to a `String` can't fail.
-    let _ = write!(out, r#","receivers":{receivers},"stored":{stored}"#);
+    out.push_str(r#","receivers":"#);
+    push_number(&mut out, receivers.into());
+    out.push_str(if stored { r#","stored":true"# } else { r#","stored":false"# });
     if duplicate {
         out.push_str(r#","duplicate":true"#);
     }
@@ -54,6 +57,7 @@ fn head(command: Option<&str>, code: Code, detail: &str) -> String {
         push_string(&mut out, command);
         out.push(',');
     }
+    // Writing to a `String` can't fail.
     let _ = write!(out, r#""response_code":"{}","response_text":"#, code.as_str());
     if detail.is_empty() {
         push_string(&mut out, code.text());
@@ -83,6 +87,10 @@ mod tests {
         assert_eq!(
             accepted("a\"b", 1, false, false),
             r#"{"command":"send-message","response_code":"00","response_text":"Accepted","id":"a\"b","receivers":1,"stored":false}"#
+        );
+        assert_eq!(
+            accepted("7", u32::MAX, true, true),
+            r#"{"command":"send-message","response_code":"00","response_text":"Accepted","id":"7","receivers":4294967295,"stored":true,"duplicate":true}"#
         );
         assert!(accepted("7", 0, true, true).ends_with(r#""receivers":0,"stored":true,"duplicate":true}"#));
     }

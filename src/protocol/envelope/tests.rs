@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::limits;
-use crate::message::{Dialect, Kind};
-use crate::protocol::frame::payload_start;
+use crate::message::{Dialect, Frame, Kind};
+use crate::protocol::frame::{Opcode, encode, payload_start};
 
-fn command(json: &str) -> Command {
+fn command(json: &str) -> Command<'static> {
     parse(json.as_bytes()).unwrap_or_else(|wrong| panic!("{json}: {wrong}"))
 }
 
-fn send(json: &str) -> Send {
+fn send(json: &str) -> Send<'static> {
     match command(json) {
         Command::Send(send) => send,
         other => panic!("{json}: {other:?}"),
@@ -30,7 +30,7 @@ fn send_with(members: &str) -> String {
     format!(r#"{{"command":"send-message","channel":"sms","data":[1]{members}}}"#)
 }
 
-fn messages(send: &Send) -> Vec<&str> {
+fn messages<'a>(send: &'a Send<'_>) -> Vec<&'a str> {
     send.publication.bodies().map(|message| std::str::from_utf8(message).unwrap()).collect()
 }
 
@@ -179,6 +179,35 @@ fn a_channel_is_a_name_or_a_number() {
             Command::Receive { channels, .. } => assert_eq!(channels, [sent.publication.channel.into_owned()]),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+#[test]
+fn the_channel_that_was_sent_to_before_is_known_by_its_name_and_not_by_its_escapes() {
+    let mut parser = Parser::default();
+    let mut channel = |json: &str| {
+        let frame = format!(r#"{{"command":"send-message","data":1,"channel":{json}}}"#);
+        let frame = Frame::Shared(encode(Opcode::Text, frame.as_bytes()));
+        match parser.parse(Kind::Text, &frame) {
+            Ok(Command::Send(send)) => send.publication.channel.as_str().to_owned(),
+            Err(wrong) => wrong.text,
+            other => panic!("{json}: {other:?}"),
+        }
+    };
+    for (json, expected) in [
+        (r#""sms""#, "sms"),
+        (r#""sms""#, "sms"),
+        (r#""sm""#, "sm"),
+        (r#""a\\u0062""#, r"a\u0062"),
+        (r#""a\u0062""#, "ab"),
+        (r#""ab""#, "ab"),
+        ("7", "7"),
+        (r#""7""#, "7"),
+        ("7", "7"),
+        (r#""""#, "'channel' is empty; a channel name has at least one character"),
+        (r#""7""#, "7"),
+    ] {
+        assert_eq!(channel(json), expected, "{json}");
     }
 }
 

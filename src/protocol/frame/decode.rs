@@ -150,8 +150,8 @@ impl Decoder {
     #[inline]
     fn unmask<'a>(&self, whole: &'a mut [u8], header: &Header, kind: Kind) -> Result<&'a [u8], ProtocolError> {
         let payload = &mut whole[header.size..];
-        apply_mask(payload, header.mask);
-        if kind == Kind::Text && std::str::from_utf8(payload).is_err() {
+        let is_ascii = apply_mask(payload, header.mask);
+        if kind == Kind::Text && !is_ascii && std::str::from_utf8(payload).is_err() {
             return Err(ProtocolError::BadUtf8);
         }
         if self.role == Role::Client {

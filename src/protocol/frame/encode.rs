@@ -13,6 +13,13 @@ pub fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
     Bytes::from(out)
 }
 
+/// Appends the header of one unmasked data frame, whose payload of `len` bytes the caller appends.
+pub(in crate::protocol) fn push_header(out: &mut Vec<u8>, opcode: Opcode, len: usize) {
+    let (header, size) = header(opcode, len, 0);
+    out.reserve(size + len);
+    out.extend_from_slice(&header[..size]);
+}
+
 /// Appends one unmasked frame to `out`. A control payload is cut to [`CONTROL_PAYLOAD`] bytes.
 pub fn encode_into(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     let payload = fitting(opcode, payload);
@@ -81,17 +88,23 @@ pub(super) fn put_header(buffer: &mut [u8], start: usize, opcode: Opcode, len: u
     at
 }
 
-/// XORs `bytes` with `mask` (RFC 6455 section 5.3): masks and unmasks.
-pub(super) fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) {
-    let [a, b, c, d] = mask;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let (words, tail) = bytes.as_chunks_mut::<8>();
+/// XORs `bytes` with `mask` (RFC 6455 section 5.3): masks and unmasks. Whether what they are now is ASCII, which costs nothing to know here.
+pub(super) fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) -> bool {
+    const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+    let wide = u64::from(u32::from_ne_bytes(mask)) * 0x1_0000_0001;
+    let mut seen = 0;
+    // The compiler takes several words at a time.
+    let (words, tail) = bytes.as_chunks_mut();
     for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+        let clear = u64::from_ne_bytes(*word) ^ wide;
+        seen |= clear;
+        *word = clear.to_ne_bytes();
     }
-    for (byte, mask) in tail.iter_mut().zip([a, b, c, d, a, b, c]) {
+    for (byte, mask) in tail.iter_mut().zip(wide.to_ne_bytes()) {
         *byte ^= mask;
+        seen |= u64::from(*byte);
     }
+    seen & HIGH_BITS == 0
 }
 
 /// Bytes of an unmasked header for a payload of `len` bytes.

@@ -17,6 +17,7 @@ mod tests;
 use std::fmt;
 
 pub use decode::Decoder;
+pub(super) use encode::push_header;
 pub use encode::{encode, encode_close, encode_into, encode_masked_into, payload_start, unmasked_len};
 
 use crate::limits;

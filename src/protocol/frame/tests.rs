@@ -312,6 +312,20 @@ fn masking_is_its_own_inverse_for_every_length_and_phase() {
 }
 
 #[test]
+fn unmasking_tells_ascii_from_what_must_be_looked_at() {
+    for len in 0..40 {
+        let mut bytes = vec![0x7f; len];
+        encode::apply_mask(&mut bytes, [0xff, 0x80, 1, 0x7f]);
+        assert!(encode::apply_mask(&mut bytes, [0xff, 0x80, 1, 0x7f]), "{len}");
+        for odd in 0..len {
+            let mut bytes = vec![0x7f; len];
+            bytes[odd] = 0x80;
+            assert!(!encode::apply_mask(&mut bytes, [0; 4]), "{odd} of {len}");
+        }
+    }
+}
+
+#[test]
 fn frames_are_encoded_in_the_fewest_bytes() {
     for (len, header) in [
         (0, &[0x82, 0][..]),

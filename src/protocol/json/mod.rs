@@ -1,12 +1,31 @@
-//! The JSON that both dialects need: is this text a JSON value, how deep is it, and how a text is written as a JSON string.
+//! The JSON that both dialects need: where its values lie, is this text one, how deep is it, and how a text is written as a JSON string.
 //!
 //! Never builds a tree, and never recurses into what it was given.
 
-use serde::de::IgnoredAny;
+mod plain;
+mod scan;
+#[cfg(test)]
+pub(super) mod strategies;
 
-/// Whether `text` is one JSON value (RFC 8259), white space around it allowed, that nests at most `depth` levels.
+use std::borrow::Cow;
+
+pub(super) use scan::{NotJson, Scanner, unescaped};
+
+/// Whether `text` is one JSON value (RFC 8259), white space around it allowed, that nests at most `depth` levels, and never more than
+/// [`crate::limits::JSON_DEPTH`].
 pub(super) fn is_value(text: &str, depth: usize) -> bool {
-    nests_within(text.as_bytes(), depth) && serde_json::from_str::<IgnoredAny>(text).is_ok()
+    let mut scanner = Scanner::new(text.as_bytes(), depth);
+    scanner.value().and_then(|_| scanner.end()).is_ok()
+}
+
+/// The names of the members of the object that `text` is, in order; none if it is no object.
+pub(super) fn top_level_keys(text: &str) -> Vec<Cow<'_, [u8]>> {
+    let mut names = Vec::new();
+    let walked = Scanner::new(text.as_bytes(), usize::MAX).object(|scanner, name| {
+        names.push(unescaped(name)?);
+        scanner.value().map(|_| ())
+    });
+    walked.map_or_else(|NotJson| Vec::new(), |()| names)
 }
 
 /// Whether JSON text nests at most `depth` objects and arrays. What is not JSON gets some answer, in time that grows with
@@ -47,17 +66,16 @@ pub(super) fn push_string(out: &mut String, text: &str) {
     const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
     out.reserve(text.len() + 2);
     out.push('"');
-    let mut plain = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
+    let mut start = 0;
+    loop {
         // What is escaped is ASCII, so both ends are on a character's boundary.
-        out.push_str(&text[plain..at]);
-        plain = at + 1;
+        let end = plain::end(text.as_bytes(), start);
+        out.push_str(&text[start..end]);
+        let Some(byte) = text.as_bytes().get(end) else { break };
+        start = end + 1;
         out.push('\\');
         match byte {
-            b'"' | b'\\' => out.push(char::from(byte)),
+            b'"' | b'\\' => out.push(char::from(*byte)),
             b'\n' => out.push('n'),
             b'\r' => out.push('r'),
             b'\t' => out.push('t'),
@@ -68,13 +86,31 @@ pub(super) fn push_string(out: &mut String, text: &str) {
             }
         }
     }
-    out.push_str(&text[plain..]);
     out.push('"');
+}
+
+/// Appends `number` in digits.
+pub(super) fn push_number(out: &mut String, mut number: u64) {
+    // As many digits as the largest one has.
+    let mut digits = [b'0'; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.push_str(std::str::from_utf8(&digits[start..]).unwrap_or_default());
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use proptest::prelude::*;
+    use serde::de::IgnoredAny;
 
     use super::*;
 
@@ -108,6 +144,35 @@ mod tests {
             let mut json = String::new();
             push_string(&mut json, &text);
             prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+
+        #[test]
+        fn a_written_number_is_the_one_that_std_writes(number in any::<u64>(), digits in 0..64_u32) {
+            for number in [number, number >> digits, u64::MAX, 0] {
+                let mut text = "n".to_owned();
+                push_number(&mut text, number);
+                prop_assert_eq!(text, format!("n{number}"));
+            }
+        }
+
+        #[test]
+        fn a_value_is_what_serde_json_takes_for_one(bytes in strategies::texts(), depth in 0_usize..8) {
+            if let Ok(text) = std::str::from_utf8(&bytes) {
+                for depth in [depth, 126, 128] {
+                    let expected = nests_within(&bytes, depth) && serde_json::from_str::<IgnoredAny>(text).is_ok();
+                    prop_assert_eq!(is_value(text, depth), expected, "{}", text);
+                }
+            }
+        }
+
+        #[test]
+        fn the_names_of_members_are_those_that_serde_json_finds(bytes in strategies::texts()) {
+            let Ok(text) = std::str::from_utf8(&bytes) else { return Ok(()) };
+            if is_value(text, usize::MAX) {
+                let expected = serde_json::from_str::<BTreeMap<String, IgnoredAny>>(text).unwrap_or_default();
+                let names: BTreeSet<_> = top_level_keys(text).into_iter().map(Cow::into_owned).collect();
+                prop_assert_eq!(names, expected.into_keys().map(String::into_bytes).collect());
+            }
         }
     }
 }

@@ -1,0 +1,131 @@
+//! How far a text goes on without anything that a JSON string must escape: the loop in which reading and writing JSON spends its
+//! time, so it looks at a block of bytes at once. Knows no more of JSON than that.
+
+/// Bytes looked at together.
+const BLOCK: usize = 16;
+
+/// As [`end`], but looks at one block, which is as far as most strings go: nothing before the answer is special.
+#[inline(always)]
+pub(super) fn near(bytes: &[u8], start: usize) -> usize {
+    match bytes.get(start..).and_then(<[u8]>::first_chunk).map(special) {
+        None => start,
+        Some(0) => start + BLOCK,
+        Some(found) => start + found.trailing_zeros() as usize,
+    }
+}
+
+/// Where, from `start` on, the first byte lies that can't stand for itself in a JSON string: a quote, a backslash, a control
+/// character. The end of `bytes` if there is none.
+pub(super) fn end(bytes: &[u8], start: usize) -> usize {
+    let rest = bytes.get(start..).unwrap_or_default();
+    let (blocks, tail) = rest.as_chunks();
+    for (index, block) in blocks.iter().enumerate() {
+        let found = special(block);
+        if found != 0 {
+            return start + index * BLOCK + found.trailing_zeros() as usize;
+        }
+    }
+    let tail_start = bytes.len() - tail.len();
+    // The last block of all reaches back before the tail.
+    let found = match bytes.last_chunk() {
+        Some(block) => u64::from(special(block)) << tail.len() >> BLOCK,
+        None => {
+            let mut block = [b' '; BLOCK];
+            block[..tail.len()].copy_from_slice(tail);
+            u64::from(special(&block))
+        }
+    };
+    if found == 0 { bytes.len() } else { tail_start + found.trailing_zeros() as usize }
+}
+
+/// One bit for each byte of the block that is special, the first byte's lowest.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn special(block: &[u8; BLOCK]) -> u32 {
+    use std::arch::x86_64::{
+        _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8,
+    };
+
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn mask(block: u128) -> u32 {
+        let block = _mm_set_epi64x((block >> 64) as i64, block as i64);
+        let quote = _mm_cmpeq_epi8(block, _mm_set1_epi8(b'"' as i8));
+        let backslash = _mm_cmpeq_epi8(block, _mm_set1_epi8(b'\\' as i8));
+        let control = _mm_cmpeq_epi8(_mm_min_epu8(block, _mm_set1_epi8(0x1f)), block);
+        _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quote, backslash), control)) as u32
+    }
+
+    // SAFETY: every x86-64 processor has SSE2.
+    unsafe { mask(u128::from_le_bytes(*block)) }
+}
+
+/// One bit for each byte of the block that is special, the first byte's lowest.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn special(block: &[u8; BLOCK]) -> u32 {
+    portable(block)
+}
+
+/// [`special`] without the processor's help: in words of eight bytes, as Mycroft finds a zero in one.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+#[inline]
+fn portable(block: &[u8; BLOCK]) -> u32 {
+    /// Every byte is 1.
+    const ONES: u64 = u64::MAX / 255;
+    let (words, _) = block.as_chunks();
+    let mask = |word: &[u8; 8]| {
+        let word = u64::from_le_bytes(*word);
+        // The high bit of each byte that is zero, without the carry from one byte into the next.
+        let zero = |word: u64| !(((word & (ONES * 0x7f)) + ONES * 0x7f) | word | (ONES * 0x7f));
+        let found =
+            zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | zero(word & (ONES * 0xe0));
+        // Gathers the high bits in the highest byte.
+        ((found >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+    };
+    words.iter().rev().fold(0, |found, word| found << 8 | mask(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn is_special(byte: u8) -> bool {
+        byte < 0x20 || byte == b'"' || byte == b'\\'
+    }
+
+    #[test]
+    fn every_byte_at_every_place_of_a_block() {
+        for byte in 0..=u8::MAX {
+            for place in 0..BLOCK {
+                for around in [b' ', b'a', 0x7f, 0x80, 0xff] {
+                    let mut block = [around; BLOCK];
+                    block[place] = byte;
+                    let expected = u32::from(is_special(byte)) << place;
+                    assert_eq!((special(&block), portable(&block)), (expected, expected), "{byte} at {place}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn both_ways_find_the_same(block in any::<[u8; BLOCK]>()) {
+            prop_assert_eq!(special(&block), portable(&block));
+        }
+
+        #[test]
+        fn the_first_special_byte_is_found(
+            bytes in prop::collection::vec(prop_oneof![4 => Just(b'a'), 1 => any::<u8>()], 0..80),
+            start in 0_usize..90,
+        ) {
+            let start = start.min(bytes.len());
+            let expected = bytes[start..].iter().position(|byte| is_special(*byte)).map_or(bytes.len(), |at| start + at);
+            prop_assert_eq!(end(&bytes, start), expected);
+            let whole_block = bytes.len() - start >= BLOCK;
+            prop_assert_eq!(near(&bytes, start), if whole_block { expected.min(start + BLOCK) } else { start });
+        }
+    }
+}

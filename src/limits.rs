@@ -40,6 +40,10 @@ pub const QUICK_CONFIRMATION: Duration = Duration::from_millis(20);
 /// A receiver that takes this long to confirm gets the window of [`PREFETCH`] back: it works on each message.
 pub const SLOW_CONFIRMATION: Duration = Duration::from_millis(200);
 
+/// A receiver that confirms within this time is asked for it as soon as a sender waits, and the store only after this time: a confirmation makes a
+/// message as safe as a disk does, and is cheaper. About what a commit to an ordinary disk takes, so that a sender never waits much longer for it.
+pub const PROMPT_CONFIRMATION: Duration = Duration::from_millis(5);
+
 /// Unconfirmed bytes of one receiver, after which it has no room: what its queue and its socket may hold.
 pub const WINDOW_BYTES: usize = 1 << 20;
 

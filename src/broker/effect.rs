@@ -53,7 +53,7 @@ pub enum Effect {
         /// It may have been delivered before (only ever stated in manual mode).
         redelivered: bool,
     },
-    /// Have this connection prove what it has received: a ping, when none is outstanding. Its answer is
+    /// Have this connection prove what it has received: a ping, when none is outstanding, behind all that is delivered now. Its answer is
     /// [`super::Event::Confirmed`] up to the last delivery queued before that ping.
     Confirm {
         /// The receiver.

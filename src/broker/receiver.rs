@@ -31,6 +31,10 @@ pub(super) struct Receiver {
     pub publishes: bool,
     /// A confirmation was asked for at this time and has not come.
     pub asked: Option<Timestamp>,
+    /// Its last confirmation came within [`limits::PROMPT_CONFIRMATION`].
+    prompt: bool,
+    /// A sender waits for what was delivered since a confirmation was asked for: the next one is asked for at once.
+    pub awaited: bool,
     /// The timer that will ask for one is running.
     pub quiet_armed: bool,
     /// When that timer was started: the first delivery of the burst.
@@ -53,6 +57,8 @@ impl Receiver {
             window: Window::default(),
             publishes: false,
             asked: None,
+            prompt: false,
+            awaited: false,
             quiet_armed: false,
             burst_began: Timestamp::default(),
             last_delivery: Timestamp::default(),
@@ -82,6 +88,12 @@ impl Receiver {
         self.window.len() * 2 >= self.allowed || self.window.bytes() * 2 >= limits::WINDOW_BYTES
     }
 
+    /// Whether it is likely to confirm sooner than a disk would. One that has never confirmed is not: perhaps it can't.
+    pub fn is_prompt(&self, now: Timestamp) -> bool {
+        let overdue = self.asked.is_some_and(|asked| now.since(asked) > limits::PROMPT_CONFIRMATION);
+        self.prompt && !overdue && self.ack == AckMode::Automatic
+    }
+
     /// What it asked for. A receiver that confirms by pongs and leaves the window as it is gets one that adapts.
     pub fn configure(&mut self, ack: AckMode, prefetch: u32) {
         self.ack = ack;
@@ -93,10 +105,11 @@ impl Receiver {
     /// message, say) gets the small one back: what is in its window when it dies is what arrives twice.
     pub fn confirmed(&mut self, now: Timestamp) {
         let Some(asked) = self.asked.take() else { return };
+        let took = now.since(asked);
+        self.prompt = took <= limits::PROMPT_CONFIRMATION;
         if !self.adaptive {
             return;
         }
-        let took = now.since(asked);
         if took <= limits::QUICK_CONFIRMATION {
             self.allowed = (self.allowed * 2).min(limits::MAX_PREFETCH as usize);
         } else if took >= limits::SLOW_CONFIRMATION {

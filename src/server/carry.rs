@@ -39,6 +39,8 @@ pub(super) struct Core {
     encoded: Vec<[Option<Bytes>; 2]>,
     /// Ended while effects were carried out; the core is told afterwards.
     victims: Vec<Arc<Connection>>,
+    /// Who is to be asked for a confirmation, behind everything that this turn delivers to it.
+    asked: Vec<ConnectionId>,
     /// Frames queued in this turn.
     queued: usize,
     /// The channel of the publication that is being handled.
@@ -77,6 +79,7 @@ impl Core {
             armed: None,
             encoded: Vec::new(),
             victims: Vec::new(),
+            asked: Vec::new(),
             queued: 0,
             channel: None,
         }
@@ -103,11 +106,22 @@ impl Core {
             }
             if self.queued >= limits::FRAMES_AT_ONCE {
                 self.carry_out(turn);
+                self.ask(turn);
                 return true;
             }
         }
         self.carry_out(turn);
+        self.ask(turn);
         false
+    }
+
+    /// Asks for the confirmations that are wanted, so that one ping answers for all that a burst has brought.
+    fn ask(&mut self, turn: &mut Turn<'_>) {
+        for connection in std::mem::take(&mut self.asked) {
+            let Some(connection) = self.connection(connection).cloned() else { continue };
+            let first = connection.queue().confirm();
+            turn.touch(&connection, first == Some(true));
+        }
     }
 
     fn handle(&mut self, mut event: Event, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
@@ -175,6 +189,7 @@ impl Core {
         let turn = &mut Turn::new(hub, touched);
         self.tell(connection, confirmed_up_to, turn);
         self.carry_out(turn);
+        self.ask(turn);
     }
 
     fn tell(&mut self, connection: &Arc<Connection>, confirmed_up_to: Option<u64>, turn: &mut Turn<'_>) {
@@ -233,11 +248,7 @@ impl Core {
                 Counters::add(&turn.hub.counters.deliveries, 1);
                 self.pushed(&connection, pushed, turn);
             }
-            Effect::Confirm { connection } => {
-                let Some(connection) = self.connection(connection).cloned() else { return };
-                let first = connection.queue().confirm();
-                turn.touch(&connection, first == Some(true));
-            }
+            Effect::Confirm { connection } => self.asked.push(connection),
             Effect::Reply { to, reply } => self.reply(to, &reply, turn),
             Effect::End { connection, reason } => {
                 let Some(connection) = self.connection(connection).cloned() else { return };

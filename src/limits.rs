@@ -42,6 +42,10 @@ pub const QUICK_CONFIRMATION: Duration = Duration::from_millis(20);
 /// A receiver that takes this long to confirm gets the window of [`PREFETCH`] back: it works on each message.
 pub const SLOW_CONFIRMATION: Duration = Duration::from_millis(200);
 
+/// A receiver that confirms within this time is asked for it as soon as a sender waits, and the store only after this time: a confirmation makes a
+/// message as safe as a disk does, and is cheaper. About what a commit to an ordinary disk takes, so that a sender never waits much longer for it.
+pub const PROMPT_CONFIRMATION: Duration = Duration::from_millis(5);
+
 /// Unconfirmed bytes of one receiver, after which it has no room: what its queue and its socket may hold.
 pub const WINDOW_BYTES: usize = 1 << 20;
 
@@ -102,6 +106,12 @@ pub const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// Bytes of messages in one transaction, at the most one message over it: bounds the time of one commit where messages are large.
 pub const STORE_GROUP_BYTES: usize = 8 << 20;
+
+/// Rows that SQLite is given in one statement: what a statement costs beside its rows is then a tenth of what they cost, and more of them gain nothing.
+pub const STORE_ROWS_AT_ONCE: usize = 16;
+
+/// Bytes of messages in one such statement, which holds a copy of each until it is carried out; larger ones go one by one.
+pub const STORE_BYTES_AT_ONCE: usize = 64 << 10;
 
 /// What one stored or queued message is counted for beside its payload, in bytes: the entry, its names, the allocator's share.
 pub const STORE_ROW_BYTES: usize = 256;

@@ -92,10 +92,14 @@ impl Broker {
     /// Sees to it that the receiver is asked to confirm: now, if half its window is used, else when its burst has ended.
     pub(super) fn want_confirmation(&mut self, key: usize, turn: &mut Turn<'_>) {
         let receiver = &mut self.receivers[key];
-        if receiver.ack == AckMode::Manual || receiver.asked || receiver.window.is_empty() {
+        if receiver.ack == AckMode::Manual || receiver.asked {
             return;
         }
-        if receiver.half_used() {
+        let awaited = std::mem::take(&mut receiver.awaited);
+        if receiver.window.is_empty() {
+            return;
+        }
+        if receiver.half_used() || awaited {
             receiver.ask(turn.now);
             turn.effects.list.push(Effect::Confirm { connection: receiver.connection });
         } else if !receiver.quiet_armed {
@@ -103,6 +107,20 @@ impl Broker {
             receiver.burst_began = turn.now;
             self.timers.arm(turn.now.after(limits::CONFIRM_QUIET), Timer::Quiet(receiver.connection));
         }
+    }
+
+    /// Has those receivers asked at once for the confirmation of what they are about to get that are likely to give it before a disk has
+    /// written. False if there are none.
+    pub(super) fn await_confirmation(&mut self, targets: &Targets, turn: &Turn<'_>) -> bool {
+        let mut found = false;
+        for target in targets {
+            let receiver = &mut self.receivers[target.receiver];
+            if receiver.is_prompt(turn.now) {
+                receiver.awaited = true;
+                found = true;
+            }
+        }
+        found
     }
 
     /// The timer for the end of a receiver's burst has run out.

@@ -69,7 +69,7 @@ pub enum Effect {
         /// Index into [`Effects::contents`].
         content: u32,
     },
-    /// Have this connection prove what it has received: a ping, when none is outstanding. Its answer is
+    /// Have this connection prove what it has received: a ping, when none is outstanding, behind all that is delivered now. Its answer is
     /// [`super::Event::Confirmed`] up to the last delivery queued before that ping.
     Confirm {
         /// The receiver.

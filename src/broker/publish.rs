@@ -179,7 +179,6 @@ impl Broker {
         self.counters.accepted += count as u64;
         self.channels[key].unsettled += count as u64;
         let pending = self.pend(publish, count, turn);
-        let first = MessageId(self.last_id.0 + 1);
         let entries = self.entries(publish, key, pending, turn);
         if let Some(delay) = delay {
             let due = turn.now.after(delay);
@@ -189,12 +188,7 @@ impl Broker {
             }
             return Ok(());
         }
-        if self.fly_live(key, entries, publish, pending, turn) {
-            // The write is put off while it is in flight, unless somebody waits for the answer.
-            for offset in 0..count as u64 {
-                self.schedule_write(MessageId(first.0 + offset), turn);
-            }
-        }
+        self.fly_live(key, entries, publish, pending, turn);
         Ok(())
     }
 
@@ -271,7 +265,7 @@ impl Broker {
         entries
     }
 
-    /// Gives a publication to receivers as it was sent, or lets it wait. True if it is in flight.
+    /// Gives a publication to receivers as it was sent, or lets it wait.
     fn fly_live(
         &mut self,
         key: usize,
@@ -279,7 +273,7 @@ impl Broker {
         publish: &Publish<'_>,
         pending: Option<usize>,
         turn: &mut Turn<'_>,
-    ) -> bool {
+    ) {
         let limit = publish.receivers.unwrap_or(self.channels[key].policy.receivers);
         if limit == 0 {
             self.end_outrun(key, turn);
@@ -295,13 +289,22 @@ impl Broker {
                 self.enqueue(key, entry, turn);
             }
             self.to_pump.push(key);
-            return false;
+            return;
         }
         if let Some(pending) = pending.and_then(|pending| self.pending.get_mut(pending)) {
             pending.receivers = u32::try_from(targets.len()).unwrap_or(u32::MAX);
         }
+        let ids: SmallVec<[MessageId; 1]> = entries.iter().map(|entry| entry.message.id).collect();
+        // The write is put off while it is in flight; not for long, if somebody waits for the answer.
+        let soon = publish.id.is_some() && self.await_confirmation(&targets, turn);
         self.fly(key, entries, Content::Live, &targets, turn);
-        true
+        for id in ids {
+            if soon {
+                self.timers.write_awaited_at(turn.now.after(limits::PROMPT_CONFIRMATION), id);
+            } else {
+                self.schedule_write(id, turn);
+            }
+        }
     }
 
     /// Puts an entry behind everything that waits on its channel: in memory if it will be wanted soon, else in the store only.

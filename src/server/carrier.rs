@@ -24,6 +24,8 @@ pub(super) struct Carrier {
     pub(super) outgoing: Outgoing,
     /// Ended while effects were carried out; the core is told afterwards.
     pub(super) victims: Vec<Arc<Connection>>,
+    /// Who is to be asked for a confirmation, behind everything that this turn delivers to it.
+    asked: Vec<ConnectionId>,
 }
 
 impl Carrier {
@@ -49,12 +51,7 @@ impl Carrier {
                 let plain = publish.filter(|publish| publish.is_plain());
                 self.outgoing.broadcast(to, except, (content, body), plain, max);
             }
-            Effect::Confirm { connection } => {
-                self.outgoing.spread(max);
-                let Some(connection) = self.outgoing.connection(connection).cloned() else { return };
-                let first = connection.queue().confirm();
-                self.outgoing.touch(&connection, first == Some(true));
-            }
+            Effect::Confirm { connection } => self.asked.push(connection),
             Effect::Reply { to, reply } => self.reply(to, &reply, publish, turn),
             Effect::End { connection, reason } => {
                 let Some(connection) = self.outgoing.connection(connection).cloned() else { return };
@@ -114,6 +111,16 @@ impl Carrier {
         let pushed = connection.queue().answer(frame, max);
         self.outgoing.note(connection, pushed);
         self.end_overflowed(turn);
+    }
+
+    /// Asks for the confirmations that are wanted, so that one ping answers for all that a burst has brought. The run must have been
+    /// spread.
+    pub(super) fn ask(&mut self) {
+        for connection in self.asked.drain(..) {
+            let Some(connection) = self.outgoing.connection(connection).cloned() else { continue };
+            let first = connection.queue().confirm();
+            self.outgoing.touch(&connection, first == Some(true));
+        }
     }
 
     /// Ends those who had no room in their queues.

@@ -78,6 +78,7 @@ impl Core {
             self.settle(turn);
             self.carrier.outgoing.spread(turn.options.max_queue);
         }
+        self.carrier.ask();
         self.end_route();
         let sealed = self.carrier.outgoing.seal();
         Counters::add(&turn.hub.counters.deliveries, sealed.deliveries);

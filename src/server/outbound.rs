@@ -29,7 +29,7 @@ pub(super) struct Queue {
     /// Bytes ever written to the socket.
     written: u64,
     /// Bytes that are left of the frame in front (of the hand, else of the queue), if its first ones are written; else 0.
-    begun: usize,
+    begun: u32,
     /// The last delivery that was queued.
     last_sequence: u64,
     /// Unconfirmed deliveries to an automatic receiver, each with the stream offset of its end. The core's window bounds it.
@@ -271,7 +271,8 @@ impl Queue {
         let mut whole = 0;
         for frame in hand.iter_mut() {
             if taken < frame.len() {
-                self.begun = left_of_frame(frame, self.begun, taken);
+                // invariant: no frame nears 4 GiB.
+                self.begun = u32::try_from(left_of_frame(frame, self.begun as usize, taken)).unwrap_or(u32::MAX);
                 frame.advance(taken);
                 break;
             }
@@ -402,7 +403,7 @@ impl Queue {
             let in_hand = self.in_hand();
             let front = if self.begun > 0 && !self.state.writing { self.frames.pop_front() } else { None };
             let begun = front.map(|piece| match piece {
-                Piece::Own(bytes) => Piece::Own(bytes.slice(..self.begun.min(bytes.len()))),
+                Piece::Own(bytes) => Piece::Own(bytes.slice(..bytes.len().min(self.begun as usize))),
                 span @ Piece::Span(_) => span,
             });
             self.frames = VecDeque::from_iter(begun);

@@ -43,10 +43,11 @@ where
             workload.name()
         )));
     }
-    open_files::room_for(connections(wire, workload, options))?;
+    let due = connections(wire, workload, options);
+    open_files::room_for(due)?;
     let server = match options.pid {
         Some(pid) => Process::new(pid),
-        None => Process::listening_on(target.address()),
+        None => target.process(),
     };
     let mut run = Run {
         wire,
@@ -55,7 +56,9 @@ where
         payload: Payload::new(options.size),
         channels: Channels::new(options.channel.clone(), run_name()?),
         confirmed,
+        due,
         opened: 0,
+        opening: Duration::ZERO,
         server,
         watch,
     };
@@ -102,7 +105,11 @@ struct Run<'a, W> {
     payload: Payload,
     channels: Channels,
     confirmed: bool,
+    /// How many connections there will be, and how many have been opened.
+    due: u64,
     opened: u32,
+    /// How long it has taken to open the connections so far.
+    opening: Duration,
     /// The server, or why it cannot be seen.
     server: Result<Process, String>,
     watch: Watch<'a>,
@@ -216,7 +223,11 @@ where
             &self.payload,
             schedule,
             || before = server.as_ref().and_then(Process::usage),
-            |came| watch(Progress { phase: "measuring", fraction: came as f64 / total }),
+            |came| {
+                watch(Progress { phase: "measuring", fraction: came as f64 / total });
+                // Pings are answered; that an idle connection breaks does not stop the clock.
+                let _ = beside.idle(Duration::from_micros(1));
+            },
         )?;
         let cpu = self.cpu_since(before);
         let mut report = self.report();
@@ -285,15 +296,10 @@ where
     /// Idle connections, on a channel that nothing is sent to.
     fn add_idle(&mut self, engine: &mut Engine<W::Session>, connections: u32) -> Result<(), Error> {
         let nobody = limits::load::CHANNELS;
-        for count in 0..connections {
+        for _ in 0..connections {
             let mut opening = self.open(nobody..nobody + 1, true)?;
             opening.settle(|_| Ok(()))?;
-            engine.add(opening, Post::Idle)?;
-            if count % 64 == 0 {
-                // Pings are answered meanwhile.
-                engine.idle(Duration::from_micros(1))?;
-                (self.watch)(Progress { phase: "connecting", fraction: f64::from(count) / f64::from(connections) });
-            }
+            self.attach(engine, opening, Post::Idle)?;
         }
         Ok(())
     }
@@ -308,14 +314,16 @@ where
     ) -> Result<usize, Error> {
         let seat = self.seat(uses.clone(), false);
         let publication = self.wire.publication(&seat, &self.payload);
-        let each = publication.len() + limits::FRAME_PLACE;
-        let most = u32::try_from(limits::load::WINDOW_BYTES / each).unwrap_or(u32::MAX).max(1);
+        let each = publication.size() + limits::FRAME_PLACE;
+        let receivers = usize::try_from(copies).unwrap_or(usize::MAX).max(1);
+        let most = limits::load::WINDOW_BYTES.min(limits::load::WINDOW_BYTES_OF_ALL / receivers) / each;
+        let most = u32::try_from(most).unwrap_or(u32::MAX).max(1);
         let window = self.options.window.unwrap_or(window.min(most));
         let credit = if self.confirmed { Credit::Answered } else { Credit::Received };
         let mut opening = self.open(uses.clone(), false)?;
         opening.settle(|_| Ok(()))?;
         let flow = engine.add_flow(Flow::new(engine.connections(), &publication, uses, copies, credit, window));
-        engine.add(opening, Post::Sender(flow))?;
+        self.attach(engine, opening, Post::Sender(flow))?;
         Ok(flow)
     }
 
@@ -330,14 +338,36 @@ where
         let mut opening = self.open(uses.clone(), true)?;
         opening.settle(|_| Ok(()))?;
         let trackers = vec![Tracker::default(); uses.len()];
-        engine.add(opening, Post::Receiver { flow, first: uses.start - base, trackers })?;
+        self.attach(engine, opening, Post::Receiver { flow, first: uses.start - base, trackers })
+    }
+
+    /// Gives a connection to the engine.
+    fn attach(
+        &mut self,
+        engine: &mut Engine<W::Session>,
+        opening: Opening<W::Session>,
+        post: Post,
+    ) -> Result<(), Error> {
+        engine.add(opening, post)?;
+        if engine.connections() % limits::load::OPENED_AT_ONCE == 0 {
+            engine.idle(Duration::from_micros(1))?;
+            let fraction = engine.connections() as f64 / self.due as f64;
+            (self.watch)(Progress { phase: "connecting", fraction });
+        }
         Ok(())
     }
 
     fn open(&mut self, uses: Range<u32>, receives: bool) -> Result<Opening<W::Session>, Error> {
+        if self.opening >= limits::load::OPENING {
+            let what = format!("only {} of {} connections could be opened", self.opened, self.due);
+            return Err(Error::Stalled { what, after: limits::load::OPENING });
+        }
         let seat = self.seat(uses, receives);
         self.opened += 1;
-        Opening::new(self.target, self.wire, &seat, &self.payload)
+        let began = Instant::now();
+        let opening = Opening::new(self.target, self.wire, &seat, &self.payload);
+        self.opening += began.elapsed();
+        opening
     }
 
     fn seat(&self, uses: Range<u32>, receives: bool) -> Seat {

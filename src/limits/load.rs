@@ -12,6 +12,9 @@ pub const CHANNELS: u32 = 100_000;
 /// Messages of one run of `wsmb bench`: hours.
 pub const MESSAGES: u64 = 1_000_000_000;
 
+/// Messages of `wsmb bench backlog` unless it is said: a few seconds.
+pub const BACKLOG: u64 = 100_000;
+
 /// The longest run of `wsmb bench`.
 pub const TIME: Duration = Duration::from_secs(3_600);
 

@@ -70,7 +70,7 @@ where
         Workload::Channels { channels } => run.many_channels(*channels),
         Workload::Idle { connections } => run.idle(*connections),
         Workload::Latency { rate } => run.latency(*rate),
-        Workload::Backlog { store } => run.backlog(store.as_deref()),
+        Workload::Backlog { store, leave } => run.backlog(store.as_deref(), *leave),
     }?;
     report.workload = workload.name();
     report.dialect = wire.name();
@@ -210,6 +210,12 @@ where
         receiver.settle(|_| Ok(()))?;
         let count = |time: Duration| (time.as_secs_f64() * f64::from(rate)).round() as u64;
         let messages = self.options.messages.unwrap_or_else(|| count(self.options.seconds).max(1));
+        let longest = limits::load::TIME.as_secs();
+        if messages / u64::from(rate) > longest {
+            return Err(Error::Misuse(format!(
+                "{messages} messages at {rate} a second take longer than {longest} seconds"
+            )));
+        }
         let schedule = Schedule { rate, warm_up: count(self.options.warm_up), messages };
         let publication = self.wire.publication(&self.seat(0..1, false), &self.payload);
         let server = self.server.as_ref().ok().cloned();
@@ -246,10 +252,9 @@ where
         Ok(report)
     }
 
-    /// Messages are stored while nobody receives, then drained.
-    fn backlog(&mut self, store: Option<&Path>) -> Result<Report, Error> {
-        const MESSAGES: u64 = 100_000;
-        let messages = self.options.messages.unwrap_or(MESSAGES);
+    /// Messages are stored while nobody receives, then drained, unless they are to stay.
+    fn backlog(&mut self, store: Option<&Path>, leave: bool) -> Result<Report, Error> {
+        let messages = self.options.messages.unwrap_or(limits::load::BACKLOG);
         let mut engine = self.engine()?;
         let flow = self.add_sender(&mut engine, 0..1, 0, limits::load::WINDOW_CONFIRMED)?;
         let before = self.usage();
@@ -261,6 +266,23 @@ where
             return Err(Error::Stalled { what, after: limits::load::STALL });
         }
         let size_before = store.map(|path| self.file_at_rest(path, &mut engine)).transpose()?;
+        let mut report = Report { messages, senders: 1, seconds: seconds(stored.time), ..Report::default() };
+        let mut phases = vec![store_phase];
+        if !leave {
+            phases.push(self.drain(&mut engine, flow, &mut report)?);
+        }
+        let size_after = store.map(|path| self.file_at_rest(path, &mut engine)).transpose()?;
+        report.phases = Some(phases);
+        report.store_bytes = size_before.zip(size_after).map(|(before, after)| [before, after]);
+        let memory = self.memory();
+        report.server_rss_kib = memory.map(|memory| memory.resident);
+        report.server_peak_rss_kib = memory.map(|memory| memory.peak);
+        engine.leave();
+        Ok(report)
+    }
+
+    /// One receiver comes and takes everything that was sent.
+    fn drain(&mut self, engine: &mut Engine<W::Session>, flow: usize, report: &mut Report) -> Result<Phase, Error> {
         let before = self.usage();
         engine.expect_what_was_sent(flow);
         let receiver = self.open(0..1, true)?;
@@ -268,22 +290,17 @@ where
         let drained = engine.run(Goal::Messages(0), "draining", self.watch)?;
         // The last deliveries are confirmed, and their removal is committed.
         engine.idle(limits::load::SETTLE)?;
-        let drain_phase = self.phase("drain", drained.received, &drained, before);
-        let size_after = store.map(|path| self.file_at_rest(path, &mut engine)).transpose()?;
+        let phase = self.phase("drain", drained.received, &drained, before);
         let tally = engine.tally();
-        let mut report = self.report();
-        (report.senders, report.receivers, report.messages) = (1, 1, messages);
+        report.receivers = 1;
         report.deliveries = drained.received;
-        report.seconds = seconds(stored.time + drained.time);
+        report.seconds = seconds(Duration::from_secs_f64(report.seconds) + drained.time);
         report.deliveries_per_second = per_second(drained.received, drained.time);
-        report.server_cpu_us_per_delivery = drain_phase.server_cpu_us_per_message;
+        report.server_cpu_us_per_delivery = phase.server_cpu_us_per_message;
         report.lost = tally.expected - tally.received;
         report.doubled = tally.doubled;
         report.reordered = tally.reordered;
-        report.phases = Some(vec![store_phase, drain_phase]);
-        report.store_bytes = size_before.zip(size_after).map(|(before, after)| [before, after]);
-        engine.leave();
-        Ok(report)
+        Ok(phase)
     }
 
     /// An engine with the connections that are only there.

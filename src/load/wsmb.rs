@@ -217,7 +217,9 @@ impl Envelope {
                     return Ok(());
                 }
                 _ => {
-                    return Err("the broker sent a delivery whose messages are not of the size that was sent".to_owned());
+                    return Err(
+                        "the broker sent a delivery whose messages are not of the size that was sent".to_owned()
+                    );
                 }
             }
         }

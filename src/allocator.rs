@@ -96,12 +96,11 @@ impl Lined {
         let lines = layout.size().div_ceil(LINE);
         Some((self.classes.get(lines.checked_sub(1)?)?, lines * LINE))
     }
-}
 
-// SAFETY: a block is given out once until it is taken back, is as large and aligned as its layout asks, and whether it is of a slab depends on its
-// layout alone, which is the same when it comes back. Nothing here allocates by way of itself: slabs and the rest are the system's.
-unsafe impl GlobalAlloc for Lined {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+    /// A block that begins at a line. Apart, so that all other allocations cost one comparison, which nearly always the compiler makes.
+    #[cold]
+    #[inline(never)]
+    unsafe fn alloc_lined(&self, layout: Layout) -> *mut u8 {
         match self.class(layout) {
             Some((class, bytes)) => class.lock().unwrap_or_else(PoisonError::into_inner).take(bytes),
             // SAFETY: as the caller promises.
@@ -109,7 +108,10 @@ unsafe impl GlobalAlloc for Lined {
         }
     }
 
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+    /// The end of a block that begins at a line.
+    #[cold]
+    #[inline(never)]
+    unsafe fn dealloc_lined(&self, block: *mut u8, layout: Layout) {
         match self.class(layout) {
             // SAFETY: the caller got it for the same layout, so from the same class, and has done with it.
             Some((class, _)) => unsafe { class.lock().unwrap_or_else(PoisonError::into_inner).give(block) },
@@ -118,13 +120,49 @@ unsafe impl GlobalAlloc for Lined {
         }
     }
 
+    /// Another size for a block that begins at a line: a new block.
+    #[cold]
+    #[inline(never)]
+    unsafe fn realloc_lined(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller promises that `size`, rounded up to the alignment, is no overflow.
+        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        // SAFETY: as the caller promises.
+        let moved = unsafe { self.alloc_lined(wanted) };
+        if !moved.is_null() {
+            // SAFETY: both have so many bytes, and are two blocks.
+            unsafe { block.copy_to_nonoverlapping(moved, layout.size().min(size)) };
+            // SAFETY: as the caller promises.
+            unsafe { self.dealloc_lined(block, layout) };
+        }
+        moved
+    }
+}
+
+// SAFETY: a block is given out once until it is taken back, is as large and aligned as its layout asks, and whether it is of a slab depends on its
+// layout alone, which is the same when it comes back. Nothing here allocates by way of itself: slabs and the rest are the system's.
+unsafe impl GlobalAlloc for Lined {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller promises.
+        unsafe { if layout.align() == LINE { self.alloc_lined(layout) } else { System.alloc(layout) } }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            if layout.align() == LINE { self.dealloc_lined(block, layout) } else { System.dealloc(block, layout) }
+        }
+    }
+
+    #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if self.class(layout).is_none() {
+        if layout.align() != LINE {
             // SAFETY: as the caller promises.
             return unsafe { System.alloc_zeroed(layout) };
         }
         // SAFETY: as the caller promises.
-        let block = unsafe { self.alloc(layout) };
+        let block = unsafe { self.alloc_lined(layout) };
         if !block.is_null() {
             // SAFETY: it has at least so many bytes.
             unsafe { block.write_bytes(0, layout.size()) };
@@ -132,22 +170,16 @@ unsafe impl GlobalAlloc for Lined {
         block
     }
 
+    #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller promises that `size`, rounded up to the alignment, is no overflow.
-        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-        if self.class(layout).is_none() && self.class(wanted).is_none() {
-            // SAFETY: as the caller promises.
-            return unsafe { System.realloc(block, layout, size) };
-        }
         // SAFETY: as the caller promises.
-        let moved = unsafe { self.alloc(wanted) };
-        if !moved.is_null() {
-            // SAFETY: both have so many bytes, and are two blocks.
-            unsafe { block.copy_to_nonoverlapping(moved, layout.size().min(size)) };
-            // SAFETY: as the caller promises.
-            unsafe { self.dealloc(block, layout) };
+        unsafe {
+            if layout.align() == LINE {
+                self.realloc_lined(block, layout, size)
+            } else {
+                System.realloc(block, layout, size)
+            }
         }
-        moved
     }
 }
 

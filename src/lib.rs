@@ -10,6 +10,7 @@
 //!
 //! To be read in this order. Nothing imports what stands below it, and the five rooms know nothing of each other.
 
+pub mod allocator;
 pub mod limits;
 pub mod message;
 pub mod policy;
@@ -24,4 +25,5 @@ pub mod store;
 // What joins them, and what stands on it.
 pub mod cli;
 pub mod client;
+pub mod load;
 pub mod server;

@@ -2,6 +2,8 @@
 //!
 //! What an administrator may want to change is configuration; these are its defaults and the bounds that no configuration lifts.
 
+pub mod load;
+
 use std::time::Duration;
 
 /// The longest channel name, in characters: the width of the seed table's `channel varchar(100)`.
@@ -39,6 +41,10 @@ pub const QUICK_CONFIRMATION: Duration = Duration::from_millis(20);
 
 /// A receiver that takes this long to confirm gets the window of [`PREFETCH`] back: it works on each message.
 pub const SLOW_CONFIRMATION: Duration = Duration::from_millis(200);
+
+/// A receiver that confirms within this time is asked for it as soon as a sender waits, and the store only after this time: a confirmation makes a
+/// message as safe as a disk does, and is cheaper. About what a commit to an ordinary disk takes, so that a sender never waits much longer for it.
+pub const PROMPT_CONFIRMATION: Duration = Duration::from_millis(5);
 
 /// Unconfirmed bytes of one receiver, after which it has no room: what its queue and its socket may hold.
 pub const WINDOW_BYTES: usize = 1 << 20;
@@ -100,6 +106,12 @@ pub const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// Bytes of messages in one transaction, at the most one message over it: bounds the time of one commit where messages are large.
 pub const STORE_GROUP_BYTES: usize = 8 << 20;
+
+/// Rows that SQLite is given in one statement: what a statement costs beside its rows is then a tenth of what they cost, and more of them gain nothing.
+pub const STORE_ROWS_AT_ONCE: usize = 16;
+
+/// Bytes of messages in one such statement, which holds a copy of each until it is carried out; larger ones go one by one.
+pub const STORE_BYTES_AT_ONCE: usize = 64 << 10;
 
 /// What one stored or queued message is counted for beside its payload, in bytes: the entry, its names, the allocator's share.
 pub const STORE_ROW_BYTES: usize = 256;
@@ -203,7 +215,7 @@ pub const HEAD_SHADOW: Duration = Duration::from_millis(50);
 pub const FIRST_PING: Duration = Duration::from_secs(15);
 
 /// Pings without an answer after which a connection is ended.
-pub const UNANSWERED_PINGS: u32 = 2;
+pub const UNANSWERED_PINGS: u8 = 2;
 
 /// After our FIN, how long the rest of what the client sent is read.
 pub const LINGER: Duration = Duration::from_secs(5);
@@ -476,3 +488,10 @@ pub const STORE_NUMBER_CHARS: usize = 400;
 
 /// How deep JSON may be nested that goes into a JSON column of MySQL (100) or MariaDB (32, the outermost included).
 pub const STORE_JSON_DEPTH: usize = 30;
+
+/// Bytes that the allocator takes from the system at a time for blocks of one size: 256 or 512 of them, no more than a small broker uses anyway.
+pub const ALLOCATOR_SLAB: usize = 64 << 10;
+
+/// How long after it has begun to listen the start of the broker is over: what runs every second or two has run once, the look at the password files
+/// ([`HTPASSWD_CHECK`]) included.
+pub const START: Duration = Duration::from_secs(3);

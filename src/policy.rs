@@ -1,6 +1,7 @@
 //! What holds for a channel: its policy, and which policy a name gets. Shared by the configuration, which reads it, and the broker
 //! core, which obeys it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use wildmatch::WildMatch;
@@ -62,9 +63,19 @@ impl Policies {
     /// What holds for the channel of this name.
     #[must_use]
     pub fn of(&self, channel: &ChannelName) -> &ChannelPolicy {
-        self.named
-            .iter()
-            .find(|(pattern, _)| pattern.matches(channel.as_str()))
-            .map_or(&self.default, |(_, policy)| policy)
+        self.named.get(self.position(channel)).map_or(&self.default, |(_, policy)| policy)
+    }
+
+    /// Which policy holds for the channel of this name: its place among [`Self::shared`].
+    #[must_use]
+    pub fn position(&self, channel: &ChannelName) -> usize {
+        let found = self.named.iter().position(|(pattern, _)| pattern.matches(channel.as_str()));
+        found.unwrap_or(self.named.len())
+    }
+
+    /// A copy of every policy, to be shared by its channels: the named ones in their order, then the default.
+    #[must_use]
+    pub fn shared(&self) -> Vec<Arc<ChannelPolicy>> {
+        self.named.iter().map(|(_, policy)| policy).chain([&self.default]).cloned().map(Arc::new).collect()
     }
 }

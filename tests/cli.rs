@@ -1,6 +1,8 @@
 //! The command line as its users meet it: the real binary, real sockets, a real store.
 #![cfg(unix)]
 
+#[path = "cli/bench.rs"]
+mod bench;
 #[path = "cli/copy.rs"]
 mod copy;
 #[path = "cli/harness.rs"]

@@ -17,7 +17,7 @@ use crate::limits;
 /// Users and their hashes; never changes.
 #[derive(Debug, Default)]
 pub struct Users {
-    hashes: HashMap<String, Hash>,
+    hashes: HashMap<Arc<str>, Hash>,
     /// The hash that takes longest to verify: whoever fails has waited for this one.
     slowest: Option<Hash>,
     /// The effort of all hashing so far.
@@ -31,7 +31,7 @@ impl Users {
     pub fn new(entries: impl IntoIterator<Item = Entry>) -> Self {
         let mut users = Self::default();
         for Entry { user, hash } in entries {
-            users.hashes.entry(user).or_insert(hash);
+            users.hashes.entry(user.into()).or_insert(hash);
         }
         users.slowest = users.hashes.values().max_by_key(|hash| hash.effort()).cloned();
         users
@@ -53,6 +53,12 @@ impl Users {
     #[must_use]
     pub fn weak(&self) -> usize {
         self.hashes.values().filter(|hash| hash.format().is_weak()).count()
+    }
+
+    /// The name of a user of this list, shared: thousands of connections may be the same user's.
+    #[must_use]
+    pub fn name(&self, user: &str) -> Option<Arc<str>> {
+        self.hashes.get_key_value(user).map(|(name, _)| Arc::clone(name))
     }
 
     pub(super) fn hash_of(&self, user: &str) -> Option<&Hash> {

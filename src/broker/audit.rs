@@ -93,7 +93,7 @@ impl Broker {
             }
             let confirms = receiver.ack == super::AckMode::Manual || receiver.window.is_empty();
             assert!(
-                confirms || receiver.asked.is_some() || receiver.quiet_armed,
+                confirms || receiver.asked || receiver.quiet_armed,
                 "{:?} is never asked to confirm",
                 receiver.connection
             );

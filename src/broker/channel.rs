@@ -50,9 +50,10 @@ pub(super) struct OwnRun {
 #[derive(Debug)]
 pub(super) struct Channel {
     pub name: ChannelName,
-    pub policy: ChannelPolicy,
-    /// In order.
-    pub members: Vec<Member>,
+    /// Shared with all channels of the same policy.
+    pub policy: Arc<ChannelPolicy>,
+    /// In order. Many a channel has one only.
+    pub members: SmallVec<[Member; 1]>,
     /// Their connections, if they have been asked for since the members changed.
     everyone: Option<Arc<[ConnectionId]>>,
     /// The place of the receiver that was served last (`dispatch = "rotate"`).
@@ -64,7 +65,8 @@ pub(super) struct Channel {
     pub cursor: MessageId,
     pub last_paged: MessageId,
     /// Whose the paged messages are, as far as it matters; in order.
-    own_runs: VecDeque<OwnRun>,
+    #[allow(clippy::box_collection)] // Few channels have any, and every channel has the field.
+    own_runs: Option<Box<VecDeque<OwnRun>>>,
     pub loading: Option<Loading>,
     /// The last load failed; it is tried again by the retry timer.
     pub load_failed: bool,
@@ -75,11 +77,11 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub fn new(name: ChannelName, policy: ChannelPolicy) -> Self {
+    pub fn new(name: ChannelName, policy: Arc<ChannelPolicy>) -> Self {
         Self {
             name,
             policy,
-            members: Vec::new(),
+            members: SmallVec::new(),
             everyone: None,
             served: 0,
             waiting: BTreeMap::new(),
@@ -88,7 +90,7 @@ impl Channel {
             paged: 0,
             cursor: MessageId(0),
             last_paged: MessageId(0),
-            own_runs: VecDeque::new(),
+            own_runs: None,
             loading: None,
             load_failed: false,
             in_flight: 0,
@@ -168,7 +170,7 @@ impl Channel {
     pub fn page_out(&mut self, id: MessageId, origin: Option<ConnectionId>) {
         if self.paged == 0 {
             self.cursor = MessageId(id.0 - 1);
-            self.own_runs.clear();
+            self.own_runs = None;
         }
         self.note_origin(id, origin);
         self.paged += 1;
@@ -177,39 +179,48 @@ impl Channel {
 
     /// Remembers whose a message is that is paged now. Nearly always it is the last one; one that was parked may stand before others.
     fn note_origin(&mut self, id: MessageId, origin: Option<ConnectionId>) {
-        let last = self.own_runs.back_mut();
+        if self.own_runs.is_none() && origin.is_none() {
+            return;
+        }
+        let runs = self.own_runs.get_or_insert_default();
+        let last = runs.back_mut();
         if id > self.last_paged || last.as_ref().is_none_or(|run| run.last < id) {
             match (last, origin) {
                 (Some(run), Some(origin)) if run.origin == origin && run.last == self.last_paged => run.last = id,
-                (_, Some(origin)) => self.own_runs.push_back(OwnRun { first: id, last: id, origin }),
+                (_, Some(origin)) => runs.push_back(OwnRun { first: id, last: id, origin }),
                 (_, None) => {}
             }
         } else {
-            let mut index = self.own_runs.partition_point(|run| run.last < id);
-            if let Some(run) = self.own_runs.get_mut(index).filter(|run| run.first <= id) {
+            let mut index = runs.partition_point(|run| run.last < id);
+            if let Some(run) = runs.get_mut(index).filter(|run| run.first <= id) {
                 // It stands amid another's run, which falls in two.
                 let before = OwnRun { last: MessageId(id.0 - 1), ..*run };
                 run.first = MessageId(id.0 + 1);
                 if before.first <= before.last {
-                    self.own_runs.insert(index, before);
+                    runs.insert(index, before);
                     index += 1;
                 }
             }
             if let Some(origin) = origin {
-                self.own_runs.insert(index, OwnRun { first: id, last: id, origin });
+                runs.insert(index, OwnRun { first: id, last: id, origin });
             }
         }
-        while self.own_runs.len() > limits::OWN_RUNS {
-            self.own_runs.pop_front();
+        while runs.len() > limits::OWN_RUNS {
+            runs.pop_front();
         }
     }
 
     /// Whose a message that has been paged in is, as far as it matters. To be asked in the order of the messages.
     pub fn paged_origin(&mut self, id: MessageId) -> Option<ConnectionId> {
-        while self.own_runs.front().is_some_and(|run| run.last < id) {
-            self.own_runs.pop_front();
+        let runs = self.own_runs.as_mut()?;
+        while runs.front().is_some_and(|run| run.last < id) {
+            runs.pop_front();
         }
-        self.own_runs.front().filter(|run| run.first <= id).map(|run| run.origin)
+        let origin = runs.front().filter(|run| run.first <= id).map(|run| run.origin);
+        if runs.is_empty() {
+            self.own_runs = None;
+        }
+        origin
     }
 
     /// Whether the next page should be read now.

@@ -92,11 +92,15 @@ impl Broker {
     /// Sees to it that the receiver is asked to confirm: now, if half its window is used, else when its burst has ended.
     pub(super) fn want_confirmation(&mut self, key: usize, turn: &mut Turn<'_>) {
         let receiver = &mut self.receivers[key];
-        if receiver.ack == AckMode::Manual || receiver.asked.is_some() || receiver.window.is_empty() {
+        if receiver.ack == AckMode::Manual || receiver.asked {
             return;
         }
-        if receiver.half_used() {
-            receiver.asked = Some(turn.now);
+        let awaited = std::mem::take(&mut receiver.awaited);
+        if receiver.window.is_empty() {
+            return;
+        }
+        if receiver.half_used() || awaited {
+            receiver.ask(turn.now);
             turn.effects.list.push(Effect::Confirm { connection: receiver.connection });
         } else if !receiver.quiet_armed {
             receiver.quiet_armed = true;
@@ -105,18 +109,32 @@ impl Broker {
         }
     }
 
+    /// Has those receivers asked at once for the confirmation of what they are about to get that are likely to give it before a disk has
+    /// written. False if there are none.
+    pub(super) fn await_confirmation(&mut self, targets: &Targets, turn: &Turn<'_>) -> bool {
+        let mut found = false;
+        for target in targets {
+            let receiver = &mut self.receivers[target.receiver];
+            if receiver.is_prompt(turn.now) {
+                receiver.awaited = true;
+                found = true;
+            }
+        }
+        found
+    }
+
     /// The timer for the end of a receiver's burst has run out.
     pub(super) fn quiet(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         let receiver = &mut self.receivers[key];
         receiver.quiet_armed = false;
-        if receiver.ack == AckMode::Manual || receiver.asked.is_some() || receiver.window.is_empty() {
+        if receiver.ack == AckMode::Manual || receiver.asked || receiver.window.is_empty() {
             return;
         }
         let quiet_at = receiver.last_delivery.after(limits::CONFIRM_QUIET);
         let ask_at = quiet_at.min(receiver.burst_began.after(limits::CONFIRM_BUSY));
         if ask_at <= turn.now {
-            receiver.asked = Some(turn.now);
+            receiver.ask(turn.now);
             turn.effects.list.push(Effect::Confirm { connection });
         } else {
             receiver.quiet_armed = true;

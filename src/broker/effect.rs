@@ -58,6 +58,9 @@ pub enum Effect {
         redelivered: bool,
     },
     /// Put this into the queues of all these connections: the receivers of a channel that is not kept. Nothing is to be confirmed.
+    ///
+    /// It is a route as well: whatever else a sender publishes plainly ([`super::Publish::is_plain`]) to the same channel goes the same
+    /// way, until an event of another kind is handled. Who sends it there without asking tells [`super::Broker::routed`] how much it was.
     Broadcast {
         /// The receivers, in the channel's order. The same list as before, as long as they are the same.
         to: Arc<[ConnectionId]>,
@@ -66,7 +69,7 @@ pub enum Effect {
         /// Index into [`Effects::contents`].
         content: u32,
     },
-    /// Have this connection prove what it has received: a ping, when none is outstanding. Its answer is
+    /// Have this connection prove what it has received: a ping, when none is outstanding, behind all that is delivered now. Its answer is
     /// [`super::Event::Confirmed`] up to the last delivery queued before that ping.
     Confirm {
         /// The receiver.

@@ -9,7 +9,7 @@ use crate::message::{ChannelName, ConnectionId, Message, MessageId, Publication,
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
     /// A client sent a publication.
-    Publish(Publish<'a>),
+    Publish(&'a Publish<'a>),
     /// A connection that names itself (`?receiver=ID`) has been made: an older one with that name is replaced at once.
     Claim {
         /// The new connection.
@@ -63,6 +63,14 @@ pub enum Event<'a> {
     },
     /// A deadline named by [`super::Broker::next_deadline`] has come.
     Tick,
+}
+
+impl Publish<'_> {
+    /// Whether nothing is asked for but that it is sent. See [`super::Effect::Broadcast`].
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.receivers.is_none() && self.id.is_none() && self.ttl.is_none() && self.delay.is_none()
+    }
 }
 
 /// One publication on its way in.

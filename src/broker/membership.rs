@@ -95,6 +95,12 @@ impl Broker {
         key
     }
 
+    /// The name of a channel that there is, shared: so thousands of connections that name one channel hold its name once.
+    #[must_use]
+    pub fn known_channel(&self, name: &ChannelName) -> Option<ChannelName> {
+        self.channel_keys.get_key_value(name).map(|(name, _)| name.clone())
+    }
+
     fn is_subscribed(&self, receiver: usize, name: &ChannelName) -> bool {
         self.receivers[receiver]
             .subscriptions
@@ -102,12 +108,14 @@ impl Broker {
             .any(|subscription| self.channels[subscription.channel].name == *name)
     }
 
-    /// Notes that a connection sends to a channel, if it receives that channel too.
-    pub(super) fn note_sender(&mut self, connection: ConnectionId, channel: usize) {
-        if self.receives(connection, channel) {
+    /// Notes that a connection sends to a channel, if it receives that channel too, which is the result.
+    pub(super) fn note_sender(&mut self, connection: ConnectionId, channel: usize) -> bool {
+        let receives = self.receives(connection, channel);
+        if receives {
             let key = self.receiver_keys[&connection];
             self.receivers[key].publishes = true;
         }
+        receives
     }
 
     /// Whether a connection receives a channel.

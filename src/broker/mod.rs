@@ -38,10 +38,12 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
 use foldhash::fast::RandomState;
 use slab::Slab;
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 pub use counters::Counters;
 pub use effect::{Content, Effect, Effects, EndReason, Refusal, Reply, StoreEffect};
@@ -57,6 +59,7 @@ use timers::{Timer, Timers};
 
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Message, MessageId, Publication, Timestamp};
+use crate::policy::ChannelPolicy;
 
 /// Messages that were delivered together and are not confirmed by anybody yet, or are still in somebody's window.
 #[derive(Debug)]
@@ -81,6 +84,16 @@ enum Delayed {
 /// The name a connection bears, and the places it takes over (channel and order) when it subscribes.
 type Claim = (ReceiverKey, Vec<(ChannelName, u64)>);
 
+/// Who has published to a channel.
+#[derive(Clone, Copy, Debug)]
+struct Sender {
+    connection: ConnectionId,
+    /// The channel's key.
+    channel: usize,
+    /// It receives the channel, too.
+    receives: bool,
+}
+
 /// What one call of [`Broker::handle`] is given.
 struct Turn<'a> {
     now: Timestamp,
@@ -91,6 +104,8 @@ struct Turn<'a> {
 #[derive(Debug)]
 pub struct Broker {
     settings: Settings,
+    /// The policies of `settings`, by position.
+    policies: Vec<Arc<ChannelPolicy>>,
     channels: Slab<Channel>,
     channel_keys: HashMap<ChannelName, usize, RandomState>,
     receivers: Slab<Receiver>,
@@ -119,9 +134,9 @@ pub struct Broker {
     sweeping: bool,
     last_id: MessageId,
     last_order: u64,
-    /// Who published last, and to which channel: what is noted about a sender is noted already. Forgotten with the first event that is
-    /// no publication, and with any connection or channel.
-    last_sender: Option<(ConnectionId, usize)>,
+    /// Who published last: what is noted about a sender is noted already. Forgotten with the first event that is no publication, and
+    /// with any connection or channel.
+    last_sender: Option<Sender>,
     /// Messages up to this id were in the store when the broker started after a crash.
     suspect_up_to: MessageId,
     /// Bytes of entries in memory.
@@ -139,6 +154,7 @@ impl Broker {
     #[must_use]
     pub fn new(settings: Settings, restored: Restored) -> Self {
         let mut broker = Self {
+            policies: settings.policies.shared(),
             settings,
             channels: Slab::new(),
             channel_keys: HashMap::default(),
@@ -176,11 +192,20 @@ impl Broker {
     /// Takes notice of `event`, which happened at `now`, and appends what is to be done about it to `effects`.
     ///
     /// `now` must never go back.
+    // Inlined, so that the event of the hot path is never put together in memory.
+    #[inline]
     pub fn handle(&mut self, now: Timestamp, event: Event<'_>, effects: &mut Effects) {
         let turn = &mut Turn { now, effects };
-        if !matches!(event, Event::Publish(_)) {
+        if let Event::Publish(publish) = event {
+            self.publish(publish, turn);
+        } else {
             self.last_sender = None;
+            self.handle_other(event, turn);
         }
+        self.settle_turn(turn);
+    }
+
+    fn handle_other(&mut self, event: Event<'_>, turn: &mut Turn<'_>) {
         match event {
             Event::Publish(publish) => self.publish(publish, turn),
             Event::Claim { connection, receiver } => self.claim(connection, receiver, turn),
@@ -198,7 +223,12 @@ impl Broker {
             Event::Purge { channel } => self.purge(&channel, turn),
             Event::Tick => self.tick(turn),
         }
-        self.settle_turn(turn);
+    }
+
+    /// Publications took the way of the last [`Effect::Broadcast`] without being handled: so many messages, in so many deliveries.
+    pub fn routed(&mut self, messages: u64, deliveries: u64) {
+        self.counters.fleeting += messages;
+        self.counters.deliveries += deliveries;
     }
 
     /// When [`Event::Tick`] is wanted next, if ever.
@@ -222,9 +252,10 @@ impl Broker {
 
     /// Obeys new settings from now on; what has been accepted stays accepted.
     pub fn reconfigure(&mut self, settings: Settings) {
+        self.policies = settings.policies.shared();
         self.settings = settings;
         for (_, channel) in &mut self.channels {
-            channel.policy = self.settings.policies.of(&channel.name).clone();
+            channel.policy = self.policies[self.settings.policies.position(&channel.name)].clone();
         }
     }
 
@@ -267,6 +298,10 @@ impl Broker {
         self.bytes > limits::CORE_BYTES / 2
     }
 
+    fn policy_of(&self, name: &ChannelName) -> Arc<ChannelPolicy> {
+        self.policies[self.settings.policies.position(name)].clone()
+    }
+
     /// The channel of this name, made if there is none; `None` if there are too many.
     fn open_channel(&mut self, name: &ChannelName) -> Option<usize> {
         if let Some(key) = self.channel_keys.get(name) {
@@ -275,7 +310,7 @@ impl Broker {
         if self.channels.len() >= limits::CHANNELS {
             return None;
         }
-        let policy = self.settings.policies.of(name).clone();
+        let policy = self.policy_of(name);
         let key = self.channels.insert(Channel::new(name.clone(), policy));
         self.channel_keys.insert(name.clone(), key);
         Some(key)

@@ -5,27 +5,27 @@ use smallvec::SmallVec;
 use super::dedup::Seen;
 use super::entry::{Entry, Place, Row, Unstored, expiry};
 use super::safety::{Fate, Pending};
-use super::{Broker, Content, Delayed, Effect, Publish, Refusal, Reply, Turn};
+use super::{Broker, Content, Delayed, Effect, Publish, Refusal, Reply, Sender, Turn};
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Message, MessageId, Publication};
 
 impl Broker {
-    pub(super) fn publish(&mut self, publish: Publish<'_>, turn: &mut Turn<'_>) {
-        let Some(known) = self.note_publisher(&publish) else { return };
-        if self.is_repetition(&publish, turn) {
+    pub(super) fn publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) {
+        let Some(known) = self.note_publisher(publish) else { return };
+        if publish.id.is_some() && self.is_repetition(publish, turn) {
             return;
         }
-        let name = &publish.publication.channel;
+        let name = &*publish.publication.channel;
         let keep = match known {
             Some(key) => self.channels[key].policy.keep,
             None => self.settings.policies.of(name).keep,
         };
         if !keep {
             self.publish_fleeting(publish, known, turn);
-        } else if let Err(refusal) = self.publish_kept(&publish, turn) {
+        } else if let Err(refusal) = self.publish_kept(publish, turn) {
             self.counters.refused += publish.publication.messages.len() as u64;
-            self.reply(publish.connection, Reply::Refused { id: publish.id, refusal }, turn);
-            if let Some(key) = self.channel_keys.get(&*publish.publication.channel).copied() {
+            self.reply(publish.connection, Reply::Refused { id: publish.id.clone(), refusal }, turn);
+            if let Some(key) = self.channel_keys.get(name).copied() {
                 self.close_if_unused(key);
             }
         }
@@ -34,11 +34,11 @@ impl Broker {
     /// The publication's channel, if there is one of that name. `None`: the sender has been ended, and what it sends counts no more.
     fn note_publisher(&mut self, publish: &Publish<'_>) -> Option<Option<usize>> {
         let name = &*publish.publication.channel;
-        if let Some((sender, channel)) = self.last_sender
-            && publish.connection == Some(sender)
-            && self.channels.get(channel).is_some_and(|channel| channel.name == *name)
+        if let Some(last) = &self.last_sender
+            && publish.connection == Some(last.connection)
+            && self.channels.get(last.channel).is_some_and(|channel| channel.name == *name)
         {
-            return Some(Some(channel));
+            return Some(Some(last.channel));
         }
         let known = self.channel_keys.get(name).copied();
         self.last_sender = None;
@@ -49,8 +49,8 @@ impl Broker {
             self.note_connection(connection);
             // Whatever becomes of what it sends: who tried to send came to send.
             if let Some(channel) = known {
-                self.note_sender(connection, channel);
-                self.last_sender = Some((connection, channel));
+                let receives = self.note_sender(connection, channel);
+                self.last_sender = Some(Sender { connection, channel, receives });
             }
         }
         Some(known)
@@ -72,13 +72,13 @@ impl Broker {
     }
 
     /// A channel that is not kept: to the receivers connected now, and gone.
-    fn publish_fleeting(&mut self, publish: Publish<'_>, known: Option<usize>, turn: &mut Turn<'_>) {
-        let Publish { connection, publication, receivers, id, ttl: _, delay } = publish;
+    fn publish_fleeting(&mut self, publish: &Publish<'_>, known: Option<usize>, turn: &mut Turn<'_>) {
+        let Publish { connection, publication, receivers, ref id, ttl: _, delay } = *publish;
         let mut served = 0;
         if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
             if self.delayed.len() >= limits::DELAYED || self.bytes + publication.frame.len() > limits::CORE_BYTES {
                 self.counters.refused += publication.messages.len() as u64;
-                self.reply(connection, Reply::Refused { id, refusal: Refusal::BrokerFull }, turn);
+                self.reply(connection, Reply::Refused { id: id.clone(), refusal: Refusal::BrokerFull }, turn);
                 return;
             }
             self.bytes += publication.frame.len();
@@ -95,7 +95,7 @@ impl Broker {
                 self.counters.fleeting += count as u64;
             }
         }
-        if let Some(id) = id {
+        if let Some(id) = id.clone() {
             self.reply(connection, Reply::Accepted { id, receivers: served, stored: false, duplicate: false }, turn);
         }
     }
@@ -124,7 +124,10 @@ impl Broker {
         let channel = &mut self.channels[key];
         let limit = receivers.unwrap_or(channel.policy.receivers);
         let served = if limit == 0 {
-            let own = origin.is_some_and(|origin| self.receives(origin, key));
+            let own = origin.is_some_and(|origin| match self.last_sender {
+                Some(last) if last.connection == origin && last.channel == key => last.receives,
+                _ => self.receives(origin, key),
+            });
             let to = self.channels[key].everyone();
             let served = to.len() - usize::from(own);
             if served > 0 {
@@ -176,7 +179,6 @@ impl Broker {
         self.counters.accepted += count as u64;
         self.channels[key].unsettled += count as u64;
         let pending = self.pend(publish, count, turn);
-        let first = MessageId(self.last_id.0 + 1);
         let entries = self.entries(publish, key, pending, turn);
         if let Some(delay) = delay {
             let due = turn.now.after(delay);
@@ -186,12 +188,7 @@ impl Broker {
             }
             return Ok(());
         }
-        if self.fly_live(key, entries, publish, pending, turn) {
-            // The write is put off while it is in flight, unless somebody waits for the answer.
-            for offset in 0..count as u64 {
-                self.schedule_write(MessageId(first.0 + offset), turn);
-            }
-        }
+        self.fly_live(key, entries, publish, pending, turn);
         Ok(())
     }
 
@@ -268,7 +265,7 @@ impl Broker {
         entries
     }
 
-    /// Gives a publication to receivers as it was sent, or lets it wait. True if it is in flight.
+    /// Gives a publication to receivers as it was sent, or lets it wait.
     fn fly_live(
         &mut self,
         key: usize,
@@ -276,7 +273,7 @@ impl Broker {
         publish: &Publish<'_>,
         pending: Option<usize>,
         turn: &mut Turn<'_>,
-    ) -> bool {
+    ) {
         let limit = publish.receivers.unwrap_or(self.channels[key].policy.receivers);
         if limit == 0 {
             self.end_outrun(key, turn);
@@ -292,13 +289,22 @@ impl Broker {
                 self.enqueue(key, entry, turn);
             }
             self.to_pump.push(key);
-            return false;
+            return;
         }
         if let Some(pending) = pending.and_then(|pending| self.pending.get_mut(pending)) {
             pending.receivers = u32::try_from(targets.len()).unwrap_or(u32::MAX);
         }
+        let ids: SmallVec<[MessageId; 1]> = entries.iter().map(|entry| entry.message.id).collect();
+        // The write is put off while it is in flight; not for long, if somebody waits for the answer.
+        let soon = publish.id.is_some() && self.await_confirmation(&targets, turn);
         self.fly(key, entries, Content::Live, &targets, turn);
-        true
+        for id in ids {
+            if soon {
+                self.timers.write_awaited_at(turn.now.after(limits::PROMPT_CONFIRMATION), id);
+            } else {
+                self.schedule_write(id, turn);
+            }
+        }
     }
 
     /// Puts an entry behind everything that waits on its channel: in memory if it will be wanted soon, else in the store only.

@@ -29,8 +29,13 @@ pub(super) struct Receiver {
     pub window: Window,
     /// It has sent to a channel that it receives: perhaps it came only to send, so its leaving proves nothing.
     pub publishes: bool,
-    /// A confirmation was asked for at this time and has not come.
-    pub asked: Option<Timestamp>,
+    /// A confirmation was asked for and has not come.
+    pub asked: bool,
+    asked_at: Timestamp,
+    /// Its last confirmation came within [`limits::PROMPT_CONFIRMATION`].
+    prompt: bool,
+    /// A sender waits for what was delivered since a confirmation was asked for: the next one is asked for at once.
+    pub awaited: bool,
     /// The timer that will ask for one is running.
     pub quiet_armed: bool,
     /// When that timer was started: the first delivery of the burst.
@@ -52,7 +57,10 @@ impl Receiver {
             adaptive: true,
             window: Window::default(),
             publishes: false,
-            asked: None,
+            asked: false,
+            asked_at: Timestamp::default(),
+            prompt: false,
+            awaited: false,
             quiet_armed: false,
             burst_began: Timestamp::default(),
             last_delivery: Timestamp::default(),
@@ -82,6 +90,12 @@ impl Receiver {
         self.window.len() * 2 >= self.allowed || self.window.bytes() * 2 >= limits::WINDOW_BYTES
     }
 
+    /// Whether it is likely to confirm sooner than a disk would. One that has never confirmed is not: perhaps it can't.
+    pub fn is_prompt(&self, now: Timestamp) -> bool {
+        let overdue = self.asked && now.since(self.asked_at) > limits::PROMPT_CONFIRMATION;
+        self.prompt && !overdue && self.ack == AckMode::Automatic
+    }
+
     /// What it asked for. A receiver that confirms by pongs and leaves the window as it is gets one that adapts.
     pub fn configure(&mut self, ack: AckMode, prefetch: u32) {
         self.ack = ack;
@@ -89,14 +103,22 @@ impl Receiver {
         self.adaptive = ack == AckMode::Automatic && prefetch == limits::PREFETCH;
     }
 
+    /// A confirmation is asked for.
+    pub fn ask(&mut self, now: Timestamp) {
+        (self.asked, self.asked_at) = (true, now);
+    }
+
     /// A confirmation came. A receiver that confirms at once gets a larger window, one that takes its time (it works on each
     /// message, say) gets the small one back: what is in its window when it dies is what arrives twice.
     pub fn confirmed(&mut self, now: Timestamp) {
-        let Some(asked) = self.asked.take() else { return };
+        if !std::mem::take(&mut self.asked) {
+            return;
+        }
+        let took = now.since(self.asked_at);
+        self.prompt = took <= limits::PROMPT_CONFIRMATION;
         if !self.adaptive {
             return;
         }
-        let took = now.since(asked);
         if took <= limits::QUICK_CONFIRMATION {
             self.allowed = (self.allowed * 2).min(limits::MAX_PREFETCH as usize);
         } else if took >= limits::SLOW_CONFIRMATION {

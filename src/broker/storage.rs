@@ -12,7 +12,7 @@ impl Broker {
     pub(super) fn restore(&mut self, restored: Restored) {
         for summary in restored.channels {
             // The bound on channels is for what clients make; what is stored is never left behind.
-            let policy = self.settings.policies.of(&summary.channel).clone();
+            let policy = self.policy_of(&summary.channel);
             let mut channel = Channel::new(summary.channel.clone(), policy);
             channel.paged = summary.messages;
             channel.unsettled = summary.messages;

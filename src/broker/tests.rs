@@ -1,7 +1,6 @@
 //! Single promises of the core, one scene each; `simulation` holds them all against everything else.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use wildmatch::WildMatch;
@@ -74,7 +73,7 @@ impl Scene {
             frame: Frame::Borrowed(text.as_bytes()),
             messages: std::iter::once(0..text.len()).collect(),
         };
-        self.give(Event::Publish(Publish {
+        self.give(Event::Publish(&Publish {
             connection: Some(ConnectionId(100)),
             publication: &publication,
             receivers: None,
@@ -202,6 +201,52 @@ fn the_window_grows_for_a_quick_receiver_and_shrinks_for_a_slow_one() {
     assert_eq!(allowed(&scene), Some(64));
 }
 
+fn accepted(effects: &[Effect]) -> Option<bool> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Reply { reply: Reply::Accepted { stored, .. }, .. } => Some(*stored),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_prompt_receiver_is_asked_before_the_store_is() {
+    let mut scene = Scene::new();
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    let effects = scene.send("one", Some("a"));
+    assert_eq!((writes(&effects), effects.iter().any(is_confirm)), (1, false), "nobody knows yet how prompt it is");
+    assert!(scene.pass(100).iter().any(is_confirm));
+    assert_eq!(accepted(&scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 })), Some(false));
+
+    let effects = scene.send("two", Some("b"));
+    assert_eq!((writes(&effects), effects.iter().any(is_confirm)), (0, true));
+    let effects = scene.send("three", Some("c"));
+    assert_eq!((writes(&effects), effects.iter().any(is_confirm)), (0, false), "one question at a time");
+    let effects = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 2 });
+    assert_eq!((accepted(&effects), effects.iter().any(is_confirm)), (Some(false), true), "another one waits");
+    let effects = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 3 });
+    assert_eq!((accepted(&effects), effects.iter().any(is_confirm)), (Some(false), false));
+    assert_eq!(scene.broker.next_deadline(), None, "what is settled wakes nobody");
+}
+
+#[test]
+fn a_sender_does_not_wait_for_a_receiver_that_has_become_slow() {
+    let mut scene = Scene::new();
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    scene.send("one", None);
+    scene.pass(100);
+    scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
+    assert_eq!(writes(&scene.send("two", Some("b"))), 0);
+    let due = scene.now.after(limits::PROMPT_CONFIRMATION);
+    assert_eq!(scene.broker.next_deadline(), Some(due));
+    assert_eq!(writes(&scene.pass(5)), 1);
+    scene.now.0 += 1;
+    assert_eq!(writes(&scene.send("three", Some("c"))), 1, "it is overdue, so nobody waits for it any more");
+    assert_eq!(accepted(&scene.give(Event::Stored(vec![MessageId(2), MessageId(3)]))), Some(true));
+    scene.now.0 += 1_000;
+    scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 3 });
+    assert_eq!(writes(&scene.send("four", Some("d"))), 1, "it was slow");
+}
+
 #[test]
 fn a_refused_message_leaves_nothing_behind() {
     let mut scene = Scene::new();
@@ -304,7 +349,7 @@ fn a_named_receiver_gets_its_place_back() {
 #[test]
 fn whose_a_paged_message_is_survives_any_order_of_paging() {
     let (me, other) = (Some(ConnectionId(1)), Some(ConnectionId(2)));
-    let mut channel = Channel::new(name("sms"), ChannelPolicy::default());
+    let mut channel = Channel::new(name("sms"), Arc::default());
     for (id, origin) in [(10, me), (11, me), (14, me), (15, None), (16, other), (12, other), (13, None)] {
         channel.page_out(MessageId(id), origin);
     }
@@ -356,4 +401,11 @@ fn a_steady_stream_without_a_pause_is_confirmed_before_it_would_be_written() {
     }
     assert_eq!(written, 0);
     assert!(scene.broker.counters().confirmed > 50);
+}
+
+/// DESIGN section 4: 1,000 bytes for an idle connection, and it has one of each, if it receives a channel that nobody else does.
+#[test]
+fn an_idle_receiver_and_its_channel_are_small() {
+    assert!(size_of::<Receiver>() <= 96, "a receiver: {} bytes", size_of::<Receiver>());
+    assert!(size_of::<Channel>() <= 192, "a channel: {} bytes", size_of::<Channel>());
 }

@@ -20,6 +20,8 @@ pub(super) struct Timers {
     receivers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
     /// Messages to be written if they are still unsettled then. The delay is the same for all, so they are in order.
     writes: VecDeque<(Timestamp, MessageId)>,
+    /// The same for those whose sender waits, and whose receiver is likely to confirm sooner than a disk would. In order, too.
+    awaited: VecDeque<(Timestamp, MessageId)>,
     /// Failed appends and loads are tried again.
     pub retry: Option<Timestamp>,
     /// Expired messages are looked for in the store.
@@ -35,6 +37,10 @@ impl Timers {
         self.writes.push_back((at, id));
     }
 
+    pub fn write_awaited_at(&mut self, at: Timestamp, id: MessageId) {
+        self.awaited.push_back((at, id));
+    }
+
     /// The next receiver timer that is due.
     pub fn due_receiver(&mut self, now: Timestamp) -> Option<Timer> {
         let Reverse((at, _)) = self.receivers.peek()?;
@@ -46,24 +52,23 @@ impl Timers {
 
     /// The next message whose write delay is over.
     pub fn due_write(&mut self, now: Timestamp) -> Option<MessageId> {
-        let (at, _) = self.writes.front()?;
-        if *at > now {
-            return None;
-        }
-        self.writes.pop_front().map(|(_, id)| id)
+        [&mut self.awaited, &mut self.writes].into_iter().find_map(|writes| {
+            let (_, id) = writes.pop_front_if(|(at, _)| *at <= now)?;
+            Some(id)
+        })
     }
 
     /// Forgets write timers at the front for which `settled` holds, so that a settled message wakes nobody and holds no memory.
     pub fn drop_settled_writes(&mut self, settled: impl Fn(MessageId) -> bool) {
-        while self.writes.front().is_some_and(|(_, id)| settled(*id)) {
-            self.writes.pop_front();
+        for writes in [&mut self.awaited, &mut self.writes] {
+            while writes.pop_front_if(|(_, id)| settled(*id)).is_some() {}
         }
     }
 
     /// The earliest of all.
     pub fn next(&self) -> Option<Timestamp> {
         let receivers = self.receivers.peek().map(|Reverse((at, _))| *at);
-        let writes = self.writes.front().map(|(at, _)| *at);
-        [receivers, writes, self.retry, self.sweep].into_iter().flatten().min()
+        let [awaited, writes] = [&self.awaited, &self.writes].map(|writes| writes.front().map(|(at, _)| *at));
+        [receivers, awaited, writes, self.retry, self.sweep].into_iter().flatten().min()
     }
 }

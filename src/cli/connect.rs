@@ -12,15 +12,22 @@ use crate::client::{Credentials, Options, Url};
 #[command(next_help_heading = "Broker")]
 pub(crate) struct Connect {
     /// Address of the broker: ws://[user[:password]@]host[:port][/path]
-    #[arg(long, env = "WSMB_URL", hide_env_values = true, default_value = "ws://127.0.0.1:8888", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "WSMB_URL",
+        hide_env_values = true,
+        default_value = "ws://127.0.0.1:8888",
+        value_name = "URL"
+    )]
     url: String,
 
     /// User name, or name and password (but others may see your command line: better set WSMB_PASSWORD) [env: WSMB_USER]
-    #[arg(long, value_name = "NAME[:PASSWORD]")]
+    #[arg(long, global = true, value_name = "NAME[:PASSWORD]")]
     user: Option<String>,
 
     /// File whose first line is the password (else WSMB_PASSWORD is used)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     password_file: Option<PathBuf>,
 }
 

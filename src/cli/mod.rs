@@ -5,6 +5,7 @@
 //! exit code that [`run`] gives it. No secret is ever printed but the password that `serve` makes on its first start.
 
 mod arguments;
+mod bench;
 mod check;
 mod connect;
 mod demo;
@@ -16,6 +17,7 @@ mod passwd;
 mod ping;
 mod queue;
 mod receive;
+mod resident;
 mod send;
 mod serve;
 mod settings;
@@ -59,6 +61,7 @@ enum Command {
     Check(check::Check),
     Queue(queue::Queue),
     Import(import::Import),
+    Bench(bench::Bench),
     Demo(demo::Demo),
 }
 
@@ -115,6 +118,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Check(command) => command.run(),
         Command::Queue(command) => command.run(),
         Command::Import(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Demo(command) => block_on(command.run()),
     };
     match outcome {

@@ -15,7 +15,7 @@ use tracing_subscriber::{fmt, reload};
 
 use super::output::{self, Style};
 use super::settings::Settings;
-use super::{Failure, Outcome, open_files};
+use super::{Failure, Outcome, open_files, resident};
 use crate::auth::{self, NewUser, first_start};
 use crate::config::{self, Config};
 use crate::server::{self, Load, RunningServer};
@@ -62,6 +62,7 @@ impl Serve {
         let ready = |server: &RunningServer| {
             started = true;
             greet(server.local_addrs(), &users);
+            tokio::spawn(resident::forget_start());
         };
         let outcome = server::serve(config, Some(load), ready).await.map_err(Failure::failed);
         if let (false, Users::New(new)) = (started, &users) {

@@ -61,7 +61,7 @@ impl Credentials {
     }
 
     /// The value of the `Authorization` header.
-    fn header(&self) -> String {
+    pub(crate) fn header(&self) -> String {
         format!("Basic {}", BASE64.encode(format!("{}:{}", self.user, self.password)))
     }
 }
@@ -164,13 +164,14 @@ impl Client {
         let named = url.user().map(|user| Credentials::new(user, url.password().unwrap_or_default()));
         let authorization = options.credentials.as_ref().or(named.as_ref()).map(Credentials::header);
         let key = new_key()?;
-        let request = handshake::client_request(&address, url.target(), &key, authorization.as_deref());
+        let offered = Some(handshake::SUBPROTOCOL);
+        let request = handshake::client_request(&address, url.target(), &key, offered, authorization.as_deref());
         stream.write_all(&request).await.map_err(|error| lost(Some(error)))?;
 
         let mut head = Vec::with_capacity(limits::UPGRADE_REPLY);
         let head_length = loop {
             let read = stream.read_buf(&mut head).await.map_err(|error| lost(Some(error)))?;
-            match handshake::parse_reply(&head, &key) {
+            match handshake::parse_reply(&head, &key, offered) {
                 Ok(Some(length)) => break length,
                 Ok(None) if read == 0 || head.len() > limits::REQUEST_HEAD => return Err(lost(None)),
                 Ok(None) => {}
@@ -462,7 +463,7 @@ impl fmt::Debug for Client {
 }
 
 /// The `Sec-WebSocket-Key` of one handshake: 16 random bytes.
-fn new_key() -> Result<String, Error> {
+pub(crate) fn new_key() -> Result<String, Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(Error::NoRandomness)?;
     Ok(BASE64.encode(bytes))

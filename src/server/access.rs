@@ -31,11 +31,14 @@ impl Access {
     /// Checks the value of an `Authorization` header. What is given is checked, even where nothing is needed.
     pub(super) async fn login(&self, authorization: Option<&str>, from: IpAddr) -> Login {
         let Some(authorization) = authorization else {
-            return if self.anonymous { Login::Welcome(Arc::from("")) } else { Login::Rejected };
+            return if self.anonymous { Login::Welcome(Arc::default()) } else { Login::Rejected };
         };
         let Some((user, password)) = basic_credentials(authorization) else { return Login::Rejected };
         match self.verifier.verify(&user, password.as_bytes(), from).await {
-            Verdict::Accepted => Login::Welcome(Arc::from(user)),
+            Verdict::Accepted => {
+                // The list may have changed since, and the user be gone from it.
+                Login::Welcome(self.verifier.users().name(&user).unwrap_or_else(|| Arc::from(user)))
+            }
             Verdict::Rejected => Login::Rejected,
             Verdict::Busy => Login::Busy,
         }

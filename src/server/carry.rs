@@ -5,18 +5,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tracing::debug;
 
+use super::carrier::Carrier;
 use super::commands::{Leave, Step, ping_reply, text};
 use super::connection::{Closing, Connection};
 use super::counters::Counters;
-use super::outgoing::{Outgoing, SLOT_BITS, Sealed};
-use super::render::Body;
-use super::replies;
+use super::outgoing::{Routed, SLOT_BITS, Sealed};
 use super::runtime::{Hub, NoRoom, Options, shrink};
-use crate::broker::{Broker, Content, Effect, Effects, EndReason, Event, Reply};
-use crate::message::{ChannelName, ConnectionId, Publication, Timestamp};
-use crate::protocol::delivery::Manual;
+use crate::broker::{Broker, Effects, Event, Publish};
+use crate::message::{ConnectionId, Timestamp};
 use crate::protocol::envelope::{self, Code};
 
 /// What the core's lock guards.
@@ -24,20 +21,18 @@ use crate::protocol::envelope::{self, Code};
 pub(super) struct Core {
     pub(super) broker: Broker,
     effects: Effects,
-    outgoing: Outgoing,
+    carrier: Carrier,
     /// No connection is made any more.
     closed: bool,
     /// For when the deadline's task sleeps.
     armed: Option<Timestamp>,
-    /// Ended while effects were carried out; the core is told afterwards.
-    victims: Vec<Arc<Connection>>,
 }
 
 /// A turn's surroundings.
 pub(super) struct Turn<'a> {
-    hub: &'a Hub,
-    now: Timestamp,
-    options: Arc<Options>,
+    pub(super) hub: &'a Hub,
+    pub(super) now: Timestamp,
+    pub(super) options: Arc<Options>,
 }
 
 impl<'a> Turn<'a> {
@@ -54,17 +49,11 @@ impl<'a> Turn<'a> {
 
 impl Core {
     pub(super) fn new(broker: Broker) -> Self {
-        Self {
-            broker,
-            effects: Effects::default(),
-            outgoing: Outgoing::default(),
-            closed: false,
-            armed: None,
-            victims: Vec::new(),
-        }
+        Self { broker, effects: Effects::default(), carrier: Carrier::default(), closed: false, armed: None }
     }
 
     /// Carries out one step; `source` is the connection that it comes from.
+    #[inline]
     pub(super) fn step(&mut self, step: Step<'_>, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
         match (step, source) {
             (Step::Event(event), _) => self.handle(event, source, turn),
@@ -75,68 +64,94 @@ impl Core {
 
     /// Whether so much was queued that it shall be flushed before more is.
     pub(super) fn is_full(&self) -> bool {
-        self.outgoing.is_full()
+        self.carrier.outgoing.is_full()
     }
 
     /// Ends a turn: what it has queued can be flushed when the lock is released, and is then given back with [`Self::reuse`].
     pub(super) fn seal(&mut self, turn: &mut Turn<'_>) -> Sealed {
-        self.outgoing.spread(turn.options.max_queue);
+        self.carrier.outgoing.spread(turn.options.max_queue);
         // Bounded: every further round follows the end of a connection.
-        while !(self.outgoing.overflowed.is_empty() && self.victims.is_empty() && self.effects.list.is_empty()) {
+        while !(self.carrier.outgoing.overflowed.is_empty()
+            && self.carrier.victims.is_empty()
+            && self.effects.list.is_empty())
+        {
             self.settle(turn);
-            self.outgoing.spread(turn.options.max_queue);
+            self.carrier.outgoing.spread(turn.options.max_queue);
         }
-        let sealed = self.outgoing.seal();
+        self.carrier.ask();
+        self.end_route();
+        let sealed = self.carrier.outgoing.seal();
         Counters::add(&turn.hub.counters.deliveries, sealed.deliveries);
         sealed
     }
 
     /// Takes back the memory of a turn whose queues are flushed.
     pub(super) fn reuse(&mut self, sealed: Sealed) {
-        self.outgoing.reuse(sealed);
+        self.carrier.outgoing.reuse(sealed);
     }
 
-    fn handle(&mut self, mut event: Event<'_>, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
+    #[inline]
+    fn handle(&mut self, event: Event<'_>, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
         if source.is_some_and(|source| source.is_forgotten()) {
-            // What it sends is still good; but it is no receiver any more, and nobody to answer.
-            let Event::Publish(publish) = &mut event else { return };
-            publish.connection = None;
+            self.handle_of_forgotten(&event, turn);
+            return;
         }
-        let live = if let Event::Publish(publish) = &event { Some(publish.publication) } else { None };
+        let publish = if let Event::Publish(publish) = event { Some(publish) } else { None };
+        if publish.is_some_and(|publish| self.carrier.outgoing.route(publish)) {
+            return;
+        }
+        self.end_route();
         self.broker.handle(turn.now, event, &mut self.effects);
-        self.carry_out(live, turn);
+        self.carry_out(publish, turn);
+    }
+
+    /// Tells the core what went without it, and asks it again from now on: what another event changes may change the way.
+    fn end_route(&mut self) {
+        let Routed { messages, deliveries } = self.carrier.outgoing.end_route();
+        if messages > 0 {
+            self.broker.routed(messages, deliveries);
+        }
+    }
+
+    /// What a connection sends that has ended is still good; but it is no receiver any more, and nobody to answer.
+    #[cold]
+    fn handle_of_forgotten(&mut self, event: &Event<'_>, turn: &mut Turn<'_>) {
+        let Event::Publish(publish) = event else { return };
+        let publish = Publish { connection: None, ..Publish::clone(publish) };
+        self.broker.handle(turn.now, Event::Publish(&publish), &mut self.effects);
+        self.carry_out(Some(&publish), turn);
     }
 
     /// A step that concerns the connection itself.
     fn own(&mut self, step: Step<'_>, source: &Arc<Connection>, turn: &mut Turn<'_>) {
         match step {
             Step::Event(_) => {}
-            Step::Frame(frame) => self.push(source, &frame, turn),
+            Step::Frame(frame) => self.carrier.push(source, &frame, turn),
             Step::Ping { first } => {
                 if first {
                     source.queue().hold_for_answer();
                 }
                 if let Some(healthy) = turn.hub.storage.ask(source) {
-                    self.answer(source, ping_reply(turn.now, healthy), turn);
+                    self.carrier.answer(source, ping_reply(turn.now, healthy), turn);
                 }
             }
-            Step::Answer(frame) => self.answer(source, frame, turn),
+            Step::Answer(frame) => self.carrier.answer(source, frame, turn),
             Step::Release => {
                 let first = {
                     let mut queue = source.queue();
                     let greeting = source.profile.topic.is_none().then(|| greeting(turn.now));
                     queue.release(greeting) && queue.touch()
                 };
-                self.outgoing.touch(source, first);
+                self.carrier.outgoing.touch(source, first);
             }
             Step::Flush => {
                 let first = source.queue().touch();
-                self.outgoing.touch(source, first);
+                self.carrier.outgoing.touch(source, first);
             }
-            Step::End(closing) => self.end(source, closing, turn),
+            Step::End(closing) => self.carrier.end(source, closing, turn),
             Step::Leave(Leave { code, confirmed_up_to }) => {
                 self.tell(source, confirmed_up_to, turn);
-                self.end(source, Closing { code, reason: "", invited: true, flush: true }, turn);
+                self.carrier.end(source, Closing { code, reason: "", invited: true, flush: true }, turn);
             }
         }
         self.settle(turn);
@@ -155,136 +170,39 @@ impl Core {
         }
     }
 
-    /// Ends a connection from this side; the core is told by [`Self::settle`].
-    fn end(&mut self, connection: &Arc<Connection>, closing: Closing, turn: &mut Turn<'_>) {
-        self.outgoing.spread(turn.options.max_queue);
-        connection.end(closing);
-        let first = connection.queue().touch();
-        self.outgoing.touch(connection, first);
-        self.victims.push(connection.clone());
-    }
-
     /// Tells the core of those who were ended, and carries out what it wants then.
     fn settle(&mut self, turn: &mut Turn<'_>) {
-        self.end_overflowed(turn);
+        self.carrier.end_overflowed(turn);
         self.tell_of_victims(turn);
         self.carry_out(None, turn);
     }
 
     fn tell_of_victims(&mut self, turn: &mut Turn<'_>) {
-        while let Some(connection) = self.victims.pop() {
+        while let Some(connection) = self.carrier.victims.pop() {
             self.tell(&connection, None, turn);
         }
     }
 
-    /// Carries out what the core wants. `live`: the publication of the event that it has just handled.
-    fn carry_out(&mut self, live: Option<&Publication<'_>>, turn: &mut Turn<'_>) {
+    /// Carries out what the core wants. `publish`: the publication that it has just handled.
+    fn carry_out(&mut self, publish: Option<&Publish<'_>>, turn: &mut Turn<'_>) {
         // Bounded: every further round follows the end of a connection.
         while !self.effects.list.is_empty() {
-            let mut effects = std::mem::take(&mut self.effects);
-            self.outgoing.expect(effects.contents.len());
-            for effect in effects.list.drain(..) {
-                self.effect(effect, &effects.contents, live, turn);
+            let Self { effects: Effects { list, contents }, carrier, .. } = self;
+            carrier.outgoing.expect(contents.len());
+            for effect in list.drain(..) {
+                carrier.effect(effect, contents, publish, turn);
             }
-            effects.contents.clear();
-            shrink(&mut effects.list);
-            shrink(&mut effects.contents);
-            self.effects = effects;
-            self.end_overflowed(turn);
+            contents.clear();
+            shrink(list);
+            shrink(contents);
+            self.carrier.end_overflowed(turn);
             self.tell_of_victims(turn);
-        }
-    }
-
-    fn effect(&mut self, effect: Effect, contents: &[Content], live: Option<&Publication<'_>>, turn: &mut Turn<'_>) {
-        let max = turn.options.max_queue;
-        let body = |content: u32| contents.get(content as usize).and_then(|content| Body::of(content, live));
-        match effect {
-            Effect::Deliver { to, content, sequence, manual, redelivered } => {
-                let Some(body) = body(content) else { return };
-                let manual = manual.then_some(Manual { sequence, redelivered });
-                self.outgoing.deliver(to, (content, body), sequence, manual, max);
-            }
-            Effect::Broadcast { to, except, content } => {
-                let Some(body) = body(content) else { return };
-                self.outgoing.broadcast(to, except, (content, body), max);
-            }
-            Effect::Confirm { connection } => {
-                self.outgoing.spread(max);
-                let Some(connection) = self.connection(connection).cloned() else { return };
-                let first = connection.queue().confirm();
-                self.outgoing.touch(&connection, first == Some(true));
-            }
-            Effect::Reply { to, reply } => self.reply(to, &reply, live, turn),
-            Effect::End { connection, reason } => {
-                let Some(connection) = self.connection(connection).cloned() else { return };
-                let reason = match reason {
-                    EndReason::Slow => {
-                        turn.hub.note_slow(&connection);
-                        "slow receiver"
-                    }
-                    EndReason::Replaced => {
-                        Counters::add(&turn.hub.counters.replaced, 1);
-                        debug!(connection = connection.id.0, "ended: replaced by a newer connection of the same name");
-                        "replaced"
-                    }
-                };
-                self.end(&connection, Closing { code: 1008, reason, invited: false, flush: false }, turn);
-            }
-            Effect::Store(effect) => turn.hub.storage.submit(effect),
-        }
-    }
-
-    fn reply(&mut self, to: ConnectionId, reply: &Reply, live: Option<&Publication<'_>>, turn: &mut Turn<'_>) {
-        if matches!(reply, Reply::Refused { .. }) {
-            Counters::add(&turn.hub.counters.refused, 1);
-        }
-        let Some(connection) = self.connection(to).cloned() else { return };
-        match (&connection.profile.topic, reply) {
-            (None, reply) => {
-                let max_backlog = |channel: &ChannelName| turn.options.policies.of(channel).max_backlog;
-                let channel = live.map(|publication| &*publication.channel);
-                let frame = text(&replies::render(reply, channel, max_backlog));
-                self.push(&connection, &frame, turn);
-            }
-            (Some(_), Reply::Refused { refusal, .. }) => {
-                turn.hub.note_refused(&connection, *refusal);
-                let closing =
-                    Closing { code: 1013, reason: "not accepted, try again later", invited: false, flush: true };
-                self.end(&connection, closing, turn);
-            }
-            (Some(_), Reply::TooManyChannels) => {
-                let closing = Closing { code: 1013, reason: "too many channels", invited: false, flush: true };
-                self.end(&connection, closing, turn);
-            }
-            (Some(_), Reply::Accepted { .. } | Reply::UnknownDelivery { .. }) => {}
-        }
-    }
-
-    /// Queues a small frame for one connection.
-    fn push(&mut self, connection: &Arc<Connection>, frame: &Bytes, turn: &mut Turn<'_>) {
-        self.outgoing.push(connection, frame, turn.options.max_queue);
-        self.end_overflowed(turn);
-    }
-
-    fn answer(&mut self, connection: &Arc<Connection>, frame: Bytes, turn: &mut Turn<'_>) {
-        let max = turn.options.max_queue;
-        self.outgoing.spread(max);
-        let pushed = connection.queue().answer(frame, max);
-        self.outgoing.note(connection, pushed);
-        self.end_overflowed(turn);
-    }
-
-    /// Ends those who had no room in their queues.
-    fn end_overflowed(&mut self, turn: &mut Turn<'_>) {
-        while let Some(connection) = self.outgoing.overflowed.pop() {
-            turn.hub.note_slow(&connection);
-            self.end(&connection, Closing { code: 1008, reason: "slow receiver", invited: false, flush: false }, turn);
         }
     }
 
     /// The connection with this id, if it has not ended.
     pub(super) fn connection(&self, id: ConnectionId) -> Option<&Arc<Connection>> {
-        self.outgoing.connection(id)
+        self.carrier.outgoing.connection(id)
     }
 
     /// Why no connection can be made, if none can. `max`: how many there may be.
@@ -297,23 +215,23 @@ impl Core {
 
     /// Puts a new connection into the register; to be asked [`Self::no_room`] before.
     pub(super) fn register(&mut self, make: impl FnOnce(ConnectionId) -> Arc<Connection>) -> Arc<Connection> {
-        self.outgoing.register(make)
+        self.carrier.outgoing.register(make)
     }
 
     /// Takes a connection out of the register. Its caller holds the connection, so that no socket is closed under the lock.
     pub(super) fn unregister(&mut self, id: ConnectionId) {
-        self.outgoing.unregister(id);
+        self.carrier.outgoing.unregister(id);
     }
 
     /// Makes no connection any more, and names those that are there.
     pub(super) fn close(&mut self) -> Vec<Arc<Connection>> {
         self.closed = true;
-        self.outgoing.connections().cloned().collect()
+        self.carrier.outgoing.connections().cloned().collect()
     }
 
     /// How many connections there are.
     pub(super) fn open(&self) -> usize {
-        self.outgoing.connections().len()
+        self.carrier.outgoing.connections().len()
     }
 
     /// The core's next deadline, for which the caller is going to sleep.

@@ -151,7 +151,7 @@ impl<'a> Desk<'a> {
             carry(Step::End(Closing { code: 1008, reason: "forbidden", invited: false, flush: true }));
             return ControlFlow::Break(());
         }
-        carry(Step::Event(Event::Publish(Publish {
+        carry(Step::Event(Event::Publish(&Publish {
             connection: Some(connection.id),
             publication: &publication,
             receivers: None,
@@ -173,7 +173,7 @@ impl<'a> Desk<'a> {
                     self.refuse(carry, Some("receive-message"), Code::Forbidden, &detail, None);
                     return;
                 }
-                let name = receiver.map(Arc::from).or_else(|| connection.profile.receiver.clone());
+                let name = receiver.map(Arc::from).or_else(|| connection.profile.receiver.as_deref().cloned());
                 carry(Step::Event(Event::Subscribe(Subscribe {
                     connection: connection.id,
                     channels,
@@ -208,7 +208,7 @@ impl<'a> Desk<'a> {
             }
             return;
         }
-        carry(Step::Event(Event::Publish(Publish {
+        carry(Step::Event(Event::Publish(&Publish {
             connection: Some(connection.id),
             id: send.id.as_deref().map(|id| PublicationId::new(user, id)),
             publication: &send.publication,
@@ -236,7 +236,7 @@ impl<'a> Desk<'a> {
     pub(super) fn arrive(&self, carry: &mut impl FnMut(Step<'_>)) {
         let connection = self.connection;
         let profile = &connection.profile;
-        let receiver = profile.receiver.clone().map(|id| ReceiverKey { user: profile.user.clone(), id });
+        let receiver = profile.receiver.as_deref().cloned().map(|id| ReceiverKey { user: profile.user.clone(), id });
         match &profile.topic {
             Some(channel) if self.access.may_receive(&profile.user, channel) => {
                 carry(Step::Event(Event::Subscribe(Subscribe {

@@ -5,9 +5,10 @@
 //! not take is left to the connection's own task. Nothing here holds the queue's lock across a system call.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::future::Future;
 use std::io::{self, Read};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,11 +36,11 @@ pub(super) struct Profile {
     /// Who is logged in; empty for an anonymous connection.
     pub(super) user: Arc<str>,
     /// Where from.
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     /// The channel of a topic connection; `None` for an envelope connection.
     pub(super) topic: Option<ChannelName>,
-    /// Its name (`?receiver=ID`).
-    pub(super) receiver: Option<Arc<str>>,
+    /// Its name (`?receiver=ID`), which few have.
+    pub(super) receiver: Option<Box<Arc<str>>>,
     /// It offered `wsmb.v1`: it gets close frames, and nothing is held for it.
     pub(super) modern: bool,
 }
@@ -48,6 +49,34 @@ impl Profile {
     /// How the connection frames messages.
     pub(super) fn dialect(&self) -> Dialect {
         if self.topic.is_some() { Dialect::Topic } else { Dialect::Envelope }
+    }
+}
+
+/// An address, as far as it is told: in 24 bytes where a [`SocketAddr`] has 32.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    ip: IpAddr,
+    port: u16,
+    /// The interface of a link-local address.
+    scope: u32,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        let scope = match address {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(address) => address.scope_id(),
+        };
+        Self { ip: address.ip(), port: address.port(), scope }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            IpAddr::V4(ip) => SocketAddrV4::new(ip, self.port).fmt(f),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, self.port, 0, self.scope).fmt(f),
+        }
     }
 }
 
@@ -208,7 +237,7 @@ impl Connection {
         }
         let heard = Timestamp(self.heard.load(Ordering::Relaxed));
         let mut queue = self.queue();
-        if let Some(end_by) = queue.end_by {
+        if let Some(end_by) = queue.end_by() {
             if now < end_by {
                 return OnTime::Look(end_by);
             }
@@ -339,7 +368,7 @@ impl Reader {
         if ending && !self.lingering {
             self.lingering = true;
             let end_by = self.hub.now().after(limits::LINGER);
-            self.connection.queue().end_by = Some(end_by);
+            self.connection.queue().cut_at(end_by);
             self.hub.look(end_by, self.connection.id);
         }
         if blocked && self.connection.stream.poll_write_ready(cx).is_ready() {
@@ -430,5 +459,18 @@ impl Future for Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.depart(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_told_as_its_address_is() {
+        for text in ["192.0.2.1:8888", "[2001:db8::1]:1", "[::ffff:192.0.2.1]:65535", "[fe80::1%7]:443"] {
+            let address: SocketAddr = text.parse().expect("an address");
+            assert_eq!(Peer::from(address).to_string(), text);
+        }
     }
 }

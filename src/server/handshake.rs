@@ -43,7 +43,7 @@ enum Answer {
 }
 
 /// Serves a socket that was just accepted, up to the connection's own task; `None` if it came to none.
-pub(super) async fn run(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) -> Option<Reader> {
+pub(super) async fn run(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) -> Option<Box<Reader>> {
     let head = match timeout(limits::HANDSHAKE_TIME, read_head(&stream)).await {
         Ok(Ok(head)) => head,
         Ok(Err(Some(response))) => return refuse(&stream, &response).await,
@@ -61,7 +61,7 @@ pub(super) async fn run(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) -> O
     };
     // The reader exists first: whatever happens from here on, its end is reported to the core.
     let (connection, mut reader) = match hub.establish(stream, profile) {
-        Ok(connection) => (connection.clone(), Reader::new(hub.clone(), connection)),
+        Ok(connection) => (connection.clone(), Box::new(Reader::new(hub.clone(), connection))),
         Err((stream, NoRoom::GoingDown)) => {
             return refuse(&stream, &plain(503, "the broker is going down; try again")).await;
         }
@@ -141,9 +141,9 @@ async fn answer(hub: &Hub, request: Request, peer: SocketAddr) -> Answer {
     }
     let profile = Profile {
         user,
-        peer,
+        peer: peer.into(),
         topic: upgrade.topic.clone(),
-        receiver: upgrade.receiver.as_deref().map(Arc::from),
+        receiver: upgrade.receiver.as_deref().map(Arc::from).map(Box::new),
         modern: upgrade.modern,
     };
     Answer::Upgrade(upgrade, profile)
@@ -197,7 +197,7 @@ fn plain(status: u16, sentence: &str) -> Vec<u8> {
 }
 
 /// Answers, and reads the rest of the request for a while, so that closing does not reset the answer away.
-async fn refuse(stream: &TcpStream, response: &[u8]) -> Option<Reader> {
+async fn refuse(stream: &TcpStream, response: &[u8]) -> Option<Box<Reader>> {
     let answer = async {
         write_all(stream, response).await?;
         SockRef::from(stream).shutdown(Shutdown::Write)?;

@@ -15,12 +15,12 @@ use crate::protocol::frame::{self, Opcode};
 /// The pings of one connection: a confirmation's and a heartbeat's alike, because any pong proves both.
 #[derive(Debug, Default)]
 pub(super) struct Pings {
-    /// Sent and not answered, oldest first; at most one for a confirmation, and the heartbeat's.
-    outstanding: SmallVec<[Ping; 2]>,
+    /// Sent and not answered, oldest first; at most one for a confirmation, and the heartbeat's. Room for one: nobody has more who answers in time.
+    outstanding: SmallVec<[Ping; 1]>,
     /// The number of the last ping.
     last: u32,
     /// Pings the heartbeat has sent since the client was last heard.
-    strikes: u32,
+    strikes: u8,
     /// When it sent the last of them.
     struck: Timestamp,
     /// A confirmation was wanted while a ping was outstanding.
@@ -73,6 +73,10 @@ impl Pings {
         };
         let up_to = self.outstanding.get(at)?.up_to;
         self.outstanding.drain(..=at);
+        if self.outstanding.is_empty() {
+            // An idle connection holds no memory for its pings.
+            self.outstanding = SmallVec::new();
+        }
         Some(up_to)
     }
 

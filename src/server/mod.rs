@@ -17,6 +17,7 @@
 
 mod access;
 mod batch;
+mod carrier;
 mod carry;
 mod clock;
 mod commands;

@@ -5,6 +5,7 @@
 //! thread writes at a time (`writing`), and whoever finds another one writing leaves, because the writer looks again before it goes.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::task::Waker;
 
 use bytes::{Buf, Bytes};
@@ -37,8 +38,8 @@ pub(super) struct Queue {
     pub(super) pings: Pings,
     /// Wakes the connection's own task.
     waker: Option<Waker>,
-    /// When an end that has begun is cut short.
-    pub(super) end_by: Option<Timestamp>,
+    /// When an end that has begun is cut short, in milliseconds as [`Timestamp`].
+    end_by: Option<NonZeroU64>,
     state: State,
 }
 
@@ -421,6 +422,16 @@ impl Queue {
     fn in_hand(&self) -> usize {
         let queued: usize = self.frames.iter().map(Piece::len).sum();
         self.bytes.saturating_sub(queued)
+    }
+
+    /// Has an end that has begun cut short then.
+    pub(super) fn cut_at(&mut self, time: Timestamp) {
+        self.end_by = NonZeroU64::new(time.0);
+    }
+
+    /// When an end that has begun is cut short.
+    pub(super) fn end_by(&self) -> Option<Timestamp> {
+        self.end_by.map(|time| Timestamp(time.get()))
     }
 
     /// Whether an end has begun.

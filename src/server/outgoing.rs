@@ -20,8 +20,9 @@ use super::batch::{Batch, Span};
 use super::connection::Connection;
 use super::outbound::Pushed;
 use super::render::{Body, Place, Rendered};
+use crate::broker::Publish;
 use crate::limits;
-use crate::message::{ConnectionId, Dialect};
+use crate::message::{ChannelName, ConnectionId, Dialect};
 use crate::protocol::delivery::Manual;
 
 /// How many low bits of a [`ConnectionId`] are the place in the register; the others count up, so that no id comes twice.
@@ -44,6 +45,8 @@ pub(super) struct Outgoing {
     queued: usize,
     /// Deliveries since they were last counted.
     deliveries: u64,
+    /// What was routed in this turn.
+    routed: Routed,
     /// Whose queues are to be flushed.
     touched: Vec<Arc<Connection>>,
     /// Who had no room for what was to be queued: to be ended.
@@ -58,6 +61,17 @@ struct Run {
     /// What each dialect's receivers get; `None` where there are none of them.
     spans: [Option<Span>; 2],
     messages: u64,
+    /// The sender and the channel whose further plain publications go the same way.
+    route: Option<(ConnectionId, ChannelName)>,
+    /// How many receivers there are.
+    receivers: u64,
+}
+
+/// Messages and deliveries that went without being handled by the core.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Routed {
+    pub(super) messages: u64,
+    pub(super) deliveries: u64,
 }
 
 /// What a turn leaves to be done when the core's lock is released.
@@ -69,6 +83,20 @@ pub(super) struct Sealed {
     batches: [Bytes; 2],
     /// Deliveries queued.
     pub(super) deliveries: u64,
+}
+
+impl Run {
+    /// Appends a publication's frames.
+    #[inline]
+    fn append(&mut self, body: Body<'_>, batches: &mut [Batch; 2]) {
+        self.messages += 1;
+        for dialect in DIALECTS {
+            if let Some(span) = &mut self.spans[dialect as usize] {
+                let added = batches[dialect as usize].append(|out| body.push(out, dialect, None));
+                *span = if self.messages == 1 { added } else { Span { start: span.start, end: added.end } };
+            }
+        }
+    }
 }
 
 impl Sealed {
@@ -127,12 +155,14 @@ impl Outgoing {
         note(connection, pushed, &mut self.touched, &mut self.overflowed);
     }
 
-    /// A publication for everybody in `to` but `except`; nothing is to be confirmed.
+    /// A publication for everybody in `to` but `except`; nothing is to be confirmed. `plain`: what it is the answer to, if its sender
+    /// asked for nothing else.
     pub(super) fn broadcast(
         &mut self,
         to: Arc<[ConnectionId]>,
         except: Option<ConnectionId>,
         (content, body): (u32, Body<'_>),
+        plain: Option<&Publish<'_>>,
         max: usize,
     ) {
         if body.is_large() {
@@ -152,20 +182,43 @@ impl Outgoing {
             for connection in to.iter().filter_map(|id| find(connections, *id)) {
                 spans[connection.profile.dialect() as usize] = Some(Span::EMPTY);
             }
-            Run { to, except, spans, messages: 0 }
+            let receivers = (to.len() - usize::from(except.is_some())) as u64;
+            Run { to, except, spans, messages: 0, route: None, receivers }
         });
-        run.messages += 1;
-        for dialect in DIALECTS {
-            if let Some(span) = &mut run.spans[dialect as usize] {
-                let added = batches[dialect as usize].append(|out| body.push(out, dialect, None));
-                *span = if run.messages == 1 { added } else { Span { start: span.start, end: added.end } };
-            }
+        run.append(body, batches);
+        if run.route.is_none() {
+            run.route = plain.and_then(|publish| Some((publish.connection?, ChannelName::clone(&publish.publication.channel))));
         }
+    }
+
+    /// Sends a publication the way of the run, if it goes that way. False: the core has to be asked.
+    #[inline]
+    pub(super) fn route(&mut self, publish: &Publish<'_>) -> bool {
+        let Self { run: Some(run), batches, routed, .. } = self else { return false };
+        let Run { route: Some((sender, channel)), .. } = run else { return false };
+        let publication = publish.publication;
+        let body = Body::Publication(publication);
+        let same = publish.connection == Some(*sender) && *channel == *publication.channel && publish.is_plain();
+        if !same || body.is_large() || publication.messages.is_empty() {
+            return false;
+        }
+        run.append(body, batches);
+        routed.messages += publication.messages.len() as u64;
+        routed.deliveries += run.receivers;
+        true
+    }
+
+    /// No publication goes the way of the run any more without the core being asked. What went since this was last called.
+    pub(super) fn end_route(&mut self) -> Routed {
+        if let Some(run) = &mut self.run {
+            run.route = None;
+        }
+        std::mem::take(&mut self.routed)
     }
 
     /// Spreads the run over its receivers' queues.
     pub(super) fn spread(&mut self, max: usize) {
-        let Some(Run { to, except, spans, messages }) = self.run.take() else { return };
+        let Some(Run { to, except, spans, messages, .. }) = self.run.take() else { return };
         let mut shared: [Option<Bytes>; 2] = [None, None];
         for id in to.iter().filter(|id| Some(**id) != except) {
             let Some(connection) = find(&self.connections, *id) else { continue };

@@ -163,7 +163,7 @@ impl Hub {
     pub(super) fn establish(
         &self,
         stream: TcpStream,
-        profile: Profile,
+        mut profile: Profile,
     ) -> Result<Arc<Connection>, (TcpStream, NoRoom)> {
         let now = self.now();
         let max = self.options().max_connections;
@@ -172,6 +172,9 @@ impl Hub {
             if let Some(no_room) = core.no_room(max) {
                 // Released first: the socket is closed by the caller, not under the lock.
                 return Err((stream, no_room));
+            }
+            if let Some(known) = profile.topic.as_ref().and_then(|topic| core.broker.known_channel(topic)) {
+                profile.topic = Some(known);
             }
             core.register(|id| Arc::new(Connection::new(id, profile, stream, now)))
         };
@@ -360,6 +363,7 @@ impl<'a> Burst<'a> {
     }
 
     /// Carries out one step. Where much is queued, it is flushed, without the lock.
+    #[inline]
     pub(super) fn carry(&mut self, step: Step<'_>) {
         let Self { hub, source, turn, core } = self;
         let open = core.get_or_insert_with(|| {

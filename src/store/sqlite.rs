@@ -110,12 +110,7 @@ impl MessageStore for SqliteStore {
         self.run(|connection, sql, columns| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             append(&transaction, sql, columns, &group.appends)?;
-            if !group.removals.is_empty() {
-                let mut delete = transaction.prepare_cached(&sql.delete)?;
-                for id in &group.removals {
-                    delete.execute([row::integer(id.0)])?;
-                }
-            }
+            remove(&transaction, sql, &group.removals)?;
             if !group.deliveries.is_empty() {
                 let mut count = transaction.prepare_cached(&sql.deliveries)?;
                 for (id, deliveries) in &group.deliveries {
@@ -219,7 +214,7 @@ impl MessageStore for SqliteStore {
         let (seen, last) = (self.data_version, self.last_request);
         let (version, found) = self.run(|connection, sql, _| {
             vacuum(connection)?;
-            let version: i64 = connection.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+            let version: i64 = connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
             let found = if seen == Some(version) { Vec::new() } else { requests(connection, sql, last)? };
             Ok((version, found))
         })?;
@@ -297,12 +292,49 @@ pub(super) fn append(
     if messages.is_empty() {
         return Ok(());
     }
-    let mut insert = transaction.prepare_cached(&sql.insert)?;
-    for message in messages {
-        bind(&mut insert, message, columns)?;
+    let (batches, rest) = messages.as_chunks::<{ limits::STORE_ROWS_AT_ONCE }>();
+    for batch in batches {
+        let bytes: usize = batch.iter().map(|message| message.payload.bytes.len()).sum();
+        if bytes <= limits::STORE_BYTES_AT_ONCE {
+            insert(transaction, &sql.insert_batch, columns, batch.chunks(batch.len()))?;
+        } else {
+            insert(transaction, &sql.insert, columns, batch.chunks(1))?;
+        }
+    }
+    insert(transaction, &sql.insert, columns, rest.chunks(1))?;
+    link::claim(transaction)
+}
+
+/// Writes rows by a statement that takes as many of them as each part has.
+fn insert<'a>(
+    transaction: &Transaction<'_>,
+    statement: &str,
+    columns: &Columns,
+    parts: impl Iterator<Item = &'a [Message]>,
+) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare_cached(statement)?;
+    let width = row::OWN_COLUMNS + columns.names().count();
+    for part in parts {
+        for (index, message) in part.iter().enumerate() {
+            bind(&mut insert, index * width, message, columns)?;
+        }
         insert.raw_execute()?;
     }
-    link::claim(transaction)
+    Ok(())
+}
+
+/// Removes rows. Ids that follow one another go by one statement: what is received together is often stored together.
+fn remove(transaction: &Transaction<'_>, sql: &Sql, ids: &[MessageId]) -> rusqlite::Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let mut delete = transaction.prepare_cached(&sql.delete_run)?;
+    for run in ids.chunk_by(|before, after| before.0.checked_add(1) == Some(after.0)) {
+        if let [first, .., last] | [first @ last] = run {
+            delete.execute([row::integer(first.0), row::integer(last.0)])?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes expired rows, and names them.
@@ -321,22 +353,23 @@ pub(super) fn sweep(
     Ok(gone)
 }
 
-fn bind(insert: &mut CachedStatement<'_>, message: &Message, columns: &Columns) -> rusqlite::Result<()> {
+/// Binds a row to the parameters behind the first `before`.
+fn bind(insert: &mut CachedStatement<'_>, before: usize, message: &Message, columns: &Columns) -> rusqlite::Result<()> {
     let bytes = &message.payload.bytes[..];
     let data = match message.payload.kind {
         Kind::Text => ValueRef::Text(bytes),
         Kind::Binary => ValueRef::Blob(bytes),
     };
-    insert.raw_bind_parameter(1, row::integer(message.id.0))?;
-    insert.raw_bind_parameter(2, message.channel.as_str())?;
-    insert.raw_bind_parameter(3, ToSqlOutput::Borrowed(data))?;
-    insert.raw_bind_parameter(4, datetime::to_text(message.created))?;
-    insert.raw_bind_parameter(5, message.expires.map(|moment| row::integer(moment.0)))?;
-    insert.raw_bind_parameter(6, message.due.map(|moment| row::integer(moment.0)))?;
-    insert.raw_bind_parameter(7, message.receivers)?;
-    insert.raw_bind_parameter(8, message.publication.as_ref().map(PublicationId::as_str))?;
+    insert.raw_bind_parameter(before + 1, row::integer(message.id.0))?;
+    insert.raw_bind_parameter(before + 2, message.channel.as_str())?;
+    insert.raw_bind_parameter(before + 3, ToSqlOutput::Borrowed(data))?;
+    insert.raw_bind_parameter(before + 4, datetime::to_text(message.created))?;
+    insert.raw_bind_parameter(before + 5, message.expires.map(|moment| row::integer(moment.0)))?;
+    insert.raw_bind_parameter(before + 6, message.due.map(|moment| row::integer(moment.0)))?;
+    insert.raw_bind_parameter(before + 7, message.receivers)?;
+    insert.raw_bind_parameter(before + 8, message.publication.as_ref().map(PublicationId::as_str))?;
     // NULL is the same as 0, and costs nothing.
-    insert.raw_bind_parameter(9, (message.deliveries > 0).then_some(message.deliveries))?;
+    insert.raw_bind_parameter(before + 9, (message.deliveries > 0).then_some(message.deliveries))?;
     for (index, value) in columns.values(bytes).into_iter().enumerate() {
         let value = match value {
             ColumnValue::Null => Value::Null,
@@ -345,7 +378,7 @@ fn bind(insert: &mut CachedStatement<'_>, message: &Message, columns: &Columns) 
             ColumnValue::Real(real) => Value::Real(real),
             ColumnValue::Text(text) | ColumnValue::Json(text) => Value::Text(text),
         };
-        insert.raw_bind_parameter(10 + index, value)?;
+        insert.raw_bind_parameter(before + 1 + row::OWN_COLUMNS + index, value)?;
     }
     Ok(())
 }
@@ -421,7 +454,7 @@ fn requests(connection: &Connection, sql: &Sql, last: i64) -> rusqlite::Result<V
 
 /// Gives pages that a drained backlog has left back to the file system, a bounded number at a time.
 fn vacuum(connection: &Connection) -> rusqlite::Result<()> {
-    let free: i64 = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+    let free: i64 = connection.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get(0))?;
     let spare = (free - limits::STORE_SPARE_PAGES).min(limits::STORE_VACUUM_PAGES);
     if spare <= 0 {
         return Ok(());

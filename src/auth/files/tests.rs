@@ -7,7 +7,7 @@ const APR1: &str = "$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/";
 const BCRYPT: &str = "$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a";
 
 fn names(users: &Users) -> Vec<&str> {
-    let mut names: Vec<_> = users.hashes.keys().map(String::as_str).collect();
+    let mut names: Vec<_> = users.hashes.keys().map(|name| &**name).collect();
     names.sort_unstable();
     names
 }

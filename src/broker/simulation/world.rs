@@ -107,8 +107,19 @@ pub(super) struct World {
     confirmed: u64,
     missing_allowed: u64,
     effects: Effects,
+    /// The way that the last publication took, which the next one may take without being handled.
+    route: Option<Route>,
     /// One seed is replayed: tell what happens.
     trace: bool,
+}
+
+/// What [`Effect::Broadcast`] promises about further publications.
+#[derive(Debug)]
+struct Route {
+    sender: ConnectionId,
+    channel: ChannelName,
+    to: Arc<[ConnectionId]>,
+    except: Option<ConnectionId>,
 }
 
 impl World {
@@ -131,6 +142,7 @@ impl World {
             confirmed: 0,
             missing_allowed: 0,
             effects: Effects::default(),
+            route: None,
             trace: std::env::var_os("WSMB_SEED").is_some(),
         }
     }
@@ -284,14 +296,17 @@ impl World {
             frame: Frame::Borrowed(text.as_bytes()),
             messages,
         };
-        self.give(Event::Publish(Publish {
+        let publish = Publish {
             connection: Some(connection),
             publication: &publication,
             receivers,
             id: id.map(|id| PublicationId::new("u", id)),
             ttl,
             delay,
-        }));
+        };
+        if !self.takes_route(&publish) {
+            self.give(Event::Publish(&publish));
+        }
     }
 
     /// Somebody sends again what was accepted or is pending. Nobody may notice but the sender.
@@ -492,6 +507,24 @@ impl World {
         }
     }
 
+    /// Sends a publication the way of the last one, as the server does, if it goes that way; and sees that the broker would have said
+    /// the same.
+    fn takes_route(&mut self, publish: &Publish<'_>) -> bool {
+        let Some(route) = &self.route else { return false };
+        let same = publish.connection == Some(route.sender) && *publish.publication.channel == route.channel;
+        if !same || !publish.is_plain() || publish.publication.messages.is_empty() {
+            return false;
+        }
+        let mut effects = Effects::default();
+        self.broker.handle(self.now, Event::Publish(publish), &mut effects);
+        let [Effect::Broadcast { to, except, .. }] = &effects.list[..] else { panic!("another way: {effects:?}") };
+        assert_eq!((to, except), (&route.to, &route.except), "the route has changed");
+        for to in to.iter().filter(|to| Some(**to) != *except) {
+            self.take(*to, carried(publish.publication), 0, false, false);
+        }
+        true
+    }
+
     /// Gives an event to the broker and carries out what it wants.
     fn give(&mut self, event: Event<'_>) {
         let mut effects = std::mem::take(&mut self.effects);
@@ -499,7 +532,9 @@ impl World {
         if self.trace {
             eprintln!("{} {event:?}", self.now.0);
         }
-        let live = if let Event::Publish(publish) = &event { Some(publish.publication) } else { None };
+        let publish = if let Event::Publish(publish) = &event { Some(*publish) } else { None };
+        let (live, plain) = (publish.map(|publish| publish.publication), publish.filter(|publish| publish.is_plain()));
+        self.route = None;
         self.broker.handle(self.now, event, &mut effects);
         if self.trace {
             effects.list.iter().for_each(|effect| eprintln!("    {effect:?}"));
@@ -516,6 +551,11 @@ impl World {
                     self.take(to, content, sequence, manual, redelivered);
                 }
                 Effect::Broadcast { to, except, content } => {
+                    if let Some(publish) = plain {
+                        let channel = ChannelName::clone(&publish.publication.channel);
+                        let sender = publish.connection.expect("a client sent it");
+                        self.route = Some(Route { sender, channel, to: to.clone(), except });
+                    }
                     for to in to.iter().filter(|to| Some(**to) != except) {
                         self.take(*to, content_of(&effects.contents[content as usize], live), 0, false, false);
                     }

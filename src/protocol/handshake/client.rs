@@ -2,23 +2,32 @@
 
 use std::fmt;
 
-use super::{SUBPROTOCOL, accept_value, lists, values};
+use super::{accept_value, lists, values};
 use crate::limits;
 
-/// A request for a WebSocket that offers [`SUBPROTOCOL`].
+/// A request for a WebSocket.
 ///
-/// `host` as the `Host` header has it, `target` the path and query, `key` the base64 text of 16 random bytes,
-/// `authorization` the whole value of that header. None of them may contain a line break.
+/// `host` as the `Host` header has it, `target` the path and query, `key` the base64 text of 16 random bytes, `subprotocol` what is offered
+/// ([`super::SUBPROTOCOL`] to our broker), `authorization` the whole value of that header. None of them may contain a line break.
 #[must_use]
-pub fn client_request(host: &str, target: &str, key: &str, authorization: Option<&str>) -> Vec<u8> {
+pub fn client_request(
+    host: &str,
+    target: &str,
+    key: &str,
+    subprotocol: Option<&str>,
+    authorization: Option<&str>,
+) -> Vec<u8> {
     let mut request = format!(
         "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"
+         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
     );
-    if let Some(authorization) = authorization {
-        request.push_str("Authorization: ");
-        request.push_str(authorization);
-        request.push_str("\r\n");
+    for (name, value) in [("Sec-WebSocket-Protocol", subprotocol), ("Authorization", authorization)] {
+        if let Some(value) = value {
+            request.push_str(name);
+            request.push_str(": ");
+            request.push_str(value);
+            request.push_str("\r\n");
+        }
     }
     request.push_str("\r\n");
     request.into_bytes()
@@ -64,12 +73,12 @@ impl fmt::Display for BadReply {
 
 impl std::error::Error for BadReply {}
 
-/// Reads the reply to [`client_request`] at the start of `bytes`: the length of its head, behind which frames follow.
+/// Reads the reply to [`client_request`], made with the same `key` and `subprotocol`, at the start of `bytes`: the length of its head, behind which frames follow.
 /// `None`: it is not all there yet (of a refusal, the body too, as far as its length is announced and reasonable).
 ///
 /// # Errors
 /// The connection is no WebSocket and won't become one.
-pub fn parse_reply(bytes: &[u8], key: &str) -> Result<Option<usize>, BadReply> {
+pub fn parse_reply(bytes: &[u8], key: &str, subprotocol: Option<&str>) -> Result<Option<usize>, BadReply> {
     let mut headers = [httparse::EMPTY_HEADER; limits::REQUEST_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
     let len = match head.parse(bytes) {
@@ -95,7 +104,7 @@ pub fn parse_reply(bytes: &[u8], key: &str) -> Result<Option<usize>, BadReply> {
     if values(headers, "Sec-WebSocket-Accept").next() != Some(accept_value(key).as_str()) {
         return Err(BadReply::NotWebSocket("the header Sec-WebSocket-Accept does not fit the key"));
     }
-    if values(headers, "Sec-WebSocket-Protocol").any(|chosen| chosen != SUBPROTOCOL) {
+    if values(headers, "Sec-WebSocket-Protocol").any(|chosen| Some(chosen) != subprotocol) {
         return Err(BadReply::NotWebSocket("the server chose a subprotocol that was not offered"));
     }
     if values(headers, "Sec-WebSocket-Extensions").next().is_some() {

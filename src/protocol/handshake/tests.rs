@@ -235,40 +235,41 @@ fn credentials_are_read_as_rfc_7617_says() {
 
 #[test]
 fn our_client_and_our_server_understand_each_other() {
-    let head = client_request("h:8888", "/ws?topic=sms", KEY, Some("Basic dXNlcjpwYXNz"));
+    let head = client_request("h:8888", "/ws?topic=sms", KEY, Some(SUBPROTOCOL), Some("Basic dXNlcjpwYXNz"));
     let request = parsed(std::str::from_utf8(&head).unwrap());
     assert_eq!(request.authorization.as_deref(), Some("Basic dXNlcjpwYXNz"));
     let upgrade = request.upgrade.unwrap();
     assert!(upgrade.modern);
     let reply = upgrade_reply(&upgrade);
     for end in 0..reply.len() {
-        assert_eq!(parse_reply(&reply[..end], KEY), Ok(None));
+        assert_eq!(parse_reply(&reply[..end], KEY, Some(SUBPROTOCOL)), Ok(None));
     }
-    assert_eq!(parse_reply(&[&reply[..], &[0x81, 0]].concat(), KEY), Ok(Some(reply.len())));
-    assert!(matches!(parse_reply(&reply, "another key"), Err(BadReply::NotWebSocket(_))));
+    assert_eq!(parse_reply(&[&reply[..], &[0x81, 0]].concat(), KEY, Some(SUBPROTOCOL)), Ok(Some(reply.len())));
+    assert!(matches!(parse_reply(&reply, "another key", Some(SUBPROTOCOL)), Err(BadReply::NotWebSocket(_))));
+    assert!(matches!(parse_reply(&reply, KEY, Some("mqtt")), Err(BadReply::NotWebSocket(_))));
 }
 
 #[test]
 fn a_refusal_is_read_with_its_body() {
     let reply = response(400, &[], "text/plain", "the topic is empty");
-    assert_eq!(parse_reply(&reply[..reply.len() - 1], KEY), Ok(None));
-    let refusal = parse_reply(&reply, KEY).unwrap_err();
+    assert_eq!(parse_reply(&reply[..reply.len() - 1], KEY, Some(SUBPROTOCOL)), Ok(None));
+    let refusal = parse_reply(&reply, KEY, Some(SUBPROTOCOL)).unwrap_err();
     let expected = "the server refused the connection with 400 Bad Request: the topic is empty";
     assert_eq!(refusal.to_string(), expected);
-    let unauthorized = parse_reply(&response(401, &[], "application/json", "{}"), KEY).unwrap_err();
+    let unauthorized = parse_reply(&response(401, &[], "application/json", "{}"), KEY, Some(SUBPROTOCOL)).unwrap_err();
     assert!(matches!(unauthorized, BadReply::Refused { status: 401, .. }));
     assert!(unauthorized.to_string().contains("user or password"));
-    assert!(matches!(parse_reply(b"SSH-2.0-OpenSSH\r\n\r\n", KEY), Err(BadReply::NotHttp(_))));
+    assert!(matches!(parse_reply(b"SSH-2.0-OpenSSH\r\n\r\n", KEY, Some(SUBPROTOCOL)), Err(BadReply::NotHttp(_))));
     let extended = String::from_utf8(upgrade_reply(&parsed(&upgrade_of("/", "")).upgrade.unwrap())).unwrap();
     let extended = extended.replace("Connection", "Sec-WebSocket-Extensions: permessage-deflate\r\nConnection");
-    assert!(matches!(parse_reply(extended.as_bytes(), KEY), Err(BadReply::NotWebSocket(_))));
+    assert!(matches!(parse_reply(extended.as_bytes(), KEY, Some(SUBPROTOCOL)), Err(BadReply::NotWebSocket(_))));
 }
 
 proptest! {
     #[test]
     fn arbitrary_heads_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), query in "\\PC{0,60}") {
         let _ = parse_request(&bytes);
-        let _ = parse_reply(&bytes, KEY);
+        let _ = parse_reply(&bytes, KEY, Some(SUBPROTOCOL));
         let _ = parse_request(upgrade_of(&format!("/?{query}"), "").as_bytes());
         let _ = basic_credentials(&query);
     }

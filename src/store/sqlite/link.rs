@@ -139,8 +139,8 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
 /// Has the file take the room on the disk that it needs once the running transaction is folded into it. Else the journal could fill the disk
 /// with what the file has no room for, and then not even a removal could be written.
 pub(super) fn claim(connection: &Connection) -> rusqlite::Result<()> {
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let mut bytes = pragma("page_count")? * pragma("page_size")?;
+    let pragma = |statement| connection.prepare_cached(statement)?.query_row([], |row| row.get::<_, i64>(0));
+    let mut bytes = pragma("PRAGMA page_count")? * pragma("PRAGMA page_size")?;
     control(connection, ffi::SQLITE_FCNTL_SIZE_HINT, &mut bytes).map_err(|error| match error.sqlite_error_code() {
         // What SQLite says of any file that can't be made longer.
         Some(ErrorCode::SystemIoFailure) => rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None),

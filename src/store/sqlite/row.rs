@@ -8,6 +8,7 @@ use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
 use super::schema::Tables;
+use crate::limits;
 use crate::message::{ChannelName, Kind, Message, MessageId, Payload, PublicationId, Timestamp};
 use crate::store::{Columns, datetime};
 
@@ -15,11 +16,17 @@ use crate::store::{Columns, datetime};
 pub(in crate::store) const SELECTED: &str =
     "data_id, channel, data, created, expires, due, receivers, publication, deliveries";
 
+/// How many columns [`SELECTED`] names.
+pub(super) const OWN_COLUMNS: usize = limits::STORE_OWN_COLUMNS.len();
+
 /// Every statement, built once of validated names; values are always bound.
 #[derive(Debug)]
 pub(in crate::store) struct Sql {
     pub(super) insert: String,
+    /// For [`limits::STORE_ROWS_AT_ONCE`] rows.
+    pub(super) insert_batch: String,
     pub(in crate::store) delete: String,
+    pub(super) delete_run: String,
     pub(in crate::store) deliveries: String,
     pub(in crate::store) load: String,
     pub(in crate::store) load_due: String,
@@ -46,12 +53,16 @@ impl Sql {
             (format!("\"{}\"", tables.data), format!("\"{}\"", tables.meta), format!("\"{}\"", tables.request));
         let by_channel = format!("INDEXED BY \"{}_channel\"", tables.data);
         let extra: String = columns.names().map(|name| format!(", \"{name}\"")).collect();
-        let places: String = columns.names().enumerate().map(|(index, _)| format!(", ?{}", 10 + index)).collect();
+        let width = OWN_COLUMNS + columns.names().count();
+        let insert = |rows: usize| {
+            let row = format!("({})", vec!["?"; width].join(", "));
+            format!("INSERT OR REPLACE INTO {data} ({SELECTED}{extra}) VALUES {}", vec![row; rows].join(", "))
+        };
         Self {
-            insert: format!(
-                "INSERT OR REPLACE INTO {data} ({SELECTED}{extra}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9{places})"
-            ),
+            insert: insert(1),
+            insert_batch: insert(limits::STORE_ROWS_AT_ONCE),
             delete: format!("DELETE FROM {data} WHERE data_id = ?1"),
+            delete_run: format!("DELETE FROM {data} WHERE data_id BETWEEN ?1 AND ?2"),
             deliveries: format!("UPDATE {data} SET deliveries = ?2 WHERE data_id = ?1"),
             load: format!(
                 "SELECT {SELECTED} FROM {data} {by_channel} WHERE channel = ?1 AND due IS NULL AND data_id > ?2 \

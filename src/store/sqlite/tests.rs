@@ -100,6 +100,7 @@ fn no_statement_that_recurs_scans_or_sorts_a_large_table() {
         &store.sql.sweep,
         &store.sql.purge,
         &store.sql.delete,
+        &store.sql.delete_run,
         &store.sql.deliveries,
         &store.sql.delayed,
     ] {
@@ -148,6 +149,45 @@ fn a_table_that_the_php_broker_filled_is_completed_and_drained() {
     };
     store.commit(&group).expect("commits");
     assert_eq!(ids(&all(&mut store)), [11]);
+}
+
+#[test]
+fn rows_are_the_same_however_many_go_by_one_statement() {
+    let file = File::new();
+    let mut store = file.open();
+    let batch = limits::STORE_ROWS_AT_ONCE as u64;
+    let (mut next, mut expected) = (1, Vec::new());
+    for count in [1, batch - 1, batch, batch + 1, 3 * batch + 2] {
+        for filler in [0, limits::STORE_BYTES_AT_ONCE] {
+            let mut group = Group::default();
+            for id in next..next + count {
+                let text = format!("{{\"receiver\":\"{id}\",\"filler\":\"{}\"}}", "x".repeat(filler));
+                let mut message = message(id, &text);
+                message.deliveries = u32::from(id % 2 == 0);
+                message.receivers = (id % 3 == 0).then_some(3);
+                message.publication = (id % 5 == 0).then(|| PublicationId::new("", &id.to_string()));
+                group.appends.push(message);
+            }
+            next += count;
+            store.commit(&group).expect("commits");
+            expected.extend(group.appends);
+        }
+    }
+    let found = store.load(&channel("sms"), MessageId(0), 10_000, usize::MAX).expect("loads");
+    assert!(found.messages == expected, "the rows that were read are not those that were written");
+    let wrong = "SELECT count(*) FROM mq_data WHERE receiver IS NOT CAST(data_id AS TEXT) OR sent_at IS NOT NULL";
+    assert_eq!(file.other().query_row(wrong, [], |row| row.get(0)), Ok(0));
+}
+
+#[test]
+fn only_the_rows_that_are_named_are_removed() {
+    let file = File::new();
+    let mut store = file.open();
+    store.commit(&append(1..40, "a")).expect("commits");
+    let removals = [3, 5, 6, 7, 30, 9, 10, 31, 32, 39, 100, 101, u64::MAX].map(MessageId).to_vec();
+    store.commit(&Group { removals, ..Group::default() }).expect("commits");
+    let left: Vec<u64> = (1..40).filter(|id| ![3, 5, 6, 7, 9, 10, 30, 31, 32, 39].contains(id)).collect();
+    assert_eq!(ids(&all(&mut store)), left);
 }
 
 #[test]

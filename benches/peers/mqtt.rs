@@ -1,0 +1,207 @@
+//! MQTT 3.1.1 over WebSocket (OASIS, section 6): as much of it as a measurement needs. No I/O.
+//!
+//! Without confirmation everything is QoS 0. With it, QoS 1: the server answers each PUBLISH with a PUBACK, and the receiver answers each
+//! delivery with one. Sessions are clean, and no keep-alive is asked for: what is measured is over before one would be due.
+
+use wsmb::load::{Handshake, Heard, Payload, Publication, Seat, Session, Wire, frame};
+use wsmb::protocol::frame::Opcode;
+
+use crate::packets::Packets;
+
+const CONNECT: u8 = 0x10;
+const CONNACK: u8 = 0x20;
+const PUBLISH: u8 = 0x30;
+const PUBACK: u8 = 0x40;
+const SUBSCRIBE: u8 = 0x82;
+const SUBACK: u8 = 0x90;
+
+/// QoS 1, in the first byte of a PUBLISH.
+const AT_LEAST_ONCE: u8 = 0x02;
+
+/// Both bits of the QoS there.
+const QOS: u8 = 0x06;
+
+/// What a SUBACK says of a subscription that is refused.
+const REFUSED: u8 = 0x80;
+
+/// Servers of MQTT.
+#[derive(Clone, Copy, Debug)]
+pub struct Mqtt;
+
+impl Wire for Mqtt {
+    type Session = MqttSession;
+
+    fn name(&self) -> &'static str {
+        "mqtt"
+    }
+
+    fn handshake(&self, _: &Seat) -> Handshake {
+        Handshake { parameter: None, subprotocol: Some("mqtt") }
+    }
+
+    fn session(&self, seat: &Seat, _: &Payload) -> MqttSession {
+        let mut asks = Vec::new();
+        frame(&mut asks, Opcode::Binary, &connect(&format!("{}-{}", seat.channels.run(), seat.index)));
+        if seat.receives {
+            let names: Vec<String> = seat.uses.clone().map(|index| seat.channels.name(index)).collect();
+            frame(&mut asks, Opcode::Binary, &subscribe(&names, u8::from(seat.confirmed)));
+        }
+        MqttSession {
+            asks,
+            awaits: if seat.receives { SUBACK } else { CONNACK },
+            is_ready: false,
+            packets: Packets::default(),
+            acknowledgements: Vec::new(),
+        }
+    }
+
+    fn publication(&self, seat: &Seat, payload: &Payload) -> Publication {
+        let head = publish_head(seat.channel().len(), payload.size(), seat.confirmed);
+        let publication = Publication::new(Opcode::Binary).bytes(&head).channel(seat);
+        let publication = if seat.confirmed { publication.packet_id() } else { publication };
+        publication.payload(payload)
+    }
+
+    fn confirms(&self) -> bool {
+        true
+    }
+
+    fn receiver_channels(&self) -> u32 {
+        /// A SUBSCRIBE with as many is far below every server's longest packet.
+        const SUBSCRIPTIONS: u32 = 100;
+        SUBSCRIPTIONS
+    }
+}
+
+/// A packet: its first byte, the length of the rest in base 128, the rest.
+fn packet(first: u8, rest: &[u8]) -> Vec<u8> {
+    let mut packet = vec![first];
+    push_length(&mut packet, rest.len());
+    packet.extend_from_slice(rest);
+    packet
+}
+
+fn push_length(packet: &mut Vec<u8>, mut length: usize) {
+    loop {
+        let digit = length.to_le_bytes()[0] & 0x7f;
+        length >>= 7;
+        packet.push(if length > 0 { digit | 0x80 } else { digit });
+        if length == 0 {
+            return;
+        }
+    }
+}
+
+/// A text with its length in front. All of ours are short.
+fn push_text(packet: &mut Vec<u8>, text: &str) {
+    packet.extend(u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
+    packet.extend_from_slice(text.as_bytes());
+}
+
+/// CONNECT: version 4, a clean session, no keep-alive.
+pub fn connect(client: &str) -> Vec<u8> {
+    let mut rest = Vec::new();
+    push_text(&mut rest, "MQTT");
+    rest.extend([4, 0x02, 0, 0]);
+    push_text(&mut rest, client);
+    packet(CONNECT, &rest)
+}
+
+/// SUBSCRIBE to these topics.
+pub fn subscribe(topics: &[String], qos: u8) -> Vec<u8> {
+    let mut rest = vec![0, 1];
+    for topic in topics {
+        push_text(&mut rest, topic);
+        rest.push(qos);
+    }
+    packet(SUBSCRIBE, &rest)
+}
+
+/// The beginning of a PUBLISH, up to the topic, which has `topic` bytes.
+pub fn publish_head(topic: usize, payload: usize, confirmed: bool) -> Vec<u8> {
+    let (first, id) = if confirmed { (PUBLISH | AT_LEAST_ONCE, 2) } else { (PUBLISH, 0) };
+    let mut head = vec![first];
+    push_length(&mut head, 2 + topic + id + payload);
+    head.extend(u16::try_from(topic).unwrap_or(u16::MAX).to_be_bytes());
+    head
+}
+
+/// One connection to a server of MQTT.
+#[derive(Debug)]
+pub struct MqttSession {
+    /// The frames to begin with.
+    asks: Vec<u8>,
+    /// The packet that says that the server has taken them.
+    awaits: u8,
+    is_ready: bool,
+    packets: Packets,
+    /// PUBACKs for what one frame has brought.
+    acknowledgements: Vec<u8>,
+}
+
+impl Session for MqttSession {
+    fn open(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.asks);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    fn take(&mut self, payload: &[u8], out: &mut Vec<u8>, mut heard: impl FnMut(Heard<'_>)) -> Result<(), String> {
+        let Self { awaits, is_ready, packets, acknowledgements, .. } = self;
+        packets.take(payload, |bytes| {
+            let Some((head, length)) = length(bytes)? else { return Ok(None) };
+            let Some(rest) = bytes.get(head..head + length) else { return Ok(None) };
+            match bytes[0] & 0xf0 {
+                PUBLISH => {
+                    let (message, id) = published(bytes[0], rest).ok_or("a PUBLISH that is cut short")?;
+                    if let Some(id) = id {
+                        acknowledgements.extend([PUBACK, 2, id[0], id[1]]);
+                    }
+                    heard(Heard::Delivery(message));
+                }
+                PUBACK => heard(Heard::Answer),
+                CONNACK if rest.get(1) != Some(&0) => {
+                    return Err(format!("the server refuses the connection, code {:?}", rest.get(1)));
+                }
+                SUBACK if rest.get(2..).is_none_or(|codes| codes.contains(&REFUSED)) => {
+                    return Err("the server refuses the subscription".to_owned());
+                }
+                kind @ (CONNACK | SUBACK) => *is_ready |= kind == *awaits,
+                kind => return Err(format!("a packet that nobody asked for, of type {}", kind >> 4)),
+            }
+            Ok(Some(head + length))
+        })?;
+        if !acknowledgements.is_empty() {
+            frame(out, Opcode::Binary, acknowledgements);
+            acknowledgements.clear();
+        }
+        Ok(())
+    }
+}
+
+/// How long a packet's head and its rest are; `None` if the head is not whole.
+#[inline]
+fn length(bytes: &[u8]) -> Result<Option<(usize, usize)>, String> {
+    let mut length = 0;
+    for (index, byte) in bytes.iter().skip(1).take(4).enumerate() {
+        length |= usize::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Ok(Some((index + 2, length)));
+        }
+    }
+    if bytes.len() > 4 { Err("a packet whose length has more than four digits".to_owned()) } else { Ok(None) }
+}
+
+/// The message of a PUBLISH, and its identifier if it is to be acknowledged.
+#[inline]
+fn published(first: u8, rest: &[u8]) -> Option<(&[u8], Option<[u8; 2]>)> {
+    let (topic, rest) = rest.split_first_chunk()?;
+    let rest = rest.get(usize::from(u16::from_be_bytes(*topic))..)?;
+    if first & QOS == 0 {
+        return Some((rest, None));
+    }
+    let (id, rest) = rest.split_first_chunk()?;
+    Some((rest, Some(*id)))
+}

@@ -1,0 +1,77 @@
+//! One connection without its socket: what comes in is cut into frames and given to the session, what is owed goes out.
+
+use std::sync::Arc;
+
+use super::Error;
+use super::inbound::{Frame, Inbound};
+use super::wire::{Heard, Session, frame};
+use crate::client;
+use crate::protocol::frame::Opcode;
+
+/// See the module's description.
+pub(super) struct Line<S> {
+    pub(super) session: S,
+    inbound: Inbound,
+    /// What is to be written.
+    pub(super) out: Vec<u8>,
+    /// `host:port`.
+    address: Arc<str>,
+}
+
+impl<S: Session> Line<S> {
+    pub(super) fn new(session: S, address: Arc<str>) -> Self {
+        Self { session, inbound: Inbound::default(), out: Vec::new(), address }
+    }
+
+    /// Takes what was read, and tells what is in it. Pings are answered.
+    ///
+    /// # Errors
+    /// The first one of `heard`, or: the server broke a protocol, refused something, or ended the connection.
+    pub(super) fn take(
+        &mut self,
+        input: &[u8],
+        mut heard: impl FnMut(Heard<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Self { session, inbound, out, .. } = self;
+        inbound.feed(input, |item| {
+            match item {
+                Frame::Data(payload) => {
+                    let mut first = Ok(());
+                    let taken = session.take(payload, out, |item| {
+                        if first.is_ok() {
+                            first = heard(item);
+                        }
+                    });
+                    first?;
+                    taken.map_err(Error::Refused)?;
+                }
+                Frame::Ping(payload) => frame(out, Opcode::Pong, payload),
+                Frame::Pong => {}
+                Frame::Close(payload) => return Err(closed(payload).into()),
+            }
+            Ok(())
+        })
+    }
+
+    /// The other side has ended the connection, or it broke.
+    pub(super) fn lost(&self, source: Option<std::io::Error>) -> Error {
+        client::Error::Lost { address: self.address.to_string(), source }.into()
+    }
+}
+
+fn closed(payload: &[u8]) -> client::Error {
+    match payload.split_first_chunk() {
+        Some((code, reason)) => client::Error::Closed {
+            code: Some(u16::from_be_bytes(*code)),
+            reason: String::from_utf8_lossy(reason).into_owned(),
+        },
+        None => client::Error::Closed { code: None, reason: String::new() },
+    }
+}
+
+/// For [`Inbound::feed`].
+impl From<&'static str> for Error {
+    fn from(wrong: &'static str) -> Self {
+        Self::NotUnderstood(wrong.to_owned())
+    }
+}

@@ -1,0 +1,276 @@
+//! What a measurement came to: for people a table with units, for programs one JSON object on one line.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// One measurement. The names of the fields are those of the JSON object.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// `p2p`, `fanout`, `pairs`, `channels`, `idle`, `latency`, `confirmed` or `backlog`.
+    pub workload: &'static str,
+    /// The protocol's name ([`super::Wire::name`]).
+    pub dialect: &'static str,
+    /// Bytes of a message.
+    pub size: usize,
+    /// Connections that receive.
+    pub receivers: usize,
+    /// Connections that send.
+    pub senders: usize,
+    /// Messages sent while it was measured (those of the warm-up are not in it).
+    pub messages: u64,
+    /// Messages received, each counted at each receiver; in `confirmed`, sends that were answered for.
+    pub deliveries: u64,
+    /// From the first send to the last delivery, or answer.
+    pub seconds: f64,
+    /// [`Self::deliveries`] a second.
+    pub deliveries_per_second: f64,
+    /// The server's CPU time, user and system, microseconds for each of [`Self::deliveries`]; `None` where it cannot be seen.
+    pub server_cpu_us_per_delivery: Option<f64>,
+    /// The server's resident memory at the end, in KiB.
+    pub server_rss_kib: Option<u64>,
+    /// The most resident memory the server has ever had, in KiB.
+    pub server_peak_rss_kib: Option<u64>,
+    /// Deliveries that never came, of all sends, the warm-up's too.
+    pub lost: u64,
+    /// Deliveries that had come before.
+    pub doubled: u64,
+    /// Deliveries that came behind a later one of the same sender and channel.
+    pub reordered: u64,
+    /// From the time at which a message was to be sent to its arrival; `latency` only.
+    pub latency_us: Option<Latency>,
+    /// How late the generator itself was with sending, or the broker's socket full; `latency` only. Part of the latency.
+    pub sender_late_us: Option<Latency>,
+    /// The server's resident memory for each connection; `idle` only.
+    pub bytes_per_connection: Option<f64>,
+    /// `backlog` only.
+    pub phases: Option<Vec<Phase>>,
+    /// Bytes of the store's file before and after the drain; `backlog` only.
+    pub store_bytes: Option<[u64; 2]>,
+    /// Why the server's CPU and memory are missing, in a sentence.
+    pub server_unseen: Option<String>,
+}
+
+/// A distribution of times, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Latency {
+    /// The median.
+    pub p50: f64,
+    /// 90 % are at most this.
+    pub p90: f64,
+    /// 99 %.
+    pub p99: f64,
+    /// 99.9 %.
+    pub p999: f64,
+    /// The longest.
+    pub max: f64,
+}
+
+/// One half of the workload `backlog`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Phase {
+    /// `store` or `drain`.
+    pub name: &'static str,
+    /// Messages answered for, or received, a second.
+    pub messages_per_second: f64,
+    /// The server's CPU time for each, in microseconds.
+    pub server_cpu_us_per_message: Option<f64>,
+    /// The most resident memory of the server by the end of the phase, in KiB.
+    pub peak_rss_kib: Option<u64>,
+}
+
+impl Report {
+    /// One JSON object on one line, without a line break at its end.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Numbers, texts and lists of them always become JSON.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Every message arrived once and in its order.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.lost == 0 && self.doubled == 0 && self.reordered == 0
+    }
+}
+
+/// A table: one quantity a line.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.rows();
+        let label = rows.iter().map(|(label, ..)| label.len()).max().unwrap_or(0);
+        let value = rows.iter().map(|(_, value, _)| value.chars().count()).max().unwrap_or(0);
+        let lines: Vec<String> = rows
+            .iter()
+            .map(|(name, number, unit)| format!("  {name:label$}  {number:>value$} {unit}").trim_end().to_owned())
+            .collect();
+        write!(f, "{} ({}): {}\n{}", self.workload, self.dialect, self.scene(), lines.join("\n"))
+    }
+}
+
+/// A label, a number, a unit.
+type Row = (String, String, &'static str);
+
+impl Report {
+    fn scene(&self) -> String {
+        let plural = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+        let receivers = plural(self.receivers, "receiver");
+        if self.workload == "idle" {
+            return plural(self.receivers, "connection");
+        }
+        format!("messages of {} bytes, {}, {receivers}", self.size, plural(self.senders, "sender"))
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        let mut row = |label: &str, number: String, unit| rows.push((label.to_owned(), number, unit));
+        if let Some(bytes) = self.bytes_per_connection {
+            row("server memory for each", grouped(bytes), "bytes");
+        }
+        let each = if self.workload == "confirmed" { "confirmed send" } else { "delivery" };
+        if self.phases.is_none() && self.deliveries > 0 {
+            row("messages", grouped(self.messages as f64), "");
+            row(
+                if self.workload == "confirmed" { "confirmed" } else { "deliveries" },
+                grouped(self.deliveries as f64),
+                "",
+            );
+            row("time", format!("{:.2}", self.seconds), "s");
+            row("rate", grouped(self.deliveries_per_second), "/s");
+            if let Some(cpu) = self.server_cpu_us_per_delivery {
+                row(&format!("server CPU for each {each}"), format!("{cpu:.3}"), "µs");
+            }
+        }
+        if let Some(latency) = &self.latency_us {
+            for (label, time) in [
+                ("latency, median", latency.p50),
+                ("latency, 90 %", latency.p90),
+                ("latency, 99 %", latency.p99),
+                ("latency, 99.9 %", latency.p999),
+                ("latency, longest", latency.max),
+            ] {
+                row(label, format!("{time:.1}"), "µs");
+            }
+        }
+        for phase in self.phases.iter().flatten() {
+            row(&format!("{}: rate", phase.name), grouped(phase.messages_per_second), "/s");
+            if let Some(cpu) = phase.server_cpu_us_per_message {
+                row(&format!("{}: server CPU for each message", phase.name), format!("{cpu:.3}"), "µs");
+            }
+            if let Some(peak) = phase.peak_rss_kib {
+                row(&format!("{}: most server memory", phase.name), grouped(peak as f64), "KiB");
+            }
+        }
+        if let Some([before, after]) = self.store_bytes {
+            row("store file before the drain", grouped(before as f64), "bytes");
+            row("store file after the drain", grouped(after as f64), "bytes");
+        }
+        if let Some(resident) = self.server_rss_kib {
+            row("server memory, resident", grouped(resident as f64), "KiB");
+        }
+        if let Some(peak) = self.server_peak_rss_kib {
+            row("server memory, most ever", grouped(peak as f64), "KiB");
+        }
+        if let Some(reason) = &self.server_unseen {
+            row("server CPU and memory", "not seen".to_owned(), "");
+            rows.push((format!("  {reason}"), String::new(), ""));
+        }
+        if !self.is_sound() {
+            for (label, count) in [("LOST", self.lost), ("DOUBLED", self.doubled), ("REORDERED", self.reordered)] {
+                rows.push((label.to_owned(), grouped(count as f64), "deliveries"));
+            }
+        }
+        rows
+    }
+}
+
+/// A whole number with its thousands apart.
+fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", digits.as_str()), |rest| ("-", rest));
+    let mut text = String::from(sign);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_object_has_the_agreed_members() {
+        let report = Report {
+            workload: "latency",
+            dialect: "topic",
+            latency_us: Some(Latency { p50: 1.5, ..Latency::default() }),
+            phases: Some(vec![Phase { name: "store", ..Phase::default() }]),
+            store_bytes: Some([1, 2]),
+            ..Report::default()
+        };
+        let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+        for member in [
+            "workload",
+            "dialect",
+            "size",
+            "receivers",
+            "senders",
+            "messages",
+            "deliveries",
+            "seconds",
+            "deliveries_per_second",
+            "server_cpu_us_per_delivery",
+            "server_rss_kib",
+            "server_peak_rss_kib",
+            "lost",
+            "doubled",
+            "reordered",
+            "latency_us",
+            "bytes_per_connection",
+            "phases",
+            "store_bytes",
+        ] {
+            assert!(json.get(member).is_some(), "{member}");
+        }
+        assert_eq!(json["latency_us"]["p50"], 1.5);
+        assert!(json["latency_us"]["p999"].is_number());
+        assert_eq!(json["phases"][0]["name"], "store");
+        assert_eq!(json["store_bytes"], serde_json::json!([1, 2]));
+        assert!(json["bytes_per_connection"].is_null());
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_says_what_went_wrong() {
+        let mut report = Report {
+            workload: "p2p",
+            dialect: "topic",
+            size: 200,
+            receivers: 1,
+            senders: 1,
+            messages: 1_234_567,
+            deliveries: 1_234_567,
+            seconds: 2.0,
+            deliveries_per_second: 617_283.5,
+            server_cpu_us_per_delivery: Some(0.12),
+            ..Report::default()
+        };
+        let text = report.to_string();
+        assert!(text.starts_with("p2p (topic): messages of 200 bytes, 1 sender, 1 receiver\n"), "{text}");
+        assert!(text.contains("deliveries                    1,234,567"), "{text}");
+        assert!(text.contains("0.120 µs"), "{text}");
+        assert!(!text.contains("LOST"), "{text}");
+        report.lost = 3;
+        assert!(report.to_string().contains("LOST"));
+        assert!(!report.is_sound());
+    }
+
+    #[test]
+    fn thousands_stand_apart() {
+        let numbers = [0.0, 999.0, 1000.0, 1_234_567.0, -1000.0].map(grouped);
+        assert_eq!(numbers, ["0", "999", "1,000", "1,234,567", "-1,000"]);
+    }
+}

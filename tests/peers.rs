@@ -1,0 +1,213 @@
+//! The protocols of other brokers (`benches/peers`), as the load generator speaks them: packet by packet as their specifications have them, and whole
+//! measurements against a server that is scripted here, knows nothing of that code, and cuts its stream of packets into frames where it likes.
+
+#[path = "../benches/peers/mqtt.rs"]
+mod mqtt;
+#[path = "../benches/peers/nats.rs"]
+mod nats;
+#[path = "../benches/peers/packets.rs"]
+mod packets;
+#[path = "peers/scripted.rs"]
+mod scripted;
+
+use clap::Parser;
+use mqtt::Mqtt;
+use nats::{Nats, Said};
+use packets::Packets;
+use scripted::{Protocol, Server};
+use wsmb::client::Url;
+use wsmb::load::{self, Channels, Heard, Options, Payload, Report, Seat, Session, Target, Wire, Workload};
+
+fn seat(receives: bool, confirmed: bool) -> Seat {
+    Seat { channels: Channels::new("a", "run"), index: 7, uses: 0..2, receives, confirmed }
+}
+
+/// What a session makes of the payload of one frame: deliveries, answers, whether it wrote something.
+fn take(session: &mut impl Session, payload: &[u8]) -> Result<(Vec<Vec<u8>>, usize, bool), String> {
+    let (mut deliveries, mut answers, mut out) = (Vec::new(), 0, Vec::new());
+    session.take(payload, &mut out, |heard| match heard {
+        Heard::Delivery(message) => deliveries.push(message.to_vec()),
+        Heard::Answer => answers += 1,
+    })?;
+    Ok((deliveries, answers, !out.is_empty()))
+}
+
+#[test]
+fn packets_are_found_wherever_frames_are_cut() {
+    // A packet is its length and so many bytes.
+    let stream: Vec<u8> =
+        (0..50_u8).flat_map(|length| std::iter::once(length).chain((0..length).map(|_| b'x'))).collect();
+    for cut in 1..200 {
+        let (mut packets, mut found) = (Packets::default(), Vec::new());
+        for piece in stream.chunks(cut) {
+            let result = packets.take(piece, |bytes| {
+                let length = usize::from(bytes[0]) + 1;
+                found.extend((bytes.len() >= length).then_some(bytes[0]));
+                Ok((bytes.len() >= length).then_some(length))
+            });
+            assert_eq!(result, Ok(()));
+        }
+        assert_eq!(found, (0..50).collect::<Vec<u8>>(), "frames of {cut} bytes");
+    }
+}
+
+#[test]
+fn what_a_client_of_mqtt_says_is_what_the_specification_shows() {
+    assert_eq!(mqtt::connect("c"), b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c");
+    assert_eq!(mqtt::subscribe(&["a/b".into(), "c/d".into()], 1), b"\x82\x0e\x00\x01\x00\x03a/b\x01\x00\x03c/d\x01");
+    assert_eq!(mqtt::publish_head(3, 10, false), b"\x30\x0f\x00\x03");
+    assert_eq!(mqtt::publish_head(3, 10, true), b"\x32\x11\x00\x03");
+    // 2 + 3 + 321: the example of section 2.2.3, and the lengths on both sides of a further digit.
+    assert_eq!(mqtt::publish_head(3, 316, false), b"\x30\xc1\x02\x00\x03");
+    for (payload, digits) in [
+        (122, &b"\x7f"[..]),
+        (123, b"\x80\x01"),
+        (16_378, b"\xff\x7f"),
+        (16_379, b"\x80\x80\x01"),
+        (2_097_147, b"\x80\x80\x80\x01"),
+    ] {
+        assert_eq!(mqtt::publish_head(3, payload, false), [b"\x30", digits, b"\x00\x03"].concat());
+    }
+}
+
+#[test]
+fn a_session_of_mqtt_hears_what_a_server_says() {
+    let payload = Payload::new(30);
+    let mut receiver = Mqtt.session(&seat(true, true), &payload);
+    take(&mut receiver, b"\x20\x02\x00\x00").unwrap();
+    assert!(!receiver.is_ready());
+    take(&mut receiver, b"\x90\x04\x00\x01\x01\x01").unwrap();
+    assert!(receiver.is_ready());
+    // QoS 1, redelivered and retained or not, is acknowledged; QoS 0 is not.
+    assert_eq!(take(&mut receiver, b"\x32\x07\x00\x01a\x00\x09hi").unwrap(), (vec![b"hi".to_vec()], 0, true));
+    assert_eq!(take(&mut receiver, b"\x3b\x07\x00\x01a\x00\x09hi").unwrap(), (vec![b"hi".to_vec()], 0, true));
+    assert_eq!(take(&mut receiver, b"\x30\x05\x00\x01ahi").unwrap(), (vec![b"hi".to_vec()], 0, false));
+
+    let mut sender = Mqtt.session(&seat(false, true), &payload);
+    take(&mut sender, b"\x20\x02\x00\x00").unwrap();
+    assert!(sender.is_ready());
+    assert_eq!(take(&mut sender, b"\x40\x02\x00\x01\x40\x02\x00\x02").unwrap(), (vec![], 2, false));
+
+    for bad in [
+        &b"\x20\x02\x00\x05"[..],
+        b"\x90\x03\x00\x01\x80",
+        b"\xf0\x00",
+        b"\x32\x03\x00\x05a",
+        b"\x30\xff\xff\xff\xff\x01",
+    ] {
+        assert!(take(&mut Mqtt.session(&seat(true, false), &payload), bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn what_a_server_of_nats_says_is_understood() {
+    let said =
+        |text: &'static str| nats::read(text.as_bytes()).map(|found| found.map(|found| (found.said, found.length)));
+    let message = |to: &'static str, reply: Option<&'static str>, payload: &'static str| Said::Message {
+        to: to.as_bytes(),
+        reply: reply.map(str::as_bytes),
+        payload: payload.as_bytes(),
+    };
+    assert_eq!(said("INFO {\"a\":1} \r\n"), Ok(Some((Said::Nothing, 15))));
+    assert_eq!(said("PING\r\n"), Ok(Some((Said::Ping, 6))));
+    assert_eq!(said("PONG\r\nMSG"), Ok(Some((Said::Pong, 6))));
+    assert_eq!(said("MSG a.b 9 11\r\nHello World\r\n"), Ok(Some((message("9", None, "Hello World"), 27))));
+    assert_eq!(said("MSG a.b 9 G.69 2\r\nhi\r\nMSG"), Ok(Some((message("9", Some("G.69"), "hi"), 22))));
+    assert_eq!(said("MSG a 1 0\r\n\r\n"), Ok(Some((message("1", None, ""), 13))));
+    assert_eq!(said("HMSG a 2 12 14\r\nNATS/1.0\r\n\r\nhi\r\n"), Ok(Some((message("2", None, "hi"), 32))));
+    assert_eq!(said("HMSG a 2 r 12 12\r\nNATS/1.0\r\n\r\n\r\n"), Ok(Some((message("2", Some("r"), ""), 32))));
+    for cut in ["", "MS", "MSG a 1 2\r", "MSG a 1 2\r\nh", "MSG a 1 2\r\nhi\r"] {
+        assert_eq!(said(cut), Ok(None), "{cut:?}");
+    }
+    for bad in
+        ["-ERR 'no'\r\n", "WHAT\r\n", "MSG a 1 x\r\n", "MSG a 1 2\r\nhi!\r\n", "MSG a 1\r\n", "MSG a 1 99999999999\r\n"]
+    {
+        assert!(said(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_session_of_nats_is_ready_when_all_it_asked_for_is_granted() {
+    let payload = Payload::new(30);
+    let mut plain = Nats.session(&seat(true, false), &payload);
+    plain.open(&mut Vec::new());
+    take(&mut plain, b"INFO {}\r\n").unwrap();
+    assert!(!plain.is_ready());
+    take(&mut plain, b"PONG\r\n").unwrap();
+    assert!(plain.is_ready());
+    assert_eq!(take(&mut plain, b"PING\r\n").unwrap(), (vec![], 0, true));
+    assert_eq!(take(&mut plain, b"MSG a 11 2\r\nhi\r\n").unwrap(), (vec![b"hi".to_vec()], 0, false));
+
+    let mut receiver = Nats.session(&seat(true, true), &payload);
+    receiver.open(&mut Vec::new());
+    let granted = b"MSG i 2 2\r\n{}\r\n";
+    assert_eq!(take(&mut receiver, granted).unwrap(), (vec![], 0, true));
+    assert!(!receiver.is_ready(), "the stream is there, the consumer is not");
+    take(&mut receiver, granted).unwrap();
+    assert!(receiver.is_ready());
+    assert_eq!(take(&mut receiver, b"MSG a 1 $JS.ACK.1 2\r\nhi\r\n").unwrap(), (vec![b"hi".to_vec()], 0, true));
+
+    let mut sender = Nats.session(&seat(false, true), &payload);
+    sender.open(&mut Vec::new());
+    let (refused, nobody) = ("{\"error\":{\"code\":503}}", "NATS/1.0 503\r\n\r\n");
+    let refused = format!("MSG i 3 {}\r\n{refused}\r\n", refused.len());
+    let nobody = format!("HMSG i 2 {} {}\r\n{nobody}\r\n", nobody.len(), nobody.len());
+    assert!(take(&mut sender, refused.as_bytes()).unwrap_err().contains("503"));
+    assert!(take(&mut sender, nobody.as_bytes()).unwrap_err().contains("no JetStream"));
+}
+
+/// The arguments of a measurement, as a person gives them.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    workload: Workload,
+    #[command(flatten)]
+    options: Options,
+}
+
+fn measure<W: Wire>(wire: &W, server: &Server, arguments: &str) -> Report
+where
+    W::Session: Send,
+{
+    let arguments = format!("peers {arguments} --warm-up 0 --json");
+    let Arguments { workload, options } = Arguments::parse_from(arguments.split(' '));
+    let target = Target::new(Url::parse(&format!("ws://{}/any", server.address())).unwrap(), None).unwrap();
+    let report = load::run(wire, &target, &workload, &options, &mut |_| {}).unwrap();
+    assert!(report.is_sound(), "{arguments}: {report}");
+    report
+}
+
+/// Every workload that a peer has, small.
+fn every_workload<W: Wire>(wire: &W, protocol: Protocol)
+where
+    W::Session: Send,
+{
+    let server = Server::start(protocol);
+    for (arguments, messages, deliveries) in [
+        ("p2p --messages 3000", 3_000, 3_000),
+        ("p2p --messages 20 --size 100000", 20, 20),
+        ("p2p --messages 200 --size 10", 200, 200),
+        ("fanout --receivers 7 --messages 500", 500, 3_500),
+        ("pairs --pairs 5 --messages 1000", 1_000, 1_000),
+        ("channels --channels 150 --messages 1000", 1_000, 1_000),
+        ("latency --rate 500 --messages 50", 50, 50),
+    ] {
+        let report = measure(wire, &server, arguments);
+        assert_eq!((report.messages, report.deliveries), (messages, deliveries), "{arguments}");
+    }
+    assert_eq!(measure(wire, &server, "idle --connections 20").receivers, 20);
+    assert_eq!(server.acknowledged(), 0, "nothing was to be confirmed");
+    let confirmed = measure(wire, &server, "confirmed --messages 2000");
+    assert_eq!((confirmed.messages, confirmed.deliveries), (2_000, 2_000));
+    assert_eq!(server.acknowledged(), 2_000, "each delivery is acknowledged once");
+}
+
+#[test]
+fn every_workload_in_mqtt() {
+    every_workload(&Mqtt, Protocol::Mqtt);
+}
+
+#[test]
+fn every_workload_in_nats() {
+    every_workload(&Nats, Protocol::Nats);
+}

@@ -1,6 +1,7 @@
 //! Reading a command: [`read`] finds where each field that matters lies, then the command takes what it needs.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::field::{self, Wrong, text};
 use super::read::{Elements, Fields, elements, read};
@@ -39,13 +40,13 @@ impl Parser {
     ) -> Result<Command<'a>, Problem> {
         let json = fields.command.ok_or_else(|| malformed("'command' is missing".to_owned()))?;
         if json == br#""send-message""# {
-            return self.send(kind, frame, fields).map(Command::Send);
+            return self.send(kind, frame, fields);
         }
         let Some(command) = field::string(text(json)) else {
             return Err(malformed(format!("'command' must be a string, not {}", field::kind(text(json)))));
         };
         match &*command {
-            "send-message" => self.send(kind, frame, fields).map(Command::Send),
+            "send-message" => self.send(kind, frame, fields),
             "receive-message" => receive(fields).map_err(malformed),
             "ping" => Ok(Command::Ping),
             "ack" => acknowledge(fields, true).map_err(malformed),
@@ -58,13 +59,17 @@ impl Parser {
     }
 
     #[inline]
-    fn send<'a>(&'a mut self, kind: Kind, frame: &'a Frame<'a>, fields: &mut Fields<'a>) -> Result<Send<'a>, Problem> {
+    fn send<'a>(
+        &'a mut self,
+        kind: Kind,
+        frame: &'a Frame<'a>,
+        fields: &mut Fields<'a>,
+    ) -> Result<Command<'a>, Problem> {
         let channel = fields.channel.ok_or_else(|| malformed("'channel' is missing".to_owned()))?;
         let channel = self.channel(channel).map_err(malformed)?;
         let id = id(fields).map_err(malformed)?;
-        let duration = |name, json: Option<&[u8]>| json.map(|json| field::duration(name, text(json))).transpose();
-        let ttl = duration("ttl", fields.ttl).map_err(malformed)?;
-        let delay = duration("delay", fields.delay).map_err(malformed)?;
+        let ttl = duration("ttl", fields.ttl)?;
+        let delay = duration("delay", fields.delay)?;
         let receivers = fields.number_of_receiver.and_then(|json| field::receivers(text(json)));
         let data = fields.data.take().ok_or_else(|| malformed("'data' is missing".to_owned()))?;
         if data.too_many {
@@ -78,7 +83,7 @@ impl Parser {
         };
         let messages = data.spans;
         let publication = Publication { channel, dialect: Dialect::Envelope, kind: Kind::Text, frame, messages };
-        Ok(Send { publication, receivers, id, ttl, delay })
+        Ok(Command::Send(Send { publication, receivers, id, ttl, delay }))
     }
 
     #[inline]
@@ -121,6 +126,14 @@ fn command_name(fields: &Fields<'_>) -> Option<String> {
 
 fn id<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, Wrong> {
     fields.id.map(|json| field::short_name("id", text(json))).transpose()
+}
+
+#[inline]
+fn duration(name: &str, json: Option<&[u8]>) -> Result<Option<Duration>, Problem> {
+    match json {
+        None => Ok(None),
+        Some(json) => field::duration(name, text(json)).map(Some).map_err(malformed),
+    }
 }
 
 fn acknowledge<'a>(fields: &Fields<'_>, done: bool) -> Result<Command<'a>, Wrong> {

@@ -69,7 +69,12 @@ fn member<'a>(frame: &'a [u8], scanner: &mut Scanner<'a>, name: &[u8], fields: &
         b"channel" => &mut fields.channel,
         b"number_of_receiver" => &mut fields.number_of_receiver,
         b"data" => {
-            return data(scanner, fields.data.insert(Elements::default()));
+            let found = fields.data.insert(Elements::default());
+            if scanner.peek() == b'[' {
+                return elements(scanner, limits::PUBLICATION_MESSAGES, found);
+            }
+            found.spans.push(scanner.value()?);
+            return Ok(());
         }
         b"id" => &mut fields.id,
         b"ttl" => &mut fields.ttl,
@@ -78,26 +83,25 @@ fn member<'a>(frame: &'a [u8], scanner: &mut Scanner<'a>, name: &[u8], fields: &
         b"prefetch" => &mut fields.prefetch,
         b"receiver" => &mut fields.receiver,
         b"delivery" => &mut fields.delivery,
-        _ => {
-            return match unescaped(name)? {
-                // It has no escapes any more, so this is the last round.
-                Cow::Owned(name) if !name.contains(&b'\\') => member(frame, scanner, &name, fields),
-                _ => scanner.value().map(|_| ()),
-            };
-        }
+        _ => return other_member(frame, scanner, name, fields),
     };
     *slot = frame.get(scanner.value()?);
     Ok(())
 }
 
-/// The messages in `data`: the elements of a list, or else the one value.
-#[inline]
-fn data(scanner: &mut Scanner<'_>, found: &mut Elements) -> Result<(), NotJson> {
-    if scanner.peek() == b'[' {
-        return elements(scanner, limits::PUBLICATION_MESSAGES, found);
+/// The same for a name that means nothing, at least as it stands.
+#[inline(never)]
+fn other_member<'a>(
+    frame: &'a [u8],
+    scanner: &mut Scanner<'a>,
+    name: &[u8],
+    fields: &mut Fields<'a>,
+) -> Result<(), NotJson> {
+    match unescaped(name)? {
+        // A backslash that is left belongs to the name: it is nobody's.
+        Cow::Owned(name) if !name.contains(&b'\\') => member(frame, scanner, &name, fields),
+        _ => scanner.value().map(|_| ()),
     }
-    found.spans.push(scanner.value()?);
-    Ok(())
 }
 
 /// The elements of the list that comes next; those beyond `limit` are passed over.

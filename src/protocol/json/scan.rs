@@ -98,7 +98,7 @@ impl<'a> Scanner<'a> {
     ///
     /// # Errors
     /// There is none, or it is broken.
-    #[inline]
+    #[inline(always)]
     pub(in crate::protocol) fn value(&mut self) -> Scanned<Range<usize>> {
         let (start, first) = next(self.json, self.at);
         self.at = match first {

@@ -63,8 +63,9 @@ pub const CONFIRM_QUIET: Duration = Duration::from_millis(100);
 /// `store.write_delay`, so that a steady stream of a few messages a second is not written to the disk.
 pub const CONFIRM_BUSY: Duration = Duration::from_millis(250);
 
-/// Messages of one channel's backlog in memory; the rest is in the store. (Few in unit tests, so that the simulation turns pages.)
-pub const PAGE_MESSAGES: usize = if cfg!(test) { 8 } else { 512 };
+/// Messages of one channel's backlog in memory; the rest is in the store. A burst that runs ahead of its receiver by no more than that is not
+/// written if it is confirmed in time. (Few in unit tests, so that the simulation turns pages.)
+pub const PAGE_MESSAGES: usize = if cfg!(test) { 8 } else { 2_048 };
 
 /// Bytes of one channel's backlog in memory.
 pub const PAGE_BYTES: usize = 1 << 20;
@@ -101,8 +102,17 @@ pub const STORE_QUEUE_LOW: usize = 8 << 20;
 /// The most messages in one transaction: enough to make the fsync cheap, few enough to bound the time of one commit.
 pub const STORE_GROUP: usize = 4_096;
 
+/// Places that the store's queue keeps when it is empty: those of a steady stream, some 70 KiB.
+pub const STORE_PLACES: usize = 512;
+
 /// How long after a failure the store is tried again.
 pub const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// How long the store waits at the most for a group to grow. (At most half of what the commit before took, too.)
+pub const STORE_GATHER: Duration = Duration::from_millis(5);
+
+/// How long removals and delivery counts wait for a group that is written anyway: the disk is spared, and what a crash forgets of them arrives twice.
+pub const STORE_DEBTS_WAIT: Duration = Duration::from_millis(20);
 
 /// Bytes of messages in one transaction, at the most one message over it: bounds the time of one commit where messages are large.
 pub const STORE_GROUP_BYTES: usize = 8 << 20;

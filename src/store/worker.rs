@@ -1,7 +1,9 @@
 //! The store's own thread. Senders never wait for a disk: they leave work in a queue, and hear of it by [`Outcome`]s.
 //!
-//! **Group commit**: the thread takes whatever has queued as one transaction; while that commits, the next one queues. A message removed before its
-//! group is cut is never written. Appends that fail are reported once and forgotten, for the broker decides what becomes of them; removals,
+//! **Group commit**: the thread takes whatever has queued as one transaction; while that commits, the next one queues. After a commit it waits a
+//! little, at most half as long as that took, for those whom it has just answered to send again, so that groups become as large as the disk is slow.
+//! A message removed before its group is cut is never written. What is only to be removed or counted waits a little for a group that is written
+//! anyway. Appends that fail are reported once and forgotten, for the broker decides what becomes of them; removals,
 //! delivery counts and purges are kept and tried again until they succeed. An outage is logged once when it begins and once when it ends.
 //!
 //! Nothing here ever blocks its caller for longer than it takes to move entries in a map, except [`StoreWorker::stop`].
@@ -63,6 +65,18 @@ enum End {
     Abrupt,
 }
 
+/// What wakes the thread. It costs a system call, so it is done only if there is something to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sleep {
+    /// It is awake, or has been woken, and will look at the queue before it sleeps.
+    #[default]
+    Awake,
+    /// Anything.
+    Idle,
+    /// This many messages to be written, or something else that does not wait.
+    Until(usize),
+}
+
 /// What callers and the thread share under the lock.
 #[derive(Default)]
 struct State {
@@ -70,6 +84,8 @@ struct State {
     /// What the group in the making costs.
     in_flight: usize,
     end: Option<End>,
+    /// The thread sleeps, and for what.
+    sleep: Sleep,
     /// The store's background has something to say.
     woken: bool,
 }
@@ -105,8 +121,18 @@ impl Shared {
         let mut state = self.lock();
         change(&mut state.queue);
         self.account(&state);
+        let wake = match state.sleep {
+            Sleep::Awake => false,
+            Sleep::Idle => true,
+            Sleep::Until(appends) => state.queue.appends() >= appends || state.queue.is_pressing(),
+        };
+        if wake {
+            state.sleep = Sleep::Awake;
+        }
         drop(state);
-        self.wake.notify_one();
+        if wake {
+            self.wake.notify_one();
+        }
     }
 }
 

@@ -3,11 +3,16 @@
 //! Appends are cut in the order in which they came. Removals, delivery counts and purges are debts: they stay until the store has carried them
 //! out, whatever fails in between.
 
+mod line;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use foldhash::fast::RandomState;
 
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, Timestamp};
 use crate::store::{Group, RequestToken};
+use line::Line;
 
 /// What is told whether the store can be written.
 pub(super) type Check = Box<dyn FnOnce(bool) + Send>;
@@ -26,15 +31,13 @@ pub(super) struct Load {
 #[derive(Default)]
 pub(super) struct Queue {
     /// By the number of their coming.
-    appends: BTreeMap<u64, Message>,
+    appends: Line<Message>,
     /// Older rows that waiting messages stand for, to go in the same commit.
     replaced: Replaced,
     /// Where in `appends` a message is.
-    numbers: HashMap<MessageId, u64>,
-    /// The next append's number.
-    next: u64,
-    removals: HashSet<MessageId>,
-    deliveries: HashMap<MessageId, u32>,
+    numbers: HashMap<MessageId, u64, RandomState>,
+    removals: HashSet<MessageId, RandomState>,
+    deliveries: HashMap<MessageId, u32, RandomState>,
     /// Up to which id each channel is to be emptied.
     purges: BTreeMap<ChannelName, MessageId>,
     loads: VecDeque<Load>,
@@ -46,7 +49,7 @@ pub(super) struct Queue {
 }
 
 /// New rows, and the older ones that each stands for.
-pub(super) type Replaced = HashMap<MessageId, Vec<MessageId>>;
+pub(super) type Replaced = HashMap<MessageId, Vec<MessageId>, RandomState>;
 
 /// What a message costs of the queue's bound.
 pub(super) fn cost(message: &Message) -> usize {
@@ -65,9 +68,8 @@ impl Queue {
             self.cancel(message.id);
             self.removals.remove(&message.id);
             self.bytes += cost(&message);
-            self.numbers.insert(message.id, self.next);
-            self.appends.insert(self.next, message);
-            self.next += 1;
+            self.numbers.insert(message.id, self.appends.next());
+            self.appends.push(message);
         }
     }
 
@@ -91,7 +93,7 @@ impl Queue {
     /// Forgets a waiting append; false if there is none. Rows that it would have replaced stay.
     fn cancel(&mut self, id: MessageId) -> bool {
         self.replaced.remove(&id);
-        let Some(message) = self.numbers.remove(&id).and_then(|number| self.appends.remove(&number)) else {
+        let Some(message) = self.numbers.remove(&id).and_then(|number| self.appends.take(number)) else {
             return false;
         };
         self.bytes -= cost(&message);
@@ -101,7 +103,7 @@ impl Queue {
     /// Takes delivery counts. Beyond [`limits::STORE_PENDING`] they are dropped: a count is worth less than memory.
     pub(super) fn count(&mut self, counts: &[(MessageId, u32)]) {
         for (id, count) in counts {
-            if let Some(message) = self.numbers.get(id).and_then(|number| self.appends.get_mut(number)) {
+            if let Some(message) = self.numbers.get(id).and_then(|number| self.appends.get_mut(*number)) {
                 message.deliveries = *count;
             } else if !self.removals.contains(id)
                 && (self.deliveries.len() < limits::STORE_PENDING || self.deliveries.contains_key(id))
@@ -115,7 +117,7 @@ impl Queue {
     pub(super) fn purge(&mut self, channel: &ChannelName, up_to: MessageId) {
         let hit = |message: &Message| message.channel == *channel && message.id <= up_to;
         let gone: Vec<MessageId> =
-            self.appends.values().filter(|message| hit(message)).map(|message| message.id).collect();
+            self.appends.iter().filter(|message| hit(message)).map(|message| message.id).collect();
         for id in gone {
             self.cancel(id);
         }
@@ -125,7 +127,7 @@ impl Queue {
 
     /// Takes a page to be read after everything that came before.
     pub(super) fn load(&mut self, channel: ChannelName, after: MessageId, limit: usize) {
-        self.loads.push_back(Load { channel, after, limit, barrier: self.next });
+        self.loads.push_back(Load { channel, after, limit, barrier: self.appends.next() });
     }
 
     /// Takes a sweep; of several that wait, the last counts.
@@ -147,9 +149,14 @@ impl Queue {
         None
     }
 
-    /// Something waits that is tried even while the store is in trouble.
-    pub(super) fn has_work(&self) -> bool {
-        self.has_appends() || !self.loads.is_empty() || self.sweep.is_some() || !self.checks.is_empty()
+    /// Something waits, other than a message, that is tried even while the store is in trouble.
+    pub(super) fn has_requests(&self) -> bool {
+        !self.loads.is_empty() || self.sweep.is_some() || !self.checks.is_empty()
+    }
+
+    /// How many messages wait to be written.
+    pub(super) fn appends(&self) -> usize {
+        self.appends.len()
     }
 
     /// Messages wait to be written.
@@ -159,27 +166,37 @@ impl Queue {
 
     /// Removals or counts wait.
     pub(super) fn has_row_debts(&self) -> bool {
-        !self.removals.is_empty() || !self.deliveries.is_empty()
+        self.row_debts() > 0
     }
 
-    /// Something is owed to the store.
-    pub(super) fn has_debts(&self) -> bool {
-        self.has_row_debts() || !self.purges.is_empty() || !self.answers.is_empty()
+    /// A purge or an answer waits: somebody is looking on.
+    pub(super) fn has_pressing_debts(&self) -> bool {
+        !self.purges.is_empty() || !self.answers.is_empty()
+    }
+
+    /// Something waits that is not put off in favour of larger groups.
+    pub(super) fn is_pressing(&self) -> bool {
+        self.has_requests() || self.has_pressing_debts() || self.row_debts() >= limits::STORE_GROUP
+    }
+
+    /// How many removals and counts wait.
+    pub(super) fn row_debts(&self) -> usize {
+        self.removals.len() + self.deliveries.len()
     }
 
     /// So much is owed that no further messages should be read.
     pub(super) fn is_overdue(&self) -> bool {
-        self.removals.len() + self.deliveries.len() >= limits::STORE_PENDING
+        self.row_debts() >= limits::STORE_PENDING
     }
 
     /// The next transaction: at most [`limits::STORE_GROUP`] of each kind. The debts only if `debts`. With it, which of its removals are no debts:
     /// those of rows that its appends replace.
     pub(super) fn cut(&mut self, debts: bool) -> (Group, Replaced) {
         let mut group = Group::default();
-        let mut replaced = Replaced::new();
+        let mut replaced = Replaced::default();
         let mut bytes = 0;
         while group.appends.len() < limits::STORE_GROUP && bytes < limits::STORE_GROUP_BYTES {
-            let Some((_, message)) = self.appends.pop_first() else {
+            let Some(message) = self.appends.pop() else {
                 break;
             };
             self.numbers.remove(&message.id);
@@ -230,7 +247,7 @@ impl Queue {
 
     /// The pages that may be read now, at most `limit`.
     pub(super) fn ready_loads(&mut self, limit: usize) -> Vec<Load> {
-        let written = self.appends.first_key_value().map_or(self.next, |(number, _)| *number);
+        let written = self.appends.first();
         let mut ready = Vec::new();
         while ready.len() < limit
             && self.loads.front().is_some_and(|load| load.barrier <= written)

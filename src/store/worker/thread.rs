@@ -4,13 +4,22 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::queue::{Load, Replaced, cost};
-use super::{End, Outcome, Shared};
+use super::{End, Outcome, Shared, Sleep, State};
 use crate::limits;
 use crate::message::{Message, MessageId};
 use crate::store::{Group, MessageStore, Page, StoreError};
+
+/// A pause before the next group is cut.
+#[derive(Clone, Copy, Debug)]
+struct Gathering {
+    /// Not longer than this.
+    until: Instant,
+    /// Nor with more messages than this: what had queued, and as many as were answered.
+    enough: usize,
+}
 
 /// The thread's own state.
 pub(super) struct Body {
@@ -25,6 +34,9 @@ pub(super) struct Body {
     vouched: Option<Instant>,
     /// When housekeeping is due.
     tend_at: Instant,
+    /// When removals and counts are carried out for which no group has come along.
+    debts_at: Option<Instant>,
+    gathering: Option<Gathering>,
     /// The outage that lasts has been logged, so its end will be.
     announced: bool,
     write_log: Logged,
@@ -55,6 +67,8 @@ impl Body {
             cramped: false,
             vouched: None,
             tend_at: Instant::now(),
+            debts_at: None,
+            gathering: None,
             announced: false,
             write_log: None,
             read_log: None,
@@ -73,7 +87,7 @@ impl Body {
     }
 
     /// Sleeps until there is something to do, or the thread is to end.
-    fn wait(&self) -> Option<End> {
+    fn wait(&mut self) -> Option<End> {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
         loop {
@@ -81,21 +95,50 @@ impl Body {
                 return state.end;
             }
             let now = Instant::now();
-            let may_pay = self.retry_at.is_none_or(|retry_at| now >= retry_at);
-            let due = self.retry_at.unwrap_or(self.tend_at);
-            let due = self.advance_at.map_or(due, |advance_at| advance_at.min(due));
-            if std::mem::take(&mut state.woken) {
+            if std::mem::take(&mut state.woken) || self.is_due(&state, now) {
+                state.sleep = Sleep::Awake;
                 return None;
             }
-            if state.queue.has_work() || (state.queue.has_debts() && may_pay) || now >= due {
-                return None;
-            }
+            state.sleep = match self.gathering {
+                Some(gathering) => Sleep::Until(gathering.enough),
+                None if self.debts_at.is_some() && self.retry_at.is_none() => Sleep::Until(1),
+                None => Sleep::Idle,
+            };
+            let due = [
+                self.advance_at,
+                self.debts_at.filter(|_| self.retry_at.is_none()),
+                self.gathering.map(|pause| pause.until),
+            ];
+            let due = due.into_iter().flatten().fold(self.retry_at.unwrap_or(self.tend_at), Instant::min);
             let timeout = due.saturating_duration_since(now);
             state = match shared.wake.wait_timeout(state, timeout) {
                 Ok((state, _)) => state,
                 Err(poisoned) => poisoned.into_inner().0,
             };
         }
+    }
+
+    /// Whether a round is to be made now.
+    fn is_due(&mut self, state: &State, now: Instant) -> bool {
+        let queue = &state.queue;
+        self.gathering = self.gathering.filter(|pause| now < pause.until && queue.appends() < pause.enough);
+        if queue.has_requests() || (queue.has_appends() && self.gathering.is_none()) {
+            return true;
+        }
+        let may_pay = self.retry_at.is_none_or(|retry_at| now >= retry_at);
+        let owed = self.is_payday(state, now) || queue.has_pressing_debts();
+        let passed = |at: Option<Instant>| at.is_some_and(|at| now >= at);
+        (owed && may_pay) || passed(self.advance_at) || passed(Some(self.retry_at.unwrap_or(self.tend_at)))
+    }
+
+    /// Whether removals and counts are to be carried out though no message is to be written.
+    fn is_payday(&mut self, state: &State, now: Instant) -> bool {
+        if !state.queue.has_row_debts() {
+            self.debts_at = None;
+            return false;
+        }
+        let debts_at = *self.debts_at.get_or_insert(now + limits::STORE_DEBTS_WAIT);
+        now >= debts_at || state.queue.row_debts() >= limits::STORE_GROUP || state.end.is_some()
     }
 
     fn round(&mut self) {
@@ -131,8 +174,13 @@ impl Body {
     /// Cuts the next group and commits it.
     fn commit_next(&mut self, debts: bool) -> Result<(), StoreError> {
         let (group, replaced) = {
-            let mut state = self.shared.lock();
+            let shared = Arc::clone(&self.shared);
+            let mut state = shared.lock();
+            let debts = debts && (state.queue.has_appends() || self.is_payday(&state, Instant::now()));
             let (group, replaced) = state.queue.cut(debts);
+            if debts {
+                self.debts_at = None;
+            }
             state.in_flight = group.appends.iter().map(cost).sum();
             (group, replaced)
         };
@@ -148,11 +196,15 @@ impl Body {
 
     fn commit(&mut self, mut group: Group, mut replaced: Replaced) -> Result<(), StoreError> {
         let error = loop {
+            let began = Instant::now();
             match self.store.commit(&group) {
                 Ok(()) => {
+                    let took = began.elapsed();
                     self.succeeded();
                     if !group.appends.is_empty() {
+                        let enough = group.appends.len() + self.shared.lock().queue.appends();
                         (self.report)(Outcome::Stored(ids(&group)));
+                        self.gather(took, enough);
                     }
                     return Ok(());
                 }
@@ -177,6 +229,12 @@ impl Body {
             (self.report)(Outcome::Failed(failed, error.kind()));
         }
         Err(error)
+    }
+
+    /// Pauses after a commit that took so long, until there is enough for the next one.
+    fn gather(&mut self, took: Duration, enough: usize) {
+        let until = Instant::now() + (took / 2).min(limits::STORE_GATHER);
+        self.gathering = Some(Gathering { until, enough: enough.min(limits::STORE_GROUP) });
     }
 
     /// Takes the rows that the store can never hold out of the group, and reports them; false if there are none of them in it.

@@ -327,7 +327,7 @@ pub const WRITE_ROUNDS: usize = 16;
 
 /// Frames queued under one lock of the core, after which it is released and the queues are flushed: a burst into a large fan-out
 /// must neither hold the lock nor fill the queues for long.
-pub const FRAMES_AT_ONCE: usize = 16_384;
+pub const FRAMES_AT_ONCE: usize = 65_536;
 
 /// Elements that a list which is used again keeps room for between two turns; more is given back.
 pub const EFFECTS_AT_ONCE: usize = 4_096;

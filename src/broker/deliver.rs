@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::channel::{Channel, Targets, page_messages};
+use super::channel::{Channel, Member, Targets, page_messages};
 use super::entry::{Entry, Place, Row};
 use super::publish::content_index;
 use super::receiver::Receiver;
@@ -31,9 +31,11 @@ impl Broker {
     }
 
     /// Ends the receivers that a fan-out has outrun, if another one goes on.
-    pub(super) fn end_outrun(&mut self, key: usize, turn: &mut Turn<'_>) {
+    pub(super) fn end_outrun(&mut self, key: usize, sender: Option<ConnectionId>, turn: &mut Turn<'_>) {
         let members = &self.channels[key].members;
-        if members.len() < 2 || !members.iter().any(|member| self.receivers[member.receiver].has_room()) {
+        // The sender, who may be a member too, gets nothing of it: it does not go on in anybody's place.
+        let goes_on = |member: &Member| Some(member.connection) != sender && self.receivers[member.receiver].has_room();
+        if members.len() < 2 || !members.iter().any(goes_on) {
             return;
         }
         let outrun: SmallVec<[ConnectionId; 4]> = members

@@ -276,7 +276,7 @@ impl Broker {
     ) {
         let limit = publish.receivers.unwrap_or(self.channels[key].policy.receivers);
         if limit == 0 {
-            self.end_outrun(key, turn);
+            self.end_outrun(key, publish.connection, turn);
         }
         let channel = &self.channels[key];
         let targets = if channel.is_drained() {

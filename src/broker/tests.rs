@@ -403,6 +403,18 @@ fn a_steady_stream_without_a_pause_is_confirmed_before_it_would_be_written() {
     assert!(scene.broker.counters().confirmed > 50);
 }
 
+/// A topic client receives what it sends to: as a member of the channel it has always room for what it does not get.
+#[test]
+fn the_only_receiver_is_not_outrun_by_the_one_who_sends() {
+    let mut scene = Scene::with(ChannelPolicy::default());
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    scene.receive(100, AckMode::Automatic, limits::PREFETCH);
+    for number in 0..2 * (limits::FANOUT_DELIVERIES + limits::PREFETCH as usize) {
+        let effects = scene.send(&number.to_string(), None);
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::End { .. })), "ended after {number} messages");
+    }
+}
+
 /// DESIGN section 4: 1,000 bytes for an idle connection, and it has one of each, if it receives a channel that nobody else does.
 #[test]
 fn an_idle_receiver_and_its_channel_are_small() {

@@ -1,0 +1,247 @@
+//! Fixed scripts whose instructions are counted: what a message costs on its way through the broker, without sockets and without a clock.
+//!
+//! `instructions SCRIPT N` carries a script out for N messages and says nothing. `cargo xtask gate` runs each under callgrind for two
+//! numbers of messages, so that the difference is what the messages cost, and compares that with `baseline.txt`. It must do the same
+//! at every run: no thread, no time, no chance.
+
+use std::borrow::Cow;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use wsmb::broker::{
+    AckMode, Broker, Content, Effect, Effects, Event, Publish, Reply, Restored, Settings, StoreEffect, Subscribe,
+};
+use wsmb::message::{ChannelName, ConnectionId, Dialect, Kind, Message, MessageId, Publication, PublicationId, Timestamp};
+use wsmb::policy::{ChannelPolicy, Policies};
+use wsmb::protocol::delivery;
+use wsmb::protocol::envelope::{self, Command};
+use wsmb::protocol::frame::{Decoder, Incoming, Opcode, Role, encode_masked_into};
+use wsmb::protocol::topic;
+use wsmb::store::{Group, StoreSettings};
+
+/// Messages in one read: what 64 KiB hold of the size that is measured everywhere else.
+const BURST: u64 = 300;
+/// Bytes of a message.
+const SIZE: usize = 200;
+/// Receivers of the fan-out.
+const RECEIVERS: u64 = 1_000;
+/// Rows in one commit.
+const ROWS: u64 = 256;
+
+/// The sender; receivers count up from it.
+const SENDER: ConnectionId = ConnectionId(1);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let (script, count) = match &arguments[..] {
+        [_, script, count] => (script.as_str(), count.parse::<u64>().unwrap_or(0)),
+        // Called by `cargo bench` or `cargo test --benches`, without a script: `cargo xtask gate` knows what to do.
+        _ => return eprintln!("Usage: instructions topic|envelope|fanout|kept|store N   (see cargo xtask gate)"),
+    };
+    match script {
+        "topic" => topic_burst(count),
+        "envelope" => envelope_burst(count),
+        "fanout" => fan_out(count),
+        "kept" => kept(count),
+        "store" => store(count),
+        other => panic!("there is no script {other:?}"),
+    }
+}
+
+/// A broker, what it wants, and what its receivers would be sent.
+struct Stage {
+    broker: Broker,
+    effects: Effects,
+    now: Timestamp,
+    out: Vec<u8>,
+}
+
+impl Stage {
+    fn new(policy: ChannelPolicy, receivers: u64) -> Self {
+        let policies = Policies { named: Vec::new(), default: policy };
+        let settings = Settings { policies, ..Settings::default() };
+        let broker = Broker::new(settings, Restored { clean: true, ..Restored::default() });
+        let mut stage = Self { broker, effects: Effects::default(), now: Timestamp(1_000_000), out: Vec::new() };
+        for receiver in 0..receivers {
+            stage.give(Event::Subscribe(Subscribe {
+                connection: ConnectionId(SENDER.0 + 1 + receiver),
+                channels: vec![channel()],
+                ack: AckMode::Automatic,
+                prefetch: wsmb::limits::MAX_PREFETCH,
+                receiver: None,
+            }));
+        }
+        stage
+    }
+
+    fn give(&mut self, event: Event<'_>) {
+        self.effects.clear();
+        self.broker.handle(self.now, event, &mut self.effects);
+    }
+
+    /// Publishes, and makes the frames of the deliveries.
+    fn publish(&mut self, publication: &Publication<'_>, id: Option<PublicationId>, dialect: Dialect) {
+        let publish =
+            Publish { connection: Some(SENDER), publication, receivers: None, id, ttl: None, delay: None };
+        self.give(Event::Publish(&publish));
+        for effect in &self.effects.list {
+            let (Effect::Deliver { content, .. } | Effect::Broadcast { content, .. }) = effect else { continue };
+            if let Content::Live = self.effects.contents[*content as usize] {
+                delivery::push_live(&mut self.out, publication, dialect, None);
+            }
+        }
+        if self.out.len() > 1 << 16 {
+            self.out.clear();
+        }
+    }
+}
+
+fn channel() -> ChannelName {
+    ChannelName::parse("sms").expect("a name")
+}
+
+/// A policy under which a message goes to who is there, and is gone.
+fn fleeting() -> ChannelPolicy {
+    ChannelPolicy { keep: false, ..ChannelPolicy::default() }
+}
+
+fn json() -> String {
+    format!(r#"{{"n":0000000001,"pad":"{}"}}"#, "x".repeat(SIZE - 25))
+}
+
+fn envelope_json(members: &str) -> String {
+    format!(r#"{{"command":"send-message","channel":"sms","data":[{}]{members}}}"#, json())
+}
+
+/// A burst of masked frames, as a client sends it.
+fn burst(payload: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    for _ in 0..BURST {
+        encode_masked_into(&mut out, Opcode::Text, payload.as_bytes(), [0x37, 0xfa, 0x21, 0x3d]);
+    }
+    out
+}
+
+/// One sender, one receiver, a channel that is not kept: decode, route, encode.
+fn topic_burst(count: u64) {
+    let (mut stage, channel, burst) = (Stage::new(fleeting(), 1), channel(), burst(&json()));
+    let mut decoder = Decoder::new(Role::Server, wsmb::limits::MAX_MESSAGE);
+    let mut buffer = burst.clone();
+    for _ in 0..count / BURST {
+        buffer.copy_from_slice(&burst);
+        let result = decoder.feed(&mut buffer, |incoming| {
+            if let Incoming::Message { kind, frame } = incoming {
+                stage.publish(&topic::publication(&channel, kind, frame), None, Dialect::Topic);
+            }
+            ControlFlow::Continue(())
+        });
+        assert_eq!(result, Ok(()));
+    }
+    assert_eq!(stage.broker.counters().deliveries, count / BURST * BURST);
+}
+
+/// The same in the envelope dialect.
+fn envelope_burst(count: u64) {
+    let (mut stage, burst) = (Stage::new(fleeting(), 1), burst(&envelope_json("")));
+    let mut decoder = Decoder::new(Role::Server, wsmb::limits::MAX_MESSAGE);
+    let mut parser = envelope::Parser::default();
+    let mut buffer = burst.clone();
+    for _ in 0..count / BURST {
+        buffer.copy_from_slice(&burst);
+        let result = decoder.feed(&mut buffer, |incoming| {
+            if let Incoming::Message { kind, frame } = incoming
+                && let Ok(Command::Send(send)) = parser.parse(kind, &frame)
+            {
+                stage.publish(&send.publication, None, Dialect::Envelope);
+            }
+            ControlFlow::Continue(())
+        });
+        assert_eq!(result, Ok(()));
+    }
+    assert_eq!(stage.broker.counters().deliveries, count / BURST * BURST);
+}
+
+/// A kept channel with many receivers, each of which confirms; counted by delivery.
+fn fan_out(count: u64) {
+    let mut stage = Stage::new(ChannelPolicy::default(), RECEIVERS);
+    let channel = channel();
+    let publication = topic::publication_of(&channel, Kind::Text, json().as_bytes());
+    for sent in 1..=count / RECEIVERS {
+        stage.publish(&publication, None, Dialect::Topic);
+        for receiver in 0..RECEIVERS {
+            stage.give(Event::Confirmed { connection: ConnectionId(SENDER.0 + 1 + receiver), up_to: sent });
+        }
+    }
+    assert_eq!(stage.broker.counters().deliveries, count / RECEIVERS * RECEIVERS);
+    assert_eq!(stage.broker.unsettled(), 0);
+}
+
+/// A kept channel, an id on every send, a receiver that confirms after the store has answered.
+fn kept(count: u64) {
+    let mut stage = Stage::new(ChannelPolicy::default(), 1);
+    let mut parser = envelope::Parser::default();
+    let (mut accepted, mut buffer) = (0, Vec::new());
+    for number in 1..=count {
+        buffer.clear();
+        let json = envelope_json(&format!(r#","id":"{number}""#));
+        encode_masked_into(&mut buffer, Opcode::Text, json.as_bytes(), [0x37, 0xfa, 0x21, 0x3d]);
+        let result = Decoder::new(Role::Server, wsmb::limits::MAX_MESSAGE).feed(&mut buffer, |incoming| {
+            if let Incoming::Message { kind, frame } = incoming
+                && let Ok(Command::Send(send)) = parser.parse(kind, &frame)
+            {
+                let id = send.id.as_deref().map(|id| PublicationId::new("", id));
+                stage.publish(&send.publication, id, Dialect::Envelope);
+            }
+            ControlFlow::Continue(())
+        });
+        assert_eq!(result, Ok(()));
+        let asked = stage.effects.list.iter().find_map(|effect| match effect {
+            Effect::Store(StoreEffect::Append(messages)) => Some(messages.iter().map(|message| message.id).collect()),
+            _ => None,
+        });
+        if let Some(ids) = asked {
+            stage.give(Event::Stored(ids));
+            accepted += replies(&stage.effects);
+        }
+        stage.give(Event::Confirmed { connection: ConnectionId(SENDER.0 + 1), up_to: number });
+        accepted += replies(&stage.effects);
+    }
+    assert_eq!((accepted, stage.broker.unsettled()), (count, 0));
+}
+
+/// Puts the answers into words, and counts them.
+fn replies(effects: &Effects) -> u64 {
+    let answers = effects.list.iter().filter_map(|effect| match effect {
+        Effect::Reply { reply: Reply::Accepted { id, receivers, stored, duplicate }, .. } => {
+            Some(envelope::accepted(id.id(), *receivers, *stored, *duplicate))
+        }
+        _ => None,
+    });
+    answers.filter(|answer| !answer.is_empty()).count() as u64
+}
+
+/// Rows written to SQLite and removed, a group at a time; counted by row.
+fn store(count: u64) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let url = format!("sqlite:{}", directory.path().join("wsmb.db").display());
+    let mut store = wsmb::store::open(&StoreSettings { url, ..StoreSettings::default() }).expect("a store");
+    let payload = wsmb::message::Payload::text(json());
+    let channel: Cow<'_, ChannelName> = Cow::Owned(channel());
+    for group in 0..count / ROWS {
+        let ids = group * ROWS + 1..=(group + 1) * ROWS;
+        let row = |id| Message {
+            id: MessageId(id),
+            channel: ChannelName::clone(&channel),
+            payload: payload.clone(),
+            created: Timestamp(1_000_000),
+            expires: Some(Timestamp(1_000_000).after(Duration::from_secs(300))),
+            due: None,
+            receivers: None,
+            publication: None,
+            deliveries: 0,
+        };
+        let appends = Group { appends: ids.clone().map(row).collect(), ..Group::default() };
+        store.commit(&appends).expect("written");
+        store.commit(&Group { removals: ids.map(MessageId).collect(), ..Group::default() }).expect("removed");
+    }
+}

@@ -20,8 +20,6 @@ use crate::protocol::frame;
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     frames: VecDeque<Piece>,
-    /// How many of them lie in the batch of the turn that is going on.
-    spans: u32,
     /// Bytes queued and not written, those in the writer's hand included.
     bytes: usize,
     /// Bytes ever queued: the stream offset of the queue's end.
@@ -83,6 +81,8 @@ struct State {
     blocked: bool,
     /// A write failed: nothing more can be sent.
     broken: bool,
+    /// Some of the frames lie in the batch of the turn that is going on.
+    unsealed: bool,
     /// Somebody is about to flush.
     touched: bool,
     /// Nothing more is queued; behind the last frame comes a FIN.
@@ -175,7 +175,7 @@ impl Queue {
             Some(Piece::Span(last)) if last.end == span.start => last.end = span.end,
             _ => {
                 self.frames.push_back(Piece::Span(span));
-                self.spans += 1;
+                self.state.unsealed = true;
             }
         }
         Pushed::Queued { first: self.touch() }
@@ -183,16 +183,14 @@ impl Queue {
 
     /// The turn has ended: what lies in its batch is a slice of that from now on.
     pub(super) fn seal(&mut self, batch: &Bytes) {
-        for piece in self.frames.iter_mut().rev() {
-            if self.spans == 0 {
-                break;
-            }
+        if !std::mem::take(&mut self.state.unsealed) {
+            return;
+        }
+        for piece in &mut self.frames {
             if let Piece::Span(span) = piece {
                 *piece = Piece::Own(batch.slice(span.start as usize..span.end as usize));
-                self.spans -= 1;
             }
         }
-        self.spans = 0;
     }
 
     /// Notes that what was pushed last is the delivery of this number. A `manual` receiver confirms by name, so nothing more is noted.
@@ -389,7 +387,6 @@ impl Queue {
 
     fn drop_frames(&mut self) {
         self.frames = VecDeque::new();
-        self.spans = 0;
         self.bytes = 0;
     }
 
@@ -407,7 +404,6 @@ impl Queue {
                 span @ Piece::Span(_) => span,
             });
             self.frames = VecDeque::from_iter(begun);
-            self.spans = 0;
             self.bytes = in_hand + self.frames.front().map_or(0, Piece::len);
             self.marks = VecDeque::new();
         }

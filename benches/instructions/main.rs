@@ -106,7 +106,7 @@ fn fleeting() -> ChannelPolicy {
 }
 
 fn json() -> String {
-    format!(r#"{{"n":0000000001,"pad":"{}"}}"#, "x".repeat(SIZE - 25))
+    format!(r#"{{"n":1000000001,"pad":"{}"}}"#, "x".repeat(SIZE - 25))
 }
 
 fn envelope_json(members: &str) -> String {

@@ -173,12 +173,12 @@ impl Queue {
         self.queued += span.len() as u64;
         match self.frames.back_mut() {
             Some(Piece::Span(last)) if last.end == span.start => last.end = span.end,
-            _ => {
-                self.frames.push_back(Piece::Span(span));
-                self.state.unsealed = true;
-            }
+            _ => self.frames.push_back(Piece::Span(span)),
         }
-        Pushed::Queued { first: self.touch() }
+        // Another thread may be about to flush what its turn has queued; what lies in this turn's batch is this turn's to seal.
+        let sealed = !std::mem::replace(&mut self.state.unsealed, true);
+        let untouched = self.touch();
+        Pushed::Queued { first: sealed || untouched }
     }
 
     /// The turn has ended: what lies in its batch is a slice of that from now on.
@@ -322,7 +322,7 @@ impl Queue {
         }
         if !hand.is_empty() {
             Work::Write
-        } else if self.state.ending && !self.state.finished {
+        } else if self.state.ending && !self.state.finished && self.frames.is_empty() {
             self.state.finished = true;
             Work::Finish
         } else {

@@ -208,6 +208,20 @@ fn frames_that_lie_one_behind_the_other_are_one_piece_and_others_keep_their_orde
 }
 
 #[test]
+fn a_turn_seals_what_lies_in_its_batch_also_when_another_is_about_to_flush() {
+    let mut queue = open();
+    assert_eq!(queue.push(frame(1, b'a'), MAX), Pushed::Queued { first: true });
+    let mut batch = Batch::default();
+    let span = batch.append(|out| out.push(b'b'));
+    assert_eq!(queue.push_span(span, MAX), Pushed::Queued { first: true }, "to be sealed");
+    let span = batch.append(|out| out.push(b'c'));
+    assert_eq!(queue.push_span(span, MAX), Pushed::Queued { first: false });
+    assert_eq!(write_out(&mut queue, usize::MAX), b"a", "the other thread writes what was sealed");
+    queue.seal(&batch.freeze());
+    assert_eq!(write_out(&mut queue, usize::MAX), b"bc");
+}
+
+#[test]
 fn what_a_full_socket_leaves_behind_does_not_keep_its_batch_in_memory() {
     let mut queue = open();
     let mut batch = Batch::default();

@@ -7,6 +7,7 @@ use std::fmt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+mod gate;
 mod programs;
 
 const HELP: &str = "\
@@ -14,7 +15,9 @@ Usage: cargo xtask <task>
 
 Tasks:
   test    everything that must hold before a change is merged, in this order:
-          formatting, clippy, smaller builds, documentation, the programs that the tests drive, all tests
+          formatting, clippy, smaller builds, documentation, the programs that the tests drive, all tests, the gate
+  gate    what a message costs, in instructions, against the figures in benches/instructions/baseline.txt;
+          with --update, writes the figures anew
   help    this text
 ";
 
@@ -41,12 +44,15 @@ const TEST: &[Step] = &[
     Step { name: "documentation", run: documentation },
     Step { name: "programs that the tests drive", run: programs::ensure },
     Step { name: "tests", run: tests },
+    Step { name: "the gate: what a message costs", run: || gate::gate(false) },
 ];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test(),
+        ["gate"] => told(gate::gate(false)),
+        ["gate", "--update"] => told(gate::gate(true)),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -54,6 +60,16 @@ fn main() -> ExitCode {
         _ => {
             eprint!("{HELP}");
             ExitCode::from(2)
+        }
+    }
+}
+
+fn told(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -33,6 +33,13 @@ const PROGRAMS: &[Program] = &[
         used_by: "tests/e2e/php.rs, scripts on plain sockets",
     },
     Program {
+        name: "valgrind",
+        place: None,
+        probe: &["--version"],
+        package: "valgrind",
+        used_by: "cargo xtask gate, which counts instructions",
+    },
+    Program {
         name: "mariadbd",
         place: Some("/usr/sbin/mariadbd"),
         probe: &["--no-defaults", "--version"],

@@ -2,6 +2,7 @@
 
 use super::entry::{Entry, Place};
 use super::safety::Fate;
+use super::window::InFlight;
 use super::{AckMode, Acknowledge, Broker, Content, Reply, Turn};
 use crate::limits;
 use crate::message::ConnectionId;
@@ -36,12 +37,13 @@ impl Broker {
         self.note_connection(connection);
         let taken = self.receiver_keys.get(&connection).copied().and_then(|key| {
             let delivery = self.receivers[key].window.take(sequence)?;
-            Some((key, delivery.flight))
+            Some((key, delivery))
         });
-        let Some((key, flight)) = taken else {
+        let Some((key, InFlight { flight, at, .. })) = taken else {
             self.reply(Some(connection), Reply::UnknownDelivery { sequence, done }, turn);
             return;
         };
+        self.receivers[key].acknowledged(done, turn.now.since(at));
         if done {
             self.settle_flight(flight, turn);
         }

@@ -82,7 +82,7 @@ impl Broker {
             turn.effects.list.push(Effect::Deliver {
                 to: target.connection,
                 content,
-                sequence: receiver.window.push(flight, size),
+                sequence: receiver.window.push(flight, size, turn.now),
                 manual,
                 redelivered: manual && again,
             });
@@ -112,7 +112,7 @@ impl Broker {
     }
 
     /// Has those receivers asked at once for the confirmation of what they are about to get that are likely to give it before a disk has
-    /// written. False if there are none.
+    /// written; one with manual acknowledgement needs no asking. False if there are none.
     pub(super) fn await_confirmation(&mut self, targets: &Targets, turn: &Turn<'_>) -> bool {
         let mut found = false;
         for target in targets {

@@ -1,5 +1,7 @@
 //! One receiver: what it asked for, its window, and when it is asked for a confirmation.
 
+use std::time::Duration;
+
 use smallvec::SmallVec;
 
 use super::AckMode;
@@ -92,8 +94,11 @@ impl Receiver {
 
     /// Whether it is likely to confirm sooner than a disk would. One that has never confirmed is not: perhaps it can't.
     pub fn is_prompt(&self, now: Timestamp) -> bool {
-        let overdue = self.asked && now.since(self.asked_at) > limits::PROMPT_CONFIRMATION;
-        self.prompt && !overdue && self.ack == AckMode::Automatic
+        let since = match self.ack {
+            AckMode::Automatic => self.asked.then_some(self.asked_at),
+            AckMode::Manual => self.window.oldest(),
+        };
+        self.prompt && since.is_none_or(|since| now.since(since) <= limits::PROMPT_CONFIRMATION)
     }
 
     /// What it asked for. A receiver that confirms by pongs and leaves the window as it is gets one that adapts.
@@ -108,10 +113,18 @@ impl Receiver {
         (self.asked, self.asked_at) = (true, now);
     }
 
+    /// It has answered a delivery by hand.
+    pub fn acknowledged(&mut self, done: bool, took: Duration) {
+        self.prompt = done && took <= limits::PROMPT_CONFIRMATION;
+    }
+
     /// A confirmation came. A receiver that confirms at once gets a larger window, one that takes its time (it works on each
     /// message, say) gets the small one back: what is in its window when it dies is what arrives twice.
     pub fn confirmed(&mut self, now: Timestamp) {
         if !std::mem::take(&mut self.asked) {
+            return;
+        }
+        if self.ack == AckMode::Manual {
             return;
         }
         let took = now.since(self.asked_at);

@@ -229,6 +229,24 @@ fn a_prompt_receiver_is_asked_before_the_store_is() {
 }
 
 #[test]
+fn a_receiver_that_acknowledges_at_once_spares_the_store_as_well() {
+    let mut scene = Scene::new();
+    let done = |sequence| Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence, done: true });
+    scene.receive(1, AckMode::Manual, 8);
+    assert_eq!(writes(&scene.send("one", Some("a"))), 1);
+    scene.give(done(1));
+    assert_eq!(writes(&scene.send("two", Some("b"))), 0);
+    assert_eq!(accepted(&scene.give(done(2))), Some(false));
+    assert_eq!(writes(&scene.send("three", Some("c"))), 0);
+    assert_eq!(writes(&scene.pass(5)), 1, "it takes its time");
+    scene.now.0 += 1;
+    assert_eq!(writes(&scene.send("four", Some("d"))), 1);
+    scene.give(done(3));
+    scene.give(done(4));
+    assert_eq!(writes(&scene.send("five", Some("e"))), 0, "the fourth was quick again");
+}
+
+#[test]
 fn a_sender_does_not_wait_for_a_receiver_that_has_become_slow() {
     let mut scene = Scene::new();
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);

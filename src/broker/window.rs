@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::message::Timestamp;
+
 /// One delivery on its way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InFlight {
@@ -11,6 +13,8 @@ pub(super) struct InFlight {
     pub flight: usize,
     /// Its size, for the window's bound.
     pub bytes: usize,
+    /// When it was sent.
+    pub at: Timestamp,
 }
 
 /// Unconfirmed deliveries, in the order in which they were sent. An idle receiver holds no memory for them.
@@ -29,11 +33,11 @@ struct Open {
 
 impl Window {
     /// Adds a delivery and gives it its number.
-    pub fn push(&mut self, flight: usize, bytes: usize) -> u64 {
+    pub fn push(&mut self, flight: usize, bytes: usize, at: Timestamp) -> u64 {
         self.last += 1;
         let open = self.open.get_or_insert_default();
         open.bytes += bytes;
-        open.deliveries.push_back(InFlight { sequence: self.last, flight, bytes });
+        open.deliveries.push_back(InFlight { sequence: self.last, flight, bytes, at });
         self.last
     }
 
@@ -61,6 +65,11 @@ impl Window {
             self.open = None;
         }
         Some(taken)
+    }
+
+    /// When the oldest that is unconfirmed was sent.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.open.as_ref().and_then(|open| open.deliveries.front()).map(|delivery| delivery.at)
     }
 
     /// How many are unconfirmed.

@@ -187,7 +187,8 @@ impl Outgoing {
         });
         run.append(body, batches);
         if run.route.is_none() {
-            run.route = plain.and_then(|publish| Some((publish.connection?, ChannelName::clone(&publish.publication.channel))));
+            run.route =
+                plain.and_then(|publish| Some((publish.connection?, ChannelName::clone(&publish.publication.channel))));
         }
     }
 

@@ -17,8 +17,8 @@ use crate::message::Dialect;
 /// Measure a running broker: deliveries a second, its CPU time for each, its memory, round trips
 ///
 /// Connects as many clients as the workload needs, checks that every message arrives once and in order, and tells what it cost the broker, as
-/// far as the system shows that (Linux, the broker on the same system). The channels are new ones, and are empty when it has ended. Exit code 1 if a
-/// message was lost, doubled or reordered.
+/// far as the system shows that (Linux, the broker on the same system). The channels are new ones, and nothing stays in them. Exit code 1 if a message was
+/// lost, doubled or reordered.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples, with a broker that asks for no password and writes nothing to a disk:

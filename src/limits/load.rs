@@ -12,6 +12,9 @@ pub const CHANNELS: u32 = 100_000;
 /// Messages of one run of `wsmb bench`: hours.
 pub const MESSAGES: u64 = 1_000_000_000;
 
+/// Messages of `wsmb bench backlog` unless it is said: a few seconds.
+pub const BACKLOG: u64 = 100_000;
+
 /// The longest run of `wsmb bench`.
 pub const TIME: Duration = Duration::from_secs(3_600);
 
@@ -36,6 +39,9 @@ pub const WINDOW_MOST: u32 = 65_535;
 /// Bytes of a window: no receiver is to be called slow for what it had no time to read ([`limits::QUEUE_BYTES`](super::QUEUE_BYTES)).
 pub const WINDOW_BYTES: usize = super::QUEUE_BYTES / 2;
 
+/// Bytes of a window for all receivers together: what broker and system hold for a large fan-out, some seconds of it.
+pub const WINDOW_BYTES_OF_ALL: usize = 256 << 20;
+
 /// Parts of a window: when one has been received by everybody, the next is sent, so that senders write in bursts and not in drops.
 pub const WINDOW_PARTS: u32 = 4;
 
@@ -57,6 +63,12 @@ pub const GAPS: usize = 1_024;
 /// When nothing has come for so long, it is lost: longer than a broker that writes to a slow disk pauses, short enough to wait for. (Less
 /// in unit tests, whose broker does nothing else.)
 pub const STALL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+
+/// How long it may take to open all connections: tens of thousands at a broker that is busy hashing passwords.
+pub const OPENING: Duration = Duration::from_secs(300);
+
+/// Connections that are opened in a row before pings on the others are answered.
+pub const OPENED_AT_ONCE: usize = 64;
 
 /// How long `wsmb bench` takes leave of the broker at the most.
 pub const LEAVE: Duration = Duration::from_secs(2);

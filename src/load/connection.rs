@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Error;
 use super::line::Line;
 use super::payload::Payload;
+use super::process::Process;
 use super::wire::{Heard, Seat, Session, Wire, frame};
 use crate::client::{self, Credentials, Url};
 use crate::limits;
@@ -21,6 +22,8 @@ pub struct Target {
     address: SocketAddr,
     authority: Arc<str>,
     credentials: Option<Credentials>,
+    /// The server runs on this system.
+    is_local: bool,
 }
 
 impl Target {
@@ -35,10 +38,13 @@ impl Target {
         // Of several, the first that answers: every connection goes to the same.
         for address in addresses {
             match TcpStream::connect_timeout(&address, limits::CLIENT_CONNECT) {
-                Ok(_) => {
+                Ok(stream) => {
+                    // Who talks to himself has one address.
+                    let own = stream.local_addr().is_ok_and(|own| own.ip() == address.ip());
+                    let is_local = own || address.ip().is_loopback();
                     let named = url.user().map(|user| Credentials::new(user, url.password().unwrap_or_default()));
                     let (authority, credentials) = (url.authority().into(), credentials.or(named));
-                    return Ok(Self { url, address, authority, credentials });
+                    return Ok(Self { url, address, authority, credentials, is_local });
                 }
                 Err(error) => failure = error,
             }
@@ -46,9 +52,13 @@ impl Target {
         Err(unreachable(failure))
     }
 
-    /// The address that every connection goes to.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    /// The server's process; or why it cannot be seen, in a sentence.
+    pub(super) fn process(&self) -> Result<Process, String> {
+        if self.is_local {
+            Process::listening_on(self.address)
+        } else {
+            Err(format!("{} is not on this system", self.authority))
+        }
     }
 }
 

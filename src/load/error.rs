@@ -10,7 +10,7 @@ pub enum Error {
     Connection(crate::client::Error),
     /// What was asked for cannot be measured in this way: a sentence.
     Misuse(String),
-    /// The broker refused something that it has to take: its own words.
+    /// The broker refused something, or broke the protocol that is spoken on the connection: a sentence of the [`super::Session`].
     Refused(String),
     /// The broker sent something that its protocol does not have: what was wrong.
     NotUnderstood(String),
@@ -35,8 +35,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connection(error) => error.fmt(f),
-            Self::Misuse(sentence) | Self::System(sentence) => f.write_str(sentence),
-            Self::Refused(words) => write!(f, "the broker refused: {words}"),
+            Self::Misuse(sentence) | Self::Refused(sentence) | Self::System(sentence) => f.write_str(sentence),
             Self::NotUnderstood(wrong) => write!(f, "the broker sent something that makes no sense here: {wrong}"),
             Self::Stalled { what, after } => write!(f, "{what} for {} seconds", after.as_secs()),
         }

@@ -69,7 +69,7 @@ fn closed(payload: &[u8]) -> client::Error {
     }
 }
 
-/// For [`Inbound::feed`].
+/// What is wrong with a header.
 impl From<&'static str> for Error {
     fn from(wrong: &'static str) -> Self {
         Self::NotUnderstood(wrong.to_owned())

@@ -50,6 +50,9 @@ pub enum Workload {
         /// The store's file, to report its size before and after the drain
         #[arg(long, value_name = "FILE")]
         store: Option<PathBuf>,
+        /// Do not drain: the messages stay in the broker, for what is to be measured beside them
+        #[arg(long)]
+        leave: bool,
     },
 }
 

@@ -43,10 +43,11 @@ where
             workload.name()
         )));
     }
-    open_files::room_for(connections(wire, workload, options))?;
+    let due = connections(wire, workload, options);
+    open_files::room_for(due)?;
     let server = match options.pid {
         Some(pid) => Process::new(pid),
-        None => Process::listening_on(target.address()),
+        None => target.process(),
     };
     let mut run = Run {
         wire,
@@ -55,7 +56,9 @@ where
         payload: Payload::new(options.size),
         channels: Channels::new(options.channel.clone(), run_name()?),
         confirmed,
+        due,
         opened: 0,
+        opening: Duration::ZERO,
         server,
         watch,
     };
@@ -67,7 +70,7 @@ where
         Workload::Channels { channels } => run.many_channels(*channels),
         Workload::Idle { connections } => run.idle(*connections),
         Workload::Latency { rate } => run.latency(*rate),
-        Workload::Backlog { store } => run.backlog(store.as_deref()),
+        Workload::Backlog { store, leave } => run.backlog(store.as_deref(), *leave),
     }?;
     report.workload = workload.name();
     report.dialect = wire.name();
@@ -102,7 +105,11 @@ struct Run<'a, W> {
     payload: Payload,
     channels: Channels,
     confirmed: bool,
+    /// How many connections there will be, and how many have been opened.
+    due: u64,
     opened: u32,
+    /// How long it has taken to open the connections so far.
+    opening: Duration,
     /// The server, or why it cannot be seen.
     server: Result<Process, String>,
     watch: Watch<'a>,
@@ -203,6 +210,12 @@ where
         receiver.settle(|_| Ok(()))?;
         let count = |time: Duration| (time.as_secs_f64() * f64::from(rate)).round() as u64;
         let messages = self.options.messages.unwrap_or_else(|| count(self.options.seconds).max(1));
+        let longest = limits::load::TIME.as_secs();
+        if messages / u64::from(rate) > longest {
+            return Err(Error::Misuse(format!(
+                "{messages} messages at {rate} a second take longer than {longest} seconds"
+            )));
+        }
         let schedule = Schedule { rate, warm_up: count(self.options.warm_up), messages };
         let publication = self.wire.publication(&self.seat(0..1, false), &self.payload);
         let server = self.server.as_ref().ok().cloned();
@@ -216,7 +229,11 @@ where
             &self.payload,
             schedule,
             || before = server.as_ref().and_then(Process::usage),
-            |came| watch(Progress { phase: "measuring", fraction: came as f64 / total }),
+            |came| {
+                watch(Progress { phase: "measuring", fraction: came as f64 / total });
+                // Pings are answered; that an idle connection breaks does not stop the clock.
+                let _ = beside.idle(Duration::from_micros(1));
+            },
         )?;
         let cpu = self.cpu_since(before);
         let mut report = self.report();
@@ -235,10 +252,9 @@ where
         Ok(report)
     }
 
-    /// Messages are stored while nobody receives, then drained.
-    fn backlog(&mut self, store: Option<&Path>) -> Result<Report, Error> {
-        const MESSAGES: u64 = 100_000;
-        let messages = self.options.messages.unwrap_or(MESSAGES);
+    /// Messages are stored while nobody receives, then drained, unless they are to stay.
+    fn backlog(&mut self, store: Option<&Path>, leave: bool) -> Result<Report, Error> {
+        let messages = self.options.messages.unwrap_or(limits::load::BACKLOG);
         let mut engine = self.engine()?;
         let flow = self.add_sender(&mut engine, 0..1, 0, limits::load::WINDOW_CONFIRMED)?;
         let before = self.usage();
@@ -250,6 +266,23 @@ where
             return Err(Error::Stalled { what, after: limits::load::STALL });
         }
         let size_before = store.map(|path| self.file_at_rest(path, &mut engine)).transpose()?;
+        let mut report = Report { messages, senders: 1, seconds: seconds(stored.time), ..Report::default() };
+        let mut phases = vec![store_phase];
+        if !leave {
+            phases.push(self.drain(&mut engine, flow, &mut report)?);
+        }
+        let size_after = store.map(|path| self.file_at_rest(path, &mut engine)).transpose()?;
+        report.phases = Some(phases);
+        report.store_bytes = size_before.zip(size_after).map(|(before, after)| [before, after]);
+        let memory = self.memory();
+        report.server_rss_kib = memory.map(|memory| memory.resident);
+        report.server_peak_rss_kib = memory.map(|memory| memory.peak);
+        engine.leave();
+        Ok(report)
+    }
+
+    /// One receiver comes and takes everything that was sent.
+    fn drain(&mut self, engine: &mut Engine<W::Session>, flow: usize, report: &mut Report) -> Result<Phase, Error> {
         let before = self.usage();
         engine.expect_what_was_sent(flow);
         let receiver = self.open(0..1, true)?;
@@ -257,22 +290,17 @@ where
         let drained = engine.run(Goal::Messages(0), "draining", self.watch)?;
         // The last deliveries are confirmed, and their removal is committed.
         engine.idle(limits::load::SETTLE)?;
-        let drain_phase = self.phase("drain", drained.received, &drained, before);
-        let size_after = store.map(|path| self.file_at_rest(path, &mut engine)).transpose()?;
+        let phase = self.phase("drain", drained.received, &drained, before);
         let tally = engine.tally();
-        let mut report = self.report();
-        (report.senders, report.receivers, report.messages) = (1, 1, messages);
+        report.receivers = 1;
         report.deliveries = drained.received;
-        report.seconds = seconds(stored.time + drained.time);
+        report.seconds = seconds(Duration::from_secs_f64(report.seconds) + drained.time);
         report.deliveries_per_second = per_second(drained.received, drained.time);
-        report.server_cpu_us_per_delivery = drain_phase.server_cpu_us_per_message;
+        report.server_cpu_us_per_delivery = phase.server_cpu_us_per_message;
         report.lost = tally.expected - tally.received;
         report.doubled = tally.doubled;
         report.reordered = tally.reordered;
-        report.phases = Some(vec![store_phase, drain_phase]);
-        report.store_bytes = size_before.zip(size_after).map(|(before, after)| [before, after]);
-        engine.leave();
-        Ok(report)
+        Ok(phase)
     }
 
     /// An engine with the connections that are only there.
@@ -285,15 +313,10 @@ where
     /// Idle connections, on a channel that nothing is sent to.
     fn add_idle(&mut self, engine: &mut Engine<W::Session>, connections: u32) -> Result<(), Error> {
         let nobody = limits::load::CHANNELS;
-        for count in 0..connections {
+        for _ in 0..connections {
             let mut opening = self.open(nobody..nobody + 1, true)?;
             opening.settle(|_| Ok(()))?;
-            engine.add(opening, Post::Idle)?;
-            if count % 64 == 0 {
-                // Pings are answered meanwhile.
-                engine.idle(Duration::from_micros(1))?;
-                (self.watch)(Progress { phase: "connecting", fraction: f64::from(count) / f64::from(connections) });
-            }
+            self.attach(engine, opening, Post::Idle)?;
         }
         Ok(())
     }
@@ -308,14 +331,16 @@ where
     ) -> Result<usize, Error> {
         let seat = self.seat(uses.clone(), false);
         let publication = self.wire.publication(&seat, &self.payload);
-        let each = publication.len() + limits::FRAME_PLACE;
-        let most = u32::try_from(limits::load::WINDOW_BYTES / each).unwrap_or(u32::MAX).max(1);
+        let each = publication.size() + limits::FRAME_PLACE;
+        let receivers = usize::try_from(copies).unwrap_or(usize::MAX).max(1);
+        let most = limits::load::WINDOW_BYTES.min(limits::load::WINDOW_BYTES_OF_ALL / receivers) / each;
+        let most = u32::try_from(most).unwrap_or(u32::MAX).max(1);
         let window = self.options.window.unwrap_or(window.min(most));
         let credit = if self.confirmed { Credit::Answered } else { Credit::Received };
         let mut opening = self.open(uses.clone(), false)?;
         opening.settle(|_| Ok(()))?;
         let flow = engine.add_flow(Flow::new(engine.connections(), &publication, uses, copies, credit, window));
-        engine.add(opening, Post::Sender(flow))?;
+        self.attach(engine, opening, Post::Sender(flow))?;
         Ok(flow)
     }
 
@@ -330,14 +355,36 @@ where
         let mut opening = self.open(uses.clone(), true)?;
         opening.settle(|_| Ok(()))?;
         let trackers = vec![Tracker::default(); uses.len()];
-        engine.add(opening, Post::Receiver { flow, first: uses.start - base, trackers })?;
+        self.attach(engine, opening, Post::Receiver { flow, first: uses.start - base, trackers })
+    }
+
+    /// Gives a connection to the engine.
+    fn attach(
+        &mut self,
+        engine: &mut Engine<W::Session>,
+        opening: Opening<W::Session>,
+        post: Post,
+    ) -> Result<(), Error> {
+        engine.add(opening, post)?;
+        if engine.connections() % limits::load::OPENED_AT_ONCE == 0 {
+            engine.idle(Duration::from_micros(1))?;
+            let fraction = engine.connections() as f64 / self.due as f64;
+            (self.watch)(Progress { phase: "connecting", fraction });
+        }
         Ok(())
     }
 
     fn open(&mut self, uses: Range<u32>, receives: bool) -> Result<Opening<W::Session>, Error> {
+        if self.opening >= limits::load::OPENING {
+            let what = format!("only {} of {} connections could be opened", self.opened, self.due);
+            return Err(Error::Stalled { what, after: limits::load::OPENING });
+        }
         let seat = self.seat(uses, receives);
         self.opened += 1;
-        Opening::new(self.target, self.wire, &seat, &self.payload)
+        let began = Instant::now();
+        let opening = Opening::new(self.target, self.wire, &seat, &self.payload);
+        self.opening += began.elapsed();
+        opening
     }
 
     fn seat(&self, uses: Range<u32>, receives: bool) -> Seat {

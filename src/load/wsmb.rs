@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::payload::Payload;
 use super::wire::{Handshake, Heard, Publication, Seat, Session, Wire, frame};
+use crate::client::frames::{self, Frame};
 use crate::limits;
 use crate::message::Dialect;
 use crate::protocol::frame::Opcode;
@@ -189,7 +190,10 @@ impl Envelope {
             };
         }
         let Some(at) = payload.windows(DATA.len()).position(|window| window == DATA) else {
-            return Err(String::from_utf8_lossy(&payload[..payload.len().min(limits::REQUEST_HEAD)]).into_owned());
+            return Err(match frames::parse(payload) {
+                Ok(Frame::Reply(reply)) => format!("the broker refused: {} {}", reply.code, reply.text),
+                _ => frames::NotUnderstood.to_string(),
+            });
         };
         if let Some(marked) = payload.strip_prefix(DELIVERY) {
             let digits = marked.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -212,7 +216,11 @@ impl Envelope {
                     heard(Heard::Delivery(message));
                     return Ok(());
                 }
-                _ => return Err("a delivery whose messages are not of the size that was sent".to_owned()),
+                _ => {
+                    return Err(
+                        "the broker sent a delivery whose messages are not of the size that was sent".to_owned()
+                    );
+                }
             }
         }
     }
@@ -293,6 +301,6 @@ mod tests {
         let accepted = r#"{"command":"send-message","response_code":"00","response_text":"Accepted","id":"r-1","receivers":1,"stored":false}"#;
         assert_eq!(heard(&mut session, accepted).unwrap().1, 1);
         let refused = r#"{"command":"send-message","response_code":"05","response_text":"Unavailable","id":"r-1"}"#;
-        assert!(heard(&mut session, refused).unwrap_err().contains("Unavailable"));
+        assert_eq!(heard(&mut session, refused).unwrap_err(), "the broker refused: 05 Unavailable");
     }
 }

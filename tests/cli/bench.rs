@@ -74,6 +74,12 @@ fn confirmed_sends_and_a_backlog_are_measured_and_leave_nothing_behind() {
         assert!(report["store_bytes"][0].as_u64().unwrap() > 0, "{report}");
     }
     assert_eq!(broker.queue(&["list", "--json"]).with(0).stdout, "");
+    let left = report(&broker, &["backlog", "--messages", "20", "--leave"]);
+    assert_eq!(
+        (&left["messages"], &left["deliveries"], &left["phases"].as_array().unwrap().len()),
+        (&20.into(), &0.into(), &1)
+    );
+    assert!(broker.queue(&["list", "--json"]).with(0).stdout.contains("\"messages\":20"));
 }
 
 #[test]
@@ -100,6 +106,9 @@ fn people_get_a_table_and_plain_words() {
         .with(2)
         .complaining("topic answers for nothing");
     run(&mut broker.client(&["bench", "p2p", "--size", "9"])).with(2);
+    run(&mut broker.client(&["bench", "latency", "--rate", "1", "--messages", "5000"]))
+        .with(2)
+        .complaining("longer than");
     run(broker.client(&["bench", "p2p"]).env("WSMB_USER", "wsmb:wrong")).with(1).complaining("401");
     run(broker.client(&["bench", "p2p", "--messages", "5"]).args(["--size", "2000000"])).with(1).complaining("1009");
     let directory = tempfile::tempdir().unwrap();

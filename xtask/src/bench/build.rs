@@ -57,11 +57,6 @@ impl Programs {
         }
     }
 
-    /// The program with which messages are stored beforehand.
-    pub fn wsmb(&self) -> &Path {
-        &self.wsmb
-    }
-
     /// What was measured with.
     pub fn versions(&self) -> Facts {
         let mut facts = Facts::new();

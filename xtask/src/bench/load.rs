@@ -2,7 +2,7 @@
 //!
 //! Must never wait without an end, and never take a run that went wrong for a figure.
 
-use std::io::{self, BufWriter, Write as _};
+use std::io;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,7 @@ pub fn measure(server: &Server, subject: Subject, workload: &[String], programs:
         &server.pid().to_string(),
         "--json",
     ]);
-    let output = finish(&mut command, |_| Ok(()))?;
+    let output = finish(&mut command)?;
     let report: Value =
         serde_json::from_str(&output).map_err(|error| format!("the generator's report is not JSON: {error}"))?;
     if let Some(why) = report["server_unseen"].as_str() {
@@ -54,45 +54,28 @@ pub fn measure(server: &Server, subject: Subject, workload: &[String], programs:
     Ok(results::figures(&report))
 }
 
-/// Stores messages of 200 bytes on a channel that nobody receives.
+/// Stores messages that stay, on a channel that nobody receives.
 ///
 /// # Errors
-/// What `wsmb send` said.
-pub fn store(server: &Server, from: u64, to: u64, programs: &Programs) -> Result<(), String> {
-    let mut command = Command::new(programs.wsmb());
-    command.args(["send", "standing", "-", "--url", &server.url()]).stdin(Stdio::piped());
-    finish(&mut command, |child| {
-        let Some(input) = child.stdin.take() else { return Ok(()) };
-        let mut input = BufWriter::new(input);
-        for number in from..to {
-            writeln!(input, "{}", standing(number))?;
-        }
-        input.flush()
-    })?;
-    Ok(())
-}
-
-/// A message of 200 bytes.
-fn standing(number: u64) -> String {
-    const PAD: usize = 169;
-    format!("{{\"n\":1{number:015},\"pad\":\"{:.>PAD$}\"}}", "")
+/// What the generator said.
+pub fn store(server: &Server, messages: u64, programs: &Programs) -> Result<(), String> {
+    let workload = ["backlog", "--leave", "--messages", &messages.to_string()].map(str::to_owned);
+    measure(server, Subject::EnvelopeKept, &workload, programs).map(|_| ())
 }
 
 /// Runs a program to its end, which comes in time, and returns what it printed.
-fn finish(command: &mut Command, feed: impl FnOnce(&mut Child) -> io::Result<()>) -> Result<String, String> {
-    let command = without_settings(command).stdout(Stdio::piped()).stderr(Stdio::piped());
+fn finish(command: &mut Command) -> Result<String, String> {
+    let command = without_settings(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().map_err(|error| format!("the load generator can't be started: {error}"))?;
     let mut child = Guard(child);
     let began = Instant::now();
-    // If it ends early, what it says of it is worth more than the broken pipe.
-    let fed = feed(&mut child.0);
     loop {
         match child.0.try_wait() {
             Ok(Some(status)) => {
                 let complaint = text(child.0.stderr.take());
                 let output = text(child.0.stdout.take());
                 if status.success() {
-                    return fed.map(|()| output).map_err(|error| error.to_string());
+                    return Ok(output);
                 }
                 let complaint = complaint.lines().map(str::trim).rfind(|line| !line.is_empty());
                 return Err(complaint.map_or_else(|| format!("it ended with {status}"), str::to_owned));
@@ -139,22 +122,13 @@ mod tests {
     }
 
     #[test]
-    fn a_standing_message_has_the_size_of_the_others_and_is_json() {
-        for number in [0, 999_999] {
-            let message = standing(number);
-            assert_eq!(message.len(), 200, "{message}");
-            assert!(serde_json::from_str::<Value>(&message).is_ok(), "{message}");
-        }
-    }
-
-    #[test]
     fn a_program_that_fails_is_told_in_its_own_words() {
         let mut good = Command::new("sh");
         good.args(["-c", "echo out"]);
-        assert_eq!(finish(&mut good, |_| Ok(())).as_deref(), Ok("out\n"));
+        assert_eq!(finish(&mut good).as_deref(), Ok("out\n"));
         let mut bad = Command::new("sh");
         bad.args(["-c", "echo first >&2; echo last >&2; exit 1"]);
-        assert_eq!(finish(&mut bad, |_| Ok(())), Err("last".to_owned()));
-        assert!(finish(&mut Command::new("no-such-program"), |_| Ok(())).is_err());
+        assert_eq!(finish(&mut bad), Err("last".to_owned()));
+        assert!(finish(&mut Command::new("no-such-program")).is_err());
     }
 }

@@ -203,7 +203,7 @@ impl Stage {
         let server = Server::start(scene.setup, &self.programs, &self.place, None).and_then(|server| {
             if scene.stored > 0 {
                 eprintln!("{} storing {} messages", self.count(), tables::grouped(scene.stored as f64));
-                load::store(&server, 0, scene.stored, &self.programs)?;
+                load::store(&server, scene.stored, &self.programs)?;
             }
             Ok(server)
         });

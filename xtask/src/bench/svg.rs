@@ -3,12 +3,13 @@
 //! Must never depend on anything outside the file.
 
 use super::scale::Scale;
-use super::tables::number;
+use super::tables::{grouped, number};
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 430.0;
 const LEFT: f64 = 72.0;
-const RIGHT: f64 = 28.0;
+/// Half of the longest label of the axis fits in.
+const RIGHT: f64 = 46.0;
 const TOP: f64 = 74.0;
 /// Below the plot: the labels of the axis, its name, and the legend's rows.
 const BOTTOM: f64 = 104.0;
@@ -128,14 +129,19 @@ fn axes(frame: &Frame) -> String {
     for tick in frame.y.ticks() {
         let y = frame.row(tick);
         svg += &segment("g", left, y, right, y);
-        svg += &text(left - 10.0, y + 4.5, "m", "end", &number(tick));
+        svg += &text(left - 10.0, y + 4.5, "m", "end", &label(tick));
     }
     for tick in frame.x.ticks() {
         let x = frame.column(tick);
         svg += &segment("g", x, top, x, bottom);
-        svg += &text(x, bottom + 20.0, "m", "middle", &number(tick));
+        svg += &text(x, bottom + 20.0, "m", "middle", &label(tick));
     }
     svg + &segment("a", left, bottom, right, bottom)
+}
+
+/// A tick's number: a 1, 2 or 5 with zeros, so that nothing need be rounded.
+fn label(tick: f64) -> String {
+    if tick >= 1.0 || tick == 0.0 { grouped(tick) } else { format!("{:.6}", tick).trim_end_matches('0').to_owned() }
 }
 
 fn line(series: &Series, frame: &Frame) -> String {
@@ -215,6 +221,11 @@ mod tests {
             assert!((LEFT..=WIDTH - RIGHT).contains(&x) && (TOP..=HEIGHT - BOTTOM).contains(&y), "{x} {y}");
         }
         assert!(frame.row(0.5) < frame.row(0.3), "more is higher");
+    }
+
+    #[test]
+    fn ticks_have_no_needless_zeros() {
+        assert_eq!([0.0, 0.05, 0.2, 5.0, 1e6].map(label), ["0", "0.05", "0.2", "5", "1,000,000"]);
     }
 
     #[test]

@@ -49,21 +49,21 @@ const DRAWINGS: [Drawing; 6] = [
     },
     Drawing {
         file: "channels",
-        title: "What a delivery costs, by channels that one connection sends to in turn",
+        title: "What a delivery costs, by channels that one sender sends to in turn",
         x: "channels",
         y: DELIVERY,
         sources: &[source("envelope", 1, "growth-channels", Subject::Envelope, "cpu")],
     },
     Drawing {
         file: "pairs",
-        title: "What a delivery costs, by pairs of sender and receiver, each pair with a channel of its own",
-        x: "pairs",
+        title: "What a delivery costs, by pairs, each with a channel of its own",
+        x: "pairs of a sender and a receiver",
         y: DELIVERY,
         sources: &three("growth-pairs"),
     },
     Drawing {
         file: "connections",
-        title: "What a delivery costs, by idle connections beside the two that it is between",
+        title: "What a delivery costs, by idle connections beside its two",
         x: "idle connections",
         y: DELIVERY,
         sources: &three("growth-connections"),
@@ -179,6 +179,13 @@ mod tests {
         let series = &plots[0].1.series;
         assert_eq!(series[0].points, [(10.0, 0.2), (1_000.0, 0.4)]);
         assert_eq!((series[1].name.as_str(), series[1].points.len()), ("limit (bare relay)", 1));
+    }
+
+    #[test]
+    fn titles_fit() {
+        for drawing in &DRAWINGS {
+            assert!(drawing.title.chars().count() <= 70, "{}", drawing.title);
+        }
     }
 
     #[test]

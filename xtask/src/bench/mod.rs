@@ -131,6 +131,7 @@ fn run(options: &Options) -> Result<usize, Failure> {
     let root = root()?;
     let place = root.join("target/bench");
     std::fs::create_dir_all(&place).map_err(|error| Failure(format!("{} can't be made: {error}", place.display())))?;
+    server::clear(&place);
     let target = if options.is_full() { root.join("docs") } else { place.clone() };
     let file = target.join("measurements.jsonl");
     let mut results = Results::read(&file)?;

@@ -220,6 +220,18 @@ impl Directory {
     }
 }
 
+/// Removes what measurements have left that were ended from outside: their names say whose they were.
+pub fn clear(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix("server-").and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // What cannot be removed lies below `target`.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 impl Drop for Directory {
     fn drop(&mut self) {
         if !self.0.as_os_str().is_empty() {
@@ -245,6 +257,19 @@ mod tests {
     fn nats_has_a_store_only_where_it_is_to_confirm() {
         assert!(!nats_configuration("1", "2", "d", false).contains("jetstream"));
         assert!(nats_configuration("1", "2", "d", true).contains("store_dir: \"d\""));
+    }
+
+    #[test]
+    fn only_what_nobody_uses_is_cleared() {
+        let place = Directory::new(&std::env::temp_dir()).unwrap();
+        let own = format!("server-{}-0", std::process::id());
+        // No system has so many processes.
+        for name in ["server-99999999-1", &own, "plots"] {
+            fs::create_dir(place.0.join(name)).unwrap();
+        }
+        clear(&place.0);
+        assert!(!place.0.join("server-99999999-1").exists());
+        assert!(place.0.join(own).exists() && place.0.join("plots").exists());
     }
 
     #[test]

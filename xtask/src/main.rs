@@ -1,12 +1,13 @@
 //! The chores of this repository, as a program: `cargo xtask help` lists them.
 //!
-//! Uses nothing but the standard library, so that it builds in a second; leaves nothing out silently: a check that cannot run is a
-//! failure that says what is missing.
+//! Uses the standard library, and `serde_json` for the reports that `bench` reads: what the workspace has anyway, so that there is nothing more to
+//! build, and no parser of our own to look after. Leaves nothing out silently: a check that cannot run is a failure that says what is missing.
 
 use std::fmt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+mod bench;
 mod gate;
 mod programs;
 
@@ -18,6 +19,8 @@ Tasks:
           formatting, clippy, smaller builds, documentation, the programs that the tests drive, all tests, the gate
   gate    what a message costs, in instructions, against the figures in benches/instructions/baseline.txt;
           with --update, writes the figures anew
+  bench   measure the broker beside a bare relay and other brokers, for docs/measurements.md;
+          `cargo xtask bench --help` says how
   help    this text
 ";
 
@@ -53,6 +56,11 @@ fn main() -> ExitCode {
         ["test"] => test(),
         ["gate"] => told(gate::gate(false)),
         ["gate", "--update"] => told(gate::gate(true)),
+        ["bench", "help" | "--help" | "-h"] => {
+            print!("{}", bench::HELP);
+            ExitCode::SUCCESS
+        }
+        ["bench", ..] => bench::task(&arguments[1..]),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -117,9 +125,16 @@ fn tests() -> Result<(), Failure> {
     run(cargo().args(["test", "--workspace"]))
 }
 
-/// The cargo that started this program.
+/// The cargo that started this program. What it says of this package to this program is not for the next one: build scripts that look at it
+/// would run again, and half of the tree with them.
 fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// Runs a command to its end with our own output; anything but exit code 0 is a failure that names the command.

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use crate::{Failure, run};
 
-/// A program that some test needs.
-struct Program {
+/// A program that some test, or a measurement, needs.
+pub struct Program {
     /// As it is called on the command line.
     name: &'static str,
     /// Where it is if not on the path. A `*` stands for the version.
@@ -19,6 +19,24 @@ struct Program {
     /// Which tests need it, for the message.
     used_by: &'static str,
 }
+
+/// The brokers that `bench` measures beside ours.
+pub const PEERS: [Program; 2] = [
+    Program {
+        name: "mosquitto",
+        place: Some("/usr/sbin/mosquitto"),
+        probe: &["-h"],
+        package: "mosquitto",
+        used_by: "cargo xtask bench",
+    },
+    Program {
+        name: "nats-server",
+        place: Some("/usr/sbin/nats-server"),
+        probe: &["--version"],
+        package: "nats-server",
+        used_by: "cargo xtask bench",
+    },
+];
 
 const SERVERS: &str = "tests/servers, private database servers";
 
@@ -85,6 +103,20 @@ pub fn ensure() -> Result<(), Failure> {
     if still.is_empty() { Ok(()) } else { Err(Failure(how_to_install(&still))) }
 }
 
+/// Where a program is that we can do without; on Debian, as root, it is installed.
+///
+/// # Errors
+/// It is not there, in a sentence.
+pub fn find_or_install(program: &Program) -> Result<PathBuf, String> {
+    if let Some(path) = find(program) {
+        return Ok(path);
+    }
+    if is_root() && Path::new("/etc/debian_version").exists() {
+        install(&[program.package]).map_err(|failure| failure.to_string())?;
+    }
+    find(program).ok_or_else(|| how_to_install(&[program]))
+}
+
 /// Their packages, each once.
 fn packages(programs: &[&Program]) -> Vec<&'static str> {
     let mut packages: Vec<&str> = programs.iter().map(|program| program.package).collect();
@@ -96,6 +128,7 @@ fn packages(programs: &[&Program]) -> Vec<&'static str> {
 /// Installs Debian packages; the lists of packages are fetched only if the ones at hand do not do.
 fn install(packages: &[&str]) -> Result<(), Failure> {
     let _without = NoCluster::new(packages)?;
+    let _quiet = NoServices::new(packages)?;
     if run(&mut apt_get_install(packages)).is_ok() {
         return Ok(());
     }
@@ -151,11 +184,46 @@ impl Drop for NoCluster {
     }
 }
 
+/// While it lives, Debian starts no service of a broker that is installed.
+struct NoServices(Option<PathBuf>);
+
+impl NoServices {
+    /// Debian asks this program before it starts a service; 101 forbids it.
+    const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+    fn new(packages: &[&str]) -> Result<Self, Failure> {
+        let path = Path::new(Self::POLICY);
+        if path.exists() || !PEERS.iter().any(|peer| packages.contains(&peer.package)) {
+            return Ok(Self(None));
+        }
+        let failed = |error| Failure(format!("{} can't be written: {error}", path.display()));
+        std::fs::write(path, "#!/bin/sh\nexit 101\n").map_err(failed)?;
+        let guard = Self(Some(path.to_path_buf()));
+        run(Command::new("chmod").arg("755").arg(path))?;
+        Ok(guard)
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
 fn present(program: &Program) -> bool {
+    find(program).is_some()
+}
+
+/// The path with which a program can be started.
+fn find(program: &Program) -> Option<PathBuf> {
     let on_path = std::iter::once(PathBuf::from(program.name));
-    on_path
-        .chain(program.place.into_iter().flat_map(places))
-        .any(|path| Command::new(path).args(program.probe).output().is_ok_and(|output| output.status.success()))
+    on_path.chain(program.place.into_iter().flat_map(places)).find(|path| {
+        // Mosquitto's help ends with 3.
+        let output = Command::new(path).args(program.probe).output();
+        output.is_ok_and(|output| output.status.success() || output.status.code() == Some(3))
+    })
 }
 
 /// The paths that a place stands for.

@@ -1,0 +1,125 @@
+//! The programs of a measurement: ours, built as they are shipped, and the other brokers, as the system has them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::results::Facts;
+use super::subject::{Generator, Subject};
+use crate::{Failure, cargo, programs, shown};
+
+/// The targets that are built, as cargo names them.
+const TARGETS: &[&str] = &["--bin", "wsmb", "--bench", "limit", "--bench", "peers"];
+
+/// Every program that is run.
+pub struct Programs {
+    wsmb: PathBuf,
+    limit: PathBuf,
+    peers: PathBuf,
+    mosquitto: Result<PathBuf, String>,
+    nats: Result<PathBuf, String>,
+}
+
+impl Programs {
+    /// Builds ours and looks for the others, which are installed where that can be done.
+    ///
+    /// # Errors
+    /// Ours cannot be built. A broker that is missing is none: [`Self::server`] says why it is.
+    pub fn get(profile: &str) -> Result<Self, Failure> {
+        let built = build(profile)?;
+        let ours = |name: &str| {
+            let path = built.get(name).cloned();
+            path.ok_or_else(|| Failure(format!("cargo did not say where it has put `{name}`")))
+        };
+        let [mosquitto, nats] = programs::PEERS.each_ref().map(programs::find_or_install);
+        Ok(Self { wsmb: ours("wsmb")?, limit: ours("limit")?, peers: ours("peers")?, mosquitto, nats })
+    }
+
+    /// The server of a subject.
+    ///
+    /// # Errors
+    /// A sentence about what is missing.
+    pub fn server(&self, subject: Subject) -> Result<&Path, &str> {
+        match subject {
+            Subject::Limit => Ok(&self.limit),
+            Subject::Mosquitto => self.mosquitto.as_deref().map_err(String::as_str),
+            Subject::Nats => self.nats.as_deref().map_err(String::as_str),
+            _ => Ok(&self.wsmb),
+        }
+    }
+
+    pub fn generator(&self, generator: Generator) -> &Path {
+        match generator {
+            Generator::Wsmb => &self.wsmb,
+            Generator::Peers => &self.peers,
+        }
+    }
+
+    /// What was measured with.
+    pub fn versions(&self) -> Facts {
+        let mut facts = Facts::new();
+        facts.insert("wsmb".to_owned(), first_line(&self.wsmb, &["--version"]));
+        if let Ok(size) = std::fs::metadata(&self.wsmb) {
+            facts.insert("wsmb bytes".to_owned(), size.len().to_string());
+        }
+        if let Ok(mosquitto) = &self.mosquitto {
+            facts.insert("mosquitto".to_owned(), first_line(mosquitto, &["-h"]));
+        }
+        if let Ok(nats) = &self.nats {
+            facts.insert("nats-server".to_owned(), first_line(nats, &["--version"]));
+        }
+        for (subject, found) in [("mosquitto", &self.mosquitto), ("nats-server", &self.nats)] {
+            if let Err(why) = found {
+                facts.insert(format!("missing {subject}"), why.clone());
+            }
+        }
+        facts
+    }
+}
+
+/// Builds, and returns the path of each program by its target's name.
+fn build(profile: &str) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let mut command = cargo();
+    command.args(["build", "--profile", profile, "--message-format", "json-render-diagnostics"]).args(TARGETS);
+    let line = shown(&command);
+    eprintln!("$ {line}");
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.map_err(|error| Failure(format!("`{line}` could not be started: {error}")))?;
+    if !output.status.success() {
+        return Err(Failure(format!("`{line}` ended with {}", output.status)));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(executable).collect())
+}
+
+/// The name and the path of a program that a line of cargo's tells of.
+fn executable(line: &str) -> Option<(String, PathBuf)> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    Some((message.pointer("/target/name")?.as_str()?.to_owned(), PathBuf::from(message["executable"].as_str()?)))
+}
+
+/// The first line that a program prints, whatever its exit code (mosquitto's `-h` has 3).
+pub fn first_line(program: &Path, arguments: &[&str]) -> String {
+    let Ok(output) = Command::new(program).args(arguments).stdin(Stdio::null()).output() else {
+        return "unknown".to_owned();
+    };
+    let text =
+        String::from_utf8_lossy(if output.stdout.is_empty() { &output.stderr } else { &output.stdout }).into_owned();
+    text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown").trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_in_what_cargo_says() {
+        let line =
+            r#"{"reason":"compiler-artifact","target":{"kind":["bench"],"name":"limit"},"executable":"/t/limit-45"}"#;
+        assert_eq!(executable(line), Some(("limit".to_owned(), PathBuf::from("/t/limit-45"))));
+        assert_eq!(executable(r#"{"reason":"compiler-artifact","target":{"name":"serde"},"executable":null}"#), None);
+        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#), None);
+        assert_eq!(executable("not JSON"), None);
+    }
+}

@@ -1,0 +1,199 @@
+//! How cost grows: the plots, and a table of how much.
+
+use super::results::Results;
+use super::subject::Subject;
+use super::svg::{Plot, Series};
+use super::tables::{grouped, number};
+
+/// Where a line of a plot comes from.
+struct Source {
+    name: &'static str,
+    look: usize,
+    case: &'static str,
+    subject: Subject,
+    figure: &'static str,
+}
+
+/// A plot that is made.
+struct Drawing {
+    /// Its file, below `plots`, without the ending.
+    file: &'static str,
+    title: &'static str,
+    x: &'static str,
+    y: &'static str,
+    sources: &'static [Source],
+}
+
+const DELIVERY: &str = "server CPU, µs per delivery";
+
+const fn source(name: &'static str, look: usize, case: &'static str, subject: Subject, figure: &'static str) -> Source {
+    Source { name, look, case, subject, figure }
+}
+
+/// The three that are compared wherever a relay can do the same.
+const fn three(case: &'static str) -> [Source; 3] {
+    [
+        source("topic", 0, case, Subject::Topic, "cpu"),
+        source("envelope", 1, case, Subject::Envelope, "cpu"),
+        source("limit (bare relay)", 2, case, Subject::Limit, "cpu"),
+    ]
+}
+
+const DRAWINGS: [Drawing; 6] = [
+    Drawing {
+        file: "receivers",
+        title: "What a delivery costs, by receivers of one channel",
+        x: "receivers",
+        y: DELIVERY,
+        sources: &three("growth-receivers"),
+    },
+    Drawing {
+        file: "channels",
+        title: "What a delivery costs, by channels that one sender sends to in turn",
+        x: "channels",
+        y: DELIVERY,
+        sources: &[source("envelope", 1, "growth-channels", Subject::Envelope, "cpu")],
+    },
+    Drawing {
+        file: "pairs",
+        title: "What a delivery costs, by pairs, each with a channel of its own",
+        x: "pairs of a sender and a receiver",
+        y: DELIVERY,
+        sources: &three("growth-pairs"),
+    },
+    Drawing {
+        file: "connections",
+        title: "What a delivery costs, by idle connections beside its two",
+        x: "idle connections",
+        y: DELIVERY,
+        sources: &three("growth-connections"),
+    },
+    Drawing {
+        file: "backlog",
+        title: "What a kept message costs, by messages in the store",
+        x: "messages in the store",
+        y: "server CPU, µs per message",
+        sources: &[
+            source("confirmed send beside them", 0, "behind-confirmed", Subject::EnvelopeKept, "cpu"),
+            source("live message beside them", 1, "behind-p2p", Subject::EnvelopeKept, "cpu"),
+            source("storing them", 3, "backlog", Subject::EnvelopeKept, "store_cpu"),
+            source("draining them", 4, "backlog", Subject::EnvelopeKept, "drain_cpu"),
+        ],
+    },
+    Drawing {
+        file: "size",
+        title: "What a delivery costs, by size of the message",
+        x: "bytes",
+        y: DELIVERY,
+        sources: &three("growth-size"),
+    },
+];
+
+/// The plots, each with the name of its file.
+pub fn plots(results: &Results) -> Vec<(&'static str, Plot)> {
+    let drawn = DRAWINGS.iter().filter_map(|drawing| Some((drawing.file, plot(drawing, results)?)));
+    drawn.collect()
+}
+
+/// A plot; of nothing, none.
+fn plot(drawing: &Drawing, results: &Results) -> Option<Plot> {
+    let series: Vec<Series> = drawing.sources.iter().filter_map(|source| line(source, results)).collect();
+    let Drawing { title, x, y, .. } = drawing;
+    let [title, x, y] = [title, x, y].map(|text| (*text).to_owned());
+    if series.is_empty() { None } else { Some(Plot { title, x, y, series }) }
+}
+
+fn line(source: &Source, results: &Results) -> Option<Series> {
+    let Source { name, look, case, subject, figure } = source;
+    let points: Vec<(f64, f64)> = results
+        .varied(case)
+        .into_iter()
+        .filter_map(|x| Some((x as f64, results.summary(case, x, *subject, figure)?.median)))
+        .filter(|(_, y)| *y > 0.0)
+        .collect();
+    if points.is_empty() { None } else { Some(Series { name: (*name).to_owned(), look: *look, points }) }
+}
+
+/// The part of the document: plots, and what the lines come to.
+pub fn block(results: &Results) -> String {
+    let mut text = String::new();
+    for (file, plot) in plots(results) {
+        text += &format!("![{}](plots/{file}.svg)\n\n", plot.title);
+        text += &table(&plot);
+        text += "\n";
+    }
+    if text.is_empty() { "Not measured yet.\n".to_owned() } else { text }
+}
+
+/// The figures of a plot.
+fn table(plot: &Plot) -> String {
+    let mut columns: Vec<f64> = plot.series.iter().flat_map(|series| &series.points).map(|(x, _)| *x).collect();
+    columns.sort_by(f64::total_cmp);
+    columns.dedup();
+    let head: Vec<String> = columns.iter().map(|x| grouped(*x)).collect();
+    let mut text =
+        format!("| {} | {} | last : first |\n|---|{}--:|\n", plot.x, head.join(" | "), "--:|".repeat(head.len()));
+    for series in &plot.series {
+        let at =
+            |x: &f64| series.points.iter().find(|(point, _)| point == x).map_or("–".to_owned(), |(_, y)| number(*y));
+        let cells: Vec<String> = columns.iter().map(at).collect();
+        let growth = match (series.points.first(), series.points.last()) {
+            (Some((_, first)), Some((_, last))) if series.points.len() > 1 => number(last / first),
+            _ => "–".to_owned(),
+        };
+        text += &format!("| {} | {} | {growth} |\n", series.name, cells.join(" | "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::results::{Figures, Run, Section};
+    use super::*;
+
+    fn results() -> Results {
+        let run = |x, subject, repetition, cpu: f64| Run {
+            case: "growth-size".to_owned(),
+            x,
+            subject,
+            repetition,
+            outcome: Ok(Figures::from([("cpu".to_owned(), cpu)])),
+        };
+        let failed = Run { outcome: Err("no".to_owned()), ..run(1_000, Subject::Limit, 0, 0.0) };
+        let runs = vec![
+            run(1_000, Subject::Topic, 0, 0.4),
+            run(10, Subject::Topic, 0, 0.3),
+            run(10, Subject::Topic, 1, 0.1),
+            run(10, Subject::Limit, 0, 0.05),
+            failed,
+        ];
+        Results(BTreeMap::from([("growth".to_owned(), Section { runs, ..Section::default() })]))
+    }
+
+    #[test]
+    fn lines_are_medians_in_order_and_what_failed_is_no_point() {
+        let plots = plots(&results());
+        assert_eq!(plots.iter().map(|(file, _)| *file).collect::<Vec<_>>(), ["size"]);
+        let series = &plots[0].1.series;
+        assert_eq!(series[0].points, [(10.0, 0.2), (1_000.0, 0.4)]);
+        assert_eq!((series[1].name.as_str(), series[1].points.len()), ("limit (bare relay)", 1));
+    }
+
+    #[test]
+    fn titles_fit() {
+        for drawing in &DRAWINGS {
+            assert!(drawing.title.chars().count() <= 70, "{}", drawing.title);
+        }
+    }
+
+    #[test]
+    fn the_table_says_how_much_it_grew() {
+        let text = block(&results());
+        assert!(text.starts_with("![What a delivery costs, by size of the message](plots/size.svg)"), "{text}");
+        assert!(text.contains("| topic | 0.20 | 0.40 | 2 |"), "{text}");
+        assert!(text.contains("| limit (bare relay) | 0.05 | – | – |"), "{text}");
+        assert_eq!(block(&Results::default()), "Not measured yet.\n");
+    }
+}

@@ -1,0 +1,246 @@
+//! What was measured, run by run, as it is kept in `docs/measurements.jsonl`: tables and plots are made of nothing else.
+//!
+//! One JSON object a line. Each section begins with a line that says where and with what it was measured, so that a section can be
+//! measured again alone. Must never change a figure.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::statistics::{self, Summary};
+use super::subject::Subject;
+use crate::Failure;
+
+/// Names of figures, and where they stand in a report of the load generator.
+const FIGURES: &[(&str, &str)] = &[
+    ("cpu", "/server_cpu_us_per_delivery"),
+    ("rate", "/deliveries_per_second"),
+    ("deliveries", "/deliveries"),
+    ("p50", "/latency_us/p50"),
+    ("p99", "/latency_us/p99"),
+    ("p999", "/latency_us/p999"),
+    ("late_p99", "/sender_late_us/p99"),
+    ("bytes", "/bytes_per_connection"),
+    ("rss", "/server_rss_kib"),
+    ("peak", "/server_peak_rss_kib"),
+    ("store_rate", "/phases/0/messages_per_second"),
+    ("store_cpu", "/phases/0/server_cpu_us_per_message"),
+    ("store_peak", "/phases/0/peak_rss_kib"),
+    ("drain_rate", "/phases/1/messages_per_second"),
+    ("drain_cpu", "/phases/1/server_cpu_us_per_message"),
+    ("drain_peak", "/phases/1/peak_rss_kib"),
+    ("file_before", "/store_bytes/0"),
+    ("file_after", "/store_bytes/1"),
+];
+
+/// The figures of one run, by name.
+pub type Figures = BTreeMap<String, f64>;
+
+/// What of a report is kept.
+pub fn figures(report: &Value) -> Figures {
+    let found = FIGURES.iter().filter_map(|(name, place)| Some(((*name).to_owned(), report.pointer(place)?.as_f64()?)));
+    found.collect()
+}
+
+/// One measurement.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// What was measured, as `p2p` or `growth-size`.
+    pub case: String,
+    /// What was varied: receivers, bytes, …; 0 where nothing was.
+    pub x: u64,
+    pub subject: Subject,
+    pub repetition: u32,
+    /// The figures, or why there are none.
+    pub outcome: Result<Figures, String>,
+}
+
+/// Where, with what, and how often a section was measured.
+pub type Facts = BTreeMap<String, String>;
+
+/// One section: its facts and its runs, in the order in which they were made.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Section {
+    pub facts: Facts,
+    pub runs: Vec<Run>,
+}
+
+/// Everything that is known, by section.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Results(pub BTreeMap<String, Section>);
+
+impl Results {
+    /// What a file holds; of a file that is not there, nothing.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a line of it is not one of ours.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text).map_err(|why| Failure(format!("{}: {why}", path.display()))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(Failure(format!("{} can't be read: {error}", path.display()))),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut results = Self::default();
+        for (index, line) in text.lines().enumerate() {
+            let told = |why: &str| format!("line {}: {why}", index + 1);
+            let value: Value = serde_json::from_str(line).map_err(|error| told(&error.to_string()))?;
+            let section = value["section"].as_str().ok_or_else(|| told("no section"))?;
+            let section = results.0.entry(section.to_owned()).or_default();
+            if let Some(facts) = value["facts"].as_object() {
+                section.facts.extend(texts(facts));
+            } else {
+                section.runs.push(run(&value).ok_or_else(|| told("not a run"))?);
+            }
+        }
+        Ok(results)
+    }
+
+    /// The text of the file.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for (name, section) in &self.0 {
+            text += &format!("{}\n", json!({"section": name, "facts": section.facts}));
+            for run in &section.runs {
+                let mut line = json!({
+                    "section": name,
+                    "case": run.case,
+                    "x": run.x,
+                    "subject": run.subject.key(),
+                    "repetition": run.repetition,
+                });
+                match &run.outcome {
+                    Ok(figures) => line["figures"] = json!(figures),
+                    Err(why) => line["failed"] = json!(why),
+                }
+                text += &format!("{line}\n");
+            }
+        }
+        text
+    }
+
+    /// The runs of a case for a subject.
+    pub fn runs<'a>(&'a self, case: &'a str, x: u64, subject: Subject) -> impl Iterator<Item = &'a Run> {
+        let all = self.0.values().flat_map(|section| &section.runs);
+        all.filter(move |run| run.case == case && run.x == x && run.subject == subject)
+    }
+
+    /// A figure of them all, with the number of each repetition.
+    pub fn values(&self, case: &str, x: u64, subject: Subject, figure: &str) -> Vec<(u32, f64)> {
+        self.runs(case, x, subject)
+            .filter_map(|run| Some((run.repetition, *run.outcome.as_ref().ok()?.get(figure)?)))
+            .collect()
+    }
+
+    /// Its median and spread.
+    pub fn summary(&self, case: &str, x: u64, subject: Subject, figure: &str) -> Option<Summary> {
+        let values: Vec<f64> = self.values(case, x, subject, figure).into_iter().map(|(_, value)| value).collect();
+        statistics::summary(&values)
+    }
+
+    /// The ratio of one subject to another.
+    pub fn ratio(&self, case: &str, x: u64, figure: &str, ours: Subject, theirs: Subject) -> Option<Summary> {
+        statistics::ratio(&self.values(case, x, ours, figure), &self.values(case, x, theirs, figure))
+    }
+
+    /// The values of what was varied in a case, ascending.
+    pub fn varied(&self, case: &str) -> Vec<u64> {
+        let all = self.0.values().flat_map(|section| &section.runs);
+        let mut found: Vec<u64> = all.filter(|run| run.case == case).map(|run| run.x).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Every run that failed, and why.
+    pub fn failures(&self) -> impl Iterator<Item = (&Run, &str)> {
+        let all = self.0.values().flat_map(|section| &section.runs);
+        all.filter_map(|run| Some((run, run.outcome.as_ref().err()?.as_str())))
+    }
+}
+
+fn texts(object: &Map<String, Value>) -> impl Iterator<Item = (String, String)> {
+    object.iter().filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+}
+
+fn run(value: &Value) -> Option<Run> {
+    let outcome = match (value["figures"].as_object(), value["failed"].as_str()) {
+        (Some(figures), _) => Ok(figures
+            .iter()
+            .map(|(name, figure)| Some((name.clone(), figure.as_f64()?)))
+            .collect::<Option<Figures>>()?),
+        (None, Some(why)) => Err(why.to_owned()),
+        (None, None) => return None,
+    };
+    Some(Run {
+        case: value["case"].as_str()?.to_owned(),
+        x: value["x"].as_u64()?,
+        subject: Subject::of_key(value["subject"].as_str()?)?,
+        repetition: u32::try_from(value["repetition"].as_u64()?).ok()?,
+        outcome,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `wsmb bench latency --json` prints.
+    const LATENCY: &str = r#"{"workload":"latency","dialect":"topic","size":200,"receivers":1,"senders":1,"messages":200,"deliveries":200,
+        "seconds":0.2,"deliveries_per_second":1000.0,"server_cpu_us_per_delivery":16.25,"server_rss_kib":6100,"server_peak_rss_kib":6200,
+        "lost":0,"doubled":0,"reordered":0,"latency_us":{"p50":41.5,"p90":60.0,"p99":88.0,"p999":120.0,"max":130.0},"sender_late_us":null,
+        "bytes_per_connection":null,"phases":null,"store_bytes":null,"server_unseen":null}"#;
+
+    /// What `wsmb bench backlog --json` prints.
+    const BACKLOG: &str = r#"{"workload":"backlog","dialect":"envelope","deliveries":500,"deliveries_per_second":20000.0,
+        "server_cpu_us_per_delivery":3.5,"latency_us":null,"bytes_per_connection":null,"phases":[
+        {"name":"store","messages_per_second":9000.0,"server_cpu_us_per_message":11.0,"peak_rss_kib":7000},
+        {"name":"drain","messages_per_second":20000.0,"server_cpu_us_per_message":3.5,"peak_rss_kib":7100}],"store_bytes":[4096,8192]}"#;
+
+    fn sample(subject: Subject, repetition: u32, cpu: f64) -> Run {
+        let outcome = Ok(Figures::from([("cpu".to_owned(), cpu)]));
+        Run { case: "p2p".to_owned(), x: 0, subject, repetition, outcome }
+    }
+
+    fn results(runs: Vec<Run>) -> Results {
+        let facts = Facts::from([("kernel".to_owned(), "6.1 \"x\"".to_owned())]);
+        Results(BTreeMap::from([("compare".to_owned(), Section { facts, runs })]))
+    }
+
+    #[test]
+    fn the_figures_of_a_report_are_found_and_what_is_null_is_left_out() {
+        let latency = figures(&serde_json::from_str(LATENCY).unwrap());
+        let found: Vec<(&str, f64)> = latency.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let wanted = [("cpu", 16.25), ("deliveries", 200.0), ("p50", 41.5), ("p99", 88.0), ("p999", 120.0)];
+        assert_eq!(found, [&wanted[..], &[("peak", 6200.0), ("rate", 1000.0), ("rss", 6100.0)]].concat());
+        let backlog = figures(&serde_json::from_str(BACKLOG).unwrap());
+        assert_eq!((backlog["store_cpu"], backlog["drain_peak"], backlog["file_after"]), (11.0, 7100.0, 8192.0));
+        assert!(!backlog.contains_key("bytes"));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let failed = Run { outcome: Err("lost 3\n\"y\"".to_owned()), ..sample(Subject::Nats, 1, 0.0) };
+        let results = results(vec![sample(Subject::Topic, 0, 0.125), failed]);
+        let text = results.to_text();
+        assert_eq!(text.lines().count(), 3);
+        assert_eq!(Results::parse(&text).unwrap(), results);
+        assert!(Results::parse("{\"section\":\"a\"}").unwrap_err().starts_with("line 1: not a run"));
+        assert!(Results::parse("{}").unwrap_err().contains("no section"));
+        assert_eq!(Results::parse("").unwrap(), Results::default());
+    }
+
+    #[test]
+    fn a_failed_run_is_told_and_does_not_count() {
+        let failed = Run { outcome: Err("gone".to_owned()), ..sample(Subject::Topic, 2, 0.0) };
+        let runs = vec![sample(Subject::Topic, 0, 1.0), sample(Subject::Topic, 1, 3.0), failed];
+        let results = results([runs, vec![sample(Subject::Limit, 0, 0.5), sample(Subject::Limit, 1, 1.0)]].concat());
+        assert_eq!(results.summary("p2p", 0, Subject::Topic, "cpu").unwrap().median, 2.0);
+        assert_eq!(results.ratio("p2p", 0, "cpu", Subject::Topic, Subject::Limit).unwrap().most, 3.0);
+        assert_eq!(results.failures().map(|(run, why)| (run.repetition, why)).collect::<Vec<_>>(), [(2, "gone")]);
+        assert_eq!(results.varied("p2p"), [0]);
+    }
+}

@@ -1,0 +1,332 @@
+//! The tables of the report, in Markdown. Nothing here judges; every cell is a median, and a cell that has none says why.
+
+use std::collections::BTreeSet;
+
+use super::plan::{COMPARED, CONFIRMING, FULL, Part, scenes};
+use super::results::{Facts, Results};
+use super::server;
+use super::statistics::Summary;
+use super::subject::{self, Subject};
+use super::{goals, load};
+
+/// The columns of the streams: their cases, and what they are called.
+const STREAMS: [(&str, &str); 4] =
+    [("p2p", "1→1"), ("fanout-100", "1→100"), ("fanout-1000", "1→1,000"), ("pairs-100", "100 pairs")];
+
+/// What people who stand before the terminal want to see.
+pub fn overview(results: &Results) -> String {
+    format!("{}\n{}\n{}\n{}", summary(results), ratios(results), goals::block(results), failures(results))
+}
+
+/// One line a subject, one column a quantity.
+pub fn summary(results: &Results) -> String {
+    let heads: Vec<&str> = STREAMS.iter().map(|(_, name)| *name).collect();
+    let mut text = format!(
+        "| medians | {} | confirmed sends | p50 / p99 µs at 1,000/s | bytes / idle connection | idle RSS MiB | exec→answer ms |\n\
+         |---|{}\n",
+        heads.join(" | "),
+        "--:|".repeat(STREAMS.len() + 5)
+    );
+    for subject in shown(results) {
+        let mut cells: Vec<String> = STREAMS.iter().map(|(case, _)| cell(results, case, subject, "cpu")).collect();
+        cells.push(cell(results, "confirmed", subject, "cpu"));
+        cells.push(match results.summary("latency", 0, subject, "p99") {
+            Some(p99) => format!("{} / {}", cell(results, "latency", subject, "p50"), number(p99.median)),
+            None => cell(results, "latency", subject, "p50"),
+        });
+        cells.push(cell(results, "idle", subject, "bytes"));
+        cells.push(scaled(results, "rest", server_of(subject), "rss", 1.0 / 1024.0));
+        cells.push(scaled(results, "start", server_of(subject), "start_ms", 1.0));
+        text += &row(subject.name(), &cells);
+    }
+    text
+}
+
+/// What each costs compared with the bare relay, pair by pair.
+pub fn ratios(results: &Results) -> String {
+    let columns = STREAMS.iter().map(|(case, name)| (*case, *name, "cpu"));
+    let columns: Vec<_> = columns.chain([("latency", "p50", "p50"), ("latency", "p99", "p99")]).collect();
+    let names: Vec<&str> = columns.iter().map(|(_, name, _)| *name).collect();
+    let mut text =
+        format!("| × *limit* (least–most) | {} |\n|---|{}\n", names.join(" | "), "--:|".repeat(columns.len()));
+    for subject in shown(results).into_iter().filter(|subject| *subject != Subject::Limit) {
+        let cells: Vec<String> = columns
+            .iter()
+            .map(|(case, _, figure)| spread(results.ratio(case, 0, figure, subject, Subject::Limit)))
+            .collect();
+        if cells.iter().any(|cell| cell != NOTHING) {
+            text += &row(subject.name(), &cells);
+        }
+    }
+    text
+}
+
+/// How much goes through in a second, and the spread of what it costs.
+pub fn rates(results: &Results) -> String {
+    let columns: Vec<(&str, &str)> = STREAMS.into_iter().chain([("confirmed", "confirmed sends")]).collect();
+    let names: Vec<&str> = columns.iter().map(|(_, name)| *name).collect();
+    let mut text = String::new();
+    for (figure, head) in
+        [("rate", "deliveries a second (least–most)"), ("cpu", "server CPU µs per delivery (least–most)")]
+    {
+        text += &format!("| {head} | {} |\n|---|{}\n", names.join(" | "), "--:|".repeat(columns.len()));
+        for subject in shown(results) {
+            let cells: Vec<String> =
+                columns.iter().map(|(case, _)| spread(results.summary(case, 0, subject, figure))).collect();
+            text += &row(subject.name(), &cells);
+        }
+        text += "\n";
+    }
+    text
+}
+
+/// Kept messages: what is answered for, and what waits.
+pub fn kept(results: &Results) -> String {
+    let mut text = String::from("| confirmed sends | sends/s | server CPU µs per send |\n|---|--:|--:|\n");
+    for subject in CONFIRMING {
+        let cells = ["rate", "cpu"].map(|figure| spread(results.summary("confirmed", 0, subject, figure)));
+        text += &row(subject.name(), &cells);
+    }
+    text += "\n| messages stored, then drained | stored/s | CPU µs each | drained/s | CPU µs each | peak RSS storing, MiB | \
+             peak RSS draining, MiB | file before the drain, MiB | after, MiB |\n|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
+    for messages in results.varied("backlog") {
+        let figure = |name, factor: f64| {
+            let found = results.summary("backlog", messages, Subject::EnvelopeKept, name);
+            found.map_or(NOTHING.to_owned(), |found| number(found.median * factor))
+        };
+        let cells = [("store_rate", 1.0), ("store_cpu", 1.0), ("drain_rate", 1.0), ("drain_cpu", 1.0)];
+        let memory = [("store_peak", 1.0 / 1024.0), ("drain_peak", 1.0 / 1024.0)];
+        let file = [("file_before", MIB), ("file_after", MIB)];
+        let cells: Vec<String> =
+            cells.into_iter().chain(memory).chain(file).map(|(name, factor)| figure(name, factor)).collect();
+        text += &row(&grouped(messages as f64), &cells);
+    }
+    text
+}
+
+/// Memory and starts, with their spread.
+pub fn idle(results: &Results) -> String {
+    let mut text =
+        String::from("| least–most | bytes per idle connection | idle RSS KiB | exec→answer ms |\n|---|--:|--:|--:|\n");
+    for subject in shown(results) {
+        let cells = [
+            spread_of(results, "idle", subject, "bytes"),
+            spread(results.summary("rest", 0, subject, "rss")),
+            spread(results.summary("start", 0, subject, "start_ms")),
+        ];
+        if cells.iter().any(|cell| cell != NOTHING) {
+            text += &row(subject.name(), &cells);
+        }
+    }
+    text
+}
+
+/// Where and with what it was measured. Parts that were measured elsewhere, or with something else, have lines of their own.
+pub fn machine(results: &Results) -> String {
+    let mut seen: Vec<(Vec<&str>, &Facts)> = Vec::new();
+    for (name, section) in &results.0 {
+        match seen.iter_mut().find(|(_, facts)| **facts == section.facts) {
+            Some((names, _)) => names.push(name),
+            None => seen.push((vec![name], &section.facts)),
+        }
+    }
+    if seen.is_empty() {
+        return "Not measured yet.\n".to_owned();
+    }
+    let mut text = String::from("| part | |\n|---|---|\n");
+    for (names, facts) in seen {
+        let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        text += &row(&names.join(", "), &[facts.join("; ").replace('|', "\\|")]);
+    }
+    text
+}
+
+/// How each server is started, and what the load generator is called with.
+pub fn commands(_: &Results) -> String {
+    let mut text = String::from("```sh\n# the servers\n");
+    let broker = |subject| {
+        ["wsmb serve --listen 127.0.0.1:PORT".to_owned(), server::wsmb_arguments(subject).join(" ")].join(" ")
+    };
+    text += &format!("{}    # kept\n", broker(Subject::TopicKept));
+    text += &format!("{}    # else\n", broker(Subject::Topic));
+    text += "limit --listen 127.0.0.1:PORT    # cargo bench --bench limit --\n";
+    text += "mosquitto -c mosquitto.conf\nnats-server -c nats.conf\n";
+    let mut lines: BTreeSet<(Part, usize, String)> = BTreeSet::new();
+    for part in [Part::Compare, Part::Kept, Part::Idle] {
+        for (at, scene) in scenes(part, &FULL).into_iter().enumerate() {
+            for job in scene.jobs {
+                let subject = scene.setup.subject;
+                let words = load::arguments(subject, &job.workload).join(" ");
+                let program = if subject.is_peer() { "peers" } else { "wsmb" };
+                let store = if job.looks_at_store { " --store FILE" } else { "" };
+                let line = format!("{program} {words}{store}\n");
+                if !lines.iter().any(|(_, _, known)| *known == line) {
+                    lines.insert((part, at, line));
+                }
+            }
+        }
+    }
+    text += "# the load; each with --url, --pid and --json. `peers` is cargo bench --bench peers --\n";
+    text += &lines.into_iter().map(|(_, _, line)| line).collect::<String>();
+    text += "```\n\n`mosquitto.conf`:\n\n```text\n";
+    text += &server::mosquitto_configuration("PORT", "DIRECTORY");
+    text += "```\n\n`nats.conf`, the last line for confirmed sends only:\n\n```text\n";
+    text += &server::nats_configuration("PORT", "OTHER_PORT", "DIRECTORY", true);
+    text + "```\n"
+}
+
+/// What went wrong, or is missing.
+pub fn failures(results: &Results) -> String {
+    let mut missing = BTreeSet::new();
+    for facts in results.0.values().map(|section| &section.facts) {
+        missing.extend(facts.iter().filter_map(|(name, why)| Some((name.strip_prefix("missing ")?, why))));
+    }
+    let mut text: String =
+        missing.into_iter().map(|(name, why)| format!("* {name} was not measured: {why}.\n")).collect();
+    for (run, why) in results.failures() {
+        let x = if run.x > 0 { format!(" {}", grouped(run.x as f64)) } else { String::new() };
+        let name = run.subject.name();
+        text += &format!("* **Failed:** {}{x}, {name}, repetition {}: {why}\n", run.case, run.repetition + 1);
+    }
+    if text.is_empty() { "Every run succeeded.\n".to_owned() } else { text }
+}
+
+const NOTHING: &str = "–";
+const MIB: f64 = 1.0 / 1_048_576.0;
+
+/// Who has a line: whoever was measured in any way.
+fn shown(results: &Results) -> Vec<Subject> {
+    let cases = COMPARED.iter().map(|(case, _)| *case).chain(["confirmed", "idle", "rest", "start"]);
+    let cases: Vec<&str> = cases.collect();
+    let runs = || results.0.values().flat_map(|section| &section.runs);
+    let has = |subject| runs().any(|run| run.subject == subject && cases.contains(&run.case.as_str()));
+    subject::ALL.into_iter().filter(|subject| has(*subject)).collect()
+}
+
+/// Memory and start are those of the program with its default configuration, whatever is spoken with it.
+fn server_of(subject: Subject) -> Subject {
+    if subject.is_wsmb() { Subject::EnvelopeKept } else { subject }
+}
+
+fn cell(results: &Results, case: &str, subject: Subject, figure: &str) -> String {
+    results.varied(case).last().map_or(NOTHING.to_owned(), |x| median(results, (case, *x), subject, figure, 1.0))
+}
+
+fn scaled(results: &Results, case: &str, subject: Subject, figure: &str, factor: f64) -> String {
+    median(results, (case, 0), subject, figure, factor)
+}
+
+/// A median; where every run failed, that.
+fn median(results: &Results, (case, x): (&str, u64), subject: Subject, figure: &str, factor: f64) -> String {
+    match results.summary(case, x, subject, figure) {
+        Some(found) => number(found.median * factor),
+        None if results.runs(case, x, subject).next().is_some() => "failed".to_owned(),
+        None => NOTHING.to_owned(),
+    }
+}
+
+fn spread_of(results: &Results, case: &str, subject: Subject, figure: &str) -> String {
+    results.varied(case).last().map_or(NOTHING.to_owned(), |x| spread(results.summary(case, *x, subject, figure)))
+}
+
+/// A median with its least and most.
+pub fn spread(summary: Option<Summary>) -> String {
+    summary.map_or(NOTHING.to_owned(), |Summary { median, least, most }| {
+        format!("{} ({}–{})", number(median), number(least), number(most))
+    })
+}
+
+fn row(name: &str, cells: &[String]) -> String {
+    format!("| {name} | {} |\n", cells.join(" | "))
+}
+
+/// A number with as many digits as it deserves: two or three that count.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        size if size < 0.2 => trimmed(format!("{value:.3}")),
+        size if size < 9.995 => trimmed(format!("{value:.2}")),
+        size if size < 99.95 => trimmed(format!("{value:.1}")),
+        _ => grouped(value),
+    }
+}
+
+/// Without a fraction that is none.
+fn trimmed(text: String) -> String {
+    match text.split_once('.') {
+        Some((whole, fraction)) if fraction.bytes().all(|digit| digit == b'0') && whole != "0" => whole.to_owned(),
+        Some((_, fraction)) if fraction.len() == 3 => text.strip_suffix('0').unwrap_or(&text).to_owned(),
+        _ => text,
+    }
+}
+
+/// A whole number with its thousands apart.
+pub fn grouped(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", digits.as_str()), |rest| ("-", rest));
+    let mut text = String::from(sign);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::results::{Figures, Run, Section};
+    use super::*;
+
+    fn run(case: &str, subject: Subject, repetition: u32, figures: &[(&str, f64)]) -> Run {
+        let figures: Figures = figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        Run { case: case.to_owned(), x: 0, subject, repetition, outcome: Ok(figures) }
+    }
+
+    fn results(runs: Vec<Run>) -> Results {
+        let facts = Facts::from([("missing nats-server".to_owned(), "no package".to_owned())]);
+        Results(BTreeMap::from([("compare".to_owned(), Section { facts, runs })]))
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let numbers = [0.0, 0.05, 0.123_4, 0.5, 1.0, 2.345, 10.0, 12.34, 99.96, 1_234.5, 1e6].map(number);
+        assert_eq!(numbers, ["0", "0.05", "0.123", "0.50", "1", "2.35", "10", "12.3", "100", "1,234", "1,000,000"]);
+    }
+
+    #[test]
+    fn a_cell_is_a_median_or_says_why_it_is_none() {
+        let failed = Run { outcome: Err("gone".to_owned()), ..run("pairs-100", Subject::Topic, 0, &[]) };
+        let runs = vec![
+            run("p2p", Subject::Topic, 0, &[("cpu", 0.5)]),
+            run("p2p", Subject::Topic, 1, &[("cpu", 0.7)]),
+            run("p2p", Subject::Limit, 0, &[("cpu", 0.25)]),
+            run("rest", Subject::EnvelopeKept, 0, &[("rss", 6_144.0)]),
+            failed,
+        ];
+        let results = results(runs);
+        let text = summary(&results);
+        assert!(text.contains("| wsmb, topic | 0.60 | – | – | failed | – | – | – | 6 | – |"), "{text}");
+        assert!(ratios(&results).contains("| wsmb, topic | 2 (2–2) | – |"), "{}", ratios(&results));
+        let told = failures(&results);
+        assert!(told.contains("nats-server was not measured: no package."), "{told}");
+        assert!(told.contains("**Failed:** pairs-100, wsmb, topic, repetition 1: gone"), "{told}");
+        assert_eq!(failures(&Results::default()), "Every run succeeded.\n");
+    }
+
+    #[test]
+    fn the_commands_are_those_that_are_run() {
+        let text = commands(&Results::default());
+        for line in [
+            "wsmb serve --listen 127.0.0.1:PORT --set auth.anonymous=true    # kept",
+            "wsmb bench fanout --receivers 1000 --seconds 1.5 --warm-up 0.3 --dialect topic",
+            "peers nats confirmed --seconds 1.5 --warm-up 0.3",
+            "wsmb bench backlog --messages 1000000 --dialect envelope --store FILE",
+        ] {
+            assert_eq!(text.matches(&format!("{line}\n")).count(), 1, "{line}\n{text}");
+        }
+    }
+}

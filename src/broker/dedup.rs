@@ -13,8 +13,8 @@ use foldhash::fast::RandomState;
 use crate::limits;
 use crate::message::{ChannelName, PublicationId, Timestamp};
 
-/// In two halves, because a `u128` would take the space of its alignment with it.
-type Key = [u64; 2];
+/// An id and its channel. In two halves, because a `u128` would take the space of its alignment with it.
+pub(super) type Key = [u64; 2];
 
 /// What is known of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +46,11 @@ impl Dedup {
         self.seen.get(&self.key(channel, id)).copied()
     }
 
-    /// Remembers an id.
-    pub fn insert(&mut self, now: Timestamp, channel: &ChannelName, id: &PublicationId, seen: Seen) {
+    /// Remembers an id, and says by what it is known.
+    pub fn insert(&mut self, now: Timestamp, channel: &ChannelName, id: &PublicationId, seen: Seen) -> Key {
         let key = self.key(channel, id);
         if self.seen.insert(key, seen).is_some() {
-            return;
+            return key;
         }
         // Before it is added, so that neither grows beyond what the bound needs.
         while self.order.len() >= limits::DEDUP_IDS
@@ -59,19 +59,18 @@ impl Dedup {
             self.seen.remove(&key);
         }
         self.order.push_back((now, key));
+        key
     }
 
     /// Its publication is safe.
-    pub fn accepted(&mut self, channel: &ChannelName, id: &PublicationId) {
-        let key = self.key(channel, id);
+    pub fn accepted(&mut self, key: Key) {
         if let Some(seen) = self.seen.get_mut(&key) {
             *seen = Seen::Accepted;
         }
     }
 
     /// Its publication was refused: the sender may try again with the same id.
-    pub fn refused(&mut self, channel: &ChannelName, id: &PublicationId) {
-        let key = self.key(channel, id);
+    pub fn refused(&mut self, key: Key) {
         if self.seen.remove(&key).is_some() {
             // Rare, and the refused id is among the newest.
             if let Some(index) = self.order.iter().rposition(|(_, other)| *other == key) {

@@ -7,7 +7,7 @@ use super::entry::{Entry, Place, Row, Unstored, expiry};
 use super::safety::{Fate, Pending};
 use super::{Broker, Content, Delayed, Effect, Publish, Refusal, Reply, Sender, Turn};
 use crate::limits;
-use crate::message::{ChannelName, ConnectionId, Message, MessageId, Publication};
+use crate::message::{ConnectionId, Message, MessageId, Publication};
 
 impl Broker {
     pub(super) fn publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) {
@@ -205,8 +205,11 @@ impl Broker {
         if publish.id.is_none() && count == 1 {
             return None;
         }
-        let key = self.pending.insert(Pending {
-            channel: ChannelName::clone(&publish.publication.channel),
+        let key = self.pending.vacant_key();
+        let remember = |id| self.dedup.insert(turn.now, &publish.publication.channel, id, Seen::Pending(key));
+        let remembered = publish.id.as_ref().map(remember).unwrap_or_default();
+        self.pending.insert(Pending {
+            remembered,
             connection: publish.connection,
             id: publish.id.clone(),
             remaining: count,
@@ -215,9 +218,6 @@ impl Broker {
             refused: None,
             waiters: SmallVec::new(),
         });
-        if let Some(id) = &publish.id {
-            self.dedup.insert(turn.now, &publish.publication.channel, id, Seen::Pending(key));
-        }
         Some(key)
     }
 

@@ -3,17 +3,19 @@
 
 use smallvec::SmallVec;
 
+use super::dedup::Key;
 use super::entry::{Row, Unstored};
 use super::{Broker, Refusal, Reply, Turn};
 use crate::limits;
-use crate::message::{ChannelName, ConnectionId, MessageId, PublicationId};
+use crate::message::{ConnectionId, MessageId, PublicationId};
 
 /// A publication that is not safe yet.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub channel: ChannelName,
     pub connection: Option<ConnectionId>,
     pub id: Option<PublicationId>,
+    /// By what its id is remembered, if it has one.
+    pub remembered: Key,
     /// Messages of it that are not safe.
     pub remaining: usize,
     /// To how many receivers it went at once.
@@ -78,10 +80,10 @@ impl Broker {
         if pending.remaining > 0 {
             return;
         }
-        let Pending { channel, connection, id, receivers, stored, refused, waiters, .. } = self.pending.remove(key);
+        let Pending { remembered, connection, id, receivers, stored, refused, waiters, .. } = self.pending.remove(key);
         match (id, refused) {
             (Some(id), None) => {
-                self.dedup.accepted(&channel, &id);
+                self.dedup.accepted(remembered);
                 let accepted = |id, duplicate| Reply::Accepted {
                     id,
                     receivers: if duplicate { 0 } else { receivers },
@@ -95,7 +97,7 @@ impl Broker {
             }
             (None, Some(refusal)) => self.tell_refused(connection, refusal, turn),
             (Some(id), Some(refusal)) => {
-                self.dedup.refused(&channel, &id);
+                self.dedup.refused(remembered);
                 let id = Some(id);
                 self.reply(connection, Reply::Refused { id: id.clone(), refusal }, turn);
                 for waiter in waiters {

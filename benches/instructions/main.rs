@@ -11,7 +11,9 @@ use std::time::Duration;
 use wsmb::broker::{
     AckMode, Broker, Content, Effect, Effects, Event, Publish, Reply, Restored, Settings, StoreEffect, Subscribe,
 };
-use wsmb::message::{ChannelName, ConnectionId, Dialect, Kind, Message, MessageId, Publication, PublicationId, Timestamp};
+use wsmb::message::{
+    ChannelName, ConnectionId, Dialect, Kind, Message, MessageId, Publication, PublicationId, Timestamp,
+};
 use wsmb::policy::{ChannelPolicy, Policies};
 use wsmb::protocol::delivery;
 use wsmb::protocol::envelope::{self, Command};
@@ -81,8 +83,7 @@ impl Stage {
 
     /// Publishes, and makes the frames of the deliveries.
     fn publish(&mut self, publication: &Publication<'_>, id: Option<PublicationId>, dialect: Dialect) {
-        let publish =
-            Publish { connection: Some(SENDER), publication, receivers: None, id, ttl: None, delay: None };
+        let publish = Publish { connection: Some(SENDER), publication, receivers: None, id, ttl: None, delay: None };
         self.give(Event::Publish(&publish));
         for effect in &self.effects.list {
             let (Effect::Deliver { content, .. } | Effect::Broadcast { content, .. }) = effect else { continue };

@@ -124,7 +124,10 @@ fn written(compiler: &str, counted: &BTreeMap<String, u64>) -> String {
 
 fn read(text: &str) -> BTreeMap<String, u64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| line.split_once(' ')).filter_map(|(name, it)| Some((name.to_owned(), it.parse().ok()?))).collect()
+    lines
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(name, it)| Some((name.to_owned(), it.parse().ok()?)))
+        .collect()
 }
 
 /// What has changed by more than is allowed, as sentences. What has become cheaper counts too: else the next change may use it up.

@@ -67,7 +67,7 @@ pub const STALL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 })
 /// How long it may take to open all connections: tens of thousands at a broker that is busy hashing passwords.
 pub const OPENING: Duration = Duration::from_secs(300);
 
-/// Connections that are opened in a row before pings on the others are answered.
+/// Connections that are opened at once, before pings on the others are answered: a small part of [`limits::HANDSHAKES`](super::HANDSHAKES).
 pub const OPENED_AT_ONCE: usize = 64;
 
 /// How long `wsmb bench` takes leave of the broker at the most.

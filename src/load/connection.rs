@@ -66,14 +66,22 @@ impl Target {
 pub(super) struct Opening<S> {
     pub(super) stream: TcpStream,
     pub(super) line: Line<S>,
+    /// What the answer to the handshake has to match; `None` once it has come.
+    asked: Option<Asked>,
+}
+
+/// Of a handshake's request.
+struct Asked {
+    key: String,
+    subprotocol: Option<&'static str>,
 }
 
 impl<S: Session> Opening<S> {
-    /// Connects, shakes hands, and writes what the session begins with.
+    /// Connects and asks for a WebSocket. Nothing is waited for yet: a server that takes its time may be asked by many at once.
     ///
     /// # Errors
     /// There is no connection.
-    pub(super) fn new<W: Wire<Session = S>>(
+    pub(super) fn begin<W: Wire<Session = S>>(
         target: &Target,
         wire: &W,
         seat: &Seat,
@@ -82,7 +90,7 @@ impl<S: Session> Opening<S> {
         let stream = TcpStream::connect_timeout(&target.address, limits::CLIENT_CONNECT)
             .map_err(|error| no_more(target, error))?;
         let line = Line::new(wire.session(seat, payload), target.authority.clone());
-        let mut opening = Self { stream, line };
+        let mut opening = Self { stream, line, asked: None };
         let setting = |error| opening.line.lost(Some(error));
         opening.stream.set_nodelay(true).map_err(setting)?;
         opening.stream.set_read_timeout(Some(limits::CLIENT_CONNECT)).map_err(setting)?;
@@ -93,34 +101,40 @@ impl<S: Session> Opening<S> {
             path.push(if path.contains('?') { '&' } else { '?' });
             path.push_str(parameter);
         }
-        opening.shake_hands(target, &path, asks.subprotocol)?;
-        let Line { session, out, .. } = &mut opening.line;
-        session.open(out);
+        let (key, subprotocol) = (client::new_key()?, asks.subprotocol);
+        let authorization = target.credentials.as_ref().map(Credentials::header);
+        let request = handshake::client_request(&target.authority, &path, &key, subprotocol, authorization.as_deref());
+        opening.line.out.extend_from_slice(&request);
         opening.write()?;
+        opening.asked = Some(Asked { key, subprotocol });
         Ok(opening)
     }
 
-    fn shake_hands(&mut self, target: &Target, path: &str, subprotocol: Option<&str>) -> Result<(), Error> {
-        let key = client::new_key()?;
-        let authorization = target.credentials.as_ref().map(Credentials::header);
-        let request = handshake::client_request(&target.authority, path, &key, subprotocol, authorization.as_deref());
-        self.line.out.extend_from_slice(&request);
-        self.write()?;
+    /// Waits for the answer to the handshake, and writes what the session begins with.
+    ///
+    /// # Errors
+    /// The server refuses, or the connection broke.
+    pub(super) fn shake_hands(&mut self) -> Result<(), Error> {
+        let Some(Asked { key, subprotocol }) = self.asked.take() else { return Ok(()) };
         let mut head = Vec::with_capacity(limits::UPGRADE_REPLY);
         let mut buffer = [0; limits::UPGRADE_REPLY];
-        loop {
+        let length = loop {
             let count = self.read(&mut buffer)?;
             head.extend_from_slice(&buffer[..count]);
             match handshake::parse_reply(&head, &key, subprotocol) {
-                // What is behind the head is the beginning of the session; no delivery comes before anything was asked for.
-                Ok(Some(length)) => return self.line.take(&head[length..], |_| Ok(())),
+                Ok(Some(length)) => break length,
                 Ok(None) if head.len() > limits::REQUEST_HEAD => return Err(self.line.lost(None)),
                 Ok(None) => {}
                 Err(reply) => {
-                    return Err(client::Error::Refused { address: target.authority.to_string(), reply }.into());
+                    return Err(client::Error::Refused { address: self.line.address().to_owned(), reply }.into());
                 }
             }
-        }
+        };
+        // What is behind the head is the beginning of the session; no delivery comes before anything was asked for.
+        self.line.take(&head[length..], |_| Ok(()))?;
+        let Line { session, out, .. } = &mut self.line;
+        session.open(out);
+        self.write()
     }
 
     /// Waits until the session is ready, and tells what comes meanwhile.
@@ -188,7 +202,7 @@ impl<S: Session> Opening<S> {
 
     /// The same connection for the engine: it waits for nothing any more.
     pub(super) fn into_connection(self) -> Result<Connection<S>, Error> {
-        let Self { stream, line } = self;
+        let Self { stream, line, .. } = self;
         match stream.set_nonblocking(true) {
             Ok(()) => {
                 Ok(Connection { stream: mio::net::TcpStream::from_std(stream), line, written: 0, blocked: false })

@@ -144,6 +144,11 @@ impl<S: Session> Engine<S> {
         self.flows.len() - 1
     }
 
+    /// Flows so far.
+    pub(super) fn flows(&self) -> usize {
+        self.flows.len()
+    }
+
     /// Connections so far.
     pub(super) fn connections(&self) -> usize {
         self.links.len()

@@ -53,6 +53,11 @@ impl<S: Session> Line<S> {
         })
     }
 
+    /// `host:port` of the server.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The other side has ended the connection, or it broke.
     pub(super) fn lost(&self, source: Option<std::io::Error>) -> Error {
         client::Error::Lost { address: self.address.to_string(), source }.into()

@@ -1,13 +1,14 @@
 //! The workloads: who is connected to what, what is sent when, and what of it counts.
 
+mod opening;
+
 use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Error;
-use super::connection::{Opening, Target};
+use super::connection::Target;
 use super::engine::{Engine, Goal, Post, Progress, Stretch, Watch};
-use super::flow::{Credit, Flow};
 use super::latency::{self, Schedule};
 use super::open_files;
 use super::options::{Options, Workload};
@@ -15,7 +16,7 @@ use super::payload::Payload;
 use super::process::{Memory, Process, Usage};
 use super::report::{Phase, Report};
 use super::tracker::Tracker;
-use super::wire::{Channels, Seat, Wire};
+use super::wire::{Channels, Wire};
 use crate::client;
 use crate::limits;
 
@@ -122,12 +123,10 @@ where
     /// Pairs of one sender and some receivers, each on a channel of its own.
     fn stream(&mut self, pairs: u32, receivers: u32, window: u32) -> Result<Report, Error> {
         let mut engine = self.engine()?;
-        for pair in 0..pairs {
-            let flow = self.add_sender(&mut engine, pair..pair + 1, u64::from(receivers), window)?;
-            for _ in 0..receivers {
-                self.add_receiver(&mut engine, flow, pair..pair + 1, pair)?;
-            }
-        }
+        let uses: Vec<Range<u32>> = (0..pairs).map(|pair| pair..pair + 1).collect();
+        let flows = self.add_senders(&mut engine, &uses, u64::from(receivers), window)?;
+        let places = flows.zip(uses).flat_map(|place| std::iter::repeat_n(place, receivers as usize));
+        self.add_receivers(&mut engine, places.collect(), |uses| uses.start)?;
         self.measure(engine, pairs as usize, pairs as usize * receivers as usize)
     }
 
@@ -142,11 +141,10 @@ where
         }
         let mut engine = self.engine()?;
         let flow = self.add_sender(&mut engine, 0..channels, 1, limits::load::WINDOW)?;
-        let mut receivers = 0;
-        for first in (0..channels).step_by(each as usize) {
-            self.add_receiver(&mut engine, flow, first..channels.min(first + each), 0)?;
-            receivers += 1;
-        }
+        let firsts = (0..channels).step_by(each as usize);
+        let places: Vec<_> = firsts.map(|first| (flow, first..channels.min(first + each))).collect();
+        let receivers = places.len();
+        self.add_receivers(&mut engine, places, |_| 0)?;
         self.measure(engine, 1, receivers)
     }
 
@@ -308,88 +306,6 @@ where
         let mut engine = Engine::new(self.payload.clone(), self.confirmed)?;
         self.add_idle(&mut engine, self.options.beside)?;
         Ok(engine)
-    }
-
-    /// Idle connections, on a channel that nothing is sent to.
-    fn add_idle(&mut self, engine: &mut Engine<W::Session>, connections: u32) -> Result<(), Error> {
-        let nobody = limits::load::CHANNELS;
-        for _ in 0..connections {
-            let mut opening = self.open(nobody..nobody + 1, true)?;
-            opening.settle(|_| Ok(()))?;
-            self.attach(engine, opening, Post::Idle)?;
-        }
-        Ok(())
-    }
-
-    /// A sender to these channels, in turn. Returns the number of its flow.
-    fn add_sender(
-        &mut self,
-        engine: &mut Engine<W::Session>,
-        uses: Range<u32>,
-        copies: u64,
-        window: u32,
-    ) -> Result<usize, Error> {
-        let seat = self.seat(uses.clone(), false);
-        let publication = self.wire.publication(&seat, &self.payload);
-        let each = publication.size() + limits::FRAME_PLACE;
-        let receivers = usize::try_from(copies).unwrap_or(usize::MAX).max(1);
-        let most = limits::load::WINDOW_BYTES.min(limits::load::WINDOW_BYTES_OF_ALL / receivers) / each;
-        let most = u32::try_from(most).unwrap_or(u32::MAX).max(1);
-        let window = self.options.window.unwrap_or(window.min(most));
-        let credit = if self.confirmed { Credit::Answered } else { Credit::Received };
-        let mut opening = self.open(uses.clone(), false)?;
-        opening.settle(|_| Ok(()))?;
-        let flow = engine.add_flow(Flow::new(engine.connections(), &publication, uses, copies, credit, window));
-        self.attach(engine, opening, Post::Sender(flow))?;
-        Ok(flow)
-    }
-
-    /// A receiver of these channels, which a sender that begins with channel `base` sends to.
-    fn add_receiver(
-        &mut self,
-        engine: &mut Engine<W::Session>,
-        flow: usize,
-        uses: Range<u32>,
-        base: u32,
-    ) -> Result<(), Error> {
-        let mut opening = self.open(uses.clone(), true)?;
-        opening.settle(|_| Ok(()))?;
-        let trackers = vec![Tracker::default(); uses.len()];
-        self.attach(engine, opening, Post::Receiver { flow, first: uses.start - base, trackers })
-    }
-
-    /// Gives a connection to the engine.
-    fn attach(
-        &mut self,
-        engine: &mut Engine<W::Session>,
-        opening: Opening<W::Session>,
-        post: Post,
-    ) -> Result<(), Error> {
-        engine.add(opening, post)?;
-        if engine.connections() % limits::load::OPENED_AT_ONCE == 0 {
-            engine.idle(Duration::from_micros(1))?;
-            let fraction = engine.connections() as f64 / self.due as f64;
-            (self.watch)(Progress { phase: "connecting", fraction });
-        }
-        Ok(())
-    }
-
-    fn open(&mut self, uses: Range<u32>, receives: bool) -> Result<Opening<W::Session>, Error> {
-        if self.opening >= limits::load::OPENING {
-            let what = format!("only {} of {} connections could be opened", self.opened, self.due);
-            return Err(Error::Stalled { what, after: limits::load::OPENING });
-        }
-        let seat = self.seat(uses, receives);
-        self.opened += 1;
-        let began = Instant::now();
-        let opening = Opening::new(self.target, self.wire, &seat, &self.payload);
-        self.opening += began.elapsed();
-        opening
-    }
-
-    fn seat(&self, uses: Range<u32>, receives: bool) -> Seat {
-        let Self { channels, opened, confirmed, .. } = self;
-        Seat { channels: channels.clone(), index: *opened, uses, receives, confirmed: *confirmed }
     }
 
     fn usage(&self) -> Option<Usage> {

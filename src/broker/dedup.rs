@@ -13,7 +13,8 @@ use foldhash::fast::RandomState;
 use crate::limits;
 use crate::message::{ChannelName, PublicationId, Timestamp};
 
-type Key = u128;
+/// In two halves, because a `u128` would take the space of its alignment with it.
+type Key = [u64; 2];
 
 /// What is known of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +37,7 @@ pub(super) struct Dedup {
 
 impl Dedup {
     fn key(&self, channel: &ChannelName, id: &PublicationId) -> Key {
-        let (high, low) = (self.hashers.0.hash_one((channel, id)), self.hashers.1.hash_one((channel, id)));
-        u128::from(high) << 64 | u128::from(low)
+        [self.hashers.0.hash_one((channel, id)), self.hashers.1.hash_one((channel, id))]
     }
 
     /// What is known of this id now.
@@ -49,14 +49,16 @@ impl Dedup {
     /// Remembers an id.
     pub fn insert(&mut self, now: Timestamp, channel: &ChannelName, id: &PublicationId, seen: Seen) {
         let key = self.key(channel, id);
-        if self.seen.insert(key, seen).is_none() {
-            self.order.push_back((now, key));
+        if self.seen.insert(key, seen).is_some() {
+            return;
         }
-        while self.order.len() > limits::DEDUP_IDS {
-            if let Some((_, key)) = self.order.pop_front() {
-                self.seen.remove(&key);
-            }
+        // Before it is added, so that neither grows beyond what the bound needs.
+        while self.order.len() >= limits::DEDUP_IDS
+            && let Some((_, key)) = self.order.pop_front()
+        {
+            self.seen.remove(&key);
         }
+        self.order.push_back((now, key));
     }
 
     /// Its publication is safe.

@@ -34,8 +34,8 @@
 //! * `max_queued_messages 0`, `max_inflight_messages 0`: no limit. By default 20 messages of QoS 1 may be on their way to a receiver and 1,000 wait
 //!   for it; what comes then is dropped in silence, and a window of 4,096 would measure how fast it drops.
 //! * `set_tcp_nodelay`: this broker and NATS have it by default.
-//! * Persistence matters for `confirmed` only. A PUBACK means that the server has the message in memory. It writes everything that waits to a file
-//!   once in `autosave_interval` seconds, and a crash loses what came since. So its answer promises less than this broker's, which has the message on
+//! * Persistence matters for `confirmed` only. A PUBACK means that the server has the message in memory. It writes everything that waits to a file, and
+//!   synchronises that, once in `autosave_interval` seconds; a crash loses what came since. So its answer promises less than this broker's, which has the message on
 //!   the disk or at a receiver.
 //!
 //! ## nats-server 2.9
@@ -49,9 +49,9 @@
 //! * The first address is not used, but cannot be left out. `max_pending`, 64 MiB for each connection, is far above every window: nobody is
 //!   called slow. Compression of frames is off unless it is asked for.
 //! * For everything but `confirmed` leave out `jetstream`: that is plain NATS.
-//! * In `confirmed` a stream with a file is a work queue: it answers when it has written the message to the file, and removes the message when the consumer
-//!   has acknowledged it. Written is not synchronised: 2.9 does that every two minutes and cannot be told otherwise (`sync_interval` came with
-//!   2.10), so that a power cut loses what was answered for; a crash of the process alone does not.
+//! * In `confirmed` a stream with a file is a work queue: it answers when it has written the message to the file (one `pwrite` each), and removes the
+//!   message when the consumer has acknowledged it. Written is not synchronised, and 2.9 knows no setting for it (`sync_interval` came with
+//!   2.10): a power cut loses what was answered for, a crash of the process alone does not.
 //! * The stream stays when the measurement has ended; its name begins with that of the run.
 
 mod mqtt;

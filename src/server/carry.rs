@@ -188,7 +188,7 @@ impl Core {
         // Bounded: every further round follows the end of a connection.
         while !self.effects.list.is_empty() {
             let Self { effects: Effects { list, contents }, carrier, .. } = self;
-            carrier.outgoing.expect(contents.len());
+            carrier.outgoing.prepare(contents.len());
             for effect in list.drain(..) {
                 carrier.effect(effect, contents, publish, turn);
             }

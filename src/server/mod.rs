@@ -30,6 +30,7 @@ mod lifecycle;
 mod listener;
 mod outbound;
 mod outgoing;
+mod piece;
 mod render;
 mod replies;
 mod runtime;

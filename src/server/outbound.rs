@@ -12,9 +12,9 @@ use bytes::{Buf, Bytes};
 
 use super::batch::Span;
 use super::heartbeat::Pings;
+use super::piece::{self, Piece};
 use crate::limits;
 use crate::message::Timestamp;
-use crate::protocol::frame;
 
 /// The queue of one connection, and its state as far as other threads have to see it.
 #[derive(Debug, Default)]
@@ -39,24 +39,6 @@ pub(super) struct Queue {
     /// When an end that has begun is cut short, in milliseconds as [`Timestamp`].
     end_by: Option<NonZeroU64>,
     state: State,
-}
-
-/// One or more whole frames, or what is left of them.
-#[derive(Clone, Debug)]
-enum Piece {
-    /// To be written.
-    Own(Bytes),
-    /// In the batch of the turn that is going on. There is none while the core's lock is free.
-    Span(Span),
-}
-
-impl Piece {
-    fn len(&self) -> usize {
-        match self {
-            Self::Own(bytes) => bytes.len(),
-            Self::Span(span) => span.len(),
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -270,7 +252,7 @@ impl Queue {
         for frame in hand.iter_mut() {
             if taken < frame.len() {
                 // invariant: no frame nears 4 GiB.
-                self.begun = u32::try_from(left_of_frame(frame, self.begun as usize, taken)).unwrap_or(u32::MAX);
+                self.begun = u32::try_from(piece::left_of_frame(frame, self.begun as usize, taken)).unwrap_or(u32::MAX);
                 frame.advance(taken);
                 break;
             }
@@ -333,38 +315,8 @@ impl Queue {
 
     fn block(&mut self) {
         self.state.blocked = true;
-        self.detach();
+        piece::detach(&mut self.frames);
         self.wake();
-    }
-
-    /// What waits now may wait long: small pieces leave their batch, so that they do not keep all of it in memory.
-    fn detach(&mut self) {
-        let is_small = |piece: &Piece| matches!(piece, Piece::Own(bytes) if bytes.len() < limits::BATCH_SHARE);
-        if !self.frames.iter().any(is_small) {
-            return;
-        }
-        let mut loose: Vec<u8> = Vec::new();
-        let mut frames = VecDeque::with_capacity(self.frames.len());
-        for piece in self.frames.drain(..) {
-            match piece {
-                Piece::Own(bytes) if bytes.len() < limits::BATCH_SHARE => {
-                    loose.extend_from_slice(&bytes);
-                    if loose.len() >= limits::BATCH_SHARE {
-                        frames.push_back(Piece::Own(Bytes::from(std::mem::take(&mut loose))));
-                    }
-                }
-                piece => {
-                    if !loose.is_empty() {
-                        frames.push_back(Piece::Own(Bytes::from(std::mem::take(&mut loose))));
-                    }
-                    frames.push_back(piece);
-                }
-            }
-        }
-        if !loose.is_empty() {
-            frames.push_back(Piece::Own(Bytes::from(loose)));
-        }
-        self.frames = frames;
     }
 
     /// Whether the connection's own task has to wait for the socket to take more.
@@ -526,16 +478,6 @@ impl Queue {
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
-}
-
-/// Bytes left of the frame that the first `taken` bytes of a piece end in. `begun`: what was left of the frame that the piece begins in.
-fn left_of_frame(piece: &[u8], begun: usize, taken: usize) -> usize {
-    let mut end = begun;
-    // Bounded: every frame has at least two bytes.
-    while end < taken {
-        end += frame::unmasked_len(&piece[end..]);
-    }
-    end.min(piece.len()) - taken
 }
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ impl Sealed {
 
 impl Outgoing {
     /// Takes note that `contents` contents follow, of which nothing is rendered yet.
-    pub(super) fn expect(&mut self, contents: usize) {
+    pub(super) fn prepare(&mut self, contents: usize) {
         self.rendered.clear();
         self.rendered.resize_with(contents, Default::default);
         self.rendered.shrink_to(limits::EFFECTS_AT_ONCE);

@@ -16,6 +16,8 @@ pub struct Client {
     waiting: VecDeque<Frame>,
     syncs: u32,
     answers_pings: bool,
+    /// A ping was answered, and nothing was delivered after it.
+    answered: bool,
 }
 
 /// One delivery to an envelope receiver.
@@ -60,7 +62,7 @@ impl Client {
 
     /// Over a connection that has been upgraded.
     pub fn over(raw: Raw) -> Self {
-        Self { raw, waiting: VecDeque::new(), syncs: 0, answers_pings: true }
+        Self { raw, waiting: VecDeque::new(), syncs: 0, answers_pings: true, answered: false }
     }
 
     /// From now on confirms nothing: pings are read and forgotten.
@@ -155,9 +157,14 @@ impl Client {
                 Got::Frame(frame) if frame.opcode == opcode::PING => {
                     if self.answers_pings {
                         self.raw.send_frame(opcode::PONG, &frame.payload);
+                        self.answered = true;
                     }
                 }
-                other => return other,
+                other => {
+                    let delivered = |frame: &Frame| matches!(frame.opcode, opcode::TEXT | opcode::BINARY);
+                    self.answered &= !matches!(&other, Got::Frame(frame) if delivered(frame));
+                    return other;
+                }
             }
         }
     }
@@ -267,9 +274,13 @@ impl Client {
         assert!(self.waiting.is_empty(), "expected nothing, got {:?}\n{}", self.waiting, self.raw.story());
     }
 
-    /// Reads until the broker asks for a confirmation, gives it, and returns when the broker knows it.
+    /// Confirms what was delivered, and returns when the broker knows it: reads until it asks for a confirmation, unless one that it asked
+    /// for behind all of it was given already.
     #[track_caller]
     pub fn confirm(&mut self) {
+        if self.answered {
+            return self.sync();
+        }
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.raw.next_by(deadline) {

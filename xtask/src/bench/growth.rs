@@ -39,7 +39,7 @@ const fn three(case: &'static str) -> [Source; 3] {
     ]
 }
 
-const DRAWINGS: [Drawing; 6] = [
+const DRAWINGS: [Drawing; 7] = [
     Drawing {
         file: "receivers",
         title: "What a delivery costs, by receivers of one channel",
@@ -79,6 +79,13 @@ const DRAWINGS: [Drawing; 6] = [
             source("storing them", 3, "backlog", Subject::EnvelopeKept, "store_cpu"),
             source("draining them", 4, "backlog", Subject::EnvelopeKept, "drain_cpu"),
         ],
+    },
+    Drawing {
+        file: "window",
+        title: "What a kept message costs, by messages on their way",
+        x: "messages on their way (--window)",
+        y: DELIVERY,
+        sources: &[source("envelope, kept", 1, "growth-window", Subject::EnvelopeKept, "cpu")],
     },
     Drawing {
         file: "size",

@@ -3,6 +3,10 @@
 use super::server::Setup;
 use super::subject::Subject;
 
+/// Messages on their way on a channel that keeps them, for each sender: so few that confirmations keep up with them. What is ahead of its confirmation
+/// by more waits, or goes through the store, which the case `growth-window` measures.
+const KEPT_WINDOW: &str = "256";
+
 /// The parts of a measurement, as `--only` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
@@ -41,6 +45,7 @@ pub struct Extent {
     pairs: &'static [u64],
     beside: &'static [u64],
     sizes: &'static [u64],
+    windows: &'static [u64],
     backlogs: &'static [u64],
     /// Starts of which the median is taken.
     pub starts: u32,
@@ -61,6 +66,7 @@ pub const FULL: Extent = Extent {
     pairs: &[1, 10, 100, 1_000, 5_000],
     beside: &[0, 10, 100, 1_000, 5_000, 15_000],
     sizes: &[10, 100, 1_000, 10_000, 100_000, 1_000_000],
+    windows: &[16, 64, 256, 1_024, 4_096],
     backlogs: &[1_000, 10_000, 100_000, 1_000_000],
     starts: 7,
 };
@@ -80,6 +86,7 @@ pub const QUICK: Extent = Extent {
     pairs: &[1, 100, 1_000],
     beside: &[0, 100, 2_000],
     sizes: &[10, 1_000, 100_000],
+    windows: &[64, 4_096],
     backlogs: &[1_000, 100_000],
     starts: 3,
 };
@@ -155,9 +162,14 @@ pub fn scenes(part: Part, extent: &Extent) -> Vec<Scene> {
 fn compared(extent: &Extent) -> Vec<Scene> {
     let each = COMPARED.iter().map(|(case, arguments)| {
         let seconds = if *case == "latency" { extent.latency_seconds } else { extent.seconds };
-        let workload =
-            [arguments.iter().map(|word| (*word).to_owned()).collect(), timed(seconds, extent.warm_up)].concat();
-        in_turns(extent.repetitions, &STREAMS, case, 0, &workload)
+        let words = arguments.iter().map(|word| (*word).to_owned());
+        let workload: Vec<String> = words.chain(timed(seconds, extent.warm_up)).collect();
+        in_turns(extent.repetitions, &STREAMS, case, 0, &workload).into_iter().map(|mut scene| {
+            if matches!(scene.setup.subject, Subject::TopicKept | Subject::EnvelopeKept) && *case != "latency" {
+                scene.jobs.iter_mut().for_each(|job| job.workload.extend(kept_window()));
+            }
+            scene
+        })
     });
     each.flatten().collect()
 }
@@ -168,7 +180,7 @@ fn kept(extent: &Extent) -> Vec<Scene> {
     let mut scenes = in_turns(extent.repetitions, &CONFIRMING, "confirmed", 0, &confirmed);
     let short = timed(extent.growth_seconds, extent.warm_up);
     for stored in std::iter::once(0).chain(extent.backlogs.iter().copied()) {
-        let p2p = [vec!["p2p".to_owned()], short.clone()].concat();
+        let p2p = [vec!["p2p".to_owned()], short.clone(), kept_window()].concat();
         let confirmed = [vec!["confirmed".to_owned()], short.clone()].concat();
         let jobs = (0..extent.growth_repetitions).flat_map(|repetition| {
             [("behind-p2p", &p2p), ("behind-confirmed", &confirmed)].map(|(case, workload)| Job {
@@ -190,7 +202,8 @@ fn kept(extent: &Extent) -> Vec<Scene> {
 
 fn growth(extent: &Extent) -> Vec<Scene> {
     let time = timed(extent.growth_seconds, extent.warm_up);
-    let lines: [Line; 5] = [
+    let lines: [Line; 6] = [
+        ("growth-window", &["p2p", "--window"], extent.windows, &[Subject::EnvelopeKept]),
         ("growth-receivers", &["fanout", "--receivers"], extent.receivers, &GROWING),
         ("growth-channels", &["channels", "--channels"], extent.channels, &[Subject::Envelope]),
         ("growth-pairs", &["pairs", "--pairs"], extent.pairs, &GROWING),
@@ -229,6 +242,10 @@ fn setup(subject: Subject, case: &str) -> Setup {
 /// How long a run is.
 fn timed(seconds: f64, warm_up: f64) -> Vec<String> {
     ["--seconds".to_owned(), seconds.to_string(), "--warm-up".to_owned(), warm_up.to_string()].to_vec()
+}
+
+fn kept_window() -> Vec<String> {
+    ["--window", KEPT_WINDOW].map(str::to_owned).to_vec()
 }
 
 fn words(before: &[&str], value: u64, behind: &[String]) -> Vec<String> {

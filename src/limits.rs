@@ -24,6 +24,10 @@ pub const FRAGMENTS: usize = 4_096;
 /// The most messages in one publication: each becomes a row and an entry in memory.
 pub const PUBLICATION_MESSAGES: usize = 10_000;
 
+/// Bytes around a publication's messages up to which they are remembered, to know the next one by them: what most programs write, and
+/// little enough for each thread to keep.
+pub const SURROUNDINGS: usize = 1_024;
+
 /// How deep a JSON frame may nest: `serde_json`'s own recursion bound, named here because docs state it.
 pub const JSON_DEPTH: usize = 128;
 

@@ -55,19 +55,23 @@ pub(super) struct Leave {
     pub(super) confirmed_up_to: Option<u64>,
 }
 
+thread_local! {
+    /// What all connections of the thread read their commands with: it knows the last one's looks.
+    static PARSER: RefCell<envelope::Parser> = const { RefCell::new(envelope::Parser::new()) };
+}
+
 /// Reads the frames of one burst of one connection.
 pub(super) struct Desk<'a> {
     hub: &'a Hub,
     connection: &'a Connection,
     access: Arc<Access>,
-    parser: RefCell<envelope::Parser>,
     /// Commands since [`Self::count`] was last called.
     commands: Cell<u64>,
 }
 
 impl<'a> Desk<'a> {
     pub(super) fn new(hub: &'a Hub, connection: &'a Connection) -> Self {
-        Self { hub, connection, access: hub.access(), parser: RefCell::default(), commands: Cell::new(0) }
+        Self { hub, connection, access: hub.access(), commands: Cell::new(0) }
     }
 
     /// Adds to the server's counters what the burst has brought.
@@ -92,8 +96,7 @@ impl<'a> Desk<'a> {
                 }
                 return self.topic_message(channel, kind, frame, carry);
             }
-            (Incoming::Message { kind, frame }, None) => {
-                let mut parser = self.parser.borrow_mut();
+            (Incoming::Message { kind, frame }, None) => PARSER.with_borrow_mut(|parser| {
                 let command = parser.parse(kind, &frame);
                 if first && !matches!(command, Ok(Command::Ping)) {
                     carry(Step::Release);
@@ -103,7 +106,7 @@ impl<'a> Desk<'a> {
                     Ok(command) => self.command(command, first, carry),
                     Err(bad) => self.refuse(carry, bad.command.as_deref(), bad.code, &bad.text, bad.id.as_deref()),
                 }
-            }
+            }),
             (control, _) => {
                 if first {
                     carry(Step::Release);

@@ -9,6 +9,7 @@ mod differential_tests;
 mod field;
 mod parse;
 mod read;
+mod repeat;
 mod reply;
 #[cfg(test)]
 mod tests;

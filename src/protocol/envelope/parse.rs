@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::field::{self, Wrong, text};
 use super::read::{Elements, Fields, elements, read};
+use super::repeat::{Said, Surroundings};
 use super::{Ack, Code, Command, Malformed, Send};
 use crate::limits;
-use crate::message::{ChannelName, Dialect, Frame, Kind, Publication};
+use crate::message::{ChannelName, Dialect, Frame, Kind, Publication, Spans};
 use crate::protocol::frame::{Opcode, encode, payload_start};
 use crate::protocol::json::Scanner;
 
@@ -17,15 +18,35 @@ pub struct Parser {
     /// The channel that was sent to last. Mostly the next one is the same, and then its name is not made anew. None that was written
     /// with escapes.
     recent: Option<ChannelName>,
+    /// What stood around the messages of the last publication without an `id`.
+    pub(super) surroundings: Option<Surroundings>,
 }
 
 impl Parser {
+    /// A reader that has read nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { recent: None, surroundings: None }
+    }
+
     /// Reads one frame of an envelope client. Text and binary mean the same; but the payload of a text frame must be UTF-8, which is
     /// not checked again.
     ///
     /// # Errors
     /// It is no command that could be carried out. Nothing of it has been.
+    #[inline]
     pub fn parse<'a>(&'a mut self, kind: Kind, frame: &'a Frame<'a>) -> Result<Command<'a>, Malformed> {
+        let again = match &self.surroundings {
+            Some(known) if kind == Kind::Text => known.messages(frame, payload_start(frame)),
+            _ => None,
+        };
+        match (again, &self.surroundings) {
+            (Some(messages), Some(known)) => Ok(Command::Send(known.send(frame, messages))),
+            _ => self.parse_new(kind, frame),
+        }
+    }
+
+    fn parse_new<'a>(&'a mut self, kind: Kind, frame: &'a Frame<'a>) -> Result<Command<'a>, Malformed> {
         let mut fields = Fields::default();
         let result = read(kind, frame, payload_start(frame), &mut fields).map_err(malformed);
         result.and_then(|()| self.command(kind, frame, &mut fields)).map_err(|problem| refused(problem, &fields))
@@ -65,8 +86,9 @@ impl Parser {
         frame: &'a Frame<'a>,
         fields: &mut Fields<'a>,
     ) -> Result<Command<'a>, Problem> {
-        let channel = fields.channel.ok_or_else(|| malformed("'channel' is missing".to_owned()))?;
-        let channel = self.channel(channel).map_err(malformed)?;
+        let json = fields.channel.ok_or_else(|| malformed("'channel' is missing".to_owned()))?;
+        let Self { recent, surroundings } = self;
+        let channel = channel(recent, json).map_err(malformed)?;
         let id = id(fields).map_err(malformed)?;
         let ttl = duration("ttl", fields.ttl)?;
         let delay = duration("delay", fields.delay)?;
@@ -76,33 +98,42 @@ impl Parser {
             let text = format!("'data' has more than {} messages", limits::PUBLICATION_MESSAGES);
             return Err(Problem(Code::TooLarge, text));
         }
+        if let (None, Some(inside)) = (&id, data.inside) {
+            let said = Said { channel: &channel, receivers, ttl, delay };
+            Surroundings::note(surroundings, frame, payload_start(frame), inside, said);
+        }
         let frame = match kind {
             Kind::Text => frame.clone(),
             // Receivers get text. The other header is as long.
             Kind::Binary => Frame::Shared(encode(Opcode::Text, frame.get(payload_start(frame)..).unwrap_or_default())),
         };
-        let messages = data.spans;
-        let publication = Publication { channel, dialect: Dialect::Envelope, kind: Kind::Text, frame, messages };
-        Ok(Command::Send(Send { publication, receivers, id, ttl, delay }))
+        Ok(Command::Send(Send { publication: publication(channel, frame, data.spans), receivers, id, ttl, delay }))
     }
+}
 
-    #[inline]
-    fn channel(&mut self, json: &[u8]) -> Result<Cow<'_, ChannelName>, Wrong> {
-        let known = match (&self.recent, json) {
-            (Some(recent), [b'"', name @ .., b'"']) => recent.as_str().as_bytes() == name,
-            _ => false,
-        };
-        if !known {
-            let channel = field::channel(text(json))?;
-            if json.contains(&b'\\') {
-                return Ok(Cow::Owned(channel));
-            }
-            self.recent = Some(channel);
+/// What an envelope client publishes.
+#[inline]
+pub(super) fn publication<'a>(channel: Cow<'a, ChannelName>, frame: Frame<'a>, messages: Spans) -> Publication<'a> {
+    Publication { channel, dialect: Dialect::Envelope, kind: Kind::Text, frame, messages }
+}
+
+/// The channel of a command; `recent` is the one before.
+#[inline]
+fn channel<'a>(recent: &'a mut Option<ChannelName>, json: &[u8]) -> Result<Cow<'a, ChannelName>, Wrong> {
+    let known = match (&*recent, json) {
+        (Some(recent), [b'"', name @ .., b'"']) => recent.as_str().as_bytes() == name,
+        _ => false,
+    };
+    if !known {
+        let channel = field::channel(text(json))?;
+        if json.contains(&b'\\') {
+            return Ok(Cow::Owned(channel));
         }
-        match &self.recent {
-            Some(recent) => Ok(Cow::Borrowed(recent)),
-            None => field::channel(text(json)).map(Cow::Owned),
-        }
+        *recent = Some(channel);
+    }
+    match recent {
+        Some(recent) => Ok(Cow::Borrowed(recent)),
+        None => field::channel(text(json)).map(Cow::Owned),
     }
 }
 

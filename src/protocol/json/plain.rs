@@ -3,6 +3,8 @@
 
 /// Bytes looked at together.
 const BLOCK: usize = 16;
+/// Blocks that are passed over together where nothing in them is special, as in most of a long text.
+const STRIDE: usize = 4;
 
 /// As [`end`], but looks at one block, which is as far as most strings go: nothing before the answer is special.
 #[inline(always)]
@@ -19,7 +21,8 @@ pub(super) fn near(bytes: &[u8], start: usize) -> usize {
 pub(super) fn end(bytes: &[u8], start: usize) -> usize {
     let rest = bytes.get(start..).unwrap_or_default();
     let (blocks, tail) = rest.as_chunks();
-    for (index, block) in blocks.iter().enumerate() {
+    let passed = blocks.as_chunks::<STRIDE>().0.iter().take_while(|stride| !any_special(stride)).count() * STRIDE;
+    for (index, block) in blocks.iter().enumerate().skip(passed) {
         let found = special(block);
         if found != 0 {
             return start + index * BLOCK + found.trailing_zeros() as usize;
@@ -38,26 +41,74 @@ pub(super) fn end(bytes: &[u8], start: usize) -> usize {
     if found == 0 { bytes.len() } else { tail_start + found.trailing_zeros() as usize }
 }
 
+/// Behind the decimal digits that `bytes` has from `start` on.
+#[inline]
+pub(super) fn digits(bytes: &[u8], start: usize) -> usize {
+    let mut at = start;
+    while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        // Digits become 0 to 9. What is more than nine gets its high bit, and may spoil bytes behind it, which do not count.
+        let word = u64::from_le_bytes(*word) ^ (ONES * u64::from(b'0'));
+        let other = (word.wrapping_add(ONES * (0x80 - 10)) | word) & (ONES * 0x80);
+        if other != 0 {
+            return at + other.trailing_zeros() as usize / 8;
+        }
+        at += size_of::<u64>();
+    }
+    let tail = bytes.get(at..).unwrap_or_default();
+    at + tail.iter().take_while(|byte| byte.is_ascii_digit()).count()
+}
+
+/// A word of which every byte is 1.
+const ONES: u64 = u64::MAX / 255;
+
 /// One bit for each byte of the block that is special, the first byte's lowest.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 fn special(block: &[u8; BLOCK]) -> u32 {
+    // SAFETY: every x86-64 processor has SSE2.
+    unsafe { sse2::special(block) }
+}
+
+/// Whether any byte of the blocks is special.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn any_special(blocks: &[[u8; BLOCK]; STRIDE]) -> bool {
+    // SAFETY: every x86-64 processor has SSE2.
+    unsafe { sse2::any_special(blocks) }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod sse2 {
     use std::arch::x86_64::{
-        _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8,
+        __m128i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
     };
+
+    use super::{BLOCK, STRIDE};
 
     #[inline]
     #[target_feature(enable = "sse2")]
-    fn mask(block: u128) -> u32 {
-        let block = _mm_set_epi64x((block >> 64) as i64, block as i64);
+    pub(super) fn special(block: &[u8; BLOCK]) -> u32 {
+        _mm_movemask_epi8(marks(block)) as u32
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    pub(super) fn any_special([a, b, c, d]: &[[u8; BLOCK]; STRIDE]) -> bool {
+        let marks = _mm_or_si128(_mm_or_si128(marks(a), marks(b)), _mm_or_si128(marks(c), marks(d)));
+        _mm_movemask_epi8(marks) != 0
+    }
+
+    /// Ones where a byte is special, else zeros.
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn marks(block: &[u8; BLOCK]) -> __m128i {
+        // SAFETY: the block is as long as what is read, which need not be aligned.
+        let block = unsafe { _mm_loadu_si128(block.as_ptr().cast()) };
         let quote = _mm_cmpeq_epi8(block, _mm_set1_epi8(b'"' as i8));
         let backslash = _mm_cmpeq_epi8(block, _mm_set1_epi8(b'\\' as i8));
         let control = _mm_cmpeq_epi8(_mm_min_epu8(block, _mm_set1_epi8(0x1f)), block);
-        _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quote, backslash), control)) as u32
+        _mm_or_si128(_mm_or_si128(quote, backslash), control)
     }
-
-    // SAFETY: every x86-64 processor has SSE2.
-    unsafe { mask(u128::from_le_bytes(*block)) }
 }
 
 /// One bit for each byte of the block that is special, the first byte's lowest.
@@ -67,12 +118,17 @@ fn special(block: &[u8; BLOCK]) -> u32 {
     portable(block)
 }
 
+/// Whether any byte of the blocks is special.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn any_special(blocks: &[[u8; BLOCK]; STRIDE]) -> bool {
+    blocks.iter().any(|block| portable(block) != 0)
+}
+
 /// [`special`] without the processor's help: in words of eight bytes, as Mycroft finds a zero in one.
 #[cfg(any(test, not(target_arch = "x86_64")))]
 #[inline]
 fn portable(block: &[u8; BLOCK]) -> u32 {
-    /// Every byte is 1.
-    const ONES: u64 = u64::MAX / 255;
     let (words, _) = block.as_chunks();
     let mask = |word: &[u8; 8]| {
         let word = u64::from_le_bytes(*word);
@@ -118,7 +174,7 @@ mod tests {
 
         #[test]
         fn the_first_special_byte_is_found(
-            bytes in prop::collection::vec(prop_oneof![4 => Just(b'a'), 1 => any::<u8>()], 0..80),
+            bytes in prop::collection::vec(prop_oneof![20 => Just(b'a'), 1 => any::<u8>()], 0..300),
             start in 0_usize..90,
         ) {
             let start = start.min(bytes.len());
@@ -126,6 +182,28 @@ mod tests {
             prop_assert_eq!(end(&bytes, start), expected);
             let whole_block = bytes.len() - start >= BLOCK;
             prop_assert_eq!(near(&bytes, start), if whole_block { expected.min(start + BLOCK) } else { start });
+        }
+
+        #[test]
+        fn the_digits_end_where_the_first_other_byte_is(
+            bytes in prop::collection::vec(prop_oneof![20 => b'0'..=b'9', 1 => any::<u8>()], 0..40),
+            start in 0_usize..45,
+        ) {
+            let start = start.min(bytes.len());
+            let count = bytes[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            prop_assert_eq!(digits(&bytes, start), start + count);
+        }
+    }
+
+    #[test]
+    fn every_byte_behind_and_between_digits() {
+        for byte in 0..=u8::MAX {
+            for place in 0..20 {
+                let mut bytes = [b'7'; 20];
+                bytes[place] = byte;
+                let end = if byte.is_ascii_digit() { 20 } else { place };
+                assert_eq!(digits(&bytes, 0), end, "{byte} at {place}");
+            }
         }
     }
 }

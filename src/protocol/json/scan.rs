@@ -74,24 +74,37 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Walks through the list that comes next. `element` must read one value.
+    /// Takes the bracket that opens a list.
     ///
     /// # Errors
-    /// There is no list, or it is broken, or `element` said so.
+    /// There is none, or there are too many around it.
     #[inline]
-    pub(in crate::protocol) fn list(&mut self, mut element: impl FnMut(&mut Self) -> Scanned<()>) -> Scanned<()> {
-        self.enter(b'[')?;
-        if self.peek() == b']' {
-            return self.leave();
-        }
-        loop {
-            element(self)?;
-            match self.peek() {
-                b',' => self.at += 1,
-                b']' => return self.leave(),
-                _ => return Err(NotJson),
+    pub(in crate::protocol) fn open_list(&mut self) -> Scanned<()> {
+        self.enter(b'[')
+    }
+
+    /// Walks through a list whose opening bracket is taken. `element` must read one value. What stands between the brackets.
+    ///
+    /// # Errors
+    /// The list is broken, or `element` said so.
+    #[inline]
+    pub(in crate::protocol) fn rest_of_list(
+        &mut self,
+        mut element: impl FnMut(&mut Self) -> Scanned<()>,
+    ) -> Scanned<Range<usize>> {
+        let start = self.at;
+        if self.peek() != b']' {
+            loop {
+                element(self)?;
+                match self.peek() {
+                    b',' => self.at += 1,
+                    b']' => break,
+                    _ => return Err(NotJson),
+                }
             }
         }
+        self.leave()?;
+        Ok(start..self.at - 1)
     }
 
     /// Reads one value, whatever it is. The range is where it lies, without the white space around it.
@@ -296,8 +309,6 @@ fn number(json: &[u8], start: usize) -> Scanned<usize> {
 /// Behind one or more digits.
 #[inline]
 fn digits(json: &[u8], start: usize) -> Scanned<usize> {
-    match json.get(start..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit()).count() {
-        0 => Err(NotJson),
-        count => Ok(start + count),
-    }
+    let end = plain::digits(json, start);
+    if end > start { Ok(end) } else { Err(NotJson) }
 }

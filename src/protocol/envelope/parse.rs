@@ -19,7 +19,7 @@ pub struct Parser {
     /// with escapes.
     recent: Option<ChannelName>,
     /// What stood around the messages of the last publication without an `id`.
-    pub(super) surroundings: Option<Surroundings>,
+    pub(super) surroundings: Option<Box<Surroundings>>,
 }
 
 impl Parser {
@@ -36,14 +36,16 @@ impl Parser {
     /// It is no command that could be carried out. Nothing of it has been.
     #[inline]
     pub fn parse<'a>(&'a mut self, kind: Kind, frame: &'a Frame<'a>) -> Result<Command<'a>, Malformed> {
-        let again = match &self.surroundings {
-            Some(known) if kind == Kind::Text => known.messages(frame, payload_start(frame)),
-            _ => None,
-        };
-        match (again, &self.surroundings) {
-            (Some(messages), Some(known)) => Ok(Command::Send(known.send(frame, messages))),
-            _ => self.parse_new(kind, frame),
+        if kind == Kind::Text
+            && let Some(known) = self.surroundings.take()
+        {
+            if let Some(messages) = known.messages(frame, payload_start(frame)) {
+                let known = self.surroundings.insert(known);
+                return Ok(Command::Send(known.send(frame, messages)));
+            }
+            self.surroundings = Some(known);
         }
+        self.parse_new(kind, frame)
     }
 
     fn parse_new<'a>(&'a mut self, kind: Kind, frame: &'a Frame<'a>) -> Result<Command<'a>, Malformed> {

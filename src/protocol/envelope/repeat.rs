@@ -40,19 +40,29 @@ pub(super) struct Said<'a> {
 impl Surroundings {
     /// Remembers, in place of what was, the surroundings of the publication in `frame`, whose payload begins at `start`, if they are short
     /// enough. `inside`: where its messages lie, without the brackets around them.
-    pub(super) fn note(known: &mut Option<Self>, frame: &[u8], start: usize, inside: Range<usize>, said: Said<'_>) {
+    pub(super) fn note(
+        known: &mut Option<Box<Self>>,
+        frame: &[u8],
+        start: usize,
+        inside: Range<usize>,
+        said: Said<'_>,
+    ) {
         let (Some(before), Some(behind)) = (frame.get(start..inside.start), frame.get(inside.end..)) else { return };
         if before.len() + behind.len() > limits::SURROUNDINGS {
             return;
         }
         let Said { channel, receivers, ttl, delay } = said;
         let channel = channel.clone();
-        let (mut old_before, mut old_behind) = known.take().map(|old| (old.before, old.behind)).unwrap_or_default();
-        old_before.clear();
-        old_before.extend_from_slice(before);
-        old_behind.clear();
-        old_behind.extend_from_slice(behind);
-        *known = Some(Self { before: old_before, behind: old_behind, channel, receivers, ttl, delay });
+        let Some(known) = known else {
+            let (before, behind) = (before.to_vec(), behind.to_vec());
+            *known = Some(Box::new(Self { before, behind, channel, receivers, ttl, delay }));
+            return;
+        };
+        known.before.clear();
+        known.before.extend_from_slice(before);
+        known.behind.clear();
+        known.behind.extend_from_slice(behind);
+        (known.channel, known.receivers, known.ttl, known.delay) = (channel, receivers, ttl, delay);
     }
 
     /// The messages of the publication in `frame`, whose payload begins at `start`, if the same stands around them and they are JSON.
@@ -101,7 +111,21 @@ mod tests {
         r#"{"command":"send-message","channel":"sms","x":["#,
     ];
     const MESSAGES: &[&str] = &[
-        "", " ", "1", r#"{"n":1,"text":"a"}"#, "1,2", r#""]}""#, "[]", "[[1]]", "1]", "1],[2", "}", "1,", r#""a\"]"#, "\u{e4}", "{}]}",
+        "",
+        " ",
+        "1",
+        r#"{"n":1,"text":"a"}"#,
+        "1,2",
+        r#""]}""#,
+        "[]",
+        "[[1]]",
+        "1]",
+        "1],[2",
+        "}",
+        "1,",
+        r#""a\"]"#,
+        "\u{e4}",
+        "{}]}",
     ];
     const BEHIND: &[&str] = &[
         "]}",

@@ -155,8 +155,9 @@ fn run(options: &Options) -> Result<usize, Failure> {
 
 /// The repository.
 fn root() -> Result<PathBuf, Failure> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    here.map(Path::to_path_buf).ok_or_else(|| Failure("the repository was not found".to_owned()))
+    // As cargo says now: a build directory may be shared by several clones.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&here).parent().map(Path::to_path_buf).ok_or_else(|| Failure("the repository was not found".to_owned()))
 }
 
 /// Where scenes are played.

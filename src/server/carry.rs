@@ -55,10 +55,14 @@ impl Core {
     /// Carries out one step; `source` is the connection that it comes from.
     #[inline]
     pub(super) fn step(&mut self, step: Step<'_>, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
-        match (step, source) {
-            (Step::Event(event), _) => self.handle(event, source, turn),
-            (step, Some(source)) => self.own(step, source, turn),
-            (_, None) => {}
+        match step {
+            Step::Event(Event::Publish(publish)) => self.publish(publish, source, turn),
+            Step::Event(event) => self.handle(event, source, turn),
+            step => {
+                if let Some(source) = source {
+                    self.own(step, source, turn);
+                }
+            }
         }
     }
 
@@ -90,19 +94,31 @@ impl Core {
         self.carrier.outgoing.reuse(sealed);
     }
 
+    /// Has a client's publication sent.
     #[inline]
+    pub(super) fn publish(&mut self, publish: &Publish<'_>, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
+        if source.is_some_and(|source| source.is_forgotten()) {
+            // What a connection has sent before its end is still good; but it is no receiver any more, and nobody to answer.
+            let publish = Publish { connection: None, ..publish.clone() };
+            self.publish_by_core(&publish, turn);
+        } else if !self.carrier.outgoing.route(publish) {
+            self.publish_by_core(publish, turn);
+        }
+    }
+
+    fn publish_by_core(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) {
+        self.end_route();
+        self.broker.handle(turn.now, Event::Publish(publish), &mut self.effects);
+        self.carry_out(Some(publish), turn);
+    }
+
     fn handle(&mut self, event: Event<'_>, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
         if source.is_some_and(|source| source.is_forgotten()) {
-            self.handle_of_forgotten(&event, turn);
-            return;
-        }
-        let publish = if let Event::Publish(publish) = event { Some(publish) } else { None };
-        if publish.is_some_and(|publish| self.carrier.outgoing.route(publish)) {
             return;
         }
         self.end_route();
         self.broker.handle(turn.now, event, &mut self.effects);
-        self.carry_out(publish, turn);
+        self.carry_out(None, turn);
     }
 
     /// Tells the core what went without it, and asks it again from now on: what another event changes may change the way.
@@ -111,15 +127,6 @@ impl Core {
         if messages > 0 {
             self.broker.routed(messages, deliveries);
         }
-    }
-
-    /// What a connection sends that has ended is still good; but it is no receiver any more, and nobody to answer.
-    #[cold]
-    fn handle_of_forgotten(&mut self, event: &Event<'_>, turn: &mut Turn<'_>) {
-        let Event::Publish(publish) = event else { return };
-        let publish = Publish { connection: None, ..Publish::clone(publish) };
-        self.broker.handle(turn.now, Event::Publish(&publish), &mut self.effects);
-        self.carry_out(Some(&publish), turn);
     }
 
     /// A step that concerns the connection itself.

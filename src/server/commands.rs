@@ -13,7 +13,7 @@ use tracing::debug;
 use super::access::Access;
 use super::connection::{Closing, Connection};
 use super::counters::Counters;
-use super::runtime::Hub;
+use super::runtime::{Burst, Hub};
 use crate::broker::{AckMode, Acknowledge, Event, Publish, ReceiverKey, Subscribe};
 use crate::limits;
 use crate::message::{ChannelName, Frame, Kind, PublicationId, Timestamp};
@@ -79,54 +79,50 @@ impl<'a> Desk<'a> {
         Counters::add(&self.hub.counters.commands, self.commands.take());
     }
 
-    /// Tells `carry` what `incoming` asks for, step by step. `greeted`: a frame has come before. Breaks if the client has closed, which
+    /// Has `burst` do what `incoming` asks for, step by step. `greeted`: a frame has come before. Breaks if the client has closed, which
     /// is left to the caller, or must go.
-    pub(super) fn take(
-        &self,
-        incoming: Incoming<'_>,
-        greeted: &mut bool,
-        carry: &mut impl FnMut(Step<'_>),
-    ) -> ControlFlow<()> {
+    pub(super) fn take(&self, incoming: &Incoming<'_>, greeted: &mut bool, burst: &mut Burst<'_>) -> ControlFlow<()> {
         let first = !std::mem::replace(greeted, true);
         let topic = &self.connection.profile.topic;
         match (incoming, topic) {
             (Incoming::Message { kind, frame }, Some(channel)) => {
                 if first {
-                    carry(Step::Release);
+                    burst.carry(Step::Release);
                 }
-                return self.topic_message(channel, kind, frame, carry);
+                return self.topic_message(channel, *kind, frame, burst);
             }
             (Incoming::Message { kind, frame }, None) => PARSER.with_borrow_mut(|parser| {
-                let command = parser.parse(kind, &frame);
+                let command = parser.parse(*kind, frame);
                 if first && !matches!(command, Ok(Command::Ping)) {
-                    carry(Step::Release);
+                    burst.carry(Step::Release);
                 }
                 self.commands.set(self.commands.get() + 1);
-                match command {
-                    Ok(command) => self.command(command, first, carry),
-                    Err(bad) => self.refuse(carry, bad.command.as_deref(), bad.code, &bad.text, bad.id.as_deref()),
+                match &command {
+                    // Borrowed, because it is large, and most commands are this one.
+                    Ok(Command::Send(send)) => self.send(send, burst),
+                    Ok(_) | Err(_) => self.other(command, first, burst),
                 }
             }),
             (control, _) => {
                 if first {
-                    carry(Step::Release);
+                    burst.carry(Step::Release);
                 }
-                return self.control(&control, carry);
+                return self.control(control, burst);
             }
         }
         ControlFlow::Continue(())
     }
 
-    fn control(&self, incoming: &Incoming<'_>, carry: &mut impl FnMut(Step<'_>)) -> ControlFlow<()> {
+    fn control(&self, incoming: &Incoming<'_>, burst: &mut Burst<'_>) -> ControlFlow<()> {
         match incoming {
-            Incoming::Ping(payload) => carry(Step::Frame(frame::encode(Opcode::Pong, payload))),
+            Incoming::Ping(payload) => burst.carry(Step::Frame(frame::encode(Opcode::Pong, payload))),
             Incoming::Pong(payload) => {
                 let (up_to, again) = self.connection.queue().pong(payload);
                 if up_to > 0 {
-                    carry(Step::Event(Event::Confirmed { connection: self.connection.id, up_to }));
+                    burst.carry(Step::Event(Event::Confirmed { connection: self.connection.id, up_to }));
                 }
                 if again {
-                    carry(Step::Flush);
+                    burst.carry(Step::Flush);
                 }
             }
             Incoming::Close { .. } => return ControlFlow::Break(()),
@@ -139,10 +135,10 @@ impl<'a> Desk<'a> {
         &self,
         channel: &ChannelName,
         kind: Kind,
-        frame: Frame<'_>,
-        carry: &mut impl FnMut(Step<'_>),
+        frame: &Frame<'_>,
+        burst: &mut Burst<'_>,
     ) -> ControlFlow<()> {
-        let publication = topic::publication(channel, kind, frame);
+        let publication = topic::publication(channel, kind, frame.clone());
         if publication.messages.iter().all(Range::is_empty) {
             Counters::add(&self.hub.counters.empty, 1);
             return ControlFlow::Continue(());
@@ -151,33 +147,37 @@ impl<'a> Desk<'a> {
         if !self.access.may_send(&connection.profile.user, channel) {
             Counters::add(&self.hub.counters.forbidden, 1);
             debug!(connection = connection.id.0, user = %connection.profile.user, %channel, "ended: may not send here");
-            carry(Step::End(Closing { code: 1008, reason: "forbidden", invited: false, flush: true }));
+            burst.carry(Step::End(Closing { code: 1008, reason: "forbidden", invited: false, flush: true }));
             return ControlFlow::Break(());
         }
-        carry(Step::Event(Event::Publish(&Publish {
+        burst.publish(&Publish {
             connection: Some(connection.id),
             publication: &publication,
             receivers: None,
             id: None,
             ttl: None,
             delay: None,
-        })));
+        });
         ControlFlow::Continue(())
     }
 
-    fn command(&self, command: Command<'_>, first: bool, carry: &mut impl FnMut(Step<'_>)) {
+    fn other(&self, command: Result<Command<'_>, envelope::Malformed>, first: bool, burst: &mut Burst<'_>) {
         let connection = &self.connection;
+        let command = match command {
+            Ok(command) => command,
+            Err(bad) => return self.refuse(burst, bad.command.as_deref(), bad.code, &bad.text, bad.id.as_deref()),
+        };
         match command {
-            Command::Ping => carry(Step::Ping { first }),
+            Command::Ping => burst.carry(Step::Ping { first }),
             Command::Receive { channels, ack, prefetch, receiver } => {
                 let user = &connection.profile.user;
                 if let Some(channel) = channels.iter().find(|channel| !self.access.may_receive(user, channel)) {
                     let detail = format!("user \"{user}\" may not receive from channel \"{channel}\"");
-                    self.refuse(carry, Some("receive-message"), Code::Forbidden, &detail, None);
+                    self.refuse(burst, Some("receive-message"), Code::Forbidden, &detail, None);
                     return;
                 }
                 let name = receiver.map(Arc::from).or_else(|| connection.profile.receiver.as_deref().cloned());
-                carry(Step::Event(Event::Subscribe(Subscribe {
+                burst.carry(Step::Event(Event::Subscribe(Subscribe {
                     connection: connection.id,
                     channels,
                     ack: match ack {
@@ -188,61 +188,54 @@ impl<'a> Desk<'a> {
                     receiver: name.map(|id| ReceiverKey { user: user.clone(), id }),
                 })));
             }
-            Command::Send(send) => self.send(&send, carry),
+            Command::Send(send) => self.send(&send, burst),
             Command::Acknowledge { delivery, done } => {
                 let acknowledge = Acknowledge { connection: connection.id, sequence: delivery, done };
-                carry(Step::Event(Event::Acknowledge(acknowledge)));
+                burst.carry(Step::Event(Event::Acknowledge(acknowledge)));
             }
         }
     }
 
-    fn send(&self, send: &envelope::Send<'_>, carry: &mut impl FnMut(Step<'_>)) {
+    fn send(&self, send: &envelope::Send<'_>, burst: &mut Burst<'_>) {
         let connection = &self.connection;
         let user = &connection.profile.user;
         let channel = &send.publication.channel;
         if !self.access.may_send(user, channel) {
             let detail = format!("user \"{user}\" may not send to channel \"{channel}\"");
-            self.refuse(carry, Some("send-message"), Code::Forbidden, &detail, send.id.as_deref());
+            self.refuse(burst, Some("send-message"), Code::Forbidden, &detail, send.id.as_deref());
             return;
         }
         if send.publication.messages.is_empty() {
             if let Some(id) = &send.id {
-                carry(Step::Frame(text(&envelope::accepted(id, 0, false, false))));
+                burst.carry(Step::Frame(text(&envelope::accepted(id, 0, false, false))));
             }
             return;
         }
-        carry(Step::Event(Event::Publish(&Publish {
+        burst.publish(&Publish {
             connection: Some(connection.id),
             id: send.id.as_deref().map(|id| PublicationId::new(user, id)),
             publication: &send.publication,
             receivers: send.receivers,
             ttl: send.ttl,
             delay: send.delay,
-        })));
+        });
     }
 
-    fn refuse(
-        &self,
-        carry: &mut impl FnMut(Step<'_>),
-        command: Option<&str>,
-        code: Code,
-        detail: &str,
-        id: Option<&str>,
-    ) {
+    fn refuse(&self, burst: &mut Burst<'_>, command: Option<&str>, code: Code, detail: &str, id: Option<&str>) {
         let counter =
             if matches!(code, Code::Forbidden) { &self.hub.counters.forbidden } else { &self.hub.counters.malformed };
         Counters::add(counter, 1);
-        carry(Step::Frame(text(&envelope::refusal(command, code, detail, id))));
+        burst.carry(Step::Frame(text(&envelope::refusal(command, code, detail, id))));
     }
 
     /// What a connection declares by connecting: a topic connection receives its channel; an envelope connection claims its name.
-    pub(super) fn arrive(&self, carry: &mut impl FnMut(Step<'_>)) {
+    pub(super) fn arrive(&self, burst: &mut Burst<'_>) {
         let connection = self.connection;
         let profile = &connection.profile;
         let receiver = profile.receiver.as_deref().cloned().map(|id| ReceiverKey { user: profile.user.clone(), id });
         match &profile.topic {
             Some(channel) if self.access.may_receive(&profile.user, channel) => {
-                carry(Step::Event(Event::Subscribe(Subscribe {
+                burst.carry(Step::Event(Event::Subscribe(Subscribe {
                     connection: connection.id,
                     channels: vec![channel.clone()],
                     ack: AckMode::Automatic,
@@ -252,7 +245,7 @@ impl<'a> Desk<'a> {
             }
             _ => {
                 if let Some(receiver) = receiver {
-                    carry(Step::Event(Event::Claim { connection: connection.id, receiver }));
+                    burst.carry(Step::Event(Event::Claim { connection: connection.id, receiver }));
                 }
             }
         }

@@ -336,7 +336,7 @@ impl Reader {
             if let Incoming::Close { code, .. } = &incoming {
                 last = Some(code.unwrap_or(1000));
             }
-            let flow = desk.take(incoming, greeted, &mut |step| burst.carry(step));
+            let flow = desk.take(&incoming, greeted, &mut burst);
             self.deaf = flow.is_break();
             flow
         });

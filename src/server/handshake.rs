@@ -175,7 +175,7 @@ fn declare(hub: &Hub, connection: &Arc<Connection>) {
     if *modern && topic.is_none() {
         burst.carry(Step::Frame(greeting(hub.now())));
     }
-    Desk::new(hub, connection).arrive(&mut |step| burst.carry(step));
+    Desk::new(hub, connection).arrive(&mut burst);
     burst.end();
 }
 

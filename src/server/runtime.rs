@@ -24,7 +24,7 @@ use super::counters::{Counters, Seldom};
 use super::gate::Gate;
 use super::heartbeat::Timers;
 use super::storage::Storage;
-use crate::broker::{Broker, Event, Refusal, Settings};
+use crate::broker::{Broker, Event, Publish, Refusal, Settings};
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Timestamp};
 use crate::policy::Policies;
@@ -363,15 +363,25 @@ impl<'a> Burst<'a> {
     }
 
     /// Carries out one step. Where much is queued, it is flushed, without the lock.
-    #[inline]
     pub(super) fn carry(&mut self, step: Step<'_>) {
+        self.with_core(|core, source, turn| core.step(step, source, turn));
+    }
+
+    /// Has a publication sent, as [`Self::carry`] would: nearly every step is one, and so nothing is put together for it.
+    #[inline]
+    pub(super) fn publish(&mut self, publish: &Publish<'_>) {
+        self.with_core(|core, source, turn| core.publish(publish, source, turn));
+    }
+
+    #[inline]
+    fn with_core(&mut self, work: impl FnOnce(&mut Core, Option<&Arc<Connection>>, &mut Turn<'_>)) {
         let Self { hub, source, turn, core } = self;
         let open = core.get_or_insert_with(|| {
             let core = hub.core();
             turn.renew();
             core
         });
-        open.step(step, *source, turn);
+        work(open, *source, turn);
         if open.is_full()
             && let Some(full) = core.take()
         {

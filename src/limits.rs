@@ -88,6 +88,12 @@ pub const BACKLOG_FRAME_BYTES: usize = 14 << 10;
 /// memory, and what is not is refused with 06.
 pub const CORE_BYTES: usize = 256 << 20;
 
+/// Places for unstored messages that the core keeps ready, and ids that may lie between two of them without a place for each.
+pub const RECENT_PLACES: usize = 1_024;
+
+/// Places for unstored messages for each that is there, beyond [`RECENT_PLACES`]: what stays longer than this many others moves to another table.
+pub const RECENT_SPARSE: usize = 4;
+
 /// What a message in the core's memory costs beside its payload, in bytes: the entry and its lines in maps and queues. An estimate, for [`CORE_BYTES`].
 pub const ENTRY_BYTES: usize = 256;
 

@@ -63,22 +63,22 @@ impl Broker {
     }
 
     fn audit_unstored(&self, in_memory: usize) {
-        let paged = self.unstored.values().filter(|unstored| unstored.place == Place::Paged).count();
+        let paged = self.unstored.iter().filter(|(_, unstored)| unstored.place == Place::Paged).count();
         assert_eq!(self.unstored.len(), in_memory + paged, "every unwritten message has its line, and no other");
-        for (id, unstored) in &self.unstored {
+        for (id, unstored) in self.unstored.iter() {
             let entry = match unstored.place {
-                Place::Waiting => self.channels[unstored.channel].waiting.contains_key(id),
-                Place::Parked => self.channels[unstored.channel].parked.contains_key(id),
-                Place::Flight(key) => self.flights[key].entries.iter().any(|entry| entry.message.id == *id),
-                Place::Delayed(due) => self.delayed.contains_key(&(due, *id)),
+                Place::Waiting => self.channels[unstored.channel].waiting.contains_key(&id),
+                Place::Parked => self.channels[unstored.channel].parked.contains_key(&id),
+                Place::Flight(key) => self.flights[key].entries.iter().any(|entry| entry.message.id == id),
+                Place::Delayed(due) => self.delayed.contains_key(&(due, id)),
                 Place::Paged => unstored.row == Row::Writing,
             };
             assert!(entry, "{id:?} is not where it is said to be: {unstored:?}");
-            assert_eq!(unstored.row == Row::Failed, self.failed.contains(id), "{id:?}: what failed is tried again");
+            assert_eq!(unstored.row == Row::Failed, self.failed.contains(&id), "{id:?}: what failed is tried again");
         }
-        let replaced: usize = self.unstored.values().map(|unstored| unstored.replaces.len()).sum();
+        let replaced: usize = self.unstored.iter().map(|(_, unstored)| unstored.replaces.len()).sum();
         assert_eq!(self.superseded.len(), replaced, "what is superseded is known to be");
-        let awaited = self.unstored.values().filter(|unstored| unstored.pending.is_some()).count();
+        let awaited = self.unstored.iter().filter(|(_, unstored)| unstored.pending.is_some()).count();
         let remaining: usize = self.pending.iter().map(|(_, pending)| pending.remaining).sum();
         assert_eq!(awaited, remaining, "publications wait for what is unstored");
         assert!(self.failed.is_empty() || self.timers.retry.is_some(), "failures are tried again");
@@ -106,7 +106,7 @@ impl Broker {
     /// Nothing is left of anything that happened.
     pub(super) fn audit_empty(&self) {
         assert!(
-            self.flights.is_empty() && self.unstored.is_empty() && self.delayed.is_empty() && self.pending.is_empty()
+            self.flights.is_empty() && self.unstored.len() == 0 && self.delayed.is_empty() && self.pending.is_empty()
         );
         assert_eq!(self.bytes, 0, "memory is given back");
         assert_eq!(self.receivers.len(), 1);

@@ -114,11 +114,11 @@ impl Broker {
         let id = entry.message.id;
         let deliveries = entry.message.deliveries;
         let asked =
-            entry.written || self.unstored.get(&id).is_some_and(|unstored| unstored.row == super::entry::Row::Writing);
+            entry.written || self.unstored.get(id).is_some_and(|unstored| unstored.row == super::entry::Row::Writing);
         if asked {
             self.counts.push((id, deliveries));
         }
-        if let Some(unstored) = self.unstored.get_mut(&id) {
+        if let Some(unstored) = self.unstored.get_mut(id) {
             unstored.committed = true;
         }
         self.channels[channel].wait(entry);

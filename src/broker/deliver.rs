@@ -266,7 +266,7 @@ impl Broker {
 
     /// Notes where the entry of an unstored message is. Nothing to note for a stored one.
     pub(super) fn move_to(&mut self, id: MessageId, place: Place) {
-        if let Some(unstored) = self.unstored.get_mut(&id) {
+        if let Some(unstored) = self.unstored.get_mut(id) {
             unstored.place = place;
         }
     }
@@ -274,7 +274,7 @@ impl Broker {
     /// Has a message written: now if its sender waits for it or may believe it taken, else when it is still unsettled after the
     /// write delay.
     pub(super) fn schedule_write(&mut self, id: MessageId, turn: &Turn<'_>) {
-        let Some(unstored) = self.unstored.get(&id) else { return };
+        let Some(unstored) = self.unstored.get(id) else { return };
         if unstored.row != Row::Unasked {
             return;
         }

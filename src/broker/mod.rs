@@ -27,6 +27,7 @@ mod event;
 mod membership;
 mod publish;
 mod receiver;
+mod recent;
 mod restore;
 mod safety;
 mod storage;
@@ -54,6 +55,7 @@ use channel::Channel;
 use dedup::Dedup;
 use entry::{Entry, Unstored};
 use receiver::Receiver;
+use recent::Recent;
 use safety::Pending;
 use timers::{Timer, Timers};
 
@@ -120,7 +122,7 @@ pub struct Broker {
     ended: HashSet<ConnectionId, RandomState>,
     flights: Slab<Flight>,
     /// Every message that is neither stored nor settled.
-    unstored: HashMap<MessageId, Unstored, RandomState>,
+    unstored: Recent<Unstored>,
     /// Rows that stand for an unstored message under its older id, perhaps in another channel: no page may bring them back.
     superseded: HashSet<MessageId, RandomState>,
     /// Unstored messages that the store refused and that are tried again.
@@ -165,7 +167,7 @@ impl Broker {
             connections: HashSet::default(),
             ended: HashSet::default(),
             flights: Slab::new(),
-            unstored: HashMap::default(),
+            unstored: Recent::default(),
             superseded: HashSet::default(),
             failed: BTreeSet::new(),
             pending: Slab::new(),
@@ -268,7 +270,7 @@ impl Broker {
         }
         self.flush_store(turn);
         let unstored = &self.unstored;
-        self.timers.drop_settled_writes(|id| !unstored.contains_key(&id));
+        self.timers.drop_settled_writes(|id| !unstored.contains(id));
     }
 
     /// Everything whose time has come.

@@ -320,7 +320,7 @@ impl Broker {
             self.schedule_write(id, turn);
             return;
         }
-        if self.unstored.get(&id).is_some_and(|unstored| unstored.committed) {
+        if self.unstored.get(id).is_some_and(|unstored| unstored.committed) {
             channel.parked.insert(id, entry);
             self.move_to(id, Place::Parked);
             self.append(id);
@@ -373,7 +373,7 @@ impl Broker {
     pub(super) fn renew(&mut self, key: usize, mut entry: Entry, turn: &mut Turn<'_>) {
         let old = entry.message.id;
         let id = self.next_id();
-        let before = self.unstored.remove(&old);
+        let before = self.unstored.remove(old);
         self.failed.remove(&old);
         let pending = before.as_ref().and_then(|unstored| unstored.pending);
         let asked = before.as_ref().is_none_or(|unstored| unstored.row != Row::Unasked);
@@ -404,7 +404,7 @@ impl Broker {
     /// Drops a message whose time to live is over.
     pub(super) fn expire(&mut self, key: usize, entry: Entry, turn: &mut Turn<'_>) {
         self.counters.expired += 1;
-        let committed = self.unstored.get(&entry.message.id).is_none_or(|unstored| unstored.committed);
+        let committed = self.unstored.get(entry.message.id).is_none_or(|unstored| unstored.committed);
         let fate = if committed { Fate::Settled } else { Fate::Refused(Refusal::Expired) };
         self.drop_entry(key, entry, fate, turn);
     }

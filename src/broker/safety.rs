@@ -42,7 +42,7 @@ pub(super) enum Fate {
 impl Broker {
     /// Ends the uncertainty about a message. Harmless for one that is stored already.
     pub(super) fn resolve(&mut self, id: MessageId, fate: Fate, turn: &mut Turn<'_>) -> Option<Unstored> {
-        let unstored = self.unstored.remove(&id)?;
+        let unstored = self.unstored.remove(id)?;
         if unstored.row == Row::Failed {
             self.failed.remove(&id);
         }

@@ -59,14 +59,14 @@ impl Broker {
 
     /// Asks the store to write a message that it was not asked to write.
     pub(super) fn append_unasked(&mut self, id: MessageId) {
-        if self.unstored.get(&id).is_some_and(|unstored| unstored.row == Row::Unasked) {
+        if self.unstored.get(id).is_some_and(|unstored| unstored.row == Row::Unasked) {
             self.append(id);
         }
     }
 
     /// Asks the store to write a message, unless it has been asked and has not answered.
     pub(super) fn append(&mut self, id: MessageId) {
-        let Some(unstored) = self.unstored.get(&id).filter(|unstored| unstored.row != Row::Writing) else { return };
+        let Some(unstored) = self.unstored.get(id).filter(|unstored| unstored.row != Row::Writing) else { return };
         let channel = self.channels.get(unstored.channel);
         let entry = match unstored.place {
             Place::Waiting => channel.and_then(|channel| channel.waiting.get(&id)),
@@ -86,7 +86,7 @@ impl Broker {
             } else {
                 self.replacements.push((message, unstored.replaces.clone()));
             }
-            if let Some(unstored) = self.unstored.get_mut(&id) {
+            if let Some(unstored) = self.unstored.get_mut(id) {
                 unstored.row = Row::Writing;
             }
             self.failed.remove(&id);
@@ -168,7 +168,7 @@ impl Broker {
             StoreFailure::Full => Refusal::BrokerFull,
         };
         for id in ids {
-            let Some(unstored) = self.unstored.get_mut(id) else { continue };
+            let Some(unstored) = self.unstored.get_mut(*id) else { continue };
             let (key, place) = (unstored.channel, unstored.place);
             if unstored.committed || matches!(place, Place::Flight(_)) {
                 unstored.row = Row::Failed;
@@ -242,7 +242,7 @@ impl Broker {
                 continue;
             }
             // An attempt to write it was reported as failed and was not: it is tried again, and stands for itself until then.
-            if self.unstored.contains_key(&message.id) {
+            if self.unstored.contains(message.id) {
                 continue;
             }
             if channel.paged > 0 {
@@ -357,7 +357,7 @@ impl Broker {
             .unstored
             .iter()
             .filter(|(_, unstored)| unstored.channel == key && unstored.place == Place::Paged)
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         for id in ids {
             self.resolve(id, Fate::Settled, turn);

@@ -10,8 +10,9 @@ use super::results::Facts;
 use super::subject::{Generator, Subject};
 use crate::{Failure, cargo, programs, shown};
 
-/// The targets that are built, as cargo names them.
-const TARGETS: &[&str] = &["--bin", "wsmb", "--bench", "limit", "--bench", "peers"];
+/// The targets that are built, as cargo names them, one call after the other. The broker comes last and by itself: with the others it would get the
+/// features that only tests need of its dependencies.
+const TARGETS: [&[&str]; 2] = [&["--bench", "limit", "--bench", "peers"], &["--bin", "wsmb"]];
 
 /// Every program that is run.
 pub struct Programs {
@@ -81,16 +82,20 @@ impl Programs {
 
 /// Builds, and returns the path of each program by its target's name.
 fn build(profile: &str) -> Result<BTreeMap<String, PathBuf>, Failure> {
-    let mut command = cargo();
-    command.args(["build", "--profile", profile, "--message-format", "json-render-diagnostics"]).args(TARGETS);
-    let line = shown(&command);
-    eprintln!("$ {line}");
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-    let output = output.map_err(|error| Failure(format!("`{line}` could not be started: {error}")))?;
-    if !output.status.success() {
-        return Err(Failure(format!("`{line}` ended with {}", output.status)));
+    let mut programs = BTreeMap::new();
+    for targets in TARGETS {
+        let mut command = cargo();
+        command.args(["build", "--profile", profile, "--message-format", "json-render-diagnostics"]).args(targets);
+        let line = shown(&command);
+        eprintln!("$ {line}");
+        let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+        let output = output.map_err(|error| Failure(format!("`{line}` could not be started: {error}")))?;
+        if !output.status.success() {
+            return Err(Failure(format!("`{line}` ended with {}", output.status)));
+        }
+        programs.extend(String::from_utf8_lossy(&output.stdout).lines().filter_map(executable));
     }
-    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(executable).collect())
+    Ok(programs)
 }
 
 /// The name and the path of a program that a line of cargo's tells of.

@@ -183,7 +183,9 @@ where
     /// Connections that receive a channel on which nothing happens.
     fn idle(&mut self, connections: u32) -> Result<Report, Error> {
         let mut engine = Engine::new(self.payload.clone(), false)?;
-        // What the first connection leaves behind (a password is hashed, say) is not the connections'.
+        // What the first connection leaves behind (a password is hashed, the program's pages are read) is not the connections'. It comes when
+        // the server rests: this broker gives back what it has read so far when its start is over.
+        self.at_rest(&mut engine)?;
         self.open(0..1, true)?.leave();
         let before = self.at_rest(&mut engine)?;
         self.add_idle(&mut engine, connections)?;

@@ -2,17 +2,18 @@
 
 use smallvec::SmallVec;
 
-use super::dedup::Seen;
+use super::dedup::{Key, Seen};
 use super::entry::{Entry, Place, Row, Unstored, expiry};
 use super::safety::{Fate, Pending};
 use super::{Broker, Content, Delayed, Effect, Publish, Refusal, Reply, Sender, Turn};
 use crate::limits;
-use crate::message::{ConnectionId, Message, MessageId, Publication};
+use crate::message::{ConnectionId, Message, MessageId};
 
 impl Broker {
     pub(super) fn publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) {
         let Some(known) = self.note_publisher(publish) else { return };
-        if publish.id.is_some() && self.is_repetition(publish, turn) {
+        let id = publish.id.as_ref().map(|id| self.dedup.key(&publish.publication.channel, id));
+        if id.is_some_and(|id| self.is_repetition(publish, id, turn)) {
             return;
         }
         let name = &*publish.publication.channel;
@@ -21,8 +22,8 @@ impl Broker {
             None => self.settings.policies.of(name).keep,
         };
         if !keep {
-            self.publish_fleeting(publish, known, turn);
-        } else if let Err(refusal) = self.publish_kept(publish, turn) {
+            self.publish_fleeting(publish, id, known, turn);
+        } else if let Err(refusal) = self.publish_kept(publish, id, turn) {
             self.counters.refused += publish.publication.messages.len() as u64;
             self.reply(publish.connection, Reply::Refused { id: publish.id.clone(), refusal }, turn);
             if let Some(key) = self.channel_keys.get(name).copied() {
@@ -57,10 +58,9 @@ impl Broker {
     }
 
     /// Answers a publication whose id was seen within the window, or notes that its answer is owed.
-    fn is_repetition(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) -> bool {
+    fn is_repetition(&mut self, publish: &Publish<'_>, key: Key, turn: &mut Turn<'_>) -> bool {
         let Some(id) = &publish.id else { return false };
-        let channel = &publish.publication.channel;
-        let Some(seen) = self.dedup.get(turn.now, self.settings.dedup_window, channel, id) else { return false };
+        let Some(seen) = self.dedup.get(turn.now, self.settings.dedup_window, key) else { return false };
         self.counters.duplicates += 1;
         let reply = match seen {
             Seen::Accepted => Reply::Accepted { id: id.clone(), receivers: 0, stored: false, duplicate: true },
@@ -72,7 +72,13 @@ impl Broker {
     }
 
     /// A channel that is not kept: to the receivers connected now, and gone.
-    fn publish_fleeting(&mut self, publish: &Publish<'_>, known: Option<usize>, turn: &mut Turn<'_>) {
+    fn publish_fleeting(
+        &mut self,
+        publish: &Publish<'_>,
+        remember: Option<Key>,
+        known: Option<usize>,
+        turn: &mut Turn<'_>,
+    ) {
         let Publish { connection, publication, receivers, ref id, ttl: _, delay } = *publish;
         let mut served = 0;
         if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
@@ -83,11 +89,11 @@ impl Broker {
             }
             self.bytes += publication.frame.len();
             let key = (turn.now.after(delay), self.next_id());
-            self.remember_id(id.as_ref(), publication, turn);
+            self.remember(remember, turn);
             let publication = Box::new(publication.to_owned());
             self.delayed.insert(key, Delayed::Fleeting { publication, origin: connection, receivers });
         } else {
-            self.remember_id(id.as_ref(), publication, turn);
+            self.remember(remember, turn);
             let count = publication.messages.len();
             if let Some(key) = known.filter(|_| count > 0) {
                 served = self.fan_out(key, Content::Live, count, (connection, receivers), turn);
@@ -100,14 +106,10 @@ impl Broker {
         }
     }
 
-    fn remember_id(
-        &mut self,
-        id: Option<&crate::message::PublicationId>,
-        publication: &Publication<'_>,
-        turn: &Turn<'_>,
-    ) {
+    /// The publication of this id, if it has one, is accepted.
+    fn remember(&mut self, id: Option<Key>, turn: &Turn<'_>) {
         if let Some(id) = id {
-            self.dedup.insert(turn.now, &publication.channel, id, Seen::Accepted);
+            self.dedup.insert(turn.now, id, Seen::Accepted);
         }
     }
 
@@ -154,7 +156,7 @@ impl Broker {
     }
 
     /// A kept channel: in flight at once if somebody has room and nothing is before it, else behind what waits.
-    fn publish_kept(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+    fn publish_kept(&mut self, publish: &Publish<'_>, id: Option<Key>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
         let publication = &publish.publication;
         let (count, size) =
             (publication.messages.len(), publication.messages.iter().map(ExactSizeIterator::len).sum::<usize>());
@@ -172,13 +174,13 @@ impl Broker {
             return Err(Refusal::BrokerFull);
         }
         if count == 0 {
-            self.accept_empty(publish, turn);
+            self.accept_empty(publish, id, turn);
             self.close_if_unused(key);
             return Ok(());
         }
         self.counters.accepted += count as u64;
         self.channels[key].unsettled += count as u64;
-        let pending = self.pend(publish, count, turn);
+        let pending = self.pend(publish, id, count, turn);
         let entries = self.entries(publish, key, pending, turn);
         if let Some(delay) = delay {
             let due = turn.now.after(delay);
@@ -193,21 +195,20 @@ impl Broker {
     }
 
     /// A publication without messages is accepted and reaches nobody.
-    fn accept_empty(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) {
+    fn accept_empty(&mut self, publish: &Publish<'_>, remember: Option<Key>, turn: &mut Turn<'_>) {
         if let Some(id) = publish.id.clone() {
-            self.dedup.insert(turn.now, &publish.publication.channel, &id, Seen::Accepted);
+            self.remember(remember, turn);
             self.reply(publish.connection, Reply::Accepted { id, receivers: 0, stored: false, duplicate: false }, turn);
         }
     }
 
     /// A line for who waits for the publication to be safe, if anybody does or if it has several messages to be answered together.
-    fn pend(&mut self, publish: &Publish<'_>, count: usize, turn: &Turn<'_>) -> Option<usize> {
+    fn pend(&mut self, publish: &Publish<'_>, id: Option<Key>, count: usize, turn: &Turn<'_>) -> Option<usize> {
         if publish.id.is_none() && count == 1 {
             return None;
         }
         let key = self.pending.vacant_key();
-        let remember = |id| self.dedup.insert(turn.now, &publish.publication.channel, id, Seen::Pending(key));
-        let remembered = publish.id.as_ref().map(remember).unwrap_or_default();
+        let remembered = id.map(|id| self.dedup.insert(turn.now, id, Seen::Pending(key)));
         self.pending.insert(Pending {
             remembered,
             connection: publish.connection,

@@ -3,7 +3,7 @@
 
 use smallvec::SmallVec;
 
-use super::dedup::Key;
+use super::dedup;
 use super::entry::{Row, Unstored};
 use super::{Broker, Refusal, Reply, Turn};
 use crate::limits;
@@ -14,8 +14,8 @@ use crate::message::{ConnectionId, MessageId, PublicationId};
 pub(super) struct Pending {
     pub connection: Option<ConnectionId>,
     pub id: Option<PublicationId>,
-    /// By what its id is remembered, if it has one.
-    pub remembered: Key,
+    /// Where its id is remembered, if it has one.
+    pub remembered: Option<dedup::Place>,
     /// Messages of it that are not safe.
     pub remaining: usize,
     /// To how many receivers it went at once.
@@ -83,7 +83,9 @@ impl Broker {
         let Pending { remembered, connection, id, receivers, stored, refused, waiters, .. } = self.pending.remove(key);
         match (id, refused) {
             (Some(id), None) => {
-                self.dedup.accepted(remembered);
+                if let Some(place) = remembered {
+                    self.dedup.accepted(place);
+                }
                 let accepted = |id, duplicate| Reply::Accepted {
                     id,
                     receivers: if duplicate { 0 } else { receivers },
@@ -97,7 +99,9 @@ impl Broker {
             }
             (None, Some(refusal)) => self.tell_refused(connection, refusal, turn),
             (Some(id), Some(refusal)) => {
-                self.dedup.refused(remembered);
+                if let Some(place) = remembered {
+                    self.dedup.refused(place);
+                }
                 let id = Some(id);
                 self.reply(connection, Reply::Refused { id: id.clone(), refusal }, turn);
                 for waiter in waiters {

@@ -33,7 +33,8 @@ impl Broker {
             self.delayed.insert((due, id), Delayed::Kept(key, entry));
         }
         for (channel, id, at) in restored.publications {
-            self.dedup.insert(at, &channel, &id, super::dedup::Seen::Accepted);
+            let key = self.dedup.key(&channel, &id);
+            self.dedup.insert(at, key, super::dedup::Seen::Accepted);
         }
         if !self.channels.is_empty() {
             // At the first tick, whenever that is.

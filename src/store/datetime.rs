@@ -19,6 +19,23 @@ pub(super) fn to_text(moment: Timestamp) -> String {
     text_of(seconds / DAY + SHIFT, seconds % DAY)
 }
 
+/// The text of the moment that was written last: messages that are stored together were often accepted within the same second.
+#[derive(Default)]
+pub(super) struct Texts {
+    last: Option<(u64, String)>,
+}
+
+impl Texts {
+    /// The same as [`to_text`].
+    pub fn of(&mut self, moment: Timestamp) -> &str {
+        let second = moment.0 / MILLIS;
+        if self.last.as_ref().is_some_and(|(last, _)| *last != second) {
+            self.last = None;
+        }
+        &self.last.get_or_insert_with(|| (second, to_text(moment))).1
+    }
+}
+
 /// A second of a day counted from 0000-03-01, as text.
 pub(super) fn text_of(day: u64, rest: u64) -> String {
     let (year, month, day) = civil(day);
@@ -92,6 +109,14 @@ mod tests {
             assert_eq!(from_text(text), Some(Timestamp(seconds * 1_000)));
         }
         assert_eq!(to_text(Timestamp(u64::MAX)), "9999-12-31 23:59:59");
+    }
+
+    #[test]
+    fn the_text_of_a_second_is_used_for_that_second_only() {
+        let mut texts = Texts::default();
+        for millis in [0, 999, 1_000, 999, 951_782_400_000, 951_782_400_001, u64::MAX, u64::MAX - 1, 0] {
+            assert_eq!(texts.of(Timestamp(millis)), to_text(Timestamp(millis)));
+        }
     }
 
     #[test]

@@ -314,9 +314,10 @@ fn insert<'a>(
 ) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(statement)?;
     let width = row::OWN_COLUMNS + columns.names().count();
+    let mut texts = datetime::Texts::default();
     for part in parts {
         for (index, message) in part.iter().enumerate() {
-            bind(&mut insert, index * width, message, columns)?;
+            bind(&mut insert, index * width, message, texts.of(message.created), columns)?;
         }
         insert.raw_execute()?;
     }
@@ -354,7 +355,13 @@ pub(super) fn sweep(
 }
 
 /// Binds a row to the parameters behind the first `before`.
-fn bind(insert: &mut CachedStatement<'_>, before: usize, message: &Message, columns: &Columns) -> rusqlite::Result<()> {
+fn bind(
+    insert: &mut CachedStatement<'_>,
+    before: usize,
+    message: &Message,
+    created: &str,
+    columns: &Columns,
+) -> rusqlite::Result<()> {
     let bytes = &message.payload.bytes[..];
     let data = match message.payload.kind {
         Kind::Text => ValueRef::Text(bytes),
@@ -363,7 +370,7 @@ fn bind(insert: &mut CachedStatement<'_>, before: usize, message: &Message, colu
     insert.raw_bind_parameter(before + 1, row::integer(message.id.0))?;
     insert.raw_bind_parameter(before + 2, message.channel.as_str())?;
     insert.raw_bind_parameter(before + 3, ToSqlOutput::Borrowed(data))?;
-    insert.raw_bind_parameter(before + 4, datetime::to_text(message.created))?;
+    insert.raw_bind_parameter(before + 4, created)?;
     insert.raw_bind_parameter(before + 5, message.expires.map(|moment| row::integer(moment.0)))?;
     insert.raw_bind_parameter(before + 6, message.due.map(|moment| row::integer(moment.0)))?;
     insert.raw_bind_parameter(before + 7, message.receivers)?;

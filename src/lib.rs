@@ -25,5 +25,6 @@ pub mod store;
 // What joins them, and what stands on it.
 pub mod cli;
 pub mod client;
+#[cfg(feature = "bench")]
 pub mod load;
 pub mod server;

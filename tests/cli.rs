@@ -1,6 +1,7 @@
 //! The command line as its users meet it: the real binary, real sockets, a real store.
 #![cfg(unix)]
 
+#[cfg(feature = "bench")]
 #[path = "cli/bench.rs"]
 mod bench;
 #[path = "cli/copy.rs"]

@@ -1,6 +1,7 @@
 //! A channel: its receivers in order, and what waits for them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -41,6 +42,21 @@ pub(super) struct OwnRun {
     origin: ConnectionId,
 }
 
+/// What is known of messages whose senders receive the channel, and must not get them back.
+#[derive(Debug)]
+struct Own {
+    /// Whose the paged messages are, as far as it matters; in order.
+    runs: VecDeque<OwnRun>,
+    /// Every waiting entry up to this one was sent by this member, or has expired: it need not be looked at again for that member.
+    up_to: (ConnectionId, MessageId),
+}
+
+impl Default for Own {
+    fn default() -> Self {
+        Self { runs: VecDeque::new(), up_to: (ConnectionId(0), MessageId(0)) }
+    }
+}
+
 /// A channel that has receivers or unsettled messages.
 ///
 /// The backlog is in three parts. `waiting` is in memory and is delivered from, lowest id first. Behind it, `paged` messages are
@@ -64,9 +80,8 @@ pub(super) struct Channel {
     pub paged: u64,
     pub cursor: MessageId,
     pub last_paged: MessageId,
-    /// Whose the paged messages are, as far as it matters; in order.
-    #[allow(clippy::box_collection)] // Few channels have any, and every channel has the field.
-    own_runs: Option<Box<VecDeque<OwnRun>>>,
+    /// Few channels have any, and every channel has the field.
+    own: Option<Box<Own>>,
     pub loading: Option<Loading>,
     /// The last load failed; it is tried again by the retry timer.
     pub load_failed: bool,
@@ -90,7 +105,7 @@ impl Channel {
             paged: 0,
             cursor: MessageId(0),
             last_paged: MessageId(0),
-            own_runs: None,
+            own: None,
             loading: None,
             load_failed: false,
             in_flight: 0,
@@ -150,6 +165,12 @@ impl Channel {
     /// Puts an entry among the waiting ones, at its place.
     pub fn wait(&mut self, entry: Entry) {
         self.waiting_bytes += entry.bytes();
+        if let Some(Own { up_to: (member, up_to), .. }) = self.own.as_deref_mut()
+            && entry.message.id <= *up_to
+            && entry.origin != Some(*member)
+        {
+            *up_to = MessageId(entry.message.id.0 - 1);
+        }
         self.waiting.insert(entry.message.id, entry);
     }
 
@@ -157,7 +178,30 @@ impl Channel {
     pub fn unwait(&mut self, id: MessageId) -> Option<Entry> {
         let entry = self.waiting.remove(&id)?;
         self.waiting_bytes -= entry.bytes();
+        if self.waiting.is_empty() && self.own.as_ref().is_some_and(|own| own.runs.is_empty()) {
+            self.own = None;
+        }
         Some(entry)
+    }
+
+    /// The first waiting entry that can be delivered now. `only`: the one member that takes any, if there is one only; what it sent itself
+    /// waits on, and what is behind need not wait for that.
+    pub fn first_deliverable(&mut self, only: Option<ConnectionId>, now: Timestamp) -> Option<MessageId> {
+        let Some(only) = only else {
+            return self.waiting.iter().find_map(|(id, entry)| (!entry.expired(now)).then_some(*id));
+        };
+        let own = self.own.get_or_insert_default();
+        let mut passed = if own.up_to.0 == only { own.up_to.1 } else { MessageId(0) };
+        let mut found = None;
+        for (id, entry) in self.waiting.range((Bound::Excluded(passed), Bound::Unbounded)) {
+            if entry.origin != Some(only) && !entry.expired(now) {
+                found = Some(*id);
+                break;
+            }
+            passed = *id;
+        }
+        own.up_to = (only, passed);
+        found
     }
 
     /// Whether the page in memory takes no more. `pressed`: memory as a whole is short.
@@ -170,7 +214,9 @@ impl Channel {
     pub fn page_out(&mut self, id: MessageId, origin: Option<ConnectionId>) {
         if self.paged == 0 {
             self.cursor = MessageId(id.0 - 1);
-            self.own_runs = None;
+            if let Some(own) = &mut self.own {
+                own.runs.clear();
+            }
         }
         self.note_origin(id, origin);
         self.paged += 1;
@@ -179,10 +225,10 @@ impl Channel {
 
     /// Remembers whose a message is that is paged now. Nearly always it is the last one; one that was parked may stand before others.
     fn note_origin(&mut self, id: MessageId, origin: Option<ConnectionId>) {
-        if self.own_runs.is_none() && origin.is_none() {
+        if origin.is_none() && self.own.as_ref().is_none_or(|own| own.runs.is_empty()) {
             return;
         }
-        let runs = self.own_runs.get_or_insert_default();
+        let runs = &mut self.own.get_or_insert_default().runs;
         let last = runs.back_mut();
         if id > self.last_paged || last.as_ref().is_none_or(|run| run.last < id) {
             match (last, origin) {
@@ -212,15 +258,11 @@ impl Channel {
 
     /// Whose a message that has been paged in is, as far as it matters. To be asked in the order of the messages.
     pub fn paged_origin(&mut self, id: MessageId) -> Option<ConnectionId> {
-        let runs = self.own_runs.as_mut()?;
+        let runs = &mut self.own.as_mut()?.runs;
         while runs.front().is_some_and(|run| run.last < id) {
             runs.pop_front();
         }
-        let origin = runs.front().filter(|run| run.first <= id).map(|run| run.origin);
-        if runs.is_empty() {
-            self.own_runs = None;
-        }
-        origin
+        runs.front().filter(|run| run.first <= id).map(|run| run.origin)
     }
 
     /// Whether the next page should be read now.
@@ -263,4 +305,77 @@ impl Channel {
 /// Messages in one page.
 pub(super) fn page_messages(pressed: bool) -> usize {
     if pressed { limits::PAGE_MESSAGES.div_ceil(16) } else { limits::PAGE_MESSAGES }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Message, Payload};
+
+    fn entry(id: u64, origin: Option<ConnectionId>, expires: Option<Timestamp>) -> Entry {
+        let message = Message {
+            id: MessageId(id),
+            channel: ChannelName::parse("sms").expect("a name"),
+            payload: Payload::text("{}"),
+            created: Timestamp(0),
+            expires,
+            due: None,
+            receivers: None,
+            publication: None,
+            deliveries: 0,
+        };
+        Entry { message, origin, written: false, suspect: false }
+    }
+
+    fn channel() -> Channel {
+        Channel::new(ChannelName::parse("sms").expect("a name"), Arc::default())
+    }
+
+    #[test]
+    fn what_a_member_sent_itself_is_looked_at_once() {
+        let (me, mut channel) = (ConnectionId(1), channel());
+        for id in 1..=1_000 {
+            channel.wait(entry(id, Some(me), None));
+            assert_eq!(channel.first_deliverable(Some(me), Timestamp(0)), None);
+            assert_eq!(channel.own.as_ref().map(|own| own.up_to), Some((me, MessageId(id))));
+        }
+        assert_eq!(channel.first_deliverable(None, Timestamp(0)), Some(MessageId(1)));
+        assert_eq!(
+            channel.own.as_ref().map(|own| own.up_to),
+            Some((me, MessageId(1_000))),
+            "what is known is not lost"
+        );
+        channel.wait(entry(500, None, None));
+        assert_eq!(channel.first_deliverable(Some(me), Timestamp(0)), Some(MessageId(500)), "given back by another");
+    }
+
+    #[test]
+    fn the_first_deliverable_is_what_a_search_of_everything_finds() {
+        let mut channel = channel();
+        let (mut random, mut found) = (1_u64, 0);
+        for now in 0..20_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let [id, choice, origin, only, ttl] = [33, 40, 44, 48, 52].map(|shift| random >> shift & 15);
+            let (now, connection) = (Timestamp(now), |number: u64| (number < 3).then_some(ConnectionId(number)));
+            match choice {
+                // What was sent or given back, then what is taken.
+                0..3 => channel.wait(entry(
+                    id + 1,
+                    connection(origin % 4),
+                    (ttl < 3).then(|| now.after(std::time::Duration::from_millis(ttl))),
+                )),
+                3..13 => drop(channel.unwait(MessageId(id + 1))),
+                _ => {}
+            }
+            let only = connection(only % 4);
+            let mut deliverable = channel
+                .waiting
+                .iter()
+                .filter(|(_, entry)| !entry.expired(now) && (only.is_none() || entry.origin != only));
+            let expected = deliverable.next().map(|(id, _)| *id);
+            assert_eq!(channel.first_deliverable(only, now), expected, "step {}", now.0);
+            found += u64::from(expected.is_some());
+        }
+        assert!((1_000..19_000).contains(&found), "both happen: {found}");
+    }
 }

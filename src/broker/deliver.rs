@@ -204,25 +204,23 @@ impl Broker {
 
     /// One backlog frame. False if nothing waits or nobody takes it.
     fn deliver_backlog(&mut self, key: usize, turn: &mut Turn<'_>) -> bool {
-        let Some(channel) = self.channels.get(key) else { return false };
         let takes = |receiver: &Receiver| receiver.takes_backlog(turn.now);
-        if channel.waiting.is_empty() || channel.choose(None, 1, |key| takes(&self.receivers[key])).is_empty() {
+        let Some(channel) = self.channels.get_mut(key).filter(|channel| !channel.waiting.is_empty()) else {
+            return false;
+        };
+        let only = match channel.choose(None, 2, |key| takes(&self.receivers[key]))[..] {
+            [] => return false,
+            [only] => Some(only.connection),
+            _ => None,
+        };
+        let Some(first) = channel.first_deliverable(only, turn.now) else { return false };
+        let channel = &self.channels[key];
+        let Some(entry) = channel.waiting.get(&first) else { return false };
+        let limit = entry.message.receivers.unwrap_or(channel.policy.receivers);
+        let targets = self.targets(channel, entry.origin, limit, takes);
+        if targets.is_empty() {
             return false;
         }
-        // An entry waits on while the only receiver with room is the one that sent it; those behind it need not wait for that.
-        let mut found = None;
-        for (id, entry) in channel.waiting.iter().filter(|(_, entry)| !entry.expired(turn.now)) {
-            let limit = entry.message.receivers.unwrap_or(channel.policy.receivers);
-            let targets = self.targets(channel, entry.origin, limit, takes);
-            if !targets.is_empty() {
-                found = Some((*id, targets));
-                break;
-            }
-            if !channel.members.iter().any(|member| Some(member.connection) == entry.origin) {
-                break;
-            }
-        }
-        let Some((first, targets)) = found else { return false };
         let batch = self.batch(key, first, &targets, turn);
         let channel = &mut self.channels[key];
         let name = channel.name.clone();

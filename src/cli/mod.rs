@@ -5,6 +5,7 @@
 //! exit code that [`run`] gives it. No secret is ever printed but the password that `serve` makes on its first start.
 
 mod arguments;
+#[cfg(feature = "bench")]
 mod bench;
 mod check;
 mod connect;
@@ -61,6 +62,7 @@ enum Command {
     Check(check::Check),
     Queue(queue::Queue),
     Import(import::Import),
+    #[cfg(feature = "bench")]
     Bench(bench::Bench),
     Demo(demo::Demo),
 }
@@ -118,6 +120,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Check(command) => command.run(),
         Command::Queue(command) => command.run(),
         Command::Import(command) => command.run(),
+        #[cfg(feature = "bench")]
         Command::Bench(command) => command.run(),
         Command::Demo(command) => block_on(command.run()),
     };

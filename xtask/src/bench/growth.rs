@@ -85,7 +85,10 @@ const DRAWINGS: [Drawing; 7] = [
         title: "What a kept message costs, by messages on their way",
         x: "messages on their way (--window)",
         y: DELIVERY,
-        sources: &[source("envelope, kept", 1, "growth-window", Subject::EnvelopeKept, "cpu")],
+        sources: &[
+            source("topic, kept", 0, "growth-window", Subject::TopicKept, "cpu"),
+            source("envelope, kept", 1, "growth-window", Subject::EnvelopeKept, "cpu"),
+        ],
     },
     Drawing {
         file: "size",

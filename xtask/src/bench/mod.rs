@@ -34,11 +34,11 @@ pub const HELP: &str = "\
 Usage: cargo xtask bench [--quick] [--only compare|growth|kept|idle] [--repetitions N] [--profile NAME] [--render]
 
 Measures the broker, the bare relay of benches/limit, mosquitto and nats-server in turns, and writes docs/measurements.md, its plots and
-docs/measurements.jsonl (every run). Twenty minutes on two cores, on which nothing else should run.
+docs/measurements.jsonl (every run). Forty minutes on two cores, on which nothing else should run.
 
   --quick          fewer and shorter runs, five minutes; writes to target/bench and leaves the documentation alone
   --only PART      one part; what the others came to stays
-  --repetitions N  of each run of the comparison, instead of 5 (3 with --quick)
+  --repetitions N  of the comparison and of kept messages, instead of 5 (3 with --quick)
   --profile NAME   the cargo profile of the programs, instead of `release`; writes to target/bench
   --render         measures nothing: makes text and plots of docs/measurements.jsonl again
 ";
@@ -174,14 +174,14 @@ impl Stage {
     /// How many steps a part has, for the person who waits.
     fn steps(&self, part: Part) -> usize {
         let jobs: usize = plan::scenes(part, &self.extent).iter().map(|scene| scene.jobs.len()).sum();
-        jobs + if part == Part::Idle { (self.extent.repetitions + self.extent.starts) as usize } else { 0 }
+        jobs + if part == Part::Idle { (self.extent.idle_repetitions + self.extent.starts) as usize } else { 0 }
     }
 
     fn play(&mut self, part: Part, options: &Options) -> Section {
         let mut section = Section { facts: machine::facts(&self.place), runs: Vec::new() };
         section.facts.extend(self.programs.versions());
         section.facts.insert("profile".to_owned(), options.profile.clone());
-        section.facts.insert("repetitions".to_owned(), self.extent.repetitions.to_string());
+        section.facts.insert("repetitions".to_owned(), self.extent.repetitions_of(part).to_string());
         if options.quick {
             section.facts.insert("quick".to_owned(), "yes".to_owned());
         }
@@ -236,7 +236,7 @@ impl Stage {
     /// The memory of servers that nobody has connected to but once. They rest together.
     fn rests(&mut self) -> Vec<Run> {
         let mut runs = Vec::new();
-        for repetition in 0..self.extent.repetitions {
+        for repetition in 0..self.extent.idle_repetitions {
             let servers: Vec<(Subject, Result<Server, String>)> = self
                 .resting()
                 .map(|subject| (subject, Server::start(plain(subject), &self.programs, &self.place, None)))
@@ -250,7 +250,7 @@ impl Stage {
                 Run { case: "rest".to_owned(), x: 0, subject: *subject, repetition, outcome }
             }));
             self.done += 1;
-            eprintln!("{} idle servers, memory, {} of {}", self.count(), repetition + 1, self.extent.repetitions);
+            eprintln!("{} idle servers, memory, {} of {}", self.count(), repetition + 1, self.extent.idle_repetitions);
         }
         runs
     }

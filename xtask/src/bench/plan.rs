@@ -51,6 +51,17 @@ pub struct Extent {
     pub starts: u32,
 }
 
+impl Extent {
+    /// How often what makes up this part is repeated.
+    pub fn repetitions_of(&self, part: Part) -> u32 {
+        match part {
+            Part::Compare | Part::Kept => self.repetitions,
+            Part::Growth => self.growth_repetitions,
+            Part::Idle => self.idle_repetitions,
+        }
+    }
+}
+
 /// For `docs/measurements.md`: some forty minutes on two cores.
 pub const FULL: Extent = Extent {
     repetitions: 5,

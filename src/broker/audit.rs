@@ -81,6 +81,8 @@ impl Broker {
         let awaited = self.unstored.iter().filter(|(_, unstored)| unstored.pending.is_some()).count();
         let remaining: usize = self.pending.iter().map(|(_, pending)| pending.remaining).sum();
         assert_eq!(awaited, remaining, "publications wait for what is unstored");
+        let remembered = self.pending.iter().filter(|(_, pending)| pending.remembered.is_some()).count();
+        assert_eq!(self.dedup.pending(), remembered, "an id is pending as long as its publication is");
         assert!(self.failed.is_empty() || self.timers.retry.is_some(), "failures are tried again");
     }
 

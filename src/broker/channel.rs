@@ -190,8 +190,11 @@ impl Channel {
         let Some(only) = only else {
             return self.waiting.iter().find_map(|(id, entry)| (!entry.expired(now)).then_some(*id));
         };
-        let own = self.own.get_or_insert_default();
-        let mut passed = if own.up_to.0 == only { own.up_to.1 } else { MessageId(0) };
+        let known = match self.own.as_deref() {
+            Some(Own { up_to: (member, up_to), .. }) if *member == only => *up_to,
+            _ => MessageId(0),
+        };
+        let mut passed = known;
         let mut found = None;
         for (id, entry) in self.waiting.range((Bound::Excluded(passed), Bound::Unbounded)) {
             if entry.origin != Some(only) && !entry.expired(now) {
@@ -200,7 +203,9 @@ impl Channel {
             }
             passed = *id;
         }
-        own.up_to = (only, passed);
+        if passed != known {
+            self.own.get_or_insert_default().up_to = (only, passed);
+        }
         found
     }
 

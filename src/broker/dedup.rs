@@ -1,14 +1,15 @@
 //! Which publication ids have been seen lately, so that a repeated publication is delivered to nobody.
 //!
 //! An id is held as 128 bits of hash, keyed at random: some 50 bytes in all, where the texts would be 200. Two of a few hundred
-//! thousand ids are taken for one another once in 10²⁷ windows. What is known of an id lies in a row by age, and the table of hashes holds no more
-//! than its place there: so the table stays within a processor's cache, and what has a place is found without a look into it.
-//! Must never hold more than [`limits::DEDUP_IDS`]: beyond, the oldest are forgotten before their window is over.
+//! thousand ids are taken for one another once in 10²⁷ windows. Those of accepted publications lie in a row by age, and the table of hashes holds no more
+//! than their places there, so that it stays within a processor's cache. Must never hold more than [`limits::DEDUP_IDS`] of them: beyond, the oldest are
+//! forgotten before their window is over. One that is pending is never forgotten: its sender has no answer yet, and will ask again.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
@@ -17,17 +18,6 @@ use crate::message::{ChannelName, PublicationId, Timestamp};
 
 /// An id and its channel. In two halves, because a `u128` would take the space of its alignment with it.
 pub(super) type Key = [u64; 2];
-
-/// Where an id is in the row: a number that is never given twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(u64);
-
-impl Place {
-    /// What the table holds of it. Those in the row at the same time differ in it.
-    fn short(self) -> u32 {
-        self.0 as u32
-    }
-}
 
 /// What is known of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,44 +28,30 @@ pub(super) enum Seen {
     Accepted,
 }
 
-#[derive(Debug)]
-struct Known {
-    key: Key,
-    at: Timestamp,
-    /// None: it is not in the table (any more).
-    seen: Option<Seen>,
-}
-
-/// The ids, by age.
+/// The ids of accepted publications, by age.
 #[derive(Debug, Default)]
 struct Row {
-    /// The place of the oldest.
-    first: u64,
-    known: VecDeque<Known>,
+    /// The number of the oldest, from which the others count up. It comes round, which is harmless: there are never so many.
+    first: u32,
+    ids: VecDeque<(Timestamp, Key)>,
 }
 
 impl Row {
-    fn next(&self) -> Place {
-        Place(self.first + self.known.len() as u64)
-    }
-
-    fn get_mut(&mut self, place: Place) -> Option<&mut Known> {
-        self.known.get_mut(usize::try_from(place.0.checked_sub(self.first)?).ok()?)
-    }
-
-    /// The one that the table means.
-    fn short(&self, short: u32) -> &Known {
-        // invariant: a place is taken out of the table before it goes from the row.
-        &self.known[short.wrapping_sub(self.first as u32) as usize]
+    /// The id with this number, which is in the table.
+    fn get(&self, number: u32) -> &(Timestamp, Key) {
+        // invariant: a number is taken out of the table before its id goes from the row.
+        &self.ids[number.wrapping_sub(self.first) as usize]
     }
 }
 
 /// The ids of the last `dedup_window`.
 #[derive(Debug, Default)]
 pub(super) struct Dedup {
+    /// Those whose publications are not safe, each with the key of the pending publication: as many as there are of these.
+    pending: HashMap<Key, usize, RandomState>,
     row: Row,
-    /// Places by the first half of their keys.
-    places: HashTable<u32>,
+    /// Numbers in the row, by the first half of their keys. Of an id that was accepted again when its window was over, the newer one.
+    numbers: HashTable<u32>,
     /// The random keys of the two halves of a hash.
     hashers: (foldhash::quality::RandomState, foldhash::quality::RandomState),
 }
@@ -88,82 +64,60 @@ impl Dedup {
 
     /// What is known of this id now.
     pub fn get(&mut self, now: Timestamp, window: Duration, key: Key) -> Option<Seen> {
-        self.forget_old(now, window);
-        let short = self.places.find(key[0], |place| self.row.short(*place).key == key)?;
-        let known = self.row.short(*short);
-        // One that is still pending stays known: its sender has no answer yet. It keeps those behind it from being forgotten.
-        known.seen.filter(|seen| matches!(seen, Seen::Pending(_)) || now.since(known.at) < window)
-    }
-
-    /// Remembers an id, and says where.
-    pub fn insert(&mut self, now: Timestamp, key: Key, seen: Seen) -> Place {
-        // Before it is added, so that neither grows beyond what the bound needs.
-        while self.row.known.len() >= limits::DEDUP_IDS {
+        if let Some(pending) = self.pending.get(&key) {
+            return Some(Seen::Pending(*pending));
+        }
+        while self.row.ids.front().is_some_and(|(at, _)| now.since(*at) >= window) {
             self.forget_oldest();
         }
-        let (place, row) = (self.row.next(), &self.row);
-        match self.places.entry(key[0], |other| row.short(*other).key == key, |other| row.short(*other).key[0]) {
-            Entry::Occupied(mut other) => {
-                let before = std::mem::replace(other.get_mut(), place.short());
-                let index = before.wrapping_sub(self.row.first as u32) as usize;
-                self.row.known[index].seen = None;
-            }
-            Entry::Vacant(free) => {
-                free.insert(place.short());
-            }
-        }
-        self.row.known.push_back(Known { key, at: now, seen: Some(seen) });
-        place
+        let number = self.numbers.find(key[0], |number| self.row.get(*number).1 == key)?;
+        // What is restored need not be in order.
+        (now.since(self.row.get(*number).0) < window).then_some(Seen::Accepted)
     }
 
-    /// Its publication is safe.
-    pub fn accepted(&mut self, place: Place) {
-        if let Some(seen) = self.row.get_mut(place).and_then(|known| known.seen.as_mut()) {
-            *seen = Seen::Accepted;
+    /// Remembers an id whose publication is not safe yet.
+    pub fn pend(&mut self, key: Key, pending: usize) {
+        self.pending.insert(key, pending);
+    }
+
+    /// Its publication is safe, now or from the start.
+    pub fn accept(&mut self, now: Timestamp, key: Key) {
+        self.pending.remove(&key);
+        // Before it is added, so that neither grows beyond what the bound needs.
+        while self.row.ids.len() >= limits::DEDUP_IDS {
+            self.forget_oldest();
         }
+        let row = &self.row;
+        let number = row.first.wrapping_add(row.ids.len() as u32);
+        match self.numbers.entry(key[0], |other| row.get(*other).1 == key, |other| row.get(*other).1[0]) {
+            Entry::Occupied(mut older) => *older.get_mut() = number,
+            Entry::Vacant(free) => drop(free.insert(number)),
+        }
+        self.row.ids.push_back((now, key));
     }
 
     /// Its publication was refused: the sender may try again with the same id.
-    pub fn refused(&mut self, place: Place) {
-        let Some(known) = self.row.get_mut(place) else { return };
-        if known.seen.take().is_some() {
-            let key = known.key;
-            self.remove(key, place);
-        }
-        // So that one who tries again and again pushes out nobody: what is refused is among the newest.
-        while self.row.known.back().is_some_and(|known| known.seen.is_none()) {
-            self.row.known.pop_back();
-        }
+    pub fn refuse(&mut self, key: Key) {
+        self.pending.remove(&key);
     }
 
-    /// How many are remembered.
+    /// How many are remembered of those accepted.
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.row.known.len()
+        self.row.ids.len()
     }
 
-    fn forget_old(&mut self, now: Timestamp, window: Duration) {
-        let old = |known: &Known| match known.seen {
-            Some(Seen::Pending(_)) => false,
-            Some(Seen::Accepted) => now.since(known.at) >= window,
-            None => true,
-        };
-        while self.row.known.front().is_some_and(old) {
-            self.forget_oldest();
-        }
+    /// How many are pending.
+    #[cfg(test)]
+    pub fn pending(&self) -> usize {
+        self.pending.len()
     }
 
     fn forget_oldest(&mut self) {
-        let Some(known) = self.row.known.pop_front() else { return };
-        let place = Place(self.row.first);
-        self.row.first += 1;
-        if known.seen.is_some() {
-            self.remove(known.key, place);
-        }
-    }
-
-    fn remove(&mut self, key: Key, place: Place) {
-        if let Ok(entry) = self.places.find_entry(key[0], |other| *other == place.short()) {
+        let Some((_, key)) = self.row.ids.pop_front() else { return };
+        let oldest = self.row.first;
+        self.row.first = oldest.wrapping_add(1);
+        if let Ok(entry) = self.numbers.find_entry(key[0], |number| *number == oldest) {
             entry.remove();
         }
     }
@@ -179,91 +133,83 @@ mod tests {
         dedup.get(Timestamp(now), WINDOW, [key, !key])
     }
 
-    fn insert(dedup: &mut Dedup, now: u64, key: u64, seen: Seen) -> Place {
-        dedup.insert(Timestamp(now), [key, !key], seen)
+    fn accept(dedup: &mut Dedup, now: u64, key: u64) {
+        dedup.accept(Timestamp(now), [key, !key]);
     }
 
     #[test]
     fn an_id_is_known_within_the_window_and_free_afterwards() {
         let mut dedup = Dedup::default();
-        insert(&mut dedup, 5, 1, Seen::Accepted);
+        accept(&mut dedup, 5, 1);
         assert_eq!(known(&mut dedup, 14, 1), Some(Seen::Accepted));
         assert_eq!(known(&mut dedup, 15, 1), None);
-        assert_eq!((dedup.len(), dedup.places.len()), (0, 0));
+        assert_eq!((dedup.len(), dedup.numbers.len()), (0, 0));
     }
 
     #[test]
-    fn a_pending_id_stays_known_and_those_behind_it_no_longer_than_the_window() {
+    fn a_pending_id_is_known_until_its_fate_is_whatever_comes_meanwhile() {
         let mut dedup = Dedup::default();
-        let place = insert(&mut dedup, 0, 1, Seen::Pending(7));
-        insert(&mut dedup, 1, 2, Seen::Accepted);
-        assert_eq!(known(&mut dedup, 1_000, 1), Some(Seen::Pending(7)));
-        assert_eq!(known(&mut dedup, 1_000, 2), None);
-        // The same id once more, in front of which its former place still is.
-        insert(&mut dedup, 1_000, 2, Seen::Accepted);
-        assert_eq!((known(&mut dedup, 1_009, 2), dedup.places.len()), (Some(Seen::Accepted), 2));
-        dedup.accepted(place);
-        assert_eq!((known(&mut dedup, 1_009, 1), known(&mut dedup, 1_009, 2)), (None, Some(Seen::Accepted)));
-        assert_eq!((dedup.len(), dedup.places.len()), (1, 1));
-    }
-
-    #[test]
-    fn a_refused_id_is_free_at_once_and_pushes_out_nobody() {
-        let mut dedup = Dedup::default();
-        let first = insert(&mut dedup, 0, 0, Seen::Pending(0));
-        for attempt in 0..limits::DEDUP_IDS as u64 * 2 {
-            let place = insert(&mut dedup, 0, 1, Seen::Pending(1));
-            assert_eq!(known(&mut dedup, 0, 1), Some(Seen::Pending(1)), "attempt {attempt}");
-            dedup.refused(place);
-            assert_eq!(known(&mut dedup, 0, 1), None, "attempt {attempt}");
+        dedup.pend([1, !1], 7);
+        for key in 2..limits::DEDUP_IDS as u64 * 2 {
+            accept(&mut dedup, 0, key);
         }
-        dedup.accepted(first);
-        assert_eq!((known(&mut dedup, 0, 0), dedup.len()), (Some(Seen::Accepted), 1));
+        assert_eq!(known(&mut dedup, 1_000_000, 1), Some(Seen::Pending(7)));
+        accept(&mut dedup, 1_000_000, 1);
+        assert_eq!(known(&mut dedup, 1_000_009, 1), Some(Seen::Accepted));
+        assert!(dedup.pending.is_empty());
     }
 
     #[test]
-    fn the_oldest_are_forgotten_beyond_the_bound_and_their_places_mean_nobody_else() {
+    fn a_refused_id_is_free_at_once() {
         let mut dedup = Dedup::default();
-        let oldest = insert(&mut dedup, 0, 0, Seen::Pending(0));
-        for key in 1..=limits::DEDUP_IDS as u64 {
-            insert(&mut dedup, 0, key, Seen::Pending(0));
+        dedup.pend([1, !1], 7);
+        dedup.refuse([1, !1]);
+        assert_eq!(known(&mut dedup, 0, 1), None);
+        assert_eq!((dedup.len(), dedup.pending.len()), (0, 0));
+    }
+
+    #[test]
+    fn beyond_the_bound_the_oldest_are_forgotten() {
+        let mut dedup = Dedup::default();
+        for key in 0..=limits::DEDUP_IDS as u64 {
+            accept(&mut dedup, 0, key);
         }
-        assert_eq!((dedup.len(), dedup.places.len()), (limits::DEDUP_IDS, limits::DEDUP_IDS));
+        assert_eq!((dedup.len(), dedup.numbers.len()), (limits::DEDUP_IDS, limits::DEDUP_IDS));
         assert_eq!(known(&mut dedup, 0, 0), None);
-        dedup.accepted(oldest);
-        dedup.refused(oldest);
         for key in 1..=limits::DEDUP_IDS as u64 {
-            assert_eq!(known(&mut dedup, 0, key), Some(Seen::Pending(0)));
+            assert_eq!(known(&mut dedup, 0, key), Some(Seen::Accepted));
         }
     }
 
     #[test]
     fn whatever_happens_it_knows_what_a_plain_map_knows() {
-        let mut dedup = Dedup { row: Row { first: u64::from(u32::MAX) - 50, ..Row::default() }, ..Dedup::default() };
-        // By key: when, what, where. A number behind another, so that a failure comes again.
-        let mut model = std::collections::BTreeMap::<u64, (u64, Seen, Place)>::new();
+        let mut dedup = Dedup { row: Row { first: u32::MAX - 50, ..Row::default() }, ..Dedup::default() };
+        // By key: since when it is accepted, or by what it is pending. A number behind another, so that a failure comes again.
+        let mut model = std::collections::BTreeMap::<u64, Result<u64, usize>>::new();
         let mut random = 1_u64;
         for step in 0..20_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let (key, choice, now) = ((random >> 33) % 20, (random >> 40) % 4, step / 2);
-            let expected = model.get(&key).filter(|(at, seen, _)| *seen != Seen::Accepted || now - at < 10);
-            assert_eq!(known(&mut dedup, now, key), expected.map(|(_, seen, _)| *seen), "step {step}");
-            match expected.copied() {
-                None => {
-                    let seen = if choice == 0 { Seen::Accepted } else { Seen::Pending(step as usize) };
-                    model.insert(key, (now, seen, insert(&mut dedup, now, key, seen)));
+            let expected =
+                model.get(&key).copied().filter(|known| known.is_err() || known.is_ok_and(|at| now - at < 10));
+            let seen = expected.map(|known| known.map_or_else(Seen::Pending, |_| Seen::Accepted));
+            assert_eq!(known(&mut dedup, now, key), seen, "step {step}");
+            match (expected, choice) {
+                (None, 0) | (Some(Err(_)), 1) => {
+                    accept(&mut dedup, now, key);
+                    model.insert(key, Ok(now));
                 }
-                Some((at, Seen::Pending(_), place)) if choice == 1 => {
-                    dedup.accepted(place);
-                    model.insert(key, (at, Seen::Accepted, place));
+                (None, 1..) => {
+                    dedup.pend([key, !key], step as usize);
+                    model.insert(key, Err(step as usize));
                 }
-                Some((_, Seen::Pending(_), place)) if choice == 2 => {
-                    dedup.refused(place);
+                (Some(Err(_)), 2) => {
+                    dedup.refuse([key, !key]);
                     model.remove(&key);
                 }
-                Some(_) => {}
+                _ => {}
             }
         }
-        assert!(dedup.row.first > u64::from(u32::MAX), "the short places have come round");
+        assert!(dedup.row.first < u32::MAX / 2, "the numbers have come round");
     }
 }

@@ -218,9 +218,6 @@ impl Broker {
         let Some(entry) = channel.waiting.get(&first) else { return false };
         let limit = entry.message.receivers.unwrap_or(channel.policy.receivers);
         let targets = self.targets(channel, entry.origin, limit, takes);
-        if targets.is_empty() {
-            return false;
-        }
         let batch = self.batch(key, first, &targets, turn);
         let channel = &mut self.channels[key];
         let name = channel.name.clone();

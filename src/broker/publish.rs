@@ -109,7 +109,7 @@ impl Broker {
     /// The publication of this id, if it has one, is accepted.
     fn remember(&mut self, id: Option<Key>, turn: &Turn<'_>) {
         if let Some(id) = id {
-            self.dedup.insert(turn.now, id, Seen::Accepted);
+            self.dedup.accept(turn.now, id);
         }
     }
 
@@ -180,7 +180,7 @@ impl Broker {
         }
         self.counters.accepted += count as u64;
         self.channels[key].unsettled += count as u64;
-        let pending = self.pend(publish, id, count, turn);
+        let pending = self.pend(publish, id, count);
         let entries = self.entries(publish, key, pending, turn);
         if let Some(delay) = delay {
             let due = turn.now.after(delay);
@@ -203,14 +203,16 @@ impl Broker {
     }
 
     /// A line for who waits for the publication to be safe, if anybody does or if it has several messages to be answered together.
-    fn pend(&mut self, publish: &Publish<'_>, id: Option<Key>, count: usize, turn: &Turn<'_>) -> Option<usize> {
+    fn pend(&mut self, publish: &Publish<'_>, id: Option<Key>, count: usize) -> Option<usize> {
         if publish.id.is_none() && count == 1 {
             return None;
         }
         let key = self.pending.vacant_key();
-        let remembered = id.map(|id| self.dedup.insert(turn.now, id, Seen::Pending(key)));
+        if let Some(id) = id {
+            self.dedup.pend(id, key);
+        }
         self.pending.insert(Pending {
-            remembered,
+            remembered: id,
             connection: publish.connection,
             id: publish.id.clone(),
             remaining: count,

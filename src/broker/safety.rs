@@ -3,7 +3,7 @@
 
 use smallvec::SmallVec;
 
-use super::dedup;
+use super::dedup::Key;
 use super::entry::{Row, Unstored};
 use super::{Broker, Refusal, Reply, Turn};
 use crate::limits;
@@ -14,8 +14,8 @@ use crate::message::{ConnectionId, MessageId, PublicationId};
 pub(super) struct Pending {
     pub connection: Option<ConnectionId>,
     pub id: Option<PublicationId>,
-    /// Where its id is remembered, if it has one.
-    pub remembered: Option<dedup::Place>,
+    /// By what its id is remembered, if it has one.
+    pub remembered: Option<Key>,
     /// Messages of it that are not safe.
     pub remaining: usize,
     /// To how many receivers it went at once.
@@ -83,8 +83,8 @@ impl Broker {
         let Pending { remembered, connection, id, receivers, stored, refused, waiters, .. } = self.pending.remove(key);
         match (id, refused) {
             (Some(id), None) => {
-                if let Some(place) = remembered {
-                    self.dedup.accepted(place);
+                if let Some(key) = remembered {
+                    self.dedup.accept(turn.now, key);
                 }
                 let accepted = |id, duplicate| Reply::Accepted {
                     id,
@@ -99,8 +99,8 @@ impl Broker {
             }
             (None, Some(refusal)) => self.tell_refused(connection, refusal, turn),
             (Some(id), Some(refusal)) => {
-                if let Some(place) = remembered {
-                    self.dedup.refused(place);
+                if let Some(key) = remembered {
+                    self.dedup.refuse(key);
                 }
                 let id = Some(id);
                 self.reply(connection, Reply::Refused { id: id.clone(), refusal }, turn);

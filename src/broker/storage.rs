@@ -34,7 +34,7 @@ impl Broker {
         }
         for (channel, id, at) in restored.publications {
             let key = self.dedup.key(&channel, &id);
-            self.dedup.insert(at, key, super::dedup::Seen::Accepted);
+            self.dedup.accept(at, key);
         }
         if !self.channels.is_empty() {
             // At the first tick, whenever that is.

@@ -100,7 +100,7 @@ pub const ENTRY_BYTES: usize = 256;
 /// Publications that wait for their time (`delay`): all of them are in memory.
 pub const DELAYED: usize = 100_000;
 
-/// Publication ids remembered at once. Within `dedup_window`, the oldest are forgotten first: some 7 MiB at the most.
+/// Publication ids remembered at once. Within `dedup_window`, the oldest are forgotten first: some 5 MiB at the most.
 pub const DEDUP_IDS: usize = 131_072;
 
 /// Answers owed to repetitions of one publication that is not safe yet.

@@ -1,6 +1,6 @@
 //! Which publication ids have been seen lately, so that a repeated publication is delivered to nobody.
 //!
-//! An id is held as 128 bits of hash, keyed at random: some 50 bytes in all, where the texts would be 200. Two of a few hundred
+//! An id is held as 128 bits of hash, keyed at random: some 35 bytes in all, where the texts would be 200. Two of a few hundred
 //! thousand ids are taken for one another once in 10²⁷ windows. Those of accepted publications lie in a row by age, and the table of hashes holds no more
 //! than their places there, so that it stays within a processor's cache. Must never hold more than [`limits::DEDUP_IDS`] of them: beyond, the oldest are
 //! forgotten before their window is over. One that is pending is never forgotten: its sender has no answer yet, and will ask again.

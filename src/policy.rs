@@ -32,8 +32,14 @@ pub struct ChannelPolicy {
     pub max_backlog: u64,
     /// Deliveries after which a message is given up; 0 = no limit.
     pub max_deliveries: u32,
+    /// A delivery to a receiver with manual acknowledgement that is neither acknowledged nor extended for so long is given to another receiver.
+    pub ack_timeout: Duration,
+    /// A delivery to an automatic receiver that is unconfirmed for so long is given to one more receiver; zero = never.
+    pub confirm_within: Duration,
     /// Where messages go that were given up; `None` = dropped and counted.
     pub dead_letter: Option<ChannelName>,
+    /// Expired messages go to `dead_letter`, too.
+    pub dead_letter_expired: bool,
 }
 
 impl Default for ChannelPolicy {
@@ -45,7 +51,10 @@ impl Default for ChannelPolicy {
             ttl: Duration::ZERO,
             max_backlog: 1_000_000,
             max_deliveries: 0,
+            ack_timeout: Duration::from_secs(300),
+            confirm_within: Duration::ZERO,
             dead_letter: None,
+            dead_letter_expired: false,
         }
     }
 }

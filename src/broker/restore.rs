@@ -16,6 +16,8 @@ pub struct Settings {
     pub delay: Duration,
     /// A message in flight is written if it is unconfirmed for so long.
     pub write_delay: Duration,
+    /// A receiver whose deliveries are unconfirmed for so long is ended.
+    pub confirm_timeout: Duration,
     /// How long the id of a publication is remembered.
     pub dedup_window: Duration,
 }
@@ -27,6 +29,7 @@ impl Default for Settings {
             batch: 10,
             delay: Duration::ZERO,
             write_delay: Duration::from_millis(500),
+            confirm_timeout: Duration::from_secs(300),
             dedup_window: Duration::from_secs(120),
         }
     }

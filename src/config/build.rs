@@ -27,6 +27,8 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
             max_connections: 100_000,
             max_handshakes: limits::HANDSHAKES,
             max_queue: limits::QUEUE_BYTES,
+            confirm_timeout: Duration::from_secs(300),
+            trust_fin: true,
             drain: Duration::from_secs(10),
             dedup_window: Duration::from_secs(120),
         },
@@ -121,7 +123,10 @@ impl Given<'_> {
             values::integer(value, &(1..=1_000_000_000_000))
         });
         self.set(&key("max_deliveries"), &mut policy.max_deliveries, small);
+        self.set_duration(&key("ack_timeout"), &mut policy.ack_timeout, SECOND, DAY);
+        self.set_duration(&key("confirm_within"), &mut policy.confirm_within, Duration::ZERO, DAY);
         self.set(&key("dead_letter"), &mut policy.dead_letter, dead_letter);
+        self.set(&key("dead_letter_expired"), &mut policy.dead_letter_expired, values::boolean);
         policy
     }
 
@@ -180,6 +185,8 @@ fn server(given: &mut Given<'_>, server: &mut Server) {
     given.set_number("server.max_connections", &mut server.max_connections, 1, 10_000_000);
     given.set_number("server.max_handshakes", &mut server.max_handshakes, 1, 1_000_000);
     given.set_size("server.max_queue", &mut server.max_queue, 64 << 10, 1 << 30);
+    given.set_duration("server.confirm_timeout", &mut server.confirm_timeout, SECOND, DAY);
+    given.set("server.trust_fin", &mut server.trust_fin, values::boolean);
     given.set_duration("server.drain", &mut server.drain, Duration::ZERO, 60 * MINUTE);
     given.set_duration("server.dedup_window", &mut server.dedup_window, Duration::ZERO, DAY);
 }

@@ -67,6 +67,10 @@ pub struct Server {
     pub max_handshakes: usize,
     /// Bytes queued for one connection at which it is ended as slow.
     pub max_queue: usize,
+    /// A receiver whose deliveries are unconfirmed for so long is ended.
+    pub confirm_timeout: Duration,
+    /// The orderly end of a legacy connection may confirm the only delivery that it ever had.
+    pub trust_fin: bool,
     /// How long an orderly stop may take.
     pub drain: Duration,
     /// How long the `id` of a publication is remembered.
@@ -276,6 +280,8 @@ impl Config {
             ("server.max_connections", a.max_connections != b.max_connections),
             ("server.max_handshakes", a.max_handshakes != b.max_handshakes),
             ("server.max_queue", a.max_queue != b.max_queue),
+            ("server.confirm_timeout", a.confirm_timeout != b.confirm_timeout),
+            ("server.trust_fin", a.trust_fin != b.trust_fin),
             ("server.drain", a.drain != b.drain),
             ("server.dedup_window", a.dedup_window != b.dedup_window),
             ("store.url", c.url != d.url),

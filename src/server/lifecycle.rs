@@ -332,6 +332,7 @@ fn settings(config: &Config) -> Settings {
         batch: config.store.batch,
         delay: config.store.delay,
         write_delay: config.store.write_delay,
+        confirm_timeout: config.server.confirm_timeout,
         dedup_window: config.server.dedup_window,
     }
 }

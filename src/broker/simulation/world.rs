@@ -43,6 +43,7 @@ fn settings(random: &mut Random) -> Settings {
         batch: 1 + random.below(4) as usize,
         delay: Duration::from_millis(if random.chance(20) { 30 } else { 0 }),
         write_delay: Duration::from_millis(if random.chance(20) { 0 } else { 500 }),
+        confirm_timeout: Duration::from_secs(300),
         dedup_window: Duration::from_secs(100_000),
     }
 }

@@ -1,0 +1,118 @@
+//! What clients do as receivers: they come, subscribe, confirm, and go.
+
+use super::*;
+
+impl World {
+    pub(super) fn any_client(&mut self) -> Option<ConnectionId> {
+        let ids: Vec<_> = self.clients.keys().copied().collect();
+        self.random.pick(&ids).copied()
+    }
+
+    pub(super) fn connect(&mut self) {
+        self.last_connection += 1;
+        let id = ConnectionId(self.last_connection);
+        let client = Client {
+            manual: false,
+            channels: BTreeSet::new(),
+            last: 0,
+            unanswered: BTreeSet::new(),
+            ping: None,
+            prefetch: limits::PREFETCH,
+            publishes: false,
+        };
+        self.clients.insert(id, client);
+        if self.random.chance(15) {
+            let receiver = self.receiver_name();
+            self.give(Event::Claim { connection: id, receiver });
+        }
+    }
+
+    pub(super) fn receiver_name(&mut self) -> ReceiverKey {
+        ReceiverKey { user: Arc::from("u"), id: Arc::from(["x", "y"][self.random.below(2) as usize]) }
+    }
+
+    pub(super) fn subscribe(&mut self) {
+        let Some(connection) = self.any_client() else { return };
+        let count = self.random.below(3);
+        let mut channels: Vec<String> = Vec::new();
+        for _ in 0..count {
+            let channel = CHANNELS[self.random.below(CHANNELS.len() as u64) as usize].to_owned();
+            if !channels.contains(&channel) {
+                channels.push(channel);
+            }
+        }
+        let prefetch = [1, 2, 4, limits::PREFETCH, limits::PREFETCH][self.random.below(5) as usize];
+        let receiver = self.random.chance(10).then(|| self.receiver_name());
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        // A receiver keeps its way of confirming while anything is unconfirmed, as sensible clients do.
+        if client.unanswered.is_empty() {
+            client.manual = self.random.chance(50);
+        }
+        client.channels = channels.iter().cloned().collect();
+        for told in self.model.messages.values_mut() {
+            // Once it has left the channel, its messages are like anybody's.
+            told.own &= told.sender != connection || channels.contains(&told.channel);
+        }
+        client.prefetch = prefetch;
+        let ack = if client.manual { AckMode::Manual } else { AckMode::Automatic };
+        let channels = channels.iter().map(|channel| name(channel)).collect();
+        self.give(Event::Subscribe(Subscribe { connection, channels, ack, prefetch, receiver }));
+    }
+
+    pub(super) fn pong(&mut self) {
+        let pinged: Vec<_> =
+            self.clients.iter().filter(|(_, client)| client.ping.is_some()).map(|(id, _)| *id).collect();
+        let Some(connection) = self.random.pick(&pinged).copied() else { return };
+        let Some(up_to) = self.clients.get_mut(&connection).and_then(|client| client.ping.take()) else { return };
+        self.confirm(connection, up_to);
+        self.give(Event::Confirmed { connection, up_to });
+    }
+
+    pub(super) fn confirm(&mut self, connection: ConnectionId, up_to: u64) {
+        let Some(client) = self.clients.get_mut(&connection).filter(|client| !client.manual) else { return };
+        client.unanswered.retain(|sequence| *sequence > up_to);
+        self.model.confirmed(connection, |sequence| sequence <= up_to);
+    }
+
+    pub(super) fn acknowledge(&mut self) {
+        let Some(connection) = self.any_client() else { return };
+        let done = self.random.chance(70);
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        if !client.manual {
+            return;
+        }
+        let waiting: Vec<u64> = client.unanswered.iter().copied().collect();
+        let Some(sequence) = self.random.pick(&waiting).copied() else {
+            self.give(Event::Acknowledge(Acknowledge { connection, sequence: 1_000_000, done }));
+            return;
+        };
+        client.unanswered.remove(&sequence);
+        if done {
+            self.model.confirmed(connection, |other| other == sequence);
+        } else {
+            self.model.released(connection, |other| other == sequence);
+        }
+        self.give(Event::Acknowledge(Acknowledge { connection, sequence, done }));
+    }
+
+    pub(super) fn disconnect(&mut self) {
+        let Some(connection) = self.any_client() else { return };
+        let up_to = match self.clients.get(&connection) {
+            Some(client) if self.random.chance(50) => Some(self.random.below(client.last + 1)),
+            _ => None,
+        };
+        if let Some(up_to) = up_to.filter(|_| self.clients.get(&connection).is_some_and(|client| !client.publishes)) {
+            self.confirm(connection, up_to);
+        }
+        self.gone(connection);
+        self.give(Event::Disconnected { connection, confirmed_up_to: up_to });
+    }
+
+    pub(super) fn gone(&mut self, connection: ConnectionId) {
+        self.clients.remove(&connection);
+        self.model.released(connection, |_| true);
+        for asked in self.asked.values_mut() {
+            asked.owed.remove(&connection);
+        }
+    }
+}

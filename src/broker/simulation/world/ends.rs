@@ -1,0 +1,107 @@
+//! Purges, crashes, and the closing of the books.
+
+use super::*;
+
+impl World {
+    pub(super) fn purge(&mut self) {
+        let channel = CHANNELS[self.random.below(CHANNELS.len() as u64) as usize];
+        if !self.random.chance(30) || channel == "dead" || channel == "three" {
+            // Dead letters change their channel; the model does not follow them there.
+            return;
+        }
+        for told in self.model.messages.values_mut().filter(|told| told.channel == channel && told.keep) {
+            told.purged = true;
+        }
+        self.give(Event::Purge { channel: name(channel) });
+    }
+
+    /// The process dies, or stops in an orderly way; a new one finds what the store has.
+    pub(super) fn crash(&mut self) {
+        let connections: Vec<_> = self.clients.keys().copied().collect();
+        for connection in connections {
+            self.gone(connection);
+        }
+        self.ended.clear();
+        self.store.crash();
+        let rows: BTreeSet<u64> =
+            self.store.rows.values().filter_map(|row| row.payload.as_text()?.parse::<u64>().ok()).collect();
+        for (number, told) in &mut self.model.messages {
+            told.holders.clear();
+            let dead = told.expires.is_some_and(|at| at <= self.now) || told.confirmed || told.purged;
+            if rows.contains(number) {
+                // Its removal had not been committed: it may come again, or, if it was purged, for the first time and late.
+                told.delayed |= told.purged;
+                told.confirmed = false;
+                told.purged = false;
+                told.refused = false;
+            } else if told.keep && !told.accepted && !dead {
+                told.lost = true;
+            } else if told.keep && told.channel != "drop" {
+                assert!(dead || told.refused || told.lost, "message {number} was accepted and is not in the store");
+            }
+        }
+        // Ids are remembered across a crash by the rows that carry them.
+        self.asked.retain(|_, asked| asked.accepted && asked.numbers.iter().all(|number| rows.contains(number)));
+        self.broker = Broker::new(self.settings.clone(), self.store.restored(false));
+    }
+
+    /// Everything heals, a patient receiver takes what is left, and the books are closed.
+    pub fn finish(mut self) -> u64 {
+        self.store.failing = false;
+        while let Some(connection) = self.any_client() {
+            self.gone(connection);
+            self.give(Event::Disconnected { connection, confirmed_up_to: None });
+        }
+        self.connect();
+        let connection = ConnectionId(self.last_connection);
+        let channels = CHANNELS.iter().map(|channel| name(channel)).collect();
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.channels = CHANNELS.iter().map(|channel| (*channel).to_owned()).collect();
+        }
+        let prefetch = limits::PREFETCH;
+        self.give(Event::Subscribe(Subscribe {
+            connection,
+            channels,
+            ack: AckMode::Automatic,
+            prefetch,
+            receiver: None,
+        }));
+        for _ in 0..400 {
+            self.store.work();
+            while !self.store.events.is_empty() {
+                self.store_event();
+            }
+            self.pong();
+            self.tick_until(Timestamp(self.now.0 + 150));
+            self.check();
+        }
+        assert_eq!(self.broker.unsettled(), 0, "messages are left that nobody can get: {:#?}", self.broker);
+        assert!(self.store.rows.is_empty(), "rows are left: {:?}", self.store.rows);
+        assert!(self.store.is_idle(), "the store still has something to do");
+        self.broker.audit_empty();
+        self.close_books();
+        self.confirmed
+    }
+
+    pub(super) fn close_books(&mut self) {
+        let counters = *self.broker.counters();
+        let mut missing = 0;
+        for (number, told) in &self.model.messages {
+            let over = told.confirmed
+                || told.purged
+                || told.refused
+                || told.lost
+                || !told.keep
+                || told.expires.is_some_and(|at| at <= self.now)
+                || (told.channel == "drop" && told.deliveries >= 2);
+            assert!(over || !told.accepted, "message {number} was accepted and never confirmed: {told:?}");
+            missing += u64::from(!over);
+            self.confirmed += u64::from(told.confirmed);
+        }
+        let allowed = self.missing_allowed + counters.refused + counters.refused_late;
+        assert!(missing <= allowed, "{missing} messages are missing, {allowed} were refused");
+        for (id, asked) in &self.asked {
+            assert!(asked.owed.values().all(|owed| *owed == 0), "publication {id} was never answered: {asked:?}");
+        }
+    }
+}

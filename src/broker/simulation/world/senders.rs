@@ -1,0 +1,156 @@
+//! What clients do as senders, and how they are answered.
+
+use super::*;
+
+impl World {
+    pub(super) fn publish(&mut self) {
+        let Some(connection) = self.any_client() else { return };
+        let channel = CHANNELS[self.random.below(CHANNELS.len() as u64 - 1) as usize].to_owned();
+        let count = if self.random.chance(80) { 1 } else { 1 + self.random.below(3) };
+        let numbers: Vec<u64> = (0..count).map(|offset| self.last_number + 1 + offset).collect();
+        self.last_number += count;
+        let id = self.random.chance(40).then(|| format!("p{}", numbers[0]));
+        let ttl = self.random.chance(15).then(|| Duration::from_millis(50 + self.random.below(2_000)));
+        let delay = self.random.chance(10).then(|| Duration::from_millis(1 + self.random.below(1_500)));
+        let receivers = self.random.chance(15).then(|| self.random.below(3) as u32);
+        let policy = self.settings.policies.of(&name(&channel)).clone();
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.publishes |= client.channels.contains(&channel);
+        }
+        let life = ttl.unwrap_or(policy.ttl);
+        let own = self.clients.get(&connection).is_some_and(|client| client.channels.contains(&channel));
+        for number in &numbers {
+            self.model.messages.insert(
+                *number,
+                Told {
+                    channel: channel.clone(),
+                    sender: connection,
+                    own,
+                    as_member: own,
+                    limit: receivers.unwrap_or(policy.receivers) as usize,
+                    keep: policy.keep,
+                    delayed: delay.is_some(),
+                    due: delay.map_or(self.now, |delay| self.now.after(delay)),
+                    expires: (policy.keep && !life.is_zero()).then(|| self.now.after(life)),
+                    accepted: false,
+                    refused: false,
+                    confirmed: false,
+                    purged: false,
+                    lost: false,
+                    deliveries: 0,
+                    holders: BTreeSet::new(),
+                },
+            );
+        }
+        if let Some(id) = &id {
+            let owed = BTreeMap::from([(connection, 1)]);
+            let asked =
+                Asked { channel: channel.clone(), numbers: numbers.clone(), owed, accepted: false, refused: false };
+            self.asked.insert(id.clone(), asked);
+        }
+        self.send(connection, &channel, &numbers, id.as_deref(), (receivers, ttl, delay));
+    }
+
+    pub(super) fn send(
+        &mut self,
+        connection: ConnectionId,
+        channel: &str,
+        numbers: &[u64],
+        id: Option<&str>,
+        (receivers, ttl, delay): (Option<u32>, Option<Duration>, Option<Duration>),
+    ) {
+        let (mut text, mut messages) = (String::new(), Spans::new());
+        for number in numbers {
+            let start = text.len();
+            text.push_str(&number.to_string());
+            messages.push(start..text.len());
+        }
+        let publication = Publication {
+            channel: Cow::Owned(name(channel)),
+            dialect: Dialect::Envelope,
+            kind: Kind::Text,
+            frame: Frame::Borrowed(text.as_bytes()),
+            messages,
+        };
+        let publish = Publish {
+            connection: Some(connection),
+            publication: &publication,
+            receivers,
+            id: id.map(|id| PublicationId::new("u", id)),
+            ttl,
+            delay,
+        };
+        if !self.takes_route(&publish) {
+            self.give(Event::Publish(&publish));
+        }
+    }
+
+    /// Somebody sends again what was accepted or is pending. Nobody may notice but the sender.
+    pub(super) fn repeat(&mut self) {
+        let Some(connection) = self.any_client() else { return };
+        // A refused id may be used anew, and nobody tells us of a refusal when all who asked are gone.
+        let known = |asked: &Asked| !asked.refused && (asked.accepted || asked.owed.values().any(|owed| *owed > 0));
+        let ids: Vec<String> = self.asked.iter().filter(|(_, asked)| known(asked)).map(|(id, _)| id.clone()).collect();
+        let Some(id) = self.random.pick(&ids).cloned() else { return };
+        let Some(asked) = self.asked.get_mut(&id) else { return };
+        *asked.owed.entry(connection).or_default() += 1;
+        let Asked { channel, numbers, .. } = asked.clone();
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.publishes |= client.channels.contains(&channel);
+        }
+        self.send(connection, &channel, &numbers, Some(&id), (None, None, None));
+    }
+
+    /// Sends a publication the way of the last one, as the server does, if it goes that way; and sees that the broker would have said
+    /// the same.
+    pub(super) fn takes_route(&mut self, publish: &Publish<'_>) -> bool {
+        let Some(route) = &self.route else { return false };
+        let same = publish.connection == Some(route.sender) && *publish.publication.channel == route.channel;
+        if !same || !publish.is_plain() || publish.publication.messages.is_empty() {
+            return false;
+        }
+        let mut effects = Effects::default();
+        self.broker.handle(self.now, Event::Publish(publish), &mut effects);
+        let [Effect::Broadcast { to, except, .. }] = &effects.list[..] else { panic!("another way: {effects:?}") };
+        assert_eq!((to, except), (&route.to, &route.except), "the route has changed");
+        for to in to.iter().filter(|to| Some(**to) != *except) {
+            self.take(*to, carried(publish.publication), 0, false, false);
+        }
+        true
+    }
+
+    pub(super) fn answered(&mut self, to: ConnectionId, reply: &Reply) {
+        assert!(self.clients.contains_key(&to), "a reply goes to a live client");
+        let (id, accepted) = match reply {
+            Reply::Accepted { id, .. } => (id, true),
+            Reply::Refused { id: Some(id), .. } => (id, false),
+            Reply::Refused { id: None, .. } => return,
+            Reply::UnknownDelivery { sequence, .. } => {
+                assert_eq!(*sequence, 1_000_000, "a known delivery is said to be unknown");
+                return;
+            }
+            Reply::TooManyChannels => panic!("there are few channels"),
+        };
+        let asked = self.asked.get_mut(id.id()).expect("an answer is to something that was asked");
+        let owed = asked.owed.get_mut(&to).expect("an answer goes to who asked");
+        *owed = owed.checked_sub(1).expect("one answer to one question");
+        asked.accepted |= accepted;
+        asked.refused |= !accepted;
+        let numbers = asked.numbers.clone();
+        for number in &numbers {
+            let stored = self.store.rows.values().any(|row| row.payload.as_text() == Some(&number.to_string()));
+            let told = self.model.messages.get_mut(number).expect("it was sent");
+            let over = told.confirmed || told.purged || told.expires.is_some_and(|at| at <= self.now);
+            if accepted {
+                told.accepted = true;
+                let dropped = told.channel == "drop" && told.deliveries >= 2;
+                assert!(!told.keep || stored || over || dropped, "message {number} is called safe and is not");
+            } else if numbers.len() == 1 && !over {
+                told.refused = true;
+            } else {
+                // Some of a publication's messages may have been delivered before the others were refused.
+                self.missing_allowed += 1;
+            }
+        }
+    }
+}

@@ -58,7 +58,7 @@ pub const WINDOW_BYTES: usize = 1 << 20;
 
 /// Unconfirmed deliveries at which a receiver of a fan-out (limit 0, where nobody waits for anybody) is ended as slow. (Few in
 /// unit tests, so that the simulation gets there.)
-pub const FANOUT_DELIVERIES: usize = if cfg!(test) { 12 } else { 4_096 };
+pub const FANOUT_DELIVERIES: usize = if cfg!(test) { 4 } else { 4_096 };
 
 /// Bytes queued for one connection at which it is ended as slow (at least one frame is always taken).
 pub const QUEUE_BYTES: usize = 4 << 20;

@@ -30,23 +30,24 @@ impl Broker {
         channel.choose(origin, 0, |key| !self.receivers[key].is_outrun())
     }
 
-    /// Ends the receivers that a fan-out has outrun, if another one goes on.
-    pub(super) fn end_outrun(&mut self, key: usize, sender: Option<ConnectionId>, turn: &mut Turn<'_>) {
+    /// Ends the receivers that a fan-out has outrun, if another one goes on: they may not miss a message and stay. False if there are none.
+    pub(super) fn end_outrun(&mut self, key: usize, sender: Option<ConnectionId>, turn: &mut Turn<'_>) -> bool {
         let members = &self.channels[key].members;
         // The sender, who may be a member too, gets nothing of it: it does not go on in anybody's place.
         let goes_on = |member: &Member| Some(member.connection) != sender && self.receivers[member.receiver].has_room();
         if members.len() < 2 || !members.iter().any(goes_on) {
-            return;
+            return false;
         }
         let outrun: SmallVec<[ConnectionId; 4]> = members
             .iter()
             .filter(|member| self.receivers[member.receiver].is_outrun())
             .map(|member| member.connection)
             .collect();
-        for connection in outrun {
+        for connection in &outrun {
             self.counters.slow_receivers += 1;
-            self.end(connection, EndReason::Slow, turn);
+            self.end(*connection, EndReason::Slow, turn);
         }
+        !outrun.is_empty()
     }
 
     /// Sends entries to targets as one delivery each. `targets` is not empty.
@@ -154,7 +155,7 @@ impl Broker {
 
     /// Delivers what waits on a channel as long as somebody takes it, and asks for the next page when the last runs low.
     pub(super) fn pump(&mut self, key: usize, turn: &mut Turn<'_>) {
-        // Bounded: each round takes at least one entry out of `waiting`.
+        // Bounded: each round takes at least one entry out of `waiting`, or ends a receiver.
         while self.drop_expired_head(key, turn) || self.deliver_backlog(key, turn) {}
         let pressed = self.is_pressed();
         let Some(channel) = self.channels.get_mut(key) else { return };
@@ -204,7 +205,8 @@ impl Broker {
 
     /// One backlog frame. False if nothing waits or nobody takes it.
     fn deliver_backlog(&mut self, key: usize, turn: &mut Turn<'_>) -> bool {
-        let takes = |receiver: &Receiver| receiver.takes_backlog(turn.now);
+        let now = turn.now;
+        let takes = |receiver: &Receiver| receiver.takes_backlog(now);
         let Some(channel) = self.channels.get_mut(key).filter(|channel| !channel.waiting.is_empty()) else {
             return false;
         };
@@ -217,7 +219,12 @@ impl Broker {
         let channel = &self.channels[key];
         let Some(entry) = channel.waiting.get(&first) else { return false };
         let limit = entry.message.receivers.unwrap_or(channel.policy.receivers);
-        let targets = self.targets(channel, entry.origin, limit, takes);
+        let origin = entry.origin;
+        if limit == 0 && self.end_outrun(key, origin, turn) {
+            // What they give back may stand before `first`.
+            return true;
+        }
+        let targets = self.targets(&self.channels[key], origin, limit, takes);
         let batch = self.batch(key, first, &targets, turn);
         let channel = &mut self.channels[key];
         let name = channel.name.clone();

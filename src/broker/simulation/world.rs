@@ -2,6 +2,7 @@
 
 mod clients;
 mod ends;
+mod fanout;
 mod senders;
 
 use std::borrow::Cow;
@@ -218,20 +219,24 @@ impl World {
                 .enumerate()
                 .for_each(|(index, content)| eprintln!("    content {index}: {content:?}"));
         }
+        let mut fan_outs = fanout::FanOuts::default();
         for effect in effects.list.drain(..) {
             match effect {
-                Effect::Deliver { to, content, sequence, manual, redelivered } => {
-                    let content = content_of(&effects.contents[content as usize], live);
+                Effect::Deliver { to, content: index, sequence, manual, redelivered } => {
+                    let content = content_of(&effects.contents[index as usize], live);
+                    self.note_fan_out(&mut fan_outs, index, &content, to);
                     self.take(to, content, sequence, manual, redelivered);
                 }
-                Effect::Broadcast { to, except, content } => {
+                Effect::Broadcast { to, except, content: index } => {
                     if let Some(publish) = plain {
                         let channel = ChannelName::clone(&publish.publication.channel);
                         let sender = publish.connection.expect("a client sent it");
                         self.route = Some(Route { sender, channel, to: to.clone(), except });
                     }
                     for to in to.iter().filter(|to| Some(**to) != except) {
-                        self.take(*to, content_of(&effects.contents[content as usize], live), 0, false, false);
+                        let content = content_of(&effects.contents[index as usize], live);
+                        self.note_fan_out(&mut fan_outs, index, &content, *to);
+                        self.take(*to, content, 0, false, false);
                     }
                 }
                 Effect::Confirm { connection } => {
@@ -249,6 +254,7 @@ impl World {
             }
         }
         self.effects = effects;
+        self.check_fan_outs(&fan_outs);
         // The runtime reports the end of what the broker has ended.
         while let Some(connection) = self.ended.pop_first() {
             self.give(Event::Disconnected { connection, confirmed_up_to: None });

@@ -2,9 +2,11 @@
 //!
 //! What an administrator may want to change is configuration; these are its defaults and the bounds that no configuration lifts.
 
+mod failure;
 pub mod load;
 mod turn;
 
+pub use failure::*;
 pub use turn::*;
 
 use std::time::Duration;

@@ -5,7 +5,7 @@ use super::safety::Fate;
 use super::window::InFlight;
 use super::{AckMode, Acknowledge, Broker, Content, Reply, Turn};
 use crate::limits;
-use crate::message::ConnectionId;
+use crate::message::{Answer, ConnectionId};
 
 impl Broker {
     /// A receiver has proved that it has everything up to a delivery.
@@ -30,19 +30,24 @@ impl Broker {
 
     /// A receiver with manual acknowledgement has answered a delivery.
     pub(super) fn acknowledge(&mut self, acknowledge: Acknowledge, turn: &mut Turn<'_>) {
-        let Acknowledge { connection, sequence, done } = acknowledge;
+        let Acknowledge { connection, sequence, answer } = acknowledge;
         if self.ended.contains(&connection) {
             return;
         }
         self.note_connection(connection);
-        let taken = self.receiver_keys.get(&connection).copied().and_then(|key| {
+        let key = self.receiver_keys.get(&connection).copied();
+        if answer == Answer::Extend && key.is_some_and(|key| self.receivers[key].window.extend(sequence, turn.now)) {
+            return;
+        }
+        let taken = key.filter(|_| answer != Answer::Extend).and_then(|key| {
             let delivery = self.receivers[key].window.take(sequence)?;
             Some((key, delivery))
         });
         let Some((key, InFlight { flight, at, .. })) = taken else {
-            self.reply(Some(connection), Reply::UnknownDelivery { sequence, done }, turn);
+            self.reply(Some(connection), Reply::UnknownDelivery { sequence, command: answer.command() }, turn);
             return;
         };
+        let done = answer == Answer::Ack;
         self.receivers[key].acknowledged(done, turn.now.since(at));
         if done {
             self.settle_flight(flight, turn);

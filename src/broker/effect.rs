@@ -123,12 +123,12 @@ pub enum Reply {
         /// Why.
         refusal: Refusal,
     },
-    /// `02` to an `ack` or `nack` of something that is not waiting for it.
+    /// `02` to an answer to something that is not waiting for one.
     UnknownDelivery {
         /// As the receiver named it.
         sequence: u64,
-        /// It was an `ack` (else a `nack`).
-        done: bool,
+        /// The command that the receiver sent.
+        command: &'static str,
     },
     /// `06` to a `receive-message`: the broker is at its limit of channels ([`crate::limits::CHANNELS`]).
     TooManyChannels,

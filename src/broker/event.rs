@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::message::{ChannelName, ConnectionId, Message, MessageId, Publication, PublicationId};
+use crate::message::{Answer, ChannelName, ConnectionId, Message, MessageId, Publication, PublicationId};
 
 /// Something that happened, to be given to [`super::Broker::handle`] together with the time.
 #[derive(Clone, Debug)]
@@ -124,14 +124,14 @@ pub struct Subscribe {
 }
 
 /// A receiver's answer to one delivery.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Acknowledge {
     /// The receiver.
     pub connection: ConnectionId,
     /// The delivery's sequence number.
     pub sequence: u64,
-    /// True: `ack`, it is done. False: `nack`, back to the front of the backlog.
-    pub done: bool,
+    /// What it says.
+    pub answer: Answer,
 }
 
 /// Why the store did not take messages.

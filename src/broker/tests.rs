@@ -6,7 +6,7 @@ use std::time::Duration;
 use wildmatch::WildMatch;
 
 use super::*;
-use crate::message::{Dialect, Frame, Kind, Payload, PublicationId};
+use crate::message::{Answer, Dialect, Frame, Kind, Nack, Payload, PublicationId};
 use crate::policy::{ChannelPolicy, Policies};
 
 /// A broker, its time, and what it wanted last.
@@ -177,12 +177,18 @@ fn a_full_window_lets_messages_wait_and_an_ack_takes_the_next() {
     scene.receive(1, AckMode::Manual, 1);
     assert_eq!(deliveries(&scene.send("one", None)), [(1, 1)]);
     assert_eq!(deliveries(&scene.send("two", None)), []);
-    let ack = |sequence, done| Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence, done });
+    let ack = |sequence, done| {
+        let answer = if done { Answer::Ack } else { Answer::Nack(Nack::default()) };
+        Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence, answer })
+    };
     assert_eq!(deliveries(&scene.give(ack(1, true))), [(1, 2)]);
     let again = scene.give(ack(2, false));
     assert!(matches!(again.last(), Some(Effect::Deliver { sequence: 3, redelivered: true, .. })), "{again:?}");
     let unknown = scene.give(ack(2, true));
-    assert!(matches!(&unknown[..], [Effect::Reply { reply: Reply::UnknownDelivery { sequence: 2, done: true }, .. }]));
+    assert!(matches!(
+        &unknown[..],
+        [Effect::Reply { reply: Reply::UnknownDelivery { sequence: 2, command: "ack" }, .. }]
+    ));
 }
 
 #[test]
@@ -231,7 +237,8 @@ fn a_prompt_receiver_is_asked_before_the_store_is() {
 #[test]
 fn a_receiver_that_acknowledges_at_once_spares_the_store_as_well() {
     let mut scene = Scene::new();
-    let done = |sequence| Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence, done: true });
+    let done =
+        |sequence| Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence, answer: Answer::Ack });
     scene.receive(1, AckMode::Manual, 8);
     assert_eq!(writes(&scene.send("one", Some("a"))), 1);
     scene.give(done(1));
@@ -337,7 +344,7 @@ fn an_expired_message_does_not_block_the_one_behind_it() {
     scene.pass(900);
     scene.send("later", None);
     scene.pass(200);
-    let acknowledge = Acknowledge { connection: ConnectionId(1), sequence: 1, done: true };
+    let acknowledge = Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack };
     let effects = scene.give(Event::Acknowledge(acknowledge));
     assert_eq!(deliveries(&effects), [(1, 2)]);
     let Some(Content::Backlog { messages, .. }) = scene.effects.contents.first() else { panic!("a backlog") };

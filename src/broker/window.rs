@@ -57,6 +57,15 @@ impl Window {
         })
     }
 
+    /// Counts the delivery with this number as sent now. False if it is not in the window.
+    pub fn extend(&mut self, sequence: u64, now: Timestamp) -> bool {
+        let Some(deliveries) = self.open.as_mut().map(|open| &mut open.deliveries) else { return false };
+        let index = deliveries.binary_search_by_key(&sequence, |delivery| delivery.sequence);
+        let Some(delivery) = index.ok().and_then(|index| deliveries.get_mut(index)) else { return false };
+        delivery.at = now;
+        true
+    }
+
     fn take_where(&mut self, take: impl FnOnce(&mut VecDeque<InFlight>) -> Option<InFlight>) -> Option<InFlight> {
         let open = self.open.as_mut()?;
         let taken = take(&mut open.deliveries)?;

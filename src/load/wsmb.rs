@@ -196,8 +196,8 @@ impl Envelope {
             });
         };
         if let Some(marked) = payload.strip_prefix(DELIVERY) {
-            let digits = marked.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            let answer = [br#"{"command":"ack","delivery":""#, &marked[..digits], br#""}"#].concat();
+            let length = marked.iter().take_while(|byte| **byte != b'"').count();
+            let answer = [br#"{"command":"ack","delivery":""#, &marked[..length], br#""}"#].concat();
             frame(out, Opcode::Text, &answer);
         }
         self.split(&payload[at + DATA.len()..], heard)
@@ -286,11 +286,11 @@ mod tests {
         assert_eq!(heard(&mut session, &live).unwrap(), (vec![message.clone()], 0, Vec::new()));
         let kept = format!(r#"{{"command":"send-message","channel":"a b-r-000001","data":[{message},{message}]}}"#);
         assert_eq!(heard(&mut session, &kept).unwrap().0, [message.clone(), message.clone()]);
-        let marked = live.replacen('{', r#"{"delivery":"17","#, 1);
+        let marked = live.replacen('{', r#"{"delivery":"1f-17","#, 1);
         let (deliveries, _, out) = heard(&mut session, &marked).unwrap();
         assert_eq!(deliveries, [message]);
         let mut expected = Vec::new();
-        frame(&mut expected, Opcode::Text, br#"{"command":"ack","delivery":"17"}"#);
+        frame(&mut expected, Opcode::Text, br#"{"command":"ack","delivery":"1f-17"}"#);
         assert_eq!(out, expected);
         assert!(heard(&mut session, &live.replace("pad", "long-pad")).is_err());
     }

@@ -3,15 +3,17 @@
 //! Where sender and receiver speak the same dialect, and the receiver confirms automatically, that is the sender's frame
 //! itself, byte for byte. Nothing here ever makes an empty frame.
 
+use std::fmt::Write as _;
+
 use super::frame::{Opcode, encode_into, payload_start, push_header};
 use super::{json, topic};
-use crate::message::{ChannelName, Dialect, Payload, Publication};
+use crate::message::{ChannelName, DeliveryName, Dialect, Payload, Publication};
 
 /// What a receiver that acknowledges by hand must be told about a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manual {
-    /// The delivery's number on the connection: `"delivery":"17"`.
-    pub sequence: u64,
+    /// The delivery's name: `"delivery":"1f2e3d4c-17"`.
+    pub name: DeliveryName,
     /// It may have been delivered before: `"redelivered":true`, else no such member.
     pub redelivered: bool,
 }
@@ -96,7 +98,7 @@ fn push_marked(out: &mut Vec<u8>, frame: &[u8], manual: Manual) -> bool {
     }
     let Some((before, members)) = text.split_once('{') else { return false };
     // The mark is shorter than this.
-    let mut mark = String::with_capacity(64);
+    let mut mark = String::with_capacity(40 + DeliveryName::LONGEST);
     mark.push('{');
     push_mark(&mut mark, manual);
     let parts = [before, &mark, members];
@@ -107,9 +109,8 @@ fn push_marked(out: &mut Vec<u8>, frame: &[u8], manual: Manual) -> bool {
 
 /// Appends the mark's members, a comma after each: other members always follow.
 fn push_mark(out: &mut String, manual: Manual) {
-    out.push_str(r#""delivery":""#);
-    json::push_number(out, manual.sequence);
-    out.push_str(r#"","#);
+    // Writing to a `String` can't fail.
+    let _ = write!(out, r#""delivery":"{}","#, manual.name);
     if manual.redelivered {
         out.push_str(r#""redelivered":true,"#);
     }
@@ -121,7 +122,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::Kind;
+    use crate::message::{ConnectionId, Kind};
     use crate::protocol::envelope::{Command, parse};
 
     fn sent(json: &str) -> Publication<'static> {
@@ -146,6 +147,11 @@ mod tests {
         let mut out = Vec::new();
         push_backlog(&mut out, channel, messages, dialect, manual);
         out
+    }
+
+    fn manual(sequence: u64) -> Manual {
+        let connection = ConnectionId(0xa1b2);
+        Manual { name: DeliveryName { connection, sequence }, redelivered: false }
     }
 
     fn channel() -> ChannelName {
@@ -203,25 +209,26 @@ mod tests {
 
     #[test]
     fn a_marked_delivery_is_the_senders_object_with_the_mark_in_front() {
-        let manual = Manual { sequence: 17, redelivered: false };
+        let manual = manual(17);
         let frame = encode_live(&sent(ODD), Dialect::Envelope, Some(manual));
-        assert_eq!(text_of(&frame), ODD.replacen('{', r#"{"delivery":"17","#, 1));
+        assert_eq!(text_of(&frame), ODD.replacen('{', r#"{"delivery":"a1b2-17","#, 1));
         let frame = encode_live(&sent(ODD), Dialect::Envelope, Some(Manual { redelivered: true, ..manual }));
-        assert_eq!(text_of(&frame), ODD.replacen('{', r#"{"delivery":"17","redelivered":true,"#, 1));
+        assert_eq!(text_of(&frame), ODD.replacen('{', r#"{"delivery":"a1b2-17","redelivered":true,"#, 1));
     }
 
     #[test]
     fn a_sender_cannot_forge_the_mark() {
-        let manual = Manual { sequence: 17, redelivered: false };
+        let manual = manual(17);
         for forged in [r#""delivery":"1""#, r#""d\u0065livery":"1""#, r#""redelivered":true"#] {
             let json = format!(r#"{{"command":"send-message",{forged},"channel":"sms","data":[{{"delivery":"x"}}]}}"#);
             let frame = encode_live(&sent(&json), Dialect::Envelope, Some(manual));
-            let expected = r#"{"delivery":"17","command":"send-message","channel":"sms","data":[{"delivery":"x"}]}"#;
+            let expected =
+                r#"{"delivery":"a1b2-17","command":"send-message","channel":"sms","data":[{"delivery":"x"}]}"#;
             assert_eq!(text_of(&frame), expected);
         }
         let inside = r#"{"command":"send-message","channel":"sms","data":[{"delivery":"\\x"}],"more":1}"#;
         let frame = encode_live(&sent(inside), Dialect::Envelope, Some(manual));
-        assert_eq!(text_of(&frame), inside.replacen('{', r#"{"delivery":"17","#, 1));
+        assert_eq!(text_of(&frame), inside.replacen('{', r#"{"delivery":"a1b2-17","#, 1));
     }
 
     #[test]
@@ -230,11 +237,11 @@ mod tests {
         let messages = [Payload::text("{\"a\":1}"), Payload::text(""), binary];
         let frame = encode_backlog(&channel(), &messages, Dialect::Envelope, None);
         assert_eq!(text_of(&frame), r#"{"command":"send-message","channel":"sms","data":[{"a":1},"","raw"]}"#);
-        let manual = Manual { sequence: 3, redelivered: true };
+        let manual = Manual { redelivered: true, ..manual(3) };
         let frame = encode_backlog(&channel(), &messages[..1], Dialect::Envelope, Some(manual));
         assert_eq!(
             text_of(&frame),
-            r#"{"delivery":"3","redelivered":true,"command":"send-message","channel":"sms","data":[{"a":1}]}"#
+            r#"{"delivery":"a1b2-3","redelivered":true,"command":"send-message","channel":"sms","data":[{"a":1}]}"#
         );
         let frames = encode_backlog(&channel(), &messages, Dialect::Topic, None);
         assert_eq!(split(&frames), [(0x81, &b"{\"a\":1}"[..]), (0x82, b"raw")]);
@@ -250,7 +257,7 @@ mod tests {
             let kind = if std::str::from_utf8(&bytes).is_ok() { Kind::Text } else { Kind::Binary };
             let channel = ChannelName::parse(&name).unwrap();
             let publication = topic::publication_of(&channel, kind, &bytes);
-            let manual = sequence.map(|sequence| Manual { sequence, redelivered: true });
+            let manual = sequence.map(|sequence| Manual { redelivered: true, ..manual(sequence) });
             let frame = encode_live(&publication, Dialect::Envelope, manual);
             let back = sent(&text_of(&frame));
             prop_assert_eq!(back.channel.as_str(), name);

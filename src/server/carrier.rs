@@ -15,7 +15,7 @@ use super::outgoing::Outgoing;
 use super::render::Body;
 use super::replies;
 use crate::broker::{Content, Effect, EndReason, Publish, Reply};
-use crate::message::{ChannelName, ConnectionId};
+use crate::message::{ChannelName, ConnectionId, DeliveryName};
 use crate::protocol::delivery::Manual;
 
 /// Where effects go.
@@ -43,7 +43,7 @@ impl Carrier {
         match effect {
             Effect::Deliver { to, content, sequence, manual, redelivered } => {
                 let Some(body) = body(content) else { return };
-                let manual = manual.then_some(Manual { sequence, redelivered });
+                let manual = manual.then_some(Manual { name: DeliveryName { connection: to, sequence }, redelivered });
                 self.outgoing.deliver(to, (content, body), sequence, manual, max);
             }
             Effect::Broadcast { to, except, content } => {
@@ -81,7 +81,7 @@ impl Carrier {
             (None, reply) => {
                 let max_backlog = |channel: &ChannelName| turn.options.policies.of(channel).max_backlog;
                 let channel = publish.map(|publish| &*publish.publication.channel);
-                let frame = text(&replies::render(reply, channel, max_backlog));
+                let frame = text(&replies::render(reply, to, channel, max_backlog));
                 self.push(&connection, &frame, turn);
             }
             (Some(_), Reply::Refused { refusal, .. }) => {

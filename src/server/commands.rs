@@ -13,6 +13,7 @@ use tracing::debug;
 use super::access::Access;
 use super::connection::{Closing, Connection};
 use super::counters::Counters;
+use super::replies;
 use super::runtime::{Burst, Hub};
 use crate::broker::{AckMode, Acknowledge, Event, Publish, ReceiverKey, Subscribe};
 use crate::limits;
@@ -189,8 +190,12 @@ impl<'a> Desk<'a> {
                 })));
             }
             Command::Send(send) => self.send(&send, burst),
-            Command::Acknowledge { delivery, done } => {
-                let acknowledge = Acknowledge { connection: connection.id, sequence: delivery, done };
+            Command::Acknowledge { delivery, answer } if delivery.connection != connection.id => {
+                // It was given out on a connection that has ended, and has been given back.
+                self.refuse(burst, Some(answer.command()), Code::Malformed, &replies::not_waiting(delivery), None);
+            }
+            Command::Acknowledge { delivery, answer } => {
+                let acknowledge = Acknowledge { connection: connection.id, sequence: delivery.sequence, answer };
                 burst.carry(Step::Event(Event::Acknowledge(acknowledge)));
             }
         }

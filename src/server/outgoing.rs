@@ -12,6 +12,7 @@
 //! Pure memory: no system call is made here.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use slab::Slab;
@@ -31,11 +32,28 @@ pub(super) const SLOT_BITS: u32 = 24;
 /// Both dialects, as indices.
 const DIALECTS: [Dialect; 2] = [Dialect::Envelope, Dialect::Topic];
 
+/// What counts the connections of this run: the upper bits of a [`ConnectionId`].
+///
+/// It begins anywhere in the lower half, so that no id, and so no delivery's name, is one of an earlier run of the broker.
+#[derive(Debug)]
+struct Serial(u64);
+
+impl Default for Serial {
+    fn default() -> Self {
+        // Without random numbers the time has to serve: no broker takes a thousand connections a second for as long as it runs.
+        let start = getrandom::u64().unwrap_or_else(|_| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            (now.as_millis() as u64) << (SLOT_BITS + 1)
+        });
+        Self(start >> (SLOT_BITS + 1))
+    }
+}
+
 /// The register of connections, and the frames of the turn.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     connections: Slab<Arc<Connection>>,
-    serial: u64,
+    serial: Serial,
     /// The frames of this turn, for each dialect.
     batches: [Batch; 2],
     run: Option<Run>,
@@ -303,8 +321,8 @@ impl Outgoing {
     /// Puts a new connection into the register.
     pub(super) fn register(&mut self, make: impl FnOnce(ConnectionId) -> Arc<Connection>) -> Arc<Connection> {
         let entry = self.connections.vacant_entry();
-        self.serial += 1;
-        let connection = make(ConnectionId((self.serial << SLOT_BITS) | entry.key() as u64));
+        self.serial.0 += 1;
+        let connection = make(ConnectionId((self.serial.0 << SLOT_BITS) | entry.key() as u64));
         entry.insert(connection.clone());
         connection
     }

@@ -2,12 +2,13 @@
 
 use crate::broker::{Refusal, Reply};
 use crate::limits;
-use crate::message::ChannelName;
+use crate::message::{ChannelName, ConnectionId, DeliveryName};
 use crate::protocol::envelope::{self, Code};
 
-/// The JSON of `reply`. `channel` is the one of the publication that it answers, where it answers at once; `max_backlog` its bound.
+/// The JSON of `reply` to the connection `to`. `channel` is the one of the publication that it answers, where it answers at once; `max_backlog` its bound.
 pub(super) fn render(
     reply: &Reply,
+    to: ConnectionId,
     channel: Option<&ChannelName>,
     max_backlog: impl FnOnce(&ChannelName) -> u64,
 ) -> String {
@@ -20,9 +21,8 @@ pub(super) fn render(
             let (code, detail) = refused(*refusal, channel, max_backlog);
             envelope::refusal(Some("send-message"), code, &detail, id)
         }
-        Reply::UnknownDelivery { sequence, done } => {
-            let command = if *done { "ack" } else { "nack" };
-            let detail = format!("delivery \"{sequence}\" is not waiting for an answer");
+        Reply::UnknownDelivery { sequence, command } => {
+            let detail = not_waiting(DeliveryName { connection: to, sequence: *sequence });
             envelope::refusal(Some(command), Code::Malformed, &detail, None)
         }
         Reply::TooManyChannels => {
@@ -30,6 +30,11 @@ pub(super) fn render(
             envelope::refusal(Some("receive-message"), Code::Full, &detail, None)
         }
     }
+}
+
+/// Why an answer to a delivery is refused.
+pub(super) fn not_waiting(delivery: DeliveryName) -> String {
+    format!("delivery \"{delivery}\" is not waiting for an answer; it was answered, or given back")
 }
 
 fn refused(

@@ -1,7 +1,7 @@
 //! The examples of `docs/protocol.md`, executed.
 //!
 //! A block of code marked `wsmb` is a conversation with a broker of default configuration. `> TEXT` is a frame that a client sends,
-//! `< TEXT` the frame that it gets next, where `…` stands for any text. Several clients have names: `gateway> TEXT`, `gateway< TEXT`. A name
+//! `< TEXT` the frame that it gets next, where `…` stands for any text; in a frame that a client sends, `…` is the name of its last delivery. Several clients have names: `gateway> TEXT`, `gateway< TEXT`. A name
 //! with a topic, `gateway@sms> TEXT`, is a topic connection; without, an envelope connection after its connect reply. A name alone,
 //! `gateway@sms`, connects. A line that begins with `#` is a comment. Each block has new connections to a new broker, unless its
 //! first line is `# same connection`.
@@ -91,6 +91,7 @@ fn every_example_of_the_protocol_page_is_true() {
     let blocks = blocks(&page);
     assert!(!blocks.is_empty(), "docs/protocol.md has no block marked `wsmb`");
     let mut scene: Option<(Broker, HashMap<&str, Client>)> = None;
+    let mut names: HashMap<&str, String> = HashMap::new();
     for block in &blocks {
         if !block.continues {
             scene = Some((Broker::start(), HashMap::new()));
@@ -103,12 +104,18 @@ fn every_example_of_the_protocol_page_is_true() {
             match line {
                 Line::Connect { .. } => {}
                 Line::Send { text, .. } => {
-                    client.raw().send_text(text);
+                    let name = names.get(name).map_or("", String::as_str);
+                    client.raw().send_text(&text.replace('…', name));
                     client.sync();
                 }
                 Line::Expect { text: pattern, .. } => {
                     let text = client.next_text();
                     let story = client.story();
+                    if let Some((delivery, _)) =
+                        text.strip_prefix(r#"{"delivery":""#).and_then(|rest| rest.split_once('"'))
+                    {
+                        names.insert(name, delivery.to_owned());
+                    }
                     assert!(
                         matches(pattern, &text),
                         "docs/protocol.md:{number}: expected\n  {pattern}\ngot\n  {text}\n{story}"

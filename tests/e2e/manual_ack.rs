@@ -159,6 +159,36 @@ fn an_answer_to_nothing_is_malformed_and_harms_nothing() {
 }
 
 #[test]
+fn an_answer_earned_on_an_older_connection_hits_no_other_message() {
+    let broker = Setup::default().defaults("receivers = 1").start();
+    publish(&broker, "sms", 0..2);
+    let mut first = receiver(&broker, "sms", 1);
+    let (old, _, data) = next(&mut first);
+    assert_eq!(data, json!([0]));
+    answer(&mut first, "ack", &old);
+    let (lost, _, data) = next(&mut first);
+    assert_eq!(data, json!([1]));
+    first.vanish();
+    let broker = broker.stop_and_restart();
+    publish(&broker, "sms", 2..3);
+    let mut second = receiver(&broker, "sms", 1);
+    let (name, redelivered, data) = next(&mut second);
+    assert_eq!((redelivered, data), (true, json!([1])));
+    assert!(name != old && name != lost, "{name} was the name of another delivery");
+    for command in ["ack", "nack", "extend"] {
+        for late in [&old, &lost] {
+            second.command(&json!({"command": command, "delivery": late}));
+            let reply = second.next_reply();
+            assert_eq!((&reply["command"], &reply["response_code"]), (&json!(command), &json!("02")), "{reply}");
+            assert!(reply["response_text"].as_str().is_some_and(|text| text.contains("not waiting")), "{reply}");
+        }
+    }
+    second.expect_nothing_yet();
+    answer(&mut second, "ack", &name);
+    assert_eq!(next(&mut second).2, json!([2]), "the late answers touched neither message");
+}
+
+#[test]
 fn a_redelivery_is_marked_after_a_power_cut() {
     let broker = Broker::start();
     let mut sender = Client::envelope(&broker);

@@ -19,7 +19,9 @@ use crate::broker::{
     AckMode, Acknowledge, Broker, Content, Effect, Effects, Event, Publish, ReceiverKey, Reply, Settings, Subscribe,
 };
 use crate::limits;
-use crate::message::{ChannelName, ConnectionId, Dialect, Frame, Kind, Publication, PublicationId, Spans, Timestamp};
+use crate::message::{
+    Answer, ChannelName, ConnectionId, Dialect, Frame, Kind, Nack, Publication, PublicationId, Spans, Timestamp,
+};
 use crate::policy::{ChannelPolicy, Dispatch, Policies};
 
 const CHANNELS: [&str; 9] = ["all", "one", "two", "three", "drop", "live", "turn", "short", "dead"];

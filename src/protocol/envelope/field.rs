@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Ack;
 use crate::limits;
-use crate::message::{BadChannelName, ChannelName};
+use crate::message::{BadChannelName, ChannelName, DeliveryName};
 
 /// What is wrong with a field.
 pub(super) type Wrong = String;
@@ -96,11 +96,26 @@ pub(super) fn duration(field: &str, json: &str) -> Result<Duration, Wrong> {
 }
 
 /// `delivery`, as the delivery stated it.
-pub(super) fn delivery(json: &str) -> Result<u64, Wrong> {
-    name(json)
-        .filter(|text| is_digits(text))
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| "'delivery' must be the value that the delivery carried: a whole number, as a string".to_owned())
+pub(super) fn delivery(json: &str) -> Result<DeliveryName, Wrong> {
+    string(json)
+        .and_then(|text| DeliveryName::parse(&text))
+        .ok_or_else(|| "'delivery' must be the string that the delivery carried, unchanged".to_owned())
+}
+
+/// `reject`.
+pub(super) fn boolean(field: &str, json: &str) -> Result<bool, Wrong> {
+    match json {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(format!("'{field}' must be true or false, not {}", kind(json))),
+    }
+}
+
+/// `reason`, cut to [`limits::REASON_BYTES`]; `None` if it says nothing.
+pub(super) fn reason(json: &str) -> Result<Option<Box<str>>, Wrong> {
+    let Some(text) = string(json) else { return Err(format!("'reason' must be a string, not {}", kind(json))) };
+    let cut = text.floor_char_boundary(limits::REASON_BYTES);
+    Ok(text.get(..cut).filter(|text| !text.is_empty()).map(Box::from))
 }
 
 /// What a JSON value is, in words.

@@ -24,7 +24,7 @@ pub use parse::Parser;
 pub use reply::{accepted, connect_reply, refusal};
 pub use time::iso8601;
 
-use crate::message::{ChannelName, Publication};
+use crate::message::{Answer, ChannelName, DeliveryName, Publication};
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
@@ -44,12 +44,12 @@ pub enum Command<'a> {
     },
     /// Send one publication.
     Send(Send<'a>),
-    /// A receiver with manual acknowledgement is done with a delivery, or gives it back.
+    /// A receiver with manual acknowledgement answers a delivery.
     Acknowledge {
-        /// The number that the delivery carried.
-        delivery: u64,
-        /// `ack`; else `nack`.
-        done: bool,
+        /// The name that the delivery carried.
+        delivery: DeliveryName,
+        /// What it says about it.
+        answer: Answer,
     },
 }
 

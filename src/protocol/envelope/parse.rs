@@ -8,7 +8,7 @@ use super::read::{Elements, Fields, elements, read};
 use super::repeat::{Said, Surroundings};
 use super::{Ack, Code, Command, Malformed, Send};
 use crate::limits;
-use crate::message::{ChannelName, Dialect, Frame, Kind, Publication, Spans};
+use crate::message::{Answer, ChannelName, Dialect, Frame, Kind, Nack, Publication, Spans};
 use crate::protocol::frame::{Opcode, encode, payload_start};
 use crate::protocol::json::Scanner;
 
@@ -72,10 +72,11 @@ impl Parser {
             "send-message" => self.send(kind, frame, fields),
             "receive-message" => receive(fields).map_err(malformed),
             "ping" => Ok(Command::Ping),
-            "ack" => acknowledge(fields, true).map_err(malformed),
-            "nack" => acknowledge(fields, false).map_err(malformed),
+            "ack" => acknowledge(fields, |_| Ok(Answer::Ack)).map_err(malformed),
+            "nack" => acknowledge(fields, nack).map_err(malformed),
+            "extend" => acknowledge(fields, |_| Ok(Answer::Extend)).map_err(malformed),
             _ => {
-                let known = "the commands are send-message, receive-message, ping, ack and nack";
+                let known = "the commands are send-message, receive-message, ping, ack, nack and extend";
                 Err(Problem(Code::UnknownCommand, known.to_owned()))
             }
         }
@@ -169,9 +170,25 @@ fn duration(name: &str, json: Option<&[u8]>) -> Result<Option<Duration>, Problem
     }
 }
 
-fn acknowledge<'a>(fields: &Fields<'_>, done: bool) -> Result<Command<'a>, Wrong> {
+fn acknowledge<'a>(
+    fields: &Fields<'_>,
+    answer: impl FnOnce(&Fields<'_>) -> Result<Answer, Wrong>,
+) -> Result<Command<'a>, Wrong> {
     let json = fields.delivery.ok_or("'delivery' is missing")?;
-    Ok(Command::Acknowledge { delivery: field::delivery(text(json))?, done })
+    Ok(Command::Acknowledge { delivery: field::delivery(text(json))?, answer: answer(fields)? })
+}
+
+fn nack(fields: &Fields<'_>) -> Result<Answer, Wrong> {
+    let retry_after = fields.retry_after.map(|json| field::duration("retry_after", text(json))).transpose()?;
+    let reject = fields.reject.map(|json| field::boolean("reject", text(json))).transpose()?.unwrap_or_default();
+    if reject && retry_after.is_some() {
+        return Err("'retry_after' and 'reject' exclude each other: what is rejected is not tried again".to_owned());
+    }
+    Ok(Answer::Nack(Nack {
+        retry_after: retry_after.map(|wish| wish.min(limits::RETRY_AFTER)),
+        reject,
+        reason: fields.reason.map(|json| field::reason(text(json))).transpose()?.flatten(),
+    }))
 }
 
 fn receive<'a>(fields: &Fields<'_>) -> Result<Command<'a>, Wrong> {

@@ -24,6 +24,9 @@ pub(super) struct Fields<'a> {
     pub(super) prefetch: Option<&'a [u8]>,
     pub(super) receiver: Option<&'a [u8]>,
     pub(super) delivery: Option<&'a [u8]>,
+    pub(super) retry_after: Option<&'a [u8]>,
+    pub(super) reject: Option<&'a [u8]>,
+    pub(super) reason: Option<&'a [u8]>,
 }
 
 /// Where in the frame the elements of a list lie.
@@ -86,6 +89,9 @@ fn member<'a>(frame: &'a [u8], scanner: &mut Scanner<'a>, name: &[u8], fields: &
         b"prefetch" => &mut fields.prefetch,
         b"receiver" => &mut fields.receiver,
         b"delivery" => &mut fields.delivery,
+        b"retry_after" => &mut fields.retry_after,
+        b"reject" => &mut fields.reject,
+        b"reason" => &mut fields.reason,
         _ => return other_member(frame, scanner, name, fields),
     };
     *slot = frame.get(scanner.value()?);

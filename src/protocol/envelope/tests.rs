@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::limits;
-use crate::message::{Dialect, Frame, Kind};
+use crate::message::{ConnectionId, Dialect, Frame, Kind, Nack};
 use crate::protocol::frame::{Opcode, encode, payload_start};
 
 fn command(json: &str) -> Command<'static> {
@@ -393,19 +393,59 @@ fn a_publication_has_a_bounded_number_of_messages() {
 
 #[test]
 fn acknowledgements_name_a_delivery() {
-    for (json, expected) in [("\"17\"", 17), ("17", 17), ("\"18446744073709551615\"", u64::MAX), ("0", 0)] {
-        for (name, expected_done) in [("ack", true), ("nack", false)] {
-            match command(&format!(r#"{{"command":"{name}","delivery":{json}}}"#)) {
-                Command::Acknowledge { delivery, done } => assert_eq!((delivery, done), (expected, expected_done)),
-                other => panic!("{other:?}"),
-            }
+    let plain = [("ack", Answer::Ack), ("nack", Answer::Nack(Nack::default())), ("extend", Answer::Extend)];
+    for (name, expected) in plain {
+        assert_eq!(expected.command(), name);
+        for json in [r#""1f-17""#, r#""\u0031f-17""#] {
+            assert_eq!(acknowledged(&format!(r#"{{"command":"{name}","delivery":{json}}}"#)), expected);
         }
     }
-    for json in ["-1", "1.0", "1e1", "\"\"", "\"+1\"", "\"x\"", "\"18446744073709551616\"", "null", "[]", "{}"] {
+    for json in ["17", "\"17\"", "\"\"", "\"1F-17\"", "\"1f-017\"", "\"x\"", "null", "[]", "{}"] {
         let wrong = refused(format!(r#"{{"command":"ack","delivery":{json}}}"#).as_bytes());
         assert!(wrong.text.starts_with("'delivery' must be"), "{json}: {}", wrong.text);
     }
     assert_eq!(refused(br#"{"command":"nack"}"#).text, "'delivery' is missing");
+}
+
+/// The answer to delivery 17 of connection 31 that `json` is.
+fn acknowledged(json: &str) -> Answer {
+    match command(json) {
+        Command::Acknowledge { delivery, answer } => {
+            assert_eq!(delivery, DeliveryName { connection: ConnectionId(31), sequence: 17 });
+            answer
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_nack_says_when_again_or_never_and_why() {
+    let nack = |members: &str| acknowledged(&format!(r#"{{"command":"nack","delivery":"1f-17"{members}}}"#));
+    let expected = |retry_after, reject, reason: Option<&str>| {
+        Answer::Nack(Nack { retry_after, reject, reason: reason.map(Box::from) })
+    };
+    let seconds = |seconds| Some(Duration::from_secs_f64(seconds));
+    assert_eq!(nack(r#","retry_after":1.5"#), expected(seconds(1.5), false, None));
+    assert_eq!(nack(r#","retry_after":0"#), expected(seconds(0.0), false, None));
+    assert_eq!(nack(r#","retry_after":1e9"#), expected(Some(limits::RETRY_AFTER), false, None));
+    assert_eq!(nack(r#","reject":true,"reason":"no \"SIM\"""#), expected(None, true, Some("no \"SIM\"")));
+    assert_eq!(nack(r#","reject":false,"reason":"""#), expected(None, false, None));
+    let long = format!(r#","reason":"x{}""#, "é".repeat(limits::REASON_BYTES));
+    let cut = format!("x{}", "é".repeat((limits::REASON_BYTES - 1) / 2));
+    assert_eq!(nack(&long), expected(None, false, Some(&cut)), "cut at a character");
+    let wrong = |members: &str| refused(format!(r#"{{"command":"nack","delivery":"1f-17"{members}}}"#).as_bytes()).text;
+    for (members, field) in [
+        (r#","retry_after":-1"#, "'retry_after' must not be negative"),
+        (r#","retry_after":"1""#, "'retry_after' must be a number of seconds, not a string"),
+        (r#","reject":1"#, "'reject' must be true or false, not a number"),
+        (r#","reason":1"#, "'reason' must be a string, not a number"),
+        (r#","reason":"\ud800""#, "'reason' must be a string"),
+        (r#","reject":true,"retry_after":1"#, "'retry_after' and 'reject' exclude each other"),
+    ] {
+        let text = wrong(members);
+        assert!(text.starts_with(field), "{members}: {text}");
+    }
+    assert_eq!(acknowledged(r#"{"command":"ack","delivery":"1f-17","reject":1,"reason":2}"#), Answer::Ack);
 }
 
 #[test]
@@ -416,7 +456,8 @@ fn the_documented_commands_parse_and_the_documented_errors_are_given() {
     while let Some(line) = lines.next() {
         let Some(frame) = line.strip_prefix("> ") else { continue };
         let answer = lines.peek().and_then(|line| line.strip_prefix("< ")).unwrap_or_default();
-        if let Err(wrong) = parse(frame.as_bytes()) {
+        // `…` is the name of the last delivery.
+        if let Err(wrong) = parse(frame.replace('…', "1f-17").as_bytes()) {
             let found = refusal(wrong.command.as_deref(), wrong.code, &wrong.text, wrong.id.as_deref());
             assert_eq!(found, answer);
             errors += 1;
@@ -461,13 +502,13 @@ proptest! {
     #[test]
     fn every_type_in_every_field_gets_an_answer(
         command in prop_oneof![
-            Just("send-message"), Just("receive-message"), Just("ack"), Just("nack"), Just("ping")
+            Just("send-message"), Just("receive-message"), Just("ack"), Just("nack"), Just("extend"), Just("ping")
         ],
         members in prop::collection::vec(
             (
                 prop_oneof![
                     Just("channel"), Just("data"), Just("id"), Just("ttl"), Just("delay"), Just("ack"), Just("prefetch"),
-                    Just("receiver"), Just("delivery"), Just("number_of_receiver"), Just("command"),
+                    Just("receiver"), Just("delivery"), Just("retry_after"), Just("reject"), Just("reason"), Just("number_of_receiver"), Just("command"),
                 ],
                 value(),
             ),

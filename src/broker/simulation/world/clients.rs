@@ -77,13 +77,14 @@ impl World {
     pub(super) fn acknowledge(&mut self) {
         let Some(connection) = self.any_client() else { return };
         let done = self.random.chance(70);
+        let answer = if done { Answer::Ack } else { Answer::Nack(Nack::default()) };
         let Some(client) = self.clients.get_mut(&connection) else { return };
         if !client.manual {
             return;
         }
         let waiting: Vec<u64> = client.unanswered.iter().copied().collect();
         let Some(sequence) = self.random.pick(&waiting).copied() else {
-            self.give(Event::Acknowledge(Acknowledge { connection, sequence: 1_000_000, done }));
+            self.give(Event::Acknowledge(Acknowledge { connection, sequence: 1_000_000, answer }));
             return;
         };
         client.unanswered.remove(&sequence);
@@ -92,7 +93,7 @@ impl World {
         } else {
             self.model.released(connection, |other| other == sequence);
         }
-        self.give(Event::Acknowledge(Acknowledge { connection, sequence, done }));
+        self.give(Event::Acknowledge(Acknowledge { connection, sequence, answer }));
     }
 
     pub(super) fn disconnect(&mut self) {

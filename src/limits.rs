@@ -4,9 +4,11 @@
 
 mod failure;
 pub mod load;
+mod sender;
 mod turn;
 
 pub use failure::*;
+pub use sender::*;
 pub use turn::*;
 
 use std::time::Duration;
@@ -19,9 +21,6 @@ pub const NAME_BYTES: usize = 128;
 
 /// Default of `server.max_message`: the largest frame payload a client may send, in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
-
-/// The most fragments of one message: a message of 1 MiB in fragments of 1 KiB, with room to spare; 100,000 empty ones are an attack.
-pub const FRAGMENTS: usize = 4_096;
 
 /// The most messages in one publication: each becomes a row and an entry in memory.
 pub const PUBLICATION_MESSAGES: usize = 10_000;

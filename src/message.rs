@@ -275,6 +275,9 @@ pub struct Publication<'a> {
     pub frame: Frame<'a>,
     /// Its messages, in order, within the frame. If the kind is [`Kind::Text`], each is valid UTF-8.
     pub messages: Spans,
+    /// The frame can be read in one way only, so that it may be passed on as it is. False for an envelope that a receiver could read as something else than
+    /// this delivery.
+    pub verbatim: bool,
 }
 
 impl Publication<'_> {
@@ -298,6 +301,7 @@ impl Publication<'_> {
             kind: self.kind,
             frame: Frame::Shared(self.frame.to_shared()),
             messages: self.messages.clone(),
+            verbatim: self.verbatim,
         }
     }
 }

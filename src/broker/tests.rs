@@ -72,6 +72,7 @@ impl Scene {
             kind: Kind::Text,
             frame: Frame::Borrowed(text.as_bytes()),
             messages: std::iter::once(0..text.len()).collect(),
+            verbatim: true,
         };
         self.give(Event::Publish(&Publish {
             connection: Some(ConnectionId(100)),

@@ -22,7 +22,7 @@ pub struct Manual {
 /// have no acknowledgements.
 #[must_use]
 pub fn is_verbatim(publication: &Publication<'_>, dialect: Dialect, manual: Option<Manual>) -> bool {
-    publication.dialect == dialect && (dialect == Dialect::Topic || manual.is_none())
+    publication.dialect == dialect && publication.verbatim && (dialect == Dialect::Topic || manual.is_none())
 }
 
 /// Appends a live publication as a receiver of `dialect` gets it: one or more whole frames.
@@ -37,7 +37,7 @@ pub fn push_live(out: &mut Vec<u8>, publication: &Publication<'_>, dialect: Dial
     match (dialect, manual) {
         (Dialect::Topic, _) => topic::push_frames(out, publication.bodies().map(|body| (*kind, body))),
         (Dialect::Envelope, Some(manual))
-            if publication.dialect == Dialect::Envelope && push_marked(out, frame, manual) => {}
+            if publication.dialect == Dialect::Envelope && publication.verbatim && push_marked(out, frame, manual) => {}
         (Dialect::Envelope, manual) => push_envelope(out, channel, publication.bodies(), manual),
     }
 }
@@ -84,18 +84,10 @@ fn push_envelope<'a>(
     encode_into(out, Opcode::Text, text.as_bytes());
 }
 
-/// Appends the sender's own envelope with the delivery's mark as its first members.
-///
-/// False, and nothing appended, if the sender's object has members of those names itself: most readers take the last of two, and
-/// would acknowledge whatever the sender likes.
+/// Appends the sender's own envelope, which has no members of these names, with the delivery's mark as its first members. False, and nothing appended, if it
+/// is no object.
 fn push_marked(out: &mut Vec<u8>, frame: &[u8], manual: Manual) -> bool {
     let Ok(text) = std::str::from_utf8(&frame[payload_start(frame)..]) else { return false };
-    // Without either, no member can have such a name, however it is escaped.
-    if (text.contains("deliver") || text.contains('\\'))
-        && json::top_level_keys(text).iter().any(|key| [&b"delivery"[..], b"redelivered"].contains(&&**key))
-    {
-        return false;
-    }
     let Some((before, members)) = text.split_once('{') else { return false };
     // The mark is shorter than this.
     let mut mark = String::with_capacity(40 + DeliveryName::LONGEST);
@@ -217,18 +209,37 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_cannot_forge_the_mark() {
+    fn what_can_be_read_in_two_ways_is_never_passed_on() {
         let manual = manual(17);
-        for forged in [r#""delivery":"1""#, r#""d\u0065livery":"1""#, r#""redelivered":true"#] {
-            let json = format!(r#"{{"command":"send-message",{forged},"channel":"sms","data":[{{"delivery":"x"}}]}}"#);
-            let frame = encode_live(&sent(&json), Dialect::Envelope, Some(manual));
-            let expected =
-                r#"{"delivery":"a1b2-17","command":"send-message","channel":"sms","data":[{"delivery":"x"}]}"#;
-            assert_eq!(text_of(&frame), expected);
+        for forged in [
+            r#""delivery":"1","#,
+            r#""d\u0065livery":"1","#,
+            r#""redelivered":true,"#,
+            r#""r\u0065delivered":true,"#,
+            r#""response_code":"05","#,
+            r#""response_c\u006fde":"05","#,
+            r#""command":"connect","#,
+            r#""c\u006fmmand":"connect","#,
+            r#""channel":"other","#,
+            r#""data":[{"n":7}],"#,
+            r#""d\u0061ta":7,"#,
+        ] {
+            let json = format!(r#"{{{forged}"command":"send-message","channel":"sms","data":[{{"delivery":"x"}}]}}"#);
+            let own = r#""command":"send-message","channel":"sms","data":[{"delivery":"x"}]}"#;
+            let publication = sent(&json);
+            assert!(!publication.verbatim && !is_verbatim(&publication, Dialect::Envelope, None), "{json}");
+            assert_eq!(text_of(&encode_live(&publication, Dialect::Envelope, None)), format!("{{{own}"));
+            let frame = encode_live(&publication, Dialect::Envelope, Some(manual));
+            assert_eq!(text_of(&frame), format!(r#"{{"delivery":"a1b2-17",{own}"#));
         }
-        let inside = r#"{"command":"send-message","channel":"sms","data":[{"delivery":"\\x"}],"more":1}"#;
-        let frame = encode_live(&sent(inside), Dialect::Envelope, Some(manual));
-        assert_eq!(text_of(&frame), inside.replacen('{', r#"{"delivery":"a1b2-17","#, 1));
+        for plain in [
+            r#"{"command":"send-message","channel":"sms","data":[{"delivery":"\\x","response_code":1}],"more":1}"#,
+            r#"{"id":1,"id":2,"ttl":1,"ttl":2,"command":"send-message","channel":"sms","data":[{}],"Data":1}"#,
+        ] {
+            assert_eq!(text_of(&encode_live(&sent(plain), Dialect::Envelope, None)), plain);
+            let frame = encode_live(&sent(plain), Dialect::Envelope, Some(manual));
+            assert_eq!(text_of(&frame), plain.replacen('{', r#"{"delivery":"a1b2-17","#, 1));
+        }
     }
 
     #[test]

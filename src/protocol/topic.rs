@@ -27,7 +27,7 @@ const EMBEDDED_DEPTH: usize = limits::JSON_DEPTH - 2;
 #[must_use]
 pub fn publication<'a>(channel: &'a ChannelName, kind: Kind, frame: Frame<'a>) -> Publication<'a> {
     let messages = smallvec![payload_start(&frame)..frame.len()];
-    Publication { channel: Cow::Borrowed(channel), dialect: Dialect::Topic, kind, frame, messages }
+    Publication { channel: Cow::Borrowed(channel), dialect: Dialect::Topic, kind, frame, messages, verbatim: true }
 }
 
 /// The same of a message that came in no frame.

@@ -232,3 +232,36 @@ fn a_channel_given_as_a_number_means_its_decimal_text() {
     sender.command(&json!({"command": "send-message", "channel": 42, "data": [2]}));
     assert_eq!(messages_of(&receiver.next_text()), ["2"]);
 }
+
+#[test]
+fn a_frame_that_can_be_read_in_two_ways_is_not_passed_on() {
+    let broker = Setup::default().channel("live", "keep = false").start();
+    for channel in ["live", "kept"] {
+        let mut receiver = Client::receiver(&broker, channel);
+        let mut sender = Client::envelope(&broker);
+        let own = format!(r#"{{"command":"send-message","channel":"{channel}","data":[{{"n":1}}]}}"#);
+        for forged in
+            [r#""command":"connect","#, r#""d\u0061ta":[2],"#, r#""response_code":"05","#, r#""delivery":"1","#]
+        {
+            sender.raw().send_text(&own.replacen('{', &format!("{{{forged}"), 1));
+            assert_eq!(receiver.next_text(), own, "{forged} on {channel}");
+        }
+        sender.raw().send_text(&own.replacen('{', "{\"more\" : 1,", 1));
+        assert_eq!(receiver.next_text(), own.replacen('{', "{\"more\" : 1,", 1));
+    }
+}
+
+#[test]
+fn a_message_of_1_mib_in_fragments_of_64_bytes_arrives() {
+    let broker = Broker::start();
+    let mut receiver = Client::topic(&broker, "sms");
+    let mut sender = Client::topic(&broker, "sms");
+    let text = "x".repeat(1 << 20);
+    let last = text.len() / 64 - 1;
+    let fragments = text.as_bytes().chunks(64).enumerate().flat_map(|(number, part)| {
+        let first = u8::from(number == 0) | if number == last { 0x80 } else { 0 };
+        frame_with(first, Length::Minimal, Some([1, 2, 3, 4]), part)
+    });
+    sender.raw().send(&fragments.collect::<Vec<u8>>());
+    assert!(receiver.next_text() == text);
+}

@@ -41,6 +41,7 @@ fn compare(payload: &[u8]) -> Result<(), TestCaseError> {
     ] {
         prop_assert_eq!(found, wanted.map(str::as_bytes));
     }
+    prop_assert_eq!(fields.ambiguous, expected.is_ambiguous());
     let messages = fields.data.map(|data| {
         let texts = data.spans.iter().map(|span| std::str::from_utf8(&frame[span.clone()]).unwrap()).collect();
         (texts, data.too_many)
@@ -108,6 +109,16 @@ struct Fields<'a> {
     prefetch: Option<&'a str>,
     receiver: Option<&'a str>,
     delivery: Option<&'a str>,
+    /// The names of all members.
+    names: Vec<String>,
+}
+
+impl Fields<'_> {
+    fn is_ambiguous(&self) -> bool {
+        let count = |wanted: &str| self.names.iter().filter(|name| *name == wanted).count();
+        ["command", "channel", "data"].iter().any(|name| count(name) > 1)
+            || ["response_code", "delivery", "redelivered"].iter().any(|name| count(name) > 0)
+    }
 }
 
 /// The JSON texts of the messages in `data`.
@@ -179,6 +190,7 @@ impl<'a> Visitor<'a> for Reader<'_, 'a> {
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
         let fields = self.fields;
         while let Some(key) = map.next_key::<Key<'a>>()? {
+            fields.names.push(key.name);
             let slot = match key.field {
                 Field::Command => &mut fields.command,
                 Field::Channel => &mut fields.channel,
@@ -282,6 +294,7 @@ enum Field {
 /// A member's name.
 struct Key<'a> {
     field: Field,
+    name: String,
     /// It lies in the input as it is: no escapes.
     borrowed: Option<&'a str>,
 }
@@ -316,11 +329,11 @@ impl<'a> serde::Deserialize<'a> for Key<'a> {
             }
 
             fn visit_borrowed_str<E>(self, name: &'a str) -> Result<Key<'a>, E> {
-                Ok(Key { field: Field::named(name), borrowed: Some(name) })
+                Ok(Key { field: Field::named(name), name: name.to_owned(), borrowed: Some(name) })
             }
 
             fn visit_str<E>(self, name: &str) -> Result<Key<'a>, E> {
-                Ok(Key { field: Field::named(name), borrowed: None })
+                Ok(Key { field: Field::named(name), name: name.to_owned(), borrowed: None })
             }
         }
         json.deserialize_str(Name)

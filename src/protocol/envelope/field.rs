@@ -33,7 +33,7 @@ pub(super) fn name(json: &str) -> Option<Cow<'_, str>> {
 /// A name of 1 to [`limits::NAME_BYTES`] bytes: `id` and `receiver`.
 pub(super) fn short_name<'a>(field: &str, json: &'a str) -> Result<Cow<'a, str>, Wrong> {
     match name(json) {
-        None => Err(format!("'{field}' must be a string or a number, not {}", kind(json))),
+        None => Err(unlike(field, "a string or a number", json)),
         Some(name) if name.is_empty() => Err(format!("'{field}' is empty; leave it out, or give it a value")),
         Some(name) if name.len() > limits::NAME_BYTES => {
             Err(format!("'{field}' is longer than {} bytes", limits::NAME_BYTES))
@@ -45,7 +45,7 @@ pub(super) fn short_name<'a>(field: &str, json: &'a str) -> Result<Cow<'a, str>,
 /// One channel.
 pub(super) fn channel(json: &str) -> Result<ChannelName, Wrong> {
     let Some(name) = name(json) else {
-        return Err(format!("'channel' must be a string or a number, not {}", kind(json)));
+        return Err(unlike("channel", "a string or a number", json));
     };
     ChannelName::parse(&name).map_err(|bad| match bad {
         BadChannelName::Empty => "'channel' is empty; a channel name has at least one character".to_owned(),
@@ -116,6 +116,17 @@ pub(super) fn reason(json: &str) -> Result<Option<Box<str>>, Wrong> {
     let Some(text) = string(json) else { return Err(format!("'reason' must be a string, not {}", kind(json))) };
     let cut = text.floor_char_boundary(limits::REASON_BYTES);
     Ok(text.get(..cut).filter(|text| !text.is_empty()).map(Box::from))
+}
+
+/// What is wrong with a value that is not what was `wanted`: its kind, or, if it is a string all the same, its text.
+pub(super) fn unlike(field: &str, wanted: &str, json: &str) -> Wrong {
+    match kind(json) {
+        // The grammar lets it pass (RFC 8259 section 8.2), but no text has it.
+        "a string" => {
+            format!("'{field}' contains half of a surrogate pair; write both halves (\\ud83d\\ude00), or neither")
+        }
+        kind => format!("'{field}' must be {wanted}, not {kind}"),
+    }
 }
 
 /// What a JSON value is, in words.

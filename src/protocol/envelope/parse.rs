@@ -66,7 +66,7 @@ impl Parser {
             return self.send(kind, frame, fields);
         }
         let Some(command) = field::string(text(json)) else {
-            return Err(malformed(format!("'command' must be a string, not {}", field::kind(text(json)))));
+            return Err(malformed(field::unlike("command", "a string", text(json))));
         };
         match &*command {
             "send-message" => self.send(kind, frame, fields),
@@ -101,23 +101,25 @@ impl Parser {
             let text = format!("'data' has more than {} messages", limits::PUBLICATION_MESSAGES);
             return Err(Problem(Code::TooLarge, text));
         }
-        if let (None, Some(inside)) = (&id, data.inside) {
+        if let (None, Some(inside), false) = (&id, data.inside, fields.ambiguous) {
             let said = Said { channel: &channel, receivers, ttl, delay };
             Surroundings::note(surroundings, frame, payload_start(frame), inside, said);
         }
+        let verbatim = !fields.ambiguous;
         let frame = match kind {
             Kind::Text => frame.clone(),
             // Receivers get text. The other header is as long.
             Kind::Binary => Frame::Shared(encode(Opcode::Text, frame.get(payload_start(frame)..).unwrap_or_default())),
         };
-        Ok(Command::Send(Send { publication: publication(channel, frame, data.spans), receivers, id, ttl, delay }))
+        let publication = Publication { verbatim, ..publication(channel, frame, data.spans) };
+        Ok(Command::Send(Send { publication, receivers, id, ttl, delay }))
     }
 }
 
-/// What an envelope client publishes.
+/// What an envelope client publishes, in a frame that can be read in one way only.
 #[inline]
 pub(super) fn publication<'a>(channel: Cow<'a, ChannelName>, frame: Frame<'a>, messages: Spans) -> Publication<'a> {
-    Publication { channel, dialect: Dialect::Envelope, kind: Kind::Text, frame, messages }
+    Publication { channel, dialect: Dialect::Envelope, kind: Kind::Text, frame, messages, verbatim: true }
 }
 
 /// The channel of a command; `recent` is the one before.

@@ -27,6 +27,9 @@ pub(super) struct Fields<'a> {
     pub(super) retry_after: Option<&'a [u8]>,
     pub(super) reject: Option<&'a [u8]>,
     pub(super) reason: Option<&'a [u8]>,
+    /// As a `send-message`, the object could be read as something else: it has two members `command`, `channel` or `data`, of which readers take this one or
+    /// that; or a member that only what the broker sends has.
+    pub(super) ambiguous: bool,
 }
 
 /// Where in the frame the elements of a list lie.
@@ -71,10 +74,17 @@ fn scan<'a>(frame: &'a [u8], start: usize, fields: &mut Fields<'a>) -> Result<()
 #[inline]
 fn member<'a>(frame: &'a [u8], scanner: &mut Scanner<'a>, name: &[u8], fields: &mut Fields<'a>) -> Result<(), NotJson> {
     let slot = match name {
-        b"command" => &mut fields.command,
-        b"channel" => &mut fields.channel,
+        b"command" => {
+            fields.ambiguous |= fields.command.is_some();
+            &mut fields.command
+        }
+        b"channel" => {
+            fields.ambiguous |= fields.channel.is_some();
+            &mut fields.channel
+        }
         b"number_of_receiver" => &mut fields.number_of_receiver,
         b"data" => {
+            fields.ambiguous |= fields.data.is_some();
             let found = fields.data.insert(Elements::default());
             if scanner.peek() == b'[' {
                 return elements(scanner, limits::PUBLICATION_MESSAGES, found);
@@ -88,10 +98,13 @@ fn member<'a>(frame: &'a [u8], scanner: &mut Scanner<'a>, name: &[u8], fields: &
         b"ack" => &mut fields.ack,
         b"prefetch" => &mut fields.prefetch,
         b"receiver" => &mut fields.receiver,
-        b"delivery" => &mut fields.delivery,
         b"retry_after" => &mut fields.retry_after,
         b"reject" => &mut fields.reject,
         b"reason" => &mut fields.reason,
+        b"delivery" => {
+            fields.ambiguous = true;
+            &mut fields.delivery
+        }
         _ => return other_member(frame, scanner, name, fields),
     };
     *slot = frame.get(scanner.value()?);
@@ -109,7 +122,10 @@ fn other_member<'a>(
     match unescaped(name)? {
         // A backslash that is left belongs to the name: it is nobody's.
         Cow::Owned(name) if !name.contains(&b'\\') => member(frame, scanner, &name, fields),
-        _ => scanner.value().map(|_| ()),
+        name => {
+            fields.ambiguous |= [&b"response_code"[..], b"redelivered"].contains(&&*name);
+            scanner.value().map(|_| ())
+        }
     }
 }
 

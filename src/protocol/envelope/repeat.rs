@@ -28,7 +28,8 @@ pub(super) struct Surroundings {
     delay: Option<Duration>,
 }
 
-/// What a publication says beside its messages. One with an `id` has always another one, and is not remembered.
+/// What a publication says beside its messages. One with an `id` has always another one, and is not remembered; nor is one that can be read in two
+/// ways.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Said<'a> {
     pub(super) channel: &'a ChannelName,
@@ -125,6 +126,8 @@ mod tests {
         r#"{"command":"send-message","channel":"s\u006ds","data":["#,
         r#"{"command":"receive-message","channel":"sms","data":["#,
         r#"{"command":"send-message","channel":"sms","x":["#,
+        r#"{"command":"send-message","channel":"sms","delivery":1,"data":["#,
+        r#"{"command":"ping","command":"send-message","channel":"sms","data":["#,
     ];
     const MESSAGES: &[&str] = &[
         "",
@@ -221,6 +224,9 @@ mod tests {
         assert!(!same(&list(limits::PUBLICATION_MESSAGES + 1)));
         assert!(same(&list(1)));
         assert!(!same(&[BEFORE[3], "1", BEHIND[0]].concat()), "an id is not remembered");
+        for twice in [4, 9, 10].map(|place| [BEFORE[place], "1", BEHIND[0]].concat()) {
+            assert!(!same(&twice), "{twice} is remembered");
+        }
         let long = |size: usize| [&BEFORE[0].replace("{", &format!("{{{}", " ".repeat(size))), "1", BEHIND[0]].concat();
         let around = BEFORE[0].len() + BEHIND[0].len();
         assert!(same(&long(limits::SURROUNDINGS - around)));

@@ -219,7 +219,8 @@ fn a_bad_channel_is_refused_with_the_rule() {
         ("true", "'channel' must be a string or a number, not a boolean"),
         ("\"\"", "'channel' is empty"),
         ("\"a\\nb\"", "control character"),
-        ("\"\\ud800\"", "'channel' must be a string"),
+        ("\"\\ud800\"", "'channel' contains half of a surrogate pair"),
+        ("\"caf\\ude00\"", "'channel' contains half of a surrogate pair"),
         (&format!("\"{}\"", "x".repeat(101)), "at most 100 characters"),
         (&"1".repeat(101), "at most 100 characters"),
     ] {
@@ -291,6 +292,7 @@ fn a_receivers_wishes() {
         (r#","prefetch":null"#, "'prefetch' must be"),
         (r#","receiver":"""#, "'receiver' is empty"),
         (r#","receiver":null"#, "'receiver' must be a string or a number, not null"),
+        (r#","receiver":"\ud83d""#, "'receiver' contains half of a surrogate pair"),
         (&long, "'receiver' is longer than 128 bytes"),
     ] {
         let wrong = receive(members).unwrap_err();

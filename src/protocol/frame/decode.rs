@@ -262,10 +262,13 @@ impl Decoder {
             (Wire::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation),
             (Wire::Data(_), Some(_)) => return Err(ProtocolError::ExpectedContinuation),
             (Wire::Data(_), None) => 0,
-            (Wire::Continuation, Some(held)) if held.fragments >= limits::FRAGMENTS => {
-                return Err(ProtocolError::TooManyFragments);
+            (Wire::Continuation, Some(held)) => {
+                let have = held.message.len() - ROOM;
+                if held.fragments >= limits::FRAGMENTS + have / limits::FRAGMENT_BYTES {
+                    return Err(ProtocolError::TooManyFragments);
+                }
+                have
             }
-            (Wire::Continuation, Some(held)) => held.message.len() - ROOM,
             (Wire::Close | Wire::Ping | Wire::Pong, _) => return Ok(()),
         };
         if header.length > self.max_message.saturating_sub(have) as u64 {

@@ -116,7 +116,7 @@ pub enum ProtocolError {
     BadUtf8,
     /// A message above the limit, in bytes, which this is.
     MessageTooLarge(usize),
-    /// A message in more than [`limits::FRAGMENTS`] fragments.
+    /// A message in more than [`limits::FRAGMENTS`] fragments that are smaller than [`limits::FRAGMENT_BYTES`].
     TooManyFragments,
 }
 
@@ -148,7 +148,10 @@ impl fmt::Display for ProtocolError {
             Self::BadCloseCode(code) => write!(f, "{code} may not be used as a close code"),
             Self::BadUtf8 => f.write_str("text that is not UTF-8"),
             Self::MessageTooLarge(limit) => write!(f, "a message is larger than {limit} bytes"),
-            Self::TooManyFragments => write!(f, "a message in more than {} fragments", limits::FRAGMENTS),
+            Self::TooManyFragments => {
+                let (most, size) = (limits::FRAGMENTS, limits::FRAGMENT_BYTES);
+                write!(f, "a message in more than {most} fragments of less than {size} bytes")
+            }
         }
     }
 }

@@ -247,6 +247,46 @@ fn fragments_are_bounded_empty_ones_too() {
     assert_eq!(ProtocolError::TooManyFragments.close_code(), 1009);
 }
 
+/// A text message of this many bytes in fragments of `size` bytes each.
+fn in_fragments(bytes: usize, size: usize) -> Vec<u8> {
+    let payload = vec![b'x'; bytes];
+    let mut stream = Vec::new();
+    let last = bytes.div_ceil(size) - 1;
+    for (number, part) in payload.chunks(size).enumerate() {
+        let first = u8::from(number == 0) | if number == last { 0x80 } else { 0 };
+        stream.extend(short(first, part));
+    }
+    stream
+}
+
+#[test]
+fn a_message_of_any_size_may_come_in_fragments_of_64_bytes() {
+    for bytes in [limits::MAX_MESSAGE, limits::MAX_MESSAGE - 1, limits::MAX_MESSAGE - 63, 8 * limits::MAX_MESSAGE] {
+        let stream = in_fragments(bytes, limits::FRAGMENT_BYTES);
+        let mut decoder = Decoder::new(Role::Server, bytes);
+        let mut most = 0;
+        let mut found = 0;
+        for piece in stream.chunks(16 << 10) {
+            let (items, result) = decode(&mut decoder, [piece]);
+            assert_eq!(result, Ok(()));
+            found += items.len();
+            most = most.max(decoder.held_capacity());
+        }
+        assert_eq!(found, 1, "{bytes} bytes");
+        assert!(most <= 2 * bytes + 64, "{most} bytes are held for {bytes}");
+    }
+}
+
+#[test]
+fn fragments_below_64_bytes_are_bounded_with_what_they_carry() {
+    // As many as are allowed for nothing, and one for each 64 bytes.
+    let (size, allowed) = (32, 2 * limits::FRAGMENTS);
+    let fits = in_fragments(size * (allowed - 1), size);
+    assert_eq!(server(&fits).1, Ok(()));
+    let beyond = in_fragments(size * (allowed + 2), size);
+    assert_eq!(server(&beyond), (vec![], Err(ProtocolError::TooManyFragments)));
+}
+
 #[test]
 fn text_fails_with_the_first_byte_that_can_not_be_right() {
     let mut decoder = Decoder::new(Role::Server, 1 << 20);

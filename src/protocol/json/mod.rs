@@ -7,8 +7,6 @@ mod scan;
 #[cfg(test)]
 pub(super) mod strategies;
 
-use std::borrow::Cow;
-
 pub(super) use scan::{NotJson, Scanner, unescaped};
 
 /// Whether `text` is one JSON value (RFC 8259), white space around it allowed, that nests at most `depth` levels, and never more than
@@ -16,16 +14,6 @@ pub(super) use scan::{NotJson, Scanner, unescaped};
 pub(super) fn is_value(text: &str, depth: usize) -> bool {
     let mut scanner = Scanner::new(text.as_bytes(), depth);
     scanner.value().and_then(|_| scanner.end()).is_ok()
-}
-
-/// The names of the members of the object that `text` is, in order; none if it is no object.
-pub(super) fn top_level_keys(text: &str) -> Vec<Cow<'_, [u8]>> {
-    let mut names = Vec::new();
-    let walked = Scanner::new(text.as_bytes(), usize::MAX).object(|scanner, name| {
-        names.push(unescaped(name)?);
-        scanner.value().map(|_| ())
-    });
-    walked.map_or_else(|NotJson| Vec::new(), |()| names)
 }
 
 /// Whether JSON text nests at most `depth` objects and arrays. What is not JSON gets some answer, in time that grows with
@@ -107,8 +95,6 @@ pub(super) fn push_number(out: &mut String, mut number: u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
     use proptest::prelude::*;
     use serde::de::IgnoredAny;
 
@@ -162,16 +148,6 @@ mod tests {
                     let expected = nests_within(&bytes, depth) && serde_json::from_str::<IgnoredAny>(text).is_ok();
                     prop_assert_eq!(is_value(text, depth), expected, "{}", text);
                 }
-            }
-        }
-
-        #[test]
-        fn the_names_of_members_are_those_that_serde_json_finds(bytes in strategies::texts()) {
-            let Ok(text) = std::str::from_utf8(&bytes) else { return Ok(()) };
-            if is_value(text, usize::MAX) {
-                let expected = serde_json::from_str::<BTreeMap<String, IgnoredAny>>(text).unwrap_or_default();
-                let names: BTreeSet<_> = top_level_keys(text).into_iter().map(Cow::into_owned).collect();
-                prop_assert_eq!(names, expected.into_keys().map(String::into_bytes).collect());
             }
         }
     }

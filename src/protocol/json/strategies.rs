@@ -92,6 +92,8 @@ const NAMES: &[&str] = &[
     "receiver",
     "delivery",
     "redelivered",
+    "response_code",
+    "r\\u0065delivered",
     "d\\u0061ta",
     "\\u0069d",
     "comman\\u0064",

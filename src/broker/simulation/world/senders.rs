@@ -71,6 +71,7 @@ impl World {
             kind: Kind::Text,
             frame: Frame::Borrowed(text.as_bytes()),
             messages,
+            verbatim: true,
         };
         let publish = Publish {
             connection: Some(connection),

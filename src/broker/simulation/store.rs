@@ -27,6 +27,10 @@ pub(super) struct SimStore {
     /// Answers on their way to the broker, in order.
     pub events: VecDeque<Event<'static>>,
     pub failing: bool,
+    /// While it fails: what it is asked to write is written, and reported as failed. An answer is lost on its way, say.
+    pub lying: bool,
+    /// Rows that were reported as failed and are there.
+    pub ghosts: BTreeSet<MessageId>,
 }
 
 impl SimStore {
@@ -34,8 +38,9 @@ impl SimStore {
         match effect {
             StoreEffect::Append(messages) => {
                 for message in messages {
-                    assert!(!self.rows.contains_key(&message.id), "{:?} is written twice", message.id);
                     let id = message.id;
+                    let is_new = !self.rows.contains_key(&id) || self.ghosts.remove(&id);
+                    assert!(is_new, "{id:?} is written twice");
                     assert!(self.appends.insert(id, message).is_none(), "{id:?} is queued twice");
                 }
             }
@@ -67,6 +72,13 @@ impl SimStore {
     pub fn work(&mut self) {
         let ids: Vec<MessageId> = self.appends.keys().copied().collect();
         if self.failing {
+            if self.lying {
+                self.ghosts.extend(&ids);
+                self.rows.append(&mut self.appends);
+                for old in std::mem::take(&mut self.replaced).into_values().flatten() {
+                    self.rows.remove(&old);
+                }
+            }
             self.appends.clear();
             self.replaced.clear();
             if !ids.is_empty() {
@@ -134,7 +146,8 @@ impl SimStore {
     /// What is left when the process dies.
     pub fn crash(&mut self) {
         let rows = std::mem::take(&mut self.rows);
-        *self = Self { rows, last_id: self.last_id, failing: self.failing, ..Self::default() };
+        let last_id = rows.keys().next_back().copied().unwrap_or_default().max(self.last_id);
+        *self = Self { rows, last_id, failing: self.failing, lying: self.lying, ..Self::default() };
     }
 
     /// What a new broker is told.

@@ -164,10 +164,13 @@ impl World {
             50..62 => self.pong(),
             62..72 => self.acknowledge(),
             72..76 => self.disconnect(),
-            76..84 => self.store.work(),
+            76..84 => self.work(),
             84..90 => self.store_event(),
             90..96 => self.pass_time(),
-            96 => self.store.failing = self.random.chance(30),
+            96 => {
+                self.store.failing = self.random.chance(30);
+                self.store.lying = self.random.chance(30);
+            }
             97 => self.purge(),
             98 if self.random.chance(30) => self.crash(),
             _ => self.pass_time(),
@@ -177,6 +180,16 @@ impl World {
     /// What must hold after every step.
     pub fn check(&self) {
         self.broker.audit();
+    }
+
+    fn work(&mut self) {
+        self.store.work();
+        for row in self.store.ghosts.iter().filter_map(|id| self.store.rows.get(id)) {
+            // It may be refused and come for all that, whenever a page or a start finds it.
+            if let Some(told) = self.model.messages.get_mut(&number(&row.payload.bytes)) {
+                told.delayed = true;
+            }
+        }
     }
 
     fn store_event(&mut self) {

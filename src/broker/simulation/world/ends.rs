@@ -48,6 +48,10 @@ impl World {
     /// Everything heals, a patient receiver takes what is left, and the books are closed.
     pub fn finish(mut self) -> u64 {
         self.store.failing = false;
+        if !self.store.ghosts.is_empty() {
+            // What the store has written and called failed is found by the next start at the latest.
+            self.crash();
+        }
         while let Some(connection) = self.any_client() {
             self.gone(connection);
             self.give(Event::Disconnected { connection, confirmed_up_to: None });

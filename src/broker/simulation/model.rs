@@ -15,6 +15,8 @@ pub(super) struct Told {
     /// The sender received the channel when it sent.
     pub as_member: bool,
     pub limit: usize,
+    /// Its sender gave the limit; the channel's own may change.
+    pub own_limit: bool,
     pub keep: bool,
     pub delayed: bool,
     pub due: Timestamp,
@@ -38,8 +40,8 @@ pub(super) struct Told {
 pub(super) struct Model {
     pub messages: BTreeMap<u64, Told>,
     /// The last message of each sender on each channel whose first delivery has been seen. What it sent as a member may have to wait
-    /// for another receiver, so it has an order of its own.
-    last_first: BTreeMap<(ConnectionId, String, bool), u64>,
+    /// for another receiver, so it has an order of its own; what is not kept waits for nobody.
+    last_first: BTreeMap<(ConnectionId, String, bool, bool), u64>,
 }
 
 /// One delivered message, as the receiver sees it.
@@ -79,7 +81,7 @@ impl Model {
         told.deliveries += 1;
         // Some of its own messages are withheld from a sender (those it sent while it received), so it may see others before them.
         if told.deliveries == 1 && !told.delayed && to != told.sender {
-            let key = (told.sender, told.channel.clone(), told.as_member);
+            let key = (told.sender, told.channel.clone(), told.as_member, told.keep);
             let last = self.last_first.entry(key).or_default();
             assert!(*last < number, "message {number} was first delivered after message {last} of the same sender");
             *last = number;

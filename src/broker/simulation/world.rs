@@ -173,6 +173,7 @@ impl World {
             }
             97 => self.purge(),
             98 if self.random.chance(30) => self.crash(),
+            98 if self.random.chance(30) => self.reconfigure(),
             _ => self.pass_time(),
         }
     }

@@ -15,6 +15,27 @@ impl World {
         self.give(Event::Purge { channel: name(channel) });
     }
 
+    /// An administrator changes the configuration while everything goes on.
+    pub(super) fn reconfigure(&mut self) {
+        let fresh = settings(&mut self.random);
+        self.settings = Settings { policies: self.settings.policies.clone(), ..fresh };
+        let Policies { named, default } = &mut self.settings.policies;
+        default.receivers = self.random.below(2) as u32;
+        for (pattern, policy) in named {
+            match pattern.to_string().as_str() {
+                "one" | "two" => policy.receivers = self.random.below(3) as u32,
+                "live" | "turn" => policy.keep = self.random.chance(50),
+                "short" => policy.ttl = Duration::from_millis(100 + self.random.below(900)),
+                _ => {}
+            }
+        }
+        for told in self.model.messages.values_mut().filter(|told| !told.own_limit) {
+            told.limit = self.settings.policies.of(&name(&told.channel)).receivers as usize;
+        }
+        self.route = None;
+        self.broker.reconfigure(self.settings.clone());
+    }
+
     /// The process dies, or stops in an orderly way; a new one finds what the store has.
     pub(super) fn crash(&mut self) {
         let connections: Vec<_> = self.clients.keys().copied().collect();

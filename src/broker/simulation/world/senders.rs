@@ -28,6 +28,7 @@ impl World {
                     own,
                     as_member: own,
                     limit: receivers.unwrap_or(policy.receivers) as usize,
+                    own_limit: receivers.is_some(),
                     keep: policy.keep,
                     delayed: delay.is_some(),
                     due: delay.map_or(self.now, |delay| self.now.after(delay)),

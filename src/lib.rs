@@ -13,6 +13,7 @@
 pub mod allocator;
 pub mod limits;
 pub mod message;
+pub mod network;
 pub mod policy;
 
 // The five rooms.

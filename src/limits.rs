@@ -4,10 +4,12 @@
 
 mod failure;
 pub mod load;
+mod proxy;
 mod sender;
 mod turn;
 
 pub use failure::*;
+pub use proxy::*;
 pub use sender::*;
 pub use turn::*;
 

@@ -11,7 +11,7 @@ use super::output::{self, Style, count};
 use super::settings::Settings;
 use super::{Failure, Outcome, open_files};
 use crate::auth::Credentials;
-use crate::config::{self, Config, StoreUrl};
+use crate::config::{self, Config, Listener, StoreUrl};
 use crate::policy::{ChannelPolicy, Dispatch};
 use crate::server;
 use crate::store::{self, Inspector, StoreError};
@@ -68,7 +68,18 @@ impl Check {
             None => "no file; what is not set has its default".to_owned(),
         };
         report.facts.push(("configuration", source));
-        report.facts.push(("listens on", config.server.listen.join(", ")));
+        let listeners = config.server.all_listeners();
+        let listeners =
+            listeners.iter().map(
+                |Listener { address, proxy_protocol }| {
+                    if *proxy_protocol { format!("{address} (PROXY protocol)") } else { address.clone() }
+                },
+            );
+        report.facts.push(("listens on", listeners.collect::<Vec<_>>().join(", ")));
+        let trusted: Vec<String> = config.server.trusted_proxies.iter().map(ToString::to_string).collect();
+        if !trusted.is_empty() {
+            report.facts.push(("trusts proxies", trusted.join(", ")));
+        }
         report.doubts.extend(config::doubts(config, self.settings.config.as_deref()));
         look_at_users(&self.settings, config, report);
         look_at_store(config, report);

@@ -8,9 +8,10 @@ use wildmatch::WildMatch;
 
 use super::error::{Origin, Problem};
 use super::raw::{Entry, Setting, Settings, Value};
-use super::{Auth, Config, Log, Permission, Server, Store, StoreUrl, values};
+use super::{Auth, Config, Listener, Log, Permission, Server, Store, StoreUrl, values};
 use crate::limits;
 use crate::message::ChannelName;
+use crate::network::Networks;
 use crate::policy::{ChannelPolicy, Dispatch, Policies};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -22,6 +23,7 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
     Config {
         server: Server {
             listen: vec!["127.0.0.1:8888".to_owned()],
+            listeners: vec![],
             heartbeat: Duration::from_secs(25),
             max_message: limits::MAX_MESSAGE,
             max_connections: 100_000,
@@ -31,6 +33,7 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
             trust_fin: true,
             drain: Duration::from_secs(10),
             dedup_window: Duration::from_secs(120),
+            trusted_proxies: Networks::default(),
         },
         policies: Policies::default(),
         auth: Auth { htpasswd: vec![data_dir.join(".htpasswd")], users: vec![], anonymous: false, permissions: vec![] },
@@ -53,7 +56,7 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
 
 /// Puts `settings` in the place of the `defaults`. What is wrong goes to `problems`, and the default stays.
 pub(super) fn build(settings: Settings, defaults: Config, problems: &mut Vec<Problem>) -> Config {
-    let Settings { scalars, channels, permissions, columns } = settings;
+    let Settings { scalars, listeners, channels, permissions, columns } = settings;
     let mut config = defaults;
     let mut given = Given { settings: &scalars, problems };
     server(&mut given, &mut config.server);
@@ -61,6 +64,11 @@ pub(super) fn build(settings: Settings, defaults: Config, problems: &mut Vec<Pro
     given.auth(&mut config.auth);
     given.store(&mut config.store);
     given.set("log.level", &mut config.log.level, level);
+    if !listeners.is_empty() && !scalars.contains_key("server.listen") {
+        // Only where nobody says where to listen is the default address meant.
+        config.server.listen.clear();
+    }
+    config.server.listeners = listeners.iter().filter_map(|entry| listener(entry, problems)).collect();
     config.policies = policies(default, &channels, problems);
     config.auth.permissions = permissions.iter().filter_map(|entry| permission(entry, problems)).collect();
     config.store.columns = store_columns(&columns, problems);
@@ -189,6 +197,21 @@ fn server(given: &mut Given<'_>, server: &mut Server) {
     given.set("server.trust_fin", &mut server.trust_fin, values::boolean);
     given.set_duration("server.drain", &mut server.drain, Duration::ZERO, 60 * MINUTE);
     given.set_duration("server.dedup_window", &mut server.dedup_window, Duration::ZERO, DAY);
+    given.set("server.trusted_proxies", &mut server.trusted_proxies, values::networks);
+}
+
+fn listener(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Listener> {
+    let mut given = Given { settings: &entry.settings, problems };
+    let address = given.get("listener.address", |value| {
+        let text = values::text(value)?;
+        values::check_listen(&text).map(|()| text)
+    });
+    let proxy_protocol = given.get("listener.proxy_protocol", values::boolean).unwrap_or(false);
+    if !entry.settings.contains_key("listener.address") {
+        let text = "this [[listener]] has no address: write address = \"127.0.0.1:8889\"";
+        problems.push(Problem::at(&entry.origin, text));
+    }
+    Some(Listener { address: address?, proxy_protocol })
 }
 
 fn dispatch(value: &Value) -> Result<Dispatch, String> {

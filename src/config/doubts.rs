@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::{Config, glob};
+use super::{Config, Listener, glob};
 use crate::limits;
 
 /// Every doubt about `config`, one sentence each; `file` is where it was read from. Looks at the permissions of the files it names.
@@ -11,14 +11,17 @@ use crate::limits;
 #[must_use]
 pub fn doubts(config: &Config, file: Option<&Path>) -> Vec<String> {
     let mut doubts = Vec::new();
-    let public: Vec<&str> =
-        config.server.listen.iter().map(String::as_str).filter(|address| is_public(address)).collect();
-    for address in &public {
+    let listeners = config.server.all_listeners();
+    let public: Vec<&Listener> = listeners.iter().filter(|listener| is_public(&listener.address)).collect();
+    for listener in &public {
+        let key = if config.server.listen.contains(&listener.address) { "server.listen" } else { "[[listener]]" };
         doubts.push(format!(
-            "server.listen: {address} can be reached from other machines, and passwords and messages travel unencrypted; \
-             put a proxy with TLS in front, or listen on 127.0.0.1"
+            "{key}: {} can be reached from other machines, and passwords and messages travel unencrypted; \
+             put a proxy with TLS in front, or listen on 127.0.0.1",
+            listener.address
         ));
     }
+    proxies(config, &mut doubts);
     if config.auth.anonymous && !public.is_empty() {
         doubts.push("auth.anonymous: whoever can reach the port can send and receive without a password".to_owned());
     }
@@ -60,6 +63,24 @@ pub fn doubts(config: &Config, file: Option<&Path>) -> Vec<String> {
         );
     }
     doubts
+}
+
+/// Who could say to be somebody else, and whose proxy is not believed.
+fn proxies(config: &Config, doubts: &mut Vec<String>) {
+    let trusted = &config.server.trusted_proxies;
+    for network in trusted.iter().filter(|network| network.is_everything()) {
+        doubts.push(format!(
+            "server.trusted_proxies: {network} is every address, so every client can say to have any other address; \
+             name the addresses of your proxies"
+        ));
+    }
+    for listener in config.server.listeners.iter().filter(|listener| listener.proxy_protocol && trusted.is_empty()) {
+        doubts.push(format!(
+            "[[listener]] {}: no proxy is trusted, so the addresses in the PROXY protocol headers are not believed; \
+             add the address of your proxy to server.trusted_proxies",
+            listener.address
+        ));
+    }
 }
 
 /// Who could read the password of the database, and the messages on their way to it.
@@ -167,6 +188,15 @@ mod tests {
             ("[server]\nlisten = \"0.0.0.0:8888\"", "server.listen: 0.0.0.0:8888 can be reached from other machines"),
             ("[server]\nlisten = \"[::]:8888\"", "server.listen: [::]:8888 can be reached from other machines"),
             ("[server]\nlisten = \"broker.example:8888\"", "server.listen: broker.example:8888 can be reached"),
+            ("[[listener]]\naddress = \"0.0.0.0:1\"", "[[listener]]: 0.0.0.0:1 can be reached from other machines"),
+            (
+                "[[listener]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = true",
+                "[[listener]] 127.0.0.1:1: no proxy is trusted, so the addresses in the PROXY protocol headers are not believed",
+            ),
+            (
+                "[server]\ntrusted_proxies = [\"::1\", \"0.0.0.0/0\"]",
+                "server.trusted_proxies: 0.0.0.0/0 is every address",
+            ),
             ("[[channel]]\nname = \"sms.*\"\n[[channel]]\nname = \"sms.fast\"", covered),
             (
                 "[server]\nmax_message = \"2 MiB\"\nmax_queue = \"1 MiB\"",
@@ -203,6 +233,9 @@ mod tests {
     fn there_are_none_about_a_careful_configuration() {
         let text = "[server]\nlisten = [\"127.0.0.1:1\", \"[::1]:1\", \"localhost:1\"]\n[[channel]]\nname = \"a\"\n[[channel]]\nname = \"*\"";
         assert_eq!(doubts_of(text), [""; 0]);
+        let behind_proxies =
+            "[server]\ntrusted_proxies = \"127.0.0.1\"\n[[listener]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = true";
+        assert_eq!(doubts_of(behind_proxies), [""; 0]);
         for url in [
             "mysql://u@localhost/d",
             "postgres://u@db.example/d?sslmode=verify-full",

@@ -80,7 +80,11 @@ impl Reader<'_> {
             self.problems.push(Problem::at(&origin, wrong));
             return;
         };
-        let bound = if section == "channel" { limits::CHANNEL_ENTRIES } else { limits::PERMISSION_ENTRIES };
+        let bound = match section {
+            "listener" => limits::LISTENER_ENTRIES,
+            "channel" => limits::CHANNEL_ENTRIES,
+            _ => limits::PERMISSION_ENTRIES,
+        };
         if array.len() > bound {
             self.problems
                 .push(Problem::at(&origin, format_args!("there are more than {bound} sections [[{section}]]")));
@@ -95,10 +99,10 @@ impl Reader<'_> {
             let pairs: BTreeMap<_, _> =
                 in_order(table).into_iter().filter_map(|(key, value)| self.setting(section, key, value)).collect();
             let entry = Entry { settings: pairs, origin };
-            if section == "channel" {
-                self.settings.channels.push(entry);
-            } else {
-                self.settings.permissions.push(entry);
+            match section {
+                "listener" => self.settings.listeners.push(entry),
+                "channel" => self.settings.channels.push(entry),
+                _ => self.settings.permissions.push(entry),
             }
         }
     }

@@ -3,7 +3,7 @@
 /// One key of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// `section.key`; for entries of `[[channel]]` and `[[permission]]` the same form.
+    /// `section.key`; for entries of `[[listener]]`, `[[channel]]` and `[[permission]]` the same form.
     pub path: &'static str,
     /// Whether the environment and `--set` can set it: not for entries of lists and tables.
     pub scalar: bool,
@@ -29,6 +29,9 @@ pub const KEYS: &[Key] = &[
     scalar("server.trust_fin"),
     scalar("server.drain"),
     scalar("server.dedup_window"),
+    scalar("server.trusted_proxies"),
+    entry("listener.address"),
+    entry("listener.proxy_protocol"),
     scalar("channel_defaults.receivers"),
     scalar("channel_defaults.keep"),
     scalar("channel_defaults.dispatch"),
@@ -70,7 +73,7 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The sections that are lists of tables, `[[…]]`.
-pub(super) const LISTS: [&str; 2] = ["channel", "permission"];
+pub(super) const LISTS: [&str; 3] = ["listener", "channel", "permission"];
 
 /// The key of this path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {

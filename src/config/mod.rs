@@ -35,6 +35,7 @@ pub use keys::{KEYS, Key};
 pub use url::{DatabaseServer, StoreUrl};
 
 use crate::limits;
+use crate::network::Networks;
 use crate::policy::Policies;
 
 /// Everything that can be configured, valid.
@@ -55,8 +56,10 @@ pub struct Config {
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Addresses to listen on, `host:port`; at least one. Port 0 takes any free one.
+    /// Addresses to listen on, `host:port`. Port 0 takes any free one. Empty if there are `listeners` only.
     pub listen: Vec<String>,
+    /// `[[listener]]`: further addresses, with what holds for each.
+    pub listeners: Vec<Listener>,
     /// Silence after which a connection is asked whether it still lives.
     pub heartbeat: Duration,
     /// The largest frame payload a client may send, in bytes.
@@ -75,6 +78,26 @@ pub struct Server {
     pub drain: Duration,
     /// How long the `id` of a publication is remembered.
     pub dedup_window: Duration,
+    /// The proxies that are believed when they name a client.
+    pub trusted_proxies: Networks,
+}
+
+impl Server {
+    /// Every address to listen on, those of `listen` first; at least one.
+    #[must_use]
+    pub fn all_listeners(&self) -> Vec<Listener> {
+        let plain = self.listen.iter().map(|address| Listener { address: address.clone(), proxy_protocol: false });
+        plain.chain(self.listeners.iter().cloned()).collect()
+    }
+}
+
+/// `[[listener]]`, or one address of `server.listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// `host:port`.
+    pub address: String,
+    /// Every connection begins with a PROXY protocol header.
+    pub proxy_protocol: bool,
 }
 
 /// `[auth]` and `[[permission]]`
@@ -268,13 +291,14 @@ impl Config {
     }
 
     /// The keys in which `new` differs and which only a restart takes over. All others can be taken over while the broker runs:
-    /// channel policies, users, permissions, the log level.
+    /// channel policies, users, permissions, trusted proxies, the log level.
     #[must_use]
     pub fn changes_needing_restart(&self, new: &Self) -> Vec<&'static str> {
         let (a, b) = (&self.server, &new.server);
         let (c, d) = (&self.store, &new.store);
         [
             ("server.listen", a.listen != b.listen),
+            ("[[listener]]", a.listeners != b.listeners),
             ("server.heartbeat", a.heartbeat != b.heartbeat),
             ("server.max_message", a.max_message != b.max_message),
             ("server.max_connections", a.max_connections != b.max_connections),

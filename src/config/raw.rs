@@ -40,6 +40,8 @@ pub(super) struct Entry {
 pub(super) struct Settings {
     /// By the path of the key.
     pub scalars: BTreeMap<&'static str, Setting>,
+    /// `[[listener]]`
+    pub listeners: Vec<Entry>,
     /// `[[channel]]`
     pub channels: Vec<Entry>,
     /// `[[permission]]`

@@ -58,13 +58,14 @@ fn the_commented_examples_are_valid_too() {
     let uncommented: String = EXAMPLE
         .lines()
         .map(|line| {
-            let code = line
-                .strip_prefix("# ")
-                .filter(|rest| rest.starts_with('[') || rest.contains(" = ") && !rest.contains("  "));
-            format!("{}\n", code.filter(|rest| !rest.contains(':')).unwrap_or(line))
+            let code = line.strip_prefix("# ").filter(|rest| {
+                rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '))
+            });
+            format!("{}\n", code.unwrap_or(line))
         })
         .collect();
     let config = load(&uncommented).unwrap();
+    assert_eq!(config.server.listeners, [Listener { address: "127.0.0.1:8889".to_owned(), proxy_protocol: true }]);
     assert_eq!(config.policies.named.len(), 1);
     assert_eq!(config.policies.of(&channel("sms")).ttl, Duration::from_secs(300));
     assert_eq!(config.auth.permissions[0].receive, ["sms", "sms.*"]);
@@ -142,6 +143,31 @@ fn a_full_file_means_what_it_says() {
 }
 
 #[test]
+fn listeners_add_to_what_somebody_has_configured_and_replace_the_default() {
+    let entry = "[[listener]]\naddress = \"[::1]:1\"\nproxy_protocol = true\n[[listener]]\naddress = \"h:2\"\n";
+    let listener = |address: &str, proxy_protocol| Listener { address: address.to_owned(), proxy_protocol };
+    let ours = [listener("[::1]:1", true), listener("h:2", false)];
+    assert_eq!(load(entry).unwrap().server.all_listeners(), ours);
+    let both = load(&format!("{entry}[server]\nlisten = \"a:1\"")).unwrap().server;
+    assert_eq!(both.all_listeners(), [&[listener("a:1", false)][..], &ours].concat());
+    let flags = Flags { listen: vec!["b:2".into()], ..Flags::default() };
+    let both = Config::from_parts(Some(("wsmb.toml", entry)), [], &flags).unwrap().server;
+    assert_eq!(both.all_listeners(), [&[listener("b:2", false)][..], &ours].concat());
+    assert_eq!(load("").unwrap().server.all_listeners(), [listener("127.0.0.1:8888", false)]);
+    let needs_restart = Config::default().changes_needing_restart(&load(entry).unwrap());
+    assert_eq!(needs_restart, ["server.listen", "[[listener]]"]);
+}
+
+#[test]
+fn trusted_proxies_are_addresses_and_networks() {
+    let environment = environment(&[("WSMB_SERVER__TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8")]);
+    let config = Config::from_parts(None, environment, &Flags::default()).unwrap();
+    assert_eq!(config, load("[server]\ntrusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]").unwrap());
+    assert!(config.server.trusted_proxies.contain("10.1.2.3".parse().unwrap()));
+    assert!(Config::default().changes_needing_restart(&config).is_empty(), "a reload takes them over");
+}
+
+#[test]
 fn an_entry_inherits_from_the_defaults_wherever_they_stand() {
     let config = load("[[channel]]\nname = \"sms\"\n[channel_defaults]\nttl = \"7s\"").unwrap();
     assert_eq!(config.policies.of(&channel("sms")).ttl, Duration::from_secs(7));
@@ -203,6 +229,35 @@ const MISTAKES: &[(&str, &str)] = &[
         "wsmb.toml:2: server.listen must be an address like \"127.0.0.1:8888\", \"[::1]:8888\" or \"localhost:8888\", not \"8888\"",
     ),
     ("[server]\nlisten = []", "wsmb.toml:2: server.listen must have at least one address, like \"127.0.0.1:8888\""),
+    (
+        "[server]\ntrusted_proxies = \"localhost\"",
+        "wsmb.toml:2: server.trusted_proxies must have addresses and networks like \"127.0.0.1\", \"10.0.0.0/8\" or \"2001:db8::/32\", not \"localhost\"",
+    ),
+    (
+        "[server]\ntrusted_proxies = [\"::1\", \"10.1.2.3/8\"]",
+        "wsmb.toml:2: server.trusted_proxies has \"10.1.2.3/8\", which is an address inside a network; write \"10.0.0.0/8\"",
+    ),
+    (
+        "[server]\ntrusted_proxies = [\"10.0.0.0/33\"]",
+        "wsmb.toml:2: server.trusted_proxies has \"10.0.0.0/33\", but such an address has only 32 bits",
+    ),
+    (
+        "[[listener]]\nproxy_protocol = true",
+        "wsmb.toml:1: this [[listener]] has no address: write address = \"127.0.0.1:8889\"",
+    ),
+    (
+        "[[listener]]\naddress = \"8889\"",
+        "wsmb.toml:2: listener.address must be an address like \"127.0.0.1:8888\", \"[::1]:8888\" or \"localhost:8888\", not \"8889\"",
+    ),
+    (
+        "[[listener]]\naddress = \"h:1\"\nproxy_protocol = 1",
+        "wsmb.toml:3: listener.proxy_protocol must be true or false, not 1",
+    ),
+    (
+        "[[listener]]\naddress = \"h:1\"\ntls = true",
+        "wsmb.toml:3: there is no key listener.tls; the nearest is channel_defaults.ttl",
+    ),
+    ("[listener]\naddress = \"h:1\"", "wsmb.toml:1: listener is a list of sections: write [[listener]]"),
     ("[server]\nlisten = [1]", "wsmb.toml:2: server.listen cannot be of the type array"),
     ("[channel_defaults]\nkeep = \"yes\"", "wsmb.toml:2: channel_defaults.keep must be true or false, not \"yes\""),
     (

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::raw::Value;
 use crate::limits;
+use crate::network::{BadNetwork, Network, Networks};
 
 /// The value as an error message shows it.
 impl fmt::Display for Value {
@@ -171,6 +172,23 @@ pub(super) fn check_listen(text: &str) -> Result<(), String> {
         None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)),
     };
     if good { Ok(()) } else { Err(wrong()) }
+}
+
+/// Addresses and networks, like `10.0.0.0/8`.
+pub(super) fn networks(value: &Value) -> Result<Networks, String> {
+    list(value)?.iter().map(|text| network(text)).collect()
+}
+
+fn network(text: &str) -> Result<Network, String> {
+    Network::parse(text).map_err(|bad| match bad {
+        BadNetwork::Form => {
+            format!(
+                "must have addresses and networks like \"127.0.0.1\", \"10.0.0.0/8\" or \"2001:db8::/32\", not {text:?}"
+            )
+        }
+        BadNetwork::Prefix(bits) => format!("has {text:?}, but such an address has only {bits} bits"),
+        BadNetwork::Host(meant) => format!("has {text:?}, which is an address inside a network; write \"{meant}\""),
+    })
 }
 
 /// The name of a column or the beginning of one: letters, digits, underscores, so that it can never be SQL.

@@ -5,11 +5,12 @@
 //! its arguments; the only state is what a [`frame::Decoder`] holds of an unfinished frame or message. No input makes
 //! anything here panic, overflow the stack or hold more memory than was received.
 //!
-//! In reading order: [`frame`], [`handshake`], [`envelope`], [`topic`], [`delivery`].
+//! In reading order: [`frame`], [`handshake`], [`proxy`], [`envelope`], [`topic`], [`delivery`].
 
 pub mod delivery;
 pub mod envelope;
 pub mod frame;
 pub mod handshake;
 mod json;
+pub mod proxy;
 pub mod topic;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::auth::{Permissions, Verdict, Verifier};
 use crate::message::ChannelName;
+use crate::network::Networks;
 use crate::protocol::handshake::basic_credentials;
 
 /// The rules in force; replaced as a whole by a reload.
@@ -14,6 +15,8 @@ pub(super) struct Access {
     pub(super) permissions: Permissions,
     /// Clients without credentials come in, as the user with the empty name.
     pub(super) anonymous: bool,
+    /// The proxies that are believed when they name a client.
+    pub(super) trusted: Networks,
 }
 
 /// What became of a login.

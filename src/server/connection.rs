@@ -35,7 +35,7 @@ use crate::protocol::frame::{self, Decoder, Incoming, Role};
 pub(super) struct Profile {
     /// Who is logged in; empty for an anonymous connection.
     pub(super) user: Arc<str>,
-    /// Where from.
+    /// Where from: the client's address, as far as trusted proxies tell.
     pub(super) peer: Peer,
     /// The channel of a topic connection; `None` for an envelope connection.
     pub(super) topic: Option<ChannelName>,
@@ -43,6 +43,8 @@ pub(super) struct Profile {
     pub(super) receiver: Option<Box<Arc<str>>>,
     /// It offered `wsmb.v1`: it gets close frames, and nothing is held for it.
     pub(super) modern: bool,
+    /// A proxy stands between: what its TCP acknowledges says nothing about the client (SPEC section 3).
+    pub(super) proxied: bool,
 }
 
 impl Profile {
@@ -56,9 +58,17 @@ impl Profile {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
     ip: IpAddr,
+    /// 0 where a proxy does not tell.
     port: u16,
     /// The interface of a link-local address.
     scope: u32,
+}
+
+impl Peer {
+    /// Without the port.
+    pub(super) fn ip(&self) -> IpAddr {
+        self.ip
+    }
 }
 
 impl From<SocketAddr> for Peer {
@@ -74,6 +84,7 @@ impl From<SocketAddr> for Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.ip {
+            ip if self.port == 0 => ip.fmt(f),
             IpAddr::V4(ip) => SocketAddrV4::new(ip, self.port).fmt(f),
             IpAddr::V6(ip) => SocketAddrV6::new(ip, self.port, 0, self.scope).fmt(f),
         }
@@ -471,6 +482,10 @@ mod tests {
         for text in ["192.0.2.1:8888", "[2001:db8::1]:1", "[::ffff:192.0.2.1]:65535", "[fe80::1%7]:443"] {
             let address: SocketAddr = text.parse().expect("an address");
             assert_eq!(Peer::from(address).to_string(), text);
+        }
+        for (text, shown) in [("192.0.2.1:0", "192.0.2.1"), ("[2001:db8::1]:0", "2001:db8::1")] {
+            let address: SocketAddr = text.parse().expect("an address");
+            assert_eq!(Peer::from(address).to_string(), shown, "a proxy did not tell the port");
         }
     }
 }

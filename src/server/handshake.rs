@@ -17,10 +17,12 @@ use super::carry::greeting;
 use super::commands::{Desk, Step};
 use super::connection::{Connection, Profile, Reader};
 use super::counters::Counters;
+use super::proxies::Client;
 use super::runtime::{Burst, Hub, NoRoom};
 use crate::limits;
 use crate::protocol::envelope::{self, Code};
-use crate::protocol::handshake::{self, Request, Upgrade};
+use crate::protocol::handshake::{self, BadRequest, Request, SETTINGS, Upgrade};
+use crate::protocol::proxy::{self, BadHeader, Header};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -28,10 +30,27 @@ const JSON: &str = "application/json";
 /// Paths that belong to the HTTP interface (SPEC section 9): no WebSocket is served there.
 const RESERVED: [&str; 5] = ["/api", "/healthz", "/readyz", "/metrics", "/dashboard"];
 
-/// A request head and what came behind it.
+/// What every answer to a request that should have been an upgrade carries. Operators of the PHP broker have a script that starts it unless
+/// an answer holds the word "Ratchet", the name of its library; it must not be started beside this broker.
+const UPGRADE_REQUIRED: [(&str, &str); 3] =
+    [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"), ("X-Powered-By", "wsmb (compatible with Ratchet)")];
+
+/// A request head, what came in front of it, and what came behind it.
 struct Head {
+    /// The PROXY protocol header.
+    header: Option<Header>,
     request: Request,
     rest: Vec<u8>,
+}
+
+/// Why there is no [`Head`].
+enum NoHead {
+    /// The client has gone.
+    Gone,
+    /// The connection does not begin as the listener wants it. Not answered: who speaks there is not known.
+    Header(BadHeader),
+    /// The request is refused.
+    Bad(BadRequest),
 }
 
 /// What a request is answered with.
@@ -42,16 +61,30 @@ enum Answer {
     Upgrade(Upgrade, Profile),
 }
 
-/// Serves a socket that was just accepted, up to the connection's own task; `None` if it came to none.
-pub(super) async fn run(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) -> Option<Box<Reader>> {
-    let head = match timeout(limits::HANDSHAKE_TIME, read_head(&stream)).await {
+/// Serves a socket that was just accepted, up to the connection's own task; `None` if it came to none. `proxy_protocol`: it must begin with a
+/// PROXY header.
+pub(super) async fn run(
+    hub: Arc<Hub>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    proxy_protocol: bool,
+) -> Option<Box<Reader>> {
+    let head = match timeout(limits::HANDSHAKE_TIME, read_head(&stream, proxy_protocol)).await {
         Ok(Ok(head)) => head,
-        Ok(Err(Some(response))) => return refuse(&stream, &response).await,
-        Ok(Err(None)) => return None,
+        Ok(Err(NoHead::Gone)) => return None,
+        Ok(Err(NoHead::Header(bad))) => {
+            hub.proxies.note_bad_header(peer, bad);
+            return None;
+        }
+        Ok(Err(NoHead::Bad(bad))) => {
+            hub.proxies.note_bad_request(peer, bad);
+            return refuse(&stream, &bad_request(bad)).await;
+        }
         Err(_) => return refuse(&stream, &plain(408, "the request did not arrive in time")).await,
     };
-    let Head { request, mut rest } = head;
-    let answer = match timeout(limits::LOGIN_TIME, answer(&hub, request, peer)).await {
+    let Head { header, request, mut rest } = head;
+    let client = hub.proxies.client(peer, header, &request.forwarding, &hub.access().trusted);
+    let answer = match timeout(limits::LOGIN_TIME, answer(&hub, request, client)).await {
         Ok(answer) => answer,
         Err(_) => Answer::Http(plain(503, "too many clients log in at once; try again")),
     };
@@ -78,31 +111,55 @@ pub(super) async fn run(hub: Arc<Hub>, stream: TcpStream, peer: SocketAddr) -> O
     Some(reader)
 }
 
-/// `Err(Some(response))`: the head is bad. `Err(None)`: the client has gone.
-async fn read_head(stream: &TcpStream) -> Result<Head, Option<Vec<u8>>> {
+async fn read_head(stream: &TcpStream, proxy_protocol: bool) -> Result<Head, NoHead> {
     let mut bytes = Vec::with_capacity(1 << 10);
+    let mut header = None;
     loop {
-        stream.readable().await.map_err(|_| None)?;
+        stream.readable().await.map_err(|_| NoHead::Gone)?;
         match stream.try_read_buf(&mut bytes) {
-            Ok(0) => return Err(None),
+            Ok(0) => return Err(NoHead::Gone),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(_) => return Err(None),
+            Err(_) => return Err(NoHead::Gone),
+        }
+        if proxy_protocol && header.is_none() {
+            header = proxy::header::parse(&bytes).map_err(NoHead::Header)?;
+            match header {
+                Some(Header { length, .. }) => drop(bytes.drain(..length)),
+                None => continue,
+            }
         }
         match handshake::parse_request(&bytes) {
-            Ok(Some((request, length))) => return Ok(Head { request, rest: bytes.split_off(length) }),
+            Ok(Some((request, length))) => return Ok(Head { header, request, rest: bytes.split_off(length) }),
             Ok(None) if bytes.len() < limits::REQUEST_HEAD => {}
-            Ok(None) => return Err(Some(plain(431, "the request head is too large"))),
-            Err(bad) => {
-                let version = [("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")];
-                let headers = if bad.status() == 426 { &version[..] } else { &[] };
-                return Err(Some(handshake::response(bad.status(), headers, TEXT, &format!("{bad}\n"))));
-            }
+            Ok(None) => return Err(NoHead::Bad(BadRequest::HeadTooLong)),
+            Err(bad) => return Err(NoHead::Bad(bad)),
         }
     }
 }
 
-async fn answer(hub: &Hub, request: Request, peer: SocketAddr) -> Answer {
+fn bad_request(bad: BadRequest) -> Vec<u8> {
+    let headers: &[_] = match bad {
+        // So that the operators' script is content, which sends neither.
+        BadRequest::Version | BadRequest::Key => &UPGRADE_REQUIRED,
+        _ => &[],
+    };
+    handshake::response(bad.status(), headers, TEXT, &format!("{bad}\n"))
+}
+
+/// The answer to a request that asks for no WebSocket, where only one is served.
+fn upgrade_required(request: &Request) -> Vec<u8> {
+    let hint = match request.missed {
+        Some(missed) => format!("{missed}\n"),
+        // A person with a browser, or a client whose every trace has been removed.
+        None if request.forwarding.is_forwarded => format!("if a WebSocket client has sent this, {SETTINGS}\n"),
+        None => String::new(),
+    };
+    let body = format!("this is a WebSocket broker; connect with a WebSocket client\n{hint}");
+    handshake::response(426, &UPGRADE_REQUIRED, TEXT, &body)
+}
+
+async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
     let is_reserved = RESERVED.iter().any(|reserved| {
         request.path.strip_prefix(reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     });
@@ -113,10 +170,12 @@ async fn answer(hub: &Hub, request: Request, peer: SocketAddr) -> Answer {
         return Answer::Http(plain(404, "there is nothing here"));
     }
     let Some(upgrade) = request.upgrade else {
-        let body = "this is a WebSocket broker; connect with a WebSocket client\n";
-        let headers = [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
-        return Answer::Http(handshake::response(426, &headers, TEXT, body));
+        if let Some(missed) = request.missed {
+            hub.proxies.note_missed(&client, missed);
+        }
+        return Answer::Http(upgrade_required(&request));
     };
+    let peer = client.address;
     let access = hub.access();
     let user = match access.login(request.authorization.as_deref(), peer.ip()).await {
         Login::Welcome(user) => user,
@@ -141,18 +200,19 @@ async fn answer(hub: &Hub, request: Request, peer: SocketAddr) -> Answer {
     }
     let profile = Profile {
         user,
-        peer: peer.into(),
+        peer,
         topic: upgrade.topic.clone(),
         receiver: upgrade.receiver.as_deref().map(Arc::from).map(Box::new),
         modern: upgrade.modern,
+        proxied: client.is_proxied,
     };
     Answer::Upgrade(upgrade, profile)
 }
 
 /// Declares the connection to the core, then writes the upgrade reply: a client that has read it receives what is sent from then on.
 async fn open(hub: &Arc<Hub>, connection: &Arc<Connection>, upgrade: &Upgrade) -> io::Result<()> {
-    let Profile { user, peer, topic, modern, .. } = &connection.profile;
-    debug!(connection = connection.id.0, %user, %peer, ?topic, modern, "connected");
+    let Profile { user, peer, topic, modern, proxied, .. } = &connection.profile;
+    debug!(connection = connection.id.0, %user, %peer, ?topic, modern, proxied, "connected");
     declare(hub, connection);
     write_all(connection.stream(), &handshake::upgrade_reply(upgrade)).await?;
     connection.queue().head_written();

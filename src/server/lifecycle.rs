@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use super::access::Access;
 use super::clock::Clock;
 use super::counters::{Counters, Seldom};
-use super::listener::{self, ListenError};
+use super::listener::{self, Door, ListenError};
 use super::runtime::{Hub, Options};
 use super::storage::{self, Storage};
 use crate::auth::{Credentials, Permissions, Verifier};
@@ -101,8 +101,8 @@ impl Server {
     /// The first thing that can't be opened.
     pub async fn start(config: Config) -> Result<RunningServer, ServeError> {
         let clock = Clock::start();
-        let listeners = listener::bind(&config.server.listen).await?;
-        let addresses = listeners.iter().map(tokio::net::TcpListener::local_addr).collect::<Result<_, _>>()?;
+        let listeners = listener::bind(&config.server.all_listeners()).await?;
+        let addresses = listeners.iter().map(|door| door.listener.local_addr()).collect::<Result<_, _>>()?;
         let (credentials, store, summary) = {
             let config = config.clone();
             let since = dedup_start(clock.now(), config.server.dedup_window);
@@ -140,7 +140,7 @@ impl Server {
 }
 
 impl RunningServer {
-    fn run(&mut self, listeners: Vec<tokio::net::TcpListener>) {
+    fn run(&mut self, listeners: Vec<Door>) {
         let hub = &self.hub;
         // What the store held may be due already.
         hub.happened(Event::Tick);
@@ -152,9 +152,9 @@ impl RunningServer {
         ];
         let handshakes = Arc::new(Semaphore::new(self.config().server.max_handshakes));
         let trouble = Arc::new(Seldom::default());
-        for (listener, address) in listeners.into_iter().zip(&self.addresses) {
-            info!(%address, "listening");
-            let accept = listener::accept(hub.clone(), listener, handshakes.clone(), trouble.clone());
+        for (door, address) in listeners.into_iter().zip(&self.addresses) {
+            info!(%address, proxy_protocol = door.proxy_protocol, "listening");
+            let accept = listener::accept(hub.clone(), door, handshakes.clone(), trouble.clone());
             self.doors.push(tokio::spawn(accept).abort_handle());
         }
     }
@@ -192,7 +192,7 @@ impl RunningServer {
         self.hub.happened(Event::Purge { channel });
     }
 
-    /// Takes over what a running server can take over from `new`: channel policies, users, permissions. Password files are read anew.
+    /// Takes over what a running server can take over from `new`: channel policies, users, permissions, trusted proxies. Password files are read anew.
     /// Returns the keys that differ and need a restart; they stay as they were.
     pub async fn reload(&self, new: Config) -> Vec<&'static str> {
         let needs_restart = self.config().changes_needing_restart(&new);
@@ -205,6 +205,7 @@ impl RunningServer {
         let config = {
             let mut config = self.config();
             config.policies = new.policies;
+            config.server.trusted_proxies = new.server.trusted_proxies;
             config.auth = new.auth;
             config.log = new.log;
             config.clone()
@@ -292,7 +293,7 @@ async fn reload(server: &RunningServer, load: Arc<Load>) {
     match blocking(move || load()).await {
         Ok(Ok(config)) => {
             let needs_restart = server.reload(config).await;
-            info!("reloaded: channel policies, users and permissions are as configured now");
+            info!("reloaded: channel policies, users, permissions and trusted proxies are as configured now");
             if !needs_restart.is_empty() {
                 warn!(keys = needs_restart.join(", "), "changed, but taken over only by a restart");
             }
@@ -351,7 +352,8 @@ fn access(config: &Config, verifier: Arc<Verifier>) -> Access {
     let permissions = config.auth.permissions.iter().fold(Permissions::default(), |permissions, permission| {
         permissions.with(&permission.user, &permission.send, &permission.receive)
     });
-    Access { verifier, permissions, anonymous: config.auth.anonymous }
+    let trusted = config.server.trusted_proxies.clone();
+    Access { verifier, permissions, anonymous: config.auth.anonymous, trusted }
 }
 
 /// How the store of this configuration is opened. Blocks: the password may be in a file.

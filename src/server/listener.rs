@@ -16,6 +16,7 @@ use super::connection::Reader;
 use super::counters::Seldom;
 use super::handshake;
 use super::runtime::Hub;
+use crate::config::Listener;
 use crate::limits;
 
 /// An address on which the server cannot listen.
@@ -52,36 +53,44 @@ impl std::error::Error for ListenError {
     }
 }
 
+/// An address that is listened on.
+pub(super) struct Door {
+    pub(super) listener: TcpListener,
+    /// Every connection begins with a PROXY protocol header.
+    pub(super) proxy_protocol: bool,
+}
+
 /// Opens every address, each name in it resolved.
 ///
 /// # Errors
 /// The first address that can't be opened; none stays open then.
-pub(super) async fn bind(addresses: &[String]) -> Result<Vec<TcpListener>, ListenError> {
-    let mut found: Vec<(&String, Vec<SocketAddr>)> = Vec::new();
-    for address in addresses {
+pub(super) async fn bind(wanted: &[Listener]) -> Result<Vec<Door>, ListenError> {
+    let mut found: Vec<(&Listener, Vec<SocketAddr>)> = Vec::new();
+    for listener in wanted {
+        let address = &listener.address;
         let resolved = tokio::net::lookup_host(address).await;
         let mut resolved: Vec<_> = resolved.map_err(|cause| ListenError { address: address.clone(), cause })?.collect();
         resolved.dedup();
-        found.push((address, resolved));
+        found.push((listener, resolved));
     }
     let everything: Vec<SocketAddr> = found.iter().flat_map(|(_, resolved)| resolved.clone()).collect();
-    let mut listeners = Vec::new();
-    for (address, resolved) in found {
-        let before = listeners.len();
+    let mut doors = Vec::new();
+    for (Listener { address, proxy_protocol }, resolved) in found {
+        let before = doors.len();
         let mut missing = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address_of_name in &resolved {
             match open(*address_of_name, &everything) {
-                Ok(listener) => listeners.push(listener),
+                Ok(listener) => doors.push(Door { listener, proxy_protocol: *proxy_protocol }),
                 // `localhost` also means `::1`, even on a machine that has no IPv6.
                 Err(cause) if resolved.len() > 1 && is_missing(&cause) => missing = cause,
                 Err(cause) => return Err(ListenError { address: address.clone(), cause }),
             }
         }
-        if listeners.len() == before {
+        if doors.len() == before {
             return Err(ListenError { address: address.clone(), cause: missing });
         }
     }
-    Ok(listeners)
+    Ok(doors)
 }
 
 /// The machine has no such address.
@@ -107,7 +116,8 @@ fn open(address: SocketAddr, everything: &[SocketAddr]) -> io::Result<TcpListene
 }
 
 /// Accepts until the task is aborted.
-pub(super) async fn accept(hub: Arc<Hub>, listener: TcpListener, handshakes: Arc<Semaphore>, trouble: Arc<Seldom>) {
+pub(super) async fn accept(hub: Arc<Hub>, door: Door, handshakes: Arc<Semaphore>, trouble: Arc<Seldom>) {
+    let Door { listener, proxy_protocol } = door;
     loop {
         // While there are too many who have not logged in, the others wait in the kernel.
         let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
@@ -118,7 +128,7 @@ pub(super) async fn accept(hub: Arc<Hub>, listener: TcpListener, handshakes: Arc
                     tracing::debug!(%peer, %cause, "lost before its handshake");
                     continue;
                 }
-                let handshake = handshake::run(hub.clone(), stream, peer);
+                let handshake = handshake::run(hub.clone(), stream, peer, proxy_protocol);
                 let handshake = async move {
                     let reader = handshake.await;
                     // From here on it is no handshake any more.

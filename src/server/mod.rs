@@ -31,6 +31,7 @@ mod listener;
 mod outbound;
 mod outgoing;
 mod piece;
+mod proxies;
 mod render;
 mod replies;
 mod runtime;

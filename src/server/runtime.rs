@@ -23,6 +23,7 @@ use super::connection::{Closing, Connection, OnTime, Profile};
 use super::counters::{Counters, Seldom};
 use super::gate::Gate;
 use super::heartbeat::Timers;
+use super::proxies::Proxies;
 use super::storage::Storage;
 use crate::broker::{Broker, Event, Publish, Refusal, Settings};
 use crate::limits;
@@ -72,6 +73,7 @@ pub(super) struct Hub {
     pub(super) departed: Notify,
     slow_warning: Seldom,
     refused_warning: Seldom,
+    pub(super) proxies: Proxies,
 }
 
 impl Hub {
@@ -91,6 +93,7 @@ impl Hub {
             departed: Notify::new(),
             slow_warning: Seldom::default(),
             refused_warning: Seldom::default(),
+            proxies: Proxies::default(),
         }
     }
 

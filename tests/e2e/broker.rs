@@ -71,6 +71,7 @@ impl Log {
 #[derive(Clone)]
 pub struct Setup {
     server: String,
+    listeners: String,
     defaults: String,
     channels: String,
     auth: String,
@@ -83,6 +84,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             server: String::new(),
+            listeners: String::new(),
             defaults: String::new(),
             channels: String::new(),
             auth: format!("htpasswd = []\nusers = {USERS}\n"),
@@ -97,6 +99,12 @@ impl Setup {
     /// Adds lines to `[server]`.
     pub fn server(mut self, lines: &str) -> Self {
         self.server += &format!("{lines}\n");
+        self
+    }
+
+    /// Adds a `[[listener]]` on a port of the system's choice; see [`Broker::addresses`].
+    pub fn listener(mut self, lines: &str) -> Self {
+        self.listeners += &format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{lines}\n");
         self
     }
 
@@ -162,8 +170,9 @@ impl Setup {
         let dir = dir.display();
         let url = self.url.as_deref().unwrap_or("sqlite:{dir}/wsmb.db").replace("{dir}", &dir.to_string());
         format!(
-            "[server]\nlisten = \"127.0.0.1:{port}\"\n{}\n[channel_defaults]\n{}\n{}\n[auth]\n{}\n[store]\nurl = \"{url}\"\n{}\n",
+            "[server]\nlisten = \"127.0.0.1:{port}\"\n{}\n{}\n[channel_defaults]\n{}\n{}\n[auth]\n{}\n[store]\nurl = \"{url}\"\n{}\n",
             self.server,
+            self.listeners,
             self.defaults,
             self.channels,
             self.auth.replace("{dir}", &dir.to_string()),
@@ -217,6 +226,14 @@ impl Broker {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// All addresses that it listens on: [`Self::address`], then those of [`Setup::listener`].
+    #[track_caller]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let log = self.log.text();
+        let line = log.lines().find_map(|line| line.strip_prefix("wsmb is listening on ")).expect("its greeting");
+        line.split(" and ").map(|url| url.trim_start_matches("ws://").parse().expect("an address")).collect()
     }
 
     /// What it has printed.

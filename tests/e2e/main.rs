@@ -25,6 +25,7 @@ mod lifecycle;
 mod manual_ack;
 mod outage;
 mod php;
+mod proxied;
 mod publication;
 mod receivers;
 mod slow;

@@ -175,6 +175,14 @@ impl Raw {
         Self::over(stream, broker)
     }
 
+    /// Connects to one of the broker's further addresses and writes nothing.
+    #[track_caller]
+    pub fn connect_to(broker: &Broker, address: SocketAddr) -> Self {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)
+            .unwrap_or_else(|error| panic!("connecting to {address}: {error}\n{}", broker.log().tail()));
+        Self::over(stream, broker)
+    }
+
     /// Connects with a receive buffer of so many bytes, so that a reader who does not read is noticed early.
     #[track_caller]
     pub fn connect_narrow(broker: &Broker, bytes: usize) -> Self {
@@ -204,6 +212,11 @@ impl Raw {
         let reply = self.head();
         assert!(reply.starts_with("HTTP/1.1 101 "), "the upgrade was answered with\n{reply}\n{}", self.story());
         self
+    }
+
+    /// Where it comes from, as the broker sees it.
+    pub fn local_address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("its own address")
     }
 
     /// Waits until so many bytes, or the end, lie unread in this system's buffer, and reads none of them.

@@ -14,28 +14,29 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("allocator", GROUND),
     ("limits", GROUND),
     ("message", GROUND),
+    ("network", GROUND),
     ("policy", GROUND),
     ("protocol", GROUND),
     ("broker", GROUND),
     ("store", GROUND),
     ("auth", GROUND),
     ("config", GROUND),
-    ("server", &["limits", "message", "policy", "protocol", "broker", "store", "auth", "config"]),
-    ("client", &["limits", "message", "policy", "protocol"]),
-    ("load", &["limits", "message", "policy", "protocol", "client"]),
-    ("http", &["limits", "message", "policy", "protocol", "broker", "store", "auth", "config", "server"]),
+    ("server", &["limits", "message", "network", "policy", "protocol", "broker", "store", "auth", "config"]),
+    ("client", &["limits", "message", "network", "policy", "protocol"]),
+    ("load", &["limits", "message", "network", "policy", "protocol", "client"]),
+    ("http", &["limits", "message", "network", "policy", "protocol", "broker", "store", "auth", "config", "server"]),
     (
         "cli",
         &[
-            "limits", "message", "policy", "protocol", "broker", "store", "auth", "config", "server", "client", "load",
-            "http",
+            "limits", "message", "network", "policy", "protocol", "broker", "store", "auth", "config", "server",
+            "client", "load", "http",
         ],
     ),
     ("main", &["allocator", "cli"]),
 ];
 
 /// What everybody may know.
-const GROUND: &[&str] = &["limits", "message", "policy"];
+const GROUND: &[&str] = &["limits", "message", "network", "policy"];
 
 /// What the rooms without I/O must not name, and the reason.
 const IMPURE: &[(&str, &str)] = &[

@@ -5,6 +5,7 @@
 //! decided about who may connect.
 
 mod client;
+mod missed;
 mod query;
 mod server;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use sha1::{Digest as _, Sha1};
 
 pub use client::{BadReply, client_request, parse_reply};
+pub use missed::{Missed, SETTINGS};
 pub use query::percent_decode;
 pub use server::{BadRequest, Request, Upgrade, parse_request, response, upgrade_reply};
 

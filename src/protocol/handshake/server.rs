@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use super::missed::Missed;
 use super::{SUBPROTOCOL, accept_value, lists, query, values};
 use crate::limits;
 use crate::message::{BadChannelName, ChannelName};
+use crate::protocol::proxy::{Forwarding, header};
 
 /// A request head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,10 @@ pub struct Request {
     pub authorization: Option<String>,
     /// The request asks for a WebSocket: a `GET` of HTTP/1.1 with `Upgrade: websocket` and `Connection: upgrade`.
     pub upgrade: Option<Upgrade>,
+    /// It was meant to ask for a WebSocket, as something else in it shows; never beside `upgrade`.
+    pub missed: Option<Missed>,
+    /// What proxies have noted.
+    pub forwarding: Forwarding,
 }
 
 /// What a request for a WebSocket asks for.
@@ -40,6 +46,8 @@ pub struct Upgrade {
 pub enum BadRequest {
     /// It is not HTTP/1, in `httparse`'s words.
     NotHttp(httparse::Error),
+    /// It begins with a PROXY protocol header, which this listener does not expect.
+    ProxyHeader,
     /// The request line alone is longer than [`limits::REQUEST_HEAD`].
     LineTooLong,
     /// The head is longer than [`limits::REQUEST_HEAD`].
@@ -90,6 +98,10 @@ impl fmt::Display for BadRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotHttp(error) => write!(f, "the request is not valid HTTP/1.1: {error}"),
+            Self::ProxyHeader => f.write_str(
+                "the connection begins with a PROXY protocol header, which this address does not expect; \
+                 give the proxy a [[listener]] with proxy_protocol = true, or have it send none",
+            ),
             Self::LineTooLong => write!(f, "the request line is longer than {} bytes", limits::REQUEST_HEAD),
             Self::HeadTooLong => write!(f, "the request head is longer than {} bytes", limits::REQUEST_HEAD),
             Self::TooManyHeaders => write!(f, "the request has more than {} headers", limits::REQUEST_HEADERS),
@@ -115,6 +127,9 @@ impl std::error::Error for BadRequest {}
 /// # Errors
 /// It never will be a request that can be served. A query that is wrong matters only to an upgrade.
 pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadRequest> {
+    if header::is_header(bytes) {
+        return Err(BadRequest::ProxyHeader);
+    }
     let mut headers = [httparse::EMPTY_HEADER; limits::REQUEST_HEADERS];
     let mut head = httparse::Request::new(&mut headers);
     let visible = &bytes[..bytes.len().min(limits::REQUEST_HEAD)];
@@ -131,9 +146,9 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadReques
     let version = head.version.unwrap_or_default();
     let headers = &*head.headers;
     let (path, query) = split_target(target);
-    let wants_websocket =
-        lists(headers, "Upgrade", "websocket") && lists(headers, "Connection", "Upgrade") && method == "GET";
-    let upgrade = if wants_websocket && version == 1 { Some(upgrade(headers, query)?) } else { None };
+    let missed = if method == "GET" { Missed::find(headers, version) } else { None };
+    let is_upgrade = method == "GET" && missed.is_none() && lists(headers, "Upgrade", "websocket");
+    let upgrade = if is_upgrade { Some(upgrade(headers, query)?) } else { None };
     let mut authorization = values(headers, "Authorization");
     let request = Request {
         method: method.to_owned(),
@@ -141,6 +156,8 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadReques
         query: query.to_owned(),
         authorization: authorization.next().map(str::to_owned),
         upgrade,
+        missed,
+        forwarding: Forwarding::of(headers.iter().map(|header| (header.name, header.value))),
     };
     if authorization.next().is_some() {
         return Err(BadRequest::AuthorizationTwice);

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits;
+use crate::protocol::proxy::Forwarding;
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
@@ -91,6 +92,54 @@ fn requests_that_are_no_upgrade() {
     assert_eq!(parsed("GET http://h:1/a?b HTTP/1.1\r\n\r\n").path, "/a");
     assert_eq!(parsed("GET http://h?b HTTP/1.1\r\n\r\n").query, "b");
     assert_eq!(parsed("GET /a?u=http://h/ HTTP/1.1\r\n\r\n").path, "/a");
+}
+
+#[test]
+fn a_request_that_a_proxy_has_spoilt_is_recognised() {
+    let good = upgrade_of("/", "");
+    let without = |line: &str| good.replace(line, "");
+    let (upgrade, connection) = ("Upgrade: websocket\r\n", "Connection: Upgrade\r\n");
+    for (head, missed) in [
+        (good.replace("HTTP/1.1", "HTTP/1.0"), Missed::Version),
+        (without(upgrade).replace("HTTP/1.1", "HTTP/1.0").replace("n: Upgrade", "n: close"), Missed::Version),
+        (without(upgrade), Missed::Upgrade),
+        (good.replace("Upgrade: websocket", "Upgrade: h2c"), Missed::Upgrade),
+        (without(connection), Missed::Connection),
+        (good.replace("Connection: Upgrade", "Connection: close"), Missed::Connection),
+    ] {
+        let request = parsed(&head);
+        assert_eq!((request.missed, request.upgrade), (Some(missed), None), "{head}");
+        let sentence = missed.to_string();
+        for setting in
+            ["proxy_http_version 1.1", "Upgrade $http_upgrade", "Connection \"upgrade\"", "upgrade=websocket"]
+        {
+            assert!(sentence.contains(setting), "{sentence}");
+        }
+    }
+    for head in [
+        "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET / HTTP/1.0\r\nConnection: Upgrade\r\n\r\n",
+        &good,
+        &good.replace("GET", "POST"),
+    ] {
+        assert_eq!(parsed(head).missed, None, "{head}");
+    }
+}
+
+#[test]
+fn what_proxies_note_is_collected() {
+    let request = parsed(&upgrade_of("/", "X-Forwarded-For: 192.0.2.1\r\nVia: 1.1 x\r\n"));
+    assert!(request.forwarding.is_forwarded && request.forwarding.names_client());
+    assert_eq!(parsed(&upgrade_of("/", "")).forwarding, Forwarding::default());
+}
+
+#[test]
+fn a_proxy_header_where_none_is_expected_is_told_as_that() {
+    for head in ["PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\n\r\n", "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
+        let (status, text) = refused(head);
+        assert_eq!(status, 400);
+        assert!(text.contains("PROXY protocol header") && text.contains("proxy_protocol = true"), "{text}");
+    }
 }
 
 #[test]

@@ -188,6 +188,8 @@ pub struct Broker {
     setup: Setup,
     config: PathBuf,
     address: SocketAddr,
+    /// Where clients connect instead: the address of a proxy in front of it.
+    way: Option<SocketAddr>,
     log: Log,
 }
 
@@ -208,7 +210,7 @@ impl Broker {
         loop {
             let step = (Instant::now() + Duration::from_millis(50)).min(deadline);
             if let Some(address) = log.wait(step, listening) {
-                return Ok(Self { child, dir, setup, config, address, log });
+                return Ok(Self { child, dir, setup, config, address, way: None, log });
             }
             if let Some(status) = child.try_wait().expect("the state of the broker") {
                 // Both streams end with the process; what is still in the pipes comes at once.
@@ -223,12 +225,18 @@ impl Broker {
         }
     }
 
-    /// Where it listens.
+    /// Where clients connect: where it listens, unless they go through a proxy.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.way.unwrap_or(self.address)
     }
 
-    /// All addresses that it listens on: [`Self::address`], then those of [`Setup::listener`].
+    /// From now on clients connect to this address, behind which the broker is; `None`: to its own.
+    #[allow(dead_code)] // For tests/proxies.
+    pub fn go_through(&mut self, way: Option<SocketAddr>) {
+        self.way = way;
+    }
+
+    /// All addresses that it listens on: the first, then those of [`Setup::listener`].
     #[track_caller]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let log = self.log.text();

@@ -76,6 +76,12 @@ impl Client {
         &mut self.raw
     }
 
+    /// Only what lies below.
+    #[allow(dead_code)] // For tests/proxies.
+    pub fn into_raw(self) -> Raw {
+        self.raw
+    }
+
     /// What happened, for a message.
     pub fn story(&self) -> String {
         self.raw.story()

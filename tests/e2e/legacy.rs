@@ -151,6 +151,12 @@ impl Php {
     pub fn raw(&mut self) -> &mut Raw {
         &mut self.raw
     }
+
+    /// Only what lies below.
+    #[allow(dead_code)] // For tests/proxies.
+    pub fn into_raw(self) -> Raw {
+        self.raw
+    }
 }
 
 /// `sender.php`: connects, reads the connect reply, sends one envelope, and is gone.

@@ -192,7 +192,8 @@ impl Raw {
         Self::over(socket.into(), broker)
     }
 
-    fn over(stream: TcpStream, broker: &Broker) -> Self {
+    /// Over a connection that was made already.
+    pub fn over(stream: TcpStream, broker: &Broker) -> Self {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_write_timeout(Some(PATIENCE)).expect("a write time-out");
         stream.set_read_timeout(Some(PATIENCE)).expect("a read time-out");

@@ -38,6 +38,7 @@ pub const PEERS: [Program; 2] = [
     },
 ];
 
+const PROXIES: &str = "tests/proxies, private reverse proxies";
 const SERVERS: &str = "tests/servers, private database servers";
 
 /// Every program that the tests need and a Rust tool chain does not bring. Of MariaDB it is the package with the bare program: that one sets up no
@@ -57,6 +58,8 @@ const PROGRAMS: &[Program] = &[
         package: "valgrind",
         used_by: "cargo xtask gate, which counts instructions",
     },
+    Program { name: "nginx", place: Some("/usr/sbin/nginx"), probe: &["-v"], package: "nginx-light", used_by: PROXIES },
+    Program { name: "haproxy", place: Some("/usr/sbin/haproxy"), probe: &["-v"], package: "haproxy", used_by: PROXIES },
     Program {
         name: "mariadbd",
         place: Some("/usr/sbin/mariadbd"),
@@ -184,7 +187,7 @@ impl Drop for NoCluster {
     }
 }
 
-/// While it lives, Debian starts no service of a broker that is installed.
+/// While it lives, Debian starts no service of a broker or a proxy that is installed.
 struct NoServices(Option<PathBuf>);
 
 impl NoServices {
@@ -193,7 +196,9 @@ impl NoServices {
 
     fn new(packages: &[&str]) -> Result<Self, Failure> {
         let path = Path::new(Self::POLICY);
-        if path.exists() || !PEERS.iter().any(|peer| packages.contains(&peer.package)) {
+        let brokers = PEERS.iter();
+        let mut services = brokers.chain(PROGRAMS.iter().filter(|program| program.used_by == PROXIES));
+        if path.exists() || !services.any(|program| packages.contains(&program.package)) {
             return Ok(Self(None));
         }
         let failed = |error| Failure(format!("{} can't be written: {error}", path.display()));

@@ -1,0 +1,190 @@
+//! The ways to the broker: directly, and through each proxy. A proxy is a process of its own, with a directory and a port of its own, and ends with
+//! the test.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::PATIENCE;
+use crate::broker::{Broker, Setup};
+use crate::process;
+
+/// How a client reaches the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Direct,
+    Nginx,
+    /// HAProxy that reads HTTP.
+    HaproxyHttp,
+    /// HAProxy that passes bytes and sends a PROXY header of this version.
+    HaproxyTcp(u8),
+}
+
+impl Way {
+    /// Every way with a proxy.
+    pub const PROXIES: [Self; 4] = [Self::Nginx, Self::HaproxyHttp, Self::HaproxyTcp(1), Self::HaproxyTcp(2)];
+
+    /// What a broker at its end is configured with.
+    pub fn setup(self) -> Setup {
+        let setup = Setup::default().store("[log]\nlevel = \"debug\"");
+        match self {
+            Self::Direct => setup,
+            Self::Nginx | Self::HaproxyHttp => setup.server("trusted_proxies = [\"127.0.0.1\", \"::1\"]"),
+            Self::HaproxyTcp(_) => {
+                setup.server("trusted_proxies = [\"127.0.0.1\", \"::1\"]").listener("proxy_protocol = true")
+            }
+        }
+    }
+}
+
+/// A proxy that runs.
+pub struct Proxy {
+    child: Child,
+    address: SocketAddr,
+    dir: tempfile::TempDir,
+}
+
+impl Proxy {
+    /// Starts the proxy of a way in front of a broker; `None` for [`Way::Direct`].
+    #[track_caller]
+    pub fn start(way: Way, broker: &Broker) -> Option<Self> {
+        Self::start_without(way, broker, "")
+    }
+
+    /// The same without a part of its configuration.
+    #[track_caller]
+    pub fn start_without(way: Way, broker: &Broker, left_out: &str) -> Option<Self> {
+        for _ in 0..10 {
+            let address = process::free_port().local_addr().expect("the address of a listener");
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let mut command = match way {
+                Way::Direct => return None,
+                Way::Nginx => nginx(&dir, address, broker, left_out),
+                Way::HaproxyHttp | Way::HaproxyTcp(_) => haproxy(way, &dir, address, broker, left_out),
+            };
+            let log = std::fs::File::create(dir.path().join("log")).expect("a log");
+            command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log).current_dir(dir.path());
+            let child = process::spawn(command).expect("the proxy can be started");
+            let mut proxy = Self { child, address, dir };
+            if proxy.listens() {
+                return Some(proxy);
+            }
+            // Somebody took the port in the meantime.
+            assert!(proxy.log().to_lowercase().contains("in use"), "{way:?} does not start:\n{}", proxy.log());
+        }
+        panic!("no port is free");
+    }
+
+    /// Waits until it accepts connections; false if it has ended.
+    #[track_caller]
+    fn listens(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(self.address).is_err() {
+            if self.child.try_wait().expect("the state of the proxy").is_some() {
+                return false;
+            }
+            assert!(Instant::now() < deadline, "the proxy does not listen:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends it at once; the system ends its connections.
+    pub fn kill(&mut self) {
+        process::kill_tree(&mut self.child);
+    }
+
+    /// Ends it in an orderly way that does not wait for its clients.
+    pub fn stop(&mut self) {
+        process::signal(self.child.id(), libc::SIGTERM);
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait().expect("the state of the proxy").is_none() {
+            assert!(Instant::now() < deadline, "the proxy does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn log(&self) -> String {
+        let read = |name: &str| std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
+        read("log") + &read("error.log")
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn system() -> Vec<PathBuf> {
+    ["/usr/sbin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from).to_vec()
+}
+
+/// The example of the documentation in the smallest configuration that holds it.
+fn nginx(dir: &tempfile::TempDir, address: SocketAddr, broker: &Broker, left_out: &str) -> Command {
+    let path = dir.path().display();
+    let location = without(&example("nginx", "location"), left_out);
+    let location = location.replace("127.0.0.1:8888", &broker.address().to_string());
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("    {name}_temp_path {path}/{name};\n"))
+        .concat();
+    let text = format!(
+        "daemon off;\nmaster_process off;\npid {path}/pid;\nerror_log {path}/error.log;\nevents {{ worker_connections 256; }}\n\
+         http {{\n    access_log off;\n{temporary}    server {{\n        listen {address};\n{location}\n    }}\n}}\n"
+    );
+    let file = dir.path().join("nginx.conf");
+    std::fs::write(&file, text).expect("the configuration of nginx");
+    let mut command = Command::new(process::find(&["nginx"], &system()));
+    command.arg("-e").arg(dir.path().join("error.log")).arg("-p").arg(dir.path()).arg("-c").arg(file);
+    command
+}
+
+/// The example of the documentation, without TLS and at the addresses of the test.
+fn haproxy(way: Way, dir: &tempfile::TempDir, address: SocketAddr, broker: &Broker, left_out: &str) -> Command {
+    let addresses = broker.addresses();
+    let text = match way {
+        Way::HaproxyTcp(version) => {
+            let text = example("haproxy", "mode tcp").replace("127.0.0.1:8889", &addresses[1].to_string());
+            if version == 1 { text.replace("send-proxy-v2", "send-proxy") } else { text }
+        }
+        _ => example("haproxy", "mode http").replace("127.0.0.1:8888", &addresses[0].to_string()),
+    };
+    let text = without(&text, left_out);
+    let bind = "bind :443 ssl crt /etc/haproxy/broker.pem";
+    assert!(text.contains(bind), "the example has another address:\n{text}");
+    let file = dir.path().join("haproxy.cfg");
+    std::fs::write(&file, text.replace(bind, &format!("bind {address}"))).expect("the configuration of HAProxy");
+    let mut command = Command::new(process::find(&["haproxy"], &system()));
+    command.arg("-db").arg("-f").arg(file);
+    command
+}
+
+#[track_caller]
+fn without(text: &str, left_out: &str) -> String {
+    assert!(text.contains(left_out), "{left_out} is not in\n{text}");
+    if left_out.is_empty() { text.to_owned() } else { text.replace(left_out, "") }
+}
+
+/// The block of `docs/deploying.md` in this language that contains a text.
+#[track_caller]
+fn example(language: &str, containing: &str) -> String {
+    let found = blocks(include_str!("../../docs/deploying.md"), language);
+    let block = found.into_iter().find(|block| block.contains(containing));
+    block.unwrap_or_else(|| panic!("docs/deploying.md has no block in {language} with {containing:?}"))
+}
+
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let begin = format!("```{language}\n");
+    text.split(&begin).skip(1).filter_map(|rest| rest.split("```").next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_readme_has_the_same_example() {
+    assert_eq!(blocks(include_str!("../../README.md"), "nginx"), [example("nginx", "location")]);
+}

@@ -7,11 +7,13 @@ pub mod load;
 mod proxy;
 mod sender;
 mod turn;
+mod window;
 
 pub use failure::*;
 pub use proxy::*;
 pub use sender::*;
 pub use turn::*;
+pub use window::*;
 
 use std::time::Duration;
 
@@ -39,25 +41,6 @@ pub const SUBSCRIPTIONS: usize = 100;
 
 /// The most channels that exist at once (with receivers or a backlog): some 300 bytes each.
 pub const CHANNELS: usize = 200_000;
-
-/// Unconfirmed deliveries of a receiver that asks for nothing else: small, because after a crash of the receiver these are what may arrive twice.
-pub const PREFETCH: u32 = 64;
-
-/// The largest `prefetch` a receiver may ask for.
-pub const MAX_PREFETCH: u32 = 4_096;
-
-/// A receiver that confirms within this time has its window doubled, up to [`MAX_PREFETCH`]: it takes messages as they come.
-pub const QUICK_CONFIRMATION: Duration = Duration::from_millis(20);
-
-/// A receiver that takes this long to confirm gets the window of [`PREFETCH`] back: it works on each message.
-pub const SLOW_CONFIRMATION: Duration = Duration::from_millis(200);
-
-/// A receiver that confirms within this time is asked for it as soon as a sender waits, and the store only after this time: a confirmation makes a
-/// message as safe as a disk does, and is cheaper. About what a commit to an ordinary disk takes, so that a sender never waits much longer for it.
-pub const PROMPT_CONFIRMATION: Duration = Duration::from_millis(5);
-
-/// Unconfirmed bytes of one receiver, after which it has no room: what its queue and its socket may hold.
-pub const WINDOW_BYTES: usize = 1 << 20;
 
 /// Unconfirmed deliveries at which a receiver of a fan-out (limit 0, where nobody waits for anybody) is ended as slow. (Few in
 /// unit tests, so that the simulation gets there.)
@@ -242,6 +225,10 @@ pub const FIRST_PING: Duration = Duration::from_secs(15);
 
 /// Pings without an answer after which a connection is ended.
 pub const UNANSWERED_PINGS: u8 = 2;
+
+/// Pings on their way to one connection, each some 16 bytes: a receiver that works on deliveries answers none for up to `confirm_timeout`, and gets one
+/// for each heartbeat. Then it is pinged no more, and only `confirm_timeout` ends it.
+pub const OUTSTANDING_PINGS: usize = 64;
 
 /// After our FIN, how long the rest of what the client sent is read.
 pub const LINGER: Duration = Duration::from_secs(5);

@@ -9,7 +9,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use wsmb::broker::{
-    AckMode, Broker, Content, Effect, Effects, Event, Publish, Reply, Restored, Settings, StoreEffect, Subscribe,
+    AckMode, Broker, ClientKind, Content, Effect, Effects, Event, Publish, Reply, Restored, Settings, StoreEffect,
+    Subscribe,
 };
 use wsmb::message::{
     ChannelName, ConnectionId, Dialect, Kind, Message, MessageId, Publication, PublicationId, Timestamp,
@@ -69,7 +70,8 @@ impl Stage {
                 connection: ConnectionId(SENDER.0 + 1 + receiver),
                 channels: vec![channel()],
                 ack: AckMode::Automatic,
-                prefetch: wsmb::limits::MAX_PREFETCH,
+                prefetch: Some(wsmb::limits::MAX_PREFETCH),
+                client: ClientKind::Modern,
                 receiver: None,
             }));
         }

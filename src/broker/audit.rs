@@ -94,6 +94,7 @@ impl Broker {
                 assert!(self.flights.contains(flight), "a window names a flight that is no more");
             }
             let confirms = receiver.ack == super::AckMode::Manual || receiver.window.is_empty();
+            assert!(confirms || receiver.watched, "{:?} may be silent for ever", receiver.connection);
             assert!(
                 confirms || receiver.asked || receiver.quiet_armed,
                 "{:?} is never asked to confirm",

@@ -11,21 +11,33 @@ impl Broker {
     /// A receiver has proved that it has everything up to a delivery.
     pub(super) fn confirmed(&mut self, connection: ConnectionId, up_to: u64, turn: &mut Turn<'_>) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
-        self.settle_up_to(key, up_to, turn);
-        self.receivers[key].confirmed(turn.now);
+        let deliveries = self.settle_up_to(key, up_to, turn);
+        self.receivers[key].confirmed(deliveries, turn.now);
         self.want_confirmation(key, turn);
         self.pump_receiver(key);
     }
 
-    /// Settles what a receiver has proved to have. A receiver with manual acknowledgement proves nothing in this way.
-    pub(super) fn settle_up_to(&mut self, key: usize, up_to: u64, turn: &mut Turn<'_>) {
+    /// Settles what a receiver has proved to have; how many deliveries. A receiver with manual acknowledgement proves nothing in this way.
+    pub(super) fn settle_up_to(&mut self, key: usize, up_to: u64, turn: &mut Turn<'_>) -> usize {
         if self.receivers[key].ack == AckMode::Manual {
-            return;
+            return 0;
         }
+        let mut deliveries = 0;
         while let Some(delivery) = self.receivers[key].window.pop_confirmed(up_to) {
             self.settle_flight(delivery.flight, turn);
             self.release_flight(delivery.flight, false, turn);
+            deliveries += 1;
         }
+        deliveries
+    }
+
+    /// Whether a receiver that leaves, and looks to the server like one that took its only message, has confirmed it by that. Not if it has
+    /// sent to the message's channel: then it perhaps came only to send.
+    pub(super) fn confirms_by_leaving(&self, key: usize) -> bool {
+        let receiver = &self.receivers[key];
+        let Some(flight) = receiver.window.only().map(|flight| &self.flights[flight]) else { return false };
+        // A settled flight may outlive its channel, and there is nothing to confirm.
+        !flight.entries.is_empty() && !receiver.sent_to.may_include(&self.channels[flight.channel].name)
     }
 
     /// A receiver with manual acknowledgement has answered a delivery.

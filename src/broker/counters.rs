@@ -31,4 +31,6 @@ pub struct Counters {
     pub duplicates: u64,
     /// Receivers ended because they did not take what they were sent.
     pub slow_receivers: u64,
+    /// Receivers ended because they confirmed nothing for `confirm_timeout`.
+    pub unconfirmed_receivers: u64,
 }

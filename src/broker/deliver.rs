@@ -87,7 +87,6 @@ impl Broker {
                 manual,
                 redelivered: manual && again,
             });
-            receiver.last_delivery = turn.now;
             self.want_confirmation(target.receiver, turn);
         }
     }
@@ -95,14 +94,21 @@ impl Broker {
     /// Sees to it that the receiver is asked to confirm: now, if half its window is used, else when its burst has ended.
     pub(super) fn want_confirmation(&mut self, key: usize, turn: &mut Turn<'_>) {
         let receiver = &mut self.receivers[key];
-        if receiver.ack == AckMode::Manual || receiver.asked {
+        if receiver.ack == AckMode::Manual {
+            return;
+        }
+        if !receiver.watched && !receiver.window.is_empty() {
+            receiver.watched = true;
+            self.timers.arm(turn.now.after(self.settings.confirm_timeout), Timer::Unconfirmed(receiver.connection));
+        }
+        if receiver.asked {
             return;
         }
         let awaited = std::mem::take(&mut receiver.awaited);
         if receiver.window.is_empty() {
             return;
         }
-        if receiver.half_used() || awaited {
+        if receiver.is_asked_early() || awaited {
             receiver.ask(turn.now);
             turn.effects.list.push(Effect::Confirm { connection: receiver.connection });
         } else if !receiver.quiet_armed {
@@ -131,10 +137,11 @@ impl Broker {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         let receiver = &mut self.receivers[key];
         receiver.quiet_armed = false;
-        if receiver.ack == AckMode::Manual || receiver.asked || receiver.window.is_empty() {
+        let Some(last) = receiver.window.newest().filter(|_| receiver.ack == AckMode::Automatic && !receiver.asked)
+        else {
             return;
-        }
-        let quiet_at = receiver.last_delivery.after(limits::CONFIRM_QUIET);
+        };
+        let quiet_at = last.after(limits::CONFIRM_QUIET);
         let ask_at = quiet_at.min(receiver.burst_began.after(limits::CONFIRM_BUSY));
         if ask_at <= turn.now {
             receiver.ask(turn.now);
@@ -246,8 +253,8 @@ impl Broker {
 
     /// The entries that go into one frame with `first`: what follows it, as long as it would go to the same receivers and fits.
     fn batch(&self, key: usize, first: MessageId, targets: &Targets, turn: &Turn<'_>) -> SmallVec<[MessageId; 16]> {
-        let manual = targets.iter().any(|target| self.receivers[target.receiver].ack == AckMode::Manual);
-        let most = if manual { 1 } else { self.settings.batch.max(1) };
+        let single = targets.iter().any(|target| self.receivers[target.receiver].takes_single());
+        let most = if single { 1 } else { self.settings.batch.max(1) };
         let channel = &self.channels[key];
         let mut receivers = None;
         let mut bytes = 0;

@@ -100,6 +100,8 @@ pub enum EndReason {
     Slow,
     /// A newer connection of the same user has taken its name (1008 `replaced`).
     Replaced,
+    /// It has confirmed nothing for `confirm_timeout`, although it has unconfirmed deliveries (1008 `no confirmation`).
+    Unconfirmed,
 }
 
 /// An answer to a command.

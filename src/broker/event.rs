@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::message::{Answer, ChannelName, ConnectionId, Message, MessageId, Publication, PublicationId};
+use crate::message::{Answer, ChannelName, ConnectionId, Dialect, Message, MessageId, Publication, PublicationId};
 
 /// Something that happened, to be given to [`super::Broker::handle`] together with the time.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub enum Event<'a> {
     Subscribe(Subscribe),
     /// A receiver with manual acknowledgement answers a delivery.
     Acknowledge(Acknowledge),
-    /// A pong (or an orderly end) proves that a receiver has every delivery up to and including this sequence number.
+    /// A pong proves that a receiver has every delivery up to and including this sequence number.
     Confirmed {
         /// The receiver.
         connection: ConnectionId,
@@ -32,9 +32,10 @@ pub enum Event<'a> {
     Disconnected {
         /// Which.
         connection: ConnectionId,
-        /// If it ended in an orderly way (FIN or close frame): the highest delivery whose every byte its TCP has acknowledged. Taken
-        /// for a confirmation, unless the connection has sent to a channel that it receives.
-        confirmed_up_to: Option<u64>,
+        /// The connection looks like a one-shot reader that took its only message: it is a legacy connection without a proxy, it ended with
+        /// FIN or close 1000 or 1001, exactly one data frame was ever delivered to it, and its TCP has acknowledged that frame and no
+        /// ping behind it. Confirms that delivery, unless the connection has sent to the delivery's channel.
+        took_only: bool,
     },
     /// These messages are durable.
     Stored(Vec<MessageId>),
@@ -108,6 +109,16 @@ pub enum AckMode {
     Manual,
 }
 
+/// What kind of client a receiver is: it decides how the receiver's window begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientKind {
+    /// It offered `wsmb.v1`: it answers pings as RFC 6455 says, and begins with [`crate::limits::PREFETCH`] deliveries.
+    Modern,
+    /// Any other: perhaps it takes one frame and leaves. It gets one frame until its first confirmation. In the topic dialect each message
+    /// is a frame of its own.
+    Legacy(Dialect),
+}
+
 /// What a connection wants to receive.
 #[derive(Clone, Debug)]
 pub struct Subscribe {
@@ -117,8 +128,10 @@ pub struct Subscribe {
     pub channels: Vec<ChannelName>,
     /// How it confirms.
     pub ack: AckMode,
-    /// Unconfirmed deliveries allowed; 1 to [`crate::limits::MAX_PREFETCH`].
-    pub prefetch: u32,
+    /// Unconfirmed deliveries allowed, 1 to [`crate::limits::MAX_PREFETCH`]; `None`: as many as suit the receiver's pace.
+    pub prefetch: Option<u32>,
+    /// What kind of client it is.
+    pub client: ClientKind,
     /// Its name, if it has one: an older connection with that name is replaced at once.
     pub receiver: Option<ReceiverKey>,
 }

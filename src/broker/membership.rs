@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::channel::Member;
 use super::receiver::{Receiver, Subscription};
+use super::timers::Timer;
 use super::{Broker, Effect, EndReason, ReceiverKey, Reply, Subscribe, Turn};
 use crate::message::{ChannelName, ConnectionId};
 
@@ -45,23 +46,20 @@ impl Broker {
     }
 
     pub(super) fn subscribe(&mut self, subscribe: Subscribe, turn: &mut Turn<'_>) {
-        let Subscribe { connection, channels, ack, prefetch, receiver: name } = subscribe;
+        let connection = subscribe.connection;
         if self.ended.contains(&connection) {
             return;
         }
-        if let Some(name) = name {
-            let claimed = self.claims.get(&connection).is_some_and(|(own, _)| *own == name);
+        if let Some(name) = &subscribe.receiver {
+            let claimed = self.claims.get(&connection).is_some_and(|(own, _)| own == name);
             if !claimed {
-                self.claim(connection, name, turn);
+                self.claim(connection, name.clone(), turn);
             }
         }
         let places = self.claims.get_mut(&connection).map(|(_, places)| std::mem::take(places)).unwrap_or_default();
-        let key = self.receiver_key(connection);
-        // A receiver is known as such; it needs no second line.
-        self.connections.remove(&connection);
-        self.receivers[key].configure(ack, prefetch);
-        self.leave_all_but(key, &channels);
-        for name in channels {
+        let key = self.receiver_key(&subscribe);
+        self.leave_all_but(key, &subscribe.channels);
+        for name in subscribe.channels {
             if self.is_subscribed(key, &name) {
                 continue;
             }
@@ -86,11 +84,15 @@ impl Broker {
     }
 
     /// The receiver's key. A receiver stays one until its connection ends: its deliveries are numbered once and for all.
-    fn receiver_key(&mut self, connection: ConnectionId) -> usize {
+    fn receiver_key(&mut self, subscribe: &Subscribe) -> usize {
+        let connection = subscribe.connection;
         if let Some(key) = self.receiver_keys.get(&connection) {
+            self.receivers[*key].configure(subscribe);
             return *key;
         }
-        let key = self.receivers.insert(Receiver::new(connection));
+        // A receiver is known as such; it needs no second line.
+        let sent_to = self.connections.remove(&connection).unwrap_or_default();
+        let key = self.receivers.insert(Receiver::new(connection, sent_to, subscribe));
         self.receiver_keys.insert(connection, key);
         key
     }
@@ -108,14 +110,16 @@ impl Broker {
             .any(|subscription| self.channels[subscription.channel].name == *name)
     }
 
-    /// Notes that a connection sends to a channel, if it receives that channel too, which is the result.
-    pub(super) fn note_sender(&mut self, connection: ConnectionId, channel: usize) -> bool {
-        let receives = self.receives(connection, channel);
-        if receives {
-            let key = self.receiver_keys[&connection];
-            self.receivers[key].publishes = true;
-        }
-        receives
+    /// Notes that a connection sends to a channel, whatever becomes of what it sends. `known`: the channel's key, if there is such a
+    /// channel; the result: whether the connection receives that channel too.
+    pub(super) fn note_sender(&mut self, connection: ConnectionId, name: &ChannelName, known: Option<usize>) -> bool {
+        let Some(key) = self.receiver_keys.get(&connection) else {
+            self.connections.entry(connection).or_default().note(name);
+            return false;
+        };
+        let receiver = &mut self.receivers[*key];
+        receiver.sent_to.note(name);
+        known.is_some_and(|channel| receiver.subscriptions.iter().any(|subscription| subscription.channel == channel))
     }
 
     /// Whether a connection receives a channel.
@@ -152,20 +156,46 @@ impl Broker {
         self.close_if_unused(subscription.channel);
     }
 
-    pub(super) fn disconnected(&mut self, connection: ConnectionId, confirmed: Option<u64>, turn: &mut Turn<'_>) {
+    pub(super) fn disconnected(&mut self, connection: ConnectionId, took_only: bool, turn: &mut Turn<'_>) {
         self.ended.remove(&connection);
-        self.forget(connection, confirmed, turn);
+        self.forget(connection, took_only, turn);
+    }
+
+    /// The time may be over in which a receiver has to confirm something.
+    pub(super) fn end_unconfirmed(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
+        let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
+        let receiver = &mut self.receivers[key];
+        match receiver.unconfirmed_until(self.settings.confirm_timeout) {
+            None => receiver.watched = false,
+            Some(until) if until > turn.now => self.timers.arm(until, Timer::Unconfirmed(connection)),
+            Some(_) => {
+                self.counters.unconfirmed_receivers += 1;
+                self.end(connection, EndReason::Unconfirmed, turn);
+            }
+        }
+    }
+
+    /// The time in which receivers have to confirm something has changed.
+    pub(super) fn watch_anew(&mut self) {
+        self.timers.drop_unconfirmed();
+        for (_, receiver) in &mut self.receivers {
+            let until = receiver.unconfirmed_until(self.settings.confirm_timeout);
+            receiver.watched = until.is_some();
+            if let Some(until) = until {
+                self.timers.arm(until, Timer::Unconfirmed(receiver.connection));
+            }
+        }
     }
 
     /// Ends a connection from this side.
     pub(super) fn end(&mut self, connection: ConnectionId, reason: EndReason, turn: &mut Turn<'_>) {
-        self.forget(connection, None, turn);
+        self.forget(connection, false, turn);
         self.ended.insert(connection);
         turn.effects.list.push(Effect::End { connection, reason });
     }
 
     /// Forgets all about a connection; what it has not confirmed goes back to where it was.
-    fn forget(&mut self, connection: ConnectionId, confirmed: Option<u64>, turn: &mut Turn<'_>) {
+    fn forget(&mut self, connection: ConnectionId, took_only: bool, turn: &mut Turn<'_>) {
         self.last_sender = None;
         // It is answered no more, not even for what its own end confirms.
         self.connections.remove(&connection);
@@ -175,8 +205,8 @@ impl Broker {
             self.named.remove(&name);
         }
         let Some(key) = self.receiver_keys.remove(&connection) else { return };
-        if let Some(up_to) = confirmed.filter(|_| !self.receivers[key].publishes) {
-            self.settle_up_to(key, up_to, turn);
+        if took_only && self.confirms_by_leaving(key) {
+            self.settle_up_to(key, 1, turn);
         }
         let receiver = self.receivers.remove(key);
         for subscription in &receiver.subscriptions {

@@ -25,11 +25,13 @@ mod effect;
 mod entry;
 mod event;
 mod membership;
+mod pace;
 mod publish;
 mod receiver;
 mod recent;
 mod restore;
 mod safety;
+mod sent;
 mod storage;
 mod timers;
 mod window;
@@ -48,7 +50,7 @@ use smallvec::SmallVec;
 
 pub use counters::Counters;
 pub use effect::{Content, Effect, Effects, EndReason, Refusal, Reply, StoreEffect};
-pub use event::{AckMode, Acknowledge, Event, Publish, ReceiverKey, StoreFailure, Subscribe};
+pub use event::{AckMode, Acknowledge, ClientKind, Event, Publish, ReceiverKey, StoreFailure, Subscribe};
 pub use restore::{ChannelSummary, Restored, Settings};
 
 use channel::Channel;
@@ -57,6 +59,7 @@ use entry::{Entry, Unstored};
 use receiver::Receiver;
 use recent::Recent;
 use safety::Pending;
+use sent::SentTo;
 use timers::{Timer, Timers};
 
 use crate::limits;
@@ -116,8 +119,9 @@ pub struct Broker {
     named: HashMap<ReceiverKey, ConnectionId, RandomState>,
     /// Names and inherited places of connections that replaced another one and have not subscribed yet.
     claims: HashMap<ConnectionId, Claim, RandomState>,
-    /// Connections that have sent a command and receive nothing: only these, and receivers, are answered.
-    connections: HashSet<ConnectionId, RandomState>,
+    /// Connections that have sent a command and receive nothing, and to which channels they have sent: only these, and receivers, are
+    /// answered.
+    connections: HashMap<ConnectionId, SentTo, RandomState>,
     /// Connections that the core has ended and whose end has not been reported yet: nothing they say counts any more.
     ended: HashSet<ConnectionId, RandomState>,
     flights: Slab<Flight>,
@@ -164,7 +168,7 @@ impl Broker {
             receiver_keys: HashMap::default(),
             named: HashMap::default(),
             claims: HashMap::default(),
-            connections: HashSet::default(),
+            connections: HashMap::default(),
             ended: HashSet::default(),
             flights: Slab::new(),
             unstored: Recent::default(),
@@ -214,9 +218,7 @@ impl Broker {
             Event::Subscribe(subscribe) => self.subscribe(subscribe, turn),
             Event::Acknowledge(acknowledge) => self.acknowledge(acknowledge, turn),
             Event::Confirmed { connection, up_to } => self.confirmed(connection, up_to, turn),
-            Event::Disconnected { connection, confirmed_up_to } => {
-                self.disconnected(connection, confirmed_up_to, turn);
-            }
+            Event::Disconnected { connection, took_only } => self.disconnected(connection, took_only, turn),
             Event::Stored(ids) => self.stored(&ids, turn),
             Event::StoreFailed(ids, failure) => self.store_failed(&ids, failure, turn),
             Event::Loaded { channel, messages, complete } => self.loaded(&channel, messages, complete, turn),
@@ -252,10 +254,11 @@ impl Broker {
         self.channels.iter().map(|(_, channel)| channel.unsettled).sum()
     }
 
-    /// Obeys new settings from now on; what has been accepted stays accepted.
+    /// Obeys new settings from now on; what has been accepted stays accepted. To be followed by [`Event::Tick`]: a deadline may be over.
     pub fn reconfigure(&mut self, settings: Settings) {
         self.policies = settings.policies.shared();
         self.settings = settings;
+        self.watch_anew();
         for (_, channel) in &mut self.channels {
             channel.policy = self.policies[self.settings.policies.position(&channel.name)].clone();
         }
@@ -279,6 +282,7 @@ impl Broker {
             match timer {
                 Timer::Quiet(connection) => self.quiet(connection, turn),
                 Timer::Pace(connection) => self.pace(connection),
+                Timer::Unconfirmed(connection) => self.end_unconfirmed(connection, turn),
             }
         }
         while let Some(id) = self.timers.due_write(turn.now) {
@@ -336,13 +340,13 @@ impl Broker {
     /// Remembers that a connection is there to be answered.
     fn note_connection(&mut self, connection: ConnectionId) {
         if !self.receiver_keys.contains_key(&connection) {
-            self.connections.insert(connection);
+            self.connections.entry(connection).or_default();
         }
     }
 
     /// Sends an answer to a connection, if it still is one.
     fn reply(&self, to: Option<ConnectionId>, reply: Reply, turn: &mut Turn<'_>) {
-        let known = |to: &ConnectionId| self.connections.contains(to) || self.receiver_keys.contains_key(to);
+        let known = |to: &ConnectionId| self.connections.contains_key(to) || self.receiver_keys.contains_key(to);
         if let Some(to) = to.filter(known) {
             turn.effects.list.push(Effect::Reply { to, reply });
         }

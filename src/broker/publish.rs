@@ -47,10 +47,8 @@ impl Broker {
             if self.ended.contains(&connection) {
                 return None;
             }
-            self.note_connection(connection);
-            // Whatever becomes of what it sends: who tried to send came to send.
+            let receives = self.note_sender(connection, name, known);
             if let Some(channel) = known {
-                let receives = self.note_sender(connection, channel);
                 self.last_sender = Some(Sender { connection, channel, receives });
             }
         }

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::AckMode;
+use super::pace::Pace;
+use super::sent::SentTo;
 use super::window::Window;
+use super::{AckMode, ClientKind, Subscribe};
 use crate::limits;
-use crate::message::{ConnectionId, Timestamp};
+use crate::message::{ConnectionId, Dialect, Timestamp};
 
 /// A channel that a receiver receives.
 #[derive(Clone, Copy, Debug)]
@@ -24,13 +26,12 @@ pub(super) struct Receiver {
     pub connection: ConnectionId,
     pub subscriptions: SmallVec<[Subscription; 1]>,
     pub ack: AckMode,
-    /// Unconfirmed deliveries allowed.
-    pub allowed: usize,
-    /// `allowed` follows how quickly the receiver confirms.
-    pub adaptive: bool,
+    pub client: ClientKind,
+    /// How many unconfirmed deliveries are allowed.
+    pub pace: Pace,
     pub window: Window,
-    /// It has sent to a channel that it receives: perhaps it came only to send, so its leaving proves nothing.
-    pub publishes: bool,
+    /// To which channels the connection has sent.
+    pub sent_to: SentTo,
     /// A confirmation was asked for and has not come.
     pub asked: bool,
     asked_at: Timestamp,
@@ -42,38 +43,39 @@ pub(super) struct Receiver {
     pub quiet_armed: bool,
     /// When that timer was started: the first delivery of the burst.
     pub burst_began: Timestamp,
-    pub last_delivery: Timestamp,
     /// No backlog frame before this (`store.delay`).
     pub next_backlog: Timestamp,
     /// The timer for `next_backlog` is running.
     pub pace_armed: bool,
+    /// The timer that ends it if it confirms nothing is running.
+    pub watched: bool,
 }
 
 impl Receiver {
-    pub fn new(connection: ConnectionId) -> Self {
+    pub fn new(connection: ConnectionId, sent_to: SentTo, subscribe: &Subscribe) -> Self {
         Self {
             connection,
             subscriptions: SmallVec::new(),
-            ack: AckMode::Automatic,
-            allowed: limits::PREFETCH as usize,
-            adaptive: true,
+            ack: subscribe.ack,
+            client: subscribe.client,
+            pace: Pace::new(subscribe.client, subscribe.ack, subscribe.prefetch),
             window: Window::default(),
-            publishes: false,
+            sent_to,
             asked: false,
             asked_at: Timestamp::default(),
             prompt: false,
             awaited: false,
             quiet_armed: false,
             burst_began: Timestamp::default(),
-            last_delivery: Timestamp::default(),
             next_backlog: Timestamp::default(),
             pace_armed: false,
+            watched: false,
         }
     }
 
     /// Whether its window takes another delivery. One is always taken, however large.
     pub fn has_room(&self) -> bool {
-        self.window.len() < self.allowed && self.window.bytes() < limits::WINDOW_BYTES
+        self.window.len() < self.pace.allowed() && self.window.bytes() < limits::WINDOW_BYTES
     }
 
     /// Whether it takes another backlog frame now.
@@ -87,9 +89,20 @@ impl Receiver {
         far && !self.has_room()
     }
 
-    /// Whether so much is unconfirmed that the confirmation is asked for without waiting for a pause.
-    pub fn half_used(&self) -> bool {
-        self.window.len() * 2 >= self.allowed || self.window.bytes() * 2 >= limits::WINDOW_BYTES
+    /// Whether the confirmation is asked for without waiting for a pause, because so much is unconfirmed. Not for a client that perhaps takes
+    /// one frame and leaves: a ping that it has not read would turn its FIN into an RST.
+    pub fn is_asked_early(&self) -> bool {
+        !self.pace.is_unproven() && self.half_used()
+    }
+
+    /// Whether a backlog frame to it holds one message only.
+    pub fn takes_single(&self) -> bool {
+        let splits = self.client == ClientKind::Legacy(Dialect::Topic);
+        self.ack == AckMode::Manual || (splits && self.pace.is_unproven())
+    }
+
+    fn half_used(&self) -> bool {
+        self.window.len() * 2 >= self.pace.allowed() || self.window.bytes() * 2 >= limits::WINDOW_BYTES
     }
 
     /// Whether it is likely to confirm sooner than a disk would. One that has never confirmed is not: perhaps it can't.
@@ -101,11 +114,11 @@ impl Receiver {
         self.prompt && since.is_none_or(|since| now.since(since) <= limits::PROMPT_CONFIRMATION)
     }
 
-    /// What it asked for. A receiver that confirms by pongs and leaves the window as it is gets one that adapts.
-    pub fn configure(&mut self, ack: AckMode, prefetch: u32) {
-        self.ack = ack;
-        self.allowed = prefetch as usize;
-        self.adaptive = ack == AckMode::Automatic && prefetch == limits::PREFETCH;
+    /// It has subscribed again.
+    pub fn configure(&mut self, subscribe: &Subscribe) {
+        let Subscribe { ack, client, prefetch, .. } = *subscribe;
+        (self.ack, self.client) = (ack, client);
+        self.pace = self.pace.renew(client, ack, prefetch);
     }
 
     /// A confirmation is asked for.
@@ -118,24 +131,23 @@ impl Receiver {
         self.prompt = done && took <= limits::PROMPT_CONFIRMATION;
     }
 
-    /// A confirmation came. A receiver that confirms at once gets a larger window, one that takes its time (it works on each
-    /// message, say) gets the small one back: what is in its window when it dies is what arrives twice.
-    pub fn confirmed(&mut self, now: Timestamp) {
-        if !std::mem::take(&mut self.asked) {
+    /// A confirmation of so many deliveries came.
+    pub fn confirmed(&mut self, deliveries: usize, now: Timestamp) {
+        let asked = std::mem::take(&mut self.asked);
+        if deliveries == 0 {
             return;
         }
-        if self.ack == AckMode::Manual {
-            return;
+        self.window.progressed(now);
+        let took = asked.then(|| now.since(self.asked_at));
+        if let Some(took) = took {
+            self.prompt = took <= limits::PROMPT_CONFIRMATION;
         }
-        let took = now.since(self.asked_at);
-        self.prompt = took <= limits::PROMPT_CONFIRMATION;
-        if !self.adaptive {
-            return;
-        }
-        if took <= limits::QUICK_CONFIRMATION {
-            self.allowed = (self.allowed * 2).min(limits::MAX_PREFETCH as usize);
-        } else if took >= limits::SLOW_CONFIRMATION {
-            self.allowed = limits::PREFETCH as usize;
-        }
+        self.pace.confirmed(deliveries, took);
+    }
+
+    /// When an automatic receiver is ended unless it confirms something before; `None` if nothing is unconfirmed.
+    pub fn unconfirmed_until(&self, timeout: Duration) -> Option<Timestamp> {
+        let since = self.window.since().filter(|_| self.ack == AckMode::Automatic)?;
+        Some(since.after(timeout))
     }
 }

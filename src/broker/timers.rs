@@ -12,6 +12,8 @@ pub(super) enum Timer {
     Quiet(ConnectionId),
     /// It may have the next backlog frame.
     Pace(ConnectionId),
+    /// It is to be ended if it has confirmed nothing for `confirm_timeout`.
+    Unconfirmed(ConnectionId),
 }
 
 /// All pending timers.
@@ -31,6 +33,11 @@ pub(super) struct Timers {
 impl Timers {
     pub fn arm(&mut self, at: Timestamp, timer: Timer) {
         self.receivers.push(Reverse((at, timer)));
+    }
+
+    /// Forgets the timers that end receivers.
+    pub fn drop_unconfirmed(&mut self) {
+        self.receivers.retain(|Reverse((_, timer))| !matches!(timer, Timer::Unconfirmed(_)));
     }
 
     pub fn write_at(&mut self, at: Timestamp, id: MessageId) {

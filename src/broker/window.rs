@@ -29,13 +29,15 @@ pub(super) struct Window {
 struct Open {
     deliveries: VecDeque<InFlight>,
     bytes: usize,
+    /// When the receiver last confirmed anything, or was given the first of what is unconfirmed.
+    since: Timestamp,
 }
 
 impl Window {
     /// Adds a delivery and gives it its number.
     pub fn push(&mut self, flight: usize, bytes: usize, at: Timestamp) -> u64 {
         self.last += 1;
-        let open = self.open.get_or_insert_default();
+        let open = self.open.get_or_insert_with(|| Box::new(Open { since: at, ..Open::default() }));
         open.bytes += bytes;
         open.deliveries.push_back(InFlight { sequence: self.last, flight, bytes, at });
         self.last
@@ -79,6 +81,28 @@ impl Window {
     /// When the oldest that is unconfirmed was sent.
     pub fn oldest(&self) -> Option<Timestamp> {
         self.open.as_ref().and_then(|open| open.deliveries.front()).map(|delivery| delivery.at)
+    }
+
+    /// When the newest that is unconfirmed was sent.
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.open.as_ref().and_then(|open| open.deliveries.back()).map(|delivery| delivery.at)
+    }
+
+    /// Since when the receiver has confirmed nothing, although something is unconfirmed.
+    pub fn since(&self) -> Option<Timestamp> {
+        self.open.as_ref().map(|open| open.since)
+    }
+
+    /// The receiver has confirmed something.
+    pub fn progressed(&mut self, now: Timestamp) {
+        if let Some(open) = &mut self.open {
+            open.since = now;
+        }
+    }
+
+    /// The flight of the only delivery that the receiver was ever given, if it is unconfirmed.
+    pub fn only(&self) -> Option<usize> {
+        if self.last == 1 { self.flights().next() } else { None }
     }
 
     /// How many are unconfirmed.

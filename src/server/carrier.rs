@@ -60,6 +60,10 @@ impl Carrier {
                         turn.hub.note_slow(&connection);
                         "slow receiver"
                     }
+                    EndReason::Unconfirmed => {
+                        turn.hub.note_unconfirmed(&connection);
+                        "no confirmation"
+                    }
                     EndReason::Replaced => {
                         Counters::add(&turn.hub.counters.replaced, 1);
                         debug!(connection = connection.id.0, "ended: replaced by a newer connection of the same name");

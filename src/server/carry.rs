@@ -156,8 +156,8 @@ impl Core {
                 self.carrier.outgoing.touch(source, first);
             }
             Step::End(closing) => self.carrier.end(source, closing, turn),
-            Step::Leave(Leave { code, confirmed_up_to }) => {
-                self.tell(source, confirmed_up_to, turn);
+            Step::Leave(Leave { code, took_only }) => {
+                self.tell(source, took_only, turn);
                 self.carrier.end(source, Closing { code, reason: "", invited: true, flush: true }, turn);
             }
         }
@@ -165,14 +165,14 @@ impl Core {
     }
 
     /// Tells the core that a connection has ended, once.
-    pub(super) fn forget(&mut self, connection: &Arc<Connection>, confirmed_up_to: Option<u64>, turn: &mut Turn<'_>) {
-        self.tell(connection, confirmed_up_to, turn);
+    pub(super) fn forget(&mut self, connection: &Arc<Connection>, took_only: bool, turn: &mut Turn<'_>) {
+        self.tell(connection, took_only, turn);
         self.carry_out(None, turn);
     }
 
-    fn tell(&mut self, connection: &Arc<Connection>, confirmed_up_to: Option<u64>, turn: &mut Turn<'_>) {
+    fn tell(&mut self, connection: &Arc<Connection>, took_only: bool, turn: &mut Turn<'_>) {
         if connection.forget() {
-            let event = Event::Disconnected { connection: connection.id, confirmed_up_to };
+            let event = Event::Disconnected { connection: connection.id, took_only };
             self.broker.handle(turn.now, event, &mut self.effects);
         }
     }
@@ -186,7 +186,7 @@ impl Core {
 
     fn tell_of_victims(&mut self, turn: &mut Turn<'_>) {
         while let Some(connection) = self.carrier.victims.pop() {
-            self.tell(&connection, None, turn);
+            self.tell(&connection, false, turn);
         }
     }
 

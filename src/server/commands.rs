@@ -16,7 +16,6 @@ use super::counters::Counters;
 use super::replies;
 use super::runtime::{Burst, Hub};
 use crate::broker::{AckMode, Acknowledge, Event, Publish, ReceiverKey, Subscribe};
-use crate::limits;
 use crate::message::{ChannelName, Frame, Kind, PublicationId, Timestamp};
 use crate::protocol::envelope::{self, Ack, Code, Command};
 use crate::protocol::frame::{self, Incoming, Opcode};
@@ -52,8 +51,8 @@ pub(super) enum Step<'a> {
 pub(super) struct Leave {
     /// Its code; 1000 where it named none.
     pub(super) code: u16,
-    /// The last delivery that its TCP has.
-    pub(super) confirmed_up_to: Option<u64>,
+    /// It took the only message that it was given ([`Event::Disconnected`]).
+    pub(super) took_only: bool,
 }
 
 thread_local! {
@@ -186,6 +185,7 @@ impl<'a> Desk<'a> {
                         Ack::Manual => AckMode::Manual,
                     },
                     prefetch,
+                    client: connection.profile.client(),
                     receiver: name.map(|id| ReceiverKey { user: user.clone(), id }),
                 })));
             }
@@ -244,7 +244,8 @@ impl<'a> Desk<'a> {
                     connection: connection.id,
                     channels: vec![channel.clone()],
                     ack: AckMode::Automatic,
-                    prefetch: limits::PREFETCH,
+                    prefetch: None,
+                    client: profile.client(),
                     receiver,
                 })));
             }

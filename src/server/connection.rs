@@ -26,6 +26,7 @@ use super::counters::Counters;
 use super::heartbeat::Beat;
 use super::outbound::{Queue, Work, Wrote};
 use super::runtime::{Burst, Hub};
+use crate::broker::ClientKind;
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Dialect, Timestamp};
 use crate::protocol::frame::{self, Decoder, Incoming, Role};
@@ -51,6 +52,11 @@ impl Profile {
     /// How the connection frames messages.
     pub(super) fn dialect(&self) -> Dialect {
         if self.topic.is_some() { Dialect::Topic } else { Dialect::Envelope }
+    }
+
+    /// What kind of client it is, for the core.
+    pub(super) fn client(&self) -> ClientKind {
+        if self.modern { ClientKind::Modern } else { ClientKind::Legacy(self.dialect()) }
     }
 }
 
@@ -285,22 +291,24 @@ impl Connection {
         None
     }
 
-    /// The last delivery that the client's TCP has, now that the client has ended in an orderly way.
-    fn received(&self) -> Option<u64> {
-        if !self.queue().has_unconfirmed() {
-            return None;
+    /// Whether the client, which has ended in an orderly way, looks like a one-shot reader that took its only message
+    /// ([`crate::broker::Event::Disconnected`]). `trusted`: `server.trust_fin`.
+    fn took_only(&self, trusted: bool) -> bool {
+        if !trusted || self.profile.modern || self.profile.proxied || self.queue().only_delivery().is_none() {
+            return false;
         }
         for _ in 0..limits::YIELDS {
             // In this order, so that a write in between makes the answer too small, never too large.
             let sent = self.queue().sent();
             if let Some(sent) = sent {
-                let acknowledged = sent.saturating_sub(self.unacknowledged()?);
-                return Some(self.queue().received(acknowledged)).filter(|sequence| *sequence > 0);
+                let Some(unacknowledged) = self.unacknowledged() else { return false };
+                let acknowledged = sent.saturating_sub(unacknowledged);
+                return self.queue().only_delivery() == Some(acknowledged);
             }
             // Another thread is between its write, which the client has answered already, and its note of it.
             std::thread::yield_now();
         }
-        None
+        false
     }
 }
 
@@ -345,7 +353,7 @@ impl Reader {
         let mut last = None;
         let result = decoder.feed(input, |incoming| {
             if let Incoming::Close { code, .. } = &incoming {
-                last = Some(code.unwrap_or(1000));
+                last = Some(*code);
             }
             let flow = desk.take(&incoming, greeted, &mut burst);
             self.deaf = flow.is_break();
@@ -355,8 +363,8 @@ impl Reader {
         desk.count();
         if let Some(code) = last {
             // Asked without the core's lock: the answer needs a system call.
-            let confirmed_up_to = connection.received();
-            hub.dispatch(Some(connection), Step::Leave(Leave { code, confirmed_up_to }));
+            let took_only = matches!(code, Some(1000 | 1001)) && connection.took_only(hub.options().trust_fin);
+            hub.dispatch(Some(connection), Step::Leave(Leave { code: code.unwrap_or(1000), took_only }));
         }
         if let Err(error) = result {
             self.deaf = true;
@@ -413,8 +421,8 @@ impl Reader {
 
     fn depart(&mut self, orderly: bool) {
         if !std::mem::replace(&mut self.departed, true) {
-            let confirmed = if orderly { self.connection.received() } else { None };
-            self.hub.depart(&self.connection, confirmed);
+            let took_only = orderly && self.connection.took_only(self.hub.options().trust_fin);
+            self.hub.depart(&self.connection, took_only);
             // Replies and a close frame may still be queued; whoever sent a FIN may still read.
             if orderly {
                 self.connection.flush();

@@ -32,6 +32,8 @@ pub struct Counters {
     pub deliveries: AtomicU64,
     /// Connections ended because they did not take what they were sent.
     pub slow: AtomicU64,
+    /// Connections ended because they confirmed nothing for `server.confirm_timeout`.
+    pub unconfirmed: AtomicU64,
     /// Connections ended because a newer one took their name.
     pub replaced: AtomicU64,
     /// Connections ended because they answered no ping.

@@ -343,6 +343,7 @@ fn options(config: &Config) -> Options {
         heartbeat: config.server.heartbeat,
         max_message: config.server.max_message,
         max_queue: config.server.max_queue,
+        trust_fin: config.server.trust_fin,
         max_connections: config.server.max_connections,
         policies: config.policies.clone(),
     }

@@ -73,6 +73,8 @@ struct State {
     finished: bool,
     /// The connection's task shall end now, whatever is left.
     aborted: bool,
+    /// A data frame was queued that is neither the greeting nor the first delivery to be confirmed: no delivery is the only one.
+    other_data: bool,
 }
 
 /// What became of a frame that was pushed.
@@ -178,6 +180,7 @@ impl Queue {
     /// Notes that what was pushed last is the delivery of this number. A `manual` receiver confirms by name, so nothing more is noted.
     pub(super) fn mark(&mut self, sequence: u64, manual: bool) {
         self.last_sequence = sequence;
+        self.state.other_data |= manual;
         if !manual {
             self.marks.push_back(Mark { sequence, end: self.queued });
         }
@@ -204,6 +207,7 @@ impl Queue {
         if std::mem::take(&mut self.state.answering) && self.release(Some(frame.clone())) {
             return Pushed::Queued { first: self.touch() };
         }
+        self.note_other_data();
         self.push(frame, max)
     }
 
@@ -465,12 +469,18 @@ impl Queue {
         (!self.state.writing).then(|| self.written + u64::from(self.state.finished))
     }
 
-    /// The highest delivery whose every byte is among the first `acknowledged` ones; 0: none.
-    pub(super) fn received(&self, acknowledged: u64) -> u64 {
-        if self.state.broken {
-            return 0;
+    /// Notes that a data frame was queued besides the greeting and the first delivery.
+    pub(super) fn note_other_data(&mut self) {
+        self.state.other_data = true;
+    }
+
+    /// Bytes up to the end of the only delivery that was ever queued, if there was exactly one, of one frame, and it is unconfirmed. Where
+    /// the peer has acknowledged exactly so many, it has that frame, and nothing of what lies behind.
+    pub(super) fn only_delivery(&self) -> Option<u64> {
+        if self.state.other_data || self.state.broken {
+            return None;
         }
-        self.marks.iter().take_while(|mark| mark.end <= acknowledged).last().map_or(0, |mark| mark.sequence)
+        self.marks.front().filter(|mark| mark.sequence == 1 && self.last_sequence == 1).map(|mark| mark.end)
     }
 
     /// Bytes queued and not written.

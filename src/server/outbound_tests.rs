@@ -248,26 +248,56 @@ fn a_failed_write_drops_the_queue_and_takes_nothing_more() {
     assert_eq!(queue.after_write(&mut hand, Wrote::Failed), Work::Nothing);
     assert_eq!((queue.bytes(), hand.len()), (0, 0));
     assert_eq!(queue.push(frame(1, 1), MAX), Pushed::Gone);
-    assert_eq!(queue.received(3), 0, "a broken connection confirms nothing");
+    assert_eq!(queue.only_delivery(), None, "a broken connection confirms nothing");
 }
 
 #[test]
-fn a_delivery_is_acknowledged_when_its_last_byte_is() {
-    let mut queue = open();
-    queue.push(frame(10, 0), MAX);
-    for sequence in 1..=3 {
-        deliver(&mut queue, frame(10, 0), MAX, sequence, false);
-    }
+fn the_only_delivery_ends_where_its_last_byte_was_queued() {
+    let mut queue = Queue::new(true);
+    deliver(&mut queue, frame(10, 0), MAX, 1, false);
+    assert_eq!(queue.only_delivery(), Some(10));
+    queue.head_written();
+    queue.release(Some(frame(7, 1)));
+    assert_eq!(queue.only_delivery(), Some(17), "the greeting goes before it");
     assert_eq!(queue.sent(), Some(0));
     write_out(&mut queue, usize::MAX);
-    assert_eq!(queue.sent(), Some(40));
-    for (acknowledged, sequence) in [(0, 0), (19, 0), (20, 1), (29, 1), (30, 2), (39, 2), (40, 3), (41, 3)] {
-        assert_eq!(queue.received(acknowledged), sequence, "{acknowledged} bytes acknowledged");
-    }
+    assert_eq!(queue.sent(), Some(17));
+    queue.confirm();
+    write_out(&mut queue, usize::MAX);
+    assert_eq!((queue.only_delivery(), queue.sent()), (Some(17), Some(20)), "a ping behind it is told apart");
     queue.end(None, true);
     assert_eq!(queue.begin(&mut Vec::new()), Work::Finish);
     queue.after_finish();
-    assert_eq!(queue.sent(), Some(41), "the FIN counts");
+    assert_eq!(queue.sent(), Some(21), "the FIN counts");
+}
+
+#[test]
+fn a_delivery_is_the_only_one_if_no_other_data_was_ever_queued() {
+    type Other = fn(&mut Queue);
+    let others: [(&str, Other); 5] = [
+        ("a second delivery", |queue| assert!(queued(deliver(queue, frame(1, 1), MAX, 2, false)))),
+        ("one by hand", |queue| assert!(queued(deliver(queue, frame(1, 1), MAX, 2, true)))),
+        ("a reply, or one that needs no confirmation", Queue::note_other_data),
+        ("an answer to a ping", |queue| assert!(queued(queue.answer(frame(1, 1), MAX)))),
+        ("its own confirmation", |queue| {
+            queue.confirm();
+            assert_eq!(queue.pong(b"1").0, 1);
+        }),
+    ];
+    for (what, other) in others {
+        let mut queue = open();
+        deliver(&mut queue, frame(10, 0), MAX, 1, false);
+        assert_eq!(queue.only_delivery(), Some(10));
+        other(&mut queue);
+        assert_eq!(queue.only_delivery(), None, "behind it: {what}");
+    }
+    let mut queue = open();
+    deliver(&mut queue, frame(1, 1), MAX, 1, true);
+    assert_eq!(queue.only_delivery(), None, "a receiver that confirms by name");
+    let mut queue = open();
+    queue.note_other_data();
+    deliver(&mut queue, frame(1, 1), MAX, 1, false);
+    assert_eq!(queue.only_delivery(), None, "before it: a reply");
 }
 
 #[test]

@@ -25,6 +25,7 @@ use crate::broker::Publish;
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Dialect};
 use crate::protocol::delivery::Manual;
+use crate::protocol::frame;
 
 /// How many low bits of a [`ConnectionId`] are the place in the register; the others count up, so that no id comes twice.
 pub(super) const SLOT_BITS: u32 = 24;
@@ -164,6 +165,9 @@ impl Outgoing {
             Place::Batch(span) => queue.push_span(span, max),
             Place::Own(frame) => queue.push(frame, max),
         };
+        if sequence == 0 || body.frames(dialect) != 1 {
+            queue.note_other_data();
+        }
         if sequence > 0 && matches!(pushed, Pushed::Queued { .. }) {
             queue.mark(sequence, manual.is_some());
         }
@@ -244,6 +248,7 @@ impl Outgoing {
             let dialect = connection.profile.dialect() as usize;
             let Some(span) = spans[dialect] else { continue };
             let mut queue = connection.queue();
+            queue.note_other_data();
             let pushed = if queue.is_flowing() {
                 queue.push_span(span, max)
             } else {
@@ -262,6 +267,9 @@ impl Outgoing {
         self.spread(max);
         let batch = &mut self.batches[connection.profile.dialect() as usize];
         let mut queue = connection.queue();
+        if frame::is_data(frame) {
+            queue.note_other_data();
+        }
         let pushed = if queue.is_flowing() && batch.has_room() {
             queue.push_span(batch.append(|out| out.extend_from_slice(frame)), max)
         } else {

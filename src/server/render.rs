@@ -33,6 +33,20 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// How many frames it is in a dialect.
+    pub(super) fn frames(self, dialect: Dialect) -> usize {
+        // A topic receiver gets no frame for an empty message.
+        match (self, dialect) {
+            (_, Dialect::Envelope) => 1,
+            (Self::Publication(publication), Dialect::Topic) => {
+                publication.bodies().filter(|body| !body.is_empty()).count()
+            }
+            (Self::Backlog(_, messages), Dialect::Topic) => {
+                messages.iter().filter(|message| !message.bytes.is_empty()).count()
+            }
+        }
+    }
+
     /// Whether it is better not copied. Its frames are shared by the queues, then.
     pub(super) fn is_large(self) -> bool {
         let size = match self {

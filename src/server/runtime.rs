@@ -39,6 +39,8 @@ pub(super) struct Options {
     pub(super) max_message: usize,
     /// Bytes queued for one connection at which it is ended as slow.
     pub(super) max_queue: usize,
+    /// The orderly end of a legacy connection may confirm the only message that it was given.
+    pub(super) trust_fin: bool,
     /// Connections at the same time.
     pub(super) max_connections: usize,
     /// What holds for each channel, to be told to a client that is refused.
@@ -72,6 +74,7 @@ pub(super) struct Hub {
     /// A connection has ended while the server was going down.
     pub(super) departed: Notify,
     slow_warning: Seldom,
+    unconfirmed_warning: Seldom,
     refused_warning: Seldom,
     pub(super) proxies: Proxies,
 }
@@ -92,6 +95,7 @@ impl Hub {
             draining: AtomicBool::new(false),
             departed: Notify::new(),
             slow_warning: Seldom::default(),
+            unconfirmed_warning: Seldom::default(),
             refused_warning: Seldom::default(),
             proxies: Proxies::default(),
         }
@@ -125,6 +129,7 @@ impl Hub {
         *self.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
         *self.access.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(access);
         self.core().broker.reconfigure(settings);
+        self.happened(Event::Tick);
     }
 
     /// Reads something of the core.
@@ -186,14 +191,14 @@ impl Hub {
     }
 
     /// A connection has ended: the core is told, unless it knows, and nothing is addressed to it any more.
-    pub(super) fn depart(&self, connection: &Arc<Connection>, confirmed_up_to: Option<u64>) {
+    pub(super) fn depart(&self, connection: &Arc<Connection>, took_only: bool) {
         let mut core = self.core();
         let mut turn = Turn::new(self);
-        core.forget(connection, confirmed_up_to, &mut turn);
+        core.forget(connection, took_only, &mut turn);
         core.unregister(connection.id);
         self.after_turn(core, &mut turn);
         Counters::add(&self.counters.disconnected, 1);
-        debug!(connection = connection.id.0, ?confirmed_up_to, "disconnected");
+        debug!(connection = connection.id.0, took_only, "disconnected");
         if self.draining.load(Ordering::Relaxed) {
             self.departed.notify_one();
         }
@@ -220,6 +225,18 @@ impl Hub {
         if let Some(withheld) = self.slow_warning.now() {
             let Profile { user, peer, .. } = &connection.profile;
             warn!(connection = connection.id.0, %user, %peer, withheld, "ended a slow receiver: it does not take what it is sent");
+        }
+    }
+
+    /// Logs that a receiver has confirmed nothing for too long, unless that is said all the time.
+    pub(super) fn note_unconfirmed(&self, connection: &Connection) {
+        Counters::add(&self.counters.unconfirmed, 1);
+        if let Some(withheld) = self.unconfirmed_warning.now() {
+            let Profile { user, peer, .. } = &connection.profile;
+            warn!(
+                connection = connection.id.0, %user, %peer, withheld,
+                "ended a receiver that has confirmed nothing for server.confirm_timeout; its messages go to other receivers"
+            );
         }
     }
 
@@ -343,7 +360,7 @@ impl Hub {
         connection.queue().abort();
         let mut core = self.core();
         let mut turn = Turn::new(self);
-        core.forget(connection, None, &mut turn);
+        core.forget(connection, false, &mut turn);
         self.after_turn(core, &mut turn);
     }
 }

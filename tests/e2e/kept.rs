@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::broker::{Broker, Setup};
 use crate::client::{Client, messages_of};
 use crate::legacy::{Java, Php, php_publish};
-use crate::raw::{Head, Raw, close_payload, opcode};
+use crate::raw::{Head, Raw};
 
 /// Sends `numbers`, each as a message, and returns when they are safe.
 #[track_caller]
@@ -113,30 +113,6 @@ fn publish_all_in_one(broker: &Broker, numbers: &[u64]) {
 }
 
 #[test]
-fn a_receiver_that_ends_with_fin_has_confirmed_what_it_got() {
-    let broker = Broker::start();
-    let mut receiver = silent_receiver(&broker, "sms");
-    publish_all_in_one(&broker, &[0, 1]);
-    assert_eq!(receiver.numbers(2), [0, 1]);
-    receiver.raw().finish();
-    receiver.raw().rest();
-    publish_all_in_one(&broker, &[2]);
-    assert_eq!(Client::receiver(&broker, "sms").numbers(1), [2]);
-}
-
-#[test]
-fn a_receiver_that_ends_with_a_close_frame_has_confirmed_what_it_got() {
-    let broker = Broker::start();
-    let mut receiver = silent_receiver(&broker, "sms");
-    publish_all_in_one(&broker, &[0, 1]);
-    assert_eq!(receiver.numbers(2), [0, 1]);
-    receiver.raw().send_frame(opcode::CLOSE, &close_payload(1000, ""));
-    receiver.raw().rest();
-    publish_all_in_one(&broker, &[2]);
-    assert_eq!(Client::receiver(&broker, "sms").numbers(1), [2]);
-}
-
-#[test]
 fn a_one_shot_reader_takes_one_message_and_the_next_reader_gets_the_next() {
     let broker = Broker::start();
     for dialect in ["/ws?topic=callback", "/"] {
@@ -169,9 +145,9 @@ fn a_one_shot_reader_that_waits_takes_the_live_message() {
 fn a_publisher_that_is_handed_the_backlog_does_not_settle_it() {
     let broker = Broker::start();
     publish_all_in_one(&broker, &[0, 1]);
-    // It connects only to send, is a receiver all the same, reads what it is given, and closes in perfect order.
+    // It connects only to send, is a receiver all the same, reads what it is given at first, and closes in perfect order.
     let mut publisher = Java::connect(&broker, "sms");
-    assert_eq!([publisher.text(), publisher.text()], ["0", "1"]);
+    assert_eq!(publisher.text(), "0");
     publisher.send_and_close("2");
     let mut numbers = Client::receiver(&broker, "sms").numbers(3);
     numbers.sort_unstable();

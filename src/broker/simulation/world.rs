@@ -16,7 +16,8 @@ use super::Random;
 use super::model::{Model, Seen, Told};
 use super::store::SimStore;
 use crate::broker::{
-    AckMode, Acknowledge, Broker, Content, Effect, Effects, Event, Publish, ReceiverKey, Reply, Settings, Subscribe,
+    AckMode, Acknowledge, Broker, ClientKind, Content, Effect, Effects, EndReason, Event, Publish, ReceiverKey, Reply,
+    Settings, Subscribe,
 };
 use crate::limits;
 use crate::message::{
@@ -50,7 +51,7 @@ fn settings(random: &mut Random) -> Settings {
         batch: 1 + random.below(4) as usize,
         delay: Duration::from_millis(if random.chance(20) { 30 } else { 0 }),
         write_delay: Duration::from_millis(if random.chance(20) { 0 } else { 500 }),
-        confirm_timeout: Duration::from_secs(300),
+        confirm_timeout: Duration::from_millis([500, 2_000, 300_000][random.below(3) as usize]),
         dedup_window: Duration::from_secs(100_000),
     }
 }
@@ -83,9 +84,33 @@ struct Client {
     unanswered: BTreeSet<u64>,
     /// A ping is on its way: what its pong will confirm.
     ping: Option<u64>,
-    prefetch: u32,
-    /// It has sent to a channel that it receives.
-    publishes: bool,
+    prefetch: Option<u32>,
+    kind: ClientKind,
+    /// A proxy stands between: what it acknowledges, the client need not have.
+    proxied: bool,
+    /// It has confirmed something, or said that it confirms by name.
+    proven: bool,
+    /// Channels that it has sent to.
+    sent: BTreeSet<String>,
+    /// Data frames that were ever queued to it, but the greeting.
+    frames: usize,
+    /// The channel of its first delivery that has to be confirmed.
+    first: Option<String>,
+    /// When it last confirmed anything, or was given the first of what is unanswered.
+    since: Timestamp,
+}
+
+/// What the simulation has seen happen: each has to happen in some seed.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Messages that were confirmed.
+    pub confirmed: u64,
+    /// Receivers that confirmed their only delivery by leaving.
+    pub by_leaving: u64,
+    /// Receivers that left in the same way, and must not have confirmed anything.
+    pub left: u64,
+    /// Receivers that were ended because they confirmed nothing.
+    pub unconfirmed: u64,
 }
 
 /// A publication whose sender waits for the answer, or has it.
@@ -112,13 +137,43 @@ pub(super) struct World {
     asked: BTreeMap<String, Asked>,
     last_connection: u64,
     last_number: u64,
-    confirmed: u64,
+    pub(super) tally: Tally,
     missing_allowed: u64,
     effects: Effects,
     /// The way that the last publication took, which the next one may take without being handled.
     route: Option<Route>,
     /// One seed is replayed: tell what happens.
     trace: bool,
+}
+
+impl Client {
+    /// How many unconfirmed deliveries it may have. `limited`: the channel has a limit of receivers, so that nobody is outrun.
+    fn window(&self, limited: bool) -> usize {
+        let legacy = self.kind != ClientKind::Modern && !self.manual;
+        let most = match self.prefetch {
+            Some(prefetch) => prefetch,
+            None if legacy && !self.proven => 1,
+            None if self.manual => limits::PREFETCH,
+            None => limits::MAX_PREFETCH,
+        };
+        if limited { most as usize } else { limits::FANOUT_DELIVERIES.max(most as usize) }
+    }
+
+    /// Whether the server takes its orderly end for that of a one-shot reader.
+    fn looks_like_one_shot(&self) -> bool {
+        self.kind != ClientKind::Modern && !self.proxied && self.frames == 1 && self.last == 1
+    }
+
+    /// Whether such an end earns a confirmation.
+    fn earns_by_leaving(&self) -> bool {
+        let sent = match (&self.first, self.sent.len()) {
+            (Some(first), 1) => self.sent.contains(first),
+            (_, 0) => false,
+            // The broker remembers one channel only.
+            _ => true,
+        };
+        self.looks_like_one_shot() && !self.manual && self.unanswered.len() == 1 && !sent
+    }
 }
 
 /// What [`Effect::Broadcast`] promises about further publications.
@@ -147,7 +202,7 @@ impl World {
             asked: BTreeMap::new(),
             last_connection: 0,
             last_number: 0,
-            confirmed: 0,
+            tally: Tally::default(),
             missing_allowed: 0,
             effects: Effects::default(),
             route: None,
@@ -181,6 +236,11 @@ impl World {
     /// What must hold after every step.
     pub fn check(&self) {
         self.broker.audit();
+        for (id, client) in &self.clients {
+            let silent = self.now.since(client.since);
+            let waits = client.manual || client.unanswered.is_empty() || silent <= self.settings.confirm_timeout;
+            assert!(waits, "{id:?} has confirmed nothing for {silent:?}");
+        }
     }
 
     fn work(&mut self) {
@@ -258,11 +318,18 @@ impl World {
                 Effect::Confirm { connection } => {
                     let client = self.clients.get_mut(&connection).expect("a confirmation is asked of a live client");
                     assert!(client.ping.is_none(), "asked again before it answered");
+                    let early = !client.proven && self.now < client.since.after(limits::CONFIRM_QUIET);
+                    assert!(!early || client.kind == ClientKind::Modern, "{connection:?} is asked at once");
                     client.ping = Some(client.last);
                 }
                 Effect::Reply { to, reply } => self.answered(to, &reply),
-                Effect::End { connection, .. } => {
-                    assert!(self.clients.contains_key(&connection), "{connection:?} is ended, but gone");
+                Effect::End { connection, reason } => {
+                    let client = self.clients.get(&connection).expect("it is ended, but gone");
+                    if reason == EndReason::Unconfirmed {
+                        let late = self.now.since(client.since) >= self.settings.confirm_timeout;
+                        assert!(late && !client.manual && !client.unanswered.is_empty(), "{connection:?} has time");
+                        self.tally.unconfirmed += 1;
+                    }
                     self.gone(connection);
                     self.ended.insert(connection);
                 }
@@ -273,7 +340,7 @@ impl World {
         self.check_fan_outs(&fan_outs);
         // The runtime reports the end of what the broker has ended.
         while let Some(connection) = self.ended.pop_first() {
-            self.give(Event::Disconnected { connection, confirmed_up_to: None });
+            self.give(Event::Disconnected { connection, took_only: false });
         }
     }
 
@@ -286,14 +353,21 @@ impl World {
         redelivered: bool,
     ) {
         let client = self.clients.get_mut(&to).expect("a delivery goes to a live client");
+        client.frames += if client.kind == ClientKind::Legacy(Dialect::Topic) { numbers.len() } else { 1 };
         assert!(client.channels.contains(channel.as_str()), "{to:?} does not receive {channel}");
         if sequence > 0 {
             assert_eq!(manual, client.manual, "{to:?} confirms in another way");
             assert_eq!(sequence, client.last + 1, "deliveries are numbered without a gap");
             client.last = sequence;
+            client.first.get_or_insert_with(|| channel.as_str().to_owned());
+            if client.unanswered.is_empty() {
+                client.since = self.now;
+            }
             client.unanswered.insert(sequence);
-            let most = limits::FANOUT_DELIVERIES.max(client.prefetch.max(limits::PREFETCH) as usize);
-            assert!(client.unanswered.len() <= most.max(limits::MAX_PREFETCH as usize), "the window is bounded");
+            let limited =
+                channel.as_str() == "dead" || numbers.iter().any(|number| self.model.messages[number].limit > 0);
+            let most = client.window(limited);
+            assert!(client.unanswered.len() <= most, "{to:?} has more than {most} unconfirmed deliveries");
         }
         for number in numbers {
             let seen = Seen { number, channel: channel.as_str(), to, sequence, manual, redelivered };

@@ -37,8 +37,8 @@ pub enum Command<'a> {
         channels: Vec<ChannelName>,
         /// How it will confirm.
         ack: Ack,
-        /// Unconfirmed deliveries allowed: 1 to [`crate::limits::MAX_PREFETCH`].
-        prefetch: u32,
+        /// Unconfirmed deliveries allowed, if the client says: 1 to [`crate::limits::MAX_PREFETCH`].
+        prefetch: Option<u32>,
         /// The receiver's own name: 1 to [`crate::limits::NAME_BYTES`] bytes.
         receiver: Option<String>,
     },

@@ -199,7 +199,7 @@ fn receive<'a>(fields: &Fields<'_>) -> Result<Command<'a>, Wrong> {
     Ok(Command::Receive {
         channels,
         ack: fields.ack.map_or(Ok(Ack::Automatic), |json| field::ack(text(json)))?,
-        prefetch: fields.prefetch.map_or(Ok(limits::PREFETCH), |json| field::prefetch(text(json)))?,
+        prefetch: fields.prefetch.map(|json| field::prefetch(text(json))).transpose()?,
         receiver: fields
             .receiver
             .map(|json| field::short_name("receiver", text(json)).map(Cow::into_owned))

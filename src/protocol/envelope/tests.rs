@@ -267,11 +267,11 @@ fn a_receivers_wishes() {
     let receive =
         |members: &str| parse(format!(r#"{{"command":"receive-message","channel":"c"{members}}}"#).as_bytes());
     for (members, expected) in [
-        (r#","data":[]"#, (Ack::Automatic, limits::PREFETCH, None)),
-        (r#","ack":"auto","prefetch":1"#, (Ack::Automatic, 1, None)),
-        (r#","ack":"manual","receiver":"gate way""#, (Ack::Manual, limits::PREFETCH, Some("gate way"))),
-        (r#","prefetch":4096,"receiver":7"#, (Ack::Automatic, limits::MAX_PREFETCH, Some("7"))),
-        (r#","prefetch":99999999999999999999999"#, (Ack::Automatic, limits::MAX_PREFETCH, None)),
+        (r#","data":[]"#, (Ack::Automatic, None, None)),
+        (r#","ack":"auto","prefetch":1"#, (Ack::Automatic, Some(1), None)),
+        (r#","ack":"manual","receiver":"gate way""#, (Ack::Manual, None, Some("gate way"))),
+        (r#","prefetch":4096,"receiver":7"#, (Ack::Automatic, Some(limits::MAX_PREFETCH), Some("7"))),
+        (r#","prefetch":99999999999999999999999"#, (Ack::Automatic, Some(limits::MAX_PREFETCH), None)),
     ] {
         match receive(members) {
             Ok(Command::Receive { ack, prefetch, receiver, .. }) => {

@@ -54,6 +54,12 @@ pub fn encode_close(code: u16, reason: &str) -> Bytes {
     encode(Opcode::Close, &payload)
 }
 
+/// Whether `frame` begins with a data frame (RFC 6455 section 5.6), not a control frame.
+#[must_use]
+pub fn is_data(frame: &[u8]) -> bool {
+    frame.first().is_some_and(|first| first & 0x08 == 0)
+}
+
 /// Where the payload of the one unmasked frame that `frame` holds begins; its end if there is none.
 #[must_use]
 pub fn payload_start(frame: &[u8]) -> usize {

@@ -18,7 +18,7 @@ use std::fmt;
 
 pub use decode::Decoder;
 pub(super) use encode::push_header;
-pub use encode::{encode, encode_close, encode_into, encode_masked_into, payload_start, unmasked_len};
+pub use encode::{encode, encode_close, encode_into, encode_masked_into, is_data, payload_start, unmasked_len};
 
 use crate::limits;
 use crate::message::{Frame, Kind};

@@ -17,8 +17,15 @@ impl World {
             last: 0,
             unanswered: BTreeSet::new(),
             ping: None,
-            prefetch: limits::PREFETCH,
-            publishes: false,
+            prefetch: None,
+            kind: [ClientKind::Modern, ClientKind::Legacy(Dialect::Envelope), ClientKind::Legacy(Dialect::Topic)]
+                [self.random.below(3) as usize],
+            proxied: self.random.chance(20),
+            proven: false,
+            sent: BTreeSet::new(),
+            frames: 0,
+            first: None,
+            since: self.now,
         };
         self.clients.insert(id, client);
         if self.random.chance(15) {
@@ -41,12 +48,13 @@ impl World {
                 channels.push(channel);
             }
         }
-        let prefetch = [1, 2, 4, limits::PREFETCH, limits::PREFETCH][self.random.below(5) as usize];
+        let prefetch = [Some(1), Some(2), Some(4), None, None, None][self.random.below(6) as usize];
         let receiver = self.random.chance(10).then(|| self.receiver_name());
         let Some(client) = self.clients.get_mut(&connection) else { return };
         // A receiver keeps its way of confirming while anything is unconfirmed, as sensible clients do.
         if client.unanswered.is_empty() {
             client.manual = self.random.chance(50);
+            client.proven |= client.manual;
         }
         client.channels = channels.iter().cloned().collect();
         for told in self.model.messages.values_mut() {
@@ -54,9 +62,10 @@ impl World {
             told.own &= told.sender != connection || channels.contains(&told.channel);
         }
         client.prefetch = prefetch;
+        let kind = client.kind;
         let ack = if client.manual { AckMode::Manual } else { AckMode::Automatic };
         let channels = channels.iter().map(|channel| name(channel)).collect();
-        self.give(Event::Subscribe(Subscribe { connection, channels, ack, prefetch, receiver }));
+        self.give(Event::Subscribe(Subscribe { connection, channels, ack, prefetch, client: kind, receiver }));
     }
 
     pub(super) fn pong(&mut self) {
@@ -70,7 +79,11 @@ impl World {
 
     pub(super) fn confirm(&mut self, connection: ConnectionId, up_to: u64) {
         let Some(client) = self.clients.get_mut(&connection).filter(|client| !client.manual) else { return };
+        let before = client.unanswered.len();
         client.unanswered.retain(|sequence| *sequence > up_to);
+        if client.unanswered.len() < before {
+            (client.since, client.proven) = (self.now, true);
+        }
         self.model.confirmed(connection, |sequence| sequence <= up_to);
     }
 
@@ -97,16 +110,25 @@ impl World {
     }
 
     pub(super) fn disconnect(&mut self) {
-        let Some(connection) = self.any_client() else { return };
-        let up_to = match self.clients.get(&connection) {
-            Some(client) if self.random.chance(50) => Some(self.random.below(client.last + 1)),
-            _ => None,
-        };
-        if let Some(up_to) = up_to.filter(|_| self.clients.get(&connection).is_some_and(|client| !client.publishes)) {
-            self.confirm(connection, up_to);
+        let waiting = |client: &Client| client.looks_like_one_shot() && !client.unanswered.is_empty();
+        let one_shots: Vec<_> = self.clients.iter().filter(|(_, c)| waiting(c)).map(|(id, _)| *id).collect();
+        // Few would leave in that moment by chance.
+        let one_shot = if self.random.chance(50) { self.random.pick(&one_shots).copied() } else { None };
+        let Some(connection) = one_shot.or_else(|| self.any_client()) else { return };
+        // FIN, or close 1000 or 1001; and its TCP has acknowledged the frame, and no ping behind it.
+        let orderly = self.random.chance(80);
+        let client = &self.clients[&connection];
+        let took_only = orderly && client.looks_like_one_shot();
+        let earned = took_only && client.earns_by_leaving();
+        self.tally.by_leaving += u64::from(earned);
+        self.tally.left += u64::from(!client.unanswered.is_empty() && !earned);
+        if earned {
+            self.confirm(connection, 1);
         }
         self.gone(connection);
-        self.give(Event::Disconnected { connection, confirmed_up_to: up_to });
+        let before = self.broker.counters().confirmed;
+        self.give(Event::Disconnected { connection, took_only });
+        assert!(earned || self.broker.counters().confirmed == before, "{connection:?} confirmed by leaving");
     }
 
     pub(super) fn gone(&mut self, connection: ConnectionId) {

@@ -34,6 +34,7 @@ impl World {
         }
         self.route = None;
         self.broker.reconfigure(self.settings.clone());
+        self.give(Event::Tick);
     }
 
     /// The process dies, or stops in an orderly way; a new one finds what the store has.
@@ -67,7 +68,7 @@ impl World {
     }
 
     /// Everything heals, a patient receiver takes what is left, and the books are closed.
-    pub fn finish(mut self) -> u64 {
+    pub fn finish(mut self) -> Tally {
         self.store.failing = false;
         if !self.store.ghosts.is_empty() {
             // What the store has written and called failed is found by the next start at the latest.
@@ -75,7 +76,7 @@ impl World {
         }
         while let Some(connection) = self.any_client() {
             self.gone(connection);
-            self.give(Event::Disconnected { connection, confirmed_up_to: None });
+            self.give(Event::Disconnected { connection, took_only: false });
         }
         self.connect();
         let connection = ConnectionId(self.last_connection);
@@ -83,12 +84,13 @@ impl World {
         if let Some(client) = self.clients.get_mut(&connection) {
             client.channels = CHANNELS.iter().map(|channel| (*channel).to_owned()).collect();
         }
-        let prefetch = limits::PREFETCH;
+        let client = self.clients[&connection].kind;
         self.give(Event::Subscribe(Subscribe {
             connection,
             channels,
             ack: AckMode::Automatic,
-            prefetch,
+            prefetch: None,
+            client,
             receiver: None,
         }));
         for _ in 0..400 {
@@ -105,7 +107,7 @@ impl World {
         assert!(self.store.is_idle(), "the store still has something to do");
         self.broker.audit_empty();
         self.close_books();
-        self.confirmed
+        self.tally
     }
 
     pub(super) fn close_books(&mut self) {
@@ -121,7 +123,7 @@ impl World {
                 || (told.channel == "drop" && told.deliveries >= 2);
             assert!(over || !told.accepted, "message {number} was accepted and never confirmed: {told:?}");
             missing += u64::from(!over);
-            self.confirmed += u64::from(told.confirmed);
+            self.tally.confirmed += u64::from(told.confirmed);
         }
         let allowed = self.missing_allowed + counters.refused + counters.refused_late;
         assert!(missing <= allowed, "{missing} messages are missing, {allowed} were refused");

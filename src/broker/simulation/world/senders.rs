@@ -14,9 +14,6 @@ impl World {
         let delay = self.random.chance(10).then(|| Duration::from_millis(1 + self.random.below(1_500)));
         let receivers = self.random.chance(15).then(|| self.random.below(3) as u32);
         let policy = self.settings.policies.of(&name(&channel)).clone();
-        if let Some(client) = self.clients.get_mut(&connection) {
-            client.publishes |= client.channels.contains(&channel);
-        }
         let life = ttl.unwrap_or(policy.ttl);
         let own = self.clients.get(&connection).is_some_and(|client| client.channels.contains(&channel));
         for number in &numbers {
@@ -60,6 +57,9 @@ impl World {
         id: Option<&str>,
         (receivers, ttl, delay): (Option<u32>, Option<Duration>, Option<Duration>),
     ) {
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.sent.insert(channel.to_owned());
+        }
         let (mut text, mut messages) = (String::new(), Spans::new());
         for number in numbers {
             let start = text.len();
@@ -97,9 +97,6 @@ impl World {
         let Some(asked) = self.asked.get_mut(&id) else { return };
         *asked.owed.entry(connection).or_default() += 1;
         let Asked { channel, numbers, .. } = asked.clone();
-        if let Some(client) = self.clients.get_mut(&connection) {
-            client.publishes |= client.channels.contains(&channel);
-        }
         self.send(connection, &channel, &numbers, Some(&id), (None, None, None));
     }
 
@@ -122,7 +119,7 @@ impl World {
     }
 
     pub(super) fn answered(&mut self, to: ConnectionId, reply: &Reply) {
-        assert!(self.clients.contains_key(&to), "a reply goes to a live client");
+        self.clients.get_mut(&to).expect("a reply goes to a live client").frames += 1;
         let (id, accepted) = match reply {
             Reply::Accepted { id, .. } => (id, true),
             Reply::Refused { id: Some(id), .. } => (id, false),

@@ -1,0 +1,203 @@
+//! What confirms a delivery without the client's help, how a legacy receiver begins, and who is ended because it confirms nothing.
+
+use super::*;
+
+const LEGACY: ClientKind = ClientKind::Legacy(Dialect::Envelope);
+const TOPIC: ClientKind = ClientKind::Legacy(Dialect::Topic);
+
+impl Scene {
+    fn subscribe(&mut self, connection: u64, client: ClientKind, prefetch: Option<u32>) -> Vec<Effect> {
+        let (connection, channels) = (ConnectionId(connection), vec![name("sms")]);
+        let ack = AckMode::Automatic;
+        self.give(Event::Subscribe(Subscribe { connection, channels, ack, prefetch, client, receiver: None }))
+    }
+
+    fn confirm(&mut self, connection: u64, up_to: u64) -> Vec<Effect> {
+        self.give(Event::Confirmed { connection: ConnectionId(connection), up_to })
+    }
+
+    /// A connection sends one message to a channel.
+    fn send_to(&mut self, connection: u64, channel: &str) {
+        let publication = Publication {
+            channel: Cow::Owned(name(channel)),
+            dialect: Dialect::Envelope,
+            kind: Kind::Text,
+            frame: Frame::Borrowed(b"1"),
+            messages: std::iter::once(0..1).collect(),
+            verbatim: true,
+        };
+        let connection = Some(ConnectionId(connection));
+        let publication = &publication;
+        self.give(Event::Publish(&Publish {
+            connection,
+            publication,
+            receivers: None,
+            id: None,
+            ttl: None,
+            delay: None,
+        }));
+    }
+
+    /// A connection leaves as a one-shot reader does; how many messages were confirmed by it.
+    fn leave(&mut self, connection: u64) -> u64 {
+        let before = self.broker.counters().confirmed;
+        self.give(Event::Disconnected { connection: ConnectionId(connection), took_only: true });
+        self.broker.counters().confirmed - before
+    }
+}
+
+/// The messages of the only delivery.
+fn backlog(scene: &Scene) -> usize {
+    match &scene.effects.contents[..] {
+        [Content::Backlog { messages, .. }] => messages.len(),
+        other => panic!("one backlog frame: {other:?}"),
+    }
+}
+
+#[test]
+fn a_legacy_receiver_gets_one_frame_and_is_asked_after_a_pause() {
+    let mut scene = Scene::new();
+    scene.subscribe(1, LEGACY, None);
+    let effects = scene.send("one", None);
+    assert_eq!((deliveries(&effects), effects.iter().any(is_confirm)), (vec![(1, 1)], false));
+    assert!(deliveries(&scene.send("two", None)).is_empty(), "it takes one and leaves, perhaps");
+    assert!(!scene.pass(99).iter().any(is_confirm));
+    assert!(scene.pass(1).iter().any(is_confirm));
+    let effects = scene.confirm(1, 1);
+    assert_eq!(deliveries(&effects), [(1, 2)]);
+    assert!(effects.iter().any(is_confirm), "it stays: half of its window is used");
+}
+
+#[test]
+fn a_legacy_topic_receiver_gets_one_message_of_the_backlog_at_first() {
+    for (client, first) in [(TOPIC, 1), (LEGACY, 3), (ClientKind::Modern, 3)] {
+        let mut scene = Scene::new();
+        scene.subscribe(1, client, None);
+        // While one is unconfirmed by another receiver, what follows waits.
+        scene.subscribe(2, LEGACY, None);
+        for text in ["one", "two", "three"] {
+            scene.send(text, None);
+        }
+        scene.give(Event::Disconnected { connection: ConnectionId(1), took_only: false });
+        scene.give(Event::Disconnected { connection: ConnectionId(2), took_only: false });
+        scene.give(Event::Stored(vec![MessageId(1), MessageId(2), MessageId(3)]));
+        scene.subscribe(3, client, None);
+        let messages = ["one", "two", "three"].into_iter().zip(1..).map(|(text, id)| scene.row(id, text)).collect();
+        scene.give(Event::Loaded { channel: name("sms"), messages, complete: true });
+        assert_eq!(backlog(&scene), first, "{client:?}");
+        if first == 1 {
+            scene.confirm(3, 1);
+            assert_eq!(backlog(&scene), 2, "it stays");
+        }
+    }
+}
+
+#[test]
+fn a_one_shot_reader_confirms_its_only_message_by_leaving() {
+    let mut scene = Scene::new();
+    scene.subscribe(1, LEGACY, None);
+    scene.send("one", None);
+    scene.send("two", None);
+    assert_eq!((scene.leave(1), scene.broker.unsettled()), (1, 1));
+}
+
+#[test]
+fn who_leaves_otherwise_has_confirmed_nothing() {
+    type Before = fn(&mut Scene);
+    let cases: [(&str, Before); 5] = [
+        ("it was given two", |scene| {
+            scene.subscribe(1, LEGACY, Some(2));
+            scene.send("one", None);
+            scene.send("two", None);
+        }),
+        ("it has confirmed one, and was given another", |scene| {
+            scene.subscribe(1, LEGACY, None);
+            scene.send("one", None);
+            scene.confirm(1, 1);
+            scene.send("two", None);
+        }),
+        ("it has sent to the channel before it received it", |scene| {
+            scene.send_to(1, "sms");
+            scene.give(Event::Purge { channel: name("sms") });
+            scene.subscribe(1, LEGACY, None);
+            scene.send("one", None);
+        }),
+        ("it has sent to many channels", |scene| {
+            scene.send_to(1, "a");
+            scene.send_to(1, "b");
+            scene.subscribe(1, LEGACY, None);
+            scene.send("one", None);
+        }),
+        ("it confirms by hand", |scene| {
+            let (connection, channels) = (ConnectionId(1), vec![name("sms")]);
+            let (ack, client) = (AckMode::Manual, LEGACY);
+            let subscribe = Subscribe { connection, channels, ack, prefetch: None, client, receiver: None };
+            scene.give(Event::Subscribe(subscribe));
+            scene.send("one", None);
+        }),
+    ];
+    for (case, before) in cases {
+        let mut scene = Scene::new();
+        before(&mut scene);
+        let unsettled = scene.broker.unsettled();
+        assert!(unsettled > 0, "{case}");
+        assert_eq!((scene.leave(1), scene.broker.unsettled()), (0, unsettled), "{case}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_asked_on_another_channel_confirms_its_answer_by_leaving() {
+    let mut scene = Scene::new();
+    scene.send_to(1, "requests");
+    scene.subscribe(1, LEGACY, None);
+    scene.send("the answer", None);
+    assert_eq!(scene.leave(1), 1);
+}
+
+#[test]
+fn a_receiver_that_confirms_nothing_is_ended_after_the_confirm_timeout() {
+    let mut scene = Scene::new();
+    let timeout = Settings::default().confirm_timeout.as_millis() as u64;
+    scene.receive(1, AckMode::Automatic, 4);
+    scene.send("one", None);
+    scene.send("two", None);
+    scene.pass(timeout - 1);
+    assert_eq!(scene.broker.counters().unconfirmed_receivers, 0);
+    scene.confirm(1, 1);
+    scene.pass(timeout - 1);
+    assert_eq!(scene.broker.counters().unconfirmed_receivers, 0, "any progress starts the time anew");
+    let effects = scene.pass(1);
+    let ended = |effect: &Effect| matches!(effect, Effect::End { reason: EndReason::Unconfirmed, .. });
+    assert!(effects.iter().any(ended), "{effects:?}");
+    assert_eq!((scene.broker.counters().unconfirmed_receivers, scene.broker.unsettled()), (1, 1));
+}
+
+#[test]
+fn a_receiver_with_nothing_unconfirmed_is_never_ended_for_it() {
+    let mut scene = Scene::new();
+    let timeout = Settings::default().confirm_timeout.as_millis() as u64;
+    scene.subscribe(1, LEGACY, None);
+    for sequence in 1..4 {
+        scene.send("one", None);
+        scene.pass(100);
+        scene.confirm(1, sequence);
+        for _ in 0..3 {
+            assert!(!scene.pass(timeout).iter().any(|effect| matches!(effect, Effect::End { .. })));
+        }
+    }
+    assert_eq!(scene.broker.next_deadline(), None, "and wakes nobody when it is idle");
+}
+
+#[test]
+fn a_shorter_confirm_timeout_holds_for_who_is_silent_already() {
+    let mut scene = Scene::new();
+    scene.subscribe(1, LEGACY, None);
+    scene.send("one", None);
+    scene.pass(2_000);
+    for (timeout, ended) in [(3_000, 0), (1_000, 1)] {
+        let confirm_timeout = Duration::from_millis(timeout);
+        scene.broker.reconfigure(Settings { confirm_timeout, ..scene.broker.settings.clone() });
+        scene.pass(0);
+        assert_eq!(scene.broker.counters().unconfirmed_receivers, ended, "{timeout} ms");
+    }
+}

@@ -279,13 +279,32 @@ pub fn keys(example: &str) -> Vec<String> {
     found
 }
 
+/// The tests that a page names: `path/file.rs::function` in backticks.
+pub fn named_tests(page: &str) -> Vec<(String, String)> {
+    let spans = page.split('`').skip(1).step_by(2);
+    spans
+        .filter_map(|span| span.split_once(".rs::"))
+        .map(|(file, function)| (format!("{file}.rs"), function.to_owned()))
+        .collect()
+}
+
+/// Whether a file has a test function of this name.
+pub fn has_test(text: &str, function: &str) -> bool {
+    let declared = format!("fn {function}(");
+    text.match_indices(&declared).any(|(at, _)| {
+        let above = text[..at].trim_end_matches("async ").trim_end_matches("pub ").trim_end();
+        let last = above.rsplit('\n').map(str::trim).find(|line| !line.starts_with("//"));
+        last.is_some_and(|line| line.starts_with("#[") && (line.contains("test") || line.contains("expect")))
+    })
+}
+
 #[cfg(test)]
 mod samples {
     //! Every rule finds what it is to find, and leaves alone what is good.
 
     use super::{
-        Source, file_length, forbidden_text, function_length, import_direction, keys, module_docs, no_ignored_test,
-        no_panic, purity,
+        Source, file_length, forbidden_text, function_length, has_test, import_direction, keys, module_docs,
+        named_tests, no_ignored_test, no_panic, purity,
     };
 
     fn source(path: &str, text: &str) -> Source {
@@ -379,6 +398,16 @@ mod samples {
         assert_eq!(forbidden_text("a", &format!("// {undone}: more")).len(), 1);
         assert!(forbidden_text("a", &format!("// {undone}: the store; meanwhile memory is used")).is_empty());
         assert!(forbidden_text("a", "a homely text").is_empty());
+    }
+
+    #[test]
+    fn tests_that_a_page_names() {
+        let page = "| all | `tests/a.rs::one`, `tests/b.rs::two` and `cargo test` |";
+        let pair = |file: &str, function: &str| (file.to_owned(), function.to_owned());
+        assert_eq!(named_tests(page), [pair("tests/a.rs", "one"), pair("tests/b.rs", "two")]);
+        let text = "#[test]\nfn one() {}\n\n#[tokio::test]\nasync fn two() {}\n\nfn three() {}\n";
+        assert!(has_test(text, "one") && has_test(text, "two"));
+        assert!(!has_test(text, "three") && !has_test(text, "on") && !has_test(text, "four"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The chores of this repository, as a program: `cargo xtask help` lists them.
 //!
-//! Uses the standard library, and `serde_json` for the reports that `bench` reads: what the workspace has anyway, so that there is nothing more to
-//! build, and no parser of our own to look after. Leaves nothing out silently: a check that cannot run is a failure that says what is missing.
+//! Uses the standard library, `serde`, `serde_json` and `libc`: what the workspace has anyway, so that there is nothing more to build, and no parser
+//! of our own to look after. Leaves nothing out silently: a check that cannot run is a failure that says what is missing.
 
 use std::fmt;
 use std::process::{Command, ExitCode, Stdio};
@@ -10,17 +10,20 @@ use std::time::{Duration, Instant};
 mod bench;
 mod gate;
 mod programs;
+mod torture;
 
 const HELP: &str = "\
 Usage: cargo xtask <task>
 
 Tasks:
   test    everything that must hold before a change is merged, in this order:
-          formatting, clippy, smaller builds, documentation, the programs that the tests drive, all tests, the gate
+          formatting, clippy, smaller builds, documentation, the programs that the tests drive, all tests, a short torture, the gate
   gate    what a message costs, in instructions, against the figures in benches/instructions/baseline.txt;
           with --update, writes the figures anew
   bench   measure the broker beside a bare relay and other brokers, for docs/measurements.md;
           `cargo xtask bench --help` says how
+  torture the real broker and real clients under a nemesis that kills, stops, freezes and cuts them; then every promise is checked;
+          `cargo xtask torture --help` says how
   help    this text
 ";
 
@@ -47,6 +50,7 @@ const TEST: &[Step] = &[
     Step { name: "documentation", run: documentation },
     Step { name: "programs that the tests drive", run: programs::ensure },
     Step { name: "tests", run: tests },
+    Step { name: "torture: what is promised", run: torture::short },
     Step { name: "the gate: what a message costs", run: || gate::gate(false) },
 ];
 
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
             print!("{}", bench::HELP);
             ExitCode::SUCCESS
         }
+        ["torture", ..] => torture::task(&arguments[1..]),
         ["bench", ..] => bench::task(&arguments[1..]),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -4,11 +4,13 @@
 const USER = 'app';
 const PASSWORD = 'secret';
 
-/** Ends the script with a sentence; the test shows it. */
-function fail(string $sentence): never
-{
-    fwrite(STDERR, $sentence . "\n");
-    exit(1);
+if (!function_exists('fail')) {
+    /** Ends the script with a sentence; the test shows it. */
+    function fail(string $sentence): never
+    {
+        fwrite(STDERR, $sentence . "\n");
+        exit(1);
+    }
 }
 
 /** Connects and upgrades, or ends the script. */

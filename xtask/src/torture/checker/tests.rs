@@ -1,0 +1,357 @@
+//! The checker, tried on histories made by hand: every rule finds what it looks for, and every excuse excuses no more than it should.
+
+use super::history::History;
+use super::violations;
+use crate::torture::plan::Channel;
+use crate::torture::record::{Event, Kind};
+
+fn channel(name: &str, limit: u64, keep: bool) -> Channel {
+    Channel { name: name.to_owned(), limit, keep, rotate: false, ttl: 0, max_deliveries: 0, dead_letter: String::new() }
+}
+
+/// A history, written down event by event; times are in milliseconds.
+#[derive(Default)]
+struct Story {
+    events: Vec<(String, Event)>,
+}
+
+impl Story {
+    /// A sure sender's message `s-1` on `one`, accepted, and receivers `a` and `b` that are there from the start.
+    fn accepted() -> Self {
+        Self::default().open(0, "a", "modern").open(0, "b", "modern").send(10, "s-1", "one").answer(20, "s-1", "00")
+    }
+
+    fn event(mut self, t: u64, client: &str, kind: Kind, change: impl FnOnce(&mut Event)) -> Self {
+        let mut event = Event { t: t * 1_000, e: kind, conn: Some(1), ..Event::default() };
+        change(&mut event);
+        self.events.push((client.to_owned(), event));
+        self
+    }
+
+    fn open(self, t: u64, client: &str, manner: &str) -> Self {
+        self.open_on(t, client, 1, manner, "one", "direct")
+    }
+
+    fn open_on(self, t: u64, client: &str, conn: u64, manner: &str, channel: &str, route: &str) -> Self {
+        self.event(t, client, Kind::Open, |event| {
+            event.conn = Some(conn);
+            event.ch = Some(channel.to_owned());
+            event.what = Some(manner.to_owned());
+            event.how = Some(route.to_owned());
+        })
+    }
+
+    fn send(self, t: u64, key: &str, channel: &str) -> Self {
+        let sender = key.rsplit_once('-').unwrap().0.to_owned();
+        self.event(t, &sender, Kind::Send, |event| {
+            event.m = Some(key.to_owned());
+            event.ch = Some(channel.to_owned());
+            event.h = Some(7);
+            event.id = Some(true);
+            event.how = Some("direct".to_owned());
+        })
+    }
+
+    fn answer(self, t: u64, key: &str, code: &str) -> Self {
+        self.event(t, "s", Kind::Answer, |event| {
+            event.m = Some(key.to_owned());
+            event.code = Some(code.to_owned());
+        })
+    }
+
+    fn got(self, t: u64, client: &str, key: &str) -> Self {
+        self.got_on(t, client, key, "one", None)
+    }
+
+    fn got_on(self, t: u64, client: &str, key: &str, channel: &str, delivery: Option<(&str, bool)>) -> Self {
+        self.event(t, client, Kind::Got, |event| {
+            event.m = Some(key.to_owned());
+            event.ch = Some(channel.to_owned());
+            event.h = Some(7);
+            event.d = delivery.map(|(name, _)| name.to_owned());
+            event.marked = delivery.and_then(|(_, marked)| marked.then_some(true));
+        })
+    }
+
+    fn confirm(self, t: u64, client: &str) -> Self {
+        self.event(t, client, Kind::Confirm, |_| {})
+    }
+
+    fn by_hand(self, t: u64, client: &str, kind: Kind, delivery: &str) -> Self {
+        self.event(t, client, kind, |event| event.d = Some(delivery.to_owned()))
+    }
+
+    fn end(self, t: u64, client: &str, how: &str) -> Self {
+        self.event(t, client, Kind::End, |event| event.what = Some(how.to_owned()))
+    }
+
+    fn act(self, t: u64, what: &str, how: &str) -> Self {
+        self.event(t, "nemesis", Kind::Act, |event| {
+            event.what = Some(what.to_owned());
+            event.how = Some(how.to_owned());
+        })
+    }
+
+    fn waits(self, t: u64, channel: &str, key: &str) -> Self {
+        self.event(t, "waiting", Kind::Note, |event| {
+            event.what = Some("waiting".to_owned());
+            event.ch = Some(channel.to_owned());
+            event.how = Some(format!("{{\"channel\":\"{channel}\",\"message\":{{\"m\":\"{key}\"}}}}"));
+        })
+    }
+
+    fn history(self) -> History {
+        let dead = Channel { dead_letter: "dead".to_owned(), max_deliveries: 3, ..channel("tries", 1, true) };
+        let short = Channel { ttl: 2_000, ..channel("short", 1, true) };
+        let others = [("one", 1, true), ("two", 2, true), ("all", 0, true), ("live", 0, false), ("dead", 1, true)];
+        let channels = others.map(|(name, limit, keep)| channel(name, limit, keep));
+        History::new(channels.into_iter().chain([dead, short]).collect(), self.events)
+    }
+
+    #[track_caller]
+    fn breaks(self, rule: &str) {
+        let history = self.history();
+        let found = violations(&history);
+        assert!(!found.is_empty() && found.iter().all(|violation| violation.rule == rule), "{rule}: {found:?}");
+        let report = super::report(&history, &found);
+        assert!(report.contains(rule), "{report}");
+    }
+
+    #[track_caller]
+    fn holds(self) {
+        let found = violations(&self.history());
+        assert!(found.is_empty(), "{found:?}");
+    }
+}
+
+#[test]
+fn what_was_accepted_and_confirmed_is_in_order() {
+    Story::accepted().got(30, "a", "s-1").confirm(40, "a").holds();
+}
+
+#[test]
+fn what_was_accepted_and_came_to_nobody_is_lost() {
+    Story::accepted().breaks("lost");
+    Story::accepted().waits(9_000, "one", "s-1").breaks("left");
+    Story::default().send(10, "s-1", "one").answer(20, "s-1", "05").holds();
+}
+
+#[test]
+fn what_came_to_one_who_did_not_confirm_it_must_come_again() {
+    Story::accepted().got(30, "a", "s-1").end(40, "a", "reset").breaks("lost");
+    Story::accepted().got(30, "a", "s-1").end(40, "a", "reset").got(50, "b", "s-1").confirm(60, "b").holds();
+}
+
+#[test]
+fn an_orderly_end_confirms_the_only_message_of_a_legacy_client_without_a_proxy() {
+    let leaves = |manner, route, how| {
+        let story =
+            Story::default().open_on(0, "a", 1, manner, "one", route).send(10, "s-1", "one").answer(20, "s-1", "00");
+        story.got(30, "a", "s-1").end(40, "a", how)
+    };
+    leaves("legacy", "direct", "fin").holds();
+    leaves("one-shot", "direct", "close").holds();
+    leaves("modern", "direct", "fin").breaks("lost");
+    leaves("legacy", "nginx", "fin").breaks("lost");
+    leaves("legacy", "direct", "refused").breaks("lost");
+    leaves("legacy", "direct", "reset").breaks("lost");
+    let two = leaves("legacy", "direct", "fin").send(21, "s-2", "one").answer(22, "s-2", "00");
+    two.got(31, "a", "s-2").breaks("lost");
+}
+
+#[test]
+fn a_sender_that_waits_for_no_answer_is_believed_if_nothing_disturbed_it() {
+    let handed = |how: &str| {
+        let story = Story::default().event(10, "s", Kind::Send, |event| {
+            event.m = Some("s-1".to_owned());
+            event.ch = Some("one".to_owned());
+            event.how = Some("direct".to_owned());
+        });
+        story.event(20, "s", Kind::Gone, |event| event.what = Some(how.to_owned()))
+    };
+    handed("fin").act(9_000, "settled", "").breaks("lost");
+    handed("reset").act(9_000, "settled", "").breaks("lost");
+    handed("fin").act(1_000, "kill", "").act(9_000, "settled", "").holds();
+    handed("fin").act(5, "term", "").act(500, "ended", "").act(9_000, "settled", "").holds();
+    handed("fin").act(3_000, "database-down", "").act(3_100, "database-up", "").act(9_000, "settled", "").holds();
+}
+
+#[test]
+fn a_message_is_at_one_receiver_only_if_that_is_the_limit() {
+    let twice = || Story::accepted().got(30, "a", "s-1").confirm(40, "a");
+    twice().got(3_000, "b", "s-1").confirm(3_010, "b").breaks("doubled");
+    // Not confirmed yet, and nobody took it back.
+    Story::accepted().got(30, "a", "s-1").got(31, "b", "s-1").confirm(5_000, "a").confirm(5_000, "b").breaks("doubled");
+    // The broker was killed before the confirmation was on the disk; or long after.
+    twice().act(50, "kill", "").got(3_000, "b", "s-1").confirm(3_010, "b").holds();
+    twice().act(9_000, "kill", "").got(9_100, "b", "s-1").confirm(9_200, "b").breaks("doubled");
+    // An orderly stop forgets nothing.
+    twice().act(500, "term", "").act(900, "ended", "").got(3_000, "b", "s-1").confirm(3_010, "b").breaks("doubled");
+    // A pong may be lost with a connection that is reset, not with one that ends in order.
+    twice().end(50, "a", "reset").got(3_000, "b", "s-1").confirm(3_010, "b").holds();
+    twice().end(50, "a", "fin").got(3_000, "b", "s-1").confirm(3_010, "b").breaks("doubled");
+}
+
+#[test]
+fn two_receivers_are_two_and_not_three() {
+    let story = |names: &[&str]| {
+        let mut story = Story::default().send(10, "s-1", "two").answer(20, "s-1", "00");
+        for name in names {
+            story = story.open_on(0, name, 1, "modern", "two", "direct").got_on(30, name, "s-1", "two", None);
+            story = story.confirm(40, name);
+        }
+        story
+    };
+    story(&["a", "b"]).holds();
+    story(&["a", "b", "c"]).breaks("doubled");
+}
+
+#[test]
+fn with_no_limit_everybody_has_a_message_once() {
+    let all = |name: &str| {
+        let story = Story::default()
+            .open_on(0, "a", 1, "modern", "all", "direct")
+            .open_on(0, name, 2, "modern", "all", "direct");
+        let story = story.send(10, "s-1", "all").answer(20, "s-1", "00");
+        story
+            .got_on(30, "a", "s-1", "all", None)
+            .confirm(40, "a")
+            .got_on(6_000, name, "s-1", "all", None)
+            .confirm(6_100, name)
+    };
+    all("b").holds();
+    all("a").breaks("doubled");
+}
+
+#[test]
+fn what_an_id_protects_comes_twice_only_if_a_kill_lies_between() {
+    let again = |deed: &str| {
+        let story = Story::accepted().got(30, "a", "s-1").confirm(40, "a").act(2_000, deed, "").act(2_001, "ended", "");
+        story.send(2_500, "s-1", "one").answer(2_600, "s-1", "00").got(4_000, "b", "s-1").confirm(4_010, "b")
+    };
+    again("kill").holds();
+    again("term").breaks("doubled");
+}
+
+#[test]
+fn a_second_delivery_by_hand_is_marked() {
+    let story = |marked| {
+        let story = Story::default()
+            .open(0, "a", "manual")
+            .open(0, "b", "manual")
+            .send(10, "s-1", "one")
+            .answer(20, "s-1", "00");
+        let story = story.got_on(30, "a", "s-1", "one", Some(("x", false))).by_hand(40, "a", Kind::Nack, "x");
+        story.got_on(50, "b", "s-1", "one", Some(("y", marked))).by_hand(60, "b", Kind::Ack, "y")
+    };
+    story(true).holds();
+    story(false).breaks("unmarked");
+}
+
+#[test]
+fn a_delivery_by_hand_that_is_neither_acknowledged_nor_given_back_stays() {
+    let story = |t| {
+        let story = Story::default()
+            .open(0, "a", "manual")
+            .open(0, "b", "manual")
+            .send(10, "s-1", "one")
+            .answer(20, "s-1", "00");
+        let story = story.got_on(30, "a", "s-1", "one", Some(("x", false)));
+        story.got_on(t, "b", "s-1", "one", Some(("y", true))).by_hand(t + 10, "b", Kind::Ack, "y")
+    };
+    story(1_000).breaks("doubled");
+    story(4_100).holds();
+}
+
+#[test]
+fn a_sender_s_messages_stay_in_order() {
+    let story = || {
+        let story = Story::accepted().send(11, "s-2", "one").answer(21, "s-2", "00");
+        story.got(5_000, "a", "s-2").got(5_001, "a", "s-1").confirm(5_010, "a")
+    };
+    story().breaks("disordered");
+    // One that another receiver had and did not confirm may come late.
+    story().end(4_900, "b", "reset").holds();
+    story().end(9_900, "b", "reset").breaks("disordered");
+    // One that was sent again has no place.
+    story().send(300, "s-1", "one").holds();
+}
+
+#[test]
+fn the_expired_is_not_delivered() {
+    let story = |t| {
+        let story = Story::default().open_on(0, "a", 1, "modern", "short", "direct").send(10, "s-1", "short");
+        story.answer(20, "s-1", "00").got_on(t, "a", "s-1", "short", None).confirm(t + 1, "a")
+    };
+    story(1_900).holds();
+    story(4_100).breaks("late");
+    let expired = Story::default().send(10, "s-1", "short").answer(20, "s-1", "00");
+    expired.act(9_000, "settled", "").holds();
+    let too_early = Story::default().send(10, "s-1", "short").answer(20, "s-1", "00");
+    too_early.act(1_500, "settled", "").breaks("lost");
+}
+
+#[test]
+fn what_was_refused_is_not_delivered() {
+    let story = |code| {
+        let story = Story::default().open(0, "a", "modern").send(10, "s-1", "one").answer(20, "s-1", code);
+        story.got(3_000, "a", "s-1").confirm(3_010, "a")
+    };
+    story("08").breaks("refused");
+    story("06").breaks("refused");
+    // It may have been accepted: the answer says so.
+    story("05").holds();
+}
+
+#[test]
+fn what_is_not_kept_comes_once() {
+    let story =
+        Story::default().open_on(0, "a", 1, "modern", "live", "direct").send(10, "s-1", "live").answer(20, "s-1", "00");
+    let story = story.got_on(30, "a", "s-1", "live", None);
+    story.got_on(40, "a", "s-1", "live", None).breaks("more than once");
+    Story::default().send(10, "s-1", "live").answer(20, "s-1", "00").holds();
+}
+
+#[test]
+fn a_message_arrives_as_it_was_sent_and_where() {
+    let damaged = Story::accepted().got(30, "a", "s-1").confirm(40, "a");
+    damaged.event(30, "a", Kind::Got, |event| event.m = Some("s-9".to_owned())).breaks("damaged");
+    let changed = Story::accepted().event(30, "a", Kind::Got, |event| {
+        event.m = Some("s-1".to_owned());
+        event.ch = Some("one".to_owned());
+        event.h = Some(8);
+    });
+    changed.confirm(40, "a").breaks("damaged");
+    let astray = Story::accepted().open_on(0, "c", 1, "modern", "two", "direct").got_on(30, "c", "s-1", "two", None);
+    astray.confirm(40, "c").breaks("damaged");
+    let dead = Story::default()
+        .open_on(0, "c", 1, "manual", "dead", "direct")
+        .send(10, "s-1", "tries")
+        .answer(20, "s-1", "00");
+    dead.got_on(30, "c", "s-1", "dead", Some(("x", false))).by_hand(40, "c", Kind::Ack, "x").holds();
+}
+
+#[test]
+fn what_a_client_calls_wrong_is_told() {
+    Story::default().event(5, "a", Kind::Wrong, |event| event.what = Some("a close frame".to_owned())).breaks("wrong");
+}
+
+#[test]
+fn a_frozen_reader_notes_late_what_it_got_first() {
+    let story = |kind: Kind| {
+        let story = Story::accepted()
+            .event(15, "a", kind, |_| {})
+            .act(1_000, "kill", "")
+            .open_on(1_100, "b", 2, "modern", "one", "direct");
+        let story = story.event(1_200, "b", Kind::Got, |event| {
+            event.conn = Some(2);
+            event.m = Some("s-1".to_owned());
+            event.ch = Some("one".to_owned());
+            event.h = Some(7);
+        });
+        let story = story.event(1_210, "b", Kind::Confirm, |event| event.conn = Some(2));
+        story.event(8_000, "a", Kind::Resume, |_| {}).got(8_001, "a", "s-1").end(8_002, "a", "lost")
+    };
+    story(Kind::Pause).holds();
+    story(Kind::Note).breaks("doubled");
+}

@@ -1,0 +1,65 @@
+//! The wall clock that the broker's process sees, through libfaketime: real processes, a wrong clock.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use super::process;
+
+/// Where Debian's package `libfaketime` puts the library for programs with threads.
+const LIBRARIES: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/arm-linux-gnueabihf/faketime/libfaketimeMT.so.1",
+    "/usr/lib/faketime/libfaketimeMT.so.1",
+];
+
+/// A clock that can be set.
+pub struct FakeClock {
+    library: &'static str,
+    file: PathBuf,
+    /// Seconds that it differs from the real one.
+    offset: Mutex<i64>,
+}
+
+impl FakeClock {
+    /// A clock that is right, kept in `directory`.
+    ///
+    /// # Errors
+    /// The library is not installed, or the file cannot be written.
+    pub fn new(directory: &Path) -> Result<Self, String> {
+        let library = LIBRARIES.iter().find(|path| Path::new(path).exists());
+        let library = library.ok_or("libfaketime is missing; install it (Debian: apt-get install libfaketime)")?;
+        let clock = Self { library, file: directory.join("clock"), offset: Mutex::new(0) };
+        clock.set(0)?;
+        Ok(clock)
+    }
+
+    /// Lets a program see this clock. Its monotonic clock stays right.
+    pub fn fake(&self, command: &mut Command) {
+        command.env("LD_PRELOAD", self.library);
+        command.env("FAKETIME_TIMESTAMP_FILE", &self.file);
+        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        command.env("FAKETIME_DISABLE_SHM", "1");
+    }
+
+    /// Steps it by so many seconds; what it differs from the real one then.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn step(&self, seconds: i64) -> Result<i64, String> {
+        let offset = *process::lock(&self.offset) + seconds;
+        self.set(offset)?;
+        Ok(offset)
+    }
+
+    fn set(&self, offset: i64) -> Result<(), String> {
+        // Renamed into place: the library must never read half a number.
+        let draft = self.file.with_extension("draft");
+        let written =
+            std::fs::write(&draft, format!("{offset:+}\n")).and_then(|()| std::fs::rename(&draft, &self.file));
+        written.map_err(|error| format!("{}: {error}", self.file.display()))?;
+        *process::lock(&self.offset) = offset;
+        Ok(())
+    }
+}

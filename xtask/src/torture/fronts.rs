@@ -1,0 +1,122 @@
+//! A real nginx and a real HAProxy in front of the broker: private ones, on ports of their own, with their files in the run's directory.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::process::{self, PATIENCE};
+
+/// Which program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// nginx with the settings that a WebSocket needs.
+    Nginx,
+    /// HAProxy in HTTP mode.
+    Haproxy,
+}
+
+/// A reverse proxy.
+pub struct Front {
+    kind: Kind,
+    directory: PathBuf,
+    address: SocketAddr,
+    child: Mutex<Option<Child>>,
+}
+
+impl Front {
+    /// Starts one in front of `target`, with its files in `directory`.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not listen.
+    pub fn start(kind: Kind, directory: &Path, target: SocketAddr) -> Result<Self, String> {
+        let address = process::free_port().local_addr().map_err(|error| error.to_string())?;
+        let directory = directory.join(if kind == Kind::Nginx { "nginx" } else { "haproxy" });
+        let front = Self { kind, directory, address, child: Mutex::new(None) };
+        let text = match kind {
+            Kind::Nginx => nginx(address, target),
+            Kind::Haproxy => haproxy(address, target),
+        };
+        let written = std::fs::create_dir_all(&front.directory)
+            .and_then(|()| std::fs::write(front.directory.join("configuration"), text));
+        written.map_err(|error| format!("{}: {error}", front.directory.display()))?;
+        front.launch()?;
+        Ok(front)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Kills it with all its connections, and starts it again.
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub fn restart(&self) -> Result<(), String> {
+        self.end();
+        self.launch()
+    }
+
+    fn end(&self) {
+        if let Some(mut child) = process::lock(&self.child).take() {
+            process::kill_tree(&mut child);
+        }
+    }
+
+    fn launch(&self) -> Result<(), String> {
+        let file = self.directory.join("configuration");
+        let folders = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
+        let mut command = match self.kind {
+            Kind::Nginx => {
+                let mut command = Command::new(process::find(&["nginx"], &folders));
+                command.arg("-p").arg(&self.directory).arg("-c").arg(&file).args(["-e", "stderr"]);
+                command
+            }
+            Kind::Haproxy => {
+                let mut command = Command::new(process::find(&["haproxy"], &folders));
+                command.arg("-db").arg("-f").arg(&file);
+                command
+            }
+        };
+        let log = std::fs::File::options().create(true).append(true).open(self.directory.join("log"));
+        let log = log.map_err(|error| format!("{}: {error}", self.directory.display()))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child = process::spawn(command).map_err(|error| format!("{:?} cannot be started: {error}", self.kind))?;
+        *process::lock(&self.child) = Some(child);
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(self.address).is_err() {
+            if Instant::now() > deadline {
+                return Err(format!("{:?} does not listen; see {}", self.kind, self.directory.join("log").display()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn nginx(address: SocketAddr, target: SocketAddr) -> String {
+    format!(
+        "daemon off;\nworker_processes 1;\npid pid;\nevents {{ worker_connections 1024; }}\n\
+         http {{\n  access_log off;\n  client_body_temp_path body;\n  proxy_temp_path proxy;\n  fastcgi_temp_path fastcgi;\n  \
+         uwsgi_temp_path uwsgi;\n  scgi_temp_path scgi;\n  server {{\n    listen {address};\n    location / {{\n      \
+         proxy_pass http://{target};\n      proxy_http_version 1.1;\n      proxy_set_header Host $http_host;\n      \
+         proxy_set_header Upgrade $http_upgrade;\n      proxy_set_header Connection \"upgrade\";\n      \
+         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n      proxy_read_timeout 1h;\n    }}\n  }}\n}}\n"
+    )
+}
+
+fn haproxy(address: SocketAddr, target: SocketAddr) -> String {
+    format!(
+        "global\n  maxconn 1024\ndefaults\n  mode http\n  option forwardfor\n  timeout connect 5s\n  timeout client 1h\n  \
+         timeout server 1h\n  timeout tunnel 1h\nfrontend front\n  bind {address}\n  default_backend broker\n\
+         backend broker\n  server one {target}\n"
+    )
+}

@@ -1,0 +1,29 @@
+//! Processes and ports of a run. What the tests with database servers need is needed here, too, so it is the same code.
+
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long something may take that should take no time.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+#[allow(dead_code)] // Not everything that the tests do with processes happens here.
+#[path = "../../../tests/servers/process.rs"]
+mod of_tests;
+
+pub use of_tests::{Account, children, find, free_port, kill_tree, signal, spawn};
+
+/// Locks, whatever became of others who held the lock.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets the system send RST when the socket is closed.
+pub fn reset_on_close(stream: &TcpStream) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let size = std::mem::size_of::<libc::linger>() as libc::socklen_t;
+    let value = (&raw const linger).cast();
+    // SAFETY: the descriptor is open, and the structure lives during the call.
+    unsafe { libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, value, size) };
+}

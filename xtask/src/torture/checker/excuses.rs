@@ -75,7 +75,8 @@ impl History {
             || overdue
             || paused
             || confirmed_late
-            || self.ended(receipt.t.saturating_sub(SLACK), until)
+            // A connection does not outlive the broker, even if its reader notes long after what it got before.
+            || self.ended(connection.opened, until)
             || self.disturbed(&connection.route, receipt.t.saturating_sub(SLACK), until)
     }
 

@@ -386,6 +386,12 @@ fn check_tells_errors_from_doubts() {
     assert!(check(&doubtful).with(0).stdout.contains("doubt: "));
     check(&[&doubtful[..], &["--strict"]].concat()).with(1);
     fs::write(directory.path().join("bad.toml"), "[server]\nlisten = \"127.0.0.1:1\"\nheartbaet = \"25s\"\n").unwrap();
+    let listeners = "[server]\nlisten = \"127.0.0.1:1\"\ntrusted_proxies = [\"10.0.0.0/8\"]\n[[listener]]\naddress = \"127.0.0.1:2\"\nproxy_protocol = true\n";
+    fs::write(directory.path().join("proxies.toml"), listeners).unwrap();
+    let behind = check(&["--config", "proxies.toml"]).with(0).stdout;
+    for words in ["127.0.0.1:1, 127.0.0.1:2 (PROXY protocol)", "trusts proxies", "10.0.0.0/8"] {
+        assert!(behind.contains(words), "{words}: {behind}");
+    }
     let bad = check(&["--config", "bad.toml", "--json"]).with(1);
     let report: serde_json::Value = serde_json::from_str(&bad.stdout).unwrap();
     let error = report["errors"][0].as_str().unwrap();

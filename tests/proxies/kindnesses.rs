@@ -30,6 +30,22 @@ fn the_php_scripts_and_the_java_gateway_exchange_messages() {
     }
 }
 
+/// Why the example has lines about the case of headers: without them the PHP scripts, which compare it, can't connect.
+#[test]
+fn haproxy_keeps_the_case_of_headers_only_where_it_is_told_to() {
+    for (left_out, keeps) in [("", true), ("option h1-case-adjust-bogus-client", false)] {
+        let mut broker = Way::HaproxyHttp.setup().start();
+        let proxy = Proxy::start_without(Way::HaproxyHttp, &broker, left_out).expect("a proxy");
+        broker.go_through(Some(proxy.address()));
+        let mut raw = Raw::connect(&broker);
+        raw.send(&Head::new("/").bytes());
+        let head = raw.head();
+        for line in ["\r\nSec-WebSocket-Accept: ", "\r\nConnection: Upgrade\r\n", "\r\nUpgrade: websocket\r\n"] {
+            assert_eq!(head.contains(line), keeps, "{line:?} in {head}");
+        }
+    }
+}
+
 #[test]
 fn what_is_sent_and_dropped_at_once_arrives() {
     for way in Way::PROXIES {

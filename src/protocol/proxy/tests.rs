@@ -162,12 +162,17 @@ fn two_headers_that_disagree_are_both_disbelieved() {
 
 #[test]
 fn nothing_is_believed_from_a_peer_that_is_not_trusted() {
-    let lines = [("X-Forwarded-For", &b"10.0.0.2"[..]), ("Forwarded", b"for=1.1.1.1")];
-    let forwarding = Forwarding::of(lines.into_iter());
+    let x = ("X-Forwarded-For", &b"10.0.0.2"[..]);
+    let f = ("Forwarded", &b"for=1.1.1.1"[..]);
     let peer = socket("192.0.2.9:5");
-    assert_eq!(forwarding.client(peer, &trusted(&["10.0.0.0/8"])).address, peer);
-    assert_eq!(forwarding.client(peer, &Networks::default()).address, peer);
-    assert!(forwarding.is_forwarded && forwarding.names_client());
+    for lines in [&[x][..], &[f], &[x, f]] {
+        let forwarding = Forwarding::of(lines.iter().copied());
+        for networks in [trusted(&["10.0.0.0/8"]), Networks::default()] {
+            let claim = forwarding.client(peer, &networks);
+            assert_eq!(claim, Claim { address: peer, is_contradictory: false }, "{lines:?}");
+        }
+        assert!(forwarding.is_forwarded && forwarding.names_client());
+    }
 }
 
 #[test]

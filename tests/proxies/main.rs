@@ -1,7 +1,8 @@
 //! The broker behind real reverse proxies: a private nginx and a private HAProxy, configured with the examples of `docs/deploying.md`.
 //!
-//! What is proved: the log and the counting of failed logins go by the client's own address (`address`); the old clients still get what they
-//! need (`kindnesses`).
+//! What is proved: a receiver that is killed, freezes, vanishes, leaves, or loses its proxy in the middle of many kept messages loses
+//! none of them, in each dialect and each way of confirming (`loss`); a real PHP receiver, too (`php`); the log and the counting of failed logins go by the
+//! client's own address (`address`); the old clients still get what they need (`kindnesses`). Each also without a proxy, as the control.
 
 #![cfg(target_os = "linux")] // Processes that end with the test.
 
@@ -17,13 +18,17 @@ mod legacy;
 #[path = "../servers/process.rs"]
 #[allow(dead_code)]
 mod process;
+#[path = "../servers/proxy.rs"]
+#[allow(dead_code)]
+mod proxy;
 #[path = "../e2e/raw.rs"]
 #[allow(dead_code)]
 mod raw;
 
 mod address;
 mod kindnesses;
-#[allow(dead_code)]
+mod loss;
+mod php;
 mod ways;
 
 use broker::PATIENCE;

@@ -30,14 +30,16 @@ pub struct Shared {
     last_got: AtomicU64,
     /// Receivers leave in orderly ways, too, and not with resets only.
     pub orderly: bool,
+    /// Receivers by hand reject, too.
+    pub reject: bool,
     /// Where each way to the broker begins.
     pub routes: BTreeMap<&'static str, SocketAddr>,
 }
 
 impl Shared {
     /// A run that begins.
-    pub fn new(routes: BTreeMap<&'static str, SocketAddr>, orderly: bool) -> Self {
-        Self { stage: AtomicU8::new(0), last_got: AtomicU64::new(now()), orderly, routes }
+    pub fn new(routes: BTreeMap<&'static str, SocketAddr>, orderly: bool, reject: bool) -> Self {
+        Self { stage: AtomicU8::new(0), last_got: AtomicU64::new(now()), orderly, reject, routes }
     }
 
     /// How far the run is.
@@ -84,6 +86,11 @@ impl<'a> Client<'a> {
     /// Whether receivers leave in orderly ways, too.
     pub fn ends_in_order(&self) -> bool {
         self.shared.orderly
+    }
+
+    /// Whether receivers by hand reject, too.
+    pub fn rejects(&self) -> bool {
+        self.shared.reject
     }
 
     /// Where to connect; a way that this run does not have is the direct one.

@@ -15,6 +15,8 @@ pub enum Kind {
     Nginx,
     /// HAProxy in HTTP mode.
     Haproxy,
+    /// HAProxy in TCP mode: it says with a PROXY protocol header whom it speaks for.
+    HaproxyTcp,
 }
 
 /// A reverse proxy.
@@ -32,11 +34,12 @@ impl Front {
     /// It cannot be started, or does not listen.
     pub fn start(kind: Kind, directory: &Path, target: SocketAddr) -> Result<Self, String> {
         let address = process::free_port().local_addr().map_err(|error| error.to_string())?;
-        let directory = directory.join(if kind == Kind::Nginx { "nginx" } else { "haproxy" });
+        let directory = directory.join(format!("{kind:?}").to_lowercase());
         let front = Self { kind, directory, address, child: Mutex::new(None) };
         let text = match kind {
             Kind::Nginx => nginx(address, target),
-            Kind::Haproxy => haproxy(address, target),
+            Kind::Haproxy => haproxy(address, target, "http", ""),
+            Kind::HaproxyTcp => haproxy(address, target, "tcp", " send-proxy-v2"),
         };
         let written = std::fs::create_dir_all(&front.directory)
             .and_then(|()| std::fs::write(front.directory.join("configuration"), text));
@@ -74,7 +77,7 @@ impl Front {
                 command.arg("-p").arg(&self.directory).arg("-c").arg(&file).args(["-e", "stderr"]);
                 command
             }
-            Kind::Haproxy => {
+            Kind::Haproxy | Kind::HaproxyTcp => {
                 let mut command = Command::new(process::find(&["haproxy"], &folders));
                 command.arg("-db").arg("-f").arg(&file);
                 command
@@ -113,10 +116,11 @@ fn nginx(address: SocketAddr, target: SocketAddr) -> String {
     )
 }
 
-fn haproxy(address: SocketAddr, target: SocketAddr) -> String {
+fn haproxy(address: SocketAddr, target: SocketAddr, mode: &str, server: &str) -> String {
+    let forward = if mode == "http" { "  option forwardfor\n" } else { "" };
     format!(
-        "global\n  maxconn 1024\ndefaults\n  mode http\n  option forwardfor\n  timeout connect 5s\n  timeout client 1h\n  \
+        "global\n  maxconn 1024\ndefaults\n  mode {mode}\n{forward}  timeout connect 5s\n  timeout client 1h\n  \
          timeout server 1h\n  timeout tunnel 1h\nfrontend front\n  bind {address}\n  default_backend broker\n\
-         backend broker\n  server one {target}\n"
+         backend broker\n  server one {target}{server}\n"
     )
 }

@@ -50,8 +50,10 @@ pub struct Victims {
     pub proxy: Proxy,
     /// nginx.
     pub nginx: Option<Front>,
-    /// HAProxy.
+    /// HAProxy in HTTP mode.
     pub haproxy: Option<Front>,
+    /// HAProxy in TCP mode.
+    pub haproxy_tcp: Option<Front>,
     /// The store's server.
     pub database: Option<Database>,
     /// Clients in other languages.
@@ -174,7 +176,10 @@ impl Victims {
             Deed::Stall(millis) => self.misbehave(Mode::Stall, "stall", millis),
             Deed::Forget(millis) => self.misbehave(Mode::Forget, "forget", millis),
             Deed::Nginx => self.restart(self.nginx.as_ref(), "nginx"),
-            Deed::Haproxy => self.restart(self.haproxy.as_ref(), "haproxy"),
+            Deed::Haproxy => {
+                self.restart(self.haproxy.as_ref(), "haproxy")?;
+                self.restart(self.haproxy_tcp.as_ref(), "haproxy-tcp")
+            }
             Deed::DatabaseKill(millis) => self.hurt_database(millis, true),
             Deed::DatabaseFreeze(millis) => self.hurt_database(millis, false),
             Deed::ScriptsKill => {

@@ -42,6 +42,8 @@ pub enum Route {
     Nginx,
     /// Through HAProxy in HTTP mode.
     Haproxy,
+    /// Through HAProxy in TCP mode, with a PROXY protocol header.
+    HaproxyTcp,
 }
 
 impl Route {
@@ -52,6 +54,7 @@ impl Route {
             Self::Liar => "liar",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
+            Self::HaproxyTcp => "haproxy-tcp",
         }
     }
 }
@@ -257,12 +260,13 @@ pub fn receivers(random: &mut Random, routes: &[Route]) -> Vec<Receiver> {
     list
 }
 
-/// The broker's configuration.
-pub fn configuration(random: &mut Random, port: u16, store: &str) -> String {
+/// The broker's configuration: a port for everybody, one for a proxy that sends PROXY protocol headers, and a store.
+pub fn configuration(random: &mut Random, port: u16, behind: u16, store: &str) -> String {
     let write_delay = random.pick(&[20, 100, 500]);
     let batch = random.pick(&[1, 10]);
     let mut text = format!(
         "[server]\nlisten = \"127.0.0.1:{port}\"\nheartbeat = \"{HEARTBEAT}ms\"\nconfirm_timeout = \"{CONFIRM_TIMEOUT}ms\"\n\
+         [[listener]]\naddress = \"127.0.0.1:{behind}\"\nproxy_protocol = true\n\
          [channel_defaults]\nack_timeout = \"{ACK_TIMEOUT}ms\"\n\
          [auth]\nhtpasswd = []\nusers = [\"app:{{SHA}}5en6G6MezRroT3XKqkdPOmY/BfQ=\"]\n\
          [store]\nurl = \"{store}\"\nbatch = {batch}\nwrite_delay = \"{write_delay}ms\"\n"

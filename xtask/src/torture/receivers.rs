@@ -37,13 +37,15 @@ pub struct Receiving<'a> {
     plan: &'a Receiver,
     random: Random,
     conn: u64,
+    /// Messages and frames on this connection.
     got: u64,
+    frames: u64,
 }
 
 impl<'a> Receiving<'a> {
     /// A receiver that has not begun.
     pub fn new(client: &'a Client<'a>, plan: &'a Receiver, seed: u64) -> Self {
-        Self { client, plan, random: Random::new(seed, &plan.name), conn: 0, got: 0 }
+        Self { client, plan, random: Random::new(seed, &plan.name), conn: 0, got: 0, frames: 0 }
     }
 
     /// Receives until `last` is over.
@@ -73,10 +75,10 @@ impl<'a> Receiving<'a> {
             target += &format!("receiver={}", self.plan.name);
         }
         self.conn += 1;
-        self.got = 0;
-        let open = Event::now(Kind::Open).on(self.conn).in_channel(&self.plan.channel);
+        (self.got, self.frames) = (0, 0);
         let address = self.client.address(self.plan.route);
         let mut socket = Socket::connect(address, &target, self.plan.manner.is_modern()).ok()?;
+        let open = Event::now(Kind::Open).on(self.conn).in_channel(&self.plan.channel);
         self.client.note(&open.what(self.plan.manner.name()).how(self.plan.route.name()));
         if !self.plan.manner.is_topic() {
             let ack = if self.plan.manner == Manner::Manual { ",\"ack\":\"manual\",\"prefetch\":4" } else { "" };
@@ -158,6 +160,7 @@ impl<'a> Receiving<'a> {
 
     /// One frame with messages: whether it had any.
     fn frame(&mut self, socket: &mut Socket, payload: &[u8], life: &Life) -> bool {
+        self.frames += 1;
         if self.plan.manner.is_topic() {
             self.got(payload, None, None);
         } else {
@@ -197,6 +200,7 @@ impl<'a> Receiving<'a> {
         };
         let mut event = Event::now(Kind::Got).on(self.conn).of(&key).in_channel(&self.plan.channel);
         event.h = Some(hash(text));
+        event.frame = Some(self.frames);
         event.d = delivery.map(str::to_owned);
         event.marked = marked;
         self.client.note(&event);
@@ -207,24 +211,46 @@ impl<'a> Receiving<'a> {
         #[derive(Clone, Copy)]
         enum Choice {
             Ack,
+            ExtendAndAck,
             Nack,
+            NackForAWhile,
+            Reject,
             Forget,
         }
-        let fails = if self.plan.channel == "tries" { 40 } else { 8 };
+        // Only where there is a channel for dead letters.
+        let (fails, rejects) = if self.plan.channel == "tries" { (40, 6) } else { (8, 0) };
+        let rejects = if self.client.rejects() { rejects } else { 0 };
         let choice = if self.plan.calm {
             Choice::Ack
         } else {
-            self.random.weighted(&[(90, Choice::Ack), (fails, Choice::Nack), (2, Choice::Forget)])
+            self.random.weighted(&[
+                (85, Choice::Ack),
+                (5, Choice::ExtendAndAck),
+                (fails, Choice::Nack),
+                (fails / 4, Choice::NackForAWhile),
+                (rejects, Choice::Reject),
+                (2, Choice::Forget),
+            ])
         };
-        let (kind, command) = match choice {
-            Choice::Ack => (Kind::Ack, "ack"),
-            Choice::Nack => (Kind::Nack, "nack"),
-            Choice::Forget => return,
-        };
+        match choice {
+            Choice::Ack => self.answer(socket, Kind::Ack, "ack", delivery, ""),
+            Choice::ExtendAndAck => {
+                self.answer(socket, Kind::Extend, "extend", delivery, "");
+                self.client.rest(self.random.millis(0, 200));
+                self.answer(socket, Kind::Ack, "ack", delivery, "");
+            }
+            Choice::Nack => self.answer(socket, Kind::Nack, "nack", delivery, ""),
+            Choice::NackForAWhile => self.answer(socket, Kind::Nack, "nack", delivery, ",\"retry_after\":1"),
+            Choice::Reject => self.answer(socket, Kind::Reject, "nack", delivery, ",\"reject\":true"),
+            Choice::Forget => {}
+        }
+    }
+
+    fn answer(&self, socket: &mut Socket, kind: Kind, command: &str, delivery: &str, more: &str) {
         let mut event = Event::now(kind).on(self.conn);
         event.d = Some(delivery.to_owned());
         // Noted before it is written: what the broker does because of it cannot be earlier.
         self.client.note(&event);
-        let _ = socket.text(&format!("{{\"command\":\"{command}\",\"delivery\":\"{delivery}\"}}"));
+        let _ = socket.text(&format!("{{\"command\":\"{command}\",\"delivery\":\"{delivery}\"{more}}}"));
     }
 }

@@ -64,6 +64,9 @@ pub struct Event {
     /// Message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub m: Option<String>,
+    /// Number of the frame that brought the message, on the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame: Option<u64>,
     /// Hash of the message's text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub h: Option<u64>,

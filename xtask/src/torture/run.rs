@@ -128,14 +128,15 @@ fn torture(options: &Options, program: &Path, directory: &Path) -> Result<(), St
 fn assemble(options: &Options, program: &Path, directory: &Path) -> Result<Cast, String> {
     let text = |error: std::io::Error| error.to_string();
     let mut random = Random::new(options.seed, "cast");
-    let address = process::free_port().local_addr().map_err(text)?;
+    let place = || process::free_port().local_addr().map_err(text);
+    let (address, behind) = (place()?, place()?);
     let database = match options.store {
         Store::Sqlite => None,
         Store::MariaDb => Some(Database::new(databases::Kind::MariaDb)?),
         Store::Postgres => Some(Database::new(databases::Kind::Postgres)?),
     };
     let store = database.as_ref().map_or_else(|| format!("sqlite:{}/wsmb.db", directory.display()), Database::url);
-    let mut configuration = plan::configuration(&mut random, address.port(), &store);
+    let mut configuration = plan::configuration(&mut random, address.port(), behind.port(), &store);
     if database.is_some() {
         configuration =
             configuration.replace("[store]\n", &format!("[store]\njournal = \"{}/journal.db\"\n", directory.display()));
@@ -147,18 +148,20 @@ fn assemble(options: &Options, program: &Path, directory: &Path) -> Result<Cast,
     let broker = Broker::new(program, directory, address, clock)?;
     broker.start()?;
     let proxy = Proxy::start(address).map_err(text)?;
-    let front = |kind, name: &str| {
+    let front = |kind, name: &str, target| {
         let wanted = options.has("proxies") && options.has(name);
-        if wanted { Front::start(kind, directory, address).map(Some) } else { Ok(None) }
+        if wanted { Front::start(kind, directory, target).map(Some) } else { Ok(None) }
     };
-    let nginx = front(fronts::Kind::Nginx, "nginx")?;
-    let haproxy = front(fronts::Kind::Haproxy, "haproxy")?;
+    let nginx = front(fronts::Kind::Nginx, "nginx", address)?;
+    let haproxy = front(fronts::Kind::Haproxy, "haproxy", address)?;
+    let haproxy_tcp = front(fronts::Kind::HaproxyTcp, "haproxy", behind)?;
     let mut places: BTreeMap<&'static str, SocketAddr> = BTreeMap::from([(Route::Direct.name(), address)]);
     let mut routes = vec![Route::Direct];
     let proxied = [
         (Route::Liar, options.has("proxies").then(|| proxy.address())),
         (Route::Nginx, nginx.as_ref().map(Front::address)),
         (Route::Haproxy, haproxy.as_ref().map(Front::address)),
+        (Route::HaproxyTcp, haproxy_tcp.as_ref().map(Front::address)),
     ];
     for (route, place) in proxied {
         if let Some(place) = place {
@@ -174,8 +177,8 @@ fn assemble(options: &Options, program: &Path, directory: &Path) -> Result<Cast,
     };
     let senders = plan::senders(&mut random, &routes);
     let receivers = plan::receivers(&mut random, &routes);
-    let victims = Victims { broker, proxy, nginx, haproxy, database, scripts };
-    Ok(Cast { victims, shared: Shared::new(places, options.has("orderly")), senders, receivers })
+    let victims = Victims { broker, proxy, nginx, haproxy, haproxy_tcp, database, scripts };
+    Ok(Cast { victims, shared: Shared::new(places, options.has("orderly"), options.has("reject")), senders, receivers })
 }
 
 fn powers(options: &Options) -> Powers {

@@ -14,10 +14,10 @@ use super::socket::{BINARY, Ending, Got, Socket, TEXT};
 /// How long a sure sender waits for an answer before it tries on another connection.
 const ANSWER: Duration = Duration::from_secs(4);
 
-/// A message that has no answer yet.
+/// A publication that has no answer yet.
 struct Open {
-    number: u64,
-    text: String,
+    /// Its messages: their numbers and texts. The first one's key is its id.
+    messages: Vec<(u64, String)>,
     ttl: u64,
     delay: u64,
     sent: Option<Instant>,
@@ -62,14 +62,19 @@ impl<'a> Sending<'a> {
     }
 
     fn message(&mut self) -> Open {
-        self.next += 1;
-        let key = self.key(self.next);
-        let pad = "x".repeat(self.random.weighted(&[(8, 40), (2, 400), (1, 9_000)]));
-        let text = format!("{{\"m\":\"{key}\",\"pad\":\"{pad}\"}}");
+        let many = if self.plan.style == Style::Publisher { 0 } else { 1 };
+        let count = self.random.weighted(&[(8, 1), (many, 2), (many, 5)]);
+        let messages = (0..count).map(|_| self.text()).collect();
         // A message of some seconds may expire; one of ten minutes must not.
         let ttl = if self.plan.ttl { self.random.weighted(&[(3, 0), (1, 1_500), (1, 600_000)]) } else { 0 };
         let delay = if self.plan.delay { self.random.weighted(&[(4, 0), (1, 1_200)]) } else { 0 };
-        Open { number: self.next, text, ttl, delay, sent: None }
+        Open { messages, ttl, delay, sent: None }
+    }
+
+    fn text(&mut self) -> (u64, String) {
+        self.next += 1;
+        let pad = "x".repeat(self.random.weighted(&[(8, 40), (2, 400), (1, 9_000)]));
+        (self.next, format!("{{\"m\":\"{}\",\"pad\":\"{pad}\"}}", self.key(self.next)))
     }
 
     fn key(&self, number: u64) -> String {
@@ -77,19 +82,25 @@ impl<'a> Sending<'a> {
     }
 
     fn note_send(&self, open: &Open) {
-        let mut event = Event::now(Kind::Send).on(self.conn).of(&self.key(open.number)).in_channel(&self.plan.channel);
-        event.h = Some(hash(open.text.as_bytes()));
-        event.id = (self.plan.style == Style::Sure).then_some(true);
-        event.ttl = (open.ttl > 0).then_some(open.ttl);
-        event.delay = (open.delay > 0).then_some(open.delay);
-        self.client.note(&event.how(self.plan.route.name()));
+        for (number, text) in &open.messages {
+            let mut event = Event::now(Kind::Send).on(self.conn).of(&self.key(*number)).in_channel(&self.plan.channel);
+            event.h = Some(hash(text.as_bytes()));
+            event.id = (self.plan.style == Style::Sure).then_some(true);
+            event.ttl = (open.ttl > 0).then_some(open.ttl);
+            event.delay = (open.delay > 0).then_some(open.delay);
+            self.client.note(&event.how(self.plan.route.name()));
+        }
     }
 
     fn command(&self, open: &Open) -> String {
-        let mut text =
-            format!("{{\"command\":\"send-message\",\"channel\":\"{}\",\"data\":[{}]", self.plan.channel, open.text);
+        let texts: Vec<&str> = open.messages.iter().map(|(_, text)| text.as_str()).collect();
+        let mut text = format!(
+            "{{\"command\":\"send-message\",\"channel\":\"{}\",\"data\":[{}]",
+            self.plan.channel,
+            texts.join(",")
+        );
         if self.plan.style == Style::Sure {
-            text += &format!(",\"id\":\"{}\"", self.key(open.number));
+            text += &format!(",\"id\":\"{}\"", self.key(open.messages[0].0));
         }
         if open.ttl > 0 {
             text += &format!(",\"ttl\":{}", open.ttl as f64 / 1e3);
@@ -136,7 +147,7 @@ impl<'a> Sending<'a> {
             }
             if running && (open.len() as u64) < window && self.random.percent(60) {
                 let message = self.message();
-                open.insert(message.number, message);
+                open.insert(message.messages[0].0, message);
                 fresh += 1;
             }
             for message in open.values_mut().filter(|message| message.sent.is_none()) {
@@ -163,10 +174,12 @@ impl<'a> Sending<'a> {
         let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (id, code) = (text("id"), text("response_code"));
         let Some(number) = id.rsplit('-').next().and_then(|number| number.parse().ok()) else { return };
-        let mut event = Event::now(Kind::Answer).on(self.conn).of(&id).what(text("response_text"));
-        event.code = Some(code.clone());
-        event.duplicate = value.get("duplicate").and_then(Value::as_bool);
-        self.client.note(&event);
+        for (part, _) in open.get(&number).into_iter().flat_map(|publication| &publication.messages) {
+            let mut event = Event::now(Kind::Answer).on(self.conn).of(&self.key(*part)).what(text("response_text"));
+            event.code = Some(code.clone());
+            event.duplicate = value.get("duplicate").and_then(Value::as_bool);
+            self.client.note(&event);
+        }
         match code.as_str() {
             // Not accepted, or not known to be: the same again, later.
             "05" | "06" | "09" => {
@@ -190,7 +203,7 @@ impl<'a> Sending<'a> {
                 let message = self.message();
                 self.note_send(&message);
                 let payload = match self.plan.style {
-                    Style::Publisher => message.text.clone(),
+                    Style::Publisher => message.messages[0].1.clone(),
                     Style::Sure | Style::Loose => self.command(&message),
                 };
                 whole = socket.send(TEXT, payload.as_bytes()).is_ok();

@@ -101,6 +101,13 @@ impl History {
         died || storeless || stopping || cut || disturbed
     }
 
+    /// Whether a rejection may not have reached the broker, or been forgotten with it, or a slow reader noted `until` long after it got the message.
+    pub fn rejection_lost(&self, receipt: &Receipt, until: u64) -> bool {
+        let Some(connection) = self.connections.get(&receipt.place) else { return true };
+        let rejected = receipt.returned.unwrap_or(until);
+        connection.reads_late() || until <= rejected + SLACK || self.confirmation_lost(connection, rejected, until)
+    }
+
     /// Whether the broker may have forgotten the message's id between two attempts to send it.
     pub fn id_forgotten(&self, message: &Message) -> bool {
         let (Some(first), Some(last)) = (message.sends.first(), message.sends.last()) else { return false };

@@ -25,6 +25,8 @@ pub struct Receipt {
     pub confirmed: Option<u64>,
     /// When it gave it back, or rejected it.
     pub returned: Option<u64>,
+    /// It rejected it: it must never come again on this channel.
+    pub rejected: bool,
 }
 
 /// Once sent.
@@ -70,7 +72,8 @@ pub struct Connection {
     pub pauses: Vec<(u64, u64)>,
     /// It takes its time for each message, so that much may lie unread.
     pub slow: bool,
-    pub receipts: u64,
+    /// The frames that brought messages.
+    pub frames: BTreeSet<u64>,
 }
 
 impl Connection {
@@ -137,8 +140,8 @@ pub struct History {
     pub waiting: BTreeSet<(String, String)>,
     /// The last instant of all.
     pub end: u64,
-    /// Where the receipt of a delivery by hand stands: the last one of that name.
-    deliveries: HashMap<(Place, String), (String, usize)>,
+    /// Where the receipts of a delivery by hand stand.
+    deliveries: HashMap<(Place, String), Vec<(String, usize)>>,
     events: Vec<(String, Event)>,
 }
 
@@ -259,7 +262,7 @@ impl History {
 
     fn got(&mut self, place: Place, event: &Event) {
         if let Some(connection) = self.connections.get_mut(&place) {
-            connection.receipts += 1;
+            connection.frames.insert(event.frame.unwrap_or(event.t));
         }
         let receipt = Receipt {
             t: event.t,
@@ -270,13 +273,14 @@ impl History {
             hash: event.h,
             confirmed: None,
             returned: None,
+            rejected: false,
         };
         let key = event.m.clone().unwrap_or_default();
         match self.messages.get_mut(&key) {
             Some(message) => {
                 if let Some(name) = &receipt.delivery {
                     let place = (receipt.place.clone(), name.clone());
-                    self.deliveries.insert(place, (key, message.receipts.len()));
+                    self.deliveries.entry(place).or_default().push((key, message.receipts.len()));
                 }
                 message.receipts.push(receipt);
             }
@@ -286,12 +290,15 @@ impl History {
 
     fn by_hand(&mut self, place: &Place, event: &Event) {
         let delivery = (place.clone(), event.d.clone().unwrap_or_default());
-        let Some((key, index)) = self.deliveries.get(&delivery) else { return };
-        if let Some(receipt) = self.messages.get_mut(key).and_then(|message| message.receipts.get_mut(*index)) {
+        for (key, index) in self.deliveries.get(&delivery).into_iter().flatten() {
+            let Some(receipt) = self.messages.get_mut(key).and_then(|message| message.receipts.get_mut(*index)) else {
+                continue;
+            };
             if event.e == Kind::Ack {
                 receipt.confirmed = Some(event.t);
             } else {
                 receipt.returned = Some(event.t);
+                receipt.rejected = event.e == Kind::Reject;
             }
         }
     }
@@ -338,7 +345,7 @@ impl History {
             }
             ("proxy", "stall" | "forget") => deeds.proxies.push(("liar".to_owned(), open)),
             ("proxy", _) => deeds.proxies.push(("liar".to_owned(), Span { from: t, to: t })),
-            ("nginx" | "haproxy", _) => deeds.proxies.push((what.to_owned(), Span { from: t, to: t })),
+            ("nginx" | "haproxy" | "haproxy-tcp", _) => deeds.proxies.push((what.to_owned(), Span { from: t, to: t })),
             _ => {}
         }
     }

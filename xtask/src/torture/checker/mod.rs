@@ -35,6 +35,7 @@ pub fn violations(history: &History) -> Vec<Violation> {
         rules::disordered,
         rules::late,
         rules::refused,
+        rules::rejected,
         rules::more_than_once,
         rules::left,
     ];

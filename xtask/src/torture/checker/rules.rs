@@ -64,11 +64,11 @@ fn accepted(history: &History, message: &Message) -> bool {
     message.answers.iter().any(|answer| answer.code == "00") || history.implied(message)
 }
 
-/// PHP's one-shot reader takes one message and leaves: the orderly end of a legacy connection, without a proxy, confirms its only message.
+/// PHP's one-shot reader takes one frame and leaves: the orderly end of a legacy connection, without a proxy, confirms its only frame.
 fn left_in_order(history: &History, receipt: &Receipt) -> bool {
     history.connections.get(&receipt.place).is_some_and(|connection| {
         let orderly = connection.ended.as_ref().is_some_and(|(_, how)| how == "fin" || how == "close");
-        connection.is_legacy() && connection.is_direct() && connection.receipts == 1 && orderly
+        connection.is_legacy() && connection.is_direct() && connection.frames.len() == 1 && orderly
     })
 }
 
@@ -227,6 +227,21 @@ pub fn refused(history: &History) -> Vec<Violation> {
         if let Some(receipt) = message.receipts.iter().find(|receipt| !again && receipt.t > answer.t + SECOND) {
             let text = format!("{key} was answered with {} and came to {} later", answer.code, place(receipt));
             found.push(violation("refused", key, text));
+        }
+    }
+    found
+}
+
+/// What a receiver rejected is not tried again: it is a dead letter.
+pub fn rejected(history: &History) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for (key, message) in &history.messages {
+        for (index, receipt) in message.receipts.iter().enumerate().filter(|(_, receipt)| receipt.rejected) {
+            let again = message.receipts[index + 1..].iter().find(|later| later.channel == receipt.channel);
+            if let Some(again) = again.filter(|again| !history.rejection_lost(receipt, again.t)) {
+                let text = format!("{key} came to {} again, although {} had rejected it", place(again), place(receipt));
+                found.push(violation("rejected", key, text));
+            }
         }
     }
     found

@@ -249,6 +249,21 @@ fn a_second_delivery_by_hand_is_marked() {
 }
 
 #[test]
+fn what_was_rejected_is_a_dead_letter() {
+    let story = |channel: &str, kind| {
+        let story = Story::default().open_on(0, "a", 1, "manual", "tries", "direct");
+        let story =
+            story.open_on(2_000, "b", 1, "manual", channel, "direct").send(10, "s-1", "tries").answer(20, "s-1", "00");
+        let story = story.got_on(30, "a", "s-1", "tries", Some(("x", false))).by_hand(40, "a", kind, "x");
+        story.got_on(4_000, "b", "s-1", channel, Some(("y", true))).by_hand(4_010, "b", Kind::Ack, "y")
+    };
+    story("dead", Kind::Reject).holds();
+    story("tries", Kind::Reject).breaks("rejected");
+    story("tries", Kind::Nack).holds();
+    story("tries", Kind::Reject).act(50, "kill", "").holds();
+}
+
+#[test]
 fn a_delivery_by_hand_that_is_neither_acknowledged_nor_given_back_stays() {
     let story = |t| {
         let story = Story::default()

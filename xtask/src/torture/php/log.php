@@ -7,16 +7,16 @@ function note(string $kind, array $members): void
     static $file = null;
     global $log;
     $file ??= fopen($log, 'ab');
-    fwrite($file, json_encode(['t' => intdiv(hrtime(true), 1000), 'e' => $kind] + $members) . "\n");
+    fwrite($file, json_encode(['t' => intdiv(hrtime(true), 1000), 'e' => $kind] + $members, JSON_INVALID_UTF8_SUBSTITUTE) . "\n");
 }
 
 /**
- * What the client calls a failure. A broker or a proxy that is not there right now is none: the scripts try again. Everything else is written down.
+ * What the client calls a failure. A broker or a proxy that is not there right now is none: the scripts try again. Nor is a frame that was lost with
+ * the head: a script that was frozen just then reads late, whatever the broker does. Everything else is written down.
  */
 function fail(string $sentence): never
 {
-    if (!str_starts_with($sentence, 'no upgrade') && !str_starts_with($sentence, 'no broker')) {
-        note('wrong', ['what' => $sentence]);
-    }
+    $excused = preg_match('/^(no upgrade|no broker|lost behind the head)/', $sentence) === 1;
+    note($excused ? 'note' : 'wrong', ['what' => $sentence]);
     throw new RuntimeException($sentence);
 }

@@ -32,11 +32,13 @@ function live($stream, int $connection): void
         return;
     }
     @send_frame($stream, 2, json_encode(['command' => 'receive-message', 'channel' => $channel, 'data' => []]));
-    while (($message = receive($stream, $connection)) !== null) {
-        foreach (json_decode($message, true)['data'] ?? [] as $item) {
-            note('got', ['conn' => $connection, 'm' => $item['m'], 'ch' => $channel]);
-            usleep(random_int(0, 3000));
+    for ($frame = 1; ($message = receive($stream, $connection)) !== null; $frame++) {
+        $items = json_decode($message, true)['data'] ?? [];
+        // All at once: a script that is killed here has read the whole frame.
+        foreach ($items as $item) {
+            note('got', ['conn' => $connection, 'm' => $item['m'], 'ch' => $channel, 'frame' => $frame]);
         }
+        usleep(random_int(0, 3000) * count($items));
     }
 }
 

@@ -62,7 +62,7 @@ impl<'a> Receiving<'a> {
             let otherwise = if self.client.ends_in_order() { Ending::Fin } else { Ending::Reset };
             socket.end(ending.unwrap_or(otherwise));
             if !self.plan.calm {
-                self.client.rest(self.random.millis(0, 400));
+                self.client.rest(self.random.millis(0, self.plan.away));
             }
         }
     }
@@ -98,6 +98,8 @@ impl<'a> Receiving<'a> {
         }
         let messages = match self.plan.manner {
             Manner::OneShot => 1,
+            // It comes for what has waited.
+            _ if self.plan.away > 1_000 => self.random.between(1, 60),
             _ => self.random.weighted(&[(1, 1), (2, 10), (3, 60), (2, 300)]),
         };
         let slow = self.random.percent(15);

@@ -206,6 +206,7 @@ fn drains() -> Vec<Receiver> {
             manner: if by_hand { Manner::Manual } else { Manner::Modern },
             route: Route::Direct,
             named: false,
+            away: 0,
             calm: true,
         }
     })

@@ -30,9 +30,10 @@ mod senders;
 mod socket;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub use options::HELP;
-use options::{Options, Task};
+use options::{Options, Store, Task};
 
 /// Runs what the arguments ask for.
 pub fn task(arguments: &[String]) -> ExitCode {
@@ -65,14 +66,19 @@ fn verdict(result: Result<(), String>, replay: Option<&str>) -> ExitCode {
     }
 }
 
-/// What the short run leaves out, because the broker does not keep its promises there yet.
-const NOT_YET: &[&str] = &["clock", "reject"];
+/// What the short runs leave out, because the broker does not keep its promises there yet.
+const NOT_YET: &[&str] = &["clock", "reject", "term"];
 
-/// The short run of `cargo xtask test`: today's date is the seed, so that every day tries something else, and the failure names it.
+/// The short runs of `cargo xtask test`: one on SQLite, and one on a database server, by turns MariaDB and PostgreSQL. Today's date is the seed, so that
+/// every day tries something else, and a failure names it.
 pub fn short() -> Result<(), crate::Failure> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let days = now.map_or(0, |time| time.as_secs() / 86_400);
-    let without = NOT_YET.iter().map(|name| (*name).to_owned()).collect();
-    let options = Options { seed: days, without, ..Options::default() };
-    run::run(&options).map_err(|text| crate::Failure(format!("{text}\nthe same again: {}", options.command())))
+    let server = if days % 2 == 0 { Store::MariaDb } else { Store::Postgres };
+    [(Store::Sqlite, 15), (server, 9)].into_iter().try_for_each(|(store, seconds)| {
+        let without = NOT_YET.iter().map(|name| (*name).to_owned()).collect();
+        let length = Duration::from_secs(seconds);
+        let options = Options { seed: days, length, store, without, ..Options::default() };
+        run::run(&options).map_err(|text| crate::Failure(format!("{text}\nthe same again: {}", options.command())))
+    })
 }

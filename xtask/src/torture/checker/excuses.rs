@@ -114,18 +114,17 @@ impl History {
         message.has_id && message.sends.len() > 1 && self.killed(first.t, last.t)
     }
 
-    /// Whether the broker had to take a message whose sender asked for no answer.
+    /// Whether the broker had to take a message whose sender asked for no answer. Nobody knows what a proxy does with the rest of a connection that
+    /// is reset, so this is about direct ones.
     pub fn implied(&self, message: &Message) -> bool {
         let [send] = &message.sends[..] else { return false };
-        let Some((gone, how)) = self.gone.get(&send.place) else { return false };
+        let Some((gone, _)) = self.gone.get(&send.place) else { return false };
         let in_time = gone.saturating_sub(send.t) < 2 * SECOND;
-        let reset_behind_proxy = how == "reset" && send.route != "direct";
         let reach = gone + SAFE + self.frozen(send.t, gone + SAFE + 10 * SECOND);
         in_time
-            && !reset_behind_proxy
+            && send.route == "direct"
             && !self.killed(send.t, reach)
             && !self.deeds.terms.iter().any(|span| span.meets(send.t, gone + SLACK / 20))
-            && !self.disturbed(&send.route, send.t.saturating_sub(SLACK), reach)
             && !self.storeless(send.t.saturating_sub(5 * SECOND), reach + 2 * SECOND)
     }
 
@@ -169,7 +168,8 @@ impl History {
                     .is_some_and(|(t, _)| (from.saturating_sub(long_ago)..=to + SLACK).contains(t))
                     || connection.pauses.iter().any(|(begin, end)| *begin <= to && *end >= from))
         });
-        let published = self.publishers.iter().any(|(name, t)| name == channel && (from..=to + SLACK).contains(t));
+        let around = from.saturating_sub(SLACK)..=to + SLACK;
+        let published = self.publishers.iter().any(|(name, t)| name == channel && around.contains(t));
         let returned = self.messages.values().flat_map(|message| &message.receipts).any(|receipt| {
             receipt.channel == channel
                 && receipt.returned.is_some_and(|t| (from.saturating_sub(SLACK)..=to).contains(&t))

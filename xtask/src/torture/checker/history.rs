@@ -213,6 +213,9 @@ impl History {
                 connection.opened = event.t;
             }
             Kind::End => {
+                if let Some(channel) = &event.ch {
+                    self.publishers.push((channel.clone(), event.t));
+                }
                 if let Some(connection) = self.connections.get_mut(&place) {
                     connection.ended = Some((event.t, text(&event.what)));
                 }
@@ -368,6 +371,9 @@ impl History {
         let Some(message) = self.messages.get(key) else { return String::new() };
         let begin = self.events.first().map_or(0, |(_, event)| event.t);
         let places: BTreeSet<&Place> = message.receipts.iter().map(|receipt| &receipt.place).collect();
+        // Of the pongs those that confirmed it.
+        let confirmed: BTreeSet<(&Place, u64)> =
+            message.receipts.iter().filter_map(|receipt| Some((&receipt.place, receipt.confirmed?))).collect();
         let first = message.sends.first().map_or(0, |send| send.t);
         let last = message.receipts.last().map_or(self.end, |receipt| receipt.t) + 2_000_000;
         let mut text = String::new();
@@ -381,7 +387,7 @@ impl History {
             let connection =
                 event.e == Kind::Open || event.e == Kind::End || event.e == Kind::Pause || event.e == Kind::Resume;
             let there = places.contains(&place)
-                && (connection || confirms || event.e == Kind::Confirm && (first..=last).contains(&event.t));
+                && (connection || confirms || event.e == Kind::Confirm && confirmed.contains(&(&place, event.t)));
             if (about || around || there) && event.what.as_deref() != Some("deed") {
                 let line = serde_json::to_string(event).unwrap_or_default();
                 text += &format!("  {:>10.6} {client} {line}\n", event.t.saturating_sub(begin) as f64 / 1e6);

@@ -74,7 +74,7 @@ const NOT_YET: &[&str] = &["clock", "reject", "term"];
 pub fn short() -> Result<(), crate::Failure> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let days = now.map_or(0, |time| time.as_secs() / 86_400);
-    let server = if days % 2 == 0 { Store::MariaDb } else { Store::Postgres };
+    let server = if days.is_multiple_of(2) { Store::MariaDb } else { Store::Postgres };
     [(Store::Sqlite, 15), (server, 9)].into_iter().try_for_each(|(store, seconds)| {
         let without = NOT_YET.iter().map(|name| (*name).to_owned()).collect();
         let length = Duration::from_secs(seconds);

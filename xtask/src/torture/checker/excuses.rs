@@ -123,7 +123,8 @@ impl History {
         let reach = gone + SAFE + self.frozen(send.t, gone + SAFE + 10 * SECOND);
         in_time
             && send.route == "direct"
-            && !self.killed(send.t, reach)
+            // A process that is being killed takes a moment to be gone, and its system acknowledges what comes meanwhile.
+            && !self.killed(send.t.saturating_sub(SLACK), reach)
             && !self.deeds.terms.iter().any(|span| span.meets(send.t, gone + SLACK / 20))
             && !self.storeless(send.t.saturating_sub(5 * SECOND), reach + 2 * SECOND)
     }

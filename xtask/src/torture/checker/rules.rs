@@ -67,7 +67,9 @@ fn accepted(history: &History, message: &Message) -> bool {
 /// PHP's one-shot reader takes one frame and leaves: the orderly end of a legacy connection, without a proxy, confirms its only frame.
 fn left_in_order(history: &History, receipt: &Receipt) -> bool {
     history.connections.get(&receipt.place).is_some_and(|connection| {
-        let orderly = connection.ended.as_ref().is_some_and(|(_, how)| how == "fin" || how == "close");
+        // The system of a process that is killed with nothing unread sends FIN.
+        let orderly =
+            connection.ended.as_ref().is_some_and(|(_, how)| ["fin", "close", "killed"].contains(&how.as_str()));
         connection.is_legacy() && connection.is_direct() && connection.frames.len() == 1 && orderly
     })
 }

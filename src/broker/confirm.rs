@@ -36,8 +36,8 @@ impl Broker {
     pub(super) fn confirms_by_leaving(&self, key: usize) -> bool {
         let receiver = &self.receivers[key];
         let Some(flight) = receiver.window.only().map(|flight| &self.flights[flight]) else { return false };
-        // A settled flight may outlive its channel, and there is nothing to confirm.
-        !flight.entries.is_empty() && !receiver.sent_to.may_include(&self.channels[flight.channel].name)
+        // Of several messages it may have worked on the first only. A settled flight may outlive its channel, and there is nothing to confirm.
+        flight.entries.len() == 1 && !receiver.sent_to.may_include(&self.channels[flight.channel].name)
     }
 
     /// A receiver with manual acknowledgement has answered a delivery.

@@ -9,7 +9,7 @@ use super::sent::SentTo;
 use super::window::Window;
 use super::{AckMode, ClientKind, Subscribe};
 use crate::limits;
-use crate::message::{ConnectionId, Dialect, Timestamp};
+use crate::message::{ConnectionId, Timestamp};
 
 /// A channel that a receiver receives.
 #[derive(Clone, Copy, Debug)]
@@ -97,8 +97,9 @@ impl Receiver {
 
     /// Whether a backlog frame to it holds one message only.
     pub fn takes_single(&self) -> bool {
-        let splits = self.client == ClientKind::Legacy(Dialect::Topic);
-        self.ack == AckMode::Manual || (splits && self.pace.is_unproven())
+        // A one-shot reader takes one message and leaves, which confirms that one.
+        let may_leave = matches!(self.client, ClientKind::Legacy(_));
+        self.ack == AckMode::Manual || (may_leave && self.pace.is_unproven())
     }
 
     fn half_used(&self) -> bool {

@@ -10,10 +10,7 @@ use crate::ways::{Proxy, Way};
 
 /// It is killed while it works on the third of thirty messages.
 fn killed_after_three(way: Way) {
-    // Directly, its end within the first 100 ms would confirm the first frame: the kindness to one-shot readers.
-    let setup = way.setup();
-    let setup = if way == Way::Direct { setup.server("trust_fin = false") } else { setup };
-    let mut broker = setup.start();
+    let mut broker = way.setup().start();
     let proxy = Proxy::start(way, &broker);
     let mut sender = Client::envelope(&broker);
     for number in 0..30 {

@@ -94,6 +94,8 @@ struct Client {
     sent: BTreeSet<String>,
     /// Data frames that were ever queued to it, but the greeting.
     frames: usize,
+    /// Messages that were ever delivered to it.
+    messages: usize,
     /// The channel of its first delivery that has to be confirmed.
     first: Option<String>,
     /// When it last confirmed anything, or was given the first of what is unanswered.
@@ -172,7 +174,7 @@ impl Client {
             // The broker remembers one channel only.
             _ => true,
         };
-        self.looks_like_one_shot() && !self.manual && self.unanswered.len() == 1 && !sent
+        self.looks_like_one_shot() && !self.manual && self.unanswered.len() == 1 && self.messages == 1 && !sent
     }
 }
 
@@ -354,6 +356,7 @@ impl World {
     ) {
         let client = self.clients.get_mut(&to).expect("a delivery goes to a live client");
         client.frames += if client.kind == ClientKind::Legacy(Dialect::Topic) { numbers.len() } else { 1 };
+        client.messages += numbers.len();
         assert!(client.channels.contains(channel.as_str()), "{to:?} does not receive {channel}");
         if sequence > 0 {
             assert_eq!(manual, client.manual, "{to:?} confirms in another way");

@@ -24,6 +24,7 @@ impl World {
             proven: false,
             sent: BTreeSet::new(),
             frames: 0,
+            messages: 0,
             first: None,
             since: self.now,
         };

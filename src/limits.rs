@@ -6,12 +6,14 @@ mod failure;
 pub mod load;
 mod proxy;
 mod sender;
+mod time;
 mod turn;
 mod window;
 
 pub use failure::*;
 pub use proxy::*;
 pub use sender::*;
+pub use time::*;
 pub use turn::*;
 pub use window::*;
 
@@ -195,12 +197,6 @@ pub const STORE_COLUMNS: usize = 32;
 
 /// The longest name of a user-defined column: what MySQL (64) and PostgreSQL (63) both allow.
 pub const STORE_COLUMN_CHARS: usize = 63;
-
-/// How often expired messages are looked for in the store.
-pub const SWEEP_EVERY: Duration = Duration::from_secs(5);
-
-/// Rows one sweep removes at the most.
-pub const SWEEP_ROWS: usize = 1_000;
 
 /// The largest request head that is read, in bytes.
 pub const REQUEST_HEAD: usize = 16 << 10;

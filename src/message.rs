@@ -15,8 +15,8 @@ use crate::limits;
 
 /// A moment: milliseconds since the Unix epoch, UTC.
 ///
-/// The broker takes the wall clock once, at start, and adds monotonic time to it, so that a clock that is set while
-/// the broker runs neither expires nor revives a message.
+/// There are two kinds. The broker's own time begins with the wall clock's at the start and counts elapsed time, so that a clock that is set while
+/// the broker runs neither expires nor revives a message. What is stored and told is the wall clock's time; the server translates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);
 
@@ -26,6 +26,12 @@ impl Timestamp {
     pub fn after(self, duration: Duration) -> Self {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))
+    }
+
+    /// This moment moved by so many milliseconds, within the bounds of time.
+    #[must_use]
+    pub fn shifted(self, millis: i64) -> Self {
+        Self(self.0.saturating_add_signed(millis))
     }
 
     /// The time from `earlier` to this moment; zero if `earlier` is later.

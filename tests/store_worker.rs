@@ -7,7 +7,7 @@ use std::time::Duration;
 use wsmb::limits;
 use wsmb::message::{ChannelName, Message, MessageId, Payload, Timestamp};
 use wsmb::store::{
-    self, FailureKind, Group, MemoryStore, MessageStore, Outcome, Page, Request, RequestToken, StoreError,
+    self, FailureKind, Group, MemoryStore, MessageStore, Outcome, Page, Request, RequestToken, Restamp, StoreError,
     StoreSettings, StoreWorker, Summary,
 };
 
@@ -108,6 +108,15 @@ impl MessageStore for Scripted {
 
     fn summary(&mut self, since: Timestamp) -> Result<Summary, StoreError> {
         self.inner.summary(since)
+    }
+
+    fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
+        self.may_write(false)?;
+        self.inner.restamp(restamp)
+    }
+
+    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+        self.inner.rejuvenate(now, up_to)
     }
 
     fn check(&mut self) -> Result<(), StoreError> {
@@ -346,9 +355,9 @@ fn a_sweep_is_always_answered() {
     rig.worker.append(vec![Message { expires: Some(Timestamp(5)), ..message(1) }]);
     assert_eq!(rig.next(), stored(&[1]));
     rig.worker.sweep(Timestamp(4));
-    assert_eq!(rig.next(), Outcome::Swept(vec![]));
+    assert_eq!(rig.next(), Outcome::Swept { gone: vec![], more: false });
     rig.worker.sweep(Timestamp(5));
-    assert_eq!(rig.next(), Outcome::Swept(vec![(MessageId(1), channel())]));
+    assert_eq!(rig.next(), Outcome::Swept { gone: vec![(MessageId(1), channel())], more: false });
 }
 
 #[test]
@@ -448,4 +457,113 @@ fn a_count_that_comes_while_its_row_is_being_written_is_in_the_page_that_follows
     assert_eq!(rig.next(), stored(&[1]));
     let Outcome::Loaded { messages, .. } = rig.next() else { panic!("a page follows") };
     assert_eq!(messages.iter().map(|message| message.deliveries).collect::<Vec<_>>(), [1]);
+}
+
+/// A message that expires a minute after its acceptance.
+fn timed(id: u64, created: u64) -> Message {
+    Message { created: Timestamp(created), expires: Some(Timestamp(created + 60_000)), ..message(id) }
+}
+
+#[test]
+fn a_step_of_the_clock_changes_nothing_for_those_who_ask() {
+    let rig = Rig::new();
+    let mut expected = Vec::new();
+    for (number, by) in (1..).zip([0, 3_600_000, -7_200_000]) {
+        if by != 0 {
+            rig.worker.restamp(Restamp { token: number, after: MessageId(0), all: by < 0, by });
+        }
+        if by > 0 {
+            assert_eq!(rig.next(), Outcome::WallAdvanced(Duration::from_millis(3_600_000)));
+        }
+        rig.worker.append(vec![timed(number, 100_000_000 + number)]);
+        assert_eq!(rig.next(), stored(&[number]));
+        expected.push(timed(number, 100_000_000 + number));
+    }
+    rig.worker.load(channel(), MessageId(0), 100);
+    assert_eq!(rig.next(), Outcome::Loaded { channel: channel(), messages: expected, complete: true });
+    let written = rig.control.with(|script| script.groups.last().map(|group| group.appends[0].created));
+    assert_eq!(written, Some(Timestamp(100_000_003 - 3_600_000)), "the store holds the wall clock's time");
+    rig.worker.sweep(Timestamp(100_060_002));
+    let gone = |ids: &[u64]| ids.iter().map(|id| (MessageId(*id), channel())).collect();
+    assert_eq!(rig.next(), Outcome::Swept { gone: gone(&[1, 2]), more: false });
+}
+
+#[test]
+fn a_correction_that_fails_is_tried_again_before_anything_is_read_wrongly() {
+    let rig = Rig::new();
+    rig.worker.append(vec![timed(1, 100_000_000)]);
+    assert_eq!(rig.next(), stored(&[1]));
+    rig.fail(unavailable());
+    rig.worker.restamp(Restamp { token: 1, after: MessageId(0), all: false, by: 3_600_000 });
+    assert_eq!(rig.next(), Outcome::WallAdvanced(Duration::from_millis(3_600_000)));
+    let page = || {
+        rig.worker.load(channel(), MessageId(0), 100);
+        rig.next()
+    };
+    let expected = Outcome::Loaded { channel: channel(), messages: vec![timed(1, 100_000_000)], complete: true };
+    assert_eq!(page(), expected);
+    rig.heal();
+    rig.worker.append(vec![timed(2, 100_000_000)]);
+    assert_eq!(rig.next(), stored(&[2]));
+    let Outcome::Loaded { messages, .. } = page() else { panic!("a page was asked for") };
+    assert_eq!(messages, [timed(1, 100_000_000), timed(2, 100_000_000)]);
+    rig.worker.stop().expect("all is written");
+}
+
+#[test]
+fn the_time_is_noted_with_what_is_written_and_by_itself() {
+    let rig = Rig::new();
+    let noted = || -> Vec<u64> {
+        rig.control
+            .with(|script| script.groups.iter().flat_map(|group| group.marks.iter().map(|mark| mark.1)).collect())
+    };
+    for (id, created) in [(1, 5_000), (2, 5_999), (3, 6_000)] {
+        rig.worker.append(vec![timed(id, created)]);
+        assert_eq!(rig.next(), stored(&[id]));
+    }
+    assert_eq!(noted(), [5_000, 6_000], "once a second");
+    rig.worker.note_time(Timestamp(66_000));
+    rig.worker.stop().expect("all is written");
+    assert_eq!(noted(), [5_000, 6_000, 66_000]);
+}
+
+#[test]
+fn what_has_expired_takes_no_room_from_new_messages() {
+    let (sender, outcomes) = pipe();
+    let report = move |outcome| {
+        let _ = sender.send(outcome);
+    };
+    let room_for_three = 3 * (limits::STORE_ROW_BYTES + 1);
+    let worker = StoreWorker::start(Box::new(MemoryStore::new(room_for_three)), report).expect("a thread");
+    let next = || outcomes.recv_timeout(PATIENCE).expect("an outcome");
+    worker.append(vec![timed(1, 0), timed(2, 0), timed(3, 50_000)]);
+    assert_eq!(next(), stored(&[1, 2, 3]));
+    worker.append(vec![timed(4, 59_999)]);
+    assert_eq!(next(), Outcome::Failed(numbers(&[4]), FailureKind::Full));
+    worker.append(vec![timed(5, 60_000)]);
+    let gone = [1, 2].map(|id| (MessageId(id), channel())).to_vec();
+    assert_eq!(next(), Outcome::Swept { gone, more: true });
+    assert_eq!(next(), stored(&[5]));
+}
+
+#[test]
+fn rows_of_an_earlier_run_are_reckoned_anew_at_once_though_the_store_cannot_be_written() {
+    let rig = Rig::new();
+    rig.worker.append(vec![timed(1, 100_000_000), timed(2, 100_000_000)]);
+    assert_eq!(rig.next(), stored(&[1, 2]));
+    rig.fail(unavailable());
+    // The first was stored by an earlier run.
+    rig.worker.restamp(Restamp { token: 1, after: MessageId(1), all: false, by: 50_000 });
+    assert_eq!(rig.next(), Outcome::WallAdvanced(Duration::from_secs(50)));
+    for healed in [false, true] {
+        if healed {
+            rig.heal();
+            rig.worker.append(vec![timed(3, 100_000_000)]);
+            assert_eq!(rig.next(), stored(&[3]));
+        }
+        rig.worker.load(channel(), MessageId(0), 100);
+        let Outcome::Loaded { messages, .. } = rig.next() else { panic!("a page was asked for") };
+        let times: Vec<u64> = messages.iter().map(|message| message.created.0).collect();
+        assert_eq!(times[..2], [100_000_000 - 50_000, 100_000_000], "healed: {healed}");
+    }
 }

@@ -3,6 +3,7 @@
 use super::entry::{Place, Row};
 use super::{Broker, Delayed};
 use crate::limits;
+use crate::message::Timestamp;
 
 impl Broker {
     /// Every message is in exactly one place, every count is right, every collection is bounded.
@@ -17,7 +18,7 @@ impl Broker {
             let delayed = self.delayed.values().filter(|d| matches!(d, Delayed::Kept(c, _) if *c == key)).count();
             let memory = channel.waiting.len() + channel.parked.len() + flying + delayed;
             assert_eq!(channel.unsettled, memory as u64 + channel.paged, "channel {}: unsettled", channel.name);
-            assert_eq!(channel.in_flight, flights.len(), "channel {}: flights", channel.name);
+            assert_eq!(channel.in_flight as usize, flights.len(), "channel {}: flights", channel.name);
             let waiting: usize = channel.waiting.values().map(super::entry::Entry::bytes).sum();
             assert_eq!(channel.waiting_bytes, waiting, "channel {}: bytes", channel.name);
             assert!(!channel.is_unused(), "channel {} is unused and was not closed", channel.name);
@@ -60,6 +61,30 @@ impl Broker {
         let c = &self.counters;
         let over = c.confirmed + c.expired + c.dead_lettered + c.dropped + c.purged + c.refused_late;
         assert_eq!(c.accepted, unsettled + over, "every accepted message is somewhere: {c:?}");
+    }
+
+    /// Nothing that has expired waits in memory, and what expires is counted.
+    pub(super) fn audit_expiries(&self, now: Timestamp) {
+        let mut armed = std::collections::BTreeSet::new();
+        for (key, channel) in &self.channels {
+            let entries = || channel.waiting.values().chain(channel.parked.values());
+            let expected: std::collections::BTreeSet<_> =
+                entries().filter_map(|entry| Some((entry.message.expires?, entry.message.id))).collect();
+            let Some(expiring) = &channel.expiring else {
+                assert!(expected.is_empty(), "channel {}: nobody looks after what expires", channel.name);
+                continue;
+            };
+            assert_eq!(expiring.waiting, expected, "channel {}: what expires", channel.name);
+            if let Some((first, _)) = super::expiry::first_to_expire(channel) {
+                assert!(first > now, "channel {}: something expired waits at {now:?}", channel.name);
+                assert!(expiring.armed.is_some_and(|at| at <= first), "channel {}: no timer", channel.name);
+            }
+            armed.extend(expiring.armed.map(|at| (at, key)));
+            let counted = expiring.old.len() + expiring.new.len();
+            assert!(counted <= channel.unsettled, "channel {}: more expire than there are", channel.name);
+            assert!(channel.unsettled > 0 || expiring.armed.is_some(), "channel {}: a useless histogram", channel.name);
+        }
+        assert_eq!(&armed, self.timers.expiries(), "each channel has one timer");
     }
 
     fn audit_unstored(&self, in_memory: usize) {

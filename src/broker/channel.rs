@@ -7,6 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::entry::Entry;
+use super::expiries::Expiring;
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, MessageId, Timestamp};
 use crate::policy::{ChannelPolicy, Dispatch};
@@ -86,9 +87,11 @@ pub(super) struct Channel {
     /// The last load failed; it is tried again by the retry timer.
     pub load_failed: bool,
     /// Flights of this channel that are not settled.
-    pub in_flight: usize,
+    pub in_flight: u32,
     /// Messages of this channel that are not settled, wherever they are.
     pub unsettled: u64,
+    /// What is known of those among them that expire. Few channels have any.
+    pub expiring: Option<Box<Expiring>>,
 }
 
 impl Channel {
@@ -110,6 +113,7 @@ impl Channel {
             load_failed: false,
             in_flight: 0,
             unsettled: 0,
+            expiring: None,
         }
     }
 
@@ -171,13 +175,46 @@ impl Channel {
         {
             *up_to = MessageId(entry.message.id.0 - 1);
         }
+        self.watch(&entry);
         self.waiting.insert(entry.message.id, entry);
+    }
+
+    /// Puts an entry among the parked ones.
+    pub fn park(&mut self, entry: Entry) {
+        self.watch(&entry);
+        self.parked.insert(entry.message.id, entry);
+    }
+
+    /// Takes a parked entry out.
+    pub fn unpark(&mut self, id: MessageId) -> Option<Entry> {
+        let entry = self.parked.remove(&id)?;
+        self.unwatch(&entry);
+        Some(entry)
+    }
+
+    fn watch(&mut self, entry: &Entry) {
+        if let Some(expires) = entry.message.expires {
+            self.expiring.get_or_insert_default().waiting.insert((expires, entry.message.id));
+        }
+    }
+
+    fn unwatch(&mut self, entry: &Entry) {
+        if let (Some(expires), Some(expiring)) = (entry.message.expires, &mut self.expiring) {
+            expiring.waiting.remove(&(expires, entry.message.id));
+        }
+    }
+
+    /// The messages that have not expired, of those that are not settled.
+    pub fn live(&mut self, now: Timestamp) -> u64 {
+        let expired = self.expiring.as_mut().map_or(0, |expiring| expiring.expired(now));
+        self.unsettled.saturating_sub(expired)
     }
 
     /// Takes a waiting entry out.
     pub fn unwait(&mut self, id: MessageId) -> Option<Entry> {
         let entry = self.waiting.remove(&id)?;
         self.waiting_bytes -= entry.bytes();
+        self.unwatch(&entry);
         if self.waiting.is_empty() && self.own.as_ref().is_some_and(|own| own.runs.is_empty()) {
             self.own = None;
         }
@@ -297,6 +334,10 @@ impl Channel {
         self.last_paged = self.last_paged.max(*last);
         self.paged += self.waiting.len() as u64;
         self.waiting.clear();
+        if let Some(expiring) = &mut self.expiring {
+            // Nothing is parked: all of it is written.
+            expiring.waiting.retain(|(_, id)| self.parked.contains_key(id));
+        }
         std::mem::take(&mut self.waiting_bytes)
     }
 

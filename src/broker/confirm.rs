@@ -4,7 +4,6 @@ use super::entry::{Entry, Place};
 use super::safety::Fate;
 use super::window::InFlight;
 use super::{AckMode, Acknowledge, Broker, Content, Reply, Turn};
-use crate::limits;
 use crate::message::{Answer, ConnectionId};
 
 impl Broker {
@@ -138,7 +137,7 @@ impl Broker {
         if let Some(unstored) = self.unstored.get_mut(id) {
             unstored.committed = true;
         }
-        self.channels[channel].wait(entry);
+        self.wait(channel, entry);
         self.move_to(id, Place::Waiting);
         if self.channels[channel].members.is_empty() {
             self.append_unasked(id);
@@ -157,21 +156,22 @@ impl Broker {
         let policy = &self.channels[target].policy;
         if !policy.keep {
             self.dead_letter_fleeting(channel, target, entry, turn);
-        } else if self.channels[target].unsettled >= policy.max_backlog || self.bytes > limits::CORE_BYTES {
+        } else if self.is_backlog_full(target, 1, turn.now) || self.is_memory_full(0, Some(target), turn) {
             self.counters.dropped += 1;
             self.drop_entry(channel, entry, Fate::Settled, turn);
             self.close_if_unused(target);
         } else {
             let mut entry = entry;
-            entry.message.expires = super::entry::expiry(turn.now, policy.ttl);
+            let (id, before) = (entry.message.id, entry.message.expires);
+            entry.message.expires = super::entry::expires_at(turn.now, self.channels[target].policy.ttl);
+            self.count_out(channel, id, before);
+            self.count_in(target, id, entry.message.expires);
             entry.message.deliveries = 0;
             entry.message.receivers = None;
             entry.origin = None;
             entry.suspect = false;
             self.counters.dead_lettered += 1;
             self.counters.accepted += 1;
-            self.channels[channel].unsettled -= 1;
-            self.channels[target].unsettled += 1;
             self.renew(target, entry, turn);
             self.to_pump.push(target);
             self.close_if_unused(channel);

@@ -197,7 +197,7 @@ impl Broker {
             return;
         }
         for (id, entry) in std::mem::take(&mut channel.parked) {
-            self.channels[key].wait(entry);
+            self.wait(key, entry);
             self.move_to(id, Place::Waiting);
         }
         self.to_pump.push(key);

@@ -38,7 +38,7 @@ impl Entry {
 }
 
 /// The moment at which something accepted `now` with this time to live expires; zero = never.
-pub(super) fn expiry(now: Timestamp, ttl: Duration) -> Option<Timestamp> {
+pub(super) fn expires_at(now: Timestamp, ttl: Duration) -> Option<Timestamp> {
     (!ttl.is_zero()).then(|| now.after(ttl))
 }
 
@@ -83,6 +83,15 @@ pub(super) struct Unstored {
     pub origin: Option<ConnectionId>,
     /// Older rows that stand for it until this one is safe (a delayed message that came due, a dead letter).
     pub replaces: SmallVec<[MessageId; 1]>,
+    /// As its message says.
+    pub expires: Option<Timestamp>,
     /// Its sender may believe that it was taken: on failure it is kept in memory and tried again, not refused.
     pub committed: bool,
+}
+
+impl Unstored {
+    /// Whether its time to live is over.
+    pub fn expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
 }

@@ -55,8 +55,16 @@ pub enum Event<'a> {
         /// Of which channel.
         channel: ChannelName,
     },
-    /// The answer to [`super::StoreEffect::Sweep`], always given: these were expired and are gone from the store.
-    Swept(Vec<(MessageId, ChannelName)>),
+    /// The answer to [`super::StoreEffect::Sweep`], always given.
+    Swept {
+        /// These were expired and are gone from the store.
+        gone: Vec<(MessageId, ChannelName)>,
+        /// There may be further ones that are expired already.
+        more: bool,
+    },
+    /// The wall clock was behind by so much and has been set forward. What the store held at the start is reckoned anew; everything else lives by
+    /// elapsed time.
+    WallAdvanced(Duration),
     /// An administrator empties a channel: whatever no receiver has confirmed is forgotten.
     Purge {
         /// Which channel.

@@ -24,6 +24,8 @@ mod deliver;
 mod effect;
 mod entry;
 mod event;
+mod expiries;
+mod expiry;
 mod membership;
 mod pace;
 mod publish;
@@ -143,7 +145,9 @@ pub struct Broker {
     /// Who published last: what is noted about a sender is noted already. Forgotten with the first event that is no publication, and
     /// with any connection or channel.
     last_sender: Option<Sender>,
-    /// Messages up to this id were in the store when the broker started after a crash.
+    /// Messages up to this id were in the store when the broker started.
+    restored_up_to: MessageId,
+    /// The same, if it started after a crash.
     suspect_up_to: MessageId,
     /// Bytes of entries in memory.
     bytes: usize,
@@ -183,6 +187,7 @@ impl Broker {
             last_id: restored.last_id,
             last_order: 0,
             last_sender: None,
+            restored_up_to: restored.last_id,
             suspect_up_to: if restored.clean { MessageId(0) } else { restored.last_id },
             bytes: 0,
             appends: Vec::new(),
@@ -221,9 +226,16 @@ impl Broker {
             Event::Disconnected { connection, took_only } => self.disconnected(connection, took_only, turn),
             Event::Stored(ids) => self.stored(&ids, turn),
             Event::StoreFailed(ids, failure) => self.store_failed(&ids, failure, turn),
-            Event::Loaded { channel, messages, complete } => self.loaded(&channel, messages, complete, turn),
-            Event::LoadFailed { channel } => self.load_failed(&channel, turn),
-            Event::Swept(swept) => self.swept(&swept),
+            Event::Loaded { channel, messages, complete } => {
+                self.loaded(&channel, messages, complete, turn);
+                self.expire_after_page(&channel, turn);
+            }
+            Event::LoadFailed { channel } => {
+                self.load_failed(&channel, turn);
+                self.expire_after_page(&channel, turn);
+            }
+            Event::Swept { gone, more } => self.swept(&gone, more, turn),
+            Event::WallAdvanced(by) => self.wall_advanced(by, turn),
             Event::Purge { channel } => self.purge(&channel, turn),
             Event::Tick => self.tick(turn),
         }
@@ -278,6 +290,7 @@ impl Broker {
 
     /// Everything whose time has come.
     fn tick(&mut self, turn: &mut Turn<'_>) {
+        self.expire_due(turn);
         while let Some(timer) = self.timers.due_receiver(turn.now) {
             match timer {
                 Timer::Quiet(connection) => self.quiet(connection, turn),
@@ -326,6 +339,7 @@ impl Broker {
     fn close_if_unused(&mut self, key: usize) {
         if self.channels.get(key).is_some_and(Channel::is_unused) {
             self.last_sender = None;
+            self.disarm_expiry(key);
             let channel = self.channels.remove(key);
             self.channel_keys.remove(&channel.name);
             self.to_pump.retain(|other| *other != key);

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::dedup::{Key, Seen};
-use super::entry::{Entry, Place, Row, Unstored, expiry};
+use super::entry::{Entry, Place, Row, Unstored, expires_at};
 use super::safety::{Fate, Pending};
 use super::{Broker, Content, Delayed, Effect, Publish, Refusal, Reply, Sender, Turn};
 use crate::limits;
@@ -80,7 +80,7 @@ impl Broker {
         let Publish { connection, publication, receivers, ref id, ttl: _, delay } = *publish;
         let mut served = 0;
         if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
-            if self.delayed.len() >= limits::DELAYED || self.bytes + publication.frame.len() > limits::CORE_BYTES {
+            if self.delayed.len() >= limits::DELAYED || self.is_memory_full(publication.frame.len(), None, turn) {
                 self.counters.refused += publication.messages.len() as u64;
                 self.reply(connection, Reply::Refused { id: id.clone(), refusal: Refusal::BrokerFull }, turn);
                 return;
@@ -165,10 +165,12 @@ impl Broker {
         if delay.is_some_and(|delay| !ttl.is_zero() && delay >= ttl) {
             return Err(Refusal::Expired);
         }
-        if channel.unsettled.saturating_add(count as u64) > channel.policy.max_backlog {
+        if self.is_backlog_full(key, count as u64, turn.now) {
             return Err(Refusal::BacklogFull);
         }
-        if self.bytes + size > limits::CORE_BYTES || (delay.is_some() && self.delayed.len() + count > limits::DELAYED) {
+        if self.is_memory_full(size, Some(key), turn)
+            || (delay.is_some() && self.delayed.len() + count > limits::DELAYED)
+        {
             return Err(Refusal::BrokerFull);
         }
         if count == 0 {
@@ -177,7 +179,6 @@ impl Broker {
             return Ok(());
         }
         self.counters.accepted += count as u64;
-        self.channels[key].unsettled += count as u64;
         let pending = self.pend(publish, id, count);
         let entries = self.entries(publish, key, pending, turn);
         if let Some(delay) = delay {
@@ -231,11 +232,12 @@ impl Broker {
         turn: &Turn<'_>,
     ) -> SmallVec<[Entry; 1]> {
         let publication = &publish.publication;
-        let expires = expiry(turn.now, publish.ttl.unwrap_or(self.channels[channel].policy.ttl));
+        let expires = expires_at(turn.now, publish.ttl.unwrap_or(self.channels[channel].policy.ttl));
         let origin = publish.connection.filter(|connection| self.receives(*connection, channel));
         let mut entries = SmallVec::with_capacity(publication.messages.len());
         for payload in publication.payloads() {
             let id = self.next_id();
+            self.count_in(channel, id, expires);
             self.unstored.insert(
                 id,
                 Unstored {
@@ -245,6 +247,7 @@ impl Broker {
                     pending,
                     origin: publish.connection,
                     replaces: SmallVec::new(),
+                    expires,
                     committed: false,
                 },
             );
@@ -316,13 +319,13 @@ impl Broker {
         let soon =
             !channel.members.is_empty() && channel.paged == 0 && channel.loading.is_none() && channel.parked.is_empty();
         if soon && !channel.page_is_full(pressed) {
-            channel.wait(entry);
+            self.wait(key, entry);
             self.move_to(id, Place::Waiting);
             self.schedule_write(id, turn);
             return;
         }
         if self.unstored.get(id).is_some_and(|unstored| unstored.committed) {
-            channel.parked.insert(id, entry);
+            self.park(key, entry);
             self.move_to(id, Place::Parked);
             self.append(id);
             return;
@@ -383,6 +386,8 @@ impl Broker {
             replaces.push(old);
             self.superseded.insert(old);
         }
+        self.count_out(key, old, entry.message.expires);
+        self.count_in(key, id, entry.message.expires);
         self.unstored.insert(
             id,
             Unstored {
@@ -392,6 +397,7 @@ impl Broker {
                 pending,
                 origin: entry.origin,
                 replaces,
+                expires: entry.message.expires,
                 committed: true,
             },
         );
@@ -402,23 +408,16 @@ impl Broker {
         self.enqueue(key, entry, turn);
     }
 
-    /// Drops a message whose time to live is over.
-    pub(super) fn expire(&mut self, key: usize, entry: Entry, turn: &mut Turn<'_>) {
-        self.counters.expired += 1;
-        let committed = self.unstored.get(entry.message.id).is_none_or(|unstored| unstored.committed);
-        let fate = if committed { Fate::Settled } else { Fate::Refused(Refusal::Expired) };
-        self.drop_entry(key, entry, fate, turn);
-    }
-
     /// Lets a message go for good: out of the memory, the store and the channel's count.
     pub(super) fn drop_entry(&mut self, key: usize, entry: Entry, fate: Fate, turn: &mut Turn<'_>) {
+        let (id, expires) = (entry.message.id, entry.message.expires);
         self.bytes -= entry.bytes();
         if entry.written {
-            self.removals.push(entry.message.id);
+            self.removals.push(id);
         } else {
-            self.resolve(entry.message.id, fate, turn);
+            self.resolve(id, fate, turn);
         }
-        self.channels[key].unsettled -= 1;
+        self.count_out(key, id, expires);
         self.close_if_unused(key);
     }
 }

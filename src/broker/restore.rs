@@ -44,6 +44,8 @@ pub struct ChannelSummary {
     pub messages: u64,
     /// The highest id among them.
     pub last: MessageId,
+    /// When those among them expire that expire at all, and how many then. Moments may stand for later ones near them.
+    pub expiries: Vec<(Timestamp, u64)>,
 }
 
 /// What the store held when the broker started.

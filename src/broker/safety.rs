@@ -33,7 +33,9 @@ pub(super) struct Pending {
 pub(super) enum Fate {
     /// It is durable.
     Stored,
-    /// It is confirmed, expired after it was taken, purged or given up: nobody need store it.
+    /// It is durable, but was so only when its time to live was over: its sender is told that it has expired.
+    StoredLate,
+    /// It is confirmed, purged or given up: nobody need store it.
     Settled,
     /// It was refused.
     Refused(Refusal),
@@ -43,17 +45,18 @@ impl Broker {
     /// Ends the uncertainty about a message. Harmless for one that is stored already.
     pub(super) fn resolve(&mut self, id: MessageId, fate: Fate, turn: &mut Turn<'_>) -> Option<Unstored> {
         let unstored = self.unstored.remove(id)?;
+        let is_stored = matches!(fate, Fate::Stored | Fate::StoredLate);
         if unstored.row == Row::Failed {
             self.failed.remove(&id);
         }
         // Also after a failure: the store may have failed after it had written.
-        if fate != Fate::Stored && unstored.row != Row::Unasked {
+        if !is_stored && unstored.row != Row::Unasked {
             self.removals.push(id);
         }
         for old in &unstored.replaces {
             self.superseded.remove(old);
         }
-        if fate != Fate::Stored {
+        if !is_stored {
             // Had it been stored, the older rows would have gone in the same commit.
             self.removals.extend_from_slice(&unstored.replaces);
         }
@@ -74,6 +77,7 @@ impl Broker {
         pending.remaining -= 1;
         match fate {
             Fate::Stored => pending.stored = true,
+            Fate::StoredLate => pending.refused = Some(Refusal::Expired),
             Fate::Settled => {}
             Fate::Refused(refusal) => pending.refused = Some(refusal),
         }

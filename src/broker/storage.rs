@@ -17,6 +17,9 @@ impl Broker {
             channel.paged = summary.messages;
             channel.unsettled = summary.messages;
             channel.last_paged = summary.last;
+            for (expires, messages) in summary.expiries {
+                channel.expiring.get_or_insert_default().old.add(expires, messages);
+            }
             self.counters.accepted += summary.messages;
             let key = self.channels.insert(channel);
             self.channel_keys.insert(summary.channel, key);
@@ -24,9 +27,9 @@ impl Broker {
         for message in restored.delayed {
             let Some(due) = message.due else { continue };
             let Some(key) = self.open_channel(&message.channel) else { continue };
-            self.channels[key].unsettled += 1;
-            self.counters.accepted += 1;
             let id = message.id;
+            self.count_in(key, id, message.expires);
+            self.counters.accepted += 1;
             // It may have come due, and been delivered under its new id, right before the crash.
             let entry = Entry { message, origin: None, written: true, suspect: id <= self.suspect_up_to };
             self.bytes += entry.bytes();
@@ -39,22 +42,6 @@ impl Broker {
         if !self.channels.is_empty() {
             // At the first tick, whenever that is.
             self.timers.sweep = Some(Timestamp(0));
-        }
-    }
-
-    /// Something is in the store only, where it may expire unnoticed.
-    pub(super) fn sweep_later(&mut self, now: Timestamp) {
-        self.timers.sweep.get_or_insert(now.after(limits::SWEEP_EVERY));
-    }
-
-    /// Has the store look for expired messages, and again later while any message is in the store only.
-    pub(super) fn sweep(&mut self, turn: &mut Turn<'_>) {
-        if !self.sweeping {
-            self.sweeping = true;
-            turn.effects.list.push(Effect::Store(StoreEffect::Sweep { now: turn.now }));
-        }
-        if self.channels.iter().any(|(_, channel)| channel.paged > 0) {
-            self.sweep_later(turn.now);
         }
     }
 
@@ -116,7 +103,9 @@ impl Broker {
     /// Messages are durable.
     pub(super) fn stored(&mut self, ids: &[MessageId], turn: &mut Turn<'_>) {
         for id in ids {
-            let Some(unstored) = self.resolve(*id, Fate::Stored, turn) else { continue };
+            let late = self.unstored.get(*id).is_some_and(|unstored| unstored.expired(turn.now));
+            let fate = if late { Fate::StoredLate } else { Fate::Stored };
+            let Some(unstored) = self.resolve(*id, fate, turn) else { continue };
             let Some(channel) = self.channels.get_mut(unstored.channel) else { continue };
             match unstored.place {
                 Place::Waiting => {
@@ -149,7 +138,7 @@ impl Broker {
     /// A parked message is in the store now. It is paged, if what is before it is paged too; else it waits.
     fn unpark_stored(&mut self, key: usize, id: MessageId, turn: &Turn<'_>) {
         let channel = &mut self.channels[key];
-        let Some(mut entry) = channel.parked.remove(&id) else { return };
+        let Some(mut entry) = channel.unpark(id) else { return };
         // A page that is being read may bring it, too.
         if (channel.paged > 0 || channel.loading.is_some()) && id > channel.cursor {
             channel.page_out(id, entry.origin);
@@ -157,7 +146,7 @@ impl Broker {
             self.sweep_later(turn.now);
         } else {
             entry.written = true;
-            channel.wait(entry);
+            self.wait(key, entry);
         }
         self.to_pump.push(key);
     }
@@ -171,6 +160,7 @@ impl Broker {
         for id in ids {
             let Some(unstored) = self.unstored.get_mut(*id) else { continue };
             let (key, place) = (unstored.channel, unstored.place);
+            let refusal = if unstored.expired(turn.now) { Refusal::Expired } else { refusal };
             if unstored.committed || matches!(place, Place::Flight(_)) {
                 unstored.row = Row::Failed;
                 self.failed.insert(*id);
@@ -191,8 +181,11 @@ impl Broker {
                 self.drop_entry(key, entry, Fate::Refused(refusal), turn);
             } else {
                 // Only the store's queue had it.
-                self.resolve(*id, Fate::Refused(refusal), turn);
-                self.unpage(key, 1);
+                let expires = self.resolve(*id, Fate::Refused(refusal), turn).and_then(|unstored| unstored.expires);
+                self.channels[key].paged -= 1;
+                self.count_out(key, *id, expires);
+                self.to_pump.push(key);
+                self.close_if_unused(key);
             }
         }
     }
@@ -203,6 +196,8 @@ impl Broker {
         let count = count.min(channel.paged);
         channel.paged -= count;
         channel.unsettled -= count;
+        let left = channel.unsettled;
+        self.trim_expiries(key, left);
         self.to_pump.push(key);
         self.close_if_unused(key);
     }
@@ -250,9 +245,10 @@ impl Broker {
                 channel.paged -= 1;
             } else {
                 // Nobody has counted it: another program's, or refused because a server's answer was lost.
-                channel.unsettled += 1;
+                self.count_in(key, message.id, message.expires);
                 self.counters.accepted += 1;
             }
+            let channel = &mut self.channels[key];
             let suspect = message.id <= self.suspect_up_to;
             let origin = channel.paged_origin(message.id);
             let entry = Entry { message, origin, written: true, suspect };
@@ -260,7 +256,7 @@ impl Broker {
             if entry.expired(turn.now) {
                 self.expire(key, entry, turn);
             } else {
-                channel.wait(entry);
+                self.wait(key, entry);
             }
             if !self.channels.contains(key) {
                 return;
@@ -285,29 +281,6 @@ impl Broker {
         self.close_if_unused(key);
     }
 
-    /// Expired messages are gone from the store.
-    pub(super) fn swept(&mut self, swept: &[(MessageId, ChannelName)]) {
-        self.sweeping = false;
-        for (id, name) in swept {
-            let Some(key) = self.channel_keys.get(name).copied().filter(|_| !self.superseded.contains(id)) else {
-                continue;
-            };
-            let channel = &mut self.channels[key];
-            if let Some(entry) = channel.unwait(*id) {
-                self.bytes -= entry.bytes();
-                channel.unsettled -= 1;
-                self.counters.expired += 1;
-                self.close_if_unused(key);
-            } else if channel.paged > 0 && *id > channel.cursor {
-                self.counters.expired += 1;
-                self.unpage(key, 1);
-            }
-            // Otherwise it is in flight: its receiver may still confirm it, and the core will expire it if not.
-        }
-        let unattended = |channel: &Channel| channel.members.is_empty() && !channel.waiting.is_empty();
-        self.to_pump.extend(self.channels.iter().filter(|(_, channel)| unattended(channel)).map(|(key, _)| key));
-    }
-
     /// Forgets everything on a channel that nobody has confirmed, what is in flight included.
     pub(super) fn purge(&mut self, name: &ChannelName, turn: &mut Turn<'_>) {
         let Some(key) = self.channel_keys.get(name).copied() else { return };
@@ -321,6 +294,9 @@ impl Broker {
         channel.waiting_bytes = 0;
         let mut entries: Vec<Entry> = std::mem::take(&mut channel.waiting).into_values().collect();
         entries.extend(std::mem::take(&mut channel.parked).into_values());
+        if let Some(expiring) = &mut channel.expiring {
+            expiring.waiting.clear();
+        }
         channel.in_flight = 0;
         for (_, flight) in &mut self.flights {
             if flight.channel == key {
@@ -349,6 +325,8 @@ impl Broker {
         self.flush_store(turn);
         turn.effects.list.push(Effect::Store(StoreEffect::Purge { channel: name.clone(), up_to }));
         self.channels[key].unsettled -= 1;
+        let left = self.channels[key].unsettled;
+        self.trim_expiries(key, left);
         self.close_if_unused(key);
     }
 

@@ -465,3 +465,106 @@ fn an_idle_receiver_and_its_channel_are_small() {
     assert!(size_of::<Receiver>() <= 96, "a receiver: {} bytes", size_of::<Receiver>());
     assert!(size_of::<Channel>() <= 208, "a channel: {} bytes", size_of::<Channel>());
 }
+
+/// A broker whose channel `sms` holds two messages at the most, each for a second.
+fn small_and_short() -> Scene {
+    let ttl = Duration::from_secs(1);
+    Scene::with(ChannelPolicy { receivers: 1, max_backlog: 2, ttl, ..ChannelPolicy::default() })
+}
+
+fn refusal(effects: &[Effect]) -> Option<Refusal> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Reply { reply: Reply::Refused { refusal, .. }, .. } => Some(*refusal),
+        _ => None,
+    })
+}
+
+#[test]
+fn what_has_expired_counts_against_no_limit_though_the_store_still_holds_it() {
+    let mut scene = small_and_short();
+    for id in ["a", "b"] {
+        assert_eq!(refusal(&scene.send(id, Some(id))), None);
+    }
+    scene.give(Event::Stored(vec![MessageId(1), MessageId(2)]));
+    scene.now.0 += 999;
+    assert_eq!(refusal(&scene.send("c", Some("c"))), Some(Refusal::BacklogFull));
+    scene.now.0 += 1;
+    for id in ["d", "e"] {
+        assert_eq!(refusal(&scene.send(id, Some(id))), None, "nothing was swept, and the others have expired");
+    }
+    assert_eq!(refusal(&scene.send("f", Some("f"))), Some(Refusal::BacklogFull), "the limit is one still");
+    let gone = vec![(MessageId(1), name("sms")), (MessageId(2), name("sms"))];
+    scene.give(Event::Swept { gone, more: false });
+    assert_eq!((scene.broker.unsettled(), scene.broker.counters().expired), (2, 2));
+    assert_eq!(refusal(&scene.send("g", Some("g"))), Some(Refusal::BacklogFull));
+}
+
+#[test]
+fn what_has_expired_in_flight_counts_against_no_limit_either() {
+    let mut scene = small_and_short();
+    scene.receive(1, AckMode::Manual, 1);
+    scene.send("a", None);
+    scene.send("b", None);
+    assert_eq!(refusal(&scene.send("c", None)), Some(Refusal::BacklogFull));
+    let effects = scene.pass(1_000);
+    assert_eq!((scene.broker.unsettled(), deliveries(&effects).len()), (1, 0), "what waited has left in time");
+    scene.send("d", None);
+    assert_eq!(refusal(&scene.send("e", None)), None);
+    assert_eq!(refusal(&scene.send("f", None)), Some(Refusal::BacklogFull));
+}
+
+#[test]
+fn a_publication_that_was_written_too_late_has_expired() {
+    let mut scene = small_and_short();
+    scene.send("a", Some("a"));
+    scene.now.0 += 1_000;
+    assert_eq!(refusal(&scene.give(Event::Stored(vec![MessageId(1)]))), Some(Refusal::Expired));
+    scene.send("b", Some("b"));
+    scene.now.0 += 999;
+    assert_eq!(accepted(&scene.give(Event::Stored(vec![MessageId(2)]))), Some(true));
+}
+
+#[test]
+fn a_publication_that_was_given_back_and_expired_before_it_was_safe_is_answered_so() {
+    let mut scene = small_and_short();
+    scene.receive(1, AckMode::Manual, 1);
+    scene.send("a", Some("a"));
+    scene.give(Event::Disconnected { connection: ConnectionId(1), took_only: false });
+    assert_eq!(refusal(&scene.pass(1_000)), Some(Refusal::Expired));
+}
+
+#[test]
+fn sweeps_follow_one_another_until_nothing_is_left() {
+    let mut scene = small_and_short();
+    scene.send("a", None);
+    let is_sweep = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Sweep { .. }));
+    assert!(scene.pass(limits::SWEEP_EVERY.as_millis() as u64).iter().any(is_sweep));
+    scene.give(Event::Swept { gone: Vec::new(), more: true });
+    assert_eq!(scene.broker.next_deadline(), Some(scene.now), "there is more");
+    assert!(scene.pass(0).iter().any(is_sweep));
+    scene.give(Event::Swept { gone: Vec::new(), more: false });
+    assert_eq!(scene.broker.next_deadline(), Some(scene.now.after(limits::SWEEP_EVERY)));
+}
+
+#[test]
+fn what_the_store_held_is_reckoned_anew_when_the_wall_clock_was_behind() {
+    let mut scene = small_and_short();
+    let row = |id: u64, due: Option<u64>| Message {
+        expires: Some(Timestamp(9_000_000)),
+        due: due.map(Timestamp),
+        ..scene.row(id, &id.to_string())
+    };
+    let delayed = vec![row(7, Some(3_700_000))];
+    let expiries = vec![(Timestamp(500_000), 1)];
+    let held = ChannelSummary { channel: name("sms"), messages: 1, last: MessageId(5), expiries };
+    let restored = Restored { channels: vec![held], delayed, last_id: MessageId(7), ..Restored::default() };
+    scene.broker = Broker::new(scene.broker.settings.clone(), restored);
+    assert_eq!(refusal(&scene.send("a", Some("a"))), Some(Refusal::BacklogFull));
+    scene.give(Event::WallAdvanced(Duration::from_secs(3_600)));
+    assert_eq!(refusal(&scene.send("b", Some("b"))), None, "what is only in the store has expired");
+    let effects = scene.pass(100_000);
+    let is_due = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Replace { .. }));
+    assert!(effects.iter().any(is_due), "what was to come at a time of the day comes then: {effects:?}");
+    let late = scene.give(Event::Stored(vec![MessageId(8)]));
+    assert_eq!(refusal(&late), Some(Refusal::Expired), "what was accepted since has lived its time");
+}

@@ -1,7 +1,7 @@
 //! Everything that will have to happen at a later time, so that the core can say when it wants to be woken. Knows no clock.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 
 use crate::message::{ConnectionId, MessageId, Timestamp};
 
@@ -24,6 +24,8 @@ pub(super) struct Timers {
     writes: VecDeque<(Timestamp, MessageId)>,
     /// The same for those whose sender waits, and whose receiver is likely to confirm sooner than a disk would. In order, too.
     awaited: VecDeque<(Timestamp, MessageId)>,
+    /// Channels in which a message that waits in memory expires then; one for each of them.
+    expiries: BTreeSet<(Timestamp, usize)>,
     /// Failed appends and loads are tried again.
     pub retry: Option<Timestamp>,
     /// Expired messages are looked for in the store.
@@ -46,6 +48,27 @@ impl Timers {
 
     pub fn write_awaited_at(&mut self, at: Timestamp, id: MessageId) {
         self.awaited.push_back((at, id));
+    }
+
+    /// Sets the timer for what expires in a channel in the place of the one that runs.
+    pub fn expire_at(&mut self, at: Option<Timestamp>, running: Option<Timestamp>, channel: usize) {
+        if let Some(running) = running {
+            self.expiries.remove(&(running, channel));
+        }
+        self.expiries.extend(at.map(|at| (at, channel)));
+    }
+
+    /// The next channel in which something may have expired.
+    pub fn due_expiry(&mut self, now: Timestamp) -> Option<usize> {
+        let first = self.expiries.first().filter(|(at, _)| *at <= now).copied()?;
+        self.expiries.remove(&first);
+        Some(first.1)
+    }
+
+    /// (Tests.) The timers for what expires in channels.
+    #[cfg(test)]
+    pub fn expiries(&self) -> &BTreeSet<(Timestamp, usize)> {
+        &self.expiries
     }
 
     /// The next receiver timer that is due.
@@ -76,6 +99,7 @@ impl Timers {
     pub fn next(&self) -> Option<Timestamp> {
         let receivers = self.receivers.peek().map(|Reverse((at, _))| *at);
         let [awaited, writes] = [&self.awaited, &self.writes].map(|writes| writes.front().map(|(at, _)| *at));
-        [receivers, awaited, writes, self.retry, self.sweep].into_iter().flatten().min()
+        let expiry = self.expiries.first().map(|(at, _)| *at);
+        [receivers, awaited, writes, expiry, self.retry, self.sweep].into_iter().flatten().min()
     }
 }

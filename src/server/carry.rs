@@ -41,6 +41,11 @@ impl<'a> Turn<'a> {
         Self { hub, now: hub.now(), options: hub.options() }
     }
 
+    /// The time of the turn as the wall clock shows it.
+    pub(super) fn on_the_wall(&self) -> Timestamp {
+        self.hub.clock.on_the_wall(self.now)
+    }
+
     /// Begins the next turn of a burst: time has passed.
     pub(super) fn renew(&mut self) {
         self.now = self.hub.now();
@@ -139,14 +144,14 @@ impl Core {
                     source.queue().hold_for_answer();
                 }
                 if let Some(healthy) = turn.hub.storage.ask(source) {
-                    self.carrier.answer(source, ping_reply(turn.now, healthy), turn);
+                    self.carrier.answer(source, ping_reply(turn.on_the_wall(), healthy), turn);
                 }
             }
             Step::Answer(frame) => self.carrier.answer(source, frame, turn),
             Step::Release => {
                 let first = {
                     let mut queue = source.queue();
-                    let greeting = source.profile.topic.is_none().then(|| greeting(turn.now));
+                    let greeting = source.profile.topic.is_none().then(|| greeting(turn.on_the_wall()));
                     queue.release(greeting) && queue.touch()
                 };
                 self.carrier.outgoing.touch(source, first);

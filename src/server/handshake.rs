@@ -183,7 +183,7 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
         Login::Rejected => {
             Counters::add(&hub.counters.unauthorized, 1);
             debug!(%peer, "rejected: missing or wrong credentials");
-            let body = envelope::connect_reply(hub.now(), Code::Rejected);
+            let body = envelope::connect_reply(hub.wall_now(), Code::Rejected);
             let headers = [("WWW-Authenticate", "Basic realm=\"wsmb\"")];
             return Answer::Http(handshake::response(401, &headers, JSON, &body));
         }
@@ -233,7 +233,7 @@ fn declare(hub: &Hub, connection: &Arc<Connection>) {
     let Profile { topic, modern, .. } = &connection.profile;
     let mut burst = Burst::begin(hub, Some(connection));
     if *modern && topic.is_none() {
-        burst.carry(Step::Frame(greeting(hub.now())));
+        burst.carry(Step::Frame(greeting(hub.wall_now())));
     }
     Desk::new(hub, connection).arrive(&mut burst);
     burst.end();

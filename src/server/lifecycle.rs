@@ -13,16 +13,16 @@ use tokio::task::{AbortHandle, JoinError};
 use tracing::{error, info, warn};
 
 use super::access::Access;
-use super::clock::Clock;
 use super::counters::{Counters, Seldom};
 use super::listener::{self, Door, ListenError};
 use super::runtime::{Hub, Options};
 use super::storage::{self, Storage};
+use super::timekeeping;
 use crate::auth::{Credentials, Permissions, Verifier};
 use crate::broker::{self, Broker, Event, Settings};
 use crate::config::{Config, ConfigError};
 use crate::limits;
-use crate::message::Timestamp;
+use crate::message::{MessageId, Timestamp};
 use crate::store::{self, BadColumn, Columns, JournalSettings, StoreError, StoreSettings};
 
 /// Why the server did not start, or did not stop as it should.
@@ -100,17 +100,16 @@ impl Server {
     /// # Errors
     /// The first thing that can't be opened.
     pub async fn start(config: Config) -> Result<RunningServer, ServeError> {
-        let clock = Clock::start();
         let listeners = listener::bind(&config.server.all_listeners()).await?;
         let addresses = listeners.iter().map(|door| door.listener.local_addr()).collect::<Result<_, _>>()?;
-        let (credentials, store, summary) = {
+        let (credentials, store, clock, summary) = {
             let config = config.clone();
-            let since = dedup_start(clock.now(), config.server.dedup_window);
             blocking(move || {
                 let credentials = Credentials::load(&config.auth.htpasswd, &config.auth.users);
                 let mut store = store::open(&store_settings(&config)?)?;
-                let summary = store.summary(since)?;
-                Ok::<_, ServeError>((credentials, store, summary))
+                let clock = timekeeping::start(&mut *store)?;
+                let summary = store.summary(dedup_start(clock.now(), config.server.dedup_window))?;
+                Ok::<_, ServeError>((credentials, store, clock, summary))
             })
             .await??
         };
@@ -118,6 +117,7 @@ impl Server {
             warn!("{doubt}");
         }
         let restored = storage::restored(summary);
+        let restored_up_to = restored.last_id;
         info!(store = %config.store.url, channels_with_backlog = restored.channels.len(), clean = restored.clean, "store opened");
         let verifier = Arc::new(Verifier::new(credentials.users()));
         let access = access(&config, verifier);
@@ -134,13 +134,13 @@ impl Server {
             config: Mutex::new(config),
             is_stopping: false,
         };
-        server.run(listeners);
+        server.run(listeners, restored_up_to);
         Ok(server)
     }
 }
 
 impl RunningServer {
-    fn run(&mut self, listeners: Vec<Door>) {
+    fn run(&mut self, listeners: Vec<Door>, restored_up_to: MessageId) {
         let hub = &self.hub;
         // What the store held may be due already.
         hub.happened(Event::Tick);
@@ -148,6 +148,7 @@ impl RunningServer {
             tokio::spawn(hub.clone().run_deadlines()).abort_handle(),
             tokio::spawn(hub.clone().run_timers()).abort_handle(),
             tokio::spawn(hub.clone().run_gate()).abort_handle(),
+            tokio::spawn(hub.clone().run_clock(restored_up_to)).abort_handle(),
             tokio::spawn(watch_credentials(hub.clone(), self.credentials.clone())).abort_handle(),
         ];
         let handshakes = Arc::new(Semaphore::new(self.config().server.max_handshakes));
@@ -237,6 +238,7 @@ impl RunningServer {
         self.hub.abort_all();
         self.tasks.iter().for_each(AbortHandle::abort);
         let hub = self.hub.clone();
+        hub.storage.note_time(hub.wall_now());
         let stopped = blocking(move || hub.storage.stop()).await?;
         match &stopped {
             Ok(()) => info!(kept = self.unsettled(), "stopped; everything accepted is in the store"),

@@ -36,6 +36,7 @@ mod render;
 mod replies;
 mod runtime;
 mod storage;
+mod timekeeping;
 
 #[cfg(test)]
 mod tests;

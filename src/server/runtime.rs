@@ -60,14 +60,14 @@ pub(super) enum NoRoom {
 pub(super) struct Hub {
     core: Mutex<Core>,
     /// The core's next deadline has come nearer.
-    nearer: Notify,
+    pub(super) nearer: Notify,
     timers: Mutex<Timers>,
     /// The timers' next time has come nearer.
-    sooner: Notify,
+    pub(super) sooner: Notify,
     pub(super) gate: Gate,
     pub(super) storage: Storage,
     pub(super) counters: Counters,
-    clock: Clock,
+    pub(super) clock: Clock,
     options: RwLock<Arc<Options>>,
     access: RwLock<Arc<Access>>,
     draining: AtomicBool,
@@ -112,6 +112,11 @@ impl Hub {
     /// The time: never goes back.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// The wall clock's time, for what clients are told.
+    pub(super) fn wall_now(&self) -> Timestamp {
+        self.clock.on_the_wall(self.now())
     }
 
     /// What of the configuration is in force.

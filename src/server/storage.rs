@@ -1,6 +1,6 @@
 //! The way to the store's worker and back: the core's wishes in their order, the worker's outcomes as events.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -9,7 +9,8 @@ use super::connection::Connection;
 use super::runtime::Hub;
 use crate::broker::{ChannelSummary, Event, Restored, StoreEffect, StoreFailure};
 use crate::limits;
-use crate::store::{FailureKind, MessageStore, Outcome, StoreError, StoreWorker, Summary};
+use crate::message::{ChannelName, Timestamp};
+use crate::store::{FailureKind, MessageStore, Outcome, Restamp, StoreError, StoreWorker, Summary};
 
 /// The store's worker, and what the core wants from it. Under the core's lock a wish is only noted, because handing it over may wake a
 /// thread; [`Self::kick`] hands over in the order in which the core wished.
@@ -113,7 +114,7 @@ impl Storage {
     fn answer_pings(&self, hub: &Hub, healthy: bool) {
         let waiting = std::mem::take(&mut *lock(&self.pings)).waiting;
         for connection in waiting.iter().filter_map(Weak::upgrade) {
-            hub.dispatch(Some(&connection), Step::Answer(ping_reply(hub.now(), healthy)));
+            hub.dispatch(Some(&connection), Step::Answer(ping_reply(hub.wall_now(), healthy)));
         }
     }
 
@@ -134,6 +135,17 @@ impl Storage {
                 StoreEffect::Purge { channel, up_to } => self.worker.purge(&channel, up_to),
             }
         }
+    }
+
+    /// Corrects stored times, in order with what the core has wished for.
+    pub(super) fn restamp(&self, restamp: Restamp) {
+        self.hand_over();
+        self.worker.restamp(restamp);
+    }
+
+    /// Remembers the wall clock's time.
+    pub(super) fn note_time(&self, now: Timestamp) {
+        self.worker.note_time(now);
     }
 
     /// Bytes that wait for a commit.
@@ -175,7 +187,8 @@ fn report(hub: &Hub, outcome: Outcome) {
             hub.happened(Event::Loaded { channel, messages, complete });
         }
         Outcome::LoadFailed { channel } => hub.happened(Event::LoadFailed { channel }),
-        Outcome::Swept(swept) => hub.happened(Event::Swept(swept)),
+        Outcome::Swept { gone, more } => hub.happened(Event::Swept { gone, more }),
+        Outcome::WallAdvanced(by) => hub.happened(Event::WallAdvanced(by)),
         Outcome::PurgeRequest { channel, token } => {
             hub.happened(Event::Purge { channel });
             hub.storage.worker.answer(token);
@@ -186,11 +199,16 @@ fn report(hub: &Hub, outcome: Outcome) {
 
 /// What the store held, in the core's words.
 pub(super) fn restored(summary: Summary) -> Restored {
-    let channels = summary.channels.into_iter();
+    let mut expiries: HashMap<ChannelName, Vec<(Timestamp, u64)>> = HashMap::new();
+    for (channel, expires, messages) in summary.expiries {
+        expiries.entry(channel).or_default().push((expires, messages));
+    }
+    let channels = summary.channels.into_iter().map(|found| {
+        let expiries = expiries.remove(&found.channel).unwrap_or_default();
+        ChannelSummary { channel: found.channel, messages: found.messages, last: found.last, expiries }
+    });
     Restored {
-        channels: channels
-            .map(|found| ChannelSummary { channel: found.channel, messages: found.messages, last: found.last })
-            .collect(),
+        channels: channels.collect(),
         delayed: summary.delayed,
         publications: summary.publications,
         last_id: summary.last_id,

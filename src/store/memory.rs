@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::{ChannelSummary, Group, MessageStore, Page, Request, RequestToken, StoreError, Summary};
+use super::{ChannelSummary, Group, MessageStore, Page, Request, RequestToken, Restamp, StoreError, Summary};
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, Timestamp};
 
@@ -24,6 +24,8 @@ pub struct MemoryStore {
     last_id: MessageId,
     /// One for each tool that has worked on the store: a handful.
     marks: BTreeMap<String, u64>,
+    /// The last correction of times.
+    restamped: Option<u64>,
 }
 
 /// What a message costs of the budget.
@@ -63,6 +65,7 @@ impl MemoryStore {
             budget,
             last_id: MessageId(0),
             marks: BTreeMap::new(),
+            restamped: None,
         }
     }
 
@@ -92,6 +95,27 @@ impl MemoryStore {
             }
         }
         Some(message)
+    }
+
+    /// Changes the times of rows.
+    fn change(&mut self, change: impl Fn(&mut Message) -> bool) {
+        let mut changed: Vec<Message> = self.rows.values().cloned().collect();
+        changed.retain_mut(|message| change(message));
+        changed.into_iter().for_each(|message| self.insert(message));
+    }
+
+    /// When the rows expire, by channel.
+    fn expiries(&self) -> Vec<(ChannelName, Timestamp, u64)> {
+        let (Some((first, _)), Some((last, _))) = (self.expiring.first(), self.expiring.last()) else {
+            return Vec::new();
+        };
+        let span = super::expiry_span(*first, *last);
+        let mut found: BTreeMap<(ChannelName, u64), (Timestamp, u64)> = BTreeMap::new();
+        for (at, id) in &self.expiring {
+            let Some(message) = self.rows.get(id) else { continue };
+            found.entry((message.channel.clone(), at.0 / span)).or_insert((*at, 0)).1 += 1;
+        }
+        found.into_iter().map(|((channel, _), (at, messages))| (channel, at, messages)).collect()
     }
 
     /// What the rows would cost after the group.
@@ -176,12 +200,38 @@ impl MessageStore for MemoryStore {
         publications.reverse();
         Ok(Summary {
             channels: channels.collect(),
+            expiries: self.expiries(),
             delayed: self.rows.values().filter(|row| row.due.is_some()).take(limits::DELAYED).cloned().collect(),
             publications,
             last_id: self.last_id,
             // Nothing outlives the process, so there is nothing that a crash could have left behind.
             clean: true,
         })
+    }
+
+    fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
+        if self.restamped != Some(restamp.token) {
+            self.change(|message| {
+                restamp.apply(message);
+                restamp.concerns(message)
+            });
+            self.restamped = Some(restamp.token);
+        }
+        Ok(())
+    }
+
+    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+        self.change(|message| {
+            let ends = message.expires.is_some() || message.due.is_some();
+            let young = ends && message.id <= up_to && message.created > now;
+            if young {
+                let surplus = super::surplus(message.created, now);
+                super::shift(message, -i64::try_from(surplus).unwrap_or(i64::MAX));
+                message.created = now;
+            }
+            young
+        });
+        Ok(())
     }
 
     fn check(&mut self) -> Result<(), StoreError> {

@@ -18,6 +18,7 @@ mod inspect;
 mod journal;
 mod lock;
 mod memory;
+mod restamp;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod sql;
 mod sqlite;
@@ -30,6 +31,7 @@ pub use inspect::{ChannelInfo, Inspector, Purged, inspect, starts_without_databa
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use journal::JournaledStore;
 pub use memory::MemoryStore;
+pub use restamp::{CLOCK, Restamp};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use sql::SqlStore;
 pub use sqlite::SqliteStore;
@@ -45,6 +47,7 @@ use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use journal::Direct;
+use restamp::{expiry_span, shift, surplus};
 
 /// What one transaction does: all of it or nothing. Its meaning is that of carrying out the lists in this order.
 #[derive(Clone, Debug, Default)]
@@ -55,8 +58,8 @@ pub struct Group {
     pub removals: Vec<MessageId>,
     /// How often rows have been delivered. One that is not there is no error.
     pub deliveries: Vec<(MessageId, u32)>,
-    /// What a tool remembers in the store, by name: it replaces what it remembered before. Names are the program's own, of at most 64 ASCII
-    /// characters, and begin with the tool's (`copy.…`), so that they meet none of the store's own notes; values are at most `i64::MAX`.
+    /// What a tool, or the broker, remembers in the store, by name: it replaces what was remembered before. Names are the program's own, of at most 64 ASCII
+    /// characters, and begin with the tool's (`copy.…`) or `clock.`, so that they meet none of the store's own notes; values are at most `i64::MAX`.
     pub marks: Vec<(String, u64)>,
 }
 
@@ -99,6 +102,8 @@ pub struct ChannelSummary {
 pub struct Summary {
     /// Every channel with a backlog, in the order of their names.
     pub channels: Vec<ChannelSummary>,
+    /// When the messages of these backlogs expire, and how many then, each moment standing for a span from it on; a bounded number for each channel.
+    pub expiries: Vec<(ChannelName, Timestamp, u64)>,
     /// The messages with a due time, past or future, in the order of their ids; at most [`limits::DELAYED`].
     pub delayed: Vec<Message>,
     /// Publication ids of stored messages created since the time asked for, oldest first, each once in its channel; at most
@@ -185,6 +190,20 @@ pub trait MessageStore: Send {
     /// # Errors
     /// If the store can't be read.
     fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError>;
+
+    /// Moves the times of rows that a wrong clock has made. A second call with the same token does nothing, so that one whose answer was lost may be
+    /// made again.
+    ///
+    /// # Errors
+    /// Then none is moved.
+    fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError>;
+
+    /// Takes rows up to the id `up_to` that expire or are due, and whose `created` lies in the future, as created `now`: what is left of their time is
+    /// what they had of it in all. For the start, before anything else is asked for.
+    ///
+    /// # Errors
+    /// Then none is changed.
+    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError>;
 
     /// Whether it can be written now, by writing something small that leaves no trace.
     ///

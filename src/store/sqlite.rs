@@ -4,10 +4,12 @@
 //! the cause is gone. Two brokers never share a file ([`super::lock`]); readers of other processes do, that is what WAL is for.
 
 mod link;
+mod restamp;
 pub(super) mod row;
 mod schema;
 
 pub(super) use link::{Link, classify};
+pub(super) use restamp::restamp;
 pub(super) use row::Sql;
 pub(super) use schema::{Tables, exists};
 
@@ -20,8 +22,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Rows, Transaction
 
 use super::lock::StoreLock;
 use super::{
-    ChannelSummary, ColumnValue, Columns, Group, MessageStore, PURGE, Page, Prefix, Request, RequestToken, StoreError,
-    Summary, datetime,
+    ChannelSummary, ColumnValue, Columns, Group, MessageStore, PURGE, Page, Prefix, Request, RequestToken, Restamp,
+    StoreError, Summary, datetime,
 };
 use crate::limits;
 use crate::message::{ChannelName, Kind, Message, MessageId, PublicationId, Timestamp};
@@ -185,7 +187,8 @@ impl MessageStore for SqliteStore {
             let delayed = delayed(connection, sql)?;
             let publications = publications(connection, sql, publications_since)?;
             let last_id = connection.query_row(&sql.last_id, [], |row| row::id(row, 0))?.unwrap_or_default();
-            Ok((Summary { channels, delayed, publications, last_id, clean }, foreign))
+            let expiries = restamp::expiries(connection, sql)?;
+            Ok((Summary { channels, expiries, delayed, publications, last_id, clean }, foreign))
         })?;
         if foreign > 0 {
             let (table, place) = (&self.link.tables().data, self.link.place());
@@ -194,6 +197,18 @@ impl MessageStore for SqliteStore {
             );
         }
         Ok(summary)
+    }
+
+    fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
+        self.run(|connection, sql, _| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            restamp::restamp(&transaction, sql, restamp)?;
+            transaction.commit()
+        })
+    }
+
+    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+        self.run(|connection, sql, _| restamp::rejuvenate(connection, sql, now, up_to))
     }
 
     fn check(&mut self) -> Result<(), StoreError> {

@@ -3,7 +3,8 @@
 //! **Group commit**: the thread takes whatever has queued as one transaction; while that commits, the next one queues. After a commit it waits a
 //! little, at most half as long as that took, for those whom it has just answered to send again, so that groups become as large as the disk is slow.
 //! A message removed before its group is cut is never written. What is only to be removed or counted waits a little for a group that is written
-//! anyway. Appends that fail are reported once and forgotten, for the broker decides what becomes of them; removals,
+//! anyway. What the store holds is the wall clock's time, and the thread translates: to the callers' time a row's is the same whenever the clock was
+//! set. Appends that fail are reported once and forgotten, for the broker decides what becomes of them; removals,
 //! delivery counts and purges are kept and tried again until they succeed. An outage is logged once when it begins and once when it ends.
 //!
 //! Nothing here ever blocks its caller for longer than it takes to move entries in a map, except [`StoreWorker::stop`].
@@ -16,10 +17,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{FailureKind, MessageStore, RequestToken, StoreError};
+use super::{FailureKind, MessageStore, RequestToken, Restamp, StoreError};
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, Timestamp};
 use queue::Queue;
@@ -45,8 +47,16 @@ pub enum Outcome {
         /// Of which channel.
         channel: ChannelName,
     },
-    /// The answer to [`StoreWorker::sweep`]: these were expired and are gone. Empty if none were, or if the store failed.
-    Swept(Vec<(MessageId, ChannelName)>),
+    /// The answer to [`StoreWorker::sweep`].
+    Swept {
+        /// These were expired and are gone. None if none were, or if the store failed.
+        gone: Vec<(MessageId, ChannelName)>,
+        /// There may be further ones.
+        more: bool,
+    },
+    /// The wall clock was behind by so much: what was loaded of earlier runs before this is reckoned with the wrong time, and everything after with the
+    /// right one. See [`StoreWorker::restamp`].
+    WallAdvanced(Duration),
     /// Another process asks for a channel to be emptied; to be answered with [`StoreWorker::answer`] after [`StoreWorker::purge`].
     PurgeRequest {
         /// Which channel.
@@ -202,6 +212,17 @@ impl StoreWorker {
     /// Removes every message of the channel with an id up to `up_to`, written or not.
     pub fn purge(&self, channel: &ChannelName, up_to: MessageId) {
         self.shared.change(|queue| queue.purge(channel, up_to));
+    }
+
+    /// Corrects stored times, in order with everything else. From then on what is appended, loaded and swept is translated by `by` milliseconds more:
+    /// callers speak of their own time, which goes on as if nothing had happened.
+    pub fn restamp(&self, restamp: Restamp) {
+        self.shared.change(|queue| queue.restamp(restamp));
+    }
+
+    /// Remembers the wall clock's time, under the name [`super::CLOCK`].
+    pub fn note_time(&self, now: Timestamp) {
+        self.shared.change(|queue| queue.note_time(now));
     }
 
     /// Tells whoever made the request that it is done; given when every purge queued before has been carried out.

@@ -78,6 +78,7 @@ pub struct Setup {
     store: String,
     url: Option<String>,
     files: Vec<(&'static str, &'static str)>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Default for Setup {
@@ -91,6 +92,7 @@ impl Default for Setup {
             store: String::new(),
             url: None,
             files: Vec::new(),
+            environment: Vec::new(),
         }
     }
 }
@@ -135,6 +137,12 @@ impl Setup {
     /// Puts a file into the broker's directory.
     pub fn file(mut self, name: &'static str, text: &'static str) -> Self {
         self.files.push((name, text));
+        self
+    }
+
+    /// Sets a variable in the broker's environment.
+    pub fn environment(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
         self
     }
 
@@ -205,7 +213,7 @@ impl Broker {
         let log = Log::default();
         let config = dir.path().join(format!("wsmb-{port}.toml"));
         std::fs::write(&config, setup.text(dir.path(), port)).expect("the configuration file");
-        let mut child = spawn(&config, dir.path(), &log);
+        let mut child = spawn(&config, dir.path(), &setup.environment, &log);
         let deadline = Instant::now() + PATIENCE;
         loop {
             let step = (Instant::now() + Duration::from_millis(50)).min(deadline);
@@ -366,12 +374,13 @@ impl Drop for Broker {
     }
 }
 
-fn spawn(config: &Path, dir: &Path, log: &Log) -> Child {
+fn spawn(config: &Path, dir: &Path, environment: &[(&'static str, String)], log: &Log) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wsmb"));
     command.arg("serve").arg("--config").arg(config).current_dir(dir);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WSMB_")) {
         command.env_remove(name);
     }
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -12,6 +12,8 @@ mod raw;
 mod bad_credentials;
 mod bad_frames;
 mod bad_input;
+#[cfg(target_os = "linux")] // libfaketime.
+mod clock;
 mod crash;
 mod dialects;
 mod docs_examples;

@@ -52,6 +52,13 @@ const PROGRAMS: &[Program] = &[
         used_by: "tests/e2e/php.rs, scripts on plain sockets",
     },
     Program {
+        name: "faketime",
+        place: None,
+        probe: &["--version"],
+        package: "faketime",
+        used_by: "tests/e2e/clock.rs, wrong clocks",
+    },
+    Program {
         name: "valgrind",
         place: None,
         probe: &["--version"],

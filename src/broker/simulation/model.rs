@@ -21,6 +21,8 @@ pub(super) struct Told {
     pub delayed: bool,
     pub due: Timestamp,
     pub expires: Option<Timestamp>,
+    /// An earlier run has stored it; and whether with a due time.
+    pub old: Option<bool>,
     /// The sender was told `00`.
     pub accepted: bool,
     /// The sender was told it is refused.
@@ -85,6 +87,31 @@ impl Model {
             let last = self.last_first.entry(key).or_default();
             assert!(*last < number, "message {number} was first delivered after message {last} of the same sender");
             *last = number;
+        }
+    }
+
+    /// How many messages may count against the limit of a channel, at the most.
+    pub fn live(&self, channel: &str, now: Timestamp) -> u64 {
+        let live = |told: &&Told| {
+            let over = told.confirmed || told.purged || told.refused || told.lost;
+            told.channel == channel && told.keep && !over && told.expires.is_none_or(|at| at > now)
+        };
+        self.messages.values().filter(live).count() as u64
+    }
+
+    /// The wall clock was behind by so much: what earlier runs have stored is reckoned anew, unless it has come due since and is a new message.
+    pub fn advance(&mut self, now: Timestamp, by: u64) {
+        for told in self.messages.values_mut() {
+            if told.old == Some(true) && told.due <= now {
+                told.old = None;
+            }
+            let Some(is_due_later) = told.old else { continue };
+            if is_due_later {
+                told.due.0 = told.due.0.saturating_sub(by);
+            }
+            if let Some(expires) = &mut told.expires {
+                expires.0 = expires.0.saturating_sub(by);
+            }
         }
     }
 

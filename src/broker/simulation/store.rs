@@ -31,6 +31,8 @@ pub(super) struct SimStore {
     pub lying: bool,
     /// Rows that were reported as failed and are there.
     pub ghosts: BTreeSet<MessageId>,
+    /// There were some: until its next start the broker's counts are as right as what it was told.
+    pub lied: bool,
 }
 
 impl SimStore {
@@ -74,6 +76,7 @@ impl SimStore {
         if self.failing {
             if self.lying {
                 self.ghosts.extend(&ids);
+                self.lied = true;
                 self.rows.append(&mut self.appends);
                 for old in std::mem::take(&mut self.replaced).into_values().flatten() {
                     self.rows.remove(&old);
@@ -118,7 +121,7 @@ impl SimStore {
                 let complete = found.next().is_none();
                 self.events.push_back(Event::Loaded { channel, messages, complete });
             }
-            Read::Sweep { .. } if self.failing => self.events.push_back(Event::Swept(Vec::new())),
+            Read::Sweep { .. } if self.failing => self.events.push_back(Event::Swept { gone: Vec::new(), more: false }),
             Read::Sweep { now } => {
                 let expired: Vec<_> = self
                     .rows
@@ -130,7 +133,8 @@ impl SimStore {
                 for (id, _) in &expired {
                     self.rows.remove(id);
                 }
-                self.events.push_back(Event::Swept(expired));
+                let more = expired.len() >= limits::SWEEP_ROWS;
+                self.events.push_back(Event::Swept { gone: expired, more });
             }
         }
     }
@@ -143,6 +147,16 @@ impl SimStore {
             && self.events.is_empty()
     }
 
+    /// The wall clock was behind: rows up to this id are reckoned anew, and the broker is told in order with everything else.
+    pub fn advance(&mut self, up_to: MessageId, by: u64) {
+        for row in self.rows.range_mut(..=up_to).map(|(_, row)| row) {
+            row.created = row.created.shifted(-i64::try_from(by).unwrap_or(i64::MAX));
+            for moment in [&mut row.expires, &mut row.due].into_iter().flatten() {
+                moment.0 = moment.0.saturating_sub(by);
+            }
+        }
+    }
+
     /// What is left when the process dies.
     pub fn crash(&mut self) {
         let rows = std::mem::take(&mut self.rows);
@@ -152,11 +166,13 @@ impl SimStore {
 
     /// What a new broker is told.
     pub fn restored(&self, clean: bool) -> Restored {
-        let mut channels: BTreeMap<ChannelName, (u64, MessageId)> = BTreeMap::new();
+        type Counted = (u64, MessageId, Vec<(Timestamp, u64)>);
+        let mut channels: BTreeMap<ChannelName, Counted> = BTreeMap::new();
         for row in self.rows.values().filter(|row| row.due.is_none()) {
-            let (count, last) = channels.entry(row.channel.clone()).or_default();
+            let (count, last, expiries) = channels.entry(row.channel.clone()).or_default();
             *count += 1;
             *last = (*last).max(row.id);
+            expiries.extend(row.expires.map(|expires| (expires, 1)));
         }
         let mut publications = Vec::new();
         for row in self.rows.values() {
@@ -167,7 +183,7 @@ impl SimStore {
         Restored {
             channels: channels
                 .into_iter()
-                .map(|(channel, (messages, last))| ChannelSummary { channel, messages, last })
+                .map(|(channel, (messages, last, expiries))| ChannelSummary { channel, messages, last, expiries })
                 .collect(),
             delayed: self.rows.values().filter(|row| row.due.is_some()).cloned().collect(),
             publications,

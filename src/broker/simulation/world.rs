@@ -16,12 +16,13 @@ use super::Random;
 use super::model::{Model, Seen, Told};
 use super::store::SimStore;
 use crate::broker::{
-    AckMode, Acknowledge, Broker, ClientKind, Content, Effect, Effects, EndReason, Event, Publish, ReceiverKey, Reply,
-    Settings, Subscribe,
+    AckMode, Acknowledge, Broker, ClientKind, Content, Effect, Effects, EndReason, Event, Publish, ReceiverKey,
+    Refusal, Reply, Settings, Subscribe,
 };
 use crate::limits;
 use crate::message::{
-    Answer, ChannelName, ConnectionId, Dialect, Frame, Kind, Nack, Publication, PublicationId, Spans, Timestamp,
+    Answer, ChannelName, ConnectionId, Dialect, Frame, Kind, MessageId, Nack, Publication, PublicationId, Spans,
+    Timestamp,
 };
 use crate::policy::{ChannelPolicy, Dispatch, Policies};
 
@@ -40,7 +41,7 @@ fn settings(random: &mut Random) -> Settings {
         ("drop", ChannelPolicy { max_deliveries: 2, ..kept(1) }),
         ("live", ChannelPolicy { keep: false, ..kept(0) }),
         ("turn", ChannelPolicy { keep: false, dispatch: Dispatch::Rotate, ..kept(1) }),
-        ("short", ChannelPolicy { ttl: Duration::from_millis(700), max_backlog: 20, ..kept(1) }),
+        ("short", ChannelPolicy { ttl: Duration::from_millis(700), max_backlog: 8, ..kept(1) }),
         ("dead", kept(1)),
     ];
     Settings {
@@ -141,6 +142,10 @@ pub(super) struct World {
     last_number: u64,
     pub(super) tally: Tally,
     missing_allowed: u64,
+    /// The messages of the last publication.
+    sending: Vec<u64>,
+    /// What the store held when the broker started.
+    restored_up_to: MessageId,
     effects: Effects,
     /// The way that the last publication took, which the next one may take without being handled.
     route: Option<Route>,
@@ -206,6 +211,8 @@ impl World {
             last_number: 0,
             tally: Tally::default(),
             missing_allowed: 0,
+            sending: Vec::new(),
+            restored_up_to: MessageId(0),
             effects: Effects::default(),
             route: None,
             trace: std::env::var_os("WSMB_SEED").is_some(),
@@ -231,6 +238,7 @@ impl World {
             97 => self.purge(),
             98 if self.random.chance(30) => self.crash(),
             98 if self.random.chance(30) => self.reconfigure(),
+            99 if self.random.chance(40) => self.set_clock(),
             _ => self.pass_time(),
         }
     }
@@ -238,6 +246,7 @@ impl World {
     /// What must hold after every step.
     pub fn check(&self) {
         self.broker.audit();
+        self.broker.audit_expiries(self.now);
         for (id, client) in &self.clients {
             let silent = self.now.since(client.since);
             let waits = client.manual || client.unanswered.is_empty() || silent <= self.settings.confirm_timeout;
@@ -257,6 +266,9 @@ impl World {
 
     fn store_event(&mut self) {
         if let Some(event) = self.store.events.pop_front() {
+            if let Event::WallAdvanced(by) = &event {
+                self.model.advance(self.now, by.as_millis() as u64);
+            }
             self.give(event);
         }
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::message::{ChannelName, Payload, PublicationId};
-use crate::store::{MemoryStore, Page, Request, RequestToken, Summary};
+use crate::store::{MemoryStore, Page, Request, RequestToken, Restamp, Summary};
 
 /// A store whose process dies at a chosen commit: before it is carried out, or after.
 struct Mortal {
@@ -70,6 +70,14 @@ impl MessageStore for Mortal {
         let clean = std::mem::take(&mut self.clean);
         Ok(Summary { clean, ..self.rows.summary(since)? })
     }
+    fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
+        self.rows.restamp(restamp)
+    }
+
+    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+        self.rows.rejuvenate(now, up_to)
+    }
+
     fn check(&mut self) -> Result<(), StoreError> {
         self.rows.check()
     }

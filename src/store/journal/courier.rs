@@ -9,7 +9,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::message::{ChannelName, MessageId, Timestamp};
-use crate::store::{Group, MessageStore, Page, StoreError, Summary};
+use crate::store::{Group, MessageStore, Page, Restamp, StoreError, Summary};
 
 /// Opens the database's store; tried again whenever it failed.
 pub(in crate::store) type Opener = Box<dyn FnMut() -> Result<Box<dyn MessageStore>, StoreError> + Send>;
@@ -27,6 +27,10 @@ pub(super) enum Task {
     Sweep(Timestamp, usize),
     /// Empty a channel up to an id, in parts of so many rows.
     Purge(ChannelName, MessageId, usize),
+    /// Correct times.
+    Restamp(Restamp),
+    /// Take rows from the future as created now.
+    Rejuvenate(Timestamp, MessageId),
     /// Say what is there.
     Count(Timestamp),
     /// Housekeeping.
@@ -57,9 +61,11 @@ pub(super) enum Report {
     Swept(Result<Vec<(MessageId, ChannelName)>, StoreError>),
     /// Of [`Task::Purge`].
     Purged(ChannelName, MessageId, Result<(), StoreError>),
+    /// Of [`Task::Restamp`], with its token.
+    Restamped(u64, Result<(), StoreError>),
     /// Of [`Task::Count`].
     Counted(Result<Summary, StoreError>),
-    /// Of [`Task::Tend`] and [`Task::MarkClean`].
+    /// Of [`Task::Rejuvenate`], [`Task::Tend`] and [`Task::MarkClean`].
     Done(Result<(), StoreError>),
 }
 
@@ -181,6 +187,8 @@ impl Thread {
                 });
                 Report::Purged(channel, up_to, result)
             }
+            Task::Restamp(restamp) => Report::Restamped(restamp.token, self.with(|store| store.restamp(&restamp))),
+            Task::Rejuvenate(now, up_to) => Report::Done(self.with(|store| store.rejuvenate(now, up_to))),
             Task::Count(since) => Report::Counted(self.with(|store| store.summary(since))),
             // What other programs ask for, they ask of the journal.
             Task::Tend => Report::Done(self.with(|store| store.tend().map(drop))),

@@ -7,7 +7,7 @@ use super::ledger::Ledger;
 use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
 use crate::store::{
-    Group, JournalSettings, MessageStore, Page, Prefix, Request, RequestToken, StoreError, Summary, inspect,
+    Group, JournalSettings, MessageStore, Page, Prefix, Request, RequestToken, Restamp, StoreError, Summary, inspect,
 };
 
 /// Both of them, locked.
@@ -38,6 +38,10 @@ impl Direct {
 
     /// Pays what the journal owes.
     fn settle(&mut self) -> Result<(), StoreError> {
+        while let Some(restamp) = self.ledger.restamps.first().copied() {
+            self.server.restamp(&restamp)?;
+            self.ledger.restamped(restamp.token)?;
+        }
         while let Some((channel, up_to)) = self.ledger.next_purge()? {
             while self.server.purge(&channel, up_to, limits::STORE_GROUP)? >= limits::STORE_GROUP as u64 {}
             self.ledger.purged(&channel, up_to)?;
@@ -136,6 +140,7 @@ impl MessageStore for Direct {
         let theirs = self.server.summary(publications_since)?;
         self.ledger.recount(&theirs.channels, theirs.last_id)?;
         let mut summary = self.ledger.summary(publications_since)?;
+        summary.expiries.extend(theirs.expiries);
         summary.delayed.extend(theirs.delayed);
         summary.delayed.sort_by_key(|message| message.id);
         summary.delayed.dedup_by_key(|message| message.id);
@@ -143,6 +148,16 @@ impl MessageStore for Direct {
         summary.publications = super::merge::publications(theirs.publications, summary.publications);
         summary.clean &= theirs.clean;
         Ok(summary)
+    }
+
+    fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
+        self.ledger.rows.restamp(restamp)?;
+        self.server.restamp(restamp)
+    }
+
+    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+        self.ledger.rows.rejuvenate(now, up_to)?;
+        self.server.rejuvenate(now, up_to)
     }
 
     fn check(&mut self) -> Result<(), StoreError> {

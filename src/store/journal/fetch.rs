@@ -107,6 +107,11 @@ impl Fetches {
         self.retain(|of, id| of != channel || id > up_to);
     }
 
+    /// The pages that have come.
+    pub(super) fn pages(&mut self) -> impl Iterator<Item = &mut Page> {
+        self.0.iter_mut().filter_map(|fetch| fetch.page.as_mut()?.as_mut().ok())
+    }
+
     fn retain(&mut self, keep: impl Fn(&ChannelName, MessageId) -> bool) {
         for fetch in &mut self.0 {
             if let Some(Ok(page)) = &mut fetch.page {

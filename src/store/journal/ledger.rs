@@ -4,6 +4,7 @@
 //! data     rows that wait to be moved (a store's usual table, so that `wsmb queue` can read it)
 //! owed     rows of the database that must go, or get a delivery count
 //! empty    channels of the database to be emptied up to an id
+//! restamp  corrections of times that the database has not carried out
 //! backlog  how many rows of each channel the database holds; never less than there are
 //! ```
 //!
@@ -18,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
 use crate::store::sqlite::{self, SqliteStore, Tables, row};
-use crate::store::{ChannelSummary, Columns, Group, Prefix, StoreError};
+use crate::store::{ChannelSummary, Columns, Group, Prefix, Restamp, StoreError};
 
 /// What the database holds of one channel, at the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub(super) struct Ledger {
     cursor: MessageId,
     /// A copy of the table `backlog`. A line for each channel with a backlog in the database.
     pub(super) backlog: HashMap<ChannelName, Moved>,
+    /// A copy of the table `restamp`, oldest first.
+    pub(super) restamps: Vec<Restamp>,
 }
 
 /// The journal's own tables, quoted.
@@ -61,6 +64,7 @@ pub(super) struct Names {
     pub(super) meta: String,
     pub(super) owed: String,
     pub(super) empty: String,
+    pub(super) restamp: String,
     backlog: String,
     /// Notes that a row must go, whatever was owed before.
     pub(super) owe_removal: String,
@@ -78,14 +82,17 @@ impl Names {
              ON CONFLICT DO UPDATE SET deliveries = excluded.deliveries WHERE deliveries IS NOT NULL"
         );
         let (data, meta, empty, backlog) = (name("data"), name("meta"), name("empty"), name("backlog"));
-        Self { data, meta, owed, empty, backlog, owe_removal, owe_count }
+        Self { data, meta, owed, empty, restamp: name("restamp"), backlog, owe_removal, owe_count }
     }
 
     fn create(&self) -> String {
-        let Self { owed, empty, backlog, .. } = self;
+        let Self { owed, empty, restamp, backlog, .. } = self;
         format!(
             "CREATE TABLE IF NOT EXISTS {owed} (data_id INTEGER PRIMARY KEY, deliveries INTEGER);
             CREATE TABLE IF NOT EXISTS {empty} (channel TEXT PRIMARY KEY, up_to INTEGER NOT NULL) WITHOUT ROWID;
+            CREATE TABLE IF NOT EXISTS {restamp} (
+                number INTEGER PRIMARY KEY AUTOINCREMENT, token INTEGER NOT NULL, above INTEGER NOT NULL, of_all INTEGER NOT NULL, by INTEGER NOT NULL
+            );
             CREATE TABLE IF NOT EXISTS {backlog} (channel TEXT PRIMARY KEY, messages INTEGER NOT NULL, last INTEGER NOT NULL) WITHOUT ROWID;"
         )
     }
@@ -100,11 +107,19 @@ impl Ledger {
         let names = Names::new(prefix);
         let tables = Tables::new(prefix).with(names.create());
         let rows = SqliteStore::open_tables(path, tables, &Columns::default())?;
-        let mut ledger =
-            Self { rows, names, budget, sent_up_to: MessageId(0), cursor: MessageId(0), backlog: HashMap::new() };
+        let mut ledger = Self {
+            rows,
+            names,
+            budget,
+            sent_up_to: MessageId(0),
+            cursor: MessageId(0),
+            backlog: HashMap::new(),
+            restamps: Vec::new(),
+        };
         // What the broker before this one sent, and whether it arrived, is not known.
         ledger.sent_up_to = ledger.highest()?;
         ledger.backlog = ledger.read_backlog()?;
+        ledger.restamps = ledger.read_restamps()?;
         Ok(ledger)
     }
 
@@ -145,9 +160,10 @@ impl Ledger {
     /// # Errors
     /// If the file can't be read.
     pub(super) fn waiting(&mut self) -> Result<(u64, u64), StoreError> {
-        let Names { data, owed, empty, .. } = &self.names;
+        let Names { data, owed, empty, restamp, .. } = &self.names;
         let query = format!(
-            "SELECT (SELECT count(*) FROM {data}), (SELECT count(*) FROM {owed}) + (SELECT count(*) FROM {empty})"
+            "SELECT (SELECT count(*) FROM {data}), (SELECT count(*) FROM {owed}) + (SELECT count(*) FROM {empty}) \
+             + (SELECT count(*) FROM {restamp})"
         );
         self.rows.run(|connection, _, _| {
             connection.query_row(&query, [], |row| {

@@ -35,6 +35,7 @@ impl Ledger {
     ) -> Result<Merged, StoreError> {
         let horizon = theirs.messages.last().map(|message| message.id);
         self.retain_unowed(&mut theirs.messages)?;
+        self.correct(&mut theirs.messages);
         let ours = self.rows.load(channel, after, limit, max_bytes)?;
         Ok(merge(theirs, horizon, ours, limit, max_bytes))
     }
@@ -52,6 +53,7 @@ impl Ledger {
     ) -> Result<Merged, StoreError> {
         let horizon = theirs.messages.last().map(|message| message.id);
         self.retain_unowed(&mut theirs.messages)?;
+        self.correct(&mut theirs.messages);
         let ours = self.rows.scan(after, limit, max_bytes)?;
         Ok(merge(theirs, horizon, ours, limit, max_bytes))
     }
@@ -168,7 +170,10 @@ impl Ledger {
     }
 
     /// The highest id that the database was ever known to hold.
-    fn known_last_id(&mut self) -> Result<MessageId, StoreError> {
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub(super) fn known_last_id(&mut self) -> Result<MessageId, StoreError> {
         let query = format!("SELECT value FROM {} WHERE name = 'last_id'", self.names.meta);
         let found = self.rows.run(|connection, _, _| {
             connection.query_row(&query, [], |found| row::id(found, 0)).optional().map(Option::flatten)

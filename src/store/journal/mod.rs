@@ -19,6 +19,7 @@ mod fetch;
 mod ledger;
 mod merge;
 mod patient;
+mod restamp;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +27,7 @@ use std::collections::HashSet;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::{Group, JournalSettings, MessageStore, Page, Prefix, Request, RequestToken, StoreError, Summary};
+use super::{Group, JournalSettings, MessageStore, Page, Prefix, Request, RequestToken, Restamp, StoreError, Summary};
 use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
 pub(super) use courier::Opener;
@@ -44,7 +45,12 @@ pub struct JournaledStore {
     /// A group is with the courier.
     applying: bool,
     purging: bool,
+    restamping: bool,
+    /// Rows of the database from the future are to be taken as created at this time, up to this id.
+    rejuvenation: Option<(Timestamp, MessageId)>,
     sweeping: bool,
+    /// For when that is.
+    swept_at: Timestamp,
     counting: bool,
     /// Expired rows that the database has removed, to be told at the next sweep.
     swept: Vec<(MessageId, ChannelName)>,
@@ -111,7 +117,10 @@ impl JournaledStore {
             fetches: Fetches::default(),
             applying: false,
             purging: false,
+            restamping: false,
+            rejuvenation: None,
             sweeping: false,
+            swept_at: Timestamp(0),
             counting: false,
             swept: Vec::new(),
             move_at: Some(now),
@@ -167,15 +176,17 @@ impl JournaledStore {
             Report::Swept(result) => {
                 self.sweeping = false;
                 let Some(mut swept) = self.noted(result) else { return Ok(()) };
+                let is_full = swept.len() >= limits::SWEEP_ROWS;
                 self.ledger.retain_unsettled(&mut swept)?;
                 self.fetches.forget(&swept.iter().map(|(id, _)| *id).collect());
                 self.swept.append(&mut swept);
-                Ok(())
+                if is_full && self.swept.len() < limits::STORE_PENDING { self.sweep_database() } else { Ok(()) }
             }
             Report::Purged(channel, up_to, result) => {
                 self.purging = false;
                 self.noted(result).map_or(Ok(()), |()| self.ledger.purged(&channel, up_to))
             }
+            Report::Restamped(token, result) => self.restamped(token, result),
             Report::Counted(result) => {
                 self.counting = false;
                 let Some(found) = self.noted(result) else { return Ok(()) };
@@ -296,6 +307,9 @@ impl JournaledStore {
         if !is_due || self.applying || self.purging || self.stuck_until.is_some_and(|until| now < until) {
             return Ok(());
         }
+        if self.start_restamp()? {
+            return Ok(());
+        }
         if let Some((channel, up_to)) = self.ledger.next_purge()? {
             self.purging = true;
             return self.ask(Task::Purge(channel, up_to, limits::STORE_GROUP));
@@ -319,12 +333,22 @@ impl JournaledStore {
         let due = match &self.away {
             Some(away) => away.retry_at,
             None => {
-                let moving = self.move_at.filter(|_| !self.applying && !self.purging);
+                let moving = self.move_at.filter(|_| !self.applying && !self.purging && !self.restamping);
                 let moving = moving.map(|at| self.stuck_until.map_or(at, |until| until.max(at)));
                 moving.into_iter().chain([self.count_at, self.tend_at]).min().unwrap_or(self.tend_at)
             }
         };
         due.saturating_duration_since(now).max(limits::JOURNAL_PULSE)
+    }
+
+    /// Has the database remove what has expired, unless its rows carry wrong times.
+    fn sweep_database(&mut self) -> Result<(), StoreError> {
+        let is_wanted = self.away.is_none() && !self.ledger.is_database_empty() && self.ledger.restamps.is_empty();
+        if self.sweeping || !is_wanted {
+            return Ok(());
+        }
+        self.sweeping = true;
+        self.ask(Task::Sweep(self.swept_at, limits::SWEEP_ROWS))
     }
 
     fn move_soon(&mut self) {
@@ -397,10 +421,8 @@ impl MessageStore for JournaledStore {
         self.fetches.forget(&gone.iter().map(|(id, _)| *id).collect());
         let here: HashSet<MessageId> = gone.iter().map(|(id, _)| *id).collect();
         gone.extend(std::mem::take(&mut self.swept).into_iter().filter(|(id, _)| !here.contains(id)));
-        if !self.sweeping && self.away.is_none() && !self.ledger.is_database_empty() {
-            self.sweeping = true;
-            self.ask(Task::Sweep(now, limit))?;
-        }
+        self.swept_at = now;
+        self.sweep_database()?;
         self.move_soon();
         Ok(gone)
     }
@@ -415,6 +437,14 @@ impl MessageStore for JournaledStore {
 
     fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError> {
         self.sum_up(publications_since)
+    }
+
+    fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
+        self.restamp_both(restamp)
+    }
+
+    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+        self.rejuvenate_both(now, up_to)
     }
 
     fn check(&mut self) -> Result<(), StoreError> {

@@ -64,6 +64,7 @@ impl JournaledStore {
         self.ledger.pull(theirs.delayed)?;
         self.move_soon();
         let mut summary = self.ledger.summary(publications_since)?;
+        summary.expiries.extend(theirs.expiries);
         summary.publications = super::merge::publications(theirs.publications, summary.publications);
         summary.clean &= theirs.clean;
         Ok(summary)

@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 use crate::message::{Message, Payload};
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, Restamp};
 
 /// A database that can be made to fail, and outlives the journal in front of it.
 #[derive(Clone, Debug)]
@@ -105,6 +105,15 @@ impl MessageStore for Database {
 
     fn summary(&mut self, since: Timestamp) -> Result<Summary, StoreError> {
         self.call(|rows| rows.summary(since))
+    }
+
+    fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
+        self.call(|rows| rows.restamp(restamp))?;
+        self.with(|state| if state.mute { Err(away()) } else { Ok(()) })
+    }
+
+    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+        self.call(|rows| rows.rejuvenate(now, up_to))
     }
 
     fn check(&mut self) -> Result<(), StoreError> {
@@ -412,6 +421,7 @@ enum Step {
     Count { picks: Vec<(usize, u32)> },
     Purge { channel: u8 },
     Sweep { now: u64 },
+    Restamp { after: usize, all: bool, seconds: i64 },
     Move,
     MoveAll,
     Outage(bool),
@@ -431,7 +441,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|picks| Step::Remove { picks: picks.iter().map(|pick| pick.index(1_000)).collect() }),
         2 => prop::collection::vec((0..1_000_usize, 1..9_u32), 1..4).prop_map(|picks| Step::Count { picks }),
         1 => (0..3_u8).prop_map(|channel| Step::Purge { channel }),
-        1 => (0..20_u64).prop_map(|now| Step::Sweep { now }),
+        1 => prop_oneof![0..20_u64, 0..4_000_u64].prop_map(|now| Step::Sweep { now }),
+        2 => (0..1_000_usize, any::<bool>(), 1..3_i64).prop_map(|(after, all, seconds)| Step::Restamp { after, all, seconds }),
         6 => Just(Step::Move),
         3 => Just(Step::MoveAll),
         2 => any::<bool>().prop_map(Step::Outage),
@@ -449,6 +460,7 @@ struct Model {
     /// Rows that a sweep may have removed without anybody being told, because of a crash.
     unsure: BTreeMap<MessageId, Message>,
     next: u64,
+    restamps: u64,
     /// The latest sweep: what was expired then may be gone, or not yet.
     swept: Option<Timestamp>,
 }
@@ -546,6 +558,17 @@ impl Run {
         }
     }
 
+    fn restamp(&mut self, after: usize, all: bool, seconds: i64) {
+        let model = &mut self.model;
+        model.restamps += 1;
+        let after = model.pick(std::iter::once(after)).first().copied().unwrap_or_default();
+        let restamp = Restamp { token: model.restamps, after, all, by: seconds * 1_000 };
+        self.store.restamp(&restamp).expect("corrects");
+        model.rows.values_mut().chain(model.unsure.values_mut()).for_each(|row| restamp.apply(row));
+        // What may be gone must stay what may be gone.
+        model.swept = model.swept.map(|swept| swept.shifted(restamp.by));
+    }
+
     /// The broker ends, and another one starts.
     fn restart(mut self, orderly: bool) -> Self {
         if orderly {
@@ -588,6 +611,7 @@ fn run(steps: &[Step]) {
             Step::Count { picks } => run.count(picks),
             Step::Purge { channel } => run.purge(*channel),
             Step::Sweep { now } => run.sweep(Timestamp(*now)),
+            Step::Restamp { after, all, seconds } => run.restamp(*after, *all, *seconds),
             Step::Move => run.store.hurry(),
             Step::MoveAll => run.store.settle_all(),
             Step::Outage(on) => run.rig.database.fail(on.then(away)),

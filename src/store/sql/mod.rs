@@ -19,6 +19,7 @@ mod iso;
 mod lock;
 mod number;
 mod read;
+mod restamp;
 mod rows;
 mod schema;
 mod statements;
@@ -28,7 +29,7 @@ mod write;
 
 use std::collections::HashSet;
 
-use super::{Backend, Columns, Group, MessageStore, Page, Prefix, Request, RequestToken, StoreError, Summary};
+use super::{Backend, Columns, Group, MessageStore, Page, Prefix, Request, RequestToken, Restamp, StoreError, Summary};
 use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
 use client::{Client, Purpose};
@@ -241,6 +242,17 @@ impl MessageStore for SqlStore {
         }
         self.highest = self.highest.max(found.summary.last_id);
         Ok(Summary { last_id: self.highest, clean: self.was_clean, ..found.summary })
+    }
+
+    fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
+        let names = self.client.names.clone();
+        self.client.run(limits::STORE_COUNT_TIME, async |session| restamp::restamp(session, &names, restamp).await)
+    }
+
+    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+        let names = self.client.names.clone();
+        self.client
+            .run(limits::STORE_COUNT_TIME, async |session| restamp::rejuvenate(session, &names, now, up_to).await)
     }
 
     fn check(&mut self) -> Result<(), StoreError> {

@@ -83,12 +83,28 @@ pub(super) async fn summary(session: &mut Session, since: Timestamp) -> sqlx::Re
         }
     }
     found.summary.channels.sort_unstable_by(|a, b| a.channel.cmp(&b.channel));
+    found.summary.expiries = expiries(session).await?;
     found.summary.delayed = delayed(session).await?;
     found.summary.publications = publications(session, since).await?;
     let rows = session.driver.fetch(&session.statements.last_id, &[]).await?;
     let last = rows.into_iter().next().and_then(|row| message_id(row.into_iter().next().flatten()));
     found.summary.last_id = last.unwrap_or_default();
     Ok(found)
+}
+
+async fn expiries(session: &mut Session) -> sqlx::Result<Vec<(ChannelName, Timestamp, u64)>> {
+    let Some(bounds) = session.statements.expiry_bounds.clone() else { return Ok(Vec::new()) };
+    let bounds = session.driver.fetch(&bounds, &[]).await?.into_iter().next().unwrap_or_default();
+    let mut bounds = bounds.into_iter().map(|cell| number(cell).map(Timestamp));
+    let (Some(Some(first)), Some(Some(last))) = (bounds.next(), bounds.next()) else { return Ok(Vec::new()) };
+    let span = super::super::expiry_span(first, last);
+    let rows = session.driver.fetch(&session.statements.expiries, &[Value::from(span)]).await?;
+    let found = rows.into_iter().filter_map(|row| {
+        let mut cells = row.into_iter();
+        let channel = channel(cells.next().flatten())?;
+        Some((channel, Timestamp(number(cells.next().flatten())?), number(cells.next().flatten())?))
+    });
+    Ok(found.collect())
 }
 
 async fn delayed(session: &mut Session) -> sqlx::Result<Vec<Message>> {

@@ -87,6 +87,9 @@ pub(super) struct Statements {
     pub(super) scan: Arc<str>,
     pub(super) delayed: Arc<str>,
     pub(super) expired: Arc<str>,
+    /// `None`: nothing expires in this table.
+    pub(super) expiry_bounds: Option<Arc<str>>,
+    pub(super) expiries: Arc<str>,
     pub(super) purge: Arc<str>,
     pub(super) channels: Arc<str>,
     pub(super) sizes: Arc<str>,
@@ -124,6 +127,8 @@ impl Statements {
             .into(),
             delayed: parts.delayed(&data, shape).into(),
             expired: parts.expired(&data, shape).into(),
+            expiry_bounds: parts.expiry_bounds(&data, shape).map(Into::into),
+            expiries: parts.expiries(&data).into(),
             purge: format!(
                 "SELECT {} FROM {data} {channel}WHERE {is} AND data_id <= {} ORDER BY {data}.data_id LIMIT {}",
                 parts.id,
@@ -286,6 +291,26 @@ impl Parts {
         format!(
             "SELECT {id}, {name} FROM {data} WHERE expires IS NOT NULL AND expires <= {now} {undue} \
              ORDER BY {data}.expires LIMIT {limit} FOR UPDATE"
+        )
+    }
+
+    /// The first and the last moment at which a row expires.
+    fn expiry_bounds(&self, data: &str, shape: &Shape) -> Option<String> {
+        let (first, last, undue) = (self.text("MIN(expires)"), self.text("MAX(expires)"), self.undue);
+        let query = format!("SELECT {first}, {last} FROM {data} WHERE expires IS NOT NULL AND data_id > 0 {undue}");
+        shape.has("expires").then_some(query)
+    }
+
+    /// When rows expire, by channel, all within a span of moments together. The statement takes the span.
+    fn expiries(&self, data: &str) -> String {
+        let Self { name, undue, .. } = self;
+        let (first, count) = (self.text("MIN(expires)"), self.text("COUNT(*)"));
+        let span = match self.backend {
+            Backend::MySql => "expires DIV ?".to_owned(),
+            Backend::Postgres => format!("expires / {}", place(self.backend, 1, "bigint")),
+        };
+        format!(
+            "SELECT {name}, {first}, {count} FROM {data} WHERE expires IS NOT NULL AND data_id > 0 {undue} GROUP BY {name}, {span}"
         )
     }
 

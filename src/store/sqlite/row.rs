@@ -16,6 +16,9 @@ use crate::store::{Columns, datetime};
 pub(in crate::store) const SELECTED: &str =
     "data_id, channel, data, created, expires, due, receivers, publication, deliveries";
 
+/// Of which rows the index on `expires` consists.
+const EXPIRING: &str = "expires IS NOT NULL AND due IS NULL";
+
 /// How many columns [`SELECTED`] names.
 pub(super) const OWN_COLUMNS: usize = limits::STORE_OWN_COLUMNS.len();
 
@@ -42,11 +45,54 @@ pub(in crate::store) struct Sql {
     pub(super) read_clean: String,
     pub(super) write_clean: String,
     pub(super) write_probe: String,
+    pub(super) times: Times,
     pub(super) read_mark: String,
     pub(in crate::store) write_mark: String,
     pub(super) requests: String,
     pub(super) answer: String,
     pub(super) forget_requests: String,
+}
+
+/// The statements about the times of rows.
+#[derive(Debug)]
+pub(in crate::store) struct Times {
+    pub(super) expiry_bounds: String,
+    pub(super) expiries: String,
+    pub(super) restamp: String,
+    pub(super) newest_created: String,
+    pub(super) from_the_future: String,
+    pub(super) rejuvenate: String,
+}
+
+impl Times {
+    /// `data` is the table's name, quoted.
+    fn new(data: &str) -> Self {
+        Self {
+            expiry_bounds: format!(
+                "SELECT (SELECT expires FROM {data} WHERE {EXPIRING} ORDER BY expires LIMIT 1), \
+                 (SELECT expires FROM {data} WHERE {EXPIRING} ORDER BY expires DESC LIMIT 1)"
+            ),
+            expiries: format!(
+                "SELECT channel, min(expires), count(*) FROM {data} WHERE {EXPIRING} AND data_id > 0 GROUP BY channel, expires / ?1"
+            ),
+            restamp: format!(
+                "UPDATE {data} SET created = coalesce(strftime('%Y-%m-%d %H:%M:%S', created, ?1), created), \
+                 expires = max(0, expires + ?2), due = max(0, due + ?2) \
+                 WHERE data_id > ?3 OR (?4 AND (expires IS NOT NULL OR due IS NOT NULL))"
+            ),
+            newest_created: format!(
+                "SELECT max(created) FROM (SELECT created FROM {data} WHERE data_id <= ?1 AND typeof(created) = 'text' \
+                 ORDER BY data_id DESC LIMIT ?2)"
+            ),
+            from_the_future: format!(
+                "SELECT data_id, created FROM {data} WHERE created > ?1 AND typeof(created) = 'text' AND data_id <= ?2 \
+                 AND (expires IS NOT NULL OR due IS NOT NULL)"
+            ),
+            rejuvenate: format!(
+                "UPDATE {data} SET created = ?1, expires = max(0, expires - ?2), due = max(0, due - ?2) WHERE data_id = ?3"
+            ),
+        }
+    }
 }
 
 impl Sql {
@@ -97,6 +143,7 @@ impl Sql {
             read_clean: format!("SELECT value FROM {meta} WHERE name = 'clean'"),
             write_clean: format!("INSERT OR REPLACE INTO {meta} (name, value) VALUES ('clean', ?1)"),
             write_probe: format!("INSERT OR REPLACE INTO {meta} (name, value) VALUES ('probe', zeroblob(?1))"),
+            times: Times::new(&data),
             read_mark: format!("SELECT value FROM {meta} WHERE name = ?1"),
             write_mark: format!("INSERT OR REPLACE INTO {meta} (name, value) VALUES (?1, ?2)"),
             requests: format!(

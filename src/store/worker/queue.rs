@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, Timestamp};
-use crate::store::{Group, RequestToken};
+use crate::store::{Group, RequestToken, Restamp};
 use line::Line;
 
 /// What is told whether the store can be written.
@@ -42,6 +42,10 @@ pub(super) struct Queue {
     purges: BTreeMap<ChannelName, MessageId>,
     loads: VecDeque<Load>,
     sweep: Option<Timestamp>,
+    /// Corrections of stored times, oldest first.
+    restamps: VecDeque<Restamp>,
+    /// The time to be noted.
+    time: Option<Timestamp>,
     answers: Vec<RequestToken>,
     checks: Vec<Check>,
     /// What the waiting appends cost.
@@ -135,6 +139,35 @@ impl Queue {
         self.sweep = Some(now);
     }
 
+    /// Takes a correction of stored times.
+    pub(super) fn restamp(&mut self, restamp: Restamp) {
+        self.restamps.push_back(restamp);
+    }
+
+    /// The next correction.
+    pub(super) fn next_restamp(&self) -> Option<Restamp> {
+        self.restamps.front().copied()
+    }
+
+    /// It has been carried out.
+    pub(super) fn restamped(&mut self) {
+        self.restamps.pop_front();
+    }
+
+    /// Takes the wall clock's time, to be noted.
+    pub(super) fn note_time(&mut self, now: Timestamp) {
+        self.time = Some(now);
+    }
+
+    pub(super) fn take_time(&mut self) -> Option<Timestamp> {
+        self.time.take()
+    }
+
+    /// A sweep waits.
+    pub(super) fn has_sweep(&self) -> bool {
+        self.sweep.is_some()
+    }
+
     /// Takes an answer, given when every purge is done.
     pub(super) fn answer(&mut self, token: RequestToken) {
         self.answers.push(token);
@@ -151,7 +184,7 @@ impl Queue {
 
     /// Something waits, other than a message, that is tried even while the store is in trouble.
     pub(super) fn has_requests(&self) -> bool {
-        !self.loads.is_empty() || self.sweep.is_some() || !self.checks.is_empty()
+        !self.loads.is_empty() || self.sweep.is_some() || self.time.is_some() || !self.checks.is_empty()
     }
 
     /// How many messages wait to be written.
@@ -169,9 +202,9 @@ impl Queue {
         self.row_debts() > 0
     }
 
-    /// A purge or an answer waits: somebody is looking on.
+    /// A purge or an answer waits: somebody is looking on. Or a correction of times, on which everything read and written depends.
     pub(super) fn has_pressing_debts(&self) -> bool {
-        !self.purges.is_empty() || !self.answers.is_empty()
+        !self.purges.is_empty() || !self.answers.is_empty() || !self.restamps.is_empty()
     }
 
     /// Something waits that is not put off in favour of larger groups.

@@ -1,4 +1,6 @@
-//! What the store's thread does, round after round: purges, one group, pages, a sweep, housekeeping.
+//! What the store's thread does, round after round: purges, one group, pages, a sweep, housekeeping. What has to do with time is in `time`.
+
+mod time;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,8 +11,8 @@ use std::time::{Duration, Instant};
 use super::queue::{Load, Replaced, cost};
 use super::{End, Outcome, Shared, Sleep, State};
 use crate::limits;
-use crate::message::{Message, MessageId};
-use crate::store::{Group, MessageStore, Page, StoreError};
+use crate::message::{ChannelName, Message, MessageId, Timestamp};
+use crate::store::{Group, MessageStore, Page, StoreError, shift};
 
 /// A pause before the next group is cut.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +47,16 @@ pub(super) struct Body {
     /// Pages that the store is fetching from elsewhere.
     fetching: Vec<Load>,
     waker: Waker,
+    /// What is added to the callers' time to make it the wall clock's, in milliseconds.
+    offset: i64,
+    /// What is added beside that for rows of earlier runs, up to this id, while their correction is done and that of this run's is not.
+    ahead: (i64, MessageId),
+    /// The correction that was reported last.
+    announced_step: Option<u64>,
+    /// The wall clock's time that was noted last.
+    noted: Timestamp,
+    /// Rows that were swept to make room, to be told with the sweep that waits.
+    swept: Vec<(MessageId, ChannelName)>,
     /// When the store's background wants to go on.
     advance_at: Option<Instant>,
 }
@@ -62,6 +74,11 @@ impl Body {
             report,
             fetching: Vec::new(),
             waker,
+            offset: 0,
+            ahead: (0, MessageId(0)),
+            announced_step: None,
+            noted: Timestamp(0),
+            swept: Vec::new(),
             advance_at: None,
             retry_at: None,
             cramped: false,
@@ -144,8 +161,9 @@ impl Body {
     fn round(&mut self) {
         let retry = self.retry_at.is_none_or(|retry_at| Instant::now() >= retry_at);
         // A failure is logged where it happens; here it only means that what is owed can wait.
-        let retry = retry && self.purge().is_ok();
+        let retry = retry && self.restamp().is_ok() && self.purge().is_ok();
         let _ = self.commit_next(retry);
+        let _ = self.note_time();
         self.advance_at = self.store.advance(&self.waker).map(|after| Instant::now() + after);
         self.read();
         self.sweep();
@@ -177,7 +195,8 @@ impl Body {
             let shared = Arc::clone(&self.shared);
             let mut state = shared.lock();
             let debts = debts && (state.queue.has_appends() || self.is_payday(&state, Instant::now()));
-            let (group, replaced) = state.queue.cut(debts);
+            let (mut group, replaced) = state.queue.cut(debts);
+            self.translate(&mut group);
             if debts {
                 self.debts_at = None;
             }
@@ -201,6 +220,7 @@ impl Body {
                 Ok(()) => {
                     let took = began.elapsed();
                     self.succeeded();
+                    self.noted = group.marks.last().map_or(self.noted, |(_, noted)| Timestamp(*noted));
                     if !group.appends.is_empty() {
                         let enough = group.appends.len() + self.shared.lock().queue.appends();
                         (self.report)(Outcome::Stored(ids(&group)));
@@ -210,13 +230,15 @@ impl Body {
                 }
                 // The others must not suffer for it.
                 Err(error @ StoreError::Unfit { .. }) if self.drop_unfit(&mut group, &mut replaced, &error) => {}
+                // What has expired must take no room.
+                Err(error) if error.is_out_of_room() && self.make_room(&group) => {}
                 Err(error) => break error,
             }
         };
         self.failed(&error);
         let failed = ids(&group);
         // What an append would have replaced stays until it is written after all.
-        let mut debts = Group { appends: Vec::new(), ..group };
+        let mut debts = Group { appends: Vec::new(), marks: Vec::new(), ..group };
         let kept: HashSet<MessageId> = replaced.into_values().flatten().collect();
         debts.removals.retain(|id| !kept.contains(id));
         // What has no room for new rows may well let old ones go, which makes room.
@@ -303,25 +325,8 @@ impl Body {
         for message in messages {
             // A count that came while the row was being written is still owed.
             message.deliveries = state.queue.owed_count(message.id).unwrap_or(message.deliveries);
+            shift(message, -self.offset_of(message.id));
         }
-    }
-
-    fn sweep(&mut self) {
-        let Some(now) = self.shared.lock().queue.take_sweep() else {
-            return;
-        };
-        let mut gone = match self.store.sweep(now, limits::SWEEP_ROWS) {
-            Ok(gone) => gone,
-            Err(error) => {
-                self.failed(&error);
-                Vec::new()
-            }
-        };
-        {
-            let state = self.shared.lock();
-            gone.retain(|(id, channel)| !state.queue.is_gone(channel, *id));
-        }
-        (self.report)(Outcome::Swept(gone));
     }
 
     fn answer_checks(&mut self) {
@@ -373,7 +378,7 @@ impl Body {
 
     /// Writes what waits, as far as it can be written: one attempt at everything, outage or not.
     fn finish(&mut self) -> Result<(), StoreError> {
-        let mut result = Ok(());
+        let mut result = self.restamp();
         while result.is_ok() && self.shared.lock().queue.next_purge().is_some() {
             result = self.purge();
         }
@@ -388,6 +393,7 @@ impl Body {
         for token in answers {
             self.store.answer(token)?;
         }
+        self.note_time()?;
         self.store.mark_clean()?;
         result
     }

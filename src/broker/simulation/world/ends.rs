@@ -1,6 +1,7 @@
 //! Purges, crashes, and the closing of the books.
 
 use super::*;
+use crate::message::Message;
 
 impl World {
     pub(super) fn purge(&mut self) {
@@ -44,13 +45,21 @@ impl World {
             self.gone(connection);
         }
         self.ended.clear();
+        // What the store has on its way it has done.
+        for event in std::mem::take(&mut self.store.events) {
+            if let Event::WallAdvanced(by) = event {
+                self.model.advance(self.now, by.as_millis() as u64);
+            }
+        }
         self.store.crash();
-        let rows: BTreeSet<u64> =
-            self.store.rows.values().filter_map(|row| row.payload.as_text()?.parse::<u64>().ok()).collect();
+        let number = |row: &Message| row.payload.as_text()?.parse::<u64>().ok();
+        let rows: BTreeMap<u64, bool> =
+            self.store.rows.values().filter_map(|row| Some((number(row)?, row.due.is_some()))).collect();
         for (number, told) in &mut self.model.messages {
             told.holders.clear();
+            told.old = rows.get(number).copied();
             let dead = told.expires.is_some_and(|at| at <= self.now) || told.confirmed || told.purged;
-            if rows.contains(number) {
+            if rows.contains_key(number) {
                 // Its removal had not been committed: it may come again, or, if it was purged, for the first time and late.
                 told.delayed |= told.purged;
                 told.confirmed = false;
@@ -63,8 +72,22 @@ impl World {
             }
         }
         // Ids are remembered across a crash by the rows that carry them.
-        self.asked.retain(|_, asked| asked.accepted && asked.numbers.iter().all(|number| rows.contains(number)));
+        self.asked.retain(|_, asked| asked.accepted && asked.numbers.iter().all(|number| rows.contains_key(number)));
+        self.restored_up_to = self.store.last_id;
+        if self.random.chance(20) {
+            // The new one knows the time better than the one before.
+            let by = self.random.below(1_500);
+            self.store.advance(self.restored_up_to, by);
+            self.model.advance(self.now, by);
+        }
         self.broker = Broker::new(self.settings.clone(), self.store.restored(false));
+    }
+
+    /// The wall clock, which was behind, is set.
+    pub(super) fn set_clock(&mut self) {
+        let by = self.random.below(1_500);
+        self.store.advance(self.restored_up_to, by);
+        self.store.events.push_back(Event::WallAdvanced(Duration::from_millis(by)));
     }
 
     /// Everything heals, a patient receiver takes what is left, and the books are closed.

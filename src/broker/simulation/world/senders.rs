@@ -30,6 +30,7 @@ impl World {
                     delayed: delay.is_some(),
                     due: delay.map_or(self.now, |delay| self.now.after(delay)),
                     expires: (policy.keep && !life.is_zero()).then(|| self.now.after(life)),
+                    old: None,
                     accepted: false,
                     refused: false,
                     confirmed: false,
@@ -57,6 +58,7 @@ impl World {
         id: Option<&str>,
         (receivers, ttl, delay): (Option<u32>, Option<Duration>, Option<Duration>),
     ) {
+        self.sending = numbers.to_vec();
         if let Some(client) = self.clients.get_mut(&connection) {
             client.sent.insert(channel.to_owned());
         }
@@ -118,11 +120,29 @@ impl World {
         true
     }
 
+    /// The publication that is being handled was refused because its channel is full: that must be so, and nothing of it may ever be seen.
+    fn refused_as_full(&mut self) {
+        let Some(first) = self.sending.first() else { panic!("nothing is being sent") };
+        let channel = self.model.messages[first].channel.clone();
+        let live = self.model.live(&channel, self.now);
+        let most = self.settings.policies.of(&name(&channel)).max_backlog;
+        assert!(
+            live > most || self.store.lied,
+            "{channel} is called full with {live} messages, those that were refused included"
+        );
+        for number in &self.sending {
+            self.model.messages.get_mut(number).expect("it was sent").refused = true;
+        }
+    }
+
     pub(super) fn answered(&mut self, to: ConnectionId, reply: &Reply) {
         self.clients.get_mut(&to).expect("a reply goes to a live client").frames += 1;
-        let (id, accepted) = match reply {
-            Reply::Accepted { id, .. } => (id, true),
-            Reply::Refused { id: Some(id), .. } => (id, false),
+        if let Reply::Refused { refusal: Refusal::BacklogFull, .. } = reply {
+            self.refused_as_full();
+        }
+        let (id, accepted, first) = match reply {
+            Reply::Accepted { id, duplicate, .. } => (id, true, !duplicate),
+            Reply::Refused { id: Some(id), .. } => (id, false, false),
             Reply::Refused { id: None, .. } => return,
             Reply::UnknownDelivery { sequence, .. } => {
                 assert_eq!(*sequence, 1_000_000, "a known delivery is said to be unknown");
@@ -139,8 +159,14 @@ impl World {
         for number in &numbers {
             let stored = self.store.rows.values().any(|row| row.payload.as_text() == Some(&number.to_string()));
             let told = self.model.messages.get_mut(number).expect("it was sent");
-            let over = told.confirmed || told.purged || told.expires.is_some_and(|at| at <= self.now);
+            let expired = told.expires.is_some_and(|at| at <= self.now);
+            let over = told.confirmed || told.purged || expired;
             if accepted {
+                let safe = told.confirmed || told.purged || !expired;
+                assert!(
+                    safe || told.accepted || !first,
+                    "message {number} is accepted, and expired before it was safe"
+                );
                 told.accepted = true;
                 let dropped = told.channel == "drop" && told.deliveries >= 2;
                 assert!(!told.keep || stored || over || dropped, "message {number} is called safe and is not");

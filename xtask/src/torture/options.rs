@@ -14,7 +14,8 @@ Options:
   --minutes N        how long the nemesis works, 0.4 by default
   --store NAME       sqlite (default), mariadb, postgres: the store's server is killed and frozen, too
   --without LIST     leave things out, separated by commas: kill, term, freeze, clock, orderly (receivers
-                     that leave in orderly ways), reject, proxies, nginx, haproxy, scripts, database
+                     that leave in orderly ways), failures (rejections, expired dead letters,
+                     confirm_within), proxies, nginx, haproxy, scripts, database
   --broker PATH      the program; without it, target/debug/wsmb is built and used
   --keep             keep the directory of a run that found nothing
   --check DIRECTORY  only check the histories of an earlier run once more
@@ -106,7 +107,7 @@ pub enum Task {
 
 /// What can be left out.
 const PARTS: &[&str] =
-    &["kill", "term", "freeze", "clock", "orderly", "reject", "proxies", "nginx", "haproxy", "scripts", "database"];
+    &["kill", "term", "freeze", "clock", "orderly", "failures", "proxies", "nginx", "haproxy", "scripts", "database"];
 
 /// Reads the arguments behind `torture`.
 ///

@@ -22,6 +22,10 @@ pub struct Channel {
     pub max_deliveries: u64,
     /// Where dead letters go; empty = nowhere.
     pub dead_letter: String,
+    /// Expired messages are dead letters, too.
+    pub dead_letter_expired: bool,
+    /// Milliseconds after which an unconfirmed delivery goes to one more receiver; 0 = never.
+    pub confirm_within: u64,
 }
 
 /// Milliseconds after which an unanswered manual delivery goes to somebody else.
@@ -148,7 +152,7 @@ pub struct Sender {
 }
 
 /// The channels: each policy that a promise depends on.
-pub fn channels() -> Vec<Channel> {
+pub fn channels(failures: bool) -> Vec<Channel> {
     let channel = |name: &str, limit, keep| Channel {
         name: name.to_owned(),
         limit,
@@ -157,8 +161,10 @@ pub fn channels() -> Vec<Channel> {
         ttl: 0,
         max_deliveries: 0,
         dead_letter: String::new(),
+        dead_letter_expired: false,
+        confirm_within: 0,
     };
-    vec![
+    let mut list = vec![
         channel("calm", 1, true),
         channel("one", 1, true),
         Channel { rotate: true, ..channel("turn", 1, true) },
@@ -173,11 +179,22 @@ pub fn channels() -> Vec<Channel> {
         channel("named", 1, true),
         channel("live", 0, false),
         channel("live-one", 1, false),
-    ]
+    ];
+    if failures {
+        list.push(Channel { confirm_within: 1_000, ..channel("guard", 1, true) });
+        list.push(Channel {
+            ttl: 2_000,
+            dead_letter: "dead-late".to_owned(),
+            dead_letter_expired: true,
+            ..channel("late", 1, true)
+        });
+        list.push(channel("dead-late", 1, true));
+    }
+    list
 }
 
 /// The senders: at least one of each style for each kind of channel.
-pub fn senders(random: &mut Random, routes: &[Route]) -> Vec<Sender> {
+pub fn senders(random: &mut Random, routes: &[Route], failures: bool) -> Vec<Sender> {
     let sender = |name: &str, channel: &str, style, route| Sender {
         name: name.to_owned(),
         channel: channel.to_owned(),
@@ -212,11 +229,15 @@ pub fn senders(random: &mut Random, routes: &[Route]) -> Vec<Sender> {
     ] {
         list.push(sender(name, channel, style, random.pick(routes)));
     }
+    if failures {
+        list.push(sender("sure-guard", "guard", Style::Sure, Route::Direct));
+        list.push(sender("sure-late", "late", Style::Sure, Route::Direct));
+    }
     list
 }
 
 /// The receivers: every manner, directly and through the proxies.
-pub fn receivers(random: &mut Random, routes: &[Route]) -> Vec<Receiver> {
+pub fn receivers(random: &mut Random, routes: &[Route], failures: bool) -> Vec<Receiver> {
     let receiver = |name: &str, channel: &str, manner, route| Receiver {
         name: name.to_owned(),
         channel: channel.to_owned(),
@@ -260,11 +281,16 @@ pub fn receivers(random: &mut Random, routes: &[Route]) -> Vec<Receiver> {
     for (name, manner) in [("named-modern", Manner::Modern), ("named-java", Manner::LegacyTopic)] {
         list.push(Receiver { named: true, ..receiver(name, "named", manner, random.pick(routes)) });
     }
+    if failures {
+        list.push(receiver("guard-legacy", "guard", Manner::Legacy, Route::Direct));
+        list.push(receiver("guard-modern", "guard", Manner::Modern, random.pick(routes)));
+        list.push(Receiver { away: 6_000, ..receiver("late", "late", Manner::Modern, Route::Direct) });
+    }
     list
 }
 
 /// The broker's configuration: a port for everybody, one for a proxy that sends PROXY protocol headers, and a store.
-pub fn configuration(random: &mut Random, port: u16, behind: u16, store: &str) -> String {
+pub fn configuration(random: &mut Random, channels: &[Channel], port: u16, behind: u16, store: &str) -> String {
     let write_delay = random.pick(&[20, 100, 500]);
     let batch = random.pick(&[1, 10]);
     let mut text = format!(
@@ -274,7 +300,7 @@ pub fn configuration(random: &mut Random, port: u16, behind: u16, store: &str) -
          [auth]\nhtpasswd = []\nusers = [\"app:{{SHA}}5en6G6MezRroT3XKqkdPOmY/BfQ=\"]\n\
          [store]\nurl = \"{store}\"\nbatch = {batch}\nwrite_delay = \"{write_delay}ms\"\n"
     );
-    for channel in channels() {
+    for channel in channels {
         text += &format!(
             "[[channel]]\nname = \"{}\"\nreceivers = {}\nkeep = {}\nttl = \"{}ms\"\nmax_deliveries = {}\nack_timeout = \"{ACK_TIMEOUT}ms\"\n",
             channel.name, channel.limit, channel.keep, channel.ttl, channel.max_deliveries,
@@ -284,6 +310,12 @@ pub fn configuration(random: &mut Random, port: u16, behind: u16, store: &str) -
         }
         if !channel.dead_letter.is_empty() {
             text += &format!("dead_letter = \"{}\"\n", channel.dead_letter);
+        }
+        if channel.dead_letter_expired {
+            text += "dead_letter_expired = true\n";
+        }
+        if channel.confirm_within > 0 {
+            text += &format!("confirm_within = \"{}ms\"\n", channel.confirm_within);
         }
     }
     text

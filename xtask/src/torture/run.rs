@@ -13,7 +13,7 @@ use super::databases::{self, Database};
 use super::fronts::{self, Front};
 use super::nemesis::{self, Powers, Victims};
 use super::options::{Options, Store};
-use super::plan::{self, Manner, Receiver, Route, Sender};
+use super::plan::{self, Channel, Manner, Receiver, Route, Sender};
 use super::process;
 use super::proxy::Proxy;
 use super::random::Random;
@@ -82,6 +82,7 @@ fn build() -> Result<PathBuf, String> {
 struct Cast {
     victims: Victims,
     shared: Shared,
+    channels: Vec<Channel>,
     senders: Vec<Sender>,
     receivers: Vec<Receiver>,
 }
@@ -90,7 +91,7 @@ fn torture(options: &Options, program: &Path, directory: &Path) -> Result<(), St
     let cast = assemble(options, program, directory)?;
     let powers = powers(options);
     let deeds = nemesis::plan(options.seed, options.length, powers);
-    let drains = drains();
+    let drains = drains(options.has("failures"));
     let client =
         |name: &str| Client::new(&cast.shared, directory, name).map_err(|error| format!("{name}.jsonl: {error}"));
     let sending: Vec<_> =
@@ -136,14 +137,15 @@ fn assemble(options: &Options, program: &Path, directory: &Path) -> Result<Cast,
         Store::Postgres => Some(Database::new(databases::Kind::Postgres)?),
     };
     let store = database.as_ref().map_or_else(|| format!("sqlite:{}/wsmb.db", directory.display()), Database::url);
-    let mut configuration = plan::configuration(&mut random, address.port(), behind.port(), &store);
+    let channels = plan::channels(options.has("failures"));
+    let mut configuration = plan::configuration(&mut random, &channels, address.port(), behind.port(), &store);
     if database.is_some() {
         configuration =
             configuration.replace("[store]\n", &format!("[store]\njournal = \"{}/journal.db\"\n", directory.display()));
     }
     std::fs::write(directory.join("wsmb.toml"), configuration).map_err(text)?;
-    let channels = serde_json::to_string(&plan::channels()).map_err(|error| error.to_string())?;
-    std::fs::write(directory.join("channels.json"), channels).map_err(text)?;
+    let listed = serde_json::to_string(&channels).map_err(|error| error.to_string())?;
+    std::fs::write(directory.join("channels.json"), listed).map_err(text)?;
     let clock = if options.has("clock") { Some(FakeClock::new(directory)?) } else { None };
     let broker = Broker::new(program, directory, address, clock)?;
     broker.start()?;
@@ -175,10 +177,16 @@ fn assemble(options: &Options, program: &Path, directory: &Path) -> Result<Cast,
     } else {
         Scripts::none()
     };
-    let senders = plan::senders(&mut random, &routes);
-    let receivers = plan::receivers(&mut random, &routes);
+    let senders = plan::senders(&mut random, &routes, options.has("failures"));
+    let receivers = plan::receivers(&mut random, &routes, options.has("failures"));
     let victims = Victims { broker, proxy, nginx, haproxy, haproxy_tcp, database, scripts };
-    Ok(Cast { victims, shared: Shared::new(places, options.has("orderly"), options.has("reject")), senders, receivers })
+    Ok(Cast {
+        victims,
+        channels,
+        shared: Shared::new(places, options.has("orderly"), options.has("failures")),
+        senders,
+        receivers,
+    })
 }
 
 fn powers(options: &Options) -> Powers {
@@ -196,10 +204,10 @@ fn powers(options: &Options) -> Powers {
 }
 
 /// Patient receivers, one for each kept channel. By hand where marks are promised.
-fn drains() -> Vec<Receiver> {
-    let kept = plan::channels().into_iter().filter(|channel| channel.keep);
+fn drains(failures: bool) -> Vec<Receiver> {
+    let kept = plan::channels(failures).into_iter().filter(|channel| channel.keep);
     kept.map(|channel| {
-        let by_hand = ["hand", "tries", "dead"].contains(&channel.name.as_str());
+        let by_hand = ["hand", "tries", "dead", "dead-late"].contains(&channel.name.as_str());
         Receiver {
             name: format!("drain-{}", channel.name),
             channel: channel.name,
@@ -246,7 +254,7 @@ fn finish(cast: &Cast, directory: &Path, result: Result<(), String>) -> Result<(
     cast.victims.broker.look();
     cast.victims.broker.stop()?;
     let kept: Vec<String> =
-        plan::channels().into_iter().filter(|channel| channel.keep).map(|channel| channel.name).collect();
+        cast.channels.iter().filter(|channel| channel.keep).map(|channel| channel.name.clone()).collect();
     let recorder = Recorder::create(directory, "waiting").map_err(|error| error.to_string())?;
     for (channel, line) in cast.victims.broker.waiting(&kept)? {
         recorder.note(&Event::now(Kind::Note).in_channel(&channel).what("waiting").how(line));

@@ -144,7 +144,8 @@ impl History {
         let sent = message.sends.first().map_or(0, |send| send.t);
         // A forward step makes what was stored under another clock older.
         let forward: i64 = self.deeds.clocks.iter().map(|(_, offset)| offset.abs()).max().unwrap_or(0);
-        ttl > 0 && sent + ttl < self.end + 2 * forward.unsigned_abs() * SECOND
+        let is_dead_letter = self.channels.get(&message.channel).is_some_and(|channel| channel.dead_letter_expired);
+        ttl > 0 && !is_dead_letter && sent + ttl < self.end + 2 * forward.unsigned_abs() * SECOND
     }
 
     /// After this a message must not be delivered.

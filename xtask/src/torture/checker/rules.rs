@@ -64,13 +64,13 @@ fn accepted(history: &History, message: &Message) -> bool {
     message.answers.iter().any(|answer| answer.code == "00") || history.implied(message)
 }
 
-/// PHP's one-shot reader takes one frame and leaves: the orderly end of a legacy connection, without a proxy, confirms its only frame.
+/// PHP's one-shot reader takes one message and leaves: the orderly end of a legacy connection, without a proxy, confirms its only message.
 fn left_in_order(history: &History, receipt: &Receipt) -> bool {
     history.connections.get(&receipt.place).is_some_and(|connection| {
         // The system of a process that is killed with nothing unread sends FIN.
         let orderly =
             connection.ended.as_ref().is_some_and(|(_, how)| ["fin", "close", "killed"].contains(&how.as_str()));
-        connection.is_legacy() && connection.is_direct() && connection.frames.len() == 1 && orderly
+        connection.is_legacy() && connection.is_direct() && connection.receipts == 1 && orderly
     })
 }
 
@@ -106,7 +106,9 @@ fn groups<'a>(history: &History, message: &'a Message) -> Vec<(u64, Vec<&'a Rece
     for receipt in &message.receipts {
         let Some(channel) = history.channels.get(&receipt.channel).filter(|channel| channel.keep) else { continue };
         let key = (receipt.channel.as_str(), if channel.limit == 0 { receipt.place.0.as_str() } else { "" });
-        groups.entry(key).or_insert_with(|| (channel.limit.max(1), Vec::new())).1.push(receipt);
+        // One more receiver may have what another one does not confirm.
+        let limit = channel.limit.max(1) + u64::from(channel.confirm_within > 0);
+        groups.entry(key).or_insert_with(|| (limit, Vec::new())).1.push(receipt);
     }
     groups.into_values().collect()
 }

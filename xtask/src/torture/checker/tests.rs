@@ -6,7 +6,17 @@ use crate::torture::plan::Channel;
 use crate::torture::record::{Event, Kind};
 
 fn channel(name: &str, limit: u64, keep: bool) -> Channel {
-    Channel { name: name.to_owned(), limit, keep, rotate: false, ttl: 0, max_deliveries: 0, dead_letter: String::new() }
+    Channel {
+        name: name.to_owned(),
+        limit,
+        keep,
+        rotate: false,
+        ttl: 0,
+        max_deliveries: 0,
+        dead_letter: String::new(),
+        dead_letter_expired: false,
+        confirm_within: 0,
+    }
 }
 
 /// A history, written down event by event; times are in milliseconds.
@@ -102,10 +112,17 @@ impl Story {
 
     fn history(self) -> History {
         let dead = Channel { dead_letter: "dead".to_owned(), max_deliveries: 3, ..channel("tries", 1, true) };
+        let late = Channel {
+            ttl: 2_000,
+            dead_letter: "dead".to_owned(),
+            dead_letter_expired: true,
+            ..channel("late", 1, true)
+        };
+        let guard = Channel { confirm_within: 1_000, ..channel("guard", 1, true) };
         let short = Channel { ttl: 2_000, ..channel("short", 1, true) };
         let others = [("one", 1, true), ("two", 2, true), ("all", 0, true), ("live", 0, false), ("dead", 1, true)];
         let channels = others.map(|(name, limit, keep)| channel(name, limit, keep));
-        History::new(channels.into_iter().chain([dead, short]).collect(), self.events)
+        History::new(channels.into_iter().chain([dead, short, late, guard]).collect(), self.events)
     }
 
     #[track_caller]
@@ -304,6 +321,30 @@ fn the_expired_is_not_delivered() {
     expired.act(9_000, "settled", "").holds();
     let too_early = Story::default().send(10, "s-1", "short").answer(20, "s-1", "00");
     too_early.act(1_500, "settled", "").breaks("lost");
+}
+
+#[test]
+fn the_expired_is_a_dead_letter_where_that_is_wanted() {
+    let story = || {
+        let story = Story::default().open_on(0, "a", 1, "manual", "dead", "direct").send(10, "s-1", "late");
+        story.answer(20, "s-1", "00").act(9_000, "settled", "")
+    };
+    story().breaks("lost");
+    let dead = story().got_on(2_500, "a", "s-1", "dead", Some(("x", false)));
+    dead.by_hand(2_600, "a", Kind::Ack, "x").holds();
+}
+
+#[test]
+fn one_more_receiver_may_have_what_another_does_not_confirm() {
+    let story = |names: &[&str]| {
+        let mut story = Story::default().send(10, "s-1", "guard").answer(20, "s-1", "00");
+        for name in names {
+            story = story.open_on(0, name, 1, "modern", "guard", "direct").got_on(30, name, "s-1", "guard", None);
+        }
+        story.confirm(5_000, "a")
+    };
+    story(&["a", "b"]).holds();
+    story(&["a", "b", "c"]).breaks("doubled");
 }
 
 #[test]

@@ -178,7 +178,7 @@ impl<'a> Receiving<'a> {
                 self.got(message.get().as_bytes(), name.as_deref(), delivery.redelivered);
             }
             if let (Manner::Manual, Some(name)) = (self.plan.manner, &name) {
-                self.settle(socket, name);
+                self.settle(socket, name, delivery.redelivered.unwrap_or_default());
             }
         }
         self.client.rest(self.random.millis(life.work.0, life.work.1));
@@ -209,7 +209,7 @@ impl<'a> Receiving<'a> {
     }
 
     /// What becomes of a delivery that is acknowledged by hand.
-    fn settle(&mut self, socket: &mut Socket, delivery: &str) {
+    fn settle(&mut self, socket: &mut Socket, delivery: &str, marked: bool) {
         #[derive(Clone, Copy)]
         enum Choice {
             Ack,
@@ -241,8 +241,11 @@ impl<'a> Receiving<'a> {
                 self.client.rest(self.random.millis(0, 200));
                 self.answer(socket, Kind::Ack, "ack", delivery, "");
             }
-            Choice::Nack => self.answer(socket, Kind::Nack, "nack", delivery, ""),
-            Choice::NackForAWhile => self.answer(socket, Kind::Nack, "nack", delivery, ",\"retry_after\":1"),
+            // The more often a message has failed, the longer it is held back: longer than a run lasts.
+            Choice::Nack if !marked => self.answer(socket, Kind::Nack, "nack", delivery, ""),
+            Choice::Nack | Choice::NackForAWhile => {
+                self.answer(socket, Kind::Nack, "nack", delivery, ",\"retry_after\":1")
+            }
             Choice::Reject => self.answer(socket, Kind::Reject, "nack", delivery, ",\"reject\":true"),
             Choice::Forget => {}
         }

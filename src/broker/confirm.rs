@@ -60,6 +60,7 @@ impl Broker {
         };
         let done = answer == Answer::Ack;
         self.receivers[key].acknowledged(done, turn.now.since(at));
+        self.receivers[key].window.progressed(turn.now);
         if done {
             self.settle_flight(flight, turn);
         }

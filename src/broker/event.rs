@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::message::{Answer, ChannelName, ConnectionId, Dialect, Message, MessageId, Publication, PublicationId};
+use crate::message::{Answer, ChannelName, ConnectionId, Message, MessageId, Publication, PublicationId};
 
 /// Something that happened, to be given to [`super::Broker::handle`] together with the time.
 #[derive(Clone, Debug)]
@@ -122,9 +122,8 @@ pub enum AckMode {
 pub enum ClientKind {
     /// It offered `wsmb.v1`: it answers pings as RFC 6455 says, and begins with [`crate::limits::PREFETCH`] deliveries.
     Modern,
-    /// Any other: perhaps it takes one frame and leaves. It gets one frame until its first confirmation. In the topic dialect each message
-    /// is a frame of its own.
-    Legacy(Dialect),
+    /// Any other: perhaps it takes one message and leaves. It gets one frame until its first confirmation, and of a backlog one message.
+    Legacy,
 }
 
 /// What a connection wants to receive.

@@ -6,7 +6,7 @@ use super::channel::Member;
 use super::receiver::{Receiver, Subscription};
 use super::timers::Timer;
 use super::{Broker, Effect, EndReason, ReceiverKey, Reply, Subscribe, Turn};
-use crate::message::{ChannelName, ConnectionId};
+use crate::message::{ChannelName, ConnectionId, Timestamp};
 
 impl Broker {
     /// A connection names itself: an older one of that name is ended, and its places are kept for the new one.
@@ -159,6 +159,13 @@ impl Broker {
     pub(super) fn disconnected(&mut self, connection: ConnectionId, took_only: bool, turn: &mut Turn<'_>) {
         self.ended.remove(&connection);
         self.forget(connection, took_only, turn);
+    }
+
+    /// Whether a connection works on deliveries and has time left to confirm them. One that is silent meanwhile need not be dead.
+    #[must_use]
+    pub fn is_at_work(&self, now: Timestamp, connection: ConnectionId) -> bool {
+        let receiver = self.receiver_keys.get(&connection).map(|key| &self.receivers[*key]);
+        receiver.is_some_and(|receiver| receiver.is_at_work(now, self.settings.confirm_timeout))
     }
 
     /// The time may be over in which a receiver has to confirm something.

@@ -78,9 +78,8 @@ fn window(deliveries: u32) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Dialect;
 
-    const LEGACY: ClientKind = ClientKind::Legacy(Dialect::Envelope);
+    const LEGACY: ClientKind = ClientKind::Legacy;
 
     fn automatic(client: ClientKind) -> Pace {
         Pace::new(client, AckMode::Automatic, None)

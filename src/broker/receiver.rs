@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::pace::Pace;
 use super::sent::SentTo;
 use super::window::Window;
-use super::{AckMode, ClientKind, Subscribe};
+use super::{AckMode, Subscribe};
 use crate::limits;
 use crate::message::{ConnectionId, Timestamp};
 
@@ -26,7 +26,6 @@ pub(super) struct Receiver {
     pub connection: ConnectionId,
     pub subscriptions: SmallVec<[Subscription; 1]>,
     pub ack: AckMode,
-    pub client: ClientKind,
     /// How many unconfirmed deliveries are allowed.
     pub pace: Pace,
     pub window: Window,
@@ -57,7 +56,6 @@ impl Receiver {
             connection,
             subscriptions: SmallVec::new(),
             ack: subscribe.ack,
-            client: subscribe.client,
             pace: Pace::new(subscribe.client, subscribe.ack, subscribe.prefetch),
             window: Window::default(),
             sent_to,
@@ -97,9 +95,7 @@ impl Receiver {
 
     /// Whether a backlog frame to it holds one message only.
     pub fn takes_single(&self) -> bool {
-        // A one-shot reader takes one message and leaves, which confirms that one.
-        let may_leave = matches!(self.client, ClientKind::Legacy(_));
-        self.ack == AckMode::Manual || (may_leave && self.pace.is_unproven())
+        self.ack == AckMode::Manual || self.pace.is_unproven()
     }
 
     fn half_used(&self) -> bool {
@@ -118,7 +114,7 @@ impl Receiver {
     /// It has subscribed again.
     pub fn configure(&mut self, subscribe: &Subscribe) {
         let Subscribe { ack, client, prefetch, .. } = *subscribe;
-        (self.ack, self.client) = (ack, client);
+        self.ack = ack;
         self.pace = self.pace.renew(client, ack, prefetch);
     }
 
@@ -144,6 +140,12 @@ impl Receiver {
             self.prompt = took <= limits::PROMPT_CONFIRMATION;
         }
         self.pace.confirmed(deliveries, took);
+    }
+
+    /// Whether it works on deliveries: something is unconfirmed, and it has confirmed something within this time, or was given the first of
+    /// them.
+    pub fn is_at_work(&self, now: Timestamp, timeout: Duration) -> bool {
+        self.window.since().is_some_and(|since| now < since.after(timeout))
     }
 
     /// When an automatic receiver is ended unless it confirms something before; `None` if nothing is unconfirmed.

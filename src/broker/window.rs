@@ -65,6 +65,7 @@ impl Window {
         let index = deliveries.binary_search_by_key(&sequence, |delivery| delivery.sequence);
         let Some(delivery) = index.ok().and_then(|index| deliveries.get_mut(index)) else { return false };
         delivery.at = now;
+        self.progressed(now);
         true
     }
 

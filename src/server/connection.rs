@@ -4,6 +4,8 @@
 //! frame stays in the decoder. Whoever queues frames for a connection writes them himself, without waiting; only what the socket does
 //! not take is left to the connection's own task. Nothing here holds the queue's lock across a system call.
 
+mod evidence;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
@@ -23,7 +25,6 @@ use tracing::debug;
 
 use super::commands::{self, Leave, Step};
 use super::counters::Counters;
-use super::heartbeat::Beat;
 use super::outbound::{Queue, Work, Wrote};
 use super::runtime::{Burst, Hub};
 use crate::broker::ClientKind;
@@ -56,7 +57,7 @@ impl Profile {
 
     /// What kind of client it is, for the core.
     pub(super) fn client(&self) -> ClientKind {
-        if self.modern { ClientKind::Modern } else { ClientKind::Legacy(self.dialect()) }
+        if self.modern { ClientKind::Modern } else { ClientKind::Legacy }
     }
 }
 
@@ -124,16 +125,7 @@ pub(super) struct Connection {
     forgotten: AtomicBool,
 }
 
-/// What the wheel is to do with a connection that it has asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OnTime {
-    /// Forget it.
-    Nothing,
-    /// Ask again then.
-    Look(Timestamp),
-    /// End it: it answers no ping.
-    Dead,
-}
+pub(super) use evidence::OnTime;
 
 /// The buffers that all connections of a thread share for writing.
 #[derive(Default)]
@@ -245,70 +237,6 @@ impl Connection {
     /// Something was read.
     fn hear(&self, now: Timestamp) {
         self.heard.store(now.0, Ordering::Relaxed);
-    }
-
-    /// Asked by the wheel: what is due? `lenient`: reading is paused, so silence is not the client's fault.
-    pub(super) fn on_time(&self, now: Timestamp, interval: Duration, lenient: bool) -> OnTime {
-        if lenient {
-            self.hear(now);
-        }
-        let heard = Timestamp(self.heard.load(Ordering::Relaxed));
-        let mut queue = self.queue();
-        if let Some(end_by) = queue.end_by() {
-            if now < end_by {
-                return OnTime::Look(end_by);
-            }
-            queue.abort();
-            return OnTime::Nothing;
-        }
-        if interval.is_zero() {
-            return OnTime::Nothing;
-        }
-        match queue.pings.beat(now, heard, self.opened, interval) {
-            Beat::Wait(due) => OnTime::Look(due),
-            Beat::Ping(due) => {
-                queue.heartbeat_ping();
-                drop(queue);
-                self.flush();
-                OnTime::Look(due)
-            }
-            Beat::Dead => OnTime::Dead,
-        }
-    }
-
-    /// Bytes that the peer's TCP has not acknowledged; `None` where the system can't tell.
-    #[cfg(target_os = "linux")]
-    fn unacknowledged(&self) -> Option<u64> {
-        use std::os::fd::AsRawFd;
-        let mut bytes: libc::c_int = 0;
-        // SAFETY: the descriptor is open as long as `self.stream` lives, and TIOCOUTQ (tcp(7): SIOCOUTQ) writes one int.
-        let failed = unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } != 0;
-        if failed { None } else { u64::try_from(bytes).ok() }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn unacknowledged(&self) -> Option<u64> {
-        None
-    }
-
-    /// Whether the client, which has ended in an orderly way, looks like a one-shot reader that took its only message
-    /// ([`crate::broker::Event::Disconnected`]). `trusted`: `server.trust_fin`.
-    fn took_only(&self, trusted: bool) -> bool {
-        if !trusted || self.profile.modern || self.profile.proxied || self.queue().only_delivery().is_none() {
-            return false;
-        }
-        for _ in 0..limits::YIELDS {
-            // In this order, so that a write in between makes the answer too small, never too large.
-            let sent = self.queue().sent();
-            if let Some(sent) = sent {
-                let Some(unacknowledged) = self.unacknowledged() else { return false };
-                let acknowledged = sent.saturating_sub(unacknowledged);
-                return self.queue().only_delivery() == Some(acknowledged);
-            }
-            // Another thread is between its write, which the client has answered already, and its note of it.
-            std::thread::yield_now();
-        }
-        false
     }
 }
 

@@ -30,25 +30,102 @@ fn one_confirmation_is_outstanding_and_the_next_waits_for_its_answer() {
 fn a_payload_is_never_empty_nor_zero() {
     let mut pings = Pings { last: u32::MAX - 1, ..Pings::default() };
     for _ in 0..3 {
-        let payload = token(&pings.send(0));
+        let payload = token(&pings.send(0, true));
         assert!(!payload.is_empty() && &payload[..] != b"0", "{payload:?}");
     }
 }
 
 #[test]
 fn an_empty_pong_answers_the_oldest_ping_and_one_with_a_payload_its_own_and_the_older_ones() {
-    let mut pings = Pings::default();
-    let frames: Vec<Bytes> = [1, 2, 3].into_iter().map(|up_to| pings.send(up_to)).collect();
-    assert_eq!(pings.answer(b""), Some(1));
+    let mut pings = Pings::new(true);
+    let frames: Vec<Bytes> = [1, 2, 3].into_iter().map(|up_to| pings.send(up_to, true)).collect();
+    assert_eq!(pings.answer(b""), Some(1), "it has answered with no payload yet");
     assert_eq!(pings.answer(&token(&frames[0])), None, "answered already");
     assert_eq!(pings.answer(&token(&frames[2])), Some(3));
     assert_eq!(pings.answer(b""), None, "nothing is outstanding");
 }
 
 #[test]
-fn an_unsolicited_pong_proves_nothing() {
+fn an_empty_pong_proves_nothing_where_it_need_not_be_an_answer() {
+    let mut modern = Pings::new(false);
+    modern.send(1, true);
+    assert_eq!(modern.answer(b""), None, "a modern client answers with the payload");
+    assert_eq!(modern.answer(b"1"), Some(1), "and the ping still waits for that");
+
+    let mut echoing = Pings::new(true);
+    assert_eq!(echoing.answer(b""), None, "nothing is outstanding");
+    echoing.send(1, true);
+    assert_eq!(echoing.answer(b"1"), Some(1));
+    echoing.send(2, true);
+    assert_eq!(echoing.answer(b""), None, "it is one that answers with the payload");
+
+    let mut keepalive = Pings::new(true);
+    keepalive.send(1, true);
+    assert_eq!(keepalive.answer(b"hello"), None);
+    assert_eq!(keepalive.answer(b""), None, "it sends pongs that nobody asked for");
+}
+
+#[test]
+fn an_empty_pong_answers_a_heartbeat_before_it_confirms_anything() {
+    let mut pings = Pings::new(true);
+    pings.send(7, false);
+    pings.send(8, true);
+    assert_eq!(pings.answer(b""), Some(0), "nothing was unconfirmed before that ping");
+    assert_eq!(pings.answer(b""), Some(8));
+}
+
+#[test]
+fn pings_are_acknowledged_when_the_end_of_the_newest_is() {
     let mut pings = Pings::default();
-    pings.send(7);
+    assert!(pings.are_acknowledged(0));
+    pings.send(0, false);
+    pings.queued_up_to(90);
+    pings.shift(10);
+    assert!(!pings.are_acknowledged(99));
+    assert!(pings.are_acknowledged(100));
+    pings.send(0, false);
+    pings.queued_up_to(103);
+    assert!(!pings.are_acknowledged(102));
+    pings.send(0, false);
+    pings.queued_up_to((1 << 32) + 5);
+    assert!(!pings.are_acknowledged(1 << 32));
+    assert!(pings.are_acknowledged((1 << 32) + 5));
+}
+
+#[test]
+fn a_client_at_work_is_pinged_on_and_on_within_bounds() {
+    let (mut pings, opened) = (Pings::default(), at(100));
+    let mut now = at(125);
+    let mut sent = 0;
+    for _ in 0..1_000 {
+        match pings.beat(now, opened, opened, INTERVAL) {
+            Beat::Wait(due) => assert_eq!(due, now.after(INTERVAL)),
+            Beat::Ping(_) => drop(pings.send(0, true)),
+            Beat::Dead if pings.go_on(now) => drop(pings.send(0, true)),
+            Beat::Dead => sent = pings.outstanding.len(),
+        }
+        now = now.after(INTERVAL);
+    }
+    assert_eq!(sent, limits::OUTSTANDING_PINGS);
+}
+
+#[test]
+fn a_ping_for_a_confirmation_that_is_unanswered_stands_for_the_heartbeats_first() {
+    let (mut pings, opened) = (Pings::default(), at(100));
+    pings.send(1, true);
+    assert_eq!(pings.beat(at(125), opened, opened, INTERVAL), Beat::Wait(at(150)));
+    assert_eq!(
+        pings.beat(at(150), opened, opened, INTERVAL),
+        Beat::Ping(at(175)),
+        "so that TCP has something new to acknowledge"
+    );
+    assert_eq!(pings.beat(at(175), opened, opened, INTERVAL), Beat::Dead);
+}
+
+#[test]
+fn an_unsolicited_pong_proves_nothing() {
+    let mut pings = Pings::new(true);
+    pings.send(7, true);
     for payload in [&b"hello"[..], b"2", b"-1", b"\xff", b" 1"] {
         assert_eq!(pings.answer(payload), None, "{payload:?}");
     }

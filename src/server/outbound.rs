@@ -4,6 +4,8 @@
 //! out. Frames leave in the order in which they came, each whole. Two rules keep it so without a second lock: only one
 //! thread writes at a time (`writing`), and whoever finds another one writing leaves, because the writer looks again before it goes.
 
+mod proof;
+
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::task::Waker;
@@ -116,7 +118,8 @@ pub(super) enum Wrote {
 impl Queue {
     /// A queue from which nothing is written until [`Self::head_written`] and, for a legacy client, [`Self::release`].
     pub(super) fn new(legacy: bool) -> Self {
-        Self { state: State { headless: true, held: legacy, ..State::default() }, ..Self::default() }
+        let state = State { headless: true, held: legacy, ..State::default() };
+        Self { state, pings: Pings::new(legacy), ..Self::default() }
     }
 
     /// The upgrade reply is written.
@@ -177,15 +180,6 @@ impl Queue {
         }
     }
 
-    /// Notes that what was pushed last is the delivery of this number. A `manual` receiver confirms by name, so nothing more is noted.
-    pub(super) fn mark(&mut self, sequence: u64, manual: bool) {
-        self.last_sequence = sequence;
-        self.state.other_data |= manual;
-        if !manual {
-            self.marks.push_back(Mark { sequence, end: self.queued });
-        }
-    }
-
     fn append(&mut self, frame: Bytes) {
         self.bytes += frame.len();
         self.queued += frame.len() as u64;
@@ -224,6 +218,7 @@ impl Queue {
             for mark in &mut self.marks {
                 mark.end += greeting.len() as u64;
             }
+            self.pings.shift(greeting.len() as u64);
             self.frames.push_front(Piece::Own(greeting));
         }
         true
@@ -417,70 +412,6 @@ impl Queue {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
-    }
-
-    /// Asks for a ping that confirms what is queued; `None` if one is outstanding (another follows its answer) or none can be sent.
-    /// The frame is in the queue already; the result is [`Self::touch`]'s.
-    pub(super) fn confirm(&mut self) -> Option<bool> {
-        self.append_ping().then(|| self.touch())
-    }
-
-    fn append_ping(&mut self) -> bool {
-        if self.state.ending || self.state.broken {
-            return false;
-        }
-        let Some(frame) = self.pings.confirm(self.last_sequence) else { return false };
-        self.append(frame);
-        true
-    }
-
-    /// Queues a heartbeat's ping.
-    pub(super) fn heartbeat_ping(&mut self) {
-        if !self.state.ending && !self.state.broken {
-            let frame = self.pings.send(self.last_sequence);
-            self.append(frame);
-        }
-    }
-
-    /// A pong has come: the last delivery it confirms (0: none), and whether the next ping is in the queue now, to be flushed.
-    pub(super) fn pong(&mut self, payload: &[u8]) -> (u64, bool) {
-        let Some(up_to) = self.pings.answer(payload) else { return (0, false) };
-        self.trim(up_to);
-        let again = self.pings.take_wish() && self.last_sequence > up_to && self.append_ping();
-        (up_to, again)
-    }
-
-    fn trim(&mut self, up_to: u64) {
-        while self.marks.front().is_some_and(|mark| mark.sequence <= up_to) {
-            self.marks.pop_front();
-        }
-        if self.marks.is_empty() {
-            self.marks = VecDeque::new();
-        }
-    }
-
-    /// Whether a delivery waits for its confirmation.
-    pub(super) fn has_unconfirmed(&self) -> bool {
-        !self.marks.is_empty()
-    }
-
-    /// Bytes handed to the kernel, the FIN counted as one, as the kernel counts it; `None` while some thread is about to add to them.
-    pub(super) fn sent(&self) -> Option<u64> {
-        (!self.state.writing).then(|| self.written + u64::from(self.state.finished))
-    }
-
-    /// Notes that a data frame was queued besides the greeting and the first delivery.
-    pub(super) fn note_other_data(&mut self) {
-        self.state.other_data = true;
-    }
-
-    /// Bytes up to the end of the only delivery that was ever queued, if there was exactly one, of one frame, and it is unconfirmed. Where
-    /// the peer has acknowledged exactly so many, it has that frame, and nothing of what lies behind.
-    pub(super) fn only_delivery(&self) -> Option<u64> {
-        if self.state.other_data || self.state.broken {
-            return None;
-        }
-        self.marks.front().filter(|mark| mark.sequence == 1 && self.last_sequence == 1).map(|mark| mark.end)
     }
 
     /// Bytes queued and not written.

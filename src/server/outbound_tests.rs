@@ -313,7 +313,8 @@ fn what_is_sent_is_unknown_while_somebody_writes() {
 
 #[test]
 fn a_pong_confirms_what_was_queued_before_its_ping() {
-    let mut queue = open();
+    let mut queue = Queue::new(true);
+    queue.head_written();
     deliver(&mut queue, frame(1, 1), MAX, 1, false);
     deliver(&mut queue, frame(1, 1), MAX, 2, false);
     assert_eq!(queue.confirm(), Some(false));

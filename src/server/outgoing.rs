@@ -165,7 +165,7 @@ impl Outgoing {
             Place::Batch(span) => queue.push_span(span, max),
             Place::Own(frame) => queue.push(frame, max),
         };
-        if sequence == 0 || body.frames(dialect) != 1 {
+        if sequence == 0 || !body.is_single() {
             queue.note_other_data();
         }
         if sequence > 0 && matches!(pushed, Pushed::Queued { .. }) {

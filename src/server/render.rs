@@ -33,17 +33,11 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// How many frames it is in a dialect.
-    pub(super) fn frames(self, dialect: Dialect) -> usize {
-        // A topic receiver gets no frame for an empty message.
-        match (self, dialect) {
-            (_, Dialect::Envelope) => 1,
-            (Self::Publication(publication), Dialect::Topic) => {
-                publication.bodies().filter(|body| !body.is_empty()).count()
-            }
-            (Self::Backlog(_, messages), Dialect::Topic) => {
-                messages.iter().filter(|message| !message.bytes.is_empty()).count()
-            }
+    /// Whether it is one message, in one frame. (A topic receiver gets no frame for an empty message.)
+    pub(super) fn is_single(self) -> bool {
+        match self {
+            Self::Publication(publication) => matches!(&publication.messages[..], [only] if !only.is_empty()),
+            Self::Backlog(_, messages) => matches!(messages, [only] if !only.bytes.is_empty()),
         }
     }
 

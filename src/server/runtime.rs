@@ -313,6 +313,11 @@ impl Hub {
                     self.timers().look(next, connection.id);
                 }
                 OnTime::Dead => {
+                    let at_work = self.with_broker(|broker| broker.is_at_work(now, connection.id));
+                    if at_work && let Some(next) = connection.spare(now, interval) {
+                        self.timers().look(next, connection.id);
+                        continue;
+                    }
                     Counters::add(&self.counters.dead, 1);
                     debug!(connection = connection.id.0, "ended: it answers no ping");
                     let closing = Closing { code: 1008, reason: "no answer to pings", invited: false, flush: false };

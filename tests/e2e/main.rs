@@ -17,6 +17,7 @@ mod clock;
 mod crash;
 mod dialects;
 mod docs_examples;
+mod ends;
 #[cfg(target_os = "linux")] // Limits and mounts of another process.
 mod full_disk;
 mod handshake;

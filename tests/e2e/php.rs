@@ -1,6 +1,6 @@
 //! Real PHP on plain sockets, the way the scripts on cheap hosts are. `cargo xtask test` installs PHP; without it these tests fail.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
@@ -85,6 +85,58 @@ fn a_php_receiver_that_is_killed_loses_nothing() {
         numbers.extend(delivery["data"].as_array().unwrap().iter().map(|message| message["number"].as_u64().unwrap()));
     }
     assert!(numbers == [1, 2, 3] || numbers == [0, 1, 2, 3], "{numbers:?}");
+}
+
+/// What waits on a topic: all that a patient receiver gets until it has `marker`.
+#[track_caller]
+fn waiting(broker: &Broker, marker: u32) -> Vec<u64> {
+    send(broker, "sms", &messages(marker..marker + 1));
+    let mut last = Client::receiver(broker, "sms");
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&u64::from(marker)) {
+        let delivery = last.next_delivery();
+        numbers.extend(delivery["data"].as_array().unwrap().iter().map(|message| message["number"].as_u64().unwrap()));
+    }
+    numbers.pop();
+    numbers
+}
+
+#[test]
+fn a_php_script_that_reads_one_frame_of_many_takes_that_one_only_and_once() {
+    let broker = Broker::start();
+    send(&broker, "sms", &messages(0..100));
+    let seen: Vec<u64> = (0..6)
+        .map(|_| {
+            let text = output(&broker, php(&broker, "one_shot.php", &["sms"]));
+            parsed(&text)[0]["number"].as_u64().unwrap()
+        })
+        .collect();
+    // On a loaded machine a ping may come before the script leaves, and then its message comes again: never another one.
+    assert!(seen[0] == 0 && seen.windows(2).all(|pair| pair[1] == pair[0] || pair[1] == pair[0] + 1), "{seen:?}");
+    assert!(seen[5] >= 2, "most come once: {seen:?}");
+    let left = waiting(&broker, 100);
+    assert!(left[0] == seen[5] || left[0] == seen[5] + 1, "{seen:?}, and the others wait: {left:?}");
+    assert_eq!(left, (left[0]..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_php_receiver_that_is_killed_amid_a_backlog_loses_nothing() {
+    let broker = Broker::start();
+    send(&broker, "sms", &messages(0..30));
+    // It reads frames of ten, and is killed while it prints.
+    let mut first = php(&broker, "receiver.php", &["sms", "1000"]);
+    let mut printed = BufReader::new(first.stdout.take().unwrap());
+    for _ in 0..3 {
+        printed.read_line(&mut String::new()).unwrap();
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let mut rest = String::new();
+    printed.read_to_string(&mut rest).unwrap();
+    let handled = 3 + rest.lines().count() as u64;
+    let left = waiting(&broker, 30);
+    assert!(left.first().is_none_or(|first| *first <= handled), "{handled} were printed, and {left:?} wait");
+    assert_eq!(left, (30 - left.len() as u64..30).collect::<Vec<_>>(), "in order, and once");
 }
 
 #[test]

@@ -93,10 +93,10 @@ struct Client {
     proven: bool,
     /// Channels that it has sent to.
     sent: BTreeSet<String>,
-    /// Data frames that were ever queued to it, but the greeting.
+    /// Messages and replies that were ever queued to it.
     frames: usize,
-    /// Messages that were ever delivered to it.
-    messages: usize,
+    /// Messages that were ever delivered to it and had to be confirmed.
+    kept: usize,
     /// The channel of its first delivery that has to be confirmed.
     first: Option<String>,
     /// When it last confirmed anything, or was given the first of what is unanswered.
@@ -179,7 +179,7 @@ impl Client {
             // The broker remembers one channel only.
             _ => true,
         };
-        self.looks_like_one_shot() && !self.manual && self.unanswered.len() == 1 && self.messages == 1 && !sent
+        self.looks_like_one_shot() && !self.manual && self.unanswered.len() == 1 && self.kept == 1 && !sent
     }
 }
 
@@ -367,13 +367,13 @@ impl World {
         redelivered: bool,
     ) {
         let client = self.clients.get_mut(&to).expect("a delivery goes to a live client");
-        client.frames += if client.kind == ClientKind::Legacy(Dialect::Topic) { numbers.len() } else { 1 };
-        client.messages += numbers.len();
+        client.frames += numbers.len();
         assert!(client.channels.contains(channel.as_str()), "{to:?} does not receive {channel}");
         if sequence > 0 {
             assert_eq!(manual, client.manual, "{to:?} confirms in another way");
             assert_eq!(sequence, client.last + 1, "deliveries are numbered without a gap");
             client.last = sequence;
+            client.kept += numbers.len();
             client.first.get_or_insert_with(|| channel.as_str().to_owned());
             if client.unanswered.is_empty() {
                 client.since = self.now;

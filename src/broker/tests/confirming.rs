@@ -2,8 +2,7 @@
 
 use super::*;
 
-const LEGACY: ClientKind = ClientKind::Legacy(Dialect::Envelope);
-const TOPIC: ClientKind = ClientKind::Legacy(Dialect::Topic);
+const LEGACY: ClientKind = ClientKind::Legacy;
 
 impl Scene {
     fn subscribe(&mut self, connection: u64, client: ClientKind, prefetch: Option<u32>) -> Vec<Effect> {
@@ -75,7 +74,7 @@ fn a_legacy_receiver_gets_one_frame_and_is_asked_after_a_pause() {
 
 #[test]
 fn a_legacy_receiver_gets_one_message_of_the_backlog_at_first() {
-    for (client, first) in [(TOPIC, 1), (LEGACY, 1), (ClientKind::Modern, 3)] {
+    for (client, first) in [(LEGACY, 1), (ClientKind::Modern, 3)] {
         let mut scene = Scene::new();
         scene.subscribe(1, client, None);
         // While one is unconfirmed by another receiver, what follows waits.

@@ -5,6 +5,7 @@
 mod failure;
 pub mod load;
 mod proxy;
+mod restart;
 mod sender;
 mod time;
 mod turn;
@@ -12,6 +13,7 @@ mod window;
 
 pub use failure::*;
 pub use proxy::*;
+pub use restart::*;
 pub use sender::*;
 pub use time::*;
 pub use turn::*;
@@ -88,7 +90,7 @@ pub const ENTRY_BYTES: usize = 256;
 /// Publications that wait for their time (`delay`): all of them are in memory.
 pub const DELAYED: usize = 100_000;
 
-/// Publication ids remembered at once. Within `dedup_window`, the oldest are forgotten first: some 5 MiB at the most.
+/// Publication ids remembered at once, of all users: some 6 MiB at the most. Beyond it, the user that has the most of them loses its oldest.
 pub const DEDUP_IDS: usize = 131_072;
 
 /// Answers owed to repetitions of one publication that is not safe yet.

@@ -336,11 +336,28 @@ impl PublicationId {
         &self.0
     }
 
+    /// The user who chose it.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        self.0.split_once(':').map_or("", |(user, _)| user)
+    }
+
     /// The id as the sender wrote it.
     #[must_use]
     pub fn id(&self) -> &str {
         self.0.split_once(':').map_or(&self.0, |(_, id)| id)
     }
+}
+
+/// The id of an accepted publication, as it is remembered for `dedup_window`, also over a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptedId {
+    /// When it was accepted.
+    pub at: Timestamp,
+    /// The hash of its channel, its user and the id.
+    pub key: [u64; 2],
+    /// The hash of its user.
+    pub user: u64,
 }
 
 /// A kept message, as the store holds it: one row.

@@ -63,7 +63,7 @@ impl Stage {
     fn new(policy: ChannelPolicy, receivers: u64) -> Self {
         let policies = Policies { named: Vec::new(), default: policy };
         let settings = Settings { policies, ..Settings::default() };
-        let broker = Broker::new(settings, Restored { clean: true, ..Restored::default() });
+        let broker = Broker::new(settings, Restored::default());
         let mut stage = Self { broker, effects: Effects::default(), now: Timestamp(1_000_000), out: Vec::new() };
         for receiver in 0..receivers {
             stage.give(Event::Subscribe(Subscribe {

@@ -29,6 +29,8 @@ pub struct Counters {
     pub refused_late: u64,
     /// Publications that repeated an id.
     pub duplicates: u64,
+    /// Ids of publications that were forgotten before `dedup_window` was over, because there were too many.
+    pub forgotten_ids: u64,
     /// Receivers ended because they did not take what they were sent.
     pub slow_receivers: u64,
     /// Receivers ended because they confirmed nothing for `confirm_timeout`.

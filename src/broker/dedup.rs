@@ -1,20 +1,27 @@
 //! Which publication ids have been seen lately, so that a repeated publication is delivered to nobody.
 //!
-//! An id is held as 128 bits of hash, keyed at random: some 35 bytes in all, where the texts would be 200. Two of a few hundred
-//! thousand ids are taken for one another once in 10²⁷ windows. Those of accepted publications lie in a row by age, and the table of hashes holds no more
-//! than their places there, so that it stays within a processor's cache. Must never hold more than [`limits::DEDUP_IDS`] of them: beyond, the oldest are
-//! forgotten before their window is over. One that is pending is never forgotten: its sender has no answer yet, and will ask again.
+//! ```text
+//! table: half a hash ─► (user, number) ─► the user's row of ids, oldest first
+//! ```
+//!
+//! An id is held as 128 bits of hash (see [`hash`]): some 40 bytes in all, where the texts would be 200. Two of a few hundred
+//! thousand ids are taken for one another once in 10²⁷ windows. Each user has a row of its own. So one user's ids never expire, hide or push out another's: when there are
+//! [`crate::limits::DEDUP_IDS`] in all, the user that has the most loses its oldest. An id that is pending is never forgotten: its sender has no answer yet, and will ask again.
+//!
+//! What is accepted is also noted in a list, for the file that brings the ids over a restart ([`Dedup::take_fresh`]). Must never do I/O itself.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasher;
+mod hash;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use slab::Slab;
 
-use crate::limits;
-use crate::message::{ChannelName, PublicationId, Timestamp};
+use crate::message::{AcceptedId, ChannelName, PublicationId, Timestamp};
 
 /// An id and its channel. In two halves, because a `u128` would take the space of its alignment with it.
 pub(super) type Key = [u64; 2];
@@ -28,10 +35,21 @@ pub(super) enum Seen {
     Accepted,
 }
 
-/// The ids of accepted publications, by age.
-#[derive(Debug, Default)]
+/// Where an accepted id is: in this user's row, under this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    user: u32,
+    number: u32,
+}
+
+/// The accepted ids of one user, oldest first.
+#[derive(Debug)]
 struct Row {
-    /// The number of the oldest, from which the others count up. It comes round, which is harmless: there are never so many.
+    /// The hash of the user's name, by which the file knows the user.
+    user: u64,
+    /// The name, unless all its ids come from the file.
+    name: Option<Box<str>>,
+    /// The number of the oldest id, from which the others count up. It wraps around, which is harmless: there are never so many.
     first: u32,
     ids: VecDeque<(Timestamp, Key)>,
 }
@@ -44,22 +62,71 @@ impl Row {
     }
 }
 
-/// The ids of the last `dedup_window`.
+/// Ids that were forgotten before their window was over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForgottenIds {
+    /// How many.
+    pub count: u64,
+    /// Whose the last of them was; `None` if the user has sent nothing since the start.
+    pub user: Option<Box<str>>,
+}
+
+/// The ids that were accepted since they were last asked for.
 #[derive(Debug, Default)]
+pub struct FreshIds {
+    /// In the order in which they were accepted.
+    pub ids: Vec<AcceptedId>,
+    /// There were more than are listed: only [`super::Broker::accepted_ids`] has them all.
+    pub incomplete: bool,
+}
+
+/// The ids of the last `dedup_window`.
+#[derive(Debug)]
 pub(super) struct Dedup {
     /// Those whose publications are not safe, each with the key of the pending publication: as many as there are of these.
     pending: HashMap<Key, usize, RandomState>,
-    row: Row,
-    /// Numbers in the row, by the first half of their keys. Of an id that was accepted again when its window was over, the newer one.
-    numbers: HashTable<u32>,
-    /// The random keys of the two halves of a hash.
-    hashers: (foldhash::quality::RandomState, foldhash::quality::RandomState),
+    rows: Slab<Row>,
+    /// The rows, by the hash of their user's name.
+    users: HashMap<u64, usize, RandomState>,
+    /// The row that was added to last: most often the next id is the same user's.
+    last: usize,
+    /// By the first half of the ids' keys.
+    places: HashTable<Place>,
+    /// How many ids there are in all rows.
+    count: usize,
+    /// Each row once, with a time not later than its oldest id's: what may have expired is at the top.
+    oldest: BinaryHeap<Reverse<(Timestamp, usize)>>,
+    /// The rows by their lengths, while `count` is near the bound.
+    longest: Option<BTreeSet<(usize, usize)>>,
+    /// The key of the hash.
+    seed: [u64; 2],
+    bound: usize,
+    fresh: FreshIds,
+    forgotten: ForgottenIds,
 }
 
 impl Dedup {
+    /// Knows nothing yet. `seed`: the key of the hash, which must be the same as that of the ids that [`Self::restore`] brings.
+    pub fn new(seed: [u64; 2], bound: usize) -> Self {
+        Self {
+            pending: HashMap::default(),
+            rows: Slab::new(),
+            users: HashMap::default(),
+            last: 0,
+            places: HashTable::new(),
+            count: 0,
+            oldest: BinaryHeap::new(),
+            longest: None,
+            seed,
+            bound,
+            fresh: FreshIds::default(),
+            forgotten: ForgottenIds::default(),
+        }
+    }
+
     /// By what an id is known.
     pub fn key(&self, channel: &ChannelName, id: &PublicationId) -> Key {
-        [self.hashers.0.hash_one((channel, id)), self.hashers.1.hash_one((channel, id))]
+        hash::hash(self.seed, [channel.as_str(), id.as_str()])
     }
 
     /// What is known of this id now.
@@ -67,12 +134,10 @@ impl Dedup {
         if let Some(pending) = self.pending.get(&key) {
             return Some(Seen::Pending(*pending));
         }
-        while self.row.ids.front().is_some_and(|(at, _)| now.since(*at) >= window) {
-            self.forget_oldest();
-        }
-        let number = self.numbers.find(key[0], |number| self.row.get(*number).1 == key)?;
-        // What is restored need not be in order.
-        (now.since(self.row.get(*number).0) < window).then_some(Seen::Accepted)
+        self.expire(now, window);
+        let place = self.places.find(key[0], |place| self.id(*place).1 == key)?;
+        // The oldest time of a row is known, but not that of every id in it.
+        (now.since(self.id(*place).0) < window).then_some(Seen::Accepted)
     }
 
     /// Remembers an id whose publication is not safe yet.
@@ -81,19 +146,15 @@ impl Dedup {
     }
 
     /// Its publication is safe, now or from the start.
-    pub fn accept(&mut self, now: Timestamp, key: Key) {
+    pub fn accept(&mut self, now: Timestamp, key: Key, id: &PublicationId) {
         self.pending.remove(&key);
-        // Before it is added, so that neither grows beyond what the bound needs.
-        while self.row.ids.len() >= limits::DEDUP_IDS {
-            self.forget_oldest();
+        let row = self.row_of(id.user());
+        let accepted = AcceptedId { at: self.push(now, key, row), key, user: self.rows[row].user };
+        if self.fresh.ids.len() < self.bound {
+            self.fresh.ids.push(accepted);
+        } else {
+            self.fresh.incomplete = true;
         }
-        let row = &self.row;
-        let number = row.first.wrapping_add(row.ids.len() as u32);
-        match self.numbers.entry(key[0], |other| row.get(*other).1 == key, |other| row.get(*other).1[0]) {
-            Entry::Occupied(mut older) => *older.get_mut() = number,
-            Entry::Vacant(free) => drop(free.insert(number)),
-        }
-        self.row.ids.push_back((now, key));
     }
 
     /// Its publication was refused: the sender may try again with the same id.
@@ -101,10 +162,51 @@ impl Dedup {
         self.pending.remove(&key);
     }
 
-    /// How many are remembered of those accepted.
-    #[cfg(test)]
+    /// Takes over what was accepted before the start: what stands in the store, and what stands in the file. In whatever order; each id counts once.
+    pub fn restore(&mut self, stored: Vec<(ChannelName, PublicationId, Timestamp)>, filed: Vec<AcceptedId>) {
+        let mut all = filed;
+        for (channel, id, at) in &stored {
+            let (key, row) = (self.key(channel, id), self.row_of(id.user()));
+            all.push(AcceptedId { at: *at, key, user: self.rows[row].user });
+        }
+        // The later of two times is the better one: the store knows whole seconds only.
+        all.sort_unstable_by_key(|id| (id.key, Reverse(id.at)));
+        all.dedup_by_key(|id| id.key);
+        all.sort_unstable_by_key(|id| (id.at, id.key));
+        for AcceptedId { at, key, user } in all {
+            let row = self.row_of_hash(user, None);
+            self.push(at, key, row);
+        }
+        self.drop_empty_rows();
+    }
+
+    /// What was accepted since this was asked last, as far as it was noted.
+    pub fn take_fresh(&mut self) -> FreshIds {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Whether [`Self::take_fresh`] or [`Self::take_forgotten`] has something to say.
+    pub fn has_news(&self) -> bool {
+        !self.fresh.ids.is_empty() || self.forgotten.count > 0
+    }
+
+    /// Everything that is known of accepted ids.
+    pub fn accepted(&self) -> Vec<AcceptedId> {
+        let ids = |row: &Row| {
+            let user = row.user;
+            row.ids.iter().map(move |(at, key)| AcceptedId { at: *at, key: *key, user }).collect::<Vec<_>>()
+        };
+        self.rows.iter().flat_map(|(_, row)| ids(row)).collect()
+    }
+
+    /// How many accepted ids are known.
     pub fn len(&self) -> usize {
-        self.row.ids.len()
+        self.count
+    }
+
+    /// What was forgotten before its time since this was asked last.
+    pub fn take_forgotten(&mut self) -> Option<ForgottenIds> {
+        (self.forgotten.count > 0).then(|| std::mem::take(&mut self.forgotten))
     }
 
     /// How many are pending.
@@ -113,103 +215,144 @@ impl Dedup {
         self.pending.len()
     }
 
-    fn forget_oldest(&mut self) {
-        let Some((_, key)) = self.row.ids.pop_front() else { return };
-        let oldest = self.row.first;
-        self.row.first = oldest.wrapping_add(1);
-        if let Ok(entry) = self.numbers.find_entry(key[0], |number| *number == oldest) {
+    fn id(&self, place: Place) -> &(Timestamp, Key) {
+        self.rows[place.user as usize].get(place.number)
+    }
+
+    /// The row of this user, made if there is none.
+    #[inline]
+    fn row_of(&mut self, user: &str) -> usize {
+        if self.rows.get(self.last).is_some_and(|row| row.name.as_deref() == Some(user)) {
+            return self.last;
+        }
+        let [hash, _] = hash::hash(self.seed, [user]);
+        self.row_of_hash(hash, Some(user))
+    }
+
+    fn row_of_hash(&mut self, user: u64, name: Option<&str>) -> usize {
+        let row = *self.users.entry(user).or_insert_with(|| {
+            let row = self.rows.insert(Row { user, name: None, first: 0, ids: VecDeque::new() });
+            // Not later than whatever comes first.
+            self.oldest.push(Reverse((Timestamp(0), row)));
+            if let Some(longest) = &mut self.longest {
+                longest.insert((0, row));
+            }
+            row
+        });
+        if let Some(name) = name.filter(|_| self.rows[row].name.is_none()) {
+            self.rows[row].name = Some(name.into());
+        }
+        self.last = row;
+        row
+    }
+
+    /// Adds an id to a row, and makes room for it before, so that nothing grows beyond what the bound needs. Returns its time: in a row, time never goes back.
+    fn push(&mut self, now: Timestamp, key: Key, user: usize) -> Timestamp {
+        while self.count >= self.bound {
+            self.make_room(user);
+        }
+        let Self { rows, places, .. } = self;
+        let row = &rows[user];
+        let at = row.ids.back().map_or(now, |(last, _)| now.max(*last));
+        // invariant: there are fewer rows than ids, and fewer ids than 2³².
+        let place = Place { user: user as u32, number: row.first.wrapping_add(row.ids.len() as u32) };
+        let id = |place: Place| rows[place.user as usize].get(place.number).1;
+        match places.entry(key[0], |other| id(*other) == key, |other| id(*other)[0]) {
+            Entry::Occupied(mut older) => *older.get_mut() = place,
+            Entry::Vacant(free) => drop(free.insert(place)),
+        }
+        self.rows[user].ids.push_back((at, key));
+        self.resized(user, 1);
+        at
+    }
+
+    /// Forgets the oldest id of the user that has the most. `user`: the one that needs the room; it loses its own where nobody has more.
+    fn make_room(&mut self, user: usize) {
+        let rows = &self.rows;
+        let longest = self.longest.get_or_insert_with(|| rows.iter().map(|(key, row)| (row.ids.len(), key)).collect());
+        let Some((most, other)) = longest.last().copied() else { return };
+        let victim = if rows[user].ids.len() >= most { user } else { other };
+        self.forgotten.count += 1;
+        self.forgotten.user.clone_from(&rows[victim].name);
+        self.forget_oldest(victim);
+    }
+
+    /// Forgets what is older than the window.
+    #[inline]
+    fn expire(&mut self, now: Timestamp, window: Duration) {
+        while self.oldest.peek().is_some_and(|Reverse((at, _))| now.since(*at) >= window) {
+            let Some(Reverse((_, row))) = self.oldest.pop() else { return };
+            while self.rows[row].ids.front().is_some_and(|(at, _)| now.since(*at) >= window) {
+                self.forget_oldest(row);
+            }
+            match self.rows[row].ids.front() {
+                Some((at, _)) => self.oldest.push(Reverse((*at, row))),
+                None => self.drop_row(row),
+            }
+        }
+    }
+
+    fn drop_row(&mut self, row: usize) {
+        if let Some(longest) = &mut self.longest {
+            longest.remove(&(0, row));
+        }
+        let Row { user, .. } = self.rows.remove(row);
+        self.users.remove(&user);
+    }
+
+    /// Rows that were made for ids that are known already.
+    fn drop_empty_rows(&mut self) {
+        let rows = &self.rows;
+        self.oldest.retain(|Reverse((_, row))| !rows[*row].ids.is_empty());
+        let empty: Vec<usize> = rows.iter().filter(|(_, row)| row.ids.is_empty()).map(|(key, _)| key).collect();
+        empty.into_iter().for_each(|row| self.drop_row(row));
+    }
+
+    fn forget_oldest(&mut self, user: usize) {
+        let row = &mut self.rows[user];
+        let Some((_, key)) = row.ids.pop_front() else { return };
+        let place = Place { user: user as u32, number: row.first };
+        row.first = row.first.wrapping_add(1);
+        // Of an id that was accepted again when its window was over, the table has the newer one.
+        if let Ok(entry) = self.places.find_entry(key[0], |other| *other == place) {
             entry.remove();
+        }
+        self.resized(user, -1);
+    }
+
+    /// A row has become longer or shorter by one.
+    fn resized(&mut self, row: usize, by: isize) {
+        self.count = self.count.wrapping_add_signed(by);
+        if self.count < self.bound / 2 {
+            self.longest = None;
+        }
+        if let Some(longest) = &mut self.longest {
+            let length = self.rows[row].ids.len();
+            longest.remove(&(length.wrapping_add_signed(-by), row));
+            longest.insert((length, row));
+        }
+    }
+
+    /// (Tests.) Counts, rows, tables and bounds agree.
+    #[cfg(test)]
+    pub fn audit(&self) {
+        let count: usize = self.rows.iter().map(|(_, row)| row.ids.len()).sum();
+        assert_eq!(self.count, count, "ids are counted");
+        assert!(
+            count <= self.bound && self.places.len() <= count && self.fresh.ids.len() <= self.bound,
+            "ids are bounded"
+        );
+        assert_eq!((self.users.len(), self.oldest.len()), (self.rows.len(), self.rows.len()), "each user has one row");
+        for Reverse((at, row)) in &self.oldest {
+            assert!(self.rows[*row].ids.iter().map(|(at, _)| at).is_sorted(), "a row is in order");
+            assert!(self.rows[*row].ids.front().is_none_or(|(oldest, _)| at <= oldest), "no id expires unnoticed");
+        }
+        if let Some(longest) = &self.longest {
+            let lengths: BTreeSet<_> = self.rows.iter().map(|(key, row)| (row.ids.len(), key)).collect();
+            assert_eq!(*longest, lengths, "the longest row is known");
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WINDOW: Duration = Duration::from_millis(10);
-
-    fn known(dedup: &mut Dedup, now: u64, key: u64) -> Option<Seen> {
-        dedup.get(Timestamp(now), WINDOW, [key, !key])
-    }
-
-    fn accept(dedup: &mut Dedup, now: u64, key: u64) {
-        dedup.accept(Timestamp(now), [key, !key]);
-    }
-
-    #[test]
-    fn an_id_is_known_within_the_window_and_free_afterwards() {
-        let mut dedup = Dedup::default();
-        accept(&mut dedup, 5, 1);
-        assert_eq!(known(&mut dedup, 14, 1), Some(Seen::Accepted));
-        assert_eq!(known(&mut dedup, 15, 1), None);
-        assert_eq!((dedup.len(), dedup.numbers.len()), (0, 0));
-    }
-
-    #[test]
-    fn a_pending_id_is_known_until_its_fate_is_whatever_comes_meanwhile() {
-        let mut dedup = Dedup::default();
-        dedup.pend([1, !1], 7);
-        for key in 2..limits::DEDUP_IDS as u64 * 2 {
-            accept(&mut dedup, 0, key);
-        }
-        assert_eq!(known(&mut dedup, 1_000_000, 1), Some(Seen::Pending(7)));
-        accept(&mut dedup, 1_000_000, 1);
-        assert_eq!(known(&mut dedup, 1_000_009, 1), Some(Seen::Accepted));
-        assert!(dedup.pending.is_empty());
-    }
-
-    #[test]
-    fn a_refused_id_is_free_at_once() {
-        let mut dedup = Dedup::default();
-        dedup.pend([1, !1], 7);
-        dedup.refuse([1, !1]);
-        assert_eq!(known(&mut dedup, 0, 1), None);
-        assert_eq!((dedup.len(), dedup.pending.len()), (0, 0));
-    }
-
-    #[test]
-    fn beyond_the_bound_the_oldest_are_forgotten() {
-        let mut dedup = Dedup::default();
-        for key in 0..=limits::DEDUP_IDS as u64 {
-            accept(&mut dedup, 0, key);
-        }
-        assert_eq!((dedup.len(), dedup.numbers.len()), (limits::DEDUP_IDS, limits::DEDUP_IDS));
-        assert_eq!(known(&mut dedup, 0, 0), None);
-        for key in 1..=limits::DEDUP_IDS as u64 {
-            assert_eq!(known(&mut dedup, 0, key), Some(Seen::Accepted));
-        }
-    }
-
-    #[test]
-    fn whatever_happens_it_knows_what_a_plain_map_knows() {
-        let mut dedup = Dedup { row: Row { first: u32::MAX - 50, ..Row::default() }, ..Dedup::default() };
-        // By key: since when it is accepted, or by what it is pending. A number behind another, so that a failure comes again.
-        let mut model = std::collections::BTreeMap::<u64, Result<u64, usize>>::new();
-        let mut random = 1_u64;
-        for step in 0..20_000 {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let (key, choice, now) = ((random >> 33) % 20, (random >> 40) % 4, step / 2);
-            let expected =
-                model.get(&key).copied().filter(|known| known.is_err() || known.is_ok_and(|at| now - at < 10));
-            let seen = expected.map(|known| known.map_or_else(Seen::Pending, |_| Seen::Accepted));
-            assert_eq!(known(&mut dedup, now, key), seen, "step {step}");
-            match (expected, choice) {
-                (None, 0) | (Some(Err(_)), 1) => {
-                    accept(&mut dedup, now, key);
-                    model.insert(key, Ok(now));
-                }
-                (None, 1..) => {
-                    dedup.pend([key, !key], step as usize);
-                    model.insert(key, Err(step as usize));
-                }
-                (Some(Err(_)), 2) => {
-                    dedup.refuse([key, !key]);
-                    model.remove(&key);
-                }
-                _ => {}
-            }
-        }
-        assert!(dedup.row.first < u32::MAX / 2, "the numbers have come round");
-    }
-}
+mod tests;

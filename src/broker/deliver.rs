@@ -21,6 +21,9 @@ impl Broker {
         limit: u32,
         takes: impl Fn(&Receiver) -> bool,
     ) -> Targets {
+        if self.stopping {
+            return SmallVec::new();
+        }
         if limit > 0 {
             return channel.choose(origin, limit, |key| takes(&self.receivers[key]));
         }
@@ -108,7 +111,7 @@ impl Broker {
         if receiver.window.is_empty() {
             return;
         }
-        if receiver.is_asked_early() || awaited {
+        if receiver.is_asked_early() || awaited || self.stopping {
             receiver.ask(turn.now);
             turn.effects.list.push(Effect::Confirm { connection: receiver.connection });
         } else if !receiver.quiet_armed {
@@ -214,7 +217,9 @@ impl Broker {
     fn deliver_backlog(&mut self, key: usize, turn: &mut Turn<'_>) -> bool {
         let now = turn.now;
         let takes = |receiver: &Receiver| receiver.takes_backlog(now);
-        let Some(channel) = self.channels.get_mut(key).filter(|channel| !channel.waiting.is_empty()) else {
+        let stopping = self.stopping;
+        let Some(channel) = self.channels.get_mut(key).filter(|channel| !channel.waiting.is_empty() && !stopping)
+        else {
             return false;
         };
         let only = match channel.choose(None, 2, |key| takes(&self.receivers[key]))[..] {
@@ -289,7 +294,7 @@ impl Broker {
         }
         let awaited =
             unstored.pending.and_then(|key| self.pending.get(key)).is_some_and(|pending| pending.id.is_some());
-        if awaited || unstored.committed {
+        if awaited || unstored.committed || self.stopping {
             self.append(id);
         } else {
             self.timers.write_at(turn.now.after(self.settings.write_delay), id);

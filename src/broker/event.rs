@@ -70,6 +70,9 @@ pub enum Event<'a> {
         /// Which channel.
         channel: ChannelName,
     },
+    /// The broker is going to stop: from now on no kept message is given to a receiver, and whoever has unconfirmed ones is asked to confirm them.
+    /// Given again when every connection has ended: what the store has refused meanwhile is tried once more.
+    Stopping,
     /// A deadline named by [`super::Broker::next_deadline`] has come.
     Tick,
 }

@@ -34,6 +34,7 @@ mod recent;
 mod restore;
 mod safety;
 mod sent;
+mod stopping;
 mod storage;
 mod timers;
 mod window;
@@ -51,6 +52,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 pub use counters::Counters;
+pub use dedup::{ForgottenIds, FreshIds};
 pub use effect::{Content, Effect, Effects, EndReason, Refusal, Reply, StoreEffect};
 pub use event::{AckMode, Acknowledge, ClientKind, Event, Publish, ReceiverKey, StoreFailure, Subscribe};
 pub use restore::{ChannelSummary, Restored, Settings};
@@ -65,7 +67,7 @@ use sent::SentTo;
 use timers::{Timer, Timers};
 
 use crate::limits;
-use crate::message::{ChannelName, ConnectionId, Message, MessageId, Publication, Timestamp};
+use crate::message::{AcceptedId, ChannelName, ConnectionId, Message, MessageId, Publication, Timestamp};
 use crate::policy::ChannelPolicy;
 
 /// Messages that were delivered together and are not confirmed by anybody yet, or are still in somebody's window.
@@ -140,6 +142,8 @@ pub struct Broker {
     counters: Counters,
     /// A sweep has been asked for and not answered: no message may become paged that its answer could name.
     sweeping: bool,
+    /// An orderly stop has begun: kept messages are stored and given to nobody.
+    stopping: bool,
     last_id: MessageId,
     last_order: u64,
     /// Who published last: what is noted about a sender is noted already. Forgotten with the first event that is no publication, and
@@ -147,7 +151,7 @@ pub struct Broker {
     last_sender: Option<Sender>,
     /// Messages up to this id were in the store when the broker started.
     restored_up_to: MessageId,
-    /// The same, if it started after a crash.
+    /// See [`Restored::suspect_up_to`].
     suspect_up_to: MessageId,
     /// Bytes of entries in memory.
     bytes: usize,
@@ -180,15 +184,16 @@ impl Broker {
             failed: BTreeSet::new(),
             pending: Slab::new(),
             delayed: BTreeMap::new(),
-            dedup: Dedup::default(),
+            dedup: Dedup::new(restored.id_seed, restored.id_bound.unwrap_or(limits::DEDUP_IDS)),
             timers: Timers::default(),
             counters: Counters::default(),
             sweeping: false,
+            stopping: false,
             last_id: restored.last_id,
             last_order: 0,
             last_sender: None,
             restored_up_to: restored.last_id,
-            suspect_up_to: if restored.clean { MessageId(0) } else { restored.last_id },
+            suspect_up_to: restored.suspect_up_to,
             bytes: 0,
             appends: Vec::new(),
             replacements: Vec::new(),
@@ -237,6 +242,7 @@ impl Broker {
             Event::Swept { gone, more } => self.swept(&gone, more, turn),
             Event::WallAdvanced(by) => self.wall_advanced(by, turn),
             Event::Purge { channel } => self.purge(&channel, turn),
+            Event::Stopping => self.begin_stop(turn),
             Event::Tick => self.tick(turn),
         }
     }
@@ -264,6 +270,36 @@ impl Broker {
     #[must_use]
     pub fn unsettled(&self) -> u64 {
         self.channels.iter().map(|(_, channel)| channel.unsettled).sum()
+    }
+
+    /// The ids that were accepted since this was asked last, to be written down for the next start.
+    pub fn take_fresh_ids(&mut self) -> FreshIds {
+        self.dedup.take_fresh()
+    }
+
+    /// Whether [`Self::take_fresh_ids`] or [`Self::take_forgotten_ids`] has something to say.
+    #[must_use]
+    pub fn has_fresh_ids(&self) -> bool {
+        self.dedup.has_news()
+    }
+
+    /// Every accepted id that is remembered.
+    #[must_use]
+    pub fn accepted_ids(&self) -> Vec<AcceptedId> {
+        self.dedup.accepted()
+    }
+
+    /// How many accepted ids are remembered.
+    #[must_use]
+    pub fn accepted_ids_count(&self) -> usize {
+        self.dedup.len()
+    }
+
+    /// The ids that were forgotten before `dedup_window` was over since this was asked last, if any were.
+    pub fn take_forgotten_ids(&mut self) -> Option<ForgottenIds> {
+        let forgotten = self.dedup.take_forgotten()?;
+        self.counters.forgotten_ids += forgotten.count;
+        Some(forgotten)
     }
 
     /// Obeys new settings from now on; what has been accepted stays accepted. To be followed by [`Event::Tick`]: a deadline may be over.

@@ -87,11 +87,11 @@ impl Broker {
             }
             self.bytes += publication.frame.len();
             let key = (turn.now.after(delay), self.next_id());
-            self.remember(remember, turn);
+            self.remember(remember, publish, turn);
             let publication = Box::new(publication.to_owned());
             self.delayed.insert(key, Delayed::Fleeting { publication, origin: connection, receivers });
         } else {
-            self.remember(remember, turn);
+            self.remember(remember, publish, turn);
             let count = publication.messages.len();
             if let Some(key) = known.filter(|_| count > 0) {
                 served = self.fan_out(key, Content::Live, count, (connection, receivers), turn);
@@ -105,9 +105,9 @@ impl Broker {
     }
 
     /// The publication of this id, if it has one, is accepted.
-    fn remember(&mut self, id: Option<Key>, turn: &Turn<'_>) {
-        if let Some(id) = id {
-            self.dedup.accept(turn.now, id);
+    fn remember(&mut self, key: Option<Key>, publish: &Publish<'_>, turn: &Turn<'_>) {
+        if let Some((key, id)) = key.zip(publish.id.as_ref()) {
+            self.dedup.accept(turn.now, key, id);
         }
     }
 
@@ -196,7 +196,7 @@ impl Broker {
     /// A publication without messages is accepted and reaches nobody.
     fn accept_empty(&mut self, publish: &Publish<'_>, remember: Option<Key>, turn: &mut Turn<'_>) {
         if let Some(id) = publish.id.clone() {
-            self.remember(remember, turn);
+            self.remember(remember, publish, turn);
             self.reply(publish.connection, Reply::Accepted { id, receivers: 0, stored: false, duplicate: false }, turn);
         }
     }
@@ -279,7 +279,7 @@ impl Broker {
         turn: &mut Turn<'_>,
     ) {
         let limit = publish.receivers.unwrap_or(self.channels[key].policy.receivers);
-        if limit == 0 {
+        if limit == 0 && !self.stopping {
             self.end_outrun(key, publish.connection, turn);
         }
         let channel = &self.channels[key];
@@ -401,6 +401,10 @@ impl Broker {
                 committed: true,
             },
         );
+        if entry.suspect && self.channels[key].policy.max_deliveries == 0 {
+            // The new id does not say any more that it may have been delivered before. Where deliveries are limited, none is invented.
+            entry.message.deliveries = entry.message.deliveries.max(1);
+        }
         entry.message.id = id;
         entry.message.due = None;
         entry.message.channel = self.channels[key].name.clone();

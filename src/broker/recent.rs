@@ -104,7 +104,6 @@ impl<T> Recent<T> {
     }
 
     /// How much is noted.
-    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.taken + self.old.len()
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
+use crate::message::{AcceptedId, ChannelName, Message, MessageId, PublicationId, Timestamp};
 use crate::policy::Policies;
 
 /// The part of the configuration that the core obeys.
@@ -55,11 +55,17 @@ pub struct Restored {
     pub channels: Vec<ChannelSummary>,
     /// Every message with a due time, past or future.
     pub delayed: Vec<Message>,
-    /// Publication ids accepted within the dedup window, oldest first.
+    /// Ids of the stored publications that were accepted within the dedup window.
     pub publications: Vec<(ChannelName, PublicationId, Timestamp)>,
+    /// Ids accepted within the dedup window, stored or not. None may lie in the future, or it is remembered too long.
+    pub ids: Vec<AcceptedId>,
+    /// The key of the hash by which `ids` are known; any random one if there are none.
+    pub id_seed: [u64; 2],
+    /// How many ids are remembered at once; `None`: [`crate::limits::DEDUP_IDS`].
+    pub id_bound: Option<usize>,
     /// The highest id ever given.
     pub last_id: MessageId,
-    /// The broker before this one stopped in an orderly way: the `deliveries` of every row are true. Otherwise any
-    /// message may have been delivered before, and is marked so.
-    pub clean: bool,
+    /// The `deliveries` of rows up to this id may be too low: they were in the store at a crash, now or before an orderly restart since. Any of these
+    /// messages may have been delivered before, and is marked so.
+    pub suspect_up_to: MessageId,
 }

@@ -88,7 +88,7 @@ impl Broker {
         match (id, refused) {
             (Some(id), None) => {
                 if let Some(key) = remembered {
-                    self.dedup.accept(turn.now, key);
+                    self.dedup.accept(turn.now, key, &id);
                 }
                 let accepted = |id, duplicate| Reply::Accepted {
                     id,

@@ -35,10 +35,7 @@ impl Broker {
             self.bytes += entry.bytes();
             self.delayed.insert((due, id), Delayed::Kept(key, entry));
         }
-        for (channel, id, at) in restored.publications {
-            let key = self.dedup.key(&channel, &id);
-            self.dedup.accept(at, key);
-        }
+        self.dedup.restore(restored.publications, restored.ids);
         if !self.channels.is_empty() {
             // At the first tick, whenever that is.
             self.timers.sweep = Some(Timestamp(0));

@@ -26,7 +26,7 @@ impl Scene {
     fn with(policy: ChannelPolicy) -> Self {
         let policies = Policies { named: vec![(WildMatch::new("sms"), policy)], default: ChannelPolicy::default() };
         let settings = Settings { policies, ..Settings::default() };
-        let broker = Broker::new(settings, Restored { clean: true, ..Restored::default() });
+        let broker = Broker::new(settings, Restored::default());
         Self { broker, now: Timestamp(1_000), effects: Effects::default() }
     }
 

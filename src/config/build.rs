@@ -44,6 +44,7 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
             has_secret_in_file: false,
             journal: Some(data_dir.join("journal.db")),
             journal_max: limits::JOURNAL_BYTES,
+            ids: Some(data_dir.join("wsmb.ids")),
             prefix: "mq_".to_owned(),
             batch: 10,
             delay: Duration::ZERO,
@@ -165,6 +166,7 @@ impl Given<'_> {
         self.set("store.journal_max", &mut store.journal_max, |value| {
             values::size(value, &(limits::JOURNAL_BYTES_LEAST..=limits::JOURNAL_BYTES_MOST))
         });
+        self.set("store.ids", &mut store.ids, path);
         self.set("store.prefix", &mut store.prefix, |value| {
             let text = values::text(value)?;
             if values::is_identifier(&text, 32) {

@@ -151,6 +151,8 @@ pub struct Store {
     pub journal: Option<PathBuf>,
     /// How large the journal may become, in bytes.
     pub journal_max: u64,
+    /// The file of the ids of accepted publications, if the store is a database server without a journal; `None`: none is kept.
+    pub ids: Option<PathBuf>,
     /// In front of the names of tables.
     pub prefix: String,
     /// Messages in one backlog frame.
@@ -172,6 +174,7 @@ impl fmt::Debug for Store {
             .field("password_file", &self.password_file)
             .field("journal", &self.journal)
             .field("journal_max", &self.journal_max)
+            .field("ids", &self.ids)
             .field("prefix", &self.prefix)
             .field("batch", &self.batch)
             .field("delay", &self.delay)
@@ -313,6 +316,7 @@ impl Config {
             ("store.password_file", c.password_file != d.password_file),
             ("store.journal", c.journal != d.journal),
             ("store.journal_max", c.journal_max != d.journal_max),
+            ("store.ids", c.ids != d.ids),
             ("store.prefix", c.prefix != d.prefix),
             ("store.batch", c.batch != d.batch),
             ("store.delay", c.delay != d.delay),

@@ -27,6 +27,7 @@ use super::commands::{self, Leave, Step};
 use super::counters::Counters;
 use super::outbound::{Queue, Work, Wrote};
 use super::runtime::{Burst, Hub};
+use super::tcp;
 use crate::broker::ClientKind;
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Dialect, Timestamp};
@@ -238,6 +239,11 @@ impl Connection {
     fn hear(&self, now: Timestamp) {
         self.heard.store(now.0, Ordering::Relaxed);
     }
+
+    /// When its last byte came.
+    pub(super) fn heard(&self) -> Timestamp {
+        Timestamp(self.heard.load(Ordering::Relaxed))
+    }
 }
 
 /// The task of one connection, from the end of the handshake to the end.
@@ -272,6 +278,7 @@ impl Reader {
     /// Takes what the client sent, in order.
     pub(super) fn take(&mut self, input: &mut [u8]) {
         self.connection.hear(self.hub.now());
+        self.hub.stop.hear();
         if self.deaf {
             return;
         }
@@ -354,8 +361,11 @@ impl Reader {
             // Replies and a close frame may still be queued; whoever sent a FIN may still read.
             if orderly {
                 self.connection.flush();
-            } else if self.connection.unacknowledged().is_none_or(|bytes| bytes > 1) {
-                // More than a FIN is on its way to a client that takes nothing: the kernel shall not keep it for minutes.
+            } else if tcp::unacknowledged(self.connection.stream()).is_none_or(|bytes| bytes > 1)
+                && (!self.hub.stop.has_begun() || self.connection.queue().has_unconfirmed())
+            {
+                // More than a FIN is on its way to a client that takes nothing: the kernel shall not keep it for minutes. In a stop only what will come
+                // again is cut off; an answer may still arrive.
                 let _ = SockRef::from(&self.connection.stream).set_linger(Some(Duration::ZERO));
             }
         }

@@ -96,7 +96,7 @@ pub(super) async fn run(
     let (connection, mut reader) = match hub.establish(stream, profile) {
         Ok(connection) => (connection.clone(), Box::new(Reader::new(hub.clone(), connection))),
         Err((stream, NoRoom::GoingDown)) => {
-            return refuse(&stream, &plain(503, "the broker is going down; try again")).await;
+            return refuse(&stream, &going_down()).await;
         }
         Err((stream, NoRoom::Crowded)) => {
             Counters::add(&hub.counters.crowded, 1);
@@ -164,7 +164,8 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
         request.path.strip_prefix(reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     });
     if request.method == "GET" && request.path == "/healthz" && request.upgrade.is_none() {
-        return Answer::Http(plain(200, "ok"));
+        // It says that the process can do its work, which is so to the end.
+        return Answer::Http(plain(200, if hub.stop.has_begun() { "stopping" } else { "ok" }));
     }
     if is_reserved {
         return Answer::Http(plain(404, "there is nothing here"));
@@ -175,6 +176,9 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
         }
         return Answer::Http(upgrade_required(&request));
     };
+    if hub.stop.has_begun() {
+        return Answer::Http(going_down());
+    }
     let peer = client.address;
     let access = hub.access();
     let user = match access.login(request.authorization.as_deref(), peer.ip()).await {
@@ -250,6 +254,11 @@ async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The answer to whoever wants to connect while the broker stops. The next one is there within a second or two.
+fn going_down() -> Vec<u8> {
+    handshake::response(503, &[("Retry-After", "1")], TEXT, "the broker is going down; try again\n")
 }
 
 fn plain(status: u16, sentence: &str) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! The server from its start to its end: opens everything, runs until told to stop, reloads, drains.
 //!
-//! The order of the end matters: no new connections; what is queued goes out, and receivers get the time to confirm it; the core learns
-//! that everybody has gone, and so wants everything unconfirmed stored; the store commits; only then is the process free to go.
+//! The order of the end matters: no new connections, and everybody is heard out ([`super::stop`]); the core learns that everybody has gone, and so wants
+//! everything unconfirmed stored; the store commits, the ids are written down; the port is closed last.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
-use tokio::task::{AbortHandle, JoinError};
+use tokio::task::{AbortHandle, JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
 use super::access::Access;
 use super::counters::{Counters, Seldom};
+use super::ids::{self, Ids};
 use super::listener::{self, Door, ListenError};
 use super::runtime::{Hub, Options};
 use super::storage::{self, Storage};
@@ -87,7 +88,8 @@ pub struct Server;
 pub struct RunningServer {
     hub: Arc<Hub>,
     addresses: Vec<SocketAddr>,
-    doors: Vec<AbortHandle>,
+    doors: Vec<JoinHandle<()>>,
+    handshakes: Arc<Semaphore>,
     tasks: Vec<AbortHandle>,
     credentials: Arc<Mutex<Credentials>>,
     config: Mutex<Config>,
@@ -102,33 +104,41 @@ impl Server {
     pub async fn start(config: Config) -> Result<RunningServer, ServeError> {
         let listeners = listener::bind(&config.server.all_listeners()).await?;
         let addresses = listeners.iter().map(|door| door.listener.local_addr()).collect::<Result<_, _>>()?;
-        let (credentials, store, clock, summary) = {
+        let (credentials, store, clock, (summary, suspect), (ids, found)) = {
             let config = config.clone();
             blocking(move || {
                 let credentials = Credentials::load(&config.auth.htpasswd, &config.auth.users);
                 let mut store = store::open(&store_settings(&config)?)?;
                 let clock = timekeeping::start(&mut *store)?;
-                let summary = store.summary(dedup_start(clock.now(), config.server.dedup_window))?;
-                Ok::<_, ServeError>((credentials, store, clock, summary))
+                let now = clock.now();
+                let since = dedup_start(now, config.server.dedup_window);
+                let summary = store.summary(since)?;
+                let suspect = storage::suspect_up_to(&mut *store, &summary)?;
+                // Behind the store, whose lock is the file's, too.
+                let ids = Ids::open(ids::path(&config).as_deref(), since, now);
+                Ok::<_, ServeError>((credentials, store, clock, (summary, suspect), ids))
             })
             .await??
         };
         for doubt in credentials.doubts(config.auth.anonymous) {
             warn!("{doubt}");
         }
-        let restored = storage::restored(summary);
+        let clean = summary.clean;
+        let restored = storage::restored(summary, suspect, found);
         let restored_up_to = restored.last_id;
-        info!(store = %config.store.url, channels_with_backlog = restored.channels.len(), clean = restored.clean, "store opened");
+        info!(store = %config.store.url, channels_with_backlog = restored.channels.len(), clean, "store opened");
         let verifier = Arc::new(Verifier::new(credentials.users()));
         let access = access(&config, verifier);
         let broker = Broker::new(settings(&config), restored);
         let storage = Storage::start(store)?;
-        let hub = Arc::new(Hub::new(broker, storage, clock, options(&config), access));
+        let hub = Arc::new(Hub::new(broker, (storage, ids), clock, options(&config), access));
         hub.storage.attach(&hub);
+        let handshakes = Arc::new(Semaphore::new(config.server.max_handshakes));
         let mut server = RunningServer {
             hub,
             addresses,
             doors: Vec::new(),
+            handshakes,
             tasks: Vec::new(),
             credentials: Arc::new(Mutex::new(credentials)),
             config: Mutex::new(config),
@@ -149,14 +159,14 @@ impl RunningServer {
             tokio::spawn(hub.clone().run_timers()).abort_handle(),
             tokio::spawn(hub.clone().run_gate()).abort_handle(),
             tokio::spawn(hub.clone().run_clock(restored_up_to)).abort_handle(),
+            tokio::spawn(hub.clone().run_ids()).abort_handle(),
             tokio::spawn(watch_credentials(hub.clone(), self.credentials.clone())).abort_handle(),
         ];
-        let handshakes = Arc::new(Semaphore::new(self.config().server.max_handshakes));
         let trouble = Arc::new(Seldom::default());
         for (door, address) in listeners.into_iter().zip(&self.addresses) {
             info!(%address, proxy_protocol = door.proxy_protocol, "listening");
-            let accept = listener::accept(hub.clone(), door, handshakes.clone(), trouble.clone());
-            self.doors.push(tokio::spawn(accept).abort_handle());
+            let accept = listener::accept(hub.clone(), door, self.handshakes.clone(), trouble.clone());
+            self.doors.push(tokio::spawn(accept));
         }
     }
 
@@ -215,48 +225,75 @@ impl RunningServer {
         needs_restart
     }
 
-    /// Stops as SPEC section 4 says: ends every connection, gives receivers `server.drain` to confirm and go, and commits.
+    /// Stops in an orderly way, as [`super::stop`] says: hears everybody out, ends every connection (within `server.drain`), commits, and closes the port
+    /// last.
     ///
     /// # Errors
     /// If not everything could be stored.
     pub async fn shutdown(mut self) -> Result<(), ServeError> {
         // If the caller gives up waiting, nothing waits in its place.
         self.is_stopping = true;
-        self.doors.iter().for_each(AbortHandle::abort);
-        let (drain, connections) = (self.config().server.drain, self.hub.open_connections());
-        info!(connections, "stopping: no new connections; ending those that are open");
-        self.hub.drain();
-        let hub = &self.hub;
-        let gone = async {
-            while hub.open_connections() > 0 {
-                hub.departed.notified().await;
-            }
-        };
-        if tokio::time::timeout(drain, gone).await.is_err() {
-            warn!(connections = hub.open_connections(), "cut: these did not end within server.drain");
-        }
-        self.hub.abort_all();
-        self.tasks.iter().for_each(AbortHandle::abort);
         let hub = self.hub.clone();
+        let end = Instant::now() + self.config().server.drain;
+        info!(connections = hub.open_connections(), "stopping: new connections are refused with 503");
+        hub.begin_stop();
+        hub.hear_out(end).await;
+        let left = hub.part(end).await;
+        if left > 0 {
+            warn!(connections = left, "cut: these did not take their end in time");
+        }
+        hub.abort_all();
+        hub.store_rest().await;
+        self.tasks.iter().for_each(AbortHandle::abort);
         hub.storage.note_time(hub.wall_now());
-        let stopped = blocking(move || hub.storage.stop()).await?;
+        let closing = hub.clone();
+        let stopped = blocking(move || {
+            let stopped = closing.storage.stop();
+            // Last: what the last commit made safe is an accepted id, too.
+            closing.ids.save(&closing, true);
+            stopped
+        })
+        .await?;
+        self.close_doors().await;
         match &stopped {
-            Ok(()) => info!(kept = self.unsettled(), "stopped; everything accepted is in the store"),
+            Ok(()) => match hub.with_broker(Broker::unstored) {
+                0 => info!(kept = self.unsettled(), "stopped; everything accepted is in the store"),
+                messages => error!(messages, "stopped, but the store did not take so many messages"),
+            },
             Err(cause) => error!(%cause, "stopped, but not everything could be stored"),
         }
         Ok(stopped?)
+    }
+
+    /// Closes the port, once whoever has connected by now is answered.
+    async fn close_doors(&mut self) {
+        self.hub.stop.close_doors();
+        let answered = async {
+            for door in &mut self.doors {
+                // It can only have ended already.
+                let _ = door.await;
+            }
+            let all = self.config().server.max_handshakes;
+            while self.handshakes.available_permits() < all {
+                tokio::time::sleep(limits::STOP_LOOK).await;
+            }
+        };
+        // Who has connected and says nothing is not waited for.
+        let _ = tokio::time::timeout(limits::STOP_ANSWERS, answered).await;
     }
 }
 
 impl Drop for RunningServer {
     fn drop(&mut self) {
-        self.doors.iter().chain(&self.tasks).for_each(AbortHandle::abort);
+        self.doors.iter().for_each(JoinHandle::abort);
+        self.tasks.iter().for_each(AbortHandle::abort);
         self.hub.abort_all();
         if self.is_stopping {
             return;
         }
         // A failure has been reported by the store itself; there is nobody to return it to.
         let _ = self.hub.storage.stop();
+        self.hub.ids.save(&self.hub, true);
     }
 }
 

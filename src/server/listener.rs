@@ -16,6 +16,7 @@ use super::connection::Reader;
 use super::counters::Seldom;
 use super::handshake;
 use super::runtime::Hub;
+use super::stop;
 use crate::config::Listener;
 use crate::limits;
 
@@ -115,13 +116,19 @@ fn open(address: SocketAddr, everything: &[SocketAddr]) -> io::Result<TcpListene
     socket.listen(limits::ACCEPT_BACKLOG)
 }
 
-/// Accepts until the task is aborted.
+/// Accepts until the doors are to close and nobody waits any more.
 pub(super) async fn accept(hub: Arc<Hub>, door: Door, handshakes: Arc<Semaphore>, trouble: Arc<Seldom>) {
     let Door { listener, proxy_protocol } = door;
+    let mut closing = hub.stop.door();
     loop {
         // While there are too many who have not logged in, the others wait in the kernel.
         let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = stop::closed(&mut closing) => return,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 if let Err(cause) = stream.set_nodelay(true) {
                     // The client has gone already.

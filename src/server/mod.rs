@@ -26,6 +26,7 @@ mod counters;
 mod gate;
 mod handshake;
 mod heartbeat;
+mod ids;
 mod lifecycle;
 mod listener;
 mod outbound;
@@ -35,7 +36,9 @@ mod proxies;
 mod render;
 mod replies;
 mod runtime;
+mod stop;
 mod storage;
+mod tcp;
 mod timekeeping;
 
 #[cfg(test)]

@@ -387,6 +387,11 @@ impl Queue {
         self.state.ending
     }
 
+    /// Whether the FIN is sent, or nothing can be sent any more.
+    pub(super) fn is_finished(&self) -> bool {
+        self.state.finished || self.state.broken
+    }
+
     /// Makes the connection's task end now.
     pub(super) fn abort(&mut self) {
         self.state.aborted = true;

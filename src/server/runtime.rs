@@ -7,7 +7,6 @@
 //! Under the core's lock there is only memory: no system call, no await, no socket closed. The order of a connection's queue is the
 //! order of the core's decisions, because both happen under that lock. [`Hub::dispatch`] may be called from any thread.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -23,9 +22,11 @@ use super::connection::{Closing, Connection, OnTime, Profile};
 use super::counters::{Counters, Seldom};
 use super::gate::Gate;
 use super::heartbeat::Timers;
+use super::ids::Ids;
 use super::proxies::Proxies;
+use super::stop::Stop;
 use super::storage::Storage;
-use crate::broker::{Broker, Event, Publish, Refusal, Settings};
+use crate::broker::{Broker, Event, ForgottenIds, FreshIds, Publish, Refusal, Settings};
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Timestamp};
 use crate::policy::Policies;
@@ -66,11 +67,12 @@ pub(super) struct Hub {
     pub(super) sooner: Notify,
     pub(super) gate: Gate,
     pub(super) storage: Storage,
+    pub(super) ids: Ids,
     pub(super) counters: Counters,
     pub(super) clock: Clock,
     options: RwLock<Arc<Options>>,
     access: RwLock<Arc<Access>>,
-    draining: AtomicBool,
+    pub(super) stop: Stop,
     /// A connection has ended while the server was going down.
     pub(super) departed: Notify,
     slow_warning: Seldom,
@@ -80,7 +82,13 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    pub(super) fn new(broker: Broker, storage: Storage, clock: Clock, options: Options, access: Access) -> Self {
+    pub(super) fn new(
+        broker: Broker,
+        (storage, ids): (Storage, Ids),
+        clock: Clock,
+        options: Options,
+        access: Access,
+    ) -> Self {
         Self {
             core: Mutex::new(Core::new(broker)),
             nearer: Notify::new(),
@@ -88,11 +96,12 @@ impl Hub {
             sooner: Notify::new(),
             gate: Gate::default(),
             storage,
+            ids,
             counters: Counters::default(),
             clock,
             options: RwLock::new(Arc::new(options)),
             access: RwLock::new(Arc::new(access)),
-            draining: AtomicBool::new(false),
+            stop: Stop::default(),
             departed: Notify::new(),
             slow_warning: Seldom::default(),
             unconfirmed_warning: Seldom::default(),
@@ -140,6 +149,13 @@ impl Hub {
     /// Reads something of the core.
     pub(super) fn with_broker<T>(&self, read: impl FnOnce(&Broker) -> T) -> T {
         read(&self.core().broker)
+    }
+
+    /// The ids that the core has accepted since this was asked last, those that it has forgotten, and how many it knows.
+    pub(super) fn take_fresh_ids(&self) -> (FreshIds, Option<ForgottenIds>, usize) {
+        let mut core = self.core();
+        let broker = &mut core.broker;
+        (broker.take_fresh_ids(), broker.take_forgotten_ids(), broker.accepted_ids_count())
     }
 
     /// Gives one event to the core.
@@ -204,7 +220,7 @@ impl Hub {
         self.after_turn(core, &mut turn);
         Counters::add(&self.counters.disconnected, 1);
         debug!(connection = connection.id.0, took_only, "disconnected");
-        if self.draining.load(Ordering::Relaxed) {
+        if self.stop.has_begun() {
             self.departed.notify_one();
         }
     }
@@ -335,22 +351,9 @@ impl Hub {
         ids.iter().filter_map(|id| core.connection(*id).cloned()).collect()
     }
 
-    /// No connection is made any more, and every one is ended: what is queued, a last ping where something is unconfirmed, then
-    /// 1001 (modern) or a bare FIN (legacy).
-    pub(super) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-        let everyone = self.core().close();
-        let closing = Closing { code: 1001, reason: "the broker is going down", invited: false, flush: true };
-        for connection in everyone {
-            {
-                let mut queue = connection.queue();
-                if queue.has_unconfirmed() {
-                    queue.confirm();
-                }
-            }
-            connection.end(closing);
-            connection.flush();
-        }
+    /// No connection is made any more; those that there are.
+    pub(super) fn close_register(&self) -> Vec<Arc<Connection>> {
+        self.core().close()
     }
 
     /// Connections that have not ended yet.

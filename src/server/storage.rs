@@ -4,13 +4,15 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use tracing::warn;
+
 use super::commands::{Step, ping_reply};
 use super::connection::Connection;
 use super::runtime::Hub;
 use crate::broker::{ChannelSummary, Event, Restored, StoreEffect, StoreFailure};
 use crate::limits;
-use crate::message::{ChannelName, Timestamp};
-use crate::store::{FailureKind, MessageStore, Outcome, Restamp, StoreError, StoreWorker, Summary};
+use crate::message::{ChannelName, MessageId, Timestamp};
+use crate::store::{FailureKind, FoundIds, Group, MessageStore, Outcome, Restamp, StoreError, StoreWorker, Summary};
 
 /// The store's worker, and what the core wants from it. Under the core's lock a wish is only noted, because handing it over may wake a
 /// thread; [`Self::kick`] hands over in the order in which the core wished.
@@ -60,8 +62,14 @@ impl Storage {
     /// If the system makes no thread.
     pub(super) fn start(store: Box<dyn MessageStore>) -> io::Result<Self> {
         let hub: Arc<OnceLock<Weak<Hub>>> = Arc::default();
-        let target = hub.clone();
-        let worker = StoreWorker::start(store, move |outcome| {
+        let (target, saver) = (hub.clone(), hub.clone());
+        // The id of a stored message is known by its row; before the row goes, it is written down.
+        let save_ids = move || {
+            if let Some(hub) = saver.get().and_then(Weak::upgrade) {
+                hub.ids.save(&hub, false);
+            }
+        };
+        let worker = StoreWorker::start_with(store, save_ids, move |outcome| {
             if let Some(hub) = target.get().and_then(Weak::upgrade) {
                 report(&hub, outcome);
             }
@@ -197,8 +205,30 @@ fn report(hub: &Hub, outcome: Outcome) {
     hub.gate.watch(hub.storage.queued_bytes());
 }
 
-/// What the store held, in the core's words.
-pub(super) fn restored(summary: Summary) -> Restored {
+/// What the store remembers of the last crash, by name.
+const SUSPECT: &str = "restart.suspect";
+
+/// Up to which id messages may have been delivered more often than their rows say: everything that was there at the last crash. It is remembered over
+/// orderly restarts, because messages may wait through many of them.
+///
+/// # Errors
+/// If the store can't be read.
+pub(super) fn suspect_up_to(store: &mut dyn MessageStore, summary: &Summary) -> Result<MessageId, StoreError> {
+    if summary.clean {
+        return Ok(MessageId(store.mark(SUSPECT)?.unwrap_or_default()));
+    }
+    let marks = vec![(SUSPECT.to_owned(), summary.last_id.0)];
+    if let Err(cause) = store.commit(&Group { marks, ..Group::default() }) {
+        warn!(
+            %cause,
+            "the store cannot note which messages were there at the crash; if they wait until after the next restart, they come without \"redelivered\""
+        );
+    }
+    Ok(summary.last_id)
+}
+
+/// What the store and the file of ids held, in the core's words.
+pub(super) fn restored(summary: Summary, suspect_up_to: MessageId, found: FoundIds) -> Restored {
     let mut expiries: HashMap<ChannelName, Vec<(Timestamp, u64)>> = HashMap::new();
     for (channel, expires, messages) in summary.expiries {
         expiries.entry(channel).or_default().push((expires, messages));
@@ -211,7 +241,10 @@ pub(super) fn restored(summary: Summary) -> Restored {
         channels: channels.collect(),
         delayed: summary.delayed,
         publications: summary.publications,
+        ids: found.ids,
+        id_seed: found.seed,
+        id_bound: None,
         last_id: summary.last_id,
-        clean: summary.clean,
+        suspect_up_to,
     }
 }

@@ -13,6 +13,7 @@ mod columns;
 mod copy;
 mod datetime;
 mod error;
+mod ids;
 mod inspect;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod journal;
@@ -27,6 +28,7 @@ mod worker;
 pub use columns::{BadColumn, ColumnValue, Columns};
 pub use copy::{Copied, CopyError, CopyOptions, Progress, copy};
 pub use error::{FailureKind, StoreError};
+pub use ids::{FoundIds, IdFile, ids_beside};
 pub use inspect::{ChannelInfo, Inspector, Purged, inspect, starts_without_database};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use journal::JournaledStore;

@@ -431,23 +431,30 @@ fn delayed(connection: &Connection, sql: &Sql) -> rusqlite::Result<Vec<Message>>
     Ok(delayed)
 }
 
-/// Walks back from the newest row to the first that is too old: ids are given in the order of time, so no index is needed that every insertion
-/// would have to pay for.
+/// Walks back from the newest row, past a bounded number of rows that are too old (imported ones, dead letters): nearly always ids are in the order of time,
+/// so no index is needed that every insertion would have to pay for.
 fn publications(
     connection: &Connection,
     sql: &Sql,
     since: Timestamp,
 ) -> rusqlite::Result<Vec<(ChannelName, PublicationId, Timestamp)>> {
+    if since == Timestamp(u64::MAX) {
+        return Ok(Vec::new());
+    }
     // The column holds whole seconds.
     let since = Timestamp(since.0 / 1_000 * 1_000);
     let mut statement = connection.prepare(&sql.newest)?;
     let mut rows = statement.query([row::integer(4 * limits::DEDUP_IDS as u64)])?;
-    let mut seen = HashSet::new();
+    let (mut seen, mut old) = (HashSet::new(), 0);
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let created = row::moment(row, 2)?;
-        if created < since || found.len() >= limits::DEDUP_IDS {
+        if old >= limits::IDS_OLD_ROWS || found.len() >= limits::DEDUP_IDS {
             break;
+        }
+        if created < since {
+            old += 1;
+            continue;
         }
         let publication = row::text(row.get_ref(1)?).map(|text| PublicationId::from_stored(&text));
         if let Some((channel, publication)) = row::channel(row, 0)?.zip(publication)

@@ -165,6 +165,18 @@ impl StoreWorker {
     /// # Errors
     /// If the system makes no thread.
     pub fn start(store: Box<dyn MessageStore>, report: impl FnMut(Outcome) + Send + 'static) -> io::Result<Self> {
+        Self::start_with(store, || {}, report)
+    }
+
+    /// The same. On its thread, `before_removal` is called before rows are removed from the store: what must outlive a row can be written down then.
+    ///
+    /// # Errors
+    /// If the system makes no thread.
+    pub fn start_with(
+        store: Box<dyn MessageStore>,
+        before_removal: impl FnMut() + Send + 'static,
+        report: impl FnMut(Outcome) + Send + 'static,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             wake: Condvar::new(),
@@ -172,7 +184,7 @@ impl StoreWorker {
             healthy: AtomicBool::new(true),
             room: Notify::new(),
         });
-        let mut body = thread::Body::new(Arc::clone(&shared), store, Box::new(report));
+        let mut body = thread::Body::new(Arc::clone(&shared), store, Box::new(before_removal), Box::new(report));
         let thread = std::thread::Builder::new().name("wsmb-store".to_owned()).spawn(move || body.run())?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }

@@ -123,7 +123,14 @@ fn a_signal_that_comes_twice_at_once_does_not_cut_the_end_short() {
 #[test]
 fn a_second_signal_that_comes_later_ends_the_broker_at_once() {
     let mut broker = Setup::default().server("drain = \"10m\"").start();
-    let _stays = Raw::upgrade(&broker, &Head::new("/?topic=sms"));
+    // The store is busy, so a message cannot be made safe, and its sender waits for the answer: so does the stop.
+    let other = rusqlite::Connection::open(broker.dir().join("wsmb.db")).unwrap();
+    let mut receiver = Client::envelope(&broker);
+    receiver.subscribe_with("sms", &json!({"ack": "manual"}));
+    let mut sender = Client::envelope(&broker);
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    sender.command(&json!({"command": "send-message", "channel": "sms", "data": [1], "id": "a"}));
+    receiver.next_delivery();
     let asked = Instant::now();
     broker.signal(libc::SIGTERM);
     broker.wait_for_log("stopping");

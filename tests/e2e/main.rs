@@ -31,4 +31,5 @@ mod php;
 mod proxied;
 mod publication;
 mod receivers;
+mod restart;
 mod slow;

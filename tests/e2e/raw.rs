@@ -194,16 +194,51 @@ impl Raw {
 
     /// Over a connection that was made already.
     pub fn over(stream: TcpStream, broker: &Broker) -> Self {
+        Self::with(stream, broker.log())
+    }
+
+    fn with(stream: TcpStream, log: Log) -> Self {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_write_timeout(Some(PATIENCE)).expect("a write time-out");
         stream.set_read_timeout(Some(PATIENCE)).expect("a read time-out");
-        Self { stream, buffer: Vec::new(), ended: None, transcript: VecDeque::new(), log: broker.log() }
+        Self { stream, buffer: Vec::new(), ended: None, transcript: VecDeque::new(), log }
     }
 
     /// Connects, upgrades, and leaves what came behind the head to be read.
     #[track_caller]
     pub fn upgrade(broker: &Broker, head: &Head) -> Self {
         Self::connect(broker).upgraded(head)
+    }
+
+    /// Connects and upgrades, if there is a broker that lets it in.
+    pub fn try_upgrade(address: SocketAddr, log: Log, head: &Head) -> Option<Self> {
+        let mut raw = Self::try_connect(address, log)?;
+        raw.try_send(&head.bytes()).ok()?;
+        raw.try_head().filter(|head| head.starts_with("HTTP/1.1 101 ")).map(|_| raw)
+    }
+
+    /// Connects and asks: the head of the answer, empty if there is none; `None` if nobody listens.
+    pub fn knock(address: SocketAddr, log: Log, head: &Head) -> Option<String> {
+        let mut raw = Self::try_connect(address, log)?;
+        let sent = raw.try_send(&head.bytes());
+        Some(sent.ok().and_then(|()| raw.try_head()).unwrap_or_default())
+    }
+
+    fn try_connect(address: SocketAddr, log: Log) -> Option<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
+        Some(Self::with(stream, log))
+    }
+
+    /// The head of the answer, if one comes.
+    fn try_head(&mut self) -> Option<String> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.buffer.ends_with(b"\r\n\r\n") {
+            if !self.fill_at_most(1, deadline) {
+                return None;
+            }
+        }
+        let head = std::mem::take(&mut self.buffer);
+        Some(String::from_utf8_lossy(&head).into_owned())
     }
 
     /// Upgrades this connection.

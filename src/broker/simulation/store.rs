@@ -18,6 +18,8 @@ pub(super) struct SimStore {
     /// Survives a crash.
     pub rows: BTreeMap<MessageId, Message>,
     pub last_id: MessageId,
+    /// What was there at the last crash: remembered as the server does.
+    suspect_up_to: MessageId,
     appends: BTreeMap<MessageId, Message>,
     /// What goes when an append is written.
     replaced: BTreeMap<MessageId, Vec<MessageId>>,
@@ -139,6 +141,12 @@ impl SimStore {
         }
     }
 
+    /// Rows may go with the next round.
+    pub fn removes_something(&self) -> bool {
+        let sweeps = self.reads.iter().any(|read| matches!(read, Read::Sweep { .. }));
+        !self.removals.is_empty() || !self.replaced.is_empty() || sweeps
+    }
+
     pub fn is_idle(&self) -> bool {
         self.appends.is_empty()
             && self.removals.is_empty()
@@ -157,15 +165,23 @@ impl SimStore {
         }
     }
 
+    /// A start finds what was written and called refused, like every row.
+    pub fn find_ghosts(&mut self) {
+        self.last_id = self.rows.keys().next_back().copied().unwrap_or_default().max(self.last_id);
+        self.ghosts.clear();
+        self.lied = false;
+    }
+
     /// What is left when the process dies.
     pub fn crash(&mut self) {
         let rows = std::mem::take(&mut self.rows);
         let last_id = rows.keys().next_back().copied().unwrap_or_default().max(self.last_id);
-        *self = Self { rows, last_id, failing: self.failing, lying: self.lying, ..Self::default() };
+        let (failing, lying) = (self.failing, self.lying);
+        *self = Self { rows, last_id, suspect_up_to: last_id, failing, lying, ..Self::default() };
     }
 
     /// What a new broker is told.
-    pub fn restored(&self, clean: bool) -> Restored {
+    pub fn restored(&self) -> Restored {
         type Counted = (u64, MessageId, Vec<(Timestamp, u64)>);
         let mut channels: BTreeMap<ChannelName, Counted> = BTreeMap::new();
         for row in self.rows.values().filter(|row| row.due.is_none()) {
@@ -187,8 +203,11 @@ impl SimStore {
                 .collect(),
             delayed: self.rows.values().filter(|row| row.due.is_some()).cloned().collect(),
             publications,
+            ids: Vec::new(),
+            id_seed: [0; 2],
+            id_bound: None,
             last_id: self.last_id,
-            clean,
+            suspect_up_to: self.suspect_up_to,
         }
     }
 }

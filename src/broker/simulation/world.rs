@@ -3,6 +3,7 @@
 mod clients;
 mod ends;
 mod fanout;
+mod restart;
 mod senders;
 
 use std::borrow::Cow;
@@ -17,12 +18,12 @@ use super::model::{Model, Seen, Told};
 use super::store::SimStore;
 use crate::broker::{
     AckMode, Acknowledge, Broker, ClientKind, Content, Effect, Effects, EndReason, Event, Publish, ReceiverKey,
-    Refusal, Reply, Settings, Subscribe,
+    Refusal, Reply, Restored, Settings, Subscribe,
 };
 use crate::limits;
 use crate::message::{
-    Answer, ChannelName, ConnectionId, Dialect, Frame, Kind, MessageId, Nack, Publication, PublicationId, Spans,
-    Timestamp,
+    AcceptedId, Answer, ChannelName, ConnectionId, Dialect, Frame, Kind, MessageId, Nack, Publication, PublicationId,
+    Spans, Timestamp,
 };
 use crate::policy::{ChannelPolicy, Dispatch, Policies};
 
@@ -125,6 +126,12 @@ struct Asked {
     owed: BTreeMap<ConnectionId, u32>,
     accepted: bool,
     refused: bool,
+    /// It was said to be in the store.
+    stored: bool,
+    /// Its id is in the file of ids.
+    saved: bool,
+    user: &'static str,
+    sent: Timestamp,
 }
 
 #[derive(Debug)]
@@ -147,6 +154,16 @@ pub(super) struct World {
     /// What the store held when the broker started.
     restored_up_to: MessageId,
     effects: Effects,
+    /// The file of ids: it survives a crash.
+    file: Vec<AcceptedId>,
+    /// When the file was written last.
+    saved: Timestamp,
+    /// How many ids are remembered.
+    id_bound: Option<usize>,
+    /// Each id that was ever sent: its user, and when its sender was told that it is accepted.
+    ids: BTreeMap<String, (&'static str, Option<Timestamp>)>,
+    /// The broker is stopping in an orderly way.
+    stopping: bool,
     /// The way that the last publication took, which the next one may take without being handled.
     route: Option<Route>,
     /// One seed is replayed: tell what happens.
@@ -197,8 +214,14 @@ impl World {
         let mut random = Random(seed);
         let settings = settings(&mut random);
         let store = SimStore::default();
+        let id_bound = random.chance(50).then_some(restart::FEW_IDS);
         Self {
-            broker: Broker::new(settings.clone(), store.restored(true)),
+            broker: Broker::new(settings.clone(), Restored { id_bound, ..store.restored() }),
+            file: Vec::new(),
+            saved: Timestamp(1_000_000),
+            id_bound,
+            ids: BTreeMap::new(),
+            stopping: false,
             settings,
             store,
             random,
@@ -238,6 +261,7 @@ impl World {
             97 => self.purge(),
             98 if self.random.chance(30) => self.crash(),
             98 if self.random.chance(30) => self.reconfigure(),
+            98 if self.random.chance(30) => self.stop(),
             99 if self.random.chance(40) => self.set_clock(),
             _ => self.pass_time(),
         }
@@ -254,7 +278,11 @@ impl World {
         }
     }
 
+    /// One round of the store's thread. Before rows go, ids are saved, as the server does.
     fn work(&mut self) {
+        if self.store.removes_something() {
+            self.save_ids();
+        }
         self.store.work();
         for row in self.store.ghosts.iter().filter_map(|id| self.store.rows.get(id)) {
             // It may be refused and come for all that, whenever a page or a start finds it.
@@ -288,6 +316,7 @@ impl World {
             self.give(Event::Tick);
         }
         self.now = target;
+        self.save_once_a_second();
     }
 
     /// Gives an event to the broker and carries out what it wants.
@@ -332,7 +361,8 @@ impl World {
                 Effect::Confirm { connection } => {
                     let client = self.clients.get_mut(&connection).expect("a confirmation is asked of a live client");
                     assert!(client.ping.is_none(), "asked again before it answered");
-                    let early = !client.proven && self.now < client.since.after(limits::CONFIRM_QUIET);
+                    let early =
+                        !client.proven && !self.stopping && self.now < client.since.after(limits::CONFIRM_QUIET);
                     assert!(!early || client.kind == ClientKind::Modern, "{connection:?} is asked at once");
                     client.ping = Some(client.last);
                 }
@@ -369,6 +399,7 @@ impl World {
         let client = self.clients.get_mut(&to).expect("a delivery goes to a live client");
         client.frames += numbers.len();
         assert!(client.channels.contains(channel.as_str()), "{to:?} does not receive {channel}");
+        assert!(sequence == 0 || !self.stopping, "a kept message is given to {to:?} while the broker stops");
         if sequence > 0 {
             assert_eq!(manual, client.manual, "{to:?} confirms in another way");
             assert_eq!(sequence, client.last + 1, "deliveries are numbered without a gap");

@@ -1,12 +1,12 @@
 //! Whether a client is alive, and what its leaving proves, by what its TCP has acknowledged.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Connection;
 use crate::limits;
 use crate::message::Timestamp;
 use crate::server::heartbeat::Beat;
+use crate::server::tcp;
 
 /// What the wheel is to do with a connection that it has asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Connection {
         if lenient {
             self.hear(now);
         }
-        let heard = Timestamp(self.heard.load(Ordering::Relaxed));
+        let heard = self.heard();
         let mut queue = self.queue();
         if let Some(end_by) = queue.end_by() {
             if now < end_by {
@@ -56,7 +56,7 @@ impl Connection {
             // Another thread writes to it at this moment.
             return Some(now.after(interval));
         };
-        let acknowledged = sent.saturating_sub(self.unacknowledged()?);
+        let acknowledged = sent.saturating_sub(tcp::unacknowledged(&self.stream)?);
         let mut queue = self.queue();
         if !queue.pings.are_acknowledged(acknowledged) {
             return None;
@@ -69,21 +69,6 @@ impl Connection {
         Some(now.after(interval))
     }
 
-    /// Bytes that the peer's TCP has not acknowledged; `None` where the system can't tell.
-    #[cfg(target_os = "linux")]
-    pub(super) fn unacknowledged(&self) -> Option<u64> {
-        use std::os::fd::AsRawFd;
-        let mut bytes: libc::c_int = 0;
-        // SAFETY: the descriptor is open as long as `self.stream` lives, and TIOCOUTQ (tcp(7): SIOCOUTQ) writes one int.
-        let failed = unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } != 0;
-        if failed { None } else { u64::try_from(bytes).ok() }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn unacknowledged(&self) -> Option<u64> {
-        None
-    }
-
     /// Whether the client, which has ended in an orderly way, looks like a one-shot reader that took its only message
     /// ([`crate::broker::Event::Disconnected`]). `trusted`: `server.trust_fin`.
     pub(super) fn took_only(&self, trusted: bool) -> bool {
@@ -94,7 +79,7 @@ impl Connection {
             // In this order, so that a write in between makes the answer too small, never too large.
             let sent = self.queue().sent();
             if let Some(sent) = sent {
-                let Some(unacknowledged) = self.unacknowledged() else { return false };
+                let Some(unacknowledged) = tcp::unacknowledged(&self.stream) else { return false };
                 let acknowledged = sent.saturating_sub(unacknowledged);
                 return self.queue().only_delivery() == Some(acknowledged);
             }

@@ -126,20 +126,20 @@ async fn delayed(session: &mut Session) -> sqlx::Result<Vec<Message>> {
     Ok(delayed)
 }
 
-/// Walks back from the newest row to the first that is too old: ids are given in the order of time.
+/// Walks back from the newest row, past a bounded number of rows that are too old: nearly always ids are in the order of time.
 async fn publications(
     session: &mut Session,
     since: Timestamp,
 ) -> sqlx::Result<Vec<(ChannelName, PublicationId, Timestamp)>> {
     let mut found = Vec::new();
-    if !session.shape.has("publication") {
+    if !session.shape.has("publication") || since == Timestamp(u64::MAX) {
         return Ok(found);
     }
     // The column holds whole seconds.
     let since = Timestamp(since.0 / 1_000 * 1_000);
     let mut seen = HashSet::new();
     let mut before = u64::MAX;
-    let mut walked = 0;
+    let (mut walked, mut old) = (0, 0);
     while walked < 4 * limits::DEDUP_IDS {
         let values = [Value::from(before), Value::from(limits::STORE_WALK_ROWS as u64)];
         let rows = session.driver.fetch(&session.statements.newest, &values).await?;
@@ -148,9 +148,13 @@ async fn publications(
         for row in rows {
             let Some((id, channel, publication, created)) = publication(row) else { continue };
             before = id;
-            if created < since || found.len() >= limits::DEDUP_IDS {
+            if old >= limits::IDS_OLD_ROWS || found.len() >= limits::DEDUP_IDS {
                 found.reverse();
                 return Ok(found);
+            }
+            if created < since {
+                old += 1;
+                continue;
             }
             let publication = publication.map(|text| PublicationId::from_stored(&text));
             if let Some((channel, publication)) = channel.zip(publication)

@@ -376,11 +376,14 @@ fn publications_are_found_from_the_newest_back() {
         publish(3, Some("a")),
         publish(4, None),
         publish(5, Some("b")),
+        // An imported row, or a dead letter: an old one before all others.
+        Message { created: Timestamp(5_000), ..publish(6, Some("imported")) },
     ];
     store.commit(&Group { appends, ..Group::default() }).expect("commits");
     let found = store.summary(Timestamp(1_020_500)).expect("summary").publications;
     let names: Vec<_> = found.iter().map(|(_, publication, created)| (publication.id(), created.0)).collect();
     assert_eq!(names, [("a", 1_030_000), ("b", 1_050_000)]);
+    assert!(store.summary(Timestamp(u64::MAX)).expect("summary").publications.is_empty());
 }
 
 #[test]

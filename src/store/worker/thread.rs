@@ -27,6 +27,8 @@ struct Gathering {
 pub(super) struct Body {
     shared: Arc<Shared>,
     store: Box<dyn MessageStore>,
+    /// Called before rows are removed.
+    before_removal: Box<dyn FnMut() + Send>,
     report: Box<dyn FnMut(Outcome) + Send>,
     /// In an outage: when the debts are tried again.
     retry_at: Option<Instant>,
@@ -65,12 +67,14 @@ impl Body {
     pub(super) fn new(
         shared: Arc<Shared>,
         store: Box<dyn MessageStore>,
+        before_removal: Box<dyn FnMut() + Send>,
         report: Box<dyn FnMut(Outcome) + Send>,
     ) -> Self {
         let waker = Waker::from(Arc::clone(&shared));
         Self {
             shared,
             store,
+            before_removal,
             report,
             fetching: Vec::new(),
             waker,
@@ -181,6 +185,7 @@ impl Body {
         let Some((channel, up_to)) = self.shared.lock().queue.next_purge() else {
             return Ok(());
         };
+        (self.before_removal)();
         let removed = self.store.purge(&channel, up_to, limits::STORE_GROUP).inspect_err(|error| self.failed(error))?;
         self.succeeded();
         if removed < limits::STORE_GROUP as u64 {
@@ -205,6 +210,9 @@ impl Body {
         };
         if group.is_empty() {
             return Ok(());
+        }
+        if !group.removals.is_empty() {
+            (self.before_removal)();
         }
         let result = self.commit(group, replaced);
         let mut state = self.shared.lock();

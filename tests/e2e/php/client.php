@@ -21,7 +21,7 @@ function connect(int $port, string $target)
 
 /**
  * Connects and upgrades: one read of at most 1,024 bytes must hold the whole head, and what follows it there is lost. Null if no
- * broker is there, or it goes before it has answered.
+ * broker is there, it is going down (503), or it goes before it has answered.
  */
 function try_connect(int $port, string $target)
 {
@@ -44,6 +44,9 @@ function try_connect(int $port, string $target)
     @fwrite($stream, implode("\r\n", $lines) . "\r\n\r\n");
     $head = @fread($stream, 1024);
     if ($head === false || $head === '') {
+        return null;
+    }
+    if (strpos($head, 'HTTP/1.1 503 ') === 0) {
         return null;
     }
     if (strpos($head, ' 101 ') === false) {

@@ -38,7 +38,7 @@ impl World {
         self.give(Event::Tick);
     }
 
-    /// The process dies, or stops in an orderly way; a new one finds what the store has.
+    /// The process dies; a new one finds what the store and the file of ids have.
     pub(super) fn crash(&mut self) {
         let connections: Vec<_> = self.clients.keys().copied().collect();
         for connection in connections {
@@ -71,8 +71,7 @@ impl World {
                 assert!(dead || told.refused || told.lost, "message {number} was accepted and is not in the store");
             }
         }
-        // Ids are remembered across a crash by the rows that carry them.
-        self.asked.retain(|_, asked| asked.accepted && asked.numbers.iter().all(|number| rows.contains_key(number)));
+        self.forget_what_a_crash_may_forget();
         self.restored_up_to = self.store.last_id;
         if self.random.chance(20) {
             // The new one knows the time better than the one before.
@@ -80,7 +79,7 @@ impl World {
             self.store.advance(self.restored_up_to, by);
             self.model.advance(self.now, by);
         }
-        self.broker = Broker::new(self.settings.clone(), self.store.restored(false));
+        self.start_again();
     }
 
     /// The wall clock, which was behind, is set.
@@ -117,7 +116,7 @@ impl World {
             receiver: None,
         }));
         for _ in 0..400 {
-            self.store.work();
+            self.work();
             while !self.store.events.is_empty() {
                 self.store_event();
             }

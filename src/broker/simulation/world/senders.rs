@@ -43,9 +43,20 @@ impl World {
         }
         if let Some(id) = &id {
             let owed = BTreeMap::from([(connection, 1)]);
-            let asked =
-                Asked { channel: channel.clone(), numbers: numbers.clone(), owed, accepted: false, refused: false };
+            let user = restart::user_of(connection);
+            let asked = Asked {
+                channel: channel.clone(),
+                numbers: numbers.clone(),
+                owed,
+                accepted: false,
+                refused: false,
+                stored: false,
+                saved: false,
+                user,
+                sent: self.now,
+            };
             self.asked.insert(id.clone(), asked);
+            self.ids.insert(id.clone(), (user, None));
         }
         self.send(connection, &channel, &numbers, id.as_deref(), (receivers, ttl, delay));
     }
@@ -80,7 +91,7 @@ impl World {
             connection: Some(connection),
             publication: &publication,
             receivers,
-            id: id.map(|id| PublicationId::new("u", id)),
+            id: id.map(|id| PublicationId::new(restart::user_of(connection), id)),
             ttl,
             delay,
         };
@@ -93,7 +104,11 @@ impl World {
     pub(super) fn repeat(&mut self) {
         let Some(connection) = self.any_client() else { return };
         // A refused id may be used anew, and nobody tells us of a refusal when all who asked are gone.
-        let known = |asked: &Asked| !asked.refused && (asked.accepted || asked.owed.values().any(|owed| *owed > 0));
+        let known = |asked: &Asked| {
+            let pending = !asked.accepted && asked.owed.values().any(|owed| *owed > 0);
+            let own = asked.user == restart::user_of(connection);
+            !asked.refused && own && (pending || (asked.accepted && self.is_remembered(asked)))
+        };
         let ids: Vec<String> = self.asked.iter().filter(|(_, asked)| known(asked)).map(|(id, _)| id.clone()).collect();
         let Some(id) = self.random.pick(&ids).cloned() else { return };
         let Some(asked) = self.asked.get_mut(&id) else { return };
@@ -154,6 +169,10 @@ impl World {
         let owed = asked.owed.get_mut(&to).expect("an answer goes to who asked");
         *owed = owed.checked_sub(1).expect("one answer to one question");
         asked.accepted |= accepted;
+        asked.stored |= matches!(reply, Reply::Accepted { stored: true, .. });
+        if let Some((_, at)) = self.ids.get_mut(id.id()).filter(|_| accepted) {
+            at.get_or_insert(self.now);
+        }
         asked.refused |= !accepted;
         let numbers = asked.numbers.clone();
         for number in &numbers {

@@ -62,6 +62,7 @@ impl Body {
     /// Removes expired rows in favour of new ones; false if there are none.
     pub(super) fn make_room(&mut self, group: &Group) -> bool {
         let Some(now) = group.appends.iter().map(|message| message.created).max() else { return false };
+        (self.before_removal)();
         let gone = self.store.sweep(now, limits::SWEEP_ROWS).unwrap_or_default();
         if gone.is_empty() {
             return false;
@@ -83,6 +84,7 @@ impl Body {
         let Some(now) = self.shared.lock().queue.take_sweep() else {
             return;
         };
+        (self.before_removal)();
         let mut gone = match self.store.sweep(now.shifted(self.offset), limits::SWEEP_ROWS) {
             Ok(gone) => gone,
             Err(error) => {

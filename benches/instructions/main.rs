@@ -85,7 +85,15 @@ impl Stage {
 
     /// Publishes, and makes the frames of the deliveries.
     fn publish(&mut self, publication: &Publication<'_>, id: Option<PublicationId>, dialect: Dialect) {
-        let publish = Publish { connection: Some(SENDER), publication, receivers: None, id, ttl: None, delay: None };
+        let publish = Publish {
+            connection: Some(SENDER),
+            publication,
+            receivers: None,
+            id,
+            answer: false,
+            ttl: None,
+            delay: None,
+        };
         self.give(Event::Publish(&publish));
         for effect in &self.effects.list {
             let (Effect::Deliver { content, .. } | Effect::Broadcast { content, .. }) = effect else { continue };
@@ -216,7 +224,7 @@ fn kept(count: u64) {
 fn replies(effects: &Effects) -> u64 {
     let answers = effects.list.iter().filter_map(|effect| match effect {
         Effect::Reply { reply: Reply::Accepted { id, receivers, stored, duplicate }, .. } => {
-            Some(envelope::accepted(id.id(), *receivers, *stored, *duplicate))
+            Some(envelope::accepted(id.as_ref().map_or("", |id| id.id()), *receivers, *stored, *duplicate))
         }
         _ => None,
     });

@@ -1,6 +1,6 @@
 //! What becomes of a delivery: confirmed, or given back and delivered again, or given up.
 
-use super::entry::{Entry, Place};
+use super::entry::{Entry, Place, Unstored};
 use super::safety::Fate;
 use super::window::InFlight;
 use super::{AckMode, Acknowledge, Broker, Content, Reply, Turn};
@@ -173,6 +173,9 @@ impl Broker {
             entry.suspect = false;
             self.counters.dead_lettered += 1;
             self.counters.accepted += 1;
+            if entry.written || self.unstored.get(entry.message.id).is_some_and(Unstored::has_counted_row) {
+                self.row_gone(channel, &entry);
+            }
             self.renew(target, entry, turn);
             self.to_pump.push(target);
             self.close_if_unused(channel);

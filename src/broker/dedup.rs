@@ -32,7 +32,43 @@ pub(super) enum Seen {
     /// Its publication is not safe yet; the key of the pending publication.
     Pending(usize),
     /// Its publication was accepted.
-    Accepted,
+    Accepted {
+        /// When.
+        at: Timestamp,
+        /// How many of its messages are in the store, as far as the core was told.
+        rows: u32,
+    },
+}
+
+/// What is remembered of an accepted publication, in 24 bytes.
+#[derive(Clone, Copy, Debug)]
+struct Accepted {
+    /// When, in milliseconds, above how many of its messages are in the store.
+    at_and_rows: u64,
+    key: Key,
+}
+
+impl Accepted {
+    /// A publication has fewer messages ([`crate::limits::PUBLICATION_MESSAGES`]) than these bits count; the bits above are good for 8,000 years.
+    const ROW_BITS: u32 = 16;
+    const MOST_ROWS: u64 = (1 << Self::ROW_BITS) - 1;
+
+    fn new(at: Timestamp, key: Key, rows: u32) -> Self {
+        let at = at.0.min(u64::MAX >> Self::ROW_BITS);
+        Self { at_and_rows: (at << Self::ROW_BITS) | u64::from(rows).min(Self::MOST_ROWS), key }
+    }
+
+    fn at(&self) -> Timestamp {
+        Timestamp(self.at_and_rows >> Self::ROW_BITS)
+    }
+
+    fn rows(&self) -> u32 {
+        (self.at_and_rows & Self::MOST_ROWS) as u32
+    }
+
+    fn set_rows(&mut self, rows: u32) {
+        *self = Self::new(self.at(), self.key, rows);
+    }
 }
 
 /// Where an accepted id is: in this user's row, under this number.
@@ -51,12 +87,12 @@ struct Row {
     name: Option<Box<str>>,
     /// The number of the oldest id, from which the others count up. It wraps around, which is harmless: there are never so many.
     first: u32,
-    ids: VecDeque<(Timestamp, Key)>,
+    ids: VecDeque<Accepted>,
 }
 
 impl Row {
     /// The id with this number, which is in the table.
-    fn get(&self, number: u32) -> &(Timestamp, Key) {
+    fn get(&self, number: u32) -> &Accepted {
         // invariant: a number is taken out of the table before its id goes from the row.
         &self.ids[number.wrapping_sub(self.first) as usize]
     }
@@ -135,9 +171,27 @@ impl Dedup {
             return Some(Seen::Pending(*pending));
         }
         self.expire(now, window);
-        let place = self.places.find(key[0], |place| self.id(*place).1 == key)?;
+        let known = self.id(*self.places.find(key[0], |place| self.id(*place).key == key)?);
+        let (at, rows) = (known.at(), known.rows());
         // The oldest time of a row is known, but not that of every id in it.
-        (now.since(self.id(*place).0) < window).then_some(Seen::Accepted)
+        (now.since(at) < window).then_some(Seen::Accepted { at, rows })
+    }
+
+    fn find_mut(&mut self, key: Key) -> Option<&mut Accepted> {
+        let place = *self.places.find(key[0], |place| self.id(*place).key == key)?;
+        let row = &mut self.rows[place.user as usize];
+        row.ids.get_mut(place.number.wrapping_sub(row.first) as usize)
+    }
+
+    /// A row of the publication has gone from the store. The key of the pending publication, if it is not accepted yet.
+    pub fn row_gone(&mut self, key: Key) -> Option<usize> {
+        if let Some(pending) = self.pending.get(&key) {
+            return Some(*pending);
+        }
+        if let Some(accepted) = self.find_mut(key) {
+            accepted.set_rows(accepted.rows().saturating_sub(1));
+        }
+        None
     }
 
     /// Remembers an id whose publication is not safe yet.
@@ -145,11 +199,11 @@ impl Dedup {
         self.pending.insert(key, pending);
     }
 
-    /// Its publication is safe, now or from the start.
-    pub fn accept(&mut self, now: Timestamp, key: Key, id: &PublicationId) {
+    /// Its publication is safe, now or from the start; `rows` of its messages are in the store.
+    pub fn accept(&mut self, now: Timestamp, key: Key, id: &PublicationId, rows: u32) {
         self.pending.remove(&key);
         let row = self.row_of(id.user());
-        let accepted = AcceptedId { at: self.push(now, key, row), key, user: self.rows[row].user };
+        let accepted = AcceptedId { at: self.push(now, key, row, rows), key, user: self.rows[row].user };
         if self.fresh.ids.len() < self.bound {
             self.fresh.ids.push(accepted);
         } else {
@@ -175,7 +229,13 @@ impl Dedup {
         all.sort_unstable_by_key(|id| (id.at, id.key));
         for AcceptedId { at, key, user } in all {
             let row = self.row_of_hash(user, None);
-            self.push(at, key, row);
+            self.push(at, key, row, 0);
+        }
+        for (channel, id, _) in &stored {
+            let key = self.key(channel, id);
+            if let Some(known) = self.find_mut(key) {
+                known.set_rows(known.rows() + 1);
+            }
         }
         self.drop_empty_rows();
     }
@@ -194,7 +254,7 @@ impl Dedup {
     pub fn accepted(&self) -> Vec<AcceptedId> {
         let ids = |row: &Row| {
             let user = row.user;
-            row.ids.iter().map(move |(at, key)| AcceptedId { at: *at, key: *key, user }).collect::<Vec<_>>()
+            row.ids.iter().map(move |id| AcceptedId { at: id.at(), key: id.key, user }).collect::<Vec<_>>()
         };
         self.rows.iter().flat_map(|(_, row)| ids(row)).collect()
     }
@@ -215,7 +275,7 @@ impl Dedup {
         self.pending.len()
     }
 
-    fn id(&self, place: Place) -> &(Timestamp, Key) {
+    fn id(&self, place: Place) -> &Accepted {
         self.rows[place.user as usize].get(place.number)
     }
 
@@ -247,21 +307,21 @@ impl Dedup {
     }
 
     /// Adds an id to a row, and makes room for it before, so that nothing grows beyond what the bound needs. Returns its time: in a row, time never goes back.
-    fn push(&mut self, now: Timestamp, key: Key, user: usize) -> Timestamp {
+    fn push(&mut self, now: Timestamp, key: Key, user: usize, stored: u32) -> Timestamp {
         while self.count >= self.bound {
             self.make_room(user);
         }
         let Self { rows, places, .. } = self;
         let row = &rows[user];
-        let at = row.ids.back().map_or(now, |(last, _)| now.max(*last));
+        let at = row.ids.back().map_or(now, |last| now.max(last.at()));
         // invariant: there are fewer rows than ids, and fewer ids than 2³².
         let place = Place { user: user as u32, number: row.first.wrapping_add(row.ids.len() as u32) };
-        let id = |place: Place| rows[place.user as usize].get(place.number).1;
+        let id = |place: Place| rows[place.user as usize].get(place.number).key;
         match places.entry(key[0], |other| id(*other) == key, |other| id(*other)[0]) {
             Entry::Occupied(mut older) => *older.get_mut() = place,
             Entry::Vacant(free) => drop(free.insert(place)),
         }
-        self.rows[user].ids.push_back((at, key));
+        self.rows[user].ids.push_back(Accepted::new(at, key, stored));
         self.resized(user, 1);
         at
     }
@@ -282,11 +342,11 @@ impl Dedup {
     fn expire(&mut self, now: Timestamp, window: Duration) {
         while self.oldest.peek().is_some_and(|Reverse((at, _))| now.since(*at) >= window) {
             let Some(Reverse((_, row))) = self.oldest.pop() else { return };
-            while self.rows[row].ids.front().is_some_and(|(at, _)| now.since(*at) >= window) {
+            while self.rows[row].ids.front().is_some_and(|oldest| now.since(oldest.at()) >= window) {
                 self.forget_oldest(row);
             }
             match self.rows[row].ids.front() {
-                Some((at, _)) => self.oldest.push(Reverse((*at, row))),
+                Some(oldest) => self.oldest.push(Reverse((oldest.at(), row))),
                 None => self.drop_row(row),
             }
         }
@@ -310,7 +370,7 @@ impl Dedup {
 
     fn forget_oldest(&mut self, user: usize) {
         let row = &mut self.rows[user];
-        let Some((_, key)) = row.ids.pop_front() else { return };
+        let Some(Accepted { key, .. }) = row.ids.pop_front() else { return };
         let place = Place { user: user as u32, number: row.first };
         row.first = row.first.wrapping_add(1);
         // Of an id that was accepted again when its window was over, the table has the newer one.
@@ -344,8 +404,8 @@ impl Dedup {
         );
         assert_eq!((self.users.len(), self.oldest.len()), (self.rows.len(), self.rows.len()), "each user has one row");
         for Reverse((at, row)) in &self.oldest {
-            assert!(self.rows[*row].ids.iter().map(|(at, _)| at).is_sorted(), "a row is in order");
-            assert!(self.rows[*row].ids.front().is_none_or(|(oldest, _)| at <= oldest), "no id expires unnoticed");
+            assert!(self.rows[*row].ids.iter().map(Accepted::at).is_sorted(), "a row is in order");
+            assert!(self.rows[*row].ids.front().is_none_or(|oldest| *at <= oldest.at()), "no id expires unnoticed");
         }
         if let Some(longest) = &self.longest {
             let lengths: BTreeSet<_> = self.rows.iter().map(|(key, row)| (row.ids.len(), key)).collect();

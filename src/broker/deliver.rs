@@ -6,6 +6,7 @@ use super::channel::{Channel, Member, Targets, page_messages};
 use super::entry::{Entry, Place, Row};
 use super::publish::content_index;
 use super::receiver::Receiver;
+use super::safety::Pending;
 use super::timers::Timer;
 use super::{AckMode, Broker, Content, Effect, EndReason, Flight, StoreEffect, Turn};
 use crate::limits;
@@ -292,8 +293,7 @@ impl Broker {
         if unstored.row != Row::Unasked {
             return;
         }
-        let awaited =
-            unstored.pending.and_then(|key| self.pending.get(key)).is_some_and(|pending| pending.id.is_some());
+        let awaited = unstored.pending.and_then(|key| self.pending.get(key)).is_some_and(Pending::is_awaited);
         if awaited || unstored.committed || self.stopping {
             self.append(id);
         } else {

@@ -107,13 +107,13 @@ pub enum EndReason {
 /// An answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// `00` to a `send-message` that carried an `id`: the publication is safe.
+    /// `00` to a publication whose sender waits for a reply: it is safe. Each such publication gets one reply, this one or a refusal.
     Accepted {
-        /// The sender's name for it.
-        id: PublicationId,
-        /// To how many receivers it was given at once.
+        /// The sender's name for it, if it gave one.
+        id: Option<PublicationId>,
+        /// How many receivers held each message when it was safe, one that has confirmed it included; of several messages the smallest number.
         receivers: u32,
-        /// It is in the store.
+        /// At least one message of it is in the store now.
         stored: bool,
         /// It had been accepted before and went to nobody this time.
         duplicate: bool,
@@ -122,6 +122,8 @@ pub enum Reply {
     Refused {
         /// The sender's name for it, if it gave one.
         id: Option<PublicationId>,
+        /// Its sender waits for this reply, though it gave no `id`.
+        answer: bool,
         /// Why.
         refusal: Refusal,
     },

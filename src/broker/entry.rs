@@ -94,4 +94,9 @@ impl Unstored {
     pub fn expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
+
+    /// An older row stands for it, and its publication was told so.
+    pub fn has_counted_row(&self) -> bool {
+        !self.replaces.is_empty() && self.pending.is_none()
+    }
 }

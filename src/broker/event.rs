@@ -36,6 +36,8 @@ pub enum Event<'a> {
         /// FIN or close 1000 or 1001, exactly one data frame was ever delivered to it, and its TCP has acknowledged that frame and no
         /// ping behind it. Confirms that delivery, unless the connection has sent to the delivery's channel.
         took_only: bool,
+        /// It has only finished sending, and still reads: it is answered what it is owed. Its end is reported once more.
+        listens: bool,
     },
     /// These messages are durable.
     Stored(Vec<MessageId>),
@@ -81,7 +83,7 @@ impl Publish<'_> {
     /// Whether nothing is asked for but that it is sent. See [`super::Effect::Broadcast`].
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        self.receivers.is_none() && self.id.is_none() && self.ttl.is_none() && self.delay.is_none()
+        self.receivers.is_none() && self.id.is_none() && !self.answer && self.ttl.is_none() && self.delay.is_none()
     }
 }
 
@@ -96,6 +98,8 @@ pub struct Publish<'a> {
     pub receivers: Option<u32>,
     /// The sender's name for it: asks for a reply, and makes a repetition harmless.
     pub id: Option<PublicationId>,
+    /// Its sender waits for a reply, though it gave no `id`.
+    pub answer: bool,
     /// Never delivered when this has passed; `Some(0)` = never expires; `None` = as the channel is configured.
     pub ttl: Option<Duration>,
     /// Not delivered before this has passed.

@@ -156,9 +156,19 @@ impl Broker {
         self.close_if_unused(subscription.channel);
     }
 
-    pub(super) fn disconnected(&mut self, connection: ConnectionId, took_only: bool, turn: &mut Turn<'_>) {
-        self.ended.remove(&connection);
-        self.forget(connection, took_only, turn);
+    /// A connection has ended; `listens`: its client has only finished sending, and is answered what it is owed.
+    pub(super) fn disconnected(
+        &mut self,
+        connection: ConnectionId,
+        took_only: bool,
+        listens: bool,
+        turn: &mut Turn<'_>,
+    ) {
+        let listens = listens && !self.ended.contains(&connection);
+        if !listens {
+            self.ended.remove(&connection);
+        }
+        self.forget(connection, took_only, listens, turn);
     }
 
     /// Whether a connection works on deliveries and has time left to confirm them. One that is silent meanwhile need not be dead.
@@ -196,16 +206,20 @@ impl Broker {
 
     /// Ends a connection from this side.
     pub(super) fn end(&mut self, connection: ConnectionId, reason: EndReason, turn: &mut Turn<'_>) {
-        self.forget(connection, false, turn);
+        self.forget(connection, false, false, turn);
         self.ended.insert(connection);
         turn.effects.list.push(Effect::End { connection, reason });
     }
 
     /// Forgets all about a connection; what it has not confirmed goes back to where it was.
-    fn forget(&mut self, connection: ConnectionId, took_only: bool, turn: &mut Turn<'_>) {
+    fn forget(&mut self, connection: ConnectionId, took_only: bool, listens: bool, turn: &mut Turn<'_>) {
         self.last_sender = None;
-        // It is answered no more, not even for what its own end confirms.
-        self.connections.remove(&connection);
+        if listens {
+            self.connections.entry(connection).or_default();
+        } else {
+            // It is answered no more, not even for what its own end confirms.
+            self.connections.remove(&connection);
+        }
         if let Some((name, _)) = self.claims.remove(&connection)
             && self.named.get(&name) == Some(&connection)
         {

@@ -44,7 +44,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -138,6 +138,8 @@ pub struct Broker {
     pending: Slab<Pending>,
     delayed: BTreeMap<(Timestamp, MessageId), Delayed>,
     dedup: Dedup,
+    /// Channels purged within the time in which an id is known, oldest first.
+    purges: VecDeque<(Timestamp, ChannelName)>,
     timers: Timers,
     counters: Counters,
     /// A sweep has been asked for and not answered: no message may become paged that its answer could name.
@@ -185,6 +187,7 @@ impl Broker {
             pending: Slab::new(),
             delayed: BTreeMap::new(),
             dedup: Dedup::new(restored.id_seed, restored.id_bound.unwrap_or(limits::DEDUP_IDS)),
+            purges: VecDeque::new(),
             timers: Timers::default(),
             counters: Counters::default(),
             sweeping: false,
@@ -228,7 +231,9 @@ impl Broker {
             Event::Subscribe(subscribe) => self.subscribe(subscribe, turn),
             Event::Acknowledge(acknowledge) => self.acknowledge(acknowledge, turn),
             Event::Confirmed { connection, up_to } => self.confirmed(connection, up_to, turn),
-            Event::Disconnected { connection, took_only } => self.disconnected(connection, took_only, turn),
+            Event::Disconnected { connection, took_only, listens } => {
+                self.disconnected(connection, took_only, listens, turn);
+            }
             Event::Stored(ids) => self.stored(&ids, turn),
             Event::StoreFailed(ids, failure) => self.store_failed(&ids, failure, turn),
             Event::Loaded { channel, messages, complete } => {

@@ -7,7 +7,7 @@ use super::entry::{Entry, Place, Row, Unstored, expires_at};
 use super::safety::{Fate, Pending};
 use super::{Broker, Content, Delayed, Effect, Publish, Refusal, Reply, Sender, Turn};
 use crate::limits;
-use crate::message::{ConnectionId, Message, MessageId};
+use crate::message::{ConnectionId, Message, MessageId, Timestamp};
 
 impl Broker {
     pub(super) fn publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) {
@@ -25,7 +25,7 @@ impl Broker {
             self.publish_fleeting(publish, id, known, turn);
         } else if let Err(refusal) = self.publish_kept(publish, id, turn) {
             self.counters.refused += publish.publication.messages.len() as u64;
-            self.reply(publish.connection, Reply::Refused { id: publish.id.clone(), refusal }, turn);
+            self.reply(publish.connection, refused(publish, refusal), turn);
             if let Some(key) = self.channel_keys.get(name).copied() {
                 self.close_if_unused(key);
             }
@@ -61,12 +61,24 @@ impl Broker {
         let Some(seen) = self.dedup.get(turn.now, self.settings.dedup_window, key) else { return false };
         self.counters.duplicates += 1;
         let reply = match seen {
-            Seen::Accepted => Reply::Accepted { id: id.clone(), receivers: 0, stored: false, duplicate: true },
+            Seen::Accepted { at, rows } => {
+                let stored = rows > 0 && self.is_still_stored(publish, at, turn.now);
+                Reply::Accepted { id: Some(id.clone()), receivers: 0, stored, duplicate: true }
+            }
             Seen::Pending(key) if self.add_waiter(key, publish.connection) => return true,
-            Seen::Pending(_) => Reply::Refused { id: Some(id.clone()), refusal: Refusal::BrokerFull },
+            Seen::Pending(_) => refused(publish, Refusal::BrokerFull),
         };
         self.reply(publish.connection, reply, turn);
         true
+    }
+
+    /// Whether what is in the store only may still be there, of a publication that was accepted at `at` and is repeated: the store does not say whose rows it
+    /// has swept or purged.
+    fn is_still_stored(&self, publish: &Publish<'_>, at: Timestamp, now: Timestamp) -> bool {
+        let channel = &publish.publication.channel;
+        let ttl = publish.ttl.unwrap_or_else(|| self.settings.policies.of(channel).ttl);
+        let is_alive = expires_at(at, ttl).is_none_or(|expires| expires > now);
+        is_alive && !self.purges.iter().any(|(purged, name)| *purged >= at && *name == **channel)
     }
 
     /// A channel that is not kept: to the receivers connected now, and gone.
@@ -77,12 +89,12 @@ impl Broker {
         known: Option<usize>,
         turn: &mut Turn<'_>,
     ) {
-        let Publish { connection, publication, receivers, ref id, ttl: _, delay } = *publish;
+        let Publish { connection, publication, receivers, delay, .. } = *publish;
         let mut served = 0;
         if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
             if self.delayed.len() >= limits::DELAYED || self.is_memory_full(publication.frame.len(), None, turn) {
                 self.counters.refused += publication.messages.len() as u64;
-                self.reply(connection, Reply::Refused { id: id.clone(), refusal: Refusal::BrokerFull }, turn);
+                self.reply(connection, refused(publish, Refusal::BrokerFull), turn);
                 return;
             }
             self.bytes += publication.frame.len();
@@ -99,15 +111,21 @@ impl Broker {
                 self.counters.fleeting += count as u64;
             }
         }
-        if let Some(id) = id.clone() {
-            self.reply(connection, Reply::Accepted { id, receivers: served, stored: false, duplicate: false }, turn);
+        self.accept(publish, served, turn);
+    }
+
+    /// Answers a publication that is accepted at once and of which nothing is stored, if its sender waits for the answer.
+    fn accept(&mut self, publish: &Publish<'_>, receivers: u32, turn: &mut Turn<'_>) {
+        if publish.id.is_some() || publish.answer {
+            let id = publish.id.clone();
+            self.reply(publish.connection, Reply::Accepted { id, receivers, stored: false, duplicate: false }, turn);
         }
     }
 
     /// The publication of this id, if it has one, is accepted.
     fn remember(&mut self, key: Option<Key>, publish: &Publish<'_>, turn: &Turn<'_>) {
         if let Some((key, id)) = key.zip(publish.id.as_ref()) {
-            self.dedup.accept(turn.now, key, id);
+            self.dedup.accept(turn.now, key, id, 0);
         }
     }
 
@@ -189,21 +207,19 @@ impl Broker {
             }
             return Ok(());
         }
-        self.fly_live(key, entries, publish, pending, turn);
+        self.fly_live(key, entries, publish, turn);
         Ok(())
     }
 
     /// A publication without messages is accepted and reaches nobody.
     fn accept_empty(&mut self, publish: &Publish<'_>, remember: Option<Key>, turn: &mut Turn<'_>) {
-        if let Some(id) = publish.id.clone() {
-            self.remember(remember, publish, turn);
-            self.reply(publish.connection, Reply::Accepted { id, receivers: 0, stored: false, duplicate: false }, turn);
-        }
+        self.remember(remember, publish, turn);
+        self.accept(publish, 0, turn);
     }
 
     /// A line for who waits for the publication to be safe, if anybody does or if it has several messages to be answered together.
     fn pend(&mut self, publish: &Publish<'_>, id: Option<Key>, count: usize) -> Option<usize> {
-        if publish.id.is_none() && count == 1 {
+        if publish.id.is_none() && !publish.answer && count == 1 {
             return None;
         }
         let key = self.pending.vacant_key();
@@ -214,9 +230,10 @@ impl Broker {
             remembered: id,
             connection: publish.connection,
             id: publish.id.clone(),
+            answer: publish.answer,
             remaining: count,
-            receivers: 0,
-            stored: false,
+            receivers: u32::MAX,
+            rows: 0,
             refused: None,
             waiters: SmallVec::new(),
         });
@@ -270,14 +287,7 @@ impl Broker {
     }
 
     /// Gives a publication to receivers as it was sent, or lets it wait.
-    fn fly_live(
-        &mut self,
-        key: usize,
-        entries: SmallVec<[Entry; 1]>,
-        publish: &Publish<'_>,
-        pending: Option<usize>,
-        turn: &mut Turn<'_>,
-    ) {
+    fn fly_live(&mut self, key: usize, entries: SmallVec<[Entry; 1]>, publish: &Publish<'_>, turn: &mut Turn<'_>) {
         let limit = publish.receivers.unwrap_or(self.channels[key].policy.receivers);
         if limit == 0 && !self.stopping {
             self.end_outrun(key, publish.connection, turn);
@@ -295,12 +305,9 @@ impl Broker {
             self.to_pump.push(key);
             return;
         }
-        if let Some(pending) = pending.and_then(|pending| self.pending.get_mut(pending)) {
-            pending.receivers = u32::try_from(targets.len()).unwrap_or(u32::MAX);
-        }
         let ids: SmallVec<[MessageId; 1]> = entries.iter().map(|entry| entry.message.id).collect();
         // The write is put off while it is in flight; not for long, if somebody waits for the answer.
-        let soon = publish.id.is_some() && self.await_confirmation(&targets, turn);
+        let soon = (publish.id.is_some() || publish.answer) && self.await_confirmation(&targets, turn);
         self.fly(key, entries, Content::Live, &targets, turn);
         for id in ids {
             if soon {
@@ -416,14 +423,23 @@ impl Broker {
     pub(super) fn drop_entry(&mut self, key: usize, entry: Entry, fate: Fate, turn: &mut Turn<'_>) {
         let (id, expires) = (entry.message.id, entry.message.expires);
         self.bytes -= entry.bytes();
-        if entry.written {
+        let had_row = if entry.written {
             self.removals.push(id);
+            true
         } else {
-            self.resolve(id, fate, turn);
+            self.resolve(id, fate, turn).is_some_and(|unstored| unstored.has_counted_row())
+        };
+        if had_row {
+            self.row_gone(key, &entry);
         }
         self.count_out(key, id, expires);
         self.close_if_unused(key);
     }
+}
+
+/// The reply to a publication that is not accepted.
+fn refused(publish: &Publish<'_>, refusal: Refusal) -> Reply {
+    Reply::Refused { id: publish.id.clone(), answer: publish.answer, refusal }
 }
 
 /// Adds a content to the turn's effects; its index.

@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 
 use super::dedup::Key;
-use super::entry::{Row, Unstored};
+use super::entry::{Entry, Place, Row, Unstored};
 use super::{Broker, Refusal, Reply, Turn};
 use crate::limits;
 use crate::message::{ConnectionId, MessageId, PublicationId};
@@ -14,18 +14,27 @@ use crate::message::{ConnectionId, MessageId, PublicationId};
 pub(super) struct Pending {
     pub connection: Option<ConnectionId>,
     pub id: Option<PublicationId>,
+    /// Its sender waits for the answer, though it gave no id.
+    pub answer: bool,
     /// By what its id is remembered, if it has one.
     pub remembered: Option<Key>,
     /// Messages of it that are not safe.
     pub remaining: usize,
-    /// To how many receivers it went at once.
+    /// How many receivers held each of its messages when it was safe: the smallest number so far.
     pub receivers: u32,
-    /// At least one message of it is in the store.
-    pub stored: bool,
+    /// How many of its messages are in the store.
+    pub rows: u32,
     /// At least one message of it was refused.
     pub refused: Option<Refusal>,
     /// Who has sent it again meanwhile.
     pub waiters: SmallVec<[ConnectionId; 1]>,
+}
+
+impl Pending {
+    /// Whether anybody waits for the answer.
+    pub fn is_awaited(&self) -> bool {
+        self.id.is_some() || self.answer
+    }
 }
 
 /// How a message left the table of the unstored.
@@ -61,7 +70,7 @@ impl Broker {
             self.removals.extend_from_slice(&unstored.replaces);
         }
         match unstored.pending {
-            Some(pending) => self.advance(pending, fate, turn),
+            Some(pending) => self.advance(pending, unstored.place, fate, turn),
             None => {
                 if let Fate::Refused(refusal) = fate {
                     self.tell_refused(unstored.origin, refusal, turn);
@@ -71,55 +80,74 @@ impl Broker {
         Some(unstored)
     }
 
-    /// One message of a pending publication is certain; answers if it was the last.
-    fn advance(&mut self, key: usize, fate: Fate, turn: &mut Turn<'_>) {
+    /// One message of a pending publication, which was at `place`, is certain; answers if it was the last.
+    fn advance(&mut self, key: usize, place: Place, fate: Fate, turn: &mut Turn<'_>) {
+        let held = match place {
+            Place::Flight(flight) => self.flights.get(flight).map_or(0, |flight| flight.outstanding),
+            _ => 0,
+        };
         let Some(pending) = self.pending.get_mut(key) else { return };
         pending.remaining -= 1;
+        pending.receivers = pending.receivers.min(u32::try_from(held).unwrap_or(u32::MAX));
         match fate {
-            Fate::Stored => pending.stored = true,
-            Fate::StoredLate => pending.refused = Some(Refusal::Expired),
+            Fate::Stored => pending.rows += 1,
+            Fate::StoredLate => {
+                pending.rows += 1;
+                pending.refused = Some(Refusal::Expired);
+            }
             Fate::Settled => {}
             Fate::Refused(refusal) => pending.refused = Some(refusal),
         }
         if pending.remaining > 0 {
             return;
         }
-        let Pending { remembered, connection, id, receivers, stored, refused, waiters, .. } = self.pending.remove(key);
-        match (id, refused) {
-            (Some(id), None) => {
-                if let Some(key) = remembered {
-                    self.dedup.accept(turn.now, key, &id);
-                }
-                let accepted = |id, duplicate| Reply::Accepted {
-                    id,
-                    receivers: if duplicate { 0 } else { receivers },
-                    stored,
-                    duplicate,
-                };
-                self.reply(connection, accepted(id.clone(), false), turn);
+        let pending = self.pending.remove(key);
+        if let Some((key, id)) = pending.remembered.zip(pending.id.as_ref()) {
+            match pending.refused {
+                None => self.dedup.accept(turn.now, key, id, pending.rows),
+                Some(_) => self.dedup.refuse(key),
+            }
+        }
+        self.conclude(pending, turn);
+    }
+
+    /// Tells whoever waits what has become of a publication.
+    fn conclude(&mut self, pending: Pending, turn: &mut Turn<'_>) {
+        let is_awaited = pending.is_awaited();
+        let Pending { connection, id, answer, receivers, rows, refused, waiters, .. } = pending;
+        match refused {
+            Some(refusal) if is_awaited => {
+                self.reply(connection, Reply::Refused { id: id.clone(), answer, refusal }, turn);
                 for waiter in waiters {
-                    self.reply(Some(waiter), accepted(id.clone(), true), turn);
+                    self.reply(Some(waiter), Reply::Refused { id: id.clone(), answer: false, refusal }, turn);
                 }
             }
-            (None, Some(refusal)) => self.tell_refused(connection, refusal, turn),
-            (Some(id), Some(refusal)) => {
-                if let Some(key) = remembered {
-                    self.dedup.refuse(key);
-                }
-                let id = Some(id);
-                self.reply(connection, Reply::Refused { id: id.clone(), refusal }, turn);
+            Some(refusal) => self.tell_refused(connection, refusal, turn),
+            None if is_awaited => {
+                let stored = rows > 0;
+                let accepted = |id, receivers, duplicate| Reply::Accepted { id, receivers, stored, duplicate };
+                self.reply(connection, accepted(id.clone(), receivers, false), turn);
                 for waiter in waiters {
-                    self.reply(Some(waiter), Reply::Refused { id: id.clone(), refusal }, turn);
+                    self.reply(Some(waiter), accepted(id.clone(), 0, true), turn);
                 }
             }
-            (None, None) => {}
+            None => {}
+        }
+    }
+
+    /// A row of a message has gone from its channel for good: what is remembered of its publication has one less.
+    pub(super) fn row_gone(&mut self, channel: usize, entry: &Entry) {
+        let Some(publication) = &entry.message.publication else { return };
+        let key = self.dedup.key(&self.channels[channel].name, publication);
+        if let Some(pending) = self.dedup.row_gone(key).and_then(|pending| self.pending.get_mut(pending)) {
+            pending.rows = pending.rows.saturating_sub(1);
         }
     }
 
     /// Tells a sender that gave no id. That a message has expired is no error to one who does not wait for it.
     fn tell_refused(&self, to: Option<ConnectionId>, refusal: Refusal, turn: &mut Turn<'_>) {
         if refusal != Refusal::Expired {
-            self.reply(to, Reply::Refused { id: None, refusal }, turn);
+            self.reply(to, Reply::Refused { id: None, answer: false, refusal }, turn);
         }
     }
 

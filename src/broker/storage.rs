@@ -281,6 +281,7 @@ impl Broker {
     /// Forgets everything on a channel that nobody has confirmed, what is in flight included.
     pub(super) fn purge(&mut self, name: &ChannelName, turn: &mut Turn<'_>) {
         let Some(key) = self.channel_keys.get(name).copied() else { return };
+        self.note_purge(name, turn.now);
         let channel = &mut self.channels[key];
         self.counters.purged += channel.paged;
         channel.unsettled -= std::mem::take(&mut channel.paged);
@@ -325,6 +326,16 @@ impl Broker {
         let left = self.channels[key].unsettled;
         self.trim_expiries(key, left);
         self.close_if_unused(key);
+    }
+
+    /// Remembers a purge for as long as a publication that it took away may be repeated.
+    fn note_purge(&mut self, name: &ChannelName, now: Timestamp) {
+        let window = self.settings.dedup_window;
+        self.purges.retain(|(at, other)| now.since(*at) < window && other != name);
+        if self.purges.len() >= limits::PURGES_REMEMBERED {
+            self.purges.pop_front();
+        }
+        self.purges.push_back((now, name.clone()));
     }
 
     /// Ends the waiting for messages of a purged channel that only the store's queue had.

@@ -16,6 +16,8 @@ struct Scene {
     broker: Broker,
     now: Timestamp,
     effects: Effects,
+    /// Its sender waits for an answer without having given an id.
+    answer: bool,
 }
 
 fn name(text: &str) -> ChannelName {
@@ -27,7 +29,7 @@ impl Scene {
         let policies = Policies { named: vec![(WildMatch::new("sms"), policy)], default: ChannelPolicy::default() };
         let settings = Settings { policies, ..Settings::default() };
         let broker = Broker::new(settings, Restored::default());
-        Self { broker, now: Timestamp(1_000), effects: Effects::default() }
+        Self { broker, now: Timestamp(1_000), effects: Effects::default(), answer: false }
     }
 
     fn new() -> Self {
@@ -95,6 +97,7 @@ impl Scene {
             publication: &publication,
             receivers: None,
             id: id.map(|id| PublicationId::new("app", id)),
+            answer: self.answer,
             ttl: None,
             delay: None,
         }))
@@ -153,7 +156,7 @@ fn a_message_whose_sender_waits_is_written_at_once_and_answered_when_it_is_store
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::Reply { .. })), "it is not safe yet");
     let effects = scene.give(Event::Stored(vec![MessageId(1)]));
     let id = PublicationId::new("app", "a");
-    let accepted = Reply::Accepted { id, receivers: 1, stored: true, duplicate: false };
+    let accepted = Reply::Accepted { id: Some(id), receivers: 1, stored: true, duplicate: false };
     assert!(matches!(&effects[..], [Effect::Reply { reply, .. }] if *reply == accepted), "{effects:?}");
 }
 
@@ -181,7 +184,7 @@ fn what_a_receiver_did_not_confirm_goes_to_the_next_in_the_old_order() {
         assert_eq!(deliveries(&scene.send(text, None)).len(), 1);
     }
     scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
-    let gone = Event::Disconnected { connection: ConnectionId(1), took_only: false };
+    let gone = Event::Disconnected { connection: ConnectionId(1), took_only: false, listens: false };
     let effects = scene.give(gone);
     assert_eq!(deliveries(&effects), [(2, 1)], "one backlog frame");
     let Some(Content::Backlog { messages, .. }) = scene.effects.contents.first() else { panic!("a backlog") };
@@ -412,7 +415,7 @@ fn who_came_to_send_confirms_nothing_by_leaving() {
     let loaded = Event::Loaded { channel: name("sms"), messages: vec![row], complete: true };
     assert_eq!(deliveries(&scene.give(loaded)), [(100, 1)], "every topic connection is a receiver");
     scene.send("what it came for", None);
-    scene.give(Event::Disconnected { connection: ConnectionId(100), took_only: true });
+    scene.give(Event::Disconnected { connection: ConnectionId(100), took_only: true, listens: false });
     assert_eq!((scene.broker.counters().confirmed, scene.broker.unsettled()), (0, 2), "the gateway will get both");
 }
 
@@ -529,7 +532,7 @@ fn a_publication_that_was_given_back_and_expired_before_it_was_safe_is_answered_
     let mut scene = small_and_short();
     scene.receive(1, AckMode::Manual, 1);
     scene.send("a", Some("a"));
-    scene.give(Event::Disconnected { connection: ConnectionId(1), took_only: false });
+    scene.give(Event::Disconnected { connection: ConnectionId(1), took_only: false, listens: false });
     assert_eq!(refusal(&scene.pass(1_000)), Some(Refusal::Expired));
 }
 
@@ -567,4 +570,89 @@ fn what_the_store_held_is_reckoned_anew_when_the_wall_clock_was_behind() {
     assert!(effects.iter().any(is_due), "what was to come at a time of the day comes then: {effects:?}");
     let late = scene.give(Event::Stored(vec![MessageId(8)]));
     assert_eq!(refusal(&late), Some(Refusal::Expired), "what was accepted since has lived its time");
+}
+
+/// What the sender was told: receivers, stored, duplicate.
+fn told(effects: &[Effect]) -> Vec<(u32, bool, bool)> {
+    let told = |effect: &Effect| match effect {
+        Effect::Reply { reply: Reply::Accepted { receivers, stored, duplicate, .. }, .. } => {
+            Some((*receivers, *stored, *duplicate))
+        }
+        _ => None,
+    };
+    effects.iter().filter_map(told).collect()
+}
+
+#[test]
+fn a_message_that_had_to_wait_for_its_receiver_is_told_to_be_there() {
+    let mut scene = Scene::new();
+    scene.receive(1, AckMode::Manual, 1);
+    scene.send("one", None);
+    assert!(told(&scene.send("two", Some("b"))).is_empty(), "it waits for room");
+    let ack = Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack });
+    assert_eq!(deliveries(&scene.give(ack)), [(1, 2)]);
+    assert_eq!(told(&scene.give(Event::Stored(vec![MessageId(2)]))), [(1, true, false)]);
+}
+
+#[test]
+fn a_duplicate_is_told_whether_the_first_is_still_in_the_store() {
+    let mut scene = Scene::new();
+    scene.send("one", Some("a"));
+    assert_eq!(told(&scene.give(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
+    assert_eq!(told(&scene.send("one", Some("a"))), [(0, true, true)], "it waits");
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    let row = Message { publication: Some(PublicationId::new("app", "a")), ..scene.row(1, "one") };
+    scene.give(Event::Loaded { channel: name("sms"), messages: vec![row], complete: true });
+    assert_eq!(told(&scene.send("one", Some("a"))), [(0, true, true)], "it is in flight");
+    scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
+    assert_eq!(told(&scene.send("one", Some("a"))), [(0, false, true)], "it is confirmed");
+}
+
+#[test]
+fn a_duplicate_of_what_was_purged_or_has_expired_is_not_called_stored() {
+    let mut scene = Scene::with(ChannelPolicy { ttl: Duration::from_secs(60), ..ChannelPolicy::default() });
+    scene.send("one", Some("a"));
+    scene.give(Event::Stored(vec![MessageId(1)]));
+    scene.now.0 += 59_999;
+    assert_eq!(told(&scene.send("one", Some("a"))), [(0, true, true)]);
+    scene.now.0 += 1;
+    assert_eq!(told(&scene.send("one", Some("a"))), [(0, false, true)], "its time is over, swept or not");
+    scene.send("two", Some("b"));
+    scene.give(Event::Stored(vec![MessageId(2)]));
+    scene.give(Event::Purge { channel: name("sms") });
+    assert_eq!(told(&scene.send("two", Some("b"))), [(0, false, true)]);
+}
+
+#[test]
+fn a_sender_that_waits_without_an_id_is_answered_once() {
+    let mut scene = Scene::new();
+    scene.answer = true;
+    assert_eq!(writes(&scene.send("one", None)), 1, "its sender waits, so it is written at once");
+    assert_eq!(told(&scene.give(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
+    scene.send("two", None);
+    let effects = scene.give(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Full));
+    let refused =
+        |effect: &&Effect| matches!(effect, Effect::Reply { reply: Reply::Refused { id: None, answer: true, .. }, .. });
+    assert_eq!(effects.iter().filter(refused).count(), 1, "{effects:?}");
+}
+
+#[test]
+fn a_client_that_has_finished_sending_is_answered_and_receives_nothing() {
+    let mut scene = Scene::new();
+    scene.send("one", Some("a"));
+    scene.give(Event::Subscribe(Subscribe {
+        connection: ConnectionId(100),
+        channels: vec![name("sms")],
+        ack: AckMode::Automatic,
+        prefetch: Some(limits::PREFETCH),
+        client: ClientKind::Modern,
+        receiver: None,
+    }));
+    let connection = ConnectionId(100);
+    let gone = |listens| Event::Disconnected { connection, took_only: false, listens };
+    scene.give(gone(true));
+    assert_eq!(told(&scene.give(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
+    scene.send("two", Some("b"));
+    assert!(scene.give(gone(false)).is_empty());
+    assert!(told(&scene.give(Event::Stored(vec![MessageId(2)]))).is_empty(), "there is nobody to be told");
 }

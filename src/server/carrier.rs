@@ -17,6 +17,7 @@ use super::replies;
 use crate::broker::{Content, Effect, EndReason, Publish, Reply};
 use crate::message::{ChannelName, ConnectionId, DeliveryName};
 use crate::protocol::delivery::Manual;
+use crate::protocol::envelope::{self, Code};
 
 /// Where effects go.
 #[derive(Debug, Default)]
@@ -26,6 +27,8 @@ pub(super) struct Carrier {
     pub(super) victims: Vec<Arc<Connection>>,
     /// Who is to be asked for a confirmation, behind everything that this turn delivers to it.
     asked: Vec<ConnectionId>,
+    /// Whose first frame is being handled: if it is refused, the connect reply says so.
+    pub(super) first: Option<ConnectionId>,
 }
 
 impl Carrier {
@@ -85,8 +88,23 @@ impl Carrier {
             (None, reply) => {
                 let max_backlog = |channel: &ChannelName| turn.options.policies.of(channel).max_backlog;
                 let channel = publish.map(|publish| &*publish.publication.channel);
-                let frame = text(&replies::render(reply, to, channel, max_backlog));
-                self.push(&connection, &frame, turn);
+                let is_awaited = match reply {
+                    Reply::Accepted { .. } => true,
+                    Reply::Refused { id, answer, .. } => id.is_some() || *answer,
+                    Reply::UnknownDelivery { .. } | Reply::TooManyChannels => false,
+                };
+                let is_nameless =
+                    is_awaited && matches!(reply, Reply::Accepted { id: None, .. } | Reply::Refused { id: None, .. });
+                if is_nameless || self.first == Some(to) {
+                    let (code, detail) = replies::summary(reply, to, channel, max_backlog);
+                    self.greet(&connection, code, &detail, turn);
+                } else {
+                    let frame = text(&replies::render(reply, to, channel, max_backlog));
+                    self.push(&connection, &frame, turn);
+                }
+                if is_awaited {
+                    connection.answered();
+                }
             }
             (Some(_), Reply::Refused { refusal, .. }) => {
                 turn.hub.note_refused(&connection, *refusal);
@@ -106,6 +124,15 @@ impl Carrier {
     pub(super) fn push(&mut self, connection: &Arc<Connection>, frame: &Bytes, turn: &mut Turn<'_>) {
         self.outgoing.push(connection, frame, turn.options.max_queue);
         self.end_overflowed(turn);
+    }
+
+    /// Has the connect reply, if it is held for an answer, say this. If it is not any more, the client was told that its answer comes too late.
+    pub(super) fn greet(&mut self, connection: &Arc<Connection>, code: Code, detail: &str, turn: &mut Turn<'_>) {
+        self.first = self.first.filter(|first| *first != connection.id);
+        if connection.queue().is_answering() {
+            let frame = text(&envelope::connect_reply(turn.on_the_wall(), code, detail));
+            self.answer(connection, frame, turn);
+        }
     }
 
     /// Queues the answer to a `ping`, which may be held for.

@@ -16,6 +16,9 @@ use crate::broker::{Broker, Effects, Event, Publish};
 use crate::message::{ConnectionId, Timestamp};
 use crate::protocol::envelope::{self, Code};
 
+/// What a client is told that has waited long enough.
+const NOT_YET_SAFE: &str = "not yet safe; may still be delivered";
+
 /// What the core's lock guards.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -63,6 +66,7 @@ impl Core {
         match step {
             Step::Event(Event::Publish(publish)) => self.publish(publish, source, turn),
             Step::Event(event) => self.handle(event, source, turn),
+            Step::First(event) => self.handle_first(event, source, turn),
             step => {
                 if let Some(source) = source {
                     self.own(step, source, turn);
@@ -126,6 +130,20 @@ impl Core {
         self.carry_out(None, turn);
     }
 
+    /// Handles a client's first frame: the connect reply says whether it is refused.
+    fn handle_first(&mut self, event: Event<'_>, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
+        if let Some(source) = source {
+            self.carrier.first = source.queue().hold_for_answer().then_some(source.id);
+        }
+        self.handle(event, source, turn);
+        if let Some(source) = source
+            && self.carrier.first.take().is_some()
+        {
+            self.carrier.greet(source, Code::Accepted, "", turn);
+            self.settle(turn);
+        }
+    }
+
     /// Tells the core what went without it, and asks it again from now on: what another event changes may change the way.
     fn end_route(&mut self) {
         let Routed { messages, deliveries } = self.carrier.outgoing.end_route();
@@ -137,17 +155,32 @@ impl Core {
     /// A step that concerns the connection itself.
     fn own(&mut self, step: Step<'_>, source: &Arc<Connection>, turn: &mut Turn<'_>) {
         match step {
-            Step::Event(_) => {}
+            Step::Event(_) | Step::First(_) => {}
             Step::Frame(frame) => self.carrier.push(source, &frame, turn),
             Step::Ping { first } => {
                 if first {
                     source.queue().hold_for_answer();
                 }
-                if let Some(healthy) = turn.hub.storage.ask(source) {
-                    self.carrier.answer(source, ping_reply(turn.on_the_wall(), healthy), turn);
+                match turn.hub.storage.ask(source) {
+                    Some(healthy) => self.carrier.answer(source, ping_reply(turn.on_the_wall(), healthy), turn),
+                    None => source.owed.add(),
                 }
             }
-            Step::Answer(frame) => self.carrier.answer(source, frame, turn),
+            Step::Answer(frame) => {
+                self.carrier.answer(source, frame, turn);
+                source.answered();
+            }
+            Step::Refuse { first, code, detail, frame } => {
+                if first && source.queue().hold_for_answer() {
+                    self.carrier.greet(source, code, &detail, turn);
+                } else {
+                    self.carrier.push(source, &frame, turn);
+                }
+            }
+            Step::GiveUp => {
+                self.carrier.greet(source, Code::Unavailable, NOT_YET_SAFE, turn);
+                source.give_up();
+            }
             Step::Release => {
                 let first = {
                     let mut queue = source.queue();
@@ -169,6 +202,18 @@ impl Core {
         self.settle(turn);
     }
 
+    /// The client has finished sending, and waits for answers: as a receiver it has ended. False if it is owed none.
+    pub(super) fn finish(&mut self, connection: &Arc<Connection>, took_only: bool, turn: &mut Turn<'_>) -> bool {
+        if connection.is_forgotten() || !connection.owed.listen() {
+            return false;
+        }
+        self.end_route();
+        let event = Event::Disconnected { connection: connection.id, took_only, listens: true };
+        self.broker.handle(turn.now, event, &mut self.effects);
+        self.carry_out(None, turn);
+        true
+    }
+
     /// Tells the core that a connection has ended, once.
     pub(super) fn forget(&mut self, connection: &Arc<Connection>, took_only: bool, turn: &mut Turn<'_>) {
         self.tell(connection, took_only, turn);
@@ -177,7 +222,7 @@ impl Core {
 
     fn tell(&mut self, connection: &Arc<Connection>, took_only: bool, turn: &mut Turn<'_>) {
         if connection.forget() {
-            let event = Event::Disconnected { connection: connection.id, took_only };
+            let event = Event::Disconnected { connection: connection.id, took_only, listens: false };
             self.broker.handle(turn.now, event, &mut self.effects);
         }
     }
@@ -268,5 +313,10 @@ impl Core {
 
 /// The connect reply.
 pub(super) fn greeting(now: Timestamp) -> Bytes {
-    text(&envelope::connect_reply(now, Code::Accepted))
+    text(&envelope::connect_reply(now, Code::Accepted, ""))
+}
+
+/// The connect reply of a client that has waited long enough for what becomes of its first message.
+pub(super) fn late_greeting(now: Timestamp) -> Bytes {
+    text(&envelope::connect_reply(now, Code::Unavailable, NOT_YET_SAFE))
 }

@@ -38,6 +38,21 @@ pub(super) enum Step<'a> {
     Answer(Bytes),
     /// The client's first frame has come, or does not come: nothing is held any more, and the connect reply goes before all else.
     Release,
+    /// Give this to the core, for the client's first frame. If it is refused, that takes the connect reply's place.
+    First(Event<'a>),
+    /// What was sent is refused, and names no id. For the first frame, that takes the connect reply's place, as long as this is held.
+    Refuse {
+        /// It is the client's first frame.
+        first: bool,
+        /// What `response_code` says.
+        code: Code,
+        /// What is wrong, in words.
+        detail: String,
+        /// The refusal as a frame of its own.
+        frame: Bytes,
+    },
+    /// The answer that a client waits for has not come in time: it is told so, and waited for no longer.
+    GiveUp,
     /// Something was queued already: flush it.
     Flush,
     /// End the connection.
@@ -93,13 +108,10 @@ impl<'a> Desk<'a> {
             }
             (Incoming::Message { kind, frame }, None) => PARSER.with_borrow_mut(|parser| {
                 let command = parser.parse(*kind, frame);
-                if first && !matches!(command, Ok(Command::Ping)) {
-                    burst.carry(Step::Release);
-                }
                 self.commands.set(self.commands.get() + 1);
                 match &command {
                     // Borrowed, because it is large, and most commands are this one.
-                    Ok(Command::Send(send)) => self.send(send, burst),
+                    Ok(Command::Send(send)) => self.send(send, first, burst),
                     Ok(_) | Err(_) => self.other(command, first, burst),
                 }
             }),
@@ -155,6 +167,7 @@ impl<'a> Desk<'a> {
             publication: &publication,
             receivers: None,
             id: None,
+            answer: false,
             ttl: None,
             delay: None,
         });
@@ -165,7 +178,9 @@ impl<'a> Desk<'a> {
         let connection = &self.connection;
         let command = match command {
             Ok(command) => command,
-            Err(bad) => return self.refuse(burst, bad.command.as_deref(), bad.code, &bad.text, bad.id.as_deref()),
+            Err(envelope::Malformed { command, id, code, text }) => {
+                return self.refuse(burst, first, (command.as_deref(), id.as_deref()), code, text);
+            }
         };
         match command {
             Command::Ping => burst.carry(Step::Ping { first }),
@@ -173,11 +188,11 @@ impl<'a> Desk<'a> {
                 let user = &connection.profile.user;
                 if let Some(channel) = channels.iter().find(|channel| !self.access.may_receive(user, channel)) {
                     let detail = format!("user \"{user}\" may not receive from channel \"{channel}\"");
-                    self.refuse(burst, Some("receive-message"), Code::Forbidden, &detail, None);
+                    self.refuse(burst, first, (Some("receive-message"), None), Code::Forbidden, detail);
                     return;
                 }
                 let name = receiver.map(Arc::from).or_else(|| connection.profile.receiver.as_deref().cloned());
-                burst.carry(Step::Event(Event::Subscribe(Subscribe {
+                let event = Event::Subscribe(Subscribe {
                     connection: connection.id,
                     channels,
                     ack: match ack {
@@ -187,38 +202,51 @@ impl<'a> Desk<'a> {
                     prefetch,
                     client: connection.profile.client(),
                     receiver: name.map(|id| ReceiverKey { user: user.clone(), id }),
-                })));
+                });
+                burst.carry(if first { Step::First(event) } else { Step::Event(event) });
             }
-            Command::Send(send) => self.send(&send, burst),
+            Command::Send(send) => self.send(&send, first, burst),
             Command::Acknowledge { delivery, answer } if delivery.connection != connection.id => {
                 // It was given out on a connection that has ended, and has been given back.
-                self.refuse(burst, Some(answer.command()), Code::Malformed, &replies::not_waiting(delivery), None);
+                let detail = replies::not_waiting(delivery);
+                self.refuse(burst, first, (Some(answer.command()), None), Code::Malformed, detail);
             }
             Command::Acknowledge { delivery, answer } => {
                 let acknowledge = Acknowledge { connection: connection.id, sequence: delivery.sequence, answer };
-                burst.carry(Step::Event(Event::Acknowledge(acknowledge)));
+                let event = Event::Acknowledge(acknowledge);
+                burst.carry(if first { Step::First(event) } else { Step::Event(event) });
             }
         }
     }
 
-    fn send(&self, send: &envelope::Send<'_>, burst: &mut Burst<'_>) {
+    fn send(&self, send: &envelope::Send<'_>, first: bool, burst: &mut Burst<'_>) {
         let connection = &self.connection;
         let user = &connection.profile.user;
         let channel = &send.publication.channel;
         if !self.access.may_send(user, channel) {
             let detail = format!("user \"{user}\" may not send to channel \"{channel}\"");
-            self.refuse(burst, Some("send-message"), Code::Forbidden, &detail, send.id.as_deref());
+            self.refuse(burst, first, (Some("send-message"), send.id.as_deref()), Code::Forbidden, detail);
             return;
         }
-        if send.publication.messages.is_empty() {
+        let is_empty = send.publication.messages.is_empty();
+        // A legacy client that sends without an id may read one frame, the connect reply: so that one waits for what becomes of this.
+        let answer = first && send.id.is_none() && !is_empty && connection.queue().hold_for_answer();
+        if first && !answer {
+            burst.carry(Step::Release);
+        }
+        if is_empty {
             if let Some(id) = &send.id {
                 burst.carry(Step::Frame(text(&envelope::accepted(id, 0, false, false))));
             }
             return;
         }
+        if send.id.is_some() || answer {
+            connection.owed.add();
+        }
         burst.publish(&Publish {
             connection: Some(connection.id),
             id: send.id.as_deref().map(|id| PublicationId::new(user, id)),
+            answer,
             publication: &send.publication,
             receivers: send.receivers,
             ttl: send.ttl,
@@ -226,11 +254,27 @@ impl<'a> Desk<'a> {
         });
     }
 
-    fn refuse(&self, burst: &mut Burst<'_>, command: Option<&str>, code: Code, detail: &str, id: Option<&str>) {
+    /// Refuses a frame, as far as it could be read: its command and its id.
+    fn refuse(
+        &self,
+        burst: &mut Burst<'_>,
+        first: bool,
+        (command, id): (Option<&str>, Option<&str>),
+        code: Code,
+        detail: String,
+    ) {
         let counter =
             if matches!(code, Code::Forbidden) { &self.hub.counters.forbidden } else { &self.hub.counters.malformed };
         Counters::add(counter, 1);
-        burst.carry(Step::Frame(text(&envelope::refusal(command, code, detail, id))));
+        let frame = text(&envelope::refusal(command, code, &detail, id));
+        if id.is_none() {
+            burst.carry(Step::Refuse { first, code, detail, frame });
+            return;
+        }
+        if first {
+            burst.carry(Step::Release);
+        }
+        burst.carry(Step::Frame(frame));
     }
 
     /// What a connection declares by connecting: a topic connection receives its channel; an envelope connection claims its name.
@@ -261,7 +305,7 @@ impl<'a> Desk<'a> {
 /// The answer to the client's `ping`.
 pub(super) fn ping_reply(now: Timestamp, healthy: bool) -> Bytes {
     let code = if healthy { Code::Accepted } else { Code::Rejected };
-    text(&envelope::connect_reply(now, code))
+    text(&envelope::connect_reply(now, code, ""))
 }
 
 /// A text frame.

@@ -10,14 +10,13 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, Read};
-use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -25,7 +24,9 @@ use tracing::debug;
 
 use super::commands::{self, Leave, Step};
 use super::counters::Counters;
-use super::outbound::{Queue, Work, Wrote};
+use super::heartbeat::Hold;
+use super::outbound::Queue;
+use super::owed::Owed;
 use super::runtime::{Burst, Hub};
 use super::tcp;
 use crate::broker::ClientKind;
@@ -124,19 +125,12 @@ pub(super) struct Connection {
     opened: Timestamp,
     /// The core does not know this connection any more. Changes under the core's lock.
     forgotten: AtomicBool,
+    pub(super) owed: Owed,
 }
 
 pub(super) use evidence::OnTime;
 
-/// The buffers that all connections of a thread share for writing.
-#[derive(Default)]
-struct Scratch {
-    hand: Vec<Bytes>,
-    copy: Vec<u8>,
-}
-
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
     /// What all connections of the thread read into.
     static INBOX: RefCell<Box<[u8]>> = RefCell::new(vec![0; limits::READ_BUFFER].into_boxed_slice());
 }
@@ -153,6 +147,7 @@ impl Connection {
             heard: AtomicU64::new(now.0),
             opened: now,
             forgotten: AtomicBool::new(false),
+            owed: Owed::default(),
         }
     }
 
@@ -164,59 +159,6 @@ impl Connection {
     /// The socket, for the handshake.
     pub(super) fn stream(&self) -> &TcpStream {
         &self.stream
-    }
-
-    /// Writes what is queued as far as the socket takes it. Any thread may call it; must not be called under the core's lock.
-    pub(super) fn flush(&self) {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let Scratch { hand, copy } = scratch;
-            let mut work = self.queue().begin(hand);
-            for _ in 0..limits::WRITE_ROUNDS {
-                match work {
-                    Work::Nothing => return,
-                    Work::Write => {
-                        let wrote = self.write(hand, copy);
-                        work = self.queue().after_write(hand, wrote);
-                    }
-                    Work::Finish => {
-                        // An error means that the peer is gone already; the reader sees that.
-                        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
-                        self.queue().after_finish();
-                        return;
-                    }
-                }
-            }
-            match work {
-                Work::Nothing => {}
-                Work::Write => self.queue().hand_over(hand),
-                Work::Finish => {
-                    let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
-                    self.queue().after_finish();
-                }
-            }
-        });
-    }
-
-    fn write(&self, hand: &[Bytes], copy: &mut Vec<u8>) -> Wrote {
-        let bytes = match hand {
-            [single] => &single[..],
-            many => {
-                copy.clear();
-                for frame in many {
-                    copy.extend_from_slice(frame);
-                }
-                &copy[..]
-            }
-        };
-        match self.stream.try_write(bytes) {
-            Ok(count) => Wrote::Bytes(count),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Wrote::Blocked,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Wrote::Bytes(0),
-            Err(error) => {
-                debug!(connection = self.id.0, %error, "writing failed");
-                Wrote::Failed
-            }
-        }
     }
 
     /// Queues the last things: the close frame if the client is to get one, and the FIN. To be flushed by the caller.
@@ -233,6 +175,20 @@ impl Connection {
     /// Whether the core has forgotten the connection.
     pub(super) fn is_forgotten(&self) -> bool {
         self.forgotten.load(Ordering::Relaxed)
+    }
+
+    /// An answer that was owed is in the queue.
+    pub(super) fn answered(&self) {
+        if self.owed.settle() {
+            self.queue().wake();
+        }
+    }
+
+    /// What is owed does not come in time.
+    pub(super) fn give_up(&self) {
+        if self.owed.write_off() {
+            self.queue().wake();
+        }
     }
 
     /// Something was read.
@@ -285,6 +241,7 @@ impl Reader {
         let Self { hub, connection, decoder, greeted, .. } = self;
         let desk = commands::Desk::new(hub, connection);
         let mut burst = Burst::begin(hub, Some(connection));
+        let was_greeted = *greeted;
         let mut last = None;
         let result = decoder.feed(input, |incoming| {
             if let Incoming::Close { code, .. } = &incoming {
@@ -296,6 +253,9 @@ impl Reader {
         });
         burst.end();
         desk.count();
+        if !was_greeted && connection.queue().is_answering() {
+            hub.hold(Hold::Answer, connection.id);
+        }
         if let Some(code) = last {
             // Asked without the core's lock: the answer needs a system call.
             let took_only = matches!(code, Some(1000 | 1001)) && connection.took_only(hub.options().trust_fin);
@@ -354,9 +314,23 @@ impl Reader {
         }))
     }
 
+    /// The client has sent a FIN. True if it waits for answers, so that the connection stays for them.
+    fn finish(&mut self) -> bool {
+        let took_only = self.connection.took_only(self.hub.options().trust_fin);
+        self.hub.finish(&self.connection, took_only)
+    }
+
+    /// Whether there is nothing more to be done for a client that has only waited for answers.
+    fn is_answered(&self) -> bool {
+        let queue = self.connection.queue();
+        !self.connection.owed.any() || queue.is_ending() || queue.is_broken()
+    }
+
     fn depart(&mut self, orderly: bool) {
         if !std::mem::replace(&mut self.departed, true) {
-            let took_only = orderly && self.connection.took_only(self.hub.options().trust_fin);
+            let took_only = orderly
+                && !self.connection.owed.is_listening()
+                && self.connection.took_only(self.hub.options().trust_fin);
             self.hub.depart(&self.connection, took_only);
             // Replies and a close frame may still be queued; whoever sent a FIN may still read.
             if orderly {
@@ -397,11 +371,21 @@ impl Future for Reader {
             this.depart(false);
             return Poll::Ready(());
         }
+        if this.connection.owed.is_listening() {
+            if this.is_answered() {
+                this.depart(true);
+                return Poll::Ready(());
+            }
+            return Poll::Pending;
+        }
         for _ in 0..limits::READ_ROUNDS {
             match this.inbound(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Inbound::Nothing | Inbound::More) => {}
                 Poll::Ready(Inbound::Ended { orderly }) => {
+                    if orderly && this.finish() {
+                        return Poll::Pending;
+                    }
                     this.depart(orderly);
                     return Poll::Ready(());
                 }

@@ -17,6 +17,7 @@ use super::carry::greeting;
 use super::commands::{Desk, Step};
 use super::connection::{Connection, Profile, Reader};
 use super::counters::Counters;
+use super::heartbeat::Hold;
 use super::proxies::Client;
 use super::runtime::{Burst, Hub, NoRoom};
 use crate::limits;
@@ -187,7 +188,7 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
         Login::Rejected => {
             Counters::add(&hub.counters.unauthorized, 1);
             debug!(%peer, "rejected: missing or wrong credentials");
-            let body = envelope::connect_reply(hub.wall_now(), Code::Rejected);
+            let body = envelope::connect_reply(hub.wall_now(), Code::Rejected, "");
             let headers = [("WWW-Authenticate", "Basic realm=\"wsmb\"")];
             return Answer::Http(handshake::response(401, &headers, JSON, &body));
         }
@@ -223,7 +224,8 @@ async fn open(hub: &Arc<Hub>, connection: &Arc<Connection>, upgrade: &Upgrade) -
     if *modern {
         connection.flush();
     } else {
-        hub.hold(connection.id);
+        // An envelope client's first frame may be all that the connect reply is about.
+        hub.hold(if topic.is_some() { Hold::Shadow } else { Hold::FirstFrame }, connection.id);
     }
     let interval = hub.options().heartbeat;
     if !interval.is_zero() {

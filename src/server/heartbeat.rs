@@ -153,28 +153,54 @@ impl Pings {
 #[derive(Debug)]
 pub(super) struct Timers {
     wheel: Wheel,
-    /// Legacy connections in the head's shadow, the oldest first.
-    holds: VecDeque<(Timestamp, ConnectionId)>,
+    /// Legacy connections whose queues are held, by the kind of hold, the oldest first.
+    holds: [VecDeque<(Timestamp, ConnectionId)>; Hold::ALL.len()],
+}
+
+/// What the queue of a legacy connection is held for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// That the client has read the head.
+    Shadow,
+    /// The first frame of an envelope client.
+    FirstFrame,
+    /// The answer to that frame; or the answers for which a connection stays whose client has finished sending.
+    Answer,
+}
+
+impl Hold {
+    const ALL: [Self; 3] = [Self::Shadow, Self::FirstFrame, Self::Answer];
+
+    fn longest(self) -> Duration {
+        match self {
+            Self::Shadow => limits::HEAD_SHADOW,
+            Self::FirstFrame => limits::FIRST_FRAME,
+            Self::Answer => limits::ANSWER_TIME,
+        }
+    }
 }
 
 /// What is due.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Due {
-    /// Their shadow has passed.
+    /// They have been held long enough.
     pub(super) holds: Vec<ConnectionId>,
+    /// Their answers do not come in time.
+    pub(super) unanswered: Vec<ConnectionId>,
     /// To be asked what is due.
     pub(super) looks: Vec<ConnectionId>,
 }
 
 impl Timers {
     pub(super) fn new(now: Timestamp) -> Self {
-        Self { wheel: Wheel::new(now), holds: VecDeque::new() }
+        Self { wheel: Wheel::new(now), holds: Default::default() }
     }
 
     /// Holds a connection's queue from now on; true if the timer's task has to be told.
-    pub(super) fn hold(&mut self, now: Timestamp, connection: ConnectionId) -> bool {
-        self.holds.push_back((now.after(limits::HEAD_SHADOW), connection));
-        self.holds.len() == 1
+    pub(super) fn hold(&mut self, now: Timestamp, hold: Hold, connection: ConnectionId) -> bool {
+        let holds = &mut self.holds[hold as usize];
+        holds.push_back((now.after(hold.longest()), connection));
+        holds.len() == 1
     }
 
     /// Has a connection looked at, at `due` or a little later; true if the timer's task has to be told.
@@ -186,7 +212,7 @@ impl Timers {
 
     /// When something is due next.
     pub(super) fn next(&self) -> Option<Timestamp> {
-        let hold = self.holds.front().map(|(due, _)| *due);
+        let hold = self.holds.iter().filter_map(|holds| holds.front()).map(|(due, _)| *due).min();
         match (hold, self.wheel.next()) {
             (Some(hold), Some(look)) => Some(hold.min(look)),
             (hold, look) => hold.or(look),
@@ -196,11 +222,11 @@ impl Timers {
     /// Takes out what is due.
     pub(super) fn take(&mut self, now: Timestamp) -> Due {
         let mut due = Due::default();
-        while let Some((at, connection)) = self.holds.front()
-            && *at <= now
-        {
-            due.holds.push(*connection);
-            self.holds.pop_front();
+        for hold in Hold::ALL {
+            let found = if hold == Hold::Answer { &mut due.unanswered } else { &mut due.holds };
+            while let Some((_, connection)) = self.holds[hold as usize].pop_front_if(|(at, _)| *at <= now) {
+                found.push(connection);
+            }
         }
         self.wheel.take(now, &mut due.looks);
         due

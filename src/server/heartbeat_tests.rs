@@ -162,8 +162,8 @@ fn nobody_is_pinged_soon_after_the_handshake() {
 #[test]
 fn holds_are_due_after_the_head_shadow_in_their_order() {
     let mut timers = Timers::new(at(0));
-    assert!(timers.hold(at(1), ConnectionId(1)), "the first wakes the timer's task");
-    assert!(!timers.hold(at(1).after(Duration::from_millis(10)), ConnectionId(2)));
+    assert!(timers.hold(at(1), Hold::Shadow, ConnectionId(1)), "the first wakes the timer's task");
+    assert!(!timers.hold(at(1).after(Duration::from_millis(10)), Hold::Shadow, ConnectionId(2)));
     let due = at(1).after(limits::HEAD_SHADOW);
     assert_eq!(timers.next(), Some(due));
     assert_eq!(timers.take(Timestamp(due.0 - 1)), Due::default());
@@ -225,4 +225,23 @@ proptest! {
         wheel.take(next, &mut out);
         prop_assert_eq!(out, [ConnectionId(1)]);
     }
+}
+
+#[test]
+fn each_kind_of_hold_has_its_own_time() {
+    let mut timers = Timers::new(at(0));
+    for (hold, connection) in [(Hold::Answer, 3), (Hold::FirstFrame, 2), (Hold::Shadow, 1)] {
+        timers.hold(at(1), hold, ConnectionId(connection));
+    }
+    let mut seen = Vec::new();
+    while let Some(next) = timers.next() {
+        let Due { holds, unanswered, .. } = timers.take(next);
+        seen.push((next.since(at(1)), holds, unanswered));
+    }
+    let wanted = [
+        (limits::HEAD_SHADOW, vec![ConnectionId(1)], vec![]),
+        (limits::FIRST_FRAME, vec![ConnectionId(2)], vec![]),
+        (limits::ANSWER_TIME, vec![], vec![ConnectionId(3)]),
+    ];
+    assert_eq!(seen, wanted);
 }

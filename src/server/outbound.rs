@@ -4,6 +4,7 @@
 //! out. Frames leave in the order in which they came, each whole. Two rules keep it so without a second lock: only one
 //! thread writes at a time (`writing`), and whoever finds another one writing leaves, because the writer looks again before it goes.
 
+mod hold;
 mod proof;
 
 use std::collections::VecDeque;
@@ -57,7 +58,7 @@ struct State {
     headless: bool,
     /// The client is in the head's shadow: nothing is written yet.
     held: bool,
-    /// The hold ends with the answer to the client's `ping`, and only with it.
+    /// The hold ends with the answer to the client's first frame, and only with it.
     answering: bool,
     /// Some thread has frames in its hand.
     writing: bool,
@@ -189,39 +190,6 @@ impl Queue {
     /// Notes that somebody will flush; true for the first one.
     pub(super) fn touch(&mut self) -> bool {
         !std::mem::replace(&mut self.state.touched, true)
-    }
-
-    /// A hold that has not ended yet ends with [`Self::answer`].
-    pub(super) fn hold_for_answer(&mut self) {
-        self.state.answering = self.state.held;
-    }
-
-    /// Appends the answer to a `ping` as [`Self::push`] does; one that was held for is the greeting.
-    pub(super) fn answer(&mut self, frame: Bytes, max: usize) -> Pushed {
-        if std::mem::take(&mut self.state.answering) && self.release(Some(frame.clone())) {
-            return Pushed::Queued { first: self.touch() };
-        }
-        self.note_other_data();
-        self.push(frame, max)
-    }
-
-    /// Ends the hold; true if it has ended now. Pushed before the hold's other frames: `greeting`.
-    pub(super) fn release(&mut self, greeting: Option<Bytes>) -> bool {
-        if self.state.answering || !std::mem::take(&mut self.state.held) {
-            return false;
-        }
-        if let Some(greeting) = greeting
-            && !self.state.ending
-        {
-            self.bytes += greeting.len();
-            self.queued += greeting.len() as u64;
-            for mark in &mut self.marks {
-                mark.end += greeting.len() as u64;
-            }
-            self.pings.shift(greeting.len() as u64);
-            self.frames.push_front(Piece::Own(greeting));
-        }
-        true
     }
 
     /// Begins to flush: moves frames into `hand` if this thread shall write them.
@@ -363,6 +331,7 @@ impl Queue {
         }
         // Whoever is ended before its hold was over gets what there is.
         self.state.held = false;
+        self.state.answering = false;
         self.state.ending = true;
         self.wake();
     }
@@ -370,6 +339,11 @@ impl Queue {
     fn in_hand(&self) -> usize {
         let queued: usize = self.frames.iter().map(Piece::len).sum();
         self.bytes.saturating_sub(queued)
+    }
+
+    /// Whether nothing can be sent any more.
+    pub(super) fn is_broken(&self) -> bool {
+        self.state.broken
     }
 
     /// Has an end that has begun cut short then.

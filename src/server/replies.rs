@@ -5,29 +5,45 @@ use crate::limits;
 use crate::message::{ChannelName, ConnectionId, DeliveryName};
 use crate::protocol::envelope::{self, Code};
 
-/// The JSON of `reply` to the connection `to`. `channel` is the one of the publication that it answers, where it answers at once; `max_backlog` its bound.
+/// The JSON of `reply` to the connection `to`, as a frame of its own. `channel` is the one of the publication that it answers, where it answers at once;
+/// `max_backlog` its bound.
 pub(super) fn render(
     reply: &Reply,
     to: ConnectionId,
     channel: Option<&ChannelName>,
     max_backlog: impl FnOnce(&ChannelName) -> u64,
 ) -> String {
+    let id = match reply {
+        Reply::Accepted { id, .. } | Reply::Refused { id, .. } => id.as_ref().map(|id| id.id()),
+        Reply::UnknownDelivery { .. } | Reply::TooManyChannels => None,
+    };
+    if let Reply::Accepted { receivers, stored, duplicate, .. } = reply {
+        return envelope::accepted(id.unwrap_or_default(), *receivers, *stored, *duplicate);
+    }
+    let (code, detail) = summary(reply, to, channel, max_backlog);
+    let command = match reply {
+        Reply::UnknownDelivery { command, .. } => command,
+        Reply::TooManyChannels => "receive-message",
+        Reply::Accepted { .. } | Reply::Refused { .. } => "send-message",
+    };
+    envelope::refusal(Some(command), code, &detail, id)
+}
+
+/// What `reply` says: its code, and what follows the code's text. The arguments as in [`render`].
+pub(super) fn summary(
+    reply: &Reply,
+    to: ConnectionId,
+    channel: Option<&ChannelName>,
+    max_backlog: impl FnOnce(&ChannelName) -> u64,
+) -> (Code, String) {
     match reply {
-        Reply::Accepted { id, receivers, stored, duplicate } => {
-            envelope::accepted(id.id(), *receivers, *stored, *duplicate)
-        }
-        Reply::Refused { id, refusal } => {
-            let id = id.as_ref().map(|id| id.id());
-            let (code, detail) = refused(*refusal, channel, max_backlog);
-            envelope::refusal(Some("send-message"), code, &detail, id)
-        }
-        Reply::UnknownDelivery { sequence, command } => {
-            let detail = not_waiting(DeliveryName { connection: to, sequence: *sequence });
-            envelope::refusal(Some(command), Code::Malformed, &detail, None)
+        Reply::Accepted { .. } => (Code::Accepted, String::new()),
+        Reply::Refused { refusal, .. } => refused(*refusal, channel, max_backlog),
+        Reply::UnknownDelivery { sequence, .. } => {
+            (Code::Malformed, not_waiting(DeliveryName { connection: to, sequence: *sequence }))
         }
         Reply::TooManyChannels => {
-            let detail = format!("the broker has {} channels, as many as it may have", limits::CHANNELS);
-            envelope::refusal(Some("receive-message"), Code::Full, &detail, None)
+            (Code::Full, format!("the broker has {} channels, as many as it may have", limits::CHANNELS))
         }
     }
 }

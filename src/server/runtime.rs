@@ -21,7 +21,7 @@ use super::commands::Step;
 use super::connection::{Closing, Connection, OnTime, Profile};
 use super::counters::{Counters, Seldom};
 use super::gate::Gate;
-use super::heartbeat::Timers;
+use super::heartbeat::{Hold, Timers};
 use super::ids::Ids;
 use super::proxies::Proxies;
 use super::stop::Stop;
@@ -225,10 +225,22 @@ impl Hub {
         }
     }
 
-    /// Has a legacy connection's queue released after [`limits::HEAD_SHADOW`].
-    pub(super) fn hold(&self, connection: ConnectionId) {
+    /// The client has finished sending. True if it waits for answers: the core knows it no more as a receiver, and the connection stays for them.
+    pub(super) fn finish(&self, connection: &Arc<Connection>, took_only: bool) -> bool {
+        let mut core = self.core();
+        let mut turn = Turn::new(self);
+        let stays = core.finish(connection, took_only, &mut turn);
+        self.after_turn(core, &mut turn);
+        if stays {
+            self.hold(Hold::Answer, connection.id);
+        }
+        stays
+    }
+
+    /// Has a legacy connection's queue released, or its answer given up, when it has been held as long as it may be.
+    pub(super) fn hold(&self, hold: Hold, connection: ConnectionId) {
         let now = self.now();
-        if self.timers().hold(now, connection) {
+        if self.timers().hold(now, hold, connection) {
             self.sooner.notify_one();
         }
     }
@@ -321,6 +333,9 @@ impl Hub {
         let (interval, lenient) = (self.options().heartbeat, self.gate.is_closed());
         for connection in self.find(&due.holds) {
             self.dispatch(Some(&connection), Step::Release);
+        }
+        for connection in self.find(&due.unanswered) {
+            self.dispatch(Some(&connection), Step::GiveUp);
         }
         for connection in self.find(&due.looks) {
             match connection.on_time(now, interval, lenient) {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::carry::late_greeting;
 use super::connection::{Closing, Connection};
 use super::runtime::Hub;
 use super::tcp;
@@ -115,7 +116,14 @@ impl Hub {
     /// Ends every connection, and waits until each is closed by its client or need not be waited for. How many had to be left, at `end` at the latest.
     pub(super) async fn part(&self, end: Instant) -> usize {
         let closing = Closing { code: 1001, reason: "the broker is going down", invited: false, flush: true };
+        let (now, max_queue) = (self.wall_now(), self.options().max_queue);
         for connection in self.close_register() {
+            {
+                let mut queue = connection.queue();
+                if queue.is_answering() {
+                    queue.answer(late_greeting(now), max_queue);
+                }
+            }
             connection.end(closing);
             connection.flush();
         }

@@ -14,6 +14,7 @@ mod bad_frames;
 mod bad_input;
 #[cfg(target_os = "linux")] // libfaketime.
 mod clock;
+mod connect_reply;
 mod crash;
 mod dialects;
 mod docs_examples;

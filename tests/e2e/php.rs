@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Setup};
 use crate::client::Client;
 
 /// Starts one of the scripts in `tests/e2e/php`.
@@ -168,6 +168,20 @@ fn php_publishes_and_waits_for_its_answer() {
     answering.raw().send_text("{\"answer\":42}");
     answering.leave();
     assert_eq!(output(&broker, php(&broker, "one_shot.php", &["the answer"])), "{\"answer\":42}");
+}
+
+#[test]
+fn php_prints_what_became_of_its_message() {
+    let broker = Setup::default().channel("full", "max_backlog = 1").start();
+    let told = |channel: &str| {
+        let said = output(&broker, php(&broker, "one_frame_sender.php", &[channel, "{\"n\":1}"]));
+        let reply: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{said}: {error}"));
+        assert_eq!(reply["command"], "connect", "{said}");
+        reply["response_code"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!([told("full"), told("full"), told(""), told("sms")], ["00", "06", "02", "00"]);
+    let mut receiver = Client::receiver(&broker, "full");
+    assert_eq!(receiver.messages(1), ["{\"n\":1}"], "one was accepted, and one only");
 }
 
 #[test]

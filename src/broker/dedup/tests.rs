@@ -12,14 +12,24 @@ fn id(user: &str, key: u64) -> PublicationId {
     PublicationId::new(user, &key.to_string())
 }
 
-fn known(dedup: &mut Dedup, now: u64, key: u64) -> Option<Seen> {
+/// [`Seen`], without when it was accepted and what is stored of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Pending(usize),
+    Accepted,
+}
+
+fn known(dedup: &mut Dedup, now: u64, key: u64) -> Option<Known> {
     let seen = dedup.get(Timestamp(now), WINDOW, [key, !key]);
     dedup.audit();
-    seen
+    seen.map(|seen| match seen {
+        Seen::Pending(pending) => Known::Pending(pending),
+        Seen::Accepted { .. } => Known::Accepted,
+    })
 }
 
 fn accept_of(dedup: &mut Dedup, now: u64, user: &str, key: u64) {
-    dedup.accept(Timestamp(now), [key, !key], &id(user, key));
+    dedup.accept(Timestamp(now), [key, !key], &id(user, key), 0);
 }
 
 fn accept(dedup: &mut Dedup, now: u64, key: u64) {
@@ -30,7 +40,7 @@ fn accept(dedup: &mut Dedup, now: u64, key: u64) {
 fn an_id_is_known_within_the_window_and_free_afterwards() {
     let mut dedup = dedup(100);
     accept(&mut dedup, 5, 1);
-    assert_eq!(known(&mut dedup, 14, 1), Some(Seen::Accepted));
+    assert_eq!(known(&mut dedup, 14, 1), Some(Known::Accepted));
     assert_eq!(known(&mut dedup, 15, 1), None);
     assert_eq!((dedup.len(), dedup.places.len(), dedup.rows.len()), (0, 0, 0));
 }
@@ -42,9 +52,9 @@ fn a_pending_id_is_known_until_its_fate_is_whatever_comes_meanwhile() {
     for key in 2..200 {
         accept(&mut dedup, 0, key);
     }
-    assert_eq!(known(&mut dedup, 1_000_000, 1), Some(Seen::Pending(7)));
+    assert_eq!(known(&mut dedup, 1_000_000, 1), Some(Known::Pending(7)));
     accept(&mut dedup, 1_000_000, 1);
-    assert_eq!(known(&mut dedup, 1_000_009, 1), Some(Seen::Accepted));
+    assert_eq!(known(&mut dedup, 1_000_009, 1), Some(Known::Accepted));
     assert!(dedup.pending.is_empty());
 }
 
@@ -66,7 +76,7 @@ fn one_user_alone_may_fill_the_bound_and_then_loses_its_oldest() {
     assert_eq!((dedup.len(), dedup.places.len()), (100, 100));
     assert_eq!(known(&mut dedup, 0, 0), None);
     for key in 1..=100 {
-        assert_eq!(known(&mut dedup, 0, key), Some(Seen::Accepted));
+        assert_eq!(known(&mut dedup, 0, key), Some(Known::Accepted));
     }
     assert_eq!(dedup.take_forgotten(), Some(ForgottenIds { count: 1, user: Some("app".into()) }));
     assert_eq!(dedup.take_forgotten(), None);
@@ -82,14 +92,14 @@ fn a_flood_of_one_user_pushes_out_its_own_ids_only() {
         accept_of(&mut dedup, 0, "loud", key);
     }
     for key in 0..30 {
-        assert_eq!(known(&mut dedup, 0, key), Some(Seen::Accepted), "{key}");
+        assert_eq!(known(&mut dedup, 0, key), Some(Known::Accepted), "{key}");
     }
     // Others find room up to an equal share, which costs the loud one only.
     for key in 100..133 {
         accept_of(&mut dedup, 0, "third", key);
     }
     for key in (0..30).chain(100..133).chain(10_000 - 37..10_000) {
-        assert_eq!(known(&mut dedup, 0, key), Some(Seen::Accepted), "{key}");
+        assert_eq!(known(&mut dedup, 0, key), Some(Known::Accepted), "{key}");
     }
     assert_eq!(dedup.take_forgotten().map(|forgotten| forgotten.count), Some(9_000 - 37));
 }
@@ -149,7 +159,7 @@ fn whatever_happens_it_knows_what_a_plain_map_knows() {
         let (key, choice, now) = ((random >> 33) % 20, (random >> 40) % 4, step / 2);
         let user = ["a", "b", "c"][(key % 3) as usize];
         let expected = model.get(&key).copied().filter(|known| known.is_err() || known.is_ok_and(|at| now - at < 10));
-        let seen = expected.map(|known| known.map_or_else(Seen::Pending, |_| Seen::Accepted));
+        let seen = expected.map(|known| known.map_or_else(Known::Pending, |_| Known::Accepted));
         assert_eq!(known(&mut dedup, now, key), seen, "step {step}");
         match (expected, choice) {
             (None, 0) | (Some(Err(_)), 1) => {
@@ -169,5 +179,34 @@ fn whatever_happens_it_knows_what_a_plain_map_knows() {
         if step % 7 == 0 {
             dedup.take_fresh();
         }
+    }
+}
+
+#[test]
+fn rows_are_counted_until_they_are_gone() {
+    let mut dedup = dedup(100);
+    let key = [1, 2];
+    let seen = |dedup: &mut Dedup, key| match dedup.get(Timestamp(5), WINDOW, key) {
+        Some(Seen::Accepted { at, rows }) => (at.0, rows),
+        other => panic!("{other:?}"),
+    };
+    dedup.pend(key, 7);
+    assert_eq!(dedup.row_gone(key), Some(7), "the pending publication counts its own");
+    let most = crate::limits::PUBLICATION_MESSAGES as u32;
+    dedup.accept(Timestamp(5), key, &id("app", 1), most);
+    assert_eq!(seen(&mut dedup, key), (5, most));
+    assert_eq!((dedup.row_gone(key), seen(&mut dedup, key)), (None, (5, most - 1)));
+
+    let channel = ChannelName::parse("sms").expect("a name");
+    let stored = vec![(channel.clone(), id("app", 9), Timestamp(4)); 2];
+    let other = dedup.key(&channel, &id("app", 9));
+    assert_eq!(dedup.row_gone(other), None, "it is not known");
+    let mut dedup = Dedup::new([1, 2], 100);
+    let filed = AcceptedId { at: Timestamp(5), key: other, user: 3 };
+    dedup.restore(stored, vec![filed]);
+    assert_eq!(seen(&mut dedup, other), (5, 2), "its time is from the file, its rows from the store");
+    for left in [1, 0, 0] {
+        dedup.row_gone(other);
+        assert_eq!(seen(&mut dedup, other), (5, left));
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Told {
     pub purged: bool,
     /// The process died and had not promised anything about it.
     pub lost: bool,
+    /// How many held it when it was safe: when it was confirmed, or when the broker heard that it is stored.
+    pub held: Option<usize>,
     /// How often it was delivered, on whatever channel.
     pub deliveries: u32,
     /// In whose hands it is: connection and sequence.
@@ -123,6 +125,7 @@ impl Model {
             let before = told.holders.len();
             told.holders.retain(|(holder, sequence)| *holder != connection || !holds(*sequence));
             if told.holders.len() < before {
+                told.held.get_or_insert(before);
                 told.confirmed = true;
             }
         }

@@ -5,6 +5,7 @@ mod ends;
 mod fanout;
 mod restart;
 mod senders;
+mod truth;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,6 +133,9 @@ struct Asked {
     saved: bool,
     user: &'static str,
     sent: Timestamp,
+    ttl: Option<Duration>,
+    /// When it was accepted.
+    at: Timestamp,
 }
 
 #[derive(Debug)]
@@ -145,6 +149,12 @@ pub(super) struct World {
     clients: BTreeMap<ConnectionId, Client>,
     ended: BTreeSet<ConnectionId>,
     asked: BTreeMap<String, Asked>,
+    /// The messages for which a connection waits that gave no id.
+    nameless: BTreeMap<ConnectionId, Vec<u64>>,
+    /// When a channel was last purged.
+    purges: BTreeMap<String, Timestamp>,
+    /// Connections that have finished sending and wait for answers.
+    listening: BTreeSet<ConnectionId>,
     last_connection: u64,
     last_number: u64,
     pub(super) tally: Tally,
@@ -230,6 +240,9 @@ impl World {
             clients: BTreeMap::new(),
             ended: BTreeSet::new(),
             asked: BTreeMap::new(),
+            nameless: BTreeMap::new(),
+            purges: BTreeMap::new(),
+            listening: BTreeSet::new(),
             last_connection: 0,
             last_number: 0,
             tally: Tally::default(),
@@ -297,6 +310,7 @@ impl World {
             if let Event::WallAdvanced(by) = &event {
                 self.model.advance(self.now, by.as_millis() as u64);
             }
+            self.note_stored(&event);
             self.give(event);
         }
     }
@@ -384,7 +398,7 @@ impl World {
         self.check_fan_outs(&fan_outs);
         // The runtime reports the end of what the broker has ended.
         while let Some(connection) = self.ended.pop_first() {
-            self.give(Event::Disconnected { connection, took_only: false });
+            self.give(Event::Disconnected { connection, took_only: false, listens: false });
         }
     }
 

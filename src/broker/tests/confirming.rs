@@ -37,6 +37,7 @@ impl Scene {
             publication,
             receivers: None,
             id: None,
+            answer: false,
             ttl: None,
             delay: None,
         }));
@@ -45,7 +46,7 @@ impl Scene {
     /// A connection leaves as a one-shot reader does; how many messages were confirmed by it.
     fn leave(&mut self, connection: u64) -> u64 {
         let before = self.broker.counters().confirmed;
-        self.give(Event::Disconnected { connection: ConnectionId(connection), took_only: true });
+        self.give(Event::Disconnected { connection: ConnectionId(connection), took_only: true, listens: false });
         self.broker.counters().confirmed - before
     }
 }
@@ -82,8 +83,8 @@ fn a_legacy_receiver_gets_one_message_of_the_backlog_at_first() {
         for text in ["one", "two", "three"] {
             scene.send(text, None);
         }
-        scene.give(Event::Disconnected { connection: ConnectionId(1), took_only: false });
-        scene.give(Event::Disconnected { connection: ConnectionId(2), took_only: false });
+        scene.give(Event::Disconnected { connection: ConnectionId(1), took_only: false, listens: false });
+        scene.give(Event::Disconnected { connection: ConnectionId(2), took_only: false, listens: false });
         scene.give(Event::Stored(vec![MessageId(1), MessageId(2), MessageId(3)]));
         scene.subscribe(3, client, None);
         let messages = ["one", "two", "three"].into_iter().zip(1..).map(|(text, id)| scene.row(id, text)).collect();

@@ -7,15 +7,13 @@ use super::time::iso8601;
 use crate::message::Timestamp;
 use crate::protocol::json::{push_number, push_string};
 
-/// The connect reply; also the answer to `ping`, and the body of a 401.
+/// The connect reply; also the answer to `ping`, and the body of a 401. `detail` is a sentence that follows the code's text, or empty.
 #[must_use]
-pub fn connect_reply(now: Timestamp, code: Code) -> String {
-    format!(
-        r#"{{"command":"connect","response_code":"{}","response_text":"{}","data":[{{"time_stamp":"{}"}}]}}"#,
-        code.as_str(),
-        code.text(),
-        iso8601(now)
-    )
+pub fn connect_reply(now: Timestamp, code: Code, detail: &str) -> String {
+    let mut out = head(Some("connect"), code, detail);
+    // Writing to a `String` can't fail.
+    let _ = write!(out, r#","data":[{{"time_stamp":"{}"}}]}}"#, iso8601(now));
+    out
 }
 
 /// The answer to a `send-message` with an `id`: the publication is safe. `duplicate` is a member only where it is true.
@@ -74,11 +72,20 @@ mod tests {
     #[test]
     fn a_connect_reply_is_byte_for_byte_as_specified() {
         assert_eq!(
-            connect_reply(Timestamp(1_795_341_600_000), Code::Accepted),
+            connect_reply(Timestamp(1_795_341_600_000), Code::Accepted, ""),
             r#"{"command":"connect","response_code":"00","response_text":"Accepted","data":[{"time_stamp":"2026-11-22T10:00:00.000Z"}]}"#
         );
         assert!(
-            connect_reply(Timestamp(0), Code::Rejected).contains(r#""response_code":"01","response_text":"Rejected""#)
+            connect_reply(Timestamp(0), Code::Rejected, "")
+                .contains(r#""response_code":"01","response_text":"Rejected""#)
+        );
+    }
+
+    #[test]
+    fn a_connect_reply_says_why_the_first_frame_was_refused() {
+        assert_eq!(
+            connect_reply(Timestamp(0), Code::Full, "say \"no\""),
+            r#"{"command":"connect","response_code":"06","response_text":"Full: say \"no\"","data":[{"time_stamp":"1970-01-01T00:00:00.000Z"}]}"#
         );
     }
 

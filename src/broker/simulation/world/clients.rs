@@ -110,6 +110,13 @@ impl World {
     }
 
     pub(super) fn disconnect(&mut self) {
+        if self.random.chance(30)
+            && let Some(connection) = self.listening.pop_first()
+        {
+            self.gone(connection);
+            self.give(Event::Disconnected { connection, took_only: false, listens: false });
+            return;
+        }
         let waiting = |client: &Client| client.looks_like_one_shot() && !client.unanswered.is_empty();
         let one_shots: Vec<_> = self.clients.iter().filter(|(_, c)| waiting(c)).map(|(id, _)| *id).collect();
         // Few would leave in that moment by chance.
@@ -126,14 +133,25 @@ impl World {
         if earned {
             self.confirm(connection, 1);
         }
-        self.gone(connection);
+        let waits = self.nameless.contains_key(&connection)
+            || self.asked.values().any(|asked| asked.owed.get(&connection).is_some_and(|owed| *owed > 0));
+        let listens = waits && self.random.chance(50);
+        if listens {
+            self.clients.remove(&connection);
+            self.model.released(connection, |_| true);
+            self.listening.insert(connection);
+        } else {
+            self.gone(connection);
+        }
         let before = self.broker.counters().confirmed;
-        self.give(Event::Disconnected { connection, took_only });
+        self.give(Event::Disconnected { connection, took_only, listens });
         assert!(earned || self.broker.counters().confirmed == before, "{connection:?} confirmed by leaving");
     }
 
     pub(super) fn gone(&mut self, connection: ConnectionId) {
         self.clients.remove(&connection);
+        self.listening.remove(&connection);
+        self.nameless.remove(&connection);
         self.model.released(connection, |_| true);
         for asked in self.asked.values_mut() {
             asked.owed.remove(&connection);

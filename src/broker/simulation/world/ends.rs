@@ -13,6 +13,7 @@ impl World {
         for told in self.model.messages.values_mut().filter(|told| told.channel == channel && told.keep) {
             told.purged = true;
         }
+        self.purges.insert(channel.to_owned(), self.now);
         self.give(Event::Purge { channel: name(channel) });
     }
 
@@ -40,7 +41,7 @@ impl World {
 
     /// The process dies; a new one finds what the store and the file of ids have.
     pub(super) fn crash(&mut self) {
-        let connections: Vec<_> = self.clients.keys().copied().collect();
+        let connections: Vec<_> = self.clients.keys().chain(&self.listening).copied().collect();
         for connection in connections {
             self.gone(connection);
         }
@@ -99,7 +100,7 @@ impl World {
         }
         while let Some(connection) = self.any_client() {
             self.gone(connection);
-            self.give(Event::Disconnected { connection, took_only: false });
+            self.give(Event::Disconnected { connection, took_only: false, listens: false });
         }
         self.connect();
         let connection = ConnectionId(self.last_connection);
@@ -150,6 +151,7 @@ impl World {
         }
         let allowed = self.missing_allowed + counters.refused + counters.refused_late;
         assert!(missing <= allowed, "{missing} messages are missing, {allowed} were refused");
+        assert!(self.nameless.is_empty(), "these were never answered: {:?}", self.nameless);
         for (id, asked) in &self.asked {
             assert!(asked.owed.values().all(|owed| *owed == 0), "publication {id} was never answered: {asked:?}");
         }

@@ -100,9 +100,9 @@ impl World {
             self.check();
         }
         self.answer_whoever_waits();
-        while let Some(connection) = self.any_client() {
+        while let Some(connection) = self.any_client().or_else(|| self.listening.first().copied()) {
             self.gone(connection);
-            self.give(Event::Disconnected { connection, took_only: false });
+            self.give(Event::Disconnected { connection, took_only: false, listens: false });
         }
         for round in 0.. {
             assert!(round < 10, "something is never stored: {:#?}", self.broker);

@@ -10,6 +10,7 @@ impl World {
         let numbers: Vec<u64> = (0..count).map(|offset| self.last_number + 1 + offset).collect();
         self.last_number += count;
         let id = self.random.chance(40).then(|| format!("p{}", numbers[0]));
+        let answer = id.is_none() && !self.nameless.contains_key(&connection) && self.random.chance(20);
         let ttl = self.random.chance(15).then(|| Duration::from_millis(50 + self.random.below(2_000)));
         let delay = self.random.chance(10).then(|| Duration::from_millis(1 + self.random.below(1_500)));
         let receivers = self.random.chance(15).then(|| self.random.below(3) as u32);
@@ -36,6 +37,7 @@ impl World {
                     confirmed: false,
                     purged: false,
                     lost: false,
+                    held: None,
                     deliveries: 0,
                     holders: BTreeSet::new(),
                 },
@@ -54,11 +56,15 @@ impl World {
                 saved: false,
                 user,
                 sent: self.now,
+                ttl,
+                at: self.now,
             };
             self.asked.insert(id.clone(), asked);
             self.ids.insert(id.clone(), (user, None));
+        } else if answer {
+            self.nameless.insert(connection, numbers.clone());
         }
-        self.send(connection, &channel, &numbers, id.as_deref(), (receivers, ttl, delay));
+        self.send(connection, &channel, &numbers, (id.as_deref(), answer), (receivers, ttl, delay));
     }
 
     pub(super) fn send(
@@ -66,7 +72,7 @@ impl World {
         connection: ConnectionId,
         channel: &str,
         numbers: &[u64],
-        id: Option<&str>,
+        (id, answer): (Option<&str>, bool),
         (receivers, ttl, delay): (Option<u32>, Option<Duration>, Option<Duration>),
     ) {
         self.sending = numbers.to_vec();
@@ -92,6 +98,7 @@ impl World {
             publication: &publication,
             receivers,
             id: id.map(|id| PublicationId::new(restart::user_of(connection), id)),
+            answer,
             ttl,
             delay,
         };
@@ -113,8 +120,8 @@ impl World {
         let Some(id) = self.random.pick(&ids).cloned() else { return };
         let Some(asked) = self.asked.get_mut(&id) else { return };
         *asked.owed.entry(connection).or_default() += 1;
-        let Asked { channel, numbers, .. } = asked.clone();
-        self.send(connection, &channel, &numbers, Some(&id), (None, None, None));
+        let Asked { channel, numbers, ttl, .. } = asked.clone();
+        self.send(connection, &channel, &numbers, (Some(&id), false), (None, ttl, None));
     }
 
     /// Sends a publication the way of the last one, as the server does, if it goes that way; and sees that the broker would have said
@@ -151,30 +158,50 @@ impl World {
     }
 
     pub(super) fn answered(&mut self, to: ConnectionId, reply: &Reply) {
-        self.clients.get_mut(&to).expect("a reply goes to a live client").frames += 1;
+        match self.clients.get_mut(&to) {
+            Some(client) => client.frames += 1,
+            None => assert!(self.listening.contains(&to), "a reply goes to a live client"),
+        }
         if let Reply::Refused { refusal: Refusal::BacklogFull, .. } = reply {
             self.refused_as_full();
         }
         let (id, accepted, first) = match reply {
             Reply::Accepted { id, duplicate, .. } => (id, true, !duplicate),
-            Reply::Refused { id: Some(id), .. } => (id, false, false),
-            Reply::Refused { id: None, .. } => return,
+            Reply::Refused { id: None, answer: false, .. } => return,
+            Reply::Refused { id, .. } => (id, false, false),
             Reply::UnknownDelivery { sequence, .. } => {
                 assert_eq!(*sequence, 1_000_000, "a known delivery is said to be unknown");
                 return;
             }
             Reply::TooManyChannels => panic!("there are few channels"),
         };
-        let asked = self.asked.get_mut(id.id()).expect("an answer is to something that was asked");
-        let owed = asked.owed.get_mut(&to).expect("an answer goes to who asked");
-        *owed = owed.checked_sub(1).expect("one answer to one question");
-        asked.accepted |= accepted;
-        asked.stored |= matches!(reply, Reply::Accepted { stored: true, .. });
-        if let Some((_, at)) = self.ids.get_mut(id.id()).filter(|_| accepted) {
-            at.get_or_insert(self.now);
+        let mut unsure = false;
+        let numbers = match id {
+            Some(id) => {
+                let asked = self.asked.get_mut(id.id()).expect("an answer is to something that was asked");
+                let owed = asked.owed.get_mut(&to).expect("an answer goes to who asked");
+                *owed = owed.checked_sub(1).expect("one answer to one question");
+                if accepted && !asked.accepted {
+                    asked.at = self.now;
+                }
+                asked.accepted |= accepted;
+                asked.stored |= matches!(reply, Reply::Accepted { stored: true, .. });
+                if let Some((_, at)) = self.ids.get_mut(id.id()).filter(|_| accepted) {
+                    at.get_or_insert(self.now);
+                }
+                asked.refused |= !accepted;
+                // The broker knows times to the millisecond: which came first, then, nobody can tell.
+                unsure = self.purges.get(&asked.channel) == Some(&asked.at);
+                asked.numbers.clone()
+            }
+            None => self.nameless.remove(&to).expect("one answer to one who waits"),
+        };
+        if let Reply::Accepted { receivers, stored, duplicate, .. } = *reply {
+            // Of what was sent without an id nothing is told but that it was accepted.
+            if id.is_some() {
+                self.check_said(&truth::Said { numbers: &numbers, receivers, stored, duplicate, unsure });
+            }
         }
-        asked.refused |= !accepted;
-        let numbers = asked.numbers.clone();
         for number in &numbers {
             let stored = self.store.rows.values().any(|row| row.payload.as_text() == Some(&number.to_string()));
             let told = self.model.messages.get_mut(number).expect("it was sent");

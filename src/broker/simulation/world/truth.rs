@@ -1,0 +1,60 @@
+//! What a sender is told, held against what is so: who holds its messages, and which of them are in the store.
+
+use super::*;
+
+/// One `00`, as the sender reads it.
+pub(super) struct Said<'a> {
+    pub numbers: &'a [u64],
+    pub receivers: u32,
+    pub stored: bool,
+    pub duplicate: bool,
+    /// Its channel was purged in the millisecond in which it was accepted.
+    pub unsure: bool,
+}
+
+impl World {
+    /// The store has told the broker that these are durable: from now on they are safe.
+    pub(super) fn note_stored(&mut self, event: &Event<'_>) {
+        let Event::Stored(ids) = event else { return };
+        for id in ids {
+            // One that has come due meanwhile lives on under a new id: the broker waits for that one's row.
+            let row = self.store.rows.get(id).filter(|row| row.due.is_none_or(|due| due > self.now));
+            let number = row.and_then(|row| row.payload.as_text()?.parse().ok());
+            if let Some(told) = number.and_then(|number: u64| self.model.messages.get_mut(&number)) {
+                told.held.get_or_insert(told.holders.len());
+            }
+        }
+    }
+
+    /// Checks what a sender was told when its publication was accepted.
+    pub(super) fn check_said(&self, said: &Said<'_>) {
+        let Said { numbers, receivers, stored, duplicate, unsure } = *said;
+        let told: Vec<_> = numbers.iter().map(|number| &self.model.messages[number]).collect();
+        let is_expired = |told: &Told| told.expires.is_some_and(|at| at <= self.now);
+        if duplicate {
+            assert_eq!(receivers, 0, "{numbers:?}: a duplicate goes to nobody");
+        } else if told.iter().any(|told| !told.keep) {
+            let served = told.iter().map(|told| told.deliveries).min();
+            assert_eq!(Some(receivers), served, "{numbers:?}: receivers of what is not kept");
+        } else if let Some(held) = told.iter().map(|told| told.held).collect::<Option<Vec<_>>>() {
+            let fewest = held.into_iter().min().map(|held| held as u32);
+            assert_eq!(Some(receivers), fewest, "{numbers:?}: receivers that held it when it was safe");
+        }
+        if told.iter().any(|told| !told.keep) {
+            assert!(!stored, "{numbers:?} are not kept");
+            return;
+        }
+        let is_row =
+            |number: &u64| self.store.rows.values().any(|row| row.payload.as_text() == Some(&number.to_string()));
+        let expired = told.iter().any(|told| is_expired(told));
+        assert!(!stored || numbers.iter().any(is_row) || expired, "{numbers:?} are called stored and are not");
+        let gone = |told: &Told| {
+            let given_up = ["drop", "three"].contains(&told.channel.as_str()) && told.deliveries >= 2;
+            told.confirmed || told.purged || is_expired(told) || given_up
+        };
+        // (The channel's time to live may have been changed since.)
+        let unsure = unsure || duplicate && told.iter().any(|told| told.channel == "short");
+        let waits = told.iter().any(|told| !gone(told));
+        assert!(stored || !waits || unsure, "{numbers:?} wait in the store, and are said not to");
+    }
+}

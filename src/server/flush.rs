@@ -1,0 +1,81 @@
+//! Writing a connection's queue to its socket: as far as the socket takes it, from whatever thread has queued something.
+//!
+//! Must never hold the queue's lock across a system call.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::Shutdown;
+
+use bytes::Bytes;
+use socket2::SockRef;
+use tracing::debug;
+
+use super::connection::Connection;
+use super::outbound::{Work, Wrote};
+use crate::limits;
+
+/// The buffers that all connections of a thread share for writing.
+#[derive(Default)]
+struct Scratch {
+    hand: Vec<Bytes>,
+    copy: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Connection {
+    /// Writes what is queued as far as the socket takes it. Any thread may call it; must not be called under the core's lock.
+    pub(super) fn flush(&self) {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let Scratch { hand, copy } = scratch;
+            let mut work = self.queue().begin(hand);
+            for _ in 0..limits::WRITE_ROUNDS {
+                match work {
+                    Work::Nothing => return,
+                    Work::Write => {
+                        let wrote = self.write(hand, copy);
+                        work = self.queue().after_write(hand, wrote);
+                    }
+                    Work::Finish => {
+                        // An error means that the peer is gone already; the reader sees that.
+                        let _ = SockRef::from(self.stream()).shutdown(Shutdown::Write);
+                        self.queue().after_finish();
+                        return;
+                    }
+                }
+            }
+            match work {
+                Work::Nothing => {}
+                Work::Write => self.queue().hand_over(hand),
+                Work::Finish => {
+                    let _ = SockRef::from(self.stream()).shutdown(Shutdown::Write);
+                    self.queue().after_finish();
+                }
+            }
+        });
+    }
+
+    fn write(&self, hand: &[Bytes], copy: &mut Vec<u8>) -> Wrote {
+        let bytes = match hand {
+            [single] => &single[..],
+            many => {
+                copy.clear();
+                for frame in many {
+                    copy.extend_from_slice(frame);
+                }
+                &copy[..]
+            }
+        };
+        match self.stream().try_write(bytes) {
+            Ok(count) => Wrote::Bytes(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Wrote::Blocked,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Wrote::Bytes(0),
+            Err(error) => {
+                debug!(connection = self.id.0, %error, "writing failed");
+                Wrote::Failed
+            }
+        }
+    }
+}

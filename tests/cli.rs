@@ -73,7 +73,7 @@ fn what_is_sent_is_received() {
 #[test]
 fn what_nobody_receives_waits() {
     let broker = Broker::start();
-    assert_eq!(broker.send("a", "one\ntwo"), "accepted: stored, no receiver now");
+    assert_eq!(broker.send("a", "one\ntwo"), "accepted: stored, no receiver has it yet");
     broker.send("b", "{}");
     let ended = run(&mut broker.client(&["receive", "a", "b", "--raw", "--count", "2"])).with(0);
     let mut lines: Vec<&str> = ended.stdout.lines().collect();
@@ -82,6 +82,32 @@ fn what_nobody_receives_waits() {
     broker.send("a", "x");
     let ended = run(&mut broker.client(&["receive", "a", "--json", "--count", "1"])).with(0);
     assert_eq!(ended.stdout, r#"{"channel":"a","redelivered":false,"message":"x"}"#);
+}
+
+#[test]
+fn what_reaches_nobody_and_is_not_kept_is_no_success() {
+    let broker = Broker::start_with(&["--set", "channel_defaults.keep=false"]);
+    let sent = run(&mut broker.client(&["send", "sms", "x"])).with(3);
+    assert_eq!(sent.stdout, "sent to nobody: the channel is not kept and has no receiver");
+    assert_eq!(sent.stderr, "");
+    let json = run(&mut broker.client(&["send", "sms", "x", "--json"])).with(3);
+    assert!(json.stdout.contains(r#""receivers":0,"stored":false"#), "{}", json.stdout);
+    let held = run(&mut broker.client(&["send", "sms", "x", "--delay", "60s"])).with(0);
+    assert_eq!(held.stdout, "accepted: held until it is due");
+
+    let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--count", "1"]));
+    until("the receiver is there", || {
+        let sent = run_with_input(&mut broker.client(&["send", "sms", "-"]), "1\n");
+        let there = sent.code == Some(0);
+        assert!(!there || sent.stdout == "accepted: 1 message (1 given to receivers)", "{}", sent.stdout);
+        there
+    });
+    receive.end().with(0);
+    let lines = run_with_input(&mut broker.client(&["send", "sms", "-"]), "1\n2\n").with(3);
+    let wanted = "accepted: 2 messages (2 sent to nobody: the channel is not kept and has no receiver)";
+    assert_eq!(lines.stdout, wanted);
+    run(&mut broker.client(&["send", "", "x"])).with(2);
+    run(&mut broker.client(&["send", "sms", "x", "--user", "app:wrong"])).with(1);
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn the_readme_leads_from_an_empty_mariadb_to_a_kept_message() {
     let (mut broker, url) = listening(&mut shell(serve));
     let password = broker.stdout.wait_for("  password ").split_whitespace().nth(1).unwrap().to_owned();
     let send = send.replace("PASSWORD", &password) + " --url " + &url;
-    assert_eq!(run(&mut shell(&send)).with(0).stdout, "accepted: stored, no receiver now");
+    assert_eq!(run(&mut shell(&send)).with(0).stdout, "accepted: stored, no receiver has it yet");
     stop(broker);
     let kept = server.sql("SELECT data FROM broker.mq_data");
     assert_eq!(kept, "{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}\n");

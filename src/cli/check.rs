@@ -55,7 +55,7 @@ impl Check {
         match self.settings.load(&self.listen) {
             Ok(config) => self.look(&config, &mut report),
             Err(Failure::Failed(reason) | Failure::Misuse(reason)) => report.errors.push(reason),
-            Err(Failure::Said) => {}
+            Err(Failure::Said | Failure::Nobody) => {}
         }
         self.print(&report)?;
         let failed = !report.errors.is_empty() || (self.strict && !report.doubts.is_empty());

@@ -76,6 +76,8 @@ pub(crate) enum Failure {
     Misuse(String),
     /// Everything has been said already. Exit code 1.
     Said,
+    /// It was done, and reached nobody, as has been said already. Exit code 3.
+    Nobody,
 }
 
 impl Failure {
@@ -101,7 +103,7 @@ pub(crate) type Outcome = Result<(), Failure>;
 
 /// Runs the command that `arguments` (the program's name first) ask for.
 ///
-/// Returns the exit code: 0 done, 1 failed, 2 misuse.
+/// Returns the exit code: 0 done, 1 failed, 2 misuse, 3 sent to nobody.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -131,6 +133,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             1
         }
         Err(Failure::Said) => 1,
+        Err(Failure::Nobody) => 3,
         Err(Failure::Misuse(reason)) => {
             output::complain(&reason);
             2

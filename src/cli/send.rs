@@ -22,8 +22,9 @@ use crate::message::ChannelName;
 
 /// Send messages to a channel, and wait until the broker answers for them
 ///
-/// Exit code 0 means that every message is safe: stored, or confirmed by a receiver. After a lost connection it is sent again under
-/// the same id, so nothing arrives twice.
+/// Exit codes: 0, every message is safe: stored, or confirmed by a receiver, or, on a channel that is not kept, sent to a receiver. 1, a message was
+/// refused, or it is not known what became of it. 2, misuse. 3, a message went to nobody: its channel is not kept and has no receiver. After a lost connection
+/// messages are sent again under the same ids, so nothing arrives twice.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -103,6 +104,7 @@ struct Pending {
 struct Tally {
     given: u64,
     stored: u64,
+    held: u64,
     nobody: u64,
     duplicate: u64,
     refused: u64,
@@ -197,15 +199,16 @@ impl Run<'_> {
             }
             return Err(self.stopped(&format!("the broker says: {} {}", reply.code, reply.text)));
         };
-        self.tally.count(&reply);
+        let fate = Fate::of(&reply, self.settings.delay);
+        self.tally.count(fate);
         self.show_progress();
         if self.settings.json {
             output::line(message.as_text().unwrap_or_default())?;
         }
-        if !reply.is_accepted() {
+        if fate == Fate::Refused {
             self.refused(&pending, &reply);
         } else if !self.many && !self.settings.json {
-            output::line(&accepted(&reply))?;
+            output::line(&fate.to_string())?;
         }
         Ok(true)
     }
@@ -293,23 +296,70 @@ impl Run<'_> {
         if self.many && !self.settings.json {
             output::line(&self.tally.to_string())?;
         }
-        if self.tally.refused == 0 { Ok(()) } else { Err(Failure::Said) }
+        match (self.tally.refused, self.tally.nobody) {
+            (0, 0) => Ok(()),
+            (0, _) => Err(Failure::Nobody),
+            (_, _) => Err(Failure::Said),
+        }
+    }
+}
+
+/// What became of a message, as its answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Refused,
+    Duplicate,
+    /// So many receivers have it.
+    Given(u64),
+    Stored,
+    /// In the broker's memory until it is due.
+    Held,
+    Nobody,
+}
+
+impl Fate {
+    /// `delay`: what the message was sent with.
+    fn of(reply: &Reply<'_>, delay: Option<Duration>) -> Self {
+        let is_delayed = delay.is_some_and(|delay| !delay.is_zero());
+        match (reply.receivers, reply.stored) {
+            _ if !reply.is_accepted() => Self::Refused,
+            _ if reply.duplicate => Self::Duplicate,
+            (receivers @ 1.., _) => Self::Given(receivers),
+            (0, _) if is_delayed => Self::Held,
+            (0, true) => Self::Stored,
+            (0, false) => Self::Nobody,
+        }
+    }
+}
+
+/// For a person who has sent one message.
+impl std::fmt::Display for Fate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "refused",
+            Self::Duplicate => "accepted before: a message with this id is known, and nobody gets it again",
+            Self::Given(receivers) => return write!(f, "accepted: {}", count(*receivers, "receiver")),
+            Self::Stored => "accepted: stored, no receiver has it yet",
+            Self::Held => "accepted: held until it is due",
+            Self::Nobody => "sent to nobody: the channel is not kept and has no receiver",
+        })
     }
 }
 
 impl Tally {
-    fn count(&mut self, reply: &Reply<'_>) {
-        match (reply.is_accepted(), reply.duplicate, reply.receivers, reply.stored) {
-            (false, ..) => self.refused += 1,
-            (_, true, ..) => self.duplicate += 1,
-            (_, _, 1.., _) => self.given += 1,
-            (_, _, 0, true) => self.stored += 1,
-            (_, _, 0, false) => self.nobody += 1,
-        }
+    fn count(&mut self, fate: Fate) {
+        *match fate {
+            Fate::Refused => &mut self.refused,
+            Fate::Duplicate => &mut self.duplicate,
+            Fate::Given(_) => &mut self.given,
+            Fate::Stored => &mut self.stored,
+            Fate::Held => &mut self.held,
+            Fate::Nobody => &mut self.nobody,
+        } += 1;
     }
 
     fn accepted(&self) -> u64 {
-        self.given + self.stored + self.nobody + self.duplicate
+        self.given + self.stored + self.held + self.nobody + self.duplicate
     }
 }
 
@@ -319,7 +369,8 @@ impl std::fmt::Display for Tally {
         let parts = [
             (self.given, "given to receivers"),
             (self.stored, "stored for later"),
-            (self.nobody, "to a channel that keeps nothing and has no receiver"),
+            (self.held, "held until they are due"),
+            (self.nobody, "sent to nobody: the channel is not kept and has no receiver"),
             (self.duplicate, "accepted before"),
         ];
         let parts: Vec<String> =
@@ -331,16 +382,6 @@ impl std::fmt::Display for Tally {
             write!(f, "; refused: {}", self.refused)?;
         }
         Ok(())
-    }
-}
-
-/// The answer to one message, for a person.
-fn accepted(reply: &Reply<'_>) -> String {
-    match (reply.duplicate, reply.receivers, reply.stored) {
-        (true, ..) => "accepted before: a message with this id is known, and nobody gets it again".to_owned(),
-        (_, 1.., _) => format!("accepted: {}", count(reply.receivers, "receiver")),
-        (_, 0, true) => "accepted: stored, no receiver now".to_owned(),
-        (_, 0, false) => "accepted: no receiver now, and the channel keeps nothing".to_owned(),
     }
 }
 
@@ -404,22 +445,24 @@ fn read_line(input: &mut impl BufRead, longest: usize) -> Result<Option<String>,
 mod tests {
     use super::*;
 
-    fn reply(json: &str) -> String {
+    fn fate(rest: &str, delay: u64) -> Fate {
+        let json = format!(r#"{{"command":"send-message","response_code":"00","id":"x",{rest}}}"#);
         match frames::parse(json.as_bytes()).unwrap() {
-            Frame::Reply(reply) => accepted(&reply),
+            Frame::Reply(reply) => Fate::of(&reply, Some(Duration::from_secs(delay))),
             Frame::Delivery(delivery) => panic!("{delivery:?}"),
         }
     }
 
     #[test]
     fn an_answer_is_said_in_words() {
-        let answer =
-            |rest: &str| reply(&format!(r#"{{"command":"send-message","response_code":"00","id":"x",{rest}}}"#));
+        let answer = |rest: &str| fate(rest, 0).to_string();
         assert_eq!(answer(r#""receivers":1,"stored":true"#), "accepted: 1 receiver");
         assert_eq!(answer(r#""receivers":2,"stored":false"#), "accepted: 2 receivers");
-        assert_eq!(answer(r#""receivers":0,"stored":true"#), "accepted: stored, no receiver now");
-        assert!(answer(r#""receivers":0,"stored":false"#).contains("keeps nothing"));
-        assert!(answer(r#""receivers":1,"stored":true,"duplicate":true"#).contains("before"));
+        assert_eq!(answer(r#""receivers":0,"stored":true"#), "accepted: stored, no receiver has it yet");
+        assert!(answer(r#""receivers":0,"stored":false"#).starts_with("sent to nobody"));
+        assert!(answer(r#""receivers":0,"stored":true,"duplicate":true"#).contains("before"));
+        assert_eq!(fate(r#""receivers":0,"stored":false"#, 5), Fate::Held, "a delayed one has time to find a receiver");
+        assert_eq!(fate(r#""receivers":0,"stored":true"#, 5), Fate::Held);
     }
 
     #[test]

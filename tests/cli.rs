@@ -444,6 +444,15 @@ fn the_old_configuration_becomes_a_valid_new_one() {
     assert_eq!(import(&["config.ini"]).with(0).stdout.trim_end(), text.trim_end());
     let checked = run(wsmb(directory.path()).args(["check", "--config", "wsmb.toml"])).with(0);
     assert!(checked.stdout.contains(":8889"), "{}", checked.stdout);
+    fs::write(directory.path().join("both.ini"), "[server]\nkeep_data=false\n").unwrap();
+    let safe = import(&["both.ini"]).with(0).complaining("write keep = false there");
+    assert!(
+        safe.stdout.contains("\nkeep = true\n") && safe.stdout.contains("write keep = false there"),
+        "{}",
+        safe.stdout
+    );
+    let told = import(&["both.ini", "--keep", "no"]).with(0).complaining("as you said");
+    assert!(told.stdout.contains("\nkeep = false\n"), "{}", told.stdout);
     import(&["missing.ini"]).with(1).complaining("cannot read missing.ini");
 }
 

@@ -1,7 +1,7 @@
 //! `wsmb import`: turns the PHP broker's `config.ini` into a configuration of this one.
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -23,6 +23,11 @@ pub(crate) struct Import {
     /// Write to this file, which must not exist yet, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+
+    /// Whether messages are kept, where the old file's keep_data = false can mean both: the PHP broker took it for true [default: asked for on a terminal,
+    /// else yes]
+    #[arg(long, value_name = "yes|no", value_parser = clap::builder::BoolishValueParser::new())]
+    keep: Option<bool>,
 }
 
 impl Import {
@@ -31,8 +36,15 @@ impl Import {
         let bytes =
             std::fs::read(&self.file).map_err(|error| Failure::failed(format_args!("cannot read {path}: {error}")))?;
         let beside = self.output.as_deref().unwrap_or(Path::new("wsmb.toml")).with_extension("password");
-        let imported =
-            import::import(&bytes, &beside).map_err(|error| Failure::failed(format_args!("{path} {error}")))?;
+        let import = |keep| {
+            import::import(&bytes, &beside, keep).map_err(|error| Failure::failed(format_args!("{path} {error}")))
+        };
+        let mut imported = import(self.keep)?;
+        if let Some(text) = &imported.undecided
+            && let Some(keep) = ask_about(text)?
+        {
+            imported = import(Some(keep))?;
+        }
         match &self.output {
             None => output::line(imported.toml.trim_end())?,
             Some(target) => {
@@ -65,6 +77,26 @@ impl Import {
         }
         Ok(())
     }
+}
+
+/// Asks whether messages are kept, on a terminal. `None`: nobody is there to answer, or the answer is neither.
+fn ask_about(text: &str) -> Result<Option<bool>, Failure> {
+    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        return Ok(None);
+    }
+    output::note(&format!(
+        "keep_data = {text} stands in the old file. The PHP broker read that as ON: it did keep messages, and some may wait in its table.\n\
+         Shall messages be kept (yes), or not (no: what waits in the table is delivered to nobody)? [yes]"
+    ));
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::failed(format_args!("cannot read the answer: {error}")))?;
+    Ok(match answer.trim().to_ascii_lowercase().as_str() {
+        "n" | "no" => Some(false),
+        "" | "y" | "yes" => Some(true),
+        _ => None,
+    })
 }
 
 /// Writes a new file for its owner's eyes. An existing one is somebody's work.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Config, Listener, glob};
 use crate::limits;
@@ -45,6 +46,7 @@ pub fn doubts(config: &Config, file: Option<&Path>) -> Vec<String> {
     }
     store(config, file, &mut doubts);
     patterns(config, &mut doubts);
+    lifetimes(config, &mut doubts);
     // Nobody chose the default, so it is no mistake that it is above what the system gives: the start would warn everybody.
     if config.server.max_connections != Config::default().server.max_connections
         && let Some(files) = open_files()
@@ -80,6 +82,34 @@ fn proxies(config: &Config, doubts: &mut Vec<String>) {
              add the address of your proxy to server.trusted_proxies",
             listener.address
         ));
+    }
+}
+
+/// Parts of names of channels whose messages mean nothing after a while: answers to somebody who has asked, and one-time passwords.
+const SHORT_LIVED: [&str; 4] = ["callback", "reply", "response", "otp"];
+
+/// A time to live below which a message is likely to be waited for by a person.
+const SHORT_TTL: Duration = Duration::from_secs(300);
+
+/// What is kept for ever though nobody will come for it, and what would die at a receiver that is frozen.
+fn lifetimes(config: &Config, doubts: &mut Vec<String>) {
+    for (pattern, policy) in config.policies.named.iter().filter(|(_, policy)| policy.keep) {
+        let name = pattern.to_string().to_lowercase();
+        if policy.ttl.is_zero() && SHORT_LIVED.iter().any(|part| name.contains(part)) {
+            doubts.push(format!(
+                "[[channel]] \"{pattern}\": its messages never expire (ttl is 0), and the name looks like one of callbacks or one-time passwords, \
+                 for which nobody comes any more after a while; give it a ttl"
+            ));
+        }
+        if policy.receivers == 1 && !policy.ttl.is_zero() && policy.ttl <= SHORT_TTL && policy.confirm_within.is_zero()
+        {
+            doubts.push(format!(
+                "[[channel]] \"{pattern}\": a message lives {:?} and goes to one receiver; if that one is frozen, the message expires there though another \
+                 receiver may stand by; set confirm_within, for example to \"{}s\"",
+                policy.ttl,
+                (policy.ttl.as_secs() / 3).max(1)
+            ));
+        }
     }
 }
 
@@ -227,6 +257,27 @@ mod tests {
         );
         let open = doubts_of("[server]\nlisten = \"192.168.1.5:8888\"\n[auth]\nanonymous = true");
         assert_eq!(open.len(), 2, "{open:?}");
+    }
+
+    #[test]
+    fn messages_that_live_too_long_or_may_die_at_a_frozen_receiver_are_named() {
+        let channel = |name: &str, lines: &str| doubts_of(&format!("[[channel]]\nname = \"{name}\"\n{lines}"));
+        for name in ["otp", "app/Callback-*", "*reply*", "response"] {
+            let doubts = channel(name, "");
+            assert!(doubts.len() == 1 && doubts[0].contains("never expire"), "{name}: {doubts:?}");
+            assert_eq!(channel(name, "ttl = \"1h\""), [""; 0]);
+            assert_eq!(channel(name, "keep = false"), [""; 0]);
+        }
+        let doubts = channel("otp", "receivers = 1\nttl = \"60s\"");
+        assert!(doubts.len() == 1 && doubts[0].ends_with("set confirm_within, for example to \"20s\""), "{doubts:?}");
+        for lines in [
+            "receivers = 1\nttl = \"60s\"\nconfirm_within = \"20s\"",
+            "receivers = 2\nttl = \"60s\"",
+            "receivers = 1\nttl = \"6m\"",
+            "receivers = 1\nttl = \"60s\"\nkeep = false",
+        ] {
+            assert_eq!(channel("otp", lines), [""; 0], "{lines}");
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Imported {
     pub remarks: Vec<String>,
     /// The database's password, for the file that the configuration names.
     pub password: Option<String>,
+    /// The value of `keep_data`, if it can mean both and nobody has said which: a text such as `false`, which the PHP broker took for true.
+    pub undecided: Option<String>,
 }
 
 /// Whether there is a password, not which.
@@ -28,6 +30,7 @@ impl fmt::Debug for Imported {
             .field("toml", &self.toml)
             .field("remarks", &self.remarks)
             .field("password", &self.password.is_some())
+            .field("undecided", &self.undecided)
             .finish()
     }
 }
@@ -45,17 +48,18 @@ impl fmt::Display for TooLarge {
 impl std::error::Error for TooLarge {}
 
 /// Reads `bytes` as PHP's `parse_ini_file` does in its raw mode, and says the same in our words. If the database has a password, the configuration has it
-/// read from `password_file`.
+/// read from `password_file`. `keep` says whether messages are kept where `keep_data` can mean both; without it they are, as the PHP broker did, so that what waits in
+/// the table is not lost.
 ///
 /// # Errors
 /// [`TooLarge`]; everything else that is odd becomes a remark.
-pub fn import(bytes: &[u8], password_file: &Path) -> Result<Imported, TooLarge> {
+pub fn import(bytes: &[u8], password_file: &Path, keep: Option<bool>) -> Result<Imported, TooLarge> {
     if bytes.len() > limits::CONFIGURATION_BYTES {
         return Err(TooLarge);
     }
     let (ini, remarks) = ini::parse(&String::from_utf8_lossy(bytes));
-    let mut import = Import { ini, remarks, password: None };
-    let keep = import.keep();
+    let mut import = Import { ini, remarks, password: None, undecided: None };
+    let keep = import.keep(keep);
     let sections = [import.server(), import.channels(keep), import.auth(), import.store(keep, password_file)];
     import.secrets();
     import.leftovers();
@@ -67,13 +71,15 @@ pub fn import(bytes: &[u8], password_file: &Path) -> Result<Imported, TooLarge> 
         toml.push('\n');
         toml.push_str(&section);
     }
-    Ok(Imported { toml, remarks: import.remarks, password: import.password })
+    let Import { remarks, password, undecided, .. } = import;
+    Ok(Imported { toml, remarks, password, undecided })
 }
 
 struct Import {
     ini: ini::Ini,
     remarks: Vec<String>,
     password: Option<String>,
+    undecided: Option<String>,
 }
 
 /// A text as TOML writes it.
@@ -93,6 +99,12 @@ fn encoded(text: &str) -> String {
     }
     out
 }
+
+/// Names of channels on which gateways answer. The PHP broker's file names no channels.
+const CALLBACKS: [&str; 4] = ["*callback*", "*Callback*", "*reply*", "*response*"];
+
+/// How long such an answer waits for who asked: one that comes back after an hour asks again.
+const CALLBACK_TTL: &str = "1h";
 
 /// What PHP takes for true: every text but the empty one and `0`.
 fn is_truthy(text: &str) -> bool {
@@ -157,8 +169,8 @@ impl Import {
         format!("[server]\nlisten = {}\n", quoted(&listen))
     }
 
-    /// `keep_data`, as it was meant.
-    fn keep(&mut self) -> bool {
+    /// `keep_data`. `decided`: what is meant where it can mean both.
+    fn keep(&mut self, decided: Option<bool>) -> bool {
         let Some(text) = self.take("server", &["keep_data"]) else {
             self.remark(
                 "[server] keep_data is not set, so the PHP broker kept no messages; keep is off here, too.".to_owned(),
@@ -166,14 +178,24 @@ impl Import {
             return false;
         };
         let word = text.trim().to_ascii_lowercase();
-        let meant_off = ["false", "off", "no", "none", "null"].contains(&word.as_str());
-        if meant_off {
-            self.remark(format!(
-                "[server] keep_data = {text}: the PHP broker read this as a text that is not empty, and so as ON: it did keep messages. \
-                 It was surely meant to be off, and off it is here. If you relied on kept messages, write keep = true."
-            ));
+        if !["false", "off", "no", "none", "null"].contains(&word.as_str()) {
+            return is_truthy(&text);
         }
-        is_truthy(&text) && !meant_off
+        let read = format!(
+            "[server] keep_data = {text}: the PHP broker read this as a text that is not empty, and so as ON: it did keep messages, and its table may hold some that wait."
+        );
+        self.remark(match decided {
+            Some(true) => format!("{read} They are kept here, too, as you said."),
+            Some(false) => format!("{read} Here they are not kept, as you said: what waits in the table is delivered to nobody."),
+            None => format!(
+                "{read} So keep = true stands in [channel_defaults], and nothing that waits is lost. If messages shall not be kept, write keep = false there: \
+                 then what waits in the table is delivered to nobody."
+            ),
+        });
+        if decided.is_none() {
+            self.undecided = Some(text);
+        }
+        decided.unwrap_or(true)
     }
 
     fn channels(&mut self, keep: bool) -> String {
@@ -193,7 +215,18 @@ impl Import {
             }
             None => 0,
         };
-        format!("[channel_defaults]\nreceivers = {receivers}\nkeep = {keep}\n")
+        let mut out = format!("[channel_defaults]\nreceivers = {receivers}\nkeep = {keep}\n");
+        if keep {
+            self.remark(format!(
+                "Kept messages wait for ever, unless they have a time to live. Nobody may come for the answer on a callback channel, or for a command to a gateway that is gone. Channels \
+                 whose names look like callbacks ({}) have a ttl of {CALLBACK_TTL} in this file: change the names to yours, and give the channels of one-time passwords a short ttl.",
+                CALLBACKS.join(", ")
+            ));
+            for pattern in CALLBACKS {
+                let _infallible = write!(out, "\n[[channel]]\nname = \"{pattern}\"\nttl = \"{CALLBACK_TTL}\"\n");
+            }
+        }
+        out
     }
 
     fn auth(&mut self) -> String {

@@ -20,7 +20,7 @@ fn config(imported: &Imported) -> Config {
 }
 
 fn imported(text: &str) -> Imported {
-    import(text.as_bytes(), Path::new("wsmb.password")).unwrap()
+    import(text.as_bytes(), Path::new("wsmb.password"), None).unwrap()
 }
 
 fn is_remarked(imported: &Imported, beginning: &str) -> bool {
@@ -57,27 +57,54 @@ fn a_full_file_becomes_the_same_configuration() {
 }
 
 #[test]
-fn keep_data_is_taken_as_it_was_meant_and_the_difference_is_told() {
+fn keep_data_that_can_mean_both_loses_nothing_and_is_asked_about() {
     let table = [
-        ("keep_data=true", true, false),
-        ("keep_data=1", true, false),
-        ("keep_data=yes", true, false),
-        ("keep_data=0", false, false),
-        ("keep_data=\"0\"", false, false),
-        ("keep_data=", false, false),
-        ("keep_data=\"\"", false, false),
-        ("keep_data=false", false, true),
-        ("keep_data=False ; off", false, true),
-        ("keep_data=\"off\"", false, true),
-        ("keep_data=no", false, true),
-        ("", false, false),
+        ("keep_data=true", true, None),
+        ("keep_data=1", true, None),
+        ("keep_data=yes", true, None),
+        ("keep_data=0", false, None),
+        ("keep_data=\"0\"", false, None),
+        ("keep_data=", false, None),
+        ("keep_data=\"\"", false, None),
+        ("keep_data=false", true, Some("false")),
+        ("keep_data=False ; off", true, Some("False")),
+        ("keep_data=\"off\"", true, Some("off")),
+        ("keep_data=no", true, Some("no")),
+        ("", false, None),
     ];
-    for (line, keep, told) in table {
+    for (line, keep, undecided) in table {
         let imported = imported(&format!("[server]\nport=1\n{line}\n"));
         assert_eq!(config(&imported).policies.default.keep, keep, "{line}");
-        let remarked = imported.remarks.iter().any(|remark| remark.contains("and so as ON: it did keep messages"));
-        assert_eq!(remarked, told, "{line}");
+        assert_eq!(imported.undecided.as_deref(), undecided, "{line}");
+        let told = |text: &str| imported.remarks.iter().any(|remark| remark.contains(text));
+        assert_eq!(told("and so as ON: it did keep messages"), undecided.is_some(), "{line}");
+        assert_eq!(told("keep = true") && told("keep = false"), undecided.is_some(), "both lines are told: {line}");
     }
+}
+
+#[test]
+fn keep_data_is_what_somebody_says_where_it_can_mean_both() {
+    let text = "[server]\nkeep_data=false\n[database]\nhost=db\nname=d\nusername=u\n";
+    for (decided, keep) in [(None, true), (Some(true), true), (Some(false), false)] {
+        let imported = import(text.as_bytes(), Path::new("p"), decided).unwrap();
+        let config = config(&imported);
+        assert_eq!((config.policies.default.keep, config.store.url.server().is_some()), (keep, keep), "{decided:?}");
+        assert_eq!(imported.undecided.is_some(), decided.is_none());
+    }
+    let clear = import(b"[server]\nkeep_data=0\n", Path::new("p"), Some(true)).unwrap();
+    assert!(!config(&clear).policies.default.keep, "nobody was asked");
+}
+
+#[test]
+fn what_looks_like_a_callback_channel_gets_a_time_to_live() {
+    let kept = config(&imported("[server]\nkeep_data=1\nnumber_of_receiver=1\n"));
+    let policy = |name: &str| kept.policies.of(&crate::message::ChannelName::parse(name).unwrap()).clone();
+    for name in ["otp-callback-7", "Callback", "sms reply", "response/1"] {
+        let policy = policy(name);
+        assert_eq!((policy.ttl, policy.keep, policy.receivers), (Duration::from_secs(3_600), true, 1), "{name}");
+    }
+    assert_eq!(policy("sms").ttl, Duration::ZERO);
+    assert!(config(&imported("[server]\nkeep_data=0\n")).policies.named.is_empty());
 }
 
 #[test]
@@ -147,7 +174,7 @@ fn a_database_that_was_not_used_is_not_used() {
 
 #[test]
 fn size_is_bounded() {
-    assert_eq!(import(&vec![b'x'; limits::CONFIGURATION_BYTES + 1], Path::new("p")), Err(TooLarge));
+    assert_eq!(import(&vec![b'x'; limits::CONFIGURATION_BYTES + 1], Path::new("p"), None), Err(TooLarge));
 }
 
 proptest! {
@@ -163,6 +190,6 @@ proptest! {
 
     #[test]
     fn any_bytes_become_a_valid_configuration(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        config(&import(&bytes, Path::new("p")).unwrap());
+        config(&import(&bytes, Path::new("p"), None).unwrap());
     }
 }

@@ -45,6 +45,10 @@ pub const WINDOW_BYTES_OF_ALL: usize = 256 << 20;
 /// Parts of a window: when one has been received by everybody, the next is sent, so that senders write in bursts and not in drops.
 pub const WINDOW_PARTS: u32 = 4;
 
+/// How long receivers of `wsmb bench` stay after the last delivery to confirm it: some times as long as the broker takes to ask
+/// ([`limits::CONFIRM_BUSY`](super::CONFIRM_BUSY)).
+pub const CONFIRM: Duration = Duration::from_secs(1);
+
 /// Bytes that a sender of `wsmb bench` writes at a time.
 pub const BURST: usize = 64 << 10;
 

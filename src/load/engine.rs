@@ -216,8 +216,21 @@ impl<S: Session> Engine<S> {
         }
     }
 
+    /// Answers the pings that confirm what receivers were given last, so that nothing of it stays with the broker. Where nothing is to be
+    /// confirmed, no ping comes, and the time is waited out.
+    fn confirm(&mut self) -> Result<(), Error> {
+        let end = Instant::now() + limits::load::CONFIRM;
+        let is_open = |link: &Link<S>| matches!(link.post, Post::Receiver { .. }) && link.connection.line.unconfirmed;
+        while self.links.iter().any(is_open) && Instant::now() < end {
+            self.pass(limits::load::LOOK)?;
+        }
+        Ok(())
+    }
+
     /// Ends every connection in an orderly way, and waits for the server's part of it for a while.
     pub(super) fn leave(mut self) {
+        // What is measured is measured; who breaks now is gone.
+        let _ = self.confirm();
         for link in &mut self.links {
             frame(&mut link.connection.line.out, Opcode::Close, &1000_u16.to_be_bytes());
             link.connection.blocked = false;

@@ -14,13 +14,15 @@ pub(super) struct Line<S> {
     inbound: Inbound,
     /// What is to be written.
     pub(super) out: Vec<u8>,
+    /// A frame with data has come since the last ping: perhaps a delivery that is not confirmed.
+    pub(super) unconfirmed: bool,
     /// `host:port`.
     address: Arc<str>,
 }
 
 impl<S: Session> Line<S> {
     pub(super) fn new(session: S, address: Arc<str>) -> Self {
-        Self { session, inbound: Inbound::default(), out: Vec::new(), address }
+        Self { session, inbound: Inbound::default(), out: Vec::new(), unconfirmed: false, address }
     }
 
     /// Takes what was read, and tells what is in it. Pings are answered.
@@ -32,10 +34,11 @@ impl<S: Session> Line<S> {
         input: &[u8],
         mut heard: impl FnMut(Heard<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let Self { session, inbound, out, .. } = self;
+        let Self { session, inbound, out, unconfirmed, .. } = self;
         inbound.feed(input, |item| {
             match item {
                 Frame::Data(payload) => {
+                    *unconfirmed = true;
                     let mut first = Ok(());
                     let taken = session.take(payload, out, |item| {
                         if first.is_ok() {
@@ -45,7 +48,10 @@ impl<S: Session> Line<S> {
                     first?;
                     taken.map_err(Error::Refused)?;
                 }
-                Frame::Ping(payload) => frame(out, Opcode::Pong, payload),
+                Frame::Ping(payload) => {
+                    *unconfirmed = false;
+                    frame(out, Opcode::Pong, payload);
+                }
                 Frame::Pong => {}
                 Frame::Close(payload) => return Err(closed(payload).into()),
             }

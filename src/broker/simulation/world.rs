@@ -311,7 +311,12 @@ impl World {
                 self.model.advance(self.now, by.as_millis() as u64);
             }
             self.note_stored(&event);
+            let is_step = matches!(event, Event::WallAdvanced(_));
             self.give(event);
+            if is_step {
+                // What has come due by the step is released at once, before another step could move it further.
+                self.tick_until(self.now);
+            }
         }
     }
 

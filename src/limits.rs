@@ -191,8 +191,21 @@ pub const STORE_URL_BYTES: usize = 4_096;
 pub const STORE_PREFIX_CHARS: usize = 32;
 
 /// The columns of the store's table that are the broker's own, in lower case: no user-defined one can have these names.
-pub const STORE_OWN_COLUMNS: [&str; 9] =
-    ["data_id", "channel", "data", "created", "expires", "due", "receivers", "publication", "deliveries"];
+pub const STORE_OWN_COLUMNS: [&str; 13] = [
+    "data_id",
+    "channel",
+    "data",
+    "created",
+    "expires",
+    "due",
+    "receivers",
+    "publication",
+    "deliveries",
+    "dead_why",
+    "dead_channel",
+    "dead_attempts",
+    "dead_reason",
+];
 
 /// User-defined columns of the store's table: each is looked up in every message that is stored.
 pub const STORE_COLUMNS: usize = 32;

@@ -106,6 +106,48 @@ impl Answer {
     }
 }
 
+/// Why nobody is to get a message any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// It was delivered `max_deliveries` times, and nobody confirmed it.
+    MaxDeliveries,
+    /// A receiver rejected it.
+    Rejected,
+    /// Its time to live was over.
+    Expired,
+}
+
+impl Why {
+    /// As it is written in stores and deliveries.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxDeliveries => "max_deliveries",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// Reads back what [`Self::as_str`] gave.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::MaxDeliveries, Self::Rejected, Self::Expired].into_iter().find(|why| why.as_str() == text)
+    }
+}
+
+/// What is known of a message that is a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Why nobody is to get it any more.
+    pub why: Why,
+    /// The channel that it was sent to.
+    pub channel: ChannelName,
+    /// How often it was delivered there.
+    pub attempts: u32,
+    /// The last reason that a receiver gave for giving it back; at most [`limits::REASON_BYTES`].
+    pub reason: Option<Box<str>>,
+}
+
 /// How a delivery is given back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nack {
@@ -382,6 +424,16 @@ pub struct Message {
     pub publication: Option<PublicationId>,
     /// How often it has been given to a receiver.
     pub deliveries: u32,
+    /// It is a dead letter, and this is known of it.
+    pub dead: Option<Box<DeadLetter>>,
+}
+
+impl Message {
+    /// The channel in which its publication's id is remembered: the one that it was sent to.
+    #[must_use]
+    pub fn first_channel(&self) -> &ChannelName {
+        self.dead.as_ref().map_or(&self.channel, |dead| &dead.channel)
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use wsmb::message::{ChannelName, Kind, Message, MessageId, Payload, PublicationId, Timestamp};
+use wsmb::message::{ChannelName, DeadLetter, Kind, Message, MessageId, Payload, PublicationId, Timestamp, Why};
 #[cfg(target_os = "linux")]
 use wsmb::store::JournalSettings;
 use wsmb::store::{self, ChannelSummary, Group, MessageStore, Restamp, StoreError, StoreSettings};
@@ -93,6 +93,7 @@ fn message(id: u64, name: &str, payload: Payload) -> Message {
         receivers: None,
         publication: None,
         deliveries: 0,
+        dead: None,
     }
 }
 
@@ -116,6 +117,18 @@ fn ids(store: &mut dyn MessageStore, name: &str) -> Vec<u64> {
 }
 
 #[test]
+fn the_id_of_a_dead_letter_is_remembered_where_it_was_sent_to() {
+    on_each(|store| {
+        let (publication, reason) = (Some(PublicationId::new("user", "5")), None);
+        let dead = DeadLetter { why: Why::MaxDeliveries, channel: channel("sms"), attempts: 4, reason };
+        append(store, vec![Message { publication, dead: Some(Box::new(dead)), ..text(7, "dead") }]);
+        let found = store.summary(Timestamp(0)).expect("summary").publications;
+        let found: Vec<_> = found.iter().map(|(channel, id, _)| (channel.as_str(), id.id())).collect();
+        assert_eq!(found, [("sms", "5")]);
+    });
+}
+
+#[test]
 fn every_field_comes_back() {
     on_each(|store| {
         let full = Message {
@@ -123,6 +136,12 @@ fn every_field_comes_back() {
             receivers: Some(0),
             publication: Some(PublicationId::new("user", "é:5\"'\\")),
             deliveries: 3,
+            dead: Some(Box::new(DeadLetter {
+                why: Why::Rejected,
+                channel: channel("gerät"),
+                attempts: 4,
+                reason: Some("no \"SIM\" – 😀".into()),
+            })),
             ..text(7, "sms")
         };
         let delayed =

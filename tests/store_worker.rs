@@ -223,6 +223,7 @@ fn message(id: u64) -> Message {
         receivers: None,
         publication: None,
         deliveries: 0,
+        dead: None,
     }
 }
 

@@ -250,6 +250,7 @@ fn store(count: u64) {
             receivers: None,
             publication: None,
             deliveries: 0,
+            dead: None,
         };
         let appends = Group { appends: ids.clone().map(row).collect(), ..Group::default() };
         store.commit(&appends).expect("written");

@@ -74,6 +74,7 @@ fn with_store(store: &mut dyn MessageStore, batch: u64) -> Cost {
         receivers: None,
         publication: None,
         deliveries: 0,
+        dead: None,
     };
     let mut removals = Vec::new();
     let groups: Vec<Group> = batches(batch)

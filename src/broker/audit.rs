@@ -16,9 +16,10 @@ impl Broker {
                 self.flights.iter().filter(|(_, f)| f.channel == key && !f.entries.is_empty()).collect();
             let flying: usize = flights.iter().map(|(_, flight)| flight.entries.len()).sum();
             let delayed = self.delayed.values().filter(|d| matches!(d, Delayed::Kept(c, _) if *c == key)).count();
-            let memory = channel.waiting.len() + channel.parked.len() + flying + delayed;
+            let held = self.held.values().filter(|held| held.channel == key).count();
+            assert_eq!(channel.in_flight as usize, flights.len() + held, "channel {}: may come back", channel.name);
+            let memory = channel.waiting.len() + channel.parked.len() + flying + delayed + held;
             assert_eq!(channel.unsettled, memory as u64 + channel.paged, "channel {}: unsettled", channel.name);
-            assert_eq!(channel.in_flight as usize, flights.len(), "channel {}: flights", channel.name);
             let waiting: usize = channel.waiting.values().map(super::entry::Entry::bytes).sum();
             assert_eq!(channel.waiting_bytes, waiting, "channel {}: bytes", channel.name);
             assert!(!channel.is_unused(), "channel {} is unused and was not closed", channel.name);
@@ -55,6 +56,10 @@ impl Broker {
                 Delayed::Fleeting { publication, .. } => bytes += publication.frame.len(),
             }
         }
+        let held: usize = self.held.values().map(|held| held.entry.bytes()).sum();
+        assert_eq!(self.held_bytes, held, "bytes held back");
+        in_memory_unwritten += self.held.values().filter(|held| !held.entry.written).count();
+        bytes += held;
         assert_eq!(self.bytes, bytes, "bytes in memory");
         self.audit_unstored(in_memory_unwritten);
         self.audit_windows();
@@ -96,6 +101,7 @@ impl Broker {
                 Place::Parked => self.channels[unstored.channel].parked.contains_key(&id),
                 Place::Flight(key) => self.flights[key].entries.iter().any(|entry| entry.message.id == id),
                 Place::Delayed(due) => self.delayed.contains_key(&(due, id)),
+                Place::Held(until) => self.held.contains_key(&(until, id)),
                 Place::Paged => unstored.row == Row::Writing,
             };
             assert!(entry, "{id:?} is not where it is said to be: {unstored:?}");
@@ -112,21 +118,33 @@ impl Broker {
     }
 
     fn audit_windows(&self) {
-        let mut outstanding = 0;
+        let (mut outstanding, mut outstanding_overdue) = (0, 0);
         for (_, receiver) in &self.receivers {
             outstanding += receiver.window.len();
-            for flight in receiver.window.flights() {
-                assert!(self.flights.contains(flight), "a window names a flight that is no more");
+            let mut looked_at = false;
+            for delivery in receiver.window.iter() {
+                let flight = self.flights.get(delivery.flight).expect("a window names a flight that is no more");
+                let policy = (!flight.entries.is_empty()).then(|| &self.channels[flight.channel].policy);
+                looked_at |= policy.is_some_and(|policy| delivery.manual || !policy.confirm_within.is_zero());
+                let overdue = (flight.channel, receiver.connection, delivery.sequence);
+                assert_eq!(delivery.overdue, self.overdue.contains(&overdue), "{delivery:?} is overdue");
+                outstanding_overdue += usize::from(self.overdue.contains(&overdue));
             }
-            let confirms = receiver.ack == super::AckMode::Manual || receiver.window.is_empty();
-            assert!(confirms || receiver.watched, "{:?} may be silent for ever", receiver.connection);
+            let watched = !receiver.window.has_automatic() || receiver.watched;
+            assert!(watched, "{:?} may be silent for ever", receiver.connection);
             assert!(
-                confirms || receiver.asked || receiver.quiet_armed,
+                !looked_at || self.timers.is_looked_at(receiver.connection),
+                "{:?} is never looked at",
+                receiver.connection
+            );
+            assert!(
+                !receiver.window.has_automatic() || receiver.asked || receiver.quiet_armed,
                 "{:?} is never asked to confirm",
                 receiver.connection
             );
         }
-        let flights: usize = self.flights.iter().map(|(_, flight)| flight.outstanding).sum();
+        assert_eq!(outstanding_overdue, self.overdue.len(), "what is overdue is in somebody's hands");
+        let flights: usize = self.flights.iter().map(|(_, flight)| flight.outstanding as usize).sum();
         assert_eq!(outstanding, flights, "windows and flights agree");
         assert!(self.delayed.len() <= limits::DELAYED, "tables are bounded");
         self.dedup.audit();
@@ -135,7 +153,12 @@ impl Broker {
     /// Nothing is left of anything that happened.
     pub(super) fn audit_empty(&self) {
         assert!(
-            self.flights.is_empty() && self.unstored.len() == 0 && self.delayed.is_empty() && self.pending.is_empty()
+            self.flights.is_empty()
+                && self.unstored.len() == 0
+                && self.delayed.is_empty()
+                && self.pending.is_empty()
+                && self.held.is_empty()
+                && self.overdue.is_empty()
         );
         assert_eq!(self.bytes, 0, "memory is given back");
         assert_eq!(self.receivers.len(), 1);

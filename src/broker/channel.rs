@@ -86,7 +86,7 @@ pub(super) struct Channel {
     pub loading: Option<Loading>,
     /// The last load failed; it is tried again by the retry timer.
     pub load_failed: bool,
-    /// Flights of this channel that are not settled.
+    /// Flights of this channel that are not settled, and messages of it that are held back: what may come back, to its old place.
     pub in_flight: u32,
     /// Messages of this channel that are not settled, wherever they are.
     pub unsettled: u64,
@@ -319,7 +319,7 @@ impl Channel {
 
     /// Forgets what waits in memory if it is in the store and nobody is there to take it.
     ///
-    /// Returns the bytes set free. Not while anything is in flight: what comes back must stand before what is paged.
+    /// Returns the bytes set free. Not while anything is in flight or held back: what comes back must stand before what is paged.
     pub fn page_out_waiting(&mut self) -> usize {
         let stored = self.waiting.values().all(|entry| entry.written);
         let nobody = self.members.is_empty() && self.in_flight == 0 && self.loading.is_none();
@@ -369,8 +369,9 @@ mod tests {
             receivers: None,
             publication: None,
             deliveries: 0,
+            dead: None,
         };
-        Entry { message, origin, written: false, suspect: false }
+        Entry { message, origin, written: false, suspect: false, failures: None }
     }
 
     fn channel() -> Channel {

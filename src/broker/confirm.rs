@@ -1,9 +1,9 @@
-//! What becomes of a delivery: confirmed, or given back and delivered again, or given up.
+//! What becomes of a delivery: confirmed, or given back. What becomes of one that failed is in `failure.rs`.
 
-use super::entry::{Entry, Place, Unstored};
+use super::entry::{Entry, Place};
+use super::failure::Why;
 use super::safety::Fate;
-use super::window::InFlight;
-use super::{AckMode, Acknowledge, Broker, Content, Reply, Turn};
+use super::{Acknowledge, Broker, Reply, Turn};
 use crate::message::{Answer, ConnectionId};
 
 impl Broker {
@@ -16,13 +16,12 @@ impl Broker {
         self.pump_receiver(key);
     }
 
-    /// Settles what a receiver has proved to have; how many deliveries. A receiver with manual acknowledgement proves nothing in this way.
+    /// Settles what a receiver has proved to have; how many deliveries. Of a delivery that is to be answered by hand, nothing else proves
+    /// anything.
     pub(super) fn settle_up_to(&mut self, key: usize, up_to: u64, turn: &mut Turn<'_>) -> usize {
-        if self.receivers[key].ack == AckMode::Manual {
-            return 0;
-        }
         let mut deliveries = 0;
         while let Some(delivery) = self.receivers[key].window.pop_confirmed(up_to) {
+            self.forget_overdue(self.receivers[key].connection, &delivery);
             self.settle_flight(delivery.flight, turn);
             self.release_flight(delivery.flight, false, turn);
             deliveries += 1;
@@ -39,7 +38,7 @@ impl Broker {
         flight.entries.len() == 1 && !receiver.sent_to.may_include(&self.channels[flight.channel].name)
     }
 
-    /// A receiver with manual acknowledgement has answered a delivery.
+    /// A receiver has answered a manual delivery.
     pub(super) fn acknowledge(&mut self, acknowledge: Acknowledge, turn: &mut Turn<'_>) {
         let Acknowledge { connection, sequence, answer } = acknowledge;
         if self.ended.contains(&connection) {
@@ -47,36 +46,41 @@ impl Broker {
         }
         self.note_connection(connection);
         let key = self.receiver_keys.get(&connection).copied();
-        if answer == Answer::Extend && key.is_some_and(|key| self.receivers[key].window.extend(sequence, turn.now)) {
-            return;
-        }
-        let taken = key.filter(|_| answer != Answer::Extend).and_then(|key| {
-            let delivery = self.receivers[key].window.take(sequence)?;
-            Some((key, delivery))
+        let known = key.and_then(|key| {
+            let delivery = self.receivers[key].window.get(sequence).filter(|delivery| delivery.manual)?;
+            Some((key, *delivery))
         });
-        let Some((key, InFlight { flight, at, .. })) = taken else {
+        let Some((key, delivery)) = known else {
             self.reply(Some(connection), Reply::UnknownDelivery { sequence, command: answer.command() }, turn);
             return;
         };
-        let done = answer == Answer::Ack;
-        self.receivers[key].acknowledged(done, turn.now.since(at));
-        self.receivers[key].window.progressed(turn.now);
-        if done {
-            self.settle_flight(flight, turn);
+        self.forget_overdue(connection, &delivery);
+        if answer == Answer::Extend {
+            self.receivers[key].window.restart(sequence, turn.now);
+            return;
         }
-        self.release_flight(flight, true, turn);
+        self.receivers[key].window.take(sequence);
+        self.receivers[key].acknowledged(answer == Answer::Ack, turn.now.since(delivery.at));
+        self.receivers[key].window.progressed(turn.now);
+        match answer {
+            Answer::Nack(nack) => self.note_nack(delivery.flight, connection, nack, turn.now),
+            Answer::Ack | Answer::Extend => self.settle_flight(delivery.flight, turn),
+        }
+        self.release_flight(delivery.flight, true, turn);
         self.pump_receiver(key);
     }
 
-    /// A receiver may have room now: whatever waits for it is looked at again.
-    fn pump_receiver(&mut self, key: usize) {
-        let channels = &self.channels;
+    /// A receiver may have room now: whatever waits for it, or may be passed on to it, is looked at again.
+    pub(super) fn pump_receiver(&mut self, key: usize) {
+        let (channels, overdue) = (&self.channels, !self.overdue.is_empty());
+        // A receiver may be ended by what its own answer has led to.
         self.to_pump.extend(
-            self.receivers[key]
-                .subscriptions
+            self.receivers
+                .get(key)
                 .iter()
+                .flat_map(|receiver| &receiver.subscriptions)
                 .map(|subscription| subscription.channel)
-                .filter(|channel| !channels[*channel].is_drained()),
+                .filter(|channel| overdue || !channels[*channel].is_drained()),
         );
     }
 
@@ -100,7 +104,12 @@ impl Broker {
     pub(super) fn release_flight(&mut self, key: usize, pump: bool, turn: &mut Turn<'_>) {
         let Some(flight) = self.flights.get_mut(key) else { return };
         flight.outstanding -= 1;
+        // One more receiver may get it, if this was the one that did.
+        let doubled = std::mem::take(&mut flight.doubled);
         if flight.outstanding > 0 {
+            if doubled && !flight.entries.is_empty() {
+                self.to_pump.push(flight.channel);
+            }
             return;
         }
         let flight = self.flights.remove(key);
@@ -110,26 +119,42 @@ impl Broker {
         let channel = flight.channel;
         self.channels[channel].in_flight -= 1;
         for entry in flight.entries {
-            self.give_back(channel, entry, turn);
+            match &flight.failed {
+                Some(failed) => self.fail(channel, entry, failed, turn),
+                None => self.give_back(channel, entry, turn),
+            }
         }
         if pump && self.channels.contains(channel) {
             self.to_pump.push(channel);
         }
     }
 
-    /// Puts a message back at its place in the order, unless its time or its number of deliveries is over.
+    /// A receiver has vanished with a message: puts it back at its place in the order, unless its time or its number of deliveries is over.
     fn give_back(&mut self, channel: usize, entry: Entry, turn: &mut Turn<'_>) {
+        if let Some(entry) = self.still_wanted(channel, entry, None, turn) {
+            self.stand(channel, entry);
+        }
+    }
+
+    /// Notes that a message has come back, and returns it if it is to be delivered again. `reject`: it is not.
+    pub(super) fn still_wanted(
+        &mut self,
+        channel: usize,
+        entry: Entry,
+        reject: Option<Why>,
+        turn: &mut Turn<'_>,
+    ) -> Option<Entry> {
+        let (id, deliveries) = (entry.message.id, entry.message.deliveries);
         let most = self.channels[channel].policy.max_deliveries;
         if entry.expired(turn.now) {
             self.expire(channel, entry, turn);
-            return;
+            return None;
         }
-        if most > 0 && entry.message.deliveries >= most {
-            self.give_up(channel, entry, turn);
-            return;
+        let why = reject.or_else(|| (most > 0 && deliveries >= most).then_some(Why::MaxDeliveries));
+        if let Some(why) = why {
+            self.give_up(channel, entry, why, turn);
+            return None;
         }
-        let id = entry.message.id;
-        let deliveries = entry.message.deliveries;
         let asked =
             entry.written || self.unstored.get(id).is_some_and(|unstored| unstored.row == super::entry::Row::Writing);
         if asked {
@@ -138,56 +163,17 @@ impl Broker {
         if let Some(unstored) = self.unstored.get_mut(id) {
             unstored.committed = true;
         }
+        self.note_failing(channel, &entry, turn);
+        Some(entry)
+    }
+
+    /// Puts a message at its old place among what waits.
+    pub(super) fn stand(&mut self, channel: usize, entry: Entry) {
+        let id = entry.message.id;
         self.wait(channel, entry);
         self.move_to(id, Place::Waiting);
         if self.channels[channel].members.is_empty() {
             self.append_unasked(id);
         }
-    }
-
-    /// Moves a message that was delivered too often to the dead-letter channel, or drops it.
-    fn give_up(&mut self, channel: usize, entry: Entry, turn: &mut Turn<'_>) {
-        let letter = self.channels[channel].policy.dead_letter.clone();
-        let target = letter.and_then(|name| self.open_channel(&name)).filter(|target| *target != channel);
-        let Some(target) = target else {
-            self.counters.dropped += 1;
-            self.drop_entry(channel, entry, Fate::Settled, turn);
-            return;
-        };
-        let policy = &self.channels[target].policy;
-        if !policy.keep {
-            self.dead_letter_fleeting(channel, target, entry, turn);
-        } else if self.is_backlog_full(target, 1, turn.now) || self.is_memory_full(0, Some(target), turn) {
-            self.counters.dropped += 1;
-            self.drop_entry(channel, entry, Fate::Settled, turn);
-            self.close_if_unused(target);
-        } else {
-            let mut entry = entry;
-            let (id, before) = (entry.message.id, entry.message.expires);
-            entry.message.expires = super::entry::expires_at(turn.now, self.channels[target].policy.ttl);
-            self.count_out(channel, id, before);
-            self.count_in(target, id, entry.message.expires);
-            entry.message.deliveries = 0;
-            entry.message.receivers = None;
-            entry.origin = None;
-            entry.suspect = false;
-            self.counters.dead_lettered += 1;
-            self.counters.accepted += 1;
-            if entry.written || self.unstored.get(entry.message.id).is_some_and(Unstored::has_counted_row) {
-                self.row_gone(channel, &entry);
-            }
-            self.renew(target, entry, turn);
-            self.to_pump.push(target);
-            self.close_if_unused(channel);
-        }
-    }
-
-    fn dead_letter_fleeting(&mut self, channel: usize, target: usize, entry: Entry, turn: &mut Turn<'_>) {
-        self.counters.dead_lettered += 1;
-        let name = self.channels[target].name.clone();
-        let messages = std::iter::once(entry.message.payload.clone()).collect();
-        self.fan_out(target, Content::Backlog { channel: name, messages }, 1, (None, None), turn);
-        self.drop_entry(channel, entry, Fate::Settled, turn);
-        self.close_if_unused(target);
     }
 }

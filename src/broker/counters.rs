@@ -21,6 +21,12 @@ pub struct Counters {
     pub dead_lettered: u64,
     /// Given up after `max_deliveries` and lost, because there is no dead-letter channel or it is full.
     pub dropped: u64,
+    /// Times that a message had failed often enough for a line in the log.
+    pub failing: u64,
+    /// Deliveries that were taken from a receiver because it did not answer them in time.
+    pub unanswered: u64,
+    /// Deliveries that were given to one more receiver because the first did not confirm them in time.
+    pub doubled: u64,
     /// Forgotten by an administrator.
     pub purged: u64,
     /// Refused at once (codes 05, 06, 08).

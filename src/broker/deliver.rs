@@ -72,9 +72,11 @@ impl Broker {
                 self.move_to(entry.message.id, Place::Flight(flight));
             }
         }
-        self.flights.insert(Flight { channel: key, entries, outstanding: targets.len() });
+        let outstanding = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+        self.flights.insert(Flight { channel: key, entries, outstanding, doubled: false, failed: None });
         let channel = &mut self.channels[key];
         channel.in_flight += 1;
+        let hurried = !channel.policy.confirm_within.is_zero();
         if let Some(last) = targets.last() {
             channel.served = last.order;
         }
@@ -87,10 +89,13 @@ impl Broker {
             turn.effects.list.push(Effect::Deliver {
                 to: target.connection,
                 content,
-                sequence: receiver.window.push(flight, size, turn.now),
+                sequence: receiver.window.push(flight, size, manual, turn.now),
                 manual,
                 redelivered: manual && again,
             });
+            if manual || hurried {
+                self.timers.look_at(turn.now.after(self.shortest_lapse), target.connection);
+            }
             self.want_confirmation(target.receiver, turn);
         }
     }
@@ -98,10 +103,7 @@ impl Broker {
     /// Sees to it that the receiver is asked to confirm: now, if half its window is used, else when its burst has ended.
     pub(super) fn want_confirmation(&mut self, key: usize, turn: &mut Turn<'_>) {
         let receiver = &mut self.receivers[key];
-        if receiver.ack == AckMode::Manual {
-            return;
-        }
-        if !receiver.watched && !receiver.window.is_empty() {
+        if !receiver.watched && receiver.window.has_automatic() {
             receiver.watched = true;
             self.timers.arm(turn.now.after(self.settings.confirm_timeout), Timer::Unconfirmed(receiver.connection));
         }
@@ -109,7 +111,7 @@ impl Broker {
             return;
         }
         let awaited = std::mem::take(&mut receiver.awaited);
-        if receiver.window.is_empty() {
+        if !receiver.window.has_automatic() {
             return;
         }
         if receiver.is_asked_early() || awaited || self.stopping {
@@ -141,8 +143,8 @@ impl Broker {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         let receiver = &mut self.receivers[key];
         receiver.quiet_armed = false;
-        let Some(last) = receiver.window.newest().filter(|_| receiver.ack == AckMode::Automatic && !receiver.asked)
-        else {
+        let automatic = receiver.window.has_automatic() && !receiver.asked;
+        let Some(last) = receiver.window.newest().filter(|_| automatic) else {
             return;
         };
         let quiet_at = last.after(limits::CONFIRM_QUIET);
@@ -166,6 +168,9 @@ impl Broker {
 
     /// Delivers what waits on a channel as long as somebody takes it, and asks for the next page when the last runs low.
     pub(super) fn pump(&mut self, key: usize, turn: &mut Turn<'_>) {
+        if !self.overdue.is_empty() {
+            self.pass_on_overdue(key, turn);
+        }
         // Bounded: each round takes at least one entry out of `waiting`, or ends a receiver.
         while self.drop_expired_head(key, turn) || self.deliver_backlog(key, turn) {}
         let pressed = self.is_pressed();
@@ -243,18 +248,25 @@ impl Broker {
         let name = channel.name.clone();
         let entries: SmallVec<[Entry; 1]> = batch.iter().filter_map(|id| channel.unwait(*id)).collect();
         let messages = entries.iter().map(|entry| entry.message.payload.clone()).collect();
-        self.fly(key, entries, Content::Backlog { channel: name, messages }, &targets, turn);
-        if !self.settings.delay.is_zero() {
-            for target in &targets {
-                let receiver = &mut self.receivers[target.receiver];
-                receiver.next_backlog = turn.now.after(self.settings.delay);
-                if !receiver.pace_armed {
-                    receiver.pace_armed = true;
-                    self.timers.arm(receiver.next_backlog, Timer::Pace(target.connection));
-                }
+        let dead = if let [entry] = &entries[..] { entry.message.dead.clone() } else { None };
+        self.fly(key, entries, Content::Backlog { channel: name, messages, dead }, &targets, turn);
+        self.pause_backlog(&targets, turn);
+        true
+    }
+
+    /// These receivers get no more frames of a backlog for a while (`store.delay`).
+    pub(super) fn pause_backlog(&mut self, targets: &[Member], turn: &Turn<'_>) {
+        if self.settings.delay.is_zero() {
+            return;
+        }
+        for target in targets {
+            let receiver = &mut self.receivers[target.receiver];
+            receiver.next_backlog = turn.now.after(self.settings.delay);
+            if !receiver.pace_armed {
+                receiver.pace_armed = true;
+                self.timers.arm(receiver.next_backlog, Timer::Pace(target.connection));
             }
         }
-        true
     }
 
     /// The entries that go into one frame with `first`: what follows it, as long as it would go to the same receivers and fits.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::message::{ChannelName, ConnectionId, Message, MessageId, Payload, Publication, PublicationId, Timestamp};
+use crate::message::{
+    ChannelName, ConnectionId, DeadLetter, Message, MessageId, Payload, Publication, PublicationId, Timestamp, Why,
+};
 
 /// What [`super::Broker::handle`] appended: effects in order, and the contents that deliveries refer to, each once.
 ///
@@ -38,6 +40,8 @@ pub enum Content {
         channel: ChannelName,
         /// At least one.
         messages: SmallVec<[Payload; 4]>,
+        /// There is one message only, and it is a dead letter: what is known of it.
+        dead: Option<Box<DeadLetter>>,
     },
 }
 
@@ -91,6 +95,48 @@ pub enum Effect {
     },
     /// Something for the store.
     Store(StoreEffect),
+    /// Something that the administrator may want to know.
+    Note(Box<Note>),
+}
+
+/// Something that went wrong with a message, and that no client is told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A message was given up and is gone: there is no dead-letter channel, or it is full.
+    Dropped {
+        /// Its channel.
+        channel: ChannelName,
+        /// Its id.
+        id: MessageId,
+        /// Why.
+        why: Why,
+        /// How often it was delivered.
+        attempts: u32,
+        /// The last reason that a receiver gave.
+        reason: Option<Box<str>>,
+    },
+    /// A message comes back again and again.
+    Failing {
+        /// Its channel.
+        channel: ChannelName,
+        /// Its id.
+        id: MessageId,
+        /// How often it was delivered.
+        attempts: u32,
+        /// The last reason that a receiver gave.
+        reason: Option<Box<str>>,
+    },
+    /// A receiver with manual acknowledgement has not answered a delivery within the channel's `ack_timeout`.
+    Unanswered {
+        /// The receiver.
+        connection: ConnectionId,
+        /// The delivery.
+        sequence: u64,
+        /// The channel.
+        channel: ChannelName,
+        /// The delivery is the receiver's no more. Else nobody else is there to take it, and it stays where it is.
+        given: bool,
+    },
 }
 
 /// Why the broker ends a connection.

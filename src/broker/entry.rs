@@ -5,7 +5,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::limits;
-use crate::message::{ConnectionId, Message, MessageId, Timestamp};
+use crate::message::{ConnectionId, DeadLetter, Message, MessageId, Timestamp};
 
 /// A kept message in memory.
 #[derive(Clone, Debug)]
@@ -18,12 +18,34 @@ pub(super) struct Entry {
     pub written: bool,
     /// It was in the store when the broker started after a crash: it may have been delivered before.
     pub suspect: bool,
+    /// What receivers said who gave it back. Few messages have any.
+    pub failures: Option<Box<Failures>>,
+}
+
+/// What is remembered of a message that receivers have given back, as long as it is in memory.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Failures {
+    /// How often that happened.
+    pub nacks: u32,
+    /// The last reason that was given.
+    pub reason: Option<Box<str>>,
 }
 
 impl Entry {
     /// Bytes that this entry holds in memory.
     pub fn bytes(&self) -> usize {
-        self.message.payload.bytes.len() + limits::ENTRY_BYTES
+        let failures = self.failures.as_ref().map_or(0, |failures| failures.bytes());
+        let dead = self
+            .message
+            .dead
+            .as_ref()
+            .map_or(0, |dead| size_of::<DeadLetter>() + dead.reason.as_ref().map_or(0, |reason| reason.len()));
+        self.message.payload.bytes.len() + limits::ENTRY_BYTES + failures + dead
+    }
+
+    /// The last reason that a receiver gave for giving it back.
+    pub fn reason(&self) -> Option<&str> {
+        self.failures.as_ref()?.reason.as_deref()
     }
 
     /// Whether it must not be delivered any more.
@@ -53,6 +75,8 @@ pub(super) enum Place {
     Flight(usize),
     /// Among the delayed, under this due time.
     Delayed(Timestamp),
+    /// Among those that are held back, until this.
+    Held(Timestamp),
     /// Nowhere in memory: only the store's queue has it.
     Paged,
 }

@@ -134,6 +134,10 @@ impl Broker {
     /// Lets go of everything in a channel that waits in memory and whose time is over.
     fn expire_in(&mut self, key: usize, turn: &mut Turn<'_>) {
         while let Some(entry) = self.channels.get_mut(key).and_then(|channel| take_expired(channel, turn.now)) {
+            if self.sweeping && !entry.written {
+                // The sweep may have met its row, which was being written.
+                self.expired_early.insert(entry.message.id);
+            }
             self.expire(key, entry, turn);
             self.to_pump.extend(self.channels.contains(key).then_some(key));
         }
@@ -193,9 +197,9 @@ impl Broker {
             self.timers.sweep = Some(turn.now);
         }
         for (id, name) in gone {
-            let Some(key) = self.channel_keys.get(name).copied().filter(|_| !self.superseded.contains(id)) else {
-                continue;
-            };
+            let known = self.refused.remove(id) || self.expired_early.contains(id);
+            let counted = !known && !self.superseded.contains(id);
+            let Some(key) = self.channel_keys.get(name).copied().filter(|_| counted) else { continue };
             let channel = &mut self.channels[key];
             if let Some(entry) = channel.unwait(*id) {
                 self.expire(key, entry, turn);
@@ -204,6 +208,7 @@ impl Broker {
             }
             // Otherwise it is in flight: its receiver may still confirm it, and the core will expire it if not.
         }
+        self.expired_early.clear();
         let unattended = |channel: &Channel| channel.members.is_empty() && !channel.waiting.is_empty();
         self.to_pump.extend(self.channels.iter().filter(|(_, channel)| unattended(channel)).map(|(key, _)| key));
     }
@@ -247,6 +252,7 @@ impl Broker {
             }
             self.delayed.insert((due, at.1), delayed);
         }
+        self.hold_anew(up_to, sooner);
         let keys: Vec<usize> = self.channels.iter().map(|(key, _)| key).collect();
         keys.into_iter().for_each(|key| self.rearm_expiry(key));
         self.expire_due(turn);

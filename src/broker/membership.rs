@@ -233,8 +233,11 @@ impl Broker {
         for subscription in &receiver.subscriptions {
             self.leave(*subscription);
         }
-        for flight in receiver.window.flights() {
-            self.release_flight(flight, true, turn);
+        for delivery in receiver.window.iter() {
+            self.forget_overdue(connection, delivery);
+            self.release_flight(delivery.flight, true, turn);
         }
+        let live = self.receivers.len();
+        self.timers.forget_receiver(connection, live, |other| self.receiver_keys.contains_key(other));
     }
 }

@@ -7,7 +7,8 @@
 //! A kept message is, at any time, in exactly one place:
 //!
 //! ```text
-//!                    ┌─────────── give back (vanished, nack) ◄───────┐
+//!                    ┌─────────── give back (vanished) ◄─────────────┐
+//!                    ├─ held ◄─── nack ◄─────────────────────────────┤
 //! publish ─► waiting ┴► flight ─► confirmed                          │
 //!        │     ▲  └► expired        └────────────────────────────────┘──► dead letter, dropped
 //!        │     └─ paged (in the store only) ◄─ parked (behind it, not written yet)
@@ -26,6 +27,8 @@ mod entry;
 mod event;
 mod expiries;
 mod expiry;
+mod failure;
+mod lapse;
 mod membership;
 mod pace;
 mod publish;
@@ -46,6 +49,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use slab::Slab;
@@ -53,13 +57,14 @@ use smallvec::SmallVec;
 
 pub use counters::Counters;
 pub use dedup::{ForgottenIds, FreshIds};
-pub use effect::{Content, Effect, Effects, EndReason, Refusal, Reply, StoreEffect};
+pub use effect::{Content, Effect, Effects, EndReason, Note, Refusal, Reply, StoreEffect};
 pub use event::{AckMode, Acknowledge, ClientKind, Event, Publish, ReceiverKey, StoreFailure, Subscribe};
 pub use restore::{ChannelSummary, Restored, Settings};
 
 use channel::Channel;
 use dedup::Dedup;
 use entry::{Entry, Unstored};
+use failure::{Failed, Held};
 use receiver::Receiver;
 use recent::Recent;
 use safety::Pending;
@@ -78,7 +83,11 @@ struct Flight {
     /// Empty once they are settled.
     entries: SmallVec<[Entry; 1]>,
     /// In how many windows the delivery stands.
-    outstanding: usize,
+    outstanding: u32,
+    /// One of the windows is that of a receiver which got it because another one was silent.
+    doubled: bool,
+    /// How it has failed so far, if it has.
+    failed: Option<Box<Failed>>,
 }
 
 /// Something that is held until its time.
@@ -133,15 +142,28 @@ pub struct Broker {
     unstored: Recent<Unstored>,
     /// Rows that stand for an unstored message under its older id, perhaps in another channel: no page may bring them back.
     superseded: HashSet<MessageId, RandomState>,
+    /// Messages that were refused because the store said that it had failed: if it has written them for all that, a page brings them, and
+    /// nobody has counted them. The newest ones.
+    refused: BTreeSet<MessageId>,
     /// Unstored messages that the store refused and that are tried again.
     failed: BTreeSet<MessageId>,
     pending: Slab<Pending>,
     delayed: BTreeMap<(Timestamp, MessageId), Delayed>,
+    /// Messages that receivers gave back and that are not delivered before this moment, or that expire then.
+    held: BTreeMap<(Timestamp, MessageId), Held>,
+    /// Bytes of the entries among them.
+    held_bytes: usize,
+    /// Deliveries that are late and that nobody else has taken yet: channel, receiver, number.
+    overdue: BTreeSet<(usize, ConnectionId, u64)>,
+    /// No delivery is late sooner than this.
+    shortest_lapse: Duration,
     dedup: Dedup,
     /// Channels purged within the time in which an id is known, oldest first.
     purges: VecDeque<(Timestamp, ChannelName)>,
     timers: Timers,
     counters: Counters,
+    /// What has expired in memory since a sweep was asked for, while it was being written: the sweep's answer may name it, and it is counted no more.
+    expired_early: BTreeSet<MessageId>,
     /// A sweep has been asked for and not answered: no message may become paged that its answer could name.
     sweeping: bool,
     /// An orderly stop has begun: kept messages are stored and given to nobody.
@@ -183,13 +205,19 @@ impl Broker {
             flights: Slab::new(),
             unstored: Recent::default(),
             superseded: HashSet::default(),
+            refused: BTreeSet::new(),
             failed: BTreeSet::new(),
             pending: Slab::new(),
             delayed: BTreeMap::new(),
+            held: BTreeMap::new(),
+            held_bytes: 0,
+            overdue: BTreeSet::new(),
+            shortest_lapse: Duration::MAX,
             dedup: Dedup::new(restored.id_seed, restored.id_bound.unwrap_or(limits::DEDUP_IDS)),
             purges: VecDeque::new(),
             timers: Timers::default(),
             counters: Counters::default(),
+            expired_early: BTreeSet::new(),
             sweeping: false,
             stopping: false,
             last_id: restored.last_id,
@@ -204,6 +232,7 @@ impl Broker {
             counts: Vec::new(),
             to_pump: Vec::new(),
         };
+        broker.shortest_lapse = lapse::shortest(broker.policies.iter().map(|policy| &**policy));
         broker.restore(restored);
         broker
     }
@@ -262,7 +291,8 @@ impl Broker {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let delayed = self.delayed.first_key_value().map(|((due, _), _)| *due);
-        [self.timers.next(), delayed].into_iter().flatten().min()
+        let held = self.held.first_key_value().map(|((until, _), _)| *until);
+        [self.timers.next(), delayed, held].into_iter().flatten().min()
     }
 
     /// What has happened so far.
@@ -310,6 +340,7 @@ impl Broker {
     /// Obeys new settings from now on; what has been accepted stays accepted. To be followed by [`Event::Tick`]: a deadline may be over.
     pub fn reconfigure(&mut self, settings: Settings) {
         self.policies = settings.policies.shared();
+        self.shortest_lapse = lapse::shortest(self.policies.iter().map(|policy| &**policy));
         self.settings = settings;
         self.watch_anew();
         for (_, channel) in &mut self.channels {
@@ -337,12 +368,14 @@ impl Broker {
                 Timer::Quiet(connection) => self.quiet(connection, turn),
                 Timer::Pace(connection) => self.pace(connection),
                 Timer::Unconfirmed(connection) => self.end_unconfirmed(connection, turn),
+                Timer::Look(connection) => self.look(connection, turn),
             }
         }
         while let Some(id) = self.timers.due_write(turn.now) {
             self.append_unasked(id);
         }
         self.release_delayed(turn);
+        self.release_held(turn);
         if self.timers.retry.is_some_and(|at| at <= turn.now) {
             self.timers.retry = None;
             self.retry_store();

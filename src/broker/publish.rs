@@ -278,8 +278,9 @@ impl Broker {
                 receivers: publish.receivers,
                 publication: publish.id.clone(),
                 deliveries: 0,
+                dead: None,
             };
-            let entry = Entry { message, origin, written: false, suspect: false };
+            let entry = Entry { message, origin, written: false, suspect: false, failures: None };
             self.bytes += entry.bytes();
             entries.push(entry);
         }
@@ -430,7 +431,7 @@ impl Broker {
             self.resolve(id, fate, turn).is_some_and(|unstored| unstored.has_counted_row())
         };
         if had_row {
-            self.row_gone(key, &entry);
+            self.row_gone(&entry);
         }
         self.count_out(key, id, expires);
         self.close_if_unused(key);

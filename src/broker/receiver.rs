@@ -73,7 +73,9 @@ impl Receiver {
 
     /// Whether its window takes another delivery. One is always taken, however large.
     pub fn has_room(&self) -> bool {
-        self.window.len() < self.pace.allowed() && self.window.bytes() < limits::WINDOW_BYTES
+        !self.window.is_silent()
+            && self.window.len() < self.pace.allowed()
+            && self.window.bytes() < limits::WINDOW_BYTES
     }
 
     /// Whether it takes another backlog frame now.
@@ -134,7 +136,7 @@ impl Receiver {
         if deliveries == 0 {
             return;
         }
-        self.window.progressed(now);
+        self.window.confirmed(now);
         let took = asked.then(|| now.since(self.asked_at));
         if let Some(took) = took {
             self.prompt = took <= limits::PROMPT_CONFIRMATION;
@@ -148,9 +150,8 @@ impl Receiver {
         self.window.since().is_some_and(|since| now < since.after(timeout))
     }
 
-    /// When an automatic receiver is ended unless it confirms something before; `None` if nothing is unconfirmed.
+    /// When it is ended unless it confirms something by a pong before; `None` if a pong would confirm nothing.
     pub fn unconfirmed_until(&self, timeout: Duration) -> Option<Timestamp> {
-        let since = self.window.since().filter(|_| self.ack == AckMode::Automatic)?;
-        Some(since.after(timeout))
+        Some(self.window.automatic_since()?.after(timeout))
     }
 }

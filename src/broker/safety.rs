@@ -88,7 +88,7 @@ impl Broker {
         };
         let Some(pending) = self.pending.get_mut(key) else { return };
         pending.remaining -= 1;
-        pending.receivers = pending.receivers.min(u32::try_from(held).unwrap_or(u32::MAX));
+        pending.receivers = pending.receivers.min(held);
         match fate {
             Fate::Stored => pending.rows += 1,
             Fate::StoredLate => {
@@ -135,10 +135,10 @@ impl Broker {
         }
     }
 
-    /// A row of a message has gone from its channel for good: what is remembered of its publication has one less.
-    pub(super) fn row_gone(&mut self, channel: usize, entry: &Entry) {
+    /// A row of a message has gone for good: what is remembered of its publication has one less.
+    pub(super) fn row_gone(&mut self, entry: &Entry) {
         let Some(publication) = &entry.message.publication else { return };
-        let key = self.dedup.key(&self.channels[channel].name, publication);
+        let key = self.dedup.key(entry.message.first_channel(), publication);
         if let Some(pending) = self.dedup.row_gone(key).and_then(|pending| self.pending.get_mut(pending)) {
             pending.rows = pending.rows.saturating_sub(1);
         }

@@ -5,7 +5,7 @@
 
 use super::entry::Row;
 use super::receiver::Receiver;
-use super::{AckMode, Broker, Turn};
+use super::{Broker, Turn};
 use crate::message::MessageId;
 
 impl Broker {
@@ -40,7 +40,7 @@ impl Broker {
     /// Whether a receiver that confirms by pongs has not confirmed everything.
     #[must_use]
     pub fn awaits_confirmation(&self) -> bool {
-        let owes = |receiver: &Receiver| receiver.ack == AckMode::Automatic && !receiver.window.is_empty();
+        let owes = |receiver: &Receiver| receiver.window.has_automatic();
         self.receivers.iter().any(|(_, receiver)| owes(receiver))
     }
 

@@ -31,7 +31,8 @@ impl Broker {
             self.count_in(key, id, message.expires);
             self.counters.accepted += 1;
             // It may have come due, and been delivered under its new id, right before the crash.
-            let entry = Entry { message, origin: None, written: true, suspect: id <= self.suspect_up_to };
+            let entry =
+                Entry { message, origin: None, written: true, suspect: id <= self.suspect_up_to, failures: None };
             self.bytes += entry.bytes();
             self.delayed.insert((due, id), Delayed::Kept(key, entry));
         }
@@ -63,6 +64,7 @@ impl Broker {
                 Some(Delayed::Kept(_, entry)) => Some(entry),
                 _ => None,
             },
+            Place::Held(until) => self.held.get(&(until, id)).map(|held| &held.entry),
             Place::Paged => None,
         };
         if let Some(message) = entry.map(|entry| entry.message.clone()) {
@@ -127,6 +129,11 @@ impl Broker {
                         entry.written = true;
                     }
                 }
+                Place::Held(until) => {
+                    if let Some(held) = self.held.get_mut(&(until, *id)) {
+                        held.entry.written = true;
+                    }
+                }
                 Place::Paged => {}
             }
         }
@@ -171,9 +178,13 @@ impl Broker {
                     Some(Delayed::Kept(_, entry)) => Some(entry),
                     _ => None,
                 },
-                Place::Parked | Place::Flight(_) | Place::Paged => None,
+                Place::Parked | Place::Flight(_) | Place::Held(_) | Place::Paged => None,
             };
             self.counters.refused_late += 1;
+            self.refused.insert(*id);
+            if self.refused.len() > limits::REFUSED_IDS {
+                self.refused.pop_first();
+            }
             if let Some(entry) = entry {
                 self.drop_entry(key, entry, Fate::Refused(refusal), turn);
             } else {
@@ -238,7 +249,8 @@ impl Broker {
             if self.unstored.contains(message.id) {
                 continue;
             }
-            if channel.paged > 0 {
+            let refused = self.refused.remove(&message.id);
+            if channel.paged > 0 && !refused {
                 channel.paged -= 1;
             } else {
                 // Nobody has counted it: another program's, or refused because a server's answer was lost.
@@ -248,7 +260,7 @@ impl Broker {
             let channel = &mut self.channels[key];
             let suspect = message.id <= self.suspect_up_to;
             let origin = channel.paged_origin(message.id);
-            let entry = Entry { message, origin, written: true, suspect };
+            let entry = Entry { message, origin, written: true, suspect, failures: None };
             self.bytes += entry.bytes();
             if entry.expired(turn.now) {
                 self.expire(key, entry, turn);
@@ -295,7 +307,9 @@ impl Broker {
         if let Some(expiring) = &mut channel.expiring {
             expiring.waiting.clear();
         }
-        channel.in_flight = 0;
+        let held: Vec<_> = self.held.iter().filter(|(_, held)| held.channel == key).map(|(at, _)| *at).collect();
+        entries.extend(held.into_iter().filter_map(|at| self.take_held(at)).map(|held| held.entry));
+        self.channels[key].in_flight = 0;
         for (_, flight) in &mut self.flights {
             if flight.channel == key {
                 entries.extend(std::mem::take(&mut flight.entries));

@@ -1,12 +1,14 @@
 //! Single promises of the core, one scene each; `simulation` holds them all against everything else.
 
+mod failures;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
 use wildmatch::WildMatch;
 
 use super::*;
-use crate::message::{Answer, Dialect, Frame, Kind, Nack, Payload, PublicationId};
+use crate::message::{Answer, Dialect, Frame, Kind, Nack, Payload, PublicationId, Why};
 use crate::policy::{ChannelPolicy, Policies};
 
 mod confirming;
@@ -60,6 +62,7 @@ impl Scene {
             receivers: None,
             publication: None,
             deliveries: 0,
+            dead: None,
         }
     }
 
@@ -203,7 +206,8 @@ fn a_full_window_lets_messages_wait_and_an_ack_takes_the_next() {
         Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence, answer })
     };
     assert_eq!(deliveries(&scene.give(ack(1, true))), [(1, 2)]);
-    let again = scene.give(ack(2, false));
+    assert_eq!(deliveries(&scene.give(ack(2, false))), [], "nobody else is there: it is held back");
+    let again = scene.pass(1_000);
     assert!(matches!(again.last(), Some(Effect::Deliver { sequence: 3, redelivered: true, .. })), "{again:?}");
     let unknown = scene.give(ack(2, true));
     assert!(matches!(

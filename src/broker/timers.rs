@@ -1,8 +1,11 @@
 //! Everything that will have to happen at a later time, so that the core can say when it wants to be woken. Knows no clock.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashSet, VecDeque};
 
+use foldhash::fast::RandomState;
+
+use crate::limits;
 use crate::message::{ConnectionId, MessageId, Timestamp};
 
 /// What a receiver's timer is for. At most one of each kind runs for a receiver.
@@ -14,12 +17,24 @@ pub(super) enum Timer {
     Pace(ConnectionId),
     /// It is to be ended if it has confirmed nothing for `confirm_timeout`.
     Unconfirmed(ConnectionId),
+    /// Its deliveries are looked at: some may not have been confirmed in time.
+    Look(ConnectionId),
+}
+
+impl Timer {
+    fn connection(self) -> ConnectionId {
+        let (Self::Quiet(connection) | Self::Pace(connection) | Self::Unconfirmed(connection) | Self::Look(connection)) =
+            self;
+        connection
+    }
 }
 
 /// All pending timers.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     receivers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
+    /// For which of them a [`Timer::Look`] is running.
+    looks: HashSet<ConnectionId, RandomState>,
     /// Messages to be written if they are still unsettled then. The delay is the same for all, so they are in order.
     writes: VecDeque<(Timestamp, MessageId)>,
     /// The same for those whose sender waits, and whose receiver is likely to confirm sooner than a disk would. In order, too.
@@ -40,6 +55,34 @@ impl Timers {
     /// Forgets the timers that end receivers.
     pub fn drop_unconfirmed(&mut self) {
         self.receivers.retain(|Reverse((_, timer))| !matches!(timer, Timer::Unconfirmed(_)));
+    }
+
+    /// A receiver is no more. The timers of such receivers are forgotten when they may be many: some run for minutes, and receivers may
+    /// come and go by the thousand meanwhile. `live`: how many receivers there are.
+    pub fn forget_receiver(&mut self, gone: ConnectionId, live: usize, is_live: impl Fn(&ConnectionId) -> bool) {
+        self.looks.remove(&gone);
+        if self.receivers.len() > limits::TIMERS_LEFT + 8 * live {
+            self.receivers.retain(|Reverse((_, timer))| is_live(&timer.connection()));
+        }
+    }
+
+    /// Timers of receivers that run.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.receivers.len()
+    }
+
+    /// Has a receiver's deliveries looked at, unless that is going to happen already.
+    pub fn look_at(&mut self, at: Timestamp, connection: ConnectionId) {
+        if self.looks.insert(connection) {
+            self.arm(at, Timer::Look(connection));
+        }
+    }
+
+    /// Whether a receiver's deliveries are going to be looked at.
+    #[cfg(test)]
+    pub fn is_looked_at(&self, connection: ConnectionId) -> bool {
+        self.looks.contains(&connection)
     }
 
     pub fn write_at(&mut self, at: Timestamp, id: MessageId) {
@@ -77,7 +120,11 @@ impl Timers {
         if *at > now {
             return None;
         }
-        self.receivers.pop().map(|Reverse((_, timer))| timer)
+        let Reverse((_, timer)) = self.receivers.pop()?;
+        if let Timer::Look(connection) = timer {
+            self.looks.remove(&connection);
+        }
+        Some(timer)
     }
 
     /// The next message whose write delay is over.

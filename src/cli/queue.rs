@@ -280,6 +280,14 @@ impl Export {
 /// Everything about a message as one line of JSON. The payload is `message` if it is JSON, else `text`, else `base64`.
 fn exported(message: &Message) -> String {
     #[derive(serde::Serialize)]
+    struct Dead<'a> {
+        why: &'a str,
+        channel: &'a str,
+        attempts: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
+    }
+    #[derive(serde::Serialize)]
     struct Line<'a> {
         id: u64,
         channel: &'a str,
@@ -291,6 +299,8 @@ fn exported(message: &Message) -> String {
         #[serde(skip_serializing_if = "Option::is_none")]
         receivers: Option<u32>,
         deliveries: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dead_letter: Option<Dead<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<&'a RawValue>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -310,6 +320,12 @@ fn exported(message: &Message) -> String {
         due: message.due.map(iso8601),
         receivers: message.receivers,
         deliveries: message.deliveries,
+        dead_letter: message.dead.as_ref().map(|dead| Dead {
+            why: dead.why.as_str(),
+            channel: dead.channel.as_str(),
+            attempts: dead.attempts,
+            reason: dead.reason.as_deref(),
+        }),
         message: json,
         text: text.filter(|_| json.is_none()),
         base64: text.is_none().then(|| base64::engine::general_purpose::STANDARD.encode(&message.payload.bytes)),
@@ -354,6 +370,7 @@ mod tests {
             receivers: None,
             publication: None,
             deliveries: 2,
+            dead: None,
         }
     }
 

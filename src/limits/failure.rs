@@ -1,6 +1,8 @@
-//! Bounds of what fails: deliveries that receivers give back.
+//! Bounds of what fails: deliveries that receivers give back, or do not answer.
 
 use std::time::Duration;
+
+use super::CORE_BYTES;
 
 /// The longest `retry_after` of a nack: who means longer than a day means `reject`, or a `delay` of a new message.
 pub const RETRY_AFTER: Duration = Duration::from_secs(24 * 3_600);
@@ -8,3 +10,26 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(24 * 3_600);
 /// Bytes of a `reason` of a nack that are kept; the rest is cut. Enough for the sentence of a person or the last line of a program, and each
 /// dead letter holds one.
 pub const REASON_BYTES: usize = 256;
+
+/// A message that comes back from a receiver is held back so long the first time, twice as long the next.
+pub const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// A message that comes back again and again is held back no longer than this.
+pub const RETRY_LONGEST: Duration = Duration::from_secs(60);
+
+/// Messages that are held back at once. Beyond it the one whose turn is next stands in its place early, so that none is lost or refused.
+pub const HELD: usize = 100_000;
+
+/// Bytes of messages that are held back at once: a quarter of what the core may hold, so that what fails does not fill the memory in which
+/// the others move. What happens at it is the same.
+pub const HELD_BYTES: usize = CORE_BYTES / 4;
+
+/// Failed deliveries of one message after which the log says so; again each time the number has doubled.
+pub const FAILING_TOLD: u32 = 5;
+
+/// Timers of receivers that are no more, before they are looked for: some 100 KiB.
+pub const TIMERS_LEFT: usize = 4_096;
+
+/// Messages that were refused because the store failed, and are remembered in case it has written them for all that: some 100 KiB. One that is
+/// forgotten is taken for another one, which then stays in the store until the next start.
+pub const REFUSED_IDS: usize = 4_096;

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::frame::{Opcode, encode_into, payload_start, push_header};
 use super::{json, topic};
-use crate::message::{ChannelName, DeliveryName, Dialect, Payload, Publication};
+use crate::message::{ChannelName, DeadLetter, DeliveryName, Dialect, Payload, Publication};
 
 /// What a receiver that acknowledges by hand must be told about a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,22 +38,25 @@ pub fn push_live(out: &mut Vec<u8>, publication: &Publication<'_>, dialect: Dial
         (Dialect::Topic, _) => topic::push_frames(out, publication.bodies().map(|body| (*kind, body))),
         (Dialect::Envelope, Some(manual))
             if publication.dialect == Dialect::Envelope && publication.verbatim && push_marked(out, frame, manual) => {}
-        (Dialect::Envelope, manual) => push_envelope(out, channel, publication.bodies(), manual),
+        (Dialect::Envelope, manual) => push_envelope(out, channel, publication.bodies(), (manual, None)),
     }
 }
 
 /// Appends kept messages as a receiver of `dialect` gets them: one envelope, or one frame for each message.
 ///
-/// `manual` as in [`push_live`]. Nothing is appended only for a topic receiver of nothing, or of empty messages alone.
+/// `manual` as in [`push_live`]; `dead` is what is known of a dead letter, which a receiver with manual acknowledgement is told. Nothing is appended only for a topic receiver of nothing, or of empty messages alone.
 pub fn push_backlog(
     out: &mut Vec<u8>,
     channel: &ChannelName,
     messages: &[Payload],
     dialect: Dialect,
-    manual: Option<Manual>,
+    (manual, dead): (Option<Manual>, Option<&DeadLetter>),
 ) {
     match dialect {
-        Dialect::Envelope => push_envelope(out, channel, messages.iter().map(|message| &message.bytes[..]), manual),
+        Dialect::Envelope => {
+            let dead = dead.filter(|_| manual.is_some());
+            push_envelope(out, channel, messages.iter().map(|message| &message.bytes[..]), (manual, dead));
+        }
         Dialect::Topic => topic::push_frames(out, messages.iter().map(|message| (message.kind, &message.bytes[..]))),
     }
 }
@@ -63,7 +66,7 @@ fn push_envelope<'a>(
     out: &mut Vec<u8>,
     channel: &ChannelName,
     messages: impl Iterator<Item = &'a [u8]> + Clone,
-    manual: Option<Manual>,
+    (manual, dead): (Option<Manual>, Option<&DeadLetter>),
 ) {
     let size = messages.clone().map(|message| message.len() + 1).sum::<usize>();
     let mut text = String::with_capacity(192 + size);
@@ -80,8 +83,26 @@ fn push_envelope<'a>(
         }
         topic::push_embedded(&mut text, message);
     }
-    text.push_str("]}");
+    text.push(']');
+    if let Some(dead) = dead {
+        push_dead_letter(&mut text, dead);
+    }
+    text.push('}');
     encode_into(out, Opcode::Text, text.as_bytes());
+}
+
+/// Appends the member that says what is known of a dead letter, with a comma before it.
+fn push_dead_letter(out: &mut String, dead: &DeadLetter) {
+    let DeadLetter { why, channel, attempts, reason } = dead;
+    // Writing to a `String` can't fail.
+    let _ = write!(out, r#","dead_letter":{{"why":"{}","channel":"#, why.as_str());
+    json::push_string(out, channel.as_str());
+    let _ = write!(out, r#","attempts":{attempts}"#);
+    if let Some(reason) = reason {
+        out.push_str(r#","reason":"#);
+        json::push_string(out, reason);
+    }
+    out.push('}');
 }
 
 /// Appends the sender's own envelope, which has no members of these names, with the delivery's mark as its first members. False, and nothing appended, if it
@@ -114,7 +135,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::{ConnectionId, Kind};
+    use crate::message::{ConnectionId, Kind, Why};
     use crate::protocol::envelope::{Command, parse};
 
     fn sent(json: &str) -> Publication<'static> {
@@ -137,7 +158,7 @@ mod tests {
         manual: Option<Manual>,
     ) -> Vec<u8> {
         let mut out = Vec::new();
-        push_backlog(&mut out, channel, messages, dialect, manual);
+        push_backlog(&mut out, channel, messages, dialect, (manual, None));
         out
     }
 
@@ -256,6 +277,29 @@ mod tests {
         );
         let frames = encode_backlog(&channel(), &messages, Dialect::Topic, None);
         assert_eq!(split(&frames), [(0x81, &b"{\"a\":1}"[..]), (0x82, b"raw")]);
+    }
+
+    #[test]
+    fn a_dead_letter_tells_a_receiver_that_answers_by_hand_what_is_known_of_it() {
+        let dead = DeadLetter {
+            why: Why::Rejected,
+            channel: ChannelName::parse("s\"ms").unwrap(),
+            attempts: 3,
+            reason: Some("no \"SIM\"".into()),
+        };
+        let encode = |manual, dead: &DeadLetter, dialect| {
+            let mut out = Vec::new();
+            push_backlog(&mut out, &channel(), &[Payload::text("1")], dialect, (manual, Some(dead)));
+            out
+        };
+        let told = r#"{"delivery":"a1b2-3","command":"send-message","channel":"sms","data":[1],"dead_letter":{"why":"rejected","channel":"s\"ms","attempts":3,"reason":"no \"SIM\""}}"#;
+        assert_eq!(text_of(&encode(Some(manual(3)), &dead, Dialect::Envelope)), told);
+        let plain = DeadLetter { why: Why::MaxDeliveries, reason: None, ..dead };
+        let text = text_of(&encode(Some(manual(3)), &plain, Dialect::Envelope));
+        assert!(text.ends_with(r#""dead_letter":{"why":"max_deliveries","channel":"s\"ms","attempts":3}}"#), "{text}");
+        let automatic = text_of(&encode(None, &plain, Dialect::Envelope));
+        assert_eq!(automatic, r#"{"command":"send-message","channel":"sms","data":[1]}"#);
+        assert_eq!(split(&encode(None, &plain, Dialect::Topic)), [(0x81, &b"1"[..])]);
     }
 
     proptest! {

@@ -76,6 +76,7 @@ impl Carrier {
                 self.end(&connection, Closing { code: 1008, reason, invited: false, flush: false }, turn);
             }
             Effect::Store(effect) => turn.hub.storage.submit(effect),
+            Effect::Note(note) => turn.hub.note(&note),
         }
     }
 

@@ -30,6 +30,7 @@ mod heartbeat;
 mod ids;
 mod lifecycle;
 mod listener;
+mod notes;
 mod outbound;
 mod outgoing;
 mod owed;

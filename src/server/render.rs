@@ -5,14 +5,14 @@ use bytes::Bytes;
 use super::batch::{Batch, Span};
 use crate::broker::Content;
 use crate::limits;
-use crate::message::{ChannelName, Dialect, Frame, Payload, Publication};
+use crate::message::{ChannelName, DeadLetter, Dialect, Frame, Payload, Publication};
 use crate::protocol::delivery::{self, Manual};
 
 /// What a delivery carries.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Body<'a> {
     Publication(&'a Publication<'a>),
-    Backlog(&'a ChannelName, &'a [Payload]),
+    Backlog(&'a ChannelName, &'a [Payload], Option<&'a DeadLetter>),
 }
 
 impl<'a> Body<'a> {
@@ -21,7 +21,7 @@ impl<'a> Body<'a> {
         match content {
             Content::Live => live.map(Self::Publication),
             Content::Due(publication) => Some(Self::Publication(publication)),
-            Content::Backlog { channel, messages } => Some(Self::Backlog(channel, messages)),
+            Content::Backlog { channel, messages, dead } => Some(Self::Backlog(channel, messages, dead.as_deref())),
         }
     }
 
@@ -29,7 +29,9 @@ impl<'a> Body<'a> {
     pub(super) fn push(self, out: &mut Vec<u8>, dialect: Dialect, manual: Option<Manual>) {
         match self {
             Self::Publication(publication) => delivery::push_live(out, publication, dialect, manual),
-            Self::Backlog(channel, messages) => delivery::push_backlog(out, channel, messages, dialect, manual),
+            Self::Backlog(channel, messages, dead) => {
+                delivery::push_backlog(out, channel, messages, dialect, (manual, dead));
+            }
         }
     }
 
@@ -37,7 +39,7 @@ impl<'a> Body<'a> {
     pub(super) fn is_single(self) -> bool {
         match self {
             Self::Publication(publication) => matches!(&publication.messages[..], [only] if !only.is_empty()),
-            Self::Backlog(_, messages) => matches!(messages, [only] if !only.bytes.is_empty()),
+            Self::Backlog(_, messages, _) => matches!(messages, [only] if !only.bytes.is_empty()),
         }
     }
 
@@ -45,7 +47,7 @@ impl<'a> Body<'a> {
     pub(super) fn is_large(self) -> bool {
         let size = match self {
             Self::Publication(publication) => publication.frame.len(),
-            Self::Backlog(_, messages) => messages.iter().map(|message| message.bytes.len()).sum(),
+            Self::Backlog(_, messages, _) => messages.iter().map(|message| message.bytes.len()).sum(),
         };
         size >= limits::BATCH_SHARE
     }

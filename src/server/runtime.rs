@@ -23,10 +23,11 @@ use super::counters::{Counters, Seldom};
 use super::gate::Gate;
 use super::heartbeat::{Hold, Timers};
 use super::ids::Ids;
+use super::notes::NoteWarnings;
 use super::proxies::Proxies;
 use super::stop::Stop;
 use super::storage::Storage;
-use crate::broker::{Broker, Event, ForgottenIds, FreshIds, Publish, Refusal, Settings};
+use crate::broker::{Broker, Event, ForgottenIds, FreshIds, Note, Publish, Refusal, Settings};
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Timestamp};
 use crate::policy::Policies;
@@ -79,6 +80,7 @@ pub(super) struct Hub {
     unconfirmed_warning: Seldom,
     refused_warning: Seldom,
     pub(super) proxies: Proxies,
+    note_warnings: NoteWarnings,
 }
 
 impl Hub {
@@ -107,6 +109,7 @@ impl Hub {
             unconfirmed_warning: Seldom::default(),
             refused_warning: Seldom::default(),
             proxies: Proxies::default(),
+            note_warnings: NoteWarnings::default(),
         }
     }
 
@@ -271,6 +274,11 @@ impl Hub {
                 "ended a receiver that has confirmed nothing for server.confirm_timeout; its messages go to other receivers"
             );
         }
+    }
+
+    /// Logs what the core wants the administrator to know.
+    pub(super) fn note(&self, note: &Note) {
+        self.note_warnings.log(note);
     }
 
     /// Logs that a topic connection's message was refused, unless that is said all the time.

@@ -30,7 +30,8 @@ pub struct MemoryStore {
 
 /// What a message costs of the budget.
 fn cost(message: &Message) -> usize {
-    message.payload.bytes.len() + limits::STORE_ROW_BYTES
+    let reason = message.dead.as_ref().and_then(|dead| dead.reason.as_ref()).map_or(0, |reason| reason.len());
+    message.payload.bytes.len() + reason + limits::STORE_ROW_BYTES
 }
 
 /// The lowest id above this one. The highest of all stands for none above it, as no message has it.
@@ -193,7 +194,9 @@ impl MessageStore for MemoryStore {
         let mut seen = HashSet::new();
         let recent = self.rows.values().rev().filter(|message| message.created >= publications_since);
         let mut publications: Vec<_> = recent
-            .filter_map(|message| Some((message.channel.clone(), message.publication.clone()?, message.created)))
+            .filter_map(|message| {
+                Some((message.first_channel().clone(), message.publication.clone()?, message.created))
+            })
             .filter(|(channel, publication, _)| seen.insert((channel.clone(), publication.clone())))
             .take(limits::DEDUP_IDS)
             .collect();

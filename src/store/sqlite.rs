@@ -17,16 +17,15 @@ use std::collections::HashSet;
 use std::fs::{DirBuilder, OpenOptions};
 use std::path::{Path, PathBuf};
 
-use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Rows, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Rows, Transaction, TransactionBehavior, params};
 
 use super::lock::StoreLock;
 use super::{
-    ChannelSummary, ColumnValue, Columns, Group, MessageStore, PURGE, Page, Prefix, Request, RequestToken, Restamp,
-    StoreError, Summary, datetime,
+    ChannelSummary, Columns, Group, MessageStore, PURGE, Page, Prefix, Request, RequestToken, Restamp, StoreError,
+    Summary, datetime,
 };
 use crate::limits;
-use crate::message::{ChannelName, Kind, Message, MessageId, PublicationId, Timestamp};
+use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
 
 /// A store in one file.
 ///
@@ -332,7 +331,7 @@ fn insert<'a>(
     let mut texts = datetime::Texts::default();
     for part in parts {
         for (index, message) in part.iter().enumerate() {
-            bind(&mut insert, index * width, message, texts.of(message.created), columns)?;
+            row::bind(&mut insert, index * width, message, texts.of(message.created), columns)?;
         }
         insert.raw_execute()?;
     }
@@ -367,42 +366,6 @@ pub(super) fn sweep(
         gone.extend(row::id(row, 0)?.zip(row::channel(row, 1)?));
     }
     Ok(gone)
-}
-
-/// Binds a row to the parameters behind the first `before`.
-fn bind(
-    insert: &mut CachedStatement<'_>,
-    before: usize,
-    message: &Message,
-    created: &str,
-    columns: &Columns,
-) -> rusqlite::Result<()> {
-    let bytes = &message.payload.bytes[..];
-    let data = match message.payload.kind {
-        Kind::Text => ValueRef::Text(bytes),
-        Kind::Binary => ValueRef::Blob(bytes),
-    };
-    insert.raw_bind_parameter(before + 1, row::integer(message.id.0))?;
-    insert.raw_bind_parameter(before + 2, message.channel.as_str())?;
-    insert.raw_bind_parameter(before + 3, ToSqlOutput::Borrowed(data))?;
-    insert.raw_bind_parameter(before + 4, created)?;
-    insert.raw_bind_parameter(before + 5, message.expires.map(|moment| row::integer(moment.0)))?;
-    insert.raw_bind_parameter(before + 6, message.due.map(|moment| row::integer(moment.0)))?;
-    insert.raw_bind_parameter(before + 7, message.receivers)?;
-    insert.raw_bind_parameter(before + 8, message.publication.as_ref().map(PublicationId::as_str))?;
-    // NULL is the same as 0, and costs nothing.
-    insert.raw_bind_parameter(before + 9, (message.deliveries > 0).then_some(message.deliveries))?;
-    for (index, value) in columns.values(bytes).into_iter().enumerate() {
-        let value = match value {
-            ColumnValue::Null => Value::Null,
-            ColumnValue::Boolean(truth) => Value::Integer(i64::from(truth)),
-            ColumnValue::Integer(whole) => Value::Integer(whole),
-            ColumnValue::Real(real) => Value::Real(real),
-            ColumnValue::Text(text) | ColumnValue::Json(text) => Value::Text(text),
-        };
-        insert.raw_bind_parameter(before + 1 + row::OWN_COLUMNS + index, value)?;
-    }
-    Ok(())
 }
 
 /// Every channel; and how many rows other programs wrote under names that no channel can have, which nobody could receive.

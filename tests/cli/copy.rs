@@ -65,6 +65,7 @@ fn message(id: u64) -> Message {
         receivers: None,
         publication: None,
         deliveries: u32::from(id.is_multiple_of(2)),
+        dead: None,
     }
 }
 

@@ -19,6 +19,7 @@ mod crash;
 mod dialects;
 mod docs_examples;
 mod ends;
+mod failing;
 #[cfg(target_os = "linux")] // Limits and mounts of another process.
 mod full_disk;
 mod handshake;

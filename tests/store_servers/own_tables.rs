@@ -1,6 +1,6 @@
 //! Tables that the broker makes itself: whole, made once, never taken back to an older layout.
 
-use wsmb::message::{Payload, Timestamp};
+use wsmb::message::{DeadLetter, MessageId, Payload, Timestamp, Why};
 use wsmb::store::StoreError;
 
 use crate::servers::{Kind, Server};
@@ -24,7 +24,7 @@ fn they_hold_every_character_and_are_made_once() {
             wsmb::message::Message { channel: channel("日本😀"), payload: Payload::text(text), ..message(1, "") };
         open(&database.settings()).commit(&appends(vec![unicode])).expect("stored");
         let made = described();
-        for name in ["data_id", "expires", "due", "receivers", "publication", "deliveries"] {
+        for name in ["data_id", "expires", "due", "receivers", "publication", "deliveries", "dead_why", "dead_reason"] {
             assert!(made.contains(name), "{name} is not in {made}");
         }
         assert!(!made.contains("latin1"), "{made}");
@@ -34,6 +34,27 @@ fn they_hold_every_character_and_are_made_once() {
             assert_eq!(texts(&mut *open(&database.settings()), "日本😀"), [text]);
             assert_eq!(described(), made, "a second start changed the tables");
         }
+    }
+}
+
+#[test]
+fn columns_that_an_earlier_version_did_not_have_are_added_and_nothing_else_is_touched() {
+    for kind in Kind::all() {
+        let server = Server::shared(kind);
+        let database = server.database();
+        open(&database.settings()).commit(&appends(vec![message(1, "1")])).expect("stored");
+        let dead = ["dead_why", "dead_channel", "dead_attempts", "dead_reason"];
+        let drops = dead.map(|column| format!("DROP COLUMN {column}")).join(", ");
+        let earlier = format!("ALTER TABLE mq_data {drops}; DELETE FROM mq_meta WHERE name = 'dead_letters'");
+        server.sql_in(Some(&database), &earlier);
+        let (why, reason) = (Why::Rejected, Some("no SIM".into()));
+        let letter = DeadLetter { why, channel: channel("sms"), attempts: 2, reason };
+        let letter = wsmb::message::Message { dead: Some(Box::new(letter)), ..message(2, "2") };
+        let mut store = open(&database.settings());
+        assert!(store.tend().expect("tends").is_empty(), "nothing is missing any more");
+        store.commit(&appends(vec![letter.clone()])).expect("stored");
+        let page = store.load(&letter.channel, MessageId(0), 10, usize::MAX).expect("loads");
+        assert_eq!(page.messages, [message(1, "1"), letter]);
     }
 }
 

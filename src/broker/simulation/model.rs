@@ -2,8 +2,42 @@
 //! queues; it only remembers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use crate::message::{ConnectionId, Timestamp};
+use crate::message::{ConnectionId, Nack, Timestamp};
+use crate::policy::ChannelPolicy;
+
+/// A delivery in somebody's hands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Holder {
+    /// Since when, or when it was extended.
+    pub at: Timestamp,
+    pub manual: bool,
+    /// How long it may be unconfirmed; zero = for ever.
+    pub within: Duration,
+    /// It was late, and nobody else was there.
+    pub overdue: bool,
+}
+
+impl Holder {
+    /// When it is late.
+    pub fn late(&self) -> Option<Timestamp> {
+        (!self.within.is_zero()).then(|| self.at.after(self.within))
+    }
+
+    pub fn is_late(&self, now: Timestamp) -> bool {
+        self.late().is_some_and(|late| late <= now)
+    }
+}
+
+/// What those say who had a message and did not confirm it, since it was last in nobody's hands.
+#[derive(Debug, Default)]
+pub(super) struct Failed {
+    by: BTreeSet<ConnectionId>,
+    nacked: bool,
+    until: Option<Timestamp>,
+    pub reject: bool,
+}
 
 /// What the outside knows of one message; its number is its text.
 #[derive(Debug)]
@@ -37,7 +71,130 @@ pub(super) struct Told {
     /// How often it was delivered, on whatever channel.
     pub deliveries: u32,
     /// In whose hands it is: connection and sequence.
-    pub holders: BTreeSet<(ConnectionId, u64)>,
+    pub holders: BTreeMap<(ConnectionId, u64), Holder>,
+    /// It is the only message of its publication.
+    pub alone: bool,
+    /// How often it left, since it was accepted by its channel of now, or the broker started.
+    pub flights: u32,
+    /// How often it has come back with a nack.
+    pub nacks: u32,
+    pub failed: Failed,
+    /// It is held back until then, but for receivers other than these, if there are any.
+    pub pause: Option<(Timestamp, BTreeSet<ConnectionId>)>,
+    /// Who has had it and not confirmed it.
+    pub returned: BTreeSet<ConnectionId>,
+    /// It was taken from this receiver, which was too slow, at this time.
+    pub revoked: Option<(ConnectionId, Timestamp)>,
+    /// A receiver has rejected it, and nobody else had it.
+    pub rejected: bool,
+    /// It is a dead letter now.
+    pub letter: bool,
+}
+
+impl Told {
+    pub fn new(channel: String, sender: ConnectionId, policy: &ChannelPolicy) -> Self {
+        Self {
+            channel,
+            sender,
+            own: false,
+            as_member: false,
+            limit: policy.receivers as usize,
+            own_limit: false,
+            keep: policy.keep,
+            delayed: false,
+            due: Timestamp::default(),
+            expires: None,
+            old: None,
+            accepted: false,
+            refused: false,
+            confirmed: false,
+            purged: false,
+            lost: false,
+            deliveries: 0,
+            holders: BTreeMap::new(),
+            alone: true,
+            flights: 0,
+            nacks: 0,
+            failed: Failed::default(),
+            held: None,
+            pause: None,
+            returned: BTreeSet::new(),
+            revoked: None,
+            rejected: false,
+            letter: false,
+        }
+    }
+
+    /// It is delivered on a channel, as a dead letter or not: one that has just died is like a new one.
+    fn starts_again(&mut self, letter: bool) {
+        assert!(letter || !self.rejected, "a message was delivered after it was rejected: {self:?}");
+        assert!(letter || !self.letter, "a dead letter came back: {self:?}");
+        if letter && !self.letter {
+            self.letter = true;
+            (self.flights, self.nacks, self.pause, self.revoked) = (0, 0, None, None);
+            self.returned.clear();
+        }
+    }
+
+    /// It leaves for a receiver.
+    fn comes_out(&mut self, number: u64, to: ConnectionId, now: Timestamp) {
+        if self.holders.is_empty() {
+            if let Some((until, not)) = self.pause.take().filter(|(until, _)| *until > now) {
+                assert!(
+                    !not.is_empty(),
+                    "message {number} was delivered at {now:?}, though it is held until {until:?}"
+                );
+                assert!(!not.contains(&to), "message {number} came back at once to {to:?}, which gave it back");
+            }
+            if let Some((slow, at)) = self.revoked.take() {
+                assert!(
+                    !self.alone || at < now || slow != to,
+                    "message {number} came back to {to:?}, which was too slow"
+                );
+            }
+            self.flights += 1;
+        } else if self.limit > 0 {
+            // One more receiver of the same flight, if one is silent; else one of several.
+            self.flights += u32::from(self.holders.len() >= self.limit);
+        }
+    }
+
+    /// Nobody has it any more: decides what follows, if it came back with an answer.
+    fn settle_failure(&mut self, now: Timestamp) {
+        if !self.holders.is_empty() {
+            return;
+        }
+        let failed = std::mem::take(&mut self.failed);
+        if !failed.nacked {
+            return;
+        }
+        let first = self.nacks == 0;
+        self.nacks += 1;
+        self.rejected |= failed.reject && !self.letter;
+        let pause = Duration::from_secs(1 << self.flights.saturating_sub(1).min(6)).min(Duration::from_secs(60));
+        self.pause = match failed.until {
+            Some(until) => Some((until, BTreeSet::new())),
+            None => Some((now.after(pause), if first { failed.by } else { BTreeSet::new() })),
+        };
+    }
+
+    /// The store may reckon its time anew.
+    pub fn may_be_old(&self) -> bool {
+        self.old.is_some() && self.expires.is_some()
+    }
+
+    /// It was rejected, and its channel has no dead letters.
+    pub fn is_dropped(&self) -> bool {
+        self.rejected && self.channel != "three"
+    }
+
+    /// The process died: what was only in its memory is forgotten.
+    pub fn forget(&mut self) {
+        self.holders.clear();
+        (self.flights, self.nacks, self.pause, self.revoked) = (0, 0, None, None);
+        self.failed = Failed::default();
+        self.returned.clear();
+    }
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +203,8 @@ pub(super) struct Model {
     /// The last message of each sender on each channel whose first delivery has been seen. What it sent as a member may have to wait
     /// for another receiver, so it has an order of its own; what is not kept waits for nobody.
     last_first: BTreeMap<(ConnectionId, String, bool, bool), u64>,
+    /// When each receiver last confirmed anything by a pong.
+    heard: BTreeMap<ConnectionId, Timestamp>,
 }
 
 /// One delivered message, as the receiver sees it.
@@ -56,12 +215,14 @@ pub(super) struct Seen<'a> {
     pub sequence: u64,
     pub manual: bool,
     pub redelivered: bool,
+    /// What holds for the channel.
+    pub policy: &'a ChannelPolicy,
 }
 
 impl Model {
     /// A delivery happens; checks everything that must hold of it.
     pub fn delivered(&mut self, now: Timestamp, seen: &Seen<'_>, dead_letter: &str) {
-        let Seen { number, channel, to, sequence, manual, redelivered } = *seen;
+        let Seen { number, channel, to, sequence, manual, redelivered, policy } = *seen;
         let told = self.messages.get_mut(&number).unwrap_or_else(|| panic!("message {number} was never sent"));
         let letter = channel == dead_letter && told.channel != dead_letter;
         assert!(channel == told.channel || letter, "message {number} of {} came on {channel}", told.channel);
@@ -74,10 +235,25 @@ impl Model {
         assert!(!told.lost, "message {number} was delivered though nothing of it was stored");
         assert_eq!(sequence > 0, told.keep, "message {number}: a sequence is for kept messages");
         if told.keep {
-            let others = told.holders.iter().filter(|(holder, _)| *holder != to).count();
-            assert!(told.limit == 0 || others < told.limit, "message {number} has more receivers than its limit");
-            assert!(told.holders.insert((to, sequence)), "message {number} was delivered twice with one number");
+            told.starts_again(letter);
+            let others = told.holders.keys().filter(|(holder, _)| *holder != to).count();
+            // One more, if one of them is silent.
+            let late = told.holders.values().any(|holder| !holder.manual && holder.is_late(now));
+            let limit = if letter { policy.receivers as usize } else { told.limit };
+            assert!(
+                limit == 0 || others < limit + usize::from(late),
+                "message {number} has more receivers than its limit"
+            );
+            assert!(
+                told.holders.is_empty() || !told.holders.keys().any(|(holder, _)| *holder == to),
+                "message {number} was given to {to:?}, which has it"
+            );
+            told.comes_out(number, to, now);
+            let within = if manual { policy.ack_timeout } else { policy.confirm_within };
+            told.holders.insert((to, sequence), Holder { at: now, manual, within, overdue: false });
+            assert!(limit == 0 || !self.is_silent(now, to), "message {number} was given to {to:?}, which is silent");
         }
+        let told = self.messages.get_mut(&number).expect("it is known");
         if manual && !letter {
             let before = told.deliveries > told.holders.len().saturating_sub(1) as u32;
             // One that came due right before a crash, and waits until after the next restart.
@@ -119,22 +295,105 @@ impl Model {
         }
     }
 
-    /// A receiver proves that it has a delivery.
-    pub fn confirmed(&mut self, connection: ConnectionId, holds: impl Fn(u64) -> bool) {
+    /// A receiver proves that it has deliveries.
+    pub fn confirmed(&mut self, now: Timestamp, connection: ConnectionId, holds: impl Fn(u64, &Holder) -> bool) {
         for told in self.messages.values_mut() {
             let before = told.holders.len();
-            told.holders.retain(|(holder, sequence)| *holder != connection || !holds(*sequence));
+            told.holders.retain(|(holder, sequence), held| *holder != connection || !holds(*sequence, held));
             if told.holders.len() < before {
+                told.held.get_or_insert(before);
+                told.confirmed = true;
+                self.heard.insert(connection, now);
+            }
+        }
+    }
+
+    /// A receiver has vanished.
+    pub fn vanished(&mut self, now: Timestamp, connection: ConnectionId) {
+        self.lets_go(connection, |_| true, now, |_| {});
+    }
+
+    /// A receiver gives a delivery back.
+    pub fn nacked(&mut self, now: Timestamp, (connection, sequence): (ConnectionId, u64), nack: &Nack) {
+        self.lets_go(
+            connection,
+            |other| other == sequence,
+            now,
+            |told| {
+                told.failed.by.insert(connection);
+                told.failed.nacked = true;
+                told.failed.reject |= nack.reject;
+                told.failed.until = told.failed.until.max(nack.retry_after.map(|pause| now.after(pause)));
+            },
+        );
+    }
+
+    /// A delivery is taken from a receiver that was too slow.
+    pub fn revoked(&mut self, now: Timestamp, (connection, sequence): (ConnectionId, u64)) {
+        self.lets_go(
+            connection,
+            |other| other == sequence,
+            now,
+            |told| {
+                told.failed.by.insert(connection);
+                // Unless others have it: what they do is another matter.
+                told.revoked = told.holders.is_empty().then_some((connection, now));
+            },
+        );
+    }
+
+    fn lets_go(
+        &mut self,
+        connection: ConnectionId,
+        which: impl Fn(u64) -> bool,
+        now: Timestamp,
+        note: impl Fn(&mut Told),
+    ) {
+        for told in self.messages.values_mut() {
+            let before = told.holders.len();
+            told.holders.retain(|(holder, sequence), _| *holder != connection || !which(*sequence));
+            if told.holders.len() < before && !told.confirmed && !told.purged {
+                told.returned.insert(connection);
+                note(told);
+                told.settle_failure(now);
+            }
+        }
+    }
+
+    /// A receiver is still at work on a delivery.
+    pub fn extended(&mut self, now: Timestamp, (connection, sequence): (ConnectionId, u64), overdue: bool) {
+        for told in self.messages.values_mut() {
+            if let Some(holder) = told.holders.get_mut(&(connection, sequence)) {
+                (holder.at, holder.overdue) = (now, overdue);
+            }
+        }
+    }
+
+    /// A receiver is done with a manual delivery.
+    pub fn answered(&mut self, connection: ConnectionId, sequence: u64) {
+        for told in self.messages.values_mut() {
+            let before = told.holders.len();
+            if told.holders.remove(&(connection, sequence)).is_some() {
                 told.held.get_or_insert(before);
                 told.confirmed = true;
             }
         }
     }
 
-    /// A receiver lets go of deliveries without confirming them.
-    pub fn released(&mut self, connection: ConnectionId, holds: impl Fn(u64) -> bool) {
-        for told in self.messages.values_mut() {
-            told.holders.retain(|(holder, sequence)| *holder != connection || !holds(*sequence));
-        }
+    /// The messages of a delivery.
+    pub fn held_by(&self, connection: ConnectionId, sequence: u64) -> Vec<u64> {
+        let holds = |told: &Told| told.holders.contains_key(&(connection, sequence));
+        self.messages.iter().filter(|(_, told)| holds(told)).map(|(number, _)| *number).collect()
+    }
+
+    /// Whether a receiver has not confirmed something in time, and nothing since.
+    pub fn is_silent(&self, now: Timestamp, connection: ConnectionId) -> bool {
+        let heard = self.heard.get(&connection).copied().unwrap_or_default();
+        self.messages.values().filter(|told| !told.confirmed && !told.purged).any(|told| {
+            told.holders.iter().any(|((holder, _), held)| {
+                // Of what is due at one moment, one thing comes first.
+                *holder == connection && !held.manual && held.late().is_some_and(|at| heard < at && at < now)
+            })
+        })
     }
 }

@@ -193,7 +193,7 @@ impl SimStore {
         let mut publications = Vec::new();
         for row in self.rows.values() {
             if let Some(id) = &row.publication {
-                publications.push((row.channel.clone(), id.clone(), row.created));
+                publications.push((row.first_channel().clone(), id.clone(), row.created));
             }
         }
         Restored {

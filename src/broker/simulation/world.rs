@@ -2,6 +2,7 @@
 
 mod clients;
 mod ends;
+mod failures;
 mod fanout;
 mod restart;
 mod senders;
@@ -18,13 +19,13 @@ use super::Random;
 use super::model::{Model, Seen, Told};
 use super::store::SimStore;
 use crate::broker::{
-    AckMode, Acknowledge, Broker, ClientKind, Content, Effect, Effects, EndReason, Event, Publish, ReceiverKey,
+    AckMode, Acknowledge, Broker, ClientKind, Content, Effect, Effects, EndReason, Event, Note, Publish, ReceiverKey,
     Refusal, Reply, Restored, Settings, Subscribe,
 };
 use crate::limits;
 use crate::message::{
     AcceptedId, Answer, ChannelName, ConnectionId, Dialect, Frame, Kind, MessageId, Nack, Publication, PublicationId,
-    Spans, Timestamp,
+    Spans, Timestamp, Why,
 };
 use crate::policy::{ChannelPolicy, Dispatch, Policies};
 
@@ -36,10 +37,12 @@ fn name(text: &str) -> ChannelName {
 
 fn settings(random: &mut Random) -> Settings {
     let kept = |receivers| ChannelPolicy { receivers, ..ChannelPolicy::default() };
+    let mut millis = |choices: [u64; 3]| Duration::from_millis(choices[random.below(3) as usize]);
+    let (slow, hurried) = (millis([400, 1_500, 300_000]), [millis([0, 300, 800]), millis([0, 300, 800])]);
     let named = vec![
-        ("one", kept(1)),
-        ("two", ChannelPolicy { dispatch: Dispatch::Rotate, ..kept(2) }),
-        ("three", ChannelPolicy { max_deliveries: 3, dead_letter: Some(name("dead")), ..kept(1) }),
+        ("one", ChannelPolicy { ack_timeout: slow, confirm_within: hurried[0], ..kept(1) }),
+        ("two", ChannelPolicy { dispatch: Dispatch::Rotate, confirm_within: hurried[1], ..kept(2) }),
+        ("three", ChannelPolicy { ack_timeout: slow, max_deliveries: 3, dead_letter: Some(name("dead")), ..kept(1) }),
         ("drop", ChannelPolicy { max_deliveries: 2, ..kept(1) }),
         ("live", ChannelPolicy { keep: false, ..kept(0) }),
         ("turn", ChannelPolicy { keep: false, dispatch: Dispatch::Rotate, ..kept(1) }),
@@ -73,7 +76,7 @@ fn content_of(content: &Content, live: Option<&Publication<'_>>) -> (ChannelName
     match content {
         Content::Live => carried(live.expect("an event that carries a publication")),
         Content::Due(publication) => carried(publication),
-        Content::Backlog { channel, messages } => {
+        Content::Backlog { channel, messages, .. } => {
             (channel.clone(), messages.iter().map(|message| number(&message.bytes)).collect())
         }
     }
@@ -84,7 +87,10 @@ struct Client {
     manual: bool,
     channels: BTreeSet<String>,
     last: u64,
-    unanswered: BTreeSet<u64>,
+    /// What it was given and has not confirmed, and whether it is to be answered by hand.
+    unanswered: BTreeMap<u64, bool>,
+    /// What was taken from it because it was too slow.
+    revoked: Vec<u64>,
     /// A ping is on its way: what its pong will confirm.
     ping: Option<u64>,
     prefetch: Option<u32>,
@@ -163,6 +169,12 @@ pub(super) struct World {
     sending: Vec<u64>,
     /// What the store held when the broker started.
     restored_up_to: MessageId,
+    /// Messages that were reported as dropped.
+    dropped: u64,
+    /// Those that brokers before the last crash have dropped.
+    dropped_before: u64,
+    /// Answers to deliveries that were refused, because the delivery did not wait for one.
+    unknown: u64,
     effects: Effects,
     /// The file of ids: it survives a crash.
     file: Vec<AcceptedId>,
@@ -193,6 +205,11 @@ impl Client {
         if limited { most as usize } else { limits::FANOUT_DELIVERIES.max(most as usize) }
     }
 
+    /// Whether a pong would confirm anything.
+    fn has_automatic(&self) -> bool {
+        self.unanswered.values().any(|manual| !manual)
+    }
+
     /// Whether the server takes its orderly end for that of a one-shot reader.
     fn looks_like_one_shot(&self) -> bool {
         self.kind != ClientKind::Modern && !self.proxied && self.frames == 1 && self.last == 1
@@ -206,7 +223,8 @@ impl Client {
             // The broker remembers one channel only.
             _ => true,
         };
-        self.looks_like_one_shot() && !self.manual && self.unanswered.len() == 1 && self.kept == 1 && !sent
+        let only = self.unanswered.len() == 1 && self.kept == 1 && self.has_automatic();
+        self.looks_like_one_shot() && only && !sent
     }
 }
 
@@ -249,6 +267,9 @@ impl World {
             missing_allowed: 0,
             sending: Vec::new(),
             restored_up_to: MessageId(0),
+            dropped: 0,
+            dropped_before: 0,
+            unknown: 0,
             effects: Effects::default(),
             route: None,
             trace: std::env::var_os("WSMB_SEED").is_some(),
@@ -286,9 +307,10 @@ impl World {
         self.broker.audit_expiries(self.now);
         for (id, client) in &self.clients {
             let silent = self.now.since(client.since);
-            let waits = client.manual || client.unanswered.is_empty() || silent <= self.settings.confirm_timeout;
+            let waits = !client.has_automatic() || silent <= self.settings.confirm_timeout;
             assert!(waits, "{id:?} has confirmed nothing for {silent:?}");
         }
+        self.check_late();
     }
 
     /// One round of the store's thread. Before rows go, ids are saved, as the server does.
@@ -363,6 +385,7 @@ impl World {
                 Effect::Deliver { to, content: index, sequence, manual, redelivered } => {
                     let content = content_of(&effects.contents[index as usize], live);
                     self.note_fan_out(&mut fan_outs, index, &content, to);
+                    self.check_letter(&effects.contents[index as usize]);
                     self.take(to, content, sequence, manual, redelivered);
                 }
                 Effect::Broadcast { to, except, content: index } => {
@@ -390,13 +413,14 @@ impl World {
                     let client = self.clients.get(&connection).expect("it is ended, but gone");
                     if reason == EndReason::Unconfirmed {
                         let late = self.now.since(client.since) >= self.settings.confirm_timeout;
-                        assert!(late && !client.manual && !client.unanswered.is_empty(), "{connection:?} has time");
+                        assert!(late && client.has_automatic(), "{connection:?} has time");
                         self.tally.unconfirmed += 1;
                     }
                     self.gone(connection);
                     self.ended.insert(connection);
                 }
                 Effect::Store(effect) => self.store.ask(effect),
+                Effect::Note(note) => self.noted(&note),
             }
         }
         self.effects = effects;
@@ -425,17 +449,18 @@ impl World {
             client.last = sequence;
             client.kept += numbers.len();
             client.first.get_or_insert_with(|| channel.as_str().to_owned());
-            if client.unanswered.is_empty() {
+            if !manual && !client.has_automatic() {
                 client.since = self.now;
             }
-            client.unanswered.insert(sequence);
+            client.unanswered.insert(sequence, manual);
             let limited =
                 channel.as_str() == "dead" || numbers.iter().any(|number| self.model.messages[number].limit > 0);
             let most = client.window(limited);
             assert!(client.unanswered.len() <= most, "{to:?} has more than {most} unconfirmed deliveries");
         }
         for number in numbers {
-            let seen = Seen { number, channel: channel.as_str(), to, sequence, manual, redelivered };
+            let policy = self.settings.policies.of(&channel);
+            let seen = Seen { number, channel: channel.as_str(), to, sequence, manual, redelivered, policy };
             self.model.delivered(self.now, &seen, "dead");
         }
     }

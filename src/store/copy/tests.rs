@@ -104,6 +104,7 @@ fn message(id: u64) -> Message {
         receivers: id.is_multiple_of(7).then_some(1),
         publication: id.is_multiple_of(4).then(|| PublicationId::new("u", "x")),
         deliveries: u32::try_from(id % 3).unwrap(),
+        dead: None,
     }
 }
 

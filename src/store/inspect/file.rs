@@ -272,6 +272,7 @@ mod tests {
             receivers: None,
             publication: None,
             deliveries: 0,
+            dead: None,
         };
         store.commit(&Group { appends: vec![message], ..Group::default() }).expect("commits");
         let view = FileView::open(&path, &prefix).expect("opens");

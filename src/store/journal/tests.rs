@@ -200,6 +200,7 @@ fn message(id: u64, name: &str) -> Message {
         receivers: None,
         publication: None,
         deliveries: 0,
+        dead: None,
     }
 }
 

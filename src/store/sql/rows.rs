@@ -8,7 +8,7 @@ use super::super::{Columns, datetime};
 use super::driver::{Row, Value, number, text};
 use super::schema::Shape;
 use super::text::{Charset, decode, encode};
-use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
+use crate::message::{ChannelName, DeadLetter, Message, MessageId, PublicationId, Timestamp, Why};
 
 /// A row of everything that is selected of a message; `None` if no message can come of it.
 pub(super) fn message(row: Row) -> Option<Message> {
@@ -22,6 +22,9 @@ pub(super) fn message(row: Row) -> Option<Message> {
     let publication = text(next());
     let deliveries = number(next());
     let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let (why, first_channel) = (text(next()).and_then(|why| Why::parse(&why)), self::channel(next()));
+    let (attempts, reason) = (number(next()).map_or(0, count), text(next()).map(String::into_boxed_str));
+    let dead = why.zip(first_channel).map(|(why, channel)| Box::new(DeadLetter { why, channel, attempts, reason }));
     Some(Message {
         id: message_id(id)?,
         channel: channel(name)?,
@@ -32,6 +35,7 @@ pub(super) fn message(row: Row) -> Option<Message> {
         receivers: receivers.map(count),
         publication: publication.map(|stored| PublicationId::from_stored(&stored)),
         deliveries: deliveries.map_or(0, count),
+        dead,
     })
 }
 
@@ -81,12 +85,22 @@ pub(super) fn push_values<'a>(
     values.push(Value::Text(Some(encode(&message.payload, shape.data))));
     values.push(Value::Text(Some(Cow::Owned(stamp.of(message.created)))));
     let whole = |number: Option<u64>| number.map_or(Value::Integer(None), Value::from);
+    // Its first channel is a part of what is known, and so a name that the table can't hold means none of it.
+    let dead = message.dead.as_deref().filter(|dead| shape.dead_channel.holds(dead.channel.as_str()));
     for (name, _, _) in shape.optional() {
         values.push(match name {
             "expires" => whole(message.expires.map(|moment| moment.0)),
             "due" => whole(message.due.map(|moment| moment.0)),
             "receivers" => whole(message.receivers.map(u64::from)),
             "deliveries" => whole((message.deliveries > 0).then_some(u64::from(message.deliveries))),
+            "dead_why" => Value::Text(dead.map(|dead| Cow::Borrowed(dead.why.as_str()))),
+            "dead_channel" => Value::Text(dead.map(|dead| Cow::Borrowed(dead.channel.as_str()))),
+            "dead_attempts" => whole(dead.map(|dead| u64::from(dead.attempts))),
+            "dead_reason" => Value::Text(
+                dead.and_then(|dead| dead.reason.as_deref())
+                    .filter(|reason| shape.dead_reason.holds(reason))
+                    .map(Cow::Borrowed),
+            ),
             _ => Value::Text(publication(message, shape.publication).map(Cow::Borrowed)),
         });
     }

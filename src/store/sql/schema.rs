@@ -20,7 +20,7 @@ const LAYOUT: i64 = 1;
 const REQUIRED: [&str; 4] = ["data_id", "channel", "data", "created"];
 
 /// The columns that the broker adds, how PostgreSQL casts to them, and what is lost without them.
-const OPTIONAL: [(&str, &str, &str); 5] = [
+const OPTIONAL: [(&str, &str, &str); 9] = [
     (
         "expires",
         "bigint",
@@ -30,6 +30,10 @@ const OPTIONAL: [(&str, &str, &str); 5] = [
     ("receivers", "bigint", "number_of_receiver is forgotten once a message is in the database only"),
     ("publication", "text", "an id that is sent again after a restart is not recognised"),
     ("deliveries", "bigint", "how often a message was delivered is forgotten at a restart"),
+    ("dead_why", "text", "why a message is a dead letter is forgotten once it is in the database only"),
+    ("dead_channel", "text", "which channel a dead letter was sent to is forgotten, and with it why it died"),
+    ("dead_attempts", "bigint", "how often a dead letter was delivered before is forgotten"),
+    ("dead_reason", "text", "the last reason that a receiver gave for giving a dead letter back is forgotten"),
 ];
 
 /// The message table, as it was found or made.
@@ -40,6 +44,8 @@ pub(super) struct Shape {
     pub(super) data: Charset,
     pub(super) channel: Charset,
     pub(super) publication: Charset,
+    pub(super) dead_channel: Charset,
+    pub(super) dead_reason: Charset,
     /// An index that begins with the channel.
     pub(super) channel_index: Option<String>,
     /// The user-defined columns, in the order of the configuration.
@@ -61,13 +67,15 @@ impl Shape {
     /// A table of Unicode with all of the optional columns or none.
     #[cfg(test)]
     pub(super) fn plain(present: bool) -> Self {
-        let [data, channel, publication] = [Charset::Unicode; 3];
+        let [data, channel, publication, dead_channel, dead_reason] = [Charset::Unicode; 5];
         let present = [present; OPTIONAL.len()];
         Self {
             present,
             data,
             channel,
             publication,
+            dead_channel,
+            dead_reason,
             channel_index: None,
             fields: Vec::new(),
             packet: limits::STORE_PACKET,
@@ -123,11 +131,19 @@ pub(super) async fn prepare(
     let own = migrate(driver, access, names).await.map_err(failed)?;
     let mut found = describe(driver, names, &names.data_plain).await.map_err(failed)?;
     if own {
-        let missing: Vec<&str> = columns.names().filter(|name| find(&found, name).is_none()).collect();
-        for name in &missing {
+        // Those that this version has and an earlier one had not are added once; what an administrator takes away stays away.
+        let is_known = read_note(driver, names, "dead_letters").await.map_err(failed)?.is_some();
+        let newer = OPTIONAL.iter().filter(|(name, ..)| !is_known && name.starts_with("dead_"));
+        let newer = newer.map(|(name, kind, _)| (*name, *kind));
+        let all = newer.chain(columns.names().map(|name| (name, "text")));
+        let missing: Vec<_> = all.filter(|(name, _)| find(&found, name).is_none()).collect();
+        for (name, kind) in &missing {
             let column = quoted(access.backend, name);
-            let add = format!("ALTER TABLE {} ADD COLUMN {column} text NULL", names.data);
+            let add = format!("ALTER TABLE {} ADD COLUMN {column} {kind} NULL", names.data);
             driver.run(&add).await.map_err(failed)?;
+        }
+        if !is_known {
+            write_note(driver, names, "dead_letters", "1").await.map_err(failed)?;
         }
         if !missing.is_empty() {
             found = describe(driver, names, &names.data_plain).await.map_err(failed)?;
@@ -223,8 +239,19 @@ fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described])
     }
     let charset = |name: &str| Charset::of(backend, find(found, name).and_then(|column| column.charset.as_deref()));
     let present = OPTIONAL.map(|(name, ..)| find(found, name).is_some());
-    let [data, channel, publication] = ["data", "channel", "publication"].map(charset);
-    Ok(Shape { present, data, channel, publication, channel_index: None, fields, packet: limits::STORE_PACKET })
+    let [data, channel, publication, dead_channel, dead_reason] =
+        ["data", "channel", "publication", "dead_channel", "dead_reason"].map(charset);
+    Ok(Shape {
+        present,
+        data,
+        channel,
+        publication,
+        dead_channel,
+        dead_reason,
+        channel_index: None,
+        fields,
+        packet: limits::STORE_PACKET,
+    })
 }
 
 /// The types that a column of the broker's own can have, the usual one first. `char` is not among them: it loses blanks at the end.
@@ -233,10 +260,12 @@ fn wanted(backend: Backend, column: &str) -> Option<&'static [&'static str]> {
     const BYTES: [&str; 8] =
         ["longtext", "text", "tinytext", "mediumtext", "varchar", "longblob", "mediumblob", "blob"];
     Some(match (column.to_ascii_lowercase().as_str(), backend) {
-        ("data_id" | "expires" | "due" | "receivers" | "deliveries", _) => &["bigint"],
-        ("channel" | "publication", Backend::MySql) => &TEXT,
+        ("data_id" | "expires" | "due" | "receivers" | "deliveries" | "dead_attempts", _) => &["bigint"],
+        ("channel" | "publication" | "dead_why" | "dead_channel" | "dead_reason", Backend::MySql) => &TEXT,
         ("data", Backend::MySql) => &BYTES,
-        ("channel" | "data" | "publication", Backend::Postgres) => &["text", "character varying"],
+        ("channel" | "data" | "publication" | "dead_why" | "dead_channel" | "dead_reason", Backend::Postgres) => {
+            &["text", "character varying"]
+        }
         ("created", Backend::MySql) => &["datetime", "timestamp"],
         ("created", Backend::Postgres) => &["timestamp without time zone", "timestamp with time zone"],
         _ => return None,
@@ -316,12 +345,14 @@ fn make_data(backend: Backend, names: &Names) -> String {
         Backend::MySql => format!(
             "CREATE TABLE {data} (data_id bigint NOT NULL AUTO_INCREMENT, channel varchar(100) DEFAULT NULL, data longtext, \
              created datetime DEFAULT NULL, expires bigint DEFAULT NULL, due bigint DEFAULT NULL, receivers bigint DEFAULT NULL, \
-             publication text, deliveries bigint DEFAULT NULL, PRIMARY KEY (data_id), KEY channel (channel, data_id, due), \
+             publication text, deliveries bigint DEFAULT NULL, dead_why text, dead_channel text, dead_attempts bigint DEFAULT NULL, \
+             dead_reason text, PRIMARY KEY (data_id), KEY channel (channel, data_id, due), \
              KEY expires (expires), KEY due (due)) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
         ),
         Backend::Postgres => format!(
             "CREATE TABLE {data} (data_id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, channel text, data text, created timestamp, \
-             expires bigint, due bigint, receivers bigint, publication text, deliveries bigint); \
+             expires bigint, due bigint, receivers bigint, publication text, deliveries bigint, \
+             dead_why text, dead_channel text, dead_attempts bigint, dead_reason text); \
              CREATE INDEX \"{plain}_channel\" ON {data} (channel, data_id, due); \
              CREATE INDEX \"{plain}_expires\" ON {data} (expires) WHERE expires IS NOT NULL AND due IS NULL; \
              CREATE INDEX \"{plain}_due\" ON {data} (due) WHERE due IS NOT NULL"

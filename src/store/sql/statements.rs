@@ -139,8 +139,9 @@ impl Statements {
             channels: parts.channels(&data, &channel, undue).into(),
             sizes: parts.sizes(&data).into(),
             newest: format!(
-                "SELECT {}, {name}, {}, {} FROM {data} WHERE data_id < {} ORDER BY {data}.data_id DESC LIMIT {}",
+                "SELECT {}, {}, {}, {} FROM {data} WHERE data_id < {} ORDER BY {data}.data_id DESC LIMIT {}",
                 parts.id,
+                parts.first_channel(shape),
                 if shape.has("publication") { "publication" } else { "NULL" },
                 parts.created,
                 at(1),
@@ -259,16 +260,33 @@ impl Parts {
         };
         let optional = |column: &str| if shape.has(column) { text(column) } else { "NULL".to_owned() };
         let id = text("data_id");
-        let publication = if shape.has("publication") { "publication" } else { "NULL" };
+        let plain = |column: &'static str| if shape.has(column) { column } else { "NULL" };
+        let publication = plain("publication");
         let selected = format!(
-            "{id}, {name}, data, {created}, {}, {}, {}, {publication}, {}",
+            "{id}, {name}, data, {created}, {}, {}, {}, {publication}, {}, {}, {}, {}, {}",
             optional("expires"),
             optional("due"),
             optional("receivers"),
-            optional("deliveries")
+            optional("deliveries"),
+            plain("dead_why"),
+            plain("dead_channel"),
+            optional("dead_attempts"),
+            plain("dead_reason")
         );
         let undue = if shape.has("due") { "AND due IS NULL" } else { "" };
         Self { backend, id, created, name, selected, is, undue }
+    }
+
+    /// The channel that a message was sent to, be it a dead letter or not.
+    fn first_channel(&self, shape: &Shape) -> String {
+        let name = &self.name;
+        if !shape.has("dead_channel") {
+            return name.clone();
+        }
+        match self.backend {
+            Backend::MySql => format!("COALESCE(CAST(CONVERT(dead_channel USING utf8mb4) AS BINARY), {name})"),
+            Backend::Postgres => format!("COALESCE(dead_channel::text, {name})"),
+        }
     }
 
     fn text(&self, expression: &str) -> String {

@@ -4,17 +4,16 @@
 //! no row makes a page fail.
 
 use bytes::Bytes;
-use rusqlite::Row;
-use rusqlite::types::ValueRef;
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use rusqlite::{CachedStatement, Row};
 
 use super::schema::Tables;
 use crate::limits;
-use crate::message::{ChannelName, Kind, Message, MessageId, Payload, PublicationId, Timestamp};
-use crate::store::{Columns, datetime};
+use crate::message::{ChannelName, DeadLetter, Kind, Message, MessageId, Payload, PublicationId, Timestamp, Why};
+use crate::store::{ColumnValue, Columns, datetime};
 
 /// In the order in which [`message`] reads them.
-pub(in crate::store) const SELECTED: &str =
-    "data_id, channel, data, created, expires, due, receivers, publication, deliveries";
+pub(in crate::store) const SELECTED: &str = "data_id, channel, data, created, expires, due, receivers, publication, deliveries, dead_why, dead_channel, dead_attempts, dead_reason";
 
 /// Of which rows the index on `expires` consists.
 const EXPIRING: &str = "expires IS NOT NULL AND due IS NULL";
@@ -134,7 +133,9 @@ impl Sql {
                  GROUP BY channel ORDER BY channel"
             ),
             delayed: format!("SELECT {SELECTED} FROM {data} WHERE due IS NOT NULL ORDER BY due LIMIT ?1"),
-            newest: format!("SELECT channel, publication, created FROM {data} ORDER BY data_id DESC LIMIT ?1"),
+            newest: format!(
+                "SELECT coalesce(dead_channel, channel), publication, created FROM {data} ORDER BY data_id DESC LIMIT ?1"
+            ),
             last_id: format!(
                 "SELECT max(coalesce((SELECT max(data_id) FROM {data}), 0), \
                  coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{}'), 0))",
@@ -161,6 +162,47 @@ pub(in crate::store) fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// Binds a row to the parameters behind the first `before`.
+pub(super) fn bind(
+    insert: &mut CachedStatement<'_>,
+    before: usize,
+    message: &Message,
+    created: &str,
+    columns: &Columns,
+) -> rusqlite::Result<()> {
+    let bytes = &message.payload.bytes[..];
+    let data = match message.payload.kind {
+        Kind::Text => ValueRef::Text(bytes),
+        Kind::Binary => ValueRef::Blob(bytes),
+    };
+    insert.raw_bind_parameter(before + 1, integer(message.id.0))?;
+    insert.raw_bind_parameter(before + 2, message.channel.as_str())?;
+    insert.raw_bind_parameter(before + 3, ToSqlOutput::Borrowed(data))?;
+    insert.raw_bind_parameter(before + 4, created)?;
+    insert.raw_bind_parameter(before + 5, message.expires.map(|moment| integer(moment.0)))?;
+    insert.raw_bind_parameter(before + 6, message.due.map(|moment| integer(moment.0)))?;
+    insert.raw_bind_parameter(before + 7, message.receivers)?;
+    insert.raw_bind_parameter(before + 8, message.publication.as_ref().map(PublicationId::as_str))?;
+    // NULL is the same as 0, and costs nothing.
+    insert.raw_bind_parameter(before + 9, (message.deliveries > 0).then_some(message.deliveries))?;
+    let dead = message.dead.as_deref();
+    insert.raw_bind_parameter(before + 10, dead.map(|dead| dead.why.as_str()))?;
+    insert.raw_bind_parameter(before + 11, dead.map(|dead| dead.channel.as_str()))?;
+    insert.raw_bind_parameter(before + 12, dead.map(|dead| dead.attempts))?;
+    insert.raw_bind_parameter(before + 13, dead.and_then(|dead| dead.reason.as_deref()))?;
+    for (index, value) in columns.values(bytes).into_iter().enumerate() {
+        let value = match value {
+            ColumnValue::Null => Value::Null,
+            ColumnValue::Boolean(truth) => Value::Integer(i64::from(truth)),
+            ColumnValue::Integer(whole) => Value::Integer(whole),
+            ColumnValue::Real(real) => Value::Real(real),
+            ColumnValue::Text(text) | ColumnValue::Json(text) => Value::Text(text),
+        };
+        insert.raw_bind_parameter(before + 1 + OWN_COLUMNS + index, value)?;
+    }
+    Ok(())
+}
+
 /// A row of [`SELECTED`]; `None` if no message can come of it (its id is not positive, or no channel can have its name).
 pub(in crate::store) fn message(row: &Row<'_>) -> rusqlite::Result<Option<Message>> {
     let Some((id, channel)) = id(row, 0)?.zip(channel(row, 1)?) else {
@@ -177,7 +219,18 @@ pub(in crate::store) fn message(row: &Row<'_>) -> rusqlite::Result<Option<Messag
         receivers: number(row.get_ref(6)?).map(count),
         publication: text(row.get_ref(7)?).map(|stored| PublicationId::from_stored(&stored)),
         deliveries: number(row.get_ref(8)?).map_or(0, count),
+        dead: dead_letter(row, 9)?,
     }))
+}
+
+/// What is known of a dead letter, in the columns from `first` on; `None` if it is none, or if its first channel is not known.
+fn dead_letter(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Box<DeadLetter>>> {
+    let Some(why) = text(row.get_ref(first)?).and_then(|why| Why::parse(&why)) else { return Ok(None) };
+    let Some(channel) = channel(row, first + 1)? else { return Ok(None) };
+    let attempts = number(row.get_ref(first + 2)?).unwrap_or_default();
+    let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
+    let reason = text(row.get_ref(first + 3)?).map(String::into_boxed_str);
+    Ok(Some(Box::new(DeadLetter { why, channel, attempts, reason })))
 }
 
 /// NULL is what the PHP broker sends as `null`; a number that another program put there is its text.

@@ -13,12 +13,16 @@ pub(super) const LAYOUT: i64 = 1;
 const REQUIRED: [&str; 4] = ["data_id", "channel", "data", "created"];
 
 /// The columns that the broker adds, and their types. Moments are milliseconds since 1970, UTC.
-const OPTIONAL: [(&str, &str); 5] = [
+const OPTIONAL: [(&str, &str); 9] = [
     ("expires", "INTEGER"),
     ("due", "INTEGER"),
     ("receivers", "INTEGER"),
     ("publication", "TEXT"),
     ("deliveries", "INTEGER"),
+    ("dead_why", "TEXT"),
+    ("dead_channel", "TEXT"),
+    ("dead_attempts", "INTEGER"),
+    ("dead_reason", "TEXT"),
 ];
 
 /// The names of tables and indexes, without quotes. Made of a valid prefix, so they are safe within double quotes.
@@ -100,7 +104,8 @@ impl Tables {
         format!(
             "CREATE TABLE IF NOT EXISTS \"{data}\" (
                 data_id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT, data TEXT, created TEXT,
-                expires INTEGER, due INTEGER, receivers INTEGER, publication TEXT, deliveries INTEGER
+                expires INTEGER, due INTEGER, receivers INTEGER, publication TEXT, deliveries INTEGER,
+                dead_why TEXT, dead_channel TEXT, dead_attempts INTEGER, dead_reason TEXT
             );
             CREATE TABLE IF NOT EXISTS \"{meta}\" (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
             INSERT OR IGNORE INTO \"{meta}\" (name, value) VALUES ('layout', {LAYOUT});

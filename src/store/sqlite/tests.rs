@@ -59,6 +59,7 @@ fn message(id: u64, text: &str) -> Message {
         receivers: None,
         publication: None,
         deliveries: 0,
+        dead: None,
     }
 }
 

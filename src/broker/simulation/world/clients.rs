@@ -15,7 +15,8 @@ impl World {
             manual: false,
             channels: BTreeSet::new(),
             last: 0,
-            unanswered: BTreeSet::new(),
+            unanswered: BTreeMap::new(),
+            revoked: Vec::new(),
             ping: None,
             prefetch: None,
             kind: if self.random.chance(35) { ClientKind::Modern } else { ClientKind::Legacy },
@@ -51,11 +52,8 @@ impl World {
         let prefetch = [Some(1), Some(2), Some(4), None, None, None][self.random.below(6) as usize];
         let receiver = self.random.chance(10).then(|| self.receiver_name());
         let Some(client) = self.clients.get_mut(&connection) else { return };
-        // A receiver keeps its way of confirming while anything is unconfirmed, as sensible clients do.
-        if client.unanswered.is_empty() {
-            client.manual = self.random.chance(50);
-            client.proven |= client.manual;
-        }
+        client.manual = self.random.chance(50);
+        client.proven |= client.manual;
         client.channels = channels.iter().cloned().collect();
         for told in self.model.messages.values_mut() {
             // Once it has left the channel, its messages are like anybody's.
@@ -78,35 +76,13 @@ impl World {
     }
 
     pub(super) fn confirm(&mut self, connection: ConnectionId, up_to: u64) {
-        let Some(client) = self.clients.get_mut(&connection).filter(|client| !client.manual) else { return };
+        let Some(client) = self.clients.get_mut(&connection) else { return };
         let before = client.unanswered.len();
-        client.unanswered.retain(|sequence| *sequence > up_to);
+        client.unanswered.retain(|sequence, manual| *manual || *sequence > up_to);
         if client.unanswered.len() < before {
             (client.since, client.proven) = (self.now, true);
         }
-        self.model.confirmed(connection, |sequence| sequence <= up_to);
-    }
-
-    pub(super) fn acknowledge(&mut self) {
-        let Some(connection) = self.any_client() else { return };
-        let done = self.random.chance(70);
-        let answer = if done { Answer::Ack } else { Answer::Nack(Nack::default()) };
-        let Some(client) = self.clients.get_mut(&connection) else { return };
-        if !client.manual {
-            return;
-        }
-        let waiting: Vec<u64> = client.unanswered.iter().copied().collect();
-        let Some(sequence) = self.random.pick(&waiting).copied() else {
-            self.give(Event::Acknowledge(Acknowledge { connection, sequence: 1_000_000, answer }));
-            return;
-        };
-        client.unanswered.remove(&sequence);
-        if done {
-            self.model.confirmed(connection, |other| other == sequence);
-        } else {
-            self.model.released(connection, |other| other == sequence);
-        }
-        self.give(Event::Acknowledge(Acknowledge { connection, sequence, answer }));
+        self.model.confirmed(self.now, connection, |sequence, holder| !holder.manual && sequence <= up_to);
     }
 
     pub(super) fn disconnect(&mut self) {
@@ -138,7 +114,7 @@ impl World {
         let listens = waits && self.random.chance(50);
         if listens {
             self.clients.remove(&connection);
-            self.model.released(connection, |_| true);
+            self.model.vanished(self.now, connection);
             self.listening.insert(connection);
         } else {
             self.gone(connection);
@@ -152,7 +128,7 @@ impl World {
         self.clients.remove(&connection);
         self.listening.remove(&connection);
         self.nameless.remove(&connection);
-        self.model.released(connection, |_| true);
+        self.model.vanished(self.now, connection);
         for asked in self.asked.values_mut() {
             asked.owed.remove(&connection);
         }

@@ -1,7 +1,6 @@
 //! Purges, crashes, and the closing of the books.
 
 use super::*;
-use crate::message::Message;
 
 impl World {
     pub(super) fn purge(&mut self) {
@@ -53,19 +52,25 @@ impl World {
             }
         }
         self.store.crash();
-        let number = |row: &Message| row.payload.as_text()?.parse::<u64>().ok();
-        let rows: BTreeMap<u64, bool> =
-            self.store.rows.values().filter_map(|row| Some((number(row)?, row.due.is_some()))).collect();
+        let rows: BTreeMap<u64, (String, bool)> = self
+            .store
+            .rows
+            .values()
+            .map(|row| (number(&row.payload.bytes), (row.channel.to_string(), row.due.is_some())))
+            .collect();
         for (number, told) in &mut self.model.messages {
-            told.holders.clear();
-            told.old = rows.get(number).copied();
-            let dead = told.expires.is_some_and(|at| at <= self.now) || told.confirmed || told.purged;
+            told.forget();
+            told.old = rows.get(number).map(|(_, is_due_later)| *is_due_later);
+            told.letter = rows.get(number).is_some_and(|(channel, _)| *channel != told.channel);
+            let dead =
+                told.expires.is_some_and(|at| at <= self.now) || told.confirmed || told.purged || told.is_dropped();
             if rows.contains_key(number) {
                 // Its removal had not been committed: it may come again, or, if it was purged, for the first time and late.
                 told.delayed |= told.purged;
                 told.confirmed = false;
                 told.purged = false;
                 told.refused = false;
+                told.rejected = false;
             } else if told.keep && !told.accepted && !dead {
                 told.lost = true;
             } else if told.keep && told.channel != "drop" {
@@ -117,13 +122,14 @@ impl World {
             client,
             receiver: None,
         }));
-        for _ in 0..400 {
+        for round in 0..400 {
             self.work();
             while !self.store.events.is_empty() {
                 self.store_event();
             }
             self.pong();
-            self.tick_until(Timestamp(self.now.0 + 150));
+            // What has failed often is held back for a minute.
+            self.tick_until(Timestamp(self.now.0 + if round < 200 { 150 } else { 1_000 }));
             self.check();
         }
         assert_eq!(self.broker.unsettled(), 0, "messages are left that nobody can get: {:#?}", self.broker);
@@ -136,6 +142,7 @@ impl World {
 
     pub(super) fn close_books(&mut self) {
         let counters = *self.broker.counters();
+        assert_eq!(self.dropped, self.dropped_before + counters.dropped, "every message that is dropped is told of");
         let mut missing = 0;
         for (number, told) in &self.model.messages {
             let over = told.confirmed
@@ -143,6 +150,7 @@ impl World {
                 || told.refused
                 || told.lost
                 || !told.keep
+                || told.is_dropped()
                 || told.expires.is_some_and(|at| at <= self.now)
                 || (told.channel == "drop" && told.deliveries >= 2);
             assert!(over || !told.accepted, "message {number} was accepted and never confirmed: {told:?}");

@@ -52,7 +52,7 @@ impl World {
             .store
             .rows
             .values()
-            .filter_map(|row| Some((row.channel.to_string(), row.payload.as_text()?.parse().ok()?)))
+            .filter_map(|row| Some((row.first_channel().to_string(), row.payload.as_text()?.parse().ok()?)))
             .collect();
         self.asked.retain(|id, asked| {
             let stored = asked.numbers.iter().any(|number| rows.contains(&(asked.channel.clone(), *number)));
@@ -69,11 +69,14 @@ impl World {
         self.store.find_ghosts();
         self.restored_up_to = self.store.last_id;
         let number = |row: &Message| row.payload.as_text()?.parse::<u64>().ok();
-        let rows: BTreeMap<u64, bool> =
-            self.store.rows.values().filter_map(|row| Some((number(row)?, row.due.is_some()))).collect();
+        let row_of = |row: &Message| Some((number(row)?, (row.channel.to_string(), row.due.is_some())));
+        let rows: BTreeMap<u64, (String, bool)> = self.store.rows.values().filter_map(row_of).collect();
         for (number, told) in &mut self.model.messages {
-            told.old = rows.get(number).copied();
+            told.forget();
+            told.old = rows.get(number).map(|(_, is_due_later)| *is_due_later);
+            told.letter = rows.get(number).is_some_and(|(channel, _)| *channel != told.channel);
         }
+        self.dropped_before += self.broker.counters().dropped;
         let restored = Restored { ids: self.file.clone(), id_bound: self.id_bound, ..self.store.restored() };
         self.broker = Broker::new(self.settings.clone(), restored);
         // What stands in rows is not new to the broker, and is in the file when the row goes.
@@ -154,6 +157,7 @@ impl World {
         let mut missing = 0;
         for (number, told) in self.model.messages.iter_mut().filter(|(_, told)| told.keep) {
             let dropped = told.channel == "drop" && told.deliveries >= 2;
+            let dropped = dropped || told.is_dropped();
             let over = told.confirmed || told.purged || dropped || told.expires.is_some_and(|at| at <= self.now);
             if rows.contains(number) && lied {
                 told.delayed = true;

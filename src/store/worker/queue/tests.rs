@@ -18,6 +18,7 @@ fn message(id: u64) -> Message {
         receivers: None,
         publication: None,
         deliveries: 0,
+        dead: None,
     }
 }
 

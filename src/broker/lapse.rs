@@ -1,0 +1,196 @@
+//! Deliveries that are not confirmed in time: a manual one is given back after `ack_timeout` and goes to somebody else; an automatic one is
+//! given to one more receiver after `confirm_within`. If nobody else is there, it stays where it is and is *overdue*: whoever comes, or has
+//! room again, gets it.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::channel::Member;
+use super::window::InFlight;
+use super::{AckMode, Broker, Content, Effect, Note, Turn};
+use crate::message::{ConnectionId, Timestamp};
+use crate::policy::ChannelPolicy;
+
+/// The shortest time, of all policies, after which a delivery is not confirmed in time: no delivery has to be looked at sooner.
+pub(super) fn shortest<'a>(policies: impl Iterator<Item = &'a ChannelPolicy>) -> Duration {
+    policies
+        .flat_map(|policy| [policy.ack_timeout, policy.confirm_within])
+        .filter(|time| !time.is_zero())
+        .min()
+        .unwrap_or(Duration::MAX)
+}
+
+impl Broker {
+    /// It is time to look at a receiver's deliveries.
+    pub(super) fn look(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
+        let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
+        let mut lapsed: SmallVec<[u64; 4]> = SmallVec::new();
+        // A delivery that is made from now on need not be looked at before this.
+        let mut next = turn.now.after(self.shortest_lapse);
+        let mut any = false;
+        for delivery in self.receivers[key].window.iter() {
+            let Some(deadline) = self.deadline(delivery) else { continue };
+            any = true;
+            if deadline > turn.now {
+                next = next.min(deadline);
+            } else {
+                lapsed.push(delivery.sequence);
+            }
+        }
+        for sequence in lapsed {
+            self.lapse(connection, sequence, turn);
+        }
+        if any && self.receiver_keys.contains_key(&connection) {
+            self.timers.look_at(next, connection);
+        }
+    }
+
+    /// When a delivery is late. `None`: never, or it is nobody's concern any more.
+    fn deadline(&self, delivery: &InFlight) -> Option<Timestamp> {
+        let flight = &self.flights[delivery.flight];
+        if flight.entries.is_empty() {
+            return None;
+        }
+        let policy = &self.channels[flight.channel].policy;
+        let within = if delivery.manual { policy.ack_timeout } else { policy.confirm_within };
+        (!within.is_zero()).then(|| delivery.at.after(within))
+    }
+
+    /// A delivery is late.
+    fn lapse(&mut self, connection: ConnectionId, sequence: u64, turn: &mut Turn<'_>) {
+        let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
+        let Some(delivery) = self.receivers[key].window.get(sequence).copied() else { return };
+        if self.flights[delivery.flight].entries.is_empty() {
+            return;
+        }
+        let channel = self.flights[delivery.flight].channel;
+        if delivery.manual && self.revoke(connection, &delivery, false, turn) {
+            return;
+        }
+        let window = &mut self.receivers[key].window;
+        if let Some(delivery) = window.get_mut(sequence) {
+            delivery.overdue = true;
+            if delivery.manual {
+                delivery.at = turn.now;
+            }
+        }
+        self.overdue.insert((channel, connection, sequence));
+        if delivery.manual {
+            let channel = self.channels[channel].name.clone();
+            turn.note(Note::Unanswered { connection, sequence, channel, given: false });
+        } else {
+            window.silence();
+            self.double(&delivery, turn);
+        }
+    }
+
+    /// Somebody receives the channel or has room again: whatever is overdue there is passed on, if it can be.
+    pub(super) fn pass_on_overdue(&mut self, channel: usize, turn: &mut Turn<'_>) {
+        let from = (channel, ConnectionId(0), 0);
+        let overdue: Vec<_> = self.overdue.range(from..).take_while(|(key, ..)| *key == channel).copied().collect();
+        for (_, connection, sequence) in overdue {
+            let delivery = self
+                .receiver_keys
+                .get(&connection)
+                .and_then(|key| self.receivers[*key].window.get(sequence))
+                .filter(|delivery| delivery.overdue)
+                .copied();
+            let live = delivery.filter(|delivery| !self.flights[delivery.flight].entries.is_empty());
+            match live {
+                Some(delivery) if delivery.manual => {
+                    self.revoke(connection, &delivery, true, turn);
+                }
+                Some(delivery) => self.double(&delivery, turn),
+                None => {}
+            }
+        }
+    }
+
+    /// A delivery leaves its window.
+    pub(super) fn forget_overdue(&mut self, connection: ConnectionId, delivery: &InFlight) {
+        if delivery.overdue {
+            self.overdue.remove(&(self.flights[delivery.flight].channel, connection, delivery.sequence));
+        }
+    }
+
+    /// Takes a manual delivery that is late from its receiver, if its messages go anywhere: to another receiver, to the dead letters, or
+    /// nowhere, because they have expired. False: it stays.
+    fn revoke(&mut self, connection: ConnectionId, delivery: &InFlight, pump: bool, turn: &mut Turn<'_>) -> bool {
+        let flight = &self.flights[delivery.flight];
+        let channel = flight.channel;
+        let most = self.channels[channel].policy.max_deliveries;
+        // Those who were too slow before, or gave it back, are nobody to give it to.
+        let failed = flight.failed.as_deref();
+        let had = |other| other == connection || failed.is_some_and(|failed| failed.has(other));
+        let goes = flight.outstanding > 1
+            || flight.entries.iter().any(|entry| {
+                entry.expired(turn.now)
+                    || (most > 0 && entry.message.deliveries >= most)
+                    || !self.others(channel, entry, had, turn.now).is_empty()
+            });
+        let Some(key) = self.receiver_keys.get(&connection).copied().filter(|_| goes) else { return false };
+        self.forget_overdue(connection, delivery);
+        self.receivers[key].window.take(delivery.sequence);
+        self.receivers[key].acknowledged(false, Duration::MAX);
+        self.counters.unanswered += 1;
+        let name = self.channels[channel].name.clone();
+        turn.note(Note::Unanswered { connection, sequence: delivery.sequence, channel: name, given: true });
+        self.note_unanswered(delivery.flight, connection);
+        self.release_flight(delivery.flight, !pump, turn);
+        self.pump_receiver(key);
+        true
+    }
+
+    /// Gives an automatic delivery that is late to one more receiver, if one takes it, in whose window it stands too. It stays overdue: if
+    /// that receiver vanishes, another one may get it.
+    fn double(&mut self, delivery: &InFlight, turn: &mut Turn<'_>) {
+        let flight = &self.flights[delivery.flight];
+        let Some(entry) = flight.entries.iter().find(|entry| !entry.expired(turn.now)) else { return };
+        let limit = entry.message.receivers.unwrap_or(self.channels[flight.channel].policy.receivers);
+        // One more than the limit, and no further: it may be a new one, and lower.
+        if self.stopping || flight.doubled || (limit > 0 && flight.outstanding > limit) {
+            return;
+        }
+        let has = |member: &Member| self.receivers[member.receiver].window.iter().any(|d| d.flight == delivery.flight);
+        let own = |member: &Member| flight.entries.iter().any(|entry| entry.origin == Some(member.connection));
+        let takes = |member: &Member| {
+            let receiver = &self.receivers[member.receiver];
+            let fits = flight.entries.len() == 1 || receiver.ack == AckMode::Manual || !receiver.takes_single();
+            fits && receiver.takes_backlog(turn.now)
+        };
+        let mut members = self.channels[flight.channel].members.iter();
+        let Some(target) = members.find(|member| takes(member) && !own(member) && !has(member)).copied() else {
+            return;
+        };
+        let name = self.channels[flight.channel].name.clone();
+        let flight = &mut self.flights[delivery.flight];
+        flight.doubled = true;
+        flight.outstanding += 1;
+        let mut size = 0;
+        let mut messages = SmallVec::new();
+        for entry in flight.entries.iter_mut().filter(|entry| !entry.expired(turn.now)) {
+            entry.message.deliveries = entry.message.deliveries.saturating_add(1);
+            size += entry.message.payload.bytes.len();
+            messages.push(entry.message.payload.clone());
+        }
+        self.counters.deliveries += 1;
+        self.counters.redeliveries += 1;
+        self.counters.doubled += 1;
+        let dead = if let [entry] = &flight.entries[..] { entry.message.dead.clone() } else { None };
+        let content = super::publish::content_index(turn, Content::Backlog { channel: name, messages, dead });
+        let receiver = &mut self.receivers[target.receiver];
+        let manual = receiver.ack == AckMode::Manual;
+        let sequence = receiver.window.push(delivery.flight, size, manual, turn.now);
+        turn.effects.list.push(Effect::Deliver {
+            to: target.connection,
+            content,
+            sequence,
+            manual,
+            redelivered: manual,
+        });
+        self.pause_backlog(&[target], turn);
+        self.timers.look_at(turn.now.after(self.shortest_lapse), target.connection);
+        self.want_confirmation(target.receiver, turn);
+    }
+}

@@ -1,0 +1,148 @@
+//! What clients say about manual deliveries, and what becomes of those that nobody confirms in time.
+
+use super::*;
+
+impl World {
+    pub(super) fn acknowledge(&mut self) {
+        let Some(connection) = self.any_client() else { return };
+        let answer = self.answer();
+        let Some(client) = self.clients.get(&connection) else { return };
+        let manual: Vec<u64> = client.unanswered.iter().filter(|(_, manual)| **manual).map(|(id, _)| *id).collect();
+        let automatic: Vec<u64> = client.unanswered.iter().filter(|(_, manual)| !**manual).map(|(id, _)| *id).collect();
+        let revoked = client.revoked.clone();
+        let unknown = match self.random.below(20) {
+            0 => Some(1_000_000),
+            1 => self.random.pick(&automatic).copied(),
+            2..6 => self.random.pick(&revoked).copied(),
+            _ => None,
+        };
+        if let Some(sequence) = unknown {
+            let before = self.unknown;
+            self.give(Event::Acknowledge(Acknowledge { connection, sequence, answer }));
+            assert_eq!(self.unknown, before + 1, "an answer to {sequence}, which waits for none, is refused");
+            return;
+        }
+        let Some(sequence) = self.random.pick(&manual).copied() else { return };
+        let before = self.unknown;
+        self.answer_delivery(connection, sequence, answer);
+        assert_eq!(self.unknown, before, "a delivery that waits for an answer is said not to");
+    }
+
+    fn answer(&mut self) -> Answer {
+        let retry_after = self.random.chance(30).then(|| Duration::from_millis(self.random.below(2_500)));
+        match self.random.below(100) {
+            0..55 => Answer::Ack,
+            55..65 => Answer::Extend,
+            65..72 => Answer::Nack(Nack { reject: true, ..Nack::default() }),
+            _ => Answer::Nack(Nack { retry_after, ..Nack::default() }),
+        }
+    }
+
+    fn answer_delivery(&mut self, connection: ConnectionId, sequence: u64, answer: Answer) {
+        let now = self.now;
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        if answer != Answer::Extend {
+            client.unanswered.remove(&sequence);
+        }
+        let numbers = self.model.held_by(connection, sequence);
+        match &answer {
+            Answer::Ack => self.model.answered(connection, sequence),
+            Answer::Extend => self.model.extended(now, (connection, sequence), false),
+            Answer::Nack(nack) => self.model.nacked(now, (connection, sequence), nack),
+        }
+        let plain = matches!(&answer, Answer::Nack(nack) if !nack.reject && nack.retry_after.is_none());
+        self.give(Event::Acknowledge(Acknowledge { connection, sequence, answer }));
+        for number in numbers.into_iter().filter(|_| plain) {
+            self.check_passed_on(number);
+        }
+    }
+
+    /// A message was given back for the first time: another receiver that is free has it now. Else it is held back from everybody.
+    fn check_passed_on(&mut self, number: u64) {
+        let free = self.free_receiver(number);
+        let Some(told) = self.model.messages.get_mut(&number) else { return };
+        let Some((_, not)) = told.pause.as_mut().filter(|_| told.holders.is_empty()) else { return };
+        let given_up = told.expires.is_some_and(|at| at <= self.now)
+            || told.rejected
+            || (told.channel == "drop" && told.deliveries >= 2)
+            || (told.channel == "three" && told.deliveries >= 3);
+        if not.is_empty() || given_up || !told.alone {
+            not.clear();
+            return;
+        }
+        not.clear();
+        assert_eq!(free, None, "message {number} was given back and is held, though another receiver is free");
+    }
+
+    /// A receiver with nothing in its hands that could take a message at any time, and has not had it.
+    fn free_receiver(&self, number: u64) -> Option<ConnectionId> {
+        let told = &self.model.messages[&number];
+        let delayed = !self.settings.delay.is_zero() || self.stopping;
+        let free = |connection: &ConnectionId, client: &Client| {
+            client.channels.contains(&told.channel)
+                && client.unanswered.is_empty()
+                && client.sent.is_empty()
+                && (client.proven || client.kind == ClientKind::Modern)
+                && !told.returned.contains(connection)
+                && told.sender != *connection
+                && !told.holders.keys().any(|(holder, _)| holder == connection)
+        };
+        self.clients.iter().find(|(id, client)| !delayed && free(id, client)).map(|(id, _)| *id)
+    }
+
+    /// What the broker tells the administrator.
+    pub(super) fn noted(&mut self, note: &Note) {
+        match note {
+            Note::Dropped { .. } => self.dropped += 1,
+            Note::Failing { attempts, .. } => {
+                let rounds = attempts / limits::FAILING_TOLD;
+                assert!(attempts % limits::FAILING_TOLD == 0 && rounds.is_power_of_two(), "told too often: {note:?}");
+            }
+            Note::Unanswered { connection, sequence, given, .. } => {
+                let numbers = self.model.held_by(*connection, *sequence);
+                for number in &numbers {
+                    let told = &self.model.messages[number];
+                    let holder = told.holders[&(*connection, *sequence)];
+                    let late = holder.is_late(self.now) || (*given && holder.overdue);
+                    assert!(holder.manual && late, "message {number} is said to be late: {told:?}");
+                    if !given && told.alone {
+                        assert_eq!(self.free_receiver(*number), None, "message {number} could be passed on: {told:?}");
+                    }
+                }
+                let Some(client) = self.clients.get_mut(connection) else { panic!("{note:?} is of a live client") };
+                if *given {
+                    assert_eq!(client.unanswered.remove(sequence), Some(true), "{note:?}");
+                    client.revoked.push(*sequence);
+                    self.model.revoked(self.now, (*connection, *sequence));
+                } else {
+                    self.model.extended(self.now, (*connection, *sequence), true);
+                }
+            }
+        }
+    }
+
+    /// Nothing is late in one receiver's hands while another one is free.
+    pub(super) fn check_late(&self) {
+        for (number, told) in &self.model.messages {
+            let only = told.holders.values().next().filter(|_| told.holders.len() == 1);
+            let Some(holder) = only.filter(|holder| !holder.manual && holder.is_late(self.now)) else { continue };
+            let over = told.confirmed || told.purged || told.refused || told.lost || !told.alone;
+            assert!(
+                over || holder.at == self.now || self.free_receiver(*number).is_none(),
+                "message {number} is late, though another receiver is free: {told:?}"
+            );
+        }
+    }
+
+    /// A dead letter says where it was sent to, and nothing else is one.
+    pub(super) fn check_letter(&self, content: &Content) {
+        let Content::Backlog { channel, messages, dead } = content else { return };
+        let [message] = &messages[..] else { return };
+        let told = &self.model.messages[&number(&message.bytes)];
+        let from = dead.as_ref().map(|dead| dead.channel.as_str());
+        let expected = (channel.as_str() != told.channel).then_some(told.channel.as_str());
+        assert_eq!(from, expected, "{content:?}");
+        let rejected = dead.as_ref().is_some_and(|dead| dead.why == Why::Rejected);
+        assert!(rejected || !told.rejected, "it was rejected: {content:?}");
+    }
+}

@@ -1,0 +1,172 @@
+//! A message that fails does not stop the others: nack with its members, rejection, and deliveries that nobody answers.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::broker::{Broker, Setup};
+use crate::client::Client;
+
+#[track_caller]
+fn receiver(broker: &Broker, prefetch: u32) -> Client {
+    let mut client = Client::envelope(broker);
+    client.subscribe_with("sms", &json!({"ack": "manual", "prefetch": prefetch}));
+    client
+}
+
+#[track_caller]
+fn publish(broker: &Broker, message: &str) {
+    let mut sender = Client::envelope(broker);
+    sender.publish("sms", &json!(message));
+    sender.sync();
+}
+
+/// The next delivery's name, after it was seen to carry `message`.
+#[track_caller]
+fn expect(receiver: &mut Client, message: &str) -> (String, bool) {
+    let delivery = receiver.next_delivery();
+    assert_eq!(delivery["data"], json!([message]), "{delivery}");
+    (delivery["delivery"].as_str().unwrap_or_default().to_owned(), delivery["redelivered"] == json!(true))
+}
+
+fn answer(receiver: &mut Client, command: &str, delivery: &str, members: &Value) {
+    let mut answer = json!({"command": command, "delivery": delivery});
+    if let (Some(answer), Some(members)) = (answer.as_object_mut(), members.as_object()) {
+        answer.extend(members.clone());
+    }
+    receiver.command(&answer);
+    receiver.sync();
+}
+
+#[test]
+fn what_one_receiver_gives_back_another_gets_at_once() {
+    let broker = Setup::default().defaults("receivers = 1").start();
+    let (mut first, mut second) = (receiver(&broker, 1), receiver(&broker, 1));
+    publish(&broker, "bad");
+    let (name, _) = expect(&mut first, "bad");
+    answer(&mut first, "nack", &name, &json!({}));
+    let (name, redelivered) = expect(&mut second, "bad");
+    assert!(redelivered);
+    answer(&mut second, "ack", &name, &json!({}));
+    first.expect_nothing_yet();
+}
+
+#[test]
+fn retry_after_holds_a_message_back_and_nothing_else() {
+    let broker = Setup::default().defaults("receivers = 1").start();
+    let mut gateway = receiver(&broker, 1);
+    publish(&broker, "bad");
+    let (name, _) = expect(&mut gateway, "bad");
+    let start = Instant::now();
+    answer(&mut gateway, "nack", &name, &json!({"retry_after": 1.5, "reason": "no network"}));
+    publish(&broker, "good");
+    let (name, _) = expect(&mut gateway, "good");
+    answer(&mut gateway, "ack", &name, &json!({}));
+    let (name, redelivered) = expect(&mut gateway, "bad");
+    assert!(redelivered && start.elapsed() >= Duration::from_millis(1_500), "{:?}", start.elapsed());
+    answer(&mut gateway, "ack", &name, &json!({}));
+}
+
+#[test]
+fn what_is_held_back_survives_a_power_cut() {
+    let broker = Setup::default().defaults("receivers = 1").start();
+    let mut gateway = receiver(&broker, 1);
+    publish(&broker, "bad");
+    let (name, _) = expect(&mut gateway, "bad");
+    answer(&mut gateway, "nack", &name, &json!({"retry_after": 3_600}));
+    // The reply comes when the store has committed, and what it was asked before went before.
+    Client::envelope(&broker).publish_safely("other", &json!(1), "a");
+    let broker = broker.kill_and_restart();
+    let (_, redelivered) = expect(&mut receiver(&broker, 1), "bad");
+    assert!(redelivered, "it comes back at once: a restart is as good as a retry");
+}
+
+#[test]
+fn a_rejected_message_goes_to_the_dead_letters_at_once() {
+    let broker = Setup::default().channel("sms", "receivers = 1\ndead_letter = \"dead\"").start();
+    let (mut first, mut second) = (receiver(&broker, 1), receiver(&broker, 1));
+    publish(&broker, "bad");
+    let (name, _) = expect(&mut first, "bad");
+    answer(&mut first, "nack", &name, &json!({"reject": true, "reason": "no such number"}));
+    assert_eq!(Client::receiver(&broker, "dead").messages(1), ["\"bad\""]);
+    second.expect_nothing_yet();
+}
+
+#[test]
+fn a_dead_letter_tells_why_it_died_after_a_restart_too() {
+    let broker = Setup::default().channel("sms", "receivers = 1\nmax_deliveries = 1\ndead_letter = \"dead\"").start();
+    let mut gateway = receiver(&broker, 2);
+    publish(&broker, "bad");
+    publish(&broker, "worse");
+    let (bad, worse) = (expect(&mut gateway, "bad").0, expect(&mut gateway, "worse").0);
+    answer(&mut gateway, "nack", &bad, &json!({"reason": "exit status 1"}));
+    answer(&mut gateway, "nack", &worse, &json!({"reject": true}));
+    let letters = |broker: &Broker| {
+        let mut reader = Client::envelope(broker);
+        reader.subscribe_with("dead", &json!({"ack": "manual"}));
+        let letters = [reader.next_delivery(), reader.next_delivery()];
+        reader.vanish();
+        letters.map(|letter| (letter["data"].clone(), letter["dead_letter"].clone()))
+    };
+    let expected = [
+        (json!(["bad"]), json!({"why": "max_deliveries", "channel": "sms", "attempts": 1, "reason": "exit status 1"})),
+        (json!(["worse"]), json!({"why": "rejected", "channel": "sms", "attempts": 1})),
+    ];
+    assert_eq!(letters(&broker), expected);
+    let broker = broker.stop_and_restart();
+    assert_eq!(letters(&broker), expected);
+}
+
+#[test]
+fn a_rejected_message_without_dead_letters_is_dropped_and_told_of() {
+    let broker = Setup::default().channel("sms", "receivers = 1").start();
+    let mut gateway = receiver(&broker, 1);
+    publish(&broker, "bad");
+    let (name, _) = expect(&mut gateway, "bad");
+    answer(&mut gateway, "nack", &name, &json!({"reject": true, "reason": "no\nsuch"}));
+    broker.wait_for_log("dropped a message");
+    let log = broker.log().text();
+    let line = log.lines().find(|line| line.contains("dropped a message")).unwrap_or_default();
+    assert!(line.contains("why=rejected") && line.contains("attempts=1") && line.contains("no\\nsuch"), "{line}");
+}
+
+#[test]
+fn a_delivery_that_is_not_answered_in_time_goes_to_another_receiver() {
+    let broker = Setup::default().channel("sms", "receivers = 1\nack_timeout = \"1s\"").start();
+    let (mut hung, mut other) = (receiver(&broker, 1), receiver(&broker, 1));
+    publish(&broker, "slow");
+    let (name, _) = expect(&mut hung, "slow");
+    let (second, redelivered) = expect(&mut other, "slow");
+    assert!(redelivered);
+    answer(&mut other, "ack", &second, &json!({}));
+    hung.command(&json!({"command": "ack", "delivery": name}));
+    assert_eq!(hung.next_reply()["response_code"], "02");
+    broker.wait_for_log("has not answered a delivery within ack_timeout");
+}
+
+#[test]
+fn who_extends_a_delivery_keeps_it() {
+    let broker = Setup::default().channel("sms", "receivers = 1\nack_timeout = \"1s\"").start();
+    let (mut slow, mut other) = (receiver(&broker, 1), receiver(&broker, 1));
+    publish(&broker, "work");
+    let (name, _) = expect(&mut slow, "work");
+    for _ in 0..6 {
+        other.expect_nothing(Duration::from_millis(400));
+        answer(&mut slow, "extend", &name, &json!({}));
+    }
+    answer(&mut slow, "ack", &name, &json!({}));
+    other.expect_nothing_yet();
+}
+
+#[test]
+fn a_code_does_not_die_at_a_frozen_gateway_while_another_one_stands_by() {
+    let broker = Setup::default().channel("sms", "receivers = 1\nttl = \"60s\"\nconfirm_within = \"1s\"").start();
+    let mut frozen = Client::receiver(&broker, "sms").silent();
+    let mut standby = Client::receiver(&broker, "sms");
+    publish(&broker, "402913");
+    assert_eq!(frozen.messages(1), ["\"402913\""]);
+    assert_eq!(standby.messages(1), ["\"402913\""], "it did not confirm in time");
+    publish(&broker, "718281");
+    assert_eq!(standby.messages(1), ["\"718281\""], "the silent one gets nothing new");
+    frozen.expect_nothing(Duration::from_millis(200));
+}

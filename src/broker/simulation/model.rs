@@ -36,7 +36,7 @@ pub(super) struct Failed {
     by: BTreeSet<ConnectionId>,
     nacked: bool,
     until: Option<Timestamp>,
-    pub reject: bool,
+    reject: bool,
 }
 
 /// What the outside knows of one message; its number is its text.
@@ -178,14 +178,14 @@ impl Told {
         };
     }
 
-    /// The store may reckon its time anew.
-    pub fn may_be_old(&self) -> bool {
-        self.old.is_some() && self.expires.is_some()
-    }
-
     /// It was rejected, and its channel has no dead letters.
     pub fn is_dropped(&self) -> bool {
-        self.rejected && self.channel != "three"
+        self.is_rejected() && self.channel != "three"
+    }
+
+    /// It was rejected; those who have it besides are perhaps about to be ended.
+    pub fn is_rejected(&self) -> bool {
+        self.rejected || self.failed.reject
     }
 
     /// The process died: what was only in its memory is forgotten.

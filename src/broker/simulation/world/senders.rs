@@ -193,10 +193,9 @@ impl World {
         for number in &numbers {
             let stored = self.store.rows.values().any(|row| row.payload.as_text() == Some(&number.to_string()));
             let swept = self.is_swept(&self.model.messages[number].channel);
-            let set = self.is_clock_set();
             let told = self.model.messages.get_mut(number).expect("it was sent");
             let expired = told.expires.is_some_and(|at| at <= self.now);
-            let over = told.confirmed || told.purged || told.is_dropped() || expired || (set && told.may_be_old());
+            let over = told.confirmed || told.purged || told.is_dropped() || expired;
             if accepted {
                 let safe = told.confirmed || told.purged || !expired;
                 assert!(

@@ -34,11 +34,6 @@ impl World {
         })
     }
 
-    /// The wall clock was set, and the broker has not heard of it: the store knows sooner that rows of earlier runs have expired.
-    pub(super) fn is_clock_set(&self) -> bool {
-        self.store.events.iter().any(|event| matches!(event, Event::WallAdvanced(_)))
-    }
-
     /// Checks what a sender was told when its publication was accepted.
     pub(super) fn check_said(&self, said: &Said<'_>) {
         let Said { numbers, receivers, stored, duplicate, unsure } = *said;
@@ -59,14 +54,11 @@ impl World {
         }
         let is_row =
             |number: &u64| self.store.rows.values().any(|row| row.payload.as_text() == Some(&number.to_string()));
-        let early = |told: &Told| is_expired(told) || (told.may_be_old() && self.is_clock_set());
-        let expired = told.iter().any(|told| early(told)) || self.is_swept(&told[0].channel);
+        let expired = told.iter().any(|told| is_expired(told)) || self.is_swept(&told[0].channel);
         assert!(!stored || numbers.iter().any(is_row) || expired, "{numbers:?} are called stored and are not");
         let gone = |told: &Told| {
             let given_up = ["drop", "three"].contains(&told.channel.as_str()) && told.deliveries >= 2;
-            // One that somebody has rejected is dropped as soon as its other holders have let it go, in this turn perhaps.
-            let rejected = told.rejected || told.failed.reject || told.letter;
-            told.confirmed || told.purged || is_expired(told) || given_up || rejected
+            told.confirmed || told.purged || is_expired(told) || given_up || told.is_rejected() || told.letter
         };
         // (The channel's time to live may have been changed since.)
         let unsure = unsure || duplicate && told.iter().any(|told| told.channel == "short");

@@ -237,6 +237,7 @@ mod tests {
             r#""d\u0065livery":"1","#,
             r#""redelivered":true,"#,
             r#""r\u0065delivered":true,"#,
+            r#""dead_letter":{"why":"rejected"},"#,
             r#""response_code":"05","#,
             r#""response_c\u006fde":"05","#,
             r#""command":"connect","#,

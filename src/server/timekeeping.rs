@@ -36,27 +36,31 @@ pub(super) fn start(store: &mut dyn MessageStore) -> Result<Clock, StoreError> {
 }
 
 impl Hub {
-    /// The task that watches the system's clock. `restored`: the highest id that the store held at the start.
-    pub(super) async fn run_clock(self: Arc<Self>, restored: MessageId) {
+    /// The task that watches the system's clock. `restored`: the highest id that the store held at the start. What is seen from now on counts, not from when
+    /// the task first runs.
+    pub(super) fn run_clock(self: Arc<Self>, restored: MessageId) -> impl Future<Output = ()> + Send {
         let mut suspended = elapsed().saturating_sub(running());
         let mut noted = self.now();
-        loop {
-            tokio::time::sleep(limits::CLOCK_LOOK).await;
-            let asleep = elapsed().saturating_sub(running());
-            if asleep >= suspended + limits::CLOCK_STEP {
-                info!("the system was suspended for {} s; messages have aged meanwhile", seconds(asleep - suspended));
-                // Their timers have slept too.
-                self.nearer.notify_one();
-                self.sooner.notify_one();
-            }
-            suspended = asleep;
-            if let Some(step) = self.clock.look() {
-                self.follow(step, restored);
-            } else if self.now().since(noted) >= limits::CLOCK_NOTE_IDLE {
-                noted = self.now();
-                // Without messages nobody will ask what time it was.
-                if self.with_broker(|broker| broker.unsettled() > 0) {
-                    self.storage.note_time(self.wall_now());
+        async move {
+            loop {
+                tokio::time::sleep(limits::CLOCK_LOOK).await;
+                let asleep = elapsed().saturating_sub(running());
+                if asleep >= suspended + limits::CLOCK_STEP {
+                    let seconds = seconds(asleep - suspended);
+                    info!("the system was suspended for {seconds} s; messages have aged meanwhile");
+                    // Their timers have slept too.
+                    self.nearer.notify_one();
+                    self.sooner.notify_one();
+                }
+                suspended = asleep;
+                if let Some(step) = self.clock.look() {
+                    self.follow(step, restored);
+                } else if self.now().since(noted) >= limits::CLOCK_NOTE_IDLE {
+                    noted = self.now();
+                    // Without messages nobody will ask what time it was.
+                    if self.with_broker(|broker| broker.unsettled() > 0) {
+                        self.storage.note_time(self.wall_now());
+                    }
                 }
             }
         }

@@ -9,6 +9,7 @@ pub(super) mod row;
 mod schema;
 
 pub(super) use link::{Link, classify};
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(super) use restamp::restamp;
 pub(super) use row::Sql;
 pub(super) use schema::{Tables, exists};

@@ -123,7 +123,7 @@ fn other_member<'a>(
         // A backslash that is left belongs to the name: it is nobody's.
         Cow::Owned(name) if !name.contains(&b'\\') => member(frame, scanner, &name, fields),
         name => {
-            fields.ambiguous |= [&b"response_code"[..], b"redelivered"].contains(&&*name);
+            fields.ambiguous |= [&b"response_code"[..], b"redelivered", b"dead_letter"].contains(&&*name);
             scanner.value().map(|_| ())
         }
     }

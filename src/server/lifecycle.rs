@@ -225,7 +225,7 @@ impl RunningServer {
         needs_restart
     }
 
-    /// Stops in an orderly way, as [`super::stop`] says: hears everybody out, ends every connection (within `server.drain`), commits, and closes the port
+    /// Stops in an orderly way, as docs/deploying.md says: hears everybody out, ends every connection (within `server.drain`), commits, and closes the port
     /// last.
     ///
     /// # Errors

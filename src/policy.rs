@@ -38,8 +38,6 @@ pub struct ChannelPolicy {
     pub confirm_within: Duration,
     /// Where messages go that were given up; `None` = dropped and counted.
     pub dead_letter: Option<ChannelName>,
-    /// Expired messages go to `dead_letter`, too.
-    pub dead_letter_expired: bool,
 }
 
 impl Default for ChannelPolicy {
@@ -54,7 +52,6 @@ impl Default for ChannelPolicy {
             ack_timeout: Duration::from_secs(300),
             confirm_within: Duration::ZERO,
             dead_letter: None,
-            dead_letter_expired: false,
         }
     }
 }

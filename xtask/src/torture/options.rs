@@ -14,7 +14,7 @@ Options:
   --minutes N        how long the nemesis works, 0.4 by default
   --store NAME       sqlite (default), mariadb, postgres: the store's server is killed and frozen, too
   --without LIST     leave things out, separated by commas: kill, term, freeze, clock, orderly (receivers
-                     that leave in orderly ways), failures (rejections, expired dead letters,
+                     that leave in orderly ways), failures (rejections,
                      confirm_within), proxies, nginx, haproxy, scripts, database
   --broker PATH      the program; without it, target/debug/wsmb is built and used
   --keep             keep the directory of a run that found nothing

@@ -363,7 +363,12 @@ impl PublicationId {
     /// first colon ends it.
     #[must_use]
     pub fn new(user: &str, id: &str) -> Self {
-        Self(Arc::from([user, ":", id].concat()))
+        // Put together where it costs no allocation, unless it is long.
+        let mut text = SmallVec::<[u8; 128]>::new();
+        for part in [user, ":", id] {
+            text.extend_from_slice(part.as_bytes());
+        }
+        Self(Arc::from(&*String::from_utf8_lossy(&text)))
     }
 
     /// Reads back what [`Self::as_str`] gave.
@@ -381,13 +386,18 @@ impl PublicationId {
     /// The user who chose it.
     #[must_use]
     pub fn user(&self) -> &str {
-        self.0.split_once(':').map_or("", |(user, _)| user)
+        self.colon().map_or("", |colon| &self.0[..colon])
     }
 
     /// The id as the sender wrote it.
     #[must_use]
     pub fn id(&self) -> &str {
-        self.0.split_once(':').map_or(&self.0, |(_, id)| id)
+        self.colon().map_or(&self.0, |colon| &self.0[colon + 1..])
+    }
+
+    /// Where the user's name ends: byte by byte, for it is near the start.
+    fn colon(&self) -> Option<usize> {
+        self.0.bytes().position(|byte| byte == b':')
     }
 }
 

@@ -371,7 +371,7 @@ mod tests {
             deliveries: 0,
             dead: None,
         };
-        Entry { message, origin, written: false, suspect: false, failures: None }
+        Entry { message, remembered: None, origin, written: false, suspect: false, failures: None }
     }
 
     fn channel() -> Channel {

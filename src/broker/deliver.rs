@@ -35,6 +35,7 @@ impl Broker {
     }
 
     /// Ends the receivers that a fan-out has outrun, if another one goes on: they may not miss a message and stay. False if there are none.
+    #[inline]
     pub(super) fn end_outrun(&mut self, key: usize, sender: Option<ConnectionId>, turn: &mut Turn<'_>) -> bool {
         let members = &self.channels[key].members;
         // The sender, who may be a member too, gets nothing of it: it does not go on in anybody's place.

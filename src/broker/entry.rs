@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::dedup::Key;
 use crate::limits;
 use crate::message::{ConnectionId, DeadLetter, Message, MessageId, Timestamp};
 
@@ -12,6 +13,8 @@ use crate::message::{ConnectionId, DeadLetter, Message, MessageId, Timestamp};
 pub(super) struct Entry {
     /// The message, as it would be stored.
     pub message: Message,
+    /// By what its publication's id is remembered, if it has one.
+    pub remembered: Option<Key>,
     /// Who sent it while receiving the channel, and must not get it back.
     pub origin: Option<ConnectionId>,
     /// It is in the store. If it is not, the broker's table of unstored messages has a line for it.

@@ -41,6 +41,7 @@ impl Broker {
     }
 
     /// Counts a message as one of the channel's.
+    #[inline]
     pub(super) fn count_in(&mut self, key: usize, id: MessageId, expires: Option<Timestamp>) {
         let is_old = self.is_old(id);
         let channel = &mut self.channels[key];
@@ -53,6 +54,7 @@ impl Broker {
     }
 
     /// Counts a message as one of the channel's no more.
+    #[inline]
     pub(super) fn count_out(&mut self, key: usize, id: MessageId, expires: Option<Timestamp>) {
         let is_old = self.is_old(id);
         let channel = &mut self.channels[key];
@@ -152,6 +154,7 @@ impl Broker {
     }
 
     /// Whether the channel is at its limit with so many messages more; what has expired does not count.
+    #[inline]
     pub(super) fn is_backlog_full(&mut self, key: usize, more: u64, now: Timestamp) -> bool {
         let channel = &mut self.channels[key];
         let most = channel.policy.max_backlog;

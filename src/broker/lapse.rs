@@ -108,6 +108,7 @@ impl Broker {
     }
 
     /// A delivery leaves its window.
+    #[inline]
     pub(super) fn forget_overdue(&mut self, connection: ConnectionId, delivery: &InFlight) {
         if delivery.overdue {
             self.overdue.remove(&(self.flights[delivery.flight].channel, connection, delivery.sequence));

@@ -57,6 +57,7 @@ impl Broker {
             }
         }
         let places = self.claims.get_mut(&connection).map(|(_, places)| std::mem::take(places)).unwrap_or_default();
+        self.last_sender = None;
         let key = self.receiver_key(&subscribe);
         self.leave_all_but(key, &subscribe.channels);
         for name in subscribe.channels {
@@ -124,6 +125,11 @@ impl Broker {
 
     /// Whether a connection receives a channel.
     pub(super) fn receives(&self, connection: ConnectionId, channel: usize) -> bool {
+        if let Some(last) = self.last_sender
+            && (last.connection, last.channel) == (connection, channel)
+        {
+            return last.receives;
+        }
         self.receiver_keys.get(&connection).is_some_and(|key| {
             self.receivers[*key].subscriptions.iter().any(|subscription| subscription.channel == channel)
         })

@@ -247,7 +247,6 @@ impl Broker {
         if let Event::Publish(publish) = event {
             self.publish(publish, turn);
         } else {
-            self.last_sender = None;
             self.handle_other(event, turn);
         }
         self.settle_turn(turn);

@@ -23,7 +23,7 @@ impl Broker {
         };
         if !keep {
             self.publish_fleeting(publish, id, known, turn);
-        } else if let Err(refusal) = self.publish_kept(publish, id, turn) {
+        } else if let Err(refusal) = self.publish_kept(publish, id, known, turn) {
             self.counters.refused += publish.publication.messages.len() as u64;
             self.reply(publish.connection, refused(publish, refusal), turn);
             if let Some(key) = self.channel_keys.get(name).copied() {
@@ -142,10 +142,7 @@ impl Broker {
         let channel = &mut self.channels[key];
         let limit = receivers.unwrap_or(channel.policy.receivers);
         let served = if limit == 0 {
-            let own = origin.is_some_and(|origin| match self.last_sender {
-                Some(last) if last.connection == origin && last.channel == key => last.receives,
-                _ => self.receives(origin, key),
-            });
+            let own = origin.is_some_and(|origin| self.receives(origin, key));
             let to = self.channels[key].everyone();
             let served = to.len() - usize::from(own);
             if served > 0 {
@@ -172,11 +169,17 @@ impl Broker {
     }
 
     /// A kept channel: in flight at once if somebody has room and nothing is before it, else behind what waits.
-    fn publish_kept(&mut self, publish: &Publish<'_>, id: Option<Key>, turn: &mut Turn<'_>) -> Result<(), Refusal> {
+    fn publish_kept(
+        &mut self,
+        publish: &Publish<'_>,
+        id: Option<Key>,
+        known: Option<usize>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
         let publication = &publish.publication;
         let (count, size) =
             (publication.messages.len(), publication.messages.iter().map(ExactSizeIterator::len).sum::<usize>());
-        let key = self.open_channel(&publication.channel).ok_or(Refusal::BrokerFull)?;
+        let key = known.or_else(|| self.open_channel(&publication.channel)).ok_or(Refusal::BrokerFull)?;
         let channel = &self.channels[key];
         let delay = publish.delay.filter(|delay| !delay.is_zero());
         let ttl = publish.ttl.unwrap_or(channel.policy.ttl);
@@ -198,7 +201,7 @@ impl Broker {
         }
         self.counters.accepted += count as u64;
         let pending = self.pend(publish, id, count);
-        let entries = self.entries(publish, key, pending, turn);
+        let entries = self.entries(publish, key, (id, pending), turn);
         if let Some(delay) = delay {
             let due = turn.now.after(delay);
             for mut entry in entries {
@@ -245,7 +248,7 @@ impl Broker {
         &mut self,
         publish: &Publish<'_>,
         channel: usize,
-        pending: Option<usize>,
+        (remembered, pending): (Option<Key>, Option<usize>),
         turn: &Turn<'_>,
     ) -> SmallVec<[Entry; 1]> {
         let publication = &publish.publication;
@@ -280,7 +283,7 @@ impl Broker {
                 deliveries: 0,
                 dead: None,
             };
-            let entry = Entry { message, origin, written: false, suspect: false, failures: None };
+            let entry = Entry { message, remembered, origin, written: false, suspect: false, failures: None };
             self.bytes += entry.bytes();
             entries.push(entry);
         }

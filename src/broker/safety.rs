@@ -137,8 +137,7 @@ impl Broker {
 
     /// A row of a message has gone for good: what is remembered of its publication has one less.
     pub(super) fn row_gone(&mut self, entry: &Entry) {
-        let Some(publication) = &entry.message.publication else { return };
-        let key = self.dedup.key(entry.message.first_channel(), publication);
+        let Some(key) = entry.remembered else { return };
         if let Some(pending) = self.dedup.row_gone(key).and_then(|pending| self.pending.get_mut(pending)) {
             pending.rows = pending.rows.saturating_sub(1);
         }

@@ -5,7 +5,7 @@ use super::entry::{Entry, Place, Row};
 use super::safety::Fate;
 use super::{Broker, Delayed, Effect, Refusal, Restored, StoreEffect, StoreFailure, Turn};
 use crate::limits;
-use crate::message::{ChannelName, Message, MessageId, Timestamp};
+use crate::message::{ChannelName, ConnectionId, Message, MessageId, Timestamp};
 
 impl Broker {
     /// Takes over what the store held.
@@ -30,9 +30,7 @@ impl Broker {
             let id = message.id;
             self.count_in(key, id, message.expires);
             self.counters.accepted += 1;
-            // It may have come due, and been delivered under its new id, right before the crash.
-            let entry =
-                Entry { message, origin: None, written: true, suspect: id <= self.suspect_up_to, failures: None };
+            let entry = self.stored_entry(message, None);
             self.bytes += entry.bytes();
             self.delayed.insert((due, id), Delayed::Kept(key, entry));
         }
@@ -41,6 +39,14 @@ impl Broker {
             // At the first tick, whenever that is.
             self.timers.sweep = Some(Timestamp(0));
         }
+    }
+
+    /// A message that the store had, in memory.
+    fn stored_entry(&self, message: Message, origin: Option<ConnectionId>) -> Entry {
+        let remembered = message.publication.as_ref().map(|id| self.dedup.key(message.first_channel(), id));
+        // If it was there at the start: it may have come due, and been delivered under its new id, right before the crash.
+        let suspect = message.id <= self.suspect_up_to;
+        Entry { message, remembered, origin, written: true, suspect, failures: None }
     }
 
     /// Asks the store to write a message that it was not asked to write.
@@ -258,9 +264,8 @@ impl Broker {
                 self.counters.accepted += 1;
             }
             let channel = &mut self.channels[key];
-            let suspect = message.id <= self.suspect_up_to;
             let origin = channel.paged_origin(message.id);
-            let entry = Entry { message, origin, written: true, suspect, failures: None };
+            let entry = self.stored_entry(message, origin);
             self.bytes += entry.bytes();
             if entry.expired(turn.now) {
                 self.expire(key, entry, turn);

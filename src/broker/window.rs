@@ -29,7 +29,7 @@ pub(super) struct Window {
 }
 
 /// A window that is not empty.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
     deliveries: VecDeque<InFlight>,
     bytes: usize,
@@ -43,11 +43,19 @@ struct Open {
     silent: bool,
 }
 
+impl Open {
+    fn new(since: Timestamp) -> Self {
+        // As many as a queue takes by itself, but without the way through its growth.
+        let deliveries = VecDeque::with_capacity(4);
+        Self { deliveries, bytes: 0, manual: 0, since, automatic_since: since, silent: false }
+    }
+}
+
 impl Window {
     /// Adds a delivery and gives it its number.
     pub fn push(&mut self, flight: usize, bytes: usize, manual: bool, at: Timestamp) -> u64 {
         self.last += 1;
-        let open = self.open.get_or_insert_with(|| Box::new(Open { since: at, ..Open::default() }));
+        let open = self.open.get_or_insert_with(|| Box::new(Open::new(at)));
         if !manual && open.manual == open.deliveries.len() {
             open.automatic_since = at;
         }

@@ -310,29 +310,41 @@ pub(super) fn append(
     let (batches, rest) = messages.as_chunks::<{ limits::STORE_ROWS_AT_ONCE }>();
     for batch in batches {
         let bytes: usize = batch.iter().map(|message| message.payload.bytes.len()).sum();
-        if bytes <= limits::STORE_BYTES_AT_ONCE {
+        if bytes <= limits::STORE_BYTES_AT_ONCE && batch.iter().all(|message| message.dead.is_none()) {
             insert(transaction, &sql.insert_batch, columns, batch.chunks(batch.len()))?;
         } else {
-            insert(transaction, &sql.insert, columns, batch.chunks(1))?;
+            append_singly(transaction, sql, columns, batch)?;
         }
     }
-    insert(transaction, &sql.insert, columns, rest.chunks(1))?;
+    append_singly(transaction, sql, columns, rest)?;
     link::claim(transaction)
+}
+
+fn append_singly(
+    transaction: &Transaction<'_>,
+    sql: &Sql,
+    columns: &Columns,
+    messages: &[Message],
+) -> rusqlite::Result<()> {
+    for alike in messages.chunk_by(|before, after| before.dead.is_some() == after.dead.is_some()) {
+        let dead = alike.first().is_some_and(|message| message.dead.is_some());
+        insert(transaction, if dead { &sql.insert_dead } else { &sql.insert }, columns, alike.chunks(1))?;
+    }
+    Ok(())
 }
 
 /// Writes rows by a statement that takes as many of them as each part has.
 fn insert<'a>(
     transaction: &Transaction<'_>,
-    statement: &str,
+    statement: &row::Insert,
     columns: &Columns,
     parts: impl Iterator<Item = &'a [Message]>,
 ) -> rusqlite::Result<()> {
-    let mut insert = transaction.prepare_cached(statement)?;
-    let width = row::OWN_COLUMNS + columns.names().count();
+    let mut insert = transaction.prepare_cached(&statement.text)?;
     let mut texts = datetime::Texts::default();
     for part in parts {
         for (index, message) in part.iter().enumerate() {
-            row::bind(&mut insert, index * width, message, texts.of(message.created), columns)?;
+            row::bind(&mut insert, index * statement.width, message, texts.of(message.created), columns)?;
         }
         insert.raw_execute()?;
     }

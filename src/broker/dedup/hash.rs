@@ -14,7 +14,7 @@ pub(super) fn hash<const N: usize>(key: [u64; 2], parts: [&str; N]) -> Key {
     let mut state = State::new(key);
     for part in parts {
         state.write(part.as_bytes());
-        state.write(&[0]);
+        state.write_zero();
     }
     state.finish::<ROUNDS, LAST_ROUNDS>()
 }
@@ -38,12 +38,22 @@ impl State {
         Self { v, tail: 0, length: 0 }
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(&mut self, bytes: &[u8]) {
         self.write_rounds::<ROUNDS>(bytes);
     }
 
-    #[inline]
+    /// The same as `write(&[0])`.
+    #[inline(always)]
+    fn write_zero(&mut self) {
+        self.length += 1;
+        if self.length.is_multiple_of(8) {
+            self.word::<ROUNDS>(self.tail);
+            self.tail = 0;
+        }
+    }
+
+    #[inline(always)]
     fn write_rounds<const C: usize>(&mut self, mut bytes: &[u8]) {
         let have = self.length % 8;
         self.length += bytes.len();
@@ -64,7 +74,7 @@ impl State {
         self.tail = word(rest);
     }
 
-    #[inline]
+    #[inline(always)]
     fn word<const C: usize>(&mut self, word: u64) {
         self.v[3] ^= word;
         for _ in 0..C {
@@ -73,7 +83,7 @@ impl State {
         self.v[0] ^= word;
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish<const C: usize, const D: usize>(mut self) -> Key {
         self.word::<C>(self.tail | (self.length as u64 & 0xff) << 56);
         self.v[2] ^= 0xee;
@@ -90,12 +100,20 @@ impl State {
 }
 
 /// Fewer than eight bytes as a number, the first of them lowest.
-#[inline]
+#[inline(always)]
 fn word(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+    let (mut word, mut rest, mut shift) = (0, bytes, 0);
+    if let Some((four, others)) = rest.split_first_chunk::<4>() {
+        (word, rest, shift) = (u64::from(u32::from_le_bytes(*four)), others, 32);
+    }
+    if let Some((two, others)) = rest.split_first_chunk::<2>() {
+        word |= u64::from(u16::from_le_bytes(*two)) << shift;
+        (rest, shift) = (others, shift + 16);
+    }
+    rest.first().map_or(word, |last| word | u64::from(*last) << shift)
 }
 
-#[inline]
+#[inline(always)]
 fn round(v: &mut [u64; 4]) {
     let [mut v0, mut v1, mut v2, mut v3] = *v;
     v0 = v0.wrapping_add(v1);

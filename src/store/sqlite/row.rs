@@ -18,15 +18,16 @@ pub(in crate::store) const SELECTED: &str = "data_id, channel, data, created, ex
 /// Of which rows the index on `expires` consists.
 const EXPIRING: &str = "expires IS NOT NULL AND due IS NULL";
 
-/// How many columns [`SELECTED`] names.
-pub(super) const OWN_COLUMNS: usize = limits::STORE_OWN_COLUMNS.len();
+/// What in [`SELECTED`] stands before the columns that only dead letters have.
+const DEAD: &str = ", dead_why";
 
 /// Every statement, built once of validated names; values are always bound.
 #[derive(Debug)]
 pub(in crate::store) struct Sql {
-    pub(super) insert: String,
-    /// For [`limits::STORE_ROWS_AT_ONCE`] rows.
-    pub(super) insert_batch: String,
+    pub(super) insert: Insert,
+    /// For [`limits::STORE_ROWS_AT_ONCE`] rows, none of them a dead letter.
+    pub(super) insert_batch: Insert,
+    pub(super) insert_dead: Insert,
     /// One row; only the journal in front of a database server removes in this way.
     #[cfg_attr(not(any(feature = "mysql", feature = "postgres")), allow(dead_code))]
     pub(in crate::store) delete: String,
@@ -99,15 +100,10 @@ impl Sql {
         let (data, meta, request) =
             (format!("\"{}\"", tables.data), format!("\"{}\"", tables.meta), format!("\"{}\"", tables.request));
         let by_channel = format!("INDEXED BY \"{}_channel\"", tables.data);
-        let extra: String = columns.names().map(|name| format!(", \"{name}\"")).collect();
-        let width = OWN_COLUMNS + columns.names().count();
-        let insert = |rows: usize| {
-            let row = format!("({})", vec!["?"; width].join(", "));
-            format!("INSERT OR REPLACE INTO {data} ({SELECTED}{extra}) VALUES {}", vec![row; rows].join(", "))
-        };
         Self {
-            insert: insert(1),
-            insert_batch: insert(limits::STORE_ROWS_AT_ONCE),
+            insert: Insert::new(&data, columns, 1, false),
+            insert_batch: Insert::new(&data, columns, limits::STORE_ROWS_AT_ONCE, false),
+            insert_dead: Insert::new(&data, columns, 1, true),
             delete: format!("DELETE FROM {data} WHERE data_id = ?1"),
             delete_run: format!("DELETE FROM {data} WHERE data_id BETWEEN ?1 AND ?2"),
             deliveries: format!("UPDATE {data} SET deliveries = ?2 WHERE data_id = ?1"),
@@ -162,6 +158,27 @@ pub(in crate::store) fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// A statement that writes rows.
+#[derive(Debug)]
+pub(super) struct Insert {
+    pub(super) text: String,
+    /// The columns of each row. The user's are the first, for their number varies; what only a dead letter has are the last.
+    pub(super) width: usize,
+}
+
+impl Insert {
+    /// `rows` rows at a time. `dead`: with the columns that only a dead letter needs; others leave them out, because a column that is named costs time even if it
+    /// is NULL.
+    fn new(data: &str, columns: &Columns, rows: usize, dead: bool) -> Self {
+        let named = if dead { SELECTED } else { SELECTED.split(DEAD).next().unwrap_or(SELECTED) };
+        let names: String = columns.names().map(|name| format!("\"{name}\", ")).collect::<String>() + named;
+        let width = columns.names().count() + named.split(", ").count();
+        let row = format!("({})", vec!["?"; width].join(", "));
+        let text = format!("INSERT OR REPLACE INTO {data} ({names}) VALUES {}", vec![row; rows].join(", "));
+        Self { text, width }
+    }
+}
+
 /// Binds a row to the parameters behind the first `before`.
 pub(super) fn bind(
     insert: &mut CachedStatement<'_>,
@@ -171,26 +188,12 @@ pub(super) fn bind(
     columns: &Columns,
 ) -> rusqlite::Result<()> {
     let bytes = &message.payload.bytes[..];
-    let data = match message.payload.kind {
-        Kind::Text => ValueRef::Text(bytes),
-        Kind::Binary => ValueRef::Blob(bytes),
+    let mut last = before;
+    let mut next = || {
+        last += 1;
+        last
     };
-    insert.raw_bind_parameter(before + 1, integer(message.id.0))?;
-    insert.raw_bind_parameter(before + 2, message.channel.as_str())?;
-    insert.raw_bind_parameter(before + 3, ToSqlOutput::Borrowed(data))?;
-    insert.raw_bind_parameter(before + 4, created)?;
-    insert.raw_bind_parameter(before + 5, message.expires.map(|moment| integer(moment.0)))?;
-    insert.raw_bind_parameter(before + 6, message.due.map(|moment| integer(moment.0)))?;
-    insert.raw_bind_parameter(before + 7, message.receivers)?;
-    insert.raw_bind_parameter(before + 8, message.publication.as_ref().map(PublicationId::as_str))?;
-    // NULL is the same as 0, and costs nothing.
-    insert.raw_bind_parameter(before + 9, (message.deliveries > 0).then_some(message.deliveries))?;
-    let dead = message.dead.as_deref();
-    insert.raw_bind_parameter(before + 10, dead.map(|dead| dead.why.as_str()))?;
-    insert.raw_bind_parameter(before + 11, dead.map(|dead| dead.channel.as_str()))?;
-    insert.raw_bind_parameter(before + 12, dead.map(|dead| dead.attempts))?;
-    insert.raw_bind_parameter(before + 13, dead.and_then(|dead| dead.reason.as_deref()))?;
-    for (index, value) in columns.values(bytes).into_iter().enumerate() {
+    for value in columns.values(bytes) {
         let value = match value {
             ColumnValue::Null => Value::Null,
             ColumnValue::Boolean(truth) => Value::Integer(i64::from(truth)),
@@ -198,7 +201,27 @@ pub(super) fn bind(
             ColumnValue::Real(real) => Value::Real(real),
             ColumnValue::Text(text) | ColumnValue::Json(text) => Value::Text(text),
         };
-        insert.raw_bind_parameter(before + 1 + OWN_COLUMNS + index, value)?;
+        insert.raw_bind_parameter(next(), value)?;
+    }
+    let data = match message.payload.kind {
+        Kind::Text => ValueRef::Text(bytes),
+        Kind::Binary => ValueRef::Blob(bytes),
+    };
+    insert.raw_bind_parameter(next(), integer(message.id.0))?;
+    insert.raw_bind_parameter(next(), message.channel.as_str())?;
+    insert.raw_bind_parameter(next(), ToSqlOutput::Borrowed(data))?;
+    insert.raw_bind_parameter(next(), created)?;
+    insert.raw_bind_parameter(next(), message.expires.map(|moment| integer(moment.0)))?;
+    insert.raw_bind_parameter(next(), message.due.map(|moment| integer(moment.0)))?;
+    insert.raw_bind_parameter(next(), message.receivers)?;
+    insert.raw_bind_parameter(next(), message.publication.as_ref().map(PublicationId::as_str))?;
+    // NULL is the same as 0, and costs nothing.
+    insert.raw_bind_parameter(next(), (message.deliveries > 0).then_some(message.deliveries))?;
+    if let Some(dead) = message.dead.as_deref() {
+        insert.raw_bind_parameter(next(), dead.why.as_str())?;
+        insert.raw_bind_parameter(next(), dead.channel.as_str())?;
+        insert.raw_bind_parameter(next(), dead.attempts)?;
+        insert.raw_bind_parameter(next(), dead.reason.as_deref())?;
     }
     Ok(())
 }

@@ -132,7 +132,9 @@ fn a_reader_in_php_gets_what_was_sent() {
 #[test]
 fn a_channel_that_its_character_set_lacks_is_refused_alone() {
     for kind in kinds() {
-        let database = filled(Server::shared(kind));
+        let server = Server::shared(kind);
+        let database = server.database();
+        server.sql_in(Some(&database), &TABLE.replace("latin1", "ascii"));
         let mut store = open(&database.settings());
         let strange = wsmb::message::Message { channel: channel("日本"), ..message(41, "1") };
         let error = store.commit(&appends(vec![message(40, "1"), strange])).expect_err("refused");
@@ -140,6 +142,87 @@ fn a_channel_that_its_character_set_lacks_is_refused_alone() {
         assert_says(&error, &database, &["character set", "utf8mb4", &database.name]);
         assert!(ids(&mut *store, "日本").is_empty());
         store.commit(&appends(vec![message(40, "1")])).expect("the others");
+    }
+}
+
+/// Rows as the PHP broker writes them on a server whose default is latin1: its connection has that character set, and sends UTF-8.
+fn filled_over_latin1(server: &Server) -> Database {
+    let database = server.database();
+    server.sql_in(
+        Some(&database),
+        &format!(
+            r#"{TABLE}; SET NAMES latin1;
+            INSERT INTO mq_data (data_id, channel, data, created) VALUES
+            (1, 'grün', '{{"message":"caf\\u00e9"}}', '2025-11-22 08:26:40'),
+            (2, 'sms', '{{"message":"Grüße, 日本 😀 €"}}', '2025-11-22 08:26:40'),
+            (3, '日本', '1', '2025-11-22 08:26:40'),
+            (4, 'ÁÍÏÐÝ', '"all bytes that Windows-1252 lacks"', '2025-11-22 08:26:40'),
+            (6, 'grün', '"second"', '2025-11-22 08:26:40');
+            SET NAMES utf8mb4;
+            INSERT INTO mq_data (data_id, channel, data, created) VALUES
+            (5, 'grün', '"grün"', '2025-11-22 08:26:40'),
+            (7, 'GRÜN', '"another channel"', '2025-11-22 08:26:40')"#
+        ),
+    );
+    database
+}
+
+#[test]
+fn rows_of_a_latin1_connection_are_what_was_sent() {
+    for kind in kinds() {
+        let server = Server::shared(kind);
+        let database = filled_over_latin1(server);
+        let mut store = open(&database.settings());
+        let channels = |store: &mut dyn wsmb::store::MessageStore| -> Vec<(String, u64, u64)> {
+            let summary = store.summary(Timestamp(0)).expect("a summary");
+            summary.channels.iter().map(|it| (it.channel.to_string(), it.messages, it.last.0)).collect()
+        };
+        let expected = [("GRÜN", 1, 7), ("grün", 3, 6), ("sms", 1, 2), ("ÁÍÏÐÝ", 1, 4), ("日本", 1, 3)];
+        let expected = expected.map(|(name, count, last)| (name.to_owned(), count, last));
+        assert_eq!(channels(&mut *store), expected, "both spellings are one channel");
+        assert_eq!(ids(&mut *store, "grün"), [1, 5, 6]);
+        assert_eq!(texts(&mut *store, "grün"), [r#"{"message":"caf\u00e9"}"#, "\"grün\"", "\"second\""]);
+        assert_eq!(texts(&mut *store, "sms"), [r#"{"message":"Grüße, 日本 😀 €"}"#]);
+        assert_eq!((ids(&mut *store, "日本"), ids(&mut *store, "ÁÍÏÐÝ")), (vec![3], vec![4]));
+        let page = store.load(&channel("grün"), MessageId(0), 2, ALL).expect("a page");
+        assert_eq!(page.messages.iter().map(|message| message.id.0).collect::<Vec<_>>(), [1, 5]);
+        assert!(!page.complete, "a page of two spellings goes on");
+        let page = store.load(&channel("grün"), MessageId(5), 2, ALL).expect("a page");
+        assert_eq!((page.messages.len(), page.complete), (1, true));
+
+        // What this broker writes beside them, names that look like the others' included.
+        let own = ["grün", "Ã¼", "Ã\u{192}Â¼", "日本", "€", "naïve Ã"];
+        let on =
+            |(name, id): (&&str, u64)| wsmb::message::Message { channel: channel(name), ..message(id, "\"Ã¼\"") };
+        store.commit(&appends(own.iter().zip(10..).map(on).collect())).expect("stored");
+        drop(store);
+        let mut store = open(&database.settings());
+        for (name, expected) in own.iter().zip([vec![1, 5, 6, 10], vec![11], vec![12], vec![3, 13], vec![14], vec![15]])
+        {
+            assert_eq!(ids(&mut *store, name), expected, "{name}");
+            let text = texts(&mut *store, name).pop().expect("a message");
+            assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), "Ã¼", "genuine, on {name}");
+        }
+
+        store.commit(&removals(&[5, 12])).expect("confirmed");
+        assert_eq!(ids(&mut *store, "grün"), [1, 6, 10]);
+        assert_eq!(store.purge(&channel("grün"), MessageId(6), 1).expect("purged"), 1, "there may be more");
+        assert_eq!(store.purge(&channel("grün"), MessageId(6), 10).expect("purged"), 1);
+        let left = server.sql_in(Some(&database), "SELECT data_id FROM mq_data ORDER BY 1");
+        assert_eq!(left, "2\n3\n4\n7\n10\n11\n13\n14\n15\n", "these rows and no others");
+    }
+}
+
+#[test]
+fn a_look_from_outside_reads_rows_of_a_latin1_connection() {
+    for kind in kinds() {
+        let database = filled_over_latin1(Server::shared(kind));
+        let mut look = wsmb::store::inspect(&database.settings()).expect("a look");
+        let channels = look.channels().expect("counted");
+        let told: Vec<_> = channels.iter().map(|it| (it.channel.as_str(), it.messages)).collect();
+        assert_eq!(told, [("GRÜN", 1), ("grün", 3), ("sms", 1), ("ÁÍÏÐÝ", 1), ("日本", 1)]);
+        let page = look.peek(&channel("grün"), MessageId(0), 10).expect("a page");
+        assert_eq!(page.messages.iter().map(|message| message.id.0).collect::<Vec<_>>(), [1, 5, 6]);
     }
 }
 

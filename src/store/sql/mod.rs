@@ -22,6 +22,7 @@ mod read;
 mod restamp;
 mod rows;
 mod schema;
+mod spelling;
 mod statements;
 mod text;
 mod view;
@@ -29,6 +30,7 @@ mod write;
 
 use std::collections::HashSet;
 
+use self::text::Charset;
 use super::{Backend, Columns, Group, MessageStore, Page, Prefix, Request, RequestToken, Restamp, StoreError, Summary};
 use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
@@ -121,7 +123,7 @@ impl SqlStore {
 
     /// Whether the table can have rows of this channel at all; asking for others may be an error.
     fn can_hold(&mut self, channel: &ChannelName) -> Result<bool, StoreError> {
-        Ok(self.client.shape()?.channel.holds(channel.as_str()))
+        Ok(self.client.shape()?.channel.holds_name(channel.as_str()))
     }
 }
 
@@ -171,7 +173,7 @@ impl MessageStore for SqlStore {
         }
         self.client.run(limits::STORE_ANSWER, async |session| {
             let statement = session.statements.load.clone();
-            read::page(session, &statement, Some(channel), after, limit, max_bytes).await
+            read::page_of(session, &statement, channel, after, limit, max_bytes).await
         })
     }
 
@@ -204,7 +206,7 @@ impl MessageStore for SqlStore {
                 let mut cells = row.into_iter();
                 let Some(id) = rows::message_id(cells.next().flatten()) else { continue };
                 ids.push(id);
-                gone.extend(rows::channel(cells.next().flatten()).map(|channel| (id, channel)));
+                gone.extend(rows::channel(cells.next().flatten(), session.shape.channel).map(|channel| (id, channel)));
             }
             write::delete(&mut session.driver, &mut session.statements, ids.into_iter()).await?;
             session.driver.run("COMMIT").await?;
@@ -217,12 +219,14 @@ impl MessageStore for SqlStore {
             return Ok(0);
         }
         self.client.run(limits::STORE_ANSWER, async |session| {
-            let name = || Value::from(channel.as_str());
-            let values = [name(), name(), Value::from(up_to.0), Value::from(limit as u64)];
             session.driver.run("BEGIN").await?;
-            let rows = session.driver.fetch(&session.statements.purge, &values).await?;
-            let ids = rows.into_iter().filter_map(|row| rows::message_id(row.into_iter().next().flatten()));
-            let ids: Vec<MessageId> = ids.collect();
+            let mut ids: Vec<MessageId> = Vec::new();
+            for name in session.shape.channel.spellings(channel.as_str()) {
+                let name = || Value::from(&*name);
+                let values = [name(), name(), Value::from(up_to.0), Value::from((limit - ids.len()) as u64)];
+                let rows = session.driver.fetch(&session.statements.purge, &values).await?;
+                ids.extend(rows.into_iter().filter_map(|row| rows::message_id(row.into_iter().next().flatten())));
+            }
             write::delete(&mut session.driver, &mut session.statements, ids.iter().copied()).await?;
             session.driver.run("COMMIT").await?;
             Ok(ids.len() as u64)
@@ -278,7 +282,8 @@ impl MessageStore for SqlStore {
             let Some(id) = number(cells.next().flatten()) else { continue };
             let kind = text(cells.next().flatten());
             self.last_request = self.last_request.max(id);
-            let channel = rows::channel(cells.next().flatten()).filter(|_| kind.as_deref() == Some(super::PURGE));
+            let channel = rows::channel(cells.next().flatten(), Charset::Unicode)
+                .filter(|_| kind.as_deref() == Some(super::PURGE));
             let token = RequestToken(i64::try_from(id).unwrap_or(i64::MAX));
             requests.extend(channel.map(|channel| Request { token, channel }));
         }

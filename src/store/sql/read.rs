@@ -1,12 +1,12 @@
 //! Pages and counts. What is read at a time is bounded, however large the messages are.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::super::{ChannelSummary, Page, Summary};
+use super::super::{ChannelSummary, FoundPublications, Page, StoredPublication, Summary};
 use super::client::Session;
 use super::driver::{Row, Value, number, text};
 use super::rows::{channel, message, message_id, moment};
+use super::schema::Shape;
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
 
@@ -18,15 +18,64 @@ pub(super) struct Found {
     pub(super) foreign: u64,
 }
 
-/// Messages above `after`, in the order of ids, of one channel or of all. The statement takes the channel twice (if it takes one), the id, and a number of
-/// rows.
+/// Messages of a channel above `after`, in the order of ids, however its name is spelled in the table.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn page_of(
+    session: &mut Session,
+    statement: &Arc<str>,
+    channel: &ChannelName,
+    after: MessageId,
+    limit: usize,
+    max_bytes: usize,
+) -> sqlx::Result<Page> {
+    let mut whole: Option<Page> = None;
+    for spelling in session.shape.channel.spellings(channel.as_str()) {
+        let further = page(session, statement, Some(&spelling), after, limit, max_bytes).await?;
+        whole = Some(match whole {
+            None => further,
+            Some(first) => merged(first, further, limit, max_bytes),
+        });
+    }
+    Ok(whole.unwrap_or_default())
+}
+
+/// Two pages of one channel as one.
+fn merged(first: Page, second: Page, limit: usize, max_bytes: usize) -> Page {
+    // What lies behind the last message of a page that is not complete is not known.
+    let known = |page: &Page| match page.messages.last() {
+        _ if page.complete => u64::MAX,
+        Some(last) => last.id.0,
+        None => 0,
+    };
+    let horizon = known(&first).min(known(&second));
+    let mut messages = first.messages;
+    messages.extend(second.messages);
+    messages.sort_unstable_by_key(|message| message.id);
+    let mut bytes = 0;
+    let mut count = 0;
+    for message in &messages {
+        if count >= limit || bytes > max_bytes || message.id.0 > horizon {
+            break;
+        }
+        bytes += message.payload.bytes.len();
+        count += 1;
+    }
+    let complete = horizon == u64::MAX && count == messages.len();
+    messages.truncate(count);
+    Page { messages, complete }
+}
+
+/// Messages above `after`, in the order of ids, of one channel as it is spelled in the table, or of all. The statement takes the channel twice (if it takes
+/// one), the id, and a number of rows.
 ///
 /// # Errors
 /// Whatever the server says.
 pub(super) async fn page(
     session: &mut Session,
     statement: &Arc<str>,
-    name: Option<&ChannelName>,
+    name: Option<&str>,
     mut after: MessageId,
     limit: usize,
     max_bytes: usize,
@@ -38,7 +87,7 @@ pub(super) async fn page(
         // One row more than wanted tells whether there is more.
         let asked = wanted.min(limit - page.messages.len()) + 1;
         let mut values: Vec<Value<'_>> = Vec::with_capacity(4);
-        values.extend(name.into_iter().flat_map(|name| [Value::from(name.as_str()), Value::from(name.as_str())]));
+        values.extend(name.into_iter().flat_map(|name| [Value::from(name), Value::from(name)]));
         values.extend([Value::from(after.0), Value::from(asked as u64)]);
         let rows = session.driver.fetch(statement, &values).await?;
         let is_last = rows.len() < asked;
@@ -49,7 +98,7 @@ pub(super) async fn page(
             rows_seen += 1;
             let id = row.first().and_then(|cell| message_id(cell.clone()));
             after = id.unwrap_or(after).max(after);
-            if let Some(found) = message(row) {
+            if let Some(found) = message(row, &session.shape) {
                 bytes += found.payload.bytes.len();
                 page.messages.push(found);
             }
@@ -75,7 +124,7 @@ pub(super) async fn summary(session: &mut Session, since: Timestamp) -> sqlx::Re
     let mut found = Found::default();
     for row in session.driver.fetch(&session.statements.channels, &[]).await? {
         let mut cells = row.into_iter();
-        let name = channel(cells.next().flatten());
+        let name = channel(cells.next().flatten(), session.shape.channel);
         let messages = number(cells.next().flatten()).unwrap_or_default();
         match name.zip(message_id(cells.next().flatten())) {
             Some((channel, last)) => found.summary.channels.push(ChannelSummary { channel, messages, last }),
@@ -83,6 +132,15 @@ pub(super) async fn summary(session: &mut Session, since: Timestamp) -> sqlx::Re
         }
     }
     found.summary.channels.sort_unstable_by(|a, b| a.channel.cmp(&b.channel));
+    // One whose name is spelled in two ways has come twice.
+    found.summary.channels.dedup_by(|twin, first| {
+        let is_same = twin.channel == first.channel;
+        if is_same {
+            first.messages += twin.messages;
+            first.last = first.last.max(twin.last);
+        }
+        is_same
+    });
     found.summary.expiries = expiries(session).await?;
     found.summary.delayed = delayed(session).await?;
     found.summary.publications = publications(session, since).await?;
@@ -99,9 +157,10 @@ async fn expiries(session: &mut Session) -> sqlx::Result<Vec<(ChannelName, Times
     let (Some(Some(first)), Some(Some(last))) = (bounds.next(), bounds.next()) else { return Ok(Vec::new()) };
     let span = super::super::expiry_span(first, last);
     let rows = session.driver.fetch(&session.statements.expiries, &[Value::from(span)]).await?;
+    let charset = session.shape.channel;
     let found = rows.into_iter().filter_map(|row| {
         let mut cells = row.into_iter();
-        let channel = channel(cells.next().flatten())?;
+        let channel = channel(cells.next().flatten(), charset)?;
         Some((channel, Timestamp(number(cells.next().flatten())?), number(cells.next().flatten())?))
     });
     Ok(found.collect())
@@ -127,17 +186,13 @@ async fn delayed(session: &mut Session) -> sqlx::Result<Vec<Message>> {
 }
 
 /// Walks back from the newest row, past a bounded number of rows that are too old: nearly always ids are in the order of time.
-async fn publications(
-    session: &mut Session,
-    since: Timestamp,
-) -> sqlx::Result<Vec<(ChannelName, PublicationId, Timestamp)>> {
-    let mut found = Vec::new();
+async fn publications(session: &mut Session, since: Timestamp) -> sqlx::Result<Vec<StoredPublication>> {
+    let mut found = FoundPublications::default();
     if !session.shape.has("publication") || since == Timestamp(u64::MAX) {
-        return Ok(found);
+        return Ok(Vec::new());
     }
     // The column holds whole seconds.
     let since = Timestamp(since.0 / 1_000 * 1_000);
-    let mut seen = HashSet::new();
     let mut before = u64::MAX;
     let (mut walked, mut old) = (0, 0);
     while walked < 4 * limits::DEDUP_IDS {
@@ -146,35 +201,32 @@ async fn publications(
         let is_last = rows.len() < limits::STORE_WALK_ROWS;
         walked += rows.len();
         for row in rows {
-            let Some((id, channel, publication, created)) = publication(row) else { continue };
+            let Some((id, channel, publication, created)) = publication(row, &session.shape) else { continue };
             before = id;
             if old >= limits::IDS_OLD_ROWS || found.len() >= limits::DEDUP_IDS {
-                found.reverse();
-                return Ok(found);
+                return Ok(found.oldest_first());
             }
             if created < since {
                 old += 1;
                 continue;
             }
             let publication = publication.map(|text| PublicationId::from_stored(&text));
-            if let Some((channel, publication)) = channel.zip(publication)
-                && seen.insert((channel.clone(), publication.clone()))
-            {
-                found.push((channel, publication, created));
+            if let Some((channel, publication)) = channel.zip(publication) {
+                found.add(channel, publication, created, MessageId(id));
             }
         }
         if is_last {
             break;
         }
     }
-    found.reverse();
-    Ok(found)
+    Ok(found.oldest_first())
 }
 
-/// A row's id, channel, publication and time; `None` if its id is not positive.
-fn publication(row: Row) -> Option<(u64, Option<ChannelName>, Option<String>, Timestamp)> {
+/// A row's id, the channel that it was sent to, publication and time; `None` if its id is not positive.
+fn publication(row: Row, shape: &Shape) -> Option<(u64, Option<ChannelName>, Option<String>, Timestamp)> {
     let mut cells = row.into_iter();
     let mut next = || cells.next().flatten();
     let id = number(next())?;
-    Some((id, channel(next()), text(next()), moment(next())))
+    let (name, first) = (channel(next(), shape.channel), channel(next(), shape.dead_channel));
+    Some((id, first.or(name), text(next()), moment(next())))
 }

@@ -11,7 +11,7 @@ use super::text::{Charset, decode, encode};
 use crate::message::{ChannelName, DeadLetter, Message, MessageId, PublicationId, Timestamp, Why};
 
 /// A row of everything that is selected of a message; `None` if no message can come of it.
-pub(super) fn message(row: Row) -> Option<Message> {
+pub(super) fn message(row: Row, shape: &Shape) -> Option<Message> {
     let mut cells = row.into_iter();
     let mut next = || cells.next().flatten();
     let id = next();
@@ -22,13 +22,14 @@ pub(super) fn message(row: Row) -> Option<Message> {
     let publication = text(next());
     let deliveries = number(next());
     let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-    let (why, first_channel) = (text(next()).and_then(|why| Why::parse(&why)), self::channel(next()));
+    let (why, first_channel) =
+        (text(next()).and_then(|why| Why::parse(&why)), self::channel(next(), shape.dead_channel));
     let (attempts, reason) = (number(next()).map_or(0, count), text(next()).map(String::into_boxed_str));
     let dead = why.zip(first_channel).map(|(why, channel)| Box::new(DeadLetter { why, channel, attempts, reason }));
     Some(Message {
         id: message_id(id)?,
-        channel: channel(name)?,
-        payload: decode(data),
+        channel: channel(name, shape.channel)?,
+        payload: decode(data, shape.data),
         created,
         expires: expires.map(Timestamp),
         due: due.map(Timestamp),
@@ -44,9 +45,9 @@ pub(super) fn message_id(cell: Option<Vec<u8>>) -> Option<MessageId> {
     number(cell).filter(|id| *id > 0).map(MessageId)
 }
 
-/// A channel; `None` if it can have no such name.
-pub(super) fn channel(cell: Option<Vec<u8>>) -> Option<ChannelName> {
-    ChannelName::parse(&text(cell)?).ok()
+/// A channel, of a column with this character set; `None` if it can have no such name.
+pub(super) fn channel(cell: Option<Vec<u8>>, column: Charset) -> Option<ChannelName> {
+    ChannelName::parse(&column.read(text(cell)?)).ok()
 }
 
 /// `created`; the beginning of time if it is not there or not a date.
@@ -81,12 +82,12 @@ pub(super) fn push_values<'a>(
     stamp: &mut Stamp,
 ) {
     values.push(Value::from(message.id.0));
-    values.push(Value::from(message.channel.as_str()));
+    values.push(Value::Text(Some(shape.channel.written(message.channel.as_str()))));
     values.push(Value::Text(Some(encode(&message.payload, shape.data))));
     values.push(Value::Text(Some(Cow::Owned(stamp.of(message.created)))));
     let whole = |number: Option<u64>| number.map_or(Value::Integer(None), Value::from);
     // Its first channel is a part of what is known, and so a name that the table can't hold means none of it.
-    let dead = message.dead.as_deref().filter(|dead| shape.dead_channel.holds(dead.channel.as_str()));
+    let dead = message.dead.as_deref().filter(|dead| shape.dead_channel.holds_name(dead.channel.as_str()));
     for (name, _, _) in shape.optional() {
         values.push(match name {
             "expires" => whole(message.expires.map(|moment| moment.0)),
@@ -94,7 +95,7 @@ pub(super) fn push_values<'a>(
             "receivers" => whole(message.receivers.map(u64::from)),
             "deliveries" => whole((message.deliveries > 0).then_some(u64::from(message.deliveries))),
             "dead_why" => Value::Text(dead.map(|dead| Cow::Borrowed(dead.why.as_str()))),
-            "dead_channel" => Value::Text(dead.map(|dead| Cow::Borrowed(dead.channel.as_str()))),
+            "dead_channel" => Value::Text(dead.map(|dead| shape.dead_channel.written(dead.channel.as_str()))),
             "dead_attempts" => whole(dead.map(|dead| u64::from(dead.attempts))),
             "dead_reason" => Value::Text(
                 dead.and_then(|dead| dead.reason.as_deref())

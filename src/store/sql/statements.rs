@@ -139,9 +139,9 @@ impl Statements {
             channels: parts.channels(&data, &channel, undue).into(),
             sizes: parts.sizes(&data).into(),
             newest: format!(
-                "SELECT {}, {}, {}, {} FROM {data} WHERE data_id < {} ORDER BY {data}.data_id DESC LIMIT {}",
+                "SELECT {}, {name}, {}, {}, {} FROM {data} WHERE data_id < {} ORDER BY {data}.data_id DESC LIMIT {}",
                 parts.id,
-                parts.first_channel(shape),
+                if shape.has("dead_channel") { "dead_channel" } else { "NULL" },
                 if shape.has("publication") { "publication" } else { "NULL" },
                 parts.created,
                 at(1),
@@ -275,18 +275,6 @@ impl Parts {
         );
         let undue = if shape.has("due") { "AND due IS NULL" } else { "" };
         Self { backend, id, created, name, selected, is, undue }
-    }
-
-    /// The channel that a message was sent to, be it a dead letter or not.
-    fn first_channel(&self, shape: &Shape) -> String {
-        let name = &self.name;
-        if !shape.has("dead_channel") {
-            return name.clone();
-        }
-        match self.backend {
-            Backend::MySql => format!("COALESCE(CAST(CONVERT(dead_channel USING utf8mb4) AS BINARY), {name})"),
-            Backend::Postgres => format!("COALESCE(dead_channel::text, {name})"),
-        }
     }
 
     fn text(&self, expression: &str) -> String {

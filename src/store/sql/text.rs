@@ -26,8 +26,10 @@ pub(super) enum Charset {
     UnicodeWithoutNul,
     /// The characters of the Basic Multilingual Plane.
     Utf8Mb3,
-    /// The upper half of ISO 8859-1, and ASCII but for the NUL character. (What MySQL calls latin1 is Windows-1252, which has the same there.)
+    /// The upper half of ISO 8859-1, and ASCII but for the NUL character.
     Latin1,
+    /// The same, and rows whose bytes are UTF-8: see [`super::spelling`].
+    MySqlLatin1,
     /// ASCII for sure, but for the NUL character.
     Other,
 }
@@ -41,7 +43,7 @@ impl Charset {
             (Backend::Postgres, _) => Self::Other,
             (Backend::MySql, None | Some("utf8mb4")) => Self::Unicode,
             (Backend::MySql, Some("utf8" | "utf8mb3")) => Self::Utf8Mb3,
-            (Backend::MySql, Some("latin1")) => Self::Latin1,
+            (Backend::MySql, Some("latin1")) => Self::MySqlLatin1,
             (Backend::MySql, Some(_)) => Self::Other,
         }
     }
@@ -52,7 +54,9 @@ impl Charset {
             Self::Unicode => true,
             Self::UnicodeWithoutNul => !text.contains('\0'),
             Self::Utf8Mb3 => text.chars().all(|character| character <= '\u{ffff}'),
-            Self::Latin1 => text.chars().all(|character| matches!(character, '\x01'..='\x7f' | '\u{a0}'..='\u{ff}')),
+            Self::Latin1 | Self::MySqlLatin1 => {
+                text.chars().all(|character| matches!(character, '\x01'..='\x7f' | '\u{a0}'..='\u{ff}'))
+            }
             Self::Other => is_plain(text),
         }
     }
@@ -61,7 +65,7 @@ impl Charset {
     pub(super) fn bytes(self, text: &str) -> u64 {
         let count = match self {
             Self::Unicode | Self::UnicodeWithoutNul | Self::Utf8Mb3 => text.len(),
-            Self::Latin1 => text.chars().count(),
+            Self::Latin1 | Self::MySqlLatin1 => text.chars().count(),
             // UTF-32 is the widest.
             Self::Other => text.chars().count().saturating_mul(4),
         };
@@ -113,11 +117,11 @@ fn escaped(json: &str) -> String {
     ascii
 }
 
-/// The payload that a column stands for. NULL is what the PHP broker sends as `null`; bytes that are no UTF-8 are binary.
-pub(super) fn decode(stored: Option<Vec<u8>>) -> Payload {
+/// The payload that a cell of the column stands for. NULL is what the PHP broker sends as `null`; bytes that are no UTF-8 are binary.
+pub(super) fn decode(stored: Option<Vec<u8>>, column: Charset) -> Payload {
     let Some(stored) = stored else { return Payload::text("null") };
     let text = match String::from_utf8(stored) {
-        Ok(text) => text,
+        Ok(text) => column.read(text),
         Err(error) => return Payload { bytes: error.into_bytes().into(), kind: Kind::Binary },
     };
     let unwrapped = |prefix: &str| text.strip_prefix(prefix).and_then(|code| STANDARD.decode(code).ok());
@@ -136,13 +140,19 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Charset; 5] =
-        [Charset::Unicode, Charset::UnicodeWithoutNul, Charset::Utf8Mb3, Charset::Latin1, Charset::Other];
+    const ALL: [Charset; 6] = [
+        Charset::Unicode,
+        Charset::UnicodeWithoutNul,
+        Charset::Utf8Mb3,
+        Charset::Latin1,
+        Charset::MySqlLatin1,
+        Charset::Other,
+    ];
 
     fn round(payload: &Payload, column: Charset) -> Payload {
         let stored = encode(payload, column);
         assert!(column.holds(&stored), "{stored:?} does not fit {column:?}");
-        decode(Some(stored.into_owned().into_bytes()))
+        decode(Some(stored.into_owned().into_bytes()), column)
     }
 
     #[test]
@@ -164,17 +174,17 @@ mod tests {
             }
         }
         let foreign = format!("{BINARY}no base64");
-        assert_eq!(decode(Some(foreign.clone().into_bytes())), Payload::text(foreign));
-        assert_eq!(decode(None), Payload::text("null"));
+        assert_eq!(decode(Some(foreign.clone().into_bytes()), Charset::Unicode), Payload::text(foreign));
+        assert_eq!(decode(None, Charset::Unicode), Payload::text("null"));
         let bytes = Payload { bytes: vec![0xff, 0].into(), kind: Kind::Binary };
-        assert_eq!(decode(Some(vec![0xff, 0])), bytes);
+        assert_eq!(decode(Some(vec![0xff, 0]), Charset::Unicode), bytes);
     }
 
     proptest! {
         #[test]
         fn json_is_escaped_wherever_it_must_be(key in "(?s).{0,8}", text in "(?s).{0,8}[é😀]", number: f64) {
             let sent = serde_json::json!({ key: [text, number] });
-            for column in [Charset::Utf8Mb3, Charset::Latin1, Charset::Other] {
+            for column in [Charset::Utf8Mb3, Charset::Latin1, Charset::MySqlLatin1, Charset::Other] {
                 let stored = encode(&Payload::text(sent.to_string()), column).into_owned();
                 prop_assert!(stored.is_ascii());
                 prop_assert_eq!(&serde_json::from_str::<serde_json::Value>(&stored).expect("JSON"), &sent);

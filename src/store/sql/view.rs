@@ -67,6 +67,7 @@ impl SqlView {
         &mut self,
         ids: &[MessageId],
     ) -> Result<Vec<(MessageId, ChannelName, u64)>, StoreError> {
+        let charset = self.client.shape()?.channel;
         let mut found = Vec::new();
         let mut left = ids;
         for size in parts(ids.len(), limits::STORE_STATEMENT_IDS) {
@@ -80,7 +81,7 @@ impl SqlView {
             found.extend(rows.into_iter().filter_map(|row| {
                 let mut cells = row.into_iter();
                 let mut next = || cells.next().flatten();
-                Some((message_id(next())?, channel(next())?, number(next())?))
+                Some((message_id(next())?, channel(next(), charset)?, number(next())?))
             }));
         }
         Ok(found)
@@ -99,6 +100,7 @@ impl SqlView {
     /// # Errors
     /// If it can't be read.
     pub(in crate::store) fn channels(&mut self) -> Result<Vec<ChannelInfo>, StoreError> {
+        let charset = self.client.shape()?.channel;
         let rows = self.client.run(limits::STORE_COUNT_TIME, async |session| {
             session.driver.fetch(&session.statements.sizes, &[]).await
         })?;
@@ -109,7 +111,7 @@ impl SqlView {
                 let mut next = || cells.next().flatten();
                 let (name, messages, bytes, oldest) = (next(), next(), next(), next());
                 Some(ChannelInfo {
-                    channel: channel(name)?,
+                    channel: channel(name, charset)?,
                     messages: number(messages)?,
                     bytes: number(bytes)?,
                     oldest: moment(oldest),
@@ -117,6 +119,16 @@ impl SqlView {
             })
             .collect();
         channels.sort_unstable_by(|a, b| a.channel.cmp(&b.channel));
+        // One whose name is spelled in two ways has come twice.
+        channels.dedup_by(|twin, first| {
+            let is_same = twin.channel == first.channel;
+            if is_same {
+                first.messages += twin.messages;
+                first.bytes += twin.bytes;
+                first.oldest = first.oldest.min(twin.oldest);
+            }
+            is_same
+        });
         Ok(channels)
     }
 
@@ -130,12 +142,12 @@ impl SqlView {
         after: MessageId,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        if !self.client.shape()?.channel.holds(channel.as_str()) {
+        if !self.client.shape()?.channel.holds_name(channel.as_str()) {
             return Ok(Page { messages: Vec::new(), complete: true });
         }
         self.client.run(limits::STORE_ANSWER, async |session| {
             let statement = session.statements.peek.clone();
-            read::page(session, &statement, Some(channel), after, limit, limits::PAGE_BYTES).await
+            read::page_of(session, &statement, channel, after, limit, limits::PAGE_BYTES).await
         })
     }
 

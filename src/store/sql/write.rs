@@ -36,7 +36,7 @@ pub(super) fn check(
     let ids = |hit: &dyn Fn(&Message) -> bool| -> Vec<MessageId> {
         group.appends.iter().filter(|message| hit(message)).map(|message| message.id).collect()
     };
-    let strange = ids(&|message| !shape.channel.holds(message.channel.as_str()));
+    let strange = ids(&|message| !shape.channel.holds_name(message.channel.as_str()));
     if !strange.is_empty() {
         let cure = match backend {
             Backend::MySql => "the table's character set lacks; convert the table to utf8mb4",
@@ -255,7 +255,7 @@ async fn clear_the_way(session: &mut Session, group: &Group, how: How<'_>) -> sq
             let mut cells = row.into_iter();
             let mut next = || cells.next().flatten();
             let Some(id) = message_id(next()) else { continue };
-            let (name, data, created) = (channel(next()), text(next()), moment(next()));
+            let (name, data, created) = (channel(next(), shape.channel), text(next()), moment(next()));
             let is_ours = ours.get(&id).is_some_and(|message| {
                 let written = values(message, shape, how.columns);
                 let stored = Value::Text(data.map(Cow::Owned));

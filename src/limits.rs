@@ -133,6 +133,10 @@ pub const STORE_ROW_BYTES: usize = 256;
 /// removal, so the debt stops growing. Some 16 bytes each.
 pub const STORE_PENDING: usize = 1 << 20;
 
+/// Messages whose writing failed and may have happened for all that, remembered twice over: more than fail within the second until the broker tries them
+/// again. Some 1 MiB.
+pub const STORE_DOUBTS: usize = 65_536;
+
 /// Pages of the backlog read between two commits: a rush of receivers must not hold up senders.
 pub const STORE_LOADS: usize = 16;
 

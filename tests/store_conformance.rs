@@ -123,7 +123,7 @@ fn the_id_of_a_dead_letter_is_remembered_where_it_was_sent_to() {
         let dead = DeadLetter { why: Why::MaxDeliveries, channel: channel("sms"), attempts: 4, reason };
         append(store, vec![Message { publication, dead: Some(Box::new(dead)), ..text(7, "dead") }]);
         let found = store.summary(Timestamp(0)).expect("summary").publications;
-        let found: Vec<_> = found.iter().map(|(channel, id, _)| (channel.as_str(), id.id())).collect();
+        let found: Vec<_> = found.iter().map(|it| (it.channel.as_str(), it.id.id())).collect();
         assert_eq!(found, [("sms", "5")]);
     });
 }
@@ -428,8 +428,8 @@ fn the_summary_says_what_waits() {
         let delayed: Vec<_> = summary.delayed.iter().map(|message| message.id.0).collect();
         assert_eq!((delayed, summary.last_id), (vec![6], MessageId(9)));
         let publications: Vec<_> =
-            summary.publications.iter().map(|(channel, id, _)| (channel.as_str(), id.id())).collect();
-        let recent = publications.iter().filter(|(name, _)| *name == "a").count();
+            summary.publications.iter().map(|it| (it.channel.as_str(), it.id.id(), it.rows.len())).collect();
+        let recent = publications.iter().filter(|(name, _, rows)| (*name, *rows) == ("a", 2)).count();
         assert_eq!((publications.len(), recent), (2, 1), "{publications:?}");
     });
 }

@@ -20,6 +20,8 @@ struct Script {
     failure: Option<StoreError>,
     /// Only groups with appends fail.
     only_appends: bool,
+    /// What it says has failed, it has written.
+    lies: bool,
     /// Commits wait.
     held: bool,
     /// A commit is waiting.
@@ -73,7 +75,12 @@ impl Scripted {
 
 impl MessageStore for Scripted {
     fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
-        self.may_write(!group.appends.is_empty())?;
+        if let Err(failure) = self.may_write(!group.appends.is_empty()) {
+            if self.control.with(|script| script.lies) {
+                self.inner.commit(group)?;
+            }
+            return Err(failure);
+        }
         self.inner.commit(group)?;
         self.control.with(|script| script.groups.push(group.clone()));
         Ok(())
@@ -264,6 +271,29 @@ fn a_failed_group_is_reported_once_and_its_debts_are_paid_later() {
     rig.control.with(|script| {
         assert!(script.groups.iter().any(|group| group.deliveries == [(MessageId(2), 7)]));
         assert!(script.clean);
+    });
+}
+
+#[test]
+fn what_was_written_and_called_failed_goes_when_its_message_is_settled() {
+    let rig = Rig::new();
+    rig.control.with(|script| script.lies = true);
+    rig.fail(StoreError::Unreachable { place: "there".to_owned(), detail: "its answer was lost".to_owned() });
+    rig.append([1, 2]);
+    assert_eq!(rig.next(), Outcome::Failed(numbers(&[1, 2]), FailureKind::Unavailable));
+    rig.heal();
+    // While another commit runs, the retry waits; then its message is confirmed.
+    rig.hold(3);
+    rig.append([1, 2]);
+    rig.remove(&[1]);
+    rig.release();
+    assert_eq!(rig.next(), stored(&[3]));
+    assert_eq!(rig.next(), stored(&[2]));
+    assert_eq!(rig.page(), [2, 3], "nothing that is settled is shown");
+    rig.worker.stop().expect("stops");
+    rig.control.with(|script| {
+        let removed: Vec<MessageId> = script.groups.iter().flat_map(|group| group.removals.clone()).collect();
+        assert_eq!(removed, numbers(&[1]), "it would be delivered after the next start");
     });
 }
 

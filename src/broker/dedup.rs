@@ -217,9 +217,9 @@ impl Dedup {
     }
 
     /// Takes over what was accepted before the start: what stands in the store, and what stands in the file. In whatever order; each id counts once.
-    pub fn restore(&mut self, stored: Vec<(ChannelName, PublicationId, Timestamp)>, filed: Vec<AcceptedId>) {
+    pub fn restore(&mut self, stored: Vec<(ChannelName, PublicationId, Timestamp, u32)>, filed: Vec<AcceptedId>) {
         let mut all = filed;
-        for (channel, id, at) in &stored {
+        for (channel, id, at, _) in &stored {
             let (key, row) = (self.key(channel, id), self.row_of(id.user()));
             all.push(AcceptedId { at: *at, key, user: self.rows[row].user });
         }
@@ -231,10 +231,10 @@ impl Dedup {
             let row = self.row_of_hash(user, None);
             self.push(at, key, row, 0);
         }
-        for (channel, id, _) in &stored {
+        for (channel, id, _, rows) in &stored {
             let key = self.key(channel, id);
             if let Some(known) = self.find_mut(key) {
-                known.set_rows(known.rows() + 1);
+                known.set_rows(known.rows().saturating_add(*rows));
             }
         }
         self.drop_empty_rows();

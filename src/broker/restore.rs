@@ -55,8 +55,8 @@ pub struct Restored {
     pub channels: Vec<ChannelSummary>,
     /// Every message with a due time, past or future.
     pub delayed: Vec<Message>,
-    /// Ids of the stored publications that were accepted within the dedup window.
-    pub publications: Vec<(ChannelName, PublicationId, Timestamp)>,
+    /// The stored publications that were accepted within the dedup window: where, id, when, and how many of its messages are in the store.
+    pub publications: Vec<(ChannelName, PublicationId, Timestamp, u32)>,
     /// Ids accepted within the dedup window, stored or not. None may lie in the future, or it is remembered too long.
     pub ids: Vec<AcceptedId>,
     /// The key of the hash by which `ids` are known; any random one if there are none.

@@ -297,7 +297,11 @@ impl Broker {
 
     /// Forgets everything on a channel that nobody has confirmed, what is in flight included.
     pub(super) fn purge(&mut self, name: &ChannelName, turn: &mut Turn<'_>) {
-        let Some(key) = self.channel_keys.get(name).copied() else { return };
+        let Some(key) = self.channel_keys.get(name).copied() else {
+            // There may be rows that nobody knows of: another program's, or one that was called refused.
+            turn.effects.list.push(Effect::Store(StoreEffect::Purge { channel: name.clone(), up_to: self.last_id }));
+            return;
+        };
         self.note_purge(name, turn.now);
         let channel = &mut self.channels[key];
         self.counters.purged += channel.paged;

@@ -3,7 +3,6 @@
 //! The order of the end matters: no new connections, and everybody is heard out ([`super::stop`]); the core learns that everybody has gone, and so wants
 //! everything unconfirmed stored; the store commits, the ids are written down; the port is closed last.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,8 +13,9 @@ use tracing::{error, info, warn};
 
 use super::access::Access;
 use super::counters::{Counters, Seldom};
+use super::error::ServeError;
 use super::ids::{self, Ids};
-use super::listener::{self, Door, ListenError};
+use super::listener::{self, Door};
 use super::runtime::{Hub, Options};
 use super::storage::{self, Storage};
 use super::timekeeping;
@@ -24,59 +24,7 @@ use crate::broker::{self, Broker, Event, Settings};
 use crate::config::{Config, ConfigError};
 use crate::limits;
 use crate::message::{MessageId, Timestamp};
-use crate::store::{self, BadColumn, Columns, JournalSettings, StoreError, StoreSettings};
-
-/// Why the server did not start, or did not stop as it should.
-#[derive(Debug)]
-pub enum ServeError {
-    /// An address can't be listened on.
-    Listen(ListenError),
-    /// The store can't be opened, or not everything could be written to it at the end.
-    Store(StoreError),
-    /// An entry of `[store.columns]` is wrong.
-    Column(BadColumn),
-    /// The password of the database server can't be read.
-    Password(ConfigError),
-    /// The system did not give what every program gets: a thread, a signal handler.
-    System(std::io::Error),
-    /// A second signal came while the server was stopping, [`limits::SECOND_SIGNAL`] after the first or later. The caller should end the process at once.
-    Interrupted,
-}
-
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Listen(error) => error.fmt(f),
-            Self::Store(error) => error.fmt(f),
-            Self::Column(error) => error.fmt(f),
-            Self::Password(error) => error.fmt(f),
-            Self::System(error) => write!(f, "the system refused something every program needs: {error}"),
-            Self::Interrupted => {
-                f.write_str("a second signal came while the broker was stopping; it did not wait any more")
-            }
-        }
-    }
-}
-
-impl std::error::Error for ServeError {}
-
-impl From<ListenError> for ServeError {
-    fn from(error: ListenError) -> Self {
-        Self::Listen(error)
-    }
-}
-
-impl From<StoreError> for ServeError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<std::io::Error> for ServeError {
-    fn from(error: std::io::Error) -> Self {
-        Self::System(error)
-    }
-}
+use crate::store::{self, Columns, JournalSettings, StoreSettings};
 
 /// Makes a [`RunningServer`].
 #[derive(Clone, Copy, Debug)]
@@ -255,14 +203,20 @@ impl RunningServer {
         })
         .await?;
         self.close_doors().await;
-        match &stopped {
-            Ok(()) => match hub.with_broker(Broker::unstored) {
-                0 => info!(kept = self.unsettled(), "stopped; everything accepted is in the store"),
-                messages => error!(messages, "stopped, but the store did not take so many messages"),
-            },
-            Err(cause) => error!(%cause, "stopped, but not everything could be stored"),
+        match (hub.with_broker(Broker::unstored) as u64, stopped) {
+            (0, Ok(())) => {
+                info!(kept = self.unsettled(), "stopped; everything accepted is in the store");
+                Ok(())
+            }
+            (0, Err(cause)) => {
+                error!(%cause, "stopped, but the store could not be closed in an orderly way; everything accepted is in it");
+                Err(cause.into())
+            }
+            (messages, stopped) => {
+                error!(messages, "stopped, but the store did not take these messages; they are lost");
+                Err(ServeError::Unstored { messages, cause: stopped.err() })
+            }
         }
-        Ok(stopped?)
     }
 
     /// Closes the port, once whoever has connected by now is answered.
@@ -309,6 +263,7 @@ pub async fn serve(config: Config, load: Option<Load>, ready: impl FnOnce(&Runni
     let mut signals = Signals::new()?;
     let server = Server::start(config).await?;
     ready(&server);
+    let hub = server.hub.clone();
     let load = load.map(Arc::new);
     loop {
         match signals.next().await {
@@ -324,7 +279,7 @@ pub async fn serve(config: Config, load: Option<Load>, ready: impl FnOnce(&Runni
     }
     tokio::select! {
         done = server.shutdown() => done,
-        () = signals.insist(Instant::now()) => Err(ServeError::Interrupted),
+        () = signals.insist(Instant::now()) => Err(ServeError::Interrupted { unstored: hub.with_broker(Broker::unstored) as u64 }),
     }
 }
 

@@ -23,6 +23,7 @@ mod clock;
 mod commands;
 mod connection;
 mod counters;
+mod error;
 mod flush;
 mod gate;
 mod handshake;
@@ -48,5 +49,6 @@ mod timekeeping;
 mod tests;
 
 pub use counters::Counters;
-pub use lifecycle::{Load, RunningServer, ServeError, Server, serve, store_settings};
+pub use error::ServeError;
+pub use lifecycle::{Load, RunningServer, Server, serve, store_settings};
 pub use listener::ListenError;

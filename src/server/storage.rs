@@ -237,10 +237,14 @@ pub(super) fn restored(summary: Summary, suspect_up_to: MessageId, found: FoundI
         let expiries = expiries.remove(&found.channel).unwrap_or_default();
         ChannelSummary { channel: found.channel, messages: found.messages, last: found.last, expiries }
     });
+    let publications = summary.publications.into_iter().map(|found| {
+        let rows = u32::try_from(found.rows.len()).unwrap_or(u32::MAX);
+        (found.channel, found.id, found.created, rows)
+    });
     Restored {
         channels: channels.collect(),
         delayed: summary.delayed,
-        publications: summary.publications,
+        publications: publications.collect(),
         ids: found.ids,
         id_seed: found.seed,
         id_bound: None,

@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::{ChannelSummary, Group, MessageStore, Page, Request, RequestToken, Restamp, StoreError, Summary};
+use super::{
+    ChannelSummary, FoundPublications, Group, MessageStore, Page, Request, RequestToken, Restamp, StoreError, Summary,
+};
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, Timestamp};
 
@@ -191,21 +193,19 @@ impl MessageStore for MemoryStore {
             let last = *ids.last()?;
             Some(ChannelSummary { channel: channel.clone(), messages: ids.len() as u64, last })
         });
-        let mut seen = HashSet::new();
-        let recent = self.rows.values().rev().filter(|message| message.created >= publications_since);
-        let mut publications: Vec<_> = recent
-            .filter_map(|message| {
-                Some((message.first_channel().clone(), message.publication.clone()?, message.created))
-            })
-            .filter(|(channel, publication, _)| seen.insert((channel.clone(), publication.clone())))
-            .take(limits::DEDUP_IDS)
-            .collect();
-        publications.reverse();
+        let mut publications = FoundPublications::default();
+        for message in self.rows.values().rev().filter(|message| message.created >= publications_since) {
+            if let Some(publication) = &message.publication
+                && publications.len() < limits::DEDUP_IDS
+            {
+                publications.add(message.first_channel().clone(), publication.clone(), message.created, message.id);
+            }
+        }
         Ok(Summary {
             channels: channels.collect(),
             expiries: self.expiries(),
             delayed: self.rows.values().filter(|row| row.due.is_some()).take(limits::DELAYED).cloned().collect(),
-            publications,
+            publications: publications.oldest_first(),
             last_id: self.last_id,
             // Nothing outlives the process, so there is nothing that a crash could have left behind.
             clean: true,

@@ -19,6 +19,7 @@ mod inspect;
 mod journal;
 mod lock;
 mod memory;
+mod publications;
 mod restamp;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod sql;
@@ -33,6 +34,7 @@ pub use inspect::{ChannelInfo, Inspector, Purged, inspect, starts_without_databa
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use journal::JournaledStore;
 pub use memory::MemoryStore;
+pub use publications::StoredPublication;
 pub use restamp::{CLOCK, Restamp};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use sql::SqlStore;
@@ -46,9 +48,10 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::limits;
-use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
+use crate::message::{ChannelName, Message, MessageId, Timestamp};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use journal::Direct;
+use publications::FoundPublications;
 use restamp::{expiry_span, shift, surplus};
 
 /// What one transaction does: all of it or nothing. Its meaning is that of carrying out the lists in this order.
@@ -108,9 +111,9 @@ pub struct Summary {
     pub expiries: Vec<(ChannelName, Timestamp, u64)>,
     /// The messages with a due time, past or future, in the order of their ids; at most [`limits::DELAYED`].
     pub delayed: Vec<Message>,
-    /// Publication ids of stored messages created since the time asked for, oldest first, each once in its channel; at most
+    /// The publications with ids of stored messages created since the time asked for, oldest first, each once in its channel; at most
     /// [`limits::DEDUP_IDS`].
-    pub publications: Vec<(ChannelName, PublicationId, Timestamp)>,
+    pub publications: Vec<StoredPublication>,
     /// The highest id ever stored.
     pub last_id: MessageId,
     /// The broker before this one stopped in an orderly way ([`MessageStore::mark_clean`]), or there was none.

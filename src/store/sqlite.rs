@@ -14,7 +14,6 @@ pub(super) use restamp::restamp;
 pub(super) use row::Sql;
 pub(super) use schema::{Tables, exists};
 
-use std::collections::HashSet;
 use std::fs::{DirBuilder, OpenOptions};
 use std::path::{Path, PathBuf};
 
@@ -22,8 +21,8 @@ use rusqlite::{Connection, OptionalExtension, Rows, Transaction, TransactionBeha
 
 use super::lock::StoreLock;
 use super::{
-    ChannelSummary, Columns, Group, MessageStore, PURGE, Page, Prefix, Request, RequestToken, Restamp, StoreError,
-    Summary, datetime,
+    ChannelSummary, Columns, FoundPublications, Group, MessageStore, PURGE, Page, Prefix, Request, RequestToken,
+    Restamp, StoreError, StoredPublication, Summary, datetime,
 };
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
@@ -409,11 +408,7 @@ fn delayed(connection: &Connection, sql: &Sql) -> rusqlite::Result<Vec<Message>>
 
 /// Walks back from the newest row, past a bounded number of rows that are too old (imported ones, dead letters): nearly always ids are in the order of time,
 /// so no index is needed that every insertion would have to pay for.
-fn publications(
-    connection: &Connection,
-    sql: &Sql,
-    since: Timestamp,
-) -> rusqlite::Result<Vec<(ChannelName, PublicationId, Timestamp)>> {
+fn publications(connection: &Connection, sql: &Sql, since: Timestamp) -> rusqlite::Result<Vec<StoredPublication>> {
     if since == Timestamp(u64::MAX) {
         return Ok(Vec::new());
     }
@@ -421,8 +416,7 @@ fn publications(
     let since = Timestamp(since.0 / 1_000 * 1_000);
     let mut statement = connection.prepare(&sql.newest)?;
     let mut rows = statement.query([row::integer(4 * limits::DEDUP_IDS as u64)])?;
-    let (mut seen, mut old) = (HashSet::new(), 0);
-    let mut found = Vec::new();
+    let (mut found, mut old) = (FoundPublications::default(), 0);
     while let Some(row) = rows.next()? {
         let created = row::moment(row, 2)?;
         if old >= limits::IDS_OLD_ROWS || found.len() >= limits::DEDUP_IDS {
@@ -433,14 +427,11 @@ fn publications(
             continue;
         }
         let publication = row::text(row.get_ref(1)?).map(|text| PublicationId::from_stored(&text));
-        if let Some((channel, publication)) = row::channel(row, 0)?.zip(publication)
-            && seen.insert((channel.clone(), publication.clone()))
-        {
-            found.push((channel, publication, created));
+        if let Some(((channel, publication), id)) = row::channel(row, 0)?.zip(publication).zip(row::id(row, 3)?) {
+            found.add(channel, publication, created, id);
         }
     }
-    found.reverse();
-    Ok(found)
+    Ok(found.oldest_first())
 }
 
 /// What other processes ask for, above the request `last`; `None` for a kind that this version does not know.

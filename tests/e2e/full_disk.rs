@@ -131,6 +131,43 @@ fn a_file_that_may_not_grow_refuses_senders_and_loses_nothing() {
     broker.assert_alive();
 }
 
+/// Two messages that a receiver has and does not confirm, and that the store does not take.
+#[track_caller]
+fn hold_two(broker: &Broker, sender: &mut Client) -> Client {
+    let mut receiver = Client::envelope(broker);
+    receiver.subscribe_with("held", &json!({"ack": "manual", "prefetch": 2}));
+    for number in 1..=2 {
+        sender.publish("held", &json!(number));
+        assert_eq!(receiver.next_delivery()["data"], json!([number]));
+    }
+    broker.wait_for_log("messages can't be stored");
+    receiver
+}
+
+/// It ends with a code that is not 0, and says how many messages are lost.
+#[track_caller]
+fn assert_lost(broker: &mut Broker, sentence: &str) {
+    let status = broker.stop();
+    assert_eq!(status.code(), Some(1), "{}", broker.log().tail());
+    assert_says(&broker.log().text(), &[sentence]);
+}
+
+#[test]
+fn a_stop_that_loses_messages_says_how_many_and_fails() {
+    let mut broker = start_limited(Setup::default(), Arc::new(tempfile::tempdir().unwrap()));
+    let mut sender = Client::envelope(&broker);
+    broker.limit_files(Some(4 << 10));
+    let _receiver = hold_two(&broker, &mut sender);
+    assert_lost(&mut broker, "the store did not take everything: 2 messages were lost");
+
+    let mut broker = Broker::start();
+    let lock = crate::outage::Locked::new(&broker);
+    let mut sender = Client::envelope(&broker);
+    let _receiver = hold_two(&broker, &mut sender);
+    assert_lost(&mut broker, "2 messages were lost, which no sender was told to be safe: another program has locked");
+    drop(lock);
+}
+
 #[test]
 fn a_store_that_is_read_only_is_named() {
     // For root, permission bits mean nothing: there, the file system itself must be read-only.

@@ -48,11 +48,11 @@ pub fn until(wanted: &Value, mut ask: impl FnMut() -> Value) {
 }
 
 /// Another program's transaction that keeps the broker from its file until dropped.
-struct Locked(Connection);
+pub struct Locked(Connection);
 
 impl Locked {
     #[track_caller]
-    fn new(broker: &Broker) -> Self {
+    pub fn new(broker: &Broker) -> Self {
         let connection = Connection::open(broker.dir().join("wsmb.db")).expect("the broker's file");
         connection.busy_timeout(PATIENCE).expect("a timeout");
         connection.execute_batch("BEGIN EXCLUSIVE").expect("the lock");

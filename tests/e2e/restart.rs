@@ -209,6 +209,32 @@ fn an_orderly_restart_forgets_no_id() {
 }
 
 #[test]
+fn a_duplicate_after_a_restart_is_told_whether_anything_of_its_batch_is_stored() {
+    let broker = Setup::default().start();
+    let batch = json!({"command": "send-message", "channel": "sms", "data": [1, 2, 3], "id": "batch"});
+    let mut sender = Client::envelope(&broker);
+    sender.command(&batch);
+    sender.next_reply();
+    let broker = broker.stop_and_restart();
+    let mut sender = Client::envelope(&broker);
+    let mut repeat = || {
+        sender.command(&batch);
+        let reply = sender.next_reply();
+        assert_eq!(reply["duplicate"], true, "{reply}");
+        reply["stored"].clone()
+    };
+    assert_eq!(repeat(), true);
+    let mut receiver = Client::envelope(&broker);
+    receiver.command(&json!({"command": "receive-message", "channel": "sms", "ack": "manual", "prefetch": 1}));
+    for left in [true, true, false] {
+        let delivery = receiver.next_delivery();
+        receiver.command(&json!({"command": "ack", "delivery": delivery["delivery"]}));
+        receiver.sync();
+        assert_eq!(repeat(), left, "after the acknowledgement of {delivery}");
+    }
+}
+
+#[test]
 fn a_kill_forgets_no_id_that_is_a_second_old() {
     let broker = Setup::default().channel("live", "keep = false").start();
     publish_of_each_kind(&broker);

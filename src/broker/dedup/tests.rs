@@ -108,7 +108,7 @@ fn a_flood_of_one_user_pushes_out_its_own_ids_only() {
 fn what_is_restored_out_of_order_hides_and_expires_nothing() {
     let mut dedup = dedup(100);
     let name = ChannelName::parse("sms").unwrap();
-    let stored = |key: u64, at: u64| (name.clone(), id("app", key), Timestamp(at));
+    let stored = |key: u64, at: u64| (name.clone(), id("app", key), Timestamp(at), 1);
     let filed = |dedup: &Dedup, key: u64, at: u64| {
         let [user, _] = hash::hash(dedup.seed, ["app"]);
         AcceptedId { at: Timestamp(at), key: dedup.key(&name, &id("app", key)), user }
@@ -198,7 +198,7 @@ fn rows_are_counted_until_they_are_gone() {
     assert_eq!((dedup.row_gone(key), seen(&mut dedup, key)), (None, (5, most - 1)));
 
     let channel = ChannelName::parse("sms").expect("a name");
-    let stored = vec![(channel.clone(), id("app", 9), Timestamp(4)); 2];
+    let stored = vec![(channel.clone(), id("app", 9), Timestamp(4), 2)];
     let other = dedup.key(&channel, &id("app", 9));
     assert_eq!(dedup.row_gone(other), None, "it is not known");
     let mut dedup = Dedup::new([1, 2], 100);

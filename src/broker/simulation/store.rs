@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::broker::{ChannelSummary, Event, Restored, StoreEffect, StoreFailure};
 use crate::limits;
-use crate::message::{ChannelName, Message, MessageId, Timestamp};
+use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
 
 /// What the broker asked for and the store has not done yet.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(super) struct SimStore {
     pub lying: bool,
     /// Rows that were reported as failed and are there.
     pub ghosts: BTreeSet<MessageId>,
+    /// Those of them that wait to be written again.
+    again: BTreeSet<MessageId>,
     /// There were some: until its next start the broker's counts are as right as what it was told.
     pub lied: bool,
 }
@@ -43,7 +45,9 @@ impl SimStore {
             StoreEffect::Append(messages) => {
                 for message in messages {
                     let id = message.id;
-                    let is_new = !self.rows.contains_key(&id) || self.ghosts.remove(&id);
+                    let is_ghost = self.ghosts.remove(&id);
+                    let is_new = !self.rows.contains_key(&id) || is_ghost;
+                    self.again.extend(is_ghost.then_some(id));
                     assert!(is_new, "{id:?} is written twice");
                     assert!(self.appends.insert(id, message).is_none(), "{id:?} is queued twice");
                 }
@@ -55,7 +59,7 @@ impl SimStore {
             StoreEffect::Remove(ids) => {
                 for id in ids {
                     self.replaced.remove(&id);
-                    if self.appends.remove(&id).is_none() {
+                    if self.appends.remove(&id).is_none() || self.again.remove(&id) {
                         self.removals.insert(id);
                     }
                     self.counts.remove(&id);
@@ -75,7 +79,9 @@ impl SimStore {
     /// One group commit and the reads behind it.
     pub fn work(&mut self) {
         let ids: Vec<MessageId> = self.appends.keys().copied().collect();
+        let again = std::mem::take(&mut self.again);
         if self.failing {
+            self.ghosts.extend(again);
             if self.lying {
                 self.ghosts.extend(&ids);
                 self.lied = true;
@@ -141,6 +147,17 @@ impl SimStore {
         }
     }
 
+    /// Rows that nothing is about to remove, but for those that are there against the store's word.
+    pub fn kept(&self) -> impl Iterator<Item = &Message> {
+        let goes = |id: &MessageId| {
+            self.removals.contains(id)
+                || self.ghosts.contains(id)
+                || self.appends.contains_key(id)
+                || self.replaced.values().flatten().any(|old| old == id)
+        };
+        self.rows.values().filter(move |row| !goes(&row.id))
+    }
+
     /// Rows may go with the next round.
     pub fn removes_something(&self) -> bool {
         let sweeps = self.reads.iter().any(|read| matches!(read, Read::Sweep { .. }));
@@ -190,19 +207,21 @@ impl SimStore {
             *last = (*last).max(row.id);
             expiries.extend(row.expires.map(|expires| (expires, 1)));
         }
-        let mut publications = Vec::new();
+        let mut publications: BTreeMap<(ChannelName, PublicationId), (Timestamp, u32)> = BTreeMap::new();
         for row in self.rows.values() {
             if let Some(id) = &row.publication {
-                publications.push((row.first_channel().clone(), id.clone(), row.created));
+                let key = (row.first_channel().clone(), id.clone());
+                publications.entry(key).or_insert((row.created, 0)).1 += 1;
             }
         }
+        let publications = publications.into_iter().map(|((channel, id), (at, rows))| (channel, id, at, rows));
         Restored {
             channels: channels
                 .into_iter()
                 .map(|(channel, (messages, last, expiries))| ChannelSummary { channel, messages, last, expiries })
                 .collect(),
             delayed: self.rows.values().filter(|row| row.due.is_some()).cloned().collect(),
-            publications,
+            publications: publications.collect(),
             ids: Vec::new(),
             id_seed: [0; 2],
             id_bound: None,

@@ -297,6 +297,7 @@ impl World {
             98 if self.random.chance(30) => self.reconfigure(),
             98 if self.random.chance(30) => self.stop(),
             99 if self.random.chance(40) => self.set_clock(),
+            99 => self.lose_an_answer(),
             _ => self.pass_time(),
         }
     }
@@ -324,6 +325,10 @@ impl World {
             if let Some(told) = self.model.messages.get_mut(&number(&row.payload.bytes)) {
                 told.delayed = true;
             }
+        }
+        for row in self.store.kept() {
+            let told = self.model.messages.get(&number(&row.payload.bytes));
+            assert!(told.is_none_or(|told| !told.confirmed), "{row:?} is confirmed, and nothing removes its row");
         }
     }
 

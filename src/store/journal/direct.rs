@@ -145,7 +145,7 @@ impl MessageStore for Direct {
         summary.delayed.sort_by_key(|message| message.id);
         summary.delayed.dedup_by_key(|message| message.id);
         summary.delayed.truncate(limits::DELAYED);
-        summary.publications = super::merge::publications(theirs.publications, summary.publications);
+        summary.publications = self.ledger.publications(theirs.publications, summary.publications)?;
         summary.clean &= theirs.clean;
         Ok(summary)
     }

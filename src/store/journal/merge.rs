@@ -1,5 +1,6 @@
 //! Pages and summaries of the database, put together with what the journal knows better.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use rusqlite::{OptionalExtension, params};
@@ -7,7 +8,7 @@ use rusqlite::{OptionalExtension, params};
 use super::ledger::{Ledger, Names};
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
 use crate::store::sqlite::row;
-use crate::store::{ChannelSummary, MessageStore, Page, StoreError, Summary};
+use crate::store::{ChannelSummary, MessageStore, Page, StoreError, StoredPublication, Summary};
 
 /// A page, and how far it looked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +134,26 @@ impl Ledger {
         Ok(summary)
     }
 
+    /// The publications of which the store holds messages: `ours` are here, `theirs` in the database, as far as they are not owed to be gone there.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub(super) fn publications(
+        &mut self,
+        mut theirs: Vec<StoredPublication>,
+        ours: Vec<StoredPublication>,
+    ) -> Result<Vec<StoredPublication>, StoreError> {
+        let rows =
+            |found: &StoredPublication| found.rows.iter().map(|id| (*id, found.channel.clone())).collect::<Vec<_>>();
+        let mut left = theirs.iter().flat_map(rows).collect();
+        self.retain_unsettled(&mut left)?;
+        let left: HashSet<MessageId> = left.into_iter().map(|(id, _)| id).collect();
+        for found in &mut theirs {
+            found.rows.retain(|id| left.contains(id));
+        }
+        Ok(joined(theirs, ours))
+    }
+
     /// Takes over messages with a due time that the database holds: the journal keeps those itself, so that they come in time whatever the database does.
     ///
     /// # Errors
@@ -183,19 +204,24 @@ impl Ledger {
     }
 }
 
-/// What a summary says about publications.
-type Publications = Vec<(ChannelName, PublicationId, Timestamp)>;
-
 /// The publications of both, each once, oldest first.
-pub(super) fn publications(theirs: Publications, ours: Publications) -> Publications {
-    let mut known: HashMap<_, Timestamp> = HashMap::new();
-    for (channel, publication, created) in theirs.into_iter().chain(ours) {
-        let first = known.entry((channel, publication)).or_insert(created);
-        *first = created.min(*first);
+fn joined(theirs: Vec<StoredPublication>, ours: Vec<StoredPublication>) -> Vec<StoredPublication> {
+    let mut known: HashMap<(ChannelName, PublicationId), StoredPublication> = HashMap::new();
+    for found in theirs.into_iter().chain(ours) {
+        match known.entry((found.channel.clone(), found.id.clone())) {
+            Entry::Vacant(free) => drop(free.insert(found)),
+            Entry::Occupied(mut known) => {
+                let known = known.get_mut();
+                known.created = known.created.min(found.created);
+                known.rows.extend(found.rows);
+                // A row that is being moved is in both.
+                known.rows.sort_unstable();
+                known.rows.dedup();
+            }
+        }
     }
-    let mut all: Publications =
-        known.into_iter().map(|((channel, publication), created)| (channel, publication, created)).collect();
-    all.sort_unstable_by(|a, b| (a.2, &a.0, &a.1).cmp(&(b.2, &b.0, &b.1)));
+    let mut all: Vec<StoredPublication> = known.into_values().collect();
+    all.sort_unstable_by(|a, b| (a.created, &a.channel, &a.id).cmp(&(b.created, &b.channel, &b.id)));
     all
 }
 

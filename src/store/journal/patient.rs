@@ -65,7 +65,7 @@ impl JournaledStore {
         self.move_soon();
         let mut summary = self.ledger.summary(publications_since)?;
         summary.expiries.extend(theirs.expiries);
-        summary.publications = super::merge::publications(theirs.publications, summary.publications);
+        summary.publications = self.ledger.publications(theirs.publications, summary.publications)?;
         summary.clean &= theirs.clean;
         Ok(summary)
     }

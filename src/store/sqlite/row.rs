@@ -130,7 +130,7 @@ impl Sql {
             ),
             delayed: format!("SELECT {SELECTED} FROM {data} WHERE due IS NOT NULL ORDER BY due LIMIT ?1"),
             newest: format!(
-                "SELECT coalesce(dead_channel, channel), publication, created FROM {data} ORDER BY data_id DESC LIMIT ?1"
+                "SELECT coalesce(dead_channel, channel), publication, created, data_id FROM {data} ORDER BY data_id DESC LIMIT ?1"
             ),
             last_id: format!(
                 "SELECT max(coalesce((SELECT max(data_id) FROM {data}), 0), \

@@ -382,8 +382,8 @@ fn publications_are_found_from_the_newest_back() {
     ];
     store.commit(&Group { appends, ..Group::default() }).expect("commits");
     let found = store.summary(Timestamp(1_020_500)).expect("summary").publications;
-    let names: Vec<_> = found.iter().map(|(_, publication, created)| (publication.id(), created.0)).collect();
-    assert_eq!(names, [("a", 1_030_000), ("b", 1_050_000)]);
+    let names: Vec<_> = found.iter().map(|it| (it.id.id(), it.created.0, it.rows.len())).collect();
+    assert_eq!(names, [("a", 1_030_000, 2), ("b", 1_050_000, 1)]);
     assert!(store.summary(Timestamp(u64::MAX)).expect("summary").publications.is_empty());
 }
 

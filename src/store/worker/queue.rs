@@ -3,6 +3,7 @@
 //! Appends are cut in the order in which they came. Removals, delivery counts and purges are debts: they stay until the store has carried them
 //! out, whatever fails in between.
 
+mod doubtful;
 mod line;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -12,6 +13,7 @@ use foldhash::fast::RandomState;
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, Timestamp};
 use crate::store::{Group, RequestToken, Restamp};
+use doubtful::Doubtful;
 use line::Line;
 
 /// What is told whether the store can be written.
@@ -37,6 +39,8 @@ pub(super) struct Queue {
     /// Where in `appends` a message is.
     numbers: HashMap<MessageId, u64, RandomState>,
     removals: HashSet<MessageId, RandomState>,
+    /// Rows that may be there although their writing was reported as failed.
+    doubtful: Doubtful,
     deliveries: HashMap<MessageId, u32, RandomState>,
     /// Up to which id each channel is to be emptied.
     purges: BTreeMap<ChannelName, MessageId>,
@@ -71,6 +75,7 @@ impl Queue {
         for message in messages {
             self.cancel(message.id);
             self.removals.remove(&message.id);
+            self.doubtful.asked_again(message.id);
             self.bytes += cost(&message);
             self.numbers.insert(message.id, self.appends.next());
             self.appends.push(message);
@@ -84,10 +89,11 @@ impl Queue {
         self.replaced.insert(id, old);
     }
 
-    /// Takes messages to be removed; one that waits to be written is forgotten instead.
+    /// Takes messages to be removed; one that waits to be written is forgotten instead, unless an earlier attempt may have written it.
     pub(super) fn remove(&mut self, ids: &[MessageId]) {
         for id in ids {
-            if !self.cancel(*id) {
+            let is_doubtful = self.doubtful.remove(*id);
+            if !self.cancel(*id) || is_doubtful {
                 self.removals.insert(*id);
             }
             self.deliveries.remove(id);
@@ -233,6 +239,7 @@ impl Queue {
                 break;
             };
             self.numbers.remove(&message.id);
+            self.doubtful.remove(message.id);
             bytes += cost(&message);
             replaced.extend(self.replaced.remove_entry(&message.id));
             group.appends.push(message);
@@ -253,6 +260,11 @@ impl Queue {
         }
         group.removals.extend(replaced.values().flatten());
         (group, replaced)
+    }
+
+    /// Writing these was reported as failed, which need not be true: the answer may have been lost.
+    pub(super) fn doubt(&mut self, ids: &[MessageId]) {
+        ids.iter().for_each(|id| self.doubtful.failed(*id));
     }
 
     /// Takes back the debts of a transaction that failed, unless something newer was said meanwhile.

@@ -256,6 +256,7 @@ impl Body {
             self.shared.lock().queue.restore(debts.removals, debts.deliveries);
         }
         if !failed.is_empty() {
+            self.shared.lock().queue.doubt(&failed);
             (self.report)(Outcome::Failed(failed, error.kind()));
         }
         Err(error)

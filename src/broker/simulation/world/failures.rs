@@ -3,6 +3,22 @@
 use super::*;
 
 impl World {
+    /// The store writes what waits, and its answer is lost; then all is well again. What receivers have is confirmed while the broker's next attempt waits.
+    pub(super) fn lose_an_answer(&mut self) {
+        let (failing, lying) = (self.store.failing, self.store.lying);
+        (self.store.failing, self.store.lying) = (true, true);
+        self.work();
+        (self.store.failing, self.store.lying) = (failing, lying);
+        while !self.store.events.is_empty() {
+            self.store_event();
+        }
+        self.tick_until(Timestamp(self.now.0 + limits::STORE_RETRY.as_millis() as u64));
+        for _ in 0..self.random.below(4) {
+            self.pong();
+        }
+        self.work();
+    }
+
     pub(super) fn acknowledge(&mut self) {
         let Some(connection) = self.any_client() else { return };
         let answer = self.answer();

@@ -146,7 +146,7 @@ impl World {
 
     /// Everything that was taken and is not settled is in the store, and nothing else.
     fn check_what_is_left(&mut self) {
-        // A row that the store wrote and called refused may stay, and come as after a crash.
+        // A row that the store wrote and called refused may stay, unless its message was settled for all that.
         let lied = self.store.lied;
         let (left, rows) = (self.broker.unsettled() as usize, self.store.rows.len());
         assert!(left == rows || (lied && left < rows), "{left} messages are left, {rows} are stored");
@@ -159,11 +159,12 @@ impl World {
             let dropped = told.channel == "drop" && told.deliveries >= 2;
             let dropped = dropped || told.is_dropped();
             let over = told.confirmed || told.purged || dropped || told.expires.is_some_and(|at| at <= self.now);
-            if rows.contains(number) && lied {
-                told.delayed = true;
-                (told.confirmed, told.purged, told.refused, told.deliveries) = (false, false, false, 0);
-            } else if rows.contains(number) {
+            if rows.contains(number) {
                 assert!(!told.confirmed && !told.purged, "message {number} is settled and comes again");
+                if lied {
+                    told.delayed = true;
+                    (told.refused, told.deliveries) = (false, 0);
+                }
             } else if !over && !told.refused && !told.lost {
                 assert!(!told.accepted, "message {number} was accepted and is not in the store: {told:?}");
                 missing += 1;

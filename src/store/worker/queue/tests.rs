@@ -133,3 +133,32 @@ fn a_replaced_row_goes_with_the_commit_of_the_new_one_and_not_without() {
     let (group, _) = queue.cut(true);
     assert!(group.is_empty(), "the new one was never written, so the old one stays: {group:?}");
 }
+
+#[test]
+fn a_row_that_may_be_there_for_all_that_is_removed() {
+    let mut queue = Queue::default();
+    queue.append(vec![message(1), message(2), message(3)]);
+    queue.cut(true);
+    queue.doubt(&[MessageId(1), MessageId(2), MessageId(3)]);
+    queue.append(vec![message(1), message(2), message(4)]);
+    queue.remove(&[MessageId(1), MessageId(4)]);
+    let group = queue.cut(true).0;
+    assert_eq!(
+        (appended(&group), group.removals),
+        (vec![2], vec![MessageId(1)]),
+        "the one that failed before, and no other"
+    );
+    queue.append(vec![message(2)]);
+    queue.remove(&[MessageId(2), MessageId(3)]);
+    assert_eq!(queue.cut(true).0.removals, [MessageId(3)], "what was written since is in doubt no longer");
+}
+
+#[test]
+fn doubts_are_bounded() {
+    let mut queue = Queue::default();
+    let many = 3 * limits::STORE_DOUBTS as u64;
+    queue.doubt(&(1..=many).map(MessageId).collect::<Vec<_>>());
+    queue.append(vec![message(1), message(many)]);
+    queue.remove(&[MessageId(1), MessageId(many)]);
+    assert_eq!(queue.cut(true).0.removals, [MessageId(many)], "the oldest are forgotten");
+}

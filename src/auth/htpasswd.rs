@@ -173,6 +173,11 @@ pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Whether a file says nothing at all, not even in a comment.
+pub(super) fn is_blank(bytes: &[u8]) -> bool {
+    lines(bytes).all(|line| trim(line).is_empty())
+}
+
 /// Without blanks and tabs around it.
 pub(super) fn trim(mut line: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = line {

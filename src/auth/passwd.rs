@@ -22,6 +22,9 @@ const READABLE: &[u8; 32] = b"abcdefghijkmnopqrstuvwxyz2345678";
 /// Groups of five characters in a random password: 100 bits.
 const GROUPS: usize = 4;
 
+/// What stands in a file whose last user was removed.
+const NOBODY: &[u8] = b"# no users\n";
+
 /// Why a file cannot be edited.
 #[derive(Debug)]
 pub enum PasswdError {
@@ -120,10 +123,13 @@ pub fn add_or_replace(text: &[u8], user: &str, password: &str) -> Result<Vec<u8>
     Ok(out)
 }
 
-/// The file `text` without `user`; `None` if he is not in it.
+/// The file `text` without `user`; `None` if he is not in it. If nothing is left of it, a comment is: a broker takes a file without anything in it for a broken one.
 #[must_use]
 pub fn remove(text: &[u8], user: &str) -> Option<Vec<u8>> {
-    let (out, found) = edit(text, user, None);
+    let (mut out, found) = edit(text, user, None);
+    if htpasswd::is_blank(&out) {
+        out.extend_from_slice(NOBODY);
+    }
     found.then_some(out)
 }
 
@@ -135,56 +141,101 @@ pub fn check(text: &[u8], user: &str, password: &str) -> Option<bool> {
     Some(hash.verify(password.as_bytes()))
 }
 
-/// Replaces the file in one step, durably. A new file is for its owner only (mode 0600); an existing one keeps owner and group and
-/// loses what others may do. A symbolic link stays one.
+/// What a person has to know about a file that was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Owner, group and mode are those of the file before, or of the directory that a new file is in.
+    Nothing,
+    /// The file was somebody else's and is now that of whoever wrote it: only root may give a file away.
+    OwnerLost {
+        /// Numbers of the user and the group whose file it was.
+        owner: (u32, u32),
+    },
+    /// Root made a new file in a directory of root's: nobody else can read it.
+    RootOnly,
+}
+
+/// Replaces the file in one step, durably. An existing file keeps owner, group and mode. A new one is for its owner only (mode 0600); if root makes it, it belongs
+/// to the owner of the directory, so that the service whose directory it is can read it. A symbolic link stays one.
 ///
 /// # Errors
 /// Which file could not be written, and why.
-pub fn write(path: &Path, text: &[u8]) -> Result<(), PasswdError> {
+pub fn write(path: &Path, text: &[u8]) -> Result<Notice, PasswdError> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     replace(&target, text).map_err(|error| PasswdError::Io(path.to_owned(), error))
 }
 
-fn replace(target: &Path, text: &[u8]) -> io::Result<()> {
+fn replace(target: &Path, text: &[u8]) -> io::Result<Notice> {
     let mut suffix = [0; 8];
     getrandom::fill(&mut suffix).map_err(|_| io::Error::other("the system gives no random numbers"))?;
     let mut name = target.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_owned();
     name.push(format!(".{:016x}.new", u64::from_le_bytes(suffix)));
     let temporary = target.with_file_name(name);
-    let written = write_new(&temporary, target, text).and_then(|()| fs::rename(&temporary, target));
+    let written =
+        write_new(&temporary, target, text).and_then(|notice| fs::rename(&temporary, target).map(|()| notice));
     if written.is_err() {
         // Best effort: the error that is reported is the first one.
         let _ = fs::remove_file(&temporary);
     }
-    written?;
+    let notice = written?;
     #[cfg(unix)]
-    if let Some(directory) = target.parent() {
-        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-        fs::File::open(directory)?.sync_all()?;
-    }
-    Ok(())
+    fs::File::open(directory_of(target))?.sync_all()?;
+    Ok(notice)
 }
 
-fn write_new(temporary: &Path, target: &Path, text: &[u8]) -> io::Result<()> {
+#[cfg(unix)]
+fn directory_of(target: &Path) -> &Path {
+    target.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn write_new(temporary: &Path, target: &Path, text: &[u8]) -> io::Result<Notice> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(temporary)?;
     #[cfg(unix)]
-    if let Ok(old) = fs::metadata(target) {
-        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
-        let own = file.metadata()?;
-        if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
-            // Only root may give a file away; for everybody else it is then his own, as with any editor.
-            let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
-        }
-        file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o660 | 0o600))?;
-    }
+    let notice = hand_over(&file, target)?;
     #[cfg(not(unix))]
-    let _ = target;
+    let notice = {
+        let _ = target;
+        Notice::Nothing
+    };
     file.write_all(text)?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(notice)
+}
+
+/// Gives the new file the owner, group and mode that `target` has or should have. Before anything is written into it.
+#[cfg(unix)]
+fn hand_over(file: &fs::File, target: &Path) -> io::Result<Notice> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+    let own = file.metadata()?;
+    let is_root = own.uid() == 0;
+    let old = fs::metadata(target).ok();
+    let model = match &old {
+        Some(old) => Some(old.clone()),
+        // Who is not root can give nothing away, and makes a file for himself.
+        None if is_root => Some(fs::metadata(directory_of(target))?),
+        None => None,
+    };
+    let mut notice = Notice::Nothing;
+    if let Some(model) = &model {
+        let owner = (model.uid(), model.gid());
+        let given = owner == (own.uid(), own.gid()) || fchown(file, Some(owner.0), Some(owner.1)).is_ok();
+        if !given {
+            // The group may be one of his, too.
+            let _ = fchown(file, None, Some(owner.1));
+            notice = Notice::OwnerLost { owner };
+        } else if old.is_none() && owner.0 == 0 {
+            notice = Notice::RootOnly;
+        }
+    }
+    // After the owner: giving a file away may take bits of its mode.
+    if let Some(old) = old {
+        file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777))?;
+    }
+    Ok(notice)
 }
 
 fn check_user(user: &str) -> Result<(), PasswdError> {

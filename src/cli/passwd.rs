@@ -10,7 +10,7 @@ use clap::Args;
 use super::connect::read_password;
 use super::output;
 use super::{Failure, Outcome};
-use crate::auth::passwd;
+use crate::auth::passwd::{self, Notice};
 use crate::limits;
 
 /// Make a user in a password file, or give him a new password
@@ -48,7 +48,7 @@ impl Passwd {
         let (file, user) = (self.file.display(), &self.user);
         if self.delete {
             let text = old.as_deref().and_then(|old| passwd::remove(old, user)).ok_or_else(|| self.unknown())?;
-            passwd::write(&self.file, &text).map_err(Failure::failed)?;
+            self.write(&text)?;
             return output::line(&format!("removed the user {user} from {file}"));
         }
         if self.verify {
@@ -64,12 +64,27 @@ impl Passwd {
         let password = self.password(true)?;
         let text =
             passwd::add_or_replace(old.as_deref().unwrap_or_default(), user, &password).map_err(Failure::failed)?;
-        passwd::write(&self.file, &text).map_err(Failure::failed)?;
+        self.write(&text)?;
         output::line(&match (known, old.is_some()) {
             (true, _) => format!("the user {user} has a new password in {file}"),
             (false, true) => format!("made the user {user} in {file}"),
             (false, false) => format!("made {file} with the user {user}"),
         })
+    }
+
+    /// Writes the file, and says what has to be done about its owner.
+    fn write(&self, text: &[u8]) -> Outcome {
+        let file = self.file.display();
+        match passwd::write(&self.file, text).map_err(Failure::failed)? {
+            Notice::Nothing => {}
+            Notice::OwnerLost { owner: (user, group) } => eprintln!(
+                "warning: {file} belonged to user {user} and group {group}, and now belongs to you; the broker may be unable to read it: sudo chown {user}:{group} {file}"
+            ),
+            Notice::RootOnly => eprintln!(
+                "warning: only root can read {file}; if the broker runs as another user, give the file to that user: chown USER: {file}"
+            ),
+        }
+        Ok(())
     }
 
     fn unknown(&self) -> Failure {

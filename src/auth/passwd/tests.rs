@@ -39,7 +39,8 @@ fn setting_a_password_leaves_all_other_lines_as_they_are() {
 #[test]
 fn removing_a_user_removes_all_his_lines_and_no_other() {
     let table = [
-        ("alice:x\n", Some("")),
+        ("alice:x\n", Some("# no users\n")),
+        ("\nalice:x", Some("\n# no users\n")),
         ("bob:x\nalice:y\r\ncarol:z\nalice:w", Some("bob:x\ncarol:z\n")),
         ("bob:x\n", None),
         ("#alice:x\n", None),
@@ -114,7 +115,40 @@ fn files_are_private_and_links_stay_links() {
     write(&link, b"two\n").unwrap();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::read(&path).unwrap(), b"two\n");
-    assert_eq!(mode(&path), 0o640);
+    assert_eq!(mode(&path), 0o644);
+}
+
+/// As root with files and directories of others; for anybody else, what he may do.
+#[cfg(unix)]
+#[test]
+fn a_file_keeps_owner_group_and_mode_and_a_new_one_belongs_to_whom_the_directory_does() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join(".htpasswd");
+    let owner = |path: &Path| fs::metadata(path).map(|is| (is.uid(), is.gid(), is.mode() & 0o777)).unwrap();
+    let own = owner(home.path());
+    fs::write(&path, "").unwrap();
+    for mode in [0o600, 0o640, 0o644, 0o660] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(write(&path, b"x").unwrap(), Notice::Nothing);
+        assert_eq!(owner(&path), (own.0, own.1, mode));
+    }
+    if own.0 != 0 {
+        return;
+    }
+    chown(&path, Some(12_345), Some(54_321)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(write(&path, b"two").unwrap(), Notice::Nothing);
+    assert_eq!((owner(&path), fs::read(&path).unwrap()), ((12_345, 54_321, 0o640), b"two".to_vec()));
+
+    let (of_service, of_root) = (home.path().join("service"), home.path().join("root"));
+    fs::create_dir(&of_service).unwrap();
+    fs::create_dir(&of_root).unwrap();
+    chown(&of_service, Some(12_345), Some(54_321)).unwrap();
+    assert_eq!(write(&of_service.join("new"), b"x").unwrap(), Notice::Nothing);
+    assert_eq!(owner(&of_service.join("new")), (12_345, 54_321, 0o600));
+    assert_eq!(write(&of_root.join("new"), b"x").unwrap(), Notice::RootOnly);
+    assert_eq!(owner(&of_root.join("new")), (0, 0, 0o600));
 }
 
 proptest! {
@@ -127,7 +161,8 @@ proptest! {
         let mut text = lines.join(&end);
         if last { text.push_str(&end); }
         let without = remove(text.as_bytes(), "alice").unwrap_or_else(|| text.clone().into_bytes());
-        let kept: Vec<_> = htpasswd::lines(&without).map(<[u8]>::to_vec).collect();
+        let without = without.strip_suffix(NOBODY).unwrap_or(&without);
+        let kept: Vec<_> = htpasswd::lines(without).map(<[u8]>::to_vec).collect();
         let expected: Vec<_> = htpasswd::lines(text.as_bytes()).filter(|line| !line.starts_with(b"alice:")).map(<[u8]>::to_vec).collect();
         prop_assert_eq!(kept, expected);
     }

@@ -2,6 +2,7 @@
 //!
 //! What an administrator may want to change is configuration; these are its defaults and the bounds that no configuration lifts.
 
+mod door;
 mod failure;
 pub mod load;
 mod proxy;
@@ -11,6 +12,7 @@ mod time;
 mod turn;
 mod window;
 
+pub use door::*;
 pub use failure::*;
 pub use proxy::*;
 pub use restart::*;
@@ -226,12 +228,6 @@ pub const REQUEST_HEADERS: usize = 64;
 /// The largest 101 reply: the PHP client reads once, 1,024 bytes at the most.
 pub const UPGRADE_REPLY: usize = 1_023;
 
-/// From accept to a complete, verified request head.
-pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-
-/// Connections that have not been authenticated yet.
-pub const HANDSHAKES: usize = 2_048;
-
 /// How long everything outbound is held for a legacy client that has not sent its first frame (SPEC: the head's shadow).
 pub const HEAD_SHADOW: Duration = Duration::from_millis(50);
 
@@ -251,15 +247,6 @@ pub const LINGER: Duration = Duration::from_secs(5);
 /// How long after the first signal to stop a second one means "at once". `timeout` and shells signal a process group as well as the process,
 /// so one wish may arrive twice within milliseconds; nobody loses patience that fast.
 pub const SECOND_SIGNAL: Duration = Duration::from_secs(1);
-
-/// Password verifications that run at once, off the event loop.
-pub const VERIFICATIONS: usize = 2;
-
-/// Verified credentials remembered.
-pub const CREDENTIALS: usize = 65_536;
-
-/// Addresses whose failed logins are remembered.
-pub const FAILING_ADDRESSES: usize = 4_096;
 
 /// The largest message the client takes: brokers may be configured for more than [`MAX_MESSAGE`], but not for a client's ruin.
 pub const CLIENT_MESSAGE: usize = 64 << 20;
@@ -349,12 +336,6 @@ pub const HTTP_LINGER: Duration = Duration::from_secs(1);
 /// A warning that repeats is logged once in this time, with the number of its repetitions.
 pub const REPEATED_WARNING: Duration = Duration::from_secs(10);
 
-/// From a complete request head to a verified password, the wait behind other logins included.
-pub const LOGIN_TIME: Duration = Duration::from_secs(30);
-
-/// How often password files are looked at for changes.
-pub const HTPASSWD_CHECK: Duration = Duration::from_secs(2);
-
 /// Bytes of one htpasswd file: room for [`HTPASSWD_ENTRIES`] at some 160 bytes each.
 pub const HTPASSWD_BYTES: usize = 16 << 20;
 
@@ -375,28 +356,6 @@ pub const BCRYPT_COST: u32 = 15;
 
 /// The most rounds accepted of a `$5$` or `$6$` hash: as expensive as the highest bcrypt cost.
 pub const SHA_CRYPT_ROUNDS: u32 = 1_000_000;
-
-/// Verifications that wait for their turn; one more is told that the broker is busy. There are no more unauthenticated
-/// connections than this either.
-pub const VERIFICATION_QUEUE: usize = HANDSHAKES;
-
-/// Failed logins from one address that are answered without delay: a mistyped password is no attack.
-pub const FREE_FAILURES: u32 = 3;
-
-/// The delay of the first login that is slowed; it doubles with each further failure.
-pub const LOGIN_DELAY: Duration = Duration::from_millis(250);
-
-/// The longest delay of a login: together with the verification it must fit into [`HANDSHAKE_TIME`].
-pub const LOGIN_DELAY_MAX: Duration = Duration::from_secs(4);
-
-/// Failures from an address are forgotten when it has been quiet for this long.
-pub const FAILURE_MEMORY: Duration = Duration::from_secs(600);
-
-/// Slowed logins of one address that wait at once: with the longest delay, eight guesses a second.
-pub const DELAYED_PER_ADDRESS: u32 = 32;
-
-/// Slowed logins of all addresses that wait at once: half of [`HANDSHAKES`], so that the other half stays free.
-pub const DELAYED_LOGINS: usize = HANDSHAKES / 2;
 
 /// Bytes of a configuration file (ours or the PHP broker's): a hundred times what anybody writes by hand.
 pub const CONFIGURATION_BYTES: usize = 4 << 20;

@@ -2,6 +2,8 @@
 //!
 //! An IPv4 address inside IPv6 (`::ffff:192.0.2.1`) is the IPv4 address: a socket that listens on `[::]` sees every IPv4 peer so.
 
+pub mod origin;
+
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -93,6 +95,24 @@ fn masked(address: IpAddr, prefix: u32) -> IpAddr {
     }
 }
 
+/// The address of one customer: of IPv6 the /64 that a customer gets at least, IPv4 inside IPv6 as IPv4.
+#[must_use]
+pub fn customer(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        v6 @ IpAddr::V6(_) => masked(v6, 64),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// The network in which one party may have very many addresses: IPv6 /48, which is what tunnels and providers give to one site, and IPv4 /16.
+#[must_use]
+pub fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        v6 @ IpAddr::V6(_) => masked(v6, 48),
+        v4 @ IpAddr::V4(_) => masked(v4, 16),
+    }
+}
+
 /// Several networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Vec<Network>);
@@ -174,6 +194,19 @@ mod tests {
         }
         assert_eq!(network("::ffff:10.0.0.0/104").to_string(), "10.0.0.0/8");
         assert!(network("::/0").is_everything() && !network("::/1").is_everything());
+    }
+
+    #[test]
+    fn one_customer_has_one_address() {
+        let of = |text| customer(address(text));
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::9"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), address("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+        let near = |text| neighbourhood(address(text));
+        assert_eq!(near("2001:db8:1:2::1"), near("2001:db8:1:ffff::1"));
+        assert_ne!(near("2001:db8:1::1"), near("2001:db8:2::1"));
+        assert_eq!((near("::ffff:192.0.2.1"), near("192.0.77.7")), (address("192.0.0.0"), address("192.0.0.0")));
     }
 
     proptest! {

@@ -393,6 +393,9 @@ fn passwd_makes_changes_verifies_and_removes_users() {
     passwd(&["app", "--delete"], "").with(1).complaining("no user app");
     let text = fs::read_to_string(directory.path().join("users")).unwrap();
     assert!(text.starts_with("other:$2y$") && text.lines().count() == 1, "{text}");
+    passwd(&["other", "--delete"], "").with(0);
+    // So that a broker does not take the file for one that somebody has emptied by mistake.
+    assert_eq!(fs::read_to_string(directory.path().join("users")).unwrap(), "# no users\n");
 }
 
 #[test]
@@ -418,6 +421,14 @@ fn check_tells_errors_from_doubts() {
     for words in ["127.0.0.1:1, 127.0.0.1:2 (PROXY protocol)", "trusts proxies", "10.0.0.0/8"] {
         assert!(behind.contains(words), "{words}: {behind}");
     }
+    let admins = "[auth]\nusers = [\"app:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\"]\nadmins = [\"app\", \"nobody\"]\n[server]\norigins = [\"https://app.example\"]\n";
+    fs::write(directory.path().join("admins.toml"), admins).unwrap();
+    let with_admins = check(&["--config", "admins.toml"]).with(0).stdout;
+    for words in ["app, nobody", "auth.admins: there is no user \"nobody\"", "https://app.example"] {
+        assert!(with_admins.contains(words), "{words}: {with_admins}");
+    }
+    assert!(!with_admins.contains("no user \"app\""), "{with_admins}");
+    assert!(fresh.stdout.contains("administrators  wsmb"), "{}", fresh.stdout);
     let bad = check(&["--config", "bad.toml", "--json"]).with(1);
     let report: serde_json::Value = serde_json::from_str(&bad.stdout).unwrap();
     let error = report["errors"][0].as_str().unwrap();

@@ -125,13 +125,15 @@ fn every_key_of_the_example_configuration_is_documented() {
 }
 
 #[test]
-fn every_test_that_the_page_of_promises_names_exists() {
-    let page = std::fs::read_to_string(root().join("docs/trust.md")).expect("docs/trust.md");
-    let named = rules::named_tests(&page);
-    assert!(named.len() > 40, "only {} tests are named in docs/trust.md", named.len());
-    let missing = named.into_iter().filter(|(file, function)| {
-        let text = std::fs::read_to_string(root().join(file)).unwrap_or_default();
-        !rules::has_test(&text, function)
-    });
-    fail_on(missing.map(|(file, function)| format!("docs/trust.md: {file} has no test `{function}`")).collect());
+fn every_test_that_the_pages_of_promises_name_exists() {
+    for (name, least) in [("docs/trust.md", 40), ("docs/security.md", 20)] {
+        let page = std::fs::read_to_string(root().join(name)).expect(name);
+        let named = rules::named_tests(&page);
+        assert!(named.len() > least, "only {} tests are named in {name}", named.len());
+        let missing = named.into_iter().filter(|(file, function)| {
+            let text = std::fs::read_to_string(root().join(file)).unwrap_or_default();
+            !rules::has_test(&text, function)
+        });
+        fail_on(missing.map(|(file, function)| format!("{name}: {file} has no test `{function}`")).collect());
+    }
 }

@@ -12,8 +12,15 @@ use super::hash::Hash;
 use crate::limits;
 
 /// A digest of user, password and stored hash.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Fingerprint([u8; 16]);
+
+/// Not even the digest.
+impl std::fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fingerprint")
+    }
+}
 
 /// The credentials that were verified lately. Two generations of half the limit each: when the young one is full it becomes the old
 /// one, and what nobody has used for that long is forgotten.
@@ -26,6 +33,9 @@ pub(super) struct Cache {
 /// The key of this process. Without randomness from the system there is none, and nothing is cached.
 pub(super) struct Key([u8; 32]);
 
+/// Stands where the hash of a user would: as long as those that `wsmb passwd` writes, and no hash.
+const NO_USER: &str = "------------------------------------------------------------";
+
 impl Key {
     pub(super) fn random() -> Option<Self> {
         let mut key = [0; 32];
@@ -33,10 +43,12 @@ impl Key {
         Some(Self(key))
     }
 
-    /// The digest of a credential. Lengths are part of it, so that no two credentials run together.
-    pub(super) fn fingerprint(&self, user: &str, password: &[u8], hash: &Hash) -> Fingerprint {
+    /// The digest of a credential. Lengths are part of it, so that no two credentials run together. Without a stored hash (there is no such user) it
+    /// takes as long.
+    pub(super) fn fingerprint(&self, user: &str, password: &[u8], hash: Option<&Hash>) -> Fingerprint {
         let mut hasher = Sha256::new_with_prefix(self.0);
-        for part in [user.as_bytes(), password, hash.secret_text().as_bytes()] {
+        let stored = hash.map_or(NO_USER, Hash::secret_text);
+        for part in [user.as_bytes(), password, stored.as_bytes()] {
             hasher.update((part.len() as u64).to_le_bytes());
             hasher.update(part);
         }
@@ -77,6 +89,12 @@ impl Cache {
         self.young.insert(fingerprint);
     }
 
+    /// Forgets everything.
+    #[cfg(test)]
+    pub(super) fn clear(&mut self) {
+        (self.young, self.old) = Default::default();
+    }
+
     #[cfg(test)]
     fn len(&self) -> usize {
         self.young.len() + self.old.len()
@@ -100,12 +118,13 @@ mod tests {
     fn a_credential_differs_in_user_password_stored_hash_and_process() {
         let (key, other_key) = (Key::random().unwrap(), Key::random().unwrap());
         let (sha, apr1) = (Hash::parse(SHA).unwrap(), Hash::parse(APR1).unwrap());
-        let it = key.fingerprint("alice", b"secret", &sha);
-        assert!(it == key.fingerprint("alice", b"secret", &sha));
-        assert!(it != key.fingerprint("alice", b"secret", &apr1));
-        assert!(it != key.fingerprint("alices", b"ecret", &sha));
-        assert!(it != key.fingerprint("alice", b"Secret", &sha));
-        assert!(it != other_key.fingerprint("alice", b"secret", &sha));
+        let it = key.fingerprint("alice", b"secret", Some(&sha));
+        assert!(it == key.fingerprint("alice", b"secret", Some(&sha)));
+        assert!(it != key.fingerprint("alice", b"secret", Some(&apr1)));
+        assert!(it != key.fingerprint("alices", b"ecret", Some(&sha)));
+        assert!(it != key.fingerprint("alice", b"Secret", Some(&sha)));
+        assert!(it != key.fingerprint("alice", b"secret", None));
+        assert!(it != other_key.fingerprint("alice", b"secret", Some(&sha)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A new file that cannot be used leaves the old list in force and says so. All functions that touch files block: call them off the
 //! event loop.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ use crate::limits;
 #[derive(Debug, Default)]
 pub struct Users {
     hashes: HashMap<Arc<str>, Hash>,
-    /// The hash that takes longest to verify: whoever fails has waited for this one.
-    slowest: Option<Hash>,
+    /// One hash of each format and number of rounds: whoever fails has waited for one of each.
+    classes: Vec<Hash>,
     /// The effort of all hashing so far.
     #[cfg(test)]
     spent: std::sync::atomic::AtomicU64,
@@ -33,7 +33,11 @@ impl Users {
         for Entry { user, hash } in entries {
             users.hashes.entry(user.into()).or_insert(hash);
         }
-        users.slowest = users.hashes.values().max_by_key(|hash| hash.effort()).cloned();
+        let mut classes: Vec<&Hash> = users.hashes.values().collect();
+        // Of the same class any will do; by the text, so that the choice hangs on nothing else.
+        classes.sort_by_key(|hash| (hash.effort(), hash.format().to_string(), hash.secret_text()));
+        classes.dedup_by_key(|hash| hash.format());
+        users.classes = classes.into_iter().cloned().collect();
         users
     }
 
@@ -65,21 +69,33 @@ impl Users {
         self.hashes.get(user)
     }
 
-    /// Whether `password` is that of `user`. Blocks for the time that the format takes; a failure takes as long as the slowest format
-    /// of the list, whether the user exists or not.
+    /// Whether `password` is that of `user`. Blocks for the time that the format takes. A failure takes one verification of each format in the list (with each number of
+    /// rounds), whether the user exists or not.
     #[must_use]
     pub fn verify(&self, user: &str, password: &[u8]) -> bool {
         let own = self.hashes.get(user);
         if own.is_some_and(|hash| self.fits(hash, password)) {
             return true;
         }
-        if let Some(slowest) = &self.slowest
-            && own.is_none_or(|hash| hash.effort() < slowest.effort())
-        {
-            // The outcome is of no interest, only the time it takes; `black_box` keeps it from being optimised away.
-            std::hint::black_box(self.fits(slowest, password));
+        for class in &self.classes {
+            if own.is_none_or(|hash| hash.format() != class.format()) {
+                // The outcome is of no interest, only the time it takes; `black_box` keeps it from being optimised away.
+                std::hint::black_box(self.fits(class, password));
+            }
         }
         false
+    }
+
+    /// Whether `user` has the same password here and in `other`, or is in neither.
+    #[must_use]
+    pub fn has_same(&self, other: &Self, user: &str) -> bool {
+        std::ptr::eq(self, other) || self.hashes.get(user) == other.hashes.get(user)
+    }
+
+    /// The users of this list who are not in `new`, or have another password there.
+    #[must_use]
+    pub fn revoked_by(&self, new: &Self) -> HashSet<Arc<str>> {
+        self.hashes.keys().filter(|user| !self.has_same(new, user)).cloned().collect()
     }
 
     /// A method only so that tests can count the effort.
@@ -117,11 +133,24 @@ impl Stamp {
     }
 }
 
+/// Whether the list of users has changed.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// It has not.
+    None,
+    /// A file has changed just now and is perhaps not whole yet. To be asked again after [`limits::HTPASSWD_SETTLED`].
+    Settling,
+    /// It has; this one is in force now.
+    New(Arc<Users>),
+}
+
 /// One htpasswd file and what was last read from it.
 #[derive(Debug)]
 struct File {
     path: PathBuf,
     stamp: Option<Stamp>,
+    /// The stamp of a change that was seen and not read yet.
+    seen: Option<Option<Stamp>>,
     entries: Vec<Entry>,
     warnings: Vec<String>,
 }
@@ -190,16 +219,26 @@ impl Credentials {
         doubts
     }
 
-    /// Reads again the files that have changed. The new list, if anything has. Meant to be called every few seconds: it asks for
+    /// Reads again the files that have changed, each once it has been the same in two calls: an editor may empty it and then write. Meant to be called every few seconds: it asks for
     /// the metadata of each file and usually nothing more.
-    pub fn reload_if_changed(&mut self) -> Option<Arc<Users>> {
-        let mut changed = false;
+    pub fn reload_if_changed(&mut self) -> Change {
+        let (mut changed, mut settling) = (false, false);
         for file in &mut self.files {
-            if file.current_stamp() != file.stamp {
+            let current = file.current_stamp();
+            if current == file.stamp {
+                file.seen = None;
+            } else if file.seen == Some(current) {
                 changed |= file.reload();
+            } else {
+                file.seen = Some(current);
+                settling = true;
             }
         }
-        changed.then(|| self.users())
+        match (changed, settling) {
+            (true, _) => Change::New(self.users()),
+            (false, true) => Change::Settling,
+            (false, false) => Change::None,
+        }
     }
 
     /// Reads every file again, with these sources from now on (SIGHUP). A file that cannot be read keeps what it had.
@@ -220,7 +259,7 @@ impl Credentials {
             .iter()
             .map(|path| match old.iter().position(|file| file.path == *path) {
                 Some(at) => old.swap_remove(at),
-                None => File { path: path.clone(), stamp: None, entries: vec![], warnings: vec![] },
+                None => File { path: path.clone(), stamp: None, seen: None, entries: vec![], warnings: vec![] },
             })
             .collect();
         self.inline.clear();
@@ -243,11 +282,15 @@ impl File {
     fn load(&mut self) -> bool {
         // Before reading: a change while it is read then shows as one more change.
         self.stamp = self.current_stamp();
+        self.seen = None;
         let name = self.path.display().to_string();
         let parsed = match read(&self.path) {
             Err(error) => Err(format!("{name}: cannot be read: {error}")),
             Ok(bytes) => match htpasswd::parse(&bytes, &name) {
                 Err(too_large) => Err(format!("{name}: is not used: {too_large}")),
+                Ok(_) if htpasswd::is_blank(&bytes) && !self.entries.is_empty() => Err(format!(
+                    "{name}: is not used: it is empty; if nobody is to come in any more, let it say so in a comment (# no users)"
+                )),
                 Ok(parsed) if parsed.entries.is_empty() && parsed.refused > 0 => {
                     Err(format!("{name}: is not used: none of its lines is a user; first: {}", parsed.warnings[0]))
                 }

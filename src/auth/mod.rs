@@ -3,9 +3,9 @@
 //! ```text
 //! htpasswd files ─► htpasswd ─► files ─► Users ─► verify ◄─ user, password, address
 //!                     (lines)   (reload)            │  ├─ cache     known good credentials
-//!                       │                           │  └─ throttle  addresses that fail
+//!                       │                           │  └─ line      whose turn it is ◄─ throttle  who fails
 //!                       └─ hash (formats)           ▼
-//!                                              Accepted, Rejected, Busy
+//!                                              Accepted, Rejected, Slowed, Busy
 //! ```
 //!
 //! [`permission`] decides which channels a user may use, [`passwd`] edits a file for `wsmb passwd`, and [`mod@first_start`] makes the
@@ -20,12 +20,13 @@ pub mod files;
 pub mod first_start;
 pub mod hash;
 pub mod htpasswd;
+mod line;
 pub mod passwd;
 pub mod permission;
 mod throttle;
 pub mod verify;
 
-pub use files::{Credentials, Users};
+pub use files::{Change, Credentials, Users};
 pub use first_start::{NewUser, first_start};
 pub use permission::Permissions;
 pub use verify::{Verdict, Verifier};

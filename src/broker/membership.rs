@@ -104,6 +104,13 @@ impl Broker {
         self.channel_keys.get_key_value(name).map(|(name, _)| name.clone())
     }
 
+    /// The channels that a connection receives.
+    pub fn channels_of(&self, connection: ConnectionId) -> impl Iterator<Item = &ChannelName> {
+        let receiver = self.receiver_keys.get(&connection).map(|key| &self.receivers[*key]);
+        let subscriptions = receiver.into_iter().flat_map(|receiver| &receiver.subscriptions);
+        subscriptions.map(|subscription| &self.channels[subscription.channel].name)
+    }
+
     fn is_subscribed(&self, receiver: usize, name: &ChannelName) -> bool {
         self.receivers[receiver]
             .subscriptions

@@ -10,7 +10,7 @@ use clap::Args;
 use super::output::{self, Style, count};
 use super::settings::Settings;
 use super::{Failure, Outcome, open_files};
-use crate::auth::Credentials;
+use crate::auth::{Credentials, Users, first_start};
 use crate::config::{self, Config, Listener, StoreUrl};
 use crate::policy::{ChannelPolicy, Dispatch};
 use crate::server;
@@ -80,6 +80,10 @@ impl Check {
         if !trusted.is_empty() {
             report.facts.push(("trusts proxies", trusted.join(", ")));
         }
+        let origins: Vec<String> = config.server.origins.iter().map(ToString::to_string).collect();
+        if !origins.is_empty() {
+            report.facts.push(("web pages of", origins.join(", ")));
+        }
         report.doubts.extend(config::doubts(config, self.settings.config.as_deref()));
         look_at_users(&self.settings, config, report);
         look_at_store(config, report);
@@ -122,13 +126,37 @@ fn look_at_users(settings: &Settings, config: &Config, report: &mut Report) {
     let first = settings.makes_first_user(config) && config.auth.htpasswd.iter().all(|file| !file.exists());
     if first {
         report.facts.push(("users", "none yet: the first start makes one and shows his password".to_owned()));
+        look_at_admins(settings, config, None, report);
         return;
     }
     let credentials = Credentials::load(&config.auth.htpasswd, &config.auth.users);
     report.facts.push(("users", format!("{}{anonymous}", count(credentials.users().len() as u64, "user"))));
     report.doubts.extend(credentials.doubts(config.auth.anonymous));
+    look_at_admins(settings, config, Some(&credentials.users()), report);
     if !config.auth.permissions.is_empty() {
         report.facts.push(("permissions", count(config.auth.permissions.len() as u64, "rule")));
+    }
+}
+
+/// `users`: `None` if the first start is still to make the only one.
+fn look_at_admins(settings: &Settings, config: &Config, users: Option<&Users>, report: &mut Report) {
+    let mut admins = config.auth.admins.clone();
+    for admin in &admins {
+        let is_known = match users {
+            Some(users) => users.name(admin).is_some(),
+            None => admin == first_start::USER,
+        };
+        if !is_known {
+            report.doubts.push(format!("auth.admins: there is no user {admin:?}, so nobody is that administrator"));
+        }
+    }
+    let is_made_here =
+        settings.makes_first_user(config) && users.is_none_or(|users| users.name(first_start::USER).is_some());
+    if is_made_here && !admins.iter().any(|admin| admin == first_start::USER) {
+        admins.push(first_start::USER.to_owned());
+    }
+    if !admins.is_empty() {
+        report.facts.push(("administrators", admins.join(", ")));
     }
 }
 

@@ -34,9 +34,16 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
             drain: Duration::from_secs(10),
             dedup_window: Duration::from_secs(120),
             trusted_proxies: Networks::default(),
+            origins: vec![],
         },
         policies: Policies::default(),
-        auth: Auth { htpasswd: vec![data_dir.join(".htpasswd")], users: vec![], anonymous: false, permissions: vec![] },
+        auth: Auth {
+            htpasswd: vec![data_dir.join(".htpasswd")],
+            users: vec![],
+            admins: vec![],
+            anonymous: false,
+            permissions: vec![],
+        },
         store: Store {
             url: StoreUrl::sqlite(&data_dir.join("wsmb.db")),
             password: None,
@@ -148,6 +155,7 @@ impl Given<'_> {
             Ok(list.into_iter().map(PathBuf::from).collect())
         });
         self.set("auth.users", &mut auth.users, values::list);
+        self.set("auth.admins", &mut auth.admins, values::list);
         self.set("auth.anonymous", &mut auth.anonymous, values::boolean);
         // Who lets people in by other means need not have the default file, nor be told at every start that it is missing.
         if auth.htpasswd == default && (auth.anonymous || !auth.users.is_empty()) {
@@ -199,6 +207,7 @@ fn server(given: &mut Given<'_>, server: &mut Server) {
     given.set_duration("server.drain", &mut server.drain, Duration::ZERO, 60 * MINUTE);
     given.set_duration("server.dedup_window", &mut server.dedup_window, Duration::ZERO, DAY);
     given.set("server.trusted_proxies", &mut server.trusted_proxies, values::networks);
+    given.set("server.origins", &mut server.origins, values::origins);
 }
 
 fn listener(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Listener> {

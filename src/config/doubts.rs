@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Config, Listener, glob};
 use crate::limits;
+use crate::network::origin::Origin;
 
 /// Every doubt about `config`, one sentence each; `file` is where it was read from. Looks at the permissions of the files it names.
 /// Who is in the password files is not looked at here: `auth::Credentials::doubts` does.
@@ -23,6 +24,12 @@ pub fn doubts(config: &Config, file: Option<&Path>) -> Vec<String> {
         ));
     }
     proxies(config, &mut doubts);
+    if config.server.origins.contains(&Origin::Null) {
+        doubts.push(
+            "server.origins: \"null\" is the origin of every local file and of frames that any page can make; a browser's remembered password is open to them"
+                .to_owned(),
+        );
+    }
     if config.auth.anonymous && !public.is_empty() {
         doubts.push("auth.anonymous: whoever can reach the port can send and receive without a password".to_owned());
     }
@@ -226,6 +233,10 @@ mod tests {
             (
                 "[server]\ntrusted_proxies = [\"::1\", \"0.0.0.0/0\"]",
                 "server.trusted_proxies: 0.0.0.0/0 is every address",
+            ),
+            (
+                "[server]\norigins = [\"https://a\", \"null\"]",
+                "server.origins: \"null\" is the origin of every local file",
             ),
             ("[[channel]]\nname = \"sms.*\"\n[[channel]]\nname = \"sms.fast\"", covered),
             (

@@ -36,6 +36,7 @@ pub use url::{DatabaseServer, StoreUrl};
 
 use crate::limits;
 use crate::network::Networks;
+use crate::network::origin::Origin;
 use crate::policy::Policies;
 
 /// Everything that can be configured, valid.
@@ -80,6 +81,8 @@ pub struct Server {
     pub dedup_window: Duration,
     /// The proxies that are believed when they name a client.
     pub trusted_proxies: Networks,
+    /// The web pages of other hosts that may connect.
+    pub origins: Vec<Origin>,
 }
 
 impl Server {
@@ -107,6 +110,8 @@ pub struct Auth {
     pub htpasswd: Vec<PathBuf>,
     /// Inline entries, `user:hash`, unchecked.
     pub users: Vec<String>,
+    /// The users who are administrators.
+    pub admins: Vec<String>,
     /// Whether connections without credentials are taken.
     pub anonymous: bool,
     /// Who may use which channels; empty = everybody all.
@@ -119,6 +124,7 @@ impl fmt::Debug for Auth {
         f.debug_struct("Auth")
             .field("htpasswd", &self.htpasswd)
             .field("users", &self.users.len())
+            .field("admins", &self.admins)
             .field("anonymous", &self.anonymous)
             .field("permissions", &self.permissions)
             .finish()
@@ -294,7 +300,7 @@ impl Config {
     }
 
     /// The keys in which `new` differs and which only a restart takes over. All others can be taken over while the broker runs:
-    /// channel policies, users, permissions, trusted proxies, the log level.
+    /// channel policies, users, permissions, administrators, trusted proxies, origins, the log level.
     #[must_use]
     pub fn changes_needing_restart(&self, new: &Self) -> Vec<&'static str> {
         let (a, b) = (&self.server, &new.server);

@@ -242,6 +242,14 @@ const MISTAKES: &[(&str, &str)] = &[
         "wsmb.toml:2: server.trusted_proxies has \"10.0.0.0/33\", but such an address has only 32 bits",
     ),
     (
+        "[server]\norigins = \"app.example\"",
+        "wsmb.toml:2: server.origins must have origins like \"https://app.example\" or \"http://192.0.2.7:8080\", without a path, not \"app.example\"",
+    ),
+    (
+        "[server]\norigins = [\"https://a\", \"https://b/\"]",
+        "wsmb.toml:2: server.origins must have origins like \"https://app.example\" or \"http://192.0.2.7:8080\", without a path, not \"https://b/\"",
+    ),
+    (
         "[[listener]]\nproxy_protocol = true",
         "wsmb.toml:1: this [[listener]] has no address: write address = \"127.0.0.1:8889\"",
     ),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::raw::Value;
 use crate::limits;
+use crate::network::origin::Origin;
 use crate::network::{BadNetwork, Network, Networks};
 
 /// The value as an error message shows it.
@@ -189,6 +190,16 @@ fn network(text: &str) -> Result<Network, String> {
         BadNetwork::Prefix(bits) => format!("has {text:?}, but such an address has only {bits} bits"),
         BadNetwork::Host(meant) => format!("has {text:?}, which is an address inside a network; write \"{meant}\""),
     })
+}
+
+/// Origins of web pages, like `https://app.example`.
+pub(super) fn origins(value: &Value) -> Result<Vec<Origin>, String> {
+    let origin = |text: &String| {
+        Origin::parse(text).ok_or_else(|| {
+            format!("must have origins like \"https://app.example\" or \"http://192.0.2.7:8080\", without a path, not {text:?}")
+        })
+    };
+    list(value)?.iter().map(origin).collect()
 }
 
 /// The name of a column or the beginning of one: letters, digits, underscores, so that it can never be SQL.

@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::auth::{Permissions, Verdict, Verifier};
+use super::failed_logins::Reason;
+use crate::auth::{Permissions, Users, Verdict, Verifier};
 use crate::message::ChannelName;
 use crate::network::Networks;
+use crate::network::origin::Origin;
 use crate::protocol::handshake::basic_credentials;
 
 /// The rules in force; replaced as a whole by a reload.
@@ -17,15 +19,19 @@ pub(super) struct Access {
     pub(super) anonymous: bool,
     /// The proxies that are believed when they name a client.
     pub(super) trusted: Networks,
+    /// The web pages of other hosts that may connect.
+    pub(super) origins: Vec<Origin>,
 }
 
 /// What became of a login.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Login {
-    /// This user (empty: anonymous) comes in.
-    Welcome(Arc<str>),
-    /// Missing, garbled or wrong credentials.
-    Rejected,
+    /// This user (empty: anonymous) comes in, according to this list.
+    Welcome(Arc<str>, Arc<Users>),
+    /// Missing, garbled or wrong credentials: whom they named, and why.
+    Rejected(String, Reason),
+    /// Too many passwords were wrong.
+    Slowed(String),
     /// Too many logins wait already.
     Busy,
 }
@@ -34,15 +40,20 @@ impl Access {
     /// Checks the value of an `Authorization` header. What is given is checked, even where nothing is needed.
     pub(super) async fn login(&self, authorization: Option<&str>, from: IpAddr) -> Login {
         let Some(authorization) = authorization else {
-            return if self.anonymous { Login::Welcome(Arc::default()) } else { Login::Rejected };
+            let rejected = || Login::Rejected(String::new(), Reason::NoCredentials);
+            return if self.anonymous { Login::Welcome(Arc::default(), self.verifier.users()) } else { rejected() };
         };
-        let Some((user, password)) = basic_credentials(authorization) else { return Login::Rejected };
-        match self.verifier.verify(&user, password.as_bytes(), from).await {
-            Verdict::Accepted => {
-                // The list may have changed since, and the user be gone from it.
-                Login::Welcome(self.verifier.users().name(&user).unwrap_or_else(|| Arc::from(user)))
+        let Some((user, password)) = basic_credentials(authorization) else {
+            return Login::Rejected(String::new(), Reason::Malformed);
+        };
+        let (verdict, users) = self.verifier.verify(&user, password.as_bytes(), from).await;
+        match verdict {
+            Verdict::Accepted => Login::Welcome(users.name(&user).unwrap_or_else(|| Arc::from(user)), users),
+            Verdict::Rejected => {
+                let is_known = users.name(&user).is_some();
+                Login::Rejected(user, if is_known { Reason::WrongPassword } else { Reason::UnknownUser })
             }
-            Verdict::Rejected => Login::Rejected,
+            Verdict::Slowed => Login::Slowed(user),
             Verdict::Busy => Login::Busy,
         }
     }

@@ -283,6 +283,11 @@ impl Core {
     /// Makes no connection any more, and names those that are there.
     pub(super) fn close(&mut self) -> Vec<Arc<Connection>> {
         self.closed = true;
+        self.connections()
+    }
+
+    /// Those that have not ended.
+    pub(super) fn connections(&self) -> Vec<Arc<Connection>> {
         self.carrier.outgoing.connections().cloned().collect()
     }
 

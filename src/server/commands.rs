@@ -8,7 +8,6 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tracing::debug;
 
 use super::access::Access;
 use super::connection::{Closing, Connection};
@@ -157,8 +156,7 @@ impl<'a> Desk<'a> {
         }
         let connection = &self.connection;
         if !self.access.may_send(&connection.profile.user, channel) {
-            Counters::add(&self.hub.counters.forbidden, 1);
-            debug!(connection = connection.id.0, user = %connection.profile.user, %channel, "ended: may not send here");
+            self.hub.note_forbidden(&connection.profile.user, &connection.profile.peer, channel);
             burst.carry(Step::End(Closing { code: 1008, reason: "forbidden", invited: false, flush: true }));
             return ControlFlow::Break(());
         }

@@ -17,9 +17,12 @@ use super::carry::greeting;
 use super::commands::{Desk, Step};
 use super::connection::{Connection, Profile, Reader};
 use super::counters::Counters;
+use super::failed_logins::Reason;
 use super::heartbeat::Hold;
+use super::lobby::Place;
 use super::proxies::Client;
 use super::runtime::{Burst, Hub, NoRoom};
+use crate::auth::Users;
 use crate::limits;
 use crate::protocol::envelope::{self, Code};
 use crate::protocol::handshake::{self, BadRequest, Request, SETTINGS, Upgrade};
@@ -58,17 +61,32 @@ enum NoHead {
 enum Answer {
     /// A plain HTTP response.
     Http(Vec<u8>),
-    /// A connection.
-    Upgrade(Upgrade, Profile),
+    /// A connection, of a user who was let in according to this list.
+    Upgrade(Upgrade, Profile, Arc<Users>),
 }
 
 /// Serves a socket that was just accepted, up to the connection's own task; `None` if it came to none. `proxy_protocol`: it must begin with a
-/// PROXY header.
+/// PROXY header. As long as its request has not arrived, and when it is refused, it may have to go so that others find room.
 pub(super) async fn run(
     hub: Arc<Hub>,
     stream: TcpStream,
     peer: SocketAddr,
     proxy_protocol: bool,
+    place: Place,
+) -> Option<Box<Reader>> {
+    tokio::select! {
+        biased;
+        () = place.shown_out() => None,
+        reader = serve(hub, stream, peer, proxy_protocol, &place) => reader,
+    }
+}
+
+async fn serve(
+    hub: Arc<Hub>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    proxy_protocol: bool,
+    place: &Place,
 ) -> Option<Box<Reader>> {
     let head = match timeout(limits::HANDSHAKE_TIME, read_head(&stream, proxy_protocol)).await {
         Ok(Ok(head)) => head,
@@ -83,28 +101,37 @@ pub(super) async fn run(
         }
         Err(_) => return refuse(&stream, &plain(408, "the request did not arrive in time")).await,
     };
+    if !place.step_in() {
+        return None;
+    }
     let Head { header, request, mut rest } = head;
     let client = hub.proxies.client(peer, header, &request.forwarding, &hub.access().trusted);
     let answer = match timeout(limits::LOGIN_TIME, answer(&hub, request, client)).await {
         Ok(answer) => answer,
-        Err(_) => Answer::Http(plain(503, "too many clients log in at once; try again")),
+        Err(_) => Answer::Http(busy()),
     };
-    let (upgrade, profile) = match answer {
-        Answer::Http(response) => return refuse(&stream, &response).await,
-        Answer::Upgrade(upgrade, profile) => (upgrade, profile),
+    let (upgrade, profile, users) = match answer {
+        Answer::Http(response) => {
+            place.step_back(client.address.ip());
+            return refuse(&stream, &response).await;
+        }
+        Answer::Upgrade(upgrade, profile, users) => (upgrade, profile, users),
     };
+    let user = profile.user.clone();
     // The reader exists first: whatever happens from here on, its end is reported to the core.
     let (connection, mut reader) = match hub.establish(stream, profile) {
         Ok(connection) => (connection.clone(), Box::new(Reader::new(hub.clone(), connection))),
-        Err((stream, NoRoom::GoingDown)) => {
-            return refuse(&stream, &going_down()).await;
-        }
-        Err((stream, NoRoom::Crowded)) => {
-            Counters::add(&hub.counters.crowded, 1);
-            let sentence = "the broker has as many connections as it may have (server.max_connections)";
-            return refuse(&stream, &plain(503, sentence)).await;
+        Err((stream, no_room)) => {
+            place.step_back(client.address.ip());
+            return refuse(&stream, &crowded(&hub, no_room)).await;
         }
     };
+    // Only now, when a change of the users would find the connection.
+    if !hub.is_welcome(&user, &users) {
+        // Nothing else is written: the head is not.
+        let _ = write_all(connection.stream(), &unauthorized(&hub)).await;
+        return None;
+    }
     open(&hub, &connection, &upgrade).await.ok()?;
     if !rest.is_empty() {
         reader.take(&mut rest);
@@ -112,11 +139,23 @@ pub(super) async fn run(
     Some(reader)
 }
 
+fn crowded(hub: &Hub, no_room: NoRoom) -> Vec<u8> {
+    match no_room {
+        NoRoom::GoingDown => going_down(),
+        NoRoom::Crowded => {
+            Counters::add(&hub.counters.crowded, 1);
+            plain(503, "the broker has as many connections as it may have (server.max_connections)")
+        }
+    }
+}
+
 async fn read_head(stream: &TcpStream, proxy_protocol: bool) -> Result<Head, NoHead> {
-    let mut bytes = Vec::with_capacity(1 << 10);
+    // A silent socket holds no memory for its head.
+    let mut bytes = Vec::new();
     let mut header = None;
     loop {
         stream.readable().await.map_err(|_| NoHead::Gone)?;
+        bytes.reserve(1 << 10);
         match stream.try_read_buf(&mut bytes) {
             Ok(0) => return Err(NoHead::Gone),
             Ok(_) => {}
@@ -180,24 +219,33 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
     if hub.stop.has_begun() {
         return Answer::Http(going_down());
     }
-    let peer = client.address;
     let access = hub.access();
-    let user = match access.login(request.authorization.as_deref(), peer.ip()).await {
-        Login::Welcome(user) => user,
-        Login::Busy => return Answer::Http(plain(503, "too many clients log in at once; try again")),
-        Login::Rejected => {
+    let anonymous = access.anonymous && request.authorization.is_none();
+    if let Some(page) = &request.page
+        && let Some(sentence) = hub.origins.refusal(page, &client, &access.origins, anonymous)
+    {
+        Counters::add(&hub.counters.forbidden, 1);
+        return Answer::Http(plain(403, &sentence));
+    }
+    let peer = client.address;
+    let (user, users) = match access.login(request.authorization.as_deref(), peer.ip()).await {
+        Login::Welcome(user, users) => (user, users),
+        Login::Busy => return Answer::Http(busy()),
+        Login::Slowed(user) => {
+            hub.failed_logins.log(peer.ip(), &user, Reason::TooMany);
+            return Answer::Http(slowed());
+        }
+        Login::Rejected(user, reason) => {
             Counters::add(&hub.counters.unauthorized, 1);
-            debug!(%peer, "rejected: missing or wrong credentials");
-            let body = envelope::connect_reply(hub.wall_now(), Code::Rejected, "");
-            let headers = [("WWW-Authenticate", "Basic realm=\"wsmb\"")];
-            return Answer::Http(handshake::response(401, &headers, JSON, &body));
+            hub.failed_logins.log(peer.ip(), &user, reason);
+            return Answer::Http(unauthorized(hub));
         }
     };
     if let Some(channel) = &upgrade.topic
         && !access.may_send(&user, channel)
         && !access.may_receive(&user, channel)
     {
-        Counters::add(&hub.counters.forbidden, 1);
+        hub.note_forbidden(&user, &peer, channel);
         return Answer::Http(plain(
             403,
             &format!("user \"{user}\" may neither send to nor receive from \"{channel}\""),
@@ -211,7 +259,7 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
         modern: upgrade.modern,
         proxied: client.is_proxied,
     };
-    Answer::Upgrade(upgrade, profile)
+    Answer::Upgrade(upgrade, profile, users)
 }
 
 /// Declares the connection to the core, then writes the upgrade reply: a client that has read it receives what is sent from then on.
@@ -263,6 +311,22 @@ fn going_down() -> Vec<u8> {
     handshake::response(503, &[("Retry-After", "1")], TEXT, "the broker is going down; try again\n")
 }
 
+fn unauthorized(hub: &Hub) -> Vec<u8> {
+    let body = envelope::connect_reply(hub.wall_now(), Code::Rejected, "");
+    handshake::response(401, &[("WWW-Authenticate", "Basic realm=\"wsmb\"")], JSON, &body)
+}
+
+fn busy() -> Vec<u8> {
+    handshake::response(503, &[("Retry-After", "5")], TEXT, "too many clients log in at once; try again\n")
+}
+
+/// After so many seconds the longest pause between two guesses is over.
+fn slowed() -> Vec<u8> {
+    let wait = limits::LOGIN_DELAY_MAX.as_secs().to_string();
+    let sentence = "too many wrong passwords came from this address; try again\n";
+    handshake::response(429, &[("Retry-After", &wait)], TEXT, sentence)
+}
+
 fn plain(status: u16, sentence: &str) -> Vec<u8> {
     handshake::response(status, &[], TEXT, &format!("{sentence}\n"))
 }
@@ -272,11 +336,15 @@ async fn refuse(stream: &TcpStream, response: &[u8]) -> Option<Box<Reader>> {
     let answer = async {
         write_all(stream, response).await?;
         SockRef::from(stream).shutdown(Shutdown::Write)?;
-        let mut sink = [0; 1 << 10];
         // Bounded by the time-out around it.
         loop {
             stream.readable().await?;
-            match stream.try_read(&mut sink) {
+            let taken = {
+                // Not held while it waits.
+                let mut sink = [0; 1 << 10];
+                stream.try_read(&mut sink)
+            };
+            match taken {
                 Ok(0) => return io::Result::Ok(()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -3,11 +3,11 @@
 //! The order of the end matters: no new connections, and everybody is heard out ([`super::stop`]); the core learns that everybody has gone, and so wants
 //! everything unconfirmed stored; the store commits, the ids are written down; the port is closed last.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
@@ -16,10 +16,11 @@ use super::counters::{Counters, Seldom};
 use super::error::ServeError;
 use super::ids::{self, Ids};
 use super::listener::{self, Door};
+use super::lobby::Lobby;
 use super::runtime::{Hub, Options};
 use super::storage::{self, Storage};
 use super::timekeeping;
-use crate::auth::{Credentials, Permissions, Verifier};
+use crate::auth::{Change, Credentials, Permissions, Verifier};
 use crate::broker::{self, Broker, Event, Settings};
 use crate::config::{Config, ConfigError};
 use crate::limits;
@@ -37,7 +38,7 @@ pub struct RunningServer {
     hub: Arc<Hub>,
     addresses: Vec<SocketAddr>,
     doors: Vec<JoinHandle<()>>,
-    handshakes: Arc<Semaphore>,
+    lobby: Arc<Lobby>,
     tasks: Vec<AbortHandle>,
     credentials: Arc<Mutex<Credentials>>,
     config: Mutex<Config>,
@@ -81,12 +82,12 @@ impl Server {
         let storage = Storage::start(store)?;
         let hub = Arc::new(Hub::new(broker, (storage, ids), clock, options(&config), access));
         hub.storage.attach(&hub);
-        let handshakes = Arc::new(Semaphore::new(config.server.max_handshakes));
+        let lobby = Arc::new(Lobby::new(config.server.max_handshakes));
         let mut server = RunningServer {
             hub,
             addresses,
             doors: Vec::new(),
-            handshakes,
+            lobby,
             tasks: Vec::new(),
             credentials: Arc::new(Mutex::new(credentials)),
             config: Mutex::new(config),
@@ -113,7 +114,7 @@ impl RunningServer {
         let trouble = Arc::new(Seldom::default());
         for (door, address) in listeners.into_iter().zip(&self.addresses) {
             info!(%address, proxy_protocol = door.proxy_protocol, "listening");
-            let accept = listener::accept(hub.clone(), door, self.handshakes.clone(), trouble.clone());
+            let accept = listener::accept(hub.clone(), door, self.lobby.clone(), trouble.clone());
             self.doors.push(tokio::spawn(accept));
         }
     }
@@ -151,25 +152,30 @@ impl RunningServer {
         self.hub.happened(Event::Purge { channel });
     }
 
-    /// Takes over what a running server can take over from `new`: channel policies, users, permissions, trusted proxies. Password files are read anew.
+    /// Takes over what a running server can take over from `new`: channel policies, users, permissions, trusted proxies, origins. Password files are read anew.
+    /// Whoever is connected and has lost the user, the password or a right in use is ended.
     /// Returns the keys that differ and need a restart; they stay as they were.
     pub async fn reload(&self, new: Config) -> Vec<&'static str> {
         let needs_restart = self.config().changes_needing_restart(&new);
         let (credentials, auth) = (self.credentials.clone(), new.auth.clone());
         let users = blocking(move || lock(&credentials).reload(&auth.htpasswd, &auth.users)).await;
         let verifier = self.hub.access().verifier.clone();
-        if let Ok(users) = users {
-            verifier.replace(users);
-        }
+        let revoked = match users {
+            Ok(users) => verifier.replace(users.clone()).revoked_by(&users),
+            Err(_) => HashSet::new(),
+        };
         let config = {
             let mut config = self.config();
             config.policies = new.policies;
             config.server.trusted_proxies = new.server.trusted_proxies;
+            config.server.origins = new.server.origins;
             config.auth = new.auth;
             config.log = new.log;
             config.clone()
         };
         self.hub.reconfigure(options(&config), access(&config, verifier), settings(&config));
+        let hub = self.hub.clone();
+        tokio::spawn(async move { hub.enforce(revoked).await });
         needs_restart
     }
 
@@ -227,8 +233,7 @@ impl RunningServer {
                 // It can only have ended already.
                 let _ = door.await;
             }
-            let all = self.config().server.max_handshakes;
-            while self.handshakes.available_permits() < all {
+            while self.lobby.present() > 0 {
                 tokio::time::sleep(limits::STOP_LOOK).await;
             }
         };
@@ -287,7 +292,7 @@ async fn reload(server: &RunningServer, load: Arc<Load>) {
     match blocking(move || load()).await {
         Ok(Ok(config)) => {
             let needs_restart = server.reload(config).await;
-            info!("reloaded: channel policies, users, permissions and trusted proxies are as configured now");
+            info!("reloaded: channel policies, users, permissions, origins and trusted proxies are as configured now");
             if !needs_restart.is_empty() {
                 warn!(keys = needs_restart.join(", "), "changed, but taken over only by a restart");
             }
@@ -298,13 +303,20 @@ async fn reload(server: &RunningServer, load: Arc<Load>) {
 }
 
 async fn watch_credentials(hub: Arc<Hub>, credentials: Arc<Mutex<Credentials>>) {
+    let mut pause = limits::HTPASSWD_CHECK;
     loop {
-        tokio::time::sleep(limits::HTPASSWD_CHECK).await;
+        tokio::time::sleep(pause).await;
         let credentials = credentials.clone();
-        if let Ok(Some(users)) = blocking(move || lock(&credentials).reload_if_changed()).await {
-            info!(users = users.len(), "password files have changed; the new list is in force");
-            hub.access().verifier.replace(users);
-        }
+        pause = match blocking(move || lock(&credentials).reload_if_changed()).await {
+            Ok(Change::Settling) => limits::HTPASSWD_SETTLED,
+            Ok(Change::New(users)) => {
+                info!(users = users.len(), "password files have changed; the new list is in force");
+                let revoked = hub.access().verifier.replace(users.clone()).revoked_by(&users);
+                hub.enforce(revoked).await;
+                limits::HTPASSWD_CHECK
+            }
+            Ok(Change::None) | Err(_) => limits::HTPASSWD_CHECK,
+        };
     }
 }
 
@@ -348,7 +360,8 @@ fn access(config: &Config, verifier: Arc<Verifier>) -> Access {
         permissions.with(&permission.user, &permission.send, &permission.receive)
     });
     let trusted = config.server.trusted_proxies.clone();
-    Access { verifier, permissions, anonymous: config.auth.anonymous, trusted }
+    let origins = config.server.origins.clone();
+    Access { verifier, permissions, anonymous: config.auth.anonymous, trusted, origins }
 }
 
 /// How the store of this configuration is opened. Blocks: the password may be in a file.

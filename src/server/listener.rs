@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::Semaphore;
 use tracing::{error, warn};
 
 use super::connection::Reader;
 use super::counters::Seldom;
 use super::handshake;
+use super::lobby::Lobby;
 use super::runtime::Hub;
 use super::stop;
 use crate::config::Listener;
@@ -116,13 +116,11 @@ fn open(address: SocketAddr, everything: &[SocketAddr]) -> io::Result<TcpListene
     socket.listen(limits::ACCEPT_BACKLOG)
 }
 
-/// Accepts until the doors are to close and nobody waits any more.
-pub(super) async fn accept(hub: Arc<Hub>, door: Door, handshakes: Arc<Semaphore>, trouble: Arc<Seldom>) {
+/// Accepts until the doors are to close and nobody waits any more. Nobody who is inside already makes it wait.
+pub(super) async fn accept(hub: Arc<Hub>, door: Door, lobby: Arc<Lobby>, trouble: Arc<Seldom>) {
     let Door { listener, proxy_protocol } = door;
     let mut closing = hub.stop.door();
     loop {
-        // While there are too many who have not logged in, the others wait in the kernel.
-        let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
@@ -135,13 +133,8 @@ pub(super) async fn accept(hub: Arc<Hub>, door: Door, handshakes: Arc<Semaphore>
                     tracing::debug!(%peer, %cause, "lost before its handshake");
                     continue;
                 }
-                let handshake = handshake::run(hub.clone(), stream, peer, proxy_protocol);
-                let handshake = async move {
-                    let reader = handshake.await;
-                    // From here on it is no handshake any more.
-                    drop(permit);
-                    reader
-                };
+                let place = lobby.enter(peer.ip());
+                let handshake = handshake::run(hub.clone(), stream, peer, proxy_protocol, place);
                 tokio::spawn(Visit::Handshake(Box::pin(handshake)));
             }
             Err(cause) if is_of_client(&cause) => {}
@@ -156,7 +149,9 @@ pub(super) async fn accept(hub: Arc<Hub>, door: Door, handshakes: Arc<Semaphore>
                         _ => error!(withheld, %cause, "no connection can be accepted"),
                     }
                 }
-                tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+                // Whoever has said nothing yet makes room for one who may.
+                let has_room = lobby.make_room(limits::ACCEPT_ROOM);
+                tokio::time::sleep(if has_room { limits::ACCEPT_RETRY } else { limits::ACCEPT_PAUSE }).await;
             }
         }
     }

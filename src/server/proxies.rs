@@ -19,6 +19,8 @@ pub(super) struct Client {
     pub(super) address: Peer,
     /// A proxy stands between: what the peer's TCP has acknowledged says nothing about the client.
     pub(super) is_proxied: bool,
+    /// The peer is a proxy that is believed.
+    pub(super) is_trusted: bool,
 }
 
 /// What was said about proxies already, so that it is not said all the time.
@@ -56,7 +58,7 @@ impl Proxies {
             );
         }
         let is_proxied = is_trusted || header.is_some() || forwarding.is_forwarded;
-        Client { address: claim.address.into(), is_proxied }
+        Client { address: claim.address.into(), is_proxied, is_trusted }
     }
 
     fn note_untrusted(&self, peer: SocketAddr, by_header: bool) {

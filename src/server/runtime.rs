@@ -18,12 +18,14 @@ use super::access::Access;
 use super::carry::{Core, Turn};
 use super::clock::Clock;
 use super::commands::Step;
-use super::connection::{Closing, Connection, OnTime, Profile};
+use super::connection::{Closing, Connection, OnTime, Peer, Profile};
 use super::counters::{Counters, Seldom};
+use super::failed_logins::FailedLogins;
 use super::gate::Gate;
 use super::heartbeat::{Hold, Timers};
 use super::ids::Ids;
 use super::notes::NoteWarnings;
+use super::origins::Origins;
 use super::proxies::Proxies;
 use super::stop::Stop;
 use super::storage::Storage;
@@ -79,7 +81,10 @@ pub(super) struct Hub {
     slow_warning: Seldom,
     unconfirmed_warning: Seldom,
     refused_warning: Seldom,
+    forbidden_warning: Seldom,
     pub(super) proxies: Proxies,
+    pub(super) origins: Origins,
+    pub(super) failed_logins: FailedLogins,
     note_warnings: NoteWarnings,
 }
 
@@ -108,7 +113,10 @@ impl Hub {
             slow_warning: Seldom::default(),
             unconfirmed_warning: Seldom::default(),
             refused_warning: Seldom::default(),
+            forbidden_warning: Seldom::default(),
             proxies: Proxies::default(),
+            origins: Origins::default(),
+            failed_logins: FailedLogins::default(),
             note_warnings: NoteWarnings::default(),
         }
     }
@@ -293,6 +301,17 @@ impl Hub {
         }
     }
 
+    /// Logs that a topic connection sends what its user may not send, unless that is said all the time.
+    pub(super) fn note_forbidden(&self, user: &str, peer: &Peer, channel: &ChannelName) {
+        Counters::add(&self.counters.forbidden, 1);
+        if let Some(withheld) = self.forbidden_warning.now() {
+            warn!(
+                user, %peer, channel = channel.as_str(), withheld,
+                "refused a topic connection: its user may not use the channel so; see [[permission]]"
+            );
+        }
+    }
+
     /// The task that gives the core its ticks.
     pub(super) async fn run_deadlines(self: Arc<Self>) {
         loop {
@@ -377,6 +396,11 @@ impl Hub {
     /// No connection is made any more; those that there are.
     pub(super) fn close_register(&self) -> Vec<Arc<Connection>> {
         self.core().close()
+    }
+
+    /// The connections that there are.
+    pub(super) fn connections(&self) -> Vec<Arc<Connection>> {
+        self.core().connections()
     }
 
     /// Connections that have not ended yet.

@@ -346,6 +346,14 @@ impl Broker {
         assert_eq!(result, 0, "a limit for the broker: {}", std::io::Error::last_os_error());
     }
 
+    /// Gives it another configuration, which SIGHUP takes over: `change` makes it of the one that it was started with.
+    #[track_caller]
+    pub fn reconfigure(&self, change: impl FnOnce(String) -> String) {
+        let text = std::fs::read_to_string(&self.config).expect("the configuration");
+        std::fs::write(&self.config, change(text)).expect("the configuration");
+        self.signal(libc::SIGHUP);
+    }
+
     /// The configuration file that it was started with.
     pub fn config(&self) -> &Path {
         &self.config

@@ -173,17 +173,18 @@ const APP: &str = "app:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n";
 const COLON: &str = "colon:{SHA}JfOwpCDy5ASLqp0M24rdutzyYk8=\n";
 
 #[test]
-fn sighup_reloads_the_passwords_and_disturbs_nobody() {
+fn sighup_reloads_the_passwords_and_disturbs_nobody_else() {
     let broker = Setup::default().auth("htpasswd = [\"{dir}/users\"]").file("users", APP).start();
-    let mut receiver = Client::receiver(&broker, "sms");
     wait_for_login(&broker, "colon", "pass:word", false);
     std::fs::write(broker.dir().join("users"), format!("{APP}{COLON}")).unwrap();
     broker.signal(libc::SIGHUP);
     wait_for_login(&broker, "colon", "pass:word", true);
+    let head = Head::new("/").modern().with("Authorization", &basic("colon", "pass:word"));
+    let mut receiver = Client::envelope_with(&broker, &head);
+    receiver.subscribe("sms");
     std::fs::write(broker.dir().join("users"), COLON).unwrap();
     broker.signal(libc::SIGHUP);
     wait_for_login(&broker, "app", "secret", false);
-    let head = Head::new("/").modern().with("Authorization", &basic("colon", "pass:word"));
     Client::envelope_with(&broker, &head).publish("sms", &json!(1));
     assert_eq!(receiver.numbers(1), [1]);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -188,6 +188,15 @@ impl Raw {
     pub fn connect_narrow(broker: &Broker, bytes: usize) -> Self {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(bytes).expect("a receive buffer");
+        socket.connect_timeout(&SocketAddr::into(broker.address()), PATIENCE).expect("a connection");
+        Self::over(socket.into(), broker)
+    }
+
+    /// Connects from this address of the machine and writes nothing: on Linux, everything in 127.0.0.0/8 is one.
+    #[track_caller]
+    pub fn connect_from(broker: &Broker, from: Ipv4Addr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((from, 0)).into()).expect("an address of this machine");
         socket.connect_timeout(&SocketAddr::into(broker.address()), PATIENCE).expect("a connection");
         Self::over(socket.into(), broker)
     }

@@ -52,6 +52,13 @@ const PROGRAMS: &[Program] = &[
         used_by: "tests/e2e/php.rs, scripts on plain sockets",
     },
     Program {
+        name: "python3",
+        place: None,
+        probe: &["--version"],
+        package: "python3-minimal",
+        used_by: "tests/e2e/failed_logins.rs, the expression for fail2ban",
+    },
+    Program {
         name: "faketime",
         place: None,
         probe: &["--version"],

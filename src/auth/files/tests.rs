@@ -32,6 +32,18 @@ impl Home {
     }
 }
 
+/// Looks twice, as somebody does who waits until a change has settled.
+fn look(credentials: &mut Credentials) -> Option<Arc<Users>> {
+    match credentials.reload_if_changed() {
+        Change::None => None,
+        Change::New(users) => Some(users),
+        Change::Settling => match credentials.reload_if_changed() {
+            Change::New(users) => Some(users),
+            Change::None | Change::Settling => None,
+        },
+    }
+}
+
 #[test]
 fn files_come_in_their_order_and_before_inline_entries() {
     let home = Home::new();
@@ -50,10 +62,10 @@ fn a_changed_file_is_read_again_and_an_unchanged_one_is_not() {
     let home = Home::new();
     let path = home.write("users", &format!("alice:{SHA}\n"));
     let mut credentials = Credentials::load(&[path], &[]);
-    assert!(credentials.reload_if_changed().is_none());
+    assert!(look(&mut credentials).is_none());
     home.write("users", &format!("bobby:{SHA}\n"));
-    assert_eq!(names(&credentials.reload_if_changed().unwrap()), ["bobby"]);
-    assert!(credentials.reload_if_changed().is_none());
+    assert_eq!(names(&look(&mut credentials).unwrap()), ["bobby"]);
+    assert!(look(&mut credentials).is_none());
 }
 
 #[test]
@@ -64,8 +76,8 @@ fn a_file_that_cannot_be_used_leaves_the_old_list_in_force_and_is_named_once() {
     let mut credentials = Credentials::load(std::slice::from_ref(&path), &[]);
 
     home.write("users", "nothing but\ngarbage\n");
-    assert!(credentials.reload_if_changed().is_none());
-    assert!(credentials.reload_if_changed().is_none());
+    assert!(look(&mut credentials).is_none());
+    assert!(look(&mut credentials).is_none());
     assert_eq!(
         credentials.warnings(),
         [format!(
@@ -75,7 +87,7 @@ fn a_file_that_cannot_be_used_leaves_the_old_list_in_force_and_is_named_once() {
     assert_eq!(names(&credentials.users()), ["alice"]);
 
     fs::remove_file(&path).unwrap();
-    assert!(credentials.reload_if_changed().is_none());
+    assert!(look(&mut credentials).is_none());
     assert!(
         credentials.warnings()[0].starts_with(&format!("{name}: cannot be read: ")),
         "{:?}",
@@ -84,7 +96,7 @@ fn a_file_that_cannot_be_used_leaves_the_old_list_in_force_and_is_named_once() {
     assert_eq!(names(&credentials.reload(std::slice::from_ref(&path), &[])), ["alice"]);
 
     home.write("users", "# nobody any more\n");
-    assert_eq!(names(&credentials.reload_if_changed().unwrap()), [""; 0]);
+    assert_eq!(names(&look(&mut credentials).unwrap()), [""; 0]);
     assert_eq!(credentials.warnings(), [""; 0]);
 }
 
@@ -95,7 +107,7 @@ fn a_file_that_appears_later_is_read_then() {
     assert_eq!(credentials.warnings().len(), 1);
     assert!(credentials.users().is_empty());
     home.write("users", &format!("alice:{SHA}\n"));
-    assert_eq!(names(&credentials.reload_if_changed().unwrap()), ["alice"]);
+    assert_eq!(names(&look(&mut credentials).unwrap()), ["alice"]);
 }
 
 #[test]
@@ -133,19 +145,23 @@ fn doubts_count_weak_hashes_for_each_file_and_tell_if_there_is_nobody() {
 }
 
 #[test]
-fn whoever_fails_has_waited_for_the_slowest_format_and_not_twice() {
+fn whoever_fails_has_waited_for_one_of_each_format_whether_he_exists_or_not() {
     let bcrypt = Hash::parse(BCRYPT).unwrap();
-    // Alice's password is "other"; bob's, under the slowest format, is "secret".
+    let dearer = Hash::parse("$2y$06$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a").unwrap();
+    let crypt = Hash::parse("$5$rounds=1000$abc$Mz4DiYKTnNKbZLo/mIp3d8Y4aQBhv3uhSwxLDy55/Y8").unwrap();
+    // Alice's password is "other", that of the others is "secret"; nobody has the one of dave.
     let alice = Hash::parse("{SHA}0JQeaNqPOBUf+Gph/Fn3xc+fyqI=").unwrap();
-    let users = Users::new([
-        Entry { user: "alice".into(), hash: alice.clone() },
-        Entry { user: "bob".into(), hash: bcrypt.clone() },
-    ]);
+    let of = [("alice", &alice), ("bob", &bcrypt), ("robert", &bcrypt), ("carol", &crypt), ("dave", &dearer)];
+    let users = Users::new(of.map(|(user, hash)| Entry { user: user.into(), hash: hash.clone() }));
+    let all = alice.effort() + bcrypt.effort() + crypt.effort() + dearer.effort();
     let table = [
-        ("stranger", "secret", false, bcrypt.effort()),
-        ("alice", "secret", false, alice.effort() + bcrypt.effort()),
-        ("bob", "wrong", false, bcrypt.effort()),
-        ("bob", "secret", true, bcrypt.effort()),
+        ("stranger", "secret", false, all),
+        ("", "wrong", false, all),
+        ("alice", "secret", false, all),
+        ("bob", "wrong", false, all),
+        ("carol", "wrong", false, all),
+        ("dave", "wrong", false, all),
+        ("robert", "secret", true, bcrypt.effort()),
         ("alice", "other", true, alice.effort()),
     ];
     let mut spent = 0;
@@ -154,4 +170,53 @@ fn whoever_fails_has_waited_for_the_slowest_format_and_not_twice() {
         spent += effort;
         assert_eq!(users.spent(), spent, "{user} {password}");
     }
+}
+
+#[test]
+fn revoked_is_who_has_gone_or_has_another_password() {
+    let list = |text: &str| Users::new(htpasswd::parse(text.as_bytes(), "test").unwrap().entries);
+    let old = list(&format!("alice:{SHA}\nbob:{SHA}\ncarol:{SHA}"));
+    let new = list(&format!("bob:{APR1}\ncarol:{SHA}\ndave:{SHA}"));
+    let mut revoked: Vec<_> = old.revoked_by(&new).into_iter().map(|user| user.to_string()).collect();
+    revoked.sort();
+    assert_eq!(revoked, ["alice", "bob"]);
+    assert!(old.has_same(&new, "carol") && old.has_same(&new, "") && !old.has_same(&new, "dave"));
+}
+
+#[test]
+fn an_emptied_file_leaves_the_old_list_in_force_and_a_comment_makes_it_meant() {
+    let home = Home::new();
+    let path = home.write("users", &format!("alice:{SHA}\n"));
+    let mut credentials = Credentials::load(std::slice::from_ref(&path), &[]);
+    for blank in ["", "\n", " \r\n\t\n", "\u{feff}"] {
+        home.write("users", blank);
+        assert!(look(&mut credentials).is_none(), "{blank:?}");
+        let warnings = credentials.warnings();
+        assert!(warnings.len() == 1 && warnings[0].contains("is not used: it is empty"), "{warnings:?}");
+        assert_eq!(names(&credentials.reload(std::slice::from_ref(&path), &[])), ["alice"], "{blank:?}");
+    }
+    home.write("users", &format!("\u{feff}bob:{SHA}"));
+    assert_eq!(names(&look(&mut credentials).unwrap()), ["bob"]);
+    home.write("users", "# no users\n");
+    assert!(look(&mut credentials).unwrap().is_empty());
+    // Nobody was in it, so it can lose nobody.
+    home.write("users", "");
+    assert!(look(&mut credentials).unwrap().is_empty());
+}
+
+#[test]
+fn a_file_that_is_being_written_is_read_when_it_is_whole() {
+    let home = Home::new();
+    let path = home.write("users", &format!("alice:{SHA}\nbob:{SHA}\n"));
+    let mut credentials = Credentials::load(std::slice::from_ref(&path), &[]);
+    for part in ["", "alice", "alice:{SHA}5en6G", "alice:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\nbo"] {
+        home.write("users", part);
+        assert!(matches!(credentials.reload_if_changed(), Change::Settling), "{part:?}");
+    }
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(credentials.reload_if_changed(), Change::Settling));
+    home.write("users", &format!("alice:{SHA}\nbob:{SHA}\ncarol:{SHA}\n"));
+    assert!(matches!(credentials.reload_if_changed(), Change::Settling));
+    assert!(matches!(credentials.reload_if_changed(), Change::New(users) if users.len() == 3));
+    assert!(matches!(credentials.reload_if_changed(), Change::None));
 }

@@ -6,6 +6,7 @@ use super::missed::Missed;
 use super::{SUBPROTOCOL, accept_value, lists, query, values};
 use crate::limits;
 use crate::message::{BadChannelName, ChannelName};
+use crate::network::origin;
 use crate::protocol::proxy::{Forwarding, header};
 
 /// A request head.
@@ -25,6 +26,19 @@ pub struct Request {
     pub missed: Option<Missed>,
     /// What proxies have noted.
     pub forwarding: Forwarding,
+    /// The web page that sends it, if it is one that has to be asked for.
+    pub page: Option<Page>,
+}
+
+/// What a request says about the web page that sends it. All of it is as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The values of `Origin` that a web page can have (see [`origin::is_of_web`]); at least one.
+    pub origins: Vec<String>,
+    /// `Host`, if it is given once.
+    pub host: Option<String>,
+    /// `X-Forwarded-Host`, a list.
+    pub forwarded_host: Option<String>,
 }
 
 /// What a request for a WebSocket asks for.
@@ -158,11 +172,29 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadReques
         upgrade,
         missed,
         forwarding: Forwarding::of(headers.iter().map(|header| (header.name, header.value))),
+        page: page(headers),
     };
     if authorization.next().is_some() {
         return Err(BadRequest::AuthorizationTwice);
     }
     Ok(Some((request, len)))
+}
+
+/// The page that sends a request. A program that is no browser sends no origin, or one of a scheme of its own.
+fn page(headers: &[httparse::Header<'_>]) -> Option<Page> {
+    let origins: Vec<String> =
+        values(headers, "Origin").filter(|origin| origin::is_of_web(origin)).map(str::to_owned).collect();
+    if origins.is_empty() {
+        return None;
+    }
+    let mut hosts = values(headers, "Host").map(str::to_owned);
+    let (host, another) = (hosts.next(), hosts.next());
+    let forwarded: Vec<&str> = values(headers, "X-Forwarded-Host").collect();
+    Some(Page {
+        origins,
+        host: host.filter(|_| another.is_none()),
+        forwarded_host: (!forwarded.is_empty()).then(|| forwarded.join(",")),
+    })
 }
 
 /// Path and query of a request target, in origin form (`/path?query`) or absolute form (`http://host/path?query`).

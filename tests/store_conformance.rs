@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use wsmb::limits;
 use wsmb::message::{ChannelName, DeadLetter, Kind, Message, MessageId, Payload, PublicationId, Timestamp, Why};
+use wsmb::policy::{ChannelPolicy, Policies, Spare};
 #[cfg(target_os = "linux")]
 use wsmb::store::JournalSettings;
 use wsmb::store::{self, ChannelSummary, Group, MessageStore, Restamp, StoreError, StoreSettings};
@@ -240,7 +242,7 @@ fn writing_a_message_again_replaces_it() {
         append(store, vec![Message { expires: Some(Timestamp(5)), due: Some(Timestamp(1)), ..text(1, "a") }]);
         append(store, vec![text(1, "b")]);
         assert_eq!((ids(store, "a"), ids(store, "b")), (vec![], vec![1]));
-        assert!(store.sweep(Timestamp(10), 10).expect("sweeps").is_empty());
+        assert!(store.sweep(Timestamp(10), 10, &Spare::default()).expect("sweeps").gone.is_empty());
         assert!(store.summary(Timestamp(0)).expect("summary").delayed.is_empty());
     });
 }
@@ -284,10 +286,72 @@ fn a_sweep_takes_what_is_expired_and_names_it() {
         let expiring = |id, name, at| Message { expires: Some(Timestamp(at)), ..text(id, name) };
         let due = Message { due: Some(Timestamp(99)), ..expiring(4, "b", 20) };
         append(store, vec![expiring(1, "a", 30), expiring(2, "b", 20), text(3, "a"), due, expiring(5, "a", 21)]);
-        let swept = store.sweep(Timestamp(20), 10).expect("sweeps");
+        let swept = store.sweep(Timestamp(20), 10, &Spare::default()).expect("sweeps").gone;
         assert_eq!(swept, [(MessageId(2), channel("b"))], "what waits for its time is the broker's to expire");
-        assert_eq!(store.sweep(Timestamp(50), 1).expect("sweeps"), [(MessageId(5), channel("a"))], "the soonest first");
+        assert_eq!(
+            store.sweep(Timestamp(50), 1, &Spare::default()).expect("sweeps").gone,
+            [(MessageId(5), channel("a"))],
+            "the soonest first"
+        );
         assert_eq!(ids(store, "a"), [1, 3]);
+    });
+}
+
+/// The channels `a`, but not the others.
+fn sparing_a() -> Spare {
+    let dead =
+        ChannelPolicy { dead_letter: Some(channel("dead")), dead_letter_expired: true, ..ChannelPolicy::default() };
+    let named = vec![(wildmatch::WildMatch::new("a"), dead)];
+    Policies { named, default: ChannelPolicy::default() }.spare()
+}
+
+#[test]
+fn a_sweep_reads_what_is_to_be_a_dead_letter_and_goes_on_behind_it() {
+    on_each(|store| {
+        let expiring = |id, name, at| Message { expires: Some(Timestamp(at)), ..text(id, name) };
+        let dead = DeadLetter { why: Why::Rejected, channel: channel("x"), attempts: 2, reason: Some("no".into()) };
+        let first = Message { dead: Some(Box::new(dead)), deliveries: 3, ..expiring(3, "a", 10) };
+        let rows = vec![expiring(1, "a", 20), expiring(2, "b", 20), first.clone(), expiring(4, "a", 30), text(5, "a")];
+        append(store, rows);
+        append(store, (6..=9).map(|id| expiring(id, "a", 20)).collect());
+        let mut parts = Vec::new();
+        loop {
+            let swept = store.sweep(Timestamp(20), 2, &sparing_a()).expect("sweeps");
+            assert!(swept.gone.len() + swept.spared.len() <= 2, "{swept:?}");
+            parts.extend(swept.spared.iter().map(|message| message.id.0));
+            if swept.spared.first().is_some_and(|message| message.id.0 == 3) {
+                assert_eq!(swept.spared, [first.clone(), expiring(1, "a", 20)], "whole, the soonest first");
+            } else if swept.gone.is_empty() && swept.spared.is_empty() {
+                assert!(!swept.more, "it has come to the end");
+            }
+            if !swept.more {
+                break;
+            }
+        }
+        assert_eq!(parts, [3, 1, 6, 7, 8, 9]);
+        assert_eq!((ids(store, "a"), ids(store, "b")), (vec![1, 3, 4, 5, 6, 7, 8, 9], vec![]), "they are there still");
+        // What has become a dead letter is read no more.
+        remove(store, &[3, 1, 6, 7]);
+        let again = store.sweep(Timestamp(20), 10, &sparing_a()).expect("sweeps");
+        assert_eq!(again.spared.iter().map(|message| message.id.0).collect::<Vec<_>>(), [8, 9], "and from the start");
+        let all = store.sweep(Timestamp(30), 10, &Spare::default()).expect("sweeps");
+        assert_eq!((all.gone.len(), all.spared.len()), (3, 0), "nothing is spared any more");
+        assert_eq!(ids(store, "a"), [5]);
+    });
+}
+
+#[test]
+fn a_sweep_reads_no_more_than_a_page_of_what_it_spares() {
+    on_each(|store| {
+        let large = "x".repeat(limits::PAGE_BYTES / 4);
+        let row = |id| Message { expires: Some(Timestamp(9)), ..message(id, "a", Payload::text(&large)) };
+        for id in 1..=8 {
+            append(store, vec![row(id)]);
+        }
+        let first = store.sweep(Timestamp(10), 100, &sparing_a()).expect("sweeps");
+        assert!((4..=5).contains(&first.spared.len()) && first.more, "{} rows", first.spared.len());
+        let second = store.sweep(Timestamp(10), 100, &sparing_a()).expect("sweeps");
+        assert_eq!(first.spared.len() + second.spared.len(), 8);
     });
 }
 
@@ -340,7 +404,10 @@ fn a_correction_moves_the_times_of_rows_once() {
         // A date before 1970 is no date.
         found[1].1.0 = 0;
         assert_eq!(found, back, "and of the older ones those that end");
-        assert_eq!(store.sweep(Timestamp(40_000), 10).expect("sweeps"), [(MessageId(2), channel("a"))]);
+        assert_eq!(
+            store.sweep(Timestamp(40_000), 10, &Spare::default()).expect("sweeps").gone,
+            [(MessageId(2), channel("a"))]
+        );
     });
 }
 
@@ -490,7 +557,7 @@ enum Call {
     Commit { appends: Vec<(u64, u8, Option<u64>, Option<u64>)>, removals: Vec<u64>, deliveries: Vec<(u64, u32)> },
     Scan { after: u64, limit: usize, max_bytes: usize },
     Load { channel: u8, after: u64, limit: usize, max_bytes: usize },
-    Sweep { now: u64 },
+    Sweep { now: u64, sparing: bool },
     Purge { channel: u8, up_to: u64, limit: usize },
     Summary { since: u64 },
 }
@@ -510,7 +577,7 @@ fn call() -> impl Strategy<Value = Call> {
             .prop_map(|(channel, after, limit, max_bytes)| Call::Load { channel, after, limit, max_bytes }),
         1 => (0..40_u64, 1..9_usize, 0..60_usize)
             .prop_map(|(after, limit, max_bytes)| Call::Scan { after, limit, max_bytes }),
-        1 => (0..20_u64).prop_map(|now| Call::Sweep { now }),
+        1 => (0..20_u64, any::<bool>()).prop_map(|(now, sparing)| Call::Sweep { now, sparing }),
         1 => (0..3_u8, id(), 1..9_usize).prop_map(|(channel, up_to, limit)| Call::Purge { channel, up_to, limit }),
         1 => (0..40_u64).prop_map(|since| Call::Summary { since: since * 1_000 }),
     ]
@@ -543,10 +610,11 @@ fn answer(store: &mut dyn MessageStore, call: &Call) -> String {
         Call::Scan { after, limit, max_bytes } => {
             format!("{:?}", store.scan(MessageId(after), limit, max_bytes))
         }
-        Call::Sweep { now } => {
-            let mut swept = store.sweep(Timestamp(now), 100).expect("sweeps");
-            swept.sort();
-            format!("{swept:?}")
+        Call::Sweep { now, sparing } => {
+            let spare = if sparing { sparing_a() } else { Spare::default() };
+            let store::Swept { mut gone, spared, more } = store.sweep(Timestamp(now), 100, &spare).expect("sweeps");
+            gone.sort();
+            format!("{gone:?} {spared:?} {more}")
         }
         // Which of the rows go first is the store's affair; how many is not.
         Call::Purge { channel, up_to, limit } => {

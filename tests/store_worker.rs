@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use wsmb::limits;
 use wsmb::message::{ChannelName, Message, MessageId, Payload, Timestamp};
+use wsmb::policy::Spare;
 use wsmb::store::{
     self, FailureKind, Group, MemoryStore, MessageStore, Outcome, Page, Request, RequestToken, Restamp, StoreError,
-    StoreSettings, StoreWorker, Summary,
+    StoreSettings, StoreWorker, Summary, Swept,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -104,8 +105,8 @@ impl MessageStore for Scripted {
         self.inner.mark(name)
     }
 
-    fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
-        self.inner.sweep(now, limit)
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        self.inner.sweep(now, limit, spare)
     }
 
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
@@ -385,10 +386,10 @@ fn a_sweep_is_always_answered() {
     let rig = Rig::new();
     rig.worker.append(vec![Message { expires: Some(Timestamp(5)), ..message(1) }]);
     assert_eq!(rig.next(), stored(&[1]));
-    rig.worker.sweep(Timestamp(4));
-    assert_eq!(rig.next(), Outcome::Swept { gone: vec![], more: false });
-    rig.worker.sweep(Timestamp(5));
-    assert_eq!(rig.next(), Outcome::Swept { gone: vec![(MessageId(1), channel())], more: false });
+    rig.worker.sweep(Timestamp(4), Spare::default());
+    assert_eq!(rig.next(), Outcome::Swept { gone: vec![], spared: vec![], more: false });
+    rig.worker.sweep(Timestamp(5), Spare::default());
+    assert_eq!(rig.next(), Outcome::Swept { gone: vec![(MessageId(1), channel())], spared: vec![], more: false });
 }
 
 #[test]
@@ -514,9 +515,9 @@ fn a_step_of_the_clock_changes_nothing_for_those_who_ask() {
     assert_eq!(rig.next(), Outcome::Loaded { channel: channel(), messages: expected, complete: true });
     let written = rig.control.with(|script| script.groups.last().map(|group| group.appends[0].created));
     assert_eq!(written, Some(Timestamp(100_000_003 - 3_600_000)), "the store holds the wall clock's time");
-    rig.worker.sweep(Timestamp(100_060_002));
+    rig.worker.sweep(Timestamp(100_060_002), Spare::default());
     let gone = |ids: &[u64]| ids.iter().map(|id| (MessageId(*id), channel())).collect();
-    assert_eq!(rig.next(), Outcome::Swept { gone: gone(&[1, 2]), more: false });
+    assert_eq!(rig.next(), Outcome::Swept { gone: gone(&[1, 2]), spared: vec![], more: false });
 }
 
 #[test]
@@ -567,13 +568,16 @@ fn what_has_expired_takes_no_room_from_new_messages() {
     let room_for_three = 3 * (limits::STORE_ROW_BYTES + 1);
     let worker = StoreWorker::start(Box::new(MemoryStore::new(room_for_three)), report).expect("a thread");
     let next = || outcomes.recv_timeout(PATIENCE).expect("an outcome");
+    // Before the first sweep nobody has said which channels are spared.
+    worker.sweep(Timestamp(0), Spare::default());
+    assert_eq!(next(), Outcome::Swept { gone: vec![], spared: vec![], more: false });
     worker.append(vec![timed(1, 0), timed(2, 0), timed(3, 50_000)]);
     assert_eq!(next(), stored(&[1, 2, 3]));
     worker.append(vec![timed(4, 59_999)]);
     assert_eq!(next(), Outcome::Failed(numbers(&[4]), FailureKind::Full));
     worker.append(vec![timed(5, 60_000)]);
     let gone = [1, 2].map(|id| (MessageId(id), channel())).to_vec();
-    assert_eq!(next(), Outcome::Swept { gone, more: true });
+    assert_eq!(next(), Outcome::Swept { gone, spared: vec![], more: true });
     assert_eq!(next(), stored(&[5]));
 }
 

@@ -15,11 +15,11 @@ pub struct Counters {
     pub redeliveries: u64,
     /// Settled by a receiver.
     pub confirmed: u64,
-    /// Ended by their time to live.
+    /// Ended by their time to live, and gone.
     pub expired: u64,
-    /// Given up after `max_deliveries` and moved to the dead-letter channel.
+    /// Given up or expired, and moved to the dead-letter channel.
     pub dead_lettered: u64,
-    /// Given up after `max_deliveries` and lost, because there is no dead-letter channel or it is full.
+    /// The same and lost, because there is no dead-letter channel or it is full.
     pub dropped: u64,
     /// Times that a message had failed often enough for a line in the log.
     pub failing: u64,

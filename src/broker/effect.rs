@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use crate::message::{
     ChannelName, ConnectionId, DeadLetter, Message, MessageId, Payload, Publication, PublicationId, Timestamp, Why,
 };
+use crate::policy::Spare;
 
 /// What [`super::Broker::handle`] appended: effects in order, and the contents that deliveries refer to, each once.
 ///
@@ -223,10 +224,13 @@ pub enum StoreEffect {
         /// At most so many messages.
         limit: usize,
     },
-    /// Remove messages that are expired at `now`, at most [`crate::limits::SWEEP_ROWS`].
+    /// Remove messages that are expired at `now`, and read those of spared channels instead: [`crate::limits::SWEEP_ROWS`] at the most. Each sweep goes
+    /// on behind what the last one has read, until one has come to the end.
     Sweep {
         /// The time.
         now: Timestamp,
+        /// The channels whose expired messages stay.
+        spare: Spare,
     },
     /// Remove every message of the channel with an id up to this one, written or not. Not answered.
     Purge {

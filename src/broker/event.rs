@@ -61,6 +61,8 @@ pub enum Event<'a> {
     Swept {
         /// These were expired and are gone from the store.
         gone: Vec<(MessageId, ChannelName)>,
+        /// These are expired, and are still there, because their channels are spared.
+        spared: Vec<Message>,
         /// There may be further ones that are expired already.
         more: bool,
     },

@@ -1,22 +1,77 @@
 //! The end of a message's time: out of the memory at its moment, out of the store by sweeps, and out of every count at once.
 //!
 //! Every expired message that is in memory goes through [`Broker::expire`], and every one that only the store had through
-//! [`Broker::expire_unseen`].
+//! [`Broker::expire_unseen`], or, if it is to be a dead letter, first into memory ([`Broker::expire_spared`]).
 
 use std::time::Duration;
 
 use super::channel::Channel;
 use super::entry::{Entry, Place};
+use super::failure::Why;
 use super::safety::Fate;
 use super::{Broker, Delayed, Effect, Refusal, StoreEffect, Turn};
 use crate::limits;
-use crate::message::{ChannelName, MessageId, Timestamp};
+use crate::message::{ChannelName, Message, MessageId, Timestamp};
 
 impl Broker {
-    /// Drops a message whose time to live is over. If it is not safe yet, its sender is told.
-    pub(super) fn expire(&mut self, key: usize, entry: Entry, turn: &mut Turn<'_>) {
+    /// Lets go of a message whose time to live is over: it is a dead letter, if its channel says so, or gone. If it is not safe yet, its sender is told.
+    pub(super) fn expire(&mut self, key: usize, mut entry: Entry, turn: &mut Turn<'_>) {
+        if self.survives_expiry(key, &entry) {
+            self.answer_expired(&mut entry, turn);
+            self.give_up(key, entry, Why::Expired, turn);
+            return;
+        }
         self.counters.expired += 1;
         self.drop_entry(key, entry, Fate::Refused(Refusal::Expired), turn);
+    }
+
+    /// Whether a message is a dead letter when it has expired. One that is a dead letter already is not: it would go round for ever.
+    fn survives_expiry(&self, key: usize, entry: &Entry) -> bool {
+        let channel = &self.channels[key];
+        let target = channel.policy.dead_letter.as_ref().filter(|target| **target != channel.name);
+        channel.policy.dead_letter_expired && target.is_some() && entry.message.dead.is_none()
+    }
+
+    /// Tells who waits for a message to be safe that it has expired before, though it lives on as a dead letter. It was not accepted, and so its
+    /// publication's id is not remembered by it.
+    fn answer_expired(&mut self, entry: &mut Entry, turn: &mut Turn<'_>) {
+        let unstored = self.unstored.get_mut(entry.message.id);
+        let pending = unstored.and_then(|unstored| Some((unstored.pending.take()?, unstored.place)));
+        if let Some((pending, place)) = pending {
+            self.advance(pending, place, Fate::Refused(Refusal::Expired), turn);
+            (entry.message.publication, entry.remembered) = (None, None);
+        } else if let Some(key) = entry.remembered
+            && self.dedup.get(turn.now, self.settings.dedup_window, key).is_none()
+        {
+            // It was written too late, and refused then; or that is long ago.
+            (entry.message.publication, entry.remembered) = (None, None);
+        }
+    }
+
+    /// The store has an expired message that is to be a dead letter. What is in memory, or about to be, expires there.
+    fn expire_spared(&mut self, message: Message, turn: &mut Turn<'_>) {
+        let id = message.id;
+        if self.refused.remove(&id) {
+            // Nobody has counted it, and its sender was told that it is not there.
+            self.removals.push(id);
+            return;
+        }
+        let is_known =
+            self.expired_early.contains(&id) || self.superseded.contains_key(&id) || self.unstored.contains(id);
+        let Some(key) = self.channel_keys.get(&message.channel).copied().filter(|_| !is_known) else { return };
+        let channel = &mut self.channels[key];
+        if channel.loading.is_some() || channel.paged == 0 || id <= channel.cursor {
+            return;
+        }
+        // The next sweeps find the others.
+        if self.superseded.len() >= limits::DYING || self.is_pressed() {
+            return;
+        }
+        self.channels[key].paged -= 1;
+        let entry = self.stored_entry(message, None);
+        self.bytes += entry.bytes();
+        self.expire(key, entry, turn);
+        self.to_pump.extend(self.channels.contains(key).then_some(key));
     }
 
     /// A message that only the store had is gone, because its time to live was over.
@@ -186,22 +241,29 @@ impl Broker {
     pub(super) fn sweep(&mut self, turn: &mut Turn<'_>) {
         if !self.sweeping {
             self.sweeping = true;
-            turn.effects.list.push(Effect::Store(StoreEffect::Sweep { now: turn.now }));
+            let spare = self.spare.clone();
+            turn.effects.list.push(Effect::Store(StoreEffect::Sweep { now: turn.now, spare }));
         }
         if self.channels.iter().any(|(_, channel)| channel.paged > 0) {
             self.sweep_later(turn.now);
         }
     }
 
-    /// Expired messages are gone from the store. `more`: perhaps not all of them; then the next ones go at once.
-    pub(super) fn swept(&mut self, gone: &[(MessageId, ChannelName)], more: bool, turn: &mut Turn<'_>) {
+    /// Expired messages are gone from the store, but for those of spared channels. `more`: perhaps not all of them; then the next ones go at once.
+    pub(super) fn swept(
+        &mut self,
+        gone: &[(MessageId, ChannelName)],
+        spared: Vec<Message>,
+        more: bool,
+        turn: &mut Turn<'_>,
+    ) {
         self.sweeping = false;
         if more {
             self.timers.sweep = Some(turn.now);
         }
         for (id, name) in gone {
             let known = self.refused.remove(id) || self.expired_early.contains(id);
-            let counted = !known && !self.superseded.contains(id);
+            let counted = !known && !self.superseded.contains_key(id);
             let Some(key) = self.channel_keys.get(name).copied().filter(|_| counted) else { continue };
             let channel = &mut self.channels[key];
             if let Some(entry) = channel.unwait(*id) {
@@ -210,6 +272,9 @@ impl Broker {
                 self.expire_unseen(key, *id, turn);
             }
             // Otherwise it is in flight: its receiver may still confirm it, and the core will expire it if not.
+        }
+        for message in spared {
+            self.expire_spared(message, turn);
         }
         self.expired_early.clear();
         let unattended = |channel: &Channel| channel.members.is_empty() && !channel.waiting.is_empty();

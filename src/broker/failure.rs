@@ -215,7 +215,7 @@ impl Broker {
         let policy = &self.channels[target].policy;
         if !policy.keep {
             self.dead_letter_fleeting(channel, target, entry, turn);
-        } else if self.is_backlog_full(target, 1, turn.now) || self.is_memory_full(0, Some(target), turn) {
+        } else if self.is_backlog_full(target, 1, turn.now) || self.has_no_room_for(why, target, turn) {
             self.drop_failed(channel, entry, why, turn);
             self.close_if_unused(target);
         } else {
@@ -239,6 +239,11 @@ impl Broker {
             self.to_pump.push(target);
             self.close_if_unused(channel);
         }
+    }
+
+    /// Whether the memory takes no further dead letter. For one that has expired, nothing else is let go of: that would have come here, too.
+    fn has_no_room_for(&mut self, why: Why, target: usize, turn: &mut Turn<'_>) -> bool {
+        if why == Why::Expired { self.bytes > limits::CORE_BYTES } else { self.is_memory_full(0, Some(target), turn) }
     }
 
     /// Nothing is dropped without a trace.

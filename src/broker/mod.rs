@@ -73,7 +73,7 @@ use timers::{Timer, Timers};
 
 use crate::limits;
 use crate::message::{AcceptedId, ChannelName, ConnectionId, Message, MessageId, Publication, Timestamp};
-use crate::policy::ChannelPolicy;
+use crate::policy::{ChannelPolicy, Spare};
 
 /// Messages that were delivered together and are not confirmed by anybody yet, or are still in somebody's window.
 #[derive(Debug)]
@@ -124,6 +124,8 @@ pub struct Broker {
     settings: Settings,
     /// The policies of `settings`, by position.
     policies: Vec<Arc<ChannelPolicy>>,
+    /// Of which channels expired messages become dead letters.
+    spare: Spare,
     channels: Slab<Channel>,
     channel_keys: HashMap<ChannelName, usize, RandomState>,
     receivers: Slab<Receiver>,
@@ -141,7 +143,8 @@ pub struct Broker {
     /// Every message that is neither stored nor settled.
     unstored: Recent<Unstored>,
     /// Rows that stand for an unstored message under its older id, perhaps in another channel: no page may bring them back.
-    superseded: HashSet<MessageId, RandomState>,
+    /// With it the key of its channel.
+    superseded: HashMap<MessageId, usize, RandomState>,
     /// Messages that were refused because the store said that it had failed: if it has written them for all that, a page brings them, and
     /// nobody has counted them. The newest ones.
     refused: BTreeSet<MessageId>,
@@ -162,7 +165,8 @@ pub struct Broker {
     purges: VecDeque<(Timestamp, ChannelName)>,
     timers: Timers,
     counters: Counters,
-    /// What has expired in memory since a sweep was asked for, while it was being written: the sweep's answer may name it, and it is counted no more.
+    /// What the answer to the sweep that has been asked for may name, and is counted no more: it has expired in memory while it was being written, or
+    /// another row that stood for it was done with first.
     expired_early: BTreeSet<MessageId>,
     /// A sweep has been asked for and not answered: no message may become paged that its answer could name.
     sweeping: bool,
@@ -193,6 +197,7 @@ impl Broker {
     pub fn new(settings: Settings, restored: Restored) -> Self {
         let mut broker = Self {
             policies: settings.policies.shared(),
+            spare: settings.policies.spare(),
             settings,
             channels: Slab::new(),
             channel_keys: HashMap::default(),
@@ -204,7 +209,7 @@ impl Broker {
             ended: HashSet::default(),
             flights: Slab::new(),
             unstored: Recent::default(),
-            superseded: HashSet::default(),
+            superseded: HashMap::default(),
             refused: BTreeSet::new(),
             failed: BTreeSet::new(),
             pending: Slab::new(),
@@ -272,7 +277,7 @@ impl Broker {
                 self.load_failed(&channel, turn);
                 self.expire_after_page(&channel, turn);
             }
-            Event::Swept { gone, more } => self.swept(&gone, more, turn),
+            Event::Swept { gone, spared, more } => self.swept(&gone, spared, more, turn),
             Event::WallAdvanced(by) => self.wall_advanced(by, turn),
             Event::Purge { channel } => self.purge(&channel, turn),
             Event::Stopping => self.begin_stop(turn),
@@ -339,6 +344,7 @@ impl Broker {
     /// Obeys new settings from now on; what has been accepted stays accepted. To be followed by [`Event::Tick`]: a deadline may be over.
     pub fn reconfigure(&mut self, settings: Settings) {
         self.policies = settings.policies.shared();
+        self.spare = settings.policies.spare();
         self.shortest_lapse = lapse::shortest(self.policies.iter().map(|policy| &**policy));
         self.settings = settings;
         self.watch_anew();

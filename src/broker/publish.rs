@@ -395,7 +395,8 @@ impl Broker {
         let mut replaces = before.map(|unstored| unstored.replaces).unwrap_or_default();
         if asked {
             replaces.push(old);
-            self.superseded.insert(old);
+            let from = self.channel_keys.get(&entry.message.channel).copied().unwrap_or(key);
+            self.superseded.insert(old, from);
         }
         self.count_out(key, old, entry.message.expires);
         self.count_in(key, id, entry.message.expires);

@@ -63,7 +63,10 @@ impl Broker {
             self.removals.push(id);
         }
         for old in &unstored.replaces {
-            self.superseded.remove(old);
+            let from = self.superseded.remove(old);
+            if let Some(from) = from.filter(|_| !is_stored) {
+                self.distrust_reads(*old, from);
+            }
         }
         if !is_stored {
             // Had it been stored, the older rows would have gone in the same commit.
@@ -80,8 +83,21 @@ impl Broker {
         Some(unstored)
     }
 
+    /// The row of an older id goes only now, and nothing in memory stands for it any more: what has been read of its channel and not answered may
+    /// still bring it.
+    fn distrust_reads(&mut self, old: MessageId, channel: usize) {
+        if self.sweeping {
+            self.expired_early.insert(old);
+        }
+        if let Some(channel) = self.channels.get_mut(channel).filter(|channel| old > channel.cursor)
+            && let Some(loading) = &mut channel.loading
+        {
+            loading.stale = true;
+        }
+    }
+
     /// One message of a pending publication, which was at `place`, is certain; answers if it was the last.
-    fn advance(&mut self, key: usize, place: Place, fate: Fate, turn: &mut Turn<'_>) {
+    pub(super) fn advance(&mut self, key: usize, place: Place, fate: Fate, turn: &mut Turn<'_>) {
         let held = match place {
             Place::Flight(flight) => self.flights.get(flight).map_or(0, |flight| flight.outstanding),
             _ => 0,

@@ -71,6 +71,8 @@ fn every_promise_holds_in_every_interleaving() {
                 all.by_leaving += tally.by_leaving;
                 all.left += tally.left;
                 all.unconfirmed += tally.unconfirmed;
+                all.late += tally.late;
+                all.spared += tally.spared;
             }
             Err(panic) => {
                 eprintln!("seed {seed} fails; replay it with: WSMB_SEED={seed} cargo test --lib simulation");
@@ -78,8 +80,9 @@ fn every_promise_holds_in_every_interleaving() {
             }
         }
     }
-    let Tally { confirmed, by_leaving, left, unconfirmed } = all;
+    let Tally { confirmed, by_leaving, left, unconfirmed, late, spared } = all;
     assert!(confirmed > 0, "a simulation in which nothing is ever confirmed proves nothing");
     let whole = seeds().count() >= 1_000;
     assert!(!whole || (by_leaving > 0 && left > 0 && unconfirmed > 0), "it proves nothing about ends: {all:?}");
+    assert!(!whole || (late > 0 && spared > 0), "it proves nothing about expired dead letters: {all:?}");
 }

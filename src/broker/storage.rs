@@ -42,7 +42,7 @@ impl Broker {
     }
 
     /// A message that the store had, in memory.
-    fn stored_entry(&self, message: Message, origin: Option<ConnectionId>) -> Entry {
+    pub(super) fn stored_entry(&self, message: Message, origin: Option<ConnectionId>) -> Entry {
         let remembered = message.publication.as_ref().map(|id| self.dedup.key(message.first_channel(), id));
         // If it was there at the start: it may have come due, and been delivered under its new id, right before the crash.
         let suspect = message.id <= self.suspect_up_to;
@@ -248,7 +248,7 @@ impl Broker {
                 continue;
             }
             channel.cursor = message.id;
-            if self.superseded.contains(&message.id) {
+            if self.superseded.contains_key(&message.id) {
                 continue;
             }
             // An attempt to write it was reported as failed and was not: it is tried again, and stands for itself until then.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use wildmatch::WildMatch;
 
 use super::*;
-use crate::message::{Answer, Dialect, Frame, Kind, Nack, Payload, PublicationId, Why};
+use crate::message::{Answer, DeadLetter, Dialect, Frame, Kind, Nack, Payload, PublicationId, Why};
 use crate::policy::{ChannelPolicy, Policies};
 
 mod confirming;
+mod expired;
 
 /// A broker, its time, and what it wanted last.
 struct Scene {
@@ -501,7 +502,7 @@ fn what_has_expired_counts_against_no_limit_though_the_store_still_holds_it() {
     }
     assert_eq!(refusal(&scene.send("f", Some("f"))), Some(Refusal::BacklogFull), "the limit is one still");
     let gone = vec![(MessageId(1), name("sms")), (MessageId(2), name("sms"))];
-    scene.give(Event::Swept { gone, more: false });
+    scene.give(Event::Swept { gone, spared: Vec::new(), more: false });
     assert_eq!((scene.broker.unsettled(), scene.broker.counters().expired), (2, 2));
     assert_eq!(refusal(&scene.send("g", Some("g"))), Some(Refusal::BacklogFull));
 }
@@ -546,10 +547,10 @@ fn sweeps_follow_one_another_until_nothing_is_left() {
     scene.send("a", None);
     let is_sweep = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Sweep { .. }));
     assert!(scene.pass(limits::SWEEP_EVERY.as_millis() as u64).iter().any(is_sweep));
-    scene.give(Event::Swept { gone: Vec::new(), more: true });
+    scene.give(Event::Swept { gone: Vec::new(), spared: Vec::new(), more: true });
     assert_eq!(scene.broker.next_deadline(), Some(scene.now), "there is more");
     assert!(scene.pass(0).iter().any(is_sweep));
-    scene.give(Event::Swept { gone: Vec::new(), more: false });
+    scene.give(Event::Swept { gone: Vec::new(), spared: Vec::new(), more: false });
     assert_eq!(scene.broker.next_deadline(), Some(scene.now.after(limits::SWEEP_EVERY)));
 }
 

@@ -245,6 +245,9 @@ fn described(policy: &ChannelPolicy) -> String {
     } else {
         parts.push(format!("expires after {:?}", policy.ttl));
     }
+    if let Some(channel) = policy.dead_letter.as_ref().filter(|_| policy.dead_letter_expired) {
+        parts.push(format!("moved to {channel} when expired"));
+    }
     if policy.max_deliveries > 0 {
         let end =
             policy.dead_letter.as_ref().map_or_else(|| "dropped".to_owned(), |channel| format!("moved to {channel}"));

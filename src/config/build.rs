@@ -142,6 +142,7 @@ impl Given<'_> {
         self.set_duration(&key("ack_timeout"), &mut policy.ack_timeout, SECOND, DAY);
         self.set_duration(&key("confirm_within"), &mut policy.confirm_within, Duration::ZERO, DAY);
         self.set(&key("dead_letter"), &mut policy.dead_letter, dead_letter);
+        self.set(&key("dead_letter_expired"), &mut policy.dead_letter_expired, values::boolean);
         policy
     }
 

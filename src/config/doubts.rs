@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use wildmatch::WildMatch;
+
 use super::{Config, Listener, glob};
 use crate::limits;
 use crate::network::origin::Origin;
@@ -54,6 +56,7 @@ pub fn doubts(config: &Config, file: Option<&Path>) -> Vec<String> {
     store(config, file, &mut doubts);
     patterns(config, &mut doubts);
     lifetimes(config, &mut doubts);
+    dead_letters(config, &mut doubts);
     // Nobody chose the default, so it is no mistake that it is above what the system gives: the start would warn everybody.
     if config.server.max_connections != Config::default().server.max_connections
         && let Some(files) = open_files()
@@ -115,6 +118,28 @@ fn lifetimes(config: &Config, doubts: &mut Vec<String>) {
                  receiver may stand by; set confirm_within, for example to \"{}s\"",
                 policy.ttl,
                 (policy.ttl.as_secs() / 3).max(1)
+            ));
+        }
+    }
+}
+
+/// Expired messages that are to be dead letters, and have no place to go.
+fn dead_letters(config: &Config, doubts: &mut Vec<String>) {
+    let policies = || config.policies.named.iter().map(|(_, policy)| policy).chain([&config.policies.default]);
+    let targets: Vec<_> = policies().filter_map(|policy| policy.dead_letter.as_ref()).collect();
+    // Dead letters do not die twice, whatever their channel has from the defaults.
+    let sends = |pattern: &WildMatch| !targets.iter().any(|target| pattern.matches(target.as_str()));
+    let named = config.policies.named.iter().filter(|(pattern, _)| sends(pattern));
+    let named = named.map(|(pattern, policy)| (format!("[[channel]] \"{pattern}\""), policy));
+    let default = std::iter::once(("[channel_defaults]".to_owned(), &config.policies.default));
+    for (section, policy) in default.chain(named).filter(|(_, policy)| policy.dead_letter_expired) {
+        if policy.dead_letter.is_none() {
+            doubts.push(format!(
+                "{section}: dead_letter_expired is set, but there is no dead-letter channel, so expired messages vanish; name one with dead_letter"
+            ));
+        } else if !policy.keep {
+            doubts.push(format!(
+                "{section}: dead_letter_expired is set, but the channel keeps nothing (keep = false), and what is not kept never expires"
             ));
         }
     }
@@ -240,6 +265,14 @@ mod tests {
             ),
             ("[[channel]]\nname = \"sms.*\"\n[[channel]]\nname = \"sms.fast\"", covered),
             (
+                "[channel_defaults]\ndead_letter_expired = true",
+                "[channel_defaults]: dead_letter_expired is set, but there is no dead-letter channel",
+            ),
+            (
+                "[[channel]]\nname = \"a\"\ndead_letter = \"d\"\nkeep = false\ndead_letter_expired = true",
+                "[[channel]] \"a\": dead_letter_expired is set, but the channel keeps nothing",
+            ),
+            (
                 "[server]\nmax_message = \"2 MiB\"\nmax_queue = \"1 MiB\"",
                 "server.max_queue is below server.max_message",
             ),
@@ -266,6 +299,8 @@ mod tests {
               add ?ssl-mode=REQUIRED to the address"
             ]
         );
+        let fine = "[channel_defaults]\ndead_letter = \"d\"\ndead_letter_expired = true\n[[channel]]\nname = \"sms\"";
+        assert!(doubts_of(fine).is_empty(), "{:?}", doubts_of(fine));
         let open = doubts_of("[server]\nlisten = \"192.168.1.5:8888\"\n[auth]\nanonymous = true");
         assert_eq!(open.len(), 2, "{open:?}");
     }

@@ -139,7 +139,7 @@ impl Storage {
                 StoreEffect::Remove(ids) => self.worker.remove(&ids),
                 StoreEffect::Deliveries(counts) => self.worker.deliveries(&counts),
                 StoreEffect::Load { channel, after, limit } => self.worker.load(channel, after, limit),
-                StoreEffect::Sweep { now } => self.worker.sweep(now),
+                StoreEffect::Sweep { now, spare } => self.worker.sweep(now, spare),
                 StoreEffect::Purge { channel, up_to } => self.worker.purge(&channel, up_to),
             }
         }
@@ -195,7 +195,7 @@ fn report(hub: &Hub, outcome: Outcome) {
             hub.happened(Event::Loaded { channel, messages, complete });
         }
         Outcome::LoadFailed { channel } => hub.happened(Event::LoadFailed { channel }),
-        Outcome::Swept { gone, more } => hub.happened(Event::Swept { gone, more }),
+        Outcome::Swept { gone, spared, more } => hub.happened(Event::Swept { gone, spared, more }),
         Outcome::WallAdvanced(by) => hub.happened(Event::WallAdvanced(by)),
         Outcome::PurgeRequest { channel, token } => {
             hub.happened(Event::Purge { channel });

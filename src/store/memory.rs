@@ -3,12 +3,15 @@
 //! Bounded by a budget of bytes. Reading it never fails.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Bound;
 
 use super::{
     ChannelSummary, FoundPublications, Group, MessageStore, Page, Request, RequestToken, Restamp, StoreError, Summary,
+    Swept, SweptTo,
 };
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, Timestamp};
+use crate::policy::Spare;
 
 /// Messages in memory.
 #[derive(Debug)]
@@ -28,6 +31,7 @@ pub struct MemoryStore {
     marks: BTreeMap<String, u64>,
     /// The last correction of times.
     restamped: Option<u64>,
+    swept_to: SweptTo,
 }
 
 /// What a message costs of the budget.
@@ -69,6 +73,7 @@ impl MemoryStore {
             last_id: MessageId(0),
             marks: BTreeMap::new(),
             restamped: None,
+            swept_to: None,
         }
     }
 
@@ -176,10 +181,31 @@ impl MessageStore for MemoryStore {
         Ok(self.marks.get(name).copied())
     }
 
-    fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
-        let expired: Vec<MessageId> =
-            self.expiring.iter().take_while(|(expires, _)| *expires <= now).take(limit).map(|(_, id)| *id).collect();
-        Ok(expired.into_iter().filter_map(|id| self.remove(id)).map(|gone| (gone.id, gone.channel)).collect())
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        let from = self.swept_to.map_or(Bound::Unbounded, Bound::Excluded);
+        let expired = self.expiring.range((from, Bound::Unbounded)).take_while(|(expires, _)| *expires <= now);
+        let mut swept = Swept::default();
+        let mut bytes = 0;
+        let mut seen = Vec::new();
+        for (number, at) in expired.enumerate() {
+            if number >= limit || bytes > limits::PAGE_BYTES {
+                swept.more = true;
+                break;
+            }
+            let Some(row) = self.rows.get(&at.1) else { continue };
+            seen.push(*at);
+            if spare.has(&row.channel) {
+                bytes += row.payload.bytes.len();
+                swept.spared.push(row.clone());
+            } else {
+                swept.gone.push((row.id, row.channel.clone()));
+            }
+        }
+        self.swept_to = seen.last().copied().filter(|_| swept.more);
+        for (id, _) in &swept.gone {
+            self.remove(*id);
+        }
+        Ok(swept)
     }
 
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {

@@ -49,6 +49,7 @@ use std::time::Duration;
 
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, Timestamp};
+use crate::policy::Spare;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use journal::Direct;
 use publications::FoundPublications;
@@ -81,6 +82,20 @@ impl Group {
         self.appends.extract_if(.., |message| ids.contains(&message.id)).map(|message| message.id).collect()
     }
 }
+
+/// What a sweep has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// These were expired, and are gone.
+    pub gone: Vec<(MessageId, ChannelName)>,
+    /// These are expired, and are still there. No further one is read once they, and what went between them, have more than [`limits::PAGE_BYTES`].
+    pub spared: Vec<Message>,
+    /// There may be further ones that the next sweep finds.
+    pub more: bool,
+}
+
+/// Where a sweep goes on: behind the last row that the one before it has read. `None`: it begins anew.
+type SweptTo = Option<(Timestamp, MessageId)>;
 
 /// A part of a channel's backlog, or of all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -177,11 +192,13 @@ pub trait MessageStore: Send {
     /// If the store can't be read.
     fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError>;
 
-    /// Removes at most `limit` messages without a due time that are expired at `now` (`expires <= now`), and names them.
+    /// Looks at messages without a due time that are expired at `now` (`expires <= now`), at most `limit`, those first that expired first: removes and names
+    /// them, but reads those whose channels are spared, and leaves them. Each call goes on behind what the last one has read, until one has come to
+    /// the end (`!more`); the next one begins anew.
     ///
     /// # Errors
     /// Then none is removed.
-    fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError>;
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError>;
 
     /// Removes at most `limit` messages of `channel`, due or not, with ids up to `up_to`, and says how many; fewer than `limit` means that none
     /// is left.

@@ -7,6 +7,7 @@ mod link;
 mod restamp;
 pub(super) mod row;
 mod schema;
+mod sweep;
 
 pub(super) use link::{Link, classify};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -22,10 +23,11 @@ use rusqlite::{Connection, OptionalExtension, Rows, Transaction, TransactionBeha
 use super::lock::StoreLock;
 use super::{
     ChannelSummary, Columns, FoundPublications, Group, MessageStore, PURGE, Page, Prefix, Request, RequestToken,
-    Restamp, StoreError, StoredPublication, Summary, datetime,
+    Restamp, StoreError, StoredPublication, Summary, Swept, datetime,
 };
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
+use crate::policy::Spare;
 
 /// A store in one file.
 ///
@@ -43,6 +45,8 @@ pub struct SqliteStore {
     data_version: Option<i64>,
     /// The highest request that was taken up.
     last_request: i64,
+    /// How far the last sweep has read.
+    swept_to: sweep::SweptTo,
     _lock: StoreLock,
 }
 
@@ -69,6 +73,7 @@ impl SqliteStore {
             was_full: false,
             data_version: None,
             last_request: 0,
+            swept_to: None,
             _lock: lock,
         };
         store.was_clean = store.run(|connection, sql, _| {
@@ -160,13 +165,8 @@ impl MessageStore for SqliteStore {
         })
     }
 
-    fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
-        self.run(|connection, sql, _| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let gone = sweep(&transaction, sql, now, limit)?;
-            transaction.commit()?;
-            Ok(gone)
-        })
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        self.sweep_with(now, limit, spare, |_, _| Ok(()))
     }
 
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
@@ -362,22 +362,6 @@ fn remove(transaction: &Transaction<'_>, sql: &Sql, ids: &[MessageId]) -> rusqli
         }
     }
     Ok(())
-}
-
-/// Removes expired rows, and names them.
-pub(super) fn sweep(
-    transaction: &Transaction<'_>,
-    sql: &Sql,
-    now: Timestamp,
-    limit: usize,
-) -> rusqlite::Result<Vec<(MessageId, ChannelName)>> {
-    let mut statement = transaction.prepare_cached(&sql.sweep)?;
-    let mut rows = statement.query(params![row::integer(now.0), row::integer(limit as u64)])?;
-    let mut gone = Vec::new();
-    while let Some(row) = rows.next()? {
-        gone.extend(row::id(row, 0)?.zip(row::channel(row, 1)?));
-    }
-    Ok(gone)
 }
 
 /// Every channel; and how many rows other programs wrote under names that no channel can have, which nobody could receive.

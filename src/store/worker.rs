@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use super::{FailureKind, MessageStore, RequestToken, Restamp, StoreError};
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, Timestamp};
+use crate::policy::Spare;
 use queue::Queue;
 
 /// What has become of something that was asked for.
@@ -51,6 +52,8 @@ pub enum Outcome {
     Swept {
         /// These were expired and are gone. None if none were, or if the store failed.
         gone: Vec<(MessageId, ChannelName)>,
+        /// These are expired, and stay because their channels are spared.
+        spared: Vec<Message>,
         /// There may be further ones.
         more: bool,
     },
@@ -217,8 +220,8 @@ impl StoreWorker {
     }
 
     /// Removes messages that are expired at `now`, at most [`limits::SWEEP_ROWS`].
-    pub fn sweep(&self, now: Timestamp) {
-        self.shared.change(|queue| queue.sweep(now));
+    pub fn sweep(&self, now: Timestamp, spare: Spare) {
+        self.shared.change(|queue| queue.sweep(now, spare));
     }
 
     /// Removes every message of the channel with an id up to `up_to`, written or not.

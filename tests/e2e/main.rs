@@ -20,6 +20,7 @@ mod crowd;
 mod dialects;
 mod docs_examples;
 mod ends;
+mod expired_letters;
 mod failed_logins;
 mod failing;
 #[cfg(target_os = "linux")] // Limits and mounts of another process.

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use wsmb::message::{Kind as PayloadKind, MessageId, Payload, PublicationId, Timestamp};
+use wsmb::policy::Spare;
 use wsmb::store::{Group, StoreError};
 
 use crate::servers::{Database, Kind, Server};
@@ -242,7 +243,7 @@ fn what_it_has_no_columns_for_is_left_out_and_does_no_harm() {
         store.commit(&appends(vec![rich])).expect("stored");
         let counts = Group { deliveries: vec![(MessageId(40), 9)], ..Group::default() };
         store.commit(&counts).expect("no harm");
-        assert!(store.sweep(Timestamp(u64::MAX >> 20), 10).expect("nothing").is_empty());
+        assert!(store.sweep(Timestamp(u64::MAX >> 20), 10, &Spare::default()).expect("nothing").gone.is_empty());
         let page = store.load(&channel("sms"), MessageId(39), 10, ALL).expect("a page");
         assert_eq!(page.messages, [message(40, "1")]);
     }

@@ -1,6 +1,7 @@
 //! Rows that a table refuses for what stands in them, rows of other programs under the broker's ids, and tables that can't serve.
 
 use wsmb::message::{ChannelName, Message, MessageId, Payload, Timestamp};
+use wsmb::policy::Spare;
 use wsmb::store::{Columns, StoreError, StoreSettings};
 
 use crate::servers::{Database, Kind, Server};
@@ -121,9 +122,9 @@ fn expired_rows_of_no_channel_do_not_keep_the_others() {
             Some(&database),
             "INSERT INTO mq_data (data_id, channel, data, expires) VALUES (1, NULL, '1', 1), (2, '', '1', 1), (3, 'sms', '1', 2)",
         );
-        assert!(store.sweep(Timestamp(9), 2).expect("swept").is_empty());
+        assert!(store.sweep(Timestamp(9), 2, &Spare::default()).expect("swept").gone.is_empty());
         let sms = ChannelName::parse("sms").expect("a valid name");
-        assert_eq!(store.sweep(Timestamp(9), 2).expect("swept"), [(MessageId(3), sms)]);
+        assert_eq!(store.sweep(Timestamp(9), 2, &Spare::default()).expect("swept").gone, [(MessageId(3), sms)]);
         store.commit(&removals(&[3])).expect("it is gone already");
         assert_eq!(server.sql_in(Some(&database), "SELECT COUNT(*) FROM mq_data").trim(), "0");
     }

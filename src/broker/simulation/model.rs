@@ -89,6 +89,8 @@ pub(super) struct Told {
     pub rejected: bool,
     /// It is a dead letter now.
     pub letter: bool,
+    /// A receiver has rejected the dead letter, and there are none of dead letters.
+    pub buried: bool,
 }
 
 impl Told {
@@ -122,6 +124,7 @@ impl Told {
             revoked: None,
             rejected: false,
             letter: false,
+            buried: false,
         }
     }
 
@@ -171,6 +174,7 @@ impl Told {
         let first = self.nacks == 0;
         self.nacks += 1;
         self.rejected |= failed.reject && !self.letter;
+        self.buried |= failed.reject && self.letter;
         let pause = Duration::from_secs(1 << self.flights.saturating_sub(1).min(6)).min(Duration::from_secs(60));
         self.pause = match failed.until {
             Some(until) => Some((until, BTreeSet::new())),
@@ -180,12 +184,17 @@ impl Told {
 
     /// It was rejected, and its channel has no dead letters.
     pub fn is_dropped(&self) -> bool {
-        self.is_rejected() && self.channel != "three"
+        self.buried || self.is_rejected() && !["three", "late"].contains(&self.channel.as_str())
     }
 
     /// It was rejected; those who have it besides are perhaps about to be ended.
     pub fn is_rejected(&self) -> bool {
         self.rejected || self.failed.reject
+    }
+
+    /// Its time is over, and it is gone with it.
+    pub fn has_vanished(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|at| at <= now) && (self.refused || !super::world::is_late(&self.channel))
     }
 
     /// The process died: what was only in its memory is forgotten.
@@ -231,7 +240,8 @@ impl Model {
         assert!(now >= told.due, "message {number} was delivered before it was due");
         assert!(!told.confirmed, "message {number} was delivered after it was confirmed");
         assert!(!told.purged, "message {number} was delivered after it was purged");
-        assert!(!told.refused, "message {number} was delivered after it was refused");
+        // 08 says that it never comes on its own channel.
+        assert!(letter || !told.refused, "message {number} was delivered after it was refused");
         assert!(!told.lost, "message {number} was delivered though nothing of it was stored");
         assert_eq!(sequence > 0, told.keep, "message {number}: a sequence is for kept messages");
         if told.keep {
@@ -262,7 +272,7 @@ impl Model {
         }
         told.deliveries += 1;
         // Some of its own messages are withheld from a sender (those it sent while it received), so it may see others before them.
-        if told.deliveries == 1 && !told.delayed && to != told.sender {
+        if told.deliveries == 1 && !letter && !told.delayed && to != told.sender {
             let key = (told.sender, told.channel.clone(), told.as_member, told.keep);
             let last = self.last_first.entry(key).or_default();
             assert!(*last < number, "message {number} was first delivered after message {last} of the same sender");

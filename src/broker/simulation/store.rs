@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::broker::{ChannelSummary, Event, Restored, StoreEffect, StoreFailure};
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
+use crate::policy::Spare;
 
 /// What the broker asked for and the store has not done yet.
 #[derive(Debug)]
 enum Read {
     Load { channel: ChannelName, after: MessageId, limit: usize },
-    Sweep { now: Timestamp },
+    Sweep { now: Timestamp, spare: Spare },
 }
 
 #[derive(Debug, Default)]
@@ -26,6 +27,8 @@ pub(super) struct SimStore {
     removals: BTreeSet<MessageId>,
     counts: BTreeMap<MessageId, u32>,
     reads: VecDeque<Read>,
+    /// How far the last sweep has come.
+    swept_to: (Option<Timestamp>, MessageId),
     /// Answers on their way to the broker, in order.
     pub events: VecDeque<Event<'static>>,
     pub failing: bool,
@@ -67,7 +70,7 @@ impl SimStore {
             }
             StoreEffect::Deliveries(counts) => self.counts.extend(counts),
             StoreEffect::Load { channel, after, limit } => self.reads.push_back(Read::Load { channel, after, limit }),
-            StoreEffect::Sweep { now } => self.reads.push_back(Read::Sweep { now }),
+            StoreEffect::Sweep { now, spare } => self.reads.push_back(Read::Sweep { now, spare }),
             StoreEffect::Purge { channel, up_to } => {
                 self.appends.retain(|id, message| message.channel != channel || *id > up_to);
                 let purged = self.rows.iter().filter(|(id, row)| row.channel == channel && **id <= up_to);
@@ -129,20 +132,25 @@ impl SimStore {
                 let complete = found.next().is_none();
                 self.events.push_back(Event::Loaded { channel, messages, complete });
             }
-            Read::Sweep { .. } if self.failing => self.events.push_back(Event::Swept { gone: Vec::new(), more: false }),
-            Read::Sweep { now } => {
-                let expired: Vec<_> = self
-                    .rows
-                    .values()
-                    .filter(|row| row.due.is_none() && row.expires.is_some_and(|expires| expires <= now))
-                    .take(limits::SWEEP_ROWS)
-                    .map(|row| (row.id, row.channel.clone()))
-                    .collect();
-                for (id, _) in &expired {
-                    self.rows.remove(id);
+            Read::Sweep { .. } if self.failing => {
+                self.events.push_back(Event::Swept { gone: Vec::new(), spared: Vec::new(), more: false });
+            }
+            Read::Sweep { now, spare } => {
+                let key = |row: &Message| (row.expires, row.id);
+                let is_expired = |row: &&Message| {
+                    row.due.is_none() && row.expires.is_some_and(|expires| expires <= now) && key(row) > self.swept_to
+                };
+                let mut expired: Vec<Message> = self.rows.values().filter(is_expired).cloned().collect();
+                expired.sort_by_key(key);
+                let more = expired.len() > limits::SWEEP_ROWS;
+                expired.truncate(limits::SWEEP_ROWS);
+                self.swept_to = expired.last().filter(|_| more).map_or((None, MessageId(0)), key);
+                let (spared, gone): (Vec<_>, Vec<_>) = expired.into_iter().partition(|row| spare.has(&row.channel));
+                for row in &gone {
+                    self.rows.remove(&row.id);
                 }
-                let more = expired.len() >= limits::SWEEP_ROWS;
-                self.events.push_back(Event::Swept { gone: expired, more });
+                let gone = gone.into_iter().map(|row| (row.id, row.channel)).collect();
+                self.events.push_back(Event::Swept { gone, spared, more });
             }
         }
     }

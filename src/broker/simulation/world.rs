@@ -29,7 +29,12 @@ use crate::message::{
 };
 use crate::policy::{ChannelPolicy, Dispatch, Policies};
 
-const CHANNELS: [&str; 9] = ["all", "one", "two", "three", "drop", "live", "turn", "short", "dead"];
+const CHANNELS: [&str; 10] = ["all", "one", "two", "three", "drop", "live", "turn", "short", "late", "dead"];
+
+/// Channels with dead letters, where what expires is one. `three` has them for what is given up only.
+pub(super) fn is_late(channel: &str) -> bool {
+    channel == "late"
+}
 
 fn name(text: &str) -> ChannelName {
     ChannelName::parse(text).expect("a valid name")
@@ -39,14 +44,19 @@ fn settings(random: &mut Random) -> Settings {
     let kept = |receivers| ChannelPolicy { receivers, ..ChannelPolicy::default() };
     let mut millis = |choices: [u64; 3]| Duration::from_millis(choices[random.below(3) as usize]);
     let (slow, hurried) = (millis([400, 1_500, 300_000]), [millis([0, 300, 800]), millis([0, 300, 800])]);
+    let dead = ChannelPolicy { dead_letter: Some(name("dead")), ..kept(1) };
     let named = vec![
         ("one", ChannelPolicy { ack_timeout: slow, confirm_within: hurried[0], ..kept(1) }),
         ("two", ChannelPolicy { dispatch: Dispatch::Rotate, confirm_within: hurried[1], ..kept(2) }),
-        ("three", ChannelPolicy { ack_timeout: slow, max_deliveries: 3, dead_letter: Some(name("dead")), ..kept(1) }),
+        ("three", ChannelPolicy { ack_timeout: slow, max_deliveries: 3, ..dead.clone() }),
         ("drop", ChannelPolicy { max_deliveries: 2, ..kept(1) }),
         ("live", ChannelPolicy { keep: false, ..kept(0) }),
         ("turn", ChannelPolicy { keep: false, dispatch: Dispatch::Rotate, ..kept(1) }),
         ("short", ChannelPolicy { ttl: Duration::from_millis(700), max_backlog: 8, ..kept(1) }),
+        (
+            "late",
+            ChannelPolicy { ttl: Duration::from_millis(900), ack_timeout: slow, dead_letter_expired: true, ..dead },
+        ),
         ("dead", kept(1)),
     ];
     Settings {
@@ -122,6 +132,10 @@ pub(super) struct Tally {
     pub left: u64,
     /// Receivers that were ended because they confirmed nothing.
     pub unconfirmed: u64,
+    /// Deliveries of dead letters that have expired.
+    pub late: u64,
+    /// Expired rows that the store has spared.
+    pub spared: u64,
 }
 
 /// A publication whose sender waits for the answer, or has it.
@@ -334,6 +348,9 @@ impl World {
 
     fn store_event(&mut self) {
         if let Some(event) = self.store.events.pop_front() {
+            if let Event::Swept { spared, .. } = &event {
+                self.tally.spared += spared.len() as u64;
+            }
             if let Event::WallAdvanced(by) = &event {
                 self.model.advance(self.now, by.as_millis() as u64);
             }

@@ -20,7 +20,7 @@ impl Scene {
     }
 
     /// The texts of the backlog that the last event delivered.
-    fn texts(&self) -> Vec<String> {
+    pub(super) fn texts(&self) -> Vec<String> {
         let contents = self.effects.contents.iter();
         contents
             .flat_map(|content| match content {

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::message::{ChannelName, Payload, PublicationId};
-use crate::store::{MemoryStore, Page, Request, RequestToken, Restamp, Summary};
+use crate::policy::Spare;
+use crate::store::{MemoryStore, Page, Request, RequestToken, Restamp, Summary, Swept};
 
 /// A store whose process dies at a chosen commit: before it is carried out, or after.
 struct Mortal {
@@ -60,8 +61,8 @@ impl MessageStore for Mortal {
     fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
         self.rows.mark(name)
     }
-    fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
-        self.rows.sweep(now, limit)
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        self.rows.sweep(now, limit, spare)
     }
     fn purge(&mut self, of: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
         self.rows.purge(of, up_to, limit)

@@ -9,7 +9,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::message::{ChannelName, MessageId, Timestamp};
-use crate::store::{Group, MessageStore, Page, Restamp, StoreError, Summary};
+use crate::policy::Spare;
+use crate::store::{Group, MessageStore, Page, Restamp, StoreError, Summary, Swept};
 
 /// Opens the database's store; tried again whenever it failed.
 pub(in crate::store) type Opener = Box<dyn FnMut() -> Result<Box<dyn MessageStore>, StoreError> + Send>;
@@ -23,8 +24,8 @@ pub(super) enum Task {
     Load(Wanted),
     /// Read a page of everything, for a tool.
     Scan(MessageId, usize, usize),
-    /// Remove expired rows.
-    Sweep(Timestamp, usize),
+    /// Remove expired rows, and read those of spared channels.
+    Sweep(Timestamp, usize, Spare),
     /// Empty a channel up to an id, in parts of so many rows.
     Purge(ChannelName, MessageId, usize),
     /// Correct times.
@@ -58,7 +59,7 @@ pub(super) enum Report {
     /// Of [`Task::Scan`].
     Scanned(Result<Page, StoreError>),
     /// Of [`Task::Sweep`].
-    Swept(Result<Vec<(MessageId, ChannelName)>, StoreError>),
+    Swept(Result<Swept, StoreError>),
     /// Of [`Task::Purge`].
     Purged(ChannelName, MessageId, Result<(), StoreError>),
     /// Of [`Task::Restamp`], with its token.
@@ -179,7 +180,7 @@ impl Thread {
             Task::Scan(after, limit, max_bytes) => {
                 Report::Scanned(self.with(|store| store.scan(after, limit, max_bytes)))
             }
-            Task::Sweep(now, limit) => Report::Swept(self.with(|store| store.sweep(now, limit))),
+            Task::Sweep(now, limit, spare) => Report::Swept(self.with(|store| store.sweep(now, limit, &spare))),
             Task::Purge(channel, up_to, limit) => {
                 let result = self.with(|store| {
                     while store.purge(&channel, up_to, limit)? >= limit as u64 {}

@@ -6,8 +6,10 @@
 use super::ledger::Ledger;
 use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
+use crate::policy::Spare;
 use crate::store::{
-    Group, JournalSettings, MessageStore, Page, Prefix, Request, RequestToken, Restamp, StoreError, Summary, inspect,
+    Group, JournalSettings, MessageStore, Page, Prefix, Request, RequestToken, Restamp, StoreError, Summary, Swept,
+    inspect,
 };
 
 /// Both of them, locked.
@@ -124,10 +126,13 @@ impl MessageStore for Direct {
         self.server.mark(name)
     }
 
-    fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
-        let mut gone = self.ledger.rows.sweep(now, limit)?;
-        gone.extend(self.server.sweep(now, limit - gone.len())?);
-        Ok(gone)
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        let mut swept = self.ledger.rows.sweep(now, limit, spare)?;
+        let theirs = self.server.sweep(now, limit, spare)?;
+        swept.gone.extend(theirs.gone);
+        swept.spared.extend(theirs.spared);
+        swept.more |= theirs.more;
+        Ok(swept)
     }
 
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {

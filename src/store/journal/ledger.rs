@@ -18,8 +18,9 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
+use crate::policy::Spare;
 use crate::store::sqlite::{self, SqliteStore, Tables, row};
-use crate::store::{ChannelSummary, Columns, Group, Prefix, Restamp, StoreError};
+use crate::store::{ChannelSummary, Columns, Group, Prefix, Restamp, StoreError, Swept};
 
 /// What the database holds of one channel, at the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,21 +255,18 @@ impl Ledger {
         Ok(())
     }
 
-    /// Removes expired rows that are here, and names them.
+    /// Removes expired rows that are here, and names them; reads those of spared channels.
     ///
     /// # Errors
     /// Then none is removed.
-    pub(super) fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
+    pub(super) fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
         let owe_removal = &self.names.owe_removal;
         let sent_up_to = self.sent_up_to;
-        self.rows.run(|connection, sql, _| {
-            let transaction = immediate(connection)?;
-            let gone = sqlite::sweep(&transaction, sql, now, limit)?;
-            for (id, _) in gone.iter().filter(|(id, _)| *id <= sent_up_to) {
+        self.rows.sweep_with(now, limit, spare, |transaction, swept| {
+            for (id, _) in swept.gone.iter().filter(|(id, _)| *id <= sent_up_to) {
                 transaction.prepare_cached(owe_removal)?.execute([row::integer(id.0)])?;
             }
-            transaction.commit()?;
-            Ok(gone)
+            Ok(())
         })
     }
 

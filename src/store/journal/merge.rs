@@ -60,7 +60,7 @@ impl Ledger {
     }
 
     /// Takes rows away that are owed to be gone, and sets the counts that are owed.
-    fn retain_unowed(&mut self, messages: &mut Vec<Message>) -> Result<(), StoreError> {
+    pub(super) fn retain_unowed(&mut self, messages: &mut Vec<Message>) -> Result<(), StoreError> {
         let Names { owed, empty, .. } = &self.names;
         let owed = format!("SELECT deliveries FROM {owed} WHERE data_id = ?1");
         let purge = format!("SELECT up_to FROM {empty} WHERE channel = ?1");

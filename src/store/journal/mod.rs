@@ -20,6 +20,7 @@ mod ledger;
 mod merge;
 mod patient;
 mod restamp;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -27,14 +28,18 @@ use std::collections::HashSet;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::{Group, JournalSettings, MessageStore, Page, Prefix, Request, RequestToken, Restamp, StoreError, Summary};
+use super::{
+    Group, JournalSettings, MessageStore, Page, Prefix, Request, RequestToken, Restamp, StoreError, Summary, Swept,
+};
 use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
+use crate::policy::Spare;
 pub(super) use courier::Opener;
 use courier::{Courier, Gone, Report, Task};
 pub(super) use direct::Direct;
 use fetch::Fetches;
 use ledger::Ledger;
+use sweep::Sweeps;
 
 /// A store on a database server, with a file in front of it.
 #[derive(Debug)]
@@ -48,12 +53,8 @@ pub struct JournaledStore {
     restamping: bool,
     /// Rows of the database from the future are to be taken as created at this time, up to this id.
     rejuvenation: Option<(Timestamp, MessageId)>,
-    sweeping: bool,
-    /// For when that is.
-    swept_at: Timestamp,
+    sweeps: Sweeps,
     counting: bool,
-    /// Expired rows that the database has removed, to be told at the next sweep.
-    swept: Vec<(MessageId, ChannelName)>,
     /// When the next group is cut; `None`: there is nothing to move.
     move_at: Option<Instant>,
     /// When the database is asked again what it holds.
@@ -119,10 +120,8 @@ impl JournaledStore {
             purging: false,
             restamping: false,
             rejuvenation: None,
-            sweeping: false,
-            swept_at: Timestamp(0),
+            sweeps: Sweeps::default(),
             counting: false,
-            swept: Vec::new(),
             move_at: Some(now),
             count_at: now + limits::JOURNAL_COUNT_EVERY,
             tend_at: now + limits::STORE_TEND_EVERY,
@@ -173,15 +172,7 @@ impl JournaledStore {
                 let again = self.fetches.arrived(&mut self.ledger, wanted, result)?;
                 again.map_or(Ok(()), |wanted| self.ask(Task::Load(wanted)))
             }
-            Report::Swept(result) => {
-                self.sweeping = false;
-                let Some(mut swept) = self.noted(result) else { return Ok(()) };
-                let is_full = swept.len() >= limits::SWEEP_ROWS;
-                self.ledger.retain_unsettled(&mut swept)?;
-                self.fetches.forget(&swept.iter().map(|(id, _)| *id).collect());
-                self.swept.append(&mut swept);
-                if is_full && self.swept.len() < limits::STORE_PENDING { self.sweep_database() } else { Ok(()) }
-            }
+            Report::Swept(result) => self.swept(result),
             Report::Purged(channel, up_to, result) => {
                 self.purging = false;
                 self.noted(result).map_or(Ok(()), |()| self.ledger.purged(&channel, up_to))
@@ -341,16 +332,6 @@ impl JournaledStore {
         due.saturating_duration_since(now).max(limits::JOURNAL_PULSE)
     }
 
-    /// Has the database remove what has expired, unless its rows carry wrong times.
-    fn sweep_database(&mut self) -> Result<(), StoreError> {
-        let is_wanted = self.away.is_none() && !self.ledger.is_database_empty() && self.ledger.restamps.is_empty();
-        if self.sweeping || !is_wanted {
-            return Ok(());
-        }
-        self.sweeping = true;
-        self.ask(Task::Sweep(self.swept_at, limits::SWEEP_ROWS))
-    }
-
     fn move_soon(&mut self) {
         self.move_at.get_or_insert_with(|| Instant::now() + limits::JOURNAL_LINGER);
     }
@@ -366,7 +347,7 @@ impl MessageStore for JournaledStore {
         self.ledger.commit(group)?;
         let gone: HashSet<MessageId> = group.removals.iter().copied().collect();
         self.fetches.forget(&gone);
-        self.swept.retain(|(id, _)| !gone.contains(id));
+        self.sweeps.forget(&gone);
         self.move_soon();
         Ok(())
     }
@@ -416,21 +397,14 @@ impl MessageStore for JournaledStore {
         self.ledger.rows.mark(name)
     }
 
-    fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
-        let mut gone = self.ledger.sweep(now, limit)?;
-        self.fetches.forget(&gone.iter().map(|(id, _)| *id).collect());
-        let here: HashSet<MessageId> = gone.iter().map(|(id, _)| *id).collect();
-        gone.extend(std::mem::take(&mut self.swept).into_iter().filter(|(id, _)| !here.contains(id)));
-        self.swept_at = now;
-        self.sweep_database()?;
-        self.move_soon();
-        Ok(gone)
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        self.sweep_both(now, limit, spare)
     }
 
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
         let gone = self.ledger.purge(channel, up_to, limit)?;
         self.fetches.forget_channel(channel, up_to);
-        self.swept.retain(|(id, of)| of != channel || *id > up_to);
+        self.sweeps.forget_channel(channel, up_to);
         self.move_soon();
         Ok(gone)
     }

@@ -87,6 +87,7 @@ impl JournaledStore {
     pub(super) fn restamp_both(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
         self.ledger.restamp(restamp)?;
         self.fetches.restamp(restamp);
+        self.sweeps.forget_times();
         self.move_soon();
         Ok(())
     }
@@ -94,6 +95,7 @@ impl JournaledStore {
     /// Takes rows from the future as created now, here and in the database as soon as it can be reached.
     pub(super) fn rejuvenate_both(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
         self.ledger.rows.rejuvenate(now, up_to)?;
+        self.sweeps.forget_times();
         let theirs = self.ledger.known_last_id()?.min(up_to);
         self.rejuvenation = Some((now, theirs));
         self.start_restamp().map(drop)

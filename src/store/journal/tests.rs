@@ -95,8 +95,8 @@ impl MessageStore for Database {
         self.call(|rows| rows.mark(name))
     }
 
-    fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
-        self.call(|rows| rows.sweep(now, limit))
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        self.call(|rows| rows.sweep(now, limit, spare))
     }
 
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
@@ -551,7 +551,7 @@ impl Run {
     fn sweep(&mut self, now: Timestamp) {
         let model = &mut self.model;
         model.swept = model.swept.max(Some(now));
-        for (id, name) in self.store.sweep(now, 100).expect("sweeps") {
+        for (id, name) in self.store.sweep(now, 100, &Spare::default()).expect("sweeps").gone {
             let row = model.rows.remove(&id).or_else(|| model.unsure.remove(&id));
             let row = row.expect("only what is there, and once");
             assert_eq!(row.channel, name);
@@ -683,6 +683,31 @@ fn nobody_waits_for_a_page_that_the_database_is_slow_to_give() {
     worker.load(channel("sms"), MessageId(0), 10);
     assert_eq!(next(), Outcome::LoadFailed { channel: channel("sms") });
     worker.stop().expect("what is accepted is in the journal");
+}
+
+#[test]
+fn what_the_database_spares_is_told_once_and_nothing_that_is_owed_to_be_gone() {
+    let rig = Rig::new();
+    let mut store = rig.open();
+    let expiring = |id| Message { expires: Some(Timestamp(10)), ..message(id, "sms") };
+    store.commit(&Group { appends: (1..=4).map(expiring).collect(), ..Group::default() }).expect("commits");
+    store.settle_all();
+    store.commit(&Group { deliveries: vec![(MessageId(2), 7)], ..Group::default() }).expect("commits");
+    remove(&mut store, &[1]);
+    store.commit(&Group { appends: vec![expiring(5)], ..Group::default() }).expect("commits");
+    let sweep = |store: &mut JournaledStore| {
+        let swept = store.sweep(Timestamp(10), 100, &Spare::all()).expect("sweeps");
+        assert!(swept.gone.is_empty(), "{swept:?}");
+        swept.spared.iter().map(|message| (message.id.0, message.deliveries)).collect::<Vec<_>>()
+    };
+    assert_eq!(sweep(&mut store), [(5, 0)], "the journal's own; the database is asked");
+    while store.courier.under_way() > 0 {
+        store.wait(Duration::from_secs(10)).expect("the journal works");
+    }
+    // It has become a dead letter meanwhile.
+    remove(&mut store, &[4, 5]);
+    assert_eq!(sweep(&mut store), [(2, 7), (3, 0)]);
+    assert_eq!(sweep(&mut store), [], "nothing new has come of the database");
 }
 
 /// The two in the hands of a tool.

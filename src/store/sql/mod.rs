@@ -24,6 +24,7 @@ mod rows;
 mod schema;
 mod spelling;
 mod statements;
+mod sweep;
 mod text;
 mod view;
 mod write;
@@ -31,9 +32,13 @@ mod write;
 use std::collections::HashSet;
 
 use self::text::Charset;
-use super::{Backend, Columns, Group, MessageStore, Page, Prefix, Request, RequestToken, Restamp, StoreError, Summary};
+use super::{
+    Backend, Columns, Group, MessageStore, Page, Prefix, Request, RequestToken, Restamp, StoreError, Summary, Swept,
+    SweptTo,
+};
 use crate::limits;
 use crate::message::{ChannelName, MessageId, Timestamp};
+use crate::policy::Spare;
 use client::{Client, Purpose};
 use connect::Access;
 use driver::{Value, number, text};
@@ -56,6 +61,8 @@ pub struct SqlStore {
     written: MessageId,
     /// The highest request that was taken up.
     last_request: u64,
+    /// How far the last sweep has read.
+    swept_to: SweptTo,
 }
 
 impl SqlStore {
@@ -90,6 +97,7 @@ impl SqlStore {
             noted: MessageId(0),
             written: MessageId(0),
             last_request: 0,
+            swept_to: None,
         };
         let (clean, noted) = store.client.run(limits::STORE_ANSWER, async |session| {
             let clean = read_note(&mut session.driver, &names, "clean").await?;
@@ -192,26 +200,23 @@ impl MessageStore for SqlStore {
         Ok(note.and_then(|note| note.parse().ok()))
     }
 
-    fn sweep(&mut self, now: Timestamp, limit: usize) -> Result<Vec<(MessageId, ChannelName)>, StoreError> {
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
         if !self.client.shape()?.has("expires") {
-            return Ok(Vec::new());
+            return Ok(Swept::default());
         }
-        self.client.run(limits::STORE_ANSWER, async |session| {
+        let from = self.swept_to;
+        let (swept, to) = self.client.run(limits::STORE_ANSWER, async |session| {
             session.driver.run("BEGIN").await?;
-            let values = [Value::from(now.0), Value::from(limit as u64)];
-            let rows = session.driver.fetch(&session.statements.expired, &values).await?;
-            let mut gone = Vec::new();
-            let mut ids = Vec::new();
-            for row in rows {
-                let mut cells = row.into_iter();
-                let Some(id) = rows::message_id(cells.next().flatten()) else { continue };
-                ids.push(id);
-                gone.extend(rows::channel(cells.next().flatten(), session.shape.channel).map(|channel| (id, channel)));
-            }
-            write::delete(&mut session.driver, &mut session.statements, ids.into_iter()).await?;
+            let found = if spare.is_empty() {
+                (sweep::all(session, now, limit).await?, None)
+            } else {
+                sweep::some(session, now, limit, spare, from).await?
+            };
             session.driver.run("COMMIT").await?;
-            Ok(gone)
-        })
+            Ok(found)
+        })?;
+        self.swept_to = to;
+        Ok(swept)
     }
 
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {

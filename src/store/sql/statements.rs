@@ -87,6 +87,8 @@ pub(super) struct Statements {
     pub(super) scan: Arc<str>,
     pub(super) delayed: Arc<str>,
     pub(super) expired: Arc<str>,
+    /// Takes the time, the moment behind which it goes on, twice, the id behind which it does at that moment, and a number of rows.
+    pub(super) spared: Arc<str>,
     /// `None`: nothing expires in this table.
     pub(super) expiry_bounds: Option<Arc<str>>,
     pub(super) expiries: Arc<str>,
@@ -127,6 +129,7 @@ impl Statements {
             .into(),
             delayed: parts.delayed(&data, shape).into(),
             expired: parts.expired(&data, shape).into(),
+            spared: parts.spared(&data, shape).into(),
             expiry_bounds: parts.expiry_bounds(&data, shape).map(Into::into),
             expiries: parts.expiries(&data).into(),
             purge: format!(
@@ -297,6 +300,23 @@ impl Parts {
         format!(
             "SELECT {id}, {name} FROM {data} WHERE expires IS NOT NULL AND expires <= {now} {undue} \
              ORDER BY {data}.expires LIMIT {limit} FOR UPDATE"
+        )
+    }
+
+    fn spared(&self, data: &str, shape: &Shape) -> String {
+        let Self { selected, undue, .. } = self;
+        if !shape.has("expires") {
+            return String::new();
+        }
+        let at = |number| place(self.backend, number, "bigint");
+        format!(
+            "SELECT {selected} FROM {data} WHERE expires IS NOT NULL AND expires <= {} {undue} AND data_id > 0 \
+             AND (expires > {} OR (expires = {} AND data_id > {})) ORDER BY {data}.expires, {data}.data_id LIMIT {} FOR UPDATE",
+            at(1),
+            at(2),
+            at(3),
+            at(4),
+            at(5)
         )
     }
 

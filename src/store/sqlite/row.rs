@@ -37,6 +37,7 @@ pub(in crate::store) struct Sql {
     pub(in crate::store) load_due: String,
     pub(super) scan: String,
     pub(in crate::store) sweep: String,
+    pub(in crate::store) expired: String,
     pub(in crate::store) purge: String,
     pub(super) channels: String,
     pub(super) delayed: String,
@@ -119,6 +120,11 @@ impl Sql {
             sweep: format!(
                 "DELETE FROM {data} WHERE data_id IN (SELECT data_id FROM {data} WHERE expires IS NOT NULL AND due IS NULL AND expires <= ?1 \
                  ORDER BY expires LIMIT ?2) RETURNING data_id, channel"
+            ),
+            // Without a limit of its own: what is not stepped to is not read.
+            expired: format!(
+                "SELECT {SELECTED} FROM {data} WHERE expires IS NOT NULL AND due IS NULL AND expires <= ?1 \
+                 AND (expires, data_id) > (?2, ?3) ORDER BY expires, data_id"
             ),
             purge: format!(
                 "DELETE FROM {data} WHERE data_id IN (SELECT data_id FROM {data} {by_channel} \

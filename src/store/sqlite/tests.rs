@@ -99,6 +99,7 @@ fn no_statement_that_recurs_scans_or_sorts_a_large_table() {
     for query in [
         &store.sql.load,
         &store.sql.sweep,
+        &store.sql.expired,
         &store.sql.purge,
         &store.sql.delete,
         &store.sql.delete_run,

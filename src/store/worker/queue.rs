@@ -12,6 +12,7 @@ use foldhash::fast::RandomState;
 
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, Timestamp};
+use crate::policy::Spare;
 use crate::store::{Group, RequestToken, Restamp};
 use doubtful::Doubtful;
 use line::Line;
@@ -45,7 +46,7 @@ pub(super) struct Queue {
     /// Up to which id each channel is to be emptied.
     purges: BTreeMap<ChannelName, MessageId>,
     loads: VecDeque<Load>,
-    sweep: Option<Timestamp>,
+    sweep: Option<(Timestamp, Spare)>,
     /// Corrections of stored times, oldest first.
     restamps: VecDeque<Restamp>,
     /// The time to be noted.
@@ -141,8 +142,8 @@ impl Queue {
     }
 
     /// Takes a sweep; of several that wait, the last counts.
-    pub(super) fn sweep(&mut self, now: Timestamp) {
-        self.sweep = Some(now);
+    pub(super) fn sweep(&mut self, now: Timestamp, spare: Spare) {
+        self.sweep = Some((now, spare));
     }
 
     /// Takes a correction of stored times.
@@ -303,7 +304,7 @@ impl Queue {
         ready
     }
 
-    pub(super) fn take_sweep(&mut self) -> Option<Timestamp> {
+    pub(super) fn take_sweep(&mut self) -> Option<(Timestamp, Spare)> {
         self.sweep.take()
     }
 

@@ -12,6 +12,7 @@ use super::queue::{Load, Replaced, cost};
 use super::{End, Outcome, Shared, Sleep, State};
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, Timestamp};
+use crate::policy::Spare;
 use crate::store::{Group, MessageStore, Page, StoreError, shift};
 
 /// A pause before the next group is cut.
@@ -59,6 +60,8 @@ pub(super) struct Body {
     noted: Timestamp,
     /// Rows that were swept to make room, to be told with the sweep that waits.
     swept: Vec<(MessageId, ChannelName)>,
+    /// The channels whose expired rows stay: as the last sweep said, and all of them before the first.
+    spare: Spare,
     /// When the store's background wants to go on.
     advance_at: Option<Instant>,
 }
@@ -83,6 +86,7 @@ impl Body {
             announced_step: None,
             noted: Timestamp(0),
             swept: Vec::new(),
+            spare: Spare::all(),
             advance_at: None,
             retry_at: None,
             cramped: false,
@@ -327,7 +331,7 @@ impl Body {
         }
     }
 
-    /// Takes what is as good as gone out of a page.
+    /// Takes what is as good as gone out of what was read.
     fn settle(&self, messages: &mut Vec<Message>) {
         let state = self.shared.lock();
         messages.retain(|message| !state.queue.is_gone(&message.channel, message.id));

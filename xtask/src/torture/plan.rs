@@ -23,7 +23,6 @@ pub struct Channel {
     /// Where dead letters go; empty = nowhere.
     pub dead_letter: String,
     /// Expired messages are dead letters, too.
-    /// The broker does not have this key yet: no channel of the plan has it, and the checker is ready for it.
     pub dead_letter_expired: bool,
     /// Milliseconds after which an unconfirmed delivery goes to one more receiver; 0 = never.
     pub confirm_within: u64,
@@ -183,7 +182,8 @@ pub fn channels(failures: bool) -> Vec<Channel> {
     ];
     if failures {
         list.push(Channel { confirm_within: 1_000, ..channel("guard", 1, true) });
-        list.push(Channel { ttl: 2_000, dead_letter: "dead-late".to_owned(), ..channel("late", 1, true) });
+        let dead_letter = "dead-late".to_owned();
+        list.push(Channel { ttl: 2_000, dead_letter, dead_letter_expired: true, ..channel("late", 1, true) });
         list.push(channel("dead-late", 1, true));
     }
     list

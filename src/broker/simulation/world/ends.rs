@@ -5,7 +5,7 @@ use super::*;
 impl World {
     pub(super) fn purge(&mut self) {
         let channel = CHANNELS[self.random.below(CHANNELS.len() as u64) as usize];
-        if !self.random.chance(30) || channel == "dead" || channel == "three" {
+        if !self.random.chance(30) || ["dead", "three", "late"].contains(&channel) {
             // Dead letters change their channel; the model does not follow them there.
             return;
         }
@@ -62,8 +62,7 @@ impl World {
             told.forget();
             told.old = rows.get(number).map(|(_, is_due_later)| *is_due_later);
             told.letter = rows.get(number).is_some_and(|(channel, _)| *channel != told.channel);
-            let dead =
-                told.expires.is_some_and(|at| at <= self.now) || told.confirmed || told.purged || told.is_dropped();
+            let dead = told.has_vanished(self.now) || told.confirmed || told.purged || told.is_dropped();
             if rows.contains_key(number) {
                 // Its removal had not been committed: it may come again, or, if it was purged, for the first time and late.
                 told.delayed |= told.purged;
@@ -71,6 +70,7 @@ impl World {
                 told.purged = false;
                 told.refused = false;
                 told.rejected = false;
+                told.buried = false;
             } else if told.keep && !told.accepted && !dead {
                 told.lost = true;
             } else if told.keep && told.channel != "drop" {
@@ -109,9 +109,12 @@ impl World {
         }
         self.connect();
         let connection = ConnectionId(self.last_connection);
-        let channels = CHANNELS.iter().map(|channel| name(channel)).collect();
+        // Without a receiver, what expires has to become a dead letter all the same.
+        let without = if self.random.chance(50) { "late" } else { "" };
+        let channels: Vec<_> =
+            CHANNELS.iter().filter(|channel| **channel != without).map(|channel| name(channel)).collect();
         if let Some(client) = self.clients.get_mut(&connection) {
-            client.channels = CHANNELS.iter().map(|channel| (*channel).to_owned()).collect();
+            client.channels = channels.iter().map(ToString::to_string).collect();
         }
         let client = self.clients[&connection].kind;
         self.give(Event::Subscribe(Subscribe {
@@ -151,7 +154,7 @@ impl World {
                 || told.lost
                 || !told.keep
                 || told.is_dropped()
-                || told.expires.is_some_and(|at| at <= self.now)
+                || told.has_vanished(self.now)
                 || (told.channel == "drop" && told.deliveries >= 2);
             assert!(over || !told.accepted, "message {number} was accepted and never confirmed: {told:?}");
             missing += u64::from(!over);

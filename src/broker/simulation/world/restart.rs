@@ -158,7 +158,7 @@ impl World {
         for (number, told) in self.model.messages.iter_mut().filter(|(_, told)| told.keep) {
             let dropped = told.channel == "drop" && told.deliveries >= 2;
             let dropped = dropped || told.is_dropped();
-            let over = told.confirmed || told.purged || dropped || told.expires.is_some_and(|at| at <= self.now);
+            let over = told.confirmed || told.purged || dropped || told.has_vanished(self.now);
             if rows.contains(number) {
                 assert!(!told.confirmed && !told.purged, "message {number} is settled and comes again");
                 if lied {

@@ -6,7 +6,7 @@ use super::super::Outcome;
 use super::Body;
 use crate::limits;
 use crate::message::{MessageId, Timestamp};
-use crate::store::{CLOCK, Group, Restamp, StoreError, shift};
+use crate::store::{CLOCK, Group, Restamp, StoreError, Swept, shift};
 
 impl Body {
     /// Corrects stored times.
@@ -63,7 +63,8 @@ impl Body {
     pub(super) fn make_room(&mut self, group: &Group) -> bool {
         let Some(now) = group.appends.iter().map(|message| message.created).max() else { return false };
         (self.before_removal)();
-        let gone = self.store.sweep(now, limits::SWEEP_ROWS).unwrap_or_default();
+        // What is spared stays, and is told of by a sweep that the core has asked for.
+        let gone = self.store.sweep(now, limits::SWEEP_ROWS, &self.spare).unwrap_or_default().gone;
         if gone.is_empty() {
             return false;
         }
@@ -75,29 +76,28 @@ impl Body {
         if is_awaited {
             self.swept.extend(gone);
         } else {
-            (self.report)(Outcome::Swept { gone, more: true });
+            (self.report)(Outcome::Swept { gone, spared: Vec::new(), more: true });
         }
         true
     }
 
     pub(super) fn sweep(&mut self) {
-        let Some(now) = self.shared.lock().queue.take_sweep() else {
+        let Some((now, spare)) = self.shared.lock().queue.take_sweep() else {
             return;
         };
+        self.spare = spare;
         (self.before_removal)();
-        let mut gone = match self.store.sweep(now.shifted(self.offset), limits::SWEEP_ROWS) {
-            Ok(gone) => gone,
-            Err(error) => {
-                self.failed(&error);
-                Vec::new()
-            }
-        };
-        let more = gone.len() >= limits::SWEEP_ROWS;
+        let swept = self.store.sweep(now.shifted(self.offset), limits::SWEEP_ROWS, &self.spare);
+        let Swept { mut gone, mut spared, more } = swept.unwrap_or_else(|error| {
+            self.failed(&error);
+            Swept::default()
+        });
+        self.settle(&mut spared);
         {
             let state = self.shared.lock();
             gone.retain(|(id, channel)| !state.queue.is_gone(channel, *id));
         }
         gone.append(&mut self.swept);
-        (self.report)(Outcome::Swept { gone, more });
+        (self.report)(Outcome::Swept { gone, spared, more });
     }
 }

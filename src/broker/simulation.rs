@@ -53,11 +53,15 @@ fn run(seed: u64) -> Tally {
     world.finish()
 }
 
+/// `WSMB_SEED=7` is one seed, `WSMB_SEEDS=100` the first hundred, `WSMB_SEEDS=100..200` the second.
 fn seeds() -> std::ops::Range<u64> {
-    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    match number("WSMB_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("WSMB_SEEDS").unwrap_or(SEEDS),
+    let number = |text: &str| text.parse::<u64>().expect("a number of seeds");
+    if let Ok(seed) = std::env::var("WSMB_SEED") {
+        return number(&seed)..number(&seed) + 1;
+    }
+    match std::env::var("WSMB_SEEDS") {
+        Ok(seeds) => seeds.split_once("..").map_or(0..number(&seeds), |(from, to)| number(from)..number(to)),
+        Err(_) => 0..SEEDS,
     }
 }
 

@@ -209,6 +209,8 @@ pub(super) struct Reader {
     decoder: Decoder,
     /// What the client sends is thrown away: it has closed, or violated the protocol.
     deaf: bool,
+    /// The code of the client's close frame.
+    closed: Option<u16>,
     /// The client's first frame has come.
     greeted: bool,
     /// The end is being timed.
@@ -228,7 +230,17 @@ enum Inbound {
 impl Reader {
     pub(super) fn new(hub: Arc<Hub>, connection: Arc<Connection>) -> Self {
         let decoder = Decoder::new(Role::Server, hub.options().max_message);
-        Self { hub, connection, decoder, deaf: false, greeted: false, lingering: false, paused: 0, departed: false }
+        Self {
+            hub,
+            connection,
+            decoder,
+            deaf: false,
+            closed: None,
+            greeted: false,
+            lingering: false,
+            paused: 0,
+            departed: false,
+        }
     }
 
     /// Takes what the client sent, in order.
@@ -259,7 +271,12 @@ impl Reader {
         if let Some(code) = last {
             // Asked without the core's lock: the answer needs a system call.
             let took_only = matches!(code, Some(1000 | 1001)) && connection.took_only(hub.options().trust_fin);
-            hub.dispatch(Some(connection), Step::Leave(Leave { code: code.unwrap_or(1000), took_only }));
+            let code = code.unwrap_or(1000);
+            self.closed = Some(code);
+            // Whoever waits for answers gets the close frame behind them.
+            if !hub.finish(connection, took_only) {
+                hub.dispatch(Some(connection), Step::Leave(Leave { code, took_only }));
+            }
         }
         if let Err(error) = result {
             self.deaf = true;
@@ -320,10 +337,28 @@ impl Reader {
         self.hub.finish(&self.connection, took_only)
     }
 
-    /// Whether there is nothing more to be done for a client that has only waited for answers.
-    fn is_answered(&self) -> bool {
-        let queue = self.connection.queue();
-        !self.connection.owed.any() || queue.is_ending() || queue.is_broken()
+    /// Looks after a client that has finished sending and waits for answers. `None`: it is to be read from like any other, for it has its
+    /// answers and the close frame that it asked for.
+    fn answer(&mut self) -> Option<Poll<()>> {
+        let (ending, broken) = {
+            let queue = self.connection.queue();
+            (queue.is_ending(), queue.is_broken())
+        };
+        if self.connection.owed.any() && !ending && !broken {
+            return Some(Poll::Pending);
+        }
+        match self.closed {
+            Some(code) if !broken => {
+                if !ending {
+                    self.hub.dispatch(Some(&self.connection), Step::Leave(Leave { code, took_only: false }));
+                }
+                None
+            }
+            _ => {
+                self.depart(true);
+                Some(Poll::Ready(()))
+            }
+        }
     }
 
     fn depart(&mut self, orderly: bool) {
@@ -371,12 +406,10 @@ impl Future for Reader {
             this.depart(false);
             return Poll::Ready(());
         }
-        if this.connection.owed.is_listening() {
-            if this.is_answered() {
-                this.depart(true);
-                return Poll::Ready(());
-            }
-            return Poll::Pending;
+        if this.connection.owed.is_listening()
+            && let Some(poll) = this.answer()
+        {
+            return poll;
         }
         for _ in 0..limits::READ_ROUNDS {
             match this.inbound(cx) {

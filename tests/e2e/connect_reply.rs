@@ -154,48 +154,70 @@ fn deliveries_stay_behind_it() {
     assert_eq!(raw.next_data().text(), r#"{"command":"send-message","channel":"sms","data":[1]}"#);
 }
 
-/// Sends these frames and a FIN in one go; what comes up to the broker's FIN.
+/// How a client ends right behind its requests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Fin,
+    Close,
+    CloseAndFin,
+}
+
+/// Sends these frames and the end in one go; what comes up to the broker's FIN. A close frame is answered, as the last.
 #[track_caller]
-fn sent_with_fin(broker: &Broker, head: &Head, frames: &[&str]) -> Vec<Value> {
+fn sent_with_end(broker: &Broker, head: &Head, frames: &[&str], end: End) -> Vec<Value> {
     let mut raw = Raw::upgrade(broker, head);
-    let bytes: Vec<u8> = frames.iter().flat_map(|text| crate::raw::frame(opcode::TEXT, text.as_bytes())).collect();
+    let mut bytes: Vec<u8> = frames.iter().flat_map(|text| crate::raw::frame(opcode::TEXT, text.as_bytes())).collect();
+    if end != End::Fin {
+        bytes.extend(crate::raw::frame(opcode::CLOSE, &1000_u16.to_be_bytes()));
+    }
     raw.send(&bytes);
-    raw.finish();
+    if end != End::Close {
+        raw.finish();
+    }
     let mut found = Vec::new();
+    let mut closed = false;
     loop {
         match raw.next() {
-            Got::Frame(frame) if frame.opcode == opcode::TEXT => {
+            Got::Frame(frame) if frame.opcode == opcode::TEXT && !closed => {
                 found.push(serde_json::from_str(frame.text()).unwrap());
             }
-            Got::Fin => return found,
+            Got::Frame(frame) if frame.opcode == opcode::CLOSE && !closed => {
+                assert_eq!(frame.payload, 1000_u16.to_be_bytes());
+                closed = true;
+            }
+            Got::Fin => {
+                assert_eq!(closed, end != End::Fin, "{}", raw.story());
+                return found;
+            }
             other => panic!("{other:?}\n{}", raw.story()),
         }
     }
 }
 
 #[test]
-fn a_fin_right_behind_a_request_takes_no_answer_away() {
+fn an_end_right_behind_a_request_takes_no_answer_away() {
     let broker = Broker::start();
     let codes = |replies: &[Value]| -> Vec<(String, String)> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         replies.iter().map(|reply| (text(&reply["id"]), text(&reply["response_code"]))).collect()
     };
     let ok = |id: &str| (id.to_owned(), "00".to_owned());
-    for round in 0..10 {
+    let ends = [End::Fin, End::Close, End::CloseAndFin];
+    for (round, end) in (0..30).zip(ends.into_iter().cycle()) {
         let with_id = |id: &str| {
             let id = format!("{id}{round}");
             json!({"command": "send-message", "channel": "sms", "data": [1], "id": id}).to_string()
         };
         for head in [Head::new("/"), Head::new("/").modern()] {
             let modern = if head.bytes() == Head::new("/").bytes() { "a" } else { "b" };
-            let replies = sent_with_fin(&broker, &head, &[&with_id(modern), &with_id(&format!("{modern}x"))]);
+            let replies = sent_with_end(&broker, &head, &[&with_id(modern), &with_id(&format!("{modern}x"))], end);
             let wanted = [ok(""), ok(&format!("{modern}{round}")), ok(&format!("{modern}x{round}"))];
-            assert_eq!(codes(&replies), wanted);
+            assert_eq!(codes(&replies), wanted, "{end:?}");
         }
-        let replies = sent_with_fin(&broker, &Head::new("/"), &[&message("sms")]);
-        assert_eq!(codes(&replies), [ok("")]);
-        let replies = sent_with_fin(&broker, &Head::new("/"), &[r#"{"command":"ping"}"#]);
-        assert_eq!(codes(&replies), [ok("")]);
+        let replies = sent_with_end(&broker, &Head::new("/"), &[&message("sms")], end);
+        assert_eq!(codes(&replies), [ok("")], "{end:?}");
+        let replies = sent_with_end(&broker, &Head::new("/"), &[r#"{"command":"ping"}"#], end);
+        assert_eq!(codes(&replies), [ok("")], "{end:?}");
     }
 }
 

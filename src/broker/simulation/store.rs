@@ -79,6 +79,11 @@ impl SimStore {
         }
     }
 
+    /// Whether another row is to take the place of this one.
+    pub fn is_superseded(&self, id: MessageId) -> bool {
+        self.replaced.values().flatten().any(|old| *old == id)
+    }
+
     /// One group commit and the reads behind it.
     pub fn work(&mut self) {
         let ids: Vec<MessageId> = self.appends.keys().copied().collect();

@@ -17,16 +17,12 @@ impl World {
     pub(super) fn note_stored(&mut self, event: &Event<'_>) {
         let Event::Stored(ids) = event else { return };
         for id in ids {
-            // One that has come due meanwhile lives on under a new id: the broker waits for that one's row.
+            // One that has come due meanwhile, or has become a dead letter, lives on under a new id: the broker waits for that one's row.
             let row = self.store.rows.get(id).filter(|row| row.due.is_none_or(|due| due > self.now));
-            let Some(row) = row else { continue };
-            let number = row.payload.as_text().and_then(|text| text.parse().ok());
+            let row = row.filter(|_| !self.store.is_superseded(*id));
+            let number = row.and_then(|row| row.payload.as_text()?.parse().ok());
             if let Some(told) = number.and_then(|number: u64| self.model.messages.get_mut(&number)) {
-                // So does one that has become a dead letter.
-                let given_up = told.is_rejected() || told.letter || (told.channel == "three" && told.flights >= 3);
-                if !(given_up && row.channel.as_str() == told.channel && !told.is_dropped()) {
-                    told.held.get_or_insert(told.holders.len());
-                }
+                told.held.get_or_insert(told.holders.len());
             }
         }
     }

@@ -18,7 +18,7 @@ pub const RETRY_FIRST: Duration = Duration::from_secs(1);
 pub const RETRY_LONGEST: Duration = Duration::from_secs(60);
 
 /// Messages that are held back at once. Beyond it the one whose turn is next stands in its place early, so that none is lost or refused.
-pub const HELD: usize = 100_000;
+pub const HELD: usize = if cfg!(test) { 6 } else { 100_000 };
 
 /// Bytes of messages that are held back at once: a quarter of what the core may hold, so that what fails does not fill the memory in which
 /// the others move. What happens at it is the same.

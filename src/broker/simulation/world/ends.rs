@@ -19,10 +19,12 @@ impl World {
     /// An administrator changes the configuration while everything goes on.
     pub(super) fn reconfigure(&mut self) {
         let fresh = settings(&mut self.random);
+        let times = fresh.policies.clone();
         self.settings = Settings { policies: self.settings.policies.clone(), ..fresh };
         let Policies { named, default } = &mut self.settings.policies;
         default.receivers = self.random.below(2) as u32;
-        for (pattern, policy) in named {
+        for ((pattern, policy), (_, new)) in named.iter_mut().zip(&times.named) {
+            (policy.ack_timeout, policy.confirm_within) = (new.ack_timeout, new.confirm_within);
             match pattern.to_string().as_str() {
                 "one" | "two" => policy.receivers = self.random.below(3) as u32,
                 "live" | "turn" => policy.keep = self.random.chance(50),
@@ -30,8 +32,14 @@ impl World {
                 _ => {}
             }
         }
-        for told in self.model.messages.values_mut().filter(|told| !told.own_limit) {
-            told.limit = self.settings.policies.of(&name(&told.channel)).receivers as usize;
+        for told in self.model.messages.values_mut() {
+            let policy = self.settings.policies.of(&name(&told.channel));
+            if !told.own_limit {
+                told.limit = policy.receivers as usize;
+            }
+            for holder in told.holders.values_mut().filter(|_| !told.letter) {
+                holder.within = if holder.manual { policy.ack_timeout } else { policy.confirm_within };
+            }
         }
         self.route = None;
         self.broker.reconfigure(self.settings.clone());

@@ -7,6 +7,8 @@ use crate::torture::plan::ACK_TIMEOUT;
 pub const SECOND: u64 = 1_000_000;
 /// How much the notes of two clients may differ about what came first: scheduling.
 const SLACK: u64 = SECOND;
+/// As long may a slow reader leave unread what came, its end too.
+const UNREAD: u64 = 12 * SECOND;
 /// A confirmation that is so old has been read, and what follows from it is on the disk.
 const CONFIRMED: u64 = 3 * SECOND;
 /// A message that was handed over so long ago has been read and stored or confirmed.
@@ -62,7 +64,9 @@ impl History {
     }
 
     fn unconfirmed_given_back(&self, receipt: &Receipt, connection: &Connection, until: u64) -> bool {
-        let ended = connection.ended.as_ref().is_some_and(|(t, how)| *t <= until + SLACK || how == "lost");
+        // A slow reader notes long after that the broker has ended it.
+        let slack = if connection.reads_slowly() { UNREAD } else { SLACK };
+        let ended = connection.ended.as_ref().is_some_and(|(t, how)| *t <= until + slack || how == "lost");
         let replaced = self.connections.iter().any(|((client, number), newer)| {
             *client == receipt.place.0 && *number > receipt.place.1 && newer.opened <= until + SLACK
         });
@@ -70,6 +74,8 @@ impl History {
         let paused = connection.pauses.iter().any(|(from, to)| *from <= until && *to >= receipt.t);
         let confirmed_late = receipt.confirmed.is_some_and(|confirmed| confirmed <= until + SLACK)
             && self.ended(receipt.t, until + SLACK);
+        // What a proxy passed on before it was disturbed, a slow reader notes long after.
+        let way = if connection.reads_slowly() { connection.opened } else { receipt.t.saturating_sub(SLACK) };
         ended
             || replaced
             || overdue
@@ -77,7 +83,7 @@ impl History {
             || confirmed_late
             // A connection does not outlive the broker, even if its reader notes long after what it got before.
             || self.ended(connection.opened, until)
-            || self.disturbed(&connection.route, receipt.t.saturating_sub(SLACK), until)
+            || self.disturbed(&connection.route, way, until)
     }
 
     /// Whether what confirmed a receipt may never have reached the broker, or may have been forgotten with it.
@@ -108,10 +114,17 @@ impl History {
         connection.reads_late() || until <= rejected + SLACK || self.confirmation_lost(connection, rejected, until)
     }
 
+    /// Whether the broker was started with another clock than the one that it was ended with: nobody can tell that from a long time of rest.
+    fn restarted_elsewhen(&self, from: u64, to: u64) -> bool {
+        let starts = || self.deeds.starts.iter().filter(|start| (from..=to).contains(*start));
+        self.deeds.clocks.iter().any(|(step, _)| starts().any(|start| step.abs_diff(*start) <= 3 * SECOND))
+    }
+
     /// Whether the broker may have forgotten the message's id between two attempts to send it.
     pub fn id_forgotten(&self, message: &Message) -> bool {
         let (Some(first), Some(last)) = (message.sends.first(), message.sends.last()) else { return false };
-        message.has_id && message.sends.len() > 1 && self.killed(first.t, last.t)
+        let again = message.has_id && message.sends.len() > 1;
+        again && (self.killed(first.t, last.t) || self.restarted_elsewhen(first.t, last.t))
     }
 
     /// Whether the broker had to take a message whose sender asked for no answer. Nobody knows what a proxy does with the rest of a connection that
@@ -162,7 +175,7 @@ impl History {
     /// Whether anything on the channel may have been given back in a stretch of time, which puts messages out of order.
     pub fn anything_given_back(&self, channel: &str, from: u64, to: u64) -> bool {
         let vanished = self.connections.values().any(|connection| {
-            let long_ago = if connection.is_direct() && connection.pauses.is_empty() { SLACK } else { 12 * SECOND };
+            let long_ago = if connection.is_direct() && connection.pauses.is_empty() { SLACK } else { UNREAD };
             connection.channel == channel
                 && (connection
                     .ended

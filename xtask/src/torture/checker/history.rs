@@ -84,7 +84,12 @@ impl Connection {
 
     /// What it notes may have been sent long before.
     pub fn reads_late(&self) -> bool {
-        self.slow || !self.pauses.is_empty() || !self.is_direct()
+        self.reads_slowly() || !self.is_direct()
+    }
+
+    /// The reader itself takes its time.
+    pub fn reads_slowly(&self) -> bool {
+        self.slow || !self.pauses.is_empty()
     }
 
     /// It did not offer `wsmb.v1`.

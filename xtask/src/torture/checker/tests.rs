@@ -241,13 +241,17 @@ fn with_no_limit_everybody_has_a_message_once() {
 }
 
 #[test]
-fn what_an_id_protects_comes_twice_only_if_a_kill_lies_between() {
-    let again = |deed: &str| {
-        let story = Story::accepted().got(30, "a", "s-1").confirm(40, "a").act(2_000, deed, "").act(2_001, "ended", "");
-        story.send(2_500, "s-1", "one").answer(2_600, "s-1", "00").got(4_000, "b", "s-1").confirm(4_010, "b")
+fn what_an_id_protects_comes_twice_only_after_a_kill_or_a_start_by_another_clock() {
+    let again = |deed: &str, step: u64| {
+        let story = Story::accepted().got(30, "a", "s-1").confirm(40, "a").act(20_000, deed, "");
+        let story = story.act(20_001, "ended", "").act(20_010, "start", "").act(step, "clock", "14400");
+        let story = story.send(25_000, "s-1", "one").answer(25_100, "s-1", "00");
+        story.got(26_000, "b", "s-1").confirm(26_010, "b")
     };
-    again("kill").holds();
-    again("term").breaks("doubled");
+    again("kill", 24_900).holds();
+    again("term", 20_005).holds();
+    again("term", 15_000).breaks("doubled");
+    again("term", 24_900).breaks("doubled");
 }
 
 #[test]
@@ -410,4 +414,36 @@ fn a_frozen_reader_notes_late_what_it_got_first() {
     };
     story(Kind::Pause).holds();
     story(Kind::Note).breaks("doubled");
+}
+
+#[test]
+fn a_slow_reader_behind_a_proxy_notes_late_what_it_got_before_the_proxy_was_restarted() {
+    let story = |kind: Kind| {
+        let story = Story::default()
+            .open_on(0, "c", 1, "modern", "one", "haproxy")
+            .open_on(0, "b", 1, "modern", "one", "direct")
+            .event(5, "c", kind, |event| event.conn = Some(1))
+            .send(10, "s-1", "one")
+            .answer(20, "s-1", "00")
+            .act(1_000, "haproxy", "restart")
+            .event(3_000, "c", Kind::Resume, |event| event.conn = Some(1));
+        story.got_on(3_001, "c", "s-1", "one", None).got_on(3_100, "b", "s-1", "one", None).confirm(3_200, "b")
+    };
+    story(Kind::Pause).holds();
+    story(Kind::Note).breaks("doubled");
+}
+
+#[test]
+fn a_slow_reader_notes_late_that_it_was_ended() {
+    let story = |kind: Kind, ended: u64| {
+        let story = Story::accepted()
+            .open_on(0, "b", 1, "modern", "one", "direct")
+            .event(15, "a", kind, |event| event.conn = Some(1))
+            .event(3_000, "a", Kind::Resume, |event| event.conn = Some(1));
+        let story = story.got(3_001, "a", "s-1").got_on(3_100, "b", "s-1", "one", None).confirm(3_200, "b");
+        story.end(ended, "a", "close")
+    };
+    story(Kind::Pause, 6_000).holds();
+    story(Kind::Note, 6_000).breaks("doubled");
+    story(Kind::Pause, 20_000).breaks("doubled");
 }

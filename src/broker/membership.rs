@@ -205,7 +205,7 @@ impl Broker {
         }
     }
 
-    /// The time in which receivers have to confirm something has changed.
+    /// The times in which receivers have to confirm something have changed.
     pub(super) fn watch_anew(&mut self) {
         self.timers.drop_unconfirmed();
         for (_, receiver) in &mut self.receivers {
@@ -213,6 +213,9 @@ impl Broker {
             receiver.watched = until.is_some();
             if let Some(until) = until {
                 self.timers.arm(until, Timer::Unconfirmed(receiver.connection));
+            }
+            if let Some(oldest) = receiver.window.oldest() {
+                self.timers.look_at(oldest.after(self.shortest_lapse), receiver.connection);
             }
         }
     }

@@ -60,7 +60,7 @@ fn seeds() -> std::ops::Range<u64> {
         return number(&seed)..number(&seed) + 1;
     }
     match std::env::var("WSMB_SEEDS") {
-        Ok(seeds) => seeds.split_once("..").map_or(0..number(&seeds), |(from, to)| number(from)..number(to)),
+        Ok(seeds) => seeds.split_once("..").map_or_else(|| 0..number(&seeds), |(from, to)| number(from)..number(to)),
         Err(_) => 0..SEEDS,
     }
 }

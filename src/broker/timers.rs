@@ -52,9 +52,10 @@ impl Timers {
         self.receivers.push(Reverse((at, timer)));
     }
 
-    /// Forgets the timers that end receivers.
+    /// Forgets the timers that run for what is unconfirmed.
     pub fn drop_unconfirmed(&mut self) {
-        self.receivers.retain(|Reverse((_, timer))| !matches!(timer, Timer::Unconfirmed(_)));
+        self.receivers.retain(|Reverse((_, timer))| !matches!(timer, Timer::Unconfirmed(_) | Timer::Look(_)));
+        self.looks.clear();
     }
 
     /// A receiver is no more. The timers of such receivers are forgotten when they may be many: some run for minutes, and receivers may

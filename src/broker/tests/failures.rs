@@ -219,6 +219,22 @@ fn a_silent_receivers_delivery_goes_to_whoever_comes() {
 }
 
 #[test]
+fn a_shorter_time_to_confirm_holds_for_what_is_on_its_way_already() {
+    for before in [Duration::ZERO, Duration::from_secs(300)] {
+        let policy = |within| ChannelPolicy { receivers: 1, confirm_within: within, ..ChannelPolicy::default() };
+        let mut scene = Scene::with(policy(before));
+        scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+        scene.receive(2, AckMode::Automatic, limits::PREFETCH);
+        assert_eq!(deliveries(&scene.send("code", None)), [(1, 1)]);
+        assert_eq!(deliveries(&scene.pass(6_000)), []);
+        let policies = Policies { named: Vec::new(), default: policy(Duration::from_secs(10)) };
+        scene.broker.reconfigure(Settings { policies, ..scene.broker.settings.clone() });
+        assert_eq!(deliveries(&scene.pass(3_999)), []);
+        assert_eq!(deliveries(&scene.pass(1)), [(2, 1)], "it was {before:?}");
+    }
+}
+
+#[test]
 fn whoever_changes_from_manual_to_automatic_still_answers_by_hand_what_it_has() {
     let mut scene = manual(ChannelPolicy::default(), 1..=1);
     scene.send("one", None);

@@ -36,6 +36,13 @@ pub(super) struct Login {
     pub(super) credential: Option<Fingerprint>,
 }
 
+impl Login {
+    /// The same password for the same user from the same address.
+    fn is_same(&self, other: &Self) -> bool {
+        self.credential.is_some() && (self.pair, self.credential) == (other.pair, other.credential)
+    }
+}
+
 /// Why a login does not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
@@ -80,8 +87,13 @@ const ORDERS: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
+    /// Not judged yet.
+    New,
+    /// It could be verified, unless something has begun since.
     Ready,
+    /// Not before this time.
     Held(Duration),
+    /// Not before the outcome of one that runs.
     Blocked,
 }
 
@@ -92,7 +104,22 @@ struct Waiting {
     status: Status,
 }
 
-/// The logins that wait or are verified. Times are measured from any fixed moment and never go back.
+type Groups = HashMap<Key, BTreeSet<Ticket>>;
+
+fn enter(groups: &mut Groups, key: Key, ticket: Ticket) {
+    groups.entry(key).or_default().insert(ticket);
+}
+
+fn leave(groups: &mut Groups, key: Key, ticket: Ticket) {
+    if let Some(tickets) = groups.get_mut(&key) {
+        tickets.remove(&ticket);
+        if tickets.is_empty() {
+            groups.remove(&key);
+        }
+    }
+}
+
+/// The logins that wait or are verified. An arrival costs the same however many wait; an outcome costs as much as others wait for it. Times are measured from any fixed moment and never go back.
 #[derive(Debug)]
 pub(super) struct Line {
     throttle: Throttle,
@@ -102,8 +129,12 @@ pub(super) struct Line {
     /// Which of the orders has the next turn.
     turn: usize,
     held: BTreeSet<(Duration, Ticket)>,
-    by_address: HashMap<Key, BTreeSet<Ticket>>,
-    by_network: HashMap<Key, BTreeSet<Ticket>>,
+    /// Who waits for an outcome, by address.
+    blocked: Groups,
+    by_address: Groups,
+    by_network: Groups,
+    /// Who waits, by pair and credential.
+    by_pair: HashMap<Key, BTreeMap<Option<Fingerprint>, BTreeSet<Ticket>>>,
     last_ticket: Ticket,
     capacity: usize,
 }
@@ -121,8 +152,10 @@ impl Line {
             orders: Default::default(),
             turn: 0,
             held: BTreeSet::new(),
+            blocked: HashMap::new(),
             by_address: HashMap::new(),
             by_network: HashMap::new(),
+            by_pair: HashMap::new(),
             last_ticket: 0,
             capacity,
         }
@@ -131,18 +164,23 @@ impl Line {
     /// A login wants to be verified.
     pub(super) fn arrive(&mut self, login: Login, now: Duration) -> Result<Arrived, Refused> {
         if !self.is_repetition(&login) {
-            let of_address = self.by_address.get(&login.address);
-            let of_pair = of_address.into_iter().flatten().filter_map(|ticket| self.waiting.get(ticket));
-            let of_pair = of_pair.filter(|waiting| waiting.login.pair == login.pair);
-            let different: BTreeSet<_> = of_pair.map(|waiting| waiting.login.credential).collect();
-            if different.len() >= limits::LOGINS_PER_USER
-                || self.throttle.is_slowed(login.address, now)
-                    && of_address.is_some_and(|tickets| tickets.len() >= limits::LOGINS_PER_ADDRESS)
-            {
+            let of_pair = self.by_pair.get(&login.pair).into_iter().flatten();
+            let different: usize =
+                of_pair.map(|(known, tickets)| if known.is_some() { 1 } else { tickets.len() }).sum();
+            if different >= limits::LOGINS_PER_USER {
                 return Err(Refused::Slowed);
             }
         }
-        let instead_of = if self.waiting.len() >= self.capacity { Some(self.make_room(login.network)?) } else { None };
+        let instead_of = match self.by_address.get(&login.address) {
+            Some(tickets)
+                if tickets.len() >= limits::LOGINS_PER_ADDRESS && self.throttle.is_slowed(login.address, now) =>
+            {
+                let oldest = tickets.first().copied();
+                oldest.inspect(|oldest| self.leave(*oldest))
+            }
+            _ if self.waiting.len() >= self.capacity => Some(self.make_room(login.network)?),
+            _ => None,
+        };
         self.last_ticket += 1;
         let ticket = self.last_ticket;
         let keys = [login.network, login.address, login.user];
@@ -150,21 +188,18 @@ impl Line {
         for ((order, key), round) in self.orders.iter_mut().zip(keys).zip(&mut rounds) {
             *round = order.enter(key, self.capacity);
         }
-        self.by_address.entry(login.address).or_default().insert(ticket);
-        self.by_network.entry(login.network).or_default().insert(ticket);
-        self.waiting.insert(ticket, Waiting { login, rounds, status: Status::Blocked });
+        enter(&mut self.by_address, login.address, ticket);
+        enter(&mut self.by_network, login.network, ticket);
+        self.by_pair.entry(login.pair).or_default().entry(login.credential).or_default().insert(ticket);
+        self.waiting.insert(ticket, Waiting { login, rounds, status: Status::New });
         self.judge(ticket, now);
         Ok(Arrived { ticket, instead_of })
     }
 
     /// The same password for the same user from the same address waits or is verified already.
     fn is_repetition(&self, login: &Login) -> bool {
-        let same = |other: &Login| {
-            login.credential.is_some() && (other.pair, other.credential) == (login.pair, login.credential)
-        };
-        let tickets = self.by_address.get(&login.address).into_iter().flatten();
-        self.running.iter().any(|(_, other)| same(other))
-            || tickets.filter_map(|ticket| self.waiting.get(ticket)).any(|waiting| same(&waiting.login))
+        let waits = || self.by_pair.get(&login.pair).is_some_and(|known| known.contains_key(&login.credential));
+        login.credential.is_some() && (self.running.iter().any(|(_, other)| other.is_same(login)) || waits())
     }
 
     /// Takes the place of the newest login of the network that has most, if that is another one.
@@ -190,14 +225,33 @@ impl Line {
             self.held.remove(&(until, ticket));
             self.judge(ticket, now);
         }
-        let order = &mut self.orders[self.turn];
-        let (round, ticket) = order.ready.first().copied()?;
-        order.round = order.round.max(round);
-        self.turn = (self.turn + 1) % ORDERS;
-        let login = self.take(ticket)?;
-        self.running.push((ticket, login));
-        self.judge_address(login.address, now);
-        Some(ticket)
+        // Bounded: each round takes somebody out of those that seemed ready.
+        while let Some((round, ticket)) = self.orders[self.turn].ready.first().copied() {
+            // What has begun or ended since may concern this one.
+            match self.judge(ticket, now) {
+                Some(Status::Ready) => {}
+                Some(_) => continue,
+                None => return None,
+            }
+            let order = &mut self.orders[self.turn];
+            order.round = order.round.max(round);
+            self.turn = (self.turn + 1) % ORDERS;
+            let ticket = self.newest_if_slowed(ticket, now);
+            let login = self.take(ticket)?;
+            self.running.push((ticket, login));
+            return Some(ticket);
+        }
+        None
+    }
+
+    /// Of an address that is slowed the newest login goes first: those that wait there are most likely guesses, and another user of the address has just come.
+    fn newest_if_slowed(&mut self, ticket: Ticket, now: Duration) -> Ticket {
+        let Some(Waiting { login: Login { address, .. }, .. }) = self.waiting.get(&ticket) else { return ticket };
+        if !self.throttle.is_slowed(*address, now) {
+            return ticket;
+        }
+        let tickets: Vec<_> = self.by_address.get(address).into_iter().flatten().rev().copied().collect();
+        tickets.into_iter().find(|newest| self.judge(*newest, now) == Some(Status::Ready)).unwrap_or(ticket)
     }
 
     /// When [`Self::next`] may have somebody whom only the time holds back.
@@ -214,20 +268,22 @@ impl Line {
             Some(false) => self.throttle.failed(login.pair, login.address, now),
             None => {}
         }
-        let same = |other: &Login| {
-            accepted.is_some()
-                && login.credential.is_some()
-                && (other.pair, other.credential) == (login.pair, login.credential)
+        let repetitions: Vec<_> = match (accepted, login.credential) {
+            (Some(_), Some(_)) => {
+                let of_pair = self.by_pair.get(&login.pair);
+                of_pair.and_then(|known| known.get(&login.credential)).into_iter().flatten().copied().collect()
+            }
+            _ => Vec::new(),
         };
-        let tickets = self.by_address.get(&login.address).into_iter().flatten();
-        let repetitions: Vec<_> = tickets
-            .filter(|ticket| self.waiting.get(ticket).is_some_and(|other| same(&other.login)))
-            .copied()
-            .collect();
         for repetition in &repetitions {
             self.take(*repetition);
         }
-        self.judge_address(login.address, now);
+        let of_pair = self.by_pair.get(&login.pair).into_iter().flat_map(BTreeMap::values).flatten();
+        let concerned: Vec<_> =
+            of_pair.chain(self.blocked.get(&login.address).into_iter().flatten()).copied().collect();
+        for ticket in concerned {
+            self.judge(ticket, now);
+        }
         repetitions
     }
 
@@ -240,30 +296,27 @@ impl Line {
     fn take(&mut self, ticket: Ticket) -> Option<Login> {
         self.unplace(ticket);
         let Waiting { login, .. } = self.waiting.remove(&ticket)?;
-        for (map, key) in [(&mut self.by_address, login.address), (&mut self.by_network, login.network)] {
-            if let Some(tickets) = map.get_mut(&key) {
+        leave(&mut self.by_address, login.address, ticket);
+        leave(&mut self.by_network, login.network, ticket);
+        if let Some(known) = self.by_pair.get_mut(&login.pair) {
+            if let Some(tickets) = known.get_mut(&login.credential) {
                 tickets.remove(&ticket);
                 if tickets.is_empty() {
-                    map.remove(&key);
+                    known.remove(&login.credential);
                 }
+            }
+            if known.is_empty() {
+                self.by_pair.remove(&login.pair);
             }
         }
         Some(login)
     }
 
-    fn judge_address(&mut self, address: Key, now: Duration) {
-        let tickets: Vec<_> = self.by_address.get(&address).into_iter().flatten().copied().collect();
-        for ticket in tickets {
-            self.judge(ticket, now);
-        }
-    }
-
     /// Finds out whether a login could be verified now.
-    fn judge(&mut self, ticket: Ticket, now: Duration) {
-        let Some(Waiting { login, .. }) = self.waiting.get(&ticket) else { return };
-        let status = self.status(login, now);
+    fn judge(&mut self, ticket: Ticket, now: Duration) -> Option<Status> {
+        let status = self.status(&self.waiting.get(&ticket)?.login, now);
         self.unplace(ticket);
-        let Some(waiting) = self.waiting.get_mut(&ticket) else { return };
+        let waiting = self.waiting.get_mut(&ticket)?;
         waiting.status = status;
         match status {
             Status::Ready => {
@@ -272,12 +325,14 @@ impl Line {
                 }
             }
             Status::Held(until) => drop(self.held.insert((until, ticket))),
-            Status::Blocked => {}
+            Status::Blocked => enter(&mut self.blocked, waiting.login.address, ticket),
+            Status::New => {}
         }
+        Some(status)
     }
 
     fn unplace(&mut self, ticket: Ticket) {
-        let Some(Waiting { rounds, status, .. }) = self.waiting.get(&ticket) else { return };
+        let Some(Waiting { login, rounds, status }) = self.waiting.get(&ticket) else { return };
         match *status {
             Status::Ready => {
                 for (order, round) in self.orders.iter_mut().zip(rounds) {
@@ -285,15 +340,14 @@ impl Line {
                 }
             }
             Status::Held(until) => drop(self.held.remove(&(until, ticket))),
-            Status::Blocked => {}
+            Status::Blocked => leave(&mut self.blocked, login.address, ticket),
+            Status::New => {}
         }
     }
 
     fn status(&self, login: &Login, now: Duration) -> Status {
         let running = || self.running.iter().map(|(_, other)| other);
-        if login.credential.is_some()
-            && running().any(|other| (other.pair, other.credential) == (login.pair, login.credential))
-        {
+        if running().any(|other| other.is_same(login)) {
             return Status::Blocked;
         }
         let count = |of: fn(&Login) -> Key| running().filter(|other| of(other) == of(login)).fold(0, |sum, _| sum + 1);

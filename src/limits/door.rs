@@ -30,8 +30,8 @@ pub const LOGINS: usize = 2_048;
 /// answered 429.
 pub const LOGINS_PER_USER: usize = 4;
 
-/// Logins of one address that wait at once, once it has used its free failures: with [`ADDRESS_DELAY`], those that can be verified in 16 s. One more is
-/// answered 429.
+/// Logins of one address that wait at once, once it has used its free failures: with [`ADDRESS_DELAY`], those that can be verified in 16 s. One more takes the
+/// place of the oldest, which is answered 503; the newest is verified first.
 pub const LOGINS_PER_ADDRESS: usize = 64;
 
 /// Failures of one user from one address that cost no time: a mistyped password is no attack.

@@ -356,3 +356,18 @@ async fn refuse(stream: &TcpStream, response: &[u8]) -> Option<Box<Reader>> {
     let _ = timeout(limits::HTTP_LINGER, answer).await;
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What limits::HANDSHAKES and limits::LOGINS reckon with. Never run: only its size counts.
+    #[test]
+    fn a_socket_that_is_no_client_yet_is_small() {
+        fn size<T>(_: impl FnOnce(Arc<Hub>, TcpStream, SocketAddr, bool, Place) -> T) -> usize {
+            size_of::<T>()
+        }
+        let bytes = size(run);
+        assert!(bytes <= 3 << 10, "{bytes} bytes");
+    }
+}

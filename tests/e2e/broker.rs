@@ -346,6 +346,18 @@ impl Broker {
         assert_eq!(result, 0, "a limit for the broker: {}", std::io::Error::last_os_error());
     }
 
+    /// From now on it can open so many files more than it has open.
+    #[cfg(target_os = "linux")]
+    #[track_caller]
+    pub fn limit_descriptors(&self, more: u64) {
+        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").count() as u64;
+        let limit = libc::rlimit { rlim_cur: open + more, rlim_max: open + more };
+        // SAFETY: `prlimit` reads the one structure and writes nothing; the child has not been waited for, so the id is still its own.
+        let result = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!(result, 0, "a limit for the broker: {}", std::io::Error::last_os_error());
+    }
+
     /// Gives it another configuration, which SIGHUP takes over: `change` makes it of the one that it was started with.
     #[track_caller]
     pub fn reconfigure(&self, change: impl FnOnce(String) -> String) {

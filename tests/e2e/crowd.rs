@@ -232,3 +232,17 @@ fn refused_clients_that_do_not_leave_keep_nobody_out() {
     drop(refused);
     assert_unharmed(&mut broker);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn silent_sockets_that_take_all_descriptors_make_room_for_a_client() {
+    let _turn = turn();
+    let mut broker = Broker::start();
+    time_to_come_in(&broker, ELSEWHERE, USER);
+    broker.limit_descriptors(40);
+    let silent: Vec<Raw> = (0..200).map(|_| Raw::connect_from(&broker, ATTACKER)).collect();
+    assert_known_comes_in(&broker, ELSEWHERE);
+    assert!(broker.log().text().contains("no file descriptors are left"), "{}", broker.log().tail());
+    drop(silent);
+    assert_unharmed(&mut broker);
+}

@@ -51,6 +51,11 @@ impl Broker {
     /// The store has an expired message that is to be a dead letter. What is in memory, or about to be, expires there.
     fn expire_spared(&mut self, message: Message, turn: &mut Turn<'_>) {
         let id = message.id;
+        let key = self.channel_keys.get(&message.channel).copied();
+        if key.is_some_and(|key| self.channels[key].loading.is_some()) {
+            // The page may bring it, too, and knows by the same marks what it is.
+            return;
+        }
         if self.refused.remove(&id) {
             // Nobody has counted it, and its sender was told that it is not there.
             self.removals.push(id);
@@ -58,9 +63,9 @@ impl Broker {
         }
         let is_known =
             self.expired_early.contains(&id) || self.superseded.contains_key(&id) || self.unstored.contains(id);
-        let Some(key) = self.channel_keys.get(&message.channel).copied().filter(|_| !is_known) else { return };
-        let channel = &mut self.channels[key];
-        if channel.loading.is_some() || channel.paged == 0 || id <= channel.cursor {
+        let Some(key) = key.filter(|_| !is_known) else { return };
+        let channel = &self.channels[key];
+        if channel.paged == 0 || id <= channel.cursor {
             return;
         }
         // The next sweeps find the others.

@@ -208,12 +208,15 @@ impl Broker {
     /// The times in which receivers have to confirm something have changed.
     pub(super) fn watch_anew(&mut self) {
         self.timers.drop_unconfirmed();
+        // Who is late is found out anew, when each is looked at.
+        self.overdue.clear();
         for (_, receiver) in &mut self.receivers {
             let until = receiver.unconfirmed_until(self.settings.confirm_timeout);
             receiver.watched = until.is_some();
             if let Some(until) = until {
                 self.timers.arm(until, Timer::Unconfirmed(receiver.connection));
             }
+            receiver.window.forget_overdue();
             if let Some(oldest) = receiver.window.oldest() {
                 self.timers.look_at(oldest.after(self.shortest_lapse), receiver.connection);
             }

@@ -146,7 +146,7 @@ impl Broker {
     }
 
     /// A parked message is in the store now. It is paged, if what is before it is paged too; else it waits.
-    fn unpark_stored(&mut self, key: usize, id: MessageId, turn: &Turn<'_>) {
+    fn unpark_stored(&mut self, key: usize, id: MessageId, turn: &mut Turn<'_>) {
         let channel = &mut self.channels[key];
         let Some(mut entry) = channel.unpark(id) else { return };
         // A page that is being read may bring it, too.
@@ -154,11 +154,17 @@ impl Broker {
             channel.page_out(id, entry.origin);
             self.bytes -= entry.bytes();
             self.sweep_later(turn.now);
+            self.to_pump.push(key);
         } else {
             entry.written = true;
-            self.wait(key, entry);
+            self.to_pump.push(key);
+            // Its moment may have come while it was parked behind a page that was being read.
+            if entry.expired(turn.now) {
+                self.expire(key, entry, turn);
+            } else {
+                self.wait(key, entry);
+            }
         }
-        self.to_pump.push(key);
     }
 
     /// The store did not take messages. What nobody was promised is refused; what may have been seen is kept and tried again.

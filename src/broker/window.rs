@@ -159,6 +159,13 @@ impl Window {
         self.iter().next().filter(|delivery| self.last == 1 && !delivery.manual).map(|delivery| delivery.flight)
     }
 
+    /// Nothing counts as late any more: the time to confirm has changed.
+    pub fn forget_overdue(&mut self) {
+        for delivery in self.open.iter_mut().flat_map(|open| &mut open.deliveries) {
+            delivery.overdue = false;
+        }
+    }
+
     /// How many are unconfirmed.
     pub fn len(&self) -> usize {
         self.open.as_ref().map_or(0, |open| open.deliveries.len())

@@ -150,8 +150,9 @@ impl World {
         let lied = self.store.lied;
         let (left, rows) = (self.broker.unsettled() as usize, self.store.rows.len());
         assert!(left == rows || (lied && left < rows), "{left} messages are left, {rows} are stored");
-        let rows: BTreeSet<u64> =
-            self.store.rows.values().filter_map(|row| row.payload.as_text()?.parse::<u64>().ok()).collect();
+        let rows = self.store.rows.values();
+        let rows: BTreeMap<u64, u32> =
+            rows.filter_map(|row| Some((row.payload.as_text()?.parse().ok()?, row.deliveries))).collect();
         let counters = self.broker.counters();
         let allowed = self.missing_allowed + counters.refused + counters.refused_late;
         let mut missing = 0;
@@ -159,11 +160,11 @@ impl World {
             let dropped = told.channel == "drop" && told.deliveries >= 2;
             let dropped = dropped || told.is_dropped();
             let over = told.confirmed || told.purged || dropped || told.has_vanished(self.now);
-            if rows.contains(number) {
+            if let Some(deliveries) = rows.get(number) {
                 assert!(!told.confirmed && !told.purged, "message {number} is settled and comes again");
                 if lied {
                     told.delayed = true;
-                    (told.refused, told.deliveries) = (false, 0);
+                    (told.refused, told.deliveries) = (false, told.deliveries.min(*deliveries));
                 }
             } else if !over && !told.refused && !told.lost {
                 assert!(!told.accepted, "message {number} was accepted and is not in the store: {told:?}");

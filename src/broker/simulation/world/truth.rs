@@ -46,8 +46,11 @@ impl World {
             let served = told.iter().map(|told| told.deliveries).min();
             assert_eq!(Some(receivers), served, "{numbers:?}: receivers of what is not kept");
         } else if let Some(held) = told.iter().map(|told| told.held).collect::<Option<Vec<_>>>() {
-            let fewest = held.into_iter().min().map(|held| held as u32);
-            assert_eq!(Some(receivers), fewest, "{numbers:?}: receivers that held it when it was safe");
+            let fewest = held.into_iter().min().map_or(0, |held| held as u32);
+            // One that has expired is not given to one more receiver with the rest of its frame, and is counted there all the same.
+            let most = fewest + u32::from(told.iter().any(|told| is_expired(told) && !told.alone));
+            let range = fewest..=most;
+            assert!(range.contains(&receivers), "{numbers:?}: {receivers} held it when it was safe, not {range:?}");
         }
         if told.iter().any(|told| !told.keep) {
             assert!(!stored, "{numbers:?} are not kept");

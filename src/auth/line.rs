@@ -279,12 +279,24 @@ impl Line {
             self.take(*repetition);
         }
         let of_pair = self.by_pair.get(&login.pair).into_iter().flat_map(BTreeMap::values).flatten();
-        let concerned: Vec<_> =
-            of_pair.chain(self.blocked.get(&login.address).into_iter().flatten()).copied().collect();
-        for ticket in concerned {
-            self.judge(ticket, now);
-        }
+        let blocked = self.blocked.get(&login.address).into_iter().flatten();
+        let concerned: Vec<_> = of_pair.chain(blocked).copied().collect();
+        self.judge_all(&concerned, now);
         repetitions
+    }
+
+    /// A login succeeded that did not have to be verified. The failures of its user from its address are forgotten.
+    pub(super) fn succeeded(&mut self, login: &Login, now: Duration) {
+        self.throttle.succeeded(login.pair);
+        let of_pair = self.by_pair.get(&login.pair).into_iter().flat_map(BTreeMap::values).flatten();
+        let concerned: Vec<_> = of_pair.copied().collect();
+        self.judge_all(&concerned, now);
+    }
+
+    fn judge_all(&mut self, tickets: &[Ticket], now: Duration) {
+        for ticket in tickets {
+            self.judge(*ticket, now);
+        }
     }
 
     /// A login does not wait any longer. Nothing happens if it is being verified.

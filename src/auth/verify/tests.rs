@@ -91,6 +91,25 @@ async fn a_failing_user_is_slowed_and_not_locked_out() {
 }
 
 #[tokio::test]
+async fn a_known_password_forgets_the_failures_of_its_user_from_its_address_and_no_others() {
+    let verifier = Verifier::new(users(&format!("alice:{SHA}\nbob:{SHA}")));
+    assert_eq!(verify(&verifier, "alice", b"secret", here()).await, Verdict::Accepted);
+    for user in ["alice", "bob"] {
+        for _ in 0..limits::FREE_FAILURES {
+            assert_eq!(verify(&verifier, user, b"wrong", here()).await, Verdict::Rejected);
+        }
+    }
+    assert_eq!(verify(&verifier, "alice", b"secret", here()).await, Verdict::Accepted);
+    let held = |user| {
+        let login = verifier.shared.login(user, here(), None);
+        let mut desk = verifier.shared.desk();
+        desk.line.arrive(login, verifier.shared.now()).unwrap();
+        desk.line.next(verifier.shared.now()).is_none()
+    };
+    assert!(held("bob") && !held("alice"));
+}
+
+#[tokio::test]
 async fn guesses_at_once_beyond_those_that_may_wait_are_refused() {
     let verifier = Arc::new(Verifier::new(users(&format!("alice:{SHA}"))));
     let guesses: Vec<_> = (0..40)

@@ -378,8 +378,8 @@ pub const JOURNAL_LINGER: Duration = Duration::from_millis(500);
 /// The shortest time between two rounds of the journal's background that no report brings about.
 pub const JOURNAL_PULSE: Duration = Duration::from_millis(5);
 
-/// How often the journal asks the database how much it holds, to correct its own counting.
-pub const JOURNAL_COUNT_EVERY: Duration = Duration::from_secs(60);
+/// How often the journal asks the database how much it holds, to correct its own counting. That reads the whole table, which only other programs can make differ from what the journal has counted.
+pub const JOURNAL_COUNT_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Pages that the journal fetches from the database at once: enough to keep it busy, few to hold in memory ([`PAGE_BYTES`] each).
 pub const JOURNAL_FETCHES: usize = 4;

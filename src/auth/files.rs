@@ -228,7 +228,7 @@ impl Credentials {
             if current == file.stamp {
                 file.seen = None;
             } else if file.seen == Some(current) {
-                changed |= file.reload();
+                changed |= file.reload(false);
             } else {
                 file.seen = Some(current);
                 settling = true;
@@ -248,7 +248,7 @@ impl Credentials {
             tracing::warn!("{warning}");
         }
         for file in &mut self.files {
-            file.reload();
+            file.reload(true);
         }
         self.users()
     }
@@ -285,7 +285,11 @@ impl File {
         self.seen = None;
         let name = self.path.display().to_string();
         let parsed = match read(&self.path) {
-            Err(error) => Err(format!("{name}: cannot be read: {error}")),
+            Err(error) => {
+                // It may be readable in a moment although nothing about it changes: the process had no descriptors left, say.
+                self.stamp = None;
+                Err(format!("{name}: cannot be read: {error}"))
+            }
             Ok(bytes) => match htpasswd::parse(&bytes, &name) {
                 Err(too_large) => Err(format!("{name}: is not used: {too_large}")),
                 Ok(_) if htpasswd::is_blank(&bytes) && !self.entries.is_empty() => Err(format!(
@@ -310,9 +314,13 @@ impl File {
         }
     }
 
-    /// Like [`Self::load`], and logs how it went.
-    fn reload(&mut self) -> bool {
+    /// Like [`Self::load`], and logs how it went; one that can't be read again and again only if somebody has asked (`is_asked`).
+    fn reload(&mut self, is_asked: bool) -> bool {
+        let before = std::mem::take(&mut self.warnings);
         let loaded = self.load();
+        if !loaded && !is_asked && self.warnings == before {
+            return false;
+        }
         for warning in &self.warnings {
             tracing::warn!("{warning}");
         }

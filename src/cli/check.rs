@@ -194,6 +194,10 @@ fn look_at_store(config: &Config, report: &mut Report) {
                 "{error}; the broker would start all the same, because its journal is known there, and deliver what the journal holds"
             ));
         }
+        Err(error @ StoreError::TornJournal { .. }) => {
+            report.facts.push(("store", url.to_string()));
+            report.doubts.push(error.to_string());
+        }
         Err(error) => report.errors.push(error.to_string()),
     }
 }

@@ -35,13 +35,20 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "HOST:PORT")]
     listen: Vec<String>,
 
+    /// If the store is damaged so that it can't be opened: give its files other names and begin with an empty one
+    ///
+    /// What the damaged store holds is then not delivered. No file is deleted. Meant for one start, not for a unit file.
+    #[arg(long)]
+    set_aside_damaged: bool,
+
     #[command(flatten)]
     settings: Settings,
 }
 
 impl Serve {
     pub(crate) async fn run(self) -> Outcome {
-        let config = self.settings.load(&self.listen)?;
+        let mut config = self.settings.load(&self.listen)?;
+        config.store.set_aside_damaged = self.set_aside_damaged;
         open_files::raise_limit();
         let log = start_log(config.log.level);
         let file = self.settings.config.clone();

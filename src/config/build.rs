@@ -51,6 +51,7 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
             has_secret_in_file: false,
             journal: Some(data_dir.join("journal.db")),
             journal_max: limits::JOURNAL_BYTES,
+            set_aside_damaged: false,
             ids: Some(data_dir.join("wsmb.ids")),
             prefix: "mq_".to_owned(),
             batch: 10,

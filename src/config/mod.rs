@@ -169,6 +169,8 @@ pub struct Store {
     pub write_delay: Duration,
     /// User-defined fields: column and JSON pointer, in the order of the column names.
     pub columns: Vec<(String, String)>,
+    /// A damaged store gets another name and a new one is made. No key: asked for on the command line, once.
+    pub set_aside_damaged: bool,
 }
 
 /// Whether there is a password, not which.

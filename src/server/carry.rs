@@ -65,7 +65,12 @@ impl Core {
     pub(super) fn step(&mut self, step: Step<'_>, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
         match step {
             Step::Event(Event::Publish(publish)) => self.publish(publish, source, turn),
-            Step::Event(event) => self.handle(event, source, turn),
+            Step::Event(event) => {
+                if matches!(event, Event::Tick) {
+                    super::defect::strike("core");
+                }
+                self.handle(event, source, turn);
+            }
             Step::First(event) => self.handle_first(event, source, turn),
             step => {
                 if let Some(source) = source {
@@ -272,6 +277,7 @@ impl Core {
 
     /// Puts a new connection into the register; to be asked [`Self::no_room`] before.
     pub(super) fn register(&mut self, make: impl FnOnce(ConnectionId) -> Arc<Connection>) -> Arc<Connection> {
+        super::defect::strike("register");
         self.carrier.outgoing.register(make)
     }
 

@@ -26,6 +26,11 @@ pub enum ServeError {
     Password(ConfigError),
     /// The system did not give what every program gets: a thread, a signal handler.
     System(std::io::Error),
+    /// A part without which the broker can't go on has died of a defect. The caller should end the process at once.
+    Defect {
+        /// Which: "the core".
+        part: &'static str,
+    },
     /// A second signal came while the server was stopping, [`crate::limits::SECOND_SIGNAL`] after the first or later. The caller should end the process at once.
     Interrupted {
         /// Messages that were not stored yet.
@@ -49,6 +54,11 @@ impl fmt::Display for ServeError {
             Self::Column(error) => error.fmt(f),
             Self::Password(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system refused something every program needs: {error}"),
+            Self::Defect { part } => write!(
+                f,
+                "{part} has died of a defect, and the broker can't go on; what it has accepted is in the store, so start it again, \
+                 and report the lines of the log that begin with \"thread\""
+            ),
             Self::Interrupted { unstored } => {
                 f.write_str("a second signal came while the broker was stopping; it did not wait any more")?;
                 match unstored {

@@ -199,13 +199,24 @@ fn upgrade_required(request: &Request) -> Vec<u8> {
     handshake::response(426, &UPGRADE_REQUIRED, TEXT, &body)
 }
 
+/// A plain request to read something. `HEAD` is answered like `GET`, without the body (RFC 9110 section 9.3.2).
+fn is_look(request: &Request) -> bool {
+    matches!(request.method.as_str(), "GET" | "HEAD") && request.upgrade.is_none()
+}
+
 async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
     let is_reserved = RESERVED.iter().any(|reserved| {
         request.path.strip_prefix(reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     });
-    if request.method == "GET" && request.path == "/healthz" && request.upgrade.is_none() {
-        // It says that the process can do its work, which is so to the end.
-        return Answer::Http(plain(200, if hub.stop.has_begun() { "stopping" } else { "ok" }));
+    if is_look(&request) && request.path == "/healthz" {
+        // It says whether the process can do its work, which it can to the end of an orderly stop.
+        let (status, word) = match (hub.fatal.is_declared(), hub.stop.has_begun()) {
+            (true, _) => (503, "failed"),
+            (false, true) => (200, "stopping"),
+            (false, false) => (200, "ok"),
+        };
+        let answer = plain(status, word);
+        return Answer::Http(if request.method == "HEAD" { handshake::without_body(answer) } else { answer });
     }
     if is_reserved {
         return Answer::Http(plain(404, "there is nothing here"));

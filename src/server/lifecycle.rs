@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::task::{AbortHandle, JoinError, JoinHandle};
 use tracing::{error, info, warn};
@@ -17,15 +17,14 @@ use super::error::ServeError;
 use super::ids::{self, Ids};
 use super::listener::{self, Door};
 use super::lobby::Lobby;
+use super::opening;
 use super::runtime::{Hub, Options};
 use super::storage::{self, Storage};
-use super::timekeeping;
 use crate::auth::{Change, Credentials, Permissions, Verifier};
 use crate::broker::{self, Broker, Event, Settings};
 use crate::config::{Config, ConfigError};
 use crate::limits;
-use crate::message::{MessageId, Timestamp};
-use crate::store::{self, Columns, JournalSettings, StoreSettings};
+use crate::message::MessageId;
 
 /// Makes a [`RunningServer`].
 #[derive(Clone, Copy, Debug)]
@@ -57,15 +56,11 @@ impl Server {
             let config = config.clone();
             blocking(move || {
                 let credentials = Credentials::load(&config.auth.htpasswd, &config.auth.users);
-                let mut store = store::open(&store_settings(&config)?)?;
-                let clock = timekeeping::start(&mut *store)?;
-                let now = clock.now();
-                let since = dedup_start(now, config.server.dedup_window);
-                let summary = store.summary(since)?;
-                let suspect = storage::suspect_up_to(&mut *store, &summary)?;
+                let (store, clock, found) = opening::open(&config)?;
                 // Behind the store, whose lock is the file's, too.
-                let ids = Ids::open(ids::path(&config).as_deref(), since, now);
-                Ok::<_, ServeError>((credentials, store, clock, (summary, suspect), ids))
+                let since = opening::dedup_start(clock.now(), config.server.dedup_window);
+                let ids = Ids::open(ids::path(&config).as_deref(), since, clock.now());
+                Ok::<_, ServeError>((credentials, store, clock, found, ids))
             })
             .await??
         };
@@ -104,18 +99,19 @@ impl RunningServer {
         // What the store held may be due already.
         hub.happened(Event::Tick);
         self.tasks = vec![
-            tokio::spawn(hub.clone().run_deadlines()).abort_handle(),
-            tokio::spawn(hub.clone().run_timers()).abort_handle(),
-            tokio::spawn(hub.clone().run_gate()).abort_handle(),
-            tokio::spawn(hub.clone().run_clock(restored_up_to)).abort_handle(),
-            tokio::spawn(hub.clone().run_ids()).abort_handle(),
-            tokio::spawn(watch_credentials(hub.clone(), self.credentials.clone())).abort_handle(),
+            vital(hub, "the task of deadlines", hub.clone().run_deadlines()).abort_handle(),
+            vital(hub, "the task of heartbeats", hub.clone().run_timers()).abort_handle(),
+            vital(hub, "the task of backpressure", hub.clone().run_gate()).abort_handle(),
+            vital(hub, "the task of the clock", hub.clone().run_clock(restored_up_to)).abort_handle(),
+            vital(hub, "the task of ids", hub.clone().run_ids()).abort_handle(),
+            vital(hub, "the task of passwords", watch_credentials(hub.clone(), self.credentials.clone()))
+                .abort_handle(),
         ];
         let trouble = Arc::new(Seldom::default());
         for (door, address) in listeners.into_iter().zip(&self.addresses) {
             info!(%address, proxy_protocol = door.proxy_protocol, "listening");
             let accept = listener::accept(hub.clone(), door, self.lobby.clone(), trouble.clone());
-            self.doors.push(tokio::spawn(accept));
+            self.doors.push(vital(hub, "a listener", accept));
         }
     }
 
@@ -242,8 +238,36 @@ impl RunningServer {
     }
 }
 
+/// Starts a task without which the server can't do its work: its death is the server's.
+fn vital(hub: &Arc<Hub>, part: &'static str, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    let watch = Watch { hub: hub.clone(), part };
+    tokio::spawn(async move {
+        let _watch = watch;
+        task.await;
+    })
+}
+
+/// Tells of the death of the task that has it.
+struct Watch {
+    hub: Arc<Hub>,
+    part: &'static str,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let is_core = self.hub.is_core_broken();
+            self.hub.fatal.declare(if is_core { "the core" } else { self.part });
+        }
+    }
+}
+
 impl Drop for RunningServer {
     fn drop(&mut self) {
+        if self.hub.fatal.is_declared() {
+            // Nothing of it can be trusted to tidy up.
+            return;
+        }
         self.doors.iter().for_each(JoinHandle::abort);
         self.tasks.iter().for_each(AbortHandle::abort);
         self.hub.abort_all();
@@ -271,7 +295,11 @@ pub async fn serve(config: Config, load: Option<Load>, ready: impl FnOnce(&Runni
     let hub = server.hub.clone();
     let load = load.map(Arc::new);
     loop {
-        match signals.next().await {
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            part = hub.fatal.declared() => return Err(ServeError::Defect { part }),
+        };
+        match signal {
             Signal::Stop(name) => {
                 info!(signal = name, "asked to stop");
                 break;
@@ -284,6 +312,7 @@ pub async fn serve(config: Config, load: Option<Load>, ready: impl FnOnce(&Runni
     }
     tokio::select! {
         done = server.shutdown() => done,
+        part = hub.fatal.declared() => Err(ServeError::Defect { part }),
         () = signals.insist(Instant::now()) => Err(ServeError::Interrupted { unstored: hub.with_broker(Broker::unstored) as u64 }),
     }
 }
@@ -329,10 +358,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn dedup_start(now: Timestamp, window: Duration) -> Timestamp {
-    Timestamp(now.since(Timestamp(0)).saturating_sub(window).as_millis() as u64)
-}
-
 fn settings(config: &Config) -> Settings {
     Settings {
         policies: config.policies.clone(),
@@ -362,24 +387,6 @@ fn access(config: &Config, verifier: Arc<Verifier>) -> Access {
     let trusted = config.server.trusted_proxies.clone();
     let origins = config.server.origins.clone();
     Access { verifier, permissions, anonymous: config.auth.anonymous, trusted, origins }
-}
-
-/// How the store of this configuration is opened. Blocks: the password may be in a file.
-///
-/// # Errors
-/// [`ServeError::Column`] and [`ServeError::Password`].
-pub fn store_settings(config: &Config) -> Result<StoreSettings, ServeError> {
-    let store = &config.store;
-    let columns = store.columns.iter().map(|(column, pointer)| (column.as_str(), pointer.as_str()));
-    let journal = store.journal.as_ref().filter(|_| store.url.server().is_some());
-    Ok(StoreSettings {
-        url: store.url.with_secrets().to_owned(),
-        password: store.read_password().map_err(ServeError::Password)?,
-        prefix: store.prefix.clone(),
-        columns: Columns::parse(columns).map_err(ServeError::Column)?,
-        journal: journal.map(|path| JournalSettings { path: path.clone(), bytes: store.journal_max }),
-        ..StoreSettings::default()
-    })
 }
 
 /// What a signal asks for.

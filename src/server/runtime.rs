@@ -21,6 +21,7 @@ use super::commands::Step;
 use super::connection::{Closing, Connection, OnTime, Peer, Profile};
 use super::counters::{Counters, Seldom};
 use super::failed_logins::FailedLogins;
+use super::fatal::Fatal;
 use super::gate::Gate;
 use super::heartbeat::{Hold, Timers};
 use super::ids::Ids;
@@ -76,6 +77,8 @@ pub(super) struct Hub {
     options: RwLock<Arc<Options>>,
     access: RwLock<Arc<Access>>,
     pub(super) stop: Stop,
+    /// What has died of a defect.
+    pub(super) fatal: Fatal,
     /// A connection has ended while the server was going down.
     pub(super) departed: Notify,
     slow_warning: Seldom,
@@ -109,6 +112,7 @@ impl Hub {
             options: RwLock::new(Arc::new(options)),
             access: RwLock::new(Arc::new(access)),
             stop: Stop::default(),
+            fatal: Fatal::default(),
             departed: Notify::new(),
             slow_warning: Seldom::default(),
             unconfirmed_warning: Seldom::default(),
@@ -122,7 +126,12 @@ impl Hub {
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        self.core.lock().unwrap_or_else(|poisoned| self.fatal.core_is_broken(poisoned))
+    }
+
+    /// Whether a panic has left the core half way.
+    pub(super) fn is_core_broken(&self) -> bool {
+        self.core.is_poisoned()
     }
 
     fn timers(&self) -> MutexGuard<'_, Timers> {

@@ -62,14 +62,20 @@ impl Storage {
     /// If the system makes no thread.
     pub(super) fn start(store: Box<dyn MessageStore>) -> io::Result<Self> {
         let hub: Arc<OnceLock<Weak<Hub>>> = Arc::default();
-        let (target, saver) = (hub.clone(), hub.clone());
+        let (target, saver, mourner) = (hub.clone(), hub.clone(), hub.clone());
         // The id of a stored message is known by its row; before the row goes, it is written down.
         let save_ids = move || {
+            super::defect::strike("store");
             if let Some(hub) = saver.get().and_then(Weak::upgrade) {
                 hub.ids.save(&hub, false);
             }
         };
-        let worker = StoreWorker::start_with(store, save_ids, move |outcome| {
+        let died = move || {
+            if let Some(hub) = mourner.get().and_then(Weak::upgrade) {
+                hub.fatal.declare("the store's thread");
+            }
+        };
+        let worker = StoreWorker::start_with(store, save_ids, died, move |outcome| {
             if let Some(hub) = target.get().and_then(Weak::upgrade) {
                 report(&hub, outcome);
             }

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::system;
 use crate::limits;
 use crate::message::MessageId;
 
@@ -119,6 +120,15 @@ pub enum StoreError {
         /// Where.
         place: String,
     },
+    /// The operating system refuses something that has to be done with its file.
+    System {
+        /// Where.
+        place: String,
+        /// What could not be done: "written".
+        doing: &'static str,
+        /// The system's number for the reason.
+        errno: i32,
+    },
     /// Another program holds the store for itself.
     Busy {
         /// Where.
@@ -136,6 +146,15 @@ pub enum StoreError {
         /// In the words of the database.
         detail: String,
     },
+    /// The journal that SQLite left behind has lost what was committed to it, and nobody has been told yet. A broker starts all the same.
+    TornJournal {
+        /// Where.
+        place: String,
+        /// Pages that can be read.
+        readable: u32,
+        /// Pages that were committed.
+        committed: u32,
+    },
     /// Anything else that keeps it from working.
     Unavailable {
         /// Where.
@@ -151,6 +170,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether what is damaged is a file, and not a table on a database server.
+    #[must_use]
+    pub fn is_damaged_file(&self) -> bool {
+        matches!(self, Self::Damaged { place, .. } if !is_server(place))
+    }
+
     /// What this means to the sender of a message.
     #[must_use]
     pub fn kind(&self) -> FailureKind {
@@ -169,7 +194,11 @@ impl StoreError {
     /// Whether there is no room: then removals may succeed where new rows do not, and one small row that fits proves nothing.
     #[must_use]
     pub fn is_out_of_room(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::OverBudget { .. })
+        match self {
+            Self::Full { .. } | Self::OverBudget { .. } => true,
+            Self::System { errno, .. } => system::is_lack_of_room(*errno),
+            _ => false,
+        }
     }
 }
 
@@ -206,6 +235,58 @@ impl StoreError {
             ),
             Self::Damaged { place, detail } => {
                 write!(f, "a table of {place} is damaged ({detail}); repair it, or put back a copy of it")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl StoreError {
+    /// What happens with a file.
+    fn fmt_of_file(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { place } => write!(f, "the store {place} is full; free space there, or give it a larger place"),
+            Self::OverBudget { place } => {
+                write!(
+                    f,
+                    "the store {place} holds as much as it may; have messages received, or keep them in a file (sqlite:)"
+                )
+            }
+            Self::System { place, doing, errno } => match system::cause(*errno) {
+                Some(system::Cause { name, meaning, cure }) => {
+                    write!(f, "the store {place} could not be {doing}: {meaning} ({name}); {cure}")
+                }
+                None => {
+                    let cause = std::io::Error::from_raw_os_error(*errno);
+                    write!(
+                        f,
+                        "the store {place} could not be {doing}: {cause}; check that place and the rights of the broker's user"
+                    )
+                }
+            },
+            Self::Busy { place } => {
+                write!(f, "another program has locked the store {place}; end it, or wait until it has done its work")
+            }
+            Self::ReadOnly { place } => write!(
+                f,
+                "the store {place} can't be written; make the file, its directory and its file system writable for the broker's user"
+            ),
+            Self::Damaged { place, detail } => write!(
+                f,
+                "the store {place} is damaged ({detail}); put back a copy of it, or start once with `wsmb serve --set-aside-damaged`: \
+                 then its files get other names, and a new store is made"
+            ),
+            Self::TornJournal { place, readable, committed } => write!(
+                f,
+                "the journal {place}-wal is damaged: {committed} pages were committed to it and {readable} can be read, so messages that were accepted last \
+                 may be lost, and some that were confirmed may come again; check the disk and who touches these files; \
+                 the start of the broker keeps a copy of the journal and goes on with the rest"
+            ),
+            Self::Unavailable { place, detail } => {
+                write!(
+                    f,
+                    "the store {place} can't be used ({detail}); check that place and the rights of the broker's user"
+                )
             }
             _ => Ok(()),
         }
@@ -251,34 +332,11 @@ impl fmt::Display for StoreError {
             | Self::Unreachable { .. }
             | Self::JournalOfAnother { .. } => self.fmt_of_server(f),
             Self::ReadOnly { place } | Self::Damaged { place, .. } if is_server(place) => self.fmt_of_server(f),
-            Self::Full { place } => write!(f, "the store {place} is full; free space there, or give it a larger place"),
-            Self::OverBudget { place } => {
-                write!(
-                    f,
-                    "the store {place} holds as much as it may; have messages received, or keep them in a file (sqlite:)"
-                )
-            }
-            Self::Busy { place } => {
-                write!(f, "another program has locked the store {place}; end it, or wait until it has done its work")
-            }
-            Self::ReadOnly { place } => write!(
-                f,
-                "the store {place} can't be written; make the file, its directory and its file system writable for the broker's user"
-            ),
-            Self::Damaged { place, detail } => write!(
-                f,
-                "the store {place} is damaged ({detail}); put back a copy of it, or move it aside and a new one is made"
-            ),
-            Self::Unavailable { place, detail } => {
-                write!(
-                    f,
-                    "the store {place} can't be used ({detail}); check that place and the rights of the broker's user"
-                )
-            }
             Self::NoAnswer { place } => write!(
                 f,
                 "the broker that uses the store {place} did not answer in time; see its log, or stop it and try again"
             ),
+            _ => self.fmt_of_file(f),
         }
     }
 }

@@ -1,14 +1,20 @@
-//! One store, one broker: a lock on a file beside the store's own.
+//! One store, one broker: a lock on a file beside the store's own, and one on the store's file itself.
 //!
-//! The operating system releases it when the process ends, however it ends; the file stays and means nothing by itself. SQLite's own locks don't
-//! serve here: they are held for the time of a transaction only.
+//! The operating system releases both when the process ends, however it ends. SQLite's own locks don't serve here: they are held for the time of a
+//! transaction only, or keep everybody from looking. The file beside tells who the holder is, and is there before the store is; but somebody may remove it,
+//! or reach the store by a hard link. So the store's file itself is locked, too, by its inode.
+//!
+//! **Never** open and close the store's file beside SQLite: when a process closes *any* descriptor of a file, it loses the locks of SQLite on it. Whoever wants
+//! to know whether a file is locked reads the system's list of locks.
 
 use std::fs::{File, OpenOptions, TryLockError};
+#[cfg(target_os = "linux")]
+use std::io::ErrorKind;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::StoreError;
+use super::{StoreError, system};
 use crate::limits;
 
 /// How long between two attempts.
@@ -35,10 +41,8 @@ impl StoreLock {
     /// [`StoreError::Locked`], or [`StoreError::Unavailable`] if the lock file can't be made.
     pub(super) fn take(store: &Path) -> Result<Self, StoreError> {
         let place = store.display().to_string();
-        let unavailable = |error: std::io::Error| StoreError::Unavailable {
-            place: place.clone(),
-            detail: format!("its lock file {}: {error}", lock_path(store).display()),
-        };
+        let beside = lock_path(store).display().to_string();
+        let unavailable = |error: std::io::Error| system::failed(&beside, "opened", &error);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
@@ -71,9 +75,84 @@ impl StoreLock {
 
     /// Who holds the lock of the store at this path, as far as it can be found out; `None` if nobody does.
     pub(super) fn holder(store: &Path) -> Option<String> {
+        // Its file may have been removed under the broker's feet.
+        if let Some(process) = FileLock::holder(store) {
+            return Some(process);
+        }
         let is_held = Self::is_held(store);
         let known = std::fs::read_to_string(lock_path(store)).ok().and_then(|text| holder(&text));
         is_held.then(|| known.unwrap_or_else(|| "a process that did not name itself".to_owned()))
+    }
+}
+
+/// The lock on the store's file itself, held until dropped; to be dropped behind SQLite's connection. Where the system's locks would be in SQLite's way
+/// (elsewhere than on Linux), it locks nothing.
+#[derive(Debug)]
+pub(super) struct FileLock {
+    /// Never read: it is the open file that holds the lock.
+    _file: Option<File>,
+}
+
+impl FileLock {
+    /// Takes the lock of the store's file, made empty if it is not there; waits [`limits::STORE_LOCK_WAIT`] for it at the most. The process must have no connection
+    /// of SQLite to it yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`], or why the file can't be opened.
+    #[cfg(target_os = "linux")]
+    pub(super) fn take(store: &Path) -> Result<Self, StoreError> {
+        let place = store.display().to_string();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let both = options.open(store);
+        // One that may only be read is SQLite's to refuse, when it is written.
+        let file = both.or_else(|error| match error.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => File::open(store),
+            _ => Err(error),
+        });
+        let file = file.map_err(|error| system::failed(&place, "opened", &error))?;
+        let deadline = Instant::now() + limits::STORE_LOCK_WAIT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: Some(file) }),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => return Err(StoreError::Locked { holder: Self::holder(store), place }),
+                // A file system without locks: the file beside has to do.
+                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+                    return Ok(Self { _file: Some(file) });
+                }
+                Err(TryLockError::Error(error)) => return Err(system::failed(&place, "locked", &error)),
+            }
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    #[allow(clippy::unnecessary_wraps)] // It is one function to its callers.
+    pub(super) fn take(_store: &Path) -> Result<Self, StoreError> {
+        Ok(Self { _file: None })
+    }
+
+    /// Who holds the lock of the store's file, as the system's list of locks says; `None` if nobody does, or the list does not say.
+    #[cfg(target_os = "linux")]
+    fn holder(store: &Path) -> Option<String> {
+        use std::os::unix::fs::MetadataExt as _;
+        let file = std::fs::metadata(store).ok()?;
+        let wanted = format!("{:02x}:{:02x}:{}", libc::major(file.dev()), libc::minor(file.dev()), file.ino());
+        // "1: FLOCK  ADVISORY  WRITE 812 08:01:123456 0 EOF"; one that waits has "->" in the second place.
+        let list = std::fs::read_to_string("/proc/locks").ok()?;
+        let mut locks = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let process = locks.find_map(|words| match words[..] {
+            [_, "FLOCK", _, "WRITE", process, file, ..] if file == wanted => Some(process.to_owned()),
+            _ => None,
+        })?;
+        // Of a process in another container the list tells nothing.
+        Some(if process == "0" { "a process in another container".to_owned() } else { format!("process {process}") })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn holder(_store: &Path) -> Option<String> {
+        None
     }
 }
 
@@ -102,5 +181,22 @@ mod tests {
         assert!(!StoreLock::is_held(&path));
         assert_eq!(StoreLock::holder(&path), None);
         StoreLock::take(&path).expect("free again");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_file_itself_is_locked_by_whatever_name_it_is_reached() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, other) = (directory.path().join("a.db"), directory.path().join("b.db"));
+        std::fs::write(&path, "").expect("a file");
+        std::fs::hard_link(&path, &other).expect("a link");
+        assert_eq!(StoreLock::holder(&other), None);
+        let first = FileLock::take(&path).expect("free");
+        let me = format!("process {}", std::process::id());
+        assert_eq!(StoreLock::holder(&other), Some(me.clone()), "the list of locks tells");
+        let error = FileLock::take(&other).expect_err("taken");
+        assert_eq!(error, StoreError::Locked { place: other.display().to_string(), holder: Some(me) });
+        drop(first);
+        FileLock::take(&other).expect("free again");
     }
 }

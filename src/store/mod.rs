@@ -9,6 +9,7 @@
 //! Read [`MessageStore`] first, then `worker`. A store knows messages and nothing of receivers, connections or policies; it never decides what
 //! becomes of a message, never reads a clock, and no SQL in it is ever built from what a client sent.
 
+mod aside;
 mod columns;
 mod copy;
 mod datetime;
@@ -24,8 +25,10 @@ mod restamp;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod sql;
 mod sqlite;
+mod system;
 mod worker;
 
+pub use aside::set_aside;
 pub use columns::{BadColumn, ColumnValue, Columns};
 pub use copy::{Copied, CopyError, CopyOptions, Progress, copy};
 pub use error::{FailureKind, StoreError};

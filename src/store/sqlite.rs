@@ -3,11 +3,14 @@
 //! A connection that has become unusable (file damaged, moved, or gone) is given up and made anew at the next call, so the store recovers when
 //! the cause is gone. Two brokers never share a file ([`super::lock`]); readers of other processes do, that is what WAL is for.
 
+mod failure;
+mod files;
 mod link;
 mod restamp;
 pub(super) mod row;
 mod schema;
 mod sweep;
+pub(super) mod wal;
 
 pub(super) use link::{Link, classify};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -23,7 +26,7 @@ use rusqlite::{Connection, OptionalExtension, Rows, Transaction, TransactionBeha
 use super::lock::StoreLock;
 use super::{
     ChannelSummary, Columns, FoundPublications, Group, MessageStore, PURGE, Page, Prefix, Request, RequestToken,
-    Restamp, StoreError, StoredPublication, Summary, Swept, datetime,
+    Restamp, StoreError, StoredPublication, Summary, Swept, datetime, system,
 };
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
@@ -63,6 +66,7 @@ impl SqliteStore {
     pub(super) fn open_tables(path: &Path, tables: Tables, columns: &Columns) -> Result<Self, StoreError> {
         let path = create(path)?;
         let lock = StoreLock::take(&path)?;
+        let is_damaged = tell_loss(&path);
         let sql = Sql::new(&tables, columns);
         let link = Link::open(path, tables, columns.clone())?;
         let mut store = Self {
@@ -83,12 +87,13 @@ impl SqliteStore {
             // Whoever asked the broker before this one is not waiting any more.
             transaction.execute(&sql.forget_requests, [])?;
             transaction.commit()?;
-            Ok(clean.unwrap_or(1) == 1)
+            Ok(clean.unwrap_or(1) == 1 && !is_damaged)
         })?;
         Ok(store)
     }
 
     /// The file, as an administrator knows it.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(super) fn place(&self) -> String {
         self.link.place()
     }
@@ -100,8 +105,8 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let result = work(self.link.connection()?, &self.sql, &self.columns);
         result.map_err(|error| {
-            let error = classify(&self.place(), &error);
-            if matches!(error, StoreError::Full { .. }) {
+            let error = self.link.meaning(&error);
+            if error.is_out_of_room() {
                 self.was_full = true;
                 self.link.fold();
             }
@@ -225,6 +230,7 @@ impl MessageStore for SqliteStore {
     }
 
     fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
+        self.link.look_beside()?;
         let (seen, last) = (self.data_version, self.last_request);
         let (version, found) = self.run(|connection, sql, _| {
             vacuum(connection)?;
@@ -251,6 +257,34 @@ impl MessageStore for SqliteStore {
     }
 }
 
+/// Says loudly if the journal that was left behind has lost what was committed, and keeps a copy of it; true if so.
+fn tell_loss(path: &Path) -> bool {
+    let place = path.display();
+    let loss = match wal::loss(path) {
+        Ok(None) => return false,
+        Ok(Some(loss)) => loss,
+        Err(error) => {
+            tracing::warn!(
+                "whether the journal of the store {place} is whole is not known: it can't be read ({error})"
+            );
+            return false;
+        }
+    };
+    let journal = files::beside(path, "-wal");
+    let copy = super::aside::name(&journal, "damaged");
+    let kept = match std::fs::copy(&journal, &copy) {
+        Ok(_) => format!("a copy of the journal is kept as {}", copy.display()),
+        Err(error) => format!("no copy of the journal could be made ({error})"),
+    };
+    tracing::error!("{}; {kept}", torn(path, loss));
+    true
+}
+
+/// What it means that a journal is damaged.
+pub(super) fn torn(path: &Path, loss: wal::Loss) -> StoreError {
+    StoreError::TornJournal { place: path.display().to_string(), readable: loss.readable, committed: loss.committed }
+}
+
 /// As many of the rows as the bounds allow.
 fn page(mut rows: Rows<'_>, limit: usize, max_bytes: usize) -> rusqlite::Result<Page> {
     let mut page = Page { messages: Vec::new(), complete: true };
@@ -270,10 +304,7 @@ fn page(mut rows: Rows<'_>, limit: usize, max_bytes: usize) -> rusqlite::Result<
 
 /// Makes the file and its directory unless they are there, and gives the one path by which every broker knows it.
 fn create(path: &Path) -> Result<PathBuf, StoreError> {
-    let unavailable = |error: std::io::Error| StoreError::Unavailable {
-        place: path.display().to_string(),
-        detail: error.to_string(),
-    };
+    let unavailable = |error: std::io::Error| system::failed(&path.display().to_string(), "made", &error);
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         let mut builder = DirBuilder::new();
         builder.recursive(true);

@@ -57,6 +57,8 @@ fn every_error_names_the_place_and_what_to_do() {
         StoreError::Busy { place: place.clone() },
         StoreError::ReadOnly { place: place.clone() },
         StoreError::Damaged { place: place.clone(), detail: detail.clone() },
+        StoreError::System { place: place.clone(), doing: "written", errno: 5 },
+        StoreError::TornJournal { place: place.clone(), readable: 1, committed: 2 },
         StoreError::Unavailable { place: place.clone(), detail },
         StoreError::NoAnswer { place: place.clone() },
     ];

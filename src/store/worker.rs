@@ -13,6 +13,7 @@ mod queue;
 mod thread;
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
@@ -168,16 +169,18 @@ impl StoreWorker {
     /// # Errors
     /// If the system makes no thread.
     pub fn start(store: Box<dyn MessageStore>, report: impl FnMut(Outcome) + Send + 'static) -> io::Result<Self> {
-        Self::start_with(store, || {}, report)
+        Self::start_with(store, || {}, || {}, report)
     }
 
-    /// The same. On its thread, `before_removal` is called before rows are removed from the store: what must outlive a row can be written down then.
+    /// The same. On its thread, `before_removal` is called before rows are removed from the store: what must outlive a row can be written down then. `died` is
+    /// called there if the thread dies of a defect: nothing is stored any more.
     ///
     /// # Errors
     /// If the system makes no thread.
     pub fn start_with(
         store: Box<dyn MessageStore>,
         before_removal: impl FnMut() + Send + 'static,
+        died: impl FnOnce() + Send + 'static,
         report: impl FnMut(Outcome) + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
@@ -188,7 +191,13 @@ impl StoreWorker {
             room: Notify::new(),
         });
         let mut body = thread::Body::new(Arc::clone(&shared), store, Box::new(before_removal), Box::new(report));
-        let thread = std::thread::Builder::new().name("wsmb-store".to_owned()).spawn(move || body.run())?;
+        let thread = std::thread::Builder::new().name("wsmb-store".to_owned()).spawn(move || {
+            // What is half done is never used again: the thread ends, and with it the store.
+            std::panic::catch_unwind(AssertUnwindSafe(|| body.run())).unwrap_or_else(|panic| {
+                died();
+                std::panic::resume_unwind(panic)
+            })
+        })?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 

@@ -79,6 +79,7 @@ pub struct Setup {
     url: Option<String>,
     files: Vec<(&'static str, &'static str)>,
     environment: Vec<(&'static str, String)>,
+    arguments: Vec<&'static str>,
 }
 
 impl Default for Setup {
@@ -93,6 +94,7 @@ impl Default for Setup {
             url: None,
             files: Vec::new(),
             environment: Vec::new(),
+            arguments: Vec::new(),
         }
     }
 }
@@ -137,6 +139,12 @@ impl Setup {
     /// Puts a file into the broker's directory.
     pub fn file(mut self, name: &'static str, text: &'static str) -> Self {
         self.files.push((name, text));
+        self
+    }
+
+    /// Starts it with one more argument.
+    pub fn argument(mut self, argument: &'static str) -> Self {
+        self.arguments.push(argument);
         self
     }
 
@@ -213,7 +221,7 @@ impl Broker {
         let log = Log::default();
         let config = dir.path().join(format!("wsmb-{port}.toml"));
         std::fs::write(&config, setup.text(dir.path(), port)).expect("the configuration file");
-        let mut child = spawn(&config, dir.path(), &setup.environment, &log);
+        let mut child = spawn(&config, dir.path(), &setup, &log);
         let deadline = Instant::now() + PATIENCE;
         loop {
             let step = (Instant::now() + Duration::from_millis(50)).min(deadline);
@@ -366,6 +374,20 @@ impl Broker {
         self.signal(libc::SIGHUP);
     }
 
+    /// From now on it opens no file whose number would be this or higher.
+    #[cfg(target_os = "linux")]
+    #[track_caller]
+    pub fn open_no_file_from(&self, count: u64) {
+        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
+        let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `prlimit` writes the one structure; the child has not been waited for, so the id is still its own.
+        let read = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut before) };
+        let limit = libc::rlimit { rlim_cur: count, ..before };
+        // SAFETY: `prlimit` reads the one structure and writes nothing; the child has not been waited for, so the id is still its own.
+        let written = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!((read, written), (0, 0), "a limit for the broker: {}", std::io::Error::last_os_error());
+    }
+
     /// The configuration file that it was started with.
     pub fn config(&self) -> &Path {
         &self.config
@@ -394,13 +416,13 @@ impl Drop for Broker {
     }
 }
 
-fn spawn(config: &Path, dir: &Path, environment: &[(&'static str, String)], log: &Log) -> Child {
+fn spawn(config: &Path, dir: &Path, setup: &Setup, log: &Log) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wsmb"));
-    command.arg("serve").arg("--config").arg(config).current_dir(dir);
+    command.arg("serve").arg("--config").arg(config).args(&setup.arguments).current_dir(dir);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WSMB_")) {
         command.env_remove(name);
     }
-    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

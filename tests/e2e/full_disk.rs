@@ -184,10 +184,13 @@ fn a_store_that_is_read_only_is_named() {
     if disk.mounted {
         let remount = Command::new("mount").args(["-o", "remount,ro"]).arg(&disk.dir).status().expect("mount");
         assert!(remount.success());
-        assert_says(&refusal(setup, dir, 0), &["small/wsmb.db", "rights of the broker's user"]);
+        assert_says(&refusal(setup, dir, 0), &["small/wsmb.db", "EROFS", "mount it writable again"]);
     } else if root {
         println!("root may not mount here: a place that refuses every file serves instead");
-        assert_says(&refusal(Setup::default().database("/proc/wsmb.db"), dir, 0), &["/proc/wsmb.db", "rights"]);
+        assert_says(
+            &refusal(Setup::default().database("/proc/wsmb.db"), dir, 0),
+            &["/proc/wsmb.db", "check the path in store.url"],
+        );
     } else {
         use std::os::unix::fs::PermissionsExt;
         let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -197,6 +200,6 @@ fn a_store_that_is_read_only_is_named() {
         mode(&disk.dir, 0o555);
         let said = refusal(setup, dir, 0);
         mode(&disk.dir, 0o755);
-        assert_says(&said, &["small/wsmb.db", "rights of the broker's user"]);
+        assert_says(&said, &["small/wsmb.db", "EACCES", "chown"]);
     }
 }

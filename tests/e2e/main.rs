@@ -31,6 +31,8 @@ mod kept;
 mod kindnesses;
 mod lifecycle;
 mod live_rights;
+#[cfg(target_os = "linux")] // Limits of another process, and LD_PRELOAD.
+mod loud;
 mod manual_ack;
 mod origins;
 mod outage;

@@ -196,9 +196,12 @@ fn a_store_of_a_newer_version_is_named_and_left_alone() {
 fn a_place_where_no_file_can_be_is_named() {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     std::fs::create_dir(dir.path().join("wsmb.db")).unwrap();
-    assert_says(&refusal(Setup::default(), dir.clone(), 0), &["wsmb.db", "check that place"]);
+    assert_says(&refusal(Setup::default(), dir.clone(), 0), &["wsmb.db", "EISDIR", "give another path"]);
     std::fs::write(dir.path().join("file"), "").unwrap();
-    assert_says(&refusal(Setup::default().database("file/wsmb.db"), dir, 0), &["file/wsmb.db", "check that place"]);
+    assert_says(
+        &refusal(Setup::default().database("file/wsmb.db"), dir, 0),
+        &["file/wsmb.db", "check the path in store.url"],
+    );
 }
 
 #[test]
@@ -223,7 +226,7 @@ fn a_file_that_is_damaged_while_in_use_refuses_senders_and_recovers_when_it_is_m
     receiver.confirm();
     broker.assert_alive();
     broker.wait_for_log("damaged");
-    broker.wait_for_log("move it aside and a new one is made");
+    broker.wait_for_log("--set-aside-damaged");
 
     for suffix in ["", "-wal", "-shm"] {
         let from = broker.dir().join(format!("wsmb.db{suffix}"));

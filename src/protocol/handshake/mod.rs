@@ -20,7 +20,7 @@ use sha1::{Digest as _, Sha1};
 pub use client::{BadReply, client_request, parse_reply};
 pub use missed::{Missed, SETTINGS};
 pub use query::percent_decode;
-pub use server::{BadRequest, Page, Request, Upgrade, parse_request, response, upgrade_reply};
+pub use server::{BadRequest, Page, Request, Upgrade, parse_request, response, upgrade_reply, without_body};
 
 /// The subprotocol that makes a connection *modern* (SPEC section 3).
 pub const SUBPROTOCOL: &str = "wsmb.v1";

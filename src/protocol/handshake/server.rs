@@ -256,6 +256,15 @@ pub fn response(status: u16, extra_headers: &[(&str, &str)], content_type: &str,
     reply.into_bytes()
 }
 
+/// The same answer to `HEAD`: its head, which tells the length that the body would have.
+#[must_use]
+pub fn without_body(mut response: Vec<u8>) -> Vec<u8> {
+    if let Some(end) = response.windows(4).position(|window| window == b"\r\n\r\n") {
+        response.truncate(end + 4);
+    }
+    response
+}
+
 /// The reason phrase: PHP and Java refuse a reply without one.
 fn reason(status: u16) -> &'static str {
     match status {

@@ -9,7 +9,7 @@ use super::{ANSWER_POLL, ChannelInfo, Purged};
 use crate::limits;
 use crate::message::{ChannelName, MessageId};
 use crate::store::lock::StoreLock;
-use crate::store::sqlite::{Sql, Tables, classify, exists, row, settle};
+use crate::store::sqlite::{Sql, Tables, classify, exists, row, settle, torn, wal};
 use crate::store::{Columns, PURGE, Page, Prefix, StoreError};
 
 /// What a journal knows better than the database behind it.
@@ -101,6 +101,12 @@ impl FileView {
         let path = settle(path).ok().filter(|path| path.exists()).ok_or_else(|| missing.clone())?;
         let tables = Tables::new(prefix);
         let place = path.display().to_string();
+        // To look is to have SQLite tidy up, and then nobody can tell any more. Whether a broker's journal is whole, the broker knows.
+        if StoreLock::holder(&path).is_none()
+            && let Ok(Some(loss)) = wal::loss(&path)
+        {
+            return Err(torn(&path, loss));
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = connect(&path, &place, flags)?;
         tables.check_layout(&connection, &place)?;
@@ -196,7 +202,10 @@ impl FileView {
     pub(super) fn purge(&self, channel: &ChannelName, patience: Duration) -> Result<Purged, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = connect(&self.path, &self.place, flags)?;
+        // Before anything is locked here: a broker may run although the file that says so was removed.
+        let is_served = StoreLock::holder(&self.path).is_some();
         match StoreLock::take(&self.path) {
+            Ok(_) if is_served => self.request(&connection, channel, patience).map(|()| Purged::ByBroker),
             Ok(lock) => {
                 let removed = self.remove(connection, channel);
                 drop(lock);

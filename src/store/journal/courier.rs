@@ -34,6 +34,8 @@ pub(super) enum Task {
     Rejuvenate(Timestamp, MessageId),
     /// Say what is there.
     Count(Timestamp),
+    /// Say whether it is there, by reading something small.
+    Probe,
     /// Housekeeping.
     Tend,
     /// Note an orderly stop.
@@ -66,7 +68,7 @@ pub(super) enum Report {
     Restamped(u64, Result<(), StoreError>),
     /// Of [`Task::Count`].
     Counted(Result<Summary, StoreError>),
-    /// Of [`Task::Rejuvenate`], [`Task::Tend`] and [`Task::MarkClean`].
+    /// Of [`Task::Rejuvenate`], [`Task::Probe`], [`Task::Tend`] and [`Task::MarkClean`].
     Done(Result<(), StoreError>),
 }
 
@@ -191,6 +193,7 @@ impl Thread {
             Task::Restamp(restamp) => Report::Restamped(restamp.token, self.with(|store| store.restamp(&restamp))),
             Task::Rejuvenate(now, up_to) => Report::Done(self.with(|store| store.rejuvenate(now, up_to))),
             Task::Count(since) => Report::Counted(self.with(|store| store.summary(since))),
+            Task::Probe => Report::Done(self.with(|store| store.mark("probe").map(drop))),
             // What other programs ask for, they ask of the journal.
             Task::Tend => Report::Done(self.with(|store| store.tend().map(drop))),
             Task::MarkClean => Report::Done(self.with(|store| store.mark_clean())),

@@ -55,6 +55,8 @@ pub struct JournaledStore {
     rejuvenation: Option<(Timestamp, MessageId)>,
     sweeps: Sweeps,
     counting: bool,
+    /// What the database holds was not counted since the start.
+    is_uncounted: bool,
     /// When the next group is cut; `None`: there is nothing to move.
     move_at: Option<Instant>,
     /// When the database is asked again what it holds.
@@ -122,6 +124,7 @@ impl JournaledStore {
             rejuvenation: None,
             sweeps: Sweeps::default(),
             counting: false,
+            is_uncounted: true,
             move_at: Some(now),
             count_at: now + limits::JOURNAL_COUNT_EVERY,
             tend_at: now + limits::STORE_TEND_EVERY,
@@ -151,8 +154,9 @@ impl JournaledStore {
         }
     }
 
+    /// The courier has died of a defect, as its message has told: nothing is moved any more. This thread goes the same way, and the process with it.
     fn gone(&self, Gone: Gone) -> StoreError {
-        StoreError::Unavailable { place: self.ledger.place(), detail: "its thread has died of a defect".to_owned() }
+        std::panic::resume_unwind(Box::new("the courier has died"))
     }
 
     fn ask(&mut self, task: Task) -> Result<(), StoreError> {
@@ -175,13 +179,19 @@ impl JournaledStore {
             Report::Swept(result) => self.swept(result),
             Report::Purged(channel, up_to, result) => {
                 self.purging = false;
-                self.noted(result).map_or(Ok(()), |()| self.ledger.purged(&channel, up_to))
+                if self.noted(result).is_none() {
+                    // A server that is read-only refuses at once, every time.
+                    self.stuck_until = Some(Instant::now() + limits::STORE_RETRY);
+                    return Ok(());
+                }
+                self.ledger.purged(&channel, up_to)
             }
             Report::Restamped(token, result) => self.restamped(token, result),
             Report::Counted(result) => {
                 self.counting = false;
-                let Some(found) = self.noted(result) else { return Ok(()) };
                 self.count_at = Instant::now() + limits::JOURNAL_COUNT_EVERY;
+                let Some(found) = self.noted(result) else { return Ok(()) };
+                self.is_uncounted = false;
                 self.ledger.recount(&found.channels, found.last_id)
             }
             // Whoever asked for it has stopped waiting.
@@ -257,7 +267,9 @@ impl JournaledStore {
             return;
         }
         self.told = None;
-        self.count_at = Instant::now();
+        if self.is_uncounted {
+            self.count_at = Instant::now();
+        }
         self.move_at = Some(Instant::now());
         tracing::info!("the database can be used again; what the journal holds is being moved there");
     }
@@ -265,12 +277,13 @@ impl JournaledStore {
     /// The database has not done what it was asked.
     fn failed(&mut self, error: &StoreError) {
         let keeps = matches!(error, StoreError::ReadOnly { .. } | StoreError::Full { .. } | StoreError::Unfit { .. });
-        if !keeps {
+        // One that can't be opened because it is read-only is away all the same.
+        if !keeps || self.away.is_some() {
             self.away = Some(Away { error: error.clone(), retry_at: Instant::now() + limits::STORE_RETRY });
         }
         // One trouble may come in several wordings (refused, reset, silent).
-        let is_known = |told: &StoreError| std::mem::discriminant(told) == std::mem::discriminant(error);
-        if !self.told.as_ref().is_some_and(is_known) {
+        let kind = std::mem::discriminant(error);
+        if self.told.as_ref().map(std::mem::discriminant) != Some(kind) {
             tracing::warn!("{error}; messages are kept in the journal {} meanwhile", self.ledger.place());
             self.told = Some(error.clone());
         }
@@ -286,7 +299,10 @@ impl JournaledStore {
         if self.away.is_some() && self.courier.under_way() > 0 {
             return Ok(());
         }
-        if self.away.is_some() || (!self.counting && now >= self.count_at) {
+        if self.away.is_some() {
+            return self.ask(Task::Probe);
+        }
+        if !self.counting && now >= self.count_at {
             self.counting = true;
             return self.ask(Task::Count(Timestamp(u64::MAX)));
         }

@@ -18,6 +18,7 @@ impl JournaledStore {
                     self.counting = false;
                     let Some(found) = self.noted(result) else { return Ok(None) };
                     self.count_at = Instant::now() + limits::JOURNAL_COUNT_EVERY;
+                    self.is_uncounted = false;
                     self.ledger.recount(&found.channels, found.last_id)?;
                     return Ok(Some(found));
                 }

@@ -25,6 +25,9 @@ struct State {
     unfit: Vec<MessageId>,
     commits: Vec<Group>,
     clean: bool,
+    /// How often it was asked to empty a channel, and to count everything.
+    purges: u32,
+    counts: u32,
 }
 
 fn away() -> StoreError {
@@ -34,7 +37,16 @@ fn away() -> StoreError {
 impl Database {
     fn new() -> Self {
         let rows = MemoryStore::new(1 << 30);
-        let state = State { rows, failure: None, mute: false, unfit: Vec::new(), commits: Vec::new(), clean: false };
+        let state = State {
+            rows,
+            failure: None,
+            mute: false,
+            unfit: Vec::new(),
+            commits: Vec::new(),
+            clean: false,
+            purges: 0,
+            counts: 0,
+        };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -100,10 +112,12 @@ impl MessageStore for Database {
     }
 
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
+        self.with(|state| state.purges += 1);
         self.call(|rows| rows.purge(channel, up_to, limit))
     }
 
     fn summary(&mut self, since: Timestamp) -> Result<Summary, StoreError> {
+        self.with(|state| state.counts += 1);
         self.call(|rows| rows.summary(since))
     }
 
@@ -276,6 +290,78 @@ fn an_outage_refuses_nobody_and_the_rest_follows_in_order() {
     store.settle_all();
     assert_eq!(ids(&mut store, "sms"), [1, 2, 3, 4]);
     assert_eq!(rig.database.ids("sms"), [1, 2, 3, 4]);
+}
+
+/// Lets the background run for as many rounds, as the store's thread would.
+fn rounds(store: &mut JournaledStore, count: u32) {
+    for _ in 0..count {
+        store.advance(Waker::noop());
+        store.wait(Duration::from_millis(2)).expect("the journal works");
+    }
+}
+
+#[test]
+fn a_purge_that_a_read_only_server_refuses_is_tried_once_a_second() {
+    let rig = Rig::new();
+    let mut store = rig.open();
+    append(&mut store, 1..=3);
+    store.settle_all();
+    rig.database.fail(Some(StoreError::ReadOnly { place: "db://test".to_owned() }));
+    let begun = Instant::now();
+    store.purge(&channel("sms"), MessageId(3), 10).expect("it is owed");
+    store.move_at = Some(Instant::now());
+    rounds(&mut store, 200);
+    let (tried, allowed) = (rig.database.with(|state| state.purges), begun.elapsed().as_secs() as u32 + 1);
+    assert!(tried >= 1 && tried <= allowed, "tried {tried} times, {allowed} are enough");
+    rig.database.fail(None);
+    store.settle_all();
+    assert!(rig.database.ids("sms").is_empty(), "it is carried out in the end");
+}
+
+#[test]
+fn to_count_the_table_is_no_probe() {
+    let rig = Rig::new();
+    let mut store = rig.open();
+    append(&mut store, 1..=3);
+    store.summary(Timestamp(0)).expect("a summary");
+    store.settle_all();
+    let counts = || rig.database.with(|state| state.counts);
+    assert_eq!(counts(), 1, "the start counts");
+    for round in 0..5 {
+        rig.database.fail(Some(away()));
+        append(&mut store, 10 + round..=10 + round);
+        store.settle_all();
+        assert!(store.away.is_some());
+        rig.database.fail(None);
+        store.settle_all();
+    }
+    assert_eq!((counts(), rig.database.ids("sms").len()), (1, 8), "outages cost no count");
+    // One that was away when the broker started is counted when it is back: nothing is known of it.
+    drop(store);
+    rig.database.fail(Some(away()));
+    let mut store = rig.open();
+    store.summary(Timestamp(0)).expect("the journal remembers");
+    rig.database.fail(None);
+    store.settle_all();
+    store.settle_all();
+    assert_eq!(counts(), 2);
+}
+
+#[test]
+fn a_database_that_opens_read_only_is_tried_once_a_second() {
+    let rig = Rig::new();
+    let mut store = rig.open();
+    append(&mut store, 1..=1);
+    rig.database.fail(Some(away()));
+    store.settle_all();
+    assert!(store.away.is_some());
+    rig.database.fail(Some(StoreError::ReadOnly { place: "db://test".to_owned() }));
+    store.hurry();
+    rounds(&mut store, 3);
+    assert!(
+        store.away.as_ref().is_some_and(|away| away.retry_at > Instant::now()),
+        "it would be asked without a pause"
+    );
 }
 
 #[test]

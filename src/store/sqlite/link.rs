@@ -1,18 +1,23 @@
 //! The connection to the file: how it is made, when it is given up, and what SQLite's errors mean.
 
 use std::ffi::c_int;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
+use super::failure::meaning;
+use super::files::Files;
 use super::schema::Tables;
 use crate::limits;
+use crate::store::lock::FileLock;
 use crate::store::{Columns, StoreError};
 
 /// Prepared statements kept: every one that recurs.
 const STATEMENTS: usize = 32;
 
 /// A connection that heals.
+///
+/// The order of the fields matters: the connection closes before the lock is released.
 #[derive(Debug)]
 pub(in crate::store) struct Link {
     path: PathBuf,
@@ -22,23 +27,10 @@ pub(in crate::store) struct Link {
     connection: Option<Connection>,
     /// The connection can be read, but a new one may be able to write.
     stale: bool,
-    /// Which file is open, to notice that another one, or none, has taken its name.
-    identity: Option<Identity>,
-}
-
-/// Device and inode.
-type Identity = (u64, u64);
-
-#[cfg(unix)]
-fn identity(path: &Path) -> Option<Identity> {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
-}
-
-/// An open file can't be moved or removed here.
-#[cfg(not(unix))]
-fn identity(_path: &Path) -> Option<Identity> {
-    None
+    /// The lock on the file that is open, or was.
+    lock: Option<FileLock>,
+    /// Which files are open, to notice that others, or none, have taken their names.
+    files: Files,
 }
 
 impl Link {
@@ -47,7 +39,8 @@ impl Link {
     /// # Errors
     /// See [`super::SqliteStore::open`].
     pub(super) fn open(path: PathBuf, tables: Tables, columns: Columns) -> Result<Self, StoreError> {
-        let mut link = Self { path, tables, columns, connection: None, stale: false, identity: None };
+        let files = Files::new(&path);
+        let mut link = Self { path, tables, columns, connection: None, stale: false, lock: None, files };
         link.connection()?;
         Ok(link)
     }
@@ -63,8 +56,7 @@ impl Link {
 
     /// The connection, made anew if the last failure or a moved file demands it.
     pub(super) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
-        let moved = self.connection.is_some() && identity(&self.path) != self.identity;
-        if moved {
+        if self.connection.is_some() && self.files.is_moved() {
             // What is in the journal goes into the file that was moved, as far as it can; closing alone would not do it. And it is closed before
             // the next one opens, because SQLite knows the journal by its name only.
             if let Some(connection) = self.connection.take() {
@@ -82,8 +74,14 @@ impl Link {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
+                if self.lock.is_none() || self.files.is_moved() {
+                    // That of the file before is released first: the new one may be the same.
+                    self.lock = None;
+                    self.lock = Some(FileLock::take(&self.path)?);
+                    self.files.note();
+                }
                 let connection = self.connect()?;
-                self.identity = identity(&self.path);
+                self.files.note();
                 self.stale = false;
                 connection
             }
@@ -103,9 +101,46 @@ impl Link {
     /// Takes note of a failure: some leave a connection useless.
     pub(super) fn failed(&mut self, error: &StoreError) {
         match error {
-            StoreError::Damaged { .. } | StoreError::Unavailable { .. } => self.connection = None,
+            StoreError::Damaged { .. } | StoreError::Unavailable { .. } | StoreError::System { .. } => {
+                self.connection = None
+            }
             StoreError::ReadOnly { .. } => self.stale = true,
             _ => {}
+        }
+    }
+
+    /// What an error of the connection means.
+    pub(super) fn meaning(&self, error: &rusqlite::Error) -> StoreError {
+        meaning(&self.place(), error, self.connection.as_ref().map_or(0, errno))
+    }
+
+    /// Notices that the journal, or the file that processes share, was removed or replaced while in use. What it holds is written to the main file, which is as good a
+    /// place, before the connection is given up. To be called now and then.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if that has happened; the next call makes everything anew, once everything is safe.
+    pub(super) fn look_beside(&mut self) -> Result<(), StoreError> {
+        self.files.note_beside();
+        let Some(name) = self.files.lost_beside() else { return Ok(()) };
+        let Some(connection) = &self.connection else { return Ok(()) };
+        let is_saved = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        let place = self.place();
+        match is_saved {
+            Ok(0) => {
+                self.files.put_aside_beside();
+                self.connection = None;
+                let detail = format!(
+                    "its file {name} was removed or replaced while in use; what it held is in the main file now"
+                );
+                Err(StoreError::Unavailable { place, detail })
+            }
+            // A reader is in the way, or the disk fails: the journal's content must not be let go.
+            _ => {
+                let detail = format!(
+                    "its file {name} was removed or replaced while in use, and what it holds can't be saved yet"
+                );
+                Err(StoreError::Unavailable { place, detail })
+            }
         }
     }
 
@@ -117,7 +152,7 @@ impl Link {
         connection.busy_timeout(limits::STORE_BUSY).map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         self.tables.check_layout(&connection, &place)?;
-        configure(&connection).map_err(failed)?;
+        configure(&connection).map_err(|error| meaning(&place, &error, errno(&connection)))?;
         self.tables.prepare(&mut connection, &self.columns, &place)?;
         Ok(connection)
     }
@@ -142,16 +177,46 @@ pub(super) fn claim(connection: &Connection) -> rusqlite::Result<()> {
     let pragma = |statement| connection.prepare_cached(statement)?.query_row([], |row| row.get::<_, i64>(0));
     let mut bytes = pragma("PRAGMA page_count")? * pragma("PRAGMA page_size")?;
     control(connection, ffi::SQLITE_FCNTL_SIZE_HINT, &mut bytes).map_err(|error| match error.sqlite_error_code() {
-        // What SQLite says of any file that can't be made longer.
-        Some(ErrorCode::SystemIoFailure) => rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None),
+        // What SQLite says of any file that can't be made longer, whatever the reason is.
+        Some(ErrorCode::SystemIoFailure) if is_full(last_errno(connection)) => {
+            rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None)
+        }
         _ => error,
     })
+}
+
+#[cfg(unix)]
+fn is_full(errno: c_int) -> bool {
+    errno == libc::ENOSPC || errno == 0
+}
+
+#[cfg(not(unix))]
+fn is_full(_errno: c_int) -> bool {
+    true
+}
+
+/// What the system said to the last failure of the main file; 0 if nothing is known.
+fn last_errno(connection: &Connection) -> c_int {
+    let mut errno: c_int = 0;
+    match control(connection, ffi::SQLITE_FCNTL_LAST_ERRNO, &mut errno) {
+        Ok(()) => errno,
+        Err(_) => 0,
+    }
+}
+
+/// What the system said to the last failure of the connection; 0 if nothing is known.
+fn errno(connection: &Connection) -> c_int {
+    match last_errno(connection) {
+        // SAFETY: the handle is open as long as `connection` lives; the call only reads a number in it.
+        0 => unsafe { ffi::sqlite3_system_errno(connection.handle()) },
+        errno => errno,
+    }
 }
 
 /// Tells SQLite something about the open file. `T` is what `sqlite3_file_control` documents for `wish`.
 fn control<T>(connection: &Connection, wish: c_int, value: &mut T) -> rusqlite::Result<()> {
     // SAFETY: the handle is open as long as `connection` lives; SQLite reads or writes one value of the type that belongs to `wish`
-    // (`int` for the chunk size, `sqlite3_int64` for the size hint, as given above) and keeps no pointer to it.
+    // (`int` for the chunk size and the error number, `sqlite3_int64` for the size hint, as given above) and keeps no pointer to it.
     let code = unsafe {
         ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), wish, std::ptr::from_mut(value).cast())
     };
@@ -162,16 +227,7 @@ fn control<T>(connection: &Connection, wish: c_int, value: &mut T) -> rusqlite::
     }
 }
 
-/// What an error of SQLite means to people.
+/// What an error of SQLite means to people, where the connection can't be asked for more.
 pub(in crate::store) fn classify(place: &str, error: &rusqlite::Error) -> StoreError {
-    let place = place.to_owned();
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StoreError::Full { place },
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Busy { place },
-        Some(ErrorCode::ReadOnly) => StoreError::ReadOnly { place },
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            StoreError::Damaged { place, detail: error.to_string() }
-        }
-        _ => StoreError::Unavailable { place, detail: error.to_string() },
-    }
+    meaning(place, error, 0)
 }

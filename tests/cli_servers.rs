@@ -334,3 +334,59 @@ fn a_backlog_goes_through_every_kind_of_store_and_is_the_same_at_the_end() {
     assert!(received.starts_with("{\"n\":1,"), "{received}");
     stop(broker);
 }
+
+#[test]
+fn dead_letters_in_a_database_go_home() {
+    for kind in Kind::all() {
+        for journal in ["wsmb-data/journal.db", ""] {
+            let place = Place::new(kind);
+            let set = format!("store.journal={journal}");
+            let letters = ["channel_defaults.dead_letter=dead", "channel_defaults.max_deliveries=1"];
+            let flags = ["--set", &set, "--set", letters[0], "--set", letters[1], "--set", "channel_defaults.ttl=1d"];
+            let queue = |action: &[&str]| place.run(&[&["queue"], action, &flags].concat());
+            let (broker, url) = place.serve(&flags);
+            for text in ["\"one\"", "\"two\"", "\"three\""] {
+                place.send(&url, text);
+            }
+            let receive = ["receive", "sms", "--exec", "exit 1", "--url", &url];
+            let mut failing = Running::start(&mut place.wsmb(&receive));
+            until("all are dead letters", || {
+                queue(&["list", "dead", "--json"]).with(0).stdout.contains("\"messages\":3,")
+            });
+            failing.kill();
+            queue(&["requeue", "dead"])
+                .with(1)
+                .complaining("is in use by a broker (process ")
+                .complaining("stop the broker first");
+            stop(broker);
+            let shown = queue(&["peek", "dead", "--count", "1"]).with(0).stdout;
+            assert!(shown.contains(", given up in sms after 1 attempt") && shown.contains("\"one\""), "{shown}");
+
+            let moved = queue(&["requeue", "dead", "--count", "2"]).with(0).stdout;
+            let left = "1 message behind them not looked at (--count)";
+            assert_eq!(moved, format!("moved 2 messages from \"dead\" to \"sms\"; {left}"), "{journal}");
+            let moved = queue(&["requeue", "dead"]).with(0).stdout;
+            assert_eq!(moved, "moved 1 message from \"dead\" to \"sms\"", "{journal}");
+            let select = "SELECT count(*) FROM mq_data WHERE channel = 'sms' AND dead_why IS NULL AND dead_channel IS NULL \
+                          AND dead_attempts IS NULL AND dead_reason IS NULL AND expires > 0 AND coalesce(deliveries, 0) = 0";
+            let server = Server::shared(kind);
+            assert_eq!(server.sql_in(Some(&place.database), select), "3\n");
+
+            // A channel whose name is too long for the column: each row says why it stays.
+            let narrow = kind.pick(
+                "ALTER TABLE mq_data MODIFY channel varchar(20)",
+                "ALTER TABLE mq_data ALTER channel TYPE varchar(20)",
+            );
+            server.sql_in(Some(&place.database), narrow);
+            let long = queue(&["requeue", "sms", "--to", "a-name-of-more-than-20-characters"]).with(0).stdout;
+            let begin =
+                "moved no message from \"sms\"; 3 stay: 3 because the store can't hold them in \"a-name-of-more";
+            assert!(long.starts_with(begin), "{long}");
+
+            let (broker, url) = place.serve(&flags);
+            assert_eq!(place.receive(&url, "3"), "\"one\"\n\"two\"\n\"three\"", "{journal}");
+            stop(broker);
+            assert_eq!(queue(&["list"]).with(0).stdout, "nothing waits");
+        }
+    }
+}

@@ -1,9 +1,10 @@
 //! `wsmb queue`: what waits in the store, seen from outside, whether a broker runs on it or not.
 //!
-//! Reading is a snapshot that disturbs nobody. Moving everything to another store is in `copy`. Emptying a channel is carried out by the running broker itself, which is asked for it
+//! Reading is a snapshot that disturbs nobody. Moving everything to another store is in `copy`, moving dead letters back is in `requeue`. Emptying a channel is carried out by the running broker itself, which is asked for it
 //! through the store; only where none runs is it done here.
 
 mod copy;
+mod requeue;
 
 use std::io::{BufRead, IsTerminal};
 use std::time::SystemTime;
@@ -16,12 +17,12 @@ use super::output::{self, Style, count};
 use super::settings::Settings;
 use super::{Failure, Outcome, arguments};
 use crate::limits;
-use crate::message::{ChannelName, Kind, Message, MessageId, Timestamp};
+use crate::message::{ChannelName, DeadLetter, Kind, Message, MessageId, Timestamp, Why};
 use crate::protocol::envelope::iso8601;
 use crate::server;
-use crate::store::{self, ChannelInfo, Inspector, Purged};
+use crate::store::{self, ChannelInfo, Inspector, Purged, StoreError, StoreSettings};
 
-/// Look at the messages that wait in the store, save them, throw them away, or move them to another store
+/// Look at the messages that wait in the store, save them, throw them away, or move them
 ///
 /// Works on the configured store, whether a broker runs on it or not.
 #[derive(Args, Debug)]
@@ -31,6 +32,7 @@ Examples:
   wsmb queue peek sms
   wsmb queue export sms > sms.jsonl
   wsmb queue purge sms
+  wsmb queue requeue dead
   wsmb queue copy --from sqlite:old.db --to sqlite:new.db")]
 pub(crate) struct Queue {
     #[command(subcommand)]
@@ -43,6 +45,7 @@ enum Action {
     Peek(Peek),
     Purge(Purge),
     Export(Export),
+    Requeue(requeue::Requeue),
     Copy(copy::Copy),
 }
 
@@ -112,6 +115,7 @@ impl Queue {
             Action::Peek(peek) => peek.run(),
             Action::Purge(purge) => purge.run(),
             Action::Export(export) => export.run(),
+            Action::Requeue(requeue) => requeue.run(),
             Action::Copy(copy) => copy.run(),
         };
         match outcome {
@@ -125,12 +129,17 @@ impl Queue {
 fn open(settings: &Settings) -> Result<Inspector, Failure> {
     let config = settings.load(&[])?;
     let settings = server::store_settings(&config).map_err(Failure::failed)?;
-    store::inspect(&settings).map_err(|error| match &settings.journal {
-        Some(journal) if error.is_outage() && store::starts_without_database(&settings) => Failure::failed(
+    store::inspect(&settings).map_err(|error| unusable(&error, &settings))
+}
+
+/// Why a store can't be used; where a journal has what the database would show, that is said, too.
+fn unusable(error: &StoreError, settings: &StoreSettings) -> Failure {
+    match &settings.journal {
+        Some(journal) if error.is_outage() && store::starts_without_database(settings) => Failure::failed(
             format_args!("{error}. What is in its journal can be seen with --store sqlite:{}", journal.path.display()),
         ),
         _ => Failure::failed(error),
-    })
+    }
 }
 
 fn now() -> Timestamp {
@@ -204,7 +213,23 @@ fn state(message: &Message, now: Timestamp) -> String {
     if message.deliveries > 0 {
         text.push_str(&format!(", delivered {}", count(u64::from(message.deliveries), "time")));
     }
+    if let Some(dead) = &message.dead {
+        text.push_str(&death(dead));
+    }
     text
+}
+
+/// Why a message is a dead letter, and where it comes from.
+fn death(dead: &DeadLetter) -> String {
+    let why = match dead.why {
+        Why::MaxDeliveries => "given up",
+        Why::Rejected => "rejected",
+        Why::Expired => "expired",
+    };
+    let (channel, attempts) = (output::printable(dead.channel.as_str()), u64::from(dead.attempts));
+    let reason =
+        dead.reason.as_ref().map(|reason| format!(": {}", output::printable(&reason.replace(['\n', '\r'], " "))));
+    format!(", {why} in {channel} after {}{}", count(attempts, "attempt"), reason.unwrap_or_default())
 }
 
 /// The message on one line, nothing in it that a terminal would obey.

@@ -86,6 +86,12 @@ impl Wall {
     }
 }
 
+/// The wall clock's time as a broker would begin with it on a store that remembers `last_seen`; for tools that write to the store in its place.
+#[must_use]
+pub fn time_after(last_seen: Option<Timestamp>) -> Timestamp {
+    Wall::begin(Reading::take(), last_seen).0
+}
+
 fn difference(later: Timestamp, earlier: Timestamp) -> i64 {
     let bound = |moment: Timestamp| i64::try_from(moment.0).unwrap_or(i64::MAX);
     bound(later) - bound(earlier)

@@ -55,6 +55,7 @@ mod timekeeping;
 #[cfg(test)]
 mod tests;
 
+pub use clock::time_after;
 pub use counters::Counters;
 pub use error::ServeError;
 pub use lifecycle::{Load, RunningServer, Server, serve};

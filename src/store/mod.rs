@@ -20,7 +20,10 @@ mod inspect;
 mod journal;
 mod lock;
 mod memory;
+#[cfg(test)]
+mod mortal;
 mod publications;
+mod requeue;
 mod restamp;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod sql;
@@ -38,6 +41,7 @@ pub use inspect::{ChannelInfo, Inspector, Purged, inspect, starts_without_databa
 pub use journal::JournaledStore;
 pub use memory::MemoryStore;
 pub use publications::StoredPublication;
+pub use requeue::{Requeue, RequeueError, Requeued, Stay, requeue};
 pub use restamp::{CLOCK, Restamp};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use sql::SqlStore;

@@ -117,6 +117,11 @@ impl FileView {
         Ok(Self { path, place, tables, sql, connection })
     }
 
+    /// The file, as an administrator knows it.
+    pub(super) fn place(&self) -> &str {
+        &self.place
+    }
+
     /// Which database the file is a journal of.
     ///
     /// # Errors

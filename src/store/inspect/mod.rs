@@ -105,6 +105,18 @@ impl Inspector {
         }
     }
 
+    /// The file, and the database that it is a journal of; `None` if the store is no journal.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub(super) fn journal_of(&self) -> Result<Option<(String, String)>, StoreError> {
+        match &self.sight {
+            Sight::File(file) => Ok(file.database()?.map(|database| (file.place().to_owned(), database))),
+            #[cfg(any(feature = "mysql", feature = "postgres"))]
+            Sight::Server(_) => Ok(None),
+        }
+    }
+
     /// What the store does not keep, in sentences, the last of which says what would help; empty if it keeps everything.
     ///
     /// # Errors

@@ -93,6 +93,11 @@ impl Direct {
 
 impl MessageStore for Direct {
     fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
+        if !group.appends.is_empty() && group.marks.is_empty() && self.ledger.has_any(&group.removals)? {
+            // Rows of the journal give way to others. One transaction in two places is none: it happens in the journal, and the database follows.
+            self.ledger.commit(group)?;
+            return self.settle();
+        }
         if let Some(highest) = group.appends.iter().map(|message| message.id).max() {
             self.ledger.reach(highest)?;
         }
@@ -123,7 +128,8 @@ impl MessageStore for Direct {
     }
 
     fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
-        self.server.mark(name)
+        // A tool's marks are in the database; the broker's are in the journal, or in the database if it had none then.
+        Ok(self.server.mark(name)?.max(self.ledger.rows.mark(name)?))
     }
 
     fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {

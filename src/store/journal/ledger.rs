@@ -156,6 +156,23 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether one of these rows is here.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub(super) fn has_any(&mut self, ids: &[MessageId]) -> Result<bool, StoreError> {
+        let query = format!("SELECT 1 FROM {} WHERE data_id = ?1", self.names.data);
+        self.rows.run(|connection, _, _| {
+            let mut statement = connection.prepare_cached(&query)?;
+            for id in ids {
+                if statement.exists([row::integer(id.0)])? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+
     /// How much waits to be moved: rows, and debts.
     ///
     /// # Errors

@@ -866,3 +866,35 @@ fn a_tool_leaves_the_journal_of_another_database_alone() {
     let mut other = direct(&rig, "db://other").expect("opens beside it");
     assert!(scanned(&mut *other).is_empty());
 }
+
+#[test]
+fn a_row_that_waits_in_the_journal_gives_way_to_another_once() {
+    let rig = Rig::new();
+    rig.database.with(|state| state.unfit = [1, 5].map(MessageId).to_vec());
+    let mut store = rig.open();
+    append(&mut store, 1..=3);
+    store.settle_all();
+    drop(store);
+    let mut store = direct(&rig, "db://test").expect("opens");
+    assert_eq!((scanned(&mut *store), rig.database.ids("sms")), (vec![1, 2, 3], vec![2, 3]));
+    // The process ends when the database has carried out its part.
+    rig.database.with(|state| state.mute = true);
+    let appends = (4..=6).map(|id| message(id, "other")).collect();
+    let removals = (1..=3).map(MessageId).collect();
+    store.commit(&Group { appends, removals, ..Group::default() }).expect_err("the answer is lost");
+    drop(store);
+    rig.database.with(|state| state.mute = false);
+    let mut store = direct(&rig, "db://test").expect("opens");
+    assert_eq!(scanned(&mut *store), [4, 5, 6], "each is there once, also the one that the database can't hold");
+    assert_eq!((rig.database.ids("other"), rig.database.ids("sms")), (vec![4, 6], vec![]));
+}
+
+#[test]
+fn a_tool_finds_the_time_that_the_broker_noted_in_the_journal() {
+    let rig = Rig::new();
+    let note = |name: &str, value| Group { marks: vec![(name.to_owned(), value)], ..Group::default() };
+    rig.open().commit(&note("clock.last", 7)).expect("commits");
+    let mut store = direct(&rig, "db://test").expect("opens");
+    store.commit(&note("copy.x", 3)).expect("commits");
+    assert_eq!(["clock.last", "copy.x", "copy.y"].map(|name| store.mark(name)), [Ok(Some(7)), Ok(Some(3)), Ok(None)]);
+}

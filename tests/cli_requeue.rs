@@ -1,0 +1,265 @@
+//! `wsmb queue requeue`, and how dead letters are shown: as a person uses it, and ended at bad moments.
+#![cfg(unix)]
+
+#[path = "cli/harness.rs"]
+#[allow(dead_code)] // What the other commands need is more than what is needed here.
+mod harness;
+
+use std::process::Command;
+
+use harness::{Ended, Running, run, until, wsmb};
+use wsmb::message::{ChannelName, DeadLetter, Message, MessageId, Payload, Timestamp, Why};
+use wsmb::store::{self, Group, MessageStore, StoreSettings};
+
+/// Dead letters of every channel go to `dead`.
+const CONFIGURATION: &str = r#"
+[auth]
+anonymous = true
+[channel_defaults]
+dead_letter = "dead"
+max_deliveries = 1
+[[channel]]
+name = "code"
+ttl = "1h"
+[[channel]]
+name = "live"
+keep = false
+[[channel]]
+name = "dead"
+ttl = "7d"
+"#;
+
+/// A directory with a configuration and a store.
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("wsmb.toml"), CONFIGURATION).unwrap();
+        Self { directory }
+    }
+
+    /// With a store that has these messages, and was stopped in order.
+    fn with(messages: Vec<Message>) -> Self {
+        let place = Self::new();
+        let mut store = place.open();
+        for appends in messages.chunks(4_096) {
+            store.commit(&Group { appends: appends.to_vec(), ..Group::default() }).unwrap();
+        }
+        store.mark_clean().unwrap();
+        place
+    }
+
+    fn open(&self) -> Box<dyn MessageStore> {
+        std::fs::create_dir_all(self.directory.path().join("wsmb-data")).unwrap();
+        let url = format!("sqlite:{}", self.directory.path().join("wsmb-data/wsmb.db").display());
+        store::open(&StoreSettings { url, ..StoreSettings::default() }).unwrap()
+    }
+
+    fn everything(&self) -> Vec<Message> {
+        self.open().scan(MessageId(0), usize::MAX, usize::MAX).unwrap().messages
+    }
+
+    fn wsmb(&self, arguments: &[&str]) -> Command {
+        let mut command = wsmb(self.directory.path());
+        command.args(arguments).env("WSMB_CONFIG", "wsmb.toml");
+        command
+    }
+
+    #[track_caller]
+    fn queue(&self, arguments: &[&str]) -> Ended {
+        run(self.wsmb(&["queue"]).args(arguments))
+    }
+
+    fn serve(&self) -> (Running, String) {
+        let mut running = Running::start(&mut self.wsmb(&["serve", "--listen", "127.0.0.1:0"]));
+        let line = running.stdout.wait_for("wsmb is listening on ");
+        let url = line.split_whitespace().last().unwrap().to_owned();
+        (running, url)
+    }
+
+    fn client(&self, url: &str, arguments: &[&str]) -> Command {
+        let mut command = wsmb(self.directory.path());
+        command.args(arguments).env("WSMB_URL", url);
+        command
+    }
+
+    fn waiting(&self, channel: &str) -> u64 {
+        let listed = self.queue(&["list", channel, "--json"]).with(0).stdout;
+        let info = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        listed.lines().next().map_or(0, |line| info(line)["messages"].as_u64().unwrap())
+    }
+}
+
+fn stop(mut broker: Running) {
+    broker.terminate();
+    broker.end().with(0);
+}
+
+fn message(id: u64, channel: &str, dead: Option<DeadLetter>) -> Message {
+    Message {
+        id: MessageId(id),
+        channel: ChannelName::parse(channel).unwrap(),
+        payload: Payload::text(format!("{{\"id\":{id}}}")),
+        created: Timestamp(1_763_800_000_000 + id * 1_000),
+        expires: None,
+        due: None,
+        receivers: None,
+        publication: None,
+        deliveries: 0,
+        dead: dead.map(Box::new),
+    }
+}
+
+fn letter(id: u64, from: &str) -> Message {
+    let channel = ChannelName::parse(from).unwrap();
+    message(id, "dead", Some(DeadLetter { why: Why::MaxDeliveries, channel, attempts: 3, reason: None }))
+}
+
+#[test]
+fn dead_letters_go_home_in_their_order_while_the_broker_is_stopped_and_are_delivered_anew() {
+    let place = Place::new();
+    let (broker, url) = place.serve();
+    for (channel, text) in [("sms", "\"one\""), ("code", "\"two\""), ("sms", "\"three\"")] {
+        run(&mut place.client(&url, &["send", channel, text])).with(0);
+    }
+    let mut failing = Running::start(&mut place.client(&url, &["receive", "sms", "code", "--exec", "exit 1"]));
+    until("all of them are dead letters", || place.waiting("dead") == 3);
+    failing.kill();
+    run(&mut place.client(&url, &["send", "sms", "\"four\""])).with(0);
+
+    place
+        .queue(&["requeue", "dead"])
+        .with(1)
+        .complaining("the store ")
+        .complaining("wsmb.db is in use by a broker (process ")
+        .complaining("; stop the broker first, because requeue needs the store for itself");
+    assert_eq!(place.waiting("dead"), 3, "a running broker loses nothing");
+    stop(broker);
+
+    let moved = place.queue(&["requeue", "dead"]).with(0).stdout;
+    assert_eq!(moved, "moved 3 messages from \"dead\": 1 to \"code\", 2 to \"sms\"");
+    assert_eq!(place.queue(&["requeue", "dead"]).with(0).stdout, "moved no message from \"dead\"");
+    let found = place.everything();
+    assert!(found.iter().all(|message| message.dead.is_none() && message.deliveries == 0), "{found:?}");
+    let lives: Vec<_> = found
+        .iter()
+        .map(|message| message.expires.map(|expires| expires.0 - message.created.0 / 1_000 * 1_000))
+        .collect();
+    let code = found.iter().position(|message| message.channel.as_str() == "code").unwrap();
+    assert!(lives[code].is_some_and(|millis| (3_600_000..3_601_000).contains(&millis)), "{lives:?}");
+    assert_eq!(lives.iter().filter(|life| life.is_none()).count(), 3, "the ttl of dead is forgotten: {lives:?}");
+
+    let (broker, url) = place.serve();
+    let received = run(&mut place.client(&url, &["receive", "sms", "--count", "3"])).with(0).stdout;
+    assert_eq!(received, "\"four\"\n\"one\"\n\"three\"");
+    let code = run(&mut place.client(&url, &["receive", "code", "--count", "1"])).with(0).stdout;
+    assert_eq!(code, "\"two\"");
+    stop(broker);
+}
+
+#[test]
+fn a_count_takes_the_oldest_first_and_a_channel_may_be_named() {
+    let mut messages: Vec<Message> = (1..=5).map(|id| letter(id, "sms")).collect();
+    messages.push(message(6, "dead", None));
+    let place = Place::with(messages);
+    let moved = place.queue(&["requeue", "dead", "--count", "2"]).with(0).stdout;
+    assert_eq!(moved, "moved 2 messages from \"dead\" to \"sms\"; 4 messages behind them not looked at (--count)");
+    let moved = place.queue(&["requeue", "dead", "--count", "2", "--json"]).with(0).stdout;
+    let nothing = r#"{"delayed":0,"expired":0,"full":0,"no_dead_letter":0,"not_kept":0,"unfit":0}"#;
+    assert_eq!(moved, format!(r#"{{"from":"dead","left":2,"moved":{{"sms":2}},"stay":{nothing}}}"#));
+    let moved = place.queue(&["requeue", "dead"]).with(0).stdout;
+    assert_eq!(
+        moved,
+        "moved 1 message from \"dead\" to \"sms\"; 1 stays: 1 is no dead letter (--to CHANNEL moves it, too)"
+    );
+    let moved = place.queue(&["requeue", "dead", "--to", "by hand"]).with(0).stdout;
+    assert_eq!(moved, "moved 1 message from \"dead\" to \"by hand\"");
+    assert!(place.open().summary(Timestamp(u64::MAX)).unwrap().clean, "the broker marks nothing as redelivered");
+    let found = place.everything();
+    let bodies: Vec<_> = found.iter().map(|message| message.payload.as_text().unwrap()).collect();
+    assert_eq!(bodies, (1..=6).map(|id| format!("{{\"id\":{id}}}")).collect::<Vec<_>>());
+    assert_eq!(found[5].channel.as_str(), "by hand");
+}
+
+#[test]
+fn what_can_not_be_moved_is_said() {
+    let place = Place::with(vec![letter(1, "live"), letter(2, "small")]);
+    let full = ["requeue", "dead", "--set", "channel_defaults.max_backlog=1", "--count", "9"];
+    place
+        .queue(&["requeue", "dead", "--to", "dead"])
+        .with(2)
+        .complaining("--to names the dead-letter channel itself; name the channel to move to");
+    place
+        .queue(&["requeue", "dead", "--to", "live"])
+        .with(1)
+        .complaining("the channel \"live\" keeps nothing (keep = false), so the messages would be gone");
+    place.queue(&["requeue", "dead", "--count", "0"]).with(2);
+    place.queue(&["requeue", "dead", "--store", "sqlite:none.db"]).with(1).complaining("there is no store at none.db");
+    place.queue(&["requeue", "dead", "--store", "memory:"]).with(1).complaining("store.url is memory:");
+    assert!(!place.directory.path().join("none.db").exists());
+    let mut store = place.open();
+    store.commit(&Group { appends: vec![message(3, "small", None)], ..Group::default() }).unwrap();
+    drop(store);
+    assert_eq!(
+        place.queue(&full).with(0).stdout,
+        "moved no message from \"dead\"; 2 stay: 1 came from \"live\", which keeps nothing (--to CHANNEL names another), \
+         1 because \"small\" is full (max_backlog = 1)"
+    );
+    // The rows of a journal have ids that are the database's to give.
+    let path = place.directory.path().join("wsmb-data/wsmb.db");
+    let bound = "INSERT INTO mq_meta (name, value) VALUES ('database', 'broker on db.example')";
+    rusqlite::Connection::open(path).unwrap().execute_batch(bound).unwrap();
+    place
+        .queue(&["requeue", "dead"])
+        .with(1)
+        .complaining("wsmb.db is the journal in front of broker on db.example; use the database as the store");
+    assert_eq!(place.everything().len(), 3);
+}
+
+#[test]
+fn a_command_that_is_killed_loses_and_doubles_nothing() {
+    const ALL: u64 = 40_000;
+    let place = Place::with((1..=ALL).map(|id| letter(id, "sms")).collect());
+    let mut kills = 0;
+    let mut left = ALL;
+    while left > ALL / 4 {
+        let mut moving = Running::start(&mut place.wsmb(&["queue", "requeue", "dead"]));
+        until("something has been moved", || place.waiting("dead") < left);
+        moving.kill();
+        (kills, left) = (kills + 1, place.waiting("dead"));
+        assert_eq!(left + place.waiting("sms"), ALL);
+    }
+    assert!(kills > 0);
+    place.queue(&["requeue", "dead"]).with(0);
+    let bodies: Vec<_> =
+        place.everything().iter().map(|message| message.payload.as_text().unwrap().to_owned()).collect();
+    assert_eq!(bodies, (1..=ALL).map(|id| format!("{{\"id\":{id}}}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn dead_letters_are_shown_with_what_is_known_of_them() {
+    let dead = |why, attempts, reason: Option<&str>| DeadLetter {
+        why,
+        channel: ChannelName::parse("sms").unwrap(),
+        attempts,
+        reason: reason.map(Into::into),
+    };
+    let place = Place::with(vec![
+        message(1, "dead", Some(dead(Why::Rejected, 1, Some("no such\nnumber\u{1b}[31m")))),
+        message(2, "dead", Some(dead(Why::Expired, 0, None))),
+        letter(3, "mail"),
+    ]);
+    let shown = place.queue(&["peek", "dead"]).with(0).stdout;
+    let ends: Vec<_> = shown.lines().map(|line| line.split_once(", ").unwrap().1.to_owned()).collect();
+    assert_eq!(
+        ends,
+        [
+            "rejected in sms after 1 attempt: no such number\\u{1b}[31m  {\"id\":1}",
+            "expired in sms after 0 attempts  {\"id\":2}",
+            "given up in mail after 3 attempts  {\"id\":3}"
+        ]
+    );
+}

@@ -343,6 +343,8 @@ impl Model {
 
     /// A delivery is taken from a receiver that was too slow.
     pub fn revoked(&mut self, now: Timestamp, (connection, sequence): (ConnectionId, u64)) {
+        // A frame is taken back as one. Of its messages another receiver perhaps has room for the first only.
+        let is_only = self.held_by(connection, sequence).len() == 1;
         self.lets_go(
             connection,
             |other| other == sequence,
@@ -350,7 +352,7 @@ impl Model {
             |told| {
                 told.failed.by.insert(connection);
                 // Unless others have it: what they do is another matter.
-                told.revoked = told.holders.is_empty().then_some((connection, now));
+                told.revoked = (is_only && told.holders.is_empty()).then_some((connection, now));
             },
         );
     }

@@ -197,7 +197,9 @@ impl World {
             let expired = told.expires.is_some_and(|at| at <= self.now);
             let over = told.confirmed || told.purged || told.is_dropped() || expired;
             if accepted {
-                let safe = told.confirmed || told.purged || !expired;
+                // A dead letter has its own time to live.
+                let letter = told.letter || told.is_rejected();
+                let safe = told.confirmed || told.purged || !expired || letter;
                 assert!(
                     safe || told.accepted || !first,
                     "message {number} is accepted, and expired before it was safe"

@@ -1,13 +1,14 @@
 //! The chores of this repository, as a program: `cargo xtask help` lists them.
 //!
-//! Uses the standard library, `serde`, `serde_json` and `libc`: what the workspace has anyway, so that there is nothing more to build, and no parser
-//! of our own to look after. Leaves nothing out silently: a check that cannot run is a failure that says what is missing.
+//! Uses the standard library, `serde`, `serde_json` and `libc`, which the workspace has anyway, and `spdx`, which reads licences: so there is no
+//! parser of our own to look after. Leaves nothing out silently: a check that cannot run is a failure that says what is missing.
 
 use std::fmt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 mod bench;
+mod dependencies;
 mod gate;
 mod programs;
 mod torture;
@@ -17,13 +18,14 @@ Usage: cargo xtask <task>
 
 Tasks:
   test    everything that must hold before a change is merged, in this order:
-          formatting, clippy, smaller builds, documentation, the programs that the tests drive, all tests, a short torture, the gate
+          formatting, licences of the dependencies, clippy, smaller builds, documentation, the programs that the tests drive, all tests, a short torture, the gate
   gate    what a message costs, in instructions, against the figures in benches/instructions/baseline.txt;
           with --update, writes the figures anew
   bench   measure the broker beside a bare relay and other brokers, for docs/measurements.md;
           `cargo xtask bench --help` says how
   torture the real broker and real clients under a nemesis that kills, stops, freezes and cuts them; then every promise is checked;
           `cargo xtask torture --help` says how
+  notices write THIRD-PARTY.md, the notices of the crates that the program is built of
   help    this text
 ";
 
@@ -45,6 +47,7 @@ struct Step {
 /// What `cargo xtask test` does, cheapest first, so that a slip of the pen is reported in seconds.
 const TEST: &[Step] = &[
     Step { name: "formatting", run: formatting },
+    Step { name: "licences of the dependencies", run: dependencies::check },
     Step { name: "clippy", run: clippy },
     Step { name: "smaller builds", run: smaller_builds },
     Step { name: "documentation", run: documentation },
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test(),
+        ["notices"] => told(dependencies::write()),
         ["gate"] => told(gate::gate(false)),
         ["gate", "--update"] => told(gate::gate(true)),
         ["bench", "help" | "--help" | "-h"] => {

@@ -1,7 +1,7 @@
 //! Checks a user's password: cached where possible, off the event loop where not, slowly for whoever keeps failing, and without telling by the time it takes
 //! whether the user exists.
 //!
-//! A credential that was verified lately never waits for anything here. Every other login stands in the [`Line`]; a verification runs on a thread for work that
+//! A credential that was verified lately never waits for anything here. Every other login stands in the `Line`; a verification runs on a thread for work that
 //! blocks, and tells its outcome to whoever waits for it.
 
 use std::collections::HashMap;

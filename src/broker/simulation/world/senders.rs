@@ -198,8 +198,7 @@ impl World {
             let over = told.confirmed || told.purged || told.is_dropped() || expired;
             if accepted {
                 // A dead letter has its own time to live.
-                let letter = told.letter || told.is_rejected();
-                let safe = told.confirmed || told.purged || !expired || letter;
+                let safe = told.confirmed || told.purged || !expired || told.letter || told.is_rejected();
                 assert!(
                     safe || told.accepted || !first,
                     "message {number} is accepted, and expired before it was safe"

@@ -1,0 +1,25 @@
+//! JSON commands: what is taken for one is JSON to serde_json, too, and each message of a publication is.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::value::RawValue;
+use wsmb::message::{Frame, Kind};
+use wsmb::protocol::envelope::{Command, Parser};
+use wsmb::protocol::frame::{Opcode, encode};
+
+fuzz_target!(|texts: Vec<&str>| {
+    // One parser for all of them: it remembers what stood around the last publication.
+    let mut parser = Parser::default();
+    for text in texts {
+        let frame = encode(Opcode::Text, text.as_bytes());
+        let frame = Frame::Borrowed(&frame);
+        let Ok(command) = parser.parse(Kind::Text, &frame) else { continue };
+        assert!(serde_json::from_str::<&RawValue>(text).is_ok(), "{text:?} is no JSON");
+        if let Command::Send(send) = command {
+            for message in send.publication.bodies() {
+                let message = std::str::from_utf8(message).expect("a part of UTF-8");
+                assert!(serde_json::from_str::<&RawValue>(message).is_ok(), "{message:?} of {text:?} is no JSON");
+            }
+        }
+    }
+});

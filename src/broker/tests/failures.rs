@@ -219,6 +219,19 @@ fn a_silent_receivers_delivery_goes_to_whoever_comes() {
 }
 
 #[test]
+fn where_all_receivers_get_everything_a_silent_one_lets_one_newcomer_have_it_and_no_more() {
+    let within = Duration::from_secs(10);
+    let mut scene = Scene::with(ChannelPolicy { receivers: 0, confirm_within: within, ..ChannelPolicy::default() });
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    assert_eq!(deliveries(&scene.send("code", None)), [(1, 1)]);
+    scene.pass(10_000);
+    assert_eq!(deliveries(&scene.receive(2, AckMode::Automatic, limits::PREFETCH)), [(2, 1)]);
+    assert_eq!(deliveries(&scene.receive(3, AckMode::Automatic, limits::PREFETCH)), []);
+    scene.give(Event::Disconnected { connection: ConnectionId(2), took_only: false, listens: false });
+    assert_eq!(scene.broker.unsettled(), 1, "the first one has it still");
+}
+
+#[test]
 fn a_shorter_time_to_confirm_holds_for_what_is_on_its_way_already() {
     for before in [Duration::ZERO, Duration::from_secs(300)] {
         let policy = |within| ChannelPolicy { receivers: 1, confirm_within: within, ..ChannelPolicy::default() };

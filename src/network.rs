@@ -2,6 +2,7 @@
 //!
 //! An IPv4 address inside IPv6 (`::ffff:192.0.2.1`) is the IPv4 address: a socket that listens on `[::]` sees every IPv4 peer so.
 
+pub mod groups;
 pub mod origin;
 
 use core::fmt;

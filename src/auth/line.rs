@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::cache::Fingerprint;
 use super::throttle::{Key, Throttle, When};
 use crate::limits;
+use crate::network::groups::Groups;
 
 /// Names a login while it waits or is verified.
 pub(super) type Ticket = u64;
@@ -104,22 +105,7 @@ struct Waiting {
     status: Status,
 }
 
-type Groups = HashMap<Key, BTreeSet<Ticket>>;
-
-fn enter(groups: &mut Groups, key: Key, ticket: Ticket) {
-    groups.entry(key).or_default().insert(ticket);
-}
-
-fn leave(groups: &mut Groups, key: Key, ticket: Ticket) {
-    if let Some(tickets) = groups.get_mut(&key) {
-        tickets.remove(&ticket);
-        if tickets.is_empty() {
-            groups.remove(&key);
-        }
-    }
-}
-
-/// The logins that wait or are verified. An arrival costs the same however many wait; an outcome costs as much as others wait for it. Times are measured from any fixed moment and never go back.
+/// The logins that wait or are verified. An arrival looks at no other login, however many wait; an outcome looks at those that wait for it. Times are measured from any fixed moment and never go back.
 #[derive(Debug)]
 pub(super) struct Line {
     throttle: Throttle,
@@ -130,13 +116,16 @@ pub(super) struct Line {
     turn: usize,
     held: BTreeSet<(Duration, Ticket)>,
     /// Who waits for an outcome, by address.
-    blocked: Groups,
-    by_address: Groups,
-    by_network: Groups,
+    blocked: Groups<Key>,
+    by_address: Groups<Key>,
+    by_network: Groups<Key>,
     /// Who waits, by pair and credential.
     by_pair: HashMap<Key, BTreeMap<Option<Fingerprint>, BTreeSet<Ticket>>>,
     last_ticket: Ticket,
     capacity: usize,
+    /// How often a login was looked at.
+    #[cfg(test)]
+    judged: usize,
 }
 
 impl Line {
@@ -152,12 +141,14 @@ impl Line {
             orders: Default::default(),
             turn: 0,
             held: BTreeSet::new(),
-            blocked: HashMap::new(),
-            by_address: HashMap::new(),
-            by_network: HashMap::new(),
+            blocked: Groups::default(),
+            by_address: Groups::default(),
+            by_network: Groups::default(),
             by_pair: HashMap::new(),
             last_ticket: 0,
             capacity,
+            #[cfg(test)]
+            judged: 0,
         }
     }
 
@@ -171,15 +162,14 @@ impl Line {
                 return Err(Refused::Slowed);
             }
         }
-        let instead_of = match self.by_address.get(&login.address) {
-            Some(tickets)
-                if tickets.len() >= limits::LOGINS_PER_ADDRESS && self.throttle.is_slowed(login.address, now) =>
-            {
-                let oldest = tickets.first().copied();
-                oldest.inspect(|oldest| self.leave(*oldest))
-            }
-            _ if self.waiting.len() >= self.capacity => Some(self.make_room(login.network)?),
-            _ => None,
+        let is_crowded = self.by_address.count(login.address) >= limits::LOGINS_PER_ADDRESS;
+        let instead_of = if is_crowded && self.throttle.is_slowed(login.address, now) {
+            let oldest = self.by_address.of(login.address).next();
+            oldest.inspect(|oldest| self.leave(*oldest))
+        } else if self.waiting.len() >= self.capacity {
+            Some(self.make_room(login.network)?)
+        } else {
+            None
         };
         self.last_ticket += 1;
         let ticket = self.last_ticket;
@@ -188,8 +178,8 @@ impl Line {
         for ((order, key), round) in self.orders.iter_mut().zip(keys).zip(&mut rounds) {
             *round = order.enter(key, self.capacity);
         }
-        enter(&mut self.by_address, login.address, ticket);
-        enter(&mut self.by_network, login.network, ticket);
+        self.by_address.insert(login.address, ticket);
+        self.by_network.insert(login.network, ticket);
         self.by_pair.entry(login.pair).or_default().entry(login.credential).or_default().insert(ticket);
         self.waiting.insert(ticket, Waiting { login, rounds, status: Status::New });
         self.judge(ticket, now);
@@ -204,16 +194,11 @@ impl Line {
 
     /// Takes the place of the newest login of the network that has most, if that is another one.
     fn make_room(&mut self, network: Key) -> Result<Ticket, Refused> {
-        let most = self.by_network.iter().max_by_key(|(key, tickets)| (tickets.len(), **key));
-        let own = self.by_network.get(&network).map_or(0, BTreeSet::len);
-        match most {
-            Some((_, tickets)) if tickets.len() > own + 1 => {
-                let newest = tickets.last().copied().ok_or(Refused::Busy)?;
-                self.leave(newest);
-                Ok(newest)
-            }
-            _ => Err(Refused::Busy),
-        }
+        let own = self.by_network.count(network);
+        let (_, largest) = self.by_network.largest().filter(|(most, _)| *most > own + 1).ok_or(Refused::Busy)?;
+        let newest = self.by_network.of(largest).next_back().ok_or(Refused::Busy)?;
+        self.leave(newest);
+        Ok(newest)
     }
 
     /// Who is to be verified now, if anybody. To be followed by [`Self::settle`].
@@ -250,7 +235,7 @@ impl Line {
         if !self.throttle.is_slowed(*address, now) {
             return ticket;
         }
-        let tickets: Vec<_> = self.by_address.get(address).into_iter().flatten().rev().copied().collect();
+        let tickets: Vec<_> = self.by_address.of(*address).rev().collect();
         tickets.into_iter().find(|newest| self.judge(*newest, now) == Some(Status::Ready)).unwrap_or(ticket)
     }
 
@@ -279,8 +264,7 @@ impl Line {
             self.take(*repetition);
         }
         let of_pair = self.by_pair.get(&login.pair).into_iter().flat_map(BTreeMap::values).flatten();
-        let blocked = self.blocked.get(&login.address).into_iter().flatten();
-        let concerned: Vec<_> = of_pair.chain(blocked).copied().collect();
+        let concerned: Vec<_> = of_pair.copied().chain(self.blocked.of(login.address)).collect();
         self.judge_all(&concerned, now);
         repetitions
     }
@@ -308,8 +292,8 @@ impl Line {
     fn take(&mut self, ticket: Ticket) -> Option<Login> {
         self.unplace(ticket);
         let Waiting { login, .. } = self.waiting.remove(&ticket)?;
-        leave(&mut self.by_address, login.address, ticket);
-        leave(&mut self.by_network, login.network, ticket);
+        self.by_address.remove(login.address, ticket);
+        self.by_network.remove(login.network, ticket);
         if let Some(known) = self.by_pair.get_mut(&login.pair) {
             if let Some(tickets) = known.get_mut(&login.credential) {
                 tickets.remove(&ticket);
@@ -326,6 +310,10 @@ impl Line {
 
     /// Finds out whether a login could be verified now.
     fn judge(&mut self, ticket: Ticket, now: Duration) -> Option<Status> {
+        #[cfg(test)]
+        {
+            self.judged += 1;
+        }
         let status = self.status(&self.waiting.get(&ticket)?.login, now);
         self.unplace(ticket);
         let waiting = self.waiting.get_mut(&ticket)?;
@@ -337,7 +325,7 @@ impl Line {
                 }
             }
             Status::Held(until) => drop(self.held.insert((until, ticket))),
-            Status::Blocked => enter(&mut self.blocked, waiting.login.address, ticket),
+            Status::Blocked => self.blocked.insert(waiting.login.address, ticket),
             Status::New => {}
         }
         Some(status)
@@ -352,7 +340,7 @@ impl Line {
                 }
             }
             Status::Held(until) => drop(self.held.remove(&(until, ticket))),
-            Status::Blocked => leave(&mut self.blocked, login.address, ticket),
+            Status::Blocked => self.blocked.remove(login.address, ticket),
             Status::New => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Default of `server.max_handshakes`: connections whose request has not arrived, or that have been answered and refused. One more ends the oldest of the
-/// network that has most of them, so nobody has to wait. Each costs its task (some 3 KiB) and what has come of its head: some 6 MiB for silent ones, 40 MiB if
+/// address that has most of them, so nobody has to wait. Each costs its task (some 3 KiB) and what has come of its head: some 6 MiB for silent ones, 40 MiB if
 /// every one of them has sent a head of [`REQUEST_HEAD`](super::REQUEST_HEAD) but for its last byte.
 pub const HANDSHAKES: usize = 2_048;
 

@@ -18,8 +18,8 @@ use super::commands::{Desk, Step};
 use super::connection::{Connection, Profile, Reader};
 use super::counters::Counters;
 use super::failed_logins::Reason;
+use super::handshakes::Slot;
 use super::heartbeat::Hold;
-use super::lobby::Place;
 use super::proxies::Client;
 use super::runtime::{Burst, Hub, NoRoom};
 use crate::auth::Users;
@@ -66,18 +66,18 @@ enum Answer {
 }
 
 /// Serves a socket that was just accepted, up to the connection's own task; `None` if it came to none. `proxy_protocol`: it must begin with a
-/// PROXY header. As long as its request has not arrived, and when it is refused, it may have to go so that others find room.
+/// PROXY header. As long as its request has not arrived, and when it is refused, it may be evicted so that others find room.
 pub(super) async fn run(
     hub: Arc<Hub>,
     stream: TcpStream,
     peer: SocketAddr,
     proxy_protocol: bool,
-    place: Place,
+    slot: Slot,
 ) -> Option<Box<Reader>> {
     tokio::select! {
         biased;
-        () = place.shown_out() => None,
-        reader = serve(hub, stream, peer, proxy_protocol, &place) => reader,
+        () = slot.evicted() => None,
+        reader = serve(hub, stream, peer, proxy_protocol, &slot) => reader,
     }
 }
 
@@ -86,7 +86,7 @@ async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     proxy_protocol: bool,
-    place: &Place,
+    slot: &Slot,
 ) -> Option<Box<Reader>> {
     let head = match timeout(limits::HANDSHAKE_TIME, read_head(&stream, proxy_protocol)).await {
         Ok(Ok(head)) => head,
@@ -101,7 +101,7 @@ async fn serve(
         }
         Err(_) => return refuse(&stream, &plain(408, "the request did not arrive in time")).await,
     };
-    if !place.step_in() {
+    if !slot.protect() {
         return None;
     }
     let Head { header, request, mut rest } = head;
@@ -112,7 +112,7 @@ async fn serve(
     };
     let (upgrade, profile, users) = match answer {
         Answer::Http(response) => {
-            place.step_back(client.address.ip());
+            slot.expose(client.address.ip());
             return refuse(&stream, &response).await;
         }
         Answer::Upgrade(upgrade, profile, users) => (upgrade, profile, users),
@@ -122,7 +122,7 @@ async fn serve(
     let (connection, mut reader) = match hub.establish(stream, profile) {
         Ok(connection) => (connection.clone(), Box::new(Reader::new(hub.clone(), connection))),
         Err((stream, no_room)) => {
-            place.step_back(client.address.ip());
+            slot.expose(client.address.ip());
             return refuse(&stream, &crowded(&hub, no_room)).await;
         }
     };
@@ -375,7 +375,7 @@ mod tests {
     /// What limits::HANDSHAKES and limits::LOGINS reckon with. Never run: only its size counts.
     #[test]
     fn a_socket_that_is_no_client_yet_is_small() {
-        fn size<T>(_: impl FnOnce(Arc<Hub>, TcpStream, SocketAddr, bool, Place) -> T) -> usize {
+        fn size<T>(_: impl FnOnce(Arc<Hub>, TcpStream, SocketAddr, bool, Slot) -> T) -> usize {
             size_of::<T>()
         }
         let bytes = size(run);

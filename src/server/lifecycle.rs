@@ -14,9 +14,9 @@ use tracing::{error, info, warn};
 use super::access::Access;
 use super::counters::{Counters, Seldom};
 use super::error::ServeError;
+use super::handshakes::Handshakes;
 use super::ids::{self, Ids};
 use super::listener::{self, Door};
-use super::lobby::Lobby;
 use super::opening;
 use super::runtime::{Hub, Options};
 use super::storage::{self, Storage};
@@ -37,7 +37,7 @@ pub struct RunningServer {
     hub: Arc<Hub>,
     addresses: Vec<SocketAddr>,
     doors: Vec<JoinHandle<()>>,
-    lobby: Arc<Lobby>,
+    handshakes: Arc<Handshakes>,
     tasks: Vec<AbortHandle>,
     credentials: Arc<Mutex<Credentials>>,
     config: Mutex<Config>,
@@ -77,12 +77,12 @@ impl Server {
         let storage = Storage::start(store)?;
         let hub = Arc::new(Hub::new(broker, (storage, ids), clock, options(&config), access));
         hub.storage.attach(&hub);
-        let lobby = Arc::new(Lobby::new(config.server.max_handshakes));
+        let handshakes = Arc::new(Handshakes::new(config.server.max_handshakes));
         let mut server = RunningServer {
             hub,
             addresses,
             doors: Vec::new(),
-            lobby,
+            handshakes,
             tasks: Vec::new(),
             credentials: Arc::new(Mutex::new(credentials)),
             config: Mutex::new(config),
@@ -110,7 +110,7 @@ impl RunningServer {
         let trouble = Arc::new(Seldom::default());
         for (door, address) in listeners.into_iter().zip(&self.addresses) {
             info!(%address, proxy_protocol = door.proxy_protocol, "listening");
-            let accept = listener::accept(hub.clone(), door, self.lobby.clone(), trouble.clone());
+            let accept = listener::accept(hub.clone(), door, self.handshakes.clone(), trouble.clone());
             self.doors.push(vital(hub, "a listener", accept));
         }
     }
@@ -229,7 +229,7 @@ impl RunningServer {
                 // It can only have ended already.
                 let _ = door.await;
             }
-            while self.lobby.present() > 0 {
+            while self.handshakes.open() > 0 {
                 tokio::time::sleep(limits::STOP_LOOK).await;
             }
         };

@@ -14,7 +14,7 @@ use tracing::{error, warn};
 use super::connection::Reader;
 use super::counters::Seldom;
 use super::handshake;
-use super::lobby::Lobby;
+use super::handshakes::Handshakes;
 use super::runtime::Hub;
 use super::stop;
 use crate::config::Listener;
@@ -117,7 +117,7 @@ fn open(address: SocketAddr, everything: &[SocketAddr]) -> io::Result<TcpListene
 }
 
 /// Accepts until the doors are to close and nobody waits any more. Nobody who is inside already makes it wait.
-pub(super) async fn accept(hub: Arc<Hub>, door: Door, lobby: Arc<Lobby>, trouble: Arc<Seldom>) {
+pub(super) async fn accept(hub: Arc<Hub>, door: Door, handshakes: Arc<Handshakes>, trouble: Arc<Seldom>) {
     let Door { listener, proxy_protocol } = door;
     let mut closing = hub.stop.door();
     loop {
@@ -133,8 +133,8 @@ pub(super) async fn accept(hub: Arc<Hub>, door: Door, lobby: Arc<Lobby>, trouble
                     tracing::debug!(%peer, %cause, "lost before its handshake");
                     continue;
                 }
-                let place = lobby.enter(peer.ip());
-                let handshake = handshake::run(hub.clone(), stream, peer, proxy_protocol, place);
+                let slot = handshakes.begin(peer.ip());
+                let handshake = handshake::run(hub.clone(), stream, peer, proxy_protocol, slot);
                 tokio::spawn(Visit::Handshake(Box::pin(handshake)));
             }
             Err(cause) if is_of_client(&cause) => {}
@@ -149,8 +149,8 @@ pub(super) async fn accept(hub: Arc<Hub>, door: Door, lobby: Arc<Lobby>, trouble
                         _ => error!(withheld, %cause, "no connection can be accepted"),
                     }
                 }
-                // Whoever has said nothing yet makes room for one who may.
-                let has_room = lobby.make_room(limits::ACCEPT_ROOM);
+                // A socket that has said nothing yet gives its descriptor to one that may.
+                let has_room = handshakes.evict(limits::ACCEPT_ROOM);
                 tokio::time::sleep(if has_room { limits::ACCEPT_RETRY } else { limits::ACCEPT_PAUSE }).await;
             }
         }

@@ -79,10 +79,11 @@ impl Broker {
             } else {
                 self.replacements.push((message, unstored.replaces.clone()));
             }
-            if let Some(unstored) = self.unstored.get_mut(id) {
-                unstored.row = Row::Writing;
+            if let Some(unstored) = self.unstored.get_mut(id)
+                && std::mem::replace(&mut unstored.row, Row::Writing) == Row::Failed
+            {
+                self.failed.remove(&id);
             }
-            self.failed.remove(&id);
         }
     }
 

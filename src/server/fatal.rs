@@ -1,6 +1,5 @@
-//! The end that nobody wished for: a part without which the broker can't go on has died of a defect. Whoever notices says so here; [`super::serve`] then ends with
-//! a failure, and whoever asks for the broker's health is told meanwhile. Nothing is tidied up: the store is safe against crashes, and what can't be trusted any more must
-//! not write to it.
+//! A defect (a panic) has ended a part without which the broker can't go on. Whoever notices it declares it here; then [`super::serve`] returns a failure, and
+//! `/healthz` answers 503 until the process has ended. Nothing is closed in an orderly way: the store is safe against crashes, and a broken broker must not write to it.
 
 use std::sync::{MutexGuard, OnceLock, PoisonError};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::lock::StoreLock;
-use super::{Place, StoreError, StoreSettings, datetime, ids_beside, system};
+use super::{Place, StoreError, StoreSettings, beside, datetime, ids_beside, system};
 use crate::message::Timestamp;
 
 /// A name for a file that is set aside, that no file has yet: `wsmb.db.damaged-20261122T100000Z`.
@@ -16,11 +16,7 @@ pub(super) fn name(path: &Path, why: &str) -> PathBuf {
         .map(|character| if character == ' ' { 'T' } else { character })
         .filter(char::is_ascii_alphanumeric)
         .collect();
-    let with = |ending: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{why}-{stamp}Z{ending}"));
-        PathBuf::from(name)
-    };
+    let with = |ending: &str| beside(path, &format!(".{why}-{stamp}Z{ending}"));
     let mut numbered = (2..).map(|number| with(&format!("-{number}")));
     let first = with("");
     // Ends: a directory is finite.
@@ -46,12 +42,7 @@ pub fn set_aside(settings: &StoreSettings) -> Result<Vec<PathBuf>, StoreError> {
     let main = local(settings).and_then(|path| super::sqlite::settle(&path).ok()).ok_or_else(missing)?;
     let _lock = StoreLock::take(&main)?;
     let aside = name(&main, "damaged");
-    let with = |path: &Path, ending: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let ends = |ending: &str| (with(&main, ending), with(&aside, ending));
+    let ends = |ending: &str| (beside(&main, ending), beside(&aside, ending));
     let mut moved = Vec::new();
     for (from, to) in [ends("-wal"), ends("-shm"), (ids_beside(&main), ids_beside(&aside)), ends("")] {
         match std::fs::rename(&from, &to) {

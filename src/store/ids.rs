@@ -16,6 +16,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::beside;
 use crate::limits;
 use crate::message::{AcceptedId, Timestamp};
 
@@ -121,7 +122,7 @@ impl IdFile {
     /// # Errors
     /// Then the file is as it was.
     pub fn rewrite(&mut self, ids: &[AcceptedId]) -> io::Result<()> {
-        let beside = suffixed(&self.path, ".new");
+        let beside = beside(&self.path, ".new");
         let write = || -> io::Result<File> {
             let mut file = options().truncate(true).open(&beside)?;
             let mut bytes = header(self.seed).to_vec();
@@ -176,13 +177,7 @@ impl IdFile {
 /// The path of the file of ids that belongs to the file of a store.
 #[must_use]
 pub fn ids_beside(store: &Path) -> PathBuf {
-    suffixed(store, ".ids")
-}
-
-fn suffixed(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
+    beside(store, ".ids")
 }
 
 fn options() -> OpenOptions {
@@ -387,11 +382,11 @@ mod tests {
         let (mut file, _) = open(&path);
         file.append(&ids(0..3)).expect("appends");
         // In the way of the file beside it.
-        std::fs::create_dir(suffixed(&path, ".new")).expect("a directory");
+        std::fs::create_dir(beside(&path, ".new")).expect("a directory");
         file.rewrite(&ids(0..1)).expect_err("a directory is in the way");
         assert!(file.wants_rewrite(10));
         assert_eq!(open(&path).1.ids, ids(0..3));
-        std::fs::remove_dir(suffixed(&path, ".new")).expect("it goes");
+        std::fs::remove_dir(beside(&path, ".new")).expect("it goes");
         file.rewrite(&ids(0..1)).expect("rewrites");
         assert_eq!(open(&path).1.ids, ids(0..1));
     }

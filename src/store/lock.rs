@@ -14,7 +14,7 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{StoreError, system};
+use super::{StoreError, beside, system};
 use crate::limits;
 
 /// How long between two attempts.
@@ -29,9 +29,20 @@ pub(super) struct StoreLock {
 
 /// `wsmb.db` is locked by `wsmb.db.lock`.
 fn lock_path(store: &Path) -> PathBuf {
-    let mut name = store.as_os_str().to_owned();
-    name.push(".lock");
-    PathBuf::from(name)
+    beside(store, ".lock")
+}
+
+/// Locks an open file; waits [`limits::STORE_LOCK_WAIT`] for it at the most. False if somebody else has it.
+fn lock(file: &File) -> Result<bool, std::io::Error> {
+    let deadline = Instant::now() + limits::STORE_LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
 }
 
 impl StoreLock {
@@ -48,19 +59,11 @@ impl StoreLock {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(lock_path(store)).map_err(unavailable)?;
-        let deadline = Instant::now() + limits::STORE_LOCK_WAIT;
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(PAUSE),
-                Err(TryLockError::WouldBlock) => {
-                    let mut text = String::new();
-                    // Only to name the holder: without it the message is still true.
-                    let _ = file.read_to_string(&mut text);
-                    return Err(StoreError::Locked { place, holder: holder(&text) });
-                }
-                Err(TryLockError::Error(error)) => return Err(unavailable(error)),
-            }
+        if !lock(&file).map_err(unavailable)? {
+            let mut text = String::new();
+            // Only to name the holder: without it the message is still true.
+            let _ = file.read_to_string(&mut text);
+            return Err(StoreError::Locked { place, holder: holder(&text) });
         }
         let note = format!("{}\n", std::process::id());
         // The number is there for people; a lock without it is as good.
@@ -112,18 +115,12 @@ impl FileLock {
             _ => Err(error),
         });
         let file = file.map_err(|error| system::failed(&place, "opened", &error))?;
-        let deadline = Instant::now() + limits::STORE_LOCK_WAIT;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Self { _file: Some(file) }),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(PAUSE),
-                Err(TryLockError::WouldBlock) => return Err(StoreError::Locked { holder: Self::holder(store), place }),
-                // A file system without locks: the file beside has to do.
-                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
-                    return Ok(Self { _file: Some(file) });
-                }
-                Err(TryLockError::Error(error)) => return Err(system::failed(&place, "locked", &error)),
-            }
+        match lock(&file) {
+            Ok(true) => Ok(Self { _file: Some(file) }),
+            Ok(false) => Err(StoreError::Locked { holder: Self::holder(store), place }),
+            // A file system without locks: the file beside has to do.
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Self { _file: Some(file) }),
+            Err(error) => Err(system::failed(&place, "locked", &error)),
         }
     }
 

@@ -50,7 +50,7 @@ pub use worker::{Outcome, StoreWorker};
 
 use std::collections::HashSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -472,6 +472,13 @@ impl Prefix {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The path of the file beside another one whose name ends like this: `wsmb.db` and `.ids` are `wsmb.db.ids`.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
 }
 
 /// SQLite keeps names that begin so to itself.

@@ -26,7 +26,7 @@ use rusqlite::{Connection, OptionalExtension, Rows, Transaction, TransactionBeha
 use super::lock::StoreLock;
 use super::{
     ChannelSummary, Columns, FoundPublications, Group, MessageStore, PURGE, Page, Prefix, Request, RequestToken,
-    Restamp, StoreError, StoredPublication, Summary, Swept, datetime, system,
+    Restamp, StoreError, StoredPublication, Summary, Swept, beside, datetime, system,
 };
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
@@ -270,7 +270,7 @@ fn tell_loss(path: &Path) -> bool {
             return false;
         }
     };
-    let journal = files::beside(path, "-wal");
+    let journal = beside(path, "-wal");
     let copy = super::aside::name(&journal, "damaged");
     let kept = match std::fs::copy(&journal, &copy) {
         Ok(_) => format!("a copy of the journal is kept as {}", copy.display()),

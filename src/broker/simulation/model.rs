@@ -323,50 +323,36 @@ impl Model {
 
     /// A receiver has vanished.
     pub fn vanished(&mut self, now: Timestamp, connection: ConnectionId) {
-        self.lets_go(connection, |_| true, now, |_| {});
+        self.lets_go(connection, None, now, |_| {});
     }
 
     /// A receiver gives a delivery back.
     pub fn nacked(&mut self, now: Timestamp, (connection, sequence): (ConnectionId, u64), nack: &Nack) {
-        self.lets_go(
-            connection,
-            |other| other == sequence,
-            now,
-            |told| {
-                told.failed.by.insert(connection);
-                told.failed.nacked = true;
-                told.failed.reject |= nack.reject;
-                told.failed.until = told.failed.until.max(nack.retry_after.map(|pause| now.after(pause)));
-            },
-        );
+        self.lets_go(connection, Some(sequence), now, |told| {
+            told.failed.by.insert(connection);
+            told.failed.nacked = true;
+            told.failed.reject |= nack.reject;
+            told.failed.until = told.failed.until.max(nack.retry_after.map(|pause| now.after(pause)));
+        });
     }
 
     /// A delivery is taken from a receiver that was too slow.
     pub fn revoked(&mut self, now: Timestamp, (connection, sequence): (ConnectionId, u64)) {
         // A frame is taken back as one. Of its messages another receiver perhaps has room for the first only.
         let is_only = self.held_by(connection, sequence).len() == 1;
-        self.lets_go(
-            connection,
-            |other| other == sequence,
-            now,
-            |told| {
-                told.failed.by.insert(connection);
-                // Unless others have it: what they do is another matter.
-                told.revoked = (is_only && told.holders.is_empty()).then_some((connection, now));
-            },
-        );
+        self.lets_go(connection, Some(sequence), now, |told| {
+            told.failed.by.insert(connection);
+            // Unless others have it: what they do is another matter.
+            told.revoked = (is_only && told.holders.is_empty()).then_some((connection, now));
+        });
     }
 
-    fn lets_go(
-        &mut self,
-        connection: ConnectionId,
-        which: impl Fn(u64) -> bool,
-        now: Timestamp,
-        note: impl Fn(&mut Told),
-    ) {
+    /// `only`: this delivery, or everything.
+    fn lets_go(&mut self, connection: ConnectionId, only: Option<u64>, now: Timestamp, note: impl Fn(&mut Told)) {
         for told in self.messages.values_mut() {
             let before = told.holders.len();
-            told.holders.retain(|(holder, sequence), _| *holder != connection || !which(*sequence));
+            told.holders
+                .retain(|(holder, sequence), _| *holder != connection || only.is_some_and(|only| only != *sequence));
             if told.holders.len() < before && !told.confirmed && !told.purged {
                 told.returned.insert(connection);
                 note(told);

@@ -64,22 +64,17 @@ pub(super) struct Field {
 }
 
 impl Shape {
+    /// A table with these of the optional columns, and these character sets of `data`, `channel`, `publication`, `dead_channel`, `dead_reason`.
+    fn new(present: [bool; OPTIONAL.len()], charsets: [Charset; 5], fields: Vec<Field>) -> Self {
+        let [data, channel, publication, dead_channel, dead_reason] = charsets;
+        let (channel_index, packet) = (None, limits::STORE_PACKET);
+        Self { present, data, channel, publication, dead_channel, dead_reason, channel_index, fields, packet }
+    }
+
     /// A table of Unicode with all of the optional columns or none.
     #[cfg(test)]
     pub(super) fn plain(present: bool) -> Self {
-        let [data, channel, publication, dead_channel, dead_reason] = [Charset::Unicode; 5];
-        let present = [present; OPTIONAL.len()];
-        Self {
-            present,
-            data,
-            channel,
-            publication,
-            dead_channel,
-            dead_reason,
-            channel_index: None,
-            fields: Vec::new(),
-            packet: limits::STORE_PACKET,
-        }
+        Self::new([present; OPTIONAL.len()], [Charset::Unicode; 5], Vec::new())
     }
 
     /// Whether the table has this optional column.
@@ -239,19 +234,8 @@ fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described])
     }
     let charset = |name: &str| Charset::of(backend, find(found, name).and_then(|column| column.charset.as_deref()));
     let present = OPTIONAL.map(|(name, ..)| find(found, name).is_some());
-    let [data, channel, publication, dead_channel, dead_reason] =
-        ["data", "channel", "publication", "dead_channel", "dead_reason"].map(charset);
-    Ok(Shape {
-        present,
-        data,
-        channel,
-        publication,
-        dead_channel,
-        dead_reason,
-        channel_index: None,
-        fields,
-        packet: limits::STORE_PACKET,
-    })
+    let charsets = ["data", "channel", "publication", "dead_channel", "dead_reason"].map(charset);
+    Ok(Shape::new(present, charsets, fields))
 }
 
 /// The types that a column of the broker's own can have, the usual one first. `char` is not among them: it loses blanks at the end.

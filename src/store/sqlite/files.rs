@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::store::{aside, beside};
+
 /// Device and inode.
 type Identity = (u64, u64);
 
@@ -43,13 +45,6 @@ pub(super) struct Files {
     beside: [Known; 2],
 }
 
-/// The path of the file beside the main one that has this ending.
-pub(super) fn beside(main: &Path, ending: &str) -> PathBuf {
-    let mut name = main.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
-}
-
 impl Files {
     /// Of the store with this main file; none of them is open yet.
     pub(super) fn new(main: &Path) -> Self {
@@ -87,7 +82,7 @@ impl Files {
     pub(super) fn put_aside_beside(&mut self) {
         for known in &self.beside {
             if known.identity.is_some() && known.is_other() && known.path.exists() {
-                let aside = super::super::aside::name(&known.path, "foreign");
+                let aside = aside::name(&known.path, "foreign");
                 match std::fs::rename(&known.path, &aside) {
                     Ok(()) => {
                         tracing::warn!("{} is not the store's own; it is {} now", known.path.display(), aside.display())

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
-use super::files::beside;
+use crate::store::beside;
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;

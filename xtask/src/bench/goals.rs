@@ -112,7 +112,7 @@ const GOALS: [Goal; 33] = [
     figure("idle connection, envelope", ("idle", 10_000, Subject::Envelope, "bytes"), 1.0, 1_000.0, "bytes"),
     figure("idle RSS, SQLite open", ("rest", 0, Subject::EnvelopeKept, "rss"), KIB, 4.0, "MiB"),
     figure("exec→answer", ("start", 0, Subject::EnvelopeKept, "start_ms"), 1.0, 15.0, "ms"),
-    Goal { what: "the program, every feature", measure: Measure::Program, wanted: 8.0, unit: "MB", at_most: true },
+    Goal { what: "the program, every feature", measure: Measure::Program, wanted: 10.0, unit: "MB", at_most: true },
 ];
 
 /// The table.

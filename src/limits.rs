@@ -276,6 +276,15 @@ pub const SEND_LINE: usize = CLIENT_MESSAGE;
 /// The longest `--timeout` of `wsmb send`: within `dedup_window`, or a repetition could double the message.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(100);
 
+/// The longest wait of `wsmb send` before it connects again: its `--timeout` is short, and a broker that restarts is back soon.
+pub const SEND_RECONNECT_LONGEST: Duration = Duration::from_secs(2);
+
+/// How long `wsmb send` waits for answers after Ctrl-C: a person waits for the count. What is unanswered then is told.
+pub const SEND_STOP: Duration = Duration::from_secs(2);
+
+/// Refusals that `wsmb send` shows one by one; more than anybody reads are counted only.
+pub const SEND_REFUSALS_SHOWN: u64 = 20;
+
 /// The first wait before the client connects again.
 pub const RECONNECT_FIRST: Duration = Duration::from_millis(250);
 

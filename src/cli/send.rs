@@ -1,35 +1,47 @@
 //! `wsmb send`: gives messages to a channel and waits until each is safe.
 //!
-//! Every message is a publication with a random id, so the exit code 0 means that the broker answers for it, and a repetition after a lost
-//! connection doubles nothing. What is unanswered is bounded by number and by bytes.
+//! Every message is a publication with an id, so the exit code 0 means that the broker answers for it, and a repetition after a lost
+//! connection doubles nothing. What is unanswered is bounded by number and by bytes. In a batch, a message that is refused never holds up
+//! the others.
+
+mod input;
+mod rejects;
+mod tally;
 
 use std::collections::VecDeque;
-use std::io::{BufRead, Read};
+use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::sync::mpsc;
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+use self::input::{Line, Lines};
+use self::rejects::Rejects;
+use self::tally::{Fate, Progress, Tally};
 use super::connect::Connect;
 use super::output::{self, count};
+use super::signals::Stop;
 use super::{Failure, Outcome, arguments};
-use crate::client::frames::{self, Frame, Reply, SendMessage};
+use crate::client::frames::{self, Frame, SendMessage};
 use crate::client::{Backoff, Client, Error, Message, Options, Url};
 use crate::limits;
 use crate::message::ChannelName;
 
 /// Send messages to a channel, and wait until the broker answers for them
 ///
-/// Exit codes: 0, every message is safe: stored, or confirmed by a receiver, or, on a channel that is not kept, sent to a receiver. 1, a message was
-/// refused, or it is not known what became of it. 2, misuse. 3, a message went to nobody: its channel is not kept and has no receiver. After a lost connection
-/// messages are sent again under the same ids, so nothing arrives twice.
+/// Exit codes: 0, the broker has accepted every message: it is stored, or a receiver has it, or it is held until it is due (--delay), or the broker
+/// had it already (the same id). 1, a message was refused, or it is not known what became of it. 2, misuse; nothing was sent. 3, a message went to nobody: its channel is
+/// not kept and has no receiver. If the broker cannot be reached, or the connection is lost, this is tried again until --timeout
+/// is over, under the same ids, so nothing arrives twice.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   wsmb send sms '{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}' --ttl 60s
-  cat messages.jsonl | wsmb send sms -")]
+  wsmb send sms - --rejects refused.txt < messages.jsonl
+  wsmb send sms - < refused.txt")]
 pub(crate) struct Send {
     /// The channel
     #[arg(value_parser = arguments::channel)]
@@ -39,7 +51,7 @@ pub(crate) struct Send {
     #[arg(allow_negative_numbers = true)]
     message: String,
 
-    /// Never deliver it later than this (60s, 5m, 2h; 0 = it never expires) [default: as the channel is configured]
+    /// Never deliver it later than this (60, 60s, 5m30s; 0 = it never expires) [default: as the channel is configured]
     #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
     ttl: Option<Duration>,
 
@@ -52,10 +64,25 @@ pub(crate) struct Send {
     receivers: Option<u32>,
 
     /// Your own id for the message: the broker takes a second one with it, within two minutes, for a repetition [default: random]
-    #[arg(long, value_name = "ID", value_parser = arguments::name)]
+    #[arg(long, value_name = "ID", value_parser = arguments::name, conflicts_with = "id_from_content")]
     id: Option<String>,
 
-    /// How long to wait for an answer, lost connections included
+    /// Make the id from the channel and the message, byte for byte: the same message, sent again within two minutes, is a repetition
+    ///
+    /// The id is a hash (SHA-256) of the channel and of the message as it is sent; --ttl, --delay and --receivers do not count, and blanks within JSON
+    /// do. Two equal lines of one batch are one message.
+    #[arg(long)]
+    id_from_content: bool,
+
+    /// Send every message as a JSON string, whatever it looks like; without this, a message that begins with { or [ and is not JSON is refused
+    #[arg(long)]
+    text: bool,
+
+    /// Write every message that is refused into this file, each below its reason; `wsmb send CHANNEL - < FILE` sends them again
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
+
+    /// How long to wait for a connection and for an answer
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = arguments::send_timeout)]
     timeout: Duration,
 
@@ -72,10 +99,18 @@ impl Send {
         let (url, options) = self.connect.resolve()?;
         let many = self.message == "-";
         if many && self.id.is_some() {
-            return Err(Failure::misuse("--id names one message; with `-` every line gets an id of its own"));
+            return Err(Failure::misuse(
+                "--id names one message; with `-` every line gets an id of its own, or with --id-from-content the id of its content",
+            ));
         }
-        let lines = if many { read_lines() } else { one_line(self.message.clone()) };
-        let client = Client::connect(&url, &options).await?;
+        if !many {
+            // Said before anything is sent: it is a mistake in the command.
+            self.message_of(self.message.trim_start_matches('\u{feff}')).map_err(Failure::Misuse)?;
+        }
+        let stop =
+            Stop::listen().map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))?;
+        let rejects = self.rejects.as_deref().map(Rejects::open).transpose()?;
+        let lines = if many { input::read_lines() } else { input::one_line(&self.message) };
         let run = Run {
             settings: &self,
             url,
@@ -83,12 +118,31 @@ impl Send {
             prefix: random_prefix()?,
             many,
             unanswered: VecDeque::new(),
-            lines_read: 0,
+            line: 0,
+            refused_from: usize::MAX,
             tally: Tally::default(),
-            progress: ProgressBar::hidden(),
-            started: Instant::now(),
+            rejects,
+            progress: Progress::new(many && !self.json),
+            stop,
         };
-        run.run(client, lines).await
+        run.run(lines).await
+    }
+
+    /// The JSON that is sent for a text.
+    ///
+    /// # Errors
+    /// It looks like JSON and is none: a sentence.
+    fn message_of(&self, text: &str) -> Result<Box<RawValue>, String> {
+        if self.text {
+            return Ok(frames::string(text));
+        }
+        match serde_json::from_str::<&RawValue>(text) {
+            Ok(json) => Ok(json.to_owned()),
+            Err(error) if text.trim_start().starts_with(['{', '[']) => {
+                Err(format!("the message looks like JSON, but it is not: {error}; --text sends it as a JSON string"))
+            }
+            Err(_) => Ok(frames::string(text)),
+        }
     }
 }
 
@@ -97,17 +151,10 @@ struct Pending {
     id: String,
     line: u64,
     frame: String,
-}
-
-/// What became of the messages.
-#[derive(Default)]
-struct Tally {
-    given: u64,
-    stored: u64,
-    held: u64,
-    nobody: u64,
-    duplicate: u64,
-    refused: u64,
+    /// The line as it was read, if it may be wanted for the rejects.
+    text: Option<String>,
+    /// It has been sent before, on a connection that was lost.
+    is_repeated: bool,
 }
 
 struct Run<'a> {
@@ -117,73 +164,107 @@ struct Run<'a> {
     prefix: String,
     many: bool,
     unanswered: VecDeque<Pending>,
-    lines_read: u64,
+    /// The last line that was read.
+    line: u64,
+    /// The broker has refused a frame of so many bytes as too large.
+    refused_from: usize,
     tally: Tally,
-    progress: ProgressBar,
-    started: Instant,
+    rejects: Option<Rejects>,
+    progress: Progress,
+    stop: Stop,
 }
 
 impl Run<'_> {
-    async fn run(mut self, mut client: Client, mut lines: mpsc::Receiver<Result<String, String>>) -> Outcome {
-        let mut input_ended = false;
-        let mut give_up = Instant::now() + self.settings.timeout;
+    async fn run(mut self, mut lines: Lines) -> Outcome {
+        let mut client = self.connect(None, self.deadline()).await?;
+        let mut stop = self.stop.clone();
+        let (mut input_ended, mut interrupted) = (false, false);
+        let mut give_up = self.deadline();
+        self.progress.start();
         while !(input_ended && self.unanswered.is_empty()) {
             let room = self.unanswered.len() < limits::SEND_UNANSWERED && client.queued() < limits::SEND_QUEUE_BYTES;
             tokio::select! {
+                () = stop.asked(), if !interrupted => {
+                    (input_ended, interrupted) = (true, true);
+                    give_up = give_up.min(Instant::now() + limits::SEND_STOP);
+                }
                 line = lines.recv(), if room && !input_ended => match line {
-                    Some(Ok(text)) => {
+                    Some(Ok(line)) => {
                         if self.unanswered.is_empty() {
-                            give_up = Instant::now() + self.settings.timeout;
+                            give_up = self.deadline();
                         }
-                        self.publish(&mut client, &text)?;
+                        self.publish(&mut client, line)?;
                     }
                     Some(Err(reason)) => return Err(self.stopped(&reason)),
                     None => input_ended = true,
                 },
                 message = client.next() => match message {
                     Ok(message) => {
-                        if self.answered(&message)? {
-                            give_up = Instant::now() + self.settings.timeout;
+                        if self.answered(&message)? && !interrupted {
+                            give_up = self.deadline();
                         }
                     }
                     Err(error) => {
                         if self.unanswered.is_empty() {
-                            give_up = Instant::now() + self.settings.timeout;
+                            give_up = self.deadline();
                         }
                         client = self.reconnect(error, give_up).await?;
                     }
                 },
                 () = tokio::time::sleep_until(give_up), if !self.unanswered.is_empty() => {
-                    let seconds = self.settings.timeout.as_secs_f64();
-                    return Err(self.stopped(&format!("no answer from the broker within {seconds} seconds")));
+                    return Err(self.stopped(self.no_answer()));
                 }
             }
         }
         // Everything is answered; how the goodbye goes changes nothing about it.
         let _ = client.close().await;
-        self.summary()
+        if self.stop.is_asked() { Err(self.stopped(INTERRUPTED)) } else { self.summary() }
     }
 
-    fn publish(&mut self, client: &mut Client, text: &str) -> Outcome {
-        self.lines_read += 1;
-        let text = text.trim_end_matches(['\r', '\n']);
-        if self.many && text.trim().is_empty() {
-            return Ok(());
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.settings.timeout
+    }
+
+    fn no_answer(&self) -> String {
+        if self.stop.is_asked() {
+            INTERRUPTED.to_owned()
+        } else {
+            format!("no answer from the broker within {} seconds", self.settings.timeout.as_secs_f64())
         }
-        let id = match &self.settings.id {
-            Some(id) => id.clone(),
-            None => format!("{}-{}", self.prefix, self.lines_read),
+    }
+
+    fn publish(&mut self, client: &mut Client, line: Line) -> Outcome {
+        self.line = line.number;
+        let text = match line.text {
+            Ok(text) => text,
+            Err(unusable) => return self.refuse(line.number, &unusable.reason, unusable.bytes.as_deref()),
         };
-        let message = frames::message_of(text);
+        let message = match self.settings.message_of(&text) {
+            Ok(message) => message,
+            Err(reason) => return self.refuse(line.number, &reason, Some(text.as_bytes())),
+        };
+        let id = self.id(line.number, &message);
         let frame = SendMessage::new(self.settings.channel.as_str(), &message)
             .id(&id)
             .ttl(self.settings.ttl)
             .delay(self.settings.delay)
             .receivers(self.settings.receivers)
             .to_json();
+        if frame.len() >= self.refused_from {
+            return self.refuse(line.number, &too_large(frame.len()), Some(text.as_bytes()));
+        }
         client.queue_text(&frame)?;
-        self.unanswered.push_back(Pending { id, line: self.lines_read, frame });
+        let text = self.rejects.is_some().then_some(text);
+        self.unanswered.push_back(Pending { id, line: line.number, frame, text, is_repeated: false });
         Ok(())
+    }
+
+    fn id(&self, line: u64, message: &RawValue) -> String {
+        match &self.settings.id {
+            Some(id) => id.clone(),
+            None if self.settings.id_from_content => content_id(&self.settings.channel, message),
+            None => format!("{}-{line}", self.prefix),
+        }
     }
 
     /// Takes a frame of the broker. True: it answers one of ours.
@@ -197,104 +278,150 @@ impl Run<'_> {
             if reply.command.as_deref() == Some("connect") && reply.is_accepted() {
                 return Ok(false);
             }
-            return Err(self.stopped(&format!("the broker says: {} {}", reply.code, reply.text)));
+            return Err(self.stopped(format_args!("the broker says: {} {}", reply.code, reply.text)));
         };
-        let fate = Fate::of(&reply, self.settings.delay);
-        self.tally.count(fate);
-        self.show_progress();
         if self.settings.json {
             output::line(message.as_text().unwrap_or_default())?;
         }
+        let fate = Fate::of(&reply, self.settings.delay, pending.is_repeated);
         if fate == Fate::Refused {
-            self.refused(&pending, &reply);
-        } else if !self.many && !self.settings.json {
-            output::line(&fate.to_string())?;
+            self.refused(
+                pending.line,
+                &format!("{} {}", reply.code, reply.text),
+                pending.text.as_deref().map(str::as_bytes),
+            )?;
+        } else {
+            self.tally.count(fate);
+            if !self.many && !self.settings.json {
+                output::line(&fate.to_string())?;
+            }
         }
+        self.progress.show(&self.tally);
         Ok(true)
     }
 
-    /// Moves the bar, which appears only on a terminal, and only when this takes longer than a person likes to wait.
-    fn show_progress(&mut self) {
-        const PATIENCE: Duration = Duration::from_secs(1);
-        if self.progress.is_hidden() && self.many && !self.settings.json && self.started.elapsed() > PATIENCE {
-            self.progress = progress();
-            self.progress.set_position(self.tally.accepted() + self.tally.refused);
+    /// A message that the broker does not get to see.
+    fn refuse(&mut self, line: u64, reason: &str, text: Option<&[u8]>) -> Outcome {
+        if self.settings.json {
+            output::line(&serde_json::json!({ "line": line, "error": reason }).to_string())?;
         }
-        self.progress.inc(1);
+        self.refused(line, reason, text)
     }
 
-    fn refused(&self, pending: &Pending, reply: &Reply<'_>) {
-        /// More refusals than anybody reads are counted, and not shown one by one.
-        const SHOWN: u64 = 20;
-        let place = if self.many { format!("line {}: ", pending.line) } else { String::new() };
-        if self.tally.refused <= SHOWN {
-            self.progress.suspend(|| output::complain(&format!("{place}refused: {} {}", reply.code, reply.text)));
+    fn refused(&mut self, line: u64, reason: &str, text: Option<&[u8]>) -> Outcome {
+        self.tally.count(Fate::Refused);
+        if let Some(rejects) = &mut self.rejects {
+            rejects.add(line, reason, text)?;
         }
+        let place = if self.many { format!("line {line}: ") } else { String::new() };
+        if self.tally.refused <= limits::SEND_REFUSALS_SHOWN {
+            self.progress.suspend(|| output::complain(&format!("{place}refused: {reason}")));
+        }
+        Ok(())
     }
 
     /// Connects again, and sends again what is unanswered, under the same ids.
-    async fn reconnect(&self, error: Error, give_up: Instant) -> Result<Client, Failure> {
+    async fn reconnect(&mut self, error: Error, give_up: Instant) -> Result<Client, Failure> {
         match error {
-            Error::Closed { code: Some(1009), .. } => return Err(self.stopped(&self.too_large())),
+            Error::Closed { code: Some(1009), .. } if !self.unanswered.is_empty() => {
+                self.refuse_largest()?;
+                return self.connect(None, self.deadline()).await;
+            }
             // The same frames would end the next connection as well.
-            Error::Closed { code: Some(1002..=1011), .. } => return Err(self.stopped(&error.to_string())),
+            Error::Closed { code: Some(1002..=1011), .. } => return Err(self.stopped(error)),
             _ => {}
         }
-        let mut error = error;
-        let mut backoff = Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_LONGEST);
-        self.progress.suspend(|| output::note(&format!("wsmb: {error}; connecting again")));
+        self.connect(Some(error), give_up).await
+    }
+
+    /// One of the frames was too large for the broker, which does not say which one. So the largest is too large, too.
+    fn refuse_largest(&mut self) -> Outcome {
+        let largest = (0..self.unanswered.len()).max_by_key(|index| self.unanswered[*index].frame.len());
+        let Some(pending) = largest.and_then(|index| self.unanswered.remove(index)) else { return Ok(()) };
+        self.refused_from = pending.frame.len();
+        self.refuse(pending.line, &too_large(pending.frame.len()), pending.text.as_deref().map(str::as_bytes))
+    }
+
+    /// Connects, and tries again until `give_up`, with pauses. `failed`: why the connection before has ended.
+    async fn connect(&mut self, failed: Option<Error>, give_up: Instant) -> Result<Client, Failure> {
+        /// Less time is no try at all.
+        const SHORTEST: Duration = Duration::from_secs(1);
+        let mut backoff = Backoff::new(limits::RECONNECT_FIRST, limits::SEND_RECONNECT_LONGEST);
+        let mut stop = self.stop.clone();
+        let mut reason = failed;
+        let mut is_told = false;
         loop {
-            let wait = backoff.failed();
-            if Instant::now() + wait > give_up {
-                return Err(self.stopped(&error.to_string()));
+            if let Some(error) = &reason {
+                let left = give_up.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(self.stopped(error));
+                }
+                if !std::mem::replace(&mut is_told, true) {
+                    let seconds = left.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX);
+                    let text = format!("wsmb: {error}; trying again for {}", count(seconds, "second"));
+                    self.progress.suspend(|| output::note(&text));
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.failed().min(left)) => {}
+                    () = stop.asked() => return Err(self.stopped(INTERRUPTED)),
+                }
             }
-            tokio::time::sleep(wait).await;
-            match Client::connect(&self.url, &self.options).await {
+            let left = give_up.saturating_duration_since(Instant::now()).max(SHORTEST);
+            let options = Options { connect_timeout: self.options.connect_timeout.min(left), ..self.options.clone() };
+            let connected = tokio::select! {
+                connected = Client::connect(&self.url, &options) => connected,
+                () = stop.asked() => return Err(self.stopped(INTERRUPTED)),
+            };
+            match connected {
                 Ok(mut client) => {
-                    for pending in &self.unanswered {
+                    for pending in &mut self.unanswered {
+                        pending.is_repeated = true;
                         client.queue_text(&pending.frame)?;
                     }
                     return Ok(client);
                 }
-                Err(refusal) if refusal.is_refusal() => return Err(self.stopped(&refusal.to_string())),
-                Err(again) => error = again,
+                Err(refusal) if refusal.is_refusal() => return Err(self.stopped(refusal)),
+                Err(again) => reason = Some(again),
             }
         }
     }
 
-    /// The broker does not say which of the frames was too large for it; it is likely to be the largest.
-    fn too_large(&self) -> String {
-        let largest = self.unanswered.iter().max_by_key(|pending| pending.frame.len());
-        let place = match largest {
-            Some(pending) if self.many => format!(" (line {} has {} bytes)", pending.line, pending.frame.len()),
-            Some(pending) => format!(" (it has {} bytes)", pending.frame.len()),
+    /// It cannot go on: why, what has been done, and what is not certain.
+    fn stopped(&self, reason: impl fmt::Display) -> Failure {
+        self.progress.end();
+        let unanswered = self.unanswered.len() as u64;
+        let first = self.unanswered.iter().map(|pending| pending.line).min();
+        if !self.many {
+            return match first {
+                Some(_) => Failure::failed(format_args!("{reason}; the message may or may not have been accepted")),
+                None => Failure::failed(reason),
+            };
+        }
+        let accepted = count(self.tally.accepted(), "message");
+        let refused = if self.tally.refused > 0 { format!(", {} refused", self.tally.refused) } else { String::new() };
+        let uncertain = match first {
+            Some(first) => {
+                format!(", {} from line {first} on may or may not have been accepted", count(unanswered, "message"))
+            }
             None => String::new(),
         };
-        format!("the broker refused a message as too large{place}; its server.max_message says how much it takes")
-    }
-
-    /// It cannot go on: why, and what is not certain.
-    fn stopped(&self, reason: &str) -> Failure {
-        self.progress.finish_and_clear();
-        let unanswered = self.unanswered.len() as u64;
-        match self.unanswered.front() {
-            None => Failure::failed(reason),
-            Some(_) if !self.many => {
-                Failure::failed(format_args!("{reason}; the message may or may not have been accepted"))
-            }
-            Some(first) => Failure::failed(format_args!(
-                "{reason}; {} accepted, {} from line {} on may or may not have been accepted",
-                count(self.tally.accepted(), "message"),
-                count(unanswered, "message"),
-                first.line
-            )),
-        }
+        Failure::failed(format_args!(
+            "{reason}; {accepted} accepted{refused}{uncertain}; no line after line {} was sent",
+            self.line
+        ))
     }
 
     fn summary(&self) -> Outcome {
-        self.progress.finish_and_clear();
+        self.progress.end();
         if self.many && !self.settings.json {
             output::line(&self.tally.to_string())?;
+        }
+        if self.rejects.is_none() && self.tally.refused > limits::SEND_REFUSALS_SHOWN {
+            let rest = self.tally.refused - limits::SEND_REFUSALS_SHOWN;
+            output::note(&format!(
+                "wsmb: {} more refused; --rejects FILE writes all of them into a file",
+                count(rest, "message")
+            ));
         }
         match (self.tally.refused, self.tally.nobody) {
             (0, 0) => Ok(()),
@@ -304,181 +431,48 @@ impl Run<'_> {
     }
 }
 
-/// What became of a message, as its answer says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Refused,
-    Duplicate,
-    /// So many receivers have it.
-    Given(u64),
-    Stored,
-    /// In the broker's memory until it is due.
-    Held,
-    Nobody,
-}
+/// Why it ends, where a signal asked for the end.
+const INTERRUPTED: &str = "stopped by a signal";
 
-impl Fate {
-    /// `delay`: what the message was sent with.
-    fn of(reply: &Reply<'_>, delay: Option<Duration>) -> Self {
-        let is_delayed = delay.is_some_and(|delay| !delay.is_zero());
-        match (reply.receivers, reply.stored) {
-            _ if !reply.is_accepted() => Self::Refused,
-            _ if reply.duplicate => Self::Duplicate,
-            (receivers @ 1.., _) => Self::Given(receivers),
-            (0, _) if is_delayed => Self::Held,
-            (0, true) => Self::Stored,
-            (0, false) => Self::Nobody,
-        }
-    }
-}
-
-/// For a person who has sent one message.
-impl std::fmt::Display for Fate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Refused => "refused",
-            Self::Duplicate => "accepted before: a message with this id is known, and nobody gets it again",
-            Self::Given(receivers) => return write!(f, "accepted: {}", count(*receivers, "receiver")),
-            Self::Stored => "accepted: stored, no receiver has it yet",
-            Self::Held => "accepted: held until it is due",
-            Self::Nobody => "sent to nobody: the channel is not kept and has no receiver",
-        })
-    }
-}
-
-impl Tally {
-    fn count(&mut self, fate: Fate) {
-        *match fate {
-            Fate::Refused => &mut self.refused,
-            Fate::Duplicate => &mut self.duplicate,
-            Fate::Given(_) => &mut self.given,
-            Fate::Stored => &mut self.stored,
-            Fate::Held => &mut self.held,
-            Fate::Nobody => &mut self.nobody,
-        } += 1;
-    }
-
-    fn accepted(&self) -> u64 {
-        self.given + self.stored + self.held + self.nobody + self.duplicate
-    }
-}
-
-impl std::fmt::Display for Tally {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "accepted: {}", count(self.accepted(), "message"))?;
-        let parts = [
-            (self.given, "given to receivers"),
-            (self.stored, "stored for later"),
-            (self.held, "held until they are due"),
-            (self.nobody, "sent to nobody: the channel is not kept and has no receiver"),
-            (self.duplicate, "accepted before"),
-        ];
-        let parts: Vec<String> =
-            parts.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{number} {what}")).collect();
-        if !parts.is_empty() {
-            write!(f, " ({})", parts.join(", "))?;
-        }
-        if self.refused > 0 {
-            write!(f, "; refused: {}", self.refused)?;
-        }
-        Ok(())
-    }
+fn too_large(bytes: usize) -> String {
+    format!(
+        "too large: with its command the message has {bytes} bytes, and the broker takes fewer (server.max_message)"
+    )
 }
 
 /// So that no two runs ever use the same id.
 fn random_prefix() -> Result<String, Failure> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| Failure::from(Error::NoRandomness(error)))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(&bytes))
 }
 
-/// A bar that stays hidden where there is no terminal.
-fn progress() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} accepted, {per_sec}, {elapsed}") {
-        bar.set_style(style);
-    }
-    bar
+/// The same for the same message on the same channel, and for no other.
+fn content_id(channel: &ChannelName, message: &RawValue) -> String {
+    let hash = Sha256::new().chain_update(channel.as_str()).chain_update([0]).chain_update(message.get()).finalize();
+    // 128 bits: nobody finds two messages by accident.
+    format!("content-{}", hexadecimal(&hash[..16]))
 }
 
-fn one_line(message: String) -> mpsc::Receiver<Result<String, String>> {
-    let (sender, receiver) = mpsc::channel(1);
-    // A new channel has room for one.
-    let _ = sender.try_send(Ok(message));
-    receiver
-}
-
-/// Reads standard input on a thread of its own: reading blocks, and nothing can interrupt it.
-fn read_lines() -> mpsc::Receiver<Result<String, String>> {
-    let (sender, receiver) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        let mut input = std::io::stdin().lock();
-        let mut number = 0_u64;
-        loop {
-            number += 1;
-            let line = read_line(&mut input, limits::SEND_LINE).map_err(|reason| format!("line {number}: {reason}"));
-            let Some(line) = line.transpose() else { return };
-            let last = line.is_err();
-            if sender.blocking_send(line).is_err() || last {
-                return;
-            }
-        }
-    });
-    receiver
-}
-
-/// One line with its ending; `None` at the end of the input.
-fn read_line(input: &mut impl BufRead, longest: usize) -> Result<Option<String>, String> {
-    let mut line = Vec::new();
-    let bound = u64::try_from(longest).unwrap_or(u64::MAX).saturating_add(1);
-    let read = input.by_ref().take(bound).read_until(b'\n', &mut line).map_err(|error| error.to_string())?;
-    if read == 0 {
-        return Ok(None);
-    }
-    if line.len() > longest {
-        return Err(format!("it is longer than {longest} bytes"));
-    }
-    String::from_utf8(line).map(Some).map_err(|_| "it is not valid UTF-8".to_owned())
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn fate(rest: &str, delay: u64) -> Fate {
-        let json = format!(r#"{{"command":"send-message","response_code":"00","id":"x",{rest}}}"#);
-        match frames::parse(json.as_bytes()).unwrap() {
-            Frame::Reply(reply) => Fate::of(&reply, Some(Duration::from_secs(delay))),
-            Frame::Delivery(delivery) => panic!("{delivery:?}"),
+    fn id(channel: &str, message: &str) -> String {
+        content_id(&ChannelName::parse(channel).unwrap(), &frames::string(message))
+    }
+
+    #[test]
+    fn the_id_of_a_content_is_that_of_its_channel_and_its_bytes() {
+        assert_eq!(id("sms", "x"), id("sms", "x"));
+        let others = [id("sms", "x"), id("sm", "sx"), id("mail", "x"), id("sms", "x "), id("sms", "X")];
+        for (index, one) in others.iter().enumerate() {
+            assert!(one.len() <= limits::NAME_BYTES);
+            assert!(others[index + 1..].iter().all(|other| other != one));
         }
-    }
-
-    #[test]
-    fn an_answer_is_said_in_words() {
-        let answer = |rest: &str| fate(rest, 0).to_string();
-        assert_eq!(answer(r#""receivers":1,"stored":true"#), "accepted: 1 receiver");
-        assert_eq!(answer(r#""receivers":2,"stored":false"#), "accepted: 2 receivers");
-        assert_eq!(answer(r#""receivers":0,"stored":true"#), "accepted: stored, no receiver has it yet");
-        assert!(answer(r#""receivers":0,"stored":false"#).starts_with("sent to nobody"));
-        assert!(answer(r#""receivers":0,"stored":true,"duplicate":true"#).contains("before"));
-        assert_eq!(fate(r#""receivers":0,"stored":false"#, 5), Fate::Held, "a delayed one has time to find a receiver");
-        assert_eq!(fate(r#""receivers":0,"stored":true"#, 5), Fate::Held);
-    }
-
-    #[test]
-    fn a_tally_names_only_what_happened() {
-        let tally = Tally { given: 2, stored: 1, ..Tally::default() };
-        assert_eq!(tally.to_string(), "accepted: 3 messages (2 given to receivers, 1 stored for later)");
-        let tally = Tally { refused: 4, ..Tally::default() };
-        assert_eq!(tally.to_string(), "accepted: 0 messages; refused: 4");
-    }
-
-    #[test]
-    fn a_line_is_bounded_and_is_text() {
-        let mut input = &b"one\r\ntwo\n\nlast"[..];
-        let lines: Vec<String> = std::iter::from_fn(|| read_line(&mut input, 5).unwrap()).collect();
-        assert_eq!(lines, ["one\r\n", "two\n", "\n", "last"]);
-        assert!(read_line(&mut &b"123456\n"[..], 5).unwrap_err().contains("longer"));
-        assert!(read_line(&mut &b"\xff\n"[..], 5).unwrap_err().contains("UTF-8"));
     }
 }

@@ -288,9 +288,15 @@ pub fn acknowledge(delivery: &str, done: bool) -> String {
 pub fn message_of(text: &str) -> Box<RawValue> {
     match serde_json::from_str::<&RawValue>(text) {
         Ok(json) => json.to_owned(),
-        // invariant: a string can always be written as JSON
-        Err(_) => serde_json::value::to_raw_value(text).expect("a string"),
+        Err(_) => string(text),
     }
+}
+
+/// `text` as a JSON string.
+#[must_use]
+pub fn string(text: &str) -> Box<RawValue> {
+    // invariant: a string can always be written as JSON
+    serde_json::value::to_raw_value(text).expect("a string")
 }
 
 #[cfg(test)]

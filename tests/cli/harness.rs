@@ -21,6 +21,8 @@ pub fn wsmb(directory: &Path) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WSMB_")) {
         command.env_remove(name);
     }
+    // Nor his logins.
+    command.env("XDG_CONFIG_HOME", directory.join(".config")).env("HOME", directory);
     command.stdin(Stdio::null());
     command
 }
@@ -153,9 +155,22 @@ impl Running {
     /// Sends SIGTERM.
     #[cfg(unix)]
     pub fn terminate(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
+    /// Sends SIGINT, as Ctrl-C does.
+    #[cfg(unix)]
+    #[allow(dead_code)] // Not every test that has this file wants it.
+    pub fn interrupt(&self) {
+        self.signal(libc::SIGINT);
+    }
+
+    /// Sends a signal.
+    #[cfg(unix)]
+    pub fn signal(&self, signal: libc::c_int) {
         let number = i32::try_from(self.child.id()).unwrap();
         // SAFETY: kill has no memory to violate; the process is our own child and has not been waited for.
-        assert_eq!(unsafe { libc::kill(number, libc::SIGTERM) }, 0);
+        assert_eq!(unsafe { libc::kill(number, signal) }, 0);
     }
 
     /// Ends it as a crash would.

@@ -65,10 +65,12 @@ impl Broker {
         turn: &mut Turn<'_>,
     ) {
         let size = entries.iter().map(|entry| entry.message.payload.bytes.len()).sum();
-        let again = entries.iter().any(Entry::redelivery);
+        let mut attempt = 1;
+        let message = entries.first().map(|entry| entry.message.id).unwrap_or_default();
         let flight = self.flights.vacant_key();
         for entry in &mut entries {
             entry.message.deliveries = entry.message.deliveries.saturating_add(1);
+            attempt = attempt.max(entry.attempt());
             if !entry.written {
                 self.move_to(entry.message.id, Place::Flight(flight));
             }
@@ -82,7 +84,7 @@ impl Broker {
             channel.served = last.order;
         }
         self.counters.deliveries += targets.len() as u64;
-        self.counters.redeliveries += if again { targets.len() as u64 } else { 0 };
+        self.counters.redeliveries += if attempt > 1 { targets.len() as u64 } else { 0 };
         let content = content_index(turn, content);
         for target in targets {
             let receiver = &mut self.receivers[target.receiver];
@@ -92,7 +94,8 @@ impl Broker {
                 content,
                 sequence: receiver.window.push(flight, size, manual, turn.now),
                 manual,
-                redelivered: manual && again,
+                attempt: if manual { attempt } else { 1 },
+                message,
             });
             if manual || hurried {
                 self.timers.look_at(turn.now.after(self.shortest_lapse), target.connection);

@@ -59,8 +59,10 @@ pub enum Effect {
         sequence: u64,
         /// The receiver acknowledges by hand: the frame names the delivery.
         manual: bool,
-        /// It may have been delivered before (only ever stated in manual mode).
-        redelivered: bool,
+        /// Which delivery of its message this is, as far as is known. More than 1: it may have been delivered before (only ever stated in manual mode).
+        attempt: u32,
+        /// The message; of several that go together the first, and the others follow it without a gap. 0 if nothing is to be confirmed.
+        message: MessageId,
     },
     /// Put this into the queues of all these connections: the receivers of a channel that is not kept. Nothing is to be confirmed.
     ///

@@ -56,9 +56,9 @@ impl Entry {
         self.message.expires.is_some_and(|expires| expires <= now)
     }
 
-    /// Whether a receiver may have seen it already.
-    pub fn redelivery(&self) -> bool {
-        self.suspect || self.message.deliveries > 0
+    /// Which delivery the last one was that has been counted. More than 1: a receiver may have seen the message before.
+    pub fn attempt(&self) -> u32 {
+        if self.suspect { self.message.deliveries.max(2) } else { self.message.deliveries }
     }
 }
 

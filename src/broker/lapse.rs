@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::channel::Member;
 use super::window::InFlight;
 use super::{AckMode, Broker, Content, Effect, Note, Turn};
-use crate::message::{ConnectionId, Timestamp};
+use crate::message::{ConnectionId, MessageId, Timestamp};
 use crate::policy::ChannelPolicy;
 
 /// The shortest time, of all policies, after which a delivery is not confirmed in time: no delivery has to be looked at sooner.
@@ -168,10 +168,13 @@ impl Broker {
         let flight = &mut self.flights[delivery.flight];
         flight.doubled = true;
         flight.outstanding += 1;
-        let mut size = 0;
+        let (mut size, mut attempt) = (0, 2);
         let mut messages = SmallVec::new();
+        let mut message = MessageId(0);
         for entry in flight.entries.iter_mut().filter(|entry| !entry.expired(turn.now)) {
             entry.message.deliveries = entry.message.deliveries.saturating_add(1);
+            attempt = attempt.max(entry.attempt());
+            message = if messages.is_empty() { entry.message.id } else { message };
             size += entry.message.payload.bytes.len();
             messages.push(entry.message.payload.clone());
         }
@@ -188,7 +191,8 @@ impl Broker {
             content,
             sequence,
             manual,
-            redelivered: manual,
+            attempt: if manual { attempt } else { 1 },
+            message,
         });
         self.pause_backlog(&[target], turn);
         self.timers.look_at(turn.now.after(self.shortest_lapse), target.connection);

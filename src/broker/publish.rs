@@ -160,7 +160,8 @@ impl Broker {
                 content,
                 sequence: 0,
                 manual: false,
-                redelivered: false,
+                attempt: 1,
+                message: MessageId(0),
             }));
             targets.len()
         };

@@ -209,7 +209,7 @@ fn a_full_window_lets_messages_wait_and_an_ack_takes_the_next() {
     assert_eq!(deliveries(&scene.give(ack(1, true))), [(1, 2)]);
     assert_eq!(deliveries(&scene.give(ack(2, false))), [], "nobody else is there: it is held back");
     let again = scene.pass(1_000);
-    assert!(matches!(again.last(), Some(Effect::Deliver { sequence: 3, redelivered: true, .. })), "{again:?}");
+    assert!(matches!(again.last(), Some(Effect::Deliver { sequence: 3, attempt: 2, .. })), "{again:?}");
     let unknown = scene.give(ack(2, true));
     assert!(matches!(
         &unknown[..],

@@ -26,8 +26,12 @@ pub struct Delivery<'a> {
     pub channel: Cow<'a, str>,
     /// What to acknowledge; `None` where nothing is to be acknowledged.
     pub delivery: Option<Cow<'a, str>>,
+    /// What the broker calls the message, the first of several: the same at each delivery. `None` where nothing is to be acknowledged.
+    pub message_id: Option<u64>,
     /// It may have been delivered before.
     pub redelivered: bool,
+    /// Which delivery of its message this is, as far as the broker knows: 1 for the first.
+    pub attempt: u32,
     /// The messages, each its exact JSON text.
     pub messages: Vec<&'a RawValue>,
 }
@@ -83,7 +87,9 @@ pub fn parse(payload: &[u8]) -> Result<Frame<'_>, NotUnderstood> {
         return Ok(Frame::Delivery(Delivery {
             channel,
             delivery: text(raw.delivery),
+            message_id: text(raw.message_id).and_then(|text| text.parse().ok()),
             redelivered: is_true(raw.redelivered),
+            attempt: raw.attempt.and_then(|value| value.get().parse().ok()).unwrap_or(1),
             messages: messages(data)?,
         }));
     }
@@ -138,7 +144,9 @@ struct Raw<'a> {
     channel: Option<&'a RawValue>,
     data: Option<&'a RawValue>,
     delivery: Option<&'a RawValue>,
+    message_id: Option<&'a RawValue>,
     redelivered: Option<&'a RawValue>,
+    attempt: Option<&'a RawValue>,
     response_code: Option<&'a RawValue>,
     response_text: Option<&'a RawValue>,
     id: Option<&'a RawValue>,
@@ -160,17 +168,20 @@ impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw<'a>, A::Error> {
                 let mut raw = Raw::default();
-                let mut position = 0_usize;
+                // Members so far, and how many of them are the broker's marks.
+                let (mut position, mut marks) = (0_usize, 0);
                 while let Some(Text(key)) = map.next_key()? {
                     let value: &'a RawValue = map.next_value()?;
                     match key.as_ref() {
                         "command" => raw.command = Some(value),
                         "channel" => raw.channel = Some(value),
                         "data" => raw.data = Some(value),
-                        // The broker writes these two before everything else. Further on they are the sender's own, and a
+                        // The broker writes these before everything else. Further on they are the sender's own, and a
                         // sender must not be able to choose what its receiver acknowledges.
                         "delivery" if position == 0 => raw.delivery = Some(value),
-                        "redelivered" if position == 1 && raw.delivery.is_some() => raw.redelivered = Some(value),
+                        "message_id" if marks == 1 && position == 1 => raw.message_id = Some(value),
+                        "redelivered" if marks > 0 && position == marks => raw.redelivered = Some(value),
+                        "attempt" if marks > 0 && position == marks => raw.attempt = Some(value),
                         "response_code" => raw.response_code = Some(value),
                         "response_text" => raw.response_text = Some(value),
                         "id" => raw.id = Some(value),
@@ -179,6 +190,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
                         "duplicate" => raw.duplicate = Some(value),
                         _ => {}
                     }
+                    let ours = [raw.delivery, raw.message_id, raw.redelivered, raw.attempt];
+                    marks = ours.iter().flatten().count();
                     position = position.saturating_add(1);
                 }
                 Ok(raw)
@@ -317,11 +330,12 @@ mod tests {
     #[test]
     fn a_delivery_gives_its_messages_as_they_stand() {
         let found = delivery(
-            r#"{"delivery":"17","redelivered":true,"command":"send-message","channel":"sms","data":[{"a" : 1}, "x",[2]]}"#,
+            r#"{"delivery":"17","message_id":"5","redelivered":true,"attempt":3,"command":"send-message","channel":"sms","data":[{"a" : 1}, "x",[2]]}"#,
         );
         assert_eq!(found.channel, "sms");
         assert_eq!(found.delivery.as_deref(), Some("17"));
         assert!(found.redelivered);
+        assert_eq!((found.message_id, found.attempt), (Some(5), 3));
         assert_eq!(texts(&found), [r#"{"a" : 1}"#, r#""x""#, "[2]"]);
     }
 
@@ -334,10 +348,11 @@ mod tests {
     #[test]
     fn a_sender_cannot_choose_what_its_receiver_acknowledges() {
         let found = delivery(
-            r#"{"delivery":"17","command":"send-message","delivery":"3","redelivered":true,"channel":"c","data":[1]}"#,
+            r#"{"delivery":"17","command":"send-message","message_id":"9","delivery":"3","redelivered":true,"attempt":9,"channel":"c","data":[1]}"#,
         );
         assert_eq!(found.delivery.as_deref(), Some("17"));
         assert!(!found.redelivered);
+        assert_eq!((found.message_id, found.attempt), (None, 1));
         assert_eq!(delivery(r#"{"command":"send-message","delivery":"3","channel":"c","data":[1]}"#).delivery, None);
     }
 

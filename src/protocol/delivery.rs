@@ -7,15 +7,17 @@ use std::fmt::Write as _;
 
 use super::frame::{Opcode, encode_into, payload_start, push_header};
 use super::{json, topic};
-use crate::message::{ChannelName, DeadLetter, DeliveryName, Dialect, Payload, Publication};
+use crate::message::{ChannelName, DeadLetter, DeliveryName, Dialect, MessageId, Payload, Publication};
 
 /// What a receiver that acknowledges by hand must be told about a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manual {
     /// The delivery's name: `"delivery":"1f2e3d4c-17"`.
     pub name: DeliveryName,
-    /// It may have been delivered before: `"redelivered":true`, else no such member.
-    pub redelivered: bool,
+    /// The message, the first of several: `"message_id":"4711"`.
+    pub message: MessageId,
+    /// Which delivery of its message this is, as far as is known. More than 1: `"redelivered":true,"attempt":N`, else no such members.
+    pub attempt: u32,
 }
 
 /// Whether a receiver of `dialect` gets the publication's own frame, byte for byte. `manual` means nothing to topic receivers, which
@@ -111,7 +113,7 @@ fn push_marked(out: &mut Vec<u8>, frame: &[u8], manual: Manual) -> bool {
     let Ok(text) = std::str::from_utf8(&frame[payload_start(frame)..]) else { return false };
     let Some((before, members)) = text.split_once('{') else { return false };
     // The mark is shorter than this.
-    let mut mark = String::with_capacity(40 + DeliveryName::LONGEST);
+    let mut mark = String::with_capacity(100 + DeliveryName::LONGEST);
     mark.push('{');
     push_mark(&mut mark, manual);
     let parts = [before, &mark, members];
@@ -123,9 +125,9 @@ fn push_marked(out: &mut Vec<u8>, frame: &[u8], manual: Manual) -> bool {
 /// Appends the mark's members, a comma after each: other members always follow.
 fn push_mark(out: &mut String, manual: Manual) {
     // Writing to a `String` can't fail.
-    let _ = write!(out, r#""delivery":"{}","#, manual.name);
-    if manual.redelivered {
-        out.push_str(r#""redelivered":true,"#);
+    let _ = write!(out, r#""delivery":"{}","message_id":"{}","#, manual.name, manual.message.0);
+    if manual.attempt > 1 {
+        let _ = write!(out, r#""redelivered":true,"attempt":{},"#, manual.attempt);
     }
 }
 
@@ -164,7 +166,7 @@ mod tests {
 
     fn manual(sequence: u64) -> Manual {
         let connection = ConnectionId(0xa1b2);
-        Manual { name: DeliveryName { connection, sequence }, redelivered: false }
+        Manual { name: DeliveryName { connection, sequence }, message: MessageId(7), attempt: 1 }
     }
 
     fn channel() -> ChannelName {
@@ -224,9 +226,12 @@ mod tests {
     fn a_marked_delivery_is_the_senders_object_with_the_mark_in_front() {
         let manual = manual(17);
         let frame = encode_live(&sent(ODD), Dialect::Envelope, Some(manual));
-        assert_eq!(text_of(&frame), ODD.replacen('{', r#"{"delivery":"a1b2-17","#, 1));
-        let frame = encode_live(&sent(ODD), Dialect::Envelope, Some(Manual { redelivered: true, ..manual }));
-        assert_eq!(text_of(&frame), ODD.replacen('{', r#"{"delivery":"a1b2-17","redelivered":true,"#, 1));
+        assert_eq!(text_of(&frame), ODD.replacen('{', r#"{"delivery":"a1b2-17","message_id":"7","#, 1));
+        let frame = encode_live(&sent(ODD), Dialect::Envelope, Some(Manual { attempt: 3, ..manual }));
+        assert_eq!(
+            text_of(&frame),
+            ODD.replacen('{', r#"{"delivery":"a1b2-17","message_id":"7","redelivered":true,"attempt":3,"#, 1)
+        );
     }
 
     #[test]
@@ -237,6 +242,9 @@ mod tests {
             r#""d\u0065livery":"1","#,
             r#""redelivered":true,"#,
             r#""r\u0065delivered":true,"#,
+            r#""message_id":"9","#,
+            r#""attempt":9,"#,
+            r#""att\u0065mpt":9,"#,
             r#""dead_letter":{"why":"rejected"},"#,
             r#""response_code":"05","#,
             r#""response_c\u006fde":"05","#,
@@ -252,7 +260,7 @@ mod tests {
             assert!(!publication.verbatim && !is_verbatim(&publication, Dialect::Envelope, None), "{json}");
             assert_eq!(text_of(&encode_live(&publication, Dialect::Envelope, None)), format!("{{{own}"));
             let frame = encode_live(&publication, Dialect::Envelope, Some(manual));
-            assert_eq!(text_of(&frame), format!(r#"{{"delivery":"a1b2-17",{own}"#));
+            assert_eq!(text_of(&frame), format!(r#"{{"delivery":"a1b2-17","message_id":"7",{own}"#));
         }
         for plain in [
             r#"{"command":"send-message","channel":"sms","data":[{"delivery":"\\x","response_code":1}],"more":1}"#,
@@ -260,7 +268,7 @@ mod tests {
         ] {
             assert_eq!(text_of(&encode_live(&sent(plain), Dialect::Envelope, None)), plain);
             let frame = encode_live(&sent(plain), Dialect::Envelope, Some(manual));
-            assert_eq!(text_of(&frame), plain.replacen('{', r#"{"delivery":"a1b2-17","#, 1));
+            assert_eq!(text_of(&frame), plain.replacen('{', r#"{"delivery":"a1b2-17","message_id":"7","#, 1));
         }
     }
 
@@ -270,11 +278,11 @@ mod tests {
         let messages = [Payload::text("{\"a\":1}"), Payload::text(""), binary];
         let frame = encode_backlog(&channel(), &messages, Dialect::Envelope, None);
         assert_eq!(text_of(&frame), r#"{"command":"send-message","channel":"sms","data":[{"a":1},"","raw"]}"#);
-        let manual = Manual { redelivered: true, ..manual(3) };
+        let manual = Manual { attempt: 2, ..manual(3) };
         let frame = encode_backlog(&channel(), &messages[..1], Dialect::Envelope, Some(manual));
         assert_eq!(
             text_of(&frame),
-            r#"{"delivery":"a1b2-3","redelivered":true,"command":"send-message","channel":"sms","data":[{"a":1}]}"#
+            r#"{"delivery":"a1b2-3","message_id":"7","redelivered":true,"attempt":2,"command":"send-message","channel":"sms","data":[{"a":1}]}"#
         );
         let frames = encode_backlog(&channel(), &messages, Dialect::Topic, None);
         assert_eq!(split(&frames), [(0x81, &b"{\"a\":1}"[..]), (0x82, b"raw")]);
@@ -293,7 +301,7 @@ mod tests {
             push_backlog(&mut out, &channel(), &[Payload::text("1")], dialect, (manual, Some(dead)));
             out
         };
-        let told = r#"{"delivery":"a1b2-3","command":"send-message","channel":"sms","data":[1],"dead_letter":{"why":"rejected","channel":"s\"ms","attempts":3,"reason":"no \"SIM\""}}"#;
+        let told = r#"{"delivery":"a1b2-3","message_id":"7","command":"send-message","channel":"sms","data":[1],"dead_letter":{"why":"rejected","channel":"s\"ms","attempts":3,"reason":"no \"SIM\""}}"#;
         assert_eq!(text_of(&encode(Some(manual(3)), &dead, Dialect::Envelope)), told);
         let plain = DeadLetter { why: Why::MaxDeliveries, reason: None, ..dead };
         let text = text_of(&encode(Some(manual(3)), &plain, Dialect::Envelope));
@@ -313,7 +321,7 @@ mod tests {
             let kind = if std::str::from_utf8(&bytes).is_ok() { Kind::Text } else { Kind::Binary };
             let channel = ChannelName::parse(&name).unwrap();
             let publication = topic::publication_of(&channel, kind, &bytes);
-            let manual = sequence.map(|sequence| Manual { redelivered: true, ..manual(sequence) });
+            let manual = sequence.map(|sequence| Manual { attempt: 2, ..manual(sequence) });
             let frame = encode_live(&publication, Dialect::Envelope, manual);
             let back = sent(&text_of(&frame));
             prop_assert_eq!(back.channel.as_str(), name);

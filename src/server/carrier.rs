@@ -44,9 +44,10 @@ impl Carrier {
         let live = publish.map(|publish| publish.publication);
         let body = |content: u32| contents.get(content as usize).and_then(|content| Body::of(content, live));
         match effect {
-            Effect::Deliver { to, content, sequence, manual, redelivered } => {
+            Effect::Deliver { to, content, sequence, manual, attempt, message } => {
                 let Some(body) = body(content) else { return };
-                let manual = manual.then_some(Manual { name: DeliveryName { connection: to, sequence }, redelivered });
+                let name = DeliveryName { connection: to, sequence };
+                let manual = manual.then_some(Manual { name, message, attempt });
                 self.outgoing.deliver(to, (content, body), sequence, manual, max);
             }
             Effect::Broadcast { to, except, content } => {

@@ -82,6 +82,30 @@ fn what_is_held_back_survives_a_power_cut() {
 }
 
 #[test]
+fn a_delivery_tells_which_attempt_it_is_after_a_restart_and_a_power_cut_too() {
+    let broker = Setup::default().defaults("receivers = 1").start();
+    let mut ids = std::collections::BTreeSet::new();
+    let mut attempt = |broker: &Broker| {
+        let mut gateway = receiver(broker, 1);
+        let delivery = gateway.next_delivery();
+        assert_eq!(delivery["data"], json!(["bad"]), "{delivery}");
+        gateway.vanish();
+        Client::envelope(broker).publish_safely("other", &json!(1), "a");
+        ids.insert(delivery["message_id"].as_str().unwrap().to_owned());
+        (delivery["redelivered"].clone(), delivery["attempt"].clone())
+    };
+    publish(&broker, "bad");
+    assert_eq!(attempt(&broker), (Value::Null, Value::Null));
+    assert_eq!(attempt(&broker), (json!(true), json!(2)));
+    let broker = broker.stop_and_restart();
+    assert_eq!(attempt(&broker), (json!(true), json!(3)));
+    let broker = broker.kill_and_restart();
+    let (mark, number) = attempt(&broker);
+    assert!(mark == json!(true) && number.as_u64().unwrap() >= 2, "{mark} {number}");
+    assert_eq!(ids.len(), 1, "one message, one number");
+}
+
+#[test]
 fn a_rejected_message_goes_to_the_dead_letters_at_once() {
     let broker = Setup::default().channel("sms", "receivers = 1\ndead_letter = \"dead\"").start();
     let (mut first, mut second) = (receiver(&broker, 1), receiver(&broker, 1));

@@ -49,7 +49,7 @@ fn the_name_comes_first_and_the_rest_is_verbatim() {
     let text = receiver.next_text();
     let (_, rest) = text
         .strip_prefix(r#"{"delivery":""#)
-        .and_then(|rest| rest.split_once(r#"","#))
+        .and_then(|rest| rest.split_once(r#"","message_id":"1","#))
         .unwrap_or_else(|| panic!("{text}"));
     assert_eq!(rest.trim(), sent[1..].trim());
 }
@@ -70,6 +70,22 @@ fn an_acknowledged_delivery_is_done_and_others_come_again_marked() {
     assert_eq!((again[0].1, &again[0].2), (true, &json!([0])));
     assert_eq!((again[1].1, &again[1].2), (true, &json!([2])));
     second.expect_nothing_yet();
+}
+
+#[test]
+fn a_receiver_may_pause_and_still_answer_what_it_has() {
+    let broker = Setup::default().defaults("receivers = 1").start();
+    publish(&broker, "sms", 0..2);
+    let mut gateway = receiver(&broker, "sms", 1);
+    let (name, _, data) = next(&mut gateway);
+    assert_eq!(data, json!([0]));
+    let nothing: [&str; 0] = [];
+    gateway.command(&json!({"command": "receive-message", "channel": nothing, "ack": "manual", "prefetch": 1}));
+    answer(&mut gateway, "ack", &name);
+    gateway.expect_nothing_yet();
+    gateway.command(&json!({"command": "receive-message", "channel": ["sms"], "ack": "manual", "prefetch": 1}));
+    let (_, redelivered, data) = next(&mut gateway);
+    assert_eq!((redelivered, data), (false, json!([1])), "the first is done, and nobody has had the second");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::limits;
-use crate::message::{ConnectionId, Nack, Timestamp};
+use crate::message::{ConnectionId, MessageId, Nack, Timestamp};
 use crate::policy::ChannelPolicy;
 
 /// A delivery in somebody's hands.
@@ -71,6 +71,8 @@ pub(super) struct Told {
     pub held: Option<usize>,
     /// How often it was delivered, on whatever channel.
     pub deliveries: u32,
+    /// What the broker calls it.
+    pub id: Option<MessageId>,
     /// In whose hands it is: connection and sequence.
     pub holders: BTreeMap<(ConnectionId, u64), Holder>,
     /// It is the only message of its publication.
@@ -114,6 +116,7 @@ impl Told {
             purged: false,
             lost: false,
             deliveries: 0,
+            id: None,
             holders: BTreeMap::new(),
             alone: true,
             flights: 0,
@@ -224,7 +227,8 @@ pub(super) struct Seen<'a> {
     pub to: ConnectionId,
     pub sequence: u64,
     pub manual: bool,
-    pub redelivered: bool,
+    pub attempt: u32,
+    pub message: MessageId,
     /// What holds for the channel.
     pub policy: &'a ChannelPolicy,
 }
@@ -232,7 +236,7 @@ pub(super) struct Seen<'a> {
 impl Model {
     /// A delivery happens; checks everything that must hold of it.
     pub fn delivered(&mut self, now: Timestamp, seen: &Seen<'_>, dead_letter: &str) {
-        let Seen { number, channel, to, sequence, manual, redelivered, policy } = *seen;
+        let Seen { number, channel, to, sequence, manual, attempt, message, policy } = *seen;
         let is_held = |told: &&Told| told.holders.is_empty() && told.pause.as_ref().is_some_and(|(at, _)| *at > now);
         let crowded = self.messages.values().filter(is_held).count() > limits::HELD;
         let told = self.messages.get_mut(&number).unwrap_or_else(|| panic!("message {number} was never sent"));
@@ -271,9 +275,14 @@ impl Model {
             let before = told.deliveries > told.holders.len().saturating_sub(1) as u32;
             // One that came due right before a crash, and waits until after the next restart.
             let unknown = told.delayed && matches!(channel, "drop" | "three");
-            assert!(!before || redelivered || unknown, "message {number} was redelivered without a mark");
+            let id = told.id.replace(message).unwrap_or(message);
+            assert!(id == message || told.delayed, "message {number} came as {id:?} and comes as {message:?}");
+            assert!(!before || attempt > 1 || unknown, "message {number} was redelivered without a mark");
         }
         told.deliveries += 1;
+        // One that came due after a crash counts a delivery that nobody knows of.
+        let most = (told.deliveries + u32::from(told.delayed)).max(2);
+        assert!(attempt <= most, "message {number}: attempt {attempt} of {}", told.deliveries);
         // Some of its own messages are withheld from a sender (those it sent while it received), so it may see others before them.
         if told.deliveries == 1 && !letter && !told.delayed && to != told.sender {
             let key = (told.sender, told.channel.clone(), told.as_member, told.keep);

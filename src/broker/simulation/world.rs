@@ -404,11 +404,11 @@ impl World {
         let mut fan_outs = fanout::FanOuts::default();
         for effect in effects.list.drain(..) {
             match effect {
-                Effect::Deliver { to, content: index, sequence, manual, redelivered } => {
+                Effect::Deliver { to, content: index, sequence, manual, attempt, message } => {
                     let content = content_of(&effects.contents[index as usize], live);
                     self.note_fan_out(&mut fan_outs, index, &content, to);
                     self.check_letter(&effects.contents[index as usize]);
-                    self.take(to, content, sequence, manual, redelivered);
+                    self.take(to, content, sequence, manual, (attempt, message));
                 }
                 Effect::Broadcast { to, except, content: index } => {
                     if let Some(publish) = plain {
@@ -419,7 +419,7 @@ impl World {
                     for to in to.iter().filter(|to| Some(**to) != except) {
                         let content = content_of(&effects.contents[index as usize], live);
                         self.note_fan_out(&mut fan_outs, index, &content, *to);
-                        self.take(*to, content, 0, false, false);
+                        self.take(*to, content, 0, false, (1, MessageId(0)));
                     }
                 }
                 Effect::Confirm { connection } => {
@@ -459,7 +459,7 @@ impl World {
         (channel, numbers): (ChannelName, Vec<u64>),
         sequence: u64,
         manual: bool,
-        redelivered: bool,
+        (attempt, message): (u32, MessageId),
     ) {
         let client = self.clients.get_mut(&to).expect("a delivery goes to a live client");
         client.frames += numbers.len();
@@ -480,9 +480,10 @@ impl World {
             let most = client.window(limited);
             assert!(client.unanswered.len() <= most, "{to:?} has more than {most} unconfirmed deliveries");
         }
-        for number in numbers {
+        for (index, number) in numbers.into_iter().enumerate() {
             let policy = self.settings.policies.of(&channel);
-            let seen = Seen { number, channel: channel.as_str(), to, sequence, manual, redelivered, policy };
+            let message = MessageId(message.0 + index as u64);
+            let seen = Seen { number, channel: channel.as_str(), to, sequence, manual, attempt, message, policy };
             self.model.delivered(self.now, &seen, "dead");
         }
     }

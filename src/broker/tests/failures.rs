@@ -46,7 +46,7 @@ fn a_message_that_is_given_back_goes_to_another_receiver_at_once_and_later_it_is
     assert_eq!(deliveries(&scene.send("bad", None)), [(1, 1)]);
     let again = scene.nack(1, 1);
     assert_eq!(deliveries(&again), [(2, 1)], "another one stands by");
-    assert!(again.iter().any(|effect| matches!(effect, Effect::Deliver { redelivered: true, .. })), "{again:?}");
+    assert!(again.iter().any(|effect| matches!(effect, Effect::Deliver { attempt: 2, .. })), "{again:?}");
     assert_eq!(deliveries(&scene.nack(2, 1)), [], "the second time it is held back");
     assert_eq!(deliveries(&scene.send("good", None)), [(1, 2)], "it does not hold up what is behind it");
     scene.answer(1, 2, Answer::Ack);
@@ -54,7 +54,9 @@ fn a_message_that_is_given_back_goes_to_another_receiver_at_once_and_later_it_is
     assert_eq!(deliveries(&scene.pass(1)), [(1, 3)], "two failures, two seconds");
     scene.nack(1, 3);
     assert_eq!(deliveries(&scene.pass(3_999)), []);
-    assert_eq!(deliveries(&scene.pass(1)), [(1, 4)], "three failures, four seconds");
+    let again = scene.pass(1);
+    assert_eq!(deliveries(&again), [(1, 4)], "three failures, four seconds");
+    assert!(again.iter().any(|effect| matches!(effect, Effect::Deliver { attempt: 4, .. })), "{again:?}");
 }
 
 #[test]
@@ -153,7 +155,7 @@ fn a_delivery_that_nobody_answers_goes_to_somebody_else_marked() {
     assert_eq!(deliveries(&scene.pass(299_999)), []);
     let effects = scene.pass(1);
     assert_eq!(deliveries(&effects), [(2, 1)]);
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Deliver { redelivered: true, .. })), "{effects:?}");
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Deliver { attempt: 2, .. })), "{effects:?}");
     assert!(matches!(&notes(&effects)[..], [Note::Unanswered { given: true, sequence: 1, .. }]), "{effects:?}");
     let late = scene.answer(1, 1, Answer::Ack);
     assert!(matches!(&late[..], [Effect::Reply { reply: Reply::UnknownDelivery { .. }, .. }]), "{late:?}");
@@ -210,7 +212,7 @@ fn a_silent_receivers_delivery_goes_to_whoever_comes() {
     assert_eq!(deliveries(&scene.pass(15_000)), []);
     let effects = scene.receive(2, AckMode::Manual, 1);
     assert_eq!(deliveries(&effects), [(2, 1)]);
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Deliver { redelivered: true, .. })), "{effects:?}");
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Deliver { attempt: 2, .. })), "{effects:?}");
     scene.give(Event::Disconnected { connection: ConnectionId(2), took_only: false, listens: false });
     let effects = scene.receive(3, AckMode::Automatic, limits::PREFETCH);
     assert_eq!(deliveries(&effects), [(3, 1)], "the second one has vanished");

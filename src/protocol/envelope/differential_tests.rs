@@ -117,7 +117,9 @@ impl Fields<'_> {
     fn is_ambiguous(&self) -> bool {
         let count = |wanted: &str| self.names.iter().filter(|name| *name == wanted).count();
         ["command", "channel", "data"].iter().any(|name| count(name) > 1)
-            || ["response_code", "delivery", "redelivered", "dead_letter"].iter().any(|name| count(name) > 0)
+            || ["response_code", "delivery", "message_id", "redelivered", "attempt", "dead_letter"]
+                .iter()
+                .any(|name| count(name) > 0)
     }
 }
 

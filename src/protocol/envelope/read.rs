@@ -123,7 +123,8 @@ fn other_member<'a>(
         // A backslash that is left belongs to the name: it is nobody's.
         Cow::Owned(name) if !name.contains(&b'\\') => member(frame, scanner, &name, fields),
         name => {
-            fields.ambiguous |= [&b"response_code"[..], b"redelivered", b"dead_letter"].contains(&&*name);
+            fields.ambiguous |=
+                [&b"response_code"[..], b"message_id", b"redelivered", b"attempt", b"dead_letter"].contains(&&*name);
             scanner.value().map(|_| ())
         }
     }

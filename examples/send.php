@@ -1,43 +1,63 @@
 <?php
-// Sends one message and waits until it is safe: stored, or confirmed by a receiver. PHP 8 and nothing else, for cheap hosts.
-//   WSMB_USER=shop WSMB_PASSWORD=… php send.php tcp://127.0.0.1:8888 sms '{"receiver":"0812…","message":"Your code is 402913"}'
-// Behind a proxy with TLS the first argument is tls://broker.example:443. Succeeds (exit code 0) only if the broker has accepted the message.
+// Sends one message and waits until it is safe: stored, or confirmed by a receiver. Plain PHP, 7.4 to 8.x; it needs wsmb.php beside it.
+//   WSMB_USER=shop WSMB_PASSWORD=… php send.php ws://127.0.0.1:8888 sms '{"receiver":"0812…","message":"Your code is 402913"}' [ID]
+// Behind a proxy with TLS the address is wss://broker.example, or wss://broker.example/path. WSMB_CA names a file of certificates to trust.
+//
+// If the connection breaks, it tries again for a minute (WSMB_TIMEOUT, in seconds), with the same id: the broker takes a message with one id
+// once. If it still fails, it names the id, and the message can be sent again with that id within two minutes.
+// Exit codes: 0, the broker has accepted the message; 1, it has not, or nobody knows; 3, it went to nobody, and the channel keeps nothing.
 
-[, $broker, $channel, $message] = $argv + [1 => 'tcp://127.0.0.1:8888', 2 => 'sms', 3 => '{"receiver":"081234567890","message":"Your code is 402913"}'];
-$message = json_decode($message) ?? $message;
-$socket = @stream_socket_client($broker, $number, $text, 10) or fail("cannot reach $broker: $text");
-stream_set_timeout($socket, 20);
-$host = parse_url($broker, PHP_URL_HOST);
-$login = base64_encode(getenv('WSMB_USER') . ':' . getenv('WSMB_PASSWORD'));
-fwrite($socket, "GET / HTTP/1.1\r\nHost: $host\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    . 'Sec-WebSocket-Key: ' . base64_encode(random_bytes(16)) . "\r\nSec-WebSocket-Protocol: wsmb.v1\r\nAuthorization: Basic $login\r\n\r\n");
-$status = trim((string) fgets($socket));
-str_contains($status, ' 101 ') or fail("refused: $status");
-while (($line = fgets($socket)) !== false && $line !== "\r\n"); // the rest of the head says nothing new
+require __DIR__ . '/wsmb.php';
 
-// An `id` asks for an answer, and makes it harmless to send the same again within two minutes. `ttl`: not delivered later than this.
-$command = json_encode(['command' => 'send-message', 'channel' => $channel, 'data' => [$message], 'id' => bin2hex(random_bytes(16)), 'ttl' => 60]);
-$length = strlen($command);
-$mask = random_bytes(4);
-$head = $length < 126 ? pack('CC', 0x81, 0x80 | $length) : pack('CCJ', 0x81, 0xFF, $length);
-fwrite($socket, $head . $mask . ($command ^ str_pad('', $length, $mask)));
+$argv += [1 => 'ws://127.0.0.1:8888', 2 => 'sms', 3 => '{"receiver":"081234567890","message":"Your code is 402913"}', 4 => bin2hex(random_bytes(16))];
+[, $url, $channel, $message, $id] = $argv;
 
-do { // the connect reply comes first; pings are passed over, as this is over before one has to be answered
-    [$kind, $length] = array_values(unpack('C2', take($socket, 2)));
-    $text = take($socket, $length === 126 ? unpack('n', take($socket, 2))[1] : $length);
-    $answer = $kind === 0x81 ? json_decode($text, true) : [];
-} while (($answer['command'] ?? '') === 'connect' || $answer === []);
-$answer['response_code'] === '00' or fail("not accepted: {$answer['response_code']} {$answer['response_text']}");
-echo $answer['receivers'] > 0 ? "accepted: a receiver has it\n" : "accepted: it waits for a receiver\n";
-
-function take($socket, int $length): string
-{
-    $bytes = $length ? stream_get_contents($socket, $length) : '';
-    return strlen($bytes) === $length ? $bytes : fail('the broker has gone, or takes too long; send it again');
+// JSON stays as it is written: to decode it would change 89620012345678901234 and 1.10. Anything else is sent as a text.
+$message = utf8($message);
+json_decode($message);
+if (json_last_error() !== JSON_ERROR_NONE) {
+    if (preg_match('/^\s*[{[]/', $message)) {
+        fail('the message begins like JSON and is none: ' . json_last_error_msg());
+    }
+    $message = json_encode($message);
 }
+$command = '{"command":"send-message","channel":' . json_encode(utf8($channel)) . ',"data":[' . $message . '],"id":' . json_encode(utf8($id))
+    . ',"ttl":60}'; // Seconds: it is not delivered later than this.
 
-function fail(string $sentence): never
-{
-    fwrite(STDERR, "$sentence\n");
-    exit(1);
+$deadline = time() + (getenv('WSMB_TIMEOUT') ?: 60);
+$was_sent = false;
+for ($pause = 1;; $pause *= 2) {
+    try {
+        $broker = new Connection($url, 20);
+        $was_sent = true;
+        $broker->send($command);
+        do { // The connect reply comes first.
+            $answer = json_decode($broker->receive(), true);
+        } while (($answer['command'] ?? '') === 'connect' || !isset($answer['response_code']));
+        if ($answer['response_code'] !== '05') { // 05: unavailable, for the moment.
+            break;
+        }
+        $reason = "{$answer['response_code']} {$answer['response_text']}";
+    } catch (Refused $refused) {
+        fail($refused->getMessage());
+    } catch (Lost $lost) {
+        $reason = $lost->getMessage();
+    }
+    if (time() + $pause > $deadline) {
+        fail($reason . ($was_sent ? "\nwhether the broker has the message is not known; send it again with this id: $id" : ''));
+    }
+    fwrite(STDERR, "$reason; trying again\n");
+    sleep($pause);
+}
+if ($answer['response_code'] !== '00') {
+    fail("not accepted: {$answer['response_code']} {$answer['response_text']}");
+}
+if (!empty($answer['duplicate'])) {
+    echo "accepted: the broker has had it already\n";
+} elseif ($answer['receivers'] > 0) {
+    echo "accepted: a receiver has it\n";
+} elseif ($answer['stored']) {
+    echo "accepted: it waits for a receiver\n";
+} else {
+    fail('sent to nobody: the channel keeps nothing, and has no receiver', 3);
 }

@@ -37,6 +37,7 @@ mod manual_ack;
 mod origins;
 mod outage;
 mod php;
+mod php_examples;
 mod proxied;
 mod publication;
 mod receivers;

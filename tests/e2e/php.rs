@@ -192,27 +192,3 @@ fn php_sends_65_535_bytes_with_its_long_length() {
     output(&broker, php(&broker, "publisher.php", &["sms", &text]));
     assert!(receiver.next_text() == text);
 }
-
-#[test]
-fn the_example_of_a_sender_waits_until_its_message_is_safe() {
-    let broker = Broker::start();
-    let example = |channel: &str, message: &str, password: &str| {
-        let output = Command::new("php")
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/send.php"))
-            .args([&format!("tcp://{}", broker.address()), channel, message])
-            .envs([("WSMB_USER", crate::broker::USER), ("WSMB_PASSWORD", password)])
-            .output()
-            .expect("php");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        (output.status.success(), said)
-    };
-    let long = json!({"text": "é".repeat(40_000)});
-    assert_eq!(
-        example("sms", &long.to_string(), crate::broker::PASSWORD),
-        (true, "accepted: it waits for a receiver\n".to_owned())
-    );
-    let mut receiver = Client::receiver(&broker, "sms");
-    assert_eq!(parsed(&receiver.messages(1)[0]), [long]);
-    assert!(!example("", "1", crate::broker::PASSWORD).0, "an empty channel");
-    assert_eq!(example("sms", "1", "wrong"), (false, "refused: HTTP/1.1 401 Unauthorized\n".to_owned()));
-}

@@ -35,7 +35,7 @@ fn the_php_scripts_and_the_java_gateway_exchange_messages() {
 fn haproxy_keeps_the_case_of_headers_only_where_it_is_told_to() {
     for (left_out, keeps) in [("", true), ("option h1-case-adjust-bogus-client", false)] {
         let mut broker = Way::HaproxyHttp.setup().start();
-        let proxy = Proxy::start_without(Way::HaproxyHttp, &broker, left_out).expect("a proxy");
+        let proxy = Proxy::start_edited(Way::HaproxyHttp, &broker, &[(left_out, "")]).expect("a proxy");
         broker.go_through(Some(proxy.address()));
         let mut raw = Raw::connect(&broker);
         raw.send(&Head::new("/").bytes());
@@ -92,7 +92,7 @@ fn an_nginx_without_the_settings_is_found_out() {
         ("proxy_set_header Connection \"upgrade\";", "has no header \"Connection: Upgrade\""),
     ] {
         let mut broker = Setup::default().start();
-        let proxy = Proxy::start_without(Way::Nginx, &broker, left_out).expect("a proxy");
+        let proxy = Proxy::start_edited(Way::Nginx, &broker, &[(left_out, "")]).expect("a proxy");
         broker.go_through(Some(proxy.address()));
         let mut raw = Raw::connect(&broker);
         raw.send(&Head::new("/").with("Connection", "close, Upgrade").bytes());
@@ -106,7 +106,7 @@ fn an_nginx_without_the_settings_is_found_out() {
 #[test]
 fn without_its_proxy_header_haproxy_is_told_what_is_missing() {
     let mut broker = Way::HaproxyTcp(2).setup().start();
-    let proxy = Proxy::start_without(Way::HaproxyTcp(2), &broker, "send-proxy-v2").expect("a proxy");
+    let proxy = Proxy::start_edited(Way::HaproxyTcp(2), &broker, &[("send-proxy-v2", "")]).expect("a proxy");
     broker.go_through(Some(proxy.address()));
     let mut raw = Raw::connect(&broker);
     raw.send(&Head::new("/").bytes());

@@ -29,6 +29,7 @@ mod address;
 mod kindnesses;
 mod loss;
 mod php;
+mod php_examples;
 mod ways;
 
 use broker::PATIENCE;

@@ -49,19 +49,19 @@ impl Proxy {
     /// Starts the proxy of a way in front of a broker; `None` for [`Way::Direct`].
     #[track_caller]
     pub fn start(way: Way, broker: &Broker) -> Option<Self> {
-        Self::start_without(way, broker, "")
+        Self::start_edited(way, broker, &[])
     }
 
-    /// The same without a part of its configuration.
+    /// The same with parts of its configuration replaced.
     #[track_caller]
-    pub fn start_without(way: Way, broker: &Broker, left_out: &str) -> Option<Self> {
+    pub fn start_edited(way: Way, broker: &Broker, edits: &[(&str, &str)]) -> Option<Self> {
         for _ in 0..10 {
             let address = process::free_port().local_addr().expect("the address of a listener");
             let dir = tempfile::tempdir().expect("a temporary directory");
             let mut command = match way {
                 Way::Direct => return None,
-                Way::Nginx => nginx(&dir, address, broker, left_out),
-                Way::HaproxyHttp | Way::HaproxyTcp(_) => haproxy(way, &dir, address, broker, left_out),
+                Way::Nginx => nginx(&dir, address, broker, edits),
+                Way::HaproxyHttp | Way::HaproxyTcp(_) => haproxy(way, &dir, address, broker, edits),
             };
             let log = std::fs::File::create(dir.path().join("log")).expect("a log");
             command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log).current_dir(dir.path());
@@ -127,10 +127,9 @@ fn system() -> Vec<PathBuf> {
 }
 
 /// The example of the documentation in the smallest configuration that holds it.
-fn nginx(dir: &tempfile::TempDir, address: SocketAddr, broker: &Broker, left_out: &str) -> Command {
+fn nginx(dir: &tempfile::TempDir, address: SocketAddr, broker: &Broker, edits: &[(&str, &str)]) -> Command {
     let path = dir.path().display();
-    let location = without(&example("nginx", "location"), left_out);
-    let location = location.replace("127.0.0.1:8888", &broker.address().to_string());
+    let location = example("nginx", "location").replace("127.0.0.1:8888", &broker.address().to_string());
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("    {name}_temp_path {path}/{name};\n"))
         .concat();
@@ -139,14 +138,14 @@ fn nginx(dir: &tempfile::TempDir, address: SocketAddr, broker: &Broker, left_out
          http {{\n    access_log off;\n{temporary}    server {{\n        listen {address};\n{location}\n    }}\n}}\n"
     );
     let file = dir.path().join("nginx.conf");
-    std::fs::write(&file, text).expect("the configuration of nginx");
+    std::fs::write(&file, edited(text, edits)).expect("the configuration of nginx");
     let mut command = Command::new(process::find(&["nginx"], &system()));
     command.arg("-e").arg(dir.path().join("error.log")).arg("-p").arg(dir.path()).arg("-c").arg(file);
     command
 }
 
 /// The example of the documentation, without TLS and at the addresses of the test.
-fn haproxy(way: Way, dir: &tempfile::TempDir, address: SocketAddr, broker: &Broker, left_out: &str) -> Command {
+fn haproxy(way: Way, dir: &tempfile::TempDir, address: SocketAddr, broker: &Broker, edits: &[(&str, &str)]) -> Command {
     let addresses = broker.addresses();
     let text = match way {
         Way::HaproxyTcp(version) => {
@@ -155,7 +154,7 @@ fn haproxy(way: Way, dir: &tempfile::TempDir, address: SocketAddr, broker: &Brok
         }
         _ => example("haproxy", "mode http").replace("127.0.0.1:8888", &addresses[0].to_string()),
     };
-    let text = without(&text, left_out);
+    let text = edited(text, edits);
     let bind = "bind :443 ssl crt /etc/haproxy/broker.pem";
     assert!(text.contains(bind), "the example has another address:\n{text}");
     let file = dir.path().join("haproxy.cfg");
@@ -166,9 +165,11 @@ fn haproxy(way: Way, dir: &tempfile::TempDir, address: SocketAddr, broker: &Brok
 }
 
 #[track_caller]
-fn without(text: &str, left_out: &str) -> String {
-    assert!(text.contains(left_out), "{left_out} is not in\n{text}");
-    if left_out.is_empty() { text.to_owned() } else { text.replace(left_out, "") }
+fn edited(text: String, edits: &[(&str, &str)]) -> String {
+    edits.iter().fold(text, |text, (part, instead)| {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+        text.replace(part, instead)
+    })
 }
 
 /// The block of `docs/deploying.md` in this language that contains a text.

@@ -1,0 +1,313 @@
+//! The examples in PHP, as somebody runs them who has copied them to a cheap host.
+//!
+//! They are written for PHP 7.4 to 8.x. Only the installed PHP can run them; that they use nothing newer than 7.4 is looked for in their text.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use serde_json::json;
+
+use crate::broker::{Broker, PASSWORD, Setup, USER};
+use crate::client::Client;
+
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+
+/// One of the scripts, with the right user and password.
+fn script(folder: &Path, name: &str) -> Command {
+    let mut command = Command::new("php");
+    command.args(["-d", "display_errors=stderr", "-d", "error_reporting=-1"]);
+    command.arg(folder.join(name)).envs([("WSMB_USER", USER), ("WSMB_PASSWORD", PASSWORD)]);
+    command
+}
+
+fn address(broker: &Broker) -> String {
+    format!("ws://{}", broker.address())
+}
+
+/// What `send.php` did: its exit code, what it printed, and what it complained of.
+fn send(
+    address: &str,
+    arguments: &[&str],
+    more: impl FnOnce(&mut Command) -> &mut Command,
+) -> (Option<i32>, String, String) {
+    let mut command = script(Path::new(EXAMPLES), "send.php");
+    command.arg(address).args(arguments);
+    more(&mut command);
+    let output = command.output().expect("php; `cargo xtask test` installs it");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[track_caller]
+fn sent(broker: &Broker, arguments: &[&str]) -> String {
+    let (code, said, complained) = send(&address(broker), arguments, |command| command);
+    assert_eq!((code, &*complained), (Some(0), ""), "{said}\n{}", broker.log().tail());
+    said
+}
+
+/// `receive.php`, and what it prints.
+struct Receiver {
+    child: Child,
+    printed: BufReader<ChildStdout>,
+}
+
+impl Receiver {
+    fn start(folder: &Path, broker: &Broker, arguments: &[&str]) -> Self {
+        let mut command = script(folder, "receive.php");
+        command.arg(address(broker)).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("php");
+        let printed = BufReader::new(child.stdout.take().expect("its output"));
+        Self { child, printed }
+    }
+
+    #[track_caller]
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.printed.read_line(&mut line).expect("a line");
+        line.trim_end_matches('\n').to_owned()
+    }
+
+    /// Its exit code, and what it complained of.
+    fn end(self) -> (Option<i32>, String) {
+        let output = self.child.wait_with_output().expect("its end");
+        (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    }
+}
+
+#[test]
+fn the_sender_waits_until_its_message_is_safe() {
+    let broker = Setup::default().channel("live", "keep = false").start();
+    let long = json!({"text": "é".repeat(40_000)}).to_string();
+    assert_eq!(sent(&broker, &["sms", &long]), "accepted: it waits for a receiver\n");
+    let mut receiver = Client::topic(&broker, "sms");
+    assert!(receiver.next_text() == long);
+    assert_eq!(sent(&broker, &["sms", "1"]), "accepted: a receiver has it\n");
+    assert_eq!(receiver.next_text(), "1");
+
+    let refused = |address: &str, arguments: &[&str], password: &str| {
+        let (code, said, complained) = send(address, arguments, |command| command.env("WSMB_PASSWORD", password));
+        assert_eq!(said, "");
+        (code, complained)
+    };
+    let (code, complained) = refused(&address(&broker), &["", "1"], PASSWORD);
+    assert!(code == Some(1) && complained.starts_with("not accepted: 02 "), "{complained}");
+    let (code, complained) = refused(&address(&broker), &["live", "1"], PASSWORD);
+    assert_eq!((code, &*complained), (Some(3), "sent to nobody: the channel keeps nothing, and has no receiver\n"));
+    let (code, complained) = refused(&address(&broker), &["sms", "1"], "wrong");
+    assert_eq!((code, &*complained), (Some(1), "refused: HTTP/1.1 401 Unauthorized\n"));
+    let (code, complained) = refused("http://127.0.0.1", &["sms", "1"], PASSWORD);
+    assert!(code == Some(1) && complained.contains("write ws://"), "{complained}");
+    let (code, complained) = refused(&address(&broker), &["sms", "{\"text\": \"half"], PASSWORD);
+    assert!(code == Some(1) && complained.starts_with("the message begins like JSON and is none: "), "{complained}");
+}
+
+#[test]
+fn the_sender_keeps_numbers_and_letters_as_they_are_written() {
+    let broker = Broker::start();
+    let mut receiver = Client::topic(&broker, "sms");
+    let numbers = r#"{"iccid": 89620012345678901234, "price": 1.10, "huge": 1e400, "text": "gr\u00fc\u00df / \/"}"#;
+    sent(&broker, &["sms", numbers]);
+    assert_eq!(receiver.next_text(), numbers);
+    sent(&broker, &["sms", "89620012345678901234"]);
+    assert_eq!(receiver.next_text(), "89620012345678901234");
+    sent(&broker, &["sms", "Grüße: 5 €"]);
+    assert_eq!(serde_json::from_str::<String>(&receiver.next_text()).unwrap(), "Grüße: 5 €");
+    for (bytes, wanted) in
+        [(&b"Gr\xfc\xdfe"[..], json!("Grüße")), (b"{\"text\":\"Gr\xfc\xdfe\"}", json!({"text": "Grüße"}))]
+    {
+        let (code, ..) = send(&address(&broker), &["sms"], |command| command.arg(OsStr::from_bytes(bytes)));
+        assert_eq!(code, Some(0));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&receiver.next_text()).unwrap(), wanted);
+    }
+}
+
+/// A way to the broker that drops the answer to the first `lost` connections' messages: the broker has them, and the sender does not know.
+fn lossy(broker: &Broker, lost: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let (own, target) = (listener.local_addr().expect("its address"), broker.address());
+    std::thread::spawn(move || {
+        for (number, client) in listener.incoming().flatten().enumerate() {
+            let server = TcpStream::connect(target).expect("the broker");
+            let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
+            std::thread::spawn(move || answers(server, client, number < lost));
+        }
+    });
+    own
+}
+
+/// Passes what the broker says, up to the answer to a message if that is to be lost.
+fn answers(mut server: TcpStream, mut client: TcpStream, is_lost: bool) {
+    let mut seen = Vec::new();
+    let mut byte = [0];
+    while matches!(server.read(&mut byte), Ok(1)) {
+        seen.push(byte[0]);
+        if is_lost && seen.ends_with(b"send-message") {
+            break;
+        }
+        if client.write_all(&byte).is_err() {
+            break;
+        }
+    }
+    let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
+}
+
+#[test]
+fn the_sender_tries_again_with_the_same_id() {
+    let broker = Broker::start();
+    let way = format!("ws://{}", lossy(&broker, 1));
+    let (code, said, complained) = send(&way, &["sms", "\"first\""], |command| command);
+    assert_eq!((code, &*said), (Some(0), "accepted: the broker has had it already\n"), "{complained}");
+    assert_eq!(complained, "the connection broke; trying again\n");
+
+    // A run that gives up names the id, and a run with that id is harmless.
+    let way = format!("ws://{}", lossy(&broker, 100));
+    let (code, said, complained) = send(&way, &["sms", "\"second\""], |command| command.env("WSMB_TIMEOUT", "0.5"));
+    assert_eq!((code, &*said), (Some(1), ""), "{complained}");
+    let (_, id) = complained.trim().rsplit_once("send it again with this id: ").expect(&complained);
+    assert_eq!(sent(&broker, &["sms", "\"second\"", id]), "accepted: the broker has had it already\n");
+    sent(&broker, &["sms", "\"third\""]);
+    let mut receiver = Client::topic(&broker, "sms");
+    let got = [receiver.next_text(), receiver.next_text(), receiver.next_text()];
+    assert_eq!(got, ["\"first\"", "\"second\"", "\"third\""], "each once");
+}
+
+#[test]
+fn the_sender_waits_for_a_broker_that_starts() {
+    let mut broker = Broker::start();
+    let (setup, dir, port) = (broker.setup(), broker.shared_dir(), broker.address().port());
+    broker.stop();
+    let mut command = script(Path::new(EXAMPLES), "send.php");
+    let way = format!("ws://127.0.0.1:{port}");
+    let mut sender = command.args([&way, "sms", "1"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut complained = String::new();
+    BufReader::new(sender.stderr.take().unwrap()).read_line(&mut complained).unwrap();
+    assert!(complained.starts_with("cannot reach ") && complained.ends_with("; trying again\n"), "{complained}");
+    let broker = Broker::start_in(setup, dir, port).expect("the same port");
+    let output = sender.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "accepted: it waits for a receiver\n", "{}", broker.log().tail());
+}
+
+#[test]
+fn the_receiver_prints_each_message_as_it_was_written_and_acknowledges_it() {
+    let broker = Broker::start();
+    let mut sender = Client::envelope(&broker);
+    sender.command(&json!({"command": "send-message", "channel": "sms", "data": [{"n": 1}, "two, [2]"], "id": "a"}));
+    sender.next_reply();
+    sender.raw().send_text(
+        "{\"command\":\"send-message\",\"id\":\"b\",\"channel\":\"sms\",\"data\":[{\"iccid\": 89620012345678901234,\n \"price\": 1.10, \
+         \"text\": \"a \\\"]},{\\\\\", \"half\": \"\\ud83d\"}]}",
+    );
+    sender.next_reply();
+    let mut receiver = Receiver::start(Path::new(EXAMPLES), &broker, &["sms"]);
+    let got = [receiver.line(), receiver.line(), receiver.line()];
+    let third = r#"{"iccid": 89620012345678901234,  "price": 1.10, "text": "a \"]},{\\", "half": "\ud83d"}"#;
+    assert_eq!(got, [r#"{"n":1}"#, r#""two, [2]""#, third]);
+    // Live, and through a restart of the broker.
+    sender.publish_safely("sms", &json!({"n": 4}), "d");
+    assert_eq!(receiver.line(), r#"{"n":4}"#);
+    let broker = broker.stop_and_restart();
+    Client::envelope(&broker).publish_safely("sms", &json!({"n": 5}), "e");
+    assert_eq!(receiver.line(), r#"{"n":5}"#);
+    // The next one comes only when the one before has been acknowledged.
+    Client::envelope(&broker).publish_safely("sms", &json!({"n": 6}), "f");
+    assert_eq!(receiver.line(), r#"{"n":6}"#);
+    receiver.child.kill().unwrap();
+    let (_, complained) = receiver.end();
+    assert!(complained.contains("; connecting again\n"), "{complained}");
+}
+
+#[test]
+fn the_receiver_ends_after_the_wanted_deliveries_and_settles_them() {
+    let broker = Broker::start();
+    for number in 0..4 {
+        sent(&broker, &["sms", &number.to_string()]);
+    }
+    let mut receiver = Receiver::start(Path::new(EXAMPLES), &broker, &["sms", "2"]);
+    assert_eq!([receiver.line(), receiver.line()], ["0", "1"]);
+    assert_eq!(receiver.end(), (Some(0), String::new()));
+    let mut next = Client::topic(&broker, "sms");
+    assert_eq!([next.next_text(), next.next_text()], ["2", "3"]);
+}
+
+#[test]
+fn what_the_receiver_can_not_handle_comes_again_marked() {
+    let broker = Broker::start();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(Path::new(EXAMPLES).join("wsmb.php"), folder.path().join("wsmb.php")).unwrap();
+    let text = std::fs::read_to_string(Path::new(EXAMPLES).join("receive.php")).unwrap();
+    let own = text.replace("    echo strtr(", "    if (!$again) throw new Exception('no modem');\n    echo strtr(");
+    assert_ne!(own, text, "handle() has another body");
+    std::fs::write(folder.path().join("receive.php"), own).unwrap();
+    sent(&broker, &["sms", "1"]);
+    let mut receiver = Receiver::start(folder.path(), &broker, &["sms", "2"]);
+    assert_eq!(receiver.line(), "1");
+    assert_eq!(receiver.end(), (Some(0), "a message goes back: no modem\n".to_owned()));
+}
+
+#[test]
+fn the_receiver_ends_if_it_may_not_receive() {
+    let broker = Setup::default()
+        .auth(
+            "htpasswd = []\nusers = [\"app:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\"]\n[[permission]]\nuser = \"app\"\n\
+             send = [\"*\"]\nreceive = [\"mine\"]",
+        )
+        .start();
+    let (code, complained) = Receiver::start(Path::new(EXAMPLES), &broker, &["sms"]).end();
+    assert!(code == Some(1) && complained.starts_with("refused: 03 "), "{complained}");
+}
+
+/// Words that PHP 7.4 does not know, and what each is.
+const NEWER: &[(&str, &str)] = &[
+    ("str_contains(", "8.0"),
+    ("str_starts_with(", "8.0"),
+    ("str_ends_with(", "8.0"),
+    ("get_debug_type(", "8.0"),
+    ("array_is_list(", "8.1"),
+    ("json_validate(", "8.3"),
+    ("array_find(", "8.4"),
+    ("array_any(", "8.4"),
+    (": never", "8.1"),
+    (": mixed", "8.0"),
+    (": static", "8.0"),
+    ("match (", "8.0"),
+    ("?->", "8.0"),
+    ("readonly ", "8.1"),
+    ("enum ", "8.1"),
+    ("#[", "8.0"),
+    ("?? throw", "8.0"),
+    ("(...)", "8.1"),
+    ("|>", "8.5"),
+    ("catch (Lost)", "8.0"),
+    ("catch (Refused)", "8.0"),
+    ("catch (Throwable)", "8.0"),
+    ("__construct(private", "8.0"),
+    ("__construct(public", "8.0"),
+    // Gone, or on their way out, in 8.x.
+    ("utf8_encode(", "deprecated in 8.2"),
+    ("each(", "gone in 8.0"),
+    ("${", "deprecated in 8.2"),
+    // Of an extension that a cheap host may not have.
+    ("mb_", "of mbstring"),
+    ("curl_", "of curl"),
+    ("pcntl_", "of pcntl"),
+    ("iconv", "of iconv"),
+];
+
+#[test]
+fn the_examples_use_nothing_newer_than_php_7_4() {
+    for name in ["wsmb.php", "send.php", "receive.php"] {
+        let text = std::fs::read_to_string(Path::new(EXAMPLES).join(name)).unwrap();
+        for (word, what) in NEWER {
+            let found = text.match_indices(word).find(|(at, _)| !text[..*at].ends_with(['r', '_']));
+            assert!(found.is_none(), "{name}: `{word}` ({what})");
+        }
+        let output = Command::new("php").arg("-l").arg(Path::new(EXAMPLES).join(name)).output().expect("php");
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stdout));
+    }
+}

@@ -1,4 +1,4 @@
-//! `wsmb demo`: the whole story in one terminal, in a few seconds.
+//! `wsmb demo`: the whole story in one terminal of 80 columns, at the pace of a reader.
 //!
 //! Nothing is staged: a real server on a real port with a real store in a temporary directory, and two real clients. The count at the end
 //! is the broker's own, and is held against what the gateway really got; if it does not add up, the demo fails.
@@ -13,6 +13,7 @@ use clap::Args;
 use self::parties::{Application, Gateway};
 use self::stage::{Directory, Stage};
 use super::output::count;
+use super::signals::Stop;
 use super::{Failure, Outcome};
 use crate::auth::passwd;
 use crate::client::{Credentials, Options, Url};
@@ -22,9 +23,6 @@ use crate::server::{RunningServer, Server};
 /// The channel of the story.
 const CHANNEL: &str = "sms";
 
-/// Between two passwords: several a second, slow enough to be read.
-const PACE: Duration = Duration::from_millis(180);
-
 /// The short life of the one that expires on the way.
 const SHORT: Duration = Duration::from_secs(1);
 
@@ -33,24 +31,42 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Watch it work: an application sends one-time passwords, the gateway disappears and comes back, and nothing is lost
 ///
-/// Starts a broker of its own on a free port, with its files in a temporary directory, and leaves nothing behind.
+/// Starts a broker of its own on a free port, with its files in a temporary directory, and leaves nothing behind. It takes half a minute, so
+/// that each line can be read; Ctrl-C ends it.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  wsmb demo")]
-pub(crate) struct Demo {}
+pub(crate) struct Demo {
+    /// Do not wait for readers
+    #[arg(long)]
+    fast: bool,
+}
+
+/// What the reader can do next, line by line, each in a terminal of its own.
+const NEXT: [&str; 3] = [
+    "wsmb serve",
+    "wsmb receive sms",
+    r#"wsmb send sms '{"receiver":"081234567890","message":"Your code is 402913"}'"#,
+];
 
 impl Demo {
     pub(crate) async fn run(self) -> Outcome {
+        let mut stop = Stop::listen().map_err(Failure::failed)?;
         let directory = Directory::new()?;
-        let mut stage = Stage::new();
-        stage.chapter("An application sends one-time passwords. A gateway at home turns them into SMS.")?;
+        let mut stage = Stage::new(!self.fast);
+        let opening = "An application sends one-time passwords. A gateway at home makes SMS of them.";
+        stage.chapter(opening).await?;
         let (config, users) = configuration(&directory)?;
         let server = Server::start(config).await.map_err(Failure::failed)?;
         let address = server.local_addrs().first().ok_or_else(|| Failure::failed("the broker listens nowhere"))?;
         let url = Url::parse(&format!("ws://{address}")).map_err(Failure::failed)?;
-        stage.broker(&format!("listens on {url}; keeps messages in a SQLite file"))?;
-        let told = tell(&mut stage, &server, &url, &users).await;
+        stage.broker(&format!("listens on {url}, stores in SQLite")).await?;
+        let told = tokio::select! {
+            told = tell(&mut stage, &server, &url, &users) => told,
+            () = stop.asked() => Err(Failure::failed("the demo was interrupted")),
+        };
         let stopped = server.shutdown().await.map_err(Failure::failed);
-        told.and(stopped)
+        told.and(stopped)?;
+        stage.next(&NEXT)
     }
 }
 
@@ -80,39 +96,38 @@ fn configuration(directory: &Directory) -> Result<(Config, Users), Failure> {
 
 async fn tell(stage: &mut Stage, server: &RunningServer, url: &Url, users: &Users) -> Outcome {
     let mut gateway = Gateway::connect(url, &users.gateway).await?;
-    stage.gateway(&format!("connects from behind its router, and receives from {CHANNEL}"))?;
+    stage.gateway(&format!("connects from behind its router, receives {CHANNEL}")).await?;
     let mut application = Application::connect(url, &users.application).await?;
 
-    stage.chapter("Both are there: every message arrives at once.")?;
+    stage.chapter("Both are connected: every message arrives at once.").await?;
     for _ in 0..5 {
         application.send(stage, None).await?;
         gateway.take(stage, 1).await?;
-        tokio::time::sleep(PACE).await;
     }
 
-    stage.chapter("The gateway's cable is pulled, with two messages in its hands that it has not confirmed.")?;
+    stage.chapter("The gateway's cable is pulled. It holds two messages that it has not confirmed.").await?;
     for _ in 0..2 {
         application.send(stage, None).await?;
-        tokio::time::sleep(PACE).await;
     }
     gateway.pull_the_cable(stage, 2).await?;
     until(|| server.counters().open() == 1).await;
-    let away = tokio::time::Instant::now();
 
-    stage.chapter("Nobody receives. The application does not notice: the broker keeps its messages.")?;
+    stage.chapter("Nobody receives. The application does not notice: the broker stores messages.").await?;
     application.send(stage, Some(SHORT)).await?;
+    // Measured from here: the broker counts from a moment before.
+    let expired = tokio::time::Instant::now() + SHORT;
     for _ in 0..5 {
-        tokio::time::sleep(PACE).await;
         application.send(stage, None).await?;
     }
-    let wait = (away + SHORT + PACE).saturating_duration_since(tokio::time::Instant::now());
-    tokio::time::sleep(wait).await;
+    tokio::time::sleep_until(expired).await;
     let kept = server.unsettled();
-    stage.broker(&format!("{} waiting; the life of number 8 is over by now", count(kept, "message")))?;
+    stage.broker(&format!("{} waiting; the life of no. 8 has ended", count(kept, "message"))).await?;
 
-    stage.chapter("The gateway comes back, and gets what it missed, in order; too late is not delivered at all.")?;
+    let back =
+        "The gateway comes back. It gets what it missed, in order; the message that has expired is not delivered.";
+    stage.chapter(back).await?;
     gateway.come_back(url, &users.gateway).await?;
-    stage.gateway("connects again")?;
+    stage.gateway("connects again").await?;
     gateway.take(stage, 7).await?;
     application.send(stage, None).await?;
     gateway.take(stage, 1).await?;
@@ -121,7 +136,7 @@ async fn tell(stage: &mut Stage, server: &RunningServer, url: &Url, users: &User
     until(|| server.broker_counters().confirmed >= confirmed && server.unsettled() == 0).await;
     application.leave().await;
     gateway.leave().await;
-    account(stage, server, &everything_but_number_8(sent), gateway.done())
+    account(stage, server, &everything_but_number_8(sent), gateway.done()).await
 }
 
 /// What the gateway must have got, in this order.
@@ -139,10 +154,10 @@ async fn until(mut reached: impl FnMut() -> bool) {
 }
 
 /// The broker's own numbers, held against what really happened.
-fn account(stage: &mut Stage, server: &RunningServer, expected: &[u64], got: &[u64]) -> Outcome {
+async fn account(stage: &mut Stage, server: &RunningServer, expected: &[u64], got: &[u64]) -> Outcome {
     let counters = server.broker_counters();
     let sent = expected.len() as u64 + 1;
-    stage.chapter("The count, from the broker's own counters:")?;
+    stage.chapter("The count, from the broker's own counters:").await?;
     stage.total(&format!(
         "{} sent = {} confirmed + {} expired",
         counters.accepted, counters.confirmed, counters.expired

@@ -45,7 +45,7 @@ Example, in three terminals:
   wsmb receive sms
   wsmb send sms '{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}'
 
-See it all in one terminal, in ten seconds:  wsmb demo"
+See it all in one terminal, in half a minute:  wsmb demo"
 )]
 struct Cli {
     #[command(subcommand)]

@@ -45,14 +45,14 @@ impl Application {
                     if !reply.is_accepted() {
                         return Err(Failure::failed(format_args!("the broker refused: {} {}", reply.code, reply.text)));
                     }
-                    break if reply.receivers > 0 { "accepted, 1 receiver" } else { "accepted, kept" };
+                    break if reply.receivers > 0 { "a receiver has it" } else { "stored" };
                 }
                 _ => {}
             }
         };
         self.sent = number;
-        let life = ttl.map_or_else(String::new, |ttl| format!(", good for {} s only", ttl.as_secs_f64()));
-        stage.application(&format!("sends number {number:2}, \"Your code is {code}\"{life}: {answer}"))
+        let life = ttl.map_or_else(String::new, |ttl| format!(", for {} s only", ttl.as_secs_f64()));
+        stage.application(&format!("sends no. {number:2} (code {code}{life}): {answer}")).await
     }
 
     pub(super) async fn leave(self) {
@@ -97,10 +97,10 @@ impl Gateway {
     pub(super) async fn take(&mut self, stage: &mut Stage, messages: usize) -> Outcome {
         for _ in 0..messages {
             let got = self.get().await?;
-            let again = if got.redelivered { " (it may have had it before: marked so)" } else { "" };
+            let again = if got.redelivered { " (marked: it may be a repetition)" } else { "" };
             self.client()?.send_text(&frames::acknowledge(&got.delivery, true)).await?;
             self.done.push(got.number);
-            stage.gateway(&format!("gets and confirms number {:2}{again}", got.number))?;
+            stage.gateway(&format!("gets and confirms no. {:2}{again}", got.number)).await?;
         }
         Ok(())
     }
@@ -109,12 +109,12 @@ impl Gateway {
     pub(super) async fn pull_the_cable(&mut self, stage: &mut Stage, messages: usize) -> Outcome {
         for _ in 0..messages {
             let got = self.get().await?;
-            stage.gateway(&format!("gets number {:2} ...", got.number))?;
+            stage.gateway(&format!("gets no. {:2} ...", got.number)).await?;
         }
         if let Some(client) = self.client.take() {
             client.abort();
         }
-        stage.gateway("... is gone")
+        stage.gateway("... is gone").await
     }
 
     pub(super) async fn leave(&mut self) {

@@ -45,6 +45,9 @@ impl Timestamp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
+/// The name of a group of receivers: 1 to [`limits::NAME_BYTES`] bytes. It is good for one channel, and for whoever receives that.
+pub type GroupName = Arc<str>;
+
 /// What a receiver with manual acknowledgement calls a delivery: text that no other delivery ever bears, of this connection or any other, of
 /// this run of the broker or (but for a chance of one in billions) any other.
 ///

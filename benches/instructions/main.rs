@@ -73,6 +73,7 @@ impl Stage {
                 prefetch: Some(wsmb::limits::MAX_PREFETCH),
                 client: ClientKind::Modern,
                 receiver: None,
+                group: None,
             }));
         }
         stage

@@ -24,6 +24,8 @@ impl Broker {
             assert_eq!(channel.waiting_bytes, waiting, "channel {}: bytes", channel.name);
             assert!(!channel.is_unused(), "channel {} is unused and was not closed", channel.name);
             assert!(channel.members.is_sorted_by_key(|member| member.order), "receivers are in order");
+            let grouped = channel.groups().is_none_or(|groups| groups.is_of(&channel.members));
+            assert!(grouped, "channel {}: its groups are its receivers", channel.name);
             if channel.paged > 0 && channel.loading.is_none() && !channel.load_failed {
                 let wanted = !channel.members.is_empty() && channel.waiting.is_empty();
                 assert!(!wanted, "channel {}: a page is wanted and was not asked for", channel.name);
@@ -60,6 +62,11 @@ impl Broker {
         assert_eq!(self.held_bytes, held, "bytes held back");
         in_memory_unwritten += self.held.values().filter(|held| !held.entry.written).count();
         bytes += held;
+        for ((channel, group, id), until) in &self.owed {
+            let held = self.held.get(&(*until, *id)).expect("what is owed is held back");
+            let bound = held.entry.bound().is_some_and(|bound| bound.waits && bound.groups.contains(group));
+            assert!(bound && held.channel == *channel, "{id:?} is owed to {group}: {held:?}");
+        }
         assert_eq!(self.bytes, bytes, "bytes in memory");
         self.audit_unstored(in_memory_unwritten);
         self.audit_windows();
@@ -124,7 +131,9 @@ impl Broker {
             let mut looked_at = false;
             for delivery in receiver.window.iter() {
                 let flight = self.flights.get(delivery.flight).expect("a window names a flight that is no more");
-                let policy = (!flight.entries.is_empty()).then(|| &self.channels[flight.channel].policy);
+                let party = flight.party.as_deref();
+                let matters = party.is_none_or(|party| party.is_holder(receiver.connection));
+                let policy = (matters && !flight.entries.is_empty()).then(|| &self.channels[flight.channel].policy);
                 looked_at |= policy.is_some_and(|policy| delivery.manual || !policy.confirm_within.is_zero());
                 let overdue = (flight.channel, receiver.connection, delivery.sequence);
                 assert_eq!(delivery.overdue, self.overdue.contains(&overdue), "{delivery:?} is overdue");
@@ -158,6 +167,7 @@ impl Broker {
                 && self.delayed.is_empty()
                 && self.pending.is_empty()
                 && self.held.is_empty()
+                && self.owed.is_empty()
                 && self.overdue.is_empty()
         );
         assert_eq!(self.bytes, 0, "memory is given back");

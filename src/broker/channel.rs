@@ -8,8 +8,10 @@ use smallvec::SmallVec;
 
 use super::entry::Entry;
 use super::expiries::Expiring;
+use super::groups::{Choice, Groups};
+use super::party::Party;
 use crate::limits;
-use crate::message::{ChannelName, ConnectionId, MessageId, Timestamp};
+use crate::message::{ChannelName, ConnectionId, GroupName, MessageId, Timestamp};
 use crate::policy::{ChannelPolicy, Dispatch};
 
 /// One receiver's place in a channel.
@@ -58,6 +60,16 @@ impl Default for Own {
     }
 }
 
+/// What is known of the members together. In two words, because every channel has it.
+#[derive(Debug)]
+enum Audience {
+    /// Nobody names a group, and these are their connections.
+    Everyone(Arc<[ConnectionId]>),
+    /// The members by their groups, if any of them names one. Few channels have any. If nobody does, their connections have not been asked for since
+    /// the members changed.
+    ByGroups(Option<Box<Groups>>),
+}
+
 /// A channel that has receivers or unsettled messages.
 ///
 /// The backlog is in three parts. `waiting` is in memory and is delivered from, lowest id first. Behind it, `paged` messages are
@@ -71,8 +83,7 @@ pub(super) struct Channel {
     pub policy: Arc<ChannelPolicy>,
     /// In order. Many a channel has one only.
     pub members: SmallVec<[Member; 1]>,
-    /// Their connections, if they have been asked for since the members changed.
-    everyone: Option<Arc<[ConnectionId]>>,
+    audience: Audience,
     /// The place of the receiver that was served last (`dispatch = "rotate"`).
     pub served: u64,
     pub waiting: BTreeMap<MessageId, Entry>,
@@ -100,7 +111,7 @@ impl Channel {
             name,
             policy,
             members: SmallVec::new(),
-            everyone: None,
+            audience: Audience::ByGroups(None),
             served: 0,
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
@@ -128,24 +139,66 @@ impl Channel {
     }
 
     /// Adds a receiver at its place.
-    pub fn join(&mut self, member: Member) {
+    pub fn join(&mut self, member: Member, group: Option<&GroupName>) {
+        if group.is_some() && self.groups().is_none() {
+            self.audience = Audience::ByGroups(Some(Box::new(Groups::new(&self.members))));
+        }
+        match &mut self.audience {
+            Audience::ByGroups(Some(groups)) => groups.join(member, group),
+            audience => *audience = Audience::ByGroups(None),
+        }
         let index = self.members.partition_point(|other| other.order < member.order);
         self.members.insert(index, member);
-        self.everyone = None;
     }
 
     /// Removes the receiver at this place.
     pub fn leave(&mut self, order: u64) {
         if let Ok(index) = self.members.binary_search_by_key(&order, |member| member.order) {
             self.members.remove(index);
-            self.everyone = None;
+            let is_grouped = match &mut self.audience {
+                Audience::ByGroups(Some(groups)) => groups.leave(order),
+                _ => false,
+            };
+            if !is_grouped {
+                self.audience = Audience::ByGroups(None);
+            }
         }
     }
 
-    /// The connections of all members, in order: one list as long as they are the same.
+    /// The members by their groups, if any of them names one.
+    #[inline]
+    pub fn groups(&self) -> Option<&Groups> {
+        if let Audience::ByGroups(Some(groups)) = &self.audience { Some(groups) } else { None }
+    }
+
+    /// A receiver names another group, or none any more; it keeps its place. False if nothing has changed.
+    pub fn regroup(&mut self, order: u64, group: Option<&GroupName>) -> bool {
+        let Ok(index) = self.members.binary_search_by_key(&order, |member| member.order) else { return false };
+        let member = self.members[index];
+        if self.groups().and_then(|groups| groups.of(member.connection)) == group {
+            return false;
+        }
+        self.leave(order);
+        self.join(member, group);
+        true
+    }
+
+    /// Takes note that these are served, if there are groups; the groups among them.
+    #[inline]
+    pub fn serve_groups(&mut self, targets: &[Member]) -> Option<Box<Party>> {
+        let Audience::ByGroups(Some(groups)) = &mut self.audience else { return None };
+        self.served = groups.serve(targets).unwrap_or(self.served);
+        Party::new(groups, targets)
+    }
+
+    /// The connections of all members, in order, of which none names a group: one list as long as they are the same.
     pub fn everyone(&mut self) -> Arc<[ConnectionId]> {
-        let members = &self.members;
-        self.everyone.get_or_insert_with(|| members.iter().map(|member| member.connection).collect()).clone()
+        if let Audience::Everyone(everyone) = &self.audience {
+            return everyone.clone();
+        }
+        let everyone: Arc<[ConnectionId]> = self.members.iter().map(|member| member.connection).collect();
+        self.audience = Audience::Everyone(everyone.clone());
+        everyone
     }
 
     /// Who gets the next delivery: of the receivers for which `takes` holds, other than `origin`, the first `limit` (0 = all) in
@@ -164,6 +217,13 @@ impl Channel {
             .take(wanted)
             .copied()
             .collect()
+    }
+
+    /// Who gets a delivery for which nobody needs room.
+    pub fn choose_all(&self, origin: Option<ConnectionId>, limit: u32) -> Targets {
+        let Some(groups) = self.groups() else { return self.choose(origin, limit, |_| true) };
+        let choice = Choice { dispatch: self.policy.dispatch, served: self.served, limit, within: None };
+        groups.choose(choice, |member| (Some(member.connection) != origin).then_some(0))
     }
 
     /// Puts an entry among the waiting ones, at its place.

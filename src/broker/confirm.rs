@@ -1,7 +1,7 @@
 //! What becomes of a delivery: confirmed, or given back. What becomes of one that failed is in `failure.rs`.
 
 use super::entry::{Entry, Place};
-use super::failure::Why;
+use super::failure::{Failed, Why};
 use super::safety::Fate;
 use super::{Acknowledge, Broker, Reply, Turn};
 use crate::message::{Answer, ConnectionId};
@@ -21,9 +21,10 @@ impl Broker {
     pub(super) fn settle_up_to(&mut self, key: usize, up_to: u64, turn: &mut Turn<'_>) -> usize {
         let mut deliveries = 0;
         while let Some(delivery) = self.receivers[key].window.pop_confirmed(up_to) {
-            self.forget_overdue(self.receivers[key].connection, &delivery);
-            self.settle_flight(delivery.flight, turn);
-            self.release_flight(delivery.flight, false, turn);
+            let connection = self.receivers[key].connection;
+            self.forget_overdue(connection, &delivery);
+            self.settle_flight(delivery.flight, connection, turn);
+            self.release_flight(delivery.flight, connection, false, turn);
             deliveries += 1;
         }
         deliveries
@@ -64,15 +65,15 @@ impl Broker {
         self.receivers[key].window.progressed(turn.now);
         match answer {
             Answer::Nack(nack) => self.note_nack(delivery.flight, connection, nack, turn.now),
-            Answer::Ack | Answer::Extend => self.settle_flight(delivery.flight, turn),
+            Answer::Ack | Answer::Extend => self.settle_flight(delivery.flight, connection, turn),
         }
-        self.release_flight(delivery.flight, true, turn);
+        self.release_flight(delivery.flight, connection, true, turn);
         self.pump_receiver(key);
     }
 
     /// A receiver may have room now: whatever waits for it, or may be passed on to it, is looked at again.
     pub(super) fn pump_receiver(&mut self, key: usize) {
-        let (channels, overdue) = (&self.channels, !self.overdue.is_empty());
+        let (channels, passed) = (&self.channels, !self.overdue.is_empty() || !self.owed.is_empty());
         // A receiver may be ended by what its own answer has led to.
         self.to_pump.extend(
             self.receivers
@@ -80,13 +81,16 @@ impl Broker {
                 .iter()
                 .flat_map(|receiver| &receiver.subscriptions)
                 .map(|subscription| subscription.channel)
-                .filter(|channel| overdue || !channels[*channel].is_drained()),
+                .filter(|channel| passed || !channels[*channel].is_drained()),
         );
     }
 
-    /// The messages of a flight are confirmed, if they were not before.
-    fn settle_flight(&mut self, flight: usize, turn: &mut Turn<'_>) {
+    /// The messages of a flight are confirmed by `by`, if they were not before. Where groups have them, nobody else can.
+    fn settle_flight(&mut self, flight: usize, by: ConnectionId, turn: &mut Turn<'_>) {
         let Some(flight) = self.flights.get_mut(flight) else { return };
+        if flight.party.as_ref().is_some_and(|party| !party.is_holder(by)) {
+            return;
+        }
         let channel = flight.channel;
         let entries = std::mem::take(&mut flight.entries);
         if entries.is_empty() {
@@ -99,13 +103,17 @@ impl Broker {
         }
     }
 
-    /// A flight stands in one window less. If it was the last and nobody has confirmed it, its messages are given back.
+    /// A flight stands in one window less, that of `by`. If it was the last and nobody has confirmed it, its messages are given back.
     /// `pump`: whoever else is there is to be offered them.
-    pub(super) fn release_flight(&mut self, key: usize, pump: bool, turn: &mut Turn<'_>) {
+    pub(super) fn release_flight(&mut self, key: usize, by: ConnectionId, pump: bool, turn: &mut Turn<'_>) {
         let Some(flight) = self.flights.get_mut(key) else { return };
         flight.outstanding -= 1;
         // One more receiver may get it, if this was the one that did.
         let doubled = std::mem::take(&mut flight.doubled);
+        if flight.party.is_some() {
+            self.release_part(key, by, doubled, pump, turn);
+            return;
+        }
         if flight.outstanding > 0 {
             if doubled && !flight.entries.is_empty() {
                 self.to_pump.push(flight.channel);
@@ -119,20 +127,29 @@ impl Broker {
         let channel = flight.channel;
         self.channels[channel].in_flight -= 1;
         for entry in flight.entries {
-            match &flight.failed {
-                Some(failed) => self.fail(channel, entry, failed, turn),
-                None => self.give_back(channel, entry, turn),
-            }
+            self.come_back(channel, entry, flight.failed.as_deref(), turn);
         }
         if pump && self.channels.contains(channel) {
             self.to_pump.push(channel);
         }
     }
 
-    /// A receiver has vanished with a message: puts it back at its place in the order, unless its time or its number of deliveries is over.
+    /// Nobody has a message any more that somebody had.
+    pub(super) fn come_back(&mut self, channel: usize, entry: Entry, failed: Option<&Failed>, turn: &mut Turn<'_>) {
+        match failed {
+            Some(failed) => self.fail(channel, entry, failed, turn),
+            None => self.give_back(channel, entry, turn),
+        }
+    }
+
+    /// A receiver has vanished with a message: puts it back at its place in the order, unless its time or its number of deliveries is over. One
+    /// that may go to others goes to another member of its receiver's group first.
     fn give_back(&mut self, channel: usize, entry: Entry, turn: &mut Turn<'_>) {
-        if let Some(entry) = self.still_wanted(channel, entry, None, turn) {
-            self.stand(channel, entry);
+        let Some(entry) = self.still_wanted(channel, entry, None, turn) else { return };
+        let may_go_on = entry.bound().is_some_and(|bound| !bound.waits);
+        let entry = if may_go_on { self.pass_on(channel, entry, &[], true, turn) } else { Some(entry) };
+        if let Some(entry) = entry {
+            self.stand_or_owe(channel, entry, turn);
         }
     }
 

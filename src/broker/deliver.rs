@@ -2,8 +2,9 @@
 
 use smallvec::SmallVec;
 
-use super::channel::{Channel, Member, Targets, page_messages};
+use super::channel::{Member, Targets, page_messages};
 use super::entry::{Entry, Place, Row};
+use super::party::Asked;
 use super::publish::content_index;
 use super::receiver::Receiver;
 use super::safety::Pending;
@@ -17,13 +18,18 @@ impl Broker {
     /// at least one takes it; nobody waits for anybody.
     pub(super) fn targets(
         &self,
-        channel: &Channel,
+        key: usize,
         origin: Option<ConnectionId>,
         limit: u32,
         takes: impl Fn(&Receiver) -> bool,
     ) -> Targets {
+        let channel = &self.channels[key];
         if self.stopping {
             return SmallVec::new();
+        }
+        if channel.groups().is_some() {
+            let asked = Asked { origin, limit, within: None, not: &|_| false };
+            return self.grouped_targets(key, asked, &takes);
         }
         if limit > 0 {
             return channel.choose(origin, limit, |key| takes(&self.receivers[key]));
@@ -45,7 +51,7 @@ impl Broker {
         }
         let outrun: SmallVec<[ConnectionId; 4]> = members
             .iter()
-            .filter(|member| self.receivers[member.receiver].is_outrun())
+            .filter(|member| self.receivers[member.receiver].is_outrun() && self.misses(key, member))
             .map(|member| member.connection)
             .collect();
         for connection in &outrun {
@@ -53,6 +59,13 @@ impl Broker {
             self.end(*connection, EndReason::Slow, turn);
         }
         !outrun.is_empty()
+    }
+
+    /// Whether an outrun receiver misses what a fan-out carries: another one of its group may get it.
+    fn misses(&self, key: usize, member: &Member) -> bool {
+        let Some(groups) = self.channels[key].groups() else { return true };
+        let others = groups.of(member.connection).map(|name| groups.members(name)).unwrap_or_default();
+        others.iter().all(|other| self.receivers[other.receiver].is_outrun())
     }
 
     /// Sends entries to targets as one delivery each. `targets` is not empty.
@@ -76,13 +89,14 @@ impl Broker {
             }
         }
         let outstanding = u32::try_from(targets.len()).unwrap_or(u32::MAX);
-        self.flights.insert(Flight { channel: key, entries, outstanding, doubled: false, failed: None });
         let channel = &mut self.channels[key];
         channel.in_flight += 1;
         let hurried = !channel.policy.confirm_within.is_zero();
         if let Some(last) = targets.last() {
             channel.served = last.order;
         }
+        let party = channel.serve_groups(targets);
+        self.flights.insert(Flight { channel: key, entries, outstanding, doubled: false, failed: None, party });
         self.counters.deliveries += targets.len() as u64;
         self.counters.redeliveries += if attempt > 1 { targets.len() as u64 } else { 0 };
         let content = content_index(turn, content);
@@ -175,6 +189,9 @@ impl Broker {
         if !self.overdue.is_empty() {
             self.pass_on_overdue(key, turn);
         }
+        if !self.owed.is_empty() {
+            self.deliver_owed(key, turn);
+        }
         // Bounded: each round takes at least one entry out of `waiting`, or ends a receiver.
         while self.drop_expired_head(key, turn) || self.deliver_backlog(key, turn) {}
         let pressed = self.is_pressed();
@@ -246,7 +263,7 @@ impl Broker {
             // What they give back may stand before `first`.
             return true;
         }
-        let targets = self.targets(&self.channels[key], origin, limit, takes);
+        let targets = self.targets(key, origin, limit, takes);
         let batch = self.batch(key, first, &targets, turn);
         let channel = &mut self.channels[key];
         let name = channel.name.clone();

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::dedup::Key;
 use crate::limits;
-use crate::message::{ConnectionId, DeadLetter, Message, MessageId, Timestamp};
+use crate::message::{ConnectionId, DeadLetter, GroupName, Message, MessageId, Timestamp};
 
 /// A kept message in memory.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Entry {
     pub written: bool,
     /// It was in the store when the broker started after a crash: it may have been delivered before.
     pub suspect: bool,
-    /// What receivers said who gave it back. Few messages have any.
+    /// What is known of it since receivers gave it back. Few messages have any.
     pub failures: Option<Box<Failures>>,
 }
 
@@ -32,6 +32,17 @@ pub(super) struct Failures {
     pub nacks: u32,
     /// The last reason that was given.
     pub reason: Option<Box<str>>,
+    /// The groups that had it, and that get it next.
+    pub bound: Option<Bound>,
+}
+
+/// To which groups a message goes that members of theirs have given back.
+#[derive(Clone, Debug)]
+pub(super) struct Bound {
+    /// One or more.
+    pub groups: Box<[GroupName]>,
+    /// It waits for them. Else it goes to others, if none of them has room.
+    pub waits: bool,
 }
 
 impl Entry {
@@ -49,6 +60,11 @@ impl Entry {
     /// The last reason that a receiver gave for giving it back.
     pub fn reason(&self) -> Option<&str> {
         self.failures.as_ref()?.reason.as_deref()
+    }
+
+    /// To which groups it goes, if members of groups have given it back.
+    pub fn bound(&self) -> Option<&Bound> {
+        self.failures.as_ref()?.bound.as_ref()
     }
 
     /// Whether it must not be delivered any more.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::message::{Answer, ChannelName, ConnectionId, Message, MessageId, Publication, PublicationId};
+use crate::message::{Answer, ChannelName, ConnectionId, GroupName, Message, MessageId, Publication, PublicationId};
 
 /// Something that happened, to be given to [`super::Broker::handle`] together with the time.
 #[derive(Clone, Debug)]
@@ -150,6 +150,8 @@ pub struct Subscribe {
     pub client: ClientKind,
     /// Its name, if it has one: an older connection with that name is replaced at once.
     pub receiver: Option<ReceiverKey>,
+    /// Its group on each of these channels: of the receivers that name one group, one gets each message.
+    pub group: Option<GroupName>,
 }
 
 /// A receiver's answer to one delivery.

@@ -5,11 +5,13 @@
 use smallvec::SmallVec;
 
 use super::channel::Targets;
-use super::entry::{Entry, Failures, Place};
+use super::entry::{Bound, Entry, Failures, Place};
+use super::party::Asked;
+use super::receiver::Receiver;
 use super::safety::Fate;
 use super::{Broker, Content, Effect, Note, Turn};
 use crate::limits;
-use crate::message::{ConnectionId, DeadLetter, MessageId, Nack, Timestamp};
+use crate::message::{ConnectionId, DeadLetter, GroupName, MessageId, Nack, Timestamp};
 
 pub use crate::message::Why;
 
@@ -21,9 +23,9 @@ pub(super) struct Failed {
     /// One of them has given it back. Else they were too slow.
     nacked: bool,
     /// Not to be delivered before this, if one of them said so.
-    until: Option<Timestamp>,
+    pub until: Option<Timestamp>,
     /// One of them said that it can never succeed.
-    reject: bool,
+    pub reject: bool,
     /// The last reason that one of them gave.
     reason: Option<Box<str>>,
 }
@@ -47,6 +49,10 @@ impl Broker {
     /// Notes what a receiver said when it gave a delivery back.
     pub(super) fn note_nack(&mut self, flight: usize, by: ConnectionId, nack: Nack, now: Timestamp) {
         let Some(flight) = self.flights.get_mut(flight) else { return };
+        if flight.party.as_ref().is_some_and(|party| !party.is_holder(by)) {
+            // It only looks on.
+            return;
+        }
         let failed = flight.failed.get_or_insert_default();
         failed.by.push(by);
         failed.nacked = true;
@@ -72,11 +78,12 @@ impl Broker {
             return;
         }
         let attempts = entry.message.deliveries;
-        let entry = if first || !failed.nacked { self.pass_on(channel, entry, &failed.by, turn) } else { Some(entry) };
+        let at_once = first || !failed.nacked;
+        let entry = if at_once { self.pass_on(channel, entry, &failed.by, false, turn) } else { Some(entry) };
         match entry {
             None => {}
             Some(entry) if failed.nacked => self.hold(channel, entry, turn.now.after(pause(attempts)), turn),
-            Some(entry) => self.stand(channel, entry),
+            Some(entry) => self.stand_or_owe(channel, entry, turn),
         }
     }
 
@@ -93,21 +100,35 @@ impl Broker {
         first
     }
 
-    /// Who takes a message now, other than its sender and those in whose hands it failed.
+    /// Who takes a message now, other than its sender and those in whose hands it failed. `bound`: the groups that had it are asked first, or only
+    /// they.
     pub(super) fn others(
         &self,
-        channel: usize,
+        key: usize,
         entry: &Entry,
+        bound: Option<&Bound>,
         not: impl Fn(ConnectionId) -> bool,
         now: Timestamp,
     ) -> Targets {
         if self.stopping {
             return Targets::new();
         }
-        let channel = &self.channels[channel];
+        let channel = &self.channels[key];
         let limit = entry.message.receivers.unwrap_or(channel.policy.receivers);
+        let takes_backlog = |receiver: &Receiver| receiver.takes_backlog(now);
+        if let Some(bound) = bound {
+            let asked = Asked { origin: entry.origin, limit, within: Some(&bound.groups), not: &not };
+            let targets = self.grouped_targets(key, asked, &takes_backlog);
+            if bound.waits || !targets.is_empty() {
+                return targets;
+            }
+        }
+        if channel.groups().is_some() {
+            let asked = Asked { origin: entry.origin, limit, within: None, not: &not };
+            return self.grouped_targets(key, asked, &takes_backlog);
+        }
         let other = |key: usize| !not(self.receivers[key].connection);
-        let takes = |key: usize| other(key) && self.receivers[key].takes_backlog(now);
+        let takes = |key: usize| other(key) && takes_backlog(&self.receivers[key]);
         let targets = channel.choose(entry.origin, limit.max(1), takes);
         if limit > 0 || targets.is_empty() {
             return targets;
@@ -115,15 +136,24 @@ impl Broker {
         channel.choose(entry.origin, 0, |key| other(key) && !self.receivers[key].is_outrun())
     }
 
-    /// Gives a message that failed to another receiver at once. Returns it if there is none.
-    fn pass_on(&mut self, channel: usize, entry: Entry, not: &[ConnectionId], turn: &mut Turn<'_>) -> Option<Entry> {
+    /// Gives a message that failed to another receiver at once. Returns it if there is none. `within`: it goes only to the groups to which it is bound.
+    pub(super) fn pass_on(
+        &mut self,
+        channel: usize,
+        mut entry: Entry,
+        not: &[ConnectionId],
+        within: bool,
+        turn: &mut Turn<'_>,
+    ) -> Option<Entry> {
         if entry.message.receivers.unwrap_or(self.channels[channel].policy.receivers) == 0 {
             self.end_outrun(channel, entry.origin, turn);
         }
-        let targets = self.others(channel, &entry, |connection| not.contains(&connection), turn.now);
+        let bound = entry.bound().cloned().map(|bound| Bound { waits: bound.waits || within, ..bound });
+        let targets = self.others(channel, &entry, bound.as_ref(), |connection| not.contains(&connection), turn.now);
         if targets.is_empty() {
             return Some(entry);
         }
+        self.unbind(&mut entry);
         let content = Content::Backlog {
             channel: self.channels[channel].name.clone(),
             messages: std::iter::once(entry.message.payload.clone()).collect(),
@@ -138,11 +168,16 @@ impl Broker {
     /// Holds a message back. It is written, because it may be for long.
     fn hold(&mut self, channel: usize, entry: Entry, until: Timestamp, turn: &mut Turn<'_>) {
         if until <= turn.now {
-            self.stand(channel, entry);
+            self.stand_or_owe(channel, entry, turn);
             return;
         }
         // It is let go when it expires, too.
         let until = entry.message.expires.map_or(until, |expires| expires.min(until));
+        self.hold_until(channel, entry, until, turn);
+    }
+
+    /// The same until a moment that is not after its expiry.
+    pub(super) fn hold_until(&mut self, channel: usize, entry: Entry, until: Timestamp, turn: &mut Turn<'_>) {
         let id = entry.message.id;
         self.held_bytes += entry.bytes();
         self.channels[channel].in_flight += 1;
@@ -151,7 +186,7 @@ impl Broker {
         self.append_unasked(id);
         while self.held.len() > limits::HELD || self.held_bytes > limits::HELD_BYTES {
             let Some((key, _)) = self.held.first_key_value() else { break };
-            self.release(*key, turn);
+            self.release(*key, true, turn);
         }
     }
 
@@ -162,6 +197,7 @@ impl Broker {
             let Some(mut held) = self.held.remove(&(until, id)) else { continue };
             sooner(&mut held.entry.message.expires);
             let until = held.entry.message.expires.map_or(until, |expires| expires.min(until));
+            self.move_owed(&held, until);
             self.held.insert((until, id), held);
             self.move_to(id, Place::Held(until));
         }
@@ -170,23 +206,30 @@ impl Broker {
     /// Lets go of what has been held back long enough.
     pub(super) fn release_held(&mut self, turn: &mut Turn<'_>) {
         while let Some((key, _)) = self.held.first_key_value().filter(|((until, _), _)| *until <= turn.now) {
-            self.release(*key, turn);
+            self.release(*key, false, turn);
         }
     }
 
-    fn release(&mut self, key: (Timestamp, MessageId), turn: &mut Turn<'_>) {
-        let Some(Held { channel, entry }) = self.take_held(key) else { return };
+    /// `early`: there is no room to hold it any longer.
+    fn release(&mut self, key: (Timestamp, MessageId), early: bool, turn: &mut Turn<'_>) {
+        let owed = self.held.get(&key).is_some_and(|held| self.is_owed(held));
+        let Some(Held { channel, mut entry }) = self.take_held(key) else { return };
         if entry.expired(turn.now) {
             self.expire(channel, entry, turn);
-        } else {
-            self.stand(channel, entry);
-            self.to_pump.push(channel);
+            return;
         }
+        if owed || early {
+            // It has waited for its groups long enough.
+            self.unbind(&mut entry);
+        }
+        self.stand_or_owe(channel, entry, turn);
+        self.to_pump.push(channel);
     }
 
     /// Takes out a message that is held back.
     pub(super) fn take_held(&mut self, key: (Timestamp, MessageId)) -> Option<Held> {
         let held = self.held.remove(&key)?;
+        self.forget_owed(&held);
         self.held_bytes -= held.entry.bytes();
         self.channels[held.channel].in_flight -= 1;
         Some(held)
@@ -284,6 +327,8 @@ fn pause(attempts: u32) -> std::time::Duration {
 impl Failures {
     /// Bytes that this holds in memory.
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.reason.as_ref().map_or(0, |reason| reason.len())
+        let groups = self.bound.iter().flat_map(|bound| &bound.groups);
+        let bound: usize = groups.map(|group| size_of::<GroupName>() + group.len()).sum();
+        size_of::<Self>() + bound + self.reason.as_ref().map_or(0, |reason| reason.len())
     }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::channel::Member;
+use super::party::Party;
 use super::window::InFlight;
-use super::{AckMode, Broker, Content, Effect, Note, Turn};
-use crate::message::{ConnectionId, MessageId, Timestamp};
+use super::{Broker, Note, Turn};
+use crate::message::{ConnectionId, Timestamp};
 use crate::policy::ChannelPolicy;
 
 /// The shortest time, of all policies, after which a delivery is not confirmed in time: no delivery has to be looked at sooner.
@@ -30,7 +31,7 @@ impl Broker {
         let mut next = turn.now.after(self.shortest_lapse);
         let mut any = false;
         for delivery in self.receivers[key].window.iter() {
-            let Some(deadline) = self.deadline(delivery) else { continue };
+            let Some(deadline) = self.deadline(connection, delivery) else { continue };
             any = true;
             if deadline > turn.now {
                 next = next.min(deadline);
@@ -47,9 +48,9 @@ impl Broker {
     }
 
     /// When a delivery is late. `None`: never, or it is nobody's concern any more.
-    fn deadline(&self, delivery: &InFlight) -> Option<Timestamp> {
+    fn deadline(&self, connection: ConnectionId, delivery: &InFlight) -> Option<Timestamp> {
         let flight = &self.flights[delivery.flight];
-        if flight.entries.is_empty() {
+        if flight.entries.is_empty() || flight.party.as_ref().is_some_and(|party| !party.is_holder(connection)) {
             return None;
         }
         let policy = &self.channels[flight.channel].policy;
@@ -81,7 +82,7 @@ impl Broker {
             turn.note(Note::Unanswered { connection, sequence, channel, given: false });
         } else {
             window.silence();
-            self.double(&delivery, turn);
+            self.double(connection, &delivery, turn);
         }
     }
 
@@ -101,7 +102,7 @@ impl Broker {
                 Some(delivery) if delivery.manual => {
                     self.revoke(connection, &delivery, true, turn);
                 }
-                Some(delivery) => self.double(&delivery, turn),
+                Some(delivery) => self.double(connection, &delivery, turn),
                 None => {}
             }
         }
@@ -124,11 +125,14 @@ impl Broker {
         // Those who were too slow before, or gave it back, are nobody to give it to.
         let failed = flight.failed.as_deref();
         let had = |other| other == connection || failed.is_some_and(|failed| failed.has(other));
-        let goes = flight.outstanding > 1
+        let party = flight.party.as_deref();
+        let goes = party.map_or(flight.outstanding as usize, Party::holders) > 1
             || flight.entries.iter().any(|entry| {
                 entry.expired(turn.now)
                     || (most > 0 && entry.message.deliveries >= most)
-                    || !self.others(channel, entry, had, turn.now).is_empty()
+                    || !self
+                        .others(channel, entry, self.bound_by(entry, channel, party).as_ref(), had, turn.now)
+                        .is_empty()
             });
         let Some(key) = self.receiver_keys.get(&connection).copied().filter(|_| goes) else { return false };
         self.forget_overdue(connection, delivery);
@@ -138,14 +142,14 @@ impl Broker {
         let name = self.channels[channel].name.clone();
         turn.note(Note::Unanswered { connection, sequence: delivery.sequence, channel: name, given: true });
         self.note_unanswered(delivery.flight, connection);
-        self.release_flight(delivery.flight, !pump, turn);
+        self.release_flight(delivery.flight, connection, !pump, turn);
         self.pump_receiver(key);
         true
     }
 
     /// Gives an automatic delivery that is late to one more receiver, if one takes it, in whose window it stands too. It stays overdue: if
     /// that receiver vanishes, another one may get it.
-    fn double(&mut self, delivery: &InFlight, turn: &mut Turn<'_>) {
+    fn double(&mut self, connection: ConnectionId, delivery: &InFlight, turn: &mut Turn<'_>) {
         let flight = &self.flights[delivery.flight];
         let Some(entry) = flight.entries.iter().find(|entry| !entry.expired(turn.now)) else { return };
         let limit = entry.message.receivers.unwrap_or(self.channels[flight.channel].policy.receivers);
@@ -153,49 +157,16 @@ impl Broker {
         if self.stopping || flight.doubled || (limit > 0 && flight.outstanding > limit) {
             return;
         }
-        let has = |member: &Member| self.receivers[member.receiver].window.iter().any(|d| d.flight == delivery.flight);
-        let own = |member: &Member| flight.entries.iter().any(|entry| entry.origin == Some(member.connection));
-        let takes = |member: &Member| {
-            let receiver = &self.receivers[member.receiver];
-            let fits = flight.entries.len() == 1 || receiver.ack == AckMode::Manual || !receiver.takes_single();
-            fits && receiver.takes_backlog(turn.now)
-        };
-        let mut members = self.channels[flight.channel].members.iter();
-        let Some(target) = members.find(|member| takes(member) && !own(member) && !has(member)).copied() else {
-            return;
-        };
-        let name = self.channels[flight.channel].name.clone();
-        let flight = &mut self.flights[delivery.flight];
-        flight.doubled = true;
-        flight.outstanding += 1;
-        let (mut size, mut attempt) = (0, 2);
-        let mut messages = SmallVec::new();
-        let mut message = MessageId(0);
-        for entry in flight.entries.iter_mut().filter(|entry| !entry.expired(turn.now)) {
-            entry.message.deliveries = entry.message.deliveries.saturating_add(1);
-            attempt = attempt.max(entry.attempt());
-            message = if messages.is_empty() { entry.message.id } else { message };
-            size += entry.message.payload.bytes.len();
-            messages.push(entry.message.payload.clone());
-        }
-        self.counters.deliveries += 1;
-        self.counters.redeliveries += 1;
+        let channel = &self.channels[flight.channel];
+        let joins = |member: &&Member| self.joins(delivery.flight, member, turn.now);
+        let part = flight.party.as_deref().and_then(|party| Some((party, party.part(connection)?)));
+        let group = part.zip(channel.groups()).map(|((party, part), groups)| groups.members(party.group(part)));
+        let waits = self.bound_by(entry, flight.channel, flight.party.as_deref()).is_some_and(|bound| bound.waits);
+        let others = || channel.members.iter().find(joins).filter(|_| !waits);
+        let target = group.and_then(|members| members.iter().find(joins)).or_else(others).copied();
+        let (Some(target), part) = (target, part.map(|(_, part)| part)) else { return };
+        self.flights[delivery.flight].doubled = true;
         self.counters.doubled += 1;
-        let dead = if let [entry] = &flight.entries[..] { entry.message.dead.clone() } else { None };
-        let content = super::publish::content_index(turn, Content::Backlog { channel: name, messages, dead });
-        let receiver = &mut self.receivers[target.receiver];
-        let manual = receiver.ack == AckMode::Manual;
-        let sequence = receiver.window.push(delivery.flight, size, manual, turn.now);
-        turn.effects.list.push(Effect::Deliver {
-            to: target.connection,
-            content,
-            sequence,
-            manual,
-            attempt: if manual { attempt } else { 1 },
-            message,
-        });
-        self.pause_backlog(&[target], turn);
-        self.timers.look_at(turn.now.after(self.shortest_lapse), target.connection);
-        self.want_confirmation(target.receiver, turn);
+        self.join_flight(delivery.flight, part, target, turn);
     }
 }

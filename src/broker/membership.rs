@@ -59,20 +59,24 @@ impl Broker {
         let places = self.claims.get_mut(&connection).map(|(_, places)| std::mem::take(places)).unwrap_or_default();
         self.last_sender = None;
         let key = self.receiver_key(&subscribe);
+        let group = subscribe.group.as_ref();
         self.leave_all_but(key, &subscribe.channels);
-        for name in subscribe.channels {
-            if self.is_subscribed(key, &name) {
+        for name in &subscribe.channels {
+            if let Some(subscription) = self.subscription(key, name) {
+                if self.channels[subscription.channel].regroup(subscription.order, group) {
+                    self.to_pump.push(subscription.channel);
+                }
                 continue;
             }
-            let Some(channel) = self.open_channel(&name) else {
+            let Some(channel) = self.open_channel(name) else {
                 self.reply(Some(connection), Reply::TooManyChannels, turn);
                 continue;
             };
-            let order = match places.iter().find(|(place, _)| *place == name) {
+            let order = match places.iter().find(|(place, _)| place == name) {
                 Some((_, order)) => *order,
                 None => self.next_order(),
             };
-            self.channels[channel].join(Member { order, receiver: key, connection });
+            self.channels[channel].join(Member { order, receiver: key, connection }, group);
             self.receivers[key].subscriptions.push(Subscription { channel, order });
             self.to_pump.push(channel);
         }
@@ -111,11 +115,9 @@ impl Broker {
         subscriptions.map(|subscription| &self.channels[subscription.channel].name)
     }
 
-    fn is_subscribed(&self, receiver: usize, name: &ChannelName) -> bool {
-        self.receivers[receiver]
-            .subscriptions
-            .iter()
-            .any(|subscription| self.channels[subscription.channel].name == *name)
+    fn subscription(&self, receiver: usize, name: &ChannelName) -> Option<Subscription> {
+        let is_it = |subscription: &&Subscription| self.channels[subscription.channel].name == *name;
+        self.receivers[receiver].subscriptions.iter().find(is_it).copied()
     }
 
     /// Notes that a connection sends to a channel, whatever becomes of what it sends. `known`: the channel's key, if there is such a
@@ -225,9 +227,10 @@ impl Broker {
 
     /// Ends a connection from this side.
     pub(super) fn end(&mut self, connection: ConnectionId, reason: EndReason, turn: &mut Turn<'_>) {
+        // Before others get what it had.
+        turn.effects.list.push(Effect::End { connection, reason });
         self.forget(connection, false, false, turn);
         self.ended.insert(connection);
-        turn.effects.list.push(Effect::End { connection, reason });
     }
 
     /// Forgets all about a connection; what it has not confirmed goes back to where it was.
@@ -254,7 +257,7 @@ impl Broker {
         }
         for delivery in receiver.window.iter() {
             self.forget_overdue(connection, delivery);
-            self.release_flight(delivery.flight, true, turn);
+            self.release_flight(delivery.flight, connection, true, turn);
         }
         let live = self.receivers.len();
         self.timers.forget_receiver(connection, live, |other| self.receiver_keys.contains_key(other));

@@ -28,9 +28,11 @@ mod event;
 mod expiries;
 mod expiry;
 mod failure;
+mod groups;
 mod lapse;
 mod membership;
 mod pace;
+mod party;
 mod publish;
 mod receiver;
 mod recent;
@@ -65,6 +67,7 @@ use channel::Channel;
 use dedup::Dedup;
 use entry::{Entry, Unstored};
 use failure::{Failed, Held};
+use party::Party;
 use receiver::Receiver;
 use recent::Recent;
 use safety::Pending;
@@ -72,7 +75,7 @@ use sent::SentTo;
 use timers::{Timer, Timers};
 
 use crate::limits;
-use crate::message::{AcceptedId, ChannelName, ConnectionId, Message, MessageId, Publication, Timestamp};
+use crate::message::{AcceptedId, ChannelName, ConnectionId, GroupName, Message, MessageId, Publication, Timestamp};
 use crate::policy::{ChannelPolicy, Spare};
 
 /// Messages that were delivered together and are not confirmed by anybody yet, or are still in somebody's window.
@@ -88,6 +91,8 @@ struct Flight {
     doubled: bool,
     /// How it has failed so far, if it has.
     failed: Option<Box<Failed>>,
+    /// The groups among its receivers, if there are any.
+    party: Option<Box<Party>>,
 }
 
 /// Something that is held until its time.
@@ -156,6 +161,8 @@ pub struct Broker {
     held: BTreeMap<(Timestamp, MessageId), Held>,
     /// Bytes of the entries among them.
     held_bytes: usize,
+    /// What groups have given back and wait for, among the held: channel, group, message; and until when it is held.
+    owed: BTreeMap<(usize, GroupName, MessageId), Timestamp>,
     /// Deliveries that are late and that nobody else has taken yet: channel, receiver, number.
     overdue: BTreeSet<(usize, ConnectionId, u64)>,
     /// No delivery is late sooner than this.
@@ -216,6 +223,7 @@ impl Broker {
             delayed: BTreeMap::new(),
             held: BTreeMap::new(),
             held_bytes: 0,
+            owed: BTreeMap::new(),
             overdue: BTreeSet::new(),
             shortest_lapse: Duration::MAX,
             dedup: Dedup::new(restored.id_seed, restored.id_bound.unwrap_or(limits::DEDUP_IDS)),

@@ -141,7 +141,7 @@ impl Broker {
         self.counters.fleeting += messages as u64;
         let channel = &mut self.channels[key];
         let limit = receivers.unwrap_or(channel.policy.receivers);
-        let served = if limit == 0 {
+        let served = if limit == 0 && channel.groups().is_none() {
             let own = origin.is_some_and(|origin| self.receives(origin, key));
             let to = self.channels[key].everyone();
             let served = to.len() - usize::from(own);
@@ -151,9 +151,10 @@ impl Broker {
             }
             served
         } else {
-            let targets = channel.choose(origin, limit, |_| true);
+            let targets = channel.choose_all(origin, limit);
             let Some(last) = targets.last() else { return 0 };
             channel.served = last.order;
+            channel.serve_groups(&targets);
             let content = content_index(turn, content);
             turn.effects.list.extend(targets.iter().map(|target| Effect::Deliver {
                 to: target.connection,
@@ -299,7 +300,7 @@ impl Broker {
         }
         let channel = &self.channels[key];
         let targets = if channel.is_drained() {
-            self.targets(channel, publish.connection, limit, |receiver| receiver.has_room())
+            self.targets(key, publish.connection, limit, |receiver| receiver.has_room())
         } else {
             SmallVec::new()
         };

@@ -13,6 +13,7 @@ use crate::policy::{ChannelPolicy, Policies};
 
 mod confirming;
 mod expired;
+mod groups;
 
 /// A broker, its time, and what it wanted last.
 struct Scene {
@@ -84,6 +85,7 @@ impl Scene {
             prefetch,
             client: ClientKind::Modern,
             receiver: None,
+            group: None,
         }))
     }
 
@@ -385,7 +387,7 @@ fn a_named_receiver_gets_its_place_back() {
     let subscribe = |connection, receiver| {
         let (channels, ack, client) = (vec![name("sms")], AckMode::Automatic, ClientKind::Modern);
         let connection = ConnectionId(connection);
-        Event::Subscribe(Subscribe { connection, channels, ack, prefetch: None, client, receiver })
+        Event::Subscribe(Subscribe { connection, channels, ack, prefetch: None, client, receiver, group: None })
     };
     scene.give(subscribe(1, Some(key.clone())));
     scene.give(subscribe(2, None));
@@ -652,6 +654,7 @@ fn a_client_that_has_finished_sending_is_answered_and_receives_nothing() {
         prefetch: Some(limits::PREFETCH),
         client: ClientKind::Modern,
         receiver: None,
+        group: None,
     }));
     let connection = ConnectionId(100);
     let gone = |listens| Event::Disconnected { connection, took_only: false, listens };

@@ -274,20 +274,66 @@ fn seconds(duration: Duration) -> Option<serde_json::Number> {
 }
 
 /// A `receive-message` with manual acknowledgement.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ReceiveMessage<'a> {
+    command: &'static str,
+    channel: Vec<&'a str>,
+    ack: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefetch: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receiver: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
+    data: [(); 0],
+}
+
+impl<'a> ReceiveMessage<'a> {
+    /// These channels, and nothing else asked for.
+    #[must_use]
+    pub fn new(channels: impl IntoIterator<Item = &'a str>) -> Self {
+        let channel = channels.into_iter().collect();
+        let (command, ack) = ("receive-message", "manual");
+        Self { command, channel, ack, prefetch: None, receiver: None, group: None, data: [] }
+    }
+
+    /// Unconfirmed deliveries allowed.
+    #[must_use]
+    pub fn prefetch(mut self, prefetch: Option<u32>) -> Self {
+        self.prefetch = prefetch;
+        self
+    }
+
+    /// The receiver's own name: a newer connection with it replaces this one.
+    #[must_use]
+    pub fn receiver(mut self, receiver: Option<&'a str>) -> Self {
+        self.receiver = receiver;
+        self
+    }
+
+    /// Its group: of the receivers of a channel that name one group, one gets each message.
+    #[must_use]
+    pub fn group(mut self, group: Option<&'a str>) -> Self {
+        self.group = group;
+        self
+    }
+
+    /// The command as a frame carries it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // invariant: every member is a string, a number or a list of strings, so it can always be written
+        serde_json::to_string(self).expect("plain values")
+    }
+}
+
+/// A `receive-message` with manual acknowledgement, and no group.
 #[must_use]
 pub fn receive_message<'a>(
     channels: impl IntoIterator<Item = &'a str>,
     prefetch: u32,
-    receiver: Option<&str>,
+    receiver: Option<&'a str>,
 ) -> String {
-    let channels: Vec<&str> = channels.into_iter().collect();
-    let mut command = serde_json::json!({
-        "command": "receive-message", "channel": channels, "ack": "manual", "prefetch": prefetch, "data": [],
-    });
-    if let (Some(receiver), Some(members)) = (receiver, command.as_object_mut()) {
-        members.insert("receiver".to_owned(), receiver.into());
-    }
-    command.to_string()
+    ReceiveMessage::new(channels).prefetch(Some(prefetch)).receiver(receiver).to_json()
 }
 
 /// An `ack` (`done`) or a `nack` of a delivery.
@@ -397,6 +443,11 @@ mod tests {
         assert_eq!(
             command,
             serde_json::json!({"command":"receive-message","channel":["a","b"],"ack":"manual","prefetch":3,"receiver":"gw","data":[]})
+        );
+        let command = ReceiveMessage::new(["a"]).group(Some("gate ways")).to_json();
+        assert_eq!(
+            command,
+            r#"{"command":"receive-message","channel":["a"],"ack":"manual","group":"gate ways","data":[]}"#
         );
         assert_eq!(acknowledge("17", false), r#"{"command":"nack","delivery":"17"}"#);
     }

@@ -24,6 +24,10 @@ pub const HELD: usize = if cfg!(test) { 6 } else { 100_000 };
 /// the others move. What happens at it is the same.
 pub const HELD_BYTES: usize = CORE_BYTES / 4;
 
+/// What the members of a group have given back, or lost by vanishing, waits so long for another member where others got it too; then it goes to
+/// whoever receives the channel. A gateway that restarts is back by then, and a group that is no more holds up nothing for long.
+pub const GROUP_WAIT: Duration = Duration::from_millis(if cfg!(test) { 2_000 } else { 300_000 });
+
 /// Failed deliveries of one message after which the log says so; again each time the number has doubled.
 pub const FAILING_TOLD: u32 = 5;
 

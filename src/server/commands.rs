@@ -182,7 +182,7 @@ impl<'a> Desk<'a> {
         };
         match command {
             Command::Ping => burst.carry(Step::Ping { first }),
-            Command::Receive { channels, ack, prefetch, receiver } => {
+            Command::Receive { channels, ack, prefetch, receiver, group } => {
                 let user = &connection.profile.user;
                 if let Some(channel) = channels.iter().find(|channel| !self.access.may_receive(user, channel)) {
                     let detail = format!("user \"{user}\" may not receive from channel \"{channel}\"");
@@ -200,6 +200,7 @@ impl<'a> Desk<'a> {
                     prefetch,
                     client: connection.profile.client(),
                     receiver: name.map(|id| ReceiverKey { user: user.clone(), id }),
+                    group,
                 });
                 burst.carry(if first { Step::First(event) } else { Step::Event(event) });
             }
@@ -289,6 +290,7 @@ impl<'a> Desk<'a> {
                     prefetch: None,
                     client: profile.client(),
                     receiver,
+                    group: None,
                 })));
             }
             _ => {

@@ -25,6 +25,7 @@ mod failed_logins;
 mod failing;
 #[cfg(target_os = "linux")] // Limits and mounts of another process.
 mod full_disk;
+mod groups;
 mod handshake;
 mod hostile;
 mod kept;

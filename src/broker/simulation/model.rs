@@ -18,6 +18,10 @@ pub(super) struct Holder {
     pub within: Duration,
     /// It was late, and nobody else was there.
     pub overdue: bool,
+    /// For which group the receiver has it.
+    pub group: Option<&'static str>,
+    /// It looks on, while groups have it: what it says counts for nothing.
+    pub looks_on: bool,
 }
 
 impl Holder {
@@ -88,6 +92,14 @@ pub(super) struct Told {
     pub returned: BTreeSet<ConnectionId>,
     /// It was taken from this receiver, which was too slow, at this time.
     pub revoked: Option<(ConnectionId, Timestamp)>,
+    /// The groups among those who got it when it left last; whether others looked on; which delivery it was.
+    pub party: BTreeSet<&'static str>,
+    pub onlookers: bool,
+    pub left: (u64, u32),
+    /// It may have been held back while more was than may be.
+    pub loose: bool,
+    /// It was given to these groups and came back: nobody else gets it before this.
+    pub bound: Option<(BTreeSet<&'static str>, Timestamp)>,
     /// A receiver has rejected it, and nobody else had it.
     pub rejected: bool,
     /// It is a dead letter now.
@@ -126,6 +138,11 @@ impl Told {
             pause: None,
             returned: BTreeSet::new(),
             revoked: None,
+            party: BTreeSet::new(),
+            onlookers: false,
+            left: (0, 0),
+            loose: false,
+            bound: None,
             rejected: false,
             letter: false,
             buried: false,
@@ -138,9 +155,60 @@ impl Told {
         assert!(letter || !self.letter, "a dead letter came back: {self:?}");
         if letter && !self.letter {
             self.letter = true;
-            (self.flights, self.nacks, self.pause, self.revoked) = (0, 0, None, None);
+            (self.flights, self.nacks, self.pause, self.revoked, self.bound) = (0, 0, None, None, None);
             self.returned.clear();
         }
+    }
+
+    /// It goes to nobody but the groups that had it. (Dead letters go to one receiver.)
+    fn waits_for_groups(&self) -> bool {
+        self.onlookers || (self.limit == 0 && !self.letter)
+    }
+
+    /// The only groups that may get it, if it is theirs: it waits for them, or they have it and others look on.
+    pub fn only_for(&self) -> Option<&BTreeSet<&'static str>> {
+        let has = !self.holders.is_empty() && !self.party.is_empty() && self.waits_for_groups();
+        if has { Some(&self.party) } else { self.bound.as_ref().map(|(groups, _)| groups) }
+    }
+
+    /// It leaves for a receiver, alone or with others.
+    fn joins_party(&mut self, number: u64, now: Timestamp, seen: &Seen<'_>, crowded: bool) -> bool {
+        let Seen { to, group, grouped, delivery, .. } = *seen;
+        if self.holders.is_empty() {
+            if let Some((groups, until)) = self.bound.take().filter(|(_, until)| now < *until && !crowded) {
+                assert!(
+                    group.is_some_and(|group| groups.contains(group)),
+                    "message {number} waits for {groups:?} until {until:?} and was given to {to:?} of {group:?}"
+                );
+            }
+            (self.party, self.onlookers, self.left) = (BTreeSet::new(), false, delivery);
+        } else if self.left != delivery {
+            // One more receiver of what others have: in the place of a member that has lost it, or is silent.
+            let has = |holder: &Holder| group.is_some() && holder.group == group;
+            let doubled = self.holders.values().filter(|holder| has(holder)).all(|holder| holder.is_late(now));
+            assert!(doubled, "message {number} was given to {to:?} of {group:?}, which has it: {self:?}");
+            if let Some(groups) = self.only_for() {
+                let theirs = group.is_some_and(|group| groups.contains(group));
+                assert!(theirs, "message {number} of {groups:?} was given to {to:?} of {group:?}");
+            }
+            return false;
+        }
+        let looks_on = grouped && group.is_none();
+        self.party.extend(group);
+        self.onlookers |= looks_on;
+        looks_on
+    }
+
+    /// Nobody whose word counts has it any more.
+    fn comes_back(&mut self, now: Timestamp) {
+        if self.holders.values().any(|holder| !holder.looks_on) {
+            return;
+        }
+        self.holders.clear();
+        self.settle_failure(now);
+        let from = self.pause.as_ref().map_or(now, |(until, _)| *until);
+        let waits = !self.party.is_empty() && self.waits_for_groups();
+        self.bound = waits.then(|| (std::mem::take(&mut self.party), from.after(limits::GROUP_WAIT)));
     }
 
     /// It leaves for a receiver. `crowded`: more is held back than may be, so that some of it comes early.
@@ -168,9 +236,6 @@ impl Told {
 
     /// Nobody has it any more: decides what follows, if it came back with an answer.
     fn settle_failure(&mut self, now: Timestamp) {
-        if !self.holders.is_empty() {
-            return;
-        }
         let failed = std::mem::take(&mut self.failed);
         if !failed.nacked {
             return;
@@ -204,7 +269,7 @@ impl Told {
     /// The process died: what was only in its memory is forgotten.
     pub fn forget(&mut self) {
         self.holders.clear();
-        (self.flights, self.nacks, self.pause, self.revoked) = (0, 0, None, None);
+        (self.flights, self.nacks, self.pause, self.revoked, self.bound) = (0, 0, None, None, None);
         self.failed = Failed::default();
         self.returned.clear();
     }
@@ -231,14 +296,19 @@ pub(super) struct Seen<'a> {
     pub message: MessageId,
     /// What holds for the channel.
     pub policy: &'a ChannelPolicy,
+    /// The group that the receiver names.
+    pub group: Option<&'static str>,
+    /// One of those who get it names a group.
+    pub grouped: bool,
+    /// The turn, and the content in it.
+    pub delivery: (u64, u32),
 }
 
 impl Model {
     /// A delivery happens; checks everything that must hold of it.
     pub fn delivered(&mut self, now: Timestamp, seen: &Seen<'_>, dead_letter: &str) {
-        let Seen { number, channel, to, sequence, manual, attempt, message, policy } = *seen;
-        let is_held = |told: &&Told| told.holders.is_empty() && told.pause.as_ref().is_some_and(|(at, _)| *at > now);
-        let crowded = self.messages.values().filter(is_held).count() > limits::HELD;
+        let Seen { number, channel, to, sequence, manual, attempt, message, policy, .. } = *seen;
+        let crowded = self.is_crowded(now);
         let told = self.messages.get_mut(&number).unwrap_or_else(|| panic!("message {number} was never sent"));
         let letter = channel == dead_letter && told.channel != dead_letter;
         assert!(channel == told.channel || letter, "message {number} of {} came on {channel}", told.channel);
@@ -265,9 +335,13 @@ impl Model {
                 told.holders.is_empty() || !told.holders.keys().any(|(holder, _)| *holder == to),
                 "message {number} was given to {to:?}, which has it"
             );
+            let crowded = crowded || std::mem::take(&mut told.loose);
             told.comes_out(number, to, now, crowded);
+            let looks_on = told.joins_party(number, now, seen, crowded);
             let within = if manual { policy.ack_timeout } else { policy.confirm_within };
-            told.holders.insert((to, sequence), Holder { at: now, manual, within, overdue: false });
+            let within = if looks_on { Duration::ZERO } else { within };
+            let holder = Holder { at: now, manual, within, overdue: false, group: seen.group, looks_on };
+            told.holders.insert((to, sequence), holder);
             assert!(limit == 0 || !self.is_silent(now, to), "message {number} was given to {to:?}, which is silent");
         }
         let told = self.messages.get_mut(&number).expect("it is known");
@@ -289,6 +363,21 @@ impl Model {
             let last = self.last_first.entry(key).or_default();
             assert!(*last < number, "message {number} was first delivered after message {last} of the same sender");
             *last = number;
+        }
+    }
+
+    fn is_crowded(&self, now: Timestamp) -> bool {
+        let is_held = |told: &&Told| {
+            let waits = told.pause.as_ref().map(|(at, _)| *at).max(told.bound.as_ref().map(|(_, at)| *at));
+            told.holders.is_empty() && waits.is_some_and(|at| at > now)
+        };
+        self.messages.values().filter(is_held).count() > limits::HELD
+    }
+
+    /// At the end of a turn: if more is held back than may be, some of it waits no more, and nobody can tell which.
+    pub fn loosen(&mut self, now: Timestamp) {
+        if self.is_crowded(now) {
+            self.messages.values_mut().for_each(|told| told.loose = told.holders.is_empty());
         }
     }
 
@@ -321,11 +410,18 @@ impl Model {
     pub fn confirmed(&mut self, now: Timestamp, connection: ConnectionId, holds: impl Fn(u64, &Holder) -> bool) {
         for told in self.messages.values_mut() {
             let before = told.holders.len();
-            told.holders.retain(|(holder, sequence), held| *holder != connection || !holds(*sequence, held));
+            let mut settled = false;
+            told.holders.retain(|(holder, sequence), held| {
+                let goes = *holder == connection && holds(*sequence, held);
+                settled |= goes && !held.looks_on;
+                !goes
+            });
             if told.holders.len() < before {
+                self.heard.insert(connection, now);
+            }
+            if settled {
                 told.held.get_or_insert(before);
                 told.confirmed = true;
-                self.heard.insert(connection, now);
             }
         }
     }
@@ -359,13 +455,19 @@ impl Model {
     /// `only`: this delivery, or everything.
     fn lets_go(&mut self, connection: ConnectionId, only: Option<u64>, now: Timestamp, note: impl Fn(&mut Told)) {
         for told in self.messages.values_mut() {
-            let before = told.holders.len();
-            told.holders
-                .retain(|(holder, sequence), _| *holder != connection || only.is_some_and(|only| only != *sequence));
-            if told.holders.len() < before && !told.confirmed && !told.purged {
+            let (mut counts, mut any) = (false, false);
+            told.holders.retain(|(holder, sequence), held| {
+                let stays = *holder != connection || only.is_some_and(|only| only != *sequence);
+                any |= !stays;
+                counts |= !stays && !held.looks_on;
+                stays
+            });
+            if any && !told.confirmed && !told.purged {
                 told.returned.insert(connection);
+            }
+            if counts && !told.confirmed && !told.purged {
                 note(told);
-                told.settle_failure(now);
+                told.comes_back(now);
             }
         }
     }
@@ -383,7 +485,7 @@ impl Model {
     pub fn answered(&mut self, connection: ConnectionId, sequence: u64) {
         for told in self.messages.values_mut() {
             let before = told.holders.len();
-            if told.holders.remove(&(connection, sequence)).is_some() {
+            if told.holders.remove(&(connection, sequence)).is_some_and(|holder| !holder.looks_on) {
                 told.held.get_or_insert(before);
                 told.confirmed = true;
             }

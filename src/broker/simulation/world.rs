@@ -24,8 +24,8 @@ use crate::broker::{
 };
 use crate::limits;
 use crate::message::{
-    AcceptedId, Answer, ChannelName, ConnectionId, Dialect, Frame, Kind, MessageId, Nack, Publication, PublicationId,
-    Spans, Timestamp, Why,
+    AcceptedId, Answer, ChannelName, ConnectionId, Dialect, Frame, GroupName, Kind, MessageId, Nack, Publication,
+    PublicationId, Spans, Timestamp, Why,
 };
 use crate::policy::{ChannelPolicy, Dispatch, Policies};
 
@@ -95,6 +95,7 @@ fn content_of(content: &Content, live: Option<&Publication<'_>>) -> (ChannelName
 #[derive(Debug)]
 struct Client {
     manual: bool,
+    group: Option<&'static str>,
     channels: BTreeSet<String>,
     last: u64,
     /// What it was given and has not confirmed, and whether it is to be answered by hand.
@@ -190,6 +191,8 @@ pub(super) struct World {
     /// Answers to deliveries that were refused, because the delivery did not wait for one.
     unknown: u64,
     effects: Effects,
+    /// Events given so far.
+    turn: u64,
     /// The file of ids: it survives a crash.
     file: Vec<AcceptedId>,
     /// When the file was written last.
@@ -242,6 +245,12 @@ impl Client {
     }
 }
 
+fn tell(effects: &Effects) {
+    effects.list.iter().for_each(|effect| eprintln!("    {effect:?}"));
+    let contents = effects.contents.iter().enumerate();
+    contents.for_each(|(index, content)| eprintln!("    content {index}: {content:?}"));
+}
+
 /// What [`Effect::Broadcast`] promises about further publications.
 #[derive(Debug)]
 struct Route {
@@ -285,6 +294,7 @@ impl World {
             dropped_before: 0,
             unknown: 0,
             effects: Effects::default(),
+            turn: 0,
             route: None,
             trace: std::env::var_os("WSMB_SEED").is_some(),
         }
@@ -326,6 +336,7 @@ impl World {
             assert!(waits, "{id:?} has confirmed nothing for {silent:?}");
         }
         self.check_late();
+        self.check_owed();
     }
 
     /// One round of the store's thread. Before rows go, ids are saved, as the server does.
@@ -394,21 +405,19 @@ impl World {
         self.route = None;
         self.broker.handle(self.now, event, &mut effects);
         if self.trace {
-            effects.list.iter().for_each(|effect| eprintln!("    {effect:?}"));
-            effects
-                .contents
-                .iter()
-                .enumerate()
-                .for_each(|(index, content)| eprintln!("    content {index}: {content:?}"));
+            tell(&effects);
         }
         let mut fan_outs = fanout::FanOuts::default();
+        self.turn += 1;
+        let grouped = self.grouped(&effects);
         for effect in effects.list.drain(..) {
             match effect {
                 Effect::Deliver { to, content: index, sequence, manual, attempt, message } => {
                     let content = content_of(&effects.contents[index as usize], live);
                     self.note_fan_out(&mut fan_outs, index, &content, to);
                     self.check_letter(&effects.contents[index as usize]);
-                    self.take(to, content, sequence, manual, (attempt, message));
+                    let grouped = grouped.contains(&index);
+                    self.take(to, content, (sequence, index, grouped), manual, (attempt, message));
                 }
                 Effect::Broadcast { to, except, content: index } => {
                     if let Some(publish) = plain {
@@ -419,7 +428,7 @@ impl World {
                     for to in to.iter().filter(|to| Some(**to) != except) {
                         let content = content_of(&effects.contents[index as usize], live);
                         self.note_fan_out(&mut fan_outs, index, &content, *to);
-                        self.take(*to, content, 0, false, (1, MessageId(0)));
+                        self.take(*to, content, (0, index, false), false, (1, MessageId(0)));
                     }
                 }
                 Effect::Confirm { connection } => {
@@ -447,6 +456,7 @@ impl World {
         }
         self.effects = effects;
         self.check_fan_outs(&fan_outs);
+        self.model.loosen(self.now);
         // The runtime reports the end of what the broker has ended.
         while let Some(connection) = self.ended.pop_first() {
             self.give(Event::Disconnected { connection, took_only: false, listens: false });
@@ -457,7 +467,7 @@ impl World {
         &mut self,
         to: ConnectionId,
         (channel, numbers): (ChannelName, Vec<u64>),
-        sequence: u64,
+        (sequence, content, grouped): (u64, u32, bool),
         manual: bool,
         (attempt, message): (u32, MessageId),
     ) {
@@ -480,10 +490,13 @@ impl World {
             let most = client.window(limited);
             assert!(client.unanswered.len() <= most, "{to:?} has more than {most} unconfirmed deliveries");
         }
+        let group = client.group;
         for (index, number) in numbers.into_iter().enumerate() {
-            let policy = self.settings.policies.of(&channel);
+            let (channel, policy) = (channel.as_str(), self.settings.policies.of(&channel));
             let message = MessageId(message.0 + index as u64);
-            let seen = Seen { number, channel: channel.as_str(), to, sequence, manual, attempt, message, policy };
+            let delivery = (self.turn, content);
+            let seen =
+                Seen { number, channel, to, sequence, manual, attempt, message, policy, group, grouped, delivery };
             self.model.delivered(self.now, &seen, "dead");
         }
     }

@@ -8,7 +8,15 @@ impl Scene {
     fn subscribe(&mut self, connection: u64, client: ClientKind, prefetch: Option<u32>) -> Vec<Effect> {
         let (connection, channels) = (ConnectionId(connection), vec![name("sms")]);
         let ack = AckMode::Automatic;
-        self.give(Event::Subscribe(Subscribe { connection, channels, ack, prefetch, client, receiver: None }))
+        self.give(Event::Subscribe(Subscribe {
+            connection,
+            channels,
+            ack,
+            prefetch,
+            client,
+            receiver: None,
+            group: None,
+        }))
     }
 
     fn confirm(&mut self, connection: u64, up_to: u64) -> Vec<Effect> {
@@ -140,7 +148,8 @@ fn who_leaves_otherwise_has_confirmed_nothing() {
         ("it confirms by hand", |scene| {
             let (connection, channels) = (ConnectionId(1), vec![name("sms")]);
             let (ack, client) = (AckMode::Manual, LEGACY);
-            let subscribe = Subscribe { connection, channels, ack, prefetch: None, client, receiver: None };
+            let subscribe =
+                Subscribe { connection, channels, ack, prefetch: None, client, receiver: None, group: None };
             scene.give(Event::Subscribe(subscribe));
             scene.send("one", None);
         }),

@@ -218,6 +218,7 @@ fn a_dead_letter_confirmed_while_the_store_still_names_its_row_comes_once() {
         prefetch: Some(8),
         client: ClientKind::Modern,
         receiver: None,
+        group: None,
     });
     scene.give(subscribe);
     scene.pass(0);
@@ -241,6 +242,7 @@ fn a_page_read_before_its_row_went_does_not_bring_it_back() {
             prefetch: Some(8),
             client: ClientKind::Modern,
             receiver: None,
+            group: None,
         })
     };
     scene.give(join(1, "dead"));

@@ -297,5 +297,6 @@ fn subscribe(connection: u64) -> Event<'static> {
         prefetch: Some(1),
         client: ClientKind::Modern,
         receiver: None,
+        group: None,
     })
 }

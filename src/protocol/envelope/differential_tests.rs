@@ -37,6 +37,7 @@ fn compare(payload: &[u8]) -> Result<(), TestCaseError> {
         (fields.ack, expected.ack),
         (fields.prefetch, expected.prefetch),
         (fields.receiver, expected.receiver),
+        (fields.group, expected.group),
         (fields.delivery, expected.delivery),
     ] {
         prop_assert_eq!(found, wanted.map(str::as_bytes));
@@ -108,6 +109,7 @@ struct Fields<'a> {
     ack: Option<&'a str>,
     prefetch: Option<&'a str>,
     receiver: Option<&'a str>,
+    group: Option<&'a str>,
     delivery: Option<&'a str>,
     /// The names of all members.
     names: Vec<String>,
@@ -203,6 +205,7 @@ impl<'a> Visitor<'a> for Reader<'_, 'a> {
                 Field::Ack => &mut fields.ack,
                 Field::Prefetch => &mut fields.prefetch,
                 Field::Receiver => &mut fields.receiver,
+                Field::Group => &mut fields.group,
                 Field::Delivery => &mut fields.delivery,
                 Field::Data => {
                     let is_list = key.borrowed.is_some_and(|name| list_follows(self.text, name));
@@ -289,6 +292,7 @@ enum Field {
     Ack,
     Prefetch,
     Receiver,
+    Group,
     Delivery,
     Unknown,
 }
@@ -314,6 +318,7 @@ impl Field {
             "ack" => Self::Ack,
             "prefetch" => Self::Prefetch,
             "receiver" => Self::Receiver,
+            "group" => Self::Group,
             "delivery" => Self::Delivery,
             _ => Self::Unknown,
         }

@@ -30,7 +30,7 @@ pub(super) fn name(json: &str) -> Option<Cow<'_, str>> {
     if is_number(json) { Some(Cow::Borrowed(json)) } else { string(json) }
 }
 
-/// A name of 1 to [`limits::NAME_BYTES`] bytes: `id` and `receiver`.
+/// A name of 1 to [`limits::NAME_BYTES`] bytes: `id`, `receiver` and `group`.
 pub(super) fn short_name<'a>(field: &str, json: &'a str) -> Result<Cow<'a, str>, Wrong> {
     match name(json) {
         None => Err(unlike(field, "a string or a number", json)),

@@ -24,7 +24,7 @@ pub use parse::Parser;
 pub use reply::{accepted, connect_reply, refusal};
 pub use time::iso8601;
 
-use crate::message::{Answer, ChannelName, DeliveryName, Publication};
+use crate::message::{Answer, ChannelName, DeliveryName, GroupName, Publication};
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub enum Command<'a> {
         prefetch: Option<u32>,
         /// The receiver's own name: 1 to [`crate::limits::NAME_BYTES`] bytes.
         receiver: Option<String>,
+        /// Its group on each of these channels: 1 to [`crate::limits::NAME_BYTES`] bytes.
+        group: Option<GroupName>,
     },
     /// Send one publication.
     Send(Send<'a>),

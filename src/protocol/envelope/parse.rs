@@ -8,7 +8,7 @@ use super::read::{Elements, Fields, elements, read};
 use super::repeat::{Said, Surroundings};
 use super::{Ack, Code, Command, Malformed, Send};
 use crate::limits;
-use crate::message::{Answer, ChannelName, Dialect, Frame, Kind, Nack, Publication, Spans};
+use crate::message::{Answer, ChannelName, Dialect, Frame, GroupName, Kind, Nack, Publication, Spans};
 use crate::protocol::frame::{Opcode, encode, payload_start};
 use crate::protocol::json::Scanner;
 
@@ -204,6 +204,7 @@ fn receive<'a>(fields: &Fields<'_>) -> Result<Command<'a>, Wrong> {
             .receiver
             .map(|json| field::short_name("receiver", text(json)).map(Cow::into_owned))
             .transpose()?,
+        group: fields.group.map(|json| field::short_name("group", text(json)).map(GroupName::from)).transpose()?,
     })
 }
 

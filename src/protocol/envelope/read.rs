@@ -23,6 +23,7 @@ pub(super) struct Fields<'a> {
     pub(super) ack: Option<&'a [u8]>,
     pub(super) prefetch: Option<&'a [u8]>,
     pub(super) receiver: Option<&'a [u8]>,
+    pub(super) group: Option<&'a [u8]>,
     pub(super) delivery: Option<&'a [u8]>,
     pub(super) retry_after: Option<&'a [u8]>,
     pub(super) reject: Option<&'a [u8]>,
@@ -111,7 +112,7 @@ fn member<'a>(frame: &'a [u8], scanner: &mut Scanner<'a>, name: &[u8], fields: &
     Ok(())
 }
 
-/// The same for a name that means nothing, at least as it stands.
+/// The same for a name that is seldom there, or means nothing, at least as it stands.
 #[inline(never)]
 fn other_member<'a>(
     frame: &'a [u8],
@@ -122,6 +123,10 @@ fn other_member<'a>(
     match unescaped(name)? {
         // A backslash that is left belongs to the name: it is nobody's.
         Cow::Owned(name) if !name.contains(&b'\\') => member(frame, scanner, &name, fields),
+        Cow::Borrowed(b"group") => {
+            fields.group = frame.get(scanner.value()?);
+            Ok(())
+        }
         name => {
             fields.ambiguous |=
                 [&b"response_code"[..], b"message_id", b"redelivered", b"attempt", b"dead_letter"].contains(&&*name);

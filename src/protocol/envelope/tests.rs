@@ -263,6 +263,18 @@ fn a_receiver_may_name_several_channels() {
 }
 
 #[test]
+fn a_receiver_may_name_a_group() {
+    for (members, expected) in
+        [("", None), (r#","group":"sms gateways""#, Some("sms gateways")), (r#","\u0067roup":7"#, Some("7"))]
+    {
+        match parse(format!(r#"{{"command":"receive-message","channel":"c"{members}}}"#).as_bytes()).unwrap() {
+            Command::Receive { group, .. } => assert_eq!(group.as_deref(), expected, "{members}"),
+            other => panic!("{members}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_receivers_wishes() {
     let receive =
         |members: &str| parse(format!(r#"{{"command":"receive-message","channel":"c"{members}}}"#).as_bytes());
@@ -294,6 +306,9 @@ fn a_receivers_wishes() {
         (r#","receiver":null"#, "'receiver' must be a string or a number, not null"),
         (r#","receiver":"\ud83d""#, "'receiver' contains half of a surrogate pair"),
         (&long, "'receiver' is longer than 128 bytes"),
+        (r#","group":"""#, "'group' is empty; leave it out, or give it a value"),
+        (r#","group":["a"]"#, "'group' must be a string or a number, not a list"),
+        (&long.replace("receiver", "group"), "'group' is longer than 128 bytes"),
     ] {
         let wrong = receive(members).unwrap_err();
         assert_eq!(wrong.code, Code::Malformed);
@@ -510,7 +525,7 @@ proptest! {
             (
                 prop_oneof![
                     Just("channel"), Just("data"), Just("id"), Just("ttl"), Just("delay"), Just("ack"), Just("prefetch"),
-                    Just("receiver"), Just("delivery"), Just("retry_after"), Just("reject"), Just("reason"), Just("number_of_receiver"), Just("command"),
+                    Just("receiver"), Just("group"), Just("delivery"), Just("retry_after"), Just("reject"), Just("reason"), Just("number_of_receiver"), Just("command"),
                 ],
                 value(),
             ),

@@ -13,6 +13,7 @@ impl World {
         let id = ConnectionId(self.last_connection);
         let client = Client {
             manual: false,
+            group: None,
             channels: BTreeSet::new(),
             last: 0,
             unanswered: BTreeMap::new(),
@@ -53,6 +54,8 @@ impl World {
         let receiver = self.random.chance(10).then(|| self.receiver_name());
         let Some(client) = self.clients.get_mut(&connection) else { return };
         client.manual = self.random.chance(50);
+        client.group = [Some("g"), Some("h"), Some("g"), None, None, None][self.random.below(6) as usize];
+        let group = client.group.map(GroupName::from);
         client.proven |= client.manual;
         client.channels = channels.iter().cloned().collect();
         for told in self.model.messages.values_mut() {
@@ -63,7 +66,7 @@ impl World {
         let kind = client.kind;
         let ack = if client.manual { AckMode::Manual } else { AckMode::Automatic };
         let channels = channels.iter().map(|channel| name(channel)).collect();
-        self.give(Event::Subscribe(Subscribe { connection, channels, ack, prefetch, client: kind, receiver }));
+        self.give(Event::Subscribe(Subscribe { connection, channels, ack, prefetch, client: kind, receiver, group }));
     }
 
     pub(super) fn pong(&mut self) {

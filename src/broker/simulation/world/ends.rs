@@ -37,7 +37,7 @@ impl World {
             if !told.own_limit {
                 told.limit = policy.receivers as usize;
             }
-            for holder in told.holders.values_mut().filter(|_| !told.letter) {
+            for holder in told.holders.values_mut().filter(|holder| !told.letter && !holder.looks_on) {
                 holder.within = if holder.manual { policy.ack_timeout } else { policy.confirm_within };
             }
         }
@@ -132,6 +132,7 @@ impl World {
             prefetch: None,
             client,
             receiver: None,
+            group: None,
         }));
         for round in 0..400 {
             self.work();

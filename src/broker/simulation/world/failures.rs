@@ -94,8 +94,11 @@ impl World {
     fn free_receiver(&self, number: u64) -> Option<ConnectionId> {
         let told = &self.model.messages[&number];
         let delayed = !self.settings.delay.is_zero() || self.stopping;
+        let groups = told.only_for();
         let free = |connection: &ConnectionId, client: &Client| {
-            client.channels.contains(&told.channel)
+            let is_asked = groups.is_none_or(|groups| client.group.is_some_and(|group| groups.contains(group)));
+            is_asked
+                && client.channels.contains(&told.channel)
                 && client.unanswered.is_empty()
                 && client.sent.is_empty()
                 && (client.proven || client.kind == ClientKind::Modern)
@@ -147,6 +150,20 @@ impl World {
                 over || holder.at == self.now || self.free_receiver(*number).is_none(),
                 "message {number} is late, though another receiver is free: {told:?}"
             );
+        }
+    }
+
+    /// Nothing is owed to a group while a member of it is free.
+    pub(super) fn check_owed(&self) {
+        for (number, told) in self.model.messages.iter().filter(|(_, told)| told.bound.is_some()) {
+            let paused = told.pause.as_ref().is_some_and(|(until, _)| *until >= self.now);
+            let gone = told.is_rejected() || told.letter || told.has_vanished(self.now) || !told.holders.is_empty();
+            let given_up =
+                (told.channel == "drop" && told.deliveries >= 2) || (told.channel == "three" && told.deliveries >= 3);
+            let over = told.confirmed || told.purged || told.refused || told.lost || gone || given_up || paused;
+            let expired = told.expires.is_some_and(|at| at <= self.now);
+            let free = self.free_receiver(*number);
+            assert!(over || expired || free.is_none(), "message {number} is owed, and {free:?} is free: {told:?}");
         }
     }
 

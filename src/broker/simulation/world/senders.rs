@@ -125,7 +125,7 @@ impl World {
         let [Effect::Broadcast { to, except, .. }] = &effects.list[..] else { panic!("another way: {effects:?}") };
         assert_eq!((to, except), (&route.to, &route.except), "the route has changed");
         for to in to.iter().filter(|to| Some(**to) != *except) {
-            self.take(*to, carried(publish.publication), 0, false, (1, MessageId(0)));
+            self.take(*to, carried(publish.publication), (0, 0, false), false, (1, MessageId(0)));
         }
         true
     }

@@ -1,0 +1,117 @@
+//! `"group"`: of the receivers that name one group, one gets each message.
+
+use serde_json::{Value, json};
+
+use crate::broker::{Broker, Setup};
+use crate::client::Client;
+
+/// A receiver of `sms` with manual acknowledgement, in a group if one is named.
+#[track_caller]
+fn gateway(broker: &Broker, group: &str) -> Client {
+    let mut client = Client::envelope(broker);
+    client.subscribe_with("sms", &json!({"ack": "manual", "group": group, "prefetch": 4}));
+    client
+}
+
+/// The next delivery: its name, whether it is marked, and its messages.
+#[track_caller]
+fn next(receiver: &mut Client) -> (String, bool, Value) {
+    let delivery = receiver.next_delivery();
+    let name = delivery["delivery"].as_str().expect("a name").to_owned();
+    (name, delivery.get("redelivered").is_some(), delivery["data"].clone())
+}
+
+#[track_caller]
+fn answer(receiver: &mut Client, command: &str, delivery: &str) {
+    receiver.command(&json!({"command": command, "delivery": delivery}));
+    receiver.sync();
+}
+
+#[test]
+fn one_of_a_group_gets_each_message_and_everybody_else_does() {
+    for keep in [true, false] {
+        let broker = Setup::default().defaults(&format!("keep = {keep}")).start();
+        let mut gateways = [gateway(&broker, "gateways"), gateway(&broker, "gateways")];
+        let mut page = Client::receiver(&broker, "sms");
+        let mut sender = Client::envelope(&broker);
+        for number in 0..4 {
+            sender.publish("sms", &json!(number));
+        }
+        assert_eq!(page.numbers(4), [0, 1, 2, 3]);
+        assert_eq!(gateways[0].numbers(4), [0, 1, 2, 3]);
+        gateways[1].expect_nothing_yet();
+        let [first, mut second] = gateways;
+        first.vanish();
+        if keep {
+            assert_eq!(second.numbers(4), [0, 1, 2, 3], "what the first one had not confirmed");
+        }
+        sender.publish("sms", &json!(4));
+        assert_eq!(page.numbers(1), [4]);
+        if !keep {
+            assert_eq!(second.numbers(1), [4]);
+        }
+    }
+}
+
+#[test]
+fn two_gateways_take_turns_where_the_channel_says_so() {
+    let broker = Setup::default().defaults("dispatch = \"rotate\"").start();
+    let mut gateways = [gateway(&broker, "gateways"), gateway(&broker, "gateways")];
+    let mut sender = Client::envelope(&broker);
+    for number in 0..6 {
+        sender.publish("sms", &json!(number));
+    }
+    assert_eq!(gateways[0].numbers(3), [0, 2, 4]);
+    assert_eq!(gateways[1].numbers(3), [1, 3, 5]);
+}
+
+#[test]
+fn a_page_that_looks_on_settles_nothing_that_a_gateway_has() {
+    let broker = Broker::start();
+    let mut page = Client::receiver(&broker, "sms");
+    let mut gateway_1 = gateway(&broker, "gateways");
+    let mut sender = Client::envelope(&broker);
+    sender.publish("sms", &json!(1));
+    assert_eq!(next(&mut gateway_1).2, json!([1]));
+    assert_eq!(page.numbers(1), [1]);
+    page.confirm();
+    gateway_1.vanish();
+    let mut gateway_2 = gateway(&broker, "gateways");
+    let (delivery, marked, data) = next(&mut gateway_2);
+    assert_eq!((marked, data), (true, json!([1])));
+    answer(&mut gateway_2, "ack", &delivery);
+    page.expect_nothing_yet();
+    gateway_2.vanish();
+    gateway(&broker, "gateways").expect_nothing_yet();
+}
+
+#[test]
+fn what_a_group_had_is_not_lost_with_the_broker() {
+    let broker = Broker::start();
+    let mut page = Client::receiver(&broker, "sms");
+    let mut gateway_1 = gateway(&broker, "gateways");
+    let mut sender = Client::envelope(&broker);
+    assert_eq!(
+        sender.publish_safely("sms", &json!(1), "one")["stored"],
+        json!(true),
+        "the page's confirmation is none"
+    );
+    assert_eq!(next(&mut gateway_1).2, json!([1]));
+    page.confirm();
+    let broker = broker.kill_and_restart();
+    let (_, marked, data) = next(&mut gateway(&broker, "gateways"));
+    assert_eq!((marked, data), (true, json!([1])));
+}
+
+#[test]
+fn a_group_is_named_as_a_receiver_is() {
+    let broker = Broker::start();
+    let mut client = Client::envelope(&broker);
+    client.command(&json!({"command": "receive-message", "channel": "sms", "group": ""}));
+    assert_eq!(
+        client.next_reply()["response_text"],
+        json!("Malformed: 'group' is empty; leave it out, or give it a value")
+    );
+    client.command(&json!({"command": "receive-message", "channel": "sms", "group": "x".repeat(129)}));
+    assert_eq!(client.next_reply()["response_text"], json!("Malformed: 'group' is longer than 128 bytes"));
+}

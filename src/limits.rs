@@ -309,6 +309,9 @@ pub const EXEC_PAUSE_FIRST: Duration = Duration::from_millis(500);
 /// The longest such pause.
 pub const EXEC_PAUSE_LONGEST: Duration = Duration::from_secs(30);
 
+/// Bytes read of the file of stored logins: thousands of them.
+pub const CONTEXTS_BYTES: u64 = 1 << 20;
+
 /// Bytes read for one password or password line: far more than any hash takes.
 pub const PASSWORD_LINE: u64 = 4_096;
 

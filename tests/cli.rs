@@ -21,9 +21,15 @@ fn the_lines_that_serve_prints_work_as_they_are() {
     let mut broker = Broker::start();
     let printed = broker.running.stdout.seen.clone();
     let line = |part: &str| printed.iter().find(|line| line.contains(part)).unwrap().trim().to_owned();
-    let mut receive =
-        Running::start(std::process::Command::new("sh").arg("-c").arg(format!("exec {}", line("receive sms"))));
-    let sent = run(std::process::Command::new("sh").arg("-c").arg(line("send sms"))).with(0);
+    let shell = |line: String| {
+        let mut shell = std::process::Command::new("sh");
+        // Where the stored login is.
+        shell.env("XDG_CONFIG_HOME", broker.directory.path().join(".config"));
+        shell.arg("-c").arg(format!("exec {line}"));
+        shell
+    };
+    let mut receive = Running::start(&mut shell(line("receive sms")));
+    let sent = run(&mut shell(line("send sms"))).with(0);
     assert!(sent.stdout.starts_with("accepted: "), "{}", sent.stdout);
     assert_eq!(receive.stdout.next(), r#"{"receiver":"081234567890","message":"Your code is 402913"}"#);
     receive.terminate();
@@ -48,15 +54,20 @@ fn a_later_start_says_how_to_make_a_new_password_and_a_failed_first_one_leaves_n
 
     broker.running.terminate();
     broker.running.end().with(0);
+    fs::remove_dir_all(broker.directory.path().join(".config")).unwrap();
     broker.restart();
+    let login = broker.running.stdout.wait_for(" login ").trim().to_owned();
     let advice = broker.running.stdout.wait_for(" passwd ").trim().to_owned();
     let command = format!("printf 'a new one\\n' | {advice}");
     run(std::process::Command::new("sh").arg("-c").arg(command).current_dir(broker.directory.path())).with(0);
-    let user = "wsmb:a new one";
     // A running broker looks at its files every few seconds.
     until("the new password is taken", || {
-        run(wsmb(broker.directory.path()).args(["ping", "--url", &broker.url, "--user", user])).code == Some(0)
+        let login = format!("printf 'a new one\\n' | {login}");
+        let mut shell = std::process::Command::new("sh");
+        shell.env("XDG_CONFIG_HOME", broker.directory.path().join(".config")).arg("-c").arg(login);
+        run(&mut shell).code == Some(0)
     });
+    run(wsmb(broker.directory.path()).args(["ping", "--url", &broker.url])).with(0);
 }
 
 #[test]
@@ -462,7 +473,9 @@ fn the_old_configuration_becomes_a_valid_new_one() {
 #[test]
 fn a_client_that_cannot_work_says_why() {
     let broker = Broker::start();
-    let directory = broker.directory.path();
+    // Not where the login is stored.
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
     // A port that was free a moment ago.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for command in [&["send", "sms", "x"][..], &["receive", "sms"], &["ping"]] {
@@ -473,8 +486,9 @@ fn a_client_that_cannot_work_says_why() {
             .complaining(&format!(
                 "cannot reach {nobody}: connection refused - is the broker running? start it with `wsmb serve`"
             ));
-        let refused = "the broker refused the user name or password (401): set --user and WSMB_PASSWORD";
-        run(wsmb(directory).args(command).args(["--url", &broker.url])).with(1).complaining(refused);
+        run(wsmb(directory).args(command).args(["--url", &broker.url])).with(1).complaining(
+            " wants a user and a password (401): store them with `wsmb login`, or set --user and WSMB_PASSWORD",
+        );
         run(wsmb(directory).args(command).args(["--url", "wss://127.0.0.1"])).with(2).complaining("no TLS yet");
         run(wsmb(directory).args(command).args(["--url", "ws://h?topic=x"])).with(2).complaining("names a topic");
         run(wsmb(directory).args(command).args(["--user", "app"])).with(2).complaining("set WSMB_PASSWORD");
@@ -483,7 +497,7 @@ fn a_client_that_cannot_work_says_why() {
         .args(["send", "sms", "x", "--url", &broker.url, "--user", "wsmb"])
         .env("WSMB_PASSWORD", "wrong"))
     .with(1)
-    .complaining("401");
+    .complaining("refused the user wsmb or the password (401)");
 }
 
 #[test]
@@ -520,7 +534,9 @@ fn the_demo_waits_for_its_reader_and_leaves_nothing_behind_when_it_is_interrupte
 #[test]
 fn every_command_helps_with_an_example() {
     let directory = tempfile::tempdir().unwrap();
-    for command in ["serve", "send", "receive", "ping", "passwd", "check", "queue", "import", "demo"] {
+    for command in
+        ["serve", "send", "receive", "ping", "login", "passwd", "check", "queue", "import", "demo", "completions"]
+    {
         let help = run(wsmb(directory.path()).args([command, "--help"])).with(0).stdout;
         assert!(help.contains("Example") && help.contains(&format!("wsmb {command}")), "{help}");
     }

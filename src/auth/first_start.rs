@@ -48,7 +48,11 @@ pub fn first_start(data_dir: &Path) -> Result<Option<NewUser>, PasswdError> {
     Ok(Some(NewUser { user: USER.to_owned(), password, file }))
 }
 
-fn make_private_directory(path: &Path) -> io::Result<()> {
+/// Makes a directory, and those above it, for their owner only. Nothing happens to one that is there.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_private_directory(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

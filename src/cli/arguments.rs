@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config;
 use crate::limits;
 use crate::message::ChannelName;
 
@@ -10,21 +11,10 @@ pub(crate) fn channel(text: &str) -> Result<ChannelName, String> {
     ChannelName::parse(text).map_err(|error| error.to_string())
 }
 
-/// A duration: `90` (seconds), `90s`, `500ms`, `5m`, `2h`, `1d`.
+/// A duration, as the configuration takes it: `90` (seconds), `90s`, `500ms`, `5m30s`, `2h`, `1d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("`{text}` is not a duration; write it as 90s, 500ms, 5m, 2h or 1d");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| bad())?;
-    let millis = match unit.trim() {
-        "ms" => 1,
-        "" | "s" => 1_000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err(bad()),
-    };
-    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(bad)
+    let example = "write it as 90 (seconds), 90s, 500ms, 5m30s, 2h or 1d";
+    config::parse_duration(text).ok_or_else(|| format!("`{text}` is not a duration; {example}"))
 }
 
 /// How long `send` keeps trying.
@@ -52,23 +42,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_has_a_unit_or_is_in_seconds() {
-        let table = [
-            ("0", 0),
-            ("90", 90_000),
-            ("90s", 90_000),
-            ("90 s", 90_000),
-            ("500ms", 500),
-            ("5m", 300_000),
-            ("2h", 7_200_000),
-            ("1d", 86_400_000),
-        ];
-        for (text, millis) in table {
-            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for text in ["", "s", "-1", "1.5s", "5 fortnights", "99999999999999999999", "9999999999999999d"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
+    fn a_duration_is_read_as_the_configuration_reads_it() {
+        assert_eq!(duration("5"), duration("5s"));
+        assert_eq!(duration("5m30s"), Ok(Duration::from_secs(330)));
+        assert!(duration("soon").unwrap_err().contains("5m30s"));
     }
 
     #[test]

@@ -2,16 +2,20 @@
 //! sentences what came of it.
 //!
 //! Results go to standard output, everything else to standard error. Nothing here ends the process: `main` does, with the
-//! exit code that [`run`] gives it. No secret is ever printed but the password that `serve` makes on its first start.
+//! exit code that [`run`] gives it. No secret is ever printed but the password that `serve` makes on its first start, and none is ever suggested as an argument.
 
 mod arguments;
 #[cfg(feature = "bench")]
 mod bench;
 mod check;
+mod completions;
 mod connect;
+mod contexts;
 mod demo;
 mod exec;
+mod hints;
 mod import;
+mod login;
 mod open_files;
 mod output;
 mod passwd;
@@ -58,6 +62,7 @@ enum Command {
     Send(send::Send),
     Receive(receive::Receive),
     Ping(ping::Ping),
+    Login(login::Login),
     Passwd(passwd::Passwd),
     Check(check::Check),
     Queue(queue::Queue),
@@ -65,6 +70,7 @@ enum Command {
     #[cfg(feature = "bench")]
     Bench(bench::Bench),
     Demo(demo::Demo),
+    Completions(completions::Completions),
 }
 
 /// Why a subcommand did not do what it was asked for.
@@ -105,19 +111,19 @@ pub(crate) type Outcome = Result<(), Failure>;
 ///
 /// Returns the exit code: 0 done, 1 failed, 2 misuse, 3 sent to nobody.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let says =
+        Says { json: arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json") };
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => {
-            // If even this cannot be printed, there is nobody to be told.
-            let _ = error.print();
-            return u8::try_from(error.exit_code()).unwrap_or(2);
-        }
+        Err(error) => return says.bad_arguments(&error),
     };
     let outcome = match cli.command {
         Command::Serve(command) => block_on(command.run()),
         Command::Send(command) => block_on(command.run()),
         Command::Receive(command) => block_on(command.run()),
         Command::Ping(command) => block_on(command.run()),
+        Command::Login(command) => block_on(command.run()),
         Command::Passwd(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Queue(command) => command.run(),
@@ -125,19 +131,46 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         #[cfg(feature = "bench")]
         Command::Bench(command) => command.run(),
         Command::Demo(command) => block_on(command.run()),
+        Command::Completions(command) => command.run(),
     };
     match outcome {
         Ok(()) => 0,
-        Err(Failure::Failed(reason)) => {
-            output::complain(&reason);
-            1
-        }
+        Err(Failure::Failed(reason)) => says.failed(&reason, 1),
         Err(Failure::Said) => 1,
         Err(Failure::Nobody) => 3,
-        Err(Failure::Misuse(reason)) => {
-            output::complain(&reason);
-            2
+        Err(Failure::Misuse(reason)) => says.failed(&reason, 2),
+    }
+}
+
+/// How a failure is said: in a sentence on standard error, and with `--json` in an object on standard output, too.
+#[derive(Clone, Copy)]
+struct Says {
+    json: bool,
+}
+
+impl Says {
+    fn failed(self, reason: &str, exit_code: u8) -> u8 {
+        output::complain(reason);
+        if self.json {
+            // If this cannot be printed, there is nobody to be told.
+            let _ = output::line(&serde_json::json!({ "error": reason, "exit_code": exit_code }).to_string());
         }
+        exit_code
+    }
+
+    fn bad_arguments(self, error: &clap::Error) -> u8 {
+        if let Some(reason) = hints::meant(error) {
+            return self.failed(&reason, 2);
+        }
+        // If even this cannot be printed, there is nobody to be told.
+        let _ = error.print();
+        let exit_code = u8::try_from(error.exit_code()).unwrap_or(2);
+        if self.json && exit_code != 0 {
+            let text = error.render().to_string();
+            let reason = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            let _ = output::line(&serde_json::json!({ "error": reason, "exit_code": exit_code }).to_string());
+        }
+        exit_code
     }
 }
 

@@ -118,6 +118,20 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     }
 }
 
+/// A password from the terminal, or from standard input if that is none.
+pub(crate) fn ask_or_read(user: &str) -> Result<String, Failure> {
+    if io::stdin().is_terminal() { ask(&format!("Password for {user}: ")) } else { first_line(&mut io::stdin().lock()) }
+}
+
+/// Asks for a name on the terminal; `None` if nobody is there to answer.
+pub(crate) fn ask_name(question: &str) -> Option<String> {
+    let terminal = console::Term::stderr();
+    if !io::stdin().is_terminal() {
+        return None;
+    }
+    terminal.write_str(question).and_then(|()| terminal.read_line()).ok().filter(|name| !name.is_empty())
+}
+
 /// Asks on the terminal, without showing what is typed.
 fn ask(question: &str) -> Result<String, Failure> {
     let terminal = console::Term::stderr();

@@ -13,17 +13,20 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{fmt, reload};
 
+use super::connect::LOCAL;
+use super::contexts::{self, Context, Contexts, Secret};
 use super::output::{self, Style};
 use super::settings::Settings;
 use super::{Failure, Outcome, open_files, resident};
-use crate::auth::{self, NewUser, first_start};
+use crate::auth::{self, NewUser, first_start, passwd};
+use crate::client::Url;
 use crate::config::{self, Config};
 use crate::server::{self, Load, RunningServer};
 
 /// Run the broker
 ///
-/// With nothing configured it listens on 127.0.0.1:8888, keeps its files in ./wsmb-data, and makes a user whose password it shows once.
-/// Ctrl-C or SIGTERM stops it in an orderly way; SIGHUP reads the configuration again.
+/// With nothing configured it listens on 127.0.0.1:8888, keeps its files in ./wsmb-data, and makes a user whose password it shows once and stores for
+/// the other commands of this user. Ctrl-C, SIGTERM or closing the terminal stops it in an orderly way; SIGHUP reads the configuration again.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -68,7 +71,7 @@ impl Serve {
         let mut started = false;
         let ready = |server: &RunningServer| {
             started = true;
-            greet(server.local_addrs(), &users);
+            greet(server.local_addrs(), &users, self.settings.data_dir());
             tokio::spawn(resident::forget_start());
         };
         let outcome = server::serve(config, Some(load), ready).await.map_err(Failure::failed);
@@ -86,6 +89,8 @@ type LogHandle = reload::Handle<LevelFilter, tracing_subscriber::Registry>;
 fn start_log(level: tracing::Level) -> LogHandle {
     let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(Style::stderr().has_colours()).with_target(false);
+    // A terminal that was closed must not end the broker: to tell of it on the same terminal is a panic.
+    let lines = lines.log_internal_errors(false);
     // A second start in one process (tests) keeps the first log.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     handle
@@ -97,8 +102,8 @@ enum Users {
     Configured,
     /// Made just now.
     New(NewUser),
-    /// Made at an earlier first start.
-    Known(PathBuf),
+    /// Made at an earlier first start; the password, if it is stored here and still the right one.
+    Known { file: PathBuf, password: Option<String> },
 }
 
 impl Users {
@@ -115,53 +120,132 @@ impl Users {
                 let entry = format!("{}:", first_start::USER);
                 let text = std::fs::read(&file).unwrap_or_default();
                 let is_there = text.split(|byte| *byte == b'\n').any(|line| line.starts_with(entry.as_bytes()));
-                if is_there { Self::Known(file) } else { Self::Configured }
+                let password = || stored_password(data_dir, &text);
+                if is_there { Self::Known { password: password(), file } } else { Self::Configured }
             }
         })
     }
+
+    fn password(&self) -> Option<&str> {
+        match self {
+            Self::Configured => None,
+            Self::New(new) => Some(&new.password),
+            Self::Known { password, .. } => password.as_deref(),
+        }
+    }
+}
+
+/// The first user's password, if the first start has stored it for the user who starts the broker now.
+fn stored_password(data_dir: &Path, htpasswd: &[u8]) -> Option<String> {
+    let contexts = Contexts::load().ok()?;
+    let Secret(password) = contexts.of_data_dir(data_dir)?.password.clone()?;
+    (passwd::check(htpasswd, first_start::USER, &password) == Some(true)).then_some(password)
+}
+
+/// Stores the first user's login, so that client commands on this machine need no password. Returns the file.
+fn remember(urls: &[String], password: &str, data_dir: &Path) -> Result<PathBuf, Failure> {
+    let mut contexts = Contexts::load()?;
+    let data_dir = data_dir.canonicalize().map_err(Failure::failed)?;
+    let old: Vec<String> = contexts
+        .all()
+        .filter(|(_, context)| context.data_dir.as_deref() == Some(&data_dir))
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    for name in &old {
+        contexts.remove(name);
+    }
+    for url in urls {
+        let context = Context {
+            url: url.clone(),
+            user: Some(first_start::USER.to_owned()),
+            password: Some(Secret(password.to_owned())),
+            data_dir: Some(data_dir.clone()),
+        };
+        contexts.set(url.trim_start_matches("ws://"), context);
+    }
+    contexts.save()?;
+    Ok(contexts.file().map(Path::to_owned).unwrap_or_default())
 }
 
 /// What a person needs for the first exchange. If standard output has gone, the broker runs all the same.
-fn greet(addresses: &[SocketAddr], users: &Users) {
-    let text = greeting(addresses, users, &program(), Style::stdout());
+fn greet(addresses: &[SocketAddr], users: &Users, data_dir: &Path) {
+    let urls: Vec<String> = addresses.iter().map(|address| url(*address)).collect();
+    let stored = users.password().and_then(|password| match remember(&urls, password, data_dir) {
+        Ok(file) => Some(file),
+        Err(Failure::Failed(reason) | Failure::Misuse(reason)) => {
+            tracing::warn!("{reason}");
+            None
+        }
+        Err(Failure::Said | Failure::Nobody) => None,
+    });
+    let text = Greeting { urls: &urls, users, stored: stored.as_deref(), usual: &usual(users) }
+        .text(&program(), Style::stdout());
     let _ = output::line(&text);
 }
 
-fn greeting(addresses: &[SocketAddr], users: &Users, program: &str, style: Style) -> String {
-    let urls: Vec<String> = addresses.iter().map(|address| url(*address)).collect();
-    let mut text = format!("wsmb is listening on {}", style.bold(urls.join(" and ")));
-    let mut options = String::new();
-    if let Some(url) = urls.first().filter(|url| *url != "ws://127.0.0.1:8888") {
-        options.push_str(&format!(" --url {url}"));
-    }
-    match users {
-        Users::Configured => return text,
-        Users::New(NewUser { user, password, file }) => {
-            text.push_str(&format!(
-                "\n\n  user      {}\n  password  {}   (shown only now: {} holds a hash of it)",
-                style.bold(user),
-                style.bold(password),
-                file.display()
-            ));
-            options.push_str(&format!(" --user {user}:{password}"));
+/// Where client commands go that are told no address.
+fn usual(users: &Users) -> String {
+    let contexts = if matches!(users, Users::Configured) { None } else { Contexts::load().ok() };
+    contexts.and_then(|contexts| Some(contexts.get(contexts::DEFAULT)?.url.clone())).unwrap_or_else(|| LOCAL.to_owned())
+}
+
+/// What is printed at the start.
+struct Greeting<'a> {
+    urls: &'a [String],
+    users: &'a Users,
+    /// The file in which client commands find the first user's login.
+    stored: Option<&'a Path>,
+    /// Where client commands go that are told no address.
+    usual: &'a str,
+}
+
+impl Greeting<'_> {
+    fn text(&self, program: &str, style: Style) -> String {
+        let mut text = format!("wsmb is listening on {}", style.bold(self.urls.join(" and ")));
+        let mut login = String::new();
+        match self.users {
+            Users::Configured => return text,
+            Users::New(NewUser { user, password, file }) => {
+                text.push_str(&format!(
+                    "\n\n  user      {}\n  password  {}   (shown only now: {} holds a hash of it)",
+                    style.bold(user),
+                    style.bold(password),
+                    file.display()
+                ));
+                match self.stored {
+                    Some(stored) => {
+                        text.push_str(&format!("\n\nThe commands below find both in {}.", stored.display()))
+                    }
+                    None if cfg!(windows) => login = format!("set WSMB_USER={user}& set WSMB_PASSWORD={password}& "),
+                    None => login = format!("WSMB_USER={user} WSMB_PASSWORD={password} "),
+                }
+            }
+            Users::Known { .. } if self.stored.is_some() => {}
+            Users::Known { file, .. } => {
+                let (user, file) = (first_start::USER, quoted(file.as_os_str()));
+                let url = self.urls.first().map_or(LOCAL, String::as_str);
+                text.push_str(&format!(
+                    "\n\nThe password of the user {user} was shown at the first start. Store it for the commands below:\n  {program} login {url} --user {user}\n\
+                     If it is lost, make a new one:\n  {program} passwd {file} {user}"
+                ));
+            }
         }
-        Users::Known(file) => {
-            let (user, file) = (first_start::USER, quoted(file.as_os_str()));
-            text.push_str(&format!(
-                "\n\nThe password of the user {user} was shown at the first start. If it is lost, make a new one:\n  {program} passwd {file} {user}"
-            ));
-            options.push_str(&format!(" --user {user}:PASSWORD"));
-        }
+        let message = if cfg!(windows) {
+            r#""{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}""#
+        } else {
+            r#"'{"receiver":"081234567890","message":"Your code is 402913"}'"#
+        };
+        let url = self.urls.first().filter(|url| !is_same(url, self.usual));
+        let url = url.map(|url| format!(" --url {url}")).unwrap_or_default();
+        text.push_str(&format!(
+            "\n\nReceive, in a second terminal:\n  {login}{program} receive sms{url}\n\nSend, in a third:\n  {login}{program} send sms {message}{url}\n"
+        ));
+        text
     }
-    let message = if cfg!(windows) {
-        r#""{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}""#
-    } else {
-        r#"'{"receiver":"081234567890","message":"Your code is 402913"}'"#
-    };
-    text.push_str(&format!(
-        "\n\nReceive, in a second terminal:\n  {program} receive sms{options}\n\nSend, in a third:\n  {program} send sms {message}{options}\n"
-    ));
-    text
+}
+
+fn is_same(a: &str, b: &str) -> bool {
+    Url::parse(a).ok().zip(Url::parse(b).ok()).is_some_and(|(a, b)| a == b)
 }
 
 /// How this machine reaches an address that is listened on.
@@ -203,34 +287,57 @@ fn quoted(path: &OsStr) -> String {
 mod tests {
     use super::*;
 
-    fn text(addresses: &[&str], users: &Users) -> String {
-        let addresses: Vec<SocketAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        greeting(&addresses, users, "/opt/wsmb", Style::stdout())
+    fn text(addresses: &[&str], users: &Users, stored: Option<&str>, usual: &str) -> String {
+        let urls: Vec<String> = addresses.iter().map(|address| url(address.parse().unwrap())).collect();
+        Greeting { urls: &urls, users, stored: stored.map(Path::new), usual }.text("/opt/wsmb", Style::stdout())
     }
 
+    fn new() -> Users {
+        Users::New(NewUser { user: "wsmb".into(), password: "abcde-fghij".into(), file: "wsmb-data/.htpasswd".into() })
+    }
+
+    const MESSAGE: &str = "'{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}'";
+
     #[test]
-    fn a_first_start_prints_lines_that_work_as_they_are() {
-        let new = NewUser { user: "wsmb".into(), password: "abcde-fghij".into(), file: "wsmb-data/.htpasswd".into() };
-        let said = text(&["127.0.0.1:8888"], &Users::New(new.clone()));
-        assert!(said.contains("\n  /opt/wsmb receive sms --user wsmb:abcde-fghij\n"), "{said}");
-        assert!(said.contains(
-            "'{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}' --user wsmb:abcde-fghij\n"
-        ));
-        let said = text(&["0.0.0.0:99", "[::]:99"], &Users::New(new));
-        assert!(said.contains("receive sms --url ws://127.0.0.1:99 --user"), "{said}");
+    fn a_first_start_prints_lines_that_work_as_they_are_and_hold_no_password() {
+        let said = text(&["127.0.0.1:8888"], &new(), Some("/home/me/.config/wsmb/contexts.toml"), LOCAL);
+        assert!(said.contains("\n  /opt/wsmb receive sms\n"), "{said}");
+        assert!(said.contains(&format!("\n  /opt/wsmb send sms {MESSAGE}\n")), "{said}");
+        assert!(said.contains("find both in /home/me/.config/wsmb/contexts.toml."), "{said}");
+        assert_eq!(said.matches("abcde-fghij").count(), 1, "{said}");
+        let said = text(&["0.0.0.0:99", "[::]:99"], &new(), Some("/x"), LOCAL);
+        assert!(said.contains("receive sms --url ws://127.0.0.1:99\n"), "{said}");
         assert!(said.starts_with("wsmb is listening on ws://127.0.0.1:99 and ws://[::1]:99\n"), "{said}");
+        let said = text(&["127.0.0.1:8888"], &new(), Some("/x"), "ws://broker.example");
+        assert!(said.contains("receive sms --url ws://127.0.0.1:8888\n"), "another login is the default: {said}");
     }
 
     #[test]
-    fn a_later_start_says_how_to_make_a_new_password() {
-        let said = text(&["127.0.0.1:8888"], &Users::Known("my data/.htpasswd".into()));
+    fn a_login_that_cannot_be_stored_is_in_the_environment_and_never_an_argument() {
+        let said = text(&["127.0.0.1:8888"], &new(), None, LOCAL);
+        assert!(said.contains("\n  WSMB_USER=wsmb WSMB_PASSWORD=abcde-fghij /opt/wsmb receive sms\n"), "{said}");
+    }
+
+    #[test]
+    fn a_later_start_says_how_to_store_the_password_and_how_to_make_a_new_one() {
+        let known = |password: Option<&str>| Users::Known {
+            file: "my data/.htpasswd".into(),
+            password: password.map(str::to_owned),
+        };
+        let said = text(&["127.0.0.1:8888"], &known(None), None, LOCAL);
+        assert!(said.contains("\n  /opt/wsmb login ws://127.0.0.1:8888 --user wsmb\n"), "{said}");
         assert!(said.contains("/opt/wsmb passwd 'my data/.htpasswd' wsmb"), "{said}");
-        assert!(said.contains("--user wsmb:PASSWORD"), "{said}");
+        let said = text(&["127.0.0.1:8888"], &known(Some("x")), Some("/y"), LOCAL);
+        assert!(
+            said.starts_with("wsmb is listening on ws://127.0.0.1:8888\n\nReceive, in a second terminal:\n"),
+            "{said}"
+        );
     }
 
     #[test]
     fn a_configured_broker_says_only_where_it_listens() {
-        assert_eq!(text(&["127.0.0.1:8888"], &Users::Configured), "wsmb is listening on ws://127.0.0.1:8888");
+        let said = text(&["127.0.0.1:8888"], &Users::Configured, None, LOCAL);
+        assert_eq!(said, "wsmb is listening on ws://127.0.0.1:8888");
     }
 
     #[test]

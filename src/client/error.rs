@@ -28,6 +28,8 @@ pub enum Error {
     Refused {
         /// `host:port`.
         address: String,
+        /// Who asked, if anybody was named.
+        user: Option<String>,
         /// What it answered.
         reply: BadReply,
     },
@@ -88,10 +90,15 @@ impl fmt::Display for Error {
                 "{address} did not answer within {} seconds - is it a broker, and does a firewall stand between?",
                 after.as_secs()
             ),
-            Self::Refused { reply: BadReply::Refused { status: 401, .. }, .. } => {
-                f.write_str("the broker refused the user name or password (401): set --user and WSMB_PASSWORD")
-            }
-            Self::Refused { address, reply } => write!(f, "no connection to {address}: {reply}"),
+            Self::Refused { reply: BadReply::Refused { status: 401, .. }, user: Some(user), address } => write!(
+                f,
+                "the broker at {address} refused the user {user} or the password (401): store the right ones with `wsmb login`, or set --user and WSMB_PASSWORD"
+            ),
+            Self::Refused { reply: BadReply::Refused { status: 401, .. }, user: None, address } => write!(
+                f,
+                "the broker at {address} wants a user and a password (401): store them with `wsmb login`, or set --user and WSMB_PASSWORD"
+            ),
+            Self::Refused { address, reply, .. } => write!(f, "no connection to {address}: {reply}"),
             Self::Protocol(error) => write!(f, "the broker broke the WebSocket protocol: {error}"),
             Self::Lost { address, source: None } => write!(f, "the broker at {address} ended the connection"),
             Self::Lost { address, source: Some(source) } => {

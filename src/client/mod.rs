@@ -162,7 +162,8 @@ impl Client {
         // Every write is a whole burst already; waiting for more would only add latency.
         stream.set_nodelay(true).map_err(|error| lost(Some(error)))?;
         let named = url.user().map(|user| Credentials::new(user, url.password().unwrap_or_default()));
-        let authorization = options.credentials.as_ref().or(named.as_ref()).map(Credentials::header);
+        let credentials = options.credentials.as_ref().or(named.as_ref());
+        let authorization = credentials.map(Credentials::header);
         let key = new_key()?;
         let offered = Some(handshake::SUBPROTOCOL);
         let request = handshake::client_request(&address, url.target(), &key, offered, authorization.as_deref());
@@ -175,7 +176,10 @@ impl Client {
                 Ok(Some(length)) => break length,
                 Ok(None) if read == 0 || head.len() > limits::REQUEST_HEAD => return Err(lost(None)),
                 Ok(None) => {}
-                Err(reply) => return Err(Error::Refused { address, reply }),
+                Err(reply) => {
+                    let user = credentials.map(|credentials| credentials.user.clone());
+                    return Err(Error::Refused { address, user, reply });
+                }
             }
         };
         let mut client = Self {

@@ -191,14 +191,7 @@ impl Given<'_> {
 }
 
 fn server(given: &mut Given<'_>, server: &mut Server) {
-    given.set("server.listen", &mut server.listen, |value| {
-        let list = values::list(value)?;
-        if list.is_empty() {
-            return Err("must have at least one address, like \"127.0.0.1:8888\"".to_owned());
-        }
-        list.iter().try_for_each(|address| values::check_listen(address))?;
-        Ok(list)
-    });
+    given.set("server.listen", &mut server.listen, values::addresses);
     given.set_duration("server.heartbeat", &mut server.heartbeat, SECOND, 60 * MINUTE);
     given.set_size("server.max_message", &mut server.max_message, 1 << 10, 64 << 20);
     given.set_number("server.max_connections", &mut server.max_connections, 1, 10_000_000);
@@ -214,10 +207,7 @@ fn server(given: &mut Given<'_>, server: &mut Server) {
 
 fn listener(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Listener> {
     let mut given = Given { settings: &entry.settings, problems };
-    let address = given.get("listener.address", |value| {
-        let text = values::text(value)?;
-        values::check_listen(&text).map(|()| text)
-    });
+    let address = given.get("listener.address", values::address);
     let proxy_protocol = given.get("listener.proxy_protocol", values::boolean).unwrap_or(false);
     if !entry.settings.contains_key("listener.address") {
         let text = "this [[listener]] has no address: write address = \"127.0.0.1:8889\"";

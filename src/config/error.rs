@@ -27,28 +27,81 @@ impl fmt::Display for Origin {
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem(String);
+pub struct Problem {
+    place: Place,
+    key: Option<String>,
+    text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// Where a value stands.
+    Value(Origin),
+    /// A file as a whole.
+    File(String),
+}
 
 impl Problem {
     /// Wrong with the value of `key`.
     pub(super) fn of_key(origin: &Origin, key: &str, text: impl fmt::Display) -> Self {
-        Self(format!("{origin}: {key} {text}"))
+        Self { place: Place::Value(origin.clone()), key: Some(key.to_owned()), text: text.to_string() }
     }
 
     /// Wrong at a place that is no value.
     pub(super) fn at(origin: &Origin, text: impl fmt::Display) -> Self {
-        Self(format!("{origin}: {text}"))
+        Self { place: Place::Value(origin.clone()), key: None, text: text.to_string() }
     }
 
     /// Wrong with a file as a whole.
     pub(super) fn of_file(name: &str, text: impl fmt::Display) -> Self {
-        Self(format!("{name}: {text}"))
+        Self { place: Place::File(name.to_owned()), key: None, text: text.to_string() }
+    }
+
+    /// The file, if it is in one.
+    #[must_use]
+    pub fn file(&self) -> Option<&str> {
+        match &self.place {
+            Place::Value(Origin::File(name, _)) | Place::File(name) => Some(name),
+            Place::Value(_) => None,
+        }
+    }
+
+    /// The line of the file, counted from 1.
+    #[must_use]
+    pub fn line(&self) -> Option<usize> {
+        match &self.place {
+            Place::Value(Origin::File(_, line)) => Some(*line),
+            _ => None,
+        }
+    }
+
+    /// The key whose value is wrong.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// By this they are told in the order of the file, then those of the environment, then those of the flags.
+    pub(super) fn order(&self) -> (u8, usize) {
+        match &self.place {
+            Place::File(_) => (0, 0),
+            Place::Value(Origin::File(_, line)) => (1, *line),
+            Place::Value(Origin::Environment(_)) => (2, 0),
+            Place::Value(Origin::Flag(_)) => (3, 0),
+        }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match &self.place {
+            Place::Value(origin) => write!(f, "{origin}: ")?,
+            Place::File(name) => write!(f, "{name}: ")?,
+        }
+        if let Some(key) = &self.key {
+            write!(f, "{key} ")?;
+        }
+        f.write_str(&self.text)
     }
 }
 

@@ -45,18 +45,35 @@ impl Reader<'_> {
             let section: &str = key.get_ref();
             let origin = self.at(key.span().start);
             if !keys::is_section(section) {
-                let text = if value.get_ref().is_table() || value.get_ref().is_array() {
-                    format!("there is no section [{section}]; the nearest is [{}]", keys::nearest_section(section))
-                } else {
-                    format!("there is no key {section}; the nearest is {}", keys::nearest(section, false))
-                };
-                self.problems.push(Problem::at(&origin, text));
+                self.unknown(key, value);
             } else if keys::LISTS.contains(&section) {
                 self.list(section, value);
             } else if let Some(table) = value.get_ref().as_table() {
                 self.section(section, table);
             } else {
                 self.problems.push(Problem::at(&origin, format_args!("{section} is a section: write [{section}]")));
+            }
+        }
+    }
+
+    /// Neither a section nor anything else that may stand outside of sections.
+    fn unknown(&mut self, key: &Spanned<std::borrow::Cow<'_, str>>, value: &Spanned<DeValue<'_>>) {
+        let (name, origin): (&str, _) = (key.get_ref(), self.at(key.span().start));
+        let sections: Vec<String> = keys::sections_with(name).into_iter().map(keys::heading).collect();
+        let text = if value.get_ref().is_table()
+            || value.get_ref().as_array().is_some_and(|array| array.iter().any(|e| e.get_ref().is_table()))
+        {
+            format!("there is no section [{name}]{}", keys::section_advice(name))
+        } else if sections.is_empty() {
+            format!("there is no key {name}{}", keys::advice(name))
+        } else {
+            format!("{name} stands in no section; write it below {}", sections.join(" or "))
+        };
+        self.problems.push(Problem::at(&origin, text));
+        // What is wrong with its value is told as well.
+        if let [section] = keys::sections_with(name)[..] {
+            if let (Some(key), Some(value)) = (keys::find(&format!("{section}.{name}")), raw(value.get_ref())) {
+                self.settings.scalars.insert(key.path, Setting { value, origin });
             }
         }
     }
@@ -136,8 +153,8 @@ impl Reader<'_> {
         let path = format!("{section}.{}", key.get_ref());
         let origin = self.at(key.span().start);
         let Some(key) = keys::find(&path) else {
-            let nearest = keys::nearest(&path, false);
-            self.problems.push(Problem::at(&origin, format_args!("there is no key {path}; the nearest is {nearest}")));
+            let advice = keys::advice(&path);
+            self.problems.push(Problem::at(&origin, format_args!("there is no key {path}{advice}")));
             return None;
         };
         match raw(value.get_ref()) {

@@ -88,28 +88,74 @@ pub(super) fn is_section(name: &str) -> bool {
     KEYS.iter().any(|key| section(key.path) == name)
 }
 
-fn section(path: &str) -> &str {
+pub(super) fn section(path: &str) -> &str {
     path.split('.').next().unwrap_or(path)
 }
 
-/// The known key nearest to `path`. A key of the right name in the wrong section is near, and so is one that only misses its section.
-pub(super) fn nearest(path: &str, scalars_only: bool) -> &'static str {
+/// The known key that is near enough to `path` to be meant. A key of the right name in the wrong section is near, and so is one that only misses its section.
+pub(super) fn nearest(path: &str, scalars_only: bool) -> Option<&'static str> {
     let last = path.rsplit('.').next().unwrap_or(path);
     let wanted = section(path);
     KEYS.iter()
         .filter(|key| key.scalar || !scalars_only)
+        .filter(|key| is_near(last, name(key.path)))
         .min_by_key(|key| {
-            let name = key.path.rsplit('.').next().unwrap_or(key.path);
             // Twice the distance of the names, so that the section decides between equals only.
             let sections = distance(wanted, section(key.path)).min(8);
-            distance(last, name) * 2 + usize::from(sections > 0) + usize::from(sections > 2)
+            distance(last, name(key.path)) * 2 + usize::from(sections > 0) + usize::from(sections > 2)
         })
-        .map_or("server.listen", |key| key.path)
+        .map(|key| key.path)
 }
 
-/// The known section nearest to `name`.
-pub(super) fn nearest_section(name: &str) -> &'static str {
-    KEYS.iter().map(|key| section(key.path)).min_by_key(|section| distance(name, section)).unwrap_or("server")
+/// The last part of a path.
+fn name(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// The known section that is near enough to `name` to be meant.
+pub(super) fn nearest_section(name: &str) -> Option<&'static str> {
+    sections().into_iter().filter(|section| is_near(name, section)).min_by_key(|section| distance(name, section))
+}
+
+/// Whether somebody may have meant `known` who wrote `written`: one mistake in every three characters at most.
+fn is_near(written: &str, known: &str) -> bool {
+    distance(written, known) <= (known.chars().count() / 3).max(1)
+}
+
+/// Every section, in the order of the documentation.
+fn sections() -> Vec<&'static str> {
+    let mut sections: Vec<&str> = KEYS.iter().map(|key| section(key.path)).collect();
+    sections.dedup();
+    sections
+}
+
+/// A section as it is written in the file.
+pub(super) fn heading(section: &str) -> String {
+    if LISTS.contains(&section) { format!("[[{section}]]") } else { format!("[{section}]") }
+}
+
+/// What stands behind "there is no key": the key that was meant, else the keys that there are.
+pub(super) fn advice(path: &str) -> String {
+    if let Some(key) = nearest(path, false) {
+        return format!("; the nearest is {key}");
+    }
+    let wanted = section(path);
+    let names: Vec<&str> = KEYS.iter().map(|key| key.path).filter(|path| section(path) == wanted).map(name).collect();
+    if names.is_empty() { section_advice(path) } else { format!("; {} has {}", heading(wanted), names.join(", ")) }
+}
+
+/// What stands behind "there is no section": the section that was meant, else the sections that there are.
+pub(super) fn section_advice(name: &str) -> String {
+    if let Some(section) = nearest_section(name) {
+        return format!("; the nearest is {}", heading(section));
+    }
+    let all: Vec<String> = sections().into_iter().map(heading).collect();
+    format!("; there are {}", all.join(", "))
+}
+
+/// The sections that have a key of this name.
+pub(super) fn sections_with(wanted: &str) -> Vec<&'static str> {
+    KEYS.iter().map(|key| key.path).filter(|path| name(path) == wanted).map(section).collect()
 }
 
 /// How many characters must be put in, left out, replaced, or swapped with their neighbour to make `b` of `a`. Both are cut to
@@ -154,11 +200,22 @@ mod tests {
             ("server.maxconnections", "server.max_connections"),
         ];
         for (written, meant) in table {
-            assert_eq!(nearest(written, false), meant, "{written}");
+            assert_eq!(nearest(written, false), Some(meant), "{written}");
         }
-        assert_eq!(nearest("channel.recievers", true), "channel_defaults.receivers");
-        assert_eq!(nearest_section("sever"), "server");
-        assert_eq!(nearest_section("channels"), "channel");
+        assert_eq!(nearest("channel.recievers", true), Some("channel_defaults.receivers"));
+        assert_eq!(nearest_section("sever"), Some("server"));
+        assert_eq!(nearest_section("channels"), Some("channel"));
+    }
+
+    #[test]
+    fn what_is_not_near_is_not_named() {
+        for written in ["server.port", "server.colour", "listener.tls", "store.type", "x", "log.file", "server.", ""] {
+            assert_eq!(nearest(written, false), None, "{written}");
+        }
+        assert_eq!(nearest_section("zzz"), None);
+        assert_eq!(advice("log.file"), "; [log] has level");
+        assert!(advice("zzz.x").starts_with("; there are [server], [[listener]], "), "{}", advice("zzz.x"));
+        assert_eq!(advice("servr.x"), "; the nearest is [server]");
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub use doubts::doubts;
 pub use error::{ConfigError, Problem};
 pub use keys::{KEYS, Key};
 pub use url::{DatabaseServer, StoreUrl};
+pub use values::parse_duration;
 
 use crate::limits;
 use crate::network::Networks;
@@ -298,7 +299,12 @@ impl Config {
         raw::add_flags(flags, &mut settings, &mut problems);
         let defaults = build::defaults(flags.data_dir.as_deref().unwrap_or(Path::new(DATA_DIR)));
         let config = build::build(settings, defaults, &mut problems);
-        if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+        if problems.is_empty() {
+            return Ok(config);
+        }
+        // The stages find them in another order.
+        problems.sort_by_key(Problem::order);
+        Err(ConfigError(problems))
     }
 
     /// The keys in which `new` differs and which only a restart takes over. All others can be taken over while the broker runs:

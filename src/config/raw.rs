@@ -79,8 +79,9 @@ pub(super) fn add_environment(
         } else if key.is_some() {
             problems.push(Problem::at(&origin, format_args!("{path} can be set in the file only")));
         } else if rest.contains("__") {
-            let nearest = variable(keys::nearest(&path, true));
-            problems.push(Problem::at(&origin, format_args!("there is no such setting; the nearest is {nearest}")));
+            let nearest = keys::nearest(&path, true).map(|key| format!("; the nearest is {}", variable(key)));
+            let advice = nearest.unwrap_or_else(|| keys::advice(&path));
+            problems.push(Problem::at(&origin, format_args!("there is no such setting{advice}")));
         } else if let Some(key) = keys::KEYS.iter().find(|key| key.path.replace('.', "_") == path) {
             let meant = variable(key.path);
             problems.push(Problem::at(&origin, format_args!("is written with two underscores: {meant}")));
@@ -118,8 +119,9 @@ pub(super) fn add_flags(flags: &Flags, settings: &mut Settings, problems: &mut V
                 problems.push(Problem::at(&origin, format_args!("{} can be set in the file only", key.path)));
             }
             None => {
-                let nearest = keys::nearest(path, true);
-                problems.push(Problem::at(&origin, format_args!("there is no such key; the nearest is {nearest}")));
+                let nearest = keys::nearest(path, true).map(|key| format!("; the nearest is {key}"));
+                let advice = nearest.unwrap_or_else(|| keys::advice(path));
+                problems.push(Problem::at(&origin, format_args!("there is no such key{advice}")));
             }
         }
     }

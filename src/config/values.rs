@@ -68,20 +68,17 @@ pub(super) fn integer(value: &Value, range: &RangeInclusive<u64>) -> Result<u64,
         .ok_or_else(|| format!("must be a whole number from {} to {}, not {value}", range.start(), range.end()))
 }
 
-/// A time with its unit: `500ms`, `25s`, `5m`, `2h`, `1d`.
+/// A time: `500ms`, `25s`, `5m30s`, or a number of seconds.
 pub(super) fn duration(value: &Value, range: &RangeInclusive<Duration>) -> Result<Duration, String> {
     let duration = match value {
         Value::Text(text) | Value::Untyped(text) => parse_duration(text),
-        Value::Integer(number) => return Err(format!("needs a unit: write \"{number}s\" for {number} seconds")),
+        Value::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
         _ => None,
     };
     let Some(duration) = duration else {
-        return Err(match value {
-            Value::Text(text) | Value::Untyped(text) if text.trim().parse::<u64>().is_ok() => {
-                format!("needs a unit: write \"{0}s\" for {0} seconds", text.trim())
-            }
-            _ => format!("must be a time like \"500ms\", \"25s\", \"5m\", \"2h\" or \"1d\", not {value}"),
-        });
+        return Err(format!(
+            "must be a time like \"500ms\", \"25s\", \"5m30s\", \"2h\", \"1d\" or a number of seconds, not {value}"
+        ));
     };
     if range.contains(&duration) {
         Ok(duration)
@@ -90,17 +87,33 @@ pub(super) fn duration(value: &Value, range: &RangeInclusive<Duration>) -> Resul
     }
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
-    let (number, unit) = number_and_unit(text)?;
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    number.checked_mul(millis).map(Duration::from_millis)
+/// Units of time, from the largest to the smallest, with their milliseconds.
+const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// A time as people write it, here and on the command line: `90` (seconds), `90s`, `500ms`, `5m`, `5m30s`, `1h 30m`, `2h`, `1d`. The units
+/// stand from the largest to the smallest, each once. `None` for anything else.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text.trim();
+    if !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()) {
+        return rest.parse().ok().map(Duration::from_secs).filter(is_in_millis);
+    }
+    let mut millis = 0_u64;
+    let mut units = UNITS.iter();
+    while !rest.is_empty() || millis == 0 && units.len() == UNITS.len() {
+        let (number, behind) = number_and_unit(rest)?;
+        let end = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
+        let unit = if &behind[..end] == "min" { "m" } else { &behind[..end] };
+        let (_, factor) = units.by_ref().find(|(name, _)| *name == unit)?;
+        millis = millis.checked_add(number.checked_mul(*factor)?)?;
+        rest = behind[end..].trim_start();
+    }
+    Some(Duration::from_millis(millis))
+}
+
+/// Every time has a number of milliseconds that fits.
+fn is_in_millis(duration: &Duration) -> bool {
+    u64::try_from(duration.as_millis()).is_ok()
 }
 
 /// The time as it is written in a configuration, in the largest unit that needs no fraction.
@@ -162,10 +175,13 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
 
 /// An address to listen on, `host:port`.
 pub(super) fn check_listen(text: &str) -> Result<(), String> {
+    if let Some(port) = port(text.strip_prefix(':').unwrap_or(text)) {
+        return Err(only_a_port(port, &format_args!("{text:?}")));
+    }
     let right = "must be an address like \"127.0.0.1:8888\", \"[::1]:8888\" or \"localhost:8888\"";
     let wrong = || format!("{right}, not {text:?}");
-    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-    if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) || port.parse::<u16>().is_err() {
+    let (host, after) = text.rsplit_once(':').ok_or_else(wrong)?;
+    if port(after).is_none() {
         return Err(wrong());
     }
     let good = match host.strip_prefix('[') {
@@ -173,6 +189,45 @@ pub(super) fn check_listen(text: &str) -> Result<(), String> {
         None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)),
     };
     if good { Ok(()) } else { Err(wrong()) }
+}
+
+fn port(text: &str) -> Option<u16> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+/// Most people who write only a port mean this machine, and some mean every address.
+fn only_a_port(port: u16, written: &dyn fmt::Display) -> String {
+    format!(
+        "must name an address with its port: write \"127.0.0.1:{port}\" for this machine only, or \"0.0.0.0:{port}\" for every address, not {written}"
+    )
+}
+
+/// One address to listen on.
+pub(super) fn address(value: &Value) -> Result<String, String> {
+    check_port_alone(value)?;
+    let text = text(value)?;
+    check_listen(&text).map(|()| text)
+}
+
+/// Addresses to listen on, at least one.
+pub(super) fn addresses(value: &Value) -> Result<Vec<String>, String> {
+    check_port_alone(value)?;
+    let list = list(value)?;
+    if list.is_empty() {
+        return Err("must have at least one address, like \"127.0.0.1:8888\"".to_owned());
+    }
+    list.iter().try_for_each(|address| check_listen(address))?;
+    Ok(list)
+}
+
+fn check_port_alone(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Integer(number) => Err(match u16::try_from(*number) {
+            Ok(port) => only_a_port(port, number),
+            Err(_) => format!("must be an address like \"127.0.0.1:8888\", not {number}"),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Addresses and networks, like `10.0.0.0/8`.
@@ -216,12 +271,19 @@ mod tests {
     #[test]
     fn times() {
         let good = [
+            ("25", 25_000),
+            ("0", 0),
             ("25s", 25_000),
             ("500ms", 500),
             ("5m", 300_000),
+            ("5min", 300_000),
+            ("5m30s", 330_000),
+            ("1h 30m", 5_400_000),
+            ("1d2h3m4s5ms", 93_784_005),
             ("2h", 7_200_000),
             ("1d", 86_400_000),
             ("0s", 0),
+            ("0m0s", 0),
             (" 25 s ", 25_000),
         ];
         for (text, millis) in good {
@@ -229,14 +291,19 @@ mod tests {
         }
         for text in [
             "",
+            " ",
             "s",
-            "25",
             "25 seconds",
             "-1s",
+            "+1",
             "1.5s",
-            "1h30m",
+            "30s5m",
+            "5s5s",
+            "5m30",
+            "0s0s",
             "25S",
             "99999999999999999999s",
+            "18446744073709551615",
             "18446744073709551615d",
         ] {
             assert_eq!(parse_duration(text), None, "{text}");
@@ -267,21 +334,13 @@ mod tests {
         for good in ["127.0.0.1:8888", "0.0.0.0:0", "[::1]:8888", "localhost:80", "my-host.example:65535"] {
             assert_eq!(check_listen(good), Ok(()), "{good}");
         }
-        for bad in [
-            "",
-            "8888",
-            ":8888",
-            "127.0.0.1",
-            "127.0.0.1:",
-            "h:65536",
-            "h:+1",
-            "::1:8888",
-            "[::1]",
-            "[x]:1",
-            "http://h:1",
-            "a b:1",
-        ] {
-            assert!(check_listen(bad).is_err(), "{bad}");
+        for bad in
+            ["", "127.0.0.1", "127.0.0.1:", "h:65536", "h:+1", "::1:8888", "[::1]", "[x]:1", "http://h:1", "a b:1"]
+        {
+            assert!(check_listen(bad).unwrap_err().starts_with("must be an address like"), "{bad}");
+        }
+        for bad in ["8888", ":8888"] {
+            assert!(check_listen(bad).unwrap_err().contains("write \"127.0.0.1:8888\""), "{bad}");
         }
     }
 

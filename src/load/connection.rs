@@ -126,7 +126,9 @@ impl<S: Session> Opening<S> {
                 Ok(None) if head.len() > limits::REQUEST_HEAD => return Err(self.line.lost(None)),
                 Ok(None) => {}
                 Err(reply) => {
-                    return Err(client::Error::Refused { address: self.line.address().to_owned(), reply }.into());
+                    return Err(
+                        client::Error::Refused { address: self.line.address().to_owned(), user: None, reply }.into()
+                    );
                 }
             }
         };

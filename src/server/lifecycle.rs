@@ -283,7 +283,7 @@ impl Drop for RunningServer {
 /// Reads the configuration again, for SIGHUP. Blocks. Whoever gives it also applies what concerns him (the log level).
 pub type Load = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
-/// Serves until SIGTERM or SIGINT (elsewhere: Ctrl-C), then stops in an orderly way. SIGHUP reloads. `ready` is called once
+/// Serves until SIGTERM or SIGINT (elsewhere: Ctrl-C) or until its terminal is closed, then stops in an orderly way. Any other SIGHUP reloads. `ready` is called once
 /// everything is open.
 ///
 /// # Errors
@@ -402,6 +402,7 @@ struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     hang_up: tokio::signal::unix::Signal,
+    terminal: super::terminal::Terminal,
 }
 
 #[cfg(unix)]
@@ -409,6 +410,7 @@ impl Signals {
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
+            terminal: super::terminal::Terminal::at_start(),
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
@@ -419,7 +421,9 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
             _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
-            _ = self.hang_up.recv() => Signal::Reload,
+            _ = self.hang_up.recv() => {
+                if self.terminal.is_gone() { Signal::Stop("SIGHUP, the terminal was closed") } else { Signal::Reload }
+            }
         }
     }
 }

@@ -50,6 +50,8 @@ mod runtime;
 mod stop;
 mod storage;
 mod tcp;
+#[cfg(unix)]
+mod terminal;
 mod timekeeping;
 
 #[cfg(test)]

@@ -1,0 +1,128 @@
+//! What happens to a broker on a terminal when the terminal is closed.
+#![cfg(unix)]
+
+#[path = "cli/harness.rs"]
+#[allow(dead_code)] // What the other commands need is more than what is needed here.
+mod harness;
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::os::fd::{AsRawFd as _, FromRawFd as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command};
+
+use harness::{run, until, wsmb};
+
+/// A command as the leader of a session on a terminal of its own.
+struct OnTerminal {
+    child: Child,
+    /// The side of the terminal on which a person sits.
+    screen: BufReader<File>,
+}
+
+impl OnTerminal {
+    /// `ignoring`: SIGHUP is ignored from the start, as with `nohup`.
+    fn start(mut command: Command, ignoring: bool) -> Self {
+        let (mut person, mut program) = (0, 0);
+        let null = std::ptr::null_mut();
+        // SAFETY: the two descriptors are valid places to write to, and nothing else is asked for.
+        let opened =
+            unsafe { libc::openpty(&raw mut person, &raw mut program, null, std::ptr::null(), std::ptr::null()) };
+        assert_eq!(opened, 0);
+        // SAFETY: both descriptors are open, and nobody else owns them.
+        let (person, program) = unsafe { (File::from_raw_fd(person), File::from_raw_fd(program)) };
+        // SAFETY: the descriptor is open. Children must not keep the person's side open.
+        assert_ne!(unsafe { libc::fcntl(person.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) }, -1);
+        let end = || program.try_clone().unwrap();
+        command.stdin(end()).stdout(end()).stderr(end());
+        // SAFETY: only system calls that are allowed between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                if ignoring {
+                    libc::signal(libc::SIGHUP, libc::SIG_IGN);
+                }
+                match (libc::setsid(), libc::ioctl(0, libc::TIOCSCTTY, 0)) {
+                    (-1, _) | (_, -1) => Err(std::io::Error::last_os_error()),
+                    _ => Ok(()),
+                }
+            });
+        }
+        let child = command.spawn().unwrap();
+        drop(command);
+        drop(program);
+        Self { child, screen: BufReader::new(person) }
+    }
+
+    fn wait_for(&mut self, text: &str) -> String {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert_ne!(self.screen.read_line(&mut line).unwrap(), 0, "`{text}` never came");
+        }
+        line
+    }
+
+    /// Closes the window.
+    fn close(self) -> Child {
+        self.child
+    }
+}
+
+fn broker(directory: &std::path::Path, ignoring: bool) -> (OnTerminal, String) {
+    let mut command = wsmb(directory);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--set", "auth.anonymous=true"]);
+    let mut terminal = OnTerminal::start(command, ignoring);
+    let line = terminal.wait_for("wsmb is listening on ");
+    // Where colours are shown, the address is painted.
+    let start = line.find("ws://").unwrap();
+    let url: String = line[start..].chars().take_while(|c| !c.is_control() && !c.is_whitespace()).collect();
+    (terminal, url)
+}
+
+fn hang_up(child: &Child) {
+    let number = i32::try_from(child.id()).unwrap();
+    // SAFETY: kill has no memory to violate; the process is our own child and has not been waited for.
+    assert_eq!(unsafe { libc::kill(number, libc::SIGHUP) }, 0);
+}
+
+#[test]
+fn closing_the_terminal_ends_the_broker_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let (terminal, url) = broker(directory.path(), false);
+    run(wsmb(directory.path()).args(["send", "sms", "x", "--url", &url])).with(0);
+    let mut child = terminal.close();
+    let mut status = None;
+    until("it ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert!(status.unwrap().success(), "{status:?}");
+    let list = run(wsmb(directory.path()).args(["queue", "list"])).with(0).stdout;
+    assert!(list.contains("sms"), "{list}");
+}
+
+#[test]
+fn a_hang_up_signal_without_the_end_of_the_terminal_reloads() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut terminal, url) = broker(directory.path(), false);
+    hang_up(&terminal.child);
+    terminal.wait_for("reloaded");
+    run(wsmb(directory.path()).args(["ping", "--url", &url])).with(0);
+    let mut child = terminal.close();
+    until("it ends", || child.try_wait().unwrap().is_some());
+}
+
+#[test]
+fn a_broker_that_ignores_hang_ups_outlives_its_terminal_and_can_go_on_logging() {
+    let directory = tempfile::tempdir().unwrap();
+    let (terminal, url) = broker(directory.path(), true);
+    let mut child = terminal.close();
+    // Each writes a line to a log that nobody can see any more.
+    for _ in 0..3 {
+        hang_up(&child);
+        run(wsmb(directory.path()).args(["ping", "--url", &url])).with(0);
+    }
+    assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -51,6 +51,10 @@ fn the_first_connection_is_not_tried_for_longer_than_allowed_and_a_wrong_passwor
         .complaining("trying again for 1 second")
         .complaining("wsmb: cannot reach");
     assert!(start.elapsed() >= std::time::Duration::from_secs(1));
+    let input = "1\n";
+    run_with_input(wsmb(broker.directory.path()).args(["send", "sms", "-", "--timeout", "0", "--url", &url]), input)
+        .with(1)
+        .complaining("; nothing was sent");
     let wrong = run(broker.client(&["send", "sms", "x"]).env("WSMB_USER", "app:wrong")).with(1);
     assert!(!wrong.stderr.contains("again"), "{}", wrong.stderr);
 }

@@ -171,11 +171,14 @@ fn the_readme_leads_from_an_empty_mariadb_to_a_kept_message() {
     assert_eq!(kept, "{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}\n");
 }
 
+/// Looks at the store, and at no port that somebody else may have.
+const CHECK: [&str; 3] = ["check", "--listen", "127.0.0.1:0"];
+
 #[test]
 fn check_says_in_plain_words_how_it_stands_and_changes_nothing() {
     for kind in Kind::all() {
         let place = Place::new(kind);
-        let check = |more: &[&str]| place.run(&[&["check"], more].concat());
+        let check = |more: &[&str]| place.run(&[&CHECK[..], more].concat());
         let said = check(&[]).with(0).stdout;
         assert!(
             said.contains(&format!("store           {}: not there yet; the first start makes it", place.shown())),
@@ -201,7 +204,7 @@ fn check_says_in_plain_words_how_it_stands_and_changes_nothing() {
         let said = check(&[]).with(0).stdout;
         assert!(said.contains("1 message in 1 channel; no broker is running on it"), "{said}");
 
-        let wrong = run(place.with_database(&["check"]).env("WSMB_STORE__PASSWORD", "wrong")).with(1).stdout;
+        let wrong = run(place.with_database(&CHECK).env("WSMB_STORE__PASSWORD", "wrong")).with(1).stdout;
         assert!(wrong.contains("error: the database ") && wrong.contains("refuses the broker"), "{wrong}");
     }
 }
@@ -210,14 +213,14 @@ fn check_says_in_plain_words_how_it_stands_and_changes_nothing() {
 fn check_names_what_a_table_of_four_columns_does_not_keep() {
     let place = Place::new(Kind::MariaDb);
     Server::shared(Kind::MariaDb).sql_in(Some(&place.database), LIVE_TABLE);
-    let said = place.run(&["check"]).with(0).stdout;
+    let said = place.run(&CHECK).with(0).stdout;
     assert!(said.contains("first start     makes mq_meta and mq_request beside the table of the messages"), "{said}");
-    assert!(said.contains("doubt: the table mq_data in ") && said.contains(" has no column expires, so "), "{said}");
-    assert!(said.contains("doubt: to keep that, too: ALTER TABLE mq_data ADD COLUMN expires bigint"), "{said}");
+    assert!(said.contains("warning: the table mq_data in ") && said.contains(" has no column expires, so "), "{said}");
+    assert!(said.contains("warning: to keep that, too: ALTER TABLE mq_data ADD COLUMN expires bigint"), "{said}");
     let tables = Server::shared(Kind::MariaDb).sql_in(Some(&place.database), "SHOW TABLES");
     assert_eq!(tables, "mq_data\n", "check changes nothing");
     place.run(&["queue", "list"]).with(0);
-    let columns = ["check", "--config", "columns.toml"];
+    let columns = [&CHECK[..], &["--config", "columns.toml"]].concat();
     std::fs::write(place.directory.path().join("columns.toml"), "[store.columns]\nreceiver = \"/receiver\"\n").unwrap();
     let said = place.run(&columns).with(1).stdout;
     assert!(said.contains("error: the column receiver in the table mq_data of "), "{said}");
@@ -237,9 +240,11 @@ fn a_database_that_is_away_is_an_error_until_the_journal_knows_it() {
         .complaining("--store sqlite:wsmb-data/journal.db");
     let here = place.run(&["queue", "export", "--store", "sqlite:wsmb-data/journal.db"]).with(0).stdout;
     assert!(here.contains("\"message\":\"kept here\""), "{here}");
-    let said = place.run(&["check"]).with(0).stdout;
-    assert!(said.contains("doubt: the database ") && said.contains("the broker would start all the same"), "{said}");
-    let fresh = place.run(&["check", "--set", "store.journal=other.db"]).with(1).stdout;
+    let said = place.run(&CHECK).with(0).stdout;
+    assert!(said.contains("warning: the database ") && said.contains("the broker would start all the same"), "{said}");
+    let own = place.run(&["check", "--listen", url.strip_prefix("ws://").unwrap()]).with(0).stdout;
+    assert!(own.contains("the broker of this configuration runs (process "), "{own}");
+    let fresh = place.run(&[&CHECK[..], &["--set", "store.journal=other.db"]].concat()).with(1).stdout;
     assert!(fresh.contains("error: the database ") && fresh.contains("can't be reached"), "{fresh}");
     stop(broker);
 }

@@ -1,4 +1,4 @@
-//! What happens to a broker on a terminal when the terminal is closed.
+//! What people see and do on a terminal: closing the window of a broker, and watching a long batch.
 #![cfg(unix)]
 
 #[path = "cli/harness.rs"]
@@ -6,12 +6,12 @@
 mod harness;
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 
-use harness::{run, until, wsmb};
+use harness::{Broker, run, until, wsmb};
 
 /// A command as the leader of a session on a terminal of its own.
 struct OnTerminal {
@@ -25,15 +25,17 @@ impl OnTerminal {
     fn start(mut command: Command, ignoring: bool) -> Self {
         let (mut person, mut program) = (0, 0);
         let null = std::ptr::null_mut();
+        let mut size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: the two descriptors are valid places to write to, and nothing else is asked for.
         let opened =
-            unsafe { libc::openpty(&raw mut person, &raw mut program, null, std::ptr::null(), std::ptr::null()) };
+            unsafe { libc::openpty(&raw mut person, &raw mut program, null, std::ptr::null_mut(), &raw mut size) };
         assert_eq!(opened, 0);
         // SAFETY: both descriptors are open, and nobody else owns them.
         let (person, program) = unsafe { (File::from_raw_fd(person), File::from_raw_fd(program)) };
         // SAFETY: the descriptor is open. Children must not keep the person's side open.
         assert_ne!(unsafe { libc::fcntl(person.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) }, -1);
         let end = || program.try_clone().unwrap();
+        command.env("TERM", "xterm").env("NO_COLOR", "1");
         command.stdin(end()).stdout(end()).stderr(end());
         // SAFETY: only system calls that are allowed between fork and exec.
         unsafe {
@@ -123,6 +125,35 @@ fn a_broker_that_ignores_hang_ups_outlives_its_terminal_and_can_go_on_logging() 
         run(wsmb(directory.path()).args(["ping", "--url", &url])).with(0);
     }
     assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_rate_that_a_long_batch_shows_is_the_true_one() {
+    let broker = Broker::start();
+    let mut terminal = OnTerminal::start(broker.client(&["send", "sms", "-"]), false);
+    let mut keyboard = terminal.screen.get_ref().try_clone().unwrap();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let typing = std::thread::spawn(move || {
+        // The pace of the input: some 50 lines a second, until the test has seen enough.
+        let pause = std::time::Duration::from_millis(20);
+        while stopped.recv_timeout(pause) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            keyboard.write_all(b"1\n").unwrap();
+        }
+    });
+    let line = terminal.wait_for(" a second for ");
+    let (before, after) = line.split_once(" a second for ").unwrap();
+    let (accepted, rate) = before.rsplit_once(" accepted; ").unwrap();
+    let accepted = accepted.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap();
+    let seconds: String = after.chars().take_while(char::is_ascii_digit).collect();
+    let [accepted, rate, seconds] = [accepted, rate, &seconds].map(|number| number.parse::<f64>().unwrap());
+    drop(stop);
+    typing.join().unwrap();
+    assert!(seconds >= 1.0 && accepted >= 1.0, "{line}");
+    // The seconds are shown without their fraction, the rate is rounded.
+    assert!(rate <= accepted / seconds + 1.0 && rate >= accepted / (seconds + 1.0) - 1.0, "{line}");
+    let mut child = terminal.close();
     child.kill().unwrap();
     child.wait().unwrap();
 }

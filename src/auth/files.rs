@@ -65,6 +65,11 @@ impl Users {
         self.hashes.get_key_value(user).map(|(name, _)| Arc::clone(name))
     }
 
+    /// All of them, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.hashes.keys().map(|name| &**name)
+    }
+
     pub(super) fn hash_of(&self, user: &str) -> Option<&Hash> {
         self.hashes.get(user)
     }

@@ -1,32 +1,34 @@
-//! `wsmb check`: says what the broker would serve, and every doubt about it, without serving anything.
+//! `wsmb check`: says what the broker would serve, every doubt about it, and what would stop it from starting, without serving anything.
 //!
-//! It changes nothing: it makes no file, takes no lock, and a running broker does not notice it.
+//! It changes nothing: it makes no file, takes no lock, listens nowhere, and a running broker does not notice it.
 
-use std::fs::OpenOptions;
-use std::io;
+mod places;
+mod report;
 
 use clap::Args;
+use wildmatch::WildMatch;
 
-use super::output::{self, Style, count};
+use self::report::Report;
+use super::output::count;
 use super::settings::Settings;
 use super::{Failure, Outcome, open_files};
 use crate::auth::{Credentials, Users, first_start};
 use crate::config::{self, Config, Listener, StoreUrl};
 use crate::policy::{ChannelPolicy, Dispatch};
 use crate::server;
-use crate::store::{self, Inspector, StoreError};
+use crate::store::{self, Inspector, StoreError, StoreSettings};
 
 /// Read the configuration, look into the store and the password files, and say what would be served and what looks wrong
 ///
-/// Exit code 1 if the broker would not start; doubts alone are no failure unless --strict is given.
+/// Exit code 1 if the broker would not start; warnings alone are no failure unless --strict is given.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  wsmb check --config wsmb.toml --strict")]
 pub(crate) struct Check {
-    /// Doubts are failures too
+    /// Warnings are failures too
     #[arg(long)]
     strict: bool,
 
-    /// Print one JSON object
+    /// Print one JSON object a line: facts, warnings and errors, each with its `kind`
     #[arg(long)]
     json: bool,
 
@@ -38,28 +40,17 @@ pub(crate) struct Check {
     settings: Settings,
 }
 
-/// What was found.
-#[derive(Default)]
-struct Report {
-    /// What would be served: a heading and what there is to say.
-    facts: Vec<(&'static str, String)>,
-    doubts: Vec<String>,
-    errors: Vec<String>,
-}
-
 impl Check {
     pub(crate) fn run(&self) -> Outcome {
         let mut report = Report::default();
         // As `serve` does, so that what is said about it is true.
         open_files::raise_limit();
-        match self.settings.load(&self.listen) {
+        match Config::load(self.settings.config.as_deref(), std::env::vars_os(), &self.settings.flags(&self.listen)) {
             Ok(config) => self.look(&config, &mut report),
-            Err(Failure::Failed(reason) | Failure::Misuse(reason)) => report.errors.push(reason),
-            Err(Failure::Said | Failure::Nobody) => {}
+            Err(problems) => report.problems(&problems),
         }
-        self.print(&report)?;
-        let failed = !report.errors.is_empty() || (self.strict && !report.doubts.is_empty());
-        if failed { Err(Failure::Said) } else { Ok(()) }
+        report.print(self.json)?;
+        if report.is_failure(self.strict) { Err(Failure::Said) } else { Ok(()) }
     }
 
     fn look(&self, config: &Config, report: &mut Report) {
@@ -67,57 +58,44 @@ impl Check {
             Some(path) => path.display().to_string(),
             None => "no file; what is not set has its default".to_owned(),
         };
-        report.facts.push(("configuration", source));
+        report.fact("configuration", source);
         let listeners = config.server.all_listeners();
-        let listeners =
-            listeners.iter().map(
-                |Listener { address, proxy_protocol }| {
-                    if *proxy_protocol { format!("{address} (PROXY protocol)") } else { address.clone() }
-                },
-            );
-        report.facts.push(("listens on", listeners.collect::<Vec<_>>().join(", ")));
+        let described = |Listener { address, proxy_protocol }: &Listener| {
+            if *proxy_protocol { format!("{address} (PROXY protocol)") } else { address.clone() }
+        };
+        report.fact("listens on", listeners.iter().map(described).collect::<Vec<_>>().join(", "));
         let trusted: Vec<String> = config.server.trusted_proxies.iter().map(ToString::to_string).collect();
         if !trusted.is_empty() {
-            report.facts.push(("trusts proxies", trusted.join(", ")));
+            report.fact("trusts proxies", trusted.join(", "));
         }
         let origins: Vec<String> = config.server.origins.iter().map(ToString::to_string).collect();
         if !origins.is_empty() {
-            report.facts.push(("web pages of", origins.join(", ")));
+            report.fact("web pages of", origins.join(", "));
         }
-        report.doubts.extend(config::doubts(config, self.settings.config.as_deref()));
+        report.warnings(config::doubts(config, self.settings.config.as_deref()));
         look_at_users(&self.settings, config, report);
-        look_at_store(config, report);
+        let holder = look_at_store(config, report);
+        look_at_doors(&listeners, holder.as_deref(), report);
+        report.errors(places::obstacles(&self.settings, config));
         for (pattern, policy) in &config.policies.named {
-            report.facts.push(("channel", format!("{pattern}: {}", described(policy))));
+            report.fact("channel", format!("{pattern}: {}", self::described(policy)));
         }
-        report.facts.push(("other channels", described(&config.policies.default)));
+        report.fact("other channels", self::described(&config.policies.default));
     }
+}
 
-    fn print(&self, report: &Report) -> Outcome {
-        if self.json {
-            let facts: Vec<_> =
-                report.facts.iter().map(|(name, value)| serde_json::json!({ "name": name, "value": value })).collect();
-            let object = serde_json::json!({ "facts": facts, "doubts": report.doubts, "errors": report.errors });
-            return output::line(&object.to_string());
-        }
-        let style = Style::stdout();
-        for (name, value) in &report.facts {
-            output::line(&format!("{}  {value}", style.dim(format_args!("{name:14}"))))?;
-        }
-        for doubt in &report.doubts {
-            output::line(&format!("{} {doubt}", style.doubt("doubt:")))?;
-        }
-        for error in &report.errors {
-            output::line(&format!("{} {error}", style.bad("error:")))?;
-        }
-        let total = match (report.errors.len() as u64, report.doubts.len() as u64) {
-            (0, 0) => style.good("all is well"),
-            (0, doubts) => format!("the broker would start; {}", count(doubts, "doubt")),
-            (errors, doubts) => {
-                format!("the broker would not start: {}, {}", count(errors, "error"), count(doubts, "doubt"))
+/// Whether every address is free. `holder`: the broker that runs on the store.
+fn look_at_doors(listeners: &[Listener], holder: Option<&str>, report: &mut Report) {
+    for obstacle in server::obstacles(listeners) {
+        match holder {
+            Some(holder) if obstacle.cause.kind() == std::io::ErrorKind::AddrInUse => {
+                report.fact(
+                    "running",
+                    format!("the broker of this configuration runs ({holder}), and {} is in use", obstacle.address),
+                );
             }
-        };
-        output::line(&total)
+            _ => report.error(obstacle.to_string()),
+        }
     }
 }
 
@@ -125,16 +103,35 @@ fn look_at_users(settings: &Settings, config: &Config, report: &mut Report) {
     let anonymous = if config.auth.anonymous { ", and connections without a password" } else { "" };
     let first = settings.makes_first_user(config) && config.auth.htpasswd.iter().all(|file| !file.exists());
     if first {
-        report.facts.push(("users", "none yet: the first start makes one and shows his password".to_owned()));
+        report.fact("users", "none yet: the first start makes one and shows his password");
         look_at_admins(settings, config, None, report);
+        look_at_permissions(config, &[first_start::USER], report);
         return;
     }
     let credentials = Credentials::load(&config.auth.htpasswd, &config.auth.users);
-    report.facts.push(("users", format!("{}{anonymous}", count(credentials.users().len() as u64, "user"))));
-    report.doubts.extend(credentials.doubts(config.auth.anonymous));
-    look_at_admins(settings, config, Some(&credentials.users()), report);
-    if !config.auth.permissions.is_empty() {
-        report.facts.push(("permissions", count(config.auth.permissions.len() as u64, "rule")));
+    let users = credentials.users();
+    report.fact("users", format!("{}{anonymous}", count(users.len() as u64, "user")));
+    report.warnings(credentials.doubts(config.auth.anonymous));
+    look_at_admins(settings, config, Some(&users), report);
+    look_at_permissions(config, &users.names().collect::<Vec<_>>(), report);
+}
+
+/// Rules for users who do not exist.
+fn look_at_permissions(config: &Config, users: &[&str], report: &mut Report) {
+    let permissions = &config.auth.permissions;
+    if permissions.is_empty() {
+        return;
+    }
+    report.fact("permissions", count(permissions.len() as u64, "rule"));
+    for permission in permissions {
+        let pattern = WildMatch::new(&permission.user);
+        let is_for_anonymous = config.auth.anonymous && pattern.matches("");
+        if !is_for_anonymous && !users.iter().any(|user| pattern.matches(user)) {
+            report.warning(format!(
+                "[[permission]] for {:?} matches nobody: no user has such a name, so the rule gives no right to anybody",
+                permission.user
+            ));
+        }
     }
 }
 
@@ -147,7 +144,7 @@ fn look_at_admins(settings: &Settings, config: &Config, users: Option<&Users>, r
             None => admin == first_start::USER,
         };
         if !is_known {
-            report.doubts.push(format!("auth.admins: there is no user {admin:?}, so nobody is that administrator"));
+            report.warning(format!("auth.admins: there is no user {admin:?}, so nobody is that administrator"));
         }
     }
     let is_made_here =
@@ -156,78 +153,76 @@ fn look_at_admins(settings: &Settings, config: &Config, users: Option<&Users>, r
         admins.push(first_start::USER.to_owned());
     }
     if !admins.is_empty() {
-        report.facts.push(("administrators", admins.join(", ")));
+        report.fact("administrators", admins.join(", "));
     }
 }
 
-fn look_at_store(config: &Config, report: &mut Report) {
+/// Returns the broker that runs on the store.
+fn look_at_store(config: &Config, report: &mut Report) -> Option<String> {
     let url = &config.store.url;
     let settings = match server::store_settings(config) {
         Ok(settings) => settings,
         Err(error) => {
-            report.errors.push(error.to_string());
-            return;
+            report.error(error.to_string());
+            return None;
         }
     };
     if url.is_memory() {
-        report.facts.push(("store", "memory:".to_owned()));
-        report.doubts.push("store.url is memory: - what nobody has received is lost when the broker stops".to_owned());
-        return;
+        report.fact("store", "memory:");
+        report.warning("store.url is memory: - what nobody has received is lost when the broker stops");
+        return None;
     }
     if url.server().is_some() {
-        report.facts.push((
-            "journal",
-            match &settings.journal {
-                Some(journal) => format!("{}, at most {} MiB", journal.path.display(), journal.bytes >> 20),
-                None => "none: every message waits for the database's own commit".to_owned(),
-            },
-        ));
+        let journal = match &settings.journal {
+            Some(journal) => format!("{}, at most {} MiB", journal.path.display(), journal.bytes >> 20),
+            None => "none: every message waits for the database's own commit".to_owned(),
+        };
+        report.fact("journal", journal);
     }
-    match store::inspect(&settings).and_then(|inspector| look_into(inspector, url, report)) {
-        Ok(()) => report.errors.extend(unwritable(url)),
-        Err(StoreError::Missing { .. }) => {
-            report.facts.push(("store", format!("{url}: not there yet; the first start makes it")));
-        }
-        Err(error @ StoreError::Unreachable { .. }) if store::starts_without_database(&settings) => {
-            report.facts.push(("store", url.to_string()));
-            report.doubts.push(format!(
+    let error = match store::inspect(&settings).and_then(|inspector| look_into(inspector, url, report)) {
+        Ok(holder) => return holder,
+        Err(error) => error,
+    };
+    match error {
+        StoreError::Missing { .. } => report.fact("store", format!("{url}: not there yet; the first start makes it")),
+        StoreError::Unreachable { .. } if store::starts_without_database(&settings) => {
+            report.fact("store", url.to_string());
+            report.warning(format!(
                 "{error}; the broker would start all the same, because its journal is known there, and deliver what the journal holds"
             ));
+            return holder_of_journal(&settings);
         }
-        Err(error @ StoreError::TornJournal { .. }) => {
-            report.facts.push(("store", url.to_string()));
-            report.doubts.push(error.to_string());
+        StoreError::TornJournal { .. } => {
+            report.fact("store", url.to_string());
+            report.warning(error.to_string());
         }
-        Err(error) => report.errors.push(error.to_string()),
+        _ => report.error(error.to_string()),
     }
+    None
 }
 
-fn look_into(mut inspector: Inspector, url: &StoreUrl, report: &mut Report) -> Result<(), StoreError> {
-    let state = match inspector.holder()? {
+/// The broker that runs, where only its journal can be seen.
+fn holder_of_journal(settings: &StoreSettings) -> Option<String> {
+    let url = format!("sqlite:{}", settings.journal.as_ref()?.path.display());
+    store::inspect(&StoreSettings { url, ..StoreSettings::default() }).ok()?.holder().ok()?
+}
+
+fn look_into(mut inspector: Inspector, url: &StoreUrl, report: &mut Report) -> Result<Option<String>, StoreError> {
+    let holder = inspector.holder()?;
+    let state = match &holder {
         Some(holder) => format!("a broker is running on it ({holder})"),
         None => "no broker is running on it".to_owned(),
     };
     let channels = inspector.channels()?;
     let messages = channels.iter().map(|info| info.messages).sum();
     let (messages, channels) = (count(messages, "message"), count(channels.len() as u64, "channel"));
-    report.facts.push(("store", format!("{url}: {messages} in {channels}; {state}")));
+    report.fact("store", format!("{url}: {messages} in {channels}; {state}"));
     let missing = inspector.missing()?;
     if !missing.is_empty() {
-        report.facts.push(("first start", format!("makes {} beside the table of the messages", missing.join(" and "))));
+        report.fact("first start", format!("makes {} beside the table of the messages", missing.join(" and ")));
     }
-    report.doubts.extend(inspector.lacks()?);
-    Ok(())
-}
-
-/// Why the store's file cannot be written, if so. Opens it, and writes nothing.
-fn unwritable(url: &StoreUrl) -> Option<String> {
-    let path = url.path()?;
-    match OpenOptions::new().append(true).open(path) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
-            Some(StoreError::ReadOnly { place: path.display().to_string() }.to_string())
-        }
-        _ => None,
-    }
+    report.warnings(inspector.lacks()?);
+    Ok(holder)
 }
 
 /// A channel's policy in words.

@@ -13,8 +13,8 @@ use crate::client::{Client, Credentials, Options, Url};
 
 /// Store the address, the user and the password of a broker, for the other commands
 ///
-/// They are kept under a name, in a file that only you can read. The commands that talk to a broker use the one that --context (or WSMB_CONTEXT) names;
-/// without a name and without an address, the one called "default". With an address, a login that was stored for it is used.
+/// A login is stored under a name, in a file that only you can read. Commands that talk to a broker use the login that --context or WSMB_CONTEXT names. With
+/// --url or WSMB_URL, they use a login that is stored for this address. With neither, they use the login called "default".
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -31,7 +31,7 @@ pub(crate) struct Login {
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
 
-    /// The name to store it under
+    /// The name of the login
     #[arg(long, value_name = "NAME", default_value = contexts::DEFAULT, value_parser = contexts::name)]
     context: String,
 
@@ -47,7 +47,7 @@ pub(crate) struct Login {
     #[arg(long, requires = "list")]
     json: bool,
 
-    /// Forget a login
+    /// Remove the login of this name
     #[arg(long, value_name = "NAME", conflicts_with_all = ["url", "user", "password_file", "list"])]
     remove: Option<String>,
 }

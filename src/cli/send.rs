@@ -32,16 +32,20 @@ use crate::message::ChannelName;
 
 /// Send messages to a channel, and wait until the broker answers for them
 ///
-/// Exit codes: 0, the broker has accepted every message: it is stored, or a receiver has it, or it is held until it is due (--delay), or the broker
-/// had it already (the same id). 1, a message was refused, or it is not known what became of it. 2, misuse; nothing was sent. 3, a message went to nobody: its channel is
-/// not kept and has no receiver. If the broker cannot be reached, or the connection is lost, this is tried again until --timeout
-/// is over, under the same ids, so nothing arrives twice.
+/// If the broker cannot be reached, or the connection is lost, `send` tries again until --timeout is over, under the same ids, so that nothing
+/// arrives twice.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   wsmb send sms '{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}' --ttl 60s
   wsmb send sms - --rejects refused.txt < messages.jsonl
-  wsmb send sms - < refused.txt")]
+  wsmb send sms - < refused.txt
+
+Exit codes:
+  0  every message was accepted: it is stored, a receiver has it, it is held until it is due (--delay), or it was accepted before (the same id)
+  1  a message was refused, or it is not known whether it was accepted
+  2  the command makes no sense; nothing was sent
+  3  a message went to nobody: its channel keeps nothing and has no receiver")]
 pub(crate) struct Send {
     /// The channel
     #[arg(value_parser = arguments::channel)]
@@ -63,14 +67,14 @@ pub(crate) struct Send {
     #[arg(long, value_name = "N")]
     receivers: Option<u32>,
 
-    /// Your own id for the message: the broker takes a second one with it, within two minutes, for a repetition [default: random]
+    /// Your own id for the message: a second message with this id, within two minutes, counts as a repetition [default: random]
     #[arg(long, value_name = "ID", value_parser = arguments::name, conflicts_with = "id_from_content")]
     id: Option<String>,
 
-    /// Make the id from the channel and the message, byte for byte: the same message, sent again within two minutes, is a repetition
+    /// Make the id from the channel and the message: the same message, sent again within two minutes, counts as a repetition
     ///
-    /// The id is a hash (SHA-256) of the channel and of the message as it is sent; --ttl, --delay and --receivers do not count, and blanks within JSON
-    /// do. Two equal lines of one batch are one message.
+    /// The id is a hash (SHA-256) of the channel and of the message, byte for byte as it is sent. So blanks within JSON make a difference; --ttl, --delay and
+    /// --receivers make none. Two equal lines of one batch are one message.
     #[arg(long)]
     id_from_content: bool,
 
@@ -396,6 +400,9 @@ impl Run<'_> {
                 Some(_) => Failure::failed(format_args!("{reason}; the message may or may not have been accepted")),
                 None => Failure::failed(reason),
             };
+        }
+        if self.line == 0 {
+            return Failure::failed(format_args!("{reason}; nothing was sent"));
         }
         let accepted = count(self.tally.accepted(), "message");
         let refused = if self.tally.refused > 0 { format!(", {} refused", self.tally.refused) } else { String::new() };

@@ -25,8 +25,8 @@ use crate::server::{self, Load, RunningServer};
 
 /// Run the broker
 ///
-/// With nothing configured it listens on 127.0.0.1:8888, keeps its files in ./wsmb-data, and makes a user whose password it shows once and stores for
-/// the other commands of this user. Ctrl-C, SIGTERM or closing the terminal stops it in an orderly way; SIGHUP reads the configuration again.
+/// With nothing configured it listens on 127.0.0.1:8888, keeps its files in ./wsmb-data, and makes a user. It shows the password once, and
+/// stores it where your other commands find it. Ctrl-C, SIGTERM or closing the terminal stops it in an orderly way; SIGHUP reads the configuration again.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -300,10 +300,10 @@ mod tests {
 
     #[test]
     fn a_first_start_prints_lines_that_work_as_they_are_and_hold_no_password() {
-        let said = text(&["127.0.0.1:8888"], &new(), Some("/home/me/.config/wsmb/contexts.toml"), LOCAL);
+        let said = text(&["127.0.0.1:8888"], &new(), Some("/srv/me/.config/wsmb/contexts.toml"), LOCAL);
         assert!(said.contains("\n  /opt/wsmb receive sms\n"), "{said}");
         assert!(said.contains(&format!("\n  /opt/wsmb send sms {MESSAGE}\n")), "{said}");
-        assert!(said.contains("find both in /home/me/.config/wsmb/contexts.toml."), "{said}");
+        assert!(said.contains("find both in /srv/me/.config/wsmb/contexts.toml."), "{said}");
         assert_eq!(said.matches("abcde-fghij").count(), 1, "{said}");
         let said = text(&["0.0.0.0:99", "[::]:99"], &new(), Some("/x"), LOCAL);
         assert!(said.contains("receive sms --url ws://127.0.0.1:99\n"), "{said}");

@@ -9,6 +9,7 @@ use wildmatch::WildMatch;
 use super::{Config, Listener, glob};
 use crate::limits;
 use crate::network::origin::Origin;
+use crate::policy::ChannelPolicy;
 
 /// Every doubt about `config`, one sentence each; `file` is where it was read from. Looks at the permissions of the files it names.
 /// Who is in the password files is not looked at here: `auth::Credentials::doubts` does.
@@ -56,6 +57,7 @@ pub fn doubts(config: &Config, file: Option<&Path>) -> Vec<String> {
     store(config, file, &mut doubts);
     patterns(config, &mut doubts);
     lifetimes(config, &mut doubts);
+    gateways(config, &mut doubts);
     dead_letters(config, &mut doubts);
     // Nobody chose the default, so it is no mistake that it is above what the system gives: the start would warn everybody.
     if config.server.max_connections != Config::default().server.max_connections
@@ -118,6 +120,48 @@ fn lifetimes(config: &Config, doubts: &mut Vec<String>) {
                  receiver may stand by; set confirm_within, for example to \"{}s\"",
                 policy.ttl,
                 (policy.ttl.as_secs() / 3).max(1)
+            ));
+        }
+        detection(config, &pattern.to_string(), policy, doubts);
+    }
+}
+
+/// Messages that live shorter than it takes to notice that their receiver is dead.
+fn detection(config: &Config, pattern: &str, policy: &ChannelPolicy, doubts: &mut Vec<String>) {
+    let (ttl, within) = (policy.ttl, policy.confirm_within);
+    if policy.receivers == 0 || ttl.is_zero() {
+        return;
+    }
+    let third = (ttl.as_secs() / 3).max(1);
+    if !within.is_zero() && within >= ttl {
+        doubts.push(format!(
+            "[[channel]] \"{pattern}\": a message lives {ttl:?}, and only after {within:?} (confirm_within) does another receiver get it; \
+             set confirm_within below the ttl, for example to \"{third}s\""
+        ));
+    }
+    // A heartbeat's silence, and two pings that nobody answers.
+    let heartbeat = config.server.heartbeat * 3;
+    if policy.ack_timeout.min(heartbeat) >= ttl {
+        doubts.push(format!(
+            "[[channel]] \"{pattern}\": a message lives {ttl:?}, and that a receiver with manual acknowledgement (wsmb receive --exec) is gone is noticed only after \
+             {:?}, so the message expires there; set ack_timeout, for example to \"{third}s\", or a longer ttl",
+            policy.ack_timeout.min(heartbeat)
+        ));
+    }
+}
+
+/// Parts of names of channels whose messages are work that is to be done once.
+const WORK: [&str; 6] = ["sms", "otp", "mail", "print", "job", "task"];
+
+/// Work that every receiver gets, so that two of them do it twice.
+fn gateways(config: &Config, doubts: &mut Vec<String>) {
+    let policies = config.policies.named.iter().filter(|(_, policy)| policy.receivers == 0);
+    for (pattern, _) in policies {
+        let name = pattern.to_string();
+        if WORK.iter().any(|part| name.to_lowercase().contains(part)) {
+            doubts.push(format!(
+                "[[channel]] \"{name}\": every receiver gets every message (receivers is 0), so two gateways of no common group would both do the same work, for example send one SMS twice; \
+                 set receivers = 1"
             ));
         }
     }
@@ -263,7 +307,7 @@ mod tests {
                 "[server]\norigins = [\"https://a\", \"null\"]",
                 "server.origins: \"null\" is the origin of every local file",
             ),
-            ("[[channel]]\nname = \"sms.*\"\n[[channel]]\nname = \"sms.fast\"", covered),
+            ("[[channel]]\nname = \"sms.*\"\nreceivers = 1\n[[channel]]\nname = \"sms.fast\"\nreceivers = 1", covered),
             (
                 "[channel_defaults]\ndead_letter_expired = true",
                 "[channel_defaults]: dead_letter_expired is set, but there is no dead-letter channel",
@@ -299,7 +343,7 @@ mod tests {
               add ?ssl-mode=REQUIRED to the address"
             ]
         );
-        let fine = "[channel_defaults]\ndead_letter = \"d\"\ndead_letter_expired = true\n[[channel]]\nname = \"sms\"";
+        let fine = "[channel_defaults]\ndead_letter = \"d\"\ndead_letter_expired = true\n[[channel]]\nname = \"sms\"\nreceivers = 1";
         assert!(doubts_of(fine).is_empty(), "{:?}", doubts_of(fine));
         let open = doubts_of("[server]\nlisten = \"192.168.1.5:8888\"\n[auth]\nanonymous = true");
         assert_eq!(open.len(), 2, "{open:?}");
@@ -309,21 +353,46 @@ mod tests {
     fn messages_that_live_too_long_or_may_die_at_a_frozen_receiver_are_named() {
         let channel = |name: &str, lines: &str| doubts_of(&format!("[[channel]]\nname = \"{name}\"\n{lines}"));
         for name in ["otp", "app/Callback-*", "*reply*", "response"] {
-            let doubts = channel(name, "");
+            let doubts = channel(name, "receivers = 1");
             assert!(doubts.len() == 1 && doubts[0].contains("never expire"), "{name}: {doubts:?}");
-            assert_eq!(channel(name, "ttl = \"1h\""), [""; 0]);
-            assert_eq!(channel(name, "keep = false"), [""; 0]);
+            assert_eq!(channel(name, "receivers = 1\nttl = \"1h\""), [""; 0]);
+            assert_eq!(channel(name, "receivers = 1\nkeep = false"), [""; 0]);
         }
-        let doubts = channel("otp", "receivers = 1\nttl = \"60s\"");
+        let doubts = channel("otp", "receivers = 1\nttl = \"60s\"\nack_timeout = \"20s\"");
         assert!(doubts.len() == 1 && doubts[0].ends_with("set confirm_within, for example to \"20s\""), "{doubts:?}");
         for lines in [
-            "receivers = 1\nttl = \"60s\"\nconfirm_within = \"20s\"",
-            "receivers = 2\nttl = \"60s\"",
+            "receivers = 1\nttl = \"60s\"\nconfirm_within = \"20s\"\nack_timeout = \"20s\"",
+            "receivers = 2\nttl = \"60s\"\nack_timeout = \"20s\"",
             "receivers = 1\nttl = \"6m\"",
             "receivers = 1\nttl = \"60s\"\nkeep = false",
         ] {
             assert_eq!(channel("otp", lines), [""; 0], "{lines}");
         }
+    }
+
+    #[test]
+    fn a_life_that_is_shorter_than_it_takes_to_notice_a_dead_receiver_is_named() {
+        let channel = |lines: &str| doubts_of(&format!("[[channel]]\nname = \"a\"\n{lines}"));
+        let manual = channel("receivers = 2\nttl = \"75s\"");
+        assert!(manual.len() == 1 && manual[0].contains("noticed only after 75s"), "{manual:?}");
+        assert_eq!(channel("receivers = 2\nttl = \"76s\""), [""; 0]);
+        assert_eq!(channel("ttl = \"5s\""), [""; 0], "everybody has it anyway");
+        let slow = channel("receivers = 2\nttl = \"60s\"\nack_timeout = \"60s\"\nconfirm_within = \"1m\"");
+        assert!(
+            slow.len() == 2 && slow[0].contains("below the ttl") && slow[1].contains("noticed only after 60s"),
+            "{slow:?}"
+        );
+    }
+
+    #[test]
+    fn work_that_two_gateways_would_both_do_is_named() {
+        for name in ["sms", "app/SMS-*", "otp", "mails"] {
+            let lines = format!("[[channel]]\nname = \"{name}\"\nttl = \"1h\"");
+            let doubts = doubts_of(&lines);
+            assert!(doubts.len() == 1 && doubts[0].contains("two gateways"), "{name}: {doubts:?}");
+            assert_eq!(doubts_of(&format!("{lines}\nreceivers = 1")), [""; 0]);
+        }
+        assert_eq!(doubts_of("[[channel]]\nname = \"weather\""), [""; 0]);
     }
 
     #[test]

@@ -71,10 +71,10 @@ impl Reader<'_> {
         };
         self.problems.push(Problem::at(&origin, text));
         // What is wrong with its value is told as well.
-        if let [section] = keys::sections_with(name)[..] {
-            if let (Some(key), Some(value)) = (keys::find(&format!("{section}.{name}")), raw(value.get_ref())) {
-                self.settings.scalars.insert(key.path, Setting { value, origin });
-            }
+        if let [section] = keys::sections_with(name)[..]
+            && let (Some(key), Some(value)) = (keys::find(&format!("{section}.{name}")), raw(value.get_ref()))
+        {
+            self.settings.scalars.insert(key.path, Setting { value, origin });
         }
     }
 

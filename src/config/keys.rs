@@ -141,7 +141,7 @@ pub(super) fn advice(path: &str) -> String {
     }
     let wanted = section(path);
     let names: Vec<&str> = KEYS.iter().map(|key| key.path).filter(|path| section(path) == wanted).map(name).collect();
-    if names.is_empty() { section_advice(path) } else { format!("; {} has {}", heading(wanted), names.join(", ")) }
+    if names.is_empty() { section_advice(wanted) } else { format!("; {} has {}", heading(wanted), names.join(", ")) }
 }
 
 /// What stands behind "there is no section": the section that was meant, else the sections that there are.

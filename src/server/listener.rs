@@ -103,7 +103,55 @@ fn is_missing(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
 }
 
+/// What keeps the broker from listening on these addresses, if it were started now. Nothing is listened on meanwhile. Blocks: names are
+/// resolved.
+#[must_use]
+pub fn obstacles(wanted: &[Listener]) -> Vec<ListenError> {
+    use std::net::ToSocketAddrs as _;
+
+    let mut obstacles = Vec::new();
+    let mut bound: Vec<SocketAddr> = Vec::new();
+    let resolved = |listener: &Listener| listener.address.to_socket_addrs().map(Vec::from_iter);
+    let everything: Vec<SocketAddr> = wanted.iter().filter_map(|listener| resolved(listener).ok()).flatten().collect();
+    for listener in wanted {
+        let mut refuse = |cause| obstacles.push(ListenError { address: listener.address.clone(), cause });
+        let mut addresses = match resolved(listener) {
+            Ok(addresses) => addresses,
+            Err(cause) => {
+                refuse(cause);
+                continue;
+            }
+        };
+        addresses.dedup();
+        let mut missing = None;
+        let before = bound.len();
+        for address in &addresses {
+            if address.port() != 0 && bound.contains(address) {
+                refuse(io::Error::other("the address is named twice"));
+            }
+            match bind_one(*address, &everything) {
+                Ok(_) => bound.push(*address),
+                Err(cause) if addresses.len() > 1 && is_missing(&cause) => missing = Some(cause),
+                Err(cause) => {
+                    refuse(cause);
+                    // Told once; the other addresses of the name would say the same.
+                    bound.push(*address);
+                    break;
+                }
+            }
+        }
+        if let (true, Some(cause)) = (bound.len() == before, missing) {
+            refuse(cause);
+        }
+    }
+    obstacles
+}
+
 fn open(address: SocketAddr, everything: &[SocketAddr]) -> io::Result<TcpListener> {
+    bind_one(address, everything)?.listen(limits::ACCEPT_BACKLOG)
+}
+
+fn bind_one(address: SocketAddr, everything: &[SocketAddr]) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // On Windows this option would let two programs share the port.
     #[cfg(not(windows))]
@@ -113,7 +161,7 @@ fn open(address: SocketAddr, everything: &[SocketAddr]) -> io::Result<TcpListene
         socket2::SockRef::from(&socket).set_only_v6(true)?;
     }
     socket.bind(address)?;
-    socket.listen(limits::ACCEPT_BACKLOG)
+    Ok(socket)
 }
 
 /// Accepts until the doors are to close and nobody waits any more. Nobody who is inside already makes it wait.

@@ -61,5 +61,5 @@ pub use clock::time_after;
 pub use counters::Counters;
 pub use error::ServeError;
 pub use lifecycle::{Load, RunningServer, Server, serve};
-pub use listener::ListenError;
+pub use listener::{ListenError, obstacles};
 pub use opening::store_settings;

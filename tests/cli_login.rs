@@ -60,6 +60,32 @@ fn the_first_exchange_needs_no_password() {
 }
 
 #[test]
+fn the_readme_leads_to_a_first_exchange_with_three_commands_and_no_password() {
+    let readme = include_str!("../README.md");
+    let section = readme.split("## The first exchange").nth(1).expect("the section");
+    let block = section.split("```sh\n").nth(1).and_then(|rest| rest.split("\n```").next()).expect("its commands");
+    let commands: [&str; 3] = block.lines().collect::<Vec<_>>().try_into().expect("three commands");
+    assert!(!block.to_lowercase().contains("password") && !block.contains("--user"), "{block}");
+
+    let directory = tempfile::tempdir().unwrap();
+    // The program is built already, and the broker has a port of its own.
+    let shell = |line: &str, more: &str| {
+        let line = line.replace("cargo run --release --", &format!("exec {}", env!("CARGO_BIN_EXE_wsmb")));
+        let mut command = std::process::Command::new("sh");
+        command.arg("-c").arg(format!("{line} {more}")).current_dir(directory.path());
+        command.env("XDG_CONFIG_HOME", directory.path().join(".config"));
+        command
+    };
+    let mut serve = Running::start(&mut shell(commands[0], "--listen 127.0.0.1:0"));
+    let line = serve.stdout.wait_for("wsmb is listening on ");
+    let url = format!("--url {}", line.split_whitespace().last().unwrap());
+    let mut receive = Running::start(&mut shell(commands[1], &url));
+    let sent = run(&mut shell(commands[2], &url)).with(0).stdout;
+    assert!(sent.starts_with("accepted: "), "{sent}");
+    assert_eq!(receive.stdout.next(), r#"{"receiver":"081234567890","message":"Your code is 402913"}"#);
+}
+
+#[test]
 fn a_place_for_logins_that_cannot_be_written_stops_nobody() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join(".config"), "a file").unwrap();

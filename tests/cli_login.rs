@@ -49,8 +49,13 @@ fn the_first_exchange_needs_no_password() {
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.contains(&moved) && (moved == url || !text.contains(&url)), "{text}");
 
-    // A new password: the old one is not offered any more, and the refusal says what to do.
-    run_with_input(&mut bare(&broker, &["passwd", "wsmb-data/.htpasswd", "wsmb"]), "new\n").with(0);
+    // A new password, made by the same person: the stored login has it, too.
+    let passwd = ["passwd", "wsmb-data/.htpasswd", "wsmb"];
+    run_with_input(&mut bare(&broker, &passwd), "second\n").with(0).complaining("has the new password, too");
+    until("it is in force", || run(&mut bare(&broker, &["ping", "--url", &moved])).code == Some(0));
+    assert!(fs::read_to_string(&file).unwrap().contains("\"second\""));
+    // Made by somebody else: the refusal says what to do.
+    run_with_input(bare(&broker, &passwd).env("XDG_CONFIG_HOME", "/nowhere"), "new\n").with(0);
     until("the new password is in force", || run(&mut bare(&broker, &["ping", "--url", &moved])).code == Some(1));
     run(&mut bare(&broker, &["ping", "--url", &moved]))
         .with(1)

@@ -111,6 +111,13 @@ fn refused_lines_can_be_sent_again_from_the_rejects_file() {
     until("there is room once more", || broker.waiting("sms") == 0);
     send(&broker, &["-", "--rejects", "third.txt"], &second).with(0);
     assert_eq!(fs::read_to_string(broker.directory.path().join("third.txt")).unwrap(), "", "none was refused");
+    // A disk that is full: it ends, and tells how far it has come.
+    let full = send(&broker, &["-", "--rejects", "/dev/full"], b"{\n2\n").with(1);
+    assert!(
+        full.stderr.contains("cannot write the rejects file /dev/full: ") && full.stderr.contains("line 1 was sent"),
+        "{}",
+        full.stderr
+    );
 }
 
 #[test]

@@ -151,6 +151,28 @@ impl Contexts {
     }
 }
 
+/// The first user of a broker has a new password: the login that its first start has stored gets it, too. Returns whether there is one.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn password_changed(htpasswd: &Path, user: &str, password: &str) -> Result<bool, Failure> {
+    let Some(data_dir) = htpasswd.canonicalize().ok().and_then(|file| file.parent().map(Path::to_owned)) else {
+        return Ok(false);
+    };
+    let mut contexts = Contexts::load()?;
+    let mut is_stored = false;
+    for context in contexts.all.values_mut() {
+        if context.data_dir.as_deref() == Some(&data_dir) && context.user.as_deref() == Some(user) {
+            context.password = Some(Secret(password.to_owned()));
+            is_stored = true;
+        }
+    }
+    if is_stored {
+        contexts.save()?;
+    }
+    Ok(is_stored)
+}
+
 /// A name of a context.
 pub(crate) fn name(text: &str) -> Result<String, String> {
     let is_good = |c: char| c.is_alphanumeric() || "-_.:[]".contains(c);

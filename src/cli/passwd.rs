@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::connect::read_password;
-use super::output;
 use super::{Failure, Outcome};
+use super::{contexts, output};
 use crate::auth::passwd::{self, Notice};
 use crate::limits;
 
@@ -65,6 +65,9 @@ impl Passwd {
         let text =
             passwd::add_or_replace(old.as_deref().unwrap_or_default(), user, &password).map_err(Failure::failed)?;
         self.write(&text)?;
+        if known {
+            store_again(&self.file, user, &password);
+        }
         output::line(&match (known, old.is_some()) {
             (true, _) => format!("the user {user} has a new password in {file}"),
             (false, true) => format!("made the user {user} in {file}"),
@@ -107,6 +110,15 @@ impl Passwd {
             return Err(Failure::failed("the two passwords differ; nothing was changed"));
         }
         Ok(password)
+    }
+}
+
+/// The password is changed already: that the login of this person's commands cannot be changed is no failure.
+fn store_again(file: &Path, user: &str, password: &str) {
+    match contexts::password_changed(file, user, password) {
+        Ok(true) => output::note("the login that is stored for your commands has the new password, too"),
+        Err(Failure::Failed(reason)) => output::note(&format!("warning: {reason}")),
+        Ok(false) | Err(_) => {}
     }
 }
 

@@ -314,14 +314,13 @@ impl Run<'_> {
 
     fn refused(&mut self, line: u64, reason: &str, text: Option<&[u8]>) -> Outcome {
         self.tally.count(Fate::Refused);
-        if let Some(rejects) = &mut self.rejects {
-            rejects.add(line, reason, text)?;
-        }
+        let kept = self.rejects.as_mut().map_or(Ok(()), |rejects| rejects.add(line, reason, text));
         let place = if self.many { format!("line {line}: ") } else { String::new() };
         if self.tally.refused <= limits::SEND_REFUSALS_SHOWN {
             self.progress.suspend(|| output::complain(&format!("{place}refused: {reason}")));
         }
-        Ok(())
+        // Whoever asked for the file wants every one of them in it.
+        kept.map_err(|error| self.stopped(error))
     }
 
     /// Connects again, and sends again what is unanswered, under the same ids.

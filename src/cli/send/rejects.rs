@@ -13,8 +13,8 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
 
+use super::super::Failure;
 use super::super::output::printable;
-use super::super::{Failure, Outcome};
 
 /// The first line. By it `wsmb send -` recognises such a file.
 pub(super) const HEAD: &str = "## Messages that `wsmb send` could not send, each below its reason. To send them again: wsmb send CHANNEL - < THIS-FILE";
@@ -56,7 +56,10 @@ impl Rejects {
     }
 
     /// Adds a message, or for one that is too long to be held in memory, a note.
-    pub(super) fn add(&mut self, line: u64, reason: &str, message: Option<&[u8]>) -> Outcome {
+    ///
+    /// # Errors
+    /// It cannot be written: a sentence.
+    pub(super) fn add(&mut self, line: u64, reason: &str, message: Option<&[u8]>) -> Result<(), String> {
         let mut text = Vec::new();
         if !std::mem::replace(&mut self.has_head, true) {
             text.extend_from_slice(format!("{HEAD}\n").as_bytes());
@@ -73,9 +76,7 @@ impl Rejects {
             }
         }
         let name = &self.name;
-        self.file
-            .write_all(&text)
-            .map_err(|error| Failure::failed(format_args!("cannot write the rejects file {name}: {error}")))
+        self.file.write_all(&text).map_err(|error| format!("cannot write the rejects file {name}: {error}"))
     }
 }
 

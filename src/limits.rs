@@ -4,6 +4,7 @@
 
 mod door;
 mod failure;
+mod gateway;
 pub mod load;
 mod proxy;
 mod restart;
@@ -14,6 +15,7 @@ mod window;
 
 pub use door::*;
 pub use failure::*;
+pub use gateway::*;
 pub use proxy::*;
 pub use restart::*;
 pub use sender::*;
@@ -290,24 +292,6 @@ pub const RECONNECT_FIRST: Duration = Duration::from_millis(250);
 
 /// The longest wait before the client connects again.
 pub const RECONNECT_LONGEST: Duration = Duration::from_secs(30);
-
-/// The most commands that `wsmb receive --exec` runs at once: each is a process.
-pub const EXEC_WORKERS: u32 = 256;
-
-/// The most message fields given to a command as environment variables.
-pub const EXEC_FIELDS: usize = 64;
-
-/// Bytes of one such variable: the smallest of the systems' bounds (Windows). A longer one is left out, never cut.
-pub const EXEC_FIELD_BYTES: usize = 32_000;
-
-/// Bytes of all such variables: well below what systems allow for arguments and environment together.
-pub const EXEC_ENVIRONMENT_BYTES: usize = 128 << 10;
-
-/// How long `wsmb receive --exec` keeps a message back after the first failure of its command, so that a failing one does not spin.
-pub const EXEC_PAUSE_FIRST: Duration = Duration::from_millis(500);
-
-/// The longest such pause.
-pub const EXEC_PAUSE_LONGEST: Duration = Duration::from_secs(30);
 
 /// Bytes read of the file of stored logins: thousands of them.
 pub const CONTEXTS_BYTES: u64 = 1 << 20;

@@ -3,66 +3,117 @@
 //! A delivery is acknowledged when its lines have been written, or its commands have succeeded, and never before. What waits here is bounded by
 //! the prefetch that the broker was asked for; what has not been acknowledged goes back to the broker when this ends.
 
+mod item;
 mod link;
+mod pace;
+mod print;
+mod run;
 mod work;
 
-use clap::Args;
-use tokio::task::JoinSet;
+use std::sync::Arc;
+use std::time::Duration;
 
-use self::link::{Link, Taken};
-use self::work::{Done, Item, Worker};
+use clap::Args;
+
+use self::link::{Link, Subscription};
+use self::pace::{Pace, Quiet, Rate};
+use self::print::Printer;
+use self::run::{Run, Settings};
+use self::work::{Runner, Task};
 use super::connect::Connect;
 use super::output::{self, Style};
 use super::signals::Stop;
-use super::{Failure, Outcome, arguments};
-use crate::client::{Error, frames};
+use super::{Failure, Outcome, arguments, exec};
+use crate::client::{Error, Url};
 use crate::limits;
 use crate::message::ChannelName;
 
 /// Receive the messages of one or more channels
 ///
-/// Prints one message a line, or runs a command for each. A message is confirmed when its line has been written or its command has
-/// ended with 0, so nothing is lost when this is killed. A lost connection is made again, without end; only the first has to succeed.
-/// Ctrl-C (or SIGTERM) lets running commands finish.
+/// Prints one message a line (with several channels: the channel and a tab before it), or runs a command for each. A message is confirmed when its
+/// line has been written (into a pipe: when the other program has read it) or its command has ended with 0. So nothing is lost when this program is
+/// killed. A lost connection is made again, without end; only the first one has to succeed. Ctrl-C or SIGTERM lets running commands finish. A second one
+/// ends them.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   wsmb receive sms
   wsmb receive sms --count 1 --raw
   wsmb receive sms --exec 'gammu sendsms TEXT \"$WSMB_receiver\" -text \"$WSMB_message\"'
+  wsmb receive otp bulk --exec send-sms --rate 20/m --quiet 22:00-07:00
 
-A command gets the message on its standard input, and every field of it that is a text, a number, true or false as WSMB_field
-(what is not a letter or a digit becomes _); WSMB_CHANNEL is the channel, WSMB_REDELIVERED is 1 if the message may have come
-before. Put the variables in double quotes: then nothing in a message can become a part of your command. A message whose command fails
-is tried again after half a second, then after longer and longer pauses; channel_defaults.max_deliveries in the broker's configuration
-bounds how often.")]
+A command gets the message on its standard input, and each field of the message that is a text, a number, true, false or null as WSMB_field: a field
+in an object a as WSMB_a_field, and what is not a letter from A to Z or a digit as _. Numbers stand as they were sent. The command also gets WSMB_ID
+(the same each time the message comes), WSMB_CHANNEL, WSMB_ATTEMPT (1, 2, 3 ...), WSMB_REDELIVERED (1 if the message may have come before, else 0)
+and WSMB_URL. Put the variables in double quotes: then nothing in a message can become a part of your command.
+
+What the exit code of a command means:
+  0        done: the message is confirmed
+  65       the message is at fault: it goes to the dead letters and never comes again
+  other    the message waits in the broker and comes again after 1, 2, 4 ... 60 s, or goes to another receiver; others go on meanwhile
+
+After max_deliveries (a key of the channel in the broker's configuration) a message goes to the dead letters, with the exit code and the last line that
+the command wrote on standard error as the reason. A command that runs longer than --exec-timeout is ended, and its message comes again.
+
+What --rate and --quiet hold up waits in the broker, where its time to live goes on: with --rate 20/m --quiet 22:00-07:00 no more than 20 commands begin in
+any minute and none at night (local time). A code that is valid for a minute expires then; it does not come at 7.")]
 pub(crate) struct Receive {
-    /// The channels
+    /// The channels, in the order of preference
     #[arg(required = true, value_parser = arguments::channel)]
     channels: Vec<ChannelName>,
 
-    /// Run this shell command for each message: exit code 0 confirms the message, any other gives it back, to be tried again
+    /// Run this shell command for each message: exit code 0 confirms the message, 65 rejects it, any other gives it back, to be tried again
     #[arg(long, value_name = "COMMAND")]
     exec: Option<String>,
 
     /// How many commands run at once
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "exec",
+    #[arg(long, alias = "workers", value_name = "N", default_value_t = 1, requires = "exec",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::EXEC_WORKERS)))]
-    workers: u32,
+    exec_workers: u32,
 
-    /// End after so many messages (messages that were sent together are never taken apart)
+    /// End a command that runs longer
+    #[arg(long, value_name = "TIME", default_value = "5m", requires = "exec", value_parser = exec_timeout)]
+    exec_timeout: Duration,
+
+    /// Begin no more than so many commands in any second, minute, hour or day: 1/s, 20/m, 100/h, 500/d
+    #[arg(long, value_name = "N/UNIT", requires = "exec", value_parser = pace::rate)]
+    rate: Option<Rate>,
+
+    /// Begin no command in these hours, local time; they may go over midnight
+    #[arg(long, value_name = "HH:MM-HH:MM", requires = "exec", value_parser = pace::quiet)]
+    quiet: Option<Quiet>,
+
+    /// Share the messages with the receivers that name the same group: one of them gets each. `none`: every receiver counts by itself
+    /// [default: none, and with --exec the command's name]
+    #[arg(long, value_name = "NAME", value_parser = arguments::name)]
+    group: Option<String>,
+
+    /// Which of several channels goes first when there is a choice
+    #[arg(long, value_name = "ORDER", value_enum, default_value_t = Order::Listed)]
+    order: Order,
+
+    /// End after exactly so many messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+
+    /// How many messages the broker may send ahead [default: 64 for one channel into a file or a terminal, else 1]
+    #[arg(long, value_name = "N", conflicts_with = "exec",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::CLIENT_RECEIVED as u32)))]
+    prefetch: Option<u32>,
 
     /// A name for this receiver: a new one with the same name takes the old one's place at once
     #[arg(long, value_name = "ID", value_parser = arguments::name)]
     receiver: Option<String>,
 
+    /// Take the names of channels as they stand, also those that look like patterns or lists (a,b  home/#)
+    #[arg(long)]
+    literal: bool,
+
     /// Give a message that is a JSON string as its text, without quotes and escapes
     #[arg(long, conflicts_with = "json")]
     raw: bool,
 
-    /// Print objects with channel, redelivered and message
+    /// Print objects with id, channel, attempt, redelivered, time (when it came, by the local clock) and data (the message)
     #[arg(long, conflicts_with = "exec")]
     json: bool,
 
@@ -70,148 +121,133 @@ pub(crate) struct Receive {
     connect: Connect,
 }
 
+/// What goes first of several channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Order {
+    /// What waits in an earlier channel
+    Listed,
+    /// Each channel in turn
+    Fair,
+}
+
 impl Receive {
     pub(crate) async fn run(self) -> Outcome {
         let (url, options) = self.connect.resolve()?;
-        let stop =
-            Stop::listen().map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))?;
+        self.check_channels()?;
+        let stop = Stop::listen_twice()
+            .map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))?;
+        let task = self.task(&url, &stop);
+        let pipe = matches!(&task, Task::Print(printer) if printer.pipe);
+        let group = self.group();
+        let prefetch = self.prefetch(pipe);
+        let mut waiting = stop.clone();
+        // What may be taken is told when it is known; the first connection only shows that it can be made.
+        let link = tokio::select! {
+            link = Link::connect(url, options, self.subscription(group.as_deref()), 0) => link?,
+            () = waiting.asked() => return Ok(()),
+        };
+        self.greet(group.as_deref());
+        let settings = Settings {
+            task,
+            workers: usize::try_from(self.exec_workers).unwrap_or(1),
+            prefetch,
+            count: self.count,
+            receiver: self.receiver,
+            quiet: self.quiet,
+            pipe,
+        };
+        Run::new(settings, link, Pace::new(self.rate, self.quiet), stop).run().await
+    }
+
+    fn check_channels(&self) -> Outcome {
         if self.channels.len() > limits::SUBSCRIPTIONS {
             return Err(Failure::misuse(format_args!("at most {} channels at once", limits::SUBSCRIPTIONS)));
         }
-        let channels = self.channels.iter().map(ChannelName::as_str);
-        let subscription = frames::receive_message(channels, self.prefetch(), self.receiver.as_deref());
-        let mut waiting = stop.clone();
-        let link = tokio::select! {
-            link = Link::connect(url, options, subscription) => link?,
-            () = waiting.asked() => return Ok(()),
-        };
-        if Style::stderr().is_terminal() {
+        let suspect = self.channels.iter().filter(|_| !self.literal).find_map(|channel| pattern(channel.as_str()));
+        suspect.map_or(Ok(()), |reason| Err(Failure::Misuse(reason)))
+    }
+
+    fn task(&self, url: &Url, stop: &Stop) -> Task {
+        match &self.exec {
+            Some(command) => Task::Run(Runner {
+                command: Arc::from(command.as_str()),
+                raw: self.raw,
+                longest: self.exec_timeout,
+                url: format!("ws://{}{}", url.authority(), url.target()).into(),
+                stop: stop.clone(),
+            }),
+            None => {
+                let (raw, json, channel) = (self.raw, self.json, self.channels.len() > 1);
+                Task::Print(Printer { raw, json, channel, pipe: print::is_pipe() })
+            }
+        }
+    }
+
+    fn subscription(&self, group: Option<&str>) -> Subscription {
+        Subscription {
+            channels: self.channels.iter().map(ChannelName::to_string).collect(),
+            receiver: self.receiver.clone(),
+            group: group.map(str::to_owned),
+            fair: self.order == Order::Fair,
+        }
+    }
+
+    /// With whom the messages are shared. Of the gateways that run one command, one is to run it for a message.
+    fn group(&self) -> Option<String> {
+        match (&self.group, &self.exec) {
+            (Some(name), _) if name == "none" => None,
+            (Some(name), _) => Some(name.clone()),
+            (None, Some(command)) => Some(exec::command_name(command)),
+            (None, None) => None,
+        }
+    }
+
+    /// Says what it does, where a person reads along or nobody would expect it.
+    fn greet(&self, group: Option<&str>) {
+        let style = Style::stderr();
+        if let Some(group) = group {
+            output::note(&style.dim(format_args!(
+                "wsmb: shares the messages with every receiver of group \"{group}\"; --group none for all"
+            )));
+        }
+        if style.is_terminal() {
             let names: Vec<&str> = self.channels.iter().map(ChannelName::as_str).collect();
-            output::note(&Style::stderr().dim(format_args!("receiving from {}; Ctrl-C stops", names.join(", "))));
+            output::note(&style.dim(format_args!("receiving from {}; Ctrl-C stops", names.join(", "))));
         }
-        let worker = Worker::new(self.exec.clone(), self.raw, self.json, stop.clone());
-        let workers = usize::try_from(self.workers).unwrap_or(1);
-        let run = Run {
-            link,
-            worker,
-            workers,
-            count: self.count,
-            stop,
-            running: JoinSet::new(),
-            started: 0,
-            done: 0,
-            back: 0,
-        };
-        run.run(self.receiver.as_deref()).await
     }
 
-    /// A command takes long next to a round trip, so no more is taken than is worked on, and a message whose command fails
-    /// is the next one again. Printing is quick, and takes what the broker gives.
-    fn prefetch(&self) -> u32 {
-        let most = if self.exec.is_some() { self.workers } else { limits::PREFETCH };
-        self.count.map_or(most, |count| u32::try_from(count).unwrap_or(u32::MAX).min(most))
+    /// A command takes long next to a round trip, so no more is taken than is worked on. With several channels one message is taken at a time, so
+    /// that the preference is the broker's to decide each time; into a pipe, so that a reader who leaves has taken nothing more.
+    fn prefetch(&self, pipe: bool) -> u32 {
+        match (&self.exec, self.prefetch) {
+            (Some(_), _) => self.exec_workers,
+            (None, Some(prefetch)) => prefetch,
+            (None, None) if pipe || self.channels.len() > 1 => 1,
+            (None, None) => limits::PREFETCH,
+        }
     }
 }
 
-/// The loop of one `receive`.
-struct Run {
-    link: Link,
-    worker: Worker,
-    workers: usize,
-    count: Option<u64>,
-    stop: Stop,
-    running: JoinSet<Result<Done, Failure>>,
-    /// Messages that were given to a worker.
-    started: u64,
-    /// Messages that were done with.
-    done: u64,
-    /// Messages that were given back.
-    back: u64,
+/// How long a command may run.
+fn exec_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = arguments::duration(text)?;
+    if timeout.is_zero() || timeout > limits::EXEC_LONGEST {
+        return Err(format!("a command may run for at most {} hours", limits::EXEC_LONGEST.as_secs() / 3_600));
+    }
+    Ok(timeout)
 }
 
-impl Run {
-    async fn run(mut self, receiver: Option<&str>) -> Outcome {
-        let outcome = loop {
-            let stopping = self.stop.is_asked() || self.is_enough();
-            if stopping && self.running.is_empty() {
-                break Ok(());
-            }
-            if !stopping {
-                self.start();
-            }
-            tokio::select! {
-                biased;
-                () = self.stop.asked(), if !stopping => {}
-                Some(result) = self.running.join_next(), if !self.running.is_empty() => {
-                    match result.map_err(Failure::failed).and_then(|done| done) {
-                        Ok(done) => self.finished(&done)?,
-                        Err(failure) => break Err(failure),
-                    }
-                }
-                taken = self.link.take() => match taken {
-                    Taken::Something => {}
-                    Taken::Replaced => {
-                        let name = receiver.unwrap_or_default();
-                        break Err(Failure::failed(format_args!("another receiver named {name} has taken this one's place")));
-                    }
-                    Taken::Refused(reason) => break Err(Failure::Failed(reason)),
-                },
-            }
-        };
-        self.link.close().await;
-        match outcome {
-            // Whoever read our output has gone (`| head`): that is an end, not a failure. What was not written was not acknowledged.
-            Err(Failure::Said) => Ok(()),
-            other => other,
-        }
+/// Why a channel's name is certainly meant as a pattern or a list, which the broker would take literally.
+fn pattern(name: &str) -> Option<String> {
+    let advice = "name each channel as an argument of its own; if the channel is really called so, add --literal";
+    if name.contains(',') {
+        return Some(format!("\"{name}\" looks like a list of channels; {advice}"));
     }
-
-    fn is_enough(&self) -> bool {
-        self.count.is_some_and(|count| self.done >= count)
+    let mut levels = name.split('/');
+    if levels.any(|level| matches!(level, "#" | "+" | "*" | "**")) {
+        return Some(format!("\"{name}\" looks like a pattern, and receivers know no patterns; {advice}"));
     }
-
-    /// Gives what waits to the workers that are free.
-    fn start(&mut self) {
-        while self.running.len() < self.workers {
-            let under_way = self.started - self.done - self.back;
-            let wanted = self.count.map(|count| count.saturating_sub(self.done + under_way));
-            let items = if self.worker.prints() { self.take_all(wanted) } else { self.take_one(wanted) };
-            if items.is_empty() {
-                return;
-            }
-            self.started += items.iter().map(Item::messages).sum::<u64>();
-            let worker = self.worker.clone();
-            self.running.spawn(async move { worker.work(items).await });
-        }
-    }
-
-    fn take_one(&mut self, wanted: Option<u64>) -> Vec<Item> {
-        if wanted == Some(0) { Vec::new() } else { self.link.pop().into_iter().collect() }
-    }
-
-    /// Everything that waits, for one write.
-    fn take_all(&mut self, wanted: Option<u64>) -> Vec<Item> {
-        let mut items = Vec::new();
-        let mut messages = 0;
-        while wanted.is_none_or(|wanted| messages < wanted) {
-            let Some(item) = self.link.pop() else { break };
-            messages += item.messages();
-            items.push(item);
-        }
-        items
-    }
-
-    fn finished(&mut self, done: &Done) -> Outcome {
-        for (item, success) in &done.items {
-            if *success {
-                self.done += item.messages();
-            } else {
-                self.back += item.messages();
-            }
-            self.link.acknowledge(item, *success)?;
-        }
-        Ok(())
-    }
+    None
 }
 
 /// A receiver with our name has come: taking the place back would only start a quarrel.

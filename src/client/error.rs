@@ -71,6 +71,17 @@ impl Error {
             _ => false,
         }
     }
+
+    /// A server answered, and not for want of a broker behind it: asking again costs it something each time. (502 and 504 are how a proxy says
+    /// that there is no broker.)
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Refused { reply: BadReply::Refused { status, .. }, .. } => !matches!(status, 502 | 504),
+            Self::Refused { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Error {

@@ -3,12 +3,16 @@
 //! A live delivery is another client's frame, verbatim. It may hold a member twice and unknown members of any type, so nothing here
 //! trusts more than it uses: the last of two members counts, as it does for the broker.
 
+mod answers;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+pub use self::answers::Answer;
 
 /// One frame of the broker.
 #[derive(Debug)]
@@ -285,6 +289,8 @@ pub struct ReceiveMessage<'a> {
     receiver: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<&'static str>,
     data: [(); 0],
 }
 
@@ -294,7 +300,7 @@ impl<'a> ReceiveMessage<'a> {
     pub fn new(channels: impl IntoIterator<Item = &'a str>) -> Self {
         let channel = channels.into_iter().collect();
         let (command, ack) = ("receive-message", "manual");
-        Self { command, channel, ack, prefetch: None, receiver: None, group: None, data: [] }
+        Self { command, channel, ack, prefetch: None, receiver: None, group: None, order: None, data: [] }
     }
 
     /// Unconfirmed deliveries allowed.
@@ -315,6 +321,13 @@ impl<'a> ReceiveMessage<'a> {
     #[must_use]
     pub fn group(mut self, group: Option<&'a str>) -> Self {
         self.group = group;
+        self
+    }
+
+    /// The channels take turns. Else what waits in an earlier one goes first.
+    #[must_use]
+    pub fn fair(mut self, fair: bool) -> Self {
+        self.order = fair.then_some("fair");
         self
     }
 
@@ -444,10 +457,10 @@ mod tests {
             command,
             serde_json::json!({"command":"receive-message","channel":["a","b"],"ack":"manual","prefetch":3,"receiver":"gw","data":[]})
         );
-        let command = ReceiveMessage::new(["a"]).group(Some("gate ways")).to_json();
+        let command = ReceiveMessage::new(["a"]).group(Some("gate ways")).fair(true).to_json();
         assert_eq!(
             command,
-            r#"{"command":"receive-message","channel":["a"],"ack":"manual","group":"gate ways","data":[]}"#
+            r#"{"command":"receive-message","channel":["a"],"ack":"manual","group":"gate ways","order":"fair","data":[]}"#
         );
         assert_eq!(acknowledge("17", false), r#"{"command":"nack","delivery":"17"}"#);
     }

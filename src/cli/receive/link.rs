@@ -1,27 +1,55 @@
-//! The connection of a receiver: what waits, acknowledgements, and connecting again after a loss.
+//! The connection of a receiver: what waits, answers to deliveries, and connecting again after a loss.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinHandle;
 
-use super::super::output;
-use super::work::Item;
+use super::item::Item;
 use super::{Failure, is_replaced};
-use crate::client::frames::{self, Frame};
+use crate::cli::output;
+use crate::client::frames::{self, Answer, Frame, ReceiveMessage};
 use crate::client::{Backoff, Client, Error, Message, Options, Url};
 use crate::limits;
+use crate::message::Timestamp;
+
+/// What this receiver declares on each of its connections.
+#[derive(Clone, Debug)]
+pub(super) struct Subscription {
+    /// In the order of preference.
+    pub channels: Vec<String>,
+    pub receiver: Option<String>,
+    pub group: Option<String>,
+    /// The channels take turns.
+    pub fair: bool,
+}
+
+impl Subscription {
+    /// The command. `wanted`: how many deliveries there may be without an answer; 0: nothing comes from now on.
+    pub(super) fn to_json(&self, wanted: u32) -> String {
+        let channels = self.channels.iter().filter(|_| wanted > 0).map(String::as_str);
+        let command = ReceiveMessage::new(channels).prefetch(Some(wanted.max(1))).fair(self.fair);
+        command.receiver(self.receiver.as_deref()).group(self.group.as_deref()).to_json()
+    }
+}
 
 /// A connection that comes back by itself.
 pub(super) struct Link {
     url: Url,
     options: Options,
-    subscription: String,
+    subscription: Subscription,
+    /// How many deliveries the broker may have given without an answer. 0: this receiver takes nothing now.
+    wanted: u32,
+    /// What the broker was last told of it, on this connection.
+    declared: u32,
     state: State,
-    backoff: Backoff,
+    backoff: Backoffs,
     waiting: VecDeque<Item>,
-    /// Counts the connections: a delivery can only be acknowledged where it came from.
+    /// Messages that came so far.
+    serial: u64,
+    /// Counts the connections: a delivery can only be answered where it came from.
     generation: u64,
     /// Deliveries of this connection that are being worked on.
     given: usize,
@@ -33,8 +61,7 @@ pub(super) struct Link {
     told: Option<String>,
 }
 
-/// A connection that the broker has ended, but over which it still takes acknowledgements for a while: work that is done in time is not
-/// done twice.
+/// A connection that the broker has ended, but over which it still takes answers for a while: work that is done in time is not done twice.
 struct Leaving {
     client: Box<Client>,
     generation: u64,
@@ -56,17 +83,45 @@ pub(super) enum Taken {
     Refused(String),
 }
 
+/// How long to wait before connecting again. Who asks a computer where nobody listens costs it next to nothing, and is there soon after the broker. Who
+/// asks a server that answers "not now" or "not you" costs it a handshake each time, and there may be thousands.
+struct Backoffs {
+    nobody: Backoff,
+    refused: Backoff,
+}
+
+impl Backoffs {
+    fn new() -> Self {
+        Self {
+            nobody: Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_NOBODY),
+            refused: Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_LONGEST),
+        }
+    }
+
+    fn failed(&mut self, error: &Error) -> std::time::Duration {
+        if error.is_answer() { self.refused.failed() } else { self.nobody.failed() }
+    }
+}
+
 impl Link {
     /// The first connection. It must succeed: a wrong address or password is better said at once than tried for ever.
-    pub(super) async fn connect(url: Url, options: Options, subscription: String) -> Result<Self, Failure> {
-        let client = subscribe(&url, &options, &subscription).await?;
+    pub(super) async fn connect(
+        url: Url,
+        options: Options,
+        subscription: Subscription,
+        wanted: u32,
+    ) -> Result<Self, Failure> {
+        let client = subscribe(&url, &options, &subscription.to_json(wanted)).await?;
         Ok(Self {
             url,
             options,
             subscription,
+            wanted,
+            declared: wanted,
             state: State::Up(Box::new(client)),
-            backoff: Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_LONGEST),
+            backoff: Backoffs::new(),
             waiting: VecDeque::new(),
+            serial: 0,
             generation: 0,
             given: 0,
             leaving: None,
@@ -75,9 +130,23 @@ impl Link {
         })
     }
 
-    /// The next delivery that waits.
-    pub(super) fn pop(&mut self) -> Option<Item> {
-        let item = self.waiting.pop_front()?;
+    /// Tells the broker, if it is news, how many deliveries without an answer this receiver takes from now on. To be called before the answer that
+    /// would make room for one more.
+    pub(super) fn want(&mut self, wanted: u32) -> Result<(), Failure> {
+        self.wanted = wanted;
+        if let State::Up(client) = &mut self.state
+            && self.declared != wanted
+        {
+            client.queue_text(&self.subscription.to_json(wanted))?;
+            self.declared = wanted;
+        }
+        Ok(())
+    }
+
+    /// The first delivery that waits and that `fits`.
+    pub(super) fn pop(&mut self, fits: impl FnMut(&Item) -> bool) -> Option<Item> {
+        let at = self.waiting.iter().position(fits)?;
+        let item = self.waiting.remove(at)?;
         self.given += usize::from(item.delivery.is_some());
         Some(item)
     }
@@ -102,32 +171,43 @@ impl Link {
         }
     }
 
-    /// Tells the broker that a delivery is done with, or gives it back.
-    pub(super) fn acknowledge(&mut self, item: &Item, done: bool) -> Result<(), Failure> {
-        let Some(delivery) = &item.delivery else { return Ok(()) };
-        let answer = frames::acknowledge(delivery, done);
+    /// Answers a delivery. False: its connection has gone, and the broker gives the message out again.
+    pub(super) fn answer(&mut self, item: &Item, answer: &Answer<'_>) -> Result<bool, Failure> {
+        let Some(delivery) = &item.delivery else { return Ok(true) };
+        let answer = answer.to_json(delivery);
         if item.generation == self.generation {
             self.given = self.given.saturating_sub(1);
             if let State::Up(client) = &mut self.state {
                 client.queue_text(&answer)?;
+                return Ok(true);
             }
-            return Ok(());
+            return Ok(false);
         }
-        // Otherwise the connection has gone: the broker has taken the delivery back, and gives it out again.
-        if let Some(mut leaving) = self.leaving.take_if(|leaving| leaving.generation == item.generation) {
-            leaving.client.queue_text(&answer)?;
-            leaving.client.write_some();
-            leaving.given = leaving.given.saturating_sub(1);
-            if leaving.given > 0 {
-                self.leaving = Some(leaving);
-            } else {
-                self.say_goodbye(leaving.client);
-            }
+        let Some(mut leaving) = self.leaving.take_if(|leaving| leaving.generation == item.generation) else {
+            return Ok(false);
+        };
+        leaving.client.queue_text(&answer)?;
+        leaving.client.write_some();
+        leaving.given = leaving.given.saturating_sub(1);
+        if leaving.given > 0 {
+            self.leaving = Some(leaving);
+        } else {
+            self.say_goodbye(leaving.client);
+        }
+        Ok(true)
+    }
+
+    /// Tells the broker that the work on a delivery goes on.
+    pub(super) fn extend(&mut self, generation: u64, delivery: &str) -> Result<(), Failure> {
+        if let State::Up(client) = &mut self.state
+            && generation == self.generation
+        {
+            client.queue_text(&Answer::Extend.to_json(delivery))?;
         }
         Ok(())
     }
 
-    /// Ends the connection in an orderly way, so that the last acknowledgements have arrived.
+    /// Ends the connection in an orderly way, so that the last answers have arrived.
     pub(super) async fn close(self) {
         if let Some(goodbye) = self.goodbye {
             // Its only failure would be a panic, which has been reported.
@@ -143,12 +223,16 @@ impl Link {
     fn read(&mut self, message: &Message) -> Taken {
         match frames::parse(&message.payload) {
             Ok(Frame::Delivery(delivery)) => {
-                self.waiting.push_back(Item::new(&delivery, self.generation));
+                let item = Item::new(&delivery, self.generation, now(), self.serial);
+                self.serial = self.serial.saturating_add(item.count());
+                self.waiting.push_back(item);
                 Taken::Something
             }
             Ok(Frame::Reply(reply)) if reply.is_accepted() => Taken::Something,
             // A delivery that expired or was purged while we worked on it is nobody's any more.
-            Ok(Frame::Reply(reply)) if matches!(reply.command.as_deref(), Some("ack" | "nack")) => Taken::Something,
+            Ok(Frame::Reply(reply)) if matches!(reply.command.as_deref(), Some("ack" | "nack" | "extend")) => {
+                Taken::Something
+            }
             Ok(Frame::Reply(reply)) => Taken::Refused(format!("the broker says: {} {}", reply.code, reply.text)),
             Err(error) => Taken::Refused(error.to_string()),
         }
@@ -178,7 +262,7 @@ impl Link {
             Ok(client) => {
                 output::note("wsmb: connected again");
                 self.told = None;
-                self.backoff.succeeded();
+                self.backoff = Backoffs::new();
                 self.state = State::Up(Box::new(client));
             }
             Err(error) => drop(self.down(&error)),
@@ -198,11 +282,12 @@ impl Link {
             output::note(&format!("wsmb: {error}; connecting again until it works"));
             self.told = Some(error.to_string());
         }
-        let wait = self.backoff.failed();
-        let (url, options, subscription) = (self.url.clone(), self.options.clone(), self.subscription.clone());
+        let wait = self.backoff.failed(error);
+        let (url, options, text) = (self.url.clone(), self.options.clone(), self.subscription.to_json(self.wanted));
+        self.declared = self.wanted;
         let connecting = State::Down(Box::pin(async move {
             tokio::time::sleep(wait).await;
-            subscribe(&url, &options, &subscription).await
+            subscribe(&url, &options, &text).await
         }));
         std::mem::replace(&mut self.state, connecting)
     }
@@ -213,4 +298,10 @@ async fn subscribe(url: &Url, options: &Options, subscription: &str) -> Result<C
     client.queue_text(subscription)?;
     client.answer_close_late();
     Ok(client)
+}
+
+/// By this computer's clock.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -1,192 +1,205 @@
-//! What is done with a delivery: its lines are written, or a command is run for each of its messages.
+//! What is done with a delivery: its lines are printed, or a command is run for each of its messages.
 
-use std::io::{IsTerminal, Write};
+use std::fmt;
+use std::io;
+use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::super::exec::{self, Job};
-use super::super::output;
-use super::super::signals::Stop;
 use super::Failure;
-use crate::client::frames::Delivery;
-use crate::limits;
+use super::item::{Item, Past, Received};
+use super::print::{Printer, one_line, plain};
+use crate::cli::exec::{self, About, Ended, Job, Report};
+use crate::cli::output;
+use crate::cli::signals::Stop;
 
-/// One delivery, taken from its frame.
-#[derive(Clone, Debug)]
-pub(super) struct Item {
-    /// What to acknowledge.
-    pub delivery: Option<String>,
-    /// The connection that it came from.
-    pub generation: u64,
-    channel: String,
-    redelivered: bool,
-    /// JSON texts.
-    messages: Vec<String>,
-}
-
-impl Item {
-    pub(super) fn new(delivery: &Delivery<'_>, generation: u64) -> Self {
-        Self {
-            delivery: delivery.delivery.as_deref().map(str::to_owned),
-            generation,
-            channel: delivery.channel.to_string(),
-            redelivered: delivery.redelivered,
-            messages: delivery.messages.iter().map(|message| message.get().to_owned()).collect(),
-        }
-    }
-
-    /// How many messages it carries.
-    pub(super) fn messages(&self) -> u64 {
-        self.messages.len() as u64
-    }
-}
-
-/// What a worker came to: each delivery, and whether it is done with (else it goes back).
-pub(super) struct Done {
-    pub items: Vec<(Item, bool)>,
-}
-
-/// Does the work; clones share one count of failures.
+/// What a worker does.
 #[derive(Clone)]
-pub(super) struct Worker {
-    command: Option<Arc<str>>,
-    raw: bool,
-    json: bool,
-    stop: Stop,
-    failures: Arc<AtomicU32>,
+pub(super) enum Task {
+    Print(Printer),
+    Run(Runner),
 }
 
-impl Worker {
-    pub(super) fn new(command: Option<String>, raw: bool, json: bool, stop: Stop) -> Self {
-        Self { command: command.map(Arc::from), raw, json, stop, failures: Arc::default() }
-    }
+/// A command for each message.
+#[derive(Clone)]
+pub(super) struct Runner {
+    pub command: Arc<str>,
+    pub raw: bool,
+    pub longest: Duration,
+    /// The broker's address, without user and password.
+    pub url: Arc<str>,
+    pub stop: Stop,
+}
 
-    /// It writes lines, and many deliveries at once are as good as one.
-    pub(super) fn prints(&self) -> bool {
-        self.command.is_none()
-    }
+/// What became of one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is finished for good.
+    Finished(Past),
+    /// It is to come again: why.
+    Failed(String),
+    /// The same, because this program was to stop at once.
+    CutOff(String),
+}
 
-    pub(super) async fn work(mut self, items: Vec<Item>) -> Result<Done, Failure> {
-        let Some(command) = self.command.clone() else { return self.print(items).await };
-        let mut done = Vec::with_capacity(items.len());
-        for item in items {
-            let success = self.run_all(&command, &item).await;
-            done.push((item, success));
-        }
-        Ok(Done { items: done })
-    }
+/// A delivery with what became of its messages, in their order.
+pub(super) struct Done {
+    pub item: Item,
+    pub fates: Vec<Fate>,
+}
 
-    async fn print(self, items: Vec<Item>) -> Result<Done, Failure> {
-        let terminal = std::io::stdout().is_terminal();
-        let mut text = String::new();
-        for item in &items {
-            for message in &item.messages {
-                let line = self.line(item, message);
-                // A file or a program gets what was sent; a terminal must not obey it.
-                text.push_str(&if terminal { output::printable(&line) } else { line });
-                text.push('\n');
+impl Task {
+    /// Works on deliveries. `past` says for each message of the first what is known of it; only a command gets one delivery at a time.
+    pub(super) async fn work(self, items: Vec<Item>, past: Vec<Option<Past>>) -> Result<Vec<Done>, Failure> {
+        match self {
+            Self::Print(printer) => {
+                printer.print(&items).await?;
+                let printed = |item: Item| Done { fates: vec![Fate::Finished(Past::Done); item.messages.len()], item };
+                Ok(items.into_iter().map(printed).collect())
+            }
+            Self::Run(mut runner) => {
+                let mut done = Vec::with_capacity(items.len());
+                let mut past = past.into_iter();
+                for item in items {
+                    let mut fates = Vec::with_capacity(item.messages.len());
+                    for message in &item.messages {
+                        fates.push(match past.next().flatten() {
+                            Some(past) => Fate::Finished(past),
+                            None => runner.run(&item, message).await,
+                        });
+                    }
+                    done.push(Done { item, fates });
+                }
+                Ok(done)
             }
         }
-        // A full pipe blocks, and pings must be answered meanwhile.
-        let written = tokio::task::spawn_blocking(move || {
-            let mut stdout = std::io::stdout().lock();
-            stdout.write_all(text.as_bytes())?;
-            stdout.flush()
-        });
-        written.await.map_err(Failure::failed)?.map_err(|error| output::write_failed(&error))?;
-        Ok(Done { items: items.into_iter().map(|item| (item, true)).collect() })
     }
+}
 
-    fn line(&self, item: &Item, message: &str) -> String {
-        if self.json {
-            let channel = serde_json::Value::from(item.channel.as_str());
-            let message = one_line(message);
-            return format!(r#"{{"channel":{channel},"redelivered":{},"message":{message}}}"#, item.redelivered);
+impl Runner {
+    /// Runs the command for one message, and says in the log what came of it.
+    async fn run(&mut self, item: &Item, message: &Received) -> Fate {
+        if self.stop.is_at_once() {
+            return Fate::CutOff("the gateway was stopped before the command began".to_owned());
         }
-        if self.raw { plain(message) } else { one_line(message) }
-    }
-
-    /// Runs the command for each message of a delivery; the first that fails ends it, and all of it goes back.
-    async fn run_all(&mut self, command: &str, item: &Item) -> bool {
-        for message in &item.messages {
-            let text = if self.raw { plain(message) } else { one_line(message) };
-            let job = Job::new(&item.channel, item.redelivered, message, text);
-            let reason = match exec::run(command, &job).await {
-                Ok(status) if status.success() => continue,
-                Ok(status) => format!("the command ended with {status}"),
-                Err(error) => format!("the command could not be started: {error}"),
-            };
-            let pause = pause(self.failures.fetch_add(1, Ordering::Relaxed));
-            output::note(&format!("wsmb: {reason}; the message goes back after {} s", pause.as_secs_f64()));
-            // Somebody who wants to stop is not kept waiting.
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.stop.asked() => {}
+        let text = if self.raw { plain(&message.json) } else { one_line(&message.json) };
+        let about = About {
+            id: &message.id,
+            channel: &item.channel,
+            attempt: item.attempt,
+            redelivered: item.redelivered,
+            url: &self.url,
+        };
+        let (job, notes) = Job::new(&about, &message.json, text);
+        for note in notes {
+            told(item, message, format_args!("{note}"));
+        }
+        match exec::run(&self.command, &job, self.longest, &mut self.stop).await {
+            Ok(report) => judge(item, message, &report, self.longest),
+            Err(error) => {
+                let reason = format!("the command cannot be started: {}", start_failure(&error));
+                told(item, message, format_args!("{reason}; the message goes back"));
+                Fate::Failed(reason)
             }
-            return false;
         }
-        self.failures.store(0, Ordering::Relaxed);
-        true
     }
 }
 
-/// How long a message is kept back when so many commands have failed before it without one success.
-fn pause(failures: u32) -> Duration {
-    limits::EXEC_PAUSE_FIRST.saturating_mul(2_u32.saturating_pow(failures)).min(limits::EXEC_PAUSE_LONGEST)
+/// What a command's end means, and a line in the log about it.
+fn judge(item: &Item, message: &Received, report: &Report, longest: Duration) -> Fate {
+    /// `EX_DATAERR` of sysexits.h: the message is at fault.
+    const REJECTED: i32 = 65;
+    let how = match report.ended {
+        Ended::Exited(status) => ended_with(status),
+        Ended::TimedOut => format!("ended because it ran longer than {} s (--exec-timeout)", longest.as_secs_f64()),
+        Ended::Stopped => "ended because the gateway was stopped".to_owned(),
+    };
+    let reason = match &report.last_line {
+        Some(line) => format!("{how}: {line}"),
+        None => how.clone(),
+    };
+    let code = if let Ended::Exited(status) = report.ended { status.code() } else { None };
+    let (fate, meaning) = match code {
+        Some(0) => (Fate::Finished(Past::Done), "done"),
+        Some(REJECTED) => (Fate::Finished(Past::Rejected(reason)), "rejected: it never comes again"),
+        _ if report.ended == Ended::Stopped => {
+            (Fate::CutOff(reason), "it goes back; nobody knows how far the command came")
+        }
+        _ if report.ended == Ended::TimedOut => {
+            (Fate::Failed(reason), "it goes back; nobody knows how far the command came")
+        }
+        _ => (Fate::Failed(reason), "it goes back"),
+    };
+    told(item, message, format_args!("{how} after {:.3} s; {meaning}", report.took.as_secs_f64()));
+    fate
 }
 
-/// The message on one line. A line break in a JSON text stands between its tokens, never inside a string: a blank means the same.
-fn one_line(json: &str) -> String {
-    if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ") } else { json.to_owned() }
+/// One line of the log about a message.
+pub(super) fn told(item: &Item, message: &Received, what: fmt::Arguments<'_>) {
+    let Item { channel, attempt, .. } = item;
+    output::note(&format!("wsmb: message {}, channel {channel}, attempt {attempt}: {what}", message.id));
 }
 
-/// The text of a JSON string; anything else as it stands.
-fn plain(json: &str) -> String {
-    serde_json::from_str::<String>(json).unwrap_or_else(|_| one_line(json))
+fn ended_with(status: ExitStatus) -> String {
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        return format!("ended by signal {signal}");
+    }
+    match status.code() {
+        Some(code) => format!("exit status {code}"),
+        None => status.to_string(),
+    }
 }
 
-#[cfg(test)]
+/// Why a command cannot be started.
+fn start_failure(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::ArgumentListTooLong {
+        return "the command line and its environment are too long for this system; the message's fields and this program's own \
+                environment count together"
+            .to_owned();
+    }
+    error.to_string()
+}
+
+#[cfg(all(test, unix))]
 mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
     use super::*;
+    use crate::message::Timestamp;
 
-    #[test]
-    fn a_message_fits_on_one_line_and_means_the_same() {
-        let pretty = "{\n  \"a\": \"x\\ny\",\r\n  \"b\": [1]\n}";
-        let line = one_line(pretty);
-        assert!(!line.contains(['\n', '\r']));
-        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
-        assert_eq!(value(&line), value(pretty));
-        assert_eq!(one_line("{\"a\" : 1}"), "{\"a\" : 1}");
-    }
-
-    #[test]
-    fn raw_gives_the_text_of_a_string_and_leaves_the_rest() {
-        assert_eq!(plain(r#""say \"hi\" \u00e9""#), "say \"hi\" é");
-        assert_eq!(plain("{\"a\":1}"), "{\"a\":1}");
-    }
-
-    #[test]
-    fn a_failing_command_is_run_less_and_less_often() {
-        let pauses: Vec<u128> = (0..9).map(|failures| pause(failures).as_millis()).collect();
-        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
-        assert_eq!(pause(u32::MAX), limits::EXEC_PAUSE_LONGEST);
-    }
-
-    #[test]
-    fn json_lines_name_the_channel() {
-        let (_ask, stop) = Stop::never();
-        let worker = Worker::new(None, false, true, stop);
+    fn judged(ended: Ended, last_line: Option<&str>) -> Fate {
+        let message = Received { id: "7-ab".to_owned(), json: "1".to_owned() };
         let item = Item {
             delivery: None,
             generation: 0,
-            channel: "a\"b".to_owned(),
-            redelivered: true,
-            messages: vec!["{\"x\":\n1}".to_owned()],
+            channel: "sms".to_owned(),
+            redelivered: false,
+            attempt: 1,
+            at: Timestamp(0),
+            messages: vec![message.clone()],
         };
-        assert_eq!(
-            worker.line(&item, &item.messages[0]),
-            r#"{"channel":"a\"b","redelivered":true,"message":{"x": 1}}"#
-        );
+        let report = Report { ended, took: Duration::from_millis(5), last_line: last_line.map(str::to_owned) };
+        judge(&item, &message, &report, Duration::from_secs(300))
+    }
+
+    #[test]
+    fn an_exit_status_decides_about_the_message_and_is_its_reason() {
+        let exited = |code: i32| Ended::Exited(ExitStatus::from_raw(code << 8));
+        let failed = |reason: &str| Fate::Failed(reason.to_owned());
+        assert_eq!(judged(exited(0), Some("warning: slow")), Fate::Finished(Past::Done));
+        assert_eq!(judged(exited(3), Some("no network")), failed("exit status 3: no network"));
+        assert_eq!(judged(exited(1), None), failed("exit status 1"));
+        let rejected = Past::Rejected("exit status 65: no such number".to_owned());
+        assert_eq!(judged(exited(65), Some("no such number")), Fate::Finished(rejected));
+        assert_eq!(judged(Ended::Exited(ExitStatus::from_raw(9)), None), failed("ended by signal 9"));
+        assert_eq!(judged(Ended::TimedOut, None), failed("ended because it ran longer than 300 s (--exec-timeout)"));
+        assert!(matches!(judged(Ended::Stopped, None), Fate::CutOff(_)));
+    }
+
+    #[test]
+    fn an_environment_that_is_too_large_is_told_in_a_sentence() {
+        let error = io::Error::from_raw_os_error(libc::E2BIG);
+        assert!(start_failure(&error).contains("too long for this system"));
     }
 }

@@ -1,0 +1,84 @@
+//! `wsmb receive` that prints: what a line says, and that no message more is taken than is used.
+#![cfg(unix)]
+
+#[path = "cli/harness.rs"]
+#[allow(dead_code)] // What the other commands need is more than what is needed here.
+mod harness;
+
+use base64::Engine as _;
+use futures_util::SinkExt as _;
+use harness::{Broker, run, until};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+fn next(broker: &Broker) -> serde_json::Value {
+    let ended = run(&mut broker.client(&["receive", "sms", "--json", "--count", "1"])).with(0);
+    serde_json::from_str(&ended.stdout).unwrap()
+}
+
+#[test]
+fn with_several_channels_a_line_says_which() {
+    let broker = Broker::start();
+    broker.send("bulk", "1");
+    broker.send("otp", "2");
+    let ended = run(&mut broker.client(&["receive", "otp", "bulk", "--count", "2"])).with(0);
+    let mut lines: Vec<&str> = ended.stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["bulk\t1", "otp\t2"]);
+}
+
+#[test]
+fn json_says_all_that_is_known() {
+    let broker = Broker::start();
+    broker.send("sms", r#"{"a" : 1.10}"#);
+    let ended = run(&mut broker.client(&["receive", "sms", "--json", "--count", "1"])).with(0);
+    assert!(ended.stdout.contains(r#""channel":"sms","attempt":1,"redelivered":false,"time":"20"#), "{}", ended.stdout);
+    assert!(ended.stdout.ends_with(r#","data":{"a" : 1.10}}"#), "{}", ended.stdout);
+    let line: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert!(line["id"].as_str().unwrap().starts_with("1-"), "{line}");
+}
+
+#[test]
+fn a_reader_that_leaves_has_taken_no_message_more() {
+    let broker = Broker::start();
+    for number in 1..=4 {
+        broker.send("sms", &number.to_string());
+    }
+    let head = format!("{} receive sms | head -n 2", env!("CARGO_BIN_EXE_wsmb"));
+    let mut shell = std::process::Command::new("sh");
+    shell.arg("-c").arg(head).env("WSMB_URL", &broker.url).env("WSMB_USER", &broker.user);
+    let ended = run(&mut shell).with(0);
+    assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("1\n2", ""));
+    assert_eq!(broker.waiting("sms"), 2);
+    assert_eq!(next(&broker)["data"], 3);
+}
+
+#[test]
+fn a_count_is_exact_and_the_next_message_is_never_taken() {
+    let broker = Broker::start();
+    for number in 1..=3 {
+        broker.send("sms", &number.to_string());
+    }
+    let ended = run(&mut broker.client(&["receive", "sms", "--count", "2", "--prefetch", "64"])).with(0);
+    assert_eq!(ended.stdout, "1\n2");
+    let third = next(&broker);
+    assert_eq!((&third["data"], &third["attempt"], &third["redelivered"]), (&3.into(), &1.into(), &false.into()));
+}
+
+#[tokio::test]
+async fn messages_that_were_sent_together_are_counted_one_by_one() {
+    let broker = Broker::start();
+    let mut receive = harness::Running::start(&mut broker.client(&["receive", "sms", "--count", "2"]));
+    let mut request = broker.url.as_str().into_client_request().unwrap();
+    let login = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(&broker.user));
+    request.headers_mut().insert("Authorization", login.parse().unwrap());
+    // The receiver may come before or after the messages: then they are one delivery, or one each.
+    let (mut sender, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+    let three = r#"{"command":"send-message","channel":"sms","data":[1,2,3]}"#;
+    sender.send(Message::text(three)).await.unwrap();
+    sender.close(None).await.unwrap();
+    let ended = tokio::task::spawn_blocking(move || receive.end().with(0)).await.unwrap();
+    assert_eq!(ended.stdout, "1\n2");
+    until("the third waits", || broker.waiting("sms") == 1);
+    assert_eq!(next(&broker)["data"], 3);
+}

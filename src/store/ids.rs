@@ -16,7 +16,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::beside;
+use super::{beside, sync_directory};
 use crate::limits;
 use crate::message::{AcceptedId, Timestamp};
 
@@ -186,16 +186,6 @@ fn options() -> OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
-}
-
-/// After a rename: so that a power cut cannot bring the old file back. Where a directory cannot be opened, the system does without.
-fn sync_directory(path: &Path) {
-    if cfg!(unix)
-        && let Some(directory) = path.parent()
-    {
-        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-        let _ = File::open(directory).and_then(|directory| directory.sync_all());
-    }
 }
 
 /// Bytes in the longest file that this module leaves behind.

@@ -481,6 +481,16 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Makes the name of a new or renamed file or directory durable: a power cut can't take it back. Where a directory can't be opened, the system does without.
+fn sync_directory(path: &Path) {
+    if cfg!(unix)
+        && let Some(directory) = path.parent()
+    {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        let _ = std::fs::File::open(directory).and_then(|directory| directory.sync_all());
+    }
+}
+
 /// SQLite keeps names that begin so to itself.
 fn reserved(prefix: &str) -> bool {
     prefix.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"))

@@ -26,7 +26,7 @@ use rusqlite::{Connection, OptionalExtension, Rows, Transaction, TransactionBeha
 use super::lock::StoreLock;
 use super::{
     ChannelSummary, Columns, FoundPublications, Group, MessageStore, PURGE, Page, Prefix, Request, RequestToken,
-    Restamp, StoreError, StoredPublication, Summary, Swept, beside, datetime, system,
+    Restamp, StoreError, StoredPublication, Summary, Swept, beside, datetime, sync_directory, system,
 };
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
@@ -306,11 +306,7 @@ fn page(mut rows: Rows<'_>, limit: usize, max_bytes: usize) -> rusqlite::Result<
 fn create(path: &Path) -> Result<PathBuf, StoreError> {
     let unavailable = |error: std::io::Error| system::failed(&path.display().to_string(), "made", &error);
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(directory).map_err(unavailable)?;
+        make_directory(directory).map_err(unavailable)?;
     }
     if !path.exists() {
         let mut options = OpenOptions::new();
@@ -318,8 +314,22 @@ fn create(path: &Path) -> Result<PathBuf, StoreError> {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         options.open(path).map_err(unavailable)?;
+        sync_directory(path);
     }
     settle(path).map_err(unavailable)
+}
+
+/// Makes a directory with those above it. Their names are durable before anything is kept in it.
+fn make_directory(directory: &Path) -> std::io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)?;
+    missing.into_iter().for_each(sync_directory);
+    Ok(())
 }
 
 /// One name for one file, however it was reached: the lock goes by it. Elsewhere than on Unix the canonical form is one that not every program takes.

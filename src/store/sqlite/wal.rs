@@ -2,8 +2,9 @@
 //! damaged for the end, says nothing, and writes over the rest.
 //!
 //! Two things tell. The `-shm` file, which outlives the process but not the machine, says how many frames were committed. And a transaction is made durable before the next
-//! one is written (`synchronous = FULL`): so if a frame is damaged and a whole transaction stands behind it, the damaged one had been committed. A power cut alone spoils
-//! nothing but the last transaction, which nobody was told of. Formats: <https://sqlite.org/fileformat2.html#the_write_ahead_log>, <https://sqlite.org/walformat.html>.
+//! one is written (`synchronous = FULL`): so if a frame is damaged and a whole transaction stands behind it with another one that was written on top of it, the damaged one
+//! had been committed. A power cut alone spoils nothing but the last transaction, which nobody was told of; and a disk that refuses to sync leaves rests of several
+//! transactions that failed, none of which continues another. Formats: <https://sqlite.org/fileformat2.html#the_write_ahead_log>, <https://sqlite.org/walformat.html>.
 //!
 //! Reads only, and must not be called while anybody has the store open.
 
@@ -42,7 +43,7 @@ struct Journal {
     salts: Option<[u32; 2]>,
     /// The last frame of the last whole transaction in an unbroken row from the start.
     readable: u32,
-    /// The last frame of a transaction behind a damaged one that another one follows, so that it had been committed.
+    /// The last frame of a transaction behind a damaged one that another one continues, so that it had been committed.
     behind: u32,
 }
 
@@ -137,31 +138,29 @@ fn journal(reader: &mut impl Read) -> io::Result<Option<Journal>> {
     let mut found = Journal { salts: Some(salts), ..Journal::default() };
     let mut frame = vec![0; FRAME_HEADER + page];
     let (mut number, mut is_broken) = (0, false);
-    // The last commit behind the damage, which counts once another frame follows.
+    // The frame before, if it is a commit behind the damage, which counts once a frame continues it.
     let mut commit_behind = 0;
     while fill(reader, &mut frame)? {
         number += 1;
         let is_ours = [word(&frame, 8), word(&frame, 12)] == salts;
         let is_commit = word(&frame, 4) != 0;
+        sum.add(&frame[..8]);
+        sum.add(&frame[FRAME_HEADER..]);
+        let written = [word(&frame, 16), word(&frame, 20)];
+        let continues = is_ours && sum.sums == written;
+        // What stands in the frame decides whether the next one continues it.
+        sum.sums = written;
+        is_broken |= !continues;
         if !is_broken {
-            let mut next = sum;
-            next.add(&frame[..8]);
-            next.add(&frame[FRAME_HEADER..]);
-            if is_ours && next.sums == [word(&frame, 16), word(&frame, 20)] {
-                sum = next;
-                if is_commit {
-                    found.readable = number;
-                }
-                continue;
-            }
-            is_broken = true;
-        }
-        if is_ours {
-            found.behind = found.behind.max(commit_behind);
             if is_commit {
-                commit_behind = number;
+                found.readable = number;
             }
+            continue;
         }
+        if continues {
+            found.behind = found.behind.max(commit_behind);
+        }
+        commit_behind = if is_ours && is_commit { number } else { 0 };
     }
     Ok(Some(found))
 }
@@ -292,6 +291,41 @@ mod tests {
             bytes[last] ^= 1;
         });
         assert_eq!(crashed.loss(), None);
+    }
+
+    /// A disk that refuses to sync lets transactions fail; each next one is written over the one before, and the longest leaves the longest rest.
+    #[test]
+    fn rests_of_transactions_that_failed_are_no_loss() {
+        let crashed = Crashed::new(false);
+        std::fs::remove_file(crashed.path("-shm")).expect("removed");
+        let whole = std::fs::read(crashed.path("-wal")).expect("the journal");
+        // Three attempts at the same place, each with other pages.
+        let attempt = |rows: u32, text: &str| {
+            let directory = tempfile::tempdir().expect("a directory");
+            let main = directory.path().join("a.db");
+            for ending in ["", "-wal"] {
+                std::fs::copy(crashed.path(ending), beside(&main, ending)).expect("copied");
+            }
+            let mut connection = Connection::open(&main).expect("opens");
+            let transaction = connection.transaction().expect("begun");
+            for row in 0..rows {
+                transaction
+                    .execute("INSERT INTO a VALUES (?1)", [format!("{text}{row}").repeat(800)])
+                    .expect("written");
+            }
+            transaction.commit().expect("written");
+            let bytes = std::fs::read(beside(&main, "-wal")).expect("the journal");
+            assert_eq!(bytes[..whole.len()], whole, "it goes on where the others go on");
+            bytes
+        };
+        let (first, second, third) = (attempt(12, "first"), attempt(6, "second"), attempt(2, "third"));
+        assert!(first.len() > second.len() && second.len() > third.len(), "each is shorter");
+        crashed.change("-wal", |bytes| {
+            *bytes = first;
+            bytes[..second.len()].copy_from_slice(&second);
+            bytes[..third.len()].copy_from_slice(&third);
+        });
+        assert_eq!((crashed.loss(), crashed.rows()), (None, 12));
     }
 
     #[test]

@@ -215,6 +215,8 @@ pub enum StoreEffect {
     },
     /// Remove these; one that is not written yet is never written. Not answered.
     Remove(Vec<MessageId>),
+    /// Writing these was answered by [`super::Event::StoreFailed`], and they were refused: remove what may have been written for all that. Not answered.
+    Disown(Vec<MessageId>),
     /// Remember how often these have been delivered. Not answered.
     Deliveries(Vec<(MessageId, u32)>),
     /// Read a page of a channel's backlog: messages without due time and above `after`, oldest first.

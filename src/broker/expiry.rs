@@ -56,9 +56,8 @@ impl Broker {
             // The page may bring it, too, and knows by the same marks what it is.
             return;
         }
-        if self.refused.remove(&id) {
-            // Nobody has counted it, and its sender was told that it is not there.
-            self.removals.push(id);
+        if self.refused.contains(&id) {
+            // Nobody has counted it; its sender was told that it is not there, and its removal is on its way.
             return;
         }
         let is_known =

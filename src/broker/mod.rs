@@ -193,6 +193,7 @@ pub struct Broker {
     appends: Vec<Message>,
     replacements: Vec<(Message, SmallVec<[MessageId; 1]>)>,
     removals: Vec<MessageId>,
+    disowned: Vec<MessageId>,
     counts: Vec<(MessageId, u32)>,
     /// Channels to pump before the turn ends.
     to_pump: Vec<usize>,
@@ -242,6 +243,7 @@ impl Broker {
             appends: Vec::new(),
             replacements: Vec::new(),
             removals: Vec::new(),
+            disowned: Vec::new(),
             counts: Vec::new(),
             to_pump: Vec::new(),
         };

@@ -104,6 +104,9 @@ impl Broker {
         if !self.removals.is_empty() {
             list.push(Effect::Store(StoreEffect::Remove(std::mem::take(&mut self.removals))));
         }
+        if !self.disowned.is_empty() {
+            list.push(Effect::Store(StoreEffect::Disown(std::mem::take(&mut self.disowned))));
+        }
     }
 
     /// Messages are durable.
@@ -194,6 +197,7 @@ impl Broker {
                 Place::Parked | Place::Flight(_) | Place::Held(_) | Place::Paged => None,
             };
             self.counters.refused_late += 1;
+            self.disowned.push(*id);
             self.refused.insert(*id);
             if self.refused.len() > limits::REFUSED_IDS {
                 self.refused.pop_first();
@@ -262,11 +266,14 @@ impl Broker {
             if self.unstored.contains(message.id) {
                 continue;
             }
-            let refused = self.refused.remove(&message.id);
-            if channel.paged > 0 && !refused {
+            // It was read before its removal: its sender was told that it is not there.
+            if self.refused.contains(&message.id) {
+                continue;
+            }
+            if channel.paged > 0 {
                 channel.paged -= 1;
             } else {
-                // Nobody has counted it: another program's, or refused because a server's answer was lost.
+                // Nobody has counted it: another program's.
                 self.count_in(key, message.id, message.expires);
                 self.counters.accepted += 1;
             }

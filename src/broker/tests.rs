@@ -318,10 +318,8 @@ fn a_row_that_nobody_counted_is_a_message_like_any_other() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
     scene.give(Event::Stored(vec![MessageId(1)]));
-    // Another one was refused, because the answer of the server was lost; it is there all the same.
-    scene.send("two", Some("b"));
-    scene.give(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable));
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    // Another program has written the second one.
     let messages = vec![scene.row(1, "one"), scene.row(2, "two")];
     let effects = scene.give(Event::Loaded { channel: name("sms"), messages, complete: true });
     assert!(!deliveries(&effects).is_empty());
@@ -331,6 +329,23 @@ fn a_row_that_nobody_counted_is_a_message_like_any_other() {
     let removed = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Remove(ids)) if ids.len() == 2);
     assert!(effects.iter().any(removed), "{effects:?}");
     assert_eq!(scene.broker.unsettled(), 0);
+}
+
+#[test]
+fn what_was_refused_is_removed_in_case_it_is_there_and_never_delivered() {
+    let mut scene = Scene::new();
+    scene.send("one", Some("a"));
+    scene.give(Event::Stored(vec![MessageId(1)]));
+    scene.send("two", Some("b"));
+    let effects = scene.give(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable));
+    let disowned =
+        |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Disown(ids)) if *ids == [MessageId(2)]);
+    assert!(effects.iter().any(disowned), "{effects:?}");
+    // The page was read before the row was removed.
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    let messages = vec![scene.row(1, "one"), scene.row(2, "two")];
+    let effects = scene.give(Event::Loaded { channel: name("sms"), messages, complete: true });
+    assert_eq!((deliveries(&effects).len(), scene.broker.unsettled()), (1, 1));
 }
 
 #[test]

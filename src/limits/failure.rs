@@ -35,5 +35,5 @@ pub const FAILING_TOLD: u32 = 5;
 pub const TIMERS_LEFT: usize = 4_096;
 
 /// Messages that were refused because the store failed, and are remembered in case it has written them for all that: some 100 KiB. One that is
-/// forgotten is taken for another one, which then stays in the store until the next start.
+/// forgotten, and read before its removal, is taken for another program's and delivered.
 pub const REFUSED_IDS: usize = 4_096;

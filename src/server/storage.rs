@@ -143,6 +143,7 @@ impl Storage {
                 StoreEffect::Append(messages) => self.worker.append(messages),
                 StoreEffect::Replace { message, old } => self.worker.replace(*message, old.into_vec()),
                 StoreEffect::Remove(ids) => self.worker.remove(&ids),
+                StoreEffect::Disown(ids) => self.worker.disown(&ids),
                 StoreEffect::Deliveries(counts) => self.worker.deliveries(&counts),
                 StoreEffect::Load { channel, after, limit } => self.worker.load(channel, after, limit),
                 StoreEffect::Sweep { now, spare } => self.worker.sweep(now, spare),

@@ -217,6 +217,11 @@ impl StoreWorker {
         self.shared.change(|queue| queue.remove(ids));
     }
 
+    /// Removes what may have been written of messages whose writing was reported as failed, and which were refused for that.
+    pub fn disown(&self, ids: &[MessageId]) {
+        self.shared.change(|queue| queue.disown(ids));
+    }
+
     /// Remembers how often these have been delivered.
     pub fn deliveries(&self, counts: &[(MessageId, u32)]) {
         self.shared.change(|queue| queue.count(counts));

@@ -38,8 +38,6 @@ pub(super) struct SimStore {
     pub ghosts: BTreeSet<MessageId>,
     /// Those of them that wait to be written again.
     again: BTreeSet<MessageId>,
-    /// There were some: until its next start the broker's counts are as right as what it was told.
-    pub lied: bool,
 }
 
 impl SimStore {
@@ -68,6 +66,7 @@ impl SimStore {
                     self.counts.remove(&id);
                 }
             }
+            StoreEffect::Disown(ids) => self.removals.extend(ids.into_iter().filter(|id| self.ghosts.contains(id))),
             StoreEffect::Deliveries(counts) => self.counts.extend(counts),
             StoreEffect::Load { channel, after, limit } => self.reads.push_back(Read::Load { channel, after, limit }),
             StoreEffect::Sweep { now, spare } => self.reads.push_back(Read::Sweep { now, spare }),
@@ -92,7 +91,6 @@ impl SimStore {
             self.ghosts.extend(again);
             if self.lying {
                 self.ghosts.extend(&ids);
-                self.lied = true;
                 self.rows.append(&mut self.appends);
                 for old in std::mem::take(&mut self.replaced).into_values().flatten() {
                     self.rows.remove(&old);
@@ -199,7 +197,6 @@ impl SimStore {
     pub fn find_ghosts(&mut self) {
         self.last_id = self.rows.keys().next_back().copied().unwrap_or_default().max(self.last_id);
         self.ghosts.clear();
-        self.lied = false;
     }
 
     /// What is left when the process dies.

@@ -346,7 +346,7 @@ impl World {
         }
         self.store.work();
         for row in self.store.ghosts.iter().filter_map(|id| self.store.rows.get(id)) {
-            // It may be refused and come for all that, whenever a page or a start finds it.
+            // It may be refused and come for all that, if the broker dies before it is removed.
             if let Some(told) = self.model.messages.get_mut(&number(&row.payload.bytes)) {
                 told.delayed = true;
             }

@@ -101,6 +101,16 @@ impl Queue {
         }
     }
 
+    /// Takes messages that were refused because writing them was reported as failed: what may have been written goes. Of very many the last ones are forgotten,
+    /// whose rows, if there are any, are delivered after the next start.
+    pub(super) fn disown(&mut self, ids: &[MessageId]) {
+        for id in ids {
+            if self.doubtful.remove(*id) && self.removals.len() < limits::STORE_DOUBTS {
+                self.removals.insert(*id);
+            }
+        }
+    }
+
     /// Forgets a waiting append; false if there is none. Rows that it would have replaced stay.
     fn cancel(&mut self, id: MessageId) -> bool {
         self.replaced.remove(&id);

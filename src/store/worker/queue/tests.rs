@@ -154,6 +154,21 @@ fn a_row_that_may_be_there_for_all_that_is_removed() {
 }
 
 #[test]
+fn what_was_refused_and_may_be_there_is_removed_and_nothing_else() {
+    let mut queue = Queue::default();
+    queue.append(vec![message(1), message(2)]);
+    queue.cut(true);
+    queue.doubt(&[MessageId(1)]);
+    queue.disown(&[MessageId(1), MessageId(2)]);
+    assert_eq!(queue.cut(true).0.removals, [MessageId(1)]);
+    let many: Vec<MessageId> = (1..=2 * limits::STORE_DOUBTS as u64).map(MessageId).collect();
+    queue.doubt(&many);
+    queue.disown(&many);
+    assert_eq!(queue.cut(true).0.removals.len(), limits::STORE_GROUP, "as many as a transaction takes");
+    assert!(queue.row_debts() <= limits::STORE_DOUBTS, "and no more than the bound wait");
+}
+
+#[test]
 fn doubts_are_bounded() {
     let mut queue = Queue::default();
     let many = 3 * limits::STORE_DOUBTS as u64;

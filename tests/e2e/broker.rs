@@ -1,5 +1,6 @@
 //! The broker as a process: a directory and a configuration of its own, its log, its end.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -78,7 +79,7 @@ pub struct Setup {
     store: String,
     url: Option<String>,
     files: Vec<(&'static str, &'static str)>,
-    environment: Vec<(&'static str, String)>,
+    environment: Vec<(&'static str, OsString)>,
     arguments: Vec<&'static str>,
 }
 
@@ -150,7 +151,13 @@ impl Setup {
 
     /// Sets a variable in the broker's environment.
     pub fn environment(mut self, name: &'static str, value: &str) -> Self {
-        self.environment.push((name, value.to_owned()));
+        self.environment.push((name, value.into()));
+        self
+    }
+
+    /// Sets these variables in the broker's environment.
+    pub fn variables(mut self, variables: Vec<(&'static str, OsString)>) -> Self {
+        self.environment.extend(variables);
         self
     }
 

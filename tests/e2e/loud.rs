@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use faulty_disk::{Fault, Shim};
 use serde_json::json;
 
 use crate::broker::{Broker, PATIENCE, Setup};
@@ -257,27 +258,11 @@ fn a_damaged_store_is_set_aside_if_that_is_asked_for() {
     assert_all(&broker.kill_and_restart(), 2);
 }
 
-/// A library for `LD_PRELOAD`, and the file that says which error the disk gives.
-fn failing_disk(dir: &Path) -> (PathBuf, PathBuf) {
-    let (library, error) = (dir.join("shim.so"), dir.join("error"));
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&library)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/loud/shim.c"))
-        .arg("-ldl")
-        .status();
-    assert!(compiled.is_ok_and(|status| status.success()), "a C compiler is needed");
-    (library, error)
-}
-
 #[test]
 fn each_error_of_a_disk_is_told_as_what_it_is() {
     let (dir, tools) = (directory(), directory());
-    let (library, error) = failing_disk(tools.path());
-    let setup = Setup::default()
-        .environment("LD_PRELOAD", &library.display().to_string())
-        .environment("TEST_IO_ERROR", &error.display().to_string());
-    let mut broker = start_in(setup, &dir);
+    let disk = Shim::new(tools.path(), dir.path()).expect("a disk that fails");
+    let mut broker = start_in(Setup::default().variables(disk.environment(false, None)), &dir);
     let mut sender = Client::envelope(&broker);
     let told = [
         (libc::EIO, "the device that it is on fails (EIO); save a copy"),
@@ -287,12 +272,12 @@ fn each_error_of_a_disk_is_told_as_what_it_is() {
     ];
     for (number, (errno, sentence)) in told.into_iter().enumerate() {
         let before = broker.log().text().len();
-        fs::write(&error, errno.to_string()).expect("an error");
+        disk.fail(Fault::Everything(errno)).expect("an error");
         assert_eq!(send(&mut sender, &json!("lost"), &format!("during {number}")), "05");
         broker.wait_for_log(sentence);
         let log = broker.log().text();
         assert_eq!(log[before..].contains("is full"), errno == libc::ENOSPC, "{}", &log[before..]);
-        fs::write(&error, "0").expect("no error");
+        disk.fail(Fault::None).expect("no error");
         until(&json!("00"), || ping(&mut sender));
     }
     assert_eq!(send(&mut sender, &json!(0), "after"), "00");

@@ -39,6 +39,10 @@ mod origins;
 mod outage;
 mod php;
 mod php_examples;
+#[cfg(target_os = "linux")] // LD_PRELOAD; so the next one.
+mod power;
+#[cfg(target_os = "linux")]
+mod power_cut;
 mod proxied;
 mod publication;
 mod receivers;

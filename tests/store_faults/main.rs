@@ -12,6 +12,8 @@ mod broker;
 #[path = "../e2e/client.rs"]
 #[allow(dead_code)]
 mod client;
+#[path = "../e2e/power.rs"]
+mod power;
 #[path = "../e2e/raw.rs"]
 #[allow(dead_code)]
 mod raw;
@@ -24,3 +26,4 @@ mod faults;
 mod history;
 mod journal;
 mod load;
+mod power_cut;

@@ -7,7 +7,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use faulty_disk::Fault;
+
 use super::clock::FakeClock;
+use super::disk::BrokerDisk;
 use super::process;
 use super::record::{Event, Kind, Recorder};
 
@@ -20,6 +23,7 @@ pub struct Broker {
     directory: PathBuf,
     address: SocketAddr,
     clock: Option<FakeClock>,
+    disk: Option<BrokerDisk>,
     recorder: Recorder,
     child: Mutex<Option<Child>>,
 }
@@ -34,6 +38,7 @@ impl Broker {
         directory: &Path,
         address: SocketAddr,
         clock: Option<FakeClock>,
+        disk: Option<BrokerDisk>,
     ) -> Result<Self, String> {
         let recorder = Recorder::create(directory, "nemesis").map_err(|error| format!("nemesis.jsonl: {error}"))?;
         Ok(Self {
@@ -41,6 +46,7 @@ impl Broker {
             directory: directory.to_path_buf(),
             address,
             clock,
+            disk,
             recorder,
             child: Mutex::new(None),
         })
@@ -68,6 +74,9 @@ impl Broker {
         if let Some(clock) = &self.clock {
             clock.fake(&mut command);
         }
+        if let Some(disk) = &self.disk {
+            disk.put_under(&mut command, self.clock.as_ref().map(FakeClock::library));
+        }
         command
     }
 
@@ -76,6 +85,9 @@ impl Broker {
     /// # Errors
     /// It does not.
     pub fn start(&self) -> Result<(), String> {
+        if let Some(disk) = &self.disk {
+            disk.catch_up()?;
+        }
         let log = File::options().create(true).append(true).open(self.directory.join("broker.log"));
         let log = log.and_then(|log| Ok((log.try_clone()?, log))).map_err(|error| format!("broker.log: {error}"))?;
         let mut command = self.command(&["serve"]);
@@ -111,6 +123,35 @@ impl Broker {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Ends it as a power cut does: its disk loses by chance what was not synced.
+    ///
+    /// # Errors
+    /// The disk cannot be put into that state.
+    pub fn cut_power(&self) -> Result<(), String> {
+        self.kill();
+        self.disk.as_ref().map_or(Ok(()), |disk| {
+            let left = disk.cut()?;
+            self.note("power", &left);
+            Ok(())
+        })
+    }
+
+    /// Lets its disk fail, or be well again.
+    ///
+    /// # Errors
+    /// The file that says so cannot be written.
+    pub fn fail_disk(&self, fault: Fault) -> Result<(), String> {
+        let Some(disk) = &self.disk else { return Ok(()) };
+        if fault != Fault::None {
+            self.note("disk-down", &format!("{fault:?}"));
+        }
+        disk.fail(fault)?;
+        if fault == Fault::None {
+            self.note("disk-up", "");
+        }
+        Ok(())
     }
 
     /// Ends it in an orderly way, and waits.

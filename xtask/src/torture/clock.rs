@@ -35,6 +35,11 @@ impl FakeClock {
         Ok(clock)
     }
 
+    /// The library that fakes it, for `LD_PRELOAD`.
+    pub fn library(&self) -> &'static str {
+        self.library
+    }
+
     /// Lets a program see this clock. Its monotonic clock stays right.
     pub fn fake(&self, command: &mut Command) {
         command.env("LD_PRELOAD", self.library);

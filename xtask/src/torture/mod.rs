@@ -15,6 +15,7 @@ mod checker;
 mod clients;
 mod clock;
 mod databases;
+mod disk;
 mod fronts;
 mod nemesis;
 mod options;

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use faulty_disk::Fault;
+
 use super::broker::Broker;
 use super::databases::Database;
 use super::fronts::Front;
@@ -20,6 +22,10 @@ pub enum Deed {
     Freeze(u64),
     /// SIGSTOP, and killed after so many milliseconds: what clients have written meanwhile is never read.
     FreezeAndKill(u64),
+    /// The power goes: killed, and what was not synced is lost by chance; started again after so many milliseconds.
+    PowerCut(u64),
+    /// Nothing can be written to the broker's disk for so many milliseconds, which fails in this way.
+    DiskFails(Failing, u64),
     /// The wall clock steps by so many seconds.
     Clock(i64),
     /// Our proxy cuts all connections.
@@ -40,6 +46,27 @@ pub enum Deed {
     ScriptsKill,
     /// The scripts in other languages are frozen for so many milliseconds.
     ScriptsFreeze(u64),
+}
+
+/// How a disk fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failing {
+    /// It is full.
+    Full,
+    /// It is broken.
+    Broken,
+    /// It takes what is written, and refuses to sync.
+    Unsynced,
+}
+
+impl Failing {
+    fn fault(self) -> Fault {
+        match self {
+            Self::Full => Fault::Everything(libc::ENOSPC),
+            Self::Broken => Fault::Everything(libc::EIO),
+            Self::Unsynced => Fault::Sync(libc::EIO),
+        }
+    }
 }
 
 /// What the nemesis may lay its hands on.
@@ -71,6 +98,8 @@ pub struct Powers {
     pub freeze: bool,
     /// The wall clock steps.
     pub clock: bool,
+    /// The broker's disk fails, and the power goes.
+    pub disk: bool,
     /// Our proxy and real ones misbehave.
     pub proxies: bool,
     /// There is an nginx.
@@ -100,6 +129,7 @@ fn choose(random: &mut Random, powers: Powers) -> Deed {
     let weight = |has: bool, weight: u64| if has { weight } else { 0 };
     let short = random.between(50, 400);
     let long = random.between(500, 5_000);
+    let failing = random.pick(&[Failing::Full, Failing::Broken, Failing::Unsynced]);
     let step = random.pick(&[-7_200, -3_600, -90, -5, 5, 90, 3_600, 7_200]);
     random.weighted(&[
         (weight(powers.kill, 20), Deed::Kill(short)),
@@ -107,6 +137,8 @@ fn choose(random: &mut Random, powers: Powers) -> Deed {
         (weight(powers.freeze, 5), Deed::Freeze(short * 4)),
         (weight(powers.kill && powers.freeze, 5), Deed::FreezeAndKill(short * 2)),
         (weight(powers.clock, 14), Deed::Clock(step)),
+        (weight(powers.kill && powers.disk, 12), Deed::PowerCut(short)),
+        (weight(powers.disk, 8), Deed::DiskFails(failing, long / 2)),
         (weight(powers.proxies, 8), Deed::Cut),
         (weight(powers.proxies, 6), Deed::Stall(long)),
         (weight(powers.proxies, 10), Deed::Forget(long)),
@@ -149,6 +181,16 @@ impl Victims {
                 self.broker.kill();
                 wait(millis);
                 self.broker.start()
+            }
+            Deed::PowerCut(millis) => {
+                self.broker.cut_power()?;
+                wait(millis);
+                self.broker.start()
+            }
+            Deed::DiskFails(failing, millis) => {
+                self.broker.fail_disk(failing.fault())?;
+                wait(millis);
+                self.broker.fail_disk(Fault::None)
             }
             Deed::Term => self.broker.stop().and_then(|()| self.broker.start()),
             Deed::Freeze(millis) => {
@@ -247,6 +289,7 @@ mod tests {
         term: true,
         freeze: true,
         clock: true,
+        disk: true,
         proxies: true,
         nginx: true,
         haproxy: true,

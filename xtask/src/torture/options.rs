@@ -13,9 +13,9 @@ Options:
   --seed N           what decides every choice; the time, if it is not given
   --minutes N        how long the nemesis works, 0.4 by default
   --store NAME       sqlite (default), mariadb, postgres: the store's server is killed and frozen, too
-  --without LIST     leave things out, separated by commas: kill, term, freeze, clock, orderly (receivers
-                     that leave in orderly ways), failures (rejections,
-                     confirm_within), proxies, nginx, haproxy, scripts, database
+  --without LIST     leave things out, separated by commas: kill, term, freeze, clock, disk (full, failing,
+                     and power cuts), orderly (receivers that leave in orderly ways), failures
+                     (rejections, confirm_within), proxies, nginx, haproxy, scripts, database
   --broker PATH      the program; without it, target/debug/wsmb is built and used
   --keep             keep the directory of a run that found nothing
   --check DIRECTORY  only check the histories of an earlier run once more
@@ -106,8 +106,10 @@ pub enum Task {
 }
 
 /// What can be left out.
-const PARTS: &[&str] =
-    &["kill", "term", "freeze", "clock", "orderly", "failures", "proxies", "nginx", "haproxy", "scripts", "database"];
+const PARTS: &[&str] = &[
+    "kill", "term", "freeze", "clock", "disk", "orderly", "failures", "proxies", "nginx", "haproxy", "scripts",
+    "database",
+];
 
 /// Reads the arguments behind `torture`.
 ///

@@ -10,6 +10,7 @@ use super::checker;
 use super::clients::{Client, Shared, Stage};
 use super::clock::FakeClock;
 use super::databases::{self, Database};
+use super::disk::BrokerDisk;
 use super::fronts::{self, Front};
 use super::nemesis::{self, Powers, Victims};
 use super::options::{Options, Store};
@@ -136,18 +137,19 @@ fn assemble(options: &Options, program: &Path, directory: &Path) -> Result<Cast,
         Store::MariaDb => Some(Database::new(databases::Kind::MariaDb)?),
         Store::Postgres => Some(Database::new(databases::Kind::Postgres)?),
     };
-    let store = database.as_ref().map_or_else(|| format!("sqlite:{}/wsmb.db", directory.display()), Database::url);
+    let store = database.as_ref().map_or_else(|| format!("sqlite:{}/data/wsmb.db", directory.display()), Database::url);
     let channels = plan::channels(options.has("failures"));
     let mut configuration = plan::configuration(&mut random, &channels, address.port(), behind.port(), &store);
     if database.is_some() {
-        configuration =
-            configuration.replace("[store]\n", &format!("[store]\njournal = \"{}/journal.db\"\n", directory.display()));
+        configuration = configuration
+            .replace("[store]\n", &format!("[store]\njournal = \"{}/data/journal.db\"\n", directory.display()));
     }
     std::fs::write(directory.join("wsmb.toml"), configuration).map_err(text)?;
     let listed = serde_json::to_string(&channels).map_err(|error| error.to_string())?;
     std::fs::write(directory.join("channels.json"), listed).map_err(text)?;
     let clock = if options.has("clock") { Some(FakeClock::new(directory)?) } else { None };
-    let broker = Broker::new(program, directory, address, clock)?;
+    let disk = if options.has("disk") { Some(BrokerDisk::new(directory, options.seed)?) } else { None };
+    let broker = Broker::new(program, directory, address, clock, disk)?;
     broker.start()?;
     let proxy = Proxy::start(address).map_err(text)?;
     let front = |kind, name: &str, target| {
@@ -195,6 +197,7 @@ fn powers(options: &Options) -> Powers {
         term: options.has("term"),
         freeze: options.has("freeze"),
         clock: options.has("clock"),
+        disk: options.has("disk"),
         proxies: options.has("proxies"),
         nginx: options.has("proxies") && options.has("nginx"),
         haproxy: options.has("proxies") && options.has("haproxy"),

@@ -38,7 +38,7 @@ impl History {
 
     /// The store could not be reached.
     fn storeless(&self, from: u64, to: u64) -> bool {
-        self.deeds.database.iter().any(|span| span.meets(from, to))
+        self.deeds.storeless.iter().any(|span| span.meets(from, to))
     }
 
     /// Whether a receipt may have been taken back by `until`, so that the message may go to somebody else.

@@ -122,7 +122,7 @@ pub struct Deeds {
     pub frozen: Vec<Span>,
     /// While our proxy misbehaves, or a proxy was ended.
     pub proxies: Vec<(String, Span)>,
-    pub database: Vec<Span>,
+    pub storeless: Vec<Span>,
     /// When the wall clock was set, and how far it was off then, in seconds.
     pub clocks: Vec<(u64, i64)>,
 }
@@ -182,7 +182,8 @@ impl History {
             history.add(client, event);
         }
         history.end = events.last().map_or(0, |(_, event)| event.t);
-        for span in history.deeds.frozen.iter_mut().chain(&mut history.deeds.terms).chain(&mut history.deeds.database) {
+        for span in history.deeds.frozen.iter_mut().chain(&mut history.deeds.terms).chain(&mut history.deeds.storeless)
+        {
             span.to = span.to.min(history.end);
         }
         for connection in history.connections.values_mut() {
@@ -343,8 +344,8 @@ impl History {
             ("start", _) => deeds.starts.push(t),
             ("frozen", _) => deeds.frozen.push(open),
             ("unfrozen", _) => close(&mut deeds.frozen),
-            ("database-down", _) => deeds.database.push(open),
-            ("database-up", _) => close(&mut deeds.database),
+            ("database-down" | "disk-down", _) => deeds.storeless.push(open),
+            ("database-up" | "disk-up", _) => close(&mut deeds.storeless),
             ("clock", offset) => deeds.clocks.push((t, offset.parse().unwrap_or_default())),
             ("proxy", "pass") => {
                 if let Some((_, span)) = deeds.proxies.last_mut() {

@@ -220,7 +220,7 @@ pub fn late(history: &History) -> Vec<Violation> {
     found
 }
 
-/// What was refused for good is not delivered later.
+/// What was refused for good is not delivered later. Where expired messages become dead letters, one that was answered with 08 may be among them.
 pub fn refused(history: &History) -> Vec<Violation> {
     let mut found = Vec::new();
     for (key, message) in &history.messages {
@@ -228,7 +228,10 @@ pub fn refused(history: &History) -> Vec<Violation> {
             continue;
         };
         let again = message.sends.last().is_some_and(|send| send.t > answer.t);
-        if let Some(receipt) = message.receipts.iter().find(|receipt| !again && receipt.t > answer.t + SECOND) {
+        let letters = history.channels.get(&message.channel).is_some_and(|channel| channel.dead_letter_expired);
+        let is_letter = |receipt: &Receipt| letters && answer.code == "08" && receipt.channel != message.channel;
+        let mut later = message.receipts.iter().filter(|receipt| !again && receipt.t > answer.t + SECOND);
+        if let Some(receipt) = later.find(|receipt| !is_letter(receipt)) {
             let text = format!("{key} was answered with {} and came to {} later", answer.code, place(receipt));
             found.push(violation("refused", key, text));
         }

@@ -364,6 +364,17 @@ fn what_was_refused_is_not_delivered() {
 }
 
 #[test]
+fn what_expired_before_it_was_safe_may_be_a_dead_letter() {
+    let story = |code, channel| {
+        let story = Story::default().open_on(0, "a", 1, "manual", channel, "direct").send(10, "s-1", "late");
+        let story = story.answer(20, "s-1", code).got_on(3_500, "a", "s-1", channel, Some(("x", false)));
+        story.by_hand(3_600, "a", Kind::Ack, "x")
+    };
+    story("08", "dead").holds();
+    story("06", "dead").breaks("refused");
+}
+
+#[test]
 fn what_is_not_kept_comes_once() {
     let story =
         Story::default().open_on(0, "a", 1, "modern", "live", "direct").send(10, "s-1", "live").answer(20, "s-1", "00");

@@ -1,0 +1,45 @@
+//! A power cut at any place of a run loses nothing that was accepted: the embedded store. (`tests/store_faults/power_cut.rs`: the journal of a database.)
+
+use faulty_disk::Fault;
+
+use crate::broker::{Broker, Setup};
+use crate::power::{Cuts, Machine, Seen, until_accepted};
+
+fn setup() -> Setup {
+    // The broker makes the directory, too, and its name must last.
+    Setup::default().database("new/data/wsmb.db")
+}
+
+/// The run: a first start, an orderly stop, a kill, a disk that refuses to sync for a while, and the last kill.
+fn run(machine: &Machine) -> Seen {
+    let mut seen = Seen::default();
+    machine.load(machine.start(&setup()), "live", &mut seen, |mut broker, accepted| {
+        until_accepted(accepted, 600);
+        assert!(broker.stop().success(), "{}", broker.log().tail());
+    });
+    machine.load(machine.start(&setup()), "live", &mut seen, |mut broker, accepted| {
+        until_accepted(accepted, 600);
+        broker.kill();
+    });
+    machine.load(machine.start(&setup()), "live", &mut seen, |mut broker, accepted| {
+        until_accepted(accepted, 300);
+        for _ in 0..3 {
+            machine.shim.fail(Fault::Sync(libc::EIO)).expect("an error");
+            broker.wait_for_log("the device that it is on fails");
+            machine.shim.fail(Fault::None).expect("no error");
+            until_accepted(accepted, 300);
+        }
+        broker.kill();
+    });
+    assert!(seen.received.len() > 100, "the receiver received {}", seen.received.len());
+    seen
+}
+
+#[test]
+fn a_power_cut_loses_nothing_that_was_accepted() {
+    let machine = Machine::new();
+    let seen = run(&machine);
+    machine.cut(&seen, Cuts::of(24), 2, |directory| {
+        Broker::start_in(setup(), directory.clone(), 0).unwrap_or_else(|failure| panic!("{failure}"))
+    });
+}

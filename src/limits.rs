@@ -159,6 +159,9 @@ pub const STORE_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// The same trouble with the store is logged once in this time, if it goes and comes: a damaged page fails at every attempt.
 pub const STORE_LOG_EVERY: Duration = Duration::from_secs(60);
 
+/// How many bytes of a journal are read and written again at once when a store is opened.
+pub const STORE_COPY_BYTES: usize = 64 * 1024;
+
 /// How long a commit waits for another process that is writing the same file.
 pub const STORE_BUSY: Duration = Duration::from_millis(250);
 

@@ -193,7 +193,6 @@ pub struct Broker {
     appends: Vec<Message>,
     replacements: Vec<(Message, SmallVec<[MessageId; 1]>)>,
     removals: Vec<MessageId>,
-    disowned: Vec<MessageId>,
     counts: Vec<(MessageId, u32)>,
     /// Channels to pump before the turn ends.
     to_pump: Vec<usize>,
@@ -243,7 +242,6 @@ impl Broker {
             appends: Vec::new(),
             replacements: Vec::new(),
             removals: Vec::new(),
-            disowned: Vec::new(),
             counts: Vec::new(),
             to_pump: Vec::new(),
         };

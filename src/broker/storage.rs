@@ -104,9 +104,6 @@ impl Broker {
         if !self.removals.is_empty() {
             list.push(Effect::Store(StoreEffect::Remove(std::mem::take(&mut self.removals))));
         }
-        if !self.disowned.is_empty() {
-            list.push(Effect::Store(StoreEffect::Disown(std::mem::take(&mut self.disowned))));
-        }
     }
 
     /// Messages are durable.
@@ -177,6 +174,7 @@ impl Broker {
             StoreFailure::Unavailable => Refusal::Unavailable,
             StoreFailure::Full => Refusal::BrokerFull,
         };
+        let mut disowned = Vec::new();
         for id in ids {
             let Some(unstored) = self.unstored.get_mut(*id) else { continue };
             let (key, place) = (unstored.channel, unstored.place);
@@ -197,7 +195,7 @@ impl Broker {
                 Place::Parked | Place::Flight(_) | Place::Held(_) | Place::Paged => None,
             };
             self.counters.refused_late += 1;
-            self.disowned.push(*id);
+            disowned.push(*id);
             self.refused.insert(*id);
             if self.refused.len() > limits::REFUSED_IDS {
                 self.refused.pop_first();
@@ -212,6 +210,9 @@ impl Broker {
                 self.to_pump.push(key);
                 self.close_if_unused(key);
             }
+        }
+        if !disowned.is_empty() {
+            turn.effects.list.push(Effect::Store(StoreEffect::Disown(disowned)));
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use faulty_disk::{Contents, Disk, Random, Record, Shim, Survival};
+use faulty_disk::{Change, Contents, Disk, Random, Record, Shim, Survival};
 use serde_json::{Value, json};
 
 use crate::broker::{Broker, PATIENCE, Setup};
@@ -21,6 +21,9 @@ const WINDOW: usize = 16;
 const SENDER: u64 = 1_000_000;
 /// Messages that are sent once more after a cut.
 const REPEATED: usize = 10;
+
+/// Changes after a sync that failed among which a third of the cuts are made: until the store is well again, and some commits.
+const AFTER_FAILURE: u64 = 150;
 
 /// A message as its sender or its receiver saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +156,7 @@ impl Machine {
         seen: &Seen,
         Cuts { seed, count }: Cuts,
         at_once: usize,
-        start: impl Fn(&Arc<tempfile::TempDir>) -> Broker + Sync,
+        start: impl Fn(&Arc<tempfile::TempDir>) -> Result<Broker, String> + Sync,
     ) {
         let record = Record::read(self.shim.record()).expect("a record");
         let next = AtomicUsize::new(0);
@@ -169,7 +172,7 @@ impl Machine {
                         );
                         let directory = Arc::new(tempfile::tempdir().expect("a directory"));
                         faulty_disk::write(&contents, directory.path()).expect("files");
-                        let verdict = verdict(&start(&directory), seen, at);
+                        let verdict = start(&directory).and_then(|broker| verdict(&broker, seen, at));
                         assert!(verdict.is_ok(), "{place}: {}", verdict.unwrap_err());
                     }
                 });
@@ -197,7 +200,15 @@ impl Cuts {
 /// One cut of a run: where, which kind, and what is left.
 fn cut(record: &Record, seed: u64) -> (u64, Survival, Contents) {
     let mut random = Random::new(seed);
-    let changes = &record.0[..random.below(record.0.len() as u64 + 1) as usize];
+    let failures = record.0.iter().enumerate().filter(|(_, (_, change))| matches!(change, Change::SyncFailed { .. }));
+    let failures: Vec<u64> = failures.map(|(index, _)| index as u64).collect();
+    let length = record.0.len() as u64;
+    // What follows a sync that failed is where a journal breaks.
+    let end = match failures.get(random.below(3 * failures.len() as u64) as usize) {
+        Some(failure) => (failure + random.below(AFTER_FAILURE)).min(length),
+        None => random.below(length + 1),
+    };
+    let changes = &record.0[..end as usize];
     let survival = [Survival::Nothing, Survival::Some, Survival::Some, Survival::Everything][random.below(4) as usize];
     let mut disk = Disk::new(seed);
     changes.iter().for_each(|(_, change)| disk.apply(change));

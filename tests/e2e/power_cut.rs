@@ -39,7 +39,5 @@ fn run(machine: &Machine) -> Seen {
 fn a_power_cut_loses_nothing_that_was_accepted() {
     let machine = Machine::new();
     let seen = run(&machine);
-    machine.cut(&seen, Cuts::of(24), 2, |directory| {
-        Broker::start_in(setup(), directory.clone(), 0).unwrap_or_else(|failure| panic!("{failure}"))
-    });
+    machine.cut(&seen, Cuts::of(24), 2, |directory| Broker::start_in(setup(), directory.clone(), 0));
 }

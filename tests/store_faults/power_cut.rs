@@ -23,6 +23,6 @@ fn a_power_cut_while_the_database_is_away_loses_nothing_that_was_accepted() {
     machine.cut(&seen, Cuts::of(12), 1, |directory| {
         // What the broker after the last cut has moved there would hide what is lost now.
         server.sql_in(Some(&database), "DELETE FROM mq_data");
-        Broker::start_in(setup.clone(), directory.clone(), 0).unwrap_or_else(|failure| panic!("{failure}"))
+        Broker::start_in(setup.clone(), directory.clone(), 0)
     });
 }

@@ -1,16 +1,18 @@
 //! The connection to the file: how it is made, when it is given up, and what SQLite's errors mean.
 
 use std::ffi::c_int;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
 use super::failure::meaning;
 use super::files::Files;
 use super::schema::Tables;
 use crate::limits;
 use crate::store::lock::FileLock;
-use crate::store::{Columns, StoreError};
+use crate::store::{Columns, StoreError, beside, system};
 
 /// Prepared statements kept: every one that recurs.
 const STATEMENTS: usize = 32;
@@ -153,22 +155,60 @@ impl Link {
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         self.tables.check_layout(&connection, &place)?;
         configure(&connection).map_err(|error| meaning(&place, &error, errno(&connection)))?;
+        let written = write_journal_again(&mut connection, &self.path);
+        written
+            .map_err(|error| meaning(&place, &error, errno(&connection)))?
+            .map_err(|error| system::failed(&place, "written", &error))?;
         self.tables.prepare(&mut connection, &self.columns, &place)?;
         Ok(connection)
     }
 }
 
-/// `auto_vacuum` has an effect on an empty file only, and must come before its first page is written.
+/// `auto_vacuum` has an effect on an empty file only, and must come before its first page is written. On any other file it writes a page for nothing, behind whatever
+/// the journal holds, before that is safe ([`write_journal_again`]).
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cache_size", -limits::STORE_CACHE_KIB)?;
     connection.pragma_update(None, "mmap_size", 0)?;
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    if connection.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0))? == 0 {
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", limits::STORE_JOURNAL_BYTES)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     let mut chunk = limits::STORE_CHUNK_BYTES;
     control(connection, ffi::SQLITE_FCNTL_CHUNK_SIZE, &mut chunk)
+}
+
+/// Writes what the journal holds over itself, and syncs it; the inner error is one of the system. Done before anything is built on a journal that was found.
+///
+/// After a sync has failed, Linux shows what was written and takes it for written, although the disk may not have it. SQLite would append behind such a gap, or copy pages from it into the main
+/// file, and the next power cut would take what was accepted since, or leave a file that is damaged. What is written again is synced again. Nobody else writes meanwhile: the transaction sees to that.
+fn write_journal_again(connection: &mut Connection, main: &Path) -> rusqlite::Result<io::Result<()>> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let written = match OpenOptions::new().read(true).write(true).open(beside(main, "-wal")) {
+        Ok(journal) => again(journal),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    transaction.rollback()?;
+    Ok(written)
+}
+
+fn again(mut journal: File) -> io::Result<()> {
+    let mut bytes = vec![0; limits::STORE_COPY_BYTES];
+    let mut at = 0;
+    loop {
+        journal.seek(SeekFrom::Start(at))?;
+        let length = journal.read(&mut bytes)?;
+        if length == 0 {
+            break;
+        }
+        journal.seek(SeekFrom::Start(at))?;
+        journal.write_all(&bytes[..length])?;
+        at += length as u64;
+    }
+    if at > 0 { journal.sync_all() } else { Ok(()) }
 }
 
 /// Has the file take the room on the disk that it needs once the running transaction is folded into it. Else the journal could fill the disk

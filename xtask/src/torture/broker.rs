@@ -1,6 +1,7 @@
 //! The broker as a process that is killed, stopped, frozen and started again, on one directory and one port.
 
 use std::fs::File;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -80,7 +81,7 @@ impl Broker {
         command
     }
 
-    /// Starts it and waits until it listens.
+    /// Starts it and waits until it answers: it takes its port before it opens its store.
     ///
     /// # Errors
     /// It does not.
@@ -94,7 +95,7 @@ impl Broker {
         command.stdout(log.0).stderr(log.1);
         let mut child = process::spawn(command).map_err(|error| format!("the broker cannot be started: {error}"))?;
         let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(self.address).is_err() {
+        while !self.answers() {
             if let Ok(Some(status)) = child.try_wait() {
                 return Err(format!("the broker ended with {status} before it listened; see broker.log"));
             }
@@ -107,6 +108,16 @@ impl Broker {
         self.note("start", "");
         *process::lock(&self.child) = Some(child);
         Ok(())
+    }
+
+    fn answers(&self) -> bool {
+        let ask = || -> std::io::Result<bool> {
+            let mut stream = TcpStream::connect(self.address)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n")?;
+            Ok(stream.read(&mut [0; 8])? > 0)
+        };
+        ask().unwrap_or(false)
     }
 
     /// Sends a signal to it.

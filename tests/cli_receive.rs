@@ -5,9 +5,11 @@
 #[allow(dead_code)] // What the other commands need is more than what is needed here.
 mod harness;
 
+use std::time::{Duration, Instant};
+
 use base64::Engine as _;
 use futures_util::SinkExt as _;
-use harness::{Broker, run, until};
+use harness::{Broker, Running, run, until};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
@@ -54,6 +56,27 @@ fn a_reader_that_leaves_has_taken_no_message_more() {
 }
 
 #[test]
+fn what_lies_in_a_pipe_unread_is_not_confirmed() {
+    let broker = Broker::start();
+    for number in 1..=4 {
+        broker.send("sms", &number.to_string());
+    }
+    // The reader takes two lines, and leaves much later.
+    let reader = r#"{ read a; read b; echo "$a $b"; while [ ! -f go ]; do sleep 0.02; done; }"#;
+    let mut shell = std::process::Command::new("sh");
+    shell.arg("-c").arg(format!("{} receive sms | {reader}", env!("CARGO_BIN_EXE_wsmb")));
+    shell.current_dir(broker.directory.path()).env("WSMB_URL", &broker.url).env("WSMB_USER", &broker.user);
+    let mut running = Running::start(&mut shell);
+    assert_eq!(running.stdout.next(), "1 2");
+    let begun = Instant::now();
+    until("the third message lies in the pipe", || begun.elapsed() > Duration::from_secs(1));
+    assert_eq!(broker.waiting("sms"), 2);
+    std::fs::write(broker.directory.path().join("go"), "").unwrap();
+    running.end().with(0);
+    assert_eq!(next(&broker)["data"], 3);
+}
+
+#[test]
 fn a_count_is_exact_and_the_next_message_is_never_taken() {
     let broker = Broker::start();
     for number in 1..=3 {
@@ -68,7 +91,7 @@ fn a_count_is_exact_and_the_next_message_is_never_taken() {
 #[tokio::test]
 async fn messages_that_were_sent_together_are_counted_one_by_one() {
     let broker = Broker::start();
-    let mut receive = harness::Running::start(&mut broker.client(&["receive", "sms", "--count", "2"]));
+    let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--count", "2"]));
     let mut request = broker.url.as_str().into_client_request().unwrap();
     let login = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(&broker.user));
     request.headers_mut().insert("Authorization", login.parse().unwrap());

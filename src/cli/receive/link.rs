@@ -305,3 +305,28 @@ fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::handshake::BadReply;
+
+    #[test]
+    fn a_gateway_is_back_within_a_second_and_asks_a_server_that_refuses_it_seldom() {
+        let refused = |status| {
+            let reply = BadReply::Refused { status, reason: String::new(), body: String::new() };
+            Error::Refused { address: String::new(), user: None, reply }
+        };
+        let longest = |error: &Error| {
+            let mut backoffs = Backoffs::new();
+            (0..20).map(|_| backoffs.failed(error)).max().unwrap()
+        };
+        let lost = Error::Lost { address: String::new(), source: None };
+        for nobody in [&lost, &refused(502), &refused(504)] {
+            assert!(longest(nobody) <= std::time::Duration::from_secs(1), "{nobody}");
+        }
+        for status in [401, 403, 429, 503] {
+            assert!(longest(&refused(status)) >= limits::RECONNECT_LONGEST / 2, "{status}");
+        }
+    }
+}

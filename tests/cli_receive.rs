@@ -61,8 +61,9 @@ fn what_lies_in_a_pipe_unread_is_not_confirmed() {
     for number in 1..=4 {
         broker.send("sms", &number.to_string());
     }
-    // The reader takes two lines, and leaves much later.
-    let reader = r#"{ read a; read b; echo "$a $b"; while [ ! -f go ]; do sleep 0.02; done; }"#;
+    // The reader takes two lines, and leaves much later. (By itself, if this test fails.)
+    let reader =
+        r#"{ read a; read b; echo "$a $b"; n=0; while [ ! -f go ] && [ $((n+=1)) -lt 1000 ]; do sleep 0.02; done; }"#;
     let mut shell = std::process::Command::new("sh");
     shell.arg("-c").arg(format!("{} receive sms | {reader}", env!("CARGO_BIN_EXE_wsmb")));
     shell.current_dir(broker.directory.path()).env("WSMB_URL", &broker.url).env("WSMB_USER", &broker.user);

@@ -45,6 +45,16 @@ impl Timestamp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
+/// Which of a receiver's channels goes first when there is a choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// The one that it names first.
+    #[default]
+    List,
+    /// They take turns.
+    Fair,
+}
+
 /// The name of a group of receivers: 1 to [`limits::NAME_BYTES`] bytes. It is good for one channel, and for whoever receives that.
 pub type GroupName = Arc<str>;
 

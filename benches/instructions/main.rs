@@ -74,6 +74,7 @@ impl Stage {
                 client: ClientKind::Modern,
                 receiver: None,
                 group: None,
+                order: wsmb::message::Order::List,
             }));
         }
         stage

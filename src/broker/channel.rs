@@ -35,6 +35,8 @@ pub(super) struct Loading {
     pub cover: MessageId,
     /// The channel was purged since: the answer is to be thrown away.
     pub stale: bool,
+    /// When it was asked for: the lower half of the time, because every channel has it.
+    pub asked: u32,
 }
 
 /// Paged messages, one after the other in this channel, of one sender that receives the channel too.
@@ -304,6 +306,16 @@ impl Channel {
             self.own.get_or_insert_default().up_to = (only, passed);
         }
         found
+    }
+
+    /// Whether something waits in memory that this receiver may get.
+    pub fn has_for(&self, receiver: ConnectionId, now: Timestamp) -> bool {
+        let known = match self.own.as_deref() {
+            Some(Own { up_to: (member, up_to), .. }) if *member == receiver => *up_to,
+            _ => MessageId(0),
+        };
+        let mut rest = self.waiting.range((Bound::Excluded(known), Bound::Unbounded));
+        rest.any(|(_, entry)| entry.origin != Some(receiver) && !entry.expired(now))
     }
 
     /// Whether the page in memory takes no more. `pressed`: memory as a whole is short.

@@ -79,7 +79,8 @@ impl Broker {
             self.receivers
                 .get(key)
                 .iter()
-                .flat_map(|receiver| &receiver.subscriptions)
+                // What is pumped last is looked at first.
+                .flat_map(|receiver| receiver.subscriptions.iter().rev())
                 .map(|subscription| subscription.channel)
                 .filter(|channel| passed || !channels[*channel].is_drained()),
         );

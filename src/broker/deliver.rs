@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::channel::{Member, Targets, page_messages};
+use super::channel::{Loading, Member, Targets, page_messages};
 use super::entry::{Entry, Place, Row};
 use super::party::Asked;
 use super::publish::content_index;
@@ -51,7 +51,7 @@ impl Broker {
         }
         let outrun: SmallVec<[ConnectionId; 4]> = members
             .iter()
-            .filter(|member| self.receivers[member.receiver].is_outrun() && self.misses(key, member))
+            .filter(|member| self.receivers[member.receiver].is_outrun() && self.misses(key, sender, member))
             .map(|member| member.connection)
             .collect();
         for connection in &outrun {
@@ -62,10 +62,11 @@ impl Broker {
     }
 
     /// Whether an outrun receiver misses what a fan-out carries: another one of its group may get it.
-    fn misses(&self, key: usize, member: &Member) -> bool {
+    fn misses(&self, key: usize, sender: Option<ConnectionId>, member: &Member) -> bool {
         let Some(groups) = self.channels[key].groups() else { return true };
         let others = groups.of(member.connection).map(|name| groups.members(name)).unwrap_or_default();
-        others.iter().all(|other| self.receivers[other.receiver].is_outrun())
+        let mut others = others.iter().filter(|other| Some(other.connection) != sender);
+        others.all(|other| self.receivers[other.receiver].is_outrun())
     }
 
     /// Sends entries to targets as one delivery each. `targets` is not empty.
@@ -103,6 +104,7 @@ impl Broker {
         for target in targets {
             let receiver = &mut self.receivers[target.receiver];
             let manual = receiver.ack == AckMode::Manual;
+            receiver.serve(key);
             turn.effects.list.push(Effect::Deliver {
                 to: target.connection,
                 content,
@@ -181,7 +183,7 @@ impl Broker {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         let receiver = &mut self.receivers[key];
         receiver.pace_armed = false;
-        self.to_pump.extend(receiver.subscriptions.iter().map(|subscription| subscription.channel));
+        self.to_pump.extend(receiver.subscriptions.iter().rev().map(|subscription| subscription.channel));
     }
 
     /// Delivers what waits on a channel as long as somebody takes it, and asks for the next page when the last runs low.
@@ -194,6 +196,7 @@ impl Broker {
         }
         // Bounded: each round takes at least one entry out of `waiting`, or ends a receiver.
         while self.drop_expired_head(key, turn) || self.deliver_backlog(key, turn) {}
+        self.yield_to_preferred(key, turn);
         let pressed = self.is_pressed();
         let Some(channel) = self.channels.get_mut(key) else { return };
         if channel.members.is_empty() {
@@ -206,7 +209,8 @@ impl Broker {
                 self.sweep_later(turn.now);
             }
         } else if channel.wants_page() {
-            channel.loading = Some(super::channel::Loading { cover: channel.last_paged, stale: false });
+            let (cover, asked) = (channel.last_paged, turn.now.0 as u32);
+            channel.loading = Some(Loading { cover, stale: false, asked });
             // Behind the appends of this turn, which the page may need to see.
             self.flush_store(turn);
             let channel = &self.channels[key];
@@ -243,17 +247,17 @@ impl Broker {
     /// One backlog frame. False if nothing waits or nobody takes it.
     fn deliver_backlog(&mut self, key: usize, turn: &mut Turn<'_>) -> bool {
         let now = turn.now;
-        let takes = |receiver: &Receiver| receiver.takes_backlog(now);
-        let stopping = self.stopping;
-        let Some(channel) = self.channels.get_mut(key).filter(|channel| !channel.waiting.is_empty() && !stopping)
+        let Some(channel) = self.channels.get(key).filter(|channel| !channel.waiting.is_empty() && !self.stopping)
         else {
             return false;
         };
+        let takes = |receiver: &Receiver| receiver.takes_backlog(now) && !self.is_reserved(receiver, key, now);
         let only = match channel.choose(None, 2, |key| takes(&self.receivers[key]))[..] {
             [] => return false,
             [only] => Some(only.connection),
             _ => None,
         };
+        let channel = &mut self.channels[key];
         let Some(first) = channel.first_deliverable(only, turn.now) else { return false };
         let channel = &self.channels[key];
         let Some(entry) = channel.waiting.get(&first) else { return false };
@@ -263,6 +267,7 @@ impl Broker {
             // What they give back may stand before `first`.
             return true;
         }
+        let takes = |receiver: &Receiver| receiver.takes_backlog(now) && !self.is_reserved(receiver, key, now);
         let targets = self.targets(key, origin, limit, takes);
         let batch = self.batch(key, first, &targets, turn);
         let channel = &mut self.channels[key];

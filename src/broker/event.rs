@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::message::{Answer, ChannelName, ConnectionId, GroupName, Message, MessageId, Publication, PublicationId};
+use crate::message::{
+    Answer, ChannelName, ConnectionId, GroupName, Message, MessageId, Order, Publication, PublicationId,
+};
 
 /// Something that happened, to be given to [`super::Broker::handle`] together with the time.
 #[derive(Clone, Debug)]
@@ -142,9 +144,12 @@ pub struct Subscribe {
     pub connection: ConnectionId,
     /// Which channels; at most [`crate::limits::SUBSCRIPTIONS`], no name twice. Empty: none any more.
     pub channels: Vec<ChannelName>,
+    /// Which of them goes first.
+    pub order: Order,
     /// How it confirms.
     pub ack: AckMode,
-    /// Unconfirmed deliveries allowed, 1 to [`crate::limits::MAX_PREFETCH`]; `None`: as many as suit the receiver's pace.
+    /// Unconfirmed deliveries allowed, 1 to [`crate::limits::MAX_PREFETCH`]; `None`: as many as suit the receiver's pace, or one, if it prefers some
+    /// of several channels.
     pub prefetch: Option<u32>,
     /// What kind of client it is.
     pub client: ClientKind,
@@ -152,6 +157,15 @@ pub struct Subscribe {
     pub receiver: Option<ReceiverKey>,
     /// Its group on each of these channels: of the receivers that name one group, one gets each message.
     pub group: Option<GroupName>,
+}
+
+impl Subscribe {
+    /// Unconfirmed deliveries allowed, if that is certain. With several channels in an order of preference one: what has been handed over can't be
+    /// overtaken any more.
+    pub(super) fn window(&self) -> Option<u32> {
+        let prefers = self.channels.len() > 1 && self.order == Order::List;
+        self.prefetch.or_else(|| prefers.then_some(1))
+    }
 }
 
 /// A receiver's answer to one delivery.

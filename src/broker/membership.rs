@@ -6,7 +6,7 @@ use super::channel::Member;
 use super::receiver::{Receiver, Subscription};
 use super::timers::Timer;
 use super::{Broker, Effect, EndReason, ReceiverKey, Reply, Subscribe, Turn};
-use crate::message::{ChannelName, ConnectionId, Timestamp};
+use crate::message::{ChannelName, ConnectionId, GroupName, Timestamp};
 
 impl Broker {
     /// A connection names itself: an older one of that name is ended, and its places are kept for the new one.
@@ -50,6 +50,11 @@ impl Broker {
         if self.ended.contains(&connection) {
             return;
         }
+        let key = self.receiver_key(&subscribe);
+        let group = subscribe.group.as_ref();
+        self.leave_all_but(key, &subscribe.channels);
+        self.regroup(key, group);
+        // Now: it may be given what the connection had that it replaces.
         if let Some(name) = &subscribe.receiver {
             let claimed = self.claims.get(&connection).is_some_and(|(own, _)| own == name);
             if !claimed {
@@ -58,14 +63,8 @@ impl Broker {
         }
         let places = self.claims.get_mut(&connection).map(|(_, places)| std::mem::take(places)).unwrap_or_default();
         self.last_sender = None;
-        let key = self.receiver_key(&subscribe);
-        let group = subscribe.group.as_ref();
-        self.leave_all_but(key, &subscribe.channels);
         for name in &subscribe.channels {
-            if let Some(subscription) = self.subscription(key, name) {
-                if self.channels[subscription.channel].regroup(subscription.order, group) {
-                    self.to_pump.push(subscription.channel);
-                }
+            if self.is_subscribed(key, name) {
                 continue;
             }
             let Some(channel) = self.open_channel(name) else {
@@ -80,6 +79,7 @@ impl Broker {
             self.receivers[key].subscriptions.push(Subscription { channel, order });
             self.to_pump.push(channel);
         }
+        self.arrange(key, &subscribe.channels, subscribe.order);
         self.want_confirmation(key, turn);
     }
 
@@ -115,9 +115,18 @@ impl Broker {
         subscriptions.map(|subscription| &self.channels[subscription.channel].name)
     }
 
-    fn subscription(&self, receiver: usize, name: &ChannelName) -> Option<Subscription> {
-        let is_it = |subscription: &&Subscription| self.channels[subscription.channel].name == *name;
-        self.receivers[receiver].subscriptions.iter().find(is_it).copied()
+    fn is_subscribed(&self, receiver: usize, name: &ChannelName) -> bool {
+        let mut subscriptions = self.receivers[receiver].subscriptions.iter();
+        subscriptions.any(|subscription| self.channels[subscription.channel].name == *name)
+    }
+
+    /// A receiver names this group, or none, on all of its channels.
+    fn regroup(&mut self, receiver: usize, group: Option<&GroupName>) {
+        for Subscription { channel, order } in &self.receivers[receiver].subscriptions {
+            if self.channels[*channel].regroup(*order, group) {
+                self.to_pump.push(*channel);
+            }
+        }
     }
 
     /// Notes that a connection sends to a channel, whatever becomes of what it sends. `known`: the channel's key, if there is such a

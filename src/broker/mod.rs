@@ -33,6 +33,7 @@ mod lapse;
 mod membership;
 mod pace;
 mod party;
+mod preference;
 mod publish;
 mod receiver;
 mod recent;
@@ -382,6 +383,7 @@ impl Broker {
                 Timer::Pace(connection) => self.pace(connection),
                 Timer::Unconfirmed(connection) => self.end_unconfirmed(connection, turn),
                 Timer::Look(connection) => self.look(connection, turn),
+                Timer::Yield(connection) => self.waited_for_page(connection),
             }
         }
         while let Some(id) = self.timers.due_write(turn.now) {

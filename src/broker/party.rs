@@ -204,8 +204,10 @@ impl Broker {
         self.counters.redeliveries += 1;
         let dead = if let [entry] = &flight.entries[..] { entry.message.dead.clone() } else { None };
         let content = super::publish::content_index(turn, Content::Backlog { channel: name, messages, dead });
+        let channel = flight.channel;
         let receiver = &mut self.receivers[target.receiver];
         let manual = receiver.ack == AckMode::Manual;
+        receiver.serve(channel);
         let sequence = receiver.window.push(key, size, manual, turn.now);
         turn.effects.list.push(Effect::Deliver {
             to: target.connection,
@@ -270,6 +272,18 @@ impl Broker {
         self.to_pump.push(channel);
     }
 
+    /// Whether something is owed to the group of a receiver, and the receiver may get it.
+    pub(super) fn is_owed_to(&self, channel: usize, receiver: ConnectionId, now: Timestamp) -> bool {
+        let groups = if self.owed.is_empty() { None } else { self.channels[channel].groups() };
+        let Some(name) = groups.and_then(|groups| groups.of(receiver)) else { return false };
+        let from = (channel, name.clone(), MessageId(0));
+        let mut owed = self.owed.range(from..).take_while(|((key, group, _), _)| *key == channel && group == name);
+        owed.any(|((_, _, id), until)| {
+            let held = self.held.get(&(*until, *id));
+            held.is_some_and(|held| held.entry.origin != Some(receiver) && !held.entry.expired(now))
+        })
+    }
+
     /// Whether what is held back is so because it is owed to groups.
     pub(super) fn is_owed(&self, held: &Held) -> bool {
         let first = held.entry.bound().and_then(|bound| bound.groups.first());
@@ -326,7 +340,9 @@ impl Broker {
                 let limit = entry.message.receivers.unwrap_or(self.channels[channel].policy.receivers);
                 let within = entry.bound().map(|bound| &*bound.groups);
                 let asked = Asked { origin: entry.origin, limit, within, not: &|_| false };
-                let targets = self.grouped_targets(channel, asked, &|receiver| receiver.takes_backlog(now));
+                let takes =
+                    |receiver: &Receiver| receiver.takes_backlog(now) && !self.is_reserved(receiver, channel, now);
+                let targets = self.grouped_targets(channel, asked, &takes);
                 if !targets.is_empty() {
                     first = Some((at, targets));
                     break;

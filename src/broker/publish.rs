@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::dedup::{Key, Seen};
 use super::entry::{Entry, Place, Row, Unstored, expires_at};
+use super::receiver::Receiver;
 use super::safety::{Fate, Pending};
 use super::{Broker, Content, Delayed, Effect, Publish, Refusal, Reply, Sender, Turn};
 use crate::limits;
@@ -300,7 +301,8 @@ impl Broker {
         }
         let channel = &self.channels[key];
         let targets = if channel.is_drained() {
-            self.targets(key, publish.connection, limit, |receiver| receiver.has_room())
+            let takes = |receiver: &Receiver| receiver.has_room() && !self.is_reserved(receiver, key, turn.now);
+            self.targets(key, publish.connection, limit, takes)
         } else {
             SmallVec::new()
         };

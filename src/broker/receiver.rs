@@ -20,11 +20,24 @@ pub(super) struct Subscription {
     pub order: u64,
 }
 
+/// How a receiver's channels share its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// It receives one channel, or none.
+    Alone,
+    /// What waits in an earlier one goes first.
+    Preference,
+    /// After the one at this place, the next one goes first.
+    Turns(u8),
+}
+
 /// A connection that receives.
 #[derive(Debug)]
 pub(super) struct Receiver {
     pub connection: ConnectionId,
+    /// In the order in which it names them.
     pub subscriptions: SmallVec<[Subscription; 1]>,
+    pub sharing: Sharing,
     pub ack: AckMode,
     /// How many unconfirmed deliveries are allowed.
     pub pace: Pace,
@@ -48,6 +61,8 @@ pub(super) struct Receiver {
     pub pace_armed: bool,
     /// The timer that ends it if it confirms nothing is running.
     pub watched: bool,
+    /// The timer for the end of its waiting for a page is running.
+    pub yield_armed: bool,
 }
 
 impl Receiver {
@@ -55,8 +70,9 @@ impl Receiver {
         Self {
             connection,
             subscriptions: SmallVec::new(),
+            sharing: Sharing::Alone,
             ack: subscribe.ack,
-            pace: Pace::new(subscribe.client, subscribe.ack, subscribe.prefetch),
+            pace: Pace::new(subscribe.client, subscribe.ack, subscribe.window()),
             window: Window::default(),
             sent_to,
             asked: false,
@@ -68,6 +84,7 @@ impl Receiver {
             next_backlog: Timestamp::default(),
             pace_armed: false,
             watched: false,
+            yield_armed: false,
         }
     }
 
@@ -76,6 +93,25 @@ impl Receiver {
         !self.window.is_silent()
             && self.window.len() < self.pace.allowed()
             && self.window.bytes() < limits::WINDOW_BYTES
+    }
+
+    /// Which of its channels go before this one, now.
+    pub fn preferred(&self, channel: usize) -> impl Iterator<Item = usize> {
+        let start = match self.sharing {
+            Sharing::Turns(served) => usize::from(served) + 1,
+            Sharing::Alone | Sharing::Preference => 0,
+        };
+        let (before, after) = self.subscriptions.split_at(start.min(self.subscriptions.len()));
+        let turn = after.iter().chain(before).map(|subscription| subscription.channel);
+        turn.take_while(move |other| *other != channel)
+    }
+
+    /// It is given something of a channel.
+    pub fn serve(&mut self, channel: usize) {
+        if let Sharing::Turns(served) = &mut self.sharing {
+            let place = self.subscriptions.iter().position(|subscription| subscription.channel == channel);
+            *served = place.and_then(|place| u8::try_from(place).ok()).unwrap_or(*served);
+        }
     }
 
     /// Whether it takes another backlog frame now.
@@ -115,9 +151,8 @@ impl Receiver {
 
     /// It has subscribed again.
     pub fn configure(&mut self, subscribe: &Subscribe) {
-        let Subscribe { ack, client, prefetch, .. } = *subscribe;
-        self.ack = ack;
-        self.pace = self.pace.renew(client, ack, prefetch);
+        self.ack = subscribe.ack;
+        self.pace = self.pace.renew(subscribe.client, subscribe.ack, subscribe.window());
     }
 
     /// A confirmation is asked for.

@@ -77,6 +77,7 @@ fn every_promise_holds_in_every_interleaving() {
                 all.unconfirmed += tally.unconfirmed;
                 all.late += tally.late;
                 all.spared += tally.spared;
+                all.preferred += tally.preferred;
             }
             Err(panic) => {
                 eprintln!("seed {seed} fails; replay it with: WSMB_SEED={seed} cargo test --lib simulation");
@@ -84,9 +85,10 @@ fn every_promise_holds_in_every_interleaving() {
             }
         }
     }
-    let Tally { confirmed, by_leaving, left, unconfirmed, late, spared } = all;
+    let Tally { confirmed, by_leaving, left, unconfirmed, late, spared, preferred } = all;
     assert!(confirmed > 0, "a simulation in which nothing is ever confirmed proves nothing");
     let whole = seeds().count() >= 1_000;
     assert!(!whole || (by_leaving > 0 && left > 0 && unconfirmed > 0), "it proves nothing about ends: {all:?}");
+    assert!(!whole || preferred > 0, "it proves nothing about preference: {all:?}");
     assert!(!whole || (late > 0 && spared > 0), "it proves nothing about expired dead letters: {all:?}");
 }

@@ -248,8 +248,9 @@ impl Broker {
     pub(super) fn loaded(&mut self, name: &ChannelName, messages: Vec<Message>, complete: bool, turn: &mut Turn<'_>) {
         let Some(key) = self.channel_keys.get(name).copied() else { return };
         let channel = &mut self.channels[key];
-        let Some(Loading { cover, stale }) = channel.loading.take() else { return };
+        let Some(Loading { cover, stale, .. }) = channel.loading.take() else { return };
         self.to_pump.push(key);
+        self.page_is_here(key);
         if stale {
             self.close_if_unused(key);
             return;
@@ -307,6 +308,7 @@ impl Broker {
         channel.loading = None;
         channel.load_failed = true;
         self.arm_retry(turn.now);
+        self.page_is_here(key);
         self.close_if_unused(key);
     }
 

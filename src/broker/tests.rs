@@ -8,12 +8,13 @@ use std::time::Duration;
 use wildmatch::WildMatch;
 
 use super::*;
-use crate::message::{Answer, DeadLetter, Dialect, Frame, Kind, Nack, Payload, PublicationId, Why};
+use crate::message::{Answer, DeadLetter, Dialect, Frame, Kind, Nack, Order, Payload, PublicationId, Why};
 use crate::policy::{ChannelPolicy, Policies};
 
 mod confirming;
 mod expired;
 mod groups;
+mod preference;
 
 /// A broker, its time, and what it wanted last.
 struct Scene {
@@ -86,6 +87,7 @@ impl Scene {
             client: ClientKind::Modern,
             receiver: None,
             group: None,
+            order: Order::List,
         }))
     }
 
@@ -402,7 +404,16 @@ fn a_named_receiver_gets_its_place_back() {
     let subscribe = |connection, receiver| {
         let (channels, ack, client) = (vec![name("sms")], AckMode::Automatic, ClientKind::Modern);
         let connection = ConnectionId(connection);
-        Event::Subscribe(Subscribe { connection, channels, ack, prefetch: None, client, receiver, group: None })
+        Event::Subscribe(Subscribe {
+            connection,
+            channels,
+            ack,
+            prefetch: None,
+            client,
+            receiver,
+            group: None,
+            order: Order::List,
+        })
     };
     scene.give(subscribe(1, Some(key.clone())));
     scene.give(subscribe(2, None));
@@ -670,6 +681,7 @@ fn a_client_that_has_finished_sending_is_answered_and_receives_nothing() {
         client: ClientKind::Modern,
         receiver: None,
         group: None,
+        order: Order::List,
     }));
     let connection = ConnectionId(100);
     let gone = |listens| Event::Disconnected { connection, took_only: false, listens };

@@ -19,13 +19,15 @@ pub(super) enum Timer {
     Unconfirmed(ConnectionId),
     /// Its deliveries are looked at: some may not have been confirmed in time.
     Look(ConnectionId),
+    /// It has waited for the page of a channel that it prefers long enough.
+    Yield(ConnectionId),
 }
 
 impl Timer {
     fn connection(self) -> ConnectionId {
-        let (Self::Quiet(connection) | Self::Pace(connection) | Self::Unconfirmed(connection) | Self::Look(connection)) =
-            self;
-        connection
+        match self {
+            Self::Quiet(it) | Self::Pace(it) | Self::Unconfirmed(it) | Self::Look(it) | Self::Yield(it) => it,
+        }
     }
 }
 

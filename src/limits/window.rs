@@ -24,5 +24,9 @@ pub const WINDOW_WORK: Duration = Duration::from_secs(10);
 /// message as safe as a disk does, and is cheaper. About what a commit to an ordinary disk takes, so that a sender never waits much longer for it.
 pub const PROMPT_CONFIRMATION: Duration = Duration::from_millis(5);
 
+/// While the next page of a channel is read from the store, a receiver that prefers this channel gets nothing from its other ones, for so long: a
+/// code that waits in the store overtakes what waits in memory, and a slow disk holds up nobody for long.
+pub const PREFERENCE_WAIT: Duration = Duration::from_millis(100);
+
 /// Unconfirmed bytes of one receiver, after which it has no room: what its queue and its socket may hold.
 pub const WINDOW_BYTES: usize = 1 << 20;

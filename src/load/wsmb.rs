@@ -98,6 +98,10 @@ fn receive(seat: &Seat, manual: bool) -> Vec<u8> {
         // Writing to a `String` can't fail.
         let _ = write!(command, r#","ack":"manual","prefetch":{}"#, limits::MAX_PREFETCH);
     }
+    if names.len() > 1 {
+        // No channel goes before another one, and the window is the usual one.
+        command.push_str(r#","order":"fair""#);
+    }
     command.push('}');
     let mut asks = Vec::new();
     frame(&mut asks, Opcode::Text, command.as_bytes());

@@ -15,7 +15,7 @@ use super::counters::Counters;
 use super::replies;
 use super::runtime::{Burst, Hub};
 use crate::broker::{AckMode, Acknowledge, Event, Publish, ReceiverKey, Subscribe};
-use crate::message::{ChannelName, Frame, Kind, PublicationId, Timestamp};
+use crate::message::{ChannelName, Frame, Kind, Order, PublicationId, Timestamp};
 use crate::protocol::envelope::{self, Ack, Code, Command};
 use crate::protocol::frame::{self, Incoming, Opcode};
 use crate::protocol::topic;
@@ -182,7 +182,7 @@ impl<'a> Desk<'a> {
         };
         match command {
             Command::Ping => burst.carry(Step::Ping { first }),
-            Command::Receive { channels, ack, prefetch, receiver, group } => {
+            Command::Receive { channels, ack, prefetch, receiver, group, order } => {
                 let user = &connection.profile.user;
                 if let Some(channel) = channels.iter().find(|channel| !self.access.may_receive(user, channel)) {
                     let detail = format!("user \"{user}\" may not receive from channel \"{channel}\"");
@@ -193,6 +193,7 @@ impl<'a> Desk<'a> {
                 let event = Event::Subscribe(Subscribe {
                     connection: connection.id,
                     channels,
+                    order,
                     ack: match ack {
                         Ack::Automatic => AckMode::Automatic,
                         Ack::Manual => AckMode::Manual,
@@ -286,6 +287,7 @@ impl<'a> Desk<'a> {
                 burst.carry(Step::Event(Event::Subscribe(Subscribe {
                     connection: connection.id,
                     channels: vec![channel.clone()],
+                    order: Order::default(),
                     ack: AckMode::Automatic,
                     prefetch: None,
                     client: profile.client(),

@@ -43,6 +43,7 @@ mod php_examples;
 mod power;
 #[cfg(target_os = "linux")]
 mod power_cut;
+mod preference;
 mod proxied;
 mod publication;
 mod receivers;

@@ -4,6 +4,7 @@ mod clients;
 mod ends;
 mod failures;
 mod fanout;
+mod preference;
 mod restart;
 mod senders;
 mod truth;
@@ -20,12 +21,12 @@ use super::model::{Model, Seen, Told};
 use super::store::SimStore;
 use crate::broker::{
     AckMode, Acknowledge, Broker, ClientKind, Content, Effect, Effects, EndReason, Event, Note, Publish, ReceiverKey,
-    Refusal, Reply, Restored, Settings, Subscribe,
+    Refusal, Reply, Restored, Settings, StoreEffect, Subscribe,
 };
 use crate::limits;
 use crate::message::{
-    AcceptedId, Answer, ChannelName, ConnectionId, Dialect, Frame, GroupName, Kind, MessageId, Nack, Publication,
-    PublicationId, Spans, Timestamp, Why,
+    AcceptedId, Answer, ChannelName, ConnectionId, Dialect, Frame, GroupName, Kind, MessageId, Nack, Order,
+    Publication, PublicationId, Spans, Timestamp, Why,
 };
 use crate::policy::{ChannelPolicy, Dispatch, Policies};
 
@@ -97,6 +98,11 @@ struct Client {
     manual: bool,
     group: Option<&'static str>,
     channels: BTreeSet<String>,
+    /// The same in the order in which it named them, if there are several, and what that order means.
+    list: Vec<String>,
+    order: Order,
+    /// Of which of them it got something last.
+    served: Option<String>,
     last: u64,
     /// What it was given and has not confirmed, and whether it is to be answered by hand.
     unanswered: BTreeMap<u64, bool>,
@@ -137,6 +143,8 @@ pub(super) struct Tally {
     pub late: u64,
     /// Expired rows that the store has spared.
     pub spared: u64,
+    /// Deliveries to receivers of which another channel might have gone first.
+    pub preferred: u64,
 }
 
 /// A publication whose sender waits for the answer, or has it.
@@ -193,6 +201,9 @@ pub(super) struct World {
     effects: Effects,
     /// Events given so far.
     turn: u64,
+    /// Pages that are being read, since when; and channels of which the last one could not be read.
+    loads: BTreeMap<String, Timestamp>,
+    failed_loads: BTreeSet<String>,
     /// The file of ids: it survives a crash.
     file: Vec<AcceptedId>,
     /// When the file was written last.
@@ -220,6 +231,12 @@ impl Client {
             None => limits::MAX_PREFETCH,
         };
         if limited { most as usize } else { limits::FANOUT_DELIVERIES.max(most as usize) }
+    }
+
+    /// Whether it certainly has room: a silent one has not.
+    fn has_room(&self) -> bool {
+        let most = self.prefetch.unwrap_or(limits::PREFETCH) as usize;
+        self.unanswered.is_empty() || (self.manual && !self.has_automatic() && self.unanswered.len() < most)
     }
 
     /// Whether a pong would confirm anything.
@@ -295,6 +312,8 @@ impl World {
             unknown: 0,
             effects: Effects::default(),
             turn: 0,
+            loads: BTreeMap::new(),
+            failed_loads: BTreeSet::new(),
             route: None,
             trace: std::env::var_os("WSMB_SEED").is_some(),
         }
@@ -337,6 +356,7 @@ impl World {
         }
         self.check_late();
         self.check_owed();
+        self.check_waiting();
     }
 
     /// One round of the store's thread. Before rows go, ids are saved, as the server does.
@@ -403,6 +423,7 @@ impl World {
         let publish = if let Event::Publish(publish) = &event { Some(*publish) } else { None };
         let (live, plain) = (publish.map(|publish| publish.publication), publish.filter(|publish| publish.is_plain()));
         self.route = None;
+        self.note_page(&event);
         self.broker.handle(self.now, event, &mut effects);
         if self.trace {
             tell(&effects);
@@ -450,7 +471,7 @@ impl World {
                     self.gone(connection);
                     self.ended.insert(connection);
                 }
-                Effect::Store(effect) => self.store.ask(effect),
+                Effect::Store(effect) => self.ask_store(effect),
                 Effect::Note(note) => self.noted(&note),
             }
         }
@@ -471,6 +492,7 @@ impl World {
         manual: bool,
         (attempt, message): (u32, MessageId),
     ) {
+        self.check_preference(to, channel.as_str(), &numbers);
         let client = self.clients.get_mut(&to).expect("a delivery goes to a live client");
         client.frames += numbers.len();
         assert!(client.channels.contains(channel.as_str()), "{to:?} does not receive {channel}");

@@ -16,6 +16,7 @@ impl Scene {
             client,
             receiver: None,
             group: None,
+            order: Order::List,
         }))
     }
 
@@ -148,8 +149,16 @@ fn who_leaves_otherwise_has_confirmed_nothing() {
         ("it confirms by hand", |scene| {
             let (connection, channels) = (ConnectionId(1), vec![name("sms")]);
             let (ack, client) = (AckMode::Manual, LEGACY);
-            let subscribe =
-                Subscribe { connection, channels, ack, prefetch: None, client, receiver: None, group: None };
+            let subscribe = Subscribe {
+                connection,
+                channels,
+                ack,
+                prefetch: None,
+                client,
+                receiver: None,
+                group: None,
+                order: Order::List,
+            };
             scene.give(Event::Subscribe(subscribe));
             scene.send("one", None);
         }),

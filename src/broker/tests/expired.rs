@@ -219,6 +219,7 @@ fn a_dead_letter_confirmed_while_the_store_still_names_its_row_comes_once() {
         client: ClientKind::Modern,
         receiver: None,
         group: None,
+        order: Order::List,
     });
     scene.give(subscribe);
     scene.pass(0);
@@ -243,6 +244,7 @@ fn a_page_read_before_its_row_went_does_not_bring_it_back() {
             client: ClientKind::Modern,
             receiver: None,
             group: None,
+            order: Order::List,
         })
     };
     scene.give(join(1, "dead"));

@@ -298,5 +298,6 @@ fn subscribe(connection: u64) -> Event<'static> {
         client: ClientKind::Modern,
         receiver: None,
         group: None,
+        order: Order::List,
     })
 }

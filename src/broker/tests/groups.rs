@@ -17,6 +17,7 @@ impl Scene {
             client: ClientKind::Modern,
             receiver: None,
             group: (!group.is_empty()).then(|| GroupName::from(group)),
+            order: Order::List,
         }))
     }
 
@@ -212,4 +213,39 @@ fn an_outrun_member_is_spared_while_another_one_goes_on() {
         scene.send("code", None);
     }
     assert_eq!(scene.broker.counters().slow_receivers, 2, "now all of the group are");
+}
+
+#[test]
+fn a_receiver_that_takes_over_a_name_gets_nothing_of_the_channels_that_it_leaves() {
+    let mut scene = Scene::with(ChannelPolicy { receivers: 1, ..ChannelPolicy::default() });
+    let named = |connection: u64, channel: &str| Subscribe {
+        connection: ConnectionId(connection),
+        channels: vec![name(channel)],
+        ack: AckMode::Manual,
+        prefetch: Some(1),
+        client: ClientKind::Modern,
+        receiver: Some(ReceiverKey { user: "app".into(), id: channel.into() }),
+        group: Some(GroupName::from("gateways")),
+        order: Order::List,
+    };
+    scene.give(Event::Subscribe(named(1, "sms")));
+    scene.join(2, "gateways", 1);
+    assert_eq!(to(&scene.send("code", None)), [1]);
+    // It leaves the channel in the moment in which it replaces the receiver that has the message.
+    let subscribe = Subscribe { channels: vec![name("other")], ..named(2, "sms") };
+    assert!(to(&scene.give(Event::Subscribe(subscribe))).is_empty());
+    assert_eq!(to(&scene.join(3, "", 1)), [3], "it waits for whoever comes");
+}
+
+#[test]
+fn a_member_that_sends_spares_no_outrun_one_what_it_does_not_get_itself() {
+    let mut scene = Scene::with(ChannelPolicy::default());
+    for (connection, group, prefetch) in [(1, "a", 64), (2, "a", 1), (3, "", 64)] {
+        scene.join(connection, group, prefetch);
+    }
+    for _ in 0..limits::FANOUT_DELIVERIES {
+        assert_eq!(to(&scene.say(1, "sms", "code")), [2, 3]);
+    }
+    assert_eq!(to(&scene.say(1, "sms", "code")), [3]);
+    assert_eq!(scene.broker.counters().slow_receivers, 1, "it may not miss a message and stay");
 }

@@ -38,6 +38,7 @@ fn compare(payload: &[u8]) -> Result<(), TestCaseError> {
         (fields.prefetch, expected.prefetch),
         (fields.receiver, expected.receiver),
         (fields.group, expected.group),
+        (fields.order, expected.order),
         (fields.delivery, expected.delivery),
     ] {
         prop_assert_eq!(found, wanted.map(str::as_bytes));
@@ -110,6 +111,7 @@ struct Fields<'a> {
     prefetch: Option<&'a str>,
     receiver: Option<&'a str>,
     group: Option<&'a str>,
+    order: Option<&'a str>,
     delivery: Option<&'a str>,
     /// The names of all members.
     names: Vec<String>,
@@ -206,6 +208,7 @@ impl<'a> Visitor<'a> for Reader<'_, 'a> {
                 Field::Prefetch => &mut fields.prefetch,
                 Field::Receiver => &mut fields.receiver,
                 Field::Group => &mut fields.group,
+                Field::Order => &mut fields.order,
                 Field::Delivery => &mut fields.delivery,
                 Field::Data => {
                     let is_list = key.borrowed.is_some_and(|name| list_follows(self.text, name));
@@ -293,6 +296,7 @@ enum Field {
     Prefetch,
     Receiver,
     Group,
+    Order,
     Delivery,
     Unknown,
 }
@@ -319,6 +323,7 @@ impl Field {
             "prefetch" => Self::Prefetch,
             "receiver" => Self::Receiver,
             "group" => Self::Group,
+            "order" => Self::Order,
             "delivery" => Self::Delivery,
             _ => Self::Unknown,
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Ack;
 use crate::limits;
-use crate::message::{BadChannelName, ChannelName, DeliveryName};
+use crate::message::{BadChannelName, ChannelName, DeliveryName, Order};
 
 /// What is wrong with a field.
 pub(super) type Wrong = String;
@@ -80,6 +80,15 @@ pub(super) fn ack(json: &str) -> Result<Ack, Wrong> {
         Some("auto") => Ok(Ack::Automatic),
         Some("manual") => Ok(Ack::Manual),
         _ => Err("'ack' must be \"auto\" or \"manual\"".to_owned()),
+    }
+}
+
+/// `order`.
+pub(super) fn order(json: &str) -> Result<Order, Wrong> {
+    match string(json).as_deref() {
+        Some("list") => Ok(Order::List),
+        Some("fair") => Ok(Order::Fair),
+        _ => Err("'order' must be \"list\" or \"fair\"".to_owned()),
     }
 }
 

@@ -24,7 +24,7 @@ pub use parse::Parser;
 pub use reply::{accepted, connect_reply, refusal};
 pub use time::iso8601;
 
-use crate::message::{Answer, ChannelName, DeliveryName, GroupName, Publication};
+use crate::message::{Answer, ChannelName, DeliveryName, GroupName, Order, Publication};
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
@@ -43,6 +43,8 @@ pub enum Command<'a> {
         receiver: Option<String>,
         /// Its group on each of these channels: 1 to [`crate::limits::NAME_BYTES`] bytes.
         group: Option<GroupName>,
+        /// Which of its channels goes first.
+        order: Order,
     },
     /// Send one publication.
     Send(Send<'a>),

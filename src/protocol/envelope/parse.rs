@@ -204,6 +204,7 @@ fn receive<'a>(fields: &Fields<'_>) -> Result<Command<'a>, Wrong> {
             .receiver
             .map(|json| field::short_name("receiver", text(json)).map(Cow::into_owned))
             .transpose()?,
+        order: fields.order.map(|json| field::order(text(json))).transpose()?.unwrap_or_default(),
         group: fields.group.map(|json| field::short_name("group", text(json)).map(GroupName::from)).transpose()?,
     })
 }

@@ -24,6 +24,7 @@ pub(super) struct Fields<'a> {
     pub(super) prefetch: Option<&'a [u8]>,
     pub(super) receiver: Option<&'a [u8]>,
     pub(super) group: Option<&'a [u8]>,
+    pub(super) order: Option<&'a [u8]>,
     pub(super) delivery: Option<&'a [u8]>,
     pub(super) retry_after: Option<&'a [u8]>,
     pub(super) reject: Option<&'a [u8]>,
@@ -125,6 +126,10 @@ fn other_member<'a>(
         Cow::Owned(name) if !name.contains(&b'\\') => member(frame, scanner, &name, fields),
         Cow::Borrowed(b"group") => {
             fields.group = frame.get(scanner.value()?);
+            Ok(())
+        }
+        Cow::Borrowed(b"order") => {
+            fields.order = frame.get(scanner.value()?);
             Ok(())
         }
         name => {

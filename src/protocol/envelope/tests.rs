@@ -263,6 +263,18 @@ fn a_receiver_may_name_several_channels() {
 }
 
 #[test]
+fn the_order_is_that_of_the_list_or_fair() {
+    for (members, expected) in
+        [("", Order::List), (r#","order":"list""#, Order::List), (r#","order":"fair""#, Order::Fair)]
+    {
+        match parse(format!(r#"{{"command":"receive-message","channel":["a","b"]{members}}}"#).as_bytes()).unwrap() {
+            Command::Receive { order, .. } => assert_eq!(order, expected, "{members}"),
+            other => panic!("{members}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_receiver_may_name_a_group() {
     for (members, expected) in
         [("", None), (r#","group":"sms gateways""#, Some("sms gateways")), (r#","\u0067roup":7"#, Some("7"))]
@@ -306,6 +318,8 @@ fn a_receivers_wishes() {
         (r#","receiver":null"#, "'receiver' must be a string or a number, not null"),
         (r#","receiver":"\ud83d""#, "'receiver' contains half of a surrogate pair"),
         (&long, "'receiver' is longer than 128 bytes"),
+        (r#","order":"turns""#, "'order' must be \"list\" or \"fair\""),
+        (r#","order":null"#, "'order' must be"),
         (r#","group":"""#, "'group' is empty; leave it out, or give it a value"),
         (r#","group":["a"]"#, "'group' must be a string or a number, not a list"),
         (&long.replace("receiver", "group"), "'group' is longer than 128 bytes"),
@@ -525,7 +539,7 @@ proptest! {
             (
                 prop_oneof![
                     Just("channel"), Just("data"), Just("id"), Just("ttl"), Just("delay"), Just("ack"), Just("prefetch"),
-                    Just("receiver"), Just("group"), Just("delivery"), Just("retry_after"), Just("reject"), Just("reason"), Just("number_of_receiver"), Just("command"),
+                    Just("receiver"), Just("group"), Just("order"), Just("delivery"), Just("retry_after"), Just("reject"), Just("reason"), Just("number_of_receiver"), Just("command"),
                 ],
                 value(),
             ),

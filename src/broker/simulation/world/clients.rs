@@ -15,6 +15,9 @@ impl World {
             manual: false,
             group: None,
             channels: BTreeSet::new(),
+            list: Vec::new(),
+            order: Order::List,
+            served: None,
             last: 0,
             unanswered: BTreeMap::new(),
             revoked: Vec::new(),
@@ -42,7 +45,7 @@ impl World {
 
     pub(super) fn subscribe(&mut self) {
         let Some(connection) = self.any_client() else { return };
-        let count = self.random.below(3);
+        let count = self.random.below(4);
         let mut channels: Vec<String> = Vec::new();
         for _ in 0..count {
             let channel = CHANNELS[self.random.below(CHANNELS.len() as u64) as usize].to_owned();
@@ -62,11 +65,23 @@ impl World {
             // Once it has left the channel, its messages are like anybody's.
             told.own &= told.sender != connection || channels.contains(&told.channel);
         }
-        client.prefetch = prefetch;
+        client.order = if self.random.chance(30) { Order::Fair } else { Order::List };
+        (client.list, client.served) = (channels.clone(), None);
+        let (order, prefers) = (client.order, channels.len() > 1 && client.order == Order::List);
+        client.prefetch = prefetch.or_else(|| prefers.then_some(1));
         let kind = client.kind;
         let ack = if client.manual { AckMode::Manual } else { AckMode::Automatic };
         let channels = channels.iter().map(|channel| name(channel)).collect();
-        self.give(Event::Subscribe(Subscribe { connection, channels, ack, prefetch, client: kind, receiver, group }));
+        self.give(Event::Subscribe(Subscribe {
+            connection,
+            channels,
+            ack,
+            prefetch,
+            client: kind,
+            receiver,
+            group,
+            order,
+        }));
     }
 
     pub(super) fn pong(&mut self) {

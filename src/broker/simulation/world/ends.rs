@@ -123,16 +123,19 @@ impl World {
             CHANNELS.iter().filter(|channel| **channel != without).map(|channel| name(channel)).collect();
         if let Some(client) = self.clients.get_mut(&connection) {
             client.channels = channels.iter().map(ToString::to_string).collect();
+            client.list = channels.iter().map(ToString::to_string).collect();
+            client.prefetch = Some(limits::PREFETCH);
         }
         let client = self.clients[&connection].kind;
         self.give(Event::Subscribe(Subscribe {
             connection,
             channels,
             ack: AckMode::Automatic,
-            prefetch: None,
+            prefetch: Some(limits::PREFETCH),
             client,
             receiver: None,
             group: None,
+            order: Order::List,
         }));
         for round in 0..400 {
             self.work();

@@ -90,8 +90,8 @@ impl World {
         assert_eq!(free, None, "message {number} was given back and is held, though another receiver is free");
     }
 
-    /// A receiver with nothing in its hands that could take a message at any time, and has not had it.
-    fn free_receiver(&self, number: u64) -> Option<ConnectionId> {
+    /// A receiver that certainly has room, could take a message at any time, and has not had it.
+    pub(super) fn free_receiver(&self, number: u64) -> Option<ConnectionId> {
         let told = &self.model.messages[&number];
         let delayed = !self.settings.delay.is_zero() || self.stopping;
         let groups = told.only_for();
@@ -99,7 +99,7 @@ impl World {
             let is_asked = groups.is_none_or(|groups| client.group.is_some_and(|group| groups.contains(group)));
             is_asked
                 && client.channels.contains(&told.channel)
-                && client.unanswered.is_empty()
+                && client.has_room()
                 && client.sent.is_empty()
                 && (client.proven || client.kind == ClientKind::Modern)
                 && !told.returned.contains(connection)
@@ -162,7 +162,7 @@ impl World {
                 (told.channel == "drop" && told.deliveries >= 2) || (told.channel == "three" && told.deliveries >= 3);
             let over = told.confirmed || told.purged || told.refused || told.lost || gone || given_up || paused;
             let expired = told.expires.is_some_and(|at| at <= self.now);
-            let free = self.free_receiver(*number);
+            let free = self.free_receiver(*number).filter(|free| !self.waits_for_page(*free));
             assert!(over || expired || free.is_none(), "message {number} is owed, and {free:?} is free: {told:?}");
         }
     }

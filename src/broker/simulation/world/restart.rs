@@ -76,6 +76,8 @@ impl World {
             told.old = rows.get(number).map(|(_, is_due_later)| *is_due_later);
             told.letter = rows.get(number).is_some_and(|(channel, _)| *channel != told.channel);
         }
+        self.loads.clear();
+        self.failed_loads.clear();
         self.dropped_before += self.broker.counters().dropped;
         let restored = Restored { ids: self.file.clone(), id_bound: self.id_bound, ..self.store.restored() };
         self.broker = Broker::new(self.settings.clone(), restored);

@@ -1,0 +1,240 @@
+//! A receiver of several channels: what waits in one that it prefers goes first.
+
+use super::*;
+
+impl Scene {
+    fn listen(&mut self, connection: u64, channels: &[&str], ack: AckMode, prefetch: Option<u32>) -> Vec<Effect> {
+        self.listen_in(connection, channels, (ack, Order::List), prefetch)
+    }
+
+    fn listen_in(
+        &mut self,
+        connection: u64,
+        channels: &[&str],
+        (ack, order): (AckMode, Order),
+        prefetch: Option<u32>,
+    ) -> Vec<Effect> {
+        self.give(Event::Subscribe(Subscribe {
+            connection: ConnectionId(connection),
+            channels: channels.iter().map(|channel| name(channel)).collect(),
+            ack,
+            prefetch,
+            client: ClientKind::Modern,
+            receiver: None,
+            group: None,
+            order,
+        }))
+    }
+
+    /// Connection 100, or another one, sends a text to a channel.
+    pub(super) fn say(&mut self, connection: u64, channel: &str, text: &str) -> Vec<Effect> {
+        let publication = Publication {
+            channel: Cow::Owned(name(channel)),
+            dialect: Dialect::Envelope,
+            kind: Kind::Text,
+            frame: Frame::Borrowed(text.as_bytes()),
+            messages: std::iter::once(0..text.len()).collect(),
+            verbatim: true,
+        };
+        self.give(Event::Publish(&Publish {
+            connection: Some(ConnectionId(connection)),
+            publication: &publication,
+            receivers: None,
+            id: None,
+            answer: false,
+            ttl: None,
+            delay: None,
+        }))
+    }
+
+    /// A receiver is done with its delivery of this number.
+    fn done(&mut self, connection: u64, sequence: u64, ack: AckMode) -> Vec<Effect> {
+        let connection = ConnectionId(connection);
+        match ack {
+            AckMode::Manual => self.give(Event::Acknowledge(Acknowledge { connection, sequence, answer: Answer::Ack })),
+            AckMode::Automatic => self.give(Event::Confirmed { connection, up_to: sequence }),
+        }
+    }
+
+    /// A page of a channel comes from the store.
+    fn page(&mut self, channel: &str, first: u64, texts: &[&str]) -> Vec<Effect> {
+        let rows = texts.iter().zip(first..).map(|(text, id)| Message { channel: name(channel), ..self.row(id, text) });
+        let messages = rows.collect();
+        self.give(Event::Loaded { channel: name(channel), messages, complete: true })
+    }
+}
+
+/// A broker whose store holds two messages of `bulk` and one of `otp`.
+fn stored() -> Scene {
+    let summary = |channel, messages, last| ChannelSummary {
+        channel: name(channel),
+        messages,
+        last: MessageId(last),
+        expiries: Vec::new(),
+    };
+    let restored = Restored {
+        channels: vec![summary("bulk", 2, 2), summary("otp", 1, 3)],
+        last_id: MessageId(3),
+        ..Restored::default()
+    };
+    let broker = Broker::new(Settings::default(), restored);
+    Scene { broker, now: Timestamp(1_000), effects: Effects::default(), answer: false }
+}
+
+const BOTH: [&str; 2] = ["otp", "bulk"];
+const MODES: [AckMode; 2] = [AckMode::Manual, AckMode::Automatic];
+
+#[test]
+fn what_waits_in_an_earlier_channel_is_the_next_one_handed_over() {
+    for ack in MODES {
+        let mut scene = Scene::new();
+        scene.broker.settings.batch = 1;
+        scene.listen(1, &BOTH, ack, None);
+        for text in ["b1", "b2", "b3", "b4"] {
+            scene.say(100, "bulk", text);
+        }
+        scene.say(100, "otp", "code");
+        let mut got = Vec::new();
+        for sequence in 1..=4 {
+            scene.done(1, sequence, ack);
+            got.extend(scene.texts());
+        }
+        assert_eq!(got, ["code", "b2", "b3", "b4"], "{ack:?}: b1 was handed over before");
+    }
+}
+
+#[test]
+fn what_waits_in_memory_waits_for_the_page_of_an_earlier_channel() {
+    for ack in MODES {
+        let mut scene = stored();
+        scene.listen(1, &BOTH, ack, None);
+        assert_eq!(deliveries(&scene.page("bulk", 1, &["b1", "b2"])), [], "{ack:?}");
+        scene.page("otp", 3, &["code"]);
+        assert_eq!(scene.texts(), ["code"], "{ack:?}");
+        scene.done(1, 1, ack);
+        assert_eq!(scene.texts()[0], "b1", "{ack:?}");
+    }
+}
+
+#[test]
+fn a_page_is_waited_for_no_longer_than_a_tenth_of_a_second() {
+    let mut scene = stored();
+    scene.listen(1, &BOTH, AckMode::Manual, None);
+    scene.page("bulk", 1, &["b1", "b2"]);
+    assert_eq!(deliveries(&scene.pass(99)), []);
+    assert_eq!(deliveries(&scene.say(100, "bulk", "b3")), [], "live ones wait, too");
+    assert_eq!(deliveries(&scene.pass(1)), [(1, 1)]);
+    assert_eq!(scene.texts(), ["b1"]);
+    scene.page("otp", 3, &["code"]);
+    scene.done(1, 1, AckMode::Manual);
+    assert_eq!(scene.texts(), ["code"], "and then it goes first");
+}
+
+#[test]
+fn a_page_that_cannot_be_read_holds_up_nobody() {
+    let mut scene = stored();
+    scene.listen(1, &BOTH, AckMode::Manual, None);
+    scene.page("bulk", 1, &["b1", "b2"]);
+    scene.give(Event::LoadFailed { channel: name("otp") });
+    assert_eq!(scene.texts(), ["b1"]);
+}
+
+#[test]
+fn fair_channels_take_turns() {
+    let mut scene = Scene::new();
+    scene.broker.settings.batch = 1;
+    let fair = (AckMode::Manual, Order::Fair);
+    scene.listen_in(1, &["a", "b", "c"], fair, Some(1));
+    scene.say(100, "c", "c0");
+    for round in ["1", "2"] {
+        for channel in ["a", "b", "c"] {
+            scene.say(100, channel, &format!("{channel}{round}"));
+        }
+    }
+    let mut got = Vec::new();
+    for sequence in 1..=6 {
+        scene.done(1, sequence, AckMode::Manual);
+        got.extend(scene.texts());
+    }
+    assert_eq!(got, ["a1", "b1", "c1", "a2", "b2", "c2"]);
+}
+
+#[test]
+fn fair_channels_take_turns_in_one_window_too() {
+    let mut scene = Scene::new();
+    let fair = (AckMode::Manual, Order::Fair);
+    scene.listen_in(1, &["a", "b"], fair, Some(1));
+    for text in ["a0", "a1", "a2"] {
+        scene.say(100, "a", text);
+    }
+    scene.say(100, "b", "b1");
+    scene.listen_in(1, &["a", "b"], fair, Some(8));
+    assert_eq!(scene.texts(), ["a1", "b1", "a2"]);
+}
+
+#[test]
+fn by_default_one_delivery_is_out_where_the_order_matters() {
+    for ack in MODES {
+        for (channels, order, prefetch, most) in [
+            (&BOTH[..], Order::List, None, 1),
+            (&BOTH, Order::List, Some(3), 3),
+            (&BOTH, Order::Fair, None, 64),
+            (&BOTH[..1], Order::List, None, 64),
+        ] {
+            let mut scene = Scene::new();
+            scene.listen_in(1, channels, (ack, order), prefetch);
+            let out: usize = (0..80).map(|_| deliveries(&scene.say(100, "otp", "code")).len()).sum();
+            assert_eq!(out, most, "{ack:?} {channels:?} {order:?} {prefetch:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_receiver_has_sent_itself_holds_up_nothing() {
+    let mut scene = Scene::new();
+    scene.listen(1, &BOTH, AckMode::Manual, None);
+    scene.say(1, "otp", "its own");
+    scene.say(100, "bulk", "b1");
+    scene.say(100, "bulk", "b2");
+    scene.done(1, 1, AckMode::Manual);
+    assert_eq!(scene.texts(), ["b2"]);
+}
+
+#[test]
+fn receivers_with_opposite_orders_each_get_what_they_prefer() {
+    let mut scene = Scene::with(ChannelPolicy::default());
+    let one = ChannelPolicy { receivers: 1, ..ChannelPolicy::default() };
+    scene.broker.reconfigure(Settings {
+        policies: Policies { named: Vec::new(), default: one },
+        batch: 1,
+        ..Settings::default()
+    });
+    scene.listen(1, &["a", "b"], AckMode::Manual, None);
+    scene.listen(2, &["b", "a"], AckMode::Manual, None);
+    for text in ["0", "1", "2", "3"] {
+        scene.say(100, "a", text);
+        scene.say(100, "b", text);
+    }
+    // Each has one of them, and more waits in both channels.
+    for sequence in 1..=3 {
+        for (receiver, wanted) in [(1, "a"), (2, "b")] {
+            let effects = scene.done(receiver, sequence, AckMode::Manual);
+            let Some(Content::Backlog { channel, .. }) = scene.effects.contents.first() else { continue };
+            assert_eq!((deliveries(&effects)[0].0, channel.as_str()), (receiver, wanted));
+        }
+    }
+}
+
+#[test]
+fn a_receiver_changes_its_order() {
+    let mut scene = Scene::new();
+    scene.listen(1, &BOTH, AckMode::Manual, None);
+    for (channel, text) in [("bulk", "b1"), ("bulk", "b2"), ("otp", "code")] {
+        scene.say(100, channel, text);
+    }
+    scene.listen(1, &["bulk", "otp"], AckMode::Manual, None);
+    scene.done(1, 1, AckMode::Manual);
+    assert_eq!(scene.texts(), ["b2"]);
+    scene.listen(1, &["otp"], AckMode::Manual, Some(4));
+    assert_eq!(scene.texts(), ["code"], "alone, it has to wait for nothing");
+}

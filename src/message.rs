@@ -410,7 +410,7 @@ impl PublicationId {
 
     /// Where the user's name ends: byte by byte, for it is near the start.
     fn colon(&self) -> Option<usize> {
-        self.0.bytes().position(|byte| byte == b':')
+        self.0.as_bytes().iter().position(|byte| *byte == b':')
     }
 }
 

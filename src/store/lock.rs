@@ -19,6 +19,9 @@ use crate::limits;
 
 /// How long between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How often the system's list of locks is read for one that is not found. It comes a page at a time, and while others take and release locks, an entry between two pages is left out.
+#[cfg(target_os = "linux")]
+const LOOKS: usize = 3;
 
 /// The lock, held until dropped.
 #[derive(Debug)]
@@ -136,21 +139,29 @@ impl FileLock {
         use std::os::unix::fs::MetadataExt as _;
         let file = std::fs::metadata(store).ok()?;
         let wanted = format!("{:02x}:{:02x}:{}", libc::major(file.dev()), libc::minor(file.dev()), file.ino());
-        // "1: FLOCK  ADVISORY  WRITE 812 08:01:123456 0 EOF"; one that waits has "->" in the second place.
-        let list = std::fs::read_to_string("/proc/locks").ok()?;
-        let mut locks = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let process = locks.find_map(|words| match words[..] {
-            [_, "FLOCK", _, "WRITE", process, file, ..] if file == wanted => Some(process.to_owned()),
-            _ => None,
-        })?;
-        // Of a process in another container the list tells nothing.
-        Some(if process == "0" { "a process in another container".to_owned() } else { format!("process {process}") })
+        (0..LOOKS).find_map(|_| listed(&wanted))
     }
 
     #[cfg(not(target_os = "linux"))]
     fn holder(_store: &Path) -> Option<String> {
         None
     }
+}
+
+/// Who has a `flock` on the file with this number ("08:01:123456"), as the system's list of locks says.
+#[cfg(target_os = "linux")]
+fn listed(wanted: &str) -> Option<String> {
+    let mut list = Vec::with_capacity(64 * 1024);
+    File::open("/proc/locks").and_then(|mut locks| locks.read_to_end(&mut list)).ok()?;
+    // "1: FLOCK  ADVISORY  WRITE 812 08:01:123456 0 EOF"; one that waits has "->" in the second place.
+    let list = String::from_utf8_lossy(&list);
+    let mut locks = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let process = locks.find_map(|words| match words[..] {
+        [_, "FLOCK", _, "WRITE", process, file, ..] if file == wanted => Some(process.to_owned()),
+        _ => None,
+    })?;
+    // Of a process in another container the list tells nothing.
+    Some(if process == "0" { "a process in another container".to_owned() } else { format!("process {process}") })
 }
 
 /// What the lock file says, if that is a process id.

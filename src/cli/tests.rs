@@ -1,4 +1,4 @@
-//! Arguments, help texts and exit codes; what the commands do is tested on the real binary (`tests/cli.rs`).
+//! Arguments, help texts and exit codes; what the commands do is tested on the real binary (`tests/cli`).
 
 use clap::CommandFactory;
 

@@ -1,19 +1,10 @@
 //! The command line as its users meet it: the real binary, real sockets, a real store.
-#![cfg(unix)]
-
-#[cfg(feature = "bench")]
-#[path = "cli/bench.rs"]
-mod bench;
-#[path = "cli/copy.rs"]
-mod copy;
-#[path = "cli/harness.rs"]
-mod harness;
 
 use std::fs;
 use std::time::{Duration, Instant};
 
+use crate::harness::{Broker, Running, run, run_with_input, until, wsmb};
 use futures_util::{SinkExt, StreamExt};
-use harness::{Broker, Running, run, run_with_input, until, wsmb};
 use tokio_tungstenite::tungstenite::Message;
 
 #[test]

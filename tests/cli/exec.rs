@@ -1,15 +1,10 @@
 //! `wsmb receive --exec`, the gateway without code: what becomes of a message whose command fails, hangs, is cut off or cannot tell what it did.
-#![cfg(unix)]
-
-#[path = "cli/harness.rs"]
-#[allow(dead_code)] // What the other commands need is more than what is needed here.
-mod harness;
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use harness::{Broker, DEADLINE, Running, run, until, wsmb};
+use crate::harness::{Broker, DEADLINE, Running, run, until, wsmb};
 
 /// Of this group are the gateways and who takes back what they have given back: it waits for them.
 const GROUP: [&str; 2] = ["--group", "modems"];

@@ -1,15 +1,10 @@
 //! Logins that are stored, failures in JSON, hints, completions: what holds for every command.
-#![cfg(unix)]
-
-#[path = "cli/harness.rs"]
-#[allow(dead_code)] // What the other commands need is more than what is needed here.
-mod harness;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use harness::{Broker, Running, run, run_with_input, until, wsmb};
+use crate::harness::{Broker, Running, run, run_with_input, until, wsmb};
 
 /// A client command that is told nothing but its arguments.
 fn bare(broker: &Broker, arguments: &[&str]) -> std::process::Command {
@@ -66,7 +61,7 @@ fn the_first_exchange_needs_no_password() {
 
 #[test]
 fn the_readme_leads_to_a_first_exchange_with_three_commands_and_no_password() {
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let section = readme.split("## The first exchange").nth(1).expect("the section");
     let block = section.split("```sh\n").nth(1).and_then(|rest| rest.split("\n```").next()).expect("its commands");
     let commands: [&str; 3] = block.lines().collect::<Vec<_>>().try_into().expect("three commands");

@@ -1,14 +1,9 @@
 //! `wsmb send` as a person and a script use it: batches with bad lines, a broker that comes late, Ctrl-C.
-#![cfg(unix)]
-
-#[path = "cli/harness.rs"]
-#[allow(dead_code)] // What the other commands need is more than what is needed here.
-mod harness;
 
 use std::fs;
 use std::io::Write as _;
 
-use harness::{Broker, Ended, Running, run, run_with_input, until, wsmb};
+use crate::harness::{Broker, Ended, Running, run, run_with_input, until, wsmb};
 
 /// A command with bytes on its standard input.
 fn send(broker: &Broker, arguments: &[&str], input: &[u8]) -> Ended {

@@ -1,16 +1,11 @@
 //! `wsmb check` finds what would stop `wsmb serve`, and what would go wrong later.
-#![cfg(unix)]
-
-#[path = "cli/harness.rs"]
-#[allow(dead_code)] // What the other commands need is more than what is needed here.
-mod harness;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
-use harness::{Broker, Ended, run, run_with_input, wsmb};
+use crate::harness::{Broker, Ended, run, run_with_input, wsmb};
 
 /// Nobody listens there, and the number of open files raises no warning.
 const QUIET: [&str; 4] = ["--listen", "127.0.0.1:0", "--set", "server.max_connections=100"];

@@ -1,9 +1,4 @@
 //! What people see and do on a terminal: closing the window of a broker, and watching a long batch.
-#![cfg(unix)]
-
-#[path = "cli/harness.rs"]
-#[allow(dead_code)] // What the other commands need is more than what is needed here.
-mod harness;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -11,7 +6,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 
-use harness::{Broker, run, until, wsmb};
+use crate::harness::{Broker, run, until, wsmb};
 
 /// A command as the leader of a session on a terminal of its own.
 struct OnTerminal {

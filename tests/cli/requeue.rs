@@ -1,13 +1,8 @@
 //! `wsmb queue requeue`, and how dead letters are shown: as a person uses it, and ended at bad moments.
-#![cfg(unix)]
-
-#[path = "cli/harness.rs"]
-#[allow(dead_code)] // What the other commands need is more than what is needed here.
-mod harness;
 
 use std::process::Command;
 
-use harness::{Ended, Running, run, until, wsmb};
+use crate::harness::{Ended, Running, run, until, wsmb};
 use wsmb::message::{ChannelName, DeadLetter, Message, MessageId, Payload, Timestamp, Why};
 use wsmb::store::{self, Group, MessageStore, StoreSettings};
 

@@ -30,7 +30,9 @@ fn counted(broker: &Broker, arguments: &[&str], deliveries: u64) -> Value {
     assert_eq!(report["deliveries"], deliveries, "{report}");
     assert!(report["deliveries_per_second"].as_f64().unwrap() > 0.0, "{report}");
     if cfg!(target_os = "linux") {
-        assert!(report["server_cpu_us_per_delivery"].as_f64().unwrap() > 0.0, "{report}");
+        // The system counts the time of a thread that runs only now and then: a millisecond's work may not be counted yet.
+        let cpu = report["server_cpu_us_per_delivery"].as_f64().unwrap();
+        assert!(cpu > 0.0 || (cpu == 0.0 && deliveries < 1_000), "{report}");
     }
     report
 }

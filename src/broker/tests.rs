@@ -77,23 +77,16 @@ impl Scene {
     /// A modern receiver; `limits::PREFETCH`: it names no `prefetch`.
     fn receive(&mut self, connection: u64, ack: AckMode, prefetch: u32) -> Vec<Effect> {
         let prefetch = Some(prefetch).filter(|prefetch| *prefetch != limits::PREFETCH);
-        let connection = ConnectionId(connection);
-        let channels = vec![name("sms")];
-        self.give(Event::Subscribe(Subscribe {
-            connection,
-            channels,
-            ack,
-            prefetch,
-            client: ClientKind::Modern,
-            receiver: None,
-            group: None,
-            order: Order::List,
-        }))
+        self.give(Event::Subscribe(modern(connection, &["sms"], ack, prefetch)))
     }
 
     fn send(&mut self, text: &str, id: Option<&str>) -> Vec<Effect> {
+        self.publish(100, "sms", text, id)
+    }
+
+    fn publish(&mut self, connection: u64, channel: &str, text: &str, id: Option<&str>) -> Vec<Effect> {
         let publication = Publication {
-            channel: Cow::Owned(name("sms")),
+            channel: Cow::Owned(name(channel)),
             dialect: Dialect::Envelope,
             kind: Kind::Text,
             frame: Frame::Borrowed(text.as_bytes()),
@@ -101,7 +94,7 @@ impl Scene {
             verbatim: true,
         };
         self.give(Event::Publish(&Publish {
-            connection: Some(ConnectionId(100)),
+            connection: Some(ConnectionId(connection)),
             publication: &publication,
             receivers: None,
             id: id.map(|id| PublicationId::new("app", id)),
@@ -109,6 +102,20 @@ impl Scene {
             ttl: None,
             delay: None,
         }))
+    }
+}
+
+/// The request of a modern receiver that names neither itself nor a group.
+fn modern(connection: u64, channels: &[&str], ack: AckMode, prefetch: Option<u32>) -> Subscribe {
+    Subscribe {
+        connection: ConnectionId(connection),
+        channels: channels.iter().map(|channel| name(channel)).collect(),
+        ack,
+        prefetch,
+        client: ClientKind::Modern,
+        receiver: None,
+        group: None,
+        order: Order::List,
     }
 }
 
@@ -402,18 +409,7 @@ fn a_named_receiver_gets_its_place_back() {
     let mut scene = Scene::new();
     let key = ReceiverKey { user: Arc::from("u"), id: Arc::from("gateway") };
     let subscribe = |connection, receiver| {
-        let (channels, ack, client) = (vec![name("sms")], AckMode::Automatic, ClientKind::Modern);
-        let connection = ConnectionId(connection);
-        Event::Subscribe(Subscribe {
-            connection,
-            channels,
-            ack,
-            prefetch: None,
-            client,
-            receiver,
-            group: None,
-            order: Order::List,
-        })
+        Event::Subscribe(Subscribe { receiver, ..modern(connection, &["sms"], AckMode::Automatic, None) })
     };
     scene.give(subscribe(1, Some(key.clone())));
     scene.give(subscribe(2, None));
@@ -673,16 +669,7 @@ fn a_sender_that_waits_without_an_id_is_answered_once() {
 fn a_client_that_has_finished_sending_is_answered_and_receives_nothing() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
-    scene.give(Event::Subscribe(Subscribe {
-        connection: ConnectionId(100),
-        channels: vec![name("sms")],
-        ack: AckMode::Automatic,
-        prefetch: Some(limits::PREFETCH),
-        client: ClientKind::Modern,
-        receiver: None,
-        group: None,
-        order: Order::List,
-    }));
+    scene.give(Event::Subscribe(modern(100, &["sms"], AckMode::Automatic, Some(limits::PREFETCH))));
     let connection = ConnectionId(100);
     let gone = |listens| Event::Disconnected { connection, took_only: false, listens };
     scene.give(gone(true));

@@ -6,18 +6,8 @@ const LEGACY: ClientKind = ClientKind::Legacy;
 
 impl Scene {
     fn subscribe(&mut self, connection: u64, client: ClientKind, prefetch: Option<u32>) -> Vec<Effect> {
-        let (connection, channels) = (ConnectionId(connection), vec![name("sms")]);
-        let ack = AckMode::Automatic;
-        self.give(Event::Subscribe(Subscribe {
-            connection,
-            channels,
-            ack,
-            prefetch,
-            client,
-            receiver: None,
-            group: None,
-            order: Order::List,
-        }))
+        let subscribe = modern(connection, &["sms"], AckMode::Automatic, prefetch);
+        self.give(Event::Subscribe(Subscribe { client, ..subscribe }))
     }
 
     fn confirm(&mut self, connection: u64, up_to: u64) -> Vec<Effect> {
@@ -147,19 +137,8 @@ fn who_leaves_otherwise_has_confirmed_nothing() {
             scene.send("one", None);
         }),
         ("it confirms by hand", |scene| {
-            let (connection, channels) = (ConnectionId(1), vec![name("sms")]);
-            let (ack, client) = (AckMode::Manual, LEGACY);
-            let subscribe = Subscribe {
-                connection,
-                channels,
-                ack,
-                prefetch: None,
-                client,
-                receiver: None,
-                group: None,
-                order: Order::List,
-            };
-            scene.give(Event::Subscribe(subscribe));
+            let subscribe = modern(1, &["sms"], AckMode::Manual, None);
+            scene.give(Event::Subscribe(Subscribe { client: LEGACY, ..subscribe }));
             scene.send("one", None);
         }),
     ];

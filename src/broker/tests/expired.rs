@@ -211,17 +211,7 @@ fn a_sender_that_waits_is_told_that_it_has_expired_and_may_use_its_id_again() {
 #[test]
 fn a_dead_letter_confirmed_while_the_store_still_names_its_row_comes_once() {
     let mut scene = scene_on(restored(2), ChannelPolicy::default());
-    let subscribe = Event::Subscribe(Subscribe {
-        connection: ConnectionId(1),
-        channels: vec![name("dead")],
-        ack: AckMode::Manual,
-        prefetch: Some(8),
-        client: ClientKind::Modern,
-        receiver: None,
-        group: None,
-        order: Order::List,
-    });
-    scene.give(subscribe);
+    scene.give(Event::Subscribe(modern(1, &["dead"], AckMode::Manual, Some(8))));
     scene.pass(0);
     let effects = scene.give(Event::Swept { gone: Vec::new(), spared: rows(&scene, 1..=1), more: true });
     assert_eq!(deliveries(&effects), [(1, 1)]);
@@ -235,18 +225,7 @@ fn a_dead_letter_confirmed_while_the_store_still_names_its_row_comes_once() {
 #[test]
 fn a_page_read_before_its_row_went_does_not_bring_it_back() {
     let mut scene = scene_on(restored(3), ChannelPolicy::default());
-    let join = |connection, channel| {
-        Event::Subscribe(Subscribe {
-            connection: ConnectionId(connection),
-            channels: vec![name(channel)],
-            ack: AckMode::Manual,
-            prefetch: Some(8),
-            client: ClientKind::Modern,
-            receiver: None,
-            group: None,
-            order: Order::List,
-        })
-    };
+    let join = |connection, channel| Event::Subscribe(modern(connection, &[channel], AckMode::Manual, Some(8)));
     scene.give(join(1, "dead"));
     scene.pass(0);
     scene.give(Event::Swept { gone: Vec::new(), spared: rows(&scene, 2..=2), more: false });

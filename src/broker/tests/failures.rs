@@ -289,15 +289,5 @@ fn timers_of_those_who_have_gone_are_forgotten() {
 }
 
 fn subscribe(connection: u64) -> Event<'static> {
-    let (connection, channels) = (ConnectionId(connection), vec![name("sms")]);
-    Event::Subscribe(Subscribe {
-        connection,
-        channels,
-        ack: AckMode::Manual,
-        prefetch: Some(1),
-        client: ClientKind::Modern,
-        receiver: None,
-        group: None,
-        order: Order::List,
-    })
+    Event::Subscribe(modern(connection, &["sms"], AckMode::Manual, Some(1)))
 }

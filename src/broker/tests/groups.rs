@@ -9,16 +9,8 @@ impl Scene {
     }
 
     fn join_with(&mut self, connection: u64, group: &str, ack: AckMode, prefetch: Option<u32>) -> Vec<Effect> {
-        self.give(Event::Subscribe(Subscribe {
-            connection: ConnectionId(connection),
-            channels: vec![name("sms")],
-            ack,
-            prefetch,
-            client: ClientKind::Modern,
-            receiver: None,
-            group: (!group.is_empty()).then(|| GroupName::from(group)),
-            order: Order::List,
-        }))
+        let group = (!group.is_empty()).then(|| GroupName::from(group));
+        self.give(Event::Subscribe(Subscribe { group, ..modern(connection, &["sms"], ack, prefetch) }))
     }
 
     fn says(&mut self, connection: u64, sequence: u64, answer: Answer) -> Vec<Effect> {
@@ -219,14 +211,9 @@ fn an_outrun_member_is_spared_while_another_one_goes_on() {
 fn a_receiver_that_takes_over_a_name_gets_nothing_of_the_channels_that_it_leaves() {
     let mut scene = Scene::with(ChannelPolicy { receivers: 1, ..ChannelPolicy::default() });
     let named = |connection: u64, channel: &str| Subscribe {
-        connection: ConnectionId(connection),
-        channels: vec![name(channel)],
-        ack: AckMode::Manual,
-        prefetch: Some(1),
-        client: ClientKind::Modern,
         receiver: Some(ReceiverKey { user: "app".into(), id: channel.into() }),
         group: Some(GroupName::from("gateways")),
-        order: Order::List,
+        ..modern(connection, &[channel], AckMode::Manual, Some(1))
     };
     scene.give(Event::Subscribe(named(1, "sms")));
     scene.join(2, "gateways", 1);
@@ -244,8 +231,8 @@ fn a_member_that_sends_spares_no_outrun_one_what_it_does_not_get_itself() {
         scene.join(connection, group, prefetch);
     }
     for _ in 0..limits::FANOUT_DELIVERIES {
-        assert_eq!(to(&scene.say(1, "sms", "code")), [2, 3]);
+        assert_eq!(to(&scene.publish(1, "sms", "code", None)), [2, 3]);
     }
-    assert_eq!(to(&scene.say(1, "sms", "code")), [3]);
+    assert_eq!(to(&scene.publish(1, "sms", "code", None)), [3]);
     assert_eq!(scene.broker.counters().slow_receivers, 1, "it may not miss a message and stay");
 }

@@ -14,37 +14,7 @@ impl Scene {
         (ack, order): (AckMode, Order),
         prefetch: Option<u32>,
     ) -> Vec<Effect> {
-        self.give(Event::Subscribe(Subscribe {
-            connection: ConnectionId(connection),
-            channels: channels.iter().map(|channel| name(channel)).collect(),
-            ack,
-            prefetch,
-            client: ClientKind::Modern,
-            receiver: None,
-            group: None,
-            order,
-        }))
-    }
-
-    /// Connection 100, or another one, sends a text to a channel.
-    pub(super) fn say(&mut self, connection: u64, channel: &str, text: &str) -> Vec<Effect> {
-        let publication = Publication {
-            channel: Cow::Owned(name(channel)),
-            dialect: Dialect::Envelope,
-            kind: Kind::Text,
-            frame: Frame::Borrowed(text.as_bytes()),
-            messages: std::iter::once(0..text.len()).collect(),
-            verbatim: true,
-        };
-        self.give(Event::Publish(&Publish {
-            connection: Some(ConnectionId(connection)),
-            publication: &publication,
-            receivers: None,
-            id: None,
-            answer: false,
-            ttl: None,
-            delay: None,
-        }))
+        self.give(Event::Subscribe(Subscribe { order, ..modern(connection, channels, ack, prefetch) }))
     }
 
     /// A receiver is done with its delivery of this number.
@@ -91,9 +61,9 @@ fn what_waits_in_an_earlier_channel_is_the_next_one_handed_over() {
         scene.broker.settings.batch = 1;
         scene.listen(1, &BOTH, ack, None);
         for text in ["b1", "b2", "b3", "b4"] {
-            scene.say(100, "bulk", text);
+            scene.publish(100, "bulk", text, None);
         }
-        scene.say(100, "otp", "code");
+        scene.publish(100, "otp", "code", None);
         let mut got = Vec::new();
         for sequence in 1..=4 {
             scene.done(1, sequence, ack);
@@ -122,7 +92,7 @@ fn a_page_is_waited_for_no_longer_than_a_tenth_of_a_second() {
     scene.listen(1, &BOTH, AckMode::Manual, None);
     scene.page("bulk", 1, &["b1", "b2"]);
     assert_eq!(deliveries(&scene.pass(99)), []);
-    assert_eq!(deliveries(&scene.say(100, "bulk", "b3")), [], "live ones wait, too");
+    assert_eq!(deliveries(&scene.publish(100, "bulk", "b3", None)), [], "live ones wait, too");
     assert_eq!(deliveries(&scene.pass(1)), [(1, 1)]);
     assert_eq!(scene.texts(), ["b1"]);
     scene.page("otp", 3, &["code"]);
@@ -145,10 +115,10 @@ fn fair_channels_take_turns() {
     scene.broker.settings.batch = 1;
     let fair = (AckMode::Manual, Order::Fair);
     scene.listen_in(1, &["a", "b", "c"], fair, Some(1));
-    scene.say(100, "c", "c0");
+    scene.publish(100, "c", "c0", None);
     for round in ["1", "2"] {
         for channel in ["a", "b", "c"] {
-            scene.say(100, channel, &format!("{channel}{round}"));
+            scene.publish(100, channel, &format!("{channel}{round}"), None);
         }
     }
     let mut got = Vec::new();
@@ -165,9 +135,9 @@ fn fair_channels_take_turns_in_one_window_too() {
     let fair = (AckMode::Manual, Order::Fair);
     scene.listen_in(1, &["a", "b"], fair, Some(1));
     for text in ["a0", "a1", "a2"] {
-        scene.say(100, "a", text);
+        scene.publish(100, "a", text, None);
     }
-    scene.say(100, "b", "b1");
+    scene.publish(100, "b", "b1", None);
     scene.listen_in(1, &["a", "b"], fair, Some(8));
     assert_eq!(scene.texts(), ["a1", "b1", "a2"]);
 }
@@ -183,7 +153,7 @@ fn by_default_one_delivery_is_out_where_the_order_matters() {
         ] {
             let mut scene = Scene::new();
             scene.listen_in(1, channels, (ack, order), prefetch);
-            let out: usize = (0..80).map(|_| deliveries(&scene.say(100, "otp", "code")).len()).sum();
+            let out: usize = (0..80).map(|_| deliveries(&scene.publish(100, "otp", "code", None)).len()).sum();
             assert_eq!(out, most, "{ack:?} {channels:?} {order:?} {prefetch:?}");
         }
     }
@@ -193,9 +163,9 @@ fn by_default_one_delivery_is_out_where_the_order_matters() {
 fn what_a_receiver_has_sent_itself_holds_up_nothing() {
     let mut scene = Scene::new();
     scene.listen(1, &BOTH, AckMode::Manual, None);
-    scene.say(1, "otp", "its own");
-    scene.say(100, "bulk", "b1");
-    scene.say(100, "bulk", "b2");
+    scene.publish(1, "otp", "its own", None);
+    scene.publish(100, "bulk", "b1", None);
+    scene.publish(100, "bulk", "b2", None);
     scene.done(1, 1, AckMode::Manual);
     assert_eq!(scene.texts(), ["b2"]);
 }
@@ -212,8 +182,8 @@ fn receivers_with_opposite_orders_each_get_what_they_prefer() {
     scene.listen(1, &["a", "b"], AckMode::Manual, None);
     scene.listen(2, &["b", "a"], AckMode::Manual, None);
     for text in ["0", "1", "2", "3"] {
-        scene.say(100, "a", text);
-        scene.say(100, "b", text);
+        scene.publish(100, "a", text, None);
+        scene.publish(100, "b", text, None);
     }
     // Each has one of them, and more waits in both channels.
     for sequence in 1..=3 {
@@ -230,7 +200,7 @@ fn a_receiver_changes_its_order() {
     let mut scene = Scene::new();
     scene.listen(1, &BOTH, AckMode::Manual, None);
     for (channel, text) in [("bulk", "b1"), ("bulk", "b2"), ("otp", "code")] {
-        scene.say(100, channel, text);
+        scene.publish(100, channel, text, None);
     }
     scene.listen(1, &["bulk", "otp"], AckMode::Manual, None);
     scene.done(1, 1, AckMode::Manual);

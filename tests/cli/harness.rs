@@ -162,7 +162,6 @@ impl Running {
 
     /// Sends SIGINT, as Ctrl-C does.
     #[cfg(unix)]
-    #[allow(dead_code)] // Not every test that has this file wants it.
     pub fn interrupt(&self) {
         self.signal(libc::SIGINT);
     }

@@ -1,10 +1,10 @@
 /* A disk that fails and forgets: preloaded into a program (LD_PRELOAD), it stands between the program and its files.
  *
- *   TEST_DISK_DIRECTORY   the files below this directory are on the disk; names that end in "-shm" or ".lock" are not, since nothing on them has to last
- *   TEST_DISK_ERROR       a file. While it holds a number other than 0, to write and to sync gives this error; with the word "sync" behind it, only to sync does
- *   TEST_DISK_RECORD      a file to which every change is appended, for src/record.rs. Then nothing is really synced: a sync takes 1 ms and is recorded
+ *   TEST_DISK_DIRECTORY   the library watches the files below this directory, except those that end in "-shm" or ".lock": their content need not survive
+ *   TEST_DISK_ERROR       a file. While it holds a number other than 0, every write and every sync fails with this error; with the word "sync" behind it, only syncs fail
+ *   TEST_DISK_RECORD      a file to which the library appends every change, for src/record.rs. A sync is then recorded and takes 1 ms; the real disk is not synced
  *
- * One lock stands around each change and its record, so that the record has the order of the changes.
+ * One lock protects each change together with its record, so the record has the order of the changes.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -37,7 +37,7 @@ static int ends_with(const char *text, const char *end) {
     return length >= other && !strcmp(text + length - other, end);
 }
 
-/* The name of a path below the directory; NULL: it is not on the disk. */
+/* The name of a path below the directory; NULL if the path is not watched. */
 static const char *name_of(const char *path) {
     const char *directory = getenv("TEST_DISK_DIRECTORY");
     size_t length = directory ? strlen(directory) : 0;
@@ -47,7 +47,7 @@ static const char *name_of(const char *path) {
     return path + length + 1;
 }
 
-/* The same of an open file. */
+/* The same for an open file. */
 static const char *name_of_file(int file, char *path) {
     char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", file);
@@ -57,7 +57,7 @@ static const char *name_of_file(int file, char *path) {
     return name_of(path);
 }
 
-/* The same of a path that a program gave. */
+/* The same for a path that the program passes to a call. */
 static const char *name_of_path(int directory, const char *given, char *path) {
     if (given[0] == '/') {
         snprintf(path, PATH_MAX, "%s", given);
@@ -104,7 +104,7 @@ static uint64_t inode(int file) {
     return fstat(file, &found) ? 0 : found.st_ino;
 }
 
-/* Everything that writes: `after` is where the file's position is then, for what is written at the position. */
+/* Every call that writes; `start` is where the written bytes begin in the file. */
 #define WRITE(call, start) \
     char path[PATH_MAX]; \
     if (!name_of_file(file, path)) return call; \

@@ -1,7 +1,7 @@
-//! A broker whose power goes: the disk under it is recorded, and what is left of it after a cut is given to another broker.
+//! Power cuts: the disk of a broker is recorded, and another broker starts on what a cut leaves.
 //!
-//! Everything that a client saw is noted with the length of the record at that time. So one run can be cut at any place: what was accepted before the cut must be in what
-//! the next broker delivers, or have been received before it.
+//! Each event that a client sees is noted with the length of the record at that time, so one run can be cut at any place. The next broker must deliver every message
+//! that was accepted before the cut, unless a receiver got it before the cut.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -203,7 +203,7 @@ fn cut(record: &Record, seed: u64) -> (u64, Survival, Contents) {
     let failures = record.0.iter().enumerate().filter(|(_, (_, change))| matches!(change, Change::SyncFailed { .. }));
     let failures: Vec<u64> = failures.map(|(index, _)| index as u64).collect();
     let length = record.0.len() as u64;
-    // What follows a sync that failed is where a journal breaks.
+    // A journal breaks behind a sync that failed, so a third of the cuts is made there.
     let end = match failures.get(random.below(3 * failures.len() as u64) as usize) {
         Some(failure) => (failure + random.below(AFTER_FAILURE)).min(length),
         None => random.below(length + 1),

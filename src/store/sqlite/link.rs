@@ -180,10 +180,11 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     control(connection, ffi::SQLITE_FCNTL_CHUNK_SIZE, &mut chunk)
 }
 
-/// Writes what the journal holds over itself, and syncs it; the inner error is one of the system. Done before anything is built on a journal that was found.
+/// Writes the content of the existing journal to the journal once more, and syncs it. Every new connection does this before it appends or copies anything. The inner error is one of the system.
 ///
-/// After a sync has failed, Linux shows what was written and takes it for written, although the disk may not have it. SQLite would append behind such a gap, or copy pages from it into the main
-/// file, and the next power cut would take what was accepted since, or leave a file that is damaged. What is written again is synced again. Nobody else writes meanwhile: the transaction sees to that.
+/// The reason: after a sync has failed, Linux keeps the written pages in its cache and marks them as clean, although the disk may not have them. SQLite would append behind such a gap, or copy pages
+/// from it into the main file, and the next power cut would lose messages that were accepted since, or leave a damaged file. Pages that are written once more are synced once more. The transaction keeps
+/// other processes from writing meanwhile.
 fn write_journal_again(connection: &mut Connection, main: &Path) -> rusqlite::Result<io::Result<()>> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let written = match OpenOptions::new().read(true).write(true).open(beside(main, "-wal")) {

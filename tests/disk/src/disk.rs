@@ -1,7 +1,7 @@
 //! What a disk holds, and what is left of it when the power goes.
 //!
-//! The rules are POSIX's, not one file system's: a file's bytes last when the file was synced, its name when the directory was. Before, each write lasts, is
-//! lost, or is torn between two sectors, whatever its place in the row; of the changes of a directory a number from the front lasts, since file systems keep these in order.
+//! The rules are those of POSIX, not of one file system. The bytes of a file survive once the file was synced, and its name once the directory was synced. Until then each
+//! write survives, is lost, or is torn between two sectors, independently of the others. Changes of names survive in their order: the first few do, the rest are lost.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::record::Change;
 /// A disk writes so many bytes at once or not at all.
 const SECTOR: usize = 512;
 
-/// Which changes that were not synced last.
+/// Which of the unsynced changes survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Survival {
     /// None.
@@ -59,7 +59,7 @@ impl Bytes {
         }
     }
 
-    /// Some of its sectors come to the disk.
+    /// Writes some of the sectors, by chance.
     fn tear(&self, content: &mut Vec<u8>, random: &mut Random) {
         let Self::Write { at, bytes } = self else { return self.apply(content) };
         let mut from = 0;
@@ -93,7 +93,7 @@ impl File {
         }
     }
 
-    /// Whatever was not synced comes to the disk by chance.
+    /// Decides by chance which of the unsynced writes survive.
     fn gamble(&mut self, random: &mut Random) {
         for bytes in self.since.drain(..) {
             match random.below(3) {
@@ -189,7 +189,7 @@ impl Disk {
         self.files.len() - 1
     }
 
-    /// The file with this number. One that nobody has seen come has no name, and is of no account.
+    /// The file with this number. A file whose creation was not recorded gets no name, so no cut contains it.
     fn open(&mut self, number: u64) -> &mut File {
         let index = self.numbers.get(&number).copied().unwrap_or_else(|| self.file(number));
         &mut self.files[index]
@@ -225,7 +225,7 @@ impl Disk {
         }
     }
 
-    /// What is there after the power has gone now.
+    /// What the disk holds if the power fails now.
     #[must_use]
     pub fn cut(mut self, survival: Survival) -> Contents {
         let mut random = self.random.clone();
@@ -236,7 +236,7 @@ impl Disk {
                 Survival::Some => file.gamble(&mut random),
             }
         }
-        // How many more changes each directory keeps.
+        // How many more changes of names survive in each directory.
         let mut kept: BTreeMap<String, u64> = BTreeMap::new();
         let count = self.renamed.len() as u64;
         for naming in &self.renamed {

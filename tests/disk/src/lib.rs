@@ -1,15 +1,15 @@
 //! A disk that fails and forgets, for tests of programs that promise to keep something.
 //!
 //! ```text
-//! program ── shim.c (LD_PRELOAD) ──► files          errors on demand: full, broken, sync refused
+//! program ── shim.c (LD_PRELOAD) ──► files          errors on demand: full, broken, sync fails
 //!                   │
 //!                   └─► record ──► Disk ──cut──► what is left after a power cut: what was synced, and by chance some of the rest
 //! ```
 //!
-//! A [`Shim`] is preloaded into the program. Its record holds every change and every sync in their order; [`Disk`] replays it up to any point and
-//! tells what a disk may hold if the power goes there. What a client saw is compared with that by the length of the record at the time.
+//! A [`Shim`] is preloaded into the program. Its record holds every change and every sync in their order. [`Disk`] replays the record up to any point and
+//! computes what a disk may hold if the power fails there. A test notes the length of the record with each event that a client saw, and compares the two.
 //!
-//! Must know nothing of the program: files, directories, and nothing else.
+//! This crate must not depend on the program under test: it knows files and directories only.
 
 #![cfg(target_os = "linux")]
 

@@ -1,12 +1,13 @@
-//! The disk under the broker: it can be full or broken, and it forgets at a power cut what was not synced.
+//! The disk of the broker: it can be full or broken, and at a power cut it loses what was not synced.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-use faulty_disk::{Contents, Disk, Fault, Random, Record, Shim, Survival};
+use faulty_disk::{Disk, Fault, Record, Shim, Survival};
 
 use super::process;
+use super::random::Random;
 
 /// The disk of a run.
 pub struct BrokerDisk {
@@ -31,7 +32,11 @@ impl BrokerDisk {
         let directory = run.join("data");
         std::fs::create_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         let shim = Shim::new(run, &directory)?;
-        Ok(Self { shim, directory, state: Mutex::new(State { disk: Disk::new(seed), random: Random::new(seed) }) })
+        Ok(Self {
+            shim,
+            directory,
+            state: Mutex::new(State { disk: Disk::new(seed), random: Random::new(seed, "disk") }),
+        })
     }
 
     /// Puts it under a program.
@@ -60,25 +65,22 @@ impl BrokerDisk {
         }
     }
 
-    /// The power goes: what was not synced is lost, or some of it; says which.
+    /// Cuts the power: all or some of the unsynced writes are lost. Returns which, for the log.
     ///
     /// # Errors
     /// The files cannot be changed.
     pub fn cut(&self) -> Result<String, String> {
         self.catch_up()?;
         let mut state = process::lock(&self.state);
-        let survival = if state.random.one_in(3) { Survival::Nothing } else { Survival::Some };
+        let survival = if state.random.percent(33) { Survival::Nothing } else { Survival::Some };
         let contents = state.disk.clone().cut(survival);
         let text = |error: std::io::Error| format!("{}: {error}", self.directory.display());
-        self.replace(&contents).map_err(text)?;
-        let seed = state.random.below(u64::MAX);
+        let replaced = std::fs::remove_dir_all(&self.directory)
+            .and_then(|()| std::fs::create_dir(&self.directory))
+            .and_then(|()| faulty_disk::write(&contents, &self.directory));
+        replaced.map_err(text)?;
+        let seed = state.random.between(0, u64::MAX);
         state.disk = Disk::of(&self.directory, seed).map_err(text)?;
         Ok(format!("{survival:?} of what was not synced is left"))
-    }
-
-    fn replace(&self, contents: &Contents) -> std::io::Result<()> {
-        std::fs::remove_dir_all(&self.directory)?;
-        std::fs::create_dir(&self.directory)?;
-        faulty_disk::write(contents, &self.directory)
     }
 }

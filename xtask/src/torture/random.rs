@@ -3,27 +3,19 @@
 
 use std::time::Duration;
 
-/// A generator (splitmix64): small, and the same on every machine.
+/// A generator: the same numbers on every machine.
 #[derive(Clone)]
-pub struct Random(u64);
+pub struct Random(faulty_disk::Random);
 
 impl Random {
     /// The generator of `name` in the run with `seed`.
     pub fn new(seed: u64, name: &str) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ hash(name.as_bytes()))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        Self(faulty_disk::Random::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ hash(name.as_bytes())))
     }
 
     /// A number from `low` on, below `high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % high.saturating_sub(low).max(1)
+        low + self.0.below(high.saturating_sub(low).max(1))
     }
 
     /// `true` in so many of a hundred cases.

@@ -26,7 +26,7 @@ $command = '{"command":"send-message","channel":' . json_encode(utf8($channel)) 
 
 $deadline = time() + (getenv('WSMB_TIMEOUT') ?: 60);
 $was_sent = false;
-for ($pause = 1;; $pause *= 2) {
+for ($pause = 1;; $pause = min(2 * $pause, 5)) {
     try {
         $broker = new Connection($url, 20);
         $was_sent = true;

@@ -250,7 +250,10 @@ fn described(policy: &ChannelPolicy) -> String {
     if policy.max_deliveries > 0 {
         let end =
             policy.dead_letter.as_ref().map_or_else(|| "dropped".to_owned(), |channel| format!("moved to {channel}"));
-        parts.push(format!("{end} when delivered {} in vain", count(u64::from(policy.max_deliveries), "time")));
+        parts.push(format!(
+            "{end} after {} without acknowledgement",
+            count(u64::from(policy.max_deliveries), "delivery attempt")
+        ));
     }
     parts.join(", ")
 }
@@ -275,7 +278,7 @@ mod tests {
         };
         assert_eq!(
             described(&policy),
-            "to one receiver, in turn, not kept, expires after 300s, moved to lost when delivered 3 times in vain"
+            "to one receiver, in turn, not kept, expires after 300s, moved to lost after 3 delivery attempts without acknowledgement"
         );
     }
 }

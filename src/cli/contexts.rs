@@ -62,6 +62,8 @@ fn place(url: &Url) -> (String, u16, String) {
 pub(crate) struct Contexts {
     /// `None`: the system says of no place for such files.
     file: Option<PathBuf>,
+    /// The file is there, and this user may not read it: it must not be replaced.
+    is_unreadable: bool,
     all: BTreeMap<String, Context>,
 }
 
@@ -75,12 +77,14 @@ impl Contexts {
     }
 
     fn of(file: Option<PathBuf>) -> Result<Self, Failure> {
-        let text = match &file {
+        let found = match &file {
             Some(path) => read(path).map_err(|reason| {
                 Failure::failed(format_args!("the stored logins in {} cannot be read: {reason}", path.display()))
             })?,
-            None => String::new(),
+            None => Some(String::new()),
         };
+        let is_unreadable = found.is_none();
+        let text = found.unwrap_or_default();
         let all = toml::from_str(&text).map_err(|error: toml::de::Error| {
             // Without the text around the mistake: it may be a password.
             let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
@@ -90,7 +94,7 @@ impl Contexts {
                 error.message().lines().next().unwrap_or_default()
             ))
         })?;
-        Ok(Self { file, all })
+        Ok(Self { file, is_unreadable, all })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Context> {
@@ -141,6 +145,9 @@ impl Contexts {
         let failed = |error: &dyn std::fmt::Display| {
             Failure::failed(format_args!("the login cannot be stored in {}: {error}", path.display()))
         };
+        if self.is_unreadable {
+            return Err(failed(&"this user may not read the file; change its owner, or remove it"));
+        }
         let text = toml::to_string(&self.all).map_err(|error| failed(&error))?;
         let text = format!("# Logins of `wsmb`, with their passwords. Change them with `wsmb login`.\n\n{text}");
         if let Some(directory) = path.parent() {
@@ -182,20 +189,28 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn read(path: &Path) -> std::io::Result<String> {
-    use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+/// The text of the file; empty if there is none, `None` if it is there and this user may not read it.
+fn read(path: &Path) -> std::io::Result<Option<String>> {
+    use std::io::ErrorKind::{InvalidData, NotADirectory, NotFound, PermissionDenied};
 
     let mut text = String::new();
     match std::fs::File::open(path) {
         Ok(file) => {
             warn_if_others_can_read(path, &file);
-            file.take(limits::CONTEXTS_BYTES).read_to_string(&mut text)?;
+            file.take(limits::CONTEXTS_BYTES + 1).read_to_string(&mut text)?;
+            if text.len() as u64 > limits::CONTEXTS_BYTES {
+                return Err(std::io::Error::new(
+                    InvalidData,
+                    format!("it has more than {} bytes", limits::CONTEXTS_BYTES),
+                ));
+            }
         }
         // Where a service or `sudo` leaves a HOME that is none of this user's, nothing of his is stored.
-        Err(error) if matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) => {}
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {}
+        Err(error) if error.kind() == PermissionDenied => return Ok(None),
         Err(error) => return Err(error),
     }
-    Ok(text)
+    Ok(Some(text))
 }
 
 #[cfg(unix)]
@@ -262,6 +277,23 @@ mod tests {
         std::fs::write(&file, "[a]\nurl = \"x\"\npassword = geheim\n").unwrap();
         let Err(Failure::Failed(reason)) = Contexts::of(Some(file)) else { panic!("it is no TOML") };
         assert!(reason.contains("contexts.toml:3: ") && !reason.contains("geheim"), "{reason}");
+    }
+
+    #[test]
+    fn a_file_that_this_user_may_not_read_is_not_replaced() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("contexts.toml");
+        let contexts = Contexts { file: Some(file.clone()), is_unreadable: true, all: BTreeMap::new() };
+        let Err(Failure::Failed(reason)) = contexts.save() else { panic!("it would be lost") };
+        assert!(reason.contains("may not read") && !file.exists(), "{reason}");
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_not_read_in_part() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("contexts.toml");
+        std::fs::write(&file, "#".repeat(usize::try_from(limits::CONTEXTS_BYTES).unwrap() + 1)).unwrap();
+        assert!(Contexts::of(Some(file)).is_err());
     }
 
     #[test]

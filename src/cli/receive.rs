@@ -49,11 +49,11 @@ and WSMB_URL. Put the variables in double quotes: then nothing in a message can 
 
 What the exit code of a command means:
   0        done: the message is confirmed
-  65       the message is at fault: it goes to the dead letters and never comes again
+  65       the message is at fault: the broker moves it to the channel's dead_letter, or drops it if there is none; it never comes again
   other    the message waits in the broker and comes again after 1, 2, 4 ... 60 s, or goes to another receiver; others go on meanwhile
 
-After max_deliveries (a key of the channel in the broker's configuration) a message goes to the dead letters, with the exit code and the last line that
-the command wrote on standard error as the reason. A command that runs longer than --exec-timeout is ended, and its message comes again.
+After max_deliveries (a key of the channel in the broker's configuration) a message is moved to the channel's dead_letter, with the exit code and the last
+line that the command wrote on standard error as the reason, or dropped if there is none. A command that runs longer than --exec-timeout is ended, and its message comes again.
 
 What --rate and --quiet hold up waits in the broker, where its time to live goes on: with --rate 20/m --quiet 22:00-07:00 no more than 20 commands begin in
 any minute and none at night (local time). A code that is valid for a minute expires then; it does not come at 7.")]
@@ -154,7 +154,6 @@ impl Receive {
             count: self.count,
             receiver: self.receiver,
             quiet: self.quiet,
-            pipe,
         };
         Run::new(settings, link, Pace::new(self.rate, self.quiet), stop).run().await
     }

@@ -6,6 +6,8 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use crate::limits;
+#[cfg(unix)]
+use crate::server::is_hang_up_ignored;
 
 /// What somebody wants of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,15 +126,6 @@ impl Signals {
             _ = self.terminate.recv() => {}
             () = hung_up => {}
         }
-    }
-}
-
-#[cfg(unix)]
-fn is_hang_up_ignored() -> bool {
-    // SAFETY: all-zero is a valid `sigaction`, and the call only writes into it.
-    unsafe {
-        let mut old: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut old) == 0 && old.sa_sigaction == libc::SIG_IGN
     }
 }
 

@@ -339,22 +339,6 @@ impl<'a> ReceiveMessage<'a> {
     }
 }
 
-/// A `receive-message` with manual acknowledgement, and no group.
-#[must_use]
-pub fn receive_message<'a>(
-    channels: impl IntoIterator<Item = &'a str>,
-    prefetch: u32,
-    receiver: Option<&'a str>,
-) -> String {
-    ReceiveMessage::new(channels).prefetch(Some(prefetch)).receiver(receiver).to_json()
-}
-
-/// An `ack` (`done`) or a `nack` of a delivery.
-#[must_use]
-pub fn acknowledge(delivery: &str, done: bool) -> String {
-    serde_json::json!({ "command": if done { "ack" } else { "nack" }, "delivery": delivery }).to_string()
-}
-
 /// `message` as it stands if it is JSON, else as a JSON string.
 #[must_use]
 pub fn message_of(text: &str) -> Box<RawValue> {
@@ -452,7 +436,8 @@ mod tests {
             command,
             r#"{"command":"send-message","channel":"s\"ms","id":"i","ttl":1.5,"delay":3,"number_of_receiver":0,"data":["hello"]}"#
         );
-        let command: serde_json::Value = serde_json::from_str(&receive_message(["a", "b"], 3, Some("gw"))).unwrap();
+        let command = ReceiveMessage::new(["a", "b"]).prefetch(Some(3)).receiver(Some("gw")).to_json();
+        let command: serde_json::Value = serde_json::from_str(&command).unwrap();
         assert_eq!(
             command,
             serde_json::json!({"command":"receive-message","channel":["a","b"],"ack":"manual","prefetch":3,"receiver":"gw","data":[]})
@@ -462,7 +447,6 @@ mod tests {
             command,
             r#"{"command":"receive-message","channel":["a"],"ack":"manual","group":"gate ways","order":"fair","data":[]}"#
         );
-        assert_eq!(acknowledge("17", false), r#"{"command":"nack","delivery":"17"}"#);
     }
 
     #[test]

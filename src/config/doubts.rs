@@ -135,7 +135,7 @@ fn detection(config: &Config, pattern: &str, policy: &ChannelPolicy, doubts: &mu
     let third = (ttl.as_secs() / 3).max(1);
     if !within.is_zero() && within >= ttl {
         doubts.push(format!(
-            "[[channel]] \"{pattern}\": a message lives {ttl:?}, and only after {within:?} (confirm_within) does another receiver get it; \
+            "[[channel]] \"{pattern}\": a message expires after {ttl:?}, before confirm_within ({within:?}) would give it to another receiver; \
              set confirm_within below the ttl, for example to \"{third}s\""
         ));
     }
@@ -143,8 +143,8 @@ fn detection(config: &Config, pattern: &str, policy: &ChannelPolicy, doubts: &mu
     let heartbeat = config.server.heartbeat * 3;
     if policy.ack_timeout.min(heartbeat) >= ttl {
         doubts.push(format!(
-            "[[channel]] \"{pattern}\": a message lives {ttl:?}, and that a receiver with manual acknowledgement (wsmb receive --exec) is gone is noticed only after \
-             {:?}, so the message expires there; set ack_timeout, for example to \"{third}s\", or a longer ttl",
+            "[[channel]] \"{pattern}\": the broker notices a dead receiver with manual acknowledgement (wsmb receive --exec) only after \
+             {:?}, but a message expires after {ttl:?}; set ack_timeout, for example to \"{third}s\", or a longer ttl",
             policy.ack_timeout.min(heartbeat)
         ));
     }
@@ -160,7 +160,7 @@ fn gateways(config: &Config, doubts: &mut Vec<String>) {
         let name = pattern.to_string();
         if WORK.iter().any(|part| name.to_lowercase().contains(part)) {
             doubts.push(format!(
-                "[[channel]] \"{name}\": every receiver gets every message (receivers is 0), so two gateways of no common group would both do the same work, for example send one SMS twice; \
+                "[[channel]] \"{name}\": every receiver gets every message (receivers is 0), so two gateways that share no group do the same work twice, for example send one SMS twice; \
                  set receivers = 1"
             ));
         }

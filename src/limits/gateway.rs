@@ -30,6 +30,9 @@ pub const EXEC_EXTEND: Duration = Duration::from_secs(5);
 /// How long `wsmb receive` tries, when it is to stop, to tell a broker that is away what has been done: a restart takes less.
 pub const EXEC_TELL: Duration = Duration::from_secs(5);
 
+/// How long a finished message whose answer was lost is waited for: a broker that is back gives it out again at once, to this receiver or to another one.
+pub const EXEC_OWED: Duration = Duration::from_secs(60);
+
 /// Messages that `wsmb receive` remembers to have finished, some 100 bytes each: far more than can be in hand when a connection is lost.
 pub const EXEC_REMEMBERED: usize = 4_096;
 

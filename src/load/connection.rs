@@ -74,6 +74,7 @@ pub(super) struct Opening<S> {
 struct Asked {
     key: String,
     subprotocol: Option<&'static str>,
+    user: Option<String>,
 }
 
 impl<S: Session> Opening<S> {
@@ -106,7 +107,8 @@ impl<S: Session> Opening<S> {
         let request = handshake::client_request(&target.authority, &path, &key, subprotocol, authorization.as_deref());
         opening.line.out.extend_from_slice(&request);
         opening.write()?;
-        opening.asked = Some(Asked { key, subprotocol });
+        let user = target.credentials.as_ref().map(|credentials| credentials.user.clone());
+        opening.asked = Some(Asked { key, subprotocol, user });
         Ok(opening)
     }
 
@@ -115,7 +117,7 @@ impl<S: Session> Opening<S> {
     /// # Errors
     /// The server refuses, or the connection broke.
     pub(super) fn shake_hands(&mut self) -> Result<(), Error> {
-        let Some(Asked { key, subprotocol }) = self.asked.take() else { return Ok(()) };
+        let Some(Asked { key, subprotocol, user }) = self.asked.take() else { return Ok(()) };
         let mut head = Vec::with_capacity(limits::UPGRADE_REPLY);
         let mut buffer = [0; limits::UPGRADE_REPLY];
         let length = loop {
@@ -126,9 +128,8 @@ impl<S: Session> Opening<S> {
                 Ok(None) if head.len() > limits::REQUEST_HEAD => return Err(self.line.lost(None)),
                 Ok(None) => {}
                 Err(reply) => {
-                    return Err(
-                        client::Error::Refused { address: self.line.address().to_owned(), user: None, reply }.into()
-                    );
+                    let address = self.line.address().to_owned();
+                    return Err(client::Error::Refused { address, user, reply }.into());
                 }
             }
         };

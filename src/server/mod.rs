@@ -63,3 +63,5 @@ pub use error::ServeError;
 pub use lifecycle::{Load, RunningServer, Server, serve};
 pub use listener::{ListenError, obstacles};
 pub use opening::store_settings;
+#[cfg(unix)]
+pub use terminal::is_hang_up_ignored;

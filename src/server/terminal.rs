@@ -30,8 +30,8 @@ impl Terminal {
     }
 }
 
-/// Whoever started the program does not want it to end with the terminal.
-fn is_hang_up_ignored() -> bool {
+/// Whether this process ignores SIGHUP, as `nohup` does it for the programs that it starts: they are not to end with the terminal.
+pub fn is_hang_up_ignored() -> bool {
     // SAFETY: a sigaction of zeros is valid, and the call only writes to it.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();

@@ -110,7 +110,7 @@ fn what_would_go_wrong_later_is_a_warning() {
     assert!(gateways.contains("the broker would start; 1 warning"), "{gateways}");
     let short = "[auth]\nanonymous = true\n[[channel]]\nname = \"otp\"\nreceivers = 1\nttl = \"1m\"\nconfirm_within = \"20s\"\n";
     let short = check_file(directory.path(), short).with(0).stdout;
-    assert!(short.contains("warning: [[channel]] \"otp\": a message lives 60s, and that a receiver "), "{short}");
+    assert!(short.contains("warning: [[channel]] \"otp\": the broker notices a dead receiver "), "{short}");
     let strict = run(wsmb(directory.path()).args(["check", "--config", "wsmb.toml", "--strict"])).with(1).stdout;
     assert!(strict.ends_with("the broker would start; 1 warning"), "{strict}");
 }

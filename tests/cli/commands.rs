@@ -290,7 +290,7 @@ fn a_newer_receiver_of_the_same_name_takes_the_place() {
     broker.send("sms", "one");
     assert_eq!(first.stdout.next(), "\"one\"");
     let mut second = Running::start(&mut broker.client(&["receive", "sms", "--receiver", "home"]));
-    first.end().with(1).complaining("another receiver named home has taken this one's place");
+    first.end().with(1).complaining("another receiver named \"home\" has connected and replaced this one");
     broker.send("sms", "two");
     assert_eq!(second.stdout.next(), "\"two\"");
 }

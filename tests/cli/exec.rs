@@ -287,6 +287,32 @@ fn fields_arrive_as_they_were_sent_and_an_odd_one_costs_no_other() {
     }
 }
 
+#[tokio::test]
+async fn of_messages_that_were_sent_together_only_the_one_that_failed_is_done_again() {
+    let broker = Broker::start();
+    // The first gateway has its hands full until the second one is there, too.
+    let command = r#"read m; echo "$m" | tee -a ran; while [ "$m" = '"hold"' ] && [ ! -f go ]; do sleep 0.02; done
+        if [ "$m" = 2 ] && [ ! -f failed ]; then touch failed; exit 1; fi"#;
+    let mut gateways = [(); 2].map(|()| gateway(&broker, command, &[]));
+    broker.send("sms", "hold");
+    broker.send("sms", "\"ready\"");
+    until("both are there", || {
+        fs::read_to_string(broker.directory.path().join("ran")).is_ok_and(|ran| ran.lines().count() == 2)
+    });
+    fs::write(broker.directory.path().join("go"), "").unwrap();
+    until("both are done", || broker.waiting("sms") == 0);
+    broker.send_together("sms", "[1,2,3]").await;
+    let ran = || fs::read_to_string(broker.directory.path().join("ran")).unwrap();
+    until("all have been done", || ran().lines().count() >= 6 && broker.waiting("sms") == 0);
+    for gateway in &mut gateways {
+        gateway.terminate();
+        gateway.end().with(0);
+    }
+    let mut done: Vec<String> = ran().lines().skip(2).map(str::to_owned).collect();
+    done.sort_unstable();
+    assert_eq!(done, ["1", "2", "2", "3"]);
+}
+
 #[test]
 fn what_is_beyond_the_rate_or_in_quiet_hours_waits_in_the_broker_and_expires_there() {
     let broker = Broker::start();

@@ -8,6 +8,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use futures_util::SinkExt as _;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
 /// How long anything may take on a slow machine before the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -241,6 +246,17 @@ impl Broker {
     #[track_caller]
     pub fn queue(&self, arguments: &[&str]) -> Ended {
         run(wsmb(self.directory.path()).arg("queue").args(arguments))
+    }
+
+    /// Sends messages in one publication, which the client commands never do.
+    pub async fn send_together(&self, channel: &str, messages: &str) {
+        let mut request = self.url.as_str().into_client_request().unwrap();
+        let login = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(&self.user));
+        request.headers_mut().insert("Authorization", login.parse().unwrap());
+        let (mut sender, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+        let command = format!(r#"{{"command":"send-message","channel":"{channel}","data":{messages}}}"#);
+        sender.send(Message::text(command)).await.unwrap();
+        sender.close(None).await.unwrap();
     }
 
     /// How many messages wait in the store.

@@ -3,10 +3,6 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::{Broker, Running, run, until};
-use base64::Engine as _;
-use futures_util::SinkExt as _;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 fn next(broker: &Broker) -> serde_json::Value {
     let ended = run(&mut broker.client(&["receive", "sms", "--json", "--count", "1"])).with(0);
@@ -88,14 +84,8 @@ fn a_count_is_exact_and_the_next_message_is_never_taken() {
 async fn messages_that_were_sent_together_are_counted_one_by_one() {
     let broker = Broker::start();
     let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--count", "2"]));
-    let mut request = broker.url.as_str().into_client_request().unwrap();
-    let login = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(&broker.user));
-    request.headers_mut().insert("Authorization", login.parse().unwrap());
     // The receiver may come before or after the messages: then they are one delivery, or one each.
-    let (mut sender, _) = tokio_tungstenite::connect_async(request).await.unwrap();
-    let three = r#"{"command":"send-message","channel":"sms","data":[1,2,3]}"#;
-    sender.send(Message::text(three)).await.unwrap();
-    sender.close(None).await.unwrap();
+    broker.send_together("sms", "[1,2,3]").await;
     let ended = tokio::task::spawn_blocking(move || receive.end().with(0)).await.unwrap();
     assert_eq!(ended.stdout, "1\n2");
     until("the third waits", || broker.waiting("sms") == 1);

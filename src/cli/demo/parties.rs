@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::{Failure, Outcome};
 use super::stage::Stage;
 use super::{CHANNEL, PATIENCE};
-use crate::client::frames::{self, Frame, SendMessage};
+use crate::client::frames::{self, Answer, Frame, ReceiveMessage, SendMessage};
 use crate::client::{Client, Error, Message, Options, Url};
 use crate::limits;
 
@@ -83,7 +83,8 @@ impl Gateway {
     /// Connects and subscribes.
     pub(super) async fn come_back(&mut self, url: &Url, options: &Options) -> Outcome {
         let mut client = Client::connect(url, options).await?;
-        client.send_text(&frames::receive_message([CHANNEL], limits::PREFETCH, Some("home"))).await?;
+        let subscription = ReceiveMessage::new([CHANNEL]).prefetch(Some(limits::PREFETCH)).receiver(Some("home"));
+        client.send_text(&subscription.to_json()).await?;
         self.client = Some(client);
         Ok(())
     }
@@ -98,7 +99,7 @@ impl Gateway {
         for _ in 0..messages {
             let got = self.get().await?;
             let again = if got.redelivered { " (marked: it may be a repetition)" } else { "" };
-            self.client()?.send_text(&frames::acknowledge(&got.delivery, true)).await?;
+            self.client()?.send_text(&Answer::Ack.to_json(&got.delivery)).await?;
             self.done.push(got.number);
             stage.gateway(&format!("gets and confirms no. {:2}{again}", got.number)).await?;
         }

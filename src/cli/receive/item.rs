@@ -56,6 +56,12 @@ impl Item {
         }
     }
 
+    /// Takes out the messages behind the first `count`.
+    pub(super) fn split_off(&mut self, count: u64) -> Self {
+        let messages = self.messages.split_off(usize::try_from(count).unwrap_or(usize::MAX).min(self.messages.len()));
+        Self { messages, delivery: self.delivery.clone(), channel: self.channel.clone(), ..*self }
+    }
+
     /// How many messages it carries.
     pub(super) fn count(&self) -> u64 {
         self.messages.len() as u64
@@ -126,6 +132,25 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_that_begin_later_stay_whole_and_in_order() {
+        let received = |id: &str| Received { id: id.to_owned(), json: String::new() };
+        let ids = |item: &Item| item.messages.iter().map(|message| message.id.clone()).collect::<Vec<_>>();
+        let mut item = Item {
+            delivery: None,
+            generation: 3,
+            channel: "sms".to_owned(),
+            redelivered: false,
+            attempt: 1,
+            at: Timestamp(7),
+            messages: ["a", "b", "c"].map(received).to_vec(),
+        };
+        let rest = item.split_off(1);
+        assert_eq!((ids(&item), ids(&rest)), (vec!["a".to_owned()], vec!["b".to_owned(), "c".to_owned()]));
+        assert_eq!((rest.generation, rest.channel.as_str(), rest.at), (3, "sms", Timestamp(7)));
+        assert_eq!(item.split_off(9).count(), 0);
+    }
 
     #[test]
     fn a_message_has_one_name_however_its_store_spells_it_and_another_text_has_another() {

@@ -151,6 +151,11 @@ impl Link {
         Some(item)
     }
 
+    /// Puts messages back in front that have come, and begin later. Only of deliveries that are not answered.
+    pub(super) fn put_back(&mut self, item: Item) {
+        self.waiting.push_front(item);
+    }
+
     /// Waits for something to happen on the connection, or for the connection itself. May be dropped and called again.
     pub(super) async fn take(&mut self) -> Taken {
         // The broker sends no more than the prefetch unacknowledged. A channel that keeps nothing knows no acknowledgement, and there the

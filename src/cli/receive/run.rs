@@ -7,7 +7,7 @@
 //! ```
 //! Nothing is taken that may not begin: what waits, waits in the broker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -33,8 +33,6 @@ pub(super) struct Settings {
     /// The name that only one receiver may have.
     pub receiver: Option<String>,
     pub quiet: Option<Quiet>,
-    /// Standard output is a pipe that the lines go into.
-    pub pipe: bool,
 }
 
 /// The state.
@@ -48,8 +46,8 @@ pub(super) struct Run {
     active: BTreeMap<u64, Vec<InHand>>,
     works: u64,
     memory: Memory,
-    /// Finished messages that the broker does not know to be finished.
-    owed: BTreeSet<String>,
+    /// Finished messages whose answer was lost, and since when: the broker gives them out again, to this receiver or to another one.
+    owed: BTreeMap<String, Instant>,
     /// Messages that were finished.
     finished: u64,
     /// Commands that were ended because there was no time left.
@@ -80,7 +78,7 @@ impl Run {
             active: BTreeMap::new(),
             works: 0,
             memory: Memory::default(),
-            owed: BTreeSet::new(),
+            owed: BTreeMap::new(),
             finished: 0,
             cut_off: 0,
             end: None,
@@ -97,8 +95,8 @@ impl Run {
             // Whoever read our output has gone (`| head`): that is an end, not a failure. What was not read was not acknowledged.
             Err(Failure::Said) => Ok(()),
             Ok(()) if self.cut_off > 0 => Err(Failure::failed(format_args!(
-                "{} ended before the end",
-                output::count(self.cut_off, "command was")
+                "stopped before it finished: {}",
+                output::count(self.cut_off, "command")
             ))),
             other => other,
         }
@@ -106,6 +104,7 @@ impl Run {
 
     async fn until_the_end(&mut self) -> Outcome {
         let prints = matches!(self.settings.task, Task::Print(_));
+        let pipes = matches!(&self.settings.task, Task::Print(printer) if printer.pipe);
         let mut reader_left = Box::pin(print::reader_left());
         let mut patience = self.stop.clone();
         loop {
@@ -124,7 +123,7 @@ impl Run {
                 () = self.stop.asked(), if !stopping => self.say_what_it_waits_for(),
                 () = patience.at_once(), if prints => return Err(Failure::failed("stopped while writing")),
                 Some(done) = self.running.join_next(), if !self.running.is_empty() => self.done(done)?,
-                () = &mut reader_left, if self.settings.pipe && !stopping => self.end = Some(Ok(())),
+                () = &mut reader_left, if pipes && !stopping => self.end = Some(Ok(())),
                 taken = self.link.take() => self.taken(taken),
                 () = tokio::time::sleep_until(extend_at), if !self.active.is_empty() => self.extend()?,
                 () = sleep_until(wake), if wake.is_some() => {}
@@ -140,15 +139,21 @@ impl Run {
 
     /// Whether the broker knows what is finished, or there is no time left to tell it.
     fn has_told_all(&mut self) -> bool {
+        self.forget_owed();
         let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limits::EXEC_TELL);
         if !self.owed.is_empty() && Instant::now() >= deadline {
-            let owed = self.owed.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let owed = self.owed.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
             output::note(&format!(
-                "wsmb: the broker cannot be told that these messages are done, and gives them out again: {owed}"
+                "wsmb: cannot confirm these finished messages, so the broker will deliver them again: {owed}"
             ));
             self.owed.clear();
         }
         self.owed.is_empty()
+    }
+
+    /// What has not come back for so long has gone to another receiver, or has expired.
+    fn forget_owed(&mut self) {
+        self.owed.retain(|_, since| since.elapsed() < limits::EXEC_OWED);
     }
 
     fn say_what_it_waits_for(&self) {
@@ -195,16 +200,25 @@ impl Run {
         while let Some((item, past)) = self.take_known() {
             self.answer_known(&item, past)?;
         }
+        if free.quiet {
+            // It came when the quiet hours began. The broker keeps it, where its time to live goes on.
+            while let Some(item) = self.link.pop(|item| item.delivery.is_some()) {
+                self.link.answer(&item, &Answer::Again)?;
+            }
+        }
         while !self.is_stopping() && self.running.len() < self.settings.workers && free.commands > 0 {
             let items = self.take_items(free.commands)?;
-            let Some(first) = items.first() else { return Ok(()) };
-            let past: Vec<_> =
-                first.messages.iter().map(|message| self.memory.recall(&message.id, first.redelivered)).collect();
-            let begins = past.iter().filter(|past| past.is_none()).count();
-            for _ in 0..begins {
-                self.pace.begins(Instant::now());
+            if items.is_empty() {
+                return Ok(());
             }
-            free.commands = free.commands.saturating_sub(begins);
+            for (item, message) in
+                items.iter().flat_map(|item| item.messages.iter().map(move |message| (item, message)))
+            {
+                // A number that comes without a mark is that of a new message: what is remembered under it is forgotten.
+                let _ = self.memory.recall(&message.id, item.redelivered);
+                self.pace.begins(Instant::now());
+                free.commands = free.commands.saturating_sub(1);
+            }
             let in_hand = items.iter().map(|item| InHand {
                 generation: item.generation,
                 delivery: item.delivery.clone(),
@@ -216,7 +230,7 @@ impl Run {
             }
             self.active.insert(self.works, in_hand.collect());
             let (number, task) = (self.works, self.settings.task.clone());
-            self.running.spawn(async move { (number, task.work(items, past).await) });
+            self.running.spawn(async move { (number, task.work(items).await) });
         }
         Ok(())
     }
@@ -257,12 +271,16 @@ impl Run {
             let is_active = |id: &String| active.values().flatten().any(|held| held.ids.contains(id));
             let rest = |item: &Item| prints || !item.messages.iter().any(|message| is_active(&message.id));
             let Some(mut item) = self.link.pop(rest) else { break };
-            if item.count() > wanted && item.delivery.is_some() {
-                // More messages were sent together than may begin. What comes back comes back one by one.
-                self.link.answer(&item, &Answer::Again)?;
-                continue;
+            // A command answers for one message: what was sent together is taken apart, so that none is done again because another one failed.
+            let together = if prints { wanted } else { 1 };
+            if item.count() > together {
+                if item.delivery.is_some() {
+                    // They come back one by one.
+                    self.link.answer(&item, &Answer::Again)?;
+                    continue;
+                }
+                self.link.put_back(item.split_off(together));
             }
-            item.messages.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
             wanted -= item.count();
             items.push(item);
         }
@@ -292,7 +310,7 @@ impl Run {
                 Fate::Failed(_) => {
                     if let Some(breath) = self.pace.failed(&message.id, Instant::now()) {
                         output::note(&format!(
-                            "wsmb: several messages in a row have failed; the next command begins in {} s",
+                            "wsmb: several messages in a row have failed; the next command waits {} s",
                             breath.as_secs_f64()
                         ));
                     }
@@ -308,9 +326,10 @@ impl Run {
             if heard {
                 self.owed.remove(&message.id);
             } else if matches!(fate, Fate::Finished(_)) {
-                self.owed.insert(message.id.clone());
+                self.owed.insert(message.id.clone(), Instant::now());
             }
         }
+        self.forget_owed();
         Ok(())
     }
 
@@ -319,7 +338,7 @@ impl Run {
             Taken::Something => return,
             Taken::Replaced => {
                 let name = self.settings.receiver.as_deref().unwrap_or_default();
-                Failure::failed(format_args!("another receiver named {name} has taken this one's place"))
+                Failure::failed(format_args!("another receiver named \"{name}\" has connected and replaced this one"))
             }
             Taken::Refused(reason) => Failure::Failed(reason),
         };

@@ -49,8 +49,8 @@ pub(super) struct Done {
 }
 
 impl Task {
-    /// Works on deliveries. `past` says for each message of the first what is known of it; only a command gets one delivery at a time.
-    pub(super) async fn work(self, items: Vec<Item>, past: Vec<Option<Past>>) -> Result<Vec<Done>, Failure> {
+    /// Works on deliveries.
+    pub(super) async fn work(self, items: Vec<Item>) -> Result<Vec<Done>, Failure> {
         match self {
             Self::Print(printer) => {
                 printer.print(&items).await?;
@@ -59,14 +59,10 @@ impl Task {
             }
             Self::Run(mut runner) => {
                 let mut done = Vec::with_capacity(items.len());
-                let mut past = past.into_iter();
                 for item in items {
                     let mut fates = Vec::with_capacity(item.messages.len());
                     for message in &item.messages {
-                        fates.push(match past.next().flatten() {
-                            Some(past) => Fate::Finished(past),
-                            None => runner.run(&item, message).await,
-                        });
+                        fates.push(runner.run(&item, message).await);
                     }
                     done.push(Done { item, fates });
                 }

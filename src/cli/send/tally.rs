@@ -45,7 +45,9 @@ impl fmt::Display for Fate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Refused => "refused",
-            Self::Duplicate => "accepted before: a message with this id is known, and nobody gets it again",
+            Self::Duplicate => {
+                "accepted before: the broker already has a message with this id and does not deliver it twice"
+            }
             Self::Earlier => "accepted: the broker has it from the first try, whose answer was lost",
             Self::Given(receivers) => return write!(f, "accepted: {}", count(*receivers, "receiver")),
             Self::Stored => "accepted: stored, no receiver has it yet",

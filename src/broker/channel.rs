@@ -9,7 +9,6 @@ use smallvec::SmallVec;
 use super::entry::Entry;
 use super::expiries::Expiring;
 use super::groups::{Choice, Groups};
-use super::party::Party;
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, GroupName, MessageId, Timestamp};
 use crate::policy::{ChannelPolicy, Dispatch};
@@ -185,12 +184,11 @@ impl Channel {
         true
     }
 
-    /// Takes note that these are served, if there are groups; the groups among them.
+    /// Takes note that these are served, if there are groups.
     #[inline]
-    pub fn serve_groups(&mut self, targets: &[Member]) -> Option<Box<Party>> {
-        let Audience::ByGroups(Some(groups)) = &mut self.audience else { return None };
+    pub fn serve_groups(&mut self, targets: &[Member]) {
+        let Audience::ByGroups(Some(groups)) = &mut self.audience else { return };
         self.served = groups.serve(targets).unwrap_or(self.served);
-        Party::new(groups, targets)
     }
 
     /// The connections of all members, in order, of which none names a group: one list as long as they are the same.

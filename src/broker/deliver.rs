@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::channel::{Loading, Member, Targets, page_messages};
 use super::entry::{Entry, Place, Row};
-use super::party::Asked;
+use super::party::{Asked, Party};
 use super::publish::content_index;
 use super::receiver::Receiver;
 use super::safety::Pending;
@@ -96,7 +96,8 @@ impl Broker {
         if let Some(last) = targets.last() {
             channel.served = last.order;
         }
-        let party = channel.serve_groups(targets);
+        channel.serve_groups(targets);
+        let party = channel.groups().and_then(|groups| Party::new(groups, targets));
         self.flights.insert(Flight { channel: key, entries, outstanding, doubled: false, failed: None, party });
         self.counters.deliveries += targets.len() as u64;
         self.counters.redeliveries += if attempt > 1 { targets.len() as u64 } else { 0 };

@@ -21,18 +21,18 @@ pub(super) struct Entry {
     pub written: bool,
     /// It was in the store when the broker started after a crash: it may have been delivered before.
     pub suspect: bool,
-    /// What is known of it since receivers gave it back. Few messages have any.
+    /// What is remembered of its failed deliveries. Few messages have any.
     pub failures: Option<Box<Failures>>,
 }
 
-/// What is remembered of a message that receivers have given back, as long as it is in memory.
+/// What is remembered of a message whose deliveries failed, as long as the message is in memory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Failures {
     /// How often that happened.
     pub nacks: u32,
     /// The last reason that was given.
     pub reason: Option<Box<str>>,
-    /// The groups that had it, and that get it next.
+    /// The groups whose members had a message and lost it or gave it back: the message goes to them next.
     pub bound: Option<Bound>,
 }
 

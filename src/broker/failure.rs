@@ -327,8 +327,9 @@ fn pause(attempts: u32) -> std::time::Duration {
 impl Failures {
     /// Bytes that this holds in memory.
     pub(super) fn bytes(&self) -> usize {
-        let groups = self.bound.iter().flat_map(|bound| &bound.groups);
-        let bound: usize = groups.map(|group| size_of::<GroupName>() + group.len()).sum();
+        // The names are shared with the members.
+        let groups = self.bound.as_ref().map_or(0, |bound| bound.groups.len());
+        let bound = groups * (size_of::<GroupName>() + limits::OWED_BYTES);
         size_of::<Self>() + bound + self.reason.as_ref().map_or(0, |reason| reason.len())
     }
 }

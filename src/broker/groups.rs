@@ -114,9 +114,9 @@ impl Groups {
         !self.groups.is_empty() && orders.iter().eq(members.iter().map(|member| &member.order))
     }
 
-    /// The names of all groups.
-    pub fn names(&self) -> impl Iterator<Item = &GroupName> {
-        self.groups.iter().map(|group| &group.name)
+    /// Each group's name and members.
+    pub fn iter(&self) -> impl Iterator<Item = (&GroupName, &[Member])> {
+        self.groups.iter().map(|group| (&group.name, &*group.members))
     }
 
     /// The receivers that name this group.
@@ -245,7 +245,7 @@ mod tests {
         let mut groups = groups(&["a", "b", "a"]);
         assert!(groups.leave(1));
         assert_eq!(
-            groups.names().map(|name| &**name).collect::<Vec<_>>(),
+            groups.iter().map(|(name, _)| &**name).collect::<Vec<_>>(),
             ["b", "a"],
             "its first member is another one"
         );

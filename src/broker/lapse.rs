@@ -7,7 +7,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::channel::Member;
-use super::party::Party;
+use super::entry::Entry;
 use super::window::InFlight;
 use super::{Broker, Note, Turn};
 use crate::message::{ConnectionId, Timestamp};
@@ -126,14 +126,21 @@ impl Broker {
         let failed = flight.failed.as_deref();
         let had = |other| other == connection || failed.is_some_and(|failed| failed.has(other));
         let party = flight.party.as_deref();
-        let goes = party.map_or(flight.outstanding as usize, Party::holders) > 1
-            || flight.entries.iter().any(|entry| {
-                entry.expired(turn.now)
-                    || (most > 0 && entry.message.deliveries >= most)
-                    || !self
-                        .others(channel, entry, self.bound_by(entry, channel, party).as_ref(), had, turn.now)
-                        .is_empty()
-            });
+        let is_over = |entry: &Entry| entry.expired(turn.now) || (most > 0 && entry.message.deliveries >= most);
+        let has_taker = |entry: &Entry| {
+            let bound = self.bound_by(entry, channel, party);
+            !self.others(channel, entry, bound.as_ref(), had, turn.now).is_empty()
+        };
+        let is_elsewhere = match party {
+            None => flight.outstanding > 1,
+            Some(party) => party.is_shared(connection),
+        };
+        let goes = is_elsewhere
+            || flight.entries.iter().any(is_over)
+            || match party.filter(|party| party.is_held_beside(connection)).and_then(|party| party.part(connection)) {
+                Some(part) => self.next_within(delivery.flight, part, turn.now).is_some(),
+                None => flight.entries.iter().any(has_taker),
+            };
         let Some(key) = self.receiver_keys.get(&connection).copied().filter(|_| goes) else { return false };
         self.forget_overdue(connection, delivery);
         self.receivers[key].window.take(delivery.sequence);

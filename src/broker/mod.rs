@@ -151,8 +151,7 @@ pub struct Broker {
     /// Rows that stand for an unstored message under its older id, perhaps in another channel: no page may bring them back.
     /// With it the key of its channel.
     superseded: HashMap<MessageId, usize, RandomState>,
-    /// Messages that were refused because the store said that it had failed: if it has written them for all that, a page brings them, and
-    /// nobody has counted them. The newest ones.
+    /// Messages that were refused because the store had failed. Their removal is on its way; a page that still brings one skips it. The newest ones.
     refused: BTreeSet<MessageId>,
     /// Unstored messages that the store refused and that are tried again.
     failed: BTreeSet<MessageId>,
@@ -162,7 +161,7 @@ pub struct Broker {
     held: BTreeMap<(Timestamp, MessageId), Held>,
     /// Bytes of the entries among them.
     held_bytes: usize,
-    /// What groups have given back and wait for, among the held: channel, group, message; and until when it is held.
+    /// The held messages that wait for a group: channel, group, message; and until when each is held.
     owed: BTreeMap<(usize, GroupName, MessageId), Timestamp>,
     /// Deliveries that are late and that nobody else has taken yet: channel, receiver, number.
     overdue: BTreeSet<(usize, ConnectionId, u64)>,

@@ -1,9 +1,9 @@
 //! What becomes of a kept message that a group has.
 //!
-//! If members of groups are among the receivers of a delivery, only their confirmations settle it: whoever else gets it looks on. What such a
-//! member loses or gives back goes to another member of its group, whatever the onlookers hold. If all of them have let go of it, it is *bound*:
-//! without a receiver limit, or if others look on, who had it already, it waits for a member of these groups for [`limits::GROUP_WAIT`] (it is
-//! *owed* to them), and is a message like any other after that. With a limit it goes to one of its group first, else to whoever is next.
+//! If a delivery goes to members of groups, only their confirmations settle it. The other receivers of it are *onlookers*. If a member loses the
+//! delivery or gives it back, another member of the group gets it. If no member has it any more, the message is *bound* to these groups. Without a
+//! receiver limit, or if there were onlookers, the bound message is *owed*: it waits for a member for [`limits::GROUP_WAIT`], and then goes to
+//! anybody. Otherwise it goes to a member with room, or else to the next receiver.
 
 use smallvec::SmallVec;
 
@@ -48,9 +48,15 @@ impl Party {
         self.holders.iter().any(|(_, holder)| *holder == connection)
     }
 
-    /// How many of the receivers have the messages for their groups.
-    pub fn holders(&self) -> usize {
-        self.holders.len()
+    /// Whether another member of the receiver's group has the messages, too.
+    pub fn is_shared(&self, connection: ConnectionId) -> bool {
+        let part = self.part(connection);
+        self.holders.iter().any(|(other, holder)| Some(*other) == part && *holder != connection)
+    }
+
+    /// Whether anybody else has the messages, for any of the groups.
+    pub fn is_held_beside(&self, connection: ConnectionId) -> bool {
+        self.holders.iter().any(|(_, holder)| *holder != connection)
     }
 
     /// For which group a receiver has the messages.
@@ -108,7 +114,7 @@ impl Broker {
         })
     }
 
-    /// A flight with groups stands in one window less, that of `by`.
+    /// Takes `by` out of a flight that has groups.
     pub(super) fn release_part(
         &mut self,
         key: usize,
@@ -136,7 +142,7 @@ impl Broker {
             }
             return;
         }
-        // Whoever still has it looks on.
+        // Only onlookers still have it, and they cannot settle it.
         let entries = std::mem::take(&mut flight.entries);
         let (party, failed) = (flight.party.take(), flight.failed.take());
         if outstanding == 0 {
@@ -163,12 +169,17 @@ impl Broker {
         if self.stopping || waits || is_over || flight.entries.iter().any(is_spent) {
             return;
         }
-        let Some(party) = &flight.party else { return };
-        let members = self.channels[flight.channel].groups().map(|groups| groups.members(party.group(part)));
-        let target = members.unwrap_or_default().iter().find(|member| self.joins(key, member, turn.now)).copied();
-        if let Some(target) = target {
+        if let Some(target) = self.next_within(key, part, turn.now) {
             self.join_flight(key, Some(part), target, turn);
         }
+    }
+
+    /// Another member of a group that can be given what the group has lost.
+    pub(super) fn next_within(&self, key: usize, part: usize, now: Timestamp) -> Option<Member> {
+        let flight = &self.flights[key];
+        let groups = self.channels[flight.channel].groups()?;
+        let members = groups.members(flight.party.as_ref()?.group(part));
+        members.iter().find(|member| self.joins(key, member, now)).copied()
     }
 
     /// Whether a receiver can be given what others have, and neither has it nor has failed with it.
@@ -325,8 +336,13 @@ impl Broker {
     /// The first message that is owed to a group with room, and who gets it.
     fn next_owed(&self, channel: usize, now: Timestamp) -> Option<((Timestamp, MessageId), Targets)> {
         let groups = self.channels.get(channel)?.groups().filter(|_| !self.stopping)?;
+        let takes = |receiver: &Receiver| receiver.takes_backlog(now) && !self.is_reserved(receiver, channel, now);
         let mut first: Option<((Timestamp, MessageId), Targets)> = None;
-        for name in groups.names() {
+        for (name, members) in groups.iter() {
+            let mut takers = members.iter().filter(|member| takes(&self.receivers[member.receiver]));
+            let Some(taker) = takers.next() else { continue };
+            // A sender gets none of its own messages: if only it has room, nobody has room for them.
+            let only = takers.next().is_none().then_some(taker.connection);
             let from = (channel, name.clone(), MessageId(0));
             let owed = self.owed.range(from..).take_while(|((key, group, _), _)| *key == channel && group == name);
             for ((_, _, id), until) in owed {
@@ -337,17 +353,15 @@ impl Broker {
                 let Some(Held { entry, .. }) = self.held.get(&at).filter(|held| !held.entry.expired(now)) else {
                     continue;
                 };
+                if only.is_some() && entry.origin == only {
+                    continue;
+                }
                 let limit = entry.message.receivers.unwrap_or(self.channels[channel].policy.receivers);
                 let within = entry.bound().map(|bound| &*bound.groups);
                 let asked = Asked { origin: entry.origin, limit, within, not: &|_| false };
-                let takes =
-                    |receiver: &Receiver| receiver.takes_backlog(now) && !self.is_reserved(receiver, channel, now);
                 let targets = self.grouped_targets(channel, asked, &takes);
                 if !targets.is_empty() {
                     first = Some((at, targets));
-                    break;
-                }
-                if !groups.members(name).iter().any(|member| self.receivers[member.receiver].takes_backlog(now)) {
                     break;
                 }
             }

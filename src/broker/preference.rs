@@ -1,8 +1,8 @@
 //! A receiver of several channels: which of them goes first.
 //!
-//! Its window is one for all of them. Whenever it has room, it takes nothing from a channel while something waits for it in one that goes before:
-//! in memory, or in a page that is being read, for [`limits::PREFERENCE_WAIT`] at most. What is given to all
-//! receivers at once, because another one has room and there is no limit, is no choice; nor is what another one has lost or given back.
+//! A receiver has one window for all of its channels. While the window has room, a channel gives the receiver nothing if an earlier channel has
+//! something in memory for it, or reads a page (for [`limits::PREFERENCE_WAIT`] at most). Two things ignore this order: a message to all receivers,
+//! and a message that another receiver lost or gave back.
 
 use std::time::Duration;
 
@@ -39,8 +39,8 @@ impl Broker {
         })
     }
 
-    /// A channel has given what it could. Where receivers with room took nothing, because other channels go first: those are pumped now, and this
-    /// one again after them; or it is when the page is there that they wait for.
+    /// Called when a channel has given what it could. If a receiver with room took nothing because another channel goes first, that channel is pumped
+    /// now and this one after it. If the receiver waits for a page, a timer ends the wait.
     pub(super) fn yield_to_preferred(&mut self, key: usize, turn: &mut Turn<'_>) {
         let Some(channel) = self.channels.get(key).filter(|_| !self.stopping) else { return };
         if channel.waiting.is_empty() && self.owed.is_empty() {

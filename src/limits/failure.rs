@@ -31,6 +31,9 @@ pub const GROUP_WAIT: Duration = Duration::from_millis(if cfg!(test) { 2_000 } e
 /// Failed deliveries of one message after which the log says so; again each time the number has doubled.
 pub const FAILING_TOLD: u32 = 5;
 
+/// What a message costs for each group to which it is owed, in bytes: a line in the broker's table. An estimate.
+pub const OWED_BYTES: usize = 64;
+
 /// Timers of receivers that are no more, before they are looked for: some 100 KiB.
 pub const TIMERS_LEFT: usize = 4_096;
 

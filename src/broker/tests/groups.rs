@@ -134,6 +134,19 @@ fn a_member_that_is_late_gives_way_to_another_of_its_group_only() {
 }
 
 #[test]
+fn a_late_delivery_stays_if_only_another_group_has_the_message() {
+    let policy = ChannelPolicy { ack_timeout: Duration::from_secs(5), ..ChannelPolicy::default() };
+    let mut scene = Scene::with(policy);
+    scene.join(1, "a", 8);
+    scene.join(2, "b", 8);
+    assert_eq!(to(&scene.send("code", None)), [1, 2]);
+    assert_eq!(to(&scene.pass(6_000)), [0; 0], "nobody else of either group is there");
+    // What it answers late still counts.
+    scene.says(1, 1, Answer::Ack);
+    assert_eq!(scene.broker.unsettled(), 0);
+}
+
+#[test]
 fn two_groups_are_two_receivers_and_each_passes_on_what_it_loses() {
     let mut scene = Scene::with(ChannelPolicy::default());
     for (connection, group) in [(1, "a"), (2, "b"), (3, "a"), (4, "b")] {

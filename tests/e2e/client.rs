@@ -18,6 +18,8 @@ pub struct Client {
     answers_pings: bool,
     /// A ping was answered, and nothing was delivered after it.
     answered: bool,
+    /// A ping that a silent client has read and not answered, if nothing was delivered after it.
+    asked: Option<Vec<u8>>,
 }
 
 /// One delivery to an envelope receiver.
@@ -62,7 +64,7 @@ impl Client {
 
     /// Over a connection that has been upgraded.
     pub fn over(raw: Raw) -> Self {
-        Self { raw, waiting: VecDeque::new(), syncs: 0, answers_pings: true, answered: false }
+        Self { raw, waiting: VecDeque::new(), syncs: 0, answers_pings: true, answered: false, asked: None }
     }
 
     /// From now on confirms nothing: pings are read and forgotten.
@@ -164,11 +166,15 @@ impl Client {
                     if self.answers_pings {
                         self.raw.send_frame(opcode::PONG, &frame.payload);
                         self.answered = true;
+                    } else {
+                        self.asked = Some(frame.payload);
                     }
                 }
                 other => {
                     let delivered = |frame: &Frame| matches!(frame.opcode, opcode::TEXT | opcode::BINARY);
-                    self.answered &= !matches!(&other, Got::Frame(frame) if delivered(frame));
+                    if matches!(&other, Got::Frame(frame) if delivered(frame)) {
+                        (self.answered, self.asked) = (false, None);
+                    }
                     return other;
                 }
             }
@@ -285,6 +291,10 @@ impl Client {
     #[track_caller]
     pub fn confirm(&mut self) {
         if self.answered {
+            return self.sync();
+        }
+        if let Some(payload) = self.asked.take() {
+            self.raw.send_frame(opcode::PONG, &payload);
             return self.sync();
         }
         let deadline = Instant::now() + PATIENCE;

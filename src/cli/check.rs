@@ -11,7 +11,7 @@ use wildmatch::WildMatch;
 use self::report::Report;
 use super::output::count;
 use super::settings::Settings;
-use super::{Failure, Outcome, open_files};
+use super::{Failure, Outcome, build, open_files};
 use crate::auth::{Credentials, Users, first_start};
 use crate::config::{self, Config, Listener, StoreUrl};
 use crate::policy::{ChannelPolicy, Dispatch};
@@ -75,7 +75,7 @@ impl Check {
         report.warnings(config::doubts(config, self.settings.config.as_deref()));
         look_at_users(&self.settings, config, report);
         let holder = look_at_store(config, report);
-        look_at_doors(&listeners, holder.as_deref(), report);
+        look_at_doors(&build::listeners(config), holder.as_deref(), report);
         report.errors(places::obstacles(&self.settings, config));
         for (pattern, policy) in &config.policies.named {
             report.fact("channel", format!("{pattern}: {}", self::described(policy)));
@@ -85,7 +85,7 @@ impl Check {
 }
 
 /// Whether every address is free. `holder`: the broker that runs on the store.
-fn look_at_doors(listeners: &[Listener], holder: Option<&str>, report: &mut Report) {
+fn look_at_doors(listeners: &[server::Listener], holder: Option<&str>, report: &mut Report) {
     for obstacle in server::obstacles(listeners) {
         match holder {
             Some(holder) if obstacle.cause.kind() == std::io::ErrorKind::AddrInUse => {
@@ -160,7 +160,7 @@ fn look_at_admins(settings: &Settings, config: &Config, users: Option<&Users>, r
 /// Returns the broker that runs on the store.
 fn look_at_store(config: &Config, report: &mut Report) -> Option<String> {
     let url = &config.store.url;
-    let settings = match server::store_settings(config) {
+    let settings = match build::store_settings(config) {
         Ok(settings) => settings,
         Err(error) => {
             report.error(error.to_string());

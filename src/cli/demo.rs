@@ -14,7 +14,7 @@ use self::parties::{Application, Gateway};
 use self::stage::{Directory, Stage};
 use super::output::count;
 use super::signals::Stop;
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, build};
 use crate::auth::passwd;
 use crate::client::{Credentials, Options, Url};
 use crate::config::{Config, Flags};
@@ -56,7 +56,8 @@ impl Demo {
         let opening = "An application sends one-time passwords. A gateway at home makes SMS of them.";
         stage.chapter(opening).await?;
         let (config, users) = configuration(&directory)?;
-        let server = Server::start(config).await.map_err(Failure::failed)?;
+        let server =
+            Server::start(build::server_settings(&config).map_err(Failure::failed)?).await.map_err(Failure::failed)?;
         let address = server.local_addrs().first().ok_or_else(|| Failure::failed("the broker listens nowhere"))?;
         let url = Url::parse(&format!("ws://{address}")).map_err(Failure::failed)?;
         stage.broker(&format!("listens on {url}, stores in SQLite")).await?;

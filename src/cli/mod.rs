@@ -7,6 +7,7 @@
 mod arguments;
 #[cfg(feature = "bench")]
 mod bench;
+mod build;
 mod check;
 mod completions;
 mod connect;

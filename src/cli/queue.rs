@@ -15,11 +15,10 @@ use serde_json::value::RawValue;
 
 use super::output::{self, Style, count};
 use super::settings::Settings;
-use super::{Failure, Outcome, arguments};
+use super::{Failure, Outcome, arguments, build};
 use crate::limits;
 use crate::message::{ChannelName, DeadLetter, Kind, Message, MessageId, Timestamp, Why};
 use crate::protocol::envelope::iso8601;
-use crate::server;
 use crate::store::{self, ChannelInfo, Inspector, Purged, StoreError, StoreSettings};
 
 /// Look at the messages that wait in the store, save them, throw them away, or move them
@@ -128,7 +127,7 @@ impl Queue {
 
 fn open(settings: &Settings) -> Result<Inspector, Failure> {
     let config = settings.load(&[])?;
-    let settings = server::store_settings(&config).map_err(Failure::failed)?;
+    let settings = build::store_settings(&config).map_err(Failure::failed)?;
     store::inspect(&settings).map_err(|error| unusable(&error, &settings))
 }
 

@@ -17,7 +17,7 @@ use super::connect::LOCAL;
 use super::contexts::{self, Context, Contexts, Secret};
 use super::output::{self, Style};
 use super::settings::Settings;
-use super::{Failure, Outcome, open_files, resident};
+use super::{Failure, Outcome, build, open_files, resident};
 use crate::auth::{self, NewUser, first_start, passwd};
 use crate::client::Url;
 use crate::config::{self, Config};
@@ -58,14 +58,16 @@ impl Serve {
         for doubt in config::doubts(&config, file.as_deref()) {
             tracing::warn!("{doubt}");
         }
+        let server_settings = build::server_settings(&config).map_err(Failure::failed)?;
         let users = Users::find(&self.settings, &config)?;
         let load: Load = {
-            let (settings, listen) = (self.settings.clone(), self.listen.clone());
+            let (settings, listen, running) = (self.settings.clone(), self.listen.clone(), config);
             Box::new(move || {
-                let config = Config::load(settings.config.as_deref(), std::env::vars_os(), &settings.flags(&listen))?;
+                let config = Config::load(settings.config.as_deref(), std::env::vars_os(), &settings.flags(&listen))
+                    .map_err(|problems| problems.to_string())?;
                 // The handle only fails when the log has gone, and then there is no level to set.
                 let _ = log.modify(|level| *level = LevelFilter::from_level(config.log.level));
-                Ok(config)
+                Ok(build::reload(&running, &config))
             })
         };
         let mut started = false;
@@ -74,7 +76,7 @@ impl Serve {
             greet(server.local_addrs(), &users, self.settings.data_dir());
             tokio::spawn(resident::forget_start());
         };
-        let outcome = server::serve(config, Some(load), ready).await.map_err(Failure::failed);
+        let outcome = server::serve(server_settings, Some(load), ready).await.map_err(Failure::failed);
         if let (false, Users::New(new)) = (started, &users) {
             // Nobody has seen this password: the next start makes another user. If the file stays, that start says what to do.
             let _ = std::fs::remove_file(&new.file);

@@ -40,7 +40,7 @@ impl Carrier {
         publish: Option<&Publish<'_>>,
         turn: &mut Turn<'_>,
     ) {
-        let max = turn.options.max_queue;
+        let max = turn.options.limits.max_queue;
         let live = publish.map(|publish| publish.publication);
         let body = |content: u32| contents.get(content as usize).and_then(|content| Body::of(content, live));
         match effect {
@@ -124,7 +124,7 @@ impl Carrier {
 
     /// Queues a small frame for one connection.
     pub(super) fn push(&mut self, connection: &Arc<Connection>, frame: &Bytes, turn: &mut Turn<'_>) {
-        self.outgoing.push(connection, frame, turn.options.max_queue);
+        self.outgoing.push(connection, frame, turn.options.limits.max_queue);
         self.end_overflowed(turn);
     }
 
@@ -139,7 +139,7 @@ impl Carrier {
 
     /// Queues the answer to a `ping`, which may be held for.
     pub(super) fn answer(&mut self, connection: &Arc<Connection>, frame: Bytes, turn: &mut Turn<'_>) {
-        let max = turn.options.max_queue;
+        let max = turn.options.limits.max_queue;
         self.outgoing.spread(max);
         let pushed = connection.queue().answer(frame, max);
         self.outgoing.note(connection, pushed);
@@ -166,7 +166,7 @@ impl Carrier {
 
     /// Ends a connection from this side; it becomes a victim.
     pub(super) fn end(&mut self, connection: &Arc<Connection>, closing: Closing, turn: &mut Turn<'_>) {
-        self.outgoing.spread(turn.options.max_queue);
+        self.outgoing.spread(turn.options.limits.max_queue);
         connection.end(closing);
         let first = connection.queue().touch();
         self.outgoing.touch(connection, first);

@@ -87,14 +87,14 @@ impl Core {
 
     /// Ends a turn: what it has queued can be flushed when the lock is released, and is then given back with [`Self::reuse`].
     pub(super) fn seal(&mut self, turn: &mut Turn<'_>) -> Sealed {
-        self.carrier.outgoing.spread(turn.options.max_queue);
+        self.carrier.outgoing.spread(turn.options.limits.max_queue);
         // Bounded: every further round follows the end of a connection.
         while !(self.carrier.outgoing.overflowed.is_empty()
             && self.carrier.victims.is_empty()
             && self.effects.list.is_empty())
         {
             self.settle(turn);
-            self.carrier.outgoing.spread(turn.options.max_queue);
+            self.carrier.outgoing.spread(turn.options.limits.max_queue);
         }
         self.carrier.ask();
         self.end_route();

@@ -229,7 +229,7 @@ enum Inbound {
 
 impl Reader {
     pub(super) fn new(hub: Arc<Hub>, connection: Arc<Connection>) -> Self {
-        let decoder = Decoder::new(Role::Server, hub.options().max_message);
+        let decoder = Decoder::new(Role::Server, hub.options().limits.max_message);
         Self {
             hub,
             connection,
@@ -270,7 +270,7 @@ impl Reader {
         }
         if let Some(code) = last {
             // Asked without the core's lock: the answer needs a system call.
-            let took_only = matches!(code, Some(1000 | 1001)) && connection.took_only(hub.options().trust_fin);
+            let took_only = matches!(code, Some(1000 | 1001)) && connection.took_only(hub.options().limits.trust_fin);
             let code = code.unwrap_or(1000);
             self.closed = Some(code);
             // Whoever waits for answers gets the close frame behind them.
@@ -333,7 +333,7 @@ impl Reader {
 
     /// The client has sent a FIN. True if it waits for answers, so that the connection stays for them.
     fn finish(&mut self) -> bool {
-        let took_only = self.connection.took_only(self.hub.options().trust_fin);
+        let took_only = self.connection.took_only(self.hub.options().limits.trust_fin);
         self.hub.finish(&self.connection, took_only)
     }
 
@@ -365,7 +365,7 @@ impl Reader {
         if !std::mem::replace(&mut self.departed, true) {
             let took_only = orderly
                 && !self.connection.owed.is_listening()
-                && self.connection.took_only(self.hub.options().trust_fin);
+                && self.connection.took_only(self.hub.options().limits.trust_fin);
             self.hub.depart(&self.connection, took_only);
             // Replies and a close frame may still be queued; whoever sent a FIN may still read.
             if orderly {

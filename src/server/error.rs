@@ -3,8 +3,7 @@
 use std::fmt;
 
 use super::listener::ListenError;
-use crate::config::ConfigError;
-use crate::store::{BadColumn, StoreError};
+use crate::store::StoreError;
 
 /// Why the server did not start, or did not stop as it should.
 #[derive(Debug)]
@@ -20,10 +19,6 @@ pub enum ServeError {
         /// Why not, if the store said it at the end.
         cause: Option<StoreError>,
     },
-    /// An entry of `[store.columns]` is wrong.
-    Column(BadColumn),
-    /// The password of the database server can't be read.
-    Password(ConfigError),
     /// The system did not give what every program gets: a thread, a signal handler.
     System(std::io::Error),
     /// A part without which the broker can't go on has died of a defect. The caller should end the process at once.
@@ -51,8 +46,6 @@ impl fmt::Display for ServeError {
                 )?;
                 cause.as_ref().map_or(Ok(()), |cause| write!(f, ": {cause}"))
             }
-            Self::Column(error) => error.fmt(f),
-            Self::Password(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system refused something every program needs: {error}"),
             Self::Defect { part } => write!(
                 f,

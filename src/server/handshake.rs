@@ -286,7 +286,7 @@ async fn open(hub: &Arc<Hub>, connection: &Arc<Connection>, upgrade: &Upgrade) -
         // An envelope client's first frame may be all that the connect reply is about.
         hub.hold(if topic.is_some() { Hold::Shadow } else { Hold::FirstFrame }, connection.id);
     }
-    let interval = hub.options().heartbeat;
+    let interval = hub.options().limits.heartbeat;
     if !interval.is_zero() {
         hub.look(hub.now().after(interval.max(limits::FIRST_PING)), connection.id);
     }

@@ -4,7 +4,7 @@
 //! The core lists what it accepts; here the list is taken and appended to the [`IdFile`]. A file that cannot be used is a warning and nothing else: ids
 //! are then remembered until the next restart. Must never be called under the core's lock, or on a thread that serves sockets, because files may block.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,10 +13,9 @@ use tracing::{info, warn};
 use super::counters::Seldom;
 use super::runtime::Hub;
 use crate::broker::{Broker, ForgottenIds};
-use crate::config::Config;
 use crate::limits;
 use crate::message::{AcceptedId, Timestamp};
-use crate::store::{FoundIds, IdFile, ids_beside};
+use crate::store::{FoundIds, IdFile};
 
 /// The file of ids, if there is one.
 #[derive(Debug, Default)]
@@ -30,16 +29,6 @@ pub(super) struct Ids {
     offset: AtomicU64,
     failure_warning: Seldom,
     forgotten_warning: Seldom,
-}
-
-/// Where the ids of this configuration are kept; `None`: nowhere, as the store is `memory:`, or nobody wants it.
-pub(super) fn path(config: &Config) -> Option<PathBuf> {
-    let store = &config.store;
-    if let Some(file) = store.url.path() {
-        return Some(ids_beside(file));
-    }
-    store.url.server()?;
-    store.journal.as_deref().map(ids_beside).or_else(|| store.ids.clone())
 }
 
 impl Ids {

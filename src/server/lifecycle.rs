@@ -15,14 +15,14 @@ use super::access::Access;
 use super::counters::{Counters, Seldom};
 use super::error::ServeError;
 use super::handshakes::Handshakes;
-use super::ids::{self, Ids};
+use super::ids::Ids;
 use super::listener::{self, Door};
 use super::opening;
 use super::runtime::{Hub, Options};
+use super::settings::{AccessSettings, Reload, Settings};
 use super::storage::{self, Storage};
-use crate::auth::{Change, Credentials, Permissions, Verifier};
-use crate::broker::{self, Broker, Event, Settings};
-use crate::config::{Config, ConfigError};
+use crate::auth::{Change, Credentials, Verifier};
+use crate::broker::{self, Broker, Event};
 use crate::limits;
 use crate::message::MessageId;
 
@@ -40,7 +40,7 @@ pub struct RunningServer {
     handshakes: Arc<Handshakes>,
     tasks: Vec<AbortHandle>,
     credentials: Arc<Mutex<Credentials>>,
-    config: Mutex<Config>,
+    settings: Mutex<Settings>,
     is_stopping: bool,
 }
 
@@ -49,35 +49,35 @@ impl Server {
     ///
     /// # Errors
     /// The first thing that can't be opened.
-    pub async fn start(config: Config) -> Result<RunningServer, ServeError> {
-        let listeners = listener::bind(&config.server.all_listeners()).await?;
+    pub async fn start(settings: Settings) -> Result<RunningServer, ServeError> {
+        let listeners = listener::bind(&settings.listeners).await?;
         let addresses = listeners.iter().map(|door| door.listener.local_addr()).collect::<Result<_, _>>()?;
         let (credentials, store, clock, (summary, suspect), (ids, found)) = {
-            let config = config.clone();
+            let Settings { access, store, broker: broker::Settings { dedup_window, .. }, .. } = settings.clone();
             blocking(move || {
-                let credentials = Credentials::load(&config.auth.htpasswd, &config.auth.users);
-                let (store, clock, found) = opening::open(&config)?;
+                let credentials = Credentials::load(&access.htpasswd, &access.users);
+                let (opened, clock, found) = opening::open(&store, dedup_window)?;
                 // Behind the store, whose lock is the file's, too.
-                let since = opening::dedup_start(clock.now(), config.server.dedup_window);
-                let ids = Ids::open(ids::path(&config).as_deref(), since, clock.now());
-                Ok::<_, ServeError>((credentials, store, clock, found, ids))
+                let since = opening::dedup_start(clock.now(), dedup_window);
+                let ids = Ids::open(store.ids.as_deref(), since, clock.now());
+                Ok::<_, ServeError>((credentials, opened, clock, found, ids))
             })
             .await??
         };
-        for doubt in credentials.doubts(config.auth.anonymous) {
+        for doubt in credentials.doubts(settings.access.anonymous) {
             warn!("{doubt}");
         }
         let clean = summary.clean;
         let restored = storage::restored(summary, suspect, found);
         let restored_up_to = restored.last_id;
-        info!(store = %config.store.url, channels_with_backlog = restored.channels.len(), clean, "store opened");
+        info!(store = %settings.store.name, channels_with_backlog = restored.channels.len(), clean, "store opened");
         let verifier = Arc::new(Verifier::new(credentials.users()));
-        let access = access(&config, verifier);
-        let broker = Broker::new(settings(&config), restored);
+        let access = access(&settings.access, verifier);
+        let broker = Broker::new(settings.broker.clone(), restored);
         let storage = Storage::start(store)?;
-        let hub = Arc::new(Hub::new(broker, (storage, ids), clock, options(&config), access));
+        let hub = Arc::new(Hub::new(broker, (storage, ids), clock, options(&settings), access));
         hub.storage.attach(&hub);
-        let handshakes = Arc::new(Handshakes::new(config.server.max_handshakes));
+        let handshakes = Arc::new(Handshakes::new(settings.limits.max_handshakes));
         let mut server = RunningServer {
             hub,
             addresses,
@@ -85,7 +85,7 @@ impl Server {
             handshakes,
             tasks: Vec::new(),
             credentials: Arc::new(Mutex::new(credentials)),
-            config: Mutex::new(config),
+            settings: Mutex::new(settings),
             is_stopping: false,
         };
         server.run(listeners, restored_up_to);
@@ -113,10 +113,6 @@ impl RunningServer {
             let accept = listener::accept(hub.clone(), door, self.handshakes.clone(), trouble.clone());
             self.doors.push(vital(hub, "a listener", accept));
         }
-    }
-
-    pub(super) fn config(&self) -> MutexGuard<'_, Config> {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The addresses that are listened on, ports resolved.
@@ -148,31 +144,25 @@ impl RunningServer {
         self.hub.happened(Event::Purge { channel });
     }
 
-    /// Takes over what a running server can take over from `new`: channel policies, users, permissions, trusted proxies, origins. Password files are read anew.
-    /// Whoever is connected and has lost the user, the password or a right in use is ended.
-    /// Returns the keys that differ and need a restart; they stay as they were.
-    pub async fn reload(&self, new: Config) -> Vec<&'static str> {
-        let needs_restart = self.config().changes_needing_restart(&new);
-        let (credentials, auth) = (self.credentials.clone(), new.auth.clone());
-        let users = blocking(move || lock(&credentials).reload(&auth.htpasswd, &auth.users)).await;
+    /// Takes over what a running server can take over: channel policies, users, permissions, trusted proxies, origins. Password files are read anew.
+    /// Connections whose user, password or right in use has been withdrawn are ended.
+    pub async fn reload(&self, new: Reload) {
+        let (credentials, wanted) = (self.credentials.clone(), new.access.clone());
+        let users = blocking(move || lock(&credentials).reload(&wanted.htpasswd, &wanted.users)).await;
         let verifier = self.hub.access().verifier.clone();
         let revoked = match users {
             Ok(users) => verifier.replace(users.clone()).revoked_by(&users),
             Err(_) => HashSet::new(),
         };
-        let config = {
-            let mut config = self.config();
-            config.policies = new.policies;
-            config.server.trusted_proxies = new.server.trusted_proxies;
-            config.server.origins = new.server.origins;
-            config.auth = new.auth;
-            config.log = new.log;
-            config.clone()
+        let settings = {
+            let mut settings = lock(&self.settings);
+            settings.broker.policies = new.policies;
+            settings.access = new.access;
+            settings.clone()
         };
-        self.hub.reconfigure(options(&config), access(&config, verifier), settings(&config));
+        self.hub.reconfigure(options(&settings), access(&settings.access, verifier), settings.broker);
         let hub = self.hub.clone();
         tokio::spawn(async move { hub.enforce(revoked).await });
-        needs_restart
     }
 
     /// Stops in an orderly way, as docs/deploying.md says: hears everybody out, ends every connection (within `server.drain`), commits, and closes the port
@@ -184,7 +174,7 @@ impl RunningServer {
         // If the caller gives up waiting, nothing waits in its place.
         self.is_stopping = true;
         let hub = self.hub.clone();
-        let end = Instant::now() + self.config().server.drain;
+        let end = Instant::now() + lock(&self.settings).drain;
         info!(connections = hub.open_connections(), "stopping: new connections are refused with 503");
         hub.begin_stop();
         hub.hear_out(end).await;
@@ -280,17 +270,22 @@ impl Drop for RunningServer {
     }
 }
 
-/// Reads the configuration again, for SIGHUP. Blocks. Whoever gives it also applies what concerns him (the log level).
-pub type Load = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+/// Reads the configuration again, for SIGHUP; an error is a sentence. Blocks. The caller of [`serve`] also applies what the server does not know (the log
+/// level).
+pub type Load = Box<dyn Fn() -> Result<Reload, String> + Send + Sync>;
 
 /// Serves until SIGTERM or SIGINT (elsewhere: Ctrl-C) or until its terminal is closed, then stops in an orderly way. Any other SIGHUP reloads. `ready` is called once
 /// everything is open.
 ///
 /// # Errors
 /// If it does not start, not everything could be stored at the end, or a second signal came meanwhile.
-pub async fn serve(config: Config, load: Option<Load>, ready: impl FnOnce(&RunningServer)) -> Result<(), ServeError> {
+pub async fn serve(
+    settings: Settings,
+    load: Option<Load>,
+    ready: impl FnOnce(&RunningServer),
+) -> Result<(), ServeError> {
     let mut signals = Signals::new()?;
-    let server = Server::start(config).await?;
+    let server = Server::start(settings).await?;
     ready(&server);
     let hub = server.hub.clone();
     let load = load.map(Arc::new);
@@ -319,8 +314,9 @@ pub async fn serve(config: Config, load: Option<Load>, ready: impl FnOnce(&Runni
 
 async fn reload(server: &RunningServer, load: Arc<Load>) {
     match blocking(move || load()).await {
-        Ok(Ok(config)) => {
-            let needs_restart = server.reload(config).await;
+        Ok(Ok(new)) => {
+            let needs_restart = new.needs_restart.clone();
+            server.reload(new).await;
             info!("reloaded: channel policies, users, permissions, origins and trusted proxies are as configured now");
             if !needs_restart.is_empty() {
                 warn!(keys = needs_restart.join(", "), "changed, but taken over only by a restart");
@@ -358,35 +354,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn settings(config: &Config) -> Settings {
-    Settings {
-        policies: config.policies.clone(),
-        batch: config.store.batch,
-        delay: config.store.delay,
-        write_delay: config.store.write_delay,
-        confirm_timeout: config.server.confirm_timeout,
-        dedup_window: config.server.dedup_window,
-    }
+fn options(settings: &Settings) -> Options {
+    Options { limits: settings.limits.clone(), policies: settings.broker.policies.clone() }
 }
 
-fn options(config: &Config) -> Options {
-    Options {
-        heartbeat: config.server.heartbeat,
-        max_message: config.server.max_message,
-        max_queue: config.server.max_queue,
-        trust_fin: config.server.trust_fin,
-        max_connections: config.server.max_connections,
-        policies: config.policies.clone(),
+fn access(settings: &AccessSettings, verifier: Arc<Verifier>) -> Access {
+    Access {
+        verifier,
+        permissions: settings.permissions.clone(),
+        anonymous: settings.anonymous,
+        trusted: settings.trusted_proxies.clone(),
+        origins: settings.origins.clone(),
     }
-}
-
-fn access(config: &Config, verifier: Arc<Verifier>) -> Access {
-    let permissions = config.auth.permissions.iter().fold(Permissions::default(), |permissions, permission| {
-        permissions.with(&permission.user, &permission.send, &permission.receive)
-    });
-    let trusted = config.server.trusted_proxies.clone();
-    let origins = config.server.origins.clone();
-    Access { verifier, permissions, anonymous: config.auth.anonymous, trusted, origins }
 }
 
 /// What a signal asks for.

@@ -16,8 +16,8 @@ use super::counters::Seldom;
 use super::handshake;
 use super::handshakes::Handshakes;
 use super::runtime::Hub;
+use super::settings::Listener;
 use super::stop;
-use crate::config::Listener;
 use crate::limits;
 
 /// An address on which the server cannot listen.

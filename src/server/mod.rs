@@ -1,4 +1,5 @@
-//! The only place with sockets, on the server's side. It joins protocol, core, store, credentials and configuration.
+//! The only place with sockets, on the server's side. It joins protocol, core, store and credentials.
+//! It knows no configuration file: it is started with [`Settings`].
 //!
 //! ```text
 //!            listener ─► handshake ─► connection (one task each, reads)
@@ -47,6 +48,7 @@ mod proxies;
 mod render;
 mod replies;
 mod runtime;
+mod settings;
 mod stop;
 mod storage;
 mod tcp;
@@ -62,6 +64,6 @@ pub use counters::Counters;
 pub use error::ServeError;
 pub use lifecycle::{Load, RunningServer, Server, serve};
 pub use listener::{ListenError, obstacles};
-pub use opening::store_settings;
+pub use settings::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
 #[cfg(unix)]
 pub use terminal::is_hang_up_ignored;

@@ -28,6 +28,7 @@ use super::ids::Ids;
 use super::notes::NoteWarnings;
 use super::origins::Origins;
 use super::proxies::Proxies;
+use super::settings::ConnectionLimits;
 use super::stop::Stop;
 use super::storage::Storage;
 use crate::broker::{Broker, Event, ForgottenIds, FreshIds, Note, Publish, Refusal, Settings};
@@ -35,20 +36,12 @@ use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Timestamp};
 use crate::policy::Policies;
 
-/// What of the configuration the sockets obey.
+/// The settings that sessions obey; replaced as a whole by a reload.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
-    /// Silence after which a client is pinged; zero: never.
-    pub(super) heartbeat: Duration,
-    /// The largest frame payload of a client, in bytes.
-    pub(super) max_message: usize,
-    /// Bytes queued for one connection at which it is ended as slow.
-    pub(super) max_queue: usize,
-    /// The orderly end of a legacy connection may confirm the only message that it was given.
-    pub(super) trust_fin: bool,
-    /// Connections at the same time.
-    pub(super) max_connections: usize,
-    /// What holds for each channel, to be told to a client that is refused.
+    /// What each connection may cost.
+    pub(super) limits: ConnectionLimits,
+    /// What holds for each channel. A refusal tells a client the bound.
     pub(super) policies: Policies,
 }
 
@@ -215,7 +208,7 @@ impl Hub {
         mut profile: Profile,
     ) -> Result<Arc<Connection>, (TcpStream, NoRoom)> {
         let now = self.now();
-        let max = self.options().max_connections;
+        let max = self.options().limits.max_connections;
         let connection = {
             let mut core = self.core();
             if let Some(no_room) = core.no_room(max) {
@@ -366,7 +359,7 @@ impl Hub {
     fn on_time(&self) {
         let now = self.now();
         let due = self.timers().take(now);
-        let (interval, lenient) = (self.options().heartbeat, self.gate.is_closed());
+        let (interval, lenient) = (self.options().limits.heartbeat, self.gate.is_closed());
         for connection in self.find(&due.holds) {
             self.dispatch(Some(&connection), Step::Release);
         }

@@ -116,7 +116,7 @@ impl Hub {
     /// Ends every connection, and waits until each is closed by its client or need not be waited for. How many had to be left, at `end` at the latest.
     pub(super) async fn part(&self, end: Instant) -> usize {
         let closing = Closing { code: 1001, reason: "the broker is going down", invited: false, flush: true };
-        let (now, max_queue) = (self.wall_now(), self.options().max_queue);
+        let (now, max_queue) = (self.wall_now(), self.options().limits.max_queue);
         for connection in self.close_register() {
             {
                 let mut queue = connection.queue();

@@ -13,22 +13,53 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::*;
-use crate::config::{Config, Permission, StoreUrl};
+use crate::auth::Permissions;
+use crate::broker;
+use crate::limits;
+use crate::network::Networks;
 use crate::protocol::frame::{Opcode, encode_masked_into};
+use crate::store::StoreSettings;
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Longer than anything here takes, so that a failure ends instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-async fn start(change: impl FnOnce(&mut Config)) -> RunningServer {
-    let mut config = Config::default();
-    config.server.listen = vec!["127.0.0.1:0".to_owned()];
-    config.store.url = StoreUrl::parse("memory:").unwrap();
-    config.auth.htpasswd.clear();
-    config.auth.anonymous = true;
-    change(&mut config);
-    Server::start(config).await.expect("the server starts")
+/// Settings of a server on a free port that keeps messages in memory and lets everybody in.
+fn settings() -> Settings {
+    Settings {
+        listeners: vec![Listener { address: "127.0.0.1:0".to_owned(), proxy_protocol: false }],
+        limits: ConnectionLimits {
+            heartbeat: Duration::from_secs(25),
+            max_message: limits::MAX_MESSAGE,
+            max_queue: limits::QUEUE_BYTES,
+            trust_fin: true,
+            max_connections: 1_000,
+            max_handshakes: 1_000,
+        },
+        drain: Duration::from_secs(10),
+        broker: broker::Settings::default(),
+        access: AccessSettings {
+            htpasswd: vec![],
+            users: vec![],
+            anonymous: true,
+            permissions: Permissions::default(),
+            trusted_proxies: Networks::default(),
+            origins: vec![],
+        },
+        store: StoreChoice {
+            settings: StoreSettings { url: "memory:".to_owned(), ..StoreSettings::default() },
+            name: "memory:".to_owned(),
+            ids: None,
+            set_aside_damaged: false,
+        },
+    }
+}
+
+async fn start(change: impl FnOnce(&mut Settings)) -> RunningServer {
+    let mut settings = settings();
+    change(&mut settings);
+    Server::start(settings).await.expect("the server starts")
 }
 
 async fn connect(server: &RunningServer, target: &str, modern: bool) -> Client {
@@ -210,7 +241,7 @@ async fn nothing_comes_in_the_head_s_shadow_of_a_legacy_client() {
     let head = read_head(&mut client).await;
     assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n") && head.len() < 1_024, "{head}");
     let first = patient(client.read_u8()).await.expect("a frame");
-    assert!(answered.elapsed() >= crate::limits::HEAD_SHADOW, "after {:?}", answered.elapsed());
+    assert!(answered.elapsed() >= limits::HEAD_SHADOW, "after {:?}", answered.elapsed());
     assert_eq!(first, 0x81);
 }
 
@@ -235,9 +266,9 @@ async fn a_newer_connection_replaces_the_older_one_of_its_name() {
 
 #[tokio::test]
 async fn a_receiver_that_never_reads_is_ended_as_slow_and_harms_nobody() {
-    let server = start(|config| {
-        config.server.max_queue = 256 << 10;
-        config.policies.default.keep = false;
+    let server = start(|settings| {
+        settings.limits.max_queue = 256 << 10;
+        settings.broker.policies.default.keep = false;
     })
     .await;
     let _stuck = connect(&server, "/?topic=sms", false).await;
@@ -259,7 +290,7 @@ async fn a_receiver_that_never_reads_is_ended_as_slow_and_harms_nobody() {
 
 #[tokio::test]
 async fn plain_requests_and_bad_credentials_get_plain_answers() {
-    let server = start(|config| config.auth.anonymous = false).await;
+    let server = start(|settings| settings.access.anonymous = false).await;
     let authorized = head("/").replace("Host: x", "Host: x\r\nAuthorization: Basic eDp5");
     let table = [
         ("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "200", "ok"),
@@ -281,7 +312,7 @@ async fn plain_requests_and_bad_credentials_get_plain_answers() {
 
 #[tokio::test]
 async fn one_connection_too_many_is_told_so() {
-    let server = start(|config| config.server.max_connections = 1).await;
+    let server = start(|settings| settings.limits.max_connections = 1).await;
     let first = connect(&server, "/", true).await;
     let answer = request(&server, &head("/")).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("server.max_connections"), "{answer}");
@@ -309,7 +340,7 @@ async fn a_violation_of_the_protocol_is_answered_by_its_close_code_even_to_legac
 async fn going_down_tells_modern_clients_and_keeps_what_was_not_confirmed() {
     let directory = tempfile::tempdir().expect("a directory");
     let url = format!("sqlite:{}", directory.path().join("wsmb.db").display());
-    let server = start(|config| config.store.url = StoreUrl::parse(&url).unwrap()).await;
+    let server = start(|settings| settings.store.settings.url = url.clone()).await;
     let mut modern = connect(&server, "/", true).await;
     hear(&mut modern).await;
     let legacy = connect(&server, "/?topic=sms", false).await;
@@ -325,14 +356,14 @@ async fn going_down_tells_modern_clients_and_keeps_what_was_not_confirmed() {
     drop((modern, legacy));
     patient(stopping).await.expect("no panic").expect("stopped");
 
-    let server = start(|config| config.store.url = StoreUrl::parse(&url).unwrap()).await;
+    let server = start(|settings| settings.store.settings.url = url.clone()).await;
     let mut reader = connect(&server, "/?topic=sms", true).await;
     assert_eq!(hear(&mut reader).await, r#""kept""#);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_many_threads_every_receiver_gets_everything_in_order() {
-    let server = start(|config| config.policies.default.keep = false).await;
+    let server = start(|settings| settings.broker.policies.default.keep = false).await;
     let mut receivers = Vec::new();
     for _ in 0..8 {
         receivers.push(connect(&server, "/?topic=sms", true).await);
@@ -363,10 +394,10 @@ async fn with_many_threads_every_receiver_gets_everything_in_order() {
 #[tokio::test]
 async fn permissions_forbid_commands_and_connections_and_a_reload_changes_them() {
     let allow = |send: &[&str], receive: &[&str]| {
-        let list = |names: &[&str]| names.iter().map(ToString::to_string).collect();
-        vec![Permission { user: "*".to_owned(), send: list(send), receive: list(receive) }]
+        let list = |names: &[&str]| -> Vec<String> { names.iter().map(ToString::to_string).collect() };
+        Permissions::default().with("*", &list(send), &list(receive))
     };
-    let server = start(|config| config.auth.permissions = allow(&["a"], &["b"])).await;
+    let server = start(|settings| settings.access.permissions = allow(&["a"], &["b"])).await;
     let mut client = connect(&server, "/", true).await;
     hear(&mut client).await;
     say(&mut client, r#"{"command":"send-message","channel":"b","id":"1","data":[1]}"#).await;
@@ -385,10 +416,9 @@ async fn permissions_forbid_commands_and_connections_and_a_reload_changes_them()
         other => panic!("{other:?}"),
     }
 
-    let mut changed = server.config().clone();
-    changed.auth.permissions = allow(&["b"], &["a"]);
-    changed.server.max_queue += 1;
-    assert_eq!(server.reload(changed).await, ["server.max_queue"]);
+    let Settings { broker, access, .. } = settings();
+    let access = AccessSettings { permissions: allow(&["b"], &["a"]), ..access };
+    server.reload(Reload { policies: broker.policies, access, needs_restart: vec![] }).await;
     say(&mut client, r#"{"command":"send-message","channel":"b","id":"1","data":[1]}"#).await;
     assert!(hear(&mut client).await.contains(r#""response_code":"00""#));
 }
@@ -409,7 +439,7 @@ async fn a_clients_close_frame_is_answered_with_its_code() {
 
 #[tokio::test]
 async fn a_refusal_names_the_channel_and_its_bound() {
-    let server = start(|config| config.policies.default.max_backlog = 1).await;
+    let server = start(|settings| settings.broker.policies.default.max_backlog = 1).await;
     let mut client = connect(&server, "/", true).await;
     hear(&mut client).await;
     for id in ["1", "2"] {
@@ -423,7 +453,7 @@ async fn a_refusal_names_the_channel_and_its_bound() {
 
 #[tokio::test]
 async fn a_refused_topic_message_ends_its_sender() {
-    let server = start(|config| config.policies.default.max_backlog = 1).await;
+    let server = start(|settings| settings.broker.policies.default.max_backlog = 1).await;
     let mut sender = connect(&server, "/?topic=sms", true).await;
     say(&mut sender, "1").await;
     say(&mut sender, "2").await;
@@ -437,9 +467,8 @@ async fn a_refused_topic_message_ends_its_sender() {
 #[tokio::test]
 async fn a_taken_port_is_told_in_a_sentence() {
     let server = start(|_| {}).await;
-    let mut config = Config::default();
-    config.store.url = StoreUrl::parse("memory:").unwrap();
-    config.server.listen = vec![server.local_addrs()[0].to_string()];
-    let error = Server::start(config).await.expect_err("the port is taken").to_string();
+    let mut settings = settings();
+    settings.listeners[0].address = server.local_addrs()[0].to_string();
+    let error = Server::start(settings).await.expect_err("the port is taken").to_string();
     assert!(error.contains("in use by another program"), "{error}");
 }

@@ -8,9 +8,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::output::{self, Style, count};
 use crate::cli::settings::Settings;
-use crate::cli::{Failure, Outcome};
+use crate::cli::{Failure, Outcome, build};
 use crate::config::{Config, StoreUrl};
-use crate::server;
 use crate::store::{self, Columns, Copied, CopyOptions, Progress, StoreSettings};
 
 /// How often a line says how far it is, where nobody sees a bar.
@@ -144,7 +143,7 @@ impl End<'_> {
         if let Some(prefix) = self.prefix {
             config.store.prefix.clone_from(prefix);
         }
-        let settings = server::store_settings(&config).map_err(Failure::failed)?;
+        let settings = build::store_settings(&config).map_err(Failure::failed)?;
         Ok((config.store.url, settings))
     }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::cli::output::{self, count};
 use crate::cli::settings::Settings;
-use crate::cli::{Failure, Outcome, arguments};
+use crate::cli::{Failure, Outcome, arguments, build};
 use crate::config::Config;
 use crate::message::ChannelName;
 use crate::server;
@@ -51,7 +51,7 @@ impl Requeue {
                 quoted(to)
             )));
         }
-        let settings = server::store_settings(&config).map_err(Failure::failed)?;
+        let settings = build::store_settings(&config).map_err(Failure::failed)?;
         let requeue = store::Requeue {
             from: self.channel.clone(),
             to: self.to.clone(),

@@ -443,13 +443,6 @@ pub const STORE_REFUSALS: usize = 64;
 /// How far behind the highest id rows of another program are put that are in the way of the broker's.
 pub const STORE_FOREIGN_GAP: u64 = 1 << 32;
 
-/// Characters of a number for a user-defined column, and its digits before and behind the point where the column has no bound: far more than anybody
-/// means, few enough to write out.
-pub const STORE_NUMBER_CHARS: usize = 400;
-
-/// How deep JSON may be nested that goes into a JSON column of MySQL (100) or MariaDB (32, the outermost included).
-pub const STORE_JSON_DEPTH: usize = 30;
-
 /// Bytes that the allocator takes from the system at a time for blocks of one size: 256 or 512 of them, no more than a small broker uses anyway.
 pub const ALLOCATOR_SLAB: usize = 64 << 10;
 

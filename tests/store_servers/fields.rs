@@ -86,8 +86,9 @@ fn edges() -> Vec<Edge> {
         ("decimal(65,30)", "numeric", json!(format!("0.{}1", "0".repeat(100))), None, Some("0.00000")),
         at("float", "real", json!(0.5), "0.5"),
         beyond("float", "real", json!(1e300)),
-        beyond("float", "real", json!("1e-300")),
-        beyond("double", "double precision", json!("1e-400")),
+        // The nearest number that MySQL has. PostgreSQL refuses it.
+        ("float", "real", json!("1e-300"), Some("0"), None),
+        ("double", "double precision", json!("1e-400"), Some("0"), None),
         at("double", "double precision", json!(-1.5e308), "-1.5e"),
         ("timestamp NULL", "timestamptz", json!(0), None, Some("1970-")),
         at("timestamp NULL", "timestamptz", json!(2_147_483_647), "2038-"),

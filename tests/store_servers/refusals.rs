@@ -58,27 +58,35 @@ fn a_message_is_stored_without_the_fields_that_the_table_refuses() {
         let database = made(
             kind,
             (
-                "data_id bigint PRIMARY KEY AUTO_INCREMENT, channel varchar(100), data longtext, created datetime, code varchar(9) UNIQUE, n int CHECK (n < 5)",
-                "data_id bigserial PRIMARY KEY, channel text, data text, created timestamp, code varchar(9) UNIQUE, n int CHECK (n < 5)",
+                "data_id bigint PRIMARY KEY AUTO_INCREMENT, channel varchar(100), data longtext, created datetime, code varchar(9) UNIQUE, n int CHECK (n < 5), CHECK (n <> 3 OR code <> 'd')",
+                "data_id bigserial PRIMARY KEY, channel text, data text, created timestamp, code varchar(9) UNIQUE, n int CHECK (n < 5), CHECK (n <> 3 OR code <> 'd')",
             ),
         );
         let mut store = open(&with(&database, &[("code", "/code"), ("n", "/n")]));
-        let texts = [r#"{"code":"a","n":1}"#, r#"{"code":"a","n":2}"#, r#"{"code":"b","n":9}"#, r#"{"code":"c"}"#];
+        let texts = [
+            r#"{"code":"a","n":1}"#,
+            r#"{"code":"a","n":2}"#,
+            r#"{"code":"b","n":9}"#,
+            r#"{"code":"c"}"#,
+            r#"{"code":"d","n":3}"#,
+        ];
         let messages = |from: u64| texts.iter().zip(from..).map(|(text, id)| message(id, text)).collect();
         store.commit(&appends(messages(1))).expect("no message is lost for its fields");
         store.commit(&appends(messages(11))).expect("and none takes the place of another");
-        assert_eq!(ids(&mut *store, "sms"), [1, 2, 3, 4, 11, 12, 13, 14]);
+        assert_eq!(ids(&mut *store, "sms"), [1, 2, 3, 4, 5, 11, 12, 13, 14, 15]);
         let rows =
             Server::shared(kind).sql_in(Some(&database), "SELECT data_id, code, n FROM mq_data ORDER BY data_id");
         let expected = [
             "1\ta\t1",
-            "2\tNULL\tNULL",
-            "3\tNULL\tNULL",
+            "2\tNULL\t2",
+            "3\tb\tNULL",
             "4\tc\tNULL",
-            "11\tNULL\tNULL",
-            "12\tNULL\tNULL",
+            "5\tNULL\tNULL",
+            "11\tNULL\t1",
+            "12\tNULL\t2",
             "13\tNULL\tNULL",
             "14\tNULL\tNULL",
+            "15\tNULL\tNULL",
         ];
         assert_eq!(rows.lines().collect::<Vec<_>>(), expected, "{kind:?}");
     }
@@ -170,5 +178,45 @@ fn a_table_that_can_not_serve_is_refused_with_a_cure() {
             assert!(matches!(&error, StoreError::Column { column: found, .. } if found == column), "{error:?}");
             assert_says(&error, &database, &["mq_data", column, says, &database.name]);
         }
+    }
+}
+
+#[test]
+fn a_stream_of_wrong_fields_is_stored_in_good_time() {
+    for kind in Kind::all() {
+        let database = made(
+            kind,
+            (
+                "data_id bigint PRIMARY KEY AUTO_INCREMENT, channel varchar(100), data longtext, created datetime, code varchar(3), n int",
+                "data_id bigserial PRIMARY KEY, channel text, data text, created timestamp, code varchar(3), n int",
+            ),
+        );
+        let mut store = open(&with(&database, &[("code", "/code"), ("n", "/n")]));
+        let count = 2 * wsmb::limits::STORE_REFUSALS as u64 + 1;
+        let messages = (1..=count).map(|id| message(id, &format!(r#"{{"code":"too long","n":{id}}}"#))).collect();
+        store.commit(&appends(messages)).expect("no message is lost for its fields");
+        let query = "SELECT COUNT(*), SUM(n), COUNT(code) FROM mq_data";
+        let row = Server::shared(kind).sql_in(Some(&database), query);
+        assert_eq!(row.trim(), format!("{count}\t{}\t0", count * (count + 1) / 2), "{kind:?}");
+    }
+}
+
+#[test]
+fn blanks_that_a_server_would_cut_without_an_error_are_no_small_change() {
+    for kind in Kind::all() {
+        let database = made(
+            kind,
+            (
+                "data_id bigint PRIMARY KEY AUTO_INCREMENT, channel varchar(5), data varchar(9), created datetime",
+                "data_id bigserial PRIMARY KEY, channel varchar(5), data varchar(9), created timestamp",
+            ),
+        );
+        let mut store = open(&database.settings());
+        let long_name = Message { channel: channel("sms   "), ..message(1, "1") };
+        let long_text = message(2, "\"seven\"    ");
+        let error = store.commit(&appends(vec![long_name, long_text, message(3, "3")])).expect_err("they do not fit");
+        assert!(matches!(&error, StoreError::Unfit { ids, .. } if *ids == [MessageId(1), MessageId(2)]), "{error:?}");
+        assert_says(&error, &database, &["blanks", &database.name]);
+        store.commit(&appends(vec![message(3, "3")])).expect("the other one");
     }
 }

@@ -122,7 +122,7 @@ fn refusal_of(backend: Backend, code: &str) -> Option<String> {
         (Backend::MySql, "1300" | "1366" | "3988") | (Backend::Postgres, "22P05" | "22021") => {
             "have characters that a column can't hold"
         }
-        (Backend::MySql, "1264" | "1265" | "1292" | "1411" | "1690" | "3140") => {
+        (Backend::MySql, "1264" | "1265" | "1292" | "1367" | "1411" | "1690" | "3140" | "3157") => {
             "have a value that a column can't hold"
         }
         (Backend::MySql, "1048" | "1062" | "1216" | "1452" | "1644" | "3819" | "4025") => "break a rule of the table",

@@ -1,62 +1,33 @@
-//! User-defined columns: what type the table gives them, and which values fit.
+//! User-defined columns: how a value of a message is written for the type of a column.
 //!
-//! A field holds the whole value or nothing: what does not fit is NULL, and the message is stored all the same. So no value may ever get as far as a
-//! server that refuses it, because the fields of its whole group would go with it.
+//! Whether a value fits is the server's decision: its strict mode refuses what is too long, out of range or of another kind, and the column is NULL then
+//! ([`super::write`]). Only what a server would change without an error is withheld here: digits that it would round away, blanks that it would cut.
 
 use std::borrow::Cow;
 
 use super::super::{Backend, ColumnValue, StoreError};
 use super::iso;
-use super::number::Exact;
-use super::text::Charset;
-use crate::limits;
 
-/// From here on a JSON reader's digits of a number that is not whole, or too large, need not be those that were sent.
+/// Reals from here on are whole, and have more digits than a reader of JSON keeps.
 const INEXACT: f64 = 9_007_199_254_740_992.0;
 
-/// The last second of MySQL's `timestamp`; its first is 1.
-const LAST_TIMESTAMP: i64 = 2_147_483_647;
-
-/// What a column takes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum FieldType {
-    /// Whole numbers from the first to the last.
-    Integer(i128, i128),
-    /// Exact numbers.
-    Decimal {
-        /// Digits before the point.
-        before: i64,
-        /// Digits behind it.
-        behind: i64,
-        /// Negative ones, too.
-        signed: bool,
-    },
-    /// Any number, but whole ones only if they stay what they are.
-    Float {
-        /// Of four bytes.
-        single: bool,
-        /// Negative ones, too.
-        signed: bool,
-    },
-    /// True or false.
-    Boolean,
-    /// Text.
-    Text(Length, Charset),
-    /// JSON.
-    Json(Backend, Charset),
-    /// A moment, to the second, from the first to the last.
-    Moment(i64, i64),
-    /// A day.
-    Day,
-}
-
-/// How long a text may be.
+/// How values are written for a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Length {
-    Any,
-    Characters(u64),
-    /// In the column's character set.
-    Bytes(u64),
+pub(super) enum Form {
+    /// As text, of at most so many characters.
+    Text(Option<u64>),
+    /// As an exact number, with at most so many digits behind the point.
+    Number(Option<u64>),
+    /// As a number of which the column holds the nearest that it has.
+    Float,
+    /// As `true` or `false`.
+    Boolean,
+    /// As JSON.
+    Json,
+    /// As a date and time in UTC, to the second.
+    Moment,
+    /// As a date in UTC.
+    Day,
 }
 
 /// A column as the database describes it.
@@ -77,17 +48,11 @@ pub(super) struct Described {
 }
 
 impl Described {
-    fn is_signed(&self) -> bool {
-        // MySQL's zerofill is always unsigned, and says so.
-        !self.full_type.contains("unsigned")
-    }
-
-    /// The numbers in the parentheses of the type.
-    fn digits(&self) -> Option<(i64, i64)> {
+    /// Digits behind the point: the second number in the parentheses of the type. A negative one, which PostgreSQL has, counts as none.
+    fn scale(&self) -> Option<u64> {
         let (_, rest) = self.full_type.split_once('(')?;
         let (inner, _) = rest.split_once(')')?;
-        let (precision, scale) = inner.split_once(',').unwrap_or((inner, "0"));
-        Some((precision.trim().parse().ok()?, scale.trim().parse().ok()?))
+        Some(inner.split_once(',').and_then(|(_, scale)| scale.trim().parse().ok()).unwrap_or(0))
     }
 
     /// To what PostgreSQL casts a text for this column.
@@ -97,165 +62,79 @@ impl Described {
     }
 }
 
-impl FieldType {
+impl Form {
     /// `None` for a type that no value of a message can have.
-    pub(super) fn parse(backend: Backend, column: &Described) -> Option<Self> {
-        let charset = Charset::of(backend, column.charset.as_deref());
-        let signed = column.is_signed();
-        let integer = |bits: u32| {
-            if signed {
-                Self::Integer(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
-            } else {
-                Self::Integer(0, (1 << bits) - 1)
-            }
-        };
-        let decimal = |digits: Option<(i64, i64)>| {
-            let most = i64::try_from(limits::STORE_NUMBER_CHARS).unwrap_or(i64::MAX);
-            let (before, behind) = digits.map_or((most, most), |(precision, scale)| (precision - scale, scale));
-            Self::Decimal { before, behind, signed }
-        };
+    pub(super) fn of(column: &Described) -> Option<Self> {
         Some(match column.data_type.as_str() {
-            "tinyint" => integer(8),
-            "smallint" => integer(16),
-            "mediumint" => integer(24),
-            "int" | "integer" => integer(32),
-            "bigint" => integer(64),
-            "decimal" | "numeric" => decimal(column.digits()),
+            "tinyint" | "smallint" | "mediumint" | "int" | "integer" | "bigint" => Self::Number(Some(0)),
+            "decimal" | "numeric" => Self::Number(column.scale()),
             // MySQL rounds what is declared with digits.
-            "float" | "double" if column.full_type.contains(',') => decimal(column.digits()),
-            "float" | "real" => Self::Float { single: true, signed },
-            "double" | "double precision" => Self::Float { single: false, signed },
+            "float" | "double" if column.full_type.contains(',') => Self::Number(column.scale()),
+            "float" | "double" | "real" | "double precision" => Self::Float,
             "boolean" => Self::Boolean,
-            "char" | "varchar" | "character varying" | "character" => {
-                Self::Text(column.characters.map_or(Length::Any, Length::Characters), charset)
-            }
-            "tinytext" | "text" | "mediumtext" | "longtext" => {
-                Self::Text(column.characters.map_or(Length::Any, Length::Bytes), charset)
-            }
-            "json" | "jsonb" => Self::Json(backend, charset),
-            "timestamp" => Self::Moment(1, LAST_TIMESTAMP),
-            "datetime" | "timestamp without time zone" | "timestamp with time zone" => {
-                Self::Moment(iso::FIRST, iso::LAST)
-            }
+            "char" | "varchar" | "character varying" | "character" | "tinytext" | "text" | "mediumtext"
+            | "longtext" => Self::Text(column.characters),
+            "json" | "jsonb" => Self::Json,
+            "datetime" | "timestamp" | "timestamp without time zone" | "timestamp with time zone" => Self::Moment,
             "date" => Self::Day,
             _ => return None,
         })
     }
 
-    /// The value as the text that the column takes; `None` if it does not fit.
-    pub(super) fn fit(self, value: &ColumnValue) -> Option<Cow<'_, str>> {
-        match self {
-            Self::Integer(least, most) => {
-                let whole = match value {
-                    ColumnValue::Boolean(truth) => i128::from(*truth),
-                    _ => exact(value)?.whole()?,
-                };
-                (least..=most).contains(&whole).then(|| Cow::Owned(whole.to_string()))
-            }
-            Self::Decimal { before, behind, signed } => {
-                let number = exact(value)?;
-                let fits = number.fits(before, behind) && (signed || !number.is_negative());
-                fits.then(|| Cow::Owned(number.plain()))
-            }
-            Self::Float { single, signed } => float(value, single, signed),
-            Self::Boolean => match value {
-                ColumnValue::Boolean(_) => written(value),
-                ColumnValue::Text(text) => matches!(text.as_str(), "true" | "false").then_some(Cow::Borrowed(text)),
-                _ => None,
-            },
-            Self::Text(length, charset) => {
-                let text = written(value)?;
-                let fits = match length {
-                    Length::Any => true,
-                    Length::Characters(most) => text.chars().count() as u64 <= most,
-                    Length::Bytes(most) => charset.bytes(&text) <= most,
-                };
-                (fits && charset.holds(&text)).then_some(text)
-            }
-            Self::Json(backend, charset) => json(value, backend).filter(|text| charset.holds(text)),
-            Self::Moment(first, last) => moment(value)
-                .filter(|second| (first..=last).contains(second))
-                .and_then(iso::seconds_to_text)
-                .map(Cow::Owned),
-            Self::Day => Some(Cow::Owned(iso::seconds_to_text(moment(value)?)?.get(..10)?.to_owned())),
+    /// The value as the text that is sent; `None` for nothing, and for what the server would take for something else.
+    pub(super) fn write(self, value: &ColumnValue) -> Option<Cow<'_, str>> {
+        match (self, value) {
+            (_, ColumnValue::Null) => None,
+            (Self::Text(most), _) => Some(plain(value)).filter(|text| !is_cut(text, most)),
+            // `007` is none: a column of numbers could not give it back.
+            (Self::Float | Self::Number(_), ColumnValue::Text(text)) if !is_number(text) => None,
+            (Self::Float, _) => Some(plain(value)),
+            (Self::Number(_), ColumnValue::Boolean(truth)) => Some(Cow::Borrowed(if *truth { "1" } else { "0" })),
+            (Self::Number(_), ColumnValue::Real(real)) if real.abs() >= INEXACT => None,
+            (Self::Number(scale), _) => Some(plain(value))
+                .map(|text| text.strip_suffix(".0").map(str::to_owned).map_or(text, Cow::Owned))
+                .filter(|text| scale.is_none_or(|scale| has_scale(text, scale))),
+            (Self::Boolean, _) => Some(plain(value)).filter(|text| matches!(&**text, "true" | "false")),
+            (Self::Json, ColumnValue::Text(text)) => Some(serde_json::Value::from(text.as_str()).to_string().into()),
+            (Self::Json, _) => Some(plain(value)),
+            (Self::Moment, _) => moment(value).and_then(iso::seconds_to_text).map(Cow::Owned),
+            (Self::Day, _) => Some(Cow::Owned(iso::seconds_to_text(moment(value)?)?.get(..10)?.to_owned())),
         }
     }
 }
 
-/// A text as it is, everything else as JSON; `None` for nothing.
-fn written(value: &ColumnValue) -> Option<Cow<'_, str>> {
+/// A text as it is, everything else as JSON.
+fn plain(value: &ColumnValue) -> Cow<'_, str> {
     match value {
-        ColumnValue::Null => None,
-        ColumnValue::Boolean(truth) => Some(Cow::Borrowed(if *truth { "true" } else { "false" })),
-        ColumnValue::Integer(whole) => Some(Cow::Owned(whole.to_string())),
-        ColumnValue::Real(real) => serde_json::Number::from_f64(*real).map(|number| Cow::Owned(number.to_string())),
-        ColumnValue::Text(text) | ColumnValue::Json(text) => Some(Cow::Borrowed(text)),
+        ColumnValue::Text(text) | ColumnValue::Json(text) => Cow::Borrowed(text),
+        ColumnValue::Null => Cow::Borrowed("null"),
+        ColumnValue::Boolean(truth) => Cow::Borrowed(if *truth { "true" } else { "false" }),
+        ColumnValue::Integer(whole) => Cow::Owned(whole.to_string()),
+        ColumnValue::Real(real) => Cow::Owned(serde_json::Value::from(*real).to_string()),
     }
 }
 
-/// A number, or a text that is that number exactly.
-fn exact(value: &ColumnValue) -> Option<Exact> {
-    match value {
-        ColumnValue::Boolean(_) => None,
-        ColumnValue::Real(real) if real.abs() >= INEXACT => None,
-        _ => Exact::parse(&written(value)?),
-    }
+/// Whether a text is a number in JSON.
+fn is_number(text: &str) -> bool {
+    serde_json::from_str::<serde_json::Number>(text).is_ok_and(|_| !text.contains(char::is_whitespace))
 }
 
-fn float(value: &ColumnValue, single: bool, signed: bool) -> Option<Cow<'_, str>> {
-    if matches!(value, ColumnValue::Boolean(_)) {
-        return None;
-    }
-    let text = written(value)?;
-    let number = Exact::parse(&text)?;
-    let nearest = if single { f64::from(text.parse::<f32>().ok()?) } else { text.parse::<f64>().ok()? };
-    // Servers refuse what becomes infinite, and some of them what becomes nothing.
-    let in_range = nearest.is_finite() && (nearest != 0.0 || number.is_zero()) && (signed || !number.is_negative());
-    let stays = match (value, number.whole()) {
-        (ColumnValue::Real(_), _) | (_, None) => true,
-        // In both, 128 bits have room for every whole number that was read.
-        (_, Some(whole)) => nearest as i128 == whole,
-    };
-    (in_range && stays).then_some(text)
+/// Whether a number has no more digits behind the point. An exponent says nothing about them, so a number with one is written only where any number of digits fits.
+fn has_scale(number: &str, scale: u64) -> bool {
+    let (_, behind) = number.split_once('.').unwrap_or((number, ""));
+    !number.contains(['e', 'E']) && behind.trim_end_matches('0').len() as u64 <= scale
 }
 
-fn json(value: &ColumnValue, backend: Backend) -> Option<Cow<'_, str>> {
-    let text = match value {
-        ColumnValue::Text(text) => Cow::Owned(serde_json::Value::from(text.as_str()).to_string()),
-        _ => written(value)?,
-    };
-    let fits = match backend {
-        Backend::MySql => depth(&text) <= limits::STORE_JSON_DEPTH,
-        // PostgreSQL's jsonb has no NUL character. A backslash before the escape makes it something else, which is left out, too.
-        Backend::Postgres => !text.contains("\\u0000"),
-    };
-    fits.then_some(text)
-}
-
-/// How deep JSON is nested.
-fn depth(json: &str) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut in_text, mut escaped) = (false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = in_text,
-            b'"' => in_text = !in_text,
-            _ if in_text => {}
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    deepest
+/// Whether a column of so many characters would lose blanks at the end of a text: every server cuts those without an error.
+pub(super) fn is_cut(text: &str, most: Option<u64>) -> bool {
+    text.ends_with(' ') && most.is_some_and(|most| text.chars().count() as u64 > most)
 }
 
 /// Seconds since 1970, or a date and a time.
 fn moment(value: &ColumnValue) -> Option<i64> {
     match value {
         ColumnValue::Integer(seconds) => Some(*seconds).filter(|seconds| *seconds >= 0),
-        // A part of a second is dropped. The range is checked by whoever asks, and what is out of it becomes the last number of all.
+        // A part of a second is dropped. What is out of range becomes the last number of all, which is no date.
         ColumnValue::Real(seconds) => Some(*seconds as i64).filter(|_| *seconds >= 0.0),
         // A day begins with its first second.
         ColumnValue::Text(text) if iso::is_date(text) => iso::seconds_from_iso(&format!("{text}T00:00")),
@@ -264,7 +143,7 @@ fn moment(value: &ColumnValue) -> Option<i64> {
     }
 }
 
-/// The type of a configured column, or what keeps it from being one.
+/// How values are written for a configured column, or what keeps it from being one.
 ///
 /// # Errors
 /// [`StoreError::Column`]
@@ -274,7 +153,7 @@ pub(super) fn checked(
     table: &str,
     name: &str,
     found: Option<&Described>,
-) -> Result<FieldType, StoreError> {
+) -> Result<Form, StoreError> {
     let error = |problem: String| {
         let (place, table, column) = (place.to_owned(), table.to_owned(), name.to_owned());
         StoreError::Column { place, table, column, problem }
@@ -288,7 +167,7 @@ pub(super) fn checked(
         let problem = "is computed by the database, and can't be given a value; name another column in store.columns";
         return Err(error(problem.to_owned()));
     }
-    let Some(field) = FieldType::parse(backend, found) else {
+    let Some(form) = Form::of(found) else {
         return Err(error(format!(
             "has the type {}, which no field of a message can have; give it a text, number, boolean, JSON or time type",
             found.data_type
@@ -304,7 +183,7 @@ pub(super) fn checked(
              or remove it from store.columns"
         )));
     }
-    Ok(field)
+    Ok(form)
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ mod error;
 mod field;
 mod iso;
 mod lock;
-mod number;
 mod read;
 mod restamp;
 mod rows;
@@ -29,7 +28,8 @@ mod text;
 mod view;
 mod write;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use self::text::Charset;
 use super::{
@@ -45,7 +45,7 @@ use driver::{Value, number, text};
 use schema::{read_note, write_note};
 use statements::{Names, place};
 pub(super) use view::SqlView;
-use write::{How, Refusal};
+use write::{How, Nulls};
 
 /// A store on a database server.
 #[derive(Debug)]
@@ -63,6 +63,40 @@ pub struct SqlStore {
     last_request: u64,
     /// How far the last sweep has read.
     swept_to: SweptTo,
+    refusals: Refusals,
+}
+
+/// Fields that the table has refused, until the log says so.
+#[derive(Debug, Default)]
+struct Refusals {
+    /// A column's number and a reason, with the number of messages.
+    counts: BTreeMap<(usize, String), u64>,
+    told_at: Option<Instant>,
+}
+
+impl Refusals {
+    fn add(&mut self, counts: BTreeMap<(usize, String), u64>) {
+        for (why, count) in counts {
+            *self.counts.entry(why).or_default() += count;
+        }
+    }
+
+    /// Logs what was refused, at most once in [`limits::STORE_LOG_EVERY`]. A stream of messages may have the same wrong field each.
+    fn tell(&mut self, columns: &Columns, table: &str, place: &str) {
+        if self.counts.is_empty() || self.told_at.is_some_and(|at| at.elapsed() < limits::STORE_LOG_EVERY) {
+            return;
+        }
+        self.told_at = Some(Instant::now());
+        for ((index, reason), count) in std::mem::take(&mut self.counts) {
+            let column = match columns.names().nth(index) {
+                Some(name) => format!("the column {name} is"),
+                None => "all of store.columns are".to_owned(),
+            };
+            tracing::warn!(
+                "{column} NULL in {count} rows of {table} in {place}, because the table refused what the messages have there: they {reason}"
+            );
+        }
+    }
 }
 
 impl SqlStore {
@@ -98,6 +132,7 @@ impl SqlStore {
             written: MessageId(0),
             last_request: 0,
             swept_to: None,
+            refusals: Refusals::default(),
         };
         let (clean, noted) = store.client.run(limits::STORE_ANSWER, async |session| {
             let clean = read_note(&mut session.driver, &names, "clean").await?;
@@ -140,29 +175,26 @@ impl MessageStore for SqlStore {
         if group.is_empty() {
             return Ok(());
         }
-        let Self { client, columns, written, .. } = self;
+        let Self { client, columns, written, refusals, .. } = self;
         let (backend, place) = (client.access.backend, client.access.place.clone());
         write::check(group, client.shape()?, columns, backend, &place)?;
         let names = client.names.clone();
         // A message is never lost for its fields.
-        let mut bare = HashSet::new();
-        let mut why = None;
-        while let Some(Refusal { mut ids, reason }) = client.run(limits::STORE_ANSWER, async |session| {
-            let how = How { columns, bare: &bare, written: *written, again: false };
+        let mut nulls = Nulls::new();
+        while let Some(refused) = client.run(limits::STORE_ANSWER, async |session| {
+            let how = How { columns, nulls: &nulls, written: *written, again: false };
             write::commit(session, group, how, &names).await
         })? {
-            ids.retain(|id| columns.is_empty() || !bare.insert(*id));
-            if !ids.is_empty() {
+            if !refused.rows.is_empty() {
+                let ids = refused.rows.iter().map(|(id, _)| *id).collect();
+                let reasons: BTreeSet<&str> = refused.rows.iter().map(|(_, reason)| &**reason).collect();
+                let reason = reasons.into_iter().collect::<Vec<_>>().join(" or ");
                 return Err(StoreError::Unfit { place, ids, reason });
             }
-            why = Some(reason);
+            nulls.extend(refused.nulls);
+            refusals.add(refused.why);
         }
-        if let Some(reason) = why {
-            let (count, table) = (bare.len(), &names.data_plain);
-            tracing::warn!(
-                "{count} messages are in {table} of {place} without their store.columns, because they {reason}"
-            );
-        }
+        refusals.tell(columns, &names.data_plain, &place);
         let added = group.appends.iter().map(|message| message.id).max().unwrap_or_default();
         self.written = self.written.max(added);
         self.highest = self.highest.max(added);

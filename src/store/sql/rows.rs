@@ -73,12 +73,13 @@ impl Stamp {
     }
 }
 
-/// Appends what a message is as a row of the table; without `columns`, all its user-defined fields are NULL.
+/// Appends what a message is as a row of the table. `nulls` has a bit for each user-defined column that is to be NULL, the lowest for the first.
 pub(super) fn push_values<'a>(
     values: &mut Vec<Value<'a>>,
     message: &'a Message,
     shape: &Shape,
-    columns: Option<&Columns>,
+    columns: &Columns,
+    nulls: u32,
     stamp: &mut Stamp,
 ) {
     values.push(Value::from(message.id.0));
@@ -105,20 +106,16 @@ pub(super) fn push_values<'a>(
             _ => Value::Text(publication(message, shape.publication).map(Cow::Borrowed)),
         });
     }
-    let Some(columns) = columns else {
-        values.extend(shape.fields.iter().map(|_| Value::Text(None)));
-        return;
-    };
-    for (field, value) in shape.fields.iter().zip(columns.values(&message.payload.bytes)) {
-        let fitted = field.kind.fit(&value).map(|fitted| Cow::Owned(fitted.into_owned()));
-        values.push(Value::Text(fitted));
+    for ((index, field), value) in shape.fields.iter().enumerate().zip(columns.values(&message.payload.bytes)) {
+        let written = field.form.write(&value).filter(|_| nulls & (1 << index) == 0);
+        values.push(Value::Text(written.map(|text| Cow::Owned(text.into_owned()))));
     }
 }
 
 /// What a message is as a row of the table.
 pub(super) fn values<'a>(message: &'a Message, shape: &Shape, columns: &Columns) -> Vec<Value<'a>> {
     let mut values = Vec::new();
-    push_values(&mut values, message, shape, Some(columns), &mut Stamp::default());
+    push_values(&mut values, message, shape, columns, 0, &mut Stamp::default());
     values
 }
 

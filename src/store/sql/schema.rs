@@ -8,7 +8,7 @@ use super::connect::Access;
 use super::describe::{channel_index, describe, has_unique_ids, packet};
 use super::driver::{Driver, Value};
 use super::error::classify;
-use super::field::{self, Described, FieldType};
+use super::field::{self, Described, Form};
 use super::statements::{Names, place, quoted};
 use super::text::Charset;
 use crate::limits;
@@ -46,6 +46,8 @@ pub(super) struct Shape {
     pub(super) publication: Charset,
     pub(super) dead_channel: Charset,
     pub(super) dead_reason: Charset,
+    /// Characters that `channel` and `data` hold, if they have a bound.
+    pub(super) widths: [Option<u64>; 2],
     /// An index that begins with the channel.
     pub(super) channel_index: Option<String>,
     /// The user-defined columns, in the order of the configuration.
@@ -58,7 +60,7 @@ pub(super) struct Shape {
 #[derive(Clone, Debug)]
 pub(super) struct Field {
     pub(super) name: String,
-    pub(super) kind: FieldType,
+    pub(super) form: Form,
     /// What PostgreSQL calls the type.
     pub(super) cast: String,
 }
@@ -68,7 +70,8 @@ impl Shape {
     fn new(present: [bool; OPTIONAL.len()], charsets: [Charset; 5], fields: Vec<Field>) -> Self {
         let [data, channel, publication, dead_channel, dead_reason] = charsets;
         let (channel_index, packet) = (None, limits::STORE_PACKET);
-        Self { present, data, channel, publication, dead_channel, dead_reason, channel_index, fields, packet }
+        let widths = [None; 2];
+        Self { present, data, channel, publication, dead_channel, dead_reason, widths, channel_index, fields, packet }
     }
 
     /// A table of Unicode with all of the optional columns or none.
@@ -226,16 +229,17 @@ fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described])
     let mut fields = Vec::new();
     for name in columns.names() {
         let column = find(found, name);
-        let kind = field::checked(backend, location, table, name, column)?;
+        let form = field::checked(backend, location, table, name, column)?;
         let cast = column.map(Described::cast).unwrap_or_default();
         // PostgreSQL has no case in unquoted names; what it has is what the table says.
         let name = column.map_or_else(|| name.to_owned(), |column| column.name.clone());
-        fields.push(Field { name, kind, cast });
+        fields.push(Field { name, form, cast });
     }
     let charset = |name: &str| Charset::of(backend, find(found, name).and_then(|column| column.charset.as_deref()));
     let present = OPTIONAL.map(|(name, ..)| find(found, name).is_some());
     let charsets = ["data", "channel", "publication", "dead_channel", "dead_reason"].map(charset);
-    Ok(Shape::new(present, charsets, fields))
+    let widths = ["channel", "data"].map(|name| find(found, name).and_then(|column| column.characters));
+    Ok(Shape { widths, ..Shape::new(present, charsets, fields) })
 }
 
 /// The types that a column of the broker's own can have, the usual one first. `char` is not among them: it loses blanks at the end.

@@ -61,17 +61,6 @@ impl Charset {
         }
     }
 
-    /// How many bytes a text has in such a column, at the most.
-    pub(super) fn bytes(self, text: &str) -> u64 {
-        let count = match self {
-            Self::Unicode | Self::UnicodeWithoutNul | Self::Utf8Mb3 => text.len(),
-            Self::Latin1 | Self::MySqlLatin1 => text.chars().count(),
-            // UTF-32 is the widest.
-            Self::Other => text.chars().count().saturating_mul(4),
-        };
-        count as u64
-    }
-
     fn is_unicode(self) -> bool {
         matches!(self, Self::Unicode | Self::UnicodeWithoutNul)
     }

@@ -1,13 +1,14 @@
 //! How a group gets into the table: few statements, whatever its size, and no row of anybody else overwritten.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use super::super::{Backend, Columns, Group, StoreError};
 use super::client::Session;
 use super::driver::{Driver, Value, number, text};
 use super::error::{is_collision, refusal};
+use super::field::is_cut;
 use super::rows::{Stamp, channel, message_id, moment, push_values, values, weight};
 use super::schema::{Shape, write_note};
 use super::statements::{Many, Names, Statements, parts};
@@ -44,6 +45,16 @@ pub(super) fn check(
         };
         return Err(unfit(strange, format!("have a channel name with characters that {cure}")));
     }
+    let cut = ids(&|message| {
+        let [channel, data] = shape.widths;
+        is_cut(message.channel.as_str(), channel) || message.payload.as_text().is_some_and(|text| is_cut(text, data))
+    });
+    if !cut.is_empty() {
+        return Err(unfit(
+            cut,
+            "end in blanks that a column has no room for, and that the server would cut".to_owned(),
+        ));
+    }
     // Base64 and escapes make a payload up to six times as large, so that most need no second look.
     let is_large = |message: &Message| {
         message.payload.bytes.len() > shape.packet / 8
@@ -66,21 +77,29 @@ pub(super) fn check(
 #[derive(Clone, Copy)]
 pub(super) struct How<'a> {
     pub(super) columns: &'a Columns,
-    /// These without their user-defined columns.
-    pub(super) bare: &'a HashSet<MessageId>,
+    /// User-defined columns that are to be NULL in some rows.
+    pub(super) nulls: &'a Nulls,
     /// Ids up to this one are the broker's own.
     pub(super) written: MessageId,
     /// Rows with their ids may be there: the broker's own, from an earlier attempt.
     pub(super) again: bool,
 }
 
-/// Rows that the table refuses for what stands in them. Nothing of their group has been written.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    /// Some of them, at least one.
-    pub(super) ids: Vec<MessageId>,
-    /// "They …"
-    pub(super) reason: String,
+/// A bit for each user-defined column that is to be NULL in a row, the lowest for the first.
+pub(super) type Nulls = HashMap<MessageId, u32>;
+
+/// All of a row's user-defined columns.
+const ALL: u32 = u32::MAX;
+
+/// What the table refuses of a group. Nothing of the group has been written.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    /// Rows that it takes in no form, and why: "they …".
+    pub(super) rows: Vec<(MessageId, String)>,
+    /// Rows that it takes if these columns are NULL.
+    pub(super) nulls: Nulls,
+    /// Why: a column's number and a reason, with the number of rows. The highest number stands for all of the columns together.
+    pub(super) why: BTreeMap<(usize, String), u64>,
 }
 
 /// Carries out a group, in a transaction if it takes more than one statement.
@@ -92,7 +111,7 @@ pub(super) async fn commit(
     group: &Group,
     mut how: How<'_>,
     names: &Names,
-) -> sqlx::Result<Option<Refusal>> {
+) -> sqlx::Result<Option<Refused>> {
     let mut outcome = write(session, group, how, names).await;
     if outcome.as_ref().is_err_and(is_collision) {
         session.driver.run("ROLLBACK").await?;
@@ -101,37 +120,33 @@ pub(super) async fn commit(
         outcome = write(session, group, how, names).await;
     }
     let Err(error) = outcome else { return Ok(None) };
-    let Some(reason) = refusal(names.backend, &error) else { return Err(error) };
+    if refusal(names.backend, &error).is_none() {
+        return Err(error);
+    }
     session.driver.run("ROLLBACK").await?;
-    let ids = refused(session, &group.appends, how, names).await?;
+    let refused = refused(session, &group.appends, how, names).await?;
     // If it is none of the rows, it is the group as a whole.
-    if ids.is_empty() { Err(error) } else { Ok(Some(Refusal { ids, reason })) }
+    if refused.rows.is_empty() && refused.nulls.is_empty() { Err(error) } else { Ok(Some(refused)) }
 }
 
 /// Finds rows that the table refuses, by themselves or beside those before them: halves what is refused until it is single rows. Leaves nothing behind.
-async fn refused(
-    session: &mut Session,
-    appends: &[Message],
-    how: How<'_>,
-    names: &Names,
-) -> sqlx::Result<Vec<MessageId>> {
-    let Session { driver, shape, statements, .. } = session;
+async fn refused(session: &mut Session, appends: &[Message], how: How<'_>, names: &Names) -> sqlx::Result<Refused> {
     let how = How { again: true, ..how };
-    let mut refused = Vec::new();
+    let mut found = Refused::default();
     let mut left = vec![appends];
     let begun = Instant::now();
-    driver.run("BEGIN").await?;
+    session.driver.run("BEGIN").await?;
     while let Some(part) = left.pop() {
-        driver.run("SAVEPOINT part").await?;
-        let Err(error) = insert(driver, statements, &parcels(part, shape, how), how).await else { continue };
-        if refusal(names.backend, &error).is_none() {
-            return Err(error);
-        }
-        driver.run("ROLLBACK TO SAVEPOINT part").await?;
+        let Some(reason) = attempt(session, part, how, names).await? else { continue };
         if let [message] = part {
-            refused.push(message.id);
+            match refused_columns(session, message, how, names, &reason, &mut found.why).await? {
+                Some(nulls) => drop(found.nulls.insert(message.id, nulls)),
+                None => found.rows.push((message.id, reason)),
+            }
             // On a slow line the next attempt finds the others: each of them must end in time.
-            if refused.len() == limits::STORE_REFUSALS || begun.elapsed() > limits::STORE_ANSWER / 4 {
+            if found.rows.len() + found.nulls.len() == limits::STORE_REFUSALS
+                || begun.elapsed() > limits::STORE_ANSWER / 4
+            {
                 break;
             }
         } else {
@@ -139,8 +154,56 @@ async fn refused(
             left.extend([second, first]);
         }
     }
-    driver.run("ROLLBACK").await?;
-    Ok(refused)
+    session.driver.run("ROLLBACK").await?;
+    Ok(found)
+}
+
+/// Writes rows within a transaction; says why the table refuses them, if it does, and then they are not there.
+async fn attempt(session: &mut Session, rows: &[Message], how: How<'_>, names: &Names) -> sqlx::Result<Option<String>> {
+    let Session { driver, shape, statements, .. } = session;
+    driver.run("SAVEPOINT part").await?;
+    let Err(error) = insert(driver, statements, &parcels(rows, shape, how), how).await else { return Ok(None) };
+    let Some(reason) = refusal(names.backend, &error) else { return Err(error) };
+    driver.run("ROLLBACK TO SAVEPOINT part").await?;
+    Ok(Some(reason))
+}
+
+/// Which user-defined columns must be NULL for the table to take a row that it has refused; leaves the row written so. `None` if it does not take the row
+/// without them either.
+async fn refused_columns(
+    session: &mut Session,
+    message: &Message,
+    how: How<'_>,
+    names: &Names,
+    reason: &str,
+    why: &mut BTreeMap<(usize, String), u64>,
+) -> sqlx::Result<Option<u32>> {
+    let fields = session.shape.fields.len();
+    let known = how.nulls.get(&message.id).copied().unwrap_or_default();
+    if fields == 0 || known == ALL {
+        return Ok(None);
+    }
+    let row = std::slice::from_ref(message);
+    let mut refused = known;
+    for index in (0..fields).filter(|index| known & (1 << index) == 0) {
+        let nulls = Nulls::from([(message.id, ALL & !(1 << index))]);
+        session.driver.run("SAVEPOINT field").await?;
+        if let Some(reason) = attempt(session, row, How { nulls: &nulls, ..how }, names).await? {
+            refused |= 1 << index;
+            *why.entry((index, reason)).or_default() += 1;
+        }
+        session.driver.run("ROLLBACK TO SAVEPOINT field").await?;
+    }
+    for nulls in [refused, ALL] {
+        let nulls_of = Nulls::from([(message.id, nulls)]);
+        if attempt(session, row, How { nulls: &nulls_of, ..how }, names).await?.is_none() {
+            if nulls == ALL {
+                *why.entry((usize::MAX, reason.to_owned())).or_default() += 1;
+            }
+            return Ok(Some(nulls));
+        }
+    }
+    Ok(None)
 }
 
 async fn write(session: &mut Session, group: &Group, how: How<'_>, names: &Names) -> sqlx::Result<()> {
@@ -227,8 +290,8 @@ fn parcels<'a>(appends: &'a [Message], shape: &Shape, how: How<'_>) -> Vec<Parce
             continue;
         }
         let start = parcel.values.len();
-        let columns = Some(how.columns).filter(|_| !how.bare.contains(&message.id));
-        push_values(&mut parcel.values, message, shape, columns, &mut stamp);
+        let nulls = how.nulls.get(&message.id).copied().unwrap_or_default();
+        push_values(&mut parcel.values, message, shape, how.columns, nulls, &mut stamp);
         let weight = weight(&parcel.values[start..]);
         if !parcel.ids.is_empty() && bytes + weight > most {
             let row = parcel.values.split_off(start);

@@ -42,7 +42,8 @@ fn main() -> std::io::Result<()> {
         println!("{USAGE}");
         return Ok(());
     };
-    raise_open_files();
+    // One file for each connection. If it is refused, the old limit holds.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     let mut relay = relay::Relay::bind(&address, burst)?;
     println!("limit is listening on ws://{}", relay.address()?);
     loop {
@@ -54,18 +55,6 @@ fn main() -> std::io::Result<()> {
 fn misuse() -> ! {
     eprintln!("{USAGE}");
     std::process::exit(2);
-}
-
-/// As many open files as the system lets this process have: one for each connection.
-#[cfg(target_os = "linux")]
-fn raise_open_files() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call writes to a valid structure of its type.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0 {
-        limit.rlim_cur = limit.rlim_max;
-        // SAFETY: the call reads a valid structure of its type. If it is refused, the old limit holds.
-        let _ = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
-    }
 }
 
 #[cfg(not(target_os = "linux"))]

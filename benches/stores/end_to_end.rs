@@ -86,8 +86,7 @@ fn listening(broker: &mut Child) -> String {
 
 /// What a process has used, in user and system mode.
 fn cpu_of(pid: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("its fields").split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number");
-    Duration::from_millis(ticks * 10)
+    let process = procfs::process::Process::new(pid.cast_signed()).expect("a process");
+    let stat = process.stat().expect("its times");
+    Duration::from_secs_f64((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64)
 }

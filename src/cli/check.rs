@@ -11,7 +11,7 @@ use wildmatch::WildMatch;
 use self::report::Report;
 use super::output::count;
 use super::settings::Settings;
-use super::{Failure, Outcome, build, open_files};
+use super::{Failure, Outcome, build};
 use crate::auth::{Credentials, Users, first_start};
 use crate::config::{self, Config, Listener, StoreUrl};
 use crate::policy::{ChannelPolicy, Dispatch};
@@ -43,8 +43,8 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) fn run(&self) -> Outcome {
         let mut report = Report::default();
-        // As `serve` does, so that what is said about it is true.
-        open_files::raise_limit();
+        // As `serve` does, so that the warning about open files is true.
+        let _ = rlimit::increase_nofile_limit(u64::MAX);
         match Config::load(self.settings.config.as_deref(), std::env::vars_os(), &self.settings.flags(&self.listen)) {
             Ok(config) => self.look(&config, &mut report),
             Err(problems) => report.problems(&problems),

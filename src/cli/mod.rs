@@ -17,7 +17,6 @@ mod exec;
 mod hints;
 mod import;
 mod login;
-mod open_files;
 mod output;
 mod passwd;
 mod ping;

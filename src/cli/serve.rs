@@ -17,7 +17,7 @@ use super::connect::LOCAL;
 use super::contexts::{self, Context, Contexts, Secret};
 use super::output::{self, Style};
 use super::settings::Settings;
-use super::{Failure, Outcome, build, open_files, resident};
+use super::{Failure, Outcome, build, resident};
 use crate::auth::{self, NewUser, first_start, passwd};
 use crate::client::Url;
 use crate::config::{self, Config};
@@ -52,7 +52,8 @@ impl Serve {
     pub(crate) async fn run(self) -> Outcome {
         let mut config = self.settings.load(&self.listen)?;
         config.store.set_aside_damaged = self.set_aside_damaged;
-        open_files::raise_limit();
+        // As servers do: the soft limit is low for the sake of old programs that use `select`. If the system refuses, its limit stays.
+        let _ = rlimit::increase_nofile_limit(u64::MAX);
         let log = start_log(config.log.level);
         let file = self.settings.config.clone();
         for doubt in config::doubts(&config, file.as_deref()) {

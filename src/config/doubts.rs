@@ -262,18 +262,11 @@ fn is_world_readable(_: &Path) -> bool {
     false
 }
 
-/// How many files this process may have open (`ulimit -n`, the soft limit); `None` if nobody says.
-#[cfg(unix)]
+/// How many files this process may have open (`ulimit -n`, the soft limit); `None` where the system has no such limit.
 fn open_files() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid rlimit for the whole call, which writes to it and nowhere else.
-    let answer = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    #[allow(clippy::useless_conversion, reason = "rlim_t has 32 bits on some targets")]
-    (answer == 0).then(|| u64::from(limit.rlim_cur))
-}
-
-#[cfg(not(unix))]
-fn open_files() -> Option<u64> {
+    #[cfg(unix)]
+    return rlimit::Resource::NOFILE.get_soft().ok();
+    #[cfg(not(unix))]
     None
 }
 

@@ -9,37 +9,14 @@ use crate::limits;
 /// Even the hard limit is too low.
 pub(super) fn room_for(connections: u64) -> Result<(), Error> {
     let needed = connections + limits::load::SPARE_FILES;
-    match raise(needed) {
-        Some(most) if most < needed => Err(Error::System(format!(
+    // If the system refuses to tell or to raise its limit, opening the connections shows what it allows.
+    match rlimit::increase_nofile_limit(needed) {
+        Ok(most) if most < needed => Err(Error::System(format!(
             "{connections} connections need {needed} open files, and this system allows a process {most}: \
              raise the limit (ulimit -n, or LimitNOFILE for a service), or ask for fewer connections"
         ))),
         _ => Ok(()),
     }
-}
-
-/// How many files may be open now; `None` where the system has no such limit or does not tell it.
-#[cfg(unix)]
-fn raise(needed: u64) -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid rlimit for the whole call, which writes to it and nowhere else.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return None;
-    }
-    if limit.rlim_cur < needed && limit.rlim_cur < limit.rlim_max {
-        let before = limit.rlim_cur;
-        limit.rlim_cur = limit.rlim_max;
-        // SAFETY: `limit` is a valid rlimit for the whole call, which only reads it.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
-            limit.rlim_cur = before;
-        }
-    }
-    Some(limit.rlim_cur)
-}
-
-#[cfg(not(unix))]
-fn raise(_needed: u64) -> Option<u64> {
-    None
 }
 
 #[cfg(test)]

@@ -218,7 +218,7 @@ where
         }
         let schedule = Schedule { rate, warm_up: count(self.options.warm_up), messages };
         let publication = self.wire.publication(&self.seat(0..1, false), &self.payload);
-        let server = self.server.as_ref().ok().cloned();
+        let server = self.server.as_ref().ok();
         let mut before = None;
         let watch = &mut *self.watch;
         let total = (schedule.messages + schedule.warm_up) as f64;
@@ -228,7 +228,7 @@ where
             &publication,
             &self.payload,
             schedule,
-            || before = server.as_ref().and_then(Process::usage),
+            || before = server.and_then(Process::usage),
             |came| {
                 watch(Progress { phase: "measuring", fraction: came as f64 / total });
                 // Pings are answered; that an idle connection breaks does not stop the clock.

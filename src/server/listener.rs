@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::net::{TcpListener, TcpSocket};
-use tracing::{error, warn};
+use tracing::error;
 
 use super::connection::Reader;
 use super::counters::Seldom;
@@ -190,7 +190,7 @@ pub(super) async fn accept(hub: Arc<Hub>, door: Door, handshakes: Arc<Handshakes
                 if let Some(withheld) = trouble.now() {
                     match cause.raw_os_error() {
                         #[cfg(unix)]
-                        Some(libc::EMFILE | libc::ENFILE) => warn!(
+                        Some(libc::EMFILE | libc::ENFILE) => tracing::warn!(
                             withheld,
                             "no connection can be accepted: no file descriptors are left; raise `ulimit -n` or lower server.max_connections"
                         ),

@@ -8,7 +8,7 @@ use wsmb::protocol::envelope::{Command, Parser};
 use wsmb::protocol::frame::{Opcode, encode};
 
 fuzz_target!(|texts: Vec<&str>| {
-    // One parser for all of them: it remembers what stood around the last publication.
+    // One parser for all of them: it keeps the channel of the last publication.
     let mut parser = Parser::default();
     for text in texts {
         let frame = encode(Opcode::Text, text.as_bytes());

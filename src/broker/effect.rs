@@ -65,9 +65,6 @@ pub enum Effect {
         message: MessageId,
     },
     /// Put this into the queues of all these connections: the receivers of a channel that is not kept. Nothing is to be confirmed.
-    ///
-    /// It is a route as well: whatever else a sender publishes plainly ([`super::Publish::is_plain`]) to the same channel goes the same
-    /// way, until an event of another kind is handled. Who sends it there without asking tells [`super::Broker::routed`] how much it was.
     Broadcast {
         /// The receivers, in the channel's order. The same list as before, as long as they are the same.
         to: Arc<[ConnectionId]>,

@@ -83,14 +83,6 @@ pub enum Event<'a> {
     Tick,
 }
 
-impl Publish<'_> {
-    /// Whether nothing is asked for but that it is sent. See [`super::Effect::Broadcast`].
-    #[must_use]
-    pub fn is_plain(&self) -> bool {
-        self.receivers.is_none() && self.id.is_none() && !self.answer && self.ttl.is_none() && self.delay.is_none()
-    }
-}
-
 /// One publication on its way in.
 #[derive(Clone, Debug)]
 pub struct Publish<'a> {

@@ -293,12 +293,6 @@ impl Broker {
         }
     }
 
-    /// Publications took the way of the last [`Effect::Broadcast`] without being handled: so many messages, in so many deliveries.
-    pub fn routed(&mut self, messages: u64, deliveries: u64) {
-        self.counters.fleeting += messages;
-        self.counters.deliveries += deliveries;
-    }
-
     /// When [`Event::Tick`] is wanted next, if ever.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {

@@ -52,8 +52,7 @@ impl Carrier {
             }
             Effect::Broadcast { to, except, content } => {
                 let Some(body) = body(content) else { return };
-                let plain = publish.filter(|publish| publish.is_plain());
-                self.outgoing.broadcast(to, except, (content, body), plain, max);
+                self.outgoing.broadcast(to, except, (content, body), max);
             }
             Effect::Confirm { connection } => self.asked.push(connection),
             Effect::Reply { to, reply } => self.reply(to, &reply, publish, turn),

@@ -10,7 +10,7 @@ use super::carrier::Carrier;
 use super::commands::{Leave, Step, ping_reply, text};
 use super::connection::{Closing, Connection};
 use super::counters::Counters;
-use super::outgoing::{Routed, SLOT_BITS, Sealed};
+use super::outgoing::{SLOT_BITS, Sealed};
 use super::runtime::{Hub, NoRoom, Options, shrink};
 use crate::broker::{Broker, Effects, Event, Publish};
 use crate::message::{ConnectionId, Timestamp};
@@ -97,7 +97,6 @@ impl Core {
             self.carrier.outgoing.spread(turn.options.limits.max_queue);
         }
         self.carrier.ask();
-        self.end_route();
         let sealed = self.carrier.outgoing.seal();
         Counters::add(&turn.hub.counters.deliveries, sealed.deliveries);
         sealed
@@ -111,17 +110,14 @@ impl Core {
     /// Has a client's publication sent.
     #[inline]
     pub(super) fn publish(&mut self, publish: &Publish<'_>, source: Option<&Arc<Connection>>, turn: &mut Turn<'_>) {
-        if source.is_some_and(|source| source.is_forgotten()) {
-            // What a connection has sent before its end is still good; but it is no receiver any more, and nobody to answer.
-            let publish = Publish { connection: None, ..publish.clone() };
-            self.publish_by_core(&publish, turn);
-        } else if !self.carrier.outgoing.route(publish) {
-            self.publish_by_core(publish, turn);
-        }
-    }
-
-    fn publish_by_core(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) {
-        self.end_route();
+        let nobodys;
+        let publish = if source.is_some_and(|source| source.is_forgotten()) {
+            // What a connection has sent before its end is still good; but the connection is no receiver any more, and nobody is answered.
+            nobodys = Publish { connection: None, ..publish.clone() };
+            &nobodys
+        } else {
+            publish
+        };
         self.broker.handle(turn.now, Event::Publish(publish), &mut self.effects);
         self.carry_out(Some(publish), turn);
     }
@@ -130,7 +126,6 @@ impl Core {
         if source.is_some_and(|source| source.is_forgotten()) {
             return;
         }
-        self.end_route();
         self.broker.handle(turn.now, event, &mut self.effects);
         self.carry_out(None, turn);
     }
@@ -146,14 +141,6 @@ impl Core {
         {
             self.carrier.greet(source, Code::Accepted, "", turn);
             self.settle(turn);
-        }
-    }
-
-    /// Tells the core what went without it, and asks it again from now on: what another event changes may change the way.
-    fn end_route(&mut self) {
-        let Routed { messages, deliveries } = self.carrier.outgoing.end_route();
-        if messages > 0 {
-            self.broker.routed(messages, deliveries);
         }
     }
 
@@ -212,7 +199,6 @@ impl Core {
         if connection.is_forgotten() || !connection.owed.listen() {
             return false;
         }
-        self.end_route();
         let event = Event::Disconnected { connection: connection.id, took_only, listens: true };
         self.broker.handle(turn.now, event, &mut self.effects);
         self.carry_out(None, turn);

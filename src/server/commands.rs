@@ -70,7 +70,7 @@ pub(super) struct Leave {
 }
 
 thread_local! {
-    /// What all connections of the thread read their commands with: it knows the last one's looks.
+    /// Reads the commands of all connections of the thread. It keeps the channel of the last publication.
     static PARSER: RefCell<envelope::Parser> = const { RefCell::new(envelope::Parser::new()) };
 }
 

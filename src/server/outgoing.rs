@@ -21,9 +21,8 @@ use super::batch::{Batch, Span};
 use super::connection::Connection;
 use super::outbound::Pushed;
 use super::render::{Body, Place, Rendered};
-use crate::broker::Publish;
 use crate::limits;
-use crate::message::{ChannelName, ConnectionId, Dialect};
+use crate::message::{ConnectionId, Dialect};
 use crate::protocol::delivery::Manual;
 use crate::protocol::frame;
 
@@ -64,8 +63,6 @@ pub(super) struct Outgoing {
     queued: usize,
     /// Deliveries since they were last counted.
     deliveries: u64,
-    /// What was routed in this turn.
-    routed: Routed,
     /// Whose queues are to be flushed.
     touched: Vec<Arc<Connection>>,
     /// Who had no room for what was to be queued: to be ended.
@@ -80,17 +77,6 @@ struct Run {
     /// What each dialect's receivers get; `None` where there are none of them.
     spans: [Option<Span>; 2],
     messages: u64,
-    /// The sender and the channel whose further plain publications go the same way.
-    route: Option<(ConnectionId, ChannelName)>,
-    /// How many receivers there are.
-    receivers: u64,
-}
-
-/// Messages and deliveries that went without being handled by the core.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Routed {
-    pub(super) messages: u64,
-    pub(super) deliveries: u64,
 }
 
 /// What a turn leaves to be done when the core's lock is released.
@@ -177,14 +163,12 @@ impl Outgoing {
         note(connection, pushed, &mut self.touched, &mut self.overflowed);
     }
 
-    /// A publication for everybody in `to` but `except`; nothing is to be confirmed. `plain`: what it is the answer to, if its sender
-    /// asked for nothing else.
+    /// A publication for everybody in `to` but `except`; nothing is to be confirmed.
     pub(super) fn broadcast(
         &mut self,
         to: Arc<[ConnectionId]>,
         except: Option<ConnectionId>,
         (content, body): (u32, Body<'_>),
-        plain: Option<&Publish<'_>>,
         max: usize,
     ) {
         if body.is_large() {
@@ -204,39 +188,9 @@ impl Outgoing {
             for connection in to.iter().filter_map(|id| find(connections, *id)) {
                 spans[connection.profile.dialect() as usize] = Some(Span::EMPTY);
             }
-            let receivers = (to.len() - usize::from(except.is_some())) as u64;
-            Run { to, except, spans, messages: 0, route: None, receivers }
+            Run { to, except, spans, messages: 0 }
         });
         run.append(body, batches);
-        if run.route.is_none() {
-            run.route =
-                plain.and_then(|publish| Some((publish.connection?, ChannelName::clone(&publish.publication.channel))));
-        }
-    }
-
-    /// Sends a publication the way of the run, if it goes that way. False: the core has to be asked.
-    #[inline]
-    pub(super) fn route(&mut self, publish: &Publish<'_>) -> bool {
-        let Self { run: Some(run), batches, routed, .. } = self else { return false };
-        let Run { route: Some((sender, channel)), .. } = run else { return false };
-        let publication = publish.publication;
-        let body = Body::Publication(publication);
-        let same = publish.connection == Some(*sender) && *channel == *publication.channel && publish.is_plain();
-        if !same || body.is_large() || publication.messages.is_empty() {
-            return false;
-        }
-        run.append(body, batches);
-        routed.messages += publication.messages.len() as u64;
-        routed.deliveries += run.receivers;
-        true
-    }
-
-    /// No publication goes the way of the run any more without the core being asked. What went since this was last called.
-    pub(super) fn end_route(&mut self) -> Routed {
-        if let Some(run) = &mut self.run {
-            run.route = None;
-        }
-        std::mem::take(&mut self.routed)
     }
 
     /// Spreads the run over its receivers' queues.

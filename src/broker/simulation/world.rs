@@ -214,8 +214,6 @@ pub(super) struct World {
     ids: BTreeMap<String, (&'static str, Option<Timestamp>)>,
     /// The broker is stopping in an orderly way.
     stopping: bool,
-    /// The way that the last publication took, which the next one may take without being handled.
-    route: Option<Route>,
     /// One seed is replayed: tell what happens.
     trace: bool,
 }
@@ -268,15 +266,6 @@ fn tell(effects: &Effects) {
     contents.for_each(|(index, content)| eprintln!("    content {index}: {content:?}"));
 }
 
-/// What [`Effect::Broadcast`] promises about further publications.
-#[derive(Debug)]
-struct Route {
-    sender: ConnectionId,
-    channel: ChannelName,
-    to: Arc<[ConnectionId]>,
-    except: Option<ConnectionId>,
-}
-
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut random = Random(seed);
@@ -314,7 +303,6 @@ impl World {
             turn: 0,
             loads: BTreeMap::new(),
             failed_loads: BTreeSet::new(),
-            route: None,
             trace: std::env::var_os("WSMB_SEED").is_some(),
         }
     }
@@ -421,8 +409,7 @@ impl World {
             eprintln!("{} {event:?}", self.now.0);
         }
         let publish = if let Event::Publish(publish) = &event { Some(*publish) } else { None };
-        let (live, plain) = (publish.map(|publish| publish.publication), publish.filter(|publish| publish.is_plain()));
-        self.route = None;
+        let live = publish.map(|publish| publish.publication);
         self.note_page(&event);
         self.broker.handle(self.now, event, &mut effects);
         if self.trace {
@@ -441,11 +428,6 @@ impl World {
                     self.take(to, content, (sequence, index, grouped), manual, (attempt, message));
                 }
                 Effect::Broadcast { to, except, content: index } => {
-                    if let Some(publish) = plain {
-                        let channel = ChannelName::clone(&publish.publication.channel);
-                        let sender = publish.connection.expect("a client sent it");
-                        self.route = Some(Route { sender, channel, to: to.clone(), except });
-                    }
                     for to in to.iter().filter(|to| Some(**to) != except) {
                         let content = content_of(&effects.contents[index as usize], live);
                         self.note_fan_out(&mut fan_outs, index, &content, *to);

@@ -9,7 +9,6 @@ mod differential_tests;
 mod field;
 mod parse;
 mod read;
-mod repeat;
 mod reply;
 #[cfg(test)]
 mod tests;

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use super::field::{self, Wrong, text};
 use super::read::{Elements, Fields, elements, read};
-use super::repeat::{Said, Surroundings};
 use super::{Ack, Code, Command, Malformed, Send};
 use crate::limits;
-use crate::message::{Answer, ChannelName, Dialect, Frame, GroupName, Kind, Nack, Publication, Spans};
+use crate::message::{Answer, ChannelName, Dialect, Frame, GroupName, Kind, Nack, Publication};
 use crate::protocol::frame::{Opcode, encode, payload_start};
 use crate::protocol::json::Scanner;
 
@@ -18,15 +17,13 @@ pub struct Parser {
     /// The channel that was sent to last. Mostly the next one is the same, and then its name is not made anew. None that was written
     /// with escapes.
     recent: Option<ChannelName>,
-    /// What stood around the messages of the last publication without an `id`.
-    pub(super) surroundings: Option<Box<Surroundings>>,
 }
 
 impl Parser {
     /// A reader that has read nothing yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { recent: None, surroundings: None }
+        Self { recent: None }
     }
 
     /// Reads one frame of an envelope client. Text and binary mean the same; but the payload of a text frame must be UTF-8, which is
@@ -36,19 +33,6 @@ impl Parser {
     /// It is no command that could be carried out. Nothing of it has been.
     #[inline]
     pub fn parse<'a>(&'a mut self, kind: Kind, frame: &'a Frame<'a>) -> Result<Command<'a>, Malformed> {
-        if kind == Kind::Text
-            && let Some(known) = self.surroundings.take()
-        {
-            if let Some(messages) = known.messages(frame, payload_start(frame)) {
-                let known = self.surroundings.insert(known);
-                return Ok(Command::Send(known.send(frame, messages)));
-            }
-            self.surroundings = Some(known);
-        }
-        self.parse_new(kind, frame)
-    }
-
-    fn parse_new<'a>(&'a mut self, kind: Kind, frame: &'a Frame<'a>) -> Result<Command<'a>, Malformed> {
         let mut fields = Fields::default();
         let result = read(kind, frame, payload_start(frame), &mut fields).map_err(malformed);
         result.and_then(|()| self.command(kind, frame, &mut fields)).map_err(|problem| refused(problem, &fields))
@@ -90,8 +74,7 @@ impl Parser {
         fields: &mut Fields<'a>,
     ) -> Result<Command<'a>, Problem> {
         let json = fields.channel.ok_or_else(|| malformed("'channel' is missing".to_owned()))?;
-        let Self { recent, surroundings } = self;
-        let channel = channel(recent, json).map_err(malformed)?;
+        let channel = channel(&mut self.recent, json).map_err(malformed)?;
         let id = id(fields).map_err(malformed)?;
         let ttl = duration("ttl", fields.ttl)?;
         let delay = duration("delay", fields.delay)?;
@@ -101,25 +84,16 @@ impl Parser {
             let text = format!("'data' has more than {} messages", limits::PUBLICATION_MESSAGES);
             return Err(Problem(Code::TooLarge, text));
         }
-        if let (None, Some(inside), false) = (&id, data.inside, fields.ambiguous) {
-            let said = Said { channel: &channel, receivers, ttl, delay };
-            Surroundings::note(surroundings, frame, payload_start(frame), inside, said);
-        }
         let verbatim = !fields.ambiguous;
         let frame = match kind {
             Kind::Text => frame.clone(),
             // Receivers get text. The other header is as long.
             Kind::Binary => Frame::Shared(encode(Opcode::Text, frame.get(payload_start(frame)..).unwrap_or_default())),
         };
-        let publication = Publication { verbatim, ..publication(channel, frame, data.spans) };
+        let (dialect, kind, messages) = (Dialect::Envelope, Kind::Text, data.spans);
+        let publication = Publication { channel, dialect, kind, frame, messages, verbatim };
         Ok(Command::Send(Send { publication, receivers, id, ttl, delay }))
     }
-}
-
-/// What an envelope client publishes, in a frame that can be read in one way only.
-#[inline]
-pub(super) fn publication<'a>(channel: Cow<'a, ChannelName>, frame: Frame<'a>, messages: Spans) -> Publication<'a> {
-    Publication { channel, dialect: Dialect::Envelope, kind: Kind::Text, frame, messages, verbatim: true }
 }
 
 /// The channel of a command; `recent` is the one before.

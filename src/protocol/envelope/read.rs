@@ -3,7 +3,6 @@
 //! Never looks into a field but for the elements of `data`. What is wrong with a frame is said in `serde_json`'s words.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use super::words;
 use crate::limits;
@@ -38,8 +37,6 @@ pub(super) struct Fields<'a> {
 #[derive(Default)]
 pub(super) struct Elements {
     pub(super) spans: Spans,
-    /// Between the brackets of the list; `None` if it was no list.
-    pub(super) inside: Option<Range<usize>>,
     pub(super) too_many: bool,
 }
 
@@ -143,19 +140,7 @@ fn other_member<'a>(
 /// The elements of the list that comes next; those beyond `limit` are passed over.
 #[inline]
 pub(super) fn elements(scanner: &mut Scanner<'_>, limit: usize, found: &mut Elements) -> Result<(), NotJson> {
-    scanner.open_list()?;
-    found.inside = Some(elements_inside(scanner, limit, found)?);
-    Ok(())
-}
-
-/// The same behind the list's opening bracket. Where they lie.
-#[inline]
-pub(super) fn elements_inside(
-    scanner: &mut Scanner<'_>,
-    limit: usize,
-    found: &mut Elements,
-) -> Result<Range<usize>, NotJson> {
-    scanner.rest_of_list(|scanner| {
+    scanner.list(|scanner| {
         let span = scanner.value()?;
         if found.spans.len() < limit {
             found.spans.push(span);

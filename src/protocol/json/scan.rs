@@ -74,25 +74,13 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes the bracket that opens a list.
+    /// Walks through a list. `element` must read one value.
     ///
     /// # Errors
-    /// There is none, or there are too many around it.
+    /// There is no list, or it is broken or nested too deep, or `element` said so.
     #[inline]
-    pub(in crate::protocol) fn open_list(&mut self) -> Scanned<()> {
-        self.enter(b'[')
-    }
-
-    /// Walks through a list whose opening bracket is taken. `element` must read one value. What stands between the brackets.
-    ///
-    /// # Errors
-    /// The list is broken, or `element` said so.
-    #[inline]
-    pub(in crate::protocol) fn rest_of_list(
-        &mut self,
-        mut element: impl FnMut(&mut Self) -> Scanned<()>,
-    ) -> Scanned<Range<usize>> {
-        let start = self.at;
+    pub(in crate::protocol) fn list(&mut self, mut element: impl FnMut(&mut Self) -> Scanned<()>) -> Scanned<()> {
+        self.enter(b'[')?;
         if self.peek() != b']' {
             loop {
                 element(self)?;
@@ -103,8 +91,7 @@ impl<'a> Scanner<'a> {
                 }
             }
         }
-        self.leave()?;
-        Ok(start..self.at - 1)
+        self.leave()
     }
 
     /// Reads one value, whatever it is. The range is where it lies, without the white space around it.

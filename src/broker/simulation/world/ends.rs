@@ -41,7 +41,6 @@ impl World {
                 holder.within = if holder.manual { policy.ack_timeout } else { policy.confirm_within };
             }
         }
-        self.route = None;
         self.broker.reconfigure(self.settings.clone());
         self.give(Event::Tick);
     }

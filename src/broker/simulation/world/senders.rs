@@ -90,9 +90,7 @@ impl World {
             ttl,
             delay,
         };
-        if !self.takes_route(&publish) {
-            self.give(Event::Publish(&publish));
-        }
+        self.give(Event::Publish(&publish));
     }
 
     /// Somebody sends again what was accepted or is pending. Nobody may notice but the sender.
@@ -110,24 +108,6 @@ impl World {
         *asked.owed.entry(connection).or_default() += 1;
         let Asked { channel, numbers, ttl, .. } = asked.clone();
         self.send(connection, &channel, &numbers, (Some(&id), false), (None, ttl, None));
-    }
-
-    /// Sends a publication the way of the last one, as the server does, if it goes that way; and sees that the broker would have said
-    /// the same.
-    pub(super) fn takes_route(&mut self, publish: &Publish<'_>) -> bool {
-        let Some(route) = &self.route else { return false };
-        let same = publish.connection == Some(route.sender) && *publish.publication.channel == route.channel;
-        if !same || !publish.is_plain() || publish.publication.messages.is_empty() {
-            return false;
-        }
-        let mut effects = Effects::default();
-        self.broker.handle(self.now, Event::Publish(publish), &mut effects);
-        let [Effect::Broadcast { to, except, .. }] = &effects.list[..] else { panic!("another way: {effects:?}") };
-        assert_eq!((to, except), (&route.to, &route.except), "the route has changed");
-        for to in to.iter().filter(|to| Some(**to) != *except) {
-            self.take(*to, carried(publish.publication), (0, 0, false), false, (1, MessageId(0)));
-        }
-        true
     }
 
     /// The publication that is being handled was refused because its channel is full: that must be so, and nothing of it may ever be seen.

@@ -21,7 +21,7 @@ const CONNECTIONS: usize = 10_000;
 const STARTS: usize = 7;
 /// Memory counts when it has not changed for this long.
 const STEADY: Duration = Duration::from_secs(2);
-/// How long a broker is left alone before its memory counts: three seconds after it listens it gives back what only its start has used.
+/// How long a broker is left alone before its memory counts: what runs every second or two has run once.
 const START: Duration = Duration::from_secs(4);
 /// What a client waits for at most: longer than the broker's default heartbeat.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -10,7 +10,6 @@
 //!
 //! To be read in this order. Nothing imports what stands below it, and the five rooms know nothing of each other.
 
-pub mod allocator;
 pub mod limits;
 pub mod message;
 pub mod network;

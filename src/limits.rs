@@ -37,10 +37,6 @@ pub const MAX_MESSAGE: usize = 1 << 20;
 /// The most messages in one publication: each becomes a row and an entry in memory.
 pub const PUBLICATION_MESSAGES: usize = 10_000;
 
-/// Bytes around a publication's messages up to which they are remembered, to know the next one by them: what most programs write, and
-/// little enough for each thread to keep.
-pub const SURROUNDINGS: usize = 1_024;
-
 /// How deep a JSON frame may nest: `serde_json`'s own recursion bound, named here because docs state it.
 pub const JSON_DEPTH: usize = 128;
 
@@ -442,10 +438,3 @@ pub const STORE_REFUSALS: usize = 64;
 
 /// How far behind the highest id rows of another program are put that are in the way of the broker's.
 pub const STORE_FOREIGN_GAP: u64 = 1 << 32;
-
-/// Bytes that the allocator takes from the system at a time for blocks of one size: 256 or 512 of them, no more than a small broker uses anyway.
-pub const ALLOCATOR_SLAB: usize = 64 << 10;
-
-/// How long after it has begun to listen the start of the broker is over: what runs every second or two has run once, the look at the password files
-/// ([`HTPASSWD_CHECK`]) included.
-pub const START: Duration = Duration::from_secs(3);

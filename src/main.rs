@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-#[global_allocator]
-static ALLOCATOR: wsmb::allocator::Lined = wsmb::allocator::Lined::new();
-
 fn main() -> ExitCode {
     ExitCode::from(wsmb::cli::run(std::env::args_os()))
 }

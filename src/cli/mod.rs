@@ -22,7 +22,6 @@ mod passwd;
 mod ping;
 mod queue;
 mod receive;
-mod resident;
 mod send;
 mod serve;
 mod settings;

@@ -17,7 +17,7 @@ use super::connect::LOCAL;
 use super::contexts::{self, Context, Contexts, Secret};
 use super::output::{self, Style};
 use super::settings::Settings;
-use super::{Failure, Outcome, build, resident};
+use super::{Failure, Outcome, build};
 use crate::auth::{self, NewUser, first_start, passwd};
 use crate::client::Url;
 use crate::config::{self, Config};
@@ -75,7 +75,6 @@ impl Serve {
         let ready = |server: &RunningServer| {
             started = true;
             greet(server.local_addrs(), &users, self.settings.data_dir());
-            tokio::spawn(resident::forget_start());
         };
         let outcome = server::serve(server_settings, Some(load), ready).await.map_err(Failure::failed);
         if let (false, Users::New(new)) = (started, &users) {

@@ -80,10 +80,9 @@ pub const LEAVE: Duration = Duration::from_secs(2);
 /// What a broker does behind the last delivery (the last confirmation, the last commit) counts for this long.
 pub const SETTLE: Duration = Duration::from_secs(1);
 
-/// A server's memory, or a store's file, has come to rest when it has not changed for this long: longer than this broker keeps what only its
-/// start has used ([`START`](super::START)), which would else be given back while connections are counted.
+/// A server's memory, or a store's file, has come to rest when it has not changed for this long: longer than the broker's look at its password
+/// files ([`HTPASSWD_CHECK`](super::HTPASSWD_CHECK)) takes to come round.
 pub const REST: Duration = Duration::from_secs(4);
-const _: () = assert!(REST.as_secs() > super::START.as_secs());
 
 /// It is taken as it is after this long: some never come to rest.
 pub const RESTLESS: Duration = Duration::from_secs(20);

@@ -9,9 +9,8 @@ const FILE_LINES: usize = 500;
 const TEST_FILE_LINES: usize = 900;
 const FUNCTION_LINES: usize = 70;
 
-/// Which rooms a room of the library may import. `main.rs` imports `cli` and the allocator; whoever is not named here may import nothing.
+/// Which rooms a room of the library may import. `main.rs` imports `cli`; whoever is not named here may import nothing.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("allocator", GROUND),
     ("limits", GROUND),
     ("message", GROUND),
     ("network", GROUND),
@@ -32,7 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "client", "load", "http",
         ],
     ),
-    ("main", &["allocator", "cli"]),
+    ("main", &["cli"]),
 ];
 
 /// What everybody may know.

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example echo -- [ADDRESS]` listens on that address (`127.0.0.1:9001` if none is given) and sends every message back as it
 //! came. [Autobahn](https://github.com/crossbario/autobahn-testsuite) runs against it, and so does `tests/echo.rs`; `docs/trust.md` has the
-//! results. The replies to pings, close frames and violations are those of the broker (`src/server/commands.rs`, `src/server/connection.rs`).
+//! results. The replies to pings, close frames and violations are those of the broker (`crates/server/src`).
 //!
 //! `cargo run --example echo -- 'ws://127.0.0.1:8888/?topic=echo'` listens nowhere. It connects to a running broker as a receiver of that
 //! topic and sends every message back to the topic, so that the suite can run against the broker itself.
@@ -16,10 +16,10 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use wsmb::client::{Client, Options, Url};
-use wsmb::message::Kind;
-use wsmb::protocol::frame::{Decoder, Incoming, Opcode, Role, encode_close, encode_into};
-use wsmb::protocol::handshake::{parse_request, response, upgrade_reply};
+use wsmb_client::{Client, Options, Url};
+use wsmb_core::message::Kind;
+use wsmb_protocol::frame::{Decoder, Incoming, Opcode, Role, encode_close, encode_into};
+use wsmb_protocol::handshake::{parse_request, response, upgrade_reply};
 
 /// The largest message, in bytes: what Autobahn's largest cases send. A larger one is answered with 1009.
 pub const MAX_MESSAGE: usize = 16 << 20;

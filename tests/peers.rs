@@ -15,8 +15,8 @@ use mqtt::Mqtt;
 use nats::{Nats, Said};
 use packets::Packets;
 use scripted::{Protocol, Server};
-use wsmb::client::Url;
-use wsmb::load::{self, Channels, Heard, Options, Payload, Report, Seat, Session, Target, Wire, Workload};
+use wsmb_client::Url;
+use wsmb_load::{Channels, Heard, Options, Payload, Report, Seat, Session, Target, Wire, Workload};
 
 fn seat(receives: bool, confirmed: bool) -> Seat {
     Seat { channels: Channels::new("a", "run"), index: 7, uses: 0..2, receives, confirmed }
@@ -172,7 +172,7 @@ where
     let arguments = format!("peers {arguments} --warm-up 0 --json");
     let Arguments { workload, options } = Arguments::parse_from(arguments.split(' '));
     let target = Target::new(Url::parse(&format!("ws://{}/any", server.address())).unwrap(), None).unwrap();
-    let report = load::run(wire, &target, &workload, &options, &mut |_| {}).unwrap();
+    let report = wsmb_load::run(wire, &target, &workload, &options, &mut |_| {}).unwrap();
     assert!(report.is_sound(), "{arguments}: {report}");
     report
 }

@@ -11,12 +11,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use wsmb::limits;
-use wsmb::message::{ChannelName, DeadLetter, Kind, Message, MessageId, Payload, PublicationId, Timestamp, Why};
-use wsmb::policy::{ChannelPolicy, Policies, Spare};
+use wsmb_core::message::{ChannelName, DeadLetter, Kind, Message, MessageId, Payload, PublicationId, Timestamp, Why};
+use wsmb_core::policy::{ChannelPolicy, Policies, Spare};
 #[cfg(target_os = "linux")]
-use wsmb::store::JournalSettings;
-use wsmb::store::{self, ChannelSummary, Group, MessageStore, Restamp, StoreError, StoreSettings};
+use wsmb_store::JournalSettings;
+use wsmb_store::{ChannelSummary, Group, MessageStore, Restamp, StoreError, StoreSettings};
 
 /// Opens an empty store; the directory lives as long as it does.
 type Factory = Box<dyn Fn(&std::path::Path) -> Box<dyn MessageStore>>;
@@ -31,11 +30,11 @@ fn backends() -> Vec<(String, Factory)> {
 
 fn sqlite(directory: &std::path::Path) -> Box<dyn MessageStore> {
     let url = format!("sqlite:{}", directory.join("wsmb.db").display());
-    store::open(&StoreSettings { url, ..StoreSettings::default() }).expect("opens")
+    wsmb_store::open(&StoreSettings { url, ..StoreSettings::default() }).expect("opens")
 }
 
 fn memory(_directory: &std::path::Path) -> Box<dyn MessageStore> {
-    store::open(&StoreSettings { url: "memory:".to_owned(), ..StoreSettings::default() }).expect("opens")
+    wsmb_store::open(&StoreSettings { url: "memory:".to_owned(), ..StoreSettings::default() }).expect("opens")
 }
 
 /// The database servers that run on Linux only, where the harness can see to it that none outlives its tests.
@@ -65,7 +64,7 @@ fn remote(kind: servers::Kind, journal: bool) -> impl Fn(&std::path::Path) -> Bo
         let database = DATABASES[kind as usize].get_or_init(|| servers::Server::shared(kind).database());
         let prefix = format!("s{}_", NUMBER.fetch_add(1, Ordering::Relaxed));
         let journal = journal.then(|| JournalSettings { path: directory.join("journal.db"), bytes: 256 << 20 });
-        store::open(&StoreSettings { prefix, journal, ..database.settings() }).expect("opens")
+        wsmb_store::open(&StoreSettings { prefix, journal, ..database.settings() }).expect("opens")
     }
 }
 
@@ -343,7 +342,7 @@ fn a_sweep_reads_what_is_to_be_a_dead_letter_and_goes_on_behind_it() {
 #[test]
 fn a_sweep_reads_no_more_than_a_page_of_what_it_spares() {
     on_each(|store| {
-        let large = "x".repeat(limits::PAGE_BYTES / 4);
+        let large = "x".repeat(wsmb_core::limits::PAGE_BYTES / 4);
         let row = |id| Message { expires: Some(Timestamp(9)), ..message(id, "a", Payload::text(&large)) };
         for id in 1..=8 {
             append(store, vec![row(id)]);
@@ -506,7 +505,7 @@ fn the_rest_of_the_trait_works_on_every_store() {
     on_each(|store| {
         store.check().expect("can be written");
         assert!(store.tend().expect("tends").is_empty());
-        store.answer(store::RequestToken(77)).expect("nobody waits for it any more");
+        store.answer(wsmb_store::RequestToken(77)).expect("nobody waits for it any more");
         store.mark_clean().expect("marks");
         append(store, vec![text(1, "a")]);
     });
@@ -539,7 +538,7 @@ fn a_hundred_thousand_messages_are_paged_in_order() {
 #[test]
 fn a_memory_store_keeps_to_its_budget() {
     let settings = StoreSettings { url: "memory:".to_owned(), memory: 10_000, ..StoreSettings::default() };
-    let mut store = store::open(&settings).expect("opens");
+    let mut store = wsmb_store::open(&settings).expect("opens");
     let large = |id| message(id, "a", Payload::text("x".repeat(4_000)));
     append(&mut *store, vec![large(1), large(2)]);
     let over = Group { appends: vec![large(3)], ..Group::default() };
@@ -612,7 +611,8 @@ fn answer(store: &mut dyn MessageStore, call: &Call) -> String {
         }
         Call::Sweep { now, sparing } => {
             let spare = if sparing { sparing_a() } else { Spare::default() };
-            let store::Swept { mut gone, spared, more } = store.sweep(Timestamp(now), 100, &spare).expect("sweeps");
+            let wsmb_store::Swept { mut gone, spared, more } =
+                store.sweep(Timestamp(now), 100, &spare).expect("sweeps");
             gone.sort();
             format!("{gone:?} {spared:?} {more}")
         }
@@ -634,7 +634,7 @@ fn answer(store: &mut dyn MessageStore, call: &Call) -> String {
             for (channel, _, messages) in &summary.expiries {
                 *expiring.entry(channel.clone()).or_default() += messages;
             }
-            format!("{:?} {expiring:?}", store::Summary { clean: true, expiries: Vec::new(), ..summary })
+            format!("{:?} {expiring:?}", wsmb_store::Summary { clean: true, expiries: Vec::new(), ..summary })
         }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::mpsc::channel as pipe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use wsmb::message::{ChannelName, Message, MessageId, Payload, Timestamp};
-use wsmb::store::{self, FailureKind, Outcome, StoreSettings, StoreWorker};
+use wsmb_core::message::{ChannelName, Message, MessageId, Payload, Timestamp};
+use wsmb_store::{FailureKind, Outcome, StoreSettings, StoreWorker};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -60,7 +60,7 @@ fn an_outage_is_one_line_at_its_begin_and_one_at_its_end() {
     let report = move |outcome| {
         let _ = sender.send(outcome);
     };
-    let worker = StoreWorker::start(store::open(&settings).expect("opens"), report).expect("a thread");
+    let worker = StoreWorker::start(wsmb_store::open(&settings).expect("opens"), report).expect("a thread");
     let next = || outcomes.recv_timeout(PATIENCE).expect("an outcome");
     worker.append(vec![message(1)]);
     assert_eq!(next(), Outcome::Stored(vec![MessageId(1)]));
@@ -89,7 +89,7 @@ fn an_outage_is_one_line_at_its_begin_and_one_at_its_end() {
     assert!(lines[0].contains("ERROR") && lines[0].contains("another program has locked the store"), "{}", lines[0]);
     assert!(lines[1].contains("INFO") && lines[1].contains("can be written again"), "{}", lines[1]);
 
-    let mut store = store::open(&settings).expect("opens again");
+    let mut store = wsmb_store::open(&settings).expect("opens again");
     let summary = store.summary(Timestamp(0)).expect("summary");
     assert_eq!((summary.clean, summary.channels[0].messages, summary.last_id), (true, 1, MessageId(6)));
 }

@@ -4,10 +4,9 @@ use std::sync::mpsc::{Receiver, channel as pipe};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use wsmb::limits;
-use wsmb::message::{ChannelName, Message, MessageId, Payload, Timestamp};
-use wsmb::policy::Spare;
-use wsmb::store::{
+use wsmb_core::message::{ChannelName, Message, MessageId, Payload, Timestamp};
+use wsmb_core::policy::Spare;
+use wsmb_store::{
     self, FailureKind, Group, MemoryStore, MessageStore, Outcome, Page, Request, RequestToken, Restamp, StoreError,
     StoreSettings, StoreWorker, Summary, Swept,
 };
@@ -156,7 +155,8 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let control = Control::default();
-        let store = Scripted { inner: MemoryStore::new(limits::MEMORY_STORE_BYTES), control: control.clone() };
+        let store =
+            Scripted { inner: MemoryStore::new(wsmb_store::limits::MEMORY_STORE_BYTES), control: control.clone() };
         let (sender, outcomes) = pipe();
         let report = move |outcome| {
             let _ = sender.send(outcome);
@@ -396,7 +396,7 @@ fn a_sweep_is_always_answered() {
 fn stopping_writes_everything_and_dropping_nothing_more() {
     let rig = Rig::new();
     rig.hold(1);
-    let many = limits::STORE_GROUP as u64 + 10;
+    let many = wsmb_core::limits::STORE_GROUP as u64 + 10;
     rig.append(2..=many);
     std::thread::scope(|scope| {
         let stopping = scope.spawn(|| rig.worker.stop());
@@ -432,13 +432,14 @@ async fn readers_wait_for_room_and_are_woken() {
     let rig = Rig::new();
     rig.worker.room().await;
     rig.hold(1);
-    let large = |id| Message { payload: Payload::text("x".repeat(limits::STORE_QUEUE_LOW / 2)), ..message(id) };
+    let large =
+        |id| Message { payload: Payload::text("x".repeat(wsmb_store::limits::STORE_QUEUE_LOW / 2)), ..message(id) };
     rig.worker.append(vec![large(2), large(3), large(4)]);
-    assert!(rig.worker.queued_bytes() > limits::STORE_QUEUE_LOW);
+    assert!(rig.worker.queued_bytes() > wsmb_store::limits::STORE_QUEUE_LOW);
     let room = rig.worker.room();
     rig.release();
     tokio::time::timeout(PATIENCE, room).await.expect("woken");
-    assert!(rig.worker.queued_bytes() <= limits::STORE_QUEUE_LOW);
+    assert!(rig.worker.queued_bytes() <= wsmb_store::limits::STORE_QUEUE_LOW);
 }
 
 #[test]
@@ -450,11 +451,11 @@ fn a_crash_of_the_process_loses_nothing_that_was_reported() {
     let report = move |outcome| {
         let _ = sender.send(outcome);
     };
-    let worker = StoreWorker::start(store::open(&settings).expect("opens"), report).expect("a thread");
+    let worker = StoreWorker::start(wsmb_store::open(&settings).expect("opens"), report).expect("a thread");
     worker.append((1..=5_000).map(message).collect());
     let Ok(Outcome::Stored(reported)) = outcomes.recv_timeout(PATIENCE) else { panic!("not stored") };
     drop(worker);
-    let mut store = store::open(&settings).expect("opens again");
+    let mut store = wsmb_store::open(&settings).expect("opens again");
     let summary = store.summary(Timestamp(0)).expect("summary");
     assert!(!summary.clean);
     let page = store.load(&channel(), MessageId(0), 10_000, usize::MAX).expect("loads");
@@ -565,7 +566,7 @@ fn what_has_expired_takes_no_room_from_new_messages() {
     let report = move |outcome| {
         let _ = sender.send(outcome);
     };
-    let room_for_three = 3 * (limits::STORE_ROW_BYTES + 1);
+    let room_for_three = 3 * (wsmb_store::limits::STORE_ROW_BYTES + 1);
     let worker = StoreWorker::start(Box::new(MemoryStore::new(room_for_three)), report).expect("a thread");
     let next = || outcomes.recv_timeout(PATIENCE).expect("an outcome");
     // Before the first sweep nobody has said which channels are spared.

@@ -15,7 +15,7 @@ use rules::Source;
 
 /// The repository.
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 /// Every file below `folder` with one of these endings, without what is built or belongs to git.

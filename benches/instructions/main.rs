@@ -8,19 +8,19 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use wsmb::broker::{
+use wsmb_core::broker::{
     AckMode, Broker, ClientKind, Content, Effect, Effects, Event, Publish, Reply, Restored, Settings, StoreEffect,
     Subscribe,
 };
-use wsmb::message::{
+use wsmb_core::message::{
     ChannelName, ConnectionId, Dialect, Kind, Message, MessageId, Publication, PublicationId, Timestamp,
 };
-use wsmb::policy::{ChannelPolicy, Policies};
-use wsmb::protocol::delivery;
-use wsmb::protocol::envelope::{self, Command};
-use wsmb::protocol::frame::{Decoder, Incoming, Opcode, Role, encode_masked_into};
-use wsmb::protocol::topic;
-use wsmb::store::{Group, StoreSettings};
+use wsmb_core::policy::{ChannelPolicy, Policies};
+use wsmb_protocol::delivery;
+use wsmb_protocol::envelope::{self, Command};
+use wsmb_protocol::frame::{Decoder, Incoming, Opcode, Role, encode_masked_into};
+use wsmb_protocol::topic;
+use wsmb_store::{Group, StoreSettings};
 
 /// Messages in one read: what 64 KiB hold of the size that is measured everywhere else.
 const BURST: u64 = 300;
@@ -70,11 +70,11 @@ impl Stage {
                 connection: ConnectionId(SENDER.0 + 1 + receiver),
                 channels: vec![channel()],
                 ack: AckMode::Automatic,
-                prefetch: Some(wsmb::limits::MAX_PREFETCH),
+                prefetch: Some(wsmb_core::limits::MAX_PREFETCH),
                 client: ClientKind::Modern,
                 receiver: None,
                 group: None,
-                order: wsmb::message::Order::List,
+                order: wsmb_core::message::Order::List,
             }));
         }
         stage
@@ -138,7 +138,7 @@ fn burst(payload: &str) -> Vec<u8> {
 /// One sender, one receiver, a channel that is not kept: decode, route, encode.
 fn topic_burst(count: u64) {
     let (mut stage, channel, burst) = (Stage::new(fleeting(), 1), channel(), burst(&json()));
-    let mut decoder = Decoder::new(Role::Server, wsmb::limits::MAX_MESSAGE);
+    let mut decoder = Decoder::new(Role::Server, wsmb_protocol::limits::MAX_MESSAGE);
     let mut buffer = burst.clone();
     for _ in 0..count / BURST {
         buffer.copy_from_slice(&burst);
@@ -156,7 +156,7 @@ fn topic_burst(count: u64) {
 /// The same in the envelope dialect.
 fn envelope_burst(count: u64) {
     let (mut stage, burst) = (Stage::new(fleeting(), 1), burst(&envelope_json("")));
-    let mut decoder = Decoder::new(Role::Server, wsmb::limits::MAX_MESSAGE);
+    let mut decoder = Decoder::new(Role::Server, wsmb_protocol::limits::MAX_MESSAGE);
     let mut parser = envelope::Parser::default();
     let mut buffer = burst.clone();
     for _ in 0..count / BURST {
@@ -198,7 +198,7 @@ fn kept(count: u64) {
         buffer.clear();
         let json = envelope_json(&format!(r#","id":"{number}""#));
         encode_masked_into(&mut buffer, Opcode::Text, json.as_bytes(), [0x37, 0xfa, 0x21, 0x3d]);
-        let result = Decoder::new(Role::Server, wsmb::limits::MAX_MESSAGE).feed(&mut buffer, |incoming| {
+        let result = Decoder::new(Role::Server, wsmb_protocol::limits::MAX_MESSAGE).feed(&mut buffer, |incoming| {
             if let Incoming::Message { kind, frame } = incoming
                 && let Ok(Command::Send(send)) = parser.parse(kind, &frame)
             {
@@ -237,8 +237,8 @@ fn replies(effects: &Effects) -> u64 {
 fn store(count: u64) {
     let directory = tempfile::tempdir().expect("a directory");
     let url = format!("sqlite:{}", directory.path().join("wsmb.db").display());
-    let mut store = wsmb::store::open(&StoreSettings { url, ..StoreSettings::default() }).expect("a store");
-    let payload = wsmb::message::Payload::text(json());
+    let mut store = wsmb_store::open(&StoreSettings { url, ..StoreSettings::default() }).expect("a store");
+    let payload = wsmb_core::message::Payload::text(json());
     let channel: Cow<'_, ChannelName> = Cow::Owned(channel());
     for group in 0..count / ROWS {
         let ids = group * ROWS + 1..=(group + 1) * ROWS;

@@ -61,8 +61,8 @@ mod packets;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use wsmb::client::Url;
-use wsmb::load::{self, Error, Options, Report, Target, Workload};
+use wsmb_client::Url;
+use wsmb_load::{Error, Options, Report, Target, Workload};
 
 /// Measure another broker as `wsmb bench` measures this one
 #[derive(Debug, Parser)]
@@ -124,7 +124,7 @@ fn measure(arguments: &Arguments) -> Result<Report, Error> {
     }
     let target = Target::new(url, None)?;
     match protocol {
-        Protocol::Mqtt => load::run(&mqtt::Mqtt, &target, workload, options, &mut |_| {}),
-        Protocol::Nats => load::run(&nats::Nats, &target, workload, options, &mut |_| {}),
+        Protocol::Mqtt => wsmb_load::run(&mqtt::Mqtt, &target, workload, options, &mut |_| {}),
+        Protocol::Nats => wsmb_load::run(&nats::Nats, &target, workload, options, &mut |_| {}),
     }
 }

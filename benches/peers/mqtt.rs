@@ -3,8 +3,8 @@
 //! Without confirmation everything is QoS 0. With it, QoS 1: the server answers each PUBLISH with a PUBACK, and the receiver answers each
 //! delivery with one. Sessions are clean, and no keep-alive is asked for: what is measured is over before one would be due.
 
-use wsmb::load::{Handshake, Heard, Payload, Publication, Seat, Session, Wire, frame};
-use wsmb::protocol::frame::Opcode;
+use wsmb_load::{Handshake, Heard, Payload, Publication, Seat, Session, Wire, frame};
+use wsmb_protocol::frame::Opcode;
 
 use crate::packets::Packets;
 

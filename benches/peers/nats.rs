@@ -4,8 +4,8 @@
 //! mean something: a stream with a file takes the channel, answers each PUB that names a subject for the answer, hands each message to a consumer, and
 //! removes it when that has acknowledged it (a work queue, which is what a kept channel is).
 
-use wsmb::load::{Handshake, Heard, Payload, Publication, Seat, Session, Wire, frame};
-use wsmb::protocol::frame::Opcode;
+use wsmb_load::{Handshake, Heard, Payload, Publication, Seat, Session, Wire, frame};
+use wsmb_protocol::frame::Opcode;
 
 use crate::packets::Packets;
 

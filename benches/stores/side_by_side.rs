@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use wsmb::message::{ChannelName, Message, MessageId, Payload, Timestamp};
-use wsmb::store::{self, Group, MessageStore, StoreSettings};
+use wsmb_core::message::{ChannelName, Message, MessageId, Payload, Timestamp};
+use wsmb_store::{Group, MessageStore, StoreSettings};
 
 use crate::bare::{Bare, Row};
 use crate::servers::Server;
@@ -33,7 +33,7 @@ pub fn run(server: &Server) {
         let mut ours: Vec<Cost> = Vec::new();
         let mut floor: Vec<Cost> = Vec::new();
         for _ in 0..TURNS {
-            let mut store = store::open(&StoreSettings { journal: None, ..database.settings() }).expect("opens");
+            let mut store = wsmb_store::open(&StoreSettings { journal: None, ..database.settings() }).expect("opens");
             ours.push(with_store(&mut *store, batch));
             drop(store);
             let mut bare = Bare::connect(&database);

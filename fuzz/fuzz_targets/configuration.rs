@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use wsmb::config::import::import;
-use wsmb::config::{Config, Flags};
+use wsmb_config::import::import;
+use wsmb_config::{Config, Flags};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(text) = std::str::from_utf8(bytes) {

@@ -3,9 +3,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
-use wsmb::message::{Frame, Kind};
-use wsmb::protocol::envelope::{Command, Parser};
-use wsmb::protocol::frame::{Opcode, encode};
+use wsmb_core::message::{Frame, Kind};
+use wsmb_protocol::envelope::{Command, Parser};
+use wsmb_protocol::frame::{Opcode, encode};
 
 fuzz_target!(|texts: Vec<&str>| {
     // One parser for all of them: it keeps the channel of the last publication.

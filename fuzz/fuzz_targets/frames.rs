@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use libfuzzer_sys::fuzz_target;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Message, WebSocket};
-use wsmb::message::Kind;
-use wsmb::protocol::frame::{self, Decoder, Incoming};
+use wsmb_core::message::Kind;
+use wsmb_protocol::frame::{self, Decoder, Incoming};
 
 /// The largest message, so that both know the same bound.
 const MOST: usize = 1 << 12;

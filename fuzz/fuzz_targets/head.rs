@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wsmb::protocol::handshake::{basic_credentials, parse_reply, parse_request, percent_decode};
+use wsmb_protocol::handshake::{basic_credentials, parse_reply, parse_request, percent_decode};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(Some((_, length))) = parse_request(bytes) {

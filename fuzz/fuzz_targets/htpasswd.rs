@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wsmb::auth::{htpasswd, passwd};
+use wsmb_auth::{htpasswd, passwd};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(parsed) = htpasswd::parse(bytes, "file") else { return };

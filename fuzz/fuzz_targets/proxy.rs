@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wsmb::protocol::proxy::{Forwarding, header};
+use wsmb_protocol::proxy::{Forwarding, header};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(Some(found)) = header::parse(bytes) {

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use wsmb::message::{ChannelName, Message, MessageId, Payload, Timestamp};
-use wsmb::store::{self, Group, MessageStore, StoreSettings};
+use wsmb_core::message::{ChannelName, Message, MessageId, Payload, Timestamp};
+use wsmb_store::{Group, MessageStore, StoreSettings};
 
 use crate::harness::{Broker, Ended, Running, run, wsmb};
 
@@ -31,7 +31,7 @@ impl Stores {
 
     fn open(&self, name: &str) -> Box<dyn MessageStore> {
         let url = format!("sqlite:{}", self.path(name).display());
-        store::open(&StoreSettings { url, ..StoreSettings::default() }).unwrap()
+        wsmb_store::open(&StoreSettings { url, ..StoreSettings::default() }).unwrap()
     }
 
     fn command(&self, more: &[&str]) -> std::process::Command {

@@ -29,6 +29,14 @@ pub fn wsmb(directory: &Path) -> Command {
     // Nor his logins.
     command.env("XDG_CONFIG_HOME", directory.join(".config")).env("HOME", directory);
     command.stdin(Stdio::null());
+    // Whoever runs the tests under `nohup` ignores hang-ups, and programs inherit that.
+    // SAFETY: signal is safe to be called between fork and exec, and no handler is installed.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut command, || {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        });
+    }
     command
 }
 

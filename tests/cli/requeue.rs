@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use crate::harness::{Ended, Running, run, until, wsmb};
-use wsmb::message::{ChannelName, DeadLetter, Message, MessageId, Payload, Timestamp, Why};
-use wsmb::store::{self, Group, MessageStore, StoreSettings};
+use wsmb_core::message::{ChannelName, DeadLetter, Message, MessageId, Payload, Timestamp, Why};
+use wsmb_store::{Group, MessageStore, StoreSettings};
 
 /// Dead letters of every channel go to `dead`.
 const CONFIGURATION: &str = r#"
@@ -50,7 +50,7 @@ impl Place {
     fn open(&self) -> Box<dyn MessageStore> {
         std::fs::create_dir_all(self.directory.path().join("wsmb-data")).unwrap();
         let url = format!("sqlite:{}", self.directory.path().join("wsmb-data/wsmb.db").display());
-        store::open(&StoreSettings { url, ..StoreSettings::default() }).unwrap()
+        wsmb_store::open(&StoreSettings { url, ..StoreSettings::default() }).unwrap()
     }
 
     fn everything(&self) -> Vec<Message> {

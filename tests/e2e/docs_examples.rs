@@ -86,7 +86,7 @@ fn connect(broker: &Broker, name: &str) -> Client {
 
 #[test]
 fn every_example_of_the_protocol_page_is_true() {
-    let path = format!("{}/docs/protocol.md", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/docs/protocol.md", concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let page = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("docs/protocol.md: {error}"));
     let blocks = blocks(&page);
     assert!(!blocks.is_empty(), "docs/protocol.md has no block marked `wsmb`");

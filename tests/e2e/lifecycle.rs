@@ -135,7 +135,9 @@ fn a_second_signal_that_comes_later_ends_the_broker_at_once() {
     broker.signal(libc::SIGTERM);
     broker.wait_for_log("stopping");
     // What is tested is a time, and nobody tells when it is over.
-    std::thread::sleep((wsmb::limits::SECOND_SIGNAL + Duration::from_millis(200)).saturating_sub(asked.elapsed()));
+    std::thread::sleep(
+        (wsmb_server::limits::SECOND_SIGNAL + Duration::from_millis(200)).saturating_sub(asked.elapsed()),
+    );
     broker.assert_alive();
     broker.signal(libc::SIGINT);
     assert_eq!(broker.wait().code(), Some(1), "{}", broker.log().tail());

@@ -112,7 +112,7 @@ fn a_ping_asks_the_store_and_not_the_last_commit() {
     assert_eq!(ping(&mut client), "00");
     let lock = Locked::new(&broker);
     // Nobody sends anything meanwhile: a good answer may be as old as the limit says, but no older.
-    std::thread::sleep(wsmb::limits::STORE_CHECK_EVERY);
+    std::thread::sleep(wsmb_store::limits::STORE_CHECK_EVERY);
     assert_eq!(ping(&mut client), "01");
     lock.release();
     until(&json!("00"), || ping(&mut client));

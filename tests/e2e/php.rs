@@ -11,7 +11,7 @@ use crate::client::Client;
 /// Starts one of the scripts in `tests/e2e/php`.
 #[track_caller]
 fn php(broker: &Broker, script: &str, arguments: &[&str]) -> Child {
-    let path = format!("{}/tests/e2e/php/{script}", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/tests/e2e/php/{script}", concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let started = Command::new("php")
         .arg(path)
         .arg(broker.address().port().to_string())

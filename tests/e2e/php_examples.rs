@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::broker::{Broker, PASSWORD, Setup, USER};
 use crate::client::Client;
 
-const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
 
 /// One of the scripts, with the right user and password.
 fn script(folder: &Path, name: &str) -> Command {

@@ -287,7 +287,7 @@ fn what_a_manual_receiver_held_comes_again_marked() {
 #[test]
 fn a_php_receiver_that_never_looks_does_not_hold_up_the_stop() {
     let mut broker = Broker::start();
-    let script = format!("{}/tests/e2e/php/half_open.php", env!("CARGO_MANIFEST_DIR"));
+    let script = format!("{}/tests/e2e/php/half_open.php", concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let mut php = Command::new("php")
         .args([&script, &broker.address().port().to_string(), "sms"])
         .stdout(Stdio::piped())

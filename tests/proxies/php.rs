@@ -17,7 +17,7 @@ fn killed_after_three(way: Way) {
         sender.publish_safely("sms", &json!(number), &number.to_string());
     }
     let port = proxy.as_ref().map_or(broker.address(), Proxy::address).port();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/php/slow_receiver.php");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/e2e/php/slow_receiver.php");
     let mut receiver = Command::new("php")
         .args([script, &port.to_string(), "sms"])
         .stdin(Stdio::piped())

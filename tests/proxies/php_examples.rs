@@ -11,7 +11,7 @@ use crate::ways::{Proxy, Way};
 
 /// Runs an example to its end.
 fn run(name: &str, arguments: &[&str], authority: Option<&Path>) -> Output {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("examples").join(name);
     let mut command = Command::new("php");
     command.args(["-d", "display_errors=stderr", "-d", "error_reporting=-1"]).arg(path).args(arguments);
     command.envs([("WSMB_USER", USER), ("WSMB_PASSWORD", PASSWORD), ("WSMB_TIMEOUT", "0.5")]);

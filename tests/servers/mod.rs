@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use wsmb::store::StoreSettings;
+use wsmb_store::StoreSettings;
 
 use process::Account;
 #[allow(unused_imports)] // Not every test puts a network between.

@@ -1,7 +1,7 @@
 //! What a server can refuse: each case is a clear sentence, and the store works again when the cause is gone.
 
-use wsmb::message::{Message, MessageId, Payload};
-use wsmb::store::{StoreError, StoreSettings};
+use wsmb_core::message::{Message, MessageId, Payload};
+use wsmb_store::{StoreError, StoreSettings};
 
 use crate::servers::{Database, Kind, Options, Server};
 use crate::{appends, assert_says, ids, message, open, refusal, removals, texts};
@@ -170,7 +170,7 @@ fn a_database_of_another_character_set_loses_nothing() {
     let server = Server::shared(kind);
     for encoding in ["LATIN1", "SQL_ASCII"] {
         let database = server.database_with(&format!("ENCODING '{encoding}' TEMPLATE template0"));
-        let mut store = match wsmb::store::open(&database.settings()) {
+        let mut store = match wsmb_store::open(&database.settings()) {
             Ok(store) => store,
             // A refusal that says why is as good.
             Err(error) => {

@@ -1,7 +1,7 @@
 //! User-defined columns on a table that somebody made: types, NULL, what does not fit, what is refused at start.
 
 use serde_json::{Value, json};
-use wsmb::store::{Columns, StoreError, StoreSettings};
+use wsmb_store::{Columns, StoreError, StoreSettings};
 
 use crate::servers::{Database, Kind, Server};
 use crate::{appends, assert_says, message, open, refusal, texts};

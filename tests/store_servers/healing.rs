@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use wsmb::store::{MessageStore, StoreError};
+use wsmb_store::{MessageStore, StoreError};
 
 use crate::servers::{Kind, Mode, PATIENCE, Proxy, Server};
 use crate::{appends, assert_says, ids, message, open};
@@ -81,7 +81,11 @@ fn a_network_that_swallows_everything_is_noticed_in_bounded_time() {
                 let error = store.commit(&appends(vec![message(2, "1")])).expect_err("nothing comes back");
                 assert!(matches!(&error, StoreError::Unreachable { .. }), "{error:?}");
                 assert_says(&error, &database, &["no answer within"]);
-                assert!(begun.elapsed() < wsmb::limits::STORE_ANSWER + Duration::from_secs(5), "{:?}", begun.elapsed());
+                assert!(
+                    begun.elapsed() < wsmb_store::limits::STORE_ANSWER + Duration::from_secs(5),
+                    "{:?}",
+                    begun.elapsed()
+                );
                 proxy.set(Mode::Open);
                 commit(&mut *store, 2);
                 assert_eq!(ids(&mut *store, "sms"), [1, 2]);

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use wsmb::message::MessageId;
-use wsmb::store::{Group, StoreError, StoreSettings};
+use wsmb_core::message::MessageId;
+use wsmb_store::{Group, StoreError, StoreSettings};
 
 use crate::servers::{Kind, Mode, PATIENCE, Proxy, Server};
 use crate::{appends, assert_says, ids, message, open, refusal, removals};
@@ -52,10 +52,10 @@ fn the_lock_is_taken_again_when_the_connection_was_lost_and_by_nobody_else_meanw
 
 /// The server may need a moment to notice that a connection has ended.
 #[track_caller]
-fn loop_until_open(settings: &StoreSettings) -> Box<dyn wsmb::store::MessageStore> {
+fn loop_until_open(settings: &StoreSettings) -> Box<dyn wsmb_store::MessageStore> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match wsmb::store::open(settings) {
+        match wsmb_store::open(settings) {
             Ok(store) => return store,
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
@@ -74,7 +74,7 @@ fn a_broker_that_vanished_without_a_word_does_not_keep_the_table() {
         assert!(matches!(refusal(&database.settings()), StoreError::Locked { .. }));
         let begun = Instant::now();
         drop(loop_until_open(&database.settings()));
-        assert!(begun.elapsed() < wsmb::limits::STORE_IDLE + Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < wsmb_store::limits::STORE_IDLE + Duration::from_secs(10), "{:?}", begun.elapsed());
         drop(first);
     }
 }

@@ -17,8 +17,8 @@ mod php_table;
 mod refusals;
 mod tls;
 
-use wsmb::message::{ChannelName, Message, MessageId, Payload, Timestamp};
-use wsmb::store::{self, Group, MessageStore, StoreError, StoreSettings};
+use wsmb_core::message::{ChannelName, Message, MessageId, Payload, Timestamp};
+use wsmb_store::{Group, MessageStore, StoreError, StoreSettings};
 
 use servers::Database;
 
@@ -55,13 +55,13 @@ fn removals(ids: &[u64]) -> Group {
 
 #[track_caller]
 fn open(settings: &StoreSettings) -> Box<dyn MessageStore> {
-    store::open(settings).unwrap_or_else(|error| panic!("{error}"))
+    wsmb_store::open(settings).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Why it can't be opened.
 #[track_caller]
 fn refusal(settings: &StoreSettings) -> StoreError {
-    match store::open(settings) {
+    match wsmb_store::open(settings) {
         Ok(_) => panic!("it opens"),
         Err(error) => error,
     }

@@ -1,8 +1,8 @@
 //! Tables that the broker makes itself: whole, made once, never taken back to an older layout.
 
-use wsmb::message::{DeadLetter, MessageId, Payload, Timestamp, Why};
-use wsmb::policy::Spare;
-use wsmb::store::StoreError;
+use wsmb_core::message::{DeadLetter, MessageId, Payload, Timestamp, Why};
+use wsmb_core::policy::Spare;
+use wsmb_store::StoreError;
 
 use crate::servers::{Kind, Server};
 use crate::{appends, assert_says, channel, message, open, refusal, texts};
@@ -22,7 +22,9 @@ fn they_hold_every_character_and_are_made_once() {
         };
         let text = "é 😀 👩‍👩‍👧 مرحبا 日本";
         let unicode =
-            wsmb::message::Message { channel: channel("日本😀"), payload: Payload::text(text), ..message(1, "") };
+            wsmb_core::message::Message {
+                channel: channel("日本😀"), payload: Payload::text(text), ..message(1, "")
+            };
         open(&database.settings()).commit(&appends(vec![unicode])).expect("stored");
         let made = described();
         for name in ["data_id", "expires", "due", "receivers", "publication", "deliveries", "dead_why", "dead_reason"] {
@@ -50,7 +52,7 @@ fn columns_that_an_earlier_version_did_not_have_are_added_and_nothing_else_is_to
         server.sql_in(Some(&database), &earlier);
         let (why, reason) = (Why::Rejected, Some("no SIM".into()));
         let letter = DeadLetter { why, channel: channel("sms"), attempts: 2, reason };
-        let letter = wsmb::message::Message { dead: Some(Box::new(letter)), ..message(2, "2") };
+        let letter = wsmb_core::message::Message { dead: Some(Box::new(letter)), ..message(2, "2") };
         let mut store = open(&database.settings());
         assert!(store.tend().expect("tends").is_empty(), "nothing is missing any more");
         store.commit(&appends(vec![letter.clone()])).expect("stored");
@@ -102,7 +104,7 @@ fn an_existing_table_with_some_of_the_columns_uses_those() {
         let owner = kind.pick("SELECT 1".to_owned(), format!("ALTER TABLE mq_data OWNER TO {}", database.name));
         server.sql_in(Some(&database), &format!("{table}; {owner}"));
         let mut store = open(&database.settings());
-        let expiring = wsmb::message::Message { expires: Some(Timestamp(5)), deliveries: 3, ..message(1, "1") };
+        let expiring = wsmb_core::message::Message { expires: Some(Timestamp(5)), deliveries: 3, ..message(1, "1") };
         store.commit(&appends(vec![expiring, message(2, "2")])).expect("stored");
         assert_eq!(store.sweep(Timestamp(5), 10, &Spare::default()).expect("swept").gone.len(), 1);
         assert_eq!(texts(&mut *store, "sms"), ["2"]);

@@ -1,9 +1,9 @@
 //! The message table of the PHP broker: used as it stands, drained correctly, and left so that one can go back.
 
 use serde_json::Value;
-use wsmb::message::{Kind as PayloadKind, MessageId, Payload, PublicationId, Timestamp};
-use wsmb::policy::Spare;
-use wsmb::store::{Group, StoreError};
+use wsmb_core::message::{Kind as PayloadKind, MessageId, Payload, PublicationId, Timestamp};
+use wsmb_core::policy::Spare;
+use wsmb_store::{Group, StoreError};
 
 use crate::servers::{Database, Kind, Server};
 use crate::{ALL, appends, assert_says, channel, ids, message, open, refusal, removals, texts};
@@ -122,7 +122,7 @@ fn a_reader_in_php_gets_what_was_sent() {
             [Payload::text("no JSON: é 😀"), Payload { bytes: vec![0, 255].into(), kind: PayloadKind::Binary }];
         let messages = others.iter().zip(30..).map(|(payload, id)| {
             let payload = payload.clone();
-            wsmb::message::Message { payload, ..message(id, "") }
+            wsmb_core::message::Message { payload, ..message(id, "") }
         });
         store.commit(&appends(messages.collect())).expect("stored");
         let page = store.load(&channel("sms"), MessageId(29), 10, ALL).expect("a page");
@@ -137,7 +137,7 @@ fn a_channel_that_its_character_set_lacks_is_refused_alone() {
         let database = server.database();
         server.sql_in(Some(&database), &TABLE.replace("latin1", "ascii"));
         let mut store = open(&database.settings());
-        let strange = wsmb::message::Message { channel: channel("日本"), ..message(41, "1") };
+        let strange = wsmb_core::message::Message { channel: channel("日本"), ..message(41, "1") };
         let error = store.commit(&appends(vec![message(40, "1"), strange])).expect_err("refused");
         assert!(matches!(&error, StoreError::Unfit { ids, .. } if *ids == [MessageId(41)]), "{error:?}");
         assert_says(&error, &database, &["character set", "utf8mb4", &database.name]);
@@ -174,7 +174,7 @@ fn rows_of_a_latin1_connection_are_what_was_sent() {
         let server = Server::shared(kind);
         let database = filled_over_latin1(server);
         let mut store = open(&database.settings());
-        let channels = |store: &mut dyn wsmb::store::MessageStore| -> Vec<(String, u64, u64)> {
+        let channels = |store: &mut dyn wsmb_store::MessageStore| -> Vec<(String, u64, u64)> {
             let summary = store.summary(Timestamp(0)).expect("a summary");
             summary.channels.iter().map(|it| (it.channel.to_string(), it.messages, it.last.0)).collect()
         };
@@ -193,8 +193,10 @@ fn rows_of_a_latin1_connection_are_what_was_sent() {
 
         // What this broker writes beside them, names that look like the others' included.
         let own = ["grün", "Ã¼", "Ã\u{192}Â¼", "日本", "€", "naïve Ã"];
-        let on =
-            |(name, id): (&&str, u64)| wsmb::message::Message { channel: channel(name), ..message(id, "\"Ã¼\"") };
+        let on = |(name, id): (&&str, u64)| wsmb_core::message::Message {
+            channel: channel(name),
+            ..message(id, "\"Ã¼\"")
+        };
         store.commit(&appends(own.iter().zip(10..).map(on).collect())).expect("stored");
         drop(store);
         let mut store = open(&database.settings());
@@ -218,7 +220,7 @@ fn rows_of_a_latin1_connection_are_what_was_sent() {
 fn a_look_from_outside_reads_rows_of_a_latin1_connection() {
     for kind in kinds() {
         let database = filled_over_latin1(Server::shared(kind));
-        let mut look = wsmb::store::inspect(&database.settings()).expect("a look");
+        let mut look = wsmb_store::inspect(&database.settings()).expect("a look");
         let channels = look.channels().expect("counted");
         let told: Vec<_> = channels.iter().map(|it| (it.channel.as_str(), it.messages)).collect();
         assert_eq!(told, [("GRÜN", 1), ("grün", 3), ("sms", 1), ("ÁÍÏÐÝ", 1), ("日本", 1)]);
@@ -232,7 +234,7 @@ fn what_it_has_no_columns_for_is_left_out_and_does_no_harm() {
     for kind in kinds() {
         let database = filled(Server::shared(kind));
         let mut store = open(&database.settings());
-        let rich = wsmb::message::Message {
+        let rich = wsmb_core::message::Message {
             expires: Some(Timestamp(1)),
             due: Some(Timestamp(2)),
             receivers: Some(3),
@@ -270,7 +272,7 @@ fn another_prefix_is_another_table_and_a_table_that_is_no_message_table_is_named
     for kind in kinds() {
         let server = Server::shared(kind);
         let database = filled(server);
-        let with = |prefix: &str| wsmb::store::StoreSettings { prefix: prefix.to_owned(), ..database.settings() };
+        let with = |prefix: &str| wsmb_store::StoreSettings { prefix: prefix.to_owned(), ..database.settings() };
         let mut one = open(&with("mq_"));
         let mut other = open(&with("other_"));
         assert!(ids(&mut *other, "sms").is_empty() && !ids(&mut *one, "sms").is_empty());

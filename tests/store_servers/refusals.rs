@@ -1,8 +1,8 @@
 //! Rows that a table refuses for what stands in them, rows of other programs under the broker's ids, and tables that can't serve.
 
-use wsmb::message::{ChannelName, Message, MessageId, Payload, Timestamp};
-use wsmb::policy::Spare;
-use wsmb::store::{Columns, StoreError, StoreSettings};
+use wsmb_core::message::{ChannelName, Message, MessageId, Payload, Timestamp};
+use wsmb_core::policy::Spare;
+use wsmb_store::{Columns, StoreError, StoreSettings};
 
 use crate::servers::{Database, Kind, Server};
 use crate::{ALL, appends, assert_says, channel, ids, message, open, refusal, removals, texts};
@@ -113,7 +113,7 @@ fn a_row_of_another_program_makes_way_and_is_not_lost() {
         assert_eq!(moved.len(), 2);
         assert!(moved.contains(&Payload::text("\"foreign\"")) && moved.contains(&Payload::text("null")));
         assert_eq!(texts(&mut *store, "SMS"), ["3"]);
-        assert!(found[5].0 > wsmb::limits::STORE_FOREIGN_GAP, "the broker's next ids are free");
+        assert!(found[5].0 > wsmb_store::limits::STORE_FOREIGN_GAP, "the broker's next ids are free");
 
         store.commit(&group).expect("the same again, as after an answer that was lost");
         assert_eq!(ids(&mut *store, "sms").len(), 7);
@@ -192,7 +192,7 @@ fn a_stream_of_wrong_fields_is_stored_in_good_time() {
             ),
         );
         let mut store = open(&with(&database, &[("code", "/code"), ("n", "/n")]));
-        let count = 2 * wsmb::limits::STORE_REFUSALS as u64 + 1;
+        let count = 2 * wsmb_store::limits::STORE_REFUSALS as u64 + 1;
         let messages = (1..=count).map(|id| message(id, &format!(r#"{{"code":"too long","n":{id}}}"#))).collect();
         store.commit(&appends(messages)).expect("no message is lost for its fields");
         let query = "SELECT COUNT(*), SUM(n), COUNT(code) FROM mq_data";

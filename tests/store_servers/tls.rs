@@ -1,6 +1,6 @@
 //! Encryption on the way to the server: asked for, checked, refused.
 
-use wsmb::store::{StoreError, StoreSettings};
+use wsmb_store::{StoreError, StoreSettings};
 
 use crate::servers::{Certificates, Database, Kind, Options, Server};
 use crate::{appends, assert_says, message, open, refusal};

@@ -9,35 +9,20 @@ const FILE_LINES: usize = 500;
 const TEST_FILE_LINES: usize = 900;
 const FUNCTION_LINES: usize = 70;
 
-/// Which rooms a room of the library may import. `main.rs` imports `cli`; whoever is not named here may import nothing.
+/// Which crates of this workspace a crate may name: core knows nobody, and the four that stand on it know nothing of each other.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("limits", GROUND),
-    ("message", GROUND),
-    ("network", GROUND),
-    ("policy", GROUND),
-    ("protocol", GROUND),
-    ("broker", GROUND),
-    ("store", GROUND),
-    ("auth", GROUND),
-    ("config", GROUND),
-    ("server", &["limits", "message", "network", "policy", "protocol", "broker", "store", "auth", "config"]),
-    ("client", &["limits", "message", "network", "policy", "protocol"]),
-    ("load", &["limits", "message", "network", "policy", "protocol", "client"]),
-    ("http", &["limits", "message", "network", "policy", "protocol", "broker", "store", "auth", "config", "server"]),
-    (
-        "cli",
-        &[
-            "limits", "message", "network", "policy", "protocol", "broker", "store", "auth", "config", "server",
-            "client", "load", "http",
-        ],
-    ),
-    ("main", &["cli"]),
+    ("core", &[]),
+    ("protocol", &["core"]),
+    ("store", &["core"]),
+    ("auth", &["core"]),
+    ("config", &["core", "protocol"]),
+    ("server", &["core", "protocol", "store", "auth", "config"]),
+    ("client", &["core", "protocol"]),
+    ("load", &["core", "protocol", "client"]),
+    ("wsmb", &["core", "protocol", "store", "auth", "config", "server", "client", "load"]),
 ];
 
-/// What everybody may know.
-const GROUND: &[&str] = &["limits", "message", "network", "policy"];
-
-/// What the rooms without I/O must not name, and the reason.
+/// What the crates without I/O must not name, and the reason.
 const IMPURE: &[(&str, &str)] = &[
     ("tokio", "the runtime belongs to the server"),
     ("Instant", "the time is an argument"),
@@ -82,11 +67,10 @@ impl Source {
         self.path.display().to_string()
     }
 
-    /// The room of the library that the file belongs to: `src/server/gate.rs` is `server`.
-    fn room(&self) -> Option<String> {
-        let below = self.path.strip_prefix("src").ok()?;
-        let first = below.components().next()?.as_os_str().to_string_lossy().into_owned();
-        Some(first.trim_end_matches(".rs").to_string())
+    /// The crate of the product that the file belongs to: `crates/server/src/hub.rs` is of `server`.
+    fn package(&self) -> Option<String> {
+        let below = self.path.strip_prefix("crates").ok()?;
+        Some(below.components().next()?.as_os_str().to_string_lossy().into_owned())
     }
 }
 
@@ -114,55 +98,26 @@ pub fn function_length(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// No arrow upwards, no circle.
+/// A crate names only the crates below it. (Cargo refuses circles, and nothing else.)
 pub fn import_direction(source: &Source) -> Vec<String> {
-    let Some(room) = source.room().filter(|room| room != "lib" && !source.is_test) else { return Vec::new() };
-    let allowed = MAY_IMPORT.iter().find(|(name, _)| *name == room).map_or(&[][..], |(_, allowed)| allowed);
+    let Some(package) = source.package().filter(|_| !source.is_test) else { return Vec::new() };
+    let allowed = MAY_IMPORT.iter().find(|(name, _)| *name == package).map_or(&[][..], |(_, allowed)| allowed);
     let code = scan::without_tests(&source.code);
     imports(&code)
         .into_iter()
-        .filter(|(_, imported)| *imported != room && is_room(imported) && !allowed.contains(&imported.as_str()))
-        .map(|(line, imported)| format!("{}:{line}: `{room}` must not import `{imported}`", source.name()))
+        .filter(|(_, imported)| is_crate(imported) && !allowed.contains(&imported.as_str()))
+        .map(|(line, imported)| format!("{}:{line}: `{package}` must not import `{imported}`", source.name()))
         .collect()
 }
 
-fn is_room(name: &str) -> bool {
-    MAY_IMPORT.iter().any(|(room, _)| *room == name)
+fn is_crate(name: &str) -> bool {
+    MAY_IMPORT.iter().any(|(package, _)| *package == name)
 }
 
-/// What stands behind `crate::` and `wsmb::`, with its line.
+/// The crates that a text names (`wsmb_store::` is `store`), with the line.
 fn imports(code: &str) -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    for prefix in ["crate::", "wsmb::"] {
-        for (at, _) in code.match_indices(prefix) {
-            let rest = &code[at + prefix.len()..];
-            let line = scan::line_of(code, at);
-            let list = rest.strip_prefix('{').map(first_words).unwrap_or_else(|| vec![word(rest)]);
-            found.extend(list.into_iter().map(|name| (line, name)));
-        }
-    }
-    found
-}
-
-/// The first word of each member of `{a::b, c::{d, e}, f}`, without its opening brace.
-fn first_words(rest: &str) -> Vec<String> {
-    let (mut depth, mut words, mut start) = (0, Vec::new(), 0);
-    for (at, c) in rest.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth == 0 => {
-                words.push(word(rest[start..at].trim_start()));
-                break;
-            }
-            '}' => depth -= 1,
-            ',' if depth == 0 => {
-                words.push(word(rest[start..at].trim_start()));
-                start = at + 1;
-            }
-            _ => {}
-        }
-    }
-    words
+    let prefix = "wsmb_";
+    code.match_indices(prefix).map(|(at, _)| (scan::line_of(code, at), word(&code[at + prefix.len()..]))).collect()
 }
 
 fn word(text: &str) -> String {
@@ -220,7 +175,7 @@ fn has_invariant(code: &[&str], text: &[&str], line: usize) -> bool {
 
 /// The core and the protocol do no I/O and read no clock.
 pub fn purity(source: &Source) -> Vec<String> {
-    if source.is_test || !matches!(source.room().as_deref(), Some("broker" | "protocol")) {
+    if source.is_test || !matches!(source.package().as_deref(), Some("core" | "protocol")) {
         return Vec::new();
     }
     let code = scan::without_tests(&source.code);
@@ -332,19 +287,20 @@ mod samples {
     #[test]
     fn arrows_upwards() {
         for (path, text, wanted) in [
-            ("src/broker/mod.rs", "use crate::limits;\nuse crate::broker::event;\nuse crate::message::{A, B};", 0),
-            ("src/broker/mod.rs", "use crate::store::Store;", 1),
-            ("src/broker/mod.rs", "use crate::{limits, store::{A, limits}, config};", 2),
-            ("src/broker/mod.rs", "// use crate::store;\n#[cfg(test)]\nmod tests {\n    use crate::store;\n}", 0),
-            ("src/limits.rs", "fn f() { crate::server::g() }", 1),
-            ("src/server/gate.rs", "use crate::store::Store;\nuse crate::auth;", 0),
-            ("src/server/gate.rs", "use crate::cli;", 1),
-            ("src/client/mod.rs", "use crate::protocol::frame;\nuse crate::server;", 1),
-            ("src/cli/send.rs", "use crate::client::Client;", 0),
-            ("src/main.rs", "fn main() { wsmb::cli::run() }", 0),
-            ("src/main.rs", "fn main() { wsmb::server::run() }", 1),
-            ("src/new_room.rs", "use crate::limits;", 1),
-            ("src/lib.rs", "pub use crate::cli;", 0),
+            ("crates/core/src/broker/mod.rs", "use crate::limits;\nuse std::fmt;", 0),
+            ("crates/core/src/broker/mod.rs", "use wsmb_store::Store;", 1),
+            (
+                "crates/core/src/broker/mod.rs",
+                "// use wsmb_store;\n#[cfg(test)]\nmod tests {\n    use wsmb_store;\n}",
+                0,
+            ),
+            ("crates/store/src/lib.rs", "use wsmb_core::message::Message;\nfn f() { wsmb_auth::g() }", 1),
+            ("crates/server/src/hub.rs", "use wsmb_store::Store;\nuse wsmb_auth;", 0),
+            ("crates/server/src/hub.rs", "use wsmb_client::Client;", 1),
+            ("crates/client/src/lib.rs", "use wsmb_protocol::frame;\nuse wsmb_server as server;", 1),
+            ("crates/wsmb/src/cli/send.rs", "use wsmb_client::Client;", 0),
+            ("crates/new/src/lib.rs", "use wsmb_core::limits;", 1),
+            ("tests/e2e/main.rs", "use wsmb_server::run;", 0),
         ] {
             assert_eq!(import_direction(&source(path, text)).len(), wanted, "{path}: {text}");
         }
@@ -378,10 +334,10 @@ mod samples {
     #[test]
     fn clocks_and_sockets() {
         let text = "use std::time::{Duration, Instant};\nuse tokio::sync;\nfn f() { Instant_free() }";
-        assert_eq!(purity(&source("src/broker/a.rs", text)).len(), 2);
-        assert_eq!(purity(&source("src/protocol/a.rs", "use std::net::TcpStream;")).len(), 2);
-        assert!(purity(&source("src/server/a.rs", text)).is_empty());
-        assert!(purity(&source("src/broker/a.rs", "// Instant\nuse std::time::Duration;")).is_empty());
+        assert_eq!(purity(&source("crates/core/src/broker/a.rs", text)).len(), 2);
+        assert_eq!(purity(&source("crates/protocol/src/a.rs", "use std::net::TcpStream;")).len(), 2);
+        assert!(purity(&source("crates/server/src/a.rs", text)).is_empty());
+        assert!(purity(&source("crates/core/src/broker/a.rs", "// Instant\nuse std::time::Duration;")).is_empty());
     }
 
     #[test]

@@ -1,0 +1,94 @@
+//! The first user of a broker that nobody has configured: made at the first start, so that `wsmb serve` with nothing at all works and
+//! still lets nobody in without a password.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::passwd::{self, PasswdError};
+
+/// The name of the user that is made.
+pub const USER: &str = "wsmb";
+
+/// The name of the password file in the data directory.
+pub const FILE: &str = ".htpasswd";
+
+/// A user that has just been made. This is the only place where the password stands: print it once.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewUser {
+    /// His name.
+    pub user: String,
+    /// His password.
+    pub password: String,
+    /// The file that holds his hash.
+    pub file: PathBuf,
+}
+
+impl fmt::Debug for NewUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NewUser({:?}, {})", self.user, self.file.display())
+    }
+}
+
+/// Makes `data_dir` (for its owner only) and in it a password file with one user, unless there is such a file. Call it only when no
+/// configuration was given. Blocks.
+///
+/// # Errors
+/// The directory or the file cannot be made, or the system has no randomness.
+pub fn first_start(data_dir: &Path) -> Result<Option<NewUser>, PasswdError> {
+    let file = data_dir.join(FILE);
+    if file.symlink_metadata().is_ok() {
+        return Ok(None);
+    }
+    make_private_directory(data_dir).map_err(|error| PasswdError::Io(data_dir.to_owned(), error))?;
+    let password = passwd::random_password()?;
+    let text = passwd::add_or_replace(b"", USER, &password)?;
+    passwd::write(&file, &text)?;
+    Ok(Some(NewUser { user: USER.to_owned(), password, file }))
+}
+
+/// Makes a directory, and those above it, for their owner only. Nothing happens to one that is there.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_private_directory(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Credentials;
+
+    #[test]
+    fn makes_a_user_once() {
+        let home = tempfile::tempdir().unwrap();
+        let data = home.path().join("deep").join("wsmb-data");
+        let new = first_start(&data).unwrap().unwrap();
+        assert_eq!((new.user.as_str(), &new.file), ("wsmb", &data.join(".htpasswd")));
+        let users = Credentials::load(std::slice::from_ref(&new.file), &[]).users();
+        assert!(users.verify("wsmb", new.password.as_bytes()));
+        assert!(!format!("{new:?}").contains(&new.password));
+        assert_eq!(first_start(&data).unwrap(), None);
+        assert!(users.verify("wsmb", new.password.as_bytes()));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o700);
+            assert_eq!(fs::metadata(&new.file).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn says_which_directory_cannot_be_made() {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("file"), "").unwrap();
+        let error = first_start(&home.path().join("file").join("data")).unwrap_err().to_string();
+        assert!(error.contains(&format!("{}", home.path().join("file").join("data").display())), "{error}");
+    }
+}

@@ -1,0 +1,376 @@
+//! The second stage: what the values mean, within which bounds, and whether they fit together.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use wildmatch::WildMatch;
+
+use super::error::{Origin, Problem};
+use super::raw::{Entry, Setting, Settings, Value};
+use super::{Auth, Config, Listener, Log, Permission, Server, Store, StoreUrl, values};
+use crate::limits;
+use wsmb_core::message::ChannelName;
+use wsmb_core::network::Networks;
+use wsmb_core::policy::{ChannelPolicy, Dispatch, Policies};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The configuration of a broker that keeps its files in `data_dir` and that nobody has configured.
+pub(super) fn defaults(data_dir: &Path) -> Config {
+    Config {
+        server: Server {
+            listen: vec!["127.0.0.1:8888".to_owned()],
+            listeners: vec![],
+            heartbeat: Duration::from_secs(25),
+            max_message: wsmb_protocol::limits::MAX_MESSAGE,
+            max_connections: 100_000,
+            max_handshakes: limits::HANDSHAKES,
+            max_queue: wsmb_core::limits::QUEUE_BYTES,
+            confirm_timeout: Duration::from_secs(300),
+            trust_fin: true,
+            drain: Duration::from_secs(10),
+            dedup_window: Duration::from_secs(120),
+            trusted_proxies: Networks::default(),
+            origins: vec![],
+        },
+        policies: Policies::default(),
+        auth: Auth {
+            htpasswd: vec![data_dir.join(".htpasswd")],
+            users: vec![],
+            admins: vec![],
+            anonymous: false,
+            permissions: vec![],
+        },
+        store: Store {
+            url: StoreUrl::sqlite(&data_dir.join("wsmb.db")),
+            password: None,
+            password_file: None,
+            has_secret_in_file: false,
+            journal: Some(data_dir.join("journal.db")),
+            journal_max: limits::JOURNAL_BYTES,
+            set_aside_damaged: false,
+            ids: Some(data_dir.join("wsmb.ids")),
+            prefix: "mq_".to_owned(),
+            batch: 10,
+            delay: Duration::ZERO,
+            write_delay: Duration::from_millis(500),
+            columns: vec![],
+        },
+        log: Log { level: tracing::Level::INFO },
+    }
+}
+
+/// Puts `settings` in the place of the `defaults`. What is wrong goes to `problems`, and the default stays.
+pub(super) fn build(settings: Settings, defaults: Config, problems: &mut Vec<Problem>) -> Config {
+    let Settings { scalars, listeners, channels, permissions, columns } = settings;
+    let mut config = defaults;
+    let mut given = Given { settings: &scalars, problems };
+    server(&mut given, &mut config.server);
+    let default = given.policy("channel_defaults", &ChannelPolicy::default());
+    given.auth(&mut config.auth);
+    given.store(&mut config.store);
+    given.set("log.level", &mut config.log.level, level);
+    if !listeners.is_empty() && !scalars.contains_key("server.listen") {
+        // Only where nobody says where to listen is the default address meant.
+        config.server.listen.clear();
+    }
+    config.server.listeners = listeners.iter().filter_map(|entry| listener(entry, problems)).collect();
+    config.policies = policies(default, &channels, problems);
+    config.auth.permissions = permissions.iter().filter_map(|entry| permission(entry, problems)).collect();
+    config.store.columns = store_columns(&columns, problems);
+    config
+}
+
+/// The values of one section or of all, and where their problems go.
+struct Given<'a> {
+    settings: &'a BTreeMap<&'static str, Setting>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Given<'_> {
+    /// The value of `key`, if there is one and it is good.
+    fn get<T>(&mut self, key: &str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
+        let setting = self.settings.get(key)?;
+        read(&setting.value).map_err(|text| self.problems.push(Problem::of_key(&setting.origin, key, text))).ok()
+    }
+
+    fn set<T>(&mut self, key: &str, target: &mut T, read: impl FnOnce(&Value) -> Result<T, String>) {
+        if let Some(value) = self.get(key, read) {
+            *target = value;
+        }
+    }
+
+    fn set_number(&mut self, key: &str, target: &mut usize, least: u64, most: u64) {
+        // invariant: no bound in this file is above u32::MAX, so that the number fits any usize.
+        self.set(key, target, |value| {
+            values::integer(value, &(least..=most)).map(|n| usize::try_from(n).unwrap_or(usize::MAX))
+        });
+    }
+
+    fn set_size(&mut self, key: &str, target: &mut usize, least: u64, most: u64) {
+        // invariant: no bound given here is above u32::MAX, so that the size fits any usize.
+        self.set(key, target, |value| {
+            values::size(value, &(least..=most)).map(|size| usize::try_from(size).unwrap_or(usize::MAX))
+        });
+    }
+
+    /// The value comes from the configuration file.
+    fn is_in_file(&self, key: &str) -> bool {
+        self.settings.get(key).is_some_and(|setting| matches!(setting.origin, Origin::File(..)))
+    }
+
+    fn set_duration(&mut self, key: &str, target: &mut Duration, least: Duration, most: Duration) {
+        self.set(key, target, |value| values::duration(value, &(least..=most)));
+    }
+
+    /// A policy under `section`, the rest as in `base`.
+    fn policy(&mut self, section: &str, base: &ChannelPolicy) -> ChannelPolicy {
+        let mut policy = base.clone();
+        let key = |name: &str| format!("{section}.{name}");
+        let small =
+            |value: &Value| values::integer(value, &(0..=1_000_000)).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        self.set(&key("receivers"), &mut policy.receivers, small);
+        self.set(&key("keep"), &mut policy.keep, values::boolean);
+        self.set(&key("dispatch"), &mut policy.dispatch, dispatch);
+        self.set_duration(&key("ttl"), &mut policy.ttl, Duration::ZERO, 3_650 * DAY);
+        self.set(&key("max_backlog"), &mut policy.max_backlog, |value| {
+            values::integer(value, &(1..=1_000_000_000_000))
+        });
+        self.set(&key("max_deliveries"), &mut policy.max_deliveries, small);
+        self.set_duration(&key("ack_timeout"), &mut policy.ack_timeout, SECOND, DAY);
+        self.set_duration(&key("confirm_within"), &mut policy.confirm_within, Duration::ZERO, DAY);
+        self.set(&key("dead_letter"), &mut policy.dead_letter, dead_letter);
+        self.set(&key("dead_letter_expired"), &mut policy.dead_letter_expired, values::boolean);
+        policy
+    }
+
+    fn auth(&mut self, auth: &mut Auth) {
+        let default = auth.htpasswd.clone();
+        self.set("auth.htpasswd", &mut auth.htpasswd, |value| {
+            let list = values::list(value)?;
+            if list.iter().any(String::is_empty) {
+                return Err("has an empty file name".to_owned());
+            }
+            Ok(list.into_iter().map(PathBuf::from).collect())
+        });
+        self.set("auth.users", &mut auth.users, values::list);
+        self.set("auth.admins", &mut auth.admins, values::list);
+        self.set("auth.anonymous", &mut auth.anonymous, values::boolean);
+        // Who lets people in by other means need not have the default file, nor be told at every start that it is missing.
+        if auth.htpasswd == default && (auth.anonymous || !auth.users.is_empty()) {
+            auth.htpasswd.retain(|file| file.exists());
+        }
+    }
+
+    fn store(&mut self, store: &mut Store) {
+        self.set("store.url", &mut store.url, |value| StoreUrl::parse(&values::text(value)?));
+        self.set("store.password", &mut store.password, |value| values::text(value).map(some_text));
+        self.set("store.password_file", &mut store.password_file, path);
+        store.has_secret_in_file = self.is_in_file("store.password") && store.password.is_some()
+            || self.is_in_file("store.url") && store.url.has_password();
+        self.set("store.journal", &mut store.journal, path);
+        self.set("store.journal_max", &mut store.journal_max, |value| {
+            values::size(value, &(limits::JOURNAL_BYTES_LEAST..=limits::JOURNAL_BYTES_MOST))
+        });
+        self.set("store.ids", &mut store.ids, path);
+        self.set("store.prefix", &mut store.prefix, |value| {
+            let text = values::text(value)?;
+            if values::is_identifier(&text, 32) {
+                Ok(text)
+            } else {
+                Err("must be at most 32 letters, digits and underscores".to_owned())
+            }
+        });
+        self.set_number("store.batch", &mut store.batch, 1, 10_000);
+        self.set_duration("store.delay", &mut store.delay, Duration::ZERO, MINUTE);
+        self.set_duration("store.write_delay", &mut store.write_delay, Duration::ZERO, MINUTE);
+    }
+}
+
+fn server(given: &mut Given<'_>, server: &mut Server) {
+    given.set("server.listen", &mut server.listen, values::addresses);
+    given.set_duration("server.heartbeat", &mut server.heartbeat, SECOND, 60 * MINUTE);
+    given.set_size("server.max_message", &mut server.max_message, 1 << 10, 64 << 20);
+    given.set_number("server.max_connections", &mut server.max_connections, 1, 10_000_000);
+    given.set_number("server.max_handshakes", &mut server.max_handshakes, 1, 1_000_000);
+    given.set_size("server.max_queue", &mut server.max_queue, 64 << 10, 1 << 30);
+    given.set_duration("server.confirm_timeout", &mut server.confirm_timeout, SECOND, DAY);
+    given.set("server.trust_fin", &mut server.trust_fin, values::boolean);
+    given.set_duration("server.drain", &mut server.drain, Duration::ZERO, 60 * MINUTE);
+    given.set_duration("server.dedup_window", &mut server.dedup_window, Duration::ZERO, DAY);
+    given.set("server.trusted_proxies", &mut server.trusted_proxies, values::networks);
+    given.set("server.origins", &mut server.origins, values::origins);
+}
+
+fn listener(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Listener> {
+    let mut given = Given { settings: &entry.settings, problems };
+    let address = given.get("listener.address", values::address);
+    let proxy_protocol = given.get("listener.proxy_protocol", values::boolean).unwrap_or(false);
+    if !entry.settings.contains_key("listener.address") {
+        let text = "this [[listener]] has no address: write address = \"127.0.0.1:8889\"";
+        problems.push(Problem::at(&entry.origin, text));
+    }
+    Some(Listener { address: address?, proxy_protocol })
+}
+
+fn dispatch(value: &Value) -> Result<Dispatch, String> {
+    match values::text(value).as_deref() {
+        Ok("first") => Ok(Dispatch::First),
+        Ok("rotate") => Ok(Dispatch::Rotate),
+        _ => Err(format!("must be \"first\" or \"rotate\", not {value}")),
+    }
+}
+
+fn level(value: &Value) -> Result<tracing::Level, String> {
+    match values::text(value).as_deref() {
+        Ok("error") => Ok(tracing::Level::ERROR),
+        Ok("warn") => Ok(tracing::Level::WARN),
+        Ok("info") => Ok(tracing::Level::INFO),
+        Ok("debug") => Ok(tracing::Level::DEBUG),
+        Ok("trace") => Ok(tracing::Level::TRACE),
+        _ => Err(format!("must be \"error\", \"warn\", \"info\", \"debug\" or \"trace\", not {value}")),
+    }
+}
+
+/// The empty text is no channel: given up messages are dropped.
+fn dead_letter(value: &Value) -> Result<Option<ChannelName>, String> {
+    let text = values::text(value)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if text.contains(['*', '?']) {
+        return Err(format!("must be the name of one channel, without * and ?, not {value}"));
+    }
+    ChannelName::parse(&text).map(Some).map_err(|bad| format!("is no channel: {bad}"))
+}
+
+/// The empty text is none.
+fn some_text(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn path(value: &Value) -> Result<Option<PathBuf>, String> {
+    let text = values::text(value)?;
+    if text.contains('\0') {
+        return Err("has a NUL character in it, which no path has".to_owned());
+    }
+    Ok(some_text(text).map(PathBuf::from))
+}
+
+fn policies(default: ChannelPolicy, entries: &[Entry], problems: &mut Vec<Problem>) -> Policies {
+    let mut policies = Policies { named: vec![], default };
+    for entry in entries {
+        let mut given = Given { settings: &entry.settings, problems };
+        let name = given.get("channel.name", pattern);
+        let mut policy = given.policy("channel", &policies.default);
+        if !entry.settings.contains_key("channel.name") {
+            problems.push(Problem::at(
+                &entry.origin,
+                "this [[channel]] has no name: write name = \"sms\" or name = \"sms.*\"",
+            ));
+        }
+        let Some(name) = name else { continue };
+        if policy.dead_letter.as_ref().is_some_and(|dead| dead.as_str() == name) {
+            match entry.settings.get("channel.dead_letter") {
+                Some(setting) => {
+                    let text = format_args!("is the channel {name:?} itself; name another one");
+                    problems.push(Problem::of_key(&setting.origin, "channel.dead_letter", text));
+                }
+                None => policy.dead_letter = None,
+            }
+        }
+        policies.named.push((WildMatch::new(&name), policy));
+    }
+    end_dead_letters(&mut policies);
+    check_circles(&policies, entries, problems);
+    policies
+}
+
+/// A pattern may make a dead-letter channel its own (`dead_letter = "dead"` in the defaults); what is given up there is dropped.
+fn end_dead_letters(policies: &mut Policies) {
+    let all = policies.named.iter().map(|(_, policy)| policy).chain([&policies.default]);
+    let mut targets: Vec<ChannelName> = all.filter_map(|policy| policy.dead_letter.clone()).collect();
+    targets.sort();
+    targets.dedup();
+    for target in targets {
+        let policy = policies.of(&target);
+        if policy.dead_letter.as_ref() == Some(&target) {
+            let last = ChannelPolicy { dead_letter: None, ..policy.clone() };
+            policies.named.insert(0, (WildMatch::new(target.as_str()), last));
+        }
+    }
+}
+
+/// Dead letters that come back where they were would go round for ever.
+fn check_circles(policies: &Policies, entries: &[Entry], problems: &mut Vec<Problem>) {
+    for entry in entries {
+        let Some(setting) = entry.settings.get("channel.dead_letter") else { continue };
+        let Ok(Some(start)) = dead_letter(&setting.value) else { continue };
+        let mut at = Some(&start);
+        let mut steps = 0;
+        while let Some(name) = at {
+            at = policies.of(name).dead_letter.as_ref();
+            steps += 1;
+            if steps > policies.named.len() + 1 {
+                let text = "leads in a circle: dead letters would never end";
+                problems.push(Problem::of_key(&setting.origin, "channel.dead_letter", text));
+                break;
+            }
+        }
+    }
+}
+
+fn pattern(value: &Value) -> Result<String, String> {
+    let text = values::text(value)?;
+    if text.is_empty() { Err("is empty: write a name or a pattern like \"sms.*\"".to_owned()) } else { Ok(text) }
+}
+
+fn permission(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Permission> {
+    let mut given = Given { settings: &entry.settings, problems };
+    let user = given.get("permission.user", values::text);
+    let send = given.get("permission.send", values::list).unwrap_or_default();
+    let receive = given.get("permission.receive", values::list).unwrap_or_default();
+    if !entry.settings.contains_key("permission.user") {
+        let text = "this [[permission]] has no user: write user = \"alice\" or user = \"*\"";
+        problems.push(Problem::at(&entry.origin, text));
+    }
+    Some(Permission { user: user?, send, receive })
+}
+
+fn is_column(name: &str) -> bool {
+    values::is_identifier(name, wsmb_core::limits::STORE_COLUMN_CHARS)
+        && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+}
+
+fn store_columns(columns: &BTreeMap<String, Setting>, problems: &mut Vec<Problem>) -> Vec<(String, String)> {
+    let mut good = Vec::new();
+    for (column, setting) in columns {
+        let key = format!("store.columns.{column}");
+        let problem = match values::text(&setting.value) {
+            _ if !is_column(column) => {
+                "is no name of a column: a letter or underscore, then letters, digits and underscores, at most 63 in all"
+            }
+            _ if wsmb_core::limits::STORE_OWN_COLUMNS.contains(&column.to_ascii_lowercase().as_str()) => {
+                "is a column of the broker itself; choose another name"
+            }
+            Ok(pointer) if pointer.starts_with('/') => {
+                good.push((column.clone(), pointer));
+                continue;
+            }
+            _ => "must be a JSON pointer, which begins with a slash, like \"/receiver\"",
+        };
+        problems.push(Problem::of_key(&setting.origin, &key, problem));
+    }
+    if good.len() > wsmb_core::limits::STORE_COLUMNS {
+        let origin =
+            columns.values().next().map_or(Origin::Flag("store.columns".to_owned()), |setting| setting.origin.clone());
+        problems.push(Problem::at(
+            &origin,
+            format_args!("store.columns has more than {} columns", wsmb_core::limits::STORE_COLUMNS),
+        ));
+    }
+    good
+}

@@ -1,0 +1,583 @@
+//! Files, variables and flags: what they override, and how mistakes are told.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use wsmb_core::message::ChannelName;
+use wsmb_core::policy::Dispatch;
+
+const EXAMPLE: &str = include_str!("../../../wsmb.example.toml");
+const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
+
+fn environment(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    Config::from_parts(Some(("wsmb.toml", text)), [], &Flags::default())
+}
+
+fn errors(text: &str) -> String {
+    load(text).expect_err(text).to_string()
+}
+
+fn channel(name: &str) -> ChannelName {
+    ChannelName::parse(name).unwrap()
+}
+
+#[test]
+fn the_example_file_equals_the_defaults_and_names_every_key() {
+    assert_eq!(load(EXAMPLE).unwrap(), Config::default());
+    assert_eq!(load("").unwrap(), Config::default());
+    let mut section = String::new();
+    let mut written = vec![];
+    for line in EXAMPLE.lines() {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        if let Some(name) = line.strip_prefix('[') {
+            name.trim_matches(['[', ']']).clone_into(&mut section);
+            written.push(section.clone());
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            written.push(format!("{section}.{key}"));
+        }
+    }
+    for Key { path, scalar } in KEYS {
+        // What an entry of a list can override stands in the defaults already.
+        let default = path.replace("channel.", "channel_defaults.");
+        assert!(
+            written.iter().any(|key| key == path || (!scalar && *key == default)),
+            "{path} is not in the example file"
+        );
+    }
+}
+
+#[test]
+fn the_commented_examples_are_valid_too() {
+    let uncommented: String = EXAMPLE
+        .lines()
+        .map(|line| {
+            let code = line.strip_prefix("# ").filter(|rest| {
+                rest.starts_with('[') || rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '))
+            });
+            format!("{}\n", code.unwrap_or(line))
+        })
+        .collect();
+    let config = load(&uncommented).unwrap();
+    assert_eq!(config.server.listeners, [Listener { address: "127.0.0.1:8889".to_owned(), proxy_protocol: true }]);
+    assert_eq!(config.policies.named.len(), 1);
+    assert_eq!(config.policies.of(&channel("sms")).ttl, Duration::from_secs(300));
+    assert_eq!(config.auth.permissions[0].receive, ["sms", "sms.*"]);
+    assert_eq!(config.store.columns.len(), 2);
+}
+
+#[test]
+fn every_key_is_documented() {
+    for Key { path, .. } in KEYS {
+        assert!(DOCUMENTATION.contains(&format!("`{path}`")), "{path} is not in docs/configuration.md");
+    }
+}
+
+#[test]
+fn the_documentations_examples_are_valid() {
+    let examples: Vec<_> =
+        DOCUMENTATION.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(examples.len() >= 3, "{examples:?}");
+    for example in examples {
+        load(example).unwrap_or_else(|error| panic!("{error}\n{example}"));
+    }
+}
+
+#[test]
+fn a_full_file_means_what_it_says() {
+    let text = r#"
+        [server]
+        listen = ["[::1]:0", "localhost:9000"]
+        heartbeat = "500s"
+        max_message = 2048
+        [channel_defaults]
+        keep = false
+        [[channel]]
+        name = "sms.*"
+        keep = true
+        receivers = 1
+        dispatch = "rotate"
+        ttl = "5m"
+        max_deliveries = 3
+        dead_letter = "lost"
+        [[channel]]
+        name = "sms.slow"
+        ttl = "1d"
+        [[permission]]
+        user = "alice"
+        send = "sms.*"
+        [auth]
+        htpasswd = "users"
+        users = ["bob:x"]
+        [store]
+        url = "memory:"
+        prefix = ""
+        [store.columns]
+        to = "/receiver"
+        [log]
+        level = "debug"
+    "#;
+    let config = load(text).unwrap();
+    assert_eq!(config.server.listen, ["[::1]:0", "localhost:9000"]);
+    assert_eq!(config.server.heartbeat, Duration::from_secs(500));
+    assert_eq!(config.server.max_message, 2_048);
+    assert_eq!(config.server.drain, Config::default().server.drain);
+    let sms = config.policies.of(&channel("sms.slow"));
+    assert_eq!((sms.receivers, sms.keep, sms.dispatch), (1, true, Dispatch::Rotate), "the first that matches wins");
+    assert_eq!(sms.ttl, Duration::from_secs(300));
+    assert_eq!((sms.max_deliveries, sms.dead_letter.as_ref()), (3, Some(&channel("lost"))));
+    assert!(!config.policies.of(&channel("other")).keep);
+    let alice = Permission { user: "alice".into(), send: vec!["sms.*".into()], receive: vec![] };
+    assert_eq!(config.auth.permissions, [alice]);
+    assert_eq!(config.auth.htpasswd, [PathBuf::from("users")]);
+    assert!(!format!("{config:?}").contains("bob:x"), "hashes are shown");
+    assert_eq!((config.store.url.with_secrets(), config.store.prefix.as_str()), ("memory:", ""));
+    assert_eq!(config.store.columns, [("to".to_owned(), "/receiver".to_owned())]);
+    assert_eq!(config.log.level, tracing::Level::DEBUG);
+}
+
+#[test]
+fn listeners_add_to_what_somebody_has_configured_and_replace_the_default() {
+    let entry = "[[listener]]\naddress = \"[::1]:1\"\nproxy_protocol = true\n[[listener]]\naddress = \"h:2\"\n";
+    let listener = |address: &str, proxy_protocol| Listener { address: address.to_owned(), proxy_protocol };
+    let ours = [listener("[::1]:1", true), listener("h:2", false)];
+    assert_eq!(load(entry).unwrap().server.all_listeners(), ours);
+    let both = load(&format!("{entry}[server]\nlisten = \"a:1\"")).unwrap().server;
+    assert_eq!(both.all_listeners(), [&[listener("a:1", false)][..], &ours].concat());
+    let flags = Flags { listen: vec!["b:2".into()], ..Flags::default() };
+    let both = Config::from_parts(Some(("wsmb.toml", entry)), [], &flags).unwrap().server;
+    assert_eq!(both.all_listeners(), [&[listener("b:2", false)][..], &ours].concat());
+    assert_eq!(load("").unwrap().server.all_listeners(), [listener("127.0.0.1:8888", false)]);
+    let needs_restart = Config::default().changes_needing_restart(&load(entry).unwrap());
+    assert_eq!(needs_restart, ["server.listen", "[[listener]]"]);
+}
+
+#[test]
+fn trusted_proxies_are_addresses_and_networks() {
+    let environment = environment(&[("WSMB_SERVER__TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8")]);
+    let config = Config::from_parts(None, environment, &Flags::default()).unwrap();
+    assert_eq!(config, load("[server]\ntrusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]").unwrap());
+    assert!(config.server.trusted_proxies.contain("10.1.2.3".parse().unwrap()));
+    assert!(Config::default().changes_needing_restart(&config).is_empty(), "a reload takes them over");
+}
+
+#[test]
+fn an_entry_inherits_from_the_defaults_wherever_they_stand() {
+    let config = load("[[channel]]\nname = \"sms\"\n[channel_defaults]\nttl = \"7s\"").unwrap();
+    assert_eq!(config.policies.of(&channel("sms")).ttl, Duration::from_secs(7));
+}
+
+/// A file, and all that is told about it.
+const MISTAKES: &[(&str, &str)] = &[
+    ("[server]\nlistn = \"x\"", "wsmb.toml:2: there is no key server.listn; the nearest is server.listen"),
+    ("\nheartbeat = \"25s\"", "wsmb.toml:2: heartbeat stands in no section; write it below [server]"),
+    ("ttl = \"5m\"", "wsmb.toml:1: ttl stands in no section; write it below [channel_defaults] or [[channel]]"),
+    ("[log]\nfile = \"x\"", "wsmb.toml:2: there is no key log.file; [log] has level"),
+    ("[sever]\nlisten = \"x\"", "wsmb.toml:1: there is no section [sever]; the nearest is [server]"),
+    ("[[channels]]\nname = \"x\"", "wsmb.toml:1: there is no section [channels]; the nearest is [[channel]]"),
+    (
+        "[[channel]]\nname = \"x\"\nrecievers = 1",
+        "wsmb.toml:3: there is no key channel.recievers; the nearest is channel.receivers",
+    ),
+    ("server = 1", "wsmb.toml:1: server is a section: write [server]"),
+    ("[channel]\nname = \"x\"", "wsmb.toml:1: channel is a list of sections: write [[channel]]"),
+    ("channel = [1]", "wsmb.toml:1: channel is a list of sections: write [[channel]]"),
+    (
+        "[[channel]]\nttl = \"5m\"",
+        "wsmb.toml:1: this [[channel]] has no name: write name = \"sms\" or name = \"sms.*\"",
+    ),
+    ("[[channel]]\nname = \"\"", "wsmb.toml:2: channel.name is empty: write a name or a pattern like \"sms.*\""),
+    (
+        "[[permission]]\nsend = \"x\"",
+        "wsmb.toml:1: this [[permission]] has no user: write user = \"alice\" or user = \"*\"",
+    ),
+    ("[server]\nheartbeat = 3601", "wsmb.toml:2: server.heartbeat must be from \"1s\" to \"1h\", not 3601"),
+    (
+        "[server]\nheartbeat = -1",
+        "wsmb.toml:2: server.heartbeat must be a time like \"500ms\", \"25s\", \"5m30s\", \"2h\", \"1d\" or a number of seconds, not -1",
+    ),
+    (
+        "[server]\nheartbeat = \"soon\"",
+        "wsmb.toml:2: server.heartbeat must be a time like \"500ms\", \"25s\", \"5m30s\", \"2h\", \"1d\" or a number of seconds, not \"soon\"",
+    ),
+    ("[server]\nheartbeat = \"0s\"", "wsmb.toml:2: server.heartbeat must be from \"1s\" to \"1h\", not \"0s\""),
+    ("[server]\nheartbeat = 1.5", "wsmb.toml:2: server.heartbeat cannot be of the type float"),
+    (
+        "[server]\nmax_message = \"big\"",
+        "wsmb.toml:2: server.max_message must be a size like \"64 KiB\", \"1 MiB\" or a number of bytes, not \"big\"",
+    ),
+    ("[server]\nmax_message = 1000", "wsmb.toml:2: server.max_message must be from \"1 KiB\" to \"64 MiB\", not 1000"),
+    (
+        "[server]\nmax_message = \"65 MiB\"",
+        "wsmb.toml:2: server.max_message must be from \"1 KiB\" to \"64 MiB\", not \"65 MiB\"",
+    ),
+    (
+        "[server]\nmax_connections = 0",
+        "wsmb.toml:2: server.max_connections must be a whole number from 1 to 10000000, not 0",
+    ),
+    (
+        "[server]\nmax_connections = \"9\"",
+        "wsmb.toml:2: server.max_connections must be a whole number from 1 to 10000000, not \"9\"",
+    ),
+    (
+        "[server]\nmax_connections = 99999999999999999999",
+        "wsmb.toml:2: server.max_connections must be a whole number from 1 to 10000000, not 9223372036854775807",
+    ),
+    (
+        "[server]\nlisten = \"8888\"",
+        "wsmb.toml:2: server.listen must name an address with its port: write \"127.0.0.1:8888\" for this machine only, or \"0.0.0.0:8888\" for every address, not \"8888\"",
+    ),
+    (
+        "[server]\nlisten = 8888",
+        "wsmb.toml:2: server.listen must name an address with its port: write \"127.0.0.1:8888\" for this machine only, or \"0.0.0.0:8888\" for every address, not 8888",
+    ),
+    ("[server]\nlisten = 88888", "wsmb.toml:2: server.listen must be an address like \"127.0.0.1:8888\", not 88888"),
+    ("[server]\nlisten = []", "wsmb.toml:2: server.listen must have at least one address, like \"127.0.0.1:8888\""),
+    (
+        "[server]\ntrusted_proxies = \"localhost\"",
+        "wsmb.toml:2: server.trusted_proxies must have addresses and networks like \"127.0.0.1\", \"10.0.0.0/8\" or \"2001:db8::/32\", not \"localhost\"",
+    ),
+    (
+        "[server]\ntrusted_proxies = [\"::1\", \"10.1.2.3/8\"]",
+        "wsmb.toml:2: server.trusted_proxies has \"10.1.2.3/8\", which is an address inside a network; write \"10.0.0.0/8\"",
+    ),
+    (
+        "[server]\ntrusted_proxies = [\"10.0.0.0/33\"]",
+        "wsmb.toml:2: server.trusted_proxies has \"10.0.0.0/33\", but such an address has only 32 bits",
+    ),
+    (
+        "[server]\norigins = \"app.example\"",
+        "wsmb.toml:2: server.origins must have origins like \"https://app.example\" or \"http://192.0.2.7:8080\", without a path, not \"app.example\"",
+    ),
+    (
+        "[server]\norigins = [\"https://a\", \"https://b/\"]",
+        "wsmb.toml:2: server.origins must have origins like \"https://app.example\" or \"http://192.0.2.7:8080\", without a path, not \"https://b/\"",
+    ),
+    (
+        "[[listener]]\nproxy_protocol = true",
+        "wsmb.toml:1: this [[listener]] has no address: write address = \"127.0.0.1:8889\"",
+    ),
+    (
+        "[[listener]]\naddress = \"8889\"",
+        "wsmb.toml:2: listener.address must name an address with its port: write \"127.0.0.1:8889\" for this machine only, or \"0.0.0.0:8889\" for every address, not \"8889\"",
+    ),
+    (
+        "[[listener]]\naddress = \"h:1\"\nproxy_protocol = 1",
+        "wsmb.toml:3: listener.proxy_protocol must be true or false, not 1",
+    ),
+    (
+        "[[listener]]\naddress = \"h:1\"\ntls = true",
+        "wsmb.toml:3: there is no key listener.tls; [[listener]] has address, proxy_protocol",
+    ),
+    ("[listener]\naddress = \"h:1\"", "wsmb.toml:1: listener is a list of sections: write [[listener]]"),
+    ("[server]\nlisten = [1]", "wsmb.toml:2: server.listen cannot be of the type array"),
+    ("[channel_defaults]\nkeep = \"yes\"", "wsmb.toml:2: channel_defaults.keep must be true or false, not \"yes\""),
+    (
+        "[channel_defaults]\nreceivers = -1",
+        "wsmb.toml:2: channel_defaults.receivers must be a whole number from 0 to 1000000, not -1",
+    ),
+    (
+        "[channel_defaults]\ndispatch = \"last\"",
+        "wsmb.toml:2: channel_defaults.dispatch must be \"first\" or \"rotate\", not \"last\"",
+    ),
+    (
+        "[channel_defaults]\ndead_letter = \"a*\"",
+        "wsmb.toml:2: channel_defaults.dead_letter must be the name of one channel, without * and ?, not \"a*\"",
+    ),
+    (
+        "[channel_defaults]\ndead_letter = \"a\\u0007\"",
+        "wsmb.toml:2: channel_defaults.dead_letter is no channel: the channel name contains a control character",
+    ),
+    (
+        "[[channel]]\nname = \"sms\"\ndead_letter = \"sms\"",
+        "wsmb.toml:3: channel.dead_letter is the channel \"sms\" itself; name another one",
+    ),
+    (
+        "[store]\nurl = \"wsmb.db\"",
+        "wsmb.toml:2: store.url must be \"sqlite:PATH\", \"memory:\", \"mysql://USER@HOST/DATABASE\" or \"postgres://USER@HOST/DATABASE\"",
+    ),
+    ("[store]\nurl = \"sqlite:\"", "wsmb.toml:2: store.url names no file: write \"sqlite:wsmb-data/wsmb.db\""),
+    (
+        "[store]\nurl = \"mysql://root:geheim@h\"",
+        "wsmb.toml:2: store.url names no database: write \"mysql://USER@HOST/DATABASE\"",
+    ),
+    ("[store]\npassword = 1", "wsmb.toml:2: store.password must be a text in quotes"),
+    (
+        "[store]\njournal_max = \"1 KiB\"",
+        "wsmb.toml:2: store.journal_max must be from \"1 MiB\" to \"1 TiB\", not \"1 KiB\"",
+    ),
+    ("[store]\nprefix = \"mq-\"", "wsmb.toml:2: store.prefix must be at most 32 letters, digits and underscores"),
+    ("[store]\ndelay = \"2m\"", "wsmb.toml:2: store.delay must be from \"0s\" to \"1m\", not \"2m\""),
+    ("[store]\ncolumns = 1", "wsmb.toml:2: store.columns is a section: write [store.columns]"),
+    (
+        "[store.columns]\n\"a b\" = \"/a\"",
+        "wsmb.toml:2: store.columns.a b is no name of a column: a letter or underscore, then letters, digits and underscores, at most 63 in all",
+    ),
+    (
+        "[store.columns]\nData = \"/a\"",
+        "wsmb.toml:2: store.columns.Data is a column of the broker itself; choose another name",
+    ),
+    (
+        "[store.columns]\na = \"a\"",
+        "wsmb.toml:2: store.columns.a must be a JSON pointer, which begins with a slash, like \"/receiver\"",
+    ),
+    ("[store.columns]\na = 1", "wsmb.toml:2: store.columns.a must be a text like \"/receiver\""),
+    ("[auth]\nusers = 7", "wsmb.toml:2: auth.users must be a list of texts, like [\"one\", \"two\"]"),
+    ("[auth]\nhtpasswd = \"\"", "wsmb.toml:2: auth.htpasswd has an empty file name"),
+    (
+        "[log]\nlevel = \"loud\"",
+        "wsmb.toml:2: log.level must be \"error\", \"warn\", \"info\", \"debug\" or \"trace\", not \"loud\"",
+    ),
+];
+
+#[test]
+fn each_mistake_has_its_sentence() {
+    for (text, sentence) in MISTAKES {
+        assert_eq!(errors(text), *sentence, "{text}");
+    }
+}
+
+#[test]
+fn what_is_no_toml_is_named_with_its_line() {
+    for text in ["[server]\n\nlisten = ", "[server]\n\nlisten = \"a\" \"b\"", "a = 1\nb = 2\na = 3", "\n\n[server"] {
+        let told = errors(text);
+        assert!(told.starts_with("wsmb.toml:3: is not TOML: "), "{told}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_together_in_the_order_of_the_file() {
+    let text = "[server]\nheartbeat = 1.5\nlistn = 1\n[zzz]\n[channel_defaults]\nkeep = 1\n[[channel]]\n";
+    let environment = environment(&[("WSMB_SERVER__DRAIN", "soon"), ("WSMB_LOG__LEVL", "info")]);
+    let flags =
+        Flags { set: vec!["store.batch=x".into(), "nonsense".into(), "store.bach=1".into()], ..Flags::default() };
+    let error = Config::from_parts(Some(("wsmb.toml", text)), environment, &flags).unwrap_err().to_string();
+    let parts = [
+        "wsmb.toml:2: server.heartbeat cannot be of the type float",
+        "wsmb.toml:3: there is no key server.listn",
+        "wsmb.toml:4: there is no section [zzz]",
+        "wsmb.toml:6: channel_defaults.keep must be true or false, not 1",
+        "wsmb.toml:7: this [[channel]] has no name",
+        "environment variable WSMB_LOG__LEVL: there is no such setting; the nearest is WSMB_LOG__LEVEL",
+        "environment variable WSMB_SERVER__DRAIN: server.drain must be a time like",
+        "--set: is written like --set server.heartbeat=30s",
+        "--set store.bach: there is no such key; the nearest is store.batch",
+        "--set store.batch: store.batch must be a whole number from 1 to 10000, not \"x\"",
+    ];
+    assert_eq!(error.lines().count(), parts.len(), "{error}");
+    for (line, part) in error.lines().zip(parts) {
+        assert!(line.starts_with(part), "{part}\nis not where it should be in\n{error}");
+    }
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let text = "[server]\nlisten = \"a:1\"\nheartbeat = \"1s\"\ndrain = \"1s\"\n[store]\nurl = \"memory:\"";
+    let environment = environment(&[
+        ("WSMB_SERVER__LISTEN", "b:2, c:3"),
+        ("WSMB_SERVER__HEARTBEAT", "2s"),
+        ("WSMB_SERVER__MAX_CONNECTIONS", "1_000"),
+        ("WSMB_CHANNEL_DEFAULTS__KEEP", "false"),
+        ("WSMB_AUTH__ANONYMOUS", "true"),
+        ("WSMB_AUTH__HTPASSWD", ""),
+    ]);
+    let flags = Flags {
+        listen: vec!["d:4".into(), "e:5".into()],
+        store: Some("sqlite:x".into()),
+        set: vec!["server.heartbeat=3s".into(), "server.heartbeat=4s".into()],
+        data_dir: None,
+    };
+    let config = Config::from_parts(Some(("wsmb.toml", text)), environment.clone(), &flags).unwrap();
+    assert_eq!(config.server.listen, ["d:4", "e:5"]);
+    assert_eq!(config.server.heartbeat, Duration::from_secs(4));
+    assert_eq!(config.server.drain, Duration::from_secs(1));
+    assert_eq!(config.server.max_connections, 1_000);
+    assert_eq!(config.store.url.to_string(), "sqlite:x");
+    assert!(!config.policies.default.keep && config.auth.anonymous && config.auth.htpasswd.is_empty());
+    let config = Config::from_parts(Some(("wsmb.toml", text)), environment, &Flags::default()).unwrap();
+    assert_eq!(config.server.listen, ["b:2", "c:3"]);
+}
+
+#[test]
+fn variables_of_others_are_left_alone_and_misspelled_ones_are_not() {
+    let fine = [
+        ("WSMB_URL", "ws://x"),
+        ("WSMB_USER", "u"),
+        ("WSMB_PASSWORD", "p"),
+        ("WSMB_PASSWORD_FILE", "f"),
+        ("WSMB_receiver", "0812"),
+        ("WSMB_my__field", "0812"),
+        ("OTHER__LISTEN", "x"),
+    ];
+    assert_eq!(Config::from_parts(None, environment(&fine), &Flags::default()).unwrap(), Config::default());
+    let wrong = [
+        ("WSMB_SERVER__PORT", "there is no such setting; [server] has listen, heartbeat, "),
+        ("WSMB_SERVER__LISTN", "there is no such setting; the nearest is WSMB_SERVER__LISTEN"),
+        ("WSMB_SERVER_LISTEN", "is written with two underscores: WSMB_SERVER__LISTEN"),
+        ("WSMB_CHANNEL__TTL", "channel.ttl can be set in the file only"),
+        ("WSMB_STORE__COLUMNS", "store.columns can be set in the file only"),
+    ];
+    for (name, text) in wrong {
+        let error = Config::from_parts(None, environment(&[(name, "1")]), &Flags::default()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("environment variable {name}: {text}")), "{error}");
+    }
+}
+
+#[test]
+fn no_message_shows_a_secret() {
+    let secret = "$2y$05$geheim";
+    let texts = [
+        format!("[auth]\nusers = {{ a = \"{secret}\" }}"),
+        format!("[auth]\nusers = [[\"{secret}\"]]"),
+        format!("[store]\nurl = \"postgres://u:{secret}@h:port/d\""),
+        format!("[store]\npassword = [\"{secret}\"]"),
+        format!("[store]\npassword = \"{secret}\"\nurl = \"{secret}\""),
+        format!("[auth]\nuser = [\"{secret}\"]"),
+    ];
+    for text in texts {
+        assert!(!errors(&text).contains("geheim"), "{}", errors(&text));
+    }
+}
+
+#[test]
+fn the_data_directory_moves_the_defaults_and_nothing_that_is_set() {
+    let flags = Flags { data_dir: Some("elsewhere".into()), ..Flags::default() };
+    let config = Config::from_parts(None, [], &flags).unwrap();
+    assert_eq!(config.auth.htpasswd, [Path::new("elsewhere").join(".htpasswd")]);
+    assert_eq!(config.store.url, StoreUrl::sqlite(&Path::new("elsewhere").join("wsmb.db")));
+    assert_eq!(config.store.journal, Some(Path::new("elsewhere").join("journal.db")));
+    let config = Config::from_parts(Some(("f", "[store]\nurl = \"memory:\"")), [], &flags).unwrap();
+    assert!(config.store.url.is_memory());
+}
+
+#[test]
+fn a_dead_letter_channel_ends_there() {
+    let text = "[channel_defaults]\ndead_letter = \"dead\"\nmax_backlog = 5\n[[channel]]\nname = \"sms.*\"\ndead_letter = \"sms.dead\"";
+    let policies = load(text).unwrap().policies;
+    let dead_letter = |name: &str| policies.of(&channel(name)).dead_letter.clone();
+    assert_eq!(dead_letter("mail"), Some(channel("dead")));
+    assert_eq!(dead_letter("dead"), None);
+    assert_eq!(policies.of(&channel("dead")).max_backlog, 5);
+    assert_eq!(dead_letter("sms.1"), Some(channel("sms.dead")));
+    assert_eq!(dead_letter("sms.dead"), None);
+
+    let inherited =
+        load("[channel_defaults]\ndead_letter = \"dead\"\n[[channel]]\nname = \"dead\"\nttl = \"1d\"").unwrap();
+    assert_eq!(inherited.policies.of(&channel("dead")).dead_letter, None);
+
+    let circle = "[[channel]]\nname = \"a\"\ndead_letter = \"b\"\n[[channel]]\nname = \"b\"\ndead_letter = \"a\"";
+    assert_eq!(
+        errors(circle).lines().next().unwrap(),
+        "wsmb.toml:3: channel.dead_letter leads in a circle: dead letters would never end"
+    );
+    let chain = "[[channel]]\nname = \"a\"\ndead_letter = \"b\"\n[[channel]]\nname = \"b\"\ndead_letter = \"c\"";
+    assert!(load(chain).is_ok());
+}
+
+#[test]
+fn a_reload_names_what_only_a_restart_takes_over() {
+    let old = Config::default();
+    let reloadable = load(
+        "[channel_defaults]\nttl = \"1s\"\n[auth]\nanonymous = true\nhtpasswd = []\nusers = [\"a:b\"]\n[log]\nlevel = \"warn\"\n[[permission]]\nuser = \"a\"",
+    );
+    assert_eq!(old.changes_needing_restart(&reloadable.unwrap()), [""; 0]);
+    let other =
+        load("[server]\nlisten = \"h:1\"\ndrain = \"1s\"\n[store]\nbatch = 1\n[store.columns]\na = \"/a\"").unwrap();
+    assert_eq!(old.changes_needing_restart(&other), ["server.listen", "server.drain", "store.batch", "store.columns"]);
+}
+
+#[test]
+fn the_password_of_a_database_comes_from_key_file_or_address_and_is_never_shown() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("db.password");
+    let text = |more: &str| format!("[store]\nurl = \"mysql://u:first@h/d\"\n{more}");
+    let config = load(&text("")).unwrap();
+    assert_eq!(config.store.read_password(), Ok(None), "the one in the address is the driver's to read");
+    assert!(config.store.has_secret_in_file);
+    let with_file = text(&format!("password_file = {file:?}"));
+    let config = load(&with_file).unwrap();
+    let told = config.store.read_password().unwrap_err().to_string();
+    assert!(told.starts_with(&format!("the password file {}: cannot be read: ", file.display())), "{told}");
+    for (content, line) in [("second\n", "second"), ("a b \r\nc", "a b "), ("pässwörd", "pässwörd")] {
+        std::fs::write(&file, content).unwrap();
+        assert_eq!(config.store.read_password().unwrap().as_deref(), Some(line));
+    }
+    for content in [&b""[..], b"\nsecond", b"\xff", &[b'x'; 5_000]] {
+        std::fs::write(&file, content).unwrap();
+        config.store.read_password().unwrap_err();
+    }
+    let variable = environment(&[("WSMB_STORE__PASSWORD", "third")]);
+    let config = Config::from_parts(Some(("wsmb.toml", &with_file)), variable, &Flags::default()).unwrap();
+    assert_eq!(config.store.read_password().unwrap().as_deref(), Some("third"), "the file is not even looked at");
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("third") && !shown.contains("first"), "{shown}");
+    let config = load("[store]\npassword = \"fourth\"").unwrap();
+    assert_eq!(config.store.read_password(), Ok(None), "a file store has no use for it");
+    assert!(config.store.has_secret_in_file && !format!("{config:?}").contains("fourth"));
+}
+
+#[test]
+fn a_journal_has_a_place_and_a_size_or_there_is_none() {
+    let store = |text: &str| load(&format!("[store]\n{text}")).unwrap().store;
+    assert_eq!(store("journal = \"\"").journal, None);
+    assert_eq!(store("journal = \"a/b.db\"").journal, Some(PathBuf::from("a/b.db")));
+    assert_eq!(store("journal_max = \"1 TiB\"").journal_max, 1 << 40);
+    let old = Config::default();
+    let new =
+        load("[store]\nurl = \"mysql://u@h/d\"\npassword = \"p\"\njournal = \"\"\njournal_max = \"1 MiB\"").unwrap();
+    let keys = ["store.url", "store.password", "store.journal", "store.journal_max"];
+    assert_eq!(old.changes_needing_restart(&new), keys);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("wsmb.toml");
+    let load = || Config::load(Some(&path), [], &Flags::default()).unwrap_err().to_string();
+    assert!(load().starts_with(&format!("{}: cannot be read: ", path.display())), "{}", load());
+    std::fs::write(&path, b"\xff\xfe").unwrap();
+    assert_eq!(load(), format!("{}: is not UTF-8 text", path.display()));
+    std::fs::write(&path, vec![b'\n'; limits::CONFIGURATION_BYTES + 1]).unwrap();
+    assert_eq!(load(), format!("{}: is larger than {} bytes", path.display(), limits::CONFIGURATION_BYTES));
+    std::fs::write(&path, "\u{feff}[log]\r\nlevel = \"warn\"\r\n").unwrap();
+    assert_eq!(Config::load(Some(&path), [], &Flags::default()).unwrap().log.level, tracing::Level::WARN);
+}
+
+#[test]
+fn a_flood_of_mistakes_is_cut() {
+    let text: String = (0..100).map(|n| format!("x{n} = 1\n")).collect();
+    let told = errors(&text);
+    assert_eq!(told.lines().count(), limits::CONFIGURATION_PROBLEMS + 1);
+    assert!(told.ends_with("and 50 more"), "{told}");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_configuration_or_an_error(text in "(\\[|\\]|=|\"|\n|server|channel|[a-z0-9.{}, ]){0,40}") {
+        let _ = load(&text);
+    }
+
+    #[test]
+    fn any_value_for_any_key_is_taken_or_refused(at in 0..KEYS.len(), value in "(\"[a-z0-9:*/. ]{0,12}\"|-?[0-9]{1,20}|true|\\[\\]|\\[\"a\"\\]|\\{a=1\\})") {
+        let (section, key) = KEYS[at].path.split_once('.').unwrap();
+        let header = if matches!(section, "channel" | "permission") { format!("[[{section}]]") } else { format!("[{section}]") };
+        if let Err(error) = load(&format!("{header}\n{key} = {value}\n")) {
+            prop_assert!(error.to_string().starts_with("wsmb.toml:"));
+        }
+    }
+}
+
+#[test]
+fn the_default_password_file_may_be_missing_where_others_let_people_in() {
+    let htpasswd = |text: &str| load(text).expect("valid").auth.htpasswd;
+    assert!(htpasswd("[auth]\nanonymous = true").is_empty());
+    assert!(htpasswd("[auth]\nusers = [\"a:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\"]").is_empty());
+    assert_eq!(htpasswd("[auth]\nanonymous = false").len(), 1);
+    assert_eq!(htpasswd("[auth]\nanonymous = true\nhtpasswd = [\"missing\"]"), [PathBuf::from("missing")]);
+}

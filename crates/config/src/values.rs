@@ -1,0 +1,360 @@
+//! What a value means: times, sizes, numbers, lists. Every error is the rest of a sentence that begins with the key, and shows a right
+//! spelling.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::raw::Value;
+use crate::limits;
+use wsmb_core::network::{BadNetwork, Network, Networks};
+use wsmb_protocol::origin::Origin;
+
+/// The value as an error message shows it.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) | Self::Untyped(text) => write!(f, "{text:?}"),
+            Self::Integer(number) => write!(f, "{number}"),
+            Self::Boolean(boolean) => write!(f, "{boolean}"),
+            Self::List(_) => f.write_str("a list"),
+        }
+    }
+}
+
+/// A text.
+pub(super) fn text(value: &Value) -> Result<String, String> {
+    match value {
+        Value::Text(text) | Value::Untyped(text) => Ok(text.clone()),
+        _ => Err("must be a text in quotes".to_owned()),
+    }
+}
+
+/// A list of texts; one text is a list of one, and a comma separates where there is no list (environment, flags).
+pub(super) fn list(value: &Value) -> Result<Vec<String>, String> {
+    let list: Vec<String> = match value {
+        Value::List(list) => list.clone(),
+        Value::Text(text) => vec![text.clone()],
+        Value::Untyped(text) => {
+            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        }
+        _ => return Err("must be a list of texts, like [\"one\", \"two\"]".to_owned()),
+    };
+    if list.len() > limits::LIST_ENTRIES {
+        return Err(format!("has more than {} entries", limits::LIST_ENTRIES));
+    }
+    Ok(list)
+}
+
+/// `true` or `false`.
+pub(super) fn boolean(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Boolean(boolean) => Ok(*boolean),
+        Value::Untyped(text) if text == "true" => Ok(true),
+        Value::Untyped(text) if text == "false" => Ok(false),
+        _ => Err(format!("must be true or false, not {value}")),
+    }
+}
+
+/// A whole number.
+pub(super) fn integer(value: &Value, range: &RangeInclusive<u64>) -> Result<u64, String> {
+    let number = match value {
+        Value::Integer(number) => u64::try_from(*number).ok(),
+        Value::Untyped(text) => text.replace('_', "").parse().ok(),
+        _ => None,
+    };
+    number
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| format!("must be a whole number from {} to {}, not {value}", range.start(), range.end()))
+}
+
+/// A time: `500ms`, `25s`, `5m30s`, or a number of seconds.
+pub(super) fn duration(value: &Value, range: &RangeInclusive<Duration>) -> Result<Duration, String> {
+    let duration = match value {
+        Value::Text(text) | Value::Untyped(text) => parse_duration(text),
+        Value::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
+        _ => None,
+    };
+    let Some(duration) = duration else {
+        return Err(format!(
+            "must be a time like \"500ms\", \"25s\", \"5m30s\", \"2h\", \"1d\" or a number of seconds, not {value}"
+        ));
+    };
+    if range.contains(&duration) {
+        Ok(duration)
+    } else {
+        Err(format!("must be from {:?} to {:?}, not {value}", spell(*range.start()), spell(*range.end())))
+    }
+}
+
+/// Units of time, from the largest to the smallest, with their milliseconds.
+const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// A time as people write it, here and on the command line: `90` (seconds), `90s`, `500ms`, `5m`, `5m30s`, `1h 30m`, `2h`, `1d`. The units
+/// stand from the largest to the smallest, each once. `None` for anything else.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text.trim();
+    if !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()) {
+        return rest.parse().ok().map(Duration::from_secs).filter(is_in_millis);
+    }
+    let mut millis = 0_u64;
+    let mut units = UNITS.iter();
+    while !rest.is_empty() || millis == 0 && units.len() == UNITS.len() {
+        let (number, behind) = number_and_unit(rest)?;
+        let end = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
+        let unit = if &behind[..end] == "min" { "m" } else { &behind[..end] };
+        let (_, factor) = units.by_ref().find(|(name, _)| *name == unit)?;
+        millis = millis.checked_add(number.checked_mul(*factor)?)?;
+        rest = behind[end..].trim_start();
+    }
+    Some(Duration::from_millis(millis))
+}
+
+/// Every time has a number of milliseconds that fits.
+fn is_in_millis(duration: &Duration) -> bool {
+    u64::try_from(duration.as_millis()).is_ok()
+}
+
+/// The time as it is written in a configuration, in the largest unit that needs no fraction.
+pub(super) fn spell(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    match units.iter().find(|(_, unit)| millis != 0 && millis.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{}{name}", millis / unit),
+        None if millis == 0 => "0s".to_owned(),
+        None => format!("{millis}ms"),
+    }
+}
+
+/// A size in bytes: `1000000`, `"64 KiB"`, `"1MiB"`, `"2 MB"`.
+pub(super) fn size(value: &Value, range: &RangeInclusive<u64>) -> Result<u64, String> {
+    let size = match value {
+        Value::Text(text) | Value::Untyped(text) => parse_size(text),
+        Value::Integer(number) => u64::try_from(*number).ok(),
+        _ => None,
+    };
+    let size =
+        size.ok_or_else(|| format!("must be a size like \"64 KiB\", \"1 MiB\" or a number of bytes, not {value}"))?;
+    Some(size).filter(|size| range.contains(size)).ok_or_else(|| {
+        format!("must be from {:?} to {:?}, not {value}", spell_size(*range.start()), spell_size(*range.end()))
+    })
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let (number, unit) = number_and_unit(text)?;
+    let bytes = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return None,
+    };
+    number.checked_mul(bytes)
+}
+
+fn spell_size(size: u64) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.iter().find(|(_, shift)| size != 0 && size.trailing_zeros() >= *shift) {
+        Some((name, shift)) => format!("{} {name}", size >> shift),
+        None => size.to_string(),
+    }
+}
+
+/// Digits, perhaps a blank, letters.
+fn number_and_unit(text: &str) -> Option<(u64, &str)> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    Some((text[..end].parse().ok()?, text[end..].trim_start()))
+}
+
+/// An address to listen on, `host:port`.
+pub(super) fn check_listen(text: &str) -> Result<(), String> {
+    if let Some(port) = port(text.strip_prefix(':').unwrap_or(text)) {
+        return Err(only_a_port(port, &format_args!("{text:?}")));
+    }
+    let right = "must be an address like \"127.0.0.1:8888\", \"[::1]:8888\" or \"localhost:8888\"";
+    let wrong = || format!("{right}, not {text:?}");
+    let (host, after) = text.rsplit_once(':').ok_or_else(wrong)?;
+    if port(after).is_none() {
+        return Err(wrong());
+    }
+    let good = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)),
+    };
+    if good { Ok(()) } else { Err(wrong()) }
+}
+
+fn port(text: &str) -> Option<u16> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+/// Most people who write only a port mean this machine, and some mean every address.
+fn only_a_port(port: u16, written: &dyn fmt::Display) -> String {
+    format!(
+        "must name an address with its port: write \"127.0.0.1:{port}\" for this machine only, or \"0.0.0.0:{port}\" for every address, not {written}"
+    )
+}
+
+/// One address to listen on.
+pub(super) fn address(value: &Value) -> Result<String, String> {
+    check_port_alone(value)?;
+    let text = text(value)?;
+    check_listen(&text).map(|()| text)
+}
+
+/// Addresses to listen on, at least one.
+pub(super) fn addresses(value: &Value) -> Result<Vec<String>, String> {
+    check_port_alone(value)?;
+    let list = list(value)?;
+    if list.is_empty() {
+        return Err("must have at least one address, like \"127.0.0.1:8888\"".to_owned());
+    }
+    list.iter().try_for_each(|address| check_listen(address))?;
+    Ok(list)
+}
+
+fn check_port_alone(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Integer(number) => Err(match u16::try_from(*number) {
+            Ok(port) => only_a_port(port, number),
+            Err(_) => format!("must be an address like \"127.0.0.1:8888\", not {number}"),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Addresses and networks, like `10.0.0.0/8`.
+pub(super) fn networks(value: &Value) -> Result<Networks, String> {
+    list(value)?.iter().map(|text| network(text)).collect()
+}
+
+fn network(text: &str) -> Result<Network, String> {
+    Network::parse(text).map_err(|bad| match bad {
+        BadNetwork::Form => {
+            format!(
+                "must have addresses and networks like \"127.0.0.1\", \"10.0.0.0/8\" or \"2001:db8::/32\", not {text:?}"
+            )
+        }
+        BadNetwork::Prefix(bits) => format!("has {text:?}, but such an address has only {bits} bits"),
+        BadNetwork::Host(meant) => format!("has {text:?}, which is an address inside a network; write \"{meant}\""),
+    })
+}
+
+/// Origins of web pages, like `https://app.example`.
+pub(super) fn origins(value: &Value) -> Result<Vec<Origin>, String> {
+    let origin = |text: &String| {
+        Origin::parse(text).ok_or_else(|| {
+            format!("must have origins like \"https://app.example\" or \"http://192.0.2.7:8080\", without a path, not {text:?}")
+        })
+    };
+    list(value)?.iter().map(origin).collect()
+}
+
+/// The name of a column or the beginning of one: letters, digits, underscores, so that it can never be SQL.
+pub(super) fn is_identifier(text: &str, longest: usize) -> bool {
+    text.len() <= longest && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn times() {
+        let good = [
+            ("25", 25_000),
+            ("0", 0),
+            ("25s", 25_000),
+            ("500ms", 500),
+            ("5m", 300_000),
+            ("5min", 300_000),
+            ("5m30s", 330_000),
+            ("1h 30m", 5_400_000),
+            ("1d2h3m4s5ms", 93_784_005),
+            ("2h", 7_200_000),
+            ("1d", 86_400_000),
+            ("0s", 0),
+            ("0m0s", 0),
+            (" 25 s ", 25_000),
+        ];
+        for (text, millis) in good {
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in [
+            "",
+            " ",
+            "s",
+            "25 seconds",
+            "-1s",
+            "+1",
+            "1.5s",
+            "30s5m",
+            "5s5s",
+            "5m30",
+            "0s0s",
+            "25S",
+            "99999999999999999999s",
+            "18446744073709551615",
+            "18446744073709551615d",
+        ] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let good = [
+            ("1 MiB", 1 << 20),
+            ("64KiB", 64 << 10),
+            ("1000000", 1_000_000),
+            ("2 MB", 2_000_000),
+            ("1 gib", 1 << 30),
+            ("1 TiB", 1 << 40),
+            ("7 B", 7),
+        ];
+        for (text, bytes) in good {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "MiB", "1 M", "1.5 MiB", "-1", "99999999999 GiB", "1 PiB"] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for good in ["127.0.0.1:8888", "0.0.0.0:0", "[::1]:8888", "localhost:80", "my-host.example:65535"] {
+            assert_eq!(check_listen(good), Ok(()), "{good}");
+        }
+        for bad in
+            ["", "127.0.0.1", "127.0.0.1:", "h:65536", "h:+1", "::1:8888", "[::1]", "[x]:1", "http://h:1", "a b:1"]
+        {
+            assert!(check_listen(bad).unwrap_err().starts_with("must be an address like"), "{bad}");
+        }
+        for bad in ["8888", ":8888"] {
+            assert!(check_listen(bad).unwrap_err().contains("write \"127.0.0.1:8888\""), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_spelled_is_read_back(millis in 0_u64..10_000_000_000, bytes in 0_u64..100_000_000_000) {
+            let duration = Duration::from_millis(millis);
+            prop_assert_eq!(parse_duration(&spell(duration)), Some(duration));
+            prop_assert_eq!(parse_size(&spell_size(bytes)), Some(bytes));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,20}") {
+            let _ = (parse_duration(&text), parse_size(&text), check_listen(&text));
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! Delivery: from what waits to receivers with room, and the questions for confirmation that follow.
+
+use smallvec::SmallVec;
+
+use super::channel::{Loading, Member, Targets};
+use super::entry::{Entry, Place, Row};
+use super::party::{Asked, Party};
+use super::publish::content_index;
+use super::receiver::Receiver;
+use super::safety::Pending;
+use super::timers::Timer;
+use super::{AckMode, Broker, Content, Effect, EndReason, Flight, StoreEffect, Turn};
+use crate::limits;
+use crate::message::{ConnectionId, MessageId};
+
+impl Broker {
+    /// Who gets a delivery now. Limited: receivers that take it, up to the limit. Unlimited: everybody who is not outrun, as soon as
+    /// at least one takes it; nobody waits for anybody.
+    pub(super) fn targets(
+        &self,
+        key: usize,
+        origin: Option<ConnectionId>,
+        limit: u32,
+        takes: impl Fn(&Receiver) -> bool,
+    ) -> Targets {
+        let channel = &self.channels[key];
+        if self.stopping {
+            return SmallVec::new();
+        }
+        if channel.groups().is_some() {
+            let asked = Asked { origin, limit, within: None, not: &|_| false };
+            return self.grouped_targets(key, asked, &takes);
+        }
+        if limit > 0 {
+            return channel.choose(origin, limit, |key| takes(&self.receivers[key]));
+        }
+        if channel.choose(origin, 1, |key| takes(&self.receivers[key])).is_empty() {
+            return SmallVec::new();
+        }
+        channel.choose(origin, 0, |key| !self.is_outrun(key))
+    }
+
+    /// Ends the receivers that a fan-out has outrun, if another one goes on: they may not miss a message and stay. False if there are none.
+    #[inline]
+    pub(super) fn end_outrun(&mut self, key: usize, sender: Option<ConnectionId>, turn: &mut Turn<'_>) -> bool {
+        let members = &self.channels[key].members;
+        // The sender, who may be a member too, gets nothing of it: it does not go on in anybody's place.
+        let goes_on = |member: &Member| Some(member.connection) != sender && self.receivers[member.receiver].has_room();
+        if members.len() < 2 || !members.iter().any(goes_on) {
+            return false;
+        }
+        let outrun: SmallVec<[ConnectionId; 4]> = members
+            .iter()
+            .filter(|member| self.is_outrun(member.receiver) && self.misses(key, sender, member))
+            .map(|member| member.connection)
+            .collect();
+        for connection in &outrun {
+            self.counters.slow_receivers += 1;
+            self.end(*connection, EndReason::Slow, turn);
+        }
+        !outrun.is_empty()
+    }
+
+    /// Whether an outrun receiver misses what a fan-out carries: another one of its group may get it.
+    fn misses(&self, key: usize, sender: Option<ConnectionId>, member: &Member) -> bool {
+        let Some(groups) = self.channels[key].groups() else { return true };
+        let others = groups.of(member.connection).map(|name| groups.members(name)).unwrap_or_default();
+        let mut others = others.iter().filter(|other| Some(other.connection) != sender);
+        others.all(|other| self.is_outrun(other.receiver))
+    }
+
+    /// Whether a fan-out has outrun this receiver.
+    pub(super) fn is_outrun(&self, receiver: usize) -> bool {
+        self.receivers[receiver].is_outrun(self.settings.bounds.fanout_deliveries)
+    }
+
+    /// Sends entries to targets as one delivery each. `targets` is not empty.
+    pub(super) fn fly(
+        &mut self,
+        key: usize,
+        mut entries: SmallVec<[Entry; 1]>,
+        content: Content,
+        targets: &Targets,
+        turn: &mut Turn<'_>,
+    ) {
+        let size = entries.iter().map(|entry| entry.message.payload.bytes.len()).sum();
+        let mut attempt = 1;
+        let message = entries.first().map(|entry| entry.message.id).unwrap_or_default();
+        let flight = self.flights.vacant_key();
+        for entry in &mut entries {
+            entry.message.deliveries = entry.message.deliveries.saturating_add(1);
+            attempt = attempt.max(entry.attempt());
+            if !entry.written {
+                self.move_to(entry.message.id, Place::Flight(flight));
+            }
+        }
+        let outstanding = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+        let channel = &mut self.channels[key];
+        channel.in_flight += 1;
+        let hurried = !channel.policy.confirm_within.is_zero();
+        if let Some(last) = targets.last() {
+            channel.served = last.order;
+        }
+        channel.serve_groups(targets);
+        let party = channel.groups().and_then(|groups| Party::new(groups, targets));
+        self.flights.insert(Flight { channel: key, entries, outstanding, doubled: false, failed: None, party });
+        self.counters.deliveries += targets.len() as u64;
+        self.counters.redeliveries += if attempt > 1 { targets.len() as u64 } else { 0 };
+        let content = content_index(turn, content);
+        for target in targets {
+            let receiver = &mut self.receivers[target.receiver];
+            let manual = receiver.ack == AckMode::Manual;
+            receiver.serve(key);
+            turn.effects.list.push(Effect::Deliver {
+                to: target.connection,
+                content,
+                sequence: receiver.window.push(flight, size, manual, turn.now),
+                manual,
+                attempt: if manual { attempt } else { 1 },
+                message,
+            });
+            if manual || hurried {
+                self.timers.look_at(turn.now.after(self.shortest_lapse), target.connection);
+            }
+            self.want_confirmation(target.receiver, turn);
+        }
+    }
+
+    /// Sees to it that the receiver is asked to confirm: now, if half its window is used, else when its burst has ended.
+    pub(super) fn want_confirmation(&mut self, key: usize, turn: &mut Turn<'_>) {
+        let receiver = &mut self.receivers[key];
+        if !receiver.watched && receiver.window.has_automatic() {
+            receiver.watched = true;
+            self.timers.arm(turn.now.after(self.settings.confirm_timeout), Timer::Unconfirmed(receiver.connection));
+        }
+        if receiver.asked {
+            return;
+        }
+        let awaited = std::mem::take(&mut receiver.awaited);
+        if !receiver.window.has_automatic() {
+            return;
+        }
+        if receiver.is_asked_early() || awaited || self.stopping {
+            receiver.ask(turn.now);
+            turn.effects.list.push(Effect::Confirm { connection: receiver.connection });
+        } else if !receiver.quiet_armed {
+            receiver.quiet_armed = true;
+            receiver.burst_began = turn.now;
+            self.timers.arm(turn.now.after(limits::CONFIRM_QUIET), Timer::Quiet(receiver.connection));
+        }
+    }
+
+    /// Has those receivers asked at once for the confirmation of what they are about to get that are likely to give it before a disk has
+    /// written; one with manual acknowledgement needs no asking. False if there are none.
+    pub(super) fn await_confirmation(&mut self, targets: &Targets, turn: &Turn<'_>) -> bool {
+        let mut found = false;
+        for target in targets {
+            let receiver = &mut self.receivers[target.receiver];
+            if receiver.is_prompt(turn.now) {
+                receiver.awaited = true;
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// The timer for the end of a receiver's burst has run out.
+    pub(super) fn quiet(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
+        let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
+        let receiver = &mut self.receivers[key];
+        receiver.quiet_armed = false;
+        let automatic = receiver.window.has_automatic() && !receiver.asked;
+        let Some(last) = receiver.window.newest().filter(|_| automatic) else {
+            return;
+        };
+        let quiet_at = last.after(limits::CONFIRM_QUIET);
+        let ask_at = quiet_at.min(receiver.burst_began.after(limits::CONFIRM_BUSY));
+        if ask_at <= turn.now {
+            receiver.ask(turn.now);
+            turn.effects.list.push(Effect::Confirm { connection });
+        } else {
+            receiver.quiet_armed = true;
+            self.timers.arm(ask_at, Timer::Quiet(connection));
+        }
+    }
+
+    /// The pause between two backlog frames to a receiver is over.
+    pub(super) fn pace(&mut self, connection: ConnectionId) {
+        let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
+        let receiver = &mut self.receivers[key];
+        receiver.pace_armed = false;
+        self.to_pump.extend(receiver.subscriptions.iter().rev().map(|subscription| subscription.channel));
+    }
+
+    /// Delivers what waits on a channel as long as somebody takes it, and asks for the next page when the last runs low.
+    pub(super) fn pump(&mut self, key: usize, turn: &mut Turn<'_>) {
+        if !self.overdue.is_empty() {
+            self.pass_on_overdue(key, turn);
+        }
+        if !self.owed.is_empty() {
+            self.deliver_owed(key, turn);
+        }
+        // Bounded: each round takes at least one entry out of `waiting`, or ends a receiver.
+        while self.drop_expired_head(key, turn) || self.deliver_backlog(key, turn) {}
+        self.yield_to_preferred(key, turn);
+        let pressed = self.is_pressed();
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        if channel.members.is_empty() {
+            if self.sweeping {
+                return;
+            }
+            let freed = channel.page_out_waiting();
+            if freed > 0 {
+                self.bytes -= freed;
+                self.sweep_later(turn.now);
+            }
+        } else if channel.wants_page(self.settings.bounds.page_messages) {
+            let (cover, asked) = (channel.last_paged, turn.now.0 as u32);
+            channel.loading = Some(Loading { cover, stale: false, asked });
+            // Behind the appends of this turn, which the page may need to see.
+            self.flush_store(turn);
+            let channel = &self.channels[key];
+            turn.effects.list.push(Effect::Store(StoreEffect::Load {
+                channel: channel.name.clone(),
+                after: channel.cursor,
+                limit: self.settings.bounds.page(pressed),
+            }));
+        } else if channel.paged == 0 && channel.loading.is_none() {
+            self.unpark(key);
+        }
+    }
+
+    /// What was parked behind a paged part that is no more may be delivered.
+    fn unpark(&mut self, key: usize) {
+        let channel = &mut self.channels[key];
+        if channel.parked.is_empty() {
+            return;
+        }
+        for (id, entry) in std::mem::take(&mut channel.parked) {
+            self.wait(key, entry);
+            self.move_to(id, Place::Waiting);
+        }
+        self.to_pump.push(key);
+    }
+
+    fn drop_expired_head(&mut self, key: usize, turn: &mut Turn<'_>) -> bool {
+        let Some(channel) = self.channels.get_mut(key) else { return false };
+        let Some(entry) = channel.expired_head(turn.now).and_then(|id| channel.unwait(id)) else { return false };
+        self.expire(key, entry, turn);
+        true
+    }
+
+    /// One backlog frame. False if nothing waits or nobody takes it.
+    fn deliver_backlog(&mut self, key: usize, turn: &mut Turn<'_>) -> bool {
+        let now = turn.now;
+        let Some(channel) = self.channels.get(key).filter(|channel| !channel.waiting.is_empty() && !self.stopping)
+        else {
+            return false;
+        };
+        let takes = |receiver: &Receiver| receiver.takes_backlog(now) && !self.is_reserved(receiver, key, now);
+        let only = match channel.choose(None, 2, |key| takes(&self.receivers[key]))[..] {
+            [] => return false,
+            [only] => Some(only.connection),
+            _ => None,
+        };
+        let channel = &mut self.channels[key];
+        let Some(first) = channel.first_deliverable(only, turn.now) else { return false };
+        let channel = &self.channels[key];
+        let Some(entry) = channel.waiting.get(&first) else { return false };
+        let limit = entry.message.receivers.unwrap_or(channel.policy.receivers);
+        let origin = entry.origin;
+        if limit == 0 && self.end_outrun(key, origin, turn) {
+            // What they give back may stand before `first`.
+            return true;
+        }
+        let takes = |receiver: &Receiver| receiver.takes_backlog(now) && !self.is_reserved(receiver, key, now);
+        let targets = self.targets(key, origin, limit, takes);
+        let batch = self.batch(key, first, &targets, turn);
+        let channel = &mut self.channels[key];
+        let name = channel.name.clone();
+        let entries: SmallVec<[Entry; 1]> = batch.iter().filter_map(|id| channel.unwait(*id)).collect();
+        let messages = entries.iter().map(|entry| entry.message.payload.clone()).collect();
+        let dead = if let [entry] = &entries[..] { entry.message.dead.clone() } else { None };
+        self.fly(key, entries, Content::Backlog { channel: name, messages, dead }, &targets, turn);
+        self.pause_backlog(&targets, turn);
+        true
+    }
+
+    /// These receivers get no more frames of a backlog for a while (`store.delay`).
+    pub(super) fn pause_backlog(&mut self, targets: &[Member], turn: &Turn<'_>) {
+        if self.settings.delay.is_zero() {
+            return;
+        }
+        for target in targets {
+            let receiver = &mut self.receivers[target.receiver];
+            receiver.next_backlog = turn.now.after(self.settings.delay);
+            if !receiver.pace_armed {
+                receiver.pace_armed = true;
+                self.timers.arm(receiver.next_backlog, Timer::Pace(target.connection));
+            }
+        }
+    }
+
+    /// The entries that go into one frame with `first`: what follows it, as long as it would go to the same receivers and fits.
+    fn batch(&self, key: usize, first: MessageId, targets: &Targets, turn: &Turn<'_>) -> SmallVec<[MessageId; 16]> {
+        let single = targets.iter().any(|target| self.receivers[target.receiver].takes_single());
+        let most = if single { 1 } else { self.settings.batch.max(1) };
+        let channel = &self.channels[key];
+        let mut receivers = None;
+        let mut bytes = 0;
+        let mut batch = SmallVec::new();
+        for (id, entry) in channel.waiting.range(first..).take(most) {
+            let size = entry.message.payload.bytes.len();
+            let own = targets.iter().any(|target| Some(target.connection) == entry.origin);
+            let alike = *receivers.get_or_insert(entry.message.receivers) == entry.message.receivers;
+            let fits = batch.is_empty() || bytes + size <= limits::BACKLOG_FRAME_BYTES;
+            if own || !alike || !fits || (entry.expired(turn.now) && !batch.is_empty()) {
+                break;
+            }
+            bytes += size;
+            batch.push(*id);
+        }
+        batch
+    }
+
+    /// Notes where the entry of an unstored message is. Nothing to note for a stored one.
+    pub(super) fn move_to(&mut self, id: MessageId, place: Place) {
+        if let Some(unstored) = self.unstored.get_mut(id) {
+            unstored.place = place;
+        }
+    }
+
+    /// Has a message written: now if its sender waits for it or may believe it taken, else when it is still unsettled after the
+    /// write delay.
+    pub(super) fn schedule_write(&mut self, id: MessageId, turn: &Turn<'_>) {
+        let Some(unstored) = self.unstored.get(id) else { return };
+        if unstored.row != Row::Unasked {
+            return;
+        }
+        let awaited = unstored.pending.and_then(|key| self.pending.get(key)).is_some_and(Pending::is_awaited);
+        if awaited || unstored.committed || self.stopping {
+            self.append(id);
+        } else {
+            self.timers.write_at(turn.now.after(self.settings.write_delay), id);
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! What becomes of a message whose delivery failed: another receiver gets it, it is held back for a while, or it is given up.
+//!
+//! What is held back is nobody's: it is in memory, apart from what waits, so that it holds up nothing. Then it stands in its old place.
+
+use smallvec::SmallVec;
+
+use super::channel::Targets;
+use super::entry::{Bound, Entry, Failures, Place};
+use super::party::Asked;
+use super::receiver::Receiver;
+use super::safety::Fate;
+use super::{Broker, Content, Effect, Note, Turn};
+use crate::limits;
+use crate::message::{ConnectionId, DeadLetter, GroupName, MessageId, Nack, Timestamp};
+
+pub use crate::message::Why;
+
+/// How a flight has failed so far, at one or several receivers.
+#[derive(Debug, Default)]
+pub(super) struct Failed {
+    /// At whose hands.
+    by: SmallVec<[ConnectionId; 1]>,
+    /// One of them has given it back. Else they were too slow.
+    nacked: bool,
+    /// Not to be delivered before this, if one of them said so.
+    pub until: Option<Timestamp>,
+    /// One of them said that it can never succeed.
+    pub reject: bool,
+    /// The last reason that one of them gave.
+    reason: Option<Box<str>>,
+}
+
+impl Failed {
+    /// Whether it failed at this receiver's hands.
+    pub fn has(&self, receiver: ConnectionId) -> bool {
+        self.by.contains(&receiver)
+    }
+}
+
+/// A message that is held back.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// Its channel's key.
+    pub channel: usize,
+    pub entry: Entry,
+}
+
+impl Broker {
+    /// Notes what a receiver said when it gave a delivery back.
+    pub(super) fn note_nack(&mut self, flight: usize, by: ConnectionId, nack: Nack, now: Timestamp) {
+        let Some(flight) = self.flights.get_mut(flight) else { return };
+        if flight.party.as_ref().is_some_and(|party| !party.is_holder(by)) {
+            // It only looks on.
+            return;
+        }
+        let failed = flight.failed.get_or_insert_default();
+        failed.by.push(by);
+        failed.nacked = true;
+        failed.reject |= nack.reject;
+        failed.until = failed.until.max(nack.retry_after.map(|pause| now.after(pause)));
+        failed.reason = nack.reason.or(failed.reason.take());
+    }
+
+    /// Notes that a receiver has not answered a delivery in time.
+    pub(super) fn note_unanswered(&mut self, flight: usize, by: ConnectionId) {
+        if let Some(flight) = self.flights.get_mut(flight) {
+            flight.failed.get_or_insert_default().by.push(by);
+        }
+    }
+
+    /// Decides about a message that nobody holds any more, and that not all have merely vanished with.
+    pub(super) fn fail(&mut self, channel: usize, mut entry: Entry, failed: &Failed, turn: &mut Turn<'_>) {
+        let first = failed.nacked && self.blame(&mut entry, failed);
+        let reject = failed.reject.then_some(Why::Rejected);
+        let Some(entry) = self.still_wanted(channel, entry, reject, turn) else { return };
+        if let Some(until) = failed.until {
+            self.hold(channel, entry, until, turn);
+            return;
+        }
+        let attempts = entry.message.deliveries;
+        let at_once = first || !failed.nacked;
+        let entry = if at_once { self.pass_on(channel, entry, &failed.by, false, turn) } else { Some(entry) };
+        match entry {
+            None => {}
+            Some(entry) if failed.nacked => self.hold(channel, entry, turn.now.after(pause(attempts)), turn),
+            Some(entry) => self.stand_or_owe(channel, entry, turn),
+        }
+    }
+
+    /// Notes with a message that a receiver gave it back, and why. True for the first time.
+    fn blame(&mut self, entry: &mut Entry, failed: &Failed) -> bool {
+        self.bytes -= entry.bytes();
+        let failures = entry.failures.get_or_insert_default();
+        let first = failures.nacks == 0;
+        failures.nacks = failures.nacks.saturating_add(1);
+        if failed.reason.is_some() {
+            failures.reason.clone_from(&failed.reason);
+        }
+        self.bytes += entry.bytes();
+        first
+    }
+
+    /// Who takes a message now, other than its sender and those in whose hands it failed. `bound`: the groups that had it are asked first, or only
+    /// they.
+    pub(super) fn others(
+        &self,
+        key: usize,
+        entry: &Entry,
+        bound: Option<&Bound>,
+        not: impl Fn(ConnectionId) -> bool,
+        now: Timestamp,
+    ) -> Targets {
+        if self.stopping {
+            return Targets::new();
+        }
+        let channel = &self.channels[key];
+        let limit = entry.message.receivers.unwrap_or(channel.policy.receivers);
+        let takes_backlog = |receiver: &Receiver| receiver.takes_backlog(now);
+        if let Some(bound) = bound {
+            let asked = Asked { origin: entry.origin, limit, within: Some(&bound.groups), not: &not };
+            let targets = self.grouped_targets(key, asked, &takes_backlog);
+            if bound.waits || !targets.is_empty() {
+                return targets;
+            }
+        }
+        if channel.groups().is_some() {
+            let asked = Asked { origin: entry.origin, limit, within: None, not: &not };
+            return self.grouped_targets(key, asked, &takes_backlog);
+        }
+        let other = |key: usize| !not(self.receivers[key].connection);
+        let takes = |key: usize| other(key) && takes_backlog(&self.receivers[key]);
+        let targets = channel.choose(entry.origin, limit.max(1), takes);
+        if limit > 0 || targets.is_empty() {
+            return targets;
+        }
+        channel.choose(entry.origin, 0, |key| other(key) && !self.is_outrun(key))
+    }
+
+    /// Gives a message that failed to another receiver at once. Returns it if there is none. `within`: it goes only to the groups to which it is bound.
+    pub(super) fn pass_on(
+        &mut self,
+        channel: usize,
+        mut entry: Entry,
+        not: &[ConnectionId],
+        within: bool,
+        turn: &mut Turn<'_>,
+    ) -> Option<Entry> {
+        if entry.message.receivers.unwrap_or(self.channels[channel].policy.receivers) == 0 {
+            self.end_outrun(channel, entry.origin, turn);
+        }
+        let bound = entry.bound().cloned().map(|bound| Bound { waits: bound.waits || within, ..bound });
+        let targets = self.others(channel, &entry, bound.as_ref(), |connection| not.contains(&connection), turn.now);
+        if targets.is_empty() {
+            return Some(entry);
+        }
+        self.unbind(&mut entry);
+        let content = Content::Backlog {
+            channel: self.channels[channel].name.clone(),
+            messages: std::iter::once(entry.message.payload.clone()).collect(),
+            dead: entry.message.dead.clone(),
+        };
+        let entries: SmallVec<[Entry; 1]> = std::iter::once(entry).collect();
+        self.fly(channel, entries, content, &targets, turn);
+        self.pause_backlog(&targets, turn);
+        None
+    }
+
+    /// Holds a message back. It is written, because it may be for long.
+    fn hold(&mut self, channel: usize, entry: Entry, until: Timestamp, turn: &mut Turn<'_>) {
+        if until <= turn.now {
+            self.stand_or_owe(channel, entry, turn);
+            return;
+        }
+        // It is let go when it expires, too.
+        let until = entry.message.expires.map_or(until, |expires| expires.min(until));
+        self.hold_until(channel, entry, until, turn);
+    }
+
+    /// The same until a moment that is not after its expiry.
+    pub(super) fn hold_until(&mut self, channel: usize, entry: Entry, until: Timestamp, turn: &mut Turn<'_>) {
+        let id = entry.message.id;
+        self.held_bytes += entry.bytes();
+        self.channels[channel].in_flight += 1;
+        self.held.insert((until, id), Held { channel, entry });
+        self.move_to(id, Place::Held(until));
+        self.append_unasked(id);
+        while self.held.len() > self.settings.bounds.held || self.held_bytes > limits::HELD_BYTES {
+            let Some((key, _)) = self.held.first_key_value() else { break };
+            self.release(*key, true, turn);
+        }
+    }
+
+    /// Moments of the messages up to this id have come nearer: what is held back among them is let go when it expires, all the same.
+    pub(super) fn hold_anew(&mut self, up_to: MessageId, sooner: impl Fn(&mut Option<Timestamp>)) {
+        let old: Vec<_> = self.held.keys().filter(|(_, id)| *id <= up_to).copied().collect();
+        for (until, id) in old {
+            let Some(mut held) = self.held.remove(&(until, id)) else { continue };
+            sooner(&mut held.entry.message.expires);
+            let until = held.entry.message.expires.map_or(until, |expires| expires.min(until));
+            self.move_owed(&held, until);
+            self.held.insert((until, id), held);
+            self.move_to(id, Place::Held(until));
+        }
+    }
+
+    /// Lets go of what has been held back long enough.
+    pub(super) fn release_held(&mut self, turn: &mut Turn<'_>) {
+        while let Some((key, _)) = self.held.first_key_value().filter(|((until, _), _)| *until <= turn.now) {
+            self.release(*key, false, turn);
+        }
+    }
+
+    /// `early`: there is no room to hold it any longer.
+    fn release(&mut self, key: (Timestamp, MessageId), early: bool, turn: &mut Turn<'_>) {
+        let owed = self.held.get(&key).is_some_and(|held| self.is_owed(held));
+        let Some(Held { channel, mut entry }) = self.take_held(key) else { return };
+        if entry.expired(turn.now) {
+            self.expire(channel, entry, turn);
+            return;
+        }
+        if owed || early {
+            // It has waited for its groups long enough.
+            self.unbind(&mut entry);
+        }
+        self.stand_or_owe(channel, entry, turn);
+        self.to_pump.push(channel);
+    }
+
+    /// Takes out a message that is held back.
+    pub(super) fn take_held(&mut self, key: (Timestamp, MessageId)) -> Option<Held> {
+        let held = self.held.remove(&key)?;
+        self.forget_owed(&held);
+        self.held_bytes -= held.entry.bytes();
+        self.channels[held.channel].in_flight -= 1;
+        Some(held)
+    }
+
+    /// A line in the log when a message has failed so often, and when it has failed twice as often again.
+    pub(super) fn note_failing(&mut self, channel: usize, entry: &Entry, turn: &mut Turn<'_>) {
+        let attempts = entry.message.deliveries;
+        let rounds = attempts / limits::FAILING_TOLD;
+        if attempts.is_multiple_of(limits::FAILING_TOLD) && rounds.is_power_of_two() {
+            self.counters.failing += 1;
+            let reason = entry.reason().map(Box::from);
+            let channel = self.channels[channel].name.clone();
+            turn.note(Note::Failing { channel, id: entry.message.id, attempts, reason });
+        }
+    }
+
+    /// Moves a message that nobody is to get any more to the dead-letter channel, or drops it.
+    pub(super) fn give_up(&mut self, channel: usize, entry: Entry, why: Why, turn: &mut Turn<'_>) {
+        let letter = self.channels[channel].policy.dead_letter.clone();
+        let target = letter.and_then(|name| self.open_channel(&name)).filter(|target| *target != channel);
+        let Some(target) = target else {
+            self.drop_failed(channel, entry, why, turn);
+            return;
+        };
+        let policy = &self.channels[target].policy;
+        if !policy.keep {
+            self.dead_letter_fleeting(channel, target, entry, turn);
+        } else if self.is_backlog_full(target, 1, turn.now) || self.has_no_room_for(why, target, turn) {
+            self.drop_failed(channel, entry, why, turn);
+            self.close_if_unused(target);
+        } else {
+            let mut entry = entry;
+            let (from, attempts) = (self.channels[channel].name.clone(), entry.message.deliveries);
+            let (id, before) = (entry.message.id, entry.message.expires);
+            entry.message.expires = super::entry::expires_at(turn.now, self.channels[target].policy.ttl);
+            self.count_out(channel, id, before);
+            self.count_in(target, id, entry.message.expires);
+            entry.message.deliveries = 0;
+            entry.message.receivers = None;
+            entry.origin = None;
+            entry.suspect = false;
+            self.bytes -= entry.bytes();
+            let reason = entry.failures.take().and_then(|failures| failures.reason);
+            entry.message.dead.get_or_insert_with(|| Box::new(DeadLetter { why, channel: from, attempts, reason }));
+            self.bytes += entry.bytes();
+            self.counters.dead_lettered += 1;
+            self.counters.accepted += 1;
+            self.renew(target, entry, turn);
+            self.to_pump.push(target);
+            self.close_if_unused(channel);
+        }
+    }
+
+    /// Whether the memory takes no further dead letter. For one that has expired, nothing else is let go of: that would have come here, too.
+    fn has_no_room_for(&mut self, why: Why, target: usize, turn: &mut Turn<'_>) -> bool {
+        if why == Why::Expired { self.bytes > limits::CORE_BYTES } else { self.is_memory_full(0, Some(target), turn) }
+    }
+
+    /// Nothing is dropped without a trace.
+    fn drop_failed(&mut self, channel: usize, entry: Entry, why: Why, turn: &mut Turn<'_>) {
+        self.counters.dropped += 1;
+        turn.note(Note::Dropped {
+            channel: self.channels[channel].name.clone(),
+            id: entry.message.id,
+            why,
+            attempts: entry.message.deliveries,
+            reason: entry.reason().map(Box::from),
+        });
+        self.drop_entry(channel, entry, Fate::Settled, turn);
+    }
+
+    fn dead_letter_fleeting(&mut self, channel: usize, target: usize, entry: Entry, turn: &mut Turn<'_>) {
+        self.counters.dead_lettered += 1;
+        let name = self.channels[target].name.clone();
+        let messages = std::iter::once(entry.message.payload.clone()).collect();
+        self.fan_out(target, Content::Backlog { channel: name, messages, dead: None }, 1, (None, None), turn);
+        self.drop_entry(channel, entry, Fate::Settled, turn);
+        self.close_if_unused(target);
+    }
+}
+
+impl Turn<'_> {
+    /// Has something told to the administrator.
+    pub(super) fn note(&mut self, note: Note) {
+        self.effects.list.push(Effect::Note(Box::new(note)));
+    }
+}
+
+/// How long a message is held back that has been delivered so often without success.
+fn pause(attempts: u32) -> std::time::Duration {
+    limits::RETRY_FIRST.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1))).min(limits::RETRY_LONGEST)
+}
+
+impl Failures {
+    /// Bytes that this holds in memory.
+    pub(super) fn bytes(&self) -> usize {
+        // The names are shared with the members.
+        let groups = self.bound.as_ref().map_or(0, |bound| bound.groups.len());
+        let bound = groups * (size_of::<GroupName>() + limits::OWED_BYTES);
+        size_of::<Self>() + bound + self.reason.as_ref().map_or(0, |reason| reason.len())
+    }
+}

@@ -1,0 +1,452 @@
+//! The core: channels and their receivers, what waits and what is in flight, and every promise about delivery.
+//!
+//! A state machine without I/O. It must never know a socket, a clock, a thread, a runtime or a database: whatever happens is an
+//! [`Event`] given to [`Broker::handle`] with the time, whatever it wants is an [`Effect`] it appends. So one seed
+//! replays everything it ever does (`simulation.rs`).
+//!
+//! A kept message is, at any time, in exactly one place:
+//!
+//! ```text
+//!                    ┌─────────── give back (vanished) ◄─────────────┐
+//!                    ├─ held ◄─── nack ◄─────────────────────────────┤
+//! publish ─► waiting ┴► flight ─► confirmed                          │
+//!        │     ▲  └► expired        └────────────────────────────────┘──► dead letter, dropped
+//!        │     └─ paged (in the store only) ◄─ parked (behind it, not written yet)
+//!        └► delayed ─► waiting
+//! ```
+
+#[cfg(test)]
+mod audit;
+mod bounds;
+mod channel;
+mod confirm;
+mod counters;
+mod dedup;
+mod deliver;
+mod effect;
+mod entry;
+mod event;
+mod expiries;
+mod expiry;
+mod failure;
+mod groups;
+mod lapse;
+mod membership;
+mod pace;
+mod party;
+mod preference;
+mod publish;
+mod receiver;
+mod recent;
+mod restore;
+mod safety;
+mod sent;
+mod stopping;
+mod storage;
+mod timers;
+mod window;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use slab::Slab;
+use smallvec::SmallVec;
+
+pub use bounds::Bounds;
+pub use counters::Counters;
+pub use dedup::{ForgottenIds, FreshIds};
+pub use effect::{Content, Effect, Effects, EndReason, Note, Refusal, Reply, StoreEffect};
+pub use event::{AckMode, Acknowledge, ClientKind, Event, Publish, ReceiverKey, StoreFailure, Subscribe};
+pub use restore::{ChannelSummary, Restored, Settings};
+
+use channel::Channel;
+use dedup::Dedup;
+use entry::{Entry, Unstored};
+use failure::{Failed, Held};
+use party::Party;
+use receiver::Receiver;
+use recent::Recent;
+use safety::Pending;
+use sent::SentTo;
+use timers::{Timer, Timers};
+
+use crate::limits;
+use crate::message::{AcceptedId, ChannelName, ConnectionId, GroupName, Message, MessageId, Publication, Timestamp};
+use crate::policy::{ChannelPolicy, Spare};
+
+/// Messages that were delivered together and are not confirmed by anybody yet, or are still in somebody's window.
+#[derive(Debug)]
+struct Flight {
+    /// Their channel's key. Good only while there are entries: a settled flight may outlive its channel.
+    channel: usize,
+    /// Empty once they are settled.
+    entries: SmallVec<[Entry; 1]>,
+    /// In how many windows the delivery stands.
+    outstanding: u32,
+    /// One of the windows is that of a receiver which got it because another one was silent.
+    doubled: bool,
+    /// How it has failed so far, if it has.
+    failed: Option<Box<Failed>>,
+    /// The groups among its receivers, if there are any.
+    party: Option<Box<Party>>,
+}
+
+/// Something that is held until its time.
+#[derive(Debug)]
+enum Delayed {
+    /// A message of a kept channel.
+    Kept(usize, Entry),
+    /// A publication on a channel that is not kept.
+    Fleeting { publication: Box<Publication<'static>>, origin: Option<ConnectionId>, receivers: Option<u32> },
+}
+
+/// The name a connection bears, and the places it takes over (channel and order) when it subscribes.
+type Claim = (ReceiverKey, Vec<(ChannelName, u64)>);
+
+/// Who has published to a channel.
+#[derive(Clone, Copy, Debug)]
+struct Sender {
+    connection: ConnectionId,
+    /// The channel's key.
+    channel: usize,
+    /// It receives the channel, too.
+    receives: bool,
+}
+
+/// What one call of [`Broker::handle`] is given.
+struct Turn<'a> {
+    now: Timestamp,
+    effects: &'a mut Effects,
+}
+
+/// The broker core. See the module for its rules.
+#[derive(Debug)]
+pub struct Broker {
+    settings: Settings,
+    /// The policies of `settings`, by position.
+    policies: Vec<Arc<ChannelPolicy>>,
+    /// Of which channels expired messages become dead letters.
+    spare: Spare,
+    channels: Slab<Channel>,
+    channel_keys: HashMap<ChannelName, usize, RandomState>,
+    receivers: Slab<Receiver>,
+    receiver_keys: HashMap<ConnectionId, usize, RandomState>,
+    /// Who bears which name.
+    named: HashMap<ReceiverKey, ConnectionId, RandomState>,
+    /// Names and inherited places of connections that replaced another one and have not subscribed yet.
+    claims: HashMap<ConnectionId, Claim, RandomState>,
+    /// Connections that have sent a command and receive nothing, and to which channels they have sent: only these, and receivers, are
+    /// answered.
+    connections: HashMap<ConnectionId, SentTo, RandomState>,
+    /// Connections that the core has ended and whose end has not been reported yet: nothing they say counts any more.
+    ended: HashSet<ConnectionId, RandomState>,
+    flights: Slab<Flight>,
+    /// Every message that is neither stored nor settled.
+    unstored: Recent<Unstored>,
+    /// Rows that stand for an unstored message under its older id, perhaps in another channel: no page may bring them back.
+    /// With it the key of its channel.
+    superseded: HashMap<MessageId, usize, RandomState>,
+    /// Messages that were refused because the store had failed. Their removal is on its way; a page that still brings one skips it. The newest ones.
+    refused: BTreeSet<MessageId>,
+    /// Unstored messages that the store refused and that are tried again.
+    failed: BTreeSet<MessageId>,
+    pending: Slab<Pending>,
+    delayed: BTreeMap<(Timestamp, MessageId), Delayed>,
+    /// Messages that receivers gave back and that are not delivered before this moment, or that expire then.
+    held: BTreeMap<(Timestamp, MessageId), Held>,
+    /// Bytes of the entries among them.
+    held_bytes: usize,
+    /// The held messages that wait for a group: channel, group, message; and until when each is held.
+    owed: BTreeMap<(usize, GroupName, MessageId), Timestamp>,
+    /// Deliveries that are late and that nobody else has taken yet: channel, receiver, number.
+    overdue: BTreeSet<(usize, ConnectionId, u64)>,
+    /// No delivery is late sooner than this.
+    shortest_lapse: Duration,
+    dedup: Dedup,
+    /// Channels purged within the time in which an id is known, oldest first.
+    purges: VecDeque<(Timestamp, ChannelName)>,
+    timers: Timers,
+    counters: Counters,
+    /// What the answer to the sweep that has been asked for may name, and is counted no more: it has expired in memory while it was being written, or
+    /// another row that stood for it was done with first.
+    expired_early: BTreeSet<MessageId>,
+    /// A sweep has been asked for and not answered: no message may become paged that its answer could name.
+    sweeping: bool,
+    /// An orderly stop has begun: kept messages are stored and given to nobody.
+    stopping: bool,
+    last_id: MessageId,
+    last_order: u64,
+    /// Who published last: what is noted about a sender is noted already. Forgotten with the first event that is no publication, and
+    /// with any connection or channel.
+    last_sender: Option<Sender>,
+    /// Messages up to this id were in the store when the broker started.
+    restored_up_to: MessageId,
+    /// See [`Restored::suspect_up_to`].
+    suspect_up_to: MessageId,
+    /// Bytes of entries in memory.
+    bytes: usize,
+    appends: Vec<Message>,
+    replacements: Vec<(Message, SmallVec<[MessageId; 1]>)>,
+    removals: Vec<MessageId>,
+    counts: Vec<(MessageId, u32)>,
+    /// Channels to pump before the turn ends.
+    to_pump: Vec<usize>,
+}
+
+impl Broker {
+    /// A broker with the backlog that the store held.
+    #[must_use]
+    pub fn new(settings: Settings, restored: Restored) -> Self {
+        let mut broker = Self {
+            policies: settings.policies.shared(),
+            spare: settings.policies.spare(),
+            settings,
+            channels: Slab::new(),
+            channel_keys: HashMap::default(),
+            receivers: Slab::new(),
+            receiver_keys: HashMap::default(),
+            named: HashMap::default(),
+            claims: HashMap::default(),
+            connections: HashMap::default(),
+            ended: HashSet::default(),
+            flights: Slab::new(),
+            unstored: Recent::default(),
+            superseded: HashMap::default(),
+            refused: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            pending: Slab::new(),
+            delayed: BTreeMap::new(),
+            held: BTreeMap::new(),
+            held_bytes: 0,
+            owed: BTreeMap::new(),
+            overdue: BTreeSet::new(),
+            shortest_lapse: Duration::MAX,
+            dedup: Dedup::new(restored.id_seed, restored.id_bound.unwrap_or(limits::DEDUP_IDS)),
+            purges: VecDeque::new(),
+            timers: Timers::default(),
+            counters: Counters::default(),
+            expired_early: BTreeSet::new(),
+            sweeping: false,
+            stopping: false,
+            last_id: restored.last_id,
+            last_order: 0,
+            last_sender: None,
+            restored_up_to: restored.last_id,
+            suspect_up_to: restored.suspect_up_to,
+            bytes: 0,
+            appends: Vec::new(),
+            replacements: Vec::new(),
+            removals: Vec::new(),
+            counts: Vec::new(),
+            to_pump: Vec::new(),
+        };
+        broker.shortest_lapse = lapse::shortest(broker.policies.iter().map(|policy| &**policy));
+        broker.restore(restored);
+        broker
+    }
+
+    /// Takes notice of `event`, which happened at `now`, and appends what is to be done about it to `effects`.
+    ///
+    /// `now` must never go back.
+    // Inlined, so that the event of the hot path is never put together in memory.
+    #[inline]
+    pub fn handle(&mut self, now: Timestamp, event: Event<'_>, effects: &mut Effects) {
+        let turn = &mut Turn { now, effects };
+        if let Event::Publish(publish) = event {
+            self.publish(publish, turn);
+        } else {
+            self.handle_other(event, turn);
+        }
+        self.settle_turn(turn);
+    }
+
+    fn handle_other(&mut self, event: Event<'_>, turn: &mut Turn<'_>) {
+        match event {
+            Event::Publish(publish) => self.publish(publish, turn),
+            Event::Claim { connection, receiver } => self.claim(connection, receiver, turn),
+            Event::Subscribe(subscribe) => self.subscribe(subscribe, turn),
+            Event::Acknowledge(acknowledge) => self.acknowledge(acknowledge, turn),
+            Event::Confirmed { connection, up_to } => self.confirmed(connection, up_to, turn),
+            Event::Disconnected { connection, took_only, listens } => {
+                self.disconnected(connection, took_only, listens, turn);
+            }
+            Event::Stored(ids) => self.stored(&ids, turn),
+            Event::StoreFailed(ids, failure) => self.store_failed(&ids, failure, turn),
+            Event::Loaded { channel, messages, complete } => {
+                self.loaded(&channel, messages, complete, turn);
+                self.expire_after_page(&channel, turn);
+            }
+            Event::LoadFailed { channel } => {
+                self.load_failed(&channel, turn);
+                self.expire_after_page(&channel, turn);
+            }
+            Event::Swept { gone, spared, more } => self.swept(&gone, spared, more, turn),
+            Event::WallAdvanced(by) => self.wall_advanced(by, turn),
+            Event::Purge { channel } => self.purge(&channel, turn),
+            Event::Stopping => self.begin_stop(turn),
+            Event::Tick => self.tick(turn),
+        }
+    }
+
+    /// When [`Event::Tick`] is wanted next, if ever.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let delayed = self.delayed.first_key_value().map(|((due, _), _)| *due);
+        let held = self.held.first_key_value().map(|((until, _), _)| *until);
+        [self.timers.next(), delayed, held].into_iter().flatten().min()
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Messages that are not settled, of all channels: waiting, paged, delayed or in flight.
+    #[must_use]
+    pub fn unsettled(&self) -> u64 {
+        self.channels.iter().map(|(_, channel)| channel.unsettled).sum()
+    }
+
+    /// The ids that were accepted since this was asked last, to be written down for the next start.
+    pub fn take_fresh_ids(&mut self) -> FreshIds {
+        self.dedup.take_fresh()
+    }
+
+    /// Whether [`Self::take_fresh_ids`] or [`Self::take_forgotten_ids`] has something to say.
+    #[must_use]
+    pub fn has_fresh_ids(&self) -> bool {
+        self.dedup.has_news()
+    }
+
+    /// Every accepted id that is remembered.
+    #[must_use]
+    pub fn accepted_ids(&self) -> Vec<AcceptedId> {
+        self.dedup.accepted()
+    }
+
+    /// How many accepted ids are remembered.
+    #[must_use]
+    pub fn accepted_ids_count(&self) -> usize {
+        self.dedup.len()
+    }
+
+    /// The ids that were forgotten before `dedup_window` was over since this was asked last, if any were.
+    pub fn take_forgotten_ids(&mut self) -> Option<ForgottenIds> {
+        let forgotten = self.dedup.take_forgotten()?;
+        self.counters.forgotten_ids += forgotten.count;
+        Some(forgotten)
+    }
+
+    /// Obeys new settings from now on; what has been accepted stays accepted. To be followed by [`Event::Tick`]: a deadline may be over.
+    pub fn reconfigure(&mut self, settings: Settings) {
+        self.policies = settings.policies.shared();
+        self.spare = settings.policies.spare();
+        self.shortest_lapse = lapse::shortest(self.policies.iter().map(|policy| &**policy));
+        self.settings = settings;
+        self.watch_anew();
+        for (_, channel) in &mut self.channels {
+            channel.policy = self.policies[self.settings.policies.position(&channel.name)].clone();
+        }
+    }
+
+    /// Carries out what the turn left to be done, until nothing is left, and hands over what it gathered for the store.
+    fn settle_turn(&mut self, turn: &mut Turn<'_>) {
+        // Bounded: each round delivers or gives up at least one message, or asks for a page, and adds at most the channels of
+        // receivers that changed.
+        while let Some(channel) = self.to_pump.pop() {
+            self.pump(channel, turn);
+        }
+        self.flush_store(turn);
+        let unstored = &self.unstored;
+        self.timers.drop_settled_writes(|id| !unstored.contains(id));
+    }
+
+    /// Everything whose time has come.
+    fn tick(&mut self, turn: &mut Turn<'_>) {
+        self.expire_due(turn);
+        while let Some(timer) = self.timers.due_receiver(turn.now) {
+            match timer {
+                Timer::Quiet(connection) => self.quiet(connection, turn),
+                Timer::Pace(connection) => self.pace(connection),
+                Timer::Unconfirmed(connection) => self.end_unconfirmed(connection, turn),
+                Timer::Look(connection) => self.look(connection, turn),
+                Timer::Yield(connection) => self.waited_for_page(connection),
+            }
+        }
+        while let Some(id) = self.timers.due_write(turn.now) {
+            self.append_unasked(id);
+        }
+        self.release_delayed(turn);
+        self.release_held(turn);
+        if self.timers.retry.is_some_and(|at| at <= turn.now) {
+            self.timers.retry = None;
+            self.retry_store();
+        }
+        if self.timers.sweep.is_some_and(|at| at <= turn.now) {
+            self.timers.sweep = None;
+            self.sweep(turn);
+        }
+    }
+
+    /// Whether the memory for messages is getting short, so that pages become small.
+    fn is_pressed(&self) -> bool {
+        self.bytes > limits::CORE_BYTES / 2
+    }
+
+    fn policy_of(&self, name: &ChannelName) -> Arc<ChannelPolicy> {
+        self.policies[self.settings.policies.position(name)].clone()
+    }
+
+    /// The channel of this name, made if there is none; `None` if there are too many.
+    fn open_channel(&mut self, name: &ChannelName) -> Option<usize> {
+        if let Some(key) = self.channel_keys.get(name) {
+            return Some(*key);
+        }
+        if self.channels.len() >= limits::CHANNELS {
+            return None;
+        }
+        let policy = self.policy_of(name);
+        let key = self.channels.insert(Channel::new(name.clone(), policy));
+        self.channel_keys.insert(name.clone(), key);
+        Some(key)
+    }
+
+    /// Forgets a channel that nothing is left of.
+    fn close_if_unused(&mut self, key: usize) {
+        if self.channels.get(key).is_some_and(Channel::is_unused) {
+            self.last_sender = None;
+            self.disarm_expiry(key);
+            let channel = self.channels.remove(key);
+            self.channel_keys.remove(&channel.name);
+            self.to_pump.retain(|other| *other != key);
+        }
+    }
+
+    fn next_id(&mut self) -> MessageId {
+        self.last_id.0 += 1;
+        self.last_id
+    }
+
+    /// Remembers that a connection is there to be answered.
+    fn note_connection(&mut self, connection: ConnectionId) {
+        if !self.receiver_keys.contains_key(&connection) {
+            self.connections.entry(connection).or_default();
+        }
+    }
+
+    /// Sends an answer to a connection, if it still is one.
+    fn reply(&self, to: Option<ConnectionId>, reply: Reply, turn: &mut Turn<'_>) {
+        let known = |to: &ConnectionId| self.connections.contains_key(to) || self.receiver_keys.contains_key(to);
+        if let Some(to) = to.filter(known) {
+            turn.effects.list.push(Effect::Reply { to, reply });
+        }
+    }
+}

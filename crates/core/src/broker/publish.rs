@@ -1,0 +1,459 @@
+//! Acceptance: a publication comes in and goes straight to receivers, waits, or is refused.
+
+use smallvec::SmallVec;
+
+use super::dedup::{Key, Seen};
+use super::entry::{Entry, Place, Row, Unstored, expires_at};
+use super::receiver::Receiver;
+use super::safety::{Fate, Pending};
+use super::{Broker, Content, Delayed, Effect, Publish, Refusal, Reply, Sender, Turn};
+use crate::limits;
+use crate::message::{ConnectionId, Message, MessageId, Timestamp};
+
+impl Broker {
+    pub(super) fn publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) {
+        let Some(known) = self.note_publisher(publish) else { return };
+        let id = publish.id.as_ref().map(|id| self.dedup.key(&publish.publication.channel, id));
+        if id.is_some_and(|id| self.is_repetition(publish, id, turn)) {
+            return;
+        }
+        let name = &*publish.publication.channel;
+        let keep = match known {
+            Some(key) => self.channels[key].policy.keep,
+            None => self.settings.policies.of(name).keep,
+        };
+        if !keep {
+            self.publish_fleeting(publish, id, known, turn);
+        } else if let Err(refusal) = self.publish_kept(publish, id, known, turn) {
+            self.counters.refused += publish.publication.messages.len() as u64;
+            self.reply(publish.connection, refused(publish, refusal), turn);
+            if let Some(key) = self.channel_keys.get(name).copied() {
+                self.close_if_unused(key);
+            }
+        }
+    }
+
+    /// The publication's channel, if there is one of that name. `None`: the sender has been ended, and what it sends counts no more.
+    fn note_publisher(&mut self, publish: &Publish<'_>) -> Option<Option<usize>> {
+        let name = &*publish.publication.channel;
+        if let Some(last) = &self.last_sender
+            && publish.connection == Some(last.connection)
+            && self.channels.get(last.channel).is_some_and(|channel| channel.name == *name)
+        {
+            return Some(Some(last.channel));
+        }
+        let known = self.channel_keys.get(name).copied();
+        self.last_sender = None;
+        if let Some(connection) = publish.connection {
+            if self.ended.contains(&connection) {
+                return None;
+            }
+            let receives = self.note_sender(connection, name, known);
+            if let Some(channel) = known {
+                self.last_sender = Some(Sender { connection, channel, receives });
+            }
+        }
+        Some(known)
+    }
+
+    /// Answers a publication whose id was seen within the window, or notes that its answer is owed.
+    fn is_repetition(&mut self, publish: &Publish<'_>, key: Key, turn: &mut Turn<'_>) -> bool {
+        let Some(id) = &publish.id else { return false };
+        let Some(seen) = self.dedup.get(turn.now, self.settings.dedup_window, key) else { return false };
+        self.counters.duplicates += 1;
+        let reply = match seen {
+            Seen::Accepted { at, rows } => {
+                let stored = rows > 0 && self.is_still_stored(publish, at, turn.now);
+                Reply::Accepted { id: Some(id.clone()), receivers: 0, stored, duplicate: true }
+            }
+            Seen::Pending(key) if self.add_waiter(key, publish.connection) => return true,
+            Seen::Pending(_) => refused(publish, Refusal::BrokerFull),
+        };
+        self.reply(publish.connection, reply, turn);
+        true
+    }
+
+    /// Whether what is in the store only may still be there, of a publication that was accepted at `at` and is repeated: the store does not say whose rows it
+    /// has swept or purged.
+    fn is_still_stored(&self, publish: &Publish<'_>, at: Timestamp, now: Timestamp) -> bool {
+        let channel = &publish.publication.channel;
+        let ttl = publish.ttl.unwrap_or_else(|| self.settings.policies.of(channel).ttl);
+        let is_alive = expires_at(at, ttl).is_none_or(|expires| expires > now);
+        is_alive && !self.purges.iter().any(|(purged, name)| *purged >= at && *name == **channel)
+    }
+
+    /// A channel that is not kept: to the receivers connected now, and gone.
+    fn publish_fleeting(
+        &mut self,
+        publish: &Publish<'_>,
+        remember: Option<Key>,
+        known: Option<usize>,
+        turn: &mut Turn<'_>,
+    ) {
+        let Publish { connection, publication, receivers, delay, .. } = *publish;
+        let mut served = 0;
+        if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
+            if self.delayed.len() >= limits::DELAYED || self.is_memory_full(publication.frame.len(), None, turn) {
+                self.counters.refused += publication.messages.len() as u64;
+                self.reply(connection, refused(publish, Refusal::BrokerFull), turn);
+                return;
+            }
+            self.bytes += publication.frame.len();
+            let key = (turn.now.after(delay), self.next_id());
+            self.remember(remember, publish, turn);
+            let publication = Box::new(publication.to_owned());
+            self.delayed.insert(key, Delayed::Fleeting { publication, origin: connection, receivers });
+        } else {
+            self.remember(remember, publish, turn);
+            let count = publication.messages.len();
+            if let Some(key) = known.filter(|_| count > 0) {
+                served = self.fan_out(key, Content::Live, count, (connection, receivers), turn);
+            } else {
+                self.counters.fleeting += count as u64;
+            }
+        }
+        self.accept(publish, served, turn);
+    }
+
+    /// Answers a publication that is accepted at once and of which nothing is stored, if its sender waits for the answer.
+    fn accept(&mut self, publish: &Publish<'_>, receivers: u32, turn: &mut Turn<'_>) {
+        if publish.id.is_some() || publish.answer {
+            let id = publish.id.clone();
+            self.reply(publish.connection, Reply::Accepted { id, receivers, stored: false, duplicate: false }, turn);
+        }
+    }
+
+    /// The publication of this id, if it has one, is accepted.
+    fn remember(&mut self, key: Option<Key>, publish: &Publish<'_>, turn: &Turn<'_>) {
+        if let Some((key, id)) = key.zip(publish.id.as_ref()) {
+            self.dedup.accept(turn.now, key, id, 0);
+        }
+    }
+
+    /// Gives a content to the receivers of a channel that is not kept.
+    pub(super) fn fan_out(
+        &mut self,
+        key: usize,
+        content: Content,
+        messages: usize,
+        (origin, receivers): (Option<ConnectionId>, Option<u32>),
+        turn: &mut Turn<'_>,
+    ) -> u32 {
+        self.counters.fleeting += messages as u64;
+        let channel = &mut self.channels[key];
+        let limit = receivers.unwrap_or(channel.policy.receivers);
+        let served = if limit == 0 && channel.groups().is_none() {
+            let own = origin.is_some_and(|origin| self.receives(origin, key));
+            let to = self.channels[key].everyone();
+            let served = to.len() - usize::from(own);
+            if served > 0 {
+                let content = content_index(turn, content);
+                turn.effects.list.push(Effect::Broadcast { to, except: origin.filter(|_| own), content });
+            }
+            served
+        } else {
+            let targets = channel.choose_all(origin, limit);
+            let Some(last) = targets.last() else { return 0 };
+            channel.served = last.order;
+            channel.serve_groups(&targets);
+            let content = content_index(turn, content);
+            turn.effects.list.extend(targets.iter().map(|target| Effect::Deliver {
+                to: target.connection,
+                content,
+                sequence: 0,
+                manual: false,
+                attempt: 1,
+                message: MessageId(0),
+            }));
+            targets.len()
+        };
+        self.counters.deliveries += served as u64;
+        u32::try_from(served).unwrap_or(u32::MAX)
+    }
+
+    /// A kept channel: in flight at once if somebody has room and nothing is before it, else behind what waits.
+    fn publish_kept(
+        &mut self,
+        publish: &Publish<'_>,
+        id: Option<Key>,
+        known: Option<usize>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        let publication = &publish.publication;
+        let (count, size) =
+            (publication.messages.len(), publication.messages.iter().map(ExactSizeIterator::len).sum::<usize>());
+        let key = known.or_else(|| self.open_channel(&publication.channel)).ok_or(Refusal::BrokerFull)?;
+        let channel = &self.channels[key];
+        let delay = publish.delay.filter(|delay| !delay.is_zero());
+        let ttl = publish.ttl.unwrap_or(channel.policy.ttl);
+        if delay.is_some_and(|delay| !ttl.is_zero() && delay >= ttl) {
+            return Err(Refusal::Expired);
+        }
+        if self.is_backlog_full(key, count as u64, turn.now) {
+            return Err(Refusal::BacklogFull);
+        }
+        if self.is_memory_full(size, Some(key), turn)
+            || (delay.is_some() && self.delayed.len() + count > limits::DELAYED)
+        {
+            return Err(Refusal::BrokerFull);
+        }
+        if count == 0 {
+            self.accept_empty(publish, id, turn);
+            self.close_if_unused(key);
+            return Ok(());
+        }
+        self.counters.accepted += count as u64;
+        let pending = self.pend(publish, id, count);
+        let entries = self.entries(publish, key, (id, pending), turn);
+        if let Some(delay) = delay {
+            let due = turn.now.after(delay);
+            for mut entry in entries {
+                entry.message.due = Some(due);
+                self.delay(key, due, entry);
+            }
+            return Ok(());
+        }
+        self.fly_live(key, entries, publish, turn);
+        Ok(())
+    }
+
+    /// A publication without messages is accepted and reaches nobody.
+    fn accept_empty(&mut self, publish: &Publish<'_>, remember: Option<Key>, turn: &mut Turn<'_>) {
+        self.remember(remember, publish, turn);
+        self.accept(publish, 0, turn);
+    }
+
+    /// A line for who waits for the publication to be safe, if anybody does or if it has several messages to be answered together.
+    fn pend(&mut self, publish: &Publish<'_>, id: Option<Key>, count: usize) -> Option<usize> {
+        if publish.id.is_none() && !publish.answer && count == 1 {
+            return None;
+        }
+        let key = self.pending.vacant_key();
+        if let Some(id) = id {
+            self.dedup.pend(id, key);
+        }
+        self.pending.insert(Pending {
+            remembered: id,
+            connection: publish.connection,
+            id: publish.id.clone(),
+            answer: publish.answer,
+            remaining: count,
+            receivers: u32::MAX,
+            rows: 0,
+            refused: None,
+            waiters: SmallVec::new(),
+        });
+        Some(key)
+    }
+
+    /// The entries of a publication, each with its line among the unstored.
+    fn entries(
+        &mut self,
+        publish: &Publish<'_>,
+        channel: usize,
+        (remembered, pending): (Option<Key>, Option<usize>),
+        turn: &Turn<'_>,
+    ) -> SmallVec<[Entry; 1]> {
+        let publication = &publish.publication;
+        let expires = expires_at(turn.now, publish.ttl.unwrap_or(self.channels[channel].policy.ttl));
+        let origin = publish.connection.filter(|connection| self.receives(*connection, channel));
+        let mut entries = SmallVec::with_capacity(publication.messages.len());
+        for payload in publication.payloads() {
+            let id = self.next_id();
+            self.count_in(channel, id, expires);
+            self.unstored.insert(
+                id,
+                Unstored {
+                    channel,
+                    place: Place::Waiting,
+                    row: Row::Unasked,
+                    pending,
+                    origin: publish.connection,
+                    replaces: SmallVec::new(),
+                    expires,
+                    committed: false,
+                },
+            );
+            let message = Message {
+                id,
+                channel: self.channels[channel].name.clone(),
+                payload,
+                created: turn.now,
+                expires,
+                due: None,
+                receivers: publish.receivers,
+                publication: publish.id.clone(),
+                deliveries: 0,
+                dead: None,
+            };
+            let entry = Entry { message, remembered, origin, written: false, suspect: false, failures: None };
+            self.bytes += entry.bytes();
+            entries.push(entry);
+        }
+        entries
+    }
+
+    /// Gives a publication to receivers as it was sent, or lets it wait.
+    fn fly_live(&mut self, key: usize, entries: SmallVec<[Entry; 1]>, publish: &Publish<'_>, turn: &mut Turn<'_>) {
+        let limit = publish.receivers.unwrap_or(self.channels[key].policy.receivers);
+        if limit == 0 && !self.stopping {
+            self.end_outrun(key, publish.connection, turn);
+        }
+        let channel = &self.channels[key];
+        let targets = if channel.is_drained() {
+            let takes = |receiver: &Receiver| receiver.has_room() && !self.is_reserved(receiver, key, turn.now);
+            self.targets(key, publish.connection, limit, takes)
+        } else {
+            SmallVec::new()
+        };
+        if targets.is_empty() {
+            for entry in entries {
+                self.enqueue(key, entry, turn);
+            }
+            self.to_pump.push(key);
+            return;
+        }
+        let ids: SmallVec<[MessageId; 1]> = entries.iter().map(|entry| entry.message.id).collect();
+        // The write is put off while it is in flight; not for long, if somebody waits for the answer.
+        let soon = (publish.id.is_some() || publish.answer) && self.await_confirmation(&targets, turn);
+        self.fly(key, entries, Content::Live, &targets, turn);
+        for id in ids {
+            if soon {
+                self.timers.write_awaited_at(turn.now.after(limits::PROMPT_CONFIRMATION), id);
+            } else {
+                self.schedule_write(id, turn);
+            }
+        }
+    }
+
+    /// Puts an entry behind everything that waits on its channel: in memory if it will be wanted soon, else in the store only.
+    pub(super) fn enqueue(&mut self, key: usize, entry: Entry, turn: &mut Turn<'_>) {
+        let page = self.settings.bounds.page(self.is_pressed());
+        let id = entry.message.id;
+        let channel = &mut self.channels[key];
+        let soon =
+            !channel.members.is_empty() && channel.paged == 0 && channel.loading.is_none() && channel.parked.is_empty();
+        if soon && !channel.page_is_full(page) {
+            self.wait(key, entry);
+            self.move_to(id, Place::Waiting);
+            self.schedule_write(id, turn);
+            return;
+        }
+        if self.unstored.get(id).is_some_and(|unstored| unstored.committed) {
+            self.park(key, entry);
+            self.move_to(id, Place::Parked);
+            self.append(id);
+            return;
+        }
+        // The append is made from the waiting entry, which is let go at once.
+        channel.wait(entry);
+        self.move_to(id, Place::Waiting);
+        self.append(id);
+        let channel = &mut self.channels[key];
+        if let Some(entry) = channel.unwait(id) {
+            channel.page_out(id, entry.origin);
+            self.bytes -= entry.bytes();
+            self.move_to(id, Place::Paged);
+            self.sweep_later(turn.now);
+        }
+    }
+
+    /// Holds a kept message until it is due. It is written at once.
+    fn delay(&mut self, key: usize, due: crate::message::Timestamp, entry: Entry) {
+        let id = entry.message.id;
+        self.delayed.insert((due, id), Delayed::Kept(key, entry));
+        self.move_to(id, Place::Delayed(due));
+        self.append(id);
+    }
+
+    /// Lets go what has come due: it is accepted anew, behind what waits, and its old row goes when the new one is safe.
+    pub(super) fn release_delayed(&mut self, turn: &mut Turn<'_>) {
+        while let Some(first) = self.delayed.first_entry().filter(|first| first.key().0 <= turn.now) {
+            match first.remove() {
+                Delayed::Fleeting { publication, origin, receivers } => {
+                    self.bytes -= publication.frame.len();
+                    let count = publication.messages.len();
+                    if let Some(key) = self.channel_keys.get(&*publication.channel).copied().filter(|_| count > 0) {
+                        self.fan_out(key, Content::Due(publication), count, (origin, receivers), turn);
+                    } else {
+                        self.counters.fleeting += count as u64;
+                    }
+                }
+                Delayed::Kept(key, entry) if entry.expired(turn.now) => self.expire(key, entry, turn),
+                Delayed::Kept(key, entry) => {
+                    self.renew(key, entry, turn);
+                    self.to_pump.push(key);
+                }
+            }
+        }
+    }
+
+    /// Gives an entry a new id at the end of a channel's order; the older row stands for it until the new one is safe.
+    pub(super) fn renew(&mut self, key: usize, mut entry: Entry, turn: &mut Turn<'_>) {
+        let old = entry.message.id;
+        let id = self.next_id();
+        let before = self.unstored.remove(old);
+        self.failed.remove(&old);
+        let pending = before.as_ref().and_then(|unstored| unstored.pending);
+        let asked = before.as_ref().is_none_or(|unstored| unstored.row != Row::Unasked);
+        let mut replaces = before.map(|unstored| unstored.replaces).unwrap_or_default();
+        if asked {
+            replaces.push(old);
+            let from = self.channel_keys.get(&entry.message.channel).copied().unwrap_or(key);
+            self.superseded.insert(old, from);
+        }
+        self.count_out(key, old, entry.message.expires);
+        self.count_in(key, id, entry.message.expires);
+        self.unstored.insert(
+            id,
+            Unstored {
+                channel: key,
+                place: Place::Waiting,
+                row: Row::Unasked,
+                pending,
+                origin: entry.origin,
+                replaces,
+                expires: entry.message.expires,
+                committed: true,
+            },
+        );
+        if entry.suspect && self.channels[key].policy.max_deliveries == 0 {
+            // The new id does not say any more that it may have been delivered before. Where deliveries are limited, none is invented.
+            entry.message.deliveries = entry.message.deliveries.max(1);
+        }
+        entry.message.id = id;
+        entry.message.due = None;
+        entry.message.channel = self.channels[key].name.clone();
+        entry.written = false;
+        self.enqueue(key, entry, turn);
+    }
+
+    /// Lets a message go for good: out of the memory, the store and the channel's count.
+    pub(super) fn drop_entry(&mut self, key: usize, entry: Entry, fate: Fate, turn: &mut Turn<'_>) {
+        let (id, expires) = (entry.message.id, entry.message.expires);
+        self.bytes -= entry.bytes();
+        let had_row = if entry.written {
+            self.removals.push(id);
+            true
+        } else {
+            self.resolve(id, fate, turn).is_some_and(|unstored| unstored.has_counted_row())
+        };
+        if had_row {
+            self.row_gone(&entry);
+        }
+        self.count_out(key, id, expires);
+        self.close_if_unused(key);
+    }
+}
+
+/// The reply to a publication that is not accepted.
+fn refused(publish: &Publish<'_>, refusal: Refusal) -> Reply {
+    Reply::Refused { id: publish.id.clone(), answer: publish.answer, refusal }
+}
+
+/// Adds a content to the turn's effects; its index.
+pub(super) fn content_index(turn: &mut Turn<'_>, content: Content) -> u32 {
+    turn.effects.contents.push(content);
+    // invariant: one turn delivers at most a page of messages per channel and never reaches 2³² contents.
+    u32::try_from(turn.effects.contents.len() - 1).unwrap_or(u32::MAX)
+}

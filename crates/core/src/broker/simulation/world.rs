@@ -1,0 +1,508 @@
+//! The simulated world around the broker: what happens next is chosen by the seed.
+
+mod clients;
+mod ends;
+mod failures;
+mod fanout;
+mod preference;
+mod restart;
+mod senders;
+mod truth;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use wildmatch::WildMatch;
+
+use super::Random;
+use super::model::{Model, Seen, Told};
+use super::store::SimStore;
+use crate::broker::{
+    AckMode, Acknowledge, Bounds, Broker, ClientKind, Content, Effect, Effects, EndReason, Event, Note, Publish,
+    ReceiverKey, Refusal, Reply, Restored, Settings, StoreEffect, Subscribe,
+};
+use crate::limits;
+use crate::message::{
+    AcceptedId, Answer, ChannelName, ConnectionId, Dialect, Frame, GroupName, Kind, MessageId, Nack, Order,
+    Publication, PublicationId, Spans, Timestamp, Why,
+};
+use crate::policy::{ChannelPolicy, Dispatch, Policies};
+
+const CHANNELS: [&str; 10] = ["all", "one", "two", "three", "drop", "live", "turn", "short", "late", "dead"];
+
+/// Channels with dead letters, where what expires is one. `three` has them for what is given up only.
+pub(super) fn is_late(channel: &str) -> bool {
+    channel == "late"
+}
+
+fn name(text: &str) -> ChannelName {
+    ChannelName::parse(text).expect("a valid name")
+}
+
+fn settings(random: &mut Random) -> Settings {
+    let kept = |receivers| ChannelPolicy { receivers, ..ChannelPolicy::default() };
+    let mut millis = |choices: [u64; 3]| Duration::from_millis(choices[random.below(3) as usize]);
+    let (slow, hurried) = (millis([400, 1_500, 300_000]), [millis([0, 300, 800]), millis([0, 300, 800])]);
+    let dead = ChannelPolicy { dead_letter: Some(name("dead")), ..kept(1) };
+    let named = vec![
+        ("one", ChannelPolicy { ack_timeout: slow, confirm_within: hurried[0], ..kept(1) }),
+        ("two", ChannelPolicy { dispatch: Dispatch::Rotate, confirm_within: hurried[1], ..kept(2) }),
+        ("three", ChannelPolicy { ack_timeout: slow, max_deliveries: 3, ..dead.clone() }),
+        ("drop", ChannelPolicy { max_deliveries: 2, ..kept(1) }),
+        ("live", ChannelPolicy { keep: false, ..kept(0) }),
+        ("turn", ChannelPolicy { keep: false, dispatch: Dispatch::Rotate, ..kept(1) }),
+        ("short", ChannelPolicy { ttl: Duration::from_millis(700), max_backlog: 8, ..kept(1) }),
+        (
+            "late",
+            ChannelPolicy { ttl: Duration::from_millis(900), ack_timeout: slow, dead_letter_expired: true, ..dead },
+        ),
+        ("dead", kept(1)),
+    ];
+    Settings {
+        policies: Policies {
+            named: named.into_iter().map(|(pattern, policy)| (WildMatch::new(pattern), policy)).collect(),
+            default: ChannelPolicy::default(),
+        },
+        batch: 1 + random.below(4) as usize,
+        delay: Duration::from_millis(if random.chance(20) { 30 } else { 0 }),
+        write_delay: Duration::from_millis(if random.chance(20) { 0 } else { 500 }),
+        confirm_timeout: Duration::from_millis([500, 2_000, 300_000][random.below(3) as usize]),
+        dedup_window: Duration::from_secs(100_000),
+        bounds: Bounds::TIGHT,
+    }
+}
+
+fn number(message: &[u8]) -> u64 {
+    std::str::from_utf8(message).ok().and_then(|text| text.parse().ok()).expect("messages are numbers")
+}
+
+/// Where a publication was sent to, and its messages.
+fn carried(publication: &Publication<'_>) -> (ChannelName, Vec<u64>) {
+    (ChannelName::clone(&publication.channel), publication.bodies().map(number).collect())
+}
+
+/// What a delivery carries: its channel and its messages. `live`: the publication of the event.
+fn content_of(content: &Content, live: Option<&Publication<'_>>) -> (ChannelName, Vec<u64>) {
+    match content {
+        Content::Live => carried(live.expect("an event that carries a publication")),
+        Content::Due(publication) => carried(publication),
+        Content::Backlog { channel, messages, .. } => {
+            (channel.clone(), messages.iter().map(|message| number(&message.bytes)).collect())
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Client {
+    manual: bool,
+    group: Option<&'static str>,
+    channels: BTreeSet<String>,
+    /// The same in the order in which it named them, if there are several, and what that order means.
+    list: Vec<String>,
+    order: Order,
+    /// Of which of them it got something last.
+    served: Option<String>,
+    last: u64,
+    /// What it was given and has not confirmed, and whether it is to be answered by hand.
+    unanswered: BTreeMap<u64, bool>,
+    /// What was taken from it because it was too slow.
+    revoked: Vec<u64>,
+    /// A ping is on its way: what its pong will confirm.
+    ping: Option<u64>,
+    prefetch: Option<u32>,
+    kind: ClientKind,
+    /// A proxy stands between: what it acknowledges, the client need not have.
+    proxied: bool,
+    /// It has confirmed something, or said that it confirms by name.
+    proven: bool,
+    /// Channels that it has sent to.
+    sent: BTreeSet<String>,
+    /// Messages and replies that were ever queued to it.
+    frames: usize,
+    /// Messages that were ever delivered to it and had to be confirmed.
+    kept: usize,
+    /// The channel of its first delivery that has to be confirmed.
+    first: Option<String>,
+    /// When it last confirmed anything, or was given the first of what is unanswered.
+    since: Timestamp,
+}
+
+/// What the simulation has seen happen: each has to happen in some seed.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Messages that were confirmed.
+    pub confirmed: u64,
+    /// Receivers that confirmed their only delivery by leaving.
+    pub by_leaving: u64,
+    /// Receivers that left in the same way, and must not have confirmed anything.
+    pub left: u64,
+    /// Receivers that were ended because they confirmed nothing.
+    pub unconfirmed: u64,
+    /// Deliveries of dead letters that have expired.
+    pub late: u64,
+    /// Expired rows that the store has spared.
+    pub spared: u64,
+    /// Deliveries to receivers of which another channel might have gone first.
+    pub preferred: u64,
+}
+
+/// A publication whose sender waits for the answer, or has it.
+#[derive(Debug, Clone)]
+struct Asked {
+    channel: String,
+    numbers: Vec<u64>,
+    /// Answers that are owed, by connection.
+    owed: BTreeMap<ConnectionId, u32>,
+    accepted: bool,
+    refused: bool,
+    /// It was said to be in the store.
+    stored: bool,
+    /// Its id is in the file of ids.
+    saved: bool,
+    user: &'static str,
+    sent: Timestamp,
+    ttl: Option<Duration>,
+    /// When it was accepted.
+    at: Timestamp,
+}
+
+#[derive(Debug)]
+pub(super) struct World {
+    random: Random,
+    now: Timestamp,
+    settings: Settings,
+    broker: Broker,
+    store: SimStore,
+    model: Model,
+    clients: BTreeMap<ConnectionId, Client>,
+    ended: BTreeSet<ConnectionId>,
+    asked: BTreeMap<String, Asked>,
+    /// The messages for which a connection waits that gave no id.
+    nameless: BTreeMap<ConnectionId, Vec<u64>>,
+    /// When a channel was last purged.
+    purges: BTreeMap<String, Timestamp>,
+    /// Connections that have finished sending and wait for answers.
+    listening: BTreeSet<ConnectionId>,
+    last_connection: u64,
+    last_number: u64,
+    pub(super) tally: Tally,
+    missing_allowed: u64,
+    /// The messages of the last publication.
+    sending: Vec<u64>,
+    /// What the store held when the broker started.
+    restored_up_to: MessageId,
+    /// Messages that were reported as dropped.
+    dropped: u64,
+    /// Those that brokers before the last crash have dropped.
+    dropped_before: u64,
+    /// Answers to deliveries that were refused, because the delivery did not wait for one.
+    unknown: u64,
+    effects: Effects,
+    /// Events given so far.
+    turn: u64,
+    /// Pages that are being read, since when; and channels of which the last one could not be read.
+    loads: BTreeMap<String, Timestamp>,
+    failed_loads: BTreeSet<String>,
+    /// The file of ids: it survives a crash.
+    file: Vec<AcceptedId>,
+    /// When the file was written last.
+    saved: Timestamp,
+    /// How many ids are remembered.
+    id_bound: Option<usize>,
+    /// Each id that was ever sent: its user, and when its sender was told that it is accepted.
+    ids: BTreeMap<String, (&'static str, Option<Timestamp>)>,
+    /// The broker is stopping in an orderly way.
+    stopping: bool,
+    /// One seed is replayed: tell what happens.
+    trace: bool,
+}
+
+impl Client {
+    /// How many unconfirmed deliveries it may have. `limited`: the channel has a limit of receivers, so that nobody is outrun.
+    fn window(&self, limited: bool) -> usize {
+        let legacy = self.kind != ClientKind::Modern && !self.manual;
+        let most = match self.prefetch {
+            Some(prefetch) => prefetch,
+            None if legacy && !self.proven => 1,
+            None if self.manual => limits::PREFETCH,
+            None => limits::MAX_PREFETCH,
+        };
+        if limited { most as usize } else { Bounds::TIGHT.fanout_deliveries.max(most as usize) }
+    }
+
+    /// Whether it certainly has room: a silent one has not.
+    fn has_room(&self) -> bool {
+        let most = self.prefetch.unwrap_or(limits::PREFETCH) as usize;
+        self.unanswered.is_empty() || (self.manual && !self.has_automatic() && self.unanswered.len() < most)
+    }
+
+    /// Whether a pong would confirm anything.
+    fn has_automatic(&self) -> bool {
+        self.unanswered.values().any(|manual| !manual)
+    }
+
+    /// Whether the server takes its orderly end for that of a one-shot reader.
+    fn looks_like_one_shot(&self) -> bool {
+        self.kind != ClientKind::Modern && !self.proxied && self.frames == 1 && self.last == 1
+    }
+
+    /// Whether such an end earns a confirmation.
+    fn earns_by_leaving(&self) -> bool {
+        let sent = match (&self.first, self.sent.len()) {
+            (Some(first), 1) => self.sent.contains(first),
+            (_, 0) => false,
+            // The broker remembers one channel only.
+            _ => true,
+        };
+        let only = self.unanswered.len() == 1 && self.kept == 1 && self.has_automatic();
+        self.looks_like_one_shot() && only && !sent
+    }
+}
+
+fn tell(effects: &Effects) {
+    effects.list.iter().for_each(|effect| eprintln!("    {effect:?}"));
+    let contents = effects.contents.iter().enumerate();
+    contents.for_each(|(index, content)| eprintln!("    content {index}: {content:?}"));
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let settings = settings(&mut random);
+        let store = SimStore::default();
+        let id_bound = random.chance(50).then_some(restart::FEW_IDS);
+        Self {
+            broker: Broker::new(settings.clone(), Restored { id_bound, ..store.restored() }),
+            file: Vec::new(),
+            saved: Timestamp(1_000_000),
+            id_bound,
+            ids: BTreeMap::new(),
+            stopping: false,
+            settings,
+            store,
+            random,
+            now: Timestamp(1_000_000),
+            model: Model::default(),
+            clients: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            nameless: BTreeMap::new(),
+            purges: BTreeMap::new(),
+            listening: BTreeSet::new(),
+            last_connection: 0,
+            last_number: 0,
+            tally: Tally::default(),
+            missing_allowed: 0,
+            sending: Vec::new(),
+            restored_up_to: MessageId(0),
+            dropped: 0,
+            dropped_before: 0,
+            unknown: 0,
+            effects: Effects::default(),
+            turn: 0,
+            loads: BTreeMap::new(),
+            failed_loads: BTreeSet::new(),
+            trace: std::env::var_os("WSMB_SEED").is_some(),
+        }
+    }
+
+    pub fn step(&mut self) {
+        match self.random.below(100) {
+            0..8 => self.connect(),
+            8..20 => self.subscribe(),
+            20..48 => self.publish(),
+            48..50 => self.repeat(),
+            50..62 => self.pong(),
+            62..72 => self.acknowledge(),
+            72..76 => self.disconnect(),
+            76..84 => self.work(),
+            84..90 => self.store_event(),
+            90..96 => self.pass_time(),
+            96 => {
+                self.store.failing = self.random.chance(30);
+                self.store.lying = self.random.chance(30);
+            }
+            97 => self.purge(),
+            98 if self.random.chance(30) => self.crash(),
+            98 if self.random.chance(30) => self.reconfigure(),
+            98 if self.random.chance(30) => self.stop(),
+            99 if self.random.chance(40) => self.set_clock(),
+            99 => self.lose_an_answer(),
+            _ => self.pass_time(),
+        }
+    }
+
+    /// What must hold after every step.
+    pub fn check(&self) {
+        self.broker.audit();
+        self.broker.audit_expiries(self.now);
+        for (id, client) in &self.clients {
+            let silent = self.now.since(client.since);
+            let waits = !client.has_automatic() || silent <= self.settings.confirm_timeout;
+            assert!(waits, "{id:?} has confirmed nothing for {silent:?}");
+        }
+        self.check_late();
+        self.check_owed();
+        self.check_waiting();
+    }
+
+    /// One round of the store's thread. Before rows go, ids are saved, as the server does.
+    fn work(&mut self) {
+        if self.store.removes_something() {
+            self.save_ids();
+        }
+        self.store.work();
+        for row in self.store.ghosts.iter().filter_map(|id| self.store.rows.get(id)) {
+            // It may be refused and come for all that, if the broker dies before it is removed.
+            if let Some(told) = self.model.messages.get_mut(&number(&row.payload.bytes)) {
+                told.delayed = true;
+            }
+        }
+        for row in self.store.kept() {
+            let told = self.model.messages.get(&number(&row.payload.bytes));
+            assert!(told.is_none_or(|told| !told.confirmed), "{row:?} is confirmed, and nothing removes its row");
+        }
+    }
+
+    fn store_event(&mut self) {
+        if let Some(event) = self.store.events.pop_front() {
+            if let Event::Swept { spared, .. } = &event {
+                self.tally.spared += spared.len() as u64;
+            }
+            if let Event::WallAdvanced(by) = &event {
+                self.model.advance(self.now, by.as_millis() as u64);
+            }
+            self.note_stored(&event);
+            let is_step = matches!(event, Event::WallAdvanced(_));
+            self.give(event);
+            if is_step {
+                // What has come due by the step is released at once, before another step could move it further.
+                self.tick_until(self.now);
+            }
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let ahead = [1, 20, 120, 600][self.random.below(4) as usize];
+        let target = Timestamp(self.now.0 + 1 + self.random.below(ahead));
+        self.tick_until(target);
+    }
+
+    /// Gives a tick at every deadline up to `target`, as the runtime does.
+    fn tick_until(&mut self, target: Timestamp) {
+        for round in 0.. {
+            assert!(round < 100_000, "the broker wants to be woken for ever");
+            let Some(at) = self.broker.next_deadline().filter(|at| *at <= target) else { break };
+            self.now = self.now.max(at);
+            self.give(Event::Tick);
+        }
+        self.now = target;
+        self.save_once_a_second();
+    }
+
+    /// Gives an event to the broker and carries out what it wants.
+    fn give(&mut self, event: Event<'_>) {
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.clear();
+        if self.trace {
+            eprintln!("{} {event:?}", self.now.0);
+        }
+        let publish = if let Event::Publish(publish) = &event { Some(*publish) } else { None };
+        let live = publish.map(|publish| publish.publication);
+        self.note_page(&event);
+        self.broker.handle(self.now, event, &mut effects);
+        if self.trace {
+            tell(&effects);
+        }
+        let mut fan_outs = fanout::FanOuts::default();
+        self.turn += 1;
+        let grouped = self.grouped(&effects);
+        for effect in effects.list.drain(..) {
+            match effect {
+                Effect::Deliver { to, content: index, sequence, manual, attempt, message } => {
+                    let content = content_of(&effects.contents[index as usize], live);
+                    self.note_fan_out(&mut fan_outs, index, &content, to);
+                    self.check_letter(&effects.contents[index as usize]);
+                    let grouped = grouped.contains(&index);
+                    self.take(to, content, (sequence, index, grouped), manual, (attempt, message));
+                }
+                Effect::Broadcast { to, except, content: index } => {
+                    for to in to.iter().filter(|to| Some(**to) != except) {
+                        let content = content_of(&effects.contents[index as usize], live);
+                        self.note_fan_out(&mut fan_outs, index, &content, *to);
+                        self.take(*to, content, (0, index, false), false, (1, MessageId(0)));
+                    }
+                }
+                Effect::Confirm { connection } => {
+                    let client = self.clients.get_mut(&connection).expect("a confirmation is asked of a live client");
+                    assert!(client.ping.is_none(), "asked again before it answered");
+                    let early =
+                        !client.proven && !self.stopping && self.now < client.since.after(limits::CONFIRM_QUIET);
+                    assert!(!early || client.kind == ClientKind::Modern, "{connection:?} is asked at once");
+                    client.ping = Some(client.last);
+                }
+                Effect::Reply { to, reply } => self.answered(to, &reply),
+                Effect::End { connection, reason } => {
+                    let client = self.clients.get(&connection).expect("it is ended, but gone");
+                    if reason == EndReason::Unconfirmed {
+                        let late = self.now.since(client.since) >= self.settings.confirm_timeout;
+                        assert!(late && client.has_automatic(), "{connection:?} has time");
+                        self.tally.unconfirmed += 1;
+                    }
+                    self.gone(connection);
+                    self.ended.insert(connection);
+                }
+                Effect::Store(effect) => self.ask_store(effect),
+                Effect::Note(note) => self.noted(&note),
+            }
+        }
+        self.effects = effects;
+        self.check_fan_outs(&fan_outs);
+        self.model.loosen(self.now);
+        // The runtime reports the end of what the broker has ended.
+        while let Some(connection) = self.ended.pop_first() {
+            self.give(Event::Disconnected { connection, took_only: false, listens: false });
+        }
+    }
+
+    fn take(
+        &mut self,
+        to: ConnectionId,
+        (channel, numbers): (ChannelName, Vec<u64>),
+        (sequence, content, grouped): (u64, u32, bool),
+        manual: bool,
+        (attempt, message): (u32, MessageId),
+    ) {
+        self.check_preference(to, channel.as_str(), &numbers);
+        let client = self.clients.get_mut(&to).expect("a delivery goes to a live client");
+        client.frames += numbers.len();
+        assert!(client.channels.contains(channel.as_str()), "{to:?} does not receive {channel}");
+        assert!(sequence == 0 || !self.stopping, "a kept message is given to {to:?} while the broker stops");
+        if sequence > 0 {
+            assert_eq!(manual, client.manual, "{to:?} confirms in another way");
+            assert_eq!(sequence, client.last + 1, "deliveries are numbered without a gap");
+            client.last = sequence;
+            client.kept += numbers.len();
+            client.first.get_or_insert_with(|| channel.as_str().to_owned());
+            if !manual && !client.has_automatic() {
+                client.since = self.now;
+            }
+            client.unanswered.insert(sequence, manual);
+            let limited =
+                channel.as_str() == "dead" || numbers.iter().any(|number| self.model.messages[number].limit > 0);
+            let most = client.window(limited);
+            assert!(client.unanswered.len() <= most, "{to:?} has more than {most} unconfirmed deliveries");
+        }
+        let group = client.group;
+        for (index, number) in numbers.into_iter().enumerate() {
+            let (channel, policy) = (channel.as_str(), self.settings.policies.of(&channel));
+            let message = MessageId(message.0 + index as u64);
+            let delivery = (self.turn, content);
+            let seen =
+                Seen { number, channel, to, sequence, manual, attempt, message, policy, group, grouped, delivery };
+            self.model.delivered(self.now, &seen, "dead");
+        }
+    }
+}

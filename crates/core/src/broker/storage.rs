@@ -1,0 +1,397 @@
+//! The core's side of the store: what is written when, and what the store's answers mean.
+
+use super::channel::{Channel, Loading};
+use super::entry::{Entry, Place, Row};
+use super::safety::Fate;
+use super::{Broker, Delayed, Effect, Refusal, Restored, StoreEffect, StoreFailure, Turn};
+use crate::limits;
+use crate::message::{ChannelName, ConnectionId, Message, MessageId, Timestamp};
+
+impl Broker {
+    /// Takes over what the store held.
+    pub(super) fn restore(&mut self, restored: Restored) {
+        for summary in restored.channels {
+            // The bound on channels is for what clients make; what is stored is never left behind.
+            let policy = self.policy_of(&summary.channel);
+            let mut channel = Channel::new(summary.channel.clone(), policy);
+            channel.paged = summary.messages;
+            channel.unsettled = summary.messages;
+            channel.last_paged = summary.last;
+            for (expires, messages) in summary.expiries {
+                channel.expiring.get_or_insert_default().old.add(
+                    expires,
+                    messages,
+                    self.settings.bounds.expiry_buckets,
+                );
+            }
+            self.counters.accepted += summary.messages;
+            let key = self.channels.insert(channel);
+            self.channel_keys.insert(summary.channel, key);
+        }
+        for message in restored.delayed {
+            let Some(due) = message.due else { continue };
+            let Some(key) = self.open_channel(&message.channel) else { continue };
+            let id = message.id;
+            self.count_in(key, id, message.expires);
+            self.counters.accepted += 1;
+            let entry = self.stored_entry(message, None);
+            self.bytes += entry.bytes();
+            self.delayed.insert((due, id), Delayed::Kept(key, entry));
+        }
+        self.dedup.restore(restored.publications, restored.ids);
+        if !self.channels.is_empty() {
+            // At the first tick, whenever that is.
+            self.timers.sweep = Some(Timestamp(0));
+        }
+    }
+
+    /// A message that the store had, in memory.
+    pub(super) fn stored_entry(&self, message: Message, origin: Option<ConnectionId>) -> Entry {
+        let remembered = message.publication.as_ref().map(|id| self.dedup.key(message.first_channel(), id));
+        // If it was there at the start: it may have come due, and been delivered under its new id, right before the crash.
+        let suspect = message.id <= self.suspect_up_to;
+        Entry { message, remembered, origin, written: true, suspect, failures: None }
+    }
+
+    /// Asks the store to write a message that it was not asked to write.
+    pub(super) fn append_unasked(&mut self, id: MessageId) {
+        if self.unstored.get(id).is_some_and(|unstored| unstored.row == Row::Unasked) {
+            self.append(id);
+        }
+    }
+
+    /// Asks the store to write a message, unless it has been asked and has not answered.
+    pub(super) fn append(&mut self, id: MessageId) {
+        let Some(unstored) = self.unstored.get(id).filter(|unstored| unstored.row != Row::Writing) else { return };
+        let channel = self.channels.get(unstored.channel);
+        let entry = match unstored.place {
+            Place::Waiting => channel.and_then(|channel| channel.waiting.get(&id)),
+            Place::Parked => channel.and_then(|channel| channel.parked.get(&id)),
+            Place::Flight(key) => {
+                self.flights.get(key).and_then(|flight| flight.entries.iter().find(|entry| entry.message.id == id))
+            }
+            Place::Delayed(due) => match self.delayed.get(&(due, id)) {
+                Some(Delayed::Kept(_, entry)) => Some(entry),
+                _ => None,
+            },
+            Place::Held(until) => self.held.get(&(until, id)).map(|held| &held.entry),
+            Place::Paged => None,
+        };
+        if let Some(message) = entry.map(|entry| entry.message.clone()) {
+            if unstored.replaces.is_empty() {
+                self.appends.push(message);
+            } else {
+                self.replacements.push((message, unstored.replaces.clone()));
+            }
+            if let Some(unstored) = self.unstored.get_mut(id)
+                && std::mem::replace(&mut unstored.row, Row::Writing) == Row::Failed
+            {
+                self.failed.remove(&id);
+            }
+        }
+    }
+
+    /// Hands what has gathered to the store.
+    pub(super) fn flush_store(&mut self, turn: &mut Turn<'_>) {
+        let list = &mut turn.effects.list;
+        if !self.appends.is_empty() {
+            list.push(Effect::Store(StoreEffect::Append(std::mem::take(&mut self.appends))));
+        }
+        let replacements = self.replacements.drain(..);
+        list.extend(replacements.map(|(message, old)| {
+            let message = Box::new(message);
+            Effect::Store(StoreEffect::Replace { message, old })
+        }));
+        if !self.counts.is_empty() {
+            list.push(Effect::Store(StoreEffect::Deliveries(std::mem::take(&mut self.counts))));
+        }
+        if !self.removals.is_empty() {
+            list.push(Effect::Store(StoreEffect::Remove(std::mem::take(&mut self.removals))));
+        }
+    }
+
+    /// Messages are durable.
+    pub(super) fn stored(&mut self, ids: &[MessageId], turn: &mut Turn<'_>) {
+        for id in ids {
+            let late = self.unstored.get(*id).is_some_and(|unstored| unstored.expired(turn.now));
+            let fate = if late { Fate::StoredLate } else { Fate::Stored };
+            let Some(unstored) = self.resolve(*id, fate, turn) else { continue };
+            let Some(channel) = self.channels.get_mut(unstored.channel) else { continue };
+            match unstored.place {
+                Place::Waiting => {
+                    if let Some(entry) = channel.waiting.get_mut(id) {
+                        entry.written = true;
+                    }
+                    if channel.members.is_empty() {
+                        self.to_pump.push(unstored.channel);
+                    }
+                }
+                Place::Parked => {
+                    self.unpark_stored(unstored.channel, *id, turn);
+                }
+                Place::Flight(key) => {
+                    let entries = self.flights.get_mut(key).map(|flight| &mut flight.entries);
+                    if let Some(entry) = entries.into_iter().flatten().find(|entry| entry.message.id == *id) {
+                        entry.written = true;
+                    }
+                }
+                Place::Delayed(due) => {
+                    if let Some(Delayed::Kept(_, entry)) = self.delayed.get_mut(&(due, *id)) {
+                        entry.written = true;
+                    }
+                }
+                Place::Held(until) => {
+                    if let Some(held) = self.held.get_mut(&(until, *id)) {
+                        held.entry.written = true;
+                    }
+                }
+                Place::Paged => {}
+            }
+        }
+    }
+
+    /// A parked message is in the store now. It is paged, if what is before it is paged too; else it waits.
+    fn unpark_stored(&mut self, key: usize, id: MessageId, turn: &mut Turn<'_>) {
+        let channel = &mut self.channels[key];
+        let Some(mut entry) = channel.unpark(id) else { return };
+        // A page that is being read may bring it, too.
+        if (channel.paged > 0 || channel.loading.is_some()) && id > channel.cursor {
+            channel.page_out(id, entry.origin);
+            self.bytes -= entry.bytes();
+            self.sweep_later(turn.now);
+            self.to_pump.push(key);
+        } else {
+            entry.written = true;
+            self.to_pump.push(key);
+            // Its moment may have come while it was parked behind a page that was being read.
+            if entry.expired(turn.now) {
+                self.expire(key, entry, turn);
+            } else {
+                self.wait(key, entry);
+            }
+        }
+    }
+
+    /// The store did not take messages. What nobody was promised is refused; what may have been seen is kept and tried again.
+    pub(super) fn store_failed(&mut self, ids: &[MessageId], failure: StoreFailure, turn: &mut Turn<'_>) {
+        let refusal = match failure {
+            StoreFailure::Unavailable => Refusal::Unavailable,
+            StoreFailure::Full => Refusal::BrokerFull,
+        };
+        let mut disowned = Vec::new();
+        for id in ids {
+            let Some(unstored) = self.unstored.get_mut(*id) else { continue };
+            let (key, place) = (unstored.channel, unstored.place);
+            let refusal = if unstored.expired(turn.now) { Refusal::Expired } else { refusal };
+            if unstored.committed || matches!(place, Place::Flight(_)) {
+                unstored.row = Row::Failed;
+                self.failed.insert(*id);
+                self.arm_retry(turn.now);
+                continue;
+            }
+            unstored.row = Row::Unasked;
+            let entry = match place {
+                Place::Waiting => self.channels[key].unwait(*id),
+                Place::Delayed(due) => match self.delayed.remove(&(due, *id)) {
+                    Some(Delayed::Kept(_, entry)) => Some(entry),
+                    _ => None,
+                },
+                Place::Parked | Place::Flight(_) | Place::Held(_) | Place::Paged => None,
+            };
+            self.counters.refused_late += 1;
+            disowned.push(*id);
+            self.refused.insert(*id);
+            if self.refused.len() > limits::REFUSED_IDS {
+                self.refused.pop_first();
+            }
+            if let Some(entry) = entry {
+                self.drop_entry(key, entry, Fate::Refused(refusal), turn);
+            } else {
+                // Only the store's queue had it.
+                let expires = self.resolve(*id, Fate::Refused(refusal), turn).and_then(|unstored| unstored.expires);
+                self.channels[key].paged -= 1;
+                self.count_out(key, *id, expires);
+                self.to_pump.push(key);
+                self.close_if_unused(key);
+            }
+        }
+        if !disowned.is_empty() {
+            turn.effects.list.push(Effect::Store(StoreEffect::Disown(disowned)));
+        }
+    }
+
+    /// Counts messages as no longer being in the store only.
+    fn unpage(&mut self, key: usize, count: u64) {
+        let channel = &mut self.channels[key];
+        let count = count.min(channel.paged);
+        channel.paged -= count;
+        channel.unsettled -= count;
+        let left = channel.unsettled;
+        self.trim_expiries(key, left);
+        self.to_pump.push(key);
+        self.close_if_unused(key);
+    }
+
+    fn arm_retry(&mut self, now: Timestamp) {
+        self.timers.retry.get_or_insert(now.after(limits::STORE_RETRY));
+    }
+
+    /// Asks again for what the store refused.
+    pub(super) fn retry_store(&mut self) {
+        for id in std::mem::take(&mut self.failed) {
+            self.append(id);
+        }
+        for (key, channel) in &mut self.channels {
+            if std::mem::take(&mut channel.load_failed) {
+                self.to_pump.push(key);
+            }
+        }
+    }
+
+    /// A page of a channel's backlog has been read.
+    pub(super) fn loaded(&mut self, name: &ChannelName, messages: Vec<Message>, complete: bool, turn: &mut Turn<'_>) {
+        let Some(key) = self.channel_keys.get(name).copied() else { return };
+        let channel = &mut self.channels[key];
+        let Some(Loading { cover, stale, .. }) = channel.loading.take() else { return };
+        self.to_pump.push(key);
+        self.page_is_here(key);
+        if stale {
+            self.close_if_unused(key);
+            return;
+        }
+        for message in messages {
+            let channel = &mut self.channels[key];
+            if message.id <= channel.cursor {
+                continue;
+            }
+            channel.cursor = message.id;
+            if self.superseded.contains_key(&message.id) {
+                continue;
+            }
+            // An attempt to write it was reported as failed and was not: it is tried again, and stands for itself until then.
+            if self.unstored.contains(message.id) {
+                continue;
+            }
+            // It was read before its removal: its sender was told that it is not there.
+            if self.refused.contains(&message.id) {
+                continue;
+            }
+            if channel.paged > 0 {
+                channel.paged -= 1;
+            } else {
+                // Nobody has counted it: another program's.
+                self.count_in(key, message.id, message.expires);
+                self.counters.accepted += 1;
+            }
+            let channel = &mut self.channels[key];
+            let origin = channel.paged_origin(message.id);
+            let entry = self.stored_entry(message, origin);
+            self.bytes += entry.bytes();
+            if entry.expired(turn.now) {
+                self.expire(key, entry, turn);
+            } else {
+                self.wait(key, entry);
+            }
+            if !self.channels.contains(key) {
+                return;
+            }
+        }
+        let channel = &mut self.channels[key];
+        if complete && channel.last_paged == cover && channel.paged > 0 {
+            // Somebody else has removed rows: the store is right, the count was not.
+            let missing = channel.paged;
+            self.unpage(key, missing);
+        }
+        self.close_if_unused(key);
+    }
+
+    /// A page could not be read; it is asked for again later.
+    pub(super) fn load_failed(&mut self, name: &ChannelName, turn: &mut Turn<'_>) {
+        let Some(key) = self.channel_keys.get(name).copied() else { return };
+        let channel = &mut self.channels[key];
+        channel.loading = None;
+        channel.load_failed = true;
+        self.arm_retry(turn.now);
+        self.page_is_here(key);
+        self.close_if_unused(key);
+    }
+
+    /// Forgets everything on a channel that nobody has confirmed, what is in flight included.
+    pub(super) fn purge(&mut self, name: &ChannelName, turn: &mut Turn<'_>) {
+        let Some(key) = self.channel_keys.get(name).copied() else {
+            // There may be rows that nobody knows of: another program's, or one that was called refused.
+            turn.effects.list.push(Effect::Store(StoreEffect::Purge { channel: name.clone(), up_to: self.last_id }));
+            return;
+        };
+        self.note_purge(name, turn.now);
+        let channel = &mut self.channels[key];
+        self.counters.purged += channel.paged;
+        channel.unsettled -= std::mem::take(&mut channel.paged);
+        channel.cursor = self.last_id;
+        if let Some(loading) = &mut channel.loading {
+            loading.stale = true;
+        }
+        channel.waiting_bytes = 0;
+        let mut entries: Vec<Entry> = std::mem::take(&mut channel.waiting).into_values().collect();
+        entries.extend(std::mem::take(&mut channel.parked).into_values());
+        if let Some(expiring) = &mut channel.expiring {
+            expiring.waiting.clear();
+        }
+        let held: Vec<_> = self.held.iter().filter(|(_, held)| held.channel == key).map(|(at, _)| *at).collect();
+        entries.extend(held.into_iter().filter_map(|at| self.take_held(at)).map(|held| held.entry));
+        self.channels[key].in_flight = 0;
+        for (_, flight) in &mut self.flights {
+            if flight.channel == key {
+                entries.extend(std::mem::take(&mut flight.entries));
+            }
+        }
+        let due: Vec<_> = self
+            .delayed
+            .iter()
+            .filter(|(_, delayed)| matches!(delayed, Delayed::Kept(channel, _) if *channel == key))
+            .map(|(at, _)| *at)
+            .collect();
+        for at in due {
+            if let Some(Delayed::Kept(_, entry)) = self.delayed.remove(&at) {
+                entries.push(entry);
+            }
+        }
+        let up_to = self.last_id;
+        self.counters.purged += entries.len() as u64;
+        // Kept open while its entries are let go.
+        self.channels[key].unsettled += 1;
+        for entry in entries {
+            self.drop_entry(key, entry, Fate::Settled, turn);
+        }
+        self.settle_paged(key, turn);
+        self.flush_store(turn);
+        turn.effects.list.push(Effect::Store(StoreEffect::Purge { channel: name.clone(), up_to }));
+        self.channels[key].unsettled -= 1;
+        let left = self.channels[key].unsettled;
+        self.trim_expiries(key, left);
+        self.close_if_unused(key);
+    }
+
+    /// Remembers a purge for as long as a publication that it took away may be repeated.
+    fn note_purge(&mut self, name: &ChannelName, now: Timestamp) {
+        let window = self.settings.dedup_window;
+        self.purges.retain(|(at, other)| now.since(*at) < window && other != name);
+        if self.purges.len() >= limits::PURGES_REMEMBERED {
+            self.purges.pop_front();
+        }
+        self.purges.push_back((now, name.clone()));
+    }
+
+    /// Ends the waiting for messages of a purged channel that only the store's queue had.
+    fn settle_paged(&mut self, key: usize, turn: &mut Turn<'_>) {
+        let ids: Vec<MessageId> = self
+            .unstored
+            .iter()
+            .filter(|(_, unstored)| unstored.channel == key && unstored.place == Place::Paged)
+            .map(|(id, _)| id)
+            .collect();
+        for id in ids {
+            self.resolve(id, Fate::Settled, turn);
+        }
+    }
+}

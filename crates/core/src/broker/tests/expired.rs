@@ -1,0 +1,244 @@
+//! Expired messages of a channel with `dead_letter_expired`: dead letters, wherever they were when their time was over.
+
+use super::*;
+
+fn dying() -> ChannelPolicy {
+    ChannelPolicy {
+        receivers: 1,
+        ttl: Duration::from_secs(10),
+        dead_letter: Some(name("dead")),
+        dead_letter_expired: true,
+        ..ChannelPolicy::default()
+    }
+}
+
+/// `sms` as above; of its dead letters the configuration says `dead`.
+fn scene(dead: ChannelPolicy) -> Scene {
+    scene_on(Restored::default(), dead)
+}
+
+fn scene_on(restored: Restored, dead: ChannelPolicy) -> Scene {
+    let named = vec![(WildMatch::new("sms"), dying()), (WildMatch::new("dead"), dead)];
+    let policies = Policies { named, default: ChannelPolicy::default() };
+    let broker = Broker::new(Settings { policies, bounds: Bounds::TIGHT, ..Settings::default() }, restored);
+    Scene { broker, now: Timestamp(1_000), effects: Effects::default(), answer: false }
+}
+
+/// The dead letters that were given to the store by these effects: text, and what is known of it.
+fn letters(effects: &[Effect]) -> Vec<(String, DeadLetter)> {
+    let mut found = Vec::new();
+    for effect in effects {
+        let messages = match effect {
+            Effect::Store(StoreEffect::Append(messages)) => messages.clone(),
+            Effect::Store(StoreEffect::Replace { message, .. }) => vec![Message::clone(message)],
+            _ => Vec::new(),
+        };
+        found.extend(messages.into_iter().filter_map(|message| {
+            Some((message.payload.as_text()?.to_owned(), DeadLetter::clone(message.dead.as_deref()?)))
+        }));
+    }
+    found
+}
+
+fn expired(attempts: u32) -> DeadLetter {
+    DeadLetter { why: Why::Expired, channel: name("sms"), attempts, reason: None }
+}
+
+/// The rows 1 to `rows` of `sms` as the store gives them back: each has expired.
+fn rows(scene: &Scene, rows: std::ops::RangeInclusive<u64>) -> Vec<Message> {
+    let row = |id: u64| Message { expires: Some(Timestamp(500 + id)), ..scene.row(id, &id.to_string()) };
+    rows.map(row).collect()
+}
+
+fn restored(messages: u64) -> Restored {
+    let expiries = (1..=messages).map(|id| (Timestamp(500 + id), 1)).collect();
+    let last = MessageId(messages);
+    Restored {
+        channels: vec![ChannelSummary { channel: name("sms"), messages, last, expiries }],
+        last_id: last,
+        ..Restored::default()
+    }
+}
+
+#[test]
+fn one_that_waits_in_memory_is_a_dead_letter_at_its_moment() {
+    let mut scene = scene(ChannelPolicy::default());
+    scene.receive(1, AckMode::Manual, 1);
+    scene.send("held", None);
+    scene.send("waits", None);
+    assert_eq!(letters(&scene.pass(9_999)), []);
+    assert_eq!(letters(&scene.pass(1)), [("waits".to_owned(), expired(0))]);
+    assert_eq!((scene.broker.counters().dead_lettered, scene.broker.counters().expired), (1, 0));
+}
+
+#[test]
+fn one_in_flight_is_a_dead_letter_when_it_comes_back_and_tells_its_attempts_and_its_last_reason() {
+    let nack = |reason: &str| Answer::Nack(Nack { reason: Some(reason.into()), ..Nack::default() });
+    let mut scene = scene(ChannelPolicy::default());
+    scene.receive(1, AckMode::Manual, 1);
+    scene.send("nacked", None);
+    scene.pass(10_000);
+    let effects = scene.give(Event::Acknowledge(Acknowledge {
+        connection: ConnectionId(1),
+        sequence: 1,
+        answer: nack("no network"),
+    }));
+    let told = DeadLetter { reason: Some("no network".into()), ..expired(1) };
+    assert_eq!(letters(&effects), [("nacked".to_owned(), told)]);
+    scene.send("vanished", None);
+    scene.pass(10_000);
+    let gone = Event::Disconnected { connection: ConnectionId(1), took_only: false, listens: false };
+    assert_eq!(letters(&scene.give(gone)), [("vanished".to_owned(), expired(1))]);
+}
+
+#[test]
+fn one_that_is_held_back_is_a_dead_letter_at_its_moment() {
+    let mut scene = scene(ChannelPolicy::default());
+    scene.receive(1, AckMode::Manual, 1);
+    scene.send("held", None);
+    let answer = Answer::Nack(Nack { retry_after: Some(Duration::from_secs(60)), ..Nack::default() });
+    scene.give(Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer }));
+    assert_eq!(letters(&scene.pass(10_000)), [("held".to_owned(), expired(1))]);
+}
+
+#[test]
+fn thousands_in_the_store_become_dead_letters_in_order_and_never_many_at_once() {
+    let total = 3_000;
+    let mut scene = scene_on(restored(total), ChannelPolicy::default());
+    let mut left: Vec<Message> = rows(&scene, 1..=total);
+    let (mut order, mut most) = (Vec::new(), 0);
+    let mut effects = scene.pass(0);
+    // A store, as far as it is needed: it sweeps, and writes at once what it is asked to write.
+    for round in 0.. {
+        assert!(round < 5_000, "{} are left", left.len());
+        let mut next = Vec::new();
+        let swept = effects.iter().any(|effect| matches!(effect, Effect::Store(StoreEffect::Sweep { .. })));
+        order.extend(letters(&effects).into_iter().map(|(text, _)| text));
+        let mut written = Vec::new();
+        for effect in &effects {
+            if let Effect::Store(StoreEffect::Replace { message, old }) = effect {
+                left.retain(|row| !old.contains(&row.id));
+                written.push(message.id);
+            }
+        }
+        most = most.max(scene.broker.bytes);
+        if !written.is_empty() {
+            next.extend(scene.give(Event::Stored(written)));
+        }
+        if swept {
+            let part: Vec<Message> = left.iter().take(Bounds::TIGHT_SWEEP_ROWS).cloned().collect();
+            let more = part.len() < left.len();
+            next.extend(scene.give(Event::Swept { gone: Vec::new(), spared: part, more }));
+        }
+        if left.is_empty() && next.is_empty() {
+            break;
+        }
+        next.extend(scene.pass(0));
+        effects = next;
+    }
+    let expected: Vec<String> = (1..=total).map(|id| id.to_string()).collect();
+    assert_eq!(order, expected);
+    assert!(
+        most <= (Bounds::TIGHT.dying + Bounds::TIGHT_SWEEP_ROWS) * (limits::ENTRY_BYTES + 200),
+        "{most} bytes at once"
+    );
+    assert_eq!(scene.broker.counters().dead_lettered, total);
+}
+
+#[test]
+fn a_store_that_writes_nothing_is_asked_for_no_more_than_some() {
+    let mut scene = scene_on(restored(1_000), ChannelPolicy::default());
+    for first in (1..900).step_by(Bounds::TIGHT_SWEEP_ROWS) {
+        let spared = rows(&scene, first..=first + Bounds::TIGHT_SWEEP_ROWS as u64 - 1);
+        scene.give(Event::Swept { gone: Vec::new(), spared, more: true });
+    }
+    assert!(scene.broker.counters().dead_lettered as usize <= Bounds::TIGHT.dying, "{:?}", scene.broker.counters());
+}
+
+#[test]
+fn it_lives_as_the_dead_letter_channel_says_and_does_not_die_twice() {
+    let dead = ChannelPolicy {
+        ttl: Duration::from_secs(60),
+        dead_letter: Some(name("grave")),
+        dead_letter_expired: true,
+        ..ChannelPolicy::default()
+    };
+    let mut scene = scene(dead);
+    scene.receive(1, AckMode::Manual, 1);
+    scene.send("held", None);
+    scene.send("one", None);
+    let effects = scene.pass(10_000);
+    let expires = effects.iter().find_map(|effect| match effect {
+        Effect::Store(StoreEffect::Replace { message, .. }) => message.expires,
+        Effect::Store(StoreEffect::Append(messages)) => messages.iter().find_map(|message| message.expires),
+        _ => None,
+    });
+    assert_eq!(expires, Some(scene.now.after(Duration::from_secs(60))));
+    let end = scene.pass(60_000);
+    assert_eq!((letters(&end), scene.broker.counters().expired), (vec![], 1), "{end:?}");
+}
+
+#[test]
+fn a_full_dead_letter_channel_lets_it_drop_and_the_log_says_so() {
+    let mut scene = scene(ChannelPolicy { max_backlog: 1, ..ChannelPolicy::default() });
+    scene.receive(1, AckMode::Manual, 1);
+    for text in ["held", "first", "second"] {
+        scene.send(text, None);
+    }
+    let effects = scene.pass(10_000);
+    assert_eq!(letters(&effects).len(), 1);
+    let dropped = effects.iter().find_map(|effect| match effect {
+        Effect::Note(note) => Some(Note::clone(note)),
+        _ => None,
+    });
+    let (channel, id) = (name("sms"), MessageId(3));
+    assert_eq!(dropped, Some(Note::Dropped { channel, id, why: Why::Expired, attempts: 0, reason: None }));
+}
+
+#[test]
+fn a_sender_that_waits_is_told_that_it_has_expired_and_may_use_its_id_again() {
+    let mut scene = scene(ChannelPolicy::default());
+    scene.receive(1, AckMode::Manual, 1);
+    scene.send("held", None);
+    scene.send("one", Some("x"));
+    let effects = scene.pass(10_000);
+    assert_eq!((refusal(&effects), letters(&effects).len()), (Some(Refusal::Expired), 1));
+    let letter = effects.iter().find_map(|effect| match effect {
+        Effect::Store(StoreEffect::Replace { message, .. }) => Some(message.publication.clone()),
+        _ => None,
+    });
+    assert_eq!(letter, Some(None), "after a restart it must not say that the id was accepted");
+    assert_eq!(accepted(&scene.send("two", Some("x"))), None, "it is a new one");
+}
+
+#[test]
+fn a_dead_letter_confirmed_while_the_store_still_names_its_row_comes_once() {
+    let mut scene = scene_on(restored(2), ChannelPolicy::default());
+    scene.give(Event::Subscribe(modern(1, &["dead"], AckMode::Manual, Some(8))));
+    scene.pass(0);
+    let effects = scene.give(Event::Swept { gone: Vec::new(), spared: rows(&scene, 1..=1), more: true });
+    assert_eq!(deliveries(&effects), [(1, 1)]);
+    // The next sweep reads the row once more before the store hears that it has gone.
+    scene.pass(0);
+    scene.give(Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack }));
+    let effects = scene.give(Event::Swept { gone: Vec::new(), spared: rows(&scene, 1..=2), more: false });
+    assert_eq!((deliveries(&effects), scene.texts()), (vec![(1, 2)], vec!["2".to_owned()]));
+}
+
+#[test]
+fn a_page_read_before_its_row_went_does_not_bring_it_back() {
+    let mut scene = scene_on(restored(3), ChannelPolicy::default());
+    let join = |connection, channel| Event::Subscribe(modern(connection, &[channel], AckMode::Manual, Some(8)));
+    scene.give(join(1, "dead"));
+    scene.pass(0);
+    scene.give(Event::Swept { gone: Vec::new(), spared: rows(&scene, 2..=2), more: false });
+    let is_load = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Load { .. }));
+    assert!(scene.give(join(2, "sms")).iter().any(is_load));
+    // The page is read now, with the row; and the dead letter is confirmed before the page arrives.
+    let alive = |row: Message| Message { expires: None, ..row };
+    let messages = rows(&scene, 1..=3).into_iter().map(alive).collect();
+    scene.give(Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack }));
+    let effects = scene.give(Event::Loaded { channel: name("sms"), messages, complete: true });
+    assert!(effects.iter().any(is_load), "it is read once more: {effects:?}");
+    assert_eq!((deliveries(&effects), scene.broker.unsettled()), (vec![], 2));
+}

@@ -1,0 +1,15 @@
+//! The vocabulary and the core of the broker: messages, names, policies, and the state machine that decides who receives what.
+//!
+//! ```text
+//! events + the time ─► broker ─► effects
+//!                        ▲
+//!        message, network, policy, limits (the words that every crate uses)
+//! ```
+//!
+//! Never here: I/O, a clock, a thread, an async runtime, or another crate of this workspace.
+
+pub mod broker;
+pub mod limits;
+pub mod message;
+pub mod network;
+pub mod policy;

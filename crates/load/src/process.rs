@@ -1,0 +1,213 @@
+//! The server's process: its CPU time and its memory. Only Linux shows them; on other systems every call says so.
+//!
+//! Must never fail a run: a server that cannot be seen is measured without CPU time and memory.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub(super) use self::system::Process;
+
+/// The CPU time that a process has used up to a moment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Usage {
+    /// Nanoseconds of each living thread.
+    threads: BTreeMap<i32, u64>,
+    /// User and system time of the whole process, with the threads that have ended; each is exact to a tick.
+    whole: Duration,
+    tick: Duration,
+}
+
+impl Usage {
+    /// The time used since `before`: the sum of the threads if it accounts for everything; if a thread has ended meanwhile, the time of the
+    /// whole process, which is exact to a tick only.
+    pub(super) fn since(&self, before: &Self) -> Duration {
+        let whole = self.whole.saturating_sub(before.whole);
+        if self.threads.is_empty() || before.threads.keys().any(|thread| !self.threads.contains_key(thread)) {
+            return whole;
+        }
+        let fine: u64 = self
+            .threads
+            .iter()
+            .map(|(thread, used)| used.saturating_sub(before.threads.get(thread).copied().unwrap_or(0)))
+            .sum();
+        let fine = Duration::from_nanos(fine);
+        // User and system time are rounded, at both ends.
+        if whole > fine + 4 * self.tick + fine / 20 { whole } else { fine }
+    }
+}
+
+/// Resident memory in KiB, now and at the most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Memory {
+    pub(super) resident: u64,
+    pub(super) peak: u64,
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use procfs::net::TcpState;
+    use procfs::process::{self, FDTarget};
+
+    use super::{Memory, Usage};
+
+    /// A process of this system, from its directory in `/proc`.
+    #[derive(Debug)]
+    pub(crate) struct Process(process::Process);
+
+    impl Process {
+        /// The process with this number.
+        ///
+        /// # Errors
+        /// A sentence that says why its CPU time and memory cannot be seen.
+        pub(crate) fn new(pid: u32) -> Result<Self, String> {
+            let found = i32::try_from(pid).ok().and_then(|pid| process::Process::new(pid).ok()).map(Self);
+            found
+                .filter(|process| process.usage().is_some() && process.memory().is_some())
+                .ok_or_else(|| format!("there is no process {pid}, or it may not be seen"))
+        }
+
+        /// The process that listens on this address.
+        ///
+        /// # Errors
+        /// A sentence that says why it was not found.
+        pub(crate) fn listening_on(address: SocketAddr) -> Result<Self, String> {
+            let tables = [procfs::net::tcp(), procfs::net::tcp6()];
+            let sockets: Vec<u64> = tables
+                .into_iter()
+                .flatten()
+                .flatten()
+                .filter(|socket| socket.state == TcpState::Listen && accepts(socket.local_address, address))
+                .map(|socket| socket.inode)
+                .collect();
+            if sockets.is_empty() {
+                return Err(format!(
+                    "nothing on this system listens on {address}; if the server runs here behind something, give --pid"
+                ));
+            }
+            let mut all = process::all_processes().into_iter().flatten().flatten();
+            all.find(|process| owns(process, &sockets)).map(Self).ok_or_else(|| {
+                format!(
+                    "the process that listens on {address} belongs to somebody else; give --pid, or measure as its user"
+                )
+            })
+        }
+
+        /// The CPU time used so far.
+        pub(crate) fn usage(&self) -> Option<Usage> {
+            let stat = self.0.stat().ok()?;
+            let ticks = procfs::ticks_per_second();
+            let whole = Duration::from_secs_f64((stat.utime + stat.stime) as f64 / ticks as f64);
+            let tasks = self.0.tasks().ok()?.flatten();
+            let threads = tasks.filter_map(|task| Some((task.tid, task.schedstat().ok()?.sum_exec_runtime))).collect();
+            Some(Usage { threads, whole, tick: Duration::from_secs(1) / u32::try_from(ticks).unwrap_or(100) })
+        }
+
+        /// The resident memory, now and at the most.
+        pub(crate) fn memory(&self) -> Option<Memory> {
+            let status = self.0.status().ok()?;
+            Some(Memory { resident: status.vmrss?, peak: status.vmhwm? })
+        }
+    }
+
+    /// Whether a socket that listens here takes connections to the address.
+    fn accepts(local: SocketAddr, address: SocketAddr) -> bool {
+        local.port() == address.port()
+            && (local.ip().is_unspecified() || local.ip().to_canonical() == address.ip().to_canonical())
+    }
+
+    /// Whether one of these sockets is open in the process.
+    fn owns(process: &process::Process, sockets: &[u64]) -> bool {
+        let mut files = process.fd().into_iter().flatten().flatten();
+        files.any(|file| matches!(file.target, FDTarget::Socket(inode) if sockets.contains(&inode)))
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_socket_accepts_what_is_for_its_address_and_port() {
+            for (local, address, accepted) in [
+                ("127.0.0.1:8888", "127.0.0.1:8888", true),
+                ("0.0.0.0:8888", "127.0.0.1:8888", true),
+                ("[::]:8888", "127.0.0.1:8888", true),
+                ("[::ffff:127.0.0.1]:8888", "127.0.0.1:8888", true),
+                ("[::1]:8888", "[::1]:8888", true),
+                ("127.0.0.1:8889", "127.0.0.1:8888", false),
+                ("127.0.0.2:8888", "127.0.0.1:8888", false),
+                ("[::1]:8888", "127.0.0.1:8888", false),
+            ] {
+                assert_eq!(accepts(local.parse().unwrap(), address.parse().unwrap()), accepted, "{local} {address}");
+            }
+        }
+
+        #[test]
+        fn our_own_process_is_found_by_its_port_and_uses_time_and_memory() {
+            for address in ["127.0.0.1:0", "[::1]:0"] {
+                // Not every system has IPv6.
+                let Ok(listener) = std::net::TcpListener::bind(address) else { continue };
+                let process = Process::listening_on(listener.local_addr().unwrap()).unwrap();
+                assert_eq!(process.0.pid().cast_unsigned(), std::process::id());
+                let before = process.usage().unwrap();
+                let began = std::time::Instant::now();
+                while process.usage().unwrap().since(&before).is_zero() {
+                    assert!(began.elapsed() < Duration::from_secs(30), "no CPU time was seen");
+                }
+                let memory = process.memory().unwrap();
+                assert!(memory.resident > 0 && memory.peak >= memory.resident);
+            }
+            assert!(Process::new(u32::MAX).is_err());
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::net::SocketAddr;
+
+    use super::{Memory, Usage};
+
+    /// A process that cannot be seen: there is none of these.
+    #[derive(Debug)]
+    pub(crate) enum Process {}
+
+    impl Process {
+        pub(crate) fn new(_: u32) -> Result<Self, String> {
+            Err("only Linux shows what another process uses".to_owned())
+        }
+
+        pub(crate) fn listening_on(_: SocketAddr) -> Result<Self, String> {
+            Self::new(0)
+        }
+
+        pub(crate) fn usage(&self) -> Option<Usage> {
+            match *self {}
+        }
+
+        pub(crate) fn memory(&self) -> Option<Memory> {
+            match *self {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_of_threads_that_have_ended_is_not_forgotten() {
+        let tick = Duration::from_millis(10);
+        let usage = |threads: &[(i32, u64)], whole: u64| Usage {
+            threads: threads.iter().copied().collect(),
+            whole: Duration::from_millis(whole),
+            tick,
+        };
+        let before = usage(&[(1, 1_000), (2, 5_000)], 10);
+        assert_eq!(usage(&[(1, 3_000), (2, 5_500), (3, 100)], 20).since(&before), Duration::from_nanos(2_600));
+        assert_eq!(usage(&[(1, 3_000)], 90).since(&before), Duration::from_millis(80));
+        assert_eq!(usage(&[(1, 3_000), (2, 5_000)], 900).since(&before), Duration::from_millis(890));
+    }
+}

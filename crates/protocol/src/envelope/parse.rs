@@ -1,0 +1,204 @@
+//! Reading a command: [`read`] finds where each field that matters lies, then the command takes what it needs.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::field::{self, Wrong, text};
+use super::read::{Elements, Fields, elements, read};
+use super::{Ack, Code, Command, Malformed, Send};
+use crate::frame::{Opcode, encode, payload_start};
+use crate::json::Scanner;
+use crate::limits;
+use wsmb_core::message::{Answer, ChannelName, Dialect, Frame, GroupName, Kind, Nack, Publication};
+
+/// Reads commands, one after the other.
+#[derive(Debug, Default)]
+pub struct Parser {
+    /// The channel that was sent to last. Mostly the next one is the same, and then its name is not made anew. None that was written
+    /// with escapes.
+    recent: Option<ChannelName>,
+}
+
+impl Parser {
+    /// A reader that has read nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { recent: None }
+    }
+
+    /// Reads one frame of an envelope client. Text and binary mean the same; but the payload of a text frame must be UTF-8, which is
+    /// not checked again.
+    ///
+    /// # Errors
+    /// It is no command that could be carried out. Nothing of it has been.
+    #[inline]
+    pub fn parse<'a>(&'a mut self, kind: Kind, frame: &'a Frame<'a>) -> Result<Command<'a>, Malformed> {
+        let mut fields = Fields::default();
+        let result = read(kind, frame, payload_start(frame), &mut fields).map_err(malformed);
+        result.and_then(|()| self.command(kind, frame, &mut fields)).map_err(|problem| refused(problem, &fields))
+    }
+
+    #[inline]
+    fn command<'a>(
+        &'a mut self,
+        kind: Kind,
+        frame: &'a Frame<'a>,
+        fields: &mut Fields<'a>,
+    ) -> Result<Command<'a>, Problem> {
+        let json = fields.command.ok_or_else(|| malformed("'command' is missing".to_owned()))?;
+        if json == br#""send-message""# {
+            return self.send(kind, frame, fields);
+        }
+        let Some(command) = field::string(text(json)) else {
+            return Err(malformed(field::unlike("command", "a string", text(json))));
+        };
+        match &*command {
+            "send-message" => self.send(kind, frame, fields),
+            "receive-message" => receive(fields).map_err(malformed),
+            "ping" => Ok(Command::Ping),
+            "ack" => acknowledge(fields, |_| Ok(Answer::Ack)).map_err(malformed),
+            "nack" => acknowledge(fields, nack).map_err(malformed),
+            "extend" => acknowledge(fields, |_| Ok(Answer::Extend)).map_err(malformed),
+            _ => {
+                let known = "the commands are send-message, receive-message, ping, ack, nack and extend";
+                Err(Problem(Code::UnknownCommand, known.to_owned()))
+            }
+        }
+    }
+
+    #[inline]
+    fn send<'a>(
+        &'a mut self,
+        kind: Kind,
+        frame: &'a Frame<'a>,
+        fields: &mut Fields<'a>,
+    ) -> Result<Command<'a>, Problem> {
+        let json = fields.channel.ok_or_else(|| malformed("'channel' is missing".to_owned()))?;
+        let channel = channel(&mut self.recent, json).map_err(malformed)?;
+        let id = id(fields).map_err(malformed)?;
+        let ttl = duration("ttl", fields.ttl)?;
+        let delay = duration("delay", fields.delay)?;
+        let receivers = fields.number_of_receiver.and_then(|json| field::receivers(text(json)));
+        let data = fields.data.take().ok_or_else(|| malformed("'data' is missing".to_owned()))?;
+        if data.too_many {
+            let text = format!("'data' has more than {} messages", wsmb_core::limits::PUBLICATION_MESSAGES);
+            return Err(Problem(Code::TooLarge, text));
+        }
+        let verbatim = !fields.ambiguous;
+        let frame = match kind {
+            Kind::Text => frame.clone(),
+            // Receivers get text. The other header is as long.
+            Kind::Binary => Frame::Shared(encode(Opcode::Text, frame.get(payload_start(frame)..).unwrap_or_default())),
+        };
+        let (dialect, kind, messages) = (Dialect::Envelope, Kind::Text, data.spans);
+        let publication = Publication { channel, dialect, kind, frame, messages, verbatim };
+        Ok(Command::Send(Send { publication, receivers, id, ttl, delay }))
+    }
+}
+
+/// The channel of a command; `recent` is the one before.
+#[inline]
+fn channel<'a>(recent: &'a mut Option<ChannelName>, json: &[u8]) -> Result<Cow<'a, ChannelName>, Wrong> {
+    let known = match (&*recent, json) {
+        (Some(recent), [b'"', name @ .., b'"']) => recent.as_str().as_bytes() == name,
+        _ => false,
+    };
+    if !known {
+        let channel = field::channel(text(json))?;
+        if json.contains(&b'\\') {
+            return Ok(Cow::Owned(channel));
+        }
+        *recent = Some(channel);
+    }
+    match recent {
+        Some(recent) => Ok(Cow::Borrowed(recent)),
+        None => field::channel(text(json)).map(Cow::Owned),
+    }
+}
+
+struct Problem(Code, String);
+
+fn malformed(wrong: Wrong) -> Problem {
+    Problem(Code::Malformed, wrong)
+}
+
+#[cold]
+fn refused(Problem(code, text): Problem, fields: &Fields<'_>) -> Malformed {
+    let id = id(fields).ok().flatten().map(Cow::into_owned);
+    Malformed { command: command_name(fields), id, code, text }
+}
+
+/// The command's name for an answer; none if it is too long to be repeated.
+fn command_name(fields: &Fields<'_>) -> Option<String> {
+    let name = field::string(text(fields.command?))?;
+    (name.len() <= wsmb_core::limits::NAME_BYTES).then(|| name.into_owned())
+}
+
+fn id<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, Wrong> {
+    fields.id.map(|json| field::short_name("id", text(json))).transpose()
+}
+
+#[inline]
+fn duration(name: &str, json: Option<&[u8]>) -> Result<Option<Duration>, Problem> {
+    match json {
+        None => Ok(None),
+        Some(json) => field::duration(name, text(json)).map(Some).map_err(malformed),
+    }
+}
+
+fn acknowledge<'a>(
+    fields: &Fields<'_>,
+    answer: impl FnOnce(&Fields<'_>) -> Result<Answer, Wrong>,
+) -> Result<Command<'a>, Wrong> {
+    let json = fields.delivery.ok_or("'delivery' is missing")?;
+    Ok(Command::Acknowledge { delivery: field::delivery(text(json))?, answer: answer(fields)? })
+}
+
+fn nack(fields: &Fields<'_>) -> Result<Answer, Wrong> {
+    let retry_after = fields.retry_after.map(|json| field::duration("retry_after", text(json))).transpose()?;
+    let reject = fields.reject.map(|json| field::boolean("reject", text(json))).transpose()?.unwrap_or_default();
+    if reject && retry_after.is_some() {
+        return Err("'retry_after' and 'reject' exclude each other: what is rejected is not tried again".to_owned());
+    }
+    Ok(Answer::Nack(Nack {
+        retry_after: retry_after.map(|wish| wish.min(wsmb_core::limits::RETRY_AFTER)),
+        reject,
+        reason: fields.reason.map(|json| field::reason(text(json))).transpose()?.flatten(),
+    }))
+}
+
+fn receive<'a>(fields: &Fields<'_>) -> Result<Command<'a>, Wrong> {
+    let json = fields.channel.ok_or("'channel' is missing")?;
+    let channels = if json.starts_with(b"[") { channel_list(json)? } else { vec![field::channel(text(json))?] };
+    Ok(Command::Receive {
+        channels,
+        ack: fields.ack.map_or(Ok(Ack::Automatic), |json| field::ack(text(json)))?,
+        prefetch: fields.prefetch.map(|json| field::prefetch(text(json))).transpose()?,
+        receiver: fields
+            .receiver
+            .map(|json| field::short_name("receiver", text(json)).map(Cow::into_owned))
+            .transpose()?,
+        order: fields.order.map(|json| field::order(text(json))).transpose()?.unwrap_or_default(),
+        group: fields.group.map(|json| field::short_name("group", text(json)).map(GroupName::from)).transpose()?,
+    })
+}
+
+/// The channels of a list, each once; of an empty one, none. The list itself is bounded, repetitions included: it is searched for each.
+fn channel_list(json: &[u8]) -> Result<Vec<ChannelName>, Wrong> {
+    let mut found = Elements::default();
+    let list = elements(&mut Scanner::new(json, limits::JSON_DEPTH), wsmb_core::limits::SUBSCRIPTIONS, &mut found);
+    if list.is_err() {
+        return Err("'channel' is not a list of names".to_owned());
+    }
+    if found.too_many {
+        return Err(format!("'channel' lists more than {} channels", wsmb_core::limits::SUBSCRIPTIONS));
+    }
+    let mut channels = Vec::with_capacity(found.spans.len());
+    for span in found.spans {
+        let channel = field::channel(text(json.get(span).unwrap_or_default()))?;
+        if !channels.contains(&channel) {
+            channels.push(channel);
+        }
+    }
+    Ok(channels)
+}

@@ -1,0 +1,568 @@
+//! Commands, field by field: what is read, and what is refused with which words.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::frame::{Opcode, encode, payload_start};
+use crate::limits;
+use wsmb_core::message::{ConnectionId, Dialect, Frame, Kind, Nack};
+
+fn command(json: &str) -> Command<'static> {
+    parse(json.as_bytes()).unwrap_or_else(|wrong| panic!("{json}: {wrong}"))
+}
+
+fn send(json: &str) -> Send<'static> {
+    match command(json) {
+        Command::Send(send) => send,
+        other => panic!("{json}: {other:?}"),
+    }
+}
+
+fn refused(frame: &[u8]) -> Malformed {
+    parse(frame).expect_err("no valid command")
+}
+
+/// A `send-message` with more members.
+fn send_with(members: &str) -> String {
+    format!(r#"{{"command":"send-message","channel":"sms","data":[1]{members}}}"#)
+}
+
+fn messages<'a>(send: &'a Send<'_>) -> Vec<&'a str> {
+    send.publication.bodies().map(|message| std::str::from_utf8(message).unwrap()).collect()
+}
+
+#[test]
+fn a_publication_is_the_frame_verbatim_and_its_messages_are_slices_of_it() {
+    let json = " { \"more\" : [[ ]] , \"command\":\"send-message\",\n\"channel\":\"sms\", \"data\" : [ {\"a\" : 1} ,\t\"b\",3 ] } ";
+    let send = send(json);
+    assert_eq!(send.publication.frame[0], 0x81, "a text frame, whatever the sender's opcode");
+    assert_eq!(&send.publication.frame[payload_start(&send.publication.frame)..], json.as_bytes());
+    assert_eq!(send.publication.dialect, Dialect::Envelope);
+    assert_eq!(send.publication.channel.as_str(), "sms");
+    assert_eq!(messages(&send), ["{\"a\" : 1}", "\"b\"", "3"]);
+    assert_eq!(send.publication.kind, Kind::Text);
+    let kept: Vec<_> = send.publication.payloads().collect();
+    assert_eq!(kept[2], wsmb_core::message::Payload::text("3"));
+    assert_eq!((send.receivers, send.id, send.ttl, send.delay), (None, None, None, None));
+}
+
+#[test]
+fn data_is_a_list_of_messages_or_one_message() {
+    for (data, expected) in [
+        ("[]", vec![]),
+        ("[ ]", vec![]),
+        ("[1,[2],{}]", vec!["1", "[2]", "{}"]),
+        ("{\"a\":[1]}", vec!["{\"a\":[1]}"]),
+        ("\"text\"", vec!["\"text\""]),
+        ("\"[1]\"", vec!["\"[1]\""]),
+        ("\":[1]\"", vec!["\":[1]\""]),
+        ("7", vec!["7"]),
+        ("true", vec!["true"]),
+        ("null", vec!["null"]),
+        ("[null]", vec!["null"]),
+        ("\"\"", vec!["\"\""]),
+        ("[\"\\ud800\",\"ü\"]", vec!["\"\\ud800\"", "\"ü\""]),
+    ] {
+        for name in ["data", "d\\u0061ta"] {
+            for space in ["", " ", "\r\n\t "] {
+                let json = format!(
+                    "{{\"command\":\"send-message\",\"channel\":\"sms\",\"{name}\"{space}:{space}{data}{space}}}"
+                );
+                assert_eq!(messages(&send(&json)), expected, "{json}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_two_members_with_one_name_the_last_counts() {
+    let json = r#"{"command":"ping","command":"send-message","channel":null,"channel":"a","data":[1,2],"data":{"b":1},
+        "id":[],"id":"x","channel":"sms","ttl":"no","ttl":1}"#;
+    let send = send(json);
+    assert_eq!(send.publication.channel.as_str(), "sms");
+    assert_eq!(messages(&send), ["{\"b\":1}"]);
+    assert_eq!((send.id.as_deref(), send.ttl), (Some("x"), Some(Duration::from_secs(1))));
+}
+
+#[test]
+fn frames_that_are_no_command_are_malformed_and_say_why() {
+    let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let deep_data = send_with(&format!(",\"x\":{}", deep(limits::JSON_DEPTH)));
+    let deep_message = format!(r#"{{"command":"send-message","channel":"c","data":[{}]}}"#, "{\"a\":".repeat(100_000));
+    let table: Vec<(Vec<u8>, &str)> = vec![
+        (b"".to_vec(), "the frame is empty"),
+        (b" \n".to_vec(), "the frame is empty"),
+        (b"hello".to_vec(), "not JSON"),
+        (b"{".to_vec(), "not JSON"),
+        (b"{}x".to_vec(), "not JSON"),
+        (b"{}{}".to_vec(), "not JSON"),
+        (b"{'command':'ping'}".to_vec(), "not JSON"),
+        (br#"{"command":"ping",}"#.to_vec(), "not JSON"),
+        (b"{\"command\":\"pi\nng\"}".to_vec(), "not JSON"),
+        (b"[1".to_vec(), "not JSON"),
+        (b"\"ping\"".to_vec(), "the frame is a string; a command is a JSON object"),
+        (b"7".to_vec(), "the frame is a number"),
+        (b"null".to_vec(), "the frame is null"),
+        (b"true".to_vec(), "the frame is a boolean"),
+        (b" [] ".to_vec(), "the frame is a list"),
+        (b"\xef\xbb\xbf{\"command\":\"ping\"}".to_vec(), "byte order mark"),
+        (b"{\"command\":\"ping\",\"x\":\"\xff\"}".to_vec(), "not UTF-8"),
+        (deep(1_000_000).into_bytes(), "more than 128 deep"),
+        (deep_data.into_bytes(), "more than 128 deep"),
+        (deep_message.into_bytes(), "more than 128 deep"),
+        (b"{}".to_vec(), "'command' is missing"),
+        (br#"{"command":7}"#.to_vec(), "'command' must be a string, not a number"),
+        (br#"{"command":null}"#.to_vec(), "'command' must be a string, not null"),
+        (br#"{"command":["ping"]}"#.to_vec(), "'command' must be a string, not a list"),
+    ];
+    for (frame, words) in table {
+        let wrong = refused(&frame);
+        let name = String::from_utf8_lossy(&frame[..frame.len().min(80)]).into_owned();
+        assert_eq!(wrong.code, Code::Malformed, "{name}");
+        assert!(wrong.text.contains(words), "{name}: {}", wrong.text);
+        assert!(wrong.text.len() < 200, "{name}: {}", wrong.text);
+    }
+    command(&send_with(&format!(",\"x\":{}", deep(limits::JSON_DEPTH - 1))));
+}
+
+#[test]
+fn the_command_is_compared_exactly_and_an_unknown_one_is_named() {
+    for (name, echoed) in [("Ping", true), ("", true), ("subscribe", true), (&"x".repeat(200), false)] {
+        let wrong = refused(json!({"command": name, "id": "7"}).to_string().as_bytes());
+        assert_eq!(wrong.code, Code::UnknownCommand);
+        assert_eq!(wrong.command.as_deref(), echoed.then_some(name));
+        assert_eq!(wrong.id.as_deref(), Some("7"));
+    }
+    assert!(matches!(command(r#"{"command":"p\u0069ng"}"#), Command::Ping));
+    assert!(matches!(command(r#"{"command":"ping","channel":null,"id":[],"data":7}"#), Command::Ping));
+}
+
+#[test]
+fn an_error_carries_command_and_id_whenever_they_can_be_read() {
+    for (json, name, id) in [
+        (r#"{"command":"send-message","id":"a"}"#, Some("send-message"), Some("a")),
+        (r#"{"id":7,"command":"ack"}"#, Some("ack"), Some("7")),
+        (r#"{"command":"send-message","id":"a","data":[}"#, Some("send-message"), Some("a")),
+        (r#"{"id":"a","command":1}"#, None, Some("a")),
+        (r#"{"command":"nack","id":{}}"#, Some("nack"), None),
+        ("[]", None, None),
+    ] {
+        let wrong = refused(json.as_bytes());
+        assert_eq!((wrong.command.as_deref(), wrong.id.as_deref()), (name, id), "{json}");
+        let answer: Value =
+            serde_json::from_str(&refusal(wrong.command.as_deref(), wrong.code, &wrong.text, wrong.id.as_deref()))
+                .unwrap();
+        assert_eq!(answer["response_code"], "02");
+        assert!(answer["response_text"].as_str().unwrap().starts_with("Malformed: "));
+    }
+}
+
+#[test]
+fn a_channel_is_a_name_or_a_number() {
+    let hundred = "ü".repeat(wsmb_core::limits::CHANNEL_NAME_CHARS);
+    for (json, name) in [
+        ("\"sms\"", "sms"),
+        ("\" sms \"", " sms "),
+        ("\"gr\\u00fcn\"", "grün"),
+        ("7", "7"),
+        ("-1", "-1"),
+        ("1.50", "1.50"),
+        ("1e3", "1e3"),
+        (&format!("\"{hundred}\""), &hundred),
+    ] {
+        let sent = send(&format!(r#"{{"command":"send-message","data":1,"channel":{json}}}"#));
+        assert_eq!(sent.publication.channel.as_str(), name);
+        match command(&format!(r#"{{"command":"receive-message","channel":{json}}}"#)) {
+            Command::Receive { channels, .. } => assert_eq!(channels, [sent.publication.channel.into_owned()]),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_channel_that_was_sent_to_before_is_known_by_its_name_and_not_by_its_escapes() {
+    let mut parser = Parser::default();
+    let mut channel = |json: &str| {
+        let frame = format!(r#"{{"command":"send-message","data":1,"channel":{json}}}"#);
+        let frame = Frame::Shared(encode(Opcode::Text, frame.as_bytes()));
+        match parser.parse(Kind::Text, &frame) {
+            Ok(Command::Send(send)) => send.publication.channel.as_str().to_owned(),
+            Err(wrong) => wrong.text,
+            other => panic!("{json}: {other:?}"),
+        }
+    };
+    for (json, expected) in [
+        (r#""sms""#, "sms"),
+        (r#""sms""#, "sms"),
+        (r#""sm""#, "sm"),
+        (r#""a\\u0062""#, r"a\u0062"),
+        (r#""a\u0062""#, "ab"),
+        (r#""ab""#, "ab"),
+        ("7", "7"),
+        (r#""7""#, "7"),
+        ("7", "7"),
+        (r#""""#, "'channel' is empty; a channel name has at least one character"),
+        (r#""7""#, "7"),
+    ] {
+        assert_eq!(channel(json), expected, "{json}");
+    }
+}
+
+#[test]
+fn a_bad_channel_is_refused_with_the_rule() {
+    for (json, words) in [
+        ("null", "'channel' must be a string or a number, not null"),
+        ("{}", "'channel' must be a string or a number, not an object"),
+        ("true", "'channel' must be a string or a number, not a boolean"),
+        ("\"\"", "'channel' is empty"),
+        ("\"a\\nb\"", "control character"),
+        ("\"\\ud800\"", "'channel' contains half of a surrogate pair"),
+        ("\"caf\\ude00\"", "'channel' contains half of a surrogate pair"),
+        (&format!("\"{}\"", "x".repeat(101)), "at most 100 characters"),
+        (&"1".repeat(101), "at most 100 characters"),
+    ] {
+        for command in ["send-message", "receive-message"] {
+            let wrong = refused(format!(r#"{{"command":"{command}","data":1,"channel":{json}}}"#).as_bytes());
+            assert_eq!((wrong.code, wrong.command.as_deref()), (Code::Malformed, Some(command)));
+            assert!(wrong.text.contains(words), "{json}: {}", wrong.text);
+        }
+    }
+    for command in ["send-message", "receive-message"] {
+        let wrong = refused(format!(r#"{{"command":"{command}","data":1}}"#).as_bytes());
+        assert_eq!(wrong.text, "'channel' is missing");
+    }
+    let wrong = refused(br#"{"command":"send-message","data":1,"channel":["a"]}"#);
+    assert_eq!(wrong.text, "'channel' must be a string or a number, not a list");
+}
+
+#[test]
+fn a_receiver_may_name_several_channels() {
+    let receive = |channel: &str| parse(format!(r#"{{"command":"receive-message","channel":{channel}}}"#).as_bytes());
+    match receive(r#"[ "a", 7, "a", "\u0061", "7", "b" ]"#).unwrap() {
+        Command::Receive { channels, .. } => {
+            let names: Vec<&str> = channels.iter().map(ChannelName::as_str).collect();
+            assert_eq!(names, ["a", "7", "b"]);
+        }
+        other => panic!("{other:?}"),
+    }
+    let names: Vec<usize> = (0..=wsmb_core::limits::SUBSCRIPTIONS).collect();
+    assert!(receive(&json!(names[1..]).to_string()).is_ok());
+    assert!(matches!(receive("[]").unwrap(), Command::Receive { channels, .. } if channels.is_empty()));
+    for (channel, words) in [
+        (json!(names).to_string(), "more than 100 channels"),
+        ("[\"a\",null]".to_owned(), "not null"),
+        ("[[\"a\"]]".to_owned(), "not a list"),
+        ("[\"\"]".to_owned(), "is empty"),
+    ] {
+        let wrong = receive(&channel).unwrap_err();
+        assert!(wrong.text.contains(words), "{channel}: {}", wrong.text);
+    }
+}
+
+#[test]
+fn the_order_is_that_of_the_list_or_fair() {
+    for (members, expected) in
+        [("", Order::List), (r#","order":"list""#, Order::List), (r#","order":"fair""#, Order::Fair)]
+    {
+        match parse(format!(r#"{{"command":"receive-message","channel":["a","b"]{members}}}"#).as_bytes()).unwrap() {
+            Command::Receive { order, .. } => assert_eq!(order, expected, "{members}"),
+            other => panic!("{members}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_receiver_may_name_a_group() {
+    for (members, expected) in
+        [("", None), (r#","group":"sms gateways""#, Some("sms gateways")), (r#","\u0067roup":7"#, Some("7"))]
+    {
+        match parse(format!(r#"{{"command":"receive-message","channel":"c"{members}}}"#).as_bytes()).unwrap() {
+            Command::Receive { group, .. } => assert_eq!(group.as_deref(), expected, "{members}"),
+            other => panic!("{members}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_receivers_wishes() {
+    let receive =
+        |members: &str| parse(format!(r#"{{"command":"receive-message","channel":"c"{members}}}"#).as_bytes());
+    for (members, expected) in [
+        (r#","data":[]"#, (Ack::Automatic, None, None)),
+        (r#","ack":"auto","prefetch":1"#, (Ack::Automatic, Some(1), None)),
+        (r#","ack":"manual","receiver":"gate way""#, (Ack::Manual, None, Some("gate way"))),
+        (r#","prefetch":4096,"receiver":7"#, (Ack::Automatic, Some(wsmb_core::limits::MAX_PREFETCH), Some("7"))),
+        (r#","prefetch":99999999999999999999999"#, (Ack::Automatic, Some(wsmb_core::limits::MAX_PREFETCH), None)),
+    ] {
+        match receive(members) {
+            Ok(Command::Receive { ack, prefetch, receiver, .. }) => {
+                assert_eq!((ack, prefetch, receiver.as_deref()), expected, "{members}");
+            }
+            other => panic!("{members}: {other:?}"),
+        }
+    }
+    let long = format!(r#","receiver":"{}""#, "x".repeat(wsmb_core::limits::NAME_BYTES + 1));
+    for (members, words) in [
+        (r#","ack":true"#, "'ack' must be"),
+        (r#","ack":"Manual""#, "'ack' must be"),
+        (r#","ack":null"#, "'ack' must be"),
+        (r#","prefetch":0"#, "'prefetch' must be an integer, 1 or more"),
+        (r#","prefetch":-1"#, "'prefetch' must be"),
+        (r#","prefetch":1.5"#, "'prefetch' must be"),
+        (r#","prefetch":"5""#, "'prefetch' must be"),
+        (r#","prefetch":null"#, "'prefetch' must be"),
+        (r#","receiver":"""#, "'receiver' is empty"),
+        (r#","receiver":null"#, "'receiver' must be a string or a number, not null"),
+        (r#","receiver":"\ud83d""#, "'receiver' contains half of a surrogate pair"),
+        (&long, "'receiver' is longer than 128 bytes"),
+        (r#","order":"turns""#, "'order' must be \"list\" or \"fair\""),
+        (r#","order":null"#, "'order' must be"),
+        (r#","group":"""#, "'group' is empty; leave it out, or give it a value"),
+        (r#","group":["a"]"#, "'group' must be a string or a number, not a list"),
+        (&long.replace("receiver", "group"), "'group' is longer than 128 bytes"),
+    ] {
+        let wrong = receive(members).unwrap_err();
+        assert_eq!(wrong.code, Code::Malformed);
+        assert!(wrong.text.contains(words), "{members}: {}", wrong.text);
+    }
+}
+
+#[test]
+fn number_of_receiver_is_a_whole_number_or_no_wish() {
+    for (json, expected) in [
+        ("0", Some(0)),
+        ("1", Some(1)),
+        ("5", Some(5)),
+        ("\"2\"", Some(2)),
+        ("-1", Some(1)),
+        ("\"-3\"", Some(3)),
+        ("\"+3\"", Some(3)),
+        ("-0", Some(0)),
+        ("\"007\"", Some(7)),
+        ("99999999999999999999", Some(u32::MAX)),
+        ("1.5", None),
+        ("2.0", None),
+        ("\"abc\"", None),
+        ("\"\"", None),
+        ("\"-\"", None),
+        ("\"--1\"", None),
+        ("\" 2\"", None),
+        ("\"1.5\"", None),
+        ("[]", None),
+        ("[1]", None),
+        ("{}", None),
+        ("1e99", None),
+        ("null", None),
+        ("true", None),
+    ] {
+        assert_eq!(send(&send_with(&format!(",\"number_of_receiver\":{json}"))).receivers, expected, "{json}");
+    }
+}
+
+#[test]
+fn ttl_and_delay_are_seconds() {
+    let century = Duration::from_secs(100 * 365 * 86_400);
+    for (json, expected) in [
+        ("0", Duration::ZERO),
+        ("-0.0", Duration::ZERO),
+        ("60", Duration::from_secs(60)),
+        ("1.5", Duration::from_millis(1_500)),
+        ("25e-1", Duration::from_millis(2_500)),
+        ("1e18", century),
+        ("1e99", century),
+        ("1e999", century),
+    ] {
+        let sent = send(&send_with(&format!(",\"ttl\":{json}")));
+        assert_eq!((sent.ttl, sent.delay), (Some(expected), None), "{json}");
+        let sent = send(&send_with(&format!(",\"delay\":{json}")));
+        assert_eq!((sent.ttl, sent.delay), (None, Some(expected)), "{json}");
+    }
+    for (json, words) in [
+        ("-1", "must not be negative"),
+        ("-1e-9", "must not be negative"),
+        ("\"60\"", "must be a number of seconds, not a string"),
+        ("null", "must be a number of seconds, not null"),
+        ("[]", "must be a number of seconds, not a list"),
+        ("true", "must be a number of seconds, not a boolean"),
+    ] {
+        for field in ["ttl", "delay"] {
+            let wrong = refused(send_with(&format!(",\"{field}\":{json}")).as_bytes());
+            assert_eq!(wrong.code, Code::Malformed);
+            assert_eq!(wrong.text, format!("'{field}' {words}"));
+        }
+    }
+}
+
+#[test]
+fn an_id_is_a_short_string_or_a_number() {
+    let longest = "x".repeat(wsmb_core::limits::NAME_BYTES);
+    for (json, expected) in [("\"a\"", "a"), ("7", "7"), ("\"\\u0061\"", "a"), (&format!("\"{longest}\""), &longest)] {
+        assert_eq!(send(&send_with(&format!(",\"id\":{json}"))).id.as_deref(), Some(expected));
+    }
+    for json in ["\"\"", "null", "[]", "{}", "false", &format!("\"{longest}x\"")] {
+        let wrong = refused(send_with(&format!(",\"id\":{json}")).as_bytes());
+        assert_eq!((wrong.code, wrong.id), (Code::Malformed, None), "{json}");
+        assert!(wrong.text.starts_with("'id' "), "{}", wrong.text);
+    }
+}
+
+#[test]
+fn a_publication_has_a_bounded_number_of_messages() {
+    let of = |count: usize| {
+        let data = vec!["1"; count].join(",");
+        format!(r#"{{"command":"send-message","channel":"c","id":"x","data":[{data}]}}"#)
+    };
+    assert_eq!(
+        send(&of(wsmb_core::limits::PUBLICATION_MESSAGES)).publication.messages.len(),
+        wsmb_core::limits::PUBLICATION_MESSAGES
+    );
+    let wrong = refused(of(wsmb_core::limits::PUBLICATION_MESSAGES + 1).as_bytes());
+    assert_eq!((wrong.code, wrong.id.as_deref()), (Code::TooLarge, Some("x")));
+    assert_eq!(wrong.text, "'data' has more than 10000 messages");
+    assert_eq!(refused(br#"{"command":"send-message","channel":"c"}"#).text, "'data' is missing");
+}
+
+#[test]
+fn acknowledgements_name_a_delivery() {
+    let plain = [("ack", Answer::Ack), ("nack", Answer::Nack(Nack::default())), ("extend", Answer::Extend)];
+    for (name, expected) in plain {
+        assert_eq!(expected.command(), name);
+        for json in [r#""1f-17""#, r#""\u0031f-17""#] {
+            assert_eq!(acknowledged(&format!(r#"{{"command":"{name}","delivery":{json}}}"#)), expected);
+        }
+    }
+    for json in ["17", "\"17\"", "\"\"", "\"1F-17\"", "\"1f-017\"", "\"x\"", "null", "[]", "{}"] {
+        let wrong = refused(format!(r#"{{"command":"ack","delivery":{json}}}"#).as_bytes());
+        assert!(wrong.text.starts_with("'delivery' must be"), "{json}: {}", wrong.text);
+    }
+    assert_eq!(refused(br#"{"command":"nack"}"#).text, "'delivery' is missing");
+}
+
+/// The answer to delivery 17 of connection 31 that `json` is.
+fn acknowledged(json: &str) -> Answer {
+    match command(json) {
+        Command::Acknowledge { delivery, answer } => {
+            assert_eq!(delivery, DeliveryName { connection: ConnectionId(31), sequence: 17 });
+            answer
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_nack_says_when_again_or_never_and_why() {
+    let nack = |members: &str| acknowledged(&format!(r#"{{"command":"nack","delivery":"1f-17"{members}}}"#));
+    let expected = |retry_after, reject, reason: Option<&str>| {
+        Answer::Nack(Nack { retry_after, reject, reason: reason.map(Box::from) })
+    };
+    let seconds = |seconds| Some(Duration::from_secs_f64(seconds));
+    assert_eq!(nack(r#","retry_after":1.5"#), expected(seconds(1.5), false, None));
+    assert_eq!(nack(r#","retry_after":0"#), expected(seconds(0.0), false, None));
+    assert_eq!(nack(r#","retry_after":1e9"#), expected(Some(wsmb_core::limits::RETRY_AFTER), false, None));
+    assert_eq!(nack(r#","reject":true,"reason":"no \"SIM\"""#), expected(None, true, Some("no \"SIM\"")));
+    assert_eq!(nack(r#","reject":false,"reason":"""#), expected(None, false, None));
+    let long = format!(r#","reason":"x{}""#, "é".repeat(wsmb_core::limits::REASON_BYTES));
+    let cut = format!("x{}", "é".repeat((wsmb_core::limits::REASON_BYTES - 1) / 2));
+    assert_eq!(nack(&long), expected(None, false, Some(&cut)), "cut at a character");
+    let wrong = |members: &str| refused(format!(r#"{{"command":"nack","delivery":"1f-17"{members}}}"#).as_bytes()).text;
+    for (members, field) in [
+        (r#","retry_after":-1"#, "'retry_after' must not be negative"),
+        (r#","retry_after":"1""#, "'retry_after' must be a number of seconds, not a string"),
+        (r#","reject":1"#, "'reject' must be true or false, not a number"),
+        (r#","reason":1"#, "'reason' must be a string, not a number"),
+        (r#","reason":"\ud800""#, "'reason' must be a string"),
+        (r#","reject":true,"retry_after":1"#, "'retry_after' and 'reject' exclude each other"),
+    ] {
+        let text = wrong(members);
+        assert!(text.starts_with(field), "{members}: {text}");
+    }
+    assert_eq!(acknowledged(r#"{"command":"ack","delivery":"1f-17","reject":1,"reason":2}"#), Answer::Ack);
+}
+
+#[test]
+fn the_documented_commands_parse_and_the_documented_errors_are_given() {
+    let blocks = include_str!("../../../../docs/protocol.md").split("```wsmb\n").skip(1);
+    let mut lines = blocks.flat_map(|block| block.split("```").next().unwrap().lines()).peekable();
+    let mut errors = 0;
+    while let Some(line) = lines.next() {
+        let Some(frame) = line.strip_prefix("> ") else { continue };
+        let answer = lines.peek().and_then(|line| line.strip_prefix("< ")).unwrap_or_default();
+        // `…` is the name of the last delivery.
+        if let Err(wrong) = parse(frame.replace('…', "1f-17").as_bytes()) {
+            let found = refusal(wrong.command.as_deref(), wrong.code, &wrong.text, wrong.id.as_deref());
+            assert_eq!(found, answer);
+            errors += 1;
+        } else {
+            assert!(!answer.contains("Malformed"), "{frame}");
+        }
+    }
+    assert_eq!(errors, 5);
+}
+
+/// Any JSON value, not too deep.
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[\\[\\]{}:,\"\\\\a-zü ]{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 20, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec(("[a-z\"\\[]{0,3}", inner), 0..3)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn messages_are_the_elements_that_a_tree_would_have(data in value(), other in value(), pretty in any::<bool>()) {
+        let whole = json!({"command": "send-message", "channel": "sms", "x": other, "data": data});
+        let json = if pretty { serde_json::to_string_pretty(&whole).unwrap() } else { whole.to_string() };
+        let expected = match data {
+            Value::Array(elements) => elements,
+            one => vec![one],
+        };
+        let sent = send(&json);
+        let found: Vec<Value> = messages(&sent).into_iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn every_type_in_every_field_gets_an_answer(
+        command in prop_oneof![
+            Just("send-message"), Just("receive-message"), Just("ack"), Just("nack"), Just("extend"), Just("ping")
+        ],
+        members in prop::collection::vec(
+            (
+                prop_oneof![
+                    Just("channel"), Just("data"), Just("id"), Just("ttl"), Just("delay"), Just("ack"), Just("prefetch"),
+                    Just("receiver"), Just("group"), Just("order"), Just("delivery"), Just("retry_after"), Just("reject"), Just("reason"), Just("number_of_receiver"), Just("command"),
+                ],
+                value(),
+            ),
+            0..8,
+        ),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut json = format!("{{\"command\":\"{command}\"");
+        for (name, value) in members {
+            json.push_str(&format!(",\"{name}\":{value}"));
+        }
+        json.push('}');
+        if let Err(wrong) = parse(json.as_bytes()) {
+            prop_assert!(!wrong.text.is_empty() && wrong.text.len() < 200);
+        }
+        prop_assert!(parse(&json.as_bytes()[..cut.index(json.len())]).is_err());
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        let _ = parse(&bytes);
+    }
+}

@@ -1,0 +1,186 @@
+//! `X-Forwarded-For` and `Forwarded` (RFC 7239): each proxy appends the address that its own client has, so the last one is the
+//! nearest, and only what a trusted proxy has appended is worth anything.
+
+use core::net::{IpAddr, SocketAddr};
+use std::borrow::Cow;
+
+use crate::limits;
+use wsmb_core::network::Networks;
+
+/// One address that a proxy has noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// An address; port 0 if no port was noted. IPv4 inside IPv6 is IPv4.
+    Address(SocketAddr),
+    /// The proxy does not tell (`unknown`, `_hidden`), or what it wrote is no address.
+    Hidden,
+}
+
+/// What proxies have noted in a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forwarding {
+    /// The request carries `Forwarded`, `X-Forwarded-For` or `Via`: a proxy has passed it on, whether or not it is trusted.
+    pub is_forwarded: bool,
+    /// The last [`limits::FORWARDED_HOPS`] of `X-Forwarded-For`, the nearest first; `None` without that header.
+    x_forwarded_for: Option<Vec<Hop>>,
+    /// The same of `Forwarded`.
+    forwarded: Option<Vec<Hop>>,
+}
+
+/// Who the client is, as far as trusted proxies say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The address to go by.
+    pub address: SocketAddr,
+    /// `X-Forwarded-For` and `Forwarded` name different clients: the proxy writes one of them and passes on the other, which anybody can
+    /// forge. None is believed.
+    pub is_contradictory: bool,
+}
+
+impl Forwarding {
+    /// Collects what the headers of a request say. `headers`: name and value of each, in their order.
+    pub fn of<'a>(headers: impl DoubleEndedIterator<Item = (&'a str, &'a [u8])>) -> Self {
+        let mut forwarding = Self::default();
+        // From the last header to the first: several of one name are one list.
+        for (name, value) in headers.rev() {
+            let (list, read): (_, fn(&str, &mut Vec<Hop>)) = if name.eq_ignore_ascii_case("X-Forwarded-For") {
+                (&mut forwarding.x_forwarded_for, x_forwarded_for)
+            } else if name.eq_ignore_ascii_case("Forwarded") {
+                (&mut forwarding.forwarded, forwarded)
+            } else {
+                forwarding.is_forwarded |= name.eq_ignore_ascii_case("Via");
+                continue;
+            };
+            forwarding.is_forwarded = true;
+            let hops = list.get_or_insert_default();
+            match std::str::from_utf8(value) {
+                Ok(text) => read(text, hops),
+                Err(_) => hops.push(Hop::Hidden),
+            }
+            hops.truncate(limits::FORWARDED_HOPS);
+        }
+        forwarding
+    }
+
+    /// The request carries a header that could name a client.
+    #[must_use]
+    pub fn names_client(&self) -> bool {
+        self.x_forwarded_for.is_some() || self.forwarded.is_some()
+    }
+
+    /// The client behind `peer`: as long as an address is trusted, the next one that its proxy has noted is asked. So the result is the nearest
+    /// address that is not trusted, or the farthest that a trusted proxy told.
+    #[must_use]
+    pub fn client(&self, peer: SocketAddr, trusted: &Networks) -> Claim {
+        let nearest = |hops: &Option<Vec<Hop>>| hops.as_deref().map(|hops| nearest_untrusted(peer, hops, trusted));
+        match (nearest(&self.x_forwarded_for), nearest(&self.forwarded)) {
+            (Some(one), Some(other)) if one.ip() != other.ip() => Claim { address: peer, is_contradictory: true },
+            (one, other) => Claim { address: one.or(other).unwrap_or(peer), is_contradictory: false },
+        }
+    }
+}
+
+fn nearest_untrusted(peer: SocketAddr, hops: &[Hop], trusted: &Networks) -> SocketAddr {
+    let mut client = peer;
+    for hop in hops {
+        if !trusted.contain(client.ip()) {
+            break;
+        }
+        match hop {
+            Hop::Address(address) => client = *address,
+            Hop::Hidden => break,
+        }
+    }
+    client
+}
+
+/// Appends the addresses of a list, the last first. Empty elements are none (RFC 9110 section 5.6.1).
+fn x_forwarded_for(list: &str, hops: &mut Vec<Hop>) {
+    let elements = list.rsplit(',').map(str::trim).filter(|element| !element.is_empty());
+    hops.extend(elements.take(limits::FORWARDED_HOPS).map(node));
+}
+
+/// Appends the addresses of a list of elements like `for="[2001:db8::17]:4711";proto=https`, the last first.
+fn forwarded(list: &str, hops: &mut Vec<Hop>) {
+    let Some(elements) = split(list, ',') else {
+        // A quotation that does not end: where an element ends is anybody's guess.
+        hops.push(Hop::Hidden);
+        return;
+    };
+    let elements = elements.into_iter().rev().map(str::trim).filter(|element| !element.is_empty());
+    hops.extend(elements.take(limits::FORWARDED_HOPS).map(|element| sender(element).unwrap_or(Hop::Hidden)));
+}
+
+/// What the one `for=` of an element says.
+fn sender(element: &str) -> Option<Hop> {
+    let mut found = None;
+    for pair in split(element, ';')? {
+        let Some((name, value)) = pair.split_once('=') else { continue };
+        if name.trim().eq_ignore_ascii_case("for") && found.replace(value.trim()).is_some() {
+            return None;
+        }
+    }
+    found.and_then(unquoted).map(|value| node(&value))
+}
+
+/// The parts of a text between separators that are not quoted; `None` if a quotation does not end.
+fn split(text: &str, separator: char) -> Option<Vec<&str>> {
+    let (mut parts, mut start) = (Vec::new(), 0);
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for (at, character) in text.char_indices() {
+        match character {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            _ if character == separator && !is_quoted => {
+                parts.push(&text[start..at]);
+                start = at + separator.len_utf8();
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[start..]);
+    (!is_quoted).then_some(parts)
+}
+
+/// A value without its quotation (RFC 9110 section 5.6.4).
+fn unquoted(value: &str) -> Option<Cow<'_, str>> {
+    let Some(rest) = value.strip_prefix('"') else { return Some(Cow::Borrowed(value)) };
+    let inner = rest.strip_suffix('"')?;
+    if !inner.contains('\\') {
+        return Some(Cow::Borrowed(inner));
+    }
+    let (mut plain, mut is_escaped) = (String::with_capacity(inner.len()), false);
+    for character in inner.chars() {
+        is_escaped = character == '\\' && !is_escaped;
+        if !is_escaped {
+            plain.push(character);
+        }
+    }
+    Some(Cow::Owned(plain))
+}
+
+/// One node (RFC 7239 section 6), and what is written in its place in the field: `192.0.2.7`, `192.0.2.7:4711`, `[2001:db8::17]:4711`,
+/// `2001:db8::17`.
+fn node(text: &str) -> Hop {
+    let address = |text: &str| text.parse::<IpAddr>().ok();
+    let found = if let Some(rest) = text.strip_prefix('[') {
+        rest.split_once(']').and_then(|(inner, rest)| {
+            let port = if rest.is_empty() { Some(0) } else { rest.strip_prefix(':').and_then(port) };
+            address(inner).filter(IpAddr::is_ipv6).zip(port)
+        })
+    } else if let Some(whole) = address(text) {
+        Some((whole, 0))
+    } else {
+        text.split_once(':').and_then(|(host, rest)| address(host).zip(port(rest)))
+    };
+    found.map_or(Hop::Hidden, |(address, port)| Hop::Address(SocketAddr::new(address.to_canonical(), port)))
+}
+
+/// A port, 0 for one that is hidden (`_x7`).
+fn port(text: &str) -> Option<u16> {
+    if text.starts_with('_') {
+        return Some(0);
+    }
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+}

@@ -1,0 +1,296 @@
+//! The server's clock: elapsed time for everything that happens, and the wall clock's time for everything that is told or stored.
+//!
+//! Core time begins at the wall clock's time of the start and counts elapsed time from there, the time that the system was suspended included. It never
+//! goes back, and setting the system's clock neither expires nor revives a message. What is stored and what clients are told is the wall clock's time:
+//! core time plus an offset. [`Wall`] keeps that offset true; it reads nothing itself, so that every case can be tested.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::limits;
+use wsmb_core::message::Timestamp;
+
+/// What the system says of the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    pub(super) wall: Timestamp,
+    /// The system has set its clock by another one that it trusts; where it does not tell, it is taken to have.
+    pub(super) is_synchronised: bool,
+}
+
+impl Reading {
+    /// Asks the system.
+    fn take() -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { wall: Timestamp(0).after(wall), is_synchronised: is_synchronised() }
+    }
+}
+
+/// What was found at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// Nothing strange.
+    Usual,
+    /// The system's clock is behind the time that the store has seen, and nobody has set it yet: that time goes on.
+    Behind(Timestamp),
+    /// The store has seen a later time, but the system's clock is synchronised, and right.
+    Ahead(Timestamp),
+}
+
+/// The wall clock was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) from: Timestamp,
+    pub(super) to: Timestamp,
+    /// The difference in milliseconds.
+    pub(super) by: i64,
+}
+
+/// The relation of core time and wall clock.
+#[derive(Debug)]
+pub(super) struct Wall {
+    /// What is added to core time, in milliseconds.
+    offset: i64,
+    /// The system's clock minus core time when it was last looked at.
+    system: i64,
+}
+
+impl Wall {
+    /// The time to begin with. `last_seen`: what the store remembers.
+    fn begin(reading: Reading, last_seen: Option<Timestamp>) -> (Timestamp, Self, Beginning) {
+        let Reading { wall, is_synchronised } = reading;
+        let later = last_seen.filter(|last| last.since(wall) >= limits::CLOCK_STEP);
+        let (now, beginning) = match later {
+            None => (wall, Beginning::Usual),
+            Some(last) if is_synchronised => (wall, Beginning::Ahead(last)),
+            Some(last) => (last, Beginning::Behind(last)),
+        };
+        (now, Self { offset: 0, system: difference(wall, now) }, beginning)
+    }
+
+    /// Follows the system's clock. Small differences gather until they are worth a step.
+    fn look(&mut self, now: Timestamp, reading: Reading) -> Option<Step> {
+        let system = difference(reading.wall, now);
+        let moved = system - std::mem::replace(&mut self.system, system);
+        let is_set_back = moved <= -millis(limits::CLOCK_STEP);
+        // A clock that nobody has set must not fall behind the time that was seen; one that is set back has been set.
+        let target = if reading.is_synchronised || is_set_back { system } else { system.max(self.offset) };
+        let by = target - self.offset;
+        if by.abs() < millis(limits::CLOCK_STEP) {
+            return None;
+        }
+        let from = now.shifted(self.offset);
+        self.offset = target;
+        Some(Step { from, to: now.shifted(target), by })
+    }
+}
+
+/// The wall clock's time as a broker would begin with it on a store that remembers `last_seen`; for tools that write to the store in its place.
+#[must_use]
+pub fn time_after(last_seen: Option<Timestamp>) -> Timestamp {
+    Wall::begin(Reading::take(), last_seen).0
+}
+
+fn difference(later: Timestamp, earlier: Timestamp) -> i64 {
+    let bound = |moment: Timestamp| i64::try_from(moment.0).unwrap_or(i64::MAX);
+    bound(later) - bound(earlier)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The clock of one server.
+#[derive(Debug)]
+pub(super) struct Clock {
+    start: Timestamp,
+    began: Duration,
+    wall: Mutex<Wall>,
+    /// A copy of the wall's, to be read without the lock.
+    offset: AtomicI64,
+}
+
+impl Clock {
+    /// Starts now. `last_seen`: the wall clock's time that the store remembers.
+    pub(super) fn start(last_seen: Option<Timestamp>) -> (Self, Beginning) {
+        let (start, wall, beginning) = Wall::begin(Reading::take(), last_seen);
+        (Self { start, began: elapsed(), wall: Mutex::new(wall), offset: AtomicI64::new(0) }, beginning)
+    }
+
+    /// The time: never goes back.
+    pub(super) fn now(&self) -> Timestamp {
+        self.start.after(elapsed().saturating_sub(self.began))
+    }
+
+    /// A moment as the wall clock shows it.
+    pub(super) fn on_the_wall(&self, moment: Timestamp) -> Timestamp {
+        moment.shifted(self.offset.load(Ordering::Acquire))
+    }
+
+    /// Reads both clocks as nearly at once as the system allows: a process that is stopped in between must not take that for a step.
+    fn read(&self) -> (Timestamp, Reading) {
+        loop {
+            let before = self.now();
+            let reading = Reading::take();
+            if self.now().since(before) < limits::CLOCK_STEP / 4 {
+                return (before, reading);
+            }
+        }
+    }
+
+    /// Looks at the system's clock, and tells if it was set.
+    pub(super) fn look(&self) -> Option<Step> {
+        let mut wall = self.wall.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, reading) = self.read();
+        let step = wall.look(now, reading)?;
+        self.offset.store(wall.offset, Ordering::Release);
+        Some(step)
+    }
+}
+
+/// Time that has passed since some moment before the start, that of a suspended system included.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn elapsed() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one `timespec`, which lives as long as it.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) } != 0;
+    if failed {
+        return running();
+    }
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
+/// Time that has passed since some moment before the start.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn elapsed() -> Duration {
+    running()
+}
+
+/// Time that the system has run since some moment before the start; it may leave out what it was suspended.
+pub(super) fn running() -> Duration {
+    static BEGAN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    BEGAN.get_or_init(std::time::Instant::now).elapsed()
+}
+
+/// Whether the kernel says that a time service has set its clock.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn is_synchronised() -> bool {
+    static MAY_ASK: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    if !*MAY_ASK.get_or_init(may_ask) {
+        return true;
+    }
+    // SAFETY: all of its fields are numbers, for which zero is a value; with `modes` 0 nothing is asked for but an answer.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the call writes one `timex`, which lives as long as it.
+    let answer = unsafe { libc::adjtimex(&raw mut state) };
+    answer == -1 || state.status & libc::STA_UNSYNC == 0
+}
+
+/// Whether the question would not end the process: a filter of system calls (`SystemCallFilter=` of systemd) kills for those that it does not name. A child
+/// finds out.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn may_ask() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if !status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2")) {
+        return true;
+    }
+    // SAFETY: all of its fields are numbers, for which zero is a value.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the child makes two system calls on memory of its own and ends; nothing else is safe in it, because other threads may hold locks.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            libc::adjtimex(&raw mut state);
+            libc::_exit(0);
+        }
+        let mut end = 0;
+        child > 0 && libc::waitpid(child, &raw mut end, 0) == child && libc::WIFEXITED(end)
+    }
+}
+
+/// Other systems do not tell.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn is_synchronised() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+
+    fn reading(wall: u64, is_synchronised: bool) -> Reading {
+        Reading { wall: Timestamp(wall), is_synchronised }
+    }
+
+    /// The steps that are seen when the system's clock shows these times, a second apart.
+    fn steps(wall: &mut Wall, start: Timestamp, shown: &[(u64, bool)]) -> Vec<i64> {
+        let look = |(second, (at, sync)): (u64, &(u64, bool))| {
+            let now = Timestamp(start.0 + 1_000 * (second + 1));
+            let step = wall.look(now, reading(*at, *sync))?;
+            assert_eq!(step.to.0.wrapping_sub(step.from.0) as i64, step.by);
+            Some(step.by)
+        };
+        (0..).zip(shown).filter_map(look).collect()
+    }
+
+    #[test]
+    fn a_clock_that_runs_as_it_should_makes_no_steps() {
+        let (start, mut wall, beginning) = Wall::begin(reading(HOUR, true), Some(Timestamp(HOUR - 5)));
+        assert_eq!((start, beginning), (Timestamp(HOUR), Beginning::Usual));
+        let shown: Vec<_> = (1..600).map(|second| (HOUR + 1_000 * second + second % 7, second % 2 == 0)).collect();
+        assert_eq!(steps(&mut wall, start, &shown), Vec::<i64>::new());
+    }
+
+    #[test]
+    fn steps_in_both_directions_are_followed_whoever_made_them() {
+        for sync in [true, false] {
+            let (start, mut wall, _) = Wall::begin(reading(10 * HOUR, sync), None);
+            let shown = [(10 * HOUR + 1_000, sync), (12 * HOUR, sync), (12 * HOUR + 1_000, sync), (9 * HOUR, sync)];
+            let hours = 2 * HOUR as i64;
+            assert_eq!(steps(&mut wall, start, &shown), [hours - 2_000, -3 * HOUR as i64 - 2_000]);
+        }
+    }
+
+    #[test]
+    fn what_drifts_slowly_is_followed_too() {
+        let (start, mut wall, _) = Wall::begin(reading(HOUR, true), None);
+        let shown: Vec<_> = (1..=100).map(|second| (HOUR + 1_050 * second, true)).collect();
+        assert_eq!(steps(&mut wall, start, &shown), [1_000; 5]);
+    }
+
+    #[test]
+    fn the_time_last_seen_is_the_least_until_the_clock_is_set() {
+        let (start, mut wall, beginning) = Wall::begin(reading(HOUR, false), Some(Timestamp(9 * HOUR)));
+        assert_eq!((start, beginning), (Timestamp(9 * HOUR), Beginning::Behind(Timestamp(9 * HOUR))));
+        let unset = [(HOUR + 1_000, false), (HOUR + 2_000, false), (2 * HOUR, false)];
+        assert_eq!(steps(&mut wall, start, &unset), Vec::<i64>::new(), "also when it jumps, and is still behind");
+        let later = Timestamp(start.0 + 3_000);
+        assert_eq!(steps(&mut wall, later, &[(10 * HOUR, true)]), [HOUR as i64 - 4_000]);
+    }
+
+    #[test]
+    fn a_synchronised_clock_wins_over_the_time_last_seen() {
+        let (start, mut wall, beginning) = Wall::begin(reading(HOUR, true), Some(Timestamp(9 * HOUR)));
+        assert_eq!((start, beginning), (Timestamp(HOUR), Beginning::Ahead(Timestamp(9 * HOUR))));
+        assert_eq!(steps(&mut wall, start, &[(HOUR + 1_000, true)]), Vec::<i64>::new());
+        let (start, mut wall, _) = Wall::begin(reading(HOUR, false), Some(Timestamp(9 * HOUR)));
+        assert_eq!(steps(&mut wall, start, &[(HOUR + 1_000, true)]), [-8 * HOUR as i64], "as soon as it is");
+    }
+
+    #[test]
+    fn a_clock_that_somebody_sets_back_is_followed_though_no_service_does_it() {
+        let (start, mut wall, _) = Wall::begin(reading(HOUR, false), Some(Timestamp(9 * HOUR)));
+        assert_eq!(steps(&mut wall, start, &[(HOUR / 2, false)]), [HOUR as i64 / 2 - 1_000 - 9 * HOUR as i64]);
+    }
+
+    #[test]
+    fn elapsed_time_does_not_go_back() {
+        let (clock, _) = Clock::start(None);
+        let moments: Vec<Timestamp> = (0..1_000).map(|_| clock.now()).collect();
+        assert!(moments.is_sorted() && moments[0] >= clock.start);
+        assert_eq!(clock.on_the_wall(moments[0]), moments[0]);
+    }
+}

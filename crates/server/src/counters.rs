@@ -1,0 +1,100 @@
+//! What the server counts, and how a warning that repeats is kept from filling the log.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::limits;
+
+/// Counts since the start. The core's own are [`wsmb_core::broker::Broker::counters`].
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections that completed their handshake.
+    pub connected: AtomicU64,
+    /// Connections that have ended after it.
+    pub disconnected: AtomicU64,
+    /// Requests with missing or wrong credentials.
+    pub unauthorized: AtomicU64,
+    /// Connections refused because `server.max_connections` was reached.
+    pub crowded: AtomicU64,
+    /// Commands of envelope connections, good and bad.
+    pub commands: AtomicU64,
+    /// Commands that were malformed or unknown.
+    pub malformed: AtomicU64,
+    /// Messages and subscriptions that the user had no permission for.
+    pub forbidden: AtomicU64,
+    /// Empty topic frames, which are ignored.
+    pub empty: AtomicU64,
+    /// Publications that were not accepted (05, 06, 08).
+    pub refused: AtomicU64,
+    /// Deliveries queued.
+    pub deliveries: AtomicU64,
+    /// Connections ended because they did not take what they were sent.
+    pub slow: AtomicU64,
+    /// Connections ended because they confirmed nothing for `server.confirm_timeout`.
+    pub unconfirmed: AtomicU64,
+    /// Connections ended because a newer one took their name.
+    pub replaced: AtomicU64,
+    /// Connections ended because they answered no ping.
+    pub dead: AtomicU64,
+    /// Connections ended because they violated the WebSocket protocol.
+    pub violations: AtomicU64,
+}
+
+impl Counters {
+    /// Adds to one of them.
+    pub(super) fn add(counter: &AtomicU64, count: u64) {
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Reads one of them.
+    pub(super) fn get(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are open now (their handshake completed).
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        Self::get(&self.connected).saturating_sub(Self::get(&self.disconnected))
+    }
+}
+
+/// Lets one warning through in [`limits::REPEATED_WARNING`] and counts the others.
+#[derive(Debug, Default)]
+pub(super) struct Seldom {
+    last: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Seldom {
+    /// `Some(n)`: log it now, and that it was withheld `n` times since the last. `None`: don't.
+    pub(super) fn now(&self) -> Option<u64> {
+        self.at(Instant::now())
+    }
+
+    fn at(&self, now: Instant) -> Option<u64> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (time, withheld) = &mut *last;
+        if time.is_some_and(|time| now.saturating_duration_since(time) < limits::REPEATED_WARNING) {
+            *withheld += 1;
+            return None;
+        }
+        *time = Some(now);
+        Some(std::mem::take(withheld))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_warning_is_withheld_and_counted() {
+        let (seldom, start) = (Seldom::default(), Instant::now());
+        assert_eq!(seldom.at(start), Some(0));
+        assert_eq!(seldom.at(start), None);
+        assert_eq!(seldom.at(start + limits::REPEATED_WARNING / 2), None);
+        assert_eq!(seldom.at(start + limits::REPEATED_WARNING), Some(2));
+        assert_eq!(seldom.at(start + limits::REPEATED_WARNING * 2), Some(0));
+    }
+}

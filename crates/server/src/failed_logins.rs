@@ -1,0 +1,125 @@
+//! The log line of a failed login: always in the same form, so that fail2ban can read it (docs/deploying.md has the filter), and never so many that they fill the disk.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use tracing::warn;
+
+use crate::limits;
+use wsmb_core::network;
+
+/// Why a login failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// The request has none.
+    NoCredentials,
+    /// The header is not what RFC 7617 says.
+    Malformed,
+    /// There is no such user.
+    UnknownUser,
+    /// The user has another password.
+    WrongPassword,
+    /// There were too many failures, so this one was not even looked at.
+    TooMany,
+}
+
+/// The words are in the documented filter.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoCredentials => "no credentials",
+            Self::Malformed => "malformed credentials",
+            Self::UnknownUser => "unknown user",
+            Self::WrongPassword => "wrong password",
+            Self::TooMany => "too many failures",
+        })
+    }
+}
+
+/// The lines that were written in the current [`limits::LOGIN_LINES_TIME`].
+#[derive(Debug, Default)]
+pub(super) struct FailedLogins(Mutex<Lines>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    since: Option<Instant>,
+    written: usize,
+    /// Lines of each address; no more entries than lines.
+    by_address: HashMap<IpAddr, u32>,
+    withheld: u64,
+}
+
+impl FailedLogins {
+    /// Logs a failed login, unless too many were logged.
+    pub(super) fn log(&self, client: IpAddr, user: &str, reason: Reason) {
+        let client = client.to_canonical();
+        let withheld = self.0.lock().unwrap_or_else(PoisonError::into_inner).admit(client, Instant::now());
+        if let Some(withheld) = withheld {
+            warn!("{}", line(client, user, reason, withheld));
+        }
+    }
+}
+
+fn line(client: IpAddr, user: &str, reason: Reason, withheld: u64) -> String {
+    let shown: String = user.chars().take(limits::LOGIN_LINE_USER).flat_map(char::escape_debug).collect();
+    let rest = if user.chars().nth(limits::LOGIN_LINE_USER).is_some() { "…" } else { "" };
+    format!("login failed: client={client} user=\"{shown}{rest}\" reason=\"{reason}\" withheld={withheld}")
+}
+
+impl Lines {
+    /// `Some(n)`: write a line, and that `n` were withheld since the last one.
+    fn admit(&mut self, client: IpAddr, now: Instant) -> Option<u64> {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= limits::LOGIN_LINES_TIME) {
+            self.since = Some(now);
+            self.written = 0;
+            self.by_address.clear();
+        }
+        let of_address = self.by_address.get(&network::customer(client)).copied().unwrap_or_default();
+        if self.written >= limits::LOGIN_LINES || of_address >= limits::LOGIN_LINES_PER_ADDRESS {
+            self.withheld += 1;
+            return None;
+        }
+        self.written += 1;
+        self.by_address.insert(network::customer(client), of_address + 1);
+        Some(std::mem::take(&mut self.withheld))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: u16) -> IpAddr {
+        let [high, low] = number.to_be_bytes();
+        IpAddr::from([198, 51, high, low])
+    }
+
+    #[test]
+    fn the_line_is_one_line_whatever_the_user_is_called() {
+        let user = "a\" reason=\"wrong password\"\nWARN login failed: client=192.0.2.9\u{1b}[31m";
+        assert_eq!(
+            line(address(1), user, Reason::UnknownUser, 7),
+            "login failed: client=198.51.0.1 user=\"a\\\" reason=\\\"wrong password\\\"\\nWARN login failed: client=192.0.2.9\\u{1b}[…\" \
+             reason=\"unknown user\" withheld=7"
+        );
+        let v6 = line("2001:db8::1".parse().unwrap(), "é", Reason::TooMany, 0);
+        assert_eq!(v6, "login failed: client=2001:db8::1 user=\"é\" reason=\"too many failures\" withheld=0");
+    }
+
+    #[test]
+    fn lines_are_bounded_for_one_address_and_for_all_and_the_rest_is_counted() {
+        let (mut lines, start) = (Lines::default(), Instant::now());
+        let one = (0..1_000).filter(|_| lines.admit(address(0), start).is_some()).count();
+        assert_eq!(one, limits::LOGIN_LINES_PER_ADDRESS as usize);
+        assert_eq!(lines.admit(address(1), start), Some(1_000 - one as u64));
+        let others = (2..1_000).filter(|number| lines.admit(address(*number), start).is_some()).count();
+        assert_eq!(one + 1 + others, limits::LOGIN_LINES);
+        assert!(lines.by_address.len() <= limits::LOGIN_LINES);
+        let withheld = 998 - others as u64;
+        assert_eq!(lines.admit(address(0), start + limits::LOGIN_LINES_TIME), Some(withheld));
+        assert_eq!(lines.admit(address(0), start + limits::LOGIN_LINES_TIME), Some(0));
+    }
+}

@@ -1,0 +1,384 @@
+//! From an accepted socket to a connection: the request head, the login, the upgrade reply; and the few plain HTTP answers.
+//!
+//! Runs in a future of its own that is dropped before the connection's task begins its long life, so its buffers cost an idle
+//! connection nothing. No connection is made before its credentials are verified.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::access::Login;
+use super::carry::greeting;
+use super::commands::{Desk, Step};
+use super::connection::{Connection, Profile, Reader};
+use super::counters::Counters;
+use super::failed_logins::Reason;
+use super::handshakes::Slot;
+use super::heartbeat::Hold;
+use super::proxies::Client;
+use super::runtime::{Burst, Hub, NoRoom};
+use crate::limits;
+use wsmb_auth::Users;
+use wsmb_protocol::envelope::{self, Code};
+use wsmb_protocol::handshake::{self, BadRequest, Request, SETTINGS, Upgrade};
+use wsmb_protocol::proxy::{self, BadHeader, Header};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// Paths that belong to the HTTP interface (SPEC section 9): no WebSocket is served there.
+const RESERVED: [&str; 5] = ["/api", "/healthz", "/readyz", "/metrics", "/dashboard"];
+
+/// What every answer to a request that should have been an upgrade carries. Operators of the PHP broker have a script that starts it unless
+/// an answer holds the word "Ratchet", the name of its library; it must not be started beside this broker.
+const UPGRADE_REQUIRED: [(&str, &str); 3] =
+    [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"), ("X-Powered-By", "wsmb (compatible with Ratchet)")];
+
+/// A request head, what came in front of it, and what came behind it.
+struct Head {
+    /// The PROXY protocol header.
+    header: Option<Header>,
+    request: Request,
+    rest: Vec<u8>,
+}
+
+/// Why there is no [`Head`].
+enum NoHead {
+    /// The client has gone.
+    Gone,
+    /// The connection does not begin as the listener wants it. Not answered: who speaks there is not known.
+    Header(BadHeader),
+    /// The request is refused.
+    Bad(BadRequest),
+}
+
+/// What a request is answered with.
+enum Answer {
+    /// A plain HTTP response.
+    Http(Vec<u8>),
+    /// A connection, of a user who was let in according to this list.
+    Upgrade(Upgrade, Profile, Arc<Users>),
+}
+
+/// Serves a socket that was just accepted, up to the connection's own task; `None` if it came to none. `proxy_protocol`: it must begin with a
+/// PROXY header. As long as its request has not arrived, and when it is refused, it may be evicted so that others find room.
+pub(super) async fn run(
+    hub: Arc<Hub>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    proxy_protocol: bool,
+    slot: Slot,
+) -> Option<Box<Reader>> {
+    tokio::select! {
+        biased;
+        () = slot.evicted() => None,
+        reader = serve(hub, stream, peer, proxy_protocol, &slot) => reader,
+    }
+}
+
+async fn serve(
+    hub: Arc<Hub>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    proxy_protocol: bool,
+    slot: &Slot,
+) -> Option<Box<Reader>> {
+    let head = match timeout(limits::HANDSHAKE_TIME, read_head(&stream, proxy_protocol)).await {
+        Ok(Ok(head)) => head,
+        Ok(Err(NoHead::Gone)) => return None,
+        Ok(Err(NoHead::Header(bad))) => {
+            hub.proxies.note_bad_header(peer, bad);
+            return None;
+        }
+        Ok(Err(NoHead::Bad(bad))) => {
+            hub.proxies.note_bad_request(peer, bad);
+            return refuse(&stream, &bad_request(bad)).await;
+        }
+        Err(_) => return refuse(&stream, &plain(408, "the request did not arrive in time")).await,
+    };
+    if !slot.protect() {
+        return None;
+    }
+    let Head { header, request, mut rest } = head;
+    let client = hub.proxies.client(peer, header, &request.forwarding, &hub.access().trusted);
+    let answer = match timeout(limits::LOGIN_TIME, answer(&hub, request, client)).await {
+        Ok(answer) => answer,
+        Err(_) => Answer::Http(busy()),
+    };
+    let (upgrade, profile, users) = match answer {
+        Answer::Http(response) => {
+            slot.expose(client.address.ip());
+            return refuse(&stream, &response).await;
+        }
+        Answer::Upgrade(upgrade, profile, users) => (upgrade, profile, users),
+    };
+    let user = profile.user.clone();
+    // The reader exists first: whatever happens from here on, its end is reported to the core.
+    let (connection, mut reader) = match hub.establish(stream, profile) {
+        Ok(connection) => (connection.clone(), Box::new(Reader::new(hub.clone(), connection))),
+        Err((stream, no_room)) => {
+            slot.expose(client.address.ip());
+            return refuse(&stream, &crowded(&hub, no_room)).await;
+        }
+    };
+    // Only now, when a change of the users would find the connection.
+    if !hub.is_welcome(&user, &users) {
+        // Nothing else is written: the head is not.
+        let _ = write_all(connection.stream(), &unauthorized(&hub)).await;
+        return None;
+    }
+    open(&hub, &connection, &upgrade).await.ok()?;
+    if !rest.is_empty() {
+        reader.take(&mut rest);
+    }
+    Some(reader)
+}
+
+fn crowded(hub: &Hub, no_room: NoRoom) -> Vec<u8> {
+    match no_room {
+        NoRoom::GoingDown => going_down(),
+        NoRoom::Crowded => {
+            Counters::add(&hub.counters.crowded, 1);
+            plain(503, "the broker has as many connections as it may have (server.max_connections)")
+        }
+    }
+}
+
+async fn read_head(stream: &TcpStream, proxy_protocol: bool) -> Result<Head, NoHead> {
+    // A silent socket holds no memory for its head.
+    let mut bytes = Vec::new();
+    let mut header = None;
+    loop {
+        stream.readable().await.map_err(|_| NoHead::Gone)?;
+        bytes.reserve(1 << 10);
+        match stream.try_read_buf(&mut bytes) {
+            Ok(0) => return Err(NoHead::Gone),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(_) => return Err(NoHead::Gone),
+        }
+        if proxy_protocol && header.is_none() {
+            header = proxy::header::parse(&bytes).map_err(NoHead::Header)?;
+            match header {
+                Some(Header { length, .. }) => drop(bytes.drain(..length)),
+                None => continue,
+            }
+        }
+        match handshake::parse_request(&bytes) {
+            Ok(Some((request, length))) => return Ok(Head { header, request, rest: bytes.split_off(length) }),
+            Ok(None) if bytes.len() < wsmb_protocol::limits::REQUEST_HEAD => {}
+            Ok(None) => return Err(NoHead::Bad(BadRequest::HeadTooLong)),
+            Err(bad) => return Err(NoHead::Bad(bad)),
+        }
+    }
+}
+
+fn bad_request(bad: BadRequest) -> Vec<u8> {
+    let headers: &[_] = match bad {
+        // So that the operators' script is content, which sends neither.
+        BadRequest::Version | BadRequest::Key => &UPGRADE_REQUIRED,
+        _ => &[],
+    };
+    handshake::response(bad.status(), headers, TEXT, &format!("{bad}\n"))
+}
+
+/// The answer to a request that asks for no WebSocket, where only one is served.
+fn upgrade_required(request: &Request) -> Vec<u8> {
+    let hint = match request.missed {
+        Some(missed) => format!("{missed}\n"),
+        // A person with a browser, or a client whose every trace has been removed.
+        None if request.forwarding.is_forwarded => format!("if a WebSocket client has sent this, {SETTINGS}\n"),
+        None => String::new(),
+    };
+    let body = format!("this is a WebSocket broker; connect with a WebSocket client\n{hint}");
+    handshake::response(426, &UPGRADE_REQUIRED, TEXT, &body)
+}
+
+/// A plain request to read something. `HEAD` is answered like `GET`, without the body (RFC 9110 section 9.3.2).
+fn is_look(request: &Request) -> bool {
+    matches!(request.method.as_str(), "GET" | "HEAD") && request.upgrade.is_none()
+}
+
+async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
+    let is_reserved = RESERVED.iter().any(|reserved| {
+        request.path.strip_prefix(reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    if is_look(&request) && request.path == "/healthz" {
+        // It says whether the process can do its work, which it can to the end of an orderly stop.
+        let (status, word) = match (hub.fatal.is_declared(), hub.stop.has_begun()) {
+            (true, _) => (503, "failed"),
+            (false, true) => (200, "stopping"),
+            (false, false) => (200, "ok"),
+        };
+        let answer = plain(status, word);
+        return Answer::Http(if request.method == "HEAD" { handshake::without_body(answer) } else { answer });
+    }
+    if is_reserved {
+        return Answer::Http(plain(404, "there is nothing here"));
+    }
+    let Some(upgrade) = request.upgrade else {
+        if let Some(missed) = request.missed {
+            hub.proxies.note_missed(&client, missed);
+        }
+        return Answer::Http(upgrade_required(&request));
+    };
+    if hub.stop.has_begun() {
+        return Answer::Http(going_down());
+    }
+    let access = hub.access();
+    let anonymous = access.anonymous && request.authorization.is_none();
+    if let Some(page) = &request.page
+        && let Some(sentence) = hub.origins.refusal(page, &client, &access.origins, anonymous)
+    {
+        Counters::add(&hub.counters.forbidden, 1);
+        return Answer::Http(plain(403, &sentence));
+    }
+    let peer = client.address;
+    let (user, users) = match access.login(request.authorization.as_deref(), peer.ip()).await {
+        Login::Welcome(user, users) => (user, users),
+        Login::Busy => return Answer::Http(busy()),
+        Login::Slowed(user) => {
+            hub.failed_logins.log(peer.ip(), &user, Reason::TooMany);
+            return Answer::Http(slowed());
+        }
+        Login::Rejected(user, reason) => {
+            Counters::add(&hub.counters.unauthorized, 1);
+            hub.failed_logins.log(peer.ip(), &user, reason);
+            return Answer::Http(unauthorized(hub));
+        }
+    };
+    if let Some(channel) = &upgrade.topic
+        && !access.may_send(&user, channel)
+        && !access.may_receive(&user, channel)
+    {
+        hub.note_forbidden(&user, &peer, channel);
+        return Answer::Http(plain(
+            403,
+            &format!("user \"{user}\" may neither send to nor receive from \"{channel}\""),
+        ));
+    }
+    let profile = Profile {
+        user,
+        peer,
+        topic: upgrade.topic.clone(),
+        receiver: upgrade.receiver.as_deref().map(Arc::from).map(Box::new),
+        modern: upgrade.modern,
+        proxied: client.is_proxied,
+    };
+    Answer::Upgrade(upgrade, profile, users)
+}
+
+/// Declares the connection to the core, then writes the upgrade reply: a client that has read it receives what is sent from then on.
+async fn open(hub: &Arc<Hub>, connection: &Arc<Connection>, upgrade: &Upgrade) -> io::Result<()> {
+    let Profile { user, peer, topic, modern, proxied, .. } = &connection.profile;
+    debug!(connection = connection.id.0, %user, %peer, ?topic, modern, proxied, "connected");
+    declare(hub, connection);
+    write_all(connection.stream(), &handshake::upgrade_reply(upgrade)).await?;
+    connection.queue().head_written();
+    if *modern {
+        connection.flush();
+    } else {
+        // An envelope client's first frame may be all that the connect reply is about.
+        hub.hold(if topic.is_some() { Hold::Shadow } else { Hold::FirstFrame }, connection.id);
+    }
+    let interval = hub.options().limits.heartbeat;
+    if !interval.is_zero() {
+        hub.look(hub.now().after(interval.max(limits::FIRST_PING)), connection.id);
+    }
+    Ok(())
+}
+
+/// The first that goes to a modern envelope client, and what the connection declares by connecting. No lock is held across an await.
+fn declare(hub: &Hub, connection: &Arc<Connection>) {
+    let Profile { topic, modern, .. } = &connection.profile;
+    let mut burst = Burst::begin(hub, Some(connection));
+    if *modern && topic.is_none() {
+        burst.carry(Step::Frame(greeting(hub.wall_now())));
+    }
+    Desk::new(hub, connection).arrive(&mut burst);
+    burst.end();
+}
+
+/// The reply fits into an empty socket buffer, so this is one write.
+async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The answer to whoever wants to connect while the broker stops. The next one is there within a second or two.
+fn going_down() -> Vec<u8> {
+    handshake::response(503, &[("Retry-After", "1")], TEXT, "the broker is going down; try again\n")
+}
+
+fn unauthorized(hub: &Hub) -> Vec<u8> {
+    let body = envelope::connect_reply(hub.wall_now(), Code::Rejected, "");
+    handshake::response(401, &[("WWW-Authenticate", "Basic realm=\"wsmb\"")], JSON, &body)
+}
+
+fn busy() -> Vec<u8> {
+    handshake::response(503, &[("Retry-After", "5")], TEXT, "too many clients log in at once; try again\n")
+}
+
+/// After so many seconds the longest pause between two guesses is over.
+fn slowed() -> Vec<u8> {
+    let wait = wsmb_auth::limits::LOGIN_DELAY_MAX.as_secs().to_string();
+    let sentence = "too many wrong passwords came from this address; try again\n";
+    handshake::response(429, &[("Retry-After", &wait)], TEXT, sentence)
+}
+
+fn plain(status: u16, sentence: &str) -> Vec<u8> {
+    handshake::response(status, &[], TEXT, &format!("{sentence}\n"))
+}
+
+/// Answers, and reads the rest of the request for a while, so that closing does not reset the answer away.
+async fn refuse(stream: &TcpStream, response: &[u8]) -> Option<Box<Reader>> {
+    let answer = async {
+        write_all(stream, response).await?;
+        SockRef::from(stream).shutdown(Shutdown::Write)?;
+        // Bounded by the time-out around it.
+        loop {
+            stream.readable().await?;
+            let taken = {
+                // Not held while it waits.
+                let mut sink = [0; 1 << 10];
+                stream.try_read(&mut sink)
+            };
+            match taken {
+                Ok(0) => return io::Result::Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    // Whether the client took it or not: this was all.
+    let _ = timeout(limits::HTTP_LINGER, answer).await;
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the default of `server.max_handshakes` and wsmb_auth::limits::LOGINS reckon with. Never run: only its size counts.
+    #[test]
+    fn a_socket_that_is_no_client_yet_is_small() {
+        fn size<T>(_: impl FnOnce(Arc<Hub>, TcpStream, SocketAddr, bool, Slot) -> T) -> usize {
+            size_of::<T>()
+        }
+        let bytes = size(run);
+        assert!(bytes <= 3 << 10, "{bytes} bytes");
+    }
+}

@@ -1,0 +1,123 @@
+//! Writes the ids of accepted publications down, so that a restart forgets none: once a second, before the row of a stored message is removed, and at
+//! the end.
+//!
+//! The core lists what it accepts; here the list is taken and appended to the [`IdFile`]. A file that cannot be used is a warning and nothing else: ids
+//! are then remembered until the next restart. Must never be called under the core's lock, or on a thread that serves sockets, because files may block.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::{info, warn};
+
+use super::counters::Seldom;
+use super::runtime::Hub;
+use crate::limits;
+use wsmb_core::broker::{Broker, ForgottenIds};
+use wsmb_core::message::{AcceptedId, Timestamp};
+use wsmb_store::{FoundIds, IdFile};
+
+/// The file of ids, if there is one.
+#[derive(Debug, Default)]
+pub(super) struct Ids {
+    file: Mutex<Option<IdFile>>,
+    /// The file wants to be looked at though no id is new: something is to be made durable, or written again.
+    restless: AtomicBool,
+    /// A failure has been logged, so its end will be.
+    is_failing: AtomicBool,
+    /// What was added to core time when the file was written last.
+    offset: AtomicU64,
+    failure_warning: Seldom,
+    forgotten_warning: Seldom,
+}
+
+impl Ids {
+    /// Opens the file; what it holds from `since` on. Blocks.
+    pub(super) fn open(path: Option<&Path>, since: Timestamp, now: Timestamp) -> (Self, FoundIds) {
+        // Without random numbers from the system, somebody who knows when the broker started could make ids that collide.
+        let random = [(); 2].map(|()| getrandom::u64().unwrap_or(now.0));
+        let Some(path) = path else { return (Self::default(), FoundIds { seed: random, ..FoundIds::default() }) };
+        match IdFile::open(path, since, now, random) {
+            Ok((file, found)) => {
+                if let Some(trouble) = &found.trouble {
+                    warn!(
+                        file = %path.display(),
+                        "the file of remembered ids: {trouble}; a publication that was accepted before this start and is sent again may be delivered twice"
+                    );
+                }
+                (Self { file: Mutex::new(Some(file)), ..Self::default() }, found)
+            }
+            Err(cause) => {
+                warn!(
+                    file = %path.display(), %cause,
+                    "the file of remembered ids cannot be opened; until it can, at the next start, a restart forgets which publications were accepted"
+                );
+                (Self::default(), FoundIds { seed: random, ..FoundIds::default() })
+            }
+        }
+    }
+
+    /// Writes down what is new; `durably`: also for a power cut. Blocks.
+    pub(super) fn save(&self, hub: &Hub, durably: bool) {
+        let mut slot = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let (fresh, forgotten, known) = hub.take_fresh_ids();
+        if let Some(forgotten) = forgotten {
+            self.warn_of_forgotten(&forgotten);
+        }
+        let Some(file) = &mut *slot else { return };
+        // The file has the wall clock's time, as the store has. When that clock was set, all is written anew.
+        let now = hub.now();
+        let offset = hub.clock.on_the_wall(now).0.wrapping_sub(now.0);
+        let is_set = self.offset.swap(offset, Ordering::Relaxed) != offset;
+        let dated = |ids: Vec<AcceptedId>| -> Vec<AcceptedId> {
+            ids.into_iter().map(|id| AcceptedId { at: hub.clock.on_the_wall(id.at), ..id }).collect()
+        };
+        let written = if is_set || fresh.incomplete || file.wants_rewrite(known) {
+            file.rewrite(&dated(hub.with_broker(Broker::accepted_ids)))
+        } else {
+            file.append(&dated(fresh.ids))
+        };
+        let saved = written.and_then(|()| file.sync(!durably));
+        self.restless.store(saved.is_err() || file.is_dirty(), Ordering::Relaxed);
+        match saved {
+            Ok(()) => {
+                if self.is_failing.swap(false, Ordering::Relaxed) {
+                    info!(file = %file.path().display(), "the file of remembered ids can be written again");
+                }
+            }
+            Err(cause) => {
+                self.is_failing.store(true, Ordering::Relaxed);
+                if let Some(withheld) = self.failure_warning.now() {
+                    warn!(
+                        file = %file.path().display(), %cause, withheld,
+                        "the file of remembered ids cannot be written; if the broker ends now, a publication that is sent again may be delivered twice"
+                    );
+                }
+            }
+        }
+    }
+
+    fn warn_of_forgotten(&self, forgotten: &ForgottenIds) {
+        if let Some(withheld) = self.forgotten_warning.now() {
+            let user = forgotten.user.as_deref().unwrap_or("(one who has sent nothing since the start)");
+            warn!(
+                %user, ids = forgotten.count, withheld,
+                "more ids of publications are remembered than there is room for; the oldest of the user that has the most are forgotten before server.dedup_window is over"
+            );
+        }
+    }
+}
+
+impl Hub {
+    /// The task that saves ids once a second.
+    pub(super) async fn run_ids(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(limits::IDS_SAVE).await;
+            if self.ids.restless.load(Ordering::Relaxed) || self.with_broker(Broker::has_fresh_ids) {
+                let hub = self.clone();
+                // A panic in it is a defect that its own message tells; the next round tries again.
+                let _ = tokio::task::spawn_blocking(move || hub.ids.save(&hub, false)).await;
+            }
+        }
+    }
+}

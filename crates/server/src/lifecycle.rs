@@ -1,0 +1,433 @@
+//! The server from its start to its end: opens everything, runs until told to stop, reloads, drains.
+//!
+//! The order of the end matters: no new connections, and everybody is heard out ([`super::stop`]); the core learns that everybody has gone, and so wants
+//! everything unconfirmed stored; the store commits, the ids are written down; the port is closed last.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::task::{AbortHandle, JoinError, JoinHandle};
+use tracing::{error, info, warn};
+
+use super::access::Access;
+use super::counters::{Counters, Seldom};
+use super::error::ServeError;
+use super::handshakes::Handshakes;
+use super::ids::Ids;
+use super::listener::{self, Door};
+use super::opening;
+use super::runtime::{Hub, Options};
+use super::settings::{AccessSettings, Reload, Settings};
+use super::storage::{self, Storage};
+use crate::limits;
+use wsmb_auth::{Change, Credentials, Verifier};
+use wsmb_core::broker::{self, Broker, Event};
+use wsmb_core::message::MessageId;
+
+/// Makes a [`RunningServer`].
+#[derive(Clone, Copy, Debug)]
+pub struct Server;
+
+/// A server that listens. Dropped without [`Self::shutdown`], it stops as if its connections had been cut, but what it has
+/// accepted is in the store.
+#[derive(Debug)]
+pub struct RunningServer {
+    hub: Arc<Hub>,
+    addresses: Vec<SocketAddr>,
+    doors: Vec<JoinHandle<()>>,
+    handshakes: Arc<Handshakes>,
+    tasks: Vec<AbortHandle>,
+    credentials: Arc<Mutex<Credentials>>,
+    settings: Mutex<Settings>,
+    is_stopping: bool,
+}
+
+impl Server {
+    /// Opens the store and every address, and serves. Must be called within a tokio runtime; one thread or many are both right.
+    ///
+    /// # Errors
+    /// The first thing that can't be opened.
+    pub async fn start(settings: Settings) -> Result<RunningServer, ServeError> {
+        let listeners = listener::bind(&settings.listeners).await?;
+        let addresses = listeners.iter().map(|door| door.listener.local_addr()).collect::<Result<_, _>>()?;
+        let (credentials, store, clock, (summary, suspect), (ids, found)) = {
+            let Settings { access, store, broker: broker::Settings { dedup_window, .. }, .. } = settings.clone();
+            blocking(move || {
+                let credentials = Credentials::load(&access.htpasswd, &access.users);
+                let (opened, clock, found) = opening::open(&store, dedup_window)?;
+                // Behind the store, whose lock is the file's, too.
+                let since = opening::dedup_start(clock.now(), dedup_window);
+                let ids = Ids::open(store.ids.as_deref(), since, clock.now());
+                Ok::<_, ServeError>((credentials, opened, clock, found, ids))
+            })
+            .await??
+        };
+        for doubt in credentials.doubts(settings.access.anonymous) {
+            warn!("{doubt}");
+        }
+        let clean = summary.clean;
+        let restored = storage::restored(summary, suspect, found);
+        let restored_up_to = restored.last_id;
+        info!(store = %settings.store.name, channels_with_backlog = restored.channels.len(), clean, "store opened");
+        let verifier = Arc::new(Verifier::new(credentials.users()));
+        let access = access(&settings.access, verifier);
+        let broker = Broker::new(settings.broker.clone(), restored);
+        let storage = Storage::start(store)?;
+        let hub = Arc::new(Hub::new(broker, (storage, ids), clock, options(&settings), access));
+        hub.storage.attach(&hub);
+        let handshakes = Arc::new(Handshakes::new(settings.limits.max_handshakes));
+        let mut server = RunningServer {
+            hub,
+            addresses,
+            doors: Vec::new(),
+            handshakes,
+            tasks: Vec::new(),
+            credentials: Arc::new(Mutex::new(credentials)),
+            settings: Mutex::new(settings),
+            is_stopping: false,
+        };
+        server.run(listeners, restored_up_to);
+        Ok(server)
+    }
+}
+
+impl RunningServer {
+    fn run(&mut self, listeners: Vec<Door>, restored_up_to: MessageId) {
+        let hub = &self.hub;
+        // What the store held may be due already.
+        hub.happened(Event::Tick);
+        self.tasks = vec![
+            vital(hub, "the task of deadlines", hub.clone().run_deadlines()).abort_handle(),
+            vital(hub, "the task of heartbeats", hub.clone().run_timers()).abort_handle(),
+            vital(hub, "the task of backpressure", hub.clone().run_gate()).abort_handle(),
+            vital(hub, "the task of the clock", hub.clone().run_clock(restored_up_to)).abort_handle(),
+            vital(hub, "the task of ids", hub.clone().run_ids()).abort_handle(),
+            vital(hub, "the task of passwords", watch_credentials(hub.clone(), self.credentials.clone()))
+                .abort_handle(),
+        ];
+        let trouble = Arc::new(Seldom::default());
+        for (door, address) in listeners.into_iter().zip(&self.addresses) {
+            info!(%address, proxy_protocol = door.proxy_protocol, "listening");
+            let accept = listener::accept(hub.clone(), door, self.handshakes.clone(), trouble.clone());
+            self.doors.push(vital(hub, "a listener", accept));
+        }
+    }
+
+    /// The addresses that are listened on, ports resolved.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What the sockets have seen.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.hub.counters
+    }
+
+    /// What the core has seen.
+    #[must_use]
+    pub fn broker_counters(&self) -> broker::Counters {
+        self.hub.with_broker(|broker| *broker.counters())
+    }
+
+    /// Messages that are not settled: waiting, delayed or in flight.
+    #[must_use]
+    pub fn unsettled(&self) -> u64 {
+        self.hub.with_broker(Broker::unsettled)
+    }
+
+    /// Empties a channel, as an administrator's wish.
+    pub fn purge(&self, channel: wsmb_core::message::ChannelName) {
+        self.hub.happened(Event::Purge { channel });
+    }
+
+    /// Takes over what a running server can take over: channel policies, users, permissions, trusted proxies, origins. Password files are read anew.
+    /// Connections whose user, password or right in use has been withdrawn are ended.
+    pub async fn reload(&self, new: Reload) {
+        let (credentials, wanted) = (self.credentials.clone(), new.access.clone());
+        let users = blocking(move || lock(&credentials).reload(&wanted.htpasswd, &wanted.users)).await;
+        let verifier = self.hub.access().verifier.clone();
+        let revoked = match users {
+            Ok(users) => verifier.replace(users.clone()).revoked_by(&users),
+            Err(_) => HashSet::new(),
+        };
+        let settings = {
+            let mut settings = lock(&self.settings);
+            settings.broker.policies = new.policies;
+            settings.access = new.access;
+            settings.clone()
+        };
+        self.hub.reconfigure(options(&settings), access(&settings.access, verifier), settings.broker);
+        let hub = self.hub.clone();
+        tokio::spawn(async move { hub.enforce(revoked).await });
+    }
+
+    /// Stops in an orderly way, as docs/deploying.md says: hears everybody out, ends every connection (within `server.drain`), commits, and closes the port
+    /// last.
+    ///
+    /// # Errors
+    /// If not everything could be stored.
+    pub async fn shutdown(mut self) -> Result<(), ServeError> {
+        // If the caller gives up waiting, nothing waits in its place.
+        self.is_stopping = true;
+        let hub = self.hub.clone();
+        let end = Instant::now() + lock(&self.settings).drain;
+        info!(connections = hub.open_connections(), "stopping: new connections are refused with 503");
+        hub.begin_stop();
+        hub.hear_out(end).await;
+        let left = hub.part(end).await;
+        if left > 0 {
+            warn!(connections = left, "cut: these did not take their end in time");
+        }
+        hub.abort_all();
+        hub.store_rest().await;
+        self.tasks.iter().for_each(AbortHandle::abort);
+        hub.storage.note_time(hub.wall_now());
+        let closing = hub.clone();
+        let stopped = blocking(move || {
+            let stopped = closing.storage.stop();
+            // Last: what the last commit made safe is an accepted id, too.
+            closing.ids.save(&closing, true);
+            stopped
+        })
+        .await?;
+        self.close_doors().await;
+        match (hub.with_broker(Broker::unstored) as u64, stopped) {
+            (0, Ok(())) => {
+                info!(kept = self.unsettled(), "stopped; everything accepted is in the store");
+                Ok(())
+            }
+            (0, Err(cause)) => {
+                error!(%cause, "stopped, but the store could not be closed in an orderly way; everything accepted is in it");
+                Err(cause.into())
+            }
+            (messages, stopped) => {
+                error!(messages, "stopped, but the store did not take these messages; they are lost");
+                Err(ServeError::Unstored { messages, cause: stopped.err() })
+            }
+        }
+    }
+
+    /// Closes the port, once whoever has connected by now is answered.
+    async fn close_doors(&mut self) {
+        self.hub.stop.close_doors();
+        let answered = async {
+            for door in &mut self.doors {
+                // It can only have ended already.
+                let _ = door.await;
+            }
+            while self.handshakes.open() > 0 {
+                tokio::time::sleep(limits::STOP_LOOK).await;
+            }
+        };
+        // Who has connected and says nothing is not waited for.
+        let _ = tokio::time::timeout(limits::STOP_ANSWERS, answered).await;
+    }
+}
+
+/// Starts a task without which the server can't do its work: its death is the server's.
+fn vital(hub: &Arc<Hub>, part: &'static str, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    let watch = Watch { hub: hub.clone(), part };
+    tokio::spawn(async move {
+        let _watch = watch;
+        task.await;
+    })
+}
+
+/// Tells of the death of the task that has it.
+struct Watch {
+    hub: Arc<Hub>,
+    part: &'static str,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let is_core = self.hub.is_core_broken();
+            self.hub.fatal.declare(if is_core { "the core" } else { self.part });
+        }
+    }
+}
+
+impl Drop for RunningServer {
+    fn drop(&mut self) {
+        if self.hub.fatal.is_declared() {
+            // Nothing of it can be trusted to tidy up.
+            return;
+        }
+        self.doors.iter().for_each(JoinHandle::abort);
+        self.tasks.iter().for_each(AbortHandle::abort);
+        self.hub.abort_all();
+        if self.is_stopping {
+            return;
+        }
+        // A failure has been reported by the store itself; there is nobody to return it to.
+        let _ = self.hub.storage.stop();
+        self.hub.ids.save(&self.hub, true);
+    }
+}
+
+/// Reads the configuration again, for SIGHUP; an error is a sentence. Blocks. The caller of [`serve`] also applies what the server does not know (the log
+/// level).
+pub type Load = Box<dyn Fn() -> Result<Reload, String> + Send + Sync>;
+
+/// Serves until SIGTERM or SIGINT (elsewhere: Ctrl-C) or until its terminal is closed, then stops in an orderly way. Any other SIGHUP reloads. `ready` is called once
+/// everything is open.
+///
+/// # Errors
+/// If it does not start, not everything could be stored at the end, or a second signal came meanwhile.
+pub async fn serve(
+    settings: Settings,
+    load: Option<Load>,
+    ready: impl FnOnce(&RunningServer),
+) -> Result<(), ServeError> {
+    let mut signals = Signals::new()?;
+    let server = Server::start(settings).await?;
+    ready(&server);
+    let hub = server.hub.clone();
+    let load = load.map(Arc::new);
+    loop {
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            part = hub.fatal.declared() => return Err(ServeError::Defect { part }),
+        };
+        match signal {
+            Signal::Stop(name) => {
+                info!(signal = name, "asked to stop");
+                break;
+            }
+            Signal::Reload => match &load {
+                Some(load) => reload(&server, load.clone()).await,
+                None => warn!("asked to reload, but there is no configuration to read"),
+            },
+        }
+    }
+    tokio::select! {
+        done = server.shutdown() => done,
+        part = hub.fatal.declared() => Err(ServeError::Defect { part }),
+        () = signals.insist(Instant::now()) => Err(ServeError::Interrupted { unstored: hub.with_broker(Broker::unstored) as u64 }),
+    }
+}
+
+async fn reload(server: &RunningServer, load: Arc<Load>) {
+    match blocking(move || load()).await {
+        Ok(Ok(new)) => {
+            let needs_restart = new.needs_restart.clone();
+            server.reload(new).await;
+            info!("reloaded: channel policies, users, permissions, origins and trusted proxies are as configured now");
+            if !needs_restart.is_empty() {
+                warn!(keys = needs_restart.join(", "), "changed, but taken over only by a restart");
+            }
+        }
+        Ok(Err(problems)) => error!("not reloaded, the old configuration stays in force: {problems}"),
+        Err(cause) => error!(%cause, "not reloaded, the old configuration stays in force"),
+    }
+}
+
+async fn watch_credentials(hub: Arc<Hub>, credentials: Arc<Mutex<Credentials>>) {
+    let mut pause = limits::HTPASSWD_CHECK;
+    loop {
+        tokio::time::sleep(pause).await;
+        let credentials = credentials.clone();
+        pause = match blocking(move || lock(&credentials).reload_if_changed()).await {
+            Ok(Change::Settling) => wsmb_auth::limits::HTPASSWD_SETTLED,
+            Ok(Change::New(users)) => {
+                info!(users = users.len(), "password files have changed; the new list is in force");
+                let revoked = hub.access().verifier.replace(users.clone()).revoked_by(&users);
+                hub.enforce(revoked).await;
+                limits::HTPASSWD_CHECK
+            }
+            Ok(Change::None) | Err(_) => limits::HTPASSWD_CHECK,
+        };
+    }
+}
+
+/// Runs what may block beside the event loop.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, std::io::Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|error: JoinError| std::io::Error::other(error))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn options(settings: &Settings) -> Options {
+    Options { limits: settings.limits.clone(), policies: settings.broker.policies.clone() }
+}
+
+fn access(settings: &AccessSettings, verifier: Arc<Verifier>) -> Access {
+    Access {
+        verifier,
+        permissions: settings.permissions.clone(),
+        anonymous: settings.anonymous,
+        trusted: settings.trusted_proxies.clone(),
+        origins: settings.origins.clone(),
+    }
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    Stop(&'static str),
+    #[cfg_attr(not(unix), allow(dead_code))] // Only Unix has a signal for it.
+    Reload,
+}
+
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+    terminal: super::terminal::Terminal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminal: super::terminal::Terminal::at_start(),
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
+            _ = self.hang_up.recv() => {
+                if self.terminal.is_gone() { Signal::Stop("SIGHUP, the terminal was closed") } else { Signal::Reload }
+            }
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> Signal {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Without a way to be told, the process is ended from outside.
+            std::future::pending::<()>().await;
+        }
+        Signal::Stop("Ctrl-C")
+    }
+}
+
+impl Signals {
+    /// Returns when a signal asks for the end that is no echo of the one that came at `first`.
+    async fn insist(&mut self, first: Instant) {
+        while self.next().await == Signal::Reload || first.elapsed() < limits::SECOND_SIGNAL {}
+    }
+}

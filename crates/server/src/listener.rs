@@ -1,0 +1,252 @@
+//! The doors: binds the addresses, accepts, and bounds who is inside and who waits for his login.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::net::{TcpListener, TcpSocket};
+use tracing::error;
+
+use super::connection::Reader;
+use super::counters::Seldom;
+use super::handshake;
+use super::handshakes::Handshakes;
+use super::runtime::Hub;
+use super::settings::Listener;
+use super::stop;
+use crate::limits;
+
+/// An address on which the server cannot listen.
+#[derive(Debug)]
+pub struct ListenError {
+    /// As the configuration has it.
+    pub address: String,
+    /// What the system said.
+    pub cause: io::Error,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, cause } = self;
+        write!(f, "cannot listen on {address}: ")?;
+        match cause.kind() {
+            io::ErrorKind::AddrInUse => f.write_str(
+                "the port is in use by another program; stop that program or set server.listen to another port",
+            ),
+            io::ErrorKind::PermissionDenied => f.write_str(
+                "the system does not let this user open the port; set server.listen to a port above 1023, or give the program the right",
+            ),
+            io::ErrorKind::AddrNotAvailable => {
+                f.write_str("this machine does not have that address; set server.listen to one it has, or to 0.0.0.0")
+            }
+            _ => write!(f, "{cause}"),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// An address that is listened on.
+pub(super) struct Door {
+    pub(super) listener: TcpListener,
+    /// Every connection begins with a PROXY protocol header.
+    pub(super) proxy_protocol: bool,
+}
+
+/// Opens every address, each name in it resolved.
+///
+/// # Errors
+/// The first address that can't be opened; none stays open then.
+pub(super) async fn bind(wanted: &[Listener]) -> Result<Vec<Door>, ListenError> {
+    let mut found: Vec<(&Listener, Vec<SocketAddr>)> = Vec::new();
+    for listener in wanted {
+        let address = &listener.address;
+        let resolved = tokio::net::lookup_host(address).await;
+        let mut resolved: Vec<_> = resolved.map_err(|cause| ListenError { address: address.clone(), cause })?.collect();
+        resolved.dedup();
+        found.push((listener, resolved));
+    }
+    let everything: Vec<SocketAddr> = found.iter().flat_map(|(_, resolved)| resolved.clone()).collect();
+    let mut doors = Vec::new();
+    for (Listener { address, proxy_protocol }, resolved) in found {
+        let before = doors.len();
+        let mut missing = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address_of_name in &resolved {
+            match open(*address_of_name, &everything) {
+                Ok(listener) => doors.push(Door { listener, proxy_protocol: *proxy_protocol }),
+                // `localhost` also means `::1`, even on a machine that has no IPv6.
+                Err(cause) if resolved.len() > 1 && is_missing(&cause) => missing = cause,
+                Err(cause) => return Err(ListenError { address: address.clone(), cause }),
+            }
+        }
+        if doors.len() == before {
+            return Err(ListenError { address: address.clone(), cause: missing });
+        }
+    }
+    Ok(doors)
+}
+
+/// The machine has no such address.
+fn is_missing(cause: &io::Error) -> bool {
+    #[cfg(unix)]
+    if cause.raw_os_error() == Some(libc::EAFNOSUPPORT) {
+        return true;
+    }
+    matches!(cause.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+}
+
+/// What keeps the broker from listening on these addresses, if it were started now. Nothing is listened on meanwhile. Blocks: names are
+/// resolved.
+#[must_use]
+pub fn obstacles(wanted: &[Listener]) -> Vec<ListenError> {
+    use std::net::ToSocketAddrs as _;
+
+    let mut obstacles = Vec::new();
+    let mut bound: Vec<SocketAddr> = Vec::new();
+    let resolved = |listener: &Listener| listener.address.to_socket_addrs().map(Vec::from_iter);
+    let everything: Vec<SocketAddr> = wanted.iter().filter_map(|listener| resolved(listener).ok()).flatten().collect();
+    for listener in wanted {
+        let mut refuse = |cause| obstacles.push(ListenError { address: listener.address.clone(), cause });
+        let mut addresses = match resolved(listener) {
+            Ok(addresses) => addresses,
+            Err(cause) => {
+                refuse(cause);
+                continue;
+            }
+        };
+        addresses.dedup();
+        let mut missing = None;
+        let before = bound.len();
+        for address in &addresses {
+            if address.port() != 0 && bound.contains(address) {
+                refuse(io::Error::other("the address is named twice"));
+            }
+            match bind_one(*address, &everything) {
+                Ok(_) => bound.push(*address),
+                Err(cause) if addresses.len() > 1 && is_missing(&cause) => missing = Some(cause),
+                Err(cause) => {
+                    refuse(cause);
+                    // Told once; the other addresses of the name would say the same.
+                    bound.push(*address);
+                    break;
+                }
+            }
+        }
+        if let (true, Some(cause)) = (bound.len() == before, missing) {
+            refuse(cause);
+        }
+    }
+    obstacles
+}
+
+fn open(address: SocketAddr, everything: &[SocketAddr]) -> io::Result<TcpListener> {
+    bind_one(address, everything)?.listen(limits::ACCEPT_BACKLOG)
+}
+
+fn bind_one(address: SocketAddr, everything: &[SocketAddr]) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // On Windows this option would let two programs share the port.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    if address.is_ipv6() && everything.iter().any(|other| other.is_ipv4() && other.port() == address.port()) {
+        // So that `0.0.0.0` and `[::]` can both be listened on; alone, `[::]` means both.
+        socket2::SockRef::from(&socket).set_only_v6(true)?;
+    }
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Accepts until the doors are to close and nobody waits any more. Nobody who is inside already makes it wait.
+pub(super) async fn accept(hub: Arc<Hub>, door: Door, handshakes: Arc<Handshakes>, trouble: Arc<Seldom>) {
+    let Door { listener, proxy_protocol } = door;
+    let mut closing = hub.stop.door();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = stop::closed(&mut closing) => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if let Err(cause) = stream.set_nodelay(true) {
+                    // The client has gone already.
+                    tracing::debug!(%peer, %cause, "lost before its handshake");
+                    continue;
+                }
+                let slot = handshakes.begin(peer.ip());
+                let handshake = handshake::run(hub.clone(), stream, peer, proxy_protocol, slot);
+                tokio::spawn(Visit::Handshake(Box::pin(handshake)));
+            }
+            Err(cause) if is_of_client(&cause) => {}
+            Err(cause) => {
+                if let Some(withheld) = trouble.now() {
+                    match cause.raw_os_error() {
+                        #[cfg(unix)]
+                        Some(libc::EMFILE | libc::ENFILE) => tracing::warn!(
+                            withheld,
+                            "no connection can be accepted: no file descriptors are left; raise `ulimit -n` or lower server.max_connections"
+                        ),
+                        _ => error!(withheld, %cause, "no connection can be accepted"),
+                    }
+                }
+                // A socket that has said nothing yet gives its descriptor to one that may.
+                let has_room = handshakes.evict(limits::ACCEPT_ROOM);
+                tokio::time::sleep(if has_room { limits::ACCEPT_RETRY } else { limits::ACCEPT_PAUSE }).await;
+            }
+        }
+    }
+}
+
+/// The client went away between the kernel's accept and ours.
+fn is_of_client(cause: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(cause.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// The task of one accepted socket. Written by hand so that the handshake's memory is gone when the long life begins: as an
+/// `async fn` it would be as large as both together. No more than a pointer, so that the task fits into 128 bytes: tokio allocates in steps of as many.
+enum Visit {
+    Handshake(Pin<Box<dyn Future<Output = Option<Box<Reader>>> + Send>>),
+    Open(Box<Reader>),
+}
+
+impl Future for Visit {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut *self {
+                Self::Handshake(handshake) => match handshake.as_mut().poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Ready(Some(reader)) => *self = Self::Open(reader),
+                },
+                Self::Open(reader) => return Pin::new(&mut **reader).poll(cx),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::Connection;
+
+    /// DESIGN section 4: 1,000 bytes for an idle connection, and tokio, the core and the allocator need their share. These grow with every field that is added:
+    /// what few connections need goes into a box, and what none needs while it is idle is freed then.
+    #[test]
+    fn an_idle_connection_is_small() {
+        // Its task has 104 bytes of tokio's own, and comes in steps of 128.
+        assert!(size_of::<Visit>() <= 24, "its task: {} bytes", size_of::<Visit>());
+        assert!(size_of::<Reader>() <= 64, "what its task holds: {} bytes", size_of::<Reader>());
+        assert!(size_of::<Connection>() <= 328, "what is shared: {} bytes", size_of::<Connection>());
+    }
+}

@@ -1,0 +1,67 @@
+//! What a change of users and rights means for who is connected (SPEC section 9.2): whoever has lost the user, the password or a right that is in use is ended.
+//!
+//! The connection is ended, not only unsubscribed: the client connects again and is told what it may no longer do, in the answer to its own request.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tracing::info;
+
+use super::access::Access;
+use super::commands::Step;
+use super::connection::{Closing, Connection, Profile};
+use super::runtime::Hub;
+use crate::limits;
+use wsmb_auth::Users;
+
+impl Hub {
+    /// Ends the connections of users in `revoked`, and those that receive what they may no longer. Returns when also those are ended that began while this went on.
+    pub(super) async fn enforce(&self, revoked: HashSet<Arc<str>>) {
+        let first = self.enforce_once(&revoked);
+        // A burst of frames may have begun under the old rights.
+        tokio::time::sleep(limits::ENFORCE_AGAIN).await;
+        // Whoever has come in with a new password meanwhile stays.
+        let ended = first + self.enforce_once(&HashSet::new());
+        if ended > 0 {
+            info!(connections = ended, "ended connections whose user, password or right has been withdrawn");
+        }
+    }
+
+    fn enforce_once(&self, revoked: &HashSet<Arc<str>>) -> usize {
+        let access = self.access();
+        let mut ended = 0;
+        for some in self.connections().chunks(limits::ENFORCE_AT_ONCE) {
+            let lost: Vec<_> = self.with_broker(|broker| {
+                let lost = |connection: &Arc<Connection>| {
+                    let Profile { user, topic, .. } = &connection.profile;
+                    if revoked.contains(user) || (user.is_empty() && !access.anonymous) {
+                        return Some("credentials withdrawn");
+                    }
+                    let is_withdrawn =
+                        broker.channels_of(connection.id).any(|channel| !access.may_receive(user, channel));
+                    let is_idle = topic
+                        .as_ref()
+                        .is_some_and(|channel| !access.may_send(user, channel) && !access.may_receive(user, channel));
+                    (is_withdrawn || is_idle).then_some("right withdrawn")
+                };
+                some.iter()
+                    .filter(|connection| !connection.is_forgotten())
+                    .filter_map(|connection| lost(connection).map(|reason| (connection, reason)))
+                    .collect()
+            });
+            for (connection, reason) in &lost {
+                // What is queued is not sent any more: it is not meant for them.
+                let closing = Closing { code: 1008, reason, invited: false, flush: false };
+                self.dispatch(Some(connection), Step::End(closing));
+            }
+            ended += lost.len();
+        }
+        ended
+    }
+
+    /// Whether a user who was let in according to `users` still would be.
+    pub(super) fn is_welcome(&self, user: &str, users: &Users) -> bool {
+        let access: Arc<Access> = self.access();
+        if user.is_empty() { access.anonymous } else { access.verifier.users().has_same(users, user) }
+    }
+}

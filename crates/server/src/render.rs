@@ -1,0 +1,119 @@
+//! What a delivery carries, as frames: made once for all receivers that get the same bytes, and only in the form that is needed.
+
+use bytes::Bytes;
+
+use super::batch::{Batch, Span};
+use crate::limits;
+use wsmb_core::broker::Content;
+use wsmb_core::message::{ChannelName, DeadLetter, Dialect, Frame, Payload, Publication};
+use wsmb_protocol::delivery::{self, Manual};
+
+/// What a delivery carries.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Body<'a> {
+    Publication(&'a Publication<'a>),
+    Backlog(&'a ChannelName, &'a [Payload], Option<&'a DeadLetter>),
+}
+
+impl<'a> Body<'a> {
+    /// What the core's content means. `live`: the publication of the event that the core has just handled.
+    pub(super) fn of(content: &'a Content, live: Option<&'a Publication<'a>>) -> Option<Self> {
+        match content {
+            Content::Live => live.map(Self::Publication),
+            Content::Due(publication) => Some(Self::Publication(publication)),
+            Content::Backlog { channel, messages, dead } => Some(Self::Backlog(channel, messages, dead.as_deref())),
+        }
+    }
+
+    /// Appends its frames.
+    pub(super) fn push(self, out: &mut Vec<u8>, dialect: Dialect, manual: Option<Manual>) {
+        match self {
+            Self::Publication(publication) => delivery::push_live(out, publication, dialect, manual),
+            Self::Backlog(channel, messages, dead) => {
+                delivery::push_backlog(out, channel, messages, dialect, (manual, dead));
+            }
+        }
+    }
+
+    /// Whether it is one message, in one frame. (A topic receiver gets no frame for an empty message.)
+    pub(super) fn is_single(self) -> bool {
+        match self {
+            Self::Publication(publication) => matches!(&publication.messages[..], [only] if !only.is_empty()),
+            Self::Backlog(_, messages, _) => matches!(messages, [only] if !only.bytes.is_empty()),
+        }
+    }
+
+    /// Whether it is better not copied. Its frames are shared by the queues, then.
+    pub(super) fn is_large(self) -> bool {
+        let size = match self {
+            Self::Publication(publication) => publication.frame.len(),
+            Self::Backlog(_, messages, _) => messages.iter().map(|message| message.bytes.len()).sum(),
+        };
+        size >= limits::BATCH_SHARE
+    }
+
+    /// The frame that it came in, if it goes on as it is and is large enough to be better not copied.
+    fn large(self, dialect: Dialect, manual: Option<Manual>) -> Option<&'a Bytes> {
+        match self {
+            Self::Publication(publication) if delivery::is_verbatim(publication, dialect, manual) => {
+                match &publication.frame {
+                    Frame::Shared(frame) if frame.len() >= limits::BATCH_SHARE => Some(frame),
+                    Frame::Shared(_) | Frame::Borrowed(_) => None,
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Where a delivery's frames are.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// In the batch of this turn.
+    Batch(Span),
+    /// By themselves, shared by all who wait for them.
+    Own(Bytes),
+}
+
+/// The frames of one content in one dialect, as far as they have been made.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rendered {
+    span: Option<Span>,
+    own: Option<Bytes>,
+}
+
+impl Rendered {
+    /// The frames, for a receiver that will take them at once (`flowing`) or not.
+    pub(super) fn place(
+        &mut self,
+        batch: &mut Batch,
+        flowing: bool,
+        (body, dialect, manual): (Body<'_>, Dialect, Option<Manual>),
+    ) -> Place {
+        if let Some(own) = &self.own
+            && (!flowing || self.span.is_none())
+        {
+            return Place::Own(own.clone());
+        }
+        if let Some(span) = self.span {
+            if flowing {
+                return Place::Batch(span);
+            }
+            let own = Bytes::copy_from_slice(batch.get(span));
+            self.own = Some(own.clone());
+            return Place::Own(own);
+        }
+        if flowing && batch.has_room() && body.large(dialect, manual).is_none() {
+            let span = batch.append(|out| body.push(out, dialect, manual));
+            self.span = Some(span);
+            return Place::Batch(span);
+        }
+        let own = body.large(dialect, manual).cloned().unwrap_or_else(|| {
+            let mut out = Vec::new();
+            body.push(&mut out, dialect, manual);
+            Bytes::from(out)
+        });
+        self.own = Some(own.clone());
+        Place::Own(own)
+    }
+}

@@ -1,0 +1,84 @@
+//! The core's answers in words.
+
+use wsmb_core::broker::{Refusal, Reply};
+use wsmb_core::message::{ChannelName, ConnectionId, DeliveryName};
+use wsmb_protocol::envelope::{self, Code};
+
+/// The JSON of `reply` to the connection `to`, as a frame of its own. `channel` is the one of the publication that it answers, where it answers at once;
+/// `max_backlog` its bound.
+pub(super) fn render(
+    reply: &Reply,
+    to: ConnectionId,
+    channel: Option<&ChannelName>,
+    max_backlog: impl FnOnce(&ChannelName) -> u64,
+) -> String {
+    let id = match reply {
+        Reply::Accepted { id, .. } | Reply::Refused { id, .. } => id.as_ref().map(|id| id.id()),
+        Reply::UnknownDelivery { .. } | Reply::TooManyChannels => None,
+    };
+    if let Reply::Accepted { receivers, stored, duplicate, .. } = reply {
+        return envelope::accepted(id.unwrap_or_default(), *receivers, *stored, *duplicate);
+    }
+    let (code, detail) = summary(reply, to, channel, max_backlog);
+    let command = match reply {
+        Reply::UnknownDelivery { command, .. } => command,
+        Reply::TooManyChannels => "receive-message",
+        Reply::Accepted { .. } | Reply::Refused { .. } => "send-message",
+    };
+    envelope::refusal(Some(command), code, &detail, id)
+}
+
+/// What `reply` says: its code, and what follows the code's text. The arguments as in [`render`].
+pub(super) fn summary(
+    reply: &Reply,
+    to: ConnectionId,
+    channel: Option<&ChannelName>,
+    max_backlog: impl FnOnce(&ChannelName) -> u64,
+) -> (Code, String) {
+    match reply {
+        Reply::Accepted { .. } => (Code::Accepted, String::new()),
+        Reply::Refused { refusal, .. } => refused(*refusal, channel, max_backlog),
+        Reply::UnknownDelivery { sequence, .. } => {
+            (Code::Malformed, not_waiting(DeliveryName { connection: to, sequence: *sequence }))
+        }
+        Reply::TooManyChannels => {
+            (Code::Full, format!("the broker has {} channels, as many as it may have", wsmb_core::limits::CHANNELS))
+        }
+    }
+}
+
+/// Why an answer to a delivery is refused.
+pub(super) fn not_waiting(delivery: DeliveryName) -> String {
+    format!("delivery \"{delivery}\" is not waiting for an answer; it was answered, or given back")
+}
+
+fn refused(
+    refusal: Refusal,
+    channel: Option<&ChannelName>,
+    max_backlog: impl FnOnce(&ChannelName) -> u64,
+) -> (Code, String) {
+    match refusal {
+        Refusal::Unavailable => (
+            Code::Unavailable,
+            "the store cannot take the message now; it was not accepted, send it again later".into(),
+        ),
+        Refusal::BacklogFull => {
+            let detail = match channel {
+                Some(channel) => format!(
+                    "channel \"{channel}\" keeps {} messages, as many as it may (max_backlog); the message was not accepted",
+                    max_backlog(channel)
+                ),
+                None => {
+                    "the channel keeps as many messages as it may (max_backlog); the message was not accepted".into()
+                }
+            };
+            (Code::Full, detail)
+        }
+        Refusal::BrokerFull => {
+            (Code::Full, "the broker has no room, in memory or in its store; the message was not accepted".into())
+        }
+        Refusal::Expired => {
+            (Code::Expired, "the time to live ran out before the message was safe; it was not accepted".into())
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What a server is started with, and what a running one can take over. Plain values: whoever reads a configuration builds them.
+//!
+//! Never here: a file, the name of a key, a default that a user sees.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use wsmb_auth::Permissions;
+use wsmb_core::broker;
+use wsmb_core::network::Networks;
+use wsmb_core::policy::Policies;
+use wsmb_protocol::origin::Origin;
+use wsmb_store::StoreSettings;
+
+/// Everything that a server needs to start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The addresses to listen on; at least one.
+    pub listeners: Vec<Listener>,
+    /// What each connection may cost.
+    pub limits: ConnectionLimits,
+    /// How long an orderly stop may take.
+    pub drain: Duration,
+    /// What the core obeys, the policies of channels included.
+    pub broker: broker::Settings,
+    /// Who may connect and what they may do.
+    pub access: AccessSettings,
+    /// Where messages are kept.
+    pub store: StoreChoice,
+}
+
+/// What each connection may cost, and how many there may be.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimits {
+    /// Silence after which a client is pinged; zero: never.
+    pub heartbeat: Duration,
+    /// The largest frame payload of a client, in bytes.
+    pub max_message: usize,
+    /// Bytes queued for one connection at which it is ended as slow.
+    pub max_queue: usize,
+    /// The orderly end of a legacy connection may confirm the only message that it was given.
+    pub trust_fin: bool,
+    /// Connections at the same time.
+    pub max_connections: usize,
+    /// Connections at the same time that are not authenticated yet.
+    pub max_handshakes: usize,
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// `host:port`. Port 0 takes any free one.
+    pub address: String,
+    /// Every connection begins with a PROXY protocol header.
+    pub proxy_protocol: bool,
+}
+
+/// Who may connect, and what they may do.
+#[derive(Clone)]
+pub struct AccessSettings {
+    /// htpasswd files, in the order in which they are searched.
+    pub htpasswd: Vec<PathBuf>,
+    /// Inline entries, `user:hash`, unchecked.
+    pub users: Vec<String>,
+    /// Clients without credentials come in, as the user with the empty name.
+    pub anonymous: bool,
+    /// Who may use which channels.
+    pub permissions: Permissions,
+    /// The proxies that are believed when they name a client.
+    pub trusted_proxies: Networks,
+    /// The web pages of other hosts that may connect.
+    pub origins: Vec<Origin>,
+}
+
+/// The number of inline entries, not their hashes.
+impl fmt::Debug for AccessSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessSettings")
+            .field("htpasswd", &self.htpasswd)
+            .field("users", &self.users.len())
+            .field("anonymous", &self.anonymous)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where messages are kept.
+#[derive(Clone, Debug)]
+pub struct StoreChoice {
+    /// How the store is opened.
+    pub settings: StoreSettings,
+    /// The store's URL as the log shows it, without secrets.
+    pub name: String,
+    /// The file of the ids of accepted publications; `None`: a restart forgets them.
+    pub ids: Option<PathBuf>,
+    /// A damaged store gets another name, and a new one is made.
+    pub set_aside_damaged: bool,
+}
+
+/// What a running server can take over. Everything else needs a restart.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// What holds for each channel.
+    pub policies: Policies,
+    /// Who may connect and what they may do. Password files are read again.
+    pub access: AccessSettings,
+    /// The keys that have changed too and need a restart, as the log names them.
+    pub needs_restart: Vec<&'static str>,
+}

@@ -1,0 +1,474 @@
+//! The server over real sockets, each test with its own on a free port. What clients see in detail is in `tests/e2e`; here is
+//! what needs a look inside, and enough to know that the parts are joined.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use super::*;
+use crate::limits;
+use wsmb_auth::Permissions;
+use wsmb_core::broker;
+use wsmb_core::network::Networks;
+use wsmb_protocol::frame::{Opcode, encode_masked_into};
+use wsmb_store::StoreSettings;
+
+type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Longer than anything here takes, so that a failure ends instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Settings of a server on a free port that keeps messages in memory and lets everybody in.
+fn settings() -> Settings {
+    Settings {
+        listeners: vec![Listener { address: "127.0.0.1:0".to_owned(), proxy_protocol: false }],
+        limits: ConnectionLimits {
+            heartbeat: Duration::from_secs(25),
+            max_message: wsmb_protocol::limits::MAX_MESSAGE,
+            max_queue: wsmb_core::limits::QUEUE_BYTES,
+            trust_fin: true,
+            max_connections: 1_000,
+            max_handshakes: 1_000,
+        },
+        drain: Duration::from_secs(10),
+        broker: broker::Settings::default(),
+        access: AccessSettings {
+            htpasswd: vec![],
+            users: vec![],
+            anonymous: true,
+            permissions: Permissions::default(),
+            trusted_proxies: Networks::default(),
+            origins: vec![],
+        },
+        store: StoreChoice {
+            settings: StoreSettings { url: "memory:".to_owned(), ..StoreSettings::default() },
+            name: "memory:".to_owned(),
+            ids: None,
+            set_aside_damaged: false,
+        },
+    }
+}
+
+async fn start(change: impl FnOnce(&mut Settings)) -> RunningServer {
+    let mut settings = settings();
+    change(&mut settings);
+    Server::start(settings).await.expect("the server starts")
+}
+
+async fn connect(server: &RunningServer, target: &str, modern: bool) -> Client {
+    let url = format!("ws://{}{target}", server.local_addrs()[0]);
+    let mut request = url.into_client_request().expect("a request");
+    if modern {
+        request.headers_mut().insert("Sec-WebSocket-Protocol", "wsmb.v1".parse().expect("a value"));
+    }
+    patient(connect_async(request)).await.expect("connected").0
+}
+
+async fn patient<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("in time")
+}
+
+async fn say(client: &mut Client, text: &str) {
+    client.send(Message::text(text)).await.expect("sent");
+}
+
+/// The next text or binary message; pings are answered by the library while it reads.
+async fn hear(client: &mut Client) -> String {
+    loop {
+        match patient(client.next()).await.expect("not ended").expect("a message") {
+            Message::Ping(_) | Message::Pong(_) => {}
+            message => return message.into_text().expect("text").to_string(),
+        }
+    }
+}
+
+async fn until(mut condition: impl FnMut() -> bool) {
+    patient(async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// A request of a legacy client, as bytes.
+fn head(target: &str) -> String {
+    format!(
+        "GET {target} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+}
+
+async fn read_head(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        let byte = patient(stream.read_u8()).await.expect("a head");
+        bytes.push(byte);
+    }
+    String::from_utf8(bytes).expect("text")
+}
+
+async fn request(server: &RunningServer, head: &str) -> String {
+    let mut stream = TcpStream::connect(server.local_addrs()[0]).await.expect("connected");
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    patient(stream.read_to_string(&mut answer)).await.expect("an answer");
+    answer
+}
+
+#[tokio::test]
+async fn a_message_travels_between_envelope_connections_verbatim_and_is_accepted_when_confirmed() {
+    let server = start(|_| {}).await;
+    let mut receiver = connect(&server, "/", true).await;
+    assert!(hear(&mut receiver).await.starts_with(r#"{"command":"connect","response_code":"00""#));
+    say(&mut receiver, r#"{"command":"receive-message","channel":"sms","data":[]}"#).await;
+    say(&mut receiver, r#"{"command":"ping","channel":"sms"}"#).await;
+    hear(&mut receiver).await;
+
+    let mut sender = connect(&server, "/", true).await;
+    hear(&mut sender).await;
+    let sent = r#"{ "command":"send-message", "channel":"sms", "id":"a", "more":1, "data":[{"x":1}] }"#;
+    say(&mut sender, sent).await;
+    assert_eq!(hear(&mut receiver).await, sent);
+    // The answer needs the receiver to read on, because its pong is what confirms; or the store.
+    let answer = tokio::select! {
+        answer = hear(&mut sender) => answer,
+        other = hear(&mut receiver) => panic!("nothing more is delivered: {other}"),
+    };
+    assert!(answer.contains(r#""response_code":"00""#) && answer.contains(r#""id":"a""#), "{answer}");
+    drop((sender, receiver));
+    patient(server.shutdown()).await.expect("stopped");
+}
+
+#[tokio::test]
+async fn a_pong_confirms_and_leaves_nothing_to_be_kept() {
+    let server = start(|_| {}).await;
+    let mut receiver = connect(&server, "/?topic=sms", false).await;
+    let mut sender = connect(&server, "/?topic=sms", true).await;
+    say(&mut sender, "hello").await;
+    assert_eq!(hear(&mut receiver).await, "hello");
+    // The library answers pings only while it reads.
+    let reading = tokio::spawn(async move { while receiver.next().await.is_some() {} });
+    until(|| server.broker_counters().confirmed == 1).await;
+    assert_eq!(server.unsettled(), 0);
+    reading.abort();
+}
+
+#[tokio::test]
+async fn an_empty_pong_confirms_too() {
+    let server = start(|_| {}).await;
+    let mut receiver = TcpStream::connect(server.local_addrs()[0]).await.expect("connected");
+    receiver.write_all(head("/?topic=sms").as_bytes()).await.expect("sent");
+    read_head(&mut receiver).await;
+    let mut sender = connect(&server, "/?topic=sms", true).await;
+    say(&mut sender, "hello").await;
+    let mut delivery = [0; 7];
+    patient(receiver.read_exact(&mut delivery)).await.expect("a frame");
+    assert_eq!(&delivery, b"\x81\x05hello");
+    let mut ping = [0; 3];
+    patient(receiver.read_exact(&mut ping)).await.expect("a ping");
+    assert_eq!(&ping, b"\x89\x011");
+    assert_eq!(server.broker_counters().confirmed, 0);
+    receiver.write_all(b"\x8a\x80\0\0\0\0").await.expect("sent");
+    until(|| server.broker_counters().confirmed == 1).await;
+}
+
+#[tokio::test]
+async fn a_publisher_that_drops_its_connection_at_once_is_heard_and_the_dialects_meet() {
+    let server = start(|_| {}).await;
+    let mut receiver = connect(&server, "/", true).await;
+    hear(&mut receiver).await;
+    say(&mut receiver, r#"{"command":"receive-message","channel":"a b","data":[]}"#).await;
+    say(&mut receiver, r#"{"command":"ping"}"#).await;
+    hear(&mut receiver).await;
+
+    let mut publisher = TcpStream::connect(server.local_addrs()[0]).await.expect("connected");
+    publisher.write_all(head("/ws?topic=a+b").as_bytes()).await.expect("sent");
+    read_head(&mut publisher).await;
+    let mut frame = Vec::new();
+    encode_masked_into(&mut frame, Opcode::Text, br#"{"id":71}"#, [1, 2, 3, 4]);
+    publisher.write_all(&frame).await.expect("sent");
+    drop(publisher);
+
+    assert_eq!(hear(&mut receiver).await, r#"{"command":"send-message","channel":"a b","data":[{"id":71}]}"#);
+}
+
+#[tokio::test]
+async fn what_nobody_receives_is_kept_and_a_one_shot_reader_confirms_its_only_message() {
+    let server = start(|_| {}).await;
+    let mut sender = connect(&server, "/", true).await;
+    hear(&mut sender).await;
+    for number in 0..3 {
+        say(&mut sender, &format!(r#"{{"command":"send-message","channel":"sms","id":"{number}","data":[{number}]}}"#))
+            .await;
+        assert!(hear(&mut sender).await.contains(r#""stored":true"#));
+    }
+    assert_eq!(server.unsettled(), 3);
+
+    let mut reader = connect(&server, "/?topic=sms", false).await;
+    assert_eq!(hear(&mut reader).await, "0");
+    // It goes without having answered a ping: its TCP has acknowledged the frame.
+    let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    reader.close(Some(close)).await.expect("closing");
+    if cfg!(target_os = "linux") {
+        until(|| server.unsettled() == 2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_legacy_ping_that_comes_first_is_answered_by_one_frame() {
+    let server = start(|_| {}).await;
+    let mut client = connect(&server, "/", false).await;
+    say(&mut client, r#"{"command":"ping","channel":"sms"}"#).await;
+    say(&mut client, r#"{"command":"nonsense"}"#).await;
+    assert!(hear(&mut client).await.contains(r#""command":"connect""#));
+    assert!(hear(&mut client).await.contains(r#""response_code":"07""#), "there is no second connect reply");
+}
+
+#[tokio::test]
+async fn nothing_comes_in_the_head_s_shadow_of_a_legacy_client() {
+    let server = start(|_| {}).await;
+    let mut client = TcpStream::connect(server.local_addrs()[0]).await.expect("connected");
+    client.write_all(head("/").as_bytes()).await.expect("sent");
+    let answered = std::time::Instant::now();
+    let head = read_head(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n") && head.len() < 1_024, "{head}");
+    let first = patient(client.read_u8()).await.expect("a frame");
+    assert!(answered.elapsed() >= limits::HEAD_SHADOW, "after {:?}", answered.elapsed());
+    assert_eq!(first, 0x81);
+}
+
+#[tokio::test]
+async fn a_newer_connection_replaces_the_older_one_of_its_name() {
+    let server = start(|_| {}).await;
+    let mut modern = connect(&server, "/?topic=sms&receiver=gw", true).await;
+    let mut legacy = connect(&server, "/?topic=sms&receiver=gw", false).await;
+    match patient(modern.next()).await {
+        Some(Ok(Message::Close(Some(close)))) => {
+            assert_eq!((close.code, close.reason.as_str()), (CloseCode::Policy, "replaced"));
+        }
+        other => panic!("{other:?}"),
+    }
+    let _newest = connect(&server, "/?topic=sms&receiver=gw", false).await;
+    match patient(legacy.next()).await {
+        // The library's word for a FIN without a close frame.
+        Some(Err(Error::Protocol(_) | Error::Io(_))) | None => {}
+        other => panic!("a legacy connection gets no close frame: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_never_reads_is_ended_as_slow_and_harms_nobody() {
+    let server = start(|settings| {
+        settings.limits.max_queue = 256 << 10;
+        settings.broker.policies.default.keep = false;
+    })
+    .await;
+    let _stuck = connect(&server, "/?topic=sms", false).await;
+    let mut healthy = connect(&server, "/?topic=sms", true).await;
+    let mut sender = connect(&server, "/?topic=sms", true).await;
+    let large = "x".repeat(512 << 10);
+    let (mut sent, mut heard) = (0, 0);
+    while Counters::get(&server.counters().slow) == 0 {
+        say(&mut sender, &large).await;
+        sent += 1;
+        assert_eq!(hear(&mut healthy).await.len(), large.len());
+        heard += 1;
+        assert!(sent < 200, "the kernel's buffers are not that large");
+    }
+    say(&mut sender, "done").await;
+    assert_eq!(hear(&mut healthy).await, "done");
+    assert_eq!((sent, Counters::get(&server.counters().slow)), (heard, 1));
+}
+
+#[tokio::test]
+async fn plain_requests_and_bad_credentials_get_plain_answers() {
+    let server = start(|settings| settings.access.anonymous = false).await;
+    let authorized = head("/").replace("Host: x", "Host: x\r\nAuthorization: Basic eDp5");
+    let table = [
+        ("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "200", "ok"),
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "426", "WebSocket"),
+        ("GET /api/channels HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "404", ""),
+        ("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "404", ""),
+        (head("/dashboard"), "404", ""),
+        (head("/"), "401", "WWW-Authenticate: Basic realm=\"wsmb\""),
+        (authorized, "401", r#""response_code":"01""#),
+        ("nonsense\r\n\r\n".to_owned(), "400", ""),
+    ];
+    for (sent, status, part) in table {
+        let answer = request(&server, &sent).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{sent:?}: {answer}");
+        assert!(answer.contains(part) && answer.contains("Connection: close"), "{sent:?}: {answer}");
+    }
+    assert_eq!(server.counters().open(), 0);
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so() {
+    let server = start(|settings| settings.limits.max_connections = 1).await;
+    let first = connect(&server, "/", true).await;
+    let answer = request(&server, &head("/")).await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("server.max_connections"), "{answer}");
+    drop(first);
+    until(|| server.counters().open() == 0).await;
+    connect(&server, "/", true).await;
+}
+
+#[tokio::test]
+async fn a_violation_of_the_protocol_is_answered_by_its_close_code_even_to_legacy_clients() {
+    let server = start(|_| {}).await;
+    let mut client = TcpStream::connect(server.local_addrs()[0]).await.expect("connected");
+    client.write_all(head("/?topic=sms").as_bytes()).await.expect("sent");
+    read_head(&mut client).await;
+    // An unmasked frame.
+    client.write_all(&[0x81, 1, b'x']).await.expect("sent");
+    let mut answer = Vec::new();
+    patient(client.read_to_end(&mut answer)).await.expect("an end");
+    assert_eq!(answer[..4], [0x88, 2, 0x03, 0xea]);
+    drop(client);
+    until(|| server.counters().open() == 0).await;
+}
+
+#[tokio::test]
+async fn going_down_tells_modern_clients_and_keeps_what_was_not_confirmed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let url = format!("sqlite:{}", directory.path().join("wsmb.db").display());
+    let server = start(|settings| settings.store.settings.url = url.clone()).await;
+    let mut modern = connect(&server, "/", true).await;
+    hear(&mut modern).await;
+    let legacy = connect(&server, "/?topic=sms", false).await;
+    until(|| server.counters().open() == 2).await;
+    // The legacy client never reads, so it confirms nothing; its drop resets the connection.
+    say(&mut modern, r#"{"command":"send-message","channel":"sms","data":["kept"]}"#).await;
+    until(|| server.broker_counters().deliveries == 1).await;
+    let stopping = tokio::spawn(server.shutdown());
+    match patient(modern.next()).await {
+        Some(Ok(Message::Close(Some(close)))) => assert_eq!(close.code, CloseCode::Away),
+        other => panic!("{other:?}"),
+    }
+    drop((modern, legacy));
+    patient(stopping).await.expect("no panic").expect("stopped");
+
+    let server = start(|settings| settings.store.settings.url = url.clone()).await;
+    let mut reader = connect(&server, "/?topic=sms", true).await;
+    assert_eq!(hear(&mut reader).await, r#""kept""#);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_many_threads_every_receiver_gets_everything_in_order() {
+    let server = start(|settings| settings.broker.policies.default.keep = false).await;
+    let mut receivers = Vec::new();
+    for _ in 0..8 {
+        receivers.push(connect(&server, "/?topic=sms", true).await);
+    }
+    let mut senders = Vec::new();
+    for name in ["a", "b", "c"] {
+        let mut sender = connect(&server, "/?topic=sms", true).await;
+        senders.push(tokio::spawn(async move {
+            for number in 0..500 {
+                sender.feed(Message::text(format!("{name} {number}"))).await.expect("sent");
+            }
+            sender.flush().await.expect("sent");
+            sender
+        }));
+    }
+    for receiver in &mut receivers {
+        let mut next = [0; 3];
+        for _ in 0..1_500 {
+            let text = hear(receiver).await;
+            let (name, number) = text.split_once(' ').expect("two words");
+            let count = &mut next[usize::from(name.as_bytes()[0] - b'a')];
+            assert_eq!(number, count.to_string(), "from {name}");
+            *count += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn permissions_forbid_commands_and_connections_and_a_reload_changes_them() {
+    let allow = |send: &[&str], receive: &[&str]| {
+        let list = |names: &[&str]| -> Vec<String> { names.iter().map(ToString::to_string).collect() };
+        Permissions::default().with("*", &list(send), &list(receive))
+    };
+    let server = start(|settings| settings.access.permissions = allow(&["a"], &["b"])).await;
+    let mut client = connect(&server, "/", true).await;
+    hear(&mut client).await;
+    say(&mut client, r#"{"command":"send-message","channel":"b","id":"1","data":[1]}"#).await;
+    let answer = hear(&mut client).await;
+    assert!(answer.contains(r#""response_code":"03""#) && answer.contains(r#""id":"1""#), "{answer}");
+    say(&mut client, r#"{"command":"receive-message","channel":["b","a"],"data":[]}"#).await;
+    let answer = hear(&mut client).await;
+    assert!(answer.contains(r#""command":"receive-message","response_code":"03""#), "{answer}");
+    assert!(request(&server, &head("/?topic=c")).await.starts_with("HTTP/1.1 403 "));
+
+    // A topic connection that may only receive is ended when it sends.
+    let mut topic = connect(&server, "/?topic=b", true).await;
+    say(&mut topic, "x").await;
+    match patient(topic.next()).await {
+        Some(Ok(Message::Close(Some(close)))) => assert_eq!(close.code, CloseCode::Policy),
+        other => panic!("{other:?}"),
+    }
+
+    let Settings { broker, access, .. } = settings();
+    let access = AccessSettings { permissions: allow(&["b"], &["a"]), ..access };
+    server.reload(Reload { policies: broker.policies, access, needs_restart: vec![] }).await;
+    say(&mut client, r#"{"command":"send-message","channel":"b","id":"1","data":[1]}"#).await;
+    assert!(hear(&mut client).await.contains(r#""response_code":"00""#));
+}
+
+#[tokio::test]
+async fn a_clients_close_frame_is_answered_with_its_code() {
+    let server = start(|_| {}).await;
+    for (sent, code) in [(&b"\x88\x82\0\0\0\0\x0f\xa1"[..], 4001u16), (b"\x88\x80\0\0\0\0", 1000)] {
+        let mut client = TcpStream::connect(server.local_addrs()[0]).await.expect("connected");
+        client.write_all(head("/?topic=sms").as_bytes()).await.expect("sent");
+        read_head(&mut client).await;
+        client.write_all(sent).await.expect("sent");
+        let mut answer = Vec::new();
+        patient(client.read_to_end(&mut answer)).await.expect("an end");
+        assert_eq!(answer, [&[0x88, 2][..], &code.to_be_bytes()].concat());
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_channel_and_its_bound() {
+    let server = start(|settings| settings.broker.policies.default.max_backlog = 1).await;
+    let mut client = connect(&server, "/", true).await;
+    hear(&mut client).await;
+    for id in ["1", "2"] {
+        say(&mut client, &format!(r#"{{"command":"send-message","channel":"sms","id":"{id}","data":[1]}}"#)).await;
+    }
+    let (first, second) = (hear(&mut client).await, hear(&mut client).await);
+    let refused = if first.contains(r#""id":"2""#) { first } else { second };
+    assert!(refused.contains(r#""response_code":"06""#), "{refused}");
+    assert!(refused.contains("max_backlog") && refused.contains("sms") && refused.contains(" 1 "), "{refused}");
+}
+
+#[tokio::test]
+async fn a_refused_topic_message_ends_its_sender() {
+    let server = start(|settings| settings.broker.policies.default.max_backlog = 1).await;
+    let mut sender = connect(&server, "/?topic=sms", true).await;
+    say(&mut sender, "1").await;
+    say(&mut sender, "2").await;
+    match patient(sender.next()).await {
+        Some(Ok(Message::Close(Some(close)))) => assert_eq!(close.code, CloseCode::Again),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(Counters::get(&server.counters().refused), 1);
+}
+
+#[tokio::test]
+async fn a_taken_port_is_told_in_a_sentence() {
+    let server = start(|_| {}).await;
+    let mut settings = settings();
+    settings.listeners[0].address = server.local_addrs()[0].to_string();
+    let error = Server::start(settings).await.expect_err("the port is taken").to_string();
+    assert!(error.contains("in use by another program"), "{error}");
+}

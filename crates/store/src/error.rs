@@ -1,0 +1,349 @@
+//! What can go wrong with a store, said so that whoever reads the log can put it right: what happened, where, what to do.
+//!
+//! No message content and no password ever gets into these texts.
+
+use std::fmt;
+
+use super::system;
+use crate::limits;
+use wsmb_core::message::MessageId;
+
+/// What a failure means to the sender of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The store can't be written now.
+    Unavailable,
+    /// The store is at a limit that it sets itself.
+    Full,
+}
+
+/// Why a store could not be opened or did not do what it was asked.
+///
+/// `place` names the file (or server) as an administrator knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// `store.url` names no store. Holds the scheme only, because a URL may contain a password.
+    BadUrl {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The URL is right, but this program was built without its backend.
+    NotBuilt {
+        /// The backend, as people call it.
+        backend: &'static str,
+    },
+    /// `store.prefix` has a character that a table name must not have, or is too long.
+    BadPrefix {
+        /// As configured.
+        prefix: String,
+    },
+    /// There is nothing at this place yet.
+    Missing {
+        /// Where.
+        place: String,
+    },
+    /// Another broker has this store.
+    Locked {
+        /// Where.
+        place: String,
+        /// Who that is, as far as it could be found out: `process 812 on pi`.
+        holder: Option<String>,
+    },
+    /// A newer version of this program has written the store.
+    Newer {
+        /// Where.
+        place: String,
+        /// The version of the store's layout.
+        found: i64,
+        /// The highest version that this program knows.
+        known: i64,
+    },
+    /// There is a table of the right name that is not a message table.
+    Schema {
+        /// Where.
+        place: String,
+        /// The table.
+        table: String,
+        /// The column that it lacks.
+        column: &'static str,
+    },
+    /// A user-defined column does not fit the table.
+    Column {
+        /// Where.
+        place: String,
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// What is wrong with it and what to do, as the rest of a sentence.
+        problem: String,
+    },
+    /// These rows can't be stored there, now or ever; others can.
+    Unfit {
+        /// Where.
+        place: String,
+        /// Which.
+        ids: Vec<MessageId>,
+        /// Why, as the rest of a sentence that begins with "they".
+        reason: String,
+    },
+    /// The database server does not let the broker's user in, or not do what it must.
+    Denied {
+        /// Where.
+        place: String,
+        /// In the words of the server.
+        detail: String,
+    },
+    /// The database server can't be reached or does not answer. It may come back.
+    Unreachable {
+        /// Where.
+        place: String,
+        /// In the words of the system or the server.
+        detail: String,
+    },
+    /// The journal belongs to another database, and is not empty.
+    JournalOfAnother {
+        /// The journal's file.
+        place: String,
+        /// The database that it belongs to.
+        other: String,
+        /// How many messages are in it.
+        messages: u64,
+    },
+    /// The disk is full.
+    Full {
+        /// Where.
+        place: String,
+    },
+    /// The store is at its own limit, as it should be.
+    OverBudget {
+        /// Where.
+        place: String,
+    },
+    /// The operating system refuses something that has to be done with its file.
+    System {
+        /// Where.
+        place: String,
+        /// What could not be done: "written".
+        doing: &'static str,
+        /// The system's number for the reason.
+        errno: i32,
+    },
+    /// Another program holds the store for itself.
+    Busy {
+        /// Where.
+        place: String,
+    },
+    /// It can be read but not written.
+    ReadOnly {
+        /// Where.
+        place: String,
+    },
+    /// What is in it can't be understood.
+    Damaged {
+        /// Where.
+        place: String,
+        /// In the words of the database.
+        detail: String,
+    },
+    /// The journal that SQLite left behind has lost what was committed to it, and nobody has been told yet. A broker starts all the same.
+    TornJournal {
+        /// Where.
+        place: String,
+        /// Pages that can be read.
+        readable: u32,
+        /// Pages that were committed.
+        committed: u32,
+    },
+    /// Anything else that keeps it from working.
+    Unavailable {
+        /// Where.
+        place: String,
+        /// In the words of the database or the operating system.
+        detail: String,
+    },
+    /// A running broker did not answer a request in time.
+    NoAnswer {
+        /// Where.
+        place: String,
+    },
+}
+
+impl StoreError {
+    /// Whether what is damaged is a file, and not a table on a database server.
+    #[must_use]
+    pub fn is_damaged_file(&self) -> bool {
+        matches!(self, Self::Damaged { place, .. } if !is_server(place))
+    }
+
+    /// What this means to the sender of a message.
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::OverBudget { .. } => FailureKind::Full,
+            _ => FailureKind::Unavailable,
+        }
+    }
+
+    /// Whether the database is merely away, and waiting may help; everything else needs somebody to do something.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
+    }
+
+    /// Whether there is no room: then removals may succeed where new rows do not, and one small row that fits proves nothing.
+    #[must_use]
+    pub fn is_out_of_room(&self) -> bool {
+        match self {
+            Self::Full { .. } | Self::OverBudget { .. } => true,
+            Self::System { errno, .. } => system::is_lack_of_room(*errno),
+            _ => false,
+        }
+    }
+}
+
+impl StoreError {
+    /// What only happens with a database server, or has another cure there.
+    fn fmt_of_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Column { place, table, column, problem } => {
+                write!(f, "the column {column} in the table {table} of {place} {problem}")
+            }
+            Self::Unfit { place, ids, reason } => {
+                let count = ids.len();
+                let messages = if count == 1 { "1 message".to_owned() } else { format!("{count} messages") };
+                write!(f, "{place} can't hold {messages}: they {reason}")
+            }
+            Self::Denied { place, detail } => write!(
+                f,
+                "the database {place} refuses the broker ({detail}); check user, password and rights in store.url and store.password_file"
+            ),
+            Self::Unreachable { place, detail } => {
+                write!(
+                    f,
+                    "the database {place} can't be reached ({detail}); check that it runs and that store.url is right"
+                )
+            }
+            Self::JournalOfAnother { place, other, messages } => write!(
+                f,
+                "the journal {place} still holds messages ({messages}) for {other}; start once with that store.url so that they are moved, \
+                 or give another store.journal"
+            ),
+            Self::ReadOnly { place } => write!(
+                f,
+                "the database {place} is read-only; give the address of the server that can be written, or end its read-only mode"
+            ),
+            Self::Damaged { place, detail } => {
+                write!(f, "a table of {place} is damaged ({detail}); repair it, or put back a copy of it")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl StoreError {
+    /// What happens with a file.
+    fn fmt_of_file(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { place } => write!(f, "the store {place} is full; free space there, or give it a larger place"),
+            Self::OverBudget { place } => {
+                write!(
+                    f,
+                    "the store {place} holds as much as it may; have messages received, or keep them in a file (sqlite:)"
+                )
+            }
+            Self::System { place, doing, errno } => match system::cause(*errno) {
+                Some(system::Cause { name, meaning, cure }) => {
+                    write!(f, "the store {place} could not be {doing}: {meaning} ({name}); {cure}")
+                }
+                None => {
+                    let cause = std::io::Error::from_raw_os_error(*errno);
+                    write!(
+                        f,
+                        "the store {place} could not be {doing}: {cause}; check that place and the rights of the broker's user"
+                    )
+                }
+            },
+            Self::Busy { place } => {
+                write!(f, "another program has locked the store {place}; end it, or wait until it has done its work")
+            }
+            Self::ReadOnly { place } => write!(
+                f,
+                "the store {place} can't be written; make the file, its directory and its file system writable for the broker's user"
+            ),
+            Self::Damaged { place, detail } => write!(
+                f,
+                "the store {place} is damaged ({detail}); put back a copy of it, or start once with `wsmb serve --set-aside-damaged`: \
+                 then its files get other names, and a new store is made"
+            ),
+            Self::TornJournal { place, readable, committed } => write!(
+                f,
+                "the journal {place}-wal is damaged: {committed} pages were committed to it and {readable} can be read, so messages that were accepted last \
+                 may be lost, and some that were confirmed may come again; check the disk and who touches these files; \
+                 the start of the broker keeps a copy of the journal and goes on with the rest"
+            ),
+            Self::Unavailable { place, detail } => {
+                write!(
+                    f,
+                    "the store {place} can't be used ({detail}); check that place and the rights of the broker's user"
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadUrl { reason } => {
+                write!(f, "store.url {reason}; give sqlite:PATH, mysql://…, postgres://… or memory:")
+            }
+            Self::NotBuilt { backend } => {
+                write!(f, "this build has no {backend} support; give sqlite:PATH in store.url")
+            }
+            Self::BadPrefix { prefix } => write!(
+                f,
+                "store.prefix {prefix:?} can't begin a table name; use at most {} letters, digits and underscores",
+                limits::STORE_PREFIX_CHARS
+            ),
+            Self::Missing { place } => {
+                write!(f, "there is no store at {place}; check store.url, or start the broker once to make it")
+            }
+            Self::Locked { place, holder } => {
+                write!(f, "the store {place} is in use by another broker")?;
+                if let Some(holder) = holder {
+                    write!(f, " ({holder})")?;
+                }
+                f.write_str("; stop that one, or give this one a store.url of its own")
+            }
+            Self::Newer { place, found, known } => write!(
+                f,
+                "the store {place} has layout {found}, and this version knows layouts up to {known}; \
+                 start a newer version, or give another store.url"
+            ),
+            Self::Schema { place, table, column } => write!(
+                f,
+                "the table {table} in {place} has no column {column}, so it is no message table; change store.prefix or store.url"
+            ),
+            Self::Column { .. }
+            | Self::Unfit { .. }
+            | Self::Denied { .. }
+            | Self::Unreachable { .. }
+            | Self::JournalOfAnother { .. } => self.fmt_of_server(f),
+            Self::ReadOnly { place } | Self::Damaged { place, .. } if is_server(place) => self.fmt_of_server(f),
+            Self::NoAnswer { place } => write!(
+                f,
+                "the broker that uses the store {place} did not answer in time; see its log, or stop it and try again"
+            ),
+            _ => self.fmt_of_file(f),
+        }
+    }
+}
+
+/// A place on a database server is named by its address.
+fn is_server(place: &str) -> bool {
+    place.contains("://")
+}
+
+impl std::error::Error for StoreError {}

@@ -1,0 +1,98 @@
+//! For tests of tools: a store whose process dies at a chosen commit. Must never be part of the program.
+
+use super::{Group, MemoryStore, MessageStore, Page, Request, RequestToken, Restamp, StoreError, Summary, Swept};
+use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
+use wsmb_core::policy::Spare;
+
+/// A store whose process dies at a chosen commit: before it is carried out, or after.
+pub(super) struct Mortal {
+    pub(super) rows: MemoryStore,
+    commits_left: Option<u32>,
+    dies_after: bool,
+    /// Ids that it can't hold.
+    pub(super) unfit: Vec<MessageId>,
+    pub(super) clean: bool,
+}
+
+impl Mortal {
+    pub(super) fn new(messages: &[Message]) -> Self {
+        let mut rows = MemoryStore::new(1 << 30);
+        rows.commit(&Group { appends: messages.to_vec(), ..Group::default() }).unwrap();
+        Self { rows, commits_left: None, dies_after: false, unfit: Vec::new(), clean: true }
+    }
+
+    pub(super) fn dies_at(&mut self, commits: Option<u32>, after: bool) {
+        (self.commits_left, self.dies_after) = (commits, after);
+    }
+
+    pub(super) fn everything(&mut self) -> Vec<Message> {
+        self.rows.scan(MessageId(0), usize::MAX, usize::MAX).unwrap().messages
+    }
+}
+
+fn dead() -> StoreError {
+    StoreError::Unavailable { place: "test".to_owned(), detail: "killed".to_owned() }
+}
+
+impl MessageStore for Mortal {
+    fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
+        let ids = group.appends.iter().map(|message| message.id);
+        let ids: Vec<MessageId> = ids.filter(|id| self.unfit.contains(id)).collect();
+        if !ids.is_empty() {
+            return Err(StoreError::Unfit { place: "test".to_owned(), ids, reason: "are too large".to_owned() });
+        }
+        match &mut self.commits_left {
+            Some(0) => {
+                if self.dies_after {
+                    self.rows.commit(group)?;
+                }
+                return Err(dead());
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        self.rows.commit(group)
+    }
+    /// In small pages, as below.
+    fn load(&mut self, of: &ChannelName, after: MessageId, _: usize, bytes: usize) -> Result<Page, StoreError> {
+        self.rows.load(of, after, 3, bytes)
+    }
+    /// In small pages, so that there are many batches.
+    fn scan(&mut self, after: MessageId, _: usize, bytes: usize) -> Result<Page, StoreError> {
+        self.rows.scan(after, 3, bytes)
+    }
+    fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.rows.mark(name)
+    }
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        self.rows.sweep(now, limit, spare)
+    }
+    fn purge(&mut self, of: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
+        self.rows.purge(of, up_to, limit)
+    }
+    fn summary(&mut self, since: Timestamp) -> Result<Summary, StoreError> {
+        let clean = std::mem::take(&mut self.clean);
+        Ok(Summary { clean, ..self.rows.summary(since)? })
+    }
+    fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
+        self.rows.restamp(restamp)
+    }
+
+    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+        self.rows.rejuvenate(now, up_to)
+    }
+
+    fn check(&mut self) -> Result<(), StoreError> {
+        self.rows.check()
+    }
+    fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
+        self.rows.tend()
+    }
+    fn answer(&mut self, token: RequestToken) -> Result<(), StoreError> {
+        self.rows.answer(token)
+    }
+    fn mark_clean(&mut self) -> Result<(), StoreError> {
+        self.clean = true;
+        Ok(())
+    }
+}

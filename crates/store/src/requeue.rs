@@ -1,0 +1,302 @@
+//! Moves dead letters back to the channels that they came from, while no broker runs on the store.
+//!
+//! ```text
+//! page of the dead-letter channel ─► one group ─► one transaction
+//!                                    new rows, behind all others: the target channel, its time to live, created now, no delivery, no `dead`
+//!                                    the old rows go
+//! ```
+//!
+//! A message is under its old id before the transaction and under its new id after it. So a run that was ended at any moment neither loses nor doubles
+//! a message, and the next run goes on with the rest. This module never changes a body, never reads a clock, and never writes to a channel that keeps
+//! nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use super::{CLOCK, Group, MessageStore, StoreError, StoreSettings, Summary, inspect, open_for_tool};
+use crate::limits;
+use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
+use wsmb_core::policy::Policies;
+
+/// What is to be moved.
+#[derive(Clone, Debug)]
+pub struct Requeue<'a> {
+    /// The dead-letter channel.
+    pub from: ChannelName,
+    /// Where everything goes; `None`: each dead letter to the channel that it came from, and nothing else is moved.
+    pub to: Option<ChannelName>,
+    /// How many messages at most.
+    pub count: Option<u64>,
+    /// What holds for the target channels.
+    pub policies: &'a Policies,
+}
+
+/// Why a message stays.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stay {
+    /// It is no dead letter: the channel that it came from is not known.
+    NoDeadLetter,
+    /// Its time to live in the dead-letter channel is over.
+    Expired,
+    /// It has a due time.
+    Delayed,
+    /// This channel, which it came from, keeps nothing.
+    NotKept(ChannelName),
+    /// This channel has as many messages as it may keep.
+    Full(ChannelName),
+    /// The store can't hold it under the name of this channel.
+    Unfit {
+        /// The target.
+        channel: ChannelName,
+        /// As the rest of a sentence that begins with "they".
+        reason: String,
+    },
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requeued {
+    /// How many messages were moved to which channel.
+    pub moved: BTreeMap<ChannelName, u64>,
+    /// How many messages stay, and why.
+    pub stay: BTreeMap<Stay, u64>,
+    /// Messages behind the last one that [`Requeue::count`] allowed. Nothing else is known of them.
+    pub left: u64,
+}
+
+impl Requeued {
+    /// Messages moved.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.moved.values().sum()
+    }
+
+    fn stays(&mut self, why: Stay) {
+        *self.stay.entry(why).or_default() += 1;
+    }
+}
+
+/// Why moving ended before its end. What was moved is where it belongs, and the same command goes on with the rest.
+#[derive(Debug)]
+pub enum RequeueError {
+    /// The file is the journal in front of this database.
+    Journal {
+        /// The file.
+        place: String,
+        /// As an administrator knows it.
+        database: String,
+    },
+    /// A new id would be beyond what a table can hold.
+    Ids,
+    /// The store can't be used.
+    Store(StoreError),
+}
+
+impl From<StoreError> for RequeueError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl fmt::Display for RequeueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Journal { place, database } => write!(
+                f,
+                "{place} is the journal in front of {database}; use the database as the store, and name the journal with store.journal"
+            ),
+            Self::Ids => f.write_str(
+                "the next id is beyond 9223372036854775807; copy the messages into an empty store with `wsmb queue copy`",
+            ),
+            Self::Store(StoreError::Locked { place, holder }) => {
+                write!(f, "the store {place} is in use by a broker")?;
+                if let Some(holder) = holder {
+                    write!(f, " ({holder})")?;
+                }
+                f.write_str("; stop the broker first, because requeue needs the store for itself")
+            }
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for RequeueError {}
+
+/// Moves dead letters, oldest first. `clock` is called once: it gets the latest time that a broker has noted in the store, and returns the time to work with.
+/// Blocks.
+///
+/// # Errors
+/// [`RequeueError`]; what has been moved stays moved.
+pub fn requeue(
+    settings: &StoreSettings,
+    requeue: &Requeue<'_>,
+    clock: impl FnOnce(Option<Timestamp>) -> Timestamp,
+) -> Result<Requeued, RequeueError> {
+    // Opening would make a store where there is none, and would take a journal for a store.
+    if let Some((place, database)) = inspect(settings)?.journal_of()? {
+        return Err(RequeueError::Journal { place, database });
+    }
+    let mut store = open_for_tool(settings)?;
+    let now = clock(store.mark(CLOCK)?.map(Timestamp));
+    requeue_in(&mut *store, requeue, now)
+}
+
+/// Moves with the mark of a clean stop in mind: opening has taken it away.
+fn requeue_in(store: &mut dyn MessageStore, requeue: &Requeue<'_>, now: Timestamp) -> Result<Requeued, RequeueError> {
+    let summary = store.summary(Timestamp(u64::MAX))?;
+    let requeued = Mover::new(requeue, &summary, now).run(store);
+    // The mark is set after a failure, too: every `deliveries` in the store is as true as it was.
+    if summary.clean {
+        let marked = store.mark_clean();
+        requeued.as_ref().map_or(Ok(()), |_| marked)?;
+    }
+    requeued
+}
+
+/// One run.
+struct Mover<'a> {
+    requeue: &'a Requeue<'a>,
+    now: Timestamp,
+    /// Rows above this id are new ones.
+    up_to: MessageId,
+    /// The id given last.
+    last: MessageId,
+    /// How many more messages each target takes.
+    room: HashMap<ChannelName, u64>,
+    waiting: HashMap<ChannelName, u64>,
+    requeued: Requeued,
+    /// Messages without a due time that were looked at.
+    seen: u64,
+}
+
+impl<'a> Mover<'a> {
+    fn new(requeue: &'a Requeue<'a>, summary: &Summary, now: Timestamp) -> Self {
+        let waiting = summary.channels.iter().map(|found| (found.channel.clone(), found.messages)).collect();
+        let mut requeued = Requeued::default();
+        for _ in summary.delayed.iter().filter(|message| message.channel == requeue.from) {
+            requeued.stays(Stay::Delayed);
+        }
+        let (up_to, last) = (summary.last_id, summary.last_id);
+        Self { requeue, now, up_to, last, room: HashMap::new(), waiting, requeued, seen: 0 }
+    }
+
+    fn run(mut self, store: &mut dyn MessageStore) -> Result<Requeued, RequeueError> {
+        let (from, up_to) = (&self.requeue.from, self.up_to);
+        let mut after = MessageId(0);
+        while self.wanted() > 0 {
+            let page = store.load(from, after, wsmb_core::limits::STORE_GROUP, limits::STORE_GROUP_BYTES)?;
+            let is_last = page.complete || page.messages.last().is_none_or(|message| message.id >= self.up_to);
+            let mut is_whole = true;
+            let mut group = Group::default();
+            for message in page.messages.into_iter().take_while(|message| message.id <= up_to) {
+                if group.appends.len() as u64 >= self.wanted() {
+                    is_whole = false;
+                    break;
+                }
+                (after, self.seen) = (message.id, self.seen + 1);
+                if let Some(moved) = self.moved(message)? {
+                    group.removals.push(after);
+                    group.appends.push(moved);
+                }
+            }
+            self.commit(store, group)?;
+            if is_last && is_whole {
+                break;
+            }
+        }
+        let waited = self.waiting.get(from).copied().unwrap_or(0);
+        if self.wanted() == 0 {
+            self.requeued.left = waited.saturating_sub(self.seen);
+        }
+        Ok(self.requeued)
+    }
+
+    /// How many more messages are to be moved.
+    fn wanted(&self) -> u64 {
+        self.requeue.count.map_or(u64::MAX, |count| count.saturating_sub(self.requeued.total()))
+    }
+
+    /// The message as it is to be in its new channel; `None` if it stays.
+    fn moved(&mut self, message: Message) -> Result<Option<Message>, RequeueError> {
+        let origin = message.dead.as_ref().map(|dead| &dead.channel);
+        let Some(channel) = self.requeue.to.as_ref().or(origin).cloned() else {
+            self.requeued.stays(Stay::NoDeadLetter);
+            return Ok(None);
+        };
+        let policy = self.requeue.policies.of(&channel);
+        let room = self
+            .room
+            .entry(channel.clone())
+            .or_insert_with(|| policy.max_backlog.saturating_sub(self.waiting.get(&channel).copied().unwrap_or(0)));
+        let stay = if message.expires.is_some_and(|expires| expires <= self.now) {
+            Stay::Expired
+        } else if !policy.keep {
+            Stay::NotKept(channel)
+        } else if *room == 0 {
+            Stay::Full(channel)
+        } else {
+            *room -= 1;
+            self.last = next(self.last)?;
+            return Ok(Some(Message {
+                id: self.last,
+                channel,
+                payload: message.payload,
+                created: self.now,
+                expires: (!policy.ttl.is_zero()).then(|| self.now.after(policy.ttl)),
+                due: None,
+                receivers: None,
+                // The sender published it long ago: a repetition of that is known by the broker's file of ids, and a new publication must not be taken for one.
+                publication: None,
+                deliveries: 0,
+                dead: None,
+            }));
+        };
+        self.requeued.stays(stay);
+        Ok(None)
+    }
+
+    /// Moves what the store can hold, in one transaction.
+    fn commit(&mut self, store: &mut dyn MessageStore, mut group: Group) -> Result<(), RequeueError> {
+        while !group.is_empty() {
+            match store.commit(&group) {
+                Ok(()) => break,
+                Err(StoreError::Unfit { place, ids, reason }) => {
+                    if !self.leave(&mut group, &ids, &reason) {
+                        return Err(StoreError::Unfit { place, ids, reason }.into());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for message in group.appends {
+            *self.requeued.moved.entry(message.channel).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes new rows that the store can't hold out of the group, together with the removal of their old ones. False if none of them is in it.
+    fn leave(&mut self, group: &mut Group, ids: &[MessageId], reason: &str) -> bool {
+        let before = group.appends.len();
+        let pairs = std::mem::take(&mut group.appends).into_iter().zip(std::mem::take(&mut group.removals));
+        for (message, old) in pairs {
+            if ids.contains(&message.id) {
+                if let Some(room) = self.room.get_mut(&message.channel) {
+                    *room += 1;
+                }
+                self.requeued.stays(Stay::Unfit { channel: message.channel, reason: reason.to_owned() });
+            } else {
+                group.appends.push(message);
+                group.removals.push(old);
+            }
+        }
+        group.appends.len() < before
+    }
+}
+
+fn next(id: MessageId) -> Result<MessageId, RequeueError> {
+    let next = id.0.checked_add(1).filter(|id| i64::try_from(*id).is_ok());
+    next.map(MessageId).ok_or(RequeueError::Ids)
+}
+
+#[cfg(test)]
+mod tests;

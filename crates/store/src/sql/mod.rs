@@ -1,0 +1,346 @@
+//! MySQL, MariaDB and PostgreSQL as stores, through sqlx.
+//!
+//! ```text
+//! SqlStore ─► Client (a connection that heals) ─► Driver (sqlx) ─► the server
+//!    │            └─ Session: connection, lock, Shape (the table as it is), Statements
+//!    └─ write (groups), rows (messages as rows), text and field (values as columns take them)
+//! ```
+//!
+//! Every call waits for the server, for a bounded time; who must not wait puts a journal in front. Statements are made of validated names, and values are
+//! always bound. Channels are compared byte by byte, whatever the table's collation takes for equal.
+
+mod client;
+mod connect;
+mod describe;
+mod driver;
+mod error;
+mod field;
+mod iso;
+mod lock;
+mod read;
+mod restamp;
+mod rows;
+mod schema;
+mod spelling;
+mod statements;
+mod sweep;
+mod text;
+mod view;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use self::text::Charset;
+use super::{
+    Backend, Columns, Group, MessageStore, Page, Prefix, Request, RequestToken, Restamp, StoreError, Summary, Swept,
+    SweptTo,
+};
+use crate::limits;
+use client::{Client, Purpose};
+use connect::Access;
+use driver::{Value, number, text};
+use schema::{read_note, write_note};
+use statements::{Names, place};
+pub(super) use view::SqlView;
+use write::{How, Nulls};
+use wsmb_core::message::{ChannelName, MessageId, Timestamp};
+use wsmb_core::policy::Spare;
+
+/// A store on a database server.
+#[derive(Debug)]
+pub struct SqlStore {
+    client: Client,
+    columns: Columns,
+    /// What the tables said about the broker before this one.
+    was_clean: bool,
+    /// The highest id that is known to have been stored, and the one that is noted in the tables.
+    highest: MessageId,
+    noted: MessageId,
+    /// The highest id that was given to a row from here.
+    written: MessageId,
+    /// The highest request that was taken up.
+    last_request: u64,
+    /// How far the last sweep has read.
+    swept_to: SweptTo,
+    refusals: Refusals,
+}
+
+/// Fields that the table has refused, until the log says so.
+#[derive(Debug, Default)]
+struct Refusals {
+    /// A column's number and a reason, with the number of messages.
+    counts: BTreeMap<(usize, String), u64>,
+    told_at: Option<Instant>,
+}
+
+impl Refusals {
+    fn add(&mut self, counts: BTreeMap<(usize, String), u64>) {
+        for (why, count) in counts {
+            *self.counts.entry(why).or_default() += count;
+        }
+    }
+
+    /// Logs what was refused, at most once in [`limits::STORE_LOG_EVERY`]. A stream of messages may have the same wrong field each.
+    fn tell(&mut self, columns: &Columns, table: &str, place: &str) {
+        if self.counts.is_empty() || self.told_at.is_some_and(|at| at.elapsed() < limits::STORE_LOG_EVERY) {
+            return;
+        }
+        self.told_at = Some(Instant::now());
+        for ((index, reason), count) in std::mem::take(&mut self.counts) {
+            let column = match columns.names().nth(index) {
+                Some(name) => format!("the column {name} is"),
+                None => "all of store.columns are".to_owned(),
+            };
+            tracing::warn!(
+                "{column} NULL in {count} rows of {table} in {place}, because the table refused what the messages have there: they {reason}"
+            );
+        }
+    }
+}
+
+impl SqlStore {
+    /// The database that a URL names, without secrets, as an administrator knows it.
+    ///
+    /// # Errors
+    /// [`StoreError::BadUrl`]; [`StoreError::NotBuilt`] if the program was built without this backend.
+    pub fn place(backend: Backend, url: &str, prefix: &Prefix) -> Result<String, StoreError> {
+        Ok(Access::parse(backend, url, None, prefix)?.place)
+    }
+
+    /// Connects; takes the table's lock; makes the tables that are missing; takes away the mark of a clean stop.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreachable`] if the server is away; everything else needs somebody to do something about it.
+    pub fn open(
+        backend: Backend,
+        url: &str,
+        password: Option<&str>,
+        prefix: &Prefix,
+        columns: &Columns,
+    ) -> Result<Self, StoreError> {
+        let access = Access::parse(backend, url, password, prefix)?;
+        let names = Names::new(backend, prefix);
+        let forget = format!("DELETE FROM {}", names.request);
+        let client = Client::new(access, names.clone(), Purpose::Serve(columns.clone()))?;
+        let mut store = Self {
+            client,
+            columns: columns.clone(),
+            was_clean: false,
+            highest: MessageId(0),
+            noted: MessageId(0),
+            written: MessageId(0),
+            last_request: 0,
+            swept_to: None,
+            refusals: Refusals::default(),
+        };
+        let (clean, noted) = store.client.run(limits::STORE_ANSWER, async |session| {
+            let clean = read_note(&mut session.driver, &names, "clean").await?;
+            let noted = read_note(&mut session.driver, &names, "last_id").await?;
+            // Whoever asked the broker before this one is not waiting any more.
+            session.driver.run(&forget).await?;
+            Ok((clean, noted))
+        })?;
+        // A second step: were both one, and its answer lost, the next try would find a crash.
+        store.note("clean", "0")?;
+        store.was_clean = clean.is_none_or(|clean| clean == "1");
+        store.noted = MessageId(noted.and_then(|noted| noted.parse().ok()).unwrap_or_default());
+        store.highest = store.noted;
+        Ok(store)
+    }
+
+    fn note(&mut self, name: &str, value: &str) -> Result<(), StoreError> {
+        let names = self.client.names.clone();
+        self.client
+            .run(limits::STORE_ANSWER, async |session| write_note(&mut session.driver, &names, name, value).await)
+    }
+
+    /// Notes the highest id, which may belong to a row that is gone: ids are never given twice.
+    fn note_highest(&mut self) -> Result<(), StoreError> {
+        if self.highest > self.noted {
+            self.note("last_id", &self.highest.0.to_string())?;
+            self.noted = self.highest;
+        }
+        Ok(())
+    }
+
+    /// Whether the table can have rows of this channel at all; asking for others may be an error.
+    fn can_hold(&mut self, channel: &ChannelName) -> Result<bool, StoreError> {
+        Ok(self.client.shape()?.channel.holds_name(channel.as_str()))
+    }
+}
+
+impl MessageStore for SqlStore {
+    fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
+        if group.is_empty() {
+            return Ok(());
+        }
+        let Self { client, columns, written, refusals, .. } = self;
+        let (backend, place) = (client.access.backend, client.access.place.clone());
+        write::check(group, client.shape()?, columns, backend, &place)?;
+        let names = client.names.clone();
+        // A message is never lost for its fields.
+        let mut nulls = Nulls::new();
+        while let Some(refused) = client.run(limits::STORE_ANSWER, async |session| {
+            let how = How { columns, nulls: &nulls, written: *written, again: false };
+            write::commit(session, group, how, &names).await
+        })? {
+            if !refused.rows.is_empty() {
+                let ids = refused.rows.iter().map(|(id, _)| *id).collect();
+                let reasons: BTreeSet<&str> = refused.rows.iter().map(|(_, reason)| &**reason).collect();
+                let reason = reasons.into_iter().collect::<Vec<_>>().join(" or ");
+                return Err(StoreError::Unfit { place, ids, reason });
+            }
+            nulls.extend(refused.nulls);
+            refusals.add(refused.why);
+        }
+        refusals.tell(columns, &names.data_plain, &place);
+        let added = group.appends.iter().map(|message| message.id).max().unwrap_or_default();
+        self.written = self.written.max(added);
+        self.highest = self.highest.max(added);
+        Ok(())
+    }
+
+    fn load(
+        &mut self,
+        channel: &ChannelName,
+        after: MessageId,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Page, StoreError> {
+        if !self.can_hold(channel)? {
+            return Ok(Page { messages: Vec::new(), complete: true });
+        }
+        self.client.run(limits::STORE_ANSWER, async |session| {
+            let statement = session.statements.load.clone();
+            read::page_of(session, &statement, channel, after, limit, max_bytes).await
+        })
+    }
+
+    fn scan(&mut self, after: MessageId, limit: usize, max_bytes: usize) -> Result<Page, StoreError> {
+        self.client.run(limits::STORE_ANSWER, async |session| {
+            let statement = session.statements.scan.clone();
+            read::page(session, &statement, None, after, limit, max_bytes).await
+        })
+    }
+
+    fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
+        let names = self.client.names.clone();
+        let note = self
+            .client
+            .run(limits::STORE_ANSWER, async |session| read_note(&mut session.driver, &names, name).await)?;
+        Ok(note.and_then(|note| note.parse().ok()))
+    }
+
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        if !self.client.shape()?.has("expires") {
+            return Ok(Swept::default());
+        }
+        let from = self.swept_to;
+        let (swept, to) = self.client.run(limits::STORE_ANSWER, async |session| {
+            session.driver.run("BEGIN").await?;
+            let found = if spare.is_empty() {
+                (sweep::all(session, now, limit).await?, None)
+            } else {
+                sweep::some(session, now, limit, spare, from).await?
+            };
+            session.driver.run("COMMIT").await?;
+            Ok(found)
+        })?;
+        self.swept_to = to;
+        Ok(swept)
+    }
+
+    fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
+        if !self.can_hold(channel)? {
+            return Ok(0);
+        }
+        self.client.run(limits::STORE_ANSWER, async |session| {
+            session.driver.run("BEGIN").await?;
+            let mut ids: Vec<MessageId> = Vec::new();
+            for name in session.shape.channel.spellings(channel.as_str()) {
+                let name = || Value::from(&*name);
+                let values = [name(), name(), Value::from(up_to.0), Value::from((limit - ids.len()) as u64)];
+                let rows = session.driver.fetch(&session.statements.purge, &values).await?;
+                ids.extend(rows.into_iter().filter_map(|row| rows::message_id(row.into_iter().next().flatten())));
+            }
+            write::delete(&mut session.driver, &mut session.statements, ids.iter().copied()).await?;
+            session.driver.run("COMMIT").await?;
+            Ok(ids.len() as u64)
+        })
+    }
+
+    fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError> {
+        let found = self
+            .client
+            .run(limits::STORE_COUNT_TIME, async |session| read::summary(session, publications_since).await)?;
+        if found.foreign > 0 {
+            let (table, place) = (&self.client.names.data_plain, &self.client.access.place);
+            let foreign = found.foreign;
+            tracing::warn!(
+                "{foreign} rows of {table} in {place} have no channel, or a name that none can have; they are left alone"
+            );
+        }
+        self.highest = self.highest.max(found.summary.last_id);
+        Ok(Summary { last_id: self.highest, clean: self.was_clean, ..found.summary })
+    }
+
+    fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
+        let names = self.client.names.clone();
+        self.client.run(limits::STORE_COUNT_TIME, async |session| restamp::restamp(session, &names, restamp).await)
+    }
+
+    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+        let names = self.client.names.clone();
+        self.client
+            .run(limits::STORE_COUNT_TIME, async |session| restamp::rejuvenate(session, &names, now, up_to).await)
+    }
+
+    fn check(&mut self) -> Result<(), StoreError> {
+        self.note("probe", "")
+    }
+
+    fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
+        self.note_highest()?;
+        let query = format!(
+            "SELECT {id}, kind, channel FROM {} WHERE request_id > {} AND answered IS NULL ORDER BY request_id LIMIT {}",
+            self.client.names.request,
+            place(self.client.access.backend, 1, "bigint"),
+            limits::STORE_REQUESTS,
+            id = statements::as_text(self.client.access.backend, "request_id"),
+        );
+        let last = self.last_request;
+        let rows = self.client.run(limits::STORE_ANSWER, async |session| {
+            session.driver.fetch(&query.as_str().into(), &[Value::from(last)]).await
+        })?;
+        let mut requests = Vec::new();
+        for row in rows {
+            let mut cells = row.into_iter();
+            let Some(id) = number(cells.next().flatten()) else { continue };
+            let kind = text(cells.next().flatten());
+            self.last_request = self.last_request.max(id);
+            let channel = rows::channel(cells.next().flatten(), Charset::Unicode)
+                .filter(|_| kind.as_deref() == Some(super::PURGE));
+            let token = RequestToken(i64::try_from(id).unwrap_or(i64::MAX));
+            requests.extend(channel.map(|channel| Request { token, channel }));
+        }
+        Ok(requests)
+    }
+
+    fn answer(&mut self, token: RequestToken) -> Result<(), StoreError> {
+        let statement = format!(
+            "UPDATE {} SET answered = CURRENT_TIMESTAMP WHERE request_id = {}",
+            self.client.names.request,
+            place(self.client.access.backend, 1, "bigint")
+        );
+        self.client.run(limits::STORE_ANSWER, async |session| {
+            let id = Value::Integer(Some(token.0));
+            session.driver.execute(&statement.as_str().into(), &[id]).await.map(drop)
+        })
+    }
+
+    fn mark_clean(&mut self) -> Result<(), StoreError> {
+        self.note_highest()?;
+        self.note("clean", "1")
+    }
+}

@@ -1,0 +1,88 @@
+//! Stored times put right when the clock that made them was wrong.
+
+use super::client::Session;
+use super::driver::Value;
+use super::schema::{read_note, write_note};
+use super::statements::{Names, place};
+use crate::{Backend, Restamp, datetime};
+use wsmb_core::message::{MessageId, Timestamp};
+
+/// The name of the note that says which correction was the last.
+const LAST: &str = "restamped";
+
+/// Carries out a correction, unless it was the last one already: its answer may have been lost.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn restamp(session: &mut Session, names: &Names, restamp: &Restamp) -> sqlx::Result<()> {
+    let token = restamp.token.to_string();
+    session.driver.run("BEGIN").await?;
+    if read_note(&mut session.driver, names, LAST).await?.as_ref() == Some(&token) {
+        return session.driver.run("COMMIT").await;
+    }
+    let (data, backend) = (&names.data, names.backend);
+    let mut values = vec![Value::Integer(Some(restamp.seconds()))];
+    let mut sets = vec![match backend {
+        Backend::MySql => "created = created + INTERVAL ? SECOND".to_owned(),
+        Backend::Postgres => "created = created + $1::bigint * INTERVAL '1 second'".to_owned(),
+    }];
+    let moments: Vec<&str> = ["expires", "due"].into_iter().filter(|column| session.shape.has(column)).collect();
+    for column in &moments {
+        values.push(Value::Integer(Some(restamp.by)));
+        // NULL stays NULL on both: PostgreSQL's GREATEST leaves NULL out, CASE does not.
+        let moved = format!("{column} + {}", place(backend, values.len(), "bigint"));
+        sets.push(format!("{column} = CASE WHEN {column} IS NULL THEN NULL ELSE GREATEST(0, {moved}) END"));
+    }
+    values.push(Value::from(restamp.after.0));
+    let mut which = format!("data_id > {}", place(backend, values.len(), "bigint"));
+    for column in moments.iter().filter(|_| restamp.all) {
+        which += &format!(" OR {column} IS NOT NULL");
+    }
+    let statement = format!("UPDATE {data} SET {} WHERE {which}", sets.join(", "));
+    session.driver.execute(&statement.into(), &values).await?;
+    write_note(&mut session.driver, names, LAST, &token).await?;
+    session.driver.run("COMMIT").await
+}
+
+/// Takes rows that end and come from the future as created now.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn rejuvenate(
+    session: &mut Session,
+    names: &Names,
+    now: Timestamp,
+    up_to: MessageId,
+) -> sqlx::Result<()> {
+    let (data, backend) = (&names.data, names.backend);
+    let moments: Vec<&str> = ["expires", "due"].into_iter().filter(|column| session.shape.has(column)).collect();
+    if moments.is_empty() {
+        return Ok(());
+    }
+    // The column holds whole seconds; what is left of a message's time must not become more than it had.
+    let (created, cast) = match backend {
+        Backend::MySql => ("TIMESTAMPDIFF(SECOND, '1970-01-01 00:00:00', created) * 1000", "text"),
+        Backend::Postgres => ("floor(extract(epoch FROM created))::bigint * 1000", "text::timestamp"),
+    };
+    let mut values = Vec::new();
+    let mut sets = Vec::new();
+    for column in &moments {
+        values.push(Value::from(now.0));
+        let moved = format!("{column} - ({created} + 999 - {})", place(backend, values.len(), "bigint"));
+        sets.push(format!("{column} = CASE WHEN {column} IS NULL THEN NULL ELSE GREATEST(0, {moved}) END"));
+    }
+    // Set last, because MySQL reads in later assignments what earlier ones have set.
+    values.push(Value::Text(Some(datetime::to_text(now).into())));
+    sets.push(format!("created = {}", place(backend, values.len(), cast)));
+    values.push(Value::Text(Some(datetime::to_text(now).into())));
+    let young = place(backend, values.len(), cast);
+    values.push(Value::from(up_to.0));
+    let up_to = place(backend, values.len(), "bigint");
+    let ends: Vec<String> = moments.iter().map(|column| format!("{column} IS NOT NULL")).collect();
+    let statement = format!(
+        "UPDATE {data} SET {} WHERE created > {young} AND data_id <= {up_to} AND ({})",
+        sets.join(", "),
+        ends.join(" OR ")
+    );
+    session.driver.execute(&statement.into(), &values).await.map(drop)
+}

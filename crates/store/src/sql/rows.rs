@@ -1,0 +1,134 @@
+//! Rows as messages, and messages as the values of a row.
+//!
+//! Reading is lenient, because other programs write the table too: what they left out or wrote in another type is taken for what it can mean.
+
+use std::borrow::Cow;
+
+use super::super::{Columns, datetime};
+use super::driver::{Row, Value, number, text};
+use super::schema::Shape;
+use super::text::{Charset, decode, encode};
+use wsmb_core::message::{ChannelName, DeadLetter, Message, MessageId, PublicationId, Timestamp, Why};
+
+/// A row of everything that is selected of a message; `None` if no message can come of it.
+pub(super) fn message(row: Row, shape: &Shape) -> Option<Message> {
+    let mut cells = row.into_iter();
+    let mut next = || cells.next().flatten();
+    let id = next();
+    let name = next();
+    let data = next();
+    let created = moment(next());
+    let (expires, due, receivers) = (number(next()), number(next()), number(next()));
+    let publication = text(next());
+    let deliveries = number(next());
+    let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let (why, first_channel) =
+        (text(next()).and_then(|why| Why::parse(&why)), self::channel(next(), shape.dead_channel));
+    let (attempts, reason) = (number(next()).map_or(0, count), text(next()).map(String::into_boxed_str));
+    let dead = why.zip(first_channel).map(|(why, channel)| Box::new(DeadLetter { why, channel, attempts, reason }));
+    Some(Message {
+        id: message_id(id)?,
+        channel: channel(name, shape.channel)?,
+        payload: decode(data, shape.data),
+        created,
+        expires: expires.map(Timestamp),
+        due: due.map(Timestamp),
+        receivers: receivers.map(count),
+        publication: publication.map(|stored| PublicationId::from_stored(&stored)),
+        deliveries: deliveries.map_or(0, count),
+        dead,
+    })
+}
+
+/// A message's id; `None` if it is not positive.
+pub(super) fn message_id(cell: Option<Vec<u8>>) -> Option<MessageId> {
+    number(cell).filter(|id| *id > 0).map(MessageId)
+}
+
+/// A channel, of a column with this character set; `None` if it can have no such name.
+pub(super) fn channel(cell: Option<Vec<u8>>, column: Charset) -> Option<ChannelName> {
+    ChannelName::parse(&column.read(text(cell)?)).ok()
+}
+
+/// `created`; the beginning of time if it is not there or not a date.
+pub(super) fn moment(cell: Option<Vec<u8>>) -> Timestamp {
+    text(cell).and_then(|text| datetime::from_text(&text)).unwrap_or_default()
+}
+
+/// The text of a second: many messages in a row have the same.
+#[derive(Debug, Default)]
+pub(super) struct Stamp(Option<(u64, String)>);
+
+impl Stamp {
+    fn of(&mut self, moment: Timestamp) -> String {
+        let second = moment.0 / 1_000;
+        match &self.0 {
+            Some((known, text)) if *known == second => text.clone(),
+            _ => {
+                let text = datetime::to_text(moment);
+                self.0 = Some((second, text.clone()));
+                text
+            }
+        }
+    }
+}
+
+/// Appends what a message is as a row of the table. `nulls` has a bit for each user-defined column that is to be NULL, the lowest for the first.
+pub(super) fn push_values<'a>(
+    values: &mut Vec<Value<'a>>,
+    message: &'a Message,
+    shape: &Shape,
+    columns: &Columns,
+    nulls: u32,
+    stamp: &mut Stamp,
+) {
+    values.push(Value::from(message.id.0));
+    values.push(Value::Text(Some(shape.channel.written(message.channel.as_str()))));
+    values.push(Value::Text(Some(encode(&message.payload, shape.data))));
+    values.push(Value::Text(Some(Cow::Owned(stamp.of(message.created)))));
+    let whole = |number: Option<u64>| number.map_or(Value::Integer(None), Value::from);
+    // Its first channel is a part of what is known, and so a name that the table can't hold means none of it.
+    let dead = message.dead.as_deref().filter(|dead| shape.dead_channel.holds_name(dead.channel.as_str()));
+    for (name, _, _) in shape.optional() {
+        values.push(match name {
+            "expires" => whole(message.expires.map(|moment| moment.0)),
+            "due" => whole(message.due.map(|moment| moment.0)),
+            "receivers" => whole(message.receivers.map(u64::from)),
+            "deliveries" => whole((message.deliveries > 0).then_some(u64::from(message.deliveries))),
+            "dead_why" => Value::Text(dead.map(|dead| Cow::Borrowed(dead.why.as_str()))),
+            "dead_channel" => Value::Text(dead.map(|dead| shape.dead_channel.written(dead.channel.as_str()))),
+            "dead_attempts" => whole(dead.map(|dead| u64::from(dead.attempts))),
+            "dead_reason" => Value::Text(
+                dead.and_then(|dead| dead.reason.as_deref())
+                    .filter(|reason| shape.dead_reason.holds(reason))
+                    .map(Cow::Borrowed),
+            ),
+            _ => Value::Text(publication(message, shape.publication).map(Cow::Borrowed)),
+        });
+    }
+    for ((index, field), value) in shape.fields.iter().enumerate().zip(columns.values(&message.payload.bytes)) {
+        let written = field.form.write(&value).filter(|_| nulls & (1 << index) == 0);
+        values.push(Value::Text(written.map(|text| Cow::Owned(text.into_owned()))));
+    }
+}
+
+/// What a message is as a row of the table.
+pub(super) fn values<'a>(message: &'a Message, shape: &Shape, columns: &Columns) -> Vec<Value<'a>> {
+    let mut values = Vec::new();
+    push_values(&mut values, message, shape, columns, 0, &mut Stamp::default());
+    values
+}
+
+/// A repetition that can't be recognised is better than a message that can't be stored.
+fn publication(message: &Message, column: Charset) -> Option<&str> {
+    message.publication.as_ref().map(PublicationId::as_str).filter(|publication| column.holds(publication))
+}
+
+/// About how many bytes the values take on their way.
+pub(super) fn weight(values: &[Value<'_>]) -> usize {
+    let of = |value: &Value<'_>| match value {
+        Value::Text(Some(text)) => text.len() + 9,
+        _ => 9,
+    };
+    values.iter().map(of).sum()
+}

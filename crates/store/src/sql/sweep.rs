@@ -1,0 +1,83 @@
+//! Expired rows: removed, or, if their channels are spared, read and left. Both within a transaction that the caller has begun.
+
+use super::super::{Swept, SweptTo};
+use super::client::Session;
+use super::driver::{Value, number};
+use super::rows::{channel, message, message_id};
+use super::write;
+use crate::limits;
+use wsmb_core::message::{MessageId, Timestamp};
+use wsmb_core::policy::Spare;
+
+/// Every expired row, none spared.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn all(session: &mut Session, now: Timestamp, limit: usize) -> sqlx::Result<Swept> {
+    let values = [Value::from(now.0), Value::from(limit as u64)];
+    let rows = session.driver.fetch(&session.statements.expired, &values).await?;
+    let mut swept = Swept { more: rows.len() >= limit, ..Swept::default() };
+    let mut ids = Vec::new();
+    for row in rows {
+        let mut cells = row.into_iter();
+        let Some(id) = message_id(cells.next().flatten()) else { continue };
+        ids.push(id);
+        swept.gone.extend(channel(cells.next().flatten(), session.shape.channel).map(|channel| (id, channel)));
+    }
+    write::delete(&mut session.driver, &mut session.statements, ids.into_iter()).await?;
+    Ok(swept)
+}
+
+/// Those that lie behind `from`, the rows of spared channels in full. Rows that no channel can have stay, too.
+///
+/// # Errors
+/// Whatever the server says.
+pub(super) async fn some(
+    session: &mut Session,
+    now: Timestamp,
+    limit: usize,
+    spare: &Spare,
+    from: SweptTo,
+) -> sqlx::Result<(Swept, SweptTo)> {
+    let statement = session.statements.spared.clone();
+    let mut swept = Swept { more: true, ..Swept::default() };
+    let (mut to, mut seen, mut bytes) = (from.unwrap_or((Timestamp(0), MessageId(0))), 0, 0);
+    let mut wanted = limits::STORE_FIRST_ROWS;
+    while seen < limit && bytes <= wsmb_core::limits::PAGE_BYTES {
+        let asked = wanted.min(limit - seen);
+        let at = [to.0.0, to.0.0, to.1.0].map(Value::from);
+        let values: Vec<_> = std::iter::once(Value::from(now.0)).chain(at).chain([Value::from(asked as u64)]).collect();
+        let rows = session.driver.fetch(&statement, &values).await?;
+        swept.more = rows.len() >= asked;
+        for row in rows {
+            if bytes > wsmb_core::limits::PAGE_BYTES {
+                swept.more = true;
+                break;
+            }
+            seen += 1;
+            let cell = |index: usize| row.get(index).cloned().flatten();
+            let (expires, id) = (number(cell(EXPIRES)), message_id(cell(0)));
+            to = expires.map(Timestamp).zip(id).unwrap_or(to);
+            let Some(found) = message(row, &session.shape) else { continue };
+            bytes += found.payload.bytes.len();
+            if spare.has(&found.channel) {
+                swept.spared.push(found);
+            } else {
+                swept.gone.push((found.id, found.channel));
+            }
+        }
+        if !swept.more {
+            break;
+        }
+        // As many as are likely to fit.
+        let usual = bytes / seen.max(1) + 1;
+        wanted = (wsmb_core::limits::PAGE_BYTES.saturating_sub(bytes) / usual).clamp(1, limits::STORE_WALK_ROWS);
+    }
+    let gone = swept.gone.iter().map(|(id, _)| *id);
+    write::delete(&mut session.driver, &mut session.statements, gone).await?;
+    let to = swept.more.then_some(to);
+    Ok((swept, to))
+}
+
+/// The place of `expires` among what is selected of a message.
+const EXPIRES: usize = 4;

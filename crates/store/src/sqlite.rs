@@ -1,0 +1,492 @@
+//! The embedded default: one SQLite file in WAL mode, every commit on the disk before it is reported (`synchronous = FULL`).
+//!
+//! A connection that has become unusable (file damaged, moved, or gone) is given up and made anew at the next call, so the store recovers when
+//! the cause is gone. Two brokers never share a file ([`super::lock`]); readers of other processes do, that is what WAL is for.
+
+mod failure;
+mod files;
+mod link;
+mod restamp;
+pub(super) mod row;
+mod schema;
+mod sweep;
+pub(super) mod wal;
+
+pub(super) use link::{Link, classify};
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(super) use restamp::restamp;
+pub(super) use row::Sql;
+pub(super) use schema::{Tables, exists};
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, Rows, Transaction, TransactionBehavior, params};
+
+use super::lock::StoreLock;
+use super::{
+    ChannelSummary, Columns, FoundPublications, Group, MessageStore, PURGE, Page, Prefix, Request, RequestToken,
+    Restamp, StoreError, StoredPublication, Summary, Swept, beside, datetime, sync_directory, system,
+};
+use crate::limits;
+use wsmb_core::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
+use wsmb_core::policy::Spare;
+
+/// A store in one file.
+///
+/// The order of the fields matters: the connection closes before the lock is released.
+#[derive(Debug)]
+pub struct SqliteStore {
+    link: Link,
+    sql: Sql,
+    columns: Columns,
+    /// What the file said about the broker before this one.
+    was_clean: bool,
+    /// The last failure was a full disk: the next check must be a thorough one.
+    was_full: bool,
+    /// Changes when another process has written; `None` = never asked.
+    data_version: Option<i64>,
+    /// The highest request that was taken up.
+    last_request: i64,
+    /// How far the last sweep has read.
+    swept_to: sweep::SweptTo,
+    _lock: StoreLock,
+}
+
+impl SqliteStore {
+    /// Opens the file, or makes it (mode 0600) and its directory (0700); makes or completes the tables; takes away the mark of a clean stop.
+    ///
+    /// # Errors
+    /// [`StoreError`] says why not: locked by another broker, newer layout, no message table, damaged, no rights.
+    pub fn open(path: &Path, prefix: &Prefix, columns: &Columns) -> Result<Self, StoreError> {
+        Self::open_tables(path, Tables::new(prefix), columns)
+    }
+
+    /// The same, with other tables than usual.
+    pub(super) fn open_tables(path: &Path, tables: Tables, columns: &Columns) -> Result<Self, StoreError> {
+        let path = create(path)?;
+        let lock = StoreLock::take(&path)?;
+        let is_damaged = tell_loss(&path);
+        let sql = Sql::new(&tables, columns);
+        let link = Link::open(path, tables, columns.clone())?;
+        let mut store = Self {
+            link,
+            sql,
+            columns: columns.clone(),
+            was_clean: false,
+            was_full: false,
+            data_version: None,
+            last_request: 0,
+            swept_to: None,
+            _lock: lock,
+        };
+        store.was_clean = store.run(|connection, sql, _| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let clean: Option<i64> = transaction.query_row(&sql.read_clean, [], |row| row.get(0)).optional()?;
+            transaction.execute(&sql.write_clean, [0])?;
+            // Whoever asked the broker before this one is not waiting any more.
+            transaction.execute(&sql.forget_requests, [])?;
+            transaction.commit()?;
+            Ok(clean.unwrap_or(1) == 1 && !is_damaged)
+        })?;
+        Ok(store)
+    }
+
+    /// The file, as an administrator knows it.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    pub(super) fn place(&self) -> String {
+        self.link.place()
+    }
+
+    /// Does something on the connection, made anew if need be, and turns what goes wrong into what it means.
+    pub(super) fn run<T>(
+        &mut self,
+        work: impl FnOnce(&mut Connection, &Sql, &Columns) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let result = work(self.link.connection()?, &self.sql, &self.columns);
+        result.map_err(|error| {
+            let error = self.link.meaning(&error);
+            if error.is_out_of_room() {
+                self.was_full = true;
+                self.link.fold();
+            }
+            self.link.failed(&error);
+            error
+        })
+    }
+}
+
+impl MessageStore for SqliteStore {
+    fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
+        self.run(|connection, sql, columns| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            append(&transaction, sql, columns, &group.appends)?;
+            remove(&transaction, sql, &group.removals)?;
+            if !group.deliveries.is_empty() {
+                let mut count = transaction.prepare_cached(&sql.deliveries)?;
+                for (id, deliveries) in &group.deliveries {
+                    count.execute(params![row::integer(id.0), deliveries])?;
+                }
+            }
+            for (name, value) in &group.marks {
+                transaction.prepare_cached(&sql.write_mark)?.execute(params![name, row::integer(*value)])?;
+            }
+            transaction.commit()
+        })?;
+        self.was_full = false;
+        Ok(())
+    }
+
+    fn load(
+        &mut self,
+        channel: &ChannelName,
+        after: MessageId,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Page, StoreError> {
+        self.run(|connection, sql, _| {
+            let mut statement = connection.prepare_cached(&sql.load)?;
+            // One row more than wanted tells whether there is more; it is stepped to, not read.
+            let wanted = row::integer(limit as u64).saturating_add(1);
+            let rows = statement.query(params![channel.as_str(), row::integer(after.0), wanted])?;
+            page(rows, limit, max_bytes)
+        })
+    }
+
+    fn scan(&mut self, after: MessageId, limit: usize, max_bytes: usize) -> Result<Page, StoreError> {
+        self.run(|connection, sql, _| {
+            let mut statement = connection.prepare_cached(&sql.scan)?;
+            // Without a limit of its own: rows that are no messages don't count, and what is not stepped to is not read.
+            let rows = statement.query([row::integer(after.0)])?;
+            page(rows, limit, max_bytes)
+        })
+    }
+
+    fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.run(|connection, sql, _| {
+            let value: Option<i64> =
+                connection.prepare_cached(&sql.read_mark)?.query_row([name], |row| row.get(0)).optional()?;
+            Ok(value.map(i64::unsigned_abs))
+        })
+    }
+
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        self.sweep_with(now, limit, spare, |_, _| Ok(()))
+    }
+
+    fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
+        self.run(|connection, sql, _| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let parameters = params![channel.as_str(), row::integer(up_to.0), row::integer(limit as u64)];
+            let gone = transaction.prepare_cached(&sql.purge)?.execute(parameters)?;
+            transaction.commit()?;
+            Ok(gone as u64)
+        })
+    }
+
+    fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError> {
+        let clean = self.was_clean;
+        let (summary, foreign) = self.run(|connection, sql, _| {
+            let (channels, foreign) = channels(connection, sql)?;
+            let delayed = delayed(connection, sql)?;
+            let publications = publications(connection, sql, publications_since)?;
+            let last_id = connection.query_row(&sql.last_id, [], |row| row::id(row, 0))?.unwrap_or_default();
+            let expiries = restamp::expiries(connection, sql)?;
+            Ok((Summary { channels, expiries, delayed, publications, last_id, clean }, foreign))
+        })?;
+        if foreign > 0 {
+            let (table, place) = (&self.link.tables().data, self.link.place());
+            tracing::warn!(
+                "{foreign} rows of {table} in {place} have no channel, or a name that none can have; they are left alone"
+            );
+        }
+        Ok(summary)
+    }
+
+    fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
+        self.run(|connection, sql, _| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            restamp::restamp(&transaction, sql, restamp)?;
+            transaction.commit()
+        })
+    }
+
+    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+        self.run(|connection, sql, _| restamp::rejuvenate(connection, sql, now, up_to))
+    }
+
+    fn check(&mut self) -> Result<(), StoreError> {
+        // A full disk may still have room for a page in a file that is there already.
+        let size = if self.was_full { limits::STORE_PROBE_BYTES } else { 0 };
+        self.run(|connection, sql, _| {
+            connection.execute(&sql.write_probe, [row::integer(size as u64)])?;
+            if size > 0 {
+                connection.execute(&sql.write_probe, [0])?;
+            }
+            Ok(())
+        })?;
+        self.was_full = false;
+        Ok(())
+    }
+
+    fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
+        self.link.look_beside()?;
+        let (seen, last) = (self.data_version, self.last_request);
+        let (version, found) = self.run(|connection, sql, _| {
+            vacuum(connection)?;
+            let version: i64 = connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+            let found = if seen == Some(version) { Vec::new() } else { requests(connection, sql, last)? };
+            Ok((version, found))
+        })?;
+        // A full list may have more behind it, which must be looked for again.
+        self.data_version = (found.len() < limits::STORE_REQUESTS).then_some(version);
+        self.last_request = found.last().map_or(last, |(id, _)| *id);
+        Ok(found.into_iter().filter_map(|(_, request)| request).collect())
+    }
+
+    fn answer(&mut self, token: RequestToken) -> Result<(), StoreError> {
+        self.run(|connection, sql, _| connection.execute(&sql.answer, [token.0]).map(drop))
+    }
+
+    fn mark_clean(&mut self) -> Result<(), StoreError> {
+        self.run(|connection, sql, _| {
+            connection.execute(&sql.write_clean, [1])?;
+            // Leaves one plain file behind. If a reader holds the journal, it stays, and nothing is lost.
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        })
+    }
+}
+
+/// Says loudly if the journal that was left behind has lost what was committed, and keeps a copy of it; true if so.
+fn tell_loss(path: &Path) -> bool {
+    let place = path.display();
+    let loss = match wal::loss(path) {
+        Ok(None) => return false,
+        Ok(Some(loss)) => loss,
+        Err(error) => {
+            tracing::warn!(
+                "whether the journal of the store {place} is whole is not known: it can't be read ({error})"
+            );
+            return false;
+        }
+    };
+    let journal = beside(path, "-wal");
+    let copy = super::aside::name(&journal, "damaged");
+    let kept = match std::fs::copy(&journal, &copy) {
+        Ok(_) => format!("a copy of the journal is kept as {}", copy.display()),
+        Err(error) => format!("no copy of the journal could be made ({error})"),
+    };
+    tracing::error!("{}; {kept}", torn(path, loss));
+    true
+}
+
+/// What it means that a journal is damaged.
+pub(super) fn torn(path: &Path, loss: wal::Loss) -> StoreError {
+    StoreError::TornJournal { place: path.display().to_string(), readable: loss.readable, committed: loss.committed }
+}
+
+/// As many of the rows as the bounds allow.
+fn page(mut rows: Rows<'_>, limit: usize, max_bytes: usize) -> rusqlite::Result<Page> {
+    let mut page = Page { messages: Vec::new(), complete: true };
+    let mut bytes = 0;
+    while let Some(found) = rows.next()? {
+        if page.messages.len() >= limit || bytes > max_bytes {
+            page.complete = false;
+            break;
+        }
+        if let Some(message) = row::message(found)? {
+            bytes += message.payload.bytes.len();
+            page.messages.push(message);
+        }
+    }
+    Ok(page)
+}
+
+/// Makes the file and its directory unless they are there, and gives the one path by which every broker knows it.
+fn create(path: &Path) -> Result<PathBuf, StoreError> {
+    let unavailable = |error: std::io::Error| system::failed(&path.display().to_string(), "made", &error);
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        make_directory(directory).map_err(unavailable)?;
+    }
+    if !path.exists() {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(path).map_err(unavailable)?;
+        sync_directory(path);
+    }
+    settle(path).map_err(unavailable)
+}
+
+/// Makes a directory with those above it. Their names are durable before anything is kept in it.
+fn make_directory(directory: &Path) -> std::io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)?;
+    missing.into_iter().for_each(sync_directory);
+    Ok(())
+}
+
+/// One name for one file, however it was reached: the lock goes by it. Elsewhere than on Unix the canonical form is one that not every program takes.
+pub(super) fn settle(path: &Path) -> std::io::Result<PathBuf> {
+    if cfg!(unix) { path.canonicalize() } else { std::path::absolute(path) }
+}
+
+/// Writes new rows, and has the file take the room that they need.
+pub(super) fn append(
+    transaction: &Transaction<'_>,
+    sql: &Sql,
+    columns: &Columns,
+    messages: &[Message],
+) -> rusqlite::Result<()> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let (batches, rest) = messages.as_chunks::<{ limits::STORE_ROWS_AT_ONCE }>();
+    for batch in batches {
+        let bytes: usize = batch.iter().map(|message| message.payload.bytes.len()).sum();
+        if bytes <= limits::STORE_BYTES_AT_ONCE && batch.iter().all(|message| message.dead.is_none()) {
+            insert(transaction, &sql.insert_batch, columns, batch.chunks(batch.len()))?;
+        } else {
+            append_singly(transaction, sql, columns, batch)?;
+        }
+    }
+    append_singly(transaction, sql, columns, rest)?;
+    link::claim(transaction)
+}
+
+fn append_singly(
+    transaction: &Transaction<'_>,
+    sql: &Sql,
+    columns: &Columns,
+    messages: &[Message],
+) -> rusqlite::Result<()> {
+    for alike in messages.chunk_by(|before, after| before.dead.is_some() == after.dead.is_some()) {
+        let dead = alike.first().is_some_and(|message| message.dead.is_some());
+        insert(transaction, if dead { &sql.insert_dead } else { &sql.insert }, columns, alike.chunks(1))?;
+    }
+    Ok(())
+}
+
+/// Writes rows by a statement that takes as many of them as each part has.
+fn insert<'a>(
+    transaction: &Transaction<'_>,
+    statement: &row::Insert,
+    columns: &Columns,
+    parts: impl Iterator<Item = &'a [Message]>,
+) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare_cached(&statement.text)?;
+    let mut texts = datetime::Texts::default();
+    for part in parts {
+        for (index, message) in part.iter().enumerate() {
+            row::bind(&mut insert, index * statement.width, message, texts.of(message.created), columns)?;
+        }
+        insert.raw_execute()?;
+    }
+    Ok(())
+}
+
+/// Removes rows. Ids that follow one another go by one statement: what is received together is often stored together.
+fn remove(transaction: &Transaction<'_>, sql: &Sql, ids: &[MessageId]) -> rusqlite::Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let mut delete = transaction.prepare_cached(&sql.delete_run)?;
+    for run in ids.chunk_by(|before, after| before.0.checked_add(1) == Some(after.0)) {
+        if let [first, .., last] | [first @ last] = run {
+            delete.execute([row::integer(first.0), row::integer(last.0)])?;
+        }
+    }
+    Ok(())
+}
+
+/// Every channel; and how many rows other programs wrote under names that no channel can have, which nobody could receive.
+fn channels(connection: &Connection, sql: &Sql) -> rusqlite::Result<(Vec<ChannelSummary>, u64)> {
+    let mut statement = connection.prepare(&sql.channels)?;
+    let mut rows = statement.query([])?;
+    let (mut channels, mut foreign) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        let messages = row.get::<_, i64>(1)?.unsigned_abs();
+        match row::channel(row, 0)?.zip(row::id(row, 2)?) {
+            Some((channel, last)) => channels.push(ChannelSummary { channel, messages, last }),
+            None => foreign += messages,
+        }
+    }
+    Ok((channels, foreign))
+}
+
+fn delayed(connection: &Connection, sql: &Sql) -> rusqlite::Result<Vec<Message>> {
+    let mut statement = connection.prepare(&sql.delayed)?;
+    let mut rows = statement.query([row::integer(wsmb_core::limits::DELAYED as u64)])?;
+    let mut delayed = Vec::new();
+    while let Some(row) = rows.next()? {
+        delayed.extend(row::message(row)?);
+    }
+    delayed.sort_unstable_by_key(|message| message.id);
+    Ok(delayed)
+}
+
+/// Walks back from the newest row, past a bounded number of rows that are too old (imported ones, dead letters): nearly always ids are in the order of time,
+/// so no index is needed that every insertion would have to pay for.
+fn publications(connection: &Connection, sql: &Sql, since: Timestamp) -> rusqlite::Result<Vec<StoredPublication>> {
+    if since == Timestamp(u64::MAX) {
+        return Ok(Vec::new());
+    }
+    // The column holds whole seconds.
+    let since = Timestamp(since.0 / 1_000 * 1_000);
+    let mut statement = connection.prepare(&sql.newest)?;
+    let mut rows = statement.query([row::integer(4 * wsmb_core::limits::DEDUP_IDS as u64)])?;
+    let (mut found, mut old) = (FoundPublications::default(), 0);
+    while let Some(row) = rows.next()? {
+        let created = row::moment(row, 2)?;
+        if old >= limits::IDS_OLD_ROWS || found.len() >= wsmb_core::limits::DEDUP_IDS {
+            break;
+        }
+        if created < since {
+            old += 1;
+            continue;
+        }
+        let publication = row::text(row.get_ref(1)?).map(|text| PublicationId::from_stored(&text));
+        if let Some(((channel, publication), id)) = row::channel(row, 0)?.zip(publication).zip(row::id(row, 3)?) {
+            found.add(channel, publication, created, id);
+        }
+    }
+    Ok(found.oldest_first())
+}
+
+/// What other processes ask for, above the request `last`; `None` for a kind that this version does not know.
+fn requests(connection: &Connection, sql: &Sql, last: i64) -> rusqlite::Result<Vec<(i64, Option<Request>)>> {
+    let mut statement = connection.prepare_cached(&sql.requests)?;
+    let mut rows = statement.query([last, row::integer(limits::STORE_REQUESTS as u64)])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        let purge = row::text(row.get_ref(1)?).as_deref() == Some(PURGE);
+        let channel = row::channel(row, 2)?.filter(|_| purge);
+        found.push((id, channel.map(|channel| Request { token: RequestToken(id), channel })));
+    }
+    Ok(found)
+}
+
+/// Gives pages that a drained backlog has left back to the file system, a bounded number at a time.
+fn vacuum(connection: &Connection) -> rusqlite::Result<()> {
+    let free: i64 = connection.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get(0))?;
+    let spare = (free - limits::STORE_SPARE_PAGES).min(limits::STORE_VACUUM_PAGES);
+    if spare <= 0 {
+        return Ok(());
+    }
+    // Each step frees one page.
+    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({spare})"))?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    drop(rows);
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! The tables: made where there are none, completed where another program made them, refused where a newer version did.
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use crate::{Columns, Prefix, StoreError};
+
+use super::link::classify;
+
+/// The layout that this version writes and the highest that it reads.
+pub(super) const LAYOUT: i64 = 1;
+
+/// The columns without which a table is no message table: those of the seed.
+const REQUIRED: [&str; 4] = ["data_id", "channel", "data", "created"];
+
+/// The columns that the broker adds, and their types. Moments are milliseconds since 1970, UTC.
+const OPTIONAL: [(&str, &str); 9] = [
+    ("expires", "INTEGER"),
+    ("due", "INTEGER"),
+    ("receivers", "INTEGER"),
+    ("publication", "TEXT"),
+    ("deliveries", "INTEGER"),
+    ("dead_why", "TEXT"),
+    ("dead_channel", "TEXT"),
+    ("dead_attempts", "INTEGER"),
+    ("dead_reason", "TEXT"),
+];
+
+/// The names of tables and indexes, without quotes. Made of a valid prefix, so they are safe within double quotes.
+#[derive(Clone, Debug)]
+pub(crate) struct Tables {
+    /// Messages.
+    pub(crate) data: String,
+    /// The layout's version, and the mark of a clean stop.
+    pub(crate) meta: String,
+    /// What other processes ask the broker for.
+    pub(crate) request: String,
+    /// What else is to be made, as statements that do no harm where it is there already.
+    extra: String,
+}
+
+impl Tables {
+    pub(crate) fn new(prefix: &Prefix) -> Self {
+        let name = |table: &str| format!("{}{table}", prefix.as_str());
+        Self { data: name("data"), meta: name("meta"), request: name("request"), extra: String::new() }
+    }
+
+    /// These, and what `extra` makes: a journal's.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    pub(crate) fn with(self, extra: String) -> Self {
+        Self { extra, ..self }
+    }
+
+    /// Refuses a layout that this version does not know. Changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`], or whatever keeps the file from being read.
+    pub(crate) fn check_layout(&self, connection: &Connection, place: &str) -> Result<(), StoreError> {
+        let read = || -> rusqlite::Result<Option<i64>> {
+            if !exists(connection, &self.meta)? {
+                return Ok(None);
+            }
+            let query = format!("SELECT value FROM \"{}\" WHERE name = 'layout'", self.meta);
+            connection.query_row(&query, [], |row| row.get(0)).optional()
+        };
+        match read().map_err(|error| classify(place, &error))? {
+            Some(found) if found > LAYOUT => Err(StoreError::Newer { place: place.to_owned(), found, known: LAYOUT }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes or completes the tables, in one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] if there is a table of that name with other columns, or whatever keeps the file from being written.
+    pub(super) fn prepare(
+        &self,
+        connection: &mut Connection,
+        columns: &Columns,
+        place: &str,
+    ) -> Result<(), StoreError> {
+        let failed = |error: rusqlite::Error| classify(place, &error);
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        transaction.execute_batch(&self.create()).map_err(failed)?;
+        let present = column_names(&transaction, &self.data).map_err(failed)?;
+        let lacks = |name: &str| !present.iter().any(|column| column.eq_ignore_ascii_case(name));
+        if let Some(column) = REQUIRED.into_iter().find(|column| lacks(column)) {
+            return Err(StoreError::Schema { place: place.to_owned(), table: self.data.clone(), column });
+        }
+        for (name, kind) in OPTIONAL.into_iter().filter(|(name, _)| lacks(name)) {
+            let add = format!("ALTER TABLE \"{}\" ADD COLUMN {name} {kind}", self.data);
+            transaction.execute_batch(&add).map_err(failed)?;
+        }
+        // Without a type, so that a number stays a number and a text a text.
+        for name in columns.names().filter(|name| lacks(name)) {
+            let add = format!("ALTER TABLE \"{}\" ADD COLUMN \"{name}\"", self.data);
+            transaction.execute_batch(&add).map_err(failed)?;
+        }
+        transaction.execute_batch(&self.indexes()).map_err(failed)?;
+        transaction.commit().map_err(failed)
+    }
+
+    fn create(&self) -> String {
+        let Self { data, meta, request, extra } = self;
+        format!(
+            "CREATE TABLE IF NOT EXISTS \"{data}\" (
+                data_id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT, data TEXT, created TEXT,
+                expires INTEGER, due INTEGER, receivers INTEGER, publication TEXT, deliveries INTEGER,
+                dead_why TEXT, dead_channel TEXT, dead_attempts INTEGER, dead_reason TEXT
+            );
+            CREATE TABLE IF NOT EXISTS \"{meta}\" (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+            INSERT OR IGNORE INTO \"{meta}\" (name, value) VALUES ('layout', {LAYOUT});
+            CREATE TABLE IF NOT EXISTS \"{request}\" (
+                request_id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT, channel TEXT, created TEXT, answered TEXT
+            );
+            {extra}"
+        )
+    }
+
+    /// The first serves pages, counts and purges from the index alone; the other two hold only the rows that they are about.
+    fn indexes(&self) -> String {
+        let data = &self.data;
+        format!(
+            "CREATE INDEX IF NOT EXISTS \"{data}_channel\" ON \"{data}\" (channel, due, data_id);
+            CREATE INDEX IF NOT EXISTS \"{data}_expires\" ON \"{data}\" (expires) WHERE expires IS NOT NULL AND due IS NULL;
+            CREATE INDEX IF NOT EXISTS \"{data}_due\" ON \"{data}\" (due) WHERE due IS NOT NULL;"
+        )
+    }
+}
+
+/// Whether there is a table of this name.
+pub(crate) fn exists(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let query = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+    connection.query_row(query, [table], |_| Ok(())).optional().map(|found| found.is_some())
+}
+
+fn column_names(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
+    statement.query_map([table], |row| row.get(0))?.collect()
+}

@@ -1,0 +1,94 @@
+//! Expired rows: removed, or, if their channels are spared, read and left.
+//!
+//! Never removes a row that it does not name, but those that no channel can have.
+
+use rusqlite::{Transaction, TransactionBehavior, params};
+
+use super::{Sql, SqliteStore, remove, row};
+use crate::{StoreError, Swept};
+use wsmb_core::message::{MessageId, Timestamp};
+use wsmb_core::policy::Spare;
+
+/// When a row expires and its id, as they stand in the table: where a sweep goes on.
+pub(super) type SweptTo = Option<(i64, i64)>;
+
+/// The place of `expires` among what is selected of a message.
+const EXPIRES: usize = 4;
+
+impl SqliteStore {
+    /// A sweep; `also` is done in the same transaction.
+    ///
+    /// # Errors
+    /// Then nothing of it is done.
+    pub(crate) fn sweep_with(
+        &mut self,
+        now: Timestamp,
+        limit: usize,
+        spare: &Spare,
+        also: impl FnOnce(&Transaction<'_>, &Swept) -> rusqlite::Result<()>,
+    ) -> Result<Swept, StoreError> {
+        let from = self.swept_to;
+        let (swept, to) = self.run(|connection, sql, _| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let found = if spare.is_empty() {
+                (sweep_all(&transaction, sql, now, limit)?, None)
+            } else {
+                sweep_some(&transaction, sql, (now, limit), spare, from)?
+            };
+            also(&transaction, &found.0)?;
+            transaction.commit()?;
+            Ok(found)
+        })?;
+        self.swept_to = to;
+        Ok(swept)
+    }
+}
+
+/// Removes expired rows, and names them.
+fn sweep_all(transaction: &Transaction<'_>, sql: &Sql, now: Timestamp, limit: usize) -> rusqlite::Result<Swept> {
+    let mut statement = transaction.prepare_cached(&sql.sweep)?;
+    let mut rows = statement.query(params![row::integer(now.0), row::integer(limit as u64)])?;
+    let mut swept = Swept::default();
+    let mut seen = 0;
+    while let Some(found) = rows.next()? {
+        seen += 1;
+        swept.gone.extend(row::id(found, 0)?.zip(row::channel(found, 1)?));
+    }
+    swept.more = seen >= limit;
+    Ok(swept)
+}
+
+/// The same, where some channels are spared. Rows that no channel can have stay, too.
+fn sweep_some(
+    transaction: &Transaction<'_>,
+    sql: &Sql,
+    (now, limit): (Timestamp, usize),
+    spare: &Spare,
+    from: SweptTo,
+) -> rusqlite::Result<(Swept, SweptTo)> {
+    let (at, id) = from.unwrap_or((i64::MIN, i64::MIN));
+    let mut statement = transaction.prepare_cached(&sql.expired)?;
+    let mut rows = statement.query(params![row::integer(now.0), at, id])?;
+    let (mut swept, mut to, mut seen, mut bytes) = (Swept::default(), from, 0, 0);
+    while let Some(found) = rows.next()? {
+        if seen >= limit || bytes > wsmb_core::limits::PAGE_BYTES {
+            swept.more = true;
+            break;
+        }
+        seen += 1;
+        let at = |index| found.get_ref(index).ok()?.as_i64().ok();
+        to = at(EXPIRES).zip(at(0)).or(to);
+        let Some(message) = row::message(found)? else { continue };
+        bytes += message.payload.bytes.len();
+        if spare.has(&message.channel) {
+            swept.spared.push(message);
+        } else {
+            swept.gone.push((message.id, message.channel));
+        }
+    }
+    let mut gone: Vec<MessageId> = swept.gone.iter().map(|(id, _)| *id).collect();
+    gone.sort_unstable();
+    remove(transaction, sql, &gone)?;
+    let to = to.filter(|_| swept.more);
+    Ok((swept, to))
+}

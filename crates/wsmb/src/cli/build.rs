@@ -1,0 +1,118 @@
+//! From the configuration to what the server and the store are given: the one place that knows both sides.
+//!
+//! Never here: a check of a value (that is the configuration's), a decision of the server's.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use wsmb_auth::Permissions;
+use wsmb_config::{Config, ConfigError};
+use wsmb_core::broker;
+use wsmb_server::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
+use wsmb_store::{BadColumn, Columns, JournalSettings, StoreSettings, ids_beside};
+
+/// Why the store of a configuration cannot be opened, before anybody has tried.
+#[derive(Debug)]
+pub(crate) enum BadStore {
+    /// An entry of `[store.columns]` is wrong.
+    Column(BadColumn),
+    /// The password of the database server can't be read.
+    Password(ConfigError),
+}
+
+impl fmt::Display for BadStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Column(error) => error.fmt(f),
+            Self::Password(error) => error.fmt(f),
+        }
+    }
+}
+
+/// What the server is started with. Blocks: the store's password may be in a file.
+///
+/// # Errors
+/// [`BadStore`].
+pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadStore> {
+    Ok(Settings {
+        listeners: listeners(config),
+        limits: ConnectionLimits {
+            heartbeat: config.server.heartbeat,
+            max_message: config.server.max_message,
+            max_queue: config.server.max_queue,
+            trust_fin: config.server.trust_fin,
+            max_connections: config.server.max_connections,
+            max_handshakes: config.server.max_handshakes,
+        },
+        drain: config.server.drain,
+        broker: broker::Settings {
+            policies: config.policies.clone(),
+            batch: config.store.batch,
+            delay: config.store.delay,
+            write_delay: config.store.write_delay,
+            confirm_timeout: config.server.confirm_timeout,
+            dedup_window: config.server.dedup_window,
+            bounds: broker::Bounds::default(),
+        },
+        access: access(config),
+        store: StoreChoice {
+            settings: store_settings(config)?,
+            name: config.store.url.to_string(),
+            ids: ids(config),
+            set_aside_damaged: config.store.set_aside_damaged,
+        },
+    })
+}
+
+/// What a server that runs with `running` takes over from `new`.
+pub(crate) fn reload(running: &Config, new: &Config) -> Reload {
+    Reload { policies: new.policies.clone(), access: access(new), needs_restart: running.changes_needing_restart(new) }
+}
+
+/// Every address to listen on.
+pub(crate) fn listeners(config: &Config) -> Vec<Listener> {
+    let all = config.server.all_listeners().into_iter();
+    all.map(|listener| Listener { address: listener.address, proxy_protocol: listener.proxy_protocol }).collect()
+}
+
+fn access(config: &Config) -> AccessSettings {
+    let permissions = config.auth.permissions.iter().fold(Permissions::default(), |permissions, permission| {
+        permissions.with(&permission.user, &permission.send, &permission.receive)
+    });
+    AccessSettings {
+        htpasswd: config.auth.htpasswd.clone(),
+        users: config.auth.users.clone(),
+        anonymous: config.auth.anonymous,
+        permissions,
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        origins: config.server.origins.clone(),
+    }
+}
+
+/// Where the ids of publications are kept; `None`: nowhere, because the store is `memory:`, or because no file is configured.
+fn ids(config: &Config) -> Option<PathBuf> {
+    let store = &config.store;
+    if let Some(file) = store.url.path() {
+        return Some(ids_beside(file));
+    }
+    store.url.server()?;
+    store.journal.as_deref().map(ids_beside).or_else(|| store.ids.clone())
+}
+
+/// How the store is opened. Blocks: the password may be in a file.
+///
+/// # Errors
+/// [`BadStore`].
+pub(crate) fn store_settings(config: &Config) -> Result<StoreSettings, BadStore> {
+    let store = &config.store;
+    let columns = store.columns.iter().map(|(column, pointer)| (column.as_str(), pointer.as_str()));
+    let journal = store.journal.as_ref().filter(|_| store.url.server().is_some());
+    Ok(StoreSettings {
+        url: store.url.with_secrets().to_owned(),
+        password: store.read_password().map_err(BadStore::Password)?,
+        prefix: store.prefix.clone(),
+        columns: Columns::parse(columns).map_err(BadStore::Column)?,
+        journal: journal.map(|path| JournalSettings { path: path.clone(), bytes: store.journal_max }),
+        ..StoreSettings::default()
+    })
+}

@@ -1,0 +1,283 @@
+//! `wsmb check`: says what the broker would serve, every doubt about it, and what would stop it from starting, without serving anything.
+//!
+//! It changes nothing: it makes no file, takes no lock, listens nowhere, and a running broker does not notice it.
+
+mod places;
+mod report;
+
+use clap::Args;
+use wildmatch::WildMatch;
+
+use self::report::Report;
+use super::output::count;
+use super::settings::Settings;
+use super::{Failure, Outcome, build};
+use wsmb_auth::{Credentials, Users, first_start};
+use wsmb_config::{Config, Listener, StoreUrl};
+use wsmb_core::policy::{ChannelPolicy, Dispatch};
+use wsmb_store::{Inspector, StoreError, StoreSettings};
+
+/// Read the configuration, look into the store and the password files, and say what would be served and what looks wrong
+///
+/// Exit code 1 if the broker would not start; warnings alone are no failure unless --strict is given.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  wsmb check --config wsmb.toml --strict")]
+pub(crate) struct Check {
+    /// Warnings are failures too
+    #[arg(long)]
+    strict: bool,
+
+    /// Print one JSON object a line: facts, warnings and errors, each with its `kind`
+    #[arg(long)]
+    json: bool,
+
+    /// Address to listen on, as for `wsmb serve`
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Vec<String>,
+
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Check {
+    pub(crate) fn run(&self) -> Outcome {
+        let mut report = Report::default();
+        // As `serve` does, so that the warning about open files is true.
+        let _ = rlimit::increase_nofile_limit(u64::MAX);
+        match Config::load(self.settings.config.as_deref(), std::env::vars_os(), &self.settings.flags(&self.listen)) {
+            Ok(config) => self.look(&config, &mut report),
+            Err(problems) => report.problems(&problems),
+        }
+        report.print(self.json)?;
+        if report.is_failure(self.strict) { Err(Failure::Said) } else { Ok(()) }
+    }
+
+    fn look(&self, config: &Config, report: &mut Report) {
+        let source = match &self.settings.config {
+            Some(path) => path.display().to_string(),
+            None => "no file; what is not set has its default".to_owned(),
+        };
+        report.fact("configuration", source);
+        let listeners = config.server.all_listeners();
+        let described = |Listener { address, proxy_protocol }: &Listener| {
+            if *proxy_protocol { format!("{address} (PROXY protocol)") } else { address.clone() }
+        };
+        report.fact("listens on", listeners.iter().map(described).collect::<Vec<_>>().join(", "));
+        let trusted: Vec<String> = config.server.trusted_proxies.iter().map(ToString::to_string).collect();
+        if !trusted.is_empty() {
+            report.fact("trusts proxies", trusted.join(", "));
+        }
+        let origins: Vec<String> = config.server.origins.iter().map(ToString::to_string).collect();
+        if !origins.is_empty() {
+            report.fact("web pages of", origins.join(", "));
+        }
+        report.warnings(wsmb_config::doubts(config, self.settings.config.as_deref()));
+        look_at_users(&self.settings, config, report);
+        let holder = look_at_store(config, report);
+        look_at_doors(&build::listeners(config), holder.as_deref(), report);
+        report.errors(places::obstacles(&self.settings, config));
+        for (pattern, policy) in &config.policies.named {
+            report.fact("channel", format!("{pattern}: {}", self::described(policy)));
+        }
+        report.fact("other channels", self::described(&config.policies.default));
+    }
+}
+
+/// Whether every address is free. `holder`: the broker that runs on the store.
+fn look_at_doors(listeners: &[wsmb_server::Listener], holder: Option<&str>, report: &mut Report) {
+    for obstacle in wsmb_server::obstacles(listeners) {
+        match holder {
+            Some(holder) if obstacle.cause.kind() == std::io::ErrorKind::AddrInUse => {
+                report.fact(
+                    "running",
+                    format!("the broker of this configuration runs ({holder}), and {} is in use", obstacle.address),
+                );
+            }
+            _ => report.error(obstacle.to_string()),
+        }
+    }
+}
+
+fn look_at_users(settings: &Settings, config: &Config, report: &mut Report) {
+    let anonymous = if config.auth.anonymous { ", and connections without a password" } else { "" };
+    let first = settings.makes_first_user(config) && config.auth.htpasswd.iter().all(|file| !file.exists());
+    if first {
+        report.fact("users", "none yet: the first start makes one and shows his password");
+        look_at_admins(settings, config, None, report);
+        look_at_permissions(config, &[first_start::USER], report);
+        return;
+    }
+    let credentials = Credentials::load(&config.auth.htpasswd, &config.auth.users);
+    let users = credentials.users();
+    report.fact("users", format!("{}{anonymous}", count(users.len() as u64, "user")));
+    report.warnings(credentials.doubts(config.auth.anonymous));
+    look_at_admins(settings, config, Some(&users), report);
+    look_at_permissions(config, &users.names().collect::<Vec<_>>(), report);
+}
+
+/// Rules for users who do not exist.
+fn look_at_permissions(config: &Config, users: &[&str], report: &mut Report) {
+    let permissions = &config.auth.permissions;
+    if permissions.is_empty() {
+        return;
+    }
+    report.fact("permissions", count(permissions.len() as u64, "rule"));
+    for permission in permissions {
+        let pattern = WildMatch::new(&permission.user);
+        let is_for_anonymous = config.auth.anonymous && pattern.matches("");
+        if !is_for_anonymous && !users.iter().any(|user| pattern.matches(user)) {
+            report.warning(format!(
+                "[[permission]] for {:?} matches nobody: no user has such a name, so the rule gives no right to anybody",
+                permission.user
+            ));
+        }
+    }
+}
+
+/// `users`: `None` if the first start is still to make the only one.
+fn look_at_admins(settings: &Settings, config: &Config, users: Option<&Users>, report: &mut Report) {
+    let mut admins = config.auth.admins.clone();
+    for admin in &admins {
+        let is_known = match users {
+            Some(users) => users.name(admin).is_some(),
+            None => admin == first_start::USER,
+        };
+        if !is_known {
+            report.warning(format!("auth.admins: there is no user {admin:?}, so nobody is that administrator"));
+        }
+    }
+    let is_made_here =
+        settings.makes_first_user(config) && users.is_none_or(|users| users.name(first_start::USER).is_some());
+    if is_made_here && !admins.iter().any(|admin| admin == first_start::USER) {
+        admins.push(first_start::USER.to_owned());
+    }
+    if !admins.is_empty() {
+        report.fact("administrators", admins.join(", "));
+    }
+}
+
+/// Returns the broker that runs on the store.
+fn look_at_store(config: &Config, report: &mut Report) -> Option<String> {
+    let url = &config.store.url;
+    let settings = match build::store_settings(config) {
+        Ok(settings) => settings,
+        Err(error) => {
+            report.error(error.to_string());
+            return None;
+        }
+    };
+    if url.is_memory() {
+        report.fact("store", "memory:");
+        report.warning("store.url is memory: - what nobody has received is lost when the broker stops");
+        return None;
+    }
+    if url.server().is_some() {
+        let journal = match &settings.journal {
+            Some(journal) => format!("{}, at most {} MiB", journal.path.display(), journal.bytes >> 20),
+            None => "none: every message waits for the database's own commit".to_owned(),
+        };
+        report.fact("journal", journal);
+    }
+    let error = match wsmb_store::inspect(&settings).and_then(|inspector| look_into(inspector, url, report)) {
+        Ok(holder) => return holder,
+        Err(error) => error,
+    };
+    match error {
+        StoreError::Missing { .. } => report.fact("store", format!("{url}: not there yet; the first start makes it")),
+        StoreError::Unreachable { .. } if wsmb_store::starts_without_database(&settings) => {
+            report.fact("store", url.to_string());
+            report.warning(format!(
+                "{error}; the broker would start all the same, because its journal is known there, and deliver what the journal holds"
+            ));
+            return holder_of_journal(&settings);
+        }
+        StoreError::TornJournal { .. } => {
+            report.fact("store", url.to_string());
+            report.warning(error.to_string());
+        }
+        _ => report.error(error.to_string()),
+    }
+    None
+}
+
+/// The broker that runs, where only its journal can be seen.
+fn holder_of_journal(settings: &StoreSettings) -> Option<String> {
+    let url = format!("sqlite:{}", settings.journal.as_ref()?.path.display());
+    wsmb_store::inspect(&StoreSettings { url, ..StoreSettings::default() }).ok()?.holder().ok()?
+}
+
+fn look_into(mut inspector: Inspector, url: &StoreUrl, report: &mut Report) -> Result<Option<String>, StoreError> {
+    let holder = inspector.holder()?;
+    let state = match &holder {
+        Some(holder) => format!("a broker is running on it ({holder})"),
+        None => "no broker is running on it".to_owned(),
+    };
+    let channels = inspector.channels()?;
+    let messages = channels.iter().map(|info| info.messages).sum();
+    let (messages, channels) = (count(messages, "message"), count(channels.len() as u64, "channel"));
+    report.fact("store", format!("{url}: {messages} in {channels}; {state}"));
+    let missing = inspector.missing()?;
+    if !missing.is_empty() {
+        report.fact("first start", format!("makes {} beside the table of the messages", missing.join(" and ")));
+    }
+    report.warnings(inspector.lacks()?);
+    Ok(holder)
+}
+
+/// A channel's policy in words.
+fn described(policy: &ChannelPolicy) -> String {
+    let mut parts = vec![match (policy.receivers, policy.dispatch) {
+        (0, _) => "to all receivers".to_owned(),
+        (1, Dispatch::First) => "to one receiver, the first".to_owned(),
+        (1, Dispatch::Rotate) => "to one receiver, in turn".to_owned(),
+        (number, Dispatch::First) => format!("to {number} receivers, the first"),
+        (number, Dispatch::Rotate) => format!("to {number} receivers, in turn"),
+    }];
+    if policy.keep {
+        parts.push(format!("kept until received (at most {})", policy.max_backlog));
+    } else {
+        parts.push("not kept".to_owned());
+    }
+    if policy.ttl.is_zero() {
+        parts.push("never expires".to_owned());
+    } else {
+        parts.push(format!("expires after {:?}", policy.ttl));
+    }
+    if let Some(channel) = policy.dead_letter.as_ref().filter(|_| policy.dead_letter_expired) {
+        parts.push(format!("moved to {channel} when expired"));
+    }
+    if policy.max_deliveries > 0 {
+        let end =
+            policy.dead_letter.as_ref().map_or_else(|| "dropped".to_owned(), |channel| format!("moved to {channel}"));
+        parts.push(format!(
+            "{end} after {} without acknowledgement",
+            count(u64::from(policy.max_deliveries), "delivery attempt")
+        ));
+    }
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wsmb_core::message::ChannelName;
+
+    #[test]
+    fn a_policy_is_described_in_words() {
+        let policy = ChannelPolicy::default();
+        assert_eq!(described(&policy), "to all receivers, kept until received (at most 1000000), never expires");
+        let policy = ChannelPolicy {
+            receivers: 1,
+            keep: false,
+            dispatch: Dispatch::Rotate,
+            ttl: std::time::Duration::from_secs(300),
+            max_deliveries: 3,
+            dead_letter: Some(ChannelName::parse("lost").unwrap()),
+            ..policy
+        };
+        assert_eq!(
+            described(&policy),
+            "to one receiver, in turn, not kept, expires after 300s, moved to lost after 3 delivery attempts without acknowledgement"
+        );
+    }
+}

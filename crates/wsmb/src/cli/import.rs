@@ -1,0 +1,110 @@
+//! `wsmb import`: turns the PHP broker's `config.ini` into a configuration of this one.
+
+use std::fs::OpenOptions;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::output::{self, Style};
+use super::{Failure, Outcome};
+use wsmb_config::import;
+
+/// Turn the PHP broker's config.ini into a configuration file for this one
+///
+/// Prints the new file, or writes it with -o, and the password of the database into a file beside it; both only their owner can read. Says on standard error
+/// what does not mean the same any more.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  wsmb import config.ini -o wsmb.toml")]
+pub(crate) struct Import {
+    /// The PHP broker's configuration
+    file: PathBuf,
+
+    /// Write to this file, which must not exist yet, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Whether messages are kept, where the old file's keep_data = false can mean both: the PHP broker took it for true [default: asked for on a terminal,
+    /// else yes]
+    #[arg(long, value_name = "yes|no", value_parser = clap::builder::BoolishValueParser::new())]
+    keep: Option<bool>,
+}
+
+impl Import {
+    pub(crate) fn run(&self) -> Outcome {
+        let path = self.file.display();
+        let bytes =
+            std::fs::read(&self.file).map_err(|error| Failure::failed(format_args!("cannot read {path}: {error}")))?;
+        let beside = self.output.as_deref().unwrap_or(Path::new("wsmb.toml")).with_extension("password");
+        let import = |keep| {
+            import::import(&bytes, &beside, keep).map_err(|error| Failure::failed(format_args!("{path} {error}")))
+        };
+        let mut imported = import(self.keep)?;
+        if let Some(text) = &imported.undecided
+            && let Some(keep) = ask_about(text)?
+        {
+            imported = import(Some(keep))?;
+        }
+        match &self.output {
+            None => output::line(imported.toml.trim_end())?,
+            Some(target) => {
+                if let Some(password) = &imported.password {
+                    write_new(&beside, &format!("{password}\n"))?;
+                }
+                write_new(target, &imported.toml).inspect_err(|_| {
+                    if imported.password.is_some() {
+                        // Nothing else needs it; if it stays, the next attempt says so.
+                        let _ = std::fs::remove_file(&beside);
+                    }
+                })?;
+            }
+        }
+        let style = Style::stderr();
+        for remark in &imported.remarks {
+            output::note(&format!("{} {remark}", style.doubt("note:")));
+        }
+        match (&self.output, &imported.password) {
+            (Some(_), Some(_)) => output::note(&format!("wrote {}: the password of the database", beside.display())),
+            (None, Some(_)) => output::note(&format!(
+                "{} the password of the database is not printed: write it into {}, for its owner only, or give it in WSMB_STORE__PASSWORD",
+                style.doubt("note:"),
+                beside.display()
+            )),
+            (_, None) => {}
+        }
+        if let Some(target) = &self.output {
+            output::note(&format!("wrote {0}; look at it with: wsmb check --config {0}", target.display()));
+        }
+        Ok(())
+    }
+}
+
+/// Asks whether messages are kept, on a terminal. `None`: nobody is there to answer, or the answer is neither.
+fn ask_about(text: &str) -> Result<Option<bool>, Failure> {
+    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        return Ok(None);
+    }
+    output::note(&format!(
+        "keep_data = {text} stands in the old file. The PHP broker read that as ON: it did keep messages, and some may wait in its table.\n\
+         Shall messages be kept (yes), or not (no: what waits in the table is delivered to nobody)? [yes]"
+    ));
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::failed(format_args!("cannot read the answer: {error}")))?;
+    Ok(match answer.trim().to_ascii_lowercase().as_str() {
+        "n" | "no" => Some(false),
+        "" | "y" | "yes" => Some(true),
+        _ => None,
+    })
+}
+
+/// Writes a new file for its owner's eyes. An existing one is somebody's work.
+fn write_new(path: &Path, text: &str) -> Outcome {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|error| Failure::failed(format_args!("cannot write {}: {error}", path.display())))
+}

@@ -1,0 +1,148 @@
+//! `wsmb login`: stores the address of a broker, a user and a password, so that client commands find them by themselves.
+//!
+//! The password is never an argument: it is typed without echo, or comes from standard input or a file. It is tried before it is stored.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::contexts::{self, Context, Contexts, Secret};
+use super::output::{self, Style};
+use super::{Failure, Outcome, connect, passwd};
+use wsmb_client::{Client, Credentials, Options, Url};
+
+/// Store the address, the user and the password of a broker, for the other commands
+///
+/// A login is stored under a name, in a file that only you can read. Commands that talk to a broker use the login that --context or WSMB_CONTEXT names. With
+/// --url or WSMB_URL, they use a login that is stored for this address. With neither, they use the login called "default".
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  wsmb login ws://broker.example:8888 --user app
+  wsmb login ws://10.0.0.7:8888 --user gateway --context home < password.txt
+  wsmb send sms hello --context home
+  wsmb login --list")]
+pub(crate) struct Login {
+    /// Address of the broker: ws://[user@]host[:port][/path]
+    #[arg(required_unless_present_any = ["list", "remove"])]
+    url: Option<String>,
+
+    /// User name; without one, it is asked for
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+
+    /// The name of the login
+    #[arg(long, value_name = "NAME", default_value = contexts::DEFAULT, value_parser = contexts::name)]
+    context: String,
+
+    /// File whose first line is the password (else it is asked for, or read from standard input)
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+
+    /// Show what is stored, without the passwords
+    #[arg(long, conflicts_with_all = ["url", "user", "password_file"])]
+    list: bool,
+
+    /// Print one JSON object for each
+    #[arg(long, requires = "list")]
+    json: bool,
+
+    /// Remove the login of this name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["url", "user", "password_file", "list"])]
+    remove: Option<String>,
+}
+
+impl Login {
+    pub(crate) async fn run(self) -> Outcome {
+        let mut contexts = Contexts::load()?;
+        if let Some(name) = &self.remove {
+            if !contexts.remove(name) {
+                return Err(unknown(name));
+            }
+            contexts.save()?;
+            return output::line(&format!("removed the login {name}"));
+        }
+        let Some(url) = &self.url else { return self.list(&contexts) };
+        let url = Url::parse(url).map_err(Failure::misuse)?;
+        let (user, password) = self.who(&url)?;
+        let credentials = Credentials::new(&user, &password);
+        check(&url, credentials).await?;
+        let context = Context {
+            url: url.to_string(),
+            user: Some(user.clone()),
+            password: Some(Secret(password)),
+            data_dir: None,
+        };
+        contexts.set(&self.context, context);
+        contexts.save()?;
+        let file = contexts.file().map(|file| file.display().to_string()).unwrap_or_default();
+        let use_it = match self.context.as_str() {
+            contexts::DEFAULT => "commands without --url and --context use it".to_owned(),
+            name => format!("use it with --context {name}"),
+        };
+        output::line(&format!("stored the login of {user} at {} in {file}; {use_it}", url.authority()))
+    }
+
+    fn who(&self, url: &Url) -> Result<(String, String), Failure> {
+        if url.password().is_some() {
+            return Err(Failure::misuse(
+                "leave the password out of the address, where others can see it; it is asked for, or read from standard input",
+            ));
+        }
+        let user = match self.user.as_deref().or(url.user()) {
+            Some(user) => user.to_owned(),
+            None => passwd::ask_name("User: ").ok_or_else(|| Failure::misuse("no user name: add --user NAME"))?,
+        };
+        if user.is_empty() || user.contains(':') {
+            return Err(Failure::misuse(
+                "the user name is empty or contains a colon; the password is asked for, or read from standard input",
+            ));
+        }
+        let password = match &self.password_file {
+            Some(path) => connect::read_password(path)?,
+            None => passwd::ask_or_read(&user)?,
+        };
+        if password.is_empty() {
+            return Err(Failure::misuse("the password is empty"));
+        }
+        Ok((user, password))
+    }
+
+    fn list(&self, contexts: &Contexts) -> Outcome {
+        let style = Style::stdout();
+        for (name, Context { url, user, .. }) in contexts.all() {
+            if self.json {
+                output::line(&serde_json::json!({ "context": name, "url": url, "user": user }).to_string())?;
+            } else {
+                let user = user.as_deref().unwrap_or("no user");
+                output::line(&format!("{}  {url}  {user}", style.bold(format_args!("{name:16}"))))?;
+            }
+        }
+        if contexts.all().next().is_none() && !self.json {
+            output::note("no login is stored; `wsmb login URL --user NAME` stores one");
+        }
+        Ok(())
+    }
+}
+
+/// There is no context of this name.
+pub(crate) fn unknown(name: &str) -> Failure {
+    Failure::misuse(format_args!("there is no login named {name}; `wsmb login --list` shows those that are stored"))
+}
+
+/// A wrong password is not stored. A broker that cannot be reached may be there tomorrow.
+async fn check(url: &Url, credentials: Credentials) -> Outcome {
+    let options = Options { credentials: Some(credentials), ..Options::default() };
+    match Client::connect(url, &options).await {
+        Ok(client) => {
+            // It has let us in; how the goodbye goes changes nothing about it.
+            let _ = client.close().await;
+            Ok(())
+        }
+        Err(error) if error.is_refusal() => Err(Failure::failed(format_args!("{error}; nothing was stored"))),
+        Err(error) => {
+            output::note(&format!("wsmb: the login could not be tried: {error}"));
+            Ok(())
+        }
+    }
+}

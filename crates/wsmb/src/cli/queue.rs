@@ -1,0 +1,434 @@
+//! `wsmb queue`: what waits in the store, seen from outside, whether a broker runs on it or not.
+//!
+//! Reading is a snapshot that disturbs nobody. Moving everything to another store is in `copy`, moving dead letters back is in `requeue`. Emptying a channel is carried out by the running broker itself, which is asked for it
+//! through the store; only where none runs is it done here.
+
+mod copy;
+mod requeue;
+
+use std::io::{BufRead, IsTerminal};
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use clap::{Args, Subcommand};
+use serde_json::value::RawValue;
+
+use super::output::{self, Style, count};
+use super::settings::Settings;
+use super::{Failure, Outcome, arguments, build};
+use crate::limits;
+use wsmb_core::message::{ChannelName, DeadLetter, Kind, Message, MessageId, Timestamp, Why};
+use wsmb_protocol::envelope::iso8601;
+use wsmb_store::{ChannelInfo, Inspector, Purged, StoreError, StoreSettings};
+
+/// Look at the messages that wait in the store, save them, throw them away, or move them
+///
+/// Works on the configured store, whether a broker runs on it or not.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  wsmb queue list
+  wsmb queue peek sms
+  wsmb queue export sms > sms.jsonl
+  wsmb queue purge sms
+  wsmb queue requeue dead
+  wsmb queue copy --from sqlite:old.db --to sqlite:new.db")]
+pub(crate) struct Queue {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    List(List),
+    Peek(Peek),
+    Purge(Purge),
+    Export(Export),
+    Requeue(requeue::Requeue),
+    Copy(copy::Copy),
+}
+
+/// List the channels that have messages waiting
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  wsmb queue list --json")]
+struct List {
+    /// Only this channel
+    #[arg(value_parser = arguments::channel)]
+    channel: Option<ChannelName>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Show the oldest messages of a channel, and leave them where they are
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  wsmb queue peek sms --count 3")]
+struct Peek {
+    /// The channel
+    #[arg(value_parser = arguments::channel)]
+    channel: ChannelName,
+    /// How many messages at most
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    count: u16,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Throw away every message that waits in a channel
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  wsmb queue purge sms --yes")]
+struct Purge {
+    /// The channel
+    #[arg(value_parser = arguments::channel)]
+    channel: ChannelName,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Print the result as a JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Write the waiting messages to standard output, one JSON object a line
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  wsmb queue export > backup.jsonl")]
+struct Export {
+    /// Only this channel
+    #[arg(value_parser = arguments::channel)]
+    channel: Option<ChannelName>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Queue {
+    pub(crate) fn run(&self) -> Outcome {
+        let outcome = match &self.action {
+            Action::List(list) => list.run(),
+            Action::Peek(peek) => peek.run(),
+            Action::Purge(purge) => purge.run(),
+            Action::Export(export) => export.run(),
+            Action::Requeue(requeue) => requeue.run(),
+            Action::Copy(copy) => copy.run(),
+        };
+        match outcome {
+            // Whoever read our output has seen enough (`| head`).
+            Err(Failure::Said) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn open(settings: &Settings) -> Result<Inspector, Failure> {
+    let config = settings.load(&[])?;
+    let settings = build::store_settings(&config).map_err(Failure::failed)?;
+    wsmb_store::inspect(&settings).map_err(|error| unusable(&error, &settings))
+}
+
+/// Why a store can't be used; where a journal has what the database would show, that is said, too.
+fn unusable(error: &StoreError, settings: &StoreSettings) -> Failure {
+    match &settings.journal {
+        Some(journal) if error.is_outage() && wsmb_store::starts_without_database(settings) => Failure::failed(
+            format_args!("{error}. What is in its journal can be seen with --store sqlite:{}", journal.path.display()),
+        ),
+        _ => Failure::failed(error),
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl List {
+    fn run(&self) -> Outcome {
+        let mut inspector = open(&self.settings)?;
+        let mut channels = inspector.channels().map_err(Failure::failed)?;
+        channels.retain(|info| self.channel.as_ref().is_none_or(|wanted| *wanted == info.channel));
+        if self.json {
+            for info in &channels {
+                let object = serde_json::json!({
+                    "channel": info.channel.as_str(), "messages": info.messages, "bytes": info.bytes,
+                    "oldest": iso8601(info.oldest),
+                });
+                output::line(&object.to_string())?;
+            }
+            return Ok(());
+        }
+        if channels.is_empty() {
+            return output::line("nothing waits");
+        }
+        let width = channels.iter().map(|info| info.channel.as_str().chars().count()).max().unwrap_or(0).max(7);
+        let style = Style::stdout();
+        output::line(&style.dim(format_args!("{:width$}  {:>10}  {:>10}  oldest", "channel", "messages", "size")))?;
+        channels.iter().try_for_each(|info| output::line(&row(info, width, now())))
+    }
+}
+
+fn row(info: &ChannelInfo, width: usize, now: Timestamp) -> String {
+    let (name, messages, size) = (output::printable(info.channel.as_str()), info.messages, bytes(info.bytes));
+    format!("{name:width$}  {messages:>10}  {size:>10}  {} ago", age(info.oldest, now))
+}
+
+impl Peek {
+    fn run(&self) -> Outcome {
+        let mut inspector = open(&self.settings)?;
+        let page = inspector.peek(&self.channel, MessageId(0), usize::from(self.count)).map_err(Failure::failed)?;
+        if self.json {
+            return page.messages.iter().try_for_each(|message| output::line(&exported(message)));
+        }
+        if page.messages.is_empty() {
+            return output::line(&format!("nothing waits in {}", self.channel));
+        }
+        let (style, now) = (Style::stdout(), now());
+        for message in &page.messages {
+            let place = format!("#{} {}", message.id.0, state(message, now));
+            output::line(&format!("{}  {}", style.dim(place), shown(message)))?;
+        }
+        if !page.complete {
+            output::line(&style.dim("and more; see `wsmb queue list`"))?;
+        }
+        Ok(())
+    }
+}
+
+/// How long it has waited, and what else there is to know about it.
+fn state(message: &Message, now: Timestamp) -> String {
+    let mut text = format!("{} ago", age(message.created, now));
+    match message.expires {
+        Some(expires) if expires <= now => text.push_str(", expired"),
+        Some(expires) => text.push_str(&format!(", expires in {}", age(now, expires))),
+        None => {}
+    }
+    if let Some(due) = message.due.filter(|due| *due > now) {
+        text.push_str(&format!(", due in {}", age(now, due)));
+    }
+    if message.deliveries > 0 {
+        text.push_str(&format!(", delivered {}", count(u64::from(message.deliveries), "time")));
+    }
+    if let Some(dead) = &message.dead {
+        text.push_str(&death(dead));
+    }
+    text
+}
+
+/// Why a message is a dead letter, and where it comes from.
+fn death(dead: &DeadLetter) -> String {
+    let why = match dead.why {
+        Why::MaxDeliveries => "given up",
+        Why::Rejected => "rejected",
+        Why::Expired => "expired",
+    };
+    let (channel, attempts) = (output::printable(dead.channel.as_str()), u64::from(dead.attempts));
+    let reason =
+        dead.reason.as_ref().map(|reason| format!(": {}", output::printable(&reason.replace(['\n', '\r'], " "))));
+    format!(", {why} in {channel} after {}{}", count(attempts, "attempt"), reason.unwrap_or_default())
+}
+
+/// The message on one line, nothing in it that a terminal would obey.
+fn shown(message: &Message) -> String {
+    match message.payload.as_text() {
+        Some(text) => output::printable(&text.replace(['\n', '\r'], " ")),
+        None => format!("({} bytes that are no text)", message.payload.bytes.len()),
+    }
+}
+
+impl Purge {
+    fn run(&self) -> Outcome {
+        let mut inspector = open(&self.settings)?;
+        let channels = inspector.channels().map_err(Failure::failed)?;
+        let waiting = channels.iter().find(|info| info.channel == self.channel).map_or(0, |info| info.messages);
+        if !self.yes && !self.confirmed(waiting)? {
+            return Err(Failure::failed("nothing was removed"));
+        }
+        let purged = inspector.purge(&self.channel, limits::PURGE_PATIENCE).map_err(Failure::failed)?;
+        let channel = &self.channel;
+        if self.json {
+            let (by, removed) = match purged {
+                Purged::Removed(number) => ("command", Some(number)),
+                Purged::ByBroker => ("broker", None),
+            };
+            let object = serde_json::json!({ "channel": channel.as_str(), "by": by, "removed": removed });
+            return output::line(&object.to_string());
+        }
+        output::line(&match purged {
+            Purged::Removed(number) => format!("removed {} from {channel}", count(number, "message")),
+            Purged::ByBroker => format!("the running broker has emptied {channel}"),
+        })
+    }
+
+    fn confirmed(&self, waiting: u64) -> Result<bool, Failure> {
+        let stdin = std::io::stdin();
+        if !stdin.is_terminal() {
+            return Err(Failure::misuse("there is no terminal to ask on; add --yes if you are sure"));
+        }
+        output::note(&format!(
+            "{} in {} will be gone for good. Type yes to remove them:",
+            count(waiting, "message"),
+            self.channel
+        ));
+        let mut answer = String::new();
+        stdin.lock().read_line(&mut answer).map_err(Failure::failed)?;
+        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+}
+
+impl Export {
+    fn run(&self) -> Outcome {
+        let mut inspector = open(&self.settings)?;
+        let channels: Vec<ChannelName> = match &self.channel {
+            Some(channel) => vec![channel.clone()],
+            None => inspector.channels().map_err(Failure::failed)?.into_iter().map(|info| info.channel).collect(),
+        };
+        for channel in &channels {
+            let mut after = MessageId(0);
+            loop {
+                let page = inspector.peek(channel, after, wsmb_store::limits::EXPORT_PAGE).map_err(Failure::failed)?;
+                page.messages.iter().try_for_each(|message| output::line(&exported(message)))?;
+                match page.messages.last() {
+                    Some(last) if !page.complete => after = last.id,
+                    _ => break,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Everything about a message as one line of JSON. The payload is `message` if it is JSON, else `text`, else `base64`.
+fn exported(message: &Message) -> String {
+    #[derive(serde::Serialize)]
+    struct Dead<'a> {
+        why: &'a str,
+        channel: &'a str,
+        attempts: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
+    }
+    #[derive(serde::Serialize)]
+    struct Line<'a> {
+        id: u64,
+        channel: &'a str,
+        created: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        expires: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        due: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        receivers: Option<u32>,
+        deliveries: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dead_letter: Option<Dead<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<&'a RawValue>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        base64: Option<String>,
+    }
+    let text = message.payload.as_text().filter(|_| message.payload.kind == Kind::Text);
+    // A line break in a JSON text stands between its tokens; a blank means the same.
+    let joined = text.map(|text| text.replace(['\n', '\r'], " "));
+    let json = joined.as_deref().and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
+    let line = Line {
+        id: message.id.0,
+        channel: message.channel.as_str(),
+        created: iso8601(message.created),
+        expires: message.expires.map(iso8601),
+        due: message.due.map(iso8601),
+        receivers: message.receivers,
+        deliveries: message.deliveries,
+        dead_letter: message.dead.as_ref().map(|dead| Dead {
+            why: dead.why.as_str(),
+            channel: dead.channel.as_str(),
+            attempts: dead.attempts,
+            reason: dead.reason.as_deref(),
+        }),
+        message: json,
+        text: text.filter(|_| json.is_none()),
+        base64: text.is_none().then(|| base64::engine::general_purpose::STANDARD.encode(&message.payload.bytes)),
+    };
+    // invariant: every member is a string, a number or JSON already, so it can always be written
+    serde_json::to_string(&line).expect("plain values")
+}
+
+/// From one moment to another, in the largest unit that fits.
+fn age(from: Timestamp, to: Timestamp) -> String {
+    let seconds = to.since(from).as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// A number of bytes for a person.
+fn bytes(number: u64) -> String {
+    match number {
+        0..10_240 => format!("{number} B"),
+        10_240..10_485_760 => format!("{} KiB", number / 1_024),
+        _ => format!("{} MiB", number / 1_048_576),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wsmb_core::message::Payload;
+
+    fn message(payload: Payload) -> Message {
+        Message {
+            id: MessageId(7),
+            channel: ChannelName::parse("sms").unwrap(),
+            payload,
+            created: Timestamp(0),
+            expires: Some(Timestamp(60_000)),
+            due: None,
+            receivers: None,
+            publication: None,
+            deliveries: 2,
+            dead: None,
+        }
+    }
+
+    #[test]
+    fn an_exported_message_is_one_line_and_loses_nothing() {
+        let line = exported(&message(Payload::text("{\"a\":\n 1.50}")));
+        assert_eq!(
+            line,
+            r#"{"id":7,"channel":"sms","created":"1970-01-01T00:00:00.000Z","expires":"1970-01-01T00:01:00.000Z","deliveries":2,"message":{"a":  1.50}}"#
+        );
+        assert!(exported(&message(Payload::text("not\njson"))).ends_with(r#""text":"not\njson"}"#));
+        let binary = Payload { bytes: vec![0, 255].into(), kind: Kind::Binary };
+        assert!(exported(&message(binary)).ends_with(r#""base64":"AP8="}"#));
+    }
+
+    #[test]
+    fn a_message_that_is_shown_cannot_command_the_terminal() {
+        let text = shown(&message(Payload::text("a\u{1b}[31m\u{9b}b\nc")));
+        assert_eq!(text, "a\\u{1b}[31m\\u{9b}b c");
+    }
+
+    #[test]
+    fn its_state_says_what_there_is_to_know() {
+        assert_eq!(
+            state(&message(Payload::text("x")), Timestamp(10_000)),
+            "10 s ago, expires in 50 s, delivered 2 times"
+        );
+        assert_eq!(state(&message(Payload::text("x")), Timestamp(60_000)), "60 s ago, expired, delivered 2 times");
+    }
+
+    #[test]
+    fn ages_and_sizes_are_readable() {
+        let ages = [0, 119, 120, 7_200, 172_800].map(|seconds| age(Timestamp(0), Timestamp(seconds * 1_000)));
+        assert_eq!(ages, ["0 s", "119 s", "2 min", "2 h", "2 days"]);
+        assert_eq!([10, 10_240, 10_485_760].map(bytes), ["10 B", "10 KiB", "10 MiB"]);
+    }
+}

@@ -1,0 +1,484 @@
+//! `wsmb send`: gives messages to a channel and waits until each is safe.
+//!
+//! Every message is a publication with an id, so the exit code 0 means that the broker answers for it, and a repetition after a lost
+//! connection doubles nothing. What is unanswered is bounded by number and by bytes. In a batch, a message that is refused never holds up
+//! the others.
+
+mod input;
+mod rejects;
+mod tally;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use self::input::{Line, Lines};
+use self::rejects::Rejects;
+use self::tally::{Fate, Progress, Tally};
+use super::connect::Connect;
+use super::output::{self, count};
+use super::signals::Stop;
+use super::{Failure, Outcome, arguments};
+use crate::limits;
+use wsmb_client::frames::{self, Frame, SendMessage};
+use wsmb_client::{Backoff, Client, Error, Message, Options, Url};
+use wsmb_core::message::ChannelName;
+
+/// Send messages to a channel, and wait until the broker answers for them
+///
+/// If the broker cannot be reached, or the connection is lost, `send` tries again until --timeout is over, under the same ids, so that nothing
+/// arrives twice.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  wsmb send sms '{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}' --ttl 60s
+  wsmb send sms - --rejects refused.txt < messages.jsonl
+  wsmb send sms - < refused.txt
+
+Exit codes:
+  0  every message was accepted: it is stored, a receiver has it, it is held until it is due (--delay), or it was accepted before (the same id)
+  1  a message was refused, or it is not known whether it was accepted
+  2  the command makes no sense; nothing was sent
+  3  a message went to nobody: its channel keeps nothing and has no receiver")]
+pub(crate) struct Send {
+    /// The channel
+    #[arg(value_parser = arguments::channel)]
+    channel: ChannelName,
+
+    /// The message; text that is not JSON is sent as a JSON string. `-`: one message a line from standard input, empty lines passed over
+    #[arg(allow_negative_numbers = true)]
+    message: String,
+
+    /// Never deliver it later than this (60, 60s, 5m30s; 0 = it never expires) [default: as the channel is configured]
+    #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
+    ttl: Option<Duration>,
+
+    /// Do not deliver it before this has passed
+    #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
+    delay: Option<Duration>,
+
+    /// To how many receivers; 0 = all [default: as the channel is configured]
+    #[arg(long, value_name = "N")]
+    receivers: Option<u32>,
+
+    /// Your own id for the message: a second message with this id, within two minutes, counts as a repetition [default: random]
+    #[arg(long, value_name = "ID", value_parser = arguments::name, conflicts_with = "id_from_content")]
+    id: Option<String>,
+
+    /// Make the id from the channel and the message: the same message, sent again within two minutes, counts as a repetition
+    ///
+    /// The id is a hash (SHA-256) of the channel and of the message, byte for byte as it is sent. So blanks within JSON make a difference; --ttl, --delay and
+    /// --receivers make none. Two equal lines of one batch are one message.
+    #[arg(long)]
+    id_from_content: bool,
+
+    /// Send every message as a JSON string, whatever it looks like; without this, a message that begins with { or [ and is not JSON is refused
+    #[arg(long)]
+    text: bool,
+
+    /// Write every message that is refused into this file, each below its reason; `wsmb send CHANNEL - < FILE` sends them again
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
+
+    /// How long to wait for a connection and for an answer
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = arguments::send_timeout)]
+    timeout: Duration,
+
+    /// Print every answer of the broker as it stands, one JSON object a line
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    connect: Connect,
+}
+
+impl Send {
+    pub(crate) async fn run(self) -> Outcome {
+        let (url, options) = self.connect.resolve()?;
+        let many = self.message == "-";
+        if many && self.id.is_some() {
+            return Err(Failure::misuse(
+                "--id names one message; with `-` every line gets an id of its own, or with --id-from-content the id of its content",
+            ));
+        }
+        if !many {
+            // Said before anything is sent: it is a mistake in the command.
+            self.message_of(self.message.trim_start_matches('\u{feff}')).map_err(Failure::Misuse)?;
+        }
+        let stop =
+            Stop::listen().map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))?;
+        let rejects = self.rejects.as_deref().map(Rejects::open).transpose()?;
+        let lines = if many { input::read_lines() } else { input::one_line(&self.message) };
+        let run = Run {
+            settings: &self,
+            url,
+            options,
+            prefix: random_prefix()?,
+            many,
+            unanswered: VecDeque::new(),
+            line: 0,
+            refused_from: usize::MAX,
+            tally: Tally::default(),
+            rejects,
+            progress: Progress::new(many && !self.json),
+            stop,
+        };
+        run.run(lines).await
+    }
+
+    /// The JSON that is sent for a text.
+    ///
+    /// # Errors
+    /// It looks like JSON and is none: a sentence.
+    fn message_of(&self, text: &str) -> Result<Box<RawValue>, String> {
+        if self.text {
+            return Ok(frames::string(text));
+        }
+        match serde_json::from_str::<&RawValue>(text) {
+            Ok(json) => Ok(json.to_owned()),
+            Err(error) if text.trim_start().starts_with(['{', '[']) => {
+                Err(format!("the message looks like JSON, but it is not: {error}; --text sends it as a JSON string"))
+            }
+            Err(_) => Ok(frames::string(text)),
+        }
+    }
+}
+
+/// A publication on its way.
+struct Pending {
+    id: String,
+    line: u64,
+    frame: String,
+    /// The line as it was read, if it may be wanted for the rejects.
+    text: Option<String>,
+    /// It has been sent before, on a connection that was lost.
+    is_repeated: bool,
+}
+
+struct Run<'a> {
+    settings: &'a Send,
+    url: Url,
+    options: Options,
+    prefix: String,
+    many: bool,
+    unanswered: VecDeque<Pending>,
+    /// The last line that was read.
+    line: u64,
+    /// The broker has refused a frame of so many bytes as too large.
+    refused_from: usize,
+    tally: Tally,
+    rejects: Option<Rejects>,
+    progress: Progress,
+    stop: Stop,
+}
+
+impl Run<'_> {
+    async fn run(mut self, mut lines: Lines) -> Outcome {
+        let mut client = self.connect(None, self.deadline()).await?;
+        let mut stop = self.stop.clone();
+        let (mut input_ended, mut interrupted) = (false, false);
+        let mut give_up = self.deadline();
+        self.progress.start();
+        while !(input_ended && self.unanswered.is_empty()) {
+            let room = self.unanswered.len() < limits::SEND_UNANSWERED && client.queued() < limits::SEND_QUEUE_BYTES;
+            tokio::select! {
+                () = stop.asked(), if !interrupted => {
+                    (input_ended, interrupted) = (true, true);
+                    give_up = give_up.min(Instant::now() + limits::SEND_STOP);
+                }
+                line = lines.recv(), if room && !input_ended => match line {
+                    Some(Ok(line)) => {
+                        if self.unanswered.is_empty() {
+                            give_up = self.deadline();
+                        }
+                        self.publish(&mut client, line)?;
+                    }
+                    Some(Err(reason)) => return Err(self.stopped(&reason)),
+                    None => input_ended = true,
+                },
+                message = client.next() => match message {
+                    Ok(message) => {
+                        if self.answered(&message)? && !interrupted {
+                            give_up = self.deadline();
+                        }
+                    }
+                    Err(error) => {
+                        if self.unanswered.is_empty() {
+                            give_up = self.deadline();
+                        }
+                        client = self.reconnect(error, give_up).await?;
+                    }
+                },
+                () = tokio::time::sleep_until(give_up), if !self.unanswered.is_empty() => {
+                    return Err(self.stopped(self.no_answer()));
+                }
+            }
+        }
+        // Everything is answered; how the goodbye goes changes nothing about it.
+        let _ = client.close().await;
+        if self.stop.is_asked() { Err(self.stopped(INTERRUPTED)) } else { self.summary() }
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.settings.timeout
+    }
+
+    fn no_answer(&self) -> String {
+        if self.stop.is_asked() {
+            INTERRUPTED.to_owned()
+        } else {
+            format!("no answer from the broker within {} seconds", self.settings.timeout.as_secs_f64())
+        }
+    }
+
+    fn publish(&mut self, client: &mut Client, line: Line) -> Outcome {
+        self.line = line.number;
+        let text = match line.text {
+            Ok(text) => text,
+            Err(unusable) => return self.refuse(line.number, &unusable.reason, unusable.bytes.as_deref()),
+        };
+        let message = match self.settings.message_of(&text) {
+            Ok(message) => message,
+            Err(reason) => return self.refuse(line.number, &reason, Some(text.as_bytes())),
+        };
+        let id = self.id(line.number, &message);
+        let frame = SendMessage::new(self.settings.channel.as_str(), &message)
+            .id(&id)
+            .ttl(self.settings.ttl)
+            .delay(self.settings.delay)
+            .receivers(self.settings.receivers)
+            .to_json();
+        if frame.len() >= self.refused_from {
+            return self.refuse(line.number, &too_large(frame.len()), Some(text.as_bytes()));
+        }
+        client.queue_text(&frame)?;
+        let text = self.rejects.is_some().then_some(text);
+        self.unanswered.push_back(Pending { id, line: line.number, frame, text, is_repeated: false });
+        Ok(())
+    }
+
+    fn id(&self, line: u64, message: &RawValue) -> String {
+        match &self.settings.id {
+            Some(id) => id.clone(),
+            None if self.settings.id_from_content => content_id(&self.settings.channel, message),
+            None => format!("{}-{line}", self.prefix),
+        }
+    }
+
+    /// Takes a frame of the broker. True: it answers one of ours.
+    fn answered(&mut self, message: &Message) -> Result<bool, Failure> {
+        let Frame::Reply(reply) = frames::parse(&message.payload).map_err(Failure::failed)? else {
+            // Only a receiver gets deliveries, and this connection is none.
+            return Ok(false);
+        };
+        let position = reply.id.as_deref().and_then(|id| self.unanswered.iter().position(|pending| pending.id == id));
+        let Some(pending) = position.and_then(|position| self.unanswered.remove(position)) else {
+            if reply.command.as_deref() == Some("connect") && reply.is_accepted() {
+                return Ok(false);
+            }
+            return Err(self.stopped(format_args!("the broker says: {} {}", reply.code, reply.text)));
+        };
+        if self.settings.json {
+            output::line(message.as_text().unwrap_or_default())?;
+        }
+        let fate = Fate::of(&reply, self.settings.delay, pending.is_repeated);
+        if fate == Fate::Refused {
+            self.refused(
+                pending.line,
+                &format!("{} {}", reply.code, reply.text),
+                pending.text.as_deref().map(str::as_bytes),
+            )?;
+        } else {
+            self.tally.count(fate);
+            if !self.many && !self.settings.json {
+                output::line(&fate.to_string())?;
+            }
+        }
+        self.progress.show(&self.tally);
+        Ok(true)
+    }
+
+    /// A message that the broker does not get to see.
+    fn refuse(&mut self, line: u64, reason: &str, text: Option<&[u8]>) -> Outcome {
+        if self.settings.json {
+            output::line(&serde_json::json!({ "line": line, "error": reason }).to_string())?;
+        }
+        self.refused(line, reason, text)
+    }
+
+    fn refused(&mut self, line: u64, reason: &str, text: Option<&[u8]>) -> Outcome {
+        self.tally.count(Fate::Refused);
+        let kept = self.rejects.as_mut().map_or(Ok(()), |rejects| rejects.add(line, reason, text));
+        let place = if self.many { format!("line {line}: ") } else { String::new() };
+        if self.tally.refused <= limits::SEND_REFUSALS_SHOWN {
+            self.progress.suspend(|| output::complain(&format!("{place}refused: {reason}")));
+        }
+        // Whoever asked for the file wants every one of them in it.
+        kept.map_err(|error| self.stopped(error))
+    }
+
+    /// Connects again, and sends again what is unanswered, under the same ids.
+    async fn reconnect(&mut self, error: Error, give_up: Instant) -> Result<Client, Failure> {
+        match error {
+            Error::Closed { code: Some(1009), .. } if !self.unanswered.is_empty() => {
+                self.refuse_largest()?;
+                return self.connect(None, self.deadline()).await;
+            }
+            // The same frames would end the next connection as well.
+            Error::Closed { code: Some(1002..=1011), .. } => return Err(self.stopped(error)),
+            _ => {}
+        }
+        self.connect(Some(error), give_up).await
+    }
+
+    /// One of the frames was too large for the broker, which does not say which one. So the largest is too large, too.
+    fn refuse_largest(&mut self) -> Outcome {
+        let largest = (0..self.unanswered.len()).max_by_key(|index| self.unanswered[*index].frame.len());
+        let Some(pending) = largest.and_then(|index| self.unanswered.remove(index)) else { return Ok(()) };
+        self.refused_from = pending.frame.len();
+        self.refuse(pending.line, &too_large(pending.frame.len()), pending.text.as_deref().map(str::as_bytes))
+    }
+
+    /// Connects, and tries again until `give_up`, with pauses. `failed`: why the connection before has ended.
+    async fn connect(&mut self, failed: Option<Error>, give_up: Instant) -> Result<Client, Failure> {
+        /// Less time is no try at all.
+        const SHORTEST: Duration = Duration::from_secs(1);
+        let mut backoff = Backoff::new(limits::RECONNECT_FIRST, limits::SEND_RECONNECT_LONGEST);
+        let mut stop = self.stop.clone();
+        let mut reason = failed;
+        let mut is_told = false;
+        loop {
+            if let Some(error) = &reason {
+                let left = give_up.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(self.stopped(error));
+                }
+                if !std::mem::replace(&mut is_told, true) {
+                    let seconds = left.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX);
+                    let text = format!("wsmb: {error}; trying again for {}", count(seconds, "second"));
+                    self.progress.suspend(|| output::note(&text));
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.failed().min(left)) => {}
+                    () = stop.asked() => return Err(self.stopped(INTERRUPTED)),
+                }
+            }
+            let left = give_up.saturating_duration_since(Instant::now()).max(SHORTEST);
+            let options = Options { connect_timeout: self.options.connect_timeout.min(left), ..self.options.clone() };
+            let connected = tokio::select! {
+                connected = Client::connect(&self.url, &options) => connected,
+                () = stop.asked() => return Err(self.stopped(INTERRUPTED)),
+            };
+            match connected {
+                Ok(mut client) => {
+                    for pending in &mut self.unanswered {
+                        pending.is_repeated = true;
+                        client.queue_text(&pending.frame)?;
+                    }
+                    return Ok(client);
+                }
+                Err(refusal) if refusal.is_refusal() => return Err(self.stopped(refusal)),
+                Err(again) => reason = Some(again),
+            }
+        }
+    }
+
+    /// It cannot go on: why, what has been done, and what is not certain.
+    fn stopped(&self, reason: impl fmt::Display) -> Failure {
+        self.progress.end();
+        let unanswered = self.unanswered.len() as u64;
+        let first = self.unanswered.iter().map(|pending| pending.line).min();
+        if !self.many {
+            return match first {
+                Some(_) => Failure::failed(format_args!("{reason}; the message may or may not have been accepted")),
+                None => Failure::failed(reason),
+            };
+        }
+        if self.line == 0 {
+            return Failure::failed(format_args!("{reason}; nothing was sent"));
+        }
+        let accepted = count(self.tally.accepted(), "message");
+        let refused = if self.tally.refused > 0 { format!(", {} refused", self.tally.refused) } else { String::new() };
+        let uncertain = match first {
+            Some(first) => {
+                format!(", {} from line {first} on may or may not have been accepted", count(unanswered, "message"))
+            }
+            None => String::new(),
+        };
+        Failure::failed(format_args!(
+            "{reason}; {accepted} accepted{refused}{uncertain}; no line after line {} was sent",
+            self.line
+        ))
+    }
+
+    fn summary(&self) -> Outcome {
+        self.progress.end();
+        if self.many && !self.settings.json {
+            output::line(&self.tally.to_string())?;
+        }
+        if self.rejects.is_none() && self.tally.refused > limits::SEND_REFUSALS_SHOWN {
+            let rest = self.tally.refused - limits::SEND_REFUSALS_SHOWN;
+            output::note(&format!(
+                "wsmb: {} more refused; --rejects FILE writes all of them into a file",
+                count(rest, "message")
+            ));
+        }
+        match (self.tally.refused, self.tally.nobody) {
+            (0, 0) => Ok(()),
+            (0, _) => Err(Failure::Nobody),
+            (_, _) => Err(Failure::Said),
+        }
+    }
+}
+
+/// Why it ends, where a signal asked for the end.
+const INTERRUPTED: &str = "stopped by a signal";
+
+fn too_large(bytes: usize) -> String {
+    format!(
+        "too large: with its command the message has {bytes} bytes, and the broker takes fewer (server.max_message)"
+    )
+}
+
+/// So that no two runs ever use the same id.
+fn random_prefix() -> Result<String, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::from(Error::NoRandomness(error)))?;
+    Ok(hexadecimal(&bytes))
+}
+
+/// The same for the same message on the same channel, and for no other.
+fn content_id(channel: &ChannelName, message: &RawValue) -> String {
+    let hash = Sha256::new().chain_update(channel.as_str()).chain_update([0]).chain_update(message.get()).finalize();
+    // 128 bits: nobody finds two messages by accident.
+    format!("content-{}", hexadecimal(&hash[..16]))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(channel: &str, message: &str) -> String {
+        content_id(&ChannelName::parse(channel).unwrap(), &frames::string(message))
+    }
+
+    #[test]
+    fn the_id_of_a_content_is_that_of_its_channel_and_its_bytes() {
+        assert_eq!(id("sms", "x"), id("sms", "x"));
+        let others = [id("sms", "x"), id("sm", "sx"), id("mail", "x"), id("sms", "x "), id("sms", "X")];
+        for (index, one) in others.iter().enumerate() {
+            assert!(one.len() <= wsmb_core::limits::NAME_BYTES);
+            assert!(others[index + 1..].iter().all(|other| other != one));
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The rules. Each takes a source and returns its breaches, as sentences that name file and line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::scan;
 
@@ -63,6 +63,21 @@ impl Source {
         Self { path, text, code, is_test }
     }
 
+    /// Below the repository.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the file is compiled for tests only.
+    pub fn is_test(&self) -> bool {
+        self.is_test
+    }
+
+    /// The code that a rule looks at: without comments, strings and tests.
+    pub fn product_code(&self) -> String {
+        scan::without_tests(&self.code)
+    }
+
     fn name(&self) -> String {
         self.path.display().to_string()
     }
@@ -102,7 +117,7 @@ pub fn function_length(source: &Source) -> Vec<String> {
 pub fn import_direction(source: &Source) -> Vec<String> {
     let Some(package) = source.package().filter(|_| !source.is_test) else { return Vec::new() };
     let allowed = MAY_IMPORT.iter().find(|(name, _)| *name == package).map_or(&[][..], |(_, allowed)| allowed);
-    let code = scan::without_tests(&source.code);
+    let code = source.product_code();
     imports(&code)
         .into_iter()
         .filter(|(_, imported)| is_crate(imported) && !allowed.contains(&imported.as_str()))
@@ -138,7 +153,7 @@ pub fn no_panic(source: &Source) -> Vec<String> {
     if source.is_test {
         return Vec::new();
     }
-    let code = scan::without_tests(&source.code);
+    let code = source.product_code();
     let (code, text): (Vec<&str>, Vec<&str>) = (code.lines().collect(), source.text.lines().collect());
     let mut found = Vec::new();
     for (index, line) in code.iter().enumerate() {
@@ -178,7 +193,7 @@ pub fn purity(source: &Source) -> Vec<String> {
     if source.is_test || !matches!(source.package().as_deref(), Some("core" | "protocol")) {
         return Vec::new();
     }
-    let code = scan::without_tests(&source.code);
+    let code = source.product_code();
     let mut found = Vec::new();
     for (index, line) in code.lines().enumerate() {
         for (name, reason) in IMPURE.iter().filter(|(name, _)| contains_word(line, name)) {

@@ -7,8 +7,10 @@ use std::time::Duration;
 use wildmatch::WildMatch;
 
 use super::error::{Origin, Problem};
+use super::model::{Auth, Config, Listener, Log, Permission, Server, Store};
 use super::raw::{Entry, Setting, Settings, Value};
-use super::{Auth, Config, Listener, Log, Permission, Server, Store, StoreUrl, values};
+use super::url::StoreUrl;
+use super::values;
 use crate::limits;
 use wsmb_core::message::ChannelName;
 use wsmb_core::network::Networks;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use wildmatch::WildMatch;
 
-use super::{Config, Listener, glob};
+use super::glob;
+use super::model::{Config, Listener};
 use wsmb_core::policy::ChannelPolicy;
 use wsmb_protocol::origin::Origin;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use super::error::{Origin, Problem};
-use super::{Flags, keys};
+use super::keys;
+use super::model::Flags;
 
 /// A value as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use std::path::PathBuf;
+
 use super::*;
 use wsmb_core::message::ChannelName;
 use wsmb_core::policy::Dispatch;

@@ -9,23 +9,10 @@ use smallvec::SmallVec;
 use super::entry::Entry;
 use super::expiries::Expiring;
 use super::groups::{Choice, Groups};
+use super::member::{Member, Targets};
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, GroupName, MessageId, Timestamp};
 use crate::policy::{ChannelPolicy, Dispatch};
-
-/// One receiver's place in a channel.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Member {
-    /// Its place: lower is earlier. Unique in the channel.
-    pub order: u64,
-    /// The receiver's key.
-    pub receiver: usize,
-    /// The receiver's connection.
-    pub connection: ConnectionId,
-}
-
-/// The receivers a delivery goes to.
-pub(super) type Targets = SmallVec<[Member; 4]>;
 
 /// A read of the backlog's next page that has not been answered.
 #[derive(Clone, Copy, Debug)]

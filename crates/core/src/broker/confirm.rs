@@ -1,8 +1,9 @@
 //! What becomes of a delivery: confirmed, or given back. What becomes of one that failed is in `failure.rs`.
 
 use super::entry::{Entry, Place};
-use super::failure::{Failed, Why};
-use super::safety::Fate;
+use super::failure::Why;
+use super::flight::Failed;
+use super::pending::Fate;
 use super::{Acknowledge, Broker, Reply, Turn};
 use crate::message::{Answer, ConnectionId};
 

@@ -21,10 +21,9 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use slab::Slab;
 
-use crate::message::{AcceptedId, ChannelName, PublicationId, Timestamp};
+pub(super) use hash::Key;
 
-/// An id and its channel. In two halves, because a `u128` would take the space of its alignment with it.
-pub(super) type Key = [u64; 2];
+use crate::message::{AcceptedId, ChannelName, PublicationId, Timestamp};
 
 /// What is known of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

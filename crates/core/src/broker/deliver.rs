@@ -2,12 +2,12 @@
 
 use smallvec::SmallVec;
 
-use super::channel::{Loading, Member, Targets};
+use super::channel::Loading;
 use super::entry::{Entry, Place, Row};
+use super::member::{Member, Targets};
 use super::party::{Asked, Party};
-use super::publish::content_index;
+use super::pending::Pending;
 use super::receiver::Receiver;
-use super::safety::Pending;
 use super::timers::Timer;
 use super::{AckMode, Broker, Content, Effect, EndReason, Flight, StoreEffect, Turn};
 use crate::limits;
@@ -106,7 +106,7 @@ impl Broker {
         self.flights.insert(Flight { channel: key, entries, outstanding, doubled: false, failed: None, party });
         self.counters.deliveries += targets.len() as u64;
         self.counters.redeliveries += if attempt > 1 { targets.len() as u64 } else { 0 };
-        let content = content_index(turn, content);
+        let content = turn.content(content);
         for target in targets {
             let receiver = &mut self.receivers[target.receiver];
             let manual = receiver.ack == AckMode::Manual;

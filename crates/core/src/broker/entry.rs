@@ -143,3 +143,21 @@ impl Unstored {
         !self.replaces.is_empty() && self.pending.is_none()
     }
 }
+
+/// A message that is held back.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// Its channel's key.
+    pub channel: usize,
+    pub entry: Entry,
+}
+
+impl Failures {
+    /// Bytes that this holds in memory.
+    pub fn bytes(&self) -> usize {
+        // The names are shared with the members.
+        let groups = self.bound.as_ref().map_or(0, |bound| bound.groups.len());
+        let bound = groups * (size_of::<GroupName>() + limits::OWED_BYTES);
+        size_of::<Self>() + bound + self.reason.as_ref().map_or(0, |reason| reason.len())
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::channel::Channel;
 use super::entry::{Entry, Place};
 use super::failure::Why;
-use super::safety::Fate;
+use super::pending::Fate;
 use super::{Broker, Delayed, Effect, Refusal, StoreEffect, Turn};
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, Timestamp};

@@ -4,46 +4,17 @@
 
 use smallvec::SmallVec;
 
-use super::channel::Targets;
-use super::entry::{Bound, Entry, Failures, Place};
+use super::entry::{Bound, Entry, Held, Place};
+use super::flight::Failed;
+use super::member::Targets;
 use super::party::Asked;
+use super::pending::Fate;
 use super::receiver::Receiver;
-use super::safety::Fate;
-use super::{Broker, Content, Effect, Note, Turn};
+use super::{Broker, Content, Note, Turn};
 use crate::limits;
-use crate::message::{ConnectionId, DeadLetter, GroupName, MessageId, Nack, Timestamp};
+use crate::message::{ConnectionId, DeadLetter, MessageId, Nack, Timestamp};
 
 pub use crate::message::Why;
-
-/// How a flight has failed so far, at one or several receivers.
-#[derive(Debug, Default)]
-pub(super) struct Failed {
-    /// At whose hands.
-    by: SmallVec<[ConnectionId; 1]>,
-    /// One of them has given it back. Else they were too slow.
-    nacked: bool,
-    /// Not to be delivered before this, if one of them said so.
-    pub until: Option<Timestamp>,
-    /// One of them said that it can never succeed.
-    pub reject: bool,
-    /// The last reason that one of them gave.
-    reason: Option<Box<str>>,
-}
-
-impl Failed {
-    /// Whether it failed at this receiver's hands.
-    pub fn has(&self, receiver: ConnectionId) -> bool {
-        self.by.contains(&receiver)
-    }
-}
-
-/// A message that is held back.
-#[derive(Debug)]
-pub(super) struct Held {
-    /// Its channel's key.
-    pub channel: usize,
-    pub entry: Entry,
-}
 
 impl Broker {
     /// Notes what a receiver said when it gave a delivery back.
@@ -312,24 +283,7 @@ impl Broker {
     }
 }
 
-impl Turn<'_> {
-    /// Has something told to the administrator.
-    pub(super) fn note(&mut self, note: Note) {
-        self.effects.list.push(Effect::Note(Box::new(note)));
-    }
-}
-
 /// How long a message is held back that has been delivered so often without success.
 fn pause(attempts: u32) -> std::time::Duration {
     limits::RETRY_FIRST.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1))).min(limits::RETRY_LONGEST)
-}
-
-impl Failures {
-    /// Bytes that this holds in memory.
-    pub(super) fn bytes(&self) -> usize {
-        // The names are shared with the members.
-        let groups = self.bound.as_ref().map_or(0, |bound| bound.groups.len());
-        let bound = groups * (size_of::<GroupName>() + limits::OWED_BYTES);
-        size_of::<Self>() + bound + self.reason.as_ref().map_or(0, |reason| reason.len())
-    }
 }

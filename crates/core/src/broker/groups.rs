@@ -2,7 +2,7 @@
 //!
 //! Who is chosen among them. What becomes of a message that a group has is in `party.rs`.
 
-use super::channel::{Member, Targets};
+use super::member::{Member, Targets};
 use crate::message::{ConnectionId, GroupName};
 use crate::policy::Dispatch;
 

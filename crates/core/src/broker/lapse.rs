@@ -6,21 +6,11 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::channel::Member;
 use super::entry::Entry;
+use super::member::Member;
 use super::window::InFlight;
 use super::{Broker, Note, Turn};
 use crate::message::{ConnectionId, Timestamp};
-use crate::policy::ChannelPolicy;
-
-/// The shortest time, of all policies, after which a delivery is not confirmed in time: no delivery has to be looked at sooner.
-pub(super) fn shortest<'a>(policies: impl Iterator<Item = &'a ChannelPolicy>) -> Duration {
-    policies
-        .flat_map(|policy| [policy.ack_timeout, policy.confirm_within])
-        .filter(|time| !time.is_zero())
-        .min()
-        .unwrap_or(Duration::MAX)
-}
 
 impl Broker {
     /// It is time to look at a receiver's deliveries.

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::channel::Member;
+use super::member::Member;
 use super::receiver::{Receiver, Subscription};
 use super::timers::Timer;
 use super::{Broker, Effect, EndReason, ReceiverKey, Reply, Subscribe, Turn};

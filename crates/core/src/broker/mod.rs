@@ -29,11 +29,15 @@ mod event;
 mod expiries;
 mod expiry;
 mod failure;
+mod flight;
+mod group_delivery;
 mod groups;
 mod lapse;
+mod member;
 mod membership;
 mod pace;
 mod party;
+mod pending;
 mod preference;
 mod publish;
 mod receiver;
@@ -44,6 +48,7 @@ mod sent;
 mod stopping;
 mod storage;
 mod timers;
+mod turn;
 mod window;
 
 #[cfg(test)]
@@ -68,35 +73,18 @@ pub use restore::{ChannelSummary, Restored, Settings};
 
 use channel::Channel;
 use dedup::Dedup;
-use entry::{Entry, Unstored};
-use failure::{Failed, Held};
-use party::Party;
+use entry::{Entry, Held, Unstored};
+use flight::Flight;
+use pending::Pending;
 use receiver::Receiver;
 use recent::Recent;
-use safety::Pending;
 use sent::SentTo;
 use timers::{Timer, Timers};
+use turn::Turn;
 
 use crate::limits;
 use crate::message::{AcceptedId, ChannelName, ConnectionId, GroupName, Message, MessageId, Publication, Timestamp};
 use crate::policy::{ChannelPolicy, Spare};
-
-/// Messages that were delivered together and are not confirmed by anybody yet, or are still in somebody's window.
-#[derive(Debug)]
-struct Flight {
-    /// Their channel's key. Good only while there are entries: a settled flight may outlive its channel.
-    channel: usize,
-    /// Empty once they are settled.
-    entries: SmallVec<[Entry; 1]>,
-    /// In how many windows the delivery stands.
-    outstanding: u32,
-    /// One of the windows is that of a receiver which got it because another one was silent.
-    doubled: bool,
-    /// How it has failed so far, if it has.
-    failed: Option<Box<Failed>>,
-    /// The groups among its receivers, if there are any.
-    party: Option<Box<Party>>,
-}
 
 /// Something that is held until its time.
 #[derive(Debug)]
@@ -118,12 +106,6 @@ struct Sender {
     channel: usize,
     /// It receives the channel, too.
     receives: bool,
-}
-
-/// What one call of [`Broker::handle`] is given.
-struct Turn<'a> {
-    now: Timestamp,
-    effects: &'a mut Effects,
 }
 
 /// The broker core. See the module for its rules.
@@ -247,7 +229,7 @@ impl Broker {
             counts: Vec::new(),
             to_pump: Vec::new(),
         };
-        broker.shortest_lapse = lapse::shortest(broker.policies.iter().map(|policy| &**policy));
+        broker.shortest_lapse = shortest_lapse(&broker.policies);
         broker.restore(restored);
         broker
     }
@@ -349,7 +331,7 @@ impl Broker {
     pub fn reconfigure(&mut self, settings: Settings) {
         self.policies = settings.policies.shared();
         self.spare = settings.policies.spare();
-        self.shortest_lapse = lapse::shortest(self.policies.iter().map(|policy| &**policy));
+        self.shortest_lapse = shortest_lapse(&self.policies);
         self.settings = settings;
         self.watch_anew();
         for (_, channel) in &mut self.channels {
@@ -449,4 +431,10 @@ impl Broker {
             turn.effects.list.push(Effect::Reply { to, reply });
         }
     }
+}
+
+/// The shortest time, of all policies, after which a delivery is not confirmed in time: no delivery has to be looked at sooner.
+fn shortest_lapse(policies: &[Arc<ChannelPolicy>]) -> Duration {
+    let times = policies.iter().flat_map(|policy| [policy.ack_timeout, policy.confirm_within]);
+    times.filter(|time| !time.is_zero()).min().unwrap_or(Duration::MAX)
 }

@@ -4,8 +4,8 @@ use smallvec::SmallVec;
 
 use super::dedup::{Key, Seen};
 use super::entry::{Entry, Place, Row, Unstored, expires_at};
+use super::pending::{Fate, Pending};
 use super::receiver::Receiver;
-use super::safety::{Fate, Pending};
 use super::{Broker, Content, Delayed, Effect, Publish, Refusal, Reply, Sender, Turn};
 use crate::limits;
 use crate::message::{ConnectionId, Message, MessageId, Timestamp};
@@ -147,7 +147,7 @@ impl Broker {
             let to = self.channels[key].everyone();
             let served = to.len() - usize::from(own);
             if served > 0 {
-                let content = content_index(turn, content);
+                let content = turn.content(content);
                 turn.effects.list.push(Effect::Broadcast { to, except: origin.filter(|_| own), content });
             }
             served
@@ -156,7 +156,7 @@ impl Broker {
             let Some(last) = targets.last() else { return 0 };
             channel.served = last.order;
             channel.serve_groups(&targets);
-            let content = content_index(turn, content);
+            let content = turn.content(content);
             turn.effects.list.extend(targets.iter().map(|target| Effect::Deliver {
                 to: target.connection,
                 content,
@@ -449,11 +449,4 @@ impl Broker {
 /// The reply to a publication that is not accepted.
 fn refused(publish: &Publish<'_>, refusal: Refusal) -> Reply {
     Reply::Refused { id: publish.id.clone(), answer: publish.answer, refusal }
-}
-
-/// Adds a content to the turn's effects; its index.
-pub(super) fn content_index(turn: &mut Turn<'_>, content: Content) -> u32 {
-    turn.effects.contents.push(content);
-    // invariant: one turn delivers at most a page of messages per channel and never reaches 2³² contents.
-    u32::try_from(turn.effects.contents.len() - 1).unwrap_or(u32::MAX)
 }

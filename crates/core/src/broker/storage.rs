@@ -2,7 +2,7 @@
 
 use super::channel::{Channel, Loading};
 use super::entry::{Entry, Place, Row};
-use super::safety::Fate;
+use super::pending::Fate;
 use super::{Broker, Delayed, Effect, Refusal, Restored, StoreEffect, StoreFailure, Turn};
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Message, MessageId, Timestamp};

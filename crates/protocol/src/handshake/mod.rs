@@ -4,6 +4,7 @@
 //! accepts (SPEC section 3). The client half does the reverse. Heads only: no body is ever read here, and nothing is
 //! decided about who may connect.
 
+mod bad_request;
 mod client;
 mod missed;
 mod query;
@@ -17,10 +18,11 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use sha1::{Digest as _, Sha1};
 
+pub use bad_request::BadRequest;
 pub use client::{BadReply, client_request, parse_reply};
 pub use missed::{Missed, SETTINGS};
 pub use query::percent_decode;
-pub use server::{BadRequest, Page, Request, Upgrade, parse_request, response, upgrade_reply, without_body};
+pub use server::{Page, Request, Upgrade, parse_request, response, upgrade_reply, without_body};
 
 /// The subprotocol that makes a connection *modern* (SPEC section 3).
 pub const SUBPROTOCOL: &str = "wsmb.v1";

@@ -1,6 +1,6 @@
 //! The query of a request: `?topic=NAME`, `?channel=NAME`, `?receiver=ID`.
 
-use super::BadRequest;
+use super::bad_request::BadRequest;
 use wsmb_core::message::ChannelName;
 
 /// What a query says to the broker. Other parameters are somebody else's, and not looked at.

@@ -3,7 +3,8 @@
 //! The hashes are kept in a file over restarts, so the function must never change: it is written out here and held against the vectors of its
 //! authors. (<https://github.com/veorq/SipHash>, the variant with 128 bits.) The key is random, so that no client can make two ids collide.
 
-use super::Key;
+/// An id and its channel. In two halves, because a `u128` would take the space of its alignment with it.
+pub(in crate::broker) type Key = [u64; 2];
 
 /// Rounds for each word, and at the end: as many as the standard library takes for its maps.
 const ROUNDS: usize = 1;

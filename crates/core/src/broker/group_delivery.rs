@@ -1,0 +1,301 @@
+//! What becomes of a kept message that a group has.
+//!
+//! If a delivery goes to members of groups, only their confirmations settle it. The other receivers of it are *onlookers*. If a member loses the
+//! delivery or gives it back, another member of the group gets it. If no member has it any more, the message is *bound* to these groups. Without a
+//! receiver limit, or if there were onlookers, the bound message is *owed*: it waits for a member for [`super::Bounds::group_wait`], and then goes to
+//! anybody. Otherwise it goes to a member with room, or else to the next receiver.
+
+use smallvec::SmallVec;
+
+use super::entry::{Bound, Entry, Held};
+use super::groups::Choice;
+use super::member::{Member, Targets};
+use super::party::{Asked, Party};
+use super::receiver::Receiver;
+use super::turn::Turn;
+use super::{AckMode, Broker, Content, Effect};
+use crate::message::{ConnectionId, MessageId, Timestamp};
+
+impl Broker {
+    /// Who gets a delivery on a channel with groups: as [`Self::targets`], with one of each group.
+    pub(super) fn grouped_targets(
+        &self,
+        channel: usize,
+        asked: Asked<'_>,
+        takes: &dyn Fn(&Receiver) -> bool,
+    ) -> Targets {
+        let Asked { origin, limit, within, not } = asked;
+        let channel = &self.channels[channel];
+        let Some(groups) = channel.groups().filter(|_| !self.stopping) else { return Targets::new() };
+        let choice = Choice { dispatch: channel.policy.dispatch, served: channel.served, limit, within };
+        let is_asked = |member: &Member| Some(member.connection) != origin && !not(member.connection);
+        let ready = |member: &Member| (is_asked(member) && takes(&self.receivers[member.receiver])).then_some(0);
+        if limit > 0 {
+            return groups.choose(choice, ready);
+        }
+        if groups.choose(Choice { limit: 1, ..choice }, ready).is_empty() {
+            return Targets::new();
+        }
+        // Nobody waits for anybody. In a group the one that waits least.
+        groups.choose(choice, |member| {
+            let receiver = &self.receivers[member.receiver];
+            let able = is_asked(member) && !self.is_outrun(member.receiver);
+            able.then(|| ready(member).unwrap_or(1 + receiver.window.len()))
+        })
+    }
+
+    /// Takes `by` out of a flight that has groups.
+    pub(super) fn release_part(
+        &mut self,
+        key: usize,
+        by: ConnectionId,
+        doubled: bool,
+        pump: bool,
+        turn: &mut Turn<'_>,
+    ) {
+        let flight = &mut self.flights[key];
+        let (channel, outstanding) = (flight.channel, flight.outstanding);
+        let Some(party) = flight.party.as_mut().filter(|_| !flight.entries.is_empty()) else {
+            if outstanding == 0 {
+                self.flights.remove(key);
+            }
+            return;
+        };
+        let part = party.part(by);
+        party.holders.retain(|(_, holder)| *holder != by);
+        if doubled {
+            self.to_pump.push(channel);
+        }
+        if !party.holders.is_empty() {
+            if let Some(part) = part.filter(|part| !party.holders.iter().any(|(other, _)| other == part)) {
+                self.pass_within(key, part, turn);
+            }
+            return;
+        }
+        // Only onlookers still have it, and they cannot settle it.
+        let entries = std::mem::take(&mut flight.entries);
+        let (party, failed) = (flight.party.take(), flight.failed.take());
+        if outstanding == 0 {
+            self.flights.remove(key);
+        }
+        self.channels[channel].in_flight -= 1;
+        for mut entry in entries {
+            let bound = self.bound_by(&entry, channel, party.as_deref());
+            self.bind(&mut entry, bound);
+            self.come_back(channel, entry, failed.as_deref(), turn);
+        }
+        if pump && self.channels.contains(channel) {
+            self.to_pump.push(channel);
+        }
+    }
+
+    /// A group has lost what another one still has: another member gets it now, if one has room.
+    fn pass_within(&mut self, key: usize, part: usize, turn: &mut Turn<'_>) {
+        let flight = &self.flights[key];
+        let most = self.channels[flight.channel].policy.max_deliveries;
+        let is_spent = |entry: &Entry| most > 0 && entry.message.deliveries >= most;
+        let waits = flight.failed.as_ref().is_some_and(|failed| failed.waits());
+        let is_over = flight.entries.iter().all(|entry| entry.expired(turn.now));
+        if self.stopping || waits || is_over || flight.entries.iter().any(is_spent) {
+            return;
+        }
+        if let Some(target) = self.next_within(key, part, turn.now) {
+            self.join_flight(key, Some(part), target, turn);
+        }
+    }
+
+    /// Another member of a group that can be given what the group has lost.
+    pub(super) fn next_within(&self, key: usize, part: usize, now: Timestamp) -> Option<Member> {
+        let flight = &self.flights[key];
+        let groups = self.channels[flight.channel].groups()?;
+        let members = groups.members(flight.party.as_ref()?.group(part));
+        members.iter().find(|member| self.joins(key, member, now)).copied()
+    }
+
+    /// Whether a receiver can be given what others have, and neither has it nor has failed with it.
+    pub(super) fn joins(&self, flight: usize, member: &Member, now: Timestamp) -> bool {
+        let receiver = &self.receivers[member.receiver];
+        let Some(at) = self.flights.get(flight) else { return false };
+        let fits = at.entries.len() == 1 || receiver.ack == AckMode::Manual || !receiver.takes_single();
+        fits && receiver.takes_backlog(now)
+            && !at.entries.iter().any(|entry| entry.origin == Some(member.connection))
+            && !at.failed.as_ref().is_some_and(|failed| failed.has(member.connection))
+            && !receiver.window.iter().any(|delivery| delivery.flight == flight)
+    }
+
+    /// Gives one more receiver what others have; something of it has not expired. `part`: for which group, if for one.
+    pub(super) fn join_flight(&mut self, key: usize, part: Option<usize>, target: Member, turn: &mut Turn<'_>) {
+        let flight = &mut self.flights[key];
+        let name = self.channels[flight.channel].name.clone();
+        flight.outstanding += 1;
+        if let (Some(part), Some(party)) = (part, &mut flight.party) {
+            party.add(part, target.connection);
+        }
+        let (mut size, mut attempt) = (0, 2);
+        let mut messages = SmallVec::new();
+        let mut message = MessageId(0);
+        for entry in flight.entries.iter_mut().filter(|entry| !entry.expired(turn.now)) {
+            entry.message.deliveries = entry.message.deliveries.saturating_add(1);
+            attempt = attempt.max(entry.attempt());
+            message = if messages.is_empty() { entry.message.id } else { message };
+            size += entry.message.payload.bytes.len();
+            messages.push(entry.message.payload.clone());
+        }
+        self.counters.deliveries += 1;
+        self.counters.redeliveries += 1;
+        let dead = if let [entry] = &flight.entries[..] { entry.message.dead.clone() } else { None };
+        let content = turn.content(Content::Backlog { channel: name, messages, dead });
+        let channel = flight.channel;
+        let receiver = &mut self.receivers[target.receiver];
+        let manual = receiver.ack == AckMode::Manual;
+        receiver.serve(channel);
+        let sequence = receiver.window.push(key, size, manual, turn.now);
+        turn.effects.list.push(Effect::Deliver {
+            to: target.connection,
+            content,
+            sequence,
+            manual,
+            attempt: if manual { attempt } else { 1 },
+            message,
+        });
+        self.pause_backlog(&[target], turn);
+        self.timers.look_at(turn.now.after(self.shortest_lapse), target.connection);
+        self.want_confirmation(target.receiver, turn);
+    }
+
+    /// Which groups a message goes to next, if nobody has it any more.
+    pub(super) fn bound_by(&self, entry: &Entry, channel: usize, party: Option<&Party>) -> Option<Bound> {
+        let party = party?;
+        let limit = entry.message.receivers.unwrap_or(self.channels[channel].policy.receivers);
+        Some(Bound { groups: party.groups.to_vec().into(), waits: limit == 0 || party.onlookers })
+    }
+
+    /// Notes with a message which groups it goes to next.
+    fn bind(&mut self, entry: &mut Entry, bound: Option<Bound>) {
+        self.bytes -= entry.bytes();
+        entry.failures.get_or_insert_default().bound = bound;
+        self.bytes += entry.bytes();
+    }
+
+    /// A message is like any other again.
+    pub(super) fn unbind(&mut self, entry: &mut Entry) {
+        if entry.bound().is_none() {
+            return;
+        }
+        self.bytes -= entry.bytes();
+        if let Some(failures) = &mut entry.failures {
+            failures.bound = None;
+            if failures.nacks == 0 {
+                entry.failures = None;
+            }
+        }
+        self.bytes += entry.bytes();
+    }
+
+    /// A message waits again: for the groups to which it is bound, or at its old place.
+    pub(super) fn stand_or_owe(&mut self, channel: usize, mut entry: Entry, turn: &mut Turn<'_>) {
+        if entry.bound().is_some_and(|bound| bound.waits) {
+            self.hold_owed(channel, entry, turn);
+        } else {
+            self.unbind(&mut entry);
+            self.stand(channel, entry);
+        }
+    }
+
+    /// Holds back what is owed to groups, until one of their members has room.
+    fn hold_owed(&mut self, channel: usize, entry: Entry, turn: &mut Turn<'_>) {
+        let until = turn.now.after(self.settings.bounds.group_wait);
+        let until = entry.message.expires.map_or(until, |expires| expires.min(until));
+        for group in entry.bound().into_iter().flat_map(|bound| bound.groups.iter()) {
+            self.owed.insert((channel, group.clone(), entry.message.id), until);
+        }
+        self.hold_until(channel, entry, until, turn);
+        self.to_pump.push(channel);
+    }
+
+    /// Whether something is owed to the group of a receiver, and the receiver may get it.
+    pub(super) fn is_owed_to(&self, channel: usize, receiver: ConnectionId, now: Timestamp) -> bool {
+        let groups = if self.owed.is_empty() { None } else { self.channels[channel].groups() };
+        let Some(name) = groups.and_then(|groups| groups.of(receiver)) else { return false };
+        let from = (channel, name.clone(), MessageId(0));
+        let mut owed = self.owed.range(from..).take_while(|((key, group, _), _)| *key == channel && group == name);
+        owed.any(|((_, _, id), until)| {
+            let held = self.held.get(&(*until, *id));
+            held.is_some_and(|held| held.entry.origin != Some(receiver) && !held.entry.expired(now))
+        })
+    }
+
+    /// Whether what is held back is so because it is owed to groups.
+    pub(super) fn is_owed(&self, held: &Held) -> bool {
+        let first = held.entry.bound().and_then(|bound| bound.groups.first());
+        first.is_some_and(|group| self.owed.contains_key(&(held.channel, group.clone(), held.entry.message.id)))
+    }
+
+    /// What was held back is taken out: it is owed to nobody any more.
+    pub(super) fn forget_owed(&mut self, held: &Held) {
+        for group in held.entry.bound().into_iter().flat_map(|bound| bound.groups.iter()) {
+            self.owed.remove(&(held.channel, group.clone(), held.entry.message.id));
+        }
+    }
+
+    /// What is held back is so until another time.
+    pub(super) fn move_owed(&mut self, held: &Held, until: Timestamp) {
+        for group in held.entry.bound().into_iter().flat_map(|bound| bound.groups.iter()) {
+            if let Some(at) = self.owed.get_mut(&(held.channel, group.clone(), held.entry.message.id)) {
+                *at = until;
+            }
+        }
+    }
+
+    /// Gives members of groups what is owed to them, as far as they have room.
+    pub(super) fn deliver_owed(&mut self, channel: usize, turn: &mut Turn<'_>) {
+        // Bounded: each round takes one message out of what is held back.
+        while let Some((at, targets)) = self.next_owed(channel, turn.now) {
+            let Some(Held { mut entry, .. }) = self.take_held(at) else { return };
+            self.unbind(&mut entry);
+            let content = Content::Backlog {
+                channel: self.channels[channel].name.clone(),
+                messages: std::iter::once(entry.message.payload.clone()).collect(),
+                dead: entry.message.dead.clone(),
+            };
+            self.fly(channel, std::iter::once(entry).collect(), content, &targets, turn);
+            self.pause_backlog(&targets, turn);
+        }
+    }
+
+    /// The first message that is owed to a group with room, and who gets it.
+    fn next_owed(&self, channel: usize, now: Timestamp) -> Option<((Timestamp, MessageId), Targets)> {
+        let groups = self.channels.get(channel)?.groups().filter(|_| !self.stopping)?;
+        let takes = |receiver: &Receiver| receiver.takes_backlog(now) && !self.is_reserved(receiver, channel, now);
+        let mut first: Option<((Timestamp, MessageId), Targets)> = None;
+        for (name, members) in groups.iter() {
+            let mut takers = members.iter().filter(|member| takes(&self.receivers[member.receiver]));
+            let Some(taker) = takers.next() else { continue };
+            // A sender gets none of its own messages: if only it has room, nobody has room for them.
+            let only = takers.next().is_none().then_some(taker.connection);
+            let from = (channel, name.clone(), MessageId(0));
+            let owed = self.owed.range(from..).take_while(|((key, group, _), _)| *key == channel && group == name);
+            for ((_, _, id), until) in owed {
+                if first.as_ref().is_some_and(|((_, other), _)| other <= id) {
+                    break;
+                }
+                let at = (*until, *id);
+                let Some(Held { entry, .. }) = self.held.get(&at).filter(|held| !held.entry.expired(now)) else {
+                    continue;
+                };
+                if only.is_some() && entry.origin == only {
+                    continue;
+                }
+                let limit = entry.message.receivers.unwrap_or(self.channels[channel].policy.receivers);
+                let within = entry.bound().map(|bound| &*bound.groups);
+                let asked = Asked { origin: entry.origin, limit, within, not: &|_| false };
+                let targets = self.grouped_targets(channel, asked, &takes);
+                if !targets.is_empty() {
+                    first = Some((at, targets));
+                    break;
+                }
+            }
+        }
+        first
+    }
+}

@@ -1,0 +1,24 @@
+//! What one call of the broker is given: the time, and the list of what is to be done.
+
+use super::effect::{Content, Effect, Effects, Note};
+use crate::message::Timestamp;
+
+/// What one call of [`super::Broker::handle`] is given.
+pub(super) struct Turn<'a> {
+    pub now: Timestamp,
+    pub effects: &'a mut Effects,
+}
+
+impl Turn<'_> {
+    /// Has something told to the administrator.
+    pub fn note(&mut self, note: Note) {
+        self.effects.list.push(Effect::Note(Box::new(note)));
+    }
+
+    /// Adds a content to the effects. Returns its index.
+    pub fn content(&mut self, content: Content) -> u32 {
+        self.effects.contents.push(content);
+        // invariant: one turn delivers at most a page of messages per channel and never reaches 2³² contents.
+        u32::try_from(self.effects.contents.len() - 1).unwrap_or(u32::MAX)
+    }
+}

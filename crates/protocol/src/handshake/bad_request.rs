@@ -1,0 +1,88 @@
+//! Why a request head is refused, the status of the answer, and the sentence in it.
+
+use std::fmt;
+
+use wsmb_core::message::BadChannelName;
+
+use crate::limits;
+
+/// Why a request is refused before anything is done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadRequest {
+    /// It is not HTTP/1, in `httparse`'s words.
+    NotHttp(httparse::Error),
+    /// It begins with a PROXY protocol header, which this listener does not expect.
+    ProxyHeader,
+    /// The request line alone is longer than [`limits::REQUEST_HEAD`].
+    LineTooLong,
+    /// The head is longer than [`limits::REQUEST_HEAD`].
+    HeadTooLong,
+    /// More than [`limits::REQUEST_HEADERS`] headers.
+    TooManyHeaders,
+    /// `Sec-WebSocket-Version` is missing or not 13.
+    Version,
+    /// `Sec-WebSocket-Key` is missing, empty or given twice.
+    Key,
+    /// `Authorization` is given twice.
+    AuthorizationTwice,
+    /// `topic` or `channel` given twice, or both.
+    TopicTwice,
+    /// The topic's percent-encoding is wrong, or it is not UTF-8.
+    TopicEncoding,
+    /// The topic is no channel name.
+    Topic(BadChannelName),
+    /// What is wrong with `receiver`.
+    Receiver(&'static str),
+    /// `receiver` is longer than [`wsmb_core::limits::NAME_BYTES`].
+    ReceiverTooLong,
+}
+
+impl BadRequest {
+    /// The status to answer with: 400, 414, 426 or 431.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::LineTooLong => 414,
+            Self::Version => 426,
+            Self::HeadTooLong | Self::TooManyHeaders => 431,
+            _ => 400,
+        }
+    }
+
+    /// Headers that the answer must have beyond the usual (RFC 6455 section 4.4).
+    #[must_use]
+    pub fn headers(&self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Version => &[("Sec-WebSocket-Version", "13")],
+            _ => &[],
+        }
+    }
+}
+
+impl fmt::Display for BadRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotHttp(error) => write!(f, "the request is not valid HTTP/1.1: {error}"),
+            Self::ProxyHeader => f.write_str(
+                "the connection begins with a PROXY protocol header, which this address does not expect; \
+                 give the proxy a [[listener]] with proxy_protocol = true, or have it send none",
+            ),
+            Self::LineTooLong => write!(f, "the request line is longer than {} bytes", limits::REQUEST_HEAD),
+            Self::HeadTooLong => write!(f, "the request head is longer than {} bytes", limits::REQUEST_HEAD),
+            Self::TooManyHeaders => write!(f, "the request has more than {} headers", limits::REQUEST_HEADERS),
+            Self::Version => f.write_str("this server speaks WebSocket version 13 (the header Sec-WebSocket-Version)"),
+            Self::Key => f.write_str("the header Sec-WebSocket-Key must be given, once"),
+            Self::AuthorizationTwice => f.write_str("the header Authorization is given twice"),
+            Self::TopicTwice => f.write_str("the topic is given twice; give 'topic' or 'channel' once"),
+            Self::TopicEncoding => f.write_str("the topic is not percent-encoded UTF-8"),
+            Self::Topic(BadChannelName::Empty) => {
+                f.write_str("the topic is empty; name a channel, or leave 'topic' out for the envelope dialect")
+            }
+            Self::Topic(bad) => write!(f, "the topic is no channel name: {bad}"),
+            Self::Receiver(wrong) => write!(f, "'receiver' {wrong}"),
+            Self::ReceiverTooLong => write!(f, "'receiver' is longer than {} bytes", wsmb_core::limits::NAME_BYTES),
+        }
+    }
+}
+
+impl std::error::Error for BadRequest {}

@@ -118,6 +118,11 @@ fn the_pure_rooms_know_no_clock_and_no_socket() {
 }
 
 #[test]
+fn no_value_is_for_tests_only() {
+    check(rules::no_value_for_tests);
+}
+
+#[test]
 fn no_test_is_ignored() {
     check(rules::no_ignored_test);
 }

@@ -16,7 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &["core"]),
     ("auth", &["core"]),
     ("config", &["core", "protocol"]),
-    ("server", &["core", "protocol", "store", "auth", "config"]),
+    ("server", &["core", "protocol", "store", "auth"]),
     ("client", &["core", "protocol"]),
     ("load", &["core", "protocol", "client"]),
     ("wsmb", &["core", "protocol", "store", "auth", "config", "server", "client", "load"]),
@@ -211,6 +211,14 @@ fn contains_word(line: &str, name: &str) -> bool {
     })
 }
 
+/// No value depends on whether tests are compiled: a crate's tests would use another value than the tests of the crates above it.
+pub fn no_value_for_tests(source: &Source) -> Vec<String> {
+    let lines = source.code.lines().enumerate().filter(|(_, line)| line.contains("cfg!(test)"));
+    lines
+        .map(|(index, _)| format!("{}:{}: `cfg!(test)`; make the value an argument", source.name(), index + 1))
+        .collect()
+}
+
 /// A test runs or is not there.
 pub fn no_ignored_test(source: &Source) -> Vec<String> {
     let lines = source.code.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("#[ignore"));
@@ -273,7 +281,7 @@ mod samples {
 
     use super::{
         Source, file_length, forbidden_text, function_length, has_test, import_direction, keys, module_docs,
-        named_tests, no_ignored_test, no_panic, purity,
+        named_tests, no_ignored_test, no_panic, no_value_for_tests, purity,
     };
 
     fn source(path: &str, text: &str) -> Source {
@@ -311,6 +319,7 @@ mod samples {
             ),
             ("crates/store/src/lib.rs", "use wsmb_core::message::Message;\nfn f() { wsmb_auth::g() }", 1),
             ("crates/server/src/hub.rs", "use wsmb_store::Store;\nuse wsmb_auth;", 0),
+            ("crates/server/src/hub.rs", "use wsmb_config::Config;", 1),
             ("crates/server/src/hub.rs", "use wsmb_client::Client;", 1),
             ("crates/client/src/lib.rs", "use wsmb_protocol::frame;\nuse wsmb_server as server;", 1),
             ("crates/wsmb/src/cli/send.rs", "use wsmb_client::Client;", 0),
@@ -353,6 +362,12 @@ mod samples {
         assert_eq!(purity(&source("crates/protocol/src/a.rs", "use std::net::TcpStream;")).len(), 2);
         assert!(purity(&source("crates/server/src/a.rs", text)).is_empty());
         assert!(purity(&source("crates/core/src/broker/a.rs", "// Instant\nuse std::time::Duration;")).is_empty());
+    }
+
+    #[test]
+    fn values_for_tests() {
+        assert_eq!(no_value_for_tests(&source("a.rs", "const A: u8 = if cfg!(test) { 1 } else { 2 };")).len(), 1);
+        assert!(no_value_for_tests(&source("a.rs", "#[cfg(test)]\nmod tests;")).is_empty());
     }
 
     #[test]

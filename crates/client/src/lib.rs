@@ -166,7 +166,7 @@ impl Client {
             stream,
             address,
             decoder: Decoder::new(Role::Client, options.max_message),
-            input: vec![0; wsmb_core::limits::READ_BUFFER].into_boxed_slice(),
+            input: vec![0; wsmb_protocol::limits::READ_BUFFER].into_boxed_slice(),
             received: VecDeque::new(),
             output: Vec::new(),
             written: 0,
@@ -353,7 +353,7 @@ impl Client {
         }
         if self.written == self.output.len() {
             self.output.clear();
-            self.output.shrink_to(wsmb_core::limits::READ_BUFFER);
+            self.output.shrink_to(wsmb_protocol::limits::READ_BUFFER);
             self.written = 0;
         }
         Poll::Ready(())

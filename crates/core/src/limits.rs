@@ -65,7 +65,8 @@ pub const STORE_GROUP: usize = 4_096;
 /// How long after a failure the store is tried again.
 pub const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// The columns of the store's table that are the broker's own, in lower case: no user-defined one can have these names.
+/// The columns of the store's table that are the broker's own, in lower case: no user-defined one can have these names. (Here, because the configuration
+/// checks names without a store.)
 pub const STORE_OWN_COLUMNS: [&str; 13] = [
     "data_id",
     "channel",
@@ -124,13 +125,6 @@ pub const PURGES_REMEMBERED: usize = 64;
 
 /// Rows one sweep removes at the most: as many as one commit adds, so that sweeps, one after the other, keep up with whatever was accepted.
 pub const SWEEP_ROWS: usize = STORE_GROUP;
-
-/// Bytes read from one socket at a time, into a buffer that its thread shares.
-pub const READ_BUFFER: usize = 64 << 10;
-
-/// What a queued frame costs beside its bytes: its place in the queue and its allocation. Without it, a client that pings at full
-/// speed and never reads would fill a queue of [`QUEUE_BYTES`] with millions of two-byte pongs.
-pub const FRAME_PLACE: usize = 64;
 
 /// Unconfirmed deliveries with which a modern receiver begins that asks for nothing else: few, because after a crash of the receiver these are what
 /// may arrive twice. (A legacy one begins with one frame: perhaps it takes no more and leaves.)

@@ -146,7 +146,7 @@ impl<S: Session> Opening<S> {
     /// The connection broke, or nothing came for [`wsmb_client::limits::CLIENT_CONNECT`].
     pub(super) fn settle(&mut self, mut heard: impl FnMut(Heard<'_>) -> Result<(), Error>) -> Result<(), Error> {
         let deadline = Instant::now() + wsmb_client::limits::CLIENT_CONNECT;
-        let mut buffer = vec![0; wsmb_core::limits::READ_BUFFER];
+        let mut buffer = vec![0; wsmb_protocol::limits::READ_BUFFER];
         while !self.line.session.is_ready() {
             if Instant::now() >= deadline {
                 return Err(stalled("a connection was not ready", wsmb_client::limits::CLIENT_CONNECT));

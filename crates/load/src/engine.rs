@@ -90,6 +90,8 @@ pub(super) struct Engine<S> {
     links: Vec<Link<S>>,
     flows: Vec<Flow>,
     payload: Payload,
+    /// When nothing has come for so long, it is lost.
+    stall: Duration,
     tally: Tally,
     /// Sends are answered for.
     answers: bool,
@@ -105,13 +107,14 @@ impl<S: Session> Engine<S> {
     ///
     /// # Errors
     /// The system gives no event queue.
-    pub(super) fn new(payload: Payload, answers: bool) -> Result<Self, Error> {
+    pub(super) fn new(payload: Payload, answers: bool, stall: Duration) -> Result<Self, Error> {
         Ok(Self {
             poll: Poll::new().map_err(|error| Error::System(format!("the system gives no event queue: {error}")))?,
             events: Events::with_capacity(limits::EVENTS),
             links: Vec::new(),
             flows: Vec::new(),
             payload,
+            stall,
             tally: Tally::default(),
             answers,
             readable: Vec::new(),
@@ -164,7 +167,7 @@ impl<S: Session> Engine<S> {
         self.tally
     }
 
-    /// Sends, and waits until everything that was sent is received and answered for, or nothing has come for [`limits::STALL`].
+    /// Sends, and waits until everything that was sent is received and answered for, or nothing has come for [`super::Options::stall`].
     ///
     /// # Errors
     /// A connection broke, something was refused, or something came that was not sent.
@@ -183,7 +186,7 @@ impl<S: Session> Engine<S> {
             }
             let all_sent = self.flows.iter().all(|flow| flow.sent >= flow.limit);
             let complete = all_sent && self.tally.is_settled();
-            if complete || now - self.moved >= limits::STALL {
+            if complete || now - self.moved >= self.stall {
                 let tally = self.tally;
                 return Ok(Stretch {
                     sent: tally.sent - before.sent,

@@ -41,7 +41,7 @@ impl Inbound {
             let Some(frame) = self.complete(&mut input)? else { return Ok(()) };
             let result = frame_of(&frame.0, &self.partial).and_then(&mut take);
             self.partial.clear();
-            self.partial.shrink_to(wsmb_core::limits::READ_BUFFER);
+            self.partial.shrink_to(wsmb_protocol::limits::READ_BUFFER);
             result?;
         }
         while let Some(header) = Header::parse(input)? {

@@ -28,6 +28,8 @@ pub(super) struct Schedule {
     pub(super) warm_up: u64,
     /// Messages that count.
     pub(super) messages: u64,
+    /// When nothing has come for so long behind its time, it is lost.
+    pub(super) stall: Duration,
 }
 
 impl Schedule {
@@ -161,7 +163,7 @@ fn listen<S: Session>(sender: &mut Opening<S>) -> Result<(), Error> {
     }
 }
 
-/// Takes the time of every message until all have come, or none has come for [`limits::STALL`] behind its time.
+/// Takes the time of every message until all have come, or none has come for [`Schedule::stall`] behind its time.
 fn receive<S: Session>(
     receiver: &mut Opening<S>,
     payload: &Payload,
@@ -211,7 +213,7 @@ fn receive<S: Session>(
                 Ok(())
             })?;
             receiver.write()?;
-        } else if last.elapsed() >= limits::STALL + schedule.due(1) {
+        } else if last.elapsed() >= schedule.stall + schedule.due(1) {
             break;
         }
         if !is_counting && found.came >= schedule.warm_up {

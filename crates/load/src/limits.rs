@@ -64,9 +64,8 @@ pub const EVENTS: usize = 1_024;
 /// Gaps in the numbers of one sender that are remembered for each receiver; what comes late to an older one counts as doubled.
 pub const GAPS: usize = 1_024;
 
-/// When nothing has come for so long, it is lost: longer than a broker that writes to a slow disk pauses, short enough to wait for. (Less
-/// in unit tests, whose broker does nothing else.)
-pub const STALL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+/// When nothing has come for so long, it is lost: longer than a broker that writes to a slow disk pauses, short enough to wait for.
+pub const STALL: Duration = Duration::from_secs(10);
 
 /// How long it may take to open all connections: tens of thousands at a broker that is busy hashing passwords.
 pub const OPENING: Duration = Duration::from_secs(300);

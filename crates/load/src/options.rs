@@ -113,6 +113,10 @@ pub struct Options {
     /// Print the result as one JSON object on one line
     #[arg(long, global = true)]
     pub json: bool,
+
+    /// When nothing has come for so long, it is lost.
+    #[arg(skip = limits::STALL)]
+    pub stall: Duration,
 }
 
 /// A number of seconds that is not zero.

@@ -1,6 +1,6 @@
-//! The server's process: its CPU time and its memory. Only Linux shows them; on other systems every call says so.
+//! Reads the CPU time and the memory of the server's process. This works on Linux only; on other systems every call returns an error that says so.
 //!
-//! Must never fail a run: a server that cannot be seen is measured without CPU time and memory.
+//! Must never fail a run: if the process cannot be read, the report has no CPU time and no memory.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -66,7 +66,7 @@ mod system {
             let found = i32::try_from(pid).ok().and_then(|pid| process::Process::new(pid).ok()).map(Self);
             found
                 .filter(|process| process.usage().is_some() && process.memory().is_some())
-                .ok_or_else(|| format!("there is no process {pid}, or it may not be seen"))
+                .ok_or_else(|| format!("there is no process {pid}, or this user may not read its figures in /proc"))
         }
 
         /// The process that listens on this address.
@@ -84,13 +84,13 @@ mod system {
                 .collect();
             if sockets.is_empty() {
                 return Err(format!(
-                    "nothing on this system listens on {address}; if the server runs here behind something, give --pid"
+                    "no process on this system listens on {address}; if the server runs here behind a proxy, give --pid"
                 ));
             }
             let mut all = process::all_processes().into_iter().flatten().flatten();
             all.find(|process| owns(process, &sockets)).map(Self).ok_or_else(|| {
                 format!(
-                    "the process that listens on {address} belongs to somebody else; give --pid, or measure as its user"
+                    "the process that listens on {address} belongs to another user; give --pid, or run this command as that user"
                 )
             })
         }
@@ -170,13 +170,13 @@ mod system {
 
     use super::{Memory, Usage};
 
-    /// A process that cannot be seen: there is none of these.
+    /// The process of another system: no value of this type exists.
     #[derive(Debug)]
     pub(crate) enum Process {}
 
     impl Process {
         pub(crate) fn new(_: u32) -> Result<Self, String> {
-            Err("only Linux shows what another process uses".to_owned())
+            Err("the CPU time and memory of another process can be read on Linux only".to_owned())
         }
 
         pub(crate) fn listening_on(_: SocketAddr) -> Result<Self, String> {

@@ -102,6 +102,8 @@ fn options(messages: u64) -> Options {
         channel: "bench".to_owned(),
         pid: None,
         json: false,
+        // The broker of these tests does nothing else, and some of it is lost on purpose.
+        stall: Duration::from_secs(1),
     }
 }
 

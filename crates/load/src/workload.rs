@@ -164,7 +164,7 @@ where
         let tally = engine.tally();
         if self.confirmed && tally.answered < tally.asked {
             let what = format!("{} of {} sends were not answered for", tally.asked - tally.answered, tally.asked);
-            return Err(Error::Stalled { what, after: limits::STALL });
+            return Err(Error::Stalled { what, after: self.options.stall });
         }
         let mut report = self.report();
         if let Some(stretch) = stretch {
@@ -181,7 +181,7 @@ where
 
     /// Connections that receive a channel on which nothing happens.
     fn idle(&mut self, connections: u32) -> Result<Report, Error> {
-        let mut engine = Engine::new(self.payload.clone(), false)?;
+        let mut engine = Engine::new(self.payload.clone(), false, self.options.stall)?;
         // What the first connection leaves behind (a password is hashed, the program's pages are read) is not the connections'. It comes when
         // the server rests: this broker gives back what it has read so far when its start is over.
         self.at_rest(&mut engine)?;
@@ -201,7 +201,7 @@ where
 
     /// Round trips at a fixed rate.
     fn latency(&mut self, rate: u32) -> Result<Report, Error> {
-        let mut beside = Engine::new(self.payload.clone(), false)?;
+        let mut beside = Engine::new(self.payload.clone(), false, self.options.stall)?;
         self.add_idle(&mut beside, self.options.beside)?;
         let mut sender = self.open(0..1, false)?;
         sender.settle(|_| Ok(()))?;
@@ -215,7 +215,7 @@ where
                 "{messages} messages at {rate} a second take longer than {longest} seconds"
             )));
         }
-        let schedule = Schedule { rate, warm_up: count(self.options.warm_up), messages };
+        let schedule = Schedule { rate, warm_up: count(self.options.warm_up), messages, stall: self.options.stall };
         let publication = self.wire.publication(&self.seat(0..1, false), &self.payload);
         let server = self.server.as_ref().ok();
         let mut before = None;
@@ -262,7 +262,7 @@ where
         let store_phase = self.phase("store", stored.answered, &stored, before);
         if !stored.complete {
             let what = format!("{} of {messages} sends were not answered for", messages - stored.answered);
-            return Err(Error::Stalled { what, after: limits::STALL });
+            return Err(Error::Stalled { what, after: self.options.stall });
         }
         let size_before = store.map(|path| self.file_at_rest(path, &mut engine)).transpose()?;
         let mut report = Report { messages, senders: 1, seconds: seconds(stored.time), ..Report::default() };
@@ -304,7 +304,7 @@ where
 
     /// An engine with the connections that are only there.
     fn engine(&mut self) -> Result<Engine<W::Session>, Error> {
-        let mut engine = Engine::new(self.payload.clone(), self.confirmed)?;
+        let mut engine = Engine::new(self.payload.clone(), self.confirmed, self.options.stall)?;
         self.add_idle(&mut engine, self.options.beside)?;
         Ok(engine)
     }

@@ -33,3 +33,10 @@ pub const FRAGMENTS: usize = 4_096;
 /// The size of a fragment that is not tiny. The small libraries of microcontrollers send from buffers of 64 bytes and more, so that a message of any size may come in such
 /// fragments.
 pub const FRAGMENT_BYTES: usize = 64;
+
+/// Bytes read from one socket at a time, into a buffer that its thread shares.
+pub const READ_BUFFER: usize = 64 << 10;
+
+/// What a queued frame costs beside its bytes: its place in the queue and its allocation. Without it, a client that pings at full
+/// speed and never reads would fill a queue of [`wsmb_core::limits::QUEUE_BYTES`] with millions of two-byte pongs.
+pub const FRAME_PLACE: usize = 64;

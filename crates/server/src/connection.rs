@@ -132,7 +132,7 @@ pub(super) use evidence::OnTime;
 
 thread_local! {
     /// What all connections of the thread read into.
-    static INBOX: RefCell<Box<[u8]>> = RefCell::new(vec![0; wsmb_core::limits::READ_BUFFER].into_boxed_slice());
+    static INBOX: RefCell<Box<[u8]>> = RefCell::new(vec![0; wsmb_protocol::limits::READ_BUFFER].into_boxed_slice());
 }
 
 impl Connection {

@@ -140,7 +140,7 @@ pub const EFFECTS_AT_ONCE: usize = 4_096;
 
 /// Bytes of frames made in one turn that lie one behind the other: what one read may bring, made into another dialect. A slice of it that a
 /// slow socket has not taken keeps all of it in memory.
-pub const BATCH: usize = 4 * wsmb_core::limits::READ_BUFFER;
+pub const BATCH: usize = 4 * wsmb_protocol::limits::READ_BUFFER;
 
 /// A frame that a slow socket has not taken is copied out of its batch if it is smaller than this: else a few bytes that wait would keep
 /// all of [`BATCH`] in memory.

@@ -142,7 +142,7 @@ impl Queue {
         if self.state.ending || self.state.broken || self.state.aborted {
             return Some(Pushed::Gone);
         }
-        let places = self.frames.len() * wsmb_core::limits::FRAME_PLACE;
+        let places = self.frames.len() * wsmb_protocol::limits::FRAME_PLACE;
         (self.bytes > 0 && self.bytes + places + size > max).then_some(Pushed::Overflow)
     }
 
@@ -259,7 +259,7 @@ impl Queue {
             if size > 0 && size + frame.len() > limits::COALESCE {
                 break;
             }
-            size += frame.len().max(wsmb_core::limits::FRAME_PLACE);
+            size += frame.len().max(wsmb_protocol::limits::FRAME_PLACE);
             if let Some(Piece::Own(frame)) = self.frames.pop_front() {
                 hand.push(frame);
             }

@@ -50,7 +50,7 @@ fn an_empty_queue_takes_any_frame_and_a_filled_one_only_up_to_its_bound() {
     assert!(queued(queue.push(frame(5 * MAX, 1), MAX)));
     assert_eq!(queue.push(frame(1, 2), MAX), Pushed::Overflow);
     write_out(&mut queue, usize::MAX);
-    assert!(queued(queue.push(frame(MAX - wsmb_core::limits::FRAME_PLACE - 1, 3), MAX)));
+    assert!(queued(queue.push(frame(MAX - wsmb_protocol::limits::FRAME_PLACE - 1, 3), MAX)));
     assert!(queued(queue.push(frame(1, 4), MAX)));
     assert_eq!(queue.push(frame(1, 5), MAX), Pushed::Overflow);
 }
@@ -59,7 +59,7 @@ fn an_empty_queue_takes_any_frame_and_a_filled_one_only_up_to_its_bound() {
 fn a_queue_of_tiny_frames_is_bounded_by_what_they_cost() {
     let mut queue = open();
     let taken = (0..MAX).take_while(|_| queued(queue.push(frame(2, 0), MAX))).count();
-    assert!(taken <= MAX / wsmb_core::limits::FRAME_PLACE + 1, "{taken} frames");
+    assert!(taken <= MAX / wsmb_protocol::limits::FRAME_PLACE + 1, "{taken} frames");
 }
 
 #[test]

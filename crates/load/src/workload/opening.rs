@@ -46,7 +46,7 @@ where
         let first = engine.flows();
         self.open_all(uses, false, |run, index, seat, opening| {
             let publication = run.wire.publication(seat, &run.payload);
-            let each = publication.size() + wsmb_core::limits::FRAME_PLACE;
+            let each = publication.size() + wsmb_protocol::limits::FRAME_PLACE;
             let receivers = usize::try_from(copies).unwrap_or(usize::MAX).max(1);
             let most = limits::WINDOW_BYTES.min(limits::WINDOW_BYTES_OF_ALL / receivers) / each;
             let most = u32::try_from(most).unwrap_or(u32::MAX).max(1);

@@ -1,7 +1,8 @@
 //! User-defined columns: how a value of a message is written for the type of a column.
 //!
-//! Whether a value fits is the server's decision: its strict mode refuses what is too long, out of range or of another kind, and the column is NULL then
-//! ([`super::write`]). Only what a server would change without an error is withheld here: digits that it would round away, blanks that it would cut.
+//! The database server decides whether a value fits: its strict mode refuses a value that is too long, out of range or of another kind, and [`super::write`]
+//! then writes NULL into the column. This file withholds only values that a server would change without an error: digits that it would round away,
+//! blanks that it would cut.
 
 use std::borrow::Cow;
 
@@ -18,7 +19,7 @@ pub(super) enum Form {
     Text(Option<u64>),
     /// As an exact number, with at most so many digits behind the point.
     Number(Option<u64>),
-    /// As a number of which the column holds the nearest that it has.
+    /// As a number; the column holds the nearest number of its type.
     Float,
     /// As `true` or `false`.
     Boolean,
@@ -81,7 +82,7 @@ impl Form {
         })
     }
 
-    /// The value as the text that is sent; `None` for nothing, and for what the server would take for something else.
+    /// Returns the text that is sent for the value; `None` for no value, and for a value that the server would change without an error.
     pub(super) fn write(self, value: &ColumnValue) -> Option<Cow<'_, str>> {
         match (self, value) {
             (_, ColumnValue::Null) => None,

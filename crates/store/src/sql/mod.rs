@@ -18,6 +18,7 @@ mod field;
 mod iso;
 mod lock;
 mod read;
+mod refusals;
 mod restamp;
 mod rows;
 mod schema;
@@ -28,7 +29,7 @@ mod text;
 mod view;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use self::text::Charset;
@@ -40,6 +41,7 @@ use crate::limits;
 use client::{Client, Purpose};
 use connect::Access;
 use driver::{Value, number, text};
+use refusals::{Cause, Refusals};
 use schema::{read_note, write_note};
 use statements::{Names, place};
 pub(super) use view::SqlView;
@@ -64,39 +66,6 @@ pub struct SqlStore {
     /// How far the last sweep has read.
     swept_to: SweptTo,
     refusals: Refusals,
-}
-
-/// Fields that the table has refused, until the log says so.
-#[derive(Debug, Default)]
-struct Refusals {
-    /// A column's number and a reason, with the number of messages.
-    counts: BTreeMap<(usize, String), u64>,
-    told_at: Option<Instant>,
-}
-
-impl Refusals {
-    fn add(&mut self, counts: BTreeMap<(usize, String), u64>) {
-        for (why, count) in counts {
-            *self.counts.entry(why).or_default() += count;
-        }
-    }
-
-    /// Logs what was refused, at most once in [`limits::STORE_LOG_EVERY`]. A stream of messages may have the same wrong field each.
-    fn tell(&mut self, columns: &Columns, table: &str, place: &str) {
-        if self.counts.is_empty() || self.told_at.is_some_and(|at| at.elapsed() < limits::STORE_LOG_EVERY) {
-            return;
-        }
-        self.told_at = Some(Instant::now());
-        for ((index, reason), count) in std::mem::take(&mut self.counts) {
-            let column = match columns.names().nth(index) {
-                Some(name) => format!("the column {name} is"),
-                None => "all of store.columns are".to_owned(),
-            };
-            tracing::warn!(
-                "{column} NULL in {count} rows of {table} in {place}, because the table refused what the messages have there: they {reason}"
-            );
-        }
-    }
 }
 
 impl SqlStore {
@@ -164,9 +133,31 @@ impl SqlStore {
         Ok(())
     }
 
+    /// Logs values that the table has refused.
+    fn log_refusals(&self, refusals: Vec<(Cause, u64)>) {
+        let (table, place) = (&self.client.names.data_plain, &self.client.access.place);
+        for ((index, reason), rows) in refusals {
+            let column = match index.and_then(|index| self.columns.names().nth(index)) {
+                Some(name) => format!("the column {name} is"),
+                None => "all of store.columns are".to_owned(),
+            };
+            tracing::warn!(
+                "{column} NULL in {rows} rows of {table} in {place}, because the table refused the values of these messages: they {reason}"
+            );
+        }
+    }
+
     /// Whether the table can have rows of this channel at all; asking for others may be an error.
     fn can_hold(&mut self, channel: &ChannelName) -> Result<bool, StoreError> {
         Ok(self.client.shape()?.channel.holds_name(channel.as_str()))
+    }
+}
+
+/// Refusals that have waited for their turn in the log are logged after all.
+impl Drop for SqlStore {
+    fn drop(&mut self) {
+        let rest = self.refusals.rest();
+        self.log_refusals(rest);
     }
 }
 
@@ -194,7 +185,8 @@ impl MessageStore for SqlStore {
             nulls.extend(refused.nulls);
             refusals.add(refused.why);
         }
-        refusals.tell(columns, &names.data_plain, &place);
+        let due = refusals.due(Instant::now());
+        self.log_refusals(due);
         let added = group.appends.iter().map(|message| message.id).max().unwrap_or_default();
         self.written = self.written.max(added);
         self.highest = self.highest.max(added);

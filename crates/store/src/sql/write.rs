@@ -9,6 +9,7 @@ use super::client::Session;
 use super::driver::{Driver, Value, number, text};
 use super::error::{is_collision, refusal};
 use super::field::is_cut;
+use super::refusals::Cause;
 use super::rows::{Stamp, channel, message_id, moment, push_values, values, weight};
 use super::schema::{Shape, write_note};
 use super::statements::{Many, Names, Statements, parts};
@@ -90,6 +91,7 @@ pub(super) type Nulls = HashMap<MessageId, u32>;
 
 /// All of a row's user-defined columns.
 const ALL: u32 = u32::MAX;
+const _: () = assert!(wsmb_core::limits::STORE_COLUMNS <= u32::BITS as usize);
 
 /// What the table refuses of a group. Nothing of the group has been written.
 #[derive(Debug, Default)]
@@ -98,8 +100,8 @@ pub(super) struct Refused {
     pub(super) rows: Vec<(MessageId, String)>,
     /// Rows that it takes if these columns are NULL.
     pub(super) nulls: Nulls,
-    /// Why: a column's number and a reason, with the number of rows. The highest number stands for all of the columns together.
-    pub(super) why: BTreeMap<(usize, String), u64>,
+    /// Why, with the number of rows.
+    pub(super) why: BTreeMap<Cause, u64>,
 }
 
 /// Carries out a group, in a transaction if it takes more than one statement.
@@ -176,7 +178,7 @@ async fn refused_columns(
     how: How<'_>,
     names: &Names,
     reason: &str,
-    why: &mut BTreeMap<(usize, String), u64>,
+    why: &mut BTreeMap<Cause, u64>,
 ) -> sqlx::Result<Option<u32>> {
     let fields = session.shape.fields.len();
     let known = how.nulls.get(&message.id).copied().unwrap_or_default();
@@ -190,7 +192,7 @@ async fn refused_columns(
         session.driver.run("SAVEPOINT field").await?;
         if let Some(reason) = attempt(session, row, How { nulls: &nulls, ..how }, names).await? {
             refused |= 1 << index;
-            *why.entry((index, reason)).or_default() += 1;
+            *why.entry((Some(index), reason)).or_default() += 1;
         }
         session.driver.run("ROLLBACK TO SAVEPOINT field").await?;
     }
@@ -198,7 +200,7 @@ async fn refused_columns(
         let nulls_of = Nulls::from([(message.id, nulls)]);
         if attempt(session, row, How { nulls: &nulls_of, ..how }, names).await?.is_none() {
             if nulls == ALL {
-                *why.entry((usize::MAX, reason.to_owned())).or_default() += 1;
+                *why.entry((None, reason.to_owned())).or_default() += 1;
             }
             return Ok(Some(nulls));
         }

@@ -1,6 +1,7 @@
-//! What a server is started with, and what a running one can take over. Plain values: whoever reads a configuration builds them.
+//! The settings with which a server starts, and the part that a running server can take over. Plain values; the command line makes them from the
+//! configuration.
 //!
-//! Never here: a file, the name of a key, a default that a user sees.
+//! Never here: reading a file, the name of a configuration key, a default value that users see.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,11 +19,11 @@ use wsmb_store::StoreSettings;
 pub struct Settings {
     /// The addresses to listen on; at least one.
     pub listeners: Vec<Listener>,
-    /// What each connection may cost.
+    /// Limits for connections.
     pub limits: ConnectionLimits,
     /// How long an orderly stop may take.
     pub drain: Duration,
-    /// What the core obeys, the policies of channels included.
+    /// Settings of the core, including the policies of channels.
     pub broker: broker::Settings,
     /// Who may connect and what they may do.
     pub access: AccessSettings,
@@ -30,7 +31,7 @@ pub struct Settings {
     pub store: StoreChoice,
 }
 
-/// What each connection may cost, and how many there may be.
+/// Limits for each connection, and for the number of connections.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
     /// Silence after which a client is pinged; zero: never.
@@ -63,7 +64,7 @@ pub struct AccessSettings {
     pub htpasswd: Vec<PathBuf>,
     /// Inline entries, `user:hash`, unchecked.
     pub users: Vec<String>,
-    /// Clients without credentials come in, as the user with the empty name.
+    /// Clients without credentials are accepted, as the user with the empty name.
     pub anonymous: bool,
     /// Who may use which channels.
     pub permissions: Permissions,
@@ -93,17 +94,17 @@ pub struct StoreChoice {
     pub name: String,
     /// The file of the ids of accepted publications; `None`: a restart forgets them.
     pub ids: Option<PathBuf>,
-    /// A damaged store gets another name, and a new one is made.
+    /// A damaged store is renamed, and an empty store is created.
     pub set_aside_damaged: bool,
 }
 
-/// What a running server can take over. Everything else needs a restart.
+/// The settings that a running server can take over. All others need a restart.
 #[derive(Clone, Debug)]
 pub struct Reload {
-    /// What holds for each channel.
+    /// The policy of each channel.
     pub policies: Policies,
     /// Who may connect and what they may do. Password files are read again.
     pub access: AccessSettings,
-    /// The keys that have changed too and need a restart, as the log names them.
+    /// The keys that have also changed and need a restart, as the log names them.
     pub needs_restart: Vec<&'static str>,
 }

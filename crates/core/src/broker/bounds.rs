@@ -1,4 +1,4 @@
-//! Bounds of the core that tests make smaller, so that a simulation of a few hundred steps reaches them.
+//! Bounds of the broker that tests make smaller, so that a simulation of a few hundred steps reaches them.
 //!
 //! The broker gets the bounds with its [`super::Settings`]. A value in this file must never depend on whether a test is compiled: the tests of other crates
 //! would use the other value.

@@ -6,45 +6,45 @@ use super::entry::Entry;
 use super::party::Party;
 use crate::message::{ConnectionId, Timestamp};
 
-/// Messages that were delivered together and are not confirmed by anybody yet, or are still in somebody's window.
+/// Messages that were delivered together, until a receiver confirms them and the delivery has left every receiver's window.
 #[derive(Debug)]
 pub(super) struct Flight {
-    /// Their channel's key. Good only while there are entries: a settled flight may outlive its channel.
+    /// The key of the channel. Valid only while there are entries: a settled flight may outlive its channel.
     pub channel: usize,
-    /// Empty once they are settled.
+    /// The messages. Empty after they are settled.
     pub entries: SmallVec<[Entry; 1]>,
-    /// In how many windows the delivery stands.
+    /// The number of receivers that have the delivery in their windows.
     pub outstanding: u32,
-    /// One of the windows is that of a receiver which got it because another one was silent.
+    /// One of the receivers got the delivery because another receiver did not confirm it in time.
     pub doubled: bool,
-    /// How it has failed so far, if it has.
+    /// The failures of this delivery so far.
     pub failed: Option<Box<Failed>>,
-    /// The groups among its receivers, if there are any.
+    /// The groups among the receivers.
     pub party: Option<Box<Party>>,
 }
 
-/// How a flight has failed so far, at one or several receivers.
+/// The failures of a flight at one or several receivers.
 #[derive(Debug, Default)]
 pub(super) struct Failed {
-    /// At whose hands.
+    /// The receivers at which the flight failed.
     pub by: SmallVec<[ConnectionId; 1]>,
-    /// One of them has given it back. Else they were too slow.
+    /// At least one receiver sent a nack. If false, all of them were too slow.
     pub nacked: bool,
-    /// Not to be delivered before this, if one of them said so.
+    /// The time before which the messages must not be delivered again, if a receiver gave one.
     pub until: Option<Timestamp>,
-    /// One of them said that it can never succeed.
+    /// A receiver rejected the messages for good.
     pub reject: bool,
-    /// The last reason that one of them gave.
+    /// The reason in the last nack.
     pub reason: Option<Box<str>>,
 }
 
 impl Failed {
-    /// Whether it failed at this receiver's hands.
+    /// Whether the flight failed at this receiver.
     pub fn has(&self, receiver: ConnectionId) -> bool {
         self.by.contains(&receiver)
     }
 
-    /// Nobody else may have it before all have let go of it.
+    /// Whether no other receiver may get it before all its receivers have given it up.
     pub fn waits(&self) -> bool {
         self.reject || self.until.is_some()
     }

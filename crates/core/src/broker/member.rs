@@ -7,7 +7,7 @@ use crate::message::ConnectionId;
 /// One receiver's place in a channel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Member {
-    /// Its place: lower is earlier. Unique in the channel.
+    /// The order in which receivers came; lower is earlier. Unique in the channel.
     pub order: u64,
     /// The receiver's key.
     pub receiver: usize,
@@ -15,5 +15,5 @@ pub(super) struct Member {
     pub connection: ConnectionId,
 }
 
-/// The receivers a delivery goes to.
+/// The receivers of a delivery.
 pub(super) type Targets = SmallVec<[Member; 4]>;

@@ -11,38 +11,38 @@ use crate::message::{ConnectionId, PublicationId};
 pub(super) struct Pending {
     pub connection: Option<ConnectionId>,
     pub id: Option<PublicationId>,
-    /// Its sender waits for the answer, though it gave no id.
+    /// The sender waits for the answer although the publication has no id.
     pub answer: bool,
-    /// By what its id is remembered, if it has one.
+    /// The key of the publication's id in the table of remembered ids.
     pub remembered: Option<Key>,
-    /// Messages of it that are not safe.
+    /// The number of messages that are not safe yet.
     pub remaining: usize,
-    /// How many receivers held each of its messages when it was safe: the smallest number so far.
+    /// The smallest number of receivers that had one of the messages when it became safe.
     pub receivers: u32,
-    /// How many of its messages are in the store.
+    /// The number of messages that are in the store.
     pub rows: u32,
-    /// At least one message of it was refused.
+    /// Why a message of the publication was refused, if one was.
     pub refused: Option<Refusal>,
-    /// Who has sent it again meanwhile.
+    /// Connections that have sent the same publication again and wait for its answer.
     pub waiters: SmallVec<[ConnectionId; 1]>,
 }
 
 impl Pending {
-    /// Whether anybody waits for the answer.
+    /// Whether a client waits for the answer.
     pub fn is_awaited(&self) -> bool {
         self.id.is_some() || self.answer
     }
 }
 
-/// How a message left the table of the unstored.
+/// Why a message leaves the table of unstored messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It is durable.
+    /// The message is durable.
     Stored,
-    /// It is durable, but was so only when its time to live was over: its sender is told that it has expired.
+    /// The message became durable only after it had expired: the sender is told that it has expired.
     StoredLate,
-    /// It is confirmed, purged or given up: nobody need store it.
+    /// The message is confirmed, purged or given up: it need not be stored.
     Settled,
-    /// It was refused.
+    /// The message was refused.
     Refused(Refusal),
 }

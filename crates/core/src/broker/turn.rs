@@ -10,7 +10,7 @@ pub(super) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Has something told to the administrator.
+    /// Adds a note for the administrator's log to the effects.
     pub fn note(&mut self, note: Note) {
         self.effects.list.push(Effect::Note(Box::new(note)));
     }

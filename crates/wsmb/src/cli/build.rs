@@ -1,6 +1,6 @@
-//! From the configuration to what the server and the store are given: the one place that knows both sides.
+//! Makes the settings of the server and of the store from the configuration. No other file imports both.
 //!
-//! Never here: a check of a value (that is the configuration's), a decision of the server's.
+//! Never here: the check of a value, which belongs to the configuration; a decision, which belongs to the server.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use wsmb_core::broker;
 use wsmb_server::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
 use wsmb_store::{BadColumn, Columns, JournalSettings, StoreSettings, ids_beside};
 
-/// Why the store of a configuration cannot be opened, before anybody has tried.
+/// Why no settings for the store can be made from the configuration.
 #[derive(Debug)]
 pub(crate) enum BadStore {
     /// An entry of `[store.columns]` is wrong.
@@ -29,7 +29,7 @@ impl fmt::Display for BadStore {
     }
 }
 
-/// What the server is started with. Blocks: the store's password may be in a file.
+/// Returns the settings with which the server starts. Blocks: the store's password may be in a file.
 ///
 /// # Errors
 /// [`BadStore`].
@@ -64,12 +64,12 @@ pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadStore> {
     })
 }
 
-/// What a server that runs with `running` takes over from `new`.
+/// Returns the part of `new` that a server takes over while it runs with `running`.
 pub(crate) fn reload(running: &Config, new: &Config) -> Reload {
     Reload { policies: new.policies.clone(), access: access(new), needs_restart: running.changes_needing_restart(new) }
 }
 
-/// Every address to listen on.
+/// Returns every address to listen on.
 pub(crate) fn listeners(config: &Config) -> Vec<Listener> {
     let all = config.server.all_listeners().into_iter();
     all.map(|listener| Listener { address: listener.address, proxy_protocol: listener.proxy_protocol }).collect()
@@ -89,7 +89,7 @@ fn access(config: &Config) -> AccessSettings {
     }
 }
 
-/// Where the ids of publications are kept; `None`: nowhere, because the store is `memory:`, or because no file is configured.
+/// Returns the file in which the ids of publications are kept; `None` if the store is `memory:` or no file is configured.
 fn ids(config: &Config) -> Option<PathBuf> {
     let store = &config.store;
     if let Some(file) = store.url.path() {
@@ -99,7 +99,7 @@ fn ids(config: &Config) -> Option<PathBuf> {
     store.journal.as_deref().map(ids_beside).or_else(|| store.ids.clone())
 }
 
-/// How the store is opened. Blocks: the password may be in a file.
+/// Returns the settings with which the store is opened. Blocks: the password may be in a file.
 ///
 /// # Errors
 /// [`BadStore`].

@@ -2,11 +2,11 @@
 
 use std::io::{self, Write as _};
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
+use super::Outcome;
 use super::output;
-use super::{Cli, Outcome};
 
 /// Print a script that completes the commands and options in your shell
 #[derive(Args, Debug)]
@@ -21,9 +21,10 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn run(&self) -> Outcome {
+    /// `program` has all subcommands and their options.
+    pub(crate) fn run(&self, mut program: Command) -> Outcome {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "wsmb", &mut script);
+        clap_complete::generate(self.shell, &mut program, "wsmb", &mut script);
         io::stdout().lock().write_all(&script).map_err(|error| output::write_failed(&error))
     }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::Failure;
 use super::contexts::{self, Context, Contexts};
-use super::{Failure, login};
 use wsmb_client::{Credentials, Options, Url};
 
 /// The broker of somebody who names none.
@@ -74,7 +74,7 @@ impl Connect {
         }
         let (url, context) = (variable("WSMB_URL")?, variable("WSMB_CONTEXT")?);
         if let Some(name) = self.context.as_deref().or(context.as_deref().filter(|_| url.is_none())) {
-            let context = logins.get()?.get(name).ok_or_else(|| login::unknown(name))?;
+            let context = logins.get()?.get(name).ok_or_else(|| contexts::unknown(name))?;
             return Ok((context.url.clone(), login_of(context)));
         }
         match (url, context) {

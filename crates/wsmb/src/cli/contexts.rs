@@ -236,6 +236,11 @@ fn file() -> Option<PathBuf> {
     config.map(|config| config.join("wsmb").join("contexts.toml"))
 }
 
+/// There is no context of this name.
+pub(crate) fn unknown(name: &str) -> Failure {
+    Failure::misuse(format_args!("there is no login named {name}; `wsmb login --list` shows those that are stored"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

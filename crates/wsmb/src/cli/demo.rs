@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 
 use self::parties::{Application, Gateway};
-use self::stage::{Directory, Stage};
+use self::stage::{CHANNEL, Directory, PATIENCE, Stage};
 use super::output::count;
 use super::signals::Stop;
 use super::{Failure, Outcome, build};
@@ -20,14 +20,8 @@ use wsmb_client::{Credentials, Options, Url};
 use wsmb_config::{Config, Flags};
 use wsmb_server::{RunningServer, Server};
 
-/// The channel of the story.
-const CHANNEL: &str = "sms";
-
 /// The short life of the one that expires on the way.
 const SHORT: Duration = Duration::from_secs(1);
-
-/// How long the story waits for anything before it says that it has failed.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Watch it work: an application sends one-time passwords, the gateway disappears and comes back, and nothing is lost
 ///

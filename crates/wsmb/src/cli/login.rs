@@ -57,7 +57,7 @@ impl Login {
         let mut contexts = Contexts::load()?;
         if let Some(name) = &self.remove {
             if !contexts.remove(name) {
-                return Err(unknown(name));
+                return Err(contexts::unknown(name));
             }
             contexts.save()?;
             return output::line(&format!("removed the login {name}"));
@@ -123,11 +123,6 @@ impl Login {
         }
         Ok(())
     }
-}
-
-/// There is no context of this name.
-pub(crate) fn unknown(name: &str) -> Failure {
-    Failure::misuse(format_args!("there is no login named {name}; `wsmb login --list` shows those that are stored"))
 }
 
 /// A wrong password is not stored. A broker that cannot be reached may be there tomorrow.

@@ -17,6 +17,7 @@ mod exec;
 mod hints;
 mod import;
 mod login;
+mod outcome;
 mod output;
 mod passwd;
 mod ping;
@@ -28,10 +29,11 @@ mod settings;
 mod signals;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::future::Future;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use outcome::{Failure, Outcome};
 
 /// A lightweight WebSocket message broker
 ///
@@ -72,40 +74,6 @@ enum Command {
     Completions(completions::Completions),
 }
 
-/// Why a subcommand did not do what it was asked for.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// It could not be done: a sentence. Exit code 1.
-    Failed(String),
-    /// What was asked for makes no sense: a sentence. Exit code 2.
-    Misuse(String),
-    /// Everything has been said already. Exit code 1.
-    Said,
-    /// It was done, and reached nobody, as has been said already. Exit code 3.
-    Nobody,
-}
-
-impl Failure {
-    /// It could not be done, for this reason.
-    pub(crate) fn failed(reason: impl fmt::Display) -> Self {
-        Self::Failed(reason.to_string())
-    }
-
-    /// What was asked for makes no sense, for this reason.
-    pub(crate) fn misuse(reason: impl fmt::Display) -> Self {
-        Self::Misuse(reason.to_string())
-    }
-}
-
-impl From<wsmb_client::Error> for Failure {
-    fn from(error: wsmb_client::Error) -> Self {
-        Self::failed(error)
-    }
-}
-
-/// What a subcommand came to.
-pub(crate) type Outcome = Result<(), Failure>;
-
 /// Runs the command that `arguments` (the program's name first) ask for.
 ///
 /// Returns the exit code: 0 done, 1 failed, 2 misuse, 3 sent to nobody.
@@ -130,7 +98,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         #[cfg(feature = "bench")]
         Command::Bench(command) => command.run(),
         Command::Demo(command) => block_on(command.run()),
-        Command::Completions(command) => command.run(),
+        Command::Completions(command) => command.run(Cli::command()),
     };
     match outcome {
         Ok(()) => 0,

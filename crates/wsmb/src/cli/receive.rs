@@ -25,7 +25,7 @@ use super::output::{self, Style};
 use super::signals::Stop;
 use super::{Failure, Outcome, arguments, exec};
 use crate::limits;
-use wsmb_client::{Error, Url};
+use wsmb_client::Url;
 use wsmb_core::message::ChannelName;
 
 /// Receive the messages of one or more channels
@@ -247,11 +247,6 @@ fn pattern(name: &str) -> Option<String> {
         return Some(format!("\"{name}\" looks like a pattern, and receivers know no patterns; {advice}"));
     }
     None
-}
-
-/// A receiver with our name has come: taking the place back would only start a quarrel.
-fn is_replaced(error: &Error) -> bool {
-    matches!(error, Error::Closed { code: Some(1008), reason } if reason == "replaced")
 }
 
 #[cfg(test)]

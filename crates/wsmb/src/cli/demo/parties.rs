@@ -4,8 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::super::{Failure, Outcome};
-use super::stage::Stage;
-use super::{CHANNEL, PATIENCE};
+use super::stage::{CHANNEL, PATIENCE, Stage};
 use wsmb_client::frames::{self, Answer, Frame, ReceiveMessage, SendMessage};
 use wsmb_client::{Client, Error, Message, Options, Url};
 

@@ -7,6 +7,12 @@ use std::time::{Duration, Instant};
 use super::super::output::{self, Style};
 use super::super::{Failure, Outcome};
 
+/// The channel of the story.
+pub(super) const CHANNEL: &str = "sms";
+
+/// How long the story waits for anything before it says that it has failed.
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+
 /// The width of a terminal, in characters.
 const COLUMNS: usize = 80;
 /// What stands in front of a line: the time, and who does it.

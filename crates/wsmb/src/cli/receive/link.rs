@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinHandle;
 
+use super::Failure;
 use super::item::Item;
-use super::{Failure, is_replaced};
 use crate::cli::output;
 use crate::limits;
 use wsmb_client::frames::{self, Answer, Frame, ReceiveMessage};
@@ -309,6 +309,11 @@ async fn subscribe(url: &Url, options: &Options, subscription: &str) -> Result<C
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A receiver with our name has come: taking the place back would only start a quarrel.
+pub(super) fn is_replaced(error: &Error) -> bool {
+    matches!(error, Error::Closed { code: Some(1008), reason } if reason == "replaced")
 }
 
 #[cfg(test)]

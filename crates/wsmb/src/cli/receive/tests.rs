@@ -2,7 +2,9 @@
 
 use clap::Parser;
 
+use super::link::is_replaced;
 use super::*;
+use wsmb_client::Error;
 
 #[derive(Parser)]
 struct Line {

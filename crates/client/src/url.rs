@@ -1,8 +1,11 @@
 //! The address of a broker: `ws://[user[:password]@]host[:port][/path][?query]`, parsed once and valid ever after.
 //!
-//! A parser of its own, because this is all of RFC 3986 that the client needs. It never prints a password.
+//! A parser of its own (docs/decisions/libraries.md says why): the broker gets path and query as they were written, and each mistake is named.
+//! It must never print a password.
 
 use std::fmt;
+
+use wsmb_protocol::handshake::percent_decode;
 
 /// Where a broker is, and what is asked for there.
 #[derive(Clone, PartialEq, Eq)]
@@ -84,8 +87,9 @@ impl Url {
         let (user, password) = match userinfo.map(|info| info.split_once(':').unwrap_or((info, ""))) {
             None | Some(("", "")) => (None, None),
             Some((user, password)) => {
+                let decode = |text| percent_decode(text).ok_or(BadUrl::Percent);
                 let has_password = userinfo.is_some_and(|info| info.contains(':'));
-                (Some(percent_decode(user)?), if has_password { Some(percent_decode(password)?) } else { None })
+                (Some(decode(user)?), if has_password { Some(decode(password)?) } else { None })
             }
         };
         Ok(Self { host: host.to_owned(), port, target: target_of(target), user, password })
@@ -188,24 +192,6 @@ fn target_of(text: &str) -> String {
         }
     }
     target
-}
-
-fn percent_decode(text: &str) -> Result<String, BadUrl> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        if first != b'%' {
-            bytes.push(first);
-            continue;
-        }
-        let (&[high, low], after) = rest.split_first_chunk::<2>().ok_or(BadUrl::Percent)?;
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let (Some(high), Some(low)) = (digit(high), digit(low)) else { return Err(BadUrl::Percent) };
-        bytes.push(high << 4 | low);
-        rest = after;
-    }
-    String::from_utf8(bytes).map_err(|_| BadUrl::Percent)
 }
 
 #[cfg(test)]

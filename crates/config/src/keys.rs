@@ -158,26 +158,11 @@ pub(super) fn sections_with(wanted: &str) -> Vec<&'static str> {
     KEYS.iter().map(|key| key.path).filter(|path| name(path) == wanted).map(section).collect()
 }
 
-/// How many characters must be put in, left out, replaced, or swapped with their neighbour to make `b` of `a`. Both are cut to
-/// 64 characters: longer ones are near to nothing.
+/// How many characters must be inserted, deleted, replaced, or swapped with their neighbour to make `b` of `a`, whatever their case. Both are cut to
+/// 64 characters, because the work grows with the product of the lengths; a longer name is near to no key.
 fn distance(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.chars().flat_map(char::to_lowercase).take(64).collect();
-    let b: Vec<char> = b.chars().flat_map(char::to_lowercase).take(64).collect();
-    let mut before_last: Vec<usize> = vec![];
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = replaced.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(before_last[j - 2] + 1);
-            }
-            row.push(best);
-        }
-        before_last = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
+    let start = |text: &str| text.chars().flat_map(char::to_lowercase).take(64).collect::<String>();
+    strsim::osa_distance(&start(a), &start(b))
 }
 
 #[cfg(test)]
@@ -216,20 +201,5 @@ mod tests {
         assert_eq!(advice("log.file"), "; [log] has level");
         assert!(advice("zzz.x").starts_with("; there are [server], [[listener]], "), "{}", advice("zzz.x"));
         assert_eq!(advice("servr.x"), "; the nearest is [server]");
-    }
-
-    #[test]
-    fn distances() {
-        let table = [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("abc", "", 3),
-            ("abc", "abd", 1),
-            ("abc", "acb", 1),
-            ("kitten", "sitting", 3),
-        ];
-        for (a, b, expected) in table {
-            assert_eq!(distance(a, b), expected, "{a} {b}");
-        }
     }
 }

@@ -119,11 +119,9 @@ fn is_in_millis(duration: &Duration) -> bool {
 /// The time as it is written in a configuration, in the largest unit that needs no fraction.
 pub(super) fn spell(duration: Duration) -> String {
     let millis = duration.as_millis();
-    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
-    match units.iter().find(|(_, unit)| millis != 0 && millis.is_multiple_of(*unit)) {
-        Some((name, unit)) => format!("{}{name}", millis / unit),
-        None if millis == 0 => "0s".to_owned(),
-        None => format!("{millis}ms"),
+    match UNITS.iter().find(|(_, unit)| millis.is_multiple_of(u128::from(*unit))) {
+        Some((name, unit)) if millis > 0 => format!("{}{name}", millis / u128::from(*unit)),
+        _ => "0s".to_owned(),
     }
 }
 

@@ -95,7 +95,7 @@ fn connections<W: Wire>(wire: &W, workload: &Workload, options: &Options) -> u64
 fn run_name() -> Result<String, Error> {
     let mut bytes = [0; 4];
     getrandom::fill(&mut bytes).map_err(wsmb_client::Error::NoRandomness)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(bytes))
 }
 
 struct Run<'a, W> {

@@ -1,22 +1,17 @@
 //! `created` as the seed's table has it: `YYYY-MM-DD HH:MM:SS`, here always UTC.
 
+use time::{Date, Month, UtcDateTime};
 use wsmb_core::message::Timestamp;
 
 const MILLIS: u64 = 1_000;
-/// Seconds of a day.
-pub(super) const DAY: u64 = 86_400;
 
 /// The last second of the year 9999, beyond which the format has no room.
 const LAST: u64 = 253_402_300_799;
 
-/// Days from 0000-03-01 to 1970-01-01.
-pub(super) const SHIFT: u64 = 719_468;
-
 /// The moment as text, to the second; later than the year 9999 becomes its last second.
 #[must_use]
 pub(super) fn to_text(moment: Timestamp) -> String {
-    let seconds = (moment.0 / MILLIS).min(LAST);
-    text_of(seconds / DAY + SHIFT, seconds % DAY)
+    UtcDateTime::from_unix_timestamp((moment.0 / MILLIS).min(LAST) as i64).map(text_of).unwrap_or_default()
 }
 
 /// The text of the moment that was written last: messages that are stored together were often accepted within the same second.
@@ -36,10 +31,10 @@ impl Texts {
     }
 }
 
-/// A second of a day counted from 0000-03-01, as text.
-pub(super) fn text_of(day: u64, rest: u64) -> String {
-    let (year, month, day) = civil(day);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", rest / 3_600, rest / 60 % 60, rest % 60)
+/// A moment of the years 0 to 9999 as text, to the second.
+pub(super) fn text_of(moment: UtcDateTime) -> String {
+    let ((year, month, day), (hour, minute, second)) = (moment.to_calendar_date(), moment.as_hms());
+    format!("{year:04}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02}", u8::from(month))
 }
 
 /// Reads `YYYY-MM-DD HH:MM:SS`, with `T` between date and time and a fraction of a second too; `None` for anything else, and for a time before 1970.
@@ -53,41 +48,19 @@ pub(super) fn from_text(text: &str) -> Option<Timestamp> {
     if bytes.len() > 19 && bytes[19] != b'.' {
         return None;
     }
-    let number = |from: usize, to: usize| -> Option<u64> {
+    let number = |from: usize, to: usize| -> Option<u16> {
         let digits = text.get(from..to)?;
         if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
     };
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 59
-    {
-        return None;
-    }
-    let seconds = (days(year, month, day) - SHIFT) * DAY + hour * 3_600 + minute * 60 + second;
-    Some(Timestamp(seconds * MILLIS))
+    let pair = |from: usize| u8::try_from(number(from, from + 2)?).ok();
+    let date = date(number(0, 4)?, pair(5)?, pair(8)?)?;
+    let moment = date.with_hms(pair(11)?, pair(14)?, pair(17)?).ok()?.as_utc();
+    Some(Timestamp(u64::try_from(moment.unix_timestamp()).ok()? * MILLIS))
 }
 
-/// Year, month and day of a day counted from 0000-03-01. The years are taken to begin in March, so that the leap day is the last of its year; an
-/// era is 400 of them, 146,097 days.
-pub(super) fn civil(shifted: u64) -> (u64, u64, u64) {
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
-/// The inverse of [`civil`], for years from 1 on.
-pub(super) fn days(year: u64, month: u64, day: u64) -> u64 {
-    let shifted_year = year - u64::from(month <= 2);
-    let (era, year_of_era) = (shifted_year / 400, shifted_year % 400);
-    let month_from_march = if month > 2 { month - 3 } else { month + 9 };
-    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era
+/// A day, if the calendar has it.
+pub(super) fn date(year: u16, month: u8, day: u8) -> Option<Date> {
+    Date::from_calendar_date(i32::from(year), Month::try_from(month).ok()?, day).ok()
 }
 
 #[cfg(test)]
@@ -126,6 +99,9 @@ mod tests {
             "now",
             "0000-00-00 00:00:00",
             "2026-13-01 00:00:00",
+            "2026-02-29 00:00:00",
+            "2026-01-01 24:00:00",
+            "1969-12-31 23:59:59",
             "2026-01-01",
             "2026-01-01 00:00:0x",
             "é026-01-01 00:00:00",

@@ -14,19 +14,19 @@ pub(super) fn parse(query: &str) -> Result<Wishes, BadRequest> {
     let mut wishes = Wishes::default();
     for parameter in query.split('&') {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        match percent_decode(name).as_deref() {
+        match decode(name).as_deref() {
             Some("topic" | "channel") => {
                 if wishes.topic.is_some() {
                     return Err(BadRequest::TopicTwice);
                 }
-                let value = percent_decode(value).ok_or(BadRequest::TopicEncoding)?;
+                let value = decode(value).ok_or(BadRequest::TopicEncoding)?;
                 wishes.topic = Some(ChannelName::parse(&value).map_err(BadRequest::Topic)?);
             }
             Some("receiver") => {
                 if wishes.receiver.is_some() {
                     return Err(BadRequest::Receiver("is given twice"));
                 }
-                let value = percent_decode(value).ok_or(BadRequest::Receiver("is not percent-encoded UTF-8"))?;
+                let value = decode(value).ok_or(BadRequest::Receiver("is not percent-encoded UTF-8"))?;
                 if value.is_empty() {
                     return Err(BadRequest::Receiver("is empty"));
                 }
@@ -41,15 +41,19 @@ pub(super) fn parse(query: &str) -> Result<Wishes, BadRequest> {
     Ok(wishes)
 }
 
-/// Text from a query: `+` is a blank, `%XX` a byte of UTF-8. `None` if a `%` is not followed by two hexadecimal digits, or the
-/// bytes are not UTF-8.
+/// Text from a query, where `+` is a blank as well.
+fn decode(text: &str) -> Option<String> {
+    percent_decode(&text.replace('+', " "))
+}
+
+/// Text from a part of an address: `%XX` is a byte of UTF-8. `None` if a `%` is not followed by two hexadecimal digits, or the bytes are not
+/// UTF-8.
 #[must_use]
 pub fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = text.bytes();
     let mut out = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {
         out.push(match byte {
-            b'+' => b' ',
             b'%' => {
                 let mut digit = || char::from(bytes.next()?).to_digit(16);
                 let (high, low) = (digit()?, digit()?);

@@ -2,7 +2,9 @@
 //!
 //! Never guesses: a date that the calendar has not is none.
 
-use super::super::datetime::{DAY, SHIFT, civil, days, text_of};
+use time::{Date, UtcDateTime};
+
+use super::super::datetime::{self, text_of};
 
 /// The first second of the year 1 and the last of the year 9999, beyond which databases have other formats, or none.
 pub(super) const FIRST: i64 = -62_135_596_800;
@@ -10,18 +12,15 @@ pub(super) const LAST: i64 = 253_402_300_799;
 
 /// Seconds from 1970 (or to it) as text; `None` outside the years 1 to 9999.
 pub(super) fn seconds_to_text(seconds: i64) -> Option<String> {
-    if !(FIRST..=LAST).contains(&seconds) {
-        return None;
-    }
-    let shifted = seconds.checked_add_unsigned(SHIFT * DAY).and_then(|seconds| u64::try_from(seconds).ok())?;
-    Some(text_of(shifted / DAY, shifted % DAY))
+    let moment = (FIRST..=LAST).contains(&seconds).then(|| UtcDateTime::from_unix_timestamp(seconds).ok());
+    moment.flatten().map(text_of)
 }
 
 /// Seconds from 1970 of an ISO 8601 date and time: seconds and their fraction, which is dropped, may be missing; so may the offset, and it is UTC then.
 /// `None` for anything else, and outside the years 1 to 9999.
 pub(super) fn seconds_from_iso(text: &str) -> Option<i64> {
     let (date, rest) = (text.get(..10)?, text.get(10..)?);
-    let (year, month, day) = date_parts(date)?;
+    let date = date_of(date)?;
     let time = rest.strip_prefix(['T', 't', ' '])?;
     let (minutes, rest) = clock(time, true)?;
     let (second, rest) = match rest.strip_prefix(':') {
@@ -46,25 +45,22 @@ pub(super) fn seconds_from_iso(text: &str) -> Option<i64> {
         }
         Some(_) => return None,
     };
-    let seconds = i64::try_from(days(year, month, day) * DAY + minutes * 60 + second).ok()?;
-    let seconds = seconds.checked_sub_unsigned(SHIFT * DAY)? - offset * 60;
+    let seconds = date.midnight().as_utc().unix_timestamp() + i64::try_from(minutes * 60 + second).ok()? - offset * 60;
     seconds_to_text(seconds).map(|_| seconds)
 }
 
 /// Whether this is a date, `YYYY-MM-DD`, that the calendar has.
 pub(super) fn is_date(text: &str) -> bool {
-    date_parts(text).is_some()
+    date_of(text).is_some()
 }
 
-fn date_parts(text: &str) -> Option<(u64, u64, u64)> {
+fn date_of(text: &str) -> Option<Date> {
     let (year, rest) = text.split_at_checked(4)?;
     let year = year.bytes().all(|byte| byte.is_ascii_digit()).then(|| year.parse().ok()).flatten()?;
     let (month, rest) = two_digits(rest.strip_prefix('-')?, 12)?;
     let (day, rest) = two_digits(rest.strip_prefix('-')?, 31)?;
-    let parts = (year, month, day);
-    // Whatever the calendar has not comes back as another date.
-    let is_there = year >= 1 && month >= 1 && day >= 1 && civil(days(year, month, day)) == parts;
-    (is_there && rest.is_empty()).then_some(parts)
+    let date = datetime::date(year, u8::try_from(month).ok()?, u8::try_from(day).ok()?)?;
+    (year >= 1 && rest.is_empty()).then_some(date)
 }
 
 /// `HH:MM`, in minutes, and what follows; without the colon or the minutes only where that is allowed.

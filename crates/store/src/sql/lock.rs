@@ -91,8 +91,7 @@ pub(super) fn lock_name(database: &str, prefix: &Prefix) -> String {
     if name.len() <= 64 && name.is_ascii() {
         return name;
     }
-    let hash = Sha1::digest(name.as_bytes());
-    hash.iter().fold("wsmb.".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+    format!("wsmb.{}", hex::encode(Sha1::digest(name.as_bytes())))
 }
 
 /// Who this is, for whoever finds the table in use.

@@ -76,7 +76,7 @@ pub(crate) fn command_name(command: &str) -> String {
         Some(name) if !SHELL.contains(&name.as_str()) => name.chars().take(64).collect(),
         _ => {
             let digest = Sha256::digest(command.as_bytes());
-            digest.iter().take(4).fold("script-".to_owned(), |name, byte| format!("{name}{byte:02x}"))
+            format!("script-{}", hex::encode(&digest[..4]))
         }
     }
 }

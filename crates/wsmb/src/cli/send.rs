@@ -450,18 +450,14 @@ fn too_large(bytes: usize) -> String {
 fn random_prefix() -> Result<String, Failure> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| Failure::from(Error::NoRandomness(error)))?;
-    Ok(hexadecimal(&bytes))
+    Ok(hex::encode(bytes))
 }
 
 /// The same for the same message on the same channel, and for no other.
 fn content_id(channel: &ChannelName, message: &RawValue) -> String {
     let hash = Sha256::new().chain_update(channel.as_str()).chain_update([0]).chain_update(message.get()).finalize();
     // 128 bits: nobody finds two messages by accident.
-    format!("content-{}", hexadecimal(&hash[..16]))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("content-{}", hex::encode(&hash[..16]))
 }
 
 #[cfg(test)]

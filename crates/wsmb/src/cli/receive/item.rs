@@ -84,10 +84,7 @@ fn fingerprint(channel: &str, json: &str) -> String {
             }
         }
     }
-    Sha256::digest(ascii).iter().take(4).fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex::encode(&Sha256::digest(ascii)[..4])
 }
 
 /// How a message was finished: for good, whatever the broker has heard of it.

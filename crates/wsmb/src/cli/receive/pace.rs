@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::cli::arguments::duration;
 use crate::limits;
 
 /// At most so many in any span of this length.
@@ -16,19 +17,15 @@ pub(super) struct Rate {
     per: Duration,
 }
 
-/// `20/m`: a number, and `s`, `m`, `h` or `d`.
+/// `20/m`: a number, and a unit of a duration from a second on.
 pub(super) fn rate(text: &str) -> Result<Rate, String> {
     let bad = || format!("`{text}` is not a rate; write it as 20/m (20 in any minute), 1/s, 100/h or 500/d");
     let (count, unit) = text.split_once('/').ok_or_else(bad)?;
     let count = count.trim().parse().ok().filter(|count| (1..=limits::EXEC_RATE).contains(count)).ok_or_else(bad)?;
-    let seconds = match unit.trim() {
-        "s" => 1,
-        "m" | "min" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(bad()),
-    };
-    Ok(Rate { count, per: Duration::from_secs(seconds) })
+    let unit = unit.trim();
+    let is_unit = !unit.is_empty() && unit != "ms" && unit.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let per = if is_unit { duration(&format!("1{unit}")).ok() } else { None };
+    Ok(Rate { count, per: per.ok_or_else(bad)? })
 }
 
 /// Hours in which no command begins, in seconds of the day. They may go over midnight.
@@ -223,13 +220,14 @@ mod tests {
 
     #[test]
     fn what_is_no_rate_and_no_hours_is_told() {
-        for text in ["", "20", "0/m", "-1/m", "20/x", "/m", "1.5/s", "99999999/s"] {
+        for text in ["", "20", "0/m", "-1/m", "20/x", "20/", "20/ms", "20/5m", "/m", "1.5/s", "99999999/s"] {
             assert!(rate(text).unwrap_err().contains("20/m"), "{text}");
         }
         for text in ["", "22:00", "22:00-22:00", "24:00-07:00", "22-7", "22:60-07:00", "2:00-07:00", "+2:00-07:00"] {
             assert!(quiet(text).unwrap_err().contains("22:00-07:00"), "{text}");
         }
         assert_eq!(rate("100 / h").unwrap(), Rate { count: 100, per: seconds(3_600) });
+        assert_eq!(rate("7/min"), rate("7/m"));
     }
 
     #[test]

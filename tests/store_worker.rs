@@ -7,8 +7,8 @@ use std::time::Duration;
 use wsmb_core::message::{ChannelName, Message, MessageId, Payload, Timestamp};
 use wsmb_core::policy::Spare;
 use wsmb_store::{
-    self, FailureKind, Group, MemoryStore, MessageStore, Outcome, Page, Request, RequestToken, Restamp, StoreError,
-    StoreSettings, StoreWorker, Summary, Swept,
+    self, Background, FailureKind, Group, MemoryStore, MessageStore, Outcome, Page, Restamp, StoreError, StoreSettings,
+    StoreWorker, Summary, Swept,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,8 +28,7 @@ struct Script {
     waiting: bool,
     /// Every group that was committed.
     groups: Vec<Group>,
-    requests: Vec<Request>,
-    answered: Vec<RequestToken>,
+    purged: Vec<MessageId>,
     clean: bool,
 }
 
@@ -104,17 +103,26 @@ impl MessageStore for Scripted {
         self.inner.mark(name)
     }
 
-    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
-        self.inner.sweep(now, limit, spare)
-    }
-
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
         self.may_write(false)?;
+        self.control.with(|script| script.purged.push(up_to));
         self.inner.purge(channel, up_to, limit)
     }
 
     fn summary(&mut self, since: Timestamp) -> Result<Summary, StoreError> {
         self.inner.summary(since)
+    }
+
+    fn mark_clean(&mut self) -> Result<(), StoreError> {
+        self.may_write(false)?;
+        self.control.with(|script| script.clean = true);
+        Ok(())
+    }
+}
+
+impl Background for Scripted {
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        self.inner.sweep(now, limit, spare)
     }
 
     fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
@@ -130,19 +138,8 @@ impl MessageStore for Scripted {
         self.may_write(true)
     }
 
-    fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
-        Ok(self.control.with(|script| std::mem::take(&mut script.requests)))
-    }
-
-    fn answer(&mut self, token: RequestToken) -> Result<(), StoreError> {
-        self.control.with(|script| script.answered.push(token));
-        Ok(())
-    }
-
-    fn mark_clean(&mut self) -> Result<(), StoreError> {
-        self.may_write(false)?;
-        self.control.with(|script| script.clean = true);
-        Ok(())
+    fn tend(&mut self) -> Result<(), StoreError> {
+        self.inner.tend()
     }
 }
 
@@ -326,12 +323,11 @@ fn a_purge_takes_what_is_written_and_what_is_not() {
     rig.hold(3);
     rig.append([4, 5]);
     rig.worker.purge(&channel(), MessageId(4));
-    rig.worker.answer(RequestToken(8));
     rig.release();
     assert_eq!(rig.next(), stored(&[3]));
     assert_eq!(rig.next(), stored(&[5]));
     assert_eq!(rig.page(), [5]);
-    rig.control.until(|script| script.answered == [RequestToken(8)]);
+    rig.control.until(|script| script.purged == [MessageId(4)]);
 }
 
 #[test]
@@ -341,20 +337,11 @@ fn a_purge_that_fails_is_kept_and_hides_its_rows() {
     assert_eq!(rig.next(), stored(&[1, 2]));
     rig.fail(unavailable());
     rig.worker.purge(&channel(), MessageId(1));
-    rig.worker.answer(RequestToken(1));
     assert_eq!(rig.page(), [2]);
-    assert!(rig.control.with(|script| script.answered.is_empty()));
+    assert!(rig.control.with(|script| script.purged.is_empty()));
     rig.heal();
-    rig.control.until(|script| script.answered == [RequestToken(1)]);
+    rig.control.until(|script| script.purged == [MessageId(1)]);
     assert_eq!(rig.page(), [2]);
-}
-
-#[test]
-fn a_request_of_another_process_is_reported() {
-    let rig = Rig::new();
-    let token = RequestToken(5);
-    rig.control.with(|script| script.requests.push(Request { token, channel: channel() }));
-    assert_eq!(rig.next(), Outcome::PurgeRequest { channel: channel(), token });
 }
 
 #[test]

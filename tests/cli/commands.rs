@@ -324,29 +324,31 @@ fn ping_says_how_far_the_broker_is() {
 }
 
 #[test]
-fn the_queue_can_be_looked_at_saved_and_emptied_while_the_broker_runs_and_after() {
+fn the_queue_of_a_stopped_broker_can_be_looked_at_saved_and_emptied() {
     let mut broker = Broker::start();
-    assert_eq!(broker.queue(&["list"]).with(0).stdout, "nothing waits");
     for message in ["{\"n\":1}", "two", "3"] {
         broker.send("sms", message);
     }
     broker.send("other", "x");
-    look_at_the_queue(&broker);
-    broker.queue(&["purge", "sms"]).with(2).complaining("add --yes");
-    let purged = broker.queue(&["purge", "sms", "--yes"]).with(0).stdout;
-    assert_eq!(purged, "the running broker has emptied sms");
-    assert_eq!(broker.waiting("sms"), 0);
-    for message in ["{\"n\":1}", "two", "3"] {
-        broker.send("sms", message);
+    for action in [&["list"][..], &["peek", "sms"], &["export"], &["purge", "sms", "--yes"]] {
+        broker
+            .queue(action)
+            .with(1)
+            .complaining(&format!("is in use by a broker (process {})", broker.running.child.id()))
+            .complaining("; stop the broker first, because this command needs the store for itself");
     }
+    assert_eq!(broker.waiting("sms"), 3);
 
     broker.running.terminate();
     broker.running.end().with(0);
     look_at_the_queue(&broker);
+    broker.queue(&["purge", "sms"]).with(2).complaining("add --yes");
     assert_eq!(broker.queue(&["purge", "sms", "--yes"]).with(0).stdout, "removed 3 messages from sms");
-    assert_eq!(broker.waiting("sms"), 0);
-    assert_eq!(broker.waiting("other"), 1);
+    assert_eq!((broker.waiting("sms"), broker.waiting("other")), (0, 1));
+    broker.queue(&["purge", "other", "--yes"]).with(0);
+    assert_eq!(broker.queue(&["list"]).with(0).stdout, "nothing waits");
     broker.queue(&["list", "--store", "sqlite:nowhere.db"]).with(1).complaining("there is no store at nowhere.db");
+    assert!(!broker.directory.path().join("nowhere.db").exists());
 }
 
 fn look_at_the_queue(broker: &Broker) {

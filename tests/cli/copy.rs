@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use wsmb_core::message::{ChannelName, Message, MessageId, Payload, Timestamp};
-use wsmb_store::{Group, MessageStore, StoreSettings};
+use wsmb_store::{Background, Group, StoreSettings};
 
 use crate::harness::{Broker, Ended, Running, run, wsmb};
 
@@ -29,7 +29,7 @@ impl Stores {
         self.directory.path().join(name)
     }
 
-    fn open(&self, name: &str) -> Box<dyn MessageStore> {
+    fn open(&self, name: &str) -> Box<dyn Background> {
         let url = format!("sqlite:{}", self.path(name).display());
         wsmb_store::open(&StoreSettings { url, ..StoreSettings::default() }).unwrap()
     }
@@ -82,9 +82,9 @@ fn a_backlog_moves_to_another_store_and_is_delivered_from_there() {
     broker
         .queue(&copy)
         .with(1)
-        .complaining("the source ")
+        .complaining("the source: the store ")
         .complaining("is in use by a broker (process ")
-        .complaining("; stop it first, because a copy needs both stores for itself");
+        .complaining("; stop the broker first, because this command needs the store for itself");
     broker.running.terminate();
     broker.running.end().with(0);
 

@@ -74,7 +74,7 @@ fn a_poisonous_message_does_not_stop_the_workers_and_comes_back_by_itself() {
 
 #[test]
 fn dead_letters_tell_what_the_command_said_last() {
-    let broker = Broker::start_with(&[
+    let mut broker = Broker::start_with(&[
         "--set",
         "channel_defaults.dead_letter=dead",
         "--set",
@@ -93,6 +93,8 @@ fn dead_letters_tell_what_the_command_said_last() {
     until("two are dead", || broker.waiting("dead") == 2 && broker.waiting("sms") == 0);
     gateway.terminate();
     gateway.end().with(0);
+    broker.running.terminate();
+    broker.running.end().with(0);
     let letters = broker.queue(&["export", "dead"]).with(0).stdout;
     let letter = |why: &str| letters.lines().find(|line| line.contains(why)).unwrap_or_else(|| panic!("{letters}"));
     assert!(letter("\"rejected\"").contains(r#""reason":"exit status 65: no such number""#), "{letters}");

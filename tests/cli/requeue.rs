@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use crate::harness::{Ended, Running, run, until, wsmb};
+use crate::harness::{Ended, Running, run, stored, until, wsmb};
 use wsmb_core::message::{ChannelName, DeadLetter, Message, MessageId, Payload, Timestamp, Why};
-use wsmb_store::{Group, MessageStore, StoreSettings};
+use wsmb_store::{Background, Group, StoreSettings};
 
 /// Dead letters of every channel go to `dead`.
 const CONFIGURATION: &str = r#"
@@ -47,7 +47,7 @@ impl Place {
         place
     }
 
-    fn open(&self) -> Box<dyn MessageStore> {
+    fn open(&self) -> Box<dyn Background> {
         std::fs::create_dir_all(self.directory.path().join("wsmb-data")).unwrap();
         let url = format!("sqlite:{}", self.directory.path().join("wsmb-data/wsmb.db").display());
         wsmb_store::open(&StoreSettings { url, ..StoreSettings::default() }).unwrap()
@@ -81,10 +81,9 @@ impl Place {
         command
     }
 
+    #[track_caller]
     fn waiting(&self, channel: &str) -> u64 {
-        let listed = self.queue(&["list", channel, "--json"]).with(0).stdout;
-        let info = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
-        listed.lines().next().map_or(0, |line| info(line)["messages"].as_u64().unwrap())
+        stored(&self.directory.path().join("wsmb-data/wsmb.db"), channel)
     }
 }
 
@@ -130,7 +129,7 @@ fn dead_letters_go_home_in_their_order_while_the_broker_is_stopped_and_are_deliv
         .with(1)
         .complaining("the store ")
         .complaining("wsmb.db is in use by a broker (process ")
-        .complaining("; stop the broker first, because requeue needs the store for itself");
+        .complaining("; stop the broker first, because this command needs the store for itself");
     assert_eq!(place.waiting("dead"), 3, "a running broker loses nothing");
     stop(broker);
 

@@ -52,7 +52,7 @@ fn the_lock_is_taken_again_when_the_connection_was_lost_and_by_nobody_else_meanw
 
 /// The server may need a moment to notice that a connection has ended.
 #[track_caller]
-fn loop_until_open(settings: &StoreSettings) -> Box<dyn wsmb_store::MessageStore> {
+fn loop_until_open(settings: &StoreSettings) -> Box<dyn wsmb_store::Background> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match wsmb_store::open(settings) {

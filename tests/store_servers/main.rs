@@ -18,7 +18,7 @@ mod refusals;
 mod tls;
 
 use wsmb_core::message::{ChannelName, Message, MessageId, Payload, Timestamp};
-use wsmb_store::{Group, MessageStore, StoreError, StoreSettings};
+use wsmb_store::{Background, Group, MessageStore, StoreError, StoreSettings};
 
 use servers::Database;
 
@@ -54,7 +54,7 @@ fn removals(ids: &[u64]) -> Group {
 }
 
 #[track_caller]
-fn open(settings: &StoreSettings) -> Box<dyn MessageStore> {
+fn open(settings: &StoreSettings) -> Box<dyn Background> {
     wsmb_store::open(settings).unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -14,7 +14,7 @@ fn they_hold_every_character_and_are_made_once() {
         let database = server.database();
         let described = || {
             let query = kind.pick(
-                "SHOW CREATE TABLE mq_data; SHOW CREATE TABLE mq_meta; SHOW CREATE TABLE mq_request",
+                "SHOW CREATE TABLE mq_data; SHOW CREATE TABLE mq_meta",
                 "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns \
                  WHERE table_schema = 'public' ORDER BY 1, 2; SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1",
             );
@@ -54,7 +54,7 @@ fn columns_that_an_earlier_version_did_not_have_are_added_and_nothing_else_is_to
         let letter = DeadLetter { why, channel: channel("sms"), attempts: 2, reason };
         let letter = wsmb_core::message::Message { dead: Some(Box::new(letter)), ..message(2, "2") };
         let mut store = open(&database.settings());
-        assert!(store.tend().expect("tends").is_empty(), "nothing is missing any more");
+        store.tend().expect("nothing is missing any more");
         store.commit(&appends(vec![letter.clone()])).expect("stored");
         let page = store.load(&letter.channel, MessageId(0), 10, usize::MAX).expect("loads");
         assert_eq!(page.messages, [message(1, "1"), letter]);
@@ -67,11 +67,11 @@ fn a_start_that_was_cut_short_is_finished_by_the_next() {
         let server = Server::shared(kind);
         let database = server.database();
         drop(open(&database.settings()));
-        for lost in ["mq_data", "mq_request", "mq_meta"] {
+        for lost in ["mq_data", "mq_meta"] {
             server.sql_in(Some(&database), &format!("DROP TABLE {lost}"));
             let mut store = open(&database.settings());
             store.commit(&appends(vec![message(1, "1")])).expect("stored");
-            assert!(store.tend().expect("tends").is_empty());
+            store.tend().expect("tends");
         }
     }
 }

@@ -9,10 +9,10 @@ use super::error::ServeError;
 use super::settings::StoreChoice;
 use super::{storage, timekeeping};
 use wsmb_core::message::{MessageId, Timestamp};
-use wsmb_store::{MessageStore, StoreSettings, Summary};
+use wsmb_store::{Background, StoreSettings, Summary};
 
 /// A store that is open, the clock that goes by what it remembers, what it holds, and up to which id that may have been delivered more often than it says.
-pub(super) type Opened = (Box<dyn MessageStore>, Clock, (Summary, MessageId));
+pub(super) type Opened = (Box<dyn Background>, Clock, (Summary, MessageId));
 
 /// Opens the store and reads what it holds. `dedup_window`: how long the id of a publication is remembered.
 ///

@@ -11,7 +11,9 @@ use super::connection::Connection;
 use super::runtime::Hub;
 use wsmb_core::broker::{ChannelSummary, Event, Restored, StoreEffect, StoreFailure};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
-use wsmb_store::{FailureKind, FoundIds, Group, MessageStore, Outcome, Restamp, StoreError, StoreWorker, Summary};
+use wsmb_store::{
+    Background, FailureKind, FoundIds, Group, MessageStore, Outcome, Restamp, StoreError, StoreWorker, Summary,
+};
 
 /// The store's worker, and what the core wants from it. Under the core's lock a wish is only noted, because handing it over may wake a
 /// thread; [`Self::kick`] hands over in the order in which the core wished.
@@ -59,7 +61,7 @@ impl Storage {
     ///
     /// # Errors
     /// If the system makes no thread.
-    pub(super) fn start(store: Box<dyn MessageStore>) -> io::Result<Self> {
+    pub(super) fn start(store: Box<dyn Background>) -> io::Result<Self> {
         let hub: Arc<OnceLock<Weak<Hub>>> = Arc::default();
         let (target, saver, mourner) = (hub.clone(), hub.clone(), hub.clone());
         // The id of a stored message is known by its row; before the row goes, it is written down.
@@ -203,10 +205,6 @@ fn report(hub: &Hub, outcome: Outcome) {
         Outcome::LoadFailed { channel } => hub.happened(Event::LoadFailed { channel }),
         Outcome::Swept { gone, spared, more } => hub.happened(Event::Swept { gone, spared, more }),
         Outcome::WallAdvanced(by) => hub.happened(Event::WallAdvanced(by)),
-        Outcome::PurgeRequest { channel, token } => {
-            hub.happened(Event::Purge { channel });
-            hub.storage.worker.answer(token);
-        }
     }
     hub.gate.watch(hub.storage.queued_bytes());
 }

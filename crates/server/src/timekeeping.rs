@@ -10,13 +10,13 @@ use super::runtime::Hub;
 use crate::limits;
 use wsmb_core::message::{MessageId, Timestamp};
 use wsmb_protocol::envelope::iso8601;
-use wsmb_store::{CLOCK, MessageStore, Restamp, StoreError};
+use wsmb_store::{Background, CLOCK, Restamp, StoreError};
 
 /// Starts the clock with what the store remembers of the time, and takes rows from the future as created now.
 ///
 /// # Errors
 /// If the store can't be used.
-pub(super) fn start(store: &mut dyn MessageStore) -> Result<Clock, StoreError> {
+pub(super) fn start(store: &mut dyn Background) -> Result<Clock, StoreError> {
     let (clock, beginning) = Clock::start(store.mark(CLOCK)?.map(Timestamp));
     let now = clock.now();
     match beginning {

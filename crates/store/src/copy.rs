@@ -5,9 +5,9 @@
 
 use std::fmt;
 
-use super::{Group, MessageStore, Place, Prefix, StoreError, StoreSettings, inspect, open_for_tool, sqlite};
+use super::{Group, MessageStore, Place, Prefix, StoppedStore, StoreError, StoreSettings, sqlite};
 use crate::limits;
-use wsmb_core::message::{Message, MessageId, Timestamp};
+use wsmb_core::message::{Message, MessageId};
 
 /// The mark by which a source is known.
 const SOURCE: &str = "copy.source";
@@ -74,16 +74,7 @@ impl fmt::Display for CopyError {
             Self::Source(error) => ("source", error),
             Self::Destination(error) => ("destination", error),
         };
-        match error {
-            StoreError::Locked { place, holder } => {
-                write!(f, "the {end} {place} is in use by a broker")?;
-                if let Some(holder) = holder {
-                    write!(f, " ({holder})")?;
-                }
-                f.write_str("; stop it first, because a copy needs both stores for itself")
-            }
-            error => write!(f, "the {end}: {error}"),
-        }
+        write!(f, "the {end}: {error}")
     }
 }
 
@@ -102,36 +93,27 @@ pub fn copy(
     if is_same(from, to).map_err(CopyError::Source)? {
         return Err(CopyError::Same);
     }
-    // Opening would make a store where there is none.
-    let found = inspect(from).and_then(|mut source| source.channels()).map_err(CopyError::Source)?;
-    let total = found.iter().map(|info| info.messages).sum();
-    let mut source = open_for_tool(from).map_err(CopyError::Source)?;
-    let mut destination = open_for_tool(to).map_err(CopyError::Destination)?;
-    copy_all(&mut *source, &mut *destination, options, total, progress)
+    let source = StoppedStore::open(from).map_err(CopyError::Source)?;
+    let destination = StoppedStore::make(to).map_err(CopyError::Destination)?;
+    copy_all(source, destination, options, progress)
 }
 
-/// Copies with the marks of a clean stop in mind: opening has taken them away.
+/// Copies, and closes both.
 fn copy_all(
-    source: &mut dyn MessageStore,
-    destination: &mut dyn MessageStore,
+    mut source: StoppedStore<'_>,
+    mut destination: StoppedStore<'_>,
     options: CopyOptions,
-    total: u64,
     progress: impl FnMut(Progress),
 ) -> Result<Copied, CopyError> {
-    let never = Timestamp(u64::MAX);
-    let ours = source.summary(never).map_err(CopyError::Source)?;
-    let theirs = destination.summary(never).map_err(CopyError::Destination)?;
-    let copied = copy_rows(source, destination, theirs.last_id, options, total, progress);
+    let total =
+        source.summary.channels.iter().map(|found| found.messages).sum::<u64>() + source.summary.delayed.len() as u64;
+    let last_id = destination.summary.last_id;
+    let copied = copy_rows(&mut *source.store, &mut *destination.store, last_id, options, total, progress);
     // A source that was not stopped in order has delivery counts that may be too low, and they were copied with the rest.
-    if theirs.clean && ours.clean {
-        let marked = destination.mark_clean().map_err(CopyError::Destination);
-        copied.as_ref().map_or(Ok(()), |_| marked)?;
-    }
-    if ours.clean {
-        let marked = source.mark_clean().map_err(CopyError::Source);
-        copied.as_ref().map_or(Ok(()), |_| marked)?;
-    }
-    copied
+    destination.summary.clean &= source.summary.clean;
+    let closed = destination.close().map_err(CopyError::Destination).and(source.close().map_err(CopyError::Source));
+    let copied = copied?;
+    closed.map(|()| copied)
 }
 
 fn copy_rows(

@@ -162,10 +162,19 @@ pub enum StoreError {
         /// In the words of the database or the operating system.
         detail: String,
     },
-    /// A running broker did not answer a request in time.
-    NoAnswer {
+    /// A broker runs on this store, and a tool needs it for itself.
+    Served {
         /// Where.
         place: String,
+        /// Who that is, as far as it could be found out.
+        holder: Option<String>,
+    },
+    /// The store is a journal, and what is to be done needs its database, too.
+    Journal {
+        /// The journal's file.
+        place: String,
+        /// As an administrator knows it.
+        database: String,
     },
 }
 
@@ -332,9 +341,16 @@ impl fmt::Display for StoreError {
             | Self::Unreachable { .. }
             | Self::JournalOfAnother { .. } => self.fmt_of_server(f),
             Self::ReadOnly { place } | Self::Damaged { place, .. } if is_server(place) => self.fmt_of_server(f),
-            Self::NoAnswer { place } => write!(
+            Self::Served { place, holder } => {
+                write!(f, "the store {place} is in use by a broker")?;
+                if let Some(holder) = holder {
+                    write!(f, " ({holder})")?;
+                }
+                f.write_str("; stop the broker first, because this command needs the store for itself")
+            }
+            Self::Journal { place, database } => write!(
                 f,
-                "the broker that uses the store {place} did not answer in time; see its log, or stop it and try again"
+                "{place} is the journal in front of {database}; use the database as the store, and name the journal with store.journal"
             ),
             _ => self.fmt_of_file(f),
         }

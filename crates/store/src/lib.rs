@@ -1,12 +1,13 @@
 //! Where kept messages live while nobody has received them.
 //!
 //! ```text
-//! caller ─► StoreWorker ─► Queue ─► (one thread) ─► MessageStore: sqlite | memory
+//! caller ─► StoreWorker ─► Queue ─► (one thread) ─► Background: sqlite | memory | a database server, with a journal or without
 //!                 ▲                                     │
 //!                 └────────────── Outcome ◄─────────────┘
 //! ```
 //!
-//! Read [`MessageStore`] first, then `worker`. A store knows messages and nothing of receivers, connections or policies; it never decides what
+//! [`MessageStore`] is what every store does with rows, [`Background`] what a running broker has done beside that, [`Tools`] what an administrator does.
+//! A store knows messages and nothing of receivers, connections or policies; it never decides what
 //! becomes of a message, never reads a clock, and no SQL in it is ever built from what a client sent.
 
 mod aside;
@@ -15,11 +16,11 @@ mod copy;
 mod datetime;
 mod error;
 mod ids;
-mod inspect;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod journal;
 pub mod limits;
 mod lock;
+mod look;
 mod memory;
 #[cfg(test)]
 mod mortal;
@@ -30,6 +31,7 @@ mod restamp;
 mod sql;
 mod sqlite;
 mod system;
+mod tools;
 mod worker;
 
 pub use aside::set_aside;
@@ -37,16 +39,17 @@ pub use columns::{BadColumn, ColumnValue, Columns};
 pub use copy::{Copied, CopyError, CopyOptions, Progress, copy};
 pub use error::{FailureKind, StoreError};
 pub use ids::{FoundIds, IdFile, ids_beside};
-pub use inspect::{ChannelInfo, Inspector, Purged, inspect, starts_without_database};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use journal::JournaledStore;
+pub use look::{Look, look, starts_without_database};
 pub use memory::MemoryStore;
 pub use publications::StoredPublication;
-pub use requeue::{Requeue, RequeueError, Requeued, Stay, requeue};
+pub use requeue::{Requeue, RequeueError, Requeued, Stay};
 pub use restamp::{CLOCK, Restamp};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use sql::SqlStore;
 pub use sqlite::SqliteStore;
+pub use tools::{ChannelInfo, StoppedStore, Tools};
 pub use worker::{Outcome, StoreWorker};
 
 use std::collections::HashSet;
@@ -142,24 +145,17 @@ pub struct Summary {
     pub clean: bool,
 }
 
-/// Names a request until it is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestToken(pub i64);
-
-/// What another process (the command line) asks the running broker to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// To be answered with it.
-    pub token: RequestToken,
-    /// The channel to be emptied.
-    pub channel: ChannelName,
-}
-
 /// A place where messages survive. Called from one thread only, and may block it.
 ///
 /// Whatever it returns an error for has not happened, or not wholly, and may be asked for again. An implementation recovers by itself: when the
 /// cause of a failure is gone (room on the disk, a lock released, a server back), the next call works.
 pub trait MessageStore: Send {
+    /// What is there at start-up; ids of publications only from rows created at `publications_since` or later.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError>;
+
     /// Carries out a group and makes it durable.
     ///
     /// # Errors
@@ -179,15 +175,8 @@ pub trait MessageStore: Send {
         max_bytes: usize,
     ) -> Result<Page, StoreError>;
 
-    /// Whether [`Self::load`], asked the same, would answer without waiting for another machine. If not, it is being fetched from there, and the
-    /// waker of [`Self::advance`] is called when asking again may say yes.
-    fn prepare(&mut self, channel: &ChannelName, after: MessageId, limit: usize, max_bytes: usize) -> bool {
-        let _ = (channel, after, limit, max_bytes);
-        true
-    }
-
     /// Every message, of whatever channel, due or not, with an id above `after`, in the order of ids: at most `limit` of them, and no further one
-    /// once they have more than `max_bytes` of payload. Only tools ask for it, never a running broker.
+    /// once they have more than `max_bytes` of payload.
     ///
     /// # Errors
     /// If the store can't be read.
@@ -199,14 +188,6 @@ pub trait MessageStore: Send {
     /// If the store can't be read.
     fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError>;
 
-    /// Looks at messages without a due time that are expired at `now` (`expires <= now`), at most `limit`, those first that expired first: removes and names
-    /// them, but reads those whose channels are spared, and leaves them. Each call goes on behind what the last one has read, until one has come to
-    /// the end (`!more`); the next one begins anew.
-    ///
-    /// # Errors
-    /// Then none is removed.
-    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError>;
-
     /// Removes at most `limit` messages of `channel`, due or not, with ids up to `up_to`, and says how many; fewer than `limit` means that none
     /// is left.
     ///
@@ -214,11 +195,36 @@ pub trait MessageStore: Send {
     /// Then none is removed.
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError>;
 
-    /// What is there at start-up; ids of publications only from rows created at `publications_since` or later.
+    /// The last call of an orderly stop: everything is in the store and every `deliveries` in it is true. Opening takes the mark away.
     ///
     /// # Errors
-    /// If the store can't be read.
-    fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError>;
+    /// If the mark could not be written; the next start then takes the stop for a crash, which costs marks of redelivery and nothing else.
+    fn mark_clean(&mut self) -> Result<(), StoreError>;
+}
+
+/// What a running broker has its store do beside reading and writing messages.
+pub trait Background: MessageStore {
+    /// Whether [`MessageStore::load`], asked the same, would answer without waiting for another machine. If not, it is being fetched from there, and the
+    /// waker of [`Self::advance`] is called when asking again may say yes.
+    fn prepare(&mut self, channel: &ChannelName, after: MessageId, limit: usize, max_bytes: usize) -> bool {
+        let _ = (channel, after, limit, max_bytes);
+        true
+    }
+
+    /// Goes on with what a store does in the background (a journal that moves its rows to a database), for a bounded time. `waker` is called, from any
+    /// thread, when there is more to do; the answer says after what time at the latest. A store without a background has nothing to do.
+    fn advance(&mut self, waker: &Waker) -> Option<Duration> {
+        let _ = waker;
+        None
+    }
+
+    /// Looks at messages without a due time that are expired at `now` (`expires <= now`), at most `limit`, those first that expired first: removes and names
+    /// them, but reads those whose channels are spared, and leaves them. Each call goes on behind what the last one has read, until one has come to
+    /// the end (`!more`); the next one begins anew.
+    ///
+    /// # Errors
+    /// Then none is removed.
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError>;
 
     /// Moves the times of rows that a wrong clock has made. A second call with the same token does nothing, so that one whose answer was lost may be
     /// made again.
@@ -240,31 +246,11 @@ pub trait MessageStore: Send {
     /// It can't, and this is why.
     fn check(&mut self) -> Result<(), StoreError>;
 
-    /// Called about once a second: housekeeping of bounded length. Returns requests of other processes, each once, at most
-    /// [`limits::STORE_REQUESTS`].
+    /// Called about once a second: housekeeping of bounded length.
     ///
     /// # Errors
     /// If the store can't be used; nothing is lost by it.
-    fn tend(&mut self) -> Result<Vec<Request>, StoreError>;
-
-    /// Tells the process that made this request that it has been carried out. One that has given up waiting is no error.
-    ///
-    /// # Errors
-    /// If that could not be written.
-    fn answer(&mut self, token: RequestToken) -> Result<(), StoreError>;
-
-    /// Goes on with what a store does in the background (a journal that moves its rows to a database), for a bounded time. `waker` is called, from any
-    /// thread, when there is more to do; the answer says after what time at the latest. A store without a background has nothing to do.
-    fn advance(&mut self, waker: &Waker) -> Option<Duration> {
-        let _ = waker;
-        None
-    }
-
-    /// The last call of an orderly stop: everything is in the store and every `deliveries` in it is true. Opening takes the mark away.
-    ///
-    /// # Errors
-    /// If the mark could not be written; the next start then takes the stop for a crash, which costs marks of redelivery and nothing else.
-    fn mark_clean(&mut self) -> Result<(), StoreError>;
+    fn tend(&mut self) -> Result<(), StoreError>;
 }
 
 /// How a store is opened.
@@ -317,7 +303,7 @@ impl Default for StoreSettings {
 ///
 /// # Errors
 /// [`StoreError`] says what is wrong and what to do.
-pub fn open(settings: &StoreSettings) -> Result<Box<dyn MessageStore>, StoreError> {
+pub fn open(settings: &StoreSettings) -> Result<Box<dyn Background>, StoreError> {
     let prefix = Prefix::parse(&settings.prefix)?;
     match Place::parse(&settings.url)? {
         Place::Sqlite(path) => Ok(Box::new(SqliteStore::open(&path, &prefix, &settings.columns)?)),
@@ -334,7 +320,7 @@ pub fn open(settings: &StoreSettings) -> Result<Box<dyn MessageStore>, StoreErro
 fn open_for_tool(settings: &StoreSettings) -> Result<Box<dyn MessageStore>, StoreError> {
     match Place::parse(&settings.url)? {
         Place::Memory => Err(StoreError::BadUrl { reason: ONLY_THE_BROKER.to_owned() }),
-        Place::Sqlite(_) => open(settings),
+        Place::Sqlite(_) => Ok(open(settings)?),
         Place::Server(backend) => open_server_for_tool(backend, settings),
     }
 }
@@ -353,15 +339,11 @@ fn open_server_for_tool(backend: Backend, _settings: &StoreSettings) -> Result<B
 }
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-fn open_server(
-    backend: Backend,
-    settings: &StoreSettings,
-    prefix: &Prefix,
-) -> Result<Box<dyn MessageStore>, StoreError> {
+fn open_server(backend: Backend, settings: &StoreSettings, prefix: &Prefix) -> Result<Box<dyn Background>, StoreError> {
     let StoreSettings { url, password, columns, .. } = settings.clone();
     let place = server_place(backend, &url, prefix)?;
     let prefix_of_tables = prefix.clone();
-    let open = move || -> Result<Box<dyn MessageStore>, StoreError> {
+    let open = move || -> Result<Box<dyn Background>, StoreError> {
         Ok(Box::new(SqlStore::open(backend, &url, password.as_deref(), &prefix_of_tables, &columns)?))
     };
     match &settings.journal {
@@ -381,7 +363,7 @@ fn open_server(
     backend: Backend,
     _settings: &StoreSettings,
     _prefix: &Prefix,
-) -> Result<Box<dyn MessageStore>, StoreError> {
+) -> Result<Box<dyn Background>, StoreError> {
     Err(StoreError::NotBuilt { backend: backend.name() })
 }
 
@@ -446,9 +428,6 @@ impl Place {
         }
     }
 }
-
-/// The one kind of request.
-const PURGE: &str = "purge";
 
 /// A valid table prefix: letters, digits and underscores, at most [`limits::STORE_PREFIX_CHARS`]. May be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]

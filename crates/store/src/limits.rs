@@ -40,11 +40,8 @@ pub const STORE_DOUBTS: usize = 65_536;
 /// Pages of the backlog read between two commits: a rush of receivers must not hold up senders.
 pub const STORE_LOADS: usize = 16;
 
-/// How often an idle store does its housekeeping and looks for requests of the command line.
+/// How often an idle store does its housekeeping.
 pub const STORE_TEND_EVERY: Duration = Duration::from_secs(1);
-
-/// Requests of the command line that are taken up at once.
-pub const STORE_REQUESTS: usize = 64;
 
 /// Questions whether the store can be written that may wait for its thread; further ones get the last known answer.
 pub const STORE_CHECKS: usize = 1_024;
@@ -87,9 +84,6 @@ pub const MEMORY_STORE_BYTES: usize = 256 << 20;
 
 /// The longest table prefix: with the table's own name well under the 63 characters that PostgreSQL allows.
 pub const STORE_PREFIX_CHARS: usize = 32;
-
-/// Messages `wsmb queue export` reads at a time.
-pub const EXPORT_PAGE: usize = 256;
 
 /// How long a row waits in the journal before it is moved to the database: what is confirmed in this time never travels.
 pub const JOURNAL_LINGER: Duration = Duration::from_millis(500);

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
 
 use super::{
-    ChannelSummary, FoundPublications, Group, MessageStore, Page, Request, RequestToken, Restamp, StoreError, Summary,
-    Swept, SweptTo,
+    Background, ChannelSummary, FoundPublications, Group, MessageStore, Page, Restamp, StoreError, Summary, Swept,
+    SweptTo,
 };
 use crate::limits;
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
@@ -181,33 +181,6 @@ impl MessageStore for MemoryStore {
         Ok(self.marks.get(name).copied())
     }
 
-    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
-        let from = self.swept_to.map_or(Bound::Unbounded, Bound::Excluded);
-        let expired = self.expiring.range((from, Bound::Unbounded)).take_while(|(expires, _)| *expires <= now);
-        let mut swept = Swept::default();
-        let mut bytes = 0;
-        let mut seen = Vec::new();
-        for (number, at) in expired.enumerate() {
-            if number >= limit || bytes > wsmb_core::limits::PAGE_BYTES {
-                swept.more = true;
-                break;
-            }
-            let Some(row) = self.rows.get(&at.1) else { continue };
-            seen.push(*at);
-            if spare.has(&row.channel) {
-                bytes += row.payload.bytes.len();
-                swept.spared.push(row.clone());
-            } else {
-                swept.gone.push((row.id, row.channel.clone()));
-            }
-        }
-        self.swept_to = seen.last().copied().filter(|_| swept.more);
-        for (id, _) in &swept.gone {
-            self.remove(*id);
-        }
-        Ok(swept)
-    }
-
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
         let of_channel = self.rows.range(..=up_to).filter(|(_, message)| message.channel == *channel);
         let gone: Vec<MessageId> = of_channel.map(|(id, _)| *id).take(limit).collect();
@@ -244,6 +217,39 @@ impl MessageStore for MemoryStore {
         })
     }
 
+    fn mark_clean(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+impl Background for MemoryStore {
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        let from = self.swept_to.map_or(Bound::Unbounded, Bound::Excluded);
+        let expired = self.expiring.range((from, Bound::Unbounded)).take_while(|(expires, _)| *expires <= now);
+        let mut swept = Swept::default();
+        let mut bytes = 0;
+        let mut seen = Vec::new();
+        for (number, at) in expired.enumerate() {
+            if number >= limit || bytes > wsmb_core::limits::PAGE_BYTES {
+                swept.more = true;
+                break;
+            }
+            let Some(row) = self.rows.get(&at.1) else { continue };
+            seen.push(*at);
+            if spare.has(&row.channel) {
+                bytes += row.payload.bytes.len();
+                swept.spared.push(row.clone());
+            } else {
+                swept.gone.push((row.id, row.channel.clone()));
+            }
+        }
+        self.swept_to = seen.last().copied().filter(|_| swept.more);
+        for (id, _) in &swept.gone {
+            self.remove(*id);
+        }
+        Ok(swept)
+    }
+
     fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
         if self.restamped != Some(restamp.token) {
             self.change(|message| {
@@ -273,15 +279,7 @@ impl MessageStore for MemoryStore {
         Ok(())
     }
 
-    fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    fn answer(&mut self, _token: RequestToken) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn mark_clean(&mut self) -> Result<(), StoreError> {
+    fn tend(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 }

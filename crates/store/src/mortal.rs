@@ -1,8 +1,7 @@
 //! For tests of tools: a store whose process dies at a chosen commit. Must never be part of the program.
 
-use super::{Group, MemoryStore, MessageStore, Page, Request, RequestToken, Restamp, StoreError, Summary, Swept};
+use super::{Group, MemoryStore, MessageStore, Page, StoreError, Summary};
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
-use wsmb_core::policy::Spare;
 
 /// A store whose process dies at a chosen commit: before it is carried out, or after.
 pub(super) struct Mortal {
@@ -34,7 +33,7 @@ fn dead() -> StoreError {
     StoreError::Unavailable { place: "test".to_owned(), detail: "killed".to_owned() }
 }
 
-impl MessageStore for Mortal {
+impl MessageStore for &mut Mortal {
     fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
         let ids = group.appends.iter().map(|message| message.id);
         let ids: Vec<MessageId> = ids.filter(|id| self.unfit.contains(id)).collect();
@@ -64,32 +63,12 @@ impl MessageStore for Mortal {
     fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
         self.rows.mark(name)
     }
-    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
-        self.rows.sweep(now, limit, spare)
-    }
     fn purge(&mut self, of: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
         self.rows.purge(of, up_to, limit)
     }
     fn summary(&mut self, since: Timestamp) -> Result<Summary, StoreError> {
         let clean = std::mem::take(&mut self.clean);
         Ok(Summary { clean, ..self.rows.summary(since)? })
-    }
-    fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
-        self.rows.restamp(restamp)
-    }
-
-    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
-        self.rows.rejuvenate(now, up_to)
-    }
-
-    fn check(&mut self) -> Result<(), StoreError> {
-        self.rows.check()
-    }
-    fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
-        self.rows.tend()
-    }
-    fn answer(&mut self, token: RequestToken) -> Result<(), StoreError> {
-        self.rows.answer(token)
     }
     fn mark_clean(&mut self) -> Result<(), StoreError> {
         self.clean = true;

@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use super::{CLOCK, Group, MessageStore, StoreError, StoreSettings, Summary, inspect, open_for_tool};
+use super::{Group, MessageStore, StoreError, Summary};
 use crate::limits;
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 use wsmb_core::policy::Policies;
@@ -79,13 +79,6 @@ impl Requeued {
 /// Why moving ended before its end. What was moved is where it belongs, and the same command goes on with the rest.
 #[derive(Debug)]
 pub enum RequeueError {
-    /// The file is the journal in front of this database.
-    Journal {
-        /// The file.
-        place: String,
-        /// As an administrator knows it.
-        database: String,
-    },
     /// A new id would be beyond what a table can hold.
     Ids,
     /// The store can't be used.
@@ -101,20 +94,9 @@ impl From<StoreError> for RequeueError {
 impl fmt::Display for RequeueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Journal { place, database } => write!(
-                f,
-                "{place} is the journal in front of {database}; use the database as the store, and name the journal with store.journal"
-            ),
             Self::Ids => f.write_str(
                 "the next id is beyond 9223372036854775807; copy the messages into an empty store with `wsmb queue copy`",
             ),
-            Self::Store(StoreError::Locked { place, holder }) => {
-                write!(f, "the store {place} is in use by a broker")?;
-                if let Some(holder) = holder {
-                    write!(f, " ({holder})")?;
-                }
-                f.write_str("; stop the broker first, because requeue needs the store for itself")
-            }
             Self::Store(error) => error.fmt(f),
         }
     }
@@ -122,39 +104,8 @@ impl fmt::Display for RequeueError {
 
 impl std::error::Error for RequeueError {}
 
-/// Moves dead letters, oldest first. `clock` is called once: it gets the latest time that a broker has noted in the store, and returns the time to work with.
-/// Blocks.
-///
-/// # Errors
-/// [`RequeueError`]; what has been moved stays moved.
-pub fn requeue(
-    settings: &StoreSettings,
-    requeue: &Requeue<'_>,
-    clock: impl FnOnce(Option<Timestamp>) -> Timestamp,
-) -> Result<Requeued, RequeueError> {
-    // Opening would make a store where there is none, and would take a journal for a store.
-    if let Some((place, database)) = inspect(settings)?.journal_of()? {
-        return Err(RequeueError::Journal { place, database });
-    }
-    let mut store = open_for_tool(settings)?;
-    let now = clock(store.mark(CLOCK)?.map(Timestamp));
-    requeue_in(&mut *store, requeue, now)
-}
-
-/// Moves with the mark of a clean stop in mind: opening has taken it away.
-fn requeue_in(store: &mut dyn MessageStore, requeue: &Requeue<'_>, now: Timestamp) -> Result<Requeued, RequeueError> {
-    let summary = store.summary(Timestamp(u64::MAX))?;
-    let requeued = Mover::new(requeue, &summary, now).run(store);
-    // The mark is set after a failure, too: every `deliveries` in the store is as true as it was.
-    if summary.clean {
-        let marked = store.mark_clean();
-        requeued.as_ref().map_or(Ok(()), |_| marked)?;
-    }
-    requeued
-}
-
 /// One run.
-struct Mover<'a> {
+pub(super) struct Mover<'a> {
     requeue: &'a Requeue<'a>,
     now: Timestamp,
     /// Rows above this id are new ones.
@@ -170,7 +121,7 @@ struct Mover<'a> {
 }
 
 impl<'a> Mover<'a> {
-    fn new(requeue: &'a Requeue<'a>, summary: &Summary, now: Timestamp) -> Self {
+    pub(super) fn new(requeue: &'a Requeue<'a>, summary: &Summary, now: Timestamp) -> Self {
         let waiting = summary.channels.iter().map(|found| (found.channel.clone(), found.messages)).collect();
         let mut requeued = Requeued::default();
         for _ in summary.delayed.iter().filter(|message| message.channel == requeue.from) {
@@ -180,7 +131,11 @@ impl<'a> Mover<'a> {
         Self { requeue, now, up_to, last, room: HashMap::new(), waiting, requeued, seen: 0 }
     }
 
-    fn run(mut self, store: &mut dyn MessageStore) -> Result<Requeued, RequeueError> {
+    /// Moves what can be moved.
+    ///
+    /// # Errors
+    /// What has been moved stays moved.
+    pub(super) fn run(mut self, store: &mut dyn MessageStore) -> Result<Requeued, RequeueError> {
         let (from, up_to) = (&self.requeue.from, self.up_to);
         let mut after = MessageId(0);
         while self.wanted() > 0 {

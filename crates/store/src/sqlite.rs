@@ -25,8 +25,8 @@ use rusqlite::{Connection, OptionalExtension, Rows, Transaction, TransactionBeha
 
 use super::lock::StoreLock;
 use super::{
-    ChannelSummary, Columns, FoundPublications, Group, MessageStore, PURGE, Page, Prefix, Request, RequestToken,
-    Restamp, StoreError, StoredPublication, Summary, Swept, beside, datetime, sync_directory, system,
+    Background, ChannelSummary, Columns, FoundPublications, Group, MessageStore, Page, Prefix, Restamp, StoreError,
+    StoredPublication, Summary, Swept, beside, datetime, sync_directory, system,
 };
 use crate::limits;
 use wsmb_core::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
@@ -44,10 +44,6 @@ pub struct SqliteStore {
     was_clean: bool,
     /// The last failure was a full disk: the next check must be a thorough one.
     was_full: bool,
-    /// Changes when another process has written; `None` = never asked.
-    data_version: Option<i64>,
-    /// The highest request that was taken up.
-    last_request: i64,
     /// How far the last sweep has read.
     swept_to: sweep::SweptTo,
     _lock: StoreLock,
@@ -75,8 +71,6 @@ impl SqliteStore {
             columns: columns.clone(),
             was_clean: false,
             was_full: false,
-            data_version: None,
-            last_request: 0,
             swept_to: None,
             _lock: lock,
         };
@@ -84,8 +78,6 @@ impl SqliteStore {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let clean: Option<i64> = transaction.query_row(&sql.read_clean, [], |row| row.get(0)).optional()?;
             transaction.execute(&sql.write_clean, [0])?;
-            // Whoever asked the broker before this one is not waiting any more.
-            transaction.execute(&sql.forget_requests, [])?;
             transaction.commit()?;
             Ok(clean.unwrap_or(1) == 1 && !is_damaged)
         })?;
@@ -170,10 +162,6 @@ impl MessageStore for SqliteStore {
         })
     }
 
-    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
-        self.sweep_with(now, limit, spare, |_, _| Ok(()))
-    }
-
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
         self.run(|connection, sql, _| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -190,7 +178,7 @@ impl MessageStore for SqliteStore {
             let (channels, foreign) = channels(connection, sql)?;
             let delayed = delayed(connection, sql)?;
             let publications = publications(connection, sql, publications_since)?;
-            let last_id = connection.query_row(&sql.last_id, [], |row| row::id(row, 0))?.unwrap_or_default();
+            let last_id = last_id(connection, sql)?;
             let expiries = restamp::expiries(connection, sql)?;
             Ok((Summary { channels, expiries, delayed, publications, last_id, clean }, foreign))
         })?;
@@ -201,6 +189,20 @@ impl MessageStore for SqliteStore {
             );
         }
         Ok(summary)
+    }
+
+    fn mark_clean(&mut self) -> Result<(), StoreError> {
+        self.run(|connection, sql, _| {
+            connection.execute(&sql.write_clean, [1])?;
+            // Leaves one plain file behind. If a reader holds the journal, it stays, and nothing is lost.
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        })
+    }
+}
+
+impl Background for SqliteStore {
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        self.sweep_with(now, limit, spare, |_, _| Ok(()))
     }
 
     fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
@@ -229,31 +231,9 @@ impl MessageStore for SqliteStore {
         Ok(())
     }
 
-    fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
+    fn tend(&mut self) -> Result<(), StoreError> {
         self.link.look_beside()?;
-        let (seen, last) = (self.data_version, self.last_request);
-        let (version, found) = self.run(|connection, sql, _| {
-            vacuum(connection)?;
-            let version: i64 = connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
-            let found = if seen == Some(version) { Vec::new() } else { requests(connection, sql, last)? };
-            Ok((version, found))
-        })?;
-        // A full list may have more behind it, which must be looked for again.
-        self.data_version = (found.len() < limits::STORE_REQUESTS).then_some(version);
-        self.last_request = found.last().map_or(last, |(id, _)| *id);
-        Ok(found.into_iter().filter_map(|(_, request)| request).collect())
-    }
-
-    fn answer(&mut self, token: RequestToken) -> Result<(), StoreError> {
-        self.run(|connection, sql, _| connection.execute(&sql.answer, [token.0]).map(drop))
-    }
-
-    fn mark_clean(&mut self) -> Result<(), StoreError> {
-        self.run(|connection, sql, _| {
-            connection.execute(&sql.write_clean, [1])?;
-            // Leaves one plain file behind. If a reader holds the journal, it stays, and nothing is lost.
-            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-        })
+        self.run(|connection, _, _| vacuum(connection))
     }
 }
 
@@ -420,6 +400,17 @@ fn channels(connection: &Connection, sql: &Sql) -> rusqlite::Result<(Vec<Channel
     Ok((channels, foreign))
 }
 
+/// The highest id ever given, as far as the file knows.
+fn last_id(connection: &Connection, sql: &Sql) -> rusqlite::Result<MessageId> {
+    let there = connection.query_row(&sql.last_id, [], |row| row::id(row, 0))?.unwrap_or_default();
+    // SQLite makes this table with the first of those that keep their highest id.
+    if !exists(connection, "sqlite_sequence")? {
+        return Ok(there);
+    }
+    let given = connection.query_row(&sql.last_given, [], |row| row::id(row, 0)).optional()?.flatten();
+    Ok(there.max(given.unwrap_or_default()))
+}
+
 fn delayed(connection: &Connection, sql: &Sql) -> rusqlite::Result<Vec<Message>> {
     let mut statement = connection.prepare(&sql.delayed)?;
     let mut rows = statement.query([row::integer(wsmb_core::limits::DELAYED as u64)])?;
@@ -457,20 +448,6 @@ fn publications(connection: &Connection, sql: &Sql, since: Timestamp) -> rusqlit
         }
     }
     Ok(found.oldest_first())
-}
-
-/// What other processes ask for, above the request `last`; `None` for a kind that this version does not know.
-fn requests(connection: &Connection, sql: &Sql, last: i64) -> rusqlite::Result<Vec<(i64, Option<Request>)>> {
-    let mut statement = connection.prepare_cached(&sql.requests)?;
-    let mut rows = statement.query([last, row::integer(limits::STORE_REQUESTS as u64)])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        let id: i64 = row.get(0)?;
-        let purge = row::text(row.get_ref(1)?).as_deref() == Some(PURGE);
-        let channel = row::channel(row, 2)?.filter(|_| purge);
-        found.push((id, channel.map(|channel| Request { token: RequestToken(id), channel })));
-    }
-    Ok(found)
 }
 
 /// Gives pages that a drained backlog has left back to the file system, a bounded number at a time.

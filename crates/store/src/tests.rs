@@ -60,7 +60,8 @@ fn every_error_names_the_place_and_what_to_do() {
         StoreError::System { place: place.clone(), doing: "written", errno: 5 },
         StoreError::TornJournal { place: place.clone(), readable: 1, committed: 2 },
         StoreError::Unavailable { place: place.clone(), detail },
-        StoreError::NoAnswer { place: place.clone() },
+        StoreError::Served { place: place.clone(), holder: None },
+        StoreError::Journal { place: place.clone(), database: "mysql://u@h/d".to_owned() },
     ];
     for error in errors {
         let text = error.to_string();

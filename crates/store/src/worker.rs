@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{FailureKind, MessageStore, RequestToken, Restamp, StoreError};
+use super::{Background, FailureKind, Restamp, StoreError};
 use crate::limits;
 use queue::Queue;
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
@@ -61,13 +61,6 @@ pub enum Outcome {
     /// The wall clock was behind by so much: what was loaded of earlier runs before this is reckoned with the wrong time, and everything after with the
     /// right one. See [`StoreWorker::restamp`].
     WallAdvanced(Duration),
-    /// Another process asks for a channel to be emptied; to be answered with [`StoreWorker::answer`] after [`StoreWorker::purge`].
-    PurgeRequest {
-        /// Which channel.
-        channel: ChannelName,
-        /// What the answer names.
-        token: RequestToken,
-    },
 }
 
 /// How the thread is to end.
@@ -168,7 +161,7 @@ impl StoreWorker {
     ///
     /// # Errors
     /// If the system makes no thread.
-    pub fn start(store: Box<dyn MessageStore>, report: impl FnMut(Outcome) + Send + 'static) -> io::Result<Self> {
+    pub fn start(store: Box<dyn Background>, report: impl FnMut(Outcome) + Send + 'static) -> io::Result<Self> {
         Self::start_with(store, || {}, || {}, report)
     }
 
@@ -178,7 +171,7 @@ impl StoreWorker {
     /// # Errors
     /// If the system makes no thread.
     pub fn start_with(
-        store: Box<dyn MessageStore>,
+        store: Box<dyn Background>,
         before_removal: impl FnMut() + Send + 'static,
         died: impl FnOnce() + Send + 'static,
         report: impl FnMut(Outcome) + Send + 'static,
@@ -252,11 +245,6 @@ impl StoreWorker {
     /// Remembers the wall clock's time, under the name [`super::CLOCK`].
     pub fn note_time(&self, now: Timestamp) {
         self.shared.change(|queue| queue.note_time(now));
-    }
-
-    /// Tells whoever made the request that it is done; given when every purge queued before has been carried out.
-    pub fn answer(&self, token: RequestToken) {
-        self.shared.change(|queue| queue.answer(token));
     }
 
     /// Bytes that wait for a commit, the running one included. Above [`limits::STORE_QUEUE_HIGH`], readers of sockets should pause.

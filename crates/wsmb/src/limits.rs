@@ -32,9 +32,6 @@ pub const RECONNECT_LONGEST: Duration = Duration::from_secs(30);
 /// Bytes read of the file of stored logins: thousands of them.
 pub const CONTEXTS_BYTES: u64 = 1 << 20;
 
-/// How long `wsmb queue purge` waits for the running broker to carry it out: a full channel is emptied in a few seconds.
-pub const PURGE_PATIENCE: Duration = Duration::from_secs(30);
-
 /// The longest wait of `wsmb receive` before it connects again where nobody listens: a gateway is back within a second of its broker. 10,000 of them make
 /// some 13,000 attempts a second, each a packet that the system refuses by itself.
 pub const RECONNECT_NOBODY: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mortal::Mortal;
-use wsmb_core::message::{ChannelName, Payload, PublicationId};
+use wsmb_core::message::{ChannelName, Payload, PublicationId, Timestamp};
 
 fn message(id: u64) -> Message {
     Message {
@@ -28,7 +28,18 @@ fn messages(ids: impl IntoIterator<Item = u64>) -> Vec<Message> {
 }
 
 fn run(source: &mut Mortal, destination: &mut Mortal, remove: bool) -> Result<Copied, CopyError> {
-    copy_all(source, destination, CopyOptions { remove, again: false }, 0, |_| {})
+    copy_with(source, destination, CopyOptions { remove, again: false }, |_| {})
+}
+
+fn copy_with(
+    source: &mut Mortal,
+    destination: &mut Mortal,
+    options: CopyOptions,
+    progress: impl FnMut(Progress),
+) -> Result<Copied, CopyError> {
+    let source = StoppedStore::of(Box::new(source)).map_err(CopyError::Source)?;
+    let destination = StoppedStore::of(Box::new(destination)).map_err(CopyError::Destination)?;
+    copy_all(source, destination, options, progress)
 }
 
 /// Without the ids.
@@ -42,7 +53,7 @@ fn an_empty_destination_gets_everything_as_it_was() {
     let (mut source, mut destination) = (Mortal::new(&all), Mortal::new(&[]));
     let mut told = Vec::new();
     let copied =
-        copy_all(&mut source, &mut destination, CopyOptions::default(), 7, |progress| told.push(progress)).unwrap();
+        copy_with(&mut source, &mut destination, CopyOptions::default(), |progress| told.push(progress)).unwrap();
     assert_eq!(copied, Copied { copied: 7, earlier: 0, removed: 0, shift: 0 });
     assert_eq!((destination.everything(), source.everything()), (all.clone(), all.clone()));
     assert_eq!(told, [3, 6, 7].map(|done| Progress { done, total: 7 }));
@@ -83,7 +94,7 @@ fn a_source_whose_ids_began_anew_can_be_copied_again() {
     let (mut source, mut destination) = (Mortal::new(&messages([1, 2])), Mortal::new(&[]));
     run(&mut source, &mut destination, false).unwrap();
     let again = CopyOptions { again: true, remove: false };
-    let copied = copy_all(&mut source, &mut destination, again, 0, |_| {}).unwrap();
+    let copied = copy_with(&mut source, &mut destination, again, |_| {}).unwrap();
     assert_eq!(copied, Copied { copied: 2, earlier: 0, removed: 0, shift: 2 });
     assert_eq!(run(&mut source, &mut destination, false).unwrap().earlier, 2, "only if it is asked for");
 }
@@ -116,8 +127,8 @@ fn ends_that_can_not_be_copied_are_named() {
     assert!(!home.path().join("one.db").exists(), "a source is not made");
     let running = crate::open(&one).unwrap();
     let text = told(&one, &two);
-    assert!(text.starts_with("the source ") && text.contains("is in use by a broker (process "), "{text}");
-    assert!(text.ends_with("; stop it first, because a copy needs both stores for itself"), "{text}");
+    assert!(text.starts_with("the source: the store ") && text.contains("is in use by a broker (process "), "{text}");
+    assert!(text.ends_with("; stop the broker first, because this command needs the store for itself"), "{text}");
     drop(running);
     let dotted = at(&home.path().join(".").join("one.db"));
     assert!(told(&one, &dotted).starts_with("source and destination are the same store"));
@@ -128,7 +139,7 @@ fn ends_that_can_not_be_copied_are_named() {
     let other = StoreSettings { prefix: "other_".to_owned(), ..one.clone() };
     assert!(told(&other, &two).starts_with("the source: there is no store at "));
     let _running = crate::open(&two).unwrap();
-    assert!(told(&one, &two).starts_with("the destination "));
+    assert!(told(&one, &two).starts_with("the destination: the store "));
 }
 
 proptest! {

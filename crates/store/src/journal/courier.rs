@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::{Group, MessageStore, Page, Restamp, StoreError, Summary, Swept};
+use crate::{Background, Group, Page, Restamp, StoreError, Summary, Swept};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
 /// Opens the database's store; tried again whenever it failed.
-pub(crate) type Opener = Box<dyn FnMut() -> Result<Box<dyn MessageStore>, StoreError> + Send>;
+pub(crate) type Opener = Box<dyn FnMut() -> Result<Box<dyn Background>, StoreError> + Send>;
 
 /// What the database is asked for.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Courier {
     ///
     /// # Errors
     /// If the system makes no thread.
-    pub(super) fn start(store: Option<Box<dyn MessageStore>>, opener: Opener) -> std::io::Result<Self> {
+    pub(super) fn start(store: Option<Box<dyn Background>>, opener: Opener) -> std::io::Result<Self> {
         let (tasks, inbox) = mpsc::channel();
         let (outbox, reports) = mpsc::channel();
         let waker: Arc<Mutex<Option<Waker>>> = Arc::default();
@@ -148,7 +148,7 @@ impl Courier {
 
 struct Thread {
     /// `None` until it could be opened.
-    store: Option<Box<dyn MessageStore>>,
+    store: Option<Box<dyn Background>>,
     opener: Opener,
     inbox: Receiver<Task>,
     outbox: Sender<Report>,
@@ -194,13 +194,12 @@ impl Thread {
             Task::Rejuvenate(now, up_to) => Report::Done(self.with(|store| store.rejuvenate(now, up_to))),
             Task::Count(since) => Report::Counted(self.with(|store| store.summary(since))),
             Task::Probe => Report::Done(self.with(|store| store.mark("probe").map(drop))),
-            // What other programs ask for, they ask of the journal.
-            Task::Tend => Report::Done(self.with(|store| store.tend().map(drop))),
+            Task::Tend => Report::Done(self.with(|store| store.tend())),
             Task::MarkClean => Report::Done(self.with(|store| store.mark_clean())),
         }
     }
 
-    fn with<T>(&mut self, work: impl FnOnce(&mut dyn MessageStore) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn with<T>(&mut self, work: impl FnOnce(&mut dyn Background) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let store = match self.store.take() {
             Some(store) => store,
             None => (self.opener)()?,

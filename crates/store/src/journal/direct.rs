@@ -4,17 +4,13 @@
 //! a due time, and rows that don't fit it.
 
 use super::ledger::Ledger;
-use crate::{
-    Group, JournalSettings, MessageStore, Page, Prefix, Request, RequestToken, Restamp, StoreError, Summary, Swept,
-    inspect,
-};
+use crate::{Background, Group, JournalSettings, MessageStore, Page, Prefix, StoreError, Summary, look};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
-use wsmb_core::policy::Spare;
 
 /// Both of them, locked.
 pub(crate) struct Direct {
     ledger: Ledger,
-    server: Box<dyn MessageStore>,
+    server: Box<dyn Background>,
 }
 
 impl Direct {
@@ -23,12 +19,12 @@ impl Direct {
     /// # Errors
     /// [`StoreError::Locked`] if a broker runs on the journal, or what keeps one of the two from being used.
     pub(crate) fn open(
-        server: Box<dyn MessageStore>,
+        server: Box<dyn Background>,
         journal: Option<&JournalSettings>,
         prefix: &Prefix,
         database: &str,
     ) -> Result<Box<dyn MessageStore>, StoreError> {
-        let Some(journal) = journal.filter(|journal| inspect::is_journal_of(&journal.path, prefix, database)) else {
+        let Some(journal) = journal.filter(|journal| look::is_journal_of(&journal.path, prefix, database)) else {
             return Ok(server);
         };
         let ledger = Ledger::open(&journal.path, journal.bytes, prefix)?;
@@ -133,15 +129,6 @@ impl MessageStore for Direct {
         Ok(self.server.mark(name)?.max(self.ledger.rows.mark(name)?))
     }
 
-    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
-        let mut swept = self.ledger.rows.sweep(now, limit, spare)?;
-        let theirs = self.server.sweep(now, limit, spare)?;
-        swept.gone.extend(theirs.gone);
-        swept.spared.extend(theirs.spared);
-        swept.more |= theirs.more;
-        Ok(swept)
-    }
-
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
         let here = self.ledger.rows.purge(channel, up_to, limit)?;
         let left = limit - usize::try_from(here).unwrap_or(limit).min(limit);
@@ -160,29 +147,6 @@ impl MessageStore for Direct {
         summary.publications = self.ledger.publications(theirs.publications, summary.publications)?;
         summary.clean &= theirs.clean;
         Ok(summary)
-    }
-
-    fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
-        self.ledger.rows.restamp(restamp)?;
-        self.server.restamp(restamp)
-    }
-
-    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
-        self.ledger.rows.rejuvenate(now, up_to)?;
-        self.server.rejuvenate(now, up_to)
-    }
-
-    fn check(&mut self) -> Result<(), StoreError> {
-        self.server.check()?;
-        self.ledger.rows.check()
-    }
-
-    fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
-        self.ledger.rows.tend()
-    }
-
-    fn answer(&mut self, token: RequestToken) -> Result<(), StoreError> {
-        self.ledger.rows.answer(token)
     }
 
     fn mark_clean(&mut self) -> Result<(), StoreError> {

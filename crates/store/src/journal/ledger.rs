@@ -1,7 +1,7 @@
 //! The journal's file: the rows that are not in the database yet, and what is owed to it.
 //!
 //! ```text
-//! data     rows that wait to be moved (a store's usual table, so that `wsmb queue` can read it)
+//! data     rows that wait to be moved (a store's usual table, so that `wsmb queue` can show it)
 //! owed     rows of the database that must go, or get a delivery count
 //! empty    channels of the database to be emptied up to an id
 //! restamp  corrections of times that the database has not carried out

@@ -28,9 +28,7 @@ use std::collections::HashSet;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::{
-    Group, JournalSettings, MessageStore, Page, Prefix, Request, RequestToken, Restamp, StoreError, Summary, Swept,
-};
+use super::{Background, Group, JournalSettings, MessageStore, Page, Prefix, Restamp, StoreError, Summary, Swept};
 use crate::limits;
 pub(super) use courier::Opener;
 use courier::{Courier, Gone, Report, Task};
@@ -368,18 +366,6 @@ impl MessageStore for JournaledStore {
         Ok(())
     }
 
-    fn prepare(&mut self, channel: &ChannelName, after: MessageId, limit: usize, max_bytes: usize) -> bool {
-        if !self.ledger.is_moved(channel, after) || self.away.is_some() {
-            return true;
-        }
-        match self.fetches.want(channel, after, limit, max_bytes) {
-            fetch::State::Ready => true,
-            fetch::State::UnderWay => false,
-            // An error comes up again when the page is asked for.
-            fetch::State::New(wanted) => self.ask(Task::Load(wanted)).is_err(),
-        }
-    }
-
     fn load(
         &mut self,
         channel: &ChannelName,
@@ -413,10 +399,6 @@ impl MessageStore for JournaledStore {
         self.ledger.rows.mark(name)
     }
 
-    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
-        self.sweep_both(now, limit, spare)
-    }
-
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
         let gone = self.ledger.purge(channel, up_to, limit)?;
         self.fetches.forget_channel(channel, up_to);
@@ -427,6 +409,29 @@ impl MessageStore for JournaledStore {
 
     fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError> {
         self.sum_up(publications_since)
+    }
+
+    fn mark_clean(&mut self) -> Result<(), StoreError> {
+        self.farewell()?;
+        self.ledger.rows.mark_clean()
+    }
+}
+
+impl Background for JournaledStore {
+    fn prepare(&mut self, channel: &ChannelName, after: MessageId, limit: usize, max_bytes: usize) -> bool {
+        if !self.ledger.is_moved(channel, after) || self.away.is_some() {
+            return true;
+        }
+        match self.fetches.want(channel, after, limit, max_bytes) {
+            fetch::State::Ready => true,
+            fetch::State::UnderWay => false,
+            // An error comes up again when the page is asked for.
+            fetch::State::New(wanted) => self.ask(Task::Load(wanted)).is_err(),
+        }
+    }
+
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        self.sweep_both(now, limit, spare)
     }
 
     fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
@@ -444,12 +449,8 @@ impl MessageStore for JournaledStore {
         self.ledger.rows.check()
     }
 
-    fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
+    fn tend(&mut self) -> Result<(), StoreError> {
         self.ledger.rows.tend()
-    }
-
-    fn answer(&mut self, token: RequestToken) -> Result<(), StoreError> {
-        self.ledger.rows.answer(token)
     }
 
     fn advance(&mut self, waker: &Waker) -> Option<Duration> {
@@ -463,10 +464,5 @@ impl MessageStore for JournaledStore {
             return Some(wsmb_core::limits::STORE_RETRY);
         }
         Some(self.next_time())
-    }
-
-    fn mark_clean(&mut self) -> Result<(), StoreError> {
-        self.farewell()?;
-        self.ledger.rows.mark_clean()
     }
 }

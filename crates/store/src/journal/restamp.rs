@@ -8,7 +8,7 @@ use rusqlite::params;
 use super::courier::Task;
 use super::fetch::Fetches;
 use super::ledger::{Ledger, immediate};
-use super::{JournaledStore, MessageStore};
+use super::{Background as _, JournaledStore};
 use crate::sqlite::{self, row};
 use crate::{Restamp, StoreError};
 use wsmb_core::message::{Message, MessageId, Timestamp};

@@ -68,7 +68,7 @@ impl Database {
 
     fn opener(&self) -> Opener {
         let database = self.clone();
-        Box::new(move || database.call(|_| Ok(())).map(|()| Box::new(database.clone()) as Box<dyn MessageStore>))
+        Box::new(move || database.call(|_| Ok(())).map(|()| Box::new(database.clone()) as Box<dyn Background>))
     }
 }
 
@@ -107,10 +107,6 @@ impl MessageStore for Database {
         self.call(|rows| rows.mark(name))
     }
 
-    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
-        self.call(|rows| rows.sweep(now, limit, spare))
-    }
-
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
         self.with(|state| state.purges += 1);
         self.call(|rows| rows.purge(channel, up_to, limit))
@@ -119,6 +115,18 @@ impl MessageStore for Database {
     fn summary(&mut self, since: Timestamp) -> Result<Summary, StoreError> {
         self.with(|state| state.counts += 1);
         self.call(|rows| rows.summary(since))
+    }
+
+    fn mark_clean(&mut self) -> Result<(), StoreError> {
+        self.call(|_| Ok(()))?;
+        self.with(|state| state.clean = true);
+        Ok(())
+    }
+}
+
+impl Background for Database {
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        self.call(|rows| rows.sweep(now, limit, spare))
     }
 
     fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
@@ -131,21 +139,11 @@ impl MessageStore for Database {
     }
 
     fn check(&mut self) -> Result<(), StoreError> {
-        self.call(MessageStore::check)
+        self.call(Background::check)
     }
 
-    fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
-        self.call(MessageStore::tend)
-    }
-
-    fn answer(&mut self, _token: RequestToken) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn mark_clean(&mut self) -> Result<(), StoreError> {
-        self.call(|_| Ok(()))?;
-        self.with(|state| state.clean = true);
-        Ok(())
+    fn tend(&mut self) -> Result<(), StoreError> {
+        self.call(Background::tend)
     }
 }
 

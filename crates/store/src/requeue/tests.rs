@@ -7,6 +7,7 @@ use wildmatch::WildMatch;
 
 use super::*;
 use crate::mortal::Mortal;
+use crate::{CLOCK, StoppedStore, StoreSettings, Tools as _};
 use wsmb_core::message::{DeadLetter, Payload, PublicationId, Why};
 use wsmb_core::policy::ChannelPolicy;
 
@@ -71,7 +72,8 @@ fn move_all(store: &mut Mortal) -> Result<Requeued, RequeueError> {
 
 fn move_some(store: &mut Mortal, to: Option<&str>, count: Option<u64>) -> Result<Requeued, RequeueError> {
     let policies = policies();
-    requeue_in(store, &Requeue { from: name("dead"), to: to.map(name), count, policies: &policies }, NOW)
+    let requeue = Requeue { from: name("dead"), to: to.map(name), count, policies: &policies };
+    StoppedStore::of(Box::new(store))?.requeue(&requeue, &|_| NOW)
 }
 
 fn moved(pairs: &[(&str, u64)]) -> BTreeMap<ChannelName, u64> {
@@ -107,7 +109,7 @@ fn the_time_that_the_broker_noted_last_is_known_to_the_clock() {
     drop(store);
     let policies = policies();
     let all = Requeue { from: name("dead"), to: None, count: None, policies: &policies };
-    requeue(&settings, &all, |last| last.unwrap()).unwrap();
+    StoppedStore::open(&settings).unwrap().requeue(&all, &|last| last.unwrap()).unwrap();
     let mut store = crate::open(&settings).unwrap();
     let found = store.scan(MessageId(0), 9, 9_999).unwrap().messages;
     assert_eq!((found[0].created, found[0].expires), (Timestamp(7_000), Some(Timestamp(67_000))));

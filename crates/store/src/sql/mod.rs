@@ -17,6 +17,7 @@ mod error;
 mod field;
 mod iso;
 mod lock;
+mod look;
 mod read;
 mod refusals;
 mod restamp;
@@ -26,25 +27,22 @@ mod spelling;
 mod statements;
 mod sweep;
 mod text;
-mod view;
 mod write;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use self::text::Charset;
 use super::{
-    Backend, Columns, Group, MessageStore, Page, Prefix, Request, RequestToken, Restamp, StoreError, Summary, Swept,
-    SweptTo,
+    Backend, Background, Columns, Group, MessageStore, Page, Prefix, Restamp, StoreError, Summary, Swept, SweptTo,
 };
 use crate::limits;
 use client::{Client, Purpose};
 use connect::Access;
-use driver::{Value, number, text};
+use driver::Value;
+pub(super) use look::look;
 use refusals::{Cause, Refusals};
 use schema::{read_note, write_note};
-use statements::{Names, place};
-pub(super) use view::SqlView;
+use statements::Names;
 use write::{How, Nulls};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
@@ -61,8 +59,6 @@ pub struct SqlStore {
     noted: MessageId,
     /// The highest id that was given to a row from here.
     written: MessageId,
-    /// The highest request that was taken up.
-    last_request: u64,
     /// How far the last sweep has read.
     swept_to: SweptTo,
     refusals: Refusals,
@@ -90,7 +86,6 @@ impl SqlStore {
     ) -> Result<Self, StoreError> {
         let access = Access::parse(backend, url, password, prefix)?;
         let names = Names::new(backend, prefix);
-        let forget = format!("DELETE FROM {}", names.request);
         let client = Client::new(access, names.clone(), Purpose::Serve(columns.clone()))?;
         let mut store = Self {
             client,
@@ -99,15 +94,12 @@ impl SqlStore {
             highest: MessageId(0),
             noted: MessageId(0),
             written: MessageId(0),
-            last_request: 0,
             swept_to: None,
             refusals: Refusals::default(),
         };
         let (clean, noted) = store.client.run(limits::STORE_ANSWER, async |session| {
             let clean = read_note(&mut session.driver, &names, "clean").await?;
             let noted = read_note(&mut session.driver, &names, "last_id").await?;
-            // Whoever asked the broker before this one is not waiting any more.
-            session.driver.run(&forget).await?;
             Ok((clean, noted))
         })?;
         // A second step: were both one, and its answer lost, the next try would find a crash.
@@ -224,25 +216,6 @@ impl MessageStore for SqlStore {
         Ok(note.and_then(|note| note.parse().ok()))
     }
 
-    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
-        if !self.client.shape()?.has("expires") {
-            return Ok(Swept::default());
-        }
-        let from = self.swept_to;
-        let (swept, to) = self.client.run(limits::STORE_ANSWER, async |session| {
-            session.driver.run("BEGIN").await?;
-            let found = if spare.is_empty() {
-                (sweep::all(session, now, limit).await?, None)
-            } else {
-                sweep::some(session, now, limit, spare, from).await?
-            };
-            session.driver.run("COMMIT").await?;
-            Ok(found)
-        })?;
-        self.swept_to = to;
-        Ok(swept)
-    }
-
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError> {
         if !self.can_hold(channel)? {
             return Ok(0);
@@ -277,6 +250,32 @@ impl MessageStore for SqlStore {
         Ok(Summary { last_id: self.highest, clean: self.was_clean, ..found.summary })
     }
 
+    fn mark_clean(&mut self) -> Result<(), StoreError> {
+        self.note_highest()?;
+        self.note("clean", "1")
+    }
+}
+
+impl Background for SqlStore {
+    fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
+        if !self.client.shape()?.has("expires") {
+            return Ok(Swept::default());
+        }
+        let from = self.swept_to;
+        let (swept, to) = self.client.run(limits::STORE_ANSWER, async |session| {
+            session.driver.run("BEGIN").await?;
+            let found = if spare.is_empty() {
+                (sweep::all(session, now, limit).await?, None)
+            } else {
+                sweep::some(session, now, limit, spare, from).await?
+            };
+            session.driver.run("COMMIT").await?;
+            Ok(found)
+        })?;
+        self.swept_to = to;
+        Ok(swept)
+    }
+
     fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
         let names = self.client.names.clone();
         self.client.run(limits::STORE_COUNT_TIME, async |session| restamp::restamp(session, &names, restamp).await)
@@ -292,47 +291,7 @@ impl MessageStore for SqlStore {
         self.note("probe", "")
     }
 
-    fn tend(&mut self) -> Result<Vec<Request>, StoreError> {
-        self.note_highest()?;
-        let query = format!(
-            "SELECT {id}, kind, channel FROM {} WHERE request_id > {} AND answered IS NULL ORDER BY request_id LIMIT {}",
-            self.client.names.request,
-            place(self.client.access.backend, 1, "bigint"),
-            limits::STORE_REQUESTS,
-            id = statements::as_text(self.client.access.backend, "request_id"),
-        );
-        let last = self.last_request;
-        let rows = self.client.run(limits::STORE_ANSWER, async |session| {
-            session.driver.fetch(&query.as_str().into(), &[Value::from(last)]).await
-        })?;
-        let mut requests = Vec::new();
-        for row in rows {
-            let mut cells = row.into_iter();
-            let Some(id) = number(cells.next().flatten()) else { continue };
-            let kind = text(cells.next().flatten());
-            self.last_request = self.last_request.max(id);
-            let channel = rows::channel(cells.next().flatten(), Charset::Unicode)
-                .filter(|_| kind.as_deref() == Some(super::PURGE));
-            let token = RequestToken(i64::try_from(id).unwrap_or(i64::MAX));
-            requests.extend(channel.map(|channel| Request { token, channel }));
-        }
-        Ok(requests)
-    }
-
-    fn answer(&mut self, token: RequestToken) -> Result<(), StoreError> {
-        let statement = format!(
-            "UPDATE {} SET answered = CURRENT_TIMESTAMP WHERE request_id = {}",
-            self.client.names.request,
-            place(self.client.access.backend, 1, "bigint")
-        );
-        self.client.run(limits::STORE_ANSWER, async |session| {
-            let id = Value::Integer(Some(token.0));
-            session.driver.execute(&statement.as_str().into(), &[id]).await.map(drop)
-        })
-    }
-
-    fn mark_clean(&mut self) -> Result<(), StoreError> {
-        self.note_highest()?;
-        self.note("clean", "1")
+    fn tend(&mut self) -> Result<(), StoreError> {
+        self.note_highest()
     }
 }

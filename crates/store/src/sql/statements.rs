@@ -18,8 +18,6 @@ pub(super) enum Many {
     Delete,
     /// Rows that get a delivery count.
     Count,
-    /// Rows of which it is asked whether they are there.
-    Among,
     /// Rows of which it is asked what they hold.
     Same,
 }
@@ -30,26 +28,16 @@ pub(super) struct Names {
     pub(super) backend: Backend,
     pub(super) data: String,
     pub(super) meta: String,
-    pub(super) request: String,
     /// Of the first, without quotes.
     pub(super) data_plain: String,
     pub(super) meta_plain: String,
-    pub(super) request_plain: String,
 }
 
 impl Names {
     pub(super) fn new(backend: Backend, prefix: &Prefix) -> Self {
         let plain = |table: &str| format!("{}{table}", prefix.as_str());
-        let [data, meta, request] = ["data", "meta", "request"].map(plain);
-        Self {
-            backend,
-            data: quoted(backend, &data),
-            meta: quoted(backend, &meta),
-            request: quoted(backend, &request),
-            data_plain: data,
-            meta_plain: meta,
-            request_plain: request,
-        }
+        let [data, meta] = ["data", "meta"].map(plain);
+        Self { backend, data: quoted(backend, &data), meta: quoted(backend, &meta), data_plain: data, meta_plain: meta }
     }
 }
 
@@ -77,13 +65,10 @@ pub(super) struct Statements {
     casts: Vec<String>,
     columns: Vec<String>,
     data: String,
-    /// What tells of a row which it is and how large.
-    outline: String,
     /// What tells of a row whether it is the broker's.
     contents: String,
     many: HashMap<(Many, usize), Arc<str>>,
     pub(super) load: Arc<str>,
-    pub(super) peek: Arc<str>,
     pub(super) scan: Arc<str>,
     pub(super) delayed: Arc<str>,
     pub(super) expired: Arc<str>,
@@ -94,7 +79,6 @@ pub(super) struct Statements {
     pub(super) expiries: Arc<str>,
     pub(super) purge: Arc<str>,
     pub(super) channels: Arc<str>,
-    pub(super) sizes: Arc<str>,
     pub(super) newest: Arc<str>,
     pub(super) last_id: Arc<str>,
     pub(super) move_away: Arc<str>,
@@ -109,18 +93,15 @@ impl Statements {
         let at = |n| place(backend, n, "bigint");
         // MySQL counts the places of values, so that one that is used twice is given twice; `Parts::is` takes two.
         let channel = channel_index(backend, shape);
-        let page = |and: &str| {
-            format!(
-                "SELECT {selected} FROM {data} {channel}WHERE {is} AND data_id > {} {and} ORDER BY {data}.data_id LIMIT {}",
-                at(3),
-                at(4)
-            )
-        };
         Self {
             backend,
             many: HashMap::new(),
-            load: page(undue).into(),
-            peek: page("").into(),
+            load: format!(
+                "SELECT {selected} FROM {data} {channel}WHERE {is} AND data_id > {} {undue} ORDER BY {data}.data_id LIMIT {}",
+                at(3),
+                at(4)
+            )
+            .into(),
             scan: format!(
                 "SELECT {selected} FROM {data} WHERE data_id > {} ORDER BY {data}.data_id LIMIT {}",
                 at(1),
@@ -140,7 +121,6 @@ impl Statements {
             )
             .into(),
             channels: parts.channels(&data, &channel, undue).into(),
-            sizes: parts.sizes(&data).into(),
             newest: format!(
                 "SELECT {}, {name}, {}, {}, {} FROM {data} WHERE data_id < {} ORDER BY {data}.data_id DESC LIMIT {}",
                 parts.id,
@@ -153,7 +133,6 @@ impl Statements {
             .into(),
             last_id: format!("SELECT {} FROM {data}", parts.text("MAX(data_id)")).into(),
             move_away: format!("UPDATE {data} SET data_id = {} WHERE data_id = {}", at(1), at(2)).into(),
-            outline: format!("{}, {name}, {}", parts.id, parts.text("COALESCE(OCTET_LENGTH(data), 0)")),
             contents: format!("{}, {name}, data, {}", parts.id, parts.created),
             casts,
             columns,
@@ -175,7 +154,6 @@ impl Statements {
             Many::Insert => self.insert(rows),
             Many::Delete => format!("DELETE FROM {} WHERE data_id IN ({})", self.data, self.ids(1, rows)),
             Many::Count => self.count(rows),
-            Many::Among => self.select(&self.outline, rows),
             Many::Same => self.select(&self.contents, rows),
         }
         .into();
@@ -344,16 +322,6 @@ impl Parts {
         let (count, last) = (self.text("COUNT(*)"), self.text("MAX(data_id)"));
         let name = &self.name;
         format!("SELECT {name}, {count}, {last} FROM {data} {index}WHERE data_id > 0 {undue} GROUP BY {name}")
-    }
-
-    fn sizes(&self, data: &str) -> String {
-        let (count, bytes, name) =
-            (self.text("COUNT(*)"), self.text("COALESCE(SUM(OCTET_LENGTH(data)), 0)"), &self.name);
-        let oldest = match self.backend {
-            Backend::MySql => "CAST(MIN(created) AS CHAR)",
-            Backend::Postgres => "to_char(MIN(created), 'YYYY-MM-DD HH24:MI:SS')",
-        };
-        format!("SELECT {name}, {count}, {bytes}, {oldest} FROM {data} WHERE data_id > 0 GROUP BY {name}")
     }
 }
 

@@ -34,7 +34,6 @@ pub(crate) struct Sql {
     pub(super) delete_run: String,
     pub(crate) deliveries: String,
     pub(crate) load: String,
-    pub(crate) load_due: String,
     pub(super) scan: String,
     pub(crate) sweep: String,
     pub(crate) expired: String,
@@ -43,15 +42,14 @@ pub(crate) struct Sql {
     pub(super) delayed: String,
     pub(super) newest: String,
     pub(super) last_id: String,
+    /// The highest id that was ever given, where SQLite keeps it: in a table that the broker has made.
+    pub(super) last_given: String,
     pub(super) read_clean: String,
     pub(super) write_clean: String,
     pub(super) write_probe: String,
     pub(super) times: Times,
     pub(super) read_mark: String,
     pub(crate) write_mark: String,
-    pub(super) requests: String,
-    pub(super) answer: String,
-    pub(super) forget_requests: String,
 }
 
 /// The statements about the times of rows.
@@ -98,8 +96,7 @@ impl Times {
 
 impl Sql {
     pub(crate) fn new(tables: &Tables, columns: &Columns) -> Self {
-        let (data, meta, request) =
-            (format!("\"{}\"", tables.data), format!("\"{}\"", tables.meta), format!("\"{}\"", tables.request));
+        let (data, meta) = (format!("\"{}\"", tables.data), format!("\"{}\"", tables.meta));
         let by_channel = format!("INDEXED BY \"{}_channel\"", tables.data);
         Self {
             insert: Insert::new(&data, columns, 1, false),
@@ -110,10 +107,6 @@ impl Sql {
             deliveries: format!("UPDATE {data} SET deliveries = ?2 WHERE data_id = ?1"),
             load: format!(
                 "SELECT {SELECTED} FROM {data} {by_channel} WHERE channel = ?1 AND due IS NULL AND data_id > ?2 \
-                 ORDER BY data_id LIMIT ?3"
-            ),
-            load_due: format!(
-                "SELECT {SELECTED} FROM {data} {by_channel} WHERE channel = ?1 AND due IS NOT NULL AND data_id > ?2 \
                  ORDER BY data_id LIMIT ?3"
             ),
             scan: format!("SELECT {SELECTED} FROM {data} WHERE data_id > ?1 ORDER BY data_id"),
@@ -138,23 +131,14 @@ impl Sql {
             newest: format!(
                 "SELECT coalesce(dead_channel, channel), publication, created, data_id FROM {data} ORDER BY data_id DESC LIMIT ?1"
             ),
-            last_id: format!(
-                "SELECT max(coalesce((SELECT max(data_id) FROM {data}), 0), \
-                 coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{}'), 0))",
-                tables.data
-            ),
+            last_id: format!("SELECT max(data_id) FROM {data}"),
+            last_given: format!("SELECT seq FROM sqlite_sequence WHERE name = '{}'", tables.data),
             read_clean: format!("SELECT value FROM {meta} WHERE name = 'clean'"),
             write_clean: format!("INSERT OR REPLACE INTO {meta} (name, value) VALUES ('clean', ?1)"),
             write_probe: format!("INSERT OR REPLACE INTO {meta} (name, value) VALUES ('probe', zeroblob(?1))"),
             times: Times::new(&data),
             read_mark: format!("SELECT value FROM {meta} WHERE name = ?1"),
             write_mark: format!("INSERT OR REPLACE INTO {meta} (name, value) VALUES (?1, ?2)"),
-            requests: format!(
-                "SELECT request_id, kind, channel FROM {request} WHERE request_id > ?1 AND answered IS NULL \
-                 ORDER BY request_id LIMIT ?2"
-            ),
-            answer: format!("UPDATE {request} SET answered = CURRENT_TIMESTAMP WHERE request_id = ?1"),
-            forget_requests: format!("DELETE FROM {request}"),
         }
     }
 }

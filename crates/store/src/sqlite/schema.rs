@@ -32,8 +32,6 @@ pub(crate) struct Tables {
     pub(crate) data: String,
     /// The layout's version, and the mark of a clean stop.
     pub(crate) meta: String,
-    /// What other processes ask the broker for.
-    pub(crate) request: String,
     /// What else is to be made, as statements that do no harm where it is there already.
     extra: String,
 }
@@ -41,7 +39,7 @@ pub(crate) struct Tables {
 impl Tables {
     pub(crate) fn new(prefix: &Prefix) -> Self {
         let name = |table: &str| format!("{}{table}", prefix.as_str());
-        Self { data: name("data"), meta: name("meta"), request: name("request"), extra: String::new() }
+        Self { data: name("data"), meta: name("meta"), extra: String::new() }
     }
 
     /// These, and what `extra` makes: a journal's.
@@ -100,7 +98,7 @@ impl Tables {
     }
 
     fn create(&self) -> String {
-        let Self { data, meta, request, extra } = self;
+        let Self { data, meta, extra } = self;
         format!(
             "CREATE TABLE IF NOT EXISTS \"{data}\" (
                 data_id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT, data TEXT, created TEXT,
@@ -109,9 +107,6 @@ impl Tables {
             );
             CREATE TABLE IF NOT EXISTS \"{meta}\" (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
             INSERT OR IGNORE INTO \"{meta}\" (name, value) VALUES ('layout', {LAYOUT});
-            CREATE TABLE IF NOT EXISTS \"{request}\" (
-                request_id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT, channel TEXT, created TEXT, answered TEXT
-            );
             {extra}"
         )
     }

@@ -1,11 +1,9 @@
 //! Cases of SQLite alone.
 
-use std::time::Duration;
-
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Inspector, StoreSettings, inspect};
+use crate::{StoppedStore, StoreSettings, Tools as _, look};
 use wsmb_core::message::Payload;
 
 struct File {
@@ -34,10 +32,6 @@ impl File {
     fn other(&self) -> Connection {
         Connection::open(self.path()).expect("the file opens")
     }
-}
-
-fn look(url: &str, prefix: &str) -> Result<Inspector, StoreError> {
-    inspect(&StoreSettings { url: url.to_owned(), prefix: prefix.to_owned(), ..StoreSettings::default() })
 }
 
 fn prefix() -> Prefix {
@@ -389,61 +383,46 @@ fn publications_are_found_from_the_newest_back() {
 }
 
 #[test]
-fn a_request_is_seen_once_and_answered() {
+fn a_stopped_store_is_in_the_hands_of_a_tool_and_a_running_one_is_not() {
     let file = File::new();
-    let mut store = file.open();
-    assert!(store.tend().expect("tends").is_empty());
-    let url = format!("sqlite:{}", file.path().display());
-    let asker = std::thread::spawn(move || {
-        let mut inspector = look(&url, "mq_").expect("inspects");
-        let holder = format!("process {}", std::process::id());
-        assert_eq!(inspector.holder().expect("looks"), Some(holder));
-        inspector.purge(&channel("sms"), Duration::from_secs(20))
-    });
-    let request = loop {
-        if let Some(request) = store.tend().expect("tends").pop() {
-            break request;
-        }
-        std::thread::yield_now();
+    let settings = |url: &str, prefix: &str| StoreSettings {
+        url: url.to_owned(),
+        prefix: prefix.to_owned(),
+        ..StoreSettings::default()
     };
-    assert_eq!(request.channel, channel("sms"));
-    assert!(store.tend().expect("tends").is_empty());
-    store.answer(request.token).expect("answers");
-    assert_eq!(asker.join().expect("no panic"), Ok(crate::Purged::ByBroker));
-    let left: i64 = file.other().query_row("SELECT count(*) FROM mq_request", [], |row| row.get(0)).expect("counts");
-    assert_eq!(left, 0);
-}
-
-#[test]
-fn a_request_that_nobody_answers_is_withdrawn() {
-    let file = File::new();
-    let mut store = file.open();
-    let mut inspector = look(&format!("sqlite:{}", file.path().display()), "mq_").expect("inspects");
-    let result = inspector.purge(&channel("sms"), Duration::ZERO);
-    assert!(matches!(result, Err(StoreError::NoAnswer { .. })));
-    assert!(store.tend().expect("tends").is_empty());
-}
-
-#[test]
-fn a_stopped_store_is_inspected_and_purged_directly() {
-    let file = File::new();
     let url = format!("sqlite:{}", file.path().display());
-    assert!(matches!(look(&url, "mq_"), Err(StoreError::Missing { .. })));
+    let open = || StoppedStore::open(&settings(&url, "mq_"));
+    assert!(matches!(open(), Err(StoreError::Missing { .. })));
+    assert!(!file.path().exists(), "a tool makes no store");
     let mut store = file.open();
     let mut group = append(1..6, "é");
     group.appends[2].due = Some(Timestamp(9));
     store.commit(&group).expect("commits");
+    let holder = Some(format!("process {}", std::process::id()));
+    assert_eq!(look(&settings(&url, "mq_")).expect("looks").holder, holder);
+    assert!(matches!(open(), Err(StoreError::Served { holder: of, .. }) if of == holder));
+    store.mark_clean().expect("marks");
     drop(store);
-    let mut inspector = look(&url, "mq_").expect("inspects");
-    assert_eq!(inspector.holder().expect("looks"), None);
-    let info = inspector.channels().expect("lists");
+    assert_eq!(look(&settings(&url, "mq_")).expect("looks").holder, None);
+
+    let mut tool = open().expect("opens");
+    assert!(matches!(StoreLock::take(&file.path()), Err(StoreError::Locked { .. })), "no broker starts meanwhile");
+    let info = tool.channels().expect("lists");
     assert_eq!((info[0].messages, info[0].bytes, info[0].oldest), (5, 10, Timestamp(1_763_800_000_000)));
-    let page = inspector.peek(&channel("sms"), MessageId(1), 3).expect("peeks");
-    assert_eq!((ids(&page), page.complete), (vec![2, 3, 4], false));
-    assert_eq!(inspector.purge(&channel("sms"), Duration::ZERO), Ok(crate::Purged::Removed(5)));
-    assert!(inspector.channels().expect("lists").is_empty());
-    assert!(matches!(look(&url, "other_"), Err(StoreError::Missing { .. })));
-    assert!(look("memory:", "mq_").is_err());
+    for (limit, expected, complete) in
+        [(2, vec![1, 2], false), (3, vec![1, 2, 3], false), (5, vec![1, 2, 3, 4, 5], true)]
+    {
+        let page = tool.peek(&channel("sms"), limit).expect("peeks");
+        assert_eq!((ids(&page), page.complete), (expected, complete), "{limit}");
+    }
+    assert_eq!(tool.purge(&channel("sms")), Ok(5));
+    assert!(
+        tool.channels().expect("lists").is_empty() && tool.peek(&channel("sms"), 9).expect("peeks").messages.is_empty()
+    );
+    drop(tool);
+    assert!(file.open().summary(Timestamp(0)).expect("summary").clean, "it was stopped in order, and still is");
+    assert!(matches!(StoppedStore::open(&settings(&url, "other_")), Err(StoreError::Missing { .. })));
+    assert!(StoppedStore::open(&settings("memory:", "mq_")).is_err());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use foldhash::fast::RandomState;
 
 use crate::limits;
-use crate::{Group, RequestToken, Restamp};
+use crate::{Group, Restamp};
 use doubtful::Doubtful;
 use line::Line;
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
@@ -51,7 +51,6 @@ pub(super) struct Queue {
     restamps: VecDeque<Restamp>,
     /// The time to be noted.
     time: Option<Timestamp>,
-    answers: Vec<RequestToken>,
     checks: Vec<Check>,
     /// What the waiting appends cost.
     bytes: usize,
@@ -185,11 +184,6 @@ impl Queue {
         self.sweep.is_some()
     }
 
-    /// Takes an answer, given when every purge is done.
-    pub(super) fn answer(&mut self, token: RequestToken) {
-        self.answers.push(token);
-    }
-
     /// Takes a question; gives it back if too many wait.
     pub(super) fn check(&mut self, check: Check) -> Option<Check> {
         if self.checks.len() >= limits::STORE_CHECKS {
@@ -219,9 +213,9 @@ impl Queue {
         self.row_debts() > 0
     }
 
-    /// A purge or an answer waits: somebody is looking on. Or a correction of times, on which everything read and written depends.
+    /// A purge waits: somebody is looking on. Or a correction of times, on which everything read and written depends.
     pub(super) fn has_pressing_debts(&self) -> bool {
-        !self.purges.is_empty() || !self.answers.is_empty() || !self.restamps.is_empty()
+        !self.purges.is_empty() || !self.restamps.is_empty()
     }
 
     /// Something waits that is not put off in favour of larger groups.
@@ -320,11 +314,6 @@ impl Queue {
 
     pub(super) fn take_checks(&mut self) -> Vec<Check> {
         std::mem::take(&mut self.checks)
-    }
-
-    /// The answers that may be given now.
-    pub(super) fn take_answers(&mut self) -> Vec<RequestToken> {
-        if self.purges.is_empty() { std::mem::take(&mut self.answers) } else { Vec::new() }
     }
 
     /// The delivery count that a row is still to get.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::queue::{Load, Replaced, cost};
 use super::{End, Outcome, Shared, Sleep, State};
 use crate::limits;
-use crate::{Group, MessageStore, Page, StoreError, shift};
+use crate::{Background, Group, Page, StoreError, shift};
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
@@ -27,7 +27,7 @@ struct Gathering {
 /// The thread's own state.
 pub(super) struct Body {
     shared: Arc<Shared>,
-    store: Box<dyn MessageStore>,
+    store: Box<dyn Background>,
     /// Called before rows are removed.
     before_removal: Box<dyn FnMut() + Send>,
     report: Box<dyn FnMut(Outcome) + Send>,
@@ -69,7 +69,7 @@ pub(super) struct Body {
 impl Body {
     pub(super) fn new(
         shared: Arc<Shared>,
-        store: Box<dyn MessageStore>,
+        store: Box<dyn Background>,
         before_removal: Box<dyn FnMut() + Send>,
         report: Box<dyn FnMut(Outcome) + Send>,
     ) -> Self {
@@ -366,29 +366,14 @@ impl Body {
         }
     }
 
-    /// Answers and housekeeping.
+    /// Housekeeping.
     fn tend(&mut self) {
-        let mut answers = self.shared.lock().queue.take_answers().into_iter();
-        while let Some(token) = answers.next() {
-            if let Err(error) = self.store.answer(token) {
-                let mut state = self.shared.lock();
-                std::iter::once(token).chain(answers).for_each(|token| state.queue.answer(token));
-                drop(state);
-                self.failed(&error);
-                return;
-            }
-        }
         if Instant::now() < self.tend_at {
             return;
         }
         self.tend_at = Instant::now() + limits::STORE_TEND_EVERY;
-        match self.store.tend() {
-            Ok(requests) => {
-                for request in requests {
-                    (self.report)(Outcome::PurgeRequest { channel: request.channel, token: request.token });
-                }
-            }
-            Err(error) => self.failed(&error),
+        if let Err(error) = self.store.tend() {
+            self.failed(&error);
         }
     }
 
@@ -404,10 +389,6 @@ impl Body {
         }
         while self.shared.lock().queue.has_row_debts() {
             self.commit_next(true)?;
-        }
-        let answers = self.shared.lock().queue.take_answers();
-        for token in answers {
-            self.store.answer(token)?;
         }
         self.note_time()?;
         self.store.mark_clean()?;

@@ -15,7 +15,7 @@ use super::{Failure, Outcome, build};
 use wsmb_auth::{Credentials, Users, first_start};
 use wsmb_config::{Config, Listener, StoreUrl};
 use wsmb_core::policy::{ChannelPolicy, Dispatch};
-use wsmb_store::{Inspector, StoreError, StoreSettings};
+use wsmb_store::{Look, StoreError, StoreSettings};
 
 /// Read the configuration, look into the store and the password files, and say what would be served and what looks wrong
 ///
@@ -178,8 +178,8 @@ fn look_at_store(config: &Config, report: &mut Report) -> Option<String> {
         };
         report.fact("journal", journal);
     }
-    let error = match wsmb_store::inspect(&settings).and_then(|inspector| look_into(inspector, url, report)) {
-        Ok(holder) => return holder,
+    let error = match wsmb_store::look(&settings) {
+        Ok(seen) => return say(seen, url, report),
         Err(error) => error,
     };
     match error {
@@ -203,25 +203,20 @@ fn look_at_store(config: &Config, report: &mut Report) -> Option<String> {
 /// The broker that runs, where only its journal can be seen.
 fn holder_of_journal(settings: &StoreSettings) -> Option<String> {
     let url = format!("sqlite:{}", settings.journal.as_ref()?.path.display());
-    wsmb_store::inspect(&StoreSettings { url, ..StoreSettings::default() }).ok()?.holder().ok()?
+    wsmb_store::look(&StoreSettings { url, ..StoreSettings::default() }).ok()?.holder
 }
 
-fn look_into(mut inspector: Inspector, url: &StoreUrl, report: &mut Report) -> Result<Option<String>, StoreError> {
-    let holder = inspector.holder()?;
-    let state = match &holder {
+fn say(seen: Look, url: &StoreUrl, report: &mut Report) -> Option<String> {
+    let state = match &seen.holder {
         Some(holder) => format!("a broker is running on it ({holder})"),
         None => "no broker is running on it".to_owned(),
     };
-    let channels = inspector.channels()?;
-    let messages = channels.iter().map(|info| info.messages).sum();
-    let (messages, channels) = (count(messages, "message"), count(channels.len() as u64, "channel"));
-    report.fact("store", format!("{url}: {messages} in {channels}; {state}"));
-    let missing = inspector.missing()?;
-    if !missing.is_empty() {
-        report.fact("first start", format!("makes {} beside the table of the messages", missing.join(" and ")));
+    report.fact("store", format!("{url}: {state}"));
+    if !seen.missing.is_empty() {
+        report.fact("first start", format!("makes {} beside the table of the messages", seen.missing.join(" and ")));
     }
-    report.warnings(inspector.lacks()?);
-    Ok(holder)
+    report.warnings(seen.lacks);
+    seen.holder
 }
 
 /// A channel's policy in words.

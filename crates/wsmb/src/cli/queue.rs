@@ -1,7 +1,6 @@
-//! `wsmb queue`: what waits in the store, seen from outside, whether a broker runs on it or not.
+//! `wsmb queue`: what waits in the store of a broker that does not run.
 //!
-//! Reading is a snapshot that disturbs nobody. Moving everything to another store is in `copy`, moving dead letters back is in `requeue`. Emptying a channel is carried out by the running broker itself, which is asked for it
-//! through the store; only where none runs is it done here.
+//! Moving everything to another store is in `copy`, moving dead letters back is in `requeue`. Never opens the store of a running broker.
 
 mod copy;
 mod requeue;
@@ -16,14 +15,13 @@ use serde_json::value::RawValue;
 use super::output::{self, Style, count};
 use super::settings::Settings;
 use super::{Failure, Outcome, arguments, build};
-use crate::limits;
 use wsmb_core::message::{ChannelName, DeadLetter, Kind, Message, MessageId, Timestamp, Why};
 use wsmb_protocol::envelope::iso8601;
-use wsmb_store::{ChannelInfo, Inspector, Purged, StoreError, StoreSettings};
+use wsmb_store::{ChannelInfo, StoppedStore, StoreError, StoreSettings, Tools};
 
 /// Look at the messages that wait in the store, save them, throw them away, or move them
 ///
-/// Works on the configured store, whether a broker runs on it or not.
+/// Works on the configured store. The broker must be stopped.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -125,10 +123,14 @@ impl Queue {
     }
 }
 
-fn open(settings: &Settings) -> Result<Inspector, Failure> {
+/// Does something with the messages of the configured store.
+fn with_store<T>(settings: &Settings, work: impl FnOnce(&mut dyn Tools) -> Result<T, Failure>) -> Result<T, Failure> {
     let config = settings.load(&[])?;
     let settings = build::store_settings(&config).map_err(Failure::failed)?;
-    wsmb_store::inspect(&settings).map_err(|error| unusable(&error, &settings))
+    let mut store = StoppedStore::open(&settings).map_err(|error| unusable(&error, &settings))?;
+    let outcome = work(&mut store);
+    let closed = store.close().map_err(Failure::failed);
+    outcome.and_then(|value| closed.map(|()| value))
 }
 
 /// Why a store can't be used; where a journal has what the database would show, that is said, too.
@@ -148,8 +150,7 @@ fn now() -> Timestamp {
 
 impl List {
     fn run(&self) -> Outcome {
-        let mut inspector = open(&self.settings)?;
-        let mut channels = inspector.channels().map_err(Failure::failed)?;
+        let mut channels = with_store(&self.settings, |store| store.channels().map_err(Failure::failed))?;
         channels.retain(|info| self.channel.as_ref().is_none_or(|wanted| *wanted == info.channel));
         if self.json {
             for info in &channels {
@@ -178,8 +179,9 @@ fn row(info: &ChannelInfo, width: usize, now: Timestamp) -> String {
 
 impl Peek {
     fn run(&self) -> Outcome {
-        let mut inspector = open(&self.settings)?;
-        let page = inspector.peek(&self.channel, MessageId(0), usize::from(self.count)).map_err(Failure::failed)?;
+        let page = with_store(&self.settings, |store| {
+            store.peek(&self.channel, usize::from(self.count)).map_err(Failure::failed)
+        })?;
         if self.json {
             return page.messages.iter().try_for_each(|message| output::line(&exported(message)));
         }
@@ -241,26 +243,22 @@ fn shown(message: &Message) -> String {
 
 impl Purge {
     fn run(&self) -> Outcome {
-        let mut inspector = open(&self.settings)?;
-        let channels = inspector.channels().map_err(Failure::failed)?;
-        let waiting = channels.iter().find(|info| info.channel == self.channel).map_or(0, |info| info.messages);
-        if !self.yes && !self.confirmed(waiting)? {
-            return Err(Failure::failed("nothing was removed"));
-        }
-        let purged = inspector.purge(&self.channel, limits::PURGE_PATIENCE).map_err(Failure::failed)?;
         let channel = &self.channel;
+        let removed = with_store(&self.settings, |store| {
+            if !self.yes {
+                let channels = store.channels().map_err(Failure::failed)?;
+                let waiting = channels.iter().find(|info| info.channel == *channel).map_or(0, |info| info.messages);
+                if !self.confirmed(waiting)? {
+                    return Err(Failure::failed("nothing was removed"));
+                }
+            }
+            store.purge(channel).map_err(Failure::failed)
+        })?;
         if self.json {
-            let (by, removed) = match purged {
-                Purged::Removed(number) => ("command", Some(number)),
-                Purged::ByBroker => ("broker", None),
-            };
-            let object = serde_json::json!({ "channel": channel.as_str(), "by": by, "removed": removed });
+            let object = serde_json::json!({ "channel": channel.as_str(), "by": "command", "removed": removed });
             return output::line(&object.to_string());
         }
-        output::line(&match purged {
-            Purged::Removed(number) => format!("removed {} from {channel}", count(number, "message")),
-            Purged::ByBroker => format!("the running broker has emptied {channel}"),
-        })
+        output::line(&format!("removed {} from {channel}", count(removed, "message")))
     }
 
     fn confirmed(&self, waiting: u64) -> Result<bool, Failure> {
@@ -281,23 +279,19 @@ impl Purge {
 
 impl Export {
     fn run(&self) -> Outcome {
-        let mut inspector = open(&self.settings)?;
-        let channels: Vec<ChannelName> = match &self.channel {
-            Some(channel) => vec![channel.clone()],
-            None => inspector.channels().map_err(Failure::failed)?.into_iter().map(|info| info.channel).collect(),
-        };
-        for channel in &channels {
+        with_store(&self.settings, |store| {
+            let is_wanted =
+                |message: &&Message| self.channel.as_ref().is_none_or(|channel| message.channel == *channel);
             let mut after = MessageId(0);
             loop {
-                let page = inspector.peek(channel, after, wsmb_store::limits::EXPORT_PAGE).map_err(Failure::failed)?;
-                page.messages.iter().try_for_each(|message| output::line(&exported(message)))?;
+                let page = store.scan(after).map_err(Failure::failed)?;
+                page.messages.iter().filter(is_wanted).try_for_each(|message| output::line(&exported(message)))?;
                 match page.messages.last() {
                     Some(last) if !page.complete => after = last.id,
-                    _ => break,
+                    _ => return Ok(()),
                 }
             }
-        }
-        Ok(())
+        })
     }
 }
 

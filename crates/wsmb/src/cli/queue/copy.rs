@@ -112,7 +112,7 @@ impl Copy {
             return output::line(&object.to_string());
         }
         // A table of another program may lack columns, and then it has lost what belongs there.
-        for sentence in wsmb_store::inspect(&to).and_then(|mut inspector| inspector.lacks()).unwrap_or_default() {
+        for sentence in wsmb_store::look(&to).map(|seen| seen.lacks).unwrap_or_default() {
             output::note(&format!("{} {sentence}", Style::stderr().doubt("note:")));
         }
         for line in summary(&copied, &from_url, &to_url, to_url == config.store.url) {

@@ -7,7 +7,7 @@ use crate::cli::settings::Settings;
 use crate::cli::{Failure, Outcome, arguments, build};
 use wsmb_config::Config;
 use wsmb_core::message::ChannelName;
-use wsmb_store::{RequeueError, Requeued, Stay};
+use wsmb_store::{RequeueError, Requeued, Stay, StoppedStore, Tools as _};
 
 /// Move dead letters back to the channels that they came from
 ///
@@ -57,11 +57,12 @@ impl Requeue {
             count: self.count,
             policies: &config.policies,
         };
-        let requeued =
-            wsmb_store::requeue(&settings, &requeue, wsmb_server::time_after).map_err(|error| match error {
-                RequeueError::Store(error) if error.is_outage() => super::unusable(&error, &settings),
-                error => Failure::failed(error),
-            })?;
+        let failed = |error: RequeueError| Failure::failed(error);
+        let mut stopped = StoppedStore::open(&settings).map_err(|error| super::unusable(&error, &settings))?;
+        let requeued = stopped.requeue(&requeue, &wsmb_server::time_after).map_err(failed);
+        let closed = stopped.close().map_err(Failure::failed);
+        let requeued = requeued?;
+        closed?;
         output::line(&if self.json { self.object(&requeued) } else { self.sentence(&requeued, &config) })
     }
 

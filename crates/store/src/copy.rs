@@ -5,8 +5,10 @@
 
 use std::fmt;
 
-use super::{Group, MessageStore, Place, Prefix, StoppedStore, StoreError, StoreSettings, sqlite};
+use super::{Group, MessageStore, Prefix, StoppedStore, StoreError, StoreSettings};
+use crate::files::canonical;
 use crate::limits;
+use crate::settings::Location;
 use wsmb_core::message::{Message, MessageId};
 
 /// The mark by which a source is known.
@@ -183,14 +185,14 @@ fn identity(source: &mut dyn MessageStore) -> Result<u64, CopyError> {
 
 /// One file, or one prefix in one database.
 fn is_same(from: &StoreSettings, to: &StoreSettings) -> Result<bool, StoreError> {
-    let (ours, theirs) = (Place::parse(&from.url)?, Place::parse(&to.url)?);
+    let (ours, theirs) = (Location::parse(&from.url)?, Location::parse(&to.url)?);
     Ok(match (&ours, &theirs) {
-        (Place::Sqlite(ours), Place::Sqlite(theirs)) => {
-            sqlite::settle(ours).ok().is_some_and(|ours| sqlite::settle(theirs).is_ok_and(|theirs| ours == theirs))
+        (Location::Sqlite(ours), Location::Sqlite(theirs)) => {
+            canonical(ours).ok().is_some_and(|ours| canonical(theirs).is_ok_and(|theirs| ours == theirs))
         }
-        (Place::Server(ours), Place::Server(theirs)) => {
+        (Location::Server(ours), Location::Server(theirs)) => {
             let place = |backend, settings: &StoreSettings| {
-                super::server_place(backend, &settings.url, &Prefix::parse(&settings.prefix)?)
+                crate::open::server_place(backend, &settings.url, &Prefix::parse(&settings.prefix)?)
             };
             let same_prefix = Prefix::parse(&from.prefix)? == Prefix::parse(&to.prefix)?;
             same_prefix && ours == theirs && place(*ours, from)? == place(*theirs, to)?

@@ -3,9 +3,10 @@
 //! No message content and no password ever gets into these texts.
 
 use std::fmt;
+use std::io;
 
-use super::system;
 use crate::limits;
+use crate::system;
 use wsmb_core::message::MessageId;
 
 /// What a failure means to the sender of a message.
@@ -179,6 +180,23 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What it means that something could not be done with a file. `doing`: "opened", "written".
+    pub(crate) fn of_io(place: &str, doing: &'static str, error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Self::of_errno(place, doing, errno),
+            None => Self::Unavailable { place: place.to_owned(), detail: error.to_string() },
+        }
+    }
+
+    /// The same for an error number of the operating system.
+    pub(crate) fn of_errno(place: &str, doing: &'static str, errno: i32) -> Self {
+        let place = place.to_owned();
+        match system::cause(errno) {
+            Some(system::Cause { name: "ENOSPC", .. }) => Self::Full { place },
+            _ => Self::System { place, doing, errno },
+        }
+    }
+
     /// Whether what is damaged is a file, and not a table on a database server.
     #[must_use]
     pub fn is_damaged_file(&self) -> bool {
@@ -363,3 +381,46 @@ fn is_server(place: &str) -> bool {
 }
 
 impl std::error::Error for StoreError {}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_of_the_system_has_its_own_sentence() {
+        let numbers = [
+            libc::EIO,
+            libc::EROFS,
+            libc::EACCES,
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::EDQUOT,
+            libc::EFBIG,
+            libc::ENOENT,
+            libc::EEXIST,
+            libc::EISDIR,
+            libc::ENOMEM,
+            libc::ESTALE,
+            libc::ENODEV,
+            libc::ENOSPC,
+        ];
+        let of_errno = |errno| StoreError::of_errno("a.db", "written", errno);
+        let said: std::collections::BTreeSet<String> =
+            numbers.iter().map(|errno| of_errno(*errno).to_string()).collect();
+        assert_eq!(said.len(), numbers.len());
+        assert!(said.iter().all(|said| said.contains("a.db")));
+        let dying = of_errno(libc::EIO).to_string();
+        assert!(dying.contains("EIO") && dying.contains("dmesg") && !dying.contains("full"), "{dying}");
+        let unknown = of_errno(libc::ELOOP).to_string();
+        assert!(unknown.contains(&format!("os error {}", libc::ELOOP)), "{unknown}");
+        assert!(matches!(of_errno(libc::ENOSPC), StoreError::Full { .. }));
+    }
+
+    #[test]
+    fn lack_of_room_is_told_from_other_trouble() {
+        for (errno, expected) in [(libc::EDQUOT, true), (libc::EFBIG, true), (libc::EIO, false), (libc::EACCES, false)]
+        {
+            assert_eq!(StoreError::of_errno("a.db", "written", errno).is_out_of_room(), expected, "{errno}");
+        }
+    }
+}

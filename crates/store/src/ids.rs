@@ -16,7 +16,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::{beside, sync_directory};
+use crate::files::{beside, sync_directory};
 use crate::limits;
 use wsmb_core::message::{AcceptedId, Timestamp};
 

@@ -14,7 +14,8 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{StoreError, beside, system};
+use super::StoreError;
+use crate::files::beside;
 use crate::limits;
 
 /// How long between two attempts.
@@ -56,7 +57,7 @@ impl StoreLock {
     pub(super) fn take(store: &Path) -> Result<Self, StoreError> {
         let place = store.display().to_string();
         let beside = lock_path(store).display().to_string();
-        let unavailable = |error: std::io::Error| system::failed(&beside, "opened", &error);
+        let unavailable = |error: std::io::Error| StoreError::of_io(&beside, "opened", &error);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
@@ -117,13 +118,13 @@ impl FileLock {
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => File::open(store),
             _ => Err(error),
         });
-        let file = file.map_err(|error| system::failed(&place, "opened", &error))?;
+        let file = file.map_err(|error| StoreError::of_io(&place, "opened", &error))?;
         match lock(&file) {
             Ok(true) => Ok(Self { _file: Some(file) }),
             Ok(false) => Err(StoreError::Locked { holder: Self::holder(store), place }),
             // A file system without locks: the file beside has to do.
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Self { _file: Some(file) }),
-            Err(error) => Err(system::failed(&place, "locked", &error)),
+            Err(error) => Err(StoreError::of_io(&place, "locked", &error)),
         }
     }
 

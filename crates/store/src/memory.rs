@@ -5,11 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
 
-use super::{
-    Background, ChannelSummary, FoundPublications, Group, MessageStore, Page, Restamp, StoreError, Summary, Swept,
-    SweptTo,
-};
+use super::{Background, ChannelSummary, Group, MessageStore, Page, Restamp, StoreError, Summary, Swept};
 use crate::limits;
+use crate::message_store::SweptTo;
+use crate::publications::FoundPublications;
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
@@ -117,7 +116,7 @@ impl MemoryStore {
         let (Some((first, _)), Some((last, _))) = (self.expiring.first(), self.expiring.last()) else {
             return Vec::new();
         };
-        let span = super::expiry_span(*first, *last);
+        let span = crate::restamp::expiry_span(*first, *last);
         let mut found: BTreeMap<(ChannelName, u64), (Timestamp, u64)> = BTreeMap::new();
         for (at, id) in &self.expiring {
             let Some(message) = self.rows.get(id) else { continue };
@@ -266,8 +265,8 @@ impl Background for MemoryStore {
             let ends = message.expires.is_some() || message.due.is_some();
             let young = ends && message.id <= up_to && message.created > now;
             if young {
-                let surplus = super::surplus(message.created, now);
-                super::shift(message, -i64::try_from(surplus).unwrap_or(i64::MAX));
+                let surplus = crate::restamp::surplus(message.created, now);
+                crate::restamp::shift(message, -i64::try_from(surplus).unwrap_or(i64::MAX));
                 message.created = now;
             }
             young

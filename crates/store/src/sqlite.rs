@@ -6,17 +6,20 @@
 mod failure;
 mod files;
 mod link;
+pub(super) mod look;
 mod restamp;
 pub(super) mod row;
 mod schema;
 mod sweep;
 pub(super) mod wal;
+mod write;
 
-pub(super) use link::{Link, classify};
+pub(super) use link::Link;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(super) use restamp::restamp;
 pub(super) use row::Sql;
 pub(super) use schema::{Tables, exists};
+pub(super) use write::append;
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -25,10 +28,13 @@ use rusqlite::{Connection, OptionalExtension, Rows, Transaction, TransactionBeha
 
 use super::lock::StoreLock;
 use super::{
-    Background, ChannelSummary, Columns, FoundPublications, Group, MessageStore, Page, Prefix, Restamp, StoreError,
-    StoredPublication, Summary, Swept, beside, datetime, sync_directory, system,
+    Background, ChannelSummary, Columns, Group, MessageStore, Page, Prefix, Restamp, StoreError, StoredPublication,
+    Summary, Swept,
 };
+use crate::files::{aside_name, beside, canonical, sync_directory};
 use crate::limits;
+use crate::publications::FoundPublications;
+use write::remove;
 use wsmb_core::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
 use wsmb_core::policy::Spare;
 
@@ -105,6 +111,29 @@ impl SqliteStore {
             self.link.failed(&error);
             error
         })
+    }
+
+    /// A sweep; `also` is done in the same transaction.
+    ///
+    /// # Errors
+    /// Then nothing of it is done.
+    pub(crate) fn sweep_with(
+        &mut self,
+        now: Timestamp,
+        limit: usize,
+        spare: &Spare,
+        also: impl FnOnce(&Transaction<'_>, &Swept) -> rusqlite::Result<()>,
+    ) -> Result<Swept, StoreError> {
+        let from = self.swept_to;
+        let (swept, to) = self.run(|connection, sql, _| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let found = sweep::sweep(&transaction, sql, (now, limit), spare, from)?;
+            also(&transaction, &found.0)?;
+            transaction.commit()?;
+            Ok(found)
+        })?;
+        self.swept_to = to;
+        Ok(swept)
     }
 }
 
@@ -251,7 +280,7 @@ fn tell_loss(path: &Path) -> bool {
         }
     };
     let journal = beside(path, "-wal");
-    let copy = super::aside::name(&journal, "damaged");
+    let copy = aside_name(&journal, "damaged");
     let kept = match std::fs::copy(&journal, &copy) {
         Ok(_) => format!("a copy of the journal is kept as {}", copy.display()),
         Err(error) => format!("no copy of the journal could be made ({error})"),
@@ -284,7 +313,7 @@ fn page(mut rows: Rows<'_>, limit: usize, max_bytes: usize) -> rusqlite::Result<
 
 /// Makes the file and its directory unless they are there, and gives the one path by which every broker knows it.
 fn create(path: &Path) -> Result<PathBuf, StoreError> {
-    let unavailable = |error: std::io::Error| system::failed(&path.display().to_string(), "made", &error);
+    let unavailable = |error: std::io::Error| StoreError::of_io(&path.display().to_string(), "made", &error);
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         make_directory(directory).map_err(unavailable)?;
     }
@@ -296,7 +325,7 @@ fn create(path: &Path) -> Result<PathBuf, StoreError> {
         options.open(path).map_err(unavailable)?;
         sync_directory(path);
     }
-    settle(path).map_err(unavailable)
+    canonical(path).map_err(unavailable)
 }
 
 /// Makes a directory with those above it. Their names are durable before anything is kept in it.
@@ -309,79 +338,6 @@ fn make_directory(directory: &Path) -> std::io::Result<()> {
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(directory)?;
     missing.into_iter().for_each(sync_directory);
-    Ok(())
-}
-
-/// One name for one file, however it was reached: the lock goes by it. Elsewhere than on Unix the canonical form is one that not every program takes.
-pub(super) fn settle(path: &Path) -> std::io::Result<PathBuf> {
-    if cfg!(unix) { path.canonicalize() } else { std::path::absolute(path) }
-}
-
-/// Writes new rows, and has the file take the room that they need.
-pub(super) fn append(
-    transaction: &Transaction<'_>,
-    sql: &Sql,
-    columns: &Columns,
-    messages: &[Message],
-) -> rusqlite::Result<()> {
-    if messages.is_empty() {
-        return Ok(());
-    }
-    let (batches, rest) = messages.as_chunks::<{ limits::STORE_ROWS_AT_ONCE }>();
-    for batch in batches {
-        let bytes: usize = batch.iter().map(|message| message.payload.bytes.len()).sum();
-        if bytes <= limits::STORE_BYTES_AT_ONCE && batch.iter().all(|message| message.dead.is_none()) {
-            insert(transaction, &sql.insert_batch, columns, batch.chunks(batch.len()))?;
-        } else {
-            append_singly(transaction, sql, columns, batch)?;
-        }
-    }
-    append_singly(transaction, sql, columns, rest)?;
-    link::claim(transaction)
-}
-
-fn append_singly(
-    transaction: &Transaction<'_>,
-    sql: &Sql,
-    columns: &Columns,
-    messages: &[Message],
-) -> rusqlite::Result<()> {
-    for alike in messages.chunk_by(|before, after| before.dead.is_some() == after.dead.is_some()) {
-        let dead = alike.first().is_some_and(|message| message.dead.is_some());
-        insert(transaction, if dead { &sql.insert_dead } else { &sql.insert }, columns, alike.chunks(1))?;
-    }
-    Ok(())
-}
-
-/// Writes rows by a statement that takes as many of them as each part has.
-fn insert<'a>(
-    transaction: &Transaction<'_>,
-    statement: &row::Insert,
-    columns: &Columns,
-    parts: impl Iterator<Item = &'a [Message]>,
-) -> rusqlite::Result<()> {
-    let mut insert = transaction.prepare_cached(&statement.text)?;
-    let mut texts = datetime::Texts::default();
-    for part in parts {
-        for (index, message) in part.iter().enumerate() {
-            row::bind(&mut insert, index * statement.width, message, texts.of(message.created), columns)?;
-        }
-        insert.raw_execute()?;
-    }
-    Ok(())
-}
-
-/// Removes rows. Ids that follow one another go by one statement: what is received together is often stored together.
-fn remove(transaction: &Transaction<'_>, sql: &Sql, ids: &[MessageId]) -> rusqlite::Result<()> {
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let mut delete = transaction.prepare_cached(&sql.delete_run)?;
-    for run in ids.chunk_by(|before, after| before.0.checked_add(1) == Some(after.0)) {
-        if let [first, .., last] | [first @ last] = run {
-            delete.execute([row::integer(first.0), row::integer(last.0)])?;
-        }
-    }
     Ok(())
 }
 

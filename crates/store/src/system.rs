@@ -1,9 +1,5 @@
 //! What the operating system's errors mean to people: each by its own sentence, because each has another cure. A card that is dying is not full.
 
-use std::io;
-
-use super::StoreError;
-
 /// What the system said about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cause {
@@ -80,63 +76,4 @@ pub(super) fn cause(_errno: i32) -> Option<Cause> {
 /// Whether new rows find no room, while old ones may still be let go.
 pub(super) fn is_lack_of_room(errno: i32) -> bool {
     cause(errno).is_some_and(|cause| ["ENOSPC", "EDQUOT", "EFBIG"].contains(&cause.name))
-}
-
-/// What it means that something could not be done with a file. `doing`: "opened", "written".
-pub(super) fn failed(place: &str, doing: &'static str, error: &io::Error) -> StoreError {
-    match error.raw_os_error() {
-        Some(errno) => of_number(place, doing, errno),
-        None => StoreError::Unavailable { place: place.to_owned(), detail: error.to_string() },
-    }
-}
-
-/// The same for an error number.
-pub(super) fn of_number(place: &str, doing: &'static str, errno: i32) -> StoreError {
-    let place = place.to_owned();
-    match cause(errno) {
-        Some(Cause { name: "ENOSPC", .. }) => StoreError::Full { place },
-        _ => StoreError::System { place, doing, errno },
-    }
-}
-
-#[cfg(all(test, unix))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_error_has_its_own_sentence() {
-        let numbers = [
-            libc::EIO,
-            libc::EROFS,
-            libc::EACCES,
-            libc::EMFILE,
-            libc::ENFILE,
-            libc::EDQUOT,
-            libc::EFBIG,
-            libc::ENOENT,
-            libc::EEXIST,
-            libc::EISDIR,
-            libc::ENOMEM,
-            libc::ESTALE,
-            libc::ENODEV,
-            libc::ENOSPC,
-        ];
-        let said: std::collections::BTreeSet<String> =
-            numbers.iter().map(|errno| of_number("a.db", "written", *errno).to_string()).collect();
-        assert_eq!(said.len(), numbers.len());
-        assert!(said.iter().all(|said| said.contains("a.db")));
-        let dying = of_number("a.db", "written", libc::EIO).to_string();
-        assert!(dying.contains("EIO") && dying.contains("dmesg") && !dying.contains("full"), "{dying}");
-        let unknown = of_number("a.db", "written", libc::ELOOP).to_string();
-        assert!(unknown.contains(&format!("os error {}", libc::ELOOP)), "{unknown}");
-        assert!(matches!(of_number("a.db", "written", libc::ENOSPC), StoreError::Full { .. }));
-    }
-
-    #[test]
-    fn lack_of_room_is_told_from_other_trouble() {
-        for (errno, expected) in [(libc::EDQUOT, true), (libc::EFBIG, true), (libc::EIO, false), (libc::EACCES, false)]
-        {
-            assert_eq!(of_number("a.db", "written", errno).is_out_of_room(), expected, "{errno}");
-        }
-    }
 }

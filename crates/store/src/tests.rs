@@ -1,22 +1,25 @@
 //! What holds for stores of every kind, from the inside.
 
+use std::path::PathBuf;
+
 use super::*;
+use crate::settings::Location;
 
 #[test]
 fn urls_name_a_place_or_say_why_not() {
     for (url, expected) in [
-        ("sqlite:a/b.db", Place::Sqlite(PathBuf::from("a/b.db"))),
-        ("sqlite:/a/b.db", Place::Sqlite(PathBuf::from("/a/b.db"))),
-        ("sqlite:///a/b.db", Place::Sqlite(PathBuf::from("/a/b.db"))),
-        ("SQLite:b.db", Place::Sqlite(PathBuf::from("b.db"))),
-        ("memory:", Place::Memory),
-        ("memory://", Place::Memory),
-        ("mysql://u@h/d", Place::Server(Backend::MySql)),
-        ("mariadb://u@h/d", Place::Server(Backend::MySql)),
-        ("postgres://u@h/d", Place::Server(Backend::Postgres)),
-        ("postgresql://u@h/d", Place::Server(Backend::Postgres)),
+        ("sqlite:a/b.db", Location::Sqlite(PathBuf::from("a/b.db"))),
+        ("sqlite:/a/b.db", Location::Sqlite(PathBuf::from("/a/b.db"))),
+        ("sqlite:///a/b.db", Location::Sqlite(PathBuf::from("/a/b.db"))),
+        ("SQLite:b.db", Location::Sqlite(PathBuf::from("b.db"))),
+        ("memory:", Location::Memory),
+        ("memory://", Location::Memory),
+        ("mysql://u@h/d", Location::Server(Backend::MySql)),
+        ("mariadb://u@h/d", Location::Server(Backend::MySql)),
+        ("postgres://u@h/d", Location::Server(Backend::Postgres)),
+        ("postgresql://u@h/d", Location::Server(Backend::Postgres)),
     ] {
-        assert_eq!(Place::parse(url), Ok(expected), "{url}");
+        assert_eq!(Location::parse(url), Ok(expected), "{url}");
     }
     for (url, part) in [
         ("", "has no scheme"),
@@ -26,7 +29,7 @@ fn urls_name_a_place_or_say_why_not() {
         ("memory:x", "takes nothing"),
         ("redis://u:secret@h/d", "does not know"),
     ] {
-        let text = Place::parse(url).expect_err(url).to_string();
+        let text = Location::parse(url).expect_err(url).to_string();
         assert!(text.contains(part), "{url}: {text}");
         assert!(!text.contains("secret"), "a password in {text}");
     }

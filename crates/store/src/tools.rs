@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 
 use super::look::look;
 use super::requeue::{Mover, Requeue, RequeueError, Requeued};
-use super::{CLOCK, MessageStore, Page, StoreError, StoreSettings, Summary, open_for_tool};
+use super::{CLOCK, MessageStore, Page, StoreError, StoreSettings, Summary};
 use crate::limits;
+use crate::open::open_for_tool;
 use wsmb_core::limits::STORE_GROUP;
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 

@@ -4,7 +4,8 @@
 //! a due time, and rows that don't fit it.
 
 use super::ledger::Ledger;
-use crate::{Background, Group, JournalSettings, MessageStore, Page, Prefix, StoreError, Summary, look};
+use crate::sqlite::look;
+use crate::{Background, Group, JournalSettings, MessageStore, Page, Prefix, StoreError, Summary};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
 
 /// Both of them, locked.

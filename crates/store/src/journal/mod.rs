@@ -15,6 +15,7 @@
 
 mod courier;
 mod direct;
+mod expired;
 mod fetch;
 mod ledger;
 mod merge;
@@ -33,9 +34,9 @@ use crate::limits;
 pub(super) use courier::Opener;
 use courier::{Courier, Gone, Report, Task};
 pub(super) use direct::Direct;
+use expired::Sweeps;
 use fetch::Fetches;
 use ledger::Ledger;
-use sweep::Sweeps;
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 

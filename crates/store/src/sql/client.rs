@@ -6,12 +6,13 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::super::{Columns, StoreError};
-use super::connect::Access;
+use super::connect::{Access, myself};
 use super::driver::Driver;
 use super::error::{Cure, classify, cure};
-use super::lock::{self, myself};
-use super::schema::{self, Shape, read_note, write_note};
+use super::lock;
+use super::schema::{self, read_note, write_note};
 use super::statements::{Names, Statements};
+use super::table::MessageTable;
 use crate::limits;
 
 /// What a connection is for.
@@ -29,7 +30,7 @@ pub(super) struct Session {
     pub(super) driver: Driver,
     /// The connection's number, if it has the table's lock.
     number: Option<u64>,
-    pub(super) shape: Shape,
+    pub(super) table: MessageTable,
     pub(super) statements: Statements,
 }
 
@@ -63,8 +64,8 @@ impl Client {
     ///
     /// # Errors
     /// Whatever keeps it from being found out.
-    pub(super) fn shape(&mut self) -> Result<&Shape, StoreError> {
-        self.session().map(|session| &session.shape)
+    pub(super) fn table(&mut self) -> Result<&MessageTable, StoreError> {
+        self.session().map(|session| &session.table)
     }
 
     fn session(&mut self) -> Result<&mut Session, StoreError> {
@@ -83,7 +84,7 @@ impl Client {
             .unwrap_or_else(|_| Err(silent(&self.access, limits::STORE_CONNECT)))?;
         self.last = session.number.or(self.last);
         if !std::mem::replace(&mut self.told, true) && matches!(self.purpose, Purpose::Serve(_)) {
-            for sentence in session.shape.lacks(&self.names, &self.access.place) {
+            for sentence in session.table.lacks(&self.names.data_plain, &self.access.place) {
                 tracing::warn!("{sentence}");
             }
         }
@@ -174,7 +175,7 @@ async fn establish(
 ) -> Result<Session, StoreError> {
     let failed = |error: sqlx::Error| classify(access.backend, &access.place, &error);
     let mut driver = access.connect().await?;
-    let (shape, number) = match purpose {
+    let (table, number) = match purpose {
         Purpose::Look(columns) => (schema::look(&mut driver, access, names, columns).await?, None),
         Purpose::Serve(columns) => {
             if let Some(last) = last {
@@ -185,13 +186,13 @@ async fn establish(
                 let holder = told_holder(access, names, &mut driver).await.ok().flatten();
                 return Err(StoreError::Locked { place: access.place.clone(), holder });
             }
-            let shape = schema::prepare(&mut driver, access, names, columns).await?;
+            let table = schema::prepare(&mut driver, access, names, columns).await?;
             write_note(&mut driver, names, "holder", &myself()).await.map_err(failed)?;
-            (shape, lock::own_number(access, &mut driver).await.map_err(failed)?)
+            (table, lock::own_number(access, &mut driver).await.map_err(failed)?)
         }
     };
-    let statements = Statements::new(access.backend, names, &shape);
-    Ok(Session { driver, number, shape, statements })
+    let statements = Statements::new(access.backend, names, &table);
+    Ok(Session { driver, number, table, statements })
 }
 
 /// Ends the connection that this process had before, if the server has not noticed yet that it is gone. Its number may be another broker's by now.

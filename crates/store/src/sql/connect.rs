@@ -11,7 +11,6 @@ use sqlx::{ConnectOptions as _, Error};
 use super::super::{Backend, Prefix, StoreError};
 use super::driver::Driver;
 use super::error::classify;
-use super::lock::lock_name;
 use crate::limits;
 
 /// Where a database is, and how it is entered. Never shown: it holds a password.
@@ -92,7 +91,7 @@ impl Access {
                 );
                 let (user, database) = (options.get_username().to_owned(), options.get_database().map(str::to_owned));
                 let options = options
-                    .application_name(&format!("wsmb {}", super::lock::myself()))
+                    .application_name(&format!("wsmb {}", myself()))
                     .statement_cache_capacity(limits::STORE_STATEMENTS)
                     .disable_statement_logging();
                 (Options::Postgres(Box::new(options)), user, host, database)
@@ -147,6 +146,28 @@ impl Access {
     }
 }
 
+/// MySQL allows 64 characters, and knows locks by the whole server; a longer name is told from others by its hash.
+pub(super) fn lock_name(database: &str, prefix: &Prefix) -> String {
+    use sha1::{Digest as _, Sha1};
+    let name = format!("wsmb.{database}.{}data", prefix.as_str());
+    if name.len() <= 64 && name.is_ascii() {
+        return name;
+    }
+    format!("wsmb.{}", hex::encode(Sha1::digest(name.as_bytes())))
+}
+
+/// Who this is, for whoever finds the table in use.
+pub(super) fn myself() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).ok());
+    let process = std::process::id();
+    match host.as_deref().map(str::trim).filter(|host| !host.is_empty()) {
+        Some(host) => format!("process {process} on {host}"),
+        None => format!("process {process}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,5 +197,13 @@ mod tests {
             let error = Access::parse(backend, url, None, &prefix()).expect_err(url).to_string();
             assert!(error.contains(told) && !error.contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_lock_has_a_name_of_its_own_and_of_64_characters_at_the_most() {
+        let prefix = Prefix::parse("mq_").expect("a valid prefix");
+        assert_eq!(lock_name("shop", &prefix), "wsmb.shop.mq_data");
+        let long = lock_name(&"x".repeat(64), &prefix);
+        assert_eq!((long.len(), long == lock_name(&"y".repeat(64), &prefix)), (45, false));
     }
 }

@@ -1,6 +1,6 @@
 //! The lock that one broker has on one table for as long as its connection lives. The server frees it when the connection ends, or falls silent.
 
-use super::super::{Backend, Prefix};
+use super::super::Backend;
 use super::connect::Access;
 use super::driver::{Driver, Value};
 use crate::limits;
@@ -81,40 +81,5 @@ pub(super) async fn end(access: &Access, driver: &mut Driver, connection: u64) -
     match access.backend {
         Backend::MySql => driver.run(&format!("KILL {connection}")).await,
         Backend::Postgres => driver.run(&format!("SELECT pg_terminate_backend({connection})")).await,
-    }
-}
-
-/// MySQL allows 64 characters, and knows locks by the whole server; a longer name is told from others by its hash.
-pub(super) fn lock_name(database: &str, prefix: &Prefix) -> String {
-    use sha1::{Digest as _, Sha1};
-    let name = format!("wsmb.{database}.{}data", prefix.as_str());
-    if name.len() <= 64 && name.is_ascii() {
-        return name;
-    }
-    format!("wsmb.{}", hex::encode(Sha1::digest(name.as_bytes())))
-}
-
-/// Who this is, for whoever finds the table in use.
-pub(super) fn myself() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .ok()
-        .or_else(|| std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).ok());
-    let process = std::process::id();
-    match host.as_deref().map(str::trim).filter(|host| !host.is_empty()) {
-        Some(host) => format!("process {process} on {host}"),
-        None => format!("process {process}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lock_has_a_name_of_its_own_and_of_64_characters_at_the_most() {
-        let prefix = Prefix::parse("mq_").expect("a valid prefix");
-        assert_eq!(lock_name("shop", &prefix), "wsmb.shop.mq_data");
-        let long = lock_name(&"x".repeat(64), &prefix);
-        assert_eq!((long.len(), long == lock_name(&"y".repeat(64), &prefix)), (45, false));
     }
 }

@@ -17,7 +17,7 @@ pub(crate) fn look(backend: Backend, settings: &StoreSettings, prefix: &Prefix) 
     let access = Access::parse(backend, &settings.url, settings.password.as_deref(), prefix)?;
     let (place, names) = (access.place.clone(), Names::new(backend, prefix));
     let mut client = Client::new(access, names.clone(), Purpose::Look(settings.columns.clone()))?;
-    let lacks = client.shape()?.lacks(&names, &place);
+    let lacks = client.table()?.lacks(&names.data_plain, &place);
     let missing =
         client.run(limits::STORE_ANSWER, async |session| schema::missing(&mut session.driver, &names).await)?;
     let holder = client.holder()?;

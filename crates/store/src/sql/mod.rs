@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! SqlStore ─► Client (a connection that heals) ─► Driver (sqlx) ─► the server
-//!    │            └─ Session: connection, lock, Shape (the table as it is), Statements
+//!    │            └─ Session: connection, lock, MessageTable (the table as it is), Statements
 //!    └─ write (groups), rows (messages as rows), text and field (values as columns take them)
 //! ```
 //!
@@ -26,16 +26,16 @@ mod schema;
 mod spelling;
 mod statements;
 mod sweep;
+mod table;
 mod text;
 mod write;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::{
-    Backend, Background, Columns, Group, MessageStore, Page, Prefix, Restamp, StoreError, Summary, Swept, SweptTo,
-};
+use super::{Backend, Background, Columns, Group, MessageStore, Page, Prefix, Restamp, StoreError, Summary, Swept};
 use crate::limits;
+use crate::message_store::SweptTo;
 use client::{Client, Purpose};
 use connect::Access;
 use driver::Value;
@@ -141,7 +141,7 @@ impl SqlStore {
 
     /// Whether the table can have rows of this channel at all; asking for others may be an error.
     fn can_hold(&mut self, channel: &ChannelName) -> Result<bool, StoreError> {
-        Ok(self.client.shape()?.channel.holds_name(channel.as_str()))
+        Ok(self.client.table()?.channel.holds_name(channel.as_str()))
     }
 }
 
@@ -160,7 +160,7 @@ impl MessageStore for SqlStore {
         }
         let Self { client, columns, written, refusals, .. } = self;
         let (backend, place) = (client.access.backend, client.access.place.clone());
-        write::check(group, client.shape()?, columns, backend, &place)?;
+        write::check(group, client.table()?, columns, backend, &place)?;
         let names = client.names.clone();
         // A message is never lost for its fields.
         let mut nulls = Nulls::new();
@@ -223,7 +223,7 @@ impl MessageStore for SqlStore {
         self.client.run(limits::STORE_ANSWER, async |session| {
             session.driver.run("BEGIN").await?;
             let mut ids: Vec<MessageId> = Vec::new();
-            for name in session.shape.channel.spellings(channel.as_str()) {
+            for name in session.table.channel.spellings(channel.as_str()) {
                 let name = || Value::from(&*name);
                 let values = [name(), name(), Value::from(up_to.0), Value::from((limit - ids.len()) as u64)];
                 let rows = session.driver.fetch(&session.statements.purge, &values).await?;
@@ -258,7 +258,7 @@ impl MessageStore for SqlStore {
 
 impl Background for SqlStore {
     fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
-        if !self.client.shape()?.has("expires") {
+        if !self.client.table()?.has("expires") {
             return Ok(Swept::default());
         }
         let from = self.swept_to;

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::super::{ChannelSummary, FoundPublications, Page, StoredPublication, Summary};
+use super::super::{ChannelSummary, Page, StoredPublication, Summary};
 use super::client::Session;
 use super::driver::{Row, Value, number, text};
 use super::rows::{channel, message, message_id, moment};
-use super::schema::Shape;
+use super::table::MessageTable;
 use crate::limits;
+use crate::publications::FoundPublications;
 use wsmb_core::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
 
 /// What a table holds.
@@ -31,7 +32,7 @@ pub(super) async fn page_of(
     max_bytes: usize,
 ) -> sqlx::Result<Page> {
     let mut whole: Option<Page> = None;
-    for spelling in session.shape.channel.spellings(channel.as_str()) {
+    for spelling in session.table.channel.spellings(channel.as_str()) {
         let further = page(session, statement, Some(&spelling), after, limit, max_bytes).await?;
         whole = Some(match whole {
             None => further,
@@ -98,7 +99,7 @@ pub(super) async fn page(
             rows_seen += 1;
             let id = row.first().and_then(|cell| message_id(cell.clone()));
             after = id.unwrap_or(after).max(after);
-            if let Some(found) = message(row, &session.shape) {
+            if let Some(found) = message(row, &session.table) {
                 bytes += found.payload.bytes.len();
                 page.messages.push(found);
             }
@@ -124,7 +125,7 @@ pub(super) async fn summary(session: &mut Session, since: Timestamp) -> sqlx::Re
     let mut found = Found::default();
     for row in session.driver.fetch(&session.statements.channels, &[]).await? {
         let mut cells = row.into_iter();
-        let name = channel(cells.next().flatten(), session.shape.channel);
+        let name = channel(cells.next().flatten(), session.table.channel);
         let messages = number(cells.next().flatten()).unwrap_or_default();
         match name.zip(message_id(cells.next().flatten())) {
             Some((channel, last)) => found.summary.channels.push(ChannelSummary { channel, messages, last }),
@@ -155,9 +156,9 @@ async fn expiries(session: &mut Session) -> sqlx::Result<Vec<(ChannelName, Times
     let bounds = session.driver.fetch(&bounds, &[]).await?.into_iter().next().unwrap_or_default();
     let mut bounds = bounds.into_iter().map(|cell| number(cell).map(Timestamp));
     let (Some(Some(first)), Some(Some(last))) = (bounds.next(), bounds.next()) else { return Ok(Vec::new()) };
-    let span = super::super::expiry_span(first, last);
+    let span = crate::restamp::expiry_span(first, last);
     let rows = session.driver.fetch(&session.statements.expiries, &[Value::from(span)]).await?;
-    let charset = session.shape.channel;
+    let charset = session.table.channel;
     let found = rows.into_iter().filter_map(|row| {
         let mut cells = row.into_iter();
         let channel = channel(cells.next().flatten(), charset)?;
@@ -167,7 +168,7 @@ async fn expiries(session: &mut Session) -> sqlx::Result<Vec<(ChannelName, Times
 }
 
 async fn delayed(session: &mut Session) -> sqlx::Result<Vec<Message>> {
-    if !session.shape.has("due") {
+    if !session.table.has("due") {
         return Ok(Vec::new());
     }
     let mut delayed = Vec::new();
@@ -189,7 +190,7 @@ async fn delayed(session: &mut Session) -> sqlx::Result<Vec<Message>> {
 /// Walks back from the newest row, past a bounded number of rows that are too old: nearly always ids are in the order of time.
 async fn publications(session: &mut Session, since: Timestamp) -> sqlx::Result<Vec<StoredPublication>> {
     let mut found = FoundPublications::default();
-    if !session.shape.has("publication") || since == Timestamp(u64::MAX) {
+    if !session.table.has("publication") || since == Timestamp(u64::MAX) {
         return Ok(Vec::new());
     }
     // The column holds whole seconds.
@@ -202,7 +203,7 @@ async fn publications(session: &mut Session, since: Timestamp) -> sqlx::Result<V
         let is_last = rows.len() < limits::STORE_WALK_ROWS;
         walked += rows.len();
         for row in rows {
-            let Some((id, channel, publication, created)) = publication(row, &session.shape) else { continue };
+            let Some((id, channel, publication, created)) = publication(row, &session.table) else { continue };
             before = id;
             if old >= limits::IDS_OLD_ROWS || found.len() >= wsmb_core::limits::DEDUP_IDS {
                 return Ok(found.oldest_first());
@@ -224,10 +225,10 @@ async fn publications(session: &mut Session, since: Timestamp) -> sqlx::Result<V
 }
 
 /// A row's id, the channel that it was sent to, publication and time; `None` if its id is not positive.
-fn publication(row: Row, shape: &Shape) -> Option<(u64, Option<ChannelName>, Option<String>, Timestamp)> {
+fn publication(row: Row, table: &MessageTable) -> Option<(u64, Option<ChannelName>, Option<String>, Timestamp)> {
     let mut cells = row.into_iter();
     let mut next = || cells.next().flatten();
     let id = number(next())?;
-    let (name, first) = (channel(next(), shape.channel), channel(next(), shape.dead_channel));
+    let (name, first) = (channel(next(), table.channel), channel(next(), table.dead_channel));
     Some((id, first.or(name), text(next()), moment(next())))
 }

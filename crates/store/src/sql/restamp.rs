@@ -3,7 +3,7 @@
 use super::client::Session;
 use super::driver::Value;
 use super::schema::{read_note, write_note};
-use super::statements::{Names, place};
+use super::statements::{Names, placeholder};
 use crate::{Backend, Restamp, datetime};
 use wsmb_core::message::{MessageId, Timestamp};
 
@@ -26,15 +26,15 @@ pub(super) async fn restamp(session: &mut Session, names: &Names, restamp: &Rest
         Backend::MySql => "created = created + INTERVAL ? SECOND".to_owned(),
         Backend::Postgres => "created = created + $1::bigint * INTERVAL '1 second'".to_owned(),
     }];
-    let moments: Vec<&str> = ["expires", "due"].into_iter().filter(|column| session.shape.has(column)).collect();
+    let moments: Vec<&str> = ["expires", "due"].into_iter().filter(|column| session.table.has(column)).collect();
     for column in &moments {
         values.push(Value::Integer(Some(restamp.by)));
         // NULL stays NULL on both: PostgreSQL's GREATEST leaves NULL out, CASE does not.
-        let moved = format!("{column} + {}", place(backend, values.len(), "bigint"));
+        let moved = format!("{column} + {}", placeholder(backend, values.len(), "bigint"));
         sets.push(format!("{column} = CASE WHEN {column} IS NULL THEN NULL ELSE GREATEST(0, {moved}) END"));
     }
     values.push(Value::from(restamp.after.0));
-    let mut which = format!("data_id > {}", place(backend, values.len(), "bigint"));
+    let mut which = format!("data_id > {}", placeholder(backend, values.len(), "bigint"));
     for column in moments.iter().filter(|_| restamp.all) {
         which += &format!(" OR {column} IS NOT NULL");
     }
@@ -55,7 +55,7 @@ pub(super) async fn rejuvenate(
     up_to: MessageId,
 ) -> sqlx::Result<()> {
     let (data, backend) = (&names.data, names.backend);
-    let moments: Vec<&str> = ["expires", "due"].into_iter().filter(|column| session.shape.has(column)).collect();
+    let moments: Vec<&str> = ["expires", "due"].into_iter().filter(|column| session.table.has(column)).collect();
     if moments.is_empty() {
         return Ok(());
     }
@@ -68,16 +68,16 @@ pub(super) async fn rejuvenate(
     let mut sets = Vec::new();
     for column in &moments {
         values.push(Value::from(now.0));
-        let moved = format!("{column} - ({created} + 999 - {})", place(backend, values.len(), "bigint"));
+        let moved = format!("{column} - ({created} + 999 - {})", placeholder(backend, values.len(), "bigint"));
         sets.push(format!("{column} = CASE WHEN {column} IS NULL THEN NULL ELSE GREATEST(0, {moved}) END"));
     }
     // Set last, because MySQL reads in later assignments what earlier ones have set.
     values.push(Value::Text(Some(datetime::to_text(now).into())));
-    sets.push(format!("created = {}", place(backend, values.len(), cast)));
+    sets.push(format!("created = {}", placeholder(backend, values.len(), cast)));
     values.push(Value::Text(Some(datetime::to_text(now).into())));
-    let young = place(backend, values.len(), cast);
+    let young = placeholder(backend, values.len(), cast);
     values.push(Value::from(up_to.0));
-    let up_to = place(backend, values.len(), "bigint");
+    let up_to = placeholder(backend, values.len(), "bigint");
     let ends: Vec<String> = moments.iter().map(|column| format!("{column} IS NOT NULL")).collect();
     let statement = format!(
         "UPDATE {data} SET {} WHERE created > {young} AND data_id <= {up_to} AND ({})",

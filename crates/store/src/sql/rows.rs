@@ -6,12 +6,12 @@ use std::borrow::Cow;
 
 use super::super::{Columns, datetime};
 use super::driver::{Row, Value, number, text};
-use super::schema::Shape;
+use super::table::MessageTable;
 use super::text::{Charset, decode, encode};
 use wsmb_core::message::{ChannelName, DeadLetter, Message, MessageId, PublicationId, Timestamp, Why};
 
 /// A row of everything that is selected of a message; `None` if no message can come of it.
-pub(super) fn message(row: Row, shape: &Shape) -> Option<Message> {
+pub(super) fn message(row: Row, table: &MessageTable) -> Option<Message> {
     let mut cells = row.into_iter();
     let mut next = || cells.next().flatten();
     let id = next();
@@ -23,13 +23,13 @@ pub(super) fn message(row: Row, shape: &Shape) -> Option<Message> {
     let deliveries = number(next());
     let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let (why, first_channel) =
-        (text(next()).and_then(|why| Why::parse(&why)), self::channel(next(), shape.dead_channel));
+        (text(next()).and_then(|why| Why::parse(&why)), self::channel(next(), table.dead_channel));
     let (attempts, reason) = (number(next()).map_or(0, count), text(next()).map(String::into_boxed_str));
     let dead = why.zip(first_channel).map(|(why, channel)| Box::new(DeadLetter { why, channel, attempts, reason }));
     Some(Message {
         id: message_id(id)?,
-        channel: channel(name, shape.channel)?,
-        payload: decode(data, shape.data),
+        channel: channel(name, table.channel)?,
+        payload: decode(data, table.data),
         created,
         expires: expires.map(Timestamp),
         due: due.map(Timestamp),
@@ -77,45 +77,45 @@ impl Stamp {
 pub(super) fn push_values<'a>(
     values: &mut Vec<Value<'a>>,
     message: &'a Message,
-    shape: &Shape,
+    table: &MessageTable,
     columns: &Columns,
     nulls: u32,
     stamp: &mut Stamp,
 ) {
     values.push(Value::from(message.id.0));
-    values.push(Value::Text(Some(shape.channel.written(message.channel.as_str()))));
-    values.push(Value::Text(Some(encode(&message.payload, shape.data))));
+    values.push(Value::Text(Some(table.channel.written(message.channel.as_str()))));
+    values.push(Value::Text(Some(encode(&message.payload, table.data))));
     values.push(Value::Text(Some(Cow::Owned(stamp.of(message.created)))));
     let whole = |number: Option<u64>| number.map_or(Value::Integer(None), Value::from);
     // Its first channel is a part of what is known, and so a name that the table can't hold means none of it.
-    let dead = message.dead.as_deref().filter(|dead| shape.dead_channel.holds_name(dead.channel.as_str()));
-    for (name, _, _) in shape.optional() {
+    let dead = message.dead.as_deref().filter(|dead| table.dead_channel.holds_name(dead.channel.as_str()));
+    for (name, _, _) in table.optional() {
         values.push(match name {
             "expires" => whole(message.expires.map(|moment| moment.0)),
             "due" => whole(message.due.map(|moment| moment.0)),
             "receivers" => whole(message.receivers.map(u64::from)),
             "deliveries" => whole((message.deliveries > 0).then_some(u64::from(message.deliveries))),
             "dead_why" => Value::Text(dead.map(|dead| Cow::Borrowed(dead.why.as_str()))),
-            "dead_channel" => Value::Text(dead.map(|dead| shape.dead_channel.written(dead.channel.as_str()))),
+            "dead_channel" => Value::Text(dead.map(|dead| table.dead_channel.written(dead.channel.as_str()))),
             "dead_attempts" => whole(dead.map(|dead| u64::from(dead.attempts))),
             "dead_reason" => Value::Text(
                 dead.and_then(|dead| dead.reason.as_deref())
-                    .filter(|reason| shape.dead_reason.holds(reason))
+                    .filter(|reason| table.dead_reason.holds(reason))
                     .map(Cow::Borrowed),
             ),
-            _ => Value::Text(publication(message, shape.publication).map(Cow::Borrowed)),
+            _ => Value::Text(publication(message, table.publication).map(Cow::Borrowed)),
         });
     }
-    for ((index, field), value) in shape.fields.iter().enumerate().zip(columns.values(&message.payload.bytes)) {
+    for ((index, field), value) in table.fields.iter().enumerate().zip(columns.values(&message.payload.bytes)) {
         let written = field.form.write(&value).filter(|_| nulls & (1 << index) == 0);
         values.push(Value::Text(written.map(|text| Cow::Owned(text.into_owned()))));
     }
 }
 
 /// What a message is as a row of the table.
-pub(super) fn values<'a>(message: &'a Message, shape: &Shape, columns: &Columns) -> Vec<Value<'a>> {
+pub(super) fn values<'a>(message: &'a Message, table: &MessageTable, columns: &Columns) -> Vec<Value<'a>> {
     let mut values = Vec::new();
-    push_values(&mut values, message, shape, columns, 0, &mut Stamp::default());
+    push_values(&mut values, message, table, columns, 0, &mut Stamp::default());
     values
 }
 

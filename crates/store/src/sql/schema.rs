@@ -8,111 +8,16 @@ use super::connect::Access;
 use super::describe::{channel_index, describe, has_unique_ids, packet};
 use super::driver::{Driver, Value};
 use super::error::classify;
-use super::field::{self, Described, Form};
-use super::statements::{Names, place, quoted};
+use super::field::{self, Described};
+use super::statements::{Names, placeholder, quoted};
+use super::table::{Field, MessageTable, OPTIONAL};
 use super::text::Charset;
-use crate::limits;
 
 /// The layout that this version writes and the highest that it reads.
 const LAYOUT: i64 = 1;
 
 /// The columns without which a table is no message table: those of the seed.
 const REQUIRED: [&str; 4] = ["data_id", "channel", "data", "created"];
-
-/// The columns that the broker adds, how PostgreSQL casts to them, and what is lost without them.
-const OPTIONAL: [(&str, &str, &str); 9] = [
-    (
-        "expires",
-        "bigint",
-        "when a message expires is forgotten once it is in the database only, and it is delivered late rather than never",
-    ),
-    ("due", "bigint", "a delayed message that is in the database only is delivered at once"),
-    ("receivers", "bigint", "number_of_receiver is forgotten once a message is in the database only"),
-    ("publication", "text", "an id that is sent again after a restart is not recognised"),
-    ("deliveries", "bigint", "how often a message was delivered is forgotten at a restart"),
-    ("dead_why", "text", "why a message is a dead letter is forgotten once it is in the database only"),
-    ("dead_channel", "text", "which channel a dead letter was sent to is forgotten, and with it why it died"),
-    ("dead_attempts", "bigint", "how often a dead letter was delivered before is forgotten"),
-    ("dead_reason", "text", "the last reason that a receiver gave for giving a dead letter back is forgotten"),
-];
-
-/// The message table, as it was found or made.
-#[derive(Clone, Debug)]
-pub(super) struct Shape {
-    /// Which of the optional columns are there.
-    present: [bool; OPTIONAL.len()],
-    pub(super) data: Charset,
-    pub(super) channel: Charset,
-    pub(super) publication: Charset,
-    pub(super) dead_channel: Charset,
-    pub(super) dead_reason: Charset,
-    /// Characters that `channel` and `data` hold, if they have a bound.
-    pub(super) widths: [Option<u64>; 2],
-    /// An index that begins with the channel.
-    pub(super) channel_index: Option<String>,
-    /// The user-defined columns, in the order of the configuration.
-    pub(super) fields: Vec<Field>,
-    /// Bytes of one statement with its values.
-    pub(super) packet: usize,
-}
-
-/// A user-defined column.
-#[derive(Clone, Debug)]
-pub(super) struct Field {
-    pub(super) name: String,
-    pub(super) form: Form,
-    /// What PostgreSQL calls the type.
-    pub(super) cast: String,
-}
-
-impl Shape {
-    /// A table with these of the optional columns, and these character sets of `data`, `channel`, `publication`, `dead_channel`, `dead_reason`.
-    fn new(present: [bool; OPTIONAL.len()], charsets: [Charset; 5], fields: Vec<Field>) -> Self {
-        let [data, channel, publication, dead_channel, dead_reason] = charsets;
-        let (channel_index, packet) = (None, limits::STORE_PACKET);
-        let widths = [None; 2];
-        Self { present, data, channel, publication, dead_channel, dead_reason, widths, channel_index, fields, packet }
-    }
-
-    /// A table of Unicode with all of the optional columns or none.
-    #[cfg(test)]
-    pub(super) fn plain(present: bool) -> Self {
-        Self::new([present; OPTIONAL.len()], [Charset::Unicode; 5], Vec::new())
-    }
-
-    /// Whether the table has this optional column.
-    pub(super) fn has(&self, column: &str) -> bool {
-        self.optional().any(|(name, _, _)| name == column)
-    }
-
-    /// The optional columns that are there.
-    pub(super) fn optional(&self) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
-        OPTIONAL.into_iter().zip(self.present).filter_map(|(column, present)| present.then_some(column))
-    }
-
-    /// What the table does not keep, and what makes it slow, in sentences; empty if there is nothing to say.
-    pub(super) fn lacks(&self, names: &Names, place: &str) -> Vec<String> {
-        let table = &names.data_plain;
-        let mut told = Vec::new();
-        let missing: Vec<_> =
-            OPTIONAL.into_iter().zip(self.present).filter_map(|(column, there)| (!there).then_some(column)).collect();
-        let lost = |(name, _, lost): &(&str, &str, &str)| {
-            format!("the table {table} in {place} has no column {name}, so {lost}")
-        };
-        told.extend(missing.iter().map(lost));
-        if !missing.is_empty() {
-            let adds: Vec<String> = missing.iter().map(|(name, kind, _)| format!("ADD COLUMN {name} {kind}")).collect();
-            told.push(format!("to keep that, too: ALTER TABLE {table} {}; then restart the broker", adds.join(", ")));
-        }
-        if self.channel_index.is_none() {
-            told.push(format!(
-                "the table {table} in {place} has no index on channel, so every page of a backlog reads all of it; \
-                 to make it fast: CREATE INDEX {table}_channel ON {table} (channel, data_id); then restart the broker"
-            ));
-        }
-        told
-    }
-}
 
 /// Looks at the tables, makes those that are missing, and says what the message table is like.
 ///
@@ -123,7 +28,7 @@ pub(super) async fn prepare(
     access: &Access,
     names: &Names,
     columns: &Columns,
-) -> Result<Shape, StoreError> {
+) -> Result<MessageTable, StoreError> {
     let failed = |error: sqlx::Error| classify(access.backend, &access.place, &error);
     check_layout(driver, access, names).await?;
     let own = migrate(driver, access, names).await.map_err(failed)?;
@@ -147,15 +52,15 @@ pub(super) async fn prepare(
             found = describe(driver, names, &names.data_plain).await.map_err(failed)?;
         }
     }
-    let mut shape = shape(access, names, columns, &found)?;
+    let mut table = message_table(access, names, columns, &found)?;
     // A row that is written again must meet itself.
     if !has_unique_ids(driver, names).await.map_err(failed)? {
         let cure = format!("ALTER TABLE {} ADD PRIMARY KEY (data_id)", names.data_plain);
         return Err(trouble(access, names, "data_id", format!("must be unique; make it so with: {cure}")));
     }
-    shape.channel_index = channel_index(driver, names).await.map_err(failed)?;
-    shape.packet = packet(driver, access.backend).await.map_err(failed)?;
-    Ok(shape)
+    table.channel_index = channel_index(driver, names).await.map_err(failed)?;
+    table.packet = packet(driver, access.backend).await.map_err(failed)?;
+    Ok(table)
 }
 
 /// The same for a look from outside: makes nothing.
@@ -167,7 +72,7 @@ pub(super) async fn look(
     access: &Access,
     names: &Names,
     columns: &Columns,
-) -> Result<Shape, StoreError> {
+) -> Result<MessageTable, StoreError> {
     let failed = |error: sqlx::Error| classify(access.backend, &access.place, &error);
     check_layout(driver, access, names).await?;
     let found = describe(driver, names, &names.data_plain).await.map_err(failed)?;
@@ -178,9 +83,9 @@ pub(super) async fn look(
     // The start adds columns to a table of its own.
     let none = Columns::default();
     let columns = if lacks && is_made(driver, names).await.map_err(failed)? { &none } else { columns };
-    let mut shape = shape(access, names, columns, &found)?;
-    shape.channel_index = channel_index(driver, names).await.map_err(failed)?;
-    Ok(shape)
+    let mut table = message_table(access, names, columns, &found)?;
+    table.channel_index = channel_index(driver, names).await.map_err(failed)?;
+    Ok(table)
 }
 
 /// Whether the message table was made by a broker.
@@ -198,7 +103,12 @@ pub(super) async fn missing(driver: &mut Driver, names: &Names) -> sqlx::Result<
     Ok(if has_notes { Vec::new() } else { vec![names.meta_plain.clone()] })
 }
 
-fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described]) -> Result<Shape, StoreError> {
+fn message_table(
+    access: &Access,
+    names: &Names,
+    columns: &Columns,
+    found: &[Described],
+) -> Result<MessageTable, StoreError> {
     let (backend, location, table) = (access.backend, access.place.as_str(), names.data_plain.as_str());
     if let Some(column) = REQUIRED.into_iter().find(|name| find(found, name).is_none()) {
         return Err(StoreError::Schema { place: location.to_owned(), table: table.to_owned(), column });
@@ -234,7 +144,9 @@ fn shape(access: &Access, names: &Names, columns: &Columns, found: &[Described])
     let present = OPTIONAL.map(|(name, ..)| find(found, name).is_some());
     let charsets = ["data", "channel", "publication", "dead_channel", "dead_reason"].map(charset);
     let widths = ["channel", "data"].map(|name| find(found, name).and_then(|column| column.characters));
-    Ok(Shape { widths, ..Shape::new(present, charsets, fields) })
+    let mut table = MessageTable::new(present, charsets, fields);
+    table.widths = widths;
+    Ok(table)
 }
 
 /// The types that a column of the broker's own can have, the usual one first. `char` is not among them: it loses blanks at the end.
@@ -330,7 +242,7 @@ fn make_data(backend: Backend, names: &Names) -> String {
 /// # Errors
 /// Whatever the server says.
 pub(super) async fn read_note(driver: &mut Driver, names: &Names, name: &str) -> sqlx::Result<Option<String>> {
-    let query = format!("SELECT value FROM {} WHERE name = {}", names.meta, place(names.backend, 1, "text"));
+    let query = format!("SELECT value FROM {} WHERE name = {}", names.meta, placeholder(names.backend, 1, "text"));
     driver.value(&query, &[Value::from(name)]).await
 }
 

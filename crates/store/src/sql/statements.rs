@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::super::{Backend, Prefix};
-use super::schema::Shape;
+use super::table::MessageTable;
 
 /// What is done with several rows at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,7 +50,7 @@ pub(super) fn quoted(backend: Backend, name: &str) -> String {
 }
 
 /// The place of the `n`th value (from 1) of a type that PostgreSQL wants to be told.
-pub(super) fn place(backend: Backend, n: usize, cast: &str) -> String {
+pub(super) fn placeholder(backend: Backend, n: usize, cast: &str) -> String {
     match backend {
         Backend::MySql => "?".to_owned(),
         Backend::Postgres => format!("${n}::{cast}"),
@@ -85,14 +85,14 @@ pub(super) struct Statements {
 }
 
 impl Statements {
-    pub(super) fn new(backend: Backend, names: &Names, shape: &Shape) -> Self {
+    pub(super) fn new(backend: Backend, names: &Names, table: &MessageTable) -> Self {
         let data = names.data.clone();
-        let (columns, casts) = columns(backend, shape);
-        let parts = Parts::new(backend, shape);
+        let (columns, casts) = columns(backend, table);
+        let parts = Parts::new(backend, table);
         let Parts { selected, is, name, undue, .. } = &parts;
-        let at = |n| place(backend, n, "bigint");
+        let at = |n| placeholder(backend, n, "bigint");
         // MySQL counts the places of values, so that one that is used twice is given twice; `Parts::is` takes two.
-        let channel = channel_index(backend, shape);
+        let channel = channel_index(backend, table);
         Self {
             backend,
             many: HashMap::new(),
@@ -108,10 +108,10 @@ impl Statements {
                 at(2)
             )
             .into(),
-            delayed: parts.delayed(&data, shape).into(),
-            expired: parts.expired(&data, shape).into(),
-            spared: parts.spared(&data, shape).into(),
-            expiry_bounds: parts.expiry_bounds(&data, shape).map(Into::into),
+            delayed: parts.delayed(&data, table).into(),
+            expired: parts.expired(&data, table).into(),
+            spared: parts.spared(&data, table).into(),
+            expiry_bounds: parts.expiry_bounds(&data, table).map(Into::into),
             expiries: parts.expiries(&data).into(),
             purge: format!(
                 "SELECT {} FROM {data} {channel}WHERE {is} AND data_id <= {} ORDER BY {data}.data_id LIMIT {}",
@@ -124,8 +124,8 @@ impl Statements {
             newest: format!(
                 "SELECT {}, {name}, {}, {}, {} FROM {data} WHERE data_id < {} ORDER BY {data}.data_id DESC LIMIT {}",
                 parts.id,
-                if shape.has("dead_channel") { "dead_channel" } else { "NULL" },
-                if shape.has("publication") { "publication" } else { "NULL" },
+                if table.has("dead_channel") { "dead_channel" } else { "NULL" },
+                if table.has("publication") { "publication" } else { "NULL" },
                 parts.created,
                 at(1),
                 at(2)
@@ -168,7 +168,7 @@ impl Statements {
             text.push_str(if row == 0 { "(" } else { ", (" });
             for (index, cast) in self.casts.iter().enumerate() {
                 let comma = if index == 0 { "" } else { ", " };
-                let _infallible = write!(text, "{comma}{}", place(self.backend, row * width + index + 1, cast));
+                let _infallible = write!(text, "{comma}{}", placeholder(self.backend, row * width + index + 1, cast));
             }
             text.push(')');
         }
@@ -182,30 +182,31 @@ impl Statements {
     fn count(&self, rows: usize) -> String {
         let mut text = format!("UPDATE {} SET deliveries = CASE data_id", self.data);
         for row in 0..rows {
-            let (id, count) = (place(self.backend, 2 * row + 1, "bigint"), place(self.backend, 2 * row + 2, "bigint"));
+            let (id, count) =
+                (placeholder(self.backend, 2 * row + 1, "bigint"), placeholder(self.backend, 2 * row + 2, "bigint"));
             let _infallible = write!(text, " WHEN {id} THEN {count}");
         }
         text + &format!(" END WHERE data_id IN ({})", self.ids(2 * rows + 1, rows))
     }
 
     fn ids(&self, first: usize, count: usize) -> String {
-        let places: Vec<String> = (first..first + count).map(|n| place(self.backend, n, "bigint")).collect();
+        let places: Vec<String> = (first..first + count).map(|n| placeholder(self.backend, n, "bigint")).collect();
         places.join(", ")
     }
 }
 
 /// MySQL is told to use the index on channels: it takes `due IS NULL`, which is true of nearly every row, for a better start.
-fn channel_index(backend: Backend, shape: &Shape) -> String {
-    let index = shape.channel_index.as_ref().filter(|_| backend == Backend::MySql);
+fn channel_index(backend: Backend, table: &MessageTable) -> String {
+    let index = table.channel_index.as_ref().filter(|_| backend == Backend::MySql);
     index.map(|name| format!("FORCE INDEX (`{}`) ", name.replace('`', "``"))).unwrap_or_default()
 }
 
 /// The columns of a new row, and with what PostgreSQL casts their values.
-fn columns(backend: Backend, shape: &Shape) -> (Vec<String>, Vec<String>) {
+fn columns(backend: Backend, table: &MessageTable) -> (Vec<String>, Vec<String>) {
     let required = [("data_id", "bigint"), ("channel", "text"), ("data", "text"), ("created", "text::timestamp")];
-    let optional = shape.optional().map(|(name, cast, _)| (name, cast));
+    let optional = table.optional().map(|(name, cast, _)| (name, cast));
     let own = required.into_iter().chain(optional).map(|(name, cast)| (name.to_owned(), cast.to_owned()));
-    let fields = shape.fields.iter().map(|field| (quoted(backend, &field.name), format!("text::{}", field.cast)));
+    let fields = table.fields.iter().map(|field| (quoted(backend, &field.name), format!("text::{}", field.cast)));
     own.chain(fields).unzip()
 }
 
@@ -225,7 +226,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(backend: Backend, shape: &Shape) -> Self {
+    fn new(backend: Backend, table: &MessageTable) -> Self {
         let text = |column: &str| as_text(backend, column);
         let (created, name, is) = match backend {
             Backend::MySql => (
@@ -239,9 +240,9 @@ impl Parts {
                 "channel = $1::text AND channel::text COLLATE \"C\" = $2::text".to_owned(),
             ),
         };
-        let optional = |column: &str| if shape.has(column) { text(column) } else { "NULL".to_owned() };
+        let optional = |column: &str| if table.has(column) { text(column) } else { "NULL".to_owned() };
         let id = text("data_id");
-        let plain = |column: &'static str| if shape.has(column) { column } else { "NULL" };
+        let plain = |column: &'static str| if table.has(column) { column } else { "NULL" };
         let publication = plain("publication");
         let selected = format!(
             "{id}, {name}, data, {created}, {}, {}, {}, {publication}, {}, {}, {}, {}, {}",
@@ -254,7 +255,7 @@ impl Parts {
             optional("dead_attempts"),
             plain("dead_reason")
         );
-        let undue = if shape.has("due") { "AND due IS NULL" } else { "" };
+        let undue = if table.has("due") { "AND due IS NULL" } else { "" };
         Self { backend, id, created, name, selected, is, undue }
     }
 
@@ -262,17 +263,17 @@ impl Parts {
         as_text(self.backend, expression)
     }
 
-    fn delayed(&self, data: &str, shape: &Shape) -> String {
+    fn delayed(&self, data: &str, table: &MessageTable) -> String {
         let selected = &self.selected;
-        let (after, limit) = (place(self.backend, 1, "bigint"), place(self.backend, 2, "bigint"));
-        let is = if shape.has("due") { "due IS NOT NULL" } else { "1 = 0" };
+        let (after, limit) = (placeholder(self.backend, 1, "bigint"), placeholder(self.backend, 2, "bigint"));
+        let is = if table.has("due") { "due IS NOT NULL" } else { "1 = 0" };
         format!("SELECT {selected} FROM {data} WHERE {is} AND data_id > {after} ORDER BY {data}.data_id LIMIT {limit}")
     }
 
-    fn expired(&self, data: &str, shape: &Shape) -> String {
+    fn expired(&self, data: &str, table: &MessageTable) -> String {
         let Self { id, name, undue, .. } = self;
-        let (now, limit) = (place(self.backend, 1, "bigint"), place(self.backend, 2, "bigint"));
-        if !shape.has("expires") {
+        let (now, limit) = (placeholder(self.backend, 1, "bigint"), placeholder(self.backend, 2, "bigint"));
+        if !table.has("expires") {
             return format!("SELECT {id}, {name} FROM {data} WHERE 1 = 0 AND data_id > {now} LIMIT {limit}");
         }
         format!(
@@ -281,12 +282,12 @@ impl Parts {
         )
     }
 
-    fn spared(&self, data: &str, shape: &Shape) -> String {
+    fn spared(&self, data: &str, table: &MessageTable) -> String {
         let Self { selected, undue, .. } = self;
-        if !shape.has("expires") {
+        if !table.has("expires") {
             return String::new();
         }
-        let at = |number| place(self.backend, number, "bigint");
+        let at = |number| placeholder(self.backend, number, "bigint");
         format!(
             "SELECT {selected} FROM {data} WHERE expires IS NOT NULL AND expires <= {} {undue} AND data_id > 0 \
              AND (expires > {} OR (expires = {} AND data_id > {})) ORDER BY {data}.expires, {data}.data_id LIMIT {} FOR UPDATE",
@@ -299,10 +300,10 @@ impl Parts {
     }
 
     /// The first and the last moment at which a row expires.
-    fn expiry_bounds(&self, data: &str, shape: &Shape) -> Option<String> {
+    fn expiry_bounds(&self, data: &str, table: &MessageTable) -> Option<String> {
         let (first, last, undue) = (self.text("MIN(expires)"), self.text("MAX(expires)"), self.undue);
         let query = format!("SELECT {first}, {last} FROM {data} WHERE expires IS NOT NULL AND data_id > 0 {undue}");
-        shape.has("expires").then_some(query)
+        table.has("expires").then_some(query)
     }
 
     /// When rows expire, by channel, all within a span of moments together. The statement takes the span.
@@ -311,7 +312,7 @@ impl Parts {
         let (first, count) = (self.text("MIN(expires)"), self.text("COUNT(*)"));
         let span = match self.backend {
             Backend::MySql => "expires DIV ?".to_owned(),
-            Backend::Postgres => format!("expires / {}", place(self.backend, 1, "bigint")),
+            Backend::Postgres => format!("expires / {}", placeholder(self.backend, 1, "bigint")),
         };
         format!(
             "SELECT {name}, {first}, {count} FROM {data} WHERE expires IS NOT NULL AND data_id > 0 {undue} GROUP BY {name}, {span}"
@@ -349,7 +350,7 @@ mod tests {
 
     fn statements(backend: Backend, present: bool) -> Statements {
         let prefix = Prefix::parse("mq_").expect("a valid prefix");
-        Statements::new(backend, &Names::new(backend, &prefix), &Shape::plain(present))
+        Statements::new(backend, &Names::new(backend, &prefix), &MessageTable::plain(present))
     }
 
     #[test]
@@ -376,13 +377,14 @@ mod tests {
 
     #[test]
     fn mysql_is_told_which_index_serves() {
-        let mut named = Shape::plain(true);
+        let mut named = MessageTable::plain(true);
         named.channel_index = Some("odd`name".to_owned());
         let prefix = Prefix::parse("mq_").expect("a valid prefix");
-        let load =
-            |backend, shape: &Shape| Statements::new(backend, &Names::new(backend, &prefix), shape).load.to_string();
+        let load = |backend, table: &MessageTable| {
+            Statements::new(backend, &Names::new(backend, &prefix), table).load.to_string()
+        };
         assert!(load(Backend::MySql, &named).contains("FROM `mq_data` FORCE INDEX (`odd``name`) WHERE channel = ?"));
-        assert!(!load(Backend::MySql, &Shape::plain(true)).contains("INDEX"));
+        assert!(!load(Backend::MySql, &MessageTable::plain(true)).contains("INDEX"));
         assert!(!load(Backend::Postgres, &named).contains("INDEX"));
     }
 

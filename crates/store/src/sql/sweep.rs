@@ -1,11 +1,12 @@
 //! Expired rows: removed, or, if their channels are spared, read and left. Both within a transaction that the caller has begun.
 
-use super::super::{Swept, SweptTo};
+use super::super::Swept;
 use super::client::Session;
 use super::driver::{Value, number};
 use super::rows::{channel, message, message_id};
 use super::write;
 use crate::limits;
+use crate::message_store::SweptTo;
 use wsmb_core::message::{MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
@@ -22,7 +23,7 @@ pub(super) async fn all(session: &mut Session, now: Timestamp, limit: usize) -> 
         let mut cells = row.into_iter();
         let Some(id) = message_id(cells.next().flatten()) else { continue };
         ids.push(id);
-        swept.gone.extend(channel(cells.next().flatten(), session.shape.channel).map(|channel| (id, channel)));
+        swept.gone.extend(channel(cells.next().flatten(), session.table.channel).map(|channel| (id, channel)));
     }
     write::delete(&mut session.driver, &mut session.statements, ids.into_iter()).await?;
     Ok(swept)
@@ -58,7 +59,7 @@ pub(super) async fn some(
             let cell = |index: usize| row.get(index).cloned().flatten();
             let (expires, id) = (number(cell(EXPIRES)), message_id(cell(0)));
             to = expires.map(Timestamp).zip(id).unwrap_or(to);
-            let Some(found) = message(row, &session.shape) else { continue };
+            let Some(found) = message(row, &session.table) else { continue };
             bytes += found.payload.bytes.len();
             if spare.has(&found.channel) {
                 swept.spared.push(found);

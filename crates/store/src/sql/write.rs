@@ -11,8 +11,9 @@ use super::error::{is_collision, refusal};
 use super::field::is_cut;
 use super::refusals::Cause;
 use super::rows::{Stamp, channel, message_id, moment, push_values, values, weight};
-use super::schema::{Shape, write_note};
+use super::schema::write_note;
 use super::statements::{Many, Names, Statements, parts};
+use super::table::MessageTable;
 use crate::limits;
 use wsmb_core::message::{Message, MessageId};
 
@@ -29,7 +30,7 @@ struct Parcel<'a> {
 /// [`StoreError::Unfit`] names them.
 pub(super) fn check(
     group: &Group,
-    shape: &Shape,
+    table: &MessageTable,
     columns: &Columns,
     backend: Backend,
     place: &str,
@@ -38,7 +39,7 @@ pub(super) fn check(
     let ids = |hit: &dyn Fn(&Message) -> bool| -> Vec<MessageId> {
         group.appends.iter().filter(|message| hit(message)).map(|message| message.id).collect()
     };
-    let strange = ids(&|message| !shape.channel.holds_name(message.channel.as_str()));
+    let strange = ids(&|message| !table.channel.holds_name(message.channel.as_str()));
     if !strange.is_empty() {
         let cure = match backend {
             Backend::MySql => "the table's character set lacks; convert the table to utf8mb4",
@@ -47,7 +48,7 @@ pub(super) fn check(
         return Err(unfit(strange, format!("have a channel name with characters that {cure}")));
     }
     let cut = ids(&|message| {
-        let [channel, data] = shape.widths;
+        let [channel, data] = table.widths;
         is_cut(message.channel.as_str(), channel) || message.payload.as_text().is_some_and(|text| is_cut(text, data))
     });
     if !cut.is_empty() {
@@ -58,16 +59,16 @@ pub(super) fn check(
     }
     // Base64 and escapes make a payload up to six times as large, so that most need no second look.
     let is_large = |message: &Message| {
-        message.payload.bytes.len() > shape.packet / 8
-            && weight(&values(message, shape, columns)) + limits::STORE_ROW_BYTES > shape.packet
+        message.payload.bytes.len() > table.packet / 8
+            && weight(&values(message, table, columns)) + limits::STORE_ROW_BYTES > table.packet
     };
     let large = ids(&is_large);
     if !large.is_empty() {
         let bound = match backend {
             Backend::MySql => {
-                format!("its max_allowed_packet of {} bytes; raise that on the server", shape.packet)
+                format!("its max_allowed_packet of {} bytes; raise that on the server", table.packet)
             }
-            Backend::Postgres => format!("the {} bytes that it can hold in a field", shape.packet),
+            Backend::Postgres => format!("the {} bytes that it can hold in a field", table.packet),
         };
         return Err(unfit(large, format!("are larger than {bound}")));
     }
@@ -162,9 +163,9 @@ async fn refused(session: &mut Session, appends: &[Message], how: How<'_>, names
 
 /// Writes rows within a transaction; says why the table refuses them, if it does, and then they are not there.
 async fn attempt(session: &mut Session, rows: &[Message], how: How<'_>, names: &Names) -> sqlx::Result<Option<String>> {
-    let Session { driver, shape, statements, .. } = session;
+    let Session { driver, table, statements, .. } = session;
     driver.run("SAVEPOINT part").await?;
-    let Err(error) = insert(driver, statements, &parcels(rows, shape, how), how).await else { return Ok(None) };
+    let Err(error) = insert(driver, statements, &parcels(rows, table, how), how).await else { return Ok(None) };
     let Some(reason) = refusal(names.backend, &error) else { return Err(error) };
     driver.run("ROLLBACK TO SAVEPOINT part").await?;
     Ok(Some(reason))
@@ -180,7 +181,7 @@ async fn refused_columns(
     reason: &str,
     why: &mut BTreeMap<Cause, u64>,
 ) -> sqlx::Result<Option<u32>> {
-    let fields = session.shape.fields.len();
+    let fields = session.table.fields.len();
     let known = how.nulls.get(&message.id).copied().unwrap_or_default();
     if fields == 0 || known == ALL {
         return Ok(None);
@@ -209,11 +210,11 @@ async fn refused_columns(
 }
 
 async fn write(session: &mut Session, group: &Group, how: How<'_>, names: &Names) -> sqlx::Result<()> {
-    let Session { driver, shape, statements, .. } = session;
-    let parcels = parcels(&group.appends, shape, how);
+    let Session { driver, table, statements, .. } = session;
+    let parcels = parcels(&group.appends, table, how);
     // Of two counts for one row, the last one counts.
     let deliveries: BTreeMap<MessageId, u32> =
-        if shape.has("deliveries") { group.deliveries.iter().copied().collect() } else { BTreeMap::new() };
+        if table.has("deliveries") { group.deliveries.iter().copied().collect() } else { BTreeMap::new() };
     let rows =
         parcels.iter().map(|parcel| parts(parcel.ids.len(), limits::STORE_STATEMENT_ROWS).count()).sum::<usize>();
     let ids = parts(group.removals.len(), limits::STORE_STATEMENT_IDS).count();
@@ -277,13 +278,13 @@ pub(super) async fn delete(
     Ok(())
 }
 
-fn parcels<'a>(appends: &'a [Message], shape: &Shape, how: How<'_>) -> Vec<Parcel<'a>> {
+fn parcels<'a>(appends: &'a [Message], table: &MessageTable, how: How<'_>) -> Vec<Parcel<'a>> {
     // One statement can't write a row twice; the last one counts. Ids nearly always rise.
     let is_rising = appends.is_sorted_by(|before, behind| before.id < behind.id);
     let ids = appends.iter().enumerate().map(|(index, message)| (message.id, index));
     let last: Option<HashMap<MessageId, usize>> = (!is_rising).then(|| ids.collect());
     let mut stamp = Stamp::default();
-    let most = limits::STORE_STATEMENT_BYTES.min(shape.packet / 2);
+    let most = limits::STORE_STATEMENT_BYTES.min(table.packet / 2);
     let mut parcels: Vec<Parcel<'a>> = Vec::new();
     let mut parcel = Parcel::default();
     let mut bytes = 0;
@@ -293,7 +294,7 @@ fn parcels<'a>(appends: &'a [Message], shape: &Shape, how: How<'_>) -> Vec<Parce
         }
         let start = parcel.values.len();
         let nulls = how.nulls.get(&message.id).copied().unwrap_or_default();
-        push_values(&mut parcel.values, message, shape, how.columns, nulls, &mut stamp);
+        push_values(&mut parcel.values, message, table, how.columns, nulls, &mut stamp);
         let weight = weight(&parcel.values[start..]);
         if !parcel.ids.is_empty() && bytes + weight > most {
             let row = parcel.values.split_off(start);
@@ -310,7 +311,7 @@ fn parcels<'a>(appends: &'a [Message], shape: &Shape, how: How<'_>) -> Vec<Parce
 /// Some of the ids are there already: from an earlier attempt whose answer was lost, or because another program writes the table, too. Rows of the latter
 /// get ids far behind, and will be delivered after the next start.
 async fn clear_the_way(session: &mut Session, group: &Group, how: How<'_>) -> sqlx::Result<()> {
-    let Session { driver, shape, statements, .. } = session;
+    let Session { driver, table, statements, .. } = session;
     let ours: HashMap<MessageId, &Message> = group.appends.iter().map(|message| (message.id, message)).collect();
     let mut foreign = Vec::new();
     let mut left = ours.keys();
@@ -320,9 +321,9 @@ async fn clear_the_way(session: &mut Session, group: &Group, how: How<'_>) -> sq
             let mut cells = row.into_iter();
             let mut next = || cells.next().flatten();
             let Some(id) = message_id(next()) else { continue };
-            let (name, data, created) = (channel(next(), shape.channel), text(next()), moment(next()));
+            let (name, data, created) = (channel(next(), table.channel), text(next()), moment(next()));
             let is_ours = ours.get(&id).is_some_and(|message| {
-                let written = values(message, shape, how.columns);
+                let written = values(message, table, how.columns);
                 let stored = Value::Text(data.map(Cow::Owned));
                 name.as_ref() == Some(&message.channel)
                     && written.get(2) == Some(&stored)

@@ -2,7 +2,7 @@
 
 use rusqlite::ffi;
 
-use crate::{StoreError, system};
+use crate::StoreError;
 
 /// What SQLite was doing when the system failed it, as "could not be …".
 fn doing(extended: i32) -> &'static str {
@@ -41,9 +41,9 @@ pub(crate) fn meaning(place: &str, error: &rusqlite::Error, errno: i32) -> Store
         (ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB, _) | (_, ffi::SQLITE_IOERR_CORRUPTFS | ffi::SQLITE_IOERR_DATA) => {
             StoreError::Damaged { place, detail }
         }
-        (ffi::SQLITE_NOMEM, _) | (_, ffi::SQLITE_IOERR_NOMEM) => system::of_number(&place, "used", libc_enomem()),
+        (ffi::SQLITE_NOMEM, _) | (_, ffi::SQLITE_IOERR_NOMEM) => StoreError::of_errno(&place, "used", libc_enomem()),
         (ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN, _) if errno != 0 => {
-            system::of_number(&place, doing(extended), errno)
+            StoreError::of_errno(&place, doing(extended), errno)
         }
         (ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN, _) => {
             let detail = format!("it could not be {}: {detail}, code {extended}", doing(extended));
@@ -104,4 +104,8 @@ mod tests {
         assert!(!told(ffi::SQLITE_IOERR_WRITE, libc::EIO).is_out_of_room());
         assert!(told(ffi::SQLITE_FULL, libc::ENOSPC).is_out_of_room());
     }
+}
+/// What an error of SQLite means to people, where the connection can't be asked for more.
+pub(crate) fn classify(place: &str, error: &rusqlite::Error) -> StoreError {
+    meaning(place, error, 0)
 }

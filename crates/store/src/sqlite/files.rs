@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{aside, beside};
+use crate::files::{aside_name, beside};
 
 /// Device and inode.
 type Identity = (u64, u64);
@@ -82,7 +82,7 @@ impl Files {
     pub(super) fn put_aside_beside(&mut self) {
         for known in &self.beside {
             if known.identity.is_some() && known.is_other() && known.path.exists() {
-                let aside = aside::name(&known.path, "foreign");
+                let aside = aside_name(&known.path, "foreign");
                 match std::fs::rename(&known.path, &aside) {
                     Ok(()) => {
                         tracing::warn!("{} is not the store's own; it is {} now", known.path.display(), aside.display())

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
-use super::failure::meaning;
+use super::failure::{classify, meaning};
 use super::files::Files;
 use super::schema::Tables;
+use crate::files::beside;
 use crate::limits;
 use crate::lock::FileLock;
-use crate::{Columns, StoreError, beside, system};
+use crate::{Columns, StoreError};
 
 /// Prepared statements kept: every one that recurs.
 const STATEMENTS: usize = 32;
@@ -158,7 +159,7 @@ impl Link {
         let written = write_journal_again(&mut connection, &self.path);
         written
             .map_err(|error| meaning(&place, &error, errno(&connection)))?
-            .map_err(|error| system::failed(&place, "written", &error))?;
+            .map_err(|error| StoreError::of_io(&place, "written", &error))?;
         self.tables.prepare(&mut connection, &self.columns, &place)?;
         Ok(connection)
     }
@@ -266,9 +267,4 @@ fn control<T>(connection: &Connection, wish: c_int, value: &mut T) -> rusqlite::
         ffi::SQLITE_OK | ffi::SQLITE_NOTFOUND => Ok(()),
         code => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)),
     }
-}
-
-/// What an error of SQLite means to people, where the connection can't be asked for more.
-pub(crate) fn classify(place: &str, error: &rusqlite::Error) -> StoreError {
-    meaning(place, error, 0)
 }

@@ -4,7 +4,8 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::row::{Sql, integer};
 use crate::limits;
-use crate::{Restamp, datetime, expiry_span, surplus};
+use crate::restamp::{expiry_span, surplus};
+use crate::{Restamp, datetime};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
 
 /// The name of the note that says which correction was the last.

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use crate::{Columns, Prefix, StoreError};
 
-use super::link::classify;
+use super::failure::classify;
 
 /// The layout that this version writes and the highest that it reads.
 pub(super) const LAYOUT: i64 = 1;

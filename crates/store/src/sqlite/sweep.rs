@@ -2,10 +2,11 @@
 //!
 //! Never removes a row that it does not name, but those that no channel can have.
 
-use rusqlite::{Transaction, TransactionBehavior, params};
+use rusqlite::{Transaction, params};
 
-use super::{Sql, SqliteStore, remove, row};
-use crate::{StoreError, Swept};
+use super::row::{self, Sql};
+use super::write::remove;
+use crate::Swept;
 use wsmb_core::message::{MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
@@ -15,32 +16,18 @@ pub(super) type SweptTo = Option<(i64, i64)>;
 /// The place of `expires` among what is selected of a message.
 const EXPIRES: usize = 4;
 
-impl SqliteStore {
-    /// A sweep; `also` is done in the same transaction.
-    ///
-    /// # Errors
-    /// Then nothing of it is done.
-    pub(crate) fn sweep_with(
-        &mut self,
-        now: Timestamp,
-        limit: usize,
-        spare: &Spare,
-        also: impl FnOnce(&Transaction<'_>, &Swept) -> rusqlite::Result<()>,
-    ) -> Result<Swept, StoreError> {
-        let from = self.swept_to;
-        let (swept, to) = self.run(|connection, sql, _| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let found = if spare.is_empty() {
-                (sweep_all(&transaction, sql, now, limit)?, None)
-            } else {
-                sweep_some(&transaction, sql, (now, limit), spare, from)?
-            };
-            also(&transaction, &found.0)?;
-            transaction.commit()?;
-            Ok(found)
-        })?;
-        self.swept_to = to;
-        Ok(swept)
+/// Removes or reads expired rows, and says where the next sweep goes on.
+pub(super) fn sweep(
+    transaction: &Transaction<'_>,
+    sql: &Sql,
+    (now, limit): (Timestamp, usize),
+    spare: &Spare,
+    from: SweptTo,
+) -> rusqlite::Result<(Swept, SweptTo)> {
+    if spare.is_empty() {
+        Ok((sweep_all(transaction, sql, now, limit)?, None))
+    } else {
+        sweep_some(transaction, sql, (now, limit), spare, from)
     }
 }
 

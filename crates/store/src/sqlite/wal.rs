@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
-use crate::beside;
+use crate::files::beside;
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;

@@ -9,9 +9,10 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::queue::{Load, Replaced, cost};
-use super::{End, Outcome, Shared, Sleep, State};
+use super::shared::{End, Outcome, Shared, Sleep, State};
 use crate::limits;
-use crate::{Background, Group, Page, StoreError, shift};
+use crate::restamp::shift;
+use crate::{Background, Group, Page, StoreError};
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 

@@ -4,6 +4,7 @@
 
 mod copy;
 mod requeue;
+mod stopped;
 
 use std::io::{BufRead, IsTerminal};
 use std::time::SystemTime;
@@ -14,10 +15,10 @@ use serde_json::value::RawValue;
 
 use super::output::{self, Style, count};
 use super::settings::Settings;
-use super::{Failure, Outcome, arguments, build};
+use super::{Failure, Outcome, arguments};
 use wsmb_core::message::{ChannelName, DeadLetter, Kind, Message, MessageId, Timestamp, Why};
 use wsmb_protocol::envelope::iso8601;
-use wsmb_store::{ChannelInfo, StoppedStore, StoreError, StoreSettings, Tools};
+use wsmb_store::{ChannelInfo, Tools};
 
 /// Look at the messages that wait in the store, save them, throw them away, or move them
 ///
@@ -125,22 +126,10 @@ impl Queue {
 
 /// Does something with the messages of the configured store.
 fn with_store<T>(settings: &Settings, work: impl FnOnce(&mut dyn Tools) -> Result<T, Failure>) -> Result<T, Failure> {
-    let config = settings.load(&[])?;
-    let settings = build::store_settings(&config).map_err(Failure::failed)?;
-    let mut store = StoppedStore::open(&settings).map_err(|error| unusable(&error, &settings))?;
+    let mut store = stopped::open(&settings.load(&[])?)?;
     let outcome = work(&mut store);
     let closed = store.close().map_err(Failure::failed);
     outcome.and_then(|value| closed.map(|()| value))
-}
-
-/// Why a store can't be used; where a journal has what the database would show, that is said, too.
-fn unusable(error: &StoreError, settings: &StoreSettings) -> Failure {
-    match &settings.journal {
-        Some(journal) if error.is_outage() && wsmb_store::starts_without_database(settings) => Failure::failed(
-            format_args!("{error}. What is in its journal can be seen with --store sqlite:{}", journal.path.display()),
-        ),
-        _ => Failure::failed(error),
-    }
 }
 
 fn now() -> Timestamp {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::Outcome;
+use super::super::shared::Outcome;
 use super::Body;
 use crate::limits;
-use crate::{CLOCK, Group, Restamp, StoreError, Swept, shift};
+use crate::restamp::shift;
+use crate::{CLOCK, Group, Restamp, StoreError, Swept};
 use wsmb_core::message::{MessageId, Timestamp};
 
 impl Body {

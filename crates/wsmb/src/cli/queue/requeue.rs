@@ -2,12 +2,13 @@
 
 use clap::Args;
 
+use super::stopped;
 use crate::cli::output::{self, count};
 use crate::cli::settings::Settings;
-use crate::cli::{Failure, Outcome, arguments, build};
+use crate::cli::{Failure, Outcome, arguments};
 use wsmb_config::Config;
 use wsmb_core::message::ChannelName;
-use wsmb_store::{RequeueError, Requeued, Stay, StoppedStore, Tools as _};
+use wsmb_store::{RequeueError, Requeued, Stay, Tools as _};
 
 /// Move dead letters back to the channels that they came from
 ///
@@ -50,7 +51,6 @@ impl Requeue {
                 quoted(to)
             )));
         }
-        let settings = build::store_settings(&config).map_err(Failure::failed)?;
         let requeue = wsmb_store::Requeue {
             from: self.channel.clone(),
             to: self.to.clone(),
@@ -58,7 +58,7 @@ impl Requeue {
             policies: &config.policies,
         };
         let failed = |error: RequeueError| Failure::failed(error);
-        let mut stopped = StoppedStore::open(&settings).map_err(|error| super::unusable(&error, &settings))?;
+        let mut stopped = stopped::open(&config)?;
         let requeued = stopped.requeue(&requeue, &wsmb_server::time_after).map_err(failed);
         let closed = stopped.close().map_err(Failure::failed);
         let requeued = requeued?;

@@ -123,7 +123,7 @@ fn answer(decoder: &mut Decoder, input: &mut [u8], out: &mut Vec<u8>) -> bool {
         match incoming {
             // The decoder hands out the frame that forwards the message.
             Incoming::Message { frame, .. } => out.extend_from_slice(&frame),
-            Incoming::Ping(payload) => encode_into(out, Opcode::Pong, payload),
+            Incoming::Ping(payload) => encode_into(out, Opcode::Pong, &payload),
             Incoming::Pong(_) => {}
             Incoming::Close { code, .. } => {
                 is_open = false;

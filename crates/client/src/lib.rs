@@ -407,7 +407,7 @@ impl Client {
             }
             Incoming::Pong(_) => ControlFlow::Continue(()),
             Incoming::Close { code, reason } => {
-                close = Some((code, reason.to_owned()));
+                close = Some((code, reason));
                 ControlFlow::Break(())
             }
         });

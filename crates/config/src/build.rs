@@ -30,6 +30,7 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
             max_message: wsmb_protocol::limits::MAX_MESSAGE,
             max_connections: 100_000,
             max_handshakes: limits::HANDSHAKES,
+            threads: 1,
             max_queue: wsmb_core::limits::QUEUE_BYTES,
             confirm_timeout: Duration::from_secs(300),
             trust_fin: true,
@@ -198,6 +199,7 @@ fn server(given: &mut Given<'_>, server: &mut Server) {
     given.set_size("server.max_message", &mut server.max_message, 1 << 10, 64 << 20);
     given.set_number("server.max_connections", &mut server.max_connections, 1, 10_000_000);
     given.set_number("server.max_handshakes", &mut server.max_handshakes, 1, 1_000_000);
+    given.set_number("server.threads", &mut server.threads, 1, limits::THREADS as u64);
     given.set_size("server.max_queue", &mut server.max_queue, 64 << 10, 1 << 30);
     given.set_duration("server.confirm_timeout", &mut server.confirm_timeout, SECOND, DAY);
     given.set("server.trust_fin", &mut server.trust_fin, values::boolean);

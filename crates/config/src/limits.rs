@@ -37,3 +37,6 @@ pub const LISTENER_ENTRIES: usize = 100;
 /// address that has most of them, so nobody has to wait. Each costs its task (some 3 KiB) and what has come of its head: some 6 MiB for silent ones, 40 MiB if
 /// every one of them has sent a head of `REQUEST_HEAD` bytes but for its last byte.
 pub const HANDSHAKES: usize = 2_048;
+
+/// The most threads that serve sockets (`server.threads`). The core is behind one lock, so that more threads than a large machine has cores only wait for it.
+pub const THREADS: usize = 64;

@@ -45,6 +45,8 @@ pub struct Server {
     pub max_connections: usize,
     /// Connections at once that are not authenticated yet.
     pub max_handshakes: usize,
+    /// How many threads serve sockets.
+    pub threads: usize,
     /// Bytes queued for one connection at which it is ended as slow.
     pub max_queue: usize,
     /// A receiver whose deliveries are unconfirmed for so long is ended.
@@ -242,6 +244,7 @@ impl Config {
             ("server.max_message", a.max_message != b.max_message),
             ("server.max_connections", a.max_connections != b.max_connections),
             ("server.max_handshakes", a.max_handshakes != b.max_handshakes),
+            ("server.threads", a.threads != b.threads),
             ("server.max_queue", a.max_queue != b.max_queue),
             ("server.confirm_timeout", a.confirm_timeout != b.confirm_timeout),
             ("server.trust_fin", a.trust_fin != b.trust_fin),

@@ -62,13 +62,13 @@ impl Counters {
 
 /// Lets one warning through in [`limits::REPEATED_WARNING`] and counts the others.
 #[derive(Debug, Default)]
-pub(super) struct Seldom {
+pub(super) struct WarningLimit {
     last: Mutex<(Option<Instant>, u64)>,
 }
 
-impl Seldom {
+impl WarningLimit {
     /// `Some(n)`: log it now, and that it was withheld `n` times since the last. `None`: don't.
-    pub(super) fn now(&self) -> Option<u64> {
+    pub(super) fn admit(&self) -> Option<u64> {
         self.at(Instant::now())
     }
 
@@ -90,11 +90,11 @@ mod tests {
 
     #[test]
     fn a_repeated_warning_is_withheld_and_counted() {
-        let (seldom, start) = (Seldom::default(), Instant::now());
-        assert_eq!(seldom.at(start), Some(0));
-        assert_eq!(seldom.at(start), None);
-        assert_eq!(seldom.at(start + limits::REPEATED_WARNING / 2), None);
-        assert_eq!(seldom.at(start + limits::REPEATED_WARNING), Some(2));
-        assert_eq!(seldom.at(start + limits::REPEATED_WARNING * 2), Some(0));
+        let (limit, start) = (WarningLimit::default(), Instant::now());
+        assert_eq!(limit.at(start), Some(0));
+        assert_eq!(limit.at(start), None);
+        assert_eq!(limit.at(start + limits::REPEATED_WARNING / 2), None);
+        assert_eq!(limit.at(start + limits::REPEATED_WARNING), Some(2));
+        assert_eq!(limit.at(start + limits::REPEATED_WARNING * 2), Some(0));
     }
 }

@@ -1,27 +1,29 @@
 //! From an accepted socket to a connection: the request head, the login, the upgrade reply; and the few plain HTTP answers.
 //!
-//! Runs in a future of its own that is dropped before the connection's task begins its long life, so its buffers cost an idle
+//! Runs in a future of its own that is dropped before the session's task begins its long life, so its buffers cost an idle
 //! connection nothing. No connection is made before its credentials are verified.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::access::Login;
-use super::carry::greeting;
-use super::commands::{Desk, Step};
-use super::connection::{Connection, Profile, Reader};
 use super::counters::Counters;
+use super::engine::NoRoom;
 use super::failed_logins::Reason;
 use super::handshakes::Slot;
-use super::heartbeat::Hold;
+use super::hub::Hub;
+use super::interpret;
 use super::proxies::Client;
-use super::runtime::{Burst, Hub, NoRoom};
+use super::reader::Reader;
+use super::replies::greeting;
+use super::request::Request as Wanted;
+use super::session::{Profile, Session};
+use super::timers::Hold;
+use super::transport::Transport;
 use crate::limits;
 use wsmb_auth::Users;
 use wsmb_protocol::envelope::{self, Code};
@@ -38,6 +40,17 @@ const RESERVED: [&str; 5] = ["/api", "/healthz", "/readyz", "/metrics", "/dashbo
 /// an answer holds the word "Ratchet", the name of its library; it must not be started beside this broker.
 const UPGRADE_REQUIRED: [(&str, &str); 3] =
     [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"), ("X-Powered-By", "wsmb (compatible with Ratchet)")];
+
+/// What is known of a socket that was just accepted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Accepted {
+    /// The other end of the connection.
+    pub(super) peer: SocketAddr,
+    /// It must begin with a PROXY protocol header.
+    pub(super) proxy_protocol: bool,
+    /// The loop that serves it.
+    pub(super) home: u16,
+}
 
 /// A request head, what came in front of it, and what came behind it.
 struct Head {
@@ -65,30 +78,22 @@ enum Answer {
     Upgrade(Upgrade, Profile, Arc<Users>),
 }
 
-/// Serves a socket that was just accepted, up to the connection's own task; `None` if it came to none. `proxy_protocol`: it must begin with a
-/// PROXY header. As long as its request has not arrived, and when it is refused, it may be evicted so that others find room.
-pub(super) async fn run(
-    hub: Arc<Hub>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    proxy_protocol: bool,
-    slot: Slot,
-) -> Option<Box<Reader>> {
+/// Serves a socket that was just accepted, up to the session's own task; `None` if it came to none. As long as its request has not arrived, and when it is refused, it may be evicted so that others find room.
+pub(super) async fn run(hub: Arc<Hub>, transport: Transport, accepted: Accepted, slot: Slot) -> Option<Box<Reader>> {
     tokio::select! {
         biased;
         () = slot.evicted() => None,
-        reader = serve(hub, stream, peer, proxy_protocol, &slot) => reader,
+        reader = serve(hub, transport, accepted, &slot) => reader,
     }
 }
 
 async fn serve(
     hub: Arc<Hub>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    proxy_protocol: bool,
+    transport: Transport,
+    Accepted { peer, proxy_protocol, home }: Accepted,
     slot: &Slot,
 ) -> Option<Box<Reader>> {
-    let head = match timeout(limits::HANDSHAKE_TIME, read_head(&stream, proxy_protocol)).await {
+    let head = match timeout(limits::HANDSHAKE_TIME, read_head(&transport, proxy_protocol)).await {
         Ok(Ok(head)) => head,
         Ok(Err(NoHead::Gone)) => return None,
         Ok(Err(NoHead::Header(bad))) => {
@@ -97,9 +102,9 @@ async fn serve(
         }
         Ok(Err(NoHead::Bad(bad))) => {
             hub.proxies.note_bad_request(peer, bad);
-            return refuse(&stream, &bad_request(bad)).await;
+            return refuse(&transport, &bad_request(bad)).await;
         }
-        Err(_) => return refuse(&stream, &plain(408, "the request did not arrive in time")).await,
+        Err(_) => return refuse(&transport, &plain(408, "the request did not arrive in time")).await,
     };
     if !slot.protect() {
         return None;
@@ -113,26 +118,26 @@ async fn serve(
     let (upgrade, profile, users) = match answer {
         Answer::Http(response) => {
             slot.expose(client.address.ip());
-            return refuse(&stream, &response).await;
+            return refuse(&transport, &response).await;
         }
         Answer::Upgrade(upgrade, profile, users) => (upgrade, profile, users),
     };
     let user = profile.user.clone();
     // The reader exists first: whatever happens from here on, its end is reported to the core.
-    let (connection, mut reader) = match hub.establish(stream, profile) {
-        Ok(connection) => (connection.clone(), Box::new(Reader::new(hub.clone(), connection))),
-        Err((stream, no_room)) => {
+    let (session, mut reader) = match hub.establish(transport, profile, home) {
+        Ok(session) => (session.clone(), Box::new(Reader::new(hub.clone(), session))),
+        Err((transport, no_room)) => {
             slot.expose(client.address.ip());
-            return refuse(&stream, &crowded(&hub, no_room)).await;
+            return refuse(&transport, &crowded(&hub, no_room)).await;
         }
     };
     // Only now, when a change of the users would find the connection.
     if !hub.is_welcome(&user, &users) {
         // Nothing else is written: the head is not.
-        let _ = write_all(connection.stream(), &unauthorized(&hub)).await;
+        let _ = session.transport().write_all(&unauthorized(&hub)).await;
         return None;
     }
-    open(&hub, &connection, &upgrade).await.ok()?;
+    open(&hub, &session, &upgrade).await.ok()?;
     if !rest.is_empty() {
         reader.take(&mut rest);
     }
@@ -149,14 +154,14 @@ fn crowded(hub: &Hub, no_room: NoRoom) -> Vec<u8> {
     }
 }
 
-async fn read_head(stream: &TcpStream, proxy_protocol: bool) -> Result<Head, NoHead> {
+async fn read_head(transport: &Transport, proxy_protocol: bool) -> Result<Head, NoHead> {
     // A silent socket holds no memory for its head.
     let mut bytes = Vec::new();
     let mut header = None;
     loop {
-        stream.readable().await.map_err(|_| NoHead::Gone)?;
+        transport.readable().await.map_err(|_| NoHead::Gone)?;
         bytes.reserve(1 << 10);
-        match stream.try_read_buf(&mut bytes) {
+        match transport.try_read_buf(&mut bytes) {
             Ok(0) => return Err(NoHead::Gone),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
@@ -273,46 +278,25 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
     Answer::Upgrade(upgrade, profile, users)
 }
 
-/// Declares the connection to the core, then writes the upgrade reply: a client that has read it receives what is sent from then on.
-async fn open(hub: &Arc<Hub>, connection: &Arc<Connection>, upgrade: &Upgrade) -> io::Result<()> {
-    let Profile { user, peer, topic, modern, proxied, .. } = &connection.profile;
-    debug!(connection = connection.id.0, %user, %peer, ?topic, modern, proxied, "connected");
-    declare(hub, connection);
-    write_all(connection.stream(), &handshake::upgrade_reply(upgrade)).await?;
-    connection.queue().head_written();
+/// Declares the session to the core, then writes the upgrade reply: a client that has read it receives what is sent from then on.
+async fn open(hub: &Arc<Hub>, session: &Arc<Session>, upgrade: &Upgrade) -> io::Result<()> {
+    let Profile { user, peer, topic, modern, proxied, .. } = &session.profile;
+    debug!(connection = session.id.0, %user, %peer, ?topic, modern, proxied, "connected");
+    // A modern envelope client gets the connect reply first.
+    let reply = (*modern && topic.is_none()).then(|| Wanted::Frame(greeting(hub.wall_now())));
+    let arrival = interpret::arrival(session, &hub.access());
+    hub.apply_all(session, reply.into_iter().chain(arrival));
+    session.transport().write_all(&handshake::upgrade_reply(upgrade)).await?;
+    session.queue().head_written();
     if *modern {
-        connection.flush();
+        session.flush();
     } else {
         // An envelope client's first frame may be all that the connect reply is about.
-        hub.hold(if topic.is_some() { Hold::Shadow } else { Hold::FirstFrame }, connection.id);
+        hub.hold(if topic.is_some() { Hold::Shadow } else { Hold::FirstFrame }, session.id);
     }
     let interval = hub.options().limits.heartbeat;
     if !interval.is_zero() {
-        hub.look(hub.now().after(interval.max(limits::FIRST_PING)), connection.id);
-    }
-    Ok(())
-}
-
-/// The first that goes to a modern envelope client, and what the connection declares by connecting. No lock is held across an await.
-fn declare(hub: &Hub, connection: &Arc<Connection>) {
-    let Profile { topic, modern, .. } = &connection.profile;
-    let mut burst = Burst::begin(hub, Some(connection));
-    if *modern && topic.is_none() {
-        burst.carry(Step::Frame(greeting(hub.wall_now())));
-    }
-    Desk::new(hub, connection).arrive(&mut burst);
-    burst.end();
-}
-
-/// The reply fits into an empty socket buffer, so this is one write.
-async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        stream.writable().await?;
-        match stream.try_write(bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
+        hub.look(hub.now().after(interval.max(limits::FIRST_PING)), session.id);
     }
     Ok(())
 }
@@ -343,17 +327,17 @@ fn plain(status: u16, sentence: &str) -> Vec<u8> {
 }
 
 /// Answers, and reads the rest of the request for a while, so that closing does not reset the answer away.
-async fn refuse(stream: &TcpStream, response: &[u8]) -> Option<Box<Reader>> {
+async fn refuse(transport: &Transport, response: &[u8]) -> Option<Box<Reader>> {
     let answer = async {
-        write_all(stream, response).await?;
-        SockRef::from(stream).shutdown(Shutdown::Write)?;
+        transport.write_all(response).await?;
+        transport.finish()?;
         // Bounded by the time-out around it.
         loop {
-            stream.readable().await?;
+            transport.readable().await?;
             let taken = {
                 // Not held while it waits.
                 let mut sink = [0; 1 << 10];
-                stream.try_read(&mut sink)
+                transport.try_read(&mut sink)
             };
             match taken {
                 Ok(0) => return io::Result::Ok(()),
@@ -375,7 +359,7 @@ mod tests {
     /// What the default of `server.max_handshakes` and wsmb_auth::limits::LOGINS reckon with. Never run: only its size counts.
     #[test]
     fn a_socket_that_is_no_client_yet_is_small() {
-        fn size<T>(_: impl FnOnce(Arc<Hub>, TcpStream, SocketAddr, bool, Slot) -> T) -> usize {
+        fn size<T>(_: impl FnOnce(Arc<Hub>, Transport, Accepted, Slot) -> T) -> usize {
             size_of::<T>()
         }
         let bytes = size(run);

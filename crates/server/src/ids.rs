@@ -6,13 +6,13 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use tracing::{info, warn};
 
-use super::counters::Seldom;
-use super::runtime::Hub;
-use crate::limits;
+use super::clock::Clock;
+use super::core::Core;
+use super::counters::WarningLimit;
 use wsmb_core::broker::{Broker, ForgottenIds};
 use wsmb_core::message::{AcceptedId, Timestamp};
 use wsmb_store::{FoundIds, IdFile};
@@ -21,14 +21,14 @@ use wsmb_store::{FoundIds, IdFile};
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     file: Mutex<Option<IdFile>>,
-    /// The file wants to be looked at though no id is new: something is to be made durable, or written again.
-    restless: AtomicBool,
+    /// The file is to be looked at although no id is new: something is to be made durable, or written again.
+    unfinished: AtomicBool,
     /// A failure has been logged, so its end will be.
     is_failing: AtomicBool,
     /// What was added to core time when the file was written last.
     offset: AtomicU64,
-    failure_warning: Seldom,
-    forgotten_warning: Seldom,
+    failure_warning: WarningLimit,
+    forgotten_warning: WarningLimit,
 }
 
 impl Ids {
@@ -58,27 +58,27 @@ impl Ids {
     }
 
     /// Writes down what is new; `durably`: also for a power cut. Blocks.
-    pub(super) fn save(&self, hub: &Hub, durably: bool) {
+    pub(super) fn save(&self, core: &Core, clock: &Clock, durably: bool) {
         let mut slot = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let (fresh, forgotten, known) = hub.take_fresh_ids();
+        let (fresh, forgotten, known) = core.take_fresh_ids();
         if let Some(forgotten) = forgotten {
             self.warn_of_forgotten(&forgotten);
         }
         let Some(file) = &mut *slot else { return };
         // The file has the wall clock's time, as the store has. When that clock was set, all is written anew.
-        let now = hub.now();
-        let offset = hub.clock.on_the_wall(now).0.wrapping_sub(now.0);
+        let now = clock.now();
+        let offset = clock.on_the_wall(now).0.wrapping_sub(now.0);
         let is_set = self.offset.swap(offset, Ordering::Relaxed) != offset;
         let dated = |ids: Vec<AcceptedId>| -> Vec<AcceptedId> {
-            ids.into_iter().map(|id| AcceptedId { at: hub.clock.on_the_wall(id.at), ..id }).collect()
+            ids.into_iter().map(|id| AcceptedId { at: clock.on_the_wall(id.at), ..id }).collect()
         };
         let written = if is_set || fresh.incomplete || file.wants_rewrite(known) {
-            file.rewrite(&dated(hub.with_broker(Broker::accepted_ids)))
+            file.rewrite(&dated(core.with_broker(Broker::accepted_ids)))
         } else {
             file.append(&dated(fresh.ids))
         };
         let saved = written.and_then(|()| file.sync(!durably));
-        self.restless.store(saved.is_err() || file.is_dirty(), Ordering::Relaxed);
+        self.unfinished.store(saved.is_err() || file.is_dirty(), Ordering::Relaxed);
         match saved {
             Ok(()) => {
                 if self.is_failing.swap(false, Ordering::Relaxed) {
@@ -87,7 +87,7 @@ impl Ids {
             }
             Err(cause) => {
                 self.is_failing.store(true, Ordering::Relaxed);
-                if let Some(withheld) = self.failure_warning.now() {
+                if let Some(withheld) = self.failure_warning.admit() {
                     warn!(
                         file = %file.path().display(), %cause, withheld,
                         "the file of remembered ids cannot be written; if the broker ends now, a publication that is sent again may be delivered twice"
@@ -97,27 +97,18 @@ impl Ids {
         }
     }
 
+    /// Whether the file is to be looked at although no id is new.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.unfinished.load(Ordering::Relaxed)
+    }
+
     fn warn_of_forgotten(&self, forgotten: &ForgottenIds) {
-        if let Some(withheld) = self.forgotten_warning.now() {
+        if let Some(withheld) = self.forgotten_warning.admit() {
             let user = forgotten.user.as_deref().unwrap_or("(one who has sent nothing since the start)");
             warn!(
                 %user, ids = forgotten.count, withheld,
                 "more ids of publications are remembered than there is room for; the oldest of the user that has the most are forgotten before server.dedup_window is over"
             );
-        }
-    }
-}
-
-impl Hub {
-    /// The task that saves ids once a second.
-    pub(super) async fn run_ids(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(limits::IDS_SAVE).await;
-            if self.ids.restless.load(Ordering::Relaxed) || self.with_broker(Broker::has_fresh_ids) {
-                let hub = self.clone();
-                // A panic in it is a defect that its own message tells; the next round tries again.
-                let _ = tokio::task::spawn_blocking(move || hub.ids.save(&hub, false)).await;
-            }
         }
     }
 }

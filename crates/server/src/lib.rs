@@ -1,61 +1,70 @@
 //! The only place with sockets, on the server's side. It joins protocol, core, store and credentials.
 //! It knows no configuration file: it is started with [`Settings`].
 //!
+//! Each file imports only files that stand above it in this picture (`tests/tidy.rs` checks that there is no circle):
+//!
 //! ```text
-//!            listener ─► handshake ─► connection (one task each, reads)
-//!                                        │ frames
-//!                                     commands ─► steps
-//!                                        ▼
-//!  storage ◄──── wishes ──── carry (the core behind its lock) ◄── runtime (the hub; deadlines)
-//!     └───── outcomes ─────────►         │ frames
-//!                                     outbound (queues) ─► sockets          heartbeat (pings, the wheel)
+//! transport      the bytes of one connection              encoding, batch      how a turn's frames are laid out
+//! queue          what waits to be sent to one session
+//! session        who, encoding, queue in front of transport
+//! registry       connection id ─► session                 outbox               what a turn sends, once for each encoding
+//! request        what can be asked of the engine          replies              answers as frames and words
+//! engine         requests ─► TurnOutcome (pure)           core                 the engine behind its lock
+//! timers, backpressure, loops, storage, ids, stopping     what the hub owns besides
+//! hub            lock, clock, engine; carries a TurnOutcome out
+//! interpret      bytes ─► requests, outside the lock
+//! reader         the task of one session                  tasks, timekeeping   the tasks beside the sessions
+//! handshake, listener, live, stop, opening, lifecycle     from a socket to a session; from the start to the end
 //! ```
 //!
-//! Read in this order: `connection`, `outbound`, `carry`, `lifecycle`.
+//! Why it is built so: `docs/decisions/server.md`.
 //!
 //! Never here: a decision about who receives what (that is [`wsmb_core::broker`]'s), a system call or an await under the core's lock, a
 //! message body, password or hash in a log line.
 
 mod access;
+mod backpressure;
 mod batch;
-mod carrier;
-mod carry;
 mod clock;
-mod commands;
-mod connection;
+mod core;
 mod counters;
 mod defect;
+mod encoding;
+mod engine;
 mod error;
 mod failed_logins;
 mod fatal;
-mod flush;
-mod gate;
 mod handshake;
 mod handshakes;
-mod heartbeat;
+mod hub;
 mod ids;
+mod interpret;
 mod lifecycle;
 pub mod limits;
 mod listener;
 mod live;
-mod notes;
+mod loops;
 mod opening;
 mod origins;
-mod outbound;
-mod outgoing;
-mod owed;
-mod piece;
+mod outbox;
 mod proxies;
-mod render;
+mod queue;
+mod reader;
+mod registry;
 mod replies;
-mod runtime;
+mod request;
+mod session;
 mod settings;
 mod stop;
+mod stopping;
 mod storage;
-mod tcp;
+mod tasks;
 #[cfg(unix)]
 mod terminal;
 mod timekeeping;
+mod timers;
+mod transport;
+mod warnings;
 
 #[cfg(test)]
 mod tests;

@@ -12,19 +12,25 @@ use tokio::task::{AbortHandle, JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
 use super::access::Access;
-use super::counters::{Counters, Seldom};
+use super::clock::Clock;
+use super::core::Core;
+use super::counters::{Counters, WarningLimit};
+use super::engine::Engine;
 use super::error::ServeError;
+use super::fatal::Fatal;
 use super::handshakes::Handshakes;
+use super::hub::{Hub, Options, Parts};
 use super::ids::Ids;
-use super::listener::{self, Door};
+use super::listener::{self, Bound};
+use super::loops::{Loops, Threads};
 use super::opening;
-use super::runtime::{Hub, Options};
 use super::settings::{AccessSettings, Reload, Settings};
 use super::storage::{self, Storage};
 use crate::limits;
 use wsmb_auth::{Change, Credentials, Verifier};
 use wsmb_core::broker::{self, Broker, Event};
 use wsmb_core::message::MessageId;
+use wsmb_store::Background;
 
 /// Makes a [`RunningServer`].
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +42,9 @@ pub struct Server;
 pub struct RunningServer {
     hub: Arc<Hub>,
     addresses: Vec<SocketAddr>,
-    doors: Vec<JoinHandle<()>>,
+    listeners: Vec<JoinHandle<()>>,
     handshakes: Arc<Handshakes>,
+    threads: Arc<Threads>,
     tasks: Vec<AbortHandle>,
     credentials: Arc<Mutex<Credentials>>,
     settings: Mutex<Settings>,
@@ -51,7 +58,7 @@ impl Server {
     /// The first thing that can't be opened.
     pub async fn start(settings: Settings) -> Result<RunningServer, ServeError> {
         let listeners = listener::bind(&settings.listeners).await?;
-        let addresses = listeners.iter().map(|door| door.listener.local_addr()).collect::<Result<_, _>>()?;
+        let addresses = listeners.iter().map(|bound| bound.listener.local_addr()).collect::<Result<_, _>>()?;
         let (credentials, store, clock, (summary, suspect), (ids, found)) = {
             let Settings { access, store, broker: broker::Settings { dedup_window, .. }, .. } = settings.clone();
             blocking(move || {
@@ -73,16 +80,22 @@ impl Server {
         info!(store = %settings.store.name, channels_with_backlog = restored.channels.len(), clean, "store opened");
         let verifier = Arc::new(Verifier::new(credentials.users()));
         let access = access(&settings.access, verifier);
-        let broker = Broker::new(settings.broker.clone(), restored);
-        let storage = Storage::start(store)?;
-        let hub = Arc::new(Hub::new(broker, (storage, ids), clock, options(&settings), access));
-        hub.storage.attach(&hub);
+        let options = options(&settings);
+        let engine = Engine::new(Broker::new(settings.broker.clone(), restored), options.engine());
+        let fatal = Arc::new(Fatal::default());
+        let core = Arc::new(Core::new(engine, fatal.clone()));
+        let (ids, clock) = (Arc::new(ids), Arc::new(clock));
+        let storage = start_storage(store, &core, &ids, &clock, &fatal)?;
+        let loops = Arc::new(Loops::new(settings.threads));
+        let threads = Arc::new(Threads::start(&loops, &fatal)?);
+        let hub = Arc::new(Hub::new(Parts { core, storage, ids, clock, fatal, loops, options, access }));
         let handshakes = Arc::new(Handshakes::new(settings.limits.max_handshakes));
         let mut server = RunningServer {
             hub,
             addresses,
-            doors: Vec::new(),
+            listeners: Vec::new(),
             handshakes,
+            threads,
             tasks: Vec::new(),
             credentials: Arc::new(Mutex::new(credentials)),
             settings: Mutex::new(settings),
@@ -94,24 +107,30 @@ impl Server {
 }
 
 impl RunningServer {
-    fn run(&mut self, listeners: Vec<Door>, restored_up_to: MessageId) {
+    fn run(&mut self, listeners: Vec<Bound>, restored_up_to: MessageId) {
         let hub = &self.hub;
         // What the store held may be due already.
         hub.happened(Event::Tick);
         self.tasks = vec![
             vital(hub, "the task of deadlines", hub.clone().run_deadlines()).abort_handle(),
             vital(hub, "the task of heartbeats", hub.clone().run_timers()).abort_handle(),
-            vital(hub, "the task of backpressure", hub.clone().run_gate()).abort_handle(),
+            vital(hub, "the task of backpressure", hub.clone().run_backpressure()).abort_handle(),
+            vital(hub, "the task of the store's reports", hub.clone().run_reports()).abort_handle(),
+            vital(hub, "the task of flushes", hub.loops.clone().run_flushes(0)).abort_handle(),
             vital(hub, "the task of the clock", hub.clone().run_clock(restored_up_to)).abort_handle(),
             vital(hub, "the task of ids", hub.clone().run_ids()).abort_handle(),
             vital(hub, "the task of passwords", watch_credentials(hub.clone(), self.credentials.clone()))
                 .abort_handle(),
         ];
-        let trouble = Arc::new(Seldom::default());
-        for (door, address) in listeners.into_iter().zip(&self.addresses) {
-            info!(%address, proxy_protocol = door.proxy_protocol, "listening");
-            let accept = listener::accept(hub.clone(), door, self.handshakes.clone(), trouble.clone());
-            self.doors.push(vital(hub, "a listener", accept));
+        let shared = Arc::new(listener::Shared {
+            hub: hub.clone(),
+            handshakes: self.handshakes.clone(),
+            threads: self.threads.clone(),
+            trouble: WarningLimit::default(),
+        });
+        for (bound, address) in listeners.into_iter().zip(&self.addresses) {
+            info!(%address, proxy_protocol = bound.proxy_protocol, "listening");
+            self.listeners.push(vital(hub, "a listener", listener::accept(shared.clone(), bound)));
         }
     }
 
@@ -175,7 +194,7 @@ impl RunningServer {
         self.is_stopping = true;
         let hub = self.hub.clone();
         let end = Instant::now() + lock(&self.settings).drain;
-        info!(connections = hub.open_connections(), "stopping: new connections are refused with 503");
+        info!(connections = hub.open_sessions(), "stopping: new connections are refused with 503");
         hub.begin_stop();
         hub.hear_out(end).await;
         let left = hub.part(end).await;
@@ -189,12 +208,13 @@ impl RunningServer {
         let closing = hub.clone();
         let stopped = blocking(move || {
             let stopped = closing.storage.stop();
+            closing.take_reports();
             // Last: what the last commit made safe is an accepted id, too.
-            closing.ids.save(&closing, true);
+            closing.save_ids(true);
             stopped
         })
         .await?;
-        self.close_doors().await;
+        self.close_listeners().await;
         match (hub.with_broker(Broker::unstored) as u64, stopped) {
             (0, Ok(())) => {
                 info!(kept = self.unsettled(), "stopped; everything accepted is in the store");
@@ -212,12 +232,12 @@ impl RunningServer {
     }
 
     /// Closes the port, once whoever has connected by now is answered.
-    async fn close_doors(&mut self) {
-        self.hub.stop.close_doors();
+    async fn close_listeners(&mut self) {
+        self.hub.stop.close_listeners();
         let answered = async {
-            for door in &mut self.doors {
+            for listener in &mut self.listeners {
                 // It can only have ended already.
-                let _ = door.await;
+                let _ = listener.await;
             }
             while self.handshakes.open() > 0 {
                 tokio::time::sleep(limits::STOP_LOOK).await;
@@ -226,6 +246,22 @@ impl RunningServer {
         // Who has connected and says nothing is not waited for.
         let _ = tokio::time::timeout(limits::STOP_ANSWERS, answered).await;
     }
+}
+
+/// Starts the store's thread. Before it removes rows, it writes down the ids of publications, because the id of a stored message is known by its row.
+fn start_storage(
+    store: Box<dyn Background>,
+    core: &Arc<Core>,
+    ids: &Arc<Ids>,
+    clock: &Arc<Clock>,
+    fatal: &Arc<Fatal>,
+) -> std::io::Result<Storage> {
+    let (core, ids, clock, fatal) = (core.clone(), ids.clone(), clock.clone(), fatal.clone());
+    let save_ids = move || {
+        super::defect::strike("store");
+        ids.save(&core, &clock, false);
+    };
+    Storage::start(store, save_ids, move || fatal.declare("the store's thread"))
 }
 
 /// Starts a task without which the server can't do its work: its death is the server's.
@@ -258,7 +294,7 @@ impl Drop for RunningServer {
             // Nothing of it can be trusted to tidy up.
             return;
         }
-        self.doors.iter().for_each(JoinHandle::abort);
+        self.listeners.iter().for_each(JoinHandle::abort);
         self.tasks.iter().for_each(AbortHandle::abort);
         self.hub.abort_all();
         if self.is_stopping {
@@ -266,7 +302,8 @@ impl Drop for RunningServer {
         }
         // A failure has been reported by the store itself; there is nobody to return it to.
         let _ = self.hub.storage.stop();
-        self.hub.ids.save(&self.hub, true);
+        self.hub.take_reports();
+        self.hub.save_ids(true);
     }
 }
 

@@ -145,3 +145,7 @@ pub const BATCH: usize = 4 * wsmb_protocol::limits::READ_BUFFER;
 /// A frame that a slow socket has not taken is copied out of its batch if it is smaller than this: else a few bytes that wait would keep
 /// all of [`BATCH`] in memory.
 pub const BATCH_SHARE: usize = BATCH / 16;
+
+/// Requests of one read for which a thread keeps room between two reads: what a full read buffer of small messages brings. A read of the smallest frames
+/// brings [`READ_BUFFER`](wsmb_protocol::limits::READ_BUFFER) / 6 of them, for which the memory is given back.
+pub const REQUESTS_AT_ONCE: usize = 1_024;

@@ -1,4 +1,4 @@
-//! The doors: binds the addresses, accepts, and bounds who is inside and who waits for his login.
+//! Binds the addresses, accepts, and gives each socket to a loop.
 
 use std::fmt;
 use std::future::Future;
@@ -8,16 +8,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tracing::error;
 
-use super::connection::Reader;
-use super::counters::Seldom;
-use super::handshake;
+use super::counters::WarningLimit;
+use super::handshake::{self, Accepted};
 use super::handshakes::Handshakes;
-use super::runtime::Hub;
+use super::hub::Hub;
+use super::loops::Threads;
+use super::reader::Reader;
 use super::settings::Listener;
-use super::stop;
+use super::stopping;
+use super::transport::Transport;
 use crate::limits;
 
 /// An address on which the server cannot listen.
@@ -55,7 +57,7 @@ impl std::error::Error for ListenError {
 }
 
 /// An address that is listened on.
-pub(super) struct Door {
+pub(super) struct Bound {
     pub(super) listener: TcpListener,
     /// Every connection begins with a PROXY protocol header.
     pub(super) proxy_protocol: bool,
@@ -65,7 +67,7 @@ pub(super) struct Door {
 ///
 /// # Errors
 /// The first address that can't be opened; none stays open then.
-pub(super) async fn bind(wanted: &[Listener]) -> Result<Vec<Door>, ListenError> {
+pub(super) async fn bind(wanted: &[Listener]) -> Result<Vec<Bound>, ListenError> {
     let mut found: Vec<(&Listener, Vec<SocketAddr>)> = Vec::new();
     for listener in wanted {
         let address = &listener.address;
@@ -75,23 +77,23 @@ pub(super) async fn bind(wanted: &[Listener]) -> Result<Vec<Door>, ListenError> 
         found.push((listener, resolved));
     }
     let everything: Vec<SocketAddr> = found.iter().flat_map(|(_, resolved)| resolved.clone()).collect();
-    let mut doors = Vec::new();
+    let mut all = Vec::new();
     for (Listener { address, proxy_protocol }, resolved) in found {
-        let before = doors.len();
+        let before = all.len();
         let mut missing = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address_of_name in &resolved {
             match open(*address_of_name, &everything) {
-                Ok(listener) => doors.push(Door { listener, proxy_protocol: *proxy_protocol }),
+                Ok(listener) => all.push(Bound { listener, proxy_protocol: *proxy_protocol }),
                 // `localhost` also means `::1`, even on a machine that has no IPv6.
                 Err(cause) if resolved.len() > 1 && is_missing(&cause) => missing = cause,
                 Err(cause) => return Err(ListenError { address: address.clone(), cause }),
             }
         }
-        if doors.len() == before {
+        if all.len() == before {
             return Err(ListenError { address: address.clone(), cause: missing });
         }
     }
-    Ok(doors)
+    Ok(all)
 }
 
 /// The machine has no such address.
@@ -164,30 +166,35 @@ fn bind_one(address: SocketAddr, everything: &[SocketAddr]) -> io::Result<TcpSoc
     Ok(socket)
 }
 
-/// Accepts until the doors are to close and nobody waits any more. Nobody who is inside already makes it wait.
-pub(super) async fn accept(hub: Arc<Hub>, door: Door, handshakes: Arc<Handshakes>, trouble: Arc<Seldom>) {
-    let Door { listener, proxy_protocol } = door;
-    let mut closing = hub.stop.door();
+/// What all listeners share.
+pub(super) struct Shared {
+    pub(super) hub: Arc<Hub>,
+    pub(super) handshakes: Arc<Handshakes>,
+    pub(super) threads: Arc<Threads>,
+    /// Keeps a warning that repeats from filling the log.
+    pub(super) trouble: WarningLimit,
+}
+
+/// Accepts until the listeners are to close and nobody waits any more. No session makes it wait.
+pub(super) async fn accept(shared: Arc<Shared>, bound: Bound) {
+    let Bound { listener, proxy_protocol } = bound;
+    let mut closing = shared.hub.stop.listeners();
     loop {
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            () = stop::closed(&mut closing) => return,
+            () = stopping::closed(&mut closing) => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                if let Err(cause) = stream.set_nodelay(true) {
+                if let Err(cause) = shared.serve(stream, peer, proxy_protocol) {
                     // The client has gone already.
                     tracing::debug!(%peer, %cause, "lost before its handshake");
-                    continue;
                 }
-                let slot = handshakes.begin(peer.ip());
-                let handshake = handshake::run(hub.clone(), stream, peer, proxy_protocol, slot);
-                tokio::spawn(Visit::Handshake(Box::pin(handshake)));
             }
             Err(cause) if is_of_client(&cause) => {}
             Err(cause) => {
-                if let Some(withheld) = trouble.now() {
+                if let Some(withheld) = shared.trouble.admit() {
                     match cause.raw_os_error() {
                         #[cfg(unix)]
                         Some(libc::EMFILE | libc::ENFILE) => tracing::warn!(
@@ -198,10 +205,34 @@ pub(super) async fn accept(hub: Arc<Hub>, door: Door, handshakes: Arc<Handshakes
                     }
                 }
                 // A socket that has said nothing yet gives its descriptor to one that may.
-                let has_room = handshakes.evict(limits::ACCEPT_ROOM);
+                let has_room = shared.handshakes.evict(limits::ACCEPT_ROOM);
                 tokio::time::sleep(if has_room { limits::ACCEPT_RETRY } else { limits::ACCEPT_PAUSE }).await;
             }
         }
+    }
+}
+
+impl Shared {
+    /// Gives an accepted socket to its loop.
+    fn serve(&self, stream: TcpStream, peer: SocketAddr, proxy_protocol: bool) -> io::Result<()> {
+        let hub = self.hub.clone();
+        let home = hub.loops.choose();
+        let accepted = Accepted { peer, proxy_protocol, home };
+        if hub.loops.count() == 1 {
+            let transport = Transport::new(stream)?;
+            let slot = self.handshakes.begin(peer.ip());
+            tokio::spawn(SocketTask::Handshake(Box::pin(handshake::run(hub, transport, accepted, slot))));
+            return Ok(());
+        }
+        // The socket is registered with the loop that serves it.
+        let stream = stream.into_std()?;
+        let slot = self.handshakes.begin(peer.ip());
+        let handshake = async move {
+            let transport = TcpStream::from_std(stream).and_then(Transport::new).ok()?;
+            handshake::run(hub, transport, accepted, slot).await
+        };
+        self.threads.handle(home).spawn(SocketTask::Handshake(Box::pin(handshake)));
+        Ok(())
     }
 }
 
@@ -213,12 +244,12 @@ fn is_of_client(cause: &io::Error) -> bool {
 
 /// The task of one accepted socket. Written by hand so that the handshake's memory is gone when the long life begins: as an
 /// `async fn` it would be as large as both together. No more than a pointer, so that the task fits into 128 bytes: tokio allocates in steps of as many.
-enum Visit {
+enum SocketTask {
     Handshake(Pin<Box<dyn Future<Output = Option<Box<Reader>>> + Send>>),
     Open(Box<Reader>),
 }
 
-impl Future for Visit {
+impl Future for SocketTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -238,15 +269,15 @@ impl Future for Visit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::Connection;
+    use crate::session::Session;
 
     /// DESIGN section 4: 1,000 bytes for an idle connection, and tokio, the core and the allocator need their share. These grow with every field that is added:
     /// what few connections need goes into a box, and what none needs while it is idle is freed then.
     #[test]
     fn an_idle_connection_is_small() {
         // Its task has 104 bytes of tokio's own, and comes in steps of 128.
-        assert!(size_of::<Visit>() <= 24, "its task: {} bytes", size_of::<Visit>());
+        assert!(size_of::<SocketTask>() <= 24, "its task: {} bytes", size_of::<SocketTask>());
         assert!(size_of::<Reader>() <= 64, "what its task holds: {} bytes", size_of::<Reader>());
-        assert!(size_of::<Connection>() <= 328, "what is shared: {} bytes", size_of::<Connection>());
+        assert!(size_of::<Session>() <= 328, "what is shared: {} bytes", size_of::<Session>());
     }
 }

@@ -1,4 +1,4 @@
-//! What a change of users and rights means for who is connected (SPEC section 9.2): whoever has lost the user, the password or a right that is in use is ended.
+//! What a change of users and rights means for sessions (SPEC section 9.2): whoever has lost the user, the password or a right that is in use is ended.
 //!
 //! The connection is ended, not only unsubscribed: the client connects again and is told what it may no longer do, in the answer to its own request.
 
@@ -8,14 +8,14 @@ use std::sync::Arc;
 use tracing::info;
 
 use super::access::Access;
-use super::commands::Step;
-use super::connection::{Closing, Connection, Profile};
-use super::runtime::Hub;
+use super::hub::Hub;
+use super::request::Request;
+use super::session::{Closing, Profile, Session};
 use crate::limits;
 use wsmb_auth::Users;
 
 impl Hub {
-    /// Ends the connections of users in `revoked`, and those that receive what they may no longer. Returns when also those are ended that began while this went on.
+    /// Ends the sessions of users in `revoked`, and those that receive what they may no longer. Returns when also those are ended that began while this went on.
     pub(super) async fn enforce(&self, revoked: HashSet<Arc<str>>) {
         let first = self.enforce_once(&revoked);
         // A burst of frames may have begun under the old rights.
@@ -30,29 +30,28 @@ impl Hub {
     fn enforce_once(&self, revoked: &HashSet<Arc<str>>) -> usize {
         let access = self.access();
         let mut ended = 0;
-        for some in self.connections().chunks(limits::ENFORCE_AT_ONCE) {
+        for some in self.sessions().chunks(limits::ENFORCE_AT_ONCE) {
             let lost: Vec<_> = self.with_broker(|broker| {
-                let lost = |connection: &Arc<Connection>| {
-                    let Profile { user, topic, .. } = &connection.profile;
+                let lost = |session: &Arc<Session>| {
+                    let Profile { user, topic, .. } = &session.profile;
                     if revoked.contains(user) || (user.is_empty() && !access.anonymous) {
                         return Some("credentials withdrawn");
                     }
-                    let is_withdrawn =
-                        broker.channels_of(connection.id).any(|channel| !access.may_receive(user, channel));
+                    let is_withdrawn = broker.channels_of(session.id).any(|channel| !access.may_receive(user, channel));
                     let is_idle = topic
                         .as_ref()
                         .is_some_and(|channel| !access.may_send(user, channel) && !access.may_receive(user, channel));
                     (is_withdrawn || is_idle).then_some("right withdrawn")
                 };
                 some.iter()
-                    .filter(|connection| !connection.is_forgotten())
-                    .filter_map(|connection| lost(connection).map(|reason| (connection, reason)))
+                    .filter(|session| !session.is_forgotten())
+                    .filter_map(|session| lost(session).map(|reason| (session, reason)))
                     .collect()
             });
-            for (connection, reason) in &lost {
+            for (session, reason) in &lost {
                 // What is queued is not sent any more: it is not meant for them.
                 let closing = Closing { code: 1008, reason, invited: false, flush: false };
-                self.dispatch(Some(connection), Step::End(closing));
+                self.apply(session, Request::End(closing));
             }
             ended += lost.len();
         }

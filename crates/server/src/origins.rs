@@ -2,7 +2,7 @@
 
 use tracing::warn;
 
-use super::counters::Seldom;
+use super::counters::WarningLimit;
 use super::proxies::Client;
 use wsmb_protocol::handshake::Page;
 use wsmb_protocol::origin::{Host, Origin};
@@ -10,7 +10,7 @@ use wsmb_protocol::origin::{Host, Origin};
 /// What was said about pages already, so that it is not said all the time.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
-    refused: Seldom,
+    refused: WarningLimit,
 }
 
 impl Origins {
@@ -26,7 +26,7 @@ impl Origins {
         let sentence = format!(
             "a web page of \"{written}\" may not connect; if it should, add \"{written}\" to server.origins: origins = [\"{written}\"]"
         );
-        if let Some(withheld) = self.refused.now() {
+        if let Some(withheld) = self.refused.admit() {
             warn!(client = %client.address, withheld, "refused a connection: {sentence}");
         }
         Some(sentence)

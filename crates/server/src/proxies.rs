@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use tracing::{debug, warn};
 
-use super::connection::Peer;
-use super::counters::Seldom;
+use super::counters::WarningLimit;
+use super::session::Peer;
 use wsmb_core::network::Networks;
 use wsmb_protocol::handshake::{BadRequest, Missed};
 use wsmb_protocol::proxy::{BadHeader, Forwarding, Header};
@@ -26,11 +26,11 @@ pub(super) struct Client {
 /// What was said about proxies already, so that it is not said all the time.
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
-    untrusted: Seldom,
-    contradiction: Seldom,
-    no_header: Seldom,
-    header: Seldom,
-    missed: Seldom,
+    untrusted: WarningLimit,
+    contradiction: WarningLimit,
+    no_header: WarningLimit,
+    header: WarningLimit,
+    missed: WarningLimit,
 }
 
 impl Proxies {
@@ -50,7 +50,7 @@ impl Proxies {
         let nearest = said.filter(|_| is_trusted).unwrap_or(peer);
         let claim = forwarding.client(nearest, trusted);
         if claim.is_contradictory
-            && let Some(withheld) = self.contradiction.now()
+            && let Some(withheld) = self.contradiction.admit()
         {
             warn!(
                 %peer, withheld,
@@ -62,7 +62,7 @@ impl Proxies {
     }
 
     fn note_untrusted(&self, peer: SocketAddr, by_header: bool) {
-        if let Some(withheld) = self.untrusted.now() {
+        if let Some(withheld) = self.untrusted.admit() {
             let how = if by_header { "in a PROXY protocol header" } else { "in X-Forwarded-For or Forwarded" };
             warn!(
                 %peer, withheld,
@@ -74,7 +74,7 @@ impl Proxies {
 
     /// A connection to a listener with `proxy_protocol` has no good PROXY header and is refused.
     pub(super) fn note_bad_header(&self, peer: SocketAddr, bad: BadHeader) {
-        if let Some(withheld) = self.no_header.now() {
+        if let Some(withheld) = self.no_header.admit() {
             warn!(
                 %peer, withheld,
                 "refused a connection: {bad}; this [[listener]] has proxy_protocol = true, so only a proxy that sends the header may connect to it"
@@ -85,7 +85,7 @@ impl Proxies {
     /// The head of a request is bad: worth a line in the log only where a proxy's configuration is to blame.
     pub(super) fn note_bad_request(&self, peer: SocketAddr, bad: BadRequest) {
         if bad == BadRequest::ProxyHeader
-            && let Some(withheld) = self.header.now()
+            && let Some(withheld) = self.header.admit()
         {
             warn!(%peer, withheld, "refused a connection: {bad}");
         } else {
@@ -95,7 +95,7 @@ impl Proxies {
 
     /// A request for a WebSocket came spoilt.
     pub(super) fn note_missed(&self, client: &Client, missed: Missed) {
-        if let Some(withheld) = self.missed.now() {
+        if let Some(withheld) = self.missed.admit() {
             warn!(peer = %client.address, withheld, "{missed}");
         }
     }

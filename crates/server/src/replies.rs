@@ -1,8 +1,35 @@
-//! The core's answers in words.
+//! Answers to clients, as the frames and the words that they get.
+
+use bytes::Bytes;
 
 use wsmb_core::broker::{Refusal, Reply};
-use wsmb_core::message::{ChannelName, ConnectionId, DeliveryName};
+use wsmb_core::message::{ChannelName, ConnectionId, DeliveryName, Timestamp};
 use wsmb_protocol::envelope::{self, Code};
+use wsmb_protocol::frame::{self, Opcode};
+
+/// What a client is told that has waited long enough for its answer.
+pub(super) const NOT_YET_SAFE: &str = "not yet safe; may still be delivered";
+
+/// A text frame.
+pub(super) fn text(payload: &str) -> Bytes {
+    frame::encode(Opcode::Text, payload.as_bytes())
+}
+
+/// The connect reply. `now`: the wall clock's time.
+pub(super) fn greeting(now: Timestamp) -> Bytes {
+    text(&envelope::connect_reply(now, Code::Accepted, ""))
+}
+
+/// The connect reply of a client that has waited long enough for what becomes of its first message.
+pub(super) fn late_greeting(now: Timestamp) -> Bytes {
+    text(&envelope::connect_reply(now, Code::Unavailable, NOT_YET_SAFE))
+}
+
+/// The answer to the client's `ping` command.
+pub(super) fn ping_reply(now: Timestamp, healthy: bool) -> Bytes {
+    let code = if healthy { Code::Accepted } else { Code::Rejected };
+    text(&envelope::connect_reply(now, code, ""))
+}
 
 /// The JSON of `reply` to the connection `to`, as a frame of its own. `channel` is the one of the publication that it answers, where it answers at once;
 /// `max_backlog` its bound.

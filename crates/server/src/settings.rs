@@ -19,6 +19,8 @@ use wsmb_store::StoreSettings;
 pub struct Settings {
     /// The addresses to listen on; at least one.
     pub listeners: Vec<Listener>,
+    /// How many loops, each on its own thread, serve sockets; at least 1.
+    pub threads: u16,
     /// Limits for connections.
     pub limits: ConnectionLimits,
     /// How long an orderly stop may take.

@@ -1,146 +1,161 @@
-//! The way to the store's worker and back: the core's wishes in their order, the worker's outcomes as events.
+//! The way to the store's worker and back: commands in the order of the core's decisions, reports in the order of the worker's.
+//!
+//! ```text
+//! engine ─► submit ─► commands ─► hand_over ─► worker's thread ─► reports ─► a task of the server (`tasks`) ─► engine
+//! ```
+//!
+//! The worker's thread touches no session and no socket: what it reports waits here until a task of the server takes it.
+//!
+//! Never here: the hub, the core.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use tokio::sync::Notify;
 use tracing::warn;
 
-use super::commands::{Step, ping_reply};
-use super::connection::Connection;
-use super::runtime::Hub;
-use wsmb_core::broker::{ChannelSummary, Event, Restored, StoreEffect, StoreFailure};
+use super::session::Session;
+use wsmb_core::broker::{ChannelSummary, Restored, StoreEffect};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
-use wsmb_store::{
-    Background, FailureKind, FoundIds, Group, MessageStore, Outcome, Restamp, StoreError, StoreWorker, Summary,
-};
+use wsmb_store::{Background, FoundIds, Group, MessageStore, Outcome, Restamp, StoreError, StoreWorker, Summary};
 
-/// The store's worker, and what the core wants from it. Under the core's lock a wish is only noted, because handing it over may wake a
-/// thread; [`Self::kick`] hands over in the order in which the core wished.
+/// The store's worker, the commands for it, and what it has reported.
 pub(super) struct Storage {
     worker: StoreWorker,
-    wishes: Mutex<VecDeque<StoreEffect>>,
-    /// Held while wishes are handed over, so that two threads do not change their order.
-    turn: Mutex<()>,
-    pings: Mutex<Pings>,
-    hub: Arc<OnceLock<Weak<Hub>>>,
+    commands: Mutex<VecDeque<StoreEffect>>,
+    /// Held while commands are handed over, so that two threads do not change their order.
+    handing_over: Mutex<()>,
+    questions: Mutex<Questions>,
+    reports: Arc<Reports>,
 }
 
-/// The `ping` commands whose answer the store has to give. One question to it serves all who wait.
-#[derive(Default)]
-struct Pings {
-    /// Weak, because an answer that is late must keep nothing open. At most [`wsmb_store::limits::STORE_CHECKS`].
-    waiting: Vec<Weak<Connection>>,
-    question: Question,
+/// What the worker's thread has said and nobody has taken yet. The core asks for a bounded number of things at a time, so there are not many.
+#[derive(Debug, Default)]
+struct Reports {
+    list: Mutex<VecDeque<Report>>,
+    arrived: Notify,
 }
 
-/// Where the question for the waiting pings is.
+/// Something that the worker's thread has said.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// What has become of a command.
+    Outcome(Outcome),
+    /// Whether the store can be written, for all sessions that have asked.
+    Health(bool),
+}
+
+/// The `ping` commands whose answer the store has to give. One question to it serves all sessions that wait.
+#[derive(Debug, Default)]
+struct Questions {
+    /// Weak, because a late answer must keep no session alive. At most [`wsmb_store::limits::STORE_CHECKS`].
+    waiting: Vec<Weak<Session>>,
+    state: Question,
+}
+
+/// Where the question for the waiting sessions is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Question {
     #[default]
     None,
-    /// To be handed over by [`Storage::kick`].
+    /// To be handed over.
     Noted,
     /// The store has it.
     Asked,
 }
 
-impl Pings {
-    /// Whether the store is to be asked; true once for each question.
-    fn take_question(&mut self) -> bool {
-        let noted = self.question == Question::Noted;
-        if noted {
-            self.question = Question::Asked;
-        }
-        noted
+impl Reports {
+    fn push(&self, report: Report) {
+        lock(&self.list).push_back(report);
+        self.arrived.notify_one();
     }
 }
 
 impl Storage {
-    /// Starts the worker's thread. What it reports before [`Self::attach`] is lost, and so nothing may be asked for before.
+    /// Starts the worker's thread. There, `before_removal` is called before rows are removed, and `died` if the thread dies of a defect.
     ///
     /// # Errors
     /// If the system makes no thread.
-    pub(super) fn start(store: Box<dyn Background>) -> io::Result<Self> {
-        let hub: Arc<OnceLock<Weak<Hub>>> = Arc::default();
-        let (target, saver, mourner) = (hub.clone(), hub.clone(), hub.clone());
-        // The id of a stored message is known by its row; before the row goes, it is written down.
-        let save_ids = move || {
-            super::defect::strike("store");
-            if let Some(hub) = saver.get().and_then(Weak::upgrade) {
-                hub.ids.save(&hub, false);
-            }
-        };
-        let died = move || {
-            if let Some(hub) = mourner.get().and_then(Weak::upgrade) {
-                hub.fatal.declare("the store's thread");
-            }
-        };
-        let worker = StoreWorker::start_with(store, save_ids, died, move |outcome| {
-            if let Some(hub) = target.get().and_then(Weak::upgrade) {
-                report(&hub, outcome);
-            }
+    pub(super) fn start(
+        store: Box<dyn Background>,
+        before_removal: impl FnMut() + Send + 'static,
+        died: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
+        let reports = Arc::<Reports>::default();
+        let target = reports.clone();
+        let worker = StoreWorker::start_with(store, before_removal, died, move |outcome| {
+            target.push(Report::Outcome(outcome));
         })?;
-        Ok(Self { worker, wishes: Mutex::default(), turn: Mutex::default(), pings: Mutex::default(), hub })
+        Ok(Self {
+            worker,
+            commands: Mutex::default(),
+            handing_over: Mutex::default(),
+            questions: Mutex::default(),
+            reports,
+        })
     }
 
-    /// From now on outcomes go to `hub`.
-    pub(super) fn attach(&self, hub: &Arc<Hub>) {
-        self.hub.get_or_init(|| Arc::downgrade(hub));
+    /// Takes commands; pure memory, to be called under the core's lock, so that their order is the core's.
+    pub(super) fn submit(&self, commands: Vec<StoreEffect>) {
+        if !commands.is_empty() {
+            lock(&self.commands).extend(commands);
+        }
     }
 
-    /// Notes a wish; pure memory.
-    pub(super) fn submit(&self, effect: StoreEffect) {
-        lock(&self.wishes).push_back(effect);
-    }
-
-    /// Whether the store can be written, if that is known at once; else `connection` gets the answer to its ping when the store has
-    /// said it. Pure memory.
-    pub(super) fn ask(&self, connection: &Arc<Connection>) -> Option<bool> {
+    /// Whether the store can be written, if that is known without asking it.
+    pub(super) fn known_health(&self) -> Option<bool> {
         // In an outage the store is tried all the time anyway, so its last word is fresh.
         if !self.worker.healthy() {
             return Some(false);
         }
-        let mut pings = lock(&self.pings);
-        if pings.waiting.len() >= wsmb_store::limits::STORE_CHECKS {
-            return Some(true);
-        }
-        pings.waiting.push(Arc::downgrade(connection));
-        if pings.question == Question::None {
-            pings.question = Question::Noted;
-        }
-        None
+        (lock(&self.questions).waiting.len() >= wsmb_store::limits::STORE_CHECKS).then_some(true)
     }
 
-    /// Hands over what is noted. Not to be called under the core's lock.
-    pub(super) fn kick(&self) {
-        self.hand_over();
-        if lock(&self.pings).take_question() {
-            let hub = self.hub.clone();
-            self.worker.check(move |healthy| {
-                if let Some(hub) = hub.get().and_then(Weak::upgrade) {
-                    hub.storage.answer_pings(&hub, healthy);
-                }
-            });
+    /// Has the session answered when the store has said whether it can be written. False: too many wait already.
+    pub(super) fn ask(&self, session: &Arc<Session>) -> bool {
+        let mut questions = lock(&self.questions);
+        if questions.waiting.len() >= wsmb_store::limits::STORE_CHECKS {
+            return false;
+        }
+        questions.waiting.push(Arc::downgrade(session));
+        if questions.state == Question::None {
+            questions.state = Question::Noted;
+        }
+        true
+    }
+
+    /// The sessions that wait for [`Report::Health`]; they wait no longer.
+    pub(super) fn take_waiting(&self) -> Vec<Arc<Session>> {
+        let waiting = std::mem::take(&mut *lock(&self.questions)).waiting;
+        waiting.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Gives the worker's thread what was submitted and asked. It may wake a thread, so it must not be called under the core's lock.
+    pub(super) fn hand_over(&self) {
+        self.hand_over_commands();
+        let is_noted = {
+            let mut questions = lock(&self.questions);
+            let is_noted = questions.state == Question::Noted;
+            if is_noted {
+                questions.state = Question::Asked;
+            }
+            is_noted
+        };
+        if is_noted {
+            let reports = self.reports.clone();
+            self.worker.check(move |healthy| reports.push(Report::Health(healthy)));
         }
     }
 
-    /// Runs on the worker's thread.
-    fn answer_pings(&self, hub: &Hub, healthy: bool) {
-        let waiting = std::mem::take(&mut *lock(&self.pings)).waiting;
-        for connection in waiting.iter().filter_map(Weak::upgrade) {
-            hub.dispatch(Some(&connection), Step::Answer(ping_reply(hub.wall_now(), healthy)));
-        }
-    }
-
-    fn hand_over(&self) {
-        if lock(&self.wishes).is_empty() {
+    fn hand_over_commands(&self) {
+        if lock(&self.commands).is_empty() {
             return;
         }
-        let _turn = lock(&self.turn);
+        let _turn = lock(&self.handing_over);
         loop {
-            let Some(effect) = lock(&self.wishes).pop_front() else { return };
-            match effect {
+            let Some(command) = lock(&self.commands).pop_front() else { return };
+            match command {
                 StoreEffect::Append(messages) => self.worker.append(messages),
                 StoreEffect::Replace { message, old } => self.worker.replace(*message, old.into_vec()),
                 StoreEffect::Remove(ids) => self.worker.remove(&ids),
@@ -153,9 +168,19 @@ impl Storage {
         }
     }
 
-    /// Corrects stored times, in order with what the core has wished for.
+    /// Waits until the worker's thread has said something.
+    pub(super) async fn reported(&self) {
+        self.reports.arrived.notified().await;
+    }
+
+    /// The oldest report that nobody has taken.
+    pub(super) fn next_report(&self) -> Option<Report> {
+        lock(&self.reports.list).pop_front()
+    }
+
+    /// Corrects stored times, in order with the commands.
     pub(super) fn restamp(&self, restamp: Restamp) {
-        self.hand_over();
+        self.hand_over_commands();
         self.worker.restamp(restamp);
     }
 
@@ -174,39 +199,18 @@ impl Storage {
         self.worker.room().await;
     }
 
-    /// Writes everything, marks the store clean and closes it. Blocks.
+    /// Writes everything, marks the store clean and closes it. Blocks. Reports may be left to be taken.
     ///
     /// # Errors
     /// Why not everything could be written.
     pub(super) fn stop(&self) -> Result<(), StoreError> {
-        self.kick();
+        self.hand_over();
         self.worker.stop()
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Runs on the worker's thread.
-fn report(hub: &Hub, outcome: Outcome) {
-    match outcome {
-        Outcome::Stored(ids) => hub.happened(Event::Stored(ids)),
-        Outcome::Failed(ids, kind) => {
-            let failure = match kind {
-                FailureKind::Full => StoreFailure::Full,
-                FailureKind::Unavailable => StoreFailure::Unavailable,
-            };
-            hub.happened(Event::StoreFailed(ids, failure));
-        }
-        Outcome::Loaded { channel, messages, complete } => {
-            hub.happened(Event::Loaded { channel, messages, complete });
-        }
-        Outcome::LoadFailed { channel } => hub.happened(Event::LoadFailed { channel }),
-        Outcome::Swept { gone, spared, more } => hub.happened(Event::Swept { gone, spared, more }),
-        Outcome::WallAdvanced(by) => hub.happened(Event::WallAdvanced(by)),
-    }
-    hub.gate.watch(hub.storage.queued_bytes());
 }
 
 /// What the store remembers of the last crash, by name.

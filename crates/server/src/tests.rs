@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 fn settings() -> Settings {
     Settings {
         listeners: vec![Listener { address: "127.0.0.1:0".to_owned(), proxy_protocol: false }],
+        threads: 1,
         limits: ConnectionLimits {
             heartbeat: Duration::from_secs(25),
             max_message: wsmb_protocol::limits::MAX_MESSAGE,
@@ -363,7 +364,21 @@ async fn going_down_tells_modern_clients_and_keeps_what_was_not_confirmed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_many_threads_every_receiver_gets_everything_in_order() {
-    let server = start(|settings| settings.broker.policies.default.keep = false).await;
+    everybody_gets_everything_in_order(start(|settings| settings.broker.policies.default.keep = false).await).await;
+}
+
+#[tokio::test]
+async fn with_several_loops_every_receiver_gets_everything_in_order() {
+    let server = start(|settings| {
+        settings.threads = 3;
+        settings.broker.policies.default.keep = false;
+    })
+    .await;
+    everybody_gets_everything_in_order(server).await;
+}
+
+/// Three senders, eight receivers: with several loops, they are on different ones.
+async fn everybody_gets_everything_in_order(server: RunningServer) {
     let mut receivers = Vec::new();
     for _ in 0..8 {
         receivers.push(connect(&server, "/?topic=sms", true).await);
@@ -389,6 +404,8 @@ async fn with_many_threads_every_receiver_gets_everything_in_order() {
             *count += 1;
         }
     }
+    drop((receivers, senders));
+    patient(server.shutdown()).await.expect("stopped");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::clock::{Beginning, Clock, Step, elapsed, running};
-use super::runtime::Hub;
+use super::hub::Hub;
 use crate::limits;
 use wsmb_core::message::{MessageId, Timestamp};
 use wsmb_protocol::envelope::iso8601;
@@ -48,9 +48,9 @@ impl Hub {
                 if asleep >= suspended + limits::CLOCK_STEP {
                     let seconds = seconds(asleep - suspended);
                     info!("the system was suspended for {seconds} s; messages have aged meanwhile");
-                    // Their timers have slept too.
-                    self.nearer.notify_one();
-                    self.sooner.notify_one();
+                    // The timers of the tasks have slept too.
+                    self.deadline_moved.notify_one();
+                    self.timer_moved.notify_one();
                 }
                 suspended = asleep;
                 if let Some(step) = self.clock.look() {

@@ -6,6 +6,7 @@
 //! Every check is a function of the bytes before it, in stream order, so that the answer never depends on how the stream
 //! was cut.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -66,8 +67,8 @@ struct Header {
     size: usize,
 }
 
-/// What one step used of the input, and whether the taker wants more.
-type Step = Result<(usize, ControlFlow<()>), ProtocolError>;
+/// What one step has left of the input, and whether the taker wants more.
+type Step<'a> = Result<(&'a mut [u8], ControlFlow<()>), ProtocolError>;
 
 impl Decoder {
     /// A decoder for the inbound stream of one connection, on which messages carry at most `max_message` bytes.
@@ -76,20 +77,19 @@ impl Decoder {
         Self { held: None, max_message, role }
     }
 
-    /// Takes what was read, which is unmasked in place, and calls `take` for each item that is whole, in order. If `take`
-    /// breaks, the rest of the input, and whatever is unfinished, is dropped.
+    /// Takes what was read, which is unmasked in place, and calls `take` for each item that is whole, in order. Items may be kept as long as the
+    /// input is borrowed. If `take` breaks, the rest of the input, and whatever is unfinished, is dropped.
     ///
     /// # Errors
     /// The peer broke the protocol. What came before has been handed out; feed nothing more.
-    pub fn feed(
+    pub fn feed<'a>(
         &mut self,
-        input: &mut [u8],
-        mut take: impl FnMut(Incoming<'_>) -> ControlFlow<()>,
+        mut input: &'a mut [u8],
+        mut take: impl FnMut(Incoming<'a>) -> ControlFlow<()>,
     ) -> Result<(), ProtocolError> {
-        let mut at = 0;
-        while at < input.len() {
-            match self.step(&mut input[at..], &mut take) {
-                Ok((used, ControlFlow::Continue(()))) => at += used,
+        while !input.is_empty() {
+            match self.step(input, &mut take) {
+                Ok((rest, ControlFlow::Continue(()))) => input = rest,
                 Ok((_, ControlFlow::Break(()))) => {
                     self.held = None;
                     return Ok(());
@@ -110,7 +110,7 @@ impl Decoder {
     }
 
     /// Uses at least one byte of `input`, which is not empty.
-    fn step(&mut self, input: &mut [u8], take: &mut impl FnMut(Incoming<'_>) -> ControlFlow<()>) -> Step {
+    fn step<'a>(&mut self, input: &'a mut [u8], take: &mut impl FnMut(Incoming<'a>) -> ControlFlow<()>) -> Step<'a> {
         if let Some(held) = &self.held {
             if held.remaining > 0 {
                 return self.resume_payload(input, take);
@@ -120,30 +120,35 @@ impl Decoder {
             }
         }
         let Some(header) = Header::parse(input, self.role)? else {
-            self.hold().keep_raw(input);
-            return Ok((input.len(), ControlFlow::Continue(())));
+            return Ok(self.keep_all(input));
         };
         self.admit(&header)?;
-        let whole =
-            usize::try_from(header.length).ok().and_then(|length| input.get_mut(..header.size.checked_add(length)?));
-        match (whole, header.wire) {
-            (Some(whole), Wire::Data(kind)) if header.fin => {
-                let used = whole.len();
+        let end = usize::try_from(header.length).ok().and_then(|length| header.size.checked_add(length));
+        let end = end.filter(|end| *end <= input.len());
+        match (end, header.wire) {
+            (Some(end), Wire::Data(kind)) if header.fin => {
+                let (whole, rest) = input.split_at_mut(end);
                 let frame = Frame::Borrowed(self.unmask(whole, &header, kind)?);
-                Ok((used, take(Incoming::Message { kind, frame })))
+                Ok((rest, take(Incoming::Message { kind, frame })))
             }
-            (_, Wire::Data(_) | Wire::Continuation) => self.open(&header, take).map(|flow| (header.size, flow)),
-            (Some(whole), wire) => {
-                let used = whole.len();
+            (_, Wire::Data(_) | Wire::Continuation) => {
+                let flow = self.open(&header, take)?;
+                Ok((&mut input[header.size..], flow))
+            }
+            (Some(end), wire) => {
+                let (whole, rest) = input.split_at_mut(end);
                 let payload = &mut whole[header.size..];
                 apply_mask(payload, header.mask);
-                control(wire, payload, take).map(|flow| (used, flow))
+                control(wire, Cow::Borrowed(payload), take).map(|flow| (rest, flow))
             }
-            (None, _) => {
-                self.hold().keep_raw(input);
-                Ok((input.len(), ControlFlow::Continue(())))
-            }
+            (None, _) => Ok(self.keep_all(input)),
         }
+    }
+
+    /// Keeps all of the input: the start of a header or control frame.
+    fn keep_all<'a>(&mut self, input: &'a mut [u8]) -> (&'a mut [u8], ControlFlow<()>) {
+        self.hold().keep_raw(input);
+        (&mut [], ControlFlow::Continue(()))
     }
 
     /// Makes an unmasked frame of a whole one, in its place.
@@ -164,7 +169,11 @@ impl Decoder {
     }
 
     /// Goes on with a header or control frame whose start is held.
-    fn resume_raw(&mut self, input: &[u8], take: &mut impl FnMut(Incoming<'_>) -> ControlFlow<()>) -> Step {
+    fn resume_raw<'a>(
+        &mut self,
+        input: &'a mut [u8],
+        take: &mut impl FnMut(Incoming<'a>) -> ControlFlow<()>,
+    ) -> Step<'a> {
         let role = self.role;
         let held = self.hold();
         let mut used = 0;
@@ -173,7 +182,7 @@ impl Decoder {
                 break header;
             }
             let Some(byte) = input.get(used) else {
-                return Ok((used, ControlFlow::Continue(())));
+                return Ok((&mut [], ControlFlow::Continue(())));
             };
             held.keep_raw(&[*byte]);
             used += 1;
@@ -181,7 +190,7 @@ impl Decoder {
         if matches!(header.wire, Wire::Data(_) | Wire::Continuation) {
             held.raw_len = 0;
             self.admit(&header)?;
-            return self.open(&header, take).map(|flow| (used, flow));
+            return self.open(&header, take).map(|flow| (&mut input[used..], flow));
         }
         // At most CONTROL_PAYLOAD, as `Header::parse` has checked.
         let end = header.size + header.length as usize;
@@ -189,7 +198,7 @@ impl Decoder {
         held.keep_raw(&input[used..used + missing]);
         used += missing;
         if held.raw_len < end {
-            return Ok((used, ControlFlow::Continue(())));
+            return Ok((&mut input[used..], ControlFlow::Continue(())));
         }
         let mut frame = held.raw;
         held.raw_len = 0;
@@ -198,30 +207,34 @@ impl Decoder {
         }
         let payload = &mut frame[header.size..end];
         apply_mask(payload, header.mask);
-        control(header.wire, payload, take).map(|flow| (used, flow))
+        control(header.wire, Cow::Owned(payload.to_vec()), take).map(|flow| (&mut input[used..], flow))
     }
 
     /// Goes on with a data frame's payload.
-    fn resume_payload(&mut self, input: &mut [u8], take: &mut impl FnMut(Incoming<'_>) -> ControlFlow<()>) -> Step {
+    fn resume_payload<'a>(
+        &mut self,
+        input: &'a mut [u8],
+        take: &mut impl FnMut(Incoming<'a>) -> ControlFlow<()>,
+    ) -> Step<'a> {
         let held = self.hold();
         let used = held.remaining.min(input.len());
-        let part = &mut input[..used];
+        let (part, rest) = input.split_at_mut(used);
         apply_mask(part, held.mask);
         held.mask.rotate_left(used % 4);
         held.remaining -= used;
         held.append(part)?;
         if held.remaining == 0 {
-            self.end_frame(take).map(|flow| (used, flow))
+            self.end_frame(take).map(|flow| (rest, flow))
         } else {
-            Ok((used, ControlFlow::Continue(())))
+            Ok((rest, ControlFlow::Continue(())))
         }
     }
 
     /// Begins a data frame whose payload is put together in `held`.
-    fn open(
+    fn open<'a>(
         &mut self,
         header: &Header,
-        take: &mut impl FnMut(Incoming<'_>) -> ControlFlow<()>,
+        take: &mut impl FnMut(Incoming<'a>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, ProtocolError> {
         let held = self.hold();
         if let Wire::Data(kind) = header.wire {
@@ -236,9 +249,9 @@ impl Decoder {
     }
 
     /// A data frame is whole; if it was its message's last, so is the message.
-    fn end_frame(
+    fn end_frame<'a>(
         &mut self,
-        take: &mut impl FnMut(Incoming<'_>) -> ControlFlow<()>,
+        take: &mut impl FnMut(Incoming<'a>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, ProtocolError> {
         let Some(mut held) = self.held.take_if(|held| held.fin) else {
             return Ok(ControlFlow::Continue(()));
@@ -376,24 +389,24 @@ impl Header {
 }
 
 /// Hands out one whole control frame.
-fn control(
+fn control<'a>(
     wire: Wire,
-    payload: &[u8],
-    take: &mut impl FnMut(Incoming<'_>) -> ControlFlow<()>,
+    payload: Cow<'a, [u8]>,
+    take: &mut impl FnMut(Incoming<'a>) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, ProtocolError> {
     let item = match wire {
         Wire::Ping => Incoming::Ping(payload),
         Wire::Pong => Incoming::Pong(payload),
-        Wire::Close | Wire::Continuation | Wire::Data(_) => close(payload)?,
+        Wire::Close | Wire::Continuation | Wire::Data(_) => close(&payload)?,
     };
     Ok(take(item))
 }
 
 /// The meaning of a close frame's payload (RFC 6455 sections 5.5.1 and 7.4).
-fn close(payload: &[u8]) -> Result<Incoming<'_>, ProtocolError> {
+fn close(payload: &[u8]) -> Result<Incoming<'static>, ProtocolError> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         if payload.is_empty() {
-            return Ok(Incoming::Close { code: None, reason: "" });
+            return Ok(Incoming::Close { code: None, reason: String::new() });
         }
         return Err(ProtocolError::HalfCloseCode);
     };
@@ -403,5 +416,5 @@ fn close(payload: &[u8]) -> Result<Incoming<'_>, ProtocolError> {
         return Err(ProtocolError::BadCloseCode(code));
     }
     let reason = std::str::from_utf8(reason).map_err(|_| ProtocolError::BadUtf8)?;
-    Ok(Incoming::Close { code: Some(code), reason })
+    Ok(Incoming::Close { code: Some(code), reason: reason.to_owned() })
 }

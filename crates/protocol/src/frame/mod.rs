@@ -14,6 +14,7 @@ mod differential_tests;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::fmt;
 
 pub use decode::Decoder;
@@ -75,15 +76,15 @@ pub enum Incoming<'a> {
         frame: Frame<'a>,
     },
     /// A ping and what its pong must carry.
-    Ping(&'a [u8]),
+    Ping(Cow<'a, [u8]>),
     /// A pong.
-    Pong(&'a [u8]),
+    Pong(Cow<'a, [u8]>),
     /// A close frame. Nothing that follows it means anything (RFC 6455 section 5.5.1): break.
     Close {
         /// The peer's reason as a number, one that may travel; `None` if the frame was empty.
         code: Option<u16>,
         /// The peer's reason in words.
-        reason: &'a str,
+        reason: String,
     },
 }
 

@@ -28,7 +28,7 @@ impl From<Incoming<'_>> for Item {
             }
             Incoming::Ping(payload) => Self::Ping(payload.to_vec()),
             Incoming::Pong(payload) => Self::Pong(payload.to_vec()),
-            Incoming::Close { code, reason } => Self::Close(code, reason.to_owned()),
+            Incoming::Close { code, reason } => Self::Close(code, reason),
         }
     }
 }

@@ -44,6 +44,7 @@ pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadStore> {
             max_connections: config.server.max_connections,
             max_handshakes: config.server.max_handshakes,
         },
+        threads: u16::try_from(config.server.threads).unwrap_or(u16::MAX),
         drain: config.server.drain,
         broker: broker::Settings {
             policies: config.policies.clone(),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::batch::{Batch, Span};
+use crate::batch::{Batch, Span};
 use crate::limits;
 use wsmb_core::broker::Content;
 use wsmb_core::message::{ChannelName, DeadLetter, Dialect, Frame, Payload, Publication};
@@ -10,14 +10,14 @@ use wsmb_protocol::delivery::{self, Manual};
 
 /// What a delivery carries.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Body<'a> {
+pub(crate) enum Body<'a> {
     Publication(&'a Publication<'a>),
     Backlog(&'a ChannelName, &'a [Payload], Option<&'a DeadLetter>),
 }
 
 impl<'a> Body<'a> {
     /// What the core's content means. `live`: the publication of the event that the core has just handled.
-    pub(super) fn of(content: &'a Content, live: Option<&'a Publication<'a>>) -> Option<Self> {
+    pub(crate) fn of(content: &'a Content, live: Option<&'a Publication<'a>>) -> Option<Self> {
         match content {
             Content::Live => live.map(Self::Publication),
             Content::Due(publication) => Some(Self::Publication(publication)),
@@ -66,16 +66,16 @@ impl<'a> Body<'a> {
     }
 }
 
-/// Where a delivery's frames are.
+/// A delivery's frames.
 #[derive(Clone, Debug)]
-pub(super) enum Place {
+pub(super) enum Frames {
     /// In the batch of this turn.
     Batch(Span),
     /// By themselves, shared by all who wait for them.
     Own(Bytes),
 }
 
-/// The frames of one content in one dialect, as far as they have been made.
+/// The frames of one content in one encoding, as far as they have been made.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rendered {
     span: Option<Span>,
@@ -84,29 +84,29 @@ pub(super) struct Rendered {
 
 impl Rendered {
     /// The frames, for a receiver that will take them at once (`flowing`) or not.
-    pub(super) fn place(
+    pub(super) fn frames(
         &mut self,
         batch: &mut Batch,
         flowing: bool,
         (body, dialect, manual): (Body<'_>, Dialect, Option<Manual>),
-    ) -> Place {
+    ) -> Frames {
         if let Some(own) = &self.own
             && (!flowing || self.span.is_none())
         {
-            return Place::Own(own.clone());
+            return Frames::Own(own.clone());
         }
         if let Some(span) = self.span {
             if flowing {
-                return Place::Batch(span);
+                return Frames::Batch(span);
             }
             let own = Bytes::copy_from_slice(batch.get(span));
             self.own = Some(own.clone());
-            return Place::Own(own);
+            return Frames::Own(own);
         }
         if flowing && batch.has_room() && body.large(dialect, manual).is_none() {
             let span = batch.append(|out| body.push(out, dialect, manual));
             self.span = Some(span);
-            return Place::Batch(span);
+            return Frames::Batch(span);
         }
         let own = body.large(dialect, manual).cloned().unwrap_or_else(|| {
             let mut out = Vec::new();
@@ -114,6 +114,6 @@ impl Rendered {
             Bytes::from(out)
         });
         self.own = Some(own.clone());
-        Place::Own(own)
+        Frames::Own(own)
     }
 }

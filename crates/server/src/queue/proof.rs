@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use super::{Mark, Queue};
+use super::{Io, Mark, Phase, Queue};
 
 impl Queue {
     /// Notes that what was pushed last is the delivery of this number. A `manual` receiver confirms by name, so nothing more is noted.
     pub(crate) fn mark(&mut self, sequence: u64, manual: bool) {
         self.last_sequence = sequence;
-        self.state.other_data |= manual;
+        self.other_data |= manual;
         if !manual {
             self.marks.push_back(Mark { sequence, end: self.queued });
         }
@@ -21,7 +21,7 @@ impl Queue {
     }
 
     fn append_ping(&mut self) -> bool {
-        if self.state.ending || self.state.broken {
+        if !self.takes_frames() {
             return false;
         }
         let Some(frame) = self.pings.confirm(self.last_sequence) else { return false };
@@ -32,7 +32,7 @@ impl Queue {
 
     /// Queues a heartbeat's ping.
     pub(crate) fn heartbeat_ping(&mut self) {
-        if !self.state.ending && !self.state.broken {
+        if self.takes_frames() {
             let frame = self.pings.send(self.last_sequence, self.has_unconfirmed());
             self.append(frame);
             self.pings.queued_up_to(self.queued);
@@ -43,7 +43,7 @@ impl Queue {
     pub(crate) fn pong(&mut self, payload: &[u8]) -> (u64, bool) {
         let Some(up_to) = self.pings.answer(payload) else { return (0, false) };
         self.trim(up_to);
-        let again = self.pings.take_wish() && self.has_unconfirmed() && self.append_ping();
+        let again = self.pings.take_wanted() && self.has_unconfirmed() && self.append_ping();
         (up_to, again)
     }
 
@@ -63,18 +63,18 @@ impl Queue {
 
     /// Bytes handed to the kernel, the FIN counted as one, as the kernel counts it; `None` while some thread is about to add to them.
     pub(crate) fn sent(&self) -> Option<u64> {
-        (!self.state.writing).then(|| self.written + u64::from(self.state.finished))
+        (self.io != Io::Writing).then(|| self.written + u64::from(self.phase == Phase::Finished))
     }
 
     /// Notes that a data frame was queued besides the greeting and the first delivery.
     pub(crate) fn note_other_data(&mut self) {
-        self.state.other_data = true;
+        self.other_data = true;
     }
 
     /// Bytes up to the end of the only delivery that was ever queued, if there was exactly one, of one frame, and it is unconfirmed. Where
     /// the peer has acknowledged exactly so many, it has that frame, and nothing of what lies behind.
     pub(crate) fn only_delivery(&self) -> Option<u64> {
-        if self.state.other_data || self.state.broken {
+        if self.other_data || self.io == Io::Broken {
             return None;
         }
         self.marks.front().filter(|mark| mark.sequence == 1 && self.last_sequence == 1).map(|mark| mark.end)

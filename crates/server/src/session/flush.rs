@@ -1,20 +1,18 @@
-//! Writing a connection's queue to its socket: as far as the socket takes it, from whatever thread has queued something.
+//! Writing a session's queue to its transport, as far as that takes it.
 //!
 //! Must never hold the queue's lock across a system call.
 
 use std::cell::RefCell;
 use std::io;
-use std::net::Shutdown;
 
 use bytes::Bytes;
-use socket2::SockRef;
 use tracing::debug;
 
-use super::connection::Connection;
-use super::outbound::{Work, Wrote};
+use super::Session;
 use crate::limits;
+use crate::queue::{Work, Wrote};
 
-/// The buffers that all connections of a thread share for writing.
+/// The buffers that all sessions of a thread share for writing.
 #[derive(Default)]
 struct Scratch {
     hand: Vec<Bytes>,
@@ -25,9 +23,9 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-impl Connection {
+impl Session {
     /// Writes what is queued as far as the socket takes it. Any thread may call it; must not be called under the core's lock.
-    pub(super) fn flush(&self) {
+    pub(crate) fn flush(&self) {
         SCRATCH.with_borrow_mut(|scratch| {
             let Scratch { hand, copy } = scratch;
             let mut work = self.queue().begin(hand);
@@ -40,7 +38,7 @@ impl Connection {
                     }
                     Work::Finish => {
                         // An error means that the peer is gone already; the reader sees that.
-                        let _ = SockRef::from(self.stream()).shutdown(Shutdown::Write);
+                        let _ = self.transport.finish();
                         self.queue().after_finish();
                         return;
                     }
@@ -50,7 +48,7 @@ impl Connection {
                 Work::Nothing => {}
                 Work::Write => self.queue().hand_over(hand),
                 Work::Finish => {
-                    let _ = SockRef::from(self.stream()).shutdown(Shutdown::Write);
+                    let _ = self.transport.finish();
                     self.queue().after_finish();
                 }
             }
@@ -68,7 +66,7 @@ impl Connection {
                 &copy[..]
             }
         };
-        match self.stream().try_write(bytes) {
+        match self.transport.try_write(bytes) {
             Ok(count) => Wrote::Bytes(count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Wrote::Blocked,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Wrote::Bytes(0),

@@ -1,10 +1,19 @@
-//! What waits to be sent to one connection: the queue, and what is known about how far the client has received it.
+//! What waits to be sent to one session: the send queue, and what is known about how far the client has received it.
 //!
-//! Pure memory: no system call is made here, so the queue may be locked while the core is. [`super::connection`] writes what it gives
-//! out. Frames leave in the order in which they came, each whole. Two rules keep it so without a second lock: only one
-//! thread writes at a time (`writing`), and whoever finds another one writing leaves, because the writer looks again before it goes.
+//! Pure memory: no system call is made here, so the queue may be locked while the core is. `session/flush.rs` writes what the queue gives out. Frames leave
+//! in the order in which they came, each whole. A queue has two states that change independently:
+//!
+//! ```text
+//! phase   Head ─► Shadow (legacy clients) ─► Open ─► Ending ─► Finished          any ─► Aborted
+//! io      Idle ◄─► Writing ─► Blocked ─► Idle                                    Writing ─► Broken
+//! ```
+//!
+//! Two rules keep the order without a second lock: only the thread that has set `Writing` writes, and a thread that finds `Writing` leaves, because
+//! the writer looks at the queue again before it goes.
 
 mod hold;
+mod piece;
+mod pings;
 mod proof;
 
 use std::collections::VecDeque;
@@ -14,22 +23,23 @@ use std::task::Waker;
 use bytes::{Buf, Bytes};
 
 use super::batch::Span;
-use super::heartbeat::Pings;
-use super::piece::{self, Piece};
 use crate::limits;
+use piece::Piece;
 use wsmb_core::message::Timestamp;
 
-/// The queue of one connection, and its state as far as other threads have to see it.
+pub(super) use pings::{Beat, Pings};
+
+/// The queue of one session, and its state as far as other threads have to see it.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     frames: VecDeque<Piece>,
-    /// Bytes queued and not written, those in the writer's hand included.
+    /// Bytes queued and not written, those that a thread is writing included.
     bytes: usize,
     /// Bytes ever queued: the stream offset of the queue's end.
     queued: u64,
     /// Bytes ever written to the socket.
     written: u64,
-    /// Bytes that are left of the frame in front (of the hand, else of the queue), if its first ones are written; else 0.
+    /// Bytes left of the frame in front (of what is being written, else of the queue), if its first bytes are written; else 0.
     begun: u32,
     /// The last delivery that was queued.
     last_sequence: u64,
@@ -41,7 +51,14 @@ pub(super) struct Queue {
     waker: Option<Waker>,
     /// When an end that has begun is cut short, in milliseconds as [`Timestamp`].
     end_by: Option<NonZeroU64>,
-    state: State,
+    phase: Phase,
+    io: Io,
+    /// Some of the frames lie in the batch of the turn that is going on.
+    unsealed: bool,
+    /// Somebody is about to flush.
+    touched: bool,
+    /// A data frame was queued that is neither the greeting nor the first delivery to be confirmed: no delivery is the only one.
+    other_data: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,34 +67,37 @@ struct Mark {
     end: u64,
 }
 
-/// Flags of a [`Queue`].
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(clippy::struct_excessive_bools)] // They are independent of each other: no enum says the same in fewer states.
-struct State {
-    /// The upgrade reply is not written yet.
-    headless: bool,
-    /// The client is in the head's shadow: nothing is written yet.
-    held: bool,
-    /// The hold ends with the answer to the client's first frame, and only with it.
-    answering: bool,
-    /// Some thread has frames in its hand.
-    writing: bool,
-    /// The socket took no more: the connection's own task waits until it does.
-    blocked: bool,
-    /// A write failed: nothing more can be sent.
-    broken: bool,
-    /// Some of the frames lie in the batch of the turn that is going on.
-    unsealed: bool,
-    /// Somebody is about to flush.
-    touched: bool,
+/// How far the connection's life is, as far as sending goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// The upgrade reply is not written yet: the handshake has the socket. `shadow`: [`Phase::Shadow`] follows.
+    Head { shadow: bool },
+    /// A legacy client is reading the upgrade reply, and nothing is written yet. `answering`: the hold ends with the answer to the client's first frame,
+    /// and only with it.
+    Shadow { answering: bool },
+    /// Frames are written as they come.
+    #[default]
+    Open,
     /// Nothing more is queued; behind the last frame comes a FIN.
-    ending: bool,
+    Ending,
     /// The FIN is sent.
-    finished: bool,
+    Finished,
     /// The connection's task shall end now, whatever is left.
-    aborted: bool,
-    /// A data frame was queued that is neither the greeting nor the first delivery to be confirmed: no delivery is the only one.
-    other_data: bool,
+    Aborted,
+}
+
+/// What is happening between the queue and the socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Io {
+    /// Nothing: whoever queues a frame flushes it.
+    #[default]
+    Idle,
+    /// A thread has frames in its hand; before the upgrade reply is written, the handshake has the socket.
+    Writing,
+    /// The socket took no more: the connection's own task waits until it does.
+    Blocked,
+    /// A write failed: nothing more can be sent.
+    Broken,
 }
 
 /// What became of a frame that was pushed.
@@ -119,13 +139,16 @@ pub(super) enum Wrote {
 impl Queue {
     /// A queue from which nothing is written until [`Self::head_written`] and, for a legacy client, [`Self::release`].
     pub(super) fn new(legacy: bool) -> Self {
-        let state = State { headless: true, held: legacy, ..State::default() };
-        Self { state, pings: Pings::new(legacy), ..Self::default() }
+        let phase = Phase::Head { shadow: legacy };
+        Self { phase, io: Io::Writing, pings: Pings::new(legacy), ..Self::default() }
     }
 
     /// The upgrade reply is written.
     pub(super) fn head_written(&mut self) {
-        self.state.headless = false;
+        self.io = Io::Idle;
+        if let Phase::Head { shadow } = self.phase {
+            self.phase = if shadow { Phase::Shadow { answering: false } } else { Phase::Open };
+        }
     }
 
     /// Appends one or more whole frames, unless `max` bytes would be exceeded; an empty queue takes any frame.
@@ -137,9 +160,14 @@ impl Queue {
         Pushed::Queued { first: self.touch() }
     }
 
+    /// Whether anything more can be queued.
+    fn takes_frames(&self) -> bool {
+        self.io != Io::Broken && matches!(self.phase, Phase::Head { .. } | Phase::Shadow { .. } | Phase::Open)
+    }
+
     /// Why no frame of this size can be pushed, if none can.
     fn no_room(&self, size: usize, max: usize) -> Option<Pushed> {
-        if self.state.ending || self.state.broken || self.state.aborted {
+        if !self.takes_frames() {
             return Some(Pushed::Gone);
         }
         let places = self.frames.len() * wsmb_protocol::limits::FRAME_PLACE;
@@ -148,8 +176,7 @@ impl Queue {
 
     /// Whether what is pushed now will be written when the turn ends, as far as anybody knows: then it may stay in the turn's batch.
     pub(super) fn is_flowing(&self) -> bool {
-        let State { headless, held, writing, blocked, .. } = self.state;
-        !(headless || held || writing || blocked)
+        self.io == Io::Idle && !matches!(self.phase, Phase::Head { .. } | Phase::Shadow { .. })
     }
 
     /// Appends whole frames that lie in the batch of this turn, as [`Self::push`] does. To be followed by [`Self::seal`].
@@ -164,14 +191,14 @@ impl Queue {
             _ => self.frames.push_back(Piece::Span(span)),
         }
         // Another thread may be about to flush what its turn has queued; what lies in this turn's batch is this turn's to seal.
-        let sealed = !std::mem::replace(&mut self.state.unsealed, true);
+        let sealed = !std::mem::replace(&mut self.unsealed, true);
         let untouched = self.touch();
         Pushed::Queued { first: sealed || untouched }
     }
 
     /// The turn has ended: what lies in its batch is a slice of that from now on.
     pub(super) fn seal(&mut self, batch: &Bytes) {
-        if !std::mem::take(&mut self.state.unsealed) {
+        if !std::mem::take(&mut self.unsealed) {
             return;
         }
         for piece in &mut self.frames {
@@ -189,14 +216,13 @@ impl Queue {
 
     /// Notes that somebody will flush; true for the first one.
     pub(super) fn touch(&mut self) -> bool {
-        !std::mem::replace(&mut self.state.touched, true)
+        !std::mem::replace(&mut self.touched, true)
     }
 
     /// Begins to flush: moves frames into `hand` if this thread shall write them.
     pub(super) fn begin(&mut self, hand: &mut Vec<Bytes>) -> Work {
-        self.state.touched = false;
-        let State { headless, held, writing, blocked, broken, .. } = self.state;
-        if headless || held || writing || blocked || broken {
+        self.touched = false;
+        if self.io != Io::Idle || matches!(self.phase, Phase::Head { .. } | Phase::Shadow { .. }) {
             return Work::Nothing;
         }
         self.next(hand)
@@ -231,7 +257,6 @@ impl Queue {
             self.frames.push_front(Piece::Own(frame));
         }
         if matches!(wrote, Wrote::Blocked) {
-            self.state.writing = false;
             self.block();
             return Work::Nothing;
         }
@@ -240,7 +265,7 @@ impl Queue {
 
     /// After the FIN.
     pub(super) fn after_finish(&mut self) {
-        self.state.writing = false;
+        self.io = Io::Idle;
         self.wake();
     }
 
@@ -249,7 +274,6 @@ impl Queue {
         for frame in hand.drain(..).rev() {
             self.frames.push_front(Piece::Own(frame));
         }
-        self.state.writing = false;
         self.block();
     }
 
@@ -264,42 +288,43 @@ impl Queue {
                 hand.push(frame);
             }
         }
-        self.state.writing = true;
+        self.io = Io::Writing;
         if self.frames.is_empty() {
             // An idle connection holds no memory for its queue.
             self.frames = VecDeque::new();
         }
         if !hand.is_empty() {
             Work::Write
-        } else if self.state.ending && !self.state.finished && self.frames.is_empty() {
-            self.state.finished = true;
+        } else if self.phase == Phase::Ending && self.frames.is_empty() {
+            self.phase = Phase::Finished;
             Work::Finish
         } else {
-            self.state.writing = false;
+            self.io = Io::Idle;
             Work::Nothing
         }
     }
 
     fn block(&mut self) {
-        self.state.blocked = true;
+        self.io = Io::Blocked;
         piece::detach(&mut self.frames);
         self.wake();
     }
 
     /// Whether the connection's own task has to wait for the socket to take more.
     pub(super) fn is_blocked(&self) -> bool {
-        self.state.blocked
+        self.io == Io::Blocked
     }
 
     /// The socket takes more.
     pub(super) fn unblock(&mut self) {
-        self.state.blocked = false;
+        if self.io == Io::Blocked {
+            self.io = Io::Idle;
+        }
     }
 
     /// Nothing can be sent any more; the connection's task reads on to the end.
     fn fail(&mut self) {
-        self.state.broken = true;
-        self.state.writing = false;
+        self.io = Io::Broken;
         self.drop_frames();
         self.wake();
     }
@@ -311,13 +336,13 @@ impl Queue {
 
     /// The last frame, then a FIN. `flush`: what is queued goes before; otherwise only a frame whose first bytes are sent already.
     pub(super) fn end(&mut self, last: Option<Bytes>, flush: bool) {
-        if self.state.ending || self.state.broken {
+        if !self.takes_frames() {
             return;
         }
         if !flush {
             // What another thread has in its hand comes back to the front, if it is not written. A begun frame must be finished.
             let in_hand = self.in_hand();
-            let front = if self.begun > 0 && !self.state.writing { self.frames.pop_front() } else { None };
+            let front = if self.begun > 0 && self.io != Io::Writing { self.frames.pop_front() } else { None };
             let begun = front.map(|piece| match piece {
                 Piece::Own(bytes) => Piece::Own(bytes.slice(..bytes.len().min(self.begun as usize))),
                 span @ Piece::Span(_) => span,
@@ -329,10 +354,8 @@ impl Queue {
         if let Some(frame) = last {
             self.append(frame);
         }
-        // Whoever is ended before its hold was over gets what there is.
-        self.state.held = false;
-        self.state.answering = false;
-        self.state.ending = true;
+        // A hold ends with this: the client gets what there is.
+        self.phase = Phase::Ending;
         self.wake();
     }
 
@@ -343,7 +366,7 @@ impl Queue {
 
     /// Whether nothing can be sent any more.
     pub(super) fn is_broken(&self) -> bool {
-        self.state.broken
+        self.io == Io::Broken
     }
 
     /// Has an end that has begun cut short then.
@@ -358,24 +381,24 @@ impl Queue {
 
     /// Whether an end has begun.
     pub(super) fn is_ending(&self) -> bool {
-        self.state.ending
+        matches!(self.phase, Phase::Ending | Phase::Finished)
     }
 
     /// Whether the FIN is sent, or nothing can be sent any more.
     pub(super) fn is_finished(&self) -> bool {
-        self.state.finished || self.state.broken
+        self.phase == Phase::Finished || self.io == Io::Broken
     }
 
     /// Makes the connection's task end now.
     pub(super) fn abort(&mut self) {
-        self.state.aborted = true;
+        self.phase = Phase::Aborted;
         self.drop_frames();
         self.wake();
     }
 
     /// Whether the connection's task shall end now.
     pub(super) fn is_aborted(&self) -> bool {
-        self.state.aborted
+        self.phase == Phase::Aborted
     }
 
     /// Has the connection's own task woken through `waker` from now on.
@@ -401,5 +424,4 @@ impl Queue {
 }
 
 #[cfg(test)]
-#[path = "outbound_tests.rs"]
 mod tests;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::batch::Span;
+use crate::batch::Span;
 use crate::limits;
 use wsmb_protocol::frame;
 

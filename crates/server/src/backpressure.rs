@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 /// Closed while more than [`wsmb_store::limits::STORE_QUEUE_HIGH`] bytes wait for the store, until less than [`wsmb_store::limits::STORE_QUEUE_LOW`] do.
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub(super) struct Backpressure {
     /// The number of the pause, odd while there is one.
     pause: AtomicU64,
     /// Who waits for its end: each connection once in each pause.
@@ -17,7 +17,7 @@ pub(super) struct Gate {
     pub(super) closed: Notify,
 }
 
-impl Gate {
+impl Backpressure {
     /// Notes how much waits for the store.
     pub(super) fn watch(&self, bytes: usize) {
         let pause = self.pause.load(Ordering::SeqCst);
@@ -81,28 +81,28 @@ mod tests {
 
     #[test]
     fn closes_above_the_high_mark_and_opens_below_the_low_one() {
-        let gate = Gate::default();
-        gate.watch(wsmb_store::limits::STORE_QUEUE_HIGH);
-        assert!(!gate.is_closed());
-        gate.watch(wsmb_store::limits::STORE_QUEUE_HIGH + 1);
-        assert!(gate.is_closed());
-        gate.watch(wsmb_store::limits::STORE_QUEUE_LOW + 1);
-        assert!(gate.is_closed());
-        gate.watch(wsmb_store::limits::STORE_QUEUE_LOW);
-        assert!(!gate.is_closed());
+        let reading = Backpressure::default();
+        reading.watch(wsmb_store::limits::STORE_QUEUE_HIGH);
+        assert!(!reading.is_closed());
+        reading.watch(wsmb_store::limits::STORE_QUEUE_HIGH + 1);
+        assert!(reading.is_closed());
+        reading.watch(wsmb_store::limits::STORE_QUEUE_LOW + 1);
+        assert!(reading.is_closed());
+        reading.watch(wsmb_store::limits::STORE_QUEUE_LOW);
+        assert!(!reading.is_closed());
     }
 
     #[test]
     fn who_waits_is_woken_once_when_it_opens() {
-        let (gate, count) = (Gate::default(), Arc::new(Count::default()));
+        let (reading, count) = (Backpressure::default(), Arc::new(Count::default()));
         let waker = Waker::from(count.clone());
-        assert_eq!(gate.pause(&waker, 0), None);
-        gate.watch(usize::MAX);
-        let pause = gate.pause(&waker, 0).expect("a pause");
-        assert_eq!(gate.pause(&waker, pause), Some(pause));
+        assert_eq!(reading.pause(&waker, 0), None);
+        reading.watch(usize::MAX);
+        let pause = reading.pause(&waker, 0).expect("a pause");
+        assert_eq!(reading.pause(&waker, pause), Some(pause));
         assert_eq!(count.0.load(Ordering::SeqCst), 0);
-        gate.watch(0);
+        reading.watch(0);
         assert_eq!(count.0.load(Ordering::SeqCst), 1);
-        assert_eq!(gate.pause(&waker, pause), None);
+        assert_eq!(reading.pause(&waker, pause), None);
     }
 }

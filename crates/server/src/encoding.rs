@@ -1,0 +1,73 @@
+//! How the frames to a session are encoded. What a turn sends is encoded once for each encoding that a receiver needs.
+
+use std::ops::{Index, IndexMut};
+
+use wsmb_core::message::Dialect;
+
+/// An encoding. A further one is a line here, in [`Encoding::ALL`] and in [`Encoding::dialect`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// WebSocket frames that carry JSON commands.
+    Envelope,
+    /// WebSocket frames that carry one message each.
+    Topic,
+}
+
+impl Encoding {
+    /// How many there are.
+    pub(super) const COUNT: usize = 2;
+    /// Each, in the order of its index.
+    pub(super) const ALL: [Self; Self::COUNT] = [Self::Envelope, Self::Topic];
+
+    /// How messages are laid out in its frames.
+    pub(super) fn dialect(self) -> Dialect {
+        match self {
+            Self::Envelope => Dialect::Envelope,
+            Self::Topic => Dialect::Topic,
+        }
+    }
+}
+
+/// One `T` for each encoding.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PerEncoding<T>([T; Encoding::COUNT]);
+
+impl<T> PerEncoding<T> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter()
+    }
+
+    /// Each of these beside the one of `other` for the same encoding.
+    pub(super) fn zip<U>(&mut self, other: PerEncoding<U>) -> impl Iterator<Item = (&mut T, U)> {
+        self.0.iter_mut().zip(other.0)
+    }
+}
+
+impl<T> Index<Encoding> for PerEncoding<T> {
+    type Output = T;
+
+    fn index(&self, encoding: Encoding) -> &T {
+        &self.0[encoding as usize]
+    }
+}
+
+impl<T> IndexMut<Encoding> for PerEncoding<T> {
+    fn index_mut(&mut self, encoding: Encoding) -> &mut T {
+        &mut self.0[encoding as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoding_is_the_index_of_its_own_place() {
+        let mut each = PerEncoding::<usize>::default();
+        for encoding in Encoding::ALL {
+            each[encoding] += 1;
+            assert_eq!(Encoding::ALL[encoding as usize], encoding);
+        }
+        assert!(each.iter().all(|count| *count == 1));
+    }
+}

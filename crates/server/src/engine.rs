@@ -1,0 +1,313 @@
+//! The engine: the core, the sessions, and what a turn sends. It takes requests and returns what is to be done when the lock is released.
+//!
+//! ```text
+//! requests ─► [ broker.handle ─► effects ─► queues ] ─► TurnOutcome { touched, store_commands, ended, … } ─► hub
+//! ```
+//!
+//! The order of a session's queue is the order of the core's decisions, because both happen here, under one lock.
+//!
+//! Never here: a counter, a log line, a clock, a lock, a system call, an await.
+
+mod dispatch;
+mod outcome;
+
+use std::sync::Arc;
+
+use super::outbox::Sealed;
+use super::registry::Registry;
+use super::replies::{NOT_YET_SAFE, greeting, ping_reply};
+use super::request::{Leave, PublishOptions, Refused, Request};
+use super::session::{Closing, Session};
+use crate::limits;
+use dispatch::Dispatch;
+use wsmb_core::broker::{Acknowledge, Broker, Effects, Event, Publish};
+use wsmb_core::message::{ConnectionId, Publication};
+use wsmb_protocol::envelope::Code;
+
+pub(super) use outcome::{EngineSettings, Now, TurnOutcome};
+
+/// What the core's lock guards.
+#[derive(Debug)]
+pub(super) struct Engine {
+    broker: Broker,
+    effects: Effects,
+    dispatch: Dispatch,
+    /// No session is made any more.
+    is_closed: bool,
+}
+
+/// Why a session was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// There are as many as there may be.
+    Crowded,
+    /// The server is going down.
+    GoingDown,
+}
+
+impl Engine {
+    pub(super) fn new(broker: Broker, settings: EngineSettings) -> Self {
+        Self { broker, effects: Effects::default(), dispatch: Dispatch::new(settings), is_closed: false }
+    }
+
+    /// The core, to be asked.
+    pub(super) fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// The core, for what is no event.
+    pub(super) fn broker_mut(&mut self) -> &mut Broker {
+        &mut self.broker
+    }
+
+    /// The sessions.
+    pub(super) fn registry(&self) -> &Registry {
+        &self.dispatch.registry
+    }
+
+    /// Obeys these from now on.
+    pub(super) fn reconfigure(&mut self, settings: EngineSettings) {
+        self.dispatch.settings = settings;
+    }
+
+    /// Carries out requests of one session (or of none), until there are no more or so much is queued that it shall be flushed first.
+    pub(super) fn apply<'a>(
+        &mut self,
+        now: Now,
+        source: Option<&Arc<Session>>,
+        requests: &mut impl Iterator<Item = Request<'a>>,
+    ) -> TurnOutcome {
+        while !self.dispatch.outbox.is_full()
+            && let Some(request) = requests.next()
+        {
+            match (request, source) {
+                (Request::Core(event), _) => self.handle(event, now),
+                (Request::Publish(publication, options), Some(source)) => {
+                    self.publish(&publication, options, source, now);
+                }
+                (request, Some(source)) => self.other(request, source, now),
+                // Nobody is there to be answered.
+                (_, None) => {}
+            }
+        }
+        self.seal(now)
+    }
+
+    #[inline]
+    fn publish(&mut self, publication: &Publication<'_>, options: PublishOptions, source: &Arc<Session>, now: Now) {
+        let PublishOptions { receivers, id, ttl, delay, first } = options;
+        // A legacy client that sends without an id may read one frame, the connect reply: so that one waits for what becomes of this.
+        let answer = first && id.is_none() && source.queue().hold_for_answer();
+        if first && !answer {
+            self.release(source, now);
+        }
+        if id.is_some() || answer {
+            source.pending.add();
+        }
+        // What a session has sent before its end is still good; but it is no receiver any more, and nobody to answer.
+        let connection = (!source.is_forgotten()).then_some(source.id);
+        let publish = Publish { connection, publication, receivers, id, answer, ttl, delay };
+        self.broker.handle(now.core, Event::Publish(&publish), &mut self.effects);
+        self.carry_out(Some(&publish), now);
+    }
+
+    fn handle(&mut self, event: Event<'_>, now: Now) {
+        self.broker.handle(now.core, event, &mut self.effects);
+        self.carry_out(None, now);
+    }
+
+    /// An event of a session, unless the core has forgotten it.
+    fn handle_of(&mut self, event: Event<'_>, source: &Arc<Session>, now: Now) {
+        if !source.is_forgotten() {
+            self.handle(event, now);
+        }
+    }
+
+    /// An event of a client's first frame, if it is one: the connect reply says whether it is refused.
+    fn handle_first(&mut self, event: Event<'_>, first: bool, source: &Arc<Session>, now: Now) {
+        if !first {
+            return self.handle_of(event, source, now);
+        }
+        self.dispatch.first = source.queue().hold_for_answer().then_some(source.id);
+        self.handle_of(event, source, now);
+        if self.dispatch.first.take().is_some() {
+            self.dispatch.greet(source, Code::Accepted, "", now);
+            self.settle(now);
+        }
+    }
+
+    fn other(&mut self, request: Request<'_>, source: &Arc<Session>, now: Now) {
+        match request {
+            // Both are carried out by `apply`.
+            Request::Core(_) | Request::Publish(..) => {}
+            Request::Subscribe { subscribe, first } => {
+                self.handle_first(Event::Subscribe(*subscribe), first, source, now);
+            }
+            Request::Claim(receiver) => {
+                self.handle_of(Event::Claim { connection: source.id, receiver }, source, now);
+            }
+            Request::Acknowledge { sequence, answer, first } => {
+                let acknowledge = Acknowledge { connection: source.id, sequence, answer: *answer };
+                self.handle_first(Event::Acknowledge(acknowledge), first, source, now);
+            }
+            Request::Pong(payload) => self.pong(&payload, source, now),
+            Request::Frame(frame) => self.dispatch.push(source, &frame),
+            Request::Ping { first, known } => {
+                if first {
+                    source.queue().hold_for_answer();
+                }
+                match known {
+                    Some(healthy) => self.dispatch.answer(source, ping_reply(now.wall, healthy)),
+                    None => {
+                        source.pending.add();
+                        self.dispatch.outcome.questions.push(source.clone());
+                    }
+                }
+            }
+            Request::PingAnswer(healthy) => {
+                self.dispatch.answer(source, ping_reply(now.wall, healthy));
+                source.answered();
+            }
+            Request::Refuse(refused) => self.refuse(*refused, source, now),
+            Request::GiveUp => {
+                self.dispatch.greet(source, Code::Unavailable, NOT_YET_SAFE, now);
+                source.give_up();
+            }
+            Request::Release => self.release(source, now),
+            Request::End(closing) => self.dispatch.end(source, closing),
+            Request::Leave(Leave { code, took_only }) => {
+                self.forget(source, took_only, now);
+                self.dispatch.end(source, Closing { code, reason: "", invited: true, flush: true });
+            }
+            Request::Finished { took_only } => self.finish(source, took_only, now),
+            Request::Departed { took_only } => {
+                self.forget(source, took_only, now);
+                self.settle(now);
+                self.dispatch.registry.remove(source.id);
+            }
+            Request::Aborted => self.forget(source, false, now),
+        }
+        self.settle(now);
+    }
+
+    fn pong(&mut self, payload: &[u8], source: &Arc<Session>, now: Now) {
+        let (up_to, again) = source.queue().pong(payload);
+        if up_to > 0 {
+            self.handle_of(Event::Confirmed { connection: source.id, up_to }, source, now);
+        }
+        if again {
+            let first = source.queue().touch();
+            self.dispatch.outbox.touch(source, first);
+        }
+    }
+
+    fn refuse(&mut self, refused: Refused, source: &Arc<Session>, now: Now) {
+        let Refused { first, code, detail, frame } = refused;
+        if first && source.queue().hold_for_answer() {
+            self.dispatch.greet(source, code, &detail, now);
+        } else {
+            self.dispatch.push(source, &frame);
+        }
+    }
+
+    /// Nothing is held any more; the connect reply goes before what has been held.
+    fn release(&mut self, source: &Arc<Session>, now: Now) {
+        let first = {
+            let mut queue = source.queue();
+            let greeting = source.profile.topic.is_none().then(|| greeting(now.wall));
+            queue.release(greeting) && queue.touch()
+        };
+        self.dispatch.outbox.touch(source, first);
+    }
+
+    /// The client has finished sending. If it waits for answers, only its end as a receiver is reported.
+    fn finish(&mut self, source: &Arc<Session>, took_only: bool, now: Now) {
+        if !source.is_forgotten() && source.pending.listen() {
+            self.handle(Event::Disconnected { connection: source.id, took_only, listens: true }, now);
+        }
+    }
+
+    /// Reports to the core that a session has ended, once.
+    fn forget(&mut self, session: &Arc<Session>, took_only: bool, now: Now) {
+        if session.forget() {
+            let event = Event::Disconnected { connection: session.id, took_only, listens: false };
+            self.broker.handle(now.core, event, &mut self.effects);
+        }
+    }
+
+    /// Carries out what the core wants. `publish`: the publication that it has just handled.
+    fn carry_out(&mut self, publish: Option<&Publish<'_>>, now: Now) {
+        // Bounded: every further round follows the end of a session.
+        while !self.effects.list.is_empty() {
+            let Self { effects: Effects { list, contents }, dispatch, .. } = self;
+            dispatch.outbox.prepare(contents.len());
+            for effect in list.drain(..) {
+                dispatch.effect(effect, contents, publish, now);
+            }
+            contents.clear();
+            shrink(list);
+            shrink(contents);
+            self.report_ended(now);
+        }
+    }
+
+    /// Reports to the core the sessions that were ended, and carries out what it wants then.
+    fn settle(&mut self, now: Now) {
+        self.report_ended(now);
+        self.carry_out(None, now);
+    }
+
+    fn report_ended(&mut self, now: Now) {
+        self.dispatch.end_overflowed();
+        while let Some(session) = self.dispatch.unreported.pop() {
+            self.forget(&session, false, now);
+        }
+    }
+
+    /// Ends the turn.
+    fn seal(&mut self, now: Now) -> TurnOutcome {
+        self.dispatch.spread();
+        // Bounded: every further round follows the end of a session.
+        while self.dispatch.outbox.has_overflowed()
+            || !self.dispatch.unreported.is_empty()
+            || !self.effects.list.is_empty()
+        {
+            self.settle(now);
+            self.dispatch.spread();
+        }
+        self.dispatch.ask_for_confirmations();
+        let sealed = self.dispatch.outbox.seal();
+        TurnOutcome { sealed, deadline: self.broker.next_deadline(), ..std::mem::take(&mut self.dispatch.outcome) }
+    }
+
+    /// Takes back the memory of a turn whose queues are flushed.
+    pub(super) fn reuse(&mut self, sealed: Sealed) {
+        self.dispatch.outbox.reuse(sealed);
+    }
+
+    /// Why no session can be made, if none can. `max`: how many there may be.
+    pub(super) fn no_room(&self, max: usize) -> Option<NoRoom> {
+        if self.is_closed {
+            return Some(NoRoom::GoingDown);
+        }
+        let registry = &self.dispatch.registry;
+        (registry.len() >= max || registry.is_full()).then_some(NoRoom::Crowded)
+    }
+
+    /// Makes a session, which `make` makes with its id; to be asked [`Self::no_room`] before.
+    pub(super) fn register(&mut self, make: impl FnOnce(ConnectionId) -> Arc<Session>) -> Arc<Session> {
+        self.dispatch.registry.insert(make)
+    }
+
+    /// Makes no session any more.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
+    }
+}
+
+/// Bounds what one turn leaves behind in a list that is used again.
+fn shrink<T>(list: &mut Vec<T>) {
+    if list.capacity() > limits::EFFECTS_AT_ONCE {
+        list.shrink_to(limits::EFFECTS_AT_ONCE);
+    }
+}

@@ -1,0 +1,244 @@
+//! What a client's frames mean: bytes become requests, outside the core's lock.
+//!
+//! Nothing is sent from here. An answer that needs no core (to a ping, to a malformed command) is a request too, so that it keeps its
+//! place behind what the client sent before.
+//!
+//! Never here: the core's lock, a queue.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+
+use super::access::Access;
+use super::counters::Counters;
+use super::hub::Hub;
+use super::replies::{self, text};
+use super::request::{PublishOptions, Refused, Request};
+use super::session::{Closing, Session};
+use wsmb_core::broker::{AckMode, ReceiverKey, Subscribe};
+use wsmb_core::message::{ChannelName, Frame, Kind, Order, Publication, PublicationId};
+use wsmb_protocol::envelope::{self, Ack, Code, Command};
+use wsmb_protocol::frame::{self, Incoming, Opcode};
+use wsmb_protocol::topic;
+
+thread_local! {
+    /// Reads the commands of all sessions of the thread. It keeps the channel of the last publication.
+    static PARSER: RefCell<envelope::Parser> = const { RefCell::new(envelope::Parser::new()) };
+}
+
+/// Interprets the frames of one read of one session.
+pub(super) struct Interpreter<'a> {
+    hub: &'a Hub,
+    session: &'a Session,
+    access: Arc<Access>,
+    /// What the frames ask for, in their order.
+    requests: Vec<Request<'a>>,
+    /// A frame has come before.
+    greeted: bool,
+    commands: u64,
+    /// The code of the client's close frame; 1000 where it named none. Nothing is read behind it.
+    closed: Option<(u16, bool)>,
+}
+
+/// What the frames of one read say.
+pub(super) struct Interpreted<'a> {
+    /// What they ask for, in their order.
+    pub(super) requests: Vec<Request<'a>>,
+    /// A frame has come, now or before.
+    pub(super) greeted: bool,
+    /// The code of the client's close frame, and whether it is one of an orderly end.
+    pub(super) closed: Option<(u16, bool)>,
+}
+
+impl<'a> Interpreter<'a> {
+    /// `requests`: an empty list, whose memory is used. `greeted`: a frame has come before.
+    pub(super) fn new(hub: &'a Hub, session: &'a Session, requests: Vec<Request<'a>>, greeted: bool) -> Self {
+        Self { hub, session, access: hub.access(), requests, greeted, commands: 0, closed: None }
+    }
+
+    /// Ends the interpretation, and counts what it has seen.
+    pub(super) fn finish(self) -> Interpreted<'a> {
+        Counters::add(&self.hub.counters.commands, self.commands);
+        Interpreted { requests: self.requests, greeted: self.greeted, closed: self.closed }
+    }
+
+    /// Turns one item into requests. Breaks if the client has closed, or must go: what follows means nothing.
+    pub(super) fn take(&mut self, incoming: Incoming<'a>) -> ControlFlow<()> {
+        let first = !std::mem::replace(&mut self.greeted, true);
+        let session = self.session;
+        match (incoming, &session.profile.topic) {
+            (Incoming::Message { kind, frame }, Some(channel)) => {
+                if first {
+                    self.requests.push(Request::Release);
+                }
+                return self.topic_message(channel, kind, frame);
+            }
+            (Incoming::Message { kind, frame }, None) => {
+                self.commands += 1;
+                PARSER.with_borrow_mut(|parser| match parser.parse(kind, &frame) {
+                    Ok(Command::Send(send)) => self.send(send, &frame, first),
+                    command => self.other(command, first),
+                });
+            }
+            (control, _) => {
+                if first {
+                    self.requests.push(Request::Release);
+                }
+                return self.control(control);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn control(&mut self, incoming: Incoming<'a>) -> ControlFlow<()> {
+        match incoming {
+            Incoming::Ping(payload) => self.requests.push(Request::Frame(frame::encode(Opcode::Pong, &payload))),
+            Incoming::Pong(payload) => self.requests.push(Request::Pong(payload)),
+            Incoming::Close { code, .. } => {
+                self.closed = Some((code.unwrap_or(1000), matches!(code, Some(1000 | 1001))));
+                return ControlFlow::Break(());
+            }
+            Incoming::Message { .. } => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn topic_message(&mut self, channel: &'a ChannelName, kind: Kind, frame: Frame<'a>) -> ControlFlow<()> {
+        let publication = topic::publication(channel, kind, frame);
+        if publication.messages.iter().all(Range::is_empty) {
+            Counters::add(&self.hub.counters.empty, 1);
+            return ControlFlow::Continue(());
+        }
+        let profile = &self.session.profile;
+        if !self.access.may_send(&profile.user, channel) {
+            self.hub.note_forbidden(&profile.user, &profile.peer, channel);
+            let closing = Closing { code: 1008, reason: "forbidden", invited: false, flush: true };
+            self.requests.push(Request::End(closing));
+            return ControlFlow::Break(());
+        }
+        self.requests.push(Request::Publish(publication, PublishOptions::default()));
+        ControlFlow::Continue(())
+    }
+
+    fn other(&mut self, command: Result<Command<'_>, envelope::Malformed>, first: bool) {
+        let session = self.session;
+        let command = match command {
+            Ok(command) => command,
+            Err(envelope::Malformed { command, id, code, text }) => {
+                return self.refuse(first, (command.as_deref(), id.as_deref()), code, text);
+            }
+        };
+        match command {
+            Command::Ping => {
+                let known = self.hub.storage.known_health();
+                self.requests.push(Request::Ping { first, known });
+            }
+            Command::Receive { channels, ack, prefetch, receiver, group, order } => {
+                let user = &session.profile.user;
+                if let Some(channel) = channels.iter().find(|channel| !self.access.may_receive(user, channel)) {
+                    let detail = format!("user \"{user}\" may not receive from channel \"{channel}\"");
+                    self.refuse(first, (Some("receive-message"), None), Code::Forbidden, detail);
+                    return;
+                }
+                let name = receiver.map(Arc::from).or_else(|| session.profile.receiver.as_deref().cloned());
+                let subscribe = Subscribe {
+                    connection: session.id,
+                    channels,
+                    order,
+                    ack: match ack {
+                        Ack::Automatic => AckMode::Automatic,
+                        Ack::Manual => AckMode::Manual,
+                    },
+                    prefetch,
+                    client: session.profile.client(),
+                    receiver: name.map(|id| ReceiverKey { user: user.clone(), id }),
+                    group,
+                };
+                self.requests.push(Request::Subscribe { subscribe: Box::new(subscribe), first });
+            }
+            // Taken before, where the frame is known.
+            Command::Send(_) => {}
+            Command::Acknowledge { delivery, answer } if delivery.connection != session.id => {
+                // It was given out on a connection that has ended, and has been given back.
+                let detail = replies::not_waiting(delivery);
+                self.refuse(first, (Some(answer.command()), None), Code::Malformed, detail);
+            }
+            Command::Acknowledge { delivery, answer } => {
+                let request = Request::Acknowledge { sequence: delivery.sequence, answer: Box::new(answer), first };
+                self.requests.push(request);
+            }
+        }
+    }
+
+    /// `frame`: the frame of `send`, which borrows from it.
+    fn send(&mut self, send: envelope::Send<'_>, frame: &Frame<'a>, first: bool) {
+        let envelope::Send { publication, receivers, id, ttl, delay } = send;
+        let user = &self.session.profile.user;
+        if !self.access.may_send(user, &publication.channel) {
+            let detail = format!("user \"{user}\" may not send to channel \"{}\"", publication.channel);
+            self.refuse(first, (Some("send-message"), id.as_deref()), Code::Forbidden, detail);
+            return;
+        }
+        if publication.messages.is_empty() {
+            if first {
+                self.requests.push(Request::Release);
+            }
+            if let Some(id) = &id {
+                self.requests.push(Request::Frame(text(&envelope::accepted(id, 0, false, false))));
+            }
+            return;
+        }
+        let id = id.as_deref().map(|id| PublicationId::new(user, id));
+        let options = PublishOptions { receivers, id, ttl, delay, first };
+        self.requests.push(Request::Publish(outlive(publication, frame), options));
+    }
+
+    /// Refuses a frame, as far as it could be read: its command and its id.
+    fn refuse(&mut self, first: bool, (command, id): (Option<&str>, Option<&str>), code: Code, detail: String) {
+        let counters = &self.hub.counters;
+        let counter = if matches!(code, Code::Forbidden) { &counters.forbidden } else { &counters.malformed };
+        Counters::add(counter, 1);
+        let frame = text(&envelope::refusal(command, code, &detail, id));
+        if id.is_none() {
+            self.requests.push(Request::Refuse(Box::new(Refused { first, code, detail, frame })));
+            return;
+        }
+        if first {
+            self.requests.push(Request::Release);
+        }
+        self.requests.push(Request::Frame(frame));
+    }
+}
+
+/// What a session declares by connecting: a topic session receives its channel; an envelope session claims its name.
+pub(super) fn arrival(session: &Session, access: &Access) -> Option<Request<'static>> {
+    let profile = &session.profile;
+    let receiver = profile.receiver.as_deref().cloned().map(|id| ReceiverKey { user: profile.user.clone(), id });
+    match &profile.topic {
+        Some(channel) if access.may_receive(&profile.user, channel) => {
+            let subscribe = Subscribe {
+                connection: session.id,
+                channels: vec![channel.clone()],
+                order: Order::default(),
+                ack: AckMode::Automatic,
+                prefetch: None,
+                client: profile.client(),
+                receiver,
+                group: None,
+            };
+            Some(Request::Subscribe { subscribe: Box::new(subscribe), first: false })
+        }
+        _ => receiver.map(Request::Claim),
+    }
+}
+
+/// The publication with what it borrows from the read buffer only, not from its reader. Nothing of a message is copied.
+fn outlive<'a>(publication: Publication<'_>, source: &Frame<'a>) -> Publication<'a> {
+    let Publication { channel, dialect, kind, frame, messages, verbatim } = publication;
+    let frame = match frame {
+        Frame::Shared(frame) => Frame::Shared(frame),
+        Frame::Borrowed(_) => source.clone(),
+    };
+    Publication { channel: Cow::Owned(channel.into_owned()), dialect, kind, frame, messages, verbatim }
+}

@@ -1,0 +1,269 @@
+//! What a turn sends: the bytes, once for each encoding, and into which queues they go.
+//!
+//! ```text
+//! broadcast, broadcast, … ─► run: one range of the batch ─► spread: each receiver's queue, once
+//! deliver, push ──────────────────────────────────────────► one queue
+//! ```
+//!
+//! A publication for everybody on a channel costs the same however many there are: it joins the *run* of those before it that went to the
+//! same receivers, and the run is spread over their queues when anything else is to be queued, or when the turn ends. So every
+//! queue has its frames in the order of the core's decisions.
+//!
+//! Pure memory: no system call is made here.
+
+mod render;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::batch::{Batch, Span};
+use super::encoding::{Encoding, PerEncoding};
+use super::queue::Pushed;
+use super::registry::Registry;
+use super::session::Session;
+use crate::limits;
+use render::{Frames, Rendered};
+use wsmb_core::message::ConnectionId;
+use wsmb_protocol::delivery::Manual;
+use wsmb_protocol::frame;
+
+pub(super) use render::Body;
+
+/// The frames of the turn that is going on, and the sessions that they are for.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    batches: PerEncoding<Batch>,
+    run: Option<Run>,
+    /// The contents of the current effects as frames.
+    rendered: Vec<PerEncoding<Rendered>>,
+    /// Frames queued in this turn.
+    queued: usize,
+    /// Deliveries queued in this turn.
+    deliveries: u64,
+    /// The sessions whose queues are to be flushed.
+    touched: Vec<Arc<Session>>,
+    /// The sessions that had no room for what was to be queued: to be ended.
+    overflowed: Vec<Arc<Session>>,
+}
+
+/// Publications in a row for the same receivers.
+#[derive(Debug)]
+struct Run {
+    to: Arc<[ConnectionId]>,
+    except: Option<ConnectionId>,
+    /// What the receivers of each encoding get; `None` where there are none of them.
+    spans: PerEncoding<Option<Span>>,
+    messages: u64,
+}
+
+/// What a turn leaves to be done when the core's lock is released.
+#[derive(Debug, Default)]
+pub(super) struct Sealed {
+    /// The sessions whose queues are to be flushed.
+    pub(super) touched: Vec<Arc<Session>>,
+    /// To be given back with [`Outbox::reuse`] when they are flushed.
+    batches: PerEncoding<Bytes>,
+    /// Deliveries queued.
+    pub(super) deliveries: u64,
+}
+
+impl Run {
+    /// Appends a publication's frames.
+    #[inline]
+    fn append(&mut self, body: Body<'_>, batches: &mut PerEncoding<Batch>) {
+        self.messages += 1;
+        for encoding in Encoding::ALL {
+            if let Some(span) = &mut self.spans[encoding] {
+                let added = batches[encoding].append(|out| body.push(out, encoding.dialect(), None));
+                *span = if self.messages == 1 { added } else { Span { start: span.start, end: added.end } };
+            }
+        }
+    }
+}
+
+impl Sealed {
+    /// Whether there is memory to be given back.
+    pub(super) fn holds_memory(&self) -> bool {
+        self.batches.iter().any(|batch| !batch.is_empty())
+    }
+}
+
+impl Outbox {
+    /// Takes note that `contents` contents follow, of which nothing is rendered yet.
+    pub(super) fn prepare(&mut self, contents: usize) {
+        self.rendered.clear();
+        self.rendered.resize_with(contents, Default::default);
+        self.rendered.shrink_to(limits::EFFECTS_AT_ONCE);
+    }
+
+    /// Whether so much was queued that it shall be flushed before more is.
+    pub(super) fn is_full(&self) -> bool {
+        self.queued >= limits::FRAMES_AT_ONCE || !self.batches.iter().all(Batch::has_room)
+    }
+
+    /// A delivery to one session. `content` is its number among those expected; `sequence` 0: nothing is to be confirmed.
+    pub(super) fn deliver(
+        &mut self,
+        registry: &Registry,
+        to: ConnectionId,
+        (content, body): (u32, Body<'_>),
+        sequence: u64,
+        manual: Option<Manual>,
+        max: usize,
+    ) {
+        self.spread(registry, max);
+        let Some(session) = registry.get(to) else { return };
+        let encoding = session.profile.encoding();
+        let mut once = Rendered::default();
+        let rendered = match manual {
+            // Its frame bears the delivery's number: nobody else gets the same.
+            Some(_) => &mut once,
+            None => match self.rendered.get_mut(content as usize) {
+                Some(rendered) => &mut rendered[encoding],
+                None => return,
+            },
+        };
+        let mut queue = session.queue();
+        let batch = &mut self.batches[encoding];
+        let pushed = match rendered.frames(batch, queue.is_flowing(), (body, encoding.dialect(), manual)) {
+            Frames::Batch(span) => queue.push_span(span, max),
+            Frames::Own(frame) => queue.push(frame, max),
+        };
+        if sequence == 0 || !body.is_single() {
+            queue.note_other_data();
+        }
+        if sequence > 0 && matches!(pushed, Pushed::Queued { .. }) {
+            queue.mark(sequence, manual.is_some());
+        }
+        drop(queue);
+        self.queued += 1;
+        self.deliveries += u64::from(matches!(pushed, Pushed::Queued { .. }));
+        self.note(session, pushed);
+    }
+
+    /// A publication for everybody in `to` but `except`; nothing is to be confirmed.
+    pub(super) fn broadcast(
+        &mut self,
+        registry: &Registry,
+        to: Arc<[ConnectionId]>,
+        except: Option<ConnectionId>,
+        (content, body): (u32, Body<'_>),
+        max: usize,
+    ) {
+        if body.is_large() {
+            for id in to.iter().filter(|id| Some(**id) != except) {
+                self.deliver(registry, *id, (content, body), 0, None, max);
+            }
+            return;
+        }
+        let same = self.run.as_ref().is_some_and(|run| Arc::ptr_eq(&run.to, &to) && run.except == except);
+        if !same {
+            self.spread(registry, max);
+        }
+        let Self { batches, run, queued, .. } = self;
+        let run = run.get_or_insert_with(|| {
+            *queued += to.len();
+            let mut spans = PerEncoding::default();
+            for session in to.iter().filter_map(|id| registry.get(*id)) {
+                spans[session.profile.encoding()] = Some(Span::EMPTY);
+            }
+            Run { to, except, spans, messages: 0 }
+        });
+        run.append(body, batches);
+    }
+
+    /// Spreads the run over its receivers' queues.
+    pub(super) fn spread(&mut self, registry: &Registry, max: usize) {
+        let Some(Run { to, except, spans, messages, .. }) = self.run.take() else { return };
+        let mut shared: PerEncoding<Option<Bytes>> = PerEncoding::default();
+        for id in to.iter().filter(|id| Some(**id) != except) {
+            let Some(session) = registry.get(*id) else { continue };
+            let encoding = session.profile.encoding();
+            let Some(span) = spans[encoding] else { continue };
+            let mut queue = session.queue();
+            queue.note_other_data();
+            let pushed = if queue.is_flowing() {
+                queue.push_span(span, max)
+            } else {
+                let batch = &self.batches[encoding];
+                let frames = shared[encoding].get_or_insert_with(|| Bytes::copy_from_slice(batch.get(span)));
+                queue.push(frames.clone(), max)
+            };
+            drop(queue);
+            self.deliveries += if matches!(pushed, Pushed::Queued { .. }) { messages } else { 0 };
+            self.note(session, pushed);
+        }
+    }
+
+    /// A frame for one session: an answer, a pong.
+    pub(super) fn push(&mut self, registry: &Registry, session: &Arc<Session>, frame: &Bytes, max: usize) {
+        self.spread(registry, max);
+        let batch = &mut self.batches[session.profile.encoding()];
+        let mut queue = session.queue();
+        if frame::is_data(frame) {
+            queue.note_other_data();
+        }
+        let pushed = if queue.is_flowing() && batch.has_room() {
+            queue.push_span(batch.append(|out| out.extend_from_slice(frame)), max)
+        } else {
+            queue.push(frame.clone(), max)
+        };
+        drop(queue);
+        self.queued += 1;
+        self.note(session, pushed);
+    }
+
+    /// Something was done to a session's queue directly: it is flushed, if `first` says that nobody else will.
+    pub(super) fn touch(&mut self, session: &Arc<Session>, first: bool) {
+        if first {
+            self.touched.push(session.clone());
+        }
+    }
+
+    /// Notes what became of frames that were pushed.
+    pub(super) fn note(&mut self, session: &Arc<Session>, pushed: Pushed) {
+        match pushed {
+            Pushed::Queued { first: true } => self.touched.push(session.clone()),
+            Pushed::Queued { first: false } | Pushed::Gone => {}
+            Pushed::Overflow => self.overflowed.push(session.clone()),
+        }
+    }
+
+    /// The next session that had no room in its queue.
+    pub(super) fn next_overflowed(&mut self) -> Option<Arc<Session>> {
+        self.overflowed.pop()
+    }
+
+    /// Whether some session had no room in its queue.
+    pub(super) fn has_overflowed(&self) -> bool {
+        !self.overflowed.is_empty()
+    }
+
+    /// Ends the turn: what was queued is part of the queues now. The run must have been spread.
+    pub(super) fn seal(&mut self) -> Sealed {
+        self.queued = 0;
+        let mut batches = PerEncoding::default();
+        for encoding in Encoding::ALL {
+            batches[encoding] = self.batches[encoding].freeze();
+        }
+        let touched = std::mem::take(&mut self.touched);
+        for session in &touched {
+            session.queue().seal(&batches[session.profile.encoding()]);
+        }
+        Sealed { touched, batches, deliveries: std::mem::take(&mut self.deliveries) }
+    }
+
+    /// Takes back the memory of a turn whose queues are flushed.
+    pub(super) fn reuse(&mut self, sealed: Sealed) {
+        let Sealed { batches, mut touched, .. } = sealed;
+        for (batch, frozen) in self.batches.zip(batches) {
+            batch.reuse(frozen);
+        }
+        if self.touched.capacity() == 0 {
+            touched.clear();
+            touched.shrink_to(limits::EFFECTS_AT_ONCE);
+            self.touched = touched;
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The task of one session, from the end of the handshake to the end: reads what the client sends, and writes what another thread could not write.
+//!
+//! ```text
+//! readable ─► transport ─► decoder ─► interpreter ─► requests ─► hub (one lock for all of them)
+//! ```
+//!
+//! An idle session holds no buffer: readiness is awaited first, then read into a buffer that its thread shares, and only a partial frame stays in the
+//! decoder.
+//!
+//! Never here: a lock held across a system call, a frame's meaning.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tracing::debug;
+
+use super::counters::Counters;
+use super::hub::Hub;
+use super::interpret::{Interpreted, Interpreter};
+use super::request::{Leave, Request};
+use super::session::{Closing, Session};
+use super::timers::Hold;
+use crate::limits;
+use wsmb_protocol::frame::{Decoder, Role};
+
+thread_local! {
+    /// What all sessions of the thread read into.
+    static INPUT: RefCell<Box<[u8]>> = RefCell::new(vec![0; wsmb_protocol::limits::READ_BUFFER].into_boxed_slice());
+    /// The memory of the requests of one read. Empty between two reads.
+    static REQUESTS: RefCell<Vec<Request<'static>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// See the module.
+pub(super) struct Reader {
+    hub: Arc<Hub>,
+    session: Arc<Session>,
+    decoder: Decoder,
+    /// What the client sends is thrown away: it has closed, or violated the protocol.
+    ignores_input: bool,
+    /// The code of the client's close frame.
+    closed: Option<u16>,
+    /// The client's first frame has come.
+    greeted: bool,
+    /// The end is being timed.
+    lingering: bool,
+    /// The pause of the store's backpressure for which this task waits already.
+    paused: u64,
+    departed: bool,
+}
+
+/// What one look at the socket brought.
+enum Inbound {
+    Nothing,
+    More,
+    Ended { orderly: bool },
+}
+
+impl Reader {
+    pub(super) fn new(hub: Arc<Hub>, session: Arc<Session>) -> Self {
+        let decoder = Decoder::new(Role::Server, hub.options().limits.max_message);
+        Self {
+            hub,
+            session,
+            decoder,
+            ignores_input: false,
+            closed: None,
+            greeted: false,
+            lingering: false,
+            paused: 0,
+            departed: false,
+        }
+    }
+
+    /// Takes what the client sent, in order.
+    pub(super) fn take(&mut self, input: &mut [u8]) {
+        self.session.note_input(self.hub.now());
+        self.hub.stop.note_input();
+        if self.ignores_input {
+            return;
+        }
+        let was_greeted = self.greeted;
+        let (hub, session) = (&*self.hub, &self.session);
+        let mut interpreter = Interpreter::new(hub, session, REQUESTS.take(), was_greeted);
+        let result = self.decoder.feed(input, |incoming| {
+            let flow = interpreter.take(incoming);
+            self.ignores_input = flow.is_break();
+            flow
+        });
+        let Interpreted { mut requests, greeted, closed } = interpreter.finish();
+        self.greeted = greeted;
+        hub.apply_all(session, requests.drain(..));
+        keep(requests);
+        if !was_greeted && session.queue().is_answering() {
+            hub.hold(Hold::Answer, session.id);
+        }
+        if let Some((code, is_orderly)) = closed {
+            // Asked without the core's lock: the answer needs a system call.
+            let took_only = is_orderly && session.took_only(hub.options().limits.trust_fin);
+            self.closed = Some(code);
+            // A client that waits for answers gets the close frame behind them.
+            if !hub.finish(session, took_only) {
+                hub.apply(session, Request::Leave(Leave { code, took_only }));
+            }
+        }
+        if let Err(error) = result {
+            self.ignores_input = true;
+            debug!(connection = session.id.0, %error, "protocol violation");
+            Counters::add(&hub.counters.violations, 1);
+            let closing = Closing { code: error.close_code(), reason: "", invited: true, flush: true };
+            hub.apply(session, Request::End(closing));
+        }
+    }
+
+    fn outbound(&mut self, cx: &mut Context<'_>) -> bool {
+        let (aborted, blocked, ending) = {
+            let mut queue = self.session.queue();
+            queue.wake_with(cx.waker());
+            (queue.is_aborted(), queue.is_blocked(), queue.is_ending())
+        };
+        if aborted {
+            return false;
+        }
+        if ending && !self.lingering {
+            self.lingering = true;
+            let end_by = self.hub.now().after(limits::LINGER);
+            self.session.queue().cut_at(end_by);
+            self.hub.look(end_by, self.session.id);
+        }
+        if blocked && self.session.transport().poll_write_ready(cx).is_ready() {
+            self.session.queue().unblock();
+            // If the socket is full again, this wakes the task, which then waits for it.
+            self.session.flush();
+        }
+        true
+    }
+
+    fn inbound(&mut self, cx: &mut Context<'_>) -> Poll<Inbound> {
+        if let Some(pause) = self.hub.backpressure.pause(cx.waker(), self.paused) {
+            self.paused = pause;
+            return Poll::Pending;
+        }
+        if self.session.transport().poll_read_ready(cx).is_pending() {
+            return Poll::Pending;
+        }
+        Poll::Ready(INPUT.with_borrow_mut(|input| match self.session.transport().try_read(input) {
+            Ok(0) => Inbound::Ended { orderly: true },
+            Ok(count) => {
+                self.take(&mut input[..count]);
+                Inbound::More
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Inbound::Nothing,
+                _ => Inbound::Ended { orderly: false },
+            },
+        }))
+    }
+
+    /// The client has sent a FIN. True if it waits for answers, so that the session stays for them.
+    fn finish(&mut self) -> bool {
+        let took_only = self.session.took_only(self.hub.options().limits.trust_fin);
+        self.hub.finish(&self.session, took_only)
+    }
+
+    /// Looks after a client that has finished sending and waits for answers. `None`: it is to be read from like any other, because it has its
+    /// answers and the close frame that it asked for.
+    fn answer(&mut self) -> Option<Poll<()>> {
+        let (ending, broken) = {
+            let queue = self.session.queue();
+            (queue.is_ending(), queue.is_broken())
+        };
+        if self.session.pending.any() && !ending && !broken {
+            return Some(Poll::Pending);
+        }
+        match self.closed {
+            Some(code) if !broken => {
+                if !ending {
+                    self.hub.apply(&self.session, Request::Leave(Leave { code, took_only: false }));
+                }
+                None
+            }
+            _ => {
+                self.depart(true);
+                Some(Poll::Ready(()))
+            }
+        }
+    }
+
+    fn depart(&mut self, orderly: bool) {
+        if !std::mem::replace(&mut self.departed, true) {
+            let session = &self.session;
+            let took_only =
+                orderly && !session.pending.is_listening() && session.took_only(self.hub.options().limits.trust_fin);
+            self.hub.depart(session, took_only);
+            // Replies and a close frame may still be queued; a client that has sent a FIN may still read.
+            if orderly {
+                session.flush();
+            } else if session.transport().unacknowledged().is_none_or(|bytes| bytes > 1)
+                && (!self.hub.stop.has_begun() || session.queue().has_unconfirmed())
+            {
+                // More than a FIN is on its way to a client that takes nothing. In a stop only what will be delivered again is cut off; an answer may
+                // still arrive.
+                session.transport().abort();
+            }
+        }
+    }
+}
+
+/// Keeps the memory of a list of requests for the next read, unless it is large.
+fn keep(mut requests: Vec<Request<'_>>) {
+    requests.clear();
+    requests.shrink_to(limits::REQUESTS_AT_ONCE);
+    // The list is empty: this changes its lifetime and keeps its memory.
+    REQUESTS.set(requests.into_iter().map_while(|_| None).collect());
+}
+
+impl Future for Reader {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if !this.outbound(cx) {
+            this.depart(false);
+            return Poll::Ready(());
+        }
+        if this.session.pending.is_listening()
+            && let Some(poll) = this.answer()
+        {
+            return poll;
+        }
+        for _ in 0..limits::READ_ROUNDS {
+            match this.inbound(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Inbound::Nothing | Inbound::More) => {}
+                Poll::Ready(Inbound::Ended { orderly }) => {
+                    if orderly && this.finish() {
+                        return Poll::Pending;
+                    }
+                    this.depart(orderly);
+                    return Poll::Ready(());
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// However the task ends, the core learns of it.
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.depart(false);
+    }
+}

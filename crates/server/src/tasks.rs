@@ -1,0 +1,154 @@
+//! The tasks that run beside the sessions: deadlines, timers, backpressure, reports of the store, ids.
+//!
+//! Each is a loop that sleeps until something is due and then asks the hub. `lifecycle` starts them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::counters::Counters;
+use super::hub::Hub;
+use super::request::Request;
+use super::session::{Closing, OnTime, Session};
+use super::storage::Report;
+use crate::limits;
+use wsmb_core::broker::{Broker, Event, StoreFailure};
+use wsmb_core::message::Timestamp;
+use wsmb_store::{FailureKind, Outcome};
+
+impl Hub {
+    /// The task that gives the core its ticks.
+    pub(super) async fn run_deadlines(self: Arc<Self>) {
+        loop {
+            let Some(deadline) = self.arm() else {
+                self.deadline_moved.notified().await;
+                continue;
+            };
+            // At least a millisecond, the clock's grain, so that nothing the core asks for makes this loop spin.
+            let wait = deadline.since(self.now()).max(Duration::from_millis(1));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => self.happened(Event::Tick),
+                () = self.deadline_moved.notified() => {}
+            }
+        }
+    }
+
+    /// The task that times heartbeats, holds and ends of all sessions.
+    pub(super) async fn run_timers(self: Arc<Self>) {
+        loop {
+            let next = self.timers().next();
+            let Some(next) = next else {
+                self.timer_moved.notified().await;
+                continue;
+            };
+            let wait = next.since(self.now()).max(Duration::from_millis(1));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => self.on_time(),
+                () = self.timer_moved.notified() => {}
+            }
+        }
+    }
+
+    fn on_time(&self) {
+        let now = self.now();
+        let due = self.timers().take(now);
+        for session in self.find(&due.holds) {
+            self.apply(&session, Request::Release);
+        }
+        for session in self.find(&due.unanswered) {
+            self.apply(&session, Request::GiveUp);
+        }
+        let (interval, lenient) = (self.options().limits.heartbeat, self.backpressure.is_closed());
+        for session in self.find(&due.looks) {
+            self.look_at(&session, now, interval, lenient);
+        }
+    }
+
+    /// Asks a session what is due. `lenient`: reading is paused, so silence is not the client's fault.
+    fn look_at(&self, session: &Arc<Session>, now: Timestamp, interval: Duration, lenient: bool) {
+        let mut due = session.on_time(now, interval, lenient);
+        if due == OnTime::Dead && self.with_broker(|broker| broker.is_at_work(now, session.id)) {
+            due = session.spare(now, interval);
+        }
+        match due {
+            OnTime::Nothing => {}
+            OnTime::Look(next) => {
+                self.timers().look(next, session.id);
+            }
+            OnTime::Flush(next) => {
+                self.loops.flush(std::slice::from_ref(session));
+                self.timers().look(next, session.id);
+            }
+            OnTime::Dead => {
+                Counters::add(&self.counters.dead, 1);
+                debug!(connection = session.id.0, "ended: it answers no ping");
+                let closing = Closing { code: 1008, reason: "no answer to pings", invited: false, flush: false };
+                self.apply(session, Request::End(closing));
+            }
+        }
+    }
+
+    /// The task that lets sockets be read again: not every commit is reported, and nobody who waits does anything.
+    pub(super) async fn run_backpressure(self: Arc<Self>) {
+        loop {
+            self.backpressure.closed.notified().await;
+            self.storage.room().await;
+            self.backpressure.watch(self.storage.queued_bytes());
+        }
+    }
+
+    /// The task that takes what the store's thread reports.
+    pub(super) async fn run_reports(self: Arc<Self>) {
+        loop {
+            self.storage.reported().await;
+            self.take_reports();
+        }
+    }
+
+    /// Takes everything that the store's thread has reported so far.
+    pub(super) fn take_reports(&self) {
+        while let Some(report) = self.storage.next_report() {
+            match report {
+                Report::Outcome(outcome) => self.take_outcome(outcome),
+                Report::Health(healthy) => {
+                    for session in self.storage.take_waiting() {
+                        self.apply(&session, Request::PingAnswer(healthy));
+                    }
+                }
+            }
+        }
+        self.backpressure.watch(self.storage.queued_bytes());
+    }
+
+    fn take_outcome(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Stored(ids) => self.happened(Event::Stored(ids)),
+            Outcome::Failed(ids, kind) => {
+                let failure = match kind {
+                    FailureKind::Full => StoreFailure::Full,
+                    FailureKind::Unavailable => StoreFailure::Unavailable,
+                };
+                self.happened(Event::StoreFailed(ids, failure));
+            }
+            Outcome::Loaded { channel, messages, complete } => {
+                self.happened(Event::Loaded { channel, messages, complete });
+            }
+            Outcome::LoadFailed { channel } => self.happened(Event::LoadFailed { channel }),
+            Outcome::Swept { gone, spared, more } => self.happened(Event::Swept { gone, spared, more }),
+            Outcome::WallAdvanced(by) => self.happened(Event::WallAdvanced(by)),
+        }
+    }
+
+    /// The task that saves ids once a second.
+    pub(super) async fn run_ids(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(limits::IDS_SAVE).await;
+            if self.ids.is_unfinished() || self.with_broker(Broker::has_fresh_ids) {
+                let hub = self.clone();
+                // A panic in it is a defect that its own message tells; the next round tries again.
+                let _ = tokio::task::spawn_blocking(move || hub.save_ids(false)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The bytes of one connection: reading, writing, readiness, the end, and what the peer has acknowledged.
+//!
+//! Everything above this file works with [`Transport`] and knows no socket. Today every transport is a TCP stream without encryption; another kind (TLS, a
+//! Unix socket) has its place here. Bytes are counted as they are on the wire.
+//!
+//! Never here: a frame, a queue, a decision about when a connection ends.
+
+use std::io::{self, Read};
+use std::net::Shutdown;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// One connection's way to its peer. Any thread may write; only the connection's own task waits for readiness.
+#[derive(Debug)]
+pub(super) struct Transport {
+    stream: TcpStream,
+}
+
+impl Transport {
+    /// Takes an accepted socket.
+    ///
+    /// # Errors
+    /// The peer has gone already.
+    pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Self { stream })
+    }
+
+    /// Whether there may be something to read. If not, the task is woken when there is.
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_read_ready(cx).map(|_| ())
+    }
+
+    /// Whether the socket may take more. If not, the task is woken when it does.
+    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_write_ready(cx).map(|_| ())
+    }
+
+    /// Waits until there may be something to read.
+    ///
+    /// # Errors
+    /// The runtime is shutting down.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        self.stream.readable().await
+    }
+
+    /// Reads once. A read that does not fill the buffer has emptied the socket, so readiness is awaited again without asking the
+    /// kernel a second time (as tokio itself does, where readiness is edge-triggered).
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`]: there is nothing to read now.
+    pub(super) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut count = None;
+        let result = self.stream.try_io(Interest::READABLE, || {
+            let got = (&*SockRef::from(&self.stream)).read(buffer)?;
+            count = Some(got);
+            let emptied = cfg!(any(target_os = "linux", target_os = "android", target_os = "macos", target_os = "ios"));
+            if emptied && got > 0 && got < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match count {
+            Some(count) => Ok(count),
+            None => result.map(|()| 0),
+        }
+    }
+
+    /// Reads once and appends to `buffer`, as far as that has room.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`]: there is nothing to read now.
+    pub(super) fn try_read_buf(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        self.stream.try_read_buf(buffer)
+    }
+
+    /// Writes once; how many bytes the socket has taken.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`]: the socket takes nothing now.
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.try_write(bytes)
+    }
+
+    /// Writes everything and waits where the socket is full.
+    ///
+    /// # Errors
+    /// The peer has gone.
+    pub(super) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.stream.writable().await?;
+            match self.try_write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a FIN: nothing more is written.
+    ///
+    /// # Errors
+    /// The peer has gone; the reader sees that too.
+    pub(super) fn finish(&self) -> io::Result<()> {
+        SockRef::from(&self.stream).shutdown(Shutdown::Write)
+    }
+
+    /// Has the connection reset when it is closed, so that the kernel does not keep unsent bytes for minutes.
+    pub(super) fn abort(&self) {
+        // It fails for a connection that is gone already, and then there is nothing to keep.
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Bytes that the peer's TCP has not acknowledged, a FIN counted as one; `None` where the system can't tell.
+    pub(super) fn unacknowledged(&self) -> Option<u64> {
+        unacknowledged(&self.stream)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn unacknowledged(stream: &TcpStream) -> Option<u64> {
+    use std::os::fd::AsRawFd;
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open as long as `stream` lives, and TIOCOUTQ (tcp(7): SIOCOUTQ) writes one int.
+    let failed = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } != 0;
+    if failed { None } else { u64::try_from(bytes).ok() }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unacknowledged(_stream: &TcpStream) -> Option<u64> {
+    None
+}

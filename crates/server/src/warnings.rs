@@ -1,0 +1,100 @@
+//! Warnings about clients and messages that may repeat, as lines in the log.
+//!
+//! Each kind of line is written once in a while at most, with the number of those that were withheld.
+
+use tracing::warn;
+
+use super::counters::WarningLimit;
+use super::session::{Peer, Profile, Session};
+use wsmb_core::broker::{Note, Refusal};
+use wsmb_core::message::ChannelName;
+
+/// When each kind of line was written last.
+#[derive(Debug, Default)]
+pub(super) struct Warnings {
+    dropped: WarningLimit,
+    failing: WarningLimit,
+    given: WarningLimit,
+    stays: WarningLimit,
+    slow: WarningLimit,
+    unconfirmed: WarningLimit,
+    refused: WarningLimit,
+    forbidden: WarningLimit,
+}
+
+impl Warnings {
+    /// A session does not take what it is sent, and is ended.
+    pub(super) fn slow(&self, session: &Session) {
+        if let Some(withheld) = self.slow.admit() {
+            let Profile { user, peer, .. } = &session.profile;
+            warn!(connection = session.id.0, %user, %peer, withheld, "ended a slow receiver: it does not take what it is sent");
+        }
+    }
+
+    /// A receiver has confirmed nothing for too long, and is ended.
+    pub(super) fn unconfirmed(&self, session: &Session) {
+        if let Some(withheld) = self.unconfirmed.admit() {
+            let Profile { user, peer, .. } = &session.profile;
+            warn!(
+                connection = session.id.0, %user, %peer, withheld,
+                "ended a receiver that has confirmed nothing for server.confirm_timeout; its messages go to other receivers"
+            );
+        }
+    }
+
+    /// A topic session's message was refused, and the session is ended.
+    pub(super) fn refused(&self, session: &Session, refusal: Refusal) {
+        if let Some(withheld) = self.refused.admit() {
+            let Profile { user, peer, topic, .. } = &session.profile;
+            let channel = topic.as_ref().map_or("", ChannelName::as_str);
+            warn!(
+                connection = session.id.0, %user, %peer, channel, ?refusal, withheld,
+                "a message was not accepted; its sender's connection is ended"
+            );
+        }
+    }
+
+    /// A topic client sends what its user may not send, or may not use its channel at all.
+    pub(super) fn forbidden(&self, user: &str, peer: &Peer, channel: &ChannelName) {
+        if let Some(withheld) = self.forbidden.admit() {
+            warn!(
+                user, %peer, channel = channel.as_str(), withheld,
+                "refused a topic connection: its user may not use the channel so; see [[permission]]"
+            );
+        }
+    }
+
+    /// Logs what the core wants the administrator to know.
+    pub(super) fn note(&self, note: &Note) {
+        match note {
+            Note::Dropped { channel, id, why, attempts, reason } => {
+                let Some(withheld) = self.dropped.admit() else { return };
+                warn!(
+                    %channel, id = id.0, why = %why.as_str(), attempts, reason = reason.as_deref(), withheld,
+                    "dropped a message: the channel has no dead-letter channel, or it is full; set dead_letter to keep such messages"
+                );
+            }
+            Note::Failing { channel, id, attempts, reason } => {
+                let Some(withheld) = self.failing.admit() else { return };
+                warn!(
+                    %channel, id = id.0, attempts, reason = reason.as_deref(), withheld,
+                    "a message fails again and again; it is tried on, and does not hold up the others"
+                );
+            }
+            Note::Unanswered { connection, sequence, channel, given: true } => {
+                let Some(withheld) = self.given.admit() else { return };
+                warn!(
+                    connection = connection.0, delivery = sequence, %channel, withheld,
+                    "a receiver has not answered a delivery within ack_timeout; the message is given to another one"
+                );
+            }
+            Note::Unanswered { connection, sequence, channel, given: false } => {
+                let Some(withheld) = self.stays.admit() else { return };
+                warn!(
+                    connection = connection.0, delivery = sequence, %channel, withheld,
+                    "a receiver has not answered a delivery within ack_timeout; it keeps the message, because there is no other receiver"
+                );
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! (Tests.) The broker's books: what must add up whenever it is at rest.
 
 use super::entry::{Place, Row};
-use super::{Broker, Delayed};
+use super::{Broker, Counters, Delayed};
 use crate::limits;
 use crate::message::Timestamp;
 
@@ -71,8 +71,19 @@ impl Broker {
         self.audit_unstored(in_memory_unwritten);
         self.audit_windows();
         let c = &self.counters;
-        let over = c.confirmed + c.expired + c.dead_lettered + c.dropped + c.purged + c.refused_late;
-        assert_eq!(c.accepted, unsettled + over, "every accepted message is somewhere: {c:?}");
+        assert_eq!(c.accepted, unsettled + c.over(), "every accepted message is somewhere: {c:?}");
+        self.audit_books();
+    }
+
+    /// The same holds for each channel, and the books of all channels say together what is counted for the broker.
+    fn audit_books(&self) {
+        for (name, book) in &self.books {
+            let unsettled = self.channel_keys.get(name).map_or(0, |key| self.channels[*key].unsettled);
+            assert_eq!(book.accepted, unsettled + book.over(), "channel {name}: every message is somewhere: {book:?}");
+        }
+        let sum = |of: fn(&Counters) -> u64| self.books.values().map(of).sum::<u64>();
+        assert_eq!(sum(|book| book.accepted), self.counters.accepted, "what is accepted has a channel");
+        assert_eq!(sum(|book| book.deliveries), self.counters.deliveries, "what is delivered has a channel");
     }
 
     /// Nothing that has expired waits in memory, and what expires is counted.

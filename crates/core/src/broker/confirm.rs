@@ -1,5 +1,6 @@
 //! What becomes of a delivery: confirmed, or given back. What becomes of one that failed is in `failure.rs`.
 
+use super::counters::Metric;
 use super::entry::{Entry, Place};
 use super::failure::Why;
 use super::flight::Failed;
@@ -99,7 +100,7 @@ impl Broker {
             return;
         }
         self.channels[channel].in_flight -= 1;
-        self.counters.confirmed += entries.len() as u64;
+        self.count(channel, Metric::Confirmed, entries.len() as u64);
         for entry in entries {
             self.drop_entry(channel, entry, Fate::Settled, turn);
         }

@@ -42,3 +42,76 @@ pub struct Counters {
     /// Receivers ended because they confirmed nothing for `confirm_timeout`.
     pub unconfirmed_receivers: u64,
 }
+
+/// What is counted: one for each field of [`Counters`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// [`Counters::accepted`].
+    Accepted,
+    /// [`Counters::fleeting`].
+    Fleeting,
+    /// [`Counters::deliveries`].
+    Deliveries,
+    /// [`Counters::redeliveries`].
+    Redeliveries,
+    /// [`Counters::confirmed`].
+    Confirmed,
+    /// [`Counters::expired`].
+    Expired,
+    /// [`Counters::dead_lettered`].
+    DeadLettered,
+    /// [`Counters::dropped`].
+    Dropped,
+    /// [`Counters::failing`].
+    Failing,
+    /// [`Counters::unanswered`].
+    Unanswered,
+    /// [`Counters::doubled`].
+    Doubled,
+    /// [`Counters::purged`].
+    Purged,
+    /// [`Counters::refused`].
+    Refused,
+    /// [`Counters::refused_late`].
+    RefusedLate,
+    /// [`Counters::duplicates`].
+    Duplicates,
+    /// [`Counters::forgotten_ids`].
+    ForgottenIds,
+    /// [`Counters::slow_receivers`].
+    SlowReceivers,
+    /// [`Counters::unconfirmed_receivers`].
+    UnconfirmedReceivers,
+}
+
+impl Counters {
+    /// The counter of a metric.
+    pub(super) fn of(&mut self, metric: Metric) -> &mut u64 {
+        match metric {
+            Metric::Accepted => &mut self.accepted,
+            Metric::Fleeting => &mut self.fleeting,
+            Metric::Deliveries => &mut self.deliveries,
+            Metric::Redeliveries => &mut self.redeliveries,
+            Metric::Confirmed => &mut self.confirmed,
+            Metric::Expired => &mut self.expired,
+            Metric::DeadLettered => &mut self.dead_lettered,
+            Metric::Dropped => &mut self.dropped,
+            Metric::Failing => &mut self.failing,
+            Metric::Unanswered => &mut self.unanswered,
+            Metric::Doubled => &mut self.doubled,
+            Metric::Purged => &mut self.purged,
+            Metric::Refused => &mut self.refused,
+            Metric::RefusedLate => &mut self.refused_late,
+            Metric::Duplicates => &mut self.duplicates,
+            Metric::ForgottenIds => &mut self.forgotten_ids,
+            Metric::SlowReceivers => &mut self.slow_receivers,
+            Metric::UnconfirmedReceivers => &mut self.unconfirmed_receivers,
+        }
+    }
+
+    /// Accepted messages that are not in the broker any more.
+    #[cfg(test)]
+    pub(super) fn over(&self) -> u64 {
+        self.confirmed + self.expired + self.dead_lettered + self.dropped + self.purged + self.refused_late
+    }
+}

@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use super::channel::Loading;
+use super::counters::Metric;
 use super::entry::{Entry, Place, Row};
 use super::member::{Member, Targets};
 use super::party::{Asked, Party};
@@ -55,7 +56,7 @@ impl Broker {
             .map(|member| member.connection)
             .collect();
         for connection in &outrun {
-            self.counters.slow_receivers += 1;
+            self.count(key, Metric::SlowReceivers, 1);
             self.end(*connection, EndReason::Slow, turn);
         }
         !outrun.is_empty()
@@ -104,8 +105,10 @@ impl Broker {
         channel.serve_groups(targets);
         let party = channel.groups().and_then(|groups| Party::new(groups, targets));
         self.flights.insert(Flight { channel: key, entries, outstanding, doubled: false, failed: None, party });
-        self.counters.deliveries += targets.len() as u64;
-        self.counters.redeliveries += if attempt > 1 { targets.len() as u64 } else { 0 };
+        self.count(key, Metric::Deliveries, targets.len() as u64);
+        if attempt > 1 {
+            self.count(key, Metric::Redeliveries, targets.len() as u64);
+        }
         let content = turn.content(content);
         for target in targets {
             let receiver = &mut self.receivers[target.receiver];

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::channel::Channel;
+use super::counters::Metric;
 use super::entry::{Entry, Place};
 use super::failure::Why;
 use super::pending::Fate;
@@ -21,7 +22,7 @@ impl Broker {
             self.give_up(key, entry, Why::Expired, turn);
             return;
         }
-        self.counters.expired += 1;
+        self.count(key, Metric::Expired, 1);
         self.drop_entry(key, entry, Fate::Refused(Refusal::Expired), turn);
     }
 
@@ -80,7 +81,7 @@ impl Broker {
 
     /// A message that only the store had is gone, because its time to live was over.
     fn expire_unseen(&mut self, key: usize, id: MessageId, turn: &Turn<'_>) {
-        self.counters.expired += 1;
+        self.count(key, Metric::Expired, 1);
         let is_old = self.is_old(id);
         let channel = &mut self.channels[key];
         channel.paged -= 1;

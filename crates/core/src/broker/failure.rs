@@ -4,6 +4,7 @@
 
 use smallvec::SmallVec;
 
+use super::counters::Metric;
 use super::entry::{Bound, Entry, Held, Place};
 use super::flight::Failed;
 use super::member::Targets;
@@ -211,7 +212,7 @@ impl Broker {
         let attempts = entry.message.deliveries;
         let rounds = attempts / limits::FAILING_TOLD;
         if attempts.is_multiple_of(limits::FAILING_TOLD) && rounds.is_power_of_two() {
-            self.counters.failing += 1;
+            self.count(channel, Metric::Failing, 1);
             let reason = entry.reason().map(Box::from);
             let channel = self.channels[channel].name.clone();
             turn.note(Note::Failing { channel, id: entry.message.id, attempts, reason });
@@ -247,8 +248,8 @@ impl Broker {
             let reason = entry.failures.take().and_then(|failures| failures.reason);
             entry.message.dead.get_or_insert_with(|| Box::new(DeadLetter { why, channel: from, attempts, reason }));
             self.bytes += entry.bytes();
-            self.counters.dead_lettered += 1;
-            self.counters.accepted += 1;
+            self.count(channel, Metric::DeadLettered, 1);
+            self.count(target, Metric::Accepted, 1);
             self.renew(target, entry, turn);
             self.to_pump.push(target);
             self.close_if_unused(channel);
@@ -262,7 +263,7 @@ impl Broker {
 
     /// Nothing is dropped without a trace.
     fn drop_failed(&mut self, channel: usize, entry: Entry, why: Why, turn: &mut Turn<'_>) {
-        self.counters.dropped += 1;
+        self.count(channel, Metric::Dropped, 1);
         turn.note(Note::Dropped {
             channel: self.channels[channel].name.clone(),
             id: entry.message.id,
@@ -274,7 +275,7 @@ impl Broker {
     }
 
     fn dead_letter_fleeting(&mut self, channel: usize, target: usize, entry: Entry, turn: &mut Turn<'_>) {
-        self.counters.dead_lettered += 1;
+        self.count(channel, Metric::DeadLettered, 1);
         let name = self.channels[target].name.clone();
         let messages = std::iter::once(entry.message.payload.clone()).collect();
         self.fan_out(target, Content::Backlog { channel: name, messages, dead: None }, 1, (None, None), turn);

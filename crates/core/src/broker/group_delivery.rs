@@ -7,6 +7,7 @@
 
 use smallvec::SmallVec;
 
+use super::counters::Metric;
 use super::entry::{Bound, Entry, Held};
 use super::groups::Choice;
 use super::member::{Member, Targets};
@@ -141,11 +142,11 @@ impl Broker {
             size += entry.message.payload.bytes.len();
             messages.push(entry.message.payload.clone());
         }
-        self.counters.deliveries += 1;
-        self.counters.redeliveries += 1;
         let dead = if let [entry] = &flight.entries[..] { entry.message.dead.clone() } else { None };
         let content = turn.content(Content::Backlog { channel: name, messages, dead });
         let channel = flight.channel;
+        self.count(channel, Metric::Deliveries, 1);
+        self.count(channel, Metric::Redeliveries, 1);
         let receiver = &mut self.receivers[target.receiver];
         let manual = receiver.ack == AckMode::Manual;
         receiver.serve(channel);

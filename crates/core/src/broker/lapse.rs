@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::counters::Metric;
 use super::entry::Entry;
 use super::member::Member;
 use super::window::InFlight;
@@ -135,7 +136,7 @@ impl Broker {
         self.forget_overdue(connection, delivery);
         self.receivers[key].window.take(delivery.sequence);
         self.receivers[key].acknowledged(false, Duration::MAX);
-        self.counters.unanswered += 1;
+        self.count(channel, Metric::Unanswered, 1);
         let name = self.channels[channel].name.clone();
         turn.note(Note::Unanswered { connection, sequence: delivery.sequence, channel: name, given: true });
         self.note_unanswered(delivery.flight, connection);
@@ -162,8 +163,9 @@ impl Broker {
         let others = || channel.members.iter().find(joins).filter(|_| !waits);
         let target = group.and_then(|members| members.iter().find(joins)).or_else(others).copied();
         let (Some(target), part) = (target, part.map(|(_, part)| part)) else { return };
+        let counted = flight.channel;
         self.flights[delivery.flight].doubled = true;
-        self.counters.doubled += 1;
+        self.count(counted, Metric::Doubled, 1);
         self.join_flight(delivery.flight, part, target, turn);
     }
 }

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::counters::Metric;
 use super::member::Member;
 use super::receiver::{Receiver, Subscription};
 use super::timers::Timer;
@@ -210,7 +211,7 @@ impl Broker {
             None => receiver.watched = false,
             Some(until) if until > turn.now => self.timers.arm(until, Timer::Unconfirmed(connection)),
             Some(_) => {
-                self.counters.unconfirmed_receivers += 1;
+                self.count(None, Metric::UnconfirmedReceivers, 1);
                 self.end(connection, EndReason::Unconfirmed, turn);
             }
         }

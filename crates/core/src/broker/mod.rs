@@ -65,7 +65,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 pub use bounds::Bounds;
-pub use counters::Counters;
+pub use counters::{Counters, Metric};
 pub use dedup::{ForgottenIds, FreshIds};
 pub use effect::{Content, Effect, Effects, EndReason, Note, Refusal, Reply, StoreEffect};
 pub use event::{AckMode, Acknowledge, ClientKind, Event, Publish, ReceiverKey, StoreFailure, Subscribe};
@@ -156,6 +156,9 @@ pub struct Broker {
     purges: VecDeque<(Timestamp, ChannelName)>,
     timers: Timers,
     counters: Counters,
+    /// (Tests.) The same for each channel.
+    #[cfg(test)]
+    books: BTreeMap<ChannelName, Counters>,
     /// What the answer to the sweep that has been asked for may name, and is counted no more: it has expired in memory while it was being written, or
     /// another row that stood for it was done with first.
     expired_early: BTreeSet<MessageId>,
@@ -214,6 +217,8 @@ impl Broker {
             purges: VecDeque::new(),
             timers: Timers::default(),
             counters: Counters::default(),
+            #[cfg(test)]
+            books: BTreeMap::new(),
             expired_early: BTreeSet::new(),
             sweeping: false,
             stopping: false,
@@ -323,7 +328,7 @@ impl Broker {
     /// The ids that were forgotten before `dedup_window` was over since this was asked last, if any were.
     pub fn take_forgotten_ids(&mut self) -> Option<ForgottenIds> {
         let forgotten = self.dedup.take_forgotten()?;
-        self.counters.forgotten_ids += forgotten.count;
+        self.count(None, Metric::ForgottenIds, forgotten.count);
         Some(forgotten)
     }
 
@@ -399,6 +404,17 @@ impl Broker {
         let key = self.channels.insert(Channel::new(name.clone(), policy));
         self.channel_keys.insert(name.clone(), key);
         Some(key)
+    }
+
+    /// Counts something that has happened on a channel, or on none that the broker knows. Everything that is counted is counted here.
+    fn count(&mut self, channel: impl Into<Option<usize>>, metric: Metric, count: u64) {
+        *self.counters.of(metric) += count;
+        #[cfg(test)]
+        if let Some(channel) = channel.into() {
+            *self.books.entry(self.channels[channel].name.clone()).or_default().of(metric) += count;
+        }
+        #[cfg(not(test))]
+        let _ = channel;
     }
 
     /// Forgets a channel that nothing is left of.

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::counters::Metric;
 use super::dedup::{Key, Seen};
 use super::entry::{Entry, Place, Row, Unstored, expires_at};
 use super::pending::{Fate, Pending};
@@ -14,7 +15,7 @@ impl Broker {
     pub(super) fn publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) {
         let Some(known) = self.note_publisher(publish) else { return };
         let id = publish.id.as_ref().map(|id| self.dedup.key(&publish.publication.channel, id));
-        if id.is_some_and(|id| self.is_repetition(publish, id, turn)) {
+        if id.is_some_and(|id| self.is_repetition(publish, id, known, turn)) {
             return;
         }
         let name = &*publish.publication.channel;
@@ -25,9 +26,10 @@ impl Broker {
         if !keep {
             self.publish_fleeting(publish, id, known, turn);
         } else if let Err(refusal) = self.publish_kept(publish, id, known, turn) {
-            self.counters.refused += publish.publication.messages.len() as u64;
+            let key = self.channel_keys.get(name).copied();
+            self.count(key, Metric::Refused, publish.publication.messages.len() as u64);
             self.reply(publish.connection, refused(publish, refusal), turn);
-            if let Some(key) = self.channel_keys.get(name).copied() {
+            if let Some(key) = key {
                 self.close_if_unused(key);
             }
         }
@@ -57,10 +59,10 @@ impl Broker {
     }
 
     /// Answers a publication whose id was seen within the window, or notes that its answer is owed.
-    fn is_repetition(&mut self, publish: &Publish<'_>, key: Key, turn: &mut Turn<'_>) -> bool {
+    fn is_repetition(&mut self, publish: &Publish<'_>, key: Key, known: Option<usize>, turn: &mut Turn<'_>) -> bool {
         let Some(id) = &publish.id else { return false };
         let Some(seen) = self.dedup.get(turn.now, self.settings.dedup_window, key) else { return false };
-        self.counters.duplicates += 1;
+        self.count(known, Metric::Duplicates, 1);
         let reply = match seen {
             Seen::Accepted { at, rows } => {
                 let stored = rows > 0 && self.is_still_stored(publish, at, turn.now);
@@ -94,7 +96,7 @@ impl Broker {
         let mut served = 0;
         if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
             if self.delayed.len() >= limits::DELAYED || self.is_memory_full(publication.frame.len(), None, turn) {
-                self.counters.refused += publication.messages.len() as u64;
+                self.count(known, Metric::Refused, publication.messages.len() as u64);
                 self.reply(connection, refused(publish, Refusal::BrokerFull), turn);
                 return;
             }
@@ -109,7 +111,7 @@ impl Broker {
             if let Some(key) = known.filter(|_| count > 0) {
                 served = self.fan_out(key, Content::Live, count, (connection, receivers), turn);
             } else {
-                self.counters.fleeting += count as u64;
+                self.count(known, Metric::Fleeting, count as u64);
             }
         }
         self.accept(publish, served, turn);
@@ -139,7 +141,7 @@ impl Broker {
         (origin, receivers): (Option<ConnectionId>, Option<u32>),
         turn: &mut Turn<'_>,
     ) -> u32 {
-        self.counters.fleeting += messages as u64;
+        self.count(key, Metric::Fleeting, messages as u64);
         let channel = &mut self.channels[key];
         let limit = receivers.unwrap_or(channel.policy.receivers);
         let served = if limit == 0 && channel.groups().is_none() {
@@ -167,7 +169,7 @@ impl Broker {
             }));
             targets.len()
         };
-        self.counters.deliveries += served as u64;
+        self.count(key, Metric::Deliveries, served as u64);
         u32::try_from(served).unwrap_or(u32::MAX)
     }
 
@@ -202,7 +204,7 @@ impl Broker {
             self.close_if_unused(key);
             return Ok(());
         }
-        self.counters.accepted += count as u64;
+        self.count(key, Metric::Accepted, count as u64);
         let pending = self.pend(publish, id, count);
         let entries = self.entries(publish, key, (id, pending), turn);
         if let Some(delay) = delay {
@@ -376,7 +378,7 @@ impl Broker {
                     if let Some(key) = self.channel_keys.get(&*publication.channel).copied().filter(|_| count > 0) {
                         self.fan_out(key, Content::Due(publication), count, (origin, receivers), turn);
                     } else {
-                        self.counters.fleeting += count as u64;
+                        self.count(None, Metric::Fleeting, count as u64);
                     }
                 }
                 Delayed::Kept(key, entry) if entry.expired(turn.now) => self.expire(key, entry, turn),

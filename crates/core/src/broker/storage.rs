@@ -1,6 +1,7 @@
 //! The core's side of the store: what is written when, and what the store's answers mean.
 
 use super::channel::{Channel, Loading};
+use super::counters::Metric;
 use super::entry::{Entry, Place, Row};
 use super::pending::Fate;
 use super::{Broker, Delayed, Effect, Refusal, Restored, StoreEffect, StoreFailure, Turn};
@@ -24,16 +25,16 @@ impl Broker {
                     self.settings.bounds.expiry_buckets,
                 );
             }
-            self.counters.accepted += summary.messages;
             let key = self.channels.insert(channel);
             self.channel_keys.insert(summary.channel, key);
+            self.count(key, Metric::Accepted, summary.messages);
         }
         for message in restored.delayed {
             let Some(due) = message.due else { continue };
             let Some(key) = self.open_channel(&message.channel) else { continue };
             let id = message.id;
             self.count_in(key, id, message.expires);
-            self.counters.accepted += 1;
+            self.count(key, Metric::Accepted, 1);
             let entry = self.stored_entry(message, None);
             self.bytes += entry.bytes();
             self.delayed.insert((due, id), Delayed::Kept(key, entry));
@@ -198,7 +199,7 @@ impl Broker {
                 },
                 Place::Parked | Place::Flight(_) | Place::Held(_) | Place::Paged => None,
             };
-            self.counters.refused_late += 1;
+            self.count(key, Metric::RefusedLate, 1);
             disowned.push(*id);
             self.refused.insert(*id);
             if self.refused.len() > limits::REFUSED_IDS {
@@ -281,7 +282,7 @@ impl Broker {
             } else {
                 // Nobody has counted it: another program's.
                 self.count_in(key, message.id, message.expires);
-                self.counters.accepted += 1;
+                self.count(key, Metric::Accepted, 1);
             }
             let channel = &mut self.channels[key];
             let origin = channel.paged_origin(message.id);
@@ -325,8 +326,8 @@ impl Broker {
         };
         self.note_purge(name, turn.now);
         let channel = &mut self.channels[key];
-        self.counters.purged += channel.paged;
-        channel.unsettled -= std::mem::take(&mut channel.paged);
+        let paged = std::mem::take(&mut channel.paged);
+        channel.unsettled -= paged;
         channel.cursor = self.last_id;
         if let Some(loading) = &mut channel.loading {
             loading.stale = true;
@@ -357,7 +358,7 @@ impl Broker {
             }
         }
         let up_to = self.last_id;
-        self.counters.purged += entries.len() as u64;
+        self.count(key, Metric::Purged, paged + entries.len() as u64);
         // Kept open while its entries are let go.
         self.channels[key].unsettled += 1;
         for entry in entries {

@@ -217,7 +217,8 @@ impl Hub {
 
     /// Carries out what a turn leaves to be done. The core's lock is released.
     fn carry_out(&self, outcome: TurnOutcome) {
-        let TurnOutcome { store_commands: _, questions, ended, refused, refusals, notes, deadline, sealed } = outcome;
+        let TurnOutcome { store_commands: _, questions, ended, refused, refusals, notes, deadline, mut sealed } =
+            outcome;
         if deadline.is_some_and(|deadline| deadline.0 < self.armed.load(Ordering::Acquire)) {
             self.deadline_moved.notify_one();
         }
@@ -236,6 +237,8 @@ impl Hub {
         self.storage.hand_over();
         self.backpressure.watch(self.storage.queued_bytes());
         self.loops.flush(&sealed.touched);
+        // Not under the lock: this may be the last that holds a session, and then its socket is closed.
+        sealed.touched.clear();
         if sealed.holds_memory() {
             self.engine().reuse(sealed);
         }

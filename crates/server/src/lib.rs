@@ -14,7 +14,7 @@
 //! hub            lock, clock, engine; carries a TurnOutcome out
 //! interpret      bytes ─► requests, outside the lock
 //! reader         the task of one session                  tasks, timekeeping   the tasks beside the sessions
-//! handshake, listener, live, stop, opening, lifecycle     from a socket to a session; from the start to the end
+//! handshake, listener, live, stop, opening, signals, lifecycle     from a socket to a session; from the start to the end
 //! ```
 //!
 //! Why it is built so: `docs/decisions/server.md`.
@@ -55,6 +55,7 @@ mod replies;
 mod request;
 mod session;
 mod settings;
+mod signals;
 mod stop;
 mod stopping;
 mod storage;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::task::{AbortHandle, JoinError, JoinHandle};
+use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
 use super::access::Access;
@@ -25,6 +25,7 @@ use super::listener::{self, Bound};
 use super::loops::{Loops, Threads};
 use super::opening;
 use super::settings::{AccessSettings, Reload, Settings};
+use super::signals::{Signal, Signals};
 use super::storage::{self, Storage};
 use crate::limits;
 use wsmb_auth::{Change, Credentials, Verifier};
@@ -45,7 +46,7 @@ pub struct RunningServer {
     listeners: Vec<JoinHandle<()>>,
     handshakes: Arc<Handshakes>,
     threads: Arc<Threads>,
-    tasks: Vec<AbortHandle>,
+    tasks: Vec<JoinHandle<()>>,
     credentials: Arc<Mutex<Credentials>>,
     settings: Mutex<Settings>,
     is_stopping: bool,
@@ -112,15 +113,14 @@ impl RunningServer {
         // What the store held may be due already.
         hub.happened(Event::Tick);
         self.tasks = vec![
-            vital(hub, "the task of deadlines", hub.clone().run_deadlines()).abort_handle(),
-            vital(hub, "the task of heartbeats", hub.clone().run_timers()).abort_handle(),
-            vital(hub, "the task of backpressure", hub.clone().run_backpressure()).abort_handle(),
-            vital(hub, "the task of the store's reports", hub.clone().run_reports()).abort_handle(),
-            vital(hub, "the task of flushes", hub.loops.clone().run_flushes(0)).abort_handle(),
-            vital(hub, "the task of the clock", hub.clone().run_clock(restored_up_to)).abort_handle(),
-            vital(hub, "the task of ids", hub.clone().run_ids()).abort_handle(),
-            vital(hub, "the task of passwords", watch_credentials(hub.clone(), self.credentials.clone()))
-                .abort_handle(),
+            vital(hub, "the task of deadlines", hub.clone().run_deadlines()),
+            vital(hub, "the task of heartbeats", hub.clone().run_timers()),
+            vital(hub, "the task of backpressure", hub.clone().run_backpressure()),
+            vital(hub, "the task of the store's reports", hub.clone().run_reports()),
+            vital(hub, "the task of flushes", hub.loops.clone().run_flushes(0)),
+            vital(hub, "the task of the clock", hub.clone().run_clock(restored_up_to)),
+            vital(hub, "the task of ids", hub.clone().run_ids()),
+            vital(hub, "the task of passwords", watch_credentials(hub.clone(), self.credentials.clone())),
         ];
         let shared = Arc::new(listener::Shared {
             hub: hub.clone(),
@@ -203,7 +203,11 @@ impl RunningServer {
         }
         hub.abort_all();
         hub.store_rest().await;
-        self.tasks.iter().for_each(AbortHandle::abort);
+        for task in &mut self.tasks {
+            task.abort();
+            // Waited for, so that nobody else takes reports of the store any more.
+            let _ = task.await;
+        }
         hub.storage.note_time(hub.wall_now());
         let closing = hub.clone();
         let stopped = blocking(move || {
@@ -295,7 +299,7 @@ impl Drop for RunningServer {
             return;
         }
         self.listeners.iter().for_each(JoinHandle::abort);
-        self.tasks.iter().for_each(AbortHandle::abort);
+        self.tasks.iter().for_each(JoinHandle::abort);
         self.hub.abort_all();
         if self.is_stopping {
             return;
@@ -402,69 +406,5 @@ fn access(settings: &AccessSettings, verifier: Arc<Verifier>) -> Access {
         anonymous: settings.anonymous,
         trusted: settings.trusted_proxies.clone(),
         origins: settings.origins.clone(),
-    }
-}
-
-/// What a signal asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Signal {
-    Stop(&'static str),
-    #[cfg_attr(not(unix), allow(dead_code))] // Only Unix has a signal for it.
-    Reload,
-}
-
-#[cfg(unix)]
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
-    terminal: super::terminal::Terminal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminal: super::terminal::Terminal::at_start(),
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
-            _ = self.hang_up.recv() => {
-                if self.terminal.is_gone() { Signal::Stop("SIGHUP, the terminal was closed") } else { Signal::Reload }
-            }
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) -> Signal {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // Without a way to be told, the process is ended from outside.
-            std::future::pending::<()>().await;
-        }
-        Signal::Stop("Ctrl-C")
-    }
-}
-
-impl Signals {
-    /// Returns when a signal asks for the end that is no echo of the one that came at `first`.
-    async fn insist(&mut self, first: Instant) {
-        while self.next().await == Signal::Reload || first.elapsed() < limits::SECOND_SIGNAL {}
     }
 }

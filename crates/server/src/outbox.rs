@@ -254,14 +254,13 @@ impl Outbox {
         Sealed { touched, batches, deliveries: std::mem::take(&mut self.deliveries) }
     }
 
-    /// Takes back the memory of a turn whose queues are flushed.
+    /// Takes back the memory of a turn whose queues are flushed, and whose list of sessions is empty.
     pub(super) fn reuse(&mut self, sealed: Sealed) {
         let Sealed { batches, mut touched, .. } = sealed;
         for (batch, frozen) in self.batches.zip(batches) {
             batch.reuse(frozen);
         }
         if self.touched.capacity() == 0 {
-            touched.clear();
             touched.shrink_to(limits::EFFECTS_AT_ONCE);
             self.touched = touched;
         }

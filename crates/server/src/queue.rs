@@ -57,6 +57,8 @@ pub(super) struct Queue {
     unsealed: bool,
     /// Somebody is about to flush.
     touched: bool,
+    /// The session is in the list of its loop, which is about to flush.
+    enlisted: bool,
     /// A data frame was queued that is neither the greeting nor the first delivery to be confirmed: no delivery is the only one.
     other_data: bool,
 }
@@ -219,9 +221,15 @@ impl Queue {
         !std::mem::replace(&mut self.touched, true)
     }
 
+    /// Notes that the session's loop is going to flush; false if it was known.
+    pub(super) fn enlist(&mut self) -> bool {
+        !std::mem::replace(&mut self.enlisted, true)
+    }
+
     /// Begins to flush: moves frames into `hand` if this thread shall write them.
     pub(super) fn begin(&mut self, hand: &mut Vec<Bytes>) -> Work {
         self.touched = false;
+        self.enlisted = false;
         if self.io != Io::Idle || matches!(self.phase, Phase::Head { .. } | Phase::Shadow { .. }) {
             return Work::Nothing;
         }

@@ -1,7 +1,7 @@
 //! The chores of this repository, as a program: `cargo xtask help` lists them.
 //!
-//! Uses the standard library, `serde`, `serde_json` and `libc`, which the workspace has anyway, and `spdx`, which reads licences: so there is no
-//! parser of our own to look after. Leaves nothing out silently: a check that cannot run is a failure that says what is missing.
+//! Depends on few crates, as everybody builds it before the first test. Leaves nothing out silently: a check that cannot run is a failure that says
+//! what is missing.
 
 use std::fmt;
 use std::process::{Command, ExitCode, Stdio};

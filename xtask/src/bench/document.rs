@@ -1,4 +1,6 @@
-//! The generated parts of `docs/measurements.md`: each stands between two marks, and everything else is left as it was written.
+//! The files that are written: the generated parts of `docs/measurements.md`, and all of `docs/measurements/details.md` and the plots.
+//!
+//! Must never change what stands outside the marks.
 
 use std::fs;
 use std::path::Path;
@@ -10,96 +12,80 @@ use crate::Failure;
 /// What makes a block's text.
 type Write = fn(&Results) -> String;
 
-/// The blocks, by name.
-const BLOCKS: [(&str, Write); 10] = [
-    ("summary", tables::summary),
-    ("ratios", tables::ratios),
-    ("failures", tables::failures),
-    ("goals", goals::block),
-    ("growth", growth::block),
-    ("rates", tables::rates),
-    ("kept", tables::kept),
-    ("idle", tables::idle),
-    ("machine", tables::machine),
-    ("commands", tables::commands),
+/// The blocks of the page, by name.
+const BLOCKS: [(&str, Write); 3] = [("table", tables::summary), ("goals", goals::block), ("commits", tables::commits)];
+
+/// The sections of the details.
+const DETAILS: [(&str, Write); 7] = [
+    ("Compared with the bare relay, within one repetition", tables::ratios),
+    ("Rates and spreads", tables::rates),
+    ("Kept messages", tables::kept),
+    ("An idle broker", tables::idle),
+    ("Growth", growth::tables),
+    ("Failures", tables::failures),
+    ("Machine and versions", tables::machine),
 ];
 
-/// Writes the document with its blocks as the results have them, and the plots, below `target`.
+const HEAD: &str = "# Measurements in detail\n\nThe tables behind [measurements.md](../measurements.md), written by `cargo xtask bench` \
+                    from the runs in [runs.jsonl](runs.jsonl).\nA cell is a median, with the least and the most of all repetitions where they are \
+                    in parentheses.\n";
+
+/// Writes the page, the details and the plots below `target`.
 ///
 /// # Errors
-/// A file cannot be read or written, or the document has no place for a block.
-pub fn publish(results: &Results, template: &Path, target: &Path) -> Result<(), Failure> {
-    let text = fs::read_to_string(template);
-    let mut text = text.map_err(|error| Failure(format!("{} can't be read: {error}", template.display())))?;
+/// A file cannot be read or written, or the page has no place for a block.
+pub fn publish(results: &Results, page: &Path, target: &Path) -> Result<(), Failure> {
+    let text = fs::read_to_string(page);
+    let mut text = text.map_err(|error| Failure(format!("{} can't be read: {error}", page.display())))?;
     for (name, block) in BLOCKS {
-        text =
-            replace(&text, name, &block(results)).map_err(|why| Failure(format!("{}: {why}", template.display())))?;
+        text = replace(&text, name, &block(results)).map_err(|why| Failure(format!("{}: {why}", page.display())))?;
     }
     write(&target.join("measurements.md"), &text)?;
-    let plots = target.join("plots");
-    fs::create_dir_all(&plots).map_err(|error| Failure(format!("{} can't be made: {error}", plots.display())))?;
+    let folder = target.join("measurements");
     for (name, plot) in growth::plots(results) {
-        write(&plots.join(format!("{name}.svg")), &plot.to_svg())?;
+        write(&folder.join(format!("{name}.svg")), &plot.to_svg().map_err(Failure)?)?;
     }
-    Ok(())
+    let sections = DETAILS.map(|(title, section)| format!("\n## {title}\n\n{}\n", section(results).trim()));
+    write(&folder.join("details.md"), &(HEAD.to_owned() + &sections.concat()))
 }
 
-/// Writes a file.
+/// Writes a file, and makes its directory.
 ///
 /// # Errors
 /// It cannot be written.
 pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    fs::write(path, text).map_err(|error| Failure(format!("{} can't be written: {error}", path.display())))
+    let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+    let written = made.and_then(|()| fs::write(path, text));
+    written.map_err(|error| Failure(format!("{} can't be written: {error}", path.display())))
 }
 
 /// The text with what stands between the marks of a block replaced.
 fn replace(text: &str, name: &str, block: &str) -> Result<String, String> {
-    const END: &str = "<!-- end -->";
     let begin = format!("<!-- begin: {name}, written by cargo xtask bench -->\n");
-    let mut found = text.match_indices(&begin);
-    let (Some((at, _)), None) = (found.next(), found.next()) else {
-        return Err(format!("`{}` must stand in it once", begin.trim_end()));
-    };
-    let (before, rest) = text.split_at(at + begin.len());
-    let Some(end) = rest.find(END) else { return Err(format!("the block {name} has no `{END}`")) };
-    if rest[..end].contains("<!-- begin:") {
-        return Err(format!("the block {name} has no `{END}` before the next one begins"));
-    }
-    Ok(format!("{before}\n{}\n\n{}", block.trim(), &rest[end..]))
+    let end = format!("<!-- end: {name} -->");
+    let found = text.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
+    let (before, behind) = found.ok_or_else(|| format!("`{}` and `{end}` must stand in it", begin.trim_end()))?;
+    Ok(format!("{before}{begin}\n{}\n\n{end}{behind}", block.trim()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TEXT: &str = "above\n<!-- begin: a, written by cargo xtask bench -->\nold\n<!-- end -->\nbetween\n\
-                        <!-- begin: b, written by cargo xtask bench -->\n<!-- end -->\nbelow\n";
-
     #[test]
     fn only_what_stands_between_the_marks_is_replaced() {
-        let once = replace(TEXT, "a", "new\n").unwrap();
-        assert!(
-            once.starts_with(
-                "above\n<!-- begin: a, written by cargo xtask bench -->\n\nnew\n\n<!-- end -->\nbetween\n"
-            )
-        );
-        assert!(once.ends_with("<!-- end -->\nbelow\n"));
+        let text = "above\n<!-- begin: a, written by cargo xtask bench -->\nold\n<!-- end: a -->\nbelow\n";
+        let once = replace(text, "a", "new\n").unwrap();
+        assert_eq!(once, "above\n<!-- begin: a, written by cargo xtask bench -->\n\nnew\n\n<!-- end: a -->\nbelow\n");
         assert_eq!(replace(&once, "a", "new").unwrap(), once, "the same again changes nothing");
-        assert!(replace(&once, "b", "x").unwrap().contains("\nx\n\n<!-- end -->\nbelow"));
+        assert!(replace(text, "b", "x").unwrap_err().contains("begin: b"));
+        assert!(replace(&text.replace("end: a", "end: b"), "a", "x").is_err());
     }
 
     #[test]
-    fn a_place_that_is_missing_is_told() {
-        assert!(replace(TEXT, "c", "x").unwrap_err().contains("begin: c"));
-        assert!(replace(&format!("{TEXT}{TEXT}"), "a", "x").is_err(), "two places");
-        assert!(replace(&TEXT.replacen("<!-- end -->", "", 1), "a", "x").unwrap_err().contains("before the next"));
-        assert!(replace(&TEXT.replace("<!-- end -->", ""), "b", "x").unwrap_err().contains("has no"));
-    }
-
-    #[test]
-    fn the_document_has_a_place_for_every_block() {
-        let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/measurements.md");
-        let text = fs::read_to_string(template).unwrap();
+    fn the_page_has_a_place_for_every_block() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/measurements.md");
+        let text = fs::read_to_string(page).unwrap();
         for (name, block) in BLOCKS {
             replace(&text, name, &block(&Results::default())).unwrap();
         }

@@ -1,23 +1,22 @@
-//! How cost grows: the plots, and a table of how much.
+//! How cost grows with the number of receivers, channels, messages and bytes: the tables, and the plots of four of them.
 
+use super::plot::{Plot, Series};
 use super::results::Results;
 use super::subject::Subject;
-use super::svg::{Plot, Series};
 use super::tables::{grouped, number};
 
 /// Where a line of a plot comes from.
 struct Source {
     name: &'static str,
-    look: usize,
     case: &'static str,
     subject: Subject,
     figure: &'static str,
 }
 
-/// A plot that is made.
+/// A table, and the plot of it.
 struct Drawing {
-    /// Its file, below `plots`, without the ending.
-    file: &'static str,
+    /// The plot's file without its ending; `None`: there is only the table.
+    file: Option<&'static str>,
     title: &'static str,
     x: &'static str,
     y: &'static str,
@@ -26,72 +25,72 @@ struct Drawing {
 
 const DELIVERY: &str = "server CPU, µs per delivery";
 
-const fn source(name: &'static str, look: usize, case: &'static str, subject: Subject, figure: &'static str) -> Source {
-    Source { name, look, case, subject, figure }
+const fn source(name: &'static str, case: &'static str, subject: Subject, figure: &'static str) -> Source {
+    Source { name, case, subject, figure }
 }
 
 /// The three that are compared wherever a relay can do the same.
 const fn three(case: &'static str) -> [Source; 3] {
     [
-        source("topic", 0, case, Subject::Topic, "cpu"),
-        source("envelope", 1, case, Subject::Envelope, "cpu"),
-        source("limit (bare relay)", 2, case, Subject::Limit, "cpu"),
+        source("topic", case, Subject::Topic, "cpu"),
+        source("envelope", case, Subject::Envelope, "cpu"),
+        source("limit (bare relay)", case, Subject::Limit, "cpu"),
     ]
 }
 
 const DRAWINGS: [Drawing; 7] = [
     Drawing {
-        file: "receivers",
+        file: Some("receivers"),
         title: "What a delivery costs, by receivers of one channel",
         x: "receivers",
         y: DELIVERY,
         sources: &three("growth-receivers"),
     },
     Drawing {
-        file: "channels",
+        file: None,
         title: "What a delivery costs, by channels that one sender sends to in turn",
         x: "channels",
         y: DELIVERY,
-        sources: &[source("envelope", 1, "growth-channels", Subject::Envelope, "cpu")],
+        sources: &[source("envelope", "growth-channels", Subject::Envelope, "cpu")],
     },
     Drawing {
-        file: "pairs",
+        file: None,
         title: "What a delivery costs, by pairs, each with a channel of its own",
         x: "pairs of a sender and a receiver",
         y: DELIVERY,
         sources: &three("growth-pairs"),
     },
     Drawing {
-        file: "connections",
+        file: Some("connections"),
         title: "What a delivery costs, by idle connections beside its two",
         x: "idle connections",
         y: DELIVERY,
         sources: &three("growth-connections"),
     },
     Drawing {
-        file: "backlog",
+        file: Some("backlog"),
         title: "What a kept message costs, by messages in the store",
         x: "messages in the store",
         y: "server CPU, µs per message",
         sources: &[
-            source("confirmed send beside them", 0, "behind-confirmed", Subject::EnvelopeKept, "cpu"),
-            source("live message beside them", 1, "behind-p2p", Subject::EnvelopeKept, "cpu"),
-            source("storing them", 3, "backlog", Subject::EnvelopeKept, "store_cpu"),
-            source("draining them", 4, "backlog", Subject::EnvelopeKept, "drain_cpu"),
+            source("confirmed send beside them", "behind-confirmed", Subject::EnvelopeKept, "cpu"),
+            source("live message beside them", "behind-p2p", Subject::EnvelopeKept, "cpu"),
+            source("storing them", "backlog", Subject::EnvelopeKept, "store_cpu"),
+            source("draining them", "backlog", Subject::EnvelopeKept, "drain_cpu"),
         ],
     },
     Drawing {
-        file: "window",
+        file: None,
         title: "What a kept message costs, by messages on their way",
         x: "messages on their way (--window)",
         y: DELIVERY,
         sources: &[
-            source("topic, kept", 0, "growth-window", Subject::TopicKept, "cpu"),
-            source("envelope, kept", 1, "growth-window", Subject::EnvelopeKept, "cpu"),
+            source("topic, kept", "growth-window", Subject::TopicKept, "cpu"),
+            source("envelope, kept", "growth-window", Subject::EnvelopeKept, "cpu"),
         ],
     },
     Drawing {
-        file: "size",
+        file: Some("size"),
         title: "What a delivery costs, by size of the message",
         x: "bytes",
         y: DELIVERY,
@@ -101,8 +100,7 @@ const DRAWINGS: [Drawing; 7] = [
 
 /// The plots, each with the name of its file.
 pub fn plots(results: &Results) -> Vec<(&'static str, Plot)> {
-    let drawn = DRAWINGS.iter().filter_map(|drawing| Some((drawing.file, plot(drawing, results)?)));
-    drawn.collect()
+    DRAWINGS.iter().filter_map(|drawing| Some((drawing.file?, plot(drawing, results)?))).collect()
 }
 
 /// A plot; of nothing, none.
@@ -114,25 +112,20 @@ fn plot(drawing: &Drawing, results: &Results) -> Option<Plot> {
 }
 
 fn line(source: &Source, results: &Results) -> Option<Series> {
-    let Source { name, look, case, subject, figure } = source;
+    let Source { name, case, subject, figure } = source;
     let points: Vec<(f64, f64)> = results
         .varied(case)
         .into_iter()
         .filter_map(|x| Some((x as f64, results.summary(case, x, *subject, figure)?.median)))
         .filter(|(_, y)| *y > 0.0)
         .collect();
-    if points.is_empty() { None } else { Some(Series { name: (*name).to_owned(), look: *look, points }) }
+    if points.is_empty() { None } else { Some(Series { name: (*name).to_owned(), points }) }
 }
 
-/// The part of the document: plots, and what the lines come to.
-pub fn block(results: &Results) -> String {
-    let mut text = String::new();
-    for (file, plot) in plots(results) {
-        text += &format!("![{}](plots/{file}.svg)\n\n", plot.title);
-        text += &table(&plot);
-        text += "\n";
-    }
-    if text.is_empty() { "Not measured yet.\n".to_owned() } else { text }
+/// The tables, each below its title.
+pub fn tables(results: &Results) -> String {
+    let plots = DRAWINGS.iter().filter_map(|drawing| plot(drawing, results));
+    plots.map(|plot| format!("{}:\n\n{}\n", plot.title, table(&plot))).collect()
 }
 
 /// The figures of a plot.
@@ -192,18 +185,11 @@ mod tests {
     }
 
     #[test]
-    fn titles_fit() {
-        for drawing in &DRAWINGS {
-            assert!(drawing.title.chars().count() <= 70, "{}", drawing.title);
-        }
-    }
-
-    #[test]
     fn the_table_says_how_much_it_grew() {
-        let text = block(&results());
-        assert!(text.starts_with("![What a delivery costs, by size of the message](plots/size.svg)"), "{text}");
+        let text = tables(&results());
+        assert!(text.starts_with("What a delivery costs, by size of the message:\n"), "{text}");
         assert!(text.contains("| topic | 0.20 | 0.40 | 2 |"), "{text}");
         assert!(text.contains("| limit (bare relay) | 0.05 | – | – |"), "{text}");
-        assert_eq!(block(&Results::default()), "Not measured yet.\n");
+        assert_eq!(tables(&Results::default()), "");
     }
 }

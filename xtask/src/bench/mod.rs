@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: this broker, a bare relay and other brokers under the same load, in turns; what came of it in `docs/measurements.md`.
+//! `cargo xtask bench`: this broker, a bare relay and other brokers under the same load, in turns; the results are in `docs/measurements.md`.
 //!
 //! A run that fails is told and counts as failed. Must never write a figure into the documentation that was not measured by a full run, nor
 //! leave a server behind.
@@ -16,12 +16,11 @@ mod growth;
 mod load;
 mod machine;
 mod plan;
+mod plot;
 mod results;
-mod scale;
 mod server;
 mod statistics;
 mod subject;
-mod svg;
 mod tables;
 
 use build::Programs;
@@ -33,21 +32,20 @@ use subject::Subject;
 pub const HELP: &str = "\
 Usage: cargo xtask bench [--quick] [--only compare|growth|kept|idle] [--repetitions N] [--profile NAME] [--render]
 
-Measures the broker, the bare relay of benches/limit, mosquitto and nats-server in turns, and writes docs/measurements.md, its plots and
-docs/measurements.jsonl (every run). Forty minutes on two cores, on which nothing else should run.
+Measures the broker, the bare relay of benches/limit, mosquitto and nats-server in turns, and writes docs/measurements.md and docs/measurements
+(every run, more tables, the plots). Forty minutes on two cores, on which nothing else should run.
 
   --quick          fewer and shorter runs, five minutes; writes to target/bench and leaves the documentation alone
   --only PART      one part; what the others came to stays
   --repetitions N  of the comparison and of kept messages, instead of 5 (3 with --quick)
   --profile NAME   the cargo profile of the programs, instead of `release`; writes to target/bench
-  --render         measures nothing: makes text and plots of docs/measurements.jsonl again
+  --render         measures nothing: makes text and plots of docs/measurements/runs.jsonl again
 ";
 
 /// The most that `--repetitions` takes: hours.
 const REPETITIONS: u32 = 100;
 
-/// A server's memory is read when it has had this long to come to rest: this broker gives back what only its start has used three seconds after it,
-/// and the others need less.
+/// How long a server comes to rest before its memory is read.
 const REST: Duration = Duration::from_secs(6);
 
 /// What the command line asks for.
@@ -134,7 +132,7 @@ fn run(options: &Options) -> Result<usize, Failure> {
     std::fs::create_dir_all(&place).map_err(|error| Failure(format!("{} can't be made: {error}", place.display())))?;
     server::clear(&place);
     let target = if options.is_full() { root.join("docs") } else { place.clone() };
-    let file = target.join("measurements.jsonl");
+    let file = target.join("measurements/runs.jsonl");
     let mut results = Results::read(&file)?;
     if !options.render {
         let began = Instant::now();
@@ -243,10 +241,10 @@ impl Stage {
                 .collect();
             std::thread::sleep(REST);
             runs.extend(servers.iter().map(|(subject, server)| {
-                let outcome = server.as_ref().map_err(Clone::clone).and_then(|server| {
-                    let resident = server.resident().ok_or("it has ended meanwhile")?;
-                    Ok(Figures::from([("rss".to_owned(), resident as f64)]))
-                });
+                let outcome = server
+                    .as_ref()
+                    .map_err(Clone::clone)
+                    .and_then(|server| Ok(server.memory().ok_or("it has ended meanwhile")?));
                 Run { case: "rest".to_owned(), x: 0, subject: *subject, repetition, outcome }
             }));
             self.done += 1;

@@ -1,4 +1,4 @@
-//! What was measured, run by run, as it is kept in `docs/measurements.jsonl`: tables and plots are made of nothing else.
+//! What was measured, run by run, as it is kept in `docs/measurements/runs.jsonl`: tables and plots are made of nothing else.
 //!
 //! One JSON object a line. Each section begins with a line that says where and with what it was measured, so that a section can be
 //! measured again alone. Must never change a figure.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::build::Programs;
+use super::results::Figures;
 use super::subject::Subject;
 
 /// How long a server may take until it answers.
@@ -40,7 +41,7 @@ pub fn wsmb_arguments(subject: Subject) -> Vec<&'static str> {
 }
 
 /// Mosquitto's configuration; `benches/peers` says why each line is there.
-pub fn mosquitto_configuration(port: &str, directory: &str) -> String {
+fn mosquitto_configuration(port: &str, directory: &str) -> String {
     format!(
         "user root\nlistener 0 {directory}/mosquitto.sock\nlistener {port} 127.0.0.1\nprotocol websockets\nsocket_domain ipv4\n\
          allow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\nmax_inflight_messages 0\npersistence true\n\
@@ -49,7 +50,7 @@ pub fn mosquitto_configuration(port: &str, directory: &str) -> String {
 }
 
 /// The configuration of NATS; `benches/peers` says why each line is there.
-pub fn nats_configuration(port: &str, other: &str, directory: &str, confirms: bool) -> String {
+fn nats_configuration(port: &str, other: &str, directory: &str, confirms: bool) -> String {
     let mut text =
         format!("listen: \"127.0.0.1:{other}\"\nwebsocket {{ listen: \"127.0.0.1:{port}\", no_tls: true }}\n");
     if confirms {
@@ -135,11 +136,11 @@ impl Server {
         self.directory.0.join("wsmb-data/wsmb.db")
     }
 
-    /// Its resident memory, in KiB.
-    pub fn resident(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.split_whitespace().next()?.parse().ok()
+    /// Its memory in KiB: `private` is what only this process has (RssAnon), `rss` all that is resident.
+    pub fn memory(&self) -> Option<Figures> {
+        let status = procfs::process::Process::new(self.pid().cast_signed()).ok()?.status().ok()?;
+        let figures = [("private", status.rssanon?), ("rss", status.vmrss?)];
+        Some(figures.map(|(name, kib)| (name.to_owned(), kib as f64)).into())
     }
 
     /// The last line of its log, for a failure.

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::plan::{COMPARED, CONFIRMING, FULL, Part, scenes};
+use super::goals;
+use super::plan::{COMPARED, CONFIRMING};
 use super::results::{Facts, Results};
-use super::server;
 use super::statistics::Summary;
 use super::subject::{self, Subject};
-use super::{goals, load};
 
 /// The columns of the streams: their cases, and what they are called.
 const STREAMS: [(&str, &str); 4] =
@@ -22,7 +21,7 @@ pub fn overview(results: &Results) -> String {
 pub fn summary(results: &Results) -> String {
     let heads: Vec<&str> = STREAMS.iter().map(|(_, name)| *name).collect();
     let mut text = format!(
-        "| medians | {} | confirmed sends | p50 / p99 µs at 1,000/s | bytes / idle connection | idle RSS MiB | exec→answer ms |\n\
+        "| medians | {} | confirmed sends | p50 / p99 µs at 1,000/s | bytes / idle connection | idle, private / resident MiB | exec→answer ms |\n\
          |---|{}\n",
         heads.join(" | "),
         "--:|".repeat(STREAMS.len() + 5)
@@ -35,7 +34,8 @@ pub fn summary(results: &Results) -> String {
             None => cell(results, "latency", subject, "p50"),
         });
         cells.push(cell(results, "idle", subject, "bytes"));
-        cells.push(scaled(results, "rest", server_of(subject), "rss", 1.0 / 1024.0));
+        let memory = |figure| scaled(results, "rest", server_of(subject), figure, 1.0 / 1024.0);
+        cells.push(format!("{} / {}", memory("private"), memory("rss")));
         cells.push(scaled(results, "start", server_of(subject), "start_ms", 1.0));
         text += &row(subject.name(), &cells);
     }
@@ -106,11 +106,13 @@ pub fn kept(results: &Results) -> String {
 
 /// Memory and starts, with their spread.
 pub fn idle(results: &Results) -> String {
-    let mut text =
-        String::from("| least–most | bytes per idle connection | idle RSS KiB | exec→answer ms |\n|---|--:|--:|--:|\n");
+    let mut text = String::from(
+        "| | bytes per idle connection | idle, private KiB | idle, resident KiB | exec→answer ms |\n|---|--:|--:|--:|--:|\n",
+    );
     for subject in shown(results) {
         let cells = [
             spread_of(results, "idle", subject, "bytes"),
+            spread(results.summary("rest", 0, subject, "private")),
             spread(results.summary("rest", 0, subject, "rss")),
             spread(results.summary("start", 0, subject, "start_ms")),
         ];
@@ -141,38 +143,15 @@ pub fn machine(results: &Results) -> String {
     text
 }
 
-/// How each server is started, and what the load generator is called with.
-pub fn commands(_: &Results) -> String {
-    let mut text = String::from("```sh\n# the servers\n");
-    let broker = |subject| {
-        ["wsmb serve --listen 127.0.0.1:PORT".to_owned(), server::wsmb_arguments(subject).join(" ")].join(" ")
-    };
-    text += &format!("{}    # kept\n", broker(Subject::TopicKept));
-    text += &format!("{}    # else\n", broker(Subject::Topic));
-    text += "limit --listen 127.0.0.1:PORT    # cargo bench --bench limit --\n";
-    text += "mosquitto -c mosquitto.conf\nnats-server -c nats.conf\n";
-    let mut lines: BTreeSet<(Part, usize, String)> = BTreeSet::new();
-    for part in [Part::Compare, Part::Kept, Part::Idle] {
-        for (at, scene) in scenes(part, &FULL).into_iter().enumerate() {
-            for job in scene.jobs {
-                let subject = scene.setup.subject;
-                let words = load::arguments(subject, &job.workload).join(" ");
-                let program = if subject.is_peer() { "peers" } else { "wsmb" };
-                let store = if job.looks_at_store { " --store FILE" } else { "" };
-                let line = format!("{program} {words}{store}\n");
-                if !lines.iter().any(|(_, _, known)| *known == line) {
-                    lines.insert((part, at, line));
-                }
-            }
-        }
+/// The commit that each part was measured at.
+pub fn commits(results: &Results) -> String {
+    let parts = results.0.iter().filter_map(|(part, section)| Some(format!("{part} {}", section.facts.get("commit")?)));
+    let parts: Vec<String> = parts.collect();
+    if parts.is_empty() {
+        "Not measured yet.\n".to_owned()
+    } else {
+        format!("Measured at commit: {}.\n", parts.join(", "))
     }
-    text += "# the load; each with --url, --pid and --json. `peers` is cargo bench --bench peers --\n";
-    text += &lines.into_iter().map(|(_, _, line)| line).collect::<String>();
-    text += "```\n\n`mosquitto.conf`:\n\n```text\n";
-    text += &server::mosquitto_configuration("PORT", "DIRECTORY");
-    text += "```\n\n`nats.conf`, the last line for confirmed sends only:\n\n```text\n";
-    text += &server::nats_configuration("PORT", "OTHER_PORT", "DIRECTORY", true);
-    text + "```\n"
 }
 
 /// What went wrong, or is missing.
@@ -220,7 +199,7 @@ fn scaled(results: &Results, case: &str, subject: Subject, figure: &str, factor:
 fn median(results: &Results, (case, x): (&str, u64), subject: Subject, figure: &str, factor: f64) -> String {
     match results.summary(case, x, subject, figure) {
         Some(found) => number(found.median * factor),
-        None if results.runs(case, x, subject).next().is_some() => "failed".to_owned(),
+        None if results.runs(case, x, subject).any(|run| run.outcome.is_err()) => "failed".to_owned(),
         None => NOTHING.to_owned(),
     }
 }
@@ -304,29 +283,16 @@ mod tests {
             run("p2p", Subject::Topic, 0, &[("cpu", 0.5)]),
             run("p2p", Subject::Topic, 1, &[("cpu", 0.7)]),
             run("p2p", Subject::Limit, 0, &[("cpu", 0.25)]),
-            run("rest", Subject::EnvelopeKept, 0, &[("rss", 6_144.0)]),
+            run("rest", Subject::EnvelopeKept, 0, &[("private", 1_024.0), ("rss", 6_144.0)]),
             failed,
         ];
         let results = results(runs);
         let text = summary(&results);
-        assert!(text.contains("| wsmb, topic | 0.60 | – | – | failed | – | – | – | 6 | – |"), "{text}");
+        assert!(text.contains("| wsmb, topic | 0.60 | – | – | failed | – | – | – | 1 / 6 | – |"), "{text}");
         assert!(ratios(&results).contains("| wsmb, topic | 2 (2–2) | – |"), "{}", ratios(&results));
         let told = failures(&results);
         assert!(told.contains("nats-server was not measured: no package."), "{told}");
         assert!(told.contains("**Failed:** pairs-100, wsmb, topic, repetition 1: gone"), "{told}");
         assert_eq!(failures(&Results::default()), "Every run succeeded.\n");
-    }
-
-    #[test]
-    fn the_commands_are_those_that_are_run() {
-        let text = commands(&Results::default());
-        for line in [
-            "wsmb serve --listen 127.0.0.1:PORT --set auth.anonymous=true    # kept",
-            "wsmb bench fanout --receivers 1000 --seconds 1.5 --warm-up 0.3 --dialect topic",
-            "peers nats confirmed --seconds 1.5 --warm-up 0.3",
-            "wsmb bench backlog --messages 1000000 --dialect envelope --store FILE",
-        ] {
-            assert_eq!(text.matches(&format!("{line}\n")).count(), 1, "{line}\n{text}");
-        }
     }
 }

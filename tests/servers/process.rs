@@ -126,18 +126,9 @@ pub fn signal(pid: u32, signal: libc::c_int) {
 
 /// The processes that this one started and that still run.
 pub fn children(pid: u32) -> Vec<u32> {
-    let processes = std::fs::read_dir("/proc").expect("the processes").flatten();
-    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    ids.filter(|id| state(*id).is_some_and(|(_, parent)| parent == pid)).collect()
-}
-
-/// A process's state and its parent; `None` if there is no such process.
-fn state(pid: u32) -> Option<(char, u32)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it may hold anything.
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let mut fields = rest.split(' ');
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+    let processes = procfs::process::all_processes().expect("the processes").flatten();
+    let known = processes.filter_map(|process| process.stat().ok());
+    known.filter(|stat| stat.ppid.cast_unsigned() == pid).map(|stat| stat.pid.cast_unsigned()).collect()
 }
 
 /// Ends a process and those that it started, as a power cut would, and returns when they are gone.
@@ -158,7 +149,8 @@ pub fn kill_tree(child: &mut Child) {
 
 /// One that has ended and waits to be collected by the system is over.
 fn runs(pid: u32) -> bool {
-    state(pid).is_some_and(|(state, _)| state != 'Z')
+    let stat = procfs::process::Process::new(pid.cast_signed()).and_then(|process| process.stat());
+    stat.is_ok_and(|stat| stat.state != 'Z')
 }
 
 /// A port of this machine that nobody listened on. It lies below those that the system gives to outgoing connections, so that it is still free when a

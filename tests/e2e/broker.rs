@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// How long anything may take that should take no time: generous, because a loaded machine is no defect of the broker.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The environment variable that says how many threads each broker of this program has (`server.threads`). See `threads.rs`.
+pub const THREADS: &str = "WSMB_TEST_THREADS";
+
 /// The user that [`Setup`] lets in.
 pub const USER: &str = "app";
 /// The password of [`USER`].
@@ -267,6 +270,14 @@ impl Broker {
         line.split(" and ").map(|url| url.trim_start_matches("ws://").parse().expect("an address")).collect()
     }
 
+    /// The names of its threads.
+    #[cfg(target_os = "linux")]
+    #[allow(dead_code)] // Not for tests/proxies.
+    pub fn threads(&self) -> Vec<String> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("the broker's threads");
+        threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok()).collect()
+    }
+
     /// What it has printed.
     pub fn log(&self) -> Log {
         self.log.clone()
@@ -428,6 +439,9 @@ fn spawn(config: &Path, dir: &Path, setup: &Setup, log: &Log) -> Child {
     command.arg("serve").arg("--config").arg(config).args(&setup.arguments).current_dir(dir);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WSMB_")) {
         command.env_remove(name);
+    }
+    if let Some(threads) = std::env::var_os(THREADS) {
+        command.env("WSMB_SERVER__THREADS", threads);
     }
     command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
     let mut child = command

@@ -49,3 +49,4 @@ mod publication;
 mod receivers;
 mod restart;
 mod slow;
+mod threads;

@@ -59,6 +59,18 @@ pub fn doubts(config: &Config, file: Option<&Path>) -> Vec<String> {
     lifetimes(config, &mut doubts);
     gateways(config, &mut doubts);
     dead_letters(config, &mut doubts);
+    machine(config, &mut doubts);
+    if config.server.max_queue < config.server.max_message {
+        doubts.push(
+            "server.max_queue is below server.max_message: a receiver with one large message queued is slow at the second"
+                .to_owned(),
+        );
+    }
+    doubts
+}
+
+/// Settings that this machine cannot carry out.
+fn machine(config: &Config, doubts: &mut Vec<String>) {
     // Nobody chose the default, so it is no mistake that it is above what the system gives: the start would warn everybody.
     if config.server.max_connections != Config::default().server.max_connections
         && let Some(files) = open_files()
@@ -70,13 +82,14 @@ pub fn doubts(config: &Config, file: Option<&Path>) -> Vec<String> {
             config.server.max_connections
         ));
     }
-    if config.server.max_queue < config.server.max_message {
-        doubts.push(
-            "server.max_queue is below server.max_message: a receiver with one large message queued is slow at the second"
-                .to_owned(),
-        );
+    if let Ok(processors) = std::thread::available_parallelism()
+        && config.server.threads > processors.get()
+    {
+        doubts.push(format!(
+            "server.threads is {}, but this process may use only {processors} processors: more threads than that wait for each other",
+            config.server.threads
+        ));
     }
-    doubts
 }
 
 /// Who could say to be somebody else, and whose proxy is not believed.
@@ -408,6 +421,14 @@ mod tests {
         config.server.max_connections = usize::MAX;
         let told = doubts(&config, None).iter().any(|doubt| doubt.starts_with("server.max_connections is "));
         assert_eq!(told, open_files().is_some_and(|files| files < u64::MAX));
+    }
+
+    #[test]
+    fn more_threads_than_processors() {
+        let mut config = Config::default();
+        assert!(!doubts(&config, None).iter().any(|doubt| doubt.starts_with("server.threads")));
+        config.server.threads = usize::MAX;
+        assert!(doubts(&config, None).iter().any(|doubt| doubt.starts_with("server.threads is ")));
     }
 
     #[cfg(unix)]

@@ -38,6 +38,12 @@ impl Batch {
         self.bytes.len() < limits::BATCH
     }
 
+    /// Whether it has memory for the next turn.
+    #[cfg(test)]
+    pub(super) fn has_memory(&self) -> bool {
+        self.bytes.capacity() > 0
+    }
+
     /// Appends what `push` appends; where that lies.
     pub(super) fn append(&mut self, push: impl FnOnce(&mut Vec<u8>)) -> Span {
         let start = self.bytes.len();

@@ -1,6 +1,7 @@
 //! The engine behind its lock. One for a server, shared by its loops and by the store's thread, which saves ids.
 //!
-//! Under the lock there is only memory: no system call, no await, no socket closed.
+//! Under the lock there is only memory: no await, no socket closed, no system call. (One exception with several loops: when a session ends, its task is woken,
+//! and if the task is on another loop, that is a write to an event descriptor.)
 
 use std::sync::{Arc, Mutex, MutexGuard};
 

@@ -77,6 +77,7 @@ impl Engine {
         source: Option<&Arc<Session>>,
         requests: &mut impl Iterator<Item = Request<'a>>,
     ) -> TurnOutcome {
+        self.dispatch.outbox.begin(now.here);
         while !self.dispatch.outbox.is_full()
             && let Some(request) = requests.next()
         {

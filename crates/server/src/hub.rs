@@ -197,6 +197,7 @@ impl Hub {
 
     fn apply_from<'a>(&self, source: Option<&Arc<Session>>, requests: impl Iterator<Item = Request<'a>>) {
         let mut requests = requests.peekable();
+        let here = self.loops.here();
         while requests.peek().is_some() {
             let outcome = {
                 let mut engine = self.engine();
@@ -205,7 +206,7 @@ impl Hub {
                 }
                 // Under the lock, so that the core's time never goes back.
                 let core = self.now();
-                let now = Now { core, wall: self.clock.on_the_wall(core) };
+                let now = Now { core, wall: self.clock.on_the_wall(core), here };
                 let mut outcome = engine.apply(now, source, &mut requests);
                 // Also under the lock, so that the order between turns is kept.
                 self.storage.submit(std::mem::take(&mut outcome.store_commands));

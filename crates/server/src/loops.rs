@@ -23,8 +23,11 @@ use super::session::Session;
 
 thread_local! {
     /// The number of the loop that runs on this thread.
-    static HERE: Cell<Option<u16>> = const { Cell::new(None) };
+    static HERE: Cell<u16> = const { Cell::new(NO_LOOP) };
 }
+
+/// The number of no loop.
+const NO_LOOP: u16 = u16::MAX;
 
 /// All loops of a server. The first one is the caller's own runtime.
 #[derive(Debug)]
@@ -77,26 +80,31 @@ impl Loops {
         u16::try_from(next).unwrap_or_default()
     }
 
+    /// The number of the loop that runs on this thread; [`NO_LOOP`] on any other thread. With one loop every thread counts as that.
+    pub(super) fn here(&self) -> u16 {
+        if self.lists.len() == 1 { 0 } else { HERE.get() }
+    }
+
     /// Flushes the sessions: those of this loop at once, the others on theirs.
     pub(super) fn flush(&self, sessions: &[Arc<Session>]) {
         if self.lists.len() == 1 {
             return sessions.iter().for_each(|session| session.flush());
         }
-        let here = HERE.get();
+        let here = self.here();
         // The other loops first, so that they write while this one does.
         for (number, list) in (0..).zip(&self.lists) {
-            if here != Some(number) {
+            if here != number {
                 list.add(sessions.iter().filter(|session| session.home == number));
             }
         }
-        for session in sessions.iter().filter(|session| here == Some(session.home)) {
+        for session in sessions.iter().filter(|session| session.home == here) {
             session.flush();
         }
     }
 
     /// The task of one loop that flushes what other threads have touched. `number`: the loop on which it runs.
     pub(super) async fn run_flushes(self: Arc<Self>, number: u16) {
-        HERE.set(Some(number));
+        HERE.set(number);
         let Some(list) = self.lists.get(usize::from(number)) else { return };
         loop {
             list.filled.notified().await;
@@ -173,36 +181,13 @@ impl Drop for Threads {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use bytes::Bytes;
     use tokio::io::AsyncReadExt as _;
-    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::queue::Pushed;
-    use crate::session::Profile;
-    use crate::transport::Transport;
-    use wsmb_core::message::{ConnectionId, Timestamp};
-
-    /// A modern session of this loop, whose head is written, and the client's end.
-    async fn session(home: u16) -> (Arc<Session>, TcpStream) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (stream, peer) = listener.accept().await.unwrap();
-        let profile = Profile {
-            user: Arc::default(),
-            peer: peer.into(),
-            topic: None,
-            receiver: None,
-            modern: true,
-            proxied: false,
-        };
-        let transport = Transport::new(stream).unwrap();
-        let session = Session::new(ConnectionId(1), profile, transport, home, Timestamp(0));
-        session.queue().head_written();
-        (Arc::new(session), client)
-    }
+    use crate::session::open;
+    use wsmb_core::message::ConnectionId;
 
     fn push(session: &Session) {
         let pushed = session.queue().push(Bytes::from_static(b"\x81\x01x"), 1_000);
@@ -212,10 +197,11 @@ mod tests {
     #[tokio::test]
     async fn a_session_is_flushed_on_its_own_loop_and_nowhere_else() {
         let loops = Arc::new(Loops::new(2));
-        let ((here, _here), (there, mut client)) = (session(0).await, session(1).await);
+        let (here, _here) = open(ConnectionId(1), 0).await;
+        let (there, mut client) = open(ConnectionId(2), 1).await;
         push(&here);
         push(&there);
-        HERE.set(Some(0));
+        HERE.set(0);
         loops.flush(&[here.clone(), there.clone()]);
         assert_eq!((here.queue().bytes(), there.queue().bytes()), (0, 3));
         // A loop that is busy does not get a longer list from each turn.
@@ -236,9 +222,9 @@ mod tests {
     #[tokio::test]
     async fn the_only_loop_flushes_at_once_whoever_calls() {
         let loops = Loops::new(1);
-        let (session, _client) = session(0).await;
+        let (session, _client) = open(ConnectionId(1), 0).await;
         push(&session);
-        HERE.set(None);
+        HERE.set(NO_LOOP);
         loops.flush(std::slice::from_ref(&session));
         assert_eq!(session.queue().bytes(), 0);
     }

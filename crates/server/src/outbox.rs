@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 use super::batch::{Batch, Span};
 use super::encoding::{Encoding, PerEncoding};
-use super::queue::Pushed;
+use super::queue::{Pushed, Queue};
 use super::registry::Registry;
 use super::session::Session;
 use crate::limits;
@@ -37,6 +37,8 @@ pub(super) struct Outbox {
     run: Option<Run>,
     /// The contents of the current effects as frames.
     rendered: Vec<PerEncoding<Rendered>>,
+    /// The loop that carries out the turn.
+    here: u16,
     /// Frames queued in this turn.
     queued: usize,
     /// Deliveries queued in this turn.
@@ -90,6 +92,11 @@ impl Sealed {
 }
 
 impl Outbox {
+    /// Begins a turn of the loop with the number `here`.
+    pub(super) fn begin(&mut self, here: u16) {
+        self.here = here;
+    }
+
     /// Takes note that `contents` contents follow, of which nothing is rendered yet.
     pub(super) fn prepare(&mut self, contents: usize) {
         self.rendered.clear();
@@ -126,7 +133,8 @@ impl Outbox {
         };
         let mut queue = session.queue();
         let batch = &mut self.batches[encoding];
-        let pushed = match rendered.frames(batch, queue.is_flowing(), (body, encoding.dialect(), manual)) {
+        let flowing = is_flushed_at_once(session, &queue, self.here);
+        let pushed = match rendered.frames(batch, flowing, (body, encoding.dialect(), manual)) {
             Frames::Batch(span) => queue.push_span(span, max),
             Frames::Own(frame) => queue.push(frame, max),
         };
@@ -183,7 +191,7 @@ impl Outbox {
             let Some(span) = spans[encoding] else { continue };
             let mut queue = session.queue();
             queue.note_other_data();
-            let pushed = if queue.is_flowing() {
+            let pushed = if is_flushed_at_once(session, &queue, self.here) {
                 queue.push_span(span, max)
             } else {
                 let batch = &self.batches[encoding];
@@ -204,7 +212,7 @@ impl Outbox {
         if frame::is_data(frame) {
             queue.note_other_data();
         }
-        let pushed = if queue.is_flowing() && batch.has_room() {
+        let pushed = if is_flushed_at_once(session, &queue, self.here) && batch.has_room() {
             queue.push_span(batch.append(|out| out.extend_from_slice(frame)), max)
         } else {
             queue.push(frame.clone(), max)
@@ -263,6 +271,45 @@ impl Outbox {
         if self.touched.capacity() == 0 {
             touched.shrink_to(limits::EFFECTS_AT_ONCE);
             self.touched = touched;
+        }
+    }
+}
+
+/// Whether what is queued now is written when the turn ends, as far as is known. If not, it does not stay in the batch: a busy loop would keep the batches of
+/// many turns in memory.
+fn is_flushed_at_once(session: &Session, queue: &Queue, here: u16) -> bool {
+    session.home == here && queue.is_flowing()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::open;
+
+    /// The memory of a batch is back when everything in it is written. A session of another loop writes later, perhaps much later.
+    #[tokio::test]
+    async fn a_session_of_another_loop_keeps_no_batch() {
+        let (mut outbox, registry, mut sessions) = (Outbox::default(), Registry::default(), Vec::new());
+        let mut clients = Vec::new();
+        for home in [0, 1] {
+            let (session, client) = open(ConnectionId(home.into()), home).await;
+            sessions.push(session);
+            clients.push(client);
+        }
+        for here in [0, 1] {
+            outbox.begin(here);
+            let pong = frame::encode(frame::Opcode::Pong, b"x");
+            for session in &sessions {
+                outbox.push(&registry, session, &pong, 1 << 10);
+            }
+            let mut sealed = outbox.seal();
+            assert_eq!(sealed.touched.len(), 2);
+            sessions[usize::from(here)].flush();
+            sealed.touched.clear();
+            outbox.reuse(sealed);
+            assert!(outbox.batches.iter().any(Batch::has_memory), "loop {here}");
+            assert!(sessions.iter().any(|session| session.queue().bytes() > 0), "one is not written yet");
+            sessions.iter().for_each(|session| session.flush());
         }
     }
 }

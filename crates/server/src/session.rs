@@ -189,6 +189,19 @@ impl Session {
     }
 }
 
+/// (Tests.) A modern envelope session of the loop `home`, whose head is written, and the client's end.
+#[cfg(test)]
+pub(super) async fn open(id: ConnectionId, home: u16) -> (Arc<Session>, tokio::net::TcpStream) {
+    let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (stream, peer) = listener.accept().await.unwrap();
+    let profile =
+        Profile { user: Arc::default(), peer: peer.into(), topic: None, receiver: None, modern: true, proxied: false };
+    let session = Session::new(id, profile, Transport::new(stream).unwrap(), home, Timestamp(0));
+    session.queue().head_written();
+    (Arc::new(session), client)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

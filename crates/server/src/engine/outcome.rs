@@ -9,13 +9,15 @@ use wsmb_core::policy::Policies;
 use crate::outbox::Sealed;
 use crate::session::Session;
 
-/// The time of a turn.
+/// The time of a turn, and where it happens.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
     /// The core's time.
     pub(crate) core: Timestamp,
     /// The same moment as the wall clock shows it.
     pub(crate) wall: Timestamp,
+    /// The number of the loop that carries the turn out and flushes its sessions at once; those of other loops are flushed later.
+    pub(crate) here: u16,
 }
 
 /// What the engine obeys besides the broker's settings.

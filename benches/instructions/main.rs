@@ -9,8 +9,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use wsmb_core::broker::{
-    AckMode, Broker, ClientKind, Content, Effect, Effects, Event, Publish, Reply, Restored, Settings, StoreEffect,
-    Subscribe,
+    AckMode, Broker, ClientKind, Content, Effect, Effects, Event, Publish, Reply, ReplyTo, Restored, Settings,
+    StoreEffect, Subscribe,
 };
 use wsmb_core::message::{
     ChannelName, ConnectionId, Dialect, Kind, Message, MessageId, Publication, PublicationId, Timestamp,
@@ -88,7 +88,8 @@ impl Stage {
     /// Publishes, and makes the frames of the deliveries.
     fn publish(&mut self, publication: &Publication<'_>, id: Option<PublicationId>, dialect: Dialect) {
         let publish = Publish {
-            connection: Some(SENDER),
+            origin: Some(SENDER),
+            reply_to: ReplyTo::Connection(SENDER),
             publication,
             receivers: None,
             id,

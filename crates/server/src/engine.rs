@@ -20,7 +20,7 @@ use super::request::{Leave, PublishOptions, Refused, Request};
 use super::session::{Closing, Session};
 use crate::limits;
 use dispatch::Dispatch;
-use wsmb_core::broker::{Acknowledge, Broker, Effects, Event, Publish};
+use wsmb_core::broker::{Acknowledge, Broker, Effects, Event, Publish, ReplyTo};
 use wsmb_core::message::{ConnectionId, Publication};
 use wsmb_protocol::envelope::Code;
 
@@ -106,8 +106,9 @@ impl Engine {
             source.pending.add();
         }
         // What a session has sent before its end is still good; but it is no receiver any more, and nobody to answer.
-        let connection = (!source.is_forgotten()).then_some(source.id);
-        let publish = Publish { connection, publication, receivers, id, answer, ttl, delay };
+        let origin = (!source.is_forgotten()).then_some(source.id);
+        let reply_to = origin.map_or(ReplyTo::Nobody, ReplyTo::Connection);
+        let publish = Publish { origin, reply_to, publication, receivers, id, answer, ttl, delay };
         self.broker.handle(now.core, Event::Publish(&publish), &mut self.effects);
         self.carry_out(Some(&publish), now);
     }

@@ -5,7 +5,7 @@ use super::entry::{Entry, Place};
 use super::failure::Why;
 use super::flight::Failed;
 use super::pending::Fate;
-use super::{Acknowledge, Broker, Reply, Turn};
+use super::{Acknowledge, Broker, Reply, ReplyTo, Turn};
 use crate::message::{Answer, ConnectionId};
 
 impl Broker {
@@ -54,7 +54,11 @@ impl Broker {
             Some((key, *delivery))
         });
         let Some((key, delivery)) = known else {
-            self.reply(Some(connection), Reply::UnknownDelivery { sequence, command: answer.command() }, turn);
+            self.reply(
+                ReplyTo::Connection(connection),
+                Reply::UnknownDelivery { sequence, command: answer.command() },
+                turn,
+            );
             return;
         };
         self.forget_overdue(connection, &delivery);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::event::ReplyTo;
 use crate::message::{
     ChannelName, ConnectionId, DeadLetter, Message, MessageId, Payload, Publication, PublicationId, Timestamp, Why,
 };
@@ -81,9 +82,9 @@ pub enum Effect {
     },
     /// Answer a command.
     Reply {
-        /// Whom.
-        to: ConnectionId,
-        /// What.
+        /// Never [`ReplyTo::Nobody`], and never a connection that has ended.
+        to: ReplyTo,
+        /// The answer.
         reply: Reply,
     },
     /// End this connection: flush, then end it as its kind of client needs. The core has forgotten it already.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::dedup::Key;
+use super::event::ReplyTo;
 use crate::limits;
 use crate::message::{ConnectionId, DeadLetter, GroupName, Message, MessageId, Timestamp};
 
@@ -123,7 +124,7 @@ pub(super) struct Unstored {
     /// The publication that waits for it to be safe.
     pub pending: Option<usize>,
     /// Who is told if it is refused and no publication waits.
-    pub origin: Option<ConnectionId>,
+    pub reply_to: ReplyTo,
     /// Older rows that stand for it until this one is safe (a delayed message that came due, a dead letter).
     pub replaces: SmallVec<[MessageId; 1]>,
     /// As its message says.

@@ -83,11 +83,22 @@ pub enum Event<'a> {
     Tick,
 }
 
+/// Where the answer to a command goes. Apart from a publication's origin: who asks need not be a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyTo {
+    /// Nobody waits for it.
+    Nobody,
+    /// To a command of this connection.
+    Connection(ConnectionId),
+}
+
 /// One publication on its way in.
 #[derive(Clone, Debug)]
 pub struct Publish<'a> {
-    /// Who sent it, to be answered and to be left out of the delivery; `None` for a tool.
-    pub connection: Option<ConnectionId>,
+    /// The connection that sent it, which does not get it back; `None`: no connection, or one that has ended.
+    pub origin: Option<ConnectionId>,
+    /// Where the answer goes.
+    pub reply_to: ReplyTo,
     /// What was sent, and where to. The core copies it only if it keeps it.
     pub publication: &'a Publication<'a>,
     /// To how many receivers, if the sender says so (0 = all).

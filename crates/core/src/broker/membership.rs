@@ -6,7 +6,7 @@ use super::counters::Metric;
 use super::member::Member;
 use super::receiver::{Receiver, Subscription};
 use super::timers::Timer;
-use super::{Broker, Effect, EndReason, ReceiverKey, Reply, Subscribe, Turn};
+use super::{Broker, Effect, EndReason, ReceiverKey, Reply, ReplyTo, Subscribe, Turn};
 use crate::message::{ChannelName, ConnectionId, GroupName, Timestamp};
 
 impl Broker {
@@ -69,7 +69,7 @@ impl Broker {
                 continue;
             }
             let Some(channel) = self.open_channel(name) else {
-                self.reply(Some(connection), Reply::TooManyChannels, turn);
+                self.reply(ReplyTo::Connection(connection), Reply::TooManyChannels, turn);
                 continue;
             };
             let order = match places.iter().find(|(place, _)| place == name) {

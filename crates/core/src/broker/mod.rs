@@ -68,7 +68,7 @@ pub use bounds::Bounds;
 pub use counters::{Counters, Metric};
 pub use dedup::{ForgottenIds, FreshIds};
 pub use effect::{Content, Effect, Effects, EndReason, Note, Refusal, Reply, StoreEffect};
-pub use event::{AckMode, Acknowledge, ClientKind, Event, Publish, ReceiverKey, StoreFailure, Subscribe};
+pub use event::{AckMode, Acknowledge, ClientKind, Event, Publish, ReceiverKey, ReplyTo, StoreFailure, Subscribe};
 pub use restore::{ChannelSummary, Restored, Settings};
 
 use channel::Channel;
@@ -440,10 +440,13 @@ impl Broker {
         }
     }
 
-    /// Sends an answer to a connection, if it still is one.
-    fn reply(&self, to: Option<ConnectionId>, reply: Reply, turn: &mut Turn<'_>) {
-        let known = |to: &ConnectionId| self.connections.contains_key(to) || self.receiver_keys.contains_key(to);
-        if let Some(to) = to.filter(known) {
+    /// Sends an answer, if the connection that waits for it has not ended.
+    fn reply(&self, to: ReplyTo, reply: Reply, turn: &mut Turn<'_>) {
+        let is_there = match to {
+            ReplyTo::Nobody => false,
+            ReplyTo::Connection(to) => self.connections.contains_key(&to) || self.receiver_keys.contains_key(&to),
+        };
+        if is_there {
             turn.effects.list.push(Effect::Reply { to, reply });
         }
     }

@@ -4,12 +4,14 @@ use smallvec::SmallVec;
 
 use super::Refusal;
 use super::dedup::Key;
-use crate::message::{ConnectionId, PublicationId};
+use super::event::ReplyTo;
+use crate::message::PublicationId;
 
 /// A publication that is not safe yet.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub connection: Option<ConnectionId>,
+    /// Where the answer goes.
+    pub reply_to: ReplyTo,
     pub id: Option<PublicationId>,
     /// The sender waits for the answer although the publication has no id.
     pub answer: bool,
@@ -23,8 +25,8 @@ pub(super) struct Pending {
     pub rows: u32,
     /// Why a message of the publication was refused, if one was.
     pub refused: Option<Refusal>,
-    /// Connections that have sent the same publication again and wait for its answer.
-    pub waiters: SmallVec<[ConnectionId; 1]>,
+    /// Where the answers go to those who have sent the same publication again.
+    pub waiters: SmallVec<[ReplyTo; 1]>,
 }
 
 impl Pending {

@@ -7,7 +7,7 @@ use super::dedup::{Key, Seen};
 use super::entry::{Entry, Place, Row, Unstored, expires_at};
 use super::pending::{Fate, Pending};
 use super::receiver::Receiver;
-use super::{Broker, Content, Delayed, Effect, Publish, Refusal, Reply, Sender, Turn};
+use super::{Broker, Content, Delayed, Effect, Publish, Refusal, Reply, ReplyTo, Sender, Turn};
 use crate::limits;
 use crate::message::{ConnectionId, Message, MessageId, Timestamp};
 
@@ -28,7 +28,7 @@ impl Broker {
         } else if let Err(refusal) = self.publish_kept(publish, id, known, turn) {
             let key = self.channel_keys.get(name).copied();
             self.count(key, Metric::Refused, publish.publication.messages.len() as u64);
-            self.reply(publish.connection, refused(publish, refusal), turn);
+            self.reply(publish.reply_to, refused(publish, refusal), turn);
             if let Some(key) = key {
                 self.close_if_unused(key);
             }
@@ -38,15 +38,21 @@ impl Broker {
     /// The publication's channel, if there is one of that name. `None`: the sender has been ended, and what it sends counts no more.
     fn note_publisher(&mut self, publish: &Publish<'_>) -> Option<Option<usize>> {
         let name = &*publish.publication.channel;
+        if let ReplyTo::Connection(asker) = publish.reply_to
+            && publish.origin != Some(asker)
+            && !self.ended.contains(&asker)
+        {
+            self.note_connection(asker);
+        }
         if let Some(last) = &self.last_sender
-            && publish.connection == Some(last.connection)
+            && publish.origin == Some(last.connection)
             && self.channels.get(last.channel).is_some_and(|channel| channel.name == *name)
         {
             return Some(Some(last.channel));
         }
         let known = self.channel_keys.get(name).copied();
         self.last_sender = None;
-        if let Some(connection) = publish.connection {
+        if let Some(connection) = publish.origin {
             if self.ended.contains(&connection) {
                 return None;
             }
@@ -68,10 +74,10 @@ impl Broker {
                 let stored = rows > 0 && self.is_still_stored(publish, at, turn.now);
                 Reply::Accepted { id: Some(id.clone()), receivers: 0, stored, duplicate: true }
             }
-            Seen::Pending(key) if self.add_waiter(key, publish.connection) => return true,
+            Seen::Pending(key) if self.add_waiter(key, publish.reply_to) => return true,
             Seen::Pending(_) => refused(publish, Refusal::BrokerFull),
         };
-        self.reply(publish.connection, reply, turn);
+        self.reply(publish.reply_to, reply, turn);
         true
     }
 
@@ -92,24 +98,24 @@ impl Broker {
         known: Option<usize>,
         turn: &mut Turn<'_>,
     ) {
-        let Publish { connection, publication, receivers, delay, .. } = *publish;
+        let Publish { origin, reply_to, publication, receivers, delay, .. } = *publish;
         let mut served = 0;
         if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
             if self.delayed.len() >= limits::DELAYED || self.is_memory_full(publication.frame.len(), None, turn) {
                 self.count(known, Metric::Refused, publication.messages.len() as u64);
-                self.reply(connection, refused(publish, Refusal::BrokerFull), turn);
+                self.reply(reply_to, refused(publish, Refusal::BrokerFull), turn);
                 return;
             }
             self.bytes += publication.frame.len();
             let key = (turn.now.after(delay), self.next_id());
             self.remember(remember, publish, turn);
             let publication = Box::new(publication.to_owned());
-            self.delayed.insert(key, Delayed::Fleeting { publication, origin: connection, receivers });
+            self.delayed.insert(key, Delayed::Fleeting { publication, origin, receivers });
         } else {
             self.remember(remember, publish, turn);
             let count = publication.messages.len();
             if let Some(key) = known.filter(|_| count > 0) {
-                served = self.fan_out(key, Content::Live, count, (connection, receivers), turn);
+                served = self.fan_out(key, Content::Live, count, (origin, receivers), turn);
             } else {
                 self.count(known, Metric::Fleeting, count as u64);
             }
@@ -121,7 +127,7 @@ impl Broker {
     fn accept(&mut self, publish: &Publish<'_>, receivers: u32, turn: &mut Turn<'_>) {
         if publish.id.is_some() || publish.answer {
             let id = publish.id.clone();
-            self.reply(publish.connection, Reply::Accepted { id, receivers, stored: false, duplicate: false }, turn);
+            self.reply(publish.reply_to, Reply::Accepted { id, receivers, stored: false, duplicate: false }, turn);
         }
     }
 
@@ -236,7 +242,7 @@ impl Broker {
         }
         self.pending.insert(Pending {
             remembered: id,
-            connection: publish.connection,
+            reply_to: publish.reply_to,
             id: publish.id.clone(),
             answer: publish.answer,
             remaining: count,
@@ -258,7 +264,7 @@ impl Broker {
     ) -> SmallVec<[Entry; 1]> {
         let publication = &publish.publication;
         let expires = expires_at(turn.now, publish.ttl.unwrap_or(self.channels[channel].policy.ttl));
-        let origin = publish.connection.filter(|connection| self.receives(*connection, channel));
+        let origin = publish.origin.filter(|connection| self.receives(*connection, channel));
         let mut entries = SmallVec::with_capacity(publication.messages.len());
         for payload in publication.payloads() {
             let id = self.next_id();
@@ -270,7 +276,7 @@ impl Broker {
                     place: Place::Waiting,
                     row: Row::Unasked,
                     pending,
-                    origin: publish.connection,
+                    reply_to: publish.reply_to,
                     replaces: SmallVec::new(),
                     expires,
                     committed: false,
@@ -299,12 +305,12 @@ impl Broker {
     fn fly_live(&mut self, key: usize, entries: SmallVec<[Entry; 1]>, publish: &Publish<'_>, turn: &mut Turn<'_>) {
         let limit = publish.receivers.unwrap_or(self.channels[key].policy.receivers);
         if limit == 0 && !self.stopping {
-            self.end_outrun(key, publish.connection, turn);
+            self.end_outrun(key, publish.origin, turn);
         }
         let channel = &self.channels[key];
         let targets = if channel.is_drained() {
             let takes = |receiver: &Receiver| receiver.has_room() && !self.is_reserved(receiver, key, turn.now);
-            self.targets(key, publish.connection, limit, takes)
+            self.targets(key, publish.origin, limit, takes)
         } else {
             SmallVec::new()
         };
@@ -413,7 +419,7 @@ impl Broker {
                 place: Place::Waiting,
                 row: Row::Unasked,
                 pending,
-                origin: entry.origin,
+                reply_to: entry.origin.map_or(ReplyTo::Nobody, ReplyTo::Connection),
                 replaces,
                 expires: entry.message.expires,
                 committed: true,

@@ -4,9 +4,9 @@
 use super::entry::{Entry, Place, Row, Unstored};
 use super::pending::{Fate, Pending};
 use super::turn::Turn;
-use super::{Broker, Refusal, Reply};
+use super::{Broker, Refusal, Reply, ReplyTo};
 use crate::limits;
-use crate::message::{ConnectionId, MessageId};
+use crate::message::MessageId;
 
 impl Broker {
     /// Ends the uncertainty about a message. Harmless for one that is stored already.
@@ -34,7 +34,7 @@ impl Broker {
             Some(pending) => self.advance(pending, unstored.place, fate, turn),
             None => {
                 if let Fate::Refused(refusal) = fate {
-                    self.tell_refused(unstored.origin, refusal, turn);
+                    self.tell_refused(unstored.reply_to, refusal, turn);
                 }
             }
         }
@@ -88,21 +88,21 @@ impl Broker {
     /// Tells whoever waits what has become of a publication.
     fn conclude(&mut self, pending: Pending, turn: &mut Turn<'_>) {
         let is_awaited = pending.is_awaited();
-        let Pending { connection, id, answer, receivers, rows, refused, waiters, .. } = pending;
+        let Pending { reply_to, id, answer, receivers, rows, refused, waiters, .. } = pending;
         match refused {
             Some(refusal) if is_awaited => {
-                self.reply(connection, Reply::Refused { id: id.clone(), answer, refusal }, turn);
+                self.reply(reply_to, Reply::Refused { id: id.clone(), answer, refusal }, turn);
                 for waiter in waiters {
-                    self.reply(Some(waiter), Reply::Refused { id: id.clone(), answer: false, refusal }, turn);
+                    self.reply(waiter, Reply::Refused { id: id.clone(), answer: false, refusal }, turn);
                 }
             }
-            Some(refusal) => self.tell_refused(connection, refusal, turn),
+            Some(refusal) => self.tell_refused(reply_to, refusal, turn),
             None if is_awaited => {
                 let stored = rows > 0;
                 let accepted = |id, receivers, duplicate| Reply::Accepted { id, receivers, stored, duplicate };
-                self.reply(connection, accepted(id.clone(), receivers, false), turn);
+                self.reply(reply_to, accepted(id.clone(), receivers, false), turn);
                 for waiter in waiters {
-                    self.reply(Some(waiter), accepted(id.clone(), 0, true), turn);
+                    self.reply(waiter, accepted(id.clone(), 0, true), turn);
                 }
             }
             None => {}
@@ -118,19 +118,19 @@ impl Broker {
     }
 
     /// Tells a sender that gave no id. That a message has expired is no error to one who does not wait for it.
-    fn tell_refused(&self, to: Option<ConnectionId>, refusal: Refusal, turn: &mut Turn<'_>) {
+    fn tell_refused(&self, to: ReplyTo, refusal: Refusal, turn: &mut Turn<'_>) {
         if refusal != Refusal::Expired {
             self.reply(to, Reply::Refused { id: None, answer: false, refusal }, turn);
         }
     }
 
     /// Somebody sends again what is pending. False if too many wait already.
-    pub(super) fn add_waiter(&mut self, key: usize, connection: Option<ConnectionId>) -> bool {
-        let (Some(pending), Some(connection)) = (self.pending.get_mut(key), connection) else { return true };
+    pub(super) fn add_waiter(&mut self, key: usize, waiter: ReplyTo) -> bool {
+        let Some(pending) = self.pending.get_mut(key).filter(|_| waiter != ReplyTo::Nobody) else { return true };
         if pending.waiters.len() >= limits::DEDUP_WAITERS {
             return false;
         }
-        pending.waiters.push(connection);
+        pending.waiters.push(waiter);
         true
     }
 }

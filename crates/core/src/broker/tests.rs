@@ -15,6 +15,7 @@ mod confirming;
 mod expired;
 mod groups;
 mod preference;
+mod replies;
 
 /// A broker, its time, and what it wanted last.
 struct Scene {
@@ -85,6 +86,18 @@ impl Scene {
     }
 
     fn publish(&mut self, connection: u64, channel: &str, text: &str, id: Option<&str>) -> Vec<Effect> {
+        let connection = ConnectionId(connection);
+        self.publish_from(Some(connection), ReplyTo::Connection(connection), channel, text, id)
+    }
+
+    fn publish_from(
+        &mut self,
+        origin: Option<ConnectionId>,
+        reply_to: ReplyTo,
+        channel: &str,
+        text: &str,
+        id: Option<&str>,
+    ) -> Vec<Effect> {
         let publication = Publication {
             channel: Cow::Owned(name(channel)),
             dialect: Dialect::Envelope,
@@ -94,7 +107,8 @@ impl Scene {
             verbatim: true,
         };
         self.give(Event::Publish(&Publish {
-            connection: Some(ConnectionId(connection)),
+            origin,
+            reply_to,
             publication: &publication,
             receivers: None,
             id: id.map(|id| PublicationId::new("app", id)),

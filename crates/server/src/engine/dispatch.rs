@@ -11,7 +11,7 @@ use crate::outbox::{Body, Outbox};
 use crate::registry::Registry;
 use crate::replies::{self, text};
 use crate::session::{Closing, Session};
-use wsmb_core::broker::{Content, Effect, EndReason, Publish, Reply};
+use wsmb_core::broker::{Content, Effect, EndReason, Publish, Reply, ReplyTo};
 use wsmb_core::message::{ChannelName, ConnectionId, DeliveryName};
 use wsmb_protocol::delivery::Manual;
 use wsmb_protocol::envelope::{self, Code};
@@ -62,7 +62,8 @@ impl Dispatch {
                 self.outbox.broadcast(&self.registry, to, except, (content, body), max);
             }
             Effect::Confirm { connection } => self.confirmations.push(connection),
-            Effect::Reply { to, reply } => self.reply(to, &reply, publish, now),
+            Effect::Reply { to: ReplyTo::Connection(to), reply } => self.reply(to, &reply, publish, now),
+            Effect::Reply { to: ReplyTo::Nobody, .. } => {}
             Effect::End { connection, reason } => self.end_for(connection, reason),
             Effect::Store(command) => self.outcome.store_commands.push(command),
             Effect::Note(note) => self.outcome.notes.push(*note),

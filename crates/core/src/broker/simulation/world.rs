@@ -21,7 +21,7 @@ use super::model::{Model, Seen, Told};
 use super::store::SimStore;
 use crate::broker::{
     AckMode, Acknowledge, Bounds, Broker, ClientKind, Content, Effect, Effects, EndReason, Event, Note, Publish,
-    ReceiverKey, Refusal, Reply, Restored, Settings, StoreEffect, Subscribe,
+    ReceiverKey, Refusal, Reply, ReplyTo, Restored, Settings, StoreEffect, Subscribe,
 };
 use crate::limits;
 use crate::message::{
@@ -443,7 +443,8 @@ impl World {
                     assert!(!early || client.kind == ClientKind::Modern, "{connection:?} is asked at once");
                     client.ping = Some(client.last);
                 }
-                Effect::Reply { to, reply } => self.answered(to, &reply),
+                Effect::Reply { to: ReplyTo::Connection(to), reply } => self.answered(to, &reply),
+                Effect::Reply { to: ReplyTo::Nobody, reply } => panic!("nobody waits for {reply:?}"),
                 Effect::End { connection, reason } => {
                     let client = self.clients.get(&connection).expect("it is ended, but gone");
                     if reason == EndReason::Unconfirmed {

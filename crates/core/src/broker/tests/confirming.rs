@@ -29,10 +29,11 @@ impl Scene {
             messages: std::iter::repeat_n(0..1, count).collect(),
             verbatim: true,
         };
-        let connection = Some(ConnectionId(connection));
+        let connection = ConnectionId(connection);
         let publication = &publication;
         self.give(Event::Publish(&Publish {
-            connection,
+            origin: Some(connection),
+            reply_to: ReplyTo::Connection(connection),
             publication,
             receivers: None,
             id: None,

@@ -82,7 +82,8 @@ impl World {
             verbatim: true,
         };
         let publish = Publish {
-            connection: Some(connection),
+            origin: Some(connection),
+            reply_to: ReplyTo::Connection(connection),
             publication: &publication,
             receivers,
             id: id.map(|id| PublicationId::new(restart::user_of(connection), id)),

@@ -11,8 +11,8 @@ use crate::raw::Head;
 
 /// Tests of this program whose promises depend on which thread writes to whom: takeover, limits, acknowledgement, backlog, slow receivers, restarts. The
 /// tests in `ends` are not among them: they take it for granted that an end is noticed before the next client comes, and several loops do not promise that.
-const PROMISES: [&str; 8] =
-    ["groups::", "kept::", "legacy::", "manual_ack::", "publication::", "receivers::", "restart::", "slow::"];
+const PROMISES: [&str; 7] =
+    ["groups::", "kept::", "manual_ack::", "publication::", "receivers::", "restart::", "slow::"];
 
 /// Tests that need the same as those in `ends`.
 const ONE_LOOP_ONLY: [&str; 2] = [

@@ -1,5 +1,7 @@
 //! What has happened, in numbers. Messages unless stated otherwise; since the broker started.
 
+use super::Broker;
+
 /// Every counter. At any time, for kept channels: `accepted` = waiting + in flight + delayed + `confirmed` + `expired` +
 /// `dead_lettered` + `dropped` + `purged` + `refused_late`, where a dead letter counts as accepted again by its new channel, and
 /// what the store held at the start counts as accepted.
@@ -41,6 +43,19 @@ pub struct Counters {
     pub slow_receivers: u64,
     /// Receivers ended because they confirmed nothing for `confirm_timeout`.
     pub unconfirmed_receivers: u64,
+}
+
+impl Broker {
+    /// Counts something that has happened on a channel, or on none that the broker knows. Everything that is counted is counted here.
+    pub(super) fn count(&mut self, channel: impl Into<Option<usize>>, metric: Metric, count: u64) {
+        *self.counters.of(metric) += count;
+        #[cfg(test)]
+        if let Some(channel) = channel.into() {
+            *self.books.entry(self.channels[channel].name.clone()).or_default().of(metric) += count;
+        }
+        #[cfg(not(test))]
+        let _ = channel;
+    }
 }
 
 /// What is counted: one for each field of [`Counters`].

@@ -22,6 +22,7 @@ mod channel;
 mod confirm;
 mod counters;
 mod dedup;
+mod delay;
 mod deliver;
 mod effect;
 mod entry;
@@ -404,17 +405,6 @@ impl Broker {
         let key = self.channels.insert(Channel::new(name.clone(), policy));
         self.channel_keys.insert(name.clone(), key);
         Some(key)
-    }
-
-    /// Counts something that has happened on a channel, or on none that the broker knows. Everything that is counted is counted here.
-    fn count(&mut self, channel: impl Into<Option<usize>>, metric: Metric, count: u64) {
-        *self.counters.of(metric) += count;
-        #[cfg(test)]
-        if let Some(channel) = channel.into() {
-            *self.books.entry(self.channels[channel].name.clone()).or_default().of(metric) += count;
-        }
-        #[cfg(not(test))]
-        let _ = channel;
     }
 
     /// Forgets a channel that nothing is left of.

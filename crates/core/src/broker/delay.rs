@@ -1,0 +1,78 @@
+//! Delayed messages: held until they are due, then accepted anew at the end of their channel.
+
+use super::counters::Metric;
+use super::entry::{Entry, Place, Row, Unstored};
+use super::{Broker, Content, Delayed, ReplyTo, Turn};
+use crate::message::Timestamp;
+
+impl Broker {
+    /// Holds a kept message until it is due. It is written at once.
+    pub(super) fn delay(&mut self, key: usize, due: Timestamp, entry: Entry) {
+        let id = entry.message.id;
+        self.delayed.insert((due, id), Delayed::Kept(key, entry));
+        self.move_to(id, Place::Delayed(due));
+        self.append(id);
+    }
+
+    /// Lets go what has come due: it is accepted anew, behind what waits, and its old row goes when the new one is safe.
+    pub(super) fn release_delayed(&mut self, turn: &mut Turn<'_>) {
+        while let Some(first) = self.delayed.first_entry().filter(|first| first.key().0 <= turn.now) {
+            match first.remove() {
+                Delayed::Fleeting { publication, origin, receivers } => {
+                    self.bytes -= publication.frame.len();
+                    let count = publication.messages.len();
+                    if let Some(key) = self.channel_keys.get(&*publication.channel).copied().filter(|_| count > 0) {
+                        self.fan_out(key, Content::Due(publication), count, (origin, receivers), turn);
+                    } else {
+                        self.count(None, Metric::Fleeting, count as u64);
+                    }
+                }
+                Delayed::Kept(key, entry) if entry.expired(turn.now) => self.expire(key, entry, turn),
+                Delayed::Kept(key, entry) => {
+                    self.renew(key, entry, turn);
+                    self.to_pump.push(key);
+                }
+            }
+        }
+    }
+
+    /// Gives an entry a new id at the end of a channel's order; the older row stands for it until the new one is safe.
+    pub(super) fn renew(&mut self, key: usize, mut entry: Entry, turn: &mut Turn<'_>) {
+        let old = entry.message.id;
+        let id = self.next_id();
+        let before = self.unstored.remove(old);
+        self.failed.remove(&old);
+        let pending = before.as_ref().and_then(|unstored| unstored.pending);
+        let asked = before.as_ref().is_none_or(|unstored| unstored.row != Row::Unasked);
+        let mut replaces = before.map(|unstored| unstored.replaces).unwrap_or_default();
+        if asked {
+            replaces.push(old);
+            let from = self.channel_keys.get(&entry.message.channel).copied().unwrap_or(key);
+            self.superseded.insert(old, from);
+        }
+        self.count_out(key, old, entry.message.expires);
+        self.count_in(key, id, entry.message.expires);
+        self.unstored.insert(
+            id,
+            Unstored {
+                channel: key,
+                place: Place::Waiting,
+                row: Row::Unasked,
+                pending,
+                reply_to: entry.origin.map_or(ReplyTo::Nobody, ReplyTo::Connection),
+                replaces,
+                expires: entry.message.expires,
+                committed: true,
+            },
+        );
+        if entry.suspect && self.channels[key].policy.max_deliveries == 0 {
+            // The new id does not say any more that it may have been delivered before. Where deliveries are limited, none is invented.
+            entry.message.deliveries = entry.message.deliveries.max(1);
+        }
+        entry.message.id = id;
+        entry.message.due = None;
+        entry.message.channel = self.channels[key].name.clone();
+        entry.written = false;
+        self.enqueue(key, entry, turn);
+    }
+}

@@ -1,9 +1,21 @@
 //! (Tests.) The broker's books: what must add up whenever it is at rest.
 
-use super::entry::{Place, Row};
+use std::collections::BTreeMap;
+
+use super::entry::{Entry, Place, Row};
+use super::stage::{Cause, Stage};
 use super::{Broker, Counters, Delayed};
 use crate::limits;
-use crate::message::Timestamp;
+use crate::message::{ChannelName, Timestamp};
+
+/// What has happened on each channel.
+#[derive(Debug, Default)]
+pub(super) struct Books {
+    /// Everything that is counted.
+    pub counters: BTreeMap<ChannelName, Counters>,
+    /// How many messages have changed their stage, by cause.
+    journeys: BTreeMap<(ChannelName, Cause), u64>,
+}
 
 impl Broker {
     /// Every message is in exactly one place, every count is right, every collection is bounded.
@@ -73,17 +85,61 @@ impl Broker {
         let c = &self.counters;
         assert_eq!(c.accepted, unsettled + c.over(), "every accepted message is somewhere: {c:?}");
         self.audit_books();
+        self.audit_journeys();
     }
 
     /// The same holds for each channel, and the books of all channels say together what is counted for the broker.
     fn audit_books(&self) {
-        for (name, book) in &self.books {
+        for (name, book) in &self.books.counters {
             let unsettled = self.channel_keys.get(name).map_or(0, |key| self.channels[*key].unsettled);
             assert_eq!(book.accepted, unsettled + book.over(), "channel {name}: every message is somewhere: {book:?}");
         }
-        let sum = |of: fn(&Counters) -> u64| self.books.values().map(of).sum::<u64>();
+        let sum = |of: fn(&Counters) -> u64| self.books.counters.values().map(of).sum::<u64>();
         assert_eq!(sum(|book| book.accepted), self.counters.accepted, "what is accepted has a channel");
         assert_eq!(sum(|book| book.deliveries), self.counters.deliveries, "what is delivered has a channel");
+    }
+
+    /// A message goes from stage to stage as the picture in `journey.rs` shows, and for a cause that fits.
+    pub(super) fn audit_transition(&mut self, channel: usize, entry: &Entry, to: Stage, cause: Cause) {
+        use Stage::{Delayed, Flight, Gone, Held, Outside, Paged, Parked, Waiting};
+        let from = entry.stage;
+        let is_right = match cause {
+            Cause::Accepted => from == Outside && matches!(to, Waiting | Parked | Delayed),
+            Cause::Due => from == Delayed && matches!(to, Waiting | Parked),
+            Cause::Delivered => matches!(from, Outside | Waiting | Flight | Held) && to == Flight,
+            Cause::Returned => from == Flight && matches!(to, Waiting | Held),
+            Cause::Released => from == Held && matches!(to, Waiting | Held),
+            Cause::PagedOut => matches!(from, Waiting | Parked) && to == Paged,
+            Cause::Loaded => (from, to) == (Paged, Waiting),
+            Cause::Unparked => (from, to) == (Parked, Waiting),
+            Cause::Restored => (from, to) == (Paged, Delayed),
+            Cause::Confirmed => (from, to) == (Flight, Gone),
+            Cause::DeadLettered => !matches!(from, Outside | Gone) && matches!(to, Waiting | Parked | Gone),
+            Cause::Expired | Cause::Dropped | Cause::Purged => !matches!(from, Outside | Gone) && to == Gone,
+            Cause::Refused => matches!(from, Waiting | Delayed) && to == Gone,
+        };
+        assert!(is_right, "{:?} goes from {from:?} to {to:?}: {cause:?}", entry.message.id);
+        *self.books.journeys.entry((self.channels[channel].name.clone(), cause)).or_default() += 1;
+    }
+
+    /// Each message says itself where it is, and those that are confirmed or dropped are the ones that are counted so.
+    fn audit_journeys(&self) {
+        for (_, channel) in &self.channels {
+            assert!(channel.waiting.values().all(|entry| entry.stage == Stage::Waiting), "{}", channel.name);
+            assert!(channel.parked.values().all(|entry| entry.stage == Stage::Parked), "{}", channel.name);
+        }
+        assert!(self.flights.iter().all(|(_, f)| f.entries.iter().all(|entry| entry.stage == Stage::Flight)));
+        assert!(self.held.values().all(|held| held.entry.stage == Stage::Held));
+        let is_delayed = |delayed: &Delayed| match delayed {
+            Delayed::Kept(_, entry) => entry.stage == Stage::Delayed,
+            Delayed::Fleeting { .. } => true,
+        };
+        assert!(self.delayed.values().all(is_delayed));
+        for (name, book) in &self.books.counters {
+            let gone = |cause| self.books.journeys.get(&(name.clone(), cause)).copied().unwrap_or_default();
+            assert_eq!(gone(Cause::Confirmed), book.confirmed, "channel {name}: {book:?}");
+            assert_eq!(gone(Cause::Dropped), book.dropped, "channel {name}: {book:?}");
+        }
     }
 
     /// Nothing that has expired waits in memory, and what expires is counted.

@@ -375,26 +375,26 @@ impl Channel {
 
     /// Forgets what waits in memory if it is in the store and nobody is there to take it.
     ///
-    /// Returns the bytes set free. Not while anything is in flight or held back: what comes back must stand before what is paged.
-    pub fn page_out_waiting(&mut self) -> usize {
+    /// Returns what it has forgotten. Not while anything is in flight or held back: what comes back must stand before what is paged.
+    pub fn page_out_waiting(&mut self) -> BTreeMap<MessageId, Entry> {
         let stored = self.waiting.values().all(|entry| entry.written);
         let nobody = self.members.is_empty() && self.in_flight == 0 && self.loading.is_none();
         let (Some((first, _)), Some((last, _))) = (self.waiting.first_key_value(), self.waiting.last_key_value())
         else {
-            return 0;
+            return BTreeMap::new();
         };
         if !(stored && nobody) {
-            return 0;
+            return BTreeMap::new();
         }
         self.cursor = MessageId(first.0 - 1);
         self.last_paged = self.last_paged.max(*last);
         self.paged += self.waiting.len() as u64;
-        self.waiting.clear();
+        self.waiting_bytes = 0;
         if let Some(expiring) = &mut self.expiring {
             // Nothing is parked: all of it is written.
             expiring.waiting.retain(|(_, id)| self.parked.contains_key(id));
         }
-        std::mem::take(&mut self.waiting_bytes)
+        std::mem::take(&mut self.waiting)
     }
 
     /// The first waiting entry that has expired, if the first one has.

@@ -1,10 +1,11 @@
 //! What becomes of a delivery: confirmed, or given back. What becomes of one that failed is in `failure.rs`.
 
 use super::counters::Metric;
-use super::entry::{Entry, Place};
+use super::entry::Entry;
 use super::failure::Why;
 use super::flight::Failed;
 use super::pending::Fate;
+use super::stage::Cause;
 use super::{Acknowledge, Broker, Reply, ReplyTo, Turn};
 use crate::message::{Answer, ConnectionId};
 
@@ -106,7 +107,7 @@ impl Broker {
         self.channels[channel].in_flight -= 1;
         self.count(channel, Metric::Confirmed, entries.len() as u64);
         for entry in entries {
-            self.drop_entry(channel, entry, Fate::Settled, turn);
+            self.drop_entry(channel, entry, (Fate::Settled, Cause::Confirmed), turn);
         }
     }
 
@@ -194,8 +195,8 @@ impl Broker {
     /// Puts a message at its old place among what waits.
     pub(super) fn stand(&mut self, channel: usize, entry: Entry) {
         let id = entry.message.id;
-        self.wait(channel, entry);
-        self.move_to(id, Place::Waiting);
+        let cause = entry.why_back();
+        self.wait(channel, entry, cause);
         if self.channels[channel].members.is_empty() {
             self.append_unasked(id);
         }

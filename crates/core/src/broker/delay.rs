@@ -2,15 +2,16 @@
 
 use super::counters::Metric;
 use super::entry::{Entry, Place, Row, Unstored};
+use super::stage::Cause;
 use super::{Broker, Content, Delayed, ReplyTo, Turn};
 use crate::message::Timestamp;
 
 impl Broker {
     /// Holds a kept message until it is due. It is written at once.
-    pub(super) fn delay(&mut self, key: usize, due: Timestamp, entry: Entry) {
+    pub(super) fn delay(&mut self, key: usize, due: Timestamp, mut entry: Entry) {
         let id = entry.message.id;
+        self.transition(key, &mut entry, Place::Delayed(due), Cause::Accepted);
         self.delayed.insert((due, id), Delayed::Kept(key, entry));
-        self.move_to(id, Place::Delayed(due));
         self.append(id);
     }
 
@@ -29,7 +30,7 @@ impl Broker {
                 }
                 Delayed::Kept(key, entry) if entry.expired(turn.now) => self.expire(key, entry, turn),
                 Delayed::Kept(key, entry) => {
-                    self.renew(key, entry, turn);
+                    self.renew(key, entry, Cause::Due, turn);
                     self.to_pump.push(key);
                 }
             }
@@ -37,7 +38,7 @@ impl Broker {
     }
 
     /// Gives an entry a new id at the end of a channel's order; the older row stands for it until the new one is safe.
-    pub(super) fn renew(&mut self, key: usize, mut entry: Entry, turn: &mut Turn<'_>) {
+    pub(super) fn renew(&mut self, key: usize, mut entry: Entry, cause: Cause, turn: &mut Turn<'_>) {
         let old = entry.message.id;
         let id = self.next_id();
         let before = self.unstored.remove(old);
@@ -73,6 +74,6 @@ impl Broker {
         entry.message.due = None;
         entry.message.channel = self.channels[key].name.clone();
         entry.written = false;
-        self.enqueue(key, entry, turn);
+        self.enqueue(key, entry, cause, turn);
     }
 }

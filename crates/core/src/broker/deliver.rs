@@ -9,6 +9,7 @@ use super::member::{Member, Targets};
 use super::party::{Asked, Party};
 use super::pending::Pending;
 use super::receiver::Receiver;
+use super::stage::Cause;
 use super::timers::Timer;
 use super::{AckMode, Broker, Content, Effect, EndReason, Flight, StoreEffect, Turn};
 use crate::limits;
@@ -91,9 +92,7 @@ impl Broker {
         for entry in &mut entries {
             entry.message.deliveries = entry.message.deliveries.saturating_add(1);
             attempt = attempt.max(entry.attempt());
-            if !entry.written {
-                self.move_to(entry.message.id, Place::Flight(flight));
-            }
+            self.transition(key, entry, Place::Flight(flight), Cause::Delivered);
         }
         let outstanding = u32::try_from(targets.len()).unwrap_or(u32::MAX);
         let channel = &mut self.channels[key];
@@ -212,9 +211,12 @@ impl Broker {
             if self.sweeping {
                 return;
             }
-            let freed = channel.page_out_waiting();
-            if freed > 0 {
-                self.bytes -= freed;
+            let paged = channel.page_out_waiting();
+            if !paged.is_empty() {
+                for mut entry in paged.into_values() {
+                    self.bytes -= entry.bytes();
+                    self.transition(key, &mut entry, Place::Paged, Cause::PagedOut);
+                }
                 self.sweep_later(turn.now);
             }
         } else if channel.wants_page(self.settings.bounds.page_messages) {
@@ -239,9 +241,8 @@ impl Broker {
         if channel.parked.is_empty() {
             return;
         }
-        for (id, entry) in std::mem::take(&mut channel.parked) {
-            self.wait(key, entry);
-            self.move_to(id, Place::Waiting);
+        for entry in std::mem::take(&mut channel.parked).into_values() {
+            self.wait(key, entry, Cause::Unparked);
         }
         self.to_pump.push(key);
     }
@@ -324,13 +325,6 @@ impl Broker {
             batch.push(*id);
         }
         batch
-    }
-
-    /// Notes where the entry of an unstored message is. Nothing to note for a stored one.
-    pub(super) fn move_to(&mut self, id: MessageId, place: Place) {
-        if let Some(unstored) = self.unstored.get_mut(id) {
-            unstored.place = place;
-        }
     }
 
     /// Has a message written: now if its sender waits for it or may believe it taken, else when it is still unsettled after the

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::dedup::Key;
 use super::event::ReplyTo;
+use super::stage::{Cause, Stage};
 use crate::limits;
 use crate::message::{ConnectionId, DeadLetter, GroupName, Message, MessageId, Timestamp};
 
@@ -22,6 +23,8 @@ pub(super) struct Entry {
     pub written: bool,
     /// It was in the store when the broker started after a crash: it may have been delivered before.
     pub suspect: bool,
+    /// The place where the entry is, or from which it was taken. Only `journey.rs` changes it.
+    pub stage: Stage,
     /// What is remembered of its failed deliveries. Few messages have any.
     pub failures: Option<Box<Failures>>,
 }
@@ -68,6 +71,11 @@ impl Entry {
         self.failures.as_ref()?.bound.as_ref()
     }
 
+    /// The cause for which the message comes back: it was in flight or was held back.
+    pub fn why_back(&self) -> Cause {
+        if self.stage == Stage::Held { Cause::Released } else { Cause::Returned }
+    }
+
     /// Whether it must not be delivered any more.
     pub fn expired(&self, now: Timestamp) -> bool {
         self.message.expires.is_some_and(|expires| expires <= now)
@@ -99,6 +107,20 @@ pub(super) enum Place {
     Held(Timestamp),
     /// Nowhere in memory: only the store's queue has it.
     Paged,
+}
+
+impl Place {
+    /// The same without the key.
+    pub fn stage(self) -> Stage {
+        match self {
+            Self::Waiting => Stage::Waiting,
+            Self::Parked => Stage::Parked,
+            Self::Flight(_) => Stage::Flight,
+            Self::Delayed(_) => Stage::Delayed,
+            Self::Held(_) => Stage::Held,
+            Self::Paged => Stage::Paged,
+        }
+    }
 }
 
 /// How far the store is with a message.

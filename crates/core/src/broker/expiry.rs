@@ -10,6 +10,7 @@ use super::counters::Metric;
 use super::entry::{Entry, Place};
 use super::failure::Why;
 use super::pending::Fate;
+use super::stage::Cause;
 use super::{Broker, Delayed, Effect, Refusal, StoreEffect, Turn};
 use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, Timestamp};
@@ -23,7 +24,7 @@ impl Broker {
             return;
         }
         self.count(key, Metric::Expired, 1);
-        self.drop_entry(key, entry, Fate::Refused(Refusal::Expired), turn);
+        self.drop_entry(key, entry, (Fate::Refused(Refusal::Expired), Cause::Expired), turn);
     }
 
     /// Whether a message is a dead letter when it has expired. One that is a dead letter already is not: it would go round for ever.
@@ -144,14 +145,16 @@ impl Broker {
     }
 
     /// Has an entry wait in memory, and sees to it that it is let go in time.
-    pub(super) fn wait(&mut self, key: usize, entry: Entry) {
+    pub(super) fn wait(&mut self, key: usize, mut entry: Entry, cause: Cause) {
+        self.transition(key, &mut entry, Place::Waiting, cause);
         let expires = entry.message.expires;
         self.channels[key].wait(entry);
         self.arm_expiry(key, expires);
     }
 
     /// The same for one that is parked.
-    pub(super) fn park(&mut self, key: usize, entry: Entry) {
+    pub(super) fn park(&mut self, key: usize, mut entry: Entry, cause: Cause) {
+        self.transition(key, &mut entry, Place::Parked, cause);
         let expires = entry.message.expires;
         self.channels[key].park(entry);
         self.arm_expiry(key, expires);
@@ -319,9 +322,7 @@ impl Broker {
             if let Delayed::Kept(_, entry) = &mut delayed {
                 sooner(&mut entry.message.expires);
                 entry.message.due = Some(due);
-                if let Some(unstored) = self.unstored.get_mut(at.1) {
-                    unstored.place = Place::Delayed(due);
-                }
+                self.move_to(at.1, Place::Delayed(due));
             }
             self.delayed.insert((due, at.1), delayed);
         }

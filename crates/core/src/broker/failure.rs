@@ -11,6 +11,7 @@ use super::member::Targets;
 use super::party::Asked;
 use super::pending::Fate;
 use super::receiver::Receiver;
+use super::stage::Cause;
 use super::{Broker, Content, Note, Turn};
 use crate::limits;
 use crate::message::{ConnectionId, DeadLetter, MessageId, Nack, Timestamp};
@@ -149,12 +150,13 @@ impl Broker {
     }
 
     /// The same until a moment that is not after its expiry.
-    pub(super) fn hold_until(&mut self, channel: usize, entry: Entry, until: Timestamp, turn: &mut Turn<'_>) {
+    pub(super) fn hold_until(&mut self, channel: usize, mut entry: Entry, until: Timestamp, turn: &mut Turn<'_>) {
         let id = entry.message.id;
+        let cause = entry.why_back();
+        self.transition(channel, &mut entry, Place::Held(until), cause);
         self.held_bytes += entry.bytes();
         self.channels[channel].in_flight += 1;
         self.held.insert((until, id), Held { channel, entry });
-        self.move_to(id, Place::Held(until));
         self.append_unasked(id);
         while self.held.len() > self.settings.bounds.held || self.held_bytes > limits::HELD_BYTES {
             let Some((key, _)) = self.held.first_key_value() else { break };
@@ -250,7 +252,7 @@ impl Broker {
             self.bytes += entry.bytes();
             self.count(channel, Metric::DeadLettered, 1);
             self.count(target, Metric::Accepted, 1);
-            self.renew(target, entry, turn);
+            self.renew(target, entry, Cause::DeadLettered, turn);
             self.to_pump.push(target);
             self.close_if_unused(channel);
         }
@@ -271,7 +273,7 @@ impl Broker {
             attempts: entry.message.deliveries,
             reason: entry.reason().map(Box::from),
         });
-        self.drop_entry(channel, entry, Fate::Settled, turn);
+        self.drop_entry(channel, entry, (Fate::Settled, Cause::Dropped), turn);
     }
 
     fn dead_letter_fleeting(&mut self, channel: usize, target: usize, entry: Entry, turn: &mut Turn<'_>) {
@@ -279,7 +281,7 @@ impl Broker {
         let name = self.channels[target].name.clone();
         let messages = std::iter::once(entry.message.payload.clone()).collect();
         self.fan_out(target, Content::Backlog { channel: name, messages, dead: None }, 1, (None, None), turn);
-        self.drop_entry(channel, entry, Fate::Settled, turn);
+        self.drop_entry(channel, entry, (Fate::Settled, Cause::DeadLettered), turn);
         self.close_if_unused(target);
     }
 }

@@ -33,6 +33,7 @@ mod failure;
 mod flight;
 mod group_delivery;
 mod groups;
+mod journey;
 mod lapse;
 mod member;
 mod membership;
@@ -46,6 +47,7 @@ mod recent;
 mod restore;
 mod safety;
 mod sent;
+mod stage;
 mod stopping;
 mod storage;
 mod timers;
@@ -157,9 +159,8 @@ pub struct Broker {
     purges: VecDeque<(Timestamp, ChannelName)>,
     timers: Timers,
     counters: Counters,
-    /// (Tests.) The same for each channel.
     #[cfg(test)]
-    books: BTreeMap<ChannelName, Counters>,
+    books: audit::Books,
     /// What the answer to the sweep that has been asked for may name, and is counted no more: it has expired in memory while it was being written, or
     /// another row that stood for it was done with first.
     expired_early: BTreeSet<MessageId>,
@@ -219,7 +220,7 @@ impl Broker {
             timers: Timers::default(),
             counters: Counters::default(),
             #[cfg(test)]
-            books: BTreeMap::new(),
+            books: audit::Books::default(),
             expired_early: BTreeSet::new(),
             sweeping: false,
             stopping: false,

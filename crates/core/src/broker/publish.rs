@@ -7,6 +7,7 @@ use super::dedup::{Key, Seen};
 use super::entry::{Entry, Place, Row, Unstored, expires_at};
 use super::pending::{Fate, Pending};
 use super::receiver::Receiver;
+use super::stage::{Cause, Stage};
 use super::{Broker, Content, Delayed, Effect, Publish, Refusal, Reply, ReplyTo, Sender, Turn};
 use crate::limits;
 use crate::message::{ConnectionId, Message, MessageId, Timestamp};
@@ -294,7 +295,15 @@ impl Broker {
                 deliveries: 0,
                 dead: None,
             };
-            let entry = Entry { message, remembered, origin, written: false, suspect: false, failures: None };
+            let entry = Entry {
+                message,
+                remembered,
+                origin,
+                written: false,
+                suspect: false,
+                stage: Stage::Outside,
+                failures: None,
+            };
             self.bytes += entry.bytes();
             entries.push(entry);
         }
@@ -316,7 +325,7 @@ impl Broker {
         };
         if targets.is_empty() {
             for entry in entries {
-                self.enqueue(key, entry, turn);
+                self.enqueue(key, entry, Cause::Accepted, turn);
             }
             self.to_pump.push(key);
             return;
@@ -335,39 +344,44 @@ impl Broker {
     }
 
     /// Puts an entry behind everything that waits on its channel: in memory if it will be wanted soon, else in the store only.
-    pub(super) fn enqueue(&mut self, key: usize, entry: Entry, turn: &mut Turn<'_>) {
+    pub(super) fn enqueue(&mut self, key: usize, mut entry: Entry, cause: Cause, turn: &mut Turn<'_>) {
         let page = self.settings.bounds.page(self.is_pressed());
         let id = entry.message.id;
         let channel = &mut self.channels[key];
         let soon =
             !channel.members.is_empty() && channel.paged == 0 && channel.loading.is_none() && channel.parked.is_empty();
         if soon && !channel.page_is_full(page) {
-            self.wait(key, entry);
-            self.move_to(id, Place::Waiting);
+            self.wait(key, entry, cause);
             self.schedule_write(id, turn);
             return;
         }
         if self.unstored.get(id).is_some_and(|unstored| unstored.committed) {
-            self.park(key, entry);
-            self.move_to(id, Place::Parked);
+            self.park(key, entry, cause);
             self.append(id);
             return;
         }
         // The append is made from the waiting entry, which is let go at once.
-        channel.wait(entry);
-        self.move_to(id, Place::Waiting);
+        self.transition(key, &mut entry, Place::Waiting, cause);
+        self.channels[key].wait(entry);
         self.append(id);
         let channel = &mut self.channels[key];
-        if let Some(entry) = channel.unwait(id) {
+        if let Some(mut entry) = channel.unwait(id) {
             channel.page_out(id, entry.origin);
             self.bytes -= entry.bytes();
-            self.move_to(id, Place::Paged);
+            self.transition(key, &mut entry, Place::Paged, Cause::PagedOut);
             self.sweep_later(turn.now);
         }
     }
 
     /// Lets a message go for good: out of the memory, the store and the channel's count.
-    pub(super) fn drop_entry(&mut self, key: usize, entry: Entry, fate: Fate, turn: &mut Turn<'_>) {
+    pub(super) fn drop_entry(
+        &mut self,
+        key: usize,
+        mut entry: Entry,
+        (fate, cause): (Fate, Cause),
+        turn: &mut Turn<'_>,
+    ) {
+        self.end_journey(key, &mut entry, cause);
         let (id, expires) = (entry.message.id, entry.message.expires);
         self.bytes -= entry.bytes();
         let had_row = if entry.written {

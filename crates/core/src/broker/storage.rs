@@ -4,6 +4,7 @@ use super::channel::{Channel, Loading};
 use super::counters::Metric;
 use super::entry::{Entry, Place, Row};
 use super::pending::Fate;
+use super::stage::{Cause, Stage};
 use super::{Broker, Delayed, Effect, Refusal, Restored, StoreEffect, StoreFailure, Turn};
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Message, MessageId, Timestamp};
@@ -35,8 +36,9 @@ impl Broker {
             let id = message.id;
             self.count_in(key, id, message.expires);
             self.count(key, Metric::Accepted, 1);
-            let entry = self.stored_entry(message, None);
+            let mut entry = self.stored_entry(message, None);
             self.bytes += entry.bytes();
+            self.transition(key, &mut entry, Place::Delayed(due), Cause::Restored);
             self.delayed.insert((due, id), Delayed::Kept(key, entry));
         }
         self.dedup.restore(restored.publications, restored.ids);
@@ -51,7 +53,7 @@ impl Broker {
         let remembered = message.publication.as_ref().map(|id| self.dedup.key(message.first_channel(), id));
         // If it was there at the start: it may have come due, and been delivered under its new id, right before the crash.
         let suspect = message.id <= self.suspect_up_to;
-        Entry { message, remembered, origin, written: true, suspect, failures: None }
+        Entry { message, remembered, origin, written: true, suspect, stage: Stage::Paged, failures: None }
     }
 
     /// Asks the store to write a message that it was not asked to write.
@@ -158,6 +160,7 @@ impl Broker {
         // A page that is being read may bring it, too.
         if (channel.paged > 0 || channel.loading.is_some()) && id > channel.cursor {
             channel.page_out(id, entry.origin);
+            self.transition(key, &mut entry, Place::Paged, Cause::PagedOut);
             self.bytes -= entry.bytes();
             self.sweep_later(turn.now);
             self.to_pump.push(key);
@@ -168,7 +171,7 @@ impl Broker {
             if entry.expired(turn.now) {
                 self.expire(key, entry, turn);
             } else {
-                self.wait(key, entry);
+                self.wait(key, entry, Cause::Unparked);
             }
         }
     }
@@ -206,7 +209,7 @@ impl Broker {
                 self.refused.pop_first();
             }
             if let Some(entry) = entry {
-                self.drop_entry(key, entry, Fate::Refused(refusal), turn);
+                self.drop_entry(key, entry, (Fate::Refused(refusal), Cause::Refused), turn);
             } else {
                 // Only the store's queue had it.
                 let expires = self.resolve(*id, Fate::Refused(refusal), turn).and_then(|unstored| unstored.expires);
@@ -291,7 +294,7 @@ impl Broker {
             if entry.expired(turn.now) {
                 self.expire(key, entry, turn);
             } else {
-                self.wait(key, entry);
+                self.wait(key, entry, Cause::Loaded);
             }
             if !self.channels.contains(key) {
                 return;
@@ -362,7 +365,7 @@ impl Broker {
         // Kept open while its entries are let go.
         self.channels[key].unsettled += 1;
         for entry in entries {
-            self.drop_entry(key, entry, Fate::Settled, turn);
+            self.drop_entry(key, entry, (Fate::Settled, Cause::Purged), turn);
         }
         self.settle_paged(key, turn);
         self.flush_store(turn);

@@ -1,6 +1,7 @@
 //! (Tests.) Who is chosen, and what is known of the messages that only the store has.
 
 use super::*;
+use crate::broker::stage::Stage;
 use crate::message::{Message, Payload};
 
 fn entry(id: u64, origin: Option<ConnectionId>, expires: Option<Timestamp>) -> Entry {
@@ -16,7 +17,7 @@ fn entry(id: u64, origin: Option<ConnectionId>, expires: Option<Timestamp>) -> E
         deliveries: 0,
         dead: None,
     };
-    Entry { message, remembered: None, origin, written: false, suspect: false, failures: None }
+    Entry { message, remembered: None, origin, written: false, suspect: false, stage: Stage::Waiting, failures: None }
 }
 
 fn channel() -> Channel {

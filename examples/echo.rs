@@ -1,13 +1,13 @@
 //! A WebSocket echo server on the broker's own handshake and frame codec, for conformance suites.
 //!
-//! `cargo run --example echo -- [ADDRESS]` listens on that address (`127.0.0.1:9001` if none is given) and sends every message back as it
-//! came. [Autobahn](https://github.com/crossbario/autobahn-testsuite) runs against it, and so does `tests/echo.rs`; `docs/trust.md` has the
+//! `cargo run --example echo -- [ADDRESS]` listens on the address (default: `127.0.0.1:9001`) and sends every message back unchanged.
+//! [Autobahn](https://github.com/crossbario/autobahn-testsuite) runs against it, and so does `tests/echo.rs`; `docs/trust.md` has the
 //! results. The replies to pings, close frames and violations are those of the broker (`crates/server/src`).
 //!
-//! `cargo run --example echo -- 'ws://127.0.0.1:8888/?topic=echo'` listens nowhere. It connects to a running broker as a receiver of that
+//! `cargo run --example echo -- 'ws://127.0.0.1:8888/?topic=echo'` does not listen. It connects to a running broker as a receiver of this
 //! topic and sends every message back to the topic, so that the suite can run against the broker itself.
 //!
-//! It must add nothing to the codec and correct nothing in it, or a suite would test this file. It is no server for strangers: it uses
+//! It must not add to the codec or correct it; otherwise a suite would test this file. Do not use it as a public server: it uses
 //! one thread per connection and does not limit their number.
 
 use std::error::Error;
@@ -21,18 +21,18 @@ use wsmb_core::message::Kind;
 use wsmb_protocol::frame::{Decoder, Incoming, Opcode, Role, encode_close, encode_into};
 use wsmb_protocol::handshake::{parse_request, response, upgrade_reply};
 
-/// The largest message, in bytes: what Autobahn's largest cases send. A larger one is answered with 1009.
+/// The largest message, in bytes, which Autobahn's largest cases send. The server answers a larger one with 1009.
 pub const MAX_MESSAGE: usize = 16 << 20;
-/// How long a connection may be silent, or may not take an echo, before it is dropped.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// How long a client has to close a connection that has ended.
-const LINGER: Duration = Duration::from_secs(5);
+/// A connection that is silent, or does not read an echo, for so long is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a client may take to close its half of an ended connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9001".to_owned());
     if address.contains("://") {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        return runtime.block_on(through(&Url::parse(&address)?));
+        return runtime.block_on(echo_topic(&Url::parse(&address)?));
     }
     let listener = TcpListener::bind(&address)?;
     println!("echoing on ws://{}", listener.local_addr()?);
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Sends every message of a topic back to the topic, until the connection ends.
-async fn through(topic: &Url) -> Result<(), Box<dyn Error>> {
+async fn echo_topic(topic: &Url) -> Result<(), Box<dyn Error>> {
     let mut client = Client::connect(topic, &Options::default()).await?;
     println!("echoing through {}", topic.authority());
     loop {
@@ -70,8 +70,8 @@ pub fn serve(listener: &TcpListener) -> io::Result<()> {
 /// Serves one connection to its end.
 fn echo(mut socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(IDLE_TIMEOUT))?;
+    socket.set_write_timeout(Some(IDLE_TIMEOUT))?;
     let Some(mut early) = open(socket)? else { return end(socket) };
     let mut decoder = Decoder::new(Role::Server, MAX_MESSAGE);
     let mut buffer = vec![0; 64 << 10];
@@ -90,7 +90,7 @@ fn echo(mut socket: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Reads the request head and writes the reply. Returns what the client has sent behind the head, or `None` if the client was refused.
+/// Reads the request head and writes the reply. Returns the bytes that the client has sent after the head, or `None` if the client was refused.
 fn open(mut socket: &TcpStream) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
@@ -116,12 +116,12 @@ fn open(mut socket: &TcpStream) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Appends the replies to what was read. False: the last of them is a close frame.
+/// Appends the replies to the frames in `input`. Returns whether the connection stays open; if not, the last reply is a close frame.
 fn answer(decoder: &mut Decoder, input: &mut [u8], out: &mut Vec<u8>) -> bool {
     let mut is_open = true;
     let result = decoder.feed(input, |incoming| {
         match incoming {
-            // The decoder hands out the frame that forwards the message.
+            // `frame` is the whole frame that forwards the message.
             Incoming::Message { frame, .. } => out.extend_from_slice(&frame),
             Incoming::Ping(payload) => encode_into(out, Opcode::Pong, &payload),
             Incoming::Pong(_) => {}
@@ -140,11 +140,11 @@ fn answer(decoder: &mut Decoder, input: &mut [u8], out: &mut Vec<u8>) -> bool {
     is_open
 }
 
-/// Closes the server's half first, as RFC 6455 section 7.1.1 wants, and drops what the client still sends: with unread bytes the
+/// Closes the server's half first, as RFC 6455 section 7.1.1 requires, and discards the bytes that the client still sends: with unread bytes the
 /// kernel would send a reset, which may overtake the close frame.
 fn end(mut socket: &TcpStream) -> io::Result<()> {
     socket.shutdown(Shutdown::Write)?;
-    socket.set_read_timeout(Some(LINGER))?;
+    socket.set_read_timeout(Some(CLOSE_TIMEOUT))?;
     let mut buffer = [0; 4096];
     while socket.read(&mut buffer)? > 0 {}
     Ok(())

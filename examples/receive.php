@@ -1,16 +1,16 @@
 <?php
-// Receives the messages of a channel, one after the other, and prints them, one a line. Plain PHP, 7.4 to 8.x; it needs wsmb.php beside it.
+// Receives the messages of a channel, one after the other, and prints them, one per line. Plain PHP, 7.4 to 8.x; it needs wsmb.php in the same directory.
 //   WSMB_USER=gateway WSMB_PASSWORD=… php receive.php ws://127.0.0.1:8888 sms [COUNT]
-// Put your own work into handle(). It ends after COUNT deliveries; without COUNT it runs until it is ended, and connects again by itself.
+// Put your own code into handle(). The script ends after COUNT deliveries; without COUNT it runs until you end it. It reconnects automatically.
 //
-// A message is acknowledged after handle() has returned. If the script dies before, the message comes again, marked, here or at another receiver.
-// handle() has five minutes (`ack_timeout`) for a message.
+// The script acknowledges a message after handle() has returned. If the script dies before, the broker delivers the message again, marked, to this or another
+// receiver. handle() may take five minutes (`ack_timeout`) per message.
 
 require __DIR__ . '/wsmb.php';
 
 /**
- * Does the work for one message. $message: its JSON, as the sender wrote it. $again: it may have been handled before.
- * What is thrown sends the message back; the broker delivers it again, later and later.
+ * Handles one message. $message: its JSON, as the sender wrote it. $again: whether it may have been handled before.
+ * If this function throws an exception, the script gives the message back, and the broker delivers it again, each time after a longer wait.
  */
 function handle(string $message, bool $again): void
 {
@@ -21,7 +21,7 @@ function handle(string $message, bool $again): void
 for ($pause = 1; $count > 0; $pause = min(2 * $pause, 30)) {
     try {
         $broker = new Connection($url, 60); // The broker pings after 25 s of silence.
-        // With "prefetch":1 a message waits in the broker, where others can have it, and not here behind a slow one.
+        // With "prefetch":1 a message waits in the broker, where other receivers can get it, and not here after a slow one.
         $broker->send('{"command":"receive-message","channel":' . json_encode(utf8($channel)) . ',"ack":"manual","prefetch":1}');
         while ($count > 0) {
             $frame = members($broker->receive());
@@ -31,7 +31,7 @@ for ($pause = 1; $count > 0; $pause = min(2 * $pause, 30)) {
                 if ($frame['command'] === '"receive-message"') {
                     throw new Refused("refused: $reason");
                 }
-                fwrite(STDERR, "the broker says: $reason\n"); // It had taken a message back before it was acknowledged.
+                fwrite(STDERR, "the broker says: $reason\n"); // The acknowledgement came too late.
             }
             if (!isset($frame['delivery'])) {
                 continue;
@@ -43,7 +43,7 @@ for ($pause = 1; $count > 0; $pause = min(2 * $pause, 30)) {
                     handle($message, ($frame['redelivered'] ?? '') === 'true');
                 }
             } catch (Throwable $failure) {
-                fwrite(STDERR, "a message goes back: {$failure->getMessage()}\n");
+                fwrite(STDERR, "a message is given back: {$failure->getMessage()}\n");
                 $answer = 'nack';
             }
             $broker->send("{\"command\":\"$answer\",\"delivery\":{$frame['delivery']}}");
@@ -52,12 +52,12 @@ for ($pause = 1; $count > 0; $pause = min(2 * $pause, 30)) {
     } catch (Refused $refused) {
         fail($refused->getMessage());
     } catch (Lost $lost) {
-        fwrite(STDERR, "{$lost->getMessage()}; connecting again\n");
+        fwrite(STDERR, "{$lost->getMessage()}; reconnecting\n");
         usleep(random_int(500000, 1000000) * $pause);
     }
 }
 
-/** The members of a JSON object by name, or the elements of an array, each as it is written: json_decode() would change long numbers. */
+/** Returns the members of a JSON object by name, or the elements of an array, each as its JSON text: json_decode() would change long numbers. */
 function members(string $json): array
 {
     $members = [];
@@ -66,7 +66,7 @@ function members(string $json): array
     $start = 1;
     $name = null;
     for ($at = 0; $at < strlen($json); $at++) {
-        $at += strcspn($json, '"{}[],:', $at); // Nothing else tells where a member ends.
+        $at += strcspn($json, '"{}[],:', $at); // Only these characters can end a member.
         $sign = $json[$at] ?? '';
         if ($sign === '"') {
             do {
@@ -82,7 +82,7 @@ function members(string $json): array
         if ($sign === ':' && $depth === 1) {
             $name = json_decode(substr($json, $start, $at - $start));
             $start = $at + 1;
-        } elseif ($is_end && trim(substr($json, $start, $at - $start)) !== '') { // An empty list has none.
+        } elseif ($is_end && trim(substr($json, $start, $at - $start)) !== '') { // An empty list has no element.
             $members[$name ?? count($members)] = trim(substr($json, $start, $at - $start));
             $start = $at + 1;
         }

@@ -1,7 +1,7 @@
-//! How long it takes until everybody is back: clients with bcrypt passwords of their own log in, lose their connections all at once, and log in again.
+//! Measures how long a reconnect storm takes: clients, each with its own bcrypt password, log in, lose all connections at once, and log in again.
 //!
-//! `cargo run --release --example reconnect -- target/release/wsmb [CLIENTS]` starts that program with a directory and on a port of its own. It needs
-//! as many open files as clients (`ulimit -n`). It must measure and never judge: it has no limits.
+//! `cargo run --release --example reconnect -- target/release/wsmb [CLIENTS]` starts this program with its own directory, on a free port. It needs
+//! as many open files as clients (`ulimit -n`). It must only measure: it fails on no figure.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -14,16 +14,16 @@ use base64::Engine as _;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Clients, if the command line does not say it.
+/// The number of clients, if the command line has none.
 const CLIENTS: usize = 10_000;
-/// Clients that log in at the same time.
+/// The number of clients that log in at the same time.
 const AT_ONCE: usize = 50;
-/// The password of everybody, and its hash (bcrypt, cost 5, what `htpasswd -B` makes; from crypt_blowfish's test vectors). Each user is checked
-/// by himself all the same: what has been verified is known by user and password.
+/// The password of all users, and its hash (bcrypt, cost 5, as `htpasswd -B` makes it; from crypt_blowfish's test vectors). The broker still verifies
+/// each user, because its cache has an entry for each pair of user and password.
 const PASSWORD: &str = "U*U";
 const HASH: &str = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
 
-/// A broker that runs; it is killed when this is dropped.
+/// A running broker. Dropping the value kills it.
 struct Broker(Child);
 
 impl Drop for Broker {
@@ -52,8 +52,8 @@ fn connect(address: &str, user: usize) -> Result<TcpStream> {
     if head.starts_with(b"HTTP/1.1 101 ") { Ok(socket) } else { Err(String::from_utf8_lossy(&head).into()) }
 }
 
-/// All clients, a few at a time, and how long it took.
-fn everybody(address: &str, clients: usize) -> Result<(Vec<TcpStream>, Duration)> {
+/// Connects all clients, [`AT_ONCE`] at a time. Returns their sockets and the time that it took.
+fn connect_all(address: &str, clients: usize) -> Result<(Vec<TcpStream>, Duration)> {
     let began = Instant::now();
     let share = |first: usize| move || (first..clients).step_by(AT_ONCE).map(|user| connect(address, user)).collect();
     let sockets: Vec<Result<Vec<TcpStream>>> = std::thread::scope(|scope| {
@@ -85,8 +85,8 @@ fn main() -> Result<()> {
     BufReader::new(broker.0.stdout.take().ok_or("the broker has no output")?).read_line(&mut line)?;
     let address =
         line.trim().strip_prefix("wsmb is listening on ws://").ok_or_else(|| format!("the broker said {line:?}"))?;
-    for round in ["the first time, each password hashed", "again"] {
-        let (sockets, took) = everybody(address, clients)?;
+    for round in ["the first time, each password hashed", "again, each password cached"] {
+        let (sockets, took) = connect_all(address, clients)?;
         println!("{} clients logged in, {round}: {:.2} s", sockets.len(), took.as_secs_f64());
     }
     Ok(())

@@ -1,8 +1,8 @@
 <?php
-// A client for wsmb in plain PHP, 7.4 to 8.x: what send.php and receive.php have in common. Put this file beside them.
-// It needs no extension except json, which is always there, and openssl for wss:// addresses.
+// A client for wsmb in plain PHP, 7.4 to 8.x. send.php and receive.php use it; put this file into their directory.
+// It needs the extension json, which PHP always has, and openssl for wss:// addresses.
 
-/** Something is wrong that another try would not change: the address, the certificate, the login, the message. */
+/** An error that another try would not change: in the address, the certificate, the login, the message. */
 class Refused extends Exception
 {
 }
@@ -17,16 +17,16 @@ class Connection
 {
     private $socket;
 
-    /** $url: ws://host:port/path, or wss:// with TLS. $silence: seconds without a byte after which the connection counts as lost. */
+    /** $url: ws://host:port/path, or wss:// with TLS. $silence: after so many seconds without a byte the connection counts as lost. */
     public function __construct(string $url, int $silence)
     {
         $parts = parse_url($url);
         $tls = ['ws' => false, 'tcp' => false, 'wss' => true, 'tls' => true][$parts['scheme'] ?? ''] ?? null;
         if ($tls === null || !isset($parts['host'])) {
-            throw new Refused("\"$url\" is no address; write ws://host:port/path or wss://host/path");
+            throw new Refused("\"$url\" is not a valid address; write ws://host:port/path or wss://host/path");
         }
         if (isset($parts['user'])) {
-            throw new Refused('user and password do not belong in the address; put them into WSMB_USER and WSMB_PASSWORD');
+            throw new Refused('the address must not contain user and password; put them into WSMB_USER and WSMB_PASSWORD');
         }
         $address = $parts['host'] . ':' . ($parts['port'] ?? ($tls ? 443 : 80));
         $this->socket = $this->dial($address, trim($parts['host'], '[]'), $tls);
@@ -41,7 +41,7 @@ class Connection
         $this->write(1, $text);
     }
 
-    /** The next message of the broker. Pings are answered meanwhile. */
+    /** Waits for the next message of the broker and returns it. Answers pings meanwhile. */
     public function receive(): string
     {
         while (true) {
@@ -65,7 +65,7 @@ class Connection
         }
     }
 
-    /** Ends the connection after everything that was sent has been processed. */
+    /** Ends the connection after the broker has processed all sent messages. */
     public function close(): void
     {
         try {
@@ -111,13 +111,13 @@ class Connection
             throw new Refused("cannot read the certificates in \"{$options['cafile']}\" (WSMB_CA)");
         }
         if (strpos($warnings, 'certificate verify failed') !== false || strpos($warnings, 'did not match') !== false) {
-            throw new Refused(self::fault($address, $name));
+            throw new Refused(self::certificateError($address, $name));
         }
         throw new Lost("no TLS with $address: " . trim(preg_replace('/\s+/', ' ', $warnings)));
     }
 
-    /** What is wrong with a server's certificate: a look at it, on a connection on which nothing is sent. */
-    private static function fault(string $address, string $name): string
+    /** Returns why a server's certificate is not valid. Opens a connection to read it, and sends nothing on it. */
+    private static function certificateError(string $address, string $name): string
     {
         $anything = ['verify_peer' => false, 'verify_peer_name' => false, 'capture_peer_cert' => true, 'peer_name' => $name];
         $context = stream_context_create(['ssl' => $anything]);
@@ -128,10 +128,10 @@ class Connection
         }
         $of = "the certificate of $address";
         if ($certificate['validTo_time_t'] < time()) {
-            return "$of expired on " . gmdate('Y-m-d', $certificate['validTo_time_t']) . '; renew it, and look at the clock of this computer';
+            return "$of expired on " . gmdate('Y-m-d', $certificate['validTo_time_t']) . '; renew it, and check the clock of this computer';
         }
         if ($certificate['validFrom_time_t'] > time()) {
-            return "$of is not valid before " . gmdate('Y-m-d', $certificate['validFrom_time_t']) . '; look at the clock of this computer';
+            return "$of is not valid before " . gmdate('Y-m-d', $certificate['validFrom_time_t']) . '; check the clock of this computer';
         }
         $common = (array) ($certificate['subject']['CN'] ?? []);
         $names = preg_split('/,\s*/', $certificate['extensions']['subjectAltName'] ?? '', -1, PREG_SPLIT_NO_EMPTY);
@@ -140,11 +140,11 @@ class Connection
             return "$of is for \"" . implode('", "', $names) . "\", not for \"$name\"; use one of its names in the address";
         }
         if ($certificate['subject'] === $certificate['issuer']) {
-            return "$of is signed by itself; if it is the right one, name its file in WSMB_CA";
+            return "$of is signed by itself; if you trust it, name its file in WSMB_CA";
         }
         $issuer = implode(' ', (array) ($certificate['issuer']['CN'] ?? $certificate['issuer']['O'] ?? 'an issuer without a name'));
         return "$of is signed by \"$issuer\", which this computer does not know; name the file of that authority in WSMB_CA, "
-            . 'or let the server send the certificates between them';
+            . 'or let the server send the intermediate certificates';
     }
 
     private static function is_among(string $name, array $names): bool
@@ -173,7 +173,7 @@ class Connection
             }
         }
         if ($status === '' || preg_match('/^HTTP\S+ (408|429|5\d\d)/', $status)) {
-            throw new Lost($status === '' ? 'the server answers nothing' : "refused: $status");
+            throw new Lost($status === '' ? 'the server does not answer' : "refused: $status");
         }
         if (strpos($status, 'HTTP/1.1 101 ') !== 0) {
             throw new Refused("refused: $status");
@@ -206,13 +206,13 @@ class Connection
     {
         $bytes = $length ? (string) @stream_get_contents($this->socket, $length) : '';
         if (strlen($bytes) !== $length) {
-            throw new Lost(stream_get_meta_data($this->socket)['timed_out'] ? 'the broker says nothing' : 'the connection broke');
+            throw new Lost(stream_get_meta_data($this->socket)['timed_out'] ? 'the broker does not answer' : 'the connection broke');
         }
         return $bytes;
     }
 }
 
-/** Text as UTF-8. What is no UTF-8 is taken for Latin-1. */
+/** Returns the text as UTF-8. Text that is not valid UTF-8 counts as Latin-1. */
 function utf8(string $text): string
 {
     if (preg_match('//u', $text)) {
@@ -224,7 +224,7 @@ function utf8(string $text): string
     }, $text);
 }
 
-/** Ends the script. */
+/** Prints an error and ends the script. */
 function fail(string $sentence, int $exit_code = 1): void
 {
     fwrite(STDERR, "$sentence\n");

@@ -102,7 +102,7 @@ fn the_sender_waits_until_its_message_is_safe() {
     let (code, complained) = refused("http://127.0.0.1", &["sms", "1"], PASSWORD);
     assert!(code == Some(1) && complained.contains("write ws://"), "{complained}");
     let (code, complained) = refused(&address(&broker), &["sms", "{\"text\": \"half"], PASSWORD);
-    assert!(code == Some(1) && complained.starts_with("the message begins like JSON and is none: "), "{complained}");
+    assert!(code == Some(1) && complained.starts_with("the message begins like JSON, but is invalid: "), "{complained}");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn the_sender_tries_again_with_the_same_id() {
     let broker = Broker::start();
     let way = format!("ws://{}", lossy(&broker, 1));
     let (code, said, complained) = send(&way, &["sms", "\"first\""], |command| command);
-    assert_eq!((code, &*said), (Some(0), "accepted: the broker has had it already\n"), "{complained}");
+    assert_eq!((code, &*said), (Some(0), "accepted: the broker had accepted it before\n"), "{complained}");
     assert_eq!(complained, "the connection broke; trying again\n");
 
     // A run that gives up names the id, and a run with that id is harmless.
@@ -169,7 +169,7 @@ fn the_sender_tries_again_with_the_same_id() {
     let (code, said, complained) = send(&way, &["sms", "\"second\""], |command| command.env("WSMB_TIMEOUT", "0.5"));
     assert_eq!((code, &*said), (Some(1), ""), "{complained}");
     let (_, id) = complained.trim().rsplit_once("send it again with this id: ").expect(&complained);
-    assert_eq!(sent(&broker, &["sms", "\"second\"", id]), "accepted: the broker has had it already\n");
+    assert_eq!(sent(&broker, &["sms", "\"second\"", id]), "accepted: the broker had accepted it before\n");
     sent(&broker, &["sms", "\"third\""]);
     let mut receiver = Client::topic(&broker, "sms");
     let got = [receiver.next_text(), receiver.next_text(), receiver.next_text()];
@@ -219,7 +219,7 @@ fn the_receiver_prints_each_message_as_it_was_written_and_acknowledges_it() {
     assert_eq!(receiver.line(), r#"{"n":6}"#);
     receiver.child.kill().unwrap();
     let (_, complained) = receiver.end();
-    assert!(complained.contains("; connecting again\n"), "{complained}");
+    assert!(complained.contains("; reconnecting\n"), "{complained}");
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn what_the_receiver_can_not_handle_comes_again_marked() {
     sent(&broker, &["sms", "1"]);
     let mut receiver = Receiver::start(folder.path(), &broker, &["sms", "2"]);
     assert_eq!(receiver.line(), "1");
-    assert_eq!(receiver.end(), (Some(0), "a message goes back: no modem\n".to_owned()));
+    assert_eq!(receiver.end(), (Some(0), "a message is given back: no modem\n".to_owned()));
 }
 
 #[test]

@@ -102,7 +102,10 @@ fn the_sender_waits_until_its_message_is_safe() {
     let (code, complained) = refused("http://127.0.0.1", &["sms", "1"], PASSWORD);
     assert!(code == Some(1) && complained.contains("write ws://"), "{complained}");
     let (code, complained) = refused(&address(&broker), &["sms", "{\"text\": \"half"], PASSWORD);
-    assert!(code == Some(1) && complained.starts_with("the message begins like JSON, but is invalid: "), "{complained}");
+    assert!(
+        code == Some(1) && complained.starts_with("the message begins like JSON, but is invalid: "),
+        "{complained}"
+    );
 }
 
 #[test]

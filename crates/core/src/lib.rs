@@ -1,9 +1,10 @@
-//! The vocabulary and the core of the broker: messages, names, policies, and the state machine that decides who receives what.
+//! The vocabulary of the workspace and the core of the broker: messages, names, policies, and the state machine that decides which receiver
+//! gets which message.
 //!
 //! ```text
 //! events + the time ─► broker ─► effects
 //!                        ▲
-//!        message, network, policy, limits (the words that every crate uses)
+//!        message, network, policy, limits (types that every crate uses)
 //! ```
 //!
 //! Never here: I/O, a clock, a thread, an async runtime, or another crate of this workspace.

@@ -1,72 +1,78 @@
-//! Every bound and time-out of the core, each with its reason. A queue, buffer, cache or loop that has no line here is a defect.
+//! Every bound and timeout of the core, each with its reason. Every queue, buffer, cache and loop of the core needs a bound in this file or
+//! in `broker/bounds.rs`.
 
 use std::time::Duration;
 
-/// The longest channel name, in characters: the width of the seed table's `channel varchar(100)`.
+/// The longest channel name, in characters: the width of the column `channel varchar(100)` in the store.
 pub const CHANNEL_NAME_CHARS: usize = 100;
 
-/// The longest `id`, `receiver` and user name, in bytes: keys of tables that are bounded by count only.
+/// The longest `id`, `receiver` and user name, in bytes. These names are keys of tables that are bounded by their number of entries only.
 pub const NAME_BYTES: usize = 128;
 
-/// The most messages in one publication: each becomes a row and an entry in memory.
+/// The most messages in one publication. Each message becomes a row and an entry in memory.
 pub const PUBLICATION_MESSAGES: usize = 10_000;
 
-/// The most channels one connection may receive.
+/// The most channels that one connection may receive.
 pub const SUBSCRIPTIONS: usize = 100;
 
-/// The most channels that exist at once (with receivers or a backlog): some 300 bytes each.
+/// The most channels that exist at once (a channel exists while it has receivers or a backlog). A channel takes about 300 bytes.
 pub const CHANNELS: usize = 200_000;
 
-/// Bytes queued for one connection at which it is ended as slow (at least one frame is always taken).
+/// Bytes queued for one connection at which the broker ends the connection as slow. A frame is always queued if the queue is empty.
 pub const QUEUE_BYTES: usize = 4 << 20;
 
-/// A burst of deliveries has ended after this silence; then a ping asks for its confirmation.
+/// A burst of deliveries to a receiver has ended when nothing was delivered for this time. The broker then sends a ping that asks for the
+/// confirmation.
 pub const CONFIRM_QUIET: Duration = Duration::from_millis(100);
 
-/// A confirmation is asked for so long after the first unconfirmed delivery even if no silence comes: well before the default of
-/// `store.write_delay`, so that a steady stream of a few messages a second is not written to the disk.
+/// The broker asks for a confirmation at the latest this long after the first delivery of a burst, even if the burst goes on. The time is
+/// well below the default of `store.write_delay`, so that a steady stream of a few messages a second is not written to the disk.
 pub const CONFIRM_BUSY: Duration = Duration::from_millis(250);
 
-/// Bytes of one channel's backlog in memory.
+/// The most bytes of one channel's backlog in memory.
 pub const PAGE_BYTES: usize = 1 << 20;
 
-/// Runs of paged messages of one channel whose sender also receives it and must not get them back. Beyond, the oldest run is
-/// forgotten, and its sender may see its own messages again.
+/// Runs of paged messages of one channel whose sender also receives the channel and must not get them back. Beyond this number the oldest
+/// run is forgotten, and its sender may receive its own messages.
 pub const OWN_RUNS: usize = 1_024;
 
-/// Bytes of one backlog frame: below the ESP32 library's 15 KiB unless one message alone is larger.
+/// The most bytes of one backlog frame, unless a single message is larger. Below the 15 KiB that the ESP32 library accepts.
 pub const BACKLOG_FRAME_BYTES: usize = 14 << 10;
 
-/// Bytes of messages that the core may hold in memory (waiting, in flight, delayed). Over it, what is in the store leaves the
-/// memory, and what is not is refused with 06.
+/// Bytes of messages that the core may hold in memory (waiting, in flight, delayed, held back). Above half of this limit, the pages of
+/// backlogs in memory become small. A publication that would exceed the limit is refused with 06.
 pub const CORE_BYTES: usize = 256 << 20;
 
-/// Places for unstored messages that the core keeps ready, and ids that may lie between two of them without a place for each.
+/// Slots of the table of unstored messages ([`crate::broker`]) that are always allowed, and the largest gap between two ids that is filled
+/// with empty slots.
 pub const RECENT_PLACES: usize = 1_024;
 
-/// Places for unstored messages for each that is there, beyond [`RECENT_PLACES`]: what stays longer than this many others moves to another table.
+/// Slots for each message in the table, beyond [`RECENT_PLACES`]. If the table would get more slots, the oldest messages move to a hash
+/// map.
 pub const RECENT_SPARSE: usize = 4;
 
-/// What a message in the core's memory costs beside its payload, in bytes: the entry and its lines in maps and queues. An estimate, for [`CORE_BYTES`].
+/// Estimated bytes that a message takes in memory in addition to its payload: the entry and its keys in maps and queues. Counted against
+/// [`CORE_BYTES`].
 pub const ENTRY_BYTES: usize = 256;
 
-/// Publications that wait for their time (`delay`): all of them are in memory.
+/// Delayed publications (`delay`) at once: all of them are in memory.
 pub const DELAYED: usize = 100_000;
 
-/// Publication ids remembered at once, of all users: some 6 MiB at the most. Beyond it, the user that has the most of them loses its oldest.
+/// Publication ids of all users that are remembered at once: about 6 MiB at most. Above this number, the user with the most ids loses its
+/// oldest id.
 pub const DEDUP_IDS: usize = 131_072;
 
-/// Answers owed to repetitions of one publication that is not safe yet.
+/// Connections that may wait for the answer to repetitions of one pending publication.
 pub const DEDUP_WAITERS: usize = 16;
 
 /// The most messages in one transaction: enough to make the fsync cheap, few enough to bound the time of one commit.
 pub const STORE_GROUP: usize = 4_096;
 
-/// How long after a failure the store is tried again.
+/// The broker retries a failed store operation after this time.
 pub const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// The columns of the store's table that are the broker's own, in lower case: no user-defined one can have these names. (Here, because the configuration
-/// checks names without a store.)
+/// The columns of the store's table that the broker itself uses, in lower case. No user-defined column may have one of these names. The
+/// list is here because the configuration checks names without a store.
 pub const STORE_OWN_COLUMNS: [&str; 13] = [
     "data_id",
     "channel",
@@ -83,74 +89,76 @@ pub const STORE_OWN_COLUMNS: [&str; 13] = [
     "dead_reason",
 ];
 
-/// User-defined columns of the store's table: each is looked up in every message that is stored.
+/// The most user-defined columns of the store's table. Each column is looked up in every message that is stored.
 pub const STORE_COLUMNS: usize = 32;
 
-/// The longest name of a user-defined column: what MySQL (64) and PostgreSQL (63) both allow.
+/// The longest name of a user-defined column: MySQL allows 64 characters and PostgreSQL 63.
 pub const STORE_COLUMN_CHARS: usize = 63;
 
-/// The longest `retry_after` of a nack: who means longer than a day means `reject`, or a `delay` of a new message.
+/// The longest `retry_after` of a nack. A receiver that needs more than a day should send `reject`, or a new message with a `delay`.
 pub const RETRY_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
-/// Bytes of a `reason` of a nack that are kept; the rest is cut. Enough for the sentence of a person or the last line of a program, and each
-/// dead letter holds one.
+/// Bytes of a nack's `reason` that are kept; the rest is cut. Enough for one sentence or the last line of a program's output. Each dead
+/// letter holds one reason.
 pub const REASON_BYTES: usize = 256;
 
-/// A message that comes back from a receiver is held back so long the first time, twice as long the next.
+/// The first back-off of a message that a receiver has given back. The back-off doubles with each further failure.
 pub const RETRY_FIRST: Duration = Duration::from_secs(1);
 
-/// A message that comes back again and again is held back no longer than this.
+/// The longest back-off of a message that receivers give back.
 pub const RETRY_LONGEST: Duration = Duration::from_secs(60);
 
-/// Bytes of messages that are held back at once: a quarter of what the core may hold, so that what fails does not fill the memory in which
-/// the others move. What happens at it is the same.
+/// The most bytes of messages that are held back at once: a quarter of [`CORE_BYTES`], so that failing messages leave memory to the others.
+/// Above this limit, the message with the earliest release time is released early.
 pub const HELD_BYTES: usize = CORE_BYTES / 4;
 
-/// Failed deliveries of one message after which the log says so; again each time the number has doubled.
+/// Failed deliveries of one message after which a warning is logged. A further warning is logged each time the number has doubled.
 pub const FAILING_TOLD: u32 = 5;
 
-/// What a message costs for each group to which it is owed, in bytes: a line in the broker's table. An estimate.
+/// Estimated bytes that a message takes for each group to which it is owed: a key in the broker's table of owed messages.
 pub const OWED_BYTES: usize = 64;
 
-/// Timers of receivers that are no more, before they are looked for: some 100 KiB.
+/// Timers of disconnected receivers that may remain before they are removed: about 100 KiB.
 pub const TIMERS_LEFT: usize = 4_096;
 
-/// Messages that were refused because the store failed, and are remembered in case it has written them for all that: some 100 KiB. One that is
-/// forgotten, and read before its removal, is taken for another program's and delivered.
+/// Ids of refused messages that are remembered because the failed store may have written them: about 100 KiB. If such an id is forgotten
+/// and its row is read before its removal, the broker takes the row for one of another program and delivers the message.
 pub const REFUSED_IDS: usize = 4_096;
 
-/// How many purged channels are remembered within the time in which an id is known. A purge is an administrator's command, so there are few. Of one that is
-/// forgotten, the answer to a repeated publication may call a message stored that the purge has taken away.
+/// Purged channels that are remembered for `dedup_window`. A purge is an administrator's command, so there are few. If a purge is
+/// forgotten, the answer to a repeated publication may say "stored" about a message that was purged.
 pub const PURGES_REMEMBERED: usize = 64;
 
-/// Rows one sweep removes at the most: as many as one commit adds, so that sweeps, one after the other, keep up with whatever was accepted.
+/// The most rows that one sweep removes: as many as one commit adds, so that sweeps keep up with the accepted messages.
 pub const SWEEP_ROWS: usize = STORE_GROUP;
 
-/// Unconfirmed deliveries with which a modern receiver begins that asks for nothing else: few, because after a crash of the receiver these are what
-/// may arrive twice. (A legacy one begins with one frame: perhaps it takes no more and leaves.)
+/// The first window of a modern receiver that names no `prefetch`, in unconfirmed deliveries. The window is small because these deliveries
+/// may arrive twice if the receiver crashes. (The first window of a legacy receiver is one frame, because such a receiver may take one
+/// frame and leave.)
 pub const PREFETCH: u32 = 64;
 
-/// The largest `prefetch` a receiver may ask for.
+/// The largest `prefetch` that a receiver may ask for.
 pub const MAX_PREFETCH: u32 = 4_096;
 
-/// A receiver that confirms half of its window within this time has the window doubled, up to [`MAX_PREFETCH`]: it takes messages as they come. One
-/// that takes longer gets [`PREFETCH`] at the most.
+/// A receiver that confirms half of its window within this time gets twice the window, up to [`MAX_PREFETCH`]. A receiver that takes longer
+/// gets [`PREFETCH`] at most.
 pub const QUICK_CONFIRMATION: Duration = Duration::from_millis(20);
 
-/// A receiver that takes this long to confirm gets the window of [`PREFETCH`] back at the most: it works on each message.
+/// The window of a receiver that takes this long to confirm falls to [`PREFETCH`] at most: the receiver works on each message.
 pub const SLOW_CONFIRMATION: Duration = Duration::from_millis(200);
 
-/// A window holds no more than a receiver handles in about this time, at least one delivery: what a receiver of a few messages a minute holds
-/// when it dies is found by another one soon, and little arrives twice. (SPEC: about 10 s.)
+/// A window holds at most the messages that the receiver handles in about this time, and at least one delivery. If a receiver of a few
+/// messages a minute dies, another receiver gets its messages soon, and few arrive twice. (SPEC: about 10 s.)
 pub const WINDOW_WORK: Duration = Duration::from_secs(10);
 
-/// A receiver that confirms within this time is asked for it as soon as a sender waits, and the store only after this time: a confirmation makes a
-/// message as safe as a disk does, and is cheaper. About what a commit to an ordinary disk takes, so that a sender never waits much longer for it.
+/// If a sender waits for an answer and the receivers confirm within this time, the broker asks them for a confirmation at once and the
+/// store only after this time: a confirmation makes a message as safe as a disk does, and costs less. About the time of a commit to an
+/// ordinary disk, so that the sender never waits much longer than for the disk.
 pub const PROMPT_CONFIRMATION: Duration = Duration::from_millis(5);
 
-/// While the next page of a channel is read from the store, a receiver that prefers this channel gets nothing from its other ones, for so long: a
-/// code that waits in the store overtakes what waits in memory, and a slow disk holds up nobody for long.
+/// While the next page of a channel is read from the store, a receiver that prefers this channel gets nothing from its other channels, for
+/// this time at most. A message in the store can thus overtake messages in memory, and a slow disk does not block the receiver for long.
 pub const PREFERENCE_WAIT: Duration = Duration::from_millis(100);
 
-/// Unconfirmed bytes of one receiver, after which it has no room: what its queue and its socket may hold.
+/// Unconfirmed bytes of one receiver at which its window is full: about as much as its queue and its socket may hold.
 pub const WINDOW_BYTES: usize = 1 << 20;

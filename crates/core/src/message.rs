@@ -1,6 +1,6 @@
-//! The vocabulary of every other module: names, numbers and payloads, parsed once at the edge and valid ever after.
+//! The types that all crates share: names, numbers and payloads. Each value is checked when it is made, so that it is valid afterwards.
 //!
-//! Nothing here does I/O, knows a protocol or reads a clock.
+//! Never here: I/O, a protocol, a clock.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,69 +17,71 @@ mod answer;
 
 pub use answer::{Answer, DeadLetter, DeliveryName, Nack, Why};
 
-/// A moment: milliseconds since the Unix epoch, UTC.
+/// A point in time: milliseconds since the Unix epoch, UTC.
 ///
-/// There are two kinds. The broker's own time begins with the wall clock's at the start and counts elapsed time, so that a clock that is set while
-/// the broker runs neither expires nor revives a message. What is stored and told is the wall clock's time; the server translates.
+/// The broker core uses elapsed time: it starts with the wall clock's time at start-up and counts on, so that a change of the wall clock
+/// while the broker runs neither expires nor revives a message. Stored and reported times are those of the wall clock. The server converts
+/// between the two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// This moment plus `duration`, at most the end of time.
+    /// Returns this time plus `duration`; saturates.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))
     }
 
-    /// This moment moved by so many milliseconds, within the bounds of time.
+    /// Returns this time moved by this number of milliseconds; saturates.
     #[must_use]
     pub fn shifted(self, millis: i64) -> Self {
         Self(self.0.saturating_add_signed(millis))
     }
 
-    /// The time from `earlier` to this moment; zero if `earlier` is later.
+    /// Returns the time from `earlier` to this time; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// One connection of one client; never used again after the connection has ended.
+/// The number of a connection. A number is never used again after the connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
-/// Which of a receiver's channels goes first when there is a choice.
+/// The order in which a receiver's channels are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// The one that it names first.
+    /// A channel takes precedence over those that the receiver names after it.
     #[default]
     List,
-    /// They take turns.
+    /// The channels take turns.
     Fair,
 }
 
-/// The name of a group of receivers: 1 to [`limits::NAME_BYTES`] bytes. It is good for one channel, and for whoever receives that.
+/// The name of a group of receivers: 1 to [`limits::NAME_BYTES`] bytes. Names of groups are separate for each channel; receivers of
+/// different users may name the same group.
 pub type GroupName = Arc<str>;
 
-/// The place of a message in the broker's order, and its `data_id` in the store. Given in the order of acceptance.
+/// The number of a message in the order of acceptance, and the message's `data_id` in the store.
 ///
 /// At most `i64::MAX`, because the store's column is signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u64);
 
-/// A name that messages are sent to and received from: 1–100 characters, none of them a control character.
+/// The name of a channel: 1–100 characters, none of them a control character.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelName(Arc<str>);
 
-/// Why a text is no [`ChannelName`].
+/// The reason why a text is not a [`ChannelName`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadChannelName {
-    /// No characters at all.
+    /// The text is empty.
     Empty,
-    /// More than [`limits::CHANNEL_NAME_CHARS`] characters.
+    /// The text has more than [`limits::CHANNEL_NAME_CHARS`] characters.
     TooLong,
-    /// A control character (Unicode category Cc) in it.
+    /// The text contains a control character (Unicode category Cc).
     ControlCharacter,
 }
 
@@ -98,10 +100,10 @@ impl fmt::Display for BadChannelName {
 impl std::error::Error for BadChannelName {}
 
 impl ChannelName {
-    /// Takes `name` as it stands: nothing is trimmed or folded.
+    /// Checks `name`. Nothing is trimmed or folded.
     ///
     /// # Errors
-    /// [`BadChannelName`] says which rule the name breaks.
+    /// [`BadChannelName`] names the broken rule.
     pub fn parse(name: &str) -> Result<Self, BadChannelName> {
         if name.is_empty() {
             return Err(BadChannelName::Empty);
@@ -128,14 +130,14 @@ impl fmt::Display for ChannelName {
     }
 }
 
-/// So that a map keyed by [`ChannelName`] can be asked with a `&str`.
+/// Lets a map with [`ChannelName`] keys be searched with a `&str`.
 impl std::borrow::Borrow<str> for ChannelName {
     fn borrow(&self) -> &str {
         &self.0
     }
 }
 
-/// Whether a payload is text or bytes: the opcode with which a topic client sent it.
+/// Whether a payload is text or bytes. For a topic client this is the frame's opcode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Valid UTF-8.
@@ -144,30 +146,30 @@ pub enum Kind {
     Binary,
 }
 
-/// What one message carries. If its kind is [`Kind::Text`], the bytes are valid UTF-8.
+/// The content of one message. If its kind is [`Kind::Text`], the bytes are valid UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
     /// The exact bytes.
     pub bytes: Bytes,
-    /// How they are framed.
+    /// Whether the bytes are text.
     pub kind: Kind,
 }
 
 impl Payload {
-    /// A text payload.
+    /// Makes a text payload.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
         Self { bytes: Bytes::from(text.into()), kind: Kind::Text }
     }
 
-    /// The payload's text; `None` if its bytes are not UTF-8.
+    /// Returns the payload's text; `None` if the bytes are not UTF-8.
     #[must_use]
     pub fn as_text(&self) -> Option<&str> {
         std::str::from_utf8(&self.bytes).ok()
     }
 }
 
-/// How a connection frames messages.
+/// The format in which a connection sends and receives messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
     /// JSON commands and replies.
@@ -176,17 +178,17 @@ pub enum Dialect {
     Topic,
 }
 
-/// The bytes of one WebSocket frame (server side, unmasked, header included): in somebody's read buffer, or shared.
+/// The bytes of one WebSocket frame (server side, unmasked, header included), borrowed from a read buffer or shared.
 #[derive(Clone, Debug)]
 pub enum Frame<'a> {
-    /// In a buffer that will be used again: good for as long as the event that it belongs to is handled.
+    /// Borrowed from a buffer that is reused after the current event is handled.
     Borrowed(&'a [u8]),
-    /// Its own.
+    /// Shared bytes without a time limit.
     Shared(Bytes),
 }
 
 impl Frame<'_> {
-    /// The frame as bytes of its own; copied if it was borrowed.
+    /// Returns the frame as shared bytes; copies it if it was borrowed.
     #[must_use]
     pub fn to_shared(&self) -> Bytes {
         match self {
@@ -207,43 +209,42 @@ impl std::ops::Deref for Frame<'_> {
     }
 }
 
-/// Where each message of a publication lies in its frame; nearly always there is one.
+/// The byte range of each message within the frame of its publication. Nearly every publication has one message.
 pub type Spans = SmallVec<[Range<usize>; 1]>;
 
-/// What one `send-message`, or one topic frame, carries: one or more messages that are delivered together.
+/// The content of one `send-message` command or one topic frame: one or more messages that are delivered together.
 ///
-/// It borrows what it can from the buffer that it was read into: what is only passed on is never copied before it goes into the
-/// receivers' queues. Who keeps a message makes a [`Payload`] of it.
+/// It borrows from the read buffer as far as possible: content that is only forwarded is first copied into the receivers' queues. To keep a
+/// message, make a [`Payload`] of it.
 #[derive(Clone, Debug)]
 pub struct Publication<'a> {
-    /// Where it was sent to.
+    /// The channel to which it was sent.
     pub channel: Cow<'a, ChannelName>,
-    /// The dialect of its sender.
+    /// The sender's format.
     pub dialect: Dialect,
-    /// How its messages are framed.
+    /// Whether its messages are text.
     pub kind: Kind,
-    /// The frame that forwards it verbatim to receivers of the same dialect.
+    /// The frame that is forwarded unchanged to receivers with the same format.
     pub frame: Frame<'a>,
-    /// Its messages, in order, within the frame. If the kind is [`Kind::Text`], each is valid UTF-8.
+    /// The messages' byte ranges in `frame`, in order. If the kind is [`Kind::Text`], each message is valid UTF-8.
     pub messages: Spans,
-    /// The frame can be read in one way only, so that it may be passed on as it is. False for an envelope that a receiver could read as something else than
-    /// this delivery.
+    /// Whether the frame may be forwarded unchanged. False for an envelope that a receiver's parser could read differently.
     pub verbatim: bool,
 }
 
 impl Publication<'_> {
-    /// The bytes of each message, in order.
+    /// Returns the bytes of each message, in order.
     pub fn bodies(&self) -> impl ExactSizeIterator<Item = &[u8]> + Clone {
         self.messages.iter().map(|span| self.frame.get(span.clone()).unwrap_or_default())
     }
 
-    /// Its messages as payloads that live on their own and share one copy of the frame.
+    /// Returns the messages as payloads that share one copy of the frame.
     pub fn payloads(&self) -> impl ExactSizeIterator<Item = Payload> {
         let frame = self.frame.to_shared();
         self.messages.iter().map(move |span| Payload { bytes: frame.slice(span.clone()), kind: self.kind })
     }
 
-    /// The same, with nothing borrowed.
+    /// Returns a copy without borrowed parts.
     #[must_use]
     pub fn to_owned(&self) -> Publication<'static> {
         Publication {
@@ -257,16 +258,16 @@ impl Publication<'_> {
     }
 }
 
-/// The sender's name for a publication (`id` in `send-message`), made unique by the user who sent it.
+/// The id that a sender gives to a publication (`id` in `send-message`), together with the sender's user name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublicationId(Arc<str>);
 
 impl PublicationId {
-    /// The id that `user` (empty for an anonymous one) chose. A user name never contains a colon (RFC 7617), so the
-    /// first colon ends it.
+    /// Makes the id that `user` (empty if anonymous) chose. A user name never contains a colon (RFC 7617), so the text up to the first
+    /// colon is the user name.
     #[must_use]
     pub fn new(user: &str, id: &str) -> Self {
-        // Put together where it costs no allocation, unless it is long.
+        // Built on the stack; longer texts allocate.
         let mut text = SmallVec::<[u8; 128]>::new();
         for part in [user, ":", id] {
             text.extend_from_slice(part.as_bytes());
@@ -274,75 +275,75 @@ impl PublicationId {
         Self(Arc::from(&*String::from_utf8_lossy(&text)))
     }
 
-    /// Reads back what [`Self::as_str`] gave.
+    /// Parses the text that [`Self::as_str`] returns.
     #[must_use]
     pub fn from_stored(text: &str) -> Self {
         Self(Arc::from(text))
     }
 
-    /// User and id, as stored.
+    /// Returns user and id as one text, as the store holds it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The user who chose it.
+    /// Returns the name of the user who chose the id.
     #[must_use]
     pub fn user(&self) -> &str {
         self.colon().map_or("", |colon| &self.0[..colon])
     }
 
-    /// The id as the sender wrote it.
+    /// Returns the id as the sender wrote it.
     #[must_use]
     pub fn id(&self) -> &str {
         self.colon().map_or(&self.0, |colon| &self.0[colon + 1..])
     }
 
-    /// Where the user's name ends: byte by byte, for it is near the start.
+    /// Returns the position of the first colon. A byte-wise search is fast, because the colon is near the start.
     fn colon(&self) -> Option<usize> {
         self.0.as_bytes().iter().position(|byte| *byte == b':')
     }
 }
 
-/// The id of an accepted publication, as it is remembered for `dedup_window`, also over a restart.
+/// The id of an accepted publication, as it is remembered for `dedup_window` and over a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcceptedId {
-    /// When it was accepted.
+    /// The time of acceptance.
     pub at: Timestamp,
-    /// The hash of its channel, its user and the id.
+    /// The hash of the channel, the user and the id.
     pub key: [u64; 2],
-    /// The hash of its user.
+    /// The hash of the user name.
     pub user: u64,
 }
 
-/// A kept message, as the store holds it: one row.
+/// A kept message as the store holds it: one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Its place in the order.
+    /// The message's number in the order of acceptance.
     pub id: MessageId,
     /// Its channel.
     pub channel: ChannelName,
-    /// What it carries.
+    /// The content.
     pub payload: Payload,
-    /// When it was accepted.
+    /// The time of acceptance.
     pub created: Timestamp,
-    /// From when on it is never delivered; `None` = never expires.
+    /// The message is not delivered at or after this time; `None` = never expires.
     pub expires: Option<Timestamp>,
-    /// Not delivered before this; `None` = at once. A message with a due time is never paged: the core holds it in memory from
-    /// acceptance (or start-up) on.
+    /// The message is not delivered before this time; `None` = at once. A message with a due time is never paged: the core holds it in
+    /// memory from its acceptance or the start-up.
     pub due: Option<Timestamp>,
-    /// To how many receivers it goes if its publication said so (0 = all); `None` = as the channel is configured.
+    /// The receiver limit that the publication asked for (0 = all); `None` = the channel's limit.
     pub receivers: Option<u32>,
-    /// The idempotency key of its publication.
+    /// The id of its publication.
     pub publication: Option<PublicationId>,
-    /// How often it has been given to a receiver.
+    /// The number of deliveries.
     pub deliveries: u32,
-    /// It is a dead letter, and this is known of it.
+    /// Present if the message is a dead letter.
     pub dead: Option<Box<DeadLetter>>,
 }
 
 impl Message {
-    /// The channel in which its publication's id is remembered: the one that it was sent to.
+    /// Returns the channel to which the message was first sent. The id of its publication is remembered for this channel.
     #[must_use]
     pub fn first_channel(&self) -> &ChannelName {
         self.dead.as_ref().map_or(&self.channel, |dead| &dead.channel)

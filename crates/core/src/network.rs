@@ -1,36 +1,34 @@
-//! Networks of addresses: which peers are trusted. Pure text and numbers, no socket.
+//! IP networks, for example those of trusted peers. No sockets.
 //!
-//! An IPv4 address inside IPv6 (`::ffff:192.0.2.1`) is the IPv4 address: a socket that listens on `[::]` sees every IPv4 peer so.
+//! An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) counts as the IPv4 address, because a socket that listens on `[::]` reports IPv4 peers
+//! in this form.
 
 pub mod groups;
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// All addresses that begin with the same bits, as in `10.0.0.0/8`; or one address.
+/// The addresses that begin with the same bits, for example `10.0.0.0/8`, or a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Canonical; the bits behind the prefix are zero.
+    /// Canonical; the bits after the prefix are zero.
     first: IpAddr,
     prefix: u32,
 }
 
-/// Why a text is no [`Network`].
+/// The reason why a text is not a [`Network`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadNetwork {
-    /// It is neither an address nor an address, a slash and a number.
+    /// The text is neither an address nor an address, a slash and a number.
     Form,
-    /// The number behind the slash is above this, the number of bits that such an address has.
+    /// The number after the slash is larger than this number of bits of an address.
     Prefix(u32),
-    /// The address has bits behind the prefix; this network was meant.
+    /// The address has bits after the prefix. Holds the network with these bits cleared, which the user probably meant.
     Host(Network),
 }
 
 impl Network {
-    /// Reads `192.0.2.7`, `10.0.0.0/8`, `2001:db8::/32` or `::ffff:10.0.0.0/104`.
-    ///
-    /// # Errors
-    /// [`BadNetwork`].
+    /// [`BadNetwork`] names the mistake.
     pub fn parse(text: &str) -> Result<Self, BadNetwork> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
@@ -64,7 +62,7 @@ impl Network {
         address.is_ipv4() == self.first.is_ipv4() && masked(address, self.prefix) == self.first
     }
 
-    /// Every address of its kind is in it.
+    /// Whether the network contains every address of its family.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         self.prefix == 0
@@ -81,7 +79,7 @@ fn bits_of(address: IpAddr) -> u32 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-/// The address with every bit behind the prefix cleared.
+/// Returns the address with all bits after the prefix cleared.
 fn masked(address: IpAddr, prefix: u32) -> IpAddr {
     match address {
         IpAddr::V4(v4) => {
@@ -95,7 +93,8 @@ fn masked(address: IpAddr, prefix: u32) -> IpAddr {
     }
 }
 
-/// The address of one customer: of IPv6 the /64 that a customer gets at least, IPv4 inside IPv6 as IPv4.
+/// Returns the address that stands for one customer: the /64 network of an IPv6 address (a customer gets at least a /64), or the IPv4
+/// address itself. An IPv4-mapped address counts as IPv4.
 #[must_use]
 pub fn customer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -104,7 +103,8 @@ pub fn customer(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The network in which one party may have very many addresses: IPv6 /48, which is what tunnels and providers give to one site, and IPv4 /16.
+/// Returns the network in which one party may have very many addresses: IPv6 /48, which providers and tunnel brokers give to one site, or
+/// IPv4 /16.
 #[must_use]
 pub fn neighbourhood(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -113,24 +113,24 @@ pub fn neighbourhood(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Several networks.
+/// A list of networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Vec<Network>);
 
 impl Networks {
-    /// Whether the address is in any of them.
+    /// Whether one of the networks contains the address.
     #[must_use]
     pub fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }
 
-    /// There is none.
+    /// Whether the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Each of them, in the order in which they were given.
+    /// Returns the networks in the order in which they were given.
     pub fn iter(&self) -> impl Iterator<Item = &Network> {
         self.0.iter()
     }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused_with_the_reason() {
+    fn an_invalid_network_is_refused_with_the_reason() {
         for text in ["", "localhost", "10.0.0", "10.0.0.0/", "10.0.0.0/x", "10.0.0.0/+8", "/8", "[::1]", "127.0.0.1:80"]
         {
             assert_eq!(Network::parse(text), Err(BadNetwork::Form), "{text}");
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn one_customer_has_one_address() {
+    fn all_addresses_of_a_customer_are_mapped_to_one() {
         let of = |text| customer(address(text));
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::9"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));

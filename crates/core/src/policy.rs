@@ -1,5 +1,5 @@
-//! What holds for a channel: its policy, and which policy a name gets. Shared by the configuration, which reads it, and the broker
-//! core, which obeys it.
+//! The policies of channels, and the choice of a channel's policy by its name. The configuration reads them, and the broker core applies
+//! them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,37 +8,39 @@ use wildmatch::WildMatch;
 
 use crate::message::ChannelName;
 
-/// In which order receivers are chosen where there is a receiver limit.
+/// The order in which receivers are chosen if the channel has a receiver limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dispatch {
-    /// The first ones in the order in which they subscribed; the others stand by.
+    /// The receivers that subscribed first. The others are standby receivers.
     First,
-    /// In turn.
+    /// The receivers take turns.
     Rotate,
 }
 
-/// What holds for one channel.
+/// The policy of one channel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChannelPolicy {
-    /// To how many receivers a publication goes; 0 = all.
+    /// The number of receivers that get each publication; 0 = all.
     pub receivers: u32,
-    /// Messages are kept until received.
+    /// Whether messages are kept until a receiver confirms them.
     pub keep: bool,
-    /// How receivers are chosen.
+    /// The order in which receivers are chosen.
     pub dispatch: Dispatch,
-    /// After this a message is never delivered; zero = never expires.
+    /// The time to live: an older message is never delivered. Zero = messages never expire.
     pub ttl: Duration,
-    /// Unsettled messages the channel may have.
+    /// The most unsettled messages of the channel: accepted, and not yet confirmed, expired, given up or purged.
     pub max_backlog: u64,
-    /// Deliveries after which a message is given up; 0 = no limit.
+    /// The number of unsuccessful deliveries after which a message is given up; 0 = no limit.
     pub max_deliveries: u32,
-    /// A delivery to a receiver with manual acknowledgement that is neither acknowledged nor extended for so long is given to another receiver.
+    /// A delivery to a receiver with manual acknowledgement that is neither acknowledged nor extended for this time is given to another
+    /// receiver.
     pub ack_timeout: Duration,
-    /// A delivery to an automatic receiver that is unconfirmed for so long is given to one more receiver; zero = never.
+    /// A delivery to a receiver with automatic confirmation that is unconfirmed for this time is also given to one more receiver; zero =
+    /// never.
     pub confirm_within: Duration,
-    /// Where messages go that were given up; `None` = dropped and counted.
+    /// The channel that gets the messages that were given up. `None`: they are dropped and counted.
     pub dead_letter: Option<ChannelName>,
-    /// Expired messages go to `dead_letter`, too.
+    /// Whether expired messages go to `dead_letter`, too.
     pub dead_letter_expired: bool,
 }
 
@@ -59,30 +61,30 @@ impl Default for ChannelPolicy {
     }
 }
 
-/// Every policy: the named ones in the order of the configuration, and the default.
+/// All policies: the named policies in the order of the configuration, and the default policy.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policies {
-    /// Patterns (`*` any characters, `?` one) and what holds for them; the first that matches wins.
+    /// Patterns (`*` any characters, `?` one character) and their policies. The first pattern that matches takes precedence.
     pub named: Vec<(WildMatch, ChannelPolicy)>,
-    /// What holds for every other channel.
+    /// The policy of every other channel.
     pub default: ChannelPolicy,
 }
 
 impl Policies {
-    /// What holds for the channel of this name.
+    /// Returns the policy of the channel with this name.
     #[must_use]
     pub fn of(&self, channel: &ChannelName) -> &ChannelPolicy {
         self.named.get(self.position(channel)).map_or(&self.default, |(_, policy)| policy)
     }
 
-    /// Which policy holds for the channel of this name: its place among [`Self::shared`].
+    /// Returns the index of the channel's policy in [`Self::shared`].
     #[must_use]
     pub fn position(&self, channel: &ChannelName) -> usize {
         let found = self.named.iter().position(|(pattern, _)| pattern.matches(channel.as_str()));
         found.unwrap_or(self.named.len())
     }
 
-    /// The channels whose expired messages become dead letters.
+    /// Returns the channels whose expired messages become dead letters.
     #[must_use]
     pub fn spare(&self) -> Spare {
         let spares = |policy: &ChannelPolicy| policy.dead_letter_expired && policy.dead_letter.is_some();
@@ -92,29 +94,30 @@ impl Policies {
         Spare { named: if any { named.into() } else { Arc::default() }, others }
     }
 
-    /// A copy of every policy, to be shared by its channels: the named ones in their order, then the default.
+    /// Returns a copy of every policy, to be shared by its channels: the named policies in their order, then the default policy.
     #[must_use]
     pub fn shared(&self) -> Vec<Arc<ChannelPolicy>> {
         self.named.iter().map(|(_, policy)| policy).chain([&self.default]).cloned().map(Arc::new).collect()
     }
 }
 
-/// Channels whose expired messages may not vanish: where the store finds one, the broker core is to hear of it and not to lose it.
+/// The channels whose expired messages become dead letters. A sweep of the store must not remove these messages; the store returns them to
+/// the broker core.
 #[derive(Clone, Debug, Default)]
 pub struct Spare {
-    /// As in [`Policies::named`]. Empty if no channel is spared.
+    /// Patterns as in [`Policies::named`], and whether their channels are spared. Empty if no channel is spared.
     named: Arc<[(WildMatch, bool)]>,
     others: bool,
 }
 
 impl Spare {
-    /// Every channel there is.
+    /// Spares every channel.
     #[must_use]
     pub fn all() -> Self {
         Self { named: Arc::default(), others: true }
     }
 
-    /// No channel is spared.
+    /// Whether no channel is spared.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.others && self.named.is_empty()
@@ -133,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_channel_is_spared_if_the_policy_that_counts_for_it_says_where_expired_messages_go() {
+    fn a_channel_is_spared_if_its_policy_has_a_dead_letter_channel_for_expired_messages() {
         let name = |text| ChannelName::parse(text).expect("a name");
         let dead =
             ChannelPolicy { dead_letter: Some(name("dead")), dead_letter_expired: true, ..ChannelPolicy::default() };

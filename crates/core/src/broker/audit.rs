@@ -1,4 +1,4 @@
-//! (Tests.) The broker's books: what must add up whenever it is at rest.
+//! (Tests.) The invariants of the broker between two events.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use super::{Broker, Counters, Delayed};
 use crate::limits;
 use crate::message::{ChannelName, Timestamp};
 
-/// What has happened on each channel.
+/// The counters of each channel, for checks.
 #[derive(Debug, Default)]
 pub(super) struct Books {
-    /// Everything that is counted.
+    /// The counters of each channel.
     pub counters: BTreeMap<ChannelName, Counters>,
-    /// How many messages have changed their stage, by cause.
+    /// The number of transitions of each channel, by cause.
     journeys: BTreeMap<(ChannelName, Cause), u64>,
 }
 
 impl Broker {
-    /// Every message is in exactly one place, every count is right, every collection is bounded.
+    /// Checks that every message is in exactly one state, every count is right, and every collection is bounded.
     pub(super) fn audit(&self) {
         let mut bytes = 0;
         let mut unsettled = 0;
@@ -29,7 +29,12 @@ impl Broker {
             let flying: usize = flights.iter().map(|(_, flight)| flight.entries.len()).sum();
             let delayed = self.delayed.values().filter(|d| matches!(d, Delayed::Kept(c, _) if *c == key)).count();
             let held = self.held.values().filter(|held| held.channel == key).count();
-            assert_eq!(channel.in_flight as usize, flights.len() + held, "channel {}: may come back", channel.name);
+            assert_eq!(
+                channel.in_flight as usize,
+                flights.len() + held,
+                "channel {}: messages that may return",
+                channel.name
+            );
             let memory = channel.waiting.len() + channel.parked.len() + flying + delayed + held;
             assert_eq!(channel.unsettled, memory as u64 + channel.paged, "channel {}: unsettled", channel.name);
             let waiting: usize = channel.waiting.values().map(super::entry::Entry::bytes).sum();
@@ -37,17 +42,17 @@ impl Broker {
             assert!(!channel.is_unused(), "channel {} is unused and was not closed", channel.name);
             assert!(channel.members.is_sorted_by_key(|member| member.order), "receivers are in order");
             let grouped = channel.groups().is_none_or(|groups| groups.is_of(&channel.members));
-            assert!(grouped, "channel {}: its groups are its receivers", channel.name);
+            assert!(grouped, "channel {}: the groups contain exactly its receivers", channel.name);
             if channel.paged > 0 && channel.loading.is_none() && !channel.load_failed {
                 let wanted = !channel.members.is_empty() && channel.waiting.is_empty();
-                assert!(!wanted, "channel {}: a page is wanted and was not asked for", channel.name);
+                assert!(!wanted, "channel {}: the next page was not requested", channel.name);
             }
             for entry in channel.waiting.values().chain(channel.parked.values()) {
                 assert!(
                     entry.message.id <= channel.cursor
                         || channel.paged == 0
                         || channel.parked.contains_key(&entry.message.id),
-                    "channel {}: something stands behind what is paged",
+                    "channel {}: a waiting message comes after paged ones",
                     channel.name
                 );
             }
@@ -59,7 +64,7 @@ impl Broker {
         for (_, flight) in &self.flights {
             bytes += flight.entries.iter().map(super::entry::Entry::bytes).sum::<usize>();
             in_memory_unwritten += flight.entries.iter().filter(|entry| !entry.written).count();
-            assert!(flight.outstanding > 0, "a flight that is in nobody's window");
+            assert!(flight.outstanding > 0, "a flight is in no window");
         }
         for delayed in self.delayed.values() {
             match delayed {
@@ -75,7 +80,7 @@ impl Broker {
         in_memory_unwritten += self.held.values().filter(|held| !held.entry.written).count();
         bytes += held;
         for ((channel, group, id), until) in &self.owed {
-            let held = self.held.get(&(*until, *id)).expect("what is owed is held back");
+            let held = self.held.get(&(*until, *id)).expect("an owed message is not held");
             let bound = held.entry.bound().is_some_and(|bound| bound.waits && bound.groups.contains(group));
             assert!(bound && held.channel == *channel, "{id:?} is owed to {group}: {held:?}");
         }
@@ -83,23 +88,31 @@ impl Broker {
         self.audit_unstored(in_memory_unwritten);
         self.audit_windows();
         let c = &self.counters;
-        assert_eq!(c.accepted, unsettled + c.over(), "every accepted message is somewhere: {c:?}");
+        assert_eq!(
+            c.accepted,
+            unsettled + c.over(),
+            "every accepted message is unsettled or counted as settled: {c:?}"
+        );
         self.audit_books();
         self.audit_journeys();
     }
 
-    /// The same holds for each channel, and the books of all channels say together what is counted for the broker.
+    /// Checks the same sums for each channel, and that the channels' counters add up to those of the broker.
     fn audit_books(&self) {
         for (name, book) in &self.books.counters {
             let unsettled = self.channel_keys.get(name).map_or(0, |key| self.channels[*key].unsettled);
-            assert_eq!(book.accepted, unsettled + book.over(), "channel {name}: every message is somewhere: {book:?}");
+            assert_eq!(
+                book.accepted,
+                unsettled + book.over(),
+                "channel {name}: every message is unsettled or counted as settled: {book:?}"
+            );
         }
         let sum = |of: fn(&Counters) -> u64| self.books.counters.values().map(of).sum::<u64>();
-        assert_eq!(sum(|book| book.accepted), self.counters.accepted, "what is accepted has a channel");
-        assert_eq!(sum(|book| book.deliveries), self.counters.deliveries, "what is delivered has a channel");
+        assert_eq!(sum(|book| book.accepted), self.counters.accepted, "accepted messages are counted for a channel");
+        assert_eq!(sum(|book| book.deliveries), self.counters.deliveries, "deliveries are counted for a channel");
     }
 
-    /// A message goes from stage to stage as the picture in `journey.rs` shows, and for a cause that fits.
+    /// Checks that a transition is one of those in the picture in `journey.rs`, and that its cause fits.
     pub(super) fn audit_transition(&mut self, channel: usize, entry: &Entry, to: Stage, cause: Cause) {
         use Stage::{Delayed, Flight, Gone, Held, Outside, Paged, Parked, Waiting};
         let from = entry.stage;
@@ -118,11 +131,11 @@ impl Broker {
             Cause::Expired | Cause::Dropped | Cause::Purged => !matches!(from, Outside | Gone) && to == Gone,
             Cause::Refused => matches!(from, Waiting | Delayed) && to == Gone,
         };
-        assert!(is_right, "{:?} goes from {from:?} to {to:?}: {cause:?}", entry.message.id);
+        assert!(is_right, "{:?}: transition from {from:?} to {to:?}, {cause:?}", entry.message.id);
         *self.books.journeys.entry((self.channels[channel].name.clone(), cause)).or_default() += 1;
     }
 
-    /// Each message says itself where it is, and those that are confirmed or dropped are the ones that are counted so.
+    /// Checks that each entry's stage is its location, and that the transitions agree with the counters.
     fn audit_journeys(&self) {
         for (_, channel) in &self.channels {
             assert!(channel.waiting.values().all(|entry| entry.stage == Stage::Waiting), "{}", channel.name);
@@ -142,7 +155,7 @@ impl Broker {
         }
     }
 
-    /// Nothing that has expired waits in memory, and what expires is counted.
+    /// Checks that no expired message waits in memory, and that the messages that expire are counted.
     pub(super) fn audit_expiries(&self, now: Timestamp) {
         let mut armed = std::collections::BTreeSet::new();
         for (key, channel) in &self.channels {
@@ -150,25 +163,25 @@ impl Broker {
             let expected: std::collections::BTreeSet<_> =
                 entries().filter_map(|entry| Some((entry.message.expires?, entry.message.id))).collect();
             let Some(expiring) = &channel.expiring else {
-                assert!(expected.is_empty(), "channel {}: nobody looks after what expires", channel.name);
+                assert!(expected.is_empty(), "channel {}: messages expire without a timer", channel.name);
                 continue;
             };
-            assert_eq!(expiring.waiting, expected, "channel {}: what expires", channel.name);
+            assert_eq!(expiring.waiting, expected, "channel {}: messages that expire", channel.name);
             if let Some((first, _)) = super::expiry::first_to_expire(channel) {
-                assert!(first > now, "channel {}: something expired waits at {now:?}", channel.name);
-                assert!(expiring.armed.is_some_and(|at| at <= first), "channel {}: no timer", channel.name);
+                assert!(first > now, "channel {}: an expired message waits at {now:?}", channel.name);
+                assert!(expiring.armed.is_some_and(|at| at <= first), "channel {}: no expiry timer", channel.name);
             }
             armed.extend(expiring.armed.map(|at| (at, key)));
             let counted = expiring.old.len() + expiring.new.len();
-            assert!(counted <= channel.unsettled, "channel {}: more expire than there are", channel.name);
-            assert!(channel.unsettled > 0 || expiring.armed.is_some(), "channel {}: a useless histogram", channel.name);
+            assert!(counted <= channel.unsettled, "channel {}: more messages expire than exist", channel.name);
+            assert!(channel.unsettled > 0 || expiring.armed.is_some(), "channel {}: an unused histogram", channel.name);
         }
         assert_eq!(&armed, self.timers.expiries(), "each channel has one timer");
     }
 
     fn audit_unstored(&self, in_memory: usize) {
         let paged = self.unstored.iter().filter(|(_, unstored)| unstored.place == Place::Paged).count();
-        assert_eq!(self.unstored.len(), in_memory + paged, "every unwritten message has its line, and no other");
+        assert_eq!(self.unstored.len(), in_memory + paged, "exactly the unwritten messages are registered as unstored");
         for (id, unstored) in self.unstored.iter() {
             let entry = match unstored.place {
                 Place::Waiting => self.channels[unstored.channel].waiting.contains_key(&id),
@@ -178,17 +191,21 @@ impl Broker {
                 Place::Held(until) => self.held.contains_key(&(until, id)),
                 Place::Paged => unstored.row == Row::Writing,
             };
-            assert!(entry, "{id:?} is not where it is said to be: {unstored:?}");
-            assert_eq!(unstored.row == Row::Failed, self.failed.contains(&id), "{id:?}: what failed is tried again");
+            assert!(entry, "{id:?} is not in its recorded location: {unstored:?}");
+            assert_eq!(
+                unstored.row == Row::Failed,
+                self.failed.contains(&id),
+                "{id:?}: a failed write is registered for a retry"
+            );
         }
         let replaced: usize = self.unstored.iter().map(|(_, unstored)| unstored.replaces.len()).sum();
-        assert_eq!(self.superseded.len(), replaced, "what is superseded is known to be");
+        assert_eq!(self.superseded.len(), replaced, "the superseded rows are those that unstored messages replace");
         let awaited = self.unstored.iter().filter(|(_, unstored)| unstored.pending.is_some()).count();
         let remaining: usize = self.pending.iter().map(|(_, pending)| pending.remaining).sum();
-        assert_eq!(awaited, remaining, "publications wait for what is unstored");
+        assert_eq!(awaited, remaining, "pending publications wait for unstored messages");
         let remembered = self.pending.iter().filter(|(_, pending)| pending.remembered.is_some()).count();
-        assert_eq!(self.dedup.pending(), remembered, "an id is pending as long as its publication is");
-        assert!(self.failed.is_empty() || self.timers.retry.is_some(), "failures are tried again");
+        assert_eq!(self.dedup.pending(), remembered, "an id is pending exactly as long as its publication");
+        assert!(self.failed.is_empty() || self.timers.retry.is_some(), "failed writes have a retry timer");
     }
 
     fn audit_windows(&self) {
@@ -197,20 +214,20 @@ impl Broker {
             outstanding += receiver.window.len();
             let mut looked_at = false;
             for delivery in receiver.window.iter() {
-                let flight = self.flights.get(delivery.flight).expect("a window names a flight that is no more");
+                let flight = self.flights.get(delivery.flight).expect("a window names a flight that does not exist");
                 let party = flight.party.as_deref();
                 let matters = party.is_none_or(|party| party.is_holder(receiver.connection));
                 let policy = (matters && !flight.entries.is_empty()).then(|| &self.channels[flight.channel].policy);
                 looked_at |= policy.is_some_and(|policy| delivery.manual || !policy.confirm_within.is_zero());
                 let overdue = (flight.channel, receiver.connection, delivery.sequence);
-                assert_eq!(delivery.overdue, self.overdue.contains(&overdue), "{delivery:?} is overdue");
+                assert_eq!(delivery.overdue, self.overdue.contains(&overdue), "{delivery:?}: overdue");
                 outstanding_overdue += usize::from(self.overdue.contains(&overdue));
             }
             let watched = !receiver.window.has_automatic() || receiver.watched;
-            assert!(watched, "{:?} may be silent for ever", receiver.connection);
+            assert!(watched, "{:?} has no timer for confirm_timeout", receiver.connection);
             assert!(
                 !looked_at || self.timers.is_looked_at(receiver.connection),
-                "{:?} is never looked at",
+                "{:?} has no check for late deliveries",
                 receiver.connection
             );
             assert!(
@@ -219,14 +236,14 @@ impl Broker {
                 receiver.connection
             );
         }
-        assert_eq!(outstanding_overdue, self.overdue.len(), "what is overdue is in somebody's hands");
+        assert_eq!(outstanding_overdue, self.overdue.len(), "every overdue delivery is in a window");
         let flights: usize = self.flights.iter().map(|(_, flight)| flight.outstanding as usize).sum();
-        assert_eq!(outstanding, flights, "windows and flights agree");
-        assert!(self.delayed.len() <= limits::DELAYED, "tables are bounded");
+        assert_eq!(outstanding, flights, "windows and flights disagree");
+        assert!(self.delayed.len() <= limits::DELAYED, "too many delayed publications");
         self.dedup.audit();
     }
 
-    /// Nothing is left of anything that happened.
+    /// Checks that no message and no delivery is left.
     pub(super) fn audit_empty(&self) {
         assert!(
             self.flights.is_empty()
@@ -237,7 +254,7 @@ impl Broker {
                 && self.owed.is_empty()
                 && self.overdue.is_empty()
         );
-        assert_eq!(self.bytes, 0, "memory is given back");
+        assert_eq!(self.bytes, 0, "bytes are still counted");
         assert_eq!(self.receivers.len(), 1);
     }
 }

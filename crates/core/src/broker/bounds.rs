@@ -1,30 +1,32 @@
-//! Bounds of the broker that tests make smaller, so that a simulation of a few hundred steps reaches them.
+//! Bounds of the broker that tests reduce, so that a simulation of a few hundred steps reaches them.
 //!
-//! The broker gets the bounds with its [`super::Settings`]. A value in this file must never depend on whether a test is compiled: the tests of other crates
-//! would use the other value.
+//! The broker gets the bounds with its [`super::Settings`]. A value in this file must never depend on `cfg(test)`: tests of other crates
+//! would use the production value.
 
 use std::time::Duration;
 
-/// Bounds of the broker that no configuration key changes. [`Bounds::default`] has the values that a real broker uses.
+/// Bounds of the broker that no configuration key changes. [`Bounds::default`] has the values for production.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Unconfirmed deliveries at which a receiver of a fan-out (receiver limit 0, where nobody waits for anybody) is ended as slow.
+    /// Unconfirmed deliveries at which a receiver of a channel without receiver limit is ended as slow (nobody waits for anybody there).
     pub fanout_deliveries: usize,
-    /// Messages of one channel's backlog in memory; the rest is in the store. A burst that runs ahead of its receiver by no more than that is
-    /// not written if it is confirmed in time.
+    /// Messages of one channel's backlog in memory; the rest is in the store. A burst up to this size that is confirmed in time is not
+    /// written.
     pub page_messages: usize,
-    /// Messages that are held back at once. Beyond it, the message whose turn is next stands in its place early, so that none is lost or refused.
+    /// Messages that are held back at once. Above this number, the message with the earliest release time is released early, so that no
+    /// message is lost or refused.
     pub held: usize,
-    /// How long a message that the members of a group have given back, or lost by vanishing, waits for another member if receivers outside the group
-    /// have it too. Afterwards any receiver of the channel gets it. A gateway that restarts is back by then.
+    /// The time for which a message that a group has lost or given back waits for another member of the group. Afterwards any receiver of
+    /// the channel gets it. Long enough for the restart of a gateway. Applies without a receiver limit, or if receivers outside the group
+    /// had the message, too.
     pub group_wait: Duration,
-    /// How often the store is asked to remove expired messages.
+    /// The interval of the sweeps that remove expired messages from the store.
     pub sweep_every: Duration,
-    /// Different moments of expiry that a channel counts separately; beyond it, neighbouring moments count as the earliest of them. With a uniform
-    /// ttl they differ by less than half a hundredth of it. Some 10 KiB a channel at the most.
+    /// Different expiry times that a channel counts separately. Above this number, nearby times count as the earliest of them. With the
+    /// same ttl for all messages they differ by less than half a percent of it. About 10 KiB a channel at most.
     pub expiry_buckets: usize,
-    /// Messages whose older rows still stand for them (dead letters, delayed ones that came due) above which no further expired rows are read from
-    /// the store to become dead letters, so that a store that writes slowly is not outrun: twice what one sweep reads.
+    /// Messages with older rows that still stand for them (dead letters, delayed messages that came due). Above this number, no further
+    /// expired rows are read from the store to become dead letters, so that a slow store is not overloaded. Twice the rows of a sweep.
     pub dying: usize,
 }
 
@@ -43,7 +45,7 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    /// Messages in one page of a backlog. `pressed`: memory as a whole is short.
+    /// Returns the most messages in one page. `pressed`: the memory for messages is short.
     pub(super) const fn page(&self, pressed: bool) -> usize {
         if pressed { self.page_messages.div_ceil(16) } else { self.page_messages }
     }
@@ -51,7 +53,7 @@ impl Bounds {
 
 #[cfg(test)]
 impl Bounds {
-    /// Bounds that a short test reaches.
+    /// Small bounds for tests.
     pub(super) const TIGHT: Self = Self {
         fanout_deliveries: 4,
         page_messages: 8,
@@ -62,6 +64,6 @@ impl Bounds {
         dying: 2 * Self::TIGHT_SWEEP_ROWS,
     };
 
-    /// Rows that the store of a test removes, or reads, in one sweep.
+    /// Rows that the test store removes, or returns, in one sweep.
     pub(super) const TIGHT_SWEEP_ROWS: usize = 3;
 }

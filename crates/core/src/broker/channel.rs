@@ -1,4 +1,4 @@
-//! A channel: its receivers in order, and what waits for them.
+//! A channel: its receivers in order, and the messages that wait for them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -14,18 +14,18 @@ use crate::limits;
 use crate::message::{ChannelName, ConnectionId, GroupName, MessageId, Timestamp};
 use crate::policy::{ChannelPolicy, Dispatch};
 
-/// A read of the backlog's next page that has not been answered.
+/// A read of the backlog's next page that the store has not answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Loading {
-    /// The last paged message when the page was asked for.
+    /// The last paged message at the time of the request.
     pub cover: MessageId,
-    /// The channel was purged since: the answer is to be thrown away.
+    /// The answer must be ignored, because the channel was purged after the request or a row of the page is no longer valid.
     pub stale: bool,
-    /// When it was asked for: the lower half of the time, because every channel has it.
+    /// The time of the request: the lower 32 bits of the timestamp, to save memory in every channel.
     pub asked: u32,
 }
 
-/// Paged messages, one after the other in this channel, of one sender that receives the channel too.
+/// Consecutive paged messages of one sender that also receives the channel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OwnRun {
     first: MessageId,
@@ -33,12 +33,13 @@ pub(super) struct OwnRun {
     origin: ConnectionId,
 }
 
-/// What is known of messages whose senders receive the channel, and must not get them back.
+/// Messages that were sent by receivers of the channel, who must not get them back.
 #[derive(Debug)]
 struct Own {
-    /// Whose the paged messages are, as far as it matters; in order.
+    /// The runs of such messages among the paged ones, in order.
     runs: VecDeque<OwnRun>,
-    /// Every waiting entry up to this one was sent by this member, or has expired: it need not be looked at again for that member.
+    /// A member and a message: every waiting entry up to this message was sent by this member or has expired, so that a search for this
+    /// member can start after it.
     up_to: (ConnectionId, MessageId),
 }
 
@@ -48,31 +49,32 @@ impl Default for Own {
     }
 }
 
-/// What is known of the members together. In two words, because every channel has it.
+/// An index of the members. Two words, because every channel has it.
 #[derive(Debug)]
 enum Audience {
-    /// Nobody names a group, and these are their connections.
+    /// No member names a group. Holds the connections of all members.
     Everyone(Arc<[ConnectionId]>),
-    /// The members by their groups, if any of them names one. Few channels have any. If nobody does, their connections have not been asked for since
-    /// the members changed.
+    /// The members by their groups, or `None` if no member names a group and the list of connections has not been made since the members
+    /// changed.
     ByGroups(Option<Box<Groups>>),
 }
 
-/// A channel that has receivers or unsettled messages.
+/// A channel with receivers or unsettled messages.
 ///
-/// The backlog is in three parts. `waiting` is in memory and is delivered from, lowest id first. Behind it, `paged` messages are
-/// only in the store (or on their way there), all with ids above `cursor`; they are read a page at a time. `parked` are
-/// messages behind the paged ones that are not written yet and must not be lost; they join the paged ones when they are.
-/// While anything is paged, nothing new enters `waiting` but pages and what receivers give back, all at or below `cursor`.
+/// The backlog has three parts. `waiting` is in memory; deliveries take the lowest id first. The `paged` messages are only in the store (or
+/// in its queue), all with ids above `cursor`; they are read in pages. The `parked` messages come after paged messages, and must stay in
+/// memory until they are written; then they become paged.
+///
+/// While anything is paged, only pages and messages that receivers give back enter `waiting`. All of them have ids up to `cursor`.
 #[derive(Debug)]
 pub(super) struct Channel {
     pub name: ChannelName,
-    /// Shared with all channels of the same policy.
+    /// Shared by all channels with the same policy.
     pub policy: Arc<ChannelPolicy>,
-    /// In order. Many a channel has one only.
+    /// In order. Many channels have one member.
     pub members: SmallVec<[Member; 1]>,
     audience: Audience,
-    /// The place of the receiver that was served last (`dispatch = "rotate"`).
+    /// The order of the receiver that got the last delivery (`dispatch = "rotate"`).
     pub served: u64,
     pub waiting: BTreeMap<MessageId, Entry>,
     pub waiting_bytes: usize,
@@ -80,16 +82,16 @@ pub(super) struct Channel {
     pub paged: u64,
     pub cursor: MessageId,
     pub last_paged: MessageId,
-    /// Few channels have any, and every channel has the field.
+    /// Boxed, because few channels have such messages.
     own: Option<Box<Own>>,
     pub loading: Option<Loading>,
-    /// The last load failed; it is tried again by the retry timer.
+    /// The last load failed; the retry timer repeats it.
     pub load_failed: bool,
-    /// Flights of this channel that are not settled, and messages of it that are held back: what may come back, to its old place.
+    /// Unsettled flights of this channel plus messages that are held back: messages that may return to `waiting` at their old position.
     pub in_flight: u32,
-    /// Messages of this channel that are not settled, wherever they are.
+    /// Unsettled messages of this channel, in all states.
     pub unsettled: u64,
-    /// What is known of those among them that expire. Few channels have any.
+    /// The unsettled messages that expire. Boxed, because few channels have any.
     pub expiring: Option<Box<Expiring>>,
 }
 
@@ -116,17 +118,17 @@ impl Channel {
         }
     }
 
-    /// Whether nothing would be lost or forgotten with it.
+    /// Whether the channel can be removed: it has no receivers, messages or running load.
     pub fn is_unused(&self) -> bool {
         self.members.is_empty() && self.unsettled == 0 && self.loading.is_none()
     }
 
-    /// Whether a publication may pass straight to the receivers, because nothing is before it.
+    /// Whether a publication may go directly to receivers, because no message comes before it.
     pub fn is_drained(&self) -> bool {
         self.waiting.is_empty() && self.paged == 0 && self.loading.is_none() && self.parked.is_empty()
     }
 
-    /// Adds a receiver at its place.
+    /// Adds a receiver at its position.
     pub fn join(&mut self, member: Member, group: Option<&GroupName>) {
         if group.is_some() && self.groups().is_none() {
             self.audience = Audience::ByGroups(Some(Box::new(Groups::new(&self.members))));
@@ -139,7 +141,7 @@ impl Channel {
         self.members.insert(index, member);
     }
 
-    /// Removes the receiver at this place.
+    /// Removes the receiver with this order.
     pub fn leave(&mut self, order: u64) {
         if let Ok(index) = self.members.binary_search_by_key(&order, |member| member.order) {
             self.members.remove(index);
@@ -153,13 +155,13 @@ impl Channel {
         }
     }
 
-    /// The members by their groups, if any of them names one.
+    /// Returns the members by their groups, if a member names a group.
     #[inline]
     pub fn groups(&self) -> Option<&Groups> {
         if let Audience::ByGroups(Some(groups)) = &self.audience { Some(groups) } else { None }
     }
 
-    /// A receiver names another group, or none any more; it keeps its place. False if nothing has changed.
+    /// Changes a receiver's group. The receiver keeps its position. Returns false if nothing has changed.
     pub fn regroup(&mut self, order: u64, group: Option<&GroupName>) -> bool {
         let Ok(index) = self.members.binary_search_by_key(&order, |member| member.order) else { return false };
         let member = self.members[index];
@@ -171,14 +173,15 @@ impl Channel {
         true
     }
 
-    /// Takes note that these are served, if there are groups.
+    /// Notes which members got a delivery, if there are groups.
     #[inline]
     pub fn serve_groups(&mut self, targets: &[Member]) {
         let Audience::ByGroups(Some(groups)) = &mut self.audience else { return };
         self.served = groups.serve(targets).unwrap_or(self.served);
     }
 
-    /// The connections of all members, in order, of which none names a group: one list as long as they are the same.
+    /// Returns the connections of all members in order. Must not be called if a member names a group. Returns the same list until the
+    /// members change.
     pub fn everyone(&mut self) -> Arc<[ConnectionId]> {
         if let Audience::Everyone(everyone) = &self.audience {
             return everyone.clone();
@@ -188,8 +191,8 @@ impl Channel {
         everyone
     }
 
-    /// Who gets the next delivery: of the receivers for which `takes` holds, other than `origin`, the first `limit` (0 = all) in
-    /// the channel's order of dispatch.
+    /// Chooses the receivers of the next delivery: the first `limit` (0 = all) in the channel's dispatch order for which `takes` returns
+    /// true, except `origin`.
     pub fn choose(&self, origin: Option<ConnectionId>, limit: u32, takes: impl Fn(usize) -> bool) -> Targets {
         let start = match self.policy.dispatch {
             Dispatch::Rotate if limit > 0 => self.members.partition_point(|member| member.order <= self.served),
@@ -206,14 +209,14 @@ impl Channel {
             .collect()
     }
 
-    /// Who gets a delivery for which nobody needs room.
+    /// Chooses the receivers of a delivery that needs no room in windows.
     pub fn choose_all(&self, origin: Option<ConnectionId>, limit: u32) -> Targets {
         let Some(groups) = self.groups() else { return self.choose(origin, limit, |_| true) };
         let choice = Choice { dispatch: self.policy.dispatch, served: self.served, limit, within: None };
         groups.choose(choice, |member| (Some(member.connection) != origin).then_some(0))
     }
 
-    /// Puts an entry among the waiting ones, at its place.
+    /// Adds an entry to `waiting`.
     pub fn wait(&mut self, entry: Entry) {
         self.waiting_bytes += entry.bytes();
         if let Some(Own { up_to: (member, up_to), .. }) = self.own.as_deref_mut()
@@ -226,13 +229,13 @@ impl Channel {
         self.waiting.insert(entry.message.id, entry);
     }
 
-    /// Puts an entry among the parked ones.
+    /// Adds an entry to `parked`.
     pub fn park(&mut self, entry: Entry) {
         self.watch(&entry);
         self.parked.insert(entry.message.id, entry);
     }
 
-    /// Takes a parked entry out.
+    /// Removes a parked entry.
     pub fn unpark(&mut self, id: MessageId) -> Option<Entry> {
         let entry = self.parked.remove(&id)?;
         self.unwatch(&entry);
@@ -251,13 +254,13 @@ impl Channel {
         }
     }
 
-    /// The messages that have not expired, of those that are not settled.
+    /// Returns the number of unsettled messages that have not expired.
     pub fn live(&mut self, now: Timestamp) -> u64 {
         let expired = self.expiring.as_mut().map_or(0, |expiring| expiring.expired(now));
         self.unsettled.saturating_sub(expired)
     }
 
-    /// Takes a waiting entry out.
+    /// Removes a waiting entry.
     pub fn unwait(&mut self, id: MessageId) -> Option<Entry> {
         let entry = self.waiting.remove(&id)?;
         self.waiting_bytes -= entry.bytes();
@@ -268,8 +271,8 @@ impl Channel {
         Some(entry)
     }
 
-    /// The first waiting entry that can be delivered now. `only`: the one member that takes any, if there is one only; what it sent itself
-    /// waits on, and what is behind need not wait for that.
+    /// Returns the first waiting entry that can be delivered now. `only`: the only member that has room, if there is exactly one. Its own
+    /// messages are skipped, so that they do not block later messages.
     pub fn first_deliverable(&mut self, only: Option<ConnectionId>, now: Timestamp) -> Option<MessageId> {
         let Some(only) = only else {
             return self.waiting.iter().find_map(|(id, entry)| (!entry.expired(now)).then_some(*id));
@@ -293,7 +296,7 @@ impl Channel {
         found
     }
 
-    /// Whether something waits in memory that this receiver may get.
+    /// Whether a message waits in memory that this receiver may get.
     pub fn has_for(&self, receiver: ConnectionId, now: Timestamp) -> bool {
         let known = match self.own.as_deref() {
             Some(Own { up_to: (member, up_to), .. }) if *member == receiver => *up_to,
@@ -303,12 +306,12 @@ impl Channel {
         rest.any(|(_, entry)| entry.origin != Some(receiver) && !entry.expired(now))
     }
 
-    /// Whether the page in memory, of at most `page` messages, takes no more.
+    /// Whether the messages in memory fill a page of `page` messages.
     pub fn page_is_full(&self, page: usize) -> bool {
         self.waiting.len() >= page || self.waiting_bytes >= limits::PAGE_BYTES
     }
 
-    /// Counts a message as being in the store only. `origin`: its sender, if that receives the channel.
+    /// Counts a message as paged. `origin`: the sender, if it receives the channel.
     pub fn page_out(&mut self, id: MessageId, origin: Option<ConnectionId>) {
         if self.paged == 0 {
             self.cursor = MessageId(id.0 - 1);
@@ -321,7 +324,8 @@ impl Channel {
         self.last_paged = self.last_paged.max(id);
     }
 
-    /// Remembers whose a message is that is paged now. Nearly always it is the last one; one that was parked may stand before others.
+    /// Remembers the sender of a paged message. Nearly always the message is the last one; only a message that was parked may come before
+    /// others.
     fn note_origin(&mut self, id: MessageId, origin: Option<ConnectionId>) {
         if origin.is_none() && self.own.as_ref().is_none_or(|own| own.runs.is_empty()) {
             return;
@@ -337,7 +341,7 @@ impl Channel {
         } else {
             let mut index = runs.partition_point(|run| run.last < id);
             if let Some(run) = runs.get_mut(index).filter(|run| run.first <= id) {
-                // It stands amid another's run, which falls in two.
+                // The message splits the run of another sender into two.
                 let before = OwnRun { last: MessageId(id.0 - 1), ..*run };
                 run.first = MessageId(id.0 + 1);
                 if before.first <= before.last {
@@ -354,7 +358,7 @@ impl Channel {
         }
     }
 
-    /// Whose a message that has been paged in is, as far as it matters. To be asked in the order of the messages.
+    /// Returns the remembered sender of a message that was read from the store. The ids must be passed in ascending order.
     pub fn paged_origin(&mut self, id: MessageId) -> Option<ConnectionId> {
         let runs = &mut self.own.as_mut()?.runs;
         while runs.front().is_some_and(|run| run.last < id) {
@@ -363,7 +367,7 @@ impl Channel {
         runs.front().filter(|run| run.first <= id).map(|run| run.origin)
     }
 
-    /// Whether the next page, of `page` messages, should be read now.
+    /// Whether the next page of `page` messages should be read now.
     pub fn wants_page(&self, page: usize) -> bool {
         self.paged > 0
             && self.loading.is_none()
@@ -373,9 +377,9 @@ impl Channel {
             && self.waiting_bytes * 2 <= limits::PAGE_BYTES
     }
 
-    /// Forgets what waits in memory if it is in the store and nobody is there to take it.
+    /// Turns all waiting messages into paged ones if the channel has no receivers and all of them are stored. Returns the removed entries.
     ///
-    /// Returns what it has forgotten. Not while anything is in flight or held back: what comes back must stand before what is paged.
+    /// Does nothing while a message is in flight or held back: a message that returns must come before the paged messages.
     pub fn page_out_waiting(&mut self) -> BTreeMap<MessageId, Entry> {
         let stored = self.waiting.values().all(|entry| entry.written);
         let nobody = self.members.is_empty() && self.in_flight == 0 && self.loading.is_none();
@@ -391,13 +395,13 @@ impl Channel {
         self.paged += self.waiting.len() as u64;
         self.waiting_bytes = 0;
         if let Some(expiring) = &mut self.expiring {
-            // Nothing is parked: all of it is written.
+            // Keep the parked messages only.
             expiring.waiting.retain(|(_, id)| self.parked.contains_key(id));
         }
         std::mem::take(&mut self.waiting)
     }
 
-    /// The first waiting entry that has expired, if the first one has.
+    /// Returns the id of the first waiting entry, if this entry has expired.
     pub fn expired_head(&self, now: Timestamp) -> Option<MessageId> {
         let (id, entry) = self.waiting.first_key_value()?;
         entry.expired(now).then_some(*id)

@@ -1,4 +1,4 @@
-//! What becomes of a delivery: confirmed, or given back. What becomes of one that failed is in `failure.rs`.
+//! The end of a delivery: it is confirmed, or its messages return. Failed deliveries are in `failure.rs`.
 
 use super::counters::Metric;
 use super::entry::Entry;
@@ -10,7 +10,7 @@ use super::{Acknowledge, Broker, Reply, ReplyTo, Turn};
 use crate::message::{Answer, ConnectionId};
 
 impl Broker {
-    /// A receiver has proved that it has everything up to a delivery.
+    /// Handles a pong, which proves that the receiver has all automatic deliveries up to `up_to`.
     pub(super) fn confirmed(&mut self, connection: ConnectionId, up_to: u64, turn: &mut Turn<'_>) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         let deliveries = self.settle_up_to(key, up_to, turn);
@@ -19,8 +19,7 @@ impl Broker {
         self.pump_receiver(key);
     }
 
-    /// Settles what a receiver has proved to have; how many deliveries. Of a delivery that is to be answered by hand, nothing else proves
-    /// anything.
+    /// Confirms a receiver's automatic deliveries up to `up_to`. Returns their number. Manual deliveries are confirmed by `ack` only.
     pub(super) fn settle_up_to(&mut self, key: usize, up_to: u64, turn: &mut Turn<'_>) -> usize {
         let mut deliveries = 0;
         while let Some(delivery) = self.receivers[key].window.pop_confirmed(up_to) {
@@ -33,16 +32,17 @@ impl Broker {
         deliveries
     }
 
-    /// Whether a receiver that leaves, and looks to the server like one that took its only message, has confirmed it by that. Not if it has
-    /// sent to the message's channel: then it perhaps came only to send.
+    /// Whether a receiver that leaves, and that the server takes for a one-shot reader, confirms its only message by leaving. False if it
+    /// has sent to the message's channel: then it may have come only to send.
     pub(super) fn confirms_by_leaving(&self, key: usize) -> bool {
         let receiver = &self.receivers[key];
         let Some(flight) = receiver.window.only().map(|flight| &self.flights[flight]) else { return false };
-        // Of several messages it may have worked on the first only. A settled flight may outlive its channel, and there is nothing to confirm.
+        // Of several messages it may have handled the first only. A flight whose messages are settled may outlive its channel; it has
+        // nothing to confirm.
         flight.entries.len() == 1 && !receiver.sent_to.may_include(&self.channels[flight.channel].name)
     }
 
-    /// A receiver has answered a manual delivery.
+    /// Handles a receiver's answer to a manual delivery.
     pub(super) fn acknowledge(&mut self, acknowledge: Acknowledge, turn: &mut Turn<'_>) {
         let Acknowledge { connection, sequence, answer } = acknowledge;
         if self.ended.contains(&connection) {
@@ -78,22 +78,22 @@ impl Broker {
         self.pump_receiver(key);
     }
 
-    /// A receiver may have room now: whatever waits for it, or may be passed on to it, is looked at again.
+    /// Marks the channels of a receiver, which may have room now, to be pumped.
     pub(super) fn pump_receiver(&mut self, key: usize) {
         let (channels, passed) = (&self.channels, !self.overdue.is_empty() || !self.owed.is_empty());
-        // A receiver may be ended by what its own answer has led to.
+        // The receiver may have been ended as a consequence of its own answer.
         self.to_pump.extend(
             self.receivers
                 .get(key)
                 .iter()
-                // What is pumped last is looked at first.
+                // The channel that is pushed last is pumped first.
                 .flat_map(|receiver| receiver.subscriptions.iter().rev())
                 .map(|subscription| subscription.channel)
                 .filter(|channel| passed || !channels[*channel].is_drained()),
         );
     }
 
-    /// The messages of a flight are confirmed by `by`, if they were not before. Where groups have them, nobody else can.
+    /// Confirms the messages of a flight, unless they are settled already. If groups have the flight, only their members can confirm it.
     fn settle_flight(&mut self, flight: usize, by: ConnectionId, turn: &mut Turn<'_>) {
         let Some(flight) = self.flights.get_mut(flight) else { return };
         if flight.party.as_ref().is_some_and(|party| !party.is_holder(by)) {
@@ -111,12 +111,12 @@ impl Broker {
         }
     }
 
-    /// A flight stands in one window less, that of `by`. If it was the last and nobody has confirmed it, its messages are given back.
-    /// `pump`: whoever else is there is to be offered them.
+    /// Removes the flight from the window of `by`. If this was the last window and nobody has confirmed the flight, its messages return.
+    /// `pump`: offer them to other receivers.
     pub(super) fn release_flight(&mut self, key: usize, by: ConnectionId, pump: bool, turn: &mut Turn<'_>) {
         let Some(flight) = self.flights.get_mut(key) else { return };
         flight.outstanding -= 1;
-        // One more receiver may get it, if this was the one that did.
+        // If `by` was the additional receiver of a late delivery, another one may get it.
         let doubled = std::mem::take(&mut flight.doubled);
         if flight.party.is_some() {
             self.release_part(key, by, doubled, pump, turn);
@@ -142,7 +142,7 @@ impl Broker {
         }
     }
 
-    /// Nobody has a message any more that somebody had.
+    /// Handles a message whose receivers have all vanished, failed or given it back.
     pub(super) fn come_back(&mut self, channel: usize, entry: Entry, failed: Option<&Failed>, turn: &mut Turn<'_>) {
         match failed {
             Some(failed) => self.fail(channel, entry, failed, turn),
@@ -150,8 +150,8 @@ impl Broker {
         }
     }
 
-    /// A receiver has vanished with a message: puts it back at its place in the order, unless its time or its number of deliveries is over. One
-    /// that may go to others goes to another member of its receiver's group first.
+    /// Returns the message of a vanished receiver to its old position, unless it has expired or reached its limit of deliveries. A message
+    /// that does not wait for its groups goes to another member of the receiver's group first.
     fn give_back(&mut self, channel: usize, entry: Entry, turn: &mut Turn<'_>) {
         let Some(entry) = self.still_wanted(channel, entry, None, turn) else { return };
         let may_go_on = entry.bound().is_some_and(|bound| !bound.waits);
@@ -161,7 +161,7 @@ impl Broker {
         }
     }
 
-    /// Notes that a message has come back, and returns it if it is to be delivered again. `reject`: it is not.
+    /// Checks whether a returned message is to be delivered again, and returns it if so. `reject`: the reason why it must not be.
     pub(super) fn still_wanted(
         &mut self,
         channel: usize,
@@ -192,7 +192,7 @@ impl Broker {
         Some(entry)
     }
 
-    /// Puts a message at its old place among what waits.
+    /// Puts a message back to its old position in `waiting`.
     pub(super) fn stand(&mut self, channel: usize, entry: Entry) {
         let id = entry.message.id;
         let cause = entry.why_back();

@@ -1,52 +1,53 @@
-//! What has happened, in numbers. Messages unless stated otherwise; since the broker started.
+//! Counters of messages and other events since the broker started.
 
 use super::Broker;
 
-/// Every counter. At any time, for kept channels: `accepted` = waiting + in flight + delayed + `confirmed` + `expired` +
-/// `dead_lettered` + `dropped` + `purged` + `refused_late`, where a dead letter counts as accepted again by its new channel, and
-/// what the store held at the start counts as accepted.
+/// The counters count messages unless stated otherwise. At any time, for kept channels: `accepted` = unsettled messages + `confirmed` +
+/// `expired` + `dead_lettered` + `dropped` + `purged` + `refused_late`. A dead letter counts as accepted again by its new channel, and a
+/// message that the store held at the start counts as accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Taken for a kept channel.
+    /// Accepted by a kept channel.
     pub accepted: u64,
-    /// Taken for a channel that is not kept.
+    /// Accepted by a channel that is not kept.
     pub fleeting: u64,
     /// Deliveries of publications or backlog frames to receivers.
     pub deliveries: u64,
-    /// Deliveries that may have been a receiver's second of the same message.
+    /// Deliveries of messages that may have been delivered before.
     pub redeliveries: u64,
-    /// Settled by a receiver.
+    /// Confirmed by a receiver.
     pub confirmed: u64,
-    /// Ended by their time to live, and gone.
+    /// Expired, and not moved to a dead-letter channel.
     pub expired: u64,
     /// Given up or expired, and moved to the dead-letter channel.
     pub dead_lettered: u64,
-    /// The same and lost, because there is no dead-letter channel or it is full.
+    /// Given up or expired, and lost, because there is no dead-letter channel or it is full.
     pub dropped: u64,
-    /// Times that a message had failed often enough for a line in the log.
+    /// Warnings about messages that fail again and again.
     pub failing: u64,
-    /// Deliveries that were taken from a receiver because it did not answer them in time.
+    /// Deliveries that were taken from a receiver that did not answer them in time.
     pub unanswered: u64,
-    /// Deliveries that were given to one more receiver because the first did not confirm them in time.
+    /// Deliveries that were also given to one more receiver because the first did not confirm them in time.
     pub doubled: u64,
-    /// Forgotten by an administrator.
+    /// Purged by an administrator.
     pub purged: u64,
     /// Refused at once (codes 05, 06, 08).
     pub refused: u64,
-    /// Refused after having been taken, because the store failed before they were safe.
+    /// Refused after their acceptance, because the store failed before they were safe.
     pub refused_late: u64,
-    /// Publications that repeated an id.
+    /// Publications with an id that was known already.
     pub duplicates: u64,
-    /// Ids of publications that were forgotten before `dedup_window` was over, because there were too many.
+    /// Publication ids that were forgotten before `dedup_window` was over, because there were too many.
     pub forgotten_ids: u64,
-    /// Receivers ended because they did not take what they were sent.
+    /// Connections of receivers that were ended because they did not read their messages.
     pub slow_receivers: u64,
-    /// Receivers ended because they confirmed nothing for `confirm_timeout`.
+    /// Connections of receivers that were ended because they confirmed nothing for `confirm_timeout`.
     pub unconfirmed_receivers: u64,
 }
 
 impl Broker {
-    /// Counts something that has happened on a channel, or on none that the broker knows. Everything that is counted is counted here.
+    /// Adds `count` to a metric. All counting goes through this function. `channel`: the channel's key, or `None` if no known channel is
+    /// concerned.
     pub(super) fn count(&mut self, channel: impl Into<Option<usize>>, metric: Metric, count: u64) {
         *self.counters.of(metric) += count;
         #[cfg(test)]
@@ -58,7 +59,7 @@ impl Broker {
     }
 }
 
-/// What is counted: one for each field of [`Counters`].
+/// The metrics: one for each field of [`Counters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
     /// [`Counters::accepted`].
@@ -100,7 +101,7 @@ pub enum Metric {
 }
 
 impl Counters {
-    /// The counter of a metric.
+    /// Returns the counter of a metric.
     pub(super) fn of(&mut self, metric: Metric) -> &mut u64 {
         match metric {
             Metric::Accepted => &mut self.accepted,
@@ -124,7 +125,7 @@ impl Counters {
         }
     }
 
-    /// Accepted messages that are not in the broker any more.
+    /// Returns the number of accepted messages that are settled.
     #[cfg(test)]
     pub(super) fn over(&self) -> u64 {
         self.confirmed + self.expired + self.dead_lettered + self.dropped + self.purged + self.refused_late

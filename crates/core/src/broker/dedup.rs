@@ -1,14 +1,17 @@
-//! Which publication ids have been seen lately, so that a repeated publication is delivered to nobody.
+//! Publication ids that were seen within `dedup_window`, so that a repeated publication is delivered to nobody.
 //!
 //! ```text
-//! table: half a hash ─► (user, number) ─► the user's row of ids, oldest first
+//! table: half a hash ─► (user, number) ─► the user's queue of ids, oldest first
 //! ```
 //!
-//! An id is held as 128 bits of hash (see [`hash`]): some 40 bytes in all, where the texts would be 200. Two of a few hundred
-//! thousand ids are taken for one another once in 10²⁷ windows. Each user has a row of its own. So one user's ids never expire, hide or push out another's: when there are
-//! [`crate::limits::DEDUP_IDS`] in all, the user that has the most loses its oldest. An id that is pending is never forgotten: its sender has no answer yet, and will ask again.
+//! An id is held as 128 bits of hash (see [`hash`]): about 40 bytes in all, where the texts would take 200. Two of a few hundred thousand
+//! ids have the same hash once in 10²⁷ windows.
 //!
-//! What is accepted is also noted in a list, for the file that brings the ids over a restart ([`Dedup::take_fresh`]). Must never do I/O itself.
+//! Each user has a queue of ids, so that one user's ids cannot displace those of another: when there are [`crate::limits::DEDUP_IDS`] in
+//! all, the user with the most ids loses its oldest one. The id of a pending publication is never forgotten: its sender has no answer yet
+//! and will ask again.
+//!
+//! Accepted ids are also listed for the file that keeps the ids over a restart ([`Dedup::take_fresh`]). Must never do I/O itself.
 
 mod hash;
 
@@ -25,30 +28,30 @@ pub(super) use hash::Key;
 
 use crate::message::{AcceptedId, ChannelName, PublicationId, Timestamp};
 
-/// What is known of an id.
+/// The state of a known id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// Its publication is not safe yet; the key of the pending publication.
+    /// The publication is not safe yet. Holds the key of the pending publication.
     Pending(usize),
-    /// Its publication was accepted.
+    /// The publication was accepted.
     Accepted {
-        /// When.
+        /// The time of acceptance.
         at: Timestamp,
-        /// How many of its messages are in the store, as far as the core was told.
+        /// The number of its messages in the store, as far as the core knows.
         rows: u32,
     },
 }
 
-/// What is remembered of an accepted publication, in 24 bytes.
+/// An accepted id, in 24 bytes.
 #[derive(Clone, Copy, Debug)]
 struct Accepted {
-    /// When, in milliseconds, above how many of its messages are in the store.
+    /// The time of acceptance in milliseconds in the upper bits, and the number of stored messages in the lower [`Self::ROW_BITS`].
     at_and_rows: u64,
     key: Key,
 }
 
 impl Accepted {
-    /// A publication has fewer messages ([`crate::limits::PUBLICATION_MESSAGES`]) than these bits count; the bits above are good for 8,000 years.
+    /// Enough for the messages of a publication ([`crate::limits::PUBLICATION_MESSAGES`]). The bits above last for 8,000 years.
     const ROW_BITS: u32 = 16;
     const MOST_ROWS: u64 = (1 << Self::ROW_BITS) - 1;
 
@@ -70,7 +73,7 @@ impl Accepted {
     }
 }
 
-/// Where an accepted id is: in this user's row, under this number.
+/// The location of an accepted id: the user's key, and the number of the id in the user's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     user: u32,
@@ -80,58 +83,58 @@ struct Place {
 /// The accepted ids of one user, oldest first.
 #[derive(Debug)]
 struct Row {
-    /// The hash of the user's name, by which the file knows the user.
+    /// The hash of the user's name, which the file contains.
     user: u64,
-    /// The name, unless all its ids come from the file.
+    /// The user's name; `None` if all ids come from the file.
     name: Option<Box<str>>,
-    /// The number of the oldest id, from which the others count up. It wraps around, which is harmless: there are never so many.
+    /// The number of the oldest id; the others count up from it. The number may wrap around, because there are far fewer than 2³² ids.
     first: u32,
     ids: VecDeque<Accepted>,
 }
 
 impl Row {
-    /// The id with this number, which is in the table.
+    /// Returns the id with this number, which is in the table.
     fn get(&self, number: u32) -> &Accepted {
         // invariant: a number is taken out of the table before its id goes from the row.
         &self.ids[number.wrapping_sub(self.first) as usize]
     }
 }
 
-/// Ids that were forgotten before their window was over.
+/// Ids that were forgotten before `dedup_window` was over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForgottenIds {
-    /// How many.
+    /// The number of ids.
     pub count: u64,
-    /// Whose the last of them was; `None` if the user has sent nothing since the start.
+    /// The user of the last of them; `None` if the user has sent nothing since the start.
     pub user: Option<Box<str>>,
 }
 
-/// The ids that were accepted since they were last asked for.
+/// The ids that were accepted since the last query.
 #[derive(Debug, Default)]
 pub struct FreshIds {
-    /// In the order in which they were accepted.
+    /// The ids in the order of acceptance.
     pub ids: Vec<AcceptedId>,
-    /// There were more than are listed: only [`super::Broker::accepted_ids`] has them all.
+    /// The list is incomplete: [`super::Broker::accepted_ids`] has all ids.
     pub incomplete: bool,
 }
 
-/// The ids of the last `dedup_window`.
+/// The known publication ids.
 #[derive(Debug)]
 pub(super) struct Dedup {
-    /// Those whose publications are not safe, each with the key of the pending publication: as many as there are of these.
+    /// The ids of publications that are not safe yet, with the keys of the pending publications.
     pending: HashMap<Key, usize, RandomState>,
     rows: Slab<Row>,
-    /// The rows, by the hash of their user's name.
+    /// The keys of the users' queues, by the hash of the user's name.
     users: HashMap<u64, usize, RandomState>,
-    /// The row that was added to last: most often the next id is the same user's.
+    /// The queue that got the last id: often the next id belongs to the same user.
     last: usize,
-    /// By the first half of the ids' keys.
+    /// The locations of the accepted ids, by the first half of their keys.
     places: HashTable<Place>,
-    /// How many ids there are in all rows.
+    /// The number of accepted ids.
     count: usize,
-    /// Each row once, with a time not later than its oldest id's: what may have expired is at the top.
+    /// Each queue once, with a time that is not later than that of its oldest id: ids that may have expired are at the top.
     oldest: BinaryHeap<Reverse<(Timestamp, usize)>>,
-    /// The rows by their lengths, while `count` is near the bound.
+    /// The queues by length. Present only while `count` is near the bound.
     longest: Option<BTreeSet<(usize, usize)>>,
     /// The key of the hash.
     seed: [u64; 2],
@@ -141,7 +144,7 @@ pub(super) struct Dedup {
 }
 
 impl Dedup {
-    /// Knows nothing yet. `seed`: the key of the hash, which must be the same as that of the ids that [`Self::restore`] brings.
+    /// Makes an empty table. `seed`: the key of the hash; the same key as for the ids that [`Self::restore`] gets.
     pub fn new(seed: [u64; 2], bound: usize) -> Self {
         Self {
             pending: HashMap::default(),
@@ -159,12 +162,12 @@ impl Dedup {
         }
     }
 
-    /// By what an id is known.
+    /// Returns the key of an id.
     pub fn key(&self, channel: &ChannelName, id: &PublicationId) -> Key {
         hash::hash(self.seed, [channel.as_str(), id.as_str()])
     }
 
-    /// What is known of this id now.
+    /// Returns the state of an id; `None` if it is not known.
     pub fn get(&mut self, now: Timestamp, window: Duration, key: Key) -> Option<Seen> {
         if let Some(pending) = self.pending.get(&key) {
             return Some(Seen::Pending(*pending));
@@ -172,7 +175,7 @@ impl Dedup {
         self.expire(now, window);
         let known = self.id(*self.places.find(key[0], |place| self.id(*place).key == key)?);
         let (at, rows) = (known.at(), known.rows());
-        // The oldest time of a row is known, but not that of every id in it.
+        // `expire` checks the oldest time of each queue, not that of every id.
         (now.since(at) < window).then_some(Seen::Accepted { at, rows })
     }
 
@@ -182,7 +185,8 @@ impl Dedup {
         row.ids.get_mut(place.number.wrapping_sub(row.first) as usize)
     }
 
-    /// A row of the publication has gone from the store. The key of the pending publication, if it is not accepted yet.
+    /// Notes that a row of the publication was removed from the store. Returns the key of the pending publication, if the publication is
+    /// not accepted yet.
     pub fn row_gone(&mut self, key: Key) -> Option<usize> {
         if let Some(pending) = self.pending.get(&key) {
             return Some(*pending);
@@ -193,12 +197,12 @@ impl Dedup {
         None
     }
 
-    /// Remembers an id whose publication is not safe yet.
+    /// Adds an id whose publication is not safe yet.
     pub fn pend(&mut self, key: Key, pending: usize) {
         self.pending.insert(key, pending);
     }
 
-    /// Its publication is safe, now or from the start; `rows` of its messages are in the store.
+    /// Notes that the id's publication is safe. `rows`: the number of its messages in the store.
     pub fn accept(&mut self, now: Timestamp, key: Key, id: &PublicationId, rows: u32) {
         self.pending.remove(&key);
         let row = self.row_of(id.user());
@@ -210,19 +214,19 @@ impl Dedup {
         }
     }
 
-    /// Its publication was refused: the sender may try again with the same id.
+    /// Removes an id whose publication was refused: the sender may use it again.
     pub fn refuse(&mut self, key: Key) {
         self.pending.remove(&key);
     }
 
-    /// Takes over what was accepted before the start: what stands in the store, and what stands in the file. In whatever order; each id counts once.
+    /// Adds the ids that were accepted before the start, from the store and from the file, in any order. Each id counts once.
     pub fn restore(&mut self, stored: Vec<(ChannelName, PublicationId, Timestamp, u32)>, filed: Vec<AcceptedId>) {
         let mut all = filed;
         for (channel, id, at, _) in &stored {
             let (key, row) = (self.key(channel, id), self.row_of(id.user()));
             all.push(AcceptedId { at: *at, key, user: self.rows[row].user });
         }
-        // The later of two times is the better one: the store knows whole seconds only.
+        // Of two times the later is the better one, because the store has whole seconds only.
         all.sort_unstable_by_key(|id| (id.key, Reverse(id.at)));
         all.dedup_by_key(|id| id.key);
         all.sort_unstable_by_key(|id| (id.at, id.key));
@@ -239,17 +243,17 @@ impl Dedup {
         self.drop_empty_rows();
     }
 
-    /// What was accepted since this was asked last, as far as it was noted.
+    /// Returns the ids that were accepted since the last call.
     pub fn take_fresh(&mut self) -> FreshIds {
         std::mem::take(&mut self.fresh)
     }
 
-    /// Whether [`Self::take_fresh`] or [`Self::take_forgotten`] has something to say.
+    /// Whether [`Self::take_fresh`] or [`Self::take_forgotten`] would return something.
     pub fn has_news(&self) -> bool {
         !self.fresh.ids.is_empty() || self.forgotten.count > 0
     }
 
-    /// Everything that is known of accepted ids.
+    /// Returns all accepted ids.
     pub fn accepted(&self) -> Vec<AcceptedId> {
         let ids = |row: &Row| {
             let user = row.user;
@@ -258,17 +262,17 @@ impl Dedup {
         self.rows.iter().flat_map(|(_, row)| ids(row)).collect()
     }
 
-    /// How many accepted ids are known.
+    /// Returns the number of accepted ids.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// What was forgotten before its time since this was asked last.
+    /// Returns the ids that were forgotten too early since the last call.
     pub fn take_forgotten(&mut self) -> Option<ForgottenIds> {
         (self.forgotten.count > 0).then(|| std::mem::take(&mut self.forgotten))
     }
 
-    /// How many are pending.
+    /// (Tests.) Returns the number of pending ids.
     #[cfg(test)]
     pub fn pending(&self) -> usize {
         self.pending.len()
@@ -278,7 +282,7 @@ impl Dedup {
         self.rows[place.user as usize].get(place.number)
     }
 
-    /// The row of this user, made if there is none.
+    /// Returns the key of a user's queue, and makes the queue if it does not exist.
     #[inline]
     fn row_of(&mut self, user: &str) -> usize {
         if self.rows.get(self.last).is_some_and(|row| row.name.as_deref() == Some(user)) {
@@ -291,7 +295,7 @@ impl Dedup {
     fn row_of_hash(&mut self, user: u64, name: Option<&str>) -> usize {
         let row = *self.users.entry(user).or_insert_with(|| {
             let row = self.rows.insert(Row { user, name: None, first: 0, ids: VecDeque::new() });
-            // Not later than whatever comes first.
+            // Not later than any id.
             self.oldest.push(Reverse((Timestamp(0), row)));
             if let Some(longest) = &mut self.longest {
                 longest.insert((0, row));
@@ -305,7 +309,8 @@ impl Dedup {
         row
     }
 
-    /// Adds an id to a row, and makes room for it before, so that nothing grows beyond what the bound needs. Returns its time: in a row, time never goes back.
+    /// Adds an id to a user's queue. Makes room before, so that no table grows beyond the bound. Returns the id's time, which is never
+    /// earlier than the time of the previous id in the queue.
     fn push(&mut self, now: Timestamp, key: Key, user: usize, stored: u32) -> Timestamp {
         while self.count >= self.bound {
             self.make_room(user);
@@ -325,7 +330,8 @@ impl Dedup {
         at
     }
 
-    /// Forgets the oldest id of the user that has the most. `user`: the one that needs the room; it loses its own where nobody has more.
+    /// Forgets the oldest id of the user with the most ids. `user`: the user that needs the room; it loses its own oldest id if no other
+    /// user has more ids.
     fn make_room(&mut self, user: usize) {
         let rows = &self.rows;
         let longest = self.longest.get_or_insert_with(|| rows.iter().map(|(key, row)| (row.ids.len(), key)).collect());
@@ -336,7 +342,7 @@ impl Dedup {
         self.forget_oldest(victim);
     }
 
-    /// Forgets what is older than the window.
+    /// Forgets ids that are older than the window.
     #[inline]
     fn expire(&mut self, now: Timestamp, window: Duration) {
         while self.oldest.peek().is_some_and(|Reverse((at, _))| now.since(*at) >= window) {
@@ -359,7 +365,7 @@ impl Dedup {
         self.users.remove(&user);
     }
 
-    /// Rows that were made for ids that are known already.
+    /// Removes queues without ids.
     fn drop_empty_rows(&mut self) {
         let rows = &self.rows;
         self.oldest.retain(|Reverse((_, row))| !rows[*row].ids.is_empty());
@@ -372,14 +378,14 @@ impl Dedup {
         let Some(Accepted { key, .. }) = row.ids.pop_front() else { return };
         let place = Place { user: user as u32, number: row.first };
         row.first = row.first.wrapping_add(1);
-        // Of an id that was accepted again when its window was over, the table has the newer one.
+        // If the id was accepted again after its window, the table contains the newer location.
         if let Ok(entry) = self.places.find_entry(key[0], |other| *other == place) {
             entry.remove();
         }
         self.resized(user, -1);
     }
 
-    /// A row has become longer or shorter by one.
+    /// Updates the counts after a queue became longer or shorter by one.
     fn resized(&mut self, row: usize, by: isize) {
         self.count = self.count.wrapping_add_signed(by);
         if self.count < self.bound / 2 {
@@ -392,7 +398,7 @@ impl Dedup {
         }
     }
 
-    /// (Tests.) Counts, rows, tables and bounds agree.
+    /// (Tests.) Checks counts, queues, tables and bounds.
     #[cfg(test)]
     pub fn audit(&self) {
         let count: usize = self.rows.iter().map(|(_, row)| row.ids.len()).sum();

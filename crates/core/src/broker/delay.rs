@@ -1,4 +1,4 @@
-//! Delayed messages: held until they are due, then accepted anew at the end of their channel.
+//! Delayed messages: they wait in memory until they are due, and are then queued at the end of their channel.
 
 use super::counters::Metric;
 use super::entry::{Entry, Place, Row, Unstored};
@@ -7,7 +7,7 @@ use super::{Broker, Content, Delayed, ReplyTo, Turn};
 use crate::message::Timestamp;
 
 impl Broker {
-    /// Holds a kept message until it is due. It is written at once.
+    /// Holds a kept message until its due time. The message is written at once.
     pub(super) fn delay(&mut self, key: usize, due: Timestamp, mut entry: Entry) {
         let id = entry.message.id;
         self.transition(key, &mut entry, Place::Delayed(due), Cause::Accepted);
@@ -15,7 +15,8 @@ impl Broker {
         self.append(id);
     }
 
-    /// Lets go what has come due: it is accepted anew, behind what waits, and its old row goes when the new one is safe.
+    /// Releases the messages that are due. Each gets a new id at the end of its channel's order. Its old row is removed when the new one is
+    /// written.
     pub(super) fn release_delayed(&mut self, turn: &mut Turn<'_>) {
         while let Some(first) = self.delayed.first_entry().filter(|first| first.key().0 <= turn.now) {
             match first.remove() {
@@ -37,7 +38,8 @@ impl Broker {
         }
     }
 
-    /// Gives an entry a new id at the end of a channel's order; the older row stands for it until the new one is safe.
+    /// Gives an entry a new id at the end of a channel's order, and queues it. The older row stands for the message until the new row is
+    /// written.
     pub(super) fn renew(&mut self, key: usize, mut entry: Entry, cause: Cause, turn: &mut Turn<'_>) {
         let old = entry.message.id;
         let id = self.next_id();
@@ -67,7 +69,8 @@ impl Broker {
             },
         );
         if entry.suspect && self.channels[key].policy.max_deliveries == 0 {
-            // The new id does not say any more that it may have been delivered before. Where deliveries are limited, none is invented.
+            // With its new id the message is no longer known to be delivered before, so count one delivery. Not where deliveries are
+            // limited, because an invented delivery would count.
             entry.message.deliveries = entry.message.deliveries.max(1);
         }
         entry.message.id = id;

@@ -1,4 +1,4 @@
-//! Delivery: from what waits to receivers with room, and the questions for confirmation that follow.
+//! Delivery: sends waiting messages to receivers with room, and asks these receivers for confirmations.
 
 use smallvec::SmallVec;
 
@@ -16,8 +16,8 @@ use crate::limits;
 use crate::message::{ConnectionId, MessageId};
 
 impl Broker {
-    /// Who gets a delivery now. Limited: receivers that take it, up to the limit. Unlimited: everybody who is not outrun, as soon as
-    /// at least one takes it; nobody waits for anybody.
+    /// Chooses the receivers of a delivery. With a limit: receivers for which `takes` returns true, up to the limit. Without a limit: as
+    /// soon as `takes` returns true for one receiver, all receivers that are not outrun; nobody waits for anybody.
     pub(super) fn targets(
         &self,
         key: usize,
@@ -42,11 +42,12 @@ impl Broker {
         channel.choose(origin, 0, |key| !self.is_outrun(key))
     }
 
-    /// Ends the receivers that a fan-out has outrun, if another one goes on: they may not miss a message and stay. False if there are none.
+    /// Ends the connections of outrun receivers if another receiver has room: a receiver must not miss a message of a fan-out and stay
+    /// connected. Returns false if it ended none.
     #[inline]
     pub(super) fn end_outrun(&mut self, key: usize, sender: Option<ConnectionId>, turn: &mut Turn<'_>) -> bool {
         let members = &self.channels[key].members;
-        // The sender, who may be a member too, gets nothing of it: it does not go on in anybody's place.
+        // The sender may be a member, too, but does not get its own message, so its room does not count.
         let goes_on = |member: &Member| Some(member.connection) != sender && self.receivers[member.receiver].has_room();
         if members.len() < 2 || !members.iter().any(goes_on) {
             return false;
@@ -63,7 +64,7 @@ impl Broker {
         !outrun.is_empty()
     }
 
-    /// Whether an outrun receiver misses what a fan-out carries: another one of its group may get it.
+    /// Whether an outrun receiver misses a message of a fan-out. It does not if another member of its group may get the message.
     fn misses(&self, key: usize, sender: Option<ConnectionId>, member: &Member) -> bool {
         let Some(groups) = self.channels[key].groups() else { return true };
         let others = groups.of(member.connection).map(|name| groups.members(name)).unwrap_or_default();
@@ -71,12 +72,12 @@ impl Broker {
         others.all(|other| self.is_outrun(other.receiver))
     }
 
-    /// Whether a fan-out has outrun this receiver.
+    /// Whether the receiver is too slow for a fan-out without receiver limit.
     pub(super) fn is_outrun(&self, receiver: usize) -> bool {
         self.receivers[receiver].is_outrun(self.settings.bounds.fanout_deliveries)
     }
 
-    /// Sends entries to targets as one delivery each. `targets` is not empty.
+    /// Starts a flight: sends the entries to each target as one delivery. `targets` is not empty.
     pub(super) fn fly(
         &mut self,
         key: usize,
@@ -128,7 +129,7 @@ impl Broker {
         }
     }
 
-    /// Sees to it that the receiver is asked to confirm: now, if half its window is used, else when its burst has ended.
+    /// Asks the receiver for a confirmation: now, if half of its window is used, else when its burst has ended.
     pub(super) fn want_confirmation(&mut self, key: usize, turn: &mut Turn<'_>) {
         let receiver = &mut self.receivers[key];
         if !receiver.watched && receiver.window.has_automatic() {
@@ -152,8 +153,8 @@ impl Broker {
         }
     }
 
-    /// Has those receivers asked at once for the confirmation of what they are about to get that are likely to give it before a disk has
-    /// written; one with manual acknowledgement needs no asking. False if there are none.
+    /// Marks the targets that will probably confirm sooner than a disk could write: they are asked for a confirmation with the delivery. (A
+    /// receiver with manual acknowledgement is marked but needs no request.) Returns false if there are none.
     pub(super) fn await_confirmation(&mut self, targets: &Targets, turn: &Turn<'_>) -> bool {
         let mut found = false;
         for target in targets {
@@ -166,7 +167,7 @@ impl Broker {
         found
     }
 
-    /// The timer for the end of a receiver's burst has run out.
+    /// Handles the timer for the end of a receiver's burst.
     pub(super) fn quiet(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         let receiver = &mut self.receivers[key];
@@ -186,7 +187,7 @@ impl Broker {
         }
     }
 
-    /// The pause between two backlog frames to a receiver is over.
+    /// Handles the end of the pause between two backlog frames to a receiver.
     pub(super) fn pace(&mut self, connection: ConnectionId) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         let receiver = &mut self.receivers[key];
@@ -194,7 +195,7 @@ impl Broker {
         self.to_pump.extend(receiver.subscriptions.iter().rev().map(|subscription| subscription.channel));
     }
 
-    /// Delivers what waits on a channel as long as somebody takes it, and asks for the next page when the last runs low.
+    /// Delivers the waiting messages of a channel as long as a receiver takes them, and asks for the next page when few messages are left.
     pub(super) fn pump(&mut self, key: usize, turn: &mut Turn<'_>) {
         if !self.overdue.is_empty() {
             self.pass_on_overdue(key, turn);
@@ -202,7 +203,7 @@ impl Broker {
         if !self.owed.is_empty() {
             self.deliver_owed(key, turn);
         }
-        // Bounded: each round takes at least one entry out of `waiting`, or ends a receiver.
+        // Bounded: each round removes at least one entry from `waiting`, or ends a receiver.
         while self.drop_expired_head(key, turn) || self.deliver_backlog(key, turn) {}
         self.yield_to_preferred(key, turn);
         let pressed = self.is_pressed();
@@ -222,7 +223,7 @@ impl Broker {
         } else if channel.wants_page(self.settings.bounds.page_messages) {
             let (cover, asked) = (channel.last_paged, turn.now.0 as u32);
             channel.loading = Some(Loading { cover, stale: false, asked });
-            // Behind the appends of this turn, which the page may need to see.
+            // After the appends of this turn, because the page may include them.
             self.flush_store(turn);
             let channel = &self.channels[key];
             turn.effects.list.push(Effect::Store(StoreEffect::Load {
@@ -235,7 +236,7 @@ impl Broker {
         }
     }
 
-    /// What was parked behind a paged part that is no more may be delivered.
+    /// Moves parked messages to `waiting` after the last paged message is gone.
     fn unpark(&mut self, key: usize) {
         let channel = &mut self.channels[key];
         if channel.parked.is_empty() {
@@ -254,7 +255,7 @@ impl Broker {
         true
     }
 
-    /// One backlog frame. False if nothing waits or nobody takes it.
+    /// Delivers one backlog frame. Returns false if no message waits or no receiver takes one.
     fn deliver_backlog(&mut self, key: usize, turn: &mut Turn<'_>) -> bool {
         let now = turn.now;
         let Some(channel) = self.channels.get(key).filter(|channel| !channel.waiting.is_empty() && !self.stopping)
@@ -274,7 +275,7 @@ impl Broker {
         let limit = entry.message.receivers.unwrap_or(channel.policy.receivers);
         let origin = entry.origin;
         if limit == 0 && self.end_outrun(key, origin, turn) {
-            // What they give back may stand before `first`.
+            // The messages that they return may come before `first`.
             return true;
         }
         let takes = |receiver: &Receiver| receiver.takes_backlog(now) && !self.is_reserved(receiver, key, now);
@@ -290,7 +291,7 @@ impl Broker {
         true
     }
 
-    /// These receivers get no more frames of a backlog for a while (`store.delay`).
+    /// Pauses backlog frames to these receivers for `store.delay`.
     pub(super) fn pause_backlog(&mut self, targets: &[Member], turn: &Turn<'_>) {
         if self.settings.delay.is_zero() {
             return;
@@ -305,7 +306,7 @@ impl Broker {
         }
     }
 
-    /// The entries that go into one frame with `first`: what follows it, as long as it would go to the same receivers and fits.
+    /// Returns the entries that go into one frame: `first`, and the following ones as long as they go to the same receivers and fit.
     fn batch(&self, key: usize, first: MessageId, targets: &Targets, turn: &Turn<'_>) -> SmallVec<[MessageId; 16]> {
         let single = targets.iter().any(|target| self.receivers[target.receiver].takes_single());
         let most = if single { 1 } else { self.settings.batch.max(1) };
@@ -327,8 +328,8 @@ impl Broker {
         batch
     }
 
-    /// Has a message written: now if its sender waits for it or may believe it taken, else when it is still unsettled after the
-    /// write delay.
+    /// Writes a message now if its sender waits for the answer or if it must not be refused any more; else schedules the write after
+    /// `write_delay`.
     pub(super) fn schedule_write(&mut self, id: MessageId, turn: &Turn<'_>) {
         let Some(unstored) = self.unstored.get(id) else { return };
         if unstored.row != Row::Unasked {

@@ -1,4 +1,4 @@
-//! Everything the broker can want. One way out: the runtime carries these out in their order.
+//! The effects of the broker core: everything that it wants done. The caller carries them out in order.
 
 use std::sync::Arc;
 
@@ -10,14 +10,15 @@ use crate::message::{
 };
 use crate::policy::Spare;
 
-/// What [`super::Broker::handle`] appended: effects in order, and the contents that deliveries refer to, each once.
+/// The output of [`super::Broker::handle`]: effects in order, and the contents to which deliveries refer, each once.
 ///
-/// To be carried out before the next event is handled: [`Content::Live`] means what the last one carried.
+/// The caller must carry the effects out before the next event is handled, because [`Content::Live`] refers to the publication of the
+/// current event.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// In the order in which they must be carried out.
+    /// The effects, in the order in which they must be carried out.
     pub list: Vec<Effect>,
-    /// What is delivered; a fan-out names one content many times, so that it is encoded once for each dialect.
+    /// The delivered contents. All deliveries of a fan-out refer to one content, so that it is encoded once for each dialect.
     pub contents: Vec<Content>,
 }
 
@@ -29,12 +30,12 @@ impl Effects {
     }
 }
 
-/// What a delivery carries.
+/// The content of a delivery.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// The publication of the event that was handled, as its sender sent it.
+    /// The publication of the current event, as its sender sent it.
     Live,
-    /// An earlier publication whose time has come, as its sender sent it.
+    /// A delayed publication that is due now, as its sender sent it.
     Due(Box<Publication<'static>>),
     /// Kept messages, oldest first.
     Backlog {
@@ -42,203 +43,210 @@ pub enum Content {
         channel: ChannelName,
         /// At least one.
         messages: SmallVec<[Payload; 4]>,
-        /// There is one message only, and it is a dead letter: what is known of it.
+        /// Present if the only message is a dead letter.
         dead: Option<Box<DeadLetter>>,
     },
 }
 
-/// Something to be done.
+/// An action that the caller must carry out.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// Put this into the connection's queue.
+    /// Queue this content for the connection.
     Deliver {
         /// The receiver.
         to: ConnectionId,
         /// Index into [`Effects::contents`].
         content: u32,
-        /// The delivery's number on this connection, counting up from 1; 0 if nothing is to be confirmed (channel not kept).
+        /// The delivery's sequence number on this connection, counting up from 1; 0 if the channel is not kept and nothing is to be
+        /// confirmed.
         sequence: u64,
-        /// The receiver acknowledges by hand: the frame names the delivery.
+        /// The receiver acknowledges manually: the frame must contain the delivery's name.
         manual: bool,
-        /// Which delivery of its message this is, as far as is known. More than 1: it may have been delivered before (only ever stated in manual mode).
+        /// The number of this delivery of its message, as far as it is known. More than 1 means that the message may have been delivered
+        /// before. Always 1 for automatic receivers.
         attempt: u32,
-        /// The message; of several that go together the first, and the others follow it without a gap. 0 if nothing is to be confirmed.
+        /// The id of the first message; the other messages have the following ids. 0 if nothing is to be confirmed.
         message: MessageId,
     },
-    /// Put this into the queues of all these connections: the receivers of a channel that is not kept. Nothing is to be confirmed.
+    /// Queue this content for all these connections: the receivers of a channel that is not kept. Nothing is to be confirmed.
     Broadcast {
-        /// The receivers, in the channel's order. The same list as before, as long as they are the same.
+        /// The receivers, in the channel's order. The same list as in the previous effect, as long as the receivers are the same.
         to: Arc<[ConnectionId]>,
-        /// One of them that does not get it: who sent it.
+        /// The sender, if it is one of the receivers. It does not get the content.
         except: Option<ConnectionId>,
         /// Index into [`Effects::contents`].
         content: u32,
     },
-    /// Have this connection prove what it has received: a ping, when none is outstanding, behind all that is delivered now. Its answer is
-    /// [`super::Event::Confirmed`] up to the last delivery queued before that ping.
+    /// Ask this connection to confirm its deliveries: send a ping after everything that is queued, as soon as no other ping is outstanding.
+    /// The pong is [`super::Event::Confirmed`] up to the last delivery before that ping.
     Confirm {
         /// The receiver.
         connection: ConnectionId,
     },
-    /// Answer a command.
+    /// Reply to a command.
     Reply {
-        /// Never [`ReplyTo::Nobody`], and never a connection that has ended.
+        /// The receiver of the reply. Never [`ReplyTo::Nobody`], and never a connection that has ended.
         to: ReplyTo,
-        /// The answer.
+        /// The reply.
         reply: Reply,
     },
-    /// End this connection: flush, then end it as its kind of client needs. The core has forgotten it already.
+    /// End this connection: flush its queue, then close it in the way its kind of client needs. The core has already forgotten the
+    /// connection.
     End {
-        /// Which.
+        /// The connection.
         connection: ConnectionId,
-        /// Why.
+        /// The reason.
         reason: EndReason,
     },
-    /// Something for the store.
+    /// A request to the store.
     Store(StoreEffect),
-    /// Something that the administrator may want to know.
+    /// An entry for the administrator's log.
     Note(Box<Note>),
 }
 
-/// Something that went wrong with a message, and that no client is told of.
+/// A problem with a message that no client is told about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// A message was given up and is gone: there is no dead-letter channel, or it is full.
+    /// A message was given up and dropped, because there is no dead-letter channel or it is full.
     Dropped {
-        /// Its channel.
+        /// The channel.
         channel: ChannelName,
-        /// Its id.
+        /// The message's id.
         id: MessageId,
-        /// Why.
+        /// The reason.
         why: Why,
-        /// How often it was delivered.
+        /// The number of deliveries.
         attempts: u32,
-        /// The last reason that a receiver gave.
+        /// The reason in the last nack.
         reason: Option<Box<str>>,
     },
-    /// A message comes back again and again.
+    /// A message has failed repeatedly.
     Failing {
-        /// Its channel.
+        /// The channel.
         channel: ChannelName,
-        /// Its id.
+        /// The message's id.
         id: MessageId,
-        /// How often it was delivered.
+        /// The number of deliveries.
         attempts: u32,
-        /// The last reason that a receiver gave.
+        /// The reason in the last nack.
         reason: Option<Box<str>>,
     },
     /// A receiver with manual acknowledgement has not answered a delivery within the channel's `ack_timeout`.
     Unanswered {
         /// The receiver.
         connection: ConnectionId,
-        /// The delivery.
+        /// The delivery's sequence number.
         sequence: u64,
         /// The channel.
         channel: ChannelName,
-        /// The delivery is the receiver's no more. Else nobody else is there to take it, and it stays where it is.
+        /// Whether the delivery was taken from the receiver. If false, it stays with the receiver, because no other receiver can take the
+        /// message.
         given: bool,
     },
 }
 
-/// Why the broker ends a connection.
+/// The reason why the broker ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// It does not take what it is sent (1008 `slow receiver`).
+    /// The client does not read its messages (1008 `slow receiver`).
     Slow,
-    /// A newer connection of the same user has taken its name (1008 `replaced`).
+    /// A newer connection of the same user has claimed its name (1008 `replaced`).
     Replaced,
-    /// It has confirmed nothing for `confirm_timeout`, although it has unconfirmed deliveries (1008 `no confirmation`).
+    /// The client has unconfirmed deliveries and has confirmed nothing for `confirm_timeout` (1008 `no confirmation`).
     Unconfirmed,
 }
 
-/// An answer to a command.
+/// The reply to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// `00` to a publication whose sender waits for a reply: it is safe. Each such publication gets one reply, this one or a refusal.
+    /// `00` to a publication whose sender waits for a reply: the publication is safe. Each such publication gets one reply, this one or a
+    /// refusal.
     Accepted {
-        /// The sender's name for it, if it gave one.
+        /// The publication's id, if it has one.
         id: Option<PublicationId>,
-        /// How many receivers held each message when it was safe, one that has confirmed it included; of several messages the smallest number.
+        /// The number of receivers that held each message when it became safe, including the receiver that confirmed it. If the messages
+        /// differ, the smallest number.
         receivers: u32,
-        /// At least one message of it is in the store now.
+        /// At least one of its messages is in the store now.
         stored: bool,
-        /// It had been accepted before and went to nobody this time.
+        /// The publication had been accepted before, and was delivered to nobody this time.
         duplicate: bool,
     },
     /// The publication was not accepted.
     Refused {
-        /// The sender's name for it, if it gave one.
+        /// The publication's id, if it has one.
         id: Option<PublicationId>,
-        /// Its sender waits for this reply, though it gave no `id`.
+        /// The sender waits for this reply, although the publication has no id.
         answer: bool,
-        /// Why.
+        /// The reason.
         refusal: Refusal,
     },
-    /// `02` to an answer to something that is not waiting for one.
+    /// `02` to an answer (`ack`, `nack`, `extend`) to a delivery that does not wait for one.
     UnknownDelivery {
-        /// As the receiver named it.
+        /// The sequence number in the receiver's answer.
         sequence: u64,
         /// The command that the receiver sent.
         command: &'static str,
     },
-    /// `06` to a `receive-message`: the broker is at its limit of channels ([`crate::limits::CHANNELS`]).
+    /// `06` to a `receive-message`: the broker has reached its limit of channels ([`crate::limits::CHANNELS`]).
     TooManyChannels,
 }
 
-/// Why a publication was not accepted.
+/// The reason why a publication was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// `05`: the store can't take it.
+    /// `05`: the store cannot write the message.
     Unavailable,
     /// `06`: the channel's backlog is at `max_backlog`.
     BacklogFull,
-    /// `06`: the broker (its memory, its store, its number of channels or of delayed publications) is full.
+    /// `06`: a limit of the broker is reached (memory, store, channels, delayed publications).
     BrokerFull,
-    /// `08`: its ttl ran out before it was safe.
+    /// `08`: the message expired before it was safe.
     Expired,
 }
 
-/// Something for the store. The store carries out appends, removals and counts in order, as groups, and reads after them.
+/// A request to the store. The store carries out appends, removals and counts in order, in groups, and reads after them.
 #[derive(Clone, Debug)]
 pub enum StoreEffect {
-    /// Write these; answered by [`super::Event::Stored`] or [`super::Event::StoreFailed`], unless removed before.
+    /// Write these messages. Answered by [`super::Event::Stored`] or [`super::Event::StoreFailed`], unless they are removed before.
     Append(Vec<Message>),
-    /// Write this and remove the older rows that stood for it, all or nothing; answered like an append. If the new one is removed
-    /// before it is written, the older ones stay until they are removed themselves.
+    /// Write this message and remove the older rows that stand for it, in one transaction. Answered like an append. If the message is
+    /// removed before it is written, the older rows stay until they are removed themselves.
     Replace {
         /// The new row.
         message: Box<Message>,
         /// The rows it replaces.
         old: SmallVec<[MessageId; 1]>,
     },
-    /// Remove these; one that is not written yet is never written. Not answered.
+    /// Remove these messages. A message that is not written yet is never written. Not answered.
     Remove(Vec<MessageId>),
-    /// Writing these was answered by [`super::Event::StoreFailed`], and they were refused: remove what may have been written for all that. Not answered.
+    /// Remove these messages if they are in the store. Their write was answered by [`super::Event::StoreFailed`] and they were refused, but
+    /// the store may have written them. Not answered.
     Disown(Vec<MessageId>),
-    /// Remember how often these have been delivered. Not answered.
+    /// Store the numbers of deliveries of these messages. Not answered.
     Deliveries(Vec<(MessageId, u32)>),
-    /// Read a page of a channel's backlog: messages without due time and above `after`, oldest first.
+    /// Read a page of a channel's backlog: messages without due time and with ids above `after`, oldest first.
     Load {
-        /// Which channel.
+        /// The channel.
         channel: ChannelName,
         /// Only ids greater than this.
         after: MessageId,
-        /// At most so many messages.
+        /// The most messages of the page.
         limit: usize,
     },
-    /// Remove messages that are expired at `now`, and read those of spared channels instead: [`crate::limits::SWEEP_ROWS`] at the most. Each sweep goes
-    /// on behind what the last one has read, until one has come to the end.
+    /// Remove messages that are expired at `now`, and return those of spared channels instead; at most [`crate::limits::SWEEP_ROWS`]. Each
+    /// sweep continues after the last row of the previous one, until a sweep has reached the end.
     Sweep {
         /// The time.
         now: Timestamp,
-        /// The channels whose expired messages stay.
+        /// The channels whose expired messages stay in the store.
         spare: Spare,
     },
-    /// Remove every message of the channel with an id up to this one, written or not. Not answered.
+    /// Remove every message of the channel with an id up to `up_to`, written or not. Not answered.
     Purge {
-        /// Which channel.
+        /// The channel.
         channel: ChannelName,
-        /// The last id that goes.
+        /// The last id that is removed.
         up_to: MessageId,
     },
 }

@@ -1,4 +1,4 @@
-//! A kept message while the core knows it, and what is known of one that is not durable yet.
+//! Kept messages in memory, and the state of unstored messages.
 
 use std::time::Duration;
 
@@ -13,44 +13,44 @@ use crate::message::{ConnectionId, DeadLetter, GroupName, Message, MessageId, Ti
 /// A kept message in memory.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    /// The message, as it would be stored.
+    /// The message as the store holds it, or would hold it.
     pub message: Message,
-    /// By what its publication's id is remembered, if it has one.
+    /// The key of its publication's id in the table of remembered ids.
     pub remembered: Option<Key>,
-    /// Who sent it while receiving the channel, and must not get it back.
+    /// The sender, if it received the channel when it sent the message: the sender must not get it back.
     pub origin: Option<ConnectionId>,
-    /// It is in the store. If it is not, the broker's table of unstored messages has a line for it.
+    /// Whether the message is in the store. If not, `Broker::unstored` contains the message.
     pub written: bool,
-    /// It was in the store when the broker started after a crash: it may have been delivered before.
+    /// The message was in the store when the broker started after a crash, so it may have been delivered before.
     pub suspect: bool,
-    /// The place where the entry is, or from which it was taken. Only `journey.rs` changes it.
+    /// The stage of the entry: where it is, or from where it was just taken. Only `journey.rs` changes it.
     pub stage: Stage,
-    /// What is remembered of its failed deliveries. Few messages have any.
+    /// The failed deliveries. Few messages have any.
     pub failures: Option<Box<Failures>>,
 }
 
-/// What is remembered of a message whose deliveries failed, as long as the message is in memory.
+/// The failed deliveries of a message, remembered as long as the message is in memory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Failures {
-    /// How often that happened.
+    /// The number of nacks.
     pub nacks: u32,
-    /// The last reason that was given.
+    /// The reason in the last nack.
     pub reason: Option<Box<str>>,
-    /// The groups whose members had a message and lost it or gave it back: the message goes to them next.
+    /// The groups whose members lost the message or gave it back: the message goes to these groups next.
     pub bound: Option<Bound>,
 }
 
-/// To which groups a message goes that members of theirs have given back.
+/// The groups to which a message is bound, because their members have lost it or given it back.
 #[derive(Clone, Debug)]
 pub(super) struct Bound {
     /// One or more.
     pub groups: Box<[GroupName]>,
-    /// It waits for them. Else it goes to others, if none of them has room.
+    /// The message waits for these groups. If false, other receivers get the message if no member of the groups has room.
     pub waits: bool,
 }
 
 impl Entry {
-    /// Bytes that this entry holds in memory.
+    /// Returns the entry's estimated memory in bytes.
     pub fn bytes(&self) -> usize {
         let failures = self.failures.as_ref().map_or(0, |failures| failures.bytes());
         let dead = self
@@ -61,38 +61,38 @@ impl Entry {
         self.message.payload.bytes.len() + limits::ENTRY_BYTES + failures + dead
     }
 
-    /// The last reason that a receiver gave for giving it back.
+    /// Returns the reason in the last nack.
     pub fn reason(&self) -> Option<&str> {
         self.failures.as_ref()?.reason.as_deref()
     }
 
-    /// To which groups it goes, if members of groups have given it back.
+    /// Returns the groups to which the message is bound, if any.
     pub fn bound(&self) -> Option<&Bound> {
         self.failures.as_ref()?.bound.as_ref()
     }
 
-    /// The cause for which the message comes back: it was in flight or was held back.
+    /// Returns the cause of the message's return: it was in flight or held.
     pub fn why_back(&self) -> Cause {
         if self.stage == Stage::Held { Cause::Released } else { Cause::Returned }
     }
 
-    /// Whether it must not be delivered any more.
+    /// Whether the message has expired.
     pub fn expired(&self, now: Timestamp) -> bool {
         self.message.expires.is_some_and(|expires| expires <= now)
     }
 
-    /// Which delivery the last one was that has been counted. More than 1: a receiver may have seen the message before.
+    /// Returns the number of the last counted delivery. More than 1 means that a receiver may have seen the message before.
     pub fn attempt(&self) -> u32 {
         if self.suspect { self.message.deliveries.max(2) } else { self.message.deliveries }
     }
 }
 
-/// The moment at which something accepted `now` with this time to live expires; zero = never.
+/// Returns the time at which a message accepted at `now` with this time to live expires. Zero = never.
 pub(super) fn expires_at(now: Timestamp, ttl: Duration) -> Option<Timestamp> {
     (!ttl.is_zero()).then(|| now.after(ttl))
 }
 
-/// Where the entry of an unstored message is.
+/// The location of an unstored message's entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// In its channel's `waiting`.
@@ -101,16 +101,16 @@ pub(super) enum Place {
     Parked,
     /// In this flight.
     Flight(usize),
-    /// Among the delayed, under this due time.
+    /// In `Broker::delayed`, under this due time.
     Delayed(Timestamp),
-    /// Among those that are held back, until this.
+    /// In `Broker::held`, until this time.
     Held(Timestamp),
-    /// Nowhere in memory: only the store's queue has it.
+    /// Not in memory: only the store's queue contains the message.
     Paged,
 }
 
 impl Place {
-    /// The same without the key.
+    /// Returns the location without its key.
     pub fn stage(self) -> Stage {
         match self {
             Self::Waiting => Stage::Waiting,
@@ -123,51 +123,53 @@ impl Place {
     }
 }
 
-/// How far the store is with a message.
+/// The state of a message's row in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Row {
-    /// Not asked to write it.
+    /// The store has not been asked to write the message.
     Unasked,
-    /// Asked, not answered.
+    /// The store has been asked to write the message and has not answered.
     Writing,
-    /// The store did not take it; it is asked again.
+    /// The store failed to write the message; the broker asks it again.
     Failed,
 }
 
-/// One message that is neither stored nor settled.
+/// An unstored message.
 #[derive(Clone, Debug)]
 pub(super) struct Unstored {
     /// Its channel's key.
     pub channel: usize,
-    /// Where its entry is.
+    /// The location of its entry.
     pub place: Place,
-    /// How far the store is.
+    /// The state of its row.
     pub row: Row,
-    /// The publication that waits for it to be safe.
+    /// The key of the pending publication that waits until the message is safe.
     pub pending: Option<usize>,
-    /// Who is told if it is refused and no publication waits.
+    /// The connection that gets the refusal if no publication is pending.
     pub reply_to: ReplyTo,
-    /// Older rows that stand for it until this one is safe (a delayed message that came due, a dead letter).
+    /// Older rows that stand for the message until its own row is written: the row of a delayed message that came due, or of a message that
+    /// became a dead letter.
     pub replaces: SmallVec<[MessageId; 1]>,
-    /// As its message says.
+    /// The message's time of expiry.
     pub expires: Option<Timestamp>,
-    /// Its sender may believe that it was taken: on failure it is kept in memory and tried again, not refused.
+    /// The message must not be refused any more: its sender may have been told `00`, or a receiver may have seen it. If the store fails,
+    /// the message stays in memory and is written again.
     pub committed: bool,
 }
 
 impl Unstored {
-    /// Whether its time to live is over.
+    /// Whether the message has expired.
     pub fn expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
 
-    /// An older row stands for it, and its publication was told so.
+    /// Whether an older row stands for the message and was counted in the answer to its publication.
     pub fn has_counted_row(&self) -> bool {
         !self.replaces.is_empty() && self.pending.is_none()
     }
 }
 
-/// A message that is held back.
+/// A message that is held back until a given time.
 #[derive(Debug)]
 pub(super) struct Held {
     /// Its channel's key.
@@ -176,9 +178,9 @@ pub(super) struct Held {
 }
 
 impl Failures {
-    /// Bytes that this holds in memory.
+    /// Returns the estimated memory in bytes.
     pub fn bytes(&self) -> usize {
-        // The names are shared with the members.
+        // The text of the names is shared with the members and not counted.
         let groups = self.bound.as_ref().map_or(0, |bound| bound.groups.len());
         let bound = groups * (size_of::<GroupName>() + limits::OWED_BYTES);
         size_of::<Self>() + bound + self.reason.as_ref().map_or(0, |reason| reason.len())

@@ -1,4 +1,4 @@
-//! Everything that can happen to the broker. One way in: sockets, timers, the store and tools all enter as one of these.
+//! The events of the broker core: sockets, timers, the store and tools all act on it through an [`Event`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,122 +7,123 @@ use crate::message::{
     Answer, ChannelName, ConnectionId, GroupName, Message, MessageId, Order, Publication, PublicationId,
 };
 
-/// Something that happened, to be given to [`super::Broker::handle`] together with the time.
+/// An event, to be passed to [`super::Broker::handle`] together with the time.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
     /// A client sent a publication.
     Publish(&'a Publish<'a>),
-    /// A connection that names itself (`?receiver=ID`) has been made: an older one with that name is replaced at once.
+    /// A new connection with a receiver name (`?receiver=ID`) was made. An older connection with this name is replaced at once.
     Claim {
         /// The new connection.
         connection: ConnectionId,
         /// Its name.
         receiver: ReceiverKey,
     },
-    /// A connection declares what it receives; replaces what it declared before.
+    /// A connection declares the channels that it receives. Replaces its previous declaration.
     Subscribe(Subscribe),
     /// A receiver with manual acknowledgement answers a delivery.
     Acknowledge(Acknowledge),
-    /// A pong proves that a receiver has every delivery up to and including this sequence number.
+    /// A pong proves that a receiver has all automatic deliveries up to and including this sequence number.
     Confirmed {
         /// The receiver.
         connection: ConnectionId,
         /// The highest confirmed [`super::Effect::Deliver::sequence`].
         up_to: u64,
     },
-    /// A connection has ended. Nothing may be addressed to it any more.
+    /// A connection has ended. No further effect may name it, unless `listens`.
     Disconnected {
-        /// Which.
+        /// The connection.
         connection: ConnectionId,
-        /// The connection looks like a one-shot reader that took its only message: it is a legacy connection without a proxy, it ended with
-        /// FIN or close 1000 or 1001, exactly one data frame was ever delivered to it, and its TCP has acknowledged that frame and no
-        /// ping behind it. Confirms that delivery, unless the connection has sent to the delivery's channel.
+        /// The client looks like a one-shot reader that took its only message: a legacy connection without a proxy that ended with FIN or
+        /// close 1000 or 1001, to which exactly one data frame was ever delivered, and whose TCP has acknowledged that frame and no later
+        /// ping. Confirms that delivery, unless the connection has sent to the delivery's channel.
         took_only: bool,
-        /// It has only finished sending, and still reads: it is answered what it is owed. Its end is reported once more.
+        /// The client has closed its sending side only and still reads: it gets the outstanding replies. Its final end is reported by a
+        /// second event.
         listens: bool,
     },
-    /// These messages are durable.
+    /// The store has written these messages.
     Stored(Vec<MessageId>),
-    /// These messages are not stored and will not be unless asked again.
+    /// The store has not written these messages, and will not unless it is asked again.
     StoreFailed(Vec<MessageId>, StoreFailure),
-    /// The answer to [`super::StoreEffect::Load`]: messages in order, at most as many as asked for.
+    /// The answer to [`super::StoreEffect::Load`]: messages in order, at most as many as requested.
     Loaded {
-        /// Of which channel.
+        /// The channel.
         channel: ChannelName,
         /// Oldest first.
         messages: Vec<Message>,
-        /// There was nothing more behind them when the store was read.
+        /// The store had no further messages of the channel.
         complete: bool,
     },
-    /// A load did not succeed; it is asked for again after [`crate::limits::STORE_RETRY`].
+    /// A load failed. The broker repeats it after [`crate::limits::STORE_RETRY`].
     LoadFailed {
-        /// Of which channel.
+        /// The channel.
         channel: ChannelName,
     },
-    /// The answer to [`super::StoreEffect::Sweep`], always given.
+    /// The answer to [`super::StoreEffect::Sweep`]. Each sweep is answered.
     Swept {
-        /// These were expired and are gone from the store.
+        /// Expired messages that were removed from the store.
         gone: Vec<(MessageId, ChannelName)>,
-        /// These are expired, and are still there, because their channels are spared.
+        /// Expired messages that stay in the store, because their channels are spared.
         spared: Vec<Message>,
-        /// There may be further ones that are expired already.
+        /// There may be further expired messages.
         more: bool,
     },
-    /// The wall clock was behind by so much and has been set forward. What the store held at the start is reckoned anew; everything else lives by
-    /// elapsed time.
+    /// The wall clock was behind by this time and has been set forward. The times of messages that the store held at the start move earlier
+    /// by this time. All other times count elapsed time and stay.
     WallAdvanced(Duration),
-    /// An administrator empties a channel: whatever no receiver has confirmed is forgotten.
+    /// An administrator purges a channel: all unconfirmed messages are removed.
     Purge {
-        /// Which channel.
+        /// The channel.
         channel: ChannelName,
     },
-    /// The broker is going to stop: from now on no kept message is given to a receiver, and whoever has unconfirmed ones is asked to confirm them.
-    /// Given again when every connection has ended: what the store has refused meanwhile is tried once more.
+    /// The broker is going to stop: from now on, kept messages are not delivered, and receivers with unconfirmed deliveries are asked to
+    /// confirm. Passed again when all connections have ended: then the failed writes are retried once more.
     Stopping,
     /// A deadline named by [`super::Broker::next_deadline`] has come.
     Tick,
 }
 
-/// Where the answer to a command goes. Apart from a publication's origin: who asks need not be a connection.
+/// The receiver of the reply to a command. It is not always the origin of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyTo {
-    /// Nobody waits for it.
+    /// No reply is wanted.
     Nobody,
-    /// To a command of this connection.
+    /// The reply goes to this connection.
     Connection(ConnectionId),
 }
 
-/// One publication on its way in.
+/// A publication from a client or a tool.
 #[derive(Clone, Debug)]
 pub struct Publish<'a> {
-    /// The connection that sent it, which does not get it back; `None`: no connection, or one that has ended.
+    /// The sending connection, which does not get the message. `None`: not sent by a connection, or the connection has ended.
     pub origin: Option<ConnectionId>,
-    /// Where the answer goes.
+    /// The receiver of the reply.
     pub reply_to: ReplyTo,
-    /// What was sent, and where to. The core copies it only if it keeps it.
+    /// The content and the channel. The core copies the content only if it keeps it.
     pub publication: &'a Publication<'a>,
-    /// To how many receivers, if the sender says so (0 = all).
+    /// The receiver limit, if the sender gave one (0 = all).
     pub receivers: Option<u32>,
-    /// The sender's name for it: asks for a reply, and makes a repetition harmless.
+    /// The publication's id. With an id, the sender gets a reply, and repetitions are detected.
     pub id: Option<PublicationId>,
-    /// Its sender waits for a reply, though it gave no `id`.
+    /// The sender waits for a reply, although the publication has no id.
     pub answer: bool,
-    /// Never delivered when this has passed; `Some(0)` = never expires; `None` = as the channel is configured.
+    /// The time to live; `Some(0)` = never expires; `None` = the channel's.
     pub ttl: Option<Duration>,
-    /// Not delivered before this has passed.
+    /// The delay before the delivery.
     pub delay: Option<Duration>,
 }
 
-/// A receiver's own name, good for one user: two users may use the same `id`.
+/// The name of a receiver. Names belong to users: two users may use the same `id`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReceiverKey {
-    /// Who is logged in; empty for an anonymous connection.
+    /// The user name; empty for an anonymous connection.
     pub user: Arc<str>,
-    /// The name it gave.
+    /// The name that the receiver gave.
     pub id: Arc<str>,
 }
 
-/// How a receiver confirms.
+/// How a receiver confirms deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AckMode {
     /// By answering a ping.
@@ -131,40 +132,41 @@ pub enum AckMode {
     Manual,
 }
 
-/// What kind of client a receiver is: it decides how the receiver's window begins.
+/// The kind of a receiver's client. It decides the receiver's first window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientKind {
-    /// It offered `wsmb.v1`: it answers pings as RFC 6455 says, and begins with [`crate::limits::PREFETCH`] deliveries.
+    /// The client offered `wsmb.v1`: it answers pings as RFC 6455 requires. Its first window has [`crate::limits::PREFETCH`] deliveries.
     Modern,
-    /// Any other: perhaps it takes one message and leaves. It gets one frame until its first confirmation, and of a backlog one message.
+    /// Any other client: it may take one message and leave. Until its first confirmation it gets one frame, and only one message of a
+    /// backlog.
     Legacy,
 }
 
-/// What a connection wants to receive.
+/// The request of a connection to receive channels.
 #[derive(Clone, Debug)]
 pub struct Subscribe {
-    /// Which connection.
+    /// The connection.
     pub connection: ConnectionId,
-    /// Which channels; at most [`crate::limits::SUBSCRIPTIONS`], no name twice. Empty: none any more.
+    /// The channels; at most [`crate::limits::SUBSCRIPTIONS`], no name twice. Empty: the connection receives nothing any more.
     pub channels: Vec<ChannelName>,
-    /// Which of them goes first.
+    /// The order in which the channels are served.
     pub order: Order,
-    /// How it confirms.
+    /// How the receiver confirms deliveries.
     pub ack: AckMode,
-    /// Unconfirmed deliveries allowed, 1 to [`crate::limits::MAX_PREFETCH`]; `None`: as many as suit the receiver's pace, or one, if it prefers some
-    /// of several channels.
+    /// The allowed number of unconfirmed deliveries, 1 to [`crate::limits::MAX_PREFETCH`]. `None`: one, if the receiver has several
+    /// channels with an order of preference; else the broker adapts the number to the receiver.
     pub prefetch: Option<u32>,
-    /// What kind of client it is.
+    /// The kind of client.
     pub client: ClientKind,
-    /// Its name, if it has one: an older connection with that name is replaced at once.
+    /// The receiver's name, if it has one. An older connection with this name is replaced at once.
     pub receiver: Option<ReceiverKey>,
-    /// Its group on each of these channels: of the receivers that name one group, one gets each message.
+    /// The receiver's group on each of these channels. One member of a group gets each message.
     pub group: Option<GroupName>,
 }
 
 impl Subscribe {
-    /// Unconfirmed deliveries allowed, if that is certain. With several channels in an order of preference one: what has been handed over can't be
-    /// overtaken any more.
+    /// Returns the allowed number of unconfirmed deliveries if it is fixed. It is one for several channels with an order of preference,
+    /// because no message can overtake a delivered one.
     pub(super) fn window(&self) -> Option<u32> {
         let prefers = self.channels.len() > 1 && self.order == Order::List;
         self.prefetch.or_else(|| prefers.then_some(1))
@@ -178,15 +180,15 @@ pub struct Acknowledge {
     pub connection: ConnectionId,
     /// The delivery's sequence number.
     pub sequence: u64,
-    /// What it says.
+    /// The answer.
     pub answer: Answer,
 }
 
-/// Why the store did not take messages.
+/// The reason why the store did not write messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreFailure {
-    /// It can't be written now (disk full, locked, read-only, gone).
+    /// The store cannot be written now (disk full, locked, read-only, missing).
     Unavailable,
-    /// It is at its own limit.
+    /// The store has reached its own size limit.
     Full,
 }

@@ -1,51 +1,52 @@
-//! How many of a channel's unsettled messages expire when, so that an expired message counts against no limit, wherever it is.
+//! Counts when a channel's unsettled messages expire, so that an expired message counts against no limit, in whatever state it is.
 //!
-//! A histogram: it knows moments and numbers, no messages, and so has one size for ten messages and for a million. Its grain is a
-//! millisecond while there are few different moments, and grows with them. Must never hold more than [`super::Bounds::expiry_buckets`] buckets.
+//! A histogram: it contains times and numbers and no messages, so its size does not depend on the number of messages. A bucket covers one
+//! millisecond while there are few different times, and more when there are many. Must never have more than
+//! [`super::Bounds::expiry_buckets`] buckets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::message::{MessageId, Timestamp};
 
-/// What a channel knows of its unsettled messages that expire.
+/// The unsettled messages of a channel that expire.
 #[derive(Debug, Default)]
 pub(super) struct Expiring {
-    /// Those that wait in memory, soonest first: they are let go in time.
+    /// The waiting and parked messages by their time of expiry, soonest first. They expire at that time.
     pub waiting: BTreeSet<(Timestamp, MessageId)>,
-    /// The timer that runs for them.
+    /// The time of the timer that runs for `waiting`.
     pub armed: Option<Timestamp>,
-    /// All that were accepted in this run.
+    /// All messages that were accepted since the start.
     pub new: Expiries,
-    /// All that the store held at the start.
+    /// All messages that the store held at the start.
     pub old: Expiries,
 }
 
 impl Expiring {
-    /// How many have expired and are not settled.
+    /// Returns the number of messages that have expired and are not settled.
     pub fn expired(&mut self, now: Timestamp) -> u64 {
         self.new.expired(now) + self.old.expired(now)
     }
 
-    /// Forgets messages that are gone, nobody knows which, until no more than `most` are left.
+    /// Removes messages from the counts until at most `most` are left, because unknown ones are gone.
     pub fn trim(&mut self, most: u64) {
         self.old.trim(most.saturating_sub(self.new.len()));
         self.new.trim(most);
     }
 }
 
-/// The messages of a channel that expire at all.
+/// A histogram of expiry times.
 #[derive(Debug, Default)]
 pub(super) struct Expiries {
-    /// Those that had not expired when it was last asked, by the bucket of their moment. No bucket is empty.
+    /// Messages that had not expired at the last query, by the bucket of their time. No bucket is empty.
     buckets: BTreeMap<u64, u64>,
-    /// How many milliseconds one bucket covers, as a power of two.
+    /// The milliseconds that one bucket covers, as a power of two.
     grain: u32,
-    /// Those that had.
+    /// Messages that had expired at the last query.
     expired: u64,
 }
 
 impl Expiries {
-    /// Counts `messages` that expire at this moment, in at most `most` buckets.
+    /// Adds `messages` that expire at this time. Merges buckets until there are at most `most`.
     pub fn add(&mut self, at: Timestamp, messages: u64, most: usize) {
         *self.buckets.entry(at.0 >> self.grain).or_default() += messages;
         while self.buckets.len() > most {
@@ -56,10 +57,10 @@ impl Expiries {
         }
     }
 
-    /// A message that expires at this moment is settled.
+    /// Removes a message that expires at this time.
     pub fn remove(&mut self, at: Timestamp) {
         let bucket = at.0 >> self.grain;
-        // What was counted with a coarser grain stands further to the front.
+        // Merging buckets moves messages to earlier times.
         let found = self.buckets.range(..=bucket).next_back().map(|(bucket, _)| *bucket);
         match found {
             Some(bucket) => self.take(bucket),
@@ -81,14 +82,15 @@ impl Expiries {
         }
     }
 
-    /// A message that has expired, nobody knows when, is settled.
+    /// Removes a message that has expired at an unknown time.
     pub fn remove_expired(&mut self, now: Timestamp) {
         if self.expired(now) > 0 {
             self.expired -= 1;
         }
     }
 
-    /// How many have expired. With a grain above a millisecond, those count that expire within the same bucket as `now`.
+    /// Returns the number of expired messages. If a bucket covers more than a millisecond, messages in the same bucket as `now` count as
+    /// expired.
     pub fn expired(&mut self, now: Timestamp) -> u64 {
         let bucket = now.0 >> self.grain;
         while let Some(first) = self.buckets.first_entry().filter(|first| *first.key() <= bucket) {
@@ -97,7 +99,7 @@ impl Expiries {
         self.expired
     }
 
-    /// Every moment comes so much sooner.
+    /// Moves every time earlier by this number of milliseconds.
     pub fn advance(&mut self, millis: u64) {
         for (bucket, messages) in std::mem::take(&mut self.buckets) {
             let at = (bucket << self.grain).saturating_sub(millis);
@@ -105,12 +107,12 @@ impl Expiries {
         }
     }
 
-    /// How many messages are counted.
+    /// Returns the number of messages.
     pub fn len(&self) -> u64 {
         self.expired + self.buckets.values().sum::<u64>()
     }
 
-    /// Forgets messages that are gone, nobody knows which, until no more than `most` are left.
+    /// Removes messages, earliest first, until at most `most` are left.
     pub fn trim(&mut self, most: u64) {
         let mut surplus = self.len().saturating_sub(most);
         let gone = surplus.min(self.expired);
@@ -133,11 +135,11 @@ impl Expiries {
 mod tests {
     use super::*;
 
-    /// Buckets in these tests.
+    /// The most buckets in these tests.
     const MOST: usize = 40;
 
     #[test]
-    fn few_moments_are_counted_to_the_millisecond() {
+    fn few_expiry_times_are_exact_to_the_millisecond() {
         let mut expiries = Expiries::default();
         expiries.add(Timestamp(10), 2, MOST);
         expiries.add(Timestamp(11), 1, MOST);
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn however_many_moments_there_are_the_counts_stay_right() {
+    fn counts_stay_right_with_many_expiry_times() {
         let mut expiries = Expiries::default();
         let moments: Vec<u64> = (0..50_000).map(|number| 1_000_000 + number * 7).collect();
         for at in &moments {
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_without_a_name_was_among_the_oldest() {
+    fn unknown_removed_messages_are_taken_from_the_earliest() {
         let mut expiries = Expiries::default();
         (1..=5).for_each(|at| expiries.add(Timestamp(at), 2, MOST));
         assert_eq!(expiries.expired(Timestamp(1)), 2);

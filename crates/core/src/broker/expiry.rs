@@ -1,7 +1,7 @@
-//! The end of a message's time: out of the memory at its moment, out of the store by sweeps, and out of every count at once.
+//! The expiry of messages: in memory at the time of expiry, in the store by sweeps, and at once in the counts that limits use.
 //!
-//! Every expired message that is in memory goes through [`Broker::expire`], and every one that only the store had through
-//! [`Broker::expire_unseen`], or, if it is to be a dead letter, first into memory ([`Broker::expire_spared`]).
+//! An expired message in memory goes through [`Broker::expire`]. An expired message that only the store had goes through
+//! [`Broker::expire_unseen`]; if it must become a dead letter, it is first loaded into memory ([`Broker::expire_spared`]).
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, Timestamp};
 
 impl Broker {
-    /// Lets go of a message whose time to live is over: it is a dead letter, if its channel says so, or gone. If it is not safe yet, its sender is told.
+    /// Expires a message: it becomes a dead letter, if its channel says so, or is removed. If it was not safe yet, its sender is told.
     pub(super) fn expire(&mut self, key: usize, mut entry: Entry, turn: &mut Turn<'_>) {
         if self.survives_expiry(key, &entry) {
             self.answer_expired(&mut entry, turn);
@@ -27,15 +27,16 @@ impl Broker {
         self.drop_entry(key, entry, (Fate::Refused(Refusal::Expired), Cause::Expired), turn);
     }
 
-    /// Whether a message is a dead letter when it has expired. One that is a dead letter already is not: it would go round for ever.
+    /// Whether an expired message becomes a dead letter. A message that is a dead letter already does not, because it would circulate for
+    /// ever.
     fn survives_expiry(&self, key: usize, entry: &Entry) -> bool {
         let channel = &self.channels[key];
         let target = channel.policy.dead_letter.as_ref().filter(|target| **target != channel.name);
         channel.policy.dead_letter_expired && target.is_some() && entry.message.dead.is_none()
     }
 
-    /// Tells who waits for a message to be safe that it has expired before, though it lives on as a dead letter. It was not accepted, and so its
-    /// publication's id is not remembered by it.
+    /// Tells the waiting sender that its message has expired before it was safe, although the message lives on as a dead letter. The
+    /// message was not accepted, so it must not keep its publication's id.
     fn answer_expired(&mut self, entry: &mut Entry, turn: &mut Turn<'_>) {
         let unstored = self.unstored.get_mut(entry.message.id);
         let pending = unstored.and_then(|unstored| Some((unstored.pending.take()?, unstored.place)));
@@ -45,21 +46,21 @@ impl Broker {
         } else if let Some(key) = entry.remembered
             && self.dedup.get(turn.now, self.settings.dedup_window, key).is_none()
         {
-            // It was written too late, and refused then; or that is long ago.
+            // The message was written too late and refused then, or the id's window is over.
             (entry.message.publication, entry.remembered) = (None, None);
         }
     }
 
-    /// The store has an expired message that is to be a dead letter. What is in memory, or about to be, expires there.
+    /// Handles an expired message of a spared channel, which must become a dead letter. A message that is also in memory expires there.
     fn expire_spared(&mut self, message: Message, turn: &mut Turn<'_>) {
         let id = message.id;
         let key = self.channel_keys.get(&message.channel).copied();
         if key.is_some_and(|key| self.channels[key].loading.is_some()) {
-            // The page may bring it, too, and knows by the same marks what it is.
+            // The page may contain the message, too, and checks the same tables.
             return;
         }
         if self.refused.contains(&id) {
-            // Nobody has counted it; its sender was told that it is not there, and its removal is on its way.
+            // The message is not counted; its sender was told that it is refused, and its removal is requested.
             return;
         }
         let is_known =
@@ -69,7 +70,7 @@ impl Broker {
         if channel.paged == 0 || id <= channel.cursor {
             return;
         }
-        // The next sweeps find the others.
+        // The next sweeps return the other messages again.
         if self.superseded.len() >= self.settings.bounds.dying || self.is_pressed() {
             return;
         }
@@ -80,7 +81,7 @@ impl Broker {
         self.to_pump.extend(self.channels.contains(key).then_some(key));
     }
 
-    /// A message that only the store had is gone, because its time to live was over.
+    /// Handles an expired message that only the store had and has removed.
     fn expire_unseen(&mut self, key: usize, id: MessageId, turn: &Turn<'_>) {
         self.count(key, Metric::Expired, 1);
         let is_old = self.is_old(id);
@@ -96,12 +97,12 @@ impl Broker {
         self.close_if_unused(key);
     }
 
-    /// Whether the store held this message at the start.
+    /// Whether the store held the message at the start.
     fn is_old(&self, id: MessageId) -> bool {
         id <= self.restored_up_to
     }
 
-    /// Counts a message as one of the channel's.
+    /// Adds a message to the channel's counts.
     #[inline]
     pub(super) fn count_in(&mut self, key: usize, id: MessageId, expires: Option<Timestamp>) {
         let is_old = self.is_old(id);
@@ -114,7 +115,7 @@ impl Broker {
         }
     }
 
-    /// Counts a message as one of the channel's no more.
+    /// Removes a message from the channel's counts.
     #[inline]
     pub(super) fn count_out(&mut self, key: usize, id: MessageId, expires: Option<Timestamp>) {
         let is_old = self.is_old(id);
@@ -129,7 +130,7 @@ impl Broker {
         }
     }
 
-    /// Messages of the channel are gone, nobody knows which: it has no more that expire than messages.
+    /// Limits the counts of expiring messages to `most`, because unknown messages of the channel are gone.
     pub(super) fn trim_expiries(&mut self, key: usize, most: u64) {
         if let Some(expiring) = &mut self.channels[key].expiring {
             expiring.trim(most);
@@ -144,7 +145,7 @@ impl Broker {
         }
     }
 
-    /// Has an entry wait in memory, and sees to it that it is let go in time.
+    /// Adds an entry to the channel's waiting messages, and arms the timer for its expiry.
     pub(super) fn wait(&mut self, key: usize, mut entry: Entry, cause: Cause) {
         self.transition(key, &mut entry, Place::Waiting, cause);
         let expires = entry.message.expires;
@@ -152,7 +153,7 @@ impl Broker {
         self.arm_expiry(key, expires);
     }
 
-    /// The same for one that is parked.
+    /// Adds an entry to the channel's parked messages, and arms the timer for its expiry.
     pub(super) fn park(&mut self, key: usize, mut entry: Entry, cause: Cause) {
         self.transition(key, &mut entry, Place::Parked, cause);
         let expires = entry.message.expires;
@@ -168,7 +169,7 @@ impl Broker {
         }
     }
 
-    /// Sets the channel's timer to what expires first of all that waits.
+    /// Sets the channel's timer to the first expiry of its messages in memory.
     fn rearm_expiry(&mut self, key: usize) {
         if !self.channels.contains(key) {
             return;
@@ -180,13 +181,13 @@ impl Broker {
         self.forget_expiries_if_none(key);
     }
 
-    /// Stops the timer of a channel that is about to be closed.
+    /// Stops the timer of a channel before the channel is closed.
     pub(super) fn disarm_expiry(&mut self, key: usize) {
         let armed = self.channels[key].expiring.as_ref().and_then(|expiring| expiring.armed);
         self.timers.expire_at(None, armed, key);
     }
 
-    /// Lets go of everything in memory whose time is over.
+    /// Expires all messages in memory that have expired.
     pub(super) fn expire_due(&mut self, turn: &mut Turn<'_>) {
         while let Some(key) = self.timers.due_expiry(turn.now) {
             if let Some(expiring) = self.channels.get_mut(key).and_then(|channel| channel.expiring.as_mut()) {
@@ -196,11 +197,11 @@ impl Broker {
         }
     }
 
-    /// Lets go of everything in a channel that waits in memory and whose time is over.
+    /// Expires all waiting and parked messages of a channel that have expired.
     fn expire_in(&mut self, key: usize, turn: &mut Turn<'_>) {
         while let Some(entry) = self.channels.get_mut(key).and_then(|channel| take_expired(channel, turn.now)) {
             if self.sweeping && !entry.written {
-                // The sweep may have met its row, which was being written.
+                // The sweep may name the row, which was being written.
                 self.expired_early.insert(entry.message.id);
             }
             self.expire(key, entry, turn);
@@ -209,14 +210,14 @@ impl Broker {
         self.rearm_expiry(key);
     }
 
-    /// A page of the channel has come, or will not: what is parked may expire again.
+    /// Called after a page was read or failed: expires the parked messages that had to wait for it.
     pub(super) fn expire_after_page(&mut self, name: &ChannelName, turn: &mut Turn<'_>) {
         if let Some(key) = self.channel_keys.get(name) {
             self.expire_in(*key, turn);
         }
     }
 
-    /// Whether the channel is at its limit with so many messages more; what has expired does not count.
+    /// Whether `more` messages would exceed the channel's `max_backlog`. Expired messages do not count.
     #[inline]
     pub(super) fn is_backlog_full(&mut self, key: usize, more: u64, now: Timestamp) -> bool {
         let channel = &mut self.channels[key];
@@ -224,7 +225,7 @@ impl Broker {
         channel.unsettled.saturating_add(more) > most && channel.live(now).saturating_add(more) > most
     }
 
-    /// Whether the memory is full with so many bytes more. What has expired is let go first; `channel` stays open.
+    /// Whether `more` bytes would exceed [`limits::CORE_BYTES`]. Expired messages are removed first; `channel` stays open.
     pub(super) fn is_memory_full(&mut self, more: usize, channel: Option<usize>, turn: &mut Turn<'_>) -> bool {
         if self.bytes + more <= limits::CORE_BYTES {
             return false;
@@ -240,12 +241,12 @@ impl Broker {
         self.bytes + more > limits::CORE_BYTES
     }
 
-    /// Something is in the store only, where it may expire unnoticed.
+    /// Arms the sweep timer, because a message is in the store only.
     pub(super) fn sweep_later(&mut self, now: Timestamp) {
         self.timers.sweep.get_or_insert(now.after(self.settings.bounds.sweep_every));
     }
 
-    /// Has the store look for expired messages, and again later while any message is in the store only.
+    /// Asks the store to remove expired messages, and arms the timer for the next sweep while any message is paged.
     pub(super) fn sweep(&mut self, turn: &mut Turn<'_>) {
         if !self.sweeping {
             self.sweeping = true;
@@ -257,7 +258,7 @@ impl Broker {
         }
     }
 
-    /// Expired messages are gone from the store, but for those of spared channels. `more`: perhaps not all of them; then the next ones go at once.
+    /// Handles the answer to a sweep. `more`: there may be further expired messages; then the next sweep runs at once.
     pub(super) fn swept(
         &mut self,
         gone: &[(MessageId, ChannelName)],
@@ -279,7 +280,7 @@ impl Broker {
             } else if channel.paged > 0 && *id > channel.cursor {
                 self.expire_unseen(key, *id, turn);
             }
-            // Otherwise it is in flight: its receiver may still confirm it, and the core will expire it if not.
+            // Otherwise the message is in flight: its receiver may still confirm it, and the core expires it if the receiver does not.
         }
         for message in spared {
             self.expire_spared(message, turn);
@@ -289,11 +290,11 @@ impl Broker {
         self.to_pump.extend(self.channels.iter().filter(|(_, channel)| unattended(channel)).map(|(key, _)| key));
     }
 
-    /// The wall clock was found to be late by so much, and is right now. What the store held at the start carries times of the wall clock, and
-    /// so its moments come sooner; what was accepted since lives by elapsed time.
+    /// Handles a wall clock that was behind and has been set forward. Messages that the store held at the start have times of the wall
+    /// clock, so these times move earlier. Messages that were accepted since then use elapsed time.
     pub(super) fn wall_advanced(&mut self, by: Duration, turn: &mut Turn<'_>) {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-        let sooner = |at: &mut Option<Timestamp>| {
+        let advance = |at: &mut Option<Timestamp>| {
             if let Some(at) = at {
                 at.0 = at.0.saturating_sub(millis);
             }
@@ -306,13 +307,13 @@ impl Broker {
             for (id, entry) in entries {
                 let Some(expires) = entry.message.expires else { continue };
                 expiring.waiting.remove(&(expires, *id));
-                sooner(&mut entry.message.expires);
+                advance(&mut entry.message.expires);
                 expiring.waiting.extend(entry.message.expires.map(|expires| (expires, *id)));
             }
         }
         for (_, flight) in &mut self.flights {
             flight.entries.iter_mut().filter(|entry| entry.message.id <= up_to).for_each(|entry| {
-                sooner(&mut entry.message.expires);
+                advance(&mut entry.message.expires);
             });
         }
         let old: Vec<_> = self.delayed.keys().filter(|(_, id)| *id <= up_to).copied().collect();
@@ -320,13 +321,13 @@ impl Broker {
             let Some(mut delayed) = self.delayed.remove(&at) else { continue };
             let due = Timestamp(at.0.0.saturating_sub(millis));
             if let Delayed::Kept(_, entry) = &mut delayed {
-                sooner(&mut entry.message.expires);
+                advance(&mut entry.message.expires);
                 entry.message.due = Some(due);
                 self.move_to(at.1, Place::Delayed(due));
             }
             self.delayed.insert((due, at.1), delayed);
         }
-        self.hold_anew(up_to, sooner);
+        self.hold_anew(up_to, advance);
         let keys: Vec<usize> = self.channels.iter().map(|(key, _)| key).collect();
         keys.into_iter().for_each(|key| self.rearm_expiry(key));
         self.expire_due(turn);
@@ -334,13 +335,14 @@ impl Broker {
     }
 }
 
-/// What expires first of all that waits in memory. While a page is read, not what is parked: the page may bring it too, and must find it.
+/// Returns the waiting or parked message that expires first. Parked messages are left out while a page is read, because the page may
+/// contain them and must find them.
 pub(super) fn first_to_expire(channel: &Channel) -> Option<(Timestamp, MessageId)> {
     let mut waiting = channel.expiring.as_ref()?.waiting.iter();
     waiting.find(|(_, id)| channel.loading.is_none() || !channel.parked.contains_key(id)).copied()
 }
 
-/// Takes out an entry that waits in memory and has expired.
+/// Removes a waiting or parked entry that has expired.
 fn take_expired(channel: &mut Channel, now: Timestamp) -> Option<Entry> {
     let (_, id) = first_to_expire(channel).filter(|(expires, _)| *expires <= now)?;
     channel.unwait(id).or_else(|| channel.unpark(id))

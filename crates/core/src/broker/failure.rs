@@ -1,6 +1,7 @@
-//! What becomes of a message whose delivery failed: another receiver gets it, it is held back for a while, or it is given up.
+//! Failed deliveries: another receiver gets the message, or it is held back for a while, or it is given up.
 //!
-//! What is held back is nobody's: it is in memory, apart from what waits, so that it holds up nothing. Then it stands in its old place.
+//! A held message stays in memory, apart from `waiting`, so that it does not block other messages. Afterwards it returns to its old
+//! position.
 
 use smallvec::SmallVec;
 
@@ -19,11 +20,11 @@ use crate::message::{ConnectionId, DeadLetter, MessageId, Nack, Timestamp};
 pub use crate::message::Why;
 
 impl Broker {
-    /// Notes what a receiver said when it gave a delivery back.
+    /// Notes a receiver's nack with the flight.
     pub(super) fn note_nack(&mut self, flight: usize, by: ConnectionId, nack: Nack, now: Timestamp) {
         let Some(flight) = self.flights.get_mut(flight) else { return };
         if flight.party.as_ref().is_some_and(|party| !party.is_holder(by)) {
-            // It only looks on.
+            // The nack of an observer does not count.
             return;
         }
         let failed = flight.failed.get_or_insert_default();
@@ -34,14 +35,14 @@ impl Broker {
         failed.reason = nack.reason.or(failed.reason.take());
     }
 
-    /// Notes that a receiver has not answered a delivery in time.
+    /// Notes with the flight that a receiver has not answered in time.
     pub(super) fn note_unanswered(&mut self, flight: usize, by: ConnectionId) {
         if let Some(flight) = self.flights.get_mut(flight) {
             flight.failed.get_or_insert_default().by.push(by);
         }
     }
 
-    /// Decides about a message that nobody holds any more, and that not all have merely vanished with.
+    /// Decides about a message that no receiver holds any more, after at least one of them gave it back or was too slow.
     pub(super) fn fail(&mut self, channel: usize, mut entry: Entry, failed: &Failed, turn: &mut Turn<'_>) {
         let first = failed.nacked && self.blame(&mut entry, failed);
         let reject = failed.reject.then_some(Why::Rejected);
@@ -60,7 +61,7 @@ impl Broker {
         }
     }
 
-    /// Notes with a message that a receiver gave it back, and why. True for the first time.
+    /// Notes a nack and its reason with a message. Returns true for the first nack.
     fn blame(&mut self, entry: &mut Entry, failed: &Failed) -> bool {
         self.bytes -= entry.bytes();
         let failures = entry.failures.get_or_insert_default();
@@ -73,8 +74,8 @@ impl Broker {
         first
     }
 
-    /// Who takes a message now, other than its sender and those in whose hands it failed. `bound`: the groups that had it are asked first, or only
-    /// they.
+    /// Chooses receivers that take a returned message now, except its sender and those for which `not` returns true. `bound`: members of
+    /// these groups take precedence, or only they may get the message.
     pub(super) fn others(
         &self,
         key: usize,
@@ -109,7 +110,8 @@ impl Broker {
         channel.choose(entry.origin, 0, |key| other(key) && !self.is_outrun(key))
     }
 
-    /// Gives a message that failed to another receiver at once. Returns it if there is none. `within`: it goes only to the groups to which it is bound.
+    /// Delivers a failed message to another receiver at once. Returns the message if there is none. `within`: only to the groups to which
+    /// it is bound.
     pub(super) fn pass_on(
         &mut self,
         channel: usize,
@@ -138,18 +140,18 @@ impl Broker {
         None
     }
 
-    /// Holds a message back. It is written, because it may be for long.
+    /// Holds a message back until `until`. The message is written, because the back-off may be long.
     fn hold(&mut self, channel: usize, entry: Entry, until: Timestamp, turn: &mut Turn<'_>) {
         if until <= turn.now {
             self.stand_or_owe(channel, entry, turn);
             return;
         }
-        // It is let go when it expires, too.
+        // Release it when it expires.
         let until = entry.message.expires.map_or(until, |expires| expires.min(until));
         self.hold_until(channel, entry, until, turn);
     }
 
-    /// The same until a moment that is not after its expiry.
+    /// Holds a message back until a time that is not after its expiry.
     pub(super) fn hold_until(&mut self, channel: usize, mut entry: Entry, until: Timestamp, turn: &mut Turn<'_>) {
         let id = entry.message.id;
         let cause = entry.why_back();
@@ -164,12 +166,12 @@ impl Broker {
         }
     }
 
-    /// Moments of the messages up to this id have come nearer: what is held back among them is let go when it expires, all the same.
-    pub(super) fn hold_anew(&mut self, up_to: MessageId, sooner: impl Fn(&mut Option<Timestamp>)) {
+    /// Applies `advance` to the expiry of held messages up to this id, and releases them at the latest when they expire.
+    pub(super) fn hold_anew(&mut self, up_to: MessageId, advance: impl Fn(&mut Option<Timestamp>)) {
         let old: Vec<_> = self.held.keys().filter(|(_, id)| *id <= up_to).copied().collect();
         for (until, id) in old {
             let Some(mut held) = self.held.remove(&(until, id)) else { continue };
-            sooner(&mut held.entry.message.expires);
+            advance(&mut held.entry.message.expires);
             let until = held.entry.message.expires.map_or(until, |expires| expires.min(until));
             self.move_owed(&held, until);
             self.held.insert((until, id), held);
@@ -177,14 +179,14 @@ impl Broker {
         }
     }
 
-    /// Lets go of what has been held back long enough.
+    /// Releases the held messages whose time has come.
     pub(super) fn release_held(&mut self, turn: &mut Turn<'_>) {
         while let Some((key, _)) = self.held.first_key_value().filter(|((until, _), _)| *until <= turn.now) {
             self.release(*key, false, turn);
         }
     }
 
-    /// `early`: there is no room to hold it any longer.
+    /// Releases a held message. `early`: before its time, because too many messages are held.
     fn release(&mut self, key: (Timestamp, MessageId), early: bool, turn: &mut Turn<'_>) {
         let owed = self.held.get(&key).is_some_and(|held| self.is_owed(held));
         let Some(Held { channel, mut entry }) = self.take_held(key) else { return };
@@ -193,14 +195,14 @@ impl Broker {
             return;
         }
         if owed || early {
-            // It has waited for its groups long enough.
+            // The wait for its groups is over.
             self.unbind(&mut entry);
         }
         self.stand_or_owe(channel, entry, turn);
         self.to_pump.push(channel);
     }
 
-    /// Takes out a message that is held back.
+    /// Removes a message from the held ones.
     pub(super) fn take_held(&mut self, key: (Timestamp, MessageId)) -> Option<Held> {
         let held = self.held.remove(&key)?;
         self.forget_owed(&held);
@@ -209,7 +211,7 @@ impl Broker {
         Some(held)
     }
 
-    /// A line in the log when a message has failed so often, and when it has failed twice as often again.
+    /// Logs a warning when a message has failed [`limits::FAILING_TOLD`] times, and each time the number has doubled.
     pub(super) fn note_failing(&mut self, channel: usize, entry: &Entry, turn: &mut Turn<'_>) {
         let attempts = entry.message.deliveries;
         let rounds = attempts / limits::FAILING_TOLD;
@@ -221,7 +223,7 @@ impl Broker {
         }
     }
 
-    /// Moves a message that nobody is to get any more to the dead-letter channel, or drops it.
+    /// Gives a message up: moves it to the dead-letter channel, or drops it.
     pub(super) fn give_up(&mut self, channel: usize, entry: Entry, why: Why, turn: &mut Turn<'_>) {
         let letter = self.channels[channel].policy.dead_letter.clone();
         let target = letter.and_then(|name| self.open_channel(&name)).filter(|target| *target != channel);
@@ -258,12 +260,13 @@ impl Broker {
         }
     }
 
-    /// Whether the memory takes no further dead letter. For one that has expired, nothing else is let go of: that would have come here, too.
+    /// Whether the memory is too full for a further dead letter. An expired message does not make room by expiring others, because those
+    /// would come here, too.
     fn has_no_room_for(&mut self, why: Why, target: usize, turn: &mut Turn<'_>) -> bool {
         if why == Why::Expired { self.bytes > limits::CORE_BYTES } else { self.is_memory_full(0, Some(target), turn) }
     }
 
-    /// Nothing is dropped without a trace.
+    /// Drops a message that was given up, and logs it.
     fn drop_failed(&mut self, channel: usize, entry: Entry, why: Why, turn: &mut Turn<'_>) {
         self.count(channel, Metric::Dropped, 1);
         turn.note(Note::Dropped {
@@ -286,7 +289,7 @@ impl Broker {
     }
 }
 
-/// How long a message is held back that has been delivered so often without success.
+/// Returns the back-off of a message after this number of failed deliveries.
 fn pause(attempts: u32) -> std::time::Duration {
     limits::RETRY_FIRST.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1))).min(limits::RETRY_LONGEST)
 }

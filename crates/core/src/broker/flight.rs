@@ -1,4 +1,4 @@
-//! A delivery on its way: its messages, how it has failed so far, and the groups that have it.
+//! A flight: messages that were delivered together, the failures of the delivery so far, and the groups whose members have it.
 
 use smallvec::SmallVec;
 
@@ -6,10 +6,10 @@ use super::entry::Entry;
 use super::party::Party;
 use crate::message::{ConnectionId, Timestamp};
 
-/// Messages that were delivered together, until a receiver confirms them and the delivery has left every receiver's window.
+/// Messages that were delivered together, until a receiver confirms them and the delivery has left the window of every receiver.
 #[derive(Debug)]
 pub(super) struct Flight {
-    /// The key of the channel. Valid only while there are entries: a settled flight may outlive its channel.
+    /// The key of the channel. Valid only while there are entries: a flight whose messages are settled may outlive its channel.
     pub channel: usize,
     /// The messages. Empty after they are settled.
     pub entries: SmallVec<[Entry; 1]>,
@@ -44,7 +44,7 @@ impl Failed {
         self.by.contains(&receiver)
     }
 
-    /// Whether no other receiver may get it before all its receivers have given it up.
+    /// Whether no other receiver may get the messages before all present receivers have given them up.
     pub fn waits(&self) -> bool {
         self.reject || self.until.is_some()
     }

@@ -1,9 +1,12 @@
-//! What becomes of a kept message that a group has.
+//! Kept messages that were delivered to members of groups.
 //!
-//! If a delivery goes to members of groups, only their confirmations settle it. The other receivers of it are *onlookers*. If a member loses the
-//! delivery or gives it back, another member of the group gets it. If no member has it any more, the message is *bound* to these groups. Without a
-//! receiver limit, or if there were onlookers, the bound message is *owed*: it waits for a member for [`super::Bounds::group_wait`], and then goes to
-//! anybody. Otherwise it goes to a member with room, or else to the next receiver.
+//! Only the confirmations of members settle such a message. The other receivers of the delivery are *observers*: their confirmations do not
+//! count. If a member loses the message or gives it back, another member of its group gets it. If no member has the message any more, it is
+//! *bound* to these groups.
+//!
+//! A bound message goes to a member with room. Without a receiver limit, or if there were observers, it is also *owed* to the groups: it
+//! waits for a member for [`super::Bounds::group_wait`], and only then goes to any receiver. Otherwise it goes to the next receiver if no
+//! member has room.
 
 use smallvec::SmallVec;
 
@@ -18,7 +21,7 @@ use super::{AckMode, Broker, Content, Effect};
 use crate::message::{ConnectionId, MessageId, Timestamp};
 
 impl Broker {
-    /// Who gets a delivery on a channel with groups: as [`Self::targets`], with one of each group.
+    /// Chooses the receivers of a delivery on a channel with groups: like [`Self::targets`], with one member of each group.
     pub(super) fn grouped_targets(
         &self,
         channel: usize,
@@ -37,7 +40,7 @@ impl Broker {
         if groups.choose(Choice { limit: 1, ..choice }, ready).is_empty() {
             return Targets::new();
         }
-        // Nobody waits for anybody. In a group the one that waits least.
+        // Nobody waits for anybody. Of a group without room, the member with the fewest unconfirmed deliveries.
         groups.choose(choice, |member| {
             let receiver = &self.receivers[member.receiver];
             let able = is_asked(member) && !self.is_outrun(member.receiver);
@@ -45,7 +48,7 @@ impl Broker {
         })
     }
 
-    /// Takes `by` out of a flight that has groups.
+    /// Removes `by` from a flight that has groups.
     pub(super) fn release_part(
         &mut self,
         key: usize,
@@ -73,7 +76,7 @@ impl Broker {
             }
             return;
         }
-        // Only onlookers still have it, and they cannot settle it.
+        // Only observers still have the flight, and they cannot settle it.
         let entries = std::mem::take(&mut flight.entries);
         let (party, failed) = (flight.party.take(), flight.failed.take());
         if outstanding == 0 {
@@ -90,7 +93,7 @@ impl Broker {
         }
     }
 
-    /// A group has lost what another one still has: another member gets it now, if one has room.
+    /// Handles a group that has lost a flight which another group still has: another member gets it now, if a member has room.
     fn pass_within(&mut self, key: usize, part: usize, turn: &mut Turn<'_>) {
         let flight = &self.flights[key];
         let most = self.channels[flight.channel].policy.max_deliveries;
@@ -105,7 +108,7 @@ impl Broker {
         }
     }
 
-    /// Another member of a group that can be given what the group has lost.
+    /// Returns another member that can get the flight that its group has lost.
     pub(super) fn next_within(&self, key: usize, part: usize, now: Timestamp) -> Option<Member> {
         let flight = &self.flights[key];
         let groups = self.channels[flight.channel].groups()?;
@@ -113,7 +116,7 @@ impl Broker {
         members.iter().find(|member| self.joins(key, member, now)).copied()
     }
 
-    /// Whether a receiver can be given what others have, and neither has it nor has failed with it.
+    /// Whether a receiver can get a flight that others have. It must not have the flight itself, nor have failed with it.
     pub(super) fn joins(&self, flight: usize, member: &Member, now: Timestamp) -> bool {
         let receiver = &self.receivers[member.receiver];
         let Some(at) = self.flights.get(flight) else { return false };
@@ -124,7 +127,8 @@ impl Broker {
             && !receiver.window.iter().any(|delivery| delivery.flight == flight)
     }
 
-    /// Gives one more receiver what others have; something of it has not expired. `part`: for which group, if for one.
+    /// Delivers a flight, of which others have a part, to one more receiver. At least one message must not have expired. `part`: the group
+    /// for which the receiver gets it.
     pub(super) fn join_flight(&mut self, key: usize, part: Option<usize>, target: Member, turn: &mut Turn<'_>) {
         let flight = &mut self.flights[key];
         let name = self.channels[flight.channel].name.clone();
@@ -164,21 +168,21 @@ impl Broker {
         self.want_confirmation(target.receiver, turn);
     }
 
-    /// Which groups a message goes to next, if nobody has it any more.
+    /// Returns the groups to which a message is bound when no receiver has it any more.
     pub(super) fn bound_by(&self, entry: &Entry, channel: usize, party: Option<&Party>) -> Option<Bound> {
         let party = party?;
         let limit = entry.message.receivers.unwrap_or(self.channels[channel].policy.receivers);
         Some(Bound { groups: party.groups.to_vec().into(), waits: limit == 0 || party.onlookers })
     }
 
-    /// Notes with a message which groups it goes to next.
+    /// Binds a message to groups.
     fn bind(&mut self, entry: &mut Entry, bound: Option<Bound>) {
         self.bytes -= entry.bytes();
         entry.failures.get_or_insert_default().bound = bound;
         self.bytes += entry.bytes();
     }
 
-    /// A message is like any other again.
+    /// Removes a message's binding to groups.
     pub(super) fn unbind(&mut self, entry: &mut Entry) {
         if entry.bound().is_none() {
             return;
@@ -193,7 +197,7 @@ impl Broker {
         self.bytes += entry.bytes();
     }
 
-    /// A message waits again: for the groups to which it is bound, or at its old place.
+    /// Lets a message wait again: for the groups to which it is owed, or at its old position.
     pub(super) fn stand_or_owe(&mut self, channel: usize, mut entry: Entry, turn: &mut Turn<'_>) {
         if entry.bound().is_some_and(|bound| bound.waits) {
             self.hold_owed(channel, entry, turn);
@@ -203,7 +207,7 @@ impl Broker {
         }
     }
 
-    /// Holds back what is owed to groups, until one of their members has room.
+    /// Holds a message that is owed to groups until a member has room, but at most for [`super::Bounds::group_wait`].
     fn hold_owed(&mut self, channel: usize, entry: Entry, turn: &mut Turn<'_>) {
         let until = turn.now.after(self.settings.bounds.group_wait);
         let until = entry.message.expires.map_or(until, |expires| expires.min(until));
@@ -214,7 +218,7 @@ impl Broker {
         self.to_pump.push(channel);
     }
 
-    /// Whether something is owed to the group of a receiver, and the receiver may get it.
+    /// Whether a message is owed to the group of a receiver, and the receiver may get it.
     pub(super) fn is_owed_to(&self, channel: usize, receiver: ConnectionId, now: Timestamp) -> bool {
         let groups = if self.owed.is_empty() { None } else { self.channels[channel].groups() };
         let Some(name) = groups.and_then(|groups| groups.of(receiver)) else { return false };
@@ -226,20 +230,20 @@ impl Broker {
         })
     }
 
-    /// Whether what is held back is so because it is owed to groups.
+    /// Whether a message is held because it is owed to groups.
     pub(super) fn is_owed(&self, held: &Held) -> bool {
         let first = held.entry.bound().and_then(|bound| bound.groups.first());
         first.is_some_and(|group| self.owed.contains_key(&(held.channel, group.clone(), held.entry.message.id)))
     }
 
-    /// What was held back is taken out: it is owed to nobody any more.
+    /// Notes that a message is not owed to its groups any more.
     pub(super) fn forget_owed(&mut self, held: &Held) {
         for group in held.entry.bound().into_iter().flat_map(|bound| bound.groups.iter()) {
             self.owed.remove(&(held.channel, group.clone(), held.entry.message.id));
         }
     }
 
-    /// What is held back is so until another time.
+    /// Changes the time until which a message is owed.
     pub(super) fn move_owed(&mut self, held: &Held, until: Timestamp) {
         for group in held.entry.bound().into_iter().flat_map(|bound| bound.groups.iter()) {
             if let Some(at) = self.owed.get_mut(&(held.channel, group.clone(), held.entry.message.id)) {
@@ -248,9 +252,9 @@ impl Broker {
         }
     }
 
-    /// Gives members of groups what is owed to them, as far as they have room.
+    /// Delivers owed messages to members with room.
     pub(super) fn deliver_owed(&mut self, channel: usize, turn: &mut Turn<'_>) {
-        // Bounded: each round takes one message out of what is held back.
+        // Bounded: each round removes one held message.
         while let Some((at, targets)) = self.next_owed(channel, turn.now) {
             let Some(Held { mut entry, .. }) = self.take_held(at) else { return };
             self.unbind(&mut entry);
@@ -264,7 +268,7 @@ impl Broker {
         }
     }
 
-    /// The first message that is owed to a group with room, and who gets it.
+    /// Returns the key of the first message that is owed to a group with room, and its receivers.
     fn next_owed(&self, channel: usize, now: Timestamp) -> Option<((Timestamp, MessageId), Targets)> {
         let groups = self.channels.get(channel)?.groups().filter(|_| !self.stopping)?;
         let takes = |receiver: &Receiver| receiver.takes_backlog(now) && !self.is_reserved(receiver, channel, now);
@@ -272,7 +276,7 @@ impl Broker {
         for (name, members) in groups.iter() {
             let mut takers = members.iter().filter(|member| takes(&self.receivers[member.receiver]));
             let Some(taker) = takers.next() else { continue };
-            // A sender gets none of its own messages: if only it has room, nobody has room for them.
+            // A sender does not get its own messages: if only the sender has room, the group has no room for them.
             let only = takers.next().is_none().then_some(taker.connection);
             let from = (channel, name.clone(), MessageId(0));
             let owed = self.owed.range(from..).take_while(|((key, group, _), _)| *key == channel && group == name);

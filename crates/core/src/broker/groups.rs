@@ -1,28 +1,29 @@
-//! The groups of a channel: the receivers that name one group count as one receiver, and one of them gets each message.
+//! The groups of a channel: receivers that name one group count as one receiver, and one of them gets each message.
 //!
-//! Who is chosen among them. What becomes of a message that a group has is in `party.rs`.
+//! This file chooses the receivers. `group_delivery.rs` handles messages that a group has got.
 
 use super::member::{Member, Targets};
 use crate::message::{ConnectionId, GroupName};
 use crate::policy::Dispatch;
 
-/// Receivers of a channel that name one group.
+/// The receivers of a channel that name one group.
 #[derive(Debug)]
 struct Group {
     name: GroupName,
-    /// In order; at least one.
+    /// In order; at least one member.
     members: Vec<Member>,
-    /// The place of the member that was served last (`dispatch = "rotate"`).
+    /// The order of the member that got the last delivery (`dispatch = "rotate"`).
     served: u64,
 }
 
 impl Group {
-    /// The group's place among the receivers of the channel: that of its first member.
+    /// Returns the group's position among the channel's receivers: that of its first member.
     fn order(&self) -> u64 {
         self.members.first().map_or(0, |member| member.order)
     }
 
-    /// The member with the lowest rank, of several the first one; after the one that was served last, if they take turns.
+    /// Returns the member with the lowest rank; of several, the first one. If members take turns, the search starts after the member that
+    /// was served last.
     fn best(&self, dispatch: Dispatch, rank: &impl Fn(&Member) -> Option<usize>) -> Option<Member> {
         let start = match dispatch {
             Dispatch::First => 0,
@@ -34,7 +35,7 @@ impl Group {
     }
 }
 
-/// What counts as one receiver: one that names no group, or one group.
+/// A unit that counts as one receiver: a receiver without a group, or a group.
 enum Unit<'a> {
     Alone(&'a Member),
     Group(&'a Group),
@@ -49,34 +50,34 @@ impl Unit<'_> {
     }
 }
 
-/// How a delivery chooses.
+/// The parameters of a choice of receivers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Choice<'a> {
     pub dispatch: Dispatch,
-    /// The place that was served last.
+    /// The order of the receiver or group that got the last delivery.
     pub served: u64,
-    /// To how many; 0 = all. A group is one.
+    /// The receiver limit; 0 = all. A group counts as one receiver.
     pub limit: u32,
-    /// Only to these groups.
+    /// If given, only these groups.
     pub within: Option<&'a [GroupName]>,
 }
 
 /// The receivers of a channel by their groups. There is at least one group.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    /// Those that name none, in order.
+    /// Receivers without a group, in order.
     alone: Vec<Member>,
     /// In the order of their first members.
     groups: Vec<Group>,
 }
 
 impl Groups {
-    /// Of a channel whose receivers, in order, name no groups so far.
+    /// Starts with receivers that name no group, in order.
     pub fn new(alone: &[Member]) -> Self {
         Self { alone: alone.to_vec(), groups: Vec::new() }
     }
 
-    /// Adds a receiver at its place.
+    /// Adds a receiver at its position.
     pub fn join(&mut self, member: Member, group: Option<&GroupName>) {
         let members = match group {
             None => &mut self.alone,
@@ -93,7 +94,7 @@ impl Groups {
         self.groups.sort_by_key(Group::order);
     }
 
-    /// Removes the receiver at this place. False if no group is left.
+    /// Removes the receiver with this order. Returns false if no group is left.
     pub fn leave(&mut self, order: u64) -> bool {
         for members in self.groups.iter_mut().map(|group| &mut group.members).chain([&mut self.alone]) {
             if let Ok(index) = members.binary_search_by_key(&order, |member| member.order) {
@@ -105,7 +106,7 @@ impl Groups {
         !self.groups.is_empty()
     }
 
-    /// (Tests.) Whether these are its receivers, each once.
+    /// (Tests.) Whether `members` are exactly the receivers, each once.
     #[cfg(test)]
     pub fn is_of(&self, members: &[Member]) -> bool {
         let mut orders: Vec<u64> =
@@ -114,17 +115,17 @@ impl Groups {
         !self.groups.is_empty() && orders.iter().eq(members.iter().map(|member| &member.order))
     }
 
-    /// Each group's name and members.
+    /// Returns each group's name and members.
     pub fn iter(&self) -> impl Iterator<Item = (&GroupName, &[Member])> {
         self.groups.iter().map(|group| (&group.name, &*group.members))
     }
 
-    /// The receivers that name this group.
+    /// Returns the members of a group.
     pub fn members(&self, name: &GroupName) -> &[Member] {
         self.groups.iter().find(|group| group.name == *name).map_or(&[], |group| &group.members)
     }
 
-    /// The group that a receiver names.
+    /// Returns the group of a receiver.
     pub fn of(&self, connection: ConnectionId) -> Option<&GroupName> {
         let has = |group: &&Group| group.members.iter().any(|member| member.connection == connection);
         self.groups.iter().find(has).map(|group| &group.name)
@@ -140,7 +141,7 @@ impl Groups {
         })
     }
 
-    /// Who gets a delivery: of each group the member with the lowest `rank`. `None`: it gets nothing.
+    /// Chooses the receivers of a delivery: of each group the member with the lowest `rank`. A receiver whose rank is `None` is not chosen.
     pub fn choose(&self, choice: Choice<'_>, rank: impl Fn(&Member) -> Option<usize>) -> Targets {
         let Choice { dispatch, served, limit, within } = choice;
         let start = if limit > 0 && dispatch == Dispatch::Rotate { served } else { 0 };
@@ -157,7 +158,7 @@ impl Groups {
         chosen.take(wanted).collect()
     }
 
-    /// Takes note that these are served; the place that was served last.
+    /// Notes which receivers got a delivery. Returns the order of the last receiver or group.
     pub fn serve(&mut self, targets: &[Member]) -> Option<u64> {
         let mut last = None;
         for target in targets {
@@ -180,7 +181,7 @@ mod tests {
         Member { order, receiver: order as usize, connection: ConnectionId(order) }
     }
 
-    /// The receivers in order, each with its group.
+    /// Makes receivers in order, each with its group.
     fn groups(named: &[&str]) -> Groups {
         let mut groups = Groups::default();
         for (index, name) in named.iter().enumerate() {
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_each_group_and_everybody_who_names_none() {
+    fn one_member_of_each_group_and_all_other_receivers_are_chosen() {
         let groups = groups(&["a", "", "b", "a", "b", ""]);
         assert_eq!(orders(&groups.choose(all(Dispatch::First, 0), |_| Some(0))), [1, 2, 3, 6]);
         assert_eq!(orders(&groups.choose(all(Dispatch::First, 2), |_| Some(0))), [1, 2]);
@@ -207,19 +208,19 @@ mod tests {
         assert_eq!(
             orders(&groups.choose(all(Dispatch::First, 2), first_is_full)),
             [4, 2],
-            "a group stands where it began"
+            "a group has the position of its first member"
         );
     }
 
     #[test]
-    fn of_a_group_in_which_nobody_has_room_the_one_with_least_is_chosen() {
+    fn the_member_with_the_lowest_rank_is_chosen() {
         let groups = groups(&["a", "a", "a"]);
         let loads = |member: &Member| Some([0, 5, 3, 4][member.order as usize]);
         assert_eq!(orders(&groups.choose(all(Dispatch::First, 0), loads)), [2]);
     }
 
     #[test]
-    fn groups_take_turns_with_the_others_and_their_members_among_themselves() {
+    fn groups_and_other_receivers_take_turns_and_so_do_the_members_of_a_group() {
         let mut groups = groups(&["a", "a", "", "b"]);
         let mut served = 0;
         let mut got = Vec::new();
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn some_groups_only() {
+    fn a_choice_can_be_limited_to_some_groups() {
         let groups = groups(&["a", "", "b", "c"]);
         let names = [GroupName::from("c"), GroupName::from("a")];
         let choice = Choice { within: Some(&names), ..all(Dispatch::First, 0) };
@@ -241,15 +242,15 @@ mod tests {
     }
 
     #[test]
-    fn a_group_ends_with_its_last_member() {
+    fn a_group_is_removed_with_its_last_member() {
         let mut groups = groups(&["a", "b", "a"]);
         assert!(groups.leave(1));
         assert_eq!(
             groups.iter().map(|(name, _)| &**name).collect::<Vec<_>>(),
             ["b", "a"],
-            "its first member is another one"
+            "the first member has left, so the group has a later position"
         );
         assert!(groups.leave(2));
-        assert!(!groups.leave(3), "none is left");
+        assert!(!groups.leave(3), "no group is left");
     }
 }

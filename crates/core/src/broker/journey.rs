@@ -1,4 +1,4 @@
-//! The journey of a kept message through the broker's memory. Every change of its stage is made here, with its cause.
+//! The transitions of kept messages between their stages. Every change of a stage is made here, with its cause.
 //!
 //! ```text
 //! Outside ─► Waiting ◄─► Flight ─► Gone        Flight ─► Held ─► Waiting, Flight
@@ -6,9 +6,9 @@
 //! Outside ─► Delayed ─► Waiting                Paged ─► Waiting (a page was read)
 //! ```
 //!
-//! From every stage a message can go to Gone, or to the dead-letter channel. `audit.rs` checks each step in tests.
+//! From every stage a message can go to Gone, or to the dead-letter channel. In tests, `audit.rs` checks each transition.
 //!
-//! A message that only the store has is counted and not known by its id: when such messages expire or are purged, there is no transition.
+//! The broker knows only the number of the paged messages, not their ids: when such messages expire or are purged, there is no transition.
 
 use super::Broker;
 use super::entry::{Entry, Place};
@@ -16,7 +16,7 @@ use super::stage::{Cause, Stage};
 use crate::message::MessageId;
 
 impl Broker {
-    /// A message of this channel goes to another place. To be called right before the entry is put there.
+    /// Moves a message of this channel to another location. Must be called just before the entry is inserted there.
     #[inline]
     pub(super) fn transition(&mut self, channel: usize, entry: &mut Entry, to: Place, cause: Cause) {
         if !entry.written {
@@ -25,13 +25,13 @@ impl Broker {
         self.pass(channel, entry, to.stage(), cause);
     }
 
-    /// A message of this channel goes for good.
+    /// Settles a message of this channel.
     #[inline]
     pub(super) fn end_journey(&mut self, channel: usize, entry: &mut Entry, cause: Cause) {
         self.pass(channel, entry, Stage::Gone, cause);
     }
 
-    /// All changes of all stages.
+    /// Changes the stage of a message. All transitions go through this function.
     #[inline]
     fn pass(&mut self, channel: usize, entry: &mut Entry, to: Stage, cause: Cause) {
         #[cfg(test)]
@@ -41,7 +41,7 @@ impl Broker {
         entry.stage = to;
     }
 
-    /// Notes where the entry of an unstored message is, or under which key. Nothing to note for a stored one.
+    /// Notes the new location of an unstored message. Does nothing for a stored message.
     pub(super) fn move_to(&mut self, id: MessageId, place: Place) {
         if let Some(unstored) = self.unstored.get_mut(id) {
             unstored.place = place;

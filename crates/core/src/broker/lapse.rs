@@ -1,6 +1,6 @@
-//! Deliveries that are not confirmed in time: a manual one is given back after `ack_timeout` and goes to somebody else; an automatic one is
-//! given to one more receiver after `confirm_within`. If nobody else is there, it stays where it is and is *overdue*: whoever comes, or has
-//! room again, gets it.
+//! Late deliveries. A manual delivery is late after `ack_timeout`: it is taken back and given to another receiver. An automatic delivery is
+//! late after `confirm_within`: it is also given to one more receiver. If no other receiver is there, the delivery stays with its receiver
+//! and is *overdue*, until another receiver subscribes or has room again.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use super::{Broker, Note, Turn};
 use crate::message::{ConnectionId, Timestamp};
 
 impl Broker {
-    /// It is time to look at a receiver's deliveries.
+    /// Checks a receiver's deliveries for late ones.
     pub(super) fn look(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         let mut lapsed: SmallVec<[u64; 4]> = SmallVec::new();
-        // A delivery that is made from now on need not be looked at before this.
+        // A delivery that is made from now on needs no check before this time.
         let mut next = turn.now.after(self.shortest_lapse);
         let mut any = false;
         for delivery in self.receivers[key].window.iter() {
@@ -38,7 +38,7 @@ impl Broker {
         }
     }
 
-    /// When a delivery is late. `None`: never, or it is nobody's concern any more.
+    /// Returns the time at which a delivery is late. `None`: never, or the delivery does not matter any more.
     fn deadline(&self, connection: ConnectionId, delivery: &InFlight) -> Option<Timestamp> {
         let flight = &self.flights[delivery.flight];
         if flight.entries.is_empty() || flight.party.as_ref().is_some_and(|party| !party.is_holder(connection)) {
@@ -49,7 +49,7 @@ impl Broker {
         (!within.is_zero()).then(|| delivery.at.after(within))
     }
 
-    /// A delivery is late.
+    /// Handles a late delivery.
     fn lapse(&mut self, connection: ConnectionId, sequence: u64, turn: &mut Turn<'_>) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         let Some(delivery) = self.receivers[key].window.get(sequence).copied() else { return };
@@ -77,7 +77,7 @@ impl Broker {
         }
     }
 
-    /// Somebody receives the channel or has room again: whatever is overdue there is passed on, if it can be.
+    /// Called when a receiver has subscribed or has room again: gives the channel's overdue deliveries to other receivers, if possible.
     pub(super) fn pass_on_overdue(&mut self, channel: usize, turn: &mut Turn<'_>) {
         let from = (channel, ConnectionId(0), 0);
         let overdue: Vec<_> = self.overdue.range(from..).take_while(|(key, ..)| *key == channel).copied().collect();
@@ -99,7 +99,7 @@ impl Broker {
         }
     }
 
-    /// A delivery leaves its window.
+    /// Called when a delivery leaves its window.
     #[inline]
     pub(super) fn forget_overdue(&mut self, connection: ConnectionId, delivery: &InFlight) {
         if delivery.overdue {
@@ -107,13 +107,13 @@ impl Broker {
         }
     }
 
-    /// Takes a manual delivery that is late from its receiver, if its messages go anywhere: to another receiver, to the dead letters, or
-    /// nowhere, because they have expired. False: it stays.
+    /// Takes a late manual delivery from its receiver, if its messages can go elsewhere: to another receiver, to the dead letters, or away
+    /// because they have expired. Returns false if the delivery stays.
     fn revoke(&mut self, connection: ConnectionId, delivery: &InFlight, pump: bool, turn: &mut Turn<'_>) -> bool {
         let flight = &self.flights[delivery.flight];
         let channel = flight.channel;
         let most = self.channels[channel].policy.max_deliveries;
-        // Those who were too slow before, or gave it back, are nobody to give it to.
+        // Receivers that were too slow before, or gave the messages back, do not get them again.
         let failed = flight.failed.as_deref();
         let had = |other| other == connection || failed.is_some_and(|failed| failed.has(other));
         let party = flight.party.as_deref();
@@ -145,13 +145,13 @@ impl Broker {
         true
     }
 
-    /// Gives an automatic delivery that is late to one more receiver, if one takes it, in whose window it stands too. It stays overdue: if
-    /// that receiver vanishes, another one may get it.
+    /// Gives a late automatic delivery to one more receiver, if one takes it. The delivery then is in both windows. It stays overdue: if
+    /// the second receiver vanishes, another one may get it.
     fn double(&mut self, connection: ConnectionId, delivery: &InFlight, turn: &mut Turn<'_>) {
         let flight = &self.flights[delivery.flight];
         let Some(entry) = flight.entries.iter().find(|entry| !entry.expired(turn.now)) else { return };
         let limit = entry.message.receivers.unwrap_or(self.channels[flight.channel].policy.receivers);
-        // One more than the limit, and no further: it may be a new one, and lower.
+        // At most one receiver more than the limit, which may have been lowered.
         if self.stopping || flight.doubled || (limit > 0 && flight.outstanding > limit) {
             return;
         }

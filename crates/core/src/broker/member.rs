@@ -1,13 +1,13 @@
-//! A receiver's place in a channel, as everything that chooses among receivers knows it.
+//! A receiver of a channel, as the code that chooses receivers sees it.
 
 use smallvec::SmallVec;
 
 use crate::message::ConnectionId;
 
-/// One receiver's place in a channel.
+/// A receiver of a channel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Member {
-    /// The order in which receivers came; lower is earlier. Unique in the channel.
+    /// The receiver's position in the channel's order of receivers; lower is earlier. Unique in the channel.
     pub order: u64,
     /// The receiver's key.
     pub receiver: usize,

@@ -1,4 +1,4 @@
-//! Connections come, say what they receive, take each other's place, and go.
+//! Connections: their names, subscriptions and ends.
 
 use smallvec::SmallVec;
 
@@ -10,7 +10,7 @@ use super::{Broker, Effect, EndReason, ReceiverKey, Reply, ReplyTo, Subscribe, T
 use crate::message::{ChannelName, ConnectionId, GroupName, Timestamp};
 
 impl Broker {
-    /// A connection names itself: an older one of that name is ended, and its places are kept for the new one.
+    /// Handles a connection that claims a name: an older connection with this name is ended, and the new one inherits its positions.
     pub(super) fn claim(&mut self, connection: ConnectionId, key: ReceiverKey, turn: &mut Turn<'_>) {
         if self.ended.contains(&connection) {
             return;
@@ -26,7 +26,7 @@ impl Broker {
         self.claims.insert(connection, (key, places));
     }
 
-    /// Ends the older connection of this name; the channels it received and its place in each.
+    /// Ends the older connection of this name. Returns its channels and its position in each.
     fn take_over(
         &mut self,
         connection: ConnectionId,
@@ -55,7 +55,7 @@ impl Broker {
         let group = subscribe.group.as_ref();
         self.leave_all_but(key, &subscribe.channels);
         self.regroup(key, group);
-        // Now: it may be given what the connection had that it replaces.
+        // After the channels are left: the receiver may get messages of the connection that it replaces.
         if let Some(name) = &subscribe.receiver {
             let claimed = self.claims.get(&connection).is_some_and(|(own, _)| own == name);
             if !claimed {
@@ -89,27 +89,28 @@ impl Broker {
         self.last_order
     }
 
-    /// The receiver's key. A receiver stays one until its connection ends: its deliveries are numbered once and for all.
+    /// Returns the receiver's key; registers a new receiver. A receiver is removed only when its connection ends, because its deliveries
+    /// are numbered through.
     fn receiver_key(&mut self, subscribe: &Subscribe) -> usize {
         let connection = subscribe.connection;
         if let Some(key) = self.receiver_keys.get(&connection) {
             self.receivers[*key].configure(subscribe);
             return *key;
         }
-        // A receiver is known as such; it needs no second line.
+        // A receiver needs no entry in `connections`.
         let sent_to = self.connections.remove(&connection).unwrap_or_default();
         let key = self.receivers.insert(Receiver::new(connection, sent_to, subscribe));
         self.receiver_keys.insert(connection, key);
         key
     }
 
-    /// The name of a channel that there is, shared: so thousands of connections that name one channel hold its name once.
+    /// Returns the shared name of an existing channel, so that thousands of connections that name one channel hold its name once.
     #[must_use]
     pub fn known_channel(&self, name: &ChannelName) -> Option<ChannelName> {
         self.channel_keys.get_key_value(name).map(|(name, _)| name.clone())
     }
 
-    /// The channels that a connection receives.
+    /// Returns the channels that a connection receives.
     pub fn channels_of(&self, connection: ConnectionId) -> impl Iterator<Item = &ChannelName> {
         let receiver = self.receiver_keys.get(&connection).map(|key| &self.receivers[*key]);
         let subscriptions = receiver.into_iter().flat_map(|receiver| &receiver.subscriptions);
@@ -121,7 +122,7 @@ impl Broker {
         subscriptions.any(|subscription| self.channels[subscription.channel].name == *name)
     }
 
-    /// A receiver names this group, or none, on all of its channels.
+    /// Sets a receiver's group on all of its channels.
     fn regroup(&mut self, receiver: usize, group: Option<&GroupName>) {
         for Subscription { channel, order } in &self.receivers[receiver].subscriptions {
             if self.channels[*channel].regroup(*order, group) {
@@ -130,8 +131,8 @@ impl Broker {
         }
     }
 
-    /// Notes that a connection sends to a channel, whatever becomes of what it sends. `known`: the channel's key, if there is such a
-    /// channel; the result: whether the connection receives that channel too.
+    /// Notes that a connection sends to a channel, even if the publication is refused. `known`: the channel's key, if the channel exists.
+    /// Returns whether the connection also receives the channel.
     pub(super) fn note_sender(&mut self, connection: ConnectionId, name: &ChannelName, known: Option<usize>) -> bool {
         let Some(key) = self.receiver_keys.get(&connection) else {
             self.connections.entry(connection).or_default().note(name);
@@ -154,7 +155,7 @@ impl Broker {
         })
     }
 
-    /// Leaves every channel that is not among `keep`. What is in flight from it stays so until it is confirmed.
+    /// Leaves every channel that is not in `keep`. Unconfirmed deliveries stay in the receiver's window.
     fn leave_all_but(&mut self, receiver: usize, keep: &[ChannelName]) {
         let subscriptions = std::mem::take(&mut self.receivers[receiver].subscriptions);
         let (stay, leave): (SmallVec<[_; 1]>, SmallVec<[Subscription; 1]>) = subscriptions
@@ -166,7 +167,8 @@ impl Broker {
         }
     }
 
-    /// Takes a receiver out of a channel. If it was the last, what waits there is written at once: nobody is about to take it.
+    /// Removes a receiver from a channel. If it was the last one, the waiting messages are written at once, because no receiver is about to
+    /// confirm them.
     fn leave(&mut self, subscription: Subscription) {
         let channel = &mut self.channels[subscription.channel];
         channel.leave(subscription.order);
@@ -181,7 +183,7 @@ impl Broker {
         self.close_if_unused(subscription.channel);
     }
 
-    /// A connection has ended; `listens`: its client has only finished sending, and is answered what it is owed.
+    /// Handles the end of a connection. `listens`: the client has closed its sending side only, and gets the outstanding replies.
     pub(super) fn disconnected(
         &mut self,
         connection: ConnectionId,
@@ -196,14 +198,14 @@ impl Broker {
         self.forget(connection, took_only, listens, turn);
     }
 
-    /// Whether a connection works on deliveries and has time left to confirm them. One that is silent meanwhile need not be dead.
+    /// Whether a connection has unconfirmed deliveries and time left to confirm them. Such a connection may be silent and still alive.
     #[must_use]
     pub fn is_at_work(&self, now: Timestamp, connection: ConnectionId) -> bool {
         let receiver = self.receiver_keys.get(&connection).map(|key| &self.receivers[*key]);
         receiver.is_some_and(|receiver| receiver.is_at_work(now, self.settings.confirm_timeout))
     }
 
-    /// The time may be over in which a receiver has to confirm something.
+    /// Handles the timer for `confirm_timeout`.
     pub(super) fn end_unconfirmed(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         let receiver = &mut self.receivers[key];
@@ -217,10 +219,10 @@ impl Broker {
         }
     }
 
-    /// The times in which receivers have to confirm something have changed.
+    /// Restarts the timers of unconfirmed deliveries after their times have changed.
     pub(super) fn watch_anew(&mut self) {
         self.timers.drop_unconfirmed();
-        // Who is late is found out anew, when each is looked at.
+        // The checks of the receivers find late deliveries again.
         self.overdue.clear();
         for (_, receiver) in &mut self.receivers {
             let until = receiver.unconfirmed_until(self.settings.confirm_timeout);
@@ -235,21 +237,21 @@ impl Broker {
         }
     }
 
-    /// Ends a connection from this side.
+    /// Ends a connection from the broker's side.
     pub(super) fn end(&mut self, connection: ConnectionId, reason: EndReason, turn: &mut Turn<'_>) {
-        // Before others get what it had.
+        // Before other receivers get its messages.
         turn.effects.list.push(Effect::End { connection, reason });
         self.forget(connection, false, false, turn);
         self.ended.insert(connection);
     }
 
-    /// Forgets all about a connection; what it has not confirmed goes back to where it was.
+    /// Removes a connection. Its unconfirmed messages return.
     fn forget(&mut self, connection: ConnectionId, took_only: bool, listens: bool, turn: &mut Turn<'_>) {
         self.last_sender = None;
         if listens {
             self.connections.entry(connection).or_default();
         } else {
-            // It is answered no more, not even for what its own end confirms.
+            // Before its deliveries are confirmed, because it gets no replies any more.
             self.connections.remove(&connection);
         }
         if let Some((name, _)) = self.claims.remove(&connection)

@@ -1,19 +1,23 @@
-//! The core: channels and their receivers, what waits and what is in flight, and every promise about delivery.
+//! The broker core: channels, receivers, waiting messages and messages in flight, and every guarantee about delivery.
 //!
-//! A state machine without I/O. It must never know a socket, a clock, a thread, a runtime or a database: whatever happens is an
-//! [`Event`] given to [`Broker::handle`] with the time, whatever it wants is an [`Effect`] it appends. So one seed
-//! replays everything it ever does (`simulation.rs`).
+//! The core is a state machine without I/O. It must never use a socket, a clock, a thread, an async runtime or a database. Everything that
+//! happens is an [`Event`] that is passed to [`Broker::handle`] with the time; everything that the core wants done is an [`Effect`] that it
+//! appends. Therefore one seed replays every step of a test (`simulation.rs`).
 //!
-//! A kept message is, at any time, in exactly one place:
+//! A kept message is in exactly one of these states:
 //!
 //! ```text
-//!                    ┌─────────── give back (vanished) ◄─────────────┐
+//!                    ┌────── returned (its receiver vanished) ◄──────┐
 //!                    ├─ held ◄─── nack ◄─────────────────────────────┤
 //! publish ─► waiting ┴► flight ─► confirmed                          │
 //!        │     ▲  └► expired        └────────────────────────────────┘──► dead letter, dropped
 //!        │     └─ paged (in the store only) ◄─ parked (behind it, not written yet)
 //!        └► delayed ─► waiting
 //! ```
+//!
+//! A message is *settled* when it is confirmed, expired, dropped, purged or refused, or when it has become a dead letter of another
+//! channel. An *unstored* message is neither settled nor known to be in the store. A message is *safe* when it is in the store or
+//! confirmed: then its sender gets the answer.
 
 #[cfg(test)]
 mod audit;
@@ -89,89 +93,90 @@ use crate::limits;
 use crate::message::{AcceptedId, ChannelName, ConnectionId, GroupName, Message, MessageId, Publication, Timestamp};
 use crate::policy::{ChannelPolicy, Spare};
 
-/// Something that is held until its time.
+/// A message or publication that is held until its due time.
 #[derive(Debug)]
 enum Delayed {
-    /// A message of a kept channel.
+    /// A message of a kept channel; with the channel's key.
     Kept(usize, Entry),
-    /// A publication on a channel that is not kept.
+    /// A publication to a channel that is not kept.
     Fleeting { publication: Box<Publication<'static>>, origin: Option<ConnectionId>, receivers: Option<u32> },
 }
 
-/// The name a connection bears, and the places it takes over (channel and order) when it subscribes.
+/// The name of a connection, and the positions (channel and order) that the connection takes over from its predecessor when it subscribes.
 type Claim = (ReceiverKey, Vec<(ChannelName, u64)>);
 
-/// Who has published to a channel.
+/// The connection that published last, and its channel.
 #[derive(Clone, Copy, Debug)]
 struct Sender {
     connection: ConnectionId,
     /// The channel's key.
     channel: usize,
-    /// It receives the channel, too.
+    /// Whether the connection also receives the channel.
     receives: bool,
 }
 
-/// The broker core. See the module for its rules.
+/// The broker core. The module describes its rules.
 #[derive(Debug)]
 pub struct Broker {
     settings: Settings,
-    /// The policies of `settings`, by position.
+    /// The policies of `settings`, by [`crate::policy::Policies::position`].
     policies: Vec<Arc<ChannelPolicy>>,
-    /// Of which channels expired messages become dead letters.
+    /// The channels whose expired messages become dead letters.
     spare: Spare,
     channels: Slab<Channel>,
     channel_keys: HashMap<ChannelName, usize, RandomState>,
     receivers: Slab<Receiver>,
     receiver_keys: HashMap<ConnectionId, usize, RandomState>,
-    /// Who bears which name.
+    /// The connection that has each receiver name.
     named: HashMap<ReceiverKey, ConnectionId, RandomState>,
-    /// Names and inherited places of connections that replaced another one and have not subscribed yet.
+    /// Names and inherited positions of connections that replaced another connection and have not subscribed yet.
     claims: HashMap<ConnectionId, Claim, RandomState>,
-    /// Connections that have sent a command and receive nothing, and to which channels they have sent: only these, and receivers, are
-    /// answered.
+    /// Connections that have sent a command and receive nothing, with the channels to which they have sent. Replies go to these connections
+    /// and to receivers only.
     connections: HashMap<ConnectionId, SentTo, RandomState>,
-    /// Connections that the core has ended and whose end has not been reported yet: nothing they say counts any more.
+    /// Connections that the core has ended and whose end has not been reported yet. Their events are ignored.
     ended: HashSet<ConnectionId, RandomState>,
     flights: Slab<Flight>,
-    /// Every message that is neither stored nor settled.
+    /// Every unstored message.
     unstored: Recent<Unstored>,
-    /// Rows that stand for an unstored message under its older id, perhaps in another channel: no page may bring them back.
-    /// With it the key of its channel.
+    /// Rows that stand for an unstored message under its older id, with the key of their channel (perhaps not the message's channel). A
+    /// page that contains such a row skips it.
     superseded: HashMap<MessageId, usize, RandomState>,
-    /// Messages that were refused because the store had failed. Their removal is on its way; a page that still brings one skips it. The newest ones.
+    /// Messages that were refused because the store had failed, the newest ones. The store has been asked to remove them; a page that still
+    /// contains one skips it.
     refused: BTreeSet<MessageId>,
-    /// Unstored messages that the store refused and that are tried again.
+    /// Unstored messages that the store refused and that the broker asks it to write again.
     failed: BTreeSet<MessageId>,
     pending: Slab<Pending>,
     delayed: BTreeMap<(Timestamp, MessageId), Delayed>,
-    /// Messages that receivers gave back and that are not delivered before this moment, or that expire then.
+    /// Messages that are held back, by the time at which they are released (at the latest when they expire).
     held: BTreeMap<(Timestamp, MessageId), Held>,
-    /// Bytes of the entries among them.
+    /// Bytes of the held messages.
     held_bytes: usize,
-    /// The held messages that wait for a group: channel, group, message; and until when each is held.
+    /// Held messages that wait for a member of a group: channel, group, message, and the time until which each is held.
     owed: BTreeMap<(usize, GroupName, MessageId), Timestamp>,
-    /// Deliveries that are late and that nobody else has taken yet: channel, receiver, number.
+    /// Late deliveries that no other receiver has taken yet: channel, receiver, sequence number.
     overdue: BTreeSet<(usize, ConnectionId, u64)>,
-    /// No delivery is late sooner than this.
+    /// The shortest time after which any delivery can be late.
     shortest_lapse: Duration,
     dedup: Dedup,
-    /// Channels purged within the time in which an id is known, oldest first.
+    /// Channels purged within `dedup_window`, oldest first.
     purges: VecDeque<(Timestamp, ChannelName)>,
     timers: Timers,
     counters: Counters,
     #[cfg(test)]
     books: audit::Books,
-    /// What the answer to the sweep that has been asked for may name, and is counted no more: it has expired in memory while it was being written, or
-    /// another row that stood for it was done with first.
+    /// Messages that the answer to the running sweep may name and that are counted already: they expired in memory while they were being
+    /// written, or their successor row was settled first.
     expired_early: BTreeSet<MessageId>,
-    /// A sweep has been asked for and not answered: no message may become paged that its answer could name.
+    /// A sweep is running: no message may become paged that its answer could name.
     sweeping: bool,
-    /// An orderly stop has begun: kept messages are stored and given to nobody.
+    /// An orderly stop has begun: kept messages are stored and not delivered.
     stopping: bool,
     last_id: MessageId,
     last_order: u64,
-    /// Who published last: what is noted about a sender is noted already. Forgotten with the first event that is no publication, and
-    /// with any connection or channel.
+    /// The last publisher; saves the bookkeeping for a sender that publishes again. Cleared by every change of connections, subscriptions
+    /// or channels.
     last_sender: Option<Sender>,
     /// Messages up to this id were in the store when the broker started.
     restored_up_to: MessageId,
@@ -183,12 +188,12 @@ pub struct Broker {
     replacements: Vec<(Message, SmallVec<[MessageId; 1]>)>,
     removals: Vec<MessageId>,
     counts: Vec<(MessageId, u32)>,
-    /// Channels to pump before the turn ends.
+    /// Channels to pump (deliver from) before the turn ends.
     to_pump: Vec<usize>,
 }
 
 impl Broker {
-    /// A broker with the backlog that the store held.
+    /// Makes a broker with the backlog from the store.
     #[must_use]
     pub fn new(settings: Settings, restored: Restored) -> Self {
         let mut broker = Self {
@@ -241,10 +246,10 @@ impl Broker {
         broker
     }
 
-    /// Takes notice of `event`, which happened at `now`, and appends what is to be done about it to `effects`.
+    /// Handles `event`, which happened at `now`, and appends the effects that the caller must carry out to `effects`.
     ///
     /// `now` must never go back.
-    // Inlined, so that the event of the hot path is never put together in memory.
+    // Inlined, so that the event of the hot path is never built in memory.
     #[inline]
     pub fn handle(&mut self, now: Timestamp, event: Event<'_>, effects: &mut Effects) {
         let turn = &mut Turn { now, effects };
@@ -284,7 +289,7 @@ impl Broker {
         }
     }
 
-    /// When [`Event::Tick`] is wanted next, if ever.
+    /// Returns the time of the next deadline: the caller must then pass [`Event::Tick`]. `None` if there is no deadline.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let delayed = self.delayed.first_key_value().map(|((due, _), _)| *due);
@@ -292,36 +297,36 @@ impl Broker {
         [self.timers.next(), delayed, held].into_iter().flatten().min()
     }
 
-    /// What has happened so far.
+    /// Returns the counters since the start.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Messages that are not settled, of all channels: waiting, paged, delayed or in flight.
+    /// Returns the number of unsettled messages of all channels: waiting, parked, paged, delayed, held back or in flight.
     #[must_use]
     pub fn unsettled(&self) -> u64 {
         self.channels.iter().map(|(_, channel)| channel.unsettled).sum()
     }
 
-    /// The ids that were accepted since this was asked last, to be written down for the next start.
+    /// Returns the ids that were accepted since the last call. The caller writes them to a file for the next start.
     pub fn take_fresh_ids(&mut self) -> FreshIds {
         self.dedup.take_fresh()
     }
 
-    /// Whether [`Self::take_fresh_ids`] or [`Self::take_forgotten_ids`] has something to say.
+    /// Whether [`Self::take_fresh_ids`] or [`Self::take_forgotten_ids`] would return something.
     #[must_use]
     pub fn has_fresh_ids(&self) -> bool {
         self.dedup.has_news()
     }
 
-    /// Every accepted id that is remembered.
+    /// Returns every accepted id that is remembered.
     #[must_use]
     pub fn accepted_ids(&self) -> Vec<AcceptedId> {
         self.dedup.accepted()
     }
 
-    /// How many accepted ids are remembered.
+    /// Returns the number of accepted ids that are remembered.
     #[must_use]
     pub fn accepted_ids_count(&self) -> usize {
         self.dedup.len()
@@ -334,7 +339,8 @@ impl Broker {
         Some(forgotten)
     }
 
-    /// Obeys new settings from now on; what has been accepted stays accepted. To be followed by [`Event::Tick`]: a deadline may be over.
+    /// Applies new settings. Accepted messages stay accepted. The caller must pass [`Event::Tick`] afterwards, because a deadline may have
+    /// passed.
     pub fn reconfigure(&mut self, settings: Settings) {
         self.policies = settings.policies.shared();
         self.spare = settings.policies.spare();
@@ -346,10 +352,10 @@ impl Broker {
         }
     }
 
-    /// Carries out what the turn left to be done, until nothing is left, and hands over what it gathered for the store.
+    /// Pumps the channels that the turn has marked, and passes the collected store operations on.
     fn settle_turn(&mut self, turn: &mut Turn<'_>) {
-        // Bounded: each round delivers or gives up at least one message, or asks for a page, and adds at most the channels of
-        // receivers that changed.
+        // Bounded: each round delivers or gives up at least one message, or asks for a page, and adds at most the channels of changed
+        // receivers.
         while let Some(channel) = self.to_pump.pop() {
             self.pump(channel, turn);
         }
@@ -358,7 +364,7 @@ impl Broker {
         self.timers.drop_settled_writes(|id| !unstored.contains(id));
     }
 
-    /// Everything whose time has come.
+    /// Handles every deadline that has passed.
     fn tick(&mut self, turn: &mut Turn<'_>) {
         self.expire_due(turn);
         while let Some(timer) = self.timers.due_receiver(turn.now) {
@@ -385,7 +391,7 @@ impl Broker {
         }
     }
 
-    /// Whether the memory for messages is getting short, so that pages become small.
+    /// Whether more than half of [`limits::CORE_BYTES`] is used, so that pages become small.
     fn is_pressed(&self) -> bool {
         self.bytes > limits::CORE_BYTES / 2
     }
@@ -394,7 +400,7 @@ impl Broker {
         self.policies[self.settings.policies.position(name)].clone()
     }
 
-    /// The channel of this name, made if there is none; `None` if there are too many.
+    /// Returns the key of the channel with this name, and makes the channel if it does not exist. `None` if there are too many channels.
     fn open_channel(&mut self, name: &ChannelName) -> Option<usize> {
         if let Some(key) = self.channel_keys.get(name) {
             return Some(*key);
@@ -408,7 +414,7 @@ impl Broker {
         Some(key)
     }
 
-    /// Forgets a channel that nothing is left of.
+    /// Removes a channel without receivers and messages.
     fn close_if_unused(&mut self, key: usize) {
         if self.channels.get(key).is_some_and(Channel::is_unused) {
             self.last_sender = None;
@@ -424,14 +430,14 @@ impl Broker {
         self.last_id
     }
 
-    /// Remembers that a connection is there to be answered.
+    /// Remembers that replies may go to a connection.
     fn note_connection(&mut self, connection: ConnectionId) {
         if !self.receiver_keys.contains_key(&connection) {
             self.connections.entry(connection).or_default();
         }
     }
 
-    /// Sends an answer, if the connection that waits for it has not ended.
+    /// Sends a reply, unless the waiting connection has ended.
     fn reply(&self, to: ReplyTo, reply: Reply, turn: &mut Turn<'_>) {
         let is_there = match to {
             ReplyTo::Nobody => false,
@@ -443,7 +449,7 @@ impl Broker {
     }
 }
 
-/// The shortest time, of all policies, after which a delivery is not confirmed in time: no delivery has to be looked at sooner.
+/// Returns the shortest time of all policies after which a delivery is late. No delivery needs a check sooner.
 fn shortest_lapse(policies: &[Arc<ChannelPolicy>]) -> Duration {
     let times = policies.iter().flat_map(|policy| [policy.ack_timeout, policy.confirm_within]);
     times.filter(|time| !time.is_zero()).min().unwrap_or(Duration::MAX)

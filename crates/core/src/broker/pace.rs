@@ -1,27 +1,27 @@
-//! How many unconfirmed deliveries a receiver may hold.
+//! The number of unconfirmed deliveries that a receiver may hold.
 //!
-//! A receiver that dies gives back what it had not confirmed, and what it had handled of that arrives twice. So an automatic receiver
-//! that names no `prefetch` holds little at first, twice as much after each confirmation that used half of its window, and never more
-//! than about [`limits::WINDOW_WORK`] of its own work.
+//! If a receiver dies, its unconfirmed messages are delivered again, and those that it had already handled arrive twice. So an automatic
+//! receiver that names no `prefetch` starts with a small window. The window doubles after each confirmation that used half of it, and never
+//! exceeds the work of about [`limits::WINDOW_WORK`].
 
 use std::time::Duration;
 
 use super::{AckMode, ClientKind};
 use crate::limits;
 
-/// The number of unconfirmed deliveries that a receiver is allowed, and how that number follows its confirmations.
+/// The size of a receiver's window in deliveries, and how it follows the receiver's confirmations.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// 1 to [`limits::MAX_PREFETCH`].
     allowed: u16,
-    /// `allowed` follows how quickly the receiver confirms.
+    /// Whether `allowed` follows the speed of the receiver's confirmations.
     adaptive: bool,
-    /// It is a legacy client that has confirmed nothing yet: perhaps it takes one frame and leaves.
+    /// The receiver is a legacy client that has confirmed nothing yet. It may take one frame and leave.
     unproven: bool,
 }
 
 impl Pace {
-    /// The pace of a receiver that has been given nothing yet.
+    /// Makes the window size of a new receiver.
     pub fn new(client: ClientKind, ack: AckMode, prefetch: Option<u32>) -> Self {
         let automatic = ack == AckMode::Automatic;
         let unproven = automatic && client != ClientKind::Modern;
@@ -29,24 +29,25 @@ impl Pace {
         Self { allowed: window(prefetch.unwrap_or(first)), adaptive: automatic && prefetch.is_none(), unproven }
     }
 
-    /// The pace after the receiver has subscribed again: what is known of it stays known.
+    /// Returns the window size after the receiver has subscribed again. Keeps the adapted size.
     pub fn renew(self, client: ClientKind, ack: AckMode, prefetch: Option<u32>) -> Self {
         let new = Self::new(client, ack, prefetch);
         let allowed = if self.adaptive && new.adaptive { self.allowed } else { new.allowed };
         Self { allowed, unproven: new.unproven && self.unproven, ..new }
     }
 
-    /// Unconfirmed deliveries allowed.
+    /// Returns the number of unconfirmed deliveries that are allowed.
     pub fn allowed(self) -> usize {
         usize::from(self.allowed)
     }
 
-    /// Whether it is a legacy client that has confirmed nothing yet.
+    /// Whether the receiver is a legacy client that has confirmed nothing yet.
     pub fn is_unproven(self) -> bool {
         self.unproven
     }
 
-    /// A confirmation of so many deliveries (not 0) came, so long after it was asked for; `None`: it was not asked for.
+    /// Adapts the size to a confirmation. `deliveries`: the number of confirmed deliveries, at least 1. `took`: the time since the request;
+    /// `None` if there was no request.
     pub fn confirmed(&mut self, deliveries: usize, took: Option<Duration>) {
         self.unproven = false;
         let Some(took) = took.filter(|_| self.adaptive) else { return };
@@ -64,7 +65,7 @@ impl Pace {
     }
 }
 
-/// How many deliveries a receiver handles in [`limits::WINDOW_WORK`] if it has handled so many in `took`.
+/// Returns the number of deliveries that a receiver handles in [`limits::WINDOW_WORK`] if it handled `deliveries` in `took`.
 fn sustained(deliveries: usize, took: Duration) -> u32 {
     let work = deliveries as u128 * limits::WINDOW_WORK.as_millis();
     work.checked_div(took.as_millis()).map_or(u32::MAX, |deliveries| u32::try_from(deliveries).unwrap_or(u32::MAX))
@@ -89,7 +90,7 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// A receiver whose windows are always full and that takes so long for each delivery: the sizes of its windows.
+    /// Returns the successive window sizes of a receiver that always fills its window and takes `each` for a delivery.
     fn windows(mut pace: Pace, each: Duration) -> Vec<usize> {
         (0..14)
             .map(|_| {
@@ -105,7 +106,7 @@ mod tests {
         assert_eq!((automatic(LEGACY).allowed(), automatic(LEGACY).is_unproven()), (1, true));
         assert_eq!((automatic(ClientKind::Modern).allowed(), automatic(ClientKind::Modern).is_unproven()), (64, false));
         let manual = Pace::new(LEGACY, AckMode::Manual, None);
-        assert_eq!((manual.allowed(), manual.is_unproven()), (64, false), "it confirms by name");
+        assert_eq!((manual.allowed(), manual.is_unproven()), (64, false), "a manual receiver answers each delivery");
     }
 
     #[test]
@@ -118,7 +119,7 @@ mod tests {
     fn a_slow_receiver_never_holds_more_than_ten_seconds_of_its_work() {
         assert_eq!(windows(automatic(LEGACY), millis(2_000))[..6], [1, 2, 4, 5, 5, 5]);
         assert_eq!(windows(automatic(ClientKind::Modern), millis(2_000))[..3], [64, 5, 5]);
-        assert_eq!(windows(automatic(LEGACY), millis(60_000))[..3], [1, 1, 1], "one is always allowed");
+        assert_eq!(windows(automatic(LEGACY), millis(60_000))[..3], [1, 1, 1], "one delivery is always allowed");
     }
 
     #[test]
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_far_away_reaches_the_usual_window_and_no_more() {
+    fn a_receiver_with_a_long_round_trip_gets_the_default_window_at_most() {
         let mut pace = automatic(LEGACY);
         for _ in 0..10 {
             pace.confirmed(pace.allowed(), Some(millis(600)));
@@ -144,15 +145,15 @@ mod tests {
         for _ in 0..10 {
             pace.confirmed(1, Some(Duration::ZERO));
         }
-        assert_eq!(pace.allowed(), 4, "one at a time uses a quarter of it");
+        assert_eq!(pace.allowed(), 4, "one delivery uses a quarter of the window");
     }
 
     #[test]
-    fn a_slow_confirmation_brings_a_large_window_back_to_the_usual_one() {
+    fn a_slow_confirmation_reduces_a_large_window_to_the_default() {
         let mut pace = automatic(ClientKind::Modern);
         pace.confirmed(64, Some(Duration::ZERO));
         pace.confirmed(64, Some(millis(50)));
-        assert_eq!(pace.allowed(), 128, "neither quick nor slow: it stays");
+        assert_eq!(pace.allowed(), 128, "neither quick nor slow: the window stays");
         pace.confirmed(64, Some(limits::SLOW_CONFIRMATION));
         assert_eq!(pace.allowed(), 64);
     }
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_that_subscribes_again_keeps_what_is_known_of_it() {
+    fn a_receiver_that_subscribes_again_keeps_its_window_size() {
         let mut pace = automatic(LEGACY);
         pace.confirmed(1, Some(Duration::ZERO));
         let again = pace.renew(LEGACY, AckMode::Automatic, None);

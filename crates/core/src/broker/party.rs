@@ -1,4 +1,4 @@
-//! The groups among the receivers of one delivery, and who of them has it.
+//! The groups among the receivers of one delivery, and the members that hold it.
 
 use smallvec::SmallVec;
 
@@ -9,16 +9,16 @@ use crate::message::{ConnectionId, GroupName};
 /// The groups among the receivers of a delivery.
 #[derive(Debug)]
 pub(super) struct Party {
-    /// One or more, as they were when it was made.
+    /// At least one group. The list does not change after the delivery was made.
     pub groups: SmallVec<[GroupName; 1]>,
-    /// Who has it, and for which of the groups: their confirmations settle it.
+    /// The members that hold the delivery, each with the index of its group in `groups`. Only their confirmations settle the messages.
     pub holders: SmallVec<[(usize, ConnectionId); 1]>,
-    /// Others got it too.
+    /// Receivers without a group got the delivery, too (see `group_delivery.rs`).
     pub onlookers: bool,
 }
 
 impl Party {
-    /// The groups of these receivers; `None` if none of them names one.
+    /// Collects the groups of these receivers; `None` if no receiver names a group.
     pub fn new(groups: &Groups, targets: &[Member]) -> Option<Box<Self>> {
         let mut party = Self { groups: SmallVec::new(), holders: SmallVec::new(), onlookers: false };
         for target in targets {
@@ -38,40 +38,40 @@ impl Party {
         self.holders.iter().any(|(_, holder)| *holder == connection)
     }
 
-    /// Whether another member of the receiver's group has the messages, too.
+    /// Whether another member of the receiver's group holds the messages, too.
     pub fn is_shared(&self, connection: ConnectionId) -> bool {
         let part = self.part(connection);
         self.holders.iter().any(|(other, holder)| Some(*other) == part && *holder != connection)
     }
 
-    /// Whether anybody else has the messages, for any of the groups.
+    /// Whether another receiver holds the messages, for any of the groups.
     pub fn is_held_beside(&self, connection: ConnectionId) -> bool {
         self.holders.iter().any(|(_, holder)| *holder != connection)
     }
 
-    /// For which group a receiver has the messages.
+    /// Returns the index of the group for which a receiver holds the messages.
     pub fn part(&self, connection: ConnectionId) -> Option<usize> {
         self.holders.iter().find(|(_, holder)| *holder == connection).map(|(part, _)| *part)
     }
 
-    /// The name of a group.
+    /// Returns the name of a group.
     pub fn group(&self, part: usize) -> &GroupName {
         &self.groups[part]
     }
 
-    /// One more receiver has the messages for a group.
+    /// Adds a receiver that holds the messages for a group.
     pub fn add(&mut self, part: usize, connection: ConnectionId) {
         self.holders.push((part, connection));
     }
 }
 
-/// Who is asked to take a message.
+/// The receivers that may get a message.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub origin: Option<ConnectionId>,
     pub limit: u32,
-    /// Only members of these groups.
+    /// If given, only members of these groups.
     pub within: Option<&'a [GroupName]>,
-    /// Not these.
+    /// Returns true for connections that must not get the message.
     pub not: &'a dyn Fn(ConnectionId) -> bool,
 }

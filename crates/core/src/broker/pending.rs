@@ -1,4 +1,4 @@
-//! A publication whose sender waits to hear that it is safe, and how a message becomes safe.
+//! Publications that are not safe yet, and the outcomes that end the wait.
 
 use smallvec::SmallVec;
 
@@ -10,7 +10,7 @@ use crate::message::PublicationId;
 /// A publication that is not safe yet.
 #[derive(Debug)]
 pub(super) struct Pending {
-    /// Where the answer goes.
+    /// The receiver of the reply.
     pub reply_to: ReplyTo,
     pub id: Option<PublicationId>,
     /// The sender waits for the answer although the publication has no id.
@@ -25,7 +25,7 @@ pub(super) struct Pending {
     pub rows: u32,
     /// Why a message of the publication was refused, if one was.
     pub refused: Option<Refusal>,
-    /// Where the answers go to those who have sent the same publication again.
+    /// The receivers of replies to repetitions of the same publication.
     pub waiters: SmallVec<[ReplyTo; 1]>,
 }
 

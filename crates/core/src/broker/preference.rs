@@ -1,8 +1,8 @@
-//! A receiver of several channels: which of them goes first.
+//! Receivers of several channels: the order in which their channels are served.
 //!
-//! A receiver has one window for all of its channels. While the window has room, a channel gives the receiver nothing if an earlier channel has
-//! something in memory for it, or reads a page (for [`limits::PREFERENCE_WAIT`] at most). Two things ignore this order: a message to all receivers,
-//! and a message that another receiver lost or gave back.
+//! A receiver has one window for all of its channels. While the window has room, a channel delivers nothing to the receiver if a preferred
+//! channel has a message in memory for it, or reads a page (for [`limits::PREFERENCE_WAIT`] at most). Two kinds of messages ignore this
+//! order: messages to all receivers, and messages that another receiver lost or gave back.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use super::{Broker, Turn};
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Order, Timestamp};
 
-/// Why a receiver takes nothing from a channel now.
+/// The reason why a receiver now takes nothing from a channel.
 enum Reserved {
-    /// Something waits for it in this channel.
+    /// A message waits for the receiver in this channel.
     For(usize),
-    /// A page may bring something, until this moment.
+    /// A page is awaited until this time.
     Until(Timestamp),
 }
 
 impl Broker {
-    /// Whether a receiver that has room takes nothing from a channel now, because another one of its channels goes first.
+    /// Whether a receiver with room takes nothing from a channel now, because another of its channels takes precedence.
     #[inline]
     pub(super) fn is_reserved(&self, receiver: &Receiver, channel: usize, now: Timestamp) -> bool {
         receiver.sharing != Sharing::Alone && self.reserved(receiver, channel, now).is_some()
@@ -39,8 +39,8 @@ impl Broker {
         })
     }
 
-    /// Called when a channel has given what it could. If a receiver with room took nothing because another channel goes first, that channel is pumped
-    /// now and this one after it. If the receiver waits for a page, a timer ends the wait.
+    /// Called when a channel has delivered what it could. If a receiver with room took nothing because another channel takes precedence,
+    /// that channel is pumped first and this one again after it. If the receiver waits for a page, a timer ends the wait.
     pub(super) fn yield_to_preferred(&mut self, key: usize, turn: &mut Turn<'_>) {
         let Some(channel) = self.channels.get(key).filter(|_| !self.stopping) else { return };
         if channel.waiting.is_empty() && self.owed.is_empty() {
@@ -65,20 +65,20 @@ impl Broker {
             }
         }
         if !first.is_empty() {
-            // Bounded: each of them gives something to a receiver that has room, before this one is looked at again.
+            // Bounded: each of these channels delivers to a receiver with room before this one is pumped again.
             self.to_pump.push(key);
             self.to_pump.extend(first);
         }
     }
 
-    /// A receiver has waited for a page long enough.
+    /// Handles the end of a receiver's wait for a page.
     pub(super) fn waited_for_page(&mut self, connection: ConnectionId) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         self.receivers[key].yield_armed = false;
         self.pump_all(key);
     }
 
-    /// A page of a channel has been read, or could not be: whoever has waited for it looks at its other channels, too.
+    /// Handles a page that was read or failed: pumps the other channels of the receivers that have waited for it.
     pub(super) fn page_is_here(&mut self, channel: usize) {
         let members = self.channels[channel].members.iter().map(|member| member.receiver);
         let sharing: Vec<_> = members.filter(|key| self.receivers[*key].sharing != Sharing::Alone).collect();
@@ -87,33 +87,34 @@ impl Broker {
         }
     }
 
-    /// All of a receiver's channels are pumped, those first that it names first.
+    /// Marks all of a receiver's channels to be pumped, in the order of its request.
     fn pump_all(&mut self, receiver: usize) {
         let subscriptions = self.receivers[receiver].subscriptions.iter().rev();
         self.to_pump.extend(subscriptions.map(|subscription| subscription.channel));
     }
 
-    /// A receiver has declared its channels in this order.
+    /// Sorts a receiver's channels in the order of its request, and sets how they share its window.
     pub(super) fn arrange(&mut self, key: usize, channels: &[ChannelName], order: Order) {
         let Self { receivers, channels: known, .. } = self;
         let receiver = &mut receivers[key];
         receiver.sharing = match order {
             _ if receiver.subscriptions.len() < 2 => Sharing::Alone,
             Order::List => Sharing::Preference,
-            // The first one begins.
+            // The first channel begins.
             Order::Fair => Sharing::Turns(u8::MAX),
         };
         if receiver.sharing != Sharing::Alone {
             let place = |channel: usize| channels.iter().position(|name| *name == known[channel].name);
             receiver.subscriptions.sort_by_cached_key(|subscription| place(subscription.channel));
         }
-        // It may have more room than before, or wait for nothing any more.
+        // The window may have become larger, or a wait may have ended.
         self.pump_all(key);
     }
 }
 
 impl Channel {
-    /// Until when a page of `page` messages is waited for that may bring something: nothing is in memory, and it is being read, or about to be.
+    /// Returns the time until which a receiver waits for a page of `page` messages that is being read, or about to be. `None` if there is
+    /// no such page or the wait is over.
     fn page_until(&self, now: Timestamp, page: usize) -> Option<Timestamp> {
         let waited = match self.loading {
             Some(loading) => Duration::from_millis(u64::from((now.0 as u32).wrapping_sub(loading.asked))),

@@ -1,4 +1,4 @@
-//! Acceptance: a publication comes in and goes straight to receivers, waits, or is refused.
+//! Publications: they go to receivers at once, wait, or are refused.
 
 use smallvec::SmallVec;
 
@@ -36,7 +36,8 @@ impl Broker {
         }
     }
 
-    /// The publication's channel, if there is one of that name. `None`: the sender has been ended, and what it sends counts no more.
+    /// Notes the sender, and returns the key of the publication's channel, if the channel exists. The outer `None` means that the sender
+    /// has been ended: the publication is ignored.
     fn note_publisher(&mut self, publish: &Publish<'_>) -> Option<Option<usize>> {
         let name = &*publish.publication.channel;
         if let ReplyTo::Connection(asker) = publish.reply_to
@@ -65,7 +66,8 @@ impl Broker {
         Some(known)
     }
 
-    /// Answers a publication whose id was seen within the window, or notes that its answer is owed.
+    /// Answers a publication whose id was seen within `dedup_window`, or notes that it waits for the answer to the first one. Returns false
+    /// for a new id.
     fn is_repetition(&mut self, publish: &Publish<'_>, key: Key, known: Option<usize>, turn: &mut Turn<'_>) -> bool {
         let Some(id) = &publish.id else { return false };
         let Some(seen) = self.dedup.get(turn.now, self.settings.dedup_window, key) else { return false };
@@ -82,8 +84,8 @@ impl Broker {
         true
     }
 
-    /// Whether what is in the store only may still be there, of a publication that was accepted at `at` and is repeated: the store does not say whose rows it
-    /// has swept or purged.
+    /// Whether the rows of a repeated publication, accepted at `at`, may still be in the store. The store does not report which
+    /// publications' rows it has swept or purged.
     fn is_still_stored(&self, publish: &Publish<'_>, at: Timestamp, now: Timestamp) -> bool {
         let channel = &publish.publication.channel;
         let ttl = publish.ttl.unwrap_or_else(|| self.settings.policies.of(channel).ttl);
@@ -91,7 +93,7 @@ impl Broker {
         is_alive && !self.purges.iter().any(|(purged, name)| *purged >= at && *name == **channel)
     }
 
-    /// A channel that is not kept: to the receivers connected now, and gone.
+    /// Delivers a publication on a channel that is not kept to the connected receivers. Nothing is stored.
     fn publish_fleeting(
         &mut self,
         publish: &Publish<'_>,
@@ -124,7 +126,7 @@ impl Broker {
         self.accept(publish, served, turn);
     }
 
-    /// Answers a publication that is accepted at once and of which nothing is stored, if its sender waits for the answer.
+    /// Answers a publication that is accepted without storing anything, if its sender waits for the answer.
     fn accept(&mut self, publish: &Publish<'_>, receivers: u32, turn: &mut Turn<'_>) {
         if publish.id.is_some() || publish.answer {
             let id = publish.id.clone();
@@ -132,14 +134,14 @@ impl Broker {
         }
     }
 
-    /// The publication of this id, if it has one, is accepted.
+    /// Remembers the publication's id as accepted, if it has an id.
     fn remember(&mut self, key: Option<Key>, publish: &Publish<'_>, turn: &Turn<'_>) {
         if let Some((key, id)) = key.zip(publish.id.as_ref()) {
             self.dedup.accept(turn.now, key, id, 0);
         }
     }
 
-    /// Gives a content to the receivers of a channel that is not kept.
+    /// Delivers a content to the receivers of a channel that is not kept. Returns the number of receivers.
     pub(super) fn fan_out(
         &mut self,
         key: usize,
@@ -180,7 +182,7 @@ impl Broker {
         u32::try_from(served).unwrap_or(u32::MAX)
     }
 
-    /// A kept channel: in flight at once if somebody has room and nothing is before it, else behind what waits.
+    /// Accepts a publication on a kept channel. Delivers it at once if a receiver has room and no message comes before it, else queues it.
     fn publish_kept(
         &mut self,
         publish: &Publish<'_>,
@@ -226,13 +228,14 @@ impl Broker {
         Ok(())
     }
 
-    /// A publication without messages is accepted and reaches nobody.
+    /// Accepts a publication without messages. It reaches nobody.
     fn accept_empty(&mut self, publish: &Publish<'_>, remember: Option<Key>, turn: &mut Turn<'_>) {
         self.remember(remember, publish, turn);
         self.accept(publish, 0, turn);
     }
 
-    /// A line for who waits for the publication to be safe, if anybody does or if it has several messages to be answered together.
+    /// Makes a [`Pending`] if the sender waits until the publication is safe, or if the publication has several messages, which get one
+    /// answer. Returns its key.
     fn pend(&mut self, publish: &Publish<'_>, id: Option<Key>, count: usize) -> Option<usize> {
         if publish.id.is_none() && !publish.answer && count == 1 {
             return None;
@@ -255,7 +258,7 @@ impl Broker {
         Some(key)
     }
 
-    /// The entries of a publication, each with its line among the unstored.
+    /// Makes the entries of a publication, and registers each as unstored.
     fn entries(
         &mut self,
         publish: &Publish<'_>,
@@ -310,7 +313,7 @@ impl Broker {
         entries
     }
 
-    /// Gives a publication to receivers as it was sent, or lets it wait.
+    /// Delivers a publication to receivers as it was sent, or queues it.
     fn fly_live(&mut self, key: usize, entries: SmallVec<[Entry; 1]>, publish: &Publish<'_>, turn: &mut Turn<'_>) {
         let limit = publish.receivers.unwrap_or(self.channels[key].policy.receivers);
         if limit == 0 && !self.stopping {
@@ -331,7 +334,7 @@ impl Broker {
             return;
         }
         let ids: SmallVec<[MessageId; 1]> = entries.iter().map(|entry| entry.message.id).collect();
-        // The write is put off while it is in flight; not for long, if somebody waits for the answer.
+        // While the message is in flight, its write is delayed; only briefly if the sender waits for the answer.
         let soon = (publish.id.is_some() || publish.answer) && self.await_confirmation(&targets, turn);
         self.fly(key, entries, Content::Live, &targets, turn);
         for id in ids {
@@ -343,7 +346,7 @@ impl Broker {
         }
     }
 
-    /// Puts an entry behind everything that waits on its channel: in memory if it will be wanted soon, else in the store only.
+    /// Queues an entry after all messages of its channel: in memory if it will be delivered soon, else in the store only.
     pub(super) fn enqueue(&mut self, key: usize, mut entry: Entry, cause: Cause, turn: &mut Turn<'_>) {
         let page = self.settings.bounds.page(self.is_pressed());
         let id = entry.message.id;
@@ -360,7 +363,7 @@ impl Broker {
             self.append(id);
             return;
         }
-        // The append is made from the waiting entry, which is let go at once.
+        // `append` copies the message from the waiting entry, which is then removed.
         self.transition(key, &mut entry, Place::Waiting, cause);
         self.channels[key].wait(entry);
         self.append(id);
@@ -373,7 +376,7 @@ impl Broker {
         }
     }
 
-    /// Lets a message go for good: out of the memory, the store and the channel's count.
+    /// Removes a settled message from the memory, the store and the channel's count.
     pub(super) fn drop_entry(
         &mut self,
         key: usize,
@@ -398,7 +401,7 @@ impl Broker {
     }
 }
 
-/// The reply to a publication that is not accepted.
+/// Makes the reply to a publication that is not accepted.
 fn refused(publish: &Publish<'_>, refusal: Refusal) -> Reply {
     Reply::Refused { id: publish.id.clone(), answer: publish.answer, refusal }
 }

@@ -1,4 +1,4 @@
-//! One receiver: what it asked for, its window, and when it is asked for a confirmation.
+//! A receiver: its request, its window, and the times at which it is asked for a confirmation.
 
 use std::time::Duration;
 
@@ -11,57 +11,57 @@ use super::{AckMode, Subscribe};
 use crate::limits;
 use crate::message::{ConnectionId, Timestamp};
 
-/// A channel that a receiver receives.
+/// A channel to which a receiver is subscribed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subscription {
     /// The channel's key.
     pub channel: usize,
-    /// Its place in the channel's order of receivers.
+    /// The receiver's position in the channel's order of receivers.
     pub order: u64,
 }
 
-/// How a receiver's channels share its window.
+/// The order in which a receiver's channels use its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sharing {
-    /// It receives one channel, or none.
+    /// The receiver has one channel, or none.
     Alone,
-    /// What waits in an earlier one goes first.
+    /// An earlier channel takes precedence.
     Preference,
-    /// After the one at this place, the next one goes first.
+    /// The channels take turns. Holds the index of the channel that was served last.
     Turns(u8),
 }
 
-/// A connection that receives.
+/// A connection that is subscribed to channels.
 #[derive(Debug)]
 pub(super) struct Receiver {
     pub connection: ConnectionId,
-    /// In the order in which it names them.
+    /// In the order of the receiver's request.
     pub subscriptions: SmallVec<[Subscription; 1]>,
     pub sharing: Sharing,
     pub ack: AckMode,
-    /// How many unconfirmed deliveries are allowed.
+    /// The number of unconfirmed deliveries that the receiver may hold.
     pub pace: Pace,
     pub window: Window,
-    /// To which channels the connection has sent.
+    /// The channels to which the connection has sent.
     pub sent_to: SentTo,
-    /// A confirmation was asked for and has not come.
+    /// A confirmation was asked for and has not arrived.
     pub asked: bool,
     asked_at: Timestamp,
-    /// Its last confirmation came within [`limits::PROMPT_CONFIRMATION`].
+    /// The last confirmation arrived within [`limits::PROMPT_CONFIRMATION`].
     prompt: bool,
-    /// A sender waits for what was delivered since a confirmation was asked for: the next one is asked for at once.
+    /// A sender waits for a message that was delivered after the last request for a confirmation: the next request is made at once.
     pub awaited: bool,
-    /// The timer that will ask for one is running.
+    /// The timer for the end of the current burst is running.
     pub quiet_armed: bool,
-    /// When that timer was started: the first delivery of the burst.
+    /// The time of the first delivery of the current burst.
     pub burst_began: Timestamp,
-    /// No backlog frame before this (`store.delay`).
+    /// The receiver gets no backlog frame before this time (`store.delay`).
     pub next_backlog: Timestamp,
     /// The timer for `next_backlog` is running.
     pub pace_armed: bool,
-    /// The timer that ends it if it confirms nothing is running.
+    /// The timer for `confirm_timeout` is running.
     pub watched: bool,
-    /// The timer for the end of its waiting for a page is running.
+    /// The timer for the end of the wait for a preferred channel's page is running.
     pub yield_armed: bool,
 }
 
@@ -88,14 +88,14 @@ impl Receiver {
         }
     }
 
-    /// Whether its window takes another delivery. One is always taken, however large.
+    /// Whether the window takes another delivery. An empty window always takes one, however large.
     pub fn has_room(&self) -> bool {
         !self.window.is_silent()
             && self.window.len() < self.pace.allowed()
             && self.window.bytes() < limits::WINDOW_BYTES
     }
 
-    /// Which of its channels go before this one, now.
+    /// Returns the receiver's channels that now take precedence over this one.
     pub fn preferred(&self, channel: usize) -> impl Iterator<Item = usize> {
         let start = match self.sharing {
             Sharing::Turns(served) => usize::from(served) + 1,
@@ -106,7 +106,7 @@ impl Receiver {
         turn.take_while(move |other| *other != channel)
     }
 
-    /// It is given something of a channel.
+    /// Notes that a channel has delivered to the receiver.
     pub fn serve(&mut self, channel: usize) {
         if let Sharing::Turns(served) = &mut self.sharing {
             let place = self.subscriptions.iter().position(|subscription| subscription.channel == channel);
@@ -114,25 +114,25 @@ impl Receiver {
         }
     }
 
-    /// Whether it takes another backlog frame now.
+    /// Whether the receiver takes another backlog frame now.
     pub fn takes_backlog(&self, now: Timestamp) -> bool {
         self.has_room() && self.next_backlog <= now
     }
 
-    /// Whether a fan-out, which waits for nobody, has outrun it.
-    /// `most`: unconfirmed deliveries that a fan-out allows.
+    /// Whether the receiver is too slow for a fan-out without receiver limit. `most`: the number of unconfirmed deliveries that such a
+    /// fan-out allows.
     pub fn is_outrun(&self, most: usize) -> bool {
         let far = self.window.len() >= most || self.window.bytes() >= limits::QUEUE_BYTES;
         far && !self.has_room()
     }
 
-    /// Whether the confirmation is asked for without waiting for a pause, because so much is unconfirmed. Not for a client that perhaps takes
-    /// one frame and leaves: a ping that it has not read would turn its FIN into an RST.
+    /// Whether the confirmation is asked for before the burst ends, because half of the window is used. Never for a client that may take
+    /// one frame and leave: an unread ping would turn its FIN into an RST.
     pub fn is_asked_early(&self) -> bool {
         !self.pace.is_unproven() && self.half_used()
     }
 
-    /// Whether a backlog frame to it holds one message only.
+    /// Whether a backlog frame to the receiver contains a single message.
     pub fn takes_single(&self) -> bool {
         self.ack == AckMode::Manual || self.pace.is_unproven()
     }
@@ -141,7 +141,7 @@ impl Receiver {
         self.window.len() * 2 >= self.pace.allowed() || self.window.bytes() * 2 >= limits::WINDOW_BYTES
     }
 
-    /// Whether it is likely to confirm sooner than a disk would. One that has never confirmed is not: perhaps it can't.
+    /// Whether the receiver will probably confirm sooner than a disk could write. False for a receiver that has never confirmed.
     pub fn is_prompt(&self, now: Timestamp) -> bool {
         let since = match self.ack {
             AckMode::Automatic => self.asked.then_some(self.asked_at),
@@ -150,23 +150,23 @@ impl Receiver {
         self.prompt && since.is_none_or(|since| now.since(since) <= limits::PROMPT_CONFIRMATION)
     }
 
-    /// It has subscribed again.
+    /// Applies the receiver's new request.
     pub fn configure(&mut self, subscribe: &Subscribe) {
         self.ack = subscribe.ack;
         self.pace = self.pace.renew(subscribe.client, subscribe.ack, subscribe.window());
     }
 
-    /// A confirmation is asked for.
+    /// Notes that a confirmation is asked for.
     pub fn ask(&mut self, now: Timestamp) {
         (self.asked, self.asked_at) = (true, now);
     }
 
-    /// It has answered a delivery by hand.
+    /// Notes an `ack` or `nack`. `done`: it was an `ack`; `took`: the time since the delivery.
     pub fn acknowledged(&mut self, done: bool, took: Duration) {
         self.prompt = done && took <= limits::PROMPT_CONFIRMATION;
     }
 
-    /// A confirmation of so many deliveries came.
+    /// Notes that a pong has confirmed this number of deliveries.
     pub fn confirmed(&mut self, deliveries: usize, now: Timestamp) {
         let asked = std::mem::take(&mut self.asked);
         if deliveries == 0 {
@@ -180,13 +180,13 @@ impl Receiver {
         self.pace.confirmed(deliveries, took);
     }
 
-    /// Whether it works on deliveries: something is unconfirmed, and it has confirmed something within this time, or was given the first of
-    /// them.
+    /// Whether the receiver works on deliveries: it has unconfirmed deliveries, and `timeout` has not passed since its last confirmation or
+    /// the first of these deliveries.
     pub fn is_at_work(&self, now: Timestamp, timeout: Duration) -> bool {
         self.window.since().is_some_and(|since| now < since.after(timeout))
     }
 
-    /// When it is ended unless it confirms something by a pong before; `None` if a pong would confirm nothing.
+    /// Returns the time at which the receiver is ended unless a pong confirms something before. `None` if a pong would confirm nothing.
     pub fn unconfirmed_until(&self, timeout: Duration) -> Option<Timestamp> {
         Some(self.window.automatic_since()?.after(timeout))
     }

@@ -1,8 +1,8 @@
-//! A table of what is known of messages for a short time, by their ids.
+//! A table of values by message id, fast for young ids.
 //!
-//! Ids are given one after the other, and nearly all that is noted under one is gone soon after. So an id is a place in a row, found
-//! without hashing, and neighbours lie together in the processor's caches. What stays while thousands come and go moves over to a common table: the row is
-//! never much longer than what is in it.
+//! Ids ascend, and nearly all values are removed soon after they were inserted. So a value of a young id is in a row of slots, found
+//! without hashing, next to its neighbours in the processor's caches. A value that stays while thousands come and go moves to a hash map,
+//! so that the row never has many more slots than values.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,16 +11,16 @@ use foldhash::fast::RandomState;
 use crate::limits;
 use crate::message::MessageId;
 
-/// See the module.
+/// A table of values by message id.
 #[derive(Debug)]
 pub(super) struct Recent<T> {
-    /// One place for each id from `first` on. The first place is taken.
+    /// One slot for each id from `first` on. The first slot is never empty.
     row: VecDeque<Option<T>>,
-    /// Never less than it was.
+    /// The id of the first slot. Never decreases.
     first: u64,
-    /// How many places are taken.
+    /// The number of slots with a value.
     taken: usize,
-    /// What stayed longer.
+    /// The values of ids before `first`.
     old: HashMap<MessageId, T, RandomState>,
 }
 
@@ -31,7 +31,7 @@ impl<T> Default for Recent<T> {
 }
 
 impl<T> Recent<T> {
-    /// Notes something, in place of what was.
+    /// Inserts a value, or replaces the value of this id.
     #[inline]
     pub fn insert(&mut self, id: MessageId, value: T) {
         if self.row.is_empty() {
@@ -57,7 +57,7 @@ impl<T> Recent<T> {
         self.age(limits::RECENT_PLACES.max(self.taken * limits::RECENT_SPARSE));
     }
 
-    /// What is noted, if anything is.
+    /// Returns the value of an id.
     #[inline]
     pub fn get(&self, id: MessageId) -> Option<&T> {
         match self.index(id) {
@@ -66,7 +66,7 @@ impl<T> Recent<T> {
         }
     }
 
-    /// The same, to be changed.
+    /// Returns the value of an id for changes.
     #[inline]
     pub fn get_mut(&mut self, id: MessageId) -> Option<&mut T> {
         match self.index(id) {
@@ -75,13 +75,13 @@ impl<T> Recent<T> {
         }
     }
 
-    /// Whether anything is noted.
+    /// Whether the table has a value for an id.
     #[inline]
     pub fn contains(&self, id: MessageId) -> bool {
         self.get(id).is_some()
     }
 
-    /// Takes out what is noted, if anything is.
+    /// Removes the value of an id and returns it.
     #[inline]
     pub fn remove(&mut self, id: MessageId) -> Option<T> {
         let Some(place) = self.index(id) else { return self.old.remove(&id) };
@@ -91,30 +91,30 @@ impl<T> Recent<T> {
             self.first += 1;
         }
         if self.row.is_empty() {
-            // One burst must not cost memory for ever.
+            // Frees the memory of a burst.
             self.row.shrink_to(limits::RECENT_PLACES);
         }
         Some(value)
     }
 
-    /// All that is noted, in no order.
+    /// Returns all values, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (MessageId, &T)> {
         let row = (self.first..).zip(&self.row).filter_map(|(id, place)| Some((MessageId(id), place.as_ref()?)));
         row.chain(self.old.iter().map(|(id, value)| (*id, value)))
     }
 
-    /// How much is noted.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         self.taken + self.old.len()
     }
 
-    /// Where in the row an id is, or would be; `None` before it, where only the old ones are.
+    /// Returns the slot of an id; `None` for ids before the row.
     #[inline]
     fn index(&self, id: MessageId) -> Option<usize> {
         usize::try_from(id.0.checked_sub(self.first)?).ok()
     }
 
-    /// Moves the first places over to the old ones, until the row has at most so many.
+    /// Moves values from the start of the row to the hash map until the row has at most this number of slots.
     fn age(&mut self, places: usize) {
         while self.row.len() > places || self.row.front().is_some_and(Option::is_none) {
             let Some(place) = self.row.pop_front() else { break };
@@ -137,11 +137,12 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        /// So many ids on.
+        /// Inserts the id that is this far after the last one.
         Insert(u64),
-        /// The one that was noted so many ids ago.
+        /// Removes the id that is this far before the last one.
         Remove(u64),
-        Again(u64),
+        /// Inserts the id that is this far before the last one.
+        Reinsert(u64),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -153,7 +154,7 @@ mod tests {
                 2 => (1..40_u64).prop_map(Step::Insert),
                 1 => (1..3 * places).prop_map(Step::Insert),
                 10 => back.clone().prop_map(Step::Remove),
-                1 => back.prop_map(Step::Again),
+                1 => back.prop_map(Step::Reinsert),
             ],
             0..400,
         )
@@ -161,7 +162,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_holds_what_a_map_holds(start in prop_oneof![Just(0), 1..1_000_000_u64], steps in steps()) {
+        fn the_table_has_the_values_of_a_plain_map(start in prop_oneof![Just(0), 1..1_000_000_u64], steps in steps()) {
             let (mut table, mut model) = (Recent::default(), BTreeMap::new());
             let mut last = start;
             for (number, step) in steps.into_iter().enumerate() {
@@ -172,7 +173,7 @@ mod tests {
                         model.insert(last, number);
                         last
                     }
-                    Step::Again(back) => {
+                    Step::Reinsert(back) => {
                         let id = last.saturating_sub(back);
                         table.insert(MessageId(id), number);
                         model.insert(id, number);
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_does_not_keep_the_places_of_what_has_gone() {
+    fn long_lived_values_do_not_keep_empty_slots() {
         let mut table = Recent::default();
         for id in 0..1_000_000_u64 {
             table.insert(MessageId(id), id);

@@ -1,4 +1,4 @@
-//! What the broker is started with: its settings, and what the store held.
+//! The start of the broker: its settings, and the contents of the store.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use super::Bounds;
 use crate::message::{AcceptedId, ChannelName, Message, MessageId, PublicationId, Timestamp};
 use crate::policy::Policies;
 
-/// The part of the configuration that the core obeys.
+/// The part of the configuration that the core uses.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What holds for each channel.
+    /// The policies of channels.
     pub policies: Policies,
-    /// Messages in one backlog frame, at most (manual acknowledgement: always one).
+    /// The most messages in one backlog frame (with manual acknowledgement always one).
     pub batch: usize,
-    /// Pause between two backlog frames to one receiver.
+    /// The pause between two backlog frames to one receiver.
     pub delay: Duration,
-    /// A message in flight is written if it is unconfirmed for so long.
+    /// A message in flight is written if it is unconfirmed for this time.
     pub write_delay: Duration,
-    /// A receiver whose deliveries are unconfirmed for so long is ended.
+    /// A receiver with unconfirmed deliveries is ended if it confirms nothing for this time.
     pub confirm_timeout: Duration,
-    /// How long the id of a publication is remembered.
+    /// The time for which publication ids are remembered.
     pub dedup_window: Duration,
-    /// What no configuration changes.
+    /// Bounds that no configuration key changes.
     pub bounds: Bounds,
 }
 
@@ -44,32 +44,35 @@ impl Default for Settings {
 pub struct ChannelSummary {
     /// Its name.
     pub channel: ChannelName,
-    /// How many messages.
+    /// The number of messages.
     pub messages: u64,
     /// The highest id among them.
     pub last: MessageId,
-    /// When those among them expire that expire at all, and how many then. Moments may stand for later ones near them.
+    /// The expiry times of the messages that expire, each with the number of messages. Nearby times may be merged into the earliest of
+    /// them.
     pub expiries: Vec<(Timestamp, u64)>,
 }
 
-/// What the store held when the broker started.
+/// The contents of the store and of the file of ids when the broker started.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
     /// Every channel with a backlog.
     pub channels: Vec<ChannelSummary>,
     /// Every message with a due time, past or future.
     pub delayed: Vec<Message>,
-    /// The stored publications that were accepted within the dedup window: where, id, when, and how many of its messages are in the store.
+    /// The stored publications that were accepted within the dedup window: channel, id, time of acceptance, and number of their messages in
+    /// the store.
     pub publications: Vec<(ChannelName, PublicationId, Timestamp, u32)>,
-    /// Ids accepted within the dedup window, stored or not. None may lie in the future, or it is remembered too long.
+    /// Ids accepted within the dedup window, whether their messages are stored or not. No time may be in the future, because the id would
+    /// be remembered too long.
     pub ids: Vec<AcceptedId>,
-    /// The key of the hash by which `ids` are known; any random one if there are none.
+    /// The key of the hash in `ids`; any random key if there are no ids.
     pub id_seed: [u64; 2],
-    /// How many ids are remembered at once; `None`: [`crate::limits::DEDUP_IDS`].
+    /// The most ids that are remembered at once; `None`: [`crate::limits::DEDUP_IDS`].
     pub id_bound: Option<usize>,
-    /// The highest id ever given.
+    /// The highest message id that was ever given.
     pub last_id: MessageId,
-    /// The `deliveries` of rows up to this id may be too low: they were in the store at a crash, now or before an orderly restart since. Any of these
-    /// messages may have been delivered before, and is marked so.
+    /// Rows up to this id were in the store at a crash, now or before an orderly restart since then, so their `deliveries` may be too low.
+    /// Each of these messages may have been delivered before and is marked so.
     pub suspect_up_to: MessageId,
 }

@@ -1,5 +1,5 @@
-//! When a publication is safe, and who is told: a line in `unstored` for each message that is neither durable nor settled, and a
-//! [`Pending`] for each publication whose sender waits for the answer.
+//! When a publication is safe, and which connections get the answer: [`Unstored`] for each unstored message, and a [`Pending`] for each
+//! publication whose sender waits for the answer.
 
 use super::entry::{Entry, Place, Row, Unstored};
 use super::pending::{Fate, Pending};
@@ -9,14 +9,14 @@ use crate::limits;
 use crate::message::MessageId;
 
 impl Broker {
-    /// Ends the uncertainty about a message. Harmless for one that is stored already.
+    /// Removes a message from the unstored ones, because it was stored, settled or refused. Does nothing for a stored message.
     pub(super) fn resolve(&mut self, id: MessageId, fate: Fate, turn: &mut Turn<'_>) -> Option<Unstored> {
         let unstored = self.unstored.remove(id)?;
         let is_stored = matches!(fate, Fate::Stored | Fate::StoredLate);
         if unstored.row == Row::Failed {
             self.failed.remove(&id);
         }
-        // Also after a failure: the store may have failed after it had written.
+        // Also after a failure: the store may have written the row nevertheless.
         if !is_stored && unstored.row != Row::Unasked {
             self.removals.push(id);
         }
@@ -27,7 +27,7 @@ impl Broker {
             }
         }
         if !is_stored {
-            // Had it been stored, the older rows would have gone in the same commit.
+            // If the message had been stored, the older rows would have been removed in the same transaction.
             self.removals.extend_from_slice(&unstored.replaces);
         }
         match unstored.pending {
@@ -41,8 +41,8 @@ impl Broker {
         Some(unstored)
     }
 
-    /// The row of an older id goes only now, and nothing in memory stands for it any more: what has been read of its channel and not answered may
-    /// still bring it.
+    /// Called when an older row is removed and no message in memory stands for it any more: a running read of its channel or a running
+    /// sweep may still return the row.
     fn distrust_reads(&mut self, old: MessageId, channel: usize) {
         if self.sweeping {
             self.expired_early.insert(old);
@@ -54,7 +54,7 @@ impl Broker {
         }
     }
 
-    /// One message of a pending publication, which was at `place`, is certain; answers if it was the last.
+    /// Counts a message of a pending publication, which was at `place`, as decided. Answers the publication if it was the last message.
     pub(super) fn advance(&mut self, key: usize, place: Place, fate: Fate, turn: &mut Turn<'_>) {
         let held = match place {
             Place::Flight(flight) => self.flights.get(flight).map_or(0, |flight| flight.outstanding),
@@ -85,7 +85,7 @@ impl Broker {
         self.conclude(pending, turn);
     }
 
-    /// Tells whoever waits what has become of a publication.
+    /// Sends the answers to a publication.
     fn conclude(&mut self, pending: Pending, turn: &mut Turn<'_>) {
         let is_awaited = pending.is_awaited();
         let Pending { reply_to, id, answer, receivers, rows, refused, waiters, .. } = pending;
@@ -109,7 +109,7 @@ impl Broker {
         }
     }
 
-    /// A row of a message has gone for good: what is remembered of its publication has one less.
+    /// Notes that a row is removed: its publication has one row less.
     pub(super) fn row_gone(&mut self, entry: &Entry) {
         let Some(key) = entry.remembered else { return };
         if let Some(pending) = self.dedup.row_gone(key).and_then(|pending| self.pending.get_mut(pending)) {
@@ -117,14 +117,14 @@ impl Broker {
         }
     }
 
-    /// Tells a sender that gave no id. That a message has expired is no error to one who does not wait for it.
+    /// Sends a refusal to a sender that does not wait for an answer. Expiry is no error for such a sender.
     fn tell_refused(&self, to: ReplyTo, refusal: Refusal, turn: &mut Turn<'_>) {
         if refusal != Refusal::Expired {
             self.reply(to, Reply::Refused { id: None, answer: false, refusal }, turn);
         }
     }
 
-    /// Somebody sends again what is pending. False if too many wait already.
+    /// Adds a connection that has repeated a pending publication. Returns false if too many wait already.
     pub(super) fn add_waiter(&mut self, key: usize, waiter: ReplyTo) -> bool {
         let Some(pending) = self.pending.get_mut(key).filter(|_| waiter != ReplyTo::Nobody) else { return true };
         if pending.waiters.len() >= limits::DEDUP_WAITERS {

@@ -1,6 +1,7 @@
-//! To which channels a connection has sent, as far as it matters.
+//! Remembers to which channels a connection has sent.
 //!
-//! A connection that has sent to a channel perhaps came only to send: its leaving proves nothing about what it was given of that channel.
+//! A connection that has sent to a channel may have come only to send. If such a connection leaves, this does not prove that it received a
+//! message of the channel.
 
 use std::hash::BuildHasher;
 
@@ -8,24 +9,24 @@ use foldhash::fast::FixedState;
 
 use crate::message::ChannelName;
 
-/// Remembers one channel, by a hash of its name. After a second one the connection counts as having sent to every channel: nearly all
-/// connections send to one, and a wrong "yes" only means that a message may arrive twice.
+/// Remembers one channel by a hash of its name. After a second channel the connection counts as having sent to every channel. Nearly all
+/// connections send to one channel, and a wrong "yes" only means that a message may arrive twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum SentTo {
     #[default]
     Nothing,
     One(u32),
-    Many,
+    Several,
 }
 
 impl SentTo {
-    /// Notes that the connection has tried to send to a channel, whatever became of the publication.
+    /// Notes that the connection has tried to send to a channel, even if its publication is refused.
     pub fn note(&mut self, channel: &ChannelName) {
         let hash = hash(channel);
         *self = match *self {
             Self::Nothing => Self::One(hash),
             Self::One(known) if known == hash => Self::One(known),
-            Self::One(_) | Self::Many => Self::Many,
+            Self::One(_) | Self::Several => Self::Several,
         };
     }
 
@@ -34,14 +35,14 @@ impl SentTo {
         match self {
             Self::Nothing => false,
             Self::One(known) => known == hash(channel),
-            Self::Many => true,
+            Self::Several => true,
         }
     }
 }
 
-/// The same at every run.
+/// Hashes the name without a random key, so that the core stays deterministic.
 fn hash(channel: &ChannelName) -> u32 {
-    // Half of the hash is enough: two names with one hash only make a receiver's leaving prove less.
+    // 32 bits are enough: if two names have the same hash, a message may arrive twice.
     (FixedState::default().hash_one(channel.as_str()) >> 32) as u32
 }
 
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_channel_is_remembered_and_a_second_one_means_every_channel() {
+    fn after_a_second_channel_every_channel_counts_as_sent_to() {
         let [sms, other, third] = ["sms", "other", "third"].map(|name| ChannelName::parse(name).expect("a name"));
         let mut sent = SentTo::default();
         assert!(!sent.may_include(&sms));

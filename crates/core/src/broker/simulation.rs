@@ -1,7 +1,12 @@
-//! A seeded, deterministic simulation: clients, a store that fails and a process that dies, in every interleaving that the seed
-//! chooses; after every step, what the broker did is held against a naive model and the broker's books are audited.
+//! A deterministic simulation of the broker core. A seed chooses the order of all events: clients that send, receive and vanish, a store
+//! that fails, and a process that crashes. After every step the broker's effects are compared with a naive model (`model.rs`), and the
+//! broker's invariants are checked (`audit.rs`).
 //!
-//! `WSMB_SEED=n cargo test -p wsmb-core simulation` replays one seed, `WSMB_SEEDS=n` runs that many.
+//! ```text
+//! seed ─► World::step ─► Event ─► Broker ─► Effects ─► World: clients, store, model (check every rule)
+//! ```
+//!
+//! `WSMB_SEED=n cargo test -p wsmb-core simulation` replays one seed and prints its events, `WSMB_SEEDS=n` runs the first n seeds.
 
 mod model;
 mod store;
@@ -11,13 +16,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use world::{Tally, World};
 
-/// Seeds in one run of the tests: some seconds, unoptimised.
+/// The number of seeds in one test run, which takes some seconds without optimisation.
 const SEEDS: u64 = 3_000;
 
-/// Steps of one seed.
+/// The number of steps of one seed.
 const STEPS: u32 = 250;
 
-/// SplitMix64: small, seeded, the same everywhere.
+/// The SplitMix64 generator: small, seeded, the same on every platform.
 #[derive(Debug)]
 struct Random(u64);
 
@@ -30,7 +35,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Evenly from 0 to `bound` - 1.
+    /// Returns a number from 0 to `bound` - 1.
     fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
@@ -53,7 +58,7 @@ fn run(seed: u64) -> Tally {
     world.finish()
 }
 
-/// `WSMB_SEED=7` is one seed, `WSMB_SEEDS=100` the first hundred, `WSMB_SEEDS=100..200` the second.
+/// Returns the seeds to run. `WSMB_SEED=7`: one seed; `WSMB_SEEDS=100`: the first hundred; `WSMB_SEEDS=100..200`: the second hundred.
 fn seeds() -> std::ops::Range<u64> {
     let number = |text: &str| text.parse::<u64>().expect("a number of seeds");
     if let Ok(seed) = std::env::var("WSMB_SEED") {
@@ -66,7 +71,7 @@ fn seeds() -> std::ops::Range<u64> {
 }
 
 #[test]
-fn every_promise_holds_in_every_interleaving() {
+fn every_guarantee_holds_in_every_interleaving() {
     let mut all = Tally::default();
     for seed in seeds() {
         match catch_unwind(AssertUnwindSafe(|| run(seed))) {
@@ -86,9 +91,12 @@ fn every_promise_holds_in_every_interleaving() {
         }
     }
     let Tally { confirmed, by_leaving, left, unconfirmed, late, spared, preferred } = all;
-    assert!(confirmed > 0, "a simulation in which nothing is ever confirmed proves nothing");
+    assert!(confirmed > 0, "no message was confirmed, so the simulation tests nothing");
     let whole = seeds().count() >= 1_000;
-    assert!(!whole || (by_leaving > 0 && left > 0 && unconfirmed > 0), "it proves nothing about ends: {all:?}");
-    assert!(!whole || preferred > 0, "it proves nothing about preference: {all:?}");
-    assert!(!whole || (late > 0 && spared > 0), "it proves nothing about expired dead letters: {all:?}");
+    assert!(
+        !whole || (by_leaving > 0 && left > 0 && unconfirmed > 0),
+        "the ends of connections were not tested: {all:?}"
+    );
+    assert!(!whole || preferred > 0, "the preference among channels was not tested: {all:?}");
+    assert!(!whole || (late > 0 && spared > 0), "expired dead letters were not tested: {all:?}");
 }

@@ -1,9 +1,9 @@
-//! The stages of a kept message, and the causes for which it goes from one to another. `journey.rs` makes the changes.
+//! The stages of a kept message, and the causes of its transitions. `journey.rs` carries the transitions out.
 
-/// Where a message is, without the key under which it is found there.
+/// The location of a message, without the key under which it is found there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// The message has just been accepted and is in no place yet.
+    /// The message has just been accepted and has no location yet.
     Outside,
     /// See [`super::entry::Place::Waiting`].
     Waiting,
@@ -15,43 +15,43 @@ pub(super) enum Stage {
     Delayed,
     /// See [`super::entry::Place::Held`].
     Held,
-    /// Only the store has the message, or it has just been read from there.
+    /// Only the store has the message, or the message has just been read from the store.
     Paged,
-    /// The message is settled, refused or given up, and does not come back.
+    /// The message is settled. It does not return.
     Gone,
 }
 
-/// Why a message changes its stage.
+/// The cause of a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cause {
     /// The message was accepted.
     Accepted,
-    /// The delay is over.
+    /// The message was delayed and is due.
     Due,
     /// The message was delivered.
     Delivered,
-    /// Its receivers have ended, have given the message back or have not answered.
+    /// The receivers have vanished, have given the message back or have not answered.
     Returned,
-    /// The message was held back long enough.
+    /// The message was held, and the time is over.
     Released,
-    /// No receiver takes the message soon, and the store has it.
+    /// The message left the memory, because no receiver takes it soon and the store has it.
     PagedOut,
     /// The message was in a page that was read from the store.
     Loaded,
-    /// No message that only the store has stands before this message any more.
+    /// All earlier messages of the channel have left the store.
     Unparked,
-    /// The store held the delayed message at the start.
+    /// The message is delayed, and the store held it at the start.
     Restored,
     /// A receiver has confirmed the message.
     Confirmed,
-    /// The time to live is over.
+    /// The message has expired.
     Expired,
     /// The message was given up and goes to the dead-letter channel.
     DeadLettered,
-    /// The message was given up, and no dead-letter channel takes it.
+    /// The message was given up, and there is no dead-letter channel or it is full.
     Dropped,
-    /// An administrator has emptied the channel.
+    /// An administrator has purged the channel.
     Purged,
-    /// The store did not take the message.
+    /// The store failed to write the message.
     Refused,
 }

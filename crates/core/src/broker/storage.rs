@@ -1,4 +1,4 @@
-//! The core's side of the store: what is written when, and what the store's answers mean.
+//! The core's side of the store: which messages are written at which time, and how the store's answers are handled.
 
 use super::channel::{Channel, Loading};
 use super::counters::Metric;
@@ -10,10 +10,10 @@ use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Message, MessageId, Timestamp};
 
 impl Broker {
-    /// Takes over what the store held.
+    /// Takes over the contents of the store at the start.
     pub(super) fn restore(&mut self, restored: Restored) {
         for summary in restored.channels {
-            // The bound on channels is for what clients make; what is stored is never left behind.
+            // The bound on channels limits what clients create. Stored channels are always restored.
             let policy = self.policy_of(&summary.channel);
             let mut channel = Channel::new(summary.channel.clone(), policy);
             channel.paged = summary.messages;
@@ -43,27 +43,27 @@ impl Broker {
         }
         self.dedup.restore(restored.publications, restored.ids);
         if !self.channels.is_empty() {
-            // At the first tick, whenever that is.
+            // The first sweep runs at the first tick.
             self.timers.sweep = Some(Timestamp(0));
         }
     }
 
-    /// A message that the store had, in memory.
+    /// Makes the entry of a message that was read from the store.
     pub(super) fn stored_entry(&self, message: Message, origin: Option<ConnectionId>) -> Entry {
         let remembered = message.publication.as_ref().map(|id| self.dedup.key(message.first_channel(), id));
-        // If it was there at the start: it may have come due, and been delivered under its new id, right before the crash.
+        // The message may have been delivered before the crash without a count; a delayed one that came due even under a new id.
         let suspect = message.id <= self.suspect_up_to;
         Entry { message, remembered, origin, written: true, suspect, stage: Stage::Paged, failures: None }
     }
 
-    /// Asks the store to write a message that it was not asked to write.
+    /// Asks the store to write a message, unless it was asked before.
     pub(super) fn append_unasked(&mut self, id: MessageId) {
         if self.unstored.get(id).is_some_and(|unstored| unstored.row == Row::Unasked) {
             self.append(id);
         }
     }
 
-    /// Asks the store to write a message, unless it has been asked and has not answered.
+    /// Asks the store to write a message, unless a write is running.
     pub(super) fn append(&mut self, id: MessageId) {
         let Some(unstored) = self.unstored.get(id).filter(|unstored| unstored.row != Row::Writing) else { return };
         let channel = self.channels.get(unstored.channel);
@@ -94,7 +94,7 @@ impl Broker {
         }
     }
 
-    /// Hands what has gathered to the store.
+    /// Passes the collected operations to the store.
     pub(super) fn flush_store(&mut self, turn: &mut Turn<'_>) {
         let list = &mut turn.effects.list;
         if !self.appends.is_empty() {
@@ -113,7 +113,7 @@ impl Broker {
         }
     }
 
-    /// Messages are durable.
+    /// Handles [`super::Event::Stored`]: the messages are in the store.
     pub(super) fn stored(&mut self, ids: &[MessageId], turn: &mut Turn<'_>) {
         for id in ids {
             let late = self.unstored.get(*id).is_some_and(|unstored| unstored.expired(turn.now));
@@ -153,11 +153,11 @@ impl Broker {
         }
     }
 
-    /// A parked message is in the store now. It is paged, if what is before it is paged too; else it waits.
+    /// Handles a parked message that was written. It becomes paged if earlier messages are paged, else it waits in memory.
     fn unpark_stored(&mut self, key: usize, id: MessageId, turn: &mut Turn<'_>) {
         let channel = &mut self.channels[key];
         let Some(mut entry) = channel.unpark(id) else { return };
-        // A page that is being read may bring it, too.
+        // Also while a page is being read, because the page may contain the message.
         if (channel.paged > 0 || channel.loading.is_some()) && id > channel.cursor {
             channel.page_out(id, entry.origin);
             self.transition(key, &mut entry, Place::Paged, Cause::PagedOut);
@@ -167,7 +167,7 @@ impl Broker {
         } else {
             entry.written = true;
             self.to_pump.push(key);
-            // Its moment may have come while it was parked behind a page that was being read.
+            // It may have expired while it was parked and a page was being read.
             if entry.expired(turn.now) {
                 self.expire(key, entry, turn);
             } else {
@@ -176,7 +176,8 @@ impl Broker {
         }
     }
 
-    /// The store did not take messages. What nobody was promised is refused; what may have been seen is kept and tried again.
+    /// Handles [`super::Event::StoreFailed`]. Messages that neither a sender nor a receiver knows of are refused. The others are kept in
+    /// memory and written again.
     pub(super) fn store_failed(&mut self, ids: &[MessageId], failure: StoreFailure, turn: &mut Turn<'_>) {
         let refusal = match failure {
             StoreFailure::Unavailable => Refusal::Unavailable,
@@ -211,7 +212,7 @@ impl Broker {
             if let Some(entry) = entry {
                 self.drop_entry(key, entry, (Fate::Refused(refusal), Cause::Refused), turn);
             } else {
-                // Only the store's queue had it.
+                // Only the store's queue contained the message.
                 let expires = self.resolve(*id, Fate::Refused(refusal), turn).and_then(|unstored| unstored.expires);
                 self.channels[key].paged -= 1;
                 self.count_out(key, *id, expires);
@@ -224,7 +225,7 @@ impl Broker {
         }
     }
 
-    /// Counts messages as no longer being in the store only.
+    /// Removes this number of paged messages from the counts, because they are gone from the store.
     fn unpage(&mut self, key: usize, count: u64) {
         let channel = &mut self.channels[key];
         let count = count.min(channel.paged);
@@ -240,7 +241,7 @@ impl Broker {
         self.timers.retry.get_or_insert(now.after(limits::STORE_RETRY));
     }
 
-    /// Asks again for what the store refused.
+    /// Repeats failed writes and failed loads.
     pub(super) fn retry_store(&mut self) {
         for id in std::mem::take(&mut self.failed) {
             self.append(id);
@@ -252,7 +253,7 @@ impl Broker {
         }
     }
 
-    /// A page of a channel's backlog has been read.
+    /// Handles a page of a channel's backlog.
     pub(super) fn loaded(&mut self, name: &ChannelName, messages: Vec<Message>, complete: bool, turn: &mut Turn<'_>) {
         let Some(key) = self.channel_keys.get(name).copied() else { return };
         let channel = &mut self.channels[key];
@@ -272,18 +273,18 @@ impl Broker {
             if self.superseded.contains_key(&message.id) {
                 continue;
             }
-            // An attempt to write it was reported as failed and was not: it is tried again, and stands for itself until then.
+            // The row was written although the store reported a failure. The entry in memory is written again.
             if self.unstored.contains(message.id) {
                 continue;
             }
-            // It was read before its removal: its sender was told that it is not there.
+            // The page was read before the removal of the row. The sender was told that the message is refused.
             if self.refused.contains(&message.id) {
                 continue;
             }
             if channel.paged > 0 {
                 channel.paged -= 1;
             } else {
-                // Nobody has counted it: another program's.
+                // Not counted yet: another program has written the row.
                 self.count_in(key, message.id, message.expires);
                 self.count(key, Metric::Accepted, 1);
             }
@@ -302,14 +303,14 @@ impl Broker {
         }
         let channel = &mut self.channels[key];
         if complete && channel.last_paged == cover && channel.paged > 0 {
-            // Somebody else has removed rows: the store is right, the count was not.
+            // Another program has removed rows, so the count was too high.
             let missing = channel.paged;
             self.unpage(key, missing);
         }
         self.close_if_unused(key);
     }
 
-    /// A page could not be read; it is asked for again later.
+    /// Handles a failed load. The retry timer repeats it.
     pub(super) fn load_failed(&mut self, name: &ChannelName, turn: &mut Turn<'_>) {
         let Some(key) = self.channel_keys.get(name).copied() else { return };
         let channel = &mut self.channels[key];
@@ -320,10 +321,10 @@ impl Broker {
         self.close_if_unused(key);
     }
 
-    /// Forgets everything on a channel that nobody has confirmed, what is in flight included.
+    /// Removes all unconfirmed messages of a channel, including those in flight.
     pub(super) fn purge(&mut self, name: &ChannelName, turn: &mut Turn<'_>) {
         let Some(key) = self.channel_keys.get(name).copied() else {
-            // There may be rows that nobody knows of: another program's, or one that was called refused.
+            // The store may contain unknown rows: those of another program, or of refused messages.
             turn.effects.list.push(Effect::Store(StoreEffect::Purge { channel: name.clone(), up_to: self.last_id }));
             return;
         };
@@ -362,7 +363,7 @@ impl Broker {
         }
         let up_to = self.last_id;
         self.count(key, Metric::Purged, paged + entries.len() as u64);
-        // Kept open while its entries are let go.
+        // Keeps the channel open while its entries are dropped.
         self.channels[key].unsettled += 1;
         for entry in entries {
             self.drop_entry(key, entry, (Fate::Settled, Cause::Purged), turn);
@@ -376,7 +377,7 @@ impl Broker {
         self.close_if_unused(key);
     }
 
-    /// Remembers a purge for as long as a publication that it took away may be repeated.
+    /// Remembers a purge for as long as a publication with purged messages may be repeated.
     fn note_purge(&mut self, name: &ChannelName, now: Timestamp) {
         let window = self.settings.dedup_window;
         self.purges.retain(|(at, other)| now.since(*at) < window && other != name);
@@ -386,7 +387,7 @@ impl Broker {
         self.purges.push_back((now, name.clone()));
     }
 
-    /// Ends the waiting for messages of a purged channel that only the store's queue had.
+    /// Settles the messages of a purged channel that only the store's queue contained.
     fn settle_paged(&mut self, key: usize, turn: &mut Turn<'_>) {
         let ids: Vec<MessageId> = self
             .unstored

@@ -1,4 +1,4 @@
-//! Single promises of the core, one scene each; `simulation` holds them all against everything else.
+//! Tests of single guarantees of the core. `simulation` tests them all in combination.
 
 mod failures;
 
@@ -17,12 +17,12 @@ mod groups;
 mod preference;
 mod replies;
 
-/// A broker, its time, and what it wanted last.
+/// A broker, its time, and the effects of the last event.
 struct Scene {
     broker: Broker,
     now: Timestamp,
     effects: Effects,
-    /// Its sender waits for an answer without having given an id.
+    /// Publications without an id ask for a reply, too.
     answer: bool,
 }
 
@@ -49,12 +49,12 @@ impl Scene {
         self.effects.list.clone()
     }
 
-    /// Whether nothing is to be done for a long time. (A receiver's confirmations are watched from time to time.)
-    fn sleeps(&self) -> bool {
+    /// Whether no deadline is near. (A receiver's confirmations are watched from time to time.)
+    fn is_idle(&self) -> bool {
         self.broker.next_deadline().is_none_or(|at| at.since(self.now) > Duration::from_secs(60))
     }
 
-    /// A message as the store gives it back.
+    /// Makes a message as the store returns it.
     fn row(&self, id: u64, text: &str) -> Message {
         Message {
             id: MessageId(id),
@@ -75,7 +75,7 @@ impl Scene {
         self.give(Event::Tick)
     }
 
-    /// A modern receiver; `limits::PREFETCH`: it names no `prefetch`.
+    /// Subscribes a modern receiver. `limits::PREFETCH`: it names no `prefetch`.
     fn receive(&mut self, connection: u64, ack: AckMode, prefetch: u32) -> Vec<Effect> {
         let prefetch = Some(prefetch).filter(|prefetch| *prefetch != limits::PREFETCH);
         self.give(Event::Subscribe(modern(connection, &["sms"], ack, prefetch)))
@@ -119,7 +119,7 @@ impl Scene {
     }
 }
 
-/// The request of a modern receiver that names neither itself nor a group.
+/// Makes the request of a modern receiver without a name and a group.
 fn modern(connection: u64, channels: &[&str], ack: AckMode, prefetch: Option<u32>) -> Subscribe {
     Subscribe {
         connection: ConnectionId(connection),
@@ -163,7 +163,7 @@ fn a_message_confirmed_in_time_is_never_written() {
     assert!(asked.iter().any(is_confirm), "a pause of 100 ms ends the burst: {asked:?}");
     let after = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
     assert!(after.is_empty(), "{after:?}");
-    assert!(scene.sleeps(), "nothing is left to be done");
+    assert!(scene.is_idle(), "no deadline is left");
     assert_eq!(scene.broker.counters().confirmed, 1);
 }
 
@@ -182,7 +182,7 @@ fn a_message_whose_sender_waits_is_written_at_once_and_answered_when_it_is_store
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     let effects = scene.send("one", Some("a"));
     assert_eq!(writes(&effects), 1);
-    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Reply { .. })), "it is not safe yet");
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Reply { .. })), "the message is not safe yet");
     let effects = scene.give(Event::Stored(vec![MessageId(1)]));
     let id = PublicationId::new("app", "a");
     let accepted = Reply::Accepted { id: Some(id), receivers: 1, stored: true, duplicate: false };
@@ -194,18 +194,18 @@ fn the_same_id_again_is_answered_and_delivered_to_nobody() {
     let mut scene = Scene::new();
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     scene.send("one", Some("a"));
-    assert!(scene.send("one", Some("a")).is_empty(), "the answer is owed until the first is safe");
+    assert!(scene.send("one", Some("a")).is_empty(), "the answer waits until the first publication is safe");
     let effects = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
     let replies = effects.iter().filter(|effect| matches!(effect, Effect::Reply { .. })).count();
     assert_eq!(replies, 2, "both are answered: {effects:?}");
     let effects = scene.send("one", Some("a"));
     assert!(matches!(&effects[..], [Effect::Reply { reply: Reply::Accepted { duplicate: true, .. }, .. }]));
     scene.pass(120_000);
-    assert_eq!(deliveries(&scene.send("one", Some("a"))), [(1, 2)], "its window is over");
+    assert_eq!(deliveries(&scene.send("one", Some("a"))), [(1, 2)], "dedup_window is over");
 }
 
 #[test]
-fn what_a_receiver_did_not_confirm_goes_to_the_next_in_the_old_order() {
+fn unconfirmed_messages_go_to_the_next_receiver_in_their_order() {
     let mut scene = Scene::new();
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     scene.receive(2, AckMode::Automatic, limits::PREFETCH);
@@ -222,7 +222,7 @@ fn what_a_receiver_did_not_confirm_goes_to_the_next_in_the_old_order() {
 }
 
 #[test]
-fn a_full_window_lets_messages_wait_and_an_ack_takes_the_next() {
+fn messages_wait_for_a_full_window_and_an_ack_makes_room() {
     let mut scene = Scene::new();
     scene.receive(1, AckMode::Manual, 1);
     assert_eq!(deliveries(&scene.send("one", None)), [(1, 1)]);
@@ -232,7 +232,7 @@ fn a_full_window_lets_messages_wait_and_an_ack_takes_the_next() {
         Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence, answer })
     };
     assert_eq!(deliveries(&scene.give(ack(1, true))), [(1, 2)]);
-    assert_eq!(deliveries(&scene.give(ack(2, false))), [], "nobody else is there: it is held back");
+    assert_eq!(deliveries(&scene.give(ack(2, false))), [], "there is no other receiver: the message is held back");
     let again = scene.pass(1_000);
     assert!(matches!(again.last(), Some(Effect::Deliver { sequence: 3, attempt: 2, .. })), "{again:?}");
     let unknown = scene.give(ack(2, true));
@@ -266,27 +266,35 @@ fn accepted(effects: &[Effect]) -> Option<bool> {
 }
 
 #[test]
-fn a_prompt_receiver_is_asked_before_the_store_is() {
+fn a_prompt_receiver_is_asked_before_the_store() {
     let mut scene = Scene::new();
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     let effects = scene.send("one", Some("a"));
-    assert_eq!((writes(&effects), effects.iter().any(is_confirm)), (1, false), "nobody knows yet how prompt it is");
+    assert_eq!(
+        (writes(&effects), effects.iter().any(is_confirm)),
+        (1, false),
+        "the receiver has not confirmed anything yet"
+    );
     assert!(scene.pass(100).iter().any(is_confirm));
     assert_eq!(accepted(&scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 })), Some(false));
 
     let effects = scene.send("two", Some("b"));
     assert_eq!((writes(&effects), effects.iter().any(is_confirm)), (0, true));
     let effects = scene.send("three", Some("c"));
-    assert_eq!((writes(&effects), effects.iter().any(is_confirm)), (0, false), "one question at a time");
+    assert_eq!((writes(&effects), effects.iter().any(is_confirm)), (0, false), "one request at a time");
     let effects = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 2 });
-    assert_eq!((accepted(&effects), effects.iter().any(is_confirm)), (Some(false), true), "another one waits");
+    assert_eq!(
+        (accepted(&effects), effects.iter().any(is_confirm)),
+        (Some(false), true),
+        "the sender of the next message waits"
+    );
     let effects = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 3 });
     assert_eq!((accepted(&effects), effects.iter().any(is_confirm)), (Some(false), false));
-    assert!(scene.sleeps(), "what is settled wakes nobody");
+    assert!(scene.is_idle(), "settled messages have no deadline");
 }
 
 #[test]
-fn a_receiver_that_acknowledges_at_once_spares_the_store_as_well() {
+fn a_message_that_is_acknowledged_at_once_is_not_written() {
     let mut scene = Scene::new();
     let done =
         |sequence| Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence, answer: Answer::Ack });
@@ -296,12 +304,12 @@ fn a_receiver_that_acknowledges_at_once_spares_the_store_as_well() {
     assert_eq!(writes(&scene.send("two", Some("b"))), 0);
     assert_eq!(accepted(&scene.give(done(2))), Some(false));
     assert_eq!(writes(&scene.send("three", Some("c"))), 0);
-    assert_eq!(writes(&scene.pass(5)), 1, "it takes its time");
+    assert_eq!(writes(&scene.pass(5)), 1, "the receiver is slow this time");
     scene.now.0 += 1;
     assert_eq!(writes(&scene.send("four", Some("d"))), 1);
     scene.give(done(3));
     scene.give(done(4));
-    assert_eq!(writes(&scene.send("five", Some("e"))), 0, "the fourth was quick again");
+    assert_eq!(writes(&scene.send("five", Some("e"))), 0, "the last confirmation was quick again");
 }
 
 #[test]
@@ -316,11 +324,15 @@ fn a_sender_does_not_wait_for_a_receiver_that_has_become_slow() {
     assert_eq!(scene.broker.next_deadline(), Some(due));
     assert_eq!(writes(&scene.pass(5)), 1);
     scene.now.0 += 1;
-    assert_eq!(writes(&scene.send("three", Some("c"))), 1, "it is overdue, so nobody waits for it any more");
+    assert_eq!(
+        writes(&scene.send("three", Some("c"))),
+        1,
+        "the confirmation is late, so the message is written at once"
+    );
     assert_eq!(accepted(&scene.give(Event::Stored(vec![MessageId(2), MessageId(3)]))), Some(true));
     scene.now.0 += 1_000;
     scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 3 });
-    assert_eq!(writes(&scene.send("four", Some("d"))), 1, "it was slow");
+    assert_eq!(writes(&scene.send("four", Some("d"))), 1, "the last confirmation was slow");
 }
 
 #[test]
@@ -337,12 +349,12 @@ fn a_refused_message_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_row_that_nobody_counted_is_a_message_like_any_other() {
+fn a_row_of_another_program_is_delivered_like_any_message() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
     scene.give(Event::Stored(vec![MessageId(1)]));
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
-    // Another program has written the second one.
+    // Another program has written the second message.
     let messages = vec![scene.row(1, "one"), scene.row(2, "two")];
     let effects = scene.give(Event::Loaded { channel: name("sms"), messages, complete: true });
     assert!(!deliveries(&effects).is_empty());
@@ -355,7 +367,7 @@ fn a_row_that_nobody_counted_is_a_message_like_any_other() {
 }
 
 #[test]
-fn what_was_refused_is_removed_in_case_it_is_there_and_never_delivered() {
+fn a_refused_message_is_removed_from_the_store_and_never_delivered() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
     scene.give(Event::Stored(vec![MessageId(1)]));
@@ -372,12 +384,12 @@ fn what_was_refused_is_removed_in_case_it_is_there_and_never_delivered() {
 }
 
 #[test]
-fn a_row_whose_writing_was_said_to_have_failed_is_not_delivered_twice() {
+fn a_row_whose_write_was_reported_as_failed_is_not_delivered_twice() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
     scene.give(Event::Stored(vec![MessageId(1)]));
     scene.receive(1, AckMode::Manual, limits::PREFETCH);
-    // It waits behind what is in the store, is promised, and its writing fails as far as anybody knows.
+    // The second message waits after a stored one. Its write is requested, and reported as failed although the row was written.
     scene.send("two", None);
     scene.pass(500);
     scene.give(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable));
@@ -419,7 +431,7 @@ fn an_expired_message_does_not_block_the_one_behind_it() {
 }
 
 #[test]
-fn a_named_receiver_gets_its_place_back() {
+fn a_named_receiver_gets_its_position_back() {
     let mut scene = Scene::new();
     let key = ReceiverKey { user: Arc::from("u"), id: Arc::from("gateway") };
     let subscribe = |connection, receiver| {
@@ -431,13 +443,13 @@ fn a_named_receiver_gets_its_place_back() {
     let effects = scene.give(Event::Claim { connection: ConnectionId(3), receiver: key });
     let ended = Effect::End { connection: ConnectionId(1), reason: EndReason::Replaced };
     assert!(effects.iter().any(|effect| format!("{effect:?}") == format!("{ended:?}")), "{effects:?}");
-    assert_eq!(deliveries(&effects), [(2, 1)], "what it had not confirmed goes to who is there");
+    assert_eq!(deliveries(&effects), [(2, 1)], "its unconfirmed message goes to the other receiver");
     scene.give(subscribe(3, None));
-    assert_eq!(deliveries(&scene.send("two", None)), [(3, 1)], "the new connection stands where the old one stood");
+    assert_eq!(deliveries(&scene.send("two", None)), [(3, 1)], "the new connection has the position of the old one");
 }
 
 #[test]
-fn whose_a_paged_message_is_survives_any_order_of_paging() {
+fn the_sender_of_a_paged_message_is_known_in_any_order_of_paging() {
     let (me, other) = (Some(ConnectionId(1)), Some(ConnectionId(2)));
     let mut channel = Channel::new(name("sms"), Arc::default());
     for (id, origin) in [(10, me), (11, me), (14, me), (15, None), (16, other), (12, other), (13, None)] {
@@ -448,7 +460,7 @@ fn whose_a_paged_message_is_survives_any_order_of_paging() {
 }
 
 #[test]
-fn who_came_to_send_confirms_nothing_by_leaving() {
+fn a_connection_that_has_sent_confirms_nothing_by_leaving() {
     let mut scene = Scene::new();
     scene.send("kept", None);
     scene.give(Event::Stored(vec![MessageId(1)]));
@@ -457,13 +469,13 @@ fn who_came_to_send_confirms_nothing_by_leaving() {
     let row = scene.row(1, "kept");
     let loaded = Event::Loaded { channel: name("sms"), messages: vec![row], complete: true };
     assert_eq!(deliveries(&scene.give(loaded)), [(100, 1)], "every topic connection is a receiver");
-    scene.send("what it came for", None);
+    scene.send("its publication", None);
     scene.give(Event::Disconnected { connection: ConnectionId(100), took_only: true, listens: false });
-    assert_eq!((scene.broker.counters().confirmed, scene.broker.unsettled()), (0, 2), "the gateway will get both");
+    assert_eq!((scene.broker.counters().confirmed, scene.broker.unsettled()), (0, 2), "both messages are kept");
 }
 
 #[test]
-fn a_page_that_was_read_before_a_purge_is_thrown_away() {
+fn a_page_that_was_read_before_a_purge_is_ignored() {
     let mut scene = Scene::new();
     scene.send("kept", None);
     scene.give(Event::Stored(vec![MessageId(1)]));
@@ -476,7 +488,7 @@ fn a_page_that_was_read_before_a_purge_is_thrown_away() {
 }
 
 #[test]
-fn a_steady_stream_without_a_pause_is_confirmed_before_it_would_be_written() {
+fn a_steady_stream_is_confirmed_before_it_would_be_written() {
     let mut scene = Scene::new();
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     let (mut sent, mut written) = (0, 0);
@@ -493,9 +505,9 @@ fn a_steady_stream_without_a_pause_is_confirmed_before_it_would_be_written() {
     assert!(scene.broker.counters().confirmed > 50);
 }
 
-/// A topic client receives what it sends to: as a member of the channel it has always room for what it does not get.
+/// A topic client receives the channel to which it sends. As a sender it has room in its window, because it does not get its own messages.
 #[test]
-fn the_only_receiver_is_not_outrun_by_the_one_who_sends() {
+fn a_sending_member_does_not_make_the_only_receiver_outrun() {
     let mut scene = Scene::with(ChannelPolicy::default());
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     scene.receive(100, AckMode::Automatic, limits::PREFETCH);
@@ -505,14 +517,15 @@ fn the_only_receiver_is_not_outrun_by_the_one_who_sends() {
     }
 }
 
-/// DESIGN section 4: 1,000 bytes for an idle connection, and it has one of each, if it receives a channel that nobody else does.
+/// DESIGN section 4 allows 1,000 bytes for an idle connection, which includes a receiver and, if no other receiver has the same channel, a
+/// channel.
 #[test]
 fn an_idle_receiver_and_its_channel_are_small() {
     assert!(size_of::<Receiver>() <= 96, "a receiver: {} bytes", size_of::<Receiver>());
     assert!(size_of::<Channel>() <= 208, "a channel: {} bytes", size_of::<Channel>());
 }
 
-/// A broker whose channel `sms` holds two messages at the most, each for a second.
+/// Makes a broker whose channel `sms` holds at most two messages, each for a second.
 fn small_and_short() -> Scene {
     let ttl = Duration::from_secs(1);
     Scene::with(ChannelPolicy { receivers: 1, max_backlog: 2, ttl, ..ChannelPolicy::default() })
@@ -526,7 +539,7 @@ fn refusal(effects: &[Effect]) -> Option<Refusal> {
 }
 
 #[test]
-fn what_has_expired_counts_against_no_limit_though_the_store_still_holds_it() {
+fn expired_messages_in_the_store_do_not_count_against_a_limit() {
     let mut scene = small_and_short();
     for id in ["a", "b"] {
         assert_eq!(refusal(&scene.send(id, Some(id))), None);
@@ -536,9 +549,13 @@ fn what_has_expired_counts_against_no_limit_though_the_store_still_holds_it() {
     assert_eq!(refusal(&scene.send("c", Some("c"))), Some(Refusal::BacklogFull));
     scene.now.0 += 1;
     for id in ["d", "e"] {
-        assert_eq!(refusal(&scene.send(id, Some(id))), None, "nothing was swept, and the others have expired");
+        assert_eq!(
+            refusal(&scene.send(id, Some(id))),
+            None,
+            "the earlier messages have expired, although no sweep has run"
+        );
     }
-    assert_eq!(refusal(&scene.send("f", Some("f"))), Some(Refusal::BacklogFull), "the limit is one still");
+    assert_eq!(refusal(&scene.send("f", Some("f"))), Some(Refusal::BacklogFull), "the limit still applies");
     let gone = vec![(MessageId(1), name("sms")), (MessageId(2), name("sms"))];
     scene.give(Event::Swept { gone, spared: Vec::new(), more: false });
     assert_eq!((scene.broker.unsettled(), scene.broker.counters().expired), (2, 2));
@@ -546,21 +563,21 @@ fn what_has_expired_counts_against_no_limit_though_the_store_still_holds_it() {
 }
 
 #[test]
-fn what_has_expired_in_flight_counts_against_no_limit_either() {
+fn expired_messages_in_flight_do_not_count_against_a_limit() {
     let mut scene = small_and_short();
     scene.receive(1, AckMode::Manual, 1);
     scene.send("a", None);
     scene.send("b", None);
     assert_eq!(refusal(&scene.send("c", None)), Some(Refusal::BacklogFull));
     let effects = scene.pass(1_000);
-    assert_eq!((scene.broker.unsettled(), deliveries(&effects).len()), (1, 0), "what waited has left in time");
+    assert_eq!((scene.broker.unsettled(), deliveries(&effects).len()), (1, 0), "the waiting message has expired");
     scene.send("d", None);
     assert_eq!(refusal(&scene.send("e", None)), None);
     assert_eq!(refusal(&scene.send("f", None)), Some(Refusal::BacklogFull));
 }
 
 #[test]
-fn a_publication_that_was_written_too_late_has_expired() {
+fn a_publication_that_was_written_after_its_expiry_is_refused() {
     let mut scene = small_and_short();
     scene.send("a", Some("a"));
     scene.now.0 += 1_000;
@@ -571,7 +588,7 @@ fn a_publication_that_was_written_too_late_has_expired() {
 }
 
 #[test]
-fn a_publication_that_was_given_back_and_expired_before_it_was_safe_is_answered_so() {
+fn a_returned_publication_that_expires_before_it_is_safe_is_refused() {
     let mut scene = small_and_short();
     scene.receive(1, AckMode::Manual, 1);
     scene.send("a", Some("a"));
@@ -580,20 +597,20 @@ fn a_publication_that_was_given_back_and_expired_before_it_was_safe_is_answered_
 }
 
 #[test]
-fn sweeps_follow_one_another_until_nothing_is_left() {
+fn sweeps_follow_one_another_until_no_expired_row_is_left() {
     let mut scene = small_and_short();
     scene.send("a", None);
     let is_sweep = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Sweep { .. }));
     assert!(scene.pass(Bounds::TIGHT.sweep_every.as_millis() as u64).iter().any(is_sweep));
     scene.give(Event::Swept { gone: Vec::new(), spared: Vec::new(), more: true });
-    assert_eq!(scene.broker.next_deadline(), Some(scene.now), "there is more");
+    assert_eq!(scene.broker.next_deadline(), Some(scene.now), "the next sweep is due at once");
     assert!(scene.pass(0).iter().any(is_sweep));
     scene.give(Event::Swept { gone: Vec::new(), spared: Vec::new(), more: false });
     assert_eq!(scene.broker.next_deadline(), Some(scene.now.after(Bounds::TIGHT.sweep_every)));
 }
 
 #[test]
-fn what_the_store_held_is_reckoned_anew_when_the_wall_clock_was_behind() {
+fn a_step_of_the_wall_clock_moves_the_times_of_restored_messages_only() {
     let mut scene = small_and_short();
     let row = |id: u64, due: Option<u64>| Message {
         expires: Some(Timestamp(9_000_000)),
@@ -607,71 +624,75 @@ fn what_the_store_held_is_reckoned_anew_when_the_wall_clock_was_behind() {
     scene.broker = Broker::new(scene.broker.settings.clone(), restored);
     assert_eq!(refusal(&scene.send("a", Some("a"))), Some(Refusal::BacklogFull));
     scene.give(Event::WallAdvanced(Duration::from_secs(3_600)));
-    assert_eq!(refusal(&scene.send("b", Some("b"))), None, "what is only in the store has expired");
+    assert_eq!(refusal(&scene.send("b", Some("b"))), None, "the stored messages have expired");
     let effects = scene.pass(100_000);
     let is_due = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Replace { .. }));
-    assert!(effects.iter().any(is_due), "what was to come at a time of the day comes then: {effects:?}");
+    assert!(effects.iter().any(is_due), "the delayed message of the store is due: {effects:?}");
     let late = scene.give(Event::Stored(vec![MessageId(8)]));
-    assert_eq!(refusal(&late), Some(Refusal::Expired), "what was accepted since has lived its time");
+    assert_eq!(refusal(&late), Some(Refusal::Expired), "a message that was accepted since then uses elapsed time");
 }
 
-/// What the sender was told: receivers, stored, duplicate.
-fn told(effects: &[Effect]) -> Vec<(u32, bool, bool)> {
-    let told = |effect: &Effect| match effect {
+/// Returns the fields of the `00` replies: receivers, stored, duplicate.
+fn accepted_replies(effects: &[Effect]) -> Vec<(u32, bool, bool)> {
+    let reply = |effect: &Effect| match effect {
         Effect::Reply { reply: Reply::Accepted { receivers, stored, duplicate, .. }, .. } => {
             Some((*receivers, *stored, *duplicate))
         }
         _ => None,
     };
-    effects.iter().filter_map(told).collect()
+    effects.iter().filter_map(reply).collect()
 }
 
 #[test]
-fn a_message_that_had_to_wait_for_its_receiver_is_told_to_be_there() {
+fn the_reply_counts_a_receiver_that_got_the_message_later() {
     let mut scene = Scene::new();
     scene.receive(1, AckMode::Manual, 1);
     scene.send("one", None);
-    assert!(told(&scene.send("two", Some("b"))).is_empty(), "it waits for room");
+    assert!(accepted_replies(&scene.send("two", Some("b"))).is_empty(), "the message waits for room");
     let ack = Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack });
     assert_eq!(deliveries(&scene.give(ack)), [(1, 2)]);
-    assert_eq!(told(&scene.give(Event::Stored(vec![MessageId(2)]))), [(1, true, false)]);
+    assert_eq!(accepted_replies(&scene.give(Event::Stored(vec![MessageId(2)]))), [(1, true, false)]);
 }
 
 #[test]
-fn a_duplicate_is_told_whether_the_first_is_still_in_the_store() {
+fn the_reply_to_a_duplicate_says_whether_the_message_is_still_stored() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
-    assert_eq!(told(&scene.give(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
-    assert_eq!(told(&scene.send("one", Some("a"))), [(0, true, true)], "it waits");
+    assert_eq!(accepted_replies(&scene.give(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
+    assert_eq!(accepted_replies(&scene.send("one", Some("a"))), [(0, true, true)], "the message waits");
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     let row = Message { publication: Some(PublicationId::new("app", "a")), ..scene.row(1, "one") };
     scene.give(Event::Loaded { channel: name("sms"), messages: vec![row], complete: true });
-    assert_eq!(told(&scene.send("one", Some("a"))), [(0, true, true)], "it is in flight");
+    assert_eq!(accepted_replies(&scene.send("one", Some("a"))), [(0, true, true)], "the message is in flight");
     scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
-    assert_eq!(told(&scene.send("one", Some("a"))), [(0, false, true)], "it is confirmed");
+    assert_eq!(accepted_replies(&scene.send("one", Some("a"))), [(0, false, true)], "the message is confirmed");
 }
 
 #[test]
-fn a_duplicate_of_what_was_purged_or_has_expired_is_not_called_stored() {
+fn a_duplicate_of_a_purged_or_expired_message_is_not_reported_as_stored() {
     let mut scene = Scene::with(ChannelPolicy { ttl: Duration::from_secs(60), ..ChannelPolicy::default() });
     scene.send("one", Some("a"));
     scene.give(Event::Stored(vec![MessageId(1)]));
     scene.now.0 += 59_999;
-    assert_eq!(told(&scene.send("one", Some("a"))), [(0, true, true)]);
+    assert_eq!(accepted_replies(&scene.send("one", Some("a"))), [(0, true, true)]);
     scene.now.0 += 1;
-    assert_eq!(told(&scene.send("one", Some("a"))), [(0, false, true)], "its time is over, swept or not");
+    assert_eq!(
+        accepted_replies(&scene.send("one", Some("a"))),
+        [(0, false, true)],
+        "the message has expired, although no sweep has run"
+    );
     scene.send("two", Some("b"));
     scene.give(Event::Stored(vec![MessageId(2)]));
     scene.give(Event::Purge { channel: name("sms") });
-    assert_eq!(told(&scene.send("two", Some("b"))), [(0, false, true)]);
+    assert_eq!(accepted_replies(&scene.send("two", Some("b"))), [(0, false, true)]);
 }
 
 #[test]
 fn a_sender_that_waits_without_an_id_is_answered_once() {
     let mut scene = Scene::new();
     scene.answer = true;
-    assert_eq!(writes(&scene.send("one", None)), 1, "its sender waits, so it is written at once");
-    assert_eq!(told(&scene.give(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
+    assert_eq!(writes(&scene.send("one", None)), 1, "the sender waits, so the message is written at once");
+    assert_eq!(accepted_replies(&scene.give(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
     scene.send("two", None);
     let effects = scene.give(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Full));
     let refused =
@@ -680,15 +701,18 @@ fn a_sender_that_waits_without_an_id_is_answered_once() {
 }
 
 #[test]
-fn a_client_that_has_finished_sending_is_answered_and_receives_nothing() {
+fn a_half_closed_client_gets_its_replies_and_no_messages() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
     scene.give(Event::Subscribe(modern(100, &["sms"], AckMode::Automatic, Some(limits::PREFETCH))));
     let connection = ConnectionId(100);
     let gone = |listens| Event::Disconnected { connection, took_only: false, listens };
     scene.give(gone(true));
-    assert_eq!(told(&scene.give(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
+    assert_eq!(accepted_replies(&scene.give(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
     scene.send("two", Some("b"));
     assert!(scene.give(gone(false)).is_empty());
-    assert!(told(&scene.give(Event::Stored(vec![MessageId(2)]))).is_empty(), "there is nobody to be told");
+    assert!(
+        accepted_replies(&scene.give(Event::Stored(vec![MessageId(2)]))).is_empty(),
+        "the connection gets no replies any more"
+    );
 }

@@ -1,4 +1,4 @@
-//! Everything that will have to happen at a later time, so that the core can say when it wants to be woken. Knows no clock.
+//! The deadlines of the core. Knows no clock.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashSet, VecDeque};
@@ -8,18 +8,18 @@ use foldhash::fast::RandomState;
 use crate::limits;
 use crate::message::{ConnectionId, MessageId, Timestamp};
 
-/// What a receiver's timer is for. At most one of each kind runs for a receiver.
+/// The purpose of a receiver's timer. A receiver has at most one timer of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// Its burst of deliveries has ended.
+    /// The receiver's burst of deliveries may have ended.
     Quiet(ConnectionId),
-    /// It may have the next backlog frame.
+    /// The receiver may get the next backlog frame.
     Pace(ConnectionId),
-    /// It is to be ended if it has confirmed nothing for `confirm_timeout`.
+    /// The receiver is ended if it has confirmed nothing for `confirm_timeout`.
     Unconfirmed(ConnectionId),
-    /// Its deliveries are looked at: some may not have been confirmed in time.
+    /// The receiver's deliveries are checked: some may be late.
     Look(ConnectionId),
-    /// It has waited for the page of a channel that it prefers long enough.
+    /// The receiver's wait for the page of a preferred channel ends.
     Yield(ConnectionId),
 }
 
@@ -35,17 +35,17 @@ impl Timer {
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     receivers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
-    /// For which of them a [`Timer::Look`] is running.
+    /// The receivers for which a [`Timer::Look`] is running.
     looks: HashSet<ConnectionId, RandomState>,
-    /// Messages to be written if they are still unsettled then. The delay is the same for all, so they are in order.
+    /// Messages that are written at this time if they are still unsettled. The write delay is the same for all, so the times are in order.
     writes: VecDeque<(Timestamp, MessageId)>,
-    /// The same for those whose sender waits, and whose receiver is likely to confirm sooner than a disk would. In order, too.
+    /// The same for messages whose sender waits and whose receiver will probably confirm sooner than a disk could write. In order, too.
     awaited: VecDeque<(Timestamp, MessageId)>,
-    /// Channels in which a message that waits in memory expires then; one for each of them.
+    /// The time at which the next message in memory expires, for each channel with such messages.
     expiries: BTreeSet<(Timestamp, usize)>,
-    /// Failed appends and loads are tried again.
+    /// The time at which failed appends and loads are retried.
     pub retry: Option<Timestamp>,
-    /// Expired messages are looked for in the store.
+    /// The time of the next sweep of the store.
     pub sweep: Option<Timestamp>,
 }
 
@@ -54,14 +54,14 @@ impl Timers {
         self.receivers.push(Reverse((at, timer)));
     }
 
-    /// Forgets the timers that run for what is unconfirmed.
+    /// Removes the timers for unconfirmed deliveries.
     pub fn drop_unconfirmed(&mut self) {
         self.receivers.retain(|Reverse((_, timer))| !matches!(timer, Timer::Unconfirmed(_) | Timer::Look(_)));
         self.looks.clear();
     }
 
-    /// A receiver is no more. The timers of such receivers are forgotten when they may be many: some run for minutes, and receivers may
-    /// come and go by the thousand meanwhile. `live`: how many receivers there are.
+    /// Notes that a receiver is gone. The timers of such receivers are removed when there may be many of them: some timers run for minutes,
+    /// and thousands of receivers may come and go meanwhile. `live`: the number of receivers.
     pub fn forget_receiver(&mut self, gone: ConnectionId, live: usize, is_live: impl Fn(&ConnectionId) -> bool) {
         self.looks.remove(&gone);
         if self.receivers.len() > limits::TIMERS_LEFT + 8 * live {
@@ -69,20 +69,20 @@ impl Timers {
         }
     }
 
-    /// Timers of receivers that run.
+    /// (Tests.) Returns the number of running timers of receivers.
     #[cfg(test)]
     pub fn waiting(&self) -> usize {
         self.receivers.len()
     }
 
-    /// Has a receiver's deliveries looked at, unless that is going to happen already.
+    /// Arms the check for late deliveries of a receiver, unless it is armed.
     pub fn look_at(&mut self, at: Timestamp, connection: ConnectionId) {
         if self.looks.insert(connection) {
             self.arm(at, Timer::Look(connection));
         }
     }
 
-    /// Whether a receiver's deliveries are going to be looked at.
+    /// (Tests.) Whether the check for late deliveries of a receiver is armed.
     #[cfg(test)]
     pub fn is_looked_at(&self, connection: ConnectionId) -> bool {
         self.looks.contains(&connection)
@@ -96,7 +96,7 @@ impl Timers {
         self.awaited.push_back((at, id));
     }
 
-    /// Sets the timer for what expires in a channel in the place of the one that runs.
+    /// Replaces the expiry timer of a channel. `running`: the time of the present timer.
     pub fn expire_at(&mut self, at: Option<Timestamp>, running: Option<Timestamp>, channel: usize) {
         if let Some(running) = running {
             self.expiries.remove(&(running, channel));
@@ -104,20 +104,20 @@ impl Timers {
         self.expiries.extend(at.map(|at| (at, channel)));
     }
 
-    /// The next channel in which something may have expired.
+    /// Removes and returns the next channel in which a message may have expired.
     pub fn due_expiry(&mut self, now: Timestamp) -> Option<usize> {
         let first = self.expiries.first().filter(|(at, _)| *at <= now).copied()?;
         self.expiries.remove(&first);
         Some(first.1)
     }
 
-    /// (Tests.) The timers for what expires in channels.
+    /// (Tests.) Returns the expiry timers.
     #[cfg(test)]
     pub fn expiries(&self) -> &BTreeSet<(Timestamp, usize)> {
         &self.expiries
     }
 
-    /// The next receiver timer that is due.
+    /// Removes and returns the next receiver timer that is due.
     pub fn due_receiver(&mut self, now: Timestamp) -> Option<Timer> {
         let Reverse((at, _)) = self.receivers.peek()?;
         if *at > now {
@@ -130,7 +130,7 @@ impl Timers {
         Some(timer)
     }
 
-    /// The next message whose write delay is over.
+    /// Removes and returns the next message whose write delay is over.
     pub fn due_write(&mut self, now: Timestamp) -> Option<MessageId> {
         [&mut self.awaited, &mut self.writes].into_iter().find_map(|writes| {
             let (_, id) = writes.pop_front_if(|(at, _)| *at <= now)?;
@@ -138,14 +138,14 @@ impl Timers {
         })
     }
 
-    /// Forgets write timers at the front for which `settled` holds, so that a settled message wakes nobody and holds no memory.
+    /// Removes write timers from the front as long as `settled` returns true, so that settled messages cause no wake-up and use no memory.
     pub fn drop_settled_writes(&mut self, settled: impl Fn(MessageId) -> bool) {
         for writes in [&mut self.awaited, &mut self.writes] {
             while writes.pop_front_if(|(_, id)| settled(*id)).is_some() {}
         }
     }
 
-    /// The earliest of all.
+    /// Returns the earliest deadline.
     pub fn next(&self) -> Option<Timestamp> {
         let receivers = self.receivers.peek().map(|Reverse((at, _))| *at);
         let [awaited, writes] = [&self.awaited, &self.writes].map(|writes| writes.front().map(|(at, _)| *at));

@@ -1,16 +1,16 @@
-//! What one call of the broker is given: the time, and the list of what is to be done.
+//! A turn: one call of [`super::Broker::handle`], with its time and its effects.
 
 use super::effect::{Content, Effect, Effects, Note};
 use crate::message::Timestamp;
 
-/// What one call of [`super::Broker::handle`] is given.
+/// The time of one call of [`super::Broker::handle`], and the list to which it appends effects.
 pub(super) struct Turn<'a> {
     pub now: Timestamp,
     pub effects: &'a mut Effects,
 }
 
 impl Turn<'_> {
-    /// Adds a note for the administrator's log to the effects.
+    /// Adds an entry for the administrator's log to the effects.
     pub fn note(&mut self, note: Note) {
         self.effects.list.push(Effect::Note(Box::new(note)));
     }

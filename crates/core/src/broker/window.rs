@@ -1,27 +1,27 @@
-//! What one receiver has been given and has not confirmed.
+//! The unconfirmed deliveries of one receiver.
 
 use std::collections::VecDeque;
 
 use crate::message::Timestamp;
 
-/// One delivery on its way.
+/// An unconfirmed delivery.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InFlight {
-    /// Its number on this connection.
+    /// The sequence number on this connection.
     pub sequence: u64,
     /// The flight's key.
     pub flight: usize,
-    /// Its size, for the window's bound.
+    /// The size in bytes, for the window's bound.
     bytes: u32,
-    /// The receiver answers it by hand: it was told the delivery's name. Whatever the receiver declares later, this stays so.
+    /// The receiver must answer the delivery by name (`ack` or `nack`). This does not change if the receiver subscribes again.
     pub manual: bool,
-    /// It was not confirmed in time, and nobody else was there to take it.
+    /// The delivery is late, and no other receiver could take it.
     pub overdue: bool,
-    /// When it was sent, or extended.
+    /// The time at which it was sent or last extended.
     pub at: Timestamp,
 }
 
-/// Unconfirmed deliveries, in the order in which they were sent. An idle receiver holds no memory for them.
+/// Unconfirmed deliveries in the order in which they were sent. An empty window uses no heap memory.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     last: u64,
@@ -33,26 +33,26 @@ pub(super) struct Window {
 struct Open {
     deliveries: VecDeque<InFlight>,
     bytes: usize,
-    /// How many of them are manual.
+    /// The number of manual deliveries.
     manual: usize,
-    /// When the receiver last confirmed anything, or was given the first of what is unconfirmed.
+    /// The time at which the receiver last confirmed anything, or got the first of the unconfirmed deliveries.
     since: Timestamp,
-    /// The same for pongs, and for what a pong confirms.
+    /// The same for pongs and automatic deliveries only.
     automatic_since: Timestamp,
-    /// One of them was not confirmed within the channel's `confirm_within`: the receiver gets nothing new until it confirms something.
+    /// A delivery was not confirmed within the channel's `confirm_within`: the receiver gets no new delivery until it confirms something.
     silent: bool,
 }
 
 impl Open {
     fn new(since: Timestamp) -> Self {
-        // As many as a queue takes by itself, but without the way through its growth.
+        // The capacity that the queue would reach by itself, without intermediate growth.
         let deliveries = VecDeque::with_capacity(4);
         Self { deliveries, bytes: 0, manual: 0, since, automatic_since: since, silent: false }
     }
 }
 
 impl Window {
-    /// Adds a delivery and gives it its number.
+    /// Adds a delivery. Returns its sequence number.
     pub fn push(&mut self, flight: usize, bytes: usize, manual: bool, at: Timestamp) -> u64 {
         self.last += 1;
         let open = self.open.get_or_insert_with(|| Box::new(Open::new(at)));
@@ -66,7 +66,7 @@ impl Window {
         self.last
     }
 
-    /// Takes the oldest automatic delivery if its number is at most `up_to`.
+    /// Removes the oldest automatic delivery if its number is at most `up_to`.
     pub fn pop_confirmed(&mut self, up_to: u64) -> Option<InFlight> {
         let mixed = self.open.as_ref()?.manual > 0;
         self.take_where(|deliveries| {
@@ -78,7 +78,7 @@ impl Window {
         })
     }
 
-    /// Takes the delivery with this number.
+    /// Removes the delivery with this number.
     pub fn take(&mut self, sequence: u64) -> Option<InFlight> {
         self.take_where(|deliveries| {
             let index = deliveries.binary_search_by_key(&sequence, |delivery| delivery.sequence).ok()?;
@@ -86,21 +86,21 @@ impl Window {
         })
     }
 
-    /// The delivery with this number.
+    /// Returns the delivery with this number.
     pub fn get(&self, sequence: u64) -> Option<&InFlight> {
         let deliveries = &self.open.as_ref()?.deliveries;
         let index = deliveries.binary_search_by_key(&sequence, |delivery| delivery.sequence).ok()?;
         deliveries.get(index)
     }
 
-    /// The same, to be changed.
+    /// Returns the delivery with this number for changes.
     pub fn get_mut(&mut self, sequence: u64) -> Option<&mut InFlight> {
         let deliveries = &mut self.open.as_mut()?.deliveries;
         let index = deliveries.binary_search_by_key(&sequence, |delivery| delivery.sequence).ok()?;
         deliveries.get_mut(index)
     }
 
-    /// Counts the delivery with this number as sent now.
+    /// Restarts the time of the delivery with this number.
     pub fn restart(&mut self, sequence: u64, now: Timestamp) {
         if let Some(delivery) = self.get_mut(sequence) {
             (delivery.at, delivery.overdue) = (now, false);
@@ -119,34 +119,34 @@ impl Window {
         Some(taken)
     }
 
-    /// When the oldest that is unconfirmed was sent.
+    /// Returns the time at which the oldest unconfirmed delivery was sent.
     pub fn oldest(&self) -> Option<Timestamp> {
         self.open.as_ref().and_then(|open| open.deliveries.front()).map(|delivery| delivery.at)
     }
 
-    /// When the newest that is unconfirmed was sent.
+    /// Returns the time at which the newest unconfirmed delivery was sent.
     pub fn newest(&self) -> Option<Timestamp> {
         self.open.as_ref().and_then(|open| open.deliveries.back()).map(|delivery| delivery.at)
     }
 
-    /// Since when the receiver has confirmed nothing, although something is unconfirmed.
+    /// Returns the time since which the receiver has confirmed nothing; `None` if nothing is unconfirmed.
     pub fn since(&self) -> Option<Timestamp> {
         self.open.as_ref().map(|open| open.since)
     }
 
-    /// Since when the receiver has confirmed nothing by a pong, although something is unconfirmed that a pong would confirm.
+    /// Returns the time since which no pong has confirmed anything; `None` if a pong would confirm nothing.
     pub fn automatic_since(&self) -> Option<Timestamp> {
         self.open.as_ref().filter(|_| self.has_automatic()).map(|open| open.automatic_since)
     }
 
-    /// The receiver has confirmed something, in whatever way.
+    /// Notes that the receiver has confirmed something, by a pong or by an answer.
     pub fn progressed(&mut self, now: Timestamp) {
         if let Some(open) = &mut self.open {
             open.since = now;
         }
     }
 
-    /// The receiver has confirmed something by a pong.
+    /// Notes that a pong has confirmed something.
     pub fn confirmed(&mut self, now: Timestamp) {
         self.progressed(now);
         if let Some(open) = &mut self.open {
@@ -154,36 +154,36 @@ impl Window {
         }
     }
 
-    /// The flight of the only delivery that the receiver was ever given, if it is unconfirmed and automatic.
+    /// Returns the flight of the only delivery that the receiver ever got, if this delivery is unconfirmed and automatic.
     pub fn only(&self) -> Option<usize> {
         self.iter().next().filter(|delivery| self.last == 1 && !delivery.manual).map(|delivery| delivery.flight)
     }
 
-    /// Nothing counts as late any more: the time to confirm has changed.
+    /// Marks no delivery as late, because the times for confirmation have changed.
     pub fn forget_overdue(&mut self) {
         for delivery in self.open.iter_mut().flat_map(|open| &mut open.deliveries) {
             delivery.overdue = false;
         }
     }
 
-    /// How many are unconfirmed.
+    /// Returns the number of unconfirmed deliveries.
     pub fn len(&self) -> usize {
         self.open.as_ref().map_or(0, |open| open.deliveries.len())
     }
 
-    /// Bytes that are unconfirmed.
+    /// Returns the number of unconfirmed bytes.
     pub fn bytes(&self) -> usize {
         self.open.as_ref().map_or(0, |open| open.bytes)
     }
 
-    /// A delivery was not confirmed in time.
+    /// Notes that a delivery was not confirmed in time.
     pub fn silence(&mut self) {
         if let Some(open) = &mut self.open {
             open.silent = true;
         }
     }
 
-    /// Whether the receiver gets nothing new until it confirms something.
+    /// Whether the receiver gets no new delivery until it confirms something.
     pub fn is_silent(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.silent)
     }
@@ -193,7 +193,7 @@ impl Window {
         self.open.as_ref().is_some_and(|open| open.manual < open.deliveries.len())
     }
 
-    /// All of them, oldest first.
+    /// Returns the unconfirmed deliveries, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &InFlight> {
         self.open.iter().flat_map(|open| &open.deliveries)
     }

@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use super::{ChannelName, ConnectionId};
 
-/// What a receiver with manual acknowledgement calls a delivery: text that no other delivery ever bears, of this connection or any other, of
-/// this run of the broker or (but for a chance of one in billions) any other.
+/// The name of a delivery, as a receiver with manual acknowledgement gets it. No two deliveries have the same name, on any connection, and
+/// (but for a chance of one in billions) in any run of the broker.
 ///
-/// As text: the connection in hexadecimal digits, `-`, the sequence in decimal digits. Clients take it as it is.
+/// As text: the connection in hexadecimal digits, `-`, the sequence number in decimal digits. Clients treat the text as opaque.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryName {
-    /// To whom it was delivered.
+    /// The connection that got the delivery.
     pub connection: ConnectionId,
-    /// Its number on that connection.
+    /// The delivery's sequence number on that connection.
     pub sequence: u64,
 }
 
 impl DeliveryName {
-    /// The most characters that a name has.
+    /// The length of the longest name, in characters.
     pub const LONGEST: usize = 16 + 1 + 20;
 
-    /// Reads what [`fmt::Display`] wrote, and nothing else: each name has one spelling.
+    /// Parses the text that [`fmt::Display`] writes. Refuses every other spelling, so that each name has one spelling.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (connection, sequence) = text.split_once('-')?;
@@ -43,19 +43,19 @@ impl fmt::Display for DeliveryName {
     }
 }
 
-/// What a receiver with manual acknowledgement says about a delivery.
+/// The answer of a receiver with manual acknowledgement to a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The work is done.
+    /// The receiver has handled the message.
     Ack,
-    /// The work is not done, and this receiver gives it back.
+    /// The receiver gives the message back.
     Nack(Nack),
-    /// The work goes on: the time within which an answer is due begins anew.
+    /// The receiver still works on the message: `ack_timeout` starts anew.
     Extend,
 }
 
 impl Answer {
-    /// The command of the protocol.
+    /// Returns the protocol's command.
     #[must_use]
     pub fn command(&self) -> &'static str {
         match self {
@@ -66,19 +66,19 @@ impl Answer {
     }
 }
 
-/// Why nobody is to get a message any more.
+/// The reason why a message was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Why {
-    /// It was delivered `max_deliveries` times, and nobody confirmed it.
+    /// The message was delivered `max_deliveries` times without confirmation.
     MaxDeliveries,
-    /// A receiver rejected it.
+    /// A receiver rejected the message.
     Rejected,
-    /// Its time to live was over.
+    /// The message's time to live had passed.
     Expired,
 }
 
 impl Why {
-    /// As it is written in stores and deliveries.
+    /// Returns the text that stores and deliveries use.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -88,34 +88,35 @@ impl Why {
         }
     }
 
-    /// Reads back what [`Self::as_str`] gave.
+    /// Takes a text that [`Self::as_str`] returned.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::MaxDeliveries, Self::Rejected, Self::Expired].into_iter().find(|why| why.as_str() == text)
     }
 }
 
-/// What is known of a message that is a dead letter.
+/// Where a dead letter comes from, and why the message was given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Why nobody is to get it any more.
+    /// The reason why the message was given up.
     pub why: Why,
-    /// The channel that it was sent to.
+    /// The channel to which the message was sent.
     pub channel: ChannelName,
-    /// How often it was delivered there.
+    /// The number of deliveries on that channel.
     pub attempts: u32,
-    /// The last reason that a receiver gave for giving it back; at most [`limits::REASON_BYTES`](crate::limits::REASON_BYTES).
+    /// The reason in the last nack; at most [`limits::REASON_BYTES`].
     pub reason: Option<Box<str>>,
 }
 
-/// How a delivery is given back.
+/// The parameters of a nack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nack {
-    /// Not to be delivered again before this has passed; at most [`limits::RETRY_AFTER`](crate::limits::RETRY_AFTER). `None`: as the broker thinks best.
+    /// The message is not delivered again before this time has passed; at most [`limits::RETRY_AFTER`]. `None`: the broker chooses the
+    /// back-off.
     pub retry_after: Option<Duration>,
-    /// It will never succeed: to the dead letters with it.
+    /// The message can never be handled: the broker moves it to the dead-letter channel at once.
     pub reject: bool,
-    /// Why, in the receiver's words; at most [`limits::REASON_BYTES`](crate::limits::REASON_BYTES).
+    /// The reason in the receiver's words; at most [`limits::REASON_BYTES`].
     pub reason: Option<Box<str>>,
 }
 

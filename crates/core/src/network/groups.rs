@@ -1,13 +1,14 @@
-//! Members of groups (of an address, of a network), and which group has most of them: where room is short, the largest group gives it. No clock, no socket.
+//! Counts the members of groups, for example the connections of an address or a network, and knows the largest group. When a limit is
+//! reached, the largest group has to give up a member. No clock, no socket.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
-/// Members by group. A member has a number, and newer ones have higher numbers.
+/// Members by group. Each member has a number; newer members have higher numbers.
 #[derive(Debug)]
 pub struct Groups<K> {
     members: HashMap<K, BTreeSet<u64>>,
-    /// Each group once, by its size.
+    /// Each group once, ordered by its size.
     sizes: BTreeSet<(usize, K)>,
 }
 
@@ -38,18 +39,18 @@ impl<K: Copy + Ord + Hash> Groups<K> {
         }
     }
 
-    /// The members of a group, oldest first.
+    /// Returns the members of a group, oldest first.
     pub fn of(&self, group: K) -> impl DoubleEndedIterator<Item = u64> {
         self.members.get(&group).into_iter().flatten().copied()
     }
 
-    /// How many members a group has.
+    /// Returns the number of members of a group.
     #[must_use]
     pub fn count(&self, group: K) -> usize {
         self.members.get(&group).map_or(0, BTreeSet::len)
     }
 
-    /// The group that has most members, and how many.
+    /// Returns the size and the key of the largest group.
     #[must_use]
     pub fn largest(&self) -> Option<(usize, K)> {
         self.sizes.last().copied()
@@ -64,7 +65,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_largest_group_is_known_whatever_comes_and_goes(acts in prop::collection::vec((any::<bool>(), 0_u8..4, 0_u64..6), 0..100)) {
+        fn the_largest_group_is_right_after_any_inserts_and_removals(acts in prop::collection::vec((any::<bool>(), 0_u8..4, 0_u64..6), 0..100)) {
             let mut groups = Groups::default();
             let mut naive = BTreeSet::new();
             for (adds, group, member) in acts {

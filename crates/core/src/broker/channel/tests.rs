@@ -1,4 +1,4 @@
-//! (Tests.) Who is chosen, and what is known of the messages that only the store has.
+//! (Tests.) The choice of the next message, and paged messages of members.
 
 use super::*;
 use crate::broker::stage::Stage;
@@ -25,7 +25,7 @@ fn channel() -> Channel {
 }
 
 #[test]
-fn what_a_member_sent_itself_is_looked_at_once() {
+fn a_members_own_messages_are_searched_once() {
     let (me, mut channel) = (ConnectionId(1), channel());
     for id in 1..=1_000 {
         channel.wait(entry(id, Some(me), None));
@@ -33,13 +33,17 @@ fn what_a_member_sent_itself_is_looked_at_once() {
         assert_eq!(channel.own.as_ref().map(|own| own.up_to), Some((me, MessageId(id))));
     }
     assert_eq!(channel.first_deliverable(None, Timestamp(0)), Some(MessageId(1)));
-    assert_eq!(channel.own.as_ref().map(|own| own.up_to), Some((me, MessageId(1_000))), "what is known is not lost");
+    assert_eq!(channel.own.as_ref().map(|own| own.up_to), Some((me, MessageId(1_000))), "the position is kept");
     channel.wait(entry(500, None, None));
-    assert_eq!(channel.first_deliverable(Some(me), Timestamp(0)), Some(MessageId(500)), "given back by another");
+    assert_eq!(
+        channel.first_deliverable(Some(me), Timestamp(0)),
+        Some(MessageId(500)),
+        "given back by another receiver"
+    );
 }
 
 #[test]
-fn the_first_deliverable_is_what_a_search_of_everything_finds() {
+fn the_first_deliverable_message_is_the_same_as_that_of_a_full_search() {
     let mut channel = channel();
     let (mut random, mut found) = (1_u64, 0);
     for now in 0..20_000 {
@@ -47,7 +51,7 @@ fn the_first_deliverable_is_what_a_search_of_everything_finds() {
         let [id, choice, origin, only, ttl] = [33, 40, 44, 48, 52].map(|shift| random >> shift & 15);
         let (now, connection) = (Timestamp(now), |number: u64| (number < 3).then_some(ConnectionId(number)));
         match choice {
-            // What was sent or given back, then what is taken.
+            // 0 to 2: a message is sent or given back. 3 to 12: a message is taken.
             0..3 => channel.wait(entry(
                 id + 1,
                 connection(origin % 4),
@@ -63,5 +67,5 @@ fn the_first_deliverable_is_what_a_search_of_everything_finds() {
         assert_eq!(channel.first_deliverable(only, now), expected, "step {}", now.0);
         found += u64::from(expected.is_some());
     }
-    assert!((1_000..19_000).contains(&found), "both happen: {found}");
+    assert!((1_000..19_000).contains(&found), "both outcomes occur: {found}");
 }

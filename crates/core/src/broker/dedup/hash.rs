@@ -1,16 +1,17 @@
-//! The keyed hash by which publication ids are known: SipHash with 128 bits of output.
+//! The keyed hash of publication ids: SipHash with 128 bits of output.
 //!
-//! The hashes are kept in a file over restarts, so the function must never change: it is written out here and held against the vectors of its
-//! authors. (<https://github.com/veorq/SipHash>, the variant with 128 bits.) The key is random, so that no client can make two ids collide.
+//! A file keeps the hashes over restarts, so the function must never change. Therefore it is implemented here and tested with the vectors
+//! of its authors (<https://github.com/veorq/SipHash>, the variant with 128 bits). The key is random, so that no client can construct two
+//! ids with the same hash.
 
-/// An id and its channel. In two halves, because a `u128` would take the space of its alignment with it.
+/// The hash of an id and its channel. Two `u64`, because a `u128` would need padding.
 pub(in crate::broker) type Key = [u64; 2];
 
-/// Rounds for each word, and at the end: as many as the standard library takes for its maps.
+/// The rounds for each word, and at the end: the same numbers as in the standard library's hash maps.
 const ROUNDS: usize = 1;
 const LAST_ROUNDS: usize = 3;
 
-/// The hash of `parts`, one after the other, with a zero byte behind each: no part of an id has one in it.
+/// Hashes `parts` one after the other, each followed by a zero byte, which no part contains.
 pub(super) fn hash<const N: usize>(key: [u64; 2], parts: [&str; N]) -> Key {
     let mut state = State::new(key);
     for part in parts {
@@ -20,10 +21,10 @@ pub(super) fn hash<const N: usize>(key: [u64; 2], parts: [&str; N]) -> Key {
     state.finish::<ROUNDS, LAST_ROUNDS>()
 }
 
-/// The function's state, and the bytes that do not fill a word yet.
+/// The state of the hash, and the bytes that do not fill a word yet.
 struct State {
     v: [u64; 4],
-    /// The last bytes, the first of them lowest.
+    /// The remaining bytes, little-endian.
     tail: u64,
     length: usize,
 }
@@ -100,7 +101,7 @@ impl State {
     }
 }
 
-/// Fewer than eight bytes as a number, the first of them lowest.
+/// Returns fewer than eight bytes as a little-endian number.
 #[inline(always)]
 fn word(bytes: &[u8]) -> u64 {
     let (mut word, mut rest, mut shift) = (0, bytes, 0);
@@ -134,11 +135,11 @@ fn round(v: &mut [u64; 4]) {
 mod tests {
     use super::*;
 
-    /// With the rounds, the key and the texts of the authors' list.
+    /// Hashes with the rounds, the key and the texts of the authors' test vectors.
     fn listed(length: u8) -> [u8; 16] {
         let mut state = State::new([0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908]);
         let text: Vec<u8> = (0..length).collect();
-        // In two pieces, which must make no difference.
+        // In two pieces, which must not change the result.
         let (first, second) = text.split_at(text.len() / 3);
         state.write_rounds::<2>(first);
         state.write_rounds::<2>(second);
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn however_a_text_is_cut_its_hash_is_the_same() {
+    fn the_hash_does_not_depend_on_how_the_text_is_split() {
         let text: Vec<u8> = (0..64).collect();
         let mut whole = State::new([1, 2]);
         whole.write(&text);
@@ -181,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_hash_that_the_file_relies_on_never_changes() {
-        // If this fails, the ids that a broker of another version wrote down would be forgotten: give the file a new version.
+        // If this fails, the ids in the file of another version would not be found: change the version of the file format.
         assert_eq!(hash([1, 2], ["sms", "app:1"]), [0xba19_d7a2_0062_8d5e, 0xdd1d_1e01_94d0_0075]);
         assert_ne!(hash([1, 2], ["sm", "sapp:1"]), hash([1, 2], ["sms", "app:1"]));
     }

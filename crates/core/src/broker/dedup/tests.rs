@@ -1,4 +1,4 @@
-//! (Tests.) Ids against a plain map, and the shares of users.
+//! (Tests.) Publication ids compared with a plain map, and the shares of users.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn id(user: &str, key: u64) -> PublicationId {
     PublicationId::new(user, &key.to_string())
 }
 
-/// [`Seen`], without when it was accepted and what is stored of it.
+/// [`Seen`] without the time of acceptance and the number of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
     Pending(usize),
@@ -46,7 +46,7 @@ fn an_id_is_known_within_the_window_and_free_afterwards() {
 }
 
 #[test]
-fn a_pending_id_is_known_until_its_fate_is_whatever_comes_meanwhile() {
+fn a_pending_id_is_known_until_its_publication_is_decided() {
     let mut dedup = dedup(100);
     dedup.pend([1, !1], 7);
     for key in 2..200 {
@@ -68,7 +68,7 @@ fn a_refused_id_is_free_at_once() {
 }
 
 #[test]
-fn one_user_alone_may_fill_the_bound_and_then_loses_its_oldest() {
+fn a_single_user_may_use_the_whole_bound_and_then_loses_its_oldest_id() {
     let mut dedup = dedup(100);
     for key in 0..=100 {
         accept(&mut dedup, 0, key);
@@ -83,7 +83,7 @@ fn one_user_alone_may_fill_the_bound_and_then_loses_its_oldest() {
 }
 
 #[test]
-fn a_flood_of_one_user_pushes_out_its_own_ids_only() {
+fn a_flood_of_one_user_displaces_its_own_ids_only() {
     let mut dedup = dedup(100);
     for key in 0..30 {
         accept_of(&mut dedup, 0, "quiet", key);
@@ -94,7 +94,7 @@ fn a_flood_of_one_user_pushes_out_its_own_ids_only() {
     for key in 0..30 {
         assert_eq!(known(&mut dedup, 0, key), Some(Known::Accepted), "{key}");
     }
-    // Others find room up to an equal share, which costs the loud one only.
+    // Other users get room up to an equal share, at the expense of the user with the most ids.
     for key in 100..133 {
         accept_of(&mut dedup, 0, "third", key);
     }
@@ -105,7 +105,7 @@ fn a_flood_of_one_user_pushes_out_its_own_ids_only() {
 }
 
 #[test]
-fn what_is_restored_out_of_order_hides_and_expires_nothing() {
+fn ids_restored_out_of_order_are_known_until_their_own_windows_end() {
     let mut dedup = dedup(100);
     let name = ChannelName::parse("sms").unwrap();
     let stored = |key: u64, at: u64| (name.clone(), id("app", key), Timestamp(at), 1);
@@ -113,7 +113,7 @@ fn what_is_restored_out_of_order_hides_and_expires_nothing() {
         let [user, _] = hash::hash(dedup.seed, ["app"]);
         AcceptedId { at: Timestamp(at), key: dedup.key(&name, &id("app", key)), user }
     };
-    // An old one behind newer ones; one that both know; one that is as good as over.
+    // Id 3 is old and comes after newer ones, id 2 is in both lists, id 1 has nearly expired.
     let files = vec![filed(&dedup, 4, 19), filed(&dedup, 2, 17)];
     dedup.restore(vec![stored(1, 15), stored(2, 10), stored(3, 1), stored(5, 18)], files);
     let mut at = |now: u64, key: u64| {
@@ -128,7 +128,7 @@ fn what_is_restored_out_of_order_hides_and_expires_nothing() {
 }
 
 #[test]
-fn what_is_accepted_is_listed_once_and_more_than_the_bound_is_said_to_be_missing() {
+fn accepted_ids_are_listed_once_and_a_list_beyond_the_bound_is_marked_incomplete() {
     let mut dedup = dedup(10);
     accept(&mut dedup, 5, 1);
     let FreshIds { ids, incomplete } = dedup.take_fresh();
@@ -144,14 +144,15 @@ fn what_is_accepted_is_listed_once_and_more_than_the_bound_is_said_to_be_missing
 }
 
 #[test]
-fn whatever_happens_it_knows_what_a_plain_map_knows() {
+fn ids_are_known_as_in_a_plain_map() {
     let mut dedup = dedup(100);
-    // Numbers that wrap around.
+    // Start with numbers that wrap around.
     for user in ["a", "b", "c"] {
         let row = dedup.row_of(user);
         dedup.rows[row].first = u32::MAX - 50;
     }
-    // By key: since when it is accepted, or by what it is pending. A number behind another, so that a failure comes again.
+    // For each key, the time of acceptance, or the key of the pending publication. A simple generator of numbers, so that a failure can be
+    // repeated.
     let mut model = std::collections::BTreeMap::<u64, Result<u64, usize>>::new();
     let mut random = 1_u64;
     for step in 0..20_000 {
@@ -183,7 +184,7 @@ fn whatever_happens_it_knows_what_a_plain_map_knows() {
 }
 
 #[test]
-fn rows_are_counted_until_they_are_gone() {
+fn stored_rows_of_an_id_are_counted_until_they_are_removed() {
     let mut dedup = dedup(100);
     let key = [1, 2];
     let seen = |dedup: &mut Dedup, key| match dedup.get(Timestamp(5), WINDOW, key) {
@@ -191,7 +192,7 @@ fn rows_are_counted_until_they_are_gone() {
         other => panic!("{other:?}"),
     };
     dedup.pend(key, 7);
-    assert_eq!(dedup.row_gone(key), Some(7), "the pending publication counts its own");
+    assert_eq!(dedup.row_gone(key), Some(7), "the pending publication counts its rows itself");
     let most = crate::limits::PUBLICATION_MESSAGES as u32;
     dedup.accept(Timestamp(5), key, &id("app", 1), most);
     assert_eq!(seen(&mut dedup, key), (5, most));
@@ -204,7 +205,7 @@ fn rows_are_counted_until_they_are_gone() {
     let mut dedup = Dedup::new([1, 2], 100);
     let filed = AcceptedId { at: Timestamp(5), key: other, user: 3 };
     dedup.restore(stored, vec![filed]);
-    assert_eq!(seen(&mut dedup, other), (5, 2), "its time is from the file, its rows from the store");
+    assert_eq!(seen(&mut dedup, other), (5, 2), "the time comes from the file, the rows from the store");
     for left in [1, 0, 0] {
         dedup.row_gone(other);
         assert_eq!(seen(&mut dedup, other), (5, left));

@@ -1,5 +1,8 @@
-//! The naive model: everything that is known from outside about each message, and what must hold of it. No windows, pages or
-//! queues; it only remembers.
+//! The naive model: what an observer outside of the broker knows of each message, and the rules that must hold. The model has no windows,
+//! pages or queues.
+//!
+//! The rules for a delivery are the assertions in [`Model::delivered`]; the rules for returned messages are in [`Told::comes_out`],
+//! [`Told::joins_party`] and [`Told::settle_failure`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,24 +11,24 @@ use crate::broker::Bounds;
 use crate::message::{ConnectionId, MessageId, Nack, Timestamp};
 use crate::policy::ChannelPolicy;
 
-/// A delivery in somebody's hands.
+/// A receiver that has a message and has not confirmed it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Holder {
-    /// Since when, or when it was extended.
+    /// The time of the delivery, or of its last extension.
     pub at: Timestamp,
     pub manual: bool,
-    /// How long it may be unconfirmed; zero = for ever.
+    /// The time for which it may be unconfirmed; zero = unlimited.
     pub within: Duration,
-    /// It was late, and nobody else was there.
+    /// The delivery was reported as late, and no other receiver could take the message.
     pub overdue: bool,
-    /// For which group the receiver has it.
+    /// The receiver's group at the delivery.
     pub group: Option<&'static str>,
-    /// It looks on, while groups have it: what it says counts for nothing.
+    /// The receiver is an observer: groups have the message, and the receiver's answers do not count.
     pub looks_on: bool,
 }
 
 impl Holder {
-    /// When it is late.
+    /// Returns the time at which the delivery is late.
     pub fn late(&self) -> Option<Timestamp> {
         (!self.within.is_zero()).then(|| self.at.after(self.within))
     }
@@ -35,7 +38,7 @@ impl Holder {
     }
 }
 
-/// What those say who had a message and did not confirm it, since it was last in nobody's hands.
+/// The receivers that gave the current flight of a message back or were too slow, and the parameters of their nacks.
 #[derive(Debug, Default)]
 pub(super) struct Failed {
     by: BTreeSet<ConnectionId>,
@@ -44,67 +47,68 @@ pub(super) struct Failed {
     reject: bool,
 }
 
-/// What the outside knows of one message; its number is its text.
+/// What is known of one message. The message's number is its text.
 #[derive(Debug)]
 pub(super) struct Told {
     pub channel: String,
     pub sender: ConnectionId,
-    /// The sender received the channel when it sent, and has not left it since.
+    /// The sender received the channel when it sent the message, and has not left it since.
     pub own: bool,
-    /// The sender received the channel when it sent.
+    /// The sender received the channel when it sent the message.
     pub as_member: bool,
     pub limit: usize,
-    /// Its sender gave the limit; the channel's own may change.
+    /// The sender gave the limit. If false, the channel's limit applies, which may change.
     pub own_limit: bool,
     pub keep: bool,
     pub delayed: bool,
     pub due: Timestamp,
     pub expires: Option<Timestamp>,
-    /// An earlier run has stored it; and whether with a due time.
+    /// Present if an earlier run of the broker has stored the message. True if it was stored with a due time.
     pub old: Option<bool>,
-    /// The sender was told `00`.
+    /// The sender got `00`.
     pub accepted: bool,
-    /// The sender was told it is refused.
+    /// The sender got a refusal.
     pub refused: bool,
-    /// Somebody has confirmed it.
+    /// A receiver has confirmed it.
     pub confirmed: bool,
     pub purged: bool,
-    /// The process died and had not promised anything about it.
+    /// The process crashed before the message was stored, and the sender had no answer.
     pub lost: bool,
-    /// How many held it when it was safe: when it was confirmed, or when the broker heard that it is stored.
+    /// The number of receivers that had the message when it became safe: when it was confirmed, or when the broker learnt that it is
+    /// stored.
     pub held: Option<usize>,
-    /// How often it was delivered, on whatever channel.
+    /// The number of deliveries, on all channels.
     pub deliveries: u32,
-    /// What the broker calls it.
+    /// The broker's id for it, once it was delivered.
     pub id: Option<MessageId>,
-    /// In whose hands it is: connection and sequence.
+    /// The receivers that have it, by connection and sequence number.
     pub holders: BTreeMap<(ConnectionId, u64), Holder>,
-    /// It is the only message of its publication.
+    /// Whether it is the only message of its publication.
     pub alone: bool,
-    /// How often it left, since it was accepted by its channel of now, or the broker started.
+    /// The number of flights since the start of the broker, or since the message became a dead letter.
     pub flights: u32,
-    /// How often it has come back with a nack.
+    /// The number of times it returned with a nack.
     pub nacks: u32,
     pub failed: Failed,
-    /// It is held back until then, but for receivers other than these, if there are any.
+    /// Present while it is held back after a nack: until this time, and only from these receivers. If the set is empty, from all receivers.
     pub pause: Option<(Timestamp, BTreeSet<ConnectionId>)>,
-    /// Who has had it and not confirmed it.
+    /// The receivers that had it and did not confirm it.
     pub returned: BTreeSet<ConnectionId>,
-    /// It was taken from this receiver, which was too slow, at this time.
+    /// The receiver from which it was taken because it was too slow, and the time.
     pub revoked: Option<(ConnectionId, Timestamp)>,
-    /// The groups among those who got it when it left last; whether others looked on; which delivery it was.
+    /// The groups that got it in the last flight.
     pub party: BTreeSet<&'static str>,
     pub onlookers: bool,
     pub left: (u64, u32),
-    /// It may have been held back while more was than may be.
+    /// It was waiting when too many messages were held, so it may be released early.
     pub loose: bool,
-    /// It was given to these groups and came back: nobody else gets it before this.
+    /// These groups had it and returned it: nobody else gets it before this time.
     pub bound: Option<(BTreeSet<&'static str>, Timestamp)>,
-    /// A receiver has rejected it, and nobody else had it.
+    /// A receiver has rejected it, and no other receiver had it.
     pub rejected: bool,
-    /// It is a dead letter now.
+    /// It is a dead letter.
     pub letter: bool,
-    /// A receiver has rejected the dead letter, and there are none of dead letters.
+    /// A receiver has rejected the dead letter. Dead letters have no dead-letter channel, so the message is dropped.
     pub buried: bool,
 }
 
@@ -149,10 +153,10 @@ impl Told {
         }
     }
 
-    /// It is delivered on a channel, as a dead letter or not: one that has just died is like a new one.
+    /// Checks the channel of a delivery. When the message has just become a dead letter, it starts again like a new message.
     fn starts_again(&mut self, letter: bool) {
         assert!(letter || !self.rejected, "a message was delivered after it was rejected: {self:?}");
-        assert!(letter || !self.letter, "a dead letter came back: {self:?}");
+        assert!(letter || !self.letter, "a dead letter was delivered on its first channel: {self:?}");
         if letter && !self.letter {
             self.letter = true;
             (self.flights, self.nacks, self.pause, self.revoked, self.bound) = (0, 0, None, None, None);
@@ -160,18 +164,19 @@ impl Told {
         }
     }
 
-    /// It goes to nobody but the groups that had it. (Dead letters go to one receiver.)
+    /// Whether only the groups that had it may get it again. (Dead letters go to one receiver.)
     fn waits_for_groups(&self) -> bool {
         self.onlookers || (self.limit == 0 && !self.letter)
     }
 
-    /// The only groups that may get it, if it is theirs: it waits for them, or they have it and others look on.
+    /// Returns the only groups that may get it: it waits for them, or they have it.
     pub fn only_for(&self) -> Option<&BTreeSet<&'static str>> {
         let has = !self.holders.is_empty() && !self.party.is_empty() && self.waits_for_groups();
         if has { Some(&self.party) } else { self.bound.as_ref().map(|(groups, _)| groups) }
     }
 
-    /// It leaves for a receiver, alone or with others.
+    /// Records a delivery with regard to groups, and checks that a message which belongs to groups goes to them only. Returns whether the
+    /// receiver is an observer.
     fn joins_party(&mut self, number: u64, now: Timestamp, seen: &Seen<'_>, crowded: bool) -> bool {
         let Seen { to, group, grouped, delivery, .. } = *seen;
         if self.holders.is_empty() {
@@ -183,7 +188,7 @@ impl Told {
             }
             (self.party, self.onlookers, self.left) = (BTreeSet::new(), false, delivery);
         } else if self.left != delivery {
-            // One more receiver of what others have: in the place of a member that has lost it, or is silent.
+            // One more receiver of a flight, in the place of a member that has lost the message or is late.
             let has = |holder: &Holder| group.is_some() && holder.group == group;
             let doubled = self.holders.values().filter(|holder| has(holder)).all(|holder| holder.is_late(now));
             assert!(doubled, "message {number} was given to {to:?} of {group:?}, which has it: {self:?}");
@@ -199,7 +204,7 @@ impl Told {
         looks_on
     }
 
-    /// Nobody whose word counts has it any more.
+    /// Called when a receiver has lost the message: if only observers have it, the flight has failed.
     fn comes_back(&mut self, now: Timestamp) {
         if self.holders.values().any(|holder| !holder.looks_on) {
             return;
@@ -211,30 +216,35 @@ impl Told {
         self.bound = waits.then(|| (std::mem::take(&mut self.party), from.after(Bounds::TIGHT.group_wait)));
     }
 
-    /// It leaves for a receiver. `crowded`: more is held back than may be, so that some of it comes early.
+    /// Records a delivery with regard to earlier failures, and checks that a held message is not delivered before its time, nor at once to
+    /// the receiver that failed. `crowded`: too many messages are held, so some of them are released early.
     fn comes_out(&mut self, number: u64, to: ConnectionId, now: Timestamp, crowded: bool) {
         if self.holders.is_empty() {
             if let Some((until, not)) = self.pause.take().filter(|(until, _)| *until > now) {
                 assert!(
                     crowded || !not.is_empty(),
-                    "message {number} was delivered at {now:?}, though it is held until {until:?}"
+                    "message {number} was delivered at {now:?}, although it is held until {until:?}"
                 );
-                assert!(!not.contains(&to), "message {number} came back at once to {to:?}, which gave it back");
+                assert!(
+                    !not.contains(&to),
+                    "message {number} was delivered at once to {to:?}, which had given it back"
+                );
             }
             if let Some((slow, at)) = self.revoked.take() {
                 assert!(
                     !self.alone || at < now || slow != to,
-                    "message {number} came back to {to:?}, which was too slow"
+                    "message {number} was delivered again to {to:?}, which was too slow"
                 );
             }
             self.flights += 1;
         } else if self.limit > 0 {
-            // One more receiver of the same flight, if one is silent; else one of several.
+            // One more receiver of the same flight, because one is late; or one of several receivers.
             self.flights += u32::from(self.holders.len() >= self.limit);
         }
     }
 
-    /// Nobody has it any more: decides what follows, if it came back with an answer.
+    /// Decides what must follow a flight that ended with a nack: rejection, or a back-off that doubles with each flight (1 s to 60 s). The
+    /// first nack holds the message back from the receivers that sent it; later nacks from all receivers.
     fn settle_failure(&mut self, now: Timestamp) {
         let failed = std::mem::take(&mut self.failed);
         if !failed.nacked {
@@ -251,22 +261,22 @@ impl Told {
         };
     }
 
-    /// It was rejected, and its channel has no dead letters.
+    /// Whether it was rejected and its channel has no dead-letter channel.
     pub fn is_dropped(&self) -> bool {
         self.buried || self.is_rejected() && !["three", "late"].contains(&self.channel.as_str())
     }
 
-    /// It was rejected; those who have it besides are perhaps about to be ended.
+    /// Whether it was rejected, even if other receivers still have it.
     pub fn is_rejected(&self) -> bool {
         self.rejected || self.failed.reject
     }
 
-    /// Its time is over, and it is gone with it.
+    /// Whether it has expired and did not become a dead letter.
     pub fn has_vanished(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|at| at <= now) && (self.refused || !super::world::is_late(&self.channel))
     }
 
-    /// The process died: what was only in its memory is forgotten.
+    /// Forgets what only the crashed process knew.
     pub fn forget(&mut self) {
         self.holders.clear();
         (self.flights, self.nacks, self.pause, self.revoked, self.bound) = (0, 0, None, None, None);
@@ -278,14 +288,15 @@ impl Told {
 #[derive(Debug, Default)]
 pub(super) struct Model {
     pub messages: BTreeMap<u64, Told>,
-    /// The last message of each sender on each channel whose first delivery has been seen. What it sent as a member may have to wait
-    /// for another receiver, so it has an order of its own; what is not kept waits for nobody.
+    /// For the order of messages: the last message whose first delivery was seen, by sender, channel, whether the sender was a member of
+    /// the channel, and whether the channel is kept. A message of a member may have to wait for another receiver, so it has an order of its
+    /// own; a message that is not kept waits for nobody.
     last_first: BTreeMap<(ConnectionId, String, bool, bool), u64>,
-    /// When each receiver last confirmed anything by a pong.
+    /// The time at which each receiver last confirmed anything by a pong.
     heard: BTreeMap<ConnectionId, Timestamp>,
 }
 
-/// One delivered message, as the receiver sees it.
+/// One delivered message as its receiver sees it.
 pub(super) struct Seen<'a> {
     pub number: u64,
     pub channel: &'a str,
@@ -294,37 +305,45 @@ pub(super) struct Seen<'a> {
     pub manual: bool,
     pub attempt: u32,
     pub message: MessageId,
-    /// What holds for the channel.
+    /// The channel's policy.
     pub policy: &'a ChannelPolicy,
     /// The group that the receiver names.
     pub group: Option<&'static str>,
-    /// One of those who get it names a group.
+    /// Whether a receiver of the same delivery names a group.
     pub grouped: bool,
-    /// The turn, and the content in it.
+    /// The number of the turn, and the index of the content.
     pub delivery: (u64, u32),
 }
 
 impl Model {
-    /// A delivery happens; checks everything that must hold of it.
+    /// Records a delivery and checks the rules:
+    ///
+    /// * A message arrives on the channel to which it was sent, or as a dead letter.
+    /// * A sender does not get its own messages while it receives the channel.
+    /// * A message is not delivered before it is due, nor after it has expired, was confirmed, purged or refused.
+    /// * A message has at most as many receivers as its limit, plus one if a receiver is late. No receiver has it twice.
+    /// * A silent receiver gets nothing new if the limit is above 0.
+    /// * A redelivery is marked by its attempt number.
+    /// * First deliveries of messages from one sender are in the order of sending.
     pub fn delivered(&mut self, now: Timestamp, seen: &Seen<'_>, dead_letter: &str) {
         let Seen { number, channel, to, sequence, manual, attempt, message, policy, .. } = *seen;
         let crowded = self.is_crowded(now);
         let told = self.messages.get_mut(&number).unwrap_or_else(|| panic!("message {number} was never sent"));
         let letter = channel == dead_letter && told.channel != dead_letter;
-        assert!(channel == told.channel || letter, "message {number} of {} came on {channel}", told.channel);
-        assert!(letter || to != told.sender || !told.own, "message {number} came back to its sender");
+        assert!(channel == told.channel || letter, "message {number} of {} was delivered on {channel}", told.channel);
+        assert!(letter || to != told.sender || !told.own, "message {number} was delivered to its sender");
         assert!(letter || told.expires.is_none_or(|at| at > now), "message {number} was delivered after it expired");
         assert!(now >= told.due, "message {number} was delivered before it was due");
         assert!(!told.confirmed, "message {number} was delivered after it was confirmed");
         assert!(!told.purged, "message {number} was delivered after it was purged");
-        // 08 says that it never comes on its own channel.
+        // `08` (expired) means: never delivered on its own channel.
         assert!(letter || !told.refused, "message {number} was delivered after it was refused");
-        assert!(!told.lost, "message {number} was delivered though nothing of it was stored");
-        assert_eq!(sequence > 0, told.keep, "message {number}: a sequence is for kept messages");
+        assert!(!told.lost, "message {number} was delivered although it was lost in a crash");
+        assert_eq!(sequence > 0, told.keep, "message {number}: only kept messages have a sequence number");
         if told.keep {
             told.starts_again(letter);
             let others = told.holders.keys().filter(|(holder, _)| *holder != to).count();
-            // One more, if one of them is silent.
+            // One more if a receiver is late.
             let late = told.holders.values().any(|holder| !holder.manual && holder.is_late(now));
             let limit = if letter { policy.receivers as usize } else { told.limit };
             assert!(
@@ -347,17 +366,18 @@ impl Model {
         let told = self.messages.get_mut(&number).expect("it is known");
         if manual && !letter {
             let before = told.deliveries > told.holders.len().saturating_sub(1) as u32;
-            // One that came due right before a crash, and waits until after the next restart.
+            // A delayed message that came due right before a crash, and waits until after the next restart, has no mark.
             let unknown = told.delayed && matches!(channel, "drop" | "three");
             let id = told.id.replace(message).unwrap_or(message);
-            assert!(id == message || told.delayed, "message {number} came as {id:?} and comes as {message:?}");
+            assert!(id == message || told.delayed, "message {number} had the id {id:?} and now has {message:?}");
             assert!(!before || attempt > 1 || unknown, "message {number} was redelivered without a mark");
         }
         told.deliveries += 1;
-        // One that came due after a crash counts a delivery that nobody knows of.
+        // A delayed message that comes due after a crash counts one delivery that may not have happened.
         let most = (told.deliveries + u32::from(told.delayed)).max(2);
         assert!(attempt <= most, "message {number}: attempt {attempt} of {}", told.deliveries);
-        // Some of its own messages are withheld from a sender (those it sent while it received), so it may see others before them.
+        // Not for the sender itself: it does not get the messages that it sent while it received the channel, so it may see the later ones
+        // first.
         if told.deliveries == 1 && !letter && !told.delayed && to != told.sender {
             let key = (told.sender, told.channel.clone(), told.as_member, told.keep);
             let last = self.last_first.entry(key).or_default();
@@ -374,14 +394,14 @@ impl Model {
         self.messages.values().filter(is_held).count() > Bounds::TIGHT.held
     }
 
-    /// At the end of a turn: if more is held back than may be, some of it waits no more, and nobody can tell which.
+    /// Called at the end of a turn: if too many messages are held, some are released early, and the model does not know which.
     pub fn loosen(&mut self, now: Timestamp) {
         if self.is_crowded(now) {
             self.messages.values_mut().for_each(|told| told.loose = told.holders.is_empty());
         }
     }
 
-    /// How many messages may count against the limit of a channel, at the most.
+    /// Returns the largest number of messages that may count against a channel's `max_backlog`.
     pub fn live(&self, channel: &str, now: Timestamp) -> u64 {
         let live = |told: &&Told| {
             let over = told.confirmed || told.purged || told.refused || told.lost;
@@ -390,7 +410,8 @@ impl Model {
         self.messages.values().filter(live).count() as u64
     }
 
-    /// The wall clock was behind by so much: what earlier runs have stored is reckoned anew, unless it has come due since and is a new message.
+    /// Applies a step of the wall clock: the times of messages that earlier runs have stored move earlier, unless the message has come due
+    /// since then and has a new row.
     pub fn advance(&mut self, now: Timestamp, by: u64) {
         for told in self.messages.values_mut() {
             if told.old == Some(true) && told.due <= now {
@@ -406,7 +427,7 @@ impl Model {
         }
     }
 
-    /// A receiver proves that it has deliveries.
+    /// A receiver confirms the deliveries for which `holds` returns true.
     pub fn confirmed(&mut self, now: Timestamp, connection: ConnectionId, holds: impl Fn(u64, &Holder) -> bool) {
         for told in self.messages.values_mut() {
             let before = told.holders.len();
@@ -426,7 +447,7 @@ impl Model {
         }
     }
 
-    /// A receiver has vanished.
+    /// A receiver vanishes.
     pub fn vanished(&mut self, now: Timestamp, connection: ConnectionId) {
         self.lets_go(connection, None, now, |_| {});
     }
@@ -441,18 +462,18 @@ impl Model {
         });
     }
 
-    /// A delivery is taken from a receiver that was too slow.
+    /// The broker takes a delivery from a receiver that was too slow.
     pub fn revoked(&mut self, now: Timestamp, (connection, sequence): (ConnectionId, u64)) {
-        // A frame is taken back as one. Of its messages another receiver perhaps has room for the first only.
+        // A frame with several messages is taken back as a whole. Another receiver may have room for the first message only.
         let is_only = self.held_by(connection, sequence).len() == 1;
         self.lets_go(connection, Some(sequence), now, |told| {
             told.failed.by.insert(connection);
-            // Unless others have it: what they do is another matter.
+            // Not if other receivers have it, because they may lose it, too.
             told.revoked = (is_only && told.holders.is_empty()).then_some((connection, now));
         });
     }
 
-    /// `only`: this delivery, or everything.
+    /// A receiver loses messages: those of the delivery `only`, or all.
     fn lets_go(&mut self, connection: ConnectionId, only: Option<u64>, now: Timestamp, note: impl Fn(&mut Told)) {
         for told in self.messages.values_mut() {
             let (mut counts, mut any) = (false, false);
@@ -472,7 +493,7 @@ impl Model {
         }
     }
 
-    /// A receiver is still at work on a delivery.
+    /// A receiver extends a delivery, or a late delivery stays with its receiver (`overdue`).
     pub fn extended(&mut self, now: Timestamp, (connection, sequence): (ConnectionId, u64), overdue: bool) {
         for told in self.messages.values_mut() {
             if let Some(holder) = told.holders.get_mut(&(connection, sequence)) {
@@ -481,7 +502,7 @@ impl Model {
         }
     }
 
-    /// A receiver is done with a manual delivery.
+    /// A receiver acknowledges a manual delivery.
     pub fn answered(&mut self, connection: ConnectionId, sequence: u64) {
         for told in self.messages.values_mut() {
             let before = told.holders.len();
@@ -492,18 +513,18 @@ impl Model {
         }
     }
 
-    /// The messages of a delivery.
+    /// Returns the messages of a delivery.
     pub fn held_by(&self, connection: ConnectionId, sequence: u64) -> Vec<u64> {
         let holds = |told: &Told| told.holders.contains_key(&(connection, sequence));
         self.messages.iter().filter(|(_, told)| holds(told)).map(|(number, _)| *number).collect()
     }
 
-    /// Whether a receiver has not confirmed something in time, and nothing since.
+    /// Whether a receiver has a late automatic delivery, and has confirmed nothing since it became late.
     pub fn is_silent(&self, now: Timestamp, connection: ConnectionId) -> bool {
         let heard = self.heard.get(&connection).copied().unwrap_or_default();
         self.messages.values().filter(|told| !told.confirmed && !told.purged).any(|told| {
             told.holders.iter().any(|((holder, _), held)| {
-                // Of what is due at one moment, one thing comes first.
+                // Strictly earlier: events of the same millisecond may happen in either order.
                 *holder == connection && !held.manual && held.late().is_some_and(|at| heard < at && at < now)
             })
         })

@@ -1,4 +1,4 @@
-//! The simulated store: rows that survive a crash, a queue that does not, failures on demand.
+//! The simulated store: rows that survive a crash, a queue that does not, and failures that the seed chooses.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -6,7 +6,7 @@ use crate::broker::{Bounds, ChannelSummary, Event, Restored, StoreEffect, StoreF
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
 use crate::policy::Spare;
 
-/// What the broker asked for and the store has not done yet.
+/// A request that the store has not carried out yet.
 #[derive(Debug)]
 enum Read {
     Load { channel: ChannelName, after: MessageId, limit: usize },
@@ -15,27 +15,27 @@ enum Read {
 
 #[derive(Debug, Default)]
 pub(super) struct SimStore {
-    /// Survives a crash.
+    /// The stored messages. They survive a crash.
     pub rows: BTreeMap<MessageId, Message>,
     pub last_id: MessageId,
-    /// What was there at the last crash: remembered as the server does.
+    /// The last id at the last crash, as the server remembers it.
     suspect_up_to: MessageId,
     appends: BTreeMap<MessageId, Message>,
-    /// What goes when an append is written.
+    /// The older rows that are removed when an append is written.
     replaced: BTreeMap<MessageId, Vec<MessageId>>,
     removals: BTreeSet<MessageId>,
     counts: BTreeMap<MessageId, u32>,
     reads: VecDeque<Read>,
-    /// How far the last sweep has come.
+    /// The position of the last sweep.
     swept_to: (Option<Timestamp>, MessageId),
-    /// Answers on their way to the broker, in order.
+    /// Answers that the broker has not got yet, in order.
     pub events: VecDeque<Event<'static>>,
     pub failing: bool,
-    /// While it fails: what it is asked to write is written, and reported as failed. An answer is lost on its way, say.
+    /// While the store fails: it writes the rows and reports a failure, as if its answer were lost.
     pub lying: bool,
-    /// Rows that were reported as failed and are there.
+    /// Rows that are stored although a failure was reported.
     pub ghosts: BTreeSet<MessageId>,
-    /// Those of them that wait to be written again.
+    /// Such rows that the broker has asked to write again.
     again: BTreeSet<MessageId>,
 }
 
@@ -77,12 +77,12 @@ impl SimStore {
         }
     }
 
-    /// Whether another row is to take the place of this one.
+    /// Whether a queued append replaces this row.
     pub fn is_superseded(&self, id: MessageId) -> bool {
         self.replaced.values().flatten().any(|old| *old == id)
     }
 
-    /// One group commit and the reads behind it.
+    /// Carries out one group commit and the reads after it.
     pub fn work(&mut self) {
         let ids: Vec<MessageId> = self.appends.keys().copied().collect();
         let again = std::mem::take(&mut self.again);
@@ -157,7 +157,7 @@ impl SimStore {
         }
     }
 
-    /// Rows that nothing is about to remove, but for those that are there against the store's word.
+    /// Returns the rows that no queued operation removes or rewrites, without those whose write was reported as failed.
     pub fn kept(&self) -> impl Iterator<Item = &Message> {
         let goes = |id: &MessageId| {
             self.removals.contains(id)
@@ -168,7 +168,7 @@ impl SimStore {
         self.rows.values().filter(move |row| !goes(&row.id))
     }
 
-    /// Rows may go with the next round.
+    /// Whether the next round may remove rows.
     pub fn removes_something(&self) -> bool {
         let sweeps = self.reads.iter().any(|read| matches!(read, Read::Sweep { .. }));
         !self.removals.is_empty() || !self.replaced.is_empty() || sweeps
@@ -182,7 +182,7 @@ impl SimStore {
             && self.events.is_empty()
     }
 
-    /// The wall clock was behind: rows up to this id are reckoned anew, and the broker is told in order with everything else.
+    /// Applies a step of the wall clock to the rows up to this id. (The broker gets an event in order with all other answers.)
     pub fn advance(&mut self, up_to: MessageId, by: u64) {
         for row in self.rows.range_mut(..=up_to).map(|(_, row)| row) {
             row.created = row.created.shifted(-i64::try_from(by).unwrap_or(i64::MAX));
@@ -192,13 +192,13 @@ impl SimStore {
         }
     }
 
-    /// A start finds what was written and called refused, like every row.
+    /// At a start, rows whose write was reported as failed are like all other rows.
     pub fn find_ghosts(&mut self) {
         self.last_id = self.rows.keys().next_back().copied().unwrap_or_default().max(self.last_id);
         self.ghosts.clear();
     }
 
-    /// What is left when the process dies.
+    /// Keeps only what survives a crash.
     pub fn crash(&mut self) {
         let rows = std::mem::take(&mut self.rows);
         let last_id = rows.keys().next_back().copied().unwrap_or_default().max(self.last_id);
@@ -206,7 +206,7 @@ impl SimStore {
         *self = Self { rows, last_id, suspect_up_to: last_id, failing, lying, ..Self::default() };
     }
 
-    /// What a new broker is told.
+    /// Returns the contents of the store for a new broker.
     pub fn restored(&self) -> Restored {
         type Counted = (u64, MessageId, Vec<(Timestamp, u64)>);
         let mut channels: BTreeMap<ChannelName, Counted> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! The simulated world around the broker: what happens next is chosen by the seed.
+//! The simulated world around the broker: clients, the store and the time. The seed chooses what happens next.
 
 mod clients;
 mod ends;
@@ -32,7 +32,7 @@ use crate::policy::{ChannelPolicy, Dispatch, Policies};
 
 const CHANNELS: [&str; 10] = ["all", "one", "two", "three", "drop", "live", "turn", "short", "late", "dead"];
 
-/// Channels with dead letters, where what expires is one. `three` has them for what is given up only.
+/// Whether expired messages of this channel become dead letters. (`three` has dead letters for messages that were given up only.)
 pub(super) fn is_late(channel: &str) -> bool {
     channel == "late"
 }
@@ -78,12 +78,12 @@ fn number(message: &[u8]) -> u64 {
     std::str::from_utf8(message).ok().and_then(|text| text.parse().ok()).expect("messages are numbers")
 }
 
-/// Where a publication was sent to, and its messages.
+/// Returns a publication's channel and the numbers of its messages.
 fn carried(publication: &Publication<'_>) -> (ChannelName, Vec<u64>) {
     (ChannelName::clone(&publication.channel), publication.bodies().map(number).collect())
 }
 
-/// What a delivery carries: its channel and its messages. `live`: the publication of the event.
+/// Returns the channel and the numbers of the messages of a delivery. `live`: the publication of the current event.
 fn content_of(content: &Content, live: Option<&Publication<'_>>) -> (ChannelName, Vec<u64>) {
     match content {
         Content::Live => carried(live.expect("an event that carries a publication")),
@@ -99,37 +99,37 @@ struct Client {
     manual: bool,
     group: Option<&'static str>,
     channels: BTreeSet<String>,
-    /// The same in the order in which it named them, if there are several, and what that order means.
+    /// The same channels in the order of the client's request, and the meaning of this order.
     list: Vec<String>,
     order: Order,
-    /// Of which of them it got something last.
+    /// The channel that delivered to the client last.
     served: Option<String>,
     last: u64,
-    /// What it was given and has not confirmed, and whether it is to be answered by hand.
+    /// The client's unconfirmed deliveries; true if the delivery is manual.
     unanswered: BTreeMap<u64, bool>,
-    /// What was taken from it because it was too slow.
+    /// Deliveries that were taken from the client because it was too slow.
     revoked: Vec<u64>,
-    /// A ping is on its way: what its pong will confirm.
+    /// The last delivery that the pong to the outstanding ping will confirm.
     ping: Option<u64>,
     prefetch: Option<u32>,
     kind: ClientKind,
-    /// A proxy stands between: what it acknowledges, the client need not have.
+    /// The connection goes through a proxy: TCP acknowledgements are the proxy's.
     proxied: bool,
-    /// It has confirmed something, or said that it confirms by name.
+    /// The client has confirmed something, or confirms manually.
     proven: bool,
-    /// Channels that it has sent to.
+    /// The channels to which the client has sent.
     sent: BTreeSet<String>,
-    /// Messages and replies that were ever queued to it.
+    /// The number of messages and replies that were ever queued for the client.
     frames: usize,
-    /// Messages that were ever delivered to it and had to be confirmed.
+    /// The number of kept messages that were ever delivered to the client.
     kept: usize,
-    /// The channel of its first delivery that has to be confirmed.
+    /// The channel of the first delivery of a kept message.
     first: Option<String>,
-    /// When it last confirmed anything, or was given the first of what is unanswered.
+    /// The time at which the client last confirmed anything, or got the first of the unconfirmed deliveries.
     since: Timestamp,
 }
 
-/// What the simulation has seen happen: each has to happen in some seed.
+/// Counts of situations that must occur in some seed.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// Messages that were confirmed.
@@ -142,29 +142,29 @@ pub(super) struct Tally {
     pub unconfirmed: u64,
     /// Deliveries of dead letters that have expired.
     pub late: u64,
-    /// Expired rows that the store has spared.
+    /// Expired rows that the store has returned instead of removing them.
     pub spared: u64,
     /// Deliveries to receivers of which another channel might have gone first.
     pub preferred: u64,
 }
 
-/// A publication whose sender waits for the answer, or has it.
+/// A publication with an id: its sender waits for the answer, or has it.
 #[derive(Debug, Clone)]
 struct Asked {
     channel: String,
     numbers: Vec<u64>,
-    /// Answers that are owed, by connection.
+    /// The number of outstanding answers, by connection.
     owed: BTreeMap<ConnectionId, u32>,
     accepted: bool,
     refused: bool,
-    /// It was said to be in the store.
+    /// An answer said that it is in the store.
     stored: bool,
-    /// Its id is in the file of ids.
+    /// The id is in the file of ids.
     saved: bool,
     user: &'static str,
     sent: Timestamp,
     ttl: Option<Duration>,
-    /// When it was accepted.
+    /// The time of acceptance.
     at: Timestamp,
 }
 
@@ -179,11 +179,11 @@ pub(super) struct World {
     clients: BTreeMap<ConnectionId, Client>,
     ended: BTreeSet<ConnectionId>,
     asked: BTreeMap<String, Asked>,
-    /// The messages for which a connection waits that gave no id.
+    /// The messages of the publication without an id for whose answer a connection waits.
     nameless: BTreeMap<ConnectionId, Vec<u64>>,
-    /// When a channel was last purged.
+    /// The time at which each channel was last purged.
     purges: BTreeMap<String, Timestamp>,
-    /// Connections that have finished sending and wait for answers.
+    /// Connections that have closed their sending side and wait for answers.
     listening: BTreeSet<ConnectionId>,
     last_connection: u64,
     last_number: u64,
@@ -191,36 +191,37 @@ pub(super) struct World {
     missing_allowed: u64,
     /// The messages of the last publication.
     sending: Vec<u64>,
-    /// What the store held when the broker started.
+    /// The last id that the store held when the broker started.
     restored_up_to: MessageId,
-    /// Messages that were reported as dropped.
+    /// The number of messages that the broker has reported as dropped.
     dropped: u64,
-    /// Those that brokers before the last crash have dropped.
+    /// The number of messages that earlier brokers have dropped.
     dropped_before: u64,
-    /// Answers to deliveries that were refused, because the delivery did not wait for one.
+    /// The number of answers that were refused, because the delivery did not wait for one.
     unknown: u64,
     effects: Effects,
-    /// Events given so far.
+    /// The number of events so far.
     turn: u64,
-    /// Pages that are being read, since when; and channels of which the last one could not be read.
+    /// The pages that are being read, and the times of their requests.
     loads: BTreeMap<String, Timestamp>,
     failed_loads: BTreeSet<String>,
-    /// The file of ids: it survives a crash.
+    /// The file of ids. It survives a crash.
     file: Vec<AcceptedId>,
-    /// When the file was written last.
+    /// The time at which the file was last written.
     saved: Timestamp,
-    /// How many ids are remembered.
+    /// The broker's bound on remembered ids.
     id_bound: Option<usize>,
-    /// Each id that was ever sent: its user, and when its sender was told that it is accepted.
+    /// Each id that was ever sent: its user, and the time at which its sender was told `00`.
     ids: BTreeMap<String, (&'static str, Option<Timestamp>)>,
-    /// The broker is stopping in an orderly way.
+    /// The broker carries out an orderly stop.
     stopping: bool,
-    /// One seed is replayed: tell what happens.
+    /// Print all events and effects, because one seed is replayed.
     trace: bool,
 }
 
 impl Client {
-    /// How many unconfirmed deliveries it may have. `limited`: the channel has a limit of receivers, so that nobody is outrun.
+    /// Returns the most unconfirmed deliveries that the client may have. `limited`: the channel has a receiver limit, so that no receiver
+    /// is outrun.
     fn window(&self, limited: bool) -> usize {
         let legacy = self.kind != ClientKind::Modern && !self.manual;
         let most = match self.prefetch {
@@ -232,7 +233,7 @@ impl Client {
         if limited { most as usize } else { Bounds::TIGHT.fanout_deliveries.max(most as usize) }
     }
 
-    /// Whether it certainly has room: a silent one has not.
+    /// Whether the client's window certainly has room. A silent client's has not.
     fn has_room(&self) -> bool {
         let most = self.prefetch.unwrap_or(limits::PREFETCH) as usize;
         self.unanswered.is_empty() || (self.manual && !self.has_automatic() && self.unanswered.len() < most)
@@ -243,17 +244,17 @@ impl Client {
         self.unanswered.values().any(|manual| !manual)
     }
 
-    /// Whether the server takes its orderly end for that of a one-shot reader.
+    /// Whether the server takes an orderly end of the client for that of a one-shot reader.
     fn looks_like_one_shot(&self) -> bool {
         self.kind != ClientKind::Modern && !self.proxied && self.frames == 1 && self.last == 1
     }
 
-    /// Whether such an end earns a confirmation.
+    /// Whether such an end must confirm the client's only delivery.
     fn earns_by_leaving(&self) -> bool {
         let sent = match (&self.first, self.sent.len()) {
             (Some(first), 1) => self.sent.contains(first),
             (_, 0) => false,
-            // The broker remembers one channel only.
+            // The broker remembers one channel only, and then takes every channel for one to which the client has sent.
             _ => true,
         };
         let only = self.unanswered.len() == 1 && self.kept == 1 && self.has_automatic();
@@ -334,35 +335,35 @@ impl World {
         }
     }
 
-    /// What must hold after every step.
+    /// Checks the rules that must hold after every step.
     pub fn check(&self) {
         self.broker.audit();
         self.broker.audit_expiries(self.now);
         for (id, client) in &self.clients {
             let silent = self.now.since(client.since);
             let waits = !client.has_automatic() || silent <= self.settings.confirm_timeout;
-            assert!(waits, "{id:?} has confirmed nothing for {silent:?}");
+            assert!(waits, "{id:?} is connected and has confirmed nothing for {silent:?}");
         }
         self.check_late();
         self.check_owed();
         self.check_waiting();
     }
 
-    /// One round of the store's thread. Before rows go, ids are saved, as the server does.
+    /// One round of the store's thread. Ids are saved before rows are removed, as in the server.
     fn work(&mut self) {
         if self.store.removes_something() {
             self.save_ids();
         }
         self.store.work();
         for row in self.store.ghosts.iter().filter_map(|id| self.store.rows.get(id)) {
-            // It may be refused and come for all that, if the broker dies before it is removed.
+            // The message may be refused and yet be delivered, if the broker crashes before the row is removed.
             if let Some(told) = self.model.messages.get_mut(&number(&row.payload.bytes)) {
                 told.delayed = true;
             }
         }
         for row in self.store.kept() {
             let told = self.model.messages.get(&number(&row.payload.bytes));
-            assert!(told.is_none_or(|told| !told.confirmed), "{row:?} is confirmed, and nothing removes its row");
+            assert!(told.is_none_or(|told| !told.confirmed), "{row:?} is confirmed, and no operation removes its row");
         }
     }
 
@@ -378,7 +379,7 @@ impl World {
             let is_step = matches!(event, Event::WallAdvanced(_));
             self.give(event);
             if is_step {
-                // What has come due by the step is released at once, before another step could move it further.
+                // Messages that are due after the step are released at once, before another step of the clock could move them further.
                 self.tick_until(self.now);
             }
         }
@@ -390,10 +391,10 @@ impl World {
         self.tick_until(target);
     }
 
-    /// Gives a tick at every deadline up to `target`, as the runtime does.
+    /// Passes time: the broker gets a tick at every deadline up to `target`, as in the server.
     fn tick_until(&mut self, target: Timestamp) {
         for round in 0.. {
-            assert!(round < 100_000, "the broker wants to be woken for ever");
+            assert!(round < 100_000, "the broker's deadlines never end");
             let Some(at) = self.broker.next_deadline().filter(|at| *at <= target) else { break };
             self.now = self.now.max(at);
             self.give(Event::Tick);
@@ -402,7 +403,7 @@ impl World {
         self.save_once_a_second();
     }
 
-    /// Gives an event to the broker and carries out what it wants.
+    /// Passes an event to the broker, and carries out the effects.
     fn give(&mut self, event: Event<'_>) {
         let mut effects = std::mem::take(&mut self.effects);
         effects.clear();
@@ -436,20 +437,26 @@ impl World {
                     }
                 }
                 Effect::Confirm { connection } => {
-                    let client = self.clients.get_mut(&connection).expect("a confirmation is asked of a live client");
-                    assert!(client.ping.is_none(), "asked again before it answered");
+                    let client = self
+                        .clients
+                        .get_mut(&connection)
+                        .expect("a confirmation was requested from a disconnected client");
+                    assert!(client.ping.is_none(), "a second confirmation was requested before the first arrived");
                     let early =
                         !client.proven && !self.stopping && self.now < client.since.after(limits::CONFIRM_QUIET);
-                    assert!(!early || client.kind == ClientKind::Modern, "{connection:?} is asked at once");
+                    assert!(
+                        !early || client.kind == ClientKind::Modern,
+                        "{connection:?} was asked before its burst ended"
+                    );
                     client.ping = Some(client.last);
                 }
                 Effect::Reply { to: ReplyTo::Connection(to), reply } => self.answered(to, &reply),
-                Effect::Reply { to: ReplyTo::Nobody, reply } => panic!("nobody waits for {reply:?}"),
+                Effect::Reply { to: ReplyTo::Nobody, reply } => panic!("a reply to nobody: {reply:?}"),
                 Effect::End { connection, reason } => {
-                    let client = self.clients.get(&connection).expect("it is ended, but gone");
+                    let client = self.clients.get(&connection).expect("a disconnected client was ended");
                     if reason == EndReason::Unconfirmed {
                         let late = self.now.since(client.since) >= self.settings.confirm_timeout;
-                        assert!(late && client.has_automatic(), "{connection:?} has time");
+                        assert!(late && client.has_automatic(), "{connection:?} was ended before confirm_timeout");
                         self.tally.unconfirmed += 1;
                     }
                     self.gone(connection);
@@ -462,7 +469,7 @@ impl World {
         self.effects = effects;
         self.check_fan_outs(&fan_outs);
         self.model.loosen(self.now);
-        // The runtime reports the end of what the broker has ended.
+        // The server reports the end of every connection that the broker has ended.
         while let Some(connection) = self.ended.pop_first() {
             self.give(Event::Disconnected { connection, took_only: false, listens: false });
         }
@@ -477,12 +484,12 @@ impl World {
         (attempt, message): (u32, MessageId),
     ) {
         self.check_preference(to, channel.as_str(), &numbers);
-        let client = self.clients.get_mut(&to).expect("a delivery goes to a live client");
+        let client = self.clients.get_mut(&to).expect("a delivery to a disconnected client");
         client.frames += numbers.len();
         assert!(client.channels.contains(channel.as_str()), "{to:?} does not receive {channel}");
-        assert!(sequence == 0 || !self.stopping, "a kept message is given to {to:?} while the broker stops");
+        assert!(sequence == 0 || !self.stopping, "a kept message was delivered to {to:?} during the stop");
         if sequence > 0 {
-            assert_eq!(manual, client.manual, "{to:?} confirms in another way");
+            assert_eq!(manual, client.manual, "{to:?} uses the other acknowledgement mode");
             assert_eq!(sequence, client.last + 1, "deliveries are numbered without a gap");
             client.last = sequence;
             client.kept += numbers.len();

@@ -1,4 +1,4 @@
-//! What confirms a delivery without the client's help, how a legacy receiver begins, and who is ended because it confirms nothing.
+//! Confirmations that clients give by leaving, the first window of legacy receivers, and `confirm_timeout`.
 
 use super::*;
 
@@ -43,7 +43,7 @@ impl Scene {
         }));
     }
 
-    /// A connection leaves as a one-shot reader does; how many messages were confirmed by it.
+    /// A connection leaves like a one-shot reader. Returns the number of messages that this confirmed.
     fn leave(&mut self, connection: u64) -> u64 {
         let before = self.broker.counters().confirmed;
         self.give(Event::Disconnected { connection: ConnectionId(connection), took_only: true, listens: false });
@@ -51,7 +51,7 @@ impl Scene {
     }
 }
 
-/// The messages of the only delivery.
+/// Returns the number of messages of the only delivery.
 fn backlog(scene: &Scene) -> usize {
     match &scene.effects.contents[..] {
         [Content::Backlog { messages, .. }] => messages.len(),
@@ -65,12 +65,12 @@ fn a_legacy_receiver_gets_one_frame_and_is_asked_after_a_pause() {
     scene.subscribe(1, LEGACY, None);
     let effects = scene.send("one", None);
     assert_eq!((deliveries(&effects), effects.iter().any(is_confirm)), (vec![(1, 1)], false));
-    assert!(deliveries(&scene.send("two", None)).is_empty(), "it takes one and leaves, perhaps");
+    assert!(deliveries(&scene.send("two", None)).is_empty(), "it may take one frame and leave");
     assert!(!scene.pass(99).iter().any(is_confirm));
     assert!(scene.pass(1).iter().any(is_confirm));
     let effects = scene.confirm(1, 1);
     assert_eq!(deliveries(&effects), [(1, 2)]);
-    assert!(effects.iter().any(is_confirm), "it stays: half of its window is used");
+    assert!(effects.iter().any(is_confirm), "it is not a one-shot reader, and half of its window is used");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_legacy_receiver_gets_one_message_of_the_backlog_at_first() {
     for (client, first) in [(LEGACY, 1), (ClientKind::Modern, 3)] {
         let mut scene = Scene::new();
         scene.subscribe(1, client, None);
-        // While one is unconfirmed by another receiver, what follows waits.
+        // As long as another receiver has an unconfirmed message, later messages wait.
         scene.subscribe(2, LEGACY, None);
         for text in ["one", "two", "three"] {
             scene.send(text, None);
@@ -92,7 +92,7 @@ fn a_legacy_receiver_gets_one_message_of_the_backlog_at_first() {
         assert_eq!(backlog(&scene), first, "{client:?}");
         if first == 1 {
             scene.confirm(3, 1);
-            assert_eq!(backlog(&scene), 2, "it stays");
+            assert_eq!(backlog(&scene), 2, "it is not a one-shot reader");
         }
     }
 }
@@ -107,19 +107,19 @@ fn a_one_shot_reader_confirms_its_only_message_by_leaving() {
 }
 
 #[test]
-fn who_leaves_otherwise_has_confirmed_nothing() {
+fn other_receivers_confirm_nothing_by_leaving() {
     type Before = fn(&mut Scene);
     let cases: [(&str, Before); 6] = [
-        ("it was given two", |scene| {
+        ("it has got two messages", |scene| {
             scene.subscribe(1, LEGACY, Some(2));
             scene.send("one", None);
             scene.send("two", None);
         }),
-        ("it was given two in one frame", |scene| {
+        ("it has got two messages in one frame", |scene| {
             scene.subscribe(1, LEGACY, None);
             scene.send_each(2, "sms", 2);
         }),
-        ("it has confirmed one, and was given another", |scene| {
+        ("it has confirmed one message and has got another", |scene| {
             scene.subscribe(1, LEGACY, None);
             scene.send("one", None);
             scene.confirm(1, 1);
@@ -131,13 +131,13 @@ fn who_leaves_otherwise_has_confirmed_nothing() {
             scene.subscribe(1, LEGACY, None);
             scene.send("one", None);
         }),
-        ("it has sent to many channels", |scene| {
+        ("it has sent to several channels", |scene| {
             scene.send_to(1, "a");
             scene.send_to(1, "b");
             scene.subscribe(1, LEGACY, None);
             scene.send("one", None);
         }),
-        ("it confirms by hand", |scene| {
+        ("it acknowledges manually", |scene| {
             let subscribe = modern(1, &["sms"], AckMode::Manual, None);
             scene.give(Event::Subscribe(Subscribe { client: LEGACY, ..subscribe }));
             scene.send("one", None);
@@ -153,7 +153,7 @@ fn who_leaves_otherwise_has_confirmed_nothing() {
 }
 
 #[test]
-fn a_reader_that_has_asked_on_another_channel_confirms_its_answer_by_leaving() {
+fn a_reader_that_has_sent_to_another_channel_confirms_its_message_by_leaving() {
     let mut scene = Scene::new();
     scene.send_to(1, "requests");
     scene.subscribe(1, LEGACY, None);
@@ -172,7 +172,7 @@ fn a_receiver_that_confirms_nothing_is_ended_after_the_confirm_timeout() {
     assert_eq!(scene.broker.counters().unconfirmed_receivers, 0);
     scene.confirm(1, 1);
     scene.pass(timeout - 1);
-    assert_eq!(scene.broker.counters().unconfirmed_receivers, 0, "any progress starts the time anew");
+    assert_eq!(scene.broker.counters().unconfirmed_receivers, 0, "each confirmation restarts the time");
     let effects = scene.pass(1);
     let ended = |effect: &Effect| matches!(effect, Effect::End { reason: EndReason::Unconfirmed, .. });
     assert!(effects.iter().any(ended), "{effects:?}");
@@ -180,7 +180,7 @@ fn a_receiver_that_confirms_nothing_is_ended_after_the_confirm_timeout() {
 }
 
 #[test]
-fn a_receiver_with_nothing_unconfirmed_is_never_ended_for_it() {
+fn a_receiver_without_unconfirmed_deliveries_is_not_ended() {
     let mut scene = Scene::new();
     let timeout = Settings::default().confirm_timeout.as_millis() as u64;
     scene.subscribe(1, LEGACY, None);
@@ -192,11 +192,11 @@ fn a_receiver_with_nothing_unconfirmed_is_never_ended_for_it() {
             assert!(!scene.pass(timeout).iter().any(|effect| matches!(effect, Effect::End { .. })));
         }
     }
-    assert_eq!(scene.broker.next_deadline(), None, "and wakes nobody when it is idle");
+    assert_eq!(scene.broker.next_deadline(), None, "an idle receiver has no deadline");
 }
 
 #[test]
-fn a_shorter_confirm_timeout_holds_for_who_is_silent_already() {
+fn a_shorter_confirm_timeout_applies_to_receivers_that_are_silent_already() {
     let mut scene = Scene::new();
     scene.subscribe(1, LEGACY, None);
     scene.send("one", None);

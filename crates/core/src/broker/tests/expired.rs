@@ -1,4 +1,4 @@
-//! Expired messages of a channel with `dead_letter_expired`: dead letters, wherever they were when their time was over.
+//! Expired messages of a channel with `dead_letter_expired` become dead letters, in whatever state they expire.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn dying() -> ChannelPolicy {
     }
 }
 
-/// `sms` as above; of its dead letters the configuration says `dead`.
+/// Makes a broker with the channel `sms` as above. `dead`: the policy of its dead-letter channel.
 fn scene(dead: ChannelPolicy) -> Scene {
     scene_on(Restored::default(), dead)
 }
@@ -24,7 +24,7 @@ fn scene_on(restored: Restored, dead: ChannelPolicy) -> Scene {
     Scene { broker, now: Timestamp(1_000), effects: Effects::default(), answer: false }
 }
 
-/// The dead letters that were given to the store by these effects: text, and what is known of it.
+/// Returns the dead letters that the effects write to the store: their texts and origins.
 fn letters(effects: &[Effect]) -> Vec<(String, DeadLetter)> {
     let mut found = Vec::new();
     for effect in effects {
@@ -44,7 +44,7 @@ fn expired(attempts: u32) -> DeadLetter {
     DeadLetter { why: Why::Expired, channel: name("sms"), attempts, reason: None }
 }
 
-/// The rows 1 to `rows` of `sms` as the store gives them back: each has expired.
+/// Makes rows of `sms` as the store returns them; all of them have expired.
 fn rows(scene: &Scene, rows: std::ops::RangeInclusive<u64>) -> Vec<Message> {
     let row = |id: u64| Message { expires: Some(Timestamp(500 + id)), ..scene.row(id, &id.to_string()) };
     rows.map(row).collect()
@@ -61,7 +61,7 @@ fn restored(messages: u64) -> Restored {
 }
 
 #[test]
-fn one_that_waits_in_memory_is_a_dead_letter_at_its_moment() {
+fn a_waiting_message_becomes_a_dead_letter_when_it_expires() {
     let mut scene = scene(ChannelPolicy::default());
     scene.receive(1, AckMode::Manual, 1);
     scene.send("held", None);
@@ -72,7 +72,7 @@ fn one_that_waits_in_memory_is_a_dead_letter_at_its_moment() {
 }
 
 #[test]
-fn one_in_flight_is_a_dead_letter_when_it_comes_back_and_tells_its_attempts_and_its_last_reason() {
+fn an_expired_message_in_flight_becomes_a_dead_letter_with_attempts_and_reason_when_it_returns() {
     let nack = |reason: &str| Answer::Nack(Nack { reason: Some(reason.into()), ..Nack::default() });
     let mut scene = scene(ChannelPolicy::default());
     scene.receive(1, AckMode::Manual, 1);
@@ -92,7 +92,7 @@ fn one_in_flight_is_a_dead_letter_when_it_comes_back_and_tells_its_attempts_and_
 }
 
 #[test]
-fn one_that_is_held_back_is_a_dead_letter_at_its_moment() {
+fn a_held_message_becomes_a_dead_letter_when_it_expires() {
     let mut scene = scene(ChannelPolicy::default());
     scene.receive(1, AckMode::Manual, 1);
     scene.send("held", None);
@@ -102,13 +102,13 @@ fn one_that_is_held_back_is_a_dead_letter_at_its_moment() {
 }
 
 #[test]
-fn thousands_in_the_store_become_dead_letters_in_order_and_never_many_at_once() {
+fn thousands_of_stored_messages_become_dead_letters_in_order_and_a_few_at_a_time() {
     let total = 3_000;
     let mut scene = scene_on(restored(total), ChannelPolicy::default());
     let mut left: Vec<Message> = rows(&scene, 1..=total);
     let (mut order, mut most) = (Vec::new(), 0);
     let mut effects = scene.pass(0);
-    // A store, as far as it is needed: it sweeps, and writes at once what it is asked to write.
+    // A minimal store: it sweeps, and writes at once.
     for round in 0.. {
         assert!(round < 5_000, "{} are left", left.len());
         let mut next = Vec::new();
@@ -146,7 +146,7 @@ fn thousands_in_the_store_become_dead_letters_in_order_and_never_many_at_once() 
 }
 
 #[test]
-fn a_store_that_writes_nothing_is_asked_for_no_more_than_some() {
+fn expired_rows_are_not_read_faster_than_the_store_writes() {
     let mut scene = scene_on(restored(1_000), ChannelPolicy::default());
     for first in (1..900).step_by(Bounds::TIGHT_SWEEP_ROWS) {
         let spared = rows(&scene, first..=first + Bounds::TIGHT_SWEEP_ROWS as u64 - 1);
@@ -156,7 +156,7 @@ fn a_store_that_writes_nothing_is_asked_for_no_more_than_some() {
 }
 
 #[test]
-fn it_lives_as_the_dead_letter_channel_says_and_does_not_die_twice() {
+fn a_dead_letter_has_the_ttl_of_its_channel_and_expires_for_good() {
     let dead = ChannelPolicy {
         ttl: Duration::from_secs(60),
         dead_letter: Some(name("grave")),
@@ -179,7 +179,7 @@ fn it_lives_as_the_dead_letter_channel_says_and_does_not_die_twice() {
 }
 
 #[test]
-fn a_full_dead_letter_channel_lets_it_drop_and_the_log_says_so() {
+fn a_full_dead_letter_channel_drops_the_message_with_a_log_entry() {
     let mut scene = scene(ChannelPolicy { max_backlog: 1, ..ChannelPolicy::default() });
     scene.receive(1, AckMode::Manual, 1);
     for text in ["held", "first", "second"] {
@@ -196,7 +196,7 @@ fn a_full_dead_letter_channel_lets_it_drop_and_the_log_says_so() {
 }
 
 #[test]
-fn a_sender_that_waits_is_told_that_it_has_expired_and_may_use_its_id_again() {
+fn a_waiting_sender_gets_expired_and_may_use_its_id_again() {
     let mut scene = scene(ChannelPolicy::default());
     scene.receive(1, AckMode::Manual, 1);
     scene.send("held", None);
@@ -207,18 +207,18 @@ fn a_sender_that_waits_is_told_that_it_has_expired_and_may_use_its_id_again() {
         Effect::Store(StoreEffect::Replace { message, .. }) => Some(message.publication.clone()),
         _ => None,
     });
-    assert_eq!(letter, Some(None), "after a restart it must not say that the id was accepted");
-    assert_eq!(accepted(&scene.send("two", Some("x"))), None, "it is a new one");
+    assert_eq!(letter, Some(None), "after a restart the id must not count as accepted");
+    assert_eq!(accepted(&scene.send("two", Some("x"))), None, "it is a new publication");
 }
 
 #[test]
-fn a_dead_letter_confirmed_while_the_store_still_names_its_row_comes_once() {
+fn a_dead_letter_confirmed_while_a_sweep_returns_its_row_is_delivered_once() {
     let mut scene = scene_on(restored(2), ChannelPolicy::default());
     scene.give(Event::Subscribe(modern(1, &["dead"], AckMode::Manual, Some(8))));
     scene.pass(0);
     let effects = scene.give(Event::Swept { gone: Vec::new(), spared: rows(&scene, 1..=1), more: true });
     assert_eq!(deliveries(&effects), [(1, 1)]);
-    // The next sweep reads the row once more before the store hears that it has gone.
+    // The next sweep reads the row again before the store learns of its removal.
     scene.pass(0);
     scene.give(Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack }));
     let effects = scene.give(Event::Swept { gone: Vec::new(), spared: rows(&scene, 1..=2), more: false });
@@ -226,7 +226,7 @@ fn a_dead_letter_confirmed_while_the_store_still_names_its_row_comes_once() {
 }
 
 #[test]
-fn a_page_read_before_its_row_went_does_not_bring_it_back() {
+fn a_page_read_before_the_removal_of_a_row_does_not_deliver_it() {
     let mut scene = scene_on(restored(3), ChannelPolicy::default());
     let join = |connection, channel| Event::Subscribe(modern(connection, &[channel], AckMode::Manual, Some(8)));
     scene.give(join(1, "dead"));
@@ -234,11 +234,11 @@ fn a_page_read_before_its_row_went_does_not_bring_it_back() {
     scene.give(Event::Swept { gone: Vec::new(), spared: rows(&scene, 2..=2), more: false });
     let is_load = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Load { .. }));
     assert!(scene.give(join(2, "sms")).iter().any(is_load));
-    // The page is read now, with the row; and the dead letter is confirmed before the page arrives.
+    // The page is read now, with the row. The dead letter is confirmed before the page arrives.
     let alive = |row: Message| Message { expires: None, ..row };
     let messages = rows(&scene, 1..=3).into_iter().map(alive).collect();
     scene.give(Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack }));
     let effects = scene.give(Event::Loaded { channel: name("sms"), messages, complete: true });
-    assert!(effects.iter().any(is_load), "it is read once more: {effects:?}");
+    assert!(effects.iter().any(is_load), "the page is read again: {effects:?}");
     assert_eq!((deliveries(&effects), scene.broker.unsettled()), (vec![], 2));
 }

@@ -1,4 +1,4 @@
-//! What becomes of deliveries that fail: given back, rejected, too late, or not confirmed in time.
+//! Failed deliveries: given back, rejected, late, or not confirmed in time.
 
 use super::*;
 
@@ -19,7 +19,7 @@ impl Scene {
         self.answer(connection, sequence, Answer::Nack(Nack::default()))
     }
 
-    /// The texts of the backlog that the last event delivered.
+    /// Returns the texts of the backlog that the last event delivered.
     pub(super) fn texts(&self) -> Vec<String> {
         let contents = self.effects.contents.iter();
         contents
@@ -41,14 +41,14 @@ fn notes(effects: &[Effect]) -> Vec<Note> {
 }
 
 #[test]
-fn a_message_that_is_given_back_goes_to_another_receiver_at_once_and_later_it_is_held_back() {
+fn the_first_nack_passes_a_message_on_and_later_nacks_hold_it_back() {
     let mut scene = manual(ChannelPolicy::default(), 1..=2);
     assert_eq!(deliveries(&scene.send("bad", None)), [(1, 1)]);
     let again = scene.nack(1, 1);
-    assert_eq!(deliveries(&again), [(2, 1)], "another one stands by");
+    assert_eq!(deliveries(&again), [(2, 1)], "to the standby receiver");
     assert!(again.iter().any(|effect| matches!(effect, Effect::Deliver { attempt: 2, .. })), "{again:?}");
-    assert_eq!(deliveries(&scene.nack(2, 1)), [], "the second time it is held back");
-    assert_eq!(deliveries(&scene.send("good", None)), [(1, 2)], "it does not hold up what is behind it");
+    assert_eq!(deliveries(&scene.nack(2, 1)), [], "the second nack holds the message back");
+    assert_eq!(deliveries(&scene.send("good", None)), [(1, 2)], "the held message does not block later ones");
     scene.answer(1, 2, Answer::Ack);
     assert_eq!(deliveries(&scene.pass(1_999)), []);
     assert_eq!(deliveries(&scene.pass(1)), [(1, 3)], "two failures, two seconds");
@@ -60,28 +60,28 @@ fn a_message_that_is_given_back_goes_to_another_receiver_at_once_and_later_it_is
 }
 
 #[test]
-fn no_pause_is_longer_than_a_minute_and_the_log_hears_of_it() {
+fn the_back_off_is_a_minute_at_most_and_failures_are_logged() {
     let mut scene = manual(ChannelPolicy::default(), 1..=1);
     scene.send("bad", None);
-    let (mut told, mut pauses) = (Vec::new(), Vec::new());
+    let (mut warnings, mut pauses) = (Vec::new(), Vec::new());
     for sequence in 1..=40 {
         let effects =
             scene.answer(1, sequence, Answer::Nack(Nack { reason: Some("no SIM".into()), ..Nack::default() }));
-        told.extend(notes(&effects).into_iter().map(|note| match note {
+        warnings.extend(notes(&effects).into_iter().map(|note| match note {
             Note::Failing { attempts, reason, .. } => (attempts, reason.as_deref().map(str::to_owned)),
             other => panic!("{other:?}"),
         }));
-        let ((next, _), _) = scene.broker.held.first_key_value().expect("it comes back");
+        let ((next, _), _) = scene.broker.held.first_key_value().expect("the message is held");
         let next = *next;
         pauses.push(next.since(scene.now).as_secs());
         assert_eq!(deliveries(&scene.pass(next.since(scene.now).as_millis() as u64)), [(1, sequence + 1)]);
     }
     assert_eq!(pauses[..8], [1, 2, 4, 8, 16, 32, 60, 60]);
-    assert_eq!(told, [5, 10, 20, 40].map(|attempts| (attempts, Some("no SIM".to_owned()))));
+    assert_eq!(warnings, [5, 10, 20, 40].map(|attempts| (attempts, Some("no SIM".to_owned()))));
 }
 
 #[test]
-fn retry_after_holds_exactly_so_long_and_the_message_stands_in_its_old_place() {
+fn retry_after_is_exact_and_the_message_returns_to_its_position() {
     let mut scene = manual(ChannelPolicy::default(), 1..=2);
     scene.send("first", None);
     let nack = Nack { retry_after: Some(Duration::from_millis(2_500)), ..Nack::default() };
@@ -97,7 +97,7 @@ fn retry_after_holds_exactly_so_long_and_the_message_stands_in_its_old_place() {
 }
 
 #[test]
-fn what_is_held_back_is_written_and_purged_and_expires_like_any_message() {
+fn a_held_message_is_written_purged_and_expired_like_any_other() {
     let nack = || Answer::Nack(Nack { retry_after: Some(Duration::from_secs(60)), ..Nack::default() });
     let mut scene = manual(ChannelPolicy { ttl: Duration::from_secs(10), ..ChannelPolicy::default() }, 1..=1);
     scene.send("short", None);
@@ -111,7 +111,7 @@ fn what_is_held_back_is_written_and_purged_and_expires_like_any_message() {
 }
 
 #[test]
-fn beyond_the_bound_what_was_to_come_first_comes_early() {
+fn above_the_bound_the_message_with_the_earliest_release_time_is_released() {
     let mut scene = manual(ChannelPolicy::default(), 1..=1);
     let large = "x".repeat(limits::HELD_BYTES / 4);
     for sequence in 1..=4 {
@@ -119,13 +119,13 @@ fn beyond_the_bound_what_was_to_come_first_comes_early() {
         let pause = Duration::from_secs(10 - sequence);
         let effects = scene.answer(1, sequence, Answer::Nack(Nack { retry_after: Some(pause), ..Nack::default() }));
         let early = if sequence < 4 { vec![] } else { vec![(1, 5)] };
-        assert_eq!(deliveries(&effects), early, "the last one was to come back first");
+        assert_eq!(deliveries(&effects), early, "the last message has the earliest release time");
     }
     assert!(scene.texts()[0].ends_with('4'));
 }
 
 #[test]
-fn a_rejected_message_is_a_dead_letter_at_once_and_without_dead_letters_it_is_dropped_with_a_note() {
+fn a_rejected_message_becomes_a_dead_letter_or_is_dropped_with_a_log_entry() {
     let reject = || Answer::Nack(Nack { reject: true, reason: Some("bad number".into()), ..Nack::default() });
     let dead = ChannelPolicy { dead_letter: Some(name("dead")), ..ChannelPolicy::default() };
     let mut scene = manual(dead, 1..=2);
@@ -147,7 +147,7 @@ fn a_rejected_message_is_a_dead_letter_at_once_and_without_dead_letters_it_is_dr
 }
 
 #[test]
-fn a_delivery_that_nobody_answers_goes_to_somebody_else_marked() {
+fn an_unanswered_delivery_goes_to_another_receiver_with_a_mark() {
     let mut scene = manual(ChannelPolicy::default(), 1..=2);
     scene.send("slow", None);
     scene.pass(200_000);
@@ -159,11 +159,11 @@ fn a_delivery_that_nobody_answers_goes_to_somebody_else_marked() {
     assert!(matches!(&notes(&effects)[..], [Note::Unanswered { given: true, sequence: 1, .. }]), "{effects:?}");
     let late = scene.answer(1, 1, Answer::Ack);
     assert!(matches!(&late[..], [Effect::Reply { reply: Reply::UnknownDelivery { .. }, .. }]), "{late:?}");
-    assert_eq!(scene.broker.unsettled(), 1, "the other one has it");
+    assert_eq!(scene.broker.unsettled(), 1, "the other receiver has the message");
 }
 
 #[test]
-fn an_unanswered_delivery_stays_if_nobody_else_is_there_until_somebody_comes() {
+fn an_unanswered_delivery_stays_until_another_receiver_comes() {
     let mut scene = manual(ChannelPolicy::default(), 1..=1);
     scene.send("slow", None);
     for _ in 0..2 {
@@ -178,7 +178,7 @@ fn an_unanswered_delivery_stays_if_nobody_else_is_there_until_somebody_comes() {
     scene.send("slow", None);
     scene.pass(300_000);
     scene.answer(1, 1, Answer::Ack);
-    assert_eq!(scene.broker.unsettled(), 0, "late, but still its own");
+    assert_eq!(scene.broker.unsettled(), 0, "late, but the delivery was still its own");
 }
 
 fn hurried() -> Scene {
@@ -187,7 +187,7 @@ fn hurried() -> Scene {
 }
 
 #[test]
-fn a_silent_receivers_delivery_goes_to_one_more_and_the_silent_one_gets_nothing_new() {
+fn a_silent_receivers_delivery_goes_to_one_more_receiver_and_it_gets_nothing_new() {
     let mut scene = hurried();
     for connection in 1..=3 {
         scene.receive(connection, AckMode::Automatic, limits::PREFETCH);
@@ -195,17 +195,17 @@ fn a_silent_receivers_delivery_goes_to_one_more_and_the_silent_one_gets_nothing_
     assert_eq!(deliveries(&scene.send("code", None)), [(1, 1)]);
     assert_eq!(deliveries(&scene.pass(9_999)), []);
     assert_eq!(deliveries(&scene.pass(1)), [(2, 1)]);
-    assert_eq!(deliveries(&scene.pass(10_000)), [], "one more, and no further");
-    assert_eq!(deliveries(&scene.send("next", None)), [(3, 1)], "two are silent now");
+    assert_eq!(deliveries(&scene.pass(10_000)), [], "one more receiver at most");
+    assert_eq!(deliveries(&scene.send("next", None)), [(3, 1)], "two receivers are silent now");
     scene.give(Event::Confirmed { connection: ConnectionId(2), up_to: 1 });
     assert_eq!(scene.broker.counters().confirmed, 1);
     let late = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
-    assert!(late.is_empty(), "a late confirmation settles silently: {late:?}");
-    assert_eq!(deliveries(&scene.send("again", None)), [(1, 2)], "the first one is back");
+    assert!(late.is_empty(), "a late confirmation has no effects: {late:?}");
+    assert_eq!(deliveries(&scene.send("again", None)), [(1, 2)], "the first receiver is not silent any more");
 }
 
 #[test]
-fn a_silent_receivers_delivery_goes_to_whoever_comes() {
+fn a_silent_receivers_delivery_goes_to_the_next_new_receiver() {
     let mut scene = hurried();
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     scene.send("code", None);
@@ -215,13 +215,13 @@ fn a_silent_receivers_delivery_goes_to_whoever_comes() {
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Deliver { attempt: 2, .. })), "{effects:?}");
     scene.give(Event::Disconnected { connection: ConnectionId(2), took_only: false, listens: false });
     let effects = scene.receive(3, AckMode::Automatic, limits::PREFETCH);
-    assert_eq!(deliveries(&effects), [(3, 1)], "the second one has vanished");
+    assert_eq!(deliveries(&effects), [(3, 1)], "the second receiver has vanished");
     scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
     assert_eq!((scene.broker.counters().confirmed, scene.broker.unsettled()), (1, 0));
 }
 
 #[test]
-fn where_all_receivers_get_everything_a_silent_one_lets_one_newcomer_have_it_and_no_more() {
+fn without_a_limit_a_silent_receivers_delivery_goes_to_one_new_receiver_only() {
     let within = Duration::from_secs(10);
     let mut scene = Scene::with(ChannelPolicy { receivers: 0, confirm_within: within, ..ChannelPolicy::default() });
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
@@ -230,11 +230,11 @@ fn where_all_receivers_get_everything_a_silent_one_lets_one_newcomer_have_it_and
     assert_eq!(deliveries(&scene.receive(2, AckMode::Automatic, limits::PREFETCH)), [(2, 1)]);
     assert_eq!(deliveries(&scene.receive(3, AckMode::Automatic, limits::PREFETCH)), []);
     scene.give(Event::Disconnected { connection: ConnectionId(2), took_only: false, listens: false });
-    assert_eq!(scene.broker.unsettled(), 1, "the first one has it still");
+    assert_eq!(scene.broker.unsettled(), 1, "the first receiver still has the message");
 }
 
 #[test]
-fn a_shorter_time_to_confirm_holds_for_what_is_on_its_way_already() {
+fn a_shorter_confirm_within_applies_to_deliveries_in_flight() {
     for before in [Duration::ZERO, Duration::from_secs(300)] {
         let policy = |within| ChannelPolicy { receivers: 1, confirm_within: within, ..ChannelPolicy::default() };
         let mut scene = Scene::with(policy(before));
@@ -245,22 +245,22 @@ fn a_shorter_time_to_confirm_holds_for_what_is_on_its_way_already() {
         let policies = Policies { named: Vec::new(), default: policy(Duration::from_secs(10)) };
         scene.broker.reconfigure(Settings { policies, ..scene.broker.settings.clone() });
         assert_eq!(deliveries(&scene.pass(3_999)), []);
-        assert_eq!(deliveries(&scene.pass(1)), [(2, 1)], "it was {before:?}");
+        assert_eq!(deliveries(&scene.pass(1)), [(2, 1)], "confirm_within was {before:?}");
     }
 }
 
 #[test]
-fn whoever_changes_from_manual_to_automatic_still_answers_by_hand_what_it_has() {
+fn manual_deliveries_stay_manual_when_the_receiver_becomes_automatic() {
     let mut scene = manual(ChannelPolicy::default(), 1..=1);
     scene.send("one", None);
     scene.receive(1, AckMode::Automatic, 8);
     scene.send("two", None);
-    assert!(scene.pass(100).iter().any(is_confirm), "the second one is automatic");
+    assert!(scene.pass(100).iter().any(is_confirm), "the second delivery is automatic");
     scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 2 });
     assert_eq!(
         (scene.broker.counters().confirmed, scene.broker.unsettled()),
         (1, 1),
-        "a pong proves nothing of the first"
+        "a pong does not confirm the manual delivery"
     );
     scene.receive(1, AckMode::Manual, 8);
     scene.send("three", None);
@@ -272,11 +272,11 @@ fn whoever_changes_from_manual_to_automatic_still_answers_by_hand_what_it_has() 
     let guessed = scene.answer(1, 4, Answer::Ack);
     assert!(matches!(&guessed[..], [Effect::Reply { reply: Reply::UnknownDelivery { .. }, .. }]), "{guessed:?}");
     scene.receive(1, AckMode::Manual, 8);
-    assert!(scene.pass(100).iter().any(is_confirm), "what is automatic is asked for, whatever the receiver is now");
+    assert!(scene.pass(100).iter().any(is_confirm), "an automatic delivery still needs a confirmation");
 }
 
 #[test]
-fn timers_of_those_who_have_gone_are_forgotten() {
+fn timers_of_disconnected_receivers_are_removed() {
     let mut scene = Scene::with(ChannelPolicy::default());
     for connection in 1..20_000 {
         scene.broker.handle(scene.now, subscribe(connection), &mut scene.effects);

@@ -1,9 +1,9 @@
-//! Receivers that name one group count as one.
+//! Receivers that name one group count as one receiver.
 
 use super::*;
 
 impl Scene {
-    /// A modern receiver with manual acknowledgement and this window, in a group if one is named.
+    /// Subscribes a modern receiver with manual acknowledgement and this window. `group`: empty for no group.
     fn join(&mut self, connection: u64, group: &str, prefetch: u32) -> Vec<Effect> {
         self.join_with(connection, group, AckMode::Manual, Some(prefetch))
     }
@@ -17,13 +17,13 @@ impl Scene {
         self.give(Event::Acknowledge(Acknowledge { connection: ConnectionId(connection), sequence, answer }))
     }
 
-    fn goes(&mut self, connection: u64) -> Vec<Effect> {
+    fn disconnect(&mut self, connection: u64) -> Vec<Effect> {
         let connection = ConnectionId(connection);
         self.give(Event::Disconnected { connection, took_only: false, listens: false })
     }
 }
 
-/// A channel without a receiver limit: 1 and 2 are of a group, 3 is of none.
+/// Makes a channel without a receiver limit: the connections 1 and 2 are members of a group, 3 is in no group.
 fn two_and_one() -> Scene {
     let mut scene = Scene::with(ChannelPolicy::default());
     scene.join(1, "gateways", 4);
@@ -41,44 +41,48 @@ fn is_marked(effects: &[Effect]) -> bool {
 }
 
 #[test]
-fn without_a_limit_one_of_a_group_gets_each_message_and_everybody_else_does() {
+fn without_a_limit_one_member_of_a_group_and_all_other_receivers_get_each_message() {
     let mut scene = two_and_one();
     for _ in 0..3 {
         assert_eq!(to(&scene.send("code", None)), [1, 3]);
     }
-    scene.goes(1);
+    scene.disconnect(1);
     assert_eq!(to(&scene.send("code", None)), [2, 3]);
 }
 
 #[test]
-fn what_only_a_member_confirms_is_settled() {
+fn only_the_confirmation_of_a_member_settles_a_message() {
     let mut scene = two_and_one();
     scene.send("code", Some("a"));
-    assert!(scene.says(3, 1, Answer::Ack).is_empty(), "it looks on");
-    let lost = scene.goes(1);
-    assert_eq!((to(&lost), is_marked(&lost)), (vec![2], true), "another one of the group gets it, marked");
+    assert!(scene.says(3, 1, Answer::Ack).is_empty(), "it is an observer");
+    let lost = scene.disconnect(1);
+    assert_eq!(
+        (to(&lost), is_marked(&lost)),
+        (vec![2], true),
+        "another member of the group gets the message with a mark"
+    );
     scene.says(2, 1, Answer::Ack);
     assert_eq!((scene.broker.counters().confirmed, scene.broker.unsettled()), (1, 0));
 }
 
 #[test]
-fn with_nobody_left_in_the_group_a_message_waits_for_it_and_not_for_the_others() {
+fn a_message_waits_for_a_group_without_members() {
     let mut scene = two_and_one();
-    scene.goes(2);
+    scene.disconnect(2);
     scene.send("code", None);
-    assert!(to(&scene.goes(1)).is_empty());
+    assert!(to(&scene.disconnect(1)).is_empty());
     scene.says(3, 1, Answer::Ack);
-    assert_eq!(to(&scene.send("next", None)), [3], "it holds up nobody");
+    assert_eq!(to(&scene.send("next", None)), [3], "the owed message does not block later ones");
     let back = scene.join(4, "gateways", 4);
     assert_eq!((to(&back), is_marked(&back), scene.texts()), (vec![4], true, vec!["code".to_owned()]));
 }
 
 #[test]
-fn a_group_that_never_comes_back_holds_a_message_for_some_minutes_only() {
+fn a_message_waits_for_a_group_without_members_for_group_wait_only() {
     let mut scene = two_and_one();
-    scene.goes(2);
+    scene.disconnect(2);
     scene.send("code", None);
-    scene.goes(1);
+    scene.disconnect(1);
     scene.says(3, 1, Answer::Ack);
     let wait = Bounds::TIGHT.group_wait.as_millis() as u64;
     assert!(to(&scene.pass(wait - 1)).is_empty());
@@ -86,7 +90,7 @@ fn a_group_that_never_comes_back_holds_a_message_for_some_minutes_only() {
 }
 
 #[test]
-fn a_limit_counts_a_group_once_and_what_it_loses_goes_on() {
+fn a_group_counts_once_for_the_limit_and_its_lost_message_goes_to_others() {
     let mut scene = Scene::with(ChannelPolicy { receivers: 2, ..ChannelPolicy::default() });
     for (connection, group) in [(1, "gateways"), (2, "gateways"), (3, ""), (4, "")] {
         scene.join(connection, group, 1);
@@ -98,26 +102,29 @@ fn a_limit_counts_a_group_once_and_what_it_loses_goes_on() {
         scene.join(connection, group, 1);
     }
     scene.send("one", None);
-    assert_eq!(to(&scene.goes(1)), [2], "3 came before, but 2 is of the group");
-    assert_eq!(to(&scene.goes(2)), [3], "with a limit, others stand by");
+    assert_eq!(to(&scene.disconnect(1)), [2], "3 subscribed before 2, but 2 is a member of the group");
+    assert_eq!(to(&scene.disconnect(2)), [3], "with a limit, other receivers are standby receivers");
     scene.says(3, 1, Answer::Ack);
-    assert_eq!(scene.broker.unsettled(), 0, "and theirs counts");
+    assert_eq!(scene.broker.unsettled(), 0, "their confirmation counts");
 }
 
 #[test]
-fn a_nack_goes_to_another_of_the_group_and_then_waits() {
+fn a_message_with_a_nack_goes_to_another_member_and_then_waits() {
     let mut scene = two_and_one();
     scene.send("code", None);
-    assert!(to(&scene.says(3, 1, Answer::Nack(Nack { reject: true, ..Nack::default() }))).is_empty(), "it looks on");
+    assert!(
+        to(&scene.says(3, 1, Answer::Nack(Nack { reject: true, ..Nack::default() }))).is_empty(),
+        "it is an observer"
+    );
     let nack = || Answer::Nack(Nack::default());
     assert_eq!(to(&scene.says(1, 1, nack())), [2]);
-    assert!(to(&scene.says(2, 1, nack())).is_empty(), "both have failed");
+    assert!(to(&scene.says(2, 1, nack())).is_empty(), "both members have failed");
     let again = scene.pass(2_000);
-    assert_eq!(to(&again), [1], "the group only, after a pause");
+    assert_eq!(to(&again), [1], "only to the group, after the back-off");
 }
 
 #[test]
-fn a_member_that_is_late_gives_way_to_another_of_its_group_only() {
+fn a_late_delivery_goes_to_another_member_of_the_group_only() {
     let seconds = Duration::from_secs;
     let policy = ChannelPolicy { ack_timeout: seconds(5), confirm_within: seconds(5), ..ChannelPolicy::default() };
     for ack in [AckMode::Manual, AckMode::Automatic] {
@@ -129,7 +136,7 @@ fn a_member_that_is_late_gives_way_to_another_of_its_group_only() {
         let late: Vec<u64> = (0..60).flat_map(|_| to(&scene.pass(100))).collect();
         assert_eq!(late, [2], "{ack:?}");
         scene.join_with(5, "", ack, Some(4));
-        assert_eq!(to(&scene.goes(2)), if ack == AckMode::Manual { vec![1] } else { Vec::new() }, "{ack:?}");
+        assert_eq!(to(&scene.disconnect(2)), if ack == AckMode::Manual { vec![1] } else { Vec::new() }, "{ack:?}");
     }
 }
 
@@ -140,43 +147,39 @@ fn a_late_delivery_stays_if_only_another_group_has_the_message() {
     scene.join(1, "a", 8);
     scene.join(2, "b", 8);
     assert_eq!(to(&scene.send("code", None)), [1, 2]);
-    assert_eq!(to(&scene.pass(6_000)), [0; 0], "nobody else of either group is there");
-    // What it answers late still counts.
+    assert_eq!(to(&scene.pass(6_000)), [0; 0], "neither group has another member");
+    // A late answer still counts.
     scene.says(1, 1, Answer::Ack);
     assert_eq!(scene.broker.unsettled(), 0);
 }
 
 #[test]
-fn two_groups_are_two_receivers_and_each_passes_on_what_it_loses() {
+fn each_of_two_groups_passes_its_lost_messages_on() {
     let mut scene = Scene::with(ChannelPolicy::default());
     for (connection, group) in [(1, "a"), (2, "b"), (3, "a"), (4, "b")] {
         scene.join(connection, group, 4);
     }
     assert_eq!(to(&scene.send("code", None)), [1, 2]);
-    assert_eq!(to(&scene.goes(1)), [3], "though 2 still has it");
-    assert_eq!(to(&scene.goes(2)), [4]);
+    assert_eq!(to(&scene.disconnect(1)), [3], "although 2 still has the message");
+    assert_eq!(to(&scene.disconnect(2)), [4]);
     scene.says(3, 1, Answer::Ack);
-    assert_eq!(scene.broker.unsettled(), 0, "the first confirmation of a member settles it");
+    assert_eq!(scene.broker.unsettled(), 0, "the first confirmation of a member settles the message");
 }
 
 #[test]
-fn a_receiver_changes_its_group_and_keeps_its_place_and_what_it_has() {
+fn a_receiver_that_changes_its_group_keeps_its_position_and_its_deliveries() {
     let mut scene = two_and_one();
     scene.send("one", None);
     scene.join(1, "others", 4);
     assert_eq!(to(&scene.send("two", None)), [1, 2, 3]);
-    assert_eq!(
-        to(&scene.goes(1)),
-        [2],
-        "it got the first message for the group that it was in; its new group is no more"
-    );
+    assert_eq!(to(&scene.disconnect(1)), [2], "it got the first message as a member of its old group");
     assert_eq!(scene.texts(), ["one"]);
     scene.join(2, "", 4);
     assert_eq!(to(&scene.send("three", None)), [2, 3]);
 }
 
 #[test]
-fn members_take_turns_if_the_channel_says_so() {
+fn members_take_turns_with_dispatch_rotate() {
     let rotate = ChannelPolicy { dispatch: crate::policy::Dispatch::Rotate, ..ChannelPolicy::default() };
     for keep in [true, false] {
         let mut scene = Scene::with(ChannelPolicy { keep, ..rotate.clone() });
@@ -189,22 +192,22 @@ fn members_take_turns_if_the_channel_says_so() {
 }
 
 #[test]
-fn in_a_group_without_room_the_one_with_least_gets_what_others_get_at_once() {
+fn in_a_group_without_room_the_member_with_the_fewest_deliveries_gets_a_fan_out() {
     let mut scene = Scene::with(ChannelPolicy::default());
     scene.join(1, "a", 1);
     scene.join(2, "a", 1);
     assert_eq!(to(&scene.send("0", None)), [1]);
     assert_eq!(to(&scene.send("1", None)), [2]);
-    assert!(to(&scene.send("2", None)).is_empty(), "alone, the group waits until it has room");
+    assert!(to(&scene.send("2", None)).is_empty(), "the message waits until the group has room");
     scene.join(3, "", 64);
     let waited = scene.broker.counters().deliveries;
-    assert_eq!(waited, 4, "with somebody who has room, nobody waits: {:?}", scene.effects.list);
+    assert_eq!(waited, 4, "if one receiver has room, all get the message: {:?}", scene.effects.list);
     assert_eq!(to(&scene.send("3", None)), [2, 3]);
     assert_eq!(scene.broker.counters().slow_receivers, 0);
 }
 
 #[test]
-fn an_outrun_member_is_spared_while_another_one_goes_on() {
+fn an_outrun_member_is_not_ended_while_another_member_has_room() {
     let mut scene = Scene::with(ChannelPolicy::default());
     scene.join(1, "a", 1);
     scene.join(3, "", 64);
@@ -217,11 +220,11 @@ fn an_outrun_member_is_spared_while_another_one_goes_on() {
     for _ in 0..Bounds::TIGHT.fanout_deliveries {
         scene.send("code", None);
     }
-    assert_eq!(scene.broker.counters().slow_receivers, 2, "now all of the group are");
+    assert_eq!(scene.broker.counters().slow_receivers, 2, "now all members are outrun");
 }
 
 #[test]
-fn a_receiver_that_takes_over_a_name_gets_nothing_of_the_channels_that_it_leaves() {
+fn a_receiver_that_takes_over_a_name_gets_no_message_of_channels_that_it_leaves() {
     let mut scene = Scene::with(ChannelPolicy { receivers: 1, ..ChannelPolicy::default() });
     let named = |connection: u64, channel: &str| Subscribe {
         receiver: Some(ReceiverKey { user: "app".into(), id: channel.into() }),
@@ -231,14 +234,14 @@ fn a_receiver_that_takes_over_a_name_gets_nothing_of_the_channels_that_it_leaves
     scene.give(Event::Subscribe(named(1, "sms")));
     scene.join(2, "gateways", 1);
     assert_eq!(to(&scene.send("code", None)), [1]);
-    // It leaves the channel in the moment in which it replaces the receiver that has the message.
+    // It leaves the channel with the same request with which it replaces the receiver of the message.
     let subscribe = Subscribe { channels: vec![name("other")], ..named(2, "sms") };
     assert!(to(&scene.give(Event::Subscribe(subscribe))).is_empty());
-    assert_eq!(to(&scene.join(3, "", 1)), [3], "it waits for whoever comes");
+    assert_eq!(to(&scene.join(3, "", 1)), [3], "the message waits for the next receiver");
 }
 
 #[test]
-fn a_member_that_sends_spares_no_outrun_one_what_it_does_not_get_itself() {
+fn a_sending_member_does_not_save_an_outrun_member_from_its_end() {
     let mut scene = Scene::with(ChannelPolicy::default());
     for (connection, group, prefetch) in [(1, "a", 64), (2, "a", 1), (3, "", 64)] {
         scene.join(connection, group, prefetch);
@@ -247,5 +250,5 @@ fn a_member_that_sends_spares_no_outrun_one_what_it_does_not_get_itself() {
         assert_eq!(to(&scene.publish(1, "sms", "code", None)), [2, 3]);
     }
     assert_eq!(to(&scene.publish(1, "sms", "code", None)), [3]);
-    assert_eq!(scene.broker.counters().slow_receivers, 1, "it may not miss a message and stay");
+    assert_eq!(scene.broker.counters().slow_receivers, 1, "an outrun receiver that misses a message is ended");
 }

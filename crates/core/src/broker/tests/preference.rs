@@ -1,4 +1,4 @@
-//! A receiver of several channels: what waits in one that it prefers goes first.
+//! A receiver of several channels: messages of preferred channels are delivered first.
 
 use super::*;
 
@@ -17,7 +17,7 @@ impl Scene {
         self.give(Event::Subscribe(Subscribe { order, ..modern(connection, channels, ack, prefetch) }))
     }
 
-    /// A receiver is done with its delivery of this number.
+    /// A receiver confirms its delivery with this number.
     fn done(&mut self, connection: u64, sequence: u64, ack: AckMode) -> Vec<Effect> {
         let connection = ConnectionId(connection);
         match ack {
@@ -26,7 +26,7 @@ impl Scene {
         }
     }
 
-    /// A page of a channel comes from the store.
+    /// The store returns a page of a channel.
     fn page(&mut self, channel: &str, first: u64, texts: &[&str]) -> Vec<Effect> {
         let rows = texts.iter().zip(first..).map(|(text, id)| Message { channel: name(channel), ..self.row(id, text) });
         let messages = rows.collect();
@@ -34,7 +34,7 @@ impl Scene {
     }
 }
 
-/// A broker whose store holds two messages of `bulk` and one of `otp`.
+/// Makes a broker whose store holds two messages of `bulk` and one of `otp`.
 fn stored() -> Scene {
     let summary = |channel, messages, last| ChannelSummary {
         channel: name(channel),
@@ -55,7 +55,7 @@ const BOTH: [&str; 2] = ["otp", "bulk"];
 const MODES: [AckMode; 2] = [AckMode::Manual, AckMode::Automatic];
 
 #[test]
-fn what_waits_in_an_earlier_channel_is_the_next_one_handed_over() {
+fn a_message_of_an_earlier_channel_is_delivered_next() {
     for ack in MODES {
         let mut scene = Scene::new();
         scene.broker.settings.batch = 1;
@@ -69,12 +69,12 @@ fn what_waits_in_an_earlier_channel_is_the_next_one_handed_over() {
             scene.done(1, sequence, ack);
             got.extend(scene.texts());
         }
-        assert_eq!(got, ["code", "b2", "b3", "b4"], "{ack:?}: b1 was handed over before");
+        assert_eq!(got, ["code", "b2", "b3", "b4"], "{ack:?}: b1 was delivered before");
     }
 }
 
 #[test]
-fn what_waits_in_memory_waits_for_the_page_of_an_earlier_channel() {
+fn a_message_in_memory_waits_for_the_page_of_an_earlier_channel() {
     for ack in MODES {
         let mut scene = stored();
         scene.listen(1, &BOTH, ack, None);
@@ -87,21 +87,21 @@ fn what_waits_in_memory_waits_for_the_page_of_an_earlier_channel() {
 }
 
 #[test]
-fn a_page_is_waited_for_no_longer_than_a_tenth_of_a_second() {
+fn the_wait_for_a_page_ends_after_100_ms() {
     let mut scene = stored();
     scene.listen(1, &BOTH, AckMode::Manual, None);
     scene.page("bulk", 1, &["b1", "b2"]);
     assert_eq!(deliveries(&scene.pass(99)), []);
-    assert_eq!(deliveries(&scene.publish(100, "bulk", "b3", None)), [], "live ones wait, too");
+    assert_eq!(deliveries(&scene.publish(100, "bulk", "b3", None)), [], "new messages wait, too");
     assert_eq!(deliveries(&scene.pass(1)), [(1, 1)]);
     assert_eq!(scene.texts(), ["b1"]);
     scene.page("otp", 3, &["code"]);
     scene.done(1, 1, AckMode::Manual);
-    assert_eq!(scene.texts(), ["code"], "and then it goes first");
+    assert_eq!(scene.texts(), ["code"], "after the page, the preferred channel takes precedence");
 }
 
 #[test]
-fn a_page_that_cannot_be_read_holds_up_nobody() {
+fn a_failed_page_does_not_block_other_channels() {
     let mut scene = stored();
     scene.listen(1, &BOTH, AckMode::Manual, None);
     scene.page("bulk", 1, &["b1", "b2"]);
@@ -143,7 +143,7 @@ fn fair_channels_take_turns_in_one_window_too() {
 }
 
 #[test]
-fn by_default_one_delivery_is_out_where_the_order_matters() {
+fn the_default_window_is_one_delivery_if_channels_have_an_order() {
     for ack in MODES {
         for (channels, order, prefetch, most) in [
             (&BOTH[..], Order::List, None, 1),
@@ -160,7 +160,7 @@ fn by_default_one_delivery_is_out_where_the_order_matters() {
 }
 
 #[test]
-fn what_a_receiver_has_sent_itself_holds_up_nothing() {
+fn a_receivers_own_messages_do_not_block_other_channels() {
     let mut scene = Scene::new();
     scene.listen(1, &BOTH, AckMode::Manual, None);
     scene.publish(1, "otp", "its own", None);
@@ -171,7 +171,7 @@ fn what_a_receiver_has_sent_itself_holds_up_nothing() {
 }
 
 #[test]
-fn receivers_with_opposite_orders_each_get_what_they_prefer() {
+fn receivers_with_opposite_orders_each_get_their_preferred_channel() {
     let mut scene = Scene::with(ChannelPolicy::default());
     let one = ChannelPolicy { receivers: 1, ..ChannelPolicy::default() };
     scene.broker.reconfigure(Settings {
@@ -185,7 +185,7 @@ fn receivers_with_opposite_orders_each_get_what_they_prefer() {
         scene.publish(100, "a", text, None);
         scene.publish(100, "b", text, None);
     }
-    // Each has one of them, and more waits in both channels.
+    // Each receiver has one message, and further messages wait in both channels.
     for sequence in 1..=3 {
         for (receiver, wanted) in [(1, "a"), (2, "b")] {
             let effects = scene.done(receiver, sequence, AckMode::Manual);
@@ -196,7 +196,7 @@ fn receivers_with_opposite_orders_each_get_what_they_prefer() {
 }
 
 #[test]
-fn a_receiver_changes_its_order() {
+fn a_receiver_can_change_its_order() {
     let mut scene = Scene::new();
     scene.listen(1, &BOTH, AckMode::Manual, None);
     for (channel, text) in [("bulk", "b1"), ("bulk", "b2"), ("otp", "code")] {
@@ -206,5 +206,5 @@ fn a_receiver_changes_its_order() {
     scene.done(1, 1, AckMode::Manual);
     assert_eq!(scene.texts(), ["b2"]);
     scene.listen(1, &["otp"], AckMode::Manual, Some(4));
-    assert_eq!(scene.texts(), ["code"], "alone, it has to wait for nothing");
+    assert_eq!(scene.texts(), ["code"], "a single channel does not wait");
 }

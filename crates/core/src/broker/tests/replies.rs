@@ -1,10 +1,11 @@
-//! An answer goes to who asks; the origin of a publication is who does not get it back. The two are often one connection, and need not be.
+//! Replies and origins: the reply goes to the connection that waits for it. The origin of a publication does not get the publication. Often
+//! both are the same connection.
 
 use super::*;
 
 const RECEIVER: ConnectionId = ConnectionId(1);
 
-/// Where the answers among the effects go, and who gets deliveries.
+/// Returns the receivers of the replies and of the deliveries.
 fn answers_and_deliveries(effects: &[Effect]) -> (Vec<ReplyTo>, Vec<ConnectionId>) {
     let answers = effects.iter().filter_map(|effect| match effect {
         Effect::Reply { to, .. } => Some(*to),
@@ -19,7 +20,7 @@ fn answers_and_deliveries(effects: &[Effect]) -> (Vec<ReplyTo>, Vec<ConnectionId
 }
 
 #[test]
-fn who_asks_is_answered_and_receives_what_it_did_not_send() {
+fn a_receiver_of_the_reply_also_gets_a_publication_of_another_origin() {
     for keep in [false, true] {
         let mut scene = Scene::with(ChannelPolicy { keep, ..ChannelPolicy::default() });
         scene.receive(RECEIVER.0, AckMode::Manual, 8);
@@ -31,7 +32,7 @@ fn who_asks_is_answered_and_receives_what_it_did_not_send() {
 }
 
 #[test]
-fn a_connection_that_only_asks_is_answered() {
+fn a_connection_that_waits_for_a_reply_and_did_not_send_gets_the_reply() {
     for keep in [false, true] {
         let mut scene = Scene::with(ChannelPolicy { keep, ..ChannelPolicy::default() });
         scene.receive(RECEIVER.0, AckMode::Manual, 8);
@@ -43,7 +44,7 @@ fn a_connection_that_only_asks_is_answered() {
 }
 
 #[test]
-fn nobody_is_answered_where_nobody_asks() {
+fn without_a_receiver_of_the_reply_there_is_no_reply() {
     for keep in [false, true] {
         let mut scene = Scene::with(ChannelPolicy { keep, ..ChannelPolicy::default() });
         for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! What clients do as receivers: they come, subscribe, confirm, and go.
+//! Clients as receivers: they connect, subscribe, confirm and disconnect.
 
 use super::*;
 
@@ -62,7 +62,7 @@ impl World {
         client.proven |= client.manual;
         client.channels = channels.iter().cloned().collect();
         for told in self.model.messages.values_mut() {
-            // Once it has left the channel, its messages are like anybody's.
+            // After the client has left the channel, it may get its own messages.
             told.own &= told.sender != connection || channels.contains(&told.channel);
         }
         client.order = if self.random.chance(30) { Order::Fair } else { Order::List };
@@ -113,13 +113,13 @@ impl World {
         }
         let waiting = |client: &Client| client.looks_like_one_shot() && !client.unanswered.is_empty();
         let one_shots: Vec<_> = self.clients.iter().filter(|(_, c)| waiting(c)).map(|(id, _)| *id).collect();
-        // Few would leave in that moment by chance.
+        // By chance, few one-shot readers would leave with an unconfirmed delivery.
         let one_shot = if self.random.chance(50) { self.random.pick(&one_shots).copied() } else { None };
         let Some(connection) = one_shot.or_else(|| self.any_client()) else { return };
-        // FIN, or close 1000 or 1001; and its TCP has acknowledged the frame, and no ping behind it.
+        // An orderly end: FIN, or close 1000 or 1001, and TCP has acknowledged the frame and no later ping.
         let orderly = self.random.chance(80);
         let client = &self.clients[&connection];
-        // Even if the server is mistaken, several messages are not confirmed by it.
+        // Also tests that several messages are not confirmed by an end that the server takes for that of a one-shot reader.
         let took_only = orderly && (client.looks_like_one_shot() || client.kept > 1);
         let earned = took_only && client.earns_by_leaving();
         self.tally.by_leaving += u64::from(earned);

@@ -1,4 +1,4 @@
-//! Purges, crashes, and the closing of the books.
+//! Purges, new settings, crashes, and the checks at the end of a seed.
 
 use super::*;
 
@@ -6,7 +6,7 @@ impl World {
     pub(super) fn purge(&mut self) {
         let channel = CHANNELS[self.random.below(CHANNELS.len() as u64) as usize];
         if !self.random.chance(30) || ["dead", "three", "late"].contains(&channel) {
-            // Dead letters change their channel; the model does not follow them there.
+            // Dead letters change their channel. The model does not know the messages of a dead-letter channel.
             return;
         }
         for told in self.model.messages.values_mut().filter(|told| told.channel == channel && told.keep) {
@@ -16,7 +16,7 @@ impl World {
         self.give(Event::Purge { channel: name(channel) });
     }
 
-    /// An administrator changes the configuration while everything goes on.
+    /// An administrator changes the configuration while the broker runs.
     pub(super) fn reconfigure(&mut self) {
         let fresh = settings(&mut self.random);
         let times = fresh.policies.clone();
@@ -45,14 +45,14 @@ impl World {
         self.give(Event::Tick);
     }
 
-    /// The process dies; a new one finds what the store and the file of ids have.
+    /// The process crashes. A new broker starts with the store and the file of ids.
     pub(super) fn crash(&mut self) {
         let connections: Vec<_> = self.clients.keys().chain(&self.listening).copied().collect();
         for connection in connections {
             self.gone(connection);
         }
         self.ended.clear();
-        // What the store has on its way it has done.
+        // Operations whose answers are on their way have been carried out.
         for event in std::mem::take(&mut self.store.events) {
             if let Event::WallAdvanced(by) = event {
                 self.model.advance(self.now, by.as_millis() as u64);
@@ -71,7 +71,7 @@ impl World {
             told.letter = rows.get(number).is_some_and(|(channel, _)| *channel != told.channel);
             let dead = told.has_vanished(self.now) || told.confirmed || told.purged || told.is_dropped();
             if rows.contains_key(number) {
-                // Its removal had not been committed: it may come again, or, if it was purged, for the first time and late.
+                // The row's removal was not committed: the message may be delivered again, or, after a purge, for the first time and late.
                 told.delayed |= told.purged;
                 told.confirmed = false;
                 told.purged = false;
@@ -87,27 +87,27 @@ impl World {
         self.forget_what_a_crash_may_forget();
         self.restored_up_to = self.store.last_id;
         if self.random.chance(20) {
-            // The new one knows the time better than the one before.
+            // The new process has a wall clock that is ahead of the old one's.
             let by = self.random.below(1_500);
             self.store.advance(self.restored_up_to, by);
-            // Whatever was due, its old row is there.
+            // Also messages that were due, because their old rows are there.
             self.model.advance(Timestamp(0), by);
         }
         self.start_again();
     }
 
-    /// The wall clock, which was behind, is set.
+    /// The wall clock was behind and is set forward.
     pub(super) fn set_clock(&mut self) {
         let by = self.random.below(1_500);
         self.store.advance(self.restored_up_to, by);
         self.store.events.push_back(Event::WallAdvanced(Duration::from_millis(by)));
     }
 
-    /// Everything heals, a patient receiver takes what is left, and the books are closed.
+    /// Ends the seed: the store works again, a single receiver takes the remaining messages, and the final checks run.
     pub fn finish(mut self) -> Tally {
         self.store.failing = false;
         if !self.store.ghosts.is_empty() {
-            // What the store has written and called failed is found by the next start at the latest.
+            // Rows whose write was reported as failed are found at the next start.
             self.crash();
         }
         while let Some(connection) = self.any_client() {
@@ -116,7 +116,7 @@ impl World {
         }
         self.connect();
         let connection = ConnectionId(self.last_connection);
-        // Without a receiver, what expires has to become a dead letter all the same.
+        // Without a receiver, expired messages must become dead letters, too.
         let without = if self.random.chance(50) { "late" } else { "" };
         let channels: Vec<_> =
             CHANNELS.iter().filter(|channel| **channel != without).map(|channel| name(channel)).collect();
@@ -141,16 +141,16 @@ impl World {
             while !self.store.events.is_empty() {
                 self.store_event();
             }
-            // What has failed often is held back for a minute. The receiver confirms sooner than it has to.
+            // Messages that failed often are held back for up to a minute. The receiver confirms before `confirm_timeout`.
             for _ in 0..if round < 200 { 1 } else { 7 } {
                 self.pong();
                 self.tick_until(Timestamp(self.now.0 + 150));
             }
             self.check();
         }
-        assert_eq!(self.broker.unsettled(), 0, "messages are left that nobody can get: {:#?}", self.broker);
+        assert_eq!(self.broker.unsettled(), 0, "messages are left that no receiver gets: {:#?}", self.broker);
         assert!(self.store.rows.is_empty(), "rows are left: {:?}", self.store.rows);
-        assert!(self.store.is_idle(), "the store still has something to do");
+        assert!(self.store.is_idle(), "the store is not idle");
         self.broker.audit_empty();
         self.close_books();
         self.tally
@@ -158,7 +158,7 @@ impl World {
 
     pub(super) fn close_books(&mut self) {
         let counters = *self.broker.counters();
-        assert_eq!(self.dropped, self.dropped_before + counters.dropped, "every message that is dropped is told of");
+        assert_eq!(self.dropped, self.dropped_before + counters.dropped, "the broker reports every dropped message");
         let mut missing = Vec::new();
         for (number, told) in &self.model.messages {
             let over = told.confirmed
@@ -174,8 +174,8 @@ impl World {
             self.tally.confirmed += u64::from(told.confirmed);
         }
         let allowed = self.missing_allowed + counters.refused + counters.refused_late;
-        assert!(missing.len() as u64 <= allowed, "{allowed} were refused, and these are missing: {missing:?}");
-        assert!(self.nameless.is_empty(), "these were never answered: {:?}", self.nameless);
+        assert!(missing.len() as u64 <= allowed, "{allowed} messages were refused, and these are missing: {missing:?}");
+        assert!(self.nameless.is_empty(), "these senders never got an answer: {:?}", self.nameless);
         for (id, asked) in &self.asked {
             assert!(asked.owed.values().all(|owed| *owed == 0), "publication {id} was never answered: {asked:?}");
         }

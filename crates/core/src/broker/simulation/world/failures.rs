@@ -1,9 +1,10 @@
-//! What clients say about manual deliveries, and what becomes of those that nobody confirms in time.
+//! Answers to manual deliveries, and deliveries that nobody confirms in time.
 
 use super::*;
 
 impl World {
-    /// The store writes what waits, and its answer is lost; then all is well again. What receivers have is confirmed while the broker's next attempt waits.
+    /// The store writes its queue, and its answer is lost; then the store works again. Receivers confirm messages before the broker repeats
+    /// the writes.
     pub(super) fn lose_an_answer(&mut self) {
         let (failing, lying) = (self.store.failing, self.store.lying);
         (self.store.failing, self.store.lying) = (true, true);
@@ -35,13 +36,17 @@ impl World {
         if let Some(sequence) = unknown {
             let before = self.unknown;
             self.give(Event::Acknowledge(Acknowledge { connection, sequence, answer }));
-            assert_eq!(self.unknown, before + 1, "an answer to {sequence}, which waits for none, is refused");
+            assert_eq!(
+                self.unknown,
+                before + 1,
+                "an answer to {sequence}, which does not wait for one, must be refused"
+            );
             return;
         }
         let Some(sequence) = self.random.pick(&manual).copied() else { return };
         let before = self.unknown;
         self.answer_delivery(connection, sequence, answer);
-        assert_eq!(self.unknown, before, "a delivery that waits for an answer is said not to");
+        assert_eq!(self.unknown, before, "the answer to a waiting delivery was refused");
     }
 
     fn answer(&mut self) -> Answer {
@@ -73,7 +78,8 @@ impl World {
         }
     }
 
-    /// A message was given back for the first time: another receiver that is free has it now. Else it is held back from everybody.
+    /// After the first nack of a message, another receiver with room must have it at once. Otherwise the message is held back from all
+    /// receivers.
     fn check_passed_on(&mut self, number: u64) {
         let free = self.free_receiver(number);
         let Some(told) = self.model.messages.get_mut(&number) else { return };
@@ -87,10 +93,10 @@ impl World {
             return;
         }
         not.clear();
-        assert_eq!(free, None, "message {number} was given back and is held, though another receiver is free");
+        assert_eq!(free, None, "message {number} was given back and is held, although another receiver could take it");
     }
 
-    /// A receiver that certainly has room, could take a message at any time, and has not had it.
+    /// Returns a receiver that certainly has room, may get the message now, and has not had it.
     pub(super) fn free_receiver(&self, number: u64) -> Option<ConnectionId> {
         let told = &self.model.messages[&number];
         let delayed = !self.settings.delay.is_zero() || self.stopping;
@@ -109,13 +115,13 @@ impl World {
         self.clients.iter().find(|(id, client)| !delayed && free(id, client)).map(|(id, _)| *id)
     }
 
-    /// What the broker tells the administrator.
+    /// Checks an entry for the administrator's log.
     pub(super) fn noted(&mut self, note: &Note) {
         match note {
             Note::Dropped { .. } => self.dropped += 1,
             Note::Failing { attempts, .. } => {
                 let rounds = attempts / limits::FAILING_TOLD;
-                assert!(attempts % limits::FAILING_TOLD == 0 && rounds.is_power_of_two(), "told too often: {note:?}");
+                assert!(attempts % limits::FAILING_TOLD == 0 && rounds.is_power_of_two(), "logged too often: {note:?}");
             }
             Note::Unanswered { connection, sequence, given, .. } => {
                 let numbers = self.model.held_by(*connection, *sequence);
@@ -123,12 +129,18 @@ impl World {
                     let told = &self.model.messages[number];
                     let holder = told.holders[&(*connection, *sequence)];
                     let late = holder.is_late(self.now) || (*given && holder.overdue);
-                    assert!(holder.manual && late, "message {number} is said to be late: {told:?}");
+                    assert!(holder.manual && late, "message {number} is not late: {told:?}");
                     if !given && told.alone {
-                        assert_eq!(self.free_receiver(*number), None, "message {number} could be passed on: {told:?}");
+                        assert_eq!(
+                            self.free_receiver(*number),
+                            None,
+                            "message {number} could go to another receiver: {told:?}"
+                        );
                     }
                 }
-                let Some(client) = self.clients.get_mut(connection) else { panic!("{note:?} is of a live client") };
+                let Some(client) = self.clients.get_mut(connection) else {
+                    panic!("{note:?} names a disconnected client")
+                };
                 if *given {
                     assert_eq!(client.unanswered.remove(sequence), Some(true), "{note:?}");
                     client.revoked.push(*sequence);
@@ -140,7 +152,7 @@ impl World {
         }
     }
 
-    /// Nothing is late in one receiver's hands while another one is free.
+    /// Checks that no message is late at one receiver while another receiver could take it.
     pub(super) fn check_late(&self) {
         for (number, told) in &self.model.messages {
             let only = told.holders.values().next().filter(|_| told.holders.len() == 1);
@@ -148,12 +160,12 @@ impl World {
             let over = told.confirmed || told.purged || told.refused || told.lost || !told.alone;
             assert!(
                 over || holder.at == self.now || self.free_receiver(*number).is_none(),
-                "message {number} is late, though another receiver is free: {told:?}"
+                "message {number} is late, although another receiver could take it: {told:?}"
             );
         }
     }
 
-    /// Nothing is owed to a group while a member of it is free.
+    /// Checks that no message is owed to a group while a member of the group could take it.
     pub(super) fn check_owed(&self) {
         for (number, told) in self.model.messages.iter().filter(|(_, told)| told.bound.is_some()) {
             let paused = told.pause.as_ref().is_some_and(|(until, _)| *until >= self.now);
@@ -163,11 +175,14 @@ impl World {
             let over = told.confirmed || told.purged || told.refused || told.lost || gone || given_up || paused;
             let expired = told.expires.is_some_and(|at| at <= self.now);
             let free = self.free_receiver(*number).filter(|free| !self.waits_for_page(*free));
-            assert!(over || expired || free.is_none(), "message {number} is owed, and {free:?} is free: {told:?}");
+            assert!(
+                over || expired || free.is_none(),
+                "message {number} is owed, and {free:?} could take it: {told:?}"
+            );
         }
     }
 
-    /// A dead letter says where it was sent to, and nothing else is one.
+    /// Checks that a dead letter names its first channel, and that no other message does.
     pub(super) fn check_letter(&mut self, content: &Content) {
         let Content::Backlog { channel, messages, dead } = content else { return };
         let [message] = &messages[..] else { return };
@@ -176,11 +191,14 @@ impl World {
         let expected = (channel.as_str() != told.channel).then_some(told.channel.as_str());
         assert_eq!(from, expected, "{content:?}");
         let why = dead.as_ref().map(|dead| dead.why);
-        // One that is due when a broker starts, and a step of the clock right then, come in either order.
+        // At a start, a due message and a step of the clock may come in either order.
         let expired = told.delayed || told.expires.is_some_and(|at| at <= self.now);
-        assert!(why != Some(Why::Expired) || (expired && is_late(&told.channel)), "it has not expired: {content:?}");
+        assert!(
+            why != Some(Why::Expired) || (expired && is_late(&told.channel)),
+            "a dead letter of an unexpired message: {content:?}"
+        );
         self.tally.late += u64::from(why == Some(Why::Expired));
         let rejected = matches!(why, Some(Why::Rejected | Why::Expired));
-        assert!(rejected || !told.rejected, "it was rejected: {content:?}");
+        assert!(rejected || !told.rejected, "a rejected message with another cause: {content:?}");
     }
 }

@@ -1,17 +1,17 @@
-//! Orderly stops, and the ids of publications over a restart: the file that the server keeps, and what it may forget.
+//! Orderly stops, and publication ids over a restart: the server's file of ids, and the ids that may be forgotten.
 
 use super::*;
 use crate::message::Message;
 
-/// A bound on ids that is soon reached.
+/// A bound on ids that is reached soon.
 pub(super) const FEW_IDS: usize = 24;
 
-/// By how much the times of rows may be corrected while a seed runs.
+/// The largest sum of steps of the wall clock that is allowed for.
 const CORRECTION: Duration = Duration::from_secs(10);
 
 const USERS: [&str; 3] = ["u", "v", "w"];
 
-/// As whom a connection has logged in.
+/// Returns the user name of a connection.
 pub(super) fn user_of(connection: ConnectionId) -> &'static str {
     USERS[(connection.0 % USERS.len() as u64) as usize]
 }
@@ -36,7 +36,7 @@ impl World {
         }
     }
 
-    /// Whether an accepted id must be known: its user has not sent more since than its share of the bound.
+    /// Whether an accepted id must still be known: since then its user has not sent more ids than its share of the bound.
     pub(super) fn is_remembered(&self, asked: &Asked) -> bool {
         let Some(bound) = self.id_bound else { return true };
         let since = self
@@ -46,7 +46,7 @@ impl World {
         since.count() <= bound / USERS.len()
     }
 
-    /// What was accepted within the last second, and whose messages were confirmed without having been stored.
+    /// Removes the ids that a crash may forget: those that were accepted within the last second, and whose messages are not in the store.
     pub(super) fn forget_what_a_crash_may_forget(&mut self) {
         let rows: BTreeSet<(String, u64)> = self
             .store
@@ -58,13 +58,13 @@ impl World {
             let stored = asked.numbers.iter().any(|number| rows.contains(&(asked.channel.clone(), *number)));
             assert!(
                 stored || asked.saved || !asked.stored || !asked.accepted,
-                "{id} was stored, and a crash forgets it"
+                "{id} was stored, and the crash has lost it"
             );
             asked.accepted && (stored || asked.saved)
         });
     }
 
-    /// The next broker finds what the store and the file have.
+    /// Starts the next broker with the store and the file of ids.
     pub(super) fn start_again(&mut self) {
         self.store.find_ghosts();
         self.restored_up_to = self.store.last_id;
@@ -81,11 +81,11 @@ impl World {
         self.dropped_before += self.broker.counters().dropped;
         let restored = Restored { ids: self.file.clone(), id_bound: self.id_bound, ..self.store.restored() };
         self.broker = Broker::new(self.settings.clone(), restored);
-        // What stands in rows is not new to the broker, and is in the file when the row goes.
+        // Ids in stored rows are not new to the broker, but must be in the file when their rows are removed.
         self.file = self.broker.accepted_ids();
     }
 
-    /// The broker stops in an orderly way: it forgets and doubles nothing.
+    /// Carries out an orderly stop, which must neither lose nor duplicate a message.
     pub(super) fn stop(&mut self) {
         if self.store.failing {
             return self.crash();
@@ -110,7 +110,7 @@ impl World {
             self.give(Event::Disconnected { connection, took_only: false, listens: false });
         }
         for round in 0.. {
-            assert!(round < 10, "something is never stored: {:#?}", self.broker);
+            assert!(round < 10, "a message is never stored: {:#?}", self.broker);
             self.give(Event::Stopping);
             while !self.store.is_idle() {
                 self.work();
@@ -128,10 +128,10 @@ impl World {
         self.start_again();
     }
 
-    /// Time passes until nobody waits for an answer.
+    /// Passes time until no sender waits for an answer.
     fn answer_whoever_waits(&mut self) {
         for round in 0.. {
-            assert!(round < 100, "somebody waits for ever: {:#?}", self.broker);
+            assert!(round < 100, "a sender never gets an answer: {:#?}", self.broker);
             self.work();
             while !self.store.events.is_empty() {
                 self.store_event();
@@ -142,14 +142,14 @@ impl World {
             self.tick_until(Timestamp(self.now.0 + 20));
         }
         for (id, asked) in &self.asked {
-            assert!(asked.owed.values().all(|owed| *owed == 0), "{id} was not answered before the end: {asked:?}");
+            assert!(asked.owed.values().all(|owed| *owed == 0), "{id} was not answered before the stop: {asked:?}");
         }
     }
 
-    /// Everything that was taken and is not settled is in the store, and nothing else.
+    /// Checks that exactly the unsettled messages are in the store.
     fn check_what_is_left(&mut self) {
         let (left, rows) = (self.broker.unsettled() as usize, self.store.rows.len());
-        assert_eq!(left, rows, "so many messages are left and stored");
+        assert_eq!(left, rows, "unsettled messages and rows");
         let rows = self.store.rows.values();
         let rows: BTreeSet<u64> = rows.filter_map(|row| row.payload.as_text()?.parse().ok()).collect();
         let counters = self.broker.counters();
@@ -160,15 +160,15 @@ impl World {
             let dropped = dropped || told.is_dropped();
             let over = told.confirmed || told.purged || dropped || told.has_vanished(self.now);
             if rows.contains(number) {
-                assert!(!told.confirmed && !told.purged, "message {number} is settled and comes again");
-                assert!(!told.refused, "message {number} was refused and comes for all that");
+                assert!(!told.confirmed && !told.purged, "message {number} is settled and still stored");
+                assert!(!told.refused, "message {number} was refused and still stored");
             } else if !over && !told.refused && !told.lost {
                 assert!(!told.accepted, "message {number} was accepted and is not in the store: {told:?}");
                 missing += 1;
                 told.lost = true;
             }
         }
-        assert!(missing <= allowed, "{missing} messages are missing after a stop, {allowed} were refused");
+        assert!(missing <= allowed, "{missing} messages are missing after a stop, and {allowed} were refused");
         self.asked.retain(|_, asked| asked.accepted);
     }
 }

@@ -1,4 +1,4 @@
-//! What clients do as senders, and how they are answered.
+//! Clients as senders, and the replies to them.
 
 use super::*;
 
@@ -94,10 +94,10 @@ impl World {
         self.give(Event::Publish(&publish));
     }
 
-    /// Somebody sends again what was accepted or is pending. Nobody may notice but the sender.
+    /// Repeats a publication that was accepted or is pending. Only the sender may notice the repetition.
     pub(super) fn repeat(&mut self) {
         let Some(connection) = self.any_client() else { return };
-        // A refused id may be used anew, and nobody tells us of a refusal when all who asked are gone.
+        // A refused id may be used again, and the simulation learns nothing of a refusal when all waiting connections are gone.
         let known = |asked: &Asked| {
             let pending = !asked.accepted && asked.owed.values().any(|owed| *owed > 0);
             let own = asked.user == restart::user_of(connection);
@@ -111,22 +111,22 @@ impl World {
         self.send(connection, &channel, &numbers, (Some(&id), false), (None, ttl, None));
     }
 
-    /// The publication that is being handled was refused because its channel is full: that must be so, and nothing of it may ever be seen.
+    /// Checks that a channel whose backlog was reported as full is full. No message of the refused publication may ever be delivered.
     fn refused_as_full(&mut self) {
         let Some(first) = self.sending.first() else { panic!("nothing is being sent") };
         let channel = self.model.messages[first].channel.clone();
         let live = self.model.live(&channel, self.now);
         let most = self.settings.policies.of(&name(&channel)).max_backlog;
-        assert!(live > most, "{channel} is called full with {live} messages, those that were refused included");
+        assert!(live > most, "{channel} was reported as full with {live} messages, including the refused ones");
         for number in &self.sending {
-            self.model.messages.get_mut(number).expect("it was sent").refused = true;
+            self.model.messages.get_mut(number).expect("a message that was sent").refused = true;
         }
     }
 
     pub(super) fn answered(&mut self, to: ConnectionId, reply: &Reply) {
         match self.clients.get_mut(&to) {
             Some(client) => client.frames += 1,
-            None => assert!(self.listening.contains(&to), "a reply goes to a live client"),
+            None => assert!(self.listening.contains(&to), "a reply to a disconnected client"),
         }
         if let Reply::Refused { refusal: Refusal::BacklogFull, .. } = reply {
             self.refused_as_full();
@@ -139,14 +139,14 @@ impl World {
                 self.unknown += 1;
                 return;
             }
-            Reply::TooManyChannels => panic!("there are few channels"),
+            Reply::TooManyChannels => panic!("there are not that many channels"),
         };
         let mut unsure = false;
         let numbers = match id {
             Some(id) => {
-                let asked = self.asked.get_mut(id.id()).expect("an answer is to something that was asked");
-                let owed = asked.owed.get_mut(&to).expect("an answer goes to who asked");
-                *owed = owed.checked_sub(1).expect("one answer to one question");
+                let asked = self.asked.get_mut(id.id()).expect("a reply to a known publication");
+                let owed = asked.owed.get_mut(&to).expect("a reply to a connection that waits");
+                *owed = owed.checked_sub(1).expect("one reply for each publication");
                 if accepted && !asked.accepted {
                     asked.at = self.now;
                 }
@@ -156,14 +156,14 @@ impl World {
                     at.get_or_insert(self.now);
                 }
                 asked.refused |= !accepted;
-                // The broker knows times to the millisecond: which came first, then, nobody can tell.
+                // Times have milliseconds: the order of two events in one millisecond is unknown.
                 unsure = self.purges.get(&asked.channel) == Some(&asked.at);
                 asked.numbers.clone()
             }
-            None => self.nameless.remove(&to).expect("one answer to one who waits"),
+            None => self.nameless.remove(&to).expect("one reply for each waiting connection"),
         };
         if let Reply::Accepted { receivers, stored, duplicate, .. } = *reply {
-            // Of what was sent without an id nothing is told but that it was accepted.
+            // Replies to publications without an id are checked for acceptance only.
             if id.is_some() {
                 self.check_said(&truth::Said { numbers: &numbers, receivers, stored, duplicate, unsure });
             }
@@ -171,24 +171,28 @@ impl World {
         for number in &numbers {
             let stored = self.store.rows.values().any(|row| row.payload.as_text() == Some(&number.to_string()));
             let swept = self.is_swept(&self.model.messages[number].channel);
-            let told = self.model.messages.get_mut(number).expect("it was sent");
+            let told = self.model.messages.get_mut(number).expect("a message that was sent");
             let expired = told.expires.is_some_and(|at| at <= self.now);
             let over = told.confirmed || told.purged || told.is_dropped() || expired;
             if accepted {
-                // A dead letter has its own time to live.
+                // A dead letter has a time to live of its own.
                 let safe = told.confirmed || told.purged || !expired || told.letter || told.is_rejected();
                 assert!(
                     safe || told.accepted || !first,
-                    "message {number} is accepted, and expired before it was safe"
+                    "message {number} was accepted, although it had expired before it was safe"
                 );
                 told.accepted = true;
                 let dropped = told.channel == "drop" && told.deliveries >= 2;
-                assert!(!told.keep || stored || over || swept || dropped, "message {number} is called safe and is not");
+                assert!(
+                    !told.keep || stored || over || swept || dropped,
+                    "message {number} was accepted and is not safe"
+                );
             } else if numbers.len() == 1 && !over {
-                // What the store has written though it said that it had not is not delivered either, unless the broker dies before it is removed.
+                // Even if the store has written the message although it reported a failure, the message is not delivered, unless the broker
+                // crashes before the row is removed.
                 told.refused = true;
             } else {
-                // Some of a publication's messages may have been delivered before the others were refused.
+                // Some messages of the publication may have been delivered before the others were refused.
                 self.missing_allowed += 1;
             }
         }

@@ -1,23 +1,24 @@
-//! What a sender is told, held against what is so: who holds its messages, and which of them are in the store.
+//! Compares the replies to senders with the facts: the number of receivers of a message, and whether it is stored.
 
 use super::*;
 
-/// One `00`, as the sender reads it.
+/// A `00` reply as the sender reads it.
 pub(super) struct Said<'a> {
     pub numbers: &'a [u64],
     pub receivers: u32,
     pub stored: bool,
     pub duplicate: bool,
-    /// Its channel was purged in the millisecond in which it was accepted.
+    /// The channel was purged in the millisecond of the acceptance.
     pub unsure: bool,
 }
 
 impl World {
-    /// The store has told the broker that these are durable: from now on they are safe.
+    /// Notes that the broker learns that messages are stored: from now on they are safe.
     pub(super) fn note_stored(&mut self, event: &Event<'_>) {
         let Event::Stored(ids) = event else { return };
         for id in ids {
-            // One that has come due meanwhile, or has become a dead letter, lives on under a new id: the broker waits for that one's row.
+            // Not if the message has come due or become a dead letter meanwhile: then it has a new id, and the broker waits for the row of
+            // that id.
             let row = self.store.rows.get(id).filter(|row| row.due.is_none_or(|due| due > self.now));
             let row = row.filter(|_| !self.store.is_superseded(*id));
             let number = row.and_then(|row| row.payload.as_text()?.parse().ok());
@@ -27,7 +28,7 @@ impl World {
         }
     }
 
-    /// Whether the store has swept something of the channel, by a clock that has stepped, of which the broker has not heard yet.
+    /// Whether the store has swept messages of the channel after a step of the clock, and the broker does not know yet.
     pub(super) fn is_swept(&self, channel: &str) -> bool {
         self.store.events.iter().any(|event| match event {
             Event::Swept { gone, .. } => gone.iter().any(|(_, name)| name.as_str() == channel),
@@ -35,22 +36,22 @@ impl World {
         })
     }
 
-    /// Checks what a sender was told when its publication was accepted.
+    /// Checks the `00` reply to a publication.
     pub(super) fn check_said(&self, said: &Said<'_>) {
         let Said { numbers, receivers, stored, duplicate, unsure } = *said;
         let told: Vec<_> = numbers.iter().map(|number| &self.model.messages[number]).collect();
         let is_expired = |told: &Told| told.expires.is_some_and(|at| at <= self.now);
         if duplicate {
-            assert_eq!(receivers, 0, "{numbers:?}: a duplicate goes to nobody");
+            assert_eq!(receivers, 0, "{numbers:?}: a duplicate has no receivers");
         } else if told.iter().any(|told| !told.keep) {
             let served = told.iter().map(|told| told.deliveries).min();
-            assert_eq!(Some(receivers), served, "{numbers:?}: receivers of what is not kept");
+            assert_eq!(Some(receivers), served, "{numbers:?}: receivers of a message that is not kept");
         } else if let Some(held) = told.iter().map(|told| told.held).collect::<Option<Vec<_>>>() {
             let fewest = held.into_iter().min().map_or(0, |held| held as u32);
-            // One that has expired is not given to one more receiver with the rest of its frame, and is counted there all the same.
+            // An expired message is not delivered with the rest of its frame to one more receiver, but that receiver counts.
             let most = fewest + u32::from(told.iter().any(|told| is_expired(told) && !told.alone));
             let range = fewest..=most;
-            assert!(range.contains(&receivers), "{numbers:?}: {receivers} held it when it was safe, not {range:?}");
+            assert!(range.contains(&receivers), "{numbers:?}: {receivers} receivers were reported, not {range:?}");
         }
         if told.iter().any(|told| !told.keep) {
             assert!(!stored, "{numbers:?} are not kept");
@@ -59,14 +60,14 @@ impl World {
         let is_row =
             |number: &u64| self.store.rows.values().any(|row| row.payload.as_text() == Some(&number.to_string()));
         let expired = told.iter().any(|told| is_expired(told)) || self.is_swept(&told[0].channel);
-        assert!(!stored || numbers.iter().any(is_row) || expired, "{numbers:?} are called stored and are not");
+        assert!(!stored || numbers.iter().any(is_row) || expired, "{numbers:?} were reported as stored and are not");
         let gone = |told: &Told| {
             let given_up = ["drop", "three"].contains(&told.channel.as_str()) && told.deliveries >= 2;
             told.confirmed || told.purged || is_expired(told) || given_up || told.is_rejected() || told.letter
         };
-        // (The channel's time to live may have been changed since.)
+        // The channel's time to live may have changed since then.
         let unsure = unsure || duplicate && told.iter().any(|told| told.channel == "short");
         let waits = told.iter().any(|told| !gone(told));
-        assert!(stored || !waits || unsure, "{numbers:?} wait in the store, and are said not to");
+        assert!(stored || !waits || unsure, "{numbers:?} are in the store and were reported as not stored");
     }
 }

@@ -34,7 +34,7 @@ pub const PAGE_BYTES: usize = 1 << 20;
 
 /// Runs of paged messages of one channel whose sender also receives the channel and must not get them back. Beyond this number the oldest
 /// run is forgotten, and its sender may receive its own messages.
-pub const OWN_RUNS: usize = 1_024;
+pub const SELF_SENT_RUNS: usize = 1_024;
 
 /// The most bytes of one backlog frame, unless a single message is larger. Below the 15 KiB that the ESP32 library accepts.
 pub const BACKLOG_FRAME_BYTES: usize = 14 << 10;
@@ -45,11 +45,11 @@ pub const CORE_BYTES: usize = 256 << 20;
 
 /// Slots of the table of unstored messages ([`crate::broker`]) that are always allowed, and the largest gap between two ids that is filled
 /// with empty slots.
-pub const RECENT_PLACES: usize = 1_024;
+pub const UNSTORED_SLOTS: usize = 1_024;
 
-/// Slots for each message in the table, beyond [`RECENT_PLACES`]. If the table would get more slots, the oldest messages move to a hash
+/// Slots for each message in the table, beyond [`UNSTORED_SLOTS`]. If the table would get more slots, the oldest messages move to a hash
 /// map.
-pub const RECENT_SPARSE: usize = 4;
+pub const UNSTORED_SLOTS_PER_MESSAGE: usize = 4;
 
 /// Estimated bytes that a message takes in memory in addition to its payload: the entry and its keys in maps and queues. Counted against
 /// [`CORE_BYTES`].

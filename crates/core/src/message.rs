@@ -269,8 +269,8 @@ impl PublicationId {
     pub fn new(user: &str, id: &str) -> Self {
         // Built on the stack; longer texts allocate.
         let mut text = SmallVec::<[u8; 128]>::new();
-        for part in [user, ":", id] {
-            text.extend_from_slice(part.as_bytes());
+        for share in [user, ":", id] {
+            text.extend_from_slice(share.as_bytes());
         }
         Self(Arc::from(&*String::from_utf8_lossy(&text)))
     }

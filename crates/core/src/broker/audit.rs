@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::entry::{Entry, Place, Row};
+use super::entry::{Entry, Location, WriteState};
 use super::stage::{Cause, Stage};
 use super::{Broker, Counters, Delayed};
 use crate::limits;
@@ -10,11 +10,11 @@ use crate::message::{ChannelName, Timestamp};
 
 /// The counters of each channel, for checks.
 #[derive(Debug, Default)]
-pub(super) struct Books {
+pub(super) struct ChannelAudit {
     /// The counters of each channel.
     pub counters: BTreeMap<ChannelName, Counters>,
     /// The number of transitions of each channel, by cause.
-    journeys: BTreeMap<(ChannelName, Cause), u64>,
+    transitions: BTreeMap<(ChannelName, Cause), u64>,
 }
 
 impl Broker {
@@ -29,12 +29,7 @@ impl Broker {
             let flying: usize = flights.iter().map(|(_, flight)| flight.entries.len()).sum();
             let delayed = self.delayed.values().filter(|d| matches!(d, Delayed::Kept(c, _) if *c == key)).count();
             let held = self.held.values().filter(|held| held.channel == key).count();
-            assert_eq!(
-                channel.in_flight as usize,
-                flights.len() + held,
-                "channel {}: messages that may return",
-                channel.name
-            );
+            assert_eq!(channel.in_flight as usize, flights.len() + held, "channel {}: may return", channel.name);
             let memory = channel.waiting.len() + channel.parked.len() + flying + delayed + held;
             assert_eq!(channel.unsettled, memory as u64 + channel.paged, "channel {}: unsettled", channel.name);
             let waiting: usize = channel.waiting.values().map(super::entry::Entry::bytes).sum();
@@ -81,35 +76,27 @@ impl Broker {
         bytes += held;
         for ((channel, group, id), until) in &self.owed {
             let held = self.held.get(&(*until, *id)).expect("an owed message is not held");
-            let bound = held.entry.bound().is_some_and(|bound| bound.waits && bound.groups.contains(group));
-            assert!(bound && held.channel == *channel, "{id:?} is owed to {group}: {held:?}");
+            let binding = held.entry.binding().is_some_and(|binding| binding.waits && binding.groups.contains(group));
+            assert!(binding && held.channel == *channel, "{id:?} is owed to {group}: {held:?}");
         }
         assert_eq!(self.bytes, bytes, "bytes in memory");
         self.audit_unstored(in_memory_unwritten);
         self.audit_windows();
         let c = &self.counters;
-        assert_eq!(
-            c.accepted,
-            unsettled + c.over(),
-            "every accepted message is unsettled or counted as settled: {c:?}"
-        );
-        self.audit_books();
-        self.audit_journeys();
+        assert_eq!(c.accepted, unsettled + c.over(), "every accepted message is unsettled or settled: {c:?}");
+        self.audit_channel_counters();
+        self.audit_stages();
     }
 
     /// Checks the same sums for each channel, and that the channels' counters add up to those of the broker.
-    fn audit_books(&self) {
-        for (name, book) in &self.books.counters {
+    fn audit_channel_counters(&self) {
+        for (name, counters) in &self.channel_audit.counters {
             let unsettled = self.channel_keys.get(name).map_or(0, |key| self.channels[*key].unsettled);
-            assert_eq!(
-                book.accepted,
-                unsettled + book.over(),
-                "channel {name}: every message is unsettled or counted as settled: {book:?}"
-            );
+            assert_eq!(counters.accepted, unsettled + counters.over(), "channel {name}: {counters:?}");
         }
-        let sum = |of: fn(&Counters) -> u64| self.books.counters.values().map(of).sum::<u64>();
-        assert_eq!(sum(|book| book.accepted), self.counters.accepted, "accepted messages are counted for a channel");
-        assert_eq!(sum(|book| book.deliveries), self.counters.deliveries, "deliveries are counted for a channel");
+        let sum = |of: fn(&Counters) -> u64| self.channel_audit.counters.values().map(of).sum::<u64>();
+        assert_eq!(sum(|counters| counters.accepted), self.counters.accepted, "accepted, sum of all channels");
+        assert_eq!(sum(|counters| counters.deliveries), self.counters.deliveries, "deliveries, sum of all channels");
     }
 
     /// Checks that a transition is one of those in the picture in `journey.rs`, and that its cause fits.
@@ -132,11 +119,11 @@ impl Broker {
             Cause::Refused => matches!(from, Waiting | Delayed) && to == Gone,
         };
         assert!(is_right, "{:?}: transition from {from:?} to {to:?}, {cause:?}", entry.message.id);
-        *self.books.journeys.entry((self.channels[channel].name.clone(), cause)).or_default() += 1;
+        *self.channel_audit.transitions.entry((self.channels[channel].name.clone(), cause)).or_default() += 1;
     }
 
     /// Checks that each entry's stage is its location, and that the transitions agree with the counters.
-    fn audit_journeys(&self) {
+    fn audit_stages(&self) {
         for (_, channel) in &self.channels {
             assert!(channel.waiting.values().all(|entry| entry.stage == Stage::Waiting), "{}", channel.name);
             assert!(channel.parked.values().all(|entry| entry.stage == Stage::Parked), "{}", channel.name);
@@ -148,10 +135,10 @@ impl Broker {
             Delayed::Fleeting { .. } => true,
         };
         assert!(self.delayed.values().all(is_delayed));
-        for (name, book) in &self.books.counters {
-            let gone = |cause| self.books.journeys.get(&(name.clone(), cause)).copied().unwrap_or_default();
-            assert_eq!(gone(Cause::Confirmed), book.confirmed, "channel {name}: {book:?}");
-            assert_eq!(gone(Cause::Dropped), book.dropped, "channel {name}: {book:?}");
+        for (name, counters) in &self.channel_audit.counters {
+            let gone = |cause| self.channel_audit.transitions.get(&(name.clone(), cause)).copied().unwrap_or_default();
+            assert_eq!(gone(Cause::Confirmed), counters.confirmed, "channel {name}: {counters:?}");
+            assert_eq!(gone(Cause::Dropped), counters.dropped, "channel {name}: {counters:?}");
         }
     }
 
@@ -172,28 +159,28 @@ impl Broker {
                 assert!(expiring.armed.is_some_and(|at| at <= first), "channel {}: no expiry timer", channel.name);
             }
             armed.extend(expiring.armed.map(|at| (at, key)));
-            let counted = expiring.old.len() + expiring.new.len();
+            let counted = expiring.restored.len() + expiring.accepted.len();
             assert!(counted <= channel.unsettled, "channel {}: more messages expire than exist", channel.name);
             assert!(channel.unsettled > 0 || expiring.armed.is_some(), "channel {}: an unused histogram", channel.name);
         }
-        assert_eq!(&armed, self.timers.expiries(), "each channel has one timer");
+        assert_eq!(&armed, self.deadlines.expiries(), "each channel has one timer");
     }
 
     fn audit_unstored(&self, in_memory: usize) {
-        let paged = self.unstored.iter().filter(|(_, unstored)| unstored.place == Place::Paged).count();
+        let paged = self.unstored.iter().filter(|(_, unstored)| unstored.location == Location::Paged).count();
         assert_eq!(self.unstored.len(), in_memory + paged, "exactly the unwritten messages are registered as unstored");
         for (id, unstored) in self.unstored.iter() {
-            let entry = match unstored.place {
-                Place::Waiting => self.channels[unstored.channel].waiting.contains_key(&id),
-                Place::Parked => self.channels[unstored.channel].parked.contains_key(&id),
-                Place::Flight(key) => self.flights[key].entries.iter().any(|entry| entry.message.id == id),
-                Place::Delayed(due) => self.delayed.contains_key(&(due, id)),
-                Place::Held(until) => self.held.contains_key(&(until, id)),
-                Place::Paged => unstored.row == Row::Writing,
+            let entry = match unstored.location {
+                Location::Waiting => self.channels[unstored.channel].waiting.contains_key(&id),
+                Location::Parked => self.channels[unstored.channel].parked.contains_key(&id),
+                Location::Flight(key) => self.flights[key].entries.iter().any(|entry| entry.message.id == id),
+                Location::Delayed(due) => self.delayed.contains_key(&(due, id)),
+                Location::Held(until) => self.held.contains_key(&(until, id)),
+                Location::Paged => unstored.write_state == WriteState::Writing,
             };
             assert!(entry, "{id:?} is not in its recorded location: {unstored:?}");
             assert_eq!(
-                unstored.row == Row::Failed,
+                unstored.write_state == WriteState::Failed,
                 self.failed.contains(&id),
                 "{id:?}: a failed write is registered for a retry"
             );
@@ -205,33 +192,33 @@ impl Broker {
         assert_eq!(awaited, remaining, "pending publications wait for unstored messages");
         let remembered = self.pending.iter().filter(|(_, pending)| pending.remembered.is_some()).count();
         assert_eq!(self.dedup.pending(), remembered, "an id is pending exactly as long as its publication");
-        assert!(self.failed.is_empty() || self.timers.retry.is_some(), "failed writes have a retry timer");
+        assert!(self.failed.is_empty() || self.deadlines.retry.is_some(), "failed writes have a retry timer");
     }
 
     fn audit_windows(&self) {
         let (mut outstanding, mut outstanding_overdue) = (0, 0);
         for (_, receiver) in &self.receivers {
             outstanding += receiver.window.len();
-            let mut looked_at = false;
+            let mut needs_late_check = false;
             for delivery in receiver.window.iter() {
                 let flight = self.flights.get(delivery.flight).expect("a window names a flight that does not exist");
-                let party = flight.party.as_deref();
-                let matters = party.is_none_or(|party| party.is_holder(receiver.connection));
+                let shares = flight.shares.as_deref();
+                let matters = shares.is_none_or(|shares| shares.is_holder(receiver.connection));
                 let policy = (matters && !flight.entries.is_empty()).then(|| &self.channels[flight.channel].policy);
-                looked_at |= policy.is_some_and(|policy| delivery.manual || !policy.confirm_within.is_zero());
+                needs_late_check |= policy.is_some_and(|policy| delivery.manual || !policy.confirm_within.is_zero());
                 let overdue = (flight.channel, receiver.connection, delivery.sequence);
                 assert_eq!(delivery.overdue, self.overdue.contains(&overdue), "{delivery:?}: overdue");
                 outstanding_overdue += usize::from(self.overdue.contains(&overdue));
             }
-            let watched = !receiver.window.has_automatic() || receiver.watched;
-            assert!(watched, "{:?} has no timer for confirm_timeout", receiver.connection);
+            let timeout_armed = !receiver.window.has_automatic() || receiver.timeout_armed;
+            assert!(timeout_armed, "{:?} has no timer for confirm_timeout", receiver.connection);
             assert!(
-                !looked_at || self.timers.is_looked_at(receiver.connection),
+                !needs_late_check || self.deadlines.has_late_check(receiver.connection),
                 "{:?} has no check for late deliveries",
                 receiver.connection
             );
             assert!(
-                !receiver.window.has_automatic() || receiver.asked || receiver.quiet_armed,
+                !receiver.window.has_automatic() || receiver.asked || receiver.burst_armed,
                 "{:?} is never asked to confirm",
                 receiver.connection
             );

@@ -27,7 +27,7 @@ pub struct Bounds {
     pub expiry_buckets: usize,
     /// Messages with older rows that still stand for them (dead letters, delayed messages that came due). Above this number, no further
     /// expired rows are read from the store to become dead letters, so that a slow store is not overloaded. Twice the rows of a sweep.
-    pub dying: usize,
+    pub superseded_rows: usize,
 }
 
 impl Default for Bounds {
@@ -39,15 +39,15 @@ impl Default for Bounds {
             group_wait: Duration::from_secs(300),
             sweep_every: Duration::from_secs(5),
             expiry_buckets: 512,
-            dying: 2 * crate::limits::SWEEP_ROWS,
+            superseded_rows: 2 * crate::limits::SWEEP_ROWS,
         }
     }
 }
 
 impl Bounds {
-    /// Returns the most messages in one page. `pressed`: the memory for messages is short.
-    pub(super) const fn page(&self, pressed: bool) -> usize {
-        if pressed { self.page_messages.div_ceil(16) } else { self.page_messages }
+    /// Returns the most messages in one page. `memory_short`: the memory for messages is short.
+    pub(super) const fn page(&self, memory_short: bool) -> usize {
+        if memory_short { self.page_messages.div_ceil(16) } else { self.page_messages }
     }
 }
 
@@ -61,7 +61,7 @@ impl Bounds {
         group_wait: Duration::from_secs(2),
         sweep_every: Duration::from_millis(300),
         expiry_buckets: 40,
-        dying: 2 * Self::TIGHT_SWEEP_ROWS,
+        superseded_rows: 2 * Self::TIGHT_SWEEP_ROWS,
     };
 
     /// Rows that the test store removes, or returns, in one sweep.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::entry::Entry;
-use super::expiries::Expiring;
+use super::expiry_histogram::ExpiryIndex;
 use super::groups::{Choice, Groups};
 use super::member::{Member, Targets};
 use crate::limits;
@@ -27,7 +27,7 @@ pub(super) struct Loading {
 
 /// Consecutive paged messages of one sender that also receives the channel.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct OwnRun {
+pub(super) struct SelfSentRun {
     first: MessageId,
     last: MessageId,
     origin: ConnectionId,
@@ -35,15 +35,15 @@ pub(super) struct OwnRun {
 
 /// Messages that were sent by receivers of the channel, who must not get them back.
 #[derive(Debug)]
-struct Own {
+struct SelfSent {
     /// The runs of such messages among the paged ones, in order.
-    runs: VecDeque<OwnRun>,
+    runs: VecDeque<SelfSentRun>,
     /// A member and a message: every waiting entry up to this message was sent by this member or has expired, so that a search for this
     /// member can start after it.
     up_to: (ConnectionId, MessageId),
 }
 
-impl Default for Own {
+impl Default for SelfSent {
     fn default() -> Self {
         Self { runs: VecDeque::new(), up_to: (ConnectionId(0), MessageId(0)) }
     }
@@ -51,12 +51,12 @@ impl Default for Own {
 
 /// An index of the members. Two words, because every channel has it.
 #[derive(Debug)]
-enum Audience {
+enum MemberIndex {
     /// No member names a group. Holds the connections of all members.
-    Everyone(Arc<[ConnectionId]>),
+    Ungrouped(Arc<[ConnectionId]>),
     /// The members by their groups, or `None` if no member names a group and the list of connections has not been made since the members
     /// changed.
-    ByGroups(Option<Box<Groups>>),
+    Grouped(Option<Box<Groups>>),
 }
 
 /// A channel with receivers or unsettled messages.
@@ -73,7 +73,7 @@ pub(super) struct Channel {
     pub policy: Arc<ChannelPolicy>,
     /// In order. Many channels have one member.
     pub members: SmallVec<[Member; 1]>,
-    audience: Audience,
+    member_index: MemberIndex,
     /// The order of the receiver that got the last delivery (`dispatch = "rotate"`).
     pub served: u64,
     pub waiting: BTreeMap<MessageId, Entry>,
@@ -83,7 +83,7 @@ pub(super) struct Channel {
     pub cursor: MessageId,
     pub last_paged: MessageId,
     /// Boxed, because few channels have such messages.
-    own: Option<Box<Own>>,
+    self_sent: Option<Box<SelfSent>>,
     pub loading: Option<Loading>,
     /// The last load failed; the retry timer repeats it.
     pub load_failed: bool,
@@ -92,7 +92,7 @@ pub(super) struct Channel {
     /// Unsettled messages of this channel, in all states.
     pub unsettled: u64,
     /// The unsettled messages that expire. Boxed, because few channels have any.
-    pub expiring: Option<Box<Expiring>>,
+    pub expiring: Option<Box<ExpiryIndex>>,
 }
 
 impl Channel {
@@ -101,7 +101,7 @@ impl Channel {
             name,
             policy,
             members: SmallVec::new(),
-            audience: Audience::ByGroups(None),
+            member_index: MemberIndex::Grouped(None),
             served: 0,
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
@@ -109,7 +109,7 @@ impl Channel {
             paged: 0,
             cursor: MessageId(0),
             last_paged: MessageId(0),
-            own: None,
+            self_sent: None,
             loading: None,
             load_failed: false,
             in_flight: 0,
@@ -131,11 +131,11 @@ impl Channel {
     /// Adds a receiver at its position.
     pub fn join(&mut self, member: Member, group: Option<&GroupName>) {
         if group.is_some() && self.groups().is_none() {
-            self.audience = Audience::ByGroups(Some(Box::new(Groups::new(&self.members))));
+            self.member_index = MemberIndex::Grouped(Some(Box::new(Groups::new(&self.members))));
         }
-        match &mut self.audience {
-            Audience::ByGroups(Some(groups)) => groups.join(member, group),
-            audience => *audience = Audience::ByGroups(None),
+        match &mut self.member_index {
+            MemberIndex::Grouped(Some(groups)) => groups.join(member, group),
+            member_index => *member_index = MemberIndex::Grouped(None),
         }
         let index = self.members.partition_point(|other| other.order < member.order);
         self.members.insert(index, member);
@@ -145,12 +145,12 @@ impl Channel {
     pub fn leave(&mut self, order: u64) {
         if let Ok(index) = self.members.binary_search_by_key(&order, |member| member.order) {
             self.members.remove(index);
-            let is_grouped = match &mut self.audience {
-                Audience::ByGroups(Some(groups)) => groups.leave(order),
+            let is_grouped = match &mut self.member_index {
+                MemberIndex::Grouped(Some(groups)) => groups.leave(order),
                 _ => false,
             };
             if !is_grouped {
-                self.audience = Audience::ByGroups(None);
+                self.member_index = MemberIndex::Grouped(None);
             }
         }
     }
@@ -158,7 +158,7 @@ impl Channel {
     /// Returns the members by their groups, if a member names a group.
     #[inline]
     pub fn groups(&self) -> Option<&Groups> {
-        if let Audience::ByGroups(Some(groups)) = &self.audience { Some(groups) } else { None }
+        if let MemberIndex::Grouped(Some(groups)) = &self.member_index { Some(groups) } else { None }
     }
 
     /// Changes a receiver's group. The receiver keeps its position. Returns false if nothing has changed.
@@ -176,19 +176,19 @@ impl Channel {
     /// Notes which members got a delivery, if there are groups.
     #[inline]
     pub fn serve_groups(&mut self, targets: &[Member]) {
-        let Audience::ByGroups(Some(groups)) = &mut self.audience else { return };
+        let MemberIndex::Grouped(Some(groups)) = &mut self.member_index else { return };
         self.served = groups.serve(targets).unwrap_or(self.served);
     }
 
     /// Returns the connections of all members in order. Must not be called if a member names a group. Returns the same list until the
     /// members change.
-    pub fn everyone(&mut self) -> Arc<[ConnectionId]> {
-        if let Audience::Everyone(everyone) = &self.audience {
-            return everyone.clone();
+    pub fn connections(&mut self) -> Arc<[ConnectionId]> {
+        if let MemberIndex::Ungrouped(connections) = &self.member_index {
+            return connections.clone();
         }
-        let everyone: Arc<[ConnectionId]> = self.members.iter().map(|member| member.connection).collect();
-        self.audience = Audience::Everyone(everyone.clone());
-        everyone
+        let connections: Arc<[ConnectionId]> = self.members.iter().map(|member| member.connection).collect();
+        self.member_index = MemberIndex::Ungrouped(connections.clone());
+        connections
     }
 
     /// Chooses the receivers of the next delivery: the first `limit` (0 = all) in the channel's dispatch order for which `takes` returns
@@ -219,7 +219,7 @@ impl Channel {
     /// Adds an entry to `waiting`.
     pub fn wait(&mut self, entry: Entry) {
         self.waiting_bytes += entry.bytes();
-        if let Some(Own { up_to: (member, up_to), .. }) = self.own.as_deref_mut()
+        if let Some(SelfSent { up_to: (member, up_to), .. }) = self.self_sent.as_deref_mut()
             && entry.message.id <= *up_to
             && entry.origin != Some(*member)
         {
@@ -265,8 +265,8 @@ impl Channel {
         let entry = self.waiting.remove(&id)?;
         self.waiting_bytes -= entry.bytes();
         self.unwatch(&entry);
-        if self.waiting.is_empty() && self.own.as_ref().is_some_and(|own| own.runs.is_empty()) {
-            self.own = None;
+        if self.waiting.is_empty() && self.self_sent.as_ref().is_some_and(|self_sent| self_sent.runs.is_empty()) {
+            self.self_sent = None;
         }
         Some(entry)
     }
@@ -277,8 +277,8 @@ impl Channel {
         let Some(only) = only else {
             return self.waiting.iter().find_map(|(id, entry)| (!entry.expired(now)).then_some(*id));
         };
-        let known = match self.own.as_deref() {
-            Some(Own { up_to: (member, up_to), .. }) if *member == only => *up_to,
+        let known = match self.self_sent.as_deref() {
+            Some(SelfSent { up_to: (member, up_to), .. }) if *member == only => *up_to,
             _ => MessageId(0),
         };
         let mut passed = known;
@@ -291,15 +291,15 @@ impl Channel {
             passed = *id;
         }
         if passed != known {
-            self.own.get_or_insert_default().up_to = (only, passed);
+            self.self_sent.get_or_insert_default().up_to = (only, passed);
         }
         found
     }
 
     /// Whether a message waits in memory that this receiver may get.
     pub fn has_for(&self, receiver: ConnectionId, now: Timestamp) -> bool {
-        let known = match self.own.as_deref() {
-            Some(Own { up_to: (member, up_to), .. }) if *member == receiver => *up_to,
+        let known = match self.self_sent.as_deref() {
+            Some(SelfSent { up_to: (member, up_to), .. }) if *member == receiver => *up_to,
             _ => MessageId(0),
         };
         let mut rest = self.waiting.range((Bound::Excluded(known), Bound::Unbounded));
@@ -315,8 +315,8 @@ impl Channel {
     pub fn page_out(&mut self, id: MessageId, origin: Option<ConnectionId>) {
         if self.paged == 0 {
             self.cursor = MessageId(id.0 - 1);
-            if let Some(own) = &mut self.own {
-                own.runs.clear();
+            if let Some(self_sent) = &mut self.self_sent {
+                self_sent.runs.clear();
             }
         }
         self.note_origin(id, origin);
@@ -327,22 +327,22 @@ impl Channel {
     /// Remembers the sender of a paged message. Nearly always the message is the last one; only a message that was parked may come before
     /// others.
     fn note_origin(&mut self, id: MessageId, origin: Option<ConnectionId>) {
-        if origin.is_none() && self.own.as_ref().is_none_or(|own| own.runs.is_empty()) {
+        if origin.is_none() && self.self_sent.as_ref().is_none_or(|self_sent| self_sent.runs.is_empty()) {
             return;
         }
-        let runs = &mut self.own.get_or_insert_default().runs;
+        let runs = &mut self.self_sent.get_or_insert_default().runs;
         let last = runs.back_mut();
         if id > self.last_paged || last.as_ref().is_none_or(|run| run.last < id) {
             match (last, origin) {
                 (Some(run), Some(origin)) if run.origin == origin && run.last == self.last_paged => run.last = id,
-                (_, Some(origin)) => runs.push_back(OwnRun { first: id, last: id, origin }),
+                (_, Some(origin)) => runs.push_back(SelfSentRun { first: id, last: id, origin }),
                 (_, None) => {}
             }
         } else {
             let mut index = runs.partition_point(|run| run.last < id);
             if let Some(run) = runs.get_mut(index).filter(|run| run.first <= id) {
                 // The message splits the run of another sender into two.
-                let before = OwnRun { last: MessageId(id.0 - 1), ..*run };
+                let before = SelfSentRun { last: MessageId(id.0 - 1), ..*run };
                 run.first = MessageId(id.0 + 1);
                 if before.first <= before.last {
                     runs.insert(index, before);
@@ -350,17 +350,17 @@ impl Channel {
                 }
             }
             if let Some(origin) = origin {
-                runs.insert(index, OwnRun { first: id, last: id, origin });
+                runs.insert(index, SelfSentRun { first: id, last: id, origin });
             }
         }
-        while runs.len() > limits::OWN_RUNS {
+        while runs.len() > limits::SELF_SENT_RUNS {
             runs.pop_front();
         }
     }
 
     /// Returns the remembered sender of a message that was read from the store. The ids must be passed in ascending order.
     pub fn paged_origin(&mut self, id: MessageId) -> Option<ConnectionId> {
-        let runs = &mut self.own.as_mut()?.runs;
+        let runs = &mut self.self_sent.as_mut()?.runs;
         while runs.front().is_some_and(|run| run.last < id) {
             runs.pop_front();
         }

@@ -13,19 +13,19 @@ impl Broker {
     /// Handles a pong, which proves that the receiver has all automatic deliveries up to `up_to`.
     pub(super) fn confirmed(&mut self, connection: ConnectionId, up_to: u64, turn: &mut Turn<'_>) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
-        let deliveries = self.settle_up_to(key, up_to, turn);
+        let deliveries = self.confirm_up_to(key, up_to, turn);
         self.receivers[key].confirmed(deliveries, turn.now);
         self.want_confirmation(key, turn);
         self.pump_receiver(key);
     }
 
     /// Confirms a receiver's automatic deliveries up to `up_to`. Returns their number. Manual deliveries are confirmed by `ack` only.
-    pub(super) fn settle_up_to(&mut self, key: usize, up_to: u64, turn: &mut Turn<'_>) -> usize {
+    pub(super) fn confirm_up_to(&mut self, key: usize, up_to: u64, turn: &mut Turn<'_>) -> usize {
         let mut deliveries = 0;
         while let Some(delivery) = self.receivers[key].window.pop_confirmed(up_to) {
             let connection = self.receivers[key].connection;
             self.forget_overdue(connection, &delivery);
-            self.settle_flight(delivery.flight, connection, turn);
+            self.confirm_flight(delivery.flight, connection, turn);
             self.release_flight(delivery.flight, connection, false, turn);
             deliveries += 1;
         }
@@ -72,7 +72,7 @@ impl Broker {
         self.receivers[key].window.progressed(turn.now);
         match answer {
             Answer::Nack(nack) => self.note_nack(delivery.flight, connection, nack, turn.now),
-            Answer::Ack | Answer::Extend => self.settle_flight(delivery.flight, connection, turn),
+            Answer::Ack | Answer::Extend => self.confirm_flight(delivery.flight, connection, turn),
         }
         self.release_flight(delivery.flight, connection, true, turn);
         self.pump_receiver(key);
@@ -94,9 +94,9 @@ impl Broker {
     }
 
     /// Confirms the messages of a flight, unless they are settled already. If groups have the flight, only their members can confirm it.
-    fn settle_flight(&mut self, flight: usize, by: ConnectionId, turn: &mut Turn<'_>) {
+    fn confirm_flight(&mut self, flight: usize, by: ConnectionId, turn: &mut Turn<'_>) {
         let Some(flight) = self.flights.get_mut(flight) else { return };
-        if flight.party.as_ref().is_some_and(|party| !party.is_holder(by)) {
+        if flight.shares.as_ref().is_some_and(|shares| !shares.is_holder(by)) {
             return;
         }
         let channel = flight.channel;
@@ -118,8 +118,8 @@ impl Broker {
         flight.outstanding -= 1;
         // If `by` was the additional receiver of a late delivery, another one may get it.
         let doubled = std::mem::take(&mut flight.doubled);
-        if flight.party.is_some() {
-            self.release_part(key, by, doubled, pump, turn);
+        if flight.shares.is_some() {
+            self.release_share(key, by, doubled, pump, turn);
             return;
         }
         if flight.outstanding > 0 {
@@ -135,7 +135,7 @@ impl Broker {
         let channel = flight.channel;
         self.channels[channel].in_flight -= 1;
         for entry in flight.entries {
-            self.come_back(channel, entry, flight.failed.as_deref(), turn);
+            self.return_entry(channel, entry, flight.failed.as_deref(), turn);
         }
         if pump && self.channels.contains(channel) {
             self.to_pump.push(channel);
@@ -143,26 +143,26 @@ impl Broker {
     }
 
     /// Handles a message whose receivers have all vanished, failed or given it back.
-    pub(super) fn come_back(&mut self, channel: usize, entry: Entry, failed: Option<&Failed>, turn: &mut Turn<'_>) {
+    pub(super) fn return_entry(&mut self, channel: usize, entry: Entry, failed: Option<&Failed>, turn: &mut Turn<'_>) {
         match failed {
-            Some(failed) => self.fail(channel, entry, failed, turn),
-            None => self.give_back(channel, entry, turn),
+            Some(failed) => self.handle_failed(channel, entry, failed, turn),
+            None => self.return_lost(channel, entry, turn),
         }
     }
 
     /// Returns the message of a vanished receiver to its old position, unless it has expired or reached its limit of deliveries. A message
     /// that does not wait for its groups goes to another member of the receiver's group first.
-    fn give_back(&mut self, channel: usize, entry: Entry, turn: &mut Turn<'_>) {
-        let Some(entry) = self.still_wanted(channel, entry, None, turn) else { return };
-        let may_go_on = entry.bound().is_some_and(|bound| !bound.waits);
-        let entry = if may_go_on { self.pass_on(channel, entry, &[], true, turn) } else { Some(entry) };
+    fn return_lost(&mut self, channel: usize, entry: Entry, turn: &mut Turn<'_>) {
+        let Some(entry) = self.check_returned(channel, entry, None, turn) else { return };
+        let may_go_on = entry.binding().is_some_and(|binding| !binding.waits);
+        let entry = if may_go_on { self.pass_to_other(channel, entry, &[], true, turn) } else { Some(entry) };
         if let Some(entry) = entry {
-            self.stand_or_owe(channel, entry, turn);
+            self.put_back_or_owe(channel, entry, turn);
         }
     }
 
     /// Checks whether a returned message is to be delivered again, and returns it if so. `reject`: the reason why it must not be.
-    pub(super) fn still_wanted(
+    pub(super) fn check_returned(
         &mut self,
         channel: usize,
         entry: Entry,
@@ -180,8 +180,8 @@ impl Broker {
             self.give_up(channel, entry, why, turn);
             return None;
         }
-        let asked =
-            entry.written || self.unstored.get(id).is_some_and(|unstored| unstored.row == super::entry::Row::Writing);
+        let asked = entry.written
+            || self.unstored.get(id).is_some_and(|unstored| unstored.write_state == super::entry::WriteState::Writing);
         if asked {
             self.counts.push((id, deliveries));
         }
@@ -193,12 +193,12 @@ impl Broker {
     }
 
     /// Puts a message back to its old position in `waiting`.
-    pub(super) fn stand(&mut self, channel: usize, entry: Entry) {
+    pub(super) fn put_back(&mut self, channel: usize, entry: Entry) {
         let id = entry.message.id;
-        let cause = entry.why_back();
+        let cause = entry.return_cause();
         self.wait(channel, entry, cause);
         if self.channels[channel].members.is_empty() {
-            self.append_unasked(id);
+            self.append_unrequested(id);
         }
     }
 }

@@ -52,7 +52,7 @@ impl Broker {
         *self.counters.of(metric) += count;
         #[cfg(test)]
         if let Some(channel) = channel.into() {
-            *self.books.counters.entry(self.channels[channel].name.clone()).or_default().of(metric) += count;
+            *self.channel_audit.counters.entry(self.channels[channel].name.clone()).or_default().of(metric) += count;
         }
         #[cfg(not(test))]
         let _ = channel;

@@ -75,14 +75,14 @@ impl Accepted {
 
 /// The location of an accepted id: the user's key, and the number of the id in the user's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct IdLocation {
     user: u32,
     number: u32,
 }
 
 /// The accepted ids of one user, oldest first.
 #[derive(Debug)]
-struct Row {
+struct UserQueue {
     /// The hash of the user's name, which the file contains.
     user: u64,
     /// The user's name; `None` if all ids come from the file.
@@ -92,7 +92,7 @@ struct Row {
     ids: VecDeque<Accepted>,
 }
 
-impl Row {
+impl UserQueue {
     /// Returns the id with this number, which is in the table.
     fn get(&self, number: u32) -> &Accepted {
         // invariant: a number is taken out of the table before its id goes from the row.
@@ -123,13 +123,13 @@ pub struct FreshIds {
 pub(super) struct Dedup {
     /// The ids of publications that are not safe yet, with the keys of the pending publications.
     pending: HashMap<Key, usize, RandomState>,
-    rows: Slab<Row>,
+    queues: Slab<UserQueue>,
     /// The keys of the users' queues, by the hash of the user's name.
     users: HashMap<u64, usize, RandomState>,
     /// The queue that got the last id: often the next id belongs to the same user.
     last: usize,
     /// The locations of the accepted ids, by the first half of their keys.
-    places: HashTable<Place>,
+    locations: HashTable<IdLocation>,
     /// The number of accepted ids.
     count: usize,
     /// Each queue once, with a time that is not later than that of its oldest id: ids that may have expired are at the top.
@@ -148,10 +148,10 @@ impl Dedup {
     pub fn new(seed: [u64; 2], bound: usize) -> Self {
         Self {
             pending: HashMap::default(),
-            rows: Slab::new(),
+            queues: Slab::new(),
             users: HashMap::default(),
             last: 0,
-            places: HashTable::new(),
+            locations: HashTable::new(),
             count: 0,
             oldest: BinaryHeap::new(),
             longest: None,
@@ -173,21 +173,21 @@ impl Dedup {
             return Some(Seen::Pending(*pending));
         }
         self.expire(now, window);
-        let known = self.id(*self.places.find(key[0], |place| self.id(*place).key == key)?);
+        let known = self.id(*self.locations.find(key[0], |location| self.id(*location).key == key)?);
         let (at, rows) = (known.at(), known.rows());
         // `expire` checks the oldest time of each queue, not that of every id.
         (now.since(at) < window).then_some(Seen::Accepted { at, rows })
     }
 
     fn find_mut(&mut self, key: Key) -> Option<&mut Accepted> {
-        let place = *self.places.find(key[0], |place| self.id(*place).key == key)?;
-        let row = &mut self.rows[place.user as usize];
-        row.ids.get_mut(place.number.wrapping_sub(row.first) as usize)
+        let location = *self.locations.find(key[0], |location| self.id(*location).key == key)?;
+        let queue = &mut self.queues[location.user as usize];
+        queue.ids.get_mut(location.number.wrapping_sub(queue.first) as usize)
     }
 
     /// Notes that a row of the publication was removed from the store. Returns the key of the pending publication, if the publication is
     /// not accepted yet.
-    pub fn row_gone(&mut self, key: Key) -> Option<usize> {
+    pub fn row_removed(&mut self, key: Key) -> Option<usize> {
         if let Some(pending) = self.pending.get(&key) {
             return Some(*pending);
         }
@@ -205,8 +205,8 @@ impl Dedup {
     /// Notes that the id's publication is safe. `rows`: the number of its messages in the store.
     pub fn accept(&mut self, now: Timestamp, key: Key, id: &PublicationId, rows: u32) {
         self.pending.remove(&key);
-        let row = self.row_of(id.user());
-        let accepted = AcceptedId { at: self.push(now, key, row, rows), key, user: self.rows[row].user };
+        let queue = self.queue_of(id.user());
+        let accepted = AcceptedId { at: self.push(now, key, queue, rows), key, user: self.queues[queue].user };
         if self.fresh.ids.len() < self.bound {
             self.fresh.ids.push(accepted);
         } else {
@@ -223,16 +223,16 @@ impl Dedup {
     pub fn restore(&mut self, stored: Vec<(ChannelName, PublicationId, Timestamp, u32)>, filed: Vec<AcceptedId>) {
         let mut all = filed;
         for (channel, id, at, _) in &stored {
-            let (key, row) = (self.key(channel, id), self.row_of(id.user()));
-            all.push(AcceptedId { at: *at, key, user: self.rows[row].user });
+            let (key, queue) = (self.key(channel, id), self.queue_of(id.user()));
+            all.push(AcceptedId { at: *at, key, user: self.queues[queue].user });
         }
         // Of two times the later is the better one, because the store has whole seconds only.
         all.sort_unstable_by_key(|id| (id.key, Reverse(id.at)));
         all.dedup_by_key(|id| id.key);
         all.sort_unstable_by_key(|id| (id.at, id.key));
         for AcceptedId { at, key, user } in all {
-            let row = self.row_of_hash(user, None);
-            self.push(at, key, row, 0);
+            let queue = self.queue_of_hash(user, None);
+            self.push(at, key, queue, 0);
         }
         for (channel, id, _, rows) in &stored {
             let key = self.key(channel, id);
@@ -240,7 +240,7 @@ impl Dedup {
                 known.set_rows(known.rows().saturating_add(*rows));
             }
         }
-        self.drop_empty_rows();
+        self.drop_empty_queues();
     }
 
     /// Returns the ids that were accepted since the last call.
@@ -255,11 +255,11 @@ impl Dedup {
 
     /// Returns all accepted ids.
     pub fn accepted(&self) -> Vec<AcceptedId> {
-        let ids = |row: &Row| {
-            let user = row.user;
-            row.ids.iter().map(move |id| AcceptedId { at: id.at(), key: id.key, user }).collect::<Vec<_>>()
+        let ids = |queue: &UserQueue| {
+            let user = queue.user;
+            queue.ids.iter().map(move |id| AcceptedId { at: id.at(), key: id.key, user }).collect::<Vec<_>>()
         };
-        self.rows.iter().flat_map(|(_, row)| ids(row)).collect()
+        self.queues.iter().flat_map(|(_, queue)| ids(queue)).collect()
     }
 
     /// Returns the number of accepted ids.
@@ -278,35 +278,35 @@ impl Dedup {
         self.pending.len()
     }
 
-    fn id(&self, place: Place) -> &Accepted {
-        self.rows[place.user as usize].get(place.number)
+    fn id(&self, location: IdLocation) -> &Accepted {
+        self.queues[location.user as usize].get(location.number)
     }
 
     /// Returns the key of a user's queue, and makes the queue if it does not exist.
     #[inline]
-    fn row_of(&mut self, user: &str) -> usize {
-        if self.rows.get(self.last).is_some_and(|row| row.name.as_deref() == Some(user)) {
+    fn queue_of(&mut self, user: &str) -> usize {
+        if self.queues.get(self.last).is_some_and(|queue| queue.name.as_deref() == Some(user)) {
             return self.last;
         }
         let [hash, _] = hash::hash(self.seed, [user]);
-        self.row_of_hash(hash, Some(user))
+        self.queue_of_hash(hash, Some(user))
     }
 
-    fn row_of_hash(&mut self, user: u64, name: Option<&str>) -> usize {
-        let row = *self.users.entry(user).or_insert_with(|| {
-            let row = self.rows.insert(Row { user, name: None, first: 0, ids: VecDeque::new() });
+    fn queue_of_hash(&mut self, user: u64, name: Option<&str>) -> usize {
+        let queue = *self.users.entry(user).or_insert_with(|| {
+            let queue = self.queues.insert(UserQueue { user, name: None, first: 0, ids: VecDeque::new() });
             // Not later than any id.
-            self.oldest.push(Reverse((Timestamp(0), row)));
+            self.oldest.push(Reverse((Timestamp(0), queue)));
             if let Some(longest) = &mut self.longest {
-                longest.insert((0, row));
+                longest.insert((0, queue));
             }
-            row
+            queue
         });
-        if let Some(name) = name.filter(|_| self.rows[row].name.is_none()) {
-            self.rows[row].name = Some(name.into());
+        if let Some(name) = name.filter(|_| self.queues[queue].name.is_none()) {
+            self.queues[queue].name = Some(name.into());
         }
-        self.last = row;
-        row
+        self.last = queue;
+        queue
     }
 
     /// Adds an id to a user's queue. Makes room before, so that no table grows beyond the bound. Returns the id's time, which is never
@@ -315,17 +315,17 @@ impl Dedup {
         while self.count >= self.bound {
             self.make_room(user);
         }
-        let Self { rows, places, .. } = self;
-        let row = &rows[user];
-        let at = row.ids.back().map_or(now, |last| now.max(last.at()));
+        let Self { queues, locations, .. } = self;
+        let queue = &queues[user];
+        let at = queue.ids.back().map_or(now, |last| now.max(last.at()));
         // invariant: there are fewer rows than ids, and fewer ids than 2³².
-        let place = Place { user: user as u32, number: row.first.wrapping_add(row.ids.len() as u32) };
-        let id = |place: Place| rows[place.user as usize].get(place.number).key;
-        match places.entry(key[0], |other| id(*other) == key, |other| id(*other)[0]) {
-            Entry::Occupied(mut older) => *older.get_mut() = place,
-            Entry::Vacant(free) => drop(free.insert(place)),
+        let location = IdLocation { user: user as u32, number: queue.first.wrapping_add(queue.ids.len() as u32) };
+        let id = |location: IdLocation| queues[location.user as usize].get(location.number).key;
+        match locations.entry(key[0], |other| id(*other) == key, |other| id(*other)[0]) {
+            Entry::Occupied(mut older) => *older.get_mut() = location,
+            Entry::Vacant(free) => drop(free.insert(location)),
         }
-        self.rows[user].ids.push_back(Accepted::new(at, key, stored));
+        self.queues[user].ids.push_back(Accepted::new(at, key, stored));
         self.resized(user, 1);
         at
     }
@@ -333,88 +333,93 @@ impl Dedup {
     /// Forgets the oldest id of the user with the most ids. `user`: the user that needs the room; it loses its own oldest id if no other
     /// user has more ids.
     fn make_room(&mut self, user: usize) {
-        let rows = &self.rows;
-        let longest = self.longest.get_or_insert_with(|| rows.iter().map(|(key, row)| (row.ids.len(), key)).collect());
+        let queues = &self.queues;
+        let longest =
+            self.longest.get_or_insert_with(|| queues.iter().map(|(key, queue)| (queue.ids.len(), key)).collect());
         let Some((most, other)) = longest.last().copied() else { return };
-        let victim = if rows[user].ids.len() >= most { user } else { other };
+        let loser = if queues[user].ids.len() >= most { user } else { other };
         self.forgotten.count += 1;
-        self.forgotten.user.clone_from(&rows[victim].name);
-        self.forget_oldest(victim);
+        self.forgotten.user.clone_from(&queues[loser].name);
+        self.forget_oldest(loser);
     }
 
     /// Forgets ids that are older than the window.
     #[inline]
     fn expire(&mut self, now: Timestamp, window: Duration) {
         while self.oldest.peek().is_some_and(|Reverse((at, _))| now.since(*at) >= window) {
-            let Some(Reverse((_, row))) = self.oldest.pop() else { return };
-            while self.rows[row].ids.front().is_some_and(|oldest| now.since(oldest.at()) >= window) {
-                self.forget_oldest(row);
+            let Some(Reverse((_, queue))) = self.oldest.pop() else { return };
+            while self.queues[queue].ids.front().is_some_and(|oldest| now.since(oldest.at()) >= window) {
+                self.forget_oldest(queue);
             }
-            match self.rows[row].ids.front() {
-                Some(oldest) => self.oldest.push(Reverse((oldest.at(), row))),
-                None => self.drop_row(row),
+            match self.queues[queue].ids.front() {
+                Some(oldest) => self.oldest.push(Reverse((oldest.at(), queue))),
+                None => self.drop_queue(queue),
             }
         }
     }
 
-    fn drop_row(&mut self, row: usize) {
+    fn drop_queue(&mut self, queue: usize) {
         if let Some(longest) = &mut self.longest {
-            longest.remove(&(0, row));
+            longest.remove(&(0, queue));
         }
-        let Row { user, .. } = self.rows.remove(row);
+        let UserQueue { user, .. } = self.queues.remove(queue);
         self.users.remove(&user);
     }
 
     /// Removes queues without ids.
-    fn drop_empty_rows(&mut self) {
-        let rows = &self.rows;
-        self.oldest.retain(|Reverse((_, row))| !rows[*row].ids.is_empty());
-        let empty: Vec<usize> = rows.iter().filter(|(_, row)| row.ids.is_empty()).map(|(key, _)| key).collect();
-        empty.into_iter().for_each(|row| self.drop_row(row));
+    fn drop_empty_queues(&mut self) {
+        let queues = &self.queues;
+        self.oldest.retain(|Reverse((_, queue))| !queues[*queue].ids.is_empty());
+        let empty: Vec<usize> = queues.iter().filter(|(_, queue)| queue.ids.is_empty()).map(|(key, _)| key).collect();
+        empty.into_iter().for_each(|queue| self.drop_queue(queue));
     }
 
     fn forget_oldest(&mut self, user: usize) {
-        let row = &mut self.rows[user];
-        let Some(Accepted { key, .. }) = row.ids.pop_front() else { return };
-        let place = Place { user: user as u32, number: row.first };
-        row.first = row.first.wrapping_add(1);
+        let queue = &mut self.queues[user];
+        let Some(Accepted { key, .. }) = queue.ids.pop_front() else { return };
+        let location = IdLocation { user: user as u32, number: queue.first };
+        queue.first = queue.first.wrapping_add(1);
         // If the id was accepted again after its window, the table contains the newer location.
-        if let Ok(entry) = self.places.find_entry(key[0], |other| *other == place) {
+        if let Ok(entry) = self.locations.find_entry(key[0], |other| *other == location) {
             entry.remove();
         }
         self.resized(user, -1);
     }
 
     /// Updates the counts after a queue became longer or shorter by one.
-    fn resized(&mut self, row: usize, by: isize) {
+    fn resized(&mut self, queue: usize, by: isize) {
         self.count = self.count.wrapping_add_signed(by);
         if self.count < self.bound / 2 {
             self.longest = None;
         }
         if let Some(longest) = &mut self.longest {
-            let length = self.rows[row].ids.len();
-            longest.remove(&(length.wrapping_add_signed(-by), row));
-            longest.insert((length, row));
+            let length = self.queues[queue].ids.len();
+            longest.remove(&(length.wrapping_add_signed(-by), queue));
+            longest.insert((length, queue));
         }
     }
 
     /// (Tests.) Checks counts, queues, tables and bounds.
     #[cfg(test)]
     pub fn audit(&self) {
-        let count: usize = self.rows.iter().map(|(_, row)| row.ids.len()).sum();
+        let count: usize = self.queues.iter().map(|(_, queue)| queue.ids.len()).sum();
         assert_eq!(self.count, count, "ids are counted");
         assert!(
-            count <= self.bound && self.places.len() <= count && self.fresh.ids.len() <= self.bound,
+            count <= self.bound && self.locations.len() <= count && self.fresh.ids.len() <= self.bound,
             "ids are bounded"
         );
-        assert_eq!((self.users.len(), self.oldest.len()), (self.rows.len(), self.rows.len()), "each user has one row");
-        for Reverse((at, row)) in &self.oldest {
-            assert!(self.rows[*row].ids.iter().map(Accepted::at).is_sorted(), "a row is in order");
-            assert!(self.rows[*row].ids.front().is_none_or(|oldest| *at <= oldest.at()), "no id expires unnoticed");
+        assert_eq!(
+            (self.users.len(), self.oldest.len()),
+            (self.queues.len(), self.queues.len()),
+            "each user has one queue"
+        );
+        for Reverse((at, queue)) in &self.oldest {
+            assert!(self.queues[*queue].ids.iter().map(Accepted::at).is_sorted(), "a queue is in order");
+            assert!(self.queues[*queue].ids.front().is_none_or(|oldest| *at <= oldest.at()), "no id expires unnoticed");
         }
         if let Some(longest) = &self.longest {
-            let lengths: BTreeSet<_> = self.rows.iter().map(|(key, row)| (row.ids.len(), key)).collect();
-            assert_eq!(*longest, lengths, "the longest row is known");
+            let lengths: BTreeSet<_> = self.queues.iter().map(|(key, queue)| (queue.ids.len(), key)).collect();
+            assert_eq!(*longest, lengths, "the longest queue is known");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Delayed messages: they wait in memory until they are due, and are then queued at the end of their channel.
 
 use super::counters::Metric;
-use super::entry::{Entry, Place, Row, Unstored};
+use super::entry::{Entry, Location, Unstored, WriteState};
 use super::stage::Cause;
 use super::{Broker, Content, Delayed, ReplyTo, Turn};
 use crate::message::Timestamp;
@@ -10,7 +10,7 @@ impl Broker {
     /// Holds a kept message until its due time. The message is written at once.
     pub(super) fn delay(&mut self, key: usize, due: Timestamp, mut entry: Entry) {
         let id = entry.message.id;
-        self.transition(key, &mut entry, Place::Delayed(due), Cause::Accepted);
+        self.transition(key, &mut entry, Location::Delayed(due), Cause::Accepted);
         self.delayed.insert((due, id), Delayed::Kept(key, entry));
         self.append(id);
     }
@@ -31,7 +31,7 @@ impl Broker {
                 }
                 Delayed::Kept(key, entry) if entry.expired(turn.now) => self.expire(key, entry, turn),
                 Delayed::Kept(key, entry) => {
-                    self.renew(key, entry, Cause::Due, turn);
+                    self.requeue(key, entry, Cause::Due, turn);
                     self.to_pump.push(key);
                 }
             }
@@ -40,13 +40,13 @@ impl Broker {
 
     /// Gives an entry a new id at the end of a channel's order, and queues it. The older row stands for the message until the new row is
     /// written.
-    pub(super) fn renew(&mut self, key: usize, mut entry: Entry, cause: Cause, turn: &mut Turn<'_>) {
+    pub(super) fn requeue(&mut self, key: usize, mut entry: Entry, cause: Cause, turn: &mut Turn<'_>) {
         let old = entry.message.id;
         let id = self.next_id();
         let before = self.unstored.remove(old);
         self.failed.remove(&old);
         let pending = before.as_ref().and_then(|unstored| unstored.pending);
-        let asked = before.as_ref().is_none_or(|unstored| unstored.row != Row::Unasked);
+        let asked = before.as_ref().is_none_or(|unstored| unstored.write_state != WriteState::NotRequested);
         let mut replaces = before.map(|unstored| unstored.replaces).unwrap_or_default();
         if asked {
             replaces.push(old);
@@ -59,8 +59,8 @@ impl Broker {
             id,
             Unstored {
                 channel: key,
-                place: Place::Waiting,
-                row: Row::Unasked,
+                location: Location::Waiting,
+                write_state: WriteState::NotRequested,
                 pending,
                 reply_to: entry.origin.map_or(ReplyTo::Nobody, ReplyTo::Connection),
                 replaces,

@@ -4,13 +4,13 @@ use smallvec::SmallVec;
 
 use super::channel::Loading;
 use super::counters::Metric;
-use super::entry::{Entry, Place, Row};
+use super::deadlines::Timer;
+use super::entry::{Entry, Location, WriteState};
+use super::group_shares::{Eligible, GroupShares};
 use super::member::{Member, Targets};
-use super::party::{Asked, Party};
 use super::pending::Pending;
 use super::receiver::Receiver;
 use super::stage::Cause;
-use super::timers::Timer;
 use super::{AckMode, Broker, Content, Effect, EndReason, Flight, StoreEffect, Turn};
 use crate::limits;
 use crate::message::{ConnectionId, MessageId};
@@ -30,8 +30,8 @@ impl Broker {
             return SmallVec::new();
         }
         if channel.groups().is_some() {
-            let asked = Asked { origin, limit, within: None, not: &|_| false };
-            return self.grouped_targets(key, asked, &takes);
+            let eligible = Eligible { origin, limit, within: None, not: &|_| false };
+            return self.grouped_targets(key, eligible, &takes);
         }
         if limit > 0 {
             return channel.choose(origin, limit, |key| takes(&self.receivers[key]));
@@ -78,7 +78,7 @@ impl Broker {
     }
 
     /// Starts a flight: sends the entries to each target as one delivery. `targets` is not empty.
-    pub(super) fn fly(
+    pub(super) fn start_flight(
         &mut self,
         key: usize,
         mut entries: SmallVec<[Entry; 1]>,
@@ -93,7 +93,7 @@ impl Broker {
         for entry in &mut entries {
             entry.message.deliveries = entry.message.deliveries.saturating_add(1);
             attempt = attempt.max(entry.attempt());
-            self.transition(key, entry, Place::Flight(flight), Cause::Delivered);
+            self.transition(key, entry, Location::Flight(flight), Cause::Delivered);
         }
         let outstanding = u32::try_from(targets.len()).unwrap_or(u32::MAX);
         let channel = &mut self.channels[key];
@@ -103,8 +103,8 @@ impl Broker {
             channel.served = last.order;
         }
         channel.serve_groups(targets);
-        let party = channel.groups().and_then(|groups| Party::new(groups, targets));
-        self.flights.insert(Flight { channel: key, entries, outstanding, doubled: false, failed: None, party });
+        let shares = channel.groups().and_then(|groups| GroupShares::new(groups, targets));
+        self.flights.insert(Flight { channel: key, entries, outstanding, doubled: false, failed: None, shares });
         self.count(key, Metric::Deliveries, targets.len() as u64);
         if attempt > 1 {
             self.count(key, Metric::Redeliveries, targets.len() as u64);
@@ -123,7 +123,7 @@ impl Broker {
                 message,
             });
             if manual || hurried {
-                self.timers.look_at(turn.now.after(self.shortest_lapse), target.connection);
+                self.deadlines.arm_late_check(turn.now.after(self.shortest_deadline), target.connection);
             }
             self.want_confirmation(target.receiver, turn);
         }
@@ -132,9 +132,10 @@ impl Broker {
     /// Asks the receiver for a confirmation: now, if half of its window is used, else when its burst has ended.
     pub(super) fn want_confirmation(&mut self, key: usize, turn: &mut Turn<'_>) {
         let receiver = &mut self.receivers[key];
-        if !receiver.watched && receiver.window.has_automatic() {
-            receiver.watched = true;
-            self.timers.arm(turn.now.after(self.settings.confirm_timeout), Timer::Unconfirmed(receiver.connection));
+        if !receiver.timeout_armed && receiver.window.has_automatic() {
+            receiver.timeout_armed = true;
+            self.deadlines
+                .arm(turn.now.after(self.settings.confirm_timeout), Timer::ConfirmTimeout(receiver.connection));
         }
         if receiver.asked {
             return;
@@ -146,10 +147,10 @@ impl Broker {
         if receiver.is_asked_early() || awaited || self.stopping {
             receiver.ask(turn.now);
             turn.effects.list.push(Effect::Confirm { connection: receiver.connection });
-        } else if !receiver.quiet_armed {
-            receiver.quiet_armed = true;
+        } else if !receiver.burst_armed {
+            receiver.burst_armed = true;
             receiver.burst_began = turn.now;
-            self.timers.arm(turn.now.after(limits::CONFIRM_QUIET), Timer::Quiet(receiver.connection));
+            self.deadlines.arm(turn.now.after(limits::CONFIRM_QUIET), Timer::BurstEnd(receiver.connection));
         }
     }
 
@@ -168,10 +169,10 @@ impl Broker {
     }
 
     /// Handles the timer for the end of a receiver's burst.
-    pub(super) fn quiet(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
+    pub(super) fn burst_ended(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         let receiver = &mut self.receivers[key];
-        receiver.quiet_armed = false;
+        receiver.burst_armed = false;
         let automatic = receiver.window.has_automatic() && !receiver.asked;
         let Some(last) = receiver.window.newest().filter(|_| automatic) else {
             return;
@@ -182,16 +183,16 @@ impl Broker {
             receiver.ask(turn.now);
             turn.effects.list.push(Effect::Confirm { connection });
         } else {
-            receiver.quiet_armed = true;
-            self.timers.arm(ask_at, Timer::Quiet(connection));
+            receiver.burst_armed = true;
+            self.deadlines.arm(ask_at, Timer::BurstEnd(connection));
         }
     }
 
     /// Handles the end of the pause between two backlog frames to a receiver.
-    pub(super) fn pace(&mut self, connection: ConnectionId) {
+    pub(super) fn backlog_pause_over(&mut self, connection: ConnectionId) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         let receiver = &mut self.receivers[key];
-        receiver.pace_armed = false;
+        receiver.backlog_armed = false;
         self.to_pump.extend(receiver.subscriptions.iter().rev().map(|subscription| subscription.channel));
     }
 
@@ -206,7 +207,7 @@ impl Broker {
         // Bounded: each round removes at least one entry from `waiting`, or ends a receiver.
         while self.drop_expired_head(key, turn) || self.deliver_backlog(key, turn) {}
         self.yield_to_preferred(key, turn);
-        let pressed = self.is_pressed();
+        let memory_short = self.is_memory_short();
         let Some(channel) = self.channels.get_mut(key) else { return };
         if channel.members.is_empty() {
             if self.sweeping {
@@ -216,7 +217,7 @@ impl Broker {
             if !paged.is_empty() {
                 for mut entry in paged.into_values() {
                     self.bytes -= entry.bytes();
-                    self.transition(key, &mut entry, Place::Paged, Cause::PagedOut);
+                    self.transition(key, &mut entry, Location::Paged, Cause::PagedOut);
                 }
                 self.sweep_later(turn.now);
             }
@@ -229,7 +230,7 @@ impl Broker {
             turn.effects.list.push(Effect::Store(StoreEffect::Load {
                 channel: channel.name.clone(),
                 after: channel.cursor,
-                limit: self.settings.bounds.page(pressed),
+                limit: self.settings.bounds.page(memory_short),
             }));
         } else if channel.paged == 0 && channel.loading.is_none() {
             self.unpark(key);
@@ -286,7 +287,7 @@ impl Broker {
         let entries: SmallVec<[Entry; 1]> = batch.iter().filter_map(|id| channel.unwait(*id)).collect();
         let messages = entries.iter().map(|entry| entry.message.payload.clone()).collect();
         let dead = if let [entry] = &entries[..] { entry.message.dead.clone() } else { None };
-        self.fly(key, entries, Content::Backlog { channel: name, messages, dead }, &targets, turn);
+        self.start_flight(key, entries, Content::Backlog { channel: name, messages, dead }, &targets, turn);
         self.pause_backlog(&targets, turn);
         true
     }
@@ -299,9 +300,9 @@ impl Broker {
         for target in targets {
             let receiver = &mut self.receivers[target.receiver];
             receiver.next_backlog = turn.now.after(self.settings.delay);
-            if !receiver.pace_armed {
-                receiver.pace_armed = true;
-                self.timers.arm(receiver.next_backlog, Timer::Pace(target.connection));
+            if !receiver.backlog_armed {
+                receiver.backlog_armed = true;
+                self.deadlines.arm(receiver.next_backlog, Timer::NextBacklog(target.connection));
             }
         }
     }
@@ -332,14 +333,14 @@ impl Broker {
     /// `write_delay`.
     pub(super) fn schedule_write(&mut self, id: MessageId, turn: &Turn<'_>) {
         let Some(unstored) = self.unstored.get(id) else { return };
-        if unstored.row != Row::Unasked {
+        if unstored.write_state != WriteState::NotRequested {
             return;
         }
         let awaited = unstored.pending.and_then(|key| self.pending.get(key)).is_some_and(Pending::is_awaited);
         if awaited || unstored.committed || self.stopping {
             self.append(id);
         } else {
-            self.timers.write_at(turn.now.after(self.settings.write_delay), id);
+            self.deadlines.write_at(turn.now.after(self.settings.write_delay), id);
         }
     }
 }

@@ -37,12 +37,12 @@ pub(super) struct Failures {
     /// The reason in the last nack.
     pub reason: Option<Box<str>>,
     /// The groups whose members lost the message or gave it back: the message goes to these groups next.
-    pub bound: Option<Bound>,
+    pub binding: Option<Binding>,
 }
 
 /// The groups to which a message is bound, because their members have lost it or given it back.
 #[derive(Clone, Debug)]
-pub(super) struct Bound {
+pub(super) struct Binding {
     /// One or more.
     pub groups: Box<[GroupName]>,
     /// The message waits for these groups. If false, other receivers get the message if no member of the groups has room.
@@ -67,12 +67,12 @@ impl Entry {
     }
 
     /// Returns the groups to which the message is bound, if any.
-    pub fn bound(&self) -> Option<&Bound> {
-        self.failures.as_ref()?.bound.as_ref()
+    pub fn binding(&self) -> Option<&Binding> {
+        self.failures.as_ref()?.binding.as_ref()
     }
 
     /// Returns the cause of the message's return: it was in flight or held.
-    pub fn why_back(&self) -> Cause {
+    pub fn return_cause(&self) -> Cause {
         if self.stage == Stage::Held { Cause::Released } else { Cause::Returned }
     }
 
@@ -94,7 +94,7 @@ pub(super) fn expires_at(now: Timestamp, ttl: Duration) -> Option<Timestamp> {
 
 /// The location of an unstored message's entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// In its channel's `waiting`.
     Waiting,
     /// In its channel's `parked`.
@@ -109,7 +109,7 @@ pub(super) enum Place {
     Paged,
 }
 
-impl Place {
+impl Location {
     /// Returns the location without its key.
     pub fn stage(self) -> Stage {
         match self {
@@ -125,9 +125,9 @@ impl Place {
 
 /// The state of a message's row in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Row {
+pub(super) enum WriteState {
     /// The store has not been asked to write the message.
-    Unasked,
+    NotRequested,
     /// The store has been asked to write the message and has not answered.
     Writing,
     /// The store failed to write the message; the broker asks it again.
@@ -140,9 +140,9 @@ pub(super) struct Unstored {
     /// Its channel's key.
     pub channel: usize,
     /// The location of its entry.
-    pub place: Place,
+    pub location: Location,
     /// The state of its row.
-    pub row: Row,
+    pub write_state: WriteState,
     /// The key of the pending publication that waits until the message is safe.
     pub pending: Option<usize>,
     /// The connection that gets the refusal if no publication is pending.
@@ -181,8 +181,8 @@ impl Failures {
     /// Returns the estimated memory in bytes.
     pub fn bytes(&self) -> usize {
         // The text of the names is shared with the members and not counted.
-        let groups = self.bound.as_ref().map_or(0, |bound| bound.groups.len());
-        let bound = groups * (size_of::<GroupName>() + limits::OWED_BYTES);
-        size_of::<Self>() + bound + self.reason.as_ref().map_or(0, |reason| reason.len())
+        let groups = self.binding.as_ref().map_or(0, |binding| binding.groups.len());
+        let binding = groups * (size_of::<GroupName>() + limits::OWED_BYTES);
+        size_of::<Self>() + binding + self.reason.as_ref().map_or(0, |reason| reason.len())
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::channel::Channel;
 use super::counters::Metric;
-use super::entry::{Entry, Place};
+use super::entry::{Entry, Location};
 use super::failure::Why;
 use super::pending::Fate;
 use super::stage::Cause;
@@ -39,9 +39,9 @@ impl Broker {
     /// message was not accepted, so it must not keep its publication's id.
     fn answer_expired(&mut self, entry: &mut Entry, turn: &mut Turn<'_>) {
         let unstored = self.unstored.get_mut(entry.message.id);
-        let pending = unstored.and_then(|unstored| Some((unstored.pending.take()?, unstored.place)));
-        if let Some((pending, place)) = pending {
-            self.advance(pending, place, Fate::Refused(Refusal::Expired), turn);
+        let pending = unstored.and_then(|unstored| Some((unstored.pending.take()?, unstored.location)));
+        if let Some((pending, location)) = pending {
+            self.resolve_pending(pending, location, Fate::Refused(Refusal::Expired), turn);
             (entry.message.publication, entry.remembered) = (None, None);
         } else if let Some(key) = entry.remembered
             && self.dedup.get(turn.now, self.settings.dedup_window, key).is_none()
@@ -71,7 +71,7 @@ impl Broker {
             return;
         }
         // The next sweeps return the other messages again.
-        if self.superseded.len() >= self.settings.bounds.dying || self.is_pressed() {
+        if self.superseded.len() >= self.settings.bounds.superseded_rows || self.is_memory_short() {
             return;
         }
         self.channels[key].paged -= 1;
@@ -84,12 +84,12 @@ impl Broker {
     /// Handles an expired message that only the store had and has removed.
     fn expire_unseen(&mut self, key: usize, id: MessageId, turn: &Turn<'_>) {
         self.count(key, Metric::Expired, 1);
-        let is_old = self.is_old(id);
+        let is_restored = self.is_restored(id);
         let channel = &mut self.channels[key];
         channel.paged -= 1;
         channel.unsettled -= 1;
         if let Some(expiring) = &mut channel.expiring {
-            let expiries = if is_old { &mut expiring.old } else { &mut expiring.new };
+            let expiries = if is_restored { &mut expiring.restored } else { &mut expiring.accepted };
             expiries.remove_expired(turn.now);
         }
         self.forget_expiries_if_none(key);
@@ -98,19 +98,19 @@ impl Broker {
     }
 
     /// Whether the store held the message at the start.
-    fn is_old(&self, id: MessageId) -> bool {
+    fn is_restored(&self, id: MessageId) -> bool {
         id <= self.restored_up_to
     }
 
     /// Adds a message to the channel's counts.
     #[inline]
     pub(super) fn count_in(&mut self, key: usize, id: MessageId, expires: Option<Timestamp>) {
-        let is_old = self.is_old(id);
+        let is_restored = self.is_restored(id);
         let channel = &mut self.channels[key];
         channel.unsettled += 1;
         if let Some(expires) = expires {
             let expiring = channel.expiring.get_or_insert_default();
-            let expiries = if is_old { &mut expiring.old } else { &mut expiring.new };
+            let expiries = if is_restored { &mut expiring.restored } else { &mut expiring.accepted };
             expiries.add(expires, 1, self.settings.bounds.expiry_buckets);
         }
     }
@@ -118,12 +118,12 @@ impl Broker {
     /// Removes a message from the channel's counts.
     #[inline]
     pub(super) fn count_out(&mut self, key: usize, id: MessageId, expires: Option<Timestamp>) {
-        let is_old = self.is_old(id);
+        let is_restored = self.is_restored(id);
         let channel = &mut self.channels[key];
         channel.unsettled -= 1;
         if let Some(expiring) = &mut channel.expiring {
             if let Some(expires) = expires {
-                let expiries = if is_old { &mut expiring.old } else { &mut expiring.new };
+                let expiries = if is_restored { &mut expiring.restored } else { &mut expiring.accepted };
                 expiries.remove(expires);
             }
             self.forget_expiries_if_none(key);
@@ -147,7 +147,7 @@ impl Broker {
 
     /// Adds an entry to the channel's waiting messages, and arms the timer for its expiry.
     pub(super) fn wait(&mut self, key: usize, mut entry: Entry, cause: Cause) {
-        self.transition(key, &mut entry, Place::Waiting, cause);
+        self.transition(key, &mut entry, Location::Waiting, cause);
         let expires = entry.message.expires;
         self.channels[key].wait(entry);
         self.arm_expiry(key, expires);
@@ -155,7 +155,7 @@ impl Broker {
 
     /// Adds an entry to the channel's parked messages, and arms the timer for its expiry.
     pub(super) fn park(&mut self, key: usize, mut entry: Entry, cause: Cause) {
-        self.transition(key, &mut entry, Place::Parked, cause);
+        self.transition(key, &mut entry, Location::Parked, cause);
         let expires = entry.message.expires;
         self.channels[key].park(entry);
         self.arm_expiry(key, expires);
@@ -164,7 +164,7 @@ impl Broker {
     fn arm_expiry(&mut self, key: usize, expires: Option<Timestamp>) {
         let Some((expires, expiring)) = expires.zip(self.channels[key].expiring.as_mut()) else { return };
         if expiring.armed.is_none_or(|armed| expires < armed) {
-            self.timers.expire_at(Some(expires), expiring.armed, key);
+            self.deadlines.expire_at(Some(expires), expiring.armed, key);
             expiring.armed = Some(expires);
         }
     }
@@ -176,7 +176,7 @@ impl Broker {
         }
         let first = first_to_expire(&self.channels[key]).map(|(at, _)| at);
         let Some(expiring) = self.channels[key].expiring.as_mut() else { return };
-        self.timers.expire_at(first, expiring.armed, key);
+        self.deadlines.expire_at(first, expiring.armed, key);
         expiring.armed = first;
         self.forget_expiries_if_none(key);
     }
@@ -184,12 +184,12 @@ impl Broker {
     /// Stops the timer of a channel before the channel is closed.
     pub(super) fn disarm_expiry(&mut self, key: usize) {
         let armed = self.channels[key].expiring.as_ref().and_then(|expiring| expiring.armed);
-        self.timers.expire_at(None, armed, key);
+        self.deadlines.expire_at(None, armed, key);
     }
 
     /// Expires all messages in memory that have expired.
     pub(super) fn expire_due(&mut self, turn: &mut Turn<'_>) {
-        while let Some(key) = self.timers.due_expiry(turn.now) {
+        while let Some(key) = self.deadlines.due_expiry(turn.now) {
             if let Some(expiring) = self.channels.get_mut(key).and_then(|channel| channel.expiring.as_mut()) {
                 expiring.armed = None;
             }
@@ -243,7 +243,7 @@ impl Broker {
 
     /// Arms the sweep timer, because a message is in the store only.
     pub(super) fn sweep_later(&mut self, now: Timestamp) {
-        self.timers.sweep.get_or_insert(now.after(self.settings.bounds.sweep_every));
+        self.deadlines.sweep.get_or_insert(now.after(self.settings.bounds.sweep_every));
     }
 
     /// Asks the store to remove expired messages, and arms the timer for the next sweep while any message is paged.
@@ -268,7 +268,7 @@ impl Broker {
     ) {
         self.sweeping = false;
         if more {
-            self.timers.sweep = Some(turn.now);
+            self.deadlines.sweep = Some(turn.now);
         }
         for (id, name) in gone {
             let known = self.refused.remove(id) || self.expired_early.contains(id);
@@ -302,7 +302,7 @@ impl Broker {
         let up_to = self.restored_up_to;
         for (_, channel) in &mut self.channels {
             let Some(expiring) = channel.expiring.as_mut() else { continue };
-            expiring.old.advance(millis);
+            expiring.restored.advance(millis);
             let entries = channel.waiting.range_mut(..=up_to).chain(channel.parked.range_mut(..=up_to));
             for (id, entry) in entries {
                 let Some(expires) = entry.message.expires else { continue };
@@ -323,15 +323,15 @@ impl Broker {
             if let Delayed::Kept(_, entry) = &mut delayed {
                 advance(&mut entry.message.expires);
                 entry.message.due = Some(due);
-                self.move_to(at.1, Place::Delayed(due));
+                self.move_to(at.1, Location::Delayed(due));
             }
             self.delayed.insert((due, at.1), delayed);
         }
-        self.hold_anew(up_to, advance);
+        self.advance_held(up_to, advance);
         let keys: Vec<usize> = self.channels.iter().map(|(key, _)| key).collect();
         keys.into_iter().for_each(|key| self.rearm_expiry(key));
         self.expire_due(turn);
-        self.timers.sweep = Some(turn.now);
+        self.deadlines.sweep = Some(turn.now);
     }
 }
 

@@ -6,10 +6,10 @@
 use smallvec::SmallVec;
 
 use super::counters::Metric;
-use super::entry::{Bound, Entry, Held, Place};
+use super::entry::{Binding, Entry, Held, Location};
 use super::flight::Failed;
+use super::group_shares::Eligible;
 use super::member::Targets;
-use super::party::Asked;
 use super::pending::Fate;
 use super::receiver::Receiver;
 use super::stage::Cause;
@@ -23,7 +23,7 @@ impl Broker {
     /// Notes a receiver's nack with the flight.
     pub(super) fn note_nack(&mut self, flight: usize, by: ConnectionId, nack: Nack, now: Timestamp) {
         let Some(flight) = self.flights.get_mut(flight) else { return };
-        if flight.party.as_ref().is_some_and(|party| !party.is_holder(by)) {
+        if flight.shares.as_ref().is_some_and(|shares| !shares.is_holder(by)) {
             // The nack of an observer does not count.
             return;
         }
@@ -43,26 +43,26 @@ impl Broker {
     }
 
     /// Decides about a message that no receiver holds any more, after at least one of them gave it back or was too slow.
-    pub(super) fn fail(&mut self, channel: usize, mut entry: Entry, failed: &Failed, turn: &mut Turn<'_>) {
-        let first = failed.nacked && self.blame(&mut entry, failed);
+    pub(super) fn handle_failed(&mut self, channel: usize, mut entry: Entry, failed: &Failed, turn: &mut Turn<'_>) {
+        let first = failed.nacked && self.count_nack(&mut entry, failed);
         let reject = failed.reject.then_some(Why::Rejected);
-        let Some(entry) = self.still_wanted(channel, entry, reject, turn) else { return };
+        let Some(entry) = self.check_returned(channel, entry, reject, turn) else { return };
         if let Some(until) = failed.until {
             self.hold(channel, entry, until, turn);
             return;
         }
         let attempts = entry.message.deliveries;
         let at_once = first || !failed.nacked;
-        let entry = if at_once { self.pass_on(channel, entry, &failed.by, false, turn) } else { Some(entry) };
+        let entry = if at_once { self.pass_to_other(channel, entry, &failed.by, false, turn) } else { Some(entry) };
         match entry {
             None => {}
-            Some(entry) if failed.nacked => self.hold(channel, entry, turn.now.after(pause(attempts)), turn),
-            Some(entry) => self.stand_or_owe(channel, entry, turn),
+            Some(entry) if failed.nacked => self.hold(channel, entry, turn.now.after(back_off(attempts)), turn),
+            Some(entry) => self.put_back_or_owe(channel, entry, turn),
         }
     }
 
     /// Notes a nack and its reason with a message. Returns true for the first nack.
-    fn blame(&mut self, entry: &mut Entry, failed: &Failed) -> bool {
+    fn count_nack(&mut self, entry: &mut Entry, failed: &Failed) -> bool {
         self.bytes -= entry.bytes();
         let failures = entry.failures.get_or_insert_default();
         let first = failures.nacks == 0;
@@ -74,13 +74,13 @@ impl Broker {
         first
     }
 
-    /// Chooses receivers that take a returned message now, except its sender and those for which `not` returns true. `bound`: members of
+    /// Chooses receivers that take a returned message now, except its sender and those for which `not` returns true. `binding`: members of
     /// these groups take precedence, or only they may get the message.
-    pub(super) fn others(
+    pub(super) fn other_receivers(
         &self,
         key: usize,
         entry: &Entry,
-        bound: Option<&Bound>,
+        binding: Option<&Binding>,
         not: impl Fn(ConnectionId) -> bool,
         now: Timestamp,
     ) -> Targets {
@@ -90,16 +90,16 @@ impl Broker {
         let channel = &self.channels[key];
         let limit = entry.message.receivers.unwrap_or(channel.policy.receivers);
         let takes_backlog = |receiver: &Receiver| receiver.takes_backlog(now);
-        if let Some(bound) = bound {
-            let asked = Asked { origin: entry.origin, limit, within: Some(&bound.groups), not: &not };
-            let targets = self.grouped_targets(key, asked, &takes_backlog);
-            if bound.waits || !targets.is_empty() {
+        if let Some(binding) = binding {
+            let eligible = Eligible { origin: entry.origin, limit, within: Some(&binding.groups), not: &not };
+            let targets = self.grouped_targets(key, eligible, &takes_backlog);
+            if binding.waits || !targets.is_empty() {
                 return targets;
             }
         }
         if channel.groups().is_some() {
-            let asked = Asked { origin: entry.origin, limit, within: None, not: &not };
-            return self.grouped_targets(key, asked, &takes_backlog);
+            let eligible = Eligible { origin: entry.origin, limit, within: None, not: &not };
+            return self.grouped_targets(key, eligible, &takes_backlog);
         }
         let other = |key: usize| !not(self.receivers[key].connection);
         let takes = |key: usize| other(key) && takes_backlog(&self.receivers[key]);
@@ -112,7 +112,7 @@ impl Broker {
 
     /// Delivers a failed message to another receiver at once. Returns the message if there is none. `within`: only to the groups to which
     /// it is bound.
-    pub(super) fn pass_on(
+    pub(super) fn pass_to_other(
         &mut self,
         channel: usize,
         mut entry: Entry,
@@ -123,8 +123,9 @@ impl Broker {
         if entry.message.receivers.unwrap_or(self.channels[channel].policy.receivers) == 0 {
             self.end_outrun(channel, entry.origin, turn);
         }
-        let bound = entry.bound().cloned().map(|bound| Bound { waits: bound.waits || within, ..bound });
-        let targets = self.others(channel, &entry, bound.as_ref(), |connection| not.contains(&connection), turn.now);
+        let binding = entry.binding().cloned().map(|binding| Binding { waits: binding.waits || within, ..binding });
+        let targets =
+            self.other_receivers(channel, &entry, binding.as_ref(), |connection| not.contains(&connection), turn.now);
         if targets.is_empty() {
             return Some(entry);
         }
@@ -135,7 +136,7 @@ impl Broker {
             dead: entry.message.dead.clone(),
         };
         let entries: SmallVec<[Entry; 1]> = std::iter::once(entry).collect();
-        self.fly(channel, entries, content, &targets, turn);
+        self.start_flight(channel, entries, content, &targets, turn);
         self.pause_backlog(&targets, turn);
         None
     }
@@ -143,7 +144,7 @@ impl Broker {
     /// Holds a message back until `until`. The message is written, because the back-off may be long.
     fn hold(&mut self, channel: usize, entry: Entry, until: Timestamp, turn: &mut Turn<'_>) {
         if until <= turn.now {
-            self.stand_or_owe(channel, entry, turn);
+            self.put_back_or_owe(channel, entry, turn);
             return;
         }
         // Release it when it expires.
@@ -154,12 +155,12 @@ impl Broker {
     /// Holds a message back until a time that is not after its expiry.
     pub(super) fn hold_until(&mut self, channel: usize, mut entry: Entry, until: Timestamp, turn: &mut Turn<'_>) {
         let id = entry.message.id;
-        let cause = entry.why_back();
-        self.transition(channel, &mut entry, Place::Held(until), cause);
+        let cause = entry.return_cause();
+        self.transition(channel, &mut entry, Location::Held(until), cause);
         self.held_bytes += entry.bytes();
         self.channels[channel].in_flight += 1;
         self.held.insert((until, id), Held { channel, entry });
-        self.append_unasked(id);
+        self.append_unrequested(id);
         while self.held.len() > self.settings.bounds.held || self.held_bytes > limits::HELD_BYTES {
             let Some((key, _)) = self.held.first_key_value() else { break };
             self.release(*key, true, turn);
@@ -167,7 +168,7 @@ impl Broker {
     }
 
     /// Applies `advance` to the expiry of held messages up to this id, and releases them at the latest when they expire.
-    pub(super) fn hold_anew(&mut self, up_to: MessageId, advance: impl Fn(&mut Option<Timestamp>)) {
+    pub(super) fn advance_held(&mut self, up_to: MessageId, advance: impl Fn(&mut Option<Timestamp>)) {
         let old: Vec<_> = self.held.keys().filter(|(_, id)| *id <= up_to).copied().collect();
         for (until, id) in old {
             let Some(mut held) = self.held.remove(&(until, id)) else { continue };
@@ -175,7 +176,7 @@ impl Broker {
             let until = held.entry.message.expires.map_or(until, |expires| expires.min(until));
             self.move_owed(&held, until);
             self.held.insert((until, id), held);
-            self.move_to(id, Place::Held(until));
+            self.move_to(id, Location::Held(until));
         }
     }
 
@@ -198,7 +199,7 @@ impl Broker {
             // The wait for its groups is over.
             self.unbind(&mut entry);
         }
-        self.stand_or_owe(channel, entry, turn);
+        self.put_back_or_owe(channel, entry, turn);
         self.to_pump.push(channel);
     }
 
@@ -254,7 +255,7 @@ impl Broker {
             self.bytes += entry.bytes();
             self.count(channel, Metric::DeadLettered, 1);
             self.count(target, Metric::Accepted, 1);
-            self.renew(target, entry, Cause::DeadLettered, turn);
+            self.requeue(target, entry, Cause::DeadLettered, turn);
             self.to_pump.push(target);
             self.close_if_unused(channel);
         }
@@ -290,6 +291,6 @@ impl Broker {
 }
 
 /// Returns the back-off of a message after this number of failed deliveries.
-fn pause(attempts: u32) -> std::time::Duration {
+fn back_off(attempts: u32) -> std::time::Duration {
     limits::RETRY_FIRST.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1))).min(limits::RETRY_LONGEST)
 }

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::entry::Entry;
-use super::party::Party;
+use super::group_shares::GroupShares;
 use crate::message::{ConnectionId, Timestamp};
 
 /// Messages that were delivered together, until a receiver confirms them and the delivery has left the window of every receiver.
@@ -20,7 +20,7 @@ pub(super) struct Flight {
     /// The failures of this delivery so far.
     pub failed: Option<Box<Failed>>,
     /// The groups among the receivers.
-    pub party: Option<Box<Party>>,
+    pub shares: Option<Box<GroupShares>>,
 }
 
 /// The failures of a flight at one or several receivers.

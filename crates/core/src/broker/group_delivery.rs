@@ -11,10 +11,10 @@
 use smallvec::SmallVec;
 
 use super::counters::Metric;
-use super::entry::{Bound, Entry, Held};
+use super::entry::{Binding, Entry, Held};
+use super::group_shares::{Eligible, GroupShares};
 use super::groups::Choice;
 use super::member::{Member, Targets};
-use super::party::{Asked, Party};
 use super::receiver::Receiver;
 use super::turn::Turn;
 use super::{AckMode, Broker, Content, Effect};
@@ -25,15 +25,15 @@ impl Broker {
     pub(super) fn grouped_targets(
         &self,
         channel: usize,
-        asked: Asked<'_>,
+        eligible: Eligible<'_>,
         takes: &dyn Fn(&Receiver) -> bool,
     ) -> Targets {
-        let Asked { origin, limit, within, not } = asked;
+        let Eligible { origin, limit, within, not } = eligible;
         let channel = &self.channels[channel];
         let Some(groups) = channel.groups().filter(|_| !self.stopping) else { return Targets::new() };
         let choice = Choice { dispatch: channel.policy.dispatch, served: channel.served, limit, within };
-        let is_asked = |member: &Member| Some(member.connection) != origin && !not(member.connection);
-        let ready = |member: &Member| (is_asked(member) && takes(&self.receivers[member.receiver])).then_some(0);
+        let is_eligible = |member: &Member| Some(member.connection) != origin && !not(member.connection);
+        let ready = |member: &Member| (is_eligible(member) && takes(&self.receivers[member.receiver])).then_some(0);
         if limit > 0 {
             return groups.choose(choice, ready);
         }
@@ -43,13 +43,13 @@ impl Broker {
         // Nobody waits for anybody. Of a group without room, the member with the fewest unconfirmed deliveries.
         groups.choose(choice, |member| {
             let receiver = &self.receivers[member.receiver];
-            let able = is_asked(member) && !self.is_outrun(member.receiver);
+            let able = is_eligible(member) && !self.is_outrun(member.receiver);
             able.then(|| ready(member).unwrap_or(1 + receiver.window.len()))
         })
     }
 
     /// Removes `by` from a flight that has groups.
-    pub(super) fn release_part(
+    pub(super) fn release_share(
         &mut self,
         key: usize,
         by: ConnectionId,
@@ -59,34 +59,34 @@ impl Broker {
     ) {
         let flight = &mut self.flights[key];
         let (channel, outstanding) = (flight.channel, flight.outstanding);
-        let Some(party) = flight.party.as_mut().filter(|_| !flight.entries.is_empty()) else {
+        let Some(shares) = flight.shares.as_mut().filter(|_| !flight.entries.is_empty()) else {
             if outstanding == 0 {
                 self.flights.remove(key);
             }
             return;
         };
-        let part = party.part(by);
-        party.holders.retain(|(_, holder)| *holder != by);
+        let share = shares.share(by);
+        shares.holders.retain(|(_, holder)| *holder != by);
         if doubled {
             self.to_pump.push(channel);
         }
-        if !party.holders.is_empty() {
-            if let Some(part) = part.filter(|part| !party.holders.iter().any(|(other, _)| other == part)) {
-                self.pass_within(key, part, turn);
+        if !shares.holders.is_empty() {
+            if let Some(share) = share.filter(|share| !shares.holders.iter().any(|(other, _)| other == share)) {
+                self.pass_within(key, share, turn);
             }
             return;
         }
         // Only observers still have the flight, and they cannot settle it.
         let entries = std::mem::take(&mut flight.entries);
-        let (party, failed) = (flight.party.take(), flight.failed.take());
+        let (shares, failed) = (flight.shares.take(), flight.failed.take());
         if outstanding == 0 {
             self.flights.remove(key);
         }
         self.channels[channel].in_flight -= 1;
         for mut entry in entries {
-            let bound = self.bound_by(&entry, channel, party.as_deref());
-            self.bind(&mut entry, bound);
-            self.come_back(channel, entry, failed.as_deref(), turn);
+            let binding = self.binding_of(&entry, channel, shares.as_deref());
+            self.bind(&mut entry, binding);
+            self.return_entry(channel, entry, failed.as_deref(), turn);
         }
         if pump && self.channels.contains(channel) {
             self.to_pump.push(channel);
@@ -94,7 +94,7 @@ impl Broker {
     }
 
     /// Handles a group that has lost a flight which another group still has: another member gets it now, if a member has room.
-    fn pass_within(&mut self, key: usize, part: usize, turn: &mut Turn<'_>) {
+    fn pass_within(&mut self, key: usize, share: usize, turn: &mut Turn<'_>) {
         let flight = &self.flights[key];
         let most = self.channels[flight.channel].policy.max_deliveries;
         let is_spent = |entry: &Entry| most > 0 && entry.message.deliveries >= most;
@@ -103,16 +103,16 @@ impl Broker {
         if self.stopping || waits || is_over || flight.entries.iter().any(is_spent) {
             return;
         }
-        if let Some(target) = self.next_within(key, part, turn.now) {
-            self.join_flight(key, Some(part), target, turn);
+        if let Some(target) = self.next_within(key, share, turn.now) {
+            self.join_flight(key, Some(share), target, turn);
         }
     }
 
     /// Returns another member that can get the flight that its group has lost.
-    pub(super) fn next_within(&self, key: usize, part: usize, now: Timestamp) -> Option<Member> {
+    pub(super) fn next_within(&self, key: usize, share: usize, now: Timestamp) -> Option<Member> {
         let flight = &self.flights[key];
         let groups = self.channels[flight.channel].groups()?;
-        let members = groups.members(flight.party.as_ref()?.group(part));
+        let members = groups.members(flight.shares.as_ref()?.group(share));
         members.iter().find(|member| self.joins(key, member, now)).copied()
     }
 
@@ -127,14 +127,14 @@ impl Broker {
             && !receiver.window.iter().any(|delivery| delivery.flight == flight)
     }
 
-    /// Delivers a flight, of which others have a part, to one more receiver. At least one message must not have expired. `part`: the group
+    /// Delivers a flight, of which others have a part, to one more receiver. At least one message must not have expired. `share`: the group
     /// for which the receiver gets it.
-    pub(super) fn join_flight(&mut self, key: usize, part: Option<usize>, target: Member, turn: &mut Turn<'_>) {
+    pub(super) fn join_flight(&mut self, key: usize, share: Option<usize>, target: Member, turn: &mut Turn<'_>) {
         let flight = &mut self.flights[key];
         let name = self.channels[flight.channel].name.clone();
         flight.outstanding += 1;
-        if let (Some(part), Some(party)) = (part, &mut flight.party) {
-            party.add(part, target.connection);
+        if let (Some(share), Some(shares)) = (share, &mut flight.shares) {
+            shares.add(share, target.connection);
         }
         let (mut size, mut attempt) = (0, 2);
         let mut messages = SmallVec::new();
@@ -164,32 +164,32 @@ impl Broker {
             message,
         });
         self.pause_backlog(&[target], turn);
-        self.timers.look_at(turn.now.after(self.shortest_lapse), target.connection);
+        self.deadlines.arm_late_check(turn.now.after(self.shortest_deadline), target.connection);
         self.want_confirmation(target.receiver, turn);
     }
 
     /// Returns the groups to which a message is bound when no receiver has it any more.
-    pub(super) fn bound_by(&self, entry: &Entry, channel: usize, party: Option<&Party>) -> Option<Bound> {
-        let party = party?;
+    pub(super) fn binding_of(&self, entry: &Entry, channel: usize, shares: Option<&GroupShares>) -> Option<Binding> {
+        let shares = shares?;
         let limit = entry.message.receivers.unwrap_or(self.channels[channel].policy.receivers);
-        Some(Bound { groups: party.groups.to_vec().into(), waits: limit == 0 || party.onlookers })
+        Some(Binding { groups: shares.groups.to_vec().into(), waits: limit == 0 || shares.has_observers })
     }
 
     /// Binds a message to groups.
-    fn bind(&mut self, entry: &mut Entry, bound: Option<Bound>) {
+    fn bind(&mut self, entry: &mut Entry, binding: Option<Binding>) {
         self.bytes -= entry.bytes();
-        entry.failures.get_or_insert_default().bound = bound;
+        entry.failures.get_or_insert_default().binding = binding;
         self.bytes += entry.bytes();
     }
 
     /// Removes a message's binding to groups.
     pub(super) fn unbind(&mut self, entry: &mut Entry) {
-        if entry.bound().is_none() {
+        if entry.binding().is_none() {
             return;
         }
         self.bytes -= entry.bytes();
         if let Some(failures) = &mut entry.failures {
-            failures.bound = None;
+            failures.binding = None;
             if failures.nacks == 0 {
                 entry.failures = None;
             }
@@ -198,12 +198,12 @@ impl Broker {
     }
 
     /// Lets a message wait again: for the groups to which it is owed, or at its old position.
-    pub(super) fn stand_or_owe(&mut self, channel: usize, mut entry: Entry, turn: &mut Turn<'_>) {
-        if entry.bound().is_some_and(|bound| bound.waits) {
+    pub(super) fn put_back_or_owe(&mut self, channel: usize, mut entry: Entry, turn: &mut Turn<'_>) {
+        if entry.binding().is_some_and(|binding| binding.waits) {
             self.hold_owed(channel, entry, turn);
         } else {
             self.unbind(&mut entry);
-            self.stand(channel, entry);
+            self.put_back(channel, entry);
         }
     }
 
@@ -211,7 +211,7 @@ impl Broker {
     fn hold_owed(&mut self, channel: usize, entry: Entry, turn: &mut Turn<'_>) {
         let until = turn.now.after(self.settings.bounds.group_wait);
         let until = entry.message.expires.map_or(until, |expires| expires.min(until));
-        for group in entry.bound().into_iter().flat_map(|bound| bound.groups.iter()) {
+        for group in entry.binding().into_iter().flat_map(|binding| binding.groups.iter()) {
             self.owed.insert((channel, group.clone(), entry.message.id), until);
         }
         self.hold_until(channel, entry, until, turn);
@@ -232,20 +232,20 @@ impl Broker {
 
     /// Whether a message is held because it is owed to groups.
     pub(super) fn is_owed(&self, held: &Held) -> bool {
-        let first = held.entry.bound().and_then(|bound| bound.groups.first());
+        let first = held.entry.binding().and_then(|binding| binding.groups.first());
         first.is_some_and(|group| self.owed.contains_key(&(held.channel, group.clone(), held.entry.message.id)))
     }
 
     /// Notes that a message is not owed to its groups any more.
     pub(super) fn forget_owed(&mut self, held: &Held) {
-        for group in held.entry.bound().into_iter().flat_map(|bound| bound.groups.iter()) {
+        for group in held.entry.binding().into_iter().flat_map(|binding| binding.groups.iter()) {
             self.owed.remove(&(held.channel, group.clone(), held.entry.message.id));
         }
     }
 
     /// Changes the time until which a message is owed.
     pub(super) fn move_owed(&mut self, held: &Held, until: Timestamp) {
-        for group in held.entry.bound().into_iter().flat_map(|bound| bound.groups.iter()) {
+        for group in held.entry.binding().into_iter().flat_map(|binding| binding.groups.iter()) {
             if let Some(at) = self.owed.get_mut(&(held.channel, group.clone(), held.entry.message.id)) {
                 *at = until;
             }
@@ -263,7 +263,7 @@ impl Broker {
                 messages: std::iter::once(entry.message.payload.clone()).collect(),
                 dead: entry.message.dead.clone(),
             };
-            self.fly(channel, std::iter::once(entry).collect(), content, &targets, turn);
+            self.start_flight(channel, std::iter::once(entry).collect(), content, &targets, turn);
             self.pause_backlog(&targets, turn);
         }
     }
@@ -292,9 +292,9 @@ impl Broker {
                     continue;
                 }
                 let limit = entry.message.receivers.unwrap_or(self.channels[channel].policy.receivers);
-                let within = entry.bound().map(|bound| &*bound.groups);
-                let asked = Asked { origin: entry.origin, limit, within, not: &|_| false };
-                let targets = self.grouped_targets(channel, asked, &takes);
+                let within = entry.binding().map(|binding| &*binding.groups);
+                let eligible = Eligible { origin: entry.origin, limit, within, not: &|_| false };
+                let targets = self.grouped_targets(channel, eligible, &takes);
                 if !targets.is_empty() {
                     first = Some((at, targets));
                     break;

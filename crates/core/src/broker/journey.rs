@@ -11,14 +11,14 @@
 //! The broker knows only the number of the paged messages, not their ids: when such messages expire or are purged, there is no transition.
 
 use super::Broker;
-use super::entry::{Entry, Place};
+use super::entry::{Entry, Location};
 use super::stage::{Cause, Stage};
 use crate::message::MessageId;
 
 impl Broker {
     /// Moves a message of this channel to another location. Must be called just before the entry is inserted there.
     #[inline]
-    pub(super) fn transition(&mut self, channel: usize, entry: &mut Entry, to: Place, cause: Cause) {
+    pub(super) fn transition(&mut self, channel: usize, entry: &mut Entry, to: Location, cause: Cause) {
         if !entry.written {
             self.move_to(entry.message.id, to);
         }
@@ -42,9 +42,9 @@ impl Broker {
     }
 
     /// Notes the new location of an unstored message. Does nothing for a stored message.
-    pub(super) fn move_to(&mut self, id: MessageId, place: Place) {
+    pub(super) fn move_to(&mut self, id: MessageId, location: Location) {
         if let Some(unstored) = self.unstored.get_mut(id) {
-            unstored.place = place;
+            unstored.location = location;
         }
     }
 }

@@ -3,9 +3,9 @@
 use smallvec::SmallVec;
 
 use super::counters::Metric;
+use super::deadlines::Timer;
 use super::member::Member;
 use super::receiver::{Receiver, Subscription};
-use super::timers::Timer;
 use super::{Broker, Effect, EndReason, ReceiverKey, Reply, ReplyTo, Subscribe, Turn};
 use crate::message::{ChannelName, ConnectionId, GroupName, Timestamp};
 
@@ -80,7 +80,7 @@ impl Broker {
             self.receivers[key].subscriptions.push(Subscription { channel, order });
             self.to_pump.push(channel);
         }
-        self.arrange(key, &subscribe.channels, subscribe.order);
+        self.sort_subscriptions(key, &subscribe.channels, subscribe.order);
         self.want_confirmation(key, turn);
     }
 
@@ -176,7 +176,7 @@ impl Broker {
             let unwritten: Vec<_> =
                 channel.waiting.values().filter(|entry| !entry.written).map(|entry| entry.message.id).collect();
             for id in unwritten {
-                self.append_unasked(id);
+                self.append_unrequested(id);
             }
         }
         self.to_pump.push(subscription.channel);
@@ -210,8 +210,8 @@ impl Broker {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         let receiver = &mut self.receivers[key];
         match receiver.unconfirmed_until(self.settings.confirm_timeout) {
-            None => receiver.watched = false,
-            Some(until) if until > turn.now => self.timers.arm(until, Timer::Unconfirmed(connection)),
+            None => receiver.timeout_armed = false,
+            Some(until) if until > turn.now => self.deadlines.arm(until, Timer::ConfirmTimeout(connection)),
             Some(_) => {
                 self.count(None, Metric::UnconfirmedReceivers, 1);
                 self.end(connection, EndReason::Unconfirmed, turn);
@@ -220,19 +220,19 @@ impl Broker {
     }
 
     /// Restarts the timers of unconfirmed deliveries after their times have changed.
-    pub(super) fn watch_anew(&mut self) {
-        self.timers.drop_unconfirmed();
+    pub(super) fn restart_confirm_timers(&mut self) {
+        self.deadlines.drop_unconfirmed();
         // The checks of the receivers find late deliveries again.
         self.overdue.clear();
         for (_, receiver) in &mut self.receivers {
             let until = receiver.unconfirmed_until(self.settings.confirm_timeout);
-            receiver.watched = until.is_some();
+            receiver.timeout_armed = until.is_some();
             if let Some(until) = until {
-                self.timers.arm(until, Timer::Unconfirmed(receiver.connection));
+                self.deadlines.arm(until, Timer::ConfirmTimeout(receiver.connection));
             }
             receiver.window.forget_overdue();
             if let Some(oldest) = receiver.window.oldest() {
-                self.timers.look_at(oldest.after(self.shortest_lapse), receiver.connection);
+                self.deadlines.arm_late_check(oldest.after(self.shortest_deadline), receiver.connection);
             }
         }
     }
@@ -261,7 +261,7 @@ impl Broker {
         }
         let Some(key) = self.receiver_keys.remove(&connection) else { return };
         if took_only && self.confirms_by_leaving(key) {
-            self.settle_up_to(key, 1, turn);
+            self.confirm_up_to(key, 1, turn);
         }
         let receiver = self.receivers.remove(key);
         for subscription in &receiver.subscriptions {
@@ -272,6 +272,6 @@ impl Broker {
             self.release_flight(delivery.flight, connection, true, turn);
         }
         let live = self.receivers.len();
-        self.timers.forget_receiver(connection, live, |other| self.receiver_keys.contains_key(other));
+        self.deadlines.forget_receiver(connection, live, |other| self.receiver_keys.contains_key(other));
     }
 }

@@ -25,38 +25,38 @@ mod bounds;
 mod channel;
 mod confirm;
 mod counters;
+mod deadlines;
 mod dedup;
 mod delay;
 mod deliver;
 mod effect;
 mod entry;
 mod event;
-mod expiries;
 mod expiry;
+mod expiry_histogram;
 mod failure;
 mod flight;
 mod group_delivery;
+mod group_shares;
 mod groups;
+mod id_table;
 mod journey;
-mod lapse;
+mod late;
 mod member;
 mod membership;
-mod pace;
-mod party;
 mod pending;
 mod preference;
 mod publish;
 mod receiver;
-mod recent;
 mod restore;
 mod safety;
 mod sent;
 mod stage;
 mod stopping;
 mod storage;
-mod timers;
 mod turn;
 mod window;
+mod window_size;
 
 #[cfg(test)]
 mod simulation;
@@ -79,14 +79,14 @@ pub use event::{AckMode, Acknowledge, ClientKind, Event, Publish, ReceiverKey, R
 pub use restore::{ChannelSummary, Restored, Settings};
 
 use channel::Channel;
+use deadlines::{Deadlines, Timer};
 use dedup::Dedup;
 use entry::{Entry, Held, Unstored};
 use flight::Flight;
+use id_table::IdTable;
 use pending::Pending;
 use receiver::Receiver;
-use recent::Recent;
 use sent::SentTo;
-use timers::{Timer, Timers};
 use turn::Turn;
 
 use crate::limits;
@@ -138,7 +138,7 @@ pub struct Broker {
     ended: HashSet<ConnectionId, RandomState>,
     flights: Slab<Flight>,
     /// Every unstored message.
-    unstored: Recent<Unstored>,
+    unstored: IdTable<Unstored>,
     /// Rows that stand for an unstored message under its older id, with the key of their channel (perhaps not the message's channel). A
     /// page that contains such a row skips it.
     superseded: HashMap<MessageId, usize, RandomState>,
@@ -158,14 +158,14 @@ pub struct Broker {
     /// Late deliveries that no other receiver has taken yet: channel, receiver, sequence number.
     overdue: BTreeSet<(usize, ConnectionId, u64)>,
     /// The shortest time after which any delivery can be late.
-    shortest_lapse: Duration,
+    shortest_deadline: Duration,
     dedup: Dedup,
     /// Channels purged within `dedup_window`, oldest first.
     purges: VecDeque<(Timestamp, ChannelName)>,
-    timers: Timers,
+    deadlines: Deadlines,
     counters: Counters,
     #[cfg(test)]
-    books: audit::Books,
+    channel_audit: audit::ChannelAudit,
     /// Messages that the answer to the running sweep may name and that are counted already: they expired in memory while they were being
     /// written, or their successor row was settled first.
     expired_early: BTreeSet<MessageId>,
@@ -209,7 +209,7 @@ impl Broker {
             connections: HashMap::default(),
             ended: HashSet::default(),
             flights: Slab::new(),
-            unstored: Recent::default(),
+            unstored: IdTable::default(),
             superseded: HashMap::default(),
             refused: BTreeSet::new(),
             failed: BTreeSet::new(),
@@ -219,13 +219,13 @@ impl Broker {
             held_bytes: 0,
             owed: BTreeMap::new(),
             overdue: BTreeSet::new(),
-            shortest_lapse: Duration::MAX,
+            shortest_deadline: Duration::MAX,
             dedup: Dedup::new(restored.id_seed, restored.id_bound.unwrap_or(limits::DEDUP_IDS)),
             purges: VecDeque::new(),
-            timers: Timers::default(),
+            deadlines: Deadlines::default(),
             counters: Counters::default(),
             #[cfg(test)]
-            books: audit::Books::default(),
+            channel_audit: audit::ChannelAudit::default(),
             expired_early: BTreeSet::new(),
             sweeping: false,
             stopping: false,
@@ -241,7 +241,7 @@ impl Broker {
             counts: Vec::new(),
             to_pump: Vec::new(),
         };
-        broker.shortest_lapse = shortest_lapse(&broker.policies);
+        broker.shortest_deadline = shortest_deadline(&broker.policies);
         broker.restore(restored);
         broker
     }
@@ -258,7 +258,7 @@ impl Broker {
         } else {
             self.handle_other(event, turn);
         }
-        self.settle_turn(turn);
+        self.finish_turn(turn);
     }
 
     fn handle_other(&mut self, event: Event<'_>, turn: &mut Turn<'_>) {
@@ -294,7 +294,7 @@ impl Broker {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let delayed = self.delayed.first_key_value().map(|((due, _), _)| *due);
         let held = self.held.first_key_value().map(|((until, _), _)| *until);
-        [self.timers.next(), delayed, held].into_iter().flatten().min()
+        [self.deadlines.next(), delayed, held].into_iter().flatten().min()
     }
 
     /// Returns the counters since the start.
@@ -344,16 +344,16 @@ impl Broker {
     pub fn reconfigure(&mut self, settings: Settings) {
         self.policies = settings.policies.shared();
         self.spare = settings.policies.spare();
-        self.shortest_lapse = shortest_lapse(&self.policies);
+        self.shortest_deadline = shortest_deadline(&self.policies);
         self.settings = settings;
-        self.watch_anew();
+        self.restart_confirm_timers();
         for (_, channel) in &mut self.channels {
             channel.policy = self.policies[self.settings.policies.position(&channel.name)].clone();
         }
     }
 
     /// Pumps the channels that the turn has marked, and passes the collected store operations on.
-    fn settle_turn(&mut self, turn: &mut Turn<'_>) {
+    fn finish_turn(&mut self, turn: &mut Turn<'_>) {
         // Bounded: each round delivers or gives up at least one message, or asks for a page, and adds at most the channels of changed
         // receivers.
         while let Some(channel) = self.to_pump.pop() {
@@ -361,38 +361,38 @@ impl Broker {
         }
         self.flush_store(turn);
         let unstored = &self.unstored;
-        self.timers.drop_settled_writes(|id| !unstored.contains(id));
+        self.deadlines.drop_finished_writes(|id| !unstored.contains(id));
     }
 
     /// Handles every deadline that has passed.
     fn tick(&mut self, turn: &mut Turn<'_>) {
         self.expire_due(turn);
-        while let Some(timer) = self.timers.due_receiver(turn.now) {
+        while let Some(timer) = self.deadlines.due_receiver(turn.now) {
             match timer {
-                Timer::Quiet(connection) => self.quiet(connection, turn),
-                Timer::Pace(connection) => self.pace(connection),
-                Timer::Unconfirmed(connection) => self.end_unconfirmed(connection, turn),
-                Timer::Look(connection) => self.look(connection, turn),
-                Timer::Yield(connection) => self.waited_for_page(connection),
+                Timer::BurstEnd(connection) => self.burst_ended(connection, turn),
+                Timer::NextBacklog(connection) => self.backlog_pause_over(connection),
+                Timer::ConfirmTimeout(connection) => self.end_unconfirmed(connection, turn),
+                Timer::LateCheck(connection) => self.check_late(connection, turn),
+                Timer::PageWait(connection) => self.page_wait_over(connection),
             }
         }
-        while let Some(id) = self.timers.due_write(turn.now) {
-            self.append_unasked(id);
+        while let Some(id) = self.deadlines.due_write(turn.now) {
+            self.append_unrequested(id);
         }
         self.release_delayed(turn);
         self.release_held(turn);
-        if self.timers.retry.is_some_and(|at| at <= turn.now) {
-            self.timers.retry = None;
+        if self.deadlines.retry.is_some_and(|at| at <= turn.now) {
+            self.deadlines.retry = None;
             self.retry_store();
         }
-        if self.timers.sweep.is_some_and(|at| at <= turn.now) {
-            self.timers.sweep = None;
+        if self.deadlines.sweep.is_some_and(|at| at <= turn.now) {
+            self.deadlines.sweep = None;
             self.sweep(turn);
         }
     }
 
     /// Whether more than half of [`limits::CORE_BYTES`] is used, so that pages become small.
-    fn is_pressed(&self) -> bool {
+    fn is_memory_short(&self) -> bool {
         self.bytes > limits::CORE_BYTES / 2
     }
 
@@ -450,7 +450,7 @@ impl Broker {
 }
 
 /// Returns the shortest time of all policies after which a delivery is late. No delivery needs a check sooner.
-fn shortest_lapse(policies: &[Arc<ChannelPolicy>]) -> Duration {
+fn shortest_deadline(policies: &[Arc<ChannelPolicy>]) -> Duration {
     let times = policies.iter().flat_map(|policy| [policy.ack_timeout, policy.confirm_within]);
     times.filter(|time| !time.is_zero()).min().unwrap_or(Duration::MAX)
 }

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use super::channel::Channel;
+use super::deadlines::Timer;
 use super::receiver::{Receiver, Sharing};
-use super::timers::Timer;
 use super::{Broker, Turn};
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Order, Timestamp};
@@ -57,9 +57,9 @@ impl Broker {
                 Some(Reserved::For(other)) => first.push(other),
                 Some(Reserved::Until(at)) => {
                     let receiver = &mut self.receivers[member.receiver];
-                    if !receiver.yield_armed {
-                        receiver.yield_armed = true;
-                        self.timers.arm(at, Timer::Yield(member.connection));
+                    if !receiver.page_wait_armed {
+                        receiver.page_wait_armed = true;
+                        self.deadlines.arm(at, Timer::PageWait(member.connection));
                     }
                 }
             }
@@ -72,14 +72,14 @@ impl Broker {
     }
 
     /// Handles the end of a receiver's wait for a page.
-    pub(super) fn waited_for_page(&mut self, connection: ConnectionId) {
+    pub(super) fn page_wait_over(&mut self, connection: ConnectionId) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
-        self.receivers[key].yield_armed = false;
+        self.receivers[key].page_wait_armed = false;
         self.pump_all(key);
     }
 
     /// Handles a page that was read or failed: pumps the other channels of the receivers that have waited for it.
-    pub(super) fn page_is_here(&mut self, channel: usize) {
+    pub(super) fn page_arrived(&mut self, channel: usize) {
         let members = self.channels[channel].members.iter().map(|member| member.receiver);
         let sharing: Vec<_> = members.filter(|key| self.receivers[*key].sharing != Sharing::Alone).collect();
         for key in sharing {
@@ -94,7 +94,7 @@ impl Broker {
     }
 
     /// Sorts a receiver's channels in the order of its request, and sets how they share its window.
-    pub(super) fn arrange(&mut self, key: usize, channels: &[ChannelName], order: Order) {
+    pub(super) fn sort_subscriptions(&mut self, key: usize, channels: &[ChannelName], order: Order) {
         let Self { receivers, channels: known, .. } = self;
         let receiver = &mut receivers[key];
         receiver.sharing = match order {

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::counters::Metric;
 use super::dedup::{Key, Seen};
-use super::entry::{Entry, Place, Row, Unstored, expires_at};
+use super::entry::{Entry, Location, Unstored, WriteState, expires_at};
 use super::pending::{Fate, Pending};
 use super::receiver::Receiver;
 use super::stage::{Cause, Stage};
@@ -155,7 +155,7 @@ impl Broker {
         let limit = receivers.unwrap_or(channel.policy.receivers);
         let served = if limit == 0 && channel.groups().is_none() {
             let own = origin.is_some_and(|origin| self.receives(origin, key));
-            let to = self.channels[key].everyone();
+            let to = self.channels[key].connections();
             let served = to.len() - usize::from(own);
             if served > 0 {
                 let content = turn.content(content);
@@ -224,7 +224,7 @@ impl Broker {
             }
             return Ok(());
         }
-        self.fly_live(key, entries, publish, turn);
+        self.deliver_or_queue(key, entries, publish, turn);
         Ok(())
     }
 
@@ -277,8 +277,8 @@ impl Broker {
                 id,
                 Unstored {
                     channel,
-                    place: Place::Waiting,
-                    row: Row::Unasked,
+                    location: Location::Waiting,
+                    write_state: WriteState::NotRequested,
                     pending,
                     reply_to: publish.reply_to,
                     replaces: SmallVec::new(),
@@ -314,7 +314,13 @@ impl Broker {
     }
 
     /// Delivers a publication to receivers as it was sent, or queues it.
-    fn fly_live(&mut self, key: usize, entries: SmallVec<[Entry; 1]>, publish: &Publish<'_>, turn: &mut Turn<'_>) {
+    fn deliver_or_queue(
+        &mut self,
+        key: usize,
+        entries: SmallVec<[Entry; 1]>,
+        publish: &Publish<'_>,
+        turn: &mut Turn<'_>,
+    ) {
         let limit = publish.receivers.unwrap_or(self.channels[key].policy.receivers);
         if limit == 0 && !self.stopping {
             self.end_outrun(key, publish.origin, turn);
@@ -336,10 +342,10 @@ impl Broker {
         let ids: SmallVec<[MessageId; 1]> = entries.iter().map(|entry| entry.message.id).collect();
         // While the message is in flight, its write is delayed; only briefly if the sender waits for the answer.
         let soon = (publish.id.is_some() || publish.answer) && self.await_confirmation(&targets, turn);
-        self.fly(key, entries, Content::Live, &targets, turn);
+        self.start_flight(key, entries, Content::Live, &targets, turn);
         for id in ids {
             if soon {
-                self.timers.write_awaited_at(turn.now.after(limits::PROMPT_CONFIRMATION), id);
+                self.deadlines.write_awaited_at(turn.now.after(limits::PROMPT_CONFIRMATION), id);
             } else {
                 self.schedule_write(id, turn);
             }
@@ -348,7 +354,7 @@ impl Broker {
 
     /// Queues an entry after all messages of its channel: in memory if it will be delivered soon, else in the store only.
     pub(super) fn enqueue(&mut self, key: usize, mut entry: Entry, cause: Cause, turn: &mut Turn<'_>) {
-        let page = self.settings.bounds.page(self.is_pressed());
+        let page = self.settings.bounds.page(self.is_memory_short());
         let id = entry.message.id;
         let channel = &mut self.channels[key];
         let soon =
@@ -364,14 +370,14 @@ impl Broker {
             return;
         }
         // `append` copies the message from the waiting entry, which is then removed.
-        self.transition(key, &mut entry, Place::Waiting, cause);
+        self.transition(key, &mut entry, Location::Waiting, cause);
         self.channels[key].wait(entry);
         self.append(id);
         let channel = &mut self.channels[key];
         if let Some(mut entry) = channel.unwait(id) {
             channel.page_out(id, entry.origin);
             self.bytes -= entry.bytes();
-            self.transition(key, &mut entry, Place::Paged, Cause::PagedOut);
+            self.transition(key, &mut entry, Location::Paged, Cause::PagedOut);
             self.sweep_later(turn.now);
         }
     }
@@ -394,7 +400,7 @@ impl Broker {
             self.resolve(id, fate, turn).is_some_and(|unstored| unstored.has_counted_row())
         };
         if had_row {
-            self.row_gone(&entry);
+            self.row_removed(&entry);
         }
         self.count_out(key, id, expires);
         self.close_if_unused(key);

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::pace::Pace;
 use super::sent::SentTo;
 use super::window::Window;
+use super::window_size::WindowSize;
 use super::{AckMode, Subscribe};
 use crate::limits;
 use crate::message::{ConnectionId, Timestamp};
@@ -40,7 +40,7 @@ pub(super) struct Receiver {
     pub sharing: Sharing,
     pub ack: AckMode,
     /// The number of unconfirmed deliveries that the receiver may hold.
-    pub pace: Pace,
+    pub window_size: WindowSize,
     pub window: Window,
     /// The channels to which the connection has sent.
     pub sent_to: SentTo,
@@ -52,17 +52,17 @@ pub(super) struct Receiver {
     /// A sender waits for a message that was delivered after the last request for a confirmation: the next request is made at once.
     pub awaited: bool,
     /// The timer for the end of the current burst is running.
-    pub quiet_armed: bool,
+    pub burst_armed: bool,
     /// The time of the first delivery of the current burst.
     pub burst_began: Timestamp,
     /// The receiver gets no backlog frame before this time (`store.delay`).
     pub next_backlog: Timestamp,
     /// The timer for `next_backlog` is running.
-    pub pace_armed: bool,
+    pub backlog_armed: bool,
     /// The timer for `confirm_timeout` is running.
-    pub watched: bool,
+    pub timeout_armed: bool,
     /// The timer for the end of the wait for a preferred channel's page is running.
-    pub yield_armed: bool,
+    pub page_wait_armed: bool,
 }
 
 impl Receiver {
@@ -72,26 +72,26 @@ impl Receiver {
             subscriptions: SmallVec::new(),
             sharing: Sharing::Alone,
             ack: subscribe.ack,
-            pace: Pace::new(subscribe.client, subscribe.ack, subscribe.window()),
+            window_size: WindowSize::new(subscribe.client, subscribe.ack, subscribe.window()),
             window: Window::default(),
             sent_to,
             asked: false,
             asked_at: Timestamp::default(),
             prompt: false,
             awaited: false,
-            quiet_armed: false,
+            burst_armed: false,
             burst_began: Timestamp::default(),
             next_backlog: Timestamp::default(),
-            pace_armed: false,
-            watched: false,
-            yield_armed: false,
+            backlog_armed: false,
+            timeout_armed: false,
+            page_wait_armed: false,
         }
     }
 
     /// Whether the window takes another delivery. An empty window always takes one, however large.
     pub fn has_room(&self) -> bool {
         !self.window.is_silent()
-            && self.window.len() < self.pace.allowed()
+            && self.window.len() < self.window_size.allowed()
             && self.window.bytes() < limits::WINDOW_BYTES
     }
 
@@ -129,16 +129,16 @@ impl Receiver {
     /// Whether the confirmation is asked for before the burst ends, because half of the window is used. Never for a client that may take
     /// one frame and leave: an unread ping would turn its FIN into an RST.
     pub fn is_asked_early(&self) -> bool {
-        !self.pace.is_unproven() && self.half_used()
+        !self.window_size.is_unproven() && self.half_used()
     }
 
     /// Whether a backlog frame to the receiver contains a single message.
     pub fn takes_single(&self) -> bool {
-        self.ack == AckMode::Manual || self.pace.is_unproven()
+        self.ack == AckMode::Manual || self.window_size.is_unproven()
     }
 
     fn half_used(&self) -> bool {
-        self.window.len() * 2 >= self.pace.allowed() || self.window.bytes() * 2 >= limits::WINDOW_BYTES
+        self.window.len() * 2 >= self.window_size.allowed() || self.window.bytes() * 2 >= limits::WINDOW_BYTES
     }
 
     /// Whether the receiver will probably confirm sooner than a disk could write. False for a receiver that has never confirmed.
@@ -153,7 +153,7 @@ impl Receiver {
     /// Applies the receiver's new request.
     pub fn configure(&mut self, subscribe: &Subscribe) {
         self.ack = subscribe.ack;
-        self.pace = self.pace.renew(subscribe.client, subscribe.ack, subscribe.window());
+        self.window_size = self.window_size.reconfigured(subscribe.client, subscribe.ack, subscribe.window());
     }
 
     /// Notes that a confirmation is asked for.
@@ -177,7 +177,7 @@ impl Receiver {
         if let Some(took) = took {
             self.prompt = took <= limits::PROMPT_CONFIRMATION;
         }
-        self.pace.confirmed(deliveries, took);
+        self.window_size.confirmed(deliveries, took);
     }
 
     /// Whether the receiver works on deliveries: it has unconfirmed deliveries, and `timeout` has not passed since its last confirmation or

@@ -1,7 +1,7 @@
 //! When a publication is safe, and which connections get the answer: [`Unstored`] for each unstored message, and a [`Pending`] for each
 //! publication whose sender waits for the answer.
 
-use super::entry::{Entry, Place, Row, Unstored};
+use super::entry::{Entry, Location, Unstored, WriteState};
 use super::pending::{Fate, Pending};
 use super::turn::Turn;
 use super::{Broker, Refusal, Reply, ReplyTo};
@@ -13,17 +13,17 @@ impl Broker {
     pub(super) fn resolve(&mut self, id: MessageId, fate: Fate, turn: &mut Turn<'_>) -> Option<Unstored> {
         let unstored = self.unstored.remove(id)?;
         let is_stored = matches!(fate, Fate::Stored | Fate::StoredLate);
-        if unstored.row == Row::Failed {
+        if unstored.write_state == WriteState::Failed {
             self.failed.remove(&id);
         }
         // Also after a failure: the store may have written the row nevertheless.
-        if !is_stored && unstored.row != Row::Unasked {
+        if !is_stored && unstored.write_state != WriteState::NotRequested {
             self.removals.push(id);
         }
         for old in &unstored.replaces {
             let from = self.superseded.remove(old);
             if let Some(from) = from.filter(|_| !is_stored) {
-                self.distrust_reads(*old, from);
+                self.invalidate_reads(*old, from);
             }
         }
         if !is_stored {
@@ -31,10 +31,10 @@ impl Broker {
             self.removals.extend_from_slice(&unstored.replaces);
         }
         match unstored.pending {
-            Some(pending) => self.advance(pending, unstored.place, fate, turn),
+            Some(pending) => self.resolve_pending(pending, unstored.location, fate, turn),
             None => {
                 if let Fate::Refused(refusal) = fate {
-                    self.tell_refused(unstored.reply_to, refusal, turn);
+                    self.reply_refused(unstored.reply_to, refusal, turn);
                 }
             }
         }
@@ -43,7 +43,7 @@ impl Broker {
 
     /// Called when an older row is removed and no message in memory stands for it any more: a running read of its channel or a running
     /// sweep may still return the row.
-    fn distrust_reads(&mut self, old: MessageId, channel: usize) {
+    fn invalidate_reads(&mut self, old: MessageId, channel: usize) {
         if self.sweeping {
             self.expired_early.insert(old);
         }
@@ -54,10 +54,10 @@ impl Broker {
         }
     }
 
-    /// Counts a message of a pending publication, which was at `place`, as decided. Answers the publication if it was the last message.
-    pub(super) fn advance(&mut self, key: usize, place: Place, fate: Fate, turn: &mut Turn<'_>) {
-        let held = match place {
-            Place::Flight(flight) => self.flights.get(flight).map_or(0, |flight| flight.outstanding),
+    /// Counts a message of a pending publication, which was at `location`, as decided. Answers the publication if it was the last message.
+    pub(super) fn resolve_pending(&mut self, key: usize, location: Location, fate: Fate, turn: &mut Turn<'_>) {
+        let held = match location {
+            Location::Flight(flight) => self.flights.get(flight).map_or(0, |flight| flight.outstanding),
             _ => 0,
         };
         let Some(pending) = self.pending.get_mut(key) else { return };
@@ -82,11 +82,11 @@ impl Broker {
                 Some(_) => self.dedup.refuse(key),
             }
         }
-        self.conclude(pending, turn);
+        self.send_answers(pending, turn);
     }
 
     /// Sends the answers to a publication.
-    fn conclude(&mut self, pending: Pending, turn: &mut Turn<'_>) {
+    fn send_answers(&mut self, pending: Pending, turn: &mut Turn<'_>) {
         let is_awaited = pending.is_awaited();
         let Pending { reply_to, id, answer, receivers, rows, refused, waiters, .. } = pending;
         match refused {
@@ -96,7 +96,7 @@ impl Broker {
                     self.reply(waiter, Reply::Refused { id: id.clone(), answer: false, refusal }, turn);
                 }
             }
-            Some(refusal) => self.tell_refused(reply_to, refusal, turn),
+            Some(refusal) => self.reply_refused(reply_to, refusal, turn),
             None if is_awaited => {
                 let stored = rows > 0;
                 let accepted = |id, receivers, duplicate| Reply::Accepted { id, receivers, stored, duplicate };
@@ -110,15 +110,15 @@ impl Broker {
     }
 
     /// Notes that a row is removed: its publication has one row less.
-    pub(super) fn row_gone(&mut self, entry: &Entry) {
+    pub(super) fn row_removed(&mut self, entry: &Entry) {
         let Some(key) = entry.remembered else { return };
-        if let Some(pending) = self.dedup.row_gone(key).and_then(|pending| self.pending.get_mut(pending)) {
+        if let Some(pending) = self.dedup.row_removed(key).and_then(|pending| self.pending.get_mut(pending)) {
             pending.rows = pending.rows.saturating_sub(1);
         }
     }
 
     /// Sends a refusal to a sender that does not wait for an answer. Expiry is no error for such a sender.
-    fn tell_refused(&self, to: ReplyTo, refusal: Refusal, turn: &mut Turn<'_>) {
+    fn reply_refused(&self, to: ReplyTo, refusal: Refusal, turn: &mut Turn<'_>) {
         if refusal != Refusal::Expired {
             self.reply(to, Reply::Refused { id: None, answer: false, refusal }, turn);
         }

@@ -5,15 +5,15 @@
 pub(super) enum Stage {
     /// The message has just been accepted and has no location yet.
     Outside,
-    /// See [`super::entry::Place::Waiting`].
+    /// See [`super::entry::Location::Waiting`].
     Waiting,
-    /// See [`super::entry::Place::Parked`].
+    /// See [`super::entry::Location::Parked`].
     Parked,
-    /// See [`super::entry::Place::Flight`].
+    /// See [`super::entry::Location::Flight`].
     Flight,
-    /// See [`super::entry::Place::Delayed`].
+    /// See [`super::entry::Location::Delayed`].
     Delayed,
-    /// See [`super::entry::Place::Held`].
+    /// See [`super::entry::Location::Held`].
     Held,
     /// Only the store has the message, or the message has just been read from the store.
     Paged,

@@ -4,7 +4,7 @@
 //! Messages that arrive during the stop are accepted and stored for the next start. Channels that are not kept go on as before, because
 //! their messages cannot wait.
 
-use super::entry::Row;
+use super::entry::WriteState;
 use super::receiver::Receiver;
 use super::{Broker, Turn};
 use crate::message::MessageId;
@@ -17,7 +17,7 @@ impl Broker {
         let waiting = self.channels.iter().flat_map(|(_, channel)| channel.waiting.values());
         let unwritten: Vec<MessageId> = waiting.filter(|entry| !entry.written).map(|entry| entry.message.id).collect();
         for id in unwritten {
-            self.append_unasked(id);
+            self.append_unrequested(id);
         }
         // The stop does not wait for the retry timer.
         self.retry_store();
@@ -36,7 +36,7 @@ impl Broker {
     /// Whether the store has been asked to write a message and has not answered.
     #[must_use]
     pub fn is_storing(&self) -> bool {
-        self.unstored.iter().any(|(_, unstored)| unstored.row == Row::Writing)
+        self.unstored.iter().any(|(_, unstored)| unstored.write_state == WriteState::Writing)
     }
 
     /// Whether a receiver has unconfirmed automatic deliveries.

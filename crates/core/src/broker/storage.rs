@@ -2,7 +2,7 @@
 
 use super::channel::{Channel, Loading};
 use super::counters::Metric;
-use super::entry::{Entry, Place, Row};
+use super::entry::{Entry, Location, WriteState};
 use super::pending::Fate;
 use super::stage::{Cause, Stage};
 use super::{Broker, Delayed, Effect, Refusal, Restored, StoreEffect, StoreFailure, Turn};
@@ -20,7 +20,7 @@ impl Broker {
             channel.unsettled = summary.messages;
             channel.last_paged = summary.last;
             for (expires, messages) in summary.expiries {
-                channel.expiring.get_or_insert_default().old.add(
+                channel.expiring.get_or_insert_default().restored.add(
                     expires,
                     messages,
                     self.settings.bounds.expiry_buckets,
@@ -38,13 +38,13 @@ impl Broker {
             self.count(key, Metric::Accepted, 1);
             let mut entry = self.stored_entry(message, None);
             self.bytes += entry.bytes();
-            self.transition(key, &mut entry, Place::Delayed(due), Cause::Restored);
+            self.transition(key, &mut entry, Location::Delayed(due), Cause::Restored);
             self.delayed.insert((due, id), Delayed::Kept(key, entry));
         }
         self.dedup.restore(restored.publications, restored.ids);
         if !self.channels.is_empty() {
             // The first sweep runs at the first tick.
-            self.timers.sweep = Some(Timestamp(0));
+            self.deadlines.sweep = Some(Timestamp(0));
         }
     }
 
@@ -57,28 +57,31 @@ impl Broker {
     }
 
     /// Asks the store to write a message, unless it was asked before.
-    pub(super) fn append_unasked(&mut self, id: MessageId) {
-        if self.unstored.get(id).is_some_and(|unstored| unstored.row == Row::Unasked) {
+    pub(super) fn append_unrequested(&mut self, id: MessageId) {
+        if self.unstored.get(id).is_some_and(|unstored| unstored.write_state == WriteState::NotRequested) {
             self.append(id);
         }
     }
 
     /// Asks the store to write a message, unless a write is running.
     pub(super) fn append(&mut self, id: MessageId) {
-        let Some(unstored) = self.unstored.get(id).filter(|unstored| unstored.row != Row::Writing) else { return };
+        let Some(unstored) = self.unstored.get(id).filter(|unstored| unstored.write_state != WriteState::Writing)
+        else {
+            return;
+        };
         let channel = self.channels.get(unstored.channel);
-        let entry = match unstored.place {
-            Place::Waiting => channel.and_then(|channel| channel.waiting.get(&id)),
-            Place::Parked => channel.and_then(|channel| channel.parked.get(&id)),
-            Place::Flight(key) => {
+        let entry = match unstored.location {
+            Location::Waiting => channel.and_then(|channel| channel.waiting.get(&id)),
+            Location::Parked => channel.and_then(|channel| channel.parked.get(&id)),
+            Location::Flight(key) => {
                 self.flights.get(key).and_then(|flight| flight.entries.iter().find(|entry| entry.message.id == id))
             }
-            Place::Delayed(due) => match self.delayed.get(&(due, id)) {
+            Location::Delayed(due) => match self.delayed.get(&(due, id)) {
                 Some(Delayed::Kept(_, entry)) => Some(entry),
                 _ => None,
             },
-            Place::Held(until) => self.held.get(&(until, id)).map(|held| &held.entry),
-            Place::Paged => None,
+            Location::Held(until) => self.held.get(&(until, id)).map(|held| &held.entry),
+            Location::Paged => None,
         };
         if let Some(message) = entry.map(|entry| entry.message.clone()) {
             if unstored.replaces.is_empty() {
@@ -87,7 +90,7 @@ impl Broker {
                 self.replacements.push((message, unstored.replaces.clone()));
             }
             if let Some(unstored) = self.unstored.get_mut(id)
-                && std::mem::replace(&mut unstored.row, Row::Writing) == Row::Failed
+                && std::mem::replace(&mut unstored.write_state, WriteState::Writing) == WriteState::Failed
             {
                 self.failed.remove(&id);
             }
@@ -120,8 +123,8 @@ impl Broker {
             let fate = if late { Fate::StoredLate } else { Fate::Stored };
             let Some(unstored) = self.resolve(*id, fate, turn) else { continue };
             let Some(channel) = self.channels.get_mut(unstored.channel) else { continue };
-            match unstored.place {
-                Place::Waiting => {
+            match unstored.location {
+                Location::Waiting => {
                     if let Some(entry) = channel.waiting.get_mut(id) {
                         entry.written = true;
                     }
@@ -129,26 +132,26 @@ impl Broker {
                         self.to_pump.push(unstored.channel);
                     }
                 }
-                Place::Parked => {
+                Location::Parked => {
                     self.unpark_stored(unstored.channel, *id, turn);
                 }
-                Place::Flight(key) => {
+                Location::Flight(key) => {
                     let entries = self.flights.get_mut(key).map(|flight| &mut flight.entries);
                     if let Some(entry) = entries.into_iter().flatten().find(|entry| entry.message.id == *id) {
                         entry.written = true;
                     }
                 }
-                Place::Delayed(due) => {
+                Location::Delayed(due) => {
                     if let Some(Delayed::Kept(_, entry)) = self.delayed.get_mut(&(due, *id)) {
                         entry.written = true;
                     }
                 }
-                Place::Held(until) => {
+                Location::Held(until) => {
                     if let Some(held) = self.held.get_mut(&(until, *id)) {
                         held.entry.written = true;
                     }
                 }
-                Place::Paged => {}
+                Location::Paged => {}
             }
         }
     }
@@ -160,7 +163,7 @@ impl Broker {
         // Also while a page is being read, because the page may contain the message.
         if (channel.paged > 0 || channel.loading.is_some()) && id > channel.cursor {
             channel.page_out(id, entry.origin);
-            self.transition(key, &mut entry, Place::Paged, Cause::PagedOut);
+            self.transition(key, &mut entry, Location::Paged, Cause::PagedOut);
             self.bytes -= entry.bytes();
             self.sweep_later(turn.now);
             self.to_pump.push(key);
@@ -186,22 +189,22 @@ impl Broker {
         let mut disowned = Vec::new();
         for id in ids {
             let Some(unstored) = self.unstored.get_mut(*id) else { continue };
-            let (key, place) = (unstored.channel, unstored.place);
+            let (key, location) = (unstored.channel, unstored.location);
             let refusal = if unstored.expired(turn.now) { Refusal::Expired } else { refusal };
-            if unstored.committed || matches!(place, Place::Flight(_)) {
-                unstored.row = Row::Failed;
+            if unstored.committed || matches!(location, Location::Flight(_)) {
+                unstored.write_state = WriteState::Failed;
                 self.failed.insert(*id);
                 self.arm_retry(turn.now);
                 continue;
             }
-            unstored.row = Row::Unasked;
-            let entry = match place {
-                Place::Waiting => self.channels[key].unwait(*id),
-                Place::Delayed(due) => match self.delayed.remove(&(due, *id)) {
+            unstored.write_state = WriteState::NotRequested;
+            let entry = match location {
+                Location::Waiting => self.channels[key].unwait(*id),
+                Location::Delayed(due) => match self.delayed.remove(&(due, *id)) {
                     Some(Delayed::Kept(_, entry)) => Some(entry),
                     _ => None,
                 },
-                Place::Parked | Place::Flight(_) | Place::Held(_) | Place::Paged => None,
+                Location::Parked | Location::Flight(_) | Location::Held(_) | Location::Paged => None,
             };
             self.count(key, Metric::RefusedLate, 1);
             disowned.push(*id);
@@ -238,7 +241,7 @@ impl Broker {
     }
 
     fn arm_retry(&mut self, now: Timestamp) {
-        self.timers.retry.get_or_insert(now.after(limits::STORE_RETRY));
+        self.deadlines.retry.get_or_insert(now.after(limits::STORE_RETRY));
     }
 
     /// Repeats failed writes and failed loads.
@@ -259,7 +262,7 @@ impl Broker {
         let channel = &mut self.channels[key];
         let Some(Loading { cover, stale, .. }) = channel.loading.take() else { return };
         self.to_pump.push(key);
-        self.page_is_here(key);
+        self.page_arrived(key);
         if stale {
             self.close_if_unused(key);
             return;
@@ -317,7 +320,7 @@ impl Broker {
         channel.loading = None;
         channel.load_failed = true;
         self.arm_retry(turn.now);
-        self.page_is_here(key);
+        self.page_arrived(key);
         self.close_if_unused(key);
     }
 
@@ -368,7 +371,7 @@ impl Broker {
         for entry in entries {
             self.drop_entry(key, entry, (Fate::Settled, Cause::Purged), turn);
         }
-        self.settle_paged(key, turn);
+        self.resolve_paged(key, turn);
         self.flush_store(turn);
         turn.effects.list.push(Effect::Store(StoreEffect::Purge { channel: name.clone(), up_to }));
         self.channels[key].unsettled -= 1;
@@ -388,11 +391,11 @@ impl Broker {
     }
 
     /// Settles the messages of a purged channel that only the store's queue contained.
-    fn settle_paged(&mut self, key: usize, turn: &mut Turn<'_>) {
+    fn resolve_paged(&mut self, key: usize, turn: &mut Turn<'_>) {
         let ids: Vec<MessageId> = self
             .unstored
             .iter()
-            .filter(|(_, unstored)| unstored.channel == key && unstored.place == Place::Paged)
+            .filter(|(_, unstored)| unstored.channel == key && unstored.location == Location::Paged)
             .map(|(id, _)| id)
             .collect();
         for id in ids {

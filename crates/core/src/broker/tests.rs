@@ -42,7 +42,7 @@ impl Scene {
         Self::with(ChannelPolicy { receivers: 1, ..ChannelPolicy::default() })
     }
 
-    fn give(&mut self, event: Event<'_>) -> Vec<Effect> {
+    fn handle(&mut self, event: Event<'_>) -> Vec<Effect> {
         self.effects.clear();
         self.broker.handle(self.now, event, &mut self.effects);
         self.broker.audit();
@@ -72,13 +72,13 @@ impl Scene {
 
     fn pass(&mut self, millis: u64) -> Vec<Effect> {
         self.now.0 += millis;
-        self.give(Event::Tick)
+        self.handle(Event::Tick)
     }
 
     /// Subscribes a modern receiver. `limits::PREFETCH`: it names no `prefetch`.
     fn receive(&mut self, connection: u64, ack: AckMode, prefetch: u32) -> Vec<Effect> {
         let prefetch = Some(prefetch).filter(|prefetch| *prefetch != limits::PREFETCH);
-        self.give(Event::Subscribe(modern(connection, &["sms"], ack, prefetch)))
+        self.handle(Event::Subscribe(modern(connection, &["sms"], ack, prefetch)))
     }
 
     fn send(&mut self, text: &str, id: Option<&str>) -> Vec<Effect> {
@@ -106,7 +106,7 @@ impl Scene {
             messages: std::iter::once(0..text.len()).collect(),
             verbatim: true,
         };
-        self.give(Event::Publish(&Publish {
+        self.handle(Event::Publish(&Publish {
             origin,
             reply_to,
             publication: &publication,
@@ -161,7 +161,7 @@ fn a_message_confirmed_in_time_is_never_written() {
     assert_eq!((deliveries(&effects), writes(&effects)), (vec![(1, 1)], 0));
     let asked = scene.pass(100);
     assert!(asked.iter().any(is_confirm), "a pause of 100 ms ends the burst: {asked:?}");
-    let after = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
+    let after = scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
     assert!(after.is_empty(), "{after:?}");
     assert!(scene.is_idle(), "no deadline is left");
     assert_eq!(scene.broker.counters().confirmed, 1);
@@ -183,7 +183,7 @@ fn a_message_whose_sender_waits_is_written_at_once_and_answered_when_it_is_store
     let effects = scene.send("one", Some("a"));
     assert_eq!(writes(&effects), 1);
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::Reply { .. })), "the message is not safe yet");
-    let effects = scene.give(Event::Stored(vec![MessageId(1)]));
+    let effects = scene.handle(Event::Stored(vec![MessageId(1)]));
     let id = PublicationId::new("app", "a");
     let accepted = Reply::Accepted { id: Some(id), receivers: 1, stored: true, duplicate: false };
     assert!(matches!(&effects[..], [Effect::Reply { reply, .. }] if *reply == accepted), "{effects:?}");
@@ -195,7 +195,7 @@ fn the_same_id_again_is_answered_and_delivered_to_nobody() {
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     scene.send("one", Some("a"));
     assert!(scene.send("one", Some("a")).is_empty(), "the answer waits until the first publication is safe");
-    let effects = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
+    let effects = scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
     let replies = effects.iter().filter(|effect| matches!(effect, Effect::Reply { .. })).count();
     assert_eq!(replies, 2, "both are answered: {effects:?}");
     let effects = scene.send("one", Some("a"));
@@ -212,9 +212,9 @@ fn unconfirmed_messages_go_to_the_next_receiver_in_their_order() {
     for text in ["one", "two", "three"] {
         assert_eq!(deliveries(&scene.send(text, None)).len(), 1);
     }
-    scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
+    scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
     let gone = Event::Disconnected { connection: ConnectionId(1), took_only: false, listens: false };
-    let effects = scene.give(gone);
+    let effects = scene.handle(gone);
     assert_eq!(deliveries(&effects), [(2, 1)], "one backlog frame");
     let Some(Content::Backlog { messages, .. }) = scene.effects.contents.first() else { panic!("a backlog") };
     let texts: Vec<_> = messages.iter().filter_map(Payload::as_text).collect();
@@ -231,11 +231,11 @@ fn messages_wait_for_a_full_window_and_an_ack_makes_room() {
         let answer = if done { Answer::Ack } else { Answer::Nack(Nack::default()) };
         Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence, answer })
     };
-    assert_eq!(deliveries(&scene.give(ack(1, true))), [(1, 2)]);
-    assert_eq!(deliveries(&scene.give(ack(2, false))), [], "there is no other receiver: the message is held back");
+    assert_eq!(deliveries(&scene.handle(ack(1, true))), [(1, 2)]);
+    assert_eq!(deliveries(&scene.handle(ack(2, false))), [], "there is no other receiver: the message is held back");
     let again = scene.pass(1_000);
     assert!(matches!(again.last(), Some(Effect::Deliver { sequence: 3, attempt: 2, .. })), "{again:?}");
-    let unknown = scene.give(ack(2, true));
+    let unknown = scene.handle(ack(2, true));
     assert!(matches!(
         &unknown[..],
         [Effect::Reply { reply: Reply::UnknownDelivery { sequence: 2, command: "ack" }, .. }]
@@ -246,15 +246,16 @@ fn messages_wait_for_a_full_window_and_an_ack_makes_room() {
 fn the_window_grows_for_a_quick_receiver_and_shrinks_for_a_slow_one() {
     let mut scene = Scene::new();
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
-    let allowed = |scene: &Scene| scene.broker.receivers.iter().next().map(|(_, receiver)| receiver.pace.allowed());
+    let allowed =
+        |scene: &Scene| scene.broker.receivers.iter().next().map(|(_, receiver)| receiver.window_size.allowed());
     for text in 0..limits::PREFETCH {
         scene.send(&text.to_string(), None);
     }
-    scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 32 });
+    scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 32 });
     assert_eq!(allowed(&scene), Some(128));
     assert!(scene.pass(100).iter().any(is_confirm));
     scene.pass(300);
-    scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 64 });
+    scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 64 });
     assert_eq!(allowed(&scene), Some(64));
 }
 
@@ -276,19 +277,19 @@ fn a_prompt_receiver_is_asked_before_the_store() {
         "the receiver has not confirmed anything yet"
     );
     assert!(scene.pass(100).iter().any(is_confirm));
-    assert_eq!(accepted(&scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 })), Some(false));
+    assert_eq!(accepted(&scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 1 })), Some(false));
 
     let effects = scene.send("two", Some("b"));
     assert_eq!((writes(&effects), effects.iter().any(is_confirm)), (0, true));
     let effects = scene.send("three", Some("c"));
     assert_eq!((writes(&effects), effects.iter().any(is_confirm)), (0, false), "one request at a time");
-    let effects = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 2 });
+    let effects = scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 2 });
     assert_eq!(
         (accepted(&effects), effects.iter().any(is_confirm)),
         (Some(false), true),
         "the sender of the next message waits"
     );
-    let effects = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 3 });
+    let effects = scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 3 });
     assert_eq!((accepted(&effects), effects.iter().any(is_confirm)), (Some(false), false));
     assert!(scene.is_idle(), "settled messages have no deadline");
 }
@@ -300,15 +301,15 @@ fn a_message_that_is_acknowledged_at_once_is_not_written() {
         |sequence| Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence, answer: Answer::Ack });
     scene.receive(1, AckMode::Manual, 8);
     assert_eq!(writes(&scene.send("one", Some("a"))), 1);
-    scene.give(done(1));
+    scene.handle(done(1));
     assert_eq!(writes(&scene.send("two", Some("b"))), 0);
-    assert_eq!(accepted(&scene.give(done(2))), Some(false));
+    assert_eq!(accepted(&scene.handle(done(2))), Some(false));
     assert_eq!(writes(&scene.send("three", Some("c"))), 0);
     assert_eq!(writes(&scene.pass(5)), 1, "the receiver is slow this time");
     scene.now.0 += 1;
     assert_eq!(writes(&scene.send("four", Some("d"))), 1);
-    scene.give(done(3));
-    scene.give(done(4));
+    scene.handle(done(3));
+    scene.handle(done(4));
     assert_eq!(writes(&scene.send("five", Some("e"))), 0, "the last confirmation was quick again");
 }
 
@@ -318,7 +319,7 @@ fn a_sender_does_not_wait_for_a_receiver_that_has_become_slow() {
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     scene.send("one", None);
     scene.pass(100);
-    scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
+    scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
     assert_eq!(writes(&scene.send("two", Some("b"))), 0);
     let due = scene.now.after(limits::PROMPT_CONFIRMATION);
     assert_eq!(scene.broker.next_deadline(), Some(due));
@@ -329,9 +330,9 @@ fn a_sender_does_not_wait_for_a_receiver_that_has_become_slow() {
         1,
         "the confirmation is late, so the message is written at once"
     );
-    assert_eq!(accepted(&scene.give(Event::Stored(vec![MessageId(2), MessageId(3)]))), Some(true));
+    assert_eq!(accepted(&scene.handle(Event::Stored(vec![MessageId(2), MessageId(3)]))), Some(true));
     scene.now.0 += 1_000;
-    scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 3 });
+    scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 3 });
     assert_eq!(writes(&scene.send("four", Some("d"))), 1, "the last confirmation was slow");
 }
 
@@ -339,7 +340,7 @@ fn a_sender_does_not_wait_for_a_receiver_that_has_become_slow() {
 fn a_refused_message_leaves_nothing_behind() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
-    let effects = scene.give(Event::StoreFailed(vec![MessageId(1)], StoreFailure::Unavailable));
+    let effects = scene.handle(Event::StoreFailed(vec![MessageId(1)], StoreFailure::Unavailable));
     let refused = |effect: &Effect| {
         matches!(effect, Effect::Reply { reply: Reply::Refused { refusal: Refusal::Unavailable, .. }, .. })
     };
@@ -352,15 +353,15 @@ fn a_refused_message_leaves_nothing_behind() {
 fn a_row_of_another_program_is_delivered_like_any_message() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
-    scene.give(Event::Stored(vec![MessageId(1)]));
+    scene.handle(Event::Stored(vec![MessageId(1)]));
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     // Another program has written the second message.
     let messages = vec![scene.row(1, "one"), scene.row(2, "two")];
-    let effects = scene.give(Event::Loaded { channel: name("sms"), messages, complete: true });
+    let effects = scene.handle(Event::Loaded { channel: name("sms"), messages, complete: true });
     assert!(!deliveries(&effects).is_empty());
     assert_eq!(scene.broker.unsettled(), 2);
     let up_to = deliveries(&effects).last().expect("a delivery").1;
-    let effects = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to });
+    let effects = scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to });
     let removed = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Remove(ids)) if ids.len() == 2);
     assert!(effects.iter().any(removed), "{effects:?}");
     assert_eq!(scene.broker.unsettled(), 0);
@@ -370,16 +371,16 @@ fn a_row_of_another_program_is_delivered_like_any_message() {
 fn a_refused_message_is_removed_from_the_store_and_never_delivered() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
-    scene.give(Event::Stored(vec![MessageId(1)]));
+    scene.handle(Event::Stored(vec![MessageId(1)]));
     scene.send("two", Some("b"));
-    let effects = scene.give(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable));
+    let effects = scene.handle(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable));
     let disowned =
         |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Disown(ids)) if *ids == [MessageId(2)]);
     assert!(effects.iter().any(disowned), "{effects:?}");
     // The page was read before the row was removed.
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     let messages = vec![scene.row(1, "one"), scene.row(2, "two")];
-    let effects = scene.give(Event::Loaded { channel: name("sms"), messages, complete: true });
+    let effects = scene.handle(Event::Loaded { channel: name("sms"), messages, complete: true });
     assert_eq!((deliveries(&effects).len(), scene.broker.unsettled()), (1, 1));
 }
 
@@ -387,16 +388,17 @@ fn a_refused_message_is_removed_from_the_store_and_never_delivered() {
 fn a_row_whose_write_was_reported_as_failed_is_not_delivered_twice() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
-    scene.give(Event::Stored(vec![MessageId(1)]));
+    scene.handle(Event::Stored(vec![MessageId(1)]));
     scene.receive(1, AckMode::Manual, limits::PREFETCH);
     // The second message waits after a stored one. Its write is requested, and reported as failed although the row was written.
     scene.send("two", None);
     scene.pass(500);
-    scene.give(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable));
+    scene.handle(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable));
     let messages = vec![scene.row(1, "one"), scene.row(2, "two")];
-    let mut delivered = deliveries(&scene.give(Event::Loaded { channel: name("sms"), messages, complete: true })).len();
+    let mut delivered =
+        deliveries(&scene.handle(Event::Loaded { channel: name("sms"), messages, complete: true })).len();
     delivered += deliveries(&scene.pass(1_000)).len();
-    delivered += deliveries(&scene.give(Event::Stored(vec![MessageId(2)]))).len();
+    delivered += deliveries(&scene.handle(Event::Stored(vec![MessageId(2)]))).len();
     assert!(delivered <= 2, "{delivered} deliveries of two messages");
 }
 
@@ -423,7 +425,7 @@ fn an_expired_message_does_not_block_the_one_behind_it() {
     scene.send("later", None);
     scene.pass(200);
     let acknowledge = Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack };
-    let effects = scene.give(Event::Acknowledge(acknowledge));
+    let effects = scene.handle(Event::Acknowledge(acknowledge));
     assert_eq!(deliveries(&effects), [(1, 2)]);
     let Some(Content::Backlog { messages, .. }) = scene.effects.contents.first() else { panic!("a backlog") };
     assert_eq!(messages[0].as_text(), Some("later"));
@@ -437,14 +439,14 @@ fn a_named_receiver_gets_its_position_back() {
     let subscribe = |connection, receiver| {
         Event::Subscribe(Subscribe { receiver, ..modern(connection, &["sms"], AckMode::Automatic, None) })
     };
-    scene.give(subscribe(1, Some(key.clone())));
-    scene.give(subscribe(2, None));
+    scene.handle(subscribe(1, Some(key.clone())));
+    scene.handle(subscribe(2, None));
     scene.send("one", None);
-    let effects = scene.give(Event::Claim { connection: ConnectionId(3), receiver: key });
+    let effects = scene.handle(Event::Claim { connection: ConnectionId(3), receiver: key });
     let ended = Effect::End { connection: ConnectionId(1), reason: EndReason::Replaced };
     assert!(effects.iter().any(|effect| format!("{effect:?}") == format!("{ended:?}")), "{effects:?}");
     assert_eq!(deliveries(&effects), [(2, 1)], "its unconfirmed message goes to the other receiver");
-    scene.give(subscribe(3, None));
+    scene.handle(subscribe(3, None));
     assert_eq!(deliveries(&scene.send("two", None)), [(3, 1)], "the new connection has the position of the old one");
 }
 
@@ -463,14 +465,14 @@ fn the_sender_of_a_paged_message_is_known_in_any_order_of_paging() {
 fn a_connection_that_has_sent_confirms_nothing_by_leaving() {
     let mut scene = Scene::new();
     scene.send("kept", None);
-    scene.give(Event::Stored(vec![MessageId(1)]));
+    scene.handle(Event::Stored(vec![MessageId(1)]));
     let asked = scene.receive(100, AckMode::Automatic, limits::PREFETCH);
     assert!(matches!(asked[..], [Effect::Store(StoreEffect::Load { .. })]), "{asked:?}");
     let row = scene.row(1, "kept");
     let loaded = Event::Loaded { channel: name("sms"), messages: vec![row], complete: true };
-    assert_eq!(deliveries(&scene.give(loaded)), [(100, 1)], "every topic connection is a receiver");
+    assert_eq!(deliveries(&scene.handle(loaded)), [(100, 1)], "every topic connection is a receiver");
     scene.send("its publication", None);
-    scene.give(Event::Disconnected { connection: ConnectionId(100), took_only: true, listens: false });
+    scene.handle(Event::Disconnected { connection: ConnectionId(100), took_only: true, listens: false });
     assert_eq!((scene.broker.counters().confirmed, scene.broker.unsettled()), (0, 2), "both messages are kept");
 }
 
@@ -478,11 +480,11 @@ fn a_connection_that_has_sent_confirms_nothing_by_leaving() {
 fn a_page_that_was_read_before_a_purge_is_ignored() {
     let mut scene = Scene::new();
     scene.send("kept", None);
-    scene.give(Event::Stored(vec![MessageId(1)]));
+    scene.handle(Event::Stored(vec![MessageId(1)]));
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
-    scene.give(Event::Purge { channel: name("sms") });
+    scene.handle(Event::Purge { channel: name("sms") });
     let page = vec![scene.row(1, "kept")];
-    let effects = scene.give(Event::Loaded { channel: name("sms"), messages: page, complete: true });
+    let effects = scene.handle(Event::Loaded { channel: name("sms"), messages: page, complete: true });
     assert!(deliveries(&effects).is_empty(), "{effects:?}");
     assert_eq!(scene.broker.unsettled(), 0);
 }
@@ -498,7 +500,7 @@ fn a_steady_stream_is_confirmed_before_it_would_be_written() {
         effects.extend(scene.pass(50));
         written += writes(&effects);
         if effects.iter().any(is_confirm) {
-            scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: sent });
+            scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: sent });
         }
     }
     assert_eq!(written, 0);
@@ -544,7 +546,7 @@ fn expired_messages_in_the_store_do_not_count_against_a_limit() {
     for id in ["a", "b"] {
         assert_eq!(refusal(&scene.send(id, Some(id))), None);
     }
-    scene.give(Event::Stored(vec![MessageId(1), MessageId(2)]));
+    scene.handle(Event::Stored(vec![MessageId(1), MessageId(2)]));
     scene.now.0 += 999;
     assert_eq!(refusal(&scene.send("c", Some("c"))), Some(Refusal::BacklogFull));
     scene.now.0 += 1;
@@ -557,7 +559,7 @@ fn expired_messages_in_the_store_do_not_count_against_a_limit() {
     }
     assert_eq!(refusal(&scene.send("f", Some("f"))), Some(Refusal::BacklogFull), "the limit still applies");
     let gone = vec![(MessageId(1), name("sms")), (MessageId(2), name("sms"))];
-    scene.give(Event::Swept { gone, spared: Vec::new(), more: false });
+    scene.handle(Event::Swept { gone, spared: Vec::new(), more: false });
     assert_eq!((scene.broker.unsettled(), scene.broker.counters().expired), (2, 2));
     assert_eq!(refusal(&scene.send("g", Some("g"))), Some(Refusal::BacklogFull));
 }
@@ -581,10 +583,10 @@ fn a_publication_that_was_written_after_its_expiry_is_refused() {
     let mut scene = small_and_short();
     scene.send("a", Some("a"));
     scene.now.0 += 1_000;
-    assert_eq!(refusal(&scene.give(Event::Stored(vec![MessageId(1)]))), Some(Refusal::Expired));
+    assert_eq!(refusal(&scene.handle(Event::Stored(vec![MessageId(1)]))), Some(Refusal::Expired));
     scene.send("b", Some("b"));
     scene.now.0 += 999;
-    assert_eq!(accepted(&scene.give(Event::Stored(vec![MessageId(2)]))), Some(true));
+    assert_eq!(accepted(&scene.handle(Event::Stored(vec![MessageId(2)]))), Some(true));
 }
 
 #[test]
@@ -592,7 +594,7 @@ fn a_returned_publication_that_expires_before_it_is_safe_is_refused() {
     let mut scene = small_and_short();
     scene.receive(1, AckMode::Manual, 1);
     scene.send("a", Some("a"));
-    scene.give(Event::Disconnected { connection: ConnectionId(1), took_only: false, listens: false });
+    scene.handle(Event::Disconnected { connection: ConnectionId(1), took_only: false, listens: false });
     assert_eq!(refusal(&scene.pass(1_000)), Some(Refusal::Expired));
 }
 
@@ -602,10 +604,10 @@ fn sweeps_follow_one_another_until_no_expired_row_is_left() {
     scene.send("a", None);
     let is_sweep = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Sweep { .. }));
     assert!(scene.pass(Bounds::TIGHT.sweep_every.as_millis() as u64).iter().any(is_sweep));
-    scene.give(Event::Swept { gone: Vec::new(), spared: Vec::new(), more: true });
+    scene.handle(Event::Swept { gone: Vec::new(), spared: Vec::new(), more: true });
     assert_eq!(scene.broker.next_deadline(), Some(scene.now), "the next sweep is due at once");
     assert!(scene.pass(0).iter().any(is_sweep));
-    scene.give(Event::Swept { gone: Vec::new(), spared: Vec::new(), more: false });
+    scene.handle(Event::Swept { gone: Vec::new(), spared: Vec::new(), more: false });
     assert_eq!(scene.broker.next_deadline(), Some(scene.now.after(Bounds::TIGHT.sweep_every)));
 }
 
@@ -623,12 +625,12 @@ fn a_step_of_the_wall_clock_moves_the_times_of_restored_messages_only() {
     let restored = Restored { channels: vec![held], delayed, last_id: MessageId(7), ..Restored::default() };
     scene.broker = Broker::new(scene.broker.settings.clone(), restored);
     assert_eq!(refusal(&scene.send("a", Some("a"))), Some(Refusal::BacklogFull));
-    scene.give(Event::WallAdvanced(Duration::from_secs(3_600)));
+    scene.handle(Event::WallAdvanced(Duration::from_secs(3_600)));
     assert_eq!(refusal(&scene.send("b", Some("b"))), None, "the stored messages have expired");
     let effects = scene.pass(100_000);
     let is_due = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Replace { .. }));
     assert!(effects.iter().any(is_due), "the delayed message of the store is due: {effects:?}");
-    let late = scene.give(Event::Stored(vec![MessageId(8)]));
+    let late = scene.handle(Event::Stored(vec![MessageId(8)]));
     assert_eq!(refusal(&late), Some(Refusal::Expired), "a message that was accepted since then uses elapsed time");
 }
 
@@ -650,21 +652,21 @@ fn the_reply_counts_a_receiver_that_got_the_message_later() {
     scene.send("one", None);
     assert!(accepted_replies(&scene.send("two", Some("b"))).is_empty(), "the message waits for room");
     let ack = Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack });
-    assert_eq!(deliveries(&scene.give(ack)), [(1, 2)]);
-    assert_eq!(accepted_replies(&scene.give(Event::Stored(vec![MessageId(2)]))), [(1, true, false)]);
+    assert_eq!(deliveries(&scene.handle(ack)), [(1, 2)]);
+    assert_eq!(accepted_replies(&scene.handle(Event::Stored(vec![MessageId(2)]))), [(1, true, false)]);
 }
 
 #[test]
 fn the_reply_to_a_duplicate_says_whether_the_message_is_still_stored() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
-    assert_eq!(accepted_replies(&scene.give(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
+    assert_eq!(accepted_replies(&scene.handle(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
     assert_eq!(accepted_replies(&scene.send("one", Some("a"))), [(0, true, true)], "the message waits");
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     let row = Message { publication: Some(PublicationId::new("app", "a")), ..scene.row(1, "one") };
-    scene.give(Event::Loaded { channel: name("sms"), messages: vec![row], complete: true });
+    scene.handle(Event::Loaded { channel: name("sms"), messages: vec![row], complete: true });
     assert_eq!(accepted_replies(&scene.send("one", Some("a"))), [(0, true, true)], "the message is in flight");
-    scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
+    scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
     assert_eq!(accepted_replies(&scene.send("one", Some("a"))), [(0, false, true)], "the message is confirmed");
 }
 
@@ -672,7 +674,7 @@ fn the_reply_to_a_duplicate_says_whether_the_message_is_still_stored() {
 fn a_duplicate_of_a_purged_or_expired_message_is_not_reported_as_stored() {
     let mut scene = Scene::with(ChannelPolicy { ttl: Duration::from_secs(60), ..ChannelPolicy::default() });
     scene.send("one", Some("a"));
-    scene.give(Event::Stored(vec![MessageId(1)]));
+    scene.handle(Event::Stored(vec![MessageId(1)]));
     scene.now.0 += 59_999;
     assert_eq!(accepted_replies(&scene.send("one", Some("a"))), [(0, true, true)]);
     scene.now.0 += 1;
@@ -682,8 +684,8 @@ fn a_duplicate_of_a_purged_or_expired_message_is_not_reported_as_stored() {
         "the message has expired, although no sweep has run"
     );
     scene.send("two", Some("b"));
-    scene.give(Event::Stored(vec![MessageId(2)]));
-    scene.give(Event::Purge { channel: name("sms") });
+    scene.handle(Event::Stored(vec![MessageId(2)]));
+    scene.handle(Event::Purge { channel: name("sms") });
     assert_eq!(accepted_replies(&scene.send("two", Some("b"))), [(0, false, true)]);
 }
 
@@ -692,9 +694,9 @@ fn a_sender_that_waits_without_an_id_is_answered_once() {
     let mut scene = Scene::new();
     scene.answer = true;
     assert_eq!(writes(&scene.send("one", None)), 1, "the sender waits, so the message is written at once");
-    assert_eq!(accepted_replies(&scene.give(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
+    assert_eq!(accepted_replies(&scene.handle(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
     scene.send("two", None);
-    let effects = scene.give(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Full));
+    let effects = scene.handle(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Full));
     let refused =
         |effect: &&Effect| matches!(effect, Effect::Reply { reply: Reply::Refused { id: None, answer: true, .. }, .. });
     assert_eq!(effects.iter().filter(refused).count(), 1, "{effects:?}");
@@ -704,15 +706,15 @@ fn a_sender_that_waits_without_an_id_is_answered_once() {
 fn a_half_closed_client_gets_its_replies_and_no_messages() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
-    scene.give(Event::Subscribe(modern(100, &["sms"], AckMode::Automatic, Some(limits::PREFETCH))));
+    scene.handle(Event::Subscribe(modern(100, &["sms"], AckMode::Automatic, Some(limits::PREFETCH))));
     let connection = ConnectionId(100);
     let gone = |listens| Event::Disconnected { connection, took_only: false, listens };
-    scene.give(gone(true));
-    assert_eq!(accepted_replies(&scene.give(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
+    scene.handle(gone(true));
+    assert_eq!(accepted_replies(&scene.handle(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
     scene.send("two", Some("b"));
-    assert!(scene.give(gone(false)).is_empty());
+    assert!(scene.handle(gone(false)).is_empty());
     assert!(
-        accepted_replies(&scene.give(Event::Stored(vec![MessageId(2)]))).is_empty(),
+        accepted_replies(&scene.handle(Event::Stored(vec![MessageId(2)]))).is_empty(),
         "the connection gets no replies any more"
     );
 }

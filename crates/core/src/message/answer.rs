@@ -104,19 +104,19 @@ pub struct DeadLetter {
     pub channel: ChannelName,
     /// The number of deliveries on that channel.
     pub attempts: u32,
-    /// The reason in the last nack; at most [`limits::REASON_BYTES`].
+    /// The reason in the last nack; at most [`REASON_BYTES`](crate::limits::REASON_BYTES).
     pub reason: Option<Box<str>>,
 }
 
 /// The parameters of a nack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nack {
-    /// The message is not delivered again before this time has passed; at most [`limits::RETRY_AFTER`]. `None`: the broker chooses the
+    /// The message is not delivered again before this time has passed; at most [`RETRY_AFTER`](crate::limits::RETRY_AFTER). `None`: the broker chooses the
     /// back-off.
     pub retry_after: Option<Duration>,
     /// The message can never be handled: the broker moves it to the dead-letter channel at once.
     pub reject: bool,
-    /// The reason in the receiver's words; at most [`limits::REASON_BYTES`].
+    /// The reason in the receiver's words; at most [`REASON_BYTES`](crate::limits::REASON_BYTES).
     pub reason: Option<Box<str>>,
 }
 

@@ -30,10 +30,14 @@ fn a_members_own_messages_are_searched_once() {
     for id in 1..=1_000 {
         channel.wait(entry(id, Some(me), None));
         assert_eq!(channel.first_deliverable(Some(me), Timestamp(0)), None);
-        assert_eq!(channel.own.as_ref().map(|own| own.up_to), Some((me, MessageId(id))));
+        assert_eq!(channel.self_sent.as_ref().map(|self_sent| self_sent.up_to), Some((me, MessageId(id))));
     }
     assert_eq!(channel.first_deliverable(None, Timestamp(0)), Some(MessageId(1)));
-    assert_eq!(channel.own.as_ref().map(|own| own.up_to), Some((me, MessageId(1_000))), "the position is kept");
+    assert_eq!(
+        channel.self_sent.as_ref().map(|self_sent| self_sent.up_to),
+        Some((me, MessageId(1_000))),
+        "the position is kept"
+    );
     channel.wait(entry(500, None, None));
     assert_eq!(
         channel.first_deliverable(Some(me), Timestamp(0)),

@@ -42,7 +42,7 @@ fn an_id_is_known_within_the_window_and_free_afterwards() {
     accept(&mut dedup, 5, 1);
     assert_eq!(known(&mut dedup, 14, 1), Some(Known::Accepted));
     assert_eq!(known(&mut dedup, 15, 1), None);
-    assert_eq!((dedup.len(), dedup.places.len(), dedup.rows.len()), (0, 0, 0));
+    assert_eq!((dedup.len(), dedup.locations.len(), dedup.queues.len()), (0, 0, 0));
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_single_user_may_use_the_whole_bound_and_then_loses_its_oldest_id() {
     for key in 0..=100 {
         accept(&mut dedup, 0, key);
     }
-    assert_eq!((dedup.len(), dedup.places.len()), (100, 100));
+    assert_eq!((dedup.len(), dedup.locations.len()), (100, 100));
     assert_eq!(known(&mut dedup, 0, 0), None);
     for key in 1..=100 {
         assert_eq!(known(&mut dedup, 0, key), Some(Known::Accepted));
@@ -148,8 +148,8 @@ fn ids_are_known_as_in_a_plain_map() {
     let mut dedup = dedup(100);
     // Start with numbers that wrap around.
     for user in ["a", "b", "c"] {
-        let row = dedup.row_of(user);
-        dedup.rows[row].first = u32::MAX - 50;
+        let queue = dedup.queue_of(user);
+        dedup.queues[queue].first = u32::MAX - 50;
     }
     // For each key, the time of acceptance, or the key of the pending publication. A simple generator of numbers, so that a failure can be
     // repeated.
@@ -192,22 +192,22 @@ fn stored_rows_of_an_id_are_counted_until_they_are_removed() {
         other => panic!("{other:?}"),
     };
     dedup.pend(key, 7);
-    assert_eq!(dedup.row_gone(key), Some(7), "the pending publication counts its rows itself");
+    assert_eq!(dedup.row_removed(key), Some(7), "the pending publication counts its rows itself");
     let most = crate::limits::PUBLICATION_MESSAGES as u32;
     dedup.accept(Timestamp(5), key, &id("app", 1), most);
     assert_eq!(seen(&mut dedup, key), (5, most));
-    assert_eq!((dedup.row_gone(key), seen(&mut dedup, key)), (None, (5, most - 1)));
+    assert_eq!((dedup.row_removed(key), seen(&mut dedup, key)), (None, (5, most - 1)));
 
     let channel = ChannelName::parse("sms").expect("a name");
     let stored = vec![(channel.clone(), id("app", 9), Timestamp(4), 2)];
     let other = dedup.key(&channel, &id("app", 9));
-    assert_eq!(dedup.row_gone(other), None, "it is not known");
+    assert_eq!(dedup.row_removed(other), None, "it is not known");
     let mut dedup = Dedup::new([1, 2], 100);
     let filed = AcceptedId { at: Timestamp(5), key: other, user: 3 };
     dedup.restore(stored, vec![filed]);
     assert_eq!(seen(&mut dedup, other), (5, 2), "the time comes from the file, the rows from the store");
     for left in [1, 0, 0] {
-        dedup.row_gone(other);
+        dedup.row_removed(other);
         assert_eq!(seen(&mut dedup, other), (5, left));
     }
 }

@@ -1,8 +1,8 @@
 //! The naive model: what an observer outside of the broker knows of each message, and the rules that must hold. The model has no windows,
 //! pages or queues.
 //!
-//! The rules for a delivery are the assertions in [`Model::delivered`]; the rules for returned messages are in [`Told::comes_out`],
-//! [`Told::joins_party`] and [`Told::settle_failure`].
+//! The rules for a delivery are the assertions in [`Model::delivered`]; the rules for returned messages are in [`MessageRecord::check_hold`],
+//! [`MessageRecord::check_groups`] and [`MessageRecord::decide_retry`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) struct Holder {
     /// The receiver's group at the delivery.
     pub group: Option<&'static str>,
     /// The receiver is an observer: groups have the message, and the receiver's answers do not count.
-    pub looks_on: bool,
+    pub observes: bool,
 }
 
 impl Holder {
@@ -49,16 +49,16 @@ pub(super) struct Failed {
 
 /// What is known of one message. The message's number is its text.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct MessageRecord {
     pub channel: String,
     pub sender: ConnectionId,
     /// The sender received the channel when it sent the message, and has not left it since.
     pub own: bool,
     /// The sender received the channel when it sent the message.
-    pub as_member: bool,
+    pub sender_was_member: bool,
     pub limit: usize,
     /// The sender gave the limit. If false, the channel's limit applies, which may change.
-    pub own_limit: bool,
+    pub has_own_limit: bool,
     pub keep: bool,
     pub delayed: bool,
     pub due: Timestamp,
@@ -76,7 +76,7 @@ pub(super) struct Told {
     pub lost: bool,
     /// The number of receivers that had the message when it became safe: when it was confirmed, or when the broker learnt that it is
     /// stored.
-    pub held: Option<usize>,
+    pub holders_when_safe: Option<usize>,
     /// The number of deliveries, on all channels.
     pub deliveries: u32,
     /// The broker's id for it, once it was delivered.
@@ -97,11 +97,11 @@ pub(super) struct Told {
     /// The receiver from which it was taken because it was too slow, and the time.
     pub revoked: Option<(ConnectionId, Timestamp)>,
     /// The groups that got it in the last flight.
-    pub party: BTreeSet<&'static str>,
-    pub onlookers: bool,
-    pub left: (u64, u32),
+    pub flight_groups: BTreeSet<&'static str>,
+    pub has_observers: bool,
+    pub last_delivery: (u64, u32),
     /// It was waiting when too many messages were held, so it may be released early.
-    pub loose: bool,
+    pub may_be_early: bool,
     /// These groups had it and returned it: nobody else gets it before this time.
     pub bound: Option<(BTreeSet<&'static str>, Timestamp)>,
     /// A receiver has rejected it, and no other receiver had it.
@@ -109,18 +109,18 @@ pub(super) struct Told {
     /// It is a dead letter.
     pub letter: bool,
     /// A receiver has rejected the dead letter. Dead letters have no dead-letter channel, so the message is dropped.
-    pub buried: bool,
+    pub dead_letter_rejected: bool,
 }
 
-impl Told {
+impl MessageRecord {
     pub fn new(channel: String, sender: ConnectionId, policy: &ChannelPolicy) -> Self {
         Self {
             channel,
             sender,
             own: false,
-            as_member: false,
+            sender_was_member: false,
             limit: policy.receivers as usize,
-            own_limit: false,
+            has_own_limit: false,
             keep: policy.keep,
             delayed: false,
             due: Timestamp::default(),
@@ -138,18 +138,18 @@ impl Told {
             flights: 0,
             nacks: 0,
             failed: Failed::default(),
-            held: None,
+            holders_when_safe: None,
             pause: None,
             returned: BTreeSet::new(),
             revoked: None,
-            party: BTreeSet::new(),
-            onlookers: false,
-            left: (0, 0),
-            loose: false,
+            flight_groups: BTreeSet::new(),
+            has_observers: false,
+            last_delivery: (0, 0),
+            may_be_early: false,
             bound: None,
             rejected: false,
             letter: false,
-            buried: false,
+            dead_letter_rejected: false,
         }
     }
 
@@ -166,28 +166,28 @@ impl Told {
 
     /// Whether only the groups that had it may get it again. (Dead letters go to one receiver.)
     fn waits_for_groups(&self) -> bool {
-        self.onlookers || (self.limit == 0 && !self.letter)
+        self.has_observers || (self.limit == 0 && !self.letter)
     }
 
     /// Returns the only groups that may get it: it waits for them, or they have it.
     pub fn only_for(&self) -> Option<&BTreeSet<&'static str>> {
-        let has = !self.holders.is_empty() && !self.party.is_empty() && self.waits_for_groups();
-        if has { Some(&self.party) } else { self.bound.as_ref().map(|(groups, _)| groups) }
+        let has = !self.holders.is_empty() && !self.flight_groups.is_empty() && self.waits_for_groups();
+        if has { Some(&self.flight_groups) } else { self.bound.as_ref().map(|(groups, _)| groups) }
     }
 
     /// Records a delivery with regard to groups, and checks that a message which belongs to groups goes to them only. Returns whether the
     /// receiver is an observer.
-    fn joins_party(&mut self, number: u64, now: Timestamp, seen: &Seen<'_>, crowded: bool) -> bool {
-        let Seen { to, group, grouped, delivery, .. } = *seen;
+    fn check_groups(&mut self, number: u64, now: Timestamp, view: &DeliveryView<'_>, too_many_held: bool) -> bool {
+        let DeliveryView { to, group, grouped, delivery, .. } = *view;
         if self.holders.is_empty() {
-            if let Some((groups, until)) = self.bound.take().filter(|(_, until)| now < *until && !crowded) {
+            if let Some((groups, until)) = self.bound.take().filter(|(_, until)| now < *until && !too_many_held) {
                 assert!(
                     group.is_some_and(|group| groups.contains(group)),
                     "message {number} waits for {groups:?} until {until:?} and was given to {to:?} of {group:?}"
                 );
             }
-            (self.party, self.onlookers, self.left) = (BTreeSet::new(), false, delivery);
-        } else if self.left != delivery {
+            (self.flight_groups, self.has_observers, self.last_delivery) = (BTreeSet::new(), false, delivery);
+        } else if self.last_delivery != delivery {
             // One more receiver of a flight, in the place of a member that has lost the message or is late.
             let has = |holder: &Holder| group.is_some() && holder.group == group;
             let doubled = self.holders.values().filter(|holder| has(holder)).all(|holder| holder.is_late(now));
@@ -198,31 +198,31 @@ impl Told {
             }
             return false;
         }
-        let looks_on = grouped && group.is_none();
-        self.party.extend(group);
-        self.onlookers |= looks_on;
-        looks_on
+        let observes = grouped && group.is_none();
+        self.flight_groups.extend(group);
+        self.has_observers |= observes;
+        observes
     }
 
     /// Called when a receiver has lost the message: if only observers have it, the flight has failed.
-    fn comes_back(&mut self, now: Timestamp) {
-        if self.holders.values().any(|holder| !holder.looks_on) {
+    fn returns(&mut self, now: Timestamp) {
+        if self.holders.values().any(|holder| !holder.observes) {
             return;
         }
         self.holders.clear();
-        self.settle_failure(now);
+        self.decide_retry(now);
         let from = self.pause.as_ref().map_or(now, |(until, _)| *until);
-        let waits = !self.party.is_empty() && self.waits_for_groups();
-        self.bound = waits.then(|| (std::mem::take(&mut self.party), from.after(Bounds::TIGHT.group_wait)));
+        let waits = !self.flight_groups.is_empty() && self.waits_for_groups();
+        self.bound = waits.then(|| (std::mem::take(&mut self.flight_groups), from.after(Bounds::TIGHT.group_wait)));
     }
 
     /// Records a delivery with regard to earlier failures, and checks that a held message is not delivered before its time, nor at once to
-    /// the receiver that failed. `crowded`: too many messages are held, so some of them are released early.
-    fn comes_out(&mut self, number: u64, to: ConnectionId, now: Timestamp, crowded: bool) {
+    /// the receiver that failed. `too_many_held`: too many messages are held, so some of them are released early.
+    fn check_hold(&mut self, number: u64, to: ConnectionId, now: Timestamp, too_many_held: bool) {
         if self.holders.is_empty() {
             if let Some((until, not)) = self.pause.take().filter(|(until, _)| *until > now) {
                 assert!(
-                    crowded || !not.is_empty(),
+                    too_many_held || !not.is_empty(),
                     "message {number} was delivered at {now:?}, although it is held until {until:?}"
                 );
                 assert!(
@@ -245,7 +245,7 @@ impl Told {
 
     /// Decides what must follow a flight that ended with a nack: rejection, or a back-off that doubles with each flight (1 s to 60 s). The
     /// first nack holds the message back from the receivers that sent it; later nacks from all receivers.
-    fn settle_failure(&mut self, now: Timestamp) {
+    fn decide_retry(&mut self, now: Timestamp) {
         let failed = std::mem::take(&mut self.failed);
         if !failed.nacked {
             return;
@@ -253,7 +253,7 @@ impl Told {
         let first = self.nacks == 0;
         self.nacks += 1;
         self.rejected |= failed.reject && !self.letter;
-        self.buried |= failed.reject && self.letter;
+        self.dead_letter_rejected |= failed.reject && self.letter;
         let pause = Duration::from_secs(1 << self.flights.saturating_sub(1).min(6)).min(Duration::from_secs(60));
         self.pause = match failed.until {
             Some(until) => Some((until, BTreeSet::new())),
@@ -263,7 +263,7 @@ impl Told {
 
     /// Whether it was rejected and its channel has no dead-letter channel.
     pub fn is_dropped(&self) -> bool {
-        self.buried || self.is_rejected() && !["three", "late"].contains(&self.channel.as_str())
+        self.dead_letter_rejected || self.is_rejected() && !["three", "late"].contains(&self.channel.as_str())
     }
 
     /// Whether it was rejected, even if other receivers still have it.
@@ -273,7 +273,8 @@ impl Told {
 
     /// Whether it has expired and did not become a dead letter.
     pub fn has_vanished(&self, now: Timestamp) -> bool {
-        self.expires.is_some_and(|at| at <= now) && (self.refused || !super::world::is_late(&self.channel))
+        self.expires.is_some_and(|at| at <= now)
+            && (self.refused || !super::world::has_expired_dead_letters(&self.channel))
     }
 
     /// Forgets what only the crashed process knew.
@@ -287,17 +288,17 @@ impl Told {
 
 #[derive(Debug, Default)]
 pub(super) struct Model {
-    pub messages: BTreeMap<u64, Told>,
+    pub messages: BTreeMap<u64, MessageRecord>,
     /// For the order of messages: the last message whose first delivery was seen, by sender, channel, whether the sender was a member of
     /// the channel, and whether the channel is kept. A message of a member may have to wait for another receiver, so it has an order of its
     /// own; a message that is not kept waits for nobody.
     last_first: BTreeMap<(ConnectionId, String, bool, bool), u64>,
     /// The time at which each receiver last confirmed anything by a pong.
-    heard: BTreeMap<ConnectionId, Timestamp>,
+    last_pong: BTreeMap<ConnectionId, Timestamp>,
 }
 
 /// One delivered message as its receiver sees it.
-pub(super) struct Seen<'a> {
+pub(super) struct DeliveryView<'a> {
     pub number: u64,
     pub channel: &'a str,
     pub to: ConnectionId,
@@ -325,87 +326,91 @@ impl Model {
     /// * A silent receiver gets nothing new if the limit is above 0.
     /// * A redelivery is marked by its attempt number.
     /// * First deliveries of messages from one sender are in the order of sending.
-    pub fn delivered(&mut self, now: Timestamp, seen: &Seen<'_>, dead_letter: &str) {
-        let Seen { number, channel, to, sequence, manual, attempt, message, policy, .. } = *seen;
-        let crowded = self.is_crowded(now);
-        let told = self.messages.get_mut(&number).unwrap_or_else(|| panic!("message {number} was never sent"));
-        let letter = channel == dead_letter && told.channel != dead_letter;
-        assert!(channel == told.channel || letter, "message {number} of {} was delivered on {channel}", told.channel);
-        assert!(letter || to != told.sender || !told.own, "message {number} was delivered to its sender");
-        assert!(letter || told.expires.is_none_or(|at| at > now), "message {number} was delivered after it expired");
-        assert!(now >= told.due, "message {number} was delivered before it was due");
-        assert!(!told.confirmed, "message {number} was delivered after it was confirmed");
-        assert!(!told.purged, "message {number} was delivered after it was purged");
+    pub fn delivered(&mut self, now: Timestamp, view: &DeliveryView<'_>, dead_letter: &str) {
+        let DeliveryView { number, channel, to, sequence, manual, attempt, message, policy, .. } = *view;
+        let too_many_held = self.has_too_many_held(now);
+        let record = self.messages.get_mut(&number).unwrap_or_else(|| panic!("message {number} was never sent"));
+        let letter = channel == dead_letter && record.channel != dead_letter;
+        assert!(
+            channel == record.channel || letter,
+            "message {number} of {} was delivered on {channel}",
+            record.channel
+        );
+        assert!(letter || to != record.sender || !record.own, "message {number} was delivered to its sender");
+        assert!(letter || record.expires.is_none_or(|at| at > now), "message {number} was delivered after it expired");
+        assert!(now >= record.due, "message {number} was delivered before it was due");
+        assert!(!record.confirmed, "message {number} was delivered after it was confirmed");
+        assert!(!record.purged, "message {number} was delivered after it was purged");
         // `08` (expired) means: never delivered on its own channel.
-        assert!(letter || !told.refused, "message {number} was delivered after it was refused");
-        assert!(!told.lost, "message {number} was delivered although it was lost in a crash");
-        assert_eq!(sequence > 0, told.keep, "message {number}: only kept messages have a sequence number");
-        if told.keep {
-            told.starts_again(letter);
-            let others = told.holders.keys().filter(|(holder, _)| *holder != to).count();
+        assert!(letter || !record.refused, "message {number} was delivered after it was refused");
+        assert!(!record.lost, "message {number} was delivered although it was lost in a crash");
+        assert_eq!(sequence > 0, record.keep, "message {number}: only kept messages have a sequence number");
+        if record.keep {
+            record.starts_again(letter);
+            let others = record.holders.keys().filter(|(holder, _)| *holder != to).count();
             // One more if a receiver is late.
-            let late = told.holders.values().any(|holder| !holder.manual && holder.is_late(now));
-            let limit = if letter { policy.receivers as usize } else { told.limit };
+            let late = record.holders.values().any(|holder| !holder.manual && holder.is_late(now));
+            let limit = if letter { policy.receivers as usize } else { record.limit };
             assert!(
                 limit == 0 || others < limit + usize::from(late),
                 "message {number} has more receivers than its limit"
             );
             assert!(
-                told.holders.is_empty() || !told.holders.keys().any(|(holder, _)| *holder == to),
+                record.holders.is_empty() || !record.holders.keys().any(|(holder, _)| *holder == to),
                 "message {number} was given to {to:?}, which has it"
             );
-            let crowded = crowded || std::mem::take(&mut told.loose);
-            told.comes_out(number, to, now, crowded);
-            let looks_on = told.joins_party(number, now, seen, crowded);
+            let too_many_held = too_many_held || std::mem::take(&mut record.may_be_early);
+            record.check_hold(number, to, now, too_many_held);
+            let observes = record.check_groups(number, now, view, too_many_held);
             let within = if manual { policy.ack_timeout } else { policy.confirm_within };
-            let within = if looks_on { Duration::ZERO } else { within };
-            let holder = Holder { at: now, manual, within, overdue: false, group: seen.group, looks_on };
-            told.holders.insert((to, sequence), holder);
+            let within = if observes { Duration::ZERO } else { within };
+            let holder = Holder { at: now, manual, within, overdue: false, group: view.group, observes };
+            record.holders.insert((to, sequence), holder);
             assert!(limit == 0 || !self.is_silent(now, to), "message {number} was given to {to:?}, which is silent");
         }
-        let told = self.messages.get_mut(&number).expect("it is known");
+        let record = self.messages.get_mut(&number).expect("it is known");
         if manual && !letter {
-            let before = told.deliveries > told.holders.len().saturating_sub(1) as u32;
+            let before = record.deliveries > record.holders.len().saturating_sub(1) as u32;
             // A delayed message that came due right before a crash, and waits until after the next restart, has no mark.
-            let unknown = told.delayed && matches!(channel, "drop" | "three");
-            let id = told.id.replace(message).unwrap_or(message);
-            assert!(id == message || told.delayed, "message {number} had the id {id:?} and now has {message:?}");
+            let unknown = record.delayed && matches!(channel, "drop" | "three");
+            let id = record.id.replace(message).unwrap_or(message);
+            assert!(id == message || record.delayed, "message {number} had the id {id:?} and now has {message:?}");
             assert!(!before || attempt > 1 || unknown, "message {number} was redelivered without a mark");
         }
-        told.deliveries += 1;
+        record.deliveries += 1;
         // A delayed message that comes due after a crash counts one delivery that may not have happened.
-        let most = (told.deliveries + u32::from(told.delayed)).max(2);
-        assert!(attempt <= most, "message {number}: attempt {attempt} of {}", told.deliveries);
+        let most = (record.deliveries + u32::from(record.delayed)).max(2);
+        assert!(attempt <= most, "message {number}: attempt {attempt} of {}", record.deliveries);
         // Not for the sender itself: it does not get the messages that it sent while it received the channel, so it may see the later ones
         // first.
-        if told.deliveries == 1 && !letter && !told.delayed && to != told.sender {
-            let key = (told.sender, told.channel.clone(), told.as_member, told.keep);
+        if record.deliveries == 1 && !letter && !record.delayed && to != record.sender {
+            let key = (record.sender, record.channel.clone(), record.sender_was_member, record.keep);
             let last = self.last_first.entry(key).or_default();
             assert!(*last < number, "message {number} was first delivered after message {last} of the same sender");
             *last = number;
         }
     }
 
-    fn is_crowded(&self, now: Timestamp) -> bool {
-        let is_held = |told: &&Told| {
-            let waits = told.pause.as_ref().map(|(at, _)| *at).max(told.bound.as_ref().map(|(_, at)| *at));
-            told.holders.is_empty() && waits.is_some_and(|at| at > now)
+    fn has_too_many_held(&self, now: Timestamp) -> bool {
+        let is_held = |record: &&MessageRecord| {
+            let waits = record.pause.as_ref().map(|(at, _)| *at).max(record.bound.as_ref().map(|(_, at)| *at));
+            record.holders.is_empty() && waits.is_some_and(|at| at > now)
         };
         self.messages.values().filter(is_held).count() > Bounds::TIGHT.held
     }
 
     /// Called at the end of a turn: if too many messages are held, some are released early, and the model does not know which.
-    pub fn loosen(&mut self, now: Timestamp) {
-        if self.is_crowded(now) {
-            self.messages.values_mut().for_each(|told| told.loose = told.holders.is_empty());
+    pub fn mark_early(&mut self, now: Timestamp) {
+        if self.has_too_many_held(now) {
+            self.messages.values_mut().for_each(|record| record.may_be_early = record.holders.is_empty());
         }
     }
 
     /// Returns the largest number of messages that may count against a channel's `max_backlog`.
     pub fn live(&self, channel: &str, now: Timestamp) -> u64 {
-        let live = |told: &&Told| {
-            let over = told.confirmed || told.purged || told.refused || told.lost;
-            told.channel == channel && told.keep && !over && told.expires.is_none_or(|at| at > now)
+        let live = |record: &&MessageRecord| {
+            let over = record.confirmed || record.purged || record.refused || record.lost;
+            record.channel == channel && record.keep && !over && record.expires.is_none_or(|at| at > now)
         };
         self.messages.values().filter(live).count() as u64
     }
@@ -413,15 +418,15 @@ impl Model {
     /// Applies a step of the wall clock: the times of messages that earlier runs have stored move earlier, unless the message has come due
     /// since then and has a new row.
     pub fn advance(&mut self, now: Timestamp, by: u64) {
-        for told in self.messages.values_mut() {
-            if told.old == Some(true) && told.due <= now {
-                told.old = None;
+        for record in self.messages.values_mut() {
+            if record.old == Some(true) && record.due <= now {
+                record.old = None;
             }
-            let Some(is_due_later) = told.old else { continue };
+            let Some(is_due_later) = record.old else { continue };
             if is_due_later {
-                told.due.0 = told.due.0.saturating_sub(by);
+                record.due.0 = record.due.0.saturating_sub(by);
             }
-            if let Some(expires) = &mut told.expires {
+            if let Some(expires) = &mut record.expires {
                 expires.0 = expires.0.saturating_sub(by);
             }
         }
@@ -429,36 +434,36 @@ impl Model {
 
     /// A receiver confirms the deliveries for which `holds` returns true.
     pub fn confirmed(&mut self, now: Timestamp, connection: ConnectionId, holds: impl Fn(u64, &Holder) -> bool) {
-        for told in self.messages.values_mut() {
-            let before = told.holders.len();
+        for record in self.messages.values_mut() {
+            let before = record.holders.len();
             let mut settled = false;
-            told.holders.retain(|(holder, sequence), held| {
+            record.holders.retain(|(holder, sequence), held| {
                 let goes = *holder == connection && holds(*sequence, held);
-                settled |= goes && !held.looks_on;
+                settled |= goes && !held.observes;
                 !goes
             });
-            if told.holders.len() < before {
-                self.heard.insert(connection, now);
+            if record.holders.len() < before {
+                self.last_pong.insert(connection, now);
             }
             if settled {
-                told.held.get_or_insert(before);
-                told.confirmed = true;
+                record.holders_when_safe.get_or_insert(before);
+                record.confirmed = true;
             }
         }
     }
 
     /// A receiver vanishes.
     pub fn vanished(&mut self, now: Timestamp, connection: ConnectionId) {
-        self.lets_go(connection, None, now, |_| {});
+        self.loses(connection, None, now, |_| {});
     }
 
     /// A receiver gives a delivery back.
     pub fn nacked(&mut self, now: Timestamp, (connection, sequence): (ConnectionId, u64), nack: &Nack) {
-        self.lets_go(connection, Some(sequence), now, |told| {
-            told.failed.by.insert(connection);
-            told.failed.nacked = true;
-            told.failed.reject |= nack.reject;
-            told.failed.until = told.failed.until.max(nack.retry_after.map(|pause| now.after(pause)));
+        self.loses(connection, Some(sequence), now, |record| {
+            record.failed.by.insert(connection);
+            record.failed.nacked = true;
+            record.failed.reject |= nack.reject;
+            record.failed.until = record.failed.until.max(nack.retry_after.map(|pause| now.after(pause)));
         });
     }
 
@@ -466,37 +471,43 @@ impl Model {
     pub fn revoked(&mut self, now: Timestamp, (connection, sequence): (ConnectionId, u64)) {
         // A frame with several messages is taken back as a whole. Another receiver may have room for the first message only.
         let is_only = self.held_by(connection, sequence).len() == 1;
-        self.lets_go(connection, Some(sequence), now, |told| {
-            told.failed.by.insert(connection);
+        self.loses(connection, Some(sequence), now, |record| {
+            record.failed.by.insert(connection);
             // Not if other receivers have it, because they may lose it, too.
-            told.revoked = (is_only && told.holders.is_empty()).then_some((connection, now));
+            record.revoked = (is_only && record.holders.is_empty()).then_some((connection, now));
         });
     }
 
     /// A receiver loses messages: those of the delivery `only`, or all.
-    fn lets_go(&mut self, connection: ConnectionId, only: Option<u64>, now: Timestamp, note: impl Fn(&mut Told)) {
-        for told in self.messages.values_mut() {
+    fn loses(
+        &mut self,
+        connection: ConnectionId,
+        only: Option<u64>,
+        now: Timestamp,
+        note: impl Fn(&mut MessageRecord),
+    ) {
+        for record in self.messages.values_mut() {
             let (mut counts, mut any) = (false, false);
-            told.holders.retain(|(holder, sequence), held| {
+            record.holders.retain(|(holder, sequence), held| {
                 let stays = *holder != connection || only.is_some_and(|only| only != *sequence);
                 any |= !stays;
-                counts |= !stays && !held.looks_on;
+                counts |= !stays && !held.observes;
                 stays
             });
-            if any && !told.confirmed && !told.purged {
-                told.returned.insert(connection);
+            if any && !record.confirmed && !record.purged {
+                record.returned.insert(connection);
             }
-            if counts && !told.confirmed && !told.purged {
-                note(told);
-                told.comes_back(now);
+            if counts && !record.confirmed && !record.purged {
+                note(record);
+                record.returns(now);
             }
         }
     }
 
     /// A receiver extends a delivery, or a late delivery stays with its receiver (`overdue`).
     pub fn extended(&mut self, now: Timestamp, (connection, sequence): (ConnectionId, u64), overdue: bool) {
-        for told in self.messages.values_mut() {
-            if let Some(holder) = told.holders.get_mut(&(connection, sequence)) {
+        for record in self.messages.values_mut() {
+            if let Some(holder) = record.holders.get_mut(&(connection, sequence)) {
                 (holder.at, holder.overdue) = (now, overdue);
             }
         }
@@ -504,28 +515,28 @@ impl Model {
 
     /// A receiver acknowledges a manual delivery.
     pub fn answered(&mut self, connection: ConnectionId, sequence: u64) {
-        for told in self.messages.values_mut() {
-            let before = told.holders.len();
-            if told.holders.remove(&(connection, sequence)).is_some_and(|holder| !holder.looks_on) {
-                told.held.get_or_insert(before);
-                told.confirmed = true;
+        for record in self.messages.values_mut() {
+            let before = record.holders.len();
+            if record.holders.remove(&(connection, sequence)).is_some_and(|holder| !holder.observes) {
+                record.holders_when_safe.get_or_insert(before);
+                record.confirmed = true;
             }
         }
     }
 
     /// Returns the messages of a delivery.
     pub fn held_by(&self, connection: ConnectionId, sequence: u64) -> Vec<u64> {
-        let holds = |told: &Told| told.holders.contains_key(&(connection, sequence));
-        self.messages.iter().filter(|(_, told)| holds(told)).map(|(number, _)| *number).collect()
+        let holds = |record: &MessageRecord| record.holders.contains_key(&(connection, sequence));
+        self.messages.iter().filter(|(_, record)| holds(record)).map(|(number, _)| *number).collect()
     }
 
     /// Whether a receiver has a late automatic delivery, and has confirmed nothing since it became late.
     pub fn is_silent(&self, now: Timestamp, connection: ConnectionId) -> bool {
-        let heard = self.heard.get(&connection).copied().unwrap_or_default();
-        self.messages.values().filter(|told| !told.confirmed && !told.purged).any(|told| {
-            told.holders.iter().any(|((holder, _), held)| {
+        let last_pong = self.last_pong.get(&connection).copied().unwrap_or_default();
+        self.messages.values().filter(|record| !record.confirmed && !record.purged).any(|record| {
+            record.holders.iter().any(|((holder, _), held)| {
                 // Strictly earlier: events of the same millisecond may happen in either order.
-                *holder == connection && !held.manual && held.late().is_some_and(|at| heard < at && at < now)
+                *holder == connection && !held.manual && held.late().is_some_and(|at| last_pong < at && at < now)
             })
         })
     }

@@ -32,9 +32,9 @@ pub(super) struct SimStore {
     pub events: VecDeque<Event<'static>>,
     pub failing: bool,
     /// While the store fails: it writes the rows and reports a failure, as if its answer were lost.
-    pub lying: bool,
+    pub loses_answers: bool,
     /// Rows that are stored although a failure was reported.
-    pub ghosts: BTreeSet<MessageId>,
+    pub hidden_rows: BTreeSet<MessageId>,
     /// Such rows that the broker has asked to write again.
     again: BTreeSet<MessageId>,
 }
@@ -45,9 +45,9 @@ impl SimStore {
             StoreEffect::Append(messages) => {
                 for message in messages {
                     let id = message.id;
-                    let is_ghost = self.ghosts.remove(&id);
-                    let is_new = !self.rows.contains_key(&id) || is_ghost;
-                    self.again.extend(is_ghost.then_some(id));
+                    let is_hidden = self.hidden_rows.remove(&id);
+                    let is_new = !self.rows.contains_key(&id) || is_hidden;
+                    self.again.extend(is_hidden.then_some(id));
                     assert!(is_new, "{id:?} is written twice");
                     assert!(self.appends.insert(id, message).is_none(), "{id:?} is queued twice");
                 }
@@ -65,7 +65,9 @@ impl SimStore {
                     self.counts.remove(&id);
                 }
             }
-            StoreEffect::Disown(ids) => self.removals.extend(ids.into_iter().filter(|id| self.ghosts.contains(id))),
+            StoreEffect::Disown(ids) => {
+                self.removals.extend(ids.into_iter().filter(|id| self.hidden_rows.contains(id)))
+            }
             StoreEffect::Deliveries(counts) => self.counts.extend(counts),
             StoreEffect::Load { channel, after, limit } => self.reads.push_back(Read::Load { channel, after, limit }),
             StoreEffect::Sweep { now, spare } => self.reads.push_back(Read::Sweep { now, spare }),
@@ -87,9 +89,9 @@ impl SimStore {
         let ids: Vec<MessageId> = self.appends.keys().copied().collect();
         let again = std::mem::take(&mut self.again);
         if self.failing {
-            self.ghosts.extend(again);
-            if self.lying {
-                self.ghosts.extend(&ids);
+            self.hidden_rows.extend(again);
+            if self.loses_answers {
+                self.hidden_rows.extend(&ids);
                 self.rows.append(&mut self.appends);
                 for old in std::mem::take(&mut self.replaced).into_values().flatten() {
                     self.rows.remove(&old);
@@ -161,7 +163,7 @@ impl SimStore {
     pub fn kept(&self) -> impl Iterator<Item = &Message> {
         let goes = |id: &MessageId| {
             self.removals.contains(id)
-                || self.ghosts.contains(id)
+                || self.hidden_rows.contains(id)
                 || self.appends.contains_key(id)
                 || self.replaced.values().flatten().any(|old| old == id)
         };
@@ -193,17 +195,17 @@ impl SimStore {
     }
 
     /// At a start, rows whose write was reported as failed are like all other rows.
-    pub fn find_ghosts(&mut self) {
+    pub fn find_hidden_rows(&mut self) {
         self.last_id = self.rows.keys().next_back().copied().unwrap_or_default().max(self.last_id);
-        self.ghosts.clear();
+        self.hidden_rows.clear();
     }
 
     /// Keeps only what survives a crash.
     pub fn crash(&mut self) {
         let rows = std::mem::take(&mut self.rows);
         let last_id = rows.keys().next_back().copied().unwrap_or_default().max(self.last_id);
-        let (failing, lying) = (self.failing, self.lying);
-        *self = Self { rows, last_id, suspect_up_to: last_id, failing, lying, ..Self::default() };
+        let (failing, loses_answers) = (self.failing, self.loses_answers);
+        *self = Self { rows, last_id, suspect_up_to: last_id, failing, loses_answers, ..Self::default() };
     }
 
     /// Returns the contents of the store for a new broker.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use wildmatch::WildMatch;
 
 use super::Random;
-use super::model::{Model, Seen, Told};
+use super::model::{DeliveryView, MessageRecord, Model};
 use super::store::SimStore;
 use crate::broker::{
     AckMode, Acknowledge, Bounds, Broker, ClientKind, Content, Effect, Effects, EndReason, Event, Note, Publish,
@@ -33,7 +33,7 @@ use crate::policy::{ChannelPolicy, Dispatch, Policies};
 const CHANNELS: [&str; 10] = ["all", "one", "two", "three", "drop", "live", "turn", "short", "late", "dead"];
 
 /// Whether expired messages of this channel become dead letters. (`three` has dead letters for messages that were given up only.)
-pub(super) fn is_late(channel: &str) -> bool {
+pub(super) fn has_expired_dead_letters(channel: &str) -> bool {
     channel == "late"
 }
 
@@ -150,7 +150,7 @@ pub(super) struct Tally {
 
 /// A publication with an id: its sender waits for the answer, or has it.
 #[derive(Debug, Clone)]
-struct Asked {
+struct Request {
     channel: String,
     numbers: Vec<u64>,
     /// The number of outstanding answers, by connection.
@@ -178,9 +178,9 @@ pub(super) struct World {
     model: Model,
     clients: BTreeMap<ConnectionId, Client>,
     ended: BTreeSet<ConnectionId>,
-    asked: BTreeMap<String, Asked>,
+    requests: BTreeMap<String, Request>,
     /// The messages of the publication without an id for whose answer a connection waits.
-    nameless: BTreeMap<ConnectionId, Vec<u64>>,
+    unnamed_senders: BTreeMap<ConnectionId, Vec<u64>>,
     /// The time at which each channel was last purged.
     purges: BTreeMap<String, Timestamp>,
     /// Connections that have closed their sending side and wait for answers.
@@ -262,7 +262,7 @@ impl Client {
     }
 }
 
-fn tell(effects: &Effects) {
+fn print_effects(effects: &Effects) {
     effects.list.iter().for_each(|effect| eprintln!("    {effect:?}"));
     let contents = effects.contents.iter().enumerate();
     contents.for_each(|(index, content)| eprintln!("    content {index}: {content:?}"));
@@ -288,8 +288,8 @@ impl World {
             model: Model::default(),
             clients: BTreeMap::new(),
             ended: BTreeSet::new(),
-            asked: BTreeMap::new(),
-            nameless: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            unnamed_senders: BTreeMap::new(),
             purges: BTreeMap::new(),
             listening: BTreeSet::new(),
             last_connection: 0,
@@ -323,7 +323,7 @@ impl World {
             90..96 => self.pass_time(),
             96 => {
                 self.store.failing = self.random.chance(30);
-                self.store.lying = self.random.chance(30);
+                self.store.loses_answers = self.random.chance(30);
             }
             97 => self.purge(),
             98 if self.random.chance(30) => self.crash(),
@@ -355,15 +355,18 @@ impl World {
             self.save_ids();
         }
         self.store.work();
-        for row in self.store.ghosts.iter().filter_map(|id| self.store.rows.get(id)) {
+        for row in self.store.hidden_rows.iter().filter_map(|id| self.store.rows.get(id)) {
             // The message may be refused and yet be delivered, if the broker crashes before the row is removed.
-            if let Some(told) = self.model.messages.get_mut(&number(&row.payload.bytes)) {
-                told.delayed = true;
+            if let Some(record) = self.model.messages.get_mut(&number(&row.payload.bytes)) {
+                record.delayed = true;
             }
         }
         for row in self.store.kept() {
-            let told = self.model.messages.get(&number(&row.payload.bytes));
-            assert!(told.is_none_or(|told| !told.confirmed), "{row:?} is confirmed, and no operation removes its row");
+            let record = self.model.messages.get(&number(&row.payload.bytes));
+            assert!(
+                record.is_none_or(|record| !record.confirmed),
+                "{row:?} is confirmed, and no operation removes its row"
+            );
         }
     }
 
@@ -377,7 +380,7 @@ impl World {
             }
             self.note_stored(&event);
             let is_step = matches!(event, Event::WallAdvanced(_));
-            self.give(event);
+            self.handle(event);
             if is_step {
                 // Messages that are due after the step are released at once, before another step of the clock could move them further.
                 self.tick_until(self.now);
@@ -397,14 +400,14 @@ impl World {
             assert!(round < 100_000, "the broker's deadlines never end");
             let Some(at) = self.broker.next_deadline().filter(|at| *at <= target) else { break };
             self.now = self.now.max(at);
-            self.give(Event::Tick);
+            self.handle(Event::Tick);
         }
         self.now = target;
         self.save_once_a_second();
     }
 
     /// Passes an event to the broker, and carries out the effects.
-    fn give(&mut self, event: Event<'_>) {
+    fn handle(&mut self, event: Event<'_>) {
         let mut effects = std::mem::take(&mut self.effects);
         effects.clear();
         if self.trace {
@@ -415,7 +418,7 @@ impl World {
         self.note_page(&event);
         self.broker.handle(self.now, event, &mut effects);
         if self.trace {
-            tell(&effects);
+            print_effects(&effects);
         }
         let mut fan_outs = fanout::FanOuts::default();
         self.turn += 1;
@@ -425,15 +428,15 @@ impl World {
                 Effect::Deliver { to, content: index, sequence, manual, attempt, message } => {
                     let content = content_of(&effects.contents[index as usize], live);
                     self.note_fan_out(&mut fan_outs, index, &content, to);
-                    self.check_letter(&effects.contents[index as usize]);
+                    self.check_dead_letter(&effects.contents[index as usize]);
                     let grouped = grouped.contains(&index);
-                    self.take(to, content, (sequence, index, grouped), manual, (attempt, message));
+                    self.deliver(to, content, (sequence, index, grouped), manual, (attempt, message));
                 }
                 Effect::Broadcast { to, except, content: index } => {
                     for to in to.iter().filter(|to| Some(**to) != except) {
                         let content = content_of(&effects.contents[index as usize], live);
                         self.note_fan_out(&mut fan_outs, index, &content, *to);
-                        self.take(*to, content, (0, index, false), false, (1, MessageId(0)));
+                        self.deliver(*to, content, (0, index, false), false, (1, MessageId(0)));
                     }
                 }
                 Effect::Confirm { connection } => {
@@ -446,7 +449,7 @@ impl World {
                         !client.proven && !self.stopping && self.now < client.since.after(limits::CONFIRM_QUIET);
                     assert!(
                         !early || client.kind == ClientKind::Modern,
-                        "{connection:?} was asked before its burst ended"
+                        "{connection:?} was request before its burst ended"
                     );
                     client.ping = Some(client.last);
                 }
@@ -463,19 +466,19 @@ impl World {
                     self.ended.insert(connection);
                 }
                 Effect::Store(effect) => self.ask_store(effect),
-                Effect::Note(note) => self.noted(&note),
+                Effect::Note(note) => self.check_note(&note),
             }
         }
         self.effects = effects;
         self.check_fan_outs(&fan_outs);
-        self.model.loosen(self.now);
+        self.model.mark_early(self.now);
         // The server reports the end of every connection that the broker has ended.
         while let Some(connection) = self.ended.pop_first() {
-            self.give(Event::Disconnected { connection, took_only: false, listens: false });
+            self.handle(Event::Disconnected { connection, took_only: false, listens: false });
         }
     }
 
-    fn take(
+    fn deliver(
         &mut self,
         to: ConnectionId,
         (channel, numbers): (ChannelName, Vec<u64>),
@@ -508,9 +511,20 @@ impl World {
             let (channel, policy) = (channel.as_str(), self.settings.policies.of(&channel));
             let message = MessageId(message.0 + index as u64);
             let delivery = (self.turn, content);
-            let seen =
-                Seen { number, channel, to, sequence, manual, attempt, message, policy, group, grouped, delivery };
-            self.model.delivered(self.now, &seen, "dead");
+            let view = DeliveryView {
+                number,
+                channel,
+                to,
+                sequence,
+                manual,
+                attempt,
+                message,
+                policy,
+                group,
+                grouped,
+                delivery,
+            };
+            self.model.delivered(self.now, &view, "dead");
         }
     }
 }

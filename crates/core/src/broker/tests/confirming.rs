@@ -7,11 +7,11 @@ const LEGACY: ClientKind = ClientKind::Legacy;
 impl Scene {
     fn subscribe(&mut self, connection: u64, client: ClientKind, prefetch: Option<u32>) -> Vec<Effect> {
         let subscribe = modern(connection, &["sms"], AckMode::Automatic, prefetch);
-        self.give(Event::Subscribe(Subscribe { client, ..subscribe }))
+        self.handle(Event::Subscribe(Subscribe { client, ..subscribe }))
     }
 
     fn confirm(&mut self, connection: u64, up_to: u64) -> Vec<Effect> {
-        self.give(Event::Confirmed { connection: ConnectionId(connection), up_to })
+        self.handle(Event::Confirmed { connection: ConnectionId(connection), up_to })
     }
 
     /// A connection sends one message to a channel.
@@ -31,7 +31,7 @@ impl Scene {
         };
         let connection = ConnectionId(connection);
         let publication = &publication;
-        self.give(Event::Publish(&Publish {
+        self.handle(Event::Publish(&Publish {
             origin: Some(connection),
             reply_to: ReplyTo::Connection(connection),
             publication,
@@ -46,7 +46,7 @@ impl Scene {
     /// A connection leaves like a one-shot reader. Returns the number of messages that this confirmed.
     fn leave(&mut self, connection: u64) -> u64 {
         let before = self.broker.counters().confirmed;
-        self.give(Event::Disconnected { connection: ConnectionId(connection), took_only: true, listens: false });
+        self.handle(Event::Disconnected { connection: ConnectionId(connection), took_only: true, listens: false });
         self.broker.counters().confirmed - before
     }
 }
@@ -83,12 +83,12 @@ fn a_legacy_receiver_gets_one_message_of_the_backlog_at_first() {
         for text in ["one", "two", "three"] {
             scene.send(text, None);
         }
-        scene.give(Event::Disconnected { connection: ConnectionId(1), took_only: false, listens: false });
-        scene.give(Event::Disconnected { connection: ConnectionId(2), took_only: false, listens: false });
-        scene.give(Event::Stored(vec![MessageId(1), MessageId(2), MessageId(3)]));
+        scene.handle(Event::Disconnected { connection: ConnectionId(1), took_only: false, listens: false });
+        scene.handle(Event::Disconnected { connection: ConnectionId(2), took_only: false, listens: false });
+        scene.handle(Event::Stored(vec![MessageId(1), MessageId(2), MessageId(3)]));
         scene.subscribe(3, client, None);
         let messages = ["one", "two", "three"].into_iter().zip(1..).map(|(text, id)| scene.row(id, text)).collect();
-        scene.give(Event::Loaded { channel: name("sms"), messages, complete: true });
+        scene.handle(Event::Loaded { channel: name("sms"), messages, complete: true });
         assert_eq!(backlog(&scene), first, "{client:?}");
         if first == 1 {
             scene.confirm(3, 1);
@@ -127,7 +127,7 @@ fn other_receivers_confirm_nothing_by_leaving() {
         }),
         ("it has sent to the channel before it received it", |scene| {
             scene.send_to(1, "sms");
-            scene.give(Event::Purge { channel: name("sms") });
+            scene.handle(Event::Purge { channel: name("sms") });
             scene.subscribe(1, LEGACY, None);
             scene.send("one", None);
         }),
@@ -139,7 +139,7 @@ fn other_receivers_confirm_nothing_by_leaving() {
         }),
         ("it acknowledges manually", |scene| {
             let subscribe = modern(1, &["sms"], AckMode::Manual, None);
-            scene.give(Event::Subscribe(Subscribe { client: LEGACY, ..subscribe }));
+            scene.handle(Event::Subscribe(Subscribe { client: LEGACY, ..subscribe }));
             scene.send("one", None);
         }),
     ];

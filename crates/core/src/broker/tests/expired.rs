@@ -78,7 +78,7 @@ fn an_expired_message_in_flight_becomes_a_dead_letter_with_attempts_and_reason_w
     scene.receive(1, AckMode::Manual, 1);
     scene.send("nacked", None);
     scene.pass(10_000);
-    let effects = scene.give(Event::Acknowledge(Acknowledge {
+    let effects = scene.handle(Event::Acknowledge(Acknowledge {
         connection: ConnectionId(1),
         sequence: 1,
         answer: nack("no network"),
@@ -88,7 +88,7 @@ fn an_expired_message_in_flight_becomes_a_dead_letter_with_attempts_and_reason_w
     scene.send("vanished", None);
     scene.pass(10_000);
     let gone = Event::Disconnected { connection: ConnectionId(1), took_only: false, listens: false };
-    assert_eq!(letters(&scene.give(gone)), [("vanished".to_owned(), expired(1))]);
+    assert_eq!(letters(&scene.handle(gone)), [("vanished".to_owned(), expired(1))]);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_held_message_becomes_a_dead_letter_when_it_expires() {
     scene.receive(1, AckMode::Manual, 1);
     scene.send("held", None);
     let answer = Answer::Nack(Nack { retry_after: Some(Duration::from_secs(60)), ..Nack::default() });
-    scene.give(Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer }));
+    scene.handle(Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer }));
     assert_eq!(letters(&scene.pass(10_000)), [("held".to_owned(), expired(1))]);
 }
 
@@ -123,12 +123,12 @@ fn thousands_of_stored_messages_become_dead_letters_in_order_and_a_few_at_a_time
         }
         most = most.max(scene.broker.bytes);
         if !written.is_empty() {
-            next.extend(scene.give(Event::Stored(written)));
+            next.extend(scene.handle(Event::Stored(written)));
         }
         if swept {
-            let part: Vec<Message> = left.iter().take(Bounds::TIGHT_SWEEP_ROWS).cloned().collect();
-            let more = part.len() < left.len();
-            next.extend(scene.give(Event::Swept { gone: Vec::new(), spared: part, more }));
+            let share: Vec<Message> = left.iter().take(Bounds::TIGHT_SWEEP_ROWS).cloned().collect();
+            let more = share.len() < left.len();
+            next.extend(scene.handle(Event::Swept { gone: Vec::new(), spared: share, more }));
         }
         if left.is_empty() && next.is_empty() {
             break;
@@ -139,7 +139,7 @@ fn thousands_of_stored_messages_become_dead_letters_in_order_and_a_few_at_a_time
     let expected: Vec<String> = (1..=total).map(|id| id.to_string()).collect();
     assert_eq!(order, expected);
     assert!(
-        most <= (Bounds::TIGHT.dying + Bounds::TIGHT_SWEEP_ROWS) * (limits::ENTRY_BYTES + 200),
+        most <= (Bounds::TIGHT.superseded_rows + Bounds::TIGHT_SWEEP_ROWS) * (limits::ENTRY_BYTES + 200),
         "{most} bytes at once"
     );
     assert_eq!(scene.broker.counters().dead_lettered, total);
@@ -150,9 +150,13 @@ fn expired_rows_are_not_read_faster_than_the_store_writes() {
     let mut scene = scene_on(restored(1_000), ChannelPolicy::default());
     for first in (1..900).step_by(Bounds::TIGHT_SWEEP_ROWS) {
         let spared = rows(&scene, first..=first + Bounds::TIGHT_SWEEP_ROWS as u64 - 1);
-        scene.give(Event::Swept { gone: Vec::new(), spared, more: true });
+        scene.handle(Event::Swept { gone: Vec::new(), spared, more: true });
     }
-    assert!(scene.broker.counters().dead_lettered as usize <= Bounds::TIGHT.dying, "{:?}", scene.broker.counters());
+    assert!(
+        scene.broker.counters().dead_lettered as usize <= Bounds::TIGHT.superseded_rows,
+        "{:?}",
+        scene.broker.counters()
+    );
 }
 
 #[test]
@@ -214,14 +218,14 @@ fn a_waiting_sender_gets_expired_and_may_use_its_id_again() {
 #[test]
 fn a_dead_letter_confirmed_while_a_sweep_returns_its_row_is_delivered_once() {
     let mut scene = scene_on(restored(2), ChannelPolicy::default());
-    scene.give(Event::Subscribe(modern(1, &["dead"], AckMode::Manual, Some(8))));
+    scene.handle(Event::Subscribe(modern(1, &["dead"], AckMode::Manual, Some(8))));
     scene.pass(0);
-    let effects = scene.give(Event::Swept { gone: Vec::new(), spared: rows(&scene, 1..=1), more: true });
+    let effects = scene.handle(Event::Swept { gone: Vec::new(), spared: rows(&scene, 1..=1), more: true });
     assert_eq!(deliveries(&effects), [(1, 1)]);
     // The next sweep reads the row again before the store learns of its removal.
     scene.pass(0);
-    scene.give(Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack }));
-    let effects = scene.give(Event::Swept { gone: Vec::new(), spared: rows(&scene, 1..=2), more: false });
+    scene.handle(Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack }));
+    let effects = scene.handle(Event::Swept { gone: Vec::new(), spared: rows(&scene, 1..=2), more: false });
     assert_eq!((deliveries(&effects), scene.texts()), (vec![(1, 2)], vec!["2".to_owned()]));
 }
 
@@ -229,16 +233,16 @@ fn a_dead_letter_confirmed_while_a_sweep_returns_its_row_is_delivered_once() {
 fn a_page_read_before_the_removal_of_a_row_does_not_deliver_it() {
     let mut scene = scene_on(restored(3), ChannelPolicy::default());
     let join = |connection, channel| Event::Subscribe(modern(connection, &[channel], AckMode::Manual, Some(8)));
-    scene.give(join(1, "dead"));
+    scene.handle(join(1, "dead"));
     scene.pass(0);
-    scene.give(Event::Swept { gone: Vec::new(), spared: rows(&scene, 2..=2), more: false });
+    scene.handle(Event::Swept { gone: Vec::new(), spared: rows(&scene, 2..=2), more: false });
     let is_load = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Load { .. }));
-    assert!(scene.give(join(2, "sms")).iter().any(is_load));
+    assert!(scene.handle(join(2, "sms")).iter().any(is_load));
     // The page is read now, with the row. The dead letter is confirmed before the page arrives.
     let alive = |row: Message| Message { expires: None, ..row };
     let messages = rows(&scene, 1..=3).into_iter().map(alive).collect();
-    scene.give(Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack }));
-    let effects = scene.give(Event::Loaded { channel: name("sms"), messages, complete: true });
+    scene.handle(Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack }));
+    let effects = scene.handle(Event::Loaded { channel: name("sms"), messages, complete: true });
     assert!(effects.iter().any(is_load), "the page is read again: {effects:?}");
     assert_eq!((deliveries(&effects), scene.broker.unsettled()), (vec![], 2));
 }

@@ -12,7 +12,7 @@ fn manual(policy: ChannelPolicy, receivers: std::ops::RangeInclusive<u64>) -> Sc
 
 impl Scene {
     fn answer(&mut self, connection: u64, sequence: u64, answer: Answer) -> Vec<Effect> {
-        self.give(Event::Acknowledge(Acknowledge { connection: ConnectionId(connection), sequence, answer }))
+        self.handle(Event::Acknowledge(Acknowledge { connection: ConnectionId(connection), sequence, answer }))
     }
 
     fn nack(&mut self, connection: u64, sequence: u64) -> Vec<Effect> {
@@ -106,7 +106,7 @@ fn a_held_message_is_written_purged_and_expired_like_any_other() {
     assert_eq!((scene.broker.counters().expired, scene.broker.unsettled()), (1, 0));
     scene.send("purged", None);
     scene.answer(1, 2, nack());
-    scene.give(Event::Purge { channel: name("sms") });
+    scene.handle(Event::Purge { channel: name("sms") });
     assert_eq!((scene.broker.counters().purged, scene.broker.unsettled()), (1, 0));
 }
 
@@ -197,9 +197,9 @@ fn a_silent_receivers_delivery_goes_to_one_more_receiver_and_it_gets_nothing_new
     assert_eq!(deliveries(&scene.pass(1)), [(2, 1)]);
     assert_eq!(deliveries(&scene.pass(10_000)), [], "one more receiver at most");
     assert_eq!(deliveries(&scene.send("next", None)), [(3, 1)], "two receivers are silent now");
-    scene.give(Event::Confirmed { connection: ConnectionId(2), up_to: 1 });
+    scene.handle(Event::Confirmed { connection: ConnectionId(2), up_to: 1 });
     assert_eq!(scene.broker.counters().confirmed, 1);
-    let late = scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
+    let late = scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
     assert!(late.is_empty(), "a late confirmation has no effects: {late:?}");
     assert_eq!(deliveries(&scene.send("again", None)), [(1, 2)], "the first receiver is not silent any more");
 }
@@ -213,10 +213,10 @@ fn a_silent_receivers_delivery_goes_to_the_next_new_receiver() {
     let effects = scene.receive(2, AckMode::Manual, 1);
     assert_eq!(deliveries(&effects), [(2, 1)]);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Deliver { attempt: 2, .. })), "{effects:?}");
-    scene.give(Event::Disconnected { connection: ConnectionId(2), took_only: false, listens: false });
+    scene.handle(Event::Disconnected { connection: ConnectionId(2), took_only: false, listens: false });
     let effects = scene.receive(3, AckMode::Automatic, limits::PREFETCH);
     assert_eq!(deliveries(&effects), [(3, 1)], "the second receiver has vanished");
-    scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
+    scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
     assert_eq!((scene.broker.counters().confirmed, scene.broker.unsettled()), (1, 0));
 }
 
@@ -229,7 +229,7 @@ fn without_a_limit_a_silent_receivers_delivery_goes_to_one_new_receiver_only() {
     scene.pass(10_000);
     assert_eq!(deliveries(&scene.receive(2, AckMode::Automatic, limits::PREFETCH)), [(2, 1)]);
     assert_eq!(deliveries(&scene.receive(3, AckMode::Automatic, limits::PREFETCH)), []);
-    scene.give(Event::Disconnected { connection: ConnectionId(2), took_only: false, listens: false });
+    scene.handle(Event::Disconnected { connection: ConnectionId(2), took_only: false, listens: false });
     assert_eq!(scene.broker.unsettled(), 1, "the first receiver still has the message");
 }
 
@@ -256,7 +256,7 @@ fn manual_deliveries_stay_manual_when_the_receiver_becomes_automatic() {
     scene.receive(1, AckMode::Automatic, 8);
     scene.send("two", None);
     assert!(scene.pass(100).iter().any(is_confirm), "the second delivery is automatic");
-    scene.give(Event::Confirmed { connection: ConnectionId(1), up_to: 2 });
+    scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 2 });
     assert_eq!(
         (scene.broker.counters().confirmed, scene.broker.unsettled()),
         (1, 1),
@@ -282,10 +282,10 @@ fn timers_of_disconnected_receivers_are_removed() {
         scene.broker.handle(scene.now, subscribe(connection), &mut scene.effects);
         scene.send("one", None);
         let gone = Event::Disconnected { connection: ConnectionId(connection), took_only: false, listens: false };
-        scene.give(gone);
-        scene.give(Event::Purge { channel: name("sms") });
+        scene.handle(gone);
+        scene.handle(Event::Purge { channel: name("sms") });
     }
-    assert!(scene.broker.timers.waiting() <= limits::TIMERS_LEFT + 8, "{}", scene.broker.timers.waiting());
+    assert!(scene.broker.deadlines.waiting() <= limits::TIMERS_LEFT + 8, "{}", scene.broker.deadlines.waiting());
 }
 
 fn subscribe(connection: u64) -> Event<'static> {

@@ -10,16 +10,16 @@ impl Scene {
 
     fn join_with(&mut self, connection: u64, group: &str, ack: AckMode, prefetch: Option<u32>) -> Vec<Effect> {
         let group = (!group.is_empty()).then(|| GroupName::from(group));
-        self.give(Event::Subscribe(Subscribe { group, ..modern(connection, &["sms"], ack, prefetch) }))
+        self.handle(Event::Subscribe(Subscribe { group, ..modern(connection, &["sms"], ack, prefetch) }))
     }
 
     fn says(&mut self, connection: u64, sequence: u64, answer: Answer) -> Vec<Effect> {
-        self.give(Event::Acknowledge(Acknowledge { connection: ConnectionId(connection), sequence, answer }))
+        self.handle(Event::Acknowledge(Acknowledge { connection: ConnectionId(connection), sequence, answer }))
     }
 
     fn disconnect(&mut self, connection: u64) -> Vec<Effect> {
         let connection = ConnectionId(connection);
-        self.give(Event::Disconnected { connection, took_only: false, listens: false })
+        self.handle(Event::Disconnected { connection, took_only: false, listens: false })
     }
 }
 
@@ -231,12 +231,12 @@ fn a_receiver_that_takes_over_a_name_gets_no_message_of_channels_that_it_leaves(
         group: Some(GroupName::from("gateways")),
         ..modern(connection, &[channel], AckMode::Manual, Some(1))
     };
-    scene.give(Event::Subscribe(named(1, "sms")));
+    scene.handle(Event::Subscribe(named(1, "sms")));
     scene.join(2, "gateways", 1);
     assert_eq!(to(&scene.send("code", None)), [1]);
     // It leaves the channel with the same request with which it replaces the receiver of the message.
     let subscribe = Subscribe { channels: vec![name("other")], ..named(2, "sms") };
-    assert!(to(&scene.give(Event::Subscribe(subscribe))).is_empty());
+    assert!(to(&scene.handle(Event::Subscribe(subscribe))).is_empty());
     assert_eq!(to(&scene.join(3, "", 1)), [3], "the message waits for the next receiver");
 }
 

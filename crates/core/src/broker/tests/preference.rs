@@ -14,15 +14,17 @@ impl Scene {
         (ack, order): (AckMode, Order),
         prefetch: Option<u32>,
     ) -> Vec<Effect> {
-        self.give(Event::Subscribe(Subscribe { order, ..modern(connection, channels, ack, prefetch) }))
+        self.handle(Event::Subscribe(Subscribe { order, ..modern(connection, channels, ack, prefetch) }))
     }
 
     /// A receiver confirms its delivery with this number.
     fn done(&mut self, connection: u64, sequence: u64, ack: AckMode) -> Vec<Effect> {
         let connection = ConnectionId(connection);
         match ack {
-            AckMode::Manual => self.give(Event::Acknowledge(Acknowledge { connection, sequence, answer: Answer::Ack })),
-            AckMode::Automatic => self.give(Event::Confirmed { connection, up_to: sequence }),
+            AckMode::Manual => {
+                self.handle(Event::Acknowledge(Acknowledge { connection, sequence, answer: Answer::Ack }))
+            }
+            AckMode::Automatic => self.handle(Event::Confirmed { connection, up_to: sequence }),
         }
     }
 
@@ -30,7 +32,7 @@ impl Scene {
     fn page(&mut self, channel: &str, first: u64, texts: &[&str]) -> Vec<Effect> {
         let rows = texts.iter().zip(first..).map(|(text, id)| Message { channel: name(channel), ..self.row(id, text) });
         let messages = rows.collect();
-        self.give(Event::Loaded { channel: name(channel), messages, complete: true })
+        self.handle(Event::Loaded { channel: name(channel), messages, complete: true })
     }
 }
 
@@ -105,7 +107,7 @@ fn a_failed_page_does_not_block_other_channels() {
     let mut scene = stored();
     scene.listen(1, &BOTH, AckMode::Manual, None);
     scene.page("bulk", 1, &["b1", "b2"]);
-    scene.give(Event::LoadFailed { channel: name("otp") });
+    scene.handle(Event::LoadFailed { channel: name("otp") });
     assert_eq!(scene.texts(), ["b1"]);
 }
 

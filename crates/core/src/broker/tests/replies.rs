@@ -26,7 +26,7 @@ fn a_receiver_of_the_reply_also_gets_a_publication_of_another_origin() {
         scene.receive(RECEIVER.0, AckMode::Manual, 8);
         let asker = ReplyTo::Connection(RECEIVER);
         let mut effects = scene.publish_from(None, asker, "sms", "a", Some("1"));
-        effects.extend(scene.give(Event::Stored(vec![MessageId(1)])));
+        effects.extend(scene.handle(Event::Stored(vec![MessageId(1)])));
         assert_eq!(answers_and_deliveries(&effects), (vec![asker], vec![RECEIVER]), "kept: {keep}");
     }
 }
@@ -38,7 +38,7 @@ fn a_connection_that_waits_for_a_reply_and_did_not_send_gets_the_reply() {
         scene.receive(RECEIVER.0, AckMode::Manual, 8);
         let asker = ReplyTo::Connection(ConnectionId(7));
         let mut effects = scene.publish_from(Some(RECEIVER), asker, "sms", "a", Some("1"));
-        effects.extend(scene.give(Event::Stored(vec![MessageId(1)])));
+        effects.extend(scene.handle(Event::Stored(vec![MessageId(1)])));
         assert_eq!(answers_and_deliveries(&effects), (vec![asker], vec![]), "kept: {keep}");
     }
 }
@@ -49,7 +49,7 @@ fn without_a_receiver_of_the_reply_there_is_no_reply() {
         let mut scene = Scene::with(ChannelPolicy { keep, ..ChannelPolicy::default() });
         for _ in 0..2 {
             let mut effects = scene.publish_from(Some(RECEIVER), ReplyTo::Nobody, "sms", "a", Some("1"));
-            effects.extend(scene.give(Event::Stored(vec![MessageId(1)])));
+            effects.extend(scene.handle(Event::Stored(vec![MessageId(1)])));
             assert_eq!(answers_and_deliveries(&effects).0, []);
         }
     }

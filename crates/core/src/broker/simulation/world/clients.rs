@@ -35,7 +35,7 @@ impl World {
         self.clients.insert(id, client);
         if self.random.chance(15) {
             let receiver = self.receiver_name();
-            self.give(Event::Claim { connection: id, receiver });
+            self.handle(Event::Claim { connection: id, receiver });
         }
     }
 
@@ -61,9 +61,9 @@ impl World {
         let group = client.group.map(GroupName::from);
         client.proven |= client.manual;
         client.channels = channels.iter().cloned().collect();
-        for told in self.model.messages.values_mut() {
+        for record in self.model.messages.values_mut() {
             // After the client has left the channel, it may get its own messages.
-            told.own &= told.sender != connection || channels.contains(&told.channel);
+            record.own &= record.sender != connection || channels.contains(&record.channel);
         }
         client.order = if self.random.chance(30) { Order::Fair } else { Order::List };
         (client.list, client.served) = (channels.clone(), None);
@@ -72,7 +72,7 @@ impl World {
         let kind = client.kind;
         let ack = if client.manual { AckMode::Manual } else { AckMode::Automatic };
         let channels = channels.iter().map(|channel| name(channel)).collect();
-        self.give(Event::Subscribe(Subscribe {
+        self.handle(Event::Subscribe(Subscribe {
             connection,
             channels,
             ack,
@@ -90,7 +90,7 @@ impl World {
         let Some(connection) = self.random.pick(&pinged).copied() else { return };
         let Some(up_to) = self.clients.get_mut(&connection).and_then(|client| client.ping.take()) else { return };
         self.confirm(connection, up_to);
-        self.give(Event::Confirmed { connection, up_to });
+        self.handle(Event::Confirmed { connection, up_to });
     }
 
     pub(super) fn confirm(&mut self, connection: ConnectionId, up_to: u64) {
@@ -108,7 +108,7 @@ impl World {
             && let Some(connection) = self.listening.pop_first()
         {
             self.gone(connection);
-            self.give(Event::Disconnected { connection, took_only: false, listens: false });
+            self.handle(Event::Disconnected { connection, took_only: false, listens: false });
             return;
         }
         let waiting = |client: &Client| client.looks_like_one_shot() && !client.unanswered.is_empty();
@@ -127,8 +127,8 @@ impl World {
         if earned {
             self.confirm(connection, 1);
         }
-        let waits = self.nameless.contains_key(&connection)
-            || self.asked.values().any(|asked| asked.owed.get(&connection).is_some_and(|owed| *owed > 0));
+        let waits = self.unnamed_senders.contains_key(&connection)
+            || self.requests.values().any(|request| request.owed.get(&connection).is_some_and(|owed| *owed > 0));
         let listens = waits && self.random.chance(50);
         if listens {
             self.clients.remove(&connection);
@@ -138,17 +138,17 @@ impl World {
             self.gone(connection);
         }
         let before = self.broker.counters().confirmed;
-        self.give(Event::Disconnected { connection, took_only, listens });
+        self.handle(Event::Disconnected { connection, took_only, listens });
         assert!(earned || self.broker.counters().confirmed == before, "{connection:?} confirmed by leaving");
     }
 
     pub(super) fn gone(&mut self, connection: ConnectionId) {
         self.clients.remove(&connection);
         self.listening.remove(&connection);
-        self.nameless.remove(&connection);
+        self.unnamed_senders.remove(&connection);
         self.model.vanished(self.now, connection);
-        for asked in self.asked.values_mut() {
-            asked.owed.remove(&connection);
+        for request in self.requests.values_mut() {
+            request.owed.remove(&connection);
         }
     }
 }

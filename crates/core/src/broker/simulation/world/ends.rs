@@ -9,11 +9,11 @@ impl World {
             // Dead letters change their channel. The model does not know the messages of a dead-letter channel.
             return;
         }
-        for told in self.model.messages.values_mut().filter(|told| told.channel == channel && told.keep) {
-            told.purged = true;
+        for record in self.model.messages.values_mut().filter(|record| record.channel == channel && record.keep) {
+            record.purged = true;
         }
         self.purges.insert(channel.to_owned(), self.now);
-        self.give(Event::Purge { channel: name(channel) });
+        self.handle(Event::Purge { channel: name(channel) });
     }
 
     /// An administrator changes the configuration while the broker runs.
@@ -32,17 +32,17 @@ impl World {
                 _ => {}
             }
         }
-        for told in self.model.messages.values_mut() {
-            let policy = self.settings.policies.of(&name(&told.channel));
-            if !told.own_limit {
-                told.limit = policy.receivers as usize;
+        for record in self.model.messages.values_mut() {
+            let policy = self.settings.policies.of(&name(&record.channel));
+            if !record.has_own_limit {
+                record.limit = policy.receivers as usize;
             }
-            for holder in told.holders.values_mut().filter(|holder| !told.letter && !holder.looks_on) {
+            for holder in record.holders.values_mut().filter(|holder| !record.letter && !holder.observes) {
                 holder.within = if holder.manual { policy.ack_timeout } else { policy.confirm_within };
             }
         }
         self.broker.reconfigure(self.settings.clone());
-        self.give(Event::Tick);
+        self.handle(Event::Tick);
     }
 
     /// The process crashes. A new broker starts with the store and the file of ids.
@@ -65,23 +65,23 @@ impl World {
             .values()
             .map(|row| (number(&row.payload.bytes), (row.channel.to_string(), row.due.is_some())))
             .collect();
-        for (number, told) in &mut self.model.messages {
-            told.forget();
-            told.old = rows.get(number).map(|(_, is_due_later)| *is_due_later);
-            told.letter = rows.get(number).is_some_and(|(channel, _)| *channel != told.channel);
-            let dead = told.has_vanished(self.now) || told.confirmed || told.purged || told.is_dropped();
+        for (number, record) in &mut self.model.messages {
+            record.forget();
+            record.old = rows.get(number).map(|(_, is_due_later)| *is_due_later);
+            record.letter = rows.get(number).is_some_and(|(channel, _)| *channel != record.channel);
+            let dead = record.has_vanished(self.now) || record.confirmed || record.purged || record.is_dropped();
             if rows.contains_key(number) {
                 // The row's removal was not committed: the message may be delivered again, or, after a purge, for the first time and late.
-                told.delayed |= told.purged;
-                told.confirmed = false;
-                told.purged = false;
-                told.refused = false;
-                told.rejected = false;
-                told.buried = false;
-            } else if told.keep && !told.accepted && !dead {
-                told.lost = true;
-            } else if told.keep && told.channel != "drop" {
-                assert!(dead || told.refused || told.lost, "message {number} was accepted and is not in the store");
+                record.delayed |= record.purged;
+                record.confirmed = false;
+                record.purged = false;
+                record.refused = false;
+                record.rejected = false;
+                record.dead_letter_rejected = false;
+            } else if record.keep && !record.accepted && !dead {
+                record.lost = true;
+            } else if record.keep && record.channel != "drop" {
+                assert!(dead || record.refused || record.lost, "message {number} was accepted and is not in the store");
             }
         }
         self.forget_what_a_crash_may_forget();
@@ -106,13 +106,13 @@ impl World {
     /// Ends the seed: the store works again, a single receiver takes the remaining messages, and the final checks run.
     pub fn finish(mut self) -> Tally {
         self.store.failing = false;
-        if !self.store.ghosts.is_empty() {
+        if !self.store.hidden_rows.is_empty() {
             // Rows whose write was reported as failed are found at the next start.
             self.crash();
         }
         while let Some(connection) = self.any_client() {
             self.gone(connection);
-            self.give(Event::Disconnected { connection, took_only: false, listens: false });
+            self.handle(Event::Disconnected { connection, took_only: false, listens: false });
         }
         self.connect();
         let connection = ConnectionId(self.last_connection);
@@ -126,7 +126,7 @@ impl World {
             client.prefetch = Some(limits::PREFETCH);
         }
         let client = self.clients[&connection].kind;
-        self.give(Event::Subscribe(Subscribe {
+        self.handle(Event::Subscribe(Subscribe {
             connection,
             channels,
             ack: AckMode::Automatic,
@@ -152,32 +152,32 @@ impl World {
         assert!(self.store.rows.is_empty(), "rows are left: {:?}", self.store.rows);
         assert!(self.store.is_idle(), "the store is not idle");
         self.broker.audit_empty();
-        self.close_books();
+        self.check_end();
         self.tally
     }
 
-    pub(super) fn close_books(&mut self) {
+    pub(super) fn check_end(&mut self) {
         let counters = *self.broker.counters();
         assert_eq!(self.dropped, self.dropped_before + counters.dropped, "the broker reports every dropped message");
         let mut missing = Vec::new();
-        for (number, told) in &self.model.messages {
-            let over = told.confirmed
-                || told.purged
-                || told.refused
-                || told.lost
-                || !told.keep
-                || told.is_dropped()
-                || told.has_vanished(self.now)
-                || (told.channel == "drop" && told.deliveries >= 2);
-            assert!(over || !told.accepted, "message {number} was accepted and never confirmed: {told:?}");
-            missing.extend((!over).then_some((number, told)));
-            self.tally.confirmed += u64::from(told.confirmed);
+        for (number, record) in &self.model.messages {
+            let over = record.confirmed
+                || record.purged
+                || record.refused
+                || record.lost
+                || !record.keep
+                || record.is_dropped()
+                || record.has_vanished(self.now)
+                || (record.channel == "drop" && record.deliveries >= 2);
+            assert!(over || !record.accepted, "message {number} was accepted and never confirmed: {record:?}");
+            missing.extend((!over).then_some((number, record)));
+            self.tally.confirmed += u64::from(record.confirmed);
         }
         let allowed = self.missing_allowed + counters.refused + counters.refused_late;
         assert!(missing.len() as u64 <= allowed, "{allowed} messages were refused, and these are missing: {missing:?}");
-        assert!(self.nameless.is_empty(), "these senders never got an answer: {:?}", self.nameless);
-        for (id, asked) in &self.asked {
-            assert!(asked.owed.values().all(|owed| *owed == 0), "publication {id} was never answered: {asked:?}");
+        assert!(self.unnamed_senders.is_empty(), "these senders never got an answer: {:?}", self.unnamed_senders);
+        for (id, request) in &self.requests {
+            assert!(request.owed.values().all(|owed| *owed == 0), "publication {id} was never answered: {request:?}");
         }
     }
 }

@@ -6,10 +6,10 @@ impl World {
     /// The store writes its queue, and its answer is lost; then the store works again. Receivers confirm messages before the broker repeats
     /// the writes.
     pub(super) fn lose_an_answer(&mut self) {
-        let (failing, lying) = (self.store.failing, self.store.lying);
-        (self.store.failing, self.store.lying) = (true, true);
+        let (failing, loses_answers) = (self.store.failing, self.store.loses_answers);
+        (self.store.failing, self.store.loses_answers) = (true, true);
         self.work();
-        (self.store.failing, self.store.lying) = (failing, lying);
+        (self.store.failing, self.store.loses_answers) = (failing, loses_answers);
         while !self.store.events.is_empty() {
             self.store_event();
         }
@@ -35,7 +35,7 @@ impl World {
         };
         if let Some(sequence) = unknown {
             let before = self.unknown;
-            self.give(Event::Acknowledge(Acknowledge { connection, sequence, answer }));
+            self.handle(Event::Acknowledge(Acknowledge { connection, sequence, answer }));
             assert_eq!(
                 self.unknown,
                 before + 1,
@@ -72,7 +72,7 @@ impl World {
             Answer::Nack(nack) => self.model.nacked(now, (connection, sequence), nack),
         }
         let plain = matches!(&answer, Answer::Nack(nack) if !nack.reject && nack.retry_after.is_none());
-        self.give(Event::Acknowledge(Acknowledge { connection, sequence, answer }));
+        self.handle(Event::Acknowledge(Acknowledge { connection, sequence, answer }));
         for number in numbers.into_iter().filter(|_| plain) {
             self.check_passed_on(number);
         }
@@ -82,13 +82,13 @@ impl World {
     /// receivers.
     fn check_passed_on(&mut self, number: u64) {
         let free = self.free_receiver(number);
-        let Some(told) = self.model.messages.get_mut(&number) else { return };
-        let Some((_, not)) = told.pause.as_mut().filter(|_| told.holders.is_empty()) else { return };
-        let given_up = told.expires.is_some_and(|at| at <= self.now)
-            || told.rejected
-            || (told.channel == "drop" && told.deliveries >= 2)
-            || (told.channel == "three" && told.deliveries >= 3);
-        if not.is_empty() || given_up || !told.alone {
+        let Some(record) = self.model.messages.get_mut(&number) else { return };
+        let Some((_, not)) = record.pause.as_mut().filter(|_| record.holders.is_empty()) else { return };
+        let given_up = record.expires.is_some_and(|at| at <= self.now)
+            || record.rejected
+            || (record.channel == "drop" && record.deliveries >= 2)
+            || (record.channel == "three" && record.deliveries >= 3);
+        if not.is_empty() || given_up || !record.alone {
             not.clear();
             return;
         }
@@ -98,25 +98,25 @@ impl World {
 
     /// Returns a receiver that certainly has room, may get the message now, and has not had it.
     pub(super) fn free_receiver(&self, number: u64) -> Option<ConnectionId> {
-        let told = &self.model.messages[&number];
+        let record = &self.model.messages[&number];
         let delayed = !self.settings.delay.is_zero() || self.stopping;
-        let groups = told.only_for();
+        let groups = record.only_for();
         let free = |connection: &ConnectionId, client: &Client| {
             let is_asked = groups.is_none_or(|groups| client.group.is_some_and(|group| groups.contains(group)));
             is_asked
-                && client.channels.contains(&told.channel)
+                && client.channels.contains(&record.channel)
                 && client.has_room()
                 && client.sent.is_empty()
                 && (client.proven || client.kind == ClientKind::Modern)
-                && !told.returned.contains(connection)
-                && told.sender != *connection
-                && !told.holders.keys().any(|(holder, _)| holder == connection)
+                && !record.returned.contains(connection)
+                && record.sender != *connection
+                && !record.holders.keys().any(|(holder, _)| holder == connection)
         };
         self.clients.iter().find(|(id, client)| !delayed && free(id, client)).map(|(id, _)| *id)
     }
 
     /// Checks an entry for the administrator's log.
-    pub(super) fn noted(&mut self, note: &Note) {
+    pub(super) fn check_note(&mut self, note: &Note) {
         match note {
             Note::Dropped { .. } => self.dropped += 1,
             Note::Failing { attempts, .. } => {
@@ -126,15 +126,15 @@ impl World {
             Note::Unanswered { connection, sequence, given, .. } => {
                 let numbers = self.model.held_by(*connection, *sequence);
                 for number in &numbers {
-                    let told = &self.model.messages[number];
-                    let holder = told.holders[&(*connection, *sequence)];
+                    let record = &self.model.messages[number];
+                    let holder = record.holders[&(*connection, *sequence)];
                     let late = holder.is_late(self.now) || (*given && holder.overdue);
-                    assert!(holder.manual && late, "message {number} is not late: {told:?}");
-                    if !given && told.alone {
+                    assert!(holder.manual && late, "message {number} is not late: {record:?}");
+                    if !given && record.alone {
                         assert_eq!(
                             self.free_receiver(*number),
                             None,
-                            "message {number} could go to another receiver: {told:?}"
+                            "message {number} could go to another receiver: {record:?}"
                         );
                     }
                 }
@@ -154,51 +154,52 @@ impl World {
 
     /// Checks that no message is late at one receiver while another receiver could take it.
     pub(super) fn check_late(&self) {
-        for (number, told) in &self.model.messages {
-            let only = told.holders.values().next().filter(|_| told.holders.len() == 1);
+        for (number, record) in &self.model.messages {
+            let only = record.holders.values().next().filter(|_| record.holders.len() == 1);
             let Some(holder) = only.filter(|holder| !holder.manual && holder.is_late(self.now)) else { continue };
-            let over = told.confirmed || told.purged || told.refused || told.lost || !told.alone;
+            let over = record.confirmed || record.purged || record.refused || record.lost || !record.alone;
             assert!(
                 over || holder.at == self.now || self.free_receiver(*number).is_none(),
-                "message {number} is late, although another receiver could take it: {told:?}"
+                "message {number} is late, although another receiver could take it: {record:?}"
             );
         }
     }
 
     /// Checks that no message is owed to a group while a member of the group could take it.
     pub(super) fn check_owed(&self) {
-        for (number, told) in self.model.messages.iter().filter(|(_, told)| told.bound.is_some()) {
-            let paused = told.pause.as_ref().is_some_and(|(until, _)| *until >= self.now);
-            let gone = told.is_rejected() || told.letter || told.has_vanished(self.now) || !told.holders.is_empty();
-            let given_up =
-                (told.channel == "drop" && told.deliveries >= 2) || (told.channel == "three" && told.deliveries >= 3);
-            let over = told.confirmed || told.purged || told.refused || told.lost || gone || given_up || paused;
-            let expired = told.expires.is_some_and(|at| at <= self.now);
+        for (number, record) in self.model.messages.iter().filter(|(_, record)| record.bound.is_some()) {
+            let paused = record.pause.as_ref().is_some_and(|(until, _)| *until >= self.now);
+            let gone =
+                record.is_rejected() || record.letter || record.has_vanished(self.now) || !record.holders.is_empty();
+            let given_up = (record.channel == "drop" && record.deliveries >= 2)
+                || (record.channel == "three" && record.deliveries >= 3);
+            let over = record.confirmed || record.purged || record.refused || record.lost || gone || given_up || paused;
+            let expired = record.expires.is_some_and(|at| at <= self.now);
             let free = self.free_receiver(*number).filter(|free| !self.waits_for_page(*free));
             assert!(
                 over || expired || free.is_none(),
-                "message {number} is owed, and {free:?} could take it: {told:?}"
+                "message {number} is owed, and {free:?} could take it: {record:?}"
             );
         }
     }
 
     /// Checks that a dead letter names its first channel, and that no other message does.
-    pub(super) fn check_letter(&mut self, content: &Content) {
+    pub(super) fn check_dead_letter(&mut self, content: &Content) {
         let Content::Backlog { channel, messages, dead } = content else { return };
         let [message] = &messages[..] else { return };
-        let told = &self.model.messages[&number(&message.bytes)];
+        let record = &self.model.messages[&number(&message.bytes)];
         let from = dead.as_ref().map(|dead| dead.channel.as_str());
-        let expected = (channel.as_str() != told.channel).then_some(told.channel.as_str());
+        let expected = (channel.as_str() != record.channel).then_some(record.channel.as_str());
         assert_eq!(from, expected, "{content:?}");
         let why = dead.as_ref().map(|dead| dead.why);
         // At a start, a due message and a step of the clock may come in either order.
-        let expired = told.delayed || told.expires.is_some_and(|at| at <= self.now);
+        let expired = record.delayed || record.expires.is_some_and(|at| at <= self.now);
         assert!(
-            why != Some(Why::Expired) || (expired && is_late(&told.channel)),
+            why != Some(Why::Expired) || (expired && has_expired_dead_letters(&record.channel)),
             "a dead letter of an unexpired message: {content:?}"
         );
         self.tally.late += u64::from(why == Some(Why::Expired));
         let rejected = matches!(why, Some(Why::Rejected | Why::Expired));
-        assert!(rejected || !told.rejected, "a rejected message with another cause: {content:?}");
+        assert!(rejected || !record.rejected, "a rejected message with another cause: {content:?}");
     }
 }

@@ -49,12 +49,12 @@ impl World {
         let delivery = match fan_outs.unlimited.entry(index) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(free) => {
-                let Some(told) = self.model.messages.get(first) else { return };
+                let Some(record) = self.model.messages.get(first) else { return };
                 // A message that a receiver has already goes to one more receiver, not to all.
-                if told.limit > 0 || told.channel != channel.as_str() || !told.holders.is_empty() {
+                if record.limit > 0 || record.channel != channel.as_str() || !record.holders.is_empty() {
                     return;
                 }
-                let bound = told.bound.as_ref().map(|(groups, _)| groups.clone());
+                let bound = record.bound.as_ref().map(|(groups, _)| groups.clone());
                 free.insert(Delivery { channel: channel.to_string(), message: *first, to: BTreeSet::new(), bound })
             }
         };
@@ -65,7 +65,7 @@ impl World {
     /// instead.)
     pub(super) fn check_fan_outs(&self, fan_outs: &FanOuts) {
         for Delivery { channel, message, to, bound } in fan_outs.unlimited.values() {
-            let told = &self.model.messages[message];
+            let record = &self.model.messages[message];
             let group = |connection: &ConnectionId| self.clients.get(connection).and_then(|client| client.group);
             let served: BTreeSet<_> = to.iter().filter_map(group).collect();
             // Whether the message went only to the groups to which it was bound.
@@ -73,7 +73,7 @@ impl World {
                 bound.as_ref().filter(|groups| to.iter().all(|to| group(to).is_some_and(|g| groups.contains(g))));
             for (connection, client) in &self.clients {
                 // A sender need not get its own message, even if it has left the channel meanwhile and has returned.
-                let is_sender = told.sender == *connection;
+                let is_sender = record.sender == *connection;
                 let has = to.contains(connection) || client.group.is_some_and(|group| served.contains(group));
                 let is_asked = only.is_none_or(|groups| client.group.is_some_and(|group| groups.contains(group)));
                 assert!(
@@ -81,7 +81,7 @@ impl World {
                     is_sender
                         || has
                         || !is_asked
-                        || told.returned.contains(connection)
+                        || record.returned.contains(connection)
                         || !client.channels.contains(channel),
                     "message {message} went to {to:?} and left out {connection:?}, which receives {channel}"
                 );

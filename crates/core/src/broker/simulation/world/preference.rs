@@ -31,36 +31,39 @@ impl World {
     }
 
     /// Whether a message certainly waits for a receiver, and has never been delivered.
-    fn waits(&self, number: u64, told: &Told) -> bool {
-        let over = told.confirmed || told.purged || told.refused || told.lost || told.rejected || told.letter;
-        let fresh = told.deliveries == 0 && told.returned.is_empty() && told.pause.is_none() && told.bound.is_none();
-        let certain = told.accepted && told.keep && !told.delayed && !self.sending.contains(&number);
+    fn waits(&self, number: u64, record: &MessageRecord) -> bool {
+        let over =
+            record.confirmed || record.purged || record.refused || record.lost || record.rejected || record.letter;
+        let fresh =
+            record.deliveries == 0 && record.returned.is_empty() && record.pause.is_none() && record.bound.is_none();
+        let certain = record.accepted && record.keep && !record.delayed && !self.sending.contains(&number);
         // Not if a step of the clock may have changed its expiry in the store already.
-        let lives = told.expires.is_none_or(|at| at > self.now && told.old.is_none());
-        certain && fresh && !over && lives && self.store.ghosts.is_empty()
+        let lives = record.expires.is_none_or(|at| at > self.now && record.old.is_none());
+        certain && fresh && !over && lives && self.store.hidden_rows.is_empty()
     }
 
     /// Returns the first message of a channel that certainly waits for a receiver.
     fn waiting_for(&self, connection: ConnectionId, channel: &str) -> Option<u64> {
         // A page full of the receiver's own messages is not read further.
-        let own = self.model.messages.values().filter(|told| told.sender == connection && told.channel == channel);
+        let own =
+            self.model.messages.values().filter(|record| record.sender == connection && record.channel == channel);
         if own.count() * 2 > Bounds::TIGHT.page_messages {
             return None;
         }
-        let is_for = |told: &Told| told.channel == channel && told.sender != connection;
+        let is_for = |record: &MessageRecord| record.channel == channel && record.sender != connection;
         let mut messages = self.model.messages.iter();
-        messages.find(|(number, told)| is_for(told) && self.waits(**number, told)).map(|(number, _)| *number)
+        messages.find(|(number, record)| is_for(record) && self.waits(**number, record)).map(|(number, _)| *number)
     }
 
     /// Checks, at a delivery, that no preferred channel has a waiting message for the receiver.
     pub(super) fn check_preference(&mut self, to: ConnectionId, channel: &str, numbers: &[u64]) {
         let Some(client) = self.clients.get(&to).filter(|client| client.list.len() > 1) else { return };
-        let Some(told) = numbers.first().and_then(|number| self.model.messages.get(number)) else { return };
+        let Some(record) = numbers.first().and_then(|number| self.model.messages.get(number)) else { return };
         let others = self.clients.values().filter(|client| client.channels.contains(channel)).count();
         // The order does not apply to messages to all receivers, messages that are not kept, and messages that another receiver has lost.
-        let limited = told.limit > 0 || others == 1;
+        let limited = record.limit > 0 || others == 1;
         let is_choice =
-            told.keep && told.channel == channel && told.deliveries == 0 && limited && told.returned.is_empty();
+            record.keep && record.channel == channel && record.deliveries == 0 && limited && record.returned.is_empty();
         if !is_choice {
             return self.note_served(to, channel);
         }
@@ -94,14 +97,17 @@ impl World {
 
     /// Checks that no message waits while a receiver could take it.
     pub(super) fn check_waiting(&self) {
-        for (number, told) in self.model.messages.iter().filter(|(number, told)| self.waits(**number, told)) {
-            let channel = &told.channel;
+        for (number, record) in self.model.messages.iter().filter(|(number, record)| self.waits(**number, record)) {
+            let channel = &record.channel;
             if self.loads.contains_key(channel) || self.failed_loads.contains(channel) {
                 continue;
             }
             let free = self.free_receiver(*number).filter(|free| !self.waits_for_page(*free));
             let free = free.filter(|free| self.waiting_for(*free, channel).is_some());
-            assert_eq!(free, None, "message {number} waits, although a receiver of {channel} could take it: {told:?}");
+            assert_eq!(
+                free, None,
+                "message {number} waits, although a receiver of {channel} could take it: {record:?}"
+            );
         }
     }
 }

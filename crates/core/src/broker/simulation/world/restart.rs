@@ -31,18 +31,18 @@ impl World {
             self.file.extend(fresh.ids);
         }
         self.saved = self.now;
-        for asked in self.asked.values_mut() {
-            asked.saved |= asked.accepted;
+        for request in self.requests.values_mut() {
+            request.saved |= request.accepted;
         }
     }
 
     /// Whether an accepted id must still be known: since then its user has not sent more ids than its share of the bound.
-    pub(super) fn is_remembered(&self, asked: &Asked) -> bool {
+    pub(super) fn is_remembered(&self, request: &Request) -> bool {
         let Some(bound) = self.id_bound else { return true };
         let since = self
             .ids
             .values()
-            .filter(|(user, at)| *user == asked.user && at.is_none_or(|at| at.after(CORRECTION) >= asked.sent));
+            .filter(|(user, at)| *user == request.user && at.is_none_or(|at| at.after(CORRECTION) >= request.sent));
         since.count() <= bound / USERS.len()
     }
 
@@ -54,27 +54,27 @@ impl World {
             .values()
             .filter_map(|row| Some((row.first_channel().to_string(), row.payload.as_text()?.parse().ok()?)))
             .collect();
-        self.asked.retain(|id, asked| {
-            let stored = asked.numbers.iter().any(|number| rows.contains(&(asked.channel.clone(), *number)));
+        self.requests.retain(|id, request| {
+            let stored = request.numbers.iter().any(|number| rows.contains(&(request.channel.clone(), *number)));
             assert!(
-                stored || asked.saved || !asked.stored || !asked.accepted,
+                stored || request.saved || !request.stored || !request.accepted,
                 "{id} was stored, and the crash has lost it"
             );
-            asked.accepted && (stored || asked.saved)
+            request.accepted && (stored || request.saved)
         });
     }
 
     /// Starts the next broker with the store and the file of ids.
     pub(super) fn start_again(&mut self) {
-        self.store.find_ghosts();
+        self.store.find_hidden_rows();
         self.restored_up_to = self.store.last_id;
         let number = |row: &Message| row.payload.as_text()?.parse::<u64>().ok();
         let row_of = |row: &Message| Some((number(row)?, (row.channel.to_string(), row.due.is_some())));
         let rows: BTreeMap<u64, (String, bool)> = self.store.rows.values().filter_map(row_of).collect();
-        for (number, told) in &mut self.model.messages {
-            told.forget();
-            told.old = rows.get(number).map(|(_, is_due_later)| *is_due_later);
-            told.letter = rows.get(number).is_some_and(|(channel, _)| *channel != told.channel);
+        for (number, record) in &mut self.model.messages {
+            record.forget();
+            record.old = rows.get(number).map(|(_, is_due_later)| *is_due_later);
+            record.letter = rows.get(number).is_some_and(|(channel, _)| *channel != record.channel);
         }
         self.loads.clear();
         self.failed_loads.clear();
@@ -91,7 +91,7 @@ impl World {
             return self.crash();
         }
         self.stopping = true;
-        self.give(Event::Stopping);
+        self.handle(Event::Stopping);
         for _ in 0..self.random.below(30) {
             match self.random.below(8) {
                 0 | 1 => self.pong(),
@@ -107,11 +107,11 @@ impl World {
         self.answer_whoever_waits();
         while let Some(connection) = self.any_client().or_else(|| self.listening.first().copied()) {
             self.gone(connection);
-            self.give(Event::Disconnected { connection, took_only: false, listens: false });
+            self.handle(Event::Disconnected { connection, took_only: false, listens: false });
         }
         for round in 0.. {
             assert!(round < 10, "a message is never stored: {:#?}", self.broker);
-            self.give(Event::Stopping);
+            self.handle(Event::Stopping);
             while !self.store.is_idle() {
                 self.work();
                 while !self.store.events.is_empty() {
@@ -141,8 +141,8 @@ impl World {
             }
             self.tick_until(Timestamp(self.now.0 + 20));
         }
-        for (id, asked) in &self.asked {
-            assert!(asked.owed.values().all(|owed| *owed == 0), "{id} was not answered before the stop: {asked:?}");
+        for (id, request) in &self.requests {
+            assert!(request.owed.values().all(|owed| *owed == 0), "{id} was not answered before the stop: {request:?}");
         }
     }
 
@@ -155,20 +155,20 @@ impl World {
         let counters = self.broker.counters();
         let allowed = self.missing_allowed + counters.refused + counters.refused_late;
         let mut missing = 0;
-        for (number, told) in self.model.messages.iter_mut().filter(|(_, told)| told.keep) {
-            let dropped = told.channel == "drop" && told.deliveries >= 2;
-            let dropped = dropped || told.is_dropped();
-            let over = told.confirmed || told.purged || dropped || told.has_vanished(self.now);
+        for (number, record) in self.model.messages.iter_mut().filter(|(_, record)| record.keep) {
+            let dropped = record.channel == "drop" && record.deliveries >= 2;
+            let dropped = dropped || record.is_dropped();
+            let over = record.confirmed || record.purged || dropped || record.has_vanished(self.now);
             if rows.contains(number) {
-                assert!(!told.confirmed && !told.purged, "message {number} is settled and still stored");
-                assert!(!told.refused, "message {number} was refused and still stored");
-            } else if !over && !told.refused && !told.lost {
-                assert!(!told.accepted, "message {number} was accepted and is not in the store: {told:?}");
+                assert!(!record.confirmed && !record.purged, "message {number} is settled and still stored");
+                assert!(!record.refused, "message {number} was refused and still stored");
+            } else if !over && !record.refused && !record.lost {
+                assert!(!record.accepted, "message {number} was accepted and is not in the store: {record:?}");
                 missing += 1;
-                told.lost = true;
+                record.lost = true;
             }
         }
         assert!(missing <= allowed, "{missing} messages are missing after a stop, and {allowed} were refused");
-        self.asked.retain(|_, asked| asked.accepted);
+        self.requests.retain(|_, request| request.accepted);
     }
 }

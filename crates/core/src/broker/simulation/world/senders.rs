@@ -10,7 +10,7 @@ impl World {
         let numbers: Vec<u64> = (0..count).map(|offset| self.last_number + 1 + offset).collect();
         self.last_number += count;
         let id = self.random.chance(40).then(|| format!("p{}", numbers[0]));
-        let answer = id.is_none() && !self.nameless.contains_key(&connection) && self.random.chance(20);
+        let answer = id.is_none() && !self.unnamed_senders.contains_key(&connection) && self.random.chance(20);
         let ttl = self.random.chance(15).then(|| Duration::from_millis(50 + self.random.below(2_000)));
         let delay = self.random.chance(10).then(|| Duration::from_millis(1 + self.random.below(1_500)));
         let receivers = self.random.chance(15).then(|| self.random.below(3) as u32);
@@ -18,23 +18,23 @@ impl World {
         let life = ttl.unwrap_or(policy.ttl);
         let own = self.clients.get(&connection).is_some_and(|client| client.channels.contains(&channel));
         for number in &numbers {
-            let told = Told {
+            let record = MessageRecord {
                 own,
-                as_member: own,
+                sender_was_member: own,
                 limit: receivers.unwrap_or(policy.receivers) as usize,
-                own_limit: receivers.is_some(),
+                has_own_limit: receivers.is_some(),
                 delayed: delay.is_some(),
                 due: delay.map_or(self.now, |delay| self.now.after(delay)),
                 expires: (policy.keep && !life.is_zero()).then(|| self.now.after(life)),
                 alone: count == 1,
-                ..Told::new(channel.clone(), connection, &policy)
+                ..MessageRecord::new(channel.clone(), connection, &policy)
             };
-            self.model.messages.insert(*number, told);
+            self.model.messages.insert(*number, record);
         }
         if let Some(id) = &id {
             let owed = BTreeMap::from([(connection, 1)]);
             let user = restart::user_of(connection);
-            let asked = Asked {
+            let request = Request {
                 channel: channel.clone(),
                 numbers: numbers.clone(),
                 owed,
@@ -47,10 +47,10 @@ impl World {
                 ttl,
                 at: self.now,
             };
-            self.asked.insert(id.clone(), asked);
+            self.requests.insert(id.clone(), request);
             self.ids.insert(id.clone(), (user, None));
         } else if answer {
-            self.nameless.insert(connection, numbers.clone());
+            self.unnamed_senders.insert(connection, numbers.clone());
         }
         self.send(connection, &channel, &numbers, (id.as_deref(), answer), (receivers, ttl, delay));
     }
@@ -91,23 +91,24 @@ impl World {
             ttl,
             delay,
         };
-        self.give(Event::Publish(&publish));
+        self.handle(Event::Publish(&publish));
     }
 
     /// Repeats a publication that was accepted or is pending. Only the sender may notice the repetition.
     pub(super) fn repeat(&mut self) {
         let Some(connection) = self.any_client() else { return };
         // A refused id may be used again, and the simulation learns nothing of a refusal when all waiting connections are gone.
-        let known = |asked: &Asked| {
-            let pending = !asked.accepted && asked.owed.values().any(|owed| *owed > 0);
-            let own = asked.user == restart::user_of(connection);
-            !asked.refused && own && (pending || (asked.accepted && self.is_remembered(asked)))
+        let known = |request: &Request| {
+            let pending = !request.accepted && request.owed.values().any(|owed| *owed > 0);
+            let own = request.user == restart::user_of(connection);
+            !request.refused && own && (pending || (request.accepted && self.is_remembered(request)))
         };
-        let ids: Vec<String> = self.asked.iter().filter(|(_, asked)| known(asked)).map(|(id, _)| id.clone()).collect();
+        let ids: Vec<String> =
+            self.requests.iter().filter(|(_, request)| known(request)).map(|(id, _)| id.clone()).collect();
         let Some(id) = self.random.pick(&ids).cloned() else { return };
-        let Some(asked) = self.asked.get_mut(&id) else { return };
-        *asked.owed.entry(connection).or_default() += 1;
-        let Asked { channel, numbers, ttl, .. } = asked.clone();
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        *request.owed.entry(connection).or_default() += 1;
+        let Request { channel, numbers, ttl, .. } = request.clone();
         self.send(connection, &channel, &numbers, (Some(&id), false), (None, ttl, None));
     }
 
@@ -144,53 +145,48 @@ impl World {
         let mut unsure = false;
         let numbers = match id {
             Some(id) => {
-                let asked = self.asked.get_mut(id.id()).expect("a reply to a known publication");
-                let owed = asked.owed.get_mut(&to).expect("a reply to a connection that waits");
+                let request = self.requests.get_mut(id.id()).expect("a reply to a known publication");
+                let owed = request.owed.get_mut(&to).expect("a reply to a connection that waits");
                 *owed = owed.checked_sub(1).expect("one reply for each publication");
-                if accepted && !asked.accepted {
-                    asked.at = self.now;
+                if accepted && !request.accepted {
+                    request.at = self.now;
                 }
-                asked.accepted |= accepted;
-                asked.stored |= matches!(reply, Reply::Accepted { stored: true, .. });
+                request.accepted |= accepted;
+                request.stored |= matches!(reply, Reply::Accepted { stored: true, .. });
                 if let Some((_, at)) = self.ids.get_mut(id.id()).filter(|_| accepted) {
                     at.get_or_insert(self.now);
                 }
-                asked.refused |= !accepted;
+                request.refused |= !accepted;
                 // Times have milliseconds: the order of two events in one millisecond is unknown.
-                unsure = self.purges.get(&asked.channel) == Some(&asked.at);
-                asked.numbers.clone()
+                unsure = self.purges.get(&request.channel) == Some(&request.at);
+                request.numbers.clone()
             }
-            None => self.nameless.remove(&to).expect("one reply for each waiting connection"),
+            None => self.unnamed_senders.remove(&to).expect("one reply for each waiting connection"),
         };
         if let Reply::Accepted { receivers, stored, duplicate, .. } = *reply {
             // Replies to publications without an id are checked for acceptance only.
             if id.is_some() {
-                self.check_said(&truth::Said { numbers: &numbers, receivers, stored, duplicate, unsure });
+                let reply = truth::AcceptedReply { numbers: &numbers, receivers, stored, duplicate, unsure };
+                self.check_accepted_reply(&reply);
             }
         }
         for number in &numbers {
             let stored = self.store.rows.values().any(|row| row.payload.as_text() == Some(&number.to_string()));
             let swept = self.is_swept(&self.model.messages[number].channel);
-            let told = self.model.messages.get_mut(number).expect("a message that was sent");
-            let expired = told.expires.is_some_and(|at| at <= self.now);
-            let over = told.confirmed || told.purged || told.is_dropped() || expired;
+            let record = self.model.messages.get_mut(number).expect("a message that was sent");
+            let expired = record.expires.is_some_and(|at| at <= self.now);
+            let over = record.confirmed || record.purged || record.is_dropped() || expired;
             if accepted {
                 // A dead letter has a time to live of its own.
-                let safe = told.confirmed || told.purged || !expired || told.letter || told.is_rejected();
-                assert!(
-                    safe || told.accepted || !first,
-                    "message {number} was accepted, although it had expired before it was safe"
-                );
-                told.accepted = true;
-                let dropped = told.channel == "drop" && told.deliveries >= 2;
-                assert!(
-                    !told.keep || stored || over || swept || dropped,
-                    "message {number} was accepted and is not safe"
-                );
+                let safe = record.confirmed || record.purged || !expired || record.letter || record.is_rejected();
+                assert!(safe || record.accepted || !first, "message {number} was accepted after it had expired");
+                record.accepted = true;
+                let dropped = record.channel == "drop" && record.deliveries >= 2;
+                assert!(!record.keep || stored || over || swept || dropped, "message {number} is not safe");
             } else if numbers.len() == 1 && !over {
                 // Even if the store has written the message although it reported a failure, the message is not delivered, unless the broker
                 // crashes before the row is removed.
-                told.refused = true;
+                record.refused = true;
             } else {
                 // Some messages of the publication may have been delivered before the others were refused.
                 self.missing_allowed += 1;

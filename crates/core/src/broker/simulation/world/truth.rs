@@ -3,7 +3,7 @@
 use super::*;
 
 /// A `00` reply as the sender reads it.
-pub(super) struct Said<'a> {
+pub(super) struct AcceptedReply<'a> {
     pub numbers: &'a [u64],
     pub receivers: u32,
     pub stored: bool,
@@ -22,8 +22,8 @@ impl World {
             let row = self.store.rows.get(id).filter(|row| row.due.is_none_or(|due| due > self.now));
             let row = row.filter(|_| !self.store.is_superseded(*id));
             let number = row.and_then(|row| row.payload.as_text()?.parse().ok());
-            if let Some(told) = number.and_then(|number: u64| self.model.messages.get_mut(&number)) {
-                told.held.get_or_insert(told.holders.len());
+            if let Some(record) = number.and_then(|number: u64| self.model.messages.get_mut(&number)) {
+                record.holders_when_safe.get_or_insert(record.holders.len());
             }
         }
     }
@@ -37,37 +37,37 @@ impl World {
     }
 
     /// Checks the `00` reply to a publication.
-    pub(super) fn check_said(&self, said: &Said<'_>) {
-        let Said { numbers, receivers, stored, duplicate, unsure } = *said;
-        let told: Vec<_> = numbers.iter().map(|number| &self.model.messages[number]).collect();
-        let is_expired = |told: &Told| told.expires.is_some_and(|at| at <= self.now);
+    pub(super) fn check_accepted_reply(&self, reply: &AcceptedReply<'_>) {
+        let AcceptedReply { numbers, receivers, stored, duplicate, unsure } = *reply;
+        let record: Vec<_> = numbers.iter().map(|number| &self.model.messages[number]).collect();
+        let is_expired = |record: &MessageRecord| record.expires.is_some_and(|at| at <= self.now);
         if duplicate {
             assert_eq!(receivers, 0, "{numbers:?}: a duplicate has no receivers");
-        } else if told.iter().any(|told| !told.keep) {
-            let served = told.iter().map(|told| told.deliveries).min();
+        } else if record.iter().any(|record| !record.keep) {
+            let served = record.iter().map(|record| record.deliveries).min();
             assert_eq!(Some(receivers), served, "{numbers:?}: receivers of a message that is not kept");
-        } else if let Some(held) = told.iter().map(|told| told.held).collect::<Option<Vec<_>>>() {
+        } else if let Some(held) = record.iter().map(|record| record.holders_when_safe).collect::<Option<Vec<_>>>() {
             let fewest = held.into_iter().min().map_or(0, |held| held as u32);
             // An expired message is not delivered with the rest of its frame to one more receiver, but that receiver counts.
-            let most = fewest + u32::from(told.iter().any(|told| is_expired(told) && !told.alone));
+            let most = fewest + u32::from(record.iter().any(|record| is_expired(record) && !record.alone));
             let range = fewest..=most;
             assert!(range.contains(&receivers), "{numbers:?}: {receivers} receivers were reported, not {range:?}");
         }
-        if told.iter().any(|told| !told.keep) {
+        if record.iter().any(|record| !record.keep) {
             assert!(!stored, "{numbers:?} are not kept");
             return;
         }
         let is_row =
             |number: &u64| self.store.rows.values().any(|row| row.payload.as_text() == Some(&number.to_string()));
-        let expired = told.iter().any(|told| is_expired(told)) || self.is_swept(&told[0].channel);
+        let expired = record.iter().any(|record| is_expired(record)) || self.is_swept(&record[0].channel);
         assert!(!stored || numbers.iter().any(is_row) || expired, "{numbers:?} were reported as stored and are not");
-        let gone = |told: &Told| {
-            let given_up = ["drop", "three"].contains(&told.channel.as_str()) && told.deliveries >= 2;
-            told.confirmed || told.purged || is_expired(told) || given_up || told.is_rejected() || told.letter
+        let gone = |record: &MessageRecord| {
+            let given_up = ["drop", "three"].contains(&record.channel.as_str()) && record.deliveries >= 2;
+            record.confirmed || record.purged || is_expired(record) || given_up || record.is_rejected() || record.letter
         };
         // The channel's time to live may have changed since then.
-        let unsure = unsure || duplicate && told.iter().any(|told| told.channel == "short");
-        let waits = told.iter().any(|told| !gone(told));
+        let unsure = unsure || duplicate && record.iter().any(|record| record.channel == "short");
+        let waits = record.iter().any(|record| !gone(record));
         assert!(stored || !waits || unsure, "{numbers:?} are in the store and were reported as not stored");
     }
 }

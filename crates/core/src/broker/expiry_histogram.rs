@@ -10,33 +10,33 @@ use crate::message::{MessageId, Timestamp};
 
 /// The unsettled messages of a channel that expire.
 #[derive(Debug, Default)]
-pub(super) struct Expiring {
+pub(super) struct ExpiryIndex {
     /// The waiting and parked messages by their time of expiry, soonest first. They expire at that time.
     pub waiting: BTreeSet<(Timestamp, MessageId)>,
     /// The time of the timer that runs for `waiting`.
     pub armed: Option<Timestamp>,
     /// All messages that were accepted since the start.
-    pub new: Expiries,
+    pub accepted: ExpiryHistogram,
     /// All messages that the store held at the start.
-    pub old: Expiries,
+    pub restored: ExpiryHistogram,
 }
 
-impl Expiring {
+impl ExpiryIndex {
     /// Returns the number of messages that have expired and are not settled.
     pub fn expired(&mut self, now: Timestamp) -> u64 {
-        self.new.expired(now) + self.old.expired(now)
+        self.accepted.expired(now) + self.restored.expired(now)
     }
 
     /// Removes messages from the counts until at most `most` are left, because unknown ones are gone.
     pub fn trim(&mut self, most: u64) {
-        self.old.trim(most.saturating_sub(self.new.len()));
-        self.new.trim(most);
+        self.restored.trim(most.saturating_sub(self.accepted.len()));
+        self.accepted.trim(most);
     }
 }
 
 /// A histogram of expiry times.
 #[derive(Debug, Default)]
-pub(super) struct Expiries {
+pub(super) struct ExpiryHistogram {
     /// Messages that had not expired at the last query, by the bucket of their time. No bucket is empty.
     buckets: BTreeMap<u64, u64>,
     /// The milliseconds that one bucket covers, as a power of two.
@@ -45,7 +45,7 @@ pub(super) struct Expiries {
     expired: u64,
 }
 
-impl Expiries {
+impl ExpiryHistogram {
     /// Adds `messages` that expire at this time. Merges buckets until there are at most `most`.
     pub fn add(&mut self, at: Timestamp, messages: u64, most: usize) {
         *self.buckets.entry(at.0 >> self.grain).or_default() += messages;
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn few_expiry_times_are_exact_to_the_millisecond() {
-        let mut expiries = Expiries::default();
+        let mut expiries = ExpiryHistogram::default();
         expiries.add(Timestamp(10), 2, MOST);
         expiries.add(Timestamp(11), 1, MOST);
         assert_eq!([9, 10, 11].map(|now| expiries.expired(Timestamp(now))), [0, 2, 3]);
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn counts_stay_right_with_many_expiry_times() {
-        let mut expiries = Expiries::default();
+        let mut expiries = ExpiryHistogram::default();
         let moments: Vec<u64> = (0..50_000).map(|number| 1_000_000 + number * 7).collect();
         for at in &moments {
             expiries.add(Timestamp(*at), 1, MOST);
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn unknown_removed_messages_are_taken_from_the_earliest() {
-        let mut expiries = Expiries::default();
+        let mut expiries = ExpiryHistogram::default();
         (1..=5).for_each(|at| expiries.add(Timestamp(at), 2, MOST));
         assert_eq!(expiries.expired(Timestamp(1)), 2);
         expiries.trim(5);

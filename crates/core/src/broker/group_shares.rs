@@ -8,29 +8,29 @@ use crate::message::{ConnectionId, GroupName};
 
 /// The groups among the receivers of a delivery.
 #[derive(Debug)]
-pub(super) struct Party {
+pub(super) struct GroupShares {
     /// At least one group. The list does not change after the delivery was made.
     pub groups: SmallVec<[GroupName; 1]>,
     /// The members that hold the delivery, each with the index of its group in `groups`. Only their confirmations settle the messages.
     pub holders: SmallVec<[(usize, ConnectionId); 1]>,
     /// Receivers without a group got the delivery, too (see `group_delivery.rs`).
-    pub onlookers: bool,
+    pub has_observers: bool,
 }
 
-impl Party {
+impl GroupShares {
     /// Collects the groups of these receivers; `None` if no receiver names a group.
     pub fn new(groups: &Groups, targets: &[Member]) -> Option<Box<Self>> {
-        let mut party = Self { groups: SmallVec::new(), holders: SmallVec::new(), onlookers: false };
+        let mut shares = Self { groups: SmallVec::new(), holders: SmallVec::new(), has_observers: false };
         for target in targets {
             match groups.of(target.connection) {
                 Some(name) => {
-                    party.holders.push((party.groups.len(), target.connection));
-                    party.groups.push(name.clone());
+                    shares.holders.push((shares.groups.len(), target.connection));
+                    shares.groups.push(name.clone());
                 }
-                None => party.onlookers = true,
+                None => shares.has_observers = true,
             }
         }
-        (!party.groups.is_empty()).then(|| Box::new(party))
+        (!shares.groups.is_empty()).then(|| Box::new(shares))
     }
 
     /// Whether the confirmation of this receiver settles the messages.
@@ -40,8 +40,8 @@ impl Party {
 
     /// Whether another member of the receiver's group holds the messages, too.
     pub fn is_shared(&self, connection: ConnectionId) -> bool {
-        let part = self.part(connection);
-        self.holders.iter().any(|(other, holder)| Some(*other) == part && *holder != connection)
+        let share = self.share(connection);
+        self.holders.iter().any(|(other, holder)| Some(*other) == share && *holder != connection)
     }
 
     /// Whether another receiver holds the messages, for any of the groups.
@@ -50,24 +50,24 @@ impl Party {
     }
 
     /// Returns the index of the group for which a receiver holds the messages.
-    pub fn part(&self, connection: ConnectionId) -> Option<usize> {
-        self.holders.iter().find(|(_, holder)| *holder == connection).map(|(part, _)| *part)
+    pub fn share(&self, connection: ConnectionId) -> Option<usize> {
+        self.holders.iter().find(|(_, holder)| *holder == connection).map(|(share, _)| *share)
     }
 
     /// Returns the name of a group.
-    pub fn group(&self, part: usize) -> &GroupName {
-        &self.groups[part]
+    pub fn group(&self, share: usize) -> &GroupName {
+        &self.groups[share]
     }
 
     /// Adds a receiver that holds the messages for a group.
-    pub fn add(&mut self, part: usize, connection: ConnectionId) {
-        self.holders.push((part, connection));
+    pub fn add(&mut self, share: usize, connection: ConnectionId) {
+        self.holders.push((share, connection));
     }
 }
 
 /// The receivers that may get a message.
 #[derive(Clone, Copy)]
-pub(super) struct Asked<'a> {
+pub(super) struct Eligible<'a> {
     pub origin: Option<ConnectionId>,
     pub limit: u32,
     /// If given, only members of these groups.

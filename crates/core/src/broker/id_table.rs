@@ -13,56 +13,56 @@ use crate::message::MessageId;
 
 /// A table of values by message id.
 #[derive(Debug)]
-pub(super) struct Recent<T> {
+pub(super) struct IdTable<T> {
     /// One slot for each id from `first` on. The first slot is never empty.
-    row: VecDeque<Option<T>>,
+    slots: VecDeque<Option<T>>,
     /// The id of the first slot. Never decreases.
     first: u64,
     /// The number of slots with a value.
-    taken: usize,
+    occupied: usize,
     /// The values of ids before `first`.
-    old: HashMap<MessageId, T, RandomState>,
+    overflow: HashMap<MessageId, T, RandomState>,
 }
 
-impl<T> Default for Recent<T> {
+impl<T> Default for IdTable<T> {
     fn default() -> Self {
-        Self { row: VecDeque::new(), first: 0, taken: 0, old: HashMap::default() }
+        Self { slots: VecDeque::new(), first: 0, occupied: 0, overflow: HashMap::default() }
     }
 }
 
-impl<T> Recent<T> {
+impl<T> IdTable<T> {
     /// Inserts a value, or replaces the value of this id.
     #[inline]
     pub fn insert(&mut self, id: MessageId, value: T) {
-        if self.row.is_empty() {
+        if self.slots.is_empty() {
             self.first = self.first.max(id.0);
         }
-        let Some(place) = self.index(id) else {
-            self.old.insert(id, value);
+        let Some(slot) = self.index(id) else {
+            self.overflow.insert(id, value);
             return;
         };
-        if let Some(place) = self.row.get_mut(place) {
-            self.taken += usize::from(place.is_none());
-            *place = Some(value);
+        if let Some(slot) = self.slots.get_mut(slot) {
+            self.occupied += usize::from(slot.is_none());
+            *slot = Some(value);
             return;
         }
-        if place - self.row.len() > limits::RECENT_PLACES {
-            self.age(0);
+        if slot - self.slots.len() > limits::UNSTORED_SLOTS {
+            self.move_to_overflow(0);
             self.first = id.0;
         } else {
-            self.row.resize_with(place, || None);
+            self.slots.resize_with(slot, || None);
         }
-        self.row.push_back(Some(value));
-        self.taken += 1;
-        self.age(limits::RECENT_PLACES.max(self.taken * limits::RECENT_SPARSE));
+        self.slots.push_back(Some(value));
+        self.occupied += 1;
+        self.move_to_overflow(limits::UNSTORED_SLOTS.max(self.occupied * limits::UNSTORED_SLOTS_PER_MESSAGE));
     }
 
     /// Returns the value of an id.
     #[inline]
     pub fn get(&self, id: MessageId) -> Option<&T> {
         match self.index(id) {
-            Some(place) => self.row.get(place)?.as_ref(),
-            None => self.old.get(&id),
+            Some(slot) => self.slots.get(slot)?.as_ref(),
+            None => self.overflow.get(&id),
         }
     }
 
@@ -70,8 +70,8 @@ impl<T> Recent<T> {
     #[inline]
     pub fn get_mut(&mut self, id: MessageId) -> Option<&mut T> {
         match self.index(id) {
-            Some(place) => self.row.get_mut(place)?.as_mut(),
-            None => self.old.get_mut(&id),
+            Some(slot) => self.slots.get_mut(slot)?.as_mut(),
+            None => self.overflow.get_mut(&id),
         }
     }
 
@@ -84,28 +84,28 @@ impl<T> Recent<T> {
     /// Removes the value of an id and returns it.
     #[inline]
     pub fn remove(&mut self, id: MessageId) -> Option<T> {
-        let Some(place) = self.index(id) else { return self.old.remove(&id) };
-        let value = self.row.get_mut(place)?.take()?;
-        self.taken -= 1;
-        while self.row.pop_front_if(|place| place.is_none()).is_some() {
+        let Some(slot) = self.index(id) else { return self.overflow.remove(&id) };
+        let value = self.slots.get_mut(slot)?.take()?;
+        self.occupied -= 1;
+        while self.slots.pop_front_if(|slot| slot.is_none()).is_some() {
             self.first += 1;
         }
-        if self.row.is_empty() {
+        if self.slots.is_empty() {
             // Frees the memory of a burst.
-            self.row.shrink_to(limits::RECENT_PLACES);
+            self.slots.shrink_to(limits::UNSTORED_SLOTS);
         }
         Some(value)
     }
 
     /// Returns all values, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (MessageId, &T)> {
-        let row = (self.first..).zip(&self.row).filter_map(|(id, place)| Some((MessageId(id), place.as_ref()?)));
-        row.chain(self.old.iter().map(|(id, value)| (*id, value)))
+        let slots = (self.first..).zip(&self.slots).filter_map(|(id, slot)| Some((MessageId(id), slot.as_ref()?)));
+        slots.chain(self.overflow.iter().map(|(id, value)| (*id, value)))
     }
 
     /// Returns the number of values.
     pub fn len(&self) -> usize {
-        self.taken + self.old.len()
+        self.occupied + self.overflow.len()
     }
 
     /// Returns the slot of an id; `None` for ids before the row.
@@ -115,12 +115,12 @@ impl<T> Recent<T> {
     }
 
     /// Moves values from the start of the row to the hash map until the row has at most this number of slots.
-    fn age(&mut self, places: usize) {
-        while self.row.len() > places || self.row.front().is_some_and(Option::is_none) {
-            let Some(place) = self.row.pop_front() else { break };
-            if let Some(value) = place {
-                self.old.insert(MessageId(self.first), value);
-                self.taken -= 1;
+    fn move_to_overflow(&mut self, most: usize) {
+        while self.slots.len() > most || self.slots.front().is_some_and(Option::is_none) {
+            let Some(slot) = self.slots.pop_front() else { break };
+            if let Some(value) = slot {
+                self.overflow.insert(MessageId(self.first), value);
+                self.occupied -= 1;
             }
             self.first += 1;
         }
@@ -146,13 +146,13 @@ mod tests {
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let places = limits::RECENT_PLACES as u64;
-        let back = prop_oneof![8 => 0..40_u64, 1 => 0..4 * places];
+        let most = limits::UNSTORED_SLOTS as u64;
+        let back = prop_oneof![8 => 0..40_u64, 1 => 0..4 * most];
         prop::collection::vec(
             prop_oneof![
                 12 => Just(Step::Insert(1)),
                 2 => (1..40_u64).prop_map(Step::Insert),
-                1 => (1..3 * places).prop_map(Step::Insert),
+                1 => (1..3 * most).prop_map(Step::Insert),
                 10 => back.clone().prop_map(Step::Remove),
                 1 => back.prop_map(Step::Reinsert),
             ],
@@ -163,7 +163,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_table_has_the_values_of_a_plain_map(start in prop_oneof![Just(0), 1..1_000_000_u64], steps in steps()) {
-            let (mut table, mut model) = (Recent::default(), BTreeMap::new());
+            let (mut table, mut model) = (IdTable::default(), BTreeMap::new());
             let mut last = start;
             for (number, step) in steps.into_iter().enumerate() {
                 let id = match step {
@@ -198,24 +198,24 @@ mod tests {
 
     #[test]
     fn long_lived_values_do_not_keep_empty_slots() {
-        let mut table = Recent::default();
+        let mut table = IdTable::default();
         for id in 0..1_000_000_u64 {
             table.insert(MessageId(id), id);
             if !id.is_multiple_of(100_000) {
                 assert_eq!(table.remove(MessageId(id)), Some(id));
             }
-            assert!(table.row.len() <= limits::RECENT_PLACES + 1, "{}", table.row.len());
+            assert!(table.slots.len() <= limits::UNSTORED_SLOTS + 1, "{}", table.slots.len());
         }
-        assert!(table.row.capacity() <= 4 * limits::RECENT_PLACES, "{}", table.row.capacity());
+        assert!(table.slots.capacity() <= 4 * limits::UNSTORED_SLOTS, "{}", table.slots.capacity());
         assert!((0..10).all(|stayed| table.get(MessageId(stayed * 100_000)) == Some(&(stayed * 100_000))));
         assert_eq!(table.len(), 10);
     }
 
     #[test]
     fn a_burst_leaves_no_memory_behind() {
-        let mut table = Recent::default();
+        let mut table = IdTable::default();
         (0..100_000).for_each(|id| table.insert(MessageId(id), id));
         (0..100_000).for_each(|id| assert_eq!(table.remove(MessageId(id)), Some(id)));
-        assert!(table.row.capacity() <= 2 * limits::RECENT_PLACES && table.old.is_empty());
+        assert!(table.slots.capacity() <= 2 * limits::UNSTORED_SLOTS && table.overflow.is_empty());
     }
 }

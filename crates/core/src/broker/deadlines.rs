@@ -12,31 +12,35 @@ use crate::message::{ConnectionId, MessageId, Timestamp};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// The receiver's burst of deliveries may have ended.
-    Quiet(ConnectionId),
+    BurstEnd(ConnectionId),
     /// The receiver may get the next backlog frame.
-    Pace(ConnectionId),
+    NextBacklog(ConnectionId),
     /// The receiver is ended if it has confirmed nothing for `confirm_timeout`.
-    Unconfirmed(ConnectionId),
+    ConfirmTimeout(ConnectionId),
     /// The receiver's deliveries are checked: some may be late.
-    Look(ConnectionId),
+    LateCheck(ConnectionId),
     /// The receiver's wait for the page of a preferred channel ends.
-    Yield(ConnectionId),
+    PageWait(ConnectionId),
 }
 
 impl Timer {
     fn connection(self) -> ConnectionId {
         match self {
-            Self::Quiet(it) | Self::Pace(it) | Self::Unconfirmed(it) | Self::Look(it) | Self::Yield(it) => it,
+            Self::BurstEnd(connection)
+            | Self::NextBacklog(connection)
+            | Self::ConfirmTimeout(connection)
+            | Self::LateCheck(connection)
+            | Self::PageWait(connection) => connection,
         }
     }
 }
 
 /// All pending timers.
 #[derive(Debug, Default)]
-pub(super) struct Timers {
+pub(super) struct Deadlines {
     receivers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
-    /// The receivers for which a [`Timer::Look`] is running.
-    looks: HashSet<ConnectionId, RandomState>,
+    /// The receivers for which a [`Timer::LateCheck`] is running.
+    late_checks: HashSet<ConnectionId, RandomState>,
     /// Messages that are written at this time if they are still unsettled. The write delay is the same for all, so the times are in order.
     writes: VecDeque<(Timestamp, MessageId)>,
     /// The same for messages whose sender waits and whose receiver will probably confirm sooner than a disk could write. In order, too.
@@ -49,21 +53,21 @@ pub(super) struct Timers {
     pub sweep: Option<Timestamp>,
 }
 
-impl Timers {
+impl Deadlines {
     pub fn arm(&mut self, at: Timestamp, timer: Timer) {
         self.receivers.push(Reverse((at, timer)));
     }
 
     /// Removes the timers for unconfirmed deliveries.
     pub fn drop_unconfirmed(&mut self) {
-        self.receivers.retain(|Reverse((_, timer))| !matches!(timer, Timer::Unconfirmed(_) | Timer::Look(_)));
-        self.looks.clear();
+        self.receivers.retain(|Reverse((_, timer))| !matches!(timer, Timer::ConfirmTimeout(_) | Timer::LateCheck(_)));
+        self.late_checks.clear();
     }
 
     /// Notes that a receiver is gone. The timers of such receivers are removed when there may be many of them: some timers run for minutes,
     /// and thousands of receivers may come and go meanwhile. `live`: the number of receivers.
     pub fn forget_receiver(&mut self, gone: ConnectionId, live: usize, is_live: impl Fn(&ConnectionId) -> bool) {
-        self.looks.remove(&gone);
+        self.late_checks.remove(&gone);
         if self.receivers.len() > limits::TIMERS_LEFT + 8 * live {
             self.receivers.retain(|Reverse((_, timer))| is_live(&timer.connection()));
         }
@@ -76,16 +80,16 @@ impl Timers {
     }
 
     /// Arms the check for late deliveries of a receiver, unless it is armed.
-    pub fn look_at(&mut self, at: Timestamp, connection: ConnectionId) {
-        if self.looks.insert(connection) {
-            self.arm(at, Timer::Look(connection));
+    pub fn arm_late_check(&mut self, at: Timestamp, connection: ConnectionId) {
+        if self.late_checks.insert(connection) {
+            self.arm(at, Timer::LateCheck(connection));
         }
     }
 
     /// (Tests.) Whether the check for late deliveries of a receiver is armed.
     #[cfg(test)]
-    pub fn is_looked_at(&self, connection: ConnectionId) -> bool {
-        self.looks.contains(&connection)
+    pub fn has_late_check(&self, connection: ConnectionId) -> bool {
+        self.late_checks.contains(&connection)
     }
 
     pub fn write_at(&mut self, at: Timestamp, id: MessageId) {
@@ -124,8 +128,8 @@ impl Timers {
             return None;
         }
         let Reverse((_, timer)) = self.receivers.pop()?;
-        if let Timer::Look(connection) = timer {
-            self.looks.remove(&connection);
+        if let Timer::LateCheck(connection) = timer {
+            self.late_checks.remove(&connection);
         }
         Some(timer)
     }
@@ -138,10 +142,10 @@ impl Timers {
         })
     }
 
-    /// Removes write timers from the front as long as `settled` returns true, so that settled messages cause no wake-up and use no memory.
-    pub fn drop_settled_writes(&mut self, settled: impl Fn(MessageId) -> bool) {
+    /// Removes write timers from the front as long as `is_finished` returns true, so that settled messages cause no wake-up and use no memory.
+    pub fn drop_finished_writes(&mut self, is_finished: impl Fn(MessageId) -> bool) {
         for writes in [&mut self.awaited, &mut self.writes] {
-            while writes.pop_front_if(|(_, id)| settled(*id)).is_some() {}
+            while writes.pop_front_if(|(_, id)| is_finished(*id)).is_some() {}
         }
     }
 

@@ -11,7 +11,7 @@ use crate::limits;
 
 /// The size of a receiver's window in deliveries, and how it follows the receiver's confirmations.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(super) struct WindowSize {
     /// 1 to [`limits::MAX_PREFETCH`].
     allowed: u16,
     /// Whether `allowed` follows the speed of the receiver's confirmations.
@@ -20,7 +20,7 @@ pub(super) struct Pace {
     unproven: bool,
 }
 
-impl Pace {
+impl WindowSize {
     /// Makes the window size of a new receiver.
     pub fn new(client: ClientKind, ack: AckMode, prefetch: Option<u32>) -> Self {
         let automatic = ack == AckMode::Automatic;
@@ -30,7 +30,7 @@ impl Pace {
     }
 
     /// Returns the window size after the receiver has subscribed again. Keeps the adapted size.
-    pub fn renew(self, client: ClientKind, ack: AckMode, prefetch: Option<u32>) -> Self {
+    pub fn reconfigured(self, client: ClientKind, ack: AckMode, prefetch: Option<u32>) -> Self {
         let new = Self::new(client, ack, prefetch);
         let allowed = if self.adaptive && new.adaptive { self.allowed } else { new.allowed };
         Self { allowed, unproven: new.unproven && self.unproven, ..new }
@@ -82,8 +82,8 @@ mod tests {
 
     const LEGACY: ClientKind = ClientKind::Legacy;
 
-    fn automatic(client: ClientKind) -> Pace {
-        Pace::new(client, AckMode::Automatic, None)
+    fn automatic(client: ClientKind) -> WindowSize {
+        WindowSize::new(client, AckMode::Automatic, None)
     }
 
     fn millis(millis: u64) -> Duration {
@@ -91,11 +91,11 @@ mod tests {
     }
 
     /// Returns the successive window sizes of a receiver that always fills its window and takes `each` for a delivery.
-    fn windows(mut pace: Pace, each: Duration) -> Vec<usize> {
+    fn windows(mut window_size: WindowSize, each: Duration) -> Vec<usize> {
         (0..14)
             .map(|_| {
-                let held = pace.allowed();
-                pace.confirmed(held, Some(each * u32::try_from(held).expect("a window")));
+                let held = window_size.allowed();
+                window_size.confirmed(held, Some(each * u32::try_from(held).expect("a window")));
                 held
             })
             .collect()
@@ -105,7 +105,7 @@ mod tests {
     fn a_legacy_receiver_begins_with_one_frame_and_a_modern_one_with_many() {
         assert_eq!((automatic(LEGACY).allowed(), automatic(LEGACY).is_unproven()), (1, true));
         assert_eq!((automatic(ClientKind::Modern).allowed(), automatic(ClientKind::Modern).is_unproven()), (64, false));
-        let manual = Pace::new(LEGACY, AckMode::Manual, None);
+        let manual = WindowSize::new(LEGACY, AckMode::Manual, None);
         assert_eq!((manual.allowed(), manual.is_unproven()), (64, false), "a manual receiver answers each delivery");
     }
 
@@ -124,48 +124,48 @@ mod tests {
 
     #[test]
     fn a_receiver_that_speeds_up_recovers() {
-        let mut pace = automatic(ClientKind::Modern);
-        pace.confirmed(64, Some(millis(128_000)));
-        assert_eq!(pace.allowed(), 5);
-        assert_eq!(windows(pace, millis(1))[..5], [5, 10, 20, 40, 64]);
+        let mut window_size = automatic(ClientKind::Modern);
+        window_size.confirmed(64, Some(millis(128_000)));
+        assert_eq!(window_size.allowed(), 5);
+        assert_eq!(windows(window_size, millis(1))[..5], [5, 10, 20, 40, 64]);
     }
 
     #[test]
     fn a_receiver_with_a_long_round_trip_gets_the_default_window_at_most() {
-        let mut pace = automatic(LEGACY);
+        let mut window_size = automatic(LEGACY);
         for _ in 0..10 {
-            pace.confirmed(pace.allowed(), Some(millis(600)));
+            window_size.confirmed(window_size.allowed(), Some(millis(600)));
         }
-        assert_eq!(pace.allowed(), limits::PREFETCH as usize);
+        assert_eq!(window_size.allowed(), limits::PREFETCH as usize);
     }
 
     #[test]
     fn a_window_that_is_not_used_does_not_grow() {
-        let mut pace = automatic(LEGACY);
+        let mut window_size = automatic(LEGACY);
         for _ in 0..10 {
-            pace.confirmed(1, Some(Duration::ZERO));
+            window_size.confirmed(1, Some(Duration::ZERO));
         }
-        assert_eq!(pace.allowed(), 4, "one delivery uses a quarter of the window");
+        assert_eq!(window_size.allowed(), 4, "one delivery uses a quarter of the window");
     }
 
     #[test]
     fn a_slow_confirmation_reduces_a_large_window_to_the_default() {
-        let mut pace = automatic(ClientKind::Modern);
-        pace.confirmed(64, Some(Duration::ZERO));
-        pace.confirmed(64, Some(millis(50)));
-        assert_eq!(pace.allowed(), 128, "neither quick nor slow: the window stays");
-        pace.confirmed(64, Some(limits::SLOW_CONFIRMATION));
-        assert_eq!(pace.allowed(), 64);
+        let mut window_size = automatic(ClientKind::Modern);
+        window_size.confirmed(64, Some(Duration::ZERO));
+        window_size.confirmed(64, Some(millis(50)));
+        assert_eq!(window_size.allowed(), 128, "neither quick nor slow: the window stays");
+        window_size.confirmed(64, Some(limits::SLOW_CONFIRMATION));
+        assert_eq!(window_size.allowed(), 64);
     }
 
     #[test]
     fn an_explicit_prefetch_is_kept_as_given() {
         for prefetch in [1, 3, limits::PREFETCH, limits::MAX_PREFETCH] {
             for client in [LEGACY, ClientKind::Modern] {
-                let mut pace = Pace::new(client, AckMode::Automatic, Some(prefetch));
+                let mut window_size = WindowSize::new(client, AckMode::Automatic, Some(prefetch));
                 for took in [0, 1, 100, 10_000] {
-                    assert_eq!(pace.allowed(), prefetch as usize);
-                    pace.confirmed(1, Some(millis(took)));
+                    assert_eq!(window_size.allowed(), prefetch as usize);
+                    window_size.confirmed(1, Some(millis(took)));
                 }
             }
         }
@@ -173,11 +173,11 @@ mod tests {
 
     #[test]
     fn a_receiver_that_subscribes_again_keeps_its_window_size() {
-        let mut pace = automatic(LEGACY);
-        pace.confirmed(1, Some(Duration::ZERO));
-        let again = pace.renew(LEGACY, AckMode::Automatic, None);
+        let mut window_size = automatic(LEGACY);
+        window_size.confirmed(1, Some(Duration::ZERO));
+        let again = window_size.reconfigured(LEGACY, AckMode::Automatic, None);
         assert_eq!((again.allowed(), again.is_unproven()), (2, false));
-        assert_eq!(again.renew(LEGACY, AckMode::Automatic, Some(9)).allowed(), 9);
-        assert!(automatic(LEGACY).renew(LEGACY, AckMode::Automatic, None).is_unproven());
+        assert_eq!(again.reconfigured(LEGACY, AckMode::Automatic, Some(9)).allowed(), 9);
+        assert!(automatic(LEGACY).reconfigured(LEGACY, AckMode::Automatic, None).is_unproven());
     }
 }

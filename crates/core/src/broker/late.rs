@@ -15,11 +15,11 @@ use crate::message::{ConnectionId, Timestamp};
 
 impl Broker {
     /// Checks a receiver's deliveries for late ones.
-    pub(super) fn look(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
+    pub(super) fn check_late(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
-        let mut lapsed: SmallVec<[u64; 4]> = SmallVec::new();
+        let mut late: SmallVec<[u64; 4]> = SmallVec::new();
         // A delivery that is made from now on needs no check before this time.
-        let mut next = turn.now.after(self.shortest_lapse);
+        let mut next = turn.now.after(self.shortest_deadline);
         let mut any = false;
         for delivery in self.receivers[key].window.iter() {
             let Some(deadline) = self.deadline(connection, delivery) else { continue };
@@ -27,21 +27,21 @@ impl Broker {
             if deadline > turn.now {
                 next = next.min(deadline);
             } else {
-                lapsed.push(delivery.sequence);
+                late.push(delivery.sequence);
             }
         }
-        for sequence in lapsed {
-            self.lapse(connection, sequence, turn);
+        for sequence in late {
+            self.handle_late(connection, sequence, turn);
         }
         if any && self.receiver_keys.contains_key(&connection) {
-            self.timers.look_at(next, connection);
+            self.deadlines.arm_late_check(next, connection);
         }
     }
 
     /// Returns the time at which a delivery is late. `None`: never, or the delivery does not matter any more.
     fn deadline(&self, connection: ConnectionId, delivery: &InFlight) -> Option<Timestamp> {
         let flight = &self.flights[delivery.flight];
-        if flight.entries.is_empty() || flight.party.as_ref().is_some_and(|party| !party.is_holder(connection)) {
+        if flight.entries.is_empty() || flight.shares.as_ref().is_some_and(|shares| !shares.is_holder(connection)) {
             return None;
         }
         let policy = &self.channels[flight.channel].policy;
@@ -50,7 +50,7 @@ impl Broker {
     }
 
     /// Handles a late delivery.
-    fn lapse(&mut self, connection: ConnectionId, sequence: u64, turn: &mut Turn<'_>) {
+    fn handle_late(&mut self, connection: ConnectionId, sequence: u64, turn: &mut Turn<'_>) {
         let Some(key) = self.receiver_keys.get(&connection).copied() else { return };
         let Some(delivery) = self.receivers[key].window.get(sequence).copied() else { return };
         if self.flights[delivery.flight].entries.is_empty() {
@@ -73,7 +73,7 @@ impl Broker {
             turn.note(Note::Unanswered { connection, sequence, channel, given: false });
         } else {
             window.silence();
-            self.double(connection, &delivery, turn);
+            self.give_to_one_more(connection, &delivery, turn);
         }
     }
 
@@ -93,7 +93,7 @@ impl Broker {
                 Some(delivery) if delivery.manual => {
                     self.revoke(connection, &delivery, true, turn);
                 }
-                Some(delivery) => self.double(connection, &delivery, turn),
+                Some(delivery) => self.give_to_one_more(connection, &delivery, turn),
                 None => {}
             }
         }
@@ -116,20 +116,23 @@ impl Broker {
         // Receivers that were too slow before, or gave the messages back, do not get them again.
         let failed = flight.failed.as_deref();
         let had = |other| other == connection || failed.is_some_and(|failed| failed.has(other));
-        let party = flight.party.as_deref();
+        let shares = flight.shares.as_deref();
         let is_over = |entry: &Entry| entry.expired(turn.now) || (most > 0 && entry.message.deliveries >= most);
         let has_taker = |entry: &Entry| {
-            let bound = self.bound_by(entry, channel, party);
-            !self.others(channel, entry, bound.as_ref(), had, turn.now).is_empty()
+            let binding = self.binding_of(entry, channel, shares);
+            !self.other_receivers(channel, entry, binding.as_ref(), had, turn.now).is_empty()
         };
-        let is_elsewhere = match party {
+        let is_elsewhere = match shares {
             None => flight.outstanding > 1,
-            Some(party) => party.is_shared(connection),
+            Some(shares) => shares.is_shared(connection),
         };
         let goes = is_elsewhere
             || flight.entries.iter().any(is_over)
-            || match party.filter(|party| party.is_held_beside(connection)).and_then(|party| party.part(connection)) {
-                Some(part) => self.next_within(delivery.flight, part, turn.now).is_some(),
+            || match shares
+                .filter(|shares| shares.is_held_beside(connection))
+                .and_then(|shares| shares.share(connection))
+            {
+                Some(share) => self.next_within(delivery.flight, share, turn.now).is_some(),
                 None => flight.entries.iter().any(has_taker),
             };
         let Some(key) = self.receiver_keys.get(&connection).copied().filter(|_| goes) else { return false };
@@ -147,7 +150,7 @@ impl Broker {
 
     /// Gives a late automatic delivery to one more receiver, if one takes it. The delivery then is in both windows. It stays overdue: if
     /// the second receiver vanishes, another one may get it.
-    fn double(&mut self, connection: ConnectionId, delivery: &InFlight, turn: &mut Turn<'_>) {
+    fn give_to_one_more(&mut self, connection: ConnectionId, delivery: &InFlight, turn: &mut Turn<'_>) {
         let flight = &self.flights[delivery.flight];
         let Some(entry) = flight.entries.iter().find(|entry| !entry.expired(turn.now)) else { return };
         let limit = entry.message.receivers.unwrap_or(self.channels[flight.channel].policy.receivers);
@@ -157,15 +160,16 @@ impl Broker {
         }
         let channel = &self.channels[flight.channel];
         let joins = |member: &&Member| self.joins(delivery.flight, member, turn.now);
-        let part = flight.party.as_deref().and_then(|party| Some((party, party.part(connection)?)));
-        let group = part.zip(channel.groups()).map(|((party, part), groups)| groups.members(party.group(part)));
-        let waits = self.bound_by(entry, flight.channel, flight.party.as_deref()).is_some_and(|bound| bound.waits);
+        let share = flight.shares.as_deref().and_then(|shares| Some((shares, shares.share(connection)?)));
+        let group = share.zip(channel.groups()).map(|((shares, share), groups)| groups.members(shares.group(share)));
+        let waits =
+            self.binding_of(entry, flight.channel, flight.shares.as_deref()).is_some_and(|binding| binding.waits);
         let others = || channel.members.iter().find(joins).filter(|_| !waits);
         let target = group.and_then(|members| members.iter().find(joins)).or_else(others).copied();
-        let (Some(target), part) = (target, part.map(|(_, part)| part)) else { return };
+        let (Some(target), share) = (target, share.map(|(_, share)| share)) else { return };
         let counted = flight.channel;
         self.flights[delivery.flight].doubled = true;
         self.count(counted, Metric::Doubled, 1);
-        self.join_flight(delivery.flight, part, target, turn);
+        self.join_flight(delivery.flight, share, target, turn);
     }
 }

@@ -30,6 +30,7 @@ mod scripts;
 mod senders;
 mod socket;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -68,14 +69,16 @@ fn verdict(result: Result<(), String>, replay: Option<&str>) -> ExitCode {
 }
 
 /// The short runs of `cargo xtask test`: one on SQLite, and one on a database server, by turns MariaDB and PostgreSQL. Today's date is the seed, so that
-/// every day tries something else, and a failure names it.
-pub fn short() -> Result<(), crate::Failure> {
+/// every day tries something else, and a failure names it. `broker` is the program that the tests have built: building it alone, without the features that
+/// only tests need of its dependencies, would build most of them again.
+pub fn short(broker: PathBuf) -> Result<(), crate::Failure> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let days = now.map_or(0, |time| time.as_secs() / 86_400);
     let server = if days.is_multiple_of(2) { Store::MariaDb } else { Store::Postgres };
     [(Store::Sqlite, 15), (server, 9)].into_iter().try_for_each(|(store, seconds)| {
         let length = Duration::from_secs(seconds);
-        let options = Options { seed: days, length, store, ..Options::default() };
+        let broker = Some(broker.clone());
+        let options = Options { seed: days, length, store, broker, ..Options::default() };
         run::run(&options).map_err(|text| crate::Failure(format!("{text}\nthe same again: {}", options.command())))
     })
 }

@@ -73,9 +73,7 @@ pub fn check(directory: &Path) -> Result<(), String> {
 fn build() -> Result<PathBuf, String> {
     crate::run(crate::cargo().args(["build", "--package", "wsmb", "--bin", "wsmb"]))
         .map_err(|failure| failure.to_string())?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
-    let path = target.join("debug/wsmb");
+    let path = crate::target_directory().join("debug/wsmb");
     std::fs::canonicalize(&path).map_err(|error| format!("{}: {error}", path.display()))
 }
 

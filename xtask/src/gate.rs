@@ -9,10 +9,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use crate::{Failure, cargo, run};
+use crate::{Failure, cargo, run, target_directory};
 
 /// Where the figures to hold are.
 const BASELINE: &str = "benches/instructions/baseline.txt";
@@ -42,8 +42,8 @@ pub fn gate(update: bool) -> Result<(), Failure> {
         eprintln!("the gate counts instructions of x86-64 on Linux; it does not apply here");
         return Ok(());
     }
-    run(cargo().args(["build", "--profile", "gate", "--no-default-features", "--bench", "instructions"]))?;
-    let program = built()?;
+    run(cargo().args(["build", "--profile", "gate", "--package", "instructions"]))?;
+    let program = target_directory().join("gate").join("instructions");
     let mut counted = BTreeMap::new();
     for (script, few, many) in SCRIPTS {
         let difference = count(&program, script, *many)?.saturating_sub(count(&program, script, *few)?);
@@ -66,22 +66,6 @@ pub fn gate(update: bool) -> Result<(), Failure> {
         OTHER_COMPILER
     };
     compare(&read(&text), &counted, tolerance).map_err(Failure)
-}
-
-/// The program with the scripts, newest first if there are several.
-fn built() -> Result<PathBuf, Failure> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    let folder = target.join("gate").join("deps");
-    let entries = fs::read_dir(&folder).map_err(|error| Failure(format!("{}: {error}", folder.display())))?;
-    let newest = entries
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .filter(|path| {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            name.starts_with("instructions-") && !name.contains('.')
-        })
-        .max_by_key(|path| fs::metadata(path).and_then(|it| it.modified()).ok());
-    newest.ok_or_else(|| Failure(format!("no program `instructions` in {}", folder.display())))
 }
 
 /// The instructions of one run, from callgrind's last words.

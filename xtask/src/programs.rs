@@ -1,10 +1,14 @@
 //! The programs that the tests drive beside the broker. On Debian, as root, a missing one is installed; anywhere else the person is
-//! told what to install. Never is a test left out because a program is missing, and never is a server of the system started or touched.
+//! told what to install. Must never leave a test out because a program is missing, and never start or touch a server of the system.
 
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{Failure, run};
+use crate::{Failure, run, target_directory};
 
 /// A program that some test, or a measurement, needs.
 pub struct Program {
@@ -142,93 +146,40 @@ fn packages(programs: &[&Program]) -> Vec<&'static str> {
     packages
 }
 
-/// Installs Debian packages; the lists of packages are fetched only if the ones at hand do not do.
+/// Installs Debian packages; the package lists are fetched only if the lists at hand do not do.
 fn install(packages: &[&str]) -> Result<(), Failure> {
-    let _without = NoCluster::new(packages)?;
-    let _quiet = NoServices::new(packages)?;
-    if run(&mut apt_get_install(packages)).is_ok() {
-        return Ok(());
-    }
-    run(Command::new("apt-get").arg("update"))?;
-    run(&mut apt_get_install(packages))
+    // apt gives the scripts of packages this search path, not ours (apt.conf(5)).
+    let mut path = OsString::from("DPkg::Path=");
+    path.push(without_services()?);
+    let install = || {
+        let mut command = Command::new("apt-get");
+        command.arg("-o").arg(&path).args(["install", "--yes", "--no-install-recommends"]).args(packages);
+        run(command.env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    install().or_else(|_| {
+        run(Command::new("apt-get").arg("update"))?;
+        install()
+    })
 }
 
-fn apt_get_install(packages: &[&str]) -> Command {
-    let mut command = Command::new("apt-get");
-    command.args(["install", "--yes", "--no-install-recommends"]).args(packages);
-    command.env("DEBIAN_FRONTEND", "noninteractive");
-    command
-}
+/// The programs with which a Debian package starts its service, and makes PostgreSQL's first cluster.
+const STARTERS: [&str; 3] = ["invoke-rc.d", "deb-systemd-invoke", "pg_createcluster"];
 
-/// While it lives, Debian's PostgreSQL is installed without making a cluster for the system, and so without starting one.
-struct NoCluster {
-    /// Removed at the end, where there was none before.
-    directories: Vec<PathBuf>,
-    file: Option<PathBuf>,
-}
-
-impl NoCluster {
-    const DIRECTORIES: [&str; 2] = ["/etc/postgresql-common", "/etc/postgresql-common/createcluster.d"];
-
-    fn new(packages: &[&str]) -> Result<Self, Failure> {
-        let mut guard = Self { directories: Vec::new(), file: None };
-        if !packages.contains(&"postgresql") {
-            return Ok(guard);
-        }
-        let failed = |path: &Path, error| Failure(format!("{} can't be written: {error}", path.display()));
-        for directory in Self::DIRECTORIES.map(PathBuf::from) {
-            if !directory.exists() {
-                std::fs::create_dir(&directory).map_err(|error| failed(&directory, error))?;
-                guard.directories.push(directory);
-            }
-        }
-        let file = Path::new(Self::DIRECTORIES[1]).join("wsmb-tests.conf");
-        std::fs::write(&file, "create_main_cluster = false\n").map_err(|error| failed(&file, error))?;
-        guard.file = Some(file);
-        Ok(guard)
-    }
-}
-
-impl Drop for NoCluster {
-    fn drop(&mut self) {
-        if let Some(file) = &self.file {
-            let _ = std::fs::remove_file(file);
-        }
-        for directory in self.directories.iter().rev() {
-            // Only an empty one goes: what the package put there is its own.
-            let _ = std::fs::remove_dir(directory);
+/// A search path on which these programs do nothing, for the scripts of packages. Nothing is written outside the target directory, so nothing is left
+/// behind in the system, however the installation ends.
+fn without_services() -> Result<OsString, Failure> {
+    let folder = target_directory().join("no-services");
+    let failed = |error: &dyn Display| Failure(format!("{} cannot be written: {error}", folder.display()));
+    fs::create_dir_all(&folder).map_err(|error| failed(&error))?;
+    for name in STARTERS {
+        match std::os::unix::fs::symlink("/bin/true", folder.join(name)) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(&error)),
+            _ => {}
         }
     }
-}
-
-/// While it lives, Debian starts no service of a broker or a proxy that is installed.
-struct NoServices(Option<PathBuf>);
-
-impl NoServices {
-    /// Debian asks this program before it starts a service; 101 forbids it.
-    const POLICY: &str = "/usr/sbin/policy-rc.d";
-
-    fn new(packages: &[&str]) -> Result<Self, Failure> {
-        let path = Path::new(Self::POLICY);
-        let brokers = PEERS.iter();
-        let mut services = brokers.chain(PROGRAMS.iter().filter(|program| program.used_by == PROXIES));
-        if path.exists() || !services.any(|program| packages.contains(&program.package)) {
-            return Ok(Self(None));
-        }
-        let failed = |error| Failure(format!("{} can't be written: {error}", path.display()));
-        std::fs::write(path, "#!/bin/sh\nexit 101\n").map_err(failed)?;
-        let guard = Self(Some(path.to_path_buf()));
-        run(Command::new("chmod").arg("755").arg(path))?;
-        Ok(guard)
-    }
-}
-
-impl Drop for NoServices {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            let _ = std::fs::remove_file(path);
-        }
-    }
+    let system = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder.clone()).chain(std::env::split_paths(&system));
+    std::env::join_paths(folders).map_err(|error| failed(&error))
 }
 
 fn present(program: &Program) -> bool {
@@ -248,7 +199,7 @@ fn find(program: &Program) -> Option<PathBuf> {
 /// The paths that a place stands for.
 fn places(place: &str) -> Vec<PathBuf> {
     let Some((folder, rest)) = place.split_once("/*/") else { return vec![PathBuf::from(place)] };
-    let versions = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let versions = fs::read_dir(folder).into_iter().flatten().flatten();
     versions.map(|version| version.path().join(rest)).collect()
 }
 
@@ -266,4 +217,21 @@ fn how_to_install(missing: &[&Program]) -> String {
         " install with `apt-get install {}` or your system's equivalent, then run this again",
         packages(missing).join(" ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scripts_of_packages_start_no_service() {
+        let path = without_services().unwrap();
+        for name in STARTERS {
+            let script = format!("{name} mosquitto start && command -v {name}");
+            let output = Command::new("/bin/sh").args(["-c", &script]).env("PATH", &path).output().unwrap();
+            let expected = target_directory().join("no-services").join(name);
+            assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), expected.to_string_lossy());
+        }
+        assert_eq!(without_services().unwrap(), path, "a second time");
+    }
 }

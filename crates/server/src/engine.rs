@@ -46,8 +46,9 @@ pub(super) enum NoRoom {
 }
 
 impl Engine {
-    pub(super) fn new(broker: Broker, settings: EngineSettings) -> Self {
-        Self { broker, effects: Effects::default(), dispatch: Dispatch::new(settings), is_closed: false }
+    /// `seed`: see [`Registry::new`].
+    pub(super) fn new(broker: Broker, settings: EngineSettings, seed: u64) -> Self {
+        Self { broker, effects: Effects::default(), dispatch: Dispatch::new(settings, seed), is_closed: false }
     }
 
     /// The core, to be asked.

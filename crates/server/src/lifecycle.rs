@@ -82,7 +82,8 @@ impl Server {
         let verifier = Arc::new(Verifier::new(credentials.users()));
         let access = access(&settings.access, verifier);
         let options = options(&settings);
-        let engine = Engine::new(Broker::new(settings.broker.clone(), restored), options.engine());
+        let engine =
+            Engine::new(Broker::new(settings.broker.clone(), restored), options.engine(), opening::seed(clock.now()));
         let fatal = Arc::new(Fatal::default());
         let core = Arc::new(Core::new(engine, fatal.clone()));
         let (ids, clock) = (Arc::new(ids), Arc::new(clock));

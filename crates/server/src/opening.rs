@@ -6,6 +6,7 @@ use tracing::error;
 
 use super::clock::Clock;
 use super::error::ServeError;
+use super::registry::SLOT_BITS;
 use super::settings::StoreChoice;
 use super::{storage, timekeeping};
 use wsmb_core::message::{MessageId, Timestamp};
@@ -47,4 +48,10 @@ fn attempt(settings: &StoreSettings, dedup_window: Duration) -> Result<Opened, S
 /// From when on ids of publications count.
 pub(super) fn dedup_start(now: Timestamp, window: Duration) -> Timestamp {
     Timestamp(now.since(Timestamp(0)).saturating_sub(window).as_millis() as u64)
+}
+
+/// A number that no earlier run of the broker began with.
+pub(super) fn seed(now: Timestamp) -> u64 {
+    // Without random numbers the time has to serve: no broker takes a thousand connections a second for as long as it runs.
+    getrandom::u64().unwrap_or(now.0 << (SLOT_BITS + 1))
 }

@@ -289,7 +289,7 @@ mod tests {
     /// The memory of a batch is back when everything in it is written. A session of another loop writes later, perhaps much later.
     #[tokio::test]
     async fn a_session_of_another_loop_keeps_no_batch() {
-        let (mut outbox, registry, mut sessions) = (Outbox::default(), Registry::default(), Vec::new());
+        let (mut outbox, registry, mut sessions) = (Outbox::default(), Registry::new(0), Vec::new());
         let mut clients = Vec::new();
         for home in [0, 1] {
             let (session, client) = open(ConnectionId(home.into()), home).await;

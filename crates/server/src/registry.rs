@@ -3,7 +3,6 @@
 //! Guarded by the core's lock: an id is good until its session is removed, and no id comes twice, also not in the next run of the broker.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use slab::Slab;
 
@@ -11,33 +10,23 @@ use super::session::Session;
 use wsmb_core::message::ConnectionId;
 
 /// How many low bits of a [`ConnectionId`] are the place in the register; the others count up, so that no id comes twice.
-const SLOT_BITS: u32 = 24;
+pub(super) const SLOT_BITS: u32 = 24;
 
 /// Every session that has not ended.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Registry {
     sessions: Slab<Arc<Session>>,
-    serial: Serial,
-}
-
-/// What counts the connections of this run: the upper bits of a [`ConnectionId`].
-///
-/// It begins anywhere in the lower half, so that no id, and so no delivery's name, is one of an earlier run of the broker.
-#[derive(Debug)]
-struct Serial(u64);
-
-impl Default for Serial {
-    fn default() -> Self {
-        // Without random numbers the time has to serve: no broker takes a thousand connections a second for as long as it runs.
-        let start = getrandom::u64().unwrap_or_else(|_| {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            (now.as_millis() as u64) << (SLOT_BITS + 1)
-        });
-        Self(start >> (SLOT_BITS + 1))
-    }
+    /// Counts the sessions of this run: the upper bits of a [`ConnectionId`].
+    serial: u64,
 }
 
 impl Registry {
+    /// An empty register. `seed` is random: the count begins with it, anywhere in the lower half of the numbers, so that no id, and so no delivery's name, is
+    /// one of an earlier run of the broker.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { sessions: Slab::new(), serial: seed >> (SLOT_BITS + 1) }
+    }
+
     /// The session with this id, if it has not ended.
     pub(super) fn get(&self, id: ConnectionId) -> Option<&Arc<Session>> {
         self.sessions.get(slot(id)).filter(|session| session.id == id)
@@ -61,8 +50,8 @@ impl Registry {
     /// Adds a session, which `make` makes with its id.
     pub(super) fn insert(&mut self, make: impl FnOnce(ConnectionId) -> Arc<Session>) -> Arc<Session> {
         let entry = self.sessions.vacant_entry();
-        self.serial.0 += 1;
-        let session = make(ConnectionId((self.serial.0 << SLOT_BITS) | entry.key() as u64));
+        self.serial += 1;
+        let session = make(ConnectionId((self.serial << SLOT_BITS) | entry.key() as u64));
         entry.insert(session.clone());
         session
     }

@@ -33,9 +33,9 @@ pub(super) struct Dispatch {
 }
 
 impl Dispatch {
-    pub(super) fn new(settings: EngineSettings) -> Self {
+    pub(super) fn new(settings: EngineSettings, seed: u64) -> Self {
         Self {
-            registry: Registry::default(),
+            registry: Registry::new(seed),
             outbox: Outbox::default(),
             settings,
             outcome: TurnOutcome::default(),

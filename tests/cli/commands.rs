@@ -457,7 +457,7 @@ fn the_old_configuration_becomes_a_valid_new_one() {
         "{}",
         safe.stdout
     );
-    let told = import(&["both.ini", "--keep", "no"]).with(0).complaining("as you said");
+    let told = import(&["both.ini", "--keep", "no"]).with(0).complaining("as you chose");
     assert!(told.stdout.contains("\nkeep = false\n"), "{}", told.stdout);
     import(&["missing.ini"]).with(1).complaining("cannot read missing.ini");
 }

@@ -216,7 +216,7 @@ fn a_mistake_in_the_configuration_is_told_with_what_was_meant_and_with_nothing_e
     assert!(serve("[server]\nlisten = 8888\n").contains(right));
     let outside = serve("listen = 8888\n");
     assert!(
-        outside.contains("listen stands in no section; write it below [server]") && outside.contains(right),
+        outside.contains("listen is not in a section; write it below [server]") && outside.contains(right),
         "{outside}"
     );
     assert!(!serve("[server]\nbanana = 1\n").contains("the nearest is"));

@@ -1,22 +1,22 @@
-//! `$apr1$`: Apache's variant of the MD5 password hash, which `htpasswd -m` and `openssl passwd -apr1` write.
+//! Computes `$apr1$` hashes: Apache's variant of the MD5 password hash, which `htpasswd -m` and `openssl passwd -apr1` write.
 //!
-//! The algorithm is that of `apr_md5_encode` (Apache Portable Runtime, `crypto/apr_md5.c`): weak by today's measure, here because
-//! the files of the PHP broker are full of it.
+//! The algorithm is that of `apr_md5_encode` (Apache Portable Runtime, `crypto/apr_md5.c`). It is weak, but many password files of
+//! the PHP broker use it. This module must never be used for new passwords.
 
 use md5::{Digest, Md5};
 
-/// The 64 characters of the crypt family, in the order of their values.
+/// The base-64 alphabet of the crypt formats, in the order of the values.
 pub(super) const ALPHABET: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// Characters of an encoded digest.
-pub(super) const ENCODED: usize = 22;
+/// The length of an encoded digest, in characters.
+pub(super) const DIGEST_CHARS: usize = 22;
 
-/// The most characters of a salt.
-pub(super) const SALT: usize = 8;
+/// The maximum length of a salt, in bytes.
+pub(super) const SALT_MAX: usize = 8;
 
-/// The 22 characters that follow the salt in `$apr1$salt$…`. Of the salt, the first 8 bytes count.
-pub(super) fn encode(password: &[u8], salt: &[u8]) -> [u8; ENCODED] {
-    let salt = &salt[..salt.len().min(SALT)];
+/// Returns the 22 characters that follow the salt in `$apr1$salt$…`. Only the first 8 bytes of `salt` are used.
+pub(super) fn encode(password: &[u8], salt: &[u8]) -> [u8; DIGEST_CHARS] {
+    let salt = &salt[..salt.len().min(SALT_MAX)];
     let mut digest = first_digest(password, salt);
     for round in 0..1_000 {
         let mut hasher = Md5::new();
@@ -31,10 +31,10 @@ pub(super) fn encode(password: &[u8], salt: &[u8]) -> [u8; ENCODED] {
         hasher.update(if odd { &digest[..] } else { password });
         digest = hasher.finalize().into();
     }
-    spell(&digest)
+    encode_digest(&digest)
 }
 
-/// The digest that the thousand rounds start from.
+/// Computes the initial digest of the 1,000 rounds.
 fn first_digest(password: &[u8], salt: &[u8]) -> [u8; 16] {
     let inner = Md5::new().chain_update(password).chain_update(salt).chain_update(password).finalize();
     let mut hasher = Md5::new();
@@ -47,7 +47,7 @@ fn first_digest(password: &[u8], salt: &[u8]) -> [u8; 16] {
         hasher.update(&inner[..take]);
         left -= take;
     }
-    // The original meant to add bytes of the digest here, had cleared it before, and so adds zeros: part of the format since.
+    // The original code intended to add digest bytes here, but had cleared the digest before. The zero bytes are part of the format since.
     let mut bits = password.len();
     while bits > 0 {
         hasher.update(if bits & 1 == 1 { &[0] } else { &password[..1] });
@@ -56,10 +56,10 @@ fn first_digest(password: &[u8], salt: &[u8]) -> [u8; 16] {
     hasher.finalize().into()
 }
 
-/// The digest in the alphabet of the crypt family, three bytes to four characters, in the format's own order.
-fn spell(digest: &[u8; 16]) -> [u8; ENCODED] {
+/// Encodes `digest` in the crypt alphabet: three bytes become four characters, in the byte order of the format.
+fn encode_digest(digest: &[u8; 16]) -> [u8; DIGEST_CHARS] {
     const ORDER: [[usize; 3]; 5] = [[0, 6, 12], [1, 7, 13], [2, 8, 14], [3, 9, 15], [4, 10, 5]];
-    let mut out = [b'.'; ENCODED];
+    let mut out = [b'.'; DIGEST_CHARS];
     for (group, order) in ORDER.iter().enumerate() {
         let mut bits = order.iter().fold(0_u32, |bits, &at| bits << 8 | u32::from(digest[at]));
         for character in &mut out[group * 4..group * 4 + 4] {

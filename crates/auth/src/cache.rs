@@ -1,8 +1,8 @@
-//! The credentials that were verified lately, so that a thousand clients that reconnect at once cost a thousand cheap hashes and not a
-//! thousand bcrypts.
+//! Remembers recently verified credentials, so that 1,000 clients that reconnect at once cost 1,000 SHA-256 digests instead of 1,000
+//! bcrypt hashes.
 //!
-//! It holds no password: only digests under a key that lives and dies with the process. The stored hash is part of what is
-//! digested, so a credential is forgotten the moment its entry in the file changes.
+//! The cache must never hold a password: it holds digests, keyed with a random key that exists only in this process. The stored hash
+//! is part of the digested text, so a credential is no longer found when its entry in the file has changed.
 
 use std::collections::HashSet;
 
@@ -15,39 +15,40 @@ use crate::limits;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Fingerprint([u8; 16]);
 
-/// Not even the digest.
+/// Hides the digest.
 impl std::fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Fingerprint")
     }
 }
 
-/// The credentials that were verified lately. Two generations of half the limit each: when the young one is full it becomes the old
-/// one, and what nobody has used for that long is forgotten.
+/// The recently verified credentials, in two generations of half the capacity each. When the young generation is full, it replaces the
+/// old one, and the credentials of the old one are forgotten unless they were used since.
 pub(super) struct Cache {
     young: HashSet<Fingerprint, foldhash::fast::RandomState>,
     old: HashSet<Fingerprint, foldhash::fast::RandomState>,
     capacity: usize,
 }
 
-/// The key of this process. Without randomness from the system there is none, and nothing is cached.
-pub(super) struct Key([u8; 32]);
+/// The random key of this process.
+pub(super) struct FingerprintKey([u8; 32]);
 
-/// Stands where the hash of a user would: as long as those that `wsmb passwd` writes, and no hash.
-const NO_USER: &str = "------------------------------------------------------------";
+/// Replaces the hash of a user who does not exist. As long as a bcrypt hash, and no valid hash.
+const PLACEHOLDER_HASH: &str = "------------------------------------------------------------";
 
-impl Key {
+impl FingerprintKey {
+    /// Returns `None` if the system gives no random numbers; then nothing is cached.
     pub(super) fn random() -> Option<Self> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).ok()?;
         Some(Self(key))
     }
 
-    /// The digest of a credential. Lengths are part of it, so that no two credentials run together. Without a stored hash (there is no such user) it
-    /// takes as long.
+    /// Returns the digest of a credential. The lengths are digested too, so that no two credentials give the same input. If there is no such
+    /// user (`hash` is `None`), a placeholder is digested, so that the call takes as long.
     pub(super) fn fingerprint(&self, user: &str, password: &[u8], hash: Option<&Hash>) -> Fingerprint {
         let mut hasher = Sha256::new_with_prefix(self.0);
-        let stored = hash.map_or(NO_USER, Hash::secret_text);
+        let stored = hash.map_or(PLACEHOLDER_HASH, Hash::secret_text);
         for part in [user.as_bytes(), password, stored.as_bytes()] {
             hasher.update((part.len() as u64).to_le_bytes());
             hasher.update(part);
@@ -60,16 +61,16 @@ impl Key {
 }
 
 impl Cache {
-    /// At most [`limits::CREDENTIALS`].
+    /// Creates a cache of at most [`limits::CACHED_CREDENTIALS`].
     pub(super) fn new() -> Self {
-        Self::with_capacity(limits::CREDENTIALS)
+        Self::with_capacity(limits::CACHED_CREDENTIALS)
     }
 
     fn with_capacity(capacity: usize) -> Self {
         Self { young: HashSet::default(), old: HashSet::default(), capacity }
     }
 
-    /// Whether it was verified lately; then it stays remembered.
+    /// Whether the credential is in the cache. Moves a credential of the old generation to the young one.
     pub(super) fn contains(&mut self, fingerprint: Fingerprint) -> bool {
         if self.young.contains(&fingerprint) {
             return true;
@@ -81,7 +82,7 @@ impl Cache {
         found
     }
 
-    /// Remembers a credential that was verified.
+    /// Adds a verified credential.
     pub(super) fn insert(&mut self, fingerprint: Fingerprint) {
         if self.young.len() >= self.capacity / 2 {
             self.old = std::mem::take(&mut self.young);
@@ -89,7 +90,7 @@ impl Cache {
         self.young.insert(fingerprint);
     }
 
-    /// Forgets everything.
+    /// Removes all credentials.
     #[cfg(test)]
     pub(super) fn clear(&mut self) {
         (self.young, self.old) = Default::default();
@@ -116,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_credential_differs_in_user_password_stored_hash_and_process() {
-        let (key, other_key) = (Key::random().unwrap(), Key::random().unwrap());
+        let (key, other_key) = (FingerprintKey::random().unwrap(), FingerprintKey::random().unwrap());
         let (sha, apr1) = (Hash::parse(SHA).unwrap(), Hash::parse(APR1).unwrap());
         let it = key.fingerprint("alice", b"secret", Some(&sha));
         assert!(it == key.fingerprint("alice", b"secret", Some(&sha)));
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn is_bounded_and_keeps_what_is_used() {
+    fn the_cache_is_bounded_and_keeps_used_credentials() {
         let mut cache = Cache::with_capacity(100);
         cache.insert(number(0));
         for n in 1..10_000 {

@@ -1,7 +1,7 @@
-//! The list of users in force: read from htpasswd files and the configuration's own entries, and read again when a file changes.
+//! Reads the users from htpasswd files and from the configuration, and reads a file again when it has changed.
 //!
-//! A new file that cannot be used leaves the old list in force and says so. All functions that touch files block: call them off the
-//! event loop.
+//! If a changed file cannot be used, its old users stay in force and a warning is logged. All functions that read files block: they must
+//! never run on the event loop.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
@@ -14,19 +14,19 @@ use super::hash::Hash;
 use super::htpasswd::{self, Entry};
 use crate::limits;
 
-/// Users and their hashes; never changes.
+/// The users and their hashes. Immutable.
 #[derive(Debug, Default)]
 pub struct Users {
     hashes: HashMap<Arc<str>, Hash>,
-    /// One hash of each format and number of rounds: whoever fails has waited for one of each.
-    classes: Vec<Hash>,
-    /// The effort of all hashing so far.
+    /// One hash of each format and number of rounds. A failed login verifies one of each.
+    one_per_format: Vec<Hash>,
+    /// The effort of all verifications so far.
     #[cfg(test)]
-    spent: std::sync::atomic::AtomicU64,
+    effort_spent: std::sync::atomic::AtomicU64,
 }
 
 impl Users {
-    /// Of two entries for one user the first counts.
+    /// Collects the entries. If a user has two entries, the first one is used.
     #[must_use]
     pub fn new(entries: impl IntoIterator<Item = Entry>) -> Self {
         let mut users = Self::default();
@@ -34,38 +34,38 @@ impl Users {
             users.hashes.entry(user.into()).or_insert(hash);
         }
         let mut classes: Vec<&Hash> = users.hashes.values().collect();
-        // Of the same class any will do; by the text, so that the choice hangs on nothing else.
+        // Which hash of a format is kept does not matter. Sorting by the text makes the choice deterministic.
         classes.sort_by_key(|hash| (hash.effort(), hash.format().to_string(), hash.secret_text()));
         classes.dedup_by_key(|hash| hash.format());
-        users.classes = classes.into_iter().cloned().collect();
+        users.one_per_format = classes.into_iter().cloned().collect();
         users
     }
 
-    /// How many there are.
+    /// The number of users.
     #[must_use]
     pub fn len(&self) -> usize {
         self.hashes.len()
     }
 
-    /// Whether nobody can come in with a password.
+    /// Whether there are no users.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }
 
-    /// How many have a hash of a weak format.
+    /// The number of users whose hash has a weak format.
     #[must_use]
     pub fn weak(&self) -> usize {
         self.hashes.values().filter(|hash| hash.format().is_weak()).count()
     }
 
-    /// The name of a user of this list, shared: thousands of connections may be the same user's.
+    /// Returns the name of `user` as a shared string (thousands of connections may use one name), or `None` if there is no such user.
     #[must_use]
     pub fn name(&self, user: &str) -> Option<Arc<str>> {
         self.hashes.get_key_value(user).map(|(name, _)| Arc::clone(name))
     }
 
-    /// All of them, in no order.
+    /// All user names, in no particular order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.hashes.keys().map(|name| &**name)
     }
@@ -74,58 +74,58 @@ impl Users {
         self.hashes.get(user)
     }
 
-    /// Whether `password` is that of `user`. Blocks for the time that the format takes. A failure takes one verification of each format in the list (with each number of
-    /// rounds), whether the user exists or not.
+    /// Whether `password` is the password of `user`. Blocks: up to seconds with expensive formats. A failed check verifies one hash of each
+    /// format and number of rounds in the list, whether the user exists or not, so that its duration does not show whether the user exists.
     #[must_use]
     pub fn verify(&self, user: &str, password: &[u8]) -> bool {
-        let own = self.hashes.get(user);
-        if own.is_some_and(|hash| self.fits(hash, password)) {
+        let stored = self.hashes.get(user);
+        if stored.is_some_and(|hash| self.verify_hash(hash, password)) {
             return true;
         }
-        for class in &self.classes {
-            if own.is_none_or(|hash| hash.format() != class.format()) {
-                // The outcome is of no interest, only the time it takes; `black_box` keeps it from being optimised away.
-                std::hint::black_box(self.fits(class, password));
+        for class in &self.one_per_format {
+            if stored.is_none_or(|hash| hash.format() != class.format()) {
+                // Only the duration matters here. `black_box` prevents the compiler from removing the call.
+                std::hint::black_box(self.verify_hash(class, password));
             }
         }
         false
     }
 
-    /// Whether `user` has the same password here and in `other`, or is in neither.
+    /// Whether `user` has the same hash in both lists, or is in neither.
     #[must_use]
     pub fn has_same(&self, other: &Self, user: &str) -> bool {
         std::ptr::eq(self, other) || self.hashes.get(user) == other.hashes.get(user)
     }
 
-    /// The users of this list who are not in `new`, or have another password there.
+    /// Returns the users of this list who are not in `new` or have another hash there.
     #[must_use]
     pub fn revoked_by(&self, new: &Self) -> HashSet<Arc<str>> {
         self.hashes.keys().filter(|user| !self.has_same(new, user)).cloned().collect()
     }
 
-    /// A method only so that tests can count the effort.
-    fn fits(&self, hash: &Hash, password: &[u8]) -> bool {
+    /// Verifies one hash, and counts the effort for tests.
+    fn verify_hash(&self, hash: &Hash, password: &[u8]) -> bool {
         #[cfg(test)]
-        self.spent.fetch_add(hash.effort(), std::sync::atomic::Ordering::Relaxed);
+        self.effort_spent.fetch_add(hash.effort(), std::sync::atomic::Ordering::Relaxed);
         hash.verify(password)
     }
 
     #[cfg(test)]
-    pub(super) fn spent(&self) -> u64 {
-        self.spent.load(std::sync::atomic::Ordering::Relaxed)
+    pub(super) fn effort_spent(&self) -> u64 {
+        self.effort_spent.load(std::sync::atomic::Ordering::Relaxed)
     }
 }
 
-/// What tells one state of a file from another.
+/// Identifies one version of a file's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+struct FileVersion {
     modified: Option<SystemTime>,
     length: u64,
-    /// Inode and time of the last change of the inode (seconds, nanoseconds); zeros where there is no such thing.
+    /// The inode number, and the time of its last change (seconds, nanoseconds). Zeros on systems without inodes.
     identity: (u64, i64, i64),
 }
 
-impl Stamp {
+impl FileVersion {
     fn of(metadata: &Metadata) -> Self {
         #[cfg(unix)]
         let identity = {
@@ -138,29 +138,29 @@ impl Stamp {
     }
 }
 
-/// Whether the list of users has changed.
+/// What [`Credentials::reload_if_changed`] found.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// It has not.
+    /// No file has changed.
     None,
-    /// A file has changed just now and is perhaps not whole yet. To be asked again after [`limits::HTPASSWD_SETTLED`].
-    Settling,
-    /// It has; this one is in force now.
+    /// A file has just changed and may be incomplete. Call again after [`limits::HTPASSWD_STABLE`].
+    Unstable,
+    /// A file has changed; this list is now in force.
     New(Arc<Users>),
 }
 
-/// One htpasswd file and what was last read from it.
+/// One htpasswd file and the entries last read from it.
 #[derive(Debug)]
 struct File {
     path: PathBuf,
-    stamp: Option<Stamp>,
-    /// The stamp of a change that was seen and not read yet.
-    seen: Option<Option<Stamp>>,
+    version: Option<FileVersion>,
+    /// The version of a change that was seen but not read yet. The inner `None`: the file was missing.
+    unread: Option<Option<FileVersion>>,
     entries: Vec<Entry>,
     warnings: Vec<String>,
 }
 
-/// Where the users come from.
+/// The sources of the users: htpasswd files and inline entries of the configuration.
 #[derive(Debug, Default)]
 pub struct Credentials {
     files: Vec<File>,
@@ -169,8 +169,8 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Reads every file of `paths`, then the `inline` entries (`user:hash`). What is wrong with them is in [`Self::warnings`]; a file
-    /// that cannot be read counts as empty until it can.
+    /// Reads every file of `paths`, then the `inline` entries (`user:hash`). Invalid lines are reported by [`Self::warnings`]. A file that
+    /// cannot be read counts as empty until it can be read.
     #[must_use]
     pub fn load(paths: &[PathBuf], inline: &[String]) -> Self {
         let mut credentials = Self::default();
@@ -181,21 +181,21 @@ impl Credentials {
         credentials
     }
 
-    /// What is wrong with the files and entries in force, each one sentence that names its place.
+    /// The invalid lines and unusable files; one sentence each, with the file or entry.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let files = self.files.iter().flat_map(|file| &file.warnings);
         files.chain(&self.inline_warnings).cloned().collect()
     }
 
-    /// The list in force. A user who is in two files has the password of the first; files come before inline entries.
+    /// Returns the list in force. If a user is in two files, the first file takes precedence. Files take precedence over inline entries.
     #[must_use]
     pub fn users(&self) -> Arc<Users> {
         let files = self.files.iter().flat_map(|file| &file.entries);
         Arc::new(Users::new(files.chain(&self.inline).cloned()))
     }
 
-    /// How many entries of a weak format each file has; files without any are left out.
+    /// The number of entries of a weak format in each file. Files without such entries are omitted.
     #[must_use]
     pub fn weak_entries(&self) -> Vec<(&Path, usize)> {
         let count = |entries: &[Entry]| entries.iter().filter(|entry| entry.hash.format().is_weak()).count();
@@ -203,50 +203,50 @@ impl Credentials {
         files.filter(|(_, weak)| *weak > 0).collect()
     }
 
-    /// The doubts that `wsmb check` and the start tell about: warnings, weak formats, nobody at all (unless `anonymous` connections are
-    /// taken).
+    /// The warnings that `wsmb check` prints and `wsmb serve` logs: [`Self::warnings`], weak formats, and that there are no users (unless
+    /// `anonymous` connections are accepted).
     #[must_use]
-    pub fn doubts(&self, anonymous: bool) -> Vec<String> {
-        let mut doubts = self.warnings();
+    pub fn all_warnings(&self, anonymous: bool) -> Vec<String> {
+        let mut warnings = self.warnings();
         for (path, weak) in self.weak_entries() {
-            doubts.push(format!(
+            warnings.push(format!(
                 "{}: {weak} password(s) with a weak hash ({{SHA}} or $apr1$); set them anew with `wsmb passwd`",
                 path.display()
             ));
         }
         let weak = self.inline.iter().filter(|entry| entry.hash.format().is_weak()).count();
         if weak > 0 {
-            doubts.push(format!("auth.users: {weak} password(s) with a weak hash ({{SHA}} or $apr1$)"));
+            warnings.push(format!("auth.users: {weak} password(s) with a weak hash ({{SHA}} or $apr1$)"));
         }
         if !anonymous && self.files.iter().all(|file| file.entries.is_empty()) && self.inline.is_empty() {
-            doubts.push("there are no users, so nobody can connect; add one with `wsmb passwd`".to_owned());
+            warnings.push("there are no users, so nobody can connect; add one with `wsmb passwd`".to_owned());
         }
-        doubts
+        warnings
     }
 
-    /// Reads again the files that have changed, each once it has been the same in two calls: an editor may empty it and then write. Meant to be called every few seconds: it asks for
-    /// the metadata of each file and usually nothing more.
+    /// Reads the changed files again, each once two calls in a row have found the same version: an editor may truncate a file before it
+    /// writes it. Call this every few seconds: it reads the metadata of each file and usually nothing else.
     pub fn reload_if_changed(&mut self) -> Change {
-        let (mut changed, mut settling) = (false, false);
+        let (mut changed, mut unstable) = (false, false);
         for file in &mut self.files {
-            let current = file.current_stamp();
-            if current == file.stamp {
-                file.seen = None;
-            } else if file.seen == Some(current) {
+            let current = file.current_version();
+            if current == file.version {
+                file.unread = None;
+            } else if file.unread == Some(current) {
                 changed |= file.reload(false);
             } else {
-                file.seen = Some(current);
-                settling = true;
+                file.unread = Some(current);
+                unstable = true;
             }
         }
-        match (changed, settling) {
+        match (changed, unstable) {
             (true, _) => Change::New(self.users()),
-            (false, true) => Change::Settling,
+            (false, true) => Change::Unstable,
             (false, false) => Change::None,
         }
     }
 
-    /// Reads every file again, with these sources from now on (SIGHUP). A file that cannot be read keeps what it had.
+    /// Reads every file again, with new sources (SIGHUP). A file that cannot be read keeps its entries.
     pub fn reload(&mut self, paths: &[PathBuf], inline: &[String]) -> Arc<Users> {
         self.set_sources(paths, inline);
         for warning in &self.inline_warnings {
@@ -264,7 +264,7 @@ impl Credentials {
             .iter()
             .map(|path| match old.iter().position(|file| file.path == *path) {
                 Some(at) => old.swap_remove(at),
-                None => File { path: path.clone(), stamp: None, seen: None, entries: vec![], warnings: vec![] },
+                None => File { path: path.clone(), version: None, unread: None, entries: vec![], warnings: vec![] },
             })
             .collect();
         self.inline.clear();
@@ -279,29 +279,29 @@ impl Credentials {
 }
 
 impl File {
-    fn current_stamp(&self) -> Option<Stamp> {
-        fs::metadata(&self.path).ok().map(|metadata| Stamp::of(&metadata))
+    fn current_version(&self) -> Option<FileVersion> {
+        fs::metadata(&self.path).ok().map(|metadata| FileVersion::of(&metadata))
     }
 
-    /// Reads the file; if it cannot be used, the old entries stay. Whether they have been replaced.
+    /// Reads the file and returns whether its entries were replaced. If the file cannot be used, the old entries stay.
     fn load(&mut self) -> bool {
-        // Before reading: a change while it is read then shows as one more change.
-        self.stamp = self.current_stamp();
-        self.seen = None;
+        // Taken before reading, so that a change during the reading is found by the next check.
+        self.version = self.current_version();
+        self.unread = None;
         let name = self.path.display().to_string();
         let parsed = match read(&self.path) {
             Err(error) => {
-                // It may be readable in a moment although nothing about it changes: the process had no descriptors left, say.
-                self.stamp = None;
+                // Forces another attempt: the file may become readable without a change, for example when the process has free descriptors again.
+                self.version = None;
                 Err(format!("{name}: cannot be read: {error}"))
             }
             Ok(bytes) => match htpasswd::parse(&bytes, &name) {
                 Err(too_large) => Err(format!("{name}: is not used: {too_large}")),
                 Ok(_) if htpasswd::is_blank(&bytes) && !self.entries.is_empty() => Err(format!(
-                    "{name}: is not used: it is empty; if nobody is to come in any more, let it say so in a comment (# no users)"
+                    "{name}: is not used: it is empty; to remove all users, write a comment into it (# no users)"
                 )),
                 Ok(parsed) if parsed.entries.is_empty() && parsed.refused > 0 => {
-                    Err(format!("{name}: is not used: none of its lines is a user; first: {}", parsed.warnings[0]))
+                    Err(format!("{name}: is not used: it has no valid line; first error: {}", parsed.warnings[0]))
                 }
                 Ok(parsed) => Ok(parsed),
             },
@@ -319,11 +319,11 @@ impl File {
         }
     }
 
-    /// Like [`Self::load`], and logs how it went; one that can't be read again and again only if somebody has asked (`is_asked`).
-    fn reload(&mut self, is_asked: bool) -> bool {
+    /// Calls [`Self::load`] and logs the result. A repeated failure with the same warnings is logged only if `is_requested` (SIGHUP).
+    fn reload(&mut self, is_requested: bool) -> bool {
         let before = std::mem::take(&mut self.warnings);
         let loaded = self.load();
-        if !loaded && !is_asked && self.warnings == before {
+        if !loaded && !is_requested && self.warnings == before {
             return false;
         }
         for warning in &self.warnings {
@@ -339,7 +339,7 @@ impl File {
     }
 }
 
-/// The whole file, or as much of it as shows that it is too large.
+/// Reads the whole file. Stops one byte after the limit, so that the caller sees that the file is too large.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(limits::HTPASSWD_BYTES as u64 + 1).read_to_end(&mut bytes)?;

@@ -1,5 +1,5 @@
-//! The first user of a broker that nobody has configured: made at the first start, so that `wsmb serve` with nothing at all works and
-//! still lets nobody in without a password.
+//! Creates the first user at the first start without configuration, so that `wsmb serve` works at once and still requires a password.
+//! Must never replace an existing password file.
 
 use std::fmt;
 use std::fs;
@@ -8,20 +8,20 @@ use std::path::{Path, PathBuf};
 
 use super::passwd::{self, PasswdError};
 
-/// The name of the user that is made.
+/// The name of the first user.
 pub const USER: &str = "wsmb";
 
 /// The name of the password file in the data directory.
 pub const FILE: &str = ".htpasswd";
 
-/// A user that has just been made. This is the only place where the password stands: print it once.
+/// A new user. The password is stored nowhere else: print it once.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewUser {
-    /// His name.
+    /// The user name.
     pub user: String,
-    /// His password.
+    /// The password, in plain text.
     pub password: String,
-    /// The file that holds his hash.
+    /// The password file that holds the hash.
     pub file: PathBuf,
 }
 
@@ -31,11 +31,11 @@ impl fmt::Debug for NewUser {
     }
 }
 
-/// Makes `data_dir` (for its owner only) and in it a password file with one user, unless there is such a file. Call it only when no
-/// configuration was given. Blocks.
+/// Creates `data_dir` (readable by its owner only) and a password file with one user in it. Returns `None` if the file exists already.
+/// Call this only if no configuration was given. Blocks.
 ///
 /// # Errors
-/// The directory or the file cannot be made, or the system has no randomness.
+/// The directory or the file cannot be created, or the system gives no random numbers.
 pub fn first_start(data_dir: &Path) -> Result<Option<NewUser>, PasswdError> {
     let file = data_dir.join(FILE);
     if file.symlink_metadata().is_ok() {
@@ -48,10 +48,10 @@ pub fn first_start(data_dir: &Path) -> Result<Option<NewUser>, PasswdError> {
     Ok(Some(NewUser { user: USER.to_owned(), password, file }))
 }
 
-/// Makes a directory, and those above it, for their owner only. Nothing happens to one that is there.
+/// Creates a directory and its missing parents, accessible to the owner only (mode 0700). Does nothing if the directory exists.
 ///
 /// # Errors
-/// It cannot be made.
+/// The directory cannot be created.
 pub fn make_private_directory(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -66,7 +66,7 @@ mod tests {
     use crate::Credentials;
 
     #[test]
-    fn makes_a_user_once() {
+    fn creates_the_user_once() {
         let home = tempfile::tempdir().unwrap();
         let data = home.path().join("deep").join("wsmb-data");
         let new = first_start(&data).unwrap().unwrap();
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn says_which_directory_cannot_be_made() {
+    fn the_error_names_the_directory_that_cannot_be_created() {
         let home = tempfile::tempdir().unwrap();
         fs::write(home.path().join("file"), "").unwrap();
         let error = first_start(&home.path().join("file").join("data")).unwrap_err().to_string();

@@ -1,6 +1,7 @@
-//! One password hash: which format it has, whether it is one that the broker takes, and whether a password fits it.
+//! Parses and verifies password hashes.
 //!
-//! A [`struct@Hash`] is checked once, when it is read, so that nothing can go wrong when it is used. It never shows its text.
+//! A [`struct@Hash`] is validated when it is parsed, so that verification cannot fail. A hash must never appear in a `Debug` output or an
+//! error.
 
 use std::fmt;
 
@@ -13,14 +14,14 @@ use subtle::ConstantTimeEq;
 use super::apr1;
 use crate::limits;
 
-/// The formats that are taken, and what verifying one takes.
+/// The supported formats and their cost parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// `{SHA}`: one SHA-1, no salt. Weak.
+    /// `{SHA}`: one SHA-1 digest without salt. Weak.
     Sha1,
-    /// `$apr1$`: a thousand MD5. Weak.
+    /// `$apr1$`: 1,000 rounds of MD5. Weak.
     Apr1,
-    /// `$2y$`, `$2a$`, `$2b$`: bcrypt with this cost (2 to the power of it is the number of rounds).
+    /// `$2y$`, `$2a$`, `$2b$`: bcrypt with this cost (2 to the power of the cost is the number of rounds).
     Bcrypt(u32),
     /// `$5$`: SHA-256-crypt with this number of rounds.
     Sha256Crypt(u32),
@@ -29,13 +30,13 @@ pub enum Format {
 }
 
 impl Format {
-    /// Whether a stolen file of this format gives its passwords away cheaply.
+    /// Whether the passwords behind stolen hashes of this format can be found cheaply.
     #[must_use]
     pub fn is_weak(self) -> bool {
         matches!(self, Self::Sha1 | Self::Apr1)
     }
 
-    /// Roughly how long one verification takes, in units of a SHA-1: only good for comparing formats with each other.
+    /// The approximate duration of one verification, in units of one SHA-1 digest. Only for comparing formats.
     fn effort(self) -> u64 {
         match self {
             Self::Sha1 => 1,
@@ -58,26 +59,28 @@ impl fmt::Display for Format {
     }
 }
 
-/// Why a text is no [`struct@Hash`]. Says nothing of the text itself.
+/// Why a text is not a valid [`struct@Hash`]. Never contains the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadHash {
-    /// Nothing behind the colon.
+    /// There is no text after the colon.
     Empty,
-    /// Thirteen characters of the crypt alphabet: DES crypt, which looks at 8 characters of a password.
+    /// Thirteen characters of the crypt alphabet: DES crypt, which uses only the first 8 characters of a password.
     Des,
-    /// No known mark in front: a password in plain text, or a format that is not supported.
+    /// No known prefix: a password in plain text, or an unsupported format.
     PlainOrUnknown,
-    /// The mark of a format, but not the rest of it.
+    /// The prefix of a supported format, but an invalid rest.
     Damaged(&'static str),
-    /// So many rounds that one login would stop the broker.
+    /// More rounds than the limits allow: one login would block a processor for too long.
     TooCostly,
 }
 
 impl fmt::Display for BadHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("has no password hash behind the colon"),
-            Self::Des => f.write_str("has a DES crypt hash, which is refused because it looks at 8 characters only"),
+            Self::Empty => f.write_str("has no password hash after the colon"),
+            Self::Des => {
+                f.write_str("has a DES crypt hash, which is refused because it uses only 8 characters of the password")
+            }
             Self::PlainOrUnknown => {
                 f.write_str("has a password in plain text or a hash of an unsupported format, which is refused")
             }
@@ -94,7 +97,7 @@ impl fmt::Display for BadHash {
 
 impl std::error::Error for BadHash {}
 
-/// A password hash that is known to be well formed and affordable.
+/// A valid password hash within the limits.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Hash {
     format: Format,
@@ -108,10 +111,10 @@ impl fmt::Debug for Hash {
 }
 
 impl Hash {
-    /// Recognises the format of `text` and checks it.
+    /// Detects the format of `text` and validates it.
     ///
     /// # Errors
-    /// [`BadHash`] says why it is not taken.
+    /// [`BadHash`]: why the text is refused.
     pub fn parse(text: &str) -> Result<Self, BadHash> {
         let format = if text.is_empty() {
             return Err(BadHash::Empty);
@@ -119,7 +122,7 @@ impl Hash {
             sha1_digest(digest).map(|_| Format::Sha1).ok_or(BadHash::Damaged("{SHA}"))?
         } else if let Some(rest) = text.strip_prefix("$apr1$") {
             check_apr1(rest).then_some(Format::Apr1).ok_or(BadHash::Damaged("$apr1$"))?
-        } else if ["$2y$", "$2a$", "$2b$"].iter().any(|mark| text.starts_with(mark)) {
+        } else if ["$2y$", "$2a$", "$2b$"].iter().any(|prefix| text.starts_with(prefix)) {
             parse_bcrypt(text)?
         } else if let Some(rest) = text.strip_prefix("$5$") {
             Format::Sha256Crypt(parse_sha_crypt(text, rest, 43).map_err(|bad| bad.unwrap_or(BadHash::Damaged("$5$")))?)
@@ -133,24 +136,24 @@ impl Hash {
         Ok(Self { format, text: text.into() })
     }
 
-    /// Its format.
+    /// The format of the hash.
     #[must_use]
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// Roughly how long [`Self::verify`] takes; see [`Format`].
+    /// The approximate duration of [`Self::verify`], in units of one SHA-1 digest.
     #[must_use]
     pub fn effort(&self) -> u64 {
         self.format.effort()
     }
 
-    /// The text as it stands in the file. A secret: for the cache's key only.
+    /// The text of the file. Secret: only for digesting in the cache, and for sorting.
     pub(super) fn secret_text(&self) -> &str {
         &self.text
     }
 
-    /// Whether `password` is the one that was hashed. Takes up to seconds of processor time, and the same time whether it fits or not.
+    /// Whether `password` matches the hash. Blocks for up to seconds; a match takes as long as a mismatch.
     #[must_use]
     pub fn verify(&self, password: &[u8]) -> bool {
         match self.format {
@@ -183,7 +186,7 @@ fn sha1_digest(text: &str) -> Option<[u8; 20]> {
 
 fn check_apr1(rest: &str) -> bool {
     rest.split_once('$').is_some_and(|(salt, digest)| {
-        !salt.is_empty() && salt.len() <= apr1::SALT && digest.len() == apr1::ENCODED && in_alphabet(digest)
+        !salt.is_empty() && salt.len() <= apr1::SALT_MAX && digest.len() == apr1::DIGEST_CHARS && in_alphabet(digest)
     })
 }
 
@@ -196,7 +199,7 @@ fn parse_bcrypt(text: &str) -> Result<Format, BadHash> {
     }
 }
 
-/// The rounds of `[rounds=N$]salt$digest`. The error is `None` for one that is damaged.
+/// Returns the rounds of `[rounds=N$]salt$digest`. The error `None` means that the hash is damaged.
 fn parse_sha_crypt(text: &str, rest: &str, digest_length: usize) -> Result<u32, Option<BadHash>> {
     let (rounds, rest) = match rest.strip_prefix("rounds=") {
         None => (sha_crypt::Params::RECOMMENDED_ROUNDS, rest),
@@ -219,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    /// The password of all of them is `secret`; made with openssl and with the C library's crypt.
+    /// Hashes of the password `secret`, made with openssl and with the C library's crypt.
     pub(crate) const SECRETS: [(&str, Format); 9] = [
         ("{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", Format::Sha1),
         ("$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/", Format::Apr1),
@@ -239,19 +242,19 @@ mod tests {
     ];
 
     #[test]
-    fn every_format_takes_the_right_password_and_no_other() {
+    fn every_format_accepts_only_the_right_password() {
         for (text, format) in SECRETS {
             let hash = Hash::parse(text).unwrap();
             assert_eq!(hash.format(), format, "{text}");
             assert!(hash.verify(b"secret"), "{text}");
             for wrong in [&b"Secret"[..], b"secret ", b"", b"secre", b"secret\0"] {
-                assert!(!hash.verify(wrong), "{text} took {wrong:?}");
+                assert!(!hash.verify(wrong), "{text} accepted {wrong:?}");
             }
         }
     }
 
     #[test]
-    fn says_why_a_hash_is_not_taken() {
+    fn refused_hashes_have_their_reason() {
         let table = [
             ("", BadHash::Empty),
             ("abNANd1rDfiNc", BadHash::Des),
@@ -277,16 +280,16 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_does_not_show_itself() {
+    fn debug_output_does_not_contain_the_hash() {
         let hash = Hash::parse("{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=").unwrap();
         assert_eq!(format!("{hash:?}"), "Hash({SHA})");
     }
 
     proptest! {
         #[test]
-        fn any_text_is_taken_or_refused_without_harm(text in "(\\$(5|6|apr1|2y)\\$|\\{SHA\\})?[ -~é]{0,90}") {
+        fn parsing_any_text_does_not_panic(text in "(\\$(5|6|apr1|2y)\\$|\\{SHA\\})?[ -~é]{0,90}") {
             if let Ok(hash) = Hash::parse(&text) {
-                // Whatever is taken can be verified; an expensive one is left alone to keep this test short.
+                // Every accepted hash can be verified. Expensive ones are skipped to keep the test short.
                 if hash.effort() < 100_000 {
                     let _ = hash.verify(b"secret");
                 }

@@ -1,7 +1,7 @@
-//! The lines of an Apache htpasswd file: bytes in, entries and warnings out. No I/O.
+//! Parses Apache htpasswd files into entries and warnings. No I/O.
 //!
-//! A bad line costs itself and nothing else. A warning names the file and the line, and never shows a hash, nor a line that might be
-//! one.
+//! Invalid lines are skipped and reported. A warning names the file and the line. A warning must never contain a hash, or a line that
+//! might be one.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,32 +9,32 @@ use std::fmt;
 use super::hash::{BadHash, Hash};
 use crate::limits;
 
-/// One user and his password hash.
+/// A user and the hash of the user's password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// 1–128 bytes, no colon, no control character.
     pub user: String,
-    /// What his password is checked against.
+    /// The hash of the password.
     pub hash: Hash,
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Clone, Debug, Default)]
 pub struct Parsed {
-    /// The users, in the order of the file, each once.
+    /// The users in the order of the file, without duplicates.
     pub entries: Vec<Entry>,
-    /// What is wrong with it, each one sentence that names file and line; at most [`limits::HTPASSWD_WARNINGS`] and a count of the rest.
+    /// One sentence for each invalid line, with file and line number; at most [`limits::HTPASSWD_WARNINGS`], and a count of the rest.
     pub warnings: Vec<String>,
-    /// Lines that hold no entry because something is wrong with them.
+    /// The number of invalid lines (without duplicates).
     pub refused: usize,
 }
 
-/// Why a line is no [`Entry`].
+/// Why a line is not a valid [`Entry`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadEntry {
     /// The line is not UTF-8.
     NotUtf8,
-    /// No colon that would end the user name.
+    /// There is no colon after the user name.
     NoColon,
     /// The line begins with the colon.
     EmptyUser,
@@ -42,7 +42,7 @@ pub enum BadEntry {
     LongUser,
     /// A control character in the user name.
     ControlCharacter,
-    /// This user's hash is not taken.
+    /// The hash of this user is refused.
     Hash(String, BadHash),
 }
 
@@ -63,7 +63,7 @@ impl fmt::Display for BadEntry {
     }
 }
 
-/// Why a file is not read at all.
+/// Which limit the file exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooLarge {
     /// More than [`limits::HTPASSWD_BYTES`].
@@ -83,22 +83,22 @@ impl fmt::Display for TooLarge {
 
 impl std::error::Error for TooLarge {}
 
-/// Reads a whole file. `name` is what warnings call it.
+/// Parses the content of a file. `name` is the name of the file in warnings.
 ///
 /// # Errors
-/// [`TooLarge`] if it is over a limit; whatever else is wrong is a warning.
+/// [`TooLarge`] if the file exceeds a limit. Everything else is a warning.
 pub fn parse(bytes: &[u8], name: &str) -> Result<Parsed, TooLarge> {
     if bytes.len() > limits::HTPASSWD_BYTES {
         return Err(TooLarge::Bytes);
     }
     let mut parsed = Parsed::default();
     let mut seen = HashSet::new();
-    let mut unsaid = 0;
+    let mut omitted = 0;
     let mut warn = |number: usize, text: &dyn fmt::Display| {
         if parsed.warnings.len() < limits::HTPASSWD_WARNINGS {
             parsed.warnings.push(format!("{name}:{number}: {text}"));
         } else {
-            unsaid += 1;
+            omitted += 1;
         }
     };
     for (number, line) in (1..).zip(lines(bytes)) {
@@ -108,7 +108,7 @@ pub fn parse(bytes: &[u8], name: &str) -> Result<Parsed, TooLarge> {
         }
         match parse_line(line) {
             Ok(entry) if seen.contains(&entry.user) => {
-                warn(number, &format_args!("user {:?} is there a second time; the first one counts", entry.user));
+                warn(number, &format_args!("user {:?} is in the file twice; the first entry is used", entry.user));
             }
             Ok(entry) => {
                 if parsed.entries.len() == limits::HTPASSWD_ENTRIES {
@@ -123,16 +123,16 @@ pub fn parse(bytes: &[u8], name: &str) -> Result<Parsed, TooLarge> {
             }
         }
     }
-    if unsaid > 0 {
-        parsed.warnings.push(format!("{name}: {unsaid} more lines like these"));
+    if omitted > 0 {
+        parsed.warnings.push(format!("{name}: {omitted} more lines like these"));
     }
     Ok(parsed)
 }
 
-/// Reads one entry, `user:hash`. What follows a second colon is ignored, as Apache does.
+/// Parses one entry, `user:hash`. Text after a second colon is ignored, as in Apache.
 ///
 /// # Errors
-/// [`BadEntry`] says why it is none.
+/// [`BadEntry`]: why the line is invalid.
 pub fn parse_line(line: &[u8]) -> Result<Entry, BadEntry> {
     let line = std::str::from_utf8(trim(line)).map_err(|_| BadEntry::NotUtf8)?;
     let (user, rest) = line.split_once(':').ok_or(BadEntry::NoColon)?;
@@ -142,10 +142,10 @@ pub fn parse_line(line: &[u8]) -> Result<Entry, BadEntry> {
     Ok(Entry { user: user.to_owned(), hash })
 }
 
-/// Whether `user` can be a user name in a file.
+/// Checks that `user` can be a user name in a file.
 ///
 /// # Errors
-/// [`BadEntry`] says why not.
+/// [`BadEntry`]: why the name is invalid.
 pub fn check_user(user: &str) -> Result<(), BadEntry> {
     if user.is_empty() {
         Err(BadEntry::EmptyUser)
@@ -158,7 +158,7 @@ pub fn check_user(user: &str) -> Result<(), BadEntry> {
     }
 }
 
-/// The lines of a file without their ends, which may be LF, CRLF or CR; a byte order mark in front is dropped.
+/// Returns the lines of a file without their line ends (LF, CRLF or CR). A byte order mark at the start is skipped.
 pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     std::iter::from_fn(move || {
@@ -173,12 +173,12 @@ pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Whether a file says nothing at all, not even in a comment.
+/// Whether a file has neither entries nor comments.
 pub(super) fn is_blank(bytes: &[u8]) -> bool {
     lines(bytes).all(|line| trim(line).is_empty())
 }
 
-/// Without blanks and tabs around it.
+/// Removes leading and trailing spaces and tabs.
 pub(super) fn trim(mut line: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = line {
         line = rest;
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_files_as_people_write_them() {
+    fn common_variants_of_the_file_format_are_accepted() {
         let two = ["alice", "bob"].map(String::from).to_vec();
         let table = [
             ("LF", format!("alice:{SHA}\nbob:{APR1}\n")),
@@ -221,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named_and_costs_only_itself() {
+    fn an_invalid_line_is_reported_and_the_others_are_kept() {
         let long = format!("{}:{SHA}", "u".repeat(wsmb_core::limits::NAME_BYTES + 1));
         let table: [(&[u8], &str); 9] = [
             (b"carol", ".htpasswd:2: has no colon between user and hash; the line is ignored"),
             (b":{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", ".htpasswd:2: has an empty user name; the line is ignored"),
             (
                 b"carol:",
-                ".htpasswd:2: user \"carol\" has no password hash behind the colon; set the password anew with `wsmb passwd`",
+                ".htpasswd:2: user \"carol\" has no password hash after the colon; set the password anew with `wsmb passwd`",
             ),
             (
                 b"carol:opensesame",
@@ -237,7 +237,7 @@ mod tests {
             ),
             (
                 b"carol:abNANd1rDfiNc",
-                ".htpasswd:2: user \"carol\" has a DES crypt hash, which is refused because it looks at 8 characters only; \
+                ".htpasswd:2: user \"carol\" has a DES crypt hash, which is refused because it uses only 8 characters of the password; \
                  set the password anew with `wsmb passwd`",
             ),
             (b"car\xf6l:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", ".htpasswd:2: is not UTF-8; the line is ignored"),
@@ -248,7 +248,7 @@ mod tests {
             (long.as_bytes(), ".htpasswd:2: has a user name of more than 128 bytes; the line is ignored"),
             (
                 b"alice:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a",
-                ".htpasswd:2: user \"alice\" is there a second time; the first one counts",
+                ".htpasswd:2: user \"alice\" is in the file twice; the first entry is used",
             ),
         ];
         for (line, warning) in table {
@@ -260,13 +260,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_two_entries_counts() {
+    fn the_first_of_two_entries_is_used() {
         let parsed = parse(format!("alice:{SHA}\nalice:{APR1}\n").as_bytes(), "f").unwrap();
         assert_eq!(parsed.entries, [Entry { user: "alice".into(), hash: Hash::parse(SHA).unwrap() }]);
     }
 
     #[test]
-    fn a_file_of_garbage_does_not_flood_the_log() {
+    fn the_number_of_warnings_is_bounded() {
         let parsed = parse(&b"x\n".repeat(1_000), "f").unwrap();
         assert_eq!(parsed.refused, 1_000);
         assert_eq!(parsed.warnings.len(), limits::HTPASSWD_WARNINGS + 1);
@@ -282,13 +282,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_give_entries_or_warnings_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn parsing_any_bytes_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let parsed = parse(&bytes, "f").unwrap();
             prop_assert!(parsed.entries.iter().all(|entry| check_user(&entry.user).is_ok()));
         }
 
         #[test]
-        fn every_line_end_splits_alike(names in prop::collection::vec("[a-z]{1,8}", 0..8), end in "\n|\r\n|\r") {
+        fn all_line_ends_are_recognised(names in prop::collection::vec("[a-z]{1,8}", 0..8), end in "\n|\r\n|\r") {
             let file: String = names.iter().map(|name| format!("{name}{end}")).collect();
             let split: Vec<_> = lines(file.as_bytes()).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
             prop_assert_eq!(split, names);

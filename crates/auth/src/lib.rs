@@ -1,18 +1,18 @@
-//! Who may come in, and what he may do there.
+//! Authenticates users and decides which channels they may use.
 //!
 //! ```text
 //! htpasswd files ─► htpasswd ─► files ─► Users ─► verify ◄─ user, password, address
-//!                     (lines)   (reload)            │  ├─ cache     known good credentials
-//!                       │                           │  └─ line      whose turn it is ◄─ throttle  who fails
+//!                     (lines)   (reload)            │  ├─ cache     verified credentials
+//!                       │                           │  └─ queue     waiting logins ◄─ throttle  failed logins
 //!                       └─ hash (formats)           ▼
 //!                                              Accepted, Rejected, Slowed, Busy
 //! ```
 //!
-//! [`permission`] decides which channels a user may use, [`passwd`] edits a file for `wsmb passwd`, and [`mod@first_start`] makes the
-//! first user of a broker that nobody has configured.
+//! [`permission`] decides which channels a user may use. [`passwd`] edits a file for `wsmb passwd`. [`mod@first_start`] creates the
+//! first user if there is no configuration.
 //!
-//! Never here: a password or a hash in a log line, an error or a `Debug` output; a comparison of secrets that is not constant in
-//! time; hashing on the event loop.
+//! This crate must never write a password or a hash to a log line, an error or a `Debug` output, compare secrets in variable time, or
+//! hash on the event loop.
 
 mod apr1;
 mod cache;
@@ -21,9 +21,9 @@ pub mod first_start;
 pub mod hash;
 pub mod htpasswd;
 pub mod limits;
-mod line;
 pub mod passwd;
 pub mod permission;
+mod queue;
 mod throttle;
 pub mod verify;
 

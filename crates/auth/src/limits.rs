@@ -1,70 +1,72 @@
-//! Every bound and time-out of logins, each with its reason. A queue, buffer, cache or loop that has no line here is a defect.
+//! The limits and timeouts of logins, each with its reason. Every queue, buffer, cache and loop of this crate must have a limit here.
 
 use std::time::Duration;
 
-/// Bytes of one htpasswd file: room for [`HTPASSWD_ENTRIES`] at some 160 bytes each.
+/// The maximum size of an htpasswd file, in bytes: [`HTPASSWD_ENTRIES`] of some 160 bytes each. A larger file is not used.
 pub const HTPASSWD_BYTES: usize = 16 << 20;
 
-/// Entries of one htpasswd file: each is a few hundred bytes in memory for as long as the broker runs.
+/// The maximum number of entries of an htpasswd file. An entry takes a few hundred bytes of memory. A file with more is not used.
 pub const HTPASSWD_ENTRIES: usize = 100_000;
 
-/// Warnings told about one htpasswd file; a file of garbage must not flood the log.
+/// The maximum number of warnings for one htpasswd file, so that an invalid file does not flood the log. The rest is counted.
 pub const HTPASSWD_WARNINGS: usize = 20;
 
-/// The longest password that is verified, in bytes: the SHA-crypt formats take time in the square of it.
+/// The maximum length of a password, in bytes: SHA-crypt takes time in the square of the length. A longer password is rejected.
 pub const PASSWORD_BYTES: usize = 512;
 
-/// The most of a password that bcrypt looks at, in bytes: a longer one is refused when it is set, not silently cut.
+/// The number of bytes of a password that bcrypt uses. Setting a longer password is refused, because bcrypt would ignore the rest.
 pub const BCRYPT_PASSWORD_BYTES: usize = 72;
 
-/// The highest bcrypt cost accepted in a file: 32 times the usual 10, some seconds on a small computer.
+/// The highest accepted bcrypt cost: 32 times the work of the usual cost 10, some seconds on a small computer.
 pub const BCRYPT_COST: u32 = 15;
 
-/// The most rounds accepted of a `$5$` or `$6$` hash: as expensive as the highest bcrypt cost.
+/// The highest accepted number of rounds of `$5$` and `$6$` hashes: about as expensive as the highest bcrypt cost.
 pub const SHA_CRYPT_ROUNDS: u32 = 1_000_000;
 
-/// Password verifications that run at once, off the event loop. More would take the processors from the messages.
+/// Concurrent password verifications, on blocking threads. More would take processor time from the event loop.
 pub const VERIFICATIONS: usize = 2;
 
-/// Logins that wait for a verification, some 4 KiB each with their tasks. More than can be verified in `LOGIN_TIME` (of the server) with the usual bcrypt cost. One more takes
-/// the place of the newest login of the network that has most of them; that one is answered 503.
-pub const LOGINS: usize = 2_048;
+/// Logins that wait for a verification, some 4 KiB each with their tasks; more than can be verified within `LOGIN_TIME` (of the server)
+/// at the usual bcrypt cost. If the queue is full, a new login displaces the newest login of the network with the most waiting logins;
+/// the displaced login is answered with 503.
+pub const WAITING_LOGINS: usize = 2_048;
 
-/// Different passwords for one user from one address that wait at once. With the longest delay that is [`LOGIN_DELAY_MAX`] × 4 = 16 s. One more is
-/// answered 429.
+/// Waiting logins with different passwords for one user from one address: with the longest delay, [`LOGIN_DELAY_MAX`] × 4 = 16 s. A
+/// further one is answered with 429.
 pub const LOGINS_PER_USER: usize = 4;
 
-/// Logins of one address that wait at once, once it has used its free failures: with [`ADDRESS_DELAY`], those that can be verified in 16 s. One more takes the
-/// place of the oldest, which is answered 503; the newest is verified first.
+/// Waiting logins of one address after its free failures: as many as can be verified in 16 s with [`ADDRESS_DELAY`]. A further login
+/// displaces the oldest one, which is answered with 503. The newest login is verified first.
 pub const LOGINS_PER_ADDRESS: usize = 64;
 
-/// Failures of one user from one address that cost no time: a mistyped password is no attack.
+/// Failed logins of one user from one address without delay: a mistyped password is not an attack.
 pub const FREE_FAILURES: u32 = 3;
 
-/// The pause before the first guess that is slowed; it doubles with each further failure.
+/// The delay before the first slowed verification. It doubles with each further failure.
 pub const LOGIN_DELAY: Duration = Duration::from_millis(250);
 
-/// The longest pause between two guesses at one user from one address: 15 guesses a minute, and a user who has found the right password does not wait longer.
+/// The longest delay between two verifications of one user from one address: 15 guesses a minute. It also bounds
+/// the delay of a user who then sends the right password.
 pub const LOGIN_DELAY_MAX: Duration = Duration::from_secs(4);
 
-/// Failures of one address, whatever the user, that cost no time: an office behind one address has several people who mistype.
+/// Failed logins of one address (all users together) without delay: several users of an office behind one address may mistype.
 pub const ADDRESS_FREE_FAILURES: u32 = 32;
 
-/// The pause between two guesses from an address beyond its free failures: four a second. Another user of that address who has not come in before waits no longer than
-/// this for each guess that waits in front.
+/// The delay between two verifications for an address after its free failures: four a second. A new user of the address waits at most
+/// this long for each login in front.
 pub const ADDRESS_DELAY: Duration = Duration::from_millis(250);
 
-/// Failures are forgotten when there were no more of them for this long.
+/// Failures are forgotten when there was no further failure for this long.
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(600);
 
-/// Pairs of an address and a user whose failures are remembered, and addresses: some 150 bytes each, 2.4 MiB for both when full. The entry with the fewest failures makes
-/// room, the oldest of those. To push out an entry with many failures, an attacker needs as many failures for each of the entries in the table: more
-/// guesses than the forgotten entry allows.
-pub const FAILING: usize = 8_192;
+/// The entries of each of the two failure tables (pairs of address and user; addresses): some 150 bytes each, 2.4 MiB for both tables
+/// when full. A new entry replaces the entry with the fewest failures, the oldest of those. To displace an entry with many failures, an
+/// attacker needs as many failures for each entry of the table: more guesses than the lost entry allows.
+pub const FAILURE_ENTRIES: usize = 8_192;
 
-/// Verified credentials remembered, 16 bytes each.
-pub const CREDENTIALS: usize = 65_536;
+/// The verified credentials in the cache, 16 bytes each. The least recently used half is forgotten when the cache is full.
+pub const CACHED_CREDENTIALS: usize = 65_536;
 
-/// A file that has changed is read when it has not changed again for this long: an editor that truncates it and then writes is done by then. With `HTPASSWD_CHECK` (of the server)
-/// well below the 5 s in which a removed user has to be gone.
-pub const HTPASSWD_SETTLED: Duration = Duration::from_millis(500);
+/// A changed file is read when it has not changed again for this long: an editor that truncates the file and then writes it has finished
+/// by then. With `HTPASSWD_CHECK` (of the server) well below the 5 s in which a removed user must lose access.
+pub const HTPASSWD_STABLE: Duration = Duration::from_millis(500);

@@ -1,7 +1,7 @@
-//! Edits an htpasswd file for `wsmb passwd`: every line that is not the user's stays as it is, byte for byte.
+//! Edits htpasswd files for `wsmb passwd`. The lines of other users stay byte for byte.
 //!
-//! The text functions do no I/O; [`write()`] replaces a file in one step, so that a broker that reads it meanwhile sees the old or
-//! the new one and nothing between.
+//! The functions on text do no I/O. [`write()`] replaces a file atomically, so that a broker that reads it at the same time sees the old
+//! or the new content. This module must never write a password in plain text.
 
 use std::fmt;
 use std::fs;
@@ -12,33 +12,33 @@ use super::hash::Hash;
 use super::htpasswd::{self, BadEntry};
 use crate::limits;
 
-/// The bcrypt cost of new passwords: some 50 ms on a small server, and a client's password is hashed once a process life.
-const COST: u32 = 10;
+/// The bcrypt cost of new passwords: some 50 ms on a small server. Later logins with the same password are served from the cache.
+const BCRYPT_COST: u32 = 10;
 
-/// Characters of random passwords: none that is taken for another (0 O, 1 l I), lower case only, as they are typed on phones. There are
-/// 32, so every byte gives five fair bits.
-const READABLE: &[u8; 32] = b"abcdefghijkmnopqrstuvwxyz2345678";
+/// The characters of random passwords: without those that look alike (0 O, 1 l I), and in lower case for typing on phones. There are 32,
+/// so each random byte selects one of them with equal probability.
+const PASSWORD_ALPHABET: &[u8; 32] = b"abcdefghijkmnopqrstuvwxyz2345678";
 
 /// Groups of five characters in a random password: 100 bits.
 const GROUPS: usize = 4;
 
-/// What stands in a file whose last user was removed.
-const NOBODY: &[u8] = b"# no users\n";
+/// Written to a file whose last user was removed.
+const NO_USERS_COMMENT: &[u8] = b"# no users\n";
 
-/// Why a file cannot be edited.
+/// Why a password file cannot be edited.
 #[derive(Debug)]
 pub enum PasswdError {
-    /// A user name that no file can hold.
+    /// The user name is invalid in a password file.
     User(BadEntry),
-    /// A colon ends the user name, and a `#` in front makes a comment of the line.
+    /// A character with a meaning in the file: a colon ends the user name; a `#` or a byte order mark at its start changes the line.
     UserCharacter(char),
-    /// Blanks around a user name are lost when the file is read.
+    /// The user name begins or ends with a space, which is lost when the file is read.
     UserBlanks,
-    /// No password at all.
+    /// The password is empty.
     EmptyPassword,
-    /// bcrypt would ignore the rest of it.
+    /// The password is longer than bcrypt uses ([`limits::BCRYPT_PASSWORD_BYTES`]).
     LongPassword,
-    /// bcrypt ends a password at a zero byte.
+    /// The password contains a zero byte, at which bcrypt would end it.
     ZeroByte,
     /// The system gives no random numbers.
     Randomness,
@@ -72,10 +72,10 @@ impl fmt::Display for PasswdError {
 
 impl std::error::Error for PasswdError {}
 
-/// The hash that is written for a new password: bcrypt, `$2y$`. Takes some 50 ms.
+/// Hashes a new password with bcrypt (`$2y$`). Blocks for some 50 ms.
 ///
 /// # Errors
-/// A password that bcrypt would not take whole.
+/// The password is empty, too long for bcrypt or contains a zero byte, or the system gives no random numbers.
 pub fn hash(password: &str) -> Result<String, PasswdError> {
     if password.is_empty() {
         return Err(PasswdError::EmptyPassword);
@@ -88,26 +88,27 @@ pub fn hash(password: &str) -> Result<String, PasswdError> {
     }
     let mut salt = [0; 16];
     getrandom::fill(&mut salt).map_err(|_| PasswdError::Randomness)?;
-    let parts = bcrypt::hash_with_salt(password, COST, salt).map_err(|_| PasswdError::LongPassword)?;
+    let parts = bcrypt::hash_with_salt(password, BCRYPT_COST, salt).map_err(|_| PasswdError::LongPassword)?;
     Ok(parts.format_for_version(bcrypt::Version::TwoY))
 }
 
-/// A password that nobody guesses and everybody can type: four groups of five characters.
+/// Generates a random password of four groups of five characters (100 bits).
 ///
 /// # Errors
 /// The system gives no random numbers.
 pub fn random_password() -> Result<String, PasswdError> {
     let mut bytes = [0; GROUPS * 5];
     getrandom::fill(&mut bytes).map_err(|_| PasswdError::Randomness)?;
-    let groups = bytes.chunks(5).map(|group| group.iter().map(|byte| char::from(READABLE[usize::from(byte % 32)])));
+    let groups =
+        bytes.chunks(5).map(|group| group.iter().map(|byte| char::from(PASSWORD_ALPHABET[usize::from(byte % 32)])));
     Ok(groups.map(Iterator::collect::<String>).collect::<Vec<_>>().join("-"))
 }
 
-/// The file `text` with the password of `user` set: in the place of his first line, or behind the last line if he is new. Further lines
-/// of his, which never counted, go.
+/// Returns the file `text` with a new password of `user`. The new line replaces the user's first line; for a new user it becomes the last
+/// line. Further lines of the user, which were never used, are removed.
 ///
 /// # Errors
-/// A user name or password that cannot be used.
+/// The user name or the password is invalid, or the system gives no random numbers.
 pub fn add_or_replace(text: &[u8], user: &str, password: &str) -> Result<Vec<u8>, PasswdError> {
     check_user(user)?;
     let line = format!("{user}:{}", hash(password)?).into_bytes();
@@ -123,43 +124,45 @@ pub fn add_or_replace(text: &[u8], user: &str, password: &str) -> Result<Vec<u8>
     Ok(out)
 }
 
-/// The file `text` without `user`; `None` if he is not in it. If nothing is left of it, a comment is: a broker takes a file without anything in it for a broken one.
+/// Returns the file `text` without `user`, or `None` if the user is not in it. If the result would be empty, it holds a comment: the broker
+/// does not use an empty file.
 #[must_use]
 pub fn remove(text: &[u8], user: &str) -> Option<Vec<u8>> {
     let (mut out, found) = edit(text, user, None);
     if htpasswd::is_blank(&out) {
-        out.extend_from_slice(NOBODY);
+        out.extend_from_slice(NO_USERS_COMMENT);
     }
     found.then_some(out)
 }
 
-/// Whether `password` is that of `user` in the file `text`; `None` if he is not in it, or his hash is not taken.
+/// Whether `password` is the password of `user` in the file `text`. `None` if the user is not in the file or the hash is refused.
 #[must_use]
 pub fn check(text: &[u8], user: &str, password: &str) -> Option<bool> {
-    let line = htpasswd::lines(text).find(|line| is_of(line, user))?;
+    let line = htpasswd::lines(text).find(|line| is_line_of(line, user))?;
     let hash: Hash = htpasswd::parse_line(line).ok()?.hash;
     Some(hash.verify(password.as_bytes()))
 }
 
-/// What a person has to know about a file that was written.
+/// What the caller must report about the owner of a written file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Owner, group and mode are those of the file before, or of the directory that a new file is in.
+    /// An existing file kept its owner, group and mode; a new one has the owner it should have.
     Nothing,
-    /// The file was somebody else's and is now that of whoever wrote it: only root may give a file away.
+    /// The owner changed to the user of this process, because only root may give a file to another user.
     OwnerLost {
-        /// Numbers of the user and the group whose file it was.
+        /// The numbers (uid, gid) of the previous owner and group.
         owner: (u32, u32),
     },
-    /// Root made a new file in a directory of root's: nobody else can read it.
+    /// Root created a new file in a directory of root, so only root can read it.
     RootOnly,
 }
 
-/// Replaces the file in one step, durably. An existing file keeps owner, group and mode. A new one is for its owner only (mode 0600); if root makes it, it belongs
-/// to the owner of the directory, so that the service whose directory it is can read it. A symbolic link stays one.
+/// Replaces the file atomically and durably. An existing file keeps its owner, group and mode. A new file has mode 0600. If root creates
+/// the file, it gets the owner of the directory, so that the service that owns the directory can read it. A symbolic link is kept, and
+/// its target is replaced.
 ///
 /// # Errors
-/// Which file could not be written, and why.
+/// [`PasswdError::Io`] with the file and the reason.
 pub fn write(path: &Path, text: &[u8]) -> Result<Notice, PasswdError> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     replace(&target, text).map_err(|error| PasswdError::Io(path.to_owned(), error))
@@ -174,7 +177,7 @@ fn replace(target: &Path, text: &[u8]) -> io::Result<Notice> {
     let written =
         write_new(&temporary, target, text).and_then(|notice| fs::rename(&temporary, target).map(|()| notice));
     if written.is_err() {
-        // Best effort: the error that is reported is the first one.
+        // Best effort: the first error is reported.
         let _ = fs::remove_file(&temporary);
     }
     let notice = written?;
@@ -195,7 +198,7 @@ fn write_new(temporary: &Path, target: &Path, text: &[u8]) -> io::Result<Notice>
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(temporary)?;
     #[cfg(unix)]
-    let notice = hand_over(&file, target)?;
+    let notice = copy_owner_and_mode(&file, target)?;
     #[cfg(not(unix))]
     let notice = {
         let _ = target;
@@ -206,16 +209,16 @@ fn write_new(temporary: &Path, target: &Path, text: &[u8]) -> io::Result<Notice>
     Ok(notice)
 }
 
-/// Gives the new file the owner, group and mode that `target` has or should have. Before anything is written into it.
+/// Gives the new file the owner, group and mode that `target` has or should have. Must run before the text is written.
 #[cfg(unix)]
-fn hand_over(file: &fs::File, target: &Path) -> io::Result<Notice> {
+fn copy_owner_and_mode(file: &fs::File, target: &Path) -> io::Result<Notice> {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
     let own = file.metadata()?;
     let is_root = own.uid() == 0;
     let old = fs::metadata(target).ok();
     let model = match &old {
         Some(old) => Some(old.clone()),
-        // Who is not root can give nothing away, and makes a file for himself.
+        // Only root can give a file to another user.
         None if is_root => Some(fs::metadata(directory_of(target))?),
         None => None,
     };
@@ -224,14 +227,14 @@ fn hand_over(file: &fs::File, target: &Path) -> io::Result<Notice> {
         let owner = (model.uid(), model.gid());
         let given = owner == (own.uid(), own.gid()) || fchown(file, Some(owner.0), Some(owner.1)).is_ok();
         if !given {
-            // The group may be one of his, too.
+            // The group may be a group of this process's user.
             let _ = fchown(file, None, Some(owner.1));
             notice = Notice::OwnerLost { owner };
         } else if old.is_none() && owner.0 == 0 {
             notice = Notice::RootOnly;
         }
     }
-    // After the owner: giving a file away may take bits of its mode.
+    // After the owner: changing the owner may clear bits of the mode.
     if let Some(old) = old {
         file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777))?;
     }
@@ -253,13 +256,14 @@ fn check_user(user: &str) -> Result<(), PasswdError> {
     }
 }
 
-/// Copies `text` line by line; the first line of `user` becomes `replacement`, the others of his go. Whether there was one.
+/// Copies `text`, replaces the first line of `user` by `replacement` (or removes it) and removes the user's other lines. Returns the copy and
+/// whether the user had a line.
 fn edit(text: &[u8], user: &str, replacement: Option<&[u8]>) -> (Vec<u8>, bool) {
     let mut out = Vec::with_capacity(text.len() + 128);
     let mut found = false;
-    let mark = text.len() - text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).len();
-    out.extend_from_slice(&text[..mark]);
-    let mut at = mark;
+    let bom = text.len() - text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).len();
+    out.extend_from_slice(&text[..bom]);
+    let mut at = bom;
     for line in htpasswd::lines(text) {
         let end = at + line.len();
         let next = end
@@ -267,7 +271,7 @@ fn edit(text: &[u8], user: &str, replacement: Option<&[u8]>) -> (Vec<u8>, bool) 
                 .iter()
                 .find(|mark| text[end..].starts_with(mark))
                 .map_or(0, |mark| mark.len());
-        if !is_of(line, user) {
+        if !is_line_of(line, user) {
             out.extend_from_slice(&text[at..next]);
         } else if let Some(replacement) = replacement.filter(|_| !found) {
             out.extend_from_slice(replacement);
@@ -281,12 +285,12 @@ fn edit(text: &[u8], user: &str, replacement: Option<&[u8]>) -> (Vec<u8>, bool) 
     (out, found)
 }
 
-fn is_of(line: &[u8], user: &str) -> bool {
+fn is_line_of(line: &[u8], user: &str) -> bool {
     let line = htpasswd::trim(line);
     !line.starts_with(b"#") && line.strip_prefix(user.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))
 }
 
-/// How the lines of this file end.
+/// The line end that the file uses; LF if it has none.
 fn line_end(text: &[u8]) -> &'static [u8] {
     match text.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
         Some(at) if text[at..].starts_with(b"\r\n") => b"\r\n",

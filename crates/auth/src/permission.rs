@@ -1,11 +1,11 @@
-//! Which channels a user may send to and receive from: the `[[permission]]` entries of the configuration.
+//! Decides which channels a user may send to and receive from, from the `[[permission]]` entries of the configuration.
 //!
-//! Without any entry everybody may do everything. With entries, the first whose `user` matches decides alone; a user whom none
-//! matches may do nothing.
+//! Without entries, all users may use all channels. With entries, only the first entry whose `user` pattern matches applies; a user
+//! without a matching entry may use no channel.
 
 use wildmatch::WildMatch;
 
-/// One entry.
+/// One `[[permission]]` entry.
 #[derive(Clone, Debug, PartialEq)]
 struct Rule {
     user: WildMatch,
@@ -13,15 +13,15 @@ struct Rule {
     receive: Vec<WildMatch>,
 }
 
-/// All entries, in the order of the configuration.
+/// The `[[permission]]` entries, in the order of the configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Permissions {
     rules: Vec<Rule>,
 }
 
 impl Permissions {
-    /// Adds an entry behind those that are there. All are patterns, in which `*` is any characters and `?` is one; an anonymous
-    /// connection has the empty user name.
+    /// Appends an entry. All arguments are patterns: `*` matches any characters, `?` matches one. The user name of an anonymous connection is
+    /// empty.
     #[must_use]
     pub fn with(mut self, user: &str, send: &[String], receive: &[String]) -> Self {
         let patterns = |list: &[String]| list.iter().map(|pattern| WildMatch::new(pattern)).collect();
@@ -59,13 +59,13 @@ mod tests {
     }
 
     #[test]
-    fn without_entries_everybody_may_do_everything() {
+    fn without_entries_all_users_may_use_all_channels() {
         let open = Permissions::default();
         assert!(open.may_send("anyone", "sms") && open.may_receive("", "sms"));
     }
 
     #[test]
-    fn the_first_entry_that_matches_decides_alone() {
+    fn only_the_first_matching_entry_applies() {
         let permissions = Permissions::default()
             .with("gateway-*", &[], &list(&["sms", "sms.?"]))
             .with("gateway-1", &list(&["*"]), &list(&["*"]))
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_empty_pattern_means_anonymous_connections() {
+    fn the_empty_pattern_matches_anonymous_connections() {
         let permissions =
             Permissions::default().with("", &[], &list(&["news"])).with("*", &list(&["*"]), &list(&["*"]));
         assert!(permissions.may_receive("", "news") && !permissions.may_send("", "news"));

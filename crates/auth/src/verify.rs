@@ -1,8 +1,8 @@
-//! Checks a user's password: cached where possible, off the event loop where not, slowly for whoever keeps failing, and without telling by the time it takes
-//! whether the user exists.
+//! Verifies passwords: from a cache if possible, otherwise on a blocking thread, with delays after failures, and without revealing by
+//! the duration whether a user exists.
 //!
-//! A credential that was verified lately never waits for anything here. Every other login stands in the `Line`; a verification runs on a thread for work that
-//! blocks, and tells its outcome to whoever waits for it.
+//! A recently verified credential never waits. Every other login waits in the `LoginQueue`; its verification runs on a blocking thread
+//! and sends the verdict to the waiting task. This module must never hash on the event loop.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -12,57 +12,57 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::cache::{Cache, Fingerprint, Key};
+use super::cache::{Cache, Fingerprint, FingerprintKey};
 use super::files::Users;
-use super::line::{Arrived, Line, Login, Refused, Ticket};
+use super::queue::{Enqueued, Login, LoginQueue, Refused, Ticket};
 use crate::limits;
 use wsmb_core::network;
 
-/// The answer to a login.
+/// The result of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The password is this user's.
+    /// The password is right.
     Accepted,
-    /// There is no such user, or his password is another.
+    /// The user does not exist, or the password is wrong.
     Rejected,
-    /// Too many passwords for this user, or from this address, were wrong, and others wait already; nothing was checked (HTTP 429).
+    /// Too many different passwords for this user from this address are waiting. The password was not verified (HTTP 429).
     Slowed,
-    /// Too many logins wait already; nothing was checked. The client should come again (HTTP 503).
+    /// Too many logins are waiting. The password was not verified; the client should retry (HTTP 503).
     Busy,
 }
 
-/// The answer, and the list of users that it was found in.
+/// The verdict, and the list of users that was used.
 pub type Checked = (Verdict, Arc<Users>);
 
-/// Checks passwords against the list of users in force.
+/// Verifies passwords against the list of users in force.
 pub struct Verifier {
     shared: Arc<Shared>,
 }
 
-/// What the threads that verify see, too.
+/// The state shared with the verifying threads.
 struct Shared {
     users: RwLock<Arc<Users>>,
-    /// `None` if the system gave no randomness for it: then nothing is cached, and all else works.
-    key: Option<Key>,
+    /// `None` if the system gave no random numbers. Then nothing is cached, and everything else works.
+    key: Option<FingerprintKey>,
     cache: Mutex<Cache>,
-    desk: Mutex<Desk>,
-    /// Makes digests of addresses and names.
+    logins: Mutex<Logins>,
+    /// Digests addresses and names.
     digest: RandomState,
     started: Instant,
 }
 
-/// The line, and who is told when something is decided.
-struct Desk {
-    line: Line,
-    logins: HashMap<Ticket, Open>,
-    /// When somebody looks whose time has come.
-    armed: Option<Duration>,
+/// The queue, and the data of its logins.
+struct Logins {
+    queue: LoginQueue,
+    pending: HashMap<Ticket, PendingLogin>,
+    /// The time for which a timer task is running.
+    timer: Option<Duration>,
 }
 
-/// A login that is not decided. What is to be verified is taken out when that begins.
-struct Open {
+/// A login without a verdict. `work` is taken when the verification begins.
+struct PendingLogin {
     work: Option<Work>,
-    outcome: oneshot::Sender<Checked>,
+    verdict: oneshot::Sender<Checked>,
 }
 
 struct Work {
@@ -71,21 +71,21 @@ struct Work {
 }
 
 impl Verifier {
-    /// Checks against `users` until [`Self::replace`].
+    /// Creates a verifier with `users` in force.
     #[must_use]
     pub fn new(users: Arc<Users>) -> Self {
         let shared = Shared {
             users: RwLock::new(users),
-            key: Key::random(),
+            key: FingerprintKey::random(),
             cache: Mutex::new(Cache::new()),
-            desk: Mutex::new(Desk { line: Line::new(), logins: HashMap::new(), armed: None }),
+            logins: Mutex::new(Logins { queue: LoginQueue::new(), pending: HashMap::new(), timer: None }),
             digest: RandomState::new(),
             started: Instant::now(),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// From now on `users` is in force. Returns the list that was; what becomes of who is connected is the caller's.
+    /// Puts `users` into force and returns the previous list. The caller decides what happens to open connections.
     pub fn replace(&self, users: Arc<Users>) -> Arc<Users> {
         std::mem::replace(&mut *self.shared.users.write().unwrap_or_else(PoisonError::into_inner), users)
     }
@@ -96,11 +96,11 @@ impl Verifier {
         self.shared.users()
     }
 
-    /// Whether `password` is that of `user`. Takes at most some 16 s plus the time of the verifications in front of it; may be dropped at any time: a verification that has begun
-    /// counts all the same. `from` is the address whose failures count.
+    /// Verifies the `password` of `user`. Takes at most some 16 s plus the verifications in front. The future may be dropped at any time; a
+    /// verification that has begun still counts. Failures are counted for the address `from`.
     ///
-    /// A credential that was verified lately is accepted at once, wherever it comes from: so a failing neighbour behind the
-    /// same address never slows a client whose password is right and known.
+    /// A recently verified credential is accepted at once from any address, so that failures of other clients behind the same address
+    /// never slow a client with a right and cached password.
     pub async fn verify(&self, user: &str, password: &[u8], from: IpAddr) -> Checked {
         let shared = &self.shared;
         let users = shared.users();
@@ -109,38 +109,38 @@ impl Verifier {
         }
         let credential = shared.fingerprint(&users, user, password);
         let login = shared.login(user, from, credential);
-        if shared.is_known(credential) {
-            shared.desk().line.succeeded(&login, shared.now());
-            shared.go_on();
+        if shared.is_cached(credential) {
+            shared.logins().queue.succeeded(&login, shared.now());
+            shared.start_ready();
             return (Verdict::Accepted, users);
         }
-        let (outcome, decided) = oneshot::channel();
+        let (verdict_sender, verdict) = oneshot::channel();
         let ticket = {
-            let mut desk = shared.desk();
-            let Arrived { ticket, instead_of } = match desk.line.arrive(login, shared.now()) {
-                Ok(arrived) => arrived,
+            let mut logins = shared.logins();
+            let Enqueued { ticket, displaced } = match logins.queue.enqueue(login, shared.now()) {
+                Ok(enqueued) => enqueued,
                 Err(Refused::Slowed) => return (Verdict::Slowed, users),
                 Err(Refused::Busy) => return (Verdict::Busy, users),
             };
             let work = Some(Work { user: user.to_owned(), password: password.to_vec() });
-            desk.logins.insert(ticket, Open { work, outcome });
-            if let Some(displaced) = instead_of {
-                desk.decide(displaced, Verdict::Busy, &users);
+            logins.pending.insert(ticket, PendingLogin { work, verdict: verdict_sender });
+            if let Some(displaced) = displaced {
+                logins.send_verdict(displaced, Verdict::Busy, &users);
             }
             ticket
         };
-        let _waiting = Waiting { shared, ticket };
-        shared.go_on();
-        // Without an outcome, the runtime is going down.
-        decided.await.unwrap_or((Verdict::Busy, users))
+        let _leave_on_drop = LeaveOnDrop { shared, ticket };
+        shared.start_ready();
+        // Without a verdict, the runtime is shutting down.
+        verdict.await.unwrap_or((Verdict::Busy, users))
     }
 }
 
-impl Desk {
-    fn decide(&mut self, ticket: Ticket, verdict: Verdict, users: &Arc<Users>) {
-        if let Some(Open { outcome, .. }) = self.logins.remove(&ticket) {
-            // Whoever has gone is not told.
-            let _ = outcome.send((verdict, users.clone()));
+impl Logins {
+    fn send_verdict(&mut self, ticket: Ticket, verdict: Verdict, users: &Arc<Users>) {
+        if let Some(login) = self.pending.remove(&ticket) {
+            // Fails if the login's connection has been closed.
+            let _ = login.verdict.send((verdict, users.clone()));
         }
     }
 }
@@ -150,8 +150,8 @@ impl Shared {
         Arc::clone(&self.users.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn desk(&self) -> MutexGuard<'_, Desk> {
-        lock(&self.desk)
+    fn logins(&self) -> MutexGuard<'_, Logins> {
+        lock(&self.logins)
     }
 
     fn now(&self) -> Duration {
@@ -169,7 +169,7 @@ impl Shared {
         }
     }
 
-    fn is_known(&self, credential: Option<Fingerprint>) -> bool {
+    fn is_cached(&self, credential: Option<Fingerprint>) -> bool {
         credential.is_some_and(|credential| lock(&self.cache).contains(credential))
     }
 
@@ -177,62 +177,62 @@ impl Shared {
         self.key.as_ref().map(|key| key.fingerprint(user, password, users.hash_of(user)))
     }
 
-    /// Begins every verification whose turn it is, and has somebody look again when the time comes of those who wait.
-    fn go_on(self: &Arc<Self>) {
-        let mut desk = self.desk();
+    /// Starts the verifications that may run now, and a timer task for the next delayed login.
+    fn start_ready(self: &Arc<Self>) {
+        let mut logins = self.logins();
         let now = self.now();
-        while let Some(ticket) = desk.line.next(now) {
-            match desk.logins.get_mut(&ticket).and_then(|open| open.work.take()) {
+        while let Some(ticket) = logins.queue.start_next(now) {
+            match logins.pending.get_mut(&ticket).and_then(|login| login.work.take()) {
                 Some(work) => {
                     let shared = Arc::clone(self);
-                    // Bounded by the line: never more than limits::VERIFICATIONS.
-                    tokio::task::spawn_blocking(move || shared.work(ticket, &work));
+                    // Bounded by the queue: never more than limits::VERIFICATIONS.
+                    tokio::task::spawn_blocking(move || shared.run(ticket, &work));
                 }
-                None => drop(desk.line.settle(ticket, None, now)),
+                None => drop(logins.queue.finish(ticket, None, now)),
             }
         }
-        if let Some(due) = desk.line.due()
-            && desk.armed.is_none_or(|armed| due < armed)
+        if let Some(start) = logins.queue.next_start()
+            && logins.timer.is_none_or(|timer| start < timer)
         {
-            desk.armed = Some(due);
+            logins.timer = Some(start);
             let shared = Arc::clone(self);
             tokio::spawn(async move {
-                tokio::time::sleep(due.saturating_sub(now)).await;
-                let mut desk = shared.desk();
-                if desk.armed == Some(due) {
-                    desk.armed = None;
+                tokio::time::sleep(start.saturating_sub(now)).await;
+                let mut logins = shared.logins();
+                if logins.timer == Some(start) {
+                    logins.timer = None;
                 }
-                drop(desk);
-                shared.go_on();
+                drop(logins);
+                shared.start_ready();
             });
         }
     }
 
-    /// The expensive part. Blocks.
-    fn work(self: &Arc<Self>, ticket: Ticket, Work { user, password }: &Work) {
-        // The list that is in force now: it may have changed during the wait.
+    /// Verifies one login. Blocks.
+    fn run(self: &Arc<Self>, ticket: Ticket, Work { user, password }: &Work) {
+        // The list in force may have changed while the login waited.
         let users = self.users();
-        // Told whatever happens: a login that is never settled would hold its place for ever.
-        let mut settling = Settling { shared: self, ticket, users: users.clone(), accepted: None };
+        // Finishes the login even after a panic: otherwise it would occupy a running slot for ever.
+        let mut running = RunningVerification { shared: self, ticket, users: users.clone(), accepted: None };
         let credential = self.fingerprint(&users, user, password);
-        // Somebody else may have come in with the same credential meanwhile.
-        let good = self.is_known(credential) || users.verify(user, password);
+        // Another login with the same credential may have succeeded in the meantime.
+        let good = self.is_cached(credential) || users.verify(user, password);
         if let Some(credential) = credential.filter(|_| good) {
             lock(&self.cache).insert(credential);
         }
-        settling.accepted = Some(good);
+        running.accepted = Some(good);
     }
 }
 
-/// A verification that runs.
-struct Settling<'a> {
+/// A running verification; reports its result when dropped.
+struct RunningVerification<'a> {
     shared: &'a Arc<Shared>,
     ticket: Ticket,
     users: Arc<Users>,
     accepted: Option<bool>,
 }
 
-impl Drop for Settling<'_> {
+impl Drop for RunningVerification<'_> {
     fn drop(&mut self) {
         let verdict = match self.accepted {
             Some(true) => Verdict::Accepted,
@@ -240,31 +240,31 @@ impl Drop for Settling<'_> {
             None => Verdict::Busy,
         };
         {
-            let mut desk = self.shared.desk();
-            let repetitions = desk.line.settle(self.ticket, self.accepted, self.shared.now());
-            for ticket in [self.ticket].into_iter().chain(repetitions) {
-                desk.decide(ticket, verdict, &self.users);
+            let mut logins = self.shared.logins();
+            let duplicates = logins.queue.finish(self.ticket, self.accepted, self.shared.now());
+            for ticket in [self.ticket].into_iter().chain(duplicates) {
+                logins.send_verdict(ticket, verdict, &self.users);
             }
         }
-        self.shared.go_on();
+        self.shared.start_ready();
     }
 }
 
-/// A login that waits; taken out of the line if its connection goes meanwhile.
-struct Waiting<'a> {
+/// Removes a login from the queue when dropped: after its verdict, or when its connection is closed.
+struct LeaveOnDrop<'a> {
     shared: &'a Arc<Shared>,
     ticket: Ticket,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for LeaveOnDrop<'_> {
     fn drop(&mut self) {
-        let mut desk = self.shared.desk();
-        desk.line.leave(self.ticket);
-        desk.logins.remove(&self.ticket);
+        let mut logins = self.shared.logins();
+        logins.queue.leave(self.ticket);
+        logins.pending.remove(&self.ticket);
     }
 }
 
-/// A thread that panicked with the lock held has left nothing half done that matters here.
+/// Locks even after a panic of another thread: no update under these locks can stay incomplete in a way that matters.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

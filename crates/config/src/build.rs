@@ -1,4 +1,4 @@
-//! The second stage: what the values mean, within which bounds, and whether they fit together.
+//! The second stage: converts the values to their types, and checks their limits and combinations.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wildmatch::WildMatch;
 
-use super::error::{Origin, Problem};
+use super::error::{Problem, Source};
 use super::model::{Auth, Config, Listener, Log, Permission, Server, Store};
 use super::raw::{Entry, Setting, Settings, Value};
 use super::url::StoreUrl;
@@ -20,7 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The configuration of a broker that keeps its files in `data_dir` and that nobody has configured.
+/// The default configuration of a broker whose data directory is `data_dir`.
 pub(super) fn defaults(data_dir: &Path) -> Config {
     Config {
         server: Server {
@@ -66,18 +66,18 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
     }
 }
 
-/// Puts `settings` in the place of the `defaults`. What is wrong goes to `problems`, and the default stays.
+/// Overrides `defaults` with `settings`. Invalid values are reported in `problems`, and the default stays.
 pub(super) fn build(settings: Settings, defaults: Config, problems: &mut Vec<Problem>) -> Config {
     let Settings { scalars, listeners, channels, permissions, columns } = settings;
     let mut config = defaults;
-    let mut given = Given { settings: &scalars, problems };
-    server(&mut given, &mut config.server);
-    let default = given.policy("channel_defaults", &ChannelPolicy::default());
-    given.auth(&mut config.auth);
-    given.store(&mut config.store);
-    given.set("log.level", &mut config.log.level, level);
+    let mut reader = SectionReader { settings: &scalars, problems };
+    server(&mut reader, &mut config.server);
+    let default = reader.policy("channel_defaults", &ChannelPolicy::default());
+    reader.auth(&mut config.auth);
+    reader.store(&mut config.store);
+    reader.set("log.level", &mut config.log.level, level);
     if !listeners.is_empty() && !scalars.contains_key("server.listen") {
-        // Only where nobody says where to listen is the default address meant.
+        // The default address applies only if the configuration names no address at all.
         config.server.listen.clear();
     }
     config.server.listeners = listeners.iter().filter_map(|entry| listener(entry, problems)).collect();
@@ -87,17 +87,17 @@ pub(super) fn build(settings: Settings, defaults: Config, problems: &mut Vec<Pro
     config
 }
 
-/// The values of one section or of all, and where their problems go.
-struct Given<'a> {
+/// The values of one section or of all sections, and the list of problems.
+struct SectionReader<'a> {
     settings: &'a BTreeMap<&'static str, Setting>,
     problems: &'a mut Vec<Problem>,
 }
 
-impl Given<'_> {
-    /// The value of `key`, if there is one and it is good.
+impl SectionReader<'_> {
+    /// Returns the value of `key`. `None` if it is not set or invalid; then the problem is recorded.
     fn get<T>(&mut self, key: &str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
         let setting = self.settings.get(key)?;
-        read(&setting.value).map_err(|text| self.problems.push(Problem::of_key(&setting.origin, key, text))).ok()
+        read(&setting.value).map_err(|text| self.problems.push(Problem::of_key(&setting.source, key, text))).ok()
     }
 
     fn set<T>(&mut self, key: &str, target: &mut T, read: impl FnOnce(&Value) -> Result<T, String>) {
@@ -106,30 +106,30 @@ impl Given<'_> {
         }
     }
 
-    fn set_number(&mut self, key: &str, target: &mut usize, least: u64, most: u64) {
-        // invariant: no bound in this file is above u32::MAX, so that the number fits any usize.
+    fn set_number(&mut self, key: &str, target: &mut usize, min: u64, max: u64) {
+        // invariant: no limit in this file is above u32::MAX, so the number fits in any usize.
         self.set(key, target, |value| {
-            values::integer(value, &(least..=most)).map(|n| usize::try_from(n).unwrap_or(usize::MAX))
+            values::integer(value, &(min..=max)).map(|n| usize::try_from(n).unwrap_or(usize::MAX))
         });
     }
 
-    fn set_size(&mut self, key: &str, target: &mut usize, least: u64, most: u64) {
-        // invariant: no bound given here is above u32::MAX, so that the size fits any usize.
+    fn set_size(&mut self, key: &str, target: &mut usize, min: u64, max: u64) {
+        // invariant: no limit in this file is above u32::MAX, so the size fits in any usize.
         self.set(key, target, |value| {
-            values::size(value, &(least..=most)).map(|size| usize::try_from(size).unwrap_or(usize::MAX))
+            values::size(value, &(min..=max)).map(|size| usize::try_from(size).unwrap_or(usize::MAX))
         });
     }
 
-    /// The value comes from the configuration file.
+    /// Whether the value comes from the configuration file.
     fn is_in_file(&self, key: &str) -> bool {
-        self.settings.get(key).is_some_and(|setting| matches!(setting.origin, Origin::File(..)))
+        self.settings.get(key).is_some_and(|setting| matches!(setting.source, Source::File(..)))
     }
 
-    fn set_duration(&mut self, key: &str, target: &mut Duration, least: Duration, most: Duration) {
-        self.set(key, target, |value| values::duration(value, &(least..=most)));
+    fn set_duration(&mut self, key: &str, target: &mut Duration, min: Duration, max: Duration) {
+        self.set(key, target, |value| values::duration(value, &(min..=max)));
     }
 
-    /// A policy under `section`, the rest as in `base`.
+    /// Returns the policy of `section`. Keys that are not set keep the value of `base`.
     fn policy(&mut self, section: &str, base: &ChannelPolicy) -> ChannelPolicy {
         let mut policy = base.clone();
         let key = |name: &str| format!("{section}.{name}");
@@ -162,7 +162,7 @@ impl Given<'_> {
         self.set("auth.users", &mut auth.users, values::list);
         self.set("auth.admins", &mut auth.admins, values::list);
         self.set("auth.anonymous", &mut auth.anonymous, values::boolean);
-        // Who lets people in by other means need not have the default file, nor be told at every start that it is missing.
+        // With other ways to log in, the default file is optional, and its absence is not reported at every start.
         if auth.htpasswd == default && (auth.anonymous || !auth.users.is_empty()) {
             auth.htpasswd.retain(|file| file.exists());
         }
@@ -176,7 +176,7 @@ impl Given<'_> {
             || self.is_in_file("store.url") && store.url.has_password();
         self.set("store.journal", &mut store.journal, path);
         self.set("store.journal_max", &mut store.journal_max, |value| {
-            values::size(value, &(limits::JOURNAL_BYTES_LEAST..=limits::JOURNAL_BYTES_MOST))
+            values::size(value, &(limits::JOURNAL_BYTES_MIN..=limits::JOURNAL_BYTES_MAX))
         });
         self.set("store.ids", &mut store.ids, path);
         self.set("store.prefix", &mut store.prefix, |value| {
@@ -193,29 +193,29 @@ impl Given<'_> {
     }
 }
 
-fn server(given: &mut Given<'_>, server: &mut Server) {
-    given.set("server.listen", &mut server.listen, values::addresses);
-    given.set_duration("server.heartbeat", &mut server.heartbeat, SECOND, 60 * MINUTE);
-    given.set_size("server.max_message", &mut server.max_message, 1 << 10, 64 << 20);
-    given.set_number("server.max_connections", &mut server.max_connections, 1, 10_000_000);
-    given.set_number("server.max_handshakes", &mut server.max_handshakes, 1, 1_000_000);
-    given.set_number("server.threads", &mut server.threads, 1, limits::THREADS as u64);
-    given.set_size("server.max_queue", &mut server.max_queue, 64 << 10, 1 << 30);
-    given.set_duration("server.confirm_timeout", &mut server.confirm_timeout, SECOND, DAY);
-    given.set("server.trust_fin", &mut server.trust_fin, values::boolean);
-    given.set_duration("server.drain", &mut server.drain, Duration::ZERO, 60 * MINUTE);
-    given.set_duration("server.dedup_window", &mut server.dedup_window, Duration::ZERO, DAY);
-    given.set("server.trusted_proxies", &mut server.trusted_proxies, values::networks);
-    given.set("server.origins", &mut server.origins, values::origins);
+fn server(reader: &mut SectionReader<'_>, server: &mut Server) {
+    reader.set("server.listen", &mut server.listen, values::addresses);
+    reader.set_duration("server.heartbeat", &mut server.heartbeat, SECOND, 60 * MINUTE);
+    reader.set_size("server.max_message", &mut server.max_message, 1 << 10, 64 << 20);
+    reader.set_number("server.max_connections", &mut server.max_connections, 1, 10_000_000);
+    reader.set_number("server.max_handshakes", &mut server.max_handshakes, 1, 1_000_000);
+    reader.set_number("server.threads", &mut server.threads, 1, limits::THREADS as u64);
+    reader.set_size("server.max_queue", &mut server.max_queue, 64 << 10, 1 << 30);
+    reader.set_duration("server.confirm_timeout", &mut server.confirm_timeout, SECOND, DAY);
+    reader.set("server.trust_fin", &mut server.trust_fin, values::boolean);
+    reader.set_duration("server.drain", &mut server.drain, Duration::ZERO, 60 * MINUTE);
+    reader.set_duration("server.dedup_window", &mut server.dedup_window, Duration::ZERO, DAY);
+    reader.set("server.trusted_proxies", &mut server.trusted_proxies, values::networks);
+    reader.set("server.origins", &mut server.origins, values::origins);
 }
 
 fn listener(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Listener> {
-    let mut given = Given { settings: &entry.settings, problems };
-    let address = given.get("listener.address", values::address);
-    let proxy_protocol = given.get("listener.proxy_protocol", values::boolean).unwrap_or(false);
+    let mut reader = SectionReader { settings: &entry.settings, problems };
+    let address = reader.get("listener.address", values::address);
+    let proxy_protocol = reader.get("listener.proxy_protocol", values::boolean).unwrap_or(false);
     if !entry.settings.contains_key("listener.address") {
         let text = "this [[listener]] has no address: write address = \"127.0.0.1:8889\"";
-        problems.push(Problem::at(&entry.origin, text));
+        problems.push(Problem::at(&entry.source, text));
     }
     Some(Listener { address: address?, proxy_protocol })
 }
@@ -239,7 +239,7 @@ fn level(value: &Value) -> Result<tracing::Level, String> {
     }
 }
 
-/// The empty text is no channel: given up messages are dropped.
+/// An empty text means no channel: undeliverable messages are dropped.
 fn dead_letter(value: &Value) -> Result<Option<ChannelName>, String> {
     let text = values::text(value)?;
     if text.is_empty() {
@@ -248,10 +248,10 @@ fn dead_letter(value: &Value) -> Result<Option<ChannelName>, String> {
     if text.contains(['*', '?']) {
         return Err(format!("must be the name of one channel, without * and ?, not {value}"));
     }
-    ChannelName::parse(&text).map(Some).map_err(|bad| format!("is no channel: {bad}"))
+    ChannelName::parse(&text).map(Some).map_err(|bad| format!("is not a valid channel name: {bad}"))
 }
 
-/// The empty text is none.
+/// Converts an empty text to `None`.
 fn some_text(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
@@ -259,7 +259,7 @@ fn some_text(text: String) -> Option<String> {
 fn path(value: &Value) -> Result<Option<PathBuf>, String> {
     let text = values::text(value)?;
     if text.contains('\0') {
-        return Err("has a NUL character in it, which no path has".to_owned());
+        return Err("contains a NUL character, which no path may contain".to_owned());
     }
     Ok(some_text(text).map(PathBuf::from))
 }
@@ -267,12 +267,12 @@ fn path(value: &Value) -> Result<Option<PathBuf>, String> {
 fn policies(default: ChannelPolicy, entries: &[Entry], problems: &mut Vec<Problem>) -> Policies {
     let mut policies = Policies { named: vec![], default };
     for entry in entries {
-        let mut given = Given { settings: &entry.settings, problems };
-        let name = given.get("channel.name", pattern);
-        let mut policy = given.policy("channel", &policies.default);
+        let mut reader = SectionReader { settings: &entry.settings, problems };
+        let name = reader.get("channel.name", pattern);
+        let mut policy = reader.policy("channel", &policies.default);
         if !entry.settings.contains_key("channel.name") {
             problems.push(Problem::at(
-                &entry.origin,
+                &entry.source,
                 "this [[channel]] has no name: write name = \"sms\" or name = \"sms.*\"",
             ));
         }
@@ -280,21 +280,22 @@ fn policies(default: ChannelPolicy, entries: &[Entry], problems: &mut Vec<Proble
         if policy.dead_letter.as_ref().is_some_and(|dead| dead.as_str() == name) {
             match entry.settings.get("channel.dead_letter") {
                 Some(setting) => {
-                    let text = format_args!("is the channel {name:?} itself; name another one");
-                    problems.push(Problem::of_key(&setting.origin, "channel.dead_letter", text));
+                    let text = format_args!("is the channel {name:?} itself; name another channel");
+                    problems.push(Problem::of_key(&setting.source, "channel.dead_letter", text));
                 }
                 None => policy.dead_letter = None,
             }
         }
         policies.named.push((WildMatch::new(&name), policy));
     }
-    end_dead_letters(&mut policies);
-    check_circles(&policies, entries, problems);
+    stop_at_dead_letter_channels(&mut policies);
+    check_cycles(&policies, entries, problems);
     policies
 }
 
-/// A pattern may make a dead-letter channel its own (`dead_letter = "dead"` in the defaults); what is given up there is dropped.
-fn end_dead_letters(policies: &mut Policies) {
+/// Prevents that a dead-letter channel is its own dead-letter channel through a pattern or the defaults (`dead_letter = "dead"` in the
+/// defaults). Undeliverable messages of such a channel are dropped.
+fn stop_at_dead_letter_channels(policies: &mut Policies) {
     let all = policies.named.iter().map(|(_, policy)| policy).chain([&policies.default]);
     let mut targets: Vec<ChannelName> = all.filter_map(|policy| policy.dead_letter.clone()).collect();
     targets.sort();
@@ -308,8 +309,8 @@ fn end_dead_letters(policies: &mut Policies) {
     }
 }
 
-/// Dead letters that come back where they were would go round for ever.
-fn check_circles(policies: &Policies, entries: &[Entry], problems: &mut Vec<Problem>) {
+/// Reports dead-letter channels that form a cycle, in which dead letters would move for ever.
+fn check_cycles(policies: &Policies, entries: &[Entry], problems: &mut Vec<Problem>) {
     for entry in entries {
         let Some(setting) = entry.settings.get("channel.dead_letter") else { continue };
         let Ok(Some(start)) = dead_letter(&setting.value) else { continue };
@@ -319,8 +320,8 @@ fn check_circles(policies: &Policies, entries: &[Entry], problems: &mut Vec<Prob
             at = policies.of(name).dead_letter.as_ref();
             steps += 1;
             if steps > policies.named.len() + 1 {
-                let text = "leads in a circle: dead letters would never end";
-                problems.push(Problem::of_key(&setting.origin, "channel.dead_letter", text));
+                let text = "is part of a cycle, in which dead letters would move for ever";
+                problems.push(Problem::of_key(&setting.source, "channel.dead_letter", text));
                 break;
             }
         }
@@ -333,13 +334,13 @@ fn pattern(value: &Value) -> Result<String, String> {
 }
 
 fn permission(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Permission> {
-    let mut given = Given { settings: &entry.settings, problems };
-    let user = given.get("permission.user", values::text);
-    let send = given.get("permission.send", values::list).unwrap_or_default();
-    let receive = given.get("permission.receive", values::list).unwrap_or_default();
+    let mut reader = SectionReader { settings: &entry.settings, problems };
+    let user = reader.get("permission.user", values::text);
+    let send = reader.get("permission.send", values::list).unwrap_or_default();
+    let receive = reader.get("permission.receive", values::list).unwrap_or_default();
     if !entry.settings.contains_key("permission.user") {
         let text = "this [[permission]] has no user: write user = \"alice\" or user = \"*\"";
-        problems.push(Problem::at(&entry.origin, text));
+        problems.push(Problem::at(&entry.source, text));
     }
     Some(Permission { user: user?, send, receive })
 }
@@ -355,24 +356,24 @@ fn store_columns(columns: &BTreeMap<String, Setting>, problems: &mut Vec<Problem
         let key = format!("store.columns.{column}");
         let problem = match values::text(&setting.value) {
             _ if !is_column(column) => {
-                "is no name of a column: a letter or underscore, then letters, digits and underscores, at most 63 in all"
+                "is not a valid column name: a letter or underscore, then letters, digits and underscores, at most 63 characters"
             }
             _ if wsmb_core::limits::STORE_OWN_COLUMNS.contains(&column.to_ascii_lowercase().as_str()) => {
-                "is a column of the broker itself; choose another name"
+                "is the name of one of the broker's own columns; choose another name"
             }
             Ok(pointer) if pointer.starts_with('/') => {
                 good.push((column.clone(), pointer));
                 continue;
             }
-            _ => "must be a JSON pointer, which begins with a slash, like \"/receiver\"",
+            _ => "must be a JSON pointer beginning with a slash, like \"/receiver\"",
         };
-        problems.push(Problem::of_key(&setting.origin, &key, problem));
+        problems.push(Problem::of_key(&setting.source, &key, problem));
     }
     if good.len() > wsmb_core::limits::STORE_COLUMNS {
-        let origin =
-            columns.values().next().map_or(Origin::Flag("store.columns".to_owned()), |setting| setting.origin.clone());
+        let source =
+            columns.values().next().map_or(Source::Flag("store.columns".to_owned()), |setting| setting.source.clone());
         problems.push(Problem::at(
-            &origin,
+            &source,
             format_args!("store.columns has more than {} columns", wsmb_core::limits::STORE_COLUMNS),
         ));
     }

@@ -1,21 +1,21 @@
-//! What can be wrong with a configuration, as sentences that name the place.
+//! The problems of a configuration, each with its location. An error must never contain a secret.
 
 use std::fmt;
 
 use crate::limits;
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum Source {
     /// A file and its line, counted from 1.
     File(String, usize),
-    /// A variable of the environment.
+    /// An environment variable.
     Environment(String),
-    /// A flag, as it was given up to the value.
+    /// A flag as given on the command line, without its value.
     Flag(String),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(name, line) => write!(f, "{name}:{line}"),
@@ -25,52 +25,52 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong.
+/// One problem of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    place: Place,
+    location: Location,
     key: Option<String>,
     text: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
-    /// Where a value stands.
-    Value(Origin),
+enum Location {
+    /// The source of a value or section.
+    Value(Source),
     /// A file as a whole.
     File(String),
 }
 
 impl Problem {
-    /// Wrong with the value of `key`.
-    pub(super) fn of_key(origin: &Origin, key: &str, text: impl fmt::Display) -> Self {
-        Self { place: Place::Value(origin.clone()), key: Some(key.to_owned()), text: text.to_string() }
+    /// A problem with the value of `key`.
+    pub(super) fn of_key(source: &Source, key: &str, text: impl fmt::Display) -> Self {
+        Self { location: Location::Value(source.clone()), key: Some(key.to_owned()), text: text.to_string() }
     }
 
-    /// Wrong at a place that is no value.
-    pub(super) fn at(origin: &Origin, text: impl fmt::Display) -> Self {
-        Self { place: Place::Value(origin.clone()), key: None, text: text.to_string() }
+    /// A problem at a location without a key.
+    pub(super) fn at(source: &Source, text: impl fmt::Display) -> Self {
+        Self { location: Location::Value(source.clone()), key: None, text: text.to_string() }
     }
 
-    /// Wrong with a file as a whole.
+    /// A problem with a whole file.
     pub(super) fn of_file(name: &str, text: impl fmt::Display) -> Self {
-        Self { place: Place::File(name.to_owned()), key: None, text: text.to_string() }
+        Self { location: Location::File(name.to_owned()), key: None, text: text.to_string() }
     }
 
-    /// The file, if it is in one.
+    /// The name of the file, if the problem is in a file.
     #[must_use]
     pub fn file(&self) -> Option<&str> {
-        match &self.place {
-            Place::Value(Origin::File(name, _)) | Place::File(name) => Some(name),
-            Place::Value(_) => None,
+        match &self.location {
+            Location::Value(Source::File(name, _)) | Location::File(name) => Some(name),
+            Location::Value(_) => None,
         }
     }
 
-    /// The line of the file, counted from 1.
+    /// The line in the file, counted from 1.
     #[must_use]
     pub fn line(&self) -> Option<usize> {
-        match &self.place {
-            Place::Value(Origin::File(_, line)) => Some(*line),
+        match &self.location {
+            Location::Value(Source::File(_, line)) => Some(*line),
             _ => None,
         }
     }
@@ -81,22 +81,22 @@ impl Problem {
         self.key.as_deref()
     }
 
-    /// By this they are told in the order of the file, then those of the environment, then those of the flags.
+    /// The sort key: whole files first, then the file in the order of its lines, then environment variables, then flags.
     pub(super) fn order(&self) -> (u8, usize) {
-        match &self.place {
-            Place::File(_) => (0, 0),
-            Place::Value(Origin::File(_, line)) => (1, *line),
-            Place::Value(Origin::Environment(_)) => (2, 0),
-            Place::Value(Origin::Flag(_)) => (3, 0),
+        match &self.location {
+            Location::File(_) => (0, 0),
+            Location::Value(Source::File(_, line)) => (1, *line),
+            Location::Value(Source::Environment(_)) => (2, 0),
+            Location::Value(Source::Flag(_)) => (3, 0),
         }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Value(origin) => write!(f, "{origin}: ")?,
-            Place::File(name) => write!(f, "{name}: ")?,
+        match &self.location {
+            Location::Value(source) => write!(f, "{source}: ")?,
+            Location::File(name) => write!(f, "{name}: ")?,
         }
         if let Some(key) = &self.key {
             write!(f, "{key} ")?;
@@ -105,7 +105,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a configuration; at least one thing. Printed one a line.
+/// All problems of a configuration; at least one. Displayed as one line each, at most [`limits::CONFIGURATION_PROBLEMS`] and the count of
+/// the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(pub Vec<Problem>);
 

@@ -1,25 +1,25 @@
-//! Reads the TOML file into [`Settings`]: knows keys and shapes, not meanings.
+//! Reads the TOML file into [`Settings`]. Knows the keys and TOML types, but must never interpret a value.
 
 use std::collections::BTreeMap;
 
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::error::{Origin, Problem};
+use super::error::{Problem, Source};
 use super::keys;
 use super::raw::{Entry, Setting, Settings, Value};
 use crate::limits;
 
-/// Reads `text`, the file called `name`. After a syntax error nothing else of the file is looked at.
+/// Reads `text`, the content of the file `name`. If there are syntax errors, only these are reported.
 pub(super) fn read(name: &str, text: &str, settings: &mut Settings, problems: &mut Vec<Problem>) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader { name, text, settings, problems };
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
-        let origin = reader.at(error.span().map_or(0, |span| span.start));
+        let source = reader.at(error.span().map_or(0, |span| span.start));
         reader
             .problems
-            .push(Problem::at(&origin, format_args!("is not TOML: {}", error.message().replace('\n', ", "))));
+            .push(Problem::at(&source, format_args!("is not TOML: {}", error.message().replace('\n', ", "))));
     }
     if errors.is_empty() {
         reader.top(table.get_ref());
@@ -34,16 +34,16 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The place of a byte of the text.
-    fn at(&self, byte: usize) -> Origin {
+    /// The location of a byte of the text.
+    fn at(&self, byte: usize) -> Source {
         let before = &self.text.as_bytes()[..byte.min(self.text.len())];
-        Origin::File(self.name.to_owned(), 1 + before.iter().filter(|&&byte| byte == b'\n').count())
+        Source::File(self.name.to_owned(), 1 + before.iter().filter(|&&byte| byte == b'\n').count())
     }
 
     fn top(&mut self, table: &DeTable<'_>) {
         for (key, value) in in_order(table) {
             let section: &str = key.get_ref();
-            let origin = self.at(key.span().start);
+            let source = self.at(key.span().start);
             if !keys::is_section(section) {
                 self.unknown(key, value);
             } else if keys::LISTS.contains(&section) {
@@ -51,14 +51,14 @@ impl Reader<'_> {
             } else if let Some(table) = value.get_ref().as_table() {
                 self.section(section, table);
             } else {
-                self.problems.push(Problem::at(&origin, format_args!("{section} is a section: write [{section}]")));
+                self.problems.push(Problem::at(&source, format_args!("{section} is a section: write [{section}]")));
             }
         }
     }
 
-    /// Neither a section nor anything else that may stand outside of sections.
+    /// Reports a key at the top level that is not a section.
     fn unknown(&mut self, key: &Spanned<std::borrow::Cow<'_, str>>, value: &Spanned<DeValue<'_>>) {
-        let (name, origin): (&str, _) = (key.get_ref(), self.at(key.span().start));
+        let (name, source): (&str, _) = (key.get_ref(), self.at(key.span().start));
         let sections: Vec<String> = keys::sections_with(name).into_iter().map(keys::heading).collect();
         let text = if value.get_ref().is_table()
             || value.get_ref().as_array().is_some_and(|array| array.iter().any(|e| e.get_ref().is_table()))
@@ -67,18 +67,18 @@ impl Reader<'_> {
         } else if sections.is_empty() {
             format!("there is no key {name}{}", keys::advice(name))
         } else {
-            format!("{name} stands in no section; write it below {}", sections.join(" or "))
+            format!("{name} is not in a section; write it below {}", sections.join(" or "))
         };
-        self.problems.push(Problem::at(&origin, text));
-        // What is wrong with its value is told as well.
+        self.problems.push(Problem::at(&source, text));
+        // The value is stored all the same, so that its problems are reported too.
         if let [section] = keys::sections_with(name)[..]
             && let (Some(key), Some(value)) = (keys::find(&format!("{section}.{name}")), raw(value.get_ref()))
         {
-            self.settings.scalars.insert(key.path, Setting { value, origin });
+            self.settings.scalars.insert(key.path, Setting { value, source });
         }
     }
 
-    /// `[section]`
+    /// Reads a `[section]`.
     fn section(&mut self, section: &str, table: &DeTable<'_>) {
         for (key, value) in in_order(table) {
             if section == "store" && key.get_ref() == "columns" {
@@ -89,12 +89,12 @@ impl Reader<'_> {
         }
     }
 
-    /// `[[section]]`
+    /// Reads the entries of a `[[section]]`.
     fn list(&mut self, section: &str, value: &Spanned<DeValue<'_>>) {
-        let origin = self.at(value.span().start);
+        let source = self.at(value.span().start);
         let wrong = format!("{section} is a list of sections: write [[{section}]]");
         let Some(array) = value.get_ref().as_array() else {
-            self.problems.push(Problem::at(&origin, wrong));
+            self.problems.push(Problem::at(&source, wrong));
             return;
         };
         let bound = match section {
@@ -104,18 +104,18 @@ impl Reader<'_> {
         };
         if array.len() > bound {
             self.problems
-                .push(Problem::at(&origin, format_args!("there are more than {bound} sections [[{section}]]")));
+                .push(Problem::at(&source, format_args!("there are more than {bound} sections [[{section}]]")));
             return;
         }
         for element in array {
-            let origin = self.at(element.span().start);
+            let source = self.at(element.span().start);
             let Some(table) = element.get_ref().as_table() else {
-                self.problems.push(Problem::at(&origin, &wrong));
+                self.problems.push(Problem::at(&source, &wrong));
                 continue;
             };
             let pairs: BTreeMap<_, _> =
                 in_order(table).into_iter().filter_map(|(key, value)| self.setting(section, key, value)).collect();
-            let entry = Entry { settings: pairs, origin };
+            let entry = Entry { settings: pairs, source };
             match section {
                 "listener" => self.settings.listeners.push(entry),
                 "channel" => self.settings.channels.push(entry),
@@ -124,22 +124,22 @@ impl Reader<'_> {
         }
     }
 
-    /// `[store.columns]`
+    /// Reads `[store.columns]`.
     fn columns(&mut self, value: &Spanned<DeValue<'_>>) {
         let Some(table) = value.get_ref().as_table() else {
-            let origin = self.at(value.span().start);
-            self.problems.push(Problem::at(&origin, "store.columns is a section: write [store.columns]"));
+            let source = self.at(value.span().start);
+            self.problems.push(Problem::at(&source, "store.columns is a section: write [store.columns]"));
             return;
         };
         for (key, value) in in_order(table) {
-            let origin = self.at(key.span().start);
+            let source = self.at(key.span().start);
             let path = format!("store.columns.{}", key.get_ref());
             match value.get_ref().as_str() {
                 Some(text) => {
-                    let setting = Setting { value: Value::Text(text.to_owned()), origin };
+                    let setting = Setting { value: Value::Text(text.to_owned()), source };
                     self.settings.columns.insert(key.get_ref().to_string(), setting);
                 }
-                None => self.problems.push(Problem::of_key(&origin, &path, "must be a text like \"/receiver\"")),
+                None => self.problems.push(Problem::of_key(&source, &path, "must be a text like \"/receiver\"")),
             }
         }
     }
@@ -151,24 +151,24 @@ impl Reader<'_> {
         value: &Spanned<DeValue<'_>>,
     ) -> Option<(&'static str, Setting)> {
         let path = format!("{section}.{}", key.get_ref());
-        let origin = self.at(key.span().start);
+        let source = self.at(key.span().start);
         let Some(key) = keys::find(&path) else {
             let advice = keys::advice(&path);
-            self.problems.push(Problem::at(&origin, format_args!("there is no key {path}{advice}")));
+            self.problems.push(Problem::at(&source, format_args!("there is no key {path}{advice}")));
             return None;
         };
         match raw(value.get_ref()) {
-            Some(value) => Some((key.path, Setting { value, origin })),
+            Some(value) => Some((key.path, Setting { value, source })),
             None => {
                 let kind = value.get_ref().type_str();
-                self.problems.push(Problem::of_key(&origin, &path, format_args!("cannot be of the type {kind}")));
+                self.problems.push(Problem::of_key(&source, &path, format_args!("cannot be of the type {kind}")));
                 None
             }
         }
     }
 }
 
-/// The value, if it is of a type that any key has.
+/// Converts a TOML value; `None` if no key has its type.
 fn raw(value: &DeValue<'_>) -> Option<Value> {
     match value {
         DeValue::String(text) => Some(Value::Text(text.to_string())),
@@ -182,14 +182,14 @@ fn raw(value: &DeValue<'_>) -> Option<Value> {
     }
 }
 
-/// The pairs of a table in the order of the file, so that problems are told in it too.
+/// Returns the pairs of a table in the order of the file, so that problems are reported in this order.
 fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Spanned<std::borrow::Cow<'i, str>>, &'t Spanned<DeValue<'i>>)> {
     let mut pairs: Vec<_> = table.iter().collect();
     pairs.sort_by_key(|(key, _)| key.span().start);
     pairs
 }
 
-/// The number, or the nearest one that fits: both are beyond every bound there is.
+/// Converts a TOML integer. A number that does not fit becomes the nearest `i64`, which is beyond the limits of all keys.
 fn number(integer: &DeInteger<'_>) -> i64 {
     let beyond = if integer.as_str().starts_with('-') { i64::MIN } else { i64::MAX };
     i64::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(beyond)

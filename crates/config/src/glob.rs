@@ -1,10 +1,10 @@
-//! Whether one channel pattern leaves nothing for another. `*` is any characters, `?` is one.
+//! Compares patterns, in which `*` matches any characters and `?` matches one.
 
-/// Whether every name that `later` matches is matched by `earlier` too. May say no where the true answer is yes (`?*` does match all
-/// that `*?` does), never the other way round.
+/// Whether `earlier` matches every name that `later` matches. May return false wrongly (`?*` does match all names of `*?`), but never
+/// returns true wrongly.
 pub(super) fn covers(earlier: &str, later: &str) -> bool {
     let later: Vec<char> = later.chars().collect();
-    // reach[j]: what has been read of `earlier` covers the first j characters of `later`.
+    // reach[j]: the part of `earlier` read so far covers the first j characters of `later`.
     let mut reach = vec![false; later.len() + 1];
     reach[0] = true;
     for pattern in earlier.chars() {
@@ -17,8 +17,8 @@ pub(super) fn covers(earlier: &str, later: &str) -> bool {
             }
         } else {
             for (j, &character) in later.iter().enumerate() {
-                let fits = character != '*' && (pattern == '?' || pattern == character);
-                next[j + 1] = reach[j] && fits;
+                let matches = character != '*' && (pattern == '?' || pattern == character);
+                next[j + 1] = reach[j] && matches;
             }
         }
         reach = next;
@@ -26,7 +26,7 @@ pub(super) fn covers(earlier: &str, later: &str) -> bool {
     reach[later.len()]
 }
 
-/// The fewest characters a name must have to match.
+/// The length of the shortest name that the pattern matches, in characters.
 pub(super) fn shortest_match(pattern: &str) -> usize {
     pattern.chars().filter(|&character| character != '*').count()
 }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn covers_what_is_behind_it() {
+    fn covers_finds_patterns_that_are_never_used() {
         let yes =
             [("*", "sms"), ("*", "*"), ("sms*", "sms"), ("sms*", "sms.*"), ("s?s", "sms"), ("*s", "sms*s"), ("a", "a")];
         for (earlier, later) in yes {
@@ -53,7 +53,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_says_yes_wrongly(earlier in "[ab*?]{0,6}", later in "[ab*?]{0,6}", name in "[abc]{0,6}") {
+        fn covers_is_never_true_wrongly(earlier in "[ab*?]{0,6}", later in "[ab*?]{0,6}", name in "[abc]{0,6}") {
             if covers(&earlier, &later) && WildMatch::new(&later).matches(&name) {
                 prop_assert!(WildMatch::new(&earlier).matches(&name));
             }

@@ -1,6 +1,7 @@
-//! The PHP broker's `config.ini`, turned into our TOML and remarks about everything that is not the same.
+//! Converts the PHP broker's `config.ini` to TOML, with a remark on everything that differs.
 //!
-//! Works on bytes and texts, no I/O. The result is always a valid configuration; the database's password is in none of it, but beside it.
+//! Works on bytes and text, without I/O. The result is always a valid configuration. The TOML text must never contain the database's
+//! password, which is returned beside it.
 
 mod ini;
 
@@ -10,20 +11,20 @@ use std::path::Path;
 use super::{StoreUrl, values};
 use crate::limits;
 
-/// What became of a `config.ini`.
+/// The result of an import.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Imported {
-    /// A configuration file for `wsmb`; the remarks stand in it as comments.
+    /// A configuration file for `wsmb`, with the remarks as comments.
     pub toml: String,
-    /// What somebody who moves here must know, one sentence or two each.
+    /// What the user must know, one or two sentences each.
     pub remarks: Vec<String>,
-    /// The database's password, for the file that the configuration names.
+    /// The database's password, to be written to the file that the configuration names.
     pub password: Option<String>,
-    /// The value of `keep_data`, if it can mean both and nobody has said which: a text such as `false`, which the PHP broker took for true.
+    /// The value of `keep_data`, if it is ambiguous and the caller has not decided: a text such as `false`, which the PHP broker read as true.
     pub undecided: Option<String>,
 }
 
-/// Whether there is a password, not which.
+/// Hides the password.
 impl fmt::Debug for Imported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Imported")
@@ -35,34 +36,34 @@ impl fmt::Debug for Imported {
     }
 }
 
-/// Why a file is not imported at all.
+/// The file is larger than [`limits::CONFIGURATION_BYTES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge;
 
 impl fmt::Display for TooLarge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "is larger than {} bytes, which no configuration is", limits::CONFIGURATION_BYTES)
+        write!(f, "is larger than {} bytes, the maximum for a configuration", limits::CONFIGURATION_BYTES)
     }
 }
 
 impl std::error::Error for TooLarge {}
 
-/// Reads `bytes` as PHP's `parse_ini_file` does in its raw mode, and says the same in our words. If the database has a password, the configuration has it
-/// read from `password_file`. `keep` says whether messages are kept where `keep_data` can mean both; without it they are, as the PHP broker did, so that what waits in
-/// the table is not lost.
+/// Reads `bytes` as PHP's `parse_ini_file` does in its raw mode, and converts them to TOML. If the database has a password, the
+/// configuration refers to `password_file`. `keep` decides whether messages are kept if `keep_data` is ambiguous. If `keep` is `None`,
+/// messages are kept, as by the PHP broker, so that waiting messages in the table are not lost.
 ///
 /// # Errors
-/// [`TooLarge`]; everything else that is odd becomes a remark.
+/// [`TooLarge`]. All other problems become remarks.
 pub fn import(bytes: &[u8], password_file: &Path, keep: Option<bool>) -> Result<Imported, TooLarge> {
     if bytes.len() > limits::CONFIGURATION_BYTES {
         return Err(TooLarge);
     }
     let (ini, remarks) = ini::parse(&String::from_utf8_lossy(bytes));
-    let mut import = Import { ini, remarks, password: None, undecided: None };
+    let mut import = Importer { ini, remarks, password: None, undecided: None };
     let keep = import.keep(keep);
     let sections = [import.server(), import.channels(keep), import.auth(), import.store(keep, password_file)];
     import.secrets();
-    import.leftovers();
+    import.remark_unknown_keys();
     let mut toml = "# Made by `wsmb import` from the PHP broker's config.ini.\n".to_owned();
     for remark in &import.remarks {
         let _infallible = writeln!(toml, "#\n# * {remark}");
@@ -71,23 +72,23 @@ pub fn import(bytes: &[u8], password_file: &Path, keep: Option<bool>) -> Result<
         toml.push('\n');
         toml.push_str(&section);
     }
-    let Import { remarks, password, undecided, .. } = import;
+    let Importer { remarks, password, undecided, .. } = import;
     Ok(Imported { toml, remarks, password, undecided })
 }
 
-struct Import {
+struct Importer {
     ini: ini::Ini,
     remarks: Vec<String>,
     password: Option<String>,
     undecided: Option<String>,
 }
 
-/// A text as TOML writes it.
+/// Quotes a text for TOML.
 fn quoted(text: &str) -> String {
     toml::Value::String(text.replace(['\n', '\r'], " ")).to_string()
 }
 
-/// A text as a part of an address.
+/// Percent-encodes a text for a URL.
 fn encoded(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
@@ -100,29 +101,29 @@ fn encoded(text: &str) -> String {
     out
 }
 
-/// Names of channels on which gateways answer. The PHP broker's file names no channels.
+/// Patterns of channels on which gateways reply. The PHP broker's file names no channels.
 const CALLBACKS: [&str; 4] = ["*callback*", "*Callback*", "*reply*", "*response*"];
 
-/// How long such an answer waits for who asked: one that comes back after an hour asks again.
+/// How long such a reply is kept: a client that returns after an hour repeats its request.
 const CALLBACK_TTL: &str = "1h";
 
-/// What PHP takes for true: every text but the empty one and `0`.
+/// Whether PHP reads the text as true: all texts except the empty text and `0`.
 fn is_truthy(text: &str) -> bool {
     !text.is_empty() && text != "0"
 }
 
-impl Import {
+impl Importer {
     fn remark(&mut self, text: String) {
         self.remarks.push(text);
     }
 
-    /// The last value of the first of these keys that is there. Those that are there count as read.
+    /// Takes the values of all `keys`, and returns the value of the first key that is set.
     fn take(&mut self, section: &str, keys: &[&str]) -> Option<String> {
         let found: Vec<_> = keys.iter().filter_map(|key| self.ini.take(section, key)).collect();
         found.into_iter().next()
     }
 
-    /// A whole number. PHP reads a leading number off any text; so does this, and remarks on it.
+    /// Takes a whole number. Any other text gives a remark and `None` (PHP would read the digits at its start).
     fn take_number(&mut self, section: &str, key: &str) -> Option<i64> {
         let text = self.take(section, &[key])?;
         match text.trim().parse::<i64>() {
@@ -130,7 +131,7 @@ impl Import {
             Err(_) if text.trim().is_empty() => None,
             Err(_) => {
                 self.remark(format!(
-                    "[{section}] {key} = {text:?} is no whole number; the default of wsmb holds instead."
+                    "[{section}] {key} = {text:?} is not a whole number; the default is used instead."
                 ));
                 None
             }
@@ -145,7 +146,7 @@ impl Import {
         let port = match self.take_number("server", "port") {
             Some(port @ 1..=65_535) => port,
             Some(port) => {
-                self.remark(format!("[server] port = {port} is no port; 8888 is used instead."));
+                self.remark(format!("[server] port = {port} is not a valid port; 8888 is used instead."));
                 8_888
             }
             None => {
@@ -156,7 +157,7 @@ impl Import {
         let host = host.filter(|host| !host.is_empty()).unwrap_or_else(|| "0.0.0.0".to_owned());
         let mut listen = format!("{host}:{port}");
         if values::check_listen(&listen).is_err() {
-            self.remark(format!("[server] host = {host:?} is no address; 0.0.0.0 is used instead."));
+            self.remark(format!("[server] host = {host:?} is not a valid address; 0.0.0.0 is used instead."));
             listen = format!("0.0.0.0:{port}");
         }
         if listen.starts_with("0.0.0.0:") {
@@ -169,11 +170,11 @@ impl Import {
         format!("[server]\nlisten = {}\n", quoted(&listen))
     }
 
-    /// `keep_data`. `decided`: what is meant where it can mean both.
+    /// Reads `keep_data`. `decided` applies if the value is ambiguous.
     fn keep(&mut self, decided: Option<bool>) -> bool {
         let Some(text) = self.take("server", &["keep_data"]) else {
             self.remark(
-                "[server] keep_data is not set, so the PHP broker kept no messages; keep is off here, too.".to_owned(),
+                "[server] keep_data is not set, so the PHP broker kept no messages; keep is off here too.".to_owned(),
             );
             return false;
         };
@@ -182,14 +183,14 @@ impl Import {
             return is_truthy(&text);
         }
         let read = format!(
-            "[server] keep_data = {text}: the PHP broker read this as a text that is not empty, and so as ON: it did keep messages, and its table may hold some that wait."
+            "[server] keep_data = {text}: the PHP broker read this non-empty text as ON: it kept messages, and its table may hold waiting messages."
         );
         self.remark(match decided {
-            Some(true) => format!("{read} They are kept here, too, as you said."),
-            Some(false) => format!("{read} Here they are not kept, as you said: what waits in the table is delivered to nobody."),
+            Some(true) => format!("{read} Messages are kept here too, as you chose."),
+            Some(false) => format!("{read} Messages are not kept here, as you chose: messages waiting in the table are not delivered."),
             None => format!(
-                "{read} So keep = true stands in [channel_defaults], and nothing that waits is lost. If messages shall not be kept, write keep = false there: \
-                 then what waits in the table is delivered to nobody."
+                "{read} So [channel_defaults] has keep = true, and no waiting message is lost. To keep no messages, write keep = false there: \
+                 then messages waiting in the table are not delivered."
             ),
         });
         if decided.is_none() {
@@ -203,14 +204,12 @@ impl Import {
             Some(number @ 0..=1_000_000) => number,
             Some(number) if number < 0 => {
                 self.remark(format!(
-                    "[server] number_of_receiver = {number}: the PHP broker took this for no limit; it is 0 here."
+                    "[server] number_of_receiver = {number}: the PHP broker read this as no limit; it is 0 (all) here."
                 ));
                 0
             }
             Some(number) => {
-                self.remark(format!(
-                    "[server] number_of_receiver = {number} is beyond every limit; it is 0, all, here."
-                ));
+                self.remark(format!("[server] number_of_receiver = {number} is above the limit; it is 0 (all) here."));
                 0
             }
             None => 0,
@@ -218,8 +217,8 @@ impl Import {
         let mut out = format!("[channel_defaults]\nreceivers = {receivers}\nkeep = {keep}\n");
         if keep {
             self.remark(format!(
-                "Kept messages wait for ever, unless they have a time to live. Nobody may come for the answer on a callback channel, or for a command to a gateway that is gone. Channels \
-                 whose names look like callbacks ({}) have a ttl of {CALLBACK_TTL} in this file: change the names to yours, and give the channels of one-time passwords a short ttl.",
+                "Kept messages without a time to live wait for ever, for example replies on a callback channel that no client reads any more. Channels \
+                 whose names look like callbacks ({}) have a ttl of {CALLBACK_TTL} in this file: replace the names with yours, and set a short ttl for channels with one-time passwords.",
                 CALLBACKS.join(", ")
             ));
             for pattern in CALLBACKS {
@@ -235,7 +234,7 @@ impl Import {
         data.retain(|value| !value.trim().is_empty());
         if data.len() > limits::LIST_ENTRIES {
             let bound = limits::LIST_ENTRIES;
-            self.remark(format!("[credential] data has more than {bound} values; only the first {bound} are taken."));
+            self.remark(format!("[credential] data has more than {bound} values; only the first {bound} are used."));
             data.truncate(limits::LIST_ENTRIES);
         }
         let list = |values: &[String]| values.iter().map(|value| quoted(value)).collect::<Vec<_>>().join(", ");
@@ -246,8 +245,8 @@ impl Import {
                 );
             } else {
                 self.remark(
-                    "The password files in auth.htpasswd are looked for from the directory in which wsmb is started; the PHP broker \
-                     looked in its own."
+                    "Relative paths in auth.htpasswd are relative to the directory in which wsmb is started; in the PHP broker \
+                     they were relative to its own directory."
                         .to_owned(),
                 );
             }
@@ -258,7 +257,7 @@ impl Import {
             return "[auth]\nhtpasswd = [\"wsmb-data/.htpasswd\"]\n".to_owned();
         }
         self.remark(
-            "Password hashes stand in this file, in auth.users: let nobody else read it, or move them to a password file.".to_owned(),
+            "This file contains password hashes in auth.users: make it readable by its owner only, or move the hashes to a password file.".to_owned(),
         );
         format!("[auth]\nhtpasswd = []\nusers = [{}]\n", list(&data))
     }
@@ -277,7 +276,7 @@ impl Import {
             }
             Some(Ok(url)) => {
                 self.remark(
-                    "The database is not used, as the PHP broker did not use it: keep_data is off. Its address stands in [store] as a comment."
+                    "The database is not used, because keep_data is off; the PHP broker did not use it either. Its address is in [store] as a comment."
                         .to_owned(),
                 );
                 let _infallible = writeln!(out, "# url = {}", quoted(url.with_secrets()));
@@ -292,7 +291,7 @@ impl Import {
                 let _infallible = writeln!(out, "prefix = {}", quoted(&prefix));
             } else {
                 self.remark(format!(
-                    "[database] prefix = {prefix:?} is not only letters, digits and underscores; the default holds instead."
+                    "[database] prefix = {prefix:?} may contain only letters, digits and underscores; the default is used instead."
                 ));
             }
         }
@@ -301,7 +300,7 @@ impl Import {
                 let _infallible = writeln!(out, "batch = {limit}");
             }
             Some(limit) => {
-                self.remark(format!("[database] limit = {limit} is not from 1 to 10000; the default holds instead."))
+                self.remark(format!("[database] limit = {limit} is not from 1 to 10000; the default is used instead."))
             }
             None => {}
         }
@@ -311,7 +310,7 @@ impl Import {
             }
             Some(delay) => {
                 self.remark(format!(
-                    "[server] delay_send = {delay} is not from 0 to 60000 ms; there is no delay instead."
+                    "[server] delay_send = {delay} is not from 0 to 60000 ms; no delay is used instead."
                 ));
             }
             None => {}
@@ -324,7 +323,7 @@ impl Import {
         self.take("database", &[key, &long]).filter(|value| !value.is_empty())
     }
 
-    /// The address of the database, without the password; `None` if none is named.
+    /// Builds the URL of the database without the password. `None` if the file names no database.
     fn database_url(&mut self) -> Option<Result<StoreUrl, String>> {
         let driver = self.database_part("driver").or(self.database_part("type"));
         let [host, port, name, user] = ["host", "port", "name", "username"].map(|key| self.database_part(key));
@@ -346,8 +345,8 @@ impl Import {
 
     fn database_remarks(&mut self, url: &StoreUrl) {
         self.remark(format!(
-            "Messages that wait in {url} are delivered by wsmb, which uses the table as it stands. Stop the PHP broker before wsmb starts: \
-             the two must not use it at once."
+            "wsmb delivers the messages waiting in {url}, and uses the table as it is. Stop the PHP broker before you start wsmb: \
+             the two must not use the table at the same time."
         ));
         if let Some(server) = url.server().filter(|server| server.host() == "localhost") {
             let (what, parameter) = if url.with_secrets().starts_with("mysql") {
@@ -356,13 +355,13 @@ impl Import {
                 ("/run/postgresql", "host")
             };
             self.remark(format!(
-                "The PHP broker may have reached {server} through a Unix socket; wsmb connects to a port of localhost. If the database refuses that, \
-                 put ?{parameter}={what} (or where the socket is) behind the address in store.url."
+                "The PHP broker may have connected to {server} through a Unix socket; wsmb connects to a port of localhost. If the database refuses this, \
+                 append ?{parameter}={what} (or the path of your socket) to the address in store.url."
             ));
         }
     }
 
-    /// `[secret]`, in which values of other sections travel through the environment.
+    /// Reads `[secret]`, with which the PHP broker passed values of other sections through the environment.
     fn secrets(&mut self) {
         let used = self.take("secret", &["use_secret"]).is_some_and(|text| is_truthy(&text));
         let mode = self.take("secret", &["secret_mode"]).unwrap_or_default();
@@ -370,22 +369,22 @@ impl Import {
         let ignored = self.ini.take_section("secret");
         if used && mode == "read" {
             self.remark(format!(
-                "[secret] made the PHP broker take values from the environment variable {name:?}, over those of the file. They are not in \
-                 this file; set what you need as WSMB_SECTION__KEY."
+                "[secret] made the PHP broker read values from the environment variable {name:?}, which took precedence over the file. They are not in \
+                 this file; set them as WSMB_SECTION__KEY."
             ));
         }
         if !ignored.is_empty() {
             self.remark(format!(
-                "[secret] is not imported: {}. The values of the other sections count.",
+                "[secret] is not imported: {}. The values of the other sections are used.",
                 ignored.join(", ")
             ));
         }
     }
 
-    /// Whatever nobody has asked for.
-    fn leftovers(&mut self) {
-        for key in self.ini.rest() {
-            self.remark(format!("{key} is not known and was left out."));
+    /// Remarks on all values that were not taken.
+    fn remark_unknown_keys(&mut self) {
+        for key in self.ini.remaining() {
+            self.remark(format!("{key} is not known and is omitted."));
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Every key there is, and the one that somebody meant who wrote another.
+//! All keys of the configuration, and suggestions for misspelled ones.
 
 /// One key of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// `section.key`; for entries of `[[listener]]`, `[[channel]]` and `[[permission]]` the same form.
+    /// `section.key`, also for keys of `[[listener]]`, `[[channel]]` and `[[permission]]`.
     pub path: &'static str,
-    /// Whether the environment and `--set` can set it: not for entries of lists and tables.
+    /// Whether environment variables and `--set` can set the key. False for keys of lists and tables.
     pub scalar: bool,
 }
 
@@ -79,12 +79,12 @@ pub const KEYS: &[Key] = &[
 /// The sections that are lists of tables, `[[…]]`.
 pub(super) const LISTS: [&str; 3] = ["listener", "channel", "permission"];
 
-/// The key of this path.
+/// Finds a key by its path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 
-/// Whether there is a section of this name.
+/// Whether a section with this name exists.
 pub(super) fn is_section(name: &str) -> bool {
     KEYS.iter().any(|key| section(key.path) == name)
 }
@@ -93,7 +93,7 @@ pub(super) fn section(path: &str) -> &str {
     path.split('.').next().unwrap_or(path)
 }
 
-/// The known key that is near enough to `path` to be meant. A key of the right name in the wrong section is near, and so is one that only misses its section.
+/// Returns the key that `path` probably misspells. The section may be wrong or missing.
 pub(super) fn nearest(path: &str, scalars_only: bool) -> Option<&'static str> {
     let last = path.rsplit('.').next().unwrap_or(path);
     let wanted = section(path);
@@ -101,7 +101,7 @@ pub(super) fn nearest(path: &str, scalars_only: bool) -> Option<&'static str> {
         .filter(|key| key.scalar || !scalars_only)
         .filter(|key| is_near(last, name(key.path)))
         .min_by_key(|key| {
-            // Twice the distance of the names, so that the section decides between equals only.
+            // The distance of the names counts twice, so that the section decides only between equal distances.
             let sections = distance(wanted, section(key.path)).min(8);
             distance(last, name(key.path)) * 2 + usize::from(sections > 0) + usize::from(sections > 2)
         })
@@ -113,29 +113,29 @@ fn name(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
 }
 
-/// The known section that is near enough to `name` to be meant.
+/// Returns the section that `name` probably misspells.
 pub(super) fn nearest_section(name: &str) -> Option<&'static str> {
     sections().into_iter().filter(|section| is_near(name, section)).min_by_key(|section| distance(name, section))
 }
 
-/// Whether somebody may have meant `known` who wrote `written`: one mistake in every three characters at most.
+/// Whether `written` may be a misspelling of `known`: at most one mistake in three characters.
 fn is_near(written: &str, known: &str) -> bool {
     distance(written, known) <= (known.chars().count() / 3).max(1)
 }
 
-/// Every section, in the order of the documentation.
+/// All sections, in the order of the documentation.
 fn sections() -> Vec<&'static str> {
     let mut sections: Vec<&str> = KEYS.iter().map(|key| section(key.path)).collect();
     sections.dedup();
     sections
 }
 
-/// A section as it is written in the file.
+/// The heading of a section in the file.
 pub(super) fn heading(section: &str) -> String {
     if LISTS.contains(&section) { format!("[[{section}]]") } else { format!("[{section}]") }
 }
 
-/// What stands behind "there is no key": the key that was meant, else the keys that there are.
+/// The end of a message "there is no key": the nearest key, otherwise all keys of the section.
 pub(super) fn advice(path: &str) -> String {
     if let Some(key) = nearest(path, false) {
         return format!("; the nearest is {key}");
@@ -145,7 +145,7 @@ pub(super) fn advice(path: &str) -> String {
     if names.is_empty() { section_advice(wanted) } else { format!("; {} has {}", heading(wanted), names.join(", ")) }
 }
 
-/// What stands behind "there is no section": the section that was meant, else the sections that there are.
+/// The end of a message "there is no section": the nearest section, otherwise all sections.
 pub(super) fn section_advice(name: &str) -> String {
     if let Some(section) = nearest_section(name) {
         return format!("; the nearest is {}", heading(section));
@@ -154,13 +154,13 @@ pub(super) fn section_advice(name: &str) -> String {
     format!("; there are {}", all.join(", "))
 }
 
-/// The sections that have a key of this name.
+/// The sections with a key of this name.
 pub(super) fn sections_with(wanted: &str) -> Vec<&'static str> {
     KEYS.iter().map(|key| key.path).filter(|path| name(path) == wanted).map(section).collect()
 }
 
-/// How many characters must be inserted, deleted, replaced, or swapped with their neighbour to make `b` of `a`, whatever their case. Both are cut to
-/// 64 characters, because the work grows with the product of the lengths; a longer name is near to no key.
+/// The number of insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`, ignoring case. Both are cut to 64
+/// characters, because the work grows with the product of the lengths; no key is that long.
 fn distance(a: &str, b: &str) -> usize {
     let start = |text: &str| text.chars().flat_map(char::to_lowercase).take(64).collect::<String>();
     strsim::osa_distance(&start(a), &start(b))
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_key_that_was_meant() {
+    fn nearest_finds_the_misspelled_key() {
         let table = [
             ("server.listn", "server.listen"),
             ("server.haertbeat", "server.heartbeat"),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_near_is_not_named() {
+    fn nearest_finds_nothing_for_other_names() {
         for written in ["server.port", "server.colour", "listener.tls", "store.type", "x", "log.file", "server.", ""] {
             assert_eq!(nearest(written, false), None, "{written}");
         }

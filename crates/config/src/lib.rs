@@ -1,19 +1,18 @@
-//! The configuration: one TOML file, overridden by the environment, overridden by flags; in the end one [`Config`] that is known to be
-//! valid.
+//! Reads and validates the configuration. Environment variables take precedence over the TOML file, and flags over both.
 //!
 //! ```text
 //! file ─► file::read ─┐
-//! WSMB_…__… ──────────┼─► raw::Settings ─► build ─► Config ─► doubts
-//! flags ──────────────┘    (text, origin)   (types, bounds)
+//! WSMB_…__… ──────────┼─► raw::Settings ─► build ─► Config ─► warnings
+//! flags ──────────────┘   (value, origin)  (types, limits)
 //! ```
 //!
-//! The first stage knows which keys there are and where each value came from; the second knows what values mean. All problems are
-//! collected and told together, each with its file and line, its variable or its flag, and what would be right.
+//! The first stage knows the keys and where each value came from. The second stage knows the meaning of the values. All problems are
+//! collected and reported together, each with its file and line, variable or flag, and with a valid example.
 //!
-//! Never here: a value silently ignored, a secret in an error message, an open file or socket beyond the configuration itself.
+//! This crate must never ignore a value silently, show a secret in an error message, or open files other than the configuration and
+//! the password file of the database.
 
 mod build;
-mod doubts;
 mod error;
 mod file;
 mod glob;
@@ -24,33 +23,34 @@ mod model;
 mod raw;
 mod url;
 mod values;
+mod warnings;
 
 use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::Path;
 
-pub use doubts::doubts;
 pub use error::{ConfigError, Problem};
 pub use keys::{KEYS, Key};
 pub use model::{Auth, Config, Flags, Listener, Log, Permission, Server, Store, read_password_file};
 pub use url::{DatabaseServer, StoreUrl};
 pub use values::parse_duration;
+pub use warnings::warnings;
 
-/// Where the broker keeps its files unless told otherwise.
+/// The default data directory.
 pub const DATA_DIR: &str = "wsmb-data";
 
 impl Default for Config {
-    /// What holds when nothing is configured.
+    /// The default configuration.
     fn default() -> Self {
         build::defaults(Path::new(DATA_DIR))
     }
 }
 
 impl Config {
-    /// Reads `file` if there is one, then the variables of `environment` whose names are keys, then `flags`. Blocks.
+    /// Reads `file` (if given), then the variables of `environment` that name keys, then `flags`. Later sources take precedence. Blocks.
     ///
     /// # Errors
-    /// Everything that is wrong with them, together.
+    /// All problems of all sources.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -64,10 +64,10 @@ impl Config {
         Self::from_parts(text, environment, flags)
     }
 
-    /// Like [`Self::load`], with the name and the text of the file.
+    /// Like [`Self::load`], but takes the name and the text of the file.
     ///
     /// # Errors
-    /// Everything that is wrong, together.
+    /// All problems of all sources.
     pub fn from_parts(
         file: Option<(&str, &str)>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -85,7 +85,7 @@ impl Config {
         if problems.is_empty() {
             return Ok(config);
         }
-        // The stages find them in another order.
+        // The stages do not find the problems in the order of the sources.
         problems.sort_by_key(Problem::order);
         Err(ConfigError(problems))
     }

@@ -1,42 +1,43 @@
-//! Every bound and time-out of the configuration, each with its reason. A queue, buffer, cache or loop that has no line here is a defect.
+//! The limits of the configuration, each with its reason. Every queue, buffer, cache and loop of this crate must have a limit here.
 
-/// The smallest journal: one message of the default size.
-pub const JOURNAL_BYTES_LEAST: u64 = 1 << 20;
+/// The minimum of `store.journal_max`, in bytes: room for one message of the default maximum size.
+pub const JOURNAL_BYTES_MIN: u64 = 1 << 20;
 
-/// The largest journal: beyond it, somebody has mistaken the unit.
-pub const JOURNAL_BYTES_MOST: u64 = 1 << 40;
+/// The maximum of `store.journal_max`, in bytes: a larger value is most likely a mistake in the unit.
+pub const JOURNAL_BYTES_MAX: u64 = 1 << 40;
 
-/// The longest address of a store, in bytes: host, names and paths of certificates with room to spare.
+/// The maximum length of a store URL, in bytes: more than enough for a host, names and paths of certificates.
 pub const STORE_URL_BYTES: usize = 4_096;
 
-/// Bytes read for one password or password line: far more than any hash takes.
-pub const PASSWORD_LINE: u64 = 4_096;
+/// The maximum length of the first line of a password file, in bytes: far more than any password needs.
+pub const PASSWORD_LINE_BYTES: u64 = 4_096;
 
-/// Bytes of a configuration file (ours or the PHP broker's): a hundred times what anybody writes by hand.
+/// The maximum size of a configuration file (also of the PHP broker), in bytes: a hundred times the size of large hand-written files.
 pub const CONFIGURATION_BYTES: usize = 4 << 20;
 
-/// `[[channel]]` entries: every new channel name is compared with each of them.
+/// The maximum number of `[[channel]]` entries. Each new channel name is compared with all of them.
 pub const CHANNEL_ENTRIES: usize = 1_000;
 
-/// `[[permission]]` entries: compared in turn whenever a channel is used for the first time by a connection.
+/// The maximum number of `[[permission]]` entries. They are compared in turn when a connection uses a channel for the first time.
 pub const PERMISSION_ENTRIES: usize = 1_000;
 
-/// Entries of a list in the configuration (addresses, files, patterns of one permission).
+/// The maximum number of entries of a list in the configuration (addresses, files, patterns of one permission).
 pub const LIST_ENTRIES: usize = 1_000;
 
-/// Problems of a configuration that are printed; the rest is counted.
+/// The maximum number of problems that are printed. The rest is counted.
 pub const CONFIGURATION_PROBLEMS: usize = 50;
 
-/// Bytes that the journal may hold before senders are refused, unless configured otherwise: a million short messages.
+/// The default of `store.journal_max`, in bytes: about a million short messages. Senders are refused when the journal is full.
 pub const JOURNAL_BYTES: u64 = 256 << 20;
 
-/// `[[listener]]` entries: each is a socket and a task for ever.
+/// The maximum number of `[[listener]]` entries. Each needs a socket and a task until the broker stops.
 pub const LISTENER_ENTRIES: usize = 100;
 
-/// Default of `server.max_handshakes`: connections whose request has not arrived, or that have been answered and refused. One more ends the oldest of the
-/// address that has most of them, so nobody has to wait. Each costs its task (some 3 KiB) and what has come of its head: some 6 MiB for silent ones, 40 MiB if
-/// every one of them has sent a head of `REQUEST_HEAD` bytes but for its last byte.
+/// The default of `server.max_handshakes`: connections whose request has not arrived, or that were refused. A further connection ends the
+/// oldest one of the address with the most of them, so no client has to wait. Each takes its task (some 3 KiB) and the received part of
+/// its request head: some 6 MiB in all for silent connections, 40 MiB if each has sent almost `REQUEST_HEAD` bytes.
 pub const HANDSHAKES: usize = 2_048;
 
-/// The most threads that serve sockets (`server.threads`). The core is behind one lock, so that more threads than a large machine has cores only wait for it.
+/// The maximum of `server.threads`, the threads that serve sockets. The core is behind one lock, so more threads than the cores of a large
+/// machine would only wait for the lock.
 pub const THREADS: usize = 64;

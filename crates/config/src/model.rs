@@ -1,6 +1,6 @@
-//! The valid configuration: one structure for each section, and what the command line sets.
+//! The valid configuration as plain data: one structure for each section, and the flags of the command line.
 //!
-//! Plain values. Never here: how a value is read, or which problems there are with it.
+//! This module must never parse or validate a value of the configuration.
 
 use std::fmt;
 use std::io::Read as _;
@@ -15,7 +15,7 @@ use crate::error::{ConfigError, Problem};
 use crate::limits;
 use crate::url::StoreUrl;
 
-/// Everything that can be configured, valid.
+/// A valid configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `[server]`
@@ -33,38 +33,38 @@ pub struct Config {
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Addresses to listen on, `host:port`. Port 0 takes any free one. Empty if there are `listeners` only.
+    /// Addresses to listen on, `host:port`. Port 0 takes any free port. Empty if only `listeners` are configured.
     pub listen: Vec<String>,
-    /// `[[listener]]`: further addresses, with what holds for each.
+    /// `[[listener]]`: further addresses with their own settings.
     pub listeners: Vec<Listener>,
-    /// Silence after which a connection is asked whether it still lives.
+    /// A connection without traffic for this long is sent a ping.
     pub heartbeat: Duration,
     /// The largest frame payload a client may send, in bytes.
     pub max_message: usize,
-    /// Connections at once.
+    /// The maximum number of concurrent connections.
     pub max_connections: usize,
-    /// Connections at once that are not authenticated yet.
+    /// The maximum number of concurrent connections that are not authenticated yet.
     pub max_handshakes: usize,
-    /// How many threads serve sockets.
+    /// The number of threads that serve sockets.
     pub threads: usize,
-    /// Bytes queued for one connection at which it is ended as slow.
+    /// A connection with this many queued bytes is ended as slow.
     pub max_queue: usize,
-    /// A receiver whose deliveries are unconfirmed for so long is ended.
+    /// A receiver whose deliveries are unconfirmed for this long is ended.
     pub confirm_timeout: Duration,
-    /// The orderly end of a legacy connection may confirm the only delivery that it ever had.
+    /// Whether the orderly end of a legacy connection may confirm its delivery, if it had only one.
     pub trust_fin: bool,
-    /// How long an orderly stop may take.
+    /// The maximum duration of an orderly stop.
     pub drain: Duration,
     /// How long the `id` of a publication is remembered.
     pub dedup_window: Duration,
-    /// The proxies that are believed when they name a client.
+    /// The proxies whose statements about client addresses are trusted.
     pub trusted_proxies: Networks,
-    /// The web pages of other hosts that may connect.
+    /// The origins of web pages of other hosts that may connect.
     pub origins: Vec<Origin>,
 }
 
 impl Server {
-    /// Every address to listen on, those of `listen` first; at least one.
+    /// All addresses to listen on, those of `listen` first; at least one.
     #[must_use]
     pub fn all_listeners(&self) -> Vec<Listener> {
         let plain = self.listen.iter().map(|address| Listener { address: address.clone(), proxy_protocol: false });
@@ -77,7 +77,7 @@ impl Server {
 pub struct Listener {
     /// `host:port`.
     pub address: String,
-    /// Every connection begins with a PROXY protocol header.
+    /// Whether every connection begins with a PROXY protocol header.
     pub proxy_protocol: bool,
 }
 
@@ -86,17 +86,17 @@ pub struct Listener {
 pub struct Auth {
     /// htpasswd files, in the order in which they are searched.
     pub htpasswd: Vec<PathBuf>,
-    /// Inline entries, `user:hash`, unchecked.
+    /// Inline entries, `user:hash`, not validated.
     pub users: Vec<String>,
     /// The users who are administrators.
     pub admins: Vec<String>,
-    /// Whether connections without credentials are taken.
+    /// Whether connections without credentials are accepted.
     pub anonymous: bool,
-    /// Who may use which channels; empty = everybody all.
+    /// Which users may use which channels. If empty, all users may use all channels.
     pub permissions: Vec<Permission>,
 }
 
-/// The number of inline entries, not their hashes.
+/// Shows the number of inline entries instead of their hashes.
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Auth")
@@ -109,14 +109,14 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// One `[[permission]]`; all are patterns with `*` and `?`.
+/// One `[[permission]]`. All fields are patterns with `*` and `?`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permission {
-    /// The users it is for.
+    /// The users to whom the entry applies.
     pub user: String,
-    /// The channels they may send to.
+    /// The channels that the users may send to.
     pub send: Vec<String>,
-    /// The channels they may receive from.
+    /// The channels that the users may receive from.
     pub receive: Vec<String>,
 }
 
@@ -125,33 +125,33 @@ pub struct Permission {
 pub struct Store {
     /// Where messages are kept.
     pub url: StoreUrl,
-    /// The password of the database server's user; goes before the file and before one in the URL.
+    /// The password of the database user. Takes precedence over `password_file`, and that over the password in the URL.
     pub password: Option<String>,
-    /// The file whose first line is that password.
+    /// The file whose first line is the password of the database user.
     pub password_file: Option<PathBuf>,
-    /// A password stands in the configuration file itself, as a key or in the URL.
+    /// Whether the configuration file itself contains a password, as a key or in the URL.
     pub has_secret_in_file: bool,
-    /// The local file in front of a database server; `None` = none.
+    /// The local journal in front of a database server; `None`: no journal.
     pub journal: Option<PathBuf>,
-    /// How large the journal may become, in bytes.
+    /// The maximum size of the journal, in bytes.
     pub journal_max: u64,
-    /// The file of the ids of accepted publications, if the store is a database server without a journal; `None`: none is kept.
+    /// The file for the ids of accepted publications, used with a database server without a journal. `None`: ids are not stored.
     pub ids: Option<PathBuf>,
-    /// In front of the names of tables.
+    /// The prefix of table names.
     pub prefix: String,
     /// Messages in one backlog frame.
     pub batch: usize,
     /// Pause between backlog frames.
     pub delay: Duration,
-    /// How long a message in flight may stay unwritten.
+    /// How long a message in flight may stay in memory before it is written to the store.
     pub write_delay: Duration,
-    /// User-defined fields: column and JSON pointer, in the order of the column names.
+    /// User-defined columns: name and JSON pointer, in the order of the names.
     pub columns: Vec<(String, String)>,
-    /// A damaged store gets another name and a new one is made. No key: asked for on the command line, once.
+    /// Whether a damaged store is renamed and a new one created. Has no key, only a flag, because it should apply to one start.
     pub set_aside_damaged: bool,
 }
 
-/// Whether there is a password, not which.
+/// Hides the password.
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store")
@@ -171,11 +171,11 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// The password of the database server's user, as far as it does not stand in the URL: `store.password`, else the first line of
-    /// `store.password_file`. A store that is no server has none. Blocks.
+    /// Returns the password of the database user, unless it is in the URL: `store.password`, otherwise the first line of
+    /// `store.password_file`. `None` for a store that is not a database server. Blocks.
     ///
     /// # Errors
-    /// If there is such a file and it can't be read, or its first line is empty.
+    /// The file cannot be read, its first line is longer than [`limits::PASSWORD_LINE_BYTES`], not UTF-8 or empty.
     pub fn read_password(&self) -> Result<Option<String>, ConfigError> {
         if self.url.server().is_none() {
             return Ok(None);
@@ -188,23 +188,27 @@ impl Store {
     }
 }
 
-/// The first line of the file, without its end. Blocks.
+/// Returns the first line of the file, without its line end. Blocks.
 ///
 /// # Errors
-/// If the file can't be read, is too long, no text, or its first line is empty.
+/// The file cannot be read, its first line is longer than [`limits::PASSWORD_LINE_BYTES`], not UTF-8 or empty.
 pub fn read_password_file(path: &Path) -> Result<String, ConfigError> {
     let fail =
         |text: String| ConfigError(vec![Problem::of_file(&format!("the password file {}", path.display()), text)]);
     let mut bytes = Vec::new();
-    std::fs::File::open(path).and_then(|file| file.take(limits::PASSWORD_LINE + 1).read_to_end(&mut bytes)).map_err(
-        |error| fail(format!("cannot be read: {error}; write the password of the database user in its first line")),
-    )?;
+    std::fs::File::open(path)
+        .and_then(|file| file.take(limits::PASSWORD_LINE_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| {
+            fail(format!(
+                "cannot be read: {error}; write the password of the database user in the first line of this file"
+            ))
+        })?;
     let line = bytes.split(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
-    if line.len() as u64 > limits::PASSWORD_LINE {
-        return Err(fail(format!("has a first line of more than {} bytes", limits::PASSWORD_LINE)));
+    if line.len() as u64 > limits::PASSWORD_LINE_BYTES {
+        return Err(fail(format!("has a first line of more than {} bytes", limits::PASSWORD_LINE_BYTES)));
     }
     match std::str::from_utf8(line) {
-        Ok("") => Err(fail("has an empty first line, where the password of the database user belongs".to_owned())),
+        Ok("") => Err(fail("has an empty first line; write the password of the database user there".to_owned())),
         Ok(line) => Ok(line.to_owned()),
         Err(_) => Err(fail("is not UTF-8 text".to_owned())),
     }
@@ -217,22 +221,22 @@ pub struct Log {
     pub level: tracing::Level,
 }
 
-/// What the command line sets.
+/// The flags of the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// `--listen`, as often as given.
+    /// `--listen`; may be given several times.
     pub listen: Vec<String>,
     /// `--store`, a store URL.
     pub store: Option<String>,
-    /// `--set section.key=value`, as often as given; the last of two for one key counts.
+    /// `--set section.key=value`; may be given several times. The last value of a key is used.
     pub set: Vec<String>,
-    /// `--data-dir`: in place of `wsmb-data` in the defaults.
+    /// `--data-dir`: replaces `wsmb-data` in the defaults.
     pub data_dir: Option<PathBuf>,
 }
 
 impl Config {
-    /// The keys in which `new` differs and which only a restart takes over. All others can be taken over while the broker runs:
-    /// channel policies, users, permissions, administrators, trusted proxies, origins, the log level.
+    /// Returns the keys with a different value in `new` that need a restart. All others can change while the broker runs: channel policies,
+    /// users, permissions, administrators, trusted proxies, origins, the log level.
     #[must_use]
     pub fn changes_needing_restart(&self, new: &Self) -> Vec<&'static str> {
         let (a, b) = (&self.server, &new.server);

@@ -1,4 +1,4 @@
-//! Files, variables and flags: what they override, and how mistakes are told.
+//! Files, variables and flags: precedence, and the messages about mistakes.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -46,7 +46,7 @@ fn the_example_file_equals_the_defaults_and_names_every_key() {
         }
     }
     for Key { path, scalar } in KEYS {
-        // What an entry of a list can override stands in the defaults already.
+        // Keys of `[[channel]]` are shown once, in the defaults.
         let default = path.replace("channel.", "channel_defaults.");
         assert!(
             written.iter().any(|key| key == path || (!scalar && *key == default)),
@@ -92,7 +92,7 @@ fn the_documentations_examples_are_valid() {
 }
 
 #[test]
-fn a_full_file_means_what_it_says() {
+fn every_key_of_a_full_file_is_read() {
     let text = r#"
         [server]
         listen = ["[::1]:0", "localhost:9000"]
@@ -131,7 +131,11 @@ fn a_full_file_means_what_it_says() {
     assert_eq!(config.server.max_message, 2_048);
     assert_eq!(config.server.drain, Config::default().server.drain);
     let sms = config.policies.of(&channel("sms.slow"));
-    assert_eq!((sms.receivers, sms.keep, sms.dispatch), (1, true, Dispatch::Rotate), "the first that matches wins");
+    assert_eq!(
+        (sms.receivers, sms.keep, sms.dispatch),
+        (1, true, Dispatch::Rotate),
+        "the first matching entry is used"
+    );
     assert_eq!(sms.ttl, Duration::from_secs(300));
     assert_eq!((sms.max_deliveries, sms.dead_letter.as_ref()), (3, Some(&channel("lost"))));
     assert!(!config.policies.of(&channel("other")).keep);
@@ -145,7 +149,7 @@ fn a_full_file_means_what_it_says() {
 }
 
 #[test]
-fn listeners_add_to_what_somebody_has_configured_and_replace_the_default() {
+fn listeners_add_to_configured_addresses_and_replace_the_default() {
     let entry = "[[listener]]\naddress = \"[::1]:1\"\nproxy_protocol = true\n[[listener]]\naddress = \"h:2\"\n";
     let listener = |address: &str, proxy_protocol| Listener { address: address.to_owned(), proxy_protocol };
     let ours = [listener("[::1]:1", true), listener("h:2", false)];
@@ -166,20 +170,20 @@ fn trusted_proxies_are_addresses_and_networks() {
     let config = Config::from_parts(None, environment, &Flags::default()).unwrap();
     assert_eq!(config, load("[server]\ntrusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]").unwrap());
     assert!(config.server.trusted_proxies.contain("10.1.2.3".parse().unwrap()));
-    assert!(Config::default().changes_needing_restart(&config).is_empty(), "a reload takes them over");
+    assert!(Config::default().changes_needing_restart(&config).is_empty(), "a reload applies them");
 }
 
 #[test]
-fn an_entry_inherits_from_the_defaults_wherever_they_stand() {
+fn an_entry_inherits_from_the_defaults_in_any_order() {
     let config = load("[[channel]]\nname = \"sms\"\n[channel_defaults]\nttl = \"7s\"").unwrap();
     assert_eq!(config.policies.of(&channel("sms")).ttl, Duration::from_secs(7));
 }
 
-/// A file, and all that is told about it.
+/// A file, and the expected errors.
 const MISTAKES: &[(&str, &str)] = &[
     ("[server]\nlistn = \"x\"", "wsmb.toml:2: there is no key server.listn; the nearest is server.listen"),
-    ("\nheartbeat = \"25s\"", "wsmb.toml:2: heartbeat stands in no section; write it below [server]"),
-    ("ttl = \"5m\"", "wsmb.toml:1: ttl stands in no section; write it below [channel_defaults] or [[channel]]"),
+    ("\nheartbeat = \"25s\"", "wsmb.toml:2: heartbeat is not in a section; write it below [server]"),
+    ("ttl = \"5m\"", "wsmb.toml:1: ttl is not in a section; write it below [channel_defaults] or [[channel]]"),
     ("[log]\nfile = \"x\"", "wsmb.toml:2: there is no key log.file; [log] has level"),
     ("[sever]\nlisten = \"x\"", "wsmb.toml:1: there is no section [sever]; the nearest is [server]"),
     ("[[channels]]\nname = \"x\"", "wsmb.toml:1: there is no section [channels]; the nearest is [[channel]]"),
@@ -294,11 +298,11 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[channel_defaults]\ndead_letter = \"a\\u0007\"",
-        "wsmb.toml:2: channel_defaults.dead_letter is no channel: the channel name contains a control character",
+        "wsmb.toml:2: channel_defaults.dead_letter is not a valid channel name: the channel name contains a control character",
     ),
     (
         "[[channel]]\nname = \"sms\"\ndead_letter = \"sms\"",
-        "wsmb.toml:3: channel.dead_letter is the channel \"sms\" itself; name another one",
+        "wsmb.toml:3: channel.dead_letter is the channel \"sms\" itself; name another channel",
     ),
     (
         "[store]\nurl = \"wsmb.db\"",
@@ -319,15 +323,15 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[store]\ncolumns = 1", "wsmb.toml:2: store.columns is a section: write [store.columns]"),
     (
         "[store.columns]\n\"a b\" = \"/a\"",
-        "wsmb.toml:2: store.columns.a b is no name of a column: a letter or underscore, then letters, digits and underscores, at most 63 in all",
+        "wsmb.toml:2: store.columns.a b is not a valid column name: a letter or underscore, then letters, digits and underscores, at most 63 characters",
     ),
     (
         "[store.columns]\nData = \"/a\"",
-        "wsmb.toml:2: store.columns.Data is a column of the broker itself; choose another name",
+        "wsmb.toml:2: store.columns.Data is the name of one of the broker's own columns; choose another name",
     ),
     (
         "[store.columns]\na = \"a\"",
-        "wsmb.toml:2: store.columns.a must be a JSON pointer, which begins with a slash, like \"/receiver\"",
+        "wsmb.toml:2: store.columns.a must be a JSON pointer beginning with a slash, like \"/receiver\"",
     ),
     ("[store.columns]\na = 1", "wsmb.toml:2: store.columns.a must be a text like \"/receiver\""),
     ("[auth]\nusers = 7", "wsmb.toml:2: auth.users must be a list of texts, like [\"one\", \"two\"]"),
@@ -339,22 +343,22 @@ const MISTAKES: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn each_mistake_has_its_sentence() {
+fn each_mistake_has_its_message() {
     for (text, sentence) in MISTAKES {
         assert_eq!(errors(text), *sentence, "{text}");
     }
 }
 
 #[test]
-fn what_is_no_toml_is_named_with_its_line() {
+fn a_syntax_error_is_reported_with_its_line() {
     for text in ["[server]\n\nlisten = ", "[server]\n\nlisten = \"a\" \"b\"", "a = 1\nb = 2\na = 3", "\n\n[server"] {
-        let told = errors(text);
-        assert!(told.starts_with("wsmb.toml:3: is not TOML: "), "{told}");
+        let message = errors(text);
+        assert!(message.starts_with("wsmb.toml:3: is not TOML: "), "{message}");
     }
 }
 
 #[test]
-fn all_mistakes_are_told_together_in_the_order_of_the_file() {
+fn all_mistakes_are_reported_together_in_the_order_of_the_file() {
     let text = "[server]\nheartbeat = 1.5\nlistn = 1\n[zzz]\n[channel_defaults]\nkeep = 1\n[[channel]]\n";
     let environment = environment(&[("WSMB_SERVER__DRAIN", "soon"), ("WSMB_LOG__LEVL", "info")]);
     let flags =
@@ -366,20 +370,20 @@ fn all_mistakes_are_told_together_in_the_order_of_the_file() {
         "wsmb.toml:4: there is no section [zzz]",
         "wsmb.toml:6: channel_defaults.keep must be true or false, not 1",
         "wsmb.toml:7: this [[channel]] has no name",
-        "environment variable WSMB_LOG__LEVL: there is no such setting; the nearest is WSMB_LOG__LEVEL",
+        "environment variable WSMB_LOG__LEVL: there is no such key; the nearest is WSMB_LOG__LEVEL",
         "environment variable WSMB_SERVER__DRAIN: server.drain must be a time like",
-        "--set: is written like --set server.heartbeat=30s",
+        "--set: must be written like --set server.heartbeat=30s",
         "--set store.bach: there is no such key; the nearest is store.batch",
         "--set store.batch: store.batch must be a whole number from 1 to 10000, not \"x\"",
     ];
     assert_eq!(error.lines().count(), parts.len(), "{error}");
     for (line, part) in error.lines().zip(parts) {
-        assert!(line.starts_with(part), "{part}\nis not where it should be in\n{error}");
+        assert!(line.starts_with(part), "{part}\nis in the wrong position in\n{error}");
     }
 }
 
 #[test]
-fn flags_win_over_the_environment_and_that_over_the_file() {
+fn flags_take_precedence_over_the_environment_and_that_over_the_file() {
     let text = "[server]\nlisten = \"a:1\"\nheartbeat = \"1s\"\ndrain = \"1s\"\n[store]\nurl = \"memory:\"";
     let environment = environment(&[
         ("WSMB_SERVER__LISTEN", "b:2, c:3"),
@@ -407,7 +411,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
-fn variables_of_others_are_left_alone_and_misspelled_ones_are_not() {
+fn other_variables_are_ignored_and_misspelled_ones_are_refused() {
     let fine = [
         ("WSMB_URL", "ws://x"),
         ("WSMB_USER", "u"),
@@ -419,11 +423,11 @@ fn variables_of_others_are_left_alone_and_misspelled_ones_are_not() {
     ];
     assert_eq!(Config::from_parts(None, environment(&fine), &Flags::default()).unwrap(), Config::default());
     let wrong = [
-        ("WSMB_SERVER__PORT", "there is no such setting; [server] has listen, heartbeat, "),
-        ("WSMB_SERVER__LISTN", "there is no such setting; the nearest is WSMB_SERVER__LISTEN"),
-        ("WSMB_SERVER_LISTEN", "is written with two underscores: WSMB_SERVER__LISTEN"),
-        ("WSMB_CHANNEL__TTL", "channel.ttl can be set in the file only"),
-        ("WSMB_STORE__COLUMNS", "store.columns can be set in the file only"),
+        ("WSMB_SERVER__PORT", "there is no such key; [server] has listen, heartbeat, "),
+        ("WSMB_SERVER__LISTN", "there is no such key; the nearest is WSMB_SERVER__LISTEN"),
+        ("WSMB_SERVER_LISTEN", "must be written with two underscores: WSMB_SERVER__LISTEN"),
+        ("WSMB_CHANNEL__TTL", "channel.ttl can only be set in the file"),
+        ("WSMB_STORE__COLUMNS", "store.columns can only be set in the file"),
     ];
     for (name, text) in wrong {
         let error = Config::from_parts(None, environment(&[(name, "1")]), &Flags::default()).unwrap_err().to_string();
@@ -432,7 +436,7 @@ fn variables_of_others_are_left_alone_and_misspelled_ones_are_not() {
 }
 
 #[test]
-fn no_message_shows_a_secret() {
+fn no_error_contains_a_secret() {
     let secret = "$2y$05$geheim";
     let texts = [
         format!("[auth]\nusers = {{ a = \"{secret}\" }}"),
@@ -448,7 +452,7 @@ fn no_message_shows_a_secret() {
 }
 
 #[test]
-fn the_data_directory_moves_the_defaults_and_nothing_that_is_set() {
+fn the_data_directory_changes_only_the_defaults() {
     let flags = Flags { data_dir: Some("elsewhere".into()), ..Flags::default() };
     let config = Config::from_parts(None, [], &flags).unwrap();
     assert_eq!(config.auth.htpasswd, [Path::new("elsewhere").join(".htpasswd")]);
@@ -459,7 +463,7 @@ fn the_data_directory_moves_the_defaults_and_nothing_that_is_set() {
 }
 
 #[test]
-fn a_dead_letter_channel_ends_there() {
+fn a_dead_letter_channel_has_no_dead_letter_channel_of_its_own() {
     let text = "[channel_defaults]\ndead_letter = \"dead\"\nmax_backlog = 5\n[[channel]]\nname = \"sms.*\"\ndead_letter = \"sms.dead\"";
     let policies = load(text).unwrap().policies;
     let dead_letter = |name: &str| policies.of(&channel(name)).dead_letter.clone();
@@ -476,14 +480,14 @@ fn a_dead_letter_channel_ends_there() {
     let circle = "[[channel]]\nname = \"a\"\ndead_letter = \"b\"\n[[channel]]\nname = \"b\"\ndead_letter = \"a\"";
     assert_eq!(
         errors(circle).lines().next().unwrap(),
-        "wsmb.toml:3: channel.dead_letter leads in a circle: dead letters would never end"
+        "wsmb.toml:3: channel.dead_letter is part of a cycle, in which dead letters would move for ever"
     );
     let chain = "[[channel]]\nname = \"a\"\ndead_letter = \"b\"\n[[channel]]\nname = \"b\"\ndead_letter = \"c\"";
     assert!(load(chain).is_ok());
 }
 
 #[test]
-fn a_reload_names_what_only_a_restart_takes_over() {
+fn a_reload_names_the_keys_that_need_a_restart() {
     let old = Config::default();
     let reloadable = load(
         "[channel_defaults]\nttl = \"1s\"\n[auth]\nanonymous = true\nhtpasswd = []\nusers = [\"a:b\"]\n[log]\nlevel = \"warn\"\n[[permission]]\nuser = \"a\"",
@@ -495,17 +499,17 @@ fn a_reload_names_what_only_a_restart_takes_over() {
 }
 
 #[test]
-fn the_password_of_a_database_comes_from_key_file_or_address_and_is_never_shown() {
+fn the_database_password_comes_from_key_file_or_url_and_is_never_shown() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("db.password");
     let text = |more: &str| format!("[store]\nurl = \"mysql://u:first@h/d\"\n{more}");
     let config = load(&text("")).unwrap();
-    assert_eq!(config.store.read_password(), Ok(None), "the one in the address is the driver's to read");
+    assert_eq!(config.store.read_password(), Ok(None), "the driver reads the password in the URL");
     assert!(config.store.has_secret_in_file);
     let with_file = text(&format!("password_file = {file:?}"));
     let config = load(&with_file).unwrap();
-    let told = config.store.read_password().unwrap_err().to_string();
-    assert!(told.starts_with(&format!("the password file {}: cannot be read: ", file.display())), "{told}");
+    let message = config.store.read_password().unwrap_err().to_string();
+    assert!(message.starts_with(&format!("the password file {}: cannot be read: ", file.display())), "{message}");
     for (content, line) in [("second\n", "second"), ("a b \r\nc", "a b "), ("pässwörd", "pässwörd")] {
         std::fs::write(&file, content).unwrap();
         assert_eq!(config.store.read_password().unwrap().as_deref(), Some(line));
@@ -516,16 +520,20 @@ fn the_password_of_a_database_comes_from_key_file_or_address_and_is_never_shown(
     }
     let variable = environment(&[("WSMB_STORE__PASSWORD", "third")]);
     let config = Config::from_parts(Some(("wsmb.toml", &with_file)), variable, &Flags::default()).unwrap();
-    assert_eq!(config.store.read_password().unwrap().as_deref(), Some("third"), "the file is not even looked at");
+    assert_eq!(
+        config.store.read_password().unwrap().as_deref(),
+        Some("third"),
+        "the key takes precedence over the file"
+    );
     let shown = format!("{config:?}");
     assert!(!shown.contains("third") && !shown.contains("first"), "{shown}");
     let config = load("[store]\npassword = \"fourth\"").unwrap();
-    assert_eq!(config.store.read_password(), Ok(None), "a file store has no use for it");
+    assert_eq!(config.store.read_password(), Ok(None), "an SQLite store needs no password");
     assert!(config.store.has_secret_in_file && !format!("{config:?}").contains("fourth"));
 }
 
 #[test]
-fn a_journal_has_a_place_and_a_size_or_there_is_none() {
+fn a_journal_has_a_path_and_a_size_or_is_disabled() {
     let store = |text: &str| load(&format!("[store]\n{text}")).unwrap().store;
     assert_eq!(store("journal = \"\"").journal, None);
     assert_eq!(store("journal = \"a/b.db\"").journal, Some(PathBuf::from("a/b.db")));
@@ -538,7 +546,7 @@ fn a_journal_has_a_place_and_a_size_or_there_is_none() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named() {
+fn the_error_names_the_file_that_cannot_be_read() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("wsmb.toml");
     let load = || Config::load(Some(&path), [], &Flags::default()).unwrap_err().to_string();
@@ -552,21 +560,21 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_flood_of_mistakes_is_cut() {
+fn the_number_of_reported_mistakes_is_bounded() {
     let text: String = (0..100).map(|n| format!("x{n} = 1\n")).collect();
-    let told = errors(&text);
-    assert_eq!(told.lines().count(), limits::CONFIGURATION_PROBLEMS + 1);
-    assert!(told.ends_with("and 50 more"), "{told}");
+    let message = errors(&text);
+    assert_eq!(message.lines().count(), limits::CONFIGURATION_PROBLEMS + 1);
+    assert!(message.ends_with("and 50 more"), "{message}");
 }
 
 proptest! {
     #[test]
-    fn any_text_is_a_configuration_or_an_error(text in "(\\[|\\]|=|\"|\n|server|channel|[a-z0-9.{}, ]){0,40}") {
+    fn parsing_any_text_does_not_panic(text in "(\\[|\\]|=|\"|\n|server|channel|[a-z0-9.{}, ]){0,40}") {
         let _ = load(&text);
     }
 
     #[test]
-    fn any_value_for_any_key_is_taken_or_refused(at in 0..KEYS.len(), value in "(\"[a-z0-9:*/. ]{0,12}\"|-?[0-9]{1,20}|true|\\[\\]|\\[\"a\"\\]|\\{a=1\\})") {
+    fn any_value_for_any_key_is_accepted_or_refused_with_its_file(at in 0..KEYS.len(), value in "(\"[a-z0-9:*/. ]{0,12}\"|-?[0-9]{1,20}|true|\\[\\]|\\[\"a\"\\]|\\{a=1\\})") {
         let (section, key) = KEYS[at].path.split_once('.').unwrap();
         let header = if matches!(section, "channel" | "permission") { format!("[[{section}]]") } else { format!("[{section}]") };
         if let Err(error) = load(&format!("{header}\n{key} = {value}\n")) {
@@ -576,7 +584,7 @@ proptest! {
 }
 
 #[test]
-fn the_default_password_file_may_be_missing_where_others_let_people_in() {
+fn the_default_password_file_is_optional_if_there_are_other_ways_to_log_in() {
     let htpasswd = |text: &str| load(text).expect("valid").auth.htpasswd;
     assert!(htpasswd("[auth]\nanonymous = true").is_empty());
     assert!(htpasswd("[auth]\nusers = [\"a:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\"]").is_empty());

@@ -1,6 +1,7 @@
-//! The address of a store: what can be wrong with it, what can be said about it, and how it is shown.
+//! Parses and displays the URL of a store.
 //!
-//! It may hold a password. So it shows itself without one, wherever it is printed, and no error about it repeats any part of it that could be one.
+//! A URL may contain a password. Its `Display` and `Debug` outputs must never contain the password, and an error must never repeat a part
+//! of the URL that could be one.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,17 +9,17 @@ use std::path::Path;
 
 use crate::limits;
 
-/// What to write instead of something else.
+/// An example for error messages.
 const EXAMPLE: &str = "\"mysql://USER@HOST/DATABASE\"";
 
-/// How characters that mean something in an address are written in a user name or password.
+/// How to encode the special characters of a URL in a user name or password.
 const ENCODED: &str = "in a user name or password write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23 and % as %25";
 
-/// `store.url`, well-formed: `sqlite:PATH`, `memory:`, or the address of a database server.
+/// A valid `store.url`: `sqlite:PATH`, `memory:`, or the URL of a database server.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoreUrl(String);
 
-/// The parts of a database server's address, but for the password.
+/// The parts of the URL of a database server, without the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatabaseServer<'a> {
     /// `mysql`, `mariadb`, `postgres` or `postgresql`.
@@ -31,10 +32,10 @@ pub struct DatabaseServer<'a> {
     query: &'a str,
 }
 
-/// As [`DatabaseServer`], and what stands behind the user's name.
+/// The server and the password.
 type Parts<'a> = (DatabaseServer<'a>, Option<&'a str>);
 
-/// A parameter, under all its names, and the values that it may have (none = any).
+/// A parameter of the query: its names, and its allowed values (empty: any path).
 struct Parameter {
     names: &'static [&'static str],
     values: &'static [&'static str],
@@ -61,10 +62,10 @@ const POSTGRES: &[Parameter] = &[
 ];
 
 impl StoreUrl {
-    /// Takes the address as it stands.
+    /// Validates the URL.
     ///
     /// # Errors
-    /// What is wrong with it, as the rest of a sentence.
+    /// The problem, as the end of a sentence that begins with the key.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.len() > limits::STORE_URL_BYTES {
             return Err(format!("is longer than {} bytes", limits::STORE_URL_BYTES));
@@ -72,7 +73,7 @@ impl StoreUrl {
         match text.split_once(':') {
             Some(("memory", "")) => {}
             Some(("sqlite", path)) if path.contains('\0') => {
-                return Err("has a NUL character in it, which no path has".to_owned());
+                return Err("contains a NUL character, which no path may contain".to_owned());
             }
             Some(("sqlite", path)) if !matches!(path, "" | "//") => {}
             Some(("sqlite", _)) => return Err("names no file: write \"sqlite:wsmb-data/wsmb.db\"".to_owned()),
@@ -89,38 +90,38 @@ impl StoreUrl {
         Ok(Self(text.to_owned()))
     }
 
-    /// The one of a file.
+    /// The URL of an SQLite file.
     #[must_use]
     pub fn sqlite(path: &Path) -> Self {
         Self(format!("sqlite:{}", path.display()))
     }
 
-    /// As it was written, with its password. Not to be printed.
+    /// The URL as written, with its password. Must not be printed.
     #[must_use]
     pub fn with_secrets(&self) -> &str {
         &self.0
     }
 
-    /// Messages are kept nowhere.
+    /// Whether messages are kept in memory only.
     #[must_use]
     pub fn is_memory(&self) -> bool {
         self.0 == "memory:"
     }
 
-    /// The file that it names, if it is one.
+    /// The path of an SQLite store.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         let path = self.0.strip_prefix("sqlite:")?;
         Some(Path::new(path.strip_prefix("//").unwrap_or(path)))
     }
 
-    /// The database server that it names, if it is one.
+    /// The database server, if the URL names one.
     #[must_use]
     pub fn server(&self) -> Option<DatabaseServer<'_>> {
         self.parts().map(|(server, _)| server)
     }
 
-    /// There is a password in it.
+    /// Whether the URL contains a password.
     #[must_use]
     pub fn has_password(&self) -> bool {
         self.parts().is_some_and(|(_, password)| password.is_some())
@@ -132,7 +133,7 @@ impl StoreUrl {
     }
 }
 
-/// Without the password.
+/// Omits the password.
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.parts() {
@@ -142,14 +143,14 @@ impl fmt::Display for StoreUrl {
     }
 }
 
-/// Without the password.
+/// Omits the password.
 impl fmt::Debug for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
 }
 
-/// Without the parameters, which nobody needs to know it by.
+/// Omits the parameters, which are not needed to identify the server.
 impl fmt::Display for DatabaseServer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}@{}", self.scheme, self.user, self.host)?;
@@ -161,13 +162,13 @@ impl fmt::Display for DatabaseServer<'_> {
 }
 
 impl<'a> DatabaseServer<'a> {
-    /// The server's host, as it is written.
+    /// The host as written.
     #[must_use]
     pub fn host(self) -> &'a str {
         self.host
     }
 
-    /// What one says to it travels within this machine.
+    /// Whether the connection stays within this machine.
     #[must_use]
     pub fn is_local(self) -> bool {
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
@@ -179,14 +180,14 @@ impl<'a> DatabaseServer<'a> {
         }
     }
 
-    /// It is never spoken to without encryption.
+    /// Whether the connection is always encrypted.
     #[must_use]
     pub fn is_encrypted(self) -> bool {
         let mode = self.parameter("ssl-mode").unwrap_or_default().to_ascii_lowercase();
         mode.starts_with("require") || mode.starts_with("verify")
     }
 
-    /// The `ssl-mode` that makes sure of encryption.
+    /// The value of `ssl-mode` that enforces encryption.
     #[must_use]
     pub fn encrypting_mode(self) -> &'static str {
         if self.is_postgres() { "require" } else { "REQUIRED" }
@@ -196,7 +197,7 @@ impl<'a> DatabaseServer<'a> {
         self.scheme.starts_with("postgres")
     }
 
-    fn known(self) -> &'static [Parameter] {
+    fn allowed_parameters(self) -> &'static [Parameter] {
         if self.is_postgres() { POSTGRES } else { MYSQL }
     }
 
@@ -207,7 +208,7 @@ impl<'a> DatabaseServer<'a> {
 
     /// The last value of a parameter, by the first of its names.
     fn parameter(self, name: &str) -> Option<&'a str> {
-        let known = self.known().iter().find(|known| known.names[0] == name)?;
+        let known = self.allowed_parameters().iter().find(|known| known.names[0] == name)?;
         self.parameters().filter(|(key, _)| known.names.contains(key)).last().map(|(_, value)| value)
     }
 
@@ -217,41 +218,41 @@ impl<'a> DatabaseServer<'a> {
         }
         if self.host.is_empty() {
             let socket = if self.is_postgres() { "?host=/DIRECTORY" } else { "?socket=/PATH" };
-            return Err(format!("names no host: write {EXAMPLE}, for a socket with localhost and {socket}"));
+            return Err(format!("names no host: write {EXAMPLE}; for a socket, use localhost and {socket}"));
         }
         if !is_host(self.host) {
-            return Err(format!("has a host that none can have; {ENCODED}"));
+            return Err(format!("has an invalid host; {ENCODED}"));
         }
         let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|p| p > 0);
         if self.port.is_some_and(|port| !is_port(port)) {
-            return Err(format!("has a port that is no number from 1 to 65535; {ENCODED}"));
+            return Err(format!("has a port that is not a number from 1 to 65535; {ENCODED}"));
         }
         if self.database.is_empty() || self.database.contains('/') {
             return Err(format!("names no database: write {EXAMPLE}"));
         }
         if [self.user, password.unwrap_or_default(), self.database, self.query].iter().any(|part| !is_encoded(part)) {
-            return Err(format!("has a % without two hexadecimal digits behind it; {ENCODED}"));
+            return Err(format!("has a % without two hexadecimal digits after it; {ENCODED}"));
         }
         self.check_parameters()
     }
 
     fn check_parameters(self) -> Result<(), String> {
         for (key, value) in self.parameters() {
-            let Some(known) = self.known().iter().find(|known| known.names.contains(&key)) else {
-                let names: Vec<_> = self.known().iter().map(|known| known.names[0]).collect();
-                // A password that was not encoded may have got here.
+            let Some(known) = self.allowed_parameters().iter().find(|known| known.names.contains(&key)) else {
+                let names: Vec<_> = self.allowed_parameters().iter().map(|known| known.names[0]).collect();
+                // The key may be a part of a password that was not encoded.
                 let is_name = key.len() < 32 && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
                 let which = if is_name && !self.query.contains('@') { format!(" {key}") } else { String::new() };
-                return Err(format!("has a parameter{which} that is not known; there are {}", names.join(", ")));
+                return Err(format!("has an unknown parameter{which}; the parameters are {}", names.join(", ")));
             };
             let (name, good) = (known.names[0], known.values);
             if value.is_empty() || (!good.is_empty() && !good.contains(&value.to_ascii_lowercase().as_str())) {
-                let right = if good.is_empty() { "a path".to_owned() } else { good.join(", ") };
-                return Err(format!("has a bad value for {name}: it may be {right}"));
+                let right = if good.is_empty() { "a path".to_owned() } else { format!("one of {}", good.join(", ")) };
+                return Err(format!("has an invalid value for {name}; the value must be {right}"));
             }
             if name == "host" && !is_path(value) {
                 return Err(
-                    "has a parameter host that is no directory of a socket: the host stands before the database"
+                    "has a parameter host that is not the directory of a socket; write a host name before the database"
                         .to_owned(),
                 );
             }
@@ -260,18 +261,18 @@ impl<'a> DatabaseServer<'a> {
     }
 }
 
-/// Takes the address of a server apart: `scheme://user:password@host:port/database?query`.
+/// Splits the URL of a server: `scheme://user:password@host:port/database?query`.
 fn parts(text: &str) -> Result<Parts<'_>, String> {
     let wrong = || format!("must be written like {EXAMPLE}");
     let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
     if rest.contains(|c: char| c.is_control() || c.is_whitespace()) {
-        return Err("has a blank or a control character in it; write a blank as %20".to_owned());
+        return Err("contains a space or a control character; write a space as %20".to_owned());
     }
     if rest.contains('#') {
-        return Err(format!("has a # in it; {ENCODED}"));
+        return Err(format!("contains a #; {ENCODED}"));
     }
-    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (authority, database) = place.split_once('/').unwrap_or((place, ""));
+    let (address_and_database, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, database) = address_and_database.split_once('/').unwrap_or((address_and_database, ""));
     let (login, address) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = login.split_once(':').map_or((login, None), |(user, password)| (user, Some(password)));
     let (host, port) = match address.rfind(']') {
@@ -281,7 +282,7 @@ fn parts(text: &str) -> Result<Parts<'_>, String> {
     Ok((DatabaseServer { scheme, user, host, port, database, query }, password))
 }
 
-/// A name, an address, an IPv6 address in brackets, or the path of a socket's directory.
+/// Whether the text is a host name, an IPv4 address, an IPv6 address in brackets, or the path of a socket's directory.
 fn is_host(host: &str) -> bool {
     match host.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']').is_some_and(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok()),
@@ -290,12 +291,12 @@ fn is_host(host: &str) -> bool {
     }
 }
 
-/// An absolute path, whose first slash may be encoded.
+/// Whether the text is an absolute path. The first slash may be encoded.
 fn is_path(text: &str) -> bool {
     text.starts_with('/') || text.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("%2f"))
 }
 
-/// Every `%` has two hexadecimal digits behind it.
+/// Whether each `%` is followed by two hexadecimal digits.
 fn is_encoded(text: &str) -> bool {
     text.split('%').skip(1).all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit()))
 }
@@ -307,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn good_ones_are_shown_without_their_secrets() {
+    fn valid_urls_are_shown_without_their_secrets() {
         let table = [
             ("memory:", "memory:"),
             ("sqlite:a b.db", "sqlite:a b.db"),
@@ -326,41 +327,47 @@ mod tests {
     }
 
     #[test]
-    fn bad_ones_are_told_without_their_secrets() {
+    fn errors_about_invalid_urls_do_not_contain_secrets() {
         let table = [
             ("mysql:geheim", "must be written like"),
             ("mysql://h/d", "names no user"),
             ("mysql://u:geheim@/d", "names no host"),
             ("mysql://u:geheim@h", "names no database"),
             ("mysql://u:geheim@h/a/b", "names no database"),
-            ("mysql://u:geh#eim@h/d", "has a # in it"),
+            ("mysql://u:geh#eim@h/d", "contains a #"),
             ("mysql://u:geh?eim@h/d", "names no user"),
             ("mysql://u:geh/eim@h/d", "names no user"),
             ("mysql://u:geheim%@h/d", "has a % without two"),
-            ("mysql://u:geheim@h:geheim/d", "has a port that is no number"),
-            ("mysql://u:geheim@h:0/d", "has a port that is no number"),
-            ("mysql://u:geheim@h o/d", "has a blank"),
-            ("mysql://u:geheim@h,i/d", "has a host that none can have"),
-            ("mysql://u@h/d?geheim@", "has a parameter that is not known; there are ssl-mode, ssl-ca"),
-            ("mysql://u@h/d?charset=x", "has a parameter charset that is not known"),
-            ("postgres://u@h/d?password=geheim", "has a parameter password that is not known"),
-            ("mysql://u@h/d?ssl-mode=require", "has a bad value for ssl-mode: it may be disabled, preferred, required"),
-            ("postgres://u@h/d?sslmode=REQUIRED", "has a bad value for ssl-mode: it may be disable, allow"),
-            ("postgres://u@h/d?host=other", "has a parameter host that is no directory"),
-            ("mysql://u@h/d?ssl-ca=", "has a bad value for ssl-ca: it may be a path"),
+            ("mysql://u:geheim@h:geheim/d", "has a port that is not a number"),
+            ("mysql://u:geheim@h:0/d", "has a port that is not a number"),
+            ("mysql://u:geheim@h o/d", "contains a space"),
+            ("mysql://u:geheim@h,i/d", "has an invalid host"),
+            ("mysql://u@h/d?geheim@", "has an unknown parameter; the parameters are ssl-mode, ssl-ca"),
+            ("mysql://u@h/d?charset=x", "has an unknown parameter charset;"),
+            ("postgres://u@h/d?password=geheim", "has an unknown parameter password;"),
+            (
+                "mysql://u@h/d?ssl-mode=require",
+                "has an invalid value for ssl-mode; the value must be one of disabled, preferred, required",
+            ),
+            (
+                "postgres://u@h/d?sslmode=REQUIRED",
+                "has an invalid value for ssl-mode; the value must be one of disable, allow",
+            ),
+            ("postgres://u@h/d?host=other", "has a parameter host that is not the directory"),
+            ("mysql://u@h/d?ssl-ca=", "has an invalid value for ssl-ca; the value must be a path"),
             ("oracle://u:geheim@h/d", "must be \"sqlite:PATH\", \"memory:\""),
             ("sqlite://", "names no file"),
         ];
-        for (text, told) in table {
+        for (text, expected) in table {
             let error = StoreUrl::parse(text).expect_err(text);
-            assert!(error.starts_with(told), "{text}: {error}");
+            assert!(error.starts_with(expected), "{text}: {error}");
             assert!(!error.contains("geh") && !error.contains("eim"), "{text}: {error}");
         }
         assert!(StoreUrl::parse(&format!("sqlite:{}", "x".repeat(limits::STORE_URL_BYTES))).is_err());
     }
 
     #[test]
-    fn what_travels_in_the_open_is_known() {
+    fn local_and_encrypted_connections_are_recognised() {
         let table = [
             ("mysql://u@localhost/d", true, false),
             ("mysql://u@127.0.0.1:1/d", true, false),
@@ -382,7 +389,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_shows_a_password(before in "\\PC{0,8}", after in "[@:/?#%a-z]{0,12}") {
+        fn outputs_and_errors_never_contain_the_password(before in "\\PC{0,8}", after in "[@:/?#%a-z]{0,12}") {
             let text = format!("mysql://u:{before}geheim{after}@h/d");
             match StoreUrl::parse(&text) {
                 Ok(url) => prop_assert!(!url.to_string().contains("geheim"), "{url}"),
@@ -391,7 +398,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in "(mysql|postgres|sqlite)?:?/{0,2}\\PC{0,30}") {
+        fn parsing_any_text_does_not_panic(text in "(mysql|postgres|sqlite)?:?/{0,2}\\PC{0,30}") {
             if let Ok(url) = StoreUrl::parse(&text) {
                 let _ = (url.to_string(), url.server().map(|server| (server.is_local(), server.is_encrypted())));
             }

@@ -1,5 +1,5 @@
-//! What a value means: times, sizes, numbers, lists. Every error is the rest of a sentence that begins with the key, and shows a right
-//! spelling.
+//! Converts values to times, sizes, numbers, lists and addresses. Each error is the end of a sentence that begins with the key, and shows
+//! a valid spelling. An error must never repeat the elements of a list, which may be secrets.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use crate::limits;
 use wsmb_core::network::{BadNetwork, Network, Networks};
 use wsmb_protocol::origin::Origin;
 
-/// The value as an error message shows it.
+/// The value in an error message.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -22,7 +22,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// A text.
+/// Reads a text.
 pub(super) fn text(value: &Value) -> Result<String, String> {
     match value {
         Value::Text(text) | Value::Untyped(text) => Ok(text.clone()),
@@ -30,7 +30,7 @@ pub(super) fn text(value: &Value) -> Result<String, String> {
     }
 }
 
-/// A list of texts; one text is a list of one, and a comma separates where there is no list (environment, flags).
+/// Reads a list of texts. A text in the file is a list of one. In the environment and in flags, commas separate the texts.
 pub(super) fn list(value: &Value) -> Result<Vec<String>, String> {
     let list: Vec<String> = match value {
         Value::List(list) => list.clone(),
@@ -46,7 +46,7 @@ pub(super) fn list(value: &Value) -> Result<Vec<String>, String> {
     Ok(list)
 }
 
-/// `true` or `false`.
+/// Reads `true` or `false`.
 pub(super) fn boolean(value: &Value) -> Result<bool, String> {
     match value {
         Value::Boolean(boolean) => Ok(*boolean),
@@ -56,7 +56,7 @@ pub(super) fn boolean(value: &Value) -> Result<bool, String> {
     }
 }
 
-/// A whole number.
+/// Reads a whole number.
 pub(super) fn integer(value: &Value, range: &RangeInclusive<u64>) -> Result<u64, String> {
     let number = match value {
         Value::Integer(number) => u64::try_from(*number).ok(),
@@ -68,7 +68,7 @@ pub(super) fn integer(value: &Value, range: &RangeInclusive<u64>) -> Result<u64,
         .ok_or_else(|| format!("must be a whole number from {} to {}, not {value}", range.start(), range.end()))
 }
 
-/// A time: `500ms`, `25s`, `5m30s`, or a number of seconds.
+/// Reads a time: `500ms`, `25s`, `5m30s`, or a number of seconds.
 pub(super) fn duration(value: &Value, range: &RangeInclusive<Duration>) -> Result<Duration, String> {
     let duration = match value {
         Value::Text(text) | Value::Untyped(text) => parse_duration(text),
@@ -83,15 +83,19 @@ pub(super) fn duration(value: &Value, range: &RangeInclusive<Duration>) -> Resul
     if range.contains(&duration) {
         Ok(duration)
     } else {
-        Err(format!("must be from {:?} to {:?}, not {value}", spell(*range.start()), spell(*range.end())))
+        Err(format!(
+            "must be from {:?} to {:?}, not {value}",
+            format_duration(*range.start()),
+            format_duration(*range.end())
+        ))
     }
 }
 
 /// Units of time, from the largest to the smallest, with their milliseconds.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// A time as people write it, here and on the command line: `90` (seconds), `90s`, `500ms`, `5m`, `5m30s`, `1h 30m`, `2h`, `1d`. The units
-/// stand from the largest to the smallest, each once. `None` for anything else.
+/// Parses a time of the configuration or the command line: `90` (seconds), `90s`, `500ms`, `5m`, `5m30s`, `1h 30m`, `2h`, `1d`. The units
+/// must go from the largest to the smallest, each at most once. Returns `None` for anything else.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
@@ -111,13 +115,13 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(millis))
 }
 
-/// Every time has a number of milliseconds that fits.
+/// Whether the milliseconds fit in a `u64`.
 fn is_in_millis(duration: &Duration) -> bool {
     u64::try_from(duration.as_millis()).is_ok()
 }
 
-/// The time as it is written in a configuration, in the largest unit that needs no fraction.
-pub(super) fn spell(duration: Duration) -> String {
+/// Formats a time for the configuration, in the largest unit without a fraction.
+pub(super) fn format_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     match UNITS.iter().find(|(_, unit)| millis.is_multiple_of(u128::from(*unit))) {
         Some((name, unit)) if millis > 0 => format!("{}{name}", millis / u128::from(*unit)),
@@ -125,7 +129,7 @@ pub(super) fn spell(duration: Duration) -> String {
     }
 }
 
-/// A size in bytes: `1000000`, `"64 KiB"`, `"1MiB"`, `"2 MB"`.
+/// Reads a size in bytes: `1000000`, `"64 KiB"`, `"1MiB"`, `"2 MB"`.
 pub(super) fn size(value: &Value, range: &RangeInclusive<u64>) -> Result<u64, String> {
     let size = match value {
         Value::Text(text) | Value::Untyped(text) => parse_size(text),
@@ -135,7 +139,7 @@ pub(super) fn size(value: &Value, range: &RangeInclusive<u64>) -> Result<u64, St
     let size =
         size.ok_or_else(|| format!("must be a size like \"64 KiB\", \"1 MiB\" or a number of bytes, not {value}"))?;
     Some(size).filter(|size| range.contains(size)).ok_or_else(|| {
-        format!("must be from {:?} to {:?}, not {value}", spell_size(*range.start()), spell_size(*range.end()))
+        format!("must be from {:?} to {:?}, not {value}", format_size(*range.start()), format_size(*range.end()))
     })
 }
 
@@ -156,7 +160,7 @@ fn parse_size(text: &str) -> Option<u64> {
     number.checked_mul(bytes)
 }
 
-fn spell_size(size: u64) -> String {
+fn format_size(size: u64) -> String {
     let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match units.iter().find(|(_, shift)| size != 0 && size.trailing_zeros() >= *shift) {
         Some((name, shift)) => format!("{} {name}", size >> shift),
@@ -164,14 +168,14 @@ fn spell_size(size: u64) -> String {
     }
 }
 
-/// Digits, perhaps a blank, letters.
+/// Splits a text into its leading number and the rest.
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     Some((text[..end].parse().ok()?, text[end..].trim_start()))
 }
 
-/// An address to listen on, `host:port`.
+/// Checks an address to listen on, `host:port`.
 pub(super) fn check_listen(text: &str) -> Result<(), String> {
     if let Some(port) = port(text.strip_prefix(':').unwrap_or(text)) {
         return Err(only_a_port(port, &format_args!("{text:?}")));
@@ -193,21 +197,21 @@ fn port(text: &str) -> Option<u16> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-/// Most people who write only a port mean this machine, and some mean every address.
+/// The error for a port without an address. It shows both likely intentions: this machine only, or all addresses.
 fn only_a_port(port: u16, written: &dyn fmt::Display) -> String {
     format!(
         "must name an address with its port: write \"127.0.0.1:{port}\" for this machine only, or \"0.0.0.0:{port}\" for every address, not {written}"
     )
 }
 
-/// One address to listen on.
+/// Reads one address to listen on.
 pub(super) fn address(value: &Value) -> Result<String, String> {
     check_port_alone(value)?;
     let text = text(value)?;
     check_listen(&text).map(|()| text)
 }
 
-/// Addresses to listen on, at least one.
+/// Reads the addresses to listen on; at least one.
 pub(super) fn addresses(value: &Value) -> Result<Vec<String>, String> {
     check_port_alone(value)?;
     let list = list(value)?;
@@ -228,7 +232,7 @@ fn check_port_alone(value: &Value) -> Result<(), String> {
     }
 }
 
-/// Addresses and networks, like `10.0.0.0/8`.
+/// Reads addresses and networks, such as `10.0.0.0/8`.
 pub(super) fn networks(value: &Value) -> Result<Networks, String> {
     list(value)?.iter().map(|text| network(text)).collect()
 }
@@ -245,7 +249,7 @@ fn network(text: &str) -> Result<Network, String> {
     })
 }
 
-/// Origins of web pages, like `https://app.example`.
+/// Reads origins of web pages, such as `https://app.example`.
 pub(super) fn origins(value: &Value) -> Result<Vec<Origin>, String> {
     let origin = |text: &String| {
         Origin::parse(text).ok_or_else(|| {
@@ -255,7 +259,7 @@ pub(super) fn origins(value: &Value) -> Result<Vec<Origin>, String> {
     list(value)?.iter().map(origin).collect()
 }
 
-/// The name of a column or the beginning of one: letters, digits, underscores, so that it can never be SQL.
+/// Whether the text contains only letters, digits and underscores, so that it can be used in SQL as a name or part of a name.
 pub(super) fn is_identifier(text: &str, longest: usize) -> bool {
     text.len() <= longest && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
@@ -344,14 +348,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_spelled_is_read_back(millis in 0_u64..10_000_000_000, bytes in 0_u64..100_000_000_000) {
+        fn formatted_values_are_parsed_back(millis in 0_u64..10_000_000_000, bytes in 0_u64..100_000_000_000) {
             let duration = Duration::from_millis(millis);
-            prop_assert_eq!(parse_duration(&spell(duration)), Some(duration));
-            prop_assert_eq!(parse_size(&spell_size(bytes)), Some(bytes));
+            prop_assert_eq!(parse_duration(&format_duration(duration)), Some(duration));
+            prop_assert_eq!(parse_size(&format_size(bytes)), Some(bytes));
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in "\\PC{0,20}") {
+        fn parsing_any_text_does_not_panic(text in "\\PC{0,20}") {
             let _ = (parse_duration(&text), parse_size(&text), check_listen(&text));
         }
     }

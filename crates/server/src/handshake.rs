@@ -356,7 +356,7 @@ async fn refuse(transport: &Transport, response: &[u8]) -> Option<Box<Reader>> {
 mod tests {
     use super::*;
 
-    /// What the default of `server.max_handshakes` and wsmb_auth::limits::LOGINS reckon with. Never run: only its size counts.
+    /// What the default of `server.max_handshakes` and wsmb_auth::limits::WAITING_LOGINS reckon with. Never run: only its size counts.
     #[test]
     fn a_socket_that_is_no_client_yet_is_small() {
         fn size<T>(_: impl FnOnce(Arc<Hub>, Transport, Accepted, Slot) -> T) -> usize {

@@ -72,8 +72,8 @@ impl Server {
             })
             .await??
         };
-        for doubt in credentials.doubts(settings.access.anonymous) {
-            warn!("{doubt}");
+        for warning in credentials.all_warnings(settings.access.anonymous) {
+            warn!("{warning}");
         }
         let clean = summary.clean;
         let restored = storage::restored(summary, suspect, found);
@@ -375,7 +375,7 @@ async fn watch_credentials(hub: Arc<Hub>, credentials: Arc<Mutex<Credentials>>) 
         tokio::time::sleep(pause).await;
         let credentials = credentials.clone();
         pause = match blocking(move || lock(&credentials).reload_if_changed()).await {
-            Ok(Change::Settling) => wsmb_auth::limits::HTPASSWD_SETTLED,
+            Ok(Change::Unstable) => wsmb_auth::limits::HTPASSWD_STABLE,
             Ok(Change::New(users)) => {
                 info!(users = users.len(), "password files have changed; the new list is in force");
                 let revoked = hub.access().verifier.replace(users.clone()).revoked_by(&users);

@@ -1,10 +1,10 @@
-//! Writing entries into password files, and what else stands in them.
+//! Editing entries of password files, and keeping everything else in them.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// `text` with what follows `alice:` replaced by `HASH`, so that it can be compared.
+/// Replaces the bcrypt hash in `text` by `HASH`.
 fn masked(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     match text.find("$2y$10$") {
@@ -14,7 +14,7 @@ fn masked(text: &[u8]) -> String {
 }
 
 #[test]
-fn setting_a_password_leaves_all_other_lines_as_they_are() {
+fn setting_a_password_keeps_all_other_lines() {
     let table = [
         ("", "alice:HASH\n"),
         ("bob:x\n", "bob:x\nalice:HASH\n"),
@@ -37,7 +37,7 @@ fn setting_a_password_leaves_all_other_lines_as_they_are() {
 }
 
 #[test]
-fn removing_a_user_removes_all_his_lines_and_no_other() {
+fn removing_a_user_removes_exactly_the_lines_of_that_user() {
     let table = [
         ("alice:x\n", Some("# no users\n")),
         ("\nalice:x", Some("\n# no users\n")),
@@ -54,14 +54,14 @@ fn removing_a_user_removes_all_his_lines_and_no_other() {
 }
 
 #[test]
-fn checking_a_user_who_is_not_there_or_has_no_good_hash_gives_no_answer() {
+fn checking_a_missing_user_or_an_invalid_hash_gives_none() {
     assert_eq!(check(b"bob:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "alice", "secret"), None);
     assert_eq!(check(b"alice:secret", "alice", "secret"), None);
     assert_eq!(check(b"alice:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "alice", "secret"), Some(true));
 }
 
 #[test]
-fn names_and_passwords_that_cannot_work_are_refused_with_a_reason() {
+fn invalid_names_and_passwords_are_refused_with_a_reason() {
     let long = "x".repeat(129);
     let table = [
         ("", "p", "the user name is empty"),
@@ -84,12 +84,12 @@ fn random_passwords_are_readable_and_differ() {
     let (one, two) = (random_password().unwrap(), random_password().unwrap());
     assert_ne!(one, two);
     assert_eq!(one.len(), 23);
-    let readable = |c: char| c == '-' || u8::try_from(c).is_ok_and(|c| READABLE.contains(&c));
-    assert!(one.chars().all(readable), "{one}");
+    let in_alphabet = |c: char| c == '-' || u8::try_from(c).is_ok_and(|c| PASSWORD_ALPHABET.contains(&c));
+    assert!(one.chars().all(in_alphabet), "{one}");
 }
 
 #[test]
-fn writing_replaces_the_file_and_leaves_nothing_else_behind() {
+fn writing_replaces_the_file_and_leaves_no_temporary_file() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join(".htpasswd");
     write(&path, b"one\n").unwrap();
@@ -103,7 +103,7 @@ fn writing_replaces_the_file_and_leaves_nothing_else_behind() {
 
 #[cfg(unix)]
 #[test]
-fn files_are_private_and_links_stay_links() {
+fn new_files_are_private_and_links_are_kept() {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     let home = tempfile::tempdir().unwrap();
     let (path, link) = (home.path().join("real"), home.path().join("link"));
@@ -118,10 +118,10 @@ fn files_are_private_and_links_stay_links() {
     assert_eq!(mode(&path), 0o644);
 }
 
-/// As root with files and directories of others; for anybody else, what he may do.
+/// The part with other owners runs only as root.
 #[cfg(unix)]
 #[test]
-fn a_file_keeps_owner_group_and_mode_and_a_new_one_belongs_to_whom_the_directory_does() {
+fn a_file_keeps_owner_group_and_mode_and_a_new_one_gets_the_owner_of_the_directory() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join(".htpasswd");
@@ -153,7 +153,7 @@ fn a_file_keeps_owner_group_and_mode_and_a_new_one_belongs_to_whom_the_directory
 
 proptest! {
     #[test]
-    fn editing_never_harms_other_lines(
+    fn editing_keeps_other_lines(
         lines in prop::collection::vec("(alice|bob|carol|#alice):[a-z]{0,5}", 0..6),
         end in "\n|\r\n|\r",
         last in any::<bool>(),
@@ -161,7 +161,7 @@ proptest! {
         let mut text = lines.join(&end);
         if last { text.push_str(&end); }
         let without = remove(text.as_bytes(), "alice").unwrap_or_else(|| text.clone().into_bytes());
-        let without = without.strip_suffix(NOBODY).unwrap_or(&without);
+        let without = without.strip_suffix(NO_USERS_COMMENT).unwrap_or(&without);
         let kept: Vec<_> = htpasswd::lines(without).map(<[u8]>::to_vec).collect();
         let expected: Vec<_> = htpasswd::lines(text.as_bytes()).filter(|line| !line.starts_with(b"alice:")).map(<[u8]>::to_vec).collect();
         prop_assert_eq!(kept, expected);

@@ -1,4 +1,4 @@
-//! The verifier with its threads: caching, slowing, displacing. What the line decides is tested in `line`.
+//! The verifier with its threads: cache, delays and displaced logins. The rules of the queue are tested in `queue`.
 
 use super::*;
 use crate::htpasswd;
@@ -19,7 +19,7 @@ fn other(host: u8) -> IpAddr {
 }
 
 #[tokio::test]
-async fn accepts_the_right_password_and_nothing_else() {
+async fn only_the_right_password_is_accepted() {
     let verifier = Verifier::new(users(&format!("alice:{SHA}\nbob:{BCRYPT}")));
     let long = "x".repeat(limits::PASSWORD_BYTES + 1);
     let table = [
@@ -38,18 +38,18 @@ async fn accepts_the_right_password_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn without_users_nobody_comes_in() {
+async fn without_users_every_login_is_rejected() {
     let verifier = Verifier::new(Arc::new(Users::default()));
     assert_eq!(verify(&verifier, "", b"", here()).await, Verdict::Rejected);
 }
 
-/// Takes both places of verification, so that nothing is hashed. The logins never end.
+/// Occupies both verification slots with logins that never finish, so that nothing is hashed.
 async fn block(verifier: &Verifier) {
     for (host, user) in [(1, "x"), (2, "y")] {
-        let mut desk = verifier.shared.desk();
+        let mut logins = verifier.shared.logins();
         let login = verifier.shared.login(user, other(host), None);
-        desk.line.arrive(login, verifier.shared.now()).unwrap();
-        assert!(desk.line.next(verifier.shared.now()).is_some());
+        logins.queue.enqueue(login, verifier.shared.now()).unwrap();
+        assert!(logins.queue.start_next(verifier.shared.now()).is_some());
     }
 }
 
@@ -60,11 +60,11 @@ async fn verify(verifier: &Verifier, user: &str, password: &[u8], from: IpAddr) 
 const SOON: Duration = Duration::from_millis(200);
 
 #[tokio::test]
-async fn a_known_credential_waits_for_nothing_until_its_entry_changes() {
+async fn a_cached_credential_does_not_wait_until_its_entry_changes() {
     let verifier = Verifier::new(users(&format!("bob:{BCRYPT}")));
     assert_eq!(verify(&verifier, "bob", b"secret", here()).await, Verdict::Accepted);
     block(&verifier).await;
-    // From here on nothing can be hashed: what is accepted comes from the cache.
+    // Nothing can be hashed from here on, so accepted logins come from the cache.
     assert_eq!(verify(&verifier, "bob", b"secret", here()).await, Verdict::Accepted);
     assert!(tokio::time::timeout(SOON, verify(&verifier, "bob", b"Secret", here())).await.is_err());
     verifier.replace(users(&format!("bob:{SHA}")));
@@ -72,11 +72,11 @@ async fn a_known_credential_waits_for_nothing_until_its_entry_changes() {
 }
 
 #[tokio::test]
-async fn a_failing_user_is_slowed_and_not_locked_out() {
+async fn a_failing_user_is_delayed_and_not_locked_out() {
     let verifier = Verifier::new(users(&format!("alice:{SHA}\nbob:{SHA}")));
     let mut start = Instant::now();
     for _ in 0..limits::FREE_FAILURES {
-        // Before the last failure, from which the pause counts.
+        // Before the last failure, because the delay counts from it.
         start = Instant::now();
         assert_eq!(verify(&verifier, "alice", b"wrong", here()).await, Verdict::Rejected);
     }
@@ -91,7 +91,7 @@ async fn a_failing_user_is_slowed_and_not_locked_out() {
 }
 
 #[tokio::test]
-async fn a_known_password_forgets_the_failures_of_its_user_from_its_address_and_no_others() {
+async fn a_cached_password_clears_the_failures_of_its_user_and_address_only() {
     let verifier = Verifier::new(users(&format!("alice:{SHA}\nbob:{SHA}")));
     assert_eq!(verify(&verifier, "alice", b"secret", here()).await, Verdict::Accepted);
     for user in ["alice", "bob"] {
@@ -102,15 +102,15 @@ async fn a_known_password_forgets_the_failures_of_its_user_from_its_address_and_
     assert_eq!(verify(&verifier, "alice", b"secret", here()).await, Verdict::Accepted);
     let held = |user| {
         let login = verifier.shared.login(user, here(), None);
-        let mut desk = verifier.shared.desk();
-        desk.line.arrive(login, verifier.shared.now()).unwrap();
-        desk.line.next(verifier.shared.now()).is_none()
+        let mut logins = verifier.shared.logins();
+        logins.queue.enqueue(login, verifier.shared.now()).unwrap();
+        logins.queue.start_next(verifier.shared.now()).is_none()
     };
     assert!(held("bob") && !held("alice"));
 }
 
 #[tokio::test]
-async fn guesses_at_once_beyond_those_that_may_wait_are_refused() {
+async fn concurrent_guesses_beyond_the_limit_are_refused() {
     let verifier = Arc::new(Verifier::new(users(&format!("alice:{SHA}"))));
     let guesses: Vec<_> = (0..40)
         .map(|guess| {
@@ -129,12 +129,12 @@ async fn guesses_at_once_beyond_those_that_may_wait_are_refused() {
         }
     }
     assert!(slowed >= 40 - limits::FREE_FAILURES as usize - limits::LOGINS_PER_USER, "{slowed}");
-    // The pauses of the first two that waited: 250 and 500 ms.
+    // The delays of the first two waiting guesses: 250 and 500 ms.
     assert!(start.elapsed() >= limits::LOGIN_DELAY * 3, "{:?}", start.elapsed());
 }
 
 #[tokio::test]
-async fn a_connection_that_goes_while_it_waits_gives_its_place_back() {
+async fn a_connection_that_closes_while_it_waits_leaves_the_queue() {
     let verifier = Verifier::new(users(&format!("alice:{SHA}")));
     block(&verifier).await;
     for guess in 0..limits::LOGINS_PER_USER * 2 {
@@ -143,11 +143,11 @@ async fn a_connection_that_goes_while_it_waits_gives_its_place_back() {
         let answer = tokio::time::timeout(Duration::ZERO, login).await;
         assert!(answer.is_err(), "{answer:?}");
     }
-    assert!(verifier.shared.desk().logins.is_empty());
+    assert!(verifier.shared.logins().pending.is_empty());
 }
 
 #[tokio::test]
-async fn many_with_the_same_credential_are_hashed_once() {
+async fn concurrent_logins_with_the_same_credential_are_hashed_once() {
     let verifier = Arc::new(Verifier::new(users(&format!("bob:{BCRYPT}"))));
     let logins: Vec<_> = (0..200)
         .map(|_| {
@@ -159,7 +159,7 @@ async fn many_with_the_same_credential_are_hashed_once() {
         assert_eq!(login.await.unwrap(), Verdict::Accepted);
     }
     let one = verifier.users().hash_of("bob").unwrap().effort();
-    assert_eq!(verifier.users().spent(), one, "{} verifications", verifier.users().spent() / one);
+    assert_eq!(verifier.users().effort_spent(), one, "{} verifications", verifier.users().effort_spent() / one);
 }
 
 #[tokio::test]
@@ -175,10 +175,10 @@ async fn a_flood_from_one_network_delays_a_new_client_elsewhere_by_a_few_verific
         })
         .collect();
     tokio::task::yield_now().await;
-    let before = verifier.users().spent();
+    let before = verifier.users().effort_spent();
     assert_eq!(verify(&verifier, "bob", b"secret", here()).await, Verdict::Accepted);
-    let between = (verifier.users().spent() - before) / one;
-    // The flood alone is 2,048. The test hears of its outcome late, behind what the flood is told.
-    assert!(between <= 100, "{between} verifications went before");
+    let between = (verifier.users().effort_spent() - before) / one;
+    // The flood alone fills the queue (2,048). This task is woken after the flood's tasks, so further verifications have begun by then.
+    assert!(between <= 100, "{between} verifications came first");
     flood.iter().for_each(tokio::task::JoinHandle::abort);
 }

@@ -1,6 +1,6 @@
-//! INI files as PHP's `parse_ini_file` reads them in its raw mode: no words with a meaning, no escapes, no variables.
+//! Parses INI files as PHP's `parse_ini_file` does in its raw mode: without keywords, escapes and variables. No I/O.
 
-/// The values that have not been taken yet, in the order of the file.
+/// The values not taken yet, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ini(Vec<Pair>);
 
@@ -11,7 +11,7 @@ struct Pair {
     value: String,
 }
 
-/// Reads `text`, and remarks on lines that are nothing.
+/// Parses `text`, and returns a remark for each invalid line.
 pub(super) fn parse(text: &str) -> (Ini, Vec<String>) {
     let mut pairs = Vec::new();
     let mut remarks = Vec::new();
@@ -25,14 +25,14 @@ pub(super) fn parse(text: &str) -> (Ini, Vec<String>) {
         if let Some(rest) = line.strip_prefix('[') {
             match rest.split_once(']') {
                 Some((name, _)) => name.trim().clone_into(&mut section),
-                None => remarks.push(format!("Line {number} begins a section and does not end it; it was left out.")),
+                None => remarks.push(format!("Line {number} has an unterminated section name and is omitted.")),
             }
             continue;
         }
         let (key, value) = line.split_once('=').unwrap_or((line, ""));
         let key = key.trim();
         if key.is_empty() {
-            remarks.push(format!("Line {number} has no key; it was left out."));
+            remarks.push(format!("Line {number} has no key and is omitted."));
         } else {
             pairs.push(Pair { section: section.clone(), key: key.to_owned(), value: value_of(value).to_owned() });
         }
@@ -40,7 +40,7 @@ pub(super) fn parse(text: &str) -> (Ini, Vec<String>) {
     (Ini(pairs), remarks)
 }
 
-/// Without the comment behind it and the quotes around it. A semicolon begins a comment unless the value is quoted.
+/// Removes the comment and the quotes of a value. A semicolon begins a comment unless the value is quoted.
 fn value_of(text: &str) -> &str {
     let text = text.trim();
     for quote in ['"', '\''] {
@@ -55,58 +55,58 @@ fn value_of(text: &str) -> &str {
 }
 
 impl Ini {
-    /// The last value of `key` in `section`, which then is taken.
+    /// Takes all values of `key` in `section`, and returns the last one.
     pub(super) fn take(&mut self, section: &str, key: &str) -> Option<String> {
         let mut last = None;
         self.0.retain_mut(|pair| {
-            let it = pair.section == section && pair.key == key;
-            if it {
+            let matches = pair.section == section && pair.key == key;
+            if matches {
                 last = Some(std::mem::take(&mut pair.value));
             }
-            !it
+            !matches
         });
         last
     }
 
-    /// Every value of `key[]` (with any index or none) in `section`, which then are taken.
+    /// Takes all values of `key[]` (with any index or none) in `section`.
     pub(super) fn take_all(&mut self, section: &str, key: &str) -> Vec<String> {
         let mut all = Vec::new();
         self.0.retain_mut(|pair| {
             let name = pair.key.split_once('[').map_or(pair.key.as_str(), |(name, _)| name.trim_end());
-            let it = pair.section == section && name == key;
-            if it {
+            let matches = pair.section == section && name == key;
+            if matches {
                 all.push(std::mem::take(&mut pair.value));
             }
-            !it
+            !matches
         });
         all
     }
 
-    /// The keys that are left in `section`, which then are taken.
+    /// Takes the remaining values of `section`, and returns their keys.
     pub(super) fn take_section(&mut self, section: &str) -> Vec<String> {
         let mut keys = Vec::new();
         self.0.retain_mut(|pair| {
-            let it = pair.section == section;
-            if it {
-                keys.push(plain(&pair.key));
+            let matches = pair.section == section;
+            if matches {
+                keys.push(printable(&pair.key));
             }
-            !it
+            !matches
         });
         keys
     }
 
-    /// The keys that nobody has taken, with their sections.
-    pub(super) fn rest(&self) -> Vec<String> {
+    /// Returns the keys not taken, with their sections.
+    pub(super) fn remaining(&self) -> Vec<String> {
         let name = |pair: &Pair| match pair.section.as_str() {
-            "" => plain(&pair.key),
-            section => format!("[{}] {}", plain(section), plain(&pair.key)),
+            "" => printable(&pair.key),
+            section => format!("[{}] {}", printable(section), printable(&pair.key)),
         };
         self.0.iter().map(name).collect()
     }
 }
 
-/// Without characters that would disturb a line of output, and short.
-fn plain(text: &str) -> String {
+/// Removes control characters, and cuts the text to 64 characters.
+fn printable(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(64).collect()
 }
 
@@ -140,14 +140,14 @@ mod tests {
     fn lines_and_sections() {
         let text = "\u{feff}top=1\r\n[one] ; first\r\n; x=1\r\n# y=1\rkey = a\nkey = b\nlist[]=1\nlist[x] = 2\nbare\n[two\n=3\n";
         let (mut ini, remarks) = parse(text);
-        assert_eq!(ini.take("one", "key").as_deref(), Some("b"), "the last one counts");
+        assert_eq!(ini.take("one", "key").as_deref(), Some("b"), "the last one is used");
         assert_eq!(ini.take("one", "key"), None);
         assert_eq!(ini.take_all("one", "list"), ["1", "2"]);
-        assert_eq!(ini.rest(), ["top", "[one] bare"]);
+        assert_eq!(ini.remaining(), ["top", "[one] bare"]);
         assert_eq!(ini.take_section("one"), ["bare"]);
         assert_eq!(
             remarks,
-            ["Line 10 begins a section and does not end it; it was left out.", "Line 11 has no key; it was left out."]
+            ["Line 10 has an unterminated section name and is omitted.", "Line 11 has no key and is omitted."]
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Configuration files of the PHP broker, and what becomes of them.
+//! Importing configuration files of the PHP broker.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Config, Flags};
 
-/// Every key that the PHP broker's own file has.
+/// A file with all keys of the PHP broker's own example.
 const FULL: &str = "[server]\r\n; Server port\r\nport=9999\r\n\r\npath=/\r\nnumber_of_receiver=2\r\nkeep_data=true\r\ndelay_send=30\r\n\
     [database]\r\ndriver=mysql\r\nhost=localhost\r\nport=3306\r\nname=message_broker\r\nprefix=mq2_\r\nusername=root\r\npassword=geheim\r\nlimit=5\r\n\
     [credential]\r\nsource=file\r\ndata[]=.htpasswd\r\ndata[]=\"more users\"\r\n\
@@ -39,25 +39,22 @@ fn a_full_file_becomes_the_same_configuration() {
     assert_eq!(config.store.url.with_secrets(), "mysql://root@localhost:3306/message_broker");
     assert_eq!(config.store.password_file, Some(PathBuf::from("wsmb.password")));
     assert_eq!(imported.password.as_deref(), Some("geheim"));
+    assert!(is_remarked(&imported, "wsmb delivers the messages waiting in mysql://root@localhost:3306/message_broker"));
     assert!(is_remarked(
         &imported,
-        "Messages that wait in mysql://root@localhost:3306/message_broker are delivered by wsmb"
-    ));
-    assert!(is_remarked(
-        &imported,
-        "The PHP broker may have reached mysql://root@localhost:3306/message_broker through"
+        "The PHP broker may have connected to mysql://root@localhost:3306/message_broker through"
     ));
     assert!(!format!("{imported:?}").contains("geheim"), "a password is shown");
     assert!(is_remarked(
         &imported,
-        "[secret] is not imported: database->password. The values of the other sections count."
+        "[secret] is not imported: database->password. The values of the other sections are used."
     ));
     assert!(imported.remarks.iter().all(|remark| imported.toml.contains(&format!("# * {remark}\n"))));
     assert!(!imported.remarks.iter().any(|remark| remark.contains("not known")), "{:?}", imported.remarks);
 }
 
 #[test]
-fn keep_data_that_can_mean_both_loses_nothing_and_is_asked_about() {
+fn an_ambiguous_keep_data_keeps_messages_and_is_undecided() {
     let table = [
         ("keep_data=true", true, None),
         ("keep_data=1", true, None),
@@ -76,14 +73,18 @@ fn keep_data_that_can_mean_both_loses_nothing_and_is_asked_about() {
         let imported = imported(&format!("[server]\nport=1\n{line}\n"));
         assert_eq!(config(&imported).policies.default.keep, keep, "{line}");
         assert_eq!(imported.undecided.as_deref(), undecided, "{line}");
-        let told = |text: &str| imported.remarks.iter().any(|remark| remark.contains(text));
-        assert_eq!(told("and so as ON: it did keep messages"), undecided.is_some(), "{line}");
-        assert_eq!(told("keep = true") && told("keep = false"), undecided.is_some(), "both lines are told: {line}");
+        let is_remarked_with = |text: &str| imported.remarks.iter().any(|remark| remark.contains(text));
+        assert_eq!(is_remarked_with("as ON: it kept messages"), undecided.is_some(), "{line}");
+        assert_eq!(
+            is_remarked_with("keep = true") && is_remarked_with("keep = false"),
+            undecided.is_some(),
+            "both settings are named: {line}"
+        );
     }
 }
 
 #[test]
-fn keep_data_is_what_somebody_says_where_it_can_mean_both() {
+fn the_callers_decision_applies_to_an_ambiguous_keep_data() {
     let text = "[server]\nkeep_data=false\n[database]\nhost=db\nname=d\nusername=u\n";
     for (decided, keep) in [(None, true), (Some(true), true), (Some(false), false)] {
         let imported = import(text.as_bytes(), Path::new("p"), decided).unwrap();
@@ -92,11 +93,11 @@ fn keep_data_is_what_somebody_says_where_it_can_mean_both() {
         assert_eq!(imported.undecided.is_some(), decided.is_none());
     }
     let clear = import(b"[server]\nkeep_data=0\n", Path::new("p"), Some(true)).unwrap();
-    assert!(!config(&clear).policies.default.keep, "nobody was asked");
+    assert!(!config(&clear).policies.default.keep, "the decision applied to an unambiguous value");
 }
 
 #[test]
-fn what_looks_like_a_callback_channel_gets_a_time_to_live() {
+fn channels_that_look_like_callbacks_get_a_time_to_live() {
     let kept = config(&imported("[server]\nkeep_data=1\nnumber_of_receiver=1\n"));
     let policy = |name: &str| kept.policies.of(&wsmb_core::message::ChannelName::parse(name).unwrap()).clone();
     for name in ["otp-callback-7", "Callback", "sms reply", "response/1"] {
@@ -108,21 +109,21 @@ fn what_looks_like_a_callback_channel_gets_a_time_to_live() {
 }
 
 #[test]
-fn nothing_is_dropped_in_silence() {
+fn every_value_that_is_not_imported_gives_a_remark() {
     let table = [
-        ("[server]\ntimezone=Asia/Jakarta", "[server] timezone is not known and was left out."),
-        ("[other]\nx=1", "[other] x is not known and was left out."),
-        ("loose=1", "loose is not known and was left out."),
+        ("[server]\ntimezone=Asia/Jakarta", "[server] timezone is not known and is omitted."),
+        ("[other]\nx=1", "[other] x is not known and is omitted."),
+        ("loose=1", "loose is not known and is omitted."),
         ("[server]\npath=/ws", "[server] path = \"/ws\" is not needed"),
-        ("[server]\nport=http", "[server] port = \"http\" is no whole number"),
-        ("[server]\nport=70000", "[server] port = 70000 is no port"),
+        ("[server]\nport=http", "[server] port = \"http\" is not a whole number"),
+        ("[server]\nport=70000", "[server] port = 70000 is not a valid port"),
         ("", "[server] port is not set"),
-        ("[server]\nhost=a b", "[server] host = \"a b\" is no address"),
-        ("[server]\nnumber_of_receiver=-2", "[server] number_of_receiver = -2: the PHP broker took this for no limit"),
-        ("[server]\nnumber_of_receiver=1.5", "[server] number_of_receiver = \"1.5\" is no whole number"),
+        ("[server]\nhost=a b", "[server] host = \"a b\" is not a valid address"),
+        ("[server]\nnumber_of_receiver=-2", "[server] number_of_receiver = -2: the PHP broker read this as no limit"),
+        ("[server]\nnumber_of_receiver=1.5", "[server] number_of_receiver = \"1.5\" is not a whole number"),
         ("[server]\ndelay_send=99999", "[server] delay_send = 99999 is not from 0 to 60000 ms"),
         ("[database]\nlimit=0", "[database] limit = 0 is not from 1 to 10000"),
-        ("[database]\nprefix=mq-", "[database] prefix = \"mq-\" is not only letters"),
+        ("[database]\nprefix=mq-", "[database] prefix = \"mq-\" may contain only letters"),
         (
             "[server]\nkeep_data=1\n[database]\ndriver=oracle",
             "[database] does not name a database that wsmb can use: its address has the driver \"oracle\", which is neither",
@@ -131,10 +132,10 @@ fn nothing_is_dropped_in_silence() {
             "[server]\nkeep_data=1\n[database]\nhost=db\nusername=u",
             "[database] does not name a database that wsmb can use: its address names no database",
         ),
-        ("[secret]\nuse_secret=1\nsecret_mode=read\nsecret_name=VAR", "[secret] made the PHP broker take values"),
+        ("[secret]\nuse_secret=1\nsecret_mode=read\nsecret_name=VAR", "[secret] made the PHP broker read values"),
         ("[credential]\nsource=file", "[credential] names no password file"),
         ("[server]\nport=1", "[credential] has no users"),
-        ("[server", "Line 1 begins a section and does not end it"),
+        ("[server", "Line 1 has an unterminated section name"),
     ];
     for (text, remark) in table {
         let imported = imported(text);
@@ -149,11 +150,11 @@ fn users_in_the_file_become_inline_users() {
     let auth = config(&imported).auth;
     assert_eq!(auth.users, ["alice:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="]);
     assert!(auth.htpasswd.is_empty());
-    assert!(is_remarked(&imported, "Password hashes stand in this file"));
+    assert!(is_remarked(&imported, "This file contains password hashes"));
 }
 
 #[test]
-fn the_longer_names_of_the_database_keys_are_known_too() {
+fn the_long_names_of_the_database_keys_are_accepted() {
     let keep = "[server]\nkeep_data=true\n";
     let imported = imported(&format!(
         "{keep}[database]\ndatabase_type=pgsql\ndatabase_host=db\ndatabase_username=u@h%\ndatabase_name=a/d\n"
@@ -164,12 +165,12 @@ fn the_longer_names_of_the_database_keys_are_known_too() {
 }
 
 #[test]
-fn a_database_that_was_not_used_is_not_used() {
+fn a_database_without_keep_data_is_not_used() {
     let imported = imported("[server]\nkeep_data=0\n[database]\nhost=db\nname=d\nusername=u\npassword=geheim\n");
     assert_eq!(config(&imported).store.url, Config::default().store.url);
     assert!(imported.toml.contains("\n# url = \"mysql://u@db/d\"\n"), "{}", imported.toml);
     assert_eq!(imported.password, None);
-    assert!(is_remarked(&imported, "The database is not used, as the PHP broker did not use it"));
+    assert!(is_remarked(&imported, "The database is not used, because keep_data is off"));
 }
 
 #[test]

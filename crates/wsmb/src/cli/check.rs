@@ -71,7 +71,7 @@ impl Check {
         if !origins.is_empty() {
             report.fact("web pages of", origins.join(", "));
         }
-        report.warnings(wsmb_config::doubts(config, self.settings.config.as_deref()));
+        report.warnings(wsmb_config::warnings(config, self.settings.config.as_deref()));
         look_at_users(&self.settings, config, report);
         let holder = look_at_store(config, report);
         look_at_doors(&build::listeners(config), holder.as_deref(), report);
@@ -110,7 +110,7 @@ fn look_at_users(settings: &Settings, config: &Config, report: &mut Report) {
     let credentials = Credentials::load(&config.auth.htpasswd, &config.auth.users);
     let users = credentials.users();
     report.fact("users", format!("{}{anonymous}", count(users.len() as u64, "user")));
-    report.warnings(credentials.doubts(config.auth.anonymous));
+    report.warnings(credentials.all_warnings(config.auth.anonymous));
     look_at_admins(settings, config, Some(&users), report);
     look_at_permissions(config, &users.names().collect::<Vec<_>>(), report);
 }

@@ -155,7 +155,7 @@ fn first_line(input: &mut impl BufRead) -> Result<String, Failure> {
     let mut line = Vec::new();
     let failed =
         |error: io::Error| Failure::failed(format_args!("cannot read the password from standard input: {error}"));
-    input.take(wsmb_config::limits::PASSWORD_LINE).read_until(b'\n', &mut line).map_err(failed)?;
+    input.take(wsmb_config::limits::PASSWORD_LINE_BYTES).read_until(b'\n', &mut line).map_err(failed)?;
     let line = String::from_utf8(line).map_err(|_| Failure::failed("the password is not valid UTF-8"))?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }

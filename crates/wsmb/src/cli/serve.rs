@@ -56,8 +56,8 @@ impl Serve {
         let _ = rlimit::increase_nofile_limit(u64::MAX);
         let log = start_log(config.log.level);
         let file = self.settings.config.clone();
-        for doubt in wsmb_config::doubts(&config, file.as_deref()) {
-            tracing::warn!("{doubt}");
+        for warning in wsmb_config::warnings(&config, file.as_deref()) {
+            tracing::warn!("{warning}");
         }
         let server_settings = build::server_settings(&config).map_err(Failure::failed)?;
         let users = Users::find(&self.settings, &config)?;

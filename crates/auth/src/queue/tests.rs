@@ -1,4 +1,4 @@
-//! The line against a naive model that knows every event and no table, in random order; and scenes for what the orders promise.
+//! The queue against a naive model that records every event, with random actions; and scenarios for the fairness of the schedules.
 
 use proptest::prelude::*;
 
@@ -13,29 +13,29 @@ const MEMORY: u64 = limits::FAILURE_MEMORY.as_millis() as u64;
 
 fn credential(number: u64) -> Option<Fingerprint> {
     thread_local! {
-        static KEY: cache::Key = cache::Key::random().unwrap();
+        static KEY: cache::FingerprintKey = cache::FingerprintKey::random().unwrap();
     }
     KEY.with(|key| Some(key.fingerprint(&number.to_string(), b"", None::<&Hash>)))
 }
 
-/// A login of `user` from `address`; ten addresses are a network.
+/// A login of `user` from `address`. Ten addresses form a network.
 fn login(address: u64, user: u64, password: u64) -> Login {
     let pair = address * 1_000_000 + user;
     Login { network: address / 10, address, user, pair, credential: credential(pair * 1_000 + password) }
 }
 
-/// Lets everybody in the line be verified at once, and tells whose turn it was.
-fn drain(line: &mut Line, now: Duration, accepted: bool) -> Vec<Ticket> {
+/// Verifies all logins of the queue at time `now`, and returns their tickets in the order of verification.
+fn drain(queue: &mut LoginQueue, now: Duration, accepted: bool) -> Vec<Ticket> {
     let mut order = Vec::new();
-    while let Some(ticket) = line.next(now) {
+    while let Some(ticket) = queue.start_next(now) {
         order.push(ticket);
-        line.settle(ticket, Some(accepted), now);
+        queue.finish(ticket, Some(accepted), now);
     }
     order
 }
 
 #[test]
-fn a_flood_from_one_network_one_address_or_at_one_user_delays_another_by_a_few_turns() {
+fn a_flood_from_one_network_or_address_or_for_one_user_delays_another_login_by_a_few_verifications() {
     type Flood = fn(u64) -> Login;
     let floods: [(&str, Flood); 3] = [
         ("one address, many users", |n| login(7, n, 0)),
@@ -43,107 +43,107 @@ fn a_flood_from_one_network_one_address_or_at_one_user_delays_another_by_a_few_t
         ("many networks, one user", |n| login(n * 10, 5, n)),
     ];
     for (name, flood) in floods {
-        let mut line = Line::new();
+        let mut queue = LoginQueue::new();
         for n in 0..500 {
-            line.arrive(flood(n), T).unwrap();
+            queue.enqueue(flood(n), T).unwrap();
         }
-        let good = line.arrive(login(88_880, 77_777, 0), T).unwrap().ticket;
-        let order = drain(&mut line, T, true);
+        let good = queue.enqueue(login(88_880, 77_777, 0), T).unwrap().ticket;
+        let order = drain(&mut queue, T, true);
         let at = order.iter().position(|ticket| *ticket == good).unwrap();
-        assert!(at <= 6, "{name}: {at} turns went before");
+        assert!(at <= 6, "{name}: {at} verifications came first");
         assert_eq!(order.len(), 501, "{name}");
     }
 }
 
 #[test]
-fn one_more_takes_the_place_of_the_newest_of_the_network_that_has_most() {
-    let mut line = Line::with(Throttle::new(), 20);
-    let of_flood: Vec<_> = (0..20).map(|n| line.arrive(login(n % 10, n, 0), T).unwrap().ticket).collect();
-    assert_eq!(line.arrive(login(3, 33, 0), T), Err(Refused::Busy));
+fn a_full_queue_displaces_the_newest_login_of_the_network_with_the_most() {
+    let mut queue = LoginQueue::with(Throttle::new(), 20);
+    let of_flood: Vec<_> = (0..20).map(|n| queue.enqueue(login(n % 10, n, 0), T).unwrap().ticket).collect();
+    assert_eq!(queue.enqueue(login(3, 33, 0), T), Err(Refused::Busy));
     let mut displaced = Vec::new();
     for n in 0..20 {
-        match line.arrive(login(50, 100 + n, 0), T) {
-            Ok(arrived) => displaced.extend(arrived.instead_of),
+        match queue.enqueue(login(50, 100 + n, 0), T) {
+            Ok(enqueued) => displaced.extend(enqueued.displaced),
             Err(refused) => assert_eq!(refused, Refused::Busy),
         }
-        assert!(line.waiting.len() <= 20);
+        assert!(queue.waiting.len() <= 20);
     }
     let newest: Vec<_> = of_flood.iter().rev().take(displaced.len()).copied().collect();
     assert_eq!(displaced, newest);
-    assert_eq!(displaced.len(), 10, "half of the places are each network's");
+    assert_eq!(displaced.len(), 10, "each network has half of the queue");
 }
 
 #[test]
-fn the_same_password_at_once_is_verified_once_and_counts_once() {
-    let mut line = Line::new();
-    let tickets: Vec<_> = (0..100).map(|_| line.arrive(login(1, 1, 1), T).unwrap().ticket).collect();
-    assert_eq!(line.next(T), Some(tickets[0]));
-    assert_eq!(line.next(T), None);
-    let others = line.settle(tickets[0], Some(false), T);
+fn concurrent_logins_with_the_same_password_are_verified_and_counted_once() {
+    let mut queue = LoginQueue::new();
+    let tickets: Vec<_> = (0..100).map(|_| queue.enqueue(login(1, 1, 1), T).unwrap().ticket).collect();
+    assert_eq!(queue.start_next(T), Some(tickets[0]));
+    assert_eq!(queue.start_next(T), None);
+    let others = queue.finish(tickets[0], Some(false), T);
     assert_eq!(others, tickets[1..]);
-    assert!(line.waiting.is_empty() && line.held.is_empty());
+    assert!(queue.waiting.is_empty() && queue.delayed.is_empty());
     for password in 2..4 {
-        let ticket = line.arrive(login(1, 1, password), T).unwrap().ticket;
-        assert_eq!(line.next(T), Some(ticket), "counted more than once");
-        line.settle(ticket, Some(false), T);
+        let ticket = queue.enqueue(login(1, 1, password), T).unwrap().ticket;
+        assert_eq!(queue.start_next(T), Some(ticket), "counted more than once");
+        queue.finish(ticket, Some(false), T);
     }
 }
 
 #[test]
-fn of_a_slowed_user_and_a_slowed_address_only_a_few_wait() {
-    let mut line = Line::new();
+fn a_slowed_user_and_a_slowed_address_have_few_waiting_logins() {
+    let mut queue = LoginQueue::new();
     for password in 0..limits::LOGINS_PER_USER as u64 {
-        line.arrive(login(1, 1, password), T).unwrap();
+        queue.enqueue(login(1, 1, password), T).unwrap();
     }
-    assert_eq!(line.arrive(login(1, 1, 999), T), Err(Refused::Slowed));
-    assert!(line.arrive(login(1, 1, 0), T).is_ok(), "a repetition waits for what is verified anyway");
-    assert!(line.arrive(login(1, 2, 0), T).is_ok());
+    assert_eq!(queue.enqueue(login(1, 1, 999), T), Err(Refused::Slowed));
+    assert!(queue.enqueue(login(1, 1, 0), T).is_ok(), "a duplicate waits for the verification that takes place anyway");
+    assert!(queue.enqueue(login(1, 2, 0), T).is_ok());
 
-    let mut line = Line::new();
+    let mut queue = LoginQueue::new();
     for user in 0..u64::from(limits::ADDRESS_FREE_FAILURES) {
-        let ticket = line.arrive(login(1, user, 0), T).unwrap().ticket;
-        assert_eq!(line.next(T), Some(ticket));
-        line.settle(ticket, Some(false), T);
+        let ticket = queue.enqueue(login(1, user, 0), T).unwrap().ticket;
+        assert_eq!(queue.start_next(T), Some(ticket));
+        queue.finish(ticket, Some(false), T);
     }
-    let arrived: Vec<_> = (100..300).map(|user| line.arrive(login(1, user, 0), T).unwrap()).collect();
-    assert_eq!(line.waiting.len(), limits::LOGINS_PER_ADDRESS);
-    let displaced: Vec<_> = arrived.iter().filter_map(|arrived| arrived.instead_of).collect();
-    let oldest: Vec<_> = arrived.iter().map(|arrived| arrived.ticket).take(displaced.len()).collect();
+    let enqueued: Vec<_> = (100..300).map(|user| queue.enqueue(login(1, user, 0), T).unwrap()).collect();
+    assert_eq!(queue.waiting.len(), limits::LOGINS_PER_ADDRESS);
+    let displaced: Vec<_> = enqueued.iter().filter_map(|enqueued| enqueued.displaced).collect();
+    let oldest: Vec<_> = enqueued.iter().map(|enqueued| enqueued.ticket).take(displaced.len()).collect();
     assert_eq!(displaced, oldest);
-    assert_eq!(line.next(T), None);
-    assert_eq!(line.due(), Some(T + limits::ADDRESS_DELAY));
-    // Another user of that address is the next.
-    let good = line.arrive(login(1, 7_777, 0), T).unwrap().ticket;
-    assert_eq!(line.next(T + limits::ADDRESS_DELAY), Some(good));
-    assert!(line.arrive(login(2, 1, 0), T).is_ok());
+    assert_eq!(queue.start_next(T), None);
+    assert_eq!(queue.next_start(), Some(T + limits::ADDRESS_DELAY));
+    // Another user of the address is verified next.
+    let good = queue.enqueue(login(1, 7_777, 0), T).unwrap().ticket;
+    assert_eq!(queue.start_next(T + limits::ADDRESS_DELAY), Some(good));
+    assert!(queue.enqueue(login(2, 1, 0), T).is_ok());
 }
 
 #[test]
-fn nothing_is_left_of_logins_that_have_gone() {
-    let mut line = Line::new();
+fn removed_logins_leave_no_entries() {
+    let mut queue = LoginQueue::new();
     for n in 0..1_000 {
-        let ticket = line.arrive(login(n, n, 0), T).unwrap().ticket;
-        line.leave(ticket);
+        let ticket = queue.enqueue(login(n, n, 0), T).unwrap().ticket;
+        queue.leave(ticket);
     }
     assert!(
-        line.waiting.is_empty()
-            && line.by_address.largest().is_none()
-            && line.by_network.largest().is_none()
-            && line.held.is_empty()
+        queue.waiting.is_empty()
+            && queue.by_address.largest().is_none()
+            && queue.by_network.largest().is_none()
+            && queue.delayed.is_empty()
     );
-    assert!(line.orders.iter().all(|order| order.ready.is_empty()));
-    assert!(line.orders.iter().all(|order| order.last.len() <= 2 * line.capacity));
-    assert_eq!(line.next(T), None);
+    assert!(queue.schedules.iter().all(|order| order.ready.is_empty()));
+    assert!(queue.schedules.iter().all(|order| order.last.len() <= 2 * queue.capacity));
+    assert_eq!(queue.start_next(T), None);
 }
 
-/// What has happened to one verification.
+/// A finished verification.
 struct Done {
     login: Login,
     at: Duration,
     accepted: bool,
 }
 
-/// Knows everything that has happened, and finds out from it what may happen.
+/// Records all events, and derives from them which logins may be verified.
 #[derive(Default)]
 struct Model {
     waiting: Vec<(Ticket, Login)>,
@@ -152,7 +152,8 @@ struct Model {
 }
 
 impl Model {
-    /// The failures that count for a key, and the time of the last: back to a success that clears them, or to a pause of [`limits::FAILURE_MEMORY`].
+    /// The number of failures that count for a key and the time of the last one: those since the last success (if successes clear them) or
+    /// since a pause of [`limits::FAILURE_MEMORY`].
     fn failures(&self, of: fn(&Login) -> Key, key: Key, cleared: bool, now: Duration) -> (u32, Duration) {
         let (mut count, mut last, mut newer) = (0, Duration::ZERO, now);
         for done in self.done.iter().rev().filter(|done| of(&done.login) == key) {
@@ -172,7 +173,7 @@ impl Model {
         (count, last)
     }
 
-    /// Whether a login may be verified now, as if guesses came one after the other.
+    /// Whether a login may be verified now, if guesses were verified one after the other.
     fn may_begin(&self, login: &Login, now: Duration) -> bool {
         if self.running.iter().any(|(_, other)| (other.pair, other.credential) == (login.pair, login.credential)) {
             return false;
@@ -207,19 +208,23 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// With time, everybody who waits is verified.
-fn nobody_is_forgotten(line: &mut Line, mut model: Model, mut now: Duration) -> Result<(), TestCaseError> {
+/// Advances the time until every waiting login is verified.
+fn every_login_is_verified_at_last(
+    queue: &mut LoginQueue,
+    mut model: Model,
+    mut now: Duration,
+) -> Result<(), TestCaseError> {
     while !model.waiting.is_empty() {
         for (ticket, _) in model.running.drain(..) {
-            line.settle(ticket, None, now);
+            queue.finish(ticket, None, now);
         }
-        now = line.due().unwrap_or(now).max(now);
-        let Some(ticket) = line.next(now) else {
-            prop_assert!(line.due().is_some(), "{} wait for ever", model.waiting.len());
+        now = queue.next_start().unwrap_or(now).max(now);
+        let Some(ticket) = queue.start_next(now) else {
+            prop_assert!(queue.next_start().is_some(), "{} wait for ever", model.waiting.len());
             continue;
         };
         model.waiting.retain(|(waiting, _)| *waiting != ticket);
-        for told in line.settle(ticket, Some(true), now) {
+        for told in queue.finish(ticket, Some(true), now) {
             model.waiting.retain(|(waiting, _)| *waiting != told);
         }
     }
@@ -228,15 +233,15 @@ fn nobody_is_forgotten(line: &mut Line, mut model: Model, mut now: Duration) -> 
 
 proptest! {
     #[test]
-    fn the_line_does_what_a_naive_model_allows_and_leaves_nothing_undone(acts in prop::collection::vec(act(), 0..400)) {
-        let (mut line, mut model, mut now) = (Line::new(), Model::default(), T);
+    fn the_queue_starts_exactly_the_logins_that_the_model_allows(acts in prop::collection::vec(act(), 0..400)) {
+        let (mut queue, mut model, mut now) = (LoginQueue::new(), Model::default(), T);
         for act in acts {
             match act {
                 Act::Arrive { address, user, password } => {
                     let login = login(address, user, password);
-                    match line.arrive(login, now) {
-                        Ok(Arrived { ticket, instead_of }) => {
-                            prop_assert_eq!(instead_of, None);
+                    match queue.enqueue(login, now) {
+                        Ok(Enqueued { ticket, displaced }) => {
+                            prop_assert_eq!(displaced, None);
                             model.waiting.push((ticket, login));
                         }
                         Err(refused) => {
@@ -246,7 +251,7 @@ proptest! {
                         }
                     }
                 }
-                Act::Next => match line.next(now) {
+                Act::Next => match queue.start_next(now) {
                     Some(ticket) => {
                         let at = model.waiting.iter().position(|(waiting, _)| *waiting == ticket);
                         prop_assert!(at.is_some(), "{} does not wait", ticket);
@@ -259,7 +264,7 @@ proptest! {
                         for (ticket, login) in &model.waiting {
                             prop_assert!(!model.may_begin(login, now), "{} could be verified", ticket);
                         }
-                        prop_assert!(line.due().is_none_or(|due| due > now));
+                        prop_assert!(queue.next_start().is_none_or(|due| due > now));
                     }
                     None => {}
                 },
@@ -268,7 +273,7 @@ proptest! {
                     let same = |other: &Login| (other.pair, other.credential) == (login.pair, login.credential);
                     let mut expected: Vec<_> =
                         model.waiting.iter().filter(|(_, other)| accepted.is_some() && same(other)).map(|(ticket, _)| *ticket).collect();
-                    let mut told = line.settle(ticket, accepted, now);
+                    let mut told = queue.finish(ticket, accepted, now);
                     expected.sort_unstable();
                     told.sort_unstable();
                     prop_assert_eq!(&told, &expected);
@@ -278,25 +283,29 @@ proptest! {
                     }
                 }
                 Act::Settle { .. } => {}
-                Act::Leave(which) if which < model.waiting.len() => line.leave(model.waiting.remove(which).0),
+                Act::Leave(which) if which < model.waiting.len() => queue.leave(model.waiting.remove(which).0),
                 Act::Leave(_) => {}
-                // A verification ends long before failures are forgotten. Otherwise the model would let logins begin that the line holds until the outcome.
+                // A verification always ends before failures are forgotten. Otherwise the model would start logins that the queue blocks until the result.
                 Act::Wait(millis) if millis >= MEMORY && !model.running.is_empty() => {}
                 Act::Wait(millis) => now += Duration::from_millis(millis),
             }
         }
-        nobody_is_forgotten(&mut line, model, now)?;
+        every_login_is_verified_at_last(&mut queue, model, now)?;
     }
 }
 
-/// Arrivals that looked at all that wait took seconds of the event loop for a flood of 2,600.
+/// Evaluating all waiting logins for each new one once blocked the event loop for seconds in a flood of 2,600.
 #[test]
-fn an_arrival_looks_at_nobody_else() {
-    let mut line = Line::new();
+fn adding_a_login_evaluates_no_other_login() {
+    let mut queue = LoginQueue::new();
     for user in 0..2_000 {
-        let before = line.judged;
-        line.arrive(login(1, user, 0), T).unwrap();
-        assert!(line.judged <= before + 1, "{user} others wait, and {} were looked at", line.judged - before);
-        let _ = line.next(T);
+        let before = queue.evaluations;
+        queue.enqueue(login(1, user, 0), T).unwrap();
+        assert!(
+            queue.evaluations <= before + 1,
+            "{user} others wait, and {} logins were evaluated",
+            queue.evaluations - before
+        );
+        let _ = queue.start_next(T);
     }
 }

@@ -1,4 +1,6 @@
-//! What is valid and still looks like a mistake: told by `wsmb check` and at the start, never refused.
+//! Finds settings that are valid but probably mistakes. `wsmb check` prints the warnings and `wsmb serve` logs them.
+//!
+//! A warning must never make a configuration invalid, and must never contain a secret.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -11,72 +13,74 @@ use super::model::{Config, Listener};
 use wsmb_core::policy::ChannelPolicy;
 use wsmb_protocol::origin::Origin;
 
-/// Every doubt about `config`, one sentence each; `file` is where it was read from. Looks at the permissions of the files it names.
-/// Who is in the password files is not looked at here: `auth::Credentials::doubts` does.
+/// Returns the warnings about `config`, one sentence each. `file` is the file that it was read from. Reads the permissions of the files
+/// that hold secrets. `wsmb_auth::Credentials::all_warnings` checks the content of the password files.
 #[must_use]
-pub fn doubts(config: &Config, file: Option<&Path>) -> Vec<String> {
-    let mut doubts = Vec::new();
+pub fn warnings(config: &Config, file: Option<&Path>) -> Vec<String> {
+    let mut warnings = Vec::new();
     let listeners = config.server.all_listeners();
     let public: Vec<&Listener> = listeners.iter().filter(|listener| is_public(&listener.address)).collect();
     for listener in &public {
         let key = if config.server.listen.contains(&listener.address) { "server.listen" } else { "[[listener]]" };
-        doubts.push(format!(
-            "{key}: {} can be reached from other machines, and passwords and messages travel unencrypted; \
+        warnings.push(format!(
+            "{key}: {} can be reached from other machines, and passwords and messages are sent unencrypted; \
              put a proxy with TLS in front, or listen on 127.0.0.1",
             listener.address
         ));
     }
-    proxies(config, &mut doubts);
+    proxies(config, &mut warnings);
     if config.server.origins.contains(&Origin::Null) {
-        doubts.push(
-            "server.origins: \"null\" is the origin of every local file and of frames that any page can make; a browser's remembered password is open to them"
+        warnings.push(
+            "server.origins: \"null\" is the origin of every local file and of frames that any web page can create; all of them can use a password that the browser has stored"
                 .to_owned(),
         );
     }
     if config.auth.anonymous && !public.is_empty() {
-        doubts.push("auth.anonymous: whoever can reach the port can send and receive without a password".to_owned());
+        warnings.push(
+            "auth.anonymous: every client that can reach the port can send and receive without a password".to_owned(),
+        );
     }
     if config.auth.anonymous
         && !config.auth.permissions.is_empty()
         && !config.auth.permissions.iter().any(is_for_anonymous)
     {
-        doubts.push(
-            "auth.anonymous: no [[permission]] is for anonymous connections (user = \"\"), so they may do nothing"
+        warnings.push(
+            "auth.anonymous: no [[permission]] applies to anonymous connections (user = \"\"), so they may use no channel"
                 .to_owned(),
         );
     }
     let secrets = file.filter(|_| !config.auth.users.is_empty()).into_iter();
     for path in secrets.chain(config.auth.htpasswd.iter().map(std::path::PathBuf::as_path)) {
         if is_world_readable(path) {
-            doubts.push(format!(
-                "{0}: every user of this machine can read the password hashes in it; `chmod o-r {0}` helps",
+            warnings.push(format!(
+                "{0}: every user of this machine can read the password hashes in this file; run `chmod o-r {0}`",
                 path.display()
             ));
         }
     }
-    store(config, file, &mut doubts);
-    patterns(config, &mut doubts);
-    lifetimes(config, &mut doubts);
-    gateways(config, &mut doubts);
-    dead_letters(config, &mut doubts);
-    machine(config, &mut doubts);
+    store(config, file, &mut warnings);
+    patterns(config, &mut warnings);
+    lifetimes(config, &mut warnings);
+    gateways(config, &mut warnings);
+    dead_letters(config, &mut warnings);
+    machine(config, &mut warnings);
     if config.server.max_queue < config.server.max_message {
-        doubts.push(
-            "server.max_queue is below server.max_message: a receiver with one large message queued is slow at the second"
+        warnings.push(
+            "server.max_queue is below server.max_message, so a receiver is ended as slow when a second large message is queued for it"
                 .to_owned(),
         );
     }
-    doubts
+    warnings
 }
 
-/// Settings that this machine cannot carry out.
-fn machine(config: &Config, doubts: &mut Vec<String>) {
-    // Nobody chose the default, so it is no mistake that it is above what the system gives: the start would warn everybody.
+/// Warns about settings beyond the limits of this process.
+fn machine(config: &Config, warnings: &mut Vec<String>) {
+    // No warning for the default, which is above the limit of most systems: otherwise every start would log it.
     if config.server.max_connections != Config::default().server.max_connections
         && let Some(files) = open_files()
         && u64::try_from(config.server.max_connections).is_ok_and(|wanted| wanted > files)
     {
-        doubts.push(format!(
+        warnings.push(format!(
             "server.max_connections is {}, but this process may open only {files} files; \
              raise the limit (`ulimit -n`, LimitNOFILE= in a systemd unit) or lower the number",
             config.server.max_connections
@@ -85,77 +89,77 @@ fn machine(config: &Config, doubts: &mut Vec<String>) {
     if let Ok(processors) = std::thread::available_parallelism()
         && config.server.threads > processors.get()
     {
-        doubts.push(format!(
-            "server.threads is {}, but this process may use only {processors} processors: more threads than that wait for each other",
+        warnings.push(format!(
+            "server.threads is {}, but this process may use only {processors} processors, so further threads only wait for the others",
             config.server.threads
         ));
     }
 }
 
-/// Who could say to be somebody else, and whose proxy is not believed.
-fn proxies(config: &Config, doubts: &mut Vec<String>) {
+/// Warns about networks that let any client claim any address, and about proxies that are not trusted.
+fn proxies(config: &Config, warnings: &mut Vec<String>) {
     let trusted = &config.server.trusted_proxies;
     for network in trusted.iter().filter(|network| network.is_everything()) {
-        doubts.push(format!(
-            "server.trusted_proxies: {network} is every address, so every client can say to have any other address; \
+        warnings.push(format!(
+            "server.trusted_proxies: {network} contains every address, so every client can claim any address; \
              name the addresses of your proxies"
         ));
     }
     for listener in config.server.listeners.iter().filter(|listener| listener.proxy_protocol && trusted.is_empty()) {
-        doubts.push(format!(
-            "[[listener]] {}: no proxy is trusted, so the addresses in the PROXY protocol headers are not believed; \
+        warnings.push(format!(
+            "[[listener]] {}: no proxy is trusted, so the addresses in the PROXY protocol headers are ignored; \
              add the address of your proxy to server.trusted_proxies",
             listener.address
         ));
     }
 }
 
-/// Parts of names of channels whose messages mean nothing after a while: answers to somebody who has asked, and one-time passwords.
+/// Parts of the names of channels whose messages soon become useless: replies, and one-time passwords.
 const SHORT_LIVED: [&str; 4] = ["callback", "reply", "response", "otp"];
 
-/// A time to live below which a message is likely to be waited for by a person.
+/// A time to live up to which a person probably waits for the message.
 const SHORT_TTL: Duration = Duration::from_secs(300);
 
-/// What is kept for ever though nobody will come for it, and what would die at a receiver that is frozen.
-fn lifetimes(config: &Config, doubts: &mut Vec<String>) {
+/// Warns about messages that are kept for ever without use, and about messages that would expire at a frozen receiver.
+fn lifetimes(config: &Config, warnings: &mut Vec<String>) {
     for (pattern, policy) in config.policies.named.iter().filter(|(_, policy)| policy.keep) {
         let name = pattern.to_string().to_lowercase();
         if policy.ttl.is_zero() && SHORT_LIVED.iter().any(|part| name.contains(part)) {
-            doubts.push(format!(
-                "[[channel]] \"{pattern}\": its messages never expire (ttl is 0), and the name looks like one of callbacks or one-time passwords, \
-                 for which nobody comes any more after a while; give it a ttl"
+            warnings.push(format!(
+                "[[channel]] \"{pattern}\": its messages never expire (ttl is 0), but by its name it carries callbacks or one-time passwords, \
+                 which nobody needs after a while; set a ttl"
             ));
         }
         if policy.receivers == 1 && !policy.ttl.is_zero() && policy.ttl <= SHORT_TTL && policy.confirm_within.is_zero()
         {
-            doubts.push(format!(
-                "[[channel]] \"{pattern}\": a message lives {:?} and goes to one receiver; if that one is frozen, the message expires there though another \
-                 receiver may stand by; set confirm_within, for example to \"{}s\"",
+            warnings.push(format!(
+                "[[channel]] \"{pattern}\": a message expires after {:?} and goes to one receiver; if that receiver is frozen, the message expires there although another \
+                 receiver may be ready; set confirm_within, for example to \"{}s\"",
                 policy.ttl,
                 (policy.ttl.as_secs() / 3).max(1)
             ));
         }
-        detection(config, &pattern.to_string(), policy, doubts);
+        detection(config, &pattern.to_string(), policy, warnings);
     }
 }
 
-/// Messages that live shorter than it takes to notice that their receiver is dead.
-fn detection(config: &Config, pattern: &str, policy: &ChannelPolicy, doubts: &mut Vec<String>) {
+/// Warns about messages that expire before the broker notices that their receiver is dead.
+fn detection(config: &Config, pattern: &str, policy: &ChannelPolicy, warnings: &mut Vec<String>) {
     let (ttl, within) = (policy.ttl, policy.confirm_within);
     if policy.receivers == 0 || ttl.is_zero() {
         return;
     }
     let third = (ttl.as_secs() / 3).max(1);
     if !within.is_zero() && within >= ttl {
-        doubts.push(format!(
+        warnings.push(format!(
             "[[channel]] \"{pattern}\": a message expires after {ttl:?}, before confirm_within ({within:?}) would give it to another receiver; \
              set confirm_within below the ttl, for example to \"{third}s\""
         ));
     }
-    // A heartbeat's silence, and two pings that nobody answers.
+    // A heartbeat interval without traffic, and two unanswered pings.
     let heartbeat = config.server.heartbeat * 3;
     if policy.ack_timeout.min(heartbeat) >= ttl {
-        doubts.push(format!(
+        warnings.push(format!(
             "[[channel]] \"{pattern}\": the broker notices a dead receiver with manual acknowledgement (wsmb receive --exec) only after \
              {:?}, but a message expires after {ttl:?}; set ack_timeout, for example to \"{third}s\", or a longer ttl",
             policy.ack_timeout.min(heartbeat)
@@ -163,16 +167,16 @@ fn detection(config: &Config, pattern: &str, policy: &ChannelPolicy, doubts: &mu
     }
 }
 
-/// Parts of names of channels whose messages are work that is to be done once.
-const WORK: [&str; 6] = ["sms", "otp", "mail", "print", "job", "task"];
+/// Parts of the names of channels whose messages are jobs to be done once.
+const JOBS: [&str; 6] = ["sms", "otp", "mail", "print", "job", "task"];
 
-/// Work that every receiver gets, so that two of them do it twice.
-fn gateways(config: &Config, doubts: &mut Vec<String>) {
+/// Warns about jobs that every receiver gets, so that two receivers do them twice.
+fn gateways(config: &Config, warnings: &mut Vec<String>) {
     let policies = config.policies.named.iter().filter(|(_, policy)| policy.receivers == 0);
     for (pattern, _) in policies {
         let name = pattern.to_string();
-        if WORK.iter().any(|part| name.to_lowercase().contains(part)) {
-            doubts.push(format!(
+        if JOBS.iter().any(|part| name.to_lowercase().contains(part)) {
+            warnings.push(format!(
                 "[[channel]] \"{name}\": every receiver gets every message (receivers is 0), so two gateways that share no group do the same work twice, for example send one SMS twice; \
                  set receivers = 1"
             ));
@@ -180,49 +184,49 @@ fn gateways(config: &Config, doubts: &mut Vec<String>) {
     }
 }
 
-/// Expired messages that are to be dead letters, and have no place to go.
-fn dead_letters(config: &Config, doubts: &mut Vec<String>) {
+/// Warns about `dead_letter_expired` without effect.
+fn dead_letters(config: &Config, warnings: &mut Vec<String>) {
     let policies = || config.policies.named.iter().map(|(_, policy)| policy).chain([&config.policies.default]);
     let targets: Vec<_> = policies().filter_map(|policy| policy.dead_letter.as_ref()).collect();
-    // Dead letters do not die twice, whatever their channel has from the defaults.
+    // A dead-letter channel that inherits the setting from the defaults gets no warning: its messages do not become dead letters again.
     let sends = |pattern: &WildMatch| !targets.iter().any(|target| pattern.matches(target.as_str()));
     let named = config.policies.named.iter().filter(|(pattern, _)| sends(pattern));
     let named = named.map(|(pattern, policy)| (format!("[[channel]] \"{pattern}\""), policy));
     let default = std::iter::once(("[channel_defaults]".to_owned(), &config.policies.default));
     for (section, policy) in default.chain(named).filter(|(_, policy)| policy.dead_letter_expired) {
         if policy.dead_letter.is_none() {
-            doubts.push(format!(
-                "{section}: dead_letter_expired is set, but there is no dead-letter channel, so expired messages vanish; name one with dead_letter"
+            warnings.push(format!(
+                "{section}: dead_letter_expired is set, but there is no dead-letter channel, so expired messages are lost; name one with dead_letter"
             ));
         } else if !policy.keep {
-            doubts.push(format!(
-                "{section}: dead_letter_expired is set, but the channel keeps nothing (keep = false), and what is not kept never expires"
+            warnings.push(format!(
+                "{section}: dead_letter_expired is set, but the channel keeps no messages (keep = false), and only kept messages expire"
             ));
         }
     }
 }
 
-/// Who could read the password of the database, and the messages on their way to it.
-fn store(config: &Config, file: Option<&Path>, doubts: &mut Vec<String>) {
+/// Warns about an unencrypted connection to the database, and about files that let others read its password.
+fn store(config: &Config, file: Option<&Path>, warnings: &mut Vec<String>) {
     let store = &config.store;
     let Some(server) = store.url.server() else { return };
     if !server.is_local() && !server.is_encrypted() {
-        doubts.push(format!(
-            "store.url: the connection to {} may be unencrypted, and the database's password and the messages travel over it; \
+        warnings.push(format!(
+            "store.url: the connection to {} may be unencrypted, and it carries the database's password and the messages; \
              add ?ssl-mode={} to the address",
             server.host(),
             server.encrypting_mode()
         ));
     }
     if let Some(path) = file.filter(|path| store.has_secret_in_file && is_world_readable(path)) {
-        doubts.push(format!(
-            "{0}: every user of this machine can read the database's password in it; `chmod o-r {0}` helps, or store.password_file",
+        warnings.push(format!(
+            "{0}: every user of this machine can read the database's password in this file; run `chmod o-r {0}`, or use store.password_file",
             path.display()
         ));
     }
     if let Some(path) = store.password_file.as_deref().filter(|path| is_world_readable(path)) {
-        doubts.push(format!(
-            "{0}: every user of this machine can read the database's password in it; `chmod o-r {0}` helps",
+        warnings.push(format!(
+            "{0}: every user of this machine can read the database's password in this file; run `chmod o-r {0}`",
             path.display()
         ));
     }
@@ -232,29 +236,29 @@ fn is_for_anonymous(permission: &super::Permission) -> bool {
     permission.user.chars().all(|character| character == '*')
 }
 
-/// Channel patterns that decide nothing.
-fn patterns(config: &Config, doubts: &mut Vec<String>) {
+/// Warns about channel and permission patterns that never apply.
+fn patterns(config: &Config, warnings: &mut Vec<String>) {
     let patterns: Vec<String> = config.policies.named.iter().map(|(pattern, _)| pattern.to_string()).collect();
     for (at, pattern) in patterns.iter().enumerate() {
         if glob::shortest_match(pattern) > wsmb_core::limits::CHANNEL_NAME_CHARS || pattern.contains(char::is_control) {
-            doubts.push(format!("[[channel]] {pattern:?} matches no name that a channel can have"));
+            warnings.push(format!("[[channel]] {pattern:?} matches no valid channel name"));
         } else if let Some(earlier) = patterns[..at].iter().find(|earlier| glob::covers(earlier, pattern)) {
-            doubts.push(format!(
-                "[[channel]] {pattern:?} never decides anything: {earlier:?} stands before it and matches all the same names"
+            warnings.push(format!(
+                "[[channel]] {pattern:?} is never used: {earlier:?} comes first and matches all of its names"
             ));
         }
     }
     let users: Vec<&str> = config.auth.permissions.iter().map(|permission| permission.user.as_str()).collect();
     for (at, user) in users.iter().enumerate() {
         if let Some(earlier) = users[..at].iter().find(|earlier| glob::covers(earlier, user)) {
-            doubts.push(format!(
-                "[[permission]] for {user:?} never decides anything: the one for {earlier:?} stands before it and matches all the same users"
+            warnings.push(format!(
+                "[[permission]] for {user:?} is never used: the entry for {earlier:?} comes first and matches all of its users"
             ));
         }
     }
 }
 
-/// Whether other machines can reach the address; of a host name other than `localhost` it is assumed.
+/// Whether other machines can reach the address. Assumed for host names other than `localhost`.
 fn is_public(listen: &str) -> bool {
     let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -275,7 +279,7 @@ fn is_world_readable(_: &Path) -> bool {
     false
 }
 
-/// How many files this process may have open (`ulimit -n`, the soft limit); `None` where the system has no such limit.
+/// The number of files that this process may open (`ulimit -n`, the soft limit). `None` on systems without such a limit.
 fn open_files() -> Option<u64> {
     #[cfg(unix)]
     return rlimit::Resource::NOFILE.get_soft().ok();
@@ -288,14 +292,14 @@ mod tests {
     use super::*;
     use crate::Flags;
 
-    fn doubts_of(text: &str) -> Vec<String> {
+    fn warnings_of(text: &str) -> Vec<String> {
         let config = Config::from_parts(Some(("wsmb.toml", text)), [], &Flags::default()).unwrap();
-        doubts(&config, None)
+        warnings(&config, None)
     }
 
     #[test]
-    fn each_has_its_sentence() {
-        let covered = "[[channel]] \"sms.fast\" never decides anything: \"sms.*\" stands before it and matches all the same names";
+    fn each_warning_has_its_sentence() {
+        let covered = "[[channel]] \"sms.fast\" is never used: \"sms.*\" comes first and matches all of its names";
         let table = [
             ("[server]\nlisten = \"0.0.0.0:8888\"", "server.listen: 0.0.0.0:8888 can be reached from other machines"),
             ("[server]\nlisten = \"[::]:8888\"", "server.listen: [::]:8888 can be reached from other machines"),
@@ -303,11 +307,11 @@ mod tests {
             ("[[listener]]\naddress = \"0.0.0.0:1\"", "[[listener]]: 0.0.0.0:1 can be reached from other machines"),
             (
                 "[[listener]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = true",
-                "[[listener]] 127.0.0.1:1: no proxy is trusted, so the addresses in the PROXY protocol headers are not believed",
+                "[[listener]] 127.0.0.1:1: no proxy is trusted, so the addresses in the PROXY protocol headers are ignored",
             ),
             (
                 "[server]\ntrusted_proxies = [\"::1\", \"0.0.0.0/0\"]",
-                "server.trusted_proxies: 0.0.0.0/0 is every address",
+                "server.trusted_proxies: 0.0.0.0/0 contains every address",
             ),
             (
                 "[server]\norigins = [\"https://a\", \"null\"]",
@@ -320,7 +324,7 @@ mod tests {
             ),
             (
                 "[[channel]]\nname = \"a\"\ndead_letter = \"d\"\nkeep = false\ndead_letter_expired = true",
-                "[[channel]] \"a\": dead_letter_expired is set, but the channel keeps nothing",
+                "[[channel]] \"a\": dead_letter_expired is set, but the channel keeps no messages",
             ),
             (
                 "[server]\nmax_message = \"2 MiB\"\nmax_queue = \"1 MiB\"",
@@ -328,44 +332,47 @@ mod tests {
             ),
             (
                 "[auth]\nanonymous = true\n[[permission]]\nuser = \"a*\"",
-                "auth.anonymous: no [[permission]] is for anonymous connections",
+                "auth.anonymous: no [[permission]] applies to anonymous connections",
             ),
             (
                 "[[permission]]\nuser = \"*\"\n[[permission]]\nuser = \"alice\"",
-                "[[permission]] for \"alice\" never decides anything",
+                "[[permission]] for \"alice\" is never used",
             ),
         ];
-        for (text, doubt) in table {
-            let doubts = doubts_of(text);
-            assert!(doubts.len() == 1 && doubts[0].starts_with(doubt), "{text}\n{doubts:?}");
+        for (text, warning) in table {
+            let warnings = warnings_of(text);
+            assert!(warnings.len() == 1 && warnings[0].starts_with(warning), "{text}\n{warnings:?}");
         }
         let long = format!("[[channel]]\nname = \"{}*\"", "x".repeat(101));
-        assert!(doubts_of(&long)[0].ends_with("matches no name that a channel can have"));
+        assert!(warnings_of(&long)[0].ends_with("matches no valid channel name"));
         let remote = "[store]\nurl = \"mysql://u@db.example/d\"";
         assert_eq!(
-            doubts_of(remote),
+            warnings_of(remote),
             [
-                "store.url: the connection to db.example may be unencrypted, and the database's password and the messages travel over it; \
+                "store.url: the connection to db.example may be unencrypted, and it carries the database's password and the messages; \
               add ?ssl-mode=REQUIRED to the address"
             ]
         );
         let fine = "[channel_defaults]\ndead_letter = \"d\"\ndead_letter_expired = true\n[[channel]]\nname = \"sms\"\nreceivers = 1";
-        assert!(doubts_of(fine).is_empty(), "{:?}", doubts_of(fine));
-        let open = doubts_of("[server]\nlisten = \"192.168.1.5:8888\"\n[auth]\nanonymous = true");
+        assert!(warnings_of(fine).is_empty(), "{:?}", warnings_of(fine));
+        let open = warnings_of("[server]\nlisten = \"192.168.1.5:8888\"\n[auth]\nanonymous = true");
         assert_eq!(open.len(), 2, "{open:?}");
     }
 
     #[test]
-    fn messages_that_live_too_long_or_may_die_at_a_frozen_receiver_are_named() {
-        let channel = |name: &str, lines: &str| doubts_of(&format!("[[channel]]\nname = \"{name}\"\n{lines}"));
+    fn a_missing_ttl_and_a_ttl_without_confirm_within_give_warnings() {
+        let channel = |name: &str, lines: &str| warnings_of(&format!("[[channel]]\nname = \"{name}\"\n{lines}"));
         for name in ["otp", "app/Callback-*", "*reply*", "response"] {
-            let doubts = channel(name, "receivers = 1");
-            assert!(doubts.len() == 1 && doubts[0].contains("never expire"), "{name}: {doubts:?}");
+            let warnings = channel(name, "receivers = 1");
+            assert!(warnings.len() == 1 && warnings[0].contains("never expire"), "{name}: {warnings:?}");
             assert_eq!(channel(name, "receivers = 1\nttl = \"1h\""), [""; 0]);
             assert_eq!(channel(name, "receivers = 1\nkeep = false"), [""; 0]);
         }
-        let doubts = channel("otp", "receivers = 1\nttl = \"60s\"\nack_timeout = \"20s\"");
-        assert!(doubts.len() == 1 && doubts[0].ends_with("set confirm_within, for example to \"20s\""), "{doubts:?}");
+        let warnings = channel("otp", "receivers = 1\nttl = \"60s\"\nack_timeout = \"20s\"");
+        assert!(
+            warnings.len() == 1 && warnings[0].ends_with("set confirm_within, for example to \"20s\""),
+            "{warnings:?}"
+        );
         for lines in [
             "receivers = 1\nttl = \"60s\"\nconfirm_within = \"20s\"\nack_timeout = \"20s\"",
             "receivers = 2\nttl = \"60s\"\nack_timeout = \"20s\"",
@@ -377,50 +384,51 @@ mod tests {
     }
 
     #[test]
-    fn a_life_that_is_shorter_than_it_takes_to_notice_a_dead_receiver_is_named() {
-        let channel = |lines: &str| doubts_of(&format!("[[channel]]\nname = \"a\"\n{lines}"));
+    fn a_ttl_below_the_time_to_notice_a_dead_receiver_gives_a_warning() {
+        let channel = |lines: &str| warnings_of(&format!("[[channel]]\nname = \"a\"\n{lines}"));
         let manual = channel("receivers = 2\nttl = \"75s\"");
         assert!(manual.len() == 1 && manual[0].contains("only after 75s"), "{manual:?}");
         assert_eq!(channel("receivers = 2\nttl = \"76s\""), [""; 0]);
-        assert_eq!(channel("ttl = \"5s\""), [""; 0], "everybody has it anyway");
+        assert_eq!(channel("ttl = \"5s\""), [""; 0], "every receiver gets every message anyway");
         let slow = channel("receivers = 2\nttl = \"60s\"\nack_timeout = \"60s\"\nconfirm_within = \"1m\"");
         assert!(slow.len() == 2 && slow[0].contains("below the ttl") && slow[1].contains("only after 60s"), "{slow:?}");
     }
 
     #[test]
-    fn work_that_two_gateways_would_both_do_is_named() {
+    fn jobs_that_every_receiver_gets_give_a_warning() {
         for name in ["sms", "app/SMS-*", "otp", "mails"] {
             let lines = format!("[[channel]]\nname = \"{name}\"\nttl = \"1h\"");
-            let doubts = doubts_of(&lines);
-            assert!(doubts.len() == 1 && doubts[0].contains("two gateways"), "{name}: {doubts:?}");
-            assert_eq!(doubts_of(&format!("{lines}\nreceivers = 1")), [""; 0]);
+            let warnings = warnings_of(&lines);
+            assert!(warnings.len() == 1 && warnings[0].contains("two gateways"), "{name}: {warnings:?}");
+            assert_eq!(warnings_of(&format!("{lines}\nreceivers = 1")), [""; 0]);
         }
-        assert_eq!(doubts_of("[[channel]]\nname = \"weather\""), [""; 0]);
+        assert_eq!(warnings_of("[[channel]]\nname = \"weather\""), [""; 0]);
     }
 
     #[test]
-    fn there_are_none_about_a_careful_configuration() {
+    fn a_careful_configuration_has_no_warnings() {
         let text = "[server]\nlisten = [\"127.0.0.1:1\", \"[::1]:1\", \"localhost:1\"]\n[[channel]]\nname = \"a\"\n[[channel]]\nname = \"*\"";
-        assert_eq!(doubts_of(text), [""; 0]);
+        assert_eq!(warnings_of(text), [""; 0]);
         let behind_proxies =
             "[server]\ntrusted_proxies = \"127.0.0.1\"\n[[listener]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = true";
-        assert_eq!(doubts_of(behind_proxies), [""; 0]);
+        assert_eq!(warnings_of(behind_proxies), [""; 0]);
         for url in [
             "mysql://u@localhost/d",
             "postgres://u@db.example/d?sslmode=verify-full",
             "mysql://u@db/d?ssl-mode=required",
         ] {
-            assert_eq!(doubts_of(&format!("[store]\nurl = \"{url}\"")), [""; 0], "{url}");
+            assert_eq!(warnings_of(&format!("[store]\nurl = \"{url}\"")), [""; 0], "{url}");
         }
     }
 
     #[test]
-    fn more_connections_than_files_if_somebody_wanted_them() {
+    fn a_configured_max_connections_above_the_file_limit_gives_a_warning() {
         let mut config = Config::default();
-        assert!(!doubts(&config, None).iter().any(|doubt| doubt.starts_with("server.max_connections")));
+        assert!(!warnings(&config, None).iter().any(|warning| warning.starts_with("server.max_connections")));
         config.server.max_connections = usize::MAX;
-        let told = doubts(&config, None).iter().any(|doubt| doubt.starts_with("server.max_connections is "));
-        assert_eq!(told, open_files().is_some_and(|files| files < u64::MAX));
+        let is_reported =
+            warnings(&config, None).iter().any(|warning| warning.starts_with("server.max_connections is "));
+        assert_eq!(is_reported, open_files().is_some_and(|files| files < u64::MAX));
     }
 
     #[test]
@@ -433,7 +441,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn readable_secrets_are_named() {
+    fn files_with_secrets_that_others_can_read_give_warnings() {
         use std::os::unix::fs::PermissionsExt as _;
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("users");
@@ -442,15 +450,20 @@ mod tests {
         config.auth.htpasswd = vec![path.clone()];
         for (mode, expected) in [(0o644, 1), (0o640, 0)] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let named =
-                doubts(&config, None).iter().filter(|doubt| doubt.contains("can read the password hashes")).count();
-            assert_eq!(named, expected, "{mode:o}");
+            let count = warnings(&config, None)
+                .iter()
+                .filter(|warning| warning.contains("can read the password hashes"))
+                .count();
+            assert_eq!(count, expected, "{mode:o}");
         }
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         let of_database = |text: &str| {
             let text = format!("[auth]\nhtpasswd = []\n[store]\n{text}");
             let config = Config::from_parts(Some(("wsmb.toml", &text)), [], &Flags::default()).unwrap();
-            doubts(&config, Some(&path)).iter().filter(|doubt| doubt.contains("read the database's password")).count()
+            warnings(&config, Some(&path))
+                .iter()
+                .filter(|warning| warning.contains("read the database's password"))
+                .count()
         };
         assert_eq!(of_database("url = \"mysql://u:p@localhost/d\""), 1);
         assert_eq!(of_database("url = \"mysql://u@localhost/d\"\npassword = \"p\""), 1);
@@ -458,6 +471,6 @@ mod tests {
         assert_eq!(of_database("url = \"mysql://u@localhost/d\""), 0);
         config.auth.htpasswd = vec![];
         config.auth.users = vec!["alice:x".to_owned()];
-        assert!(doubts(&config, Some(&path)).iter().any(|doubt| doubt.starts_with(&path.display().to_string())));
+        assert!(warnings(&config, Some(&path)).iter().any(|warning| warning.starts_with(&path.display().to_string())));
     }
 }

@@ -16,18 +16,18 @@ use nats::{Nats, Said};
 use packets::Packets;
 use scripted::{Protocol, Server};
 use wsmb_client::Url;
-use wsmb_load::{Channels, Heard, Options, Payload, Report, Seat, Session, Target, Wire, Workload};
+use wsmb_load::{Channels, ConnectionPlan, Options, Payload, Report, Session, SessionEvent, Target, Wire, Workload};
 
-fn seat(receives: bool, confirmed: bool) -> Seat {
-    Seat { channels: Channels::new("a", "run"), index: 7, uses: 0..2, receives, confirmed }
+fn plan(receives: bool, confirmed: bool) -> ConnectionPlan {
+    ConnectionPlan { channels: Channels::new("a", "run"), index: 7, channel_numbers: 0..2, receives, confirmed }
 }
 
 /// What a session makes of the payload of one frame: deliveries, answers, whether it wrote something.
 fn take(session: &mut impl Session, payload: &[u8]) -> Result<(Vec<Vec<u8>>, usize, bool), String> {
     let (mut deliveries, mut answers, mut out) = (Vec::new(), 0, Vec::new());
-    session.take(payload, &mut out, |heard| match heard {
-        Heard::Delivery(message) => deliveries.push(message.to_vec()),
-        Heard::Answer => answers += 1,
+    session.handle_payload(payload, &mut out, |event| match event {
+        SessionEvent::Delivery(message) => deliveries.push(message.to_vec()),
+        SessionEvent::Confirmation => answers += 1,
     })?;
     Ok((deliveries, answers, !out.is_empty()))
 }
@@ -73,7 +73,7 @@ fn what_a_client_of_mqtt_says_is_what_the_specification_shows() {
 #[test]
 fn a_session_of_mqtt_hears_what_a_server_says() {
     let payload = Payload::new(30);
-    let mut receiver = Mqtt.session(&seat(true, true), &payload);
+    let mut receiver = Mqtt.session(&plan(true, true), &payload);
     take(&mut receiver, b"\x20\x02\x00\x00").unwrap();
     assert!(!receiver.is_ready());
     take(&mut receiver, b"\x90\x04\x00\x01\x01\x01").unwrap();
@@ -83,7 +83,7 @@ fn a_session_of_mqtt_hears_what_a_server_says() {
     assert_eq!(take(&mut receiver, b"\x3b\x07\x00\x01a\x00\x09hi").unwrap(), (vec![b"hi".to_vec()], 0, true));
     assert_eq!(take(&mut receiver, b"\x30\x05\x00\x01ahi").unwrap(), (vec![b"hi".to_vec()], 0, false));
 
-    let mut sender = Mqtt.session(&seat(false, true), &payload);
+    let mut sender = Mqtt.session(&plan(false, true), &payload);
     take(&mut sender, b"\x20\x02\x00\x00").unwrap();
     assert!(sender.is_ready());
     assert_eq!(take(&mut sender, b"\x40\x02\x00\x01\x40\x02\x00\x02").unwrap(), (vec![], 2, false));
@@ -95,7 +95,7 @@ fn a_session_of_mqtt_hears_what_a_server_says() {
         b"\x32\x03\x00\x05a",
         b"\x30\xff\xff\xff\xff\x01",
     ] {
-        assert!(take(&mut Mqtt.session(&seat(true, false), &payload), bad).is_err(), "{bad:?}");
+        assert!(take(&mut Mqtt.session(&plan(true, false), &payload), bad).is_err(), "{bad:?}");
     }
 }
 
@@ -129,7 +129,7 @@ fn what_a_server_of_nats_says_is_understood() {
 #[test]
 fn a_session_of_nats_is_ready_when_all_it_asked_for_is_granted() {
     let payload = Payload::new(30);
-    let mut plain = Nats.session(&seat(true, false), &payload);
+    let mut plain = Nats.session(&plan(true, false), &payload);
     plain.open(&mut Vec::new());
     take(&mut plain, b"INFO {}\r\n").unwrap();
     assert!(!plain.is_ready());
@@ -138,7 +138,7 @@ fn a_session_of_nats_is_ready_when_all_it_asked_for_is_granted() {
     assert_eq!(take(&mut plain, b"PING\r\n").unwrap(), (vec![], 0, true));
     assert_eq!(take(&mut plain, b"MSG a 11 2\r\nhi\r\n").unwrap(), (vec![b"hi".to_vec()], 0, false));
 
-    let mut receiver = Nats.session(&seat(true, true), &payload);
+    let mut receiver = Nats.session(&plan(true, true), &payload);
     receiver.open(&mut Vec::new());
     let granted = b"MSG i 2 2\r\n{}\r\n";
     assert_eq!(take(&mut receiver, granted).unwrap(), (vec![], 0, true));
@@ -147,7 +147,7 @@ fn a_session_of_nats_is_ready_when_all_it_asked_for_is_granted() {
     assert!(receiver.is_ready());
     assert_eq!(take(&mut receiver, b"MSG a 1 $JS.ACK.1 2\r\nhi\r\n").unwrap(), (vec![b"hi".to_vec()], 0, true));
 
-    let mut sender = Nats.session(&seat(false, true), &payload);
+    let mut sender = Nats.session(&plan(false, true), &payload);
     sender.open(&mut Vec::new());
     let (refused, nobody) = ("{\"error\":{\"code\":503}}", "NATS/1.0 503\r\n\r\n");
     let refused = format!("MSG i 3 {}\r\n{refused}\r\n", refused.len());

@@ -3,7 +3,7 @@
 //! Without confirmation everything is QoS 0. With it, QoS 1: the server answers each PUBLISH with a PUBACK, and the receiver answers each
 //! delivery with one. Sessions are clean, and no keep-alive is asked for: what is measured is over before one would be due.
 
-use wsmb_load::{Handshake, Heard, Payload, Publication, Seat, Session, Wire, frame};
+use wsmb_load::{ConnectionPlan, Handshake, Payload, Publication, Session, SessionEvent, Wire, frame};
 use wsmb_protocol::frame::Opcode;
 
 use crate::packets::Packets;
@@ -35,30 +35,30 @@ impl Wire for Mqtt {
         "mqtt"
     }
 
-    fn handshake(&self, _: &Seat) -> Handshake {
+    fn handshake(&self, _: &ConnectionPlan) -> Handshake {
         Handshake { parameter: None, subprotocol: Some("mqtt") }
     }
 
-    fn session(&self, seat: &Seat, _: &Payload) -> MqttSession {
+    fn session(&self, plan: &ConnectionPlan, _: &Payload) -> MqttSession {
         let mut asks = Vec::new();
-        frame(&mut asks, Opcode::Binary, &connect(&format!("{}-{}", seat.channels.run(), seat.index)));
-        if seat.receives {
-            let names: Vec<String> = seat.uses.clone().map(|index| seat.channels.name(index)).collect();
-            frame(&mut asks, Opcode::Binary, &subscribe(&names, u8::from(seat.confirmed)));
+        frame(&mut asks, Opcode::Binary, &connect(&format!("{}-{}", plan.channels.run(), plan.index)));
+        if plan.receives {
+            let names: Vec<String> = plan.channel_numbers.clone().map(|index| plan.channels.name(index)).collect();
+            frame(&mut asks, Opcode::Binary, &subscribe(&names, u8::from(plan.confirmed)));
         }
         MqttSession {
             asks,
-            awaits: if seat.receives { SUBACK } else { CONNACK },
+            awaits: if plan.receives { SUBACK } else { CONNACK },
             is_ready: false,
             packets: Packets::default(),
             acknowledgements: Vec::new(),
         }
     }
 
-    fn publication(&self, seat: &Seat, payload: &Payload) -> Publication {
-        let head = publish_head(seat.channel().len(), payload.size(), seat.confirmed);
-        let publication = Publication::new(Opcode::Binary).bytes(&head).channel(seat);
-        let publication = if seat.confirmed { publication.packet_id() } else { publication };
+    fn publication(&self, plan: &ConnectionPlan, payload: &Payload) -> Publication {
+        let head = publish_head(plan.channel().len(), payload.size(), plan.confirmed);
+        let publication = Publication::new(Opcode::Binary).bytes(&head).channel(plan);
+        let publication = if plan.confirmed { publication.packet_id() } else { publication };
         publication.payload(payload)
     }
 
@@ -148,7 +148,12 @@ impl Session for MqttSession {
         self.is_ready
     }
 
-    fn take(&mut self, payload: &[u8], out: &mut Vec<u8>, mut heard: impl FnMut(Heard<'_>)) -> Result<(), String> {
+    fn handle_payload(
+        &mut self,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+        mut on_event: impl FnMut(SessionEvent<'_>),
+    ) -> Result<(), String> {
         let Self { awaits, is_ready, packets, acknowledgements, .. } = self;
         packets.take(payload, |bytes| {
             let Some((head, length)) = length(bytes)? else { return Ok(None) };
@@ -159,9 +164,9 @@ impl Session for MqttSession {
                     if let Some(id) = id {
                         acknowledgements.extend([PUBACK, 2, id[0], id[1]]);
                     }
-                    heard(Heard::Delivery(message));
+                    on_event(SessionEvent::Delivery(message));
                 }
-                PUBACK => heard(Heard::Answer),
+                PUBACK => on_event(SessionEvent::Confirmation),
                 CONNACK if rest.get(1) != Some(&0) => {
                     return Err(format!("the server refuses the connection, code {:?}", rest.get(1)));
                 }

@@ -4,7 +4,7 @@
 //! mean something: a stream with a file takes the channel, answers each PUB that names a subject for the answer, hands each message to a consumer, and
 //! removes it when that has acknowledged it (a work queue, which is what a kept channel is).
 
-use wsmb_load::{Handshake, Heard, Payload, Publication, Seat, Session, Wire, frame};
+use wsmb_load::{ConnectionPlan, Handshake, Payload, Publication, Session, SessionEvent, Wire, frame};
 use wsmb_protocol::frame::Opcode;
 
 use crate::packets::Packets;
@@ -35,20 +35,20 @@ impl Wire for Nats {
         "nats"
     }
 
-    fn handshake(&self, _: &Seat) -> Handshake {
+    fn handshake(&self, _: &ConnectionPlan) -> Handshake {
         Handshake::default()
     }
 
-    fn session(&self, seat: &Seat, _: &Payload) -> NatsSession {
-        let mut steps = if seat.confirmed { jetstream(seat) } else { vec![plain(seat)] };
+    fn session(&self, plan: &ConnectionPlan, _: &Payload) -> NatsSession {
+        let mut steps = if plan.confirmed { jetstream(plan) } else { vec![plain(plan)] };
         steps.reverse();
         NatsSession { steps, is_ready: false, packets: Packets::default(), replies: Vec::new() }
     }
 
-    fn publication(&self, seat: &Seat, payload: &Payload) -> Publication {
-        let publication = Publication::new(Opcode::Binary).bytes(b"PUB ").channel(seat);
-        let head = match seat.confirmed {
-            true => format!(" {} {}\r\n", inbox(seat, "sends"), payload.size()),
+    fn publication(&self, plan: &ConnectionPlan, payload: &Payload) -> Publication {
+        let publication = Publication::new(Opcode::Binary).bytes(b"PUB ").channel(plan);
+        let head = match plan.confirmed {
+            true => format!(" {} {}\r\n", inbox(plan, "sends"), payload.size()),
             false => format!(" {}\r\n", payload.size()),
         };
         publication.bytes(head.as_bytes()).payload(payload).bytes(b"\r\n")
@@ -66,31 +66,31 @@ impl Wire for Nats {
 }
 
 /// A subject that only this connection uses.
-fn inbox(seat: &Seat, purpose: &str) -> String {
-    format!("_INBOX.{}.{}.{purpose}", seat.channels.run(), seat.index)
+fn inbox(plan: &ConnectionPlan, purpose: &str) -> String {
+    format!("_INBOX.{}.{}.{purpose}", plan.channels.run(), plan.index)
 }
 
 /// Connects and subscribes; the PONG says that all of it is in force.
-pub fn plain(seat: &Seat) -> String {
+pub fn plain(plan: &ConnectionPlan) -> String {
     let mut step = CONNECT.to_owned();
-    if seat.receives {
-        for index in seat.uses.clone() {
+    if plan.receives {
+        for index in plan.channel_numbers.clone() {
             // A subscription's number is the server's business; deliveries are told by it from everything else.
-            step += &format!("SUB {} 1{index}\r\n", seat.channels.name(index));
+            step += &format!("SUB {} 1{index}\r\n", plan.channels.name(index));
         }
     }
     step + "PING\r\n"
 }
 
 /// What a connection says, step by step: each is answered before the next. Whoever comes first makes the stream; to make it again is no error.
-pub fn jetstream(seat: &Seat) -> Vec<String> {
-    let stream = format!("{}-{:06}", seat.channels.run(), seat.uses.start);
-    let (requests, sends) = (inbox(seat, "requests"), inbox(seat, "sends"));
+pub fn jetstream(plan: &ConnectionPlan) -> Vec<String> {
+    let stream = format!("{}-{:06}", plan.channels.run(), plan.channel_numbers.start);
+    let (requests, sends) = (inbox(plan, "requests"), inbox(plan, "sends"));
     let request = |subject: &str, body: serde_json::Value| {
         let body = body.to_string();
         format!("PUB $JS.API.{subject}.{stream} {requests} {}\r\n{body}\r\n", body.len())
     };
-    let subjects: Vec<String> = seat.uses.clone().map(|index| seat.channels.name(index)).collect();
+    let subjects: Vec<String> = plan.channel_numbers.clone().map(|index| plan.channels.name(index)).collect();
     let make = request(
         "STREAM.CREATE",
         serde_json::json!({
@@ -98,10 +98,10 @@ pub fn jetstream(seat: &Seat) -> Vec<String> {
         }),
     );
     let open = format!("{CONNECT}SUB {requests} 2\r\nSUB {sends} 3\r\n{make}");
-    if !seat.receives {
+    if !plan.receives {
         return vec![open];
     }
-    let deliveries = inbox(seat, "deliveries");
+    let deliveries = inbox(plan, "deliveries");
     let consume = request(
         "CONSUMER.CREATE",
         serde_json::json!({"stream_name": stream, "config": {
@@ -132,7 +132,12 @@ impl Session for NatsSession {
         self.is_ready
     }
 
-    fn take(&mut self, payload: &[u8], out: &mut Vec<u8>, mut heard: impl FnMut(Heard<'_>)) -> Result<(), String> {
+    fn handle_payload(
+        &mut self,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+        mut on_event: impl FnMut(SessionEvent<'_>),
+    ) -> Result<(), String> {
         let Self { packets, replies, .. } = self;
         let mut answered = false;
         packets.take(payload, |bytes| {
@@ -144,7 +149,7 @@ impl Session for NatsSession {
                 }
                 Said::Message { to: SENDS, payload, .. } => {
                     granted(payload)?;
-                    heard(Heard::Answer);
+                    on_event(SessionEvent::Confirmation);
                 }
                 Said::Message { to, reply, payload } if to.starts_with(CHANNEL) => {
                     if let Some(reply) = reply {
@@ -152,7 +157,7 @@ impl Session for NatsSession {
                         replies.extend_from_slice(reply);
                         replies.extend_from_slice(b" 0\r\n\r\n");
                     }
-                    heard(Heard::Delivery(payload));
+                    on_event(SessionEvent::Delivery(payload));
                 }
                 Said::Message { .. } => return Err("a message for a subscription that nobody has".to_owned()),
                 Said::Ping => replies.extend_from_slice(b"PONG\r\n"),

@@ -108,7 +108,7 @@ fn people_get_a_table_and_plain_words() {
     assert!(table.contains("  deliveries ") && table.contains(" /s"), "{table}");
     run(&mut broker.client(&["bench", "confirmed", "--dialect", "topic"]))
         .with(2)
-        .complaining("topic answers for nothing");
+        .complaining("topic does not confirm sends");
     run(&mut broker.client(&["bench", "p2p", "--size", "9"])).with(2);
     run(&mut broker.client(&["bench", "latency", "--rate", "1", "--messages", "5000"]))
         .with(2)

@@ -1,4 +1,5 @@
-//! One connection: opened step by step with a bounded wait for each, then driven by the engine without ever waiting.
+//! One connection. Its opening uses blocking reads with timeouts; afterwards the engine uses it without blocking. It must never block
+//! without a timeout.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -6,44 +7,44 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Error;
-use super::line::Line;
+use super::connection_state::ConnectionState;
 use super::payload::Payload;
 use super::process::Process;
-use super::wire::{Heard, Seat, Session, Wire, frame};
+use super::wire::{ConnectionPlan, Session, SessionEvent, Wire, frame};
 use crate::limits;
 use wsmb_client::{Credentials, Url};
 use wsmb_protocol::frame::Opcode;
 use wsmb_protocol::handshake;
 
-/// Where the broker is, and who asks.
+/// The broker's address, and the credentials.
 #[derive(Clone, Debug)]
 pub struct Target {
     url: Url,
     address: SocketAddr,
     authority: Arc<str>,
     credentials: Option<Credentials>,
-    /// The server runs on this system.
+    /// Whether the server runs on this system.
     is_local: bool,
 }
 
 impl Target {
-    /// Finds the broker's address. `credentials`: who asks; else who is named in the address, if anybody.
+    /// Resolves the broker's address. If `credentials` is `None`, those in the URL are used, if any.
     ///
     /// # Errors
-    /// The host's name cannot be resolved, or nobody listens there.
+    /// The host name cannot be resolved, or no address accepts a connection.
     pub fn new(url: Url, credentials: Option<Credentials>) -> Result<Self, Error> {
         let unreachable = |source| Error::from(wsmb_client::Error::Unreachable { address: url.authority(), source });
         let addresses: Vec<SocketAddr> = (url.host(), url.port()).to_socket_addrs().map_err(unreachable)?.collect();
         let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
-        // Of several, the first that answers: every connection goes to the same.
+        // The first address that accepts is used for all connections.
         for address in addresses {
             match TcpStream::connect_timeout(&address, wsmb_client::limits::CLIENT_CONNECT) {
                 Ok(stream) => {
-                    // Who talks to himself has one address.
-                    let own = stream.local_addr().is_ok_and(|own| own.ip() == address.ip());
-                    let is_local = own || address.ip().is_loopback();
-                    let named = url.user().map(|user| Credentials::new(user, url.password().unwrap_or_default()));
-                    let (authority, credentials) = (url.authority().into(), credentials.or(named));
+                    // A connection within one system has the same address at both ends.
+                    let same_address = stream.local_addr().is_ok_and(|local| local.ip() == address.ip());
+                    let is_local = same_address || address.ip().is_loopback();
+                    let from_url = url.user().map(|user| Credentials::new(user, url.password().unwrap_or_default()));
+                    let (authority, credentials) = (url.authority().into(), credentials.or(from_url));
                     return Ok(Self { url, address, authority, credentials, is_local });
                 }
                 Err(error) => failure = error,
@@ -52,7 +53,7 @@ impl Target {
         Err(unreachable(failure))
     }
 
-    /// The server's process; or why it cannot be seen, in a sentence.
+    /// Finds the server's process. The error is a sentence that says why it was not found.
     pub(super) fn process(&self) -> Result<Process, String> {
         if self.is_local {
             Process::listening_on(self.address)
@@ -62,62 +63,62 @@ impl Target {
     }
 }
 
-/// A connection that waits for what it reads.
-pub(super) struct Opening<S> {
+/// A connection whose reads and writes block.
+pub(super) struct BlockingConnection<S> {
     pub(super) stream: TcpStream,
-    pub(super) line: Line<S>,
-    /// What the answer to the handshake has to match; `None` once it has come.
-    asked: Option<Asked>,
+    pub(super) state: ConnectionState<S>,
+    /// The request that the handshake reply must match; `None` after the reply.
+    request: Option<HandshakeRequest>,
 }
 
-/// Of a handshake's request.
-struct Asked {
+/// The parts of a handshake request needed to check the reply.
+struct HandshakeRequest {
     key: String,
     subprotocol: Option<&'static str>,
     user: Option<String>,
 }
 
-impl<S: Session> Opening<S> {
-    /// Connects and asks for a WebSocket. Nothing is waited for yet: a server that takes its time may be asked by many at once.
+impl<S: Session> BlockingConnection<S> {
+    /// Connects and writes the handshake request. Does not wait for the reply, so that many handshakes can wait for a slow server at once.
     ///
     /// # Errors
-    /// There is no connection.
-    pub(super) fn begin<W: Wire<Session = S>>(
+    /// The connection cannot be made, or it broke.
+    pub(super) fn connect<W: Wire<Session = S>>(
         target: &Target,
         wire: &W,
-        seat: &Seat,
+        plan: &ConnectionPlan,
         payload: &Payload,
     ) -> Result<Self, Error> {
         let stream = TcpStream::connect_timeout(&target.address, wsmb_client::limits::CLIENT_CONNECT)
-            .map_err(|error| no_more(target, error))?;
-        let line = Line::new(wire.session(seat, payload), target.authority.clone());
-        let mut opening = Self { stream, line, asked: None };
-        let setting = |error| opening.line.lost(Some(error));
+            .map_err(|error| connect_error(target, error))?;
+        let state = ConnectionState::new(wire.session(plan, payload), target.authority.clone());
+        let mut opening = Self { stream, state, request: None };
+        let setting = |error| opening.state.lost(Some(error));
         opening.stream.set_nodelay(true).map_err(setting)?;
         opening.stream.set_read_timeout(Some(wsmb_client::limits::CLIENT_CONNECT)).map_err(setting)?;
         opening.stream.set_write_timeout(Some(wsmb_client::limits::CLIENT_CONNECT)).map_err(setting)?;
-        let asks = wire.handshake(seat);
+        let handshake = wire.handshake(plan);
         let mut path = target.url.target().to_owned();
-        if let Some(parameter) = &asks.parameter {
+        if let Some(parameter) = &handshake.parameter {
             path.push(if path.contains('?') { '&' } else { '?' });
             path.push_str(parameter);
         }
-        let (key, subprotocol) = (wsmb_client::new_key()?, asks.subprotocol);
+        let (key, subprotocol) = (wsmb_client::new_key()?, handshake.subprotocol);
         let authorization = target.credentials.as_ref().map(Credentials::header);
-        let request = handshake::client_request(&target.authority, &path, &key, subprotocol, authorization.as_deref());
-        opening.line.out.extend_from_slice(&request);
+        let head = handshake::client_request(&target.authority, &path, &key, subprotocol, authorization.as_deref());
+        opening.state.out.extend_from_slice(&head);
         opening.write()?;
         let user = target.credentials.as_ref().map(|credentials| credentials.user.clone());
-        opening.asked = Some(Asked { key, subprotocol, user });
+        opening.request = Some(HandshakeRequest { key, subprotocol, user });
         Ok(opening)
     }
 
-    /// Waits for the answer to the handshake, and writes what the session begins with.
+    /// Waits for the handshake reply, and writes the first frames of the session.
     ///
     /// # Errors
-    /// The server refuses, or the connection broke.
-    pub(super) fn shake_hands(&mut self) -> Result<(), Error> {
-        let Some(Asked { key, subprotocol, user }) = self.asked.take() else { return Ok(()) };
+    /// The server refused the handshake, sent nothing for [`wsmb_client::limits::CLIENT_CONNECT`], or the connection broke.
+    pub(super) fn finish_handshake(&mut self) -> Result<(), Error> {
+        let Some(HandshakeRequest { key, subprotocol, user }) = self.request.take() else { return Ok(()) };
         let mut head = Vec::with_capacity(wsmb_protocol::limits::UPGRADE_REPLY);
         let mut buffer = [0; wsmb_protocol::limits::UPGRADE_REPLY];
         let length = loop {
@@ -125,95 +126,98 @@ impl<S: Session> Opening<S> {
             head.extend_from_slice(&buffer[..count]);
             match handshake::parse_reply(&head, &key, subprotocol) {
                 Ok(Some(length)) => break length,
-                Ok(None) if head.len() > wsmb_protocol::limits::REQUEST_HEAD => return Err(self.line.lost(None)),
+                Ok(None) if head.len() > wsmb_protocol::limits::REQUEST_HEAD => return Err(self.state.lost(None)),
                 Ok(None) => {}
                 Err(reply) => {
-                    let address = self.line.address().to_owned();
+                    let address = self.state.address().to_owned();
                     return Err(wsmb_client::Error::Refused { address, user, reply }.into());
                 }
             }
         };
-        // What is behind the head is the beginning of the session; no delivery comes before anything was asked for.
-        self.line.take(&head[length..], |_| Ok(()))?;
-        let Line { session, out, .. } = &mut self.line;
+        // Bytes after the head belong to the session. Deliveries cannot come before the subscription.
+        self.state.handle_input(&head[length..], |_| Ok(()))?;
+        let ConnectionState { session, out, .. } = &mut self.state;
         session.open(out);
         self.write()
     }
 
-    /// Waits until the session is ready, and tells what comes meanwhile.
+    /// Waits until the session is ready, and passes the events to `on_event`.
     ///
     /// # Errors
-    /// The connection broke, or nothing came for [`wsmb_client::limits::CLIENT_CONNECT`].
-    pub(super) fn settle(&mut self, mut heard: impl FnMut(Heard<'_>) -> Result<(), Error>) -> Result<(), Error> {
+    /// The connection broke, or the session was not ready within [`wsmb_client::limits::CLIENT_CONNECT`].
+    pub(super) fn wait_until_ready(
+        &mut self,
+        mut on_event: impl FnMut(SessionEvent<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let deadline = Instant::now() + wsmb_client::limits::CLIENT_CONNECT;
         let mut buffer = vec![0; wsmb_protocol::limits::READ_BUFFER];
-        while !self.line.session.is_ready() {
+        while !self.state.session.is_ready() {
             if Instant::now() >= deadline {
                 return Err(stalled("a connection was not ready", wsmb_client::limits::CLIENT_CONNECT));
             }
-            self.hear(&mut buffer, &mut heard)?;
+            self.receive(&mut buffer, &mut on_event)?;
         }
         Ok(())
     }
 
-    /// Reads once, waiting for something to come, and answers what is to be answered.
+    /// Reads once (blocking), passes the events to `on_event`, and writes the replies.
     ///
     /// # Errors
-    /// The connection broke, or nothing came for the socket's time-out.
-    pub(super) fn hear(
+    /// The connection broke, or nothing came within the socket's timeout.
+    pub(super) fn receive(
         &mut self,
         buffer: &mut [u8],
-        heard: impl FnMut(Heard<'_>) -> Result<(), Error>,
+        on_event: impl FnMut(SessionEvent<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let count = self.read(buffer)?;
-        self.line.take(&buffer[..count], heard)?;
+        self.state.handle_input(&buffer[..count], on_event)?;
         self.write()
     }
 
-    /// Writes what is to be written.
+    /// Writes all queued bytes.
     pub(super) fn write(&mut self) -> Result<(), Error> {
-        let result = self.stream.write_all(&self.line.out);
-        self.line.out.clear();
-        result.map_err(|error| self.line.lost(Some(error)))
+        let result = self.stream.write_all(&self.state.out);
+        self.state.out.clear();
+        result.map_err(|error| self.state.lost(Some(error)))
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         loop {
             match self.stream.read(buffer) {
-                Ok(0) => return Err(self.line.lost(None)),
+                Ok(0) => return Err(self.state.lost(None)),
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     return Err(stalled(
-                        "the broker said nothing on a connection",
+                        "the broker sent nothing on a connection",
                         wsmb_client::limits::CLIENT_CONNECT,
                     ));
                 }
-                Err(error) => return Err(self.line.lost(Some(error))),
+                Err(error) => return Err(self.state.lost(Some(error))),
             }
         }
     }
 
-    /// Says goodbye, and waits for the answer for a while: an orderly end confirms what was received.
-    pub(super) fn leave(mut self) {
-        frame(&mut self.line.out, Opcode::Close, &1000_u16.to_be_bytes());
+    /// Sends a close frame and waits up to [`limits::CLOSE_TIMEOUT`] for the end of the connection: an orderly end confirms the deliveries.
+    pub(super) fn close(mut self) {
+        frame(&mut self.state.out, Opcode::Close, &1000_u16.to_be_bytes());
         let mut buffer = [0; wsmb_protocol::limits::UPGRADE_REPLY];
-        let deadline = Instant::now() + limits::LEAVE;
-        // What still comes does not matter, nor how the connection ends.
-        let mut goes_on = self.stream.set_read_timeout(Some(limits::LEAVE)).is_ok() && self.write().is_ok();
-        while goes_on && Instant::now() < deadline {
-            goes_on = matches!(self.stream.read(&mut buffer), Ok(count) if count > 0);
+        let deadline = Instant::now() + limits::CLOSE_TIMEOUT;
+        // Further frames and errors do not matter here.
+        let mut is_open = self.stream.set_read_timeout(Some(limits::CLOSE_TIMEOUT)).is_ok() && self.write().is_ok();
+        while is_open && Instant::now() < deadline {
+            is_open = matches!(self.stream.read(&mut buffer), Ok(count) if count > 0);
         }
     }
 
-    /// The same connection for the engine: it waits for nothing any more.
-    pub(super) fn into_connection(self) -> Result<Connection<S>, Error> {
-        let Self { stream, line, .. } = self;
+    /// Makes the connection non-blocking, for the engine.
+    pub(super) fn into_nonblocking(self) -> Result<Connection<S>, Error> {
+        let Self { stream, state, .. } = self;
         match stream.set_nonblocking(true) {
             Ok(()) => {
-                Ok(Connection { stream: mio::net::TcpStream::from_std(stream), line, written: 0, blocked: false })
+                Ok(Connection { stream: mio::net::TcpStream::from_std(stream), state, written: 0, blocked: false })
             }
-            Err(error) => Err(line.lost(Some(error))),
+            Err(error) => Err(state.lost(Some(error))),
         }
     }
 }
@@ -222,12 +226,12 @@ fn stalled(what: &str, after: Duration) -> Error {
     Error::Stalled { what: what.to_owned(), after }
 }
 
-/// Why there is no further connection.
-fn no_more(target: &Target, source: io::Error) -> Error {
+/// The error of a failed connection attempt.
+fn connect_error(target: &Target, source: io::Error) -> Error {
     match source.kind() {
         ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse => Error::System(
-            "this system has no free port left for another connection to the same address; open fewer, or wait until \
-             those of the last run have expired"
+            "this system has no free port left for another connection to the same address; open fewer connections, or wait \
+             until the ports of the last run are free again"
                 .to_owned(),
         ),
         ErrorKind::TimedOut => wsmb_client::Error::TimedOut {
@@ -239,75 +243,75 @@ fn no_more(target: &Target, source: io::Error) -> Error {
     }
 }
 
-/// A connection that never waits.
+/// A connection whose reads and writes do not block.
 pub(super) struct Connection<S> {
     pub(super) stream: mio::net::TcpStream,
-    pub(super) line: Line<S>,
+    pub(super) state: ConnectionState<S>,
     written: usize,
-    /// The socket takes no more; the system tells when it does.
+    /// Whether the socket is full. The event queue reports when it is writable again.
     pub(super) blocked: bool,
 }
 
 impl<S: Session> Connection<S> {
-    /// Reads once. Whether there may be more.
+    /// Reads once, and returns whether more data may be available.
     ///
     /// # Errors
-    /// As [`Line::take`]; or the connection broke.
+    /// The errors of [`ConnectionState::handle_input`], or the connection broke.
     pub(super) fn receive(
         &mut self,
         buffer: &mut [u8],
-        heard: impl FnMut(Heard<'_>) -> Result<(), Error>,
+        on_event: impl FnMut(SessionEvent<'_>) -> Result<(), Error>,
     ) -> Result<bool, Error> {
         let count = match self.stream.read(buffer) {
-            Ok(0) => return Err(self.line.lost(None)),
+            Ok(0) => return Err(self.state.lost(None)),
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(true),
-            Err(error) => return Err(self.line.lost(Some(error))),
+            Err(error) => return Err(self.state.lost(Some(error))),
         };
-        self.line.take(&buffer[..count], heard)?;
+        self.state.handle_input(&buffer[..count], on_event)?;
         if self.queued() > 0 {
             self.flush()?;
         }
-        // A short read has emptied the socket; where that is not so, the system has to be asked again.
+        // A short read has emptied the socket, except on Windows.
         Ok(count == buffer.len() || cfg!(windows))
     }
 
-    /// Writes what the socket takes.
+    /// Writes queued bytes until the socket is full.
     ///
     /// # Errors
     /// The connection broke.
     pub(super) fn flush(&mut self) -> Result<(), Error> {
         while self.queued() > 0 && !self.blocked {
-            match self.stream.write(&self.line.out[self.written..]) {
+            match self.stream.write(&self.state.out[self.written..]) {
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.blocked = true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // If the server has said why it went, the reader finds it.
-                Err(error) => return self.why(error),
+                // A close frame of the server explains the error better.
+                Err(error) => return self.close_reason(error),
             }
         }
         if self.queued() == 0 {
-            self.line.out.clear();
+            self.state.out.clear();
             self.written = 0;
         }
         Ok(())
     }
 
-    /// Bytes that are to be written.
+    /// The number of queued bytes.
     pub(super) fn queued(&self) -> usize {
-        self.line.out.len() - self.written
+        self.state.out.len() - self.written
     }
 
-    /// A write has failed: the reason that the server gave, if it gave one, else the system's.
-    fn why(&mut self, error: io::Error) -> Result<(), Error> {
-        let mut buffer = vec![0; limits::READ];
+    /// Returns the error after a failed write: the reason in the server's close frame if there is one, otherwise the system's error.
+    fn close_reason(&mut self, error: io::Error) -> Result<(), Error> {
+        let mut buffer = vec![0; limits::READ_BYTES];
         for _ in 0..limits::BURSTS {
             match self.stream.read(&mut buffer) {
-                Ok(count) if count > 0 => self.line.take(&buffer[..count], |_| Ok(()))?,
+                Ok(count) if count > 0 => self.state.handle_input(&buffer[..count], |_| Ok(()))?,
                 _ => break,
             }
         }
-        Err(self.line.lost(Some(error)))
+        Err(self.state.lost(Some(error)))
     }
 }

@@ -1,182 +1,187 @@
-//! The engine: one thread and one event queue for all connections of a run. It sends as far as the windows go, reads what comes, and counts.
+//! The engine: one thread and one event queue for all connections of a run. It sends up to the windows' limits, reads deliveries and
+//! confirmations, and counts them.
 //!
-//! Edges, not levels: a socket is read until it is empty, and written until it is full, before the system is asked again.
+//! Events are edge-triggered: a socket is read until it is empty and written until it is full before the engine polls again. The engine
+//! must never block on a socket.
 
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 
 use super::Error;
-use super::connection::{Connection, Opening};
+use super::connection::{BlockingConnection, Connection};
 use super::flow::Flow;
 use super::payload::Payload;
 use super::tracker::{Arrival, Tracker};
-use super::wire::{Heard, Session, frame};
+use super::wire::{Session, SessionEvent, frame};
 use crate::limits;
 use wsmb_protocol::frame::Opcode;
 
-/// How far a stretch of work goes.
+/// When [`Engine::run`] ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Goal {
-    /// So many further messages of all senders together.
+    /// After this many further messages of all senders together.
     Messages(u64),
-    /// As many as can be sent in this time.
+    /// After this time.
     Time(Duration),
 }
 
-/// How far a run has come, for who watches it.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// What is being done, in a word or two.
+    /// The current phase, in one or two words.
     pub phase: &'static str,
-    /// From 0 to 1.
+    /// The completed part of the phase, from 0 to 1.
     pub fraction: f64,
 }
 
-/// Who watches a run; called some ten times a second.
+/// A callback for the progress of a run; called about ten times a second.
 pub type Watch<'a> = &'a mut dyn FnMut(Progress);
 
-/// What was counted so far. Deliveries and answers that came more than once are counted once in `received`.
+/// The counts so far. `received` does not count duplicates.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     pub(super) sent: u64,
     pub(super) expected: u64,
     pub(super) received: u64,
-    pub(super) asked: u64,
-    pub(super) answered: u64,
+    /// Sends that the broker should confirm.
+    pub(super) to_confirm: u64,
+    pub(super) confirmed: u64,
     pub(super) doubled: u64,
     pub(super) reordered: u64,
 }
 
 impl Tally {
-    fn is_settled(&self) -> bool {
-        self.received >= self.expected && self.answered >= self.asked
+    fn is_complete(&self) -> bool {
+        self.received >= self.expected && self.confirmed >= self.to_confirm
     }
 }
 
-/// A stretch of work.
+/// The result of one call of [`Engine::run`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Stretch {
+pub(super) struct PhaseResult {
     pub(super) sent: u64,
     pub(super) received: u64,
-    pub(super) answered: u64,
-    /// From its beginning to the last delivery or answer.
+    pub(super) confirmed: u64,
+    /// From the start to the last delivery or confirmation.
     pub(super) time: Duration,
-    /// Everything that was expected has come.
+    /// Whether all expected deliveries and confirmations have arrived.
     pub(super) complete: bool,
 }
 
-/// What a connection is there for.
-pub(super) enum Post {
-    /// It sends the messages of a flow.
+/// The role of a connection.
+pub(super) enum Role {
+    /// Sends the messages of this flow.
     Sender(usize),
-    /// It receives those of a flow, on channels from `first` on, each with its tracker.
+    /// Receives the messages of a flow on the channels from `first` on, each with a tracker.
     Receiver { flow: usize, first: u32, trackers: Vec<Tracker> },
-    /// It is only there.
+    /// Only stays open.
     Idle,
 }
 
 struct Link<S> {
     connection: Connection<S>,
-    post: Post,
-    /// It stands in the list of those that can be read.
-    listed: bool,
+    role: Role,
+    /// Whether the connection is in the `readable` list.
+    is_listed: bool,
 }
 
-/// See the module's description.
+/// Drives all connections of a run.
 pub(super) struct Engine<S> {
     poll: Poll,
     events: Events,
     links: Vec<Link<S>>,
     flows: Vec<Flow>,
     payload: Payload,
-    /// When nothing has come for so long, it is lost.
+    /// Missing deliveries count as lost when nothing has arrived for this long.
     stall: Duration,
     tally: Tally,
-    /// Sends are answered for.
-    answers: bool,
+    /// Whether the broker confirms sends.
+    confirms: bool,
     readable: Vec<usize>,
-    hungry: Vec<usize>,
+    /// The flows that may send.
+    sendable: Vec<usize>,
     buffer: Vec<u8>,
-    /// When the last delivery or answer came.
-    moved: Instant,
+    /// The time of the last delivery or confirmation.
+    last_arrival: Instant,
 }
 
 impl<S: Session> Engine<S> {
-    /// An engine without connections. `answers`: every send is answered for.
+    /// Creates an engine without connections. `confirms`: whether the broker confirms every send.
     ///
     /// # Errors
-    /// The system gives no event queue.
-    pub(super) fn new(payload: Payload, answers: bool, stall: Duration) -> Result<Self, Error> {
+    /// The system cannot create an event queue.
+    pub(super) fn new(payload: Payload, confirms: bool, stall: Duration) -> Result<Self, Error> {
         Ok(Self {
-            poll: Poll::new().map_err(|error| Error::System(format!("the system gives no event queue: {error}")))?,
-            events: Events::with_capacity(limits::EVENTS),
+            poll: Poll::new()
+                .map_err(|error| Error::System(format!("the system cannot create an event queue: {error}")))?,
+            events: Events::with_capacity(limits::EVENTS_PER_POLL),
             links: Vec::new(),
             flows: Vec::new(),
             payload,
             stall,
             tally: Tally::default(),
-            answers,
+            confirms,
             readable: Vec::new(),
-            hungry: Vec::new(),
-            buffer: vec![0; limits::READ],
-            moved: Instant::now(),
+            sendable: Vec::new(),
+            buffer: vec![0; limits::READ_BYTES],
+            last_arrival: Instant::now(),
         })
     }
 
-    /// Takes a connection over. Returns its number.
+    /// Adds a connection and returns its index.
     ///
     /// # Errors
-    /// The system refuses it.
-    pub(super) fn add(&mut self, opening: Opening<S>, post: Post) -> Result<usize, Error> {
-        let mut connection = opening.into_connection()?;
+    /// The system refuses to register the connection.
+    pub(super) fn add(&mut self, opening: BlockingConnection<S>, role: Role) -> Result<usize, Error> {
+        let mut connection = opening.into_nonblocking()?;
         let index = self.links.len();
         self.poll
             .registry()
             .register(&mut connection.stream, Token(index), Interest::READABLE | Interest::WRITABLE)
-            .map_err(|error| connection.line.lost(Some(error)))?;
-        // What came while it was opened makes no edge any more.
+            .map_err(|error| connection.state.lost(Some(error)))?;
+        // Data that arrived during the opening does not cause another event.
         self.readable.push(index);
-        self.links.push(Link { connection, post, listed: true });
+        self.links.push(Link { connection, role, is_listed: true });
         Ok(index)
     }
 
-    /// Adds what a sender sends. Returns its number.
+    /// Adds the flow of a sender and returns its index.
     pub(super) fn add_flow(&mut self, flow: Flow) -> usize {
         self.flows.push(flow);
         self.flows.len() - 1
     }
 
-    /// Flows so far.
+    /// The number of flows.
     pub(super) fn flows(&self) -> usize {
         self.flows.len()
     }
 
-    /// Connections so far.
+    /// The number of connections.
     pub(super) fn connections(&self) -> usize {
         self.links.len()
     }
 
-    /// Messages of flow `flow` that were sent so far are to be received, which were sent while nobody was there.
-    pub(super) fn expect_what_was_sent(&mut self, flow: usize) {
+    /// Expects one delivery of each message that `flow` has sent so far without a receiver.
+    pub(super) fn expect_sent_messages(&mut self, flow: usize) {
         self.tally.expected += self.flows.get(flow).map_or(0, |flow| flow.sent);
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub(super) fn tally(&self) -> Tally {
         self.tally
     }
 
-    /// Sends, and waits until everything that was sent is received and answered for, or nothing has come for [`super::Options::stall`].
+    /// Sends, and waits until all messages are received and confirmed, or nothing has arrived for [`super::Options::stall`].
     ///
     /// # Errors
-    /// A connection broke, something was refused, or something came that was not sent.
-    pub(super) fn run(&mut self, goal: Goal, phase: &'static str, watch: Watch<'_>) -> Result<Stretch, Error> {
+    /// A connection broke, the broker refused a send, or a message arrived that was not sent.
+    pub(super) fn run(&mut self, goal: Goal, phase: &'static str, watch: Watch<'_>) -> Result<PhaseResult, Error> {
         let before = self.tally;
         let began = Instant::now();
-        self.moved = began;
+        self.last_arrival = began;
         self.set_limits(goal);
-        let mut looked = began;
+        let mut last_report = began;
         loop {
             let now = Instant::now();
             if let Goal::Time(time) = goal
@@ -185,29 +190,29 @@ impl<S: Session> Engine<S> {
                 self.flows.iter_mut().for_each(|flow| flow.limit = flow.sent);
             }
             let all_sent = self.flows.iter().all(|flow| flow.sent >= flow.limit);
-            let complete = all_sent && self.tally.is_settled();
-            if complete || now - self.moved >= self.stall {
+            let complete = all_sent && self.tally.is_complete();
+            if complete || now - self.last_arrival >= self.stall {
                 let tally = self.tally;
-                return Ok(Stretch {
+                return Ok(PhaseResult {
                     sent: tally.sent - before.sent,
                     received: tally.received - before.received,
-                    answered: tally.answered - before.answered,
-                    time: self.moved - began,
+                    confirmed: tally.confirmed - before.confirmed,
+                    time: self.last_arrival - began,
                     complete,
                 });
             }
-            if now - looked >= limits::LOOK {
-                looked = now;
+            if now - last_report >= limits::UPDATE_INTERVAL {
+                last_report = now;
                 watch(Progress { phase, fraction: self.fraction(goal, &before, began) });
             }
-            self.pass(limits::LOOK)?;
+            self.poll_once(limits::UPDATE_INTERVAL)?;
         }
     }
 
-    /// Answers what is to be answered for this long; nothing is sent.
+    /// Reads and replies for this long, without sending messages.
     ///
     /// # Errors
-    /// As [`Self::run`].
+    /// As for [`Self::run`].
     pub(super) fn idle(&mut self, time: Duration) -> Result<(), Error> {
         let end = Instant::now() + time;
         loop {
@@ -215,36 +220,37 @@ impl<S: Session> Engine<S> {
             if left.is_zero() {
                 return Ok(());
             }
-            self.pass(left)?;
+            self.poll_once(left)?;
         }
     }
 
-    /// Answers the pings that confirm what receivers were given last, so that nothing of it stays with the broker. Where nothing is to be
-    /// confirmed, no ping comes, and the time is waited out.
+    /// Waits until each receiver has answered a ping after its last delivery, so that the broker keeps no delivery. If no ping comes, because
+    /// nothing has to be confirmed, this takes [`limits::CONFIRM_TIMEOUT`].
     fn confirm(&mut self) -> Result<(), Error> {
-        let end = Instant::now() + limits::CONFIRM;
-        let is_open = |link: &Link<S>| matches!(link.post, Post::Receiver { .. }) && link.connection.line.unconfirmed;
-        while self.links.iter().any(is_open) && Instant::now() < end {
-            self.pass(limits::LOOK)?;
+        let end = Instant::now() + limits::CONFIRM_TIMEOUT;
+        let is_unconfirmed =
+            |link: &Link<S>| matches!(link.role, Role::Receiver { .. }) && link.connection.state.unconfirmed;
+        while self.links.iter().any(is_unconfirmed) && Instant::now() < end {
+            self.poll_once(limits::UPDATE_INTERVAL)?;
         }
         Ok(())
     }
 
-    /// Ends every connection in an orderly way, and waits for the server's part of it for a while.
-    pub(super) fn leave(mut self) {
-        // What is measured is measured; who breaks now is gone.
+    /// Closes all connections in an orderly way. Waits up to [`limits::CLOSE_TIMEOUT`] for the server's part.
+    pub(super) fn close(mut self) {
+        // The measurement is finished, so errors do not matter here.
         let _ = self.confirm();
         for link in &mut self.links {
-            frame(&mut link.connection.line.out, Opcode::Close, &1000_u16.to_be_bytes());
+            frame(&mut link.connection.state.out, Opcode::Close, &1000_u16.to_be_bytes());
             link.connection.blocked = false;
-            // Whoever is gone already needs no goodbye.
+            // Fails if the connection is already closed.
             let _ = link.connection.flush();
         }
-        let deadline = Instant::now() + limits::LEAVE;
-        let mut left = self.links.len();
-        let mut gone = vec![false; left];
-        while left > 0 && Instant::now() < deadline {
-            if self.poll.poll(&mut self.events, Some(limits::LOOK)).is_err() {
+        let deadline = Instant::now() + limits::CLOSE_TIMEOUT;
+        let mut open = self.links.len();
+        let mut closed = vec![false; open];
+        while open > 0 && Instant::now() < deadline {
+            if self.poll.poll(&mut self.events, Some(limits::UPDATE_INTERVAL)).is_err() {
                 return;
             }
             for event in &self.events {
@@ -258,8 +264,8 @@ impl<S: Session> Engine<S> {
                         Err(_) => break true,
                     }
                 };
-                if ended && !std::mem::replace(&mut gone[event.token().0], true) {
-                    left -= 1;
+                if ended && !std::mem::replace(&mut closed[event.token().0], true) {
+                    open -= 1;
                 }
             }
         }
@@ -272,8 +278,8 @@ impl<S: Session> Engine<S> {
                 Goal::Messages(messages) => flow.sent + messages / count + u64::from(messages % count > index as u64),
                 Goal::Time(_) => Payload::NUMBERS,
             };
-            if !std::mem::replace(&mut flow.listed, true) {
-                self.hungry.push(index);
+            if !std::mem::replace(&mut flow.is_listed, true) {
+                self.sendable.push(index);
             }
         }
     }
@@ -283,16 +289,16 @@ impl<S: Session> Engine<S> {
             Goal::Time(time) => began.elapsed().as_secs_f64() / time.as_secs_f64().max(f64::MIN_POSITIVE),
             Goal::Messages(messages) => {
                 let copies = self.flows.iter().map(|flow| flow.copies).max().unwrap_or(1).max(1);
-                let due = if messages > 0 { messages * copies } else { self.tally.expected - before.expected };
-                let done = (self.tally.received - before.received).max(self.tally.answered - before.answered);
-                done as f64 / due.max(1) as f64
+                let expected = if messages > 0 { messages * copies } else { self.tally.expected - before.expected };
+                let done = (self.tally.received - before.received).max(self.tally.confirmed - before.confirmed);
+                done as f64 / expected.max(1) as f64
             }
         }
     }
 
-    /// Waits for something to happen, for a while at the most, and does what there is to do.
-    fn pass(&mut self, wait: Duration) -> Result<(), Error> {
-        let wait = if self.readable.is_empty() && self.hungry.is_empty() { wait } else { Duration::ZERO };
+    /// Polls for events for at most `wait`, then reads from readable connections and sends for flows with room.
+    fn poll_once(&mut self, wait: Duration) -> Result<(), Error> {
+        let wait = if self.readable.is_empty() && self.sendable.is_empty() { wait } else { Duration::ZERO };
         match self.poll.poll(&mut self.events, Some(wait)) {
             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
                 return Err(Error::System(format!("the system's event queue failed: {error}")));
@@ -304,101 +310,101 @@ impl<S: Session> Engine<S> {
             let Some(link) = self.links.get_mut(index) else { continue };
             if event.is_writable() && std::mem::replace(&mut link.connection.blocked, false) {
                 link.connection.flush()?;
-                if let Post::Sender(flow) = link.post
-                    && !std::mem::replace(&mut self.flows[flow].listed, true)
+                if let Role::Sender(flow) = link.role
+                    && !std::mem::replace(&mut self.flows[flow].is_listed, true)
                 {
-                    self.hungry.push(flow);
+                    self.sendable.push(flow);
                 }
             }
             let to_read = event.is_readable() || event.is_read_closed() || event.is_error();
-            if to_read && !std::mem::replace(&mut link.listed, true) {
+            if to_read && !std::mem::replace(&mut link.is_listed, true) {
                 self.readable.push(index);
             }
         }
-        let before = (self.tally.received, self.tally.answered);
+        let before = (self.tally.received, self.tally.confirmed);
         for index in std::mem::take(&mut self.readable) {
             self.read(index)?;
         }
-        if before != (self.tally.received, self.tally.answered) {
-            self.moved = Instant::now();
+        if before != (self.tally.received, self.tally.confirmed) {
+            self.last_arrival = Instant::now();
         }
-        for flow in std::mem::take(&mut self.hungry) {
-            self.feed(flow)?;
+        for flow in std::mem::take(&mut self.sendable) {
+            self.send(flow)?;
         }
         Ok(())
     }
 
     fn read(&mut self, index: usize) -> Result<(), Error> {
-        let Self { links, flows, payload, tally, hungry, buffer, .. } = self;
-        let Link { connection, post, listed } = &mut links[index];
-        let more = connection.receive(buffer, |heard| {
-            let made_room = match (&mut *post, heard) {
-                (Post::Receiver { flow, first, trackers }, Heard::Delivery(message)) => {
+        let Self { links, flows, payload, tally, sendable, buffer, .. } = self;
+        let Link { connection, role, is_listed } = &mut links[index];
+        let more = connection.receive(buffer, |event| {
+            let made_room = match (&mut *role, event) {
+                (Role::Receiver { flow, first, trackers }, SessionEvent::Delivery(message)) => {
                     let flow_index = *flow;
                     let flow = &mut flows[flow_index];
                     let made_room = deliver(flow, *first, trackers, payload.number_of(message), tally)?;
                     made_room.then_some(flow_index)
                 }
-                (Post::Sender(flow), Heard::Answer) => {
+                (Role::Sender(flow), SessionEvent::Confirmation) => {
                     let flow_index = *flow;
                     let flow = &mut flows[flow_index];
-                    flow.answered += 1;
-                    tally.answered += 1;
-                    if flow.answered > flow.sent {
-                        return Err(Error::NotUnderstood("an answer to nothing that was sent".to_owned()));
+                    flow.confirmed += 1;
+                    tally.confirmed += 1;
+                    if flow.confirmed > flow.sent {
+                        return Err(Error::NotUnderstood("a confirmation without a send".to_owned()));
                     }
                     Some(flow_index)
                 }
-                (_, Heard::Delivery(_)) => {
-                    return Err(Error::NotUnderstood("a message for somebody who receives nothing".to_owned()));
+                (_, SessionEvent::Delivery(_)) => {
+                    return Err(Error::NotUnderstood("a message on a connection that does not receive".to_owned()));
                 }
-                (_, Heard::Answer) => {
-                    return Err(Error::NotUnderstood("an answer to nothing that was sent".to_owned()));
+                (_, SessionEvent::Confirmation) => {
+                    return Err(Error::NotUnderstood("a confirmation without a send".to_owned()));
                 }
             };
             if let Some(flow) = made_room
-                && !std::mem::replace(&mut flows[flow].listed, true)
+                && !std::mem::replace(&mut flows[flow].is_listed, true)
             {
-                hungry.push(flow);
+                sendable.push(flow);
             }
             Ok(())
         })?;
-        *listed = more;
+        *is_listed = more;
         if more {
             self.readable.push(index);
         }
         Ok(())
     }
 
-    /// Sends what the window of a flow and its socket take.
-    fn feed(&mut self, index: usize) -> Result<(), Error> {
+    /// Sends messages of a flow until its window or its socket is full.
+    fn send(&mut self, index: usize) -> Result<(), Error> {
         let flow = &mut self.flows[index];
         let Some(link) = self.links.get_mut(flow.sender) else { return Ok(()) };
         let connection = &mut link.connection;
-        flow.listed = false;
+        flow.is_listed = false;
         for _ in 0..limits::BURSTS {
             if connection.blocked || connection.queued() > 0 {
-                // The system says when the socket takes more.
+                // The event queue reports when the socket is writable again.
                 return Ok(());
             }
-            let count = flow.fill(&mut connection.line.out);
+            let count = flow.fill(&mut connection.state.out);
             if count == 0 {
                 return Ok(());
             }
             self.tally.sent += count;
             self.tally.expected += count * flow.copies;
-            self.tally.asked += if self.answers { count } else { 0 };
+            self.tally.to_confirm += if self.confirms { count } else { 0 };
             connection.flush()?;
         }
         if flow.room() > 0 {
-            flow.listed = true;
-            self.hungry.push(index);
+            flow.is_listed = true;
+            self.sendable.push(index);
         }
         Ok(())
     }
 }
 
-/// Takes note of a delivery. Whether it made room for its sender.
+/// Records a delivery, and returns whether it made room in the sender's window.
 #[inline]
 fn deliver(
     flow: &mut Flow,
@@ -410,14 +416,14 @@ fn deliver(
     let Some(number) = number.filter(|number| *number < flow.sent) else {
         return Err(Error::NotUnderstood("a message that was not sent".to_owned()));
     };
-    let (channel, place) = flow.place_of(number);
-    let Some(tracker) = channel.checked_sub(first).and_then(|index| trackers.get_mut(index as usize)) else {
+    let (channel, index) = flow.channel_and_index(number);
+    let Some(tracker) = channel.checked_sub(first).and_then(|at| trackers.get_mut(at as usize)) else {
         return Err(Error::NotUnderstood("a message of a channel that this connection does not receive".to_owned()));
     };
-    match tracker.note(place) {
+    match tracker.record(index) {
         Arrival::InOrder => {}
         Arrival::Late => tally.reordered += 1,
-        Arrival::Again => {
+        Arrival::Duplicate => {
             tally.doubled += 1;
             return Ok(false);
         }

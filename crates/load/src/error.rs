@@ -1,27 +1,27 @@
-//! Why a measurement came to nothing: what happened, to what, and what to do about it. No password in it, ever.
+//! The errors of a measurement: what happened, on what, and what to do. An error must never contain a password.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Why there is no report.
+/// Why a measurement failed.
 #[derive(Debug)]
 pub enum Error {
-    /// A connection could not be made, or broke.
+    /// A connection could not be made, or it broke.
     Connection(wsmb_client::Error),
-    /// What was asked for cannot be measured in this way: a sentence.
+    /// The options cannot be measured: a sentence.
     Misuse(String),
-    /// The broker refused something, or broke the protocol that is spoken on the connection: a sentence of the [`super::Session`].
+    /// The broker refused a request or violated the protocol: a sentence from the [`super::Session`].
     Refused(String),
-    /// The broker sent something that its protocol does not have: what was wrong.
+    /// The broker sent an unexpected frame or message: a description.
     NotUnderstood(String),
-    /// A connection was not ready, or a message neither delivered nor answered for, in this time: what was waited for.
+    /// A connection was not ready, or a send was not confirmed, within this time.
     Stalled {
-        /// What did not happen.
+        /// What did not happen, as the start of a sentence.
         what: String,
-        /// For so long.
+        /// The time waited.
         after: Duration,
     },
-    /// The system refused something, in a sentence.
+    /// The system refused a request: a sentence.
     System(String),
 }
 
@@ -36,7 +36,7 @@ impl fmt::Display for Error {
         match self {
             Self::Connection(error) => error.fmt(f),
             Self::Misuse(sentence) | Self::Refused(sentence) | Self::System(sentence) => f.write_str(sentence),
-            Self::NotUnderstood(wrong) => write!(f, "the broker sent something that makes no sense here: {wrong}"),
+            Self::NotUnderstood(wrong) => write!(f, "the broker sent an unexpected frame or message: {wrong}"),
             Self::Stalled { what, after } => write!(f, "{what} for {} seconds", after.as_secs()),
         }
     }

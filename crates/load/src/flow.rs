@@ -1,48 +1,48 @@
-//! One sender: what it sends, how far it may go ahead of its receivers, and how far they are.
+//! One sender: the messages it sends, its window, and the progress of its receivers. No I/O.
 
 use std::ops::Range;
 
-use super::stamp::Stamp;
+use super::frame_template::FrameTemplate;
 use super::wire::Publication;
 use crate::limits;
 
-/// What makes room for further sends.
+/// What makes room in the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Credit {
-    /// Everybody has received a part of the window.
+    /// All receivers have received a part of the window.
     Received,
-    /// The broker has answered for a send.
-    Answered,
+    /// The broker has confirmed a send.
+    Confirmed,
 }
 
-/// The sends of one connection.
+/// The messages of one sender.
 #[derive(Debug)]
 pub(super) struct Flow {
-    /// The sender's connection.
+    /// The index of the sender's connection.
     pub(super) sender: usize,
-    stamp: Stamp,
-    /// The channels that it sends to, in turn: the first, and how many.
+    template: FrameTemplate,
+    /// The channels that the messages go to in turn: the first one, and their number.
     first_channel: u32,
     pub(super) channels: u32,
-    /// To how many receivers each message goes.
+    /// The number of receivers of each message.
     pub(super) copies: u64,
     credit: Credit,
     window: u64,
     pub(super) sent: u64,
-    /// No more than this is sent.
+    /// The number of messages at which sending stops.
     pub(super) limit: u64,
-    pub(super) answered: u64,
-    /// A part of the window has 1 << `shift` messages.
-    shift: u32,
-    /// What is missing of each part that may be on its way, over and over; `oldest` is the number of the oldest.
+    pub(super) confirmed: u64,
+    /// A part of the window has `1 << part_shift` messages.
+    part_shift: u32,
+    /// The missing deliveries of each part of the window, as a ring; `oldest_part` is the number of the oldest part.
     missing: Vec<u64>,
-    oldest: u64,
-    /// It stands in the list of those that may send.
-    pub(super) listed: bool,
+    oldest_part: u64,
+    /// Whether the flow is in the engine's `sendable` list.
+    pub(super) is_listed: bool,
 }
 
 impl Flow {
-    /// `uses`: the channels that it sends to, in turn. `window`: messages that may be on their way, or unanswered.
+    /// Creates a flow to the channels of `uses` in turn. `window`: the maximum number of messages in flight or unconfirmed.
     pub(super) fn new(
         sender: usize,
         publication: &Publication,
@@ -52,11 +52,11 @@ impl Flow {
         window: u32,
     ) -> Self {
         let window = window.max(1);
-        let shift = (window / limits::WINDOW_PARTS).max(1).ilog2();
-        let parts = window >> shift;
+        let part_shift = (window / limits::WINDOW_PARTS).max(1).ilog2();
+        let parts = window >> part_shift;
         Self {
             sender,
-            stamp: Stamp::new(publication),
+            template: FrameTemplate::new(publication),
             first_channel: uses.start,
             channels: uses.end.saturating_sub(uses.start).max(1),
             copies,
@@ -64,44 +64,44 @@ impl Flow {
             window: u64::from(window),
             sent: 0,
             limit: 0,
-            answered: 0,
-            shift,
-            missing: vec![copies << shift; parts as usize],
-            oldest: 0,
-            listed: false,
+            confirmed: 0,
+            part_shift,
+            missing: vec![copies << part_shift; parts as usize],
+            oldest_part: 0,
+            is_listed: false,
         }
     }
 
-    /// How many messages it may send now.
+    /// The number of messages that may be sent now.
     pub(super) fn room(&self) -> u64 {
-        let most = match self.credit {
-            Credit::Answered => self.answered + self.window,
-            Credit::Received => (self.oldest + self.missing.len() as u64) << self.shift,
+        let end = match self.credit {
+            Credit::Confirmed => self.confirmed + self.window,
+            Credit::Received => (self.oldest_part + self.missing.len() as u64) << self.part_shift,
         };
-        most.min(self.limit).saturating_sub(self.sent)
+        end.min(self.limit).saturating_sub(self.sent)
     }
 
-    /// Appends frames while there is room, and less than a burst is in `out`. Returns how many.
+    /// Appends frames while the window has room and `out` is smaller than a burst. Returns their number.
     pub(super) fn fill(&mut self, out: &mut Vec<u8>) -> u64 {
         let mut count = 0;
         let room = self.room();
-        while count < room && (out.is_empty() || out.len() + self.stamp.len() <= limits::BURST) {
-            let (channel, _) = self.place_of(self.sent);
-            self.stamp.append(out, self.sent, self.first_channel + channel);
+        while count < room && (out.is_empty() || out.len() + self.template.len() <= limits::BURST_BYTES) {
+            let (channel, _) = self.channel_and_index(self.sent);
+            self.template.append(out, self.sent, self.first_channel + channel);
             self.sent += 1;
             count += 1;
         }
         count
     }
 
-    /// Somebody has received this message for the first time. Whether that made room.
+    /// Records the first delivery of a message to one of its receivers. Returns whether that made room in the window.
     #[inline]
     pub(super) fn received(&mut self, number: u64) -> bool {
-        if self.credit == Credit::Answered {
+        if self.credit == Credit::Confirmed {
             return false;
         }
         let parts = self.missing.len() as u64;
-        let Some(missing) = self.missing.get_mut((number >> self.shift) as usize % parts as usize) else {
+        let Some(missing) = self.missing.get_mut((number >> self.part_shift) as usize % parts as usize) else {
             return false;
         };
         *missing = missing.saturating_sub(1);
@@ -109,23 +109,24 @@ impl Flow {
             return false;
         }
         let mut made_room = false;
-        while let Some(missing) = self.missing.get_mut((self.oldest % parts) as usize).filter(|missing| **missing == 0)
+        while let Some(missing) =
+            self.missing.get_mut((self.oldest_part % parts) as usize).filter(|missing| **missing == 0)
         {
-            *missing = self.copies << self.shift;
-            self.oldest += 1;
+            *missing = self.copies << self.part_shift;
+            self.oldest_part += 1;
             made_room = true;
         }
         made_room
     }
 
-    /// The channel, counted from the first, and the number of the message among those of that channel.
+    /// Returns the channel of a message, counted from the first channel, and the message's index within that channel.
     #[inline]
-    pub(super) fn place_of(&self, number: u64) -> (u32, u64) {
+    pub(super) fn channel_and_index(&self, number: u64) -> (u32, u64) {
         if self.channels == 1 {
             return (0, number);
         }
         let channels = u64::from(self.channels);
-        // A remainder of a `u32` is one.
+        // The remainder is below a `u32`, so it fits.
         ((number % channels) as u32, number / channels)
     }
 }
@@ -141,11 +142,11 @@ mod tests {
     }
 
     #[test]
-    fn the_window_opens_by_parts_that_everybody_has() {
+    fn the_window_opens_by_parts_that_all_receivers_have() {
         let mut flow = flow(2, Credit::Received, 16);
         let mut out = Vec::new();
         assert_eq!((flow.fill(&mut out), flow.room()), (16, 0));
-        // Part of four; two receivers; the second part is complete before the first.
+        // Parts of four messages and two receivers. The second part is complete before the first.
         for number in (4..8).chain(4..8).chain(0..4).chain(0..3) {
             assert!(!flow.received(number), "{number}");
         }
@@ -155,12 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn answers_open_the_window_one_by_one() {
-        let mut flow = flow(1, Credit::Answered, 3);
+    fn confirmations_open_the_window_one_by_one() {
+        let mut flow = flow(1, Credit::Confirmed, 3);
         let mut out = Vec::new();
         assert_eq!(flow.fill(&mut out), 3);
         assert!(!flow.received(0));
-        flow.answered += 1;
+        flow.confirmed += 1;
         assert_eq!(flow.room(), 1);
         flow.limit = 3;
         assert_eq!(flow.room(), 0);
@@ -184,11 +185,11 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_has_an_end() {
+    fn bursts_are_bounded() {
         let mut flow = flow(1, Credit::Received, 60_000);
         flow.limit = 60_000;
         let mut out = Vec::new();
         flow.fill(&mut out);
-        assert!(out.len() <= limits::BURST && flow.room() > 0);
+        assert!(out.len() <= limits::BURST_BYTES && flow.room() > 0);
     }
 }

@@ -1,30 +1,30 @@
-//! A distribution of times, from which the percentiles of a report are read. Its memory does not grow with the number of times.
+//! A histogram of times for the percentiles of a report. Its memory must never grow with the number of recorded times.
 
 use std::time::Duration;
 
 use super::report::Latency;
 use crate::limits;
 
-/// Digits of a time that are kept: a percentile is exact to one part in a thousand.
+/// The significant decimal digits: percentiles are exact to one part in a thousand.
 const DIGITS: u8 = 3;
 
-/// A distribution of times.
+/// A histogram of times.
 #[derive(Clone, Debug)]
 pub(super) struct Histogram(hdrhistogram::Histogram<u64>);
 
 impl Histogram {
     pub(super) fn new() -> Self {
-        let longest = nanos(limits::TIME);
-        // invariant: the bounds are constants that the library accepts; the test below makes one.
+        let longest = nanos(limits::RUN_TIME);
+        // invariant: the bounds are constants that the library accepts; the tests below create a histogram.
         Self(hdrhistogram::Histogram::new_with_max(longest, DIGITS).expect("constant bounds"))
     }
 
-    /// Counts one time; a time above the longest run counts as that.
+    /// Records one time. A time above [`limits::RUN_TIME`] is recorded as this maximum.
     pub(super) fn record(&mut self, time: Duration) {
         self.0.saturating_record(nanos(time));
     }
 
-    /// The percentiles; all zero if no time was counted.
+    /// The percentiles; all zero if no time was recorded.
     pub(super) fn latency(&self) -> Latency {
         let at = |quantile| micros(self.0.value_at_quantile(quantile).min(self.0.max()));
         Latency { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: at(1.0) }
@@ -35,7 +35,7 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Microseconds to a tenth.
+/// Converts nanoseconds to microseconds, rounded to a tenth.
 fn micros(nanos: u64) -> f64 {
     (nanos as f64 / 100.0).round() / 10.0
 }
@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn percentiles_are_those_of_the_sorted_list_within_half_a_percent() {
         let mut histogram = Histogram::new();
-        // 1 µs to 100 ms, in an order that is none.
+        // 1 µs to 100 ms, shuffled.
         let times: Vec<u64> = (1..=100_000).map(|number| number * 7_919 % 100_003 * 1_000).collect();
         for time in &times {
             histogram.record(Duration::from_nanos(*time));
@@ -64,10 +64,10 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_time_has_a_place_and_no_time_is_zero() {
+    fn the_longest_time_is_recorded_and_an_empty_histogram_is_zero() {
         let mut histogram = Histogram::new();
         histogram.record(Duration::MAX);
-        assert!(histogram.latency().max >= limits::TIME.as_secs_f64() * 1e6);
+        assert!(histogram.latency().max >= limits::RUN_TIME.as_secs_f64() * 1e6);
         assert_eq!(Histogram::new().latency(), Latency::default());
     }
 }

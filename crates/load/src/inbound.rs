@@ -1,20 +1,20 @@
-//! What a server sends, cut into frames by their headers alone. No payload is looked at, and none is copied but that of a frame which
-//! has not come whole.
+//! Splits the bytes from a server into frames by their headers alone. It must never copy or read a payload, except to complete a frame
+//! that arrived in parts.
 
-/// One frame.
+/// One frame from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
-    /// The payload of a data frame, or of a fragment of one.
+    /// The payload of a data frame or of a fragment.
     Data(&'a [u8]),
-    /// A ping and what its pong must carry.
+    /// The payload of a ping, which the pong must repeat.
     Ping(&'a [u8]),
     /// A pong.
     Pong,
-    /// The close frame's payload.
+    /// The payload of a close frame.
     Close(&'a [u8]),
 }
 
-/// The inbound stream of one connection. Holds nothing while no frame is unfinished.
+/// The inbound stream of one connection. Buffers only an incomplete frame.
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
     partial: Vec<u8>,
@@ -22,16 +22,17 @@ pub(super) struct Inbound {
 
 struct Header {
     opcode: u8,
-    /// Bytes of the header and of the whole frame.
+    /// The bytes of the header.
     size: usize,
+    /// The bytes of the whole frame.
     total: usize,
 }
 
 impl Inbound {
-    /// Takes what was read and gives out each frame that is whole, in order.
+    /// Passes each complete frame of the input to `take`, in order.
     ///
     /// # Errors
-    /// The first one that `take` returns, or what is wrong with a header; nothing can be read from then on.
+    /// The first error of `take`, or the problem of a header. The stream cannot be read any further then.
     pub(super) fn feed<E: From<&'static str>>(
         &mut self,
         mut input: &[u8],
@@ -53,7 +54,7 @@ impl Inbound {
         Ok(())
     }
 
-    /// Moves bytes from the input behind the part of a frame that came before; the frame's header if it is whole now.
+    /// Appends input to the incomplete frame. Returns the frame's header if the frame is complete now.
     fn complete(&mut self, input: &mut &[u8]) -> Result<Option<Whole>, &'static str> {
         let header = loop {
             if let Some(header) = Header::parse(&self.partial)? {
@@ -71,11 +72,11 @@ impl Inbound {
     }
 }
 
-/// The header of a frame that is all there.
+/// The header of a complete frame.
 struct Whole(Header);
 
 impl Header {
-    /// The header at the start of `bytes`; `None` if it is not all there.
+    /// Parses the header at the start of `bytes`; `None` if it is incomplete.
     #[inline]
     fn parse(bytes: &[u8]) -> Result<Option<Self>, &'static str> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
@@ -102,7 +103,7 @@ impl Header {
     }
 }
 
-/// `whole` is as long as its header says.
+/// Returns the frame of a header. `whole` has the length in the header.
 #[inline]
 fn frame_of<'a, E: From<&'static str>>(header: &Header, whole: &'a [u8]) -> Result<Frame<'a>, E> {
     let payload = whole.get(header.size..).unwrap_or_default();
@@ -111,7 +112,7 @@ fn frame_of<'a, E: From<&'static str>>(header: &Header, whole: &'a [u8]) -> Resu
         8 => Ok(Frame::Close(payload)),
         9 => Ok(Frame::Ping(payload)),
         10 => Ok(Frame::Pong),
-        _ => Err(E::from("a frame of a kind that RFC 6455 does not have")),
+        _ => Err(E::from("a frame with an opcode that RFC 6455 does not define")),
     }
 }
 
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_found_however_the_stream_is_cut() {
+    fn frames_are_found_in_pieces_of_any_size() {
         let mut stream = Vec::new();
         let mut expected = Vec::new();
         for size in [0, 1, 125, 126, 300, 65_535, 65_536, 100_000] {
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_an_error() {
+    fn invalid_frames_are_errors() {
         assert_eq!(frames(&[0x81, 0x81, 0, 0, 0, 0, 0], 100).unwrap_err().0, "a masked frame");
         let long = [&[0x82, 127][..], &u64::MAX.to_be_bytes()].concat();
         assert_eq!(frames(&long, 1).unwrap_err().0, "a frame that is longer than any message");

@@ -1,8 +1,8 @@
-//! Round trips at a fixed rate: sender, broker, receiver, on one clock.
+//! Measures latencies from the sender through the broker to the receiver at a fixed rate, with one clock.
 //!
-//! An open loop: message *n* is due at a time that was fixed before, and its latency counts from then, not from when it could be sent. So a
-//! broker that stops for a while is charged for every message that was due meanwhile (what is known as coordinated omission does not happen).
-//! Sender and receiver are two threads: neither waits for the other.
+//! The schedule is an open loop: the time of message *n* is fixed in advance, and its latency counts from that time, not from the time of
+//! the actual send. So a pause of the broker counts for every message that was due in the pause (no coordinated omission). Sender and
+//! receiver are two threads, which must never wait for each other.
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
@@ -10,30 +10,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Error;
-use super::connection::Opening;
+use super::connection::BlockingConnection;
+use super::frame_template::FrameTemplate;
 use super::histogram::Histogram;
 use super::payload::Payload;
 use super::report::Latency;
-use super::stamp::Stamp;
 use super::tracker::{Arrival, Tracker};
-use super::wire::{Heard, Publication, Session};
+use super::wire::{Publication, Session, SessionEvent};
 use crate::limits;
 
-/// What is to be measured.
+/// When the messages are sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
     /// Messages a second.
     pub(super) rate: u32,
-    /// Messages that are sent first and do not count.
+    /// The messages sent first, which are not measured.
     pub(super) warm_up: u64,
-    /// Messages that count.
+    /// The measured messages.
     pub(super) messages: u64,
-    /// When nothing has come for so long behind its time, it is lost.
+    /// Missing messages count as lost when nothing has arrived for this long after the due time.
     pub(super) stall: Duration,
 }
 
 impl Schedule {
-    /// When a message is due after the beginning.
+    /// The time of a message after the start.
     fn due(&self, number: u64) -> Duration {
         Duration::from_secs_f64(number as f64 / f64::from(self.rate))
     }
@@ -43,54 +43,55 @@ impl Schedule {
     }
 }
 
-/// What was found.
+/// The result of a latency run.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct LatencyResult {
     pub(super) latency: Latency,
-    /// How late messages were sent: not the broker's fault unless its socket was full.
+    /// How late the messages were sent: caused by the generator unless the broker's socket was full.
     pub(super) lateness: Latency,
-    /// Messages that counted and came.
+    /// The measured messages that arrived.
     pub(super) received: u64,
-    /// All that came, once each.
-    pub(super) came: u64,
+    /// All messages that arrived, without duplicates.
+    pub(super) arrived: u64,
     pub(super) doubled: u64,
     pub(super) reordered: u64,
-    /// From the first message that counts to the last that came.
+    /// From the due time of the first measured message to the last arrival.
     pub(super) time: Duration,
 }
 
-/// Runs the schedule. `counting` is called when the warm-up is over, `watch` with the messages received so far, some times a second.
+/// Runs the schedule. Calls `on_measuring` at the end of the warm-up, and `watch` about ten times a second with the number of messages
+/// that have arrived.
 ///
 /// # Errors
-/// A connection broke, or the broker takes no more.
+/// A connection broke, the broker ended it, or a message arrived that was not sent.
 pub(super) fn run<S: Session + Send>(
-    sender: Opening<S>,
-    mut receiver: Opening<S>,
+    sender: BlockingConnection<S>,
+    mut receiver: BlockingConnection<S>,
     publication: &Publication,
     payload: &Payload,
     schedule: Schedule,
-    mut counting: impl FnMut(),
+    mut on_measuring: impl FnMut(),
     mut watch: impl FnMut(u64),
-) -> Result<(Found, Opening<S>, Opening<S>), Error> {
-    // A little in the future, so that both threads are there.
-    let began = Instant::now() + limits::LOOK;
+) -> Result<(LatencyResult, BlockingConnection<S>, BlockingConnection<S>), Error> {
+    // Slightly in the future, so that both threads are running by then.
+    let began = Instant::now() + limits::UPDATE_INTERVAL;
     let stop = Arc::new(AtomicBool::new(false));
-    let (heard, sent) = std::thread::scope(|scope| {
-        let (ended, stamp) = (stop.clone(), Stamp::new(publication));
+    let (received, sent) = std::thread::scope(|scope| {
+        let (ended, template) = (stop.clone(), FrameTemplate::new(publication));
         let sending = scope.spawn(move || {
-            let result = send(sender, &stamp, schedule, began, &ended);
+            let result = send(sender, &template, schedule, began, &ended);
             if result.is_err() {
                 ended.store(true, Ordering::Relaxed);
             }
             result
         });
-        let heard = receive(&mut receiver, payload, schedule, began, &stop, &mut counting, &mut watch);
+        let received = receive(&mut receiver, payload, schedule, began, &stop, &mut on_measuring, &mut watch);
         stop.store(true, Ordering::Relaxed);
         let sent = sending.join();
-        (heard, sent)
+        (received, sent)
     });
-    // The receiver's reason first: a sender that is told to stop has none.
-    let mut found = heard?;
+    // The receiver's error first: a sender that was stopped has none.
+    let mut found = received?;
     let (lateness, sender) = match sent {
         Ok(result) => result?,
         Err(panic) => std::panic::resume_unwind(panic),
@@ -99,15 +100,15 @@ pub(super) fn run<S: Session + Send>(
     Ok((found, sender, receiver))
 }
 
-/// Sends every message when it is due, until it has sent all or `stop` is set.
+/// Sends each message at its time, until all are sent or `stop` is set.
 fn send<S: Session>(
-    mut sender: Opening<S>,
-    stamp: &Stamp,
+    mut sender: BlockingConnection<S>,
+    template: &FrameTemplate,
     schedule: Schedule,
     began: Instant,
     stop: &AtomicBool,
-) -> Result<(Histogram, Opening<S>), Error> {
-    sender.stream.set_nonblocking(true).map_err(|error| sender.line.lost(Some(error)))?;
+) -> Result<(Histogram, BlockingConnection<S>), Error> {
+    sender.stream.set_nonblocking(true).map_err(|error| sender.state.lost(Some(error)))?;
     let mut lateness = Histogram::new();
     for number in 0..schedule.total() {
         let due = began + schedule.due(number);
@@ -118,18 +119,18 @@ fn send<S: Session>(
         if number >= schedule.warm_up {
             lateness.record(Instant::now().saturating_duration_since(due));
         }
-        stamp.append(&mut sender.line.out, number, 0);
+        template.append(&mut sender.state.out, number, 0);
         write(&mut sender, stop)?;
-        listen(&mut sender)?;
+        read_sender(&mut sender)?;
     }
-    sender.stream.set_nonblocking(false).map_err(|error| sender.line.lost(Some(error)))?;
+    sender.stream.set_nonblocking(false).map_err(|error| sender.state.lost(Some(error)))?;
     Ok((lateness, sender))
 }
 
-/// Systems wake late: the last bit is waited for without sleeping.
+/// Sleeps, and spins for the last [`limits::SPIN_TIME`], because systems wake a thread late.
 fn wait_until(due: Instant) {
     let left = due.saturating_duration_since(Instant::now());
-    if let Some(sleep) = left.checked_sub(limits::SPIN) {
+    if let Some(sleep) = left.checked_sub(limits::SPIN_TIME) {
         std::thread::sleep(sleep);
     }
     while Instant::now() < due {
@@ -137,75 +138,75 @@ fn wait_until(due: Instant) {
     }
 }
 
-/// Writes what is to be written, however long the broker does not take it; it gives up when the receiver has.
-fn write<S: Session>(sender: &mut Opening<S>, stop: &AtomicBool) -> Result<(), Error> {
+/// Writes the queued bytes. Waits as long as the socket is full, until `stop` is set.
+fn write<S: Session>(sender: &mut BlockingConnection<S>, stop: &AtomicBool) -> Result<(), Error> {
     let mut written = 0;
-    while written < sender.line.out.len() && !stop.load(Ordering::Relaxed) {
-        match sender.stream.write(&sender.line.out[written..]) {
+    while written < sender.state.out.len() && !stop.load(Ordering::Relaxed) {
+        match sender.stream.write(&sender.state.out[written..]) {
             Ok(count) => written += count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(limits::SPIN),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(limits::SPIN_TIME),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(sender.line.lost(Some(error))),
+            Err(error) => return Err(sender.state.lost(Some(error))),
         }
     }
-    sender.line.out.clear();
+    sender.state.out.clear();
     Ok(())
 }
 
-/// Reads what there is for the sender: pings, and the reason if it is thrown out.
-fn listen<S: Session>(sender: &mut Opening<S>) -> Result<(), Error> {
+/// Reads without blocking from the sender's connection: pings, and the close frame if the broker ends it.
+fn read_sender<S: Session>(sender: &mut BlockingConnection<S>) -> Result<(), Error> {
     let mut buffer = [0; wsmb_protocol::limits::UPGRADE_REPLY];
     match sender.stream.read(&mut buffer) {
-        Ok(0) => Err(sender.line.lost(None)),
-        Ok(count) => sender.line.take(&buffer[..count], |_| Ok(())),
+        Ok(0) => Err(sender.state.lost(None)),
+        Ok(count) => sender.state.handle_input(&buffer[..count], |_| Ok(())),
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(()),
-        Err(error) => Err(sender.line.lost(Some(error))),
+        Err(error) => Err(sender.state.lost(Some(error))),
     }
 }
 
-/// Takes the time of every message until all have come, or none has come for [`Schedule::stall`] behind its time.
+/// Records the latency of every message until all have arrived, or none has arrived for [`Schedule::stall`] after its time.
 fn receive<S: Session>(
-    receiver: &mut Opening<S>,
+    receiver: &mut BlockingConnection<S>,
     payload: &Payload,
     schedule: Schedule,
     began: Instant,
     stop: &AtomicBool,
-    counting: &mut impl FnMut(),
+    on_measuring: &mut impl FnMut(),
     watch: &mut impl FnMut(u64),
-) -> Result<Found, Error> {
-    let timeout = receiver.stream.set_read_timeout(Some(limits::LOOK));
-    timeout.map_err(|error| receiver.line.lost(Some(error)))?;
-    let mut buffer = vec![0; limits::READ];
+) -> Result<LatencyResult, Error> {
+    let timeout = receiver.stream.set_read_timeout(Some(limits::UPDATE_INTERVAL));
+    timeout.map_err(|error| receiver.state.lost(Some(error)))?;
+    let mut buffer = vec![0; limits::READ_BYTES];
     let mut histogram = Histogram::new();
-    let mut found = Found {
+    let mut found = LatencyResult {
         latency: Latency::default(),
         lateness: Latency::default(),
         received: 0,
-        came: 0,
+        arrived: 0,
         doubled: 0,
         reordered: 0,
         time: Duration::ZERO,
     };
     let mut tracker = Tracker::default();
-    let (mut last, mut looked) = (began, began);
-    let mut is_counting = false;
-    while found.came < schedule.total() && !stop.load(Ordering::Relaxed) {
+    let (mut last, mut last_report) = (began, began);
+    let mut is_measuring = false;
+    while found.arrived < schedule.total() && !stop.load(Ordering::Relaxed) {
         if let Some(count) = read(receiver, &mut buffer)? {
             let now = Instant::now();
             last = now;
-            receiver.line.take(&buffer[..count], |heard| {
-                let Heard::Delivery(message) = heard else { return Ok(()) };
+            receiver.state.handle_input(&buffer[..count], |event| {
+                let SessionEvent::Delivery(message) = event else { return Ok(()) };
                 let number = payload.number_of(message).filter(|number| *number < schedule.total());
                 let number = number.ok_or_else(|| Error::NotUnderstood("a message that was not sent".to_owned()))?;
-                match tracker.note(number) {
+                match tracker.record(number) {
                     Arrival::InOrder => {}
                     Arrival::Late => found.reordered += 1,
-                    Arrival::Again => {
+                    Arrival::Duplicate => {
                         found.doubled += 1;
                         return Ok(());
                     }
                 }
-                found.came += 1;
+                found.arrived += 1;
                 if number >= schedule.warm_up {
                     found.received += 1;
                     histogram.record(now.saturating_duration_since(began + schedule.due(number)));
@@ -216,13 +217,13 @@ fn receive<S: Session>(
         } else if last.elapsed() >= schedule.stall + schedule.due(1) {
             break;
         }
-        if !is_counting && found.came >= schedule.warm_up {
-            is_counting = true;
-            counting();
+        if !is_measuring && found.arrived >= schedule.warm_up {
+            is_measuring = true;
+            on_measuring();
         }
-        if looked.elapsed() >= limits::LOOK {
-            looked = Instant::now();
-            watch(found.came);
+        if last_report.elapsed() >= limits::UPDATE_INTERVAL {
+            last_report = Instant::now();
+            watch(found.arrived);
         }
     }
     found.latency = histogram.latency();
@@ -230,14 +231,14 @@ fn receive<S: Session>(
     Ok(found)
 }
 
-/// Reads once; `None` if nothing came for a moment.
-fn read<S: Session>(receiver: &mut Opening<S>, buffer: &mut [u8]) -> Result<Option<usize>, Error> {
+/// Reads once. `None` if nothing arrived within the socket's timeout.
+fn read<S: Session>(receiver: &mut BlockingConnection<S>, buffer: &mut [u8]) -> Result<Option<usize>, Error> {
     match receiver.stream.read(buffer) {
-        Ok(0) => Err(receiver.line.lost(None)),
+        Ok(0) => Err(receiver.state.lost(None)),
         Ok(count) => Ok(Some(count)),
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
             Ok(None)
         }
-        Err(error) => Err(receiver.line.lost(Some(error))),
+        Err(error) => Err(receiver.state.lost(Some(error))),
     }
 }

@@ -1,31 +1,32 @@
-//! The load generator: what `wsmb bench` drives a broker with, and what the comparison with other brokers is made of.
+//! The load generator of `wsmb bench` and of the comparison with other brokers.
 //!
-//! An engine without an opinion about protocols: it opens WebSockets, writes pre-encoded masked frames in bursts, reads what comes by
-//! frame headers alone, and checks the number of every delivery. What a frame carries is a [`Wire`]'s business: this broker's two
-//! dialects are one ([`Wsmb`]); programs that measure other brokers bring their own.
+//! The engine knows no protocol: it opens WebSockets, writes pre-encoded masked frames in bursts, splits the received bytes into frames
+//! by their headers alone, and checks the number of every delivery. The content of the frames is the job of a [`Wire`]: [`Wsmb`]
+//! implements this broker's two dialects. Programs that measure other brokers bring their own implementation.
 //!
 //! ```text
-//! options ─► workload ─► engine ─► connections (Wire: what a protocol's frames carry) ─► broker
-//!                          └─► tracker (gaps, doubles) ─► report
+//! options ─► workload ─► engine ─► connections (Wire: the content of the frames) ─► broker
+//!                          └─► tracker (gaps, duplicates) ─► report
 //! ```
 //!
-//! Never here: the server, another broker's protocol. It must never be the bottleneck, never call a run good in which a message was lost, doubled or reordered, and never wait without an end.
+//! This crate must never depend on the server or contain another broker's protocol. It must never be the bottleneck, never report a run as
+//! sound in which a message was lost, duplicated or reordered, and never wait without a timeout.
 
 mod connection;
+mod connection_state;
 mod engine;
 mod error;
 mod flow;
+mod frame_template;
 mod histogram;
 mod inbound;
 mod latency;
 pub mod limits;
-mod line;
 mod open_files;
 mod options;
 mod payload;
 mod process;
 mod report;
-mod stamp;
 mod tracker;
 mod wire;
 mod workload;
@@ -37,7 +38,7 @@ pub use self::error::Error;
 pub use self::options::{Options, Workload};
 pub use self::payload::Payload;
 pub use self::report::{Latency, Phase, Report};
-pub use self::wire::{Channels, Handshake, Heard, Part, Publication, Seat, Session, Wire, frame};
+pub use self::wire::{Channels, ConnectionPlan, Handshake, Part, Publication, Session, SessionEvent, Wire, frame};
 pub use self::workload::run;
 pub use self::wsmb::{Wsmb, WsmbSession};
 

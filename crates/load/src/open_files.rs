@@ -1,15 +1,15 @@
-//! Descriptors for the connections of a run.
+//! Raises the limit of open files for the connections of a run. It must never lower the limit.
 
 use super::Error;
 use crate::limits;
 
-/// Sees to it that so many connections can be open: the soft limit of the system is raised as far as it goes.
+/// Raises the soft limit of open files, so that this many connections can be open.
 ///
 /// # Errors
 /// Even the hard limit is too low.
 pub(super) fn room_for(connections: u64) -> Result<(), Error> {
     let needed = connections + limits::SPARE_FILES;
-    // If the system refuses to tell or to raise its limit, opening the connections shows what it allows.
+    // If the limit cannot be read or raised, opening the connections shows the actual limit.
     match rlimit::increase_nofile_limit(needed) {
         Ok(most) if most < needed => Err(Error::System(format!(
             "{connections} connections need {needed} open files, and this system allows a process {most}: \
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_connections_are_allowed_and_too_many_are_refused_in_words() {
+    fn few_connections_are_allowed_and_too_many_are_refused() {
         assert!(room_for(8).is_ok());
         if cfg!(unix)
             && let Err(error) = room_for(u64::from(u32::MAX) * 1_000)

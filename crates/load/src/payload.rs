@@ -1,10 +1,10 @@
-//! The message that is sent: one JSON value of an exact size, with its number at a fixed place.
+//! The message that is sent: one JSON value of an exact size, with its number at a fixed offset.
 //!
-//! The number is decimal and has the same width always ([`Payload::FIRST`] and up), so that a sender changes ten bytes and a receiver reads
-//! ten bytes, and neither looks at the rest.
+//! The number is decimal and always has the same width ([`Payload::FIRST`] and up), so that a sender changes ten bytes and a receiver reads
+//! ten bytes. Neither must ever read the rest.
 
-/// What fills a message, over and over: the text of a one-time password, so that a scanner of JSON has what it usually has.
-const FILLING: &[u8] = b"Your code is 402913, valid for five minutes, do not tell anybody. ";
+/// The repeated padding of a message: the text of a one-time password, so that a JSON scanner has a realistic input.
+const PADDING: &[u8] = b"Your code is 402913, valid for five minutes, do not tell anybody. ";
 
 /// A message of an exact size.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,22 +14,22 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Digits of a number.
+    /// The digits of a number.
     pub const DIGITS: usize = 10;
 
     /// The number of the first message: a JSON number must not begin with a zero.
     pub const FIRST: u64 = 1_000_000_000;
 
-    /// How many numbers there are.
+    /// The number of different message numbers.
     pub const NUMBERS: u64 = 9_000_000_000;
 
-    /// The smallest size, in bytes: nothing but the number.
+    /// The smallest size, in bytes: only the number.
     pub const SMALLEST: usize = Self::DIGITS;
 
-    /// A message of `size` bytes, with the number of the first; never smaller than [`Self::SMALLEST`].
+    /// Creates the first message, of `size` bytes, but at least [`Self::SMALLEST`].
     ///
-    /// From 25 bytes on it is `{"n":NUMBER,"pad":"TEXT"}`; from 16 on `{"n":NUMBER}` with blanks before the brace; below, a bare
-    /// number, whose last ten digits count.
+    /// From 25 bytes on it is `{"n":NUMBER,"pad":"TEXT"}`; from 16 bytes on `{"n":NUMBER}` with spaces before the brace; below that a bare
+    /// number, of which the last ten digits are the message's number.
     #[must_use]
     pub fn new(size: usize) -> Self {
         let size = size.max(Self::SMALLEST);
@@ -49,7 +49,7 @@ impl Payload {
         if size >= 25 {
             bytes.extend_from_slice(b",\"pad\":\"");
             let missing = size - end.len() - bytes.len();
-            bytes.extend(FILLING.iter().cycle().take(missing));
+            bytes.extend(PADDING.iter().cycle().take(missing));
         } else {
             bytes.resize(size - end.len(), b' ');
         }
@@ -57,7 +57,7 @@ impl Payload {
         Self { bytes, number_at }
     }
 
-    /// Bytes of every message.
+    /// The size of every message, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.bytes.len()
@@ -69,13 +69,13 @@ impl Payload {
         &self.bytes
     }
 
-    /// Where in a message its number stands.
+    /// The offset of the number in a message, in bytes.
     #[must_use]
     pub fn number_at(&self) -> usize {
         self.number_at
     }
 
-    /// Which message this is, counted from zero; `None` if it is none of ours.
+    /// Returns the number of a message, counted from zero; `None` if this generator did not send the message.
     #[inline]
     #[must_use]
     pub fn number_of(&self, message: &[u8]) -> Option<u64> {
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_has_its_size_is_json_and_tells_its_number() {
+    fn a_message_has_its_size_and_number_and_is_json() {
         for size in (10..=300).chain([65_535, 65_536, 1 << 20]) {
             let payload = Payload::new(size);
             assert_eq!((payload.size(), payload.bytes().len()), (size, size));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_somebody_else_has_no_number() {
+    fn other_messages_have_no_number() {
         let payload = Payload::new(200);
         let mut other = payload.bytes().to_vec();
         other[payload.number_at()] = b'x';

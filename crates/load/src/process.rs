@@ -1,25 +1,25 @@
-//! Reads the CPU time and the memory of the server's process. This works on Linux only; on other systems every call returns an error that says so.
+//! Reads the CPU time and the memory of the server's process. Works on Linux only; on other systems every call returns an error that says so.
 //!
-//! Must never fail a run: if the process cannot be read, the report has no CPU time and no memory.
+//! This module must never fail a run: if the process cannot be read, the report has no CPU time and no memory.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub(super) use self::system::Process;
 
-/// The CPU time that a process has used up to a moment.
+/// The CPU time of a process at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Usage {
-    /// Nanoseconds of each living thread.
+    /// The nanoseconds of each running thread.
     threads: BTreeMap<i32, u64>,
-    /// User and system time of the whole process, with the threads that have ended; each is exact to a tick.
+    /// User and system time of the whole process, including ended threads. Exact to a tick.
     whole: Duration,
     tick: Duration,
 }
 
 impl Usage {
-    /// The time used since `before`: the sum of the threads if it accounts for everything; if a thread has ended meanwhile, the time of the
-    /// whole process, which is exact to a tick only.
+    /// The CPU time used since `before`: the sum over the threads, or, if a thread has ended in between, the time of the whole process,
+    /// which is exact to a tick only.
     pub(super) fn since(&self, before: &Self) -> Duration {
         let whole = self.whole.saturating_sub(before.whole);
         if self.threads.is_empty() || before.threads.keys().any(|thread| !self.threads.contains_key(thread)) {
@@ -31,12 +31,12 @@ impl Usage {
             .map(|(thread, used)| used.saturating_sub(before.threads.get(thread).copied().unwrap_or(0)))
             .sum();
         let fine = Duration::from_nanos(fine);
-        // User and system time are rounded, at both ends.
+        // User and system time are rounded in both readings. A larger difference means that threads have started and ended in between.
         if whole > fine + 4 * self.tick + fine / 20 { whole } else { fine }
     }
 }
 
-/// Resident memory in KiB, now and at the most.
+/// The resident memory in KiB: now, and the maximum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Memory {
     pub(super) resident: u64,
@@ -53,26 +53,26 @@ mod system {
 
     use super::{Memory, Usage};
 
-    /// A process of this system, from its directory in `/proc`.
+    /// A process of this system, read from `/proc`.
     #[derive(Debug)]
     pub(crate) struct Process(process::Process);
 
     impl Process {
-        /// The process with this number.
+        /// Finds a process by its number.
         ///
         /// # Errors
-        /// A sentence that says why its CPU time and memory cannot be seen.
+        /// A sentence that says why its CPU time and memory cannot be read.
         pub(crate) fn new(pid: u32) -> Result<Self, String> {
             let found = i32::try_from(pid).ok().and_then(|pid| process::Process::new(pid).ok()).map(Self);
             found
                 .filter(|process| process.usage().is_some() && process.memory().is_some())
-                .ok_or_else(|| format!("there is no process {pid}, or this user may not read its figures in /proc"))
+                .ok_or_else(|| format!("there is no process {pid}, or this user may not read its data in /proc"))
         }
 
-        /// The process that listens on this address.
+        /// Finds the process that listens on `address`.
         ///
         /// # Errors
-        /// A sentence that says why it was not found.
+        /// A sentence that says why the process was not found.
         pub(crate) fn listening_on(address: SocketAddr) -> Result<Self, String> {
             let tables = [procfs::net::tcp(), procfs::net::tcp6()];
             let sockets: Vec<u64> = tables
@@ -84,13 +84,13 @@ mod system {
                 .collect();
             if sockets.is_empty() {
                 return Err(format!(
-                    "no process on this system listens on {address}; if the server runs here behind a proxy, give --pid"
+                    "no process on this system listens on {address}; if the server runs here behind a proxy, set --pid"
                 ));
             }
             let mut all = process::all_processes().into_iter().flatten().flatten();
             all.find(|process| owns(process, &sockets)).map(Self).ok_or_else(|| {
                 format!(
-                    "the process that listens on {address} belongs to another user; give --pid, or run this command as that user"
+                    "the process that listens on {address} belongs to another user; set --pid, or run this command as that user"
                 )
             })
         }
@@ -105,20 +105,20 @@ mod system {
             Some(Usage { threads, whole, tick: Duration::from_secs(1) / u32::try_from(ticks).unwrap_or(100) })
         }
 
-        /// The resident memory, now and at the most.
+        /// The resident memory: now, and the maximum.
         pub(crate) fn memory(&self) -> Option<Memory> {
             let status = self.0.status().ok()?;
             Some(Memory { resident: status.vmrss?, peak: status.vmhwm? })
         }
     }
 
-    /// Whether a socket that listens here takes connections to the address.
+    /// Whether a socket that listens on `local` accepts connections to `address`.
     fn accepts(local: SocketAddr, address: SocketAddr) -> bool {
         local.port() == address.port()
             && (local.ip().is_unspecified() || local.ip().to_canonical() == address.ip().to_canonical())
     }
 
-    /// Whether one of these sockets is open in the process.
+    /// Whether the process has one of the sockets (inode numbers) open.
     fn owns(process: &process::Process, sockets: &[u64]) -> bool {
         let mut files = process.fd().into_iter().flatten().flatten();
         files.any(|file| matches!(file.target, FDTarget::Socket(inode) if sockets.contains(&inode)))
@@ -129,7 +129,7 @@ mod system {
         use super::*;
 
         #[test]
-        fn a_socket_accepts_what_is_for_its_address_and_port() {
+        fn a_socket_accepts_connections_to_its_address_and_port() {
             for (local, address, accepted) in [
                 ("127.0.0.1:8888", "127.0.0.1:8888", true),
                 ("0.0.0.0:8888", "127.0.0.1:8888", true),
@@ -145,9 +145,9 @@ mod system {
         }
 
         #[test]
-        fn our_own_process_is_found_by_its_port_and_uses_time_and_memory() {
+        fn the_process_is_found_by_its_port_and_has_time_and_memory() {
             for address in ["127.0.0.1:0", "[::1]:0"] {
-                // Not every system has IPv6.
+                // Some systems have no IPv6.
                 let Ok(listener) = std::net::TcpListener::bind(address) else { continue };
                 let process = Process::listening_on(listener.local_addr().unwrap()).unwrap();
                 assert_eq!(process.0.pid().cast_unsigned(), std::process::id());
@@ -170,7 +170,7 @@ mod system {
 
     use super::{Memory, Usage};
 
-    /// The process of another system: no value of this type exists.
+    /// The process on other systems. No value of this type can exist.
     #[derive(Debug)]
     pub(crate) enum Process {}
 
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_of_threads_that_have_ended_is_not_forgotten() {
+    fn the_time_of_ended_threads_is_counted() {
         let tick = Duration::from_millis(10);
         let usage = |threads: &[(i32, u64)], whole: u64| Usage {
             threads: threads.iter().copied().collect(),

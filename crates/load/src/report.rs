@@ -1,100 +1,101 @@
-//! What a measurement came to: for people a table with units, for programs one JSON object on one line.
+//! The result of a measurement: a table with units for people, or one JSON object on one line for programs. The names of the JSON members
+//! must never change, because the benchmark tools read them.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// One measurement. The names of the fields are those of the JSON object.
+/// The result of one measurement. The field names are the members of the JSON object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// `p2p`, `fanout`, `pairs`, `channels`, `idle`, `latency`, `confirmed` or `backlog`.
     pub workload: &'static str,
     /// The protocol's name ([`super::Wire::name`]).
     pub dialect: &'static str,
-    /// Bytes of a message.
+    /// The size of a message, in bytes.
     pub size: usize,
-    /// Connections that receive.
+    /// The number of receiving connections.
     pub receivers: usize,
-    /// Connections that send.
+    /// The number of sending connections.
     pub senders: usize,
-    /// Messages sent while it was measured (those of the warm-up are not in it).
+    /// The messages sent in the measurement, without the warm-up.
     pub messages: u64,
-    /// Messages received, each counted at each receiver; in `confirmed`, sends that were answered for.
+    /// The messages received, counted at each receiver; in `confirmed`, the confirmed sends.
     pub deliveries: u64,
-    /// From the first send to the last delivery, or answer.
+    /// The time from the first send to the last delivery or confirmation.
     pub seconds: f64,
-    /// [`Self::deliveries`] a second.
+    /// The [`Self::deliveries`] a second.
     pub deliveries_per_second: f64,
-    /// The server's CPU time, user and system, microseconds for each of [`Self::deliveries`]; `None` where it cannot be seen.
+    /// The server's CPU time (user and system) for each of [`Self::deliveries`], in microseconds; `None` if it cannot be read.
     pub server_cpu_us_per_delivery: Option<f64>,
     /// The server's resident memory at the end, in KiB.
     pub server_rss_kib: Option<u64>,
-    /// The most resident memory the server has ever had, in KiB.
+    /// The server's maximum resident memory since its start, in KiB.
     pub server_peak_rss_kib: Option<u64>,
-    /// Deliveries that never came, of all sends, the warm-up's too.
+    /// The deliveries that never arrived, including those of the warm-up.
     pub lost: u64,
-    /// Deliveries that had come before.
+    /// The duplicate deliveries.
     pub doubled: u64,
-    /// Deliveries that came behind a later one of the same sender and channel.
+    /// The deliveries that arrived after a later message of the same sender and channel.
     pub reordered: u64,
-    /// From the time at which a message was to be sent to its arrival; `latency` only.
+    /// The time from the due time of a message to its arrival; `latency` only.
     pub latency_us: Option<Latency>,
-    /// How late the generator itself was with sending, or the broker's socket full; `latency` only. Part of the latency.
+    /// How late messages were sent, because of the generator or a full socket; a part of the latency. `latency` only.
     pub sender_late_us: Option<Latency>,
     /// The server's resident memory for each connection; `idle` only.
     pub bytes_per_connection: Option<f64>,
-    /// `backlog` only.
+    /// The two phases of `backlog`; `backlog` only.
     pub phases: Option<Vec<Phase>>,
-    /// Bytes of the store's file before and after the drain; `backlog` only.
+    /// The size of the store's file before and after the drain, in bytes; `backlog` only.
     pub store_bytes: Option<[u64; 2]>,
-    /// Why the server's CPU and memory are missing, in a sentence.
+    /// Why the server's CPU time and memory are missing: a sentence.
     pub server_unseen: Option<String>,
 }
 
-/// A distribution of times, in microseconds.
+/// The percentiles of a latency, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Latency {
     /// The median.
     pub p50: f64,
-    /// 90 % are at most this.
+    /// The 90th percentile.
     pub p90: f64,
-    /// 99 %.
+    /// The 99th percentile.
     pub p99: f64,
-    /// 99.9 %.
+    /// The 99.9th percentile.
     pub p999: f64,
-    /// The longest.
+    /// The maximum.
     pub max: f64,
 }
 
-/// One half of the workload `backlog`.
+/// One phase of the workload `backlog`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Phase {
     /// `store` or `drain`.
     pub name: &'static str,
-    /// Messages answered for, or received, a second.
+    /// The confirmed or received messages a second.
     pub messages_per_second: f64,
-    /// The server's CPU time for each, in microseconds.
+    /// The server's CPU time for each message, in microseconds.
     pub server_cpu_us_per_message: Option<f64>,
-    /// The most resident memory of the server by the end of the phase, in KiB.
+    /// The server's maximum resident memory from its start to the end of the phase, in KiB.
     pub peak_rss_kib: Option<u64>,
 }
 
 impl Report {
-    /// One JSON object on one line, without a line break at its end.
+    /// Returns the report as one JSON object on one line, without a line break.
     #[must_use]
     pub fn to_json(&self) -> String {
-        // Numbers, texts and lists of them always become JSON.
+        // Serialising numbers, texts and lists of them cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Every message arrived once and in its order.
+    /// Whether every message arrived exactly once and in order.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.lost == 0 && self.doubled == 0 && self.reordered == 0
     }
 }
 
-/// A table: one quantity a line.
+/// Formats the report as a table with one quantity a line.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows = self.rows();
@@ -104,15 +105,15 @@ impl fmt::Display for Report {
             .iter()
             .map(|(name, number, unit)| format!("  {name:label$}  {number:>value$} {unit}").trim_end().to_owned())
             .collect();
-        write!(f, "{} ({}): {}\n{}", self.workload, self.dialect, self.scene(), lines.join("\n"))
+        write!(f, "{} ({}): {}\n{}", self.workload, self.dialect, self.summary(), lines.join("\n"))
     }
 }
 
-/// A label, a number, a unit.
-type Row = (String, String, &'static str);
+/// One line of the table: a label, a number and a unit.
+type TableRow = (String, String, &'static str);
 
 impl Report {
-    fn scene(&self) -> String {
+    fn summary(&self) -> String {
         let plural = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
         let receivers = plural(self.receivers, "receiver");
         if self.workload == "idle" {
@@ -121,22 +122,22 @@ impl Report {
         format!("messages of {} bytes, {}, {receivers}", self.size, plural(self.senders, "sender"))
     }
 
-    fn rows(&self) -> Vec<Row> {
+    fn rows(&self) -> Vec<TableRow> {
         let mut rows = Vec::new();
         let mut row = |label: &str, number: String, unit| rows.push((label.to_owned(), number, unit));
         if let Some(bytes) = self.bytes_per_connection {
-            row("server memory for each", grouped(bytes), "bytes");
+            row("server memory for each connection", with_thousands_separators(bytes), "bytes");
         }
         let each = if self.workload == "confirmed" { "confirmed send" } else { "delivery" };
         if self.phases.is_none() && self.deliveries > 0 {
-            row("messages", grouped(self.messages as f64), "");
+            row("messages", with_thousands_separators(self.messages as f64), "");
             row(
                 if self.workload == "confirmed" { "confirmed" } else { "deliveries" },
-                grouped(self.deliveries as f64),
+                with_thousands_separators(self.deliveries as f64),
                 "",
             );
             row("time", format!("{:.2}", self.seconds), "s");
-            row("rate", grouped(self.deliveries_per_second), "/s");
+            row("rate", with_thousands_separators(self.deliveries_per_second), "/s");
             if let Some(cpu) = self.server_cpu_us_per_delivery {
                 row(&format!("server CPU for each {each}"), format!("{cpu:.3}"), "µs");
             }
@@ -147,45 +148,45 @@ impl Report {
                 ("latency, 90 %", latency.p90),
                 ("latency, 99 %", latency.p99),
                 ("latency, 99.9 %", latency.p999),
-                ("latency, longest", latency.max),
+                ("latency, maximum", latency.max),
             ] {
                 row(label, format!("{time:.1}"), "µs");
             }
         }
         for phase in self.phases.iter().flatten() {
-            row(&format!("{}: rate", phase.name), grouped(phase.messages_per_second), "/s");
+            row(&format!("{}: rate", phase.name), with_thousands_separators(phase.messages_per_second), "/s");
             if let Some(cpu) = phase.server_cpu_us_per_message {
                 row(&format!("{}: server CPU for each message", phase.name), format!("{cpu:.3}"), "µs");
             }
             if let Some(peak) = phase.peak_rss_kib {
-                row(&format!("{}: most server memory", phase.name), grouped(peak as f64), "KiB");
+                row(&format!("{}: maximum server memory", phase.name), with_thousands_separators(peak as f64), "KiB");
             }
         }
         if let Some([before, after]) = self.store_bytes {
-            row("store file before the drain", grouped(before as f64), "bytes");
-            row("store file after the drain", grouped(after as f64), "bytes");
+            row("store file before the drain", with_thousands_separators(before as f64), "bytes");
+            row("store file after the drain", with_thousands_separators(after as f64), "bytes");
         }
         if let Some(resident) = self.server_rss_kib {
-            row("server memory, resident", grouped(resident as f64), "KiB");
+            row("server memory, resident", with_thousands_separators(resident as f64), "KiB");
         }
         if let Some(peak) = self.server_peak_rss_kib {
-            row("server memory, most ever", grouped(peak as f64), "KiB");
+            row("server memory, maximum", with_thousands_separators(peak as f64), "KiB");
         }
         if let Some(reason) = &self.server_unseen {
-            row("server CPU and memory", "not seen".to_owned(), "");
+            row("server CPU and memory", "unknown".to_owned(), "");
             rows.push((format!("  {reason}"), String::new(), ""));
         }
         if !self.is_sound() {
             for (label, count) in [("LOST", self.lost), ("DOUBLED", self.doubled), ("REORDERED", self.reordered)] {
-                rows.push((label.to_owned(), grouped(count as f64), "deliveries"));
+                rows.push((label.to_owned(), with_thousands_separators(count as f64), "deliveries"));
             }
         }
         rows
     }
 }
 
-/// A whole number with its thousands apart.
-fn grouped(number: f64) -> String {
+/// Formats a whole number with commas between the thousands.
+fn with_thousands_separators(number: f64) -> String {
     let digits = format!("{number:.0}");
     let (sign, digits) = digits.strip_prefix('-').map_or(("", digits.as_str()), |rest| ("-", rest));
     let mut text = String::from(sign);
@@ -203,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_json_object_has_the_agreed_members() {
+    fn the_json_object_has_the_documented_members() {
         let report = Report {
             workload: "latency",
             dialect: "topic",
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_aligned_and_says_what_went_wrong() {
+    fn the_table_is_aligned_and_shows_losses() {
         let mut report = Report {
             workload: "p2p",
             dialect: "topic",
@@ -269,8 +270,8 @@ mod tests {
     }
 
     #[test]
-    fn thousands_stand_apart() {
-        let numbers = [0.0, 999.0, 1000.0, 1_234_567.0, -1000.0].map(grouped);
+    fn thousands_are_separated() {
+        let numbers = [0.0, 999.0, 1000.0, 1_234_567.0, -1000.0].map(with_thousands_separators);
         assert_eq!(numbers, ["0", "999", "1,000", "1,234,567", "-1,000"]);
     }
 }

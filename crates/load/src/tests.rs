@@ -1,4 +1,4 @@
-//! The load generator against a broker on a real socket that does what a script says: loses, doubles, swaps, refuses.
+//! The load generator against a broker on a real socket that loses, duplicates, reorders or refuses messages according to a script.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,15 +12,15 @@ use wsmb_core::message::Dialect;
 use wsmb_protocol::frame::{Decoder, Incoming, Opcode, Role, encode, encode_close, payload_start};
 use wsmb_protocol::handshake;
 
-/// How long anything may take on a slow machine before the test fails.
+/// The timeout of each operation, long enough for slow machines.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 const TOPIC: Wsmb = Wsmb { dialect: Dialect::Topic, manual: false };
 
-/// What becomes of the message with this number: the frames that the receiver gets now.
+/// Returns the frames to send to the receiver for the message with this number.
 type Script = fn(u64, &[u8], &mut Vec<u8>) -> Vec<Vec<u8>>;
 
-/// A relay between one sender, who comes first, and one receiver.
+/// A relay between one sender, which connects first, and one receiver.
 struct Relay {
     target: Target,
     thread: JoinHandle<()>,
@@ -31,7 +31,7 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = Url::parse(&format!("ws://{}", listener.local_addr().unwrap())).unwrap();
         let thread = std::thread::spawn(move || {
-            // The first connection only looks whether somebody is there.
+            // The first connection only tests whether the address accepts connections.
             drop(listener.accept().unwrap());
             let (sender, receiver) = (accept(&listener), accept(&listener));
             relay(sender, receiver, script);
@@ -62,12 +62,12 @@ fn accept(listener: &TcpListener) -> TcpStream {
     stream
 }
 
-/// Until the sender has gone.
+/// Relays until the sender closes its connection.
 fn relay(mut sender: TcpStream, mut receiver: TcpStream, script: Script) {
     let mut decoder = Decoder::new(Role::Server, 1 << 20);
     let (mut buffer, mut number, mut held, mut out) = (vec![0; 1 << 16], 0, Vec::new(), Vec::new());
     while let Ok(count) = sender.read(&mut buffer) {
-        let mut goes_on = count > 0;
+        let mut is_open = count > 0;
         decoder
             .feed(&mut buffer[..count], |item| {
                 match item {
@@ -76,16 +76,16 @@ fn relay(mut sender: TcpStream, mut receiver: TcpStream, script: Script) {
                         frames.iter().for_each(|frame| out.extend_from_slice(frame));
                         number += 1;
                     }
-                    Incoming::Close { .. } => goes_on = false,
+                    Incoming::Close { .. } => is_open = false,
                     _ => {}
                 }
                 ControlFlow::Continue(())
             })
             .unwrap();
-        // The receiver may have gone already.
+        // Fails if the receiver has closed its connection.
         let _ = receiver.write_all(&out);
         out.clear();
-        if !goes_on {
+        if !is_open {
             break;
         }
     }
@@ -102,7 +102,7 @@ fn options(messages: u64) -> Options {
         channel: "bench".to_owned(),
         pid: None,
         json: false,
-        // The broker of these tests does nothing else, and some of it is lost on purpose.
+        // Short, because some messages are lost on purpose.
         stall: Duration::from_secs(1),
     }
 }
@@ -115,7 +115,7 @@ fn faithful(_: u64, payload: &[u8], _: &mut Vec<u8>) -> Vec<Vec<u8>> {
     vec![text(payload)]
 }
 
-/// The fifth is lost, the seventh comes twice, the ninth comes behind the tenth.
+/// Loses message 5, sends message 7 twice, and sends message 9 after message 10.
 fn faithless(number: u64, payload: &[u8], held: &mut Vec<u8>) -> Vec<Vec<u8>> {
     match number {
         5 => Vec::new(),
@@ -135,12 +135,12 @@ fn a_faithful_relay_gets_a_sound_report() {
     assert!(report.is_sound(), "{report}");
     assert_eq!((report.messages, report.deliveries, report.senders, report.receivers), (10_000, 10_000, 1, 1));
     assert!(report.deliveries_per_second > 0.0 && report.seconds > 0.0);
-    // The relay is a thread of this process, which can be seen.
+    // The relay is a thread of this process, whose CPU time can be read.
     assert_eq!(report.server_cpu_us_per_delivery.is_some(), cfg!(target_os = "linux"), "{report}");
 }
 
 #[test]
-fn what_is_lost_doubled_or_swapped_is_reported_as_such() {
+fn lost_duplicate_and_reordered_messages_are_reported() {
     let report = Relay::start(faithless).run(&Workload::P2p, 1_000).unwrap();
     assert_eq!((report.lost, report.doubled, report.reordered), (1, 1, 1), "{report}");
     assert_eq!((report.messages, report.deliveries), (1_000, 999));
@@ -148,7 +148,7 @@ fn what_is_lost_doubled_or_swapped_is_reported_as_such() {
 }
 
 #[test]
-fn the_same_is_seen_at_a_fixed_rate() {
+fn the_latency_workload_reports_the_same_faults() {
     let latency = Workload::Latency { rate: 2_000 };
     let report = Relay::start(faithful).run(&latency, 500).unwrap();
     let times = report.latency_us.unwrap();
@@ -161,7 +161,7 @@ fn the_same_is_seen_at_a_fixed_rate() {
 }
 
 #[test]
-fn a_broker_that_throws_the_receiver_out_is_quoted() {
+fn the_error_quotes_the_brokers_close_reason() {
     fn slow(number: u64, payload: &[u8], _: &mut Vec<u8>) -> Vec<Vec<u8>> {
         if number == 20 { vec![encode_close(1008, "slow receiver").to_vec()] } else { vec![text(payload)] }
     }
@@ -172,7 +172,7 @@ fn a_broker_that_throws_the_receiver_out_is_quoted() {
 }
 
 #[test]
-fn what_nobody_sent_is_no_delivery() {
+fn a_message_that_was_not_sent_is_an_error() {
     fn odd(number: u64, payload: &[u8], _: &mut Vec<u8>) -> Vec<Vec<u8>> {
         vec![if number == 3 { text(b"hello") } else { text(payload) }]
     }
@@ -181,7 +181,7 @@ fn what_nobody_sent_is_no_delivery() {
 }
 
 #[test]
-fn what_a_dialect_does_not_have_is_refused_before_anything_is_sent() {
+fn unsupported_workloads_are_refused_before_anything_is_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = Url::parse(&format!("ws://{}", listener.local_addr().unwrap())).unwrap();
     let target = Target::new(url, None).unwrap();

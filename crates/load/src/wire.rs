@@ -1,22 +1,22 @@
-//! What the engine has to know of a protocol that is spoken over WebSocket: a [`Wire`], and one [`Session`] of it on each connection.
+//! The interface between the engine and a protocol over WebSocket: one [`Wire`] for a run, and one [`Session`] for each connection.
 //!
-//! Bytes in, bytes out: an implementation does no I/O and knows no clock. Frames and masks are the engine's; an implementation says what they carry.
+//! An implementation must never do I/O or read a clock. The engine handles frames and masks; an implementation defines their content.
 
 use std::ops::Range;
 
 use super::payload::Payload;
 use wsmb_protocol::frame::{Opcode, encode_masked_into};
 
-/// The mask of every frame that is sent. A fixed one, so that a frame is encoded once and a number in it changed by XOR; not zero, which a
-/// server may treat as a special case. Nobody stands between who could be misled by a mask that can be foretold.
+/// The mask of all sent frames. It is fixed, so that a frame is encoded once and its number is changed by XOR. It is not zero, which a
+/// server may treat as a special case. RFC 6455 requires unpredictable masks to protect intermediaries, and a benchmark has none.
 pub(super) const MASK: [u8; 4] = [0x9d, 0x47, 0xc2, 0x1b];
 
-/// Appends one masked frame. For what a [`Session`] says when it opens, and for its answers.
+/// Appends one masked frame. For the first frames of a [`Session`] and its replies.
 pub fn frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     encode_masked_into(out, opcode, payload, MASK);
 }
 
-/// The channels of a run: a common beginning, something that no other run has, and a number of a fixed width.
+/// The channels of a run. Their names have a common prefix, a part unique to the run, and a number of fixed width.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Channels {
     prefix: String,
@@ -24,122 +24,127 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// Digits of a channel's number.
+    /// The digits of a channel number.
     pub const DIGITS: usize = 6;
 
-    /// Channels whose names begin with `prefix` and `run`.
+    /// Creates channels whose names begin with `prefix` and `run`.
     #[must_use]
     pub fn new(prefix: impl Into<String>, run: impl Into<String>) -> Self {
         Self { prefix: prefix.into(), run: run.into() }
     }
 
-    /// The name of one of them: `PREFIX-RUN-000042`. Its number is below a million.
+    /// Returns the name of a channel: `PREFIX-RUN-000042`. The number must be below a million.
     #[must_use]
     pub fn name(&self, index: u32) -> String {
         format!("{}-{}-{index:06}", self.prefix, self.run)
     }
 
-    /// A few letters and digits that no other run has: for whatever else must be unique.
+    /// The letters and digits that are unique to the run, also for other unique names.
     #[must_use]
     pub fn run(&self) -> &str {
         &self.run
     }
 }
 
-/// What one connection is there for.
+/// The purpose of one connection.
 #[derive(Clone, Debug)]
-pub struct Seat {
+pub struct ConnectionPlan {
     /// The channels of the run.
     pub channels: Channels,
-    /// The connection's own number in the run.
+    /// The number of the connection in the run.
     pub index: u32,
-    /// The numbers of the channels that this connection uses. A sender's are consecutive and it sends to them in turn; a receiver has at most
+    /// The numbers of the channels that the connection uses. A sender sends to them in turn. A receiver has at most
     /// [`Wire::receiver_channels`].
-    pub uses: Range<u32>,
-    /// It receives them; else it sends to them.
+    pub channel_numbers: Range<u32>,
+    /// Whether the connection receives the channels; otherwise it sends to them.
     pub receives: bool,
-    /// Every send is answered for, and the receiver confirms what it gets (at least once); else neither (at most once).
+    /// Whether the broker confirms every send and receivers confirm their deliveries (at least once); otherwise neither (at most once).
     pub confirmed: bool,
 }
 
-impl Seat {
-    /// The name of its first channel.
+impl ConnectionPlan {
+    /// The name of the connection's first channel.
     #[must_use]
     pub fn channel(&self) -> String {
-        self.channels.name(self.uses.start)
+        self.channels.name(self.channel_numbers.start)
     }
 }
 
-/// What a connection asks for when it opens.
+/// The variable parts of a handshake request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Handshake {
-    /// What is added to the path and query of the address, a parameter such as `topic=x`, already percent-encoded; `None`: nothing.
+    /// A query parameter to add to the address, such as `topic=x`, percent-encoded.
     pub parameter: Option<String>,
-    /// The subprotocol that is offered; `None`: none.
+    /// The subprotocol to offer.
     pub subprotocol: Option<&'static str>,
 }
 
-/// What a session has heard from the server.
+/// An event that a session has received from the server.
 #[derive(Debug)]
-pub enum Heard<'a> {
-    /// A message: its payload, exactly as it was sent.
+pub enum SessionEvent<'a> {
+    /// A message: its payload, exactly as sent.
     Delivery(&'a [u8]),
-    /// The server answers for one send of this connection.
-    Answer,
+    /// The server has confirmed one send of this connection.
+    Confirmation,
 }
 
-/// A protocol. One for a run.
+/// A protocol.
 pub trait Wire {
-    /// What it keeps for one connection.
+    /// The protocol's state of one connection.
     type Session: Session;
 
-    /// Its name in the report, `topic` or `mqtt` for instance.
+    /// The name in the report, such as `topic` or `mqtt`.
     fn name(&self) -> &'static str;
 
-    /// What a connection in this seat asks for when it opens.
-    fn handshake(&self, seat: &Seat) -> Handshake;
+    /// The variable parts of the handshake request of a connection.
+    fn handshake(&self, plan: &ConnectionPlan) -> Handshake;
 
-    /// The session of a connection in this seat. `payload`: what will travel, all messages are of its size.
-    fn session(&self, seat: &Seat, payload: &Payload) -> Self::Session;
+    /// Creates the session of a connection. All messages have the size of `payload`.
+    fn session(&self, plan: &ConnectionPlan, payload: &Payload) -> Self::Session;
 
-    /// One send to the first channel of a sender's seat; the engine changes its parts for those that follow.
-    fn publication(&self, seat: &Seat, payload: &Payload) -> Publication;
+    /// Returns the first send of a sender. The engine changes the variable parts for further sends.
+    fn publication(&self, plan: &ConnectionPlan, payload: &Payload) -> Publication;
 
-    /// Whether sends can be answered for ([`Seat::confirmed`]), and a message sent while nobody receives is kept.
+    /// Whether the broker can confirm sends ([`ConnectionPlan::confirmed`]) and keeps messages without a receiver.
     fn confirms(&self) -> bool;
 
-    /// The most channels that one connection can send to or receive from; 1 where the address names the channel.
+    /// The maximum number of channels of one connection; 1 if the address names the channel.
     fn receiver_channels(&self) -> u32;
 }
 
-/// One connection's side of a protocol.
+/// The protocol's state of one connection.
 pub trait Session {
-    /// Appends the frames that follow the handshake (see [`frame`]).
+    /// Appends the first frames after the handshake (see [`frame`]).
     fn open(&mut self, out: &mut Vec<u8>);
 
-    /// Whether the server has taken everything that [`Self::open`] asked for: what is sent from now on reaches a receiver.
+    /// Whether the server has processed the frames of [`Self::open`], so that messages sent from now on reach this receiver.
     fn is_ready(&self) -> bool;
 
-    /// Takes the payload of one data frame and tells what is in it, in order. Several packets may lie in one frame, and one may lie in several.
-    /// Appends the frames that the server is owed (acknowledgements, answers to a protocol's own pings) to `out`.
+    /// Handles the payload of one data frame, and passes its events to `on_event`, in order. One frame may contain several packets, and a
+    /// packet may span several frames. Appends the replies to the server (acknowledgements, replies to a protocol's own pings) to `out`.
     ///
     /// # Errors
-    /// The server refused something, or broke the protocol: a sentence.
-    fn take(&mut self, payload: &[u8], out: &mut Vec<u8>, heard: impl FnMut(Heard<'_>)) -> Result<(), String>;
+    /// The server refused a request or violated the protocol: a sentence.
+    fn handle_payload(
+        &mut self,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+        on_event: impl FnMut(SessionEvent<'_>),
+    ) -> Result<(), String>;
 }
 
-/// A part of a publication that differs from send to send.
+/// A variable part of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// [`Payload::DIGITS`] digits: the number of the message.
     Number,
     /// [`Channels::DIGITS`] digits: the number of the channel.
     Channel,
-    /// Two bytes, big-endian, from 1 to 65,535: the number of the message, as far as it goes (MQTT's packet identifier).
+    /// Two bytes, big-endian, from 1 to 65,535, derived from the number of the message (MQTT packet identifier).
     PacketId,
 }
 
-/// One send, as a frame's payload that is made once, and the places in it that change.
+/// The payload of a frame with one send, and the offsets of its variable parts.
 #[derive(Clone, Debug)]
 pub struct Publication {
     pub(super) opcode: Opcode,
@@ -148,26 +153,26 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// An empty one. `opcode`: text or binary.
+    /// Creates an empty publication. `opcode` is text or binary.
     #[must_use]
     pub fn new(opcode: Opcode) -> Self {
         Self { opcode, bytes: Vec::new(), parts: Vec::new() }
     }
 
-    /// Its size, in bytes.
+    /// The size in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Appends bytes that are the same in every send.
+    /// Appends bytes that are equal in all sends.
     #[must_use]
     pub fn bytes(mut self, bytes: &[u8]) -> Self {
         self.bytes.extend_from_slice(bytes);
         self
     }
 
-    /// Appends the message itself.
+    /// Appends the message.
     #[must_use]
     pub fn payload(mut self, payload: &Payload) -> Self {
         self.parts.push((self.bytes.len() + payload.number_at(), Part::Number));
@@ -175,15 +180,15 @@ impl Publication {
         self
     }
 
-    /// Appends the name of the seat's first channel.
+    /// Appends the name of the connection's first channel.
     #[must_use]
-    pub fn channel(mut self, seat: &Seat) -> Self {
-        self.bytes.extend_from_slice(seat.channel().as_bytes());
+    pub fn channel(mut self, plan: &ConnectionPlan) -> Self {
+        self.bytes.extend_from_slice(plan.channel().as_bytes());
         self.parts.push((self.bytes.len() - Channels::DIGITS, Part::Channel));
         self
     }
 
-    /// Appends the number of the message, [`Payload::DIGITS`] digits of it.
+    /// Appends the number of the message ([`Payload::DIGITS`] digits).
     #[must_use]
     pub fn number(mut self) -> Self {
         self.parts.push((self.bytes.len(), Part::Number));

@@ -1,4 +1,5 @@
-//! The workloads: who is connected to what, what is sent when, and what of it counts.
+//! The workloads: which connections are opened, what they send, and what is measured. A workload must never report a failed run as a
+//! measurement.
 
 mod opening;
 
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Error;
 use super::connection::Target;
-use super::engine::{Engine, Goal, Post, Progress, Stretch, Watch};
+use super::engine::{Engine, Goal, PhaseResult, Progress, Role, Watch};
 use super::latency::{self, Schedule};
 use super::open_files;
 use super::options::{Options, Workload};
@@ -19,12 +20,12 @@ use super::tracker::Tracker;
 use super::wire::{Channels, Wire};
 use crate::limits;
 
-/// Measures a workload.
+/// Measures a workload. `watch` is called with the progress.
 ///
-/// A report whose [`Report::is_sound`] is false is one of a broker that lost, doubled or reordered something. `watch` is told how far it has come.
+/// If the broker lost, duplicated or reordered messages, [`Report::is_sound`] of the report is false.
 ///
 /// # Errors
-/// Nothing was measured, and why.
+/// The options cannot be measured, a connection failed, the broker refused or stalled, or the system refused a request.
 pub fn run<W: Wire>(
     wire: &W,
     target: &Target,
@@ -38,13 +39,13 @@ where
     let confirmed = matches!(workload, Workload::Confirmed | Workload::Backlog { .. });
     if confirmed && !wire.confirms() {
         return Err(Error::Misuse(format!(
-            "{} answers for nothing, so {} cannot be measured",
+            "{} does not confirm sends, so {} cannot be measured",
             wire.name(),
             workload.name()
         )));
     }
-    let due = connections(wire, workload, options);
-    open_files::room_for(due)?;
+    let planned = connections(wire, workload, options);
+    open_files::room_for(planned)?;
     let server = match options.pid {
         Some(pid) => Process::new(pid),
         None => target.process(),
@@ -56,9 +57,9 @@ where
         payload: Payload::new(options.size),
         channels: Channels::new(options.channel.clone(), run_name()?),
         confirmed,
-        due,
+        planned,
         opened: 0,
-        opening: Duration::ZERO,
+        opening_time: Duration::ZERO,
         server,
         watch,
     };
@@ -79,25 +80,26 @@ where
     Ok(report)
 }
 
-/// How many connections a workload opens.
+/// The number of connections of a workload.
 fn connections<W: Wire>(wire: &W, workload: &Workload, options: &Options) -> u64 {
-    let own = match workload {
+    let for_workload = match workload {
         Workload::Fanout { receivers } => u64::from(*receivers) + 1,
         Workload::Pairs { pairs } => u64::from(*pairs) * 2,
         Workload::Channels { channels } => u64::from(channels.div_ceil(wire.receiver_channels().max(1))) + 1,
         Workload::Idle { connections } => u64::from(*connections),
         Workload::P2p | Workload::Latency { .. } | Workload::Confirmed | Workload::Backlog { .. } => 2,
     };
-    own + u64::from(options.beside)
+    for_workload + u64::from(options.beside)
 }
 
-/// Eight letters and digits that no other run has.
+/// Creates eight letters and digits that are unique to the run.
 fn run_name() -> Result<String, Error> {
     let mut bytes = [0; 4];
     getrandom::fill(&mut bytes).map_err(wsmb_client::Error::NoRandomness)?;
     Ok(hex::encode(bytes))
 }
 
+/// The state of one measurement.
 struct Run<'a, W> {
     wire: &'a W,
     target: &'a Target,
@@ -105,12 +107,13 @@ struct Run<'a, W> {
     payload: Payload,
     channels: Channels,
     confirmed: bool,
-    /// How many connections there will be, and how many have been opened.
-    due: u64,
+    /// The number of connections to open in all.
+    planned: u64,
+    /// The number of connections opened so far.
     opened: u32,
-    /// How long it has taken to open the connections so far.
-    opening: Duration,
-    /// The server, or why it cannot be seen.
+    /// The time used for opening connections so far.
+    opening_time: Duration,
+    /// The server's process, or why it was not found.
     server: Result<Process, String>,
     watch: Watch<'a>,
 }
@@ -119,35 +122,35 @@ impl<W: Wire> Run<'_, W>
 where
     W::Session: Send,
 {
-    /// Pairs of one sender and some receivers, each on a channel of its own.
+    /// Measures pairs of one sender and some receivers, each pair on its own channel.
     fn stream(&mut self, pairs: u32, receivers: u32, window: u32) -> Result<Report, Error> {
         let mut engine = self.engine()?;
         let uses: Vec<Range<u32>> = (0..pairs).map(|pair| pair..pair + 1).collect();
         let flows = self.add_senders(&mut engine, &uses, u64::from(receivers), window)?;
-        let places = flows.zip(uses).flat_map(|place| std::iter::repeat_n(place, receivers as usize));
-        self.add_receivers(&mut engine, places.collect(), |uses| uses.start)?;
+        let receiving = flows.zip(uses).flat_map(|receiver| std::iter::repeat_n(receiver, receivers as usize));
+        self.add_receivers(&mut engine, receiving.collect(), |uses| uses.start)?;
         self.measure(engine, pairs as usize, pairs as usize * receivers as usize)
     }
 
-    /// One sender that sends to many channels in turn, and as many receivers as it takes.
+    /// Measures one sender that sends to many channels in turn, with as many receivers as needed.
     fn many_channels(&mut self, channels: u32) -> Result<Report, Error> {
         let each = self.wire.receiver_channels().max(1);
         if each == 1 && channels > 1 {
             return Err(Error::Misuse(format!(
-                "a connection of {} has one channel, so nobody can send to many in turn; measure pairs instead",
+                "a connection of {} has one channel, so a sender cannot use many channels in turn; measure pairs instead",
                 self.wire.name()
             )));
         }
         let mut engine = self.engine()?;
         let flow = self.add_sender(&mut engine, 0..channels, 1, limits::WINDOW)?;
         let firsts = (0..channels).step_by(each as usize);
-        let places: Vec<_> = firsts.map(|first| (flow, first..channels.min(first + each))).collect();
-        let receivers = places.len();
-        self.add_receivers(&mut engine, places, |_| 0)?;
+        let receiving: Vec<_> = firsts.map(|first| (flow, first..channels.min(first + each))).collect();
+        let receivers = receiving.len();
+        self.add_receivers(&mut engine, receiving, |_| 0)?;
         self.measure(engine, 1, receivers)
     }
 
-    /// Warms up, measures, and leaves.
+    /// Warms up, measures, and closes the connections.
     fn measure(&mut self, mut engine: Engine<W::Session>, senders: usize, receivers: usize) -> Result<Report, Error> {
         let warm_up = match self.options.messages {
             Some(messages) => Goal::Messages(messages / 10),
@@ -159,64 +162,65 @@ where
         }
         let goal = self.options.messages.map_or(Goal::Time(self.options.seconds), Goal::Messages);
         let before = self.usage();
-        let stretch = if complete { Some(engine.run(goal, "measuring", self.watch)?) } else { None };
+        let result = if complete { Some(engine.run(goal, "measuring", self.watch)?) } else { None };
         let cpu = self.cpu_since(before);
         let tally = engine.tally();
-        if self.confirmed && tally.answered < tally.asked {
-            let what = format!("{} of {} sends were not answered for", tally.asked - tally.answered, tally.asked);
+        if self.confirmed && tally.confirmed < tally.to_confirm {
+            let unconfirmed = tally.to_confirm - tally.confirmed;
+            let what = format!("{unconfirmed} of {} sends were not confirmed", tally.to_confirm);
             return Err(Error::Stalled { what, after: self.options.stall });
         }
         let mut report = self.report();
-        if let Some(stretch) = stretch {
-            fill(&mut report, &stretch, self.confirmed, cpu);
+        if let Some(result) = result {
+            fill(&mut report, &result, self.confirmed, cpu);
         }
         report.senders = senders;
         report.receivers = receivers;
         report.lost = tally.expected - tally.received;
         report.doubled = tally.doubled;
         report.reordered = tally.reordered;
-        engine.leave();
+        engine.close();
         Ok(report)
     }
 
-    /// Connections that receive a channel on which nothing happens.
+    /// Measures connections that receive a channel without messages.
     fn idle(&mut self, connections: u32) -> Result<Report, Error> {
         let mut engine = Engine::new(self.payload.clone(), false, self.options.stall)?;
-        // What the first connection leaves behind (a password is hashed, the program's pages are read) is not the connections'. It comes when
-        // the server rests: this broker gives back what it has read so far when its start is over.
-        self.at_rest(&mut engine)?;
-        self.open(0..1, true)?.leave();
-        let before = self.at_rest(&mut engine)?;
+        // The memory that the first connection adds (hashing a password, loading pages of the program) must not be attributed to the idle
+        // connections. The server must be at rest before: this broker frees memory at the end of its start.
+        self.when_stable(&mut engine)?;
+        self.open(0..1, true)?.close();
+        let before = self.when_stable(&mut engine)?;
         self.add_idle(&mut engine, connections)?;
-        let after = self.at_rest(&mut engine)?;
+        let after = self.when_stable(&mut engine)?;
         let mut report = self.report();
         report.receivers = engine.connections();
         report.bytes_per_connection = before.zip(after).map(|(before, after)| {
             let grown = (after.resident as f64 - before.resident as f64) * 1024.0;
             (grown / f64::from(connections)).round()
         });
-        engine.leave();
+        engine.close();
         Ok(report)
     }
 
-    /// Round trips at a fixed rate.
+    /// Measures latencies at a fixed rate.
     fn latency(&mut self, rate: u32) -> Result<Report, Error> {
         let mut beside = Engine::new(self.payload.clone(), false, self.options.stall)?;
         self.add_idle(&mut beside, self.options.beside)?;
         let mut sender = self.open(0..1, false)?;
-        sender.settle(|_| Ok(()))?;
+        sender.wait_until_ready(|_| Ok(()))?;
         let mut receiver = self.open(0..1, true)?;
-        receiver.settle(|_| Ok(()))?;
+        receiver.wait_until_ready(|_| Ok(()))?;
         let count = |time: Duration| (time.as_secs_f64() * f64::from(rate)).round() as u64;
         let messages = self.options.messages.unwrap_or_else(|| count(self.options.seconds).max(1));
-        let longest = limits::TIME.as_secs();
+        let longest = limits::RUN_TIME.as_secs();
         if messages / u64::from(rate) > longest {
             return Err(Error::Misuse(format!(
-                "{messages} messages at {rate} a second take longer than {longest} seconds"
+                "{messages} messages at {rate} a second take longer than the maximum of {longest} seconds; lower --messages or raise the rate"
             )));
         }
         let schedule = Schedule { rate, warm_up: count(self.options.warm_up), messages, stall: self.options.stall };
-        let publication = self.wire.publication(&self.seat(0..1, false), &self.payload);
+        let publication = self.wire.publication(&self.plan(0..1, false), &self.payload);
         let server = self.server.as_ref().ok();
         let mut before = None;
         let watch = &mut *self.watch;
@@ -228,67 +232,67 @@ where
             &self.payload,
             schedule,
             || before = server.and_then(Process::usage),
-            |came| {
-                watch(Progress { phase: "measuring", fraction: came as f64 / total });
-                // Pings are answered; that an idle connection breaks does not stop the clock.
+            |arrived| {
+                watch(Progress { phase: "measuring", fraction: arrived as f64 / total });
+                // Answers pings. A broken idle connection does not end the measurement.
                 let _ = beside.idle(Duration::from_micros(1));
             },
         )?;
         let cpu = self.cpu_since(before);
         let mut report = self.report();
-        let stretch =
-            Stretch { sent: messages, received: found.received, answered: 0, time: found.time, complete: true };
-        fill(&mut report, &stretch, false, cpu);
+        let result =
+            PhaseResult { sent: messages, received: found.received, confirmed: 0, time: found.time, complete: true };
+        fill(&mut report, &result, false, cpu);
         (report.senders, report.receivers) = (1, 1);
-        report.lost = (schedule.messages + schedule.warm_up).saturating_sub(found.came);
+        report.lost = (schedule.messages + schedule.warm_up).saturating_sub(found.arrived);
         report.doubled = found.doubled;
         report.reordered = found.reordered;
         report.latency_us = Some(found.latency);
         report.sender_late_us = Some(found.lateness);
-        sender.leave();
-        receiver.leave();
-        beside.leave();
+        sender.close();
+        receiver.close();
+        beside.close();
         Ok(report)
     }
 
-    /// Messages are stored while nobody receives, then drained, unless they are to stay.
+    /// Measures storing messages without a receiver, and draining them, unless they should stay (`leave`).
     fn backlog(&mut self, store: Option<&Path>, leave: bool) -> Result<Report, Error> {
-        let messages = self.options.messages.unwrap_or(limits::BACKLOG);
+        let messages = self.options.messages.unwrap_or(limits::BACKLOG_MESSAGES);
         let mut engine = self.engine()?;
         let flow = self.add_sender(&mut engine, 0..1, 0, limits::WINDOW_CONFIRMED)?;
         let before = self.usage();
         let stored = engine.run(Goal::Messages(messages), "storing", self.watch)?;
-        engine.idle(limits::SETTLE)?;
-        let store_phase = self.phase("store", stored.answered, &stored, before);
+        engine.idle(limits::TRAILING_WORK)?;
+        let store_phase = self.phase("store", stored.confirmed, &stored, before);
         if !stored.complete {
-            let what = format!("{} of {messages} sends were not answered for", messages - stored.answered);
+            let what = format!("{} of {messages} sends were not confirmed", messages - stored.confirmed);
             return Err(Error::Stalled { what, after: self.options.stall });
         }
-        let size_before = store.map(|path| self.file_at_rest(path, &mut engine)).transpose()?;
+        let size_before = store.map(|path| self.file_size_when_stable(path, &mut engine)).transpose()?;
         let mut report = Report { messages, senders: 1, seconds: seconds(stored.time), ..Report::default() };
         let mut phases = vec![store_phase];
         if !leave {
             phases.push(self.drain(&mut engine, flow, &mut report)?);
         }
-        let size_after = store.map(|path| self.file_at_rest(path, &mut engine)).transpose()?;
+        let size_after = store.map(|path| self.file_size_when_stable(path, &mut engine)).transpose()?;
         report.phases = Some(phases);
         report.store_bytes = size_before.zip(size_after).map(|(before, after)| [before, after]);
         let memory = self.memory();
         report.server_rss_kib = memory.map(|memory| memory.resident);
         report.server_peak_rss_kib = memory.map(|memory| memory.peak);
-        engine.leave();
+        engine.close();
         Ok(report)
     }
 
-    /// One receiver comes and takes everything that was sent.
+    /// Measures one receiver that receives all stored messages.
     fn drain(&mut self, engine: &mut Engine<W::Session>, flow: usize, report: &mut Report) -> Result<Phase, Error> {
         let before = self.usage();
-        engine.expect_what_was_sent(flow);
+        engine.expect_sent_messages(flow);
         let receiver = self.open(0..1, true)?;
-        engine.add(receiver, Post::Receiver { flow, first: 0, trackers: vec![Tracker::default()] })?;
+        engine.add(receiver, Role::Receiver { flow, first: 0, trackers: vec![Tracker::default()] })?;
         let drained = engine.run(Goal::Messages(0), "draining", self.watch)?;
-        // The last deliveries are confirmed, and their removal is committed.
-        engine.idle(limits::SETTLE)?;
+        // Time for confirming the last deliveries and for committing their removal.
+        engine.idle(limits::TRAILING_WORK)?;
         let phase = self.phase("drain", drained.received, &drained, before);
         let tally = engine.tally();
         report.receivers = 1;
@@ -302,7 +306,7 @@ where
         Ok(phase)
     }
 
-    /// An engine with the connections that are only there.
+    /// Creates an engine with the additional idle connections (`--beside`).
     fn engine(&mut self) -> Result<Engine<W::Session>, Error> {
         let mut engine = Engine::new(self.payload.clone(), self.confirmed, self.options.stall)?;
         self.add_idle(&mut engine, self.options.beside)?;
@@ -321,7 +325,7 @@ where
         self.server.as_ref().ok()?.memory()
     }
 
-    /// A report with what the server's memory is now.
+    /// Creates a report with the server's current memory.
     fn report(&self) -> Report {
         let memory = self.memory();
         Report {
@@ -331,58 +335,59 @@ where
         }
     }
 
-    fn phase(&self, name: &'static str, count: u64, stretch: &Stretch, before: Option<Usage>) -> Phase {
+    fn phase(&self, name: &'static str, count: u64, result: &PhaseResult, before: Option<Usage>) -> Phase {
         Phase {
             name,
-            messages_per_second: per_second(count, stretch.time),
+            messages_per_second: per_second(count, result.time),
             server_cpu_us_per_message: self.cpu_since(before).map(|cpu| micros_each(cpu, count)),
             peak_rss_kib: self.memory().map(|memory| memory.peak),
         }
     }
 
-    /// The server's memory when it has come to rest; what is to be answered is answered meanwhile.
-    fn at_rest(&mut self, engine: &mut Engine<W::Session>) -> Result<Option<Memory>, Error> {
-        at_rest(engine, self.watch, || self.server.as_ref().ok().and_then(Process::memory))
+    /// Waits until the server's memory is stable, and returns it.
+    fn when_stable(&mut self, engine: &mut Engine<W::Session>) -> Result<Option<Memory>, Error> {
+        when_stable(engine, self.watch, || self.server.as_ref().ok().and_then(Process::memory))
     }
 
-    /// The size of a file when it has come to rest.
-    fn file_at_rest(&mut self, path: &Path, engine: &mut Engine<W::Session>) -> Result<u64, Error> {
-        let size = at_rest(engine, self.watch, || std::fs::metadata(path).ok().map(|file| file.len()))?;
-        size.ok_or_else(|| Error::Misuse(format!("there is no file {} to look at (--store)", path.display())))
+    /// Waits until the size of a file is stable, and returns it.
+    fn file_size_when_stable(&mut self, path: &Path, engine: &mut Engine<W::Session>) -> Result<u64, Error> {
+        let size = when_stable(engine, self.watch, || std::fs::metadata(path).ok().map(|file| file.len()))?;
+        size.ok_or_else(|| Error::Misuse(format!("cannot read the size of the file {}; check --store", path.display())))
     }
 }
 
-/// What `look` sees when it has seen the same for [`limits::REST`], or after [`limits::RESTLESS`].
-fn at_rest<S: super::wire::Session, T: PartialEq>(
+/// Calls `read` until its value has not changed for [`limits::STABLE_TIME`], but at most for [`limits::STABLE_TIMEOUT`]. Returns the last
+/// value. The engine answers pings in between.
+fn when_stable<S: super::wire::Session, T: PartialEq>(
     engine: &mut Engine<S>,
     watch: Watch<'_>,
-    look: impl Fn() -> Option<T>,
+    read: impl Fn() -> Option<T>,
 ) -> Result<Option<T>, Error> {
     let began = Instant::now();
-    let (mut last, mut since) = (look(), began);
-    while last.is_some() && since.elapsed() < limits::REST && began.elapsed() < limits::RESTLESS {
-        engine.idle(limits::LOOK)?;
-        let now = look();
+    let (mut last, mut since) = (read(), began);
+    while last.is_some() && since.elapsed() < limits::STABLE_TIME && began.elapsed() < limits::STABLE_TIMEOUT {
+        engine.idle(limits::UPDATE_INTERVAL)?;
+        let now = read();
         if now != last {
             (last, since) = (now, Instant::now());
         }
-        let fraction = since.elapsed().as_secs_f64() / limits::REST.as_secs_f64();
-        watch(Progress { phase: "waiting for rest", fraction });
+        let fraction = since.elapsed().as_secs_f64() / limits::STABLE_TIME.as_secs_f64();
+        watch(Progress { phase: "waiting for stable values", fraction });
     }
     Ok(last)
 }
 
-/// Puts what a stretch came to into a report.
-fn fill(report: &mut Report, stretch: &Stretch, confirmed: bool, cpu: Option<Duration>) {
-    report.messages = stretch.sent;
-    report.deliveries = if confirmed { stretch.answered } else { stretch.received };
-    report.seconds = seconds(stretch.time);
-    report.deliveries_per_second = per_second(report.deliveries, stretch.time);
+/// Copies the result of a phase to the report.
+fn fill(report: &mut Report, result: &PhaseResult, confirmed: bool, cpu: Option<Duration>) {
+    report.messages = result.sent;
+    report.deliveries = if confirmed { result.confirmed } else { result.received };
+    report.seconds = seconds(result.time);
+    report.deliveries_per_second = per_second(report.deliveries, result.time);
     report.server_cpu_us_per_delivery =
         cpu.filter(|_| report.deliveries > 0).map(|cpu| micros_each(cpu, report.deliveries));
 }
 
-/// Seconds, to a microsecond.
+/// Converts a time to seconds, rounded to a microsecond.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e6
 }
@@ -391,7 +396,7 @@ fn per_second(count: u64, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { (count as f64 / time.as_secs_f64()).round() }
 }
 
-/// Microseconds, to a tenth of a nanosecond.
+/// Returns the microseconds for each of `count`, rounded to a tenth of a nanosecond.
 fn micros_each(time: Duration, count: u64) -> f64 {
     (time.as_secs_f64() * 1e10 / count.max(1) as f64).round() / 1e4
 }

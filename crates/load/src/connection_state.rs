@@ -1,37 +1,38 @@
-//! One connection without its socket: what comes in is cut into frames and given to the session, what is owed goes out.
+//! The protocol state of one connection, without its socket: splits the input into frames, passes them to the session, and queues the
+//! replies. It must never do I/O.
 
 use std::sync::Arc;
 
 use super::Error;
 use super::inbound::{Frame, Inbound};
-use super::wire::{Heard, Session, frame};
+use super::wire::{Session, SessionEvent, frame};
 use wsmb_protocol::frame::Opcode;
 
-/// See the module's description.
-pub(super) struct Line<S> {
+/// The protocol state of one connection.
+pub(super) struct ConnectionState<S> {
     pub(super) session: S,
     inbound: Inbound,
-    /// What is to be written.
+    /// The bytes to write.
     pub(super) out: Vec<u8>,
-    /// A frame with data has come since the last ping: perhaps a delivery that is not confirmed.
+    /// Whether a data frame has arrived since the last ping, so that a delivery may be unconfirmed.
     pub(super) unconfirmed: bool,
     /// `host:port`.
     address: Arc<str>,
 }
 
-impl<S: Session> Line<S> {
+impl<S: Session> ConnectionState<S> {
     pub(super) fn new(session: S, address: Arc<str>) -> Self {
         Self { session, inbound: Inbound::default(), out: Vec::new(), unconfirmed: false, address }
     }
 
-    /// Takes what was read, and tells what is in it. Pings are answered.
+    /// Passes the events in the input to `on_event`, and queues replies to pings.
     ///
     /// # Errors
-    /// The first one of `heard`, or: the server broke a protocol, refused something, or ended the connection.
-    pub(super) fn take(
+    /// The first error of `on_event`; or the server violated the protocol, refused a request, or ended the connection.
+    pub(super) fn handle_input(
         &mut self,
         input: &[u8],
-        mut heard: impl FnMut(Heard<'_>) -> Result<(), Error>,
+        mut on_event: impl FnMut(SessionEvent<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Self { session, inbound, out, unconfirmed, .. } = self;
         inbound.feed(input, |item| {
@@ -39,9 +40,9 @@ impl<S: Session> Line<S> {
                 Frame::Data(payload) => {
                     *unconfirmed = true;
                     let mut first = Ok(());
-                    let taken = session.take(payload, out, |item| {
+                    let taken = session.handle_payload(payload, out, |item| {
                         if first.is_ok() {
-                            first = heard(item);
+                            first = on_event(item);
                         }
                     });
                     first?;
@@ -63,7 +64,7 @@ impl<S: Session> Line<S> {
         &self.address
     }
 
-    /// The other side has ended the connection, or it broke.
+    /// The error for a connection that broke or was ended by the server.
     pub(super) fn lost(&self, source: Option<std::io::Error>) -> Error {
         wsmb_client::Error::Lost { address: self.address.to_string(), source }.into()
     }
@@ -79,7 +80,7 @@ fn closed(payload: &[u8]) -> wsmb_client::Error {
     }
 }
 
-/// What is wrong with a header.
+/// Converts the problem of a frame header.
 impl From<&'static str> for Error {
     fn from(wrong: &'static str) -> Self {
         Self::NotUnderstood(wrong.to_owned())

@@ -1,17 +1,18 @@
-//! A masked frame that is made once, and in which only what differs from message to message is written anew.
+//! A masked frame that is encoded once. For each message, only the parts that differ are overwritten. It must never encode a whole frame for
+//! each message.
 
 use super::payload::Payload;
 use super::wire::{Channels, MASK, Part, Publication, frame};
 
-/// A frame that is ready to be copied.
+/// An encoded frame that is copied for each message.
 #[derive(Clone, Debug)]
-pub(super) struct Stamp {
+pub(super) struct FrameTemplate {
     frame: Vec<u8>,
-    /// Where each part stands in the frame, with the mask as it falls there.
+    /// The offset of each variable part in the frame, and the mask bytes at this offset.
     parts: Vec<(usize, Part, [u8; Payload::DIGITS])>,
 }
 
-impl Stamp {
+impl FrameTemplate {
     pub(super) fn new(publication: &Publication) -> Self {
         let mut bytes = Vec::new();
         frame(&mut bytes, publication.opcode, &publication.bytes);
@@ -24,46 +25,46 @@ impl Stamp {
         Self { frame: bytes, parts }
     }
 
-    /// Bytes of a frame.
+    /// The size of a frame, in bytes.
     pub(super) fn len(&self) -> usize {
         self.frame.len()
     }
 
-    /// Appends the frame of message `number`, counted from zero, to channel `channel`.
+    /// Appends the frame of message `number` (counted from zero) to channel number `channel`.
     pub(super) fn append(&self, out: &mut Vec<u8>, number: u64, channel: u32) {
         let start = out.len();
         out.extend_from_slice(&self.frame);
         for (at, part, mask) in &self.parts {
-            let place = &mut out[start + at..];
+            let target = &mut out[start + at..];
             match part {
-                Part::Number => write(place, &decimal::<{ Payload::DIGITS }>(Payload::FIRST + number), mask),
-                Part::Channel => write(place, &decimal::<{ Channels::DIGITS }>(u64::from(channel)), mask),
-                Part::PacketId => write(place, &packet_id(number).to_be_bytes(), mask),
+                Part::Number => write(target, &decimal::<{ Payload::DIGITS }>(Payload::FIRST + number), mask),
+                Part::Channel => write(target, &decimal::<{ Channels::DIGITS }>(u64::from(channel)), mask),
+                Part::PacketId => write(target, &packet_id(number).to_be_bytes(), mask),
             }
         }
     }
 }
 
 #[inline]
-fn write(place: &mut [u8], bytes: &[u8], mask: &[u8]) {
-    for ((byte, new), mask) in place.iter_mut().zip(bytes).zip(mask) {
+fn write(target: &mut [u8], bytes: &[u8], mask: &[u8]) {
+    for ((byte, new), mask) in target.iter_mut().zip(bytes).zip(mask) {
         *byte = new ^ mask;
     }
 }
 
-/// The last `N` digits of a number.
+/// Returns the last `N` decimal digits of a number.
 #[inline]
 fn decimal<const N: usize>(mut number: u64) -> [u8; N] {
     let mut digits = [b'0'; N];
     for digit in digits.iter_mut().rev() {
-        // A remainder of ten fits.
+        // A remainder below ten fits.
         *digit = b'0' + (number % 10) as u8;
         number /= 10;
     }
     digits
 }
 
-/// From 1 to 65,535, over and over.
+/// Returns the packet identifier of a message: 1 to 65,535, repeating.
 fn packet_id(number: u64) -> u16 {
     u16::try_from(number % u64::from(u16::MAX)).unwrap_or(0) + 1
 }
@@ -72,11 +73,11 @@ fn packet_id(number: u64) -> u16 {
 mod tests {
     use std::ops::ControlFlow;
 
-    use super::super::wire::Seat;
+    use super::super::wire::ConnectionPlan;
     use super::*;
     use wsmb_protocol::frame::{Decoder, Incoming, Opcode, Role, payload_start};
 
-    /// What a server reads.
+    /// Decodes the frames as a server does.
     fn read(frames: &mut [u8]) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
         Decoder::new(Role::Server, 1 << 21)
@@ -91,26 +92,32 @@ mod tests {
     }
 
     #[test]
-    fn only_the_parts_differ_and_the_masks_fit() {
+    fn only_the_variable_parts_differ_and_are_masked_correctly() {
         let channels = Channels::new("a", "run");
-        let seat = Seat { channels: channels.clone(), index: 0, uses: 0..9, receives: false, confirmed: false };
+        let plan = ConnectionPlan {
+            channels: channels.clone(),
+            index: 0,
+            channel_numbers: 0..9,
+            receives: false,
+            confirmed: false,
+        };
         for size in [10, 16, 25, 26, 27, 28, 125, 126, 200, 70_000] {
             let payload = Payload::new(size);
             let publication = Publication::new(Opcode::Binary)
                 .bytes(b"to ")
-                .channel(&seat)
+                .channel(&plan)
                 .bytes(b" id ")
                 .packet_id()
                 .number()
                 .bytes(b":")
                 .payload(&payload);
-            let stamp = Stamp::new(&publication);
+            let template = FrameTemplate::new(&publication);
             let mut out = Vec::new();
             let sends = [(0, 0), (7, 8), (65_535, 123_456), (8_999_999_999, 999_999)];
             for (number, channel) in sends {
-                stamp.append(&mut out, number, channel);
+                template.append(&mut out, number, channel);
             }
-            assert_eq!(out.len(), 4 * stamp.len());
+            assert_eq!(out.len(), 4 * template.len());
             for (message, (number, channel)) in read(&mut out).iter().zip(sends) {
                 let mut expected = format!("to {} id ", channels.name(channel)).into_bytes();
                 expected.extend_from_slice(&packet_id(number).to_be_bytes());

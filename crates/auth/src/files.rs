@@ -210,7 +210,7 @@ impl Credentials {
         let mut warnings = self.warnings();
         for (path, weak) in self.weak_entries() {
             warnings.push(format!(
-                "{}: {weak} password(s) with a weak hash ({{SHA}} or $apr1$); set them anew with `wsmb passwd`",
+                "{}: {weak} password(s) with a weak hash ({{SHA}} or $apr1$); set new ones with `wsmb passwd`",
                 path.display()
             ));
         }

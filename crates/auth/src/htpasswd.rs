@@ -57,7 +57,7 @@ impl fmt::Display for BadEntry {
             }
             Self::ControlCharacter => f.write_str("has a control character in the user name; the line is ignored"),
             Self::Hash(user, bad) => {
-                write!(f, "user {user:?} {bad}; set the password anew with `wsmb passwd`")
+                write!(f, "user {user:?} {bad}; set a new password with `wsmb passwd`")
             }
         }
     }
@@ -228,17 +228,17 @@ mod tests {
             (b":{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", ".htpasswd:2: has an empty user name; the line is ignored"),
             (
                 b"carol:",
-                ".htpasswd:2: user \"carol\" has no password hash after the colon; set the password anew with `wsmb passwd`",
+                ".htpasswd:2: user \"carol\" has no password hash after the colon; set a new password with `wsmb passwd`",
             ),
             (
                 b"carol:opensesame",
                 ".htpasswd:2: user \"carol\" has a password in plain text or a hash of an unsupported format, which is refused; \
-                 set the password anew with `wsmb passwd`",
+                 set a new password with `wsmb passwd`",
             ),
             (
                 b"carol:abNANd1rDfiNc",
                 ".htpasswd:2: user \"carol\" has a DES crypt hash, which is refused because it uses only 8 characters of the password; \
-                 set the password anew with `wsmb passwd`",
+                 set a new password with `wsmb passwd`",
             ),
             (b"car\xf6l:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", ".htpasswd:2: is not UTF-8; the line is ignored"),
             (

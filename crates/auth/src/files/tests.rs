@@ -133,7 +133,7 @@ fn warnings_count_weak_hashes_of_each_file_and_report_that_there_are_no_users() 
         warnings,
         [
             format!(
-                "{}: 2 password(s) with a weak hash ({{SHA}} or $apr1$); set them anew with `wsmb passwd`",
+                "{}: 2 password(s) with a weak hash ({{SHA}} or $apr1$); set new ones with `wsmb passwd`",
                 path.display()
             ),
             "auth.users: 1 password(s) with a weak hash ({SHA} or $apr1$)".to_owned(),

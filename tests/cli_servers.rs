@@ -182,7 +182,7 @@ fn check_says_in_plain_words_how_it_stands_and_changes_nothing() {
         let check = |more: &[&str]| place.run(&[&CHECK[..], more].concat());
         let said = check(&[]).with(0).stdout;
         assert!(
-            said.contains(&format!("store           {}: not there yet; the first start makes it", place.shown())),
+            said.contains(&format!("store           {}: does not exist; the first start makes it", place.shown())),
             "{said}"
         );
         assert!(said.contains("journal         wsmb-data/journal.db, at most 256 MiB"), "{said}");
@@ -212,7 +212,7 @@ fn check_names_what_a_table_of_four_columns_does_not_keep() {
     let place = Place::new(Kind::MariaDb);
     Server::shared(Kind::MariaDb).sql_in(Some(&place.database), LIVE_TABLE);
     let said = place.run(&CHECK).with(0).stdout;
-    assert!(said.contains("first start     makes mq_meta beside the table of the messages"), "{said}");
+    assert!(said.contains("first start     makes mq_meta next to the table of messages"), "{said}");
     assert!(said.contains("warning: the table mq_data in ") && said.contains(" has no column expires, so "), "{said}");
     assert!(said.contains("warning: to keep that, too: ALTER TABLE mq_data ADD COLUMN expires bigint"), "{said}");
     let tables = Server::shared(Kind::MariaDb).sql_in(Some(&place.database), "SHOW TABLES");
@@ -234,7 +234,7 @@ fn a_database_that_is_away_is_an_error_until_the_journal_knows_it() {
     let export = ["queue", "export", "--store", "sqlite:wsmb-data/journal.db"];
     place.run(&export).with(1).complaining("is in use by a broker (process ");
     let said = place.run(&CHECK).with(0).stdout;
-    assert!(said.contains("warning: the database ") && said.contains("the broker would start all the same"), "{said}");
+    assert!(said.contains("warning: the database ") && said.contains("the broker would start nevertheless"), "{said}");
     let own = place.run(&["check", "--listen", url.strip_prefix("ws://").unwrap()]).with(0).stdout;
     assert!(own.contains("the broker of this configuration runs (process "), "{own}");
     let fresh = place.run(&[&CHECK[..], &["--set", "store.journal=other.db"]].concat()).with(1).stdout;
@@ -278,7 +278,7 @@ fn the_queue_of_a_database_is_seen_whole_and_emptied_once_the_broker_is_stopped(
             place.send(&url, "\"four\"");
             stop(broker);
             assert_eq!(queue(&["purge", "sms", "--yes"]).with(0).stdout, "removed 5 messages from sms");
-            assert_eq!(queue(&["list"]).with(0).stdout, "nothing waits");
+            assert_eq!(queue(&["list"]).with(0).stdout, "no messages are waiting");
         }
     }
 }
@@ -370,7 +370,7 @@ fn dead_letters_in_a_database_go_home() {
             assert!(shown.contains(", given up in sms after 1 attempt") && shown.contains("\"one\""), "{shown}");
 
             let moved = queue(&["requeue", "dead", "--count", "2"]).with(0).stdout;
-            let left = "1 message behind them not looked at (--count)";
+            let left = "1 message behind them not examined (--count)";
             assert_eq!(moved, format!("moved 2 messages from \"dead\" to \"sms\"; {left}"), "{journal}");
             let moved = queue(&["requeue", "dead"]).with(0).stdout;
             assert_eq!(moved, "moved 1 message from \"dead\" to \"sms\"", "{journal}");
@@ -387,13 +387,13 @@ fn dead_letters_in_a_database_go_home() {
             server.sql_in(Some(&place.database), narrow);
             let long = queue(&["requeue", "sms", "--to", "a-name-of-more-than-20-characters"]).with(0).stdout;
             let begin =
-                "moved no message from \"sms\"; 3 stay: 3 because the store can't hold them in \"a-name-of-more";
+                "moved no message from \"sms\"; 3 stay: 3 because the store cannot hold them in \"a-name-of-more";
             assert!(long.starts_with(begin), "{long}");
 
             let (broker, url) = place.serve(&flags);
             assert_eq!(place.receive(&url, "3"), "\"one\"\n\"two\"\n\"three\"", "{journal}");
             stop(broker);
-            assert_eq!(queue(&["list"]).with(0).stdout, "nothing waits");
+            assert_eq!(queue(&["list"]).with(0).stdout, "no messages are waiting");
         }
     }
 }

@@ -88,7 +88,7 @@ fn what_nobody_receives_waits() {
 fn what_reaches_nobody_and_is_not_kept_is_no_success() {
     let broker = Broker::start_with(&["--set", "channel_defaults.keep=false"]);
     let sent = run(&mut broker.client(&["send", "sms", "x"])).with(3);
-    assert_eq!(sent.stdout, "sent to nobody: the channel is not kept and has no receiver");
+    assert_eq!(sent.stdout, "sent to nobody: the channel keeps no messages and has no receiver");
     assert_eq!(sent.stderr, "");
     let json = run(&mut broker.client(&["send", "sms", "x", "--json"])).with(3);
     assert!(json.stdout.contains(r#""receivers":0,"stored":false"#), "{}", json.stdout);
@@ -104,7 +104,7 @@ fn what_reaches_nobody_and_is_not_kept_is_no_success() {
     });
     receive.end().with(0);
     let lines = run_with_input(&mut broker.client(&["send", "sms", "-"]), "1\n2\n").with(3);
-    let wanted = "accepted: 2 messages (2 sent to nobody: the channel is not kept and has no receiver)";
+    let wanted = "accepted: 2 messages (2 sent to nobody: the channel keeps no messages and has no receiver)";
     assert_eq!(lines.stdout, wanted);
     run(&mut broker.client(&["send", "", "x"])).with(2);
     run(&mut broker.client(&["send", "sms", "x", "--user", "app:wrong"])).with(1);
@@ -254,9 +254,9 @@ fn a_receiver_comes_back_by_itself_and_says_so_once() {
     until("it is confirmed", || broker.waiting("sms") == 0);
     broker.running.terminate();
     broker.running.end().with(0);
-    receive.stderr.wait_for("connecting again");
+    receive.stderr.wait_for("reconnecting until it succeeds");
     broker.restart();
-    receive.stderr.wait_for("connected again");
+    receive.stderr.wait_for("wsmb: reconnected");
     broker.send("sms", "after");
     let ended = receive.end().with(0);
     assert_eq!(ended.stdout, "\"before\"\n\"after\"");
@@ -272,12 +272,12 @@ fn a_command_that_ends_while_the_broker_goes_down_is_not_run_again() {
     let file = |broker: &Broker, name: &str| broker.directory.path().join(name);
     until("the command runs", || fs::read_to_string(file(&broker, "ran")).is_ok_and(|text| !text.is_empty()));
     broker.running.terminate();
-    receive.stderr.wait_for("connecting again");
+    receive.stderr.wait_for("reconnecting until it succeeds");
     fs::write(file(&broker, "go"), "").unwrap();
     broker.running.end().with(0);
     assert_eq!(broker.waiting("sms"), 0);
     broker.restart();
-    receive.stderr.wait_for("connected again");
+    receive.stderr.wait_for("wsmb: reconnected");
     broker.send("sms", "next");
     until("the next one is done", || broker.waiting("sms") == 0);
     assert_eq!(fs::read_to_string(file(&broker, "ran")).unwrap(), "\"once\"\n\"next\"\n");
@@ -346,7 +346,7 @@ fn the_queue_of_a_stopped_broker_can_be_looked_at_saved_and_emptied() {
     assert_eq!(broker.queue(&["purge", "sms", "--yes"]).with(0).stdout, "removed 3 messages from sms");
     assert_eq!((broker.waiting("sms"), broker.waiting("other")), (0, 1));
     broker.queue(&["purge", "other", "--yes"]).with(0);
-    assert_eq!(broker.queue(&["list"]).with(0).stdout, "nothing waits");
+    assert_eq!(broker.queue(&["list"]).with(0).stdout, "no messages are waiting");
     broker.queue(&["list", "--store", "sqlite:nowhere.db"]).with(1).complaining("there is no store at nowhere.db");
     assert!(!broker.directory.path().join("nowhere.db").exists());
 }
@@ -372,9 +372,9 @@ fn passwd_makes_changes_verifies_and_removes_users() {
     let passwd = |arguments: &[&str], input: &str| {
         run_with_input(wsmb(directory.path()).arg("passwd").arg("users").args(arguments), input)
     };
-    assert_eq!(passwd(&["app"], "secret\n").with(0).stdout, "made users with the user app");
-    assert_eq!(passwd(&["other"], "x\n").with(0).stdout, "made the user other in users");
-    assert_eq!(passwd(&["app"], "new: one\n").with(0).stdout, "the user app has a new password in users");
+    assert_eq!(passwd(&["app"], "secret\n").with(0).stdout, "created users with the user app");
+    assert_eq!(passwd(&["other"], "x\n").with(0).stdout, "added the user other to users");
+    assert_eq!(passwd(&["app"], "new: one\n").with(0).stdout, "changed the password of the user app in users");
     passwd(&["app", "--verify"], "new: one\n").with(0);
     passwd(&["app", "--verify"], "secret\n").with(1).complaining("this is not the password of the user app");
     fs::write(directory.path().join("word"), "new: one\nmore\n").unwrap();
@@ -399,7 +399,8 @@ fn check_tells_errors_from_warnings() {
     let few = ["--set", "server.max_connections=100", "--listen", "127.0.0.1:0"];
     let fresh = check(&few).with(0);
     assert!(
-        fresh.stdout.contains("all is well") && fresh.stdout.contains("the first start makes one"),
+        fresh.stdout.contains("the broker would start; no warnings")
+            && fresh.stdout.contains("the first start makes a user"),
         "{}",
         fresh.stdout
     );

@@ -93,7 +93,7 @@ fn a_backlog_moves_to_another_store_and_is_delivered_from_there() {
         copied.stdout,
         "copied 2 messages from sqlite:wsmb-data/wsmb.db to sqlite:new/b.db\n\
          next: write url = \"sqlite:new/b.db\" under [store] in the broker's configuration, and start it; \
-         sqlite:wsmb-data/wsmb.db still has these messages, and a broker on it would deliver them once more"
+         sqlite:wsmb-data/wsmb.db still has these messages, and a broker that uses it would deliver them again"
     );
     assert_eq!(copied.stderr, "copied 2 of 2 messages");
     let moved = broker.queue(&["copy", "--to", "sqlite:new/b.db", "--remove", "--json"]).with(0).stdout;
@@ -101,7 +101,7 @@ fn a_backlog_moves_to_another_store_and_is_delivered_from_there() {
         moved,
         r#"{"copied":0,"earlier":2,"from":"sqlite:wsmb-data/wsmb.db","removed":2,"shift":0,"to":"sqlite:new/b.db"}"#
     );
-    assert_eq!(broker.queue(&["list"]).with(0).stdout, "nothing waits");
+    assert_eq!(broker.queue(&["list"]).with(0).stdout, "no messages are waiting");
 
     let address = broker.url.strip_prefix("ws://").unwrap().to_owned();
     let serve = ["serve", "--listen", address.as_str(), "--store", "sqlite:new/b.db"];
@@ -122,13 +122,13 @@ fn a_destination_that_fails_in_the_middle_is_gone_on_with() {
         .with(1)
         .complaining("wsmb: the destination: the store ")
         .complaining("no such luck")
-        .complaining(". What was copied is safe; the same command goes on from there");
+        .complaining(". The copied messages are stored; the same command continues from there");
     assert_eq!(stores.ids("b.db"), (1..=8_192).collect::<Vec<_>>());
     statement(&stores.path("b.db"), "DROP TRIGGER bad");
     let done = stores.copy(&["--remove"]).with(0).stdout;
     assert_eq!(
         done,
-        "copied 1808 messages from sqlite:a.db to sqlite:b.db\n8192 messages had been copied before\n\
+        "copied 1808 messages from sqlite:a.db to sqlite:b.db\nan earlier copy has already copied 8192 messages\n\
          removed 10000 messages from sqlite:a.db\n\
          next: write url = \"sqlite:b.db\" under [store] in the broker's configuration, and start it"
     );

@@ -46,7 +46,9 @@ fn the_first_exchange_needs_no_password() {
 
     // A new password, made by the same person: the stored login has it, too.
     let passwd = ["passwd", "wsmb-data/.htpasswd", "wsmb"];
-    run_with_input(&mut bare(&broker, &passwd), "second\n").with(0).complaining("has the new password, too");
+    run_with_input(&mut bare(&broker, &passwd), "second\n")
+        .with(0)
+        .complaining("changed the password in the stored login");
     until("it is in force", || run(&mut bare(&broker, &["ping", "--url", &moved])).code == Some(0));
     assert!(fs::read_to_string(&file).unwrap().contains("\"second\""));
     // Made by somebody else: the refusal says what to do.
@@ -92,7 +94,7 @@ fn a_place_for_logins_that_cannot_be_written_stops_nobody() {
     let mut serve = Running::start(wsmb(directory.path()).args(["serve", "--listen", "127.0.0.1:0"]));
     let receive = serve.stdout.wait_for("receive sms");
     assert!(receive.trim().starts_with("WSMB_USER=wsmb WSMB_PASSWORD="), "{receive}");
-    serve.stderr.wait_for("the login cannot be stored in ");
+    serve.stderr.wait_for("cannot store the login in ");
     let mut receive =
         Running::start(std::process::Command::new("sh").arg("-c").arg(format!("exec env {}", receive.trim())));
     let send = serve.stdout.wait_for("send sms");
@@ -110,7 +112,7 @@ fn a_login_is_tried_stored_used_listed_and_removed() {
         |arguments: &[&str], input: &str| run_with_input(&mut bare(&broker, &[&["login"], arguments].concat()), input);
     login(&[&url, "--user", user], "wrong\n").with(1).complaining("nothing was stored");
     login(&[&url], "x\n").with(2).complaining("add --user NAME");
-    login(&[&format!("ws://{user}:{password}@h")], "").with(2).complaining("leave the password out of the address");
+    login(&[&format!("ws://{user}:{password}@h")], "").with(2).complaining("omit the password in the address");
     login(&[&url, "--user", "a:b"], "").with(2).complaining("colon");
     login(&[&url, "--user", user], "\n").with(2).complaining("the password is empty");
     login(&[], "").with(2);
@@ -118,7 +120,7 @@ fn a_login_is_tried_stored_used_listed_and_removed() {
     assert_eq!(login(&["--list"], "").with(0).stderr, "no login is stored; `wsmb login URL --user NAME` stores one");
 
     let stored = login(&[&url, "--user", user, "--context", "home"], &format!("{password}\n")).with(0).stdout;
-    assert!(stored.ends_with("; use it with --context home") && !stored.contains(password), "{stored}");
+    assert!(stored.ends_with("; use this login with --context home") && !stored.contains(password), "{stored}");
     run(&mut bare(&broker, &["send", "sms", "x", "--context", "home"])).with(0);
     run(bare(&broker, &["send", "sms", "x"]).env("WSMB_CONTEXT", "home")).with(0);
     run(&mut bare(&broker, &["send", "sms", "x", "--url", &url])).with(0);
@@ -141,7 +143,7 @@ fn a_login_is_tried_stored_used_listed_and_removed() {
     run(&mut bare(&broker, &["ping"])).with(0);
     let nobody = other_url.replace("127.0.0.1", "localhost");
     drop(other);
-    login(&[&nobody, "--user", "app", "--context", "away"], "x\n").with(0).complaining("could not be tried");
+    login(&[&nobody, "--user", "app", "--context", "away"], "x\n").with(0).complaining("cannot verify the login");
     let list = login(&["--list"], "").with(0).stdout;
     let names: Vec<&str> = list.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
     assert_eq!(names, ["away", "default", "home"]);

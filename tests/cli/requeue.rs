@@ -160,14 +160,14 @@ fn a_count_takes_the_oldest_first_and_a_channel_may_be_named() {
     messages.push(message(6, "dead", None));
     let place = Place::with(messages);
     let moved = place.queue(&["requeue", "dead", "--count", "2"]).with(0).stdout;
-    assert_eq!(moved, "moved 2 messages from \"dead\" to \"sms\"; 4 messages behind them not looked at (--count)");
+    assert_eq!(moved, "moved 2 messages from \"dead\" to \"sms\"; 4 messages behind them not examined (--count)");
     let moved = place.queue(&["requeue", "dead", "--count", "2", "--json"]).with(0).stdout;
     let nothing = r#"{"delayed":0,"expired":0,"full":0,"no_dead_letter":0,"not_kept":0,"unfit":0}"#;
     assert_eq!(moved, format!(r#"{{"from":"dead","left":2,"moved":{{"sms":2}},"stay":{nothing}}}"#));
     let moved = place.queue(&["requeue", "dead"]).with(0).stdout;
     assert_eq!(
         moved,
-        "moved 1 message from \"dead\" to \"sms\"; 1 stays: 1 is no dead letter (--to CHANNEL moves it, too)"
+        "moved 1 message from \"dead\" to \"sms\"; 1 stays: 1 is not a dead letter (--to CHANNEL moves it, too)"
     );
     let moved = place.queue(&["requeue", "dead", "--to", "by hand"]).with(0).stdout;
     assert_eq!(moved, "moved 1 message from \"dead\" to \"by hand\"");
@@ -189,7 +189,7 @@ fn what_can_not_be_moved_is_said() {
     place
         .queue(&["requeue", "dead", "--to", "live"])
         .with(1)
-        .complaining("the channel \"live\" keeps nothing (keep = false), so the messages would be gone");
+        .complaining("the channel \"live\" keeps no messages (keep = false), so the messages would be lost");
     place.queue(&["requeue", "dead", "--count", "0"]).with(2);
     place.queue(&["requeue", "dead", "--store", "sqlite:none.db"]).with(1).complaining("there is no store at none.db");
     place.queue(&["requeue", "dead", "--store", "memory:"]).with(1).complaining("store.url is memory:");
@@ -199,7 +199,7 @@ fn what_can_not_be_moved_is_said() {
     drop(store);
     assert_eq!(
         place.queue(&full).with(0).stdout,
-        "moved no message from \"dead\"; 2 stay: 1 came from \"live\", which keeps nothing (--to CHANNEL names another), \
+        "moved no message from \"dead\"; 2 stay: 1 came from \"live\", which keeps no messages (--to CHANNEL names another channel), \
          1 because \"small\" is full (max_backlog = 1)"
     );
     // The rows of a journal have ids that are the database's to give.

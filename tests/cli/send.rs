@@ -94,7 +94,7 @@ fn refused_lines_can_be_sent_again_from_the_rejects_file() {
     let rejects = fs::read_to_string(&path).unwrap();
     assert_eq!(rejects.lines().count(), 1 + 2 * 40, "all of them, not only those that are shown");
     assert!(rejects.contains("\n# line 31: 06 Full"), "{rejects}");
-    send(&broker, &["-", "--rejects", "refused.txt"], b"x").with(2).complaining("holds messages already");
+    send(&broker, &["-", "--rejects", "refused.txt"], b"x").with(2).complaining("already contains messages");
     assert_eq!(fs::read_to_string(&path).unwrap(), rejects);
 
     received(&broker, 30);

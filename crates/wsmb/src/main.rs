@@ -1,4 +1,4 @@
-//! `wsmb`: arguments in, exit code out. Everything else is in `cli` and in the other crates.
+//! The program `wsmb`: passes the arguments to `cli` and returns the exit code.
 
 mod cli;
 mod limits;

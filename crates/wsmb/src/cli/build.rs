@@ -1,6 +1,6 @@
-//! Makes the settings of the server and of the store from the configuration. No other file imports both.
+//! Converts the configuration into the settings of the server and of the store. No other file imports both.
 //!
-//! Never here: the check of a value, which belongs to the configuration; a decision, which belongs to the server.
+//! Never validates a value: the crate `config` does. Never decides anything: the crate `server` does.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,12 +11,12 @@ use wsmb_core::broker;
 use wsmb_server::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
 use wsmb_store::{BadColumn, Columns, JournalSettings, StoreSettings, ids_beside};
 
-/// Why no settings for the store can be made from the configuration.
+/// Why the configuration gives no settings for the store.
 #[derive(Debug)]
 pub(crate) enum BadStore {
     /// An entry of `[store.columns]` is wrong.
     Column(BadColumn),
-    /// The password of the database server can't be read.
+    /// The file with the password of the database server cannot be read.
     Password(ConfigError),
 }
 
@@ -65,12 +65,12 @@ pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadStore> {
     })
 }
 
-/// Returns the part of `new` that a server takes over while it runs with `running`.
+/// Returns the part of `new` that a server that runs with `running` takes over without a restart, and the names of the settings that need a restart.
 pub(crate) fn reload(running: &Config, new: &Config) -> Reload {
     Reload { policies: new.policies.clone(), access: access(new), needs_restart: running.changes_needing_restart(new) }
 }
 
-/// Returns every address to listen on.
+/// Returns a listener for each address of the configuration.
 pub(crate) fn listeners(config: &Config) -> Vec<Listener> {
     let all = config.server.all_listeners().into_iter();
     all.map(|listener| Listener { address: listener.address, proxy_protocol: listener.proxy_protocol }).collect()
@@ -90,7 +90,7 @@ fn access(config: &Config) -> AccessSettings {
     }
 }
 
-/// Returns the file in which the ids of publications are kept; `None` if the store is `memory:` or no file is configured.
+/// Returns the file that keeps the ids of publications. Returns `None` if the store is `memory:` or no file is configured.
 fn ids(config: &Config) -> Option<PathBuf> {
     let store = &config.store;
     if let Some(file) = store.url.path() {

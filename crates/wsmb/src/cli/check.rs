@@ -1,8 +1,8 @@
-//! `wsmb check`: says what the broker would serve, every doubt about it, and what would stop it from starting, without serving anything.
+//! `wsmb check`: prints what the broker would serve, every warning about the configuration, and every error that would stop the start.
 //!
-//! It changes nothing: it makes no file, takes no lock, listens nowhere, and a running broker does not notice it.
+//! Never changes anything: creates no file, takes no lock, listens on no address, and does not disturb a running broker.
 
-mod places;
+mod files;
 mod report;
 
 use clap::Args;
@@ -17,17 +17,18 @@ use wsmb_config::{Config, Listener, StoreUrl};
 use wsmb_core::policy::{ChannelPolicy, Dispatch};
 use wsmb_store::{Look, StoreError, StoreSettings};
 
-/// Read the configuration, look into the store and the password files, and say what would be served and what looks wrong
+/// Check the configuration, the store and the password files without starting the broker
 ///
-/// Exit code 1 if the broker would not start; warnings alone are no failure unless --strict is given.
+/// Prints what the broker would serve, warnings, and errors. The exit code is 1 if there is an error: the broker would not start. With --strict the exit
+/// code is 1 if there is a warning, too.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  wsmb check --config wsmb.toml --strict")]
 pub(crate) struct Check {
-    /// Warnings are failures too
+    /// Exit with code 1 if there are warnings
     #[arg(long)]
     strict: bool,
 
-    /// Print one JSON object a line: facts, warnings and errors, each with its `kind`
+    /// Print one JSON object per line: facts, warnings and errors, each with its `kind`
     #[arg(long)]
     json: bool,
 
@@ -42,27 +43,27 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) fn run(&self) -> Outcome {
         let mut report = Report::default();
-        // As `serve` does, so that the warning about open files is true.
+        // `serve` raises the limit, too. The warning about open files must compare with the raised limit.
         let _ = rlimit::increase_nofile_limit(u64::MAX);
         match Config::load(self.settings.config.as_deref(), std::env::vars_os(), &self.settings.flags(&self.listen)) {
-            Ok(config) => self.look(&config, &mut report),
+            Ok(config) => self.inspect(&config, &mut report),
             Err(problems) => report.problems(&problems),
         }
         report.print(self.json)?;
-        if report.is_failure(self.strict) { Err(Failure::Said) } else { Ok(()) }
+        if report.is_failure(self.strict) { Err(Failure::Reported) } else { Ok(()) }
     }
 
-    fn look(&self, config: &Config, report: &mut Report) {
+    fn inspect(&self, config: &Config, report: &mut Report) {
         let source = match &self.settings.config {
             Some(path) => path.display().to_string(),
-            None => "no file; what is not set has its default".to_owned(),
+            None => "no file; settings have their defaults".to_owned(),
         };
         report.fact("configuration", source);
         let listeners = config.server.all_listeners();
-        let described = |Listener { address, proxy_protocol }: &Listener| {
+        let describe = |Listener { address, proxy_protocol }: &Listener| {
             if *proxy_protocol { format!("{address} (PROXY protocol)") } else { address.clone() }
         };
-        report.fact("listens on", listeners.iter().map(described).collect::<Vec<_>>().join(", "));
+        report.fact("listens on", listeners.iter().map(describe).collect::<Vec<_>>().join(", "));
         let trusted: Vec<String> = config.server.trusted_proxies.iter().map(ToString::to_string).collect();
         if !trusted.is_empty() {
             report.fact("trusts proxies", trusted.join(", "));
@@ -72,19 +73,19 @@ impl Check {
             report.fact("web pages of", origins.join(", "));
         }
         report.warnings(wsmb_config::warnings(config, self.settings.config.as_deref()));
-        look_at_users(&self.settings, config, report);
-        let holder = look_at_store(config, report);
-        look_at_doors(&build::listeners(config), holder.as_deref(), report);
-        report.errors(places::obstacles(&self.settings, config));
+        check_users(&self.settings, config, report);
+        let holder = check_store(config, report);
+        check_listeners(&build::listeners(config), holder.as_deref(), report);
+        report.errors(files::write_errors(&self.settings, config));
         for (pattern, policy) in &config.policies.named {
-            report.fact("channel", format!("{pattern}: {}", self::described(policy)));
+            report.fact("channel", format!("{pattern}: {}", describe_policy(policy)));
         }
-        report.fact("other channels", self::described(&config.policies.default));
+        report.fact("other channels", describe_policy(&config.policies.default));
     }
 }
 
-/// Whether every address is free. `holder`: the broker that runs on the store.
-fn look_at_doors(listeners: &[wsmb_server::Listener], holder: Option<&str>, report: &mut Report) {
+/// Reports each address that cannot be listened on. `holder` is the broker that runs on the store: if its address is in use, that is no error.
+fn check_listeners(listeners: &[wsmb_server::Listener], holder: Option<&str>, report: &mut Report) {
     for obstacle in wsmb_server::obstacles(listeners) {
         match holder {
             Some(holder) if obstacle.cause.kind() == std::io::ErrorKind::AddrInUse => {
@@ -98,25 +99,25 @@ fn look_at_doors(listeners: &[wsmb_server::Listener], holder: Option<&str>, repo
     }
 }
 
-fn look_at_users(settings: &Settings, config: &Config, report: &mut Report) {
+fn check_users(settings: &Settings, config: &Config, report: &mut Report) {
     let anonymous = if config.auth.anonymous { ", and connections without a password" } else { "" };
     let first = settings.makes_first_user(config) && config.auth.htpasswd.iter().all(|file| !file.exists());
     if first {
-        report.fact("users", "none yet: the first start makes one and shows his password");
-        look_at_admins(settings, config, None, report);
-        look_at_permissions(config, &[first_start::USER], report);
+        report.fact("users", "none yet: the first start makes a user and shows the password");
+        check_admins(settings, config, None, report);
+        check_permissions(config, &[first_start::USER], report);
         return;
     }
     let credentials = Credentials::load(&config.auth.htpasswd, &config.auth.users);
     let users = credentials.users();
     report.fact("users", format!("{}{anonymous}", count(users.len() as u64, "user")));
     report.warnings(credentials.all_warnings(config.auth.anonymous));
-    look_at_admins(settings, config, Some(&users), report);
-    look_at_permissions(config, &users.names().collect::<Vec<_>>(), report);
+    check_admins(settings, config, Some(&users), report);
+    check_permissions(config, &users.names().collect::<Vec<_>>(), report);
 }
 
-/// Rules for users who do not exist.
-fn look_at_permissions(config: &Config, users: &[&str], report: &mut Report) {
+/// Reports the number of permission rules, and warns about each rule that matches no user.
+fn check_permissions(config: &Config, users: &[&str], report: &mut Report) {
     let permissions = &config.auth.permissions;
     if permissions.is_empty() {
         return;
@@ -127,15 +128,15 @@ fn look_at_permissions(config: &Config, users: &[&str], report: &mut Report) {
         let is_for_anonymous = config.auth.anonymous && pattern.matches("");
         if !is_for_anonymous && !users.iter().any(|user| pattern.matches(user)) {
             report.warning(format!(
-                "[[permission]] for {:?} matches nobody: no user has such a name, so the rule gives no right to anybody",
+                "[[permission]] for {:?} matches no user, so the rule has no effect",
                 permission.user
             ));
         }
     }
 }
 
-/// `users`: `None` if the first start is still to make the only one.
-fn look_at_admins(settings: &Settings, config: &Config, users: Option<&Users>, report: &mut Report) {
+/// Reports the administrators, and warns about each one that does not exist. `users` is `None` if the first start has yet to make the only user.
+fn check_admins(settings: &Settings, config: &Config, users: Option<&Users>, report: &mut Report) {
     let mut admins = config.auth.admins.clone();
     for admin in &admins {
         let is_known = match users {
@@ -143,7 +144,7 @@ fn look_at_admins(settings: &Settings, config: &Config, users: Option<&Users>, r
             None => admin == first_start::USER,
         };
         if !is_known {
-            report.warning(format!("auth.admins: there is no user {admin:?}, so nobody is that administrator"));
+            report.warning(format!("auth.admins: there is no user {admin:?}; correct the name or make the user"));
         }
     }
     let is_made_here =
@@ -156,8 +157,8 @@ fn look_at_admins(settings: &Settings, config: &Config, users: Option<&Users>, r
     }
 }
 
-/// Returns the broker that runs on the store.
-fn look_at_store(config: &Config, report: &mut Report) -> Option<String> {
+/// Reports the state of the store. Returns a description of the broker that runs on the store.
+fn check_store(config: &Config, report: &mut Report) -> Option<String> {
     let url = &config.store.url;
     let settings = match build::store_settings(config) {
         Ok(settings) => settings,
@@ -168,7 +169,7 @@ fn look_at_store(config: &Config, report: &mut Report) -> Option<String> {
     };
     if url.is_memory() {
         report.fact("store", "memory:");
-        report.warning("store.url is memory: - what nobody has received is lost when the broker stops");
+        report.warning("store.url is memory: - messages that are not yet received are lost when the broker stops");
         return None;
     }
     if url.server().is_some() {
@@ -179,17 +180,17 @@ fn look_at_store(config: &Config, report: &mut Report) -> Option<String> {
         report.fact("journal", journal);
     }
     let error = match wsmb_store::look(&settings) {
-        Ok(seen) => return say(seen, url, report),
+        Ok(seen) => return report_store(seen, url, report),
         Err(error) => error,
     };
     match error {
-        StoreError::Missing { .. } => report.fact("store", format!("{url}: not there yet; the first start makes it")),
+        StoreError::Missing { .. } => report.fact("store", format!("{url}: does not exist; the first start makes it")),
         StoreError::Unreachable { .. } if wsmb_store::starts_without_database(&settings) => {
             report.fact("store", url.to_string());
             report.warning(format!(
-                "{error}; the broker would start all the same, because its journal is known there, and deliver what the journal holds"
+                "{error}; the broker would start nevertheless, because its journal belongs to this database, and deliver the messages in the journal"
             ));
-            return holder_of_journal(&settings);
+            return journal_holder(&settings);
         }
         StoreError::TornJournal { .. } => {
             report.fact("store", url.to_string());
@@ -200,27 +201,27 @@ fn look_at_store(config: &Config, report: &mut Report) -> Option<String> {
     None
 }
 
-/// The broker that runs, where only its journal can be seen.
-fn holder_of_journal(settings: &StoreSettings) -> Option<String> {
+/// Returns the broker that runs on the journal, for a database that cannot be reached.
+fn journal_holder(settings: &StoreSettings) -> Option<String> {
     let url = format!("sqlite:{}", settings.journal.as_ref()?.path.display());
     wsmb_store::look(&StoreSettings { url, ..StoreSettings::default() }).ok()?.holder
 }
 
-fn say(seen: Look, url: &StoreUrl, report: &mut Report) -> Option<String> {
+fn report_store(seen: Look, url: &StoreUrl, report: &mut Report) -> Option<String> {
     let state = match &seen.holder {
         Some(holder) => format!("a broker is running on it ({holder})"),
         None => "no broker is running on it".to_owned(),
     };
     report.fact("store", format!("{url}: {state}"));
     if !seen.missing.is_empty() {
-        report.fact("first start", format!("makes {} beside the table of the messages", seen.missing.join(" and ")));
+        report.fact("first start", format!("makes {} next to the table of messages", seen.missing.join(" and ")));
     }
     report.warnings(seen.lacks);
     seen.holder
 }
 
-/// A channel's policy in words.
-fn described(policy: &ChannelPolicy) -> String {
+/// Describes the policy of a channel in words.
+fn describe_policy(policy: &ChannelPolicy) -> String {
     let mut parts = vec![match (policy.receivers, policy.dispatch) {
         (0, _) => "to all receivers".to_owned(),
         (1, Dispatch::First) => "to one receiver, the first".to_owned(),
@@ -260,7 +261,7 @@ mod tests {
     #[test]
     fn a_policy_is_described_in_words() {
         let policy = ChannelPolicy::default();
-        assert_eq!(described(&policy), "to all receivers, kept until received (at most 1000000), never expires");
+        assert_eq!(describe_policy(&policy), "to all receivers, kept until received (at most 1000000), never expires");
         let policy = ChannelPolicy {
             receivers: 1,
             keep: false,
@@ -271,7 +272,7 @@ mod tests {
             ..policy
         };
         assert_eq!(
-            described(&policy),
+            describe_policy(&policy),
             "to one receiver, in turn, not kept, expires after 300s, moved to lost after 3 delivery attempts without acknowledgement"
         );
     }

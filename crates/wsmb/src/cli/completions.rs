@@ -1,4 +1,4 @@
-//! `wsmb completions`: what a shell needs to complete the commands and options.
+//! `wsmb completions`: prints a completion script for a shell.
 
 use std::io::{self, Write as _};
 
@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use super::Outcome;
 use super::output;
 
-/// Print a script that completes the commands and options in your shell
+/// Print a script that makes your shell complete commands and options
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -21,7 +21,7 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    /// `program` has all subcommands and their options.
+    /// Prints the script. `program` is the whole command line with all subcommands and options.
     pub(crate) fn run(&self, mut program: Command) -> Outcome {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut program, "wsmb", &mut script);

@@ -1,6 +1,6 @@
-//! How a client command finds its broker, and who it says it is.
+//! Finds the address of the broker, the user and the password for a client command.
 //!
-//! A stored password goes only to the address that it was stored with, whatever else is named.
+//! Never sends a stored password to another address than the one that the password was stored for.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use super::Failure;
 use super::contexts::{self, Context, Contexts};
 use wsmb_client::{Credentials, Options, Url};
 
-/// The broker of somebody who names none.
+/// The address that is used if no address is given and no login called "default" is stored.
 pub(crate) const LOCAL: &str = "ws://127.0.0.1:8888";
 
-/// The options of every command that talks to a broker.
+/// Options of each command that connects to a broker.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Broker")]
 pub(crate) struct Connect {
@@ -21,7 +21,7 @@ pub(crate) struct Connect {
     #[arg(long, global = true, value_name = "URL", conflicts_with = "context")]
     url: Option<String>,
 
-    /// A login that `wsmb login` has stored: address, user and password [env: WSMB_CONTEXT]
+    /// Login that `wsmb login` has stored: address, user and password [env: WSMB_CONTEXT]
     #[arg(long, global = true, value_name = "NAME")]
     context: Option<String>,
 
@@ -29,28 +29,28 @@ pub(crate) struct Connect {
     #[arg(long, global = true, value_name = "NAME")]
     user: Option<String>,
 
-    /// File whose first line is the password (else WSMB_PASSWORD is used)
+    /// File whose first line is the password [default: WSMB_PASSWORD, else the stored login]
     #[arg(long, global = true, value_name = "FILE")]
     password_file: Option<PathBuf>,
 }
 
 impl Connect {
-    /// Where to connect to, and how.
+    /// Returns the address of the broker, and the options with the user and the password.
     ///
     /// # Errors
-    /// A sentence about the address, the user, the password file or the stored logins.
+    /// The address is invalid, the user or the password is missing, or the password file or the stored logins cannot be read.
     pub(crate) fn resolve(&self) -> Result<(Url, Options), Failure> {
-        let mut logins = Logins(None);
+        let mut logins = LazyContexts(None);
         let (address, named) = self.target(&mut logins)?;
         let url = Url::parse(&address).map_err(Failure::misuse)?;
-        if speaks_topic(&url) {
+        if names_topic(&url) {
             return Err(Failure::misuse(
-                "the address names a topic, and on such a connection the broker knows no commands; \
-                 leave ?topic= out and give the channel as an argument",
+                "the address names a topic, and the broker accepts no commands on such a connection; \
+                 omit ?topic= and give the channel as an argument",
             ));
         }
         let file = self.password_file.as_deref().map(read_password).transpose()?;
-        let mut given = Given {
+        let mut sources = LoginSources {
             flag: self.user.clone(),
             file,
             url_user: url.user().map(str::to_owned),
@@ -60,15 +60,15 @@ impl Connect {
             env_password: variable("WSMB_PASSWORD")?,
             stored: Vec::new(),
         };
-        if !given.is_enough() {
-            given.stored = logins.get()?.at(&url).into_iter().filter_map(|(_, context)| login_of(context)).collect();
+        if !sources.is_complete() {
+            sources.stored = logins.get()?.at(&url).into_iter().filter_map(|(_, context)| login_of(context)).collect();
         }
-        let credentials = given.credentials().map_err(Failure::Misuse)?;
+        let credentials = sources.credentials().map_err(Failure::Misuse)?;
         Ok((url, Options { credentials, ..Options::default() }))
     }
 
-    /// The address, and the login if one was named.
-    fn target(&self, logins: &mut Logins) -> Result<(String, Option<Credentials>), Failure> {
+    /// Returns the address of the broker, and the stored login if `--context` or `WSMB_CONTEXT` names one.
+    fn target(&self, logins: &mut LazyContexts) -> Result<(String, Option<Credentials>), Failure> {
         if let Some(url) = &self.url {
             return Ok((url.clone(), None));
         }
@@ -80,16 +80,16 @@ impl Connect {
         match (url, context) {
             (Some(_), Some(_)) => Err(Failure::misuse("WSMB_URL and WSMB_CONTEXT are both set; unset one of them")),
             (Some(url), None) => Ok((url, None)),
-            // Its login is found by the address, so that WSMB_USER takes precedence.
+            // `resolve` finds the login by the address. So WSMB_USER takes precedence over the stored user.
             _ => Ok((logins.get()?.get(contexts::DEFAULT).map_or(LOCAL, |context| &context.url).to_owned(), None)),
         }
     }
 }
 
-/// The stored logins, read when they are first wanted.
-struct Logins(Option<Contexts>);
+/// The stored logins. The file is read at the first use.
+struct LazyContexts(Option<Contexts>);
 
-impl Logins {
+impl LazyContexts {
     fn get(&mut self) -> Result<&Contexts, Failure> {
         match &mut self.0 {
             Some(contexts) => Ok(contexts),
@@ -103,13 +103,13 @@ fn login_of(context: &Context) -> Option<Credentials> {
     Some(Credentials::new(user, &password.0))
 }
 
-/// The broker takes every frame on such a connection for a message: a command would go to the receivers.
-fn speaks_topic(url: &Url) -> bool {
+/// Whether the address names a topic. On such a connection the broker takes every frame for a message, so a command would go to the receivers.
+fn names_topic(url: &Url) -> bool {
     let query = url.target().split_once('?').map_or("", |(_, query)| query);
     query.split('&').any(|pair| matches!(pair.split('=').next(), Some("topic" | "channel")))
 }
 
-/// A variable that is empty is as good as none.
+/// Returns the value of an environment variable. An empty variable counts as unset.
 fn variable(name: &str) -> Result<Option<String>, Failure> {
     match std::env::var(name) {
         Ok(value) if value.is_empty() => Ok(None),
@@ -119,10 +119,10 @@ fn variable(name: &str) -> Result<Option<String>, Failure> {
     }
 }
 
-/// The first line of a password file, without its line ending.
+/// Returns the first line of a password file, without the line ending.
 ///
 /// # Errors
-/// It cannot be read, or its first line is empty.
+/// The file cannot be read, or its first line is empty.
 pub(crate) fn read_password(path: &Path) -> Result<String, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::failed(format_args!("cannot read the password file {}: {error}", path.display())))?;
@@ -132,24 +132,24 @@ pub(crate) fn read_password(path: &Path) -> Result<String, Failure> {
     }
 }
 
-/// Everything that names a user or a password, in the order of precedence.
+/// Everything that names a user or a password. [`Self::credentials`] has the order of precedence.
 #[derive(Default)]
-struct Given {
+struct LoginSources {
     flag: Option<String>,
     file: Option<String>,
     url_user: Option<String>,
     url_password: Option<String>,
-    /// The login of the context that was named.
+    /// The login that `--context` or `WSMB_CONTEXT` names.
     named: Option<Credentials>,
     env_user: Option<String>,
     env_password: Option<String>,
-    /// Logins that are stored for the address.
+    /// Stored logins for the address.
     stored: Vec<Credentials>,
 }
 
-impl Given {
-    /// The stored logins need not be looked at.
-    fn is_enough(&self) -> bool {
+impl LoginSources {
+    /// Whether user and password are known without the stored logins for the address.
+    fn is_complete(&self) -> bool {
         let has_password = |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains(':'));
         let has_user = self.flag.is_some() || self.url_user.is_some() || self.env_user.is_some();
         self.named.is_some()
@@ -158,8 +158,10 @@ impl Given {
             || has_user && (self.file.is_some() || self.env_password.is_some() || has_password(&self.env_user))
     }
 
-    /// User: flag, address, named login, environment, stored login. Password: beside the user name, from the file, from the named login, from the
-    /// environment, from a stored login of this user.
+    /// Returns the user and the password.
+    ///
+    /// The user comes from, in this order: flag, address, named login, environment, stored login. The password comes from: the text after the user name,
+    /// password file, named login, environment, stored login of this user.
     fn credentials(self) -> Result<Option<Credentials>, String> {
         let split = |text: String| match text.split_once(':') {
             Some((user, password)) => (user.to_owned(), Some(password.to_owned())),
@@ -176,7 +178,7 @@ impl Given {
         } else if let Some(stored) = self.stored.first() {
             (stored.user.clone(), None)
         } else if self.file.is_some() {
-            return Err("a password file, but no user name: add --user NAME".to_owned());
+            return Err("there is a password file, but no user name; add --user NAME".to_owned());
         } else {
             return Ok(None);
         };
@@ -189,7 +191,7 @@ impl Given {
         match beside.or(self.file).or(named).or(self.env_password).or_else(stored) {
             Some(password) => Ok(Some(Credentials { user, password })),
             None => Err(format!(
-                "no password for the user {user}: store it with `wsmb login`, set WSMB_PASSWORD, or give --password-file"
+                "there is no password for the user {user}; store it with `wsmb login`, set WSMB_PASSWORD, or add --password-file FILE"
             )),
         }
     }
@@ -204,8 +206,8 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_user_and_password_win() {
-        let all = || Given {
+    fn each_source_of_user_and_password_has_its_precedence() {
+        let all = || LoginSources {
             flag: some("flag"),
             file: some("from file"),
             url_user: some("url"),
@@ -216,32 +218,38 @@ mod tests {
             stored: vec![Credentials::new("stored", "from store")],
         };
         let named = || Some(Credentials::new("named", "of named"));
-        let store =
-            || Given { stored: vec![Credentials::new("a", "of a"), Credentials::new("b", "of b")], ..Given::default() };
+        let store = || LoginSources {
+            stored: vec![Credentials::new("a", "of a"), Credentials::new("b", "of b")],
+            ..LoginSources::default()
+        };
         let table = [
             (all(), "flag", "from file"),
-            (Given { flag: some("flag:a:b"), ..all() }, "flag", "a:b"),
-            (Given { file: None, ..all() }, "flag", "from env"),
-            (Given { flag: None, ..all() }, "url", "from url"),
-            (Given { flag: None, url_password: None, ..all() }, "url", "from file"),
-            (Given { flag: None, url_user: None, file: None, ..all() }, "env", "from env"),
-            (Given { env_user: some("env:x"), env_password: some("from env"), ..Given::default() }, "env", "x"),
-            (Given { flag: some("flag:"), ..Given::default() }, "flag", ""),
-            (Given { flag: None, url_user: None, file: None, named: named(), ..all() }, "named", "of named"),
-            (Given { flag: None, url_user: None, named: named(), ..all() }, "named", "from file"),
-            (Given { file: None, named: named(), ..all() }, "flag", "from env"),
+            (LoginSources { flag: some("flag:a:b"), ..all() }, "flag", "a:b"),
+            (LoginSources { file: None, ..all() }, "flag", "from env"),
+            (LoginSources { flag: None, ..all() }, "url", "from url"),
+            (LoginSources { flag: None, url_password: None, ..all() }, "url", "from file"),
+            (LoginSources { flag: None, url_user: None, file: None, ..all() }, "env", "from env"),
+            (
+                LoginSources { env_user: some("env:x"), env_password: some("from env"), ..LoginSources::default() },
+                "env",
+                "x",
+            ),
+            (LoginSources { flag: some("flag:"), ..LoginSources::default() }, "flag", ""),
+            (LoginSources { flag: None, url_user: None, file: None, named: named(), ..all() }, "named", "of named"),
+            (LoginSources { flag: None, url_user: None, named: named(), ..all() }, "named", "from file"),
+            (LoginSources { file: None, named: named(), ..all() }, "flag", "from env"),
             (store(), "a", "of a"),
-            (Given { flag: some("b"), ..store() }, "b", "of b"),
-            (Given { env_user: some("b"), ..store() }, "b", "of b"),
-            (Given { env_password: some("from env"), ..store() }, "a", "from env"),
+            (LoginSources { flag: some("b"), ..store() }, "b", "of b"),
+            (LoginSources { env_user: some("b"), ..store() }, "b", "of b"),
+            (LoginSources { env_password: some("from env"), ..store() }, "a", "from env"),
         ];
-        for (given, user, password) in table {
-            assert_eq!(given.credentials(), Ok(Some(Credentials::new(user, password))));
+        for (sources, user, password) in table {
+            assert_eq!(sources.credentials(), Ok(Some(Credentials::new(user, password))));
         }
     }
 
     #[test]
-    fn an_address_that_names_a_topic_is_noticed() {
+    fn an_address_with_a_topic_is_recognised() {
         for (address, topic) in [
             ("ws://h", false),
             ("ws://h/topic=x", false),
@@ -250,23 +258,24 @@ mod tests {
             ("ws://h?a=1&channel=sms", true),
             ("ws://h?topic", true),
         ] {
-            assert_eq!(speaks_topic(&Url::parse(address).unwrap()), topic, "{address}");
+            assert_eq!(names_topic(&Url::parse(address).unwrap()), topic, "{address}");
         }
     }
 
     #[test]
-    fn nobody_is_nobody() {
-        assert_eq!(Given { env_password: some("x"), ..Given::default() }.credentials(), Ok(None));
-        let of_another = Given { flag: some("c"), stored: vec![Credentials::new("a", "of a")], ..Given::default() };
+    fn a_password_alone_gives_no_credentials_and_belongs_to_one_user() {
+        assert_eq!(LoginSources { env_password: some("x"), ..LoginSources::default() }.credentials(), Ok(None));
+        let of_another =
+            LoginSources { flag: some("c"), stored: vec![Credentials::new("a", "of a")], ..LoginSources::default() };
         assert!(of_another.credentials().is_err(), "a password is never tried with another user");
     }
 
     #[test]
-    fn half_of_a_login_is_an_error_that_says_what_is_missing() {
-        let error = Given { flag: some("app"), ..Given::default() }.credentials().unwrap_err();
+    fn the_error_for_an_incomplete_login_names_the_missing_part() {
+        let error = LoginSources { flag: some("app"), ..LoginSources::default() }.credentials().unwrap_err();
         assert!(error.contains("WSMB_PASSWORD") && error.contains("wsmb login"), "{error}");
-        let error = Given { file: some("x"), ..Given::default() }.credentials().unwrap_err();
+        let error = LoginSources { file: some("x"), ..LoginSources::default() }.credentials().unwrap_err();
         assert!(error.contains("--user"), "{error}");
-        assert!(Given { flag: some(":x"), ..Given::default() }.credentials().is_err());
+        assert!(LoginSources { flag: some(":x"), ..LoginSources::default() }.credentials().is_err());
     }
 }

@@ -1,7 +1,7 @@
-//! Logins that are remembered: the address of a broker with a user and a password, under a name.
+//! Stored logins ("contexts"): each has a name, the address of a broker, a user and a password.
 //!
-//! They are in one TOML file of the user who runs the commands, `~/.config/wsmb/contexts.toml`, for its owner only. `wsmb login` writes it, and
-//! the first start of a broker that nobody has configured does. A password is only ever sent to the address that it was stored with.
+//! The logins are in one TOML file of the user who runs the commands, `~/.config/wsmb/contexts.toml`. Only its owner can read the file. `wsmb login`
+//! writes the file; the first start of a broker without configuration writes it, too. Never sends a password to another address than the stored one.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -14,10 +14,10 @@ use crate::limits;
 use wsmb_auth::{first_start, passwd};
 use wsmb_client::Url;
 
-/// The context that is used where nobody names an address or another one.
+/// The login that client commands use if no address and no other login is named.
 pub(crate) const DEFAULT: &str = "default";
 
-/// One login.
+/// One stored login.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Context {
@@ -26,19 +26,19 @@ pub(crate) struct Context {
     pub user: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
-    /// Made at the first start of the broker with this data directory.
+    /// The data directory of the broker whose first start has stored this login. `None`: a person has stored it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
 }
 
 impl Context {
-    /// It is for the broker at this address.
+    /// Whether the login is for the broker at this address.
     pub(crate) fn is_for(&self, url: &Url) -> bool {
-        Url::parse(&self.url).is_ok_and(|own| place(&own) == place(url))
+        Url::parse(&self.url).is_ok_and(|own| broker_key(&own) == broker_key(url))
     }
 }
 
-/// A password, which is never shown.
+/// A password. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Secret(pub String);
@@ -49,48 +49,48 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// What makes two addresses that of one broker: host, port and path.
-fn place(url: &Url) -> (String, u16, String) {
+/// The parts of an address that identify a broker: host, port and path.
+fn broker_key(url: &Url) -> (String, u16, String) {
     let host = url.host().to_ascii_lowercase();
     let host = if host == "localhost" { "127.0.0.1".to_owned() } else { host };
     let path = url.target().split('?').next().unwrap_or_default();
     (host, url.port(), path.to_owned())
 }
 
-/// All logins of this user.
+/// All stored logins of this user.
 #[derive(Debug)]
 pub(crate) struct Contexts {
-    /// `None`: the system says of no place for such files.
+    /// `None`: the environment names no directory for configuration files.
     file: Option<PathBuf>,
-    /// The file is there, and this user may not read it: it must not be replaced.
+    /// The file exists, but this user may not read it. Such a file must not be replaced.
     is_unreadable: bool,
     all: BTreeMap<String, Context>,
 }
 
 impl Contexts {
-    /// Reads them; none if there is no file.
+    /// Reads the stored logins. There are none if the file does not exist.
     ///
     /// # Errors
-    /// The file is there and cannot be read.
+    /// The file exists, but cannot be read or is not valid.
     pub(crate) fn load() -> Result<Self, Failure> {
-        Self::of(file())
+        Self::read_from(file())
     }
 
-    fn of(file: Option<PathBuf>) -> Result<Self, Failure> {
+    fn read_from(file: Option<PathBuf>) -> Result<Self, Failure> {
         let found = match &file {
             Some(path) => read(path).map_err(|reason| {
-                Failure::failed(format_args!("the stored logins in {} cannot be read: {reason}", path.display()))
+                Failure::failed(format_args!("cannot read the stored logins in {}: {reason}", path.display()))
             })?,
             None => Some(String::new()),
         };
         let is_unreadable = found.is_none();
         let text = found.unwrap_or_default();
         let all = toml::from_str(&text).map_err(|error: toml::de::Error| {
-            // Without the text around the mistake: it may be a password.
+            // The message omits the text around the mistake, because it may be a password.
             let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
             let name = file.as_deref().unwrap_or(Path::new("")).display().to_string();
             Failure::failed(format_args!(
-                "the stored logins cannot be used: {name}:{line}: {}; mend or remove the file",
+                "cannot use the stored logins: {name}:{line}: {}; correct or remove the file",
                 error.message().lines().next().unwrap_or_default()
             ))
         })?;
@@ -105,12 +105,12 @@ impl Contexts {
         self.all.iter().map(|(name, context)| (name.as_str(), context))
     }
 
-    /// Where they are.
+    /// The file of the stored logins.
     pub(crate) fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
-    /// The logins for the broker at this address, those that a person has made first.
+    /// Returns the logins for the broker at this address. Logins that a person has stored come first.
     pub(crate) fn at(&self, url: &Url) -> Vec<(&str, &Context)> {
         let mut found: Vec<_> =
             self.all().filter(|(_, context)| context.user.is_some() && context.is_for(url)).collect();
@@ -118,32 +118,32 @@ impl Contexts {
         found
     }
 
-    /// The login that the first start with this data directory has made.
+    /// Returns the login that the first start with this data directory has stored.
     pub(crate) fn of_data_dir(&self, data_dir: &Path) -> Option<&Context> {
         let data_dir = data_dir.canonicalize().ok()?;
         self.all.values().find(|context| context.data_dir.as_deref() == Some(&data_dir))
     }
 
-    /// Adds a login, or replaces the one of this name.
+    /// Adds a login, or replaces the login of this name.
     pub(crate) fn set(&mut self, name: &str, context: Context) {
         self.all.insert(name.to_owned(), context);
     }
 
-    /// False: there was none of this name.
+    /// Removes the login of this name. Returns whether there was one.
     pub(crate) fn remove(&mut self, name: &str) -> bool {
         self.all.remove(name).is_some()
     }
 
-    /// Writes them in one step, for their owner only.
+    /// Replaces the file atomically. Only its owner can read the new file.
     ///
     /// # Errors
-    /// There is no place for them, or it cannot be written.
+    /// There is no directory for the file, or the file cannot be written.
     pub(crate) fn save(&self) -> Result<(), Failure> {
         let Some(path) = &self.file else {
-            return Err(Failure::failed("there is no place for logins: neither HOME nor XDG_CONFIG_HOME is set"));
+            return Err(Failure::failed("there is no directory for logins; set HOME or XDG_CONFIG_HOME"));
         };
         let failed = |error: &dyn std::fmt::Display| {
-            Failure::failed(format_args!("the login cannot be stored in {}: {error}", path.display()))
+            Failure::failed(format_args!("cannot store the login in {}: {error}", path.display()))
         };
         if self.is_unreadable {
             return Err(failed(&"this user may not read the file; change its owner, or remove it"));
@@ -158,10 +158,11 @@ impl Contexts {
     }
 }
 
-/// The first user of a broker has a new password: the login that its first start has stored gets it, too. Returns whether there is one.
+/// Updates the login that the first start of a broker has stored, after `user` has got a new password in the file `htpasswd`. Returns whether there is
+/// such a login.
 ///
 /// # Errors
-/// It cannot be written.
+/// The stored logins cannot be read or written.
 pub(crate) fn password_changed(htpasswd: &Path, user: &str, password: &str) -> Result<bool, Failure> {
     let Some(data_dir) = htpasswd.canonicalize().ok().and_then(|file| file.parent().map(Path::to_owned)) else {
         return Ok(false);
@@ -180,16 +181,16 @@ pub(crate) fn password_changed(htpasswd: &Path, user: &str, password: &str) -> R
     Ok(is_stored)
 }
 
-/// A name of a context.
+/// Parses the name of a login.
 pub(crate) fn name(text: &str) -> Result<String, String> {
     let is_good = |c: char| c.is_alphanumeric() || "-_.:[]".contains(c);
     if text.is_empty() || text.len() > wsmb_core::limits::NAME_BYTES || !text.chars().all(is_good) {
-        return Err("a context is named with letters, digits and - _ . :".to_owned());
+        return Err("the name of a login consists of letters, digits and - _ . : [ ]".to_owned());
     }
     Ok(text.to_owned())
 }
 
-/// The text of the file; empty if there is none, `None` if it is there and this user may not read it.
+/// Returns the text of the file; an empty text if the file does not exist; `None` if this user may not read it.
 fn read(path: &Path) -> std::io::Result<Option<String>> {
     use std::io::ErrorKind::{InvalidData, NotADirectory, NotFound, PermissionDenied};
 
@@ -201,11 +202,11 @@ fn read(path: &Path) -> std::io::Result<Option<String>> {
             if text.len() as u64 > limits::CONTEXTS_BYTES {
                 return Err(std::io::Error::new(
                     InvalidData,
-                    format!("it has more than {} bytes", limits::CONTEXTS_BYTES),
+                    format!("the file has more than {} bytes", limits::CONTEXTS_BYTES),
                 ));
             }
         }
-        // Where a service or `sudo` leaves a HOME that is none of this user's, nothing of his is stored.
+        // A service manager or `sudo` may leave a HOME that is not a directory or belongs to another user. This user has then no logins there.
         Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {}
         Err(error) if error.kind() == PermissionDenied => return Ok(None),
         Err(error) => return Err(error),
@@ -218,14 +219,16 @@ fn warn_if_others_can_read(path: &Path, file: &std::fs::File) {
     use std::os::unix::fs::PermissionsExt as _;
     if file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0) {
         let path = path.display();
-        super::output::note(&format!("wsmb: other users can read the passwords in {path}: chmod 600 {path}"));
+        super::output::note(&format!(
+            "wsmb: warning: other users can read the passwords in {path}; run: chmod 600 {path}"
+        ));
     }
 }
 
 #[cfg(not(unix))]
 fn warn_if_others_can_read(_: &Path, _: &std::fs::File) {}
 
-/// Where this user's logins are, as the XDG base directory specification says.
+/// Returns the path of this user's file of logins, as the XDG base directory specification says (on Windows: below `APPDATA`).
 fn file() -> Option<PathBuf> {
     let directory = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let config = if cfg!(windows) {
@@ -236,9 +239,9 @@ fn file() -> Option<PathBuf> {
     config.map(|config| config.join("wsmb").join("contexts.toml"))
 }
 
-/// There is no context of this name.
+/// Returns the failure for a name under which no login is stored.
 pub(crate) fn unknown(name: &str) -> Failure {
-    Failure::misuse(format_args!("there is no login named {name}; `wsmb login --list` shows those that are stored"))
+    Failure::misuse(format_args!("there is no login named {name}; `wsmb login --list` shows the stored logins"))
 }
 
 #[cfg(test)]
@@ -255,16 +258,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_found_again_and_no_other_user_can_read_it() {
+    fn stored_logins_are_found_by_address_and_only_their_owner_can_read_them() {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("deep").join("contexts.toml");
-        let mut contexts = Contexts::of(Some(file.clone())).unwrap();
+        let mut contexts = Contexts::read_from(Some(file.clone())).unwrap();
         contexts.set("home", context("ws://Broker.example:8888/a?x=1", "app"));
         contexts
             .set("127.0.0.1:8888", Context { data_dir: Some("/d".into()), ..context("ws://127.0.0.1:8888", "wsmb") });
         contexts.set("a.here", context("ws://localhost:8888", "me"));
         contexts.save().unwrap();
-        let again = Contexts::of(Some(file.clone())).unwrap();
+        let again = Contexts::read_from(Some(file.clone())).unwrap();
         assert_eq!(again.all, contexts.all);
         assert_eq!(again.get("home").unwrap().user.as_deref(), Some("app"));
         let names = |url: &str| again.at(&Url::parse(url).unwrap()).iter().map(|(name, _)| *name).collect::<Vec<_>>();
@@ -280,12 +283,12 @@ mod tests {
             assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
         }
         std::fs::write(&file, "[a]\nurl = \"x\"\npassword = geheim\n").unwrap();
-        let Err(Failure::Failed(reason)) = Contexts::of(Some(file)) else { panic!("it is no TOML") };
+        let Err(Failure::Failed(reason)) = Contexts::read_from(Some(file)) else { panic!("it is no TOML") };
         assert!(reason.contains("contexts.toml:3: ") && !reason.contains("geheim"), "{reason}");
     }
 
     #[test]
-    fn a_file_that_this_user_may_not_read_is_not_replaced() {
+    fn an_unreadable_file_is_not_replaced() {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("contexts.toml");
         let contexts = Contexts { file: Some(file.clone()), is_unreadable: true, all: BTreeMap::new() };
@@ -294,15 +297,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_too_long_is_not_read_in_part() {
+    fn a_too_large_file_is_an_error() {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("contexts.toml");
         std::fs::write(&file, "#".repeat(usize::try_from(limits::CONTEXTS_BYTES).unwrap() + 1)).unwrap();
-        assert!(Contexts::of(Some(file)).is_err());
+        assert!(Contexts::read_from(Some(file)).is_err());
     }
 
     #[test]
-    fn a_name_is_one_word() {
+    fn a_name_has_no_blanks_and_no_slashes() {
         for good in ["home", "127.0.0.1:8888", "[::1]:8888", "größer"] {
             assert!(name(good).is_ok(), "{good}");
         }

@@ -1,17 +1,17 @@
-//! `wsmb demo`: the whole story in one terminal of 80 columns, at the pace of a reader.
+//! `wsmb demo`: shows in one terminal of 80 columns how the broker delivers, stores and redelivers messages.
 //!
-//! Nothing is staged: a real server on a real port with a real store in a temporary directory, and two real clients. The count at the end
-//! is the broker's own, and is held against what the gateway really got; if it does not add up, the demo fails.
+//! The demo uses a real server on a free port, a real store in a temporary directory, and two real clients. At the end the demo compares the broker's
+//! counters with the messages that the gateway has received, and fails if they differ. Never writes outside the temporary directory.
 
-mod parties;
-mod stage;
+mod clients;
+mod display;
 
 use std::time::Duration;
 
 use clap::Args;
 
-use self::parties::{Application, Gateway};
-use self::stage::{CHANNEL, Directory, PATIENCE, Stage};
+use self::clients::{Application, Gateway};
+use self::display::{CHANNEL, Display, STEP_TIMEOUT, TemporaryDirectory};
 use super::output::count;
 use super::signals::Stop;
 use super::{Failure, Outcome, build};
@@ -20,23 +20,23 @@ use wsmb_client::{Credentials, Options, Url};
 use wsmb_config::{Config, Flags};
 use wsmb_server::{RunningServer, Server};
 
-/// The short life of the one that expires on the way.
-const SHORT: Duration = Duration::from_secs(1);
+/// The time to live of the message that expires during the demo.
+const SHORT_TTL: Duration = Duration::from_secs(1);
 
-/// Watch it work: an application sends one-time passwords, the gateway disappears and comes back, and nothing is lost
+/// Watch a demonstration: an application sends one-time passwords, the gateway loses its connection and reconnects, and nothing is lost
 ///
-/// Starts a broker of its own on a free port, with its files in a temporary directory, and leaves nothing behind. It takes half a minute, so
-/// that each line can be read; Ctrl-C ends it.
+/// Starts a separate broker on a free port, with its files in a temporary directory, and removes the files at the end. The demonstration takes 30
+/// seconds, so that you can read each line. Ctrl-C ends it.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  wsmb demo")]
 pub(crate) struct Demo {
-    /// Do not wait for readers
+    /// Do not pause after each line
     #[arg(long)]
     fast: bool,
 }
 
-/// What the reader can do next, line by line, each in a terminal of its own.
-const NEXT: [&str; 3] = [
+/// Commands that the reader can try next, each in a separate terminal.
+const NEXT_COMMANDS: [&str; 3] = [
     "wsmb serve",
     "wsmb receive sms",
     r#"wsmb send sms '{"receiver":"081234567890","message":"Your code is 402913"}'"#,
@@ -45,33 +45,33 @@ const NEXT: [&str; 3] = [
 impl Demo {
     pub(crate) async fn run(self) -> Outcome {
         let mut stop = Stop::listen().map_err(Failure::failed)?;
-        let directory = Directory::new()?;
-        let mut stage = Stage::new(!self.fast);
-        let opening = "An application sends one-time passwords. A gateway at home makes SMS of them.";
-        stage.chapter(opening).await?;
+        let directory = TemporaryDirectory::new()?;
+        let mut display = Display::new(!self.fast);
+        let opening = "An application sends one-time passwords. A gateway at home sends them as SMS.";
+        display.headline(opening).await?;
         let (config, users) = configuration(&directory)?;
         let server =
             Server::start(build::server_settings(&config).map_err(Failure::failed)?).await.map_err(Failure::failed)?;
-        let address = server.local_addrs().first().ok_or_else(|| Failure::failed("the broker listens nowhere"))?;
+        let address = server.local_addrs().first().ok_or_else(|| Failure::failed("the broker has no address"))?;
         let url = Url::parse(&format!("ws://{address}")).map_err(Failure::failed)?;
-        stage.broker(&format!("listens on {url}, stores in SQLite")).await?;
-        let told = tokio::select! {
-            told = tell(&mut stage, &server, &url, &users) => told,
-            () = stop.asked() => Err(Failure::failed("the demo was interrupted")),
+        display.broker(&format!("listens on {url}, stores in SQLite")).await?;
+        let result = tokio::select! {
+            result = run_steps(&mut display, &server, &url, &users) => result,
+            () = stop.requested() => Err(Failure::failed("the demo was interrupted")),
         };
         let stopped = server.shutdown().await.map_err(Failure::failed);
-        told.and(stopped)?;
-        stage.next(&NEXT)
+        result.and(stopped)?;
+        display.next(&NEXT_COMMANDS)
     }
 }
 
-/// The two users, each with a password that nobody else knows.
+/// The two users, each with a random password.
 struct Users {
     application: Options,
     gateway: Options,
 }
 
-fn configuration(directory: &Directory) -> Result<(Config, Users), Failure> {
+fn configuration(directory: &TemporaryDirectory) -> Result<(Config, Users), Failure> {
     let flags = Flags {
         listen: vec!["127.0.0.1:0".to_owned()],
         store: Some(format!("sqlite:{}", directory.path().join("wsmb.db").display())),
@@ -89,78 +89,75 @@ fn configuration(directory: &Directory) -> Result<(Config, Users), Failure> {
     Ok((config, users))
 }
 
-async fn tell(stage: &mut Stage, server: &RunningServer, url: &Url, users: &Users) -> Outcome {
+async fn run_steps(display: &mut Display, server: &RunningServer, url: &Url, users: &Users) -> Outcome {
     let mut gateway = Gateway::connect(url, &users.gateway).await?;
-    stage.gateway(&format!("connects from behind its router, receives {CHANNEL}")).await?;
+    display.gateway(&format!("connects from behind its router, receives {CHANNEL}")).await?;
     let mut application = Application::connect(url, &users.application).await?;
 
-    stage.chapter("Both are connected: every message arrives at once.").await?;
+    display.headline("Both are connected: every message arrives at once.").await?;
     for _ in 0..5 {
-        application.send(stage, None).await?;
-        gateway.take(stage, 1).await?;
+        application.send(display, None).await?;
+        gateway.receive(display, 1).await?;
     }
 
-    stage.chapter("The gateway's cable is pulled. It holds two messages that it has not confirmed.").await?;
+    display.headline("The gateway's cable is pulled. The gateway has two messages that it has not confirmed.").await?;
     for _ in 0..2 {
-        application.send(stage, None).await?;
+        application.send(display, None).await?;
     }
-    gateway.pull_the_cable(stage, 2).await?;
-    until(|| server.counters().open() == 1).await;
+    gateway.lose_connection(display, 2).await?;
+    wait_until(|| server.counters().open() == 1).await;
 
-    stage.chapter("Nobody receives. The application does not notice: the broker stores messages.").await?;
-    application.send(stage, Some(SHORT)).await?;
-    // Measured from here: the broker counts from a moment before.
-    let expired = tokio::time::Instant::now() + SHORT;
+    display.headline("There is no receiver. The application does not notice: the broker stores the messages.").await?;
+    application.send(display, Some(SHORT_TTL)).await?;
+    // The broker has counted from a slightly earlier moment, so the message has expired by then.
+    let expired = tokio::time::Instant::now() + SHORT_TTL;
     for _ in 0..5 {
-        application.send(stage, None).await?;
+        application.send(display, None).await?;
     }
     tokio::time::sleep_until(expired).await;
     let kept = server.unsettled();
-    stage.broker(&format!("{} waiting; the life of no. 8 has ended", count(kept, "message"))).await?;
+    display.broker(&format!("{} waiting; no. 8 has expired", count(kept, "message"))).await?;
 
-    let back =
-        "The gateway comes back. It gets what it missed, in order; the message that has expired is not delivered.";
-    stage.chapter(back).await?;
-    gateway.come_back(url, &users.gateway).await?;
-    stage.gateway("connects again").await?;
-    gateway.take(stage, 7).await?;
-    application.send(stage, None).await?;
-    gateway.take(stage, 1).await?;
+    let back = "The gateway reconnects. It gets the messages that it missed, in order, without the expired message.";
+    display.headline(back).await?;
+    gateway.connect_and_subscribe(url, &users.gateway).await?;
+    display.gateway("reconnects").await?;
+    gateway.receive(display, 7).await?;
+    application.send(display, None).await?;
+    gateway.receive(display, 1).await?;
 
     let (sent, confirmed) = (application.sent(), application.sent() - 1);
-    until(|| server.broker_counters().confirmed >= confirmed && server.unsettled() == 0).await;
-    application.leave().await;
-    gateway.leave().await;
-    account(stage, server, &everything_but_number_8(sent), gateway.done()).await
+    wait_until(|| server.broker_counters().confirmed >= confirmed && server.unsettled() == 0).await;
+    application.close().await;
+    gateway.close().await;
+    check_counters(display, server, &expected_numbers(sent), gateway.acknowledged()).await
 }
 
-/// What the gateway must have got, in this order.
-fn everything_but_number_8(sent: u64) -> Vec<u64> {
+/// The numbers of the messages that the gateway must have received, in this order.
+fn expected_numbers(sent: u64) -> Vec<u64> {
     (1..=sent).filter(|number| *number != 8).collect()
 }
 
-/// Waits until the broker's numbers say so; if they never do, the count at the end fails.
-async fn until(mut reached: impl FnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+/// Waits until the broker's counters fulfil a condition, for at most [`STEP_TIMEOUT`]. If they do not, the comparison at the end fails.
+async fn wait_until(mut reached: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + STEP_TIMEOUT;
     while !reached() && tokio::time::Instant::now() < deadline {
-        // Counters have no bell to wait for.
+        // Counters offer no notification, so they are polled.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// The broker's own numbers, held against what really happened.
-async fn account(stage: &mut Stage, server: &RunningServer, expected: &[u64], got: &[u64]) -> Outcome {
+/// Prints the broker's counters, and compares them with what the clients have sent and received.
+async fn check_counters(display: &mut Display, server: &RunningServer, expected: &[u64], got: &[u64]) -> Outcome {
     let counters = server.broker_counters();
     let sent = expected.len() as u64 + 1;
-    stage.chapter("The count, from the broker's own counters:").await?;
-    stage.total(&format!(
+    display.headline("The broker's own counters:").await?;
+    display.result(&format!(
         "{} sent = {} confirmed + {} expired",
         counters.accepted, counters.confirmed, counters.expired
     ))?;
     if got != expected {
-        return Err(Failure::failed(format_args!(
-            "the gateway should have got {expected:?} in this order, and got {got:?}"
-        )));
+        return Err(Failure::failed(format_args!("the gateway received the messages {got:?} instead of {expected:?}")));
     }
     let adds_up = counters.accepted == sent
         && counters.confirmed == got.len() as u64
@@ -168,10 +165,10 @@ async fn account(stage: &mut Stage, server: &RunningServer, expected: &[u64], go
         && server.unsettled() == 0;
     if !adds_up {
         return Err(Failure::failed(format_args!(
-            "the numbers do not add up: the application sent {sent}, the gateway got {}, and {} are left",
+            "the counters do not match: the application sent {sent} messages, the gateway received {}, and {} are left",
             got.len(),
             server.unsettled()
         )));
     }
-    stage.total("Nothing was lost, nothing came too late, and the order was kept.")
+    display.result("No message was lost, none was delivered too late, and the order was kept.")
 }

@@ -1,8 +1,8 @@
-//! Runs a command for a message: the message on its standard input, its fields in the environment.
+//! Runs a command for a message. The command gets the message on its standard input, and the fields of the message as environment variables.
 //!
-//! The message comes from somebody else. It reaches the command as data only: never as a part of the command line, never under a variable name
-//! that it chose freely. Of this program's own settings the command gets the address of the broker and nothing else, no password above all.
-//! No command outlives this program, unless both are killed with SIGKILL on a system that tells nobody.
+//! The message is not trusted. It reaches the command as data only: never as a part of the command line, and never under a variable name that the
+//! sender chose freely. The command never gets a setting of this program, above all no password; it only gets the address of the broker.
+//! No command outlives this program, except if SIGKILL ends this program on a system without `PR_SET_PDEATHSIG`.
 
 mod fields;
 mod process;
@@ -12,11 +12,11 @@ use std::ffi::OsString;
 use sha2::{Digest as _, Sha256};
 
 use self::fields::PREFIX;
-pub(crate) use self::process::{Ended, Report, run};
+pub(crate) use self::process::{CommandResult, Termination, run};
 
-/// What the gateway knows of a message, for its command.
+/// Properties of a message that its command gets as environment variables.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct About<'a> {
+pub(crate) struct MessageInfo<'a> {
     pub id: &'a str,
     pub channel: &'a str,
     pub attempt: u32,
@@ -25,43 +25,43 @@ pub(crate) struct About<'a> {
     pub url: &'a str,
 }
 
-/// What one command is run for.
+/// The input of one command.
 #[derive(Clone, Debug)]
-pub(crate) struct Job {
-    /// The message's JSON text (with `--raw`: the text of a string).
+pub(crate) struct CommandInput {
+    /// Standard input: the message's JSON text, or with `--raw` the text of a JSON string.
     pub text: String,
-    /// What is put in the environment.
+    /// Environment variables.
     pub environment: Vec<(String, OsString)>,
 }
 
-impl Job {
-    /// A message, and sentences about fields of it that the command does not get.
-    pub(crate) fn new(about: &About<'_>, json: &str, text: String) -> (Self, Vec<String>) {
-        let found = fields::fields(json);
-        let mut environment = found.variables;
+impl CommandInput {
+    /// Returns the input for a message, and a note for each field that the command does not get.
+    pub(crate) fn new(info: &MessageInfo<'_>, json: &str, text: String) -> (Self, Vec<String>) {
+        let fields = fields::variables(json);
+        let mut environment = fields.variables;
         for (name, value) in [
-            ("ID", about.id),
-            ("CHANNEL", about.channel),
-            ("ATTEMPT", &about.attempt.to_string()),
-            ("REDELIVERED", if about.redelivered { "1" } else { "0" }),
-            ("URL", about.url),
+            ("ID", info.id),
+            ("CHANNEL", info.channel),
+            ("ATTEMPT", &info.attempt.to_string()),
+            ("REDELIVERED", if info.redelivered { "1" } else { "0" }),
+            ("URL", info.url),
         ] {
             environment.push((format!("{PREFIX}{name}"), value.into()));
         }
-        (Self { text, environment }, found.notes)
+        (Self { text, environment }, fields.notes)
     }
 }
 
-/// A name for those who run the same command: the file name of the program or script. A piece of shell script has none, and is the same only if
-/// every character of it is.
+/// Returns a name for receivers that run the same command: the file name of the program or script. A piece of shell script has no file name; its name is
+/// a hash of its text.
 pub(crate) fn command_name(command: &str) -> String {
-    /// Programs that run the one that is meant.
-    const RUNNERS: [&str; 16] = [
+    /// Programs that run another program, which gives the name.
+    const WRAPPERS: [&str; 16] = [
         "sudo", "doas", "env", "exec", "nice", "nohup", "timeout", "sh", "bash", "dash", "php", "perl", "python",
         "python3", "ruby", "node",
     ];
-    /// Words of the shell's own.
-    const SHELL: [&str; 22] = [
+    /// Words of the shell's language.
+    const SHELL_WORDS: [&str; 22] = [
         "if", "for", "while", "until", "case", "read", "cd", "set", "{", "[", "[[", ".", ":", "!", "export", "unset",
         "echo", "printf", "test", "trap", "true", "eval",
     ];
@@ -72,8 +72,8 @@ pub(crate) fn command_name(command: &str) -> String {
     let words = command.split_whitespace().map(|word| word.trim_matches(['\'', '"', ';', '(', ')']));
     let names =
         words.filter(|word| !is_setting(word)).filter_map(|word| word.rsplit('/').find(|part| !part.is_empty()));
-    match names.filter(|name| !RUNNERS.contains(name)).map(str::to_owned).next() {
-        Some(name) if !SHELL.contains(&name.as_str()) => name.chars().take(64).collect(),
+    match names.filter(|name| !WRAPPERS.contains(name)).map(str::to_owned).next() {
+        Some(name) if !SHELL_WORDS.contains(&name.as_str()) => name.chars().take(64).collect(),
         _ => {
             let digest = Sha256::digest(command.as_bytes());
             format!("script-{}", hex::encode(&digest[..4]))
@@ -81,8 +81,8 @@ pub(crate) fn command_name(command: &str) -> String {
     }
 }
 
-/// Whether a variable of this program's environment is kept from the command.
-fn is_own_setting(name: &std::ffi::OsStr) -> bool {
+/// Whether a variable of this program's environment is a setting of this program. The command does not get such a variable.
+fn is_wsmb_variable(name: &std::ffi::OsStr) -> bool {
     let name = name.to_string_lossy();
     let name = if cfg!(windows) { name.to_ascii_uppercase() } else { name.into_owned() };
     name.starts_with(PREFIX)
@@ -93,9 +93,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_and_what_is_known_of_it_are_in_the_environment() {
-        let about = About { id: "7-ab", channel: "sms", attempt: 2, redelivered: true, url: "ws://h:1/" };
-        let (job, notes) = Job::new(&about, r#"{"a":1,"ID":"x"}"#, "x".to_owned());
+    fn the_fields_and_the_properties_of_a_message_are_in_the_environment() {
+        let info = MessageInfo { id: "7-ab", channel: "sms", attempt: 2, redelivered: true, url: "ws://h:1/" };
+        let (input, notes) = CommandInput::new(&info, r#"{"a":1,"ID":"x"}"#, "x".to_owned());
         let expected = [
             ("WSMB_a", "1"),
             ("WSMB_ID", "7-ab"),
@@ -104,7 +104,7 @@ mod tests {
             ("WSMB_REDELIVERED", "1"),
             ("WSMB_URL", "ws://h:1/"),
         ];
-        assert_eq!(job.environment, expected.map(|(name, value)| (name.to_owned(), value.into())));
+        assert_eq!(input.environment, expected.map(|(name, value)| (name.to_owned(), value.into())));
         assert_eq!(notes.len(), 1);
     }
 
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn settings_of_this_program_are_kept_from_commands() {
         for (name, own) in [("WSMB_PASSWORD", true), ("WSMB_anything", true), ("PATH", false), ("XWSMB_A", false)] {
-            assert_eq!(is_own_setting(name.as_ref()), own, "{name}");
+            assert_eq!(is_wsmb_variable(name.as_ref()), own, "{name}");
         }
     }
 }

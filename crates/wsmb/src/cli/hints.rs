@@ -1,9 +1,9 @@
-//! What people type who know another program: the command that they mean.
+//! Suggests the right command to people who type the command of another program.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Commands that do not exist, and what to type instead.
-const MEANT: &[(&[&str], &str)] = &[
+/// Commands that do not exist, and the command to type instead.
+const SUGGESTIONS: &[(&[&str], &str)] = &[
     (&["publish", "pub", "produce", "push", "post"], "wsmb send CHANNEL MESSAGE"),
     (&["subscribe", "sub", "consume", "listen", "recv", "get"], "wsmb receive CHANNEL"),
     (&["server", "start", "run", "broker"], "wsmb serve"),
@@ -13,12 +13,12 @@ const MEANT: &[(&[&str], &str)] = &[
     (&["completion"], "wsmb completions SHELL"),
 ];
 
-/// A sentence for a command that does not exist and of which it is known what it would do here.
-pub(crate) fn meant(error: &clap::Error) -> Option<String> {
+/// Returns an error message with the right command, if the error is an unknown command that [`SUGGESTIONS`] lists.
+pub(crate) fn suggestion(error: &clap::Error) -> Option<String> {
     if error.kind() != ErrorKind::InvalidSubcommand {
         return None;
     }
     let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else { return None };
-    let (_, right) = MEANT.iter().find(|(words, _)| words.contains(&typed.as_str()))?;
+    let (_, right) = SUGGESTIONS.iter().find(|(words, _)| words.contains(&typed.as_str()))?;
     Some(format!("there is no command {typed}; type: {right}"))
 }

@@ -1,4 +1,4 @@
-//! `wsmb import`: turns the PHP broker's `config.ini` into a configuration of this one.
+//! `wsmb import`: converts the PHP broker's `config.ini` into a configuration file for this broker. Never overwrites a file.
 
 use std::fs::OpenOptions;
 use std::io::{IsTerminal as _, Write as _};
@@ -10,22 +10,22 @@ use super::output::{self, Style};
 use super::{Failure, Outcome};
 use wsmb_config::import;
 
-/// Turn the PHP broker's config.ini into a configuration file for this one
+/// Convert the PHP broker's config.ini into a configuration file for this broker
 ///
-/// Prints the new file, or writes it with -o, and the password of the database into a file beside it; both only their owner can read. Says on standard error
-/// what does not mean the same any more.
+/// Prints the new configuration. With -o, writes it into a file, and writes the password of the database into a second file next to it; only you can read
+/// these files. Lists on standard error the settings whose meaning has changed.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  wsmb import config.ini -o wsmb.toml")]
 pub(crate) struct Import {
     /// The PHP broker's configuration
     file: PathBuf,
 
-    /// Write to this file, which must not exist yet, instead of standard output
+    /// Write the configuration to this file, which must not exist, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Whether messages are kept, where the old file's keep_data = false can mean both: the PHP broker took it for true [default: asked for on a terminal,
-    /// else yes]
+    /// Whether the broker keeps messages, if the old file has a value such as keep_data = false, which the PHP broker read as true [default: ask on a
+    /// terminal, else yes]
     #[arg(long, value_name = "yes|no", value_parser = clap::builder::BoolishValueParser::new())]
     keep: Option<bool>,
 }
@@ -53,7 +53,7 @@ impl Import {
                 }
                 write_new(target, &imported.toml).inspect_err(|_| {
                     if imported.password.is_some() {
-                        // Nothing else needs it; if it stays, the next attempt says so.
+                        // If the removal fails, the next attempt reports that the file exists.
                         let _ = std::fs::remove_file(&beside);
                     }
                 })?;
@@ -66,27 +66,27 @@ impl Import {
         match (&self.output, &imported.password) {
             (Some(_), Some(_)) => output::note(&format!("wrote {}: the password of the database", beside.display())),
             (None, Some(_)) => output::note(&format!(
-                "{} the password of the database is not printed: write it into {}, for its owner only, or give it in WSMB_STORE__PASSWORD",
+                "{} the password of the database is not printed; write it into {}, readable by its owner only, or set WSMB_STORE__PASSWORD",
                 style.doubt("note:"),
                 beside.display()
             )),
             (_, None) => {}
         }
         if let Some(target) = &self.output {
-            output::note(&format!("wrote {0}; look at it with: wsmb check --config {0}", target.display()));
+            output::note(&format!("wrote {0}; check it with: wsmb check --config {0}", target.display()));
         }
         Ok(())
     }
 }
 
-/// Asks whether messages are kept, on a terminal. `None`: nobody is there to answer, or the answer is neither.
+/// Asks on the terminal whether messages are kept. Returns `None` if there is no terminal, or if the answer is neither yes nor no.
 fn ask_about(text: &str) -> Result<Option<bool>, Failure> {
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
         return Ok(None);
     }
     output::note(&format!(
-        "keep_data = {text} stands in the old file. The PHP broker read that as ON: it did keep messages, and some may wait in its table.\n\
-         Shall messages be kept (yes), or not (no: what waits in the table is delivered to nobody)? [yes]"
+        "The old file has keep_data = {text}. The PHP broker read this value as ON: it kept messages, and its table may contain some.\n\
+         Keep messages? (yes: also deliver the messages in the table; no: do not deliver them) [yes]"
     ));
     let mut answer = String::new();
     std::io::stdin()
@@ -99,7 +99,7 @@ fn ask_about(text: &str) -> Result<Option<bool>, Failure> {
     })
 }
 
-/// Writes a new file for its owner's eyes. An existing one is somebody's work.
+/// Writes a new file that only its owner can read. An existing file is an error.
 fn write_new(path: &Path, text: &str) -> Outcome {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);

@@ -1,6 +1,7 @@
-//! `wsmb login`: stores the address of a broker, a user and a password, so that client commands find them by themselves.
+//! `wsmb login`: stores the address of a broker, a user and a password for the client commands.
 //!
-//! The password is never an argument: it is typed without echo, or comes from standard input or a file. It is tried before it is stored.
+//! Never takes the password as an argument: the user types it without echo, or it comes from standard input or a file. Never stores a password that the
+//! broker refuses.
 
 use std::path::PathBuf;
 
@@ -11,10 +12,10 @@ use super::output::{self, Style};
 use super::{Failure, Outcome, connect, passwd};
 use wsmb_client::{Client, Credentials, Options, Url};
 
-/// Store the address, the user and the password of a broker, for the other commands
+/// Store the address of a broker, a user and a password for the other commands
 ///
-/// A login is stored under a name, in a file that only you can read. Commands that talk to a broker use the login that --context or WSMB_CONTEXT names. With
-/// --url or WSMB_URL, they use a login that is stored for this address. With neither, they use the login called "default".
+/// Each login has a name, and is stored in a file that only you can read. Commands that connect to a broker use the login that --context or WSMB_CONTEXT
+/// names. With --url or WSMB_URL, they use a login that is stored for this address. With neither, they use the login called "default".
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -27,23 +28,23 @@ pub(crate) struct Login {
     #[arg(required_unless_present_any = ["list", "remove"])]
     url: Option<String>,
 
-    /// User name; without one, it is asked for
+    /// User name [default: the user in the address, else asked for]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
 
-    /// The name of the login
+    /// Name of the login
     #[arg(long, value_name = "NAME", default_value = contexts::DEFAULT, value_parser = contexts::name)]
     context: String,
 
-    /// File whose first line is the password (else it is asked for, or read from standard input)
+    /// File whose first line is the password [default: asked for on a terminal, else read from standard input]
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 
-    /// Show what is stored, without the passwords
+    /// List the stored logins, without passwords
     #[arg(long, conflicts_with_all = ["url", "user", "password_file"])]
     list: bool,
 
-    /// Print one JSON object for each
+    /// Print one JSON object per login
     #[arg(long, requires = "list")]
     json: bool,
 
@@ -64,9 +65,9 @@ impl Login {
         }
         let Some(url) = &self.url else { return self.list(&contexts) };
         let url = Url::parse(url).map_err(Failure::misuse)?;
-        let (user, password) = self.who(&url)?;
+        let (user, password) = self.credentials(&url)?;
         let credentials = Credentials::new(&user, &password);
-        check(&url, credentials).await?;
+        verify(&url, credentials).await?;
         let context = Context {
             url: url.to_string(),
             user: Some(user.clone()),
@@ -77,21 +78,23 @@ impl Login {
         contexts.save()?;
         let file = contexts.file().map(|file| file.display().to_string()).unwrap_or_default();
         let use_it = match self.context.as_str() {
-            contexts::DEFAULT => "commands without --url and --context use it".to_owned(),
-            name => format!("use it with --context {name}"),
+            contexts::DEFAULT => "commands without --url and --context use this login".to_owned(),
+            name => format!("use this login with --context {name}"),
         };
         output::line(&format!("stored the login of {user} at {} in {file}; {use_it}", url.authority()))
     }
 
-    fn who(&self, url: &Url) -> Result<(String, String), Failure> {
+    fn credentials(&self, url: &Url) -> Result<(String, String), Failure> {
         if url.password().is_some() {
             return Err(Failure::misuse(
-                "leave the password out of the address, where others can see it; it is asked for, or read from standard input",
+                "omit the password in the address, because other users can see it; it is asked for, or read from standard input",
             ));
         }
         let user = match self.user.as_deref().or(url.user()) {
             Some(user) => user.to_owned(),
-            None => passwd::ask_name("User: ").ok_or_else(|| Failure::misuse("no user name: add --user NAME"))?,
+            None => {
+                passwd::ask_name("User: ").ok_or_else(|| Failure::misuse("there is no user name; add --user NAME"))?
+            }
         };
         if user.is_empty() || user.contains(':') {
             return Err(Failure::misuse(
@@ -125,18 +128,18 @@ impl Login {
     }
 }
 
-/// A wrong password is not stored. A broker that cannot be reached may be there tomorrow.
-async fn check(url: &Url, credentials: Credentials) -> Outcome {
+/// Connects with the login. Fails if the broker refuses the login. Only prints a note if the broker cannot be reached: it may run later.
+async fn verify(url: &Url, credentials: Credentials) -> Outcome {
     let options = Options { credentials: Some(credentials), ..Options::default() };
     match Client::connect(url, &options).await {
         Ok(client) => {
-            // It has let us in; how the goodbye goes changes nothing about it.
+            // A failed close changes nothing: the broker has accepted the login.
             let _ = client.close().await;
             Ok(())
         }
         Err(error) if error.is_refusal() => Err(Failure::failed(format_args!("{error}; nothing was stored"))),
         Err(error) => {
-            output::note(&format!("wsmb: the login could not be tried: {error}"));
+            output::note(&format!("wsmb: warning: cannot verify the login: {error}"));
             Ok(())
         }
     }

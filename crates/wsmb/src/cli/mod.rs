@@ -1,8 +1,8 @@
-//! The command line: one file a subcommand. Every subcommand reads its arguments, does its work through the library, and says in plain
-//! sentences what came of it.
+//! The command line. Each subcommand has one file: it parses its arguments, does its work with the other crates, and prints the result.
 //!
-//! Results go to standard output, everything else to standard error. Nothing here ends the process: `main` does, with the
-//! exit code that [`run`] gives it. No secret is ever printed but the password that `serve` makes on its first start, and none is ever suggested as an argument.
+//! Results go to standard output, all other text to standard error. A subcommand never ends the process (except for a second Ctrl-C, see `signals`): it
+//! returns an outcome, and `main` exits with the code that [`run`] returns. Never prints a secret, except the password that `serve` makes at its first
+//! start. Never takes a secret as an argument.
 
 mod arguments;
 #[cfg(feature = "bench")]
@@ -37,8 +37,8 @@ use outcome::{Failure, Outcome};
 
 /// A lightweight WebSocket message broker
 ///
-/// Programs send messages to a channel and others receive them from it; what nobody has received is kept. One command is the broker
-/// (serve), the others talk to it or look after it.
+/// Programs send messages to a channel, and other programs receive them. The broker keeps each message until it is received. The command "serve" runs the
+/// broker; the other commands send and receive messages, or manage the broker and its files.
 #[derive(Debug, Parser)]
 #[command(
     name = "wsmb",
@@ -50,7 +50,8 @@ Example, in three terminals:
   wsmb receive sms
   wsmb send sms '{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}'
 
-See it all in one terminal, in half a minute:  wsmb demo"
+Watch a demonstration in one terminal (30 seconds):
+  wsmb demo"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -74,16 +75,17 @@ enum Command {
     Completions(completions::Completions),
 }
 
-/// Runs the command that `arguments` (the program's name first) ask for.
+/// Runs the command that `arguments` name. The first argument is the name of the program.
 ///
-/// Returns the exit code: 0 done, 1 failed, 2 misuse, 3 sent to nobody.
+/// Returns the exit code: 0 = success, 1 = failure, 2 = misuse, 3 = a message reached no receiver and is not kept.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let says =
-        Says { json: arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json") };
+    let printer = FailurePrinter {
+        json: arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json"),
+    };
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => return says.bad_arguments(&error),
+        Err(error) => return printer.bad_arguments(&error),
     };
     let outcome = match cli.command {
         Command::Serve(command) => block_on(command.run()),
@@ -102,34 +104,34 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     };
     match outcome {
         Ok(()) => 0,
-        Err(Failure::Failed(reason)) => says.failed(&reason, 1),
-        Err(Failure::Said) => 1,
-        Err(Failure::Nobody) => 3,
-        Err(Failure::Misuse(reason)) => says.failed(&reason, 2),
+        Err(Failure::Failed(reason)) => printer.failed(&reason, 1),
+        Err(Failure::Reported) => 1,
+        Err(Failure::NoReceiver) => 3,
+        Err(Failure::Misuse(reason)) => printer.failed(&reason, 2),
     }
 }
 
-/// How a failure is said: in a sentence on standard error, and with `--json` in an object on standard output, too.
+/// Prints failures on standard error, and with `--json` also as a JSON object on standard output.
 #[derive(Clone, Copy)]
-struct Says {
+struct FailurePrinter {
     json: bool,
 }
 
-impl Says {
+impl FailurePrinter {
     fn failed(self, reason: &str, exit_code: u8) -> u8 {
-        output::complain(reason);
+        output::print_error(reason);
         if self.json {
-            // If this cannot be printed, there is nobody to be told.
+            // If standard output is closed, nobody reads the object.
             let _ = output::line(&serde_json::json!({ "error": reason, "exit_code": exit_code }).to_string());
         }
         exit_code
     }
 
     fn bad_arguments(self, error: &clap::Error) -> u8 {
-        if let Some(reason) = hints::meant(error) {
+        if let Some(reason) = hints::suggestion(error) {
             return self.failed(&reason, 2);
         }
-        // If even this cannot be printed, there is nobody to be told.
+        // If standard error is closed, nobody reads the message.
         let _ = error.print();
         let exit_code = u8::try_from(error.exit_code()).unwrap_or(2);
         if self.json && exit_code != 0 {
@@ -141,14 +143,14 @@ impl Says {
     }
 }
 
-/// Runs a client command: one thread does for one connection.
+/// Runs an asynchronous command on this thread. One thread is enough for one connection.
 fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::failed(format_args!("the system gives this program no event queue: {error}")))?;
+        .map_err(|error| Failure::failed(format_args!("cannot create the event loop: {error}")))?;
     let outcome = runtime.block_on(work);
-    // A thread that still writes to a full pipe, or resolves a name, must not keep the program from ending.
+    // A background thread may still write to a full pipe or resolve a name. The program does not wait for it.
     runtime.shutdown_background();
     outcome
 }

@@ -1,27 +1,27 @@
-//! What a subcommand came to, and the exit code that follows from it.
+//! The result of a subcommand, which decides the exit code.
 
 use std::fmt;
 
-/// Why a subcommand did not do what it was asked for.
+/// Why a subcommand did not succeed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It could not be done: a sentence. Exit code 1.
+    /// The command failed, with this message. Exit code 1.
     Failed(String),
-    /// What was asked for makes no sense: a sentence. Exit code 2.
+    /// The arguments make no sense, with this message. Exit code 2.
     Misuse(String),
-    /// Everything has been said already. Exit code 1.
-    Said,
-    /// It was done, and reached nobody, as has been said already. Exit code 3.
-    Nobody,
+    /// The command failed, and has printed the reason already. Exit code 1.
+    Reported,
+    /// A message reached no receiver and is not kept; the command has printed that already. Exit code 3.
+    NoReceiver,
 }
 
 impl Failure {
-    /// It could not be done, for this reason.
+    /// Returns [`Self::Failed`] with the text of `reason`.
     pub(crate) fn failed(reason: impl fmt::Display) -> Self {
         Self::Failed(reason.to_string())
     }
 
-    /// What was asked for makes no sense, for this reason.
+    /// Returns [`Self::Misuse`] with the text of `reason`.
     pub(crate) fn misuse(reason: impl fmt::Display) -> Self {
         Self::Misuse(reason.to_string())
     }
@@ -33,5 +33,5 @@ impl From<wsmb_client::Error> for Failure {
     }
 }
 
-/// What a subcommand came to.
+/// The result of a subcommand.
 pub(crate) type Outcome = Result<(), Failure>;

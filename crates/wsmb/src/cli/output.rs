@@ -1,11 +1,11 @@
-//! How the command line speaks: colours only where a person looks, and plain sentences on standard error.
+//! Output of the command line: colours on terminals, lines on standard output, notes and errors on standard error.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
 use super::Failure;
 
-/// Whether a person reads along, and in colours.
+/// Whether an output stream is a terminal, and whether it gets colours.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
     terminal: bool,
@@ -13,12 +13,12 @@ pub(crate) struct Style {
 }
 
 impl Style {
-    /// For standard output.
+    /// Returns the style of standard output.
     pub(crate) fn stdout() -> Self {
         Self::of(io::stdout().is_terminal())
     }
 
-    /// For standard error.
+    /// Returns the style of standard error.
     pub(crate) fn stderr() -> Self {
         Self::of(io::stderr().is_terminal())
     }
@@ -27,37 +27,37 @@ impl Style {
         Self { terminal, colours: terminal && colours_wanted() }
     }
 
-    /// A person reads along.
+    /// Whether the stream is a terminal.
     pub(crate) fn is_terminal(self) -> bool {
         self.terminal
     }
 
-    /// In colours.
+    /// Whether the stream gets colours.
     pub(crate) fn has_colours(self) -> bool {
         self.colours
     }
 
-    /// What matters most.
+    /// Formats an important text.
     pub(crate) fn bold(self, text: impl fmt::Display) -> String {
         self.paint("1", text)
     }
 
-    /// What matters least.
+    /// Formats an unimportant text.
     pub(crate) fn dim(self, text: impl fmt::Display) -> String {
         self.paint("2", text)
     }
 
-    /// Something is well.
+    /// Formats a success.
     pub(crate) fn good(self, text: impl fmt::Display) -> String {
         self.paint("32", text)
     }
 
-    /// Something deserves a look.
+    /// Formats a warning.
     pub(crate) fn doubt(self, text: impl fmt::Display) -> String {
         self.paint("33", text)
     }
 
-    /// Something is wrong.
+    /// Formats an error.
     pub(crate) fn bad(self, text: impl fmt::Display) -> String {
         self.paint("31", text)
     }
@@ -67,47 +67,47 @@ impl Style {
     }
 }
 
-/// `NO_COLOR` (no-color.org: set and not empty) and a terminal that knows none.
+/// Whether the environment allows colours: `NO_COLOR` (no-color.org) is unset or empty, and `TERM` is not `dumb`.
 fn colours_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
 }
 
-/// Says on standard error why the command failed.
-pub(crate) fn complain(reason: &str) {
+/// Prints on standard error why the command failed.
+pub(crate) fn print_error(reason: &str) {
     let style = Style::stderr();
     note(&format!("{} {reason}", style.bad("wsmb:")));
 }
 
-/// Says something on standard error. A closed standard error is nobody's concern.
+/// Prints a line on standard error. Does nothing if standard error is closed.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Writes to standard error what another program said, as it is.
-pub(crate) fn pass_on(bytes: &[u8]) {
+/// Writes the output of another program to standard error, unchanged.
+pub(crate) fn write_stderr(bytes: &[u8]) {
     let _ = io::stderr().lock().write_all(bytes);
 }
 
 /// Prints one line on standard output.
 ///
 /// # Errors
-/// It cannot be written. A reader that has left (`| head`) is not told about it.
+/// The line cannot be written; see [`write_failed`].
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(|error| write_failed(&error))
 }
 
-/// What a failed write to standard output means.
+/// Returns the failure for a failed write to standard output. If the reader has closed the pipe (`| head`), the failure has no message.
 pub(crate) fn write_failed(error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
-        Failure::Said
+        Failure::Reported
     } else {
         Failure::failed(format_args!("cannot write to standard output: {error}"))
     }
 }
 
-/// The text with every control character written out: what others sent must not command the reader's terminal.
+/// Returns the text with escaped control characters: a message from the network must not control the terminal.
 pub(crate) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -120,7 +120,7 @@ pub(crate) fn printable(text: &str) -> String {
     shown
 }
 
-/// "1 message", "2 messages".
+/// Returns a number with its noun: "1 message", "2 messages".
 pub(crate) fn count(number: u64, one: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
 }
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_are_only_where_they_are_wanted() {
+    fn without_colours_a_text_stays_as_it_is() {
         assert_eq!(Style { terminal: true, colours: true }.bold("x"), "\x1b[1mx\x1b[0m");
         let plain = Style { terminal: true, colours: false };
         assert_eq!(
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_words_agree() {
+    fn a_noun_has_a_plural() {
         assert_eq!(
             [count(0, "message"), count(1, "message"), count(2, "message")],
             ["0 messages", "1 message", "2 messages"]

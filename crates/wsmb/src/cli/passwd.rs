@@ -1,6 +1,7 @@
-//! `wsmb passwd`: makes, changes, removes and verifies the users of an htpasswd file.
+//! `wsmb passwd`: adds, changes, removes and verifies the users of an htpasswd file.
 //!
-//! A password is never an argument: other users of the machine could read it. It is typed without echo, or comes from standard input or a file.
+//! Never takes a password as an argument, because other users of the computer could read it. The user types the password without echo, or the password
+//! comes from standard input or a file.
 
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -12,9 +13,9 @@ use super::{Failure, Outcome};
 use super::{contexts, output};
 use wsmb_auth::passwd::{self, Notice};
 
-/// Make a user in a password file, or give him a new password
+/// Add a user to a password file, or change the password of a user
 ///
-/// The file is made if there is none. A running broker takes the change over by itself.
+/// Creates the file if it does not exist. A running broker reads the changed file by itself.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -22,21 +23,21 @@ Examples:
   printf '%s\\n' \"$NEW_PASSWORD\" | wsmb passwd wsmb-data/.htpasswd gateway
   wsmb passwd wsmb-data/.htpasswd gateway --delete")]
 pub(crate) struct Passwd {
-    /// The password file (htpasswd format)
+    /// Password file (htpasswd format)
     file: PathBuf,
 
-    /// The user
+    /// User name
     user: String,
 
     /// Remove the user
     #[arg(long, conflicts_with_all = ["verify", "password_file"])]
     delete: bool,
 
-    /// Say whether a password is the user's (exit code 0: it is), and change nothing
+    /// Check whether a password is the user's (exit code 0: yes; 1: no), and change nothing
     #[arg(long)]
     verify: bool,
 
-    /// File whose first line is the password (else it is asked for, or read from standard input)
+    /// File whose first line is the password [default: asked for on a terminal, else read from standard input]
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 }
@@ -65,16 +66,16 @@ impl Passwd {
             passwd::add_or_replace(old.as_deref().unwrap_or_default(), user, &password).map_err(Failure::failed)?;
         self.write(&text)?;
         if known {
-            store_again(&self.file, user, &password);
+            update_stored_login(&self.file, user, &password);
         }
         output::line(&match (known, old.is_some()) {
-            (true, _) => format!("the user {user} has a new password in {file}"),
-            (false, true) => format!("made the user {user} in {file}"),
-            (false, false) => format!("made {file} with the user {user}"),
+            (true, _) => format!("changed the password of the user {user} in {file}"),
+            (false, true) => format!("added the user {user} to {file}"),
+            (false, false) => format!("created {file} with the user {user}"),
         })
     }
 
-    /// Writes the file, and says what has to be done about its owner.
+    /// Writes the file, and warns if the broker may be unable to read the new file.
     fn write(&self, text: &[u8]) -> Outcome {
         let file = self.file.display();
         match passwd::write(&self.file, text).map_err(Failure::failed)? {
@@ -90,11 +91,7 @@ impl Passwd {
     }
 
     fn unknown(&self) -> Failure {
-        Failure::failed(format_args!(
-            "there is no user {} with a hash that can be used in {}",
-            self.user,
-            self.file.display()
-        ))
+        Failure::failed(format_args!("there is no user {} with a valid hash in {}", self.user, self.file.display()))
     }
 
     fn password(&self, new: bool) -> Result<String, Failure> {
@@ -105,17 +102,17 @@ impl Passwd {
             return first_line(&mut io::stdin().lock());
         }
         let password = ask(&format!("Password for {}: ", self.user))?;
-        if new && ask("The same again: ")? != password {
+        if new && ask("Repeat the password: ")? != password {
             return Err(Failure::failed("the two passwords differ; nothing was changed"));
         }
         Ok(password)
     }
 }
 
-/// The password is changed already: that the login of this person's commands cannot be changed is no failure.
-fn store_again(file: &Path, user: &str, password: &str) {
+/// Updates the stored login of the client commands. Only warns if that fails, because the password in the file is changed already.
+fn update_stored_login(file: &Path, user: &str, password: &str) {
     match contexts::password_changed(file, user, password) {
-        Ok(true) => output::note("the login that is stored for your commands has the new password, too"),
+        Ok(true) => output::note("changed the password in the stored login of your commands, too"),
         Err(Failure::Failed(reason)) => output::note(&format!("warning: {reason}")),
         Ok(false) | Err(_) => {}
     }
@@ -129,12 +126,12 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     }
 }
 
-/// A password from the terminal, or from standard input if that is none.
+/// Asks for a password on the terminal. Reads it from standard input if that is not a terminal.
 pub(crate) fn ask_or_read(user: &str) -> Result<String, Failure> {
     if io::stdin().is_terminal() { ask(&format!("Password for {user}: ")) } else { first_line(&mut io::stdin().lock()) }
 }
 
-/// Asks for a name on the terminal; `None` if nobody is there to answer.
+/// Asks for a name on the terminal. Returns `None` if standard input is not a terminal, or if the answer is empty.
 pub(crate) fn ask_name(question: &str) -> Option<String> {
     let terminal = console::Term::stderr();
     if !io::stdin().is_terminal() {
@@ -143,14 +140,14 @@ pub(crate) fn ask_name(question: &str) -> Option<String> {
     terminal.write_str(question).and_then(|()| terminal.read_line()).ok().filter(|name| !name.is_empty())
 }
 
-/// Asks on the terminal, without showing what is typed.
+/// Asks for a password on the terminal, without echo.
 fn ask(question: &str) -> Result<String, Failure> {
     let terminal = console::Term::stderr();
     let answer = terminal.write_str(question).and_then(|()| terminal.read_secure_line());
     answer.map_err(|error| Failure::failed(format_args!("cannot read a password from the terminal: {error}")))
 }
 
-/// The first line of standard input, bounded.
+/// Returns the first line of standard input: at most [`wsmb_config::limits::PASSWORD_LINE`] bytes.
 fn first_line(input: &mut impl BufRead) -> Result<String, Failure> {
     let mut line = Vec::new();
     let failed =
@@ -165,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_from_standard_input_is_its_first_line() {
+    fn the_password_is_the_first_line_of_standard_input() {
         for (input, password) in [("a b \r\nc", "a b "), ("x", "x"), ("é\n", "é"), ("", "")] {
             assert_eq!(first_line(&mut input.as_bytes()).unwrap(), password);
         }

@@ -1,4 +1,4 @@
-//! `wsmb ping`: is the broker there, how far away, and what does it say?
+//! `wsmb ping`: shows whether the broker answers, how long the answer takes, and the state that the broker reports.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,13 @@ use wsmb_client::frames::{self, Frame};
 use wsmb_client::{Client, Error, Options, Url};
 use wsmb_core::message::ChannelName;
 
-/// Ask the broker how it is, and how long its answer takes
+/// Ask the broker for its state, and measure the time of the answer
 ///
-/// Exit code 0 if it is well; 1 if it cannot be reached, refuses the password, or cannot reach its store.
+/// The exit code is 0 if the broker works; 1 if the broker cannot be reached, refuses the password, or cannot use its store.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  wsmb ping --url ws://broker.example:8888 --user app")]
 pub(crate) struct Ping {
-    /// Name a channel in the question (the answer is the same for all)
+    /// Channel to name in the command; the answer is the same for every channel
     #[arg(value_parser = arguments::channel)]
     channel: Option<ChannelName>,
 
@@ -29,7 +29,7 @@ pub(crate) struct Ping {
     connect: Connect,
 }
 
-/// What was asked and answered.
+/// The answer of the broker, with the times that it took.
 struct Answer {
     connected: Duration,
     round_trip: Duration,
@@ -51,8 +51,8 @@ impl Ping {
         self.print(&url, &answer)?;
         match answer.code.as_str() {
             "00" => Ok(()),
-            "01" => Err(Failure::failed("the broker is there, but cannot use its store; its log says why")),
-            _ => Err(Failure::Said),
+            "01" => Err(Failure::failed("the broker runs, but cannot use its store; see the broker's log")),
+            _ => Err(Failure::Reported),
         }
     }
 
@@ -84,7 +84,7 @@ impl Ping {
             text: reply.text.to_string(),
             time_stamp: reply.time_stamp(),
         };
-        // The answer is here; how the goodbye goes changes nothing about it.
+        // A failed close changes nothing: the answer is complete.
         let _ = client.close().await;
         Ok(answer)
     }
@@ -108,7 +108,7 @@ impl Ping {
             answer.code,
         );
         if let Some(time) = &answer.time_stamp {
-            text.push_str(&format!("; its clock says {time}"));
+            text.push_str(&format!("; its clock shows {time}"));
         }
         output::line(&text)
     }

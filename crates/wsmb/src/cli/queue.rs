@@ -1,6 +1,6 @@
-//! `wsmb queue`: what waits in the store of a broker that does not run.
+//! `wsmb queue`: lists, shows, exports, removes and moves the messages in the store of a stopped broker.
 //!
-//! Moving everything to another store is in `copy`, moving dead letters back is in `requeue`. Never opens the store of a running broker.
+//! `copy` copies all messages to another store; `requeue` moves dead letters back. Never opens the store of a running broker.
 
 mod copy;
 mod requeue;
@@ -20,9 +20,9 @@ use wsmb_core::message::{ChannelName, DeadLetter, Kind, Message, MessageId, Time
 use wsmb_protocol::envelope::iso8601;
 use wsmb_store::{ChannelInfo, Tools};
 
-/// Look at the messages that wait in the store, save them, throw them away, or move them
+/// List, show, export, remove or move the messages in the store of a stopped broker
 ///
-/// Works on the configured store. The broker must be stopped.
+/// Uses the configured store. Stop the broker first.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -47,45 +47,45 @@ enum Action {
     Copy(copy::Copy),
 }
 
-/// List the channels that have messages waiting
+/// List the channels that have waiting messages
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  wsmb queue list --json")]
 struct List {
-    /// Only this channel
+    /// Channel [default: all channels]
     #[arg(value_parser = arguments::channel)]
     channel: Option<ChannelName>,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     settings: Settings,
 }
 
-/// Show the oldest messages of a channel, and leave them where they are
+/// Show the oldest messages of a channel without removing them
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  wsmb queue peek sms --count 3")]
 struct Peek {
-    /// The channel
+    /// Channel
     #[arg(value_parser = arguments::channel)]
     channel: ChannelName,
-    /// How many messages at most
+    /// Show at most this number of messages
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
     count: u16,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     settings: Settings,
 }
 
-/// Throw away every message that waits in a channel
+/// Remove all waiting messages of a channel
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  wsmb queue purge sms --yes")]
 struct Purge {
-    /// The channel
+    /// Channel
     #[arg(value_parser = arguments::channel)]
     channel: ChannelName,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
     /// Print the result as a JSON object
@@ -95,11 +95,11 @@ struct Purge {
     settings: Settings,
 }
 
-/// Write the waiting messages to standard output, one JSON object a line
+/// Write the waiting messages to standard output, one JSON object per line
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  wsmb queue export > backup.jsonl")]
 struct Export {
-    /// Only this channel
+    /// Channel [default: all channels]
     #[arg(value_parser = arguments::channel)]
     channel: Option<ChannelName>,
     #[command(flatten)]
@@ -117,14 +117,14 @@ impl Queue {
             Action::Copy(copy) => copy.run(),
         };
         match outcome {
-            // Whoever read our output has seen enough (`| head`).
-            Err(Failure::Said) => Ok(()),
+            // The reader has closed the pipe (`| head`), which is no failure.
+            Err(Failure::Reported) => Ok(()),
             other => other,
         }
     }
 }
 
-/// Does something with the messages of the configured store.
+/// Opens the configured store, runs `work` on it, and closes it.
 fn with_store<T>(settings: &Settings, work: impl FnOnce(&mut dyn Tools) -> Result<T, Failure>) -> Result<T, Failure> {
     let mut store = stopped::open(&settings.load(&[])?)?;
     let outcome = work(&mut store);
@@ -152,7 +152,7 @@ impl List {
             return Ok(());
         }
         if channels.is_empty() {
-            return output::line("nothing waits");
+            return output::line("no messages are waiting");
         }
         let width = channels.iter().map(|info| info.channel.as_str().chars().count()).max().unwrap_or(0).max(7);
         let style = Style::stdout();
@@ -163,7 +163,7 @@ impl List {
 
 fn row(info: &ChannelInfo, width: usize, now: Timestamp) -> String {
     let (name, messages, size) = (output::printable(info.channel.as_str()), info.messages, bytes(info.bytes));
-    format!("{name:width$}  {messages:>10}  {size:>10}  {} ago", age(info.oldest, now))
+    format!("{name:width$}  {messages:>10}  {size:>10}  {} ago", elapsed(info.oldest, now))
 }
 
 impl Peek {
@@ -172,45 +172,45 @@ impl Peek {
             store.peek(&self.channel, usize::from(self.count)).map_err(Failure::failed)
         })?;
         if self.json {
-            return page.messages.iter().try_for_each(|message| output::line(&exported(message)));
+            return page.messages.iter().try_for_each(|message| output::line(&export_line(message)));
         }
         if page.messages.is_empty() {
-            return output::line(&format!("nothing waits in {}", self.channel));
+            return output::line(&format!("no messages are waiting in {}", self.channel));
         }
         let (style, now) = (Style::stdout(), now());
         for message in &page.messages {
-            let place = format!("#{} {}", message.id.0, state(message, now));
-            output::line(&format!("{}  {}", style.dim(place), shown(message)))?;
+            let heading = format!("#{} {}", message.id.0, state(message, now));
+            output::line(&format!("{}  {}", style.dim(heading), payload_line(message)))?;
         }
         if !page.complete {
-            output::line(&style.dim("and more; see `wsmb queue list`"))?;
+            output::line(&style.dim("there are more messages; `wsmb queue list` shows how many"))?;
         }
         Ok(())
     }
 }
 
-/// How long it has waited, and what else there is to know about it.
+/// Describes a message: age, expiry, due time, deliveries, and why it is a dead letter.
 fn state(message: &Message, now: Timestamp) -> String {
-    let mut text = format!("{} ago", age(message.created, now));
+    let mut text = format!("{} ago", elapsed(message.created, now));
     match message.expires {
         Some(expires) if expires <= now => text.push_str(", expired"),
-        Some(expires) => text.push_str(&format!(", expires in {}", age(now, expires))),
+        Some(expires) => text.push_str(&format!(", expires in {}", elapsed(now, expires))),
         None => {}
     }
     if let Some(due) = message.due.filter(|due| *due > now) {
-        text.push_str(&format!(", due in {}", age(now, due)));
+        text.push_str(&format!(", due in {}", elapsed(now, due)));
     }
     if message.deliveries > 0 {
         text.push_str(&format!(", delivered {}", count(u64::from(message.deliveries), "time")));
     }
     if let Some(dead) = &message.dead {
-        text.push_str(&death(dead));
+        text.push_str(&dead_letter_text(dead));
     }
     text
 }
 
-/// Why a message is a dead letter, and where it comes from.
-fn death(dead: &DeadLetter) -> String {
+/// Describes why a message is a dead letter, and the channel that it comes from.
+fn dead_letter_text(dead: &DeadLetter) -> String {
     let why = match dead.why {
         Why::MaxDeliveries => "given up",
         Why::Rejected => "rejected",
@@ -222,11 +222,11 @@ fn death(dead: &DeadLetter) -> String {
     format!(", {why} in {channel} after {}{}", count(attempts, "attempt"), reason.unwrap_or_default())
 }
 
-/// The message on one line, nothing in it that a terminal would obey.
-fn shown(message: &Message) -> String {
+/// Returns the message as one line, with escaped control characters.
+fn payload_line(message: &Message) -> String {
     match message.payload.as_text() {
         Some(text) => output::printable(&text.replace(['\n', '\r'], " ")),
-        None => format!("({} bytes that are no text)", message.payload.bytes.len()),
+        None => format!("({} bytes of binary data)", message.payload.bytes.len()),
     }
 }
 
@@ -253,10 +253,12 @@ impl Purge {
     fn confirmed(&self, waiting: u64) -> Result<bool, Failure> {
         let stdin = std::io::stdin();
         if !stdin.is_terminal() {
-            return Err(Failure::misuse("there is no terminal to ask on; add --yes if you are sure"));
+            return Err(Failure::misuse(
+                "there is no terminal to ask for confirmation; add --yes to remove the messages",
+            ));
         }
         output::note(&format!(
-            "{} in {} will be gone for good. Type yes to remove them:",
+            "This removes {} from {} for ever. Type yes to continue:",
             count(waiting, "message"),
             self.channel
         ));
@@ -274,7 +276,7 @@ impl Export {
             let mut after = MessageId(0);
             loop {
                 let page = store.scan(after).map_err(Failure::failed)?;
-                page.messages.iter().filter(is_wanted).try_for_each(|message| output::line(&exported(message)))?;
+                page.messages.iter().filter(is_wanted).try_for_each(|message| output::line(&export_line(message)))?;
                 match page.messages.last() {
                     Some(last) if !page.complete => after = last.id,
                     _ => return Ok(()),
@@ -284,8 +286,8 @@ impl Export {
     }
 }
 
-/// Everything about a message as one line of JSON. The payload is `message` if it is JSON, else `text`, else `base64`.
-fn exported(message: &Message) -> String {
+/// Returns a message with all its properties as one line of JSON. The payload is in `message` if it is JSON, else in `text`, else in `base64`.
+fn export_line(message: &Message) -> String {
     #[derive(serde::Serialize)]
     struct Dead<'a> {
         why: &'a str,
@@ -295,7 +297,7 @@ fn exported(message: &Message) -> String {
         reason: Option<&'a str>,
     }
     #[derive(serde::Serialize)]
-    struct Line<'a> {
+    struct Exported<'a> {
         id: u64,
         channel: &'a str,
         created: String,
@@ -316,10 +318,10 @@ fn exported(message: &Message) -> String {
         base64: Option<String>,
     }
     let text = message.payload.as_text().filter(|_| message.payload.kind == Kind::Text);
-    // A line break in a JSON text stands between its tokens; a blank means the same.
+    // In JSON a line break can only stand between tokens, where a blank has the same meaning.
     let joined = text.map(|text| text.replace(['\n', '\r'], " "));
     let json = joined.as_deref().and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
-    let line = Line {
+    let line = Exported {
         id: message.id.0,
         channel: message.channel.as_str(),
         created: iso8601(message.created),
@@ -337,12 +339,12 @@ fn exported(message: &Message) -> String {
         text: text.filter(|_| json.is_none()),
         base64: text.is_none().then(|| base64::engine::general_purpose::STANDARD.encode(&message.payload.bytes)),
     };
-    // invariant: every member is a string, a number or JSON already, so it can always be written
+    // invariant: every member is a string, a number or valid JSON, so the serialization cannot fail
     serde_json::to_string(&line).expect("plain values")
 }
 
-/// From one moment to another, in the largest unit that fits.
-fn age(from: Timestamp, to: Timestamp) -> String {
+/// Returns the time between two moments in seconds, minutes, hours or days.
+fn elapsed(from: Timestamp, to: Timestamp) -> String {
     let seconds = to.since(from).as_secs();
     match seconds {
         0..120 => format!("{seconds} s"),
@@ -352,7 +354,7 @@ fn age(from: Timestamp, to: Timestamp) -> String {
     }
 }
 
-/// A number of bytes for a person.
+/// Returns a number of bytes in B, KiB or MiB.
 fn bytes(number: u64) -> String {
     match number {
         0..10_240 => format!("{number} B"),
@@ -382,25 +384,25 @@ mod tests {
     }
 
     #[test]
-    fn an_exported_message_is_one_line_and_loses_nothing() {
-        let line = exported(&message(Payload::text("{\"a\":\n 1.50}")));
+    fn an_exported_message_is_one_line_with_all_properties() {
+        let line = export_line(&message(Payload::text("{\"a\":\n 1.50}")));
         assert_eq!(
             line,
             r#"{"id":7,"channel":"sms","created":"1970-01-01T00:00:00.000Z","expires":"1970-01-01T00:01:00.000Z","deliveries":2,"message":{"a":  1.50}}"#
         );
-        assert!(exported(&message(Payload::text("not\njson"))).ends_with(r#""text":"not\njson"}"#));
+        assert!(export_line(&message(Payload::text("not\njson"))).ends_with(r#""text":"not\njson"}"#));
         let binary = Payload { bytes: vec![0, 255].into(), kind: Kind::Binary };
-        assert!(exported(&message(binary)).ends_with(r#""base64":"AP8="}"#));
+        assert!(export_line(&message(binary)).ends_with(r#""base64":"AP8="}"#));
     }
 
     #[test]
-    fn a_message_that_is_shown_cannot_command_the_terminal() {
-        let text = shown(&message(Payload::text("a\u{1b}[31m\u{9b}b\nc")));
+    fn a_shown_message_has_no_control_characters() {
+        let text = payload_line(&message(Payload::text("a\u{1b}[31m\u{9b}b\nc")));
         assert_eq!(text, "a\\u{1b}[31m\\u{9b}b c");
     }
 
     #[test]
-    fn its_state_says_what_there_is_to_know() {
+    fn the_state_has_age_expiry_and_deliveries() {
         assert_eq!(
             state(&message(Payload::text("x")), Timestamp(10_000)),
             "10 s ago, expires in 50 s, delivered 2 times"
@@ -409,8 +411,8 @@ mod tests {
     }
 
     #[test]
-    fn ages_and_sizes_are_readable() {
-        let ages = [0, 119, 120, 7_200, 172_800].map(|seconds| age(Timestamp(0), Timestamp(seconds * 1_000)));
+    fn ages_and_sizes_have_fitting_units() {
+        let ages = [0, 119, 120, 7_200, 172_800].map(|seconds| elapsed(Timestamp(0), Timestamp(seconds * 1_000)));
         assert_eq!(ages, ["0 s", "119 s", "2 min", "2 h", "2 days"]);
         assert_eq!([10, 10_240, 10_485_760].map(bytes), ["10 B", "10 KiB", "10 MiB"]);
     }

@@ -1,14 +1,14 @@
-//! `wsmb receive`: takes messages from channels, and prints them or runs a command for each.
+//! `wsmb receive`: receives messages from channels, and prints each message or runs a command for it.
 //!
-//! A delivery is acknowledged when its lines have been written, or its commands have succeeded, and never before. What waits here is bounded by
-//! the prefetch that the broker was asked for; what has not been acknowledged goes back to the broker when this ends.
+//! Never acknowledges a delivery before its lines are written or its commands have succeeded. The prefetch limits the number of deliveries that wait in
+//! this program. When the program ends, the broker takes back the unacknowledged deliveries.
 
-mod item;
+mod delivery;
 mod link;
 mod pace;
 mod print;
 mod run;
-mod work;
+mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use clap::Args;
 use self::link::{Link, Subscription};
 use self::pace::{Pace, Quiet, Rate};
 use self::print::Printer;
-use self::run::{Run, Settings};
-use self::work::{Runner, Task};
+use self::run::{ReceiveLoop, Settings};
+use self::worker::{CommandRunner, Task};
 use super::connect::Connect;
 use super::output::{self, Style};
 use super::signals::Stop;
@@ -30,10 +30,10 @@ use wsmb_core::message::ChannelName;
 
 /// Receive the messages of one or more channels
 ///
-/// Prints one message a line (with several channels: the channel and a tab before it), or runs a command for each. A message is confirmed when its
-/// line has been written (into a pipe: when the other program has read it) or its command has ended with 0. So nothing is lost when this program is
-/// killed. A lost connection is made again, without end; only the first one has to succeed. Ctrl-C or SIGTERM lets running commands finish. A second one
-/// ends them.
+/// Prints each message on one line (with several channels: after the name of the channel and a tab), or runs a command for each message. A message is
+/// confirmed after its line is written (into a pipe: after the other program has read it), or after its command has ended with exit code 0. So no message is
+/// lost if this program is killed. If the connection is lost, this program reconnects until it succeeds; but if the first connection fails, it ends with an
+/// error. Ctrl-C or SIGTERM stops it after the running commands have finished; a second Ctrl-C or SIGTERM ends these commands.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -42,78 +42,79 @@ Examples:
   wsmb receive sms --exec 'gammu sendsms TEXT \"$WSMB_receiver\" -text \"$WSMB_message\"'
   wsmb receive otp bulk --exec send-sms --rate 20/m --quiet 22:00-07:00
 
-A command gets the message on its standard input, and each field of the message that is a text, a number, true, false or null as WSMB_field: a field
-in an object a as WSMB_a_field, and what is not a letter from A to Z or a digit as _. Numbers stand as they were sent. The command also gets WSMB_ID
-(the same each time the message comes), WSMB_CHANNEL, WSMB_ATTEMPT (1, 2, 3 ...), WSMB_REDELIVERED (1 if the message may have come before, else 0)
-and WSMB_URL. Put the variables in double quotes: then nothing in a message can become a part of your command.
+The command gets the message on its standard input. Each field that is a text, a number, true, false or null is also an environment variable: the field
+\"receiver\" is WSMB_receiver, and the field \"b\" in the object \"a\" is WSMB_a_b. Characters other than letters from A to Z and digits become \"_\". Numbers
+are not changed. The command also gets WSMB_ID (the same at each delivery of a message), WSMB_CHANNEL, WSMB_ATTEMPT (1, 2, 3 ...), WSMB_REDELIVERED (1 if
+the message may have been delivered before, else 0) and WSMB_URL. Put the variables in double quotes, so that the shell does not execute parts of a message.
 
-What the exit code of a command means:
-  0        done: the message is confirmed
-  65       the message is at fault: the broker moves it to the channel's dead_letter, or drops it if there is none; it never comes again
-  other    the message waits in the broker and comes again after 1, 2, 4 ... 60 s, or goes to another receiver; others go on meanwhile
+Exit codes of the command:
+  0        success: the message is confirmed
+  65       the message is invalid: the broker moves it to the channel's dead_letter, or drops it if there is none, and does not deliver it again
+  other    failure: the broker delivers the message again after 1, 2, 4 ... 60 s, or to another receiver; other messages do not wait for it
 
-After max_deliveries (a key of the channel in the broker's configuration) a message is moved to the channel's dead_letter, with the exit code and the last
-line that the command wrote on standard error as the reason, or dropped if there is none. A command that runs longer than --exec-timeout is ended, and its message comes again.
+After max_deliveries failures (a key of the channel in the broker's configuration) the broker moves the message to the channel's dead_letter, or drops it if
+there is none. The reason in the dead letter is the exit code and the last line that the command wrote to standard error. A command that runs longer than
+--exec-timeout is ended, which counts as a failure.
 
-What --rate and --quiet hold up waits in the broker, where its time to live goes on: with --rate 20/m --quiet 22:00-07:00 no more than 20 commands begin in
-any minute and none at night (local time). A code that is valid for a minute expires then; it does not come at 7.")]
+Messages that --rate and --quiet delay wait in the broker, and expire there at the end of their time to live. With --rate 20/m --quiet 22:00-07:00 at most 20
+commands start in any minute, and none at night (local time). A one-time password that is valid for one minute expires at night; it is not sent at 7:00.")]
 pub(crate) struct Receive {
-    /// The channels, in the order of preference
+    /// Channels, in the order of preference
     #[arg(required = true, value_parser = arguments::channel)]
     channels: Vec<ChannelName>,
 
-    /// Run this shell command for each message: exit code 0 confirms the message, 65 rejects it, any other gives it back, to be tried again
+    /// Run this shell command for each message; exit code 0 confirms the message, 65 rejects it, any other code makes the broker deliver it again
     #[arg(long, value_name = "COMMAND")]
     exec: Option<String>,
 
-    /// How many commands run at once
+    /// Run at most this number of commands at once
     #[arg(long, alias = "workers", value_name = "N", default_value_t = 1, requires = "exec",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::EXEC_WORKERS)))]
     exec_workers: u32,
 
-    /// End a command that runs longer
+    /// End a command that runs longer than this
     #[arg(long, value_name = "TIME", default_value = "5m", requires = "exec", value_parser = exec_timeout)]
     exec_timeout: Duration,
 
-    /// Begin no more than so many commands in any second, minute, hour or day: 1/s, 20/m, 100/h, 500/d
+    /// Start at most this number of commands in any second, minute, hour or day: 1/s, 20/m, 100/h, 500/d
     #[arg(long, value_name = "N/UNIT", requires = "exec", value_parser = pace::rate)]
     rate: Option<Rate>,
 
-    /// Begin no command in these hours, local time; they may go over midnight
+    /// Start no command between these times (local time); the period may include midnight
     #[arg(long, value_name = "HH:MM-HH:MM", requires = "exec", value_parser = pace::quiet)]
     quiet: Option<Quiet>,
 
-    /// Share the messages with the receivers that name the same group: one of them gets each. `none`: every receiver counts by itself
-    /// [default: none, and with --exec the command's name]
+    /// Share the messages with the other receivers of this group: one of them gets each message; "none" = do not share [default: none; with --exec: the
+    /// name of the command]
     #[arg(long, value_name = "NAME", value_parser = arguments::name)]
     group: Option<String>,
 
-    /// Which of several channels goes first when there is a choice
+    /// Which of several channels takes precedence
     #[arg(long, value_name = "ORDER", value_enum, default_value_t = Order::Listed)]
     order: Order,
 
-    /// End after exactly so many messages
+    /// End after exactly this number of messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
-    /// How many messages the broker may send ahead [default: 64 for one channel into a file or a terminal, else 1]
+    /// The broker may send this number of deliveries before the first one is confirmed [default: 64 for one channel if the output is a file or a terminal, else 1]
     #[arg(long, value_name = "N", conflicts_with = "exec",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(wsmb_client::limits::CLIENT_RECEIVED as u32)))]
     prefetch: Option<u32>,
 
-    /// A name for this receiver: a new one with the same name takes the old one's place at once
+    /// Name of this receiver; a new receiver with the same name replaces the old one at once
     #[arg(long, value_name = "ID", value_parser = arguments::name)]
     receiver: Option<String>,
 
-    /// Take the names of channels as they stand, also those that look like patterns or lists (a,b  home/#)
+    /// Accept channel names that look like patterns or lists (a,b  home/#)
     #[arg(long)]
     literal: bool,
 
-    /// Give a message that is a JSON string as its text, without quotes and escapes
+    /// Print a JSON string as plain text, without quotes and escapes; with --exec: on the command's standard input
     #[arg(long, conflicts_with = "json")]
     raw: bool,
 
-    /// Print objects with id, channel, attempt, redelivered, time (when it came, by the local clock) and data (the message)
+    /// Print a JSON object per line with id, channel, attempt, redelivered, time (of the arrival, by the local clock) and data (the message)
     #[arg(long, conflicts_with = "exec")]
     json: bool,
 
@@ -121,12 +122,12 @@ pub(crate) struct Receive {
     connect: Connect,
 }
 
-/// What goes first of several channels.
+/// The values of `--order`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Order {
-    /// What waits in an earlier channel
+    /// Messages of a channel that is listed earlier come first
     Listed,
-    /// Each channel in turn
+    /// The channels take turns
     Fair,
 }
 
@@ -141,12 +142,12 @@ impl Receive {
         let group = self.group();
         let prefetch = self.prefetch(pipe);
         let mut waiting = stop.clone();
-        // What may be taken is told when it is known; the first connection only shows that it can be made.
+        // The first subscription takes no deliveries: the loop computes how many it can take, and subscribes again.
         let link = tokio::select! {
             link = Link::connect(url, options, self.subscription(group.as_deref()), 0) => link?,
-            () = waiting.asked() => return Ok(()),
+            () = waiting.requested() => return Ok(()),
         };
-        self.greet(group.as_deref());
+        self.announce(group.as_deref());
         let settings = Settings {
             task,
             workers: usize::try_from(self.exec_workers).unwrap_or(1),
@@ -155,7 +156,7 @@ impl Receive {
             receiver: self.receiver,
             quiet: self.quiet,
         };
-        Run::new(settings, link, Pace::new(self.rate, self.quiet), stop).run().await
+        ReceiveLoop::new(settings, link, Pace::new(self.rate, self.quiet), stop).run().await
     }
 
     fn check_channels(&self) -> Outcome {
@@ -168,10 +169,10 @@ impl Receive {
 
     fn task(&self, url: &Url, stop: &Stop) -> Task {
         match &self.exec {
-            Some(command) => Task::Run(Runner {
+            Some(command) => Task::Run(CommandRunner {
                 command: Arc::from(command.as_str()),
                 raw: self.raw,
-                longest: self.exec_timeout,
+                timeout: self.exec_timeout,
                 url: format!("ws://{}{}", url.authority(), url.target()).into(),
                 stop: stop.clone(),
             }),
@@ -191,7 +192,7 @@ impl Receive {
         }
     }
 
-    /// With whom the messages are shared. Of the gateways that run one command, one is to run it for a message.
+    /// Returns the group that shares the messages. Without `--group`, receivers with the same command share them, so that only one runs it for a message.
     fn group(&self) -> Option<String> {
         match (&self.group, &self.exec) {
             (Some(name), _) if name == "none" => None,
@@ -201,12 +202,12 @@ impl Receive {
         }
     }
 
-    /// Says what it does, where a person reads along or nobody would expect it.
-    fn greet(&self, group: Option<&str>) {
+    /// Prints the group, because the default group may surprise the user; and on a terminal the channels.
+    fn announce(&self, group: Option<&str>) {
         let style = Style::stderr();
         if let Some(group) = group {
             output::note(&style.dim(format_args!(
-                "wsmb: shares the messages with every receiver of group \"{group}\"; --group none for all"
+                "wsmb: shares the messages with the other receivers of the group \"{group}\"; to get all messages: --group none"
             )));
         }
         if style.is_terminal() {
@@ -215,8 +216,10 @@ impl Receive {
         }
     }
 
-    /// A command takes long next to a round trip, so no more is taken than is worked on. With several channels one message is taken at a time, so
-    /// that the preference is the broker's to decide each time; into a pipe, so that a reader who leaves has taken nothing more.
+    /// Returns how many unacknowledged deliveries this receiver takes.
+    ///
+    /// With `--exec`: one for each worker, because a command takes much longer than a round trip. With several channels: one, so that the broker applies
+    /// the preference to each message. Into a pipe: one, so that no message is lost in the pipe if its reader ends.
     fn prefetch(&self, pipe: bool) -> u32 {
         match (&self.exec, self.prefetch) {
             (Some(_), _) => self.exec_workers,
@@ -227,24 +230,27 @@ impl Receive {
     }
 }
 
-/// How long a command may run.
+/// Parses the `--exec-timeout`: a duration above 0, at most [`limits::EXEC_LONGEST`].
 fn exec_timeout(text: &str) -> Result<Duration, String> {
     let timeout = arguments::duration(text)?;
     if timeout.is_zero() || timeout > limits::EXEC_LONGEST {
-        return Err(format!("a command may run for at most {} hours", limits::EXEC_LONGEST.as_secs() / 3_600));
+        return Err(format!(
+            "the timeout must be above 0, and at most {} hours",
+            limits::EXEC_LONGEST.as_secs() / 3_600
+        ));
     }
     Ok(timeout)
 }
 
-/// Why a channel's name is certainly meant as a pattern or a list, which the broker would take literally.
+/// Returns an error message if a channel name looks like a pattern or a list: the broker would take the name literally.
 fn pattern(name: &str) -> Option<String> {
-    let advice = "name each channel as an argument of its own; if the channel is really called so, add --literal";
+    let advice = "give each channel as a separate argument; if this is really the name of a channel, add --literal";
     if name.contains(',') {
         return Some(format!("\"{name}\" looks like a list of channels; {advice}"));
     }
     let mut levels = name.split('/');
     if levels.any(|level| matches!(level, "#" | "+" | "*" | "**")) {
-        return Some(format!("\"{name}\" looks like a pattern, and receivers know no patterns; {advice}"));
+        return Some(format!("\"{name}\" looks like a pattern, and receivers cannot use patterns; {advice}"));
     }
     None
 }

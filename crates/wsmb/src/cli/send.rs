@@ -1,8 +1,7 @@
-//! `wsmb send`: gives messages to a channel and waits until each is safe.
+//! `wsmb send`: sends messages to a channel, and waits until the broker has accepted each one.
 //!
-//! Every message is a publication with an id, so the exit code 0 means that the broker answers for it, and a repetition after a lost
-//! connection doubles nothing. What is unanswered is bounded by number and by bytes. In a batch, a message that is refused never holds up
-//! the others.
+//! Every message is a publication with an id. So exit code 0 means that the broker has accepted the message, and a repetition after a lost connection is not
+//! delivered twice. The number and the bytes of unanswered messages are bounded. A refused message never stops the rest of a batch.
 
 mod input;
 mod rejects;
@@ -18,9 +17,9 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use self::input::{Line, Lines};
+use self::input::{InputLine, Lines};
 use self::rejects::Rejects;
-use self::tally::{Fate, Progress, Tally};
+use self::tally::{Progress, SendResult, Tally};
 use super::connect::Connect;
 use super::output::{self, count};
 use super::signals::Stop;
@@ -30,10 +29,10 @@ use wsmb_client::frames::{self, Frame, SendMessage};
 use wsmb_client::{Backoff, Client, Error, Message, Options, Url};
 use wsmb_core::message::ChannelName;
 
-/// Send messages to a channel, and wait until the broker answers for them
+/// Send messages to a channel, and wait until the broker has accepted them
 ///
-/// If the broker cannot be reached, or the connection is lost, `send` tries again until --timeout is over, under the same ids, so that nothing
-/// arrives twice.
+/// If the broker cannot be reached, or the connection is lost, this command tries again until --timeout is over. It uses the same ids, so that no message is
+/// delivered twice.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -42,55 +41,55 @@ Examples:
   wsmb send sms - < refused.txt
 
 Exit codes:
-  0  every message was accepted: it is stored, a receiver has it, it is held until it is due (--delay), or it was accepted before (the same id)
-  1  a message was refused, or it is not known whether it was accepted
-  2  the command makes no sense; nothing was sent
-  3  a message went to nobody: its channel keeps nothing and has no receiver")]
+  0  every message was accepted: it is stored, sent to a receiver, held until it is due (--delay), or was accepted before (the same id)
+  1  a message was refused, or it is unknown whether it was accepted
+  2  the arguments are invalid; nothing was sent
+  3  a message reached no receiver, and its channel keeps no messages")]
 pub(crate) struct Send {
-    /// The channel
+    /// Channel
     #[arg(value_parser = arguments::channel)]
     channel: ChannelName,
 
-    /// The message; text that is not JSON is sent as a JSON string. `-`: one message a line from standard input, empty lines passed over
+    /// Message; text that is not JSON is sent as a JSON string. With "-": each line of standard input is a message; empty lines are skipped
     #[arg(allow_negative_numbers = true)]
     message: String,
 
-    /// Never deliver it later than this (60, 60s, 5m30s; 0 = it never expires) [default: as the channel is configured]
+    /// Time to live: the broker never delivers the message later (60, 60s, 5m30s; 0 = never expires) [default: the ttl of the channel]
     #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
     ttl: Option<Duration>,
 
-    /// Do not deliver it before this has passed
+    /// Deliver the message after this time
     #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
     delay: Option<Duration>,
 
-    /// To how many receivers; 0 = all [default: as the channel is configured]
+    /// Deliver the message to this number of receivers; 0 = all [default: the receivers of the channel]
     #[arg(long, value_name = "N")]
     receivers: Option<u32>,
 
-    /// Your own id for the message: a second message with this id, within two minutes, counts as a repetition [default: random]
+    /// Id of the message; a second message with this id within two minutes counts as a repetition, and is not delivered [default: random]
     #[arg(long, value_name = "ID", value_parser = arguments::name, conflicts_with = "id_from_content")]
     id: Option<String>,
 
-    /// Make the id from the channel and the message: the same message, sent again within two minutes, counts as a repetition
+    /// Compute the id from the channel and the message; the same message within two minutes counts as a repetition, and is not delivered
     ///
-    /// The id is a hash (SHA-256) of the channel and of the message, byte for byte as it is sent. So blanks within JSON make a difference; --ttl, --delay and
-    /// --receivers make none. Two equal lines of one batch are one message.
+    /// The id is a hash (SHA-256) of the channel and the bytes of the message. Blanks in JSON change the id; --ttl, --delay and --receivers do not. Two equal
+    /// lines of a batch are one message.
     #[arg(long)]
     id_from_content: bool,
 
-    /// Send every message as a JSON string, whatever it looks like; without this, a message that begins with { or [ and is not JSON is refused
+    /// Send every message as a JSON string; without this option, a message that begins with { or [ and is not JSON is refused
     #[arg(long)]
     text: bool,
 
-    /// Write every message that is refused into this file, each below its reason; `wsmb send CHANNEL - < FILE` sends them again
+    /// Write each refused message and its reason into this file; to send these messages again: wsmb send CHANNEL - < FILE
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
 
-    /// How long to wait for a connection and for an answer
+    /// Wait at most this time for a connection and for an answer
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = arguments::send_timeout)]
     timeout: Duration,
 
-    /// Print every answer of the broker as it stands, one JSON object a line
+    /// Print each answer of the broker, one JSON object per line
     #[arg(long)]
     json: bool,
 
@@ -101,41 +100,41 @@ pub(crate) struct Send {
 impl Send {
     pub(crate) async fn run(self) -> Outcome {
         let (url, options) = self.connect.resolve()?;
-        let many = self.message == "-";
-        if many && self.id.is_some() {
+        let is_batch = self.message == "-";
+        if is_batch && self.id.is_some() {
             return Err(Failure::misuse(
-                "--id names one message; with `-` every line gets an id of its own, or with --id-from-content the id of its content",
+                "--id is for one message; with - each line gets a random id, or the id of its content with --id-from-content",
             ));
         }
-        if !many {
-            // Said before anything is sent: it is a mistake in the command.
+        if !is_batch {
+            // An invalid argument must be reported before anything is sent.
             self.message_of(self.message.trim_start_matches('\u{feff}')).map_err(Failure::Misuse)?;
         }
         let stop =
             Stop::listen().map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))?;
         let rejects = self.rejects.as_deref().map(Rejects::open).transpose()?;
-        let lines = if many { input::read_lines() } else { input::one_line(&self.message) };
-        let run = Run {
+        let lines = if is_batch { input::read_lines() } else { input::one_line(&self.message) };
+        let run = SendLoop {
             settings: &self,
             url,
             options,
             prefix: random_prefix()?,
-            many,
+            is_batch,
             unanswered: VecDeque::new(),
             line: 0,
-            refused_from: usize::MAX,
+            smallest_refused: usize::MAX,
             tally: Tally::default(),
             rejects,
-            progress: Progress::new(many && !self.json),
+            progress: Progress::new(is_batch && !self.json),
             stop,
         };
         run.run(lines).await
     }
 
-    /// The JSON that is sent for a text.
+    /// Returns the JSON to send for a text.
     ///
     /// # Errors
-    /// It looks like JSON and is none: a sentence.
+    /// The text begins like a JSON object or list, but is not valid JSON.
     fn message_of(&self, text: &str) -> Result<Box<RawValue>, String> {
         if self.text {
             return Ok(frames::string(text));
@@ -150,35 +149,35 @@ impl Send {
     }
 }
 
-/// A publication on its way.
+/// A sent publication without an answer.
 struct Pending {
     id: String,
     line: u64,
     frame: String,
-    /// The line as it was read, if it may be wanted for the rejects.
+    /// The line as it was read, if there is a rejects file.
     text: Option<String>,
-    /// It has been sent before, on a connection that was lost.
+    /// Whether the publication was sent before, on a connection that was lost.
     is_repeated: bool,
 }
 
-struct Run<'a> {
+struct SendLoop<'a> {
     settings: &'a Send,
     url: Url,
     options: Options,
     prefix: String,
-    many: bool,
+    is_batch: bool,
     unanswered: VecDeque<Pending>,
-    /// The last line that was read.
+    /// The number of the last line that was read.
     line: u64,
-    /// The broker has refused a frame of so many bytes as too large.
-    refused_from: usize,
+    /// The size of the smallest frame that the broker has refused as too large, in bytes.
+    smallest_refused: usize,
     tally: Tally,
     rejects: Option<Rejects>,
     progress: Progress,
     stop: Stop,
 }
 
-impl Run<'_> {
+impl SendLoop<'_> {
     async fn run(mut self, mut lines: Lines) -> Outcome {
         let mut client = self.connect(None, self.deadline()).await?;
         let mut stop = self.stop.clone();
@@ -188,7 +187,7 @@ impl Run<'_> {
         while !(input_ended && self.unanswered.is_empty()) {
             let room = self.unanswered.len() < limits::SEND_UNANSWERED && client.queued() < limits::SEND_QUEUE_BYTES;
             tokio::select! {
-                () = stop.asked(), if !interrupted => {
+                () = stop.requested(), if !interrupted => {
                     (input_ended, interrupted) = (true, true);
                     give_up = give_up.min(Instant::now() + limits::SEND_STOP);
                 }
@@ -220,9 +219,9 @@ impl Run<'_> {
                 }
             }
         }
-        // Everything is answered; how the goodbye goes changes nothing about it.
+        // A failed close changes nothing: every message is answered.
         let _ = client.close().await;
-        if self.stop.is_asked() { Err(self.stopped(INTERRUPTED)) } else { self.summary() }
+        if self.stop.is_requested() { Err(self.stopped(INTERRUPTED)) } else { self.summary() }
     }
 
     fn deadline(&self) -> Instant {
@@ -230,14 +229,14 @@ impl Run<'_> {
     }
 
     fn no_answer(&self) -> String {
-        if self.stop.is_asked() {
+        if self.stop.is_requested() {
             INTERRUPTED.to_owned()
         } else {
             format!("no answer from the broker within {} seconds", self.settings.timeout.as_secs_f64())
         }
     }
 
-    fn publish(&mut self, client: &mut Client, line: Line) -> Outcome {
+    fn publish(&mut self, client: &mut Client, line: InputLine) -> Outcome {
         self.line = line.number;
         let text = match line.text {
             Ok(text) => text,
@@ -254,7 +253,7 @@ impl Run<'_> {
             .delay(self.settings.delay)
             .receivers(self.settings.receivers)
             .to_json();
-        if frame.len() >= self.refused_from {
+        if frame.len() >= self.smallest_refused {
             return self.refuse(line.number, &too_large(frame.len()), Some(text.as_bytes()));
         }
         client.queue_text(&frame)?;
@@ -271,10 +270,10 @@ impl Run<'_> {
         }
     }
 
-    /// Takes a frame of the broker. True: it answers one of ours.
+    /// Processes a frame from the broker. Returns whether the frame answers a publication.
     fn answered(&mut self, message: &Message) -> Result<bool, Failure> {
         let Frame::Reply(reply) = frames::parse(&message.payload).map_err(Failure::failed)? else {
-            // Only a receiver gets deliveries, and this connection is none.
+            // A delivery, which only a receiver gets.
             return Ok(false);
         };
         let position = reply.id.as_deref().and_then(|id| self.unanswered.iter().position(|pending| pending.id == id));
@@ -282,29 +281,29 @@ impl Run<'_> {
             if reply.command.as_deref() == Some("connect") && reply.is_accepted() {
                 return Ok(false);
             }
-            return Err(self.stopped(format_args!("the broker says: {} {}", reply.code, reply.text)));
+            return Err(self.stopped(format_args!("the broker answered: {} {}", reply.code, reply.text)));
         };
         if self.settings.json {
             output::line(message.as_text().unwrap_or_default())?;
         }
-        let fate = Fate::of(&reply, self.settings.delay, pending.is_repeated);
-        if fate == Fate::Refused {
+        let result = SendResult::of(&reply, self.settings.delay, pending.is_repeated);
+        if result == SendResult::Refused {
             self.refused(
                 pending.line,
                 &format!("{} {}", reply.code, reply.text),
                 pending.text.as_deref().map(str::as_bytes),
             )?;
         } else {
-            self.tally.count(fate);
-            if !self.many && !self.settings.json {
-                output::line(&fate.to_string())?;
+            self.tally.count(result);
+            if !self.is_batch && !self.settings.json {
+                output::line(&result.to_string())?;
             }
         }
         self.progress.show(&self.tally);
         Ok(true)
     }
 
-    /// A message that the broker does not get to see.
+    /// Reports a message that is refused before it is sent.
     fn refuse(&mut self, line: u64, reason: &str, text: Option<&[u8]>) -> Outcome {
         if self.settings.json {
             output::line(&serde_json::json!({ "line": line, "error": reason }).to_string())?;
@@ -313,67 +312,67 @@ impl Run<'_> {
     }
 
     fn refused(&mut self, line: u64, reason: &str, text: Option<&[u8]>) -> Outcome {
-        self.tally.count(Fate::Refused);
+        self.tally.count(SendResult::Refused);
         let kept = self.rejects.as_mut().map_or(Ok(()), |rejects| rejects.add(line, reason, text));
-        let place = if self.many { format!("line {line}: ") } else { String::new() };
+        let place = if self.is_batch { format!("line {line}: ") } else { String::new() };
         if self.tally.refused <= limits::SEND_REFUSALS_SHOWN {
-            self.progress.suspend(|| output::complain(&format!("{place}refused: {reason}")));
+            self.progress.suspend(|| output::print_error(&format!("{place}refused: {reason}")));
         }
-        // Whoever asked for the file wants every one of them in it.
+        // A rejects file must contain every refused message, so a failed write ends the command.
         kept.map_err(|error| self.stopped(error))
     }
 
-    /// Connects again, and sends again what is unanswered, under the same ids.
+    /// Reconnects, and sends the unanswered publications again with the same ids.
     async fn reconnect(&mut self, error: Error, give_up: Instant) -> Result<Client, Failure> {
         match error {
             Error::Closed { code: Some(1009), .. } if !self.unanswered.is_empty() => {
                 self.refuse_largest()?;
                 return self.connect(None, self.deadline()).await;
             }
-            // The same frames would end the next connection as well.
+            // The same frames would end the next connection, too.
             Error::Closed { code: Some(1002..=1011), .. } => return Err(self.stopped(error)),
             _ => {}
         }
         self.connect(Some(error), give_up).await
     }
 
-    /// One of the frames was too large for the broker, which does not say which one. So the largest is too large, too.
+    /// Refuses the largest unanswered publication: the broker has closed the connection because of a too large frame, and does not say which one.
     fn refuse_largest(&mut self) -> Outcome {
         let largest = (0..self.unanswered.len()).max_by_key(|index| self.unanswered[*index].frame.len());
         let Some(pending) = largest.and_then(|index| self.unanswered.remove(index)) else { return Ok(()) };
-        self.refused_from = pending.frame.len();
+        self.smallest_refused = pending.frame.len();
         self.refuse(pending.line, &too_large(pending.frame.len()), pending.text.as_deref().map(str::as_bytes))
     }
 
-    /// Connects, and tries again until `give_up`, with pauses. `failed`: why the connection before has ended.
+    /// Connects, and retries with back-off until `give_up`. `failed`: why the previous connection ended.
     async fn connect(&mut self, failed: Option<Error>, give_up: Instant) -> Result<Client, Failure> {
-        /// Less time is no try at all.
+        /// The shortest timeout of an attempt: less time is not enough for a handshake.
         const SHORTEST: Duration = Duration::from_secs(1);
         let mut backoff = Backoff::new(limits::RECONNECT_FIRST, limits::SEND_RECONNECT_LONGEST);
         let mut stop = self.stop.clone();
         let mut reason = failed;
-        let mut is_told = false;
+        let mut is_logged = false;
         loop {
             if let Some(error) = &reason {
                 let left = give_up.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     return Err(self.stopped(error));
                 }
-                if !std::mem::replace(&mut is_told, true) {
+                if !std::mem::replace(&mut is_logged, true) {
                     let seconds = left.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX);
                     let text = format!("wsmb: {error}; trying again for {}", count(seconds, "second"));
                     self.progress.suspend(|| output::note(&text));
                 }
                 tokio::select! {
                     () = tokio::time::sleep(backoff.failed().min(left)) => {}
-                    () = stop.asked() => return Err(self.stopped(INTERRUPTED)),
+                    () = stop.requested() => return Err(self.stopped(INTERRUPTED)),
                 }
             }
             let left = give_up.saturating_duration_since(Instant::now()).max(SHORTEST);
             let options = Options { connect_timeout: self.options.connect_timeout.min(left), ..self.options.clone() };
             let connected = tokio::select! {
                 connected = Client::connect(&self.url, &options) => connected,
-                () = stop.asked() => return Err(self.stopped(INTERRUPTED)),
+                () = stop.requested() => return Err(self.stopped(INTERRUPTED)),
             };
             match connected {
                 Ok(mut client) => {
@@ -389,12 +388,12 @@ impl Run<'_> {
         }
     }
 
-    /// It cannot go on: why, what has been done, and what is not certain.
+    /// Returns the failure for an early end: the reason, the counts so far, and the messages whose state is unknown.
     fn stopped(&self, reason: impl fmt::Display) -> Failure {
         self.progress.end();
         let unanswered = self.unanswered.len() as u64;
         let first = self.unanswered.iter().map(|pending| pending.line).min();
-        if !self.many {
+        if !self.is_batch {
             return match first {
                 Some(_) => Failure::failed(format_args!("{reason}; the message may or may not have been accepted")),
                 None => Failure::failed(reason),
@@ -419,7 +418,7 @@ impl Run<'_> {
 
     fn summary(&self) -> Outcome {
         self.progress.end();
-        if self.many && !self.settings.json {
+        if self.is_batch && !self.settings.json {
             output::line(&self.tally.to_string())?;
         }
         if self.rejects.is_none() && self.tally.refused > limits::SEND_REFUSALS_SHOWN {
@@ -429,34 +428,32 @@ impl Run<'_> {
                 count(rest, "message")
             ));
         }
-        match (self.tally.refused, self.tally.nobody) {
+        match (self.tally.refused, self.tally.no_receiver) {
             (0, 0) => Ok(()),
-            (0, _) => Err(Failure::Nobody),
-            (_, _) => Err(Failure::Said),
+            (0, _) => Err(Failure::NoReceiver),
+            (_, _) => Err(Failure::Reported),
         }
     }
 }
 
-/// Why it ends, where a signal asked for the end.
+/// The reason if a signal ends the command.
 const INTERRUPTED: &str = "stopped by a signal";
 
 fn too_large(bytes: usize) -> String {
-    format!(
-        "too large: with its command the message has {bytes} bytes, and the broker takes fewer (server.max_message)"
-    )
+    format!("too large: the frame of the message has {bytes} bytes, more than the broker accepts (server.max_message)")
 }
 
-/// So that no two runs ever use the same id.
+/// Returns a random prefix for the ids of this run, so that no two runs use the same id.
 fn random_prefix() -> Result<String, Failure> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| Failure::from(Error::NoRandomness(error)))?;
     Ok(hex::encode(bytes))
 }
 
-/// The same for the same message on the same channel, and for no other.
+/// Returns an id that is the same for the same message on the same channel, and differs for all others.
 fn content_id(channel: &ChannelName, message: &RawValue) -> String {
     let hash = Sha256::new().chain_update(channel.as_str()).chain_update([0]).chain_update(message.get()).finalize();
-    // 128 bits: nobody finds two messages by accident.
+    // 128 bits are enough: a collision by accident is practically impossible.
     format!("content-{}", hex::encode(&hash[..16]))
 }
 
@@ -469,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn the_id_of_a_content_is_that_of_its_channel_and_its_bytes() {
+    fn the_content_id_depends_on_the_channel_and_the_bytes_of_the_message() {
         assert_eq!(id("sms", "x"), id("sms", "x"));
         let others = [id("sms", "x"), id("sm", "sx"), id("mail", "x"), id("sms", "x "), id("sms", "X")];
         for (index, one) in others.iter().enumerate() {

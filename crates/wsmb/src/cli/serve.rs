@@ -1,7 +1,7 @@
-//! `wsmb serve`: the broker itself.
+//! `wsmb serve`: runs the broker.
 //!
-//! Reads the configuration, makes a first user where nobody has configured anything, starts the log and the server, and prints what a person
-//! needs for a first exchange. Everything else is the server's.
+//! Reads the configuration, makes a first user if no users are configured, starts the log and the server, and prints the commands for a first test. The crate
+//! `server` does all other work.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -25,8 +25,9 @@ use wsmb_server::{Load, RunningServer};
 
 /// Run the broker
 ///
-/// With nothing configured it listens on 127.0.0.1:8888, keeps its files in ./wsmb-data, and makes a user. It shows the password once, and
-/// stores it where your other commands find it. Ctrl-C, SIGTERM or closing the terminal stops it in an orderly way; SIGHUP reads the configuration again.
+/// Without a configuration, the broker listens on 127.0.0.1:8888, keeps its files in ./wsmb-data, and makes a user at its first start. It shows the password
+/// once, and stores it for your other commands. Ctrl-C, SIGTERM or closing the terminal stops the broker in an orderly way; SIGHUP makes it read the
+/// configuration again.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -38,9 +39,9 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "HOST:PORT")]
     listen: Vec<String>,
 
-    /// If the store is damaged so that it can't be opened: give its files other names and begin with an empty one
+    /// If the store is damaged and cannot be opened, rename its files and start with an empty store
     ///
-    /// What the damaged store holds is then not delivered. No file is deleted. Meant for one start, not for a unit file.
+    /// The messages in the damaged store are then not delivered. No file is deleted. Use this option for one start, not in a unit file.
     #[arg(long)]
     set_aside_damaged: bool,
 
@@ -52,7 +53,7 @@ impl Serve {
     pub(crate) async fn run(self) -> Outcome {
         let mut config = self.settings.load(&self.listen)?;
         config.store.set_aside_damaged = self.set_aside_damaged;
-        // As servers do: the soft limit is low for the sake of old programs that use `select`. If the system refuses, its limit stays.
+        // Servers raise the soft limit of open files: it is low only for old programs that use `select`. If the system refuses, the old limit remains.
         let _ = rlimit::increase_nofile_limit(u64::MAX);
         let log = start_log(config.log.level);
         let file = self.settings.config.clone();
@@ -66,7 +67,7 @@ impl Serve {
             Box::new(move || {
                 let config = Config::load(settings.config.as_deref(), std::env::vars_os(), &settings.flags(&listen))
                     .map_err(|problems| problems.to_string())?;
-                // The handle only fails when the log has gone, and then there is no level to set.
+                // The call only fails if the log does not exist any more; then there is no level to set.
                 let _ = log.modify(|level| *level = LevelFilter::from_level(config.log.level));
                 Ok(build::reload(&running, &config))
             })
@@ -74,11 +75,11 @@ impl Serve {
         let mut started = false;
         let ready = |server: &RunningServer| {
             started = true;
-            greet(server.local_addrs(), &users, self.settings.data_dir());
+            print_greeting(server.local_addrs(), &users, self.settings.data_dir());
         };
         let outcome = wsmb_server::serve(server_settings, Some(load), ready).await.map_err(Failure::failed);
         if let (false, Users::New(new)) = (started, &users) {
-            // Nobody has seen this password: the next start makes another user. If the file stays, that start says what to do.
+            // The password was not shown, so the next start must make a new user. If the removal fails, the next start says what to do.
             let _ = std::fs::remove_file(&new.file);
         }
         outcome
@@ -87,24 +88,24 @@ impl Serve {
 
 type LogHandle = reload::Handle<LevelFilter, tracing_subscriber::Registry>;
 
-/// One line an event, on standard error.
+/// Starts the log on standard error, one line per event. Returns the handle that changes the level.
 fn start_log(level: tracing::Level) -> LogHandle {
     let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(Style::stderr().has_colours()).with_target(false);
-    // A terminal that was closed must not end the broker: to tell of it on the same terminal is a panic.
+    // A closed terminal must not end the broker. By default, the log reports a failed write on standard error, which panics if that is closed.
     let lines = lines.log_internal_errors(false);
-    // A second start in one process (tests) keeps the first log.
+    // A second start in the same process (in tests) keeps the first log.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     handle
 }
 
-/// Who may come in, as far as the greeting is concerned.
+/// The users of the broker, as far as the greeting needs them.
 enum Users {
-    /// Configured by somebody, who knows them.
+    /// An administrator has configured the users.
     Configured,
-    /// Made just now.
+    /// This start has made the first user.
     New(NewUser),
-    /// Made at an earlier first start; the password, if it is stored here and still the right one.
+    /// An earlier start has made the first user. `password`: the stored password, if it is still valid.
     Known { file: PathBuf, password: Option<String> },
 }
 
@@ -118,7 +119,7 @@ impl Users {
             Some(new) => Self::New(new),
             None => {
                 let file = data_dir.join(first_start::FILE);
-                // Somebody may have made the file with users of his own.
+                // A person may have made the file with other users.
                 let entry = format!("{}:", first_start::USER);
                 let text = std::fs::read(&file).unwrap_or_default();
                 let is_there = text.split(|byte| *byte == b'\n').any(|line| line.starts_with(entry.as_bytes()));
@@ -137,15 +138,15 @@ impl Users {
     }
 }
 
-/// The first user's password, if the first start has stored it for the user who starts the broker now.
+/// Returns the password of the first user, if it is in the stored logins of the user who starts the broker, and still valid.
 fn stored_password(data_dir: &Path, htpasswd: &[u8]) -> Option<String> {
     let contexts = Contexts::load().ok()?;
     let Secret(password) = contexts.of_data_dir(data_dir)?.password.clone()?;
     (passwd::check(htpasswd, first_start::USER, &password) == Some(true)).then_some(password)
 }
 
-/// Stores the first user's login, so that client commands on this machine need no password. Returns the file.
-fn remember(urls: &[String], password: &str, data_dir: &Path) -> Result<PathBuf, Failure> {
+/// Stores the login of the first user, so that client commands on this computer need no password. Returns the file of the stored logins.
+fn store_login(urls: &[String], password: &str, data_dir: &Path) -> Result<PathBuf, Failure> {
     let mut contexts = Contexts::load()?;
     let data_dir = data_dir.canonicalize().map_err(Failure::failed)?;
     let old: Vec<String> = contexts
@@ -169,36 +170,36 @@ fn remember(urls: &[String], password: &str, data_dir: &Path) -> Result<PathBuf,
     Ok(contexts.file().map(Path::to_owned).unwrap_or_default())
 }
 
-/// What a person needs for the first exchange. If standard output has gone, the broker runs all the same.
-fn greet(addresses: &[SocketAddr], users: &Users, data_dir: &Path) {
+/// Stores the login of the first user, and prints the greeting. The broker runs even if standard output is closed.
+fn print_greeting(addresses: &[SocketAddr], users: &Users, data_dir: &Path) {
     let urls: Vec<String> = addresses.iter().map(|address| url(*address)).collect();
-    let stored = users.password().and_then(|password| match remember(&urls, password, data_dir) {
+    let stored = users.password().and_then(|password| match store_login(&urls, password, data_dir) {
         Ok(file) => Some(file),
         Err(Failure::Failed(reason) | Failure::Misuse(reason)) => {
             tracing::warn!("{reason}");
             None
         }
-        Err(Failure::Said | Failure::Nobody) => None,
+        Err(Failure::Reported | Failure::NoReceiver) => None,
     });
-    let text = Greeting { urls: &urls, users, stored: stored.as_deref(), usual: &usual(users) }
+    let text = Greeting { urls: &urls, users, stored: stored.as_deref(), default_url: &default_url(users) }
         .text(&program(), Style::stdout());
     let _ = output::line(&text);
 }
 
-/// Where client commands go that are told no address.
-fn usual(users: &Users) -> String {
+/// Returns the address that client commands use without `--url` and `--context`.
+fn default_url(users: &Users) -> String {
     let contexts = if matches!(users, Users::Configured) { None } else { Contexts::load().ok() };
     contexts.and_then(|contexts| Some(contexts.get(contexts::DEFAULT)?.url.clone())).unwrap_or_else(|| LOCAL.to_owned())
 }
 
-/// What is printed at the start.
+/// The text that is printed at the start.
 struct Greeting<'a> {
     urls: &'a [String],
     users: &'a Users,
-    /// The file in which client commands find the first user's login.
+    /// The file that stores the login of the first user for client commands.
     stored: Option<&'a Path>,
-    /// Where client commands go that are told no address.
-    usual: &'a str,
+    /// The address that client commands use without `--url` and `--context`.
+    default_url: &'a str,
 }
 
 impl Greeting<'_> {
@@ -209,14 +210,14 @@ impl Greeting<'_> {
             Users::Configured => return text,
             Users::New(NewUser { user, password, file }) => {
                 text.push_str(&format!(
-                    "\n\n  user      {}\n  password  {}   (shown only now: {} holds a hash of it)",
+                    "\n\n  user      {}\n  password  {}   (shown only once: {} contains only a hash)",
                     style.bold(user),
                     style.bold(password),
                     file.display()
                 ));
                 match self.stored {
                     Some(stored) => {
-                        text.push_str(&format!("\n\nThe commands below find both in {}.", stored.display()))
+                        text.push_str(&format!("\n\nThe commands below read both from {}.", stored.display()))
                     }
                     None if cfg!(windows) => login = format!("set WSMB_USER={user}& set WSMB_PASSWORD={password}& "),
                     None => login = format!("WSMB_USER={user} WSMB_PASSWORD={password} "),
@@ -228,7 +229,7 @@ impl Greeting<'_> {
                 let url = self.urls.first().map_or(LOCAL, String::as_str);
                 text.push_str(&format!(
                     "\n\nThe password of the user {user} was shown at the first start. Store it for the commands below:\n  {program} login {url} --user {user}\n\
-                     If it is lost, make a new one:\n  {program} passwd {file} {user}"
+                     If you have lost the password, set a new one:\n  {program} passwd {file} {user}"
                 ));
             }
         }
@@ -237,7 +238,7 @@ impl Greeting<'_> {
         } else {
             r#"'{"receiver":"081234567890","message":"Your code is 402913"}'"#
         };
-        let url = self.urls.first().filter(|url| !is_same(url, self.usual));
+        let url = self.urls.first().filter(|url| !is_same(url, self.default_url));
         let url = url.map(|url| format!(" --url {url}")).unwrap_or_default();
         text.push_str(&format!(
             "\n\nReceive, in a second terminal:\n  {login}{program} receive sms{url}\n\nSend, in a third:\n  {login}{program} send sms {message}{url}\n"
@@ -250,7 +251,7 @@ fn is_same(a: &str, b: &str) -> bool {
     Url::parse(a).ok().zip(Url::parse(b).ok()).is_some_and(|(a, b)| a == b)
 }
 
-/// How this machine reaches an address that is listened on.
+/// Returns the URL by which this computer reaches a listener's address.
 fn url(mut address: SocketAddr) -> String {
     if address.ip().is_unspecified() {
         address.set_ip(match address {
@@ -261,7 +262,7 @@ fn url(mut address: SocketAddr) -> String {
     format!("ws://{address}")
 }
 
-/// What to type to run this program: its name if the shell finds it, else its path.
+/// Returns the text that runs this program in a shell: its name if it is in `PATH`, else its path.
 fn program() -> String {
     const NAME: &str = if cfg!(windows) { "wsmb.exe" } else { "wsmb" };
     let Ok(own) = std::env::current_exe() else { return "wsmb".to_owned() };
@@ -272,7 +273,7 @@ fn program() -> String {
     if found.is_some_and(|found| same(&found, &own)) { "wsmb".to_owned() } else { quoted(own.as_os_str()) }
 }
 
-/// A path as a shell reads it.
+/// Returns a path in quotes for a shell, if it needs quotes.
 fn quoted(path: &OsStr) -> String {
     let text = path.to_string_lossy();
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '\\' | ':' | '+');
@@ -289,9 +290,9 @@ fn quoted(path: &OsStr) -> String {
 mod tests {
     use super::*;
 
-    fn text(addresses: &[&str], users: &Users, stored: Option<&str>, usual: &str) -> String {
+    fn text(addresses: &[&str], users: &Users, stored: Option<&str>, default_url: &str) -> String {
         let urls: Vec<String> = addresses.iter().map(|address| url(address.parse().unwrap())).collect();
-        Greeting { urls: &urls, users, stored: stored.map(Path::new), usual }.text("/opt/wsmb", Style::stdout())
+        Greeting { urls: &urls, users, stored: stored.map(Path::new), default_url }.text("/opt/wsmb", Style::stdout())
     }
 
     fn new() -> Users {
@@ -301,11 +302,11 @@ mod tests {
     const MESSAGE: &str = "'{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}'";
 
     #[test]
-    fn a_first_start_prints_lines_that_work_as_they_are_and_hold_no_password() {
+    fn a_first_start_prints_complete_commands_without_a_password() {
         let said = text(&["127.0.0.1:8888"], &new(), Some("/srv/me/.config/wsmb/contexts.toml"), LOCAL);
         assert!(said.contains("\n  /opt/wsmb receive sms\n"), "{said}");
         assert!(said.contains(&format!("\n  /opt/wsmb send sms {MESSAGE}\n")), "{said}");
-        assert!(said.contains("find both in /srv/me/.config/wsmb/contexts.toml."), "{said}");
+        assert!(said.contains("read both from /srv/me/.config/wsmb/contexts.toml."), "{said}");
         assert_eq!(said.matches("abcde-fghij").count(), 1, "{said}");
         let said = text(&["0.0.0.0:99", "[::]:99"], &new(), Some("/x"), LOCAL);
         assert!(said.contains("receive sms --url ws://127.0.0.1:99\n"), "{said}");
@@ -315,13 +316,13 @@ mod tests {
     }
 
     #[test]
-    fn a_login_that_cannot_be_stored_is_in_the_environment_and_never_an_argument() {
+    fn a_login_that_is_not_stored_is_shown_as_environment_variables() {
         let said = text(&["127.0.0.1:8888"], &new(), None, LOCAL);
         assert!(said.contains("\n  WSMB_USER=wsmb WSMB_PASSWORD=abcde-fghij /opt/wsmb receive sms\n"), "{said}");
     }
 
     #[test]
-    fn a_later_start_says_how_to_store_the_password_and_how_to_make_a_new_one() {
+    fn a_later_start_shows_how_to_store_the_password_and_how_to_set_a_new_one() {
         let known = |password: Option<&str>| Users::Known {
             file: "my data/.htpasswd".into(),
             password: password.map(str::to_owned),
@@ -337,13 +338,13 @@ mod tests {
     }
 
     #[test]
-    fn a_configured_broker_says_only_where_it_listens() {
+    fn a_configured_broker_prints_only_its_addresses() {
         let said = text(&["127.0.0.1:8888"], &Users::Configured, None, LOCAL);
         assert_eq!(said, "wsmb is listening on ws://127.0.0.1:8888");
     }
 
     #[test]
-    fn a_path_with_a_quote_in_it_survives_the_shell() {
+    fn a_path_with_a_quote_is_escaped_for_the_shell() {
         assert_eq!(quoted(OsStr::new("/a/b-c.d")), "/a/b-c.d");
         assert_eq!(quoted(OsStr::new("/it's")), r"'/it'\''s'");
     }

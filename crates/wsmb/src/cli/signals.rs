@@ -1,5 +1,5 @@
-//! SIGINT and SIGTERM (Ctrl-C elsewhere): the first asks a command to finish, the second ends it where it stands,
-//! if it comes [`wsmb_server::limits::SECOND_SIGNAL`] later or more.
+//! SIGINT and SIGTERM (Ctrl-C on other systems than Unix): the first signal asks a command to finish. The second one ends the command at once, if it comes
+//! at least [`wsmb_server::limits::SECOND_SIGNAL`] after the first.
 
 use std::time::Instant;
 
@@ -8,90 +8,90 @@ use tokio::sync::watch;
 #[cfg(unix)]
 use wsmb_server::is_hang_up_ignored;
 
-/// What somebody wants of the command.
+/// How urgently the command must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Wish {
-    GoOn,
-    Finish,
-    EndAtOnce,
+enum StopLevel {
+    None,
+    Graceful,
+    Immediate,
 }
 
-/// Whether somebody wants the command to stop.
+/// Shows whether signals have asked the command to stop.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop {
-    wish: watch::Receiver<Wish>,
+    level: watch::Receiver<StopLevel>,
 }
 
 impl Stop {
-    /// Listens from now on. The second signal ends the process.
+    /// Starts to listen for signals. The second signal ends the process.
     ///
     /// # Errors
-    /// The system does not let the program listen for signals.
+    /// The system refuses the signal handlers.
     pub(crate) fn listen() -> std::io::Result<Self> {
         Self::listen_to(Signals::new(false)?, |_| std::process::exit(1))
     }
 
-    /// Listens from now on. The second signal is told by [`Self::at_once`], and the process ends by itself: it has something to end before. The
-    /// terminal that is closed (SIGHUP) is a signal like the others, unless the process was started to survive that.
+    /// Starts to listen for signals. The second signal completes [`Self::immediate`] instead of ending the process: the command must first end its own
+    /// processes. SIGHUP (a closed terminal) counts like the other signals, unless the process was started with SIGHUP ignored (`nohup`).
     ///
     /// # Errors
-    /// The system does not let the program listen for signals.
+    /// The system refuses the signal handlers.
     pub(crate) fn listen_twice() -> std::io::Result<Self> {
-        Self::listen_to(Signals::new(true)?, |told| {
-            // Nobody may be listening any more; then there is nothing to end.
-            let _ = told.send(Wish::EndAtOnce);
+        Self::listen_to(Signals::new(true)?, |sender| {
+            // The send fails if every `Stop` is dropped; then there is nothing to end.
+            let _ = sender.send(StopLevel::Immediate);
         })
     }
 
     fn listen_to(
         mut signals: Signals,
-        second: impl FnOnce(&watch::Sender<Wish>) + Send + 'static,
+        second: impl FnOnce(&watch::Sender<StopLevel>) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (told, wish) = watch::channel(Wish::GoOn);
+        let (sender, level) = watch::channel(StopLevel::None);
         tokio::spawn(async move {
             signals.next().await;
-            // Nobody may be listening any more; then there is nothing to stop.
-            let _ = told.send(Wish::Finish);
+            // The send fails if every `Stop` is dropped; then there is nothing to stop.
+            let _ = sender.send(StopLevel::Graceful);
             let first = Instant::now();
             signals.next().await;
             while first.elapsed() < wsmb_server::limits::SECOND_SIGNAL {
                 signals.next().await;
             }
-            second(&told);
-            // Whoever listens goes on listening.
+            second(&sender);
+            // Keeps the sender alive, so that the receivers do not fail.
             std::future::pending::<()>().await;
         });
-        Ok(Self { wish })
+        Ok(Self { level })
     }
 
-    /// For code that nobody will stop.
+    /// Returns a `Stop` that no signal completes.
     #[cfg(test)]
     pub(crate) fn never() -> Self {
-        Self { wish: watch::channel(Wish::GoOn).1 }
+        Self { level: watch::channel(StopLevel::None).1 }
     }
 
-    /// Somebody has asked already.
-    pub(crate) fn is_asked(&self) -> bool {
-        *self.wish.borrow() >= Wish::Finish
+    /// Whether the first signal has arrived.
+    pub(crate) fn is_requested(&self) -> bool {
+        *self.level.borrow() >= StopLevel::Graceful
     }
 
-    /// Somebody has lost patience already.
-    pub(crate) fn is_at_once(&self) -> bool {
-        *self.wish.borrow() == Wish::EndAtOnce
+    /// Whether the second signal has arrived.
+    pub(crate) fn is_immediate(&self) -> bool {
+        *self.level.borrow() == StopLevel::Immediate
     }
 
-    /// Returns when somebody asks, at once if somebody has.
-    pub(crate) async fn asked(&mut self) {
-        self.wished(Wish::Finish).await;
+    /// Waits for the first signal. Returns at once if it has arrived already.
+    pub(crate) async fn requested(&mut self) {
+        self.reached(StopLevel::Graceful).await;
     }
 
-    /// Returns when somebody has lost patience.
-    pub(crate) async fn at_once(&mut self) {
-        self.wished(Wish::EndAtOnce).await;
+    /// Waits for the second signal. Returns at once if it has arrived already.
+    pub(crate) async fn immediate(&mut self) {
+        self.reached(StopLevel::Immediate).await;
     }
 
-    async fn wished(&mut self, least: Wish) {
-        if self.wish.wait_for(|wish| *wish >= least).await.is_err() {
+    async fn reached(&mut self, least: StopLevel) {
+        if self.level.wait_for(|level| *level >= least).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -108,7 +108,7 @@ struct Signals {
 impl Signals {
     fn new(hang_up: bool) -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        // `nohup` ignores the signal for the programs that it starts.
+        // `nohup` starts programs with SIGHUP ignored.
         let hang_up = (hang_up && !is_hang_up_ignored()).then(|| signal(SignalKind::hangup())).transpose()?;
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())?, hang_up })
     }

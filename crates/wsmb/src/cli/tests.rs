@@ -1,4 +1,4 @@
-//! Arguments, help texts and exit codes; what the commands do is tested on the real binary (`tests/cli`).
+//! Tests of arguments, help texts and exit codes. `tests/cli` tests the commands with the real binary.
 
 use clap::CommandFactory;
 
@@ -9,12 +9,12 @@ fn exit_code(arguments: &[&str]) -> u8 {
 }
 
 #[test]
-fn the_arguments_are_consistent() {
+fn the_definition_of_the_arguments_is_consistent() {
     Cli::command().debug_assert();
 }
 
 #[test]
-fn every_help_ends_with_an_example() {
+fn every_help_text_has_an_example() {
     let mut cli = Cli::command();
     cli.build();
     for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
@@ -26,7 +26,7 @@ fn every_help_ends_with_an_example() {
 }
 
 #[test]
-fn misuse_ends_with_2() {
+fn invalid_arguments_give_exit_code_2() {
     let table: &[&[&str]] = &[
         &["nonsense"],
         &["send"],

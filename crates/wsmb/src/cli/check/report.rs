@@ -1,23 +1,23 @@
-//! What `wsmb check` has found, and how it is told.
+//! The findings of `wsmb check`: collects facts, warnings and errors, and prints them as text or JSON.
 
 use wsmb_config::{ConfigError, Problem};
 
 use super::super::Outcome;
 use super::super::output::{self, Style, count};
 
-/// What was found, each kind in the order in which it was found.
+/// All findings. Each kind keeps the order in which the findings were added.
 #[derive(Default)]
 pub(super) struct Report {
-    /// What would be served: a heading and what there is to say.
+    /// What the broker would serve: a heading and a value.
     facts: Vec<(&'static str, String)>,
     warnings: Vec<String>,
-    errors: Vec<Mistake>,
+    errors: Vec<ReportedError>,
 }
 
-/// What would keep the broker from starting.
-struct Mistake {
+/// A cause why the broker would not start.
+struct ReportedError {
     text: String,
-    /// Of a mistake in the configuration.
+    /// File, line and key, for a mistake in the configuration.
     problem: Option<Problem>,
 }
 
@@ -35,18 +35,20 @@ impl Report {
     }
 
     pub(super) fn error(&mut self, text: impl Into<String>) {
-        self.errors.push(Mistake { text: text.into(), problem: None });
+        self.errors.push(ReportedError { text: text.into(), problem: None });
     }
 
     pub(super) fn errors(&mut self, texts: impl IntoIterator<Item = String>) {
         texts.into_iter().for_each(|text| self.error(text));
     }
 
-    /// The mistakes of a configuration, each counted.
+    /// Adds each mistake of a configuration as an error of its own.
     pub(super) fn problems(&mut self, problems: &ConfigError) {
-        let mistakes =
-            problems.0.iter().map(|problem| Mistake { text: problem.to_string(), problem: Some(problem.clone()) });
-        self.errors.extend(mistakes);
+        let errors = problems
+            .0
+            .iter()
+            .map(|problem| ReportedError { text: problem.to_string(), problem: Some(problem.clone()) });
+        self.errors.extend(errors);
     }
 
     pub(super) fn is_failure(&self, strict: bool) -> bool {
@@ -64,7 +66,7 @@ impl Report {
         for text in &self.warnings {
             output::line(&serde_json::json!({ "kind": "warning", "text": text }).to_string())?;
         }
-        for Mistake { text, problem } in &self.errors {
+        for ReportedError { text, problem } in &self.errors {
             let mut object = serde_json::json!({ "kind": "error", "text": text });
             if let Some(problem) = problem {
                 object["file"] = problem.file().into();
@@ -84,11 +86,11 @@ impl Report {
         for warning in &self.warnings {
             output::line(&format!("{} {warning}", style.doubt("warning:")))?;
         }
-        for Mistake { text, .. } in &self.errors {
+        for ReportedError { text, .. } in &self.errors {
             output::line(&format!("{} {text}", style.bad("error:")))?;
         }
         output::line(&match (self.errors.len() as u64, self.warnings.len() as u64) {
-            (0, 0) => style.good("all is well"),
+            (0, 0) => style.good("the broker would start; no warnings"),
             (0, warnings) => format!("the broker would start; {}", count(warnings, "warning")),
             (errors, warnings) => {
                 format!("the broker would not start: {}, {}", count(errors, "error"), count(warnings, "warning"))

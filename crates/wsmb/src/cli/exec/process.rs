@@ -1,10 +1,11 @@
-//! One command as a process, from its start to its end, whoever wants it to end.
+//! Runs one command as a process, and ends the process after a timeout or on request.
 //!
 //! ```text
-//! start ─► runs ─┬─────────────────────────► ended by itself
-//!                └─► too long, or stopped ─► TERM to its group ─► a few seconds ─► KILL to its group
+//! start ─► runs ─┬────────────────────────────────► exits
+//!                └─► timeout, or request to stop ─► SIGTERM to its group ─► EXEC_TERM ─► SIGKILL to its group
 //! ```
-//! On Unix a command has a process group of its own: Ctrl-C does not reach it, and what it has started ends with it if it is ended from here.
+//! On Unix each command has its own process group. So Ctrl-C does not reach the command, and the signals also reach the processes that the command has
+//! started. Never ends a process outside this group.
 
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,71 +15,76 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::Instant;
 
-use super::{Job, is_own_setting};
+use super::{CommandInput, is_wsmb_variable};
 use crate::cli::output;
 use crate::cli::signals::Stop;
 use crate::limits;
 
-/// How a command ended.
+/// Why a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// By itself.
+pub(crate) enum Termination {
+    /// The command exited by itself.
     Exited(ExitStatus),
-    /// It was ended: it ran longer than it may.
+    /// The command ran longer than its timeout, and was ended.
     TimedOut,
-    /// It was ended: this program is to stop at once.
+    /// This program must stop at once, so the command was ended.
     Stopped,
 }
 
-/// What is known of a command that has ended.
+/// The result of a command.
 #[derive(Clone, Debug)]
-pub(crate) struct Report {
-    pub ended: Ended,
-    pub took: Duration,
-    /// The last line that it wrote on standard error and that is not empty, bounded, and safe to print.
+pub(crate) struct CommandResult {
+    pub ended: Termination,
+    pub duration: Duration,
+    /// The last non-empty line that the command wrote to standard error: at most [`wsmb_core::limits::REASON_BYTES`] bytes, control characters escaped.
     pub last_line: Option<String>,
 }
 
-/// Runs `command` in the shell and waits for it, at most so long. What it writes on standard error appears on ours.
+/// Runs `command` in the shell and waits for its end, for `timeout`. Copies the command's standard error to the standard error of this program.
 ///
 /// # Errors
-/// It could not be started.
-pub(crate) async fn run(command: &str, job: &Job, longest: Duration, stop: &mut Stop) -> std::io::Result<Report> {
+/// The command cannot be started.
+pub(crate) async fn run(
+    command: &str,
+    input: &CommandInput,
+    timeout: Duration,
+    stop: &mut Stop,
+) -> std::io::Result<CommandResult> {
     let started = Instant::now();
-    let mut child = shell(command, job).spawn()?;
-    let group = Group::of(&child);
-    if let Some(mut input) = child.stdin.take() {
-        let mut text = job.text.clone().into_bytes();
-        // A shell's `read` takes a line only with its end.
+    let mut child = shell(command, input).spawn()?;
+    let group = ProcessGroup::of(&child);
+    if let Some(mut stdin) = child.stdin.take() {
+        let mut text = input.text.clone().into_bytes();
+        // The shell's `read` fails on an unterminated line.
         text.push(b'\n');
-        // Apart, because a command may run for long before it reads. One that does not read its input is no failure.
-        tokio::spawn(async move { drop(input.write_all(&text).await) });
+        // In a separate task, because the command may run for a long time before it reads. It is no failure if the command does not read its input.
+        tokio::spawn(async move { drop(stdin.write_all(&text).await) });
     }
     let tail = Arc::new(Mutex::new(Tail::default()));
-    let reader = child.stderr.take().map(|stderr| tokio::spawn(pass_on(stderr, tail.clone())));
+    let reader = child.stderr.take().map(|stderr| tokio::spawn(copy_stderr(stderr, tail.clone())));
     let ended = tokio::select! {
-        status = child.wait() => Ended::Exited(status?),
-        () = tokio::time::sleep(longest) => Ended::TimedOut,
-        () = stop.at_once() => Ended::Stopped,
+        status = child.wait() => Termination::Exited(status?),
+        () = tokio::time::sleep(timeout) => Termination::TimedOut,
+        () = stop.immediate() => Termination::Stopped,
     };
-    if !matches!(ended, Ended::Exited(_)) {
+    if !matches!(ended, Termination::Exited(_)) {
         group.end(&mut child).await?;
     }
     if let Some(reader) = reader {
-        // A process that the command has left behind may hold its standard error open. It is read on, but not waited for.
-        let _ = tokio::time::timeout(limits::EXEC_LAST_WORDS, reader).await;
+        // A process that the command has left behind may hold standard error open. The task continues to read it, but this function does not wait.
+        let _ = tokio::time::timeout(limits::EXEC_STDERR_REST, reader).await;
     }
     let last_line = tail.lock().unwrap_or_else(PoisonError::into_inner).last();
-    Ok(Report { ended, took: started.elapsed(), last_line })
+    Ok(CommandResult { ended, duration: started.elapsed(), last_line })
 }
 
-/// The shell with the command, its streams and its environment.
-fn shell(command: &str, job: &Job) -> Command {
+/// Returns the shell with the command, its streams and its environment.
+fn shell(command: &str, input: &CommandInput) -> Command {
     let mut shell = plain_shell(command);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| is_own_setting(name)) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_wsmb_variable(name)) {
         shell.env_remove(name);
     }
-    shell.envs(job.environment.iter().cloned()).stdin(Stdio::piped()).stderr(Stdio::piped());
+    shell.envs(input.environment.iter().cloned()).stdin(Stdio::piped()).stderr(Stdio::piped());
     shell
 }
 
@@ -87,11 +93,11 @@ fn plain_shell(command: &str) -> Command {
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(command).process_group(0);
     #[cfg(target_os = "linux")]
-    // SAFETY: between fork and exec only a system call is made, which touches no memory.
+    // SAFETY: between fork and exec the closure makes only one system call, which touches no memory.
     unsafe {
         shell.pre_exec(|| {
-            // If this program is killed, the broker gives the message to somebody else: the command should not go on with it. (A system that
-            // refuses loses this precaution only.)
+            // If this program is killed, the broker delivers the message to another receiver, so the command should not continue. If the system
+            // refuses the call, only this precaution is missing.
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
             Ok(())
         });
@@ -106,13 +112,13 @@ fn plain_shell(command: &str) -> Command {
     shell
 }
 
-/// A command and everything that it has started and that has not left its process group.
-struct Group {
+/// The process group of a command: the command, and each process that it has started and that has not left the group.
+struct ProcessGroup {
     #[cfg(unix)]
     number: Option<libc::pid_t>,
 }
 
-impl Group {
+impl ProcessGroup {
     #[cfg(unix)]
     fn of(child: &Child) -> Self {
         Self { number: child.id().and_then(|id| id.try_into().ok()) }
@@ -123,14 +129,14 @@ impl Group {
         Self {}
     }
 
-    /// Asks all of them to end, and kills after a while what is left.
+    /// Sends SIGTERM to the group, and SIGKILL after [`limits::EXEC_TERM`] if a process is left.
     async fn end(&self, child: &mut Child) -> std::io::Result<()> {
-        let patience = Instant::now() + limits::EXEC_TERM;
-        self.ask(child);
-        let ended = tokio::time::timeout_at(patience, child.wait()).await;
-        // The first of them has ended; the others may need longer.
-        while self.is_alive() && Instant::now() < patience {
-            tokio::time::sleep(limits::EXEC_LOOK).await;
+        let deadline = Instant::now() + limits::EXEC_TERM;
+        self.terminate(child);
+        let ended = tokio::time::timeout_at(deadline, child.wait()).await;
+        // The shell has ended. Other processes of the group may need longer.
+        while self.is_alive() && Instant::now() < deadline {
+            tokio::time::sleep(limits::EXEC_POLL).await;
         }
         if ended.is_err() || self.is_alive() {
             self.kill(child);
@@ -139,7 +145,7 @@ impl Group {
     }
 
     #[cfg(unix)]
-    fn ask(&self, _child: &mut Child) {
+    fn terminate(&self, _child: &mut Child) {
         self.signal(libc::SIGTERM);
     }
 
@@ -153,21 +159,21 @@ impl Group {
         self.signal(0)
     }
 
-    /// Whether there is anybody to signal. A group keeps its number as long as anybody is in it.
+    /// Sends a signal to the group. Returns whether the group has a process. A group keeps its number as long as it has a process.
     #[cfg(unix)]
     fn signal(&self, signal: libc::c_int) -> bool {
-        // SAFETY: kill has no memory to violate.
+        // SAFETY: `kill` accesses no memory of this process.
         self.number.is_some_and(|number| unsafe { libc::kill(-number, signal) } == 0)
     }
 
     #[cfg(not(unix))]
-    fn ask(&self, child: &mut Child) {
+    fn terminate(&self, child: &mut Child) {
         self.kill(child);
     }
 
     #[cfg(not(unix))]
     fn kill(&self, child: &mut Child) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = child.start_kill();
     }
 
@@ -177,8 +183,8 @@ impl Group {
     }
 }
 
-/// Writes what a command says on standard error to ours, whole lines at a time, so that commands that run at once do not interrupt each other.
-async fn pass_on(mut stderr: ChildStderr, tail: Arc<Mutex<Tail>>) {
+/// Copies the standard error of a command to the standard error of this program. Writes whole lines, so that the lines of concurrent commands do not mix.
+async fn copy_stderr(mut stderr: ChildStderr, tail: Arc<Mutex<Tail>>) {
     let mut line = Vec::new();
     let mut bytes = [0; 4096];
     loop {
@@ -190,62 +196,63 @@ async fn pass_on(mut stderr: ChildStderr, tail: Arc<Mutex<Tail>>) {
             None if count == 0 || line.len() > limits::EXEC_LINE => line.len(),
             None => 0,
         };
-        output::pass_on(line.get(..whole).unwrap_or_default());
+        output::write_stderr(line.get(..whole).unwrap_or_default());
         line.drain(..whole);
         if count == 0 {
-            output::pass_on(&line);
+            output::write_stderr(&line);
             return;
         }
     }
 }
 
-/// The end of what a command says.
+/// The end of a command's standard error.
 #[derive(Default)]
 struct Tail {
-    /// The last line that is whole and not empty.
-    whole: Vec<u8>,
-    /// The one that is being written.
-    open: Vec<u8>,
+    /// The last complete line that is not empty.
+    complete: Vec<u8>,
+    /// The unterminated line after it.
+    partial: Vec<u8>,
 }
 
 impl Tail {
     fn take(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if matches!(byte, b'\n' | b'\r') {
-                if !self.open.trim_ascii().is_empty() {
-                    self.whole = std::mem::take(&mut self.open);
+                if !self.partial.trim_ascii().is_empty() {
+                    self.complete = std::mem::take(&mut self.partial);
                 }
-                self.open.clear();
-            } else if self.open.len() < wsmb_core::limits::REASON_BYTES {
-                self.open.push(*byte);
+                self.partial.clear();
+            } else if self.partial.len() < wsmb_core::limits::REASON_BYTES {
+                self.partial.push(*byte);
             }
         }
     }
 
     fn last(&self) -> Option<String> {
-        let last = [&self.open, &self.whole].into_iter().map(|line| line.trim_ascii()).find(|line| !line.is_empty())?;
+        let last =
+            [&self.partial, &self.complete].into_iter().map(|line| line.trim_ascii()).find(|line| !line.is_empty())?;
         Some(output::printable(&String::from_utf8_lossy(last)))
     }
 }
 
 #[cfg(all(test, unix))]
 mod tests {
-    use super::super::About;
+    use super::super::MessageInfo;
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
 
-    fn job(json: &str) -> Job {
-        let about = About { id: "7-ab", channel: "sms", attempt: 1, redelivered: false, url: "ws://h" };
-        Job::new(&about, json, json.to_owned()).0
+    fn input(json: &str) -> CommandInput {
+        let info = MessageInfo { id: "7-ab", channel: "sms", attempt: 1, redelivered: false, url: "ws://h" };
+        CommandInput::new(&info, json, json.to_owned()).0
     }
 
-    async fn ran(command: &str, json: &str) -> Report {
-        run(command, &job(json), LONG, &mut Stop::never()).await.unwrap()
+    async fn ran(command: &str, json: &str) -> CommandResult {
+        run(command, &input(json), LONG, &mut Stop::never()).await.unwrap()
     }
 
-    fn code(report: &Report) -> Option<i32> {
-        if let Ended::Exited(status) = report.ended { status.code() } else { None }
+    fn code(result: &CommandResult) -> Option<i32> {
+        if let Termination::Exited(status) = result.ended { status.code() } else { None }
     }
 
     #[tokio::test]
@@ -257,37 +264,41 @@ mod tests {
             "read line && printf '%s|%s|%s' \"$line\" \"$WSMB_receiver\" \"$WSMB_ID\" > '{}'; echo; echo sent >&2; exit 3",
             file.display()
         );
-        let report = ran(&command, json).await;
-        assert_eq!((code(&report), report.last_line.as_deref()), (Some(3), Some("sent")));
+        let result = ran(&command, json).await;
+        assert_eq!((code(&result), result.last_line.as_deref()), (Some(3), Some("sent")));
         assert_eq!(std::fs::read_to_string(file).unwrap(), format!("{json}|$(touch hacked); `id`|7-ab"));
     }
 
     #[tokio::test]
-    async fn a_command_that_reads_nothing_of_a_large_message_ends_when_it_ends() {
+    async fn a_command_may_exit_without_reading_a_large_message() {
         let large = format!("\"{}\"", "x".repeat(1 << 20));
         assert_eq!(code(&ran("exit 0", &large).await), Some(0));
     }
 
     #[tokio::test]
-    async fn a_command_is_not_waited_for_longer_than_it_runs() {
+    async fn a_process_that_the_command_leaves_behind_is_not_waited_for() {
         let begun = Instant::now();
-        let report = ran("sleep 30 & echo $! >&2", "1").await;
+        let result = ran("sleep 30 & echo $! >&2", "1").await;
         assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
-        let left: i32 = report.last_line.unwrap().parse().unwrap();
-        // SAFETY: kill has no memory to violate; the process is a child of our own command.
+        let left: i32 = result.last_line.unwrap().parse().unwrap();
+        // SAFETY: `kill` accesses no memory of this process. The target is a child of our own command.
         assert_eq!(unsafe { libc::kill(left, libc::SIGKILL) }, 0);
     }
 
     #[tokio::test]
-    async fn what_takes_too_long_is_ended_with_all_that_it_has_started() {
+    async fn a_command_that_runs_too_long_is_ended_with_all_its_processes() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("child");
-        // The inner one does not listen to TERM.
+        // The inner shell ignores SIGTERM.
         let inner = format!("trap \"\" TERM; echo $$ > {}; while :; do sleep 0.05; done", file.display());
         let command = format!("sh -c '{inner}' & while [ ! -s {} ]; do sleep 0.01; done; wait", file.display());
-        let report = run(&command, &job("1"), Duration::from_secs(2), &mut Stop::never()).await.unwrap();
-        assert_eq!(report.ended, Ended::TimedOut);
-        assert!(report.took >= Duration::from_secs(2) + limits::EXEC_TERM, "it was asked first: {:?}", report.took);
+        let result = run(&command, &input("1"), Duration::from_secs(2), &mut Stop::never()).await.unwrap();
+        assert_eq!(result.ended, Termination::TimedOut);
+        assert!(
+            result.duration >= Duration::from_secs(2) + limits::EXEC_TERM,
+            "SIGTERM comes before SIGKILL: {:?}",
+            result.duration
+        );
         let child: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
         let gone = || {
             let state = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
@@ -295,21 +306,21 @@ mod tests {
         };
         let begun = Instant::now();
         while !gone() && begun.elapsed() < Duration::from_secs(10) {
-            tokio::time::sleep(limits::EXEC_LOOK).await;
+            tokio::time::sleep(limits::EXEC_POLL).await;
         }
         assert!(gone(), "no orphans");
     }
 
     #[tokio::test]
-    async fn a_command_that_ends_when_asked_is_not_killed() {
+    async fn a_command_that_ends_after_sigterm_is_not_killed() {
         let command = "trap 'echo bye >&2; exit 0' TERM; while :; do sleep 0.05; done";
-        let report = run(command, &job("1"), Duration::from_millis(300), &mut Stop::never()).await.unwrap();
-        assert_eq!((report.ended, report.last_line.as_deref()), (Ended::TimedOut, Some("bye")));
-        assert!(report.took < limits::EXEC_TERM, "{:?}", report.took);
+        let result = run(command, &input("1"), Duration::from_millis(300), &mut Stop::never()).await.unwrap();
+        assert_eq!((result.ended, result.last_line.as_deref()), (Termination::TimedOut, Some("bye")));
+        assert!(result.duration < limits::EXEC_TERM, "{:?}", result.duration);
     }
 
     #[test]
-    fn the_last_words_are_bounded_and_safe() {
+    fn the_last_line_is_bounded_and_has_no_control_characters() {
         let last = |bytes: &[u8]| {
             let mut tail = Tail::default();
             bytes.chunks(3).for_each(|chunk| tail.take(chunk));

@@ -1,4 +1,4 @@
-//! `wsmb queue copy`: moves a backlog to another store, while no broker runs on either.
+//! `wsmb queue copy`: copies the messages of one store to another. Never opens a store that a running broker uses.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,43 +12,43 @@ use crate::cli::{Failure, Outcome, build};
 use wsmb_config::{Config, StoreUrl};
 use wsmb_store::{Columns, Copied, CopyOptions, Progress, StoreSettings};
 
-/// How often a line says how far it is, where nobody sees a bar.
-const SAY_EVERY: Duration = Duration::from_secs(2);
+/// Time between two progress lines, if standard error is not a terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Copy everything that waits from one store to another
+/// Copy all messages from one store to another
 ///
-/// Both brokers must be stopped. Messages keep their order and everything else about them. A copy that was interrupted goes on where it was when the
-/// same command is given again, and nothing is there twice. Without --remove the source stays as it is.
+/// Stop the brokers of both stores first. The messages keep their order and all their properties. To continue an interrupted copy, run the same command
+/// again; no message is copied twice. Without --remove the source is not changed.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Passwords of databases: in a file (--from-password-file, --to-password-file), or in WSMB_FROM_PASSWORD and WSMB_TO_PASSWORD.
+Give the passwords of database servers in files (--from-password-file, --to-password-file), or in WSMB_FROM_PASSWORD and WSMB_TO_PASSWORD.
 
 Examples:
   wsmb queue copy --from sqlite:wsmb-data/wsmb.db --to mysql://wsmb@db.example/broker --to-password-file db.password
   wsmb queue copy --from sqlite:old.db --config wsmb.toml")]
 pub(super) struct Copy {
-    /// The store to copy from; the configured one unless given
+    /// Store to copy from [default: the configured store]
     #[arg(long, value_name = "URL")]
     from: Option<String>,
-    /// The store to copy to; the configured one unless given
+    /// Store to copy to [default: the configured store]
     #[arg(long, value_name = "URL")]
     to: Option<String>,
-    /// What the names of tables begin with, in both
+    /// Prefix of the table names in both stores
     #[arg(long)]
     prefix: Option<String>,
-    /// What they begin with in the destination, if that differs
+    /// Prefix of the table names in the destination, if it differs
     #[arg(long, value_name = "PREFIX")]
     to_prefix: Option<String>,
-    /// A file whose first line is the password for the source
+    /// File whose first line is the password for the source
     #[arg(long, value_name = "FILE")]
     from_password_file: Option<PathBuf>,
-    /// A file whose first line is the password for the destination
+    /// File whose first line is the password for the destination
     #[arg(long, value_name = "FILE")]
     to_password_file: Option<PathBuf>,
-    /// Remove from the source what is safe in the destination
+    /// Remove the copied messages from the source after the destination has stored them
     #[arg(long)]
     remove: bool,
-    /// Copy once more what an earlier copy has brought: for a source whose ids began anew
+    /// Copy messages again that an earlier copy has copied; needed if the message ids of the source have started again at 1
     #[arg(long)]
     again: bool,
     /// Print the result as a JSON object
@@ -58,8 +58,8 @@ pub(super) struct Copy {
     settings: Settings,
 }
 
-/// One end, as it is given on the command line.
-struct End<'a> {
+/// The source or the destination, as the command line names it.
+struct Endpoint<'a> {
     flag: &'a str,
     variable: &'a str,
     url: Option<&'a str>,
@@ -71,18 +71,18 @@ impl Copy {
     pub(super) fn run(&self) -> Outcome {
         if self.from.is_none() && self.to.is_none() {
             return Err(Failure::misuse(
-                "name the other store with --from or --to; the one that is not named is the configured one",
+                "name the other store with --from or --to; the default of both is the configured store",
             ));
         }
         let config = self.settings.load(&[])?;
-        let from = End {
+        let from = Endpoint {
             flag: "--from",
             variable: "WSMB_FROM_PASSWORD",
             url: self.from.as_deref(),
             password_file: self.from_password_file.as_ref(),
             prefix: self.prefix.as_ref(),
         };
-        let to = End {
+        let to = Endpoint {
             flag: "--to",
             variable: "WSMB_TO_PASSWORD",
             url: self.to.as_deref(),
@@ -91,17 +91,17 @@ impl Copy {
         };
         let (from_url, mut from) = from.settings(&config)?;
         if from_url != config.store.url {
-            // They are the destination's to fill; another source may have none.
+            // `[store.columns]` describes the configured store. Another source may not have these columns.
             from.columns = Columns::default();
         }
         let (to_url, to) = to.settings(&config)?;
         let options = CopyOptions { remove: self.remove, again: self.again };
-        let mut teller = Teller::new();
-        let copied = wsmb_store::copy(&from, &to, options, |progress| teller.tell(progress));
-        let began = teller.end();
+        let mut printer = ProgressPrinter::new();
+        let copied = wsmb_store::copy(&from, &to, options, |progress| printer.show(progress));
+        let began = printer.end();
         let copied = copied.map_err(|error| {
             let command = if self.again { "the command without --again" } else { "the same command" };
-            let rest = format!(". What was copied is safe; {command} goes on from there");
+            let rest = format!(". The copied messages are stored; {command} continues from there");
             Failure::failed(format_args!("{error}{}", if began { rest.as_str() } else { "" }))
         })?;
         if self.json {
@@ -111,7 +111,7 @@ impl Copy {
             });
             return output::line(&object.to_string());
         }
-        // A table of another program may lack columns, and then it has lost what belongs there.
+        // A table of another program may lack columns. The properties in these columns were then not copied.
         for sentence in wsmb_store::look(&to).map(|seen| seen.lacks).unwrap_or_default() {
             output::note(&format!("{} {sentence}", Style::stderr().doubt("note:")));
         }
@@ -122,8 +122,8 @@ impl Copy {
     }
 }
 
-impl End<'_> {
-    /// Where it is, and how it is opened. What the configuration says about this store holds here, too.
+impl Endpoint<'_> {
+    /// Returns the address of the store, and the settings to open it. The configuration's settings apply where the command line has none.
     fn settings(&self, config: &Config) -> Result<(StoreUrl, StoreSettings), Failure> {
         let mut config = config.clone();
         if let Some(text) = self.url {
@@ -148,15 +148,15 @@ impl End<'_> {
     }
 }
 
-/// What has come of it, and what is to be done next.
+/// Returns the result as lines of text. The last line says what to do next.
 fn summary(copied: &Copied, from: &StoreUrl, to: &StoreUrl, is_configured: bool) -> Vec<String> {
     let mut lines = vec![format!("copied {} from {from} to {to}", count(copied.copied, "message"))];
     if copied.earlier > 0 {
-        lines.push(format!("{} had been copied before", count(copied.earlier, "message")));
+        lines.push(format!("an earlier copy has already copied {}", count(copied.earlier, "message")));
     }
     if copied.shift > 0 {
         lines.push(format!(
-            "their ids are higher by {} there: the lower ones belong to messages that the destination has, or had",
+            "their ids are higher by {} in the destination: the lower ids belong to other messages of the destination",
             copied.shift
         ));
     }
@@ -169,7 +169,7 @@ fn summary(copied: &Copied, from: &StoreUrl, to: &StoreUrl, is_configured: bool)
         lines.push(format!("removed {} from {from}", count(copied.removed, "message")));
     }
     let still = if copied.removed < copied.copied + copied.earlier {
-        format!("; {from} still has these messages, and a broker on it would deliver them once more")
+        format!("; {from} still has these messages, and a broker that uses it would deliver them again")
     } else {
         String::new()
     };
@@ -177,39 +177,39 @@ fn summary(copied: &Copied, from: &StoreUrl, to: &StoreUrl, is_configured: bool)
     lines
 }
 
-/// Says how far it is: a bar for a person, now and then a line for a log.
-struct Teller {
-    /// Hidden where there is no terminal.
+/// Shows the progress: a bar on a terminal, or a line now and then for a log.
+struct ProgressPrinter {
+    /// Hidden if standard error is not a terminal.
     bar: ProgressBar,
-    said: Option<Instant>,
+    last_line: Option<Instant>,
 }
 
-impl Teller {
+impl ProgressPrinter {
     fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
         if let Ok(style) = ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len} messages, {eta} left") {
             bar.set_style(style);
         }
-        Self { bar, said: None }
+        Self { bar, last_line: None }
     }
 
-    fn tell(&mut self, progress: Progress) {
+    fn show(&mut self, progress: Progress) {
         let Progress { done, total } = progress;
         let total = total.max(done);
         self.bar.set_length(total);
         self.bar.set_position(done);
-        if self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
-            self.said = Some(Instant::now());
+        if self.last_line.is_none_or(|last_line| last_line.elapsed() >= LINE_INTERVAL) {
+            self.last_line = Some(Instant::now());
             if self.bar.is_hidden() {
                 output::note(&format!("copied {done} of {}", count(total, "message")));
             }
         }
     }
 
-    /// Whether anything was copied.
+    /// Removes the bar. Returns whether the copy has begun.
     fn end(&self) -> bool {
         self.bar.finish_and_clear();
-        self.said.is_some()
+        self.last_line.is_some()
     }
 }
 
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_says_what_to_do_next() {
+    fn the_summary_says_what_to_do_next() {
         let url = |text| StoreUrl::parse(text).unwrap();
         let (from, to) = (url("sqlite:a.db"), url("mysql://u:geheim@h/d"));
         let copied = Copied { copied: 2, earlier: 1, removed: 0, shift: 7 };
@@ -226,10 +226,10 @@ mod tests {
             summary(&copied, &from, &to, false),
             [
                 "copied 2 messages from sqlite:a.db to mysql://u@h/d",
-                "1 message had been copied before",
-                "their ids are higher by 7 there: the lower ones belong to messages that the destination has, or had",
+                "an earlier copy has already copied 1 message",
+                "their ids are higher by 7 in the destination: the lower ids belong to other messages of the destination",
                 "next: write url = \"mysql://u@h/d\" under [store] in the broker's configuration, and start it; \
-                 sqlite:a.db still has these messages, and a broker on it would deliver them once more",
+                 sqlite:a.db still has these messages, and a broker that uses it would deliver them again",
             ]
         );
         let moved = Copied { copied: 1, removed: 1, ..Copied::default() };

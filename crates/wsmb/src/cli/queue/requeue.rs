@@ -1,4 +1,4 @@
-//! `wsmb queue requeue`: moves dead letters back to the channels that they came from, while no broker runs on the store.
+//! `wsmb queue requeue`: moves dead letters back to the channels that they came from. Never opens the store of a running broker.
 
 use clap::Args;
 
@@ -12,9 +12,9 @@ use wsmb_store::{RequeueError, Requeued, Stay, Tools as _};
 
 /// Move dead letters back to the channels that they came from
 ///
-/// The broker must be stopped. The oldest ones go first, behind what waits in their channel. Each keeps its body and begins anew: no delivery counts, and
-/// the channel's ttl begins. Messages that are no dead letters stay, unless --to is given. A run that was interrupted loses and doubles nothing; give
-/// the same command again.
+/// Stop the broker first. The oldest dead letters are moved first, behind the messages that wait in their channel. Each one keeps its body; its deliveries
+/// are counted from 0, and the ttl of the channel starts again. Messages that are not dead letters stay, unless --to is given. An interrupted run loses and
+/// duplicates nothing; run the same command again.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -23,13 +23,13 @@ Examples:
   wsmb queue requeue dead
   wsmb queue requeue dead --to sms-by-hand")]
 pub(super) struct Requeue {
-    /// The dead-letter channel
+    /// Dead-letter channel
     #[arg(value_name = "DEAD", value_parser = arguments::channel)]
     channel: ChannelName,
-    /// Move everything to this channel, also what is no dead letter
+    /// Move all messages to this channel, also those that are not dead letters
     #[arg(long, value_name = "CHANNEL", value_parser = arguments::channel)]
     to: Option<ChannelName>,
-    /// How many messages at most
+    /// Move at most this number of messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Print the result as a JSON object
@@ -47,7 +47,7 @@ impl Requeue {
         let config = self.settings.load(&[])?;
         if let Some(to) = self.to.as_ref().filter(|to| !config.policies.of(to).keep) {
             return Err(Failure::failed(format_args!(
-                "the channel {} keeps nothing (keep = false), so the messages would be gone; name another one with --to",
+                "the channel {} keeps no messages (keep = false), so the messages would be lost; name another channel with --to",
                 quoted(to)
             )));
         }
@@ -86,7 +86,8 @@ impl Requeue {
         .to_string()
     }
 
-    /// `moved 12 messages from "dead" to "sms"; 3 stay: 2 are no dead letters (--to CHANNEL moves them, too), 1 has expired`
+    /// Returns the result in words:
+    /// `moved 12 messages from "dead" to "sms"; 3 stay: 2 are not dead letters (--to CHANNEL moves them, too), 1 has expired`.
     fn sentence(&self, requeued: &Requeued, config: &Config) -> String {
         let targets: Vec<_> = requeued.moved.iter().collect();
         let from = quoted(&self.channel);
@@ -106,34 +107,37 @@ impl Requeue {
             text.push_str(&format!("; {stay} {verb}: {}", each.join(", ")));
         }
         if requeued.left > 0 {
-            text.push_str(&format!("; {} behind them not looked at (--count)", count(requeued.left, "message")));
+            text.push_str(&format!("; {} behind them not examined (--count)", count(requeued.left, "message")));
         }
         text
     }
 }
 
-/// How many stay for this reason, and what to do about it.
+/// Returns how many messages stay for this reason, and what to do about it.
 fn reason(why: &Stay, number: u64, config: &Config) -> String {
     let one = number == 1;
     match why {
-        Stay::NoDeadLetter if one => "1 is no dead letter (--to CHANNEL moves it, too)".to_owned(),
-        Stay::NoDeadLetter => format!("{number} are no dead letters (--to CHANNEL moves them, too)"),
+        Stay::NoDeadLetter if one => "1 is not a dead letter (--to CHANNEL moves it, too)".to_owned(),
+        Stay::NoDeadLetter => format!("{number} are not dead letters (--to CHANNEL moves them, too)"),
         Stay::Expired => format!("{number} {} expired", if one { "has" } else { "have" }),
         Stay::Delayed => format!("{number} {} delayed", if one { "is" } else { "are" }),
         Stay::NotKept(channel) => {
-            format!("{number} came from {}, which keeps nothing (--to CHANNEL names another)", quoted(channel))
+            format!(
+                "{number} came from {}, which keeps no messages (--to CHANNEL names another channel)",
+                quoted(channel)
+            )
         }
         Stay::Full(channel) => {
             let most = config.policies.of(channel).max_backlog;
             format!("{number} because {} is full (max_backlog = {most})", quoted(channel))
         }
         Stay::Unfit { channel, reason } => {
-            format!("{number} because the store can't hold them in {}: they {reason}", quoted(channel))
+            format!("{number} because the store cannot hold them in {}: they {reason}", quoted(channel))
         }
     }
 }
 
-/// A channel's name, nothing in it that a terminal would obey.
+/// Returns the name of a channel in quotes, with escaped control characters.
 fn quoted(channel: &ChannelName) -> String {
     format!("\"{}\"", output::printable(channel.as_str()))
 }
@@ -147,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn one_sentence_says_what_went_where_and_what_stays_and_why() {
+    fn the_result_names_moved_and_remaining_messages_with_reasons() {
         let requeue = Requeue {
             channel: name("dead"),
             to: None,
@@ -165,7 +169,7 @@ mod tests {
         requeued.stay.insert(Stay::NoDeadLetter, 1);
         assert_eq!(
             say(&requeued),
-            "moved 12 messages from \"dead\": 11 to \"mail\", 1 to \"sms\"; 1 stays: 1 is no dead letter (--to CHANNEL moves it, too)"
+            "moved 12 messages from \"dead\": 11 to \"mail\", 1 to \"sms\"; 1 stays: 1 is not a dead letter (--to CHANNEL moves it, too)"
         );
         let unfit = Stay::Unfit { channel: name("sms"), reason: "are too long".to_owned() };
         let live = name("live");
@@ -175,9 +179,10 @@ mod tests {
         requeued.left = 7;
         assert_eq!(
             say(&requeued).split_once("; ").unwrap().1,
-            "15 stay: 1 is no dead letter (--to CHANNEL moves it, too), 2 have expired, \
-             3 came from \"live\", which keeps nothing (--to CHANNEL names another), 4 because \"live\" is full (max_backlog = 1000000), \
-             5 because the store can't hold them in \"sms\": they are too long; 7 messages behind them not looked at (--count)"
+            "15 stay: 1 is not a dead letter (--to CHANNEL moves it, too), 2 have expired, \
+             3 came from \"live\", which keeps no messages (--to CHANNEL names another channel), \
+             4 because \"live\" is full (max_backlog = 1000000), \
+             5 because the store cannot hold them in \"sms\": they are too long; 7 messages behind them not examined (--count)"
         );
         let object: serde_json::Value = serde_json::from_str(&requeue.object(&requeued)).unwrap();
         assert_eq!(

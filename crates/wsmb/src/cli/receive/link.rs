@@ -1,4 +1,6 @@
-//! The connection of a receiver: what waits, answers to deliveries, and connecting again after a loss.
+//! The connection of a receiver: queues received deliveries, sends the answers to them, and reconnects after a loss.
+//!
+//! Never sends an answer on another connection than the one on which the delivery arrived.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -8,26 +10,26 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
 
 use super::Failure;
-use super::item::Item;
+use super::delivery::ReceivedDelivery;
 use crate::cli::output;
 use crate::limits;
 use wsmb_client::frames::{self, Answer, Frame, ReceiveMessage};
 use wsmb_client::{Backoff, Client, Error, Message, Options, Url};
 use wsmb_core::message::Timestamp;
 
-/// What this receiver declares on each of its connections.
+/// The subscription of this receiver, sent on each of its connections.
 #[derive(Clone, Debug)]
 pub(super) struct Subscription {
-    /// In the order of preference.
+    /// The channels, in the order of preference.
     pub channels: Vec<String>,
     pub receiver: Option<String>,
     pub group: Option<String>,
-    /// The channels take turns.
+    /// Whether the channels take turns.
     pub fair: bool,
 }
 
 impl Subscription {
-    /// The command. `wanted`: how many deliveries there may be without an answer; 0: nothing comes from now on.
+    /// Returns the subscription command. `wanted`: the number of deliveries that may be unanswered; with 0 the broker sends no further deliveries.
     pub(super) fn to_json(&self, wanted: u32) -> String {
         let channels = self.channels.iter().filter(|_| wanted > 0).map(String::as_str);
         let command = ReceiveMessage::new(channels).prefetch(Some(wanted.max(1))).fair(self.fair);
@@ -35,37 +37,37 @@ impl Subscription {
     }
 }
 
-/// A connection that comes back by itself.
+/// A connection that reconnects by itself.
 pub(super) struct Link {
     url: Url,
     options: Options,
     subscription: Subscription,
-    /// How many deliveries the broker may have given without an answer. 0: this receiver takes nothing now.
+    /// The number of deliveries that may be unanswered. 0: this receiver takes no deliveries now.
     wanted: u32,
-    /// What the broker was last told of it, on this connection.
+    /// The value of `wanted` in the last subscription on this connection.
     declared: u32,
     state: State,
-    backoff: Backoffs,
-    waiting: VecDeque<Item>,
-    /// Messages that came so far.
+    backoff: ReconnectBackoffs,
+    waiting: VecDeque<ReceivedDelivery>,
+    /// The number of messages received so far.
     serial: u64,
-    /// Counts the connections: a delivery can only be answered where it came from.
+    /// The number of this connection: a delivery can only be answered on the connection on which it arrived.
     generation: u64,
-    /// Deliveries of this connection that are being worked on.
-    given: usize,
-    /// The connection before, which the broker has ended while something of it was being worked on.
-    leaving: Option<Leaving>,
-    /// Its goodbye.
-    goodbye: Option<JoinHandle<()>>,
-    /// What was last said about an outage that still lasts.
+    /// Deliveries of this connection that workers process.
+    processing: usize,
+    /// The previous connection, if the broker has closed it while workers processed deliveries of it.
+    closed: Option<ClosedConnection>,
+    /// The task that answers the close frame on the previous connection.
+    closing_task: Option<JoinHandle<()>>,
+    /// The error that was logged last during the present outage.
     told: Option<String>,
 }
 
-/// A connection that the broker has ended, but over which it still takes answers for a while: work that is done in time is not done twice.
-struct Leaving {
+/// A connection that the broker has closed. The broker still accepts answers on it for a while, so that finished messages are not processed twice.
+struct ClosedConnection {
     client: Box<Client>,
     generation: u64,
-    given: usize,
+    processing: usize,
 }
 
 enum State {
@@ -73,28 +75,28 @@ enum State {
     Down(Pin<Box<dyn Future<Output = Result<Client, Error>>>>),
 }
 
-/// What [`Link::take`] came to.
-pub(super) enum Taken {
-    /// Something changed; look again.
-    Something,
-    /// Another receiver has taken this one's name.
+/// The result of [`Link::take`].
+pub(super) enum LinkEvent {
+    /// A delivery may have arrived, or the connection has changed.
+    Changed,
+    /// Another receiver with the same name has replaced this one.
     Replaced,
-    /// The broker refuses the subscription: why.
+    /// The broker refuses the subscription, with this reason.
     Refused(String),
 }
 
-/// How long to wait before connecting again. Who asks a computer where nobody listens costs it next to nothing, and is there soon after the broker. Who
-/// asks a server that answers "not now" or "not you" costs it a handshake each time, and there may be thousands.
-struct Backoffs {
+/// The back-offs before reconnecting. An attempt costs almost nothing if no broker listens, so that back-off is short. An attempt that the broker refuses
+/// costs the broker a handshake, and thousands of receivers may try, so that back-off is long.
+struct ReconnectBackoffs {
     nobody: Backoff,
     refused: Backoff,
 }
 
-impl Backoffs {
+impl ReconnectBackoffs {
     fn new() -> Self {
         Self {
-            nobody: Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_NOBODY),
-            refused: Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_LONGEST),
+            nobody: Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_UNREACHABLE),
+            refused: Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_REFUSED),
         }
     }
 
@@ -104,7 +106,7 @@ impl Backoffs {
 }
 
 impl Link {
-    /// The first connection. It must succeed: a wrong address or password is better said at once than tried for ever.
+    /// Makes the first connection, without retries: a wrong address or password must be reported at once.
     pub(super) async fn connect(
         url: Url,
         options: Options,
@@ -119,19 +121,19 @@ impl Link {
             wanted,
             declared: wanted,
             state: State::Up(Box::new(client)),
-            backoff: Backoffs::new(),
+            backoff: ReconnectBackoffs::new(),
             waiting: VecDeque::new(),
             serial: 0,
             generation: 0,
-            given: 0,
-            leaving: None,
-            goodbye: None,
+            processing: 0,
+            closed: None,
+            closing_task: None,
             told: None,
         })
     }
 
-    /// Tells the broker, if it is news, how many deliveries without an answer this receiver takes from now on. To be called before the answer that
-    /// would make room for one more.
+    /// Sends the number of deliveries that may be unanswered to the broker, if the number has changed. Must be called before an answer: the answer lets the
+    /// broker send the next delivery.
     pub(super) fn want(&mut self, wanted: u32) -> Result<(), Failure> {
         self.wanted = wanted;
         if let State::Up(client) = &mut self.state
@@ -143,23 +145,23 @@ impl Link {
         Ok(())
     }
 
-    /// The first delivery that waits and that `fits`.
-    pub(super) fn pop(&mut self, fits: impl FnMut(&Item) -> bool) -> Option<Item> {
+    /// Removes and returns the first waiting delivery that `fits`.
+    pub(super) fn pop(&mut self, fits: impl FnMut(&ReceivedDelivery) -> bool) -> Option<ReceivedDelivery> {
         let at = self.waiting.iter().position(fits)?;
         let item = self.waiting.remove(at)?;
-        self.given += usize::from(item.delivery.is_some());
+        self.processing += usize::from(item.delivery.is_some());
         Some(item)
     }
 
-    /// Puts messages back in front that have come, and begin later. Only of deliveries that are not answered.
-    pub(super) fn put_back(&mut self, item: Item) {
+    /// Puts the rest of a split delivery back at the front of the queue. Only for deliveries that need no answer.
+    pub(super) fn put_back(&mut self, item: ReceivedDelivery) {
         self.waiting.push_front(item);
     }
 
-    /// Waits for something to happen on the connection, or for the connection itself. May be dropped and called again.
-    pub(super) async fn take(&mut self) -> Taken {
-        // The broker sends no more than the prefetch unacknowledged. A channel that keeps nothing knows no acknowledgement, and there the
-        // socket is left to fill: the broker then ends this receiver as slow.
+    /// Waits for a frame, or for the connection. Cancellation-safe.
+    pub(super) async fn take(&mut self) -> LinkEvent {
+        // The prefetch limits the unacknowledged deliveries. A channel that keeps no messages has no acknowledgements; then this loop stops reading, the
+        // socket fills, and the broker ends this receiver as slow.
         if self.waiting.len() > wsmb_client::limits::CLIENT_RECEIVED {
             return std::future::pending().await;
         }
@@ -171,38 +173,38 @@ impl Link {
             State::Down(connecting) => {
                 let result = connecting.as_mut().await;
                 self.connected(result);
-                Taken::Something
+                LinkEvent::Changed
             }
         }
     }
 
-    /// Answers a delivery. False: its connection has gone, and the broker gives the message out again.
-    pub(super) fn answer(&mut self, item: &Item, answer: &Answer<'_>) -> Result<bool, Failure> {
+    /// Answers a delivery. Returns false if the connection of the delivery is lost; the broker then delivers the message again.
+    pub(super) fn answer(&mut self, item: &ReceivedDelivery, answer: &Answer<'_>) -> Result<bool, Failure> {
         let Some(delivery) = &item.delivery else { return Ok(true) };
         let answer = answer.to_json(delivery);
         if item.generation == self.generation {
-            self.given = self.given.saturating_sub(1);
+            self.processing = self.processing.saturating_sub(1);
             if let State::Up(client) = &mut self.state {
                 client.queue_text(&answer)?;
                 return Ok(true);
             }
             return Ok(false);
         }
-        let Some(mut leaving) = self.leaving.take_if(|leaving| leaving.generation == item.generation) else {
+        let Some(mut closed) = self.closed.take_if(|closed| closed.generation == item.generation) else {
             return Ok(false);
         };
-        leaving.client.queue_text(&answer)?;
-        leaving.client.write_some();
-        leaving.given = leaving.given.saturating_sub(1);
-        if leaving.given > 0 {
-            self.leaving = Some(leaving);
+        closed.client.queue_text(&answer)?;
+        closed.client.write_some();
+        closed.processing = closed.processing.saturating_sub(1);
+        if closed.processing > 0 {
+            self.closed = Some(closed);
         } else {
-            self.say_goodbye(leaving.client);
+            self.close_in_background(closed.client);
         }
         Ok(true)
     }
 
-    /// Tells the broker that the work on a delivery goes on.
+    /// Extends the deadline of a delivery.
     pub(super) fn extend(&mut self, generation: u64, delivery: &str) -> Result<(), Failure> {
         if let State::Up(client) = &mut self.state
             && generation == self.generation
@@ -212,79 +214,81 @@ impl Link {
         Ok(())
     }
 
-    /// Ends the connection in an orderly way, so that the last answers have arrived.
+    /// Closes the connection with a close handshake, so that the last answers have arrived.
     pub(super) async fn close(self) {
-        if let Some(goodbye) = self.goodbye {
-            // Its only failure would be a panic, which has been reported.
-            let _ = goodbye.await;
+        if let Some(closing_task) = self.closing_task {
+            // The task fails only by a panic, which the panic hook has reported.
+            let _ = closing_task.await;
         }
         if let State::Up(client) = self.state
             && let Err(error) = client.close().await
         {
-            output::note(&format!("wsmb: {error}; the last message may come again"));
+            output::note(&format!("wsmb: {error}; the broker may deliver the last message again"));
         }
     }
 
-    fn read(&mut self, message: &Message) -> Taken {
+    fn read(&mut self, message: &Message) -> LinkEvent {
         match frames::parse(&message.payload) {
             Ok(Frame::Delivery(delivery)) => {
-                let item = Item::new(&delivery, self.generation, now(), self.serial);
+                let item = ReceivedDelivery::new(&delivery, self.generation, now(), self.serial);
                 self.serial = self.serial.saturating_add(item.count());
                 self.waiting.push_back(item);
-                Taken::Something
+                LinkEvent::Changed
             }
-            Ok(Frame::Reply(reply)) if reply.is_accepted() => Taken::Something,
-            // A delivery that expired or was purged while we worked on it is nobody's any more.
+            Ok(Frame::Reply(reply)) if reply.is_accepted() => LinkEvent::Changed,
+            // The delivery expired or was purged while a worker processed it. No action is needed.
             Ok(Frame::Reply(reply)) if matches!(reply.command.as_deref(), Some("ack" | "nack" | "extend")) => {
-                Taken::Something
+                LinkEvent::Changed
             }
-            Ok(Frame::Reply(reply)) => Taken::Refused(format!("the broker says: {} {}", reply.code, reply.text)),
-            Err(error) => Taken::Refused(error.to_string()),
+            Ok(Frame::Reply(reply)) => {
+                LinkEvent::Refused(format!("the broker answered: {} {}", reply.code, reply.text))
+            }
+            Err(error) => LinkEvent::Refused(error.to_string()),
         }
     }
 
-    fn lost(&mut self, error: &Error) -> Taken {
+    fn lost(&mut self, error: &Error) -> LinkEvent {
         if is_replaced(error) {
-            return Taken::Replaced;
+            return LinkEvent::Replaced;
         }
-        // The broker gives these out again; worked on now, they would be worked on twice.
+        // The broker delivers these again. Processing them now would process them twice.
         self.waiting.retain(|item| item.delivery.is_none());
-        let (generation, given) = (self.generation, std::mem::take(&mut self.given));
+        let (generation, processing) = (self.generation, std::mem::take(&mut self.processing));
         self.generation += 1;
         let before = self.down(error);
         if let (Error::Closed { .. }, State::Up(client)) = (error, before) {
-            if given > 0 {
-                self.leaving = Some(Leaving { client, generation, given });
+            if processing > 0 {
+                self.closed = Some(ClosedConnection { client, generation, processing });
             } else {
-                self.say_goodbye(client);
+                self.close_in_background(client);
             }
         }
-        Taken::Something
+        LinkEvent::Changed
     }
 
     fn connected(&mut self, result: Result<Client, Error>) {
         match result {
             Ok(client) => {
-                output::note("wsmb: connected again");
+                output::note("wsmb: reconnected");
                 self.told = None;
-                self.backoff = Backoffs::new();
+                self.backoff = ReconnectBackoffs::new();
                 self.state = State::Up(Box::new(client));
             }
             Err(error) => drop(self.down(&error)),
         }
     }
 
-    /// Answers the broker's close frame: it waits for that. If it does not any more, nobody misses it.
-    fn say_goodbye(&mut self, client: Box<Client>) {
-        self.goodbye = Some(tokio::spawn(async move { drop(client.close().await) }));
+    /// Answers the broker's close frame in a background task. A failure has no effect: then the broker does not wait for the answer any more.
+    fn close_in_background(&mut self, client: Box<Client>) {
+        self.closing_task = Some(tokio::spawn(async move { drop(client.close().await) }));
     }
 
-    /// Begins to connect again; returns what was before.
+    /// Starts to reconnect. Returns the previous state.
     fn down(&mut self, error: &Error) -> State {
-        // Once per outage; again only when there is something else to do about it.
+        // Logs once per outage, and again only if the broker refuses the login with another reason, which the user must resolve.
         let refused = error.is_refusal();
         if self.told.is_none() || (refused && self.told.as_deref() != Some(&error.to_string())) {
-            output::note(&format!("wsmb: {error}; connecting again until it works"));
+            output::note(&format!("wsmb: {error}; reconnecting until it succeeds"));
             self.told = Some(error.to_string());
         }
         let wait = self.backoff.failed(error);
@@ -305,13 +309,13 @@ async fn subscribe(url: &Url, options: &Options, subscription: &str) -> Result<C
     Ok(client)
 }
 
-/// By this computer's clock.
+/// The time by the clock of this computer.
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// A receiver with our name has come: taking the place back would only start a quarrel.
+/// Whether another receiver with the same name has replaced this one. Reconnecting would replace the other one, and both would alternate for ever.
 pub(super) fn is_replaced(error: &Error) -> bool {
     matches!(error, Error::Closed { code: Some(1008), reason } if reason == "replaced")
 }
@@ -322,13 +326,13 @@ mod tests {
     use wsmb_protocol::handshake::BadReply;
 
     #[test]
-    fn a_gateway_is_back_within_a_second_and_asks_a_server_that_refuses_it_seldom() {
+    fn the_back_off_is_short_without_a_broker_and_long_after_a_refusal() {
         let refused = |status| {
             let reply = BadReply::Refused { status, reason: String::new(), body: String::new() };
             Error::Refused { address: String::new(), user: None, reply }
         };
         let longest = |error: &Error| {
-            let mut backoffs = Backoffs::new();
+            let mut backoffs = ReconnectBackoffs::new();
             (0..20).map(|_| backoffs.failed(error)).max().unwrap()
         };
         let lost = Error::Lost { address: String::new(), source: None };
@@ -336,7 +340,7 @@ mod tests {
             assert!(longest(nobody) <= std::time::Duration::from_secs(1), "{nobody}");
         }
         for status in [401, 403, 429, 503] {
-            assert!(longest(&refused(status)) >= limits::RECONNECT_LONGEST / 2, "{status}");
+            assert!(longest(&refused(status)) >= limits::RECONNECT_REFUSED / 2, "{status}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! When the next command may begin: `--rate`, `--quiet`, and a breath after several failures in a row. Knows no clock: the caller says how late it is.
+//! Decides when the next command may start: `--rate`, `--quiet`, and a pause after several failures in a row. Never reads a clock: the caller passes the time.
 //!
-//! What may not begin is not taken either, so it waits in the broker, where its time to live is looked after.
+//! While no command may start, the receiver takes no message from the broker. So the message waits in the broker, which lets it expire in time.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
@@ -10,14 +10,14 @@ use tokio::time::Instant;
 use crate::cli::arguments::duration;
 use crate::limits;
 
-/// At most so many in any span of this length.
+/// At most `count` commands in any period of the length `per`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rate {
     count: usize,
     per: Duration,
 }
 
-/// `20/m`: a number, and a unit of a duration from a second on.
+/// Parses a rate such as `20/m`: a number, and a unit of a duration (a second or longer).
 pub(super) fn rate(text: &str) -> Result<Rate, String> {
     let bad = || format!("`{text}` is not a rate; write it as 20/m (20 in any minute), 1/s, 100/h or 500/d");
     let (count, unit) = text.split_once('/').ok_or_else(bad)?;
@@ -28,16 +28,16 @@ pub(super) fn rate(text: &str) -> Result<Rate, String> {
     Ok(Rate { count, per: per.ok_or_else(bad)? })
 }
 
-/// Hours in which no command begins, in seconds of the day. They may go over midnight.
+/// A period of the day in which no command starts, in seconds since midnight. If `from > to`, the period includes midnight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Quiet {
     from: u32,
     to: u32,
 }
 
-/// `22:00-07:00`.
+/// Parses a period such as `22:00-07:00`.
 pub(super) fn quiet(text: &str) -> Result<Quiet, String> {
-    let bad = || format!("`{text}` are no hours of a day; write them as 22:00-07:00");
+    let bad = || format!("`{text}` is not a period of the day; write it as 22:00-07:00");
     let time = |text: &str| {
         let (hour, minute) = text.trim().split_once(':')?;
         let number = |text: &str, below: u32| {
@@ -60,31 +60,31 @@ impl Quiet {
         }
     }
 
-    /// `07:00`.
+    /// Returns the end of the period: `07:00`.
     pub(super) fn end(self) -> String {
         format!("{:02}:{:02}", self.to / 3_600, self.to / 60 % 60)
     }
 }
 
-/// How many commands may begin now, and when to ask again if nothing else happens.
+/// How many commands may start now, and after which time to ask again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Free {
+pub(super) struct Allowance {
     pub commands: usize,
-    pub again: Option<Duration>,
+    pub ask_after: Option<Duration>,
     pub quiet: bool,
 }
 
-/// The state.
+/// The limits on the start of commands, with their state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pace {
     rate: Option<Rate>,
     quiet: Option<Quiet>,
-    /// When the commands within the last span began, oldest first.
-    begun: VecDeque<Instant>,
-    /// The messages that have failed since the last success.
+    /// The start times of the commands within the last period of the rate, oldest first.
+    started: VecDeque<Instant>,
+    /// The ids of the messages that have failed since the last success.
     failing: HashSet<String>,
-    /// A breath is taken until then.
-    breath: Option<Instant>,
+    /// The end of the pause after several failures.
+    pause: Option<Instant>,
 }
 
 impl Pace {
@@ -92,67 +92,67 @@ impl Pace {
         Self { rate, quiet, ..Self::default() }
     }
 
-    /// `second`: of the day, by the local clock.
-    pub(super) fn free(&mut self, now: Instant, second: u32) -> Free {
+    /// Returns how many commands may start now. `second`: seconds since midnight, by the local clock.
+    pub(super) fn allowance(&mut self, now: Instant, second: u32) -> Allowance {
         let quiet = self.quiet.is_some_and(|quiet| quiet.covers(second));
-        // The local clock may be set at any moment, and summer time begins and ends.
-        let mut again = self.quiet.map(|_| limits::EXEC_QUIET_LOOK);
+        // Ask again soon, because the local clock may be set, and daylight saving time may begin or end.
+        let mut ask_after = self.quiet.map(|_| limits::EXEC_QUIET_POLL);
         if quiet {
-            return Free { commands: 0, again, quiet };
+            return Allowance { commands: 0, ask_after, quiet };
         }
         let mut wait = |until: Instant| {
             let wait = until.saturating_duration_since(now);
-            again = Some(again.map_or(wait, |again| again.min(wait)));
+            ask_after = Some(ask_after.map_or(wait, |earlier| earlier.min(wait)));
         };
         let mut commands = usize::MAX;
         if let Some(Rate { count, per }) = self.rate {
-            while self.begun.front().is_some_and(|begun| *begun + per <= now) {
-                self.begun.pop_front();
+            while self.started.front().is_some_and(|started| *started + per <= now) {
+                self.started.pop_front();
             }
-            commands = count.saturating_sub(self.begun.len());
-            if let Some(oldest) = self.begun.front() {
+            commands = count.saturating_sub(self.started.len());
+            if let Some(oldest) = self.started.front() {
                 wait(*oldest + per);
             }
         }
-        if let Some(breath) = self.breath.filter(|breath| *breath > now) {
+        if let Some(pause) = self.pause.filter(|pause| *pause > now) {
             commands = 0;
-            wait(breath);
+            wait(pause);
         }
-        Free { commands, again, quiet }
+        Allowance { commands, ask_after, quiet }
     }
 
-    /// A command begins.
-    pub(super) fn begins(&mut self, now: Instant) {
+    /// Records the start of a command.
+    pub(super) fn command_started(&mut self, now: Instant) {
         if self.rate.is_some() {
-            self.begun.push_back(now);
+            self.started.push_back(now);
         }
     }
 
-    /// A message is finished.
+    /// Records a success, which ends the pause.
     pub(super) fn succeeded(&mut self) {
         self.failing.clear();
-        self.breath = None;
+        self.pause = None;
     }
 
-    /// A message has failed. When several different ones have failed in a row, it is not the messages' fault, and rushing through all of them
-    /// would only use up their attempts: how long nothing begins.
+    /// Records the failure of a message. Returns the pause before the next command, if [`limits::EXEC_PAUSE_AFTER`] different messages have failed in a
+    /// row: then the messages are not at fault, and without a pause the failures would use up the attempts of all of them.
     pub(super) fn failed(&mut self, id: &str, now: Instant) -> Option<Duration> {
-        if self.failing.len() < limits::EXEC_FAILING {
+        if self.failing.len() < limits::EXEC_FAILING_IDS {
             self.failing.insert(id.to_owned());
         }
-        let beyond = self.failing.len().checked_sub(limits::EXEC_FAILING_CALM)?;
+        let beyond = self.failing.len().checked_sub(limits::EXEC_PAUSE_AFTER)?;
         let doubled = 2_u32.saturating_pow(u32::try_from(beyond).unwrap_or(u32::MAX));
-        let breath = limits::EXEC_PAUSE_FIRST.saturating_mul(doubled).min(limits::EXEC_PAUSE_LONGEST);
-        self.breath = Some(now + breath);
-        Some(breath)
+        let pause = limits::EXEC_PAUSE_FIRST.saturating_mul(doubled).min(limits::EXEC_PAUSE_LONGEST);
+        self.pause = Some(now + pause);
+        Some(pause)
     }
 }
 
-/// The second of the day by the local clock (`TZ`, else the system's time zone).
+/// Returns the seconds since midnight by the local clock (`TZ`, else the time zone of the system).
 pub(super) fn local_second() -> u32 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
     let now = libc::time_t::try_from(now).unwrap_or(libc::time_t::MAX);
-    // SAFETY: all-zero is a valid `tm`, and the call only reads the one and writes the other.
+    // SAFETY: all-zero is a valid `tm`. The call only reads `now` and writes `local`.
     let local = unsafe {
         let mut local: libc::tm = std::mem::zeroed();
         #[cfg(unix)]
@@ -175,28 +175,31 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_holds_in_every_span() {
+    fn a_rate_holds_in_every_period() {
         let mut pace = Pace::new(Some(rate("2/m").unwrap()), None);
         let start = Instant::now();
-        let mut begun: Vec<u64> = Vec::new();
-        // Every second somebody is there who could begin.
+        let mut started: Vec<u64> = Vec::new();
+        // In every second a command is ready to start.
         for second in 0..300 {
             let now = start + seconds(second);
-            let free = pace.free(now, NOON);
-            if free.commands > 0 {
-                pace.begins(now);
-                begun.push(second);
+            let allowance = pace.allowance(now, NOON);
+            if allowance.commands > 0 {
+                pace.command_started(now);
+                started.push(second);
             } else {
-                let again = free.again.unwrap();
-                assert!(pace.clone().free(now + again, NOON).commands > 0, "it says when to ask again");
-                assert_eq!(pace.free(now + again - Duration::from_millis(1), NOON).commands, 0);
+                let again = allowance.ask_after.unwrap();
+                assert!(
+                    pace.clone().allowance(now + again, NOON).commands > 0,
+                    "a command may start at the returned time"
+                );
+                assert_eq!(pace.allowance(now + again - Duration::from_millis(1), NOON).commands, 0);
             }
         }
-        assert_eq!(begun, [0, 1, 60, 61, 120, 121, 180, 181, 240, 241]);
+        assert_eq!(started, [0, 1, 60, 61, 120, 121, 180, 181, 240, 241]);
     }
 
     #[test]
-    fn quiet_hours_may_go_over_midnight() {
+    fn quiet_hours_may_include_midnight() {
         let at = |hour: u32, minute: u32| hour * 3_600 + minute * 60;
         let night = quiet("22:00-07:00").unwrap();
         for (second, covered) in [
@@ -209,9 +212,9 @@ mod tests {
             (NOON, false),
         ] {
             assert_eq!(night.covers(second), covered, "{second}");
-            let free = Pace::new(None, Some(night)).free(Instant::now(), second);
-            assert_eq!((free.quiet, free.commands == 0), (covered, covered));
-            assert_eq!(free.again, Some(limits::EXEC_QUIET_LOOK), "the clock is looked at again");
+            let allowance = Pace::new(None, Some(night)).allowance(Instant::now(), second);
+            assert_eq!((allowance.quiet, allowance.commands == 0), (covered, covered));
+            assert_eq!(allowance.ask_after, Some(limits::EXEC_QUIET_POLL), "the clock is read again");
         }
         let lunch = quiet("12:00-13:30").unwrap();
         assert!(lunch.covers(NOON) && !lunch.covers(at(13, 30)) && !lunch.covers(0));
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rate_and_no_hours_is_told() {
+    fn the_errors_for_bad_rates_and_periods_show_an_example() {
         for text in ["", "20", "0/m", "-1/m", "20/x", "20/", "20/ms", "20/5m", "/m", "1.5/s", "99999999/s"] {
             assert!(rate(text).unwrap_err().contains("20/m"), "{text}");
         }
@@ -231,19 +234,19 @@ mod tests {
     }
 
     #[test]
-    fn different_messages_that_fail_in_a_row_slow_the_gateway_down_and_one_bad_message_does_not() {
+    fn failures_of_different_messages_cause_pauses_and_failures_of_one_message_do_not() {
         let now = Instant::now();
         let mut pace = Pace::default();
         for _ in 0..20 {
             assert_eq!(pace.failed("bad", now), None);
         }
-        let breaths: Vec<_> = (0..20).filter_map(|number| pace.failed(&number.to_string(), now)).collect();
-        assert!(breaths.is_sorted() && breaths[0] == limits::EXEC_PAUSE_FIRST, "{breaths:?}");
-        assert_eq!(breaths.last(), Some(&limits::EXEC_PAUSE_LONGEST));
-        assert_eq!(pace.free(now, NOON).commands, 0);
-        assert_eq!(pace.free(now, NOON).again, Some(limits::EXEC_PAUSE_LONGEST));
-        assert!(pace.free(now + limits::EXEC_PAUSE_LONGEST, NOON).commands > 0);
+        let pauses: Vec<_> = (0..20).filter_map(|number| pace.failed(&number.to_string(), now)).collect();
+        assert!(pauses.is_sorted() && pauses[0] == limits::EXEC_PAUSE_FIRST, "{pauses:?}");
+        assert_eq!(pauses.last(), Some(&limits::EXEC_PAUSE_LONGEST));
+        assert_eq!(pace.allowance(now, NOON).commands, 0);
+        assert_eq!(pace.allowance(now, NOON).ask_after, Some(limits::EXEC_PAUSE_LONGEST));
+        assert!(pace.allowance(now + limits::EXEC_PAUSE_LONGEST, NOON).commands > 0);
         pace.succeeded();
-        assert_eq!(pace.free(now, NOON), Free { commands: usize::MAX, again: None, quiet: false });
+        assert_eq!(pace.allowance(now, NOON), Allowance { commands: usize::MAX, ask_after: None, quiet: false });
     }
 }

@@ -1,43 +1,43 @@
-//! Deliveries as lines on standard output.
+//! Prints deliveries as lines on standard output.
 //!
-//! A message counts as received when its line has been written; into a pipe, when the program at the other end has read it. So a reader that leaves
-//! (`| head -2`) has taken no message more than it has read.
+//! A message is finished when its line is written; if standard output is a pipe, when the other program has read the line. So no message is lost if the
+//! other program ends early (`| head -2`). Never writes unescaped control characters to a terminal.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
 use super::Failure;
-use super::item::{Item, Received};
+use super::delivery::{ReceivedDelivery, ReceivedMessage};
 use crate::cli::output;
 use wsmb_protocol::envelope::iso8601;
 
-/// How lines look.
+/// The format of the lines.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Printer {
     pub raw: bool,
     pub json: bool,
-    /// There are several channels: a line says which.
+    /// Whether each line begins with the name of the channel.
     pub channel: bool,
-    /// Somebody reads the lines from a pipe.
+    /// Whether standard output is a pipe.
     pub pipe: bool,
 }
 
 impl Printer {
-    /// Writes deliveries, and waits until they have been taken.
+    /// Writes deliveries; into a pipe, also waits until they are read.
     ///
     /// # Errors
-    /// They cannot be written. [`Failure::Said`]: the reader has left.
-    pub(super) async fn print(self, items: &[Item]) -> Result<(), Failure> {
+    /// The write failed. [`Failure::Reported`]: the reader has closed the pipe.
+    pub(super) async fn print(self, items: &[ReceivedDelivery]) -> Result<(), Failure> {
         let terminal = io::stdout().is_terminal();
         let mut text = String::new();
         for item in items {
             for message in &item.messages {
                 let line = self.line(item, message);
-                // A file or a program gets what was sent; a terminal must not obey it.
+                // A file or a program gets the message unchanged. On a terminal, control characters are escaped.
                 text.push_str(&if terminal { output::printable(&line) } else { line });
                 text.push('\n');
             }
         }
-        // A full pipe blocks, and pings must be answered meanwhile.
+        // On a separate thread, because a full pipe blocks, and the client must answer pings meanwhile.
         let written = tokio::task::spawn_blocking(move || {
             let mut stdout = io::stdout().lock();
             stdout.write_all(text.as_bytes())?;
@@ -47,7 +47,7 @@ impl Printer {
         written.await.map_err(Failure::failed)?.map_err(|error| output::write_failed(&error))
     }
 
-    fn line(self, item: &Item, message: &Received) -> String {
+    fn line(self, item: &ReceivedDelivery, message: &ReceivedMessage) -> String {
         if self.json {
             let [id, channel] = [&message.id, &item.channel].map(|text| serde_json::Value::from(text.as_str()));
             let (attempt, redelivered, time) = (item.attempt, item.redelivered, iso8601(item.at));
@@ -61,12 +61,12 @@ impl Printer {
     }
 }
 
-/// The message on one line. A line break in a JSON text stands between its tokens, never inside a string: a blank means the same.
+/// Returns the message as one line. In JSON a line break can only stand between tokens, where a blank has the same meaning.
 pub(super) fn one_line(json: &str) -> String {
     if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ") } else { json.to_owned() }
 }
 
-/// The text of a JSON string; anything else as it stands.
+/// Returns the text of a JSON string; any other JSON value as one line.
 pub(super) fn plain(json: &str) -> String {
     serde_json::from_str::<String>(json).unwrap_or_else(|_| one_line(json))
 }
@@ -89,26 +89,26 @@ mod pipe {
         }
     }
 
-    /// Returns when the reader has taken everything that was written.
+    /// Returns when the reader has read all bytes in the pipe.
     pub(super) fn wait_until_read() -> io::Result<()> {
-        let mut pause = limits::PIPE_LOOK_FIRST;
+        let mut pause = limits::PIPE_POLL_FIRST;
         loop {
             match unread() {
-                // What nobody has read when the last reader leaves, nobody will read.
+                // The last reader has closed the pipe, so the rest will never be read.
                 Some(count) if count > 0 && has_no_reader(Duration::ZERO) => {
                     return Err(io::ErrorKind::BrokenPipe.into());
                 }
                 Some(count) if count > 0 => {
                     std::thread::sleep(pause);
-                    pause = (pause * 2).min(limits::PIPE_LOOK);
+                    pause = (pause * 2).min(limits::PIPE_POLL);
                 }
-                // A system that does not tell: what is written counts as read.
+                // The pipe is empty, or the system does not support the call; then written bytes count as read.
                 _ => return Ok(()),
             }
         }
     }
 
-    /// Bytes that the reader has not taken yet.
+    /// Returns the number of bytes in the pipe that are not read yet.
     fn unread() -> Option<libc::c_int> {
         let mut count: libc::c_int = 0;
         // SAFETY: FIONREAD writes one int.
@@ -116,7 +116,7 @@ mod pipe {
         (told == 0).then_some(count)
     }
 
-    /// Whether the other end of the pipe is closed, now or within this time.
+    /// Whether the other end of the pipe is closed now, or becomes closed within this time.
     fn has_no_reader(patience: Duration) -> bool {
         let mut end = libc::pollfd { fd: libc::STDOUT_FILENO, events: 0, revents: 0 };
         let millis = patience.as_millis().try_into().unwrap_or(-1);
@@ -124,9 +124,9 @@ mod pipe {
         unsafe { libc::poll(&raw mut end, 1, millis) > 0 && end.revents & (libc::POLLERR | libc::POLLHUP) != 0 }
     }
 
-    /// Returns when the last reader of the pipe has left.
+    /// Returns when the last reader has closed the pipe.
     pub(in super::super) async fn reader_left() {
-        // On a thread of its own, which ends with the program.
+        // On a separate thread, which ends with the program.
         let left = tokio::task::spawn_blocking(|| has_no_reader(Duration::MAX)).await;
         if !left.unwrap_or(false) {
             std::future::pending::<()>().await;
@@ -155,7 +155,7 @@ mod tests {
     use wsmb_core::message::Timestamp;
 
     #[test]
-    fn a_message_fits_on_one_line_and_means_the_same() {
+    fn a_message_on_one_line_has_the_same_value() {
         let pretty = "{\n  \"a\": \"x\\ny\",\r\n  \"b\": [1]\n}";
         let line = one_line(pretty);
         assert!(!line.contains(['\n', '\r']));
@@ -165,21 +165,21 @@ mod tests {
     }
 
     #[test]
-    fn raw_gives_the_text_of_a_string_and_leaves_the_rest() {
+    fn raw_decodes_strings_and_no_other_values() {
         assert_eq!(plain(r#""say \"hi\" \u00e9""#), "say \"hi\" é");
         assert_eq!(plain("{\"a\":1}"), "{\"a\":1}");
     }
 
     #[test]
-    fn a_line_says_what_was_asked_for() {
-        let item = Item {
+    fn a_line_has_the_requested_format() {
+        let item = ReceivedDelivery {
             delivery: None,
             generation: 0,
             channel: "a\"b".to_owned(),
             redelivered: true,
             attempt: 3,
             at: Timestamp(1_763_805_600_000),
-            messages: vec![Received { id: "7-ab".to_owned(), json: "{\"x\":\n1}".to_owned() }],
+            messages: vec![ReceivedMessage { id: "7-ab".to_owned(), json: "{\"x\":\n1}".to_owned() }],
         };
         let plain = Printer { raw: false, json: false, channel: false, pipe: false };
         let line = |printer: Printer| printer.line(&item, &item.messages[0]);

@@ -1,4 +1,4 @@
-//! What a receiver asks for, and what ends it.
+//! Tests of the arguments of `wsmb receive`.
 
 use clap::Parser;
 
@@ -7,27 +7,27 @@ use super::*;
 use wsmb_client::Error;
 
 #[derive(Parser)]
-struct Line {
+struct TestCommand {
     #[command(flatten)]
     receive: Receive,
 }
 
 fn parsed(arguments: &[&str]) -> Receive {
-    Line::try_parse_from([&["wsmb"], arguments].concat()).unwrap().receive
+    TestCommand::try_parse_from([&["wsmb"], arguments].concat()).unwrap().receive
 }
 
 #[test]
-fn no_more_is_taken_than_is_worked_on() {
+fn the_default_prefetch_depends_on_output_channels_and_workers() {
     assert_eq!(parsed(&["sms"]).prefetch(false), wsmb_core::limits::PREFETCH);
     assert_eq!(parsed(&["sms"]).prefetch(true), 1);
     assert_eq!(parsed(&["sms", "--prefetch", "9"]).prefetch(true), 9);
-    assert_eq!(parsed(&["otp", "bulk"]).prefetch(false), 1, "preference is decided each time");
+    assert_eq!(parsed(&["otp", "bulk"]).prefetch(false), 1, "the broker applies the preference to each message");
     assert_eq!(parsed(&["sms", "--exec", "true"]).prefetch(false), 1);
     assert_eq!(parsed(&["sms", "--exec", "true", "--exec-workers", "8"]).prefetch(false), 8);
 }
 
 #[test]
-fn commands_share_by_default_and_readers_do_not() {
+fn receivers_share_messages_by_default_only_with_exec() {
     let group = |arguments: &[&str]| parsed(arguments).group();
     assert_eq!(group(&["sms"]), None);
     assert_eq!(group(&["sms", "--group", "a"]).as_deref(), Some("a"));
@@ -45,7 +45,7 @@ fn commands_share_by_default_and_readers_do_not() {
 }
 
 #[test]
-fn patterns_and_lists_are_told_from_names() {
+fn names_that_look_like_patterns_or_lists_are_refused() {
     for name in ["home/#", "#", "+", "home/+/x", "+/x", "home/*", "user/**/x", "c1,c2"] {
         assert!(pattern(name).is_some_and(|reason| reason.contains("--literal")), "{name}");
     }
@@ -57,13 +57,13 @@ fn patterns_and_lists_are_told_from_names() {
 }
 
 #[test]
-fn a_command_may_run_for_a_day_at_most() {
+fn the_exec_timeout_is_at_most_a_day() {
     assert_eq!(exec_timeout("5m"), Ok(Duration::from_secs(300)));
     assert!(exec_timeout("0s").is_err() && exec_timeout("25h").is_err());
 }
 
 #[test]
-fn only_a_newer_receiver_of_that_name_ends_it() {
+fn only_the_reason_replaced_counts_as_a_replacement() {
     let closed = |code, reason: &str| Error::Closed { code, reason: reason.to_owned() };
     assert!(is_replaced(&closed(Some(1008), "replaced")));
     assert!(!is_replaced(&closed(Some(1008), "slow receiver")));
@@ -81,6 +81,6 @@ fn the_unit_in_the_documentation_lets_a_command_finish() {
     let receive = parsed(&command.split(' ').collect::<Vec<_>>());
     assert_eq!((value("KillMode"), receive.group().as_deref()), ("mixed", Some("send-sms")));
     let patience: u64 = value("TimeoutStopSec").parse().unwrap();
-    assert!(Duration::from_secs(patience) > receive.exec_timeout + limits::EXEC_TERM + limits::EXEC_TELL);
+    assert!(Duration::from_secs(patience) > receive.exec_timeout + limits::EXEC_TERM + limits::EXEC_CONFIRM);
     assert!(!value("User").is_empty() && value("WantedBy") == "multi-user.target");
 }

@@ -1,7 +1,7 @@
-//! The lines of standard input, as `wsmb send -` takes them.
+//! Reads the lines of standard input for `wsmb send -`.
 //!
-//! A line that cannot be sent is handed over with its reason, and the next line is read: one bad line must never end a batch. A byte-order mark
-//! in front is dropped. A file that `--rejects` has written is recognised by its first line, and its reasons are passed over.
+//! A line that cannot be sent is passed on with a reason, and the next line is read: an invalid line never ends a batch. A byte-order mark at the beginning
+//! is removed. A file that `--rejects` has written is recognised by its first line, and its reasons are skipped.
 
 use std::io::{BufRead, Read};
 
@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 use super::rejects;
 use crate::limits;
 
-/// One line.
+/// One line of the input.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line {
-    /// Counted from 1.
+pub(super) struct InputLine {
+    /// The number of the line, counted from 1.
     pub number: u64,
     /// The message, without the end of the line.
     pub text: Result<String, Unusable>,
@@ -23,23 +23,23 @@ pub(super) struct Line {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unusable {
     pub reason: String,
-    /// The line as it is; `None` if it is too long to be held in memory.
+    /// The line as it was read; `None` if it is longer than [`limits::SEND_LINE`].
     pub bytes: Option<Vec<u8>>,
 }
 
-/// The lines as they come; the error is a sentence, and nothing follows it.
-pub(super) type Lines = mpsc::Receiver<Result<Line, String>>;
+/// The lines in their order. An error is a message for the user, and ends the lines.
+pub(super) type Lines = mpsc::Receiver<Result<InputLine, String>>;
 
-/// A message of the command line, as the only line.
+/// Returns a message from the command line as the only line.
 pub(super) fn one_line(message: &str) -> Lines {
     let (sender, receiver) = mpsc::channel(1);
     let text = message.strip_prefix('\u{feff}').unwrap_or(message);
-    // A new channel has room for one.
-    let _ = sender.try_send(Ok(Line { number: 1, text: Ok(text.trim_end_matches(['\r', '\n']).to_owned()) }));
+    // A new channel has room for one line.
+    let _ = sender.try_send(Ok(InputLine { number: 1, text: Ok(text.trim_end_matches(['\r', '\n']).to_owned()) }));
     receiver
 }
 
-/// Reads standard input on a thread of its own: reading blocks, and nothing can interrupt it.
+/// Reads standard input on a separate thread, because a read blocks and cannot be interrupted.
 pub(super) fn read_lines() -> Lines {
     let (sender, receiver) = mpsc::channel(1);
     std::thread::spawn(move || {
@@ -58,9 +58,9 @@ struct Reader<R> {
     input: R,
     longest: usize,
     number: u64,
-    /// The input was written by `--rejects`.
+    /// Whether the input was written by `--rejects`.
     has_reasons: bool,
-    /// The line before was a reason, so this one is a message, whatever it looks like.
+    /// Whether the previous line was a reason. Then this line is a message, even if it begins like a reason.
     is_after_reason: bool,
 }
 
@@ -69,15 +69,15 @@ impl<R: BufRead> Reader<R> {
         Self { input, longest, number: 0, has_reasons: false, is_after_reason: false }
     }
 
-    /// The next line that holds a message. `None` at the end of the input.
-    fn next(&mut self) -> Result<Option<Line>, String> {
+    /// Returns the next line with a message; `None` at the end of the input.
+    fn next(&mut self) -> Result<Option<InputLine>, String> {
         loop {
             self.number += 1;
-            let failed = |error: std::io::Error| format!("line {} cannot be read: {error}", self.number);
+            let failed = |error: std::io::Error| format!("cannot read line {}: {error}", self.number);
             let Some(bytes) = read_line(&mut self.input, self.longest).map_err(failed)? else { return Ok(None) };
             let Some(mut bytes) = bytes else {
                 let reason = format!("the line is longer than {} bytes", self.longest);
-                return Ok(Some(Line { number: self.number, text: Err(Unusable { reason, bytes: None }) }));
+                return Ok(Some(InputLine { number: self.number, text: Err(Unusable { reason, bytes: None }) }));
             };
             if self.number == 1 {
                 self.begin(&mut bytes)?;
@@ -88,11 +88,11 @@ impl<R: BufRead> Reader<R> {
             }
             let unusable = |bytes| Unusable { reason: "the line is not valid UTF-8".to_owned(), bytes: Some(bytes) };
             let text = String::from_utf8(bytes).map_err(|error| unusable(error.into_bytes()));
-            return Ok(Some(Line { number: self.number, text }));
+            return Ok(Some(InputLine { number: self.number, text }));
         }
     }
 
-    /// What only the first line can tell.
+    /// Processes the first line: refuses UTF-16, removes a byte-order mark, and recognises a rejects file.
     fn begin(&mut self, bytes: &mut Vec<u8>) -> Result<(), String> {
         if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
             return Err(
@@ -103,7 +103,7 @@ impl<R: BufRead> Reader<R> {
         if bytes.starts_with(b"\xef\xbb\xbf") {
             bytes.drain(..3);
         }
-        if bytes.as_slice() == rejects::HEAD.as_bytes() {
+        if bytes.as_slice() == rejects::HEAD_LINE.as_bytes() {
             self.has_reasons = true;
             bytes.clear();
         }
@@ -112,15 +112,16 @@ impl<R: BufRead> Reader<R> {
 
     fn is_reason(&mut self, bytes: &[u8]) -> bool {
         let is_message = std::mem::take(&mut self.is_after_reason);
-        self.is_after_reason = !is_message && bytes.starts_with(rejects::REASON.as_bytes());
-        !is_message && (self.is_after_reason || bytes.starts_with(rejects::NOTE.as_bytes()))
+        self.is_after_reason = !is_message && bytes.starts_with(rejects::REASON_PREFIX.as_bytes());
+        !is_message && (self.is_after_reason || bytes.starts_with(rejects::NOTE_PREFIX.as_bytes()))
     }
 }
 
-/// One line without its end; `None` at the end of the input, `Some(None)` for a line of more than `longest` bytes, which is read to its end and dropped.
+/// Reads one line without its line ending. Returns `None` at the end of the input, and `Some(None)` for a line of more than `longest` bytes, which is read to
+/// its end and discarded.
 fn read_line(input: &mut impl BufRead, longest: usize) -> std::io::Result<Option<Option<Vec<u8>>>> {
     let mut line = Vec::new();
-    // The end of the line has two bytes at most.
+    // A line ending has at most two bytes.
     let bound = u64::try_from(longest).unwrap_or(u64::MAX).saturating_add(2);
     if input.by_ref().take(bound).read_until(b'\n', &mut line)? == 0 {
         return Ok(None);
@@ -152,13 +153,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_read_without_their_ends_and_empty_ones_are_passed_over() {
+    fn line_endings_are_removed_and_empty_lines_are_skipped() {
         let found = read(b"one\r\ntwo\n\n \t\r\n three \nlast", 100);
         assert_eq!(found, [good(1, "one"), good(2, "two"), good(5, " three "), good(6, "last")]);
     }
 
     #[test]
-    fn a_line_that_cannot_be_sent_does_not_end_the_batch() {
+    fn an_unusable_line_does_not_end_the_batch() {
         let found = read(b"12345\n123456\n1234567890\r\n\xff\nx\n123456", 5);
         let long = || Err("the line is longer than 5 bytes".to_owned());
         let bytes = || Err("the line is not valid UTF-8".to_owned());
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_dropped_and_utf_16_is_named() {
+    fn a_byte_order_mark_is_removed_and_utf_16_is_refused() {
         assert_eq!(read(b"\xef\xbb\xbf{}\n\xef\xbb\xbfx\n", 100), [good(1, "{}"), good(2, "\u{feff}x")]);
         for input in [&b"\xff\xfe{\0}\0"[..], b"\xfe\xff\0{"] {
             assert!(Reader::new(input, 100).next().unwrap_err().contains("UTF-16"));
@@ -178,11 +179,15 @@ mod tests {
     }
 
     #[test]
-    fn the_reasons_of_a_rejects_file_are_passed_over_and_its_messages_are_not() {
+    fn the_reasons_of_a_rejects_file_are_skipped_and_its_messages_are_read() {
         let text =
-            format!("{}\n# line 3: no\n# a message\n## a note\n# line 9: no\n{{\n#no reason\nx\n", rejects::HEAD);
+            format!("{}\n# line 3: no\n# a message\n## a note\n# line 9: no\n{{\n#no reason\nx\n", rejects::HEAD_LINE);
         let found = read(text.as_bytes(), 1000);
         assert_eq!(found, [good(3, "# a message"), good(6, "{"), good(7, "#no reason"), good(8, "x")]);
-        assert_eq!(read(b"# x\n## y\n", 100), [good(1, "# x"), good(2, "## y")], "only with the first line");
+        assert_eq!(
+            read(b"# x\n## y\n", 100),
+            [good(1, "# x"), good(2, "## y")],
+            "without the head line, nothing is a reason"
+        );
     }
 }

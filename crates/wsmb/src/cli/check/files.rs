@@ -1,4 +1,4 @@
-//! Whether the broker could write its files. Looks only: nothing is made and nothing is written.
+//! Checks whether the broker could write its files. Creates no file and writes to none.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -8,8 +8,8 @@ use super::super::settings::Settings;
 use wsmb_config::Config;
 use wsmb_store::StoreError;
 
-/// What keeps the broker from writing its files, one sentence for each place.
-pub(super) fn obstacles(settings: &Settings, config: &Config) -> Vec<String> {
+/// Returns an error message for each file that the broker could not write.
+pub(super) fn write_errors(settings: &Settings, config: &Config) -> Vec<String> {
     let store = &config.store;
     let mut files: Vec<PathBuf> = store.url.path().map(Path::to_owned).into_iter().collect();
     if store.url.server().is_some() {
@@ -19,30 +19,30 @@ pub(super) fn obstacles(settings: &Settings, config: &Config) -> Vec<String> {
     if settings.makes_first_user(config) {
         files.extend(config.auth.htpasswd.iter().filter(|file| !file.exists()).cloned());
     }
-    let mut found: Vec<String> = files.iter().filter_map(|file| obstacle(file)).collect();
-    found.dedup();
-    found
+    let mut errors: Vec<String> = files.iter().filter_map(|file| write_error(file)).collect();
+    errors.dedup();
+    errors
 }
 
-fn obstacle(file: &Path) -> Option<String> {
+fn write_error(file: &Path) -> Option<String> {
     match OpenOptions::new().append(true).open(file) {
         Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
             return Some(StoreError::ReadOnly { place: file.display().to_string() }.to_string());
         }
         _ => {}
     }
-    // What does not exist is made; the directory above it must allow that.
+    // The broker creates missing files and directories. The nearest existing directory must allow that.
     let mut directory = directory_of(file);
     while !directory.exists() && directory != Path::new(".") && directory != Path::new("/") {
         directory = directory_of(directory);
     }
     let (place, file) = (directory.display(), file.display());
     if !directory.is_dir() {
-        return Some(format!("{file} cannot be made: {place} is no directory"));
+        return Some(format!("cannot create {file}: {place} is not a directory"));
     }
-    let error = unwritable(directory)?;
+    let error = access_error(directory)?;
     Some(format!(
-        "{file} cannot be written: this user may not write to the directory {place} ({error}); give it to the user that runs the broker, or name another place"
+        "cannot write {file}: this user may not write to the directory {place} ({error}); make the user that runs the broker its owner, or configure another directory"
     ))
 }
 
@@ -50,9 +50,9 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// What the system says to the wish to make files there.
+/// Returns the error with which the system would refuse to create a file in the directory.
 #[cfg(unix)]
-fn unwritable(directory: &Path) -> Option<io::Error> {
+fn access_error(directory: &Path) -> Option<io::Error> {
     use std::os::unix::ffi::OsStrExt as _;
     let path = std::ffi::CString::new(directory.as_os_str().as_bytes()).ok()?;
     // SAFETY: the path is a valid C string for the whole call, which only reads it.
@@ -61,6 +61,6 @@ fn unwritable(directory: &Path) -> Option<io::Error> {
 }
 
 #[cfg(not(unix))]
-fn unwritable(_: &Path) -> Option<io::Error> {
+fn access_error(_: &Path) -> Option<io::Error> {
     None
 }

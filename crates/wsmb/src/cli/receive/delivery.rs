@@ -1,4 +1,4 @@
-//! Deliveries as the gateway holds them, and what it remembers of the messages that it has finished.
+//! ReceivedMessage deliveries, and the memory of finished messages.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
@@ -9,32 +9,32 @@ use crate::limits;
 use wsmb_client::frames::Delivery;
 use wsmb_core::message::Timestamp;
 
-/// One delivery, taken from its frame.
+/// One delivery.
 #[derive(Clone, Debug)]
-pub(super) struct Item {
-    /// What to acknowledge.
+pub(super) struct ReceivedDelivery {
+    /// The name of the delivery, for the acknowledgement. `None`: the channel keeps no messages, so no acknowledgement is needed.
     pub delivery: Option<String>,
-    /// The connection that it came from.
+    /// The number of the connection on which the delivery arrived.
     pub generation: u64,
     pub channel: String,
     pub redelivered: bool,
     pub attempt: u32,
-    /// When it came, by this computer's clock.
+    /// The time of the arrival, by the clock of this computer.
     pub at: Timestamp,
-    pub messages: Vec<Received>,
+    pub messages: Vec<ReceivedMessage>,
 }
 
 /// One message of a delivery.
 #[derive(Clone, Debug)]
-pub(super) struct Received {
-    /// What it is called here, the same at each of its deliveries.
+pub(super) struct ReceivedMessage {
+    /// The id of the message: the same at each of its deliveries.
     pub id: String,
-    /// Its JSON text.
+    /// The JSON text of the message.
     pub json: String,
 }
 
-impl Item {
-    /// `serial` names messages that the broker gives no number, because they come only once.
+impl ReceivedDelivery {
+    /// Converts a delivery frame. `serial` is part of the id of a message without a number: the broker delivers such a message only once.
     pub(super) fn new(delivery: &Delivery<'_>, generation: u64, at: Timestamp, serial: u64) -> Self {
         let channel = delivery.channel.to_string();
         let received = |(index, message): (u64, &str)| {
@@ -42,7 +42,7 @@ impl Item {
                 Some(first) => format!("{}-{}", first.saturating_add(index), fingerprint(&channel, message)),
                 None => format!("live-{}-{}", at.0, serial.saturating_add(index)),
             };
-            Received { id, json: message.to_owned() }
+            ReceivedMessage { id, json: message.to_owned() }
         };
         let messages = delivery.messages.iter().map(|message| message.get());
         Self {
@@ -56,20 +56,21 @@ impl Item {
         }
     }
 
-    /// Takes out the messages behind the first `count`.
+    /// Splits the delivery after `count` messages. Returns the rest.
     pub(super) fn split_off(&mut self, count: u64) -> Self {
         let messages = self.messages.split_off(usize::try_from(count).unwrap_or(usize::MAX).min(self.messages.len()));
         Self { messages, delivery: self.delivery.clone(), channel: self.channel.clone(), ..*self }
     }
 
-    /// How many messages it carries.
+    /// Returns the number of messages.
     pub(super) fn count(&self) -> u64 {
         self.messages.len() as u64
     }
 }
 
-/// The broker may use a number again after a restart, if its message was settled; a message with another text is another one all the same. A store that
-/// is not Unicode writes what is not ASCII as escapes, so both spellings are one.
+/// Returns a short hash of channel and text. After a restart the broker may reuse the number of a settled message; the hash tells the two messages apart.
+///
+/// A store without Unicode returns characters beyond ASCII as escapes (`\u00e9`). So such a character and its escape have the same hash.
 fn fingerprint(channel: &str, json: &str) -> String {
     let mut ascii = String::with_capacity(channel.len() + 1 + json.len());
     ascii.push_str(channel);
@@ -79,7 +80,7 @@ fn fingerprint(channel: &str, json: &str) -> String {
             ascii.push(character);
         } else {
             for unit in character.encode_utf16(&mut [0; 2]) {
-                // Writing to a `String` can't fail.
+                // Writing to a `String` cannot fail.
                 let _ = write!(ascii, "\\u{unit:04x}");
             }
         }
@@ -87,32 +88,32 @@ fn fingerprint(channel: &str, json: &str) -> String {
     hex::encode(&Sha256::digest(ascii)[..4])
 }
 
-/// How a message was finished: for good, whatever the broker has heard of it.
+/// How a message was finished. A finished message is not processed again, even if its acknowledgement was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Past {
+pub(super) enum Completion {
     Done,
     Rejected(String),
 }
 
-/// The messages that this program has finished last. The answer to a delivery may be lost with its connection; the message then comes again,
-/// marked, and is answered without doing the work a second time.
+/// The last [`limits::EXEC_REMEMBERED`] messages that this program has finished. If an acknowledgement is lost with its connection, the broker delivers
+/// the message again, marked as redelivered. The program then acknowledges the message without processing it again.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
-    known: HashMap<String, Past>,
+pub(super) struct FinishedMessages {
+    known: HashMap<String, Completion>,
     order: VecDeque<String>,
 }
 
-impl Memory {
-    /// What is known of a message. One that has never been delivered before is another one, whatever it is called.
-    pub(super) fn recall(&mut self, id: &str, redelivered: bool) -> Option<Past> {
+impl FinishedMessages {
+    /// Returns how a message was finished. A delivery without the redelivery mark is a new message with a reused id, so the old entry is removed.
+    pub(super) fn recall(&mut self, id: &str, redelivered: bool) -> Option<Completion> {
         if !redelivered && self.known.remove(id).is_some() {
             self.order.retain(|known| known != id);
         }
         self.known.get(id).cloned()
     }
 
-    /// False: it was known.
-    pub(super) fn remember(&mut self, id: String, past: Past) -> bool {
+    /// Adds a finished message, and removes the oldest entries above the limit. Returns whether the message is new.
+    pub(super) fn remember(&mut self, id: String, past: Completion) -> bool {
         let is_new = self.known.insert(id.clone(), past).is_none();
         if is_new {
             self.order.push_back(id);
@@ -131,10 +132,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_that_begin_later_stay_whole_and_in_order() {
-        let received = |id: &str| Received { id: id.to_owned(), json: String::new() };
-        let ids = |item: &Item| item.messages.iter().map(|message| message.id.clone()).collect::<Vec<_>>();
-        let mut item = Item {
+    fn the_rest_of_a_split_delivery_keeps_its_order_and_properties() {
+        let received = |id: &str| ReceivedMessage { id: id.to_owned(), json: String::new() };
+        let ids = |item: &ReceivedDelivery| item.messages.iter().map(|message| message.id.clone()).collect::<Vec<_>>();
+        let mut item = ReceivedDelivery {
             delivery: None,
             generation: 3,
             channel: "sms".to_owned(),
@@ -150,25 +151,25 @@ mod tests {
     }
 
     #[test]
-    fn a_message_has_one_name_however_its_store_spells_it_and_another_text_has_another() {
+    fn the_fingerprint_ignores_unicode_escapes_and_depends_on_channel_and_text() {
         assert_eq!(fingerprint("sms", r#"{"a":"é😀"}"#), fingerprint("sms", r#"{"a":"\u00e9\ud83d\ude00"}"#));
         assert_ne!(fingerprint("sms", "1"), fingerprint("sms", "2"));
         assert_ne!(fingerprint("sms", "1"), fingerprint("dead", "1"));
     }
 
     #[test]
-    fn what_is_finished_is_remembered_for_marked_deliveries_only_and_within_bounds() {
-        let mut memory = Memory::default();
-        memory.remember("a".to_owned(), Past::Done);
-        assert_eq!(memory.recall("a", true), Some(Past::Done));
-        memory.remember("a".to_owned(), Past::Rejected("x".to_owned()));
-        assert_eq!(memory.recall("a", true), Some(Past::Rejected("x".to_owned())));
-        assert_eq!(memory.recall("a", false), None, "it is new: the broker has used its number again");
+    fn finished_messages_are_remembered_for_redeliveries_within_the_limit() {
+        let mut memory = FinishedMessages::default();
+        memory.remember("a".to_owned(), Completion::Done);
+        assert_eq!(memory.recall("a", true), Some(Completion::Done));
+        memory.remember("a".to_owned(), Completion::Rejected("x".to_owned()));
+        assert_eq!(memory.recall("a", true), Some(Completion::Rejected("x".to_owned())));
+        assert_eq!(memory.recall("a", false), None, "a new message: the broker has reused the number");
         assert_eq!(memory.recall("a", true), None);
         for number in 0..=limits::EXEC_REMEMBERED {
-            memory.remember(number.to_string(), Past::Done);
+            memory.remember(number.to_string(), Completion::Done);
         }
-        assert_eq!((memory.recall("0", true), memory.recall("1", true)), (None, Some(Past::Done)));
+        assert_eq!((memory.recall("0", true), memory.recall("1", true)), (None, Some(Completion::Done)));
         assert_eq!(memory.known.len(), memory.order.len());
     }
 }

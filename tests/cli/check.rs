@@ -57,7 +57,7 @@ fn a_place_that_cannot_be_written_is_an_error_and_nothing_is_made() {
     fs::set_permissions(home, fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(home.join("file"), "").unwrap();
     let below_a_file = check(home, &[&QUIET[..], &["--data-dir", "file/data"]].concat()).with(1).stdout;
-    assert!(below_a_file.contains("error: file/data/wsmb.db cannot be made: file is no directory"), "{below_a_file}");
+    assert!(below_a_file.contains("error: cannot create file/data/wsmb.db: file is not a directory"), "{below_a_file}");
 
     fs::create_dir(home.join("closed")).unwrap();
     fs::set_permissions(home.join("closed"), fs::Permissions::from_mode(0o555)).unwrap();

@@ -1,9 +1,11 @@
-//! How long to wait before the next attempt: longer after each failure, bounded, and never the same for two clients, so that those
-//! which a restart of the broker threw out do not all come back in the same instant.
+//! Exponential back-off: computes how long to wait before the next attempt.
+//!
+//! The wait doubles after each failure, up to a maximum. A random part spreads the clients that a restart of the broker has disconnected, so that they do
+//! not all reconnect at the same moment. Never sleeps and never reads a clock.
 
 use std::time::Duration;
 
-/// Exponential back-off with jitter. Knows no clock: it says how long, the caller waits.
+/// Exponential back-off with jitter. Returns the wait; the caller sleeps.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -12,32 +14,32 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits about `first` after the first failure, and never longer than `longest`.
+    /// Makes a back-off that waits `first / 2` to `first` after the first failure, and never longer than `longest`.
     #[must_use]
     pub fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, failures: 0 }
     }
 
-    /// It worked: the next failure counts as the first.
+    /// Records a success: the next failure counts as the first one.
     pub fn succeeded(&mut self) {
         self.failures = 0;
     }
 
-    /// It failed: how long to wait now. Between half of the current step and all of it.
+    /// Records a failure. Returns the wait before the next attempt: a random time between half of the current step and the whole step.
     pub fn failed(&mut self) -> Duration {
         let wait = self.step(random_fraction());
         self.failures = self.failures.saturating_add(1);
         wait
     }
 
-    /// The wait at the current number of failures; `fraction` (0 to 1) is the jitter.
+    /// Returns the wait for the current number of failures. `fraction` (0 to 1) is the jitter.
     fn step(&self, fraction: f64) -> Duration {
         let full = self.first.saturating_mul(2u32.saturating_pow(self.failures)).min(self.longest);
         full.mul_f64(0.5 + fraction.clamp(0.0, 1.0) / 2.0)
     }
 }
 
-/// From 0 to 1. Without randomness all clients wait alike, which is worse but not wrong.
+/// Returns a random number from 0 to 1. If the system provides no random numbers, returns 1; then all clients wait for the same time.
 fn random_fraction() -> f64 {
     getrandom::u32().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX))
 }
@@ -50,7 +52,7 @@ mod tests {
     const LONGEST: Duration = Duration::from_secs(30);
 
     #[test]
-    fn each_failure_doubles_the_wait_up_to_the_bound() {
+    fn each_failure_doubles_the_wait_up_to_the_maximum() {
         let mut backoff = Backoff::new(FIRST, LONGEST);
         let mut full = Vec::new();
         for _ in 0..10 {
@@ -72,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn success_starts_anew() {
+    fn a_success_resets_the_wait() {
         let mut backoff = Backoff::new(FIRST, LONGEST);
         let _ = (backoff.failed(), backoff.failed(), backoff.failed());
         backoff.succeeded();

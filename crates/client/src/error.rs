@@ -1,4 +1,4 @@
-//! Why the client could not do what it was asked for: what happened, on what, and what to do about it. No password in it, ever.
+//! The errors of the client. Each message says what happened, on which address, and what to do. A message never contains a password.
 
 use std::fmt;
 use std::io;
@@ -7,62 +7,62 @@ use std::time::Duration;
 use wsmb_protocol::frame::ProtocolError;
 use wsmb_protocol::handshake::BadReply;
 
-/// Why there is no connection, or none any more.
+/// Why there is no connection, or why the connection has ended.
 #[derive(Debug)]
 pub enum Error {
-    /// No TCP connection could be made.
+    /// The TCP connection failed.
     Unreachable {
         /// `host:port`.
         address: String,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The connection was not ready in time.
+    /// The handshake did not finish in time.
     TimedOut {
         /// `host:port`.
         address: String,
-        /// After so long.
+        /// The timeout.
         after: Duration,
     },
-    /// Something answered, but not with a WebSocket connection: a wrong password (401), or no broker at all.
+    /// The server refused the handshake (for example 401 for a wrong password), or is not a WebSocket server.
     Refused {
         /// `host:port`.
         address: String,
-        /// Who asked, if anybody was named.
+        /// The user of the request, if there was one.
         user: Option<String>,
-        /// What it answered.
+        /// The answer of the server.
         reply: BadReply,
     },
-    /// The broker broke the WebSocket protocol.
+    /// The broker violated the WebSocket protocol.
     Protocol(ProtocolError),
-    /// The connection broke, or the broker ended it without a close frame, as it does when it goes down.
+    /// The connection was lost: a network error, or the broker ended the connection without a close frame.
     Lost {
         /// `host:port`.
         address: String,
-        /// What the system says; `None`: the other side just ended it.
+        /// The error of the system; `None`: the broker ended the TCP connection.
         source: Option<io::Error>,
     },
     /// The broker ended the connection with a close frame.
     Closed {
-        /// RFC 6455 section 7.4.
+        /// The close code (RFC 6455 section 7.4).
         code: Option<u16>,
-        /// Its reason, perhaps empty.
+        /// The reason in the close frame; may be empty.
         reason: String,
     },
-    /// Nothing came from the broker for so long, not even the answer to a ping.
+    /// The broker sent nothing for this time, not even the answer to a ping.
     Silent {
         /// `host:port`.
         address: String,
-        /// For so long.
+        /// The time without a frame.
         after: Duration,
     },
-    /// The system gives no random numbers, and without them no frame may be sent (RFC 6455 section 5.3).
+    /// The system provides no random numbers. The client needs them to mask frames (RFC 6455 section 5.3).
     NoRandomness(getrandom::Error),
 }
 
 impl Error {
-    /// Something answered, and its answer will be the same if asked again: a wrong password, or no broker at that address. A server
-    /// that says that it can't now (5xx) is not meant.
+    /// Whether the server has refused the request in a way that a retry does not change: a wrong password, or no broker at this address. A status of 5xx
+    /// does not count.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
@@ -72,10 +72,10 @@ impl Error {
         }
     }
 
-    /// A server answered, and not for want of a broker behind it: asking again costs it something each time. (502 and 504 are how a proxy says
-    /// that there is no broker.)
+    /// Whether a broker has answered the request, so that each retry costs the broker a handshake. A status of 502 or 504 does not count: a proxy sends it
+    /// if the broker cannot be reached.
     #[must_use]
-    pub fn is_answer(&self) -> bool {
+    pub fn is_broker_response(&self) -> bool {
         match self {
             Self::Refused { reply: BadReply::Refused { status, .. }, .. } => !matches!(status, 502 | 504),
             Self::Refused { .. } => true,
@@ -98,7 +98,7 @@ impl fmt::Display for Error {
             }
             Self::TimedOut { address, after } => write!(
                 f,
-                "{address} did not answer within {} seconds - is it a broker, and does a firewall stand between?",
+                "{address} did not answer within {} seconds - check the address, and whether a firewall blocks it",
                 after.as_secs()
             ),
             Self::Refused { reply: BadReply::Refused { status: 401, .. }, user: Some(user), address } => write!(
@@ -107,10 +107,10 @@ impl fmt::Display for Error {
             ),
             Self::Refused { reply: BadReply::Refused { status: 401, .. }, user: None, address } => write!(
                 f,
-                "the broker at {address} wants a user and a password (401): store them with `wsmb login`, or set --user and WSMB_PASSWORD"
+                "the broker at {address} requires a user and a password (401): store them with `wsmb login`, or set --user and WSMB_PASSWORD"
             ),
-            Self::Refused { address, reply, .. } => write!(f, "no connection to {address}: {reply}"),
-            Self::Protocol(error) => write!(f, "the broker broke the WebSocket protocol: {error}"),
+            Self::Refused { address, reply, .. } => write!(f, "cannot connect to {address}: {reply}"),
+            Self::Protocol(error) => write!(f, "the broker violated the WebSocket protocol: {error}"),
             Self::Lost { address, source: None } => write!(f, "the broker at {address} ended the connection"),
             Self::Lost { address, source: Some(source) } => {
                 write!(f, "the connection to {address} was lost: {}", reason(source))
@@ -125,10 +125,10 @@ impl fmt::Display for Error {
             }
             Self::Silent { address, after } => write!(
                 f,
-                "nothing came from {address} for {} seconds, not even the answer to a ping: the connection is dead",
+                "{address} sent nothing for {} seconds, not even the answer to a ping: the connection is lost",
                 after.as_secs()
             ),
-            Self::NoRandomness(error) => write!(f, "the system gives no random numbers: {error}"),
+            Self::NoRandomness(error) => write!(f, "the system provides no random numbers: {error}"),
         }
     }
 }
@@ -142,12 +142,12 @@ impl std::error::Error for Error {
     }
 }
 
-/// What the system says, without its number: "connection refused", not "Connection refused (os error 111)".
+/// Returns the text of a system error in lower case and without its number: "connection refused", not "Connection refused (os error 111)".
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut characters = text.chars();
-    // Only the first letter of a sentence, not that of a name: "Connection refused", but "DNS error".
+    // The first letter of a sentence becomes lower case ("Connection refused"), that of an abbreviation does not ("DNS error").
     match (characters.next(), characters.clone().next()) {
         (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(characters).collect(),
         _ => text.to_owned(),
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_what_to_do() {
+    fn each_error_has_its_message() {
         let address = || "127.0.0.1:8888".to_owned();
         let refused = io::Error::from_raw_os_error(libc_refused());
         let error = Error::Unreachable { address: address(), source: refused };
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(error.to_string(), "the broker at 127.0.0.1:8888 ended the connection");
     }
 
-    /// The number of "connection refused" on this system.
+    /// Returns the error number of "connection refused" on this system.
     fn libc_refused() -> i32 {
         if cfg!(windows) { 10061 } else { libc::ECONNREFUSED }
     }

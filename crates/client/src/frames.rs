@@ -1,7 +1,7 @@
-//! What the broker says in the envelope dialect, as the client reads it, and the commands that the client writes.
+//! Frames of the envelope dialect: parses the frames of the broker, and writes the commands of the client.
 //!
-//! A live delivery is another client's frame, verbatim. It may hold a member twice and unknown members of any type, so nothing here
-//! trusts more than it uses: the last of two members counts, as it does for the broker.
+//! A live delivery is the unchanged frame of another client. It may contain a member twice, and unknown members of any type. So the parser checks only the
+//! members that it uses; of two members with the same name the last one counts, as for the broker.
 
 mod answers;
 
@@ -14,61 +14,61 @@ use serde_json::value::RawValue;
 
 pub use self::answers::Answer;
 
-/// One frame of the broker.
+/// A frame from the broker.
 #[derive(Debug)]
 pub enum Frame<'a> {
-    /// Messages of a channel.
+    /// One or more messages of a channel.
     Delivery(Delivery<'a>),
     /// The connect reply, the answer to a command, or a refusal.
     Reply(Reply<'a>),
 }
 
-/// Messages of a channel.
+/// One or more messages of a channel.
 #[derive(Debug)]
 pub struct Delivery<'a> {
     /// The channel.
     pub channel: Cow<'a, str>,
-    /// What to acknowledge; `None` where nothing is to be acknowledged.
+    /// The name of the delivery, for the acknowledgement; `None` if no acknowledgement is needed.
     pub delivery: Option<Cow<'a, str>>,
-    /// What the broker calls the message, the first of several: the same at each delivery. `None` where nothing is to be acknowledged.
+    /// The broker's number of the first message; the same at each delivery. `None` if no acknowledgement is needed.
     pub message_id: Option<u64>,
-    /// It may have been delivered before.
+    /// Whether the messages may have been delivered before.
     pub redelivered: bool,
-    /// Which delivery of its message this is, as far as the broker knows: 1 for the first.
+    /// The number of this delivery of the message, as far as the broker knows: 1 for the first.
     pub attempt: u32,
-    /// The messages, each its exact JSON text.
+    /// The exact JSON text of each message.
     pub messages: Vec<&'a RawValue>,
 }
 
 /// The connect reply, the answer to a command, or a refusal.
 #[derive(Debug)]
 pub struct Reply<'a> {
-    /// The command that is answered.
+    /// The command that this reply answers.
     pub command: Option<Cow<'a, str>>,
-    /// `"00"` is yes.
+    /// The response code; `"00"` means accepted.
     pub code: Cow<'a, str>,
-    /// The sentence.
+    /// The response text.
     pub text: Cow<'a, str>,
-    /// The sender's name for the publication.
+    /// The sender's id of the publication.
     pub id: Option<Cow<'a, str>>,
-    /// To how many receivers it was given at once.
+    /// The number of receivers to which the broker has sent the publication at once.
     pub receivers: u64,
-    /// It is in the store.
+    /// Whether the publication is in the store.
     pub stored: bool,
-    /// It had been accepted before.
+    /// Whether a publication with this id was accepted before.
     pub duplicate: bool,
-    /// What a connect reply carries.
+    /// The data of a connect reply.
     pub data: Option<&'a RawValue>,
 }
 
 impl Reply<'_> {
-    /// The broker said yes.
+    /// Whether the broker has accepted the command.
     #[must_use]
     pub fn is_accepted(&self) -> bool {
         self.code == "00"
     }
 
-    /// The broker's time in a connect reply or an answer to `ping`, as it stands there.
+    /// Returns the broker's time in a connect reply or an answer to `ping`, as ISO 8601 text.
     #[must_use]
     pub fn time_stamp(&self) -> Option<String> {
         #[derive(serde::Deserialize)]
@@ -80,10 +80,10 @@ impl Reply<'_> {
     }
 }
 
-/// Reads one frame of the broker.
+/// Parses a frame from the broker.
 ///
 /// # Errors
-/// It is no JSON object, or neither a delivery nor a reply.
+/// The frame is not a JSON object, or is neither a delivery nor a reply.
 pub fn parse(payload: &[u8]) -> Result<Frame<'_>, NotUnderstood> {
     let raw: Raw<'_> = serde_json::from_slice(payload).map_err(|_| NotUnderstood)?;
     let command = text(raw.command);
@@ -115,7 +115,7 @@ pub struct NotUnderstood;
 
 impl fmt::Display for NotUnderstood {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the broker sent something that this client does not understand; is it a message broker?")
+        f.write_str("the server sent an unknown frame; check whether the address is that of a wsmb broker")
     }
 }
 
@@ -137,11 +137,11 @@ fn messages(data: &RawValue) -> Result<Vec<&RawValue>, NotUnderstood> {
     }
 }
 
-/// A string that is borrowed where it holds no escape.
+/// A string. It is borrowed if it has no escapes.
 #[derive(serde::Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The members that the client uses, each as it stands.
+/// The members that the client uses, as unparsed JSON text.
 #[derive(Default)]
 struct Raw<'a> {
     command: Option<&'a RawValue>,
@@ -172,7 +172,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw<'a>, A::Error> {
                 let mut raw = Raw::default();
-                // Members so far, and how many of them are the broker's marks.
+                // The number of members so far, and the number of members that the broker has added.
                 let (mut position, mut marks) = (0_usize, 0);
                 while let Some(Text(key)) = map.next_key()? {
                     let value: &'a RawValue = map.next_value()?;
@@ -180,8 +180,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
                         "command" => raw.command = Some(value),
                         "channel" => raw.channel = Some(value),
                         "data" => raw.data = Some(value),
-                        // The broker writes these before everything else. Further on they are the sender's own, and a
-                        // sender must not be able to choose what its receiver acknowledges.
+                        // The broker writes these four members first. At a later position they come from the sender, and a
+                        // sender must not choose which delivery its receiver acknowledges.
                         "delivery" if position == 0 => raw.delivery = Some(value),
                         "message_id" if marks == 1 && position == 1 => raw.message_id = Some(value),
                         "redelivered" if marks > 0 && position == marks => raw.redelivered = Some(value),
@@ -206,13 +206,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
     }
 }
 
-/// A `send-message` with one message.
+/// A `send-message` command with one message.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct SendMessage<'a> {
     command: &'static str,
-    /// Where to.
+    /// The channel to send to.
     channel: &'a str,
-    /// Idempotency key; also asks for a reply.
+    /// The idempotency key. It also requests a reply.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -225,50 +225,50 @@ pub struct SendMessage<'a> {
 }
 
 impl<'a> SendMessage<'a> {
-    /// The message, with nothing but the channel.
+    /// Makes a command with a channel and a message, without options.
     #[must_use]
     pub fn new(channel: &'a str, message: &'a RawValue) -> Self {
         let command = "send-message";
         Self { command, channel, id: None, ttl: None, delay: None, number_of_receiver: None, data: [message] }
     }
 
-    /// Names it: it is answered, and a repetition within the broker's `dedup_window` is harmless.
+    /// Sets the id: the broker then answers the command, and does not deliver a repetition within its `dedup_window`.
     #[must_use]
     pub fn id(mut self, id: &'a str) -> Self {
         self.id = Some(id);
         self
     }
 
-    /// It expires after this; zero = never.
+    /// Sets the time to live; zero = the message never expires.
     #[must_use]
     pub fn ttl(mut self, ttl: Option<Duration>) -> Self {
         self.ttl = ttl.and_then(seconds);
         self
     }
 
-    /// It is not delivered before this has passed.
+    /// Sets the delay: the broker delivers the message after this time.
     #[must_use]
     pub fn delay(mut self, delay: Option<Duration>) -> Self {
         self.delay = delay.and_then(seconds);
         self
     }
 
-    /// To how many receivers it goes; 0 = all.
+    /// Sets the number of receivers that get the message; 0 = all.
     #[must_use]
     pub fn receivers(mut self, receivers: Option<u32>) -> Self {
         self.number_of_receiver = receivers;
         self
     }
 
-    /// The command as a frame carries it.
+    /// Returns the command as JSON text, the payload of a frame.
     #[must_use]
     pub fn to_json(&self) -> String {
-        // invariant: every member is a string, a number or JSON already, so it can always be written
+        // invariant: every member is a string, a number or valid JSON, so the serialization cannot fail
         serde_json::to_string(self).expect("plain values")
     }
 }
 
-/// Whole seconds as an integer, others as a decimal number.
+/// Returns a number of seconds: an integer if it is whole, else a decimal number.
 fn seconds(duration: Duration) -> Option<serde_json::Number> {
     if duration.subsec_nanos() == 0 {
         Some(duration.as_secs().into())
@@ -277,7 +277,7 @@ fn seconds(duration: Duration) -> Option<serde_json::Number> {
     }
 }
 
-/// A `receive-message` with manual acknowledgement.
+/// A `receive-message` command with manual acknowledgement.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct ReceiveMessage<'a> {
     command: &'static str,
@@ -295,7 +295,7 @@ pub struct ReceiveMessage<'a> {
 }
 
 impl<'a> ReceiveMessage<'a> {
-    /// These channels, and nothing else asked for.
+    /// Makes a command with these channels, without options.
     #[must_use]
     pub fn new(channels: impl IntoIterator<Item = &'a str>) -> Self {
         let channel = channels.into_iter().collect();
@@ -303,43 +303,43 @@ impl<'a> ReceiveMessage<'a> {
         Self { command, channel, ack, prefetch: None, receiver: None, group: None, order: None, data: [] }
     }
 
-    /// Unconfirmed deliveries allowed.
+    /// Sets the number of deliveries that may be unacknowledged.
     #[must_use]
     pub fn prefetch(mut self, prefetch: Option<u32>) -> Self {
         self.prefetch = prefetch;
         self
     }
 
-    /// The receiver's own name: a newer connection with it replaces this one.
+    /// Sets the name of the receiver: a newer connection with this name replaces this one.
     #[must_use]
     pub fn receiver(mut self, receiver: Option<&'a str>) -> Self {
         self.receiver = receiver;
         self
     }
 
-    /// Its group: of the receivers of a channel that name one group, one gets each message.
+    /// Sets the group: one receiver of a group gets each message.
     #[must_use]
     pub fn group(mut self, group: Option<&'a str>) -> Self {
         self.group = group;
         self
     }
 
-    /// The channels take turns. Else what waits in an earlier one goes first.
+    /// Sets whether the channels take turns. Otherwise messages of an earlier channel come first.
     #[must_use]
     pub fn fair(mut self, fair: bool) -> Self {
         self.order = fair.then_some("fair");
         self
     }
 
-    /// The command as a frame carries it.
+    /// Returns the command as JSON text, the payload of a frame.
     #[must_use]
     pub fn to_json(&self) -> String {
-        // invariant: every member is a string, a number or a list of strings, so it can always be written
+        // invariant: every member is a string, a number or a list of strings, so the serialization cannot fail
         serde_json::to_string(self).expect("plain values")
     }
 }
 
-/// `message` as it stands if it is JSON, else as a JSON string.
+/// Returns `text` unchanged if it is JSON, else as a JSON string.
 #[must_use]
 pub fn message_of(text: &str) -> Box<RawValue> {
     match serde_json::from_str::<&RawValue>(text) {
@@ -348,10 +348,10 @@ pub fn message_of(text: &str) -> Box<RawValue> {
     }
 }
 
-/// `text` as a JSON string.
+/// Returns `text` as a JSON string.
 #[must_use]
 pub fn string(text: &str) -> Box<RawValue> {
-    // invariant: a string can always be written as JSON
+    // invariant: the serialization of a string cannot fail
     serde_json::value::to_raw_value(text).expect("a string")
 }
 
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_gives_its_messages_as_they_stand() {
+    fn the_messages_of_a_delivery_are_unchanged() {
         let found = delivery(
             r#"{"delivery":"17","message_id":"5","redelivered":true,"attempt":3,"command":"send-message","channel":"sms","data":[{"a" : 1}, "x",[2]]}"#,
         );
@@ -383,13 +383,13 @@ mod tests {
     }
 
     #[test]
-    fn data_that_is_no_list_is_one_message() {
+    fn data_that_is_not_a_list_is_one_message() {
         assert_eq!(texts(&delivery(r#"{"command":"send-message","channel":"c","data":{"a":1}}"#)), [r#"{"a":1}"#]);
         assert_eq!(texts(&delivery(r#"{"command":"send-message","channel":"c","data":5}"#)), ["5"]);
     }
 
     #[test]
-    fn a_sender_cannot_choose_what_its_receiver_acknowledges() {
+    fn a_sender_cannot_forge_the_members_of_the_broker() {
         let found = delivery(
             r#"{"delivery":"17","command":"send-message","message_id":"9","delivery":"3","redelivered":true,"attempt":9,"channel":"c","data":[1]}"#,
         );
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn members_twice_and_unknown_ones_of_any_type_do_no_harm() {
+    fn repeated_and_unknown_members_of_any_type_are_accepted() {
         let found = delivery(
             r#"{"command":5,"command":"send-message","id":{},"receivers":"x","channel":"a","channel":"b","data":1,"data":[2],"response_code":"00"}"#,
         );
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_read() {
+    fn a_reply_is_parsed() {
         let frame = br#"{"command":"send-message","response_code":"00","response_text":"Accepted","id":"x","receivers":2,"stored":true,"duplicate":true}"#;
         let Frame::Reply(reply) = parse(frame).unwrap() else { panic!("a reply") };
         assert!(reply.is_accepted() && reply.stored && reply.duplicate);
@@ -421,14 +421,14 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_not_understood() {
+    fn all_other_frames_are_errors() {
         for frame in ["", "hello", "5", "[]", "{}", r#"{"response_code":5}"#, "{\"command\":\"connect\""] {
             assert!(parse(frame.as_bytes()).is_err(), "{frame}");
         }
     }
 
     #[test]
-    fn commands_are_written_as_the_broker_reads_them() {
+    fn commands_are_written_in_the_broker_s_syntax() {
         let message = message_of("hello");
         let command = SendMessage::new("s\"ms", &message).id("i").ttl(Some(Duration::from_millis(1500)));
         let command = command.delay(Some(Duration::from_secs(3))).receivers(Some(0)).to_json();
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_json_stays_as_it_stands() {
+    fn a_message_that_is_json_is_not_changed() {
         for (given, sent) in
             [("{\"a\" : 1}", "{\"a\" : 1}"), ("402913", "402913"), ("say \"hi\"", r#""say \"hi\"""#), ("", r#""""#)]
         {

@@ -1,15 +1,15 @@
-//! The client: a WebSocket client of the broker for applications. The command line uses it too.
+//! A WebSocket client of the broker for applications. The command line uses this client, too.
 //!
-//! One connection over plain TCP, on our own frames and handshake. Memory is bounded: one read buffer, the messages of one read, and
-//! what the caller queued; a caller that does not take messages stops the reading, and TCP stops the broker.
+//! A client is one connection over plain TCP. It uses the frames and the handshake of the crate `protocol`. Its memory is bounded: one read buffer, the
+//! messages of one read, and the frames that the caller has queued. If the caller takes no messages, the client stops reading, and TCP backpressure stops
+//! the broker.
 //!
 //! ```text
 //! send_text, send_binary ─► frames ─► socket
 //! next ◄── messages ◄── frames ◄── socket
 //! ```
 //!
-//! Never here: the server, the command line, or a line on the terminal.
-//! It never reconnects by itself (a [`Backoff`] helps the caller who wants to), never retries, and never prints.
+//! Never reconnects by itself (a caller can reconnect with a [`Backoff`]), never retries, and never prints.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -53,16 +53,16 @@ use wsmb_core::message::{Frame, Kind};
 use wsmb_protocol::frame::{Decoder, Incoming, Opcode, Role, encode_masked_into, payload_start};
 use wsmb_protocol::handshake;
 
-/// How to connect.
+/// Options of a connection.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Who asks; `None`: what the address says, and if it names nobody, nobody.
+    /// User and password; `None`: the user and the password in the address, if it has any.
     pub credentials: Option<Credentials>,
-    /// From the first packet to the end of the handshake.
+    /// The timeout from the first packet to the end of the handshake.
     pub connect_timeout: Duration,
-    /// After so long a silence the client pings; after twice that it takes the connection for dead. `None`: it waits for ever.
+    /// The client pings after this time without a frame. After twice this time the connection counts as lost. `None`: no pings and no timeout.
     pub keepalive: Option<Duration>,
-    /// The largest message that is taken, in bytes; a larger one ends the connection (1009).
+    /// The largest accepted message, in bytes. A larger message ends the connection (close code 1009).
     pub max_message: usize,
 }
 
@@ -77,26 +77,26 @@ impl Default for Options {
     }
 }
 
-/// One message of the broker.
+/// A message from the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Whether it came as text or as bytes.
+    /// Whether the frame was a text frame or a binary frame.
     pub kind: Kind,
-    /// What it carries; valid UTF-8 if it came as text.
+    /// The payload. The payload of a text frame is valid UTF-8.
     pub payload: Bytes,
 }
 
 impl Message {
-    /// Its text; `None` if it is not UTF-8.
+    /// Returns the payload as text; `None` if it is not UTF-8.
     #[must_use]
     pub fn as_text(&self) -> Option<&str> {
         std::str::from_utf8(&self.payload).ok()
     }
 }
 
-/// One connection to a broker, ready for use.
+/// A connection to a broker.
 ///
-/// Nothing of it is lost if a future of it is dropped: [`Client::next`] may stand in a `select!`.
+/// All futures are cancellation-safe: [`Client::next`] may be used in a `select!`.
 pub struct Client {
     stream: TcpStream,
     address: String,
@@ -105,22 +105,22 @@ pub struct Client {
     received: VecDeque<Message>,
     output: Vec<u8>,
     written: usize,
-    masks: Masks,
-    /// How the connection ended; told to the caller when everything received before has been taken.
+    masks: MaskPool,
+    /// Why the connection ended. The caller gets this error after all received messages.
     end: Option<Error>,
-    /// A close frame has been queued: nothing may follow it.
+    /// Whether a close frame is queued. No frame may follow a close frame.
     closing: bool,
-    /// The broker's close frame is answered by [`Self::close`], not at once.
-    late_goodbye: bool,
-    /// The code of a close frame of the broker that is not answered yet.
+    /// Whether only [`Self::close`] answers the broker's close frame.
+    is_close_reply_deferred: bool,
+    /// The code of the broker's close frame, if it is not answered yet.
     unanswered_close: Option<u16>,
     keepalive: Option<Duration>,
-    heard: Instant,
-    pinged: bool,
+    last_received: Instant,
+    is_ping_unanswered: bool,
 }
 
 impl Client {
-    /// Connects, and offers the subprotocol `wsmb.v1`. The address decides the dialect: `?topic=NAME` speaks topic, else envelope.
+    /// Connects, and offers the subprotocol `wsmb.v1`. An address with `?topic=NAME` selects the topic dialect, any other address the envelope dialect.
     ///
     /// # Errors
     /// [`Error::Unreachable`], [`Error::TimedOut`], [`Error::Refused`], [`Error::Lost`].
@@ -139,7 +139,7 @@ impl Client {
             Err(source) => return Err(Error::Unreachable { address, source }),
         };
         let lost = |source| Error::Lost { address: address.clone(), source };
-        // Every write is a whole burst already; waiting for more would only add latency.
+        // Each write contains all queued frames already. Nagle's algorithm would only add latency.
         stream.set_nodelay(true).map_err(|error| lost(Some(error)))?;
         let named = url.user().map(|user| Credentials::new(user, url.password().unwrap_or_default()));
         let credentials = options.credentials.as_ref().or(named.as_ref());
@@ -170,20 +170,20 @@ impl Client {
             received: VecDeque::new(),
             output: Vec::new(),
             written: 0,
-            masks: Masks::new()?,
+            masks: MaskPool::new()?,
             end: None,
             closing: false,
-            late_goodbye: false,
+            is_close_reply_deferred: false,
             unanswered_close: None,
             keepalive: options.keepalive,
-            heard: Instant::now(),
-            pinged: false,
+            last_received: Instant::now(),
+            is_ping_unanswered: false,
         };
         client.take(&mut head[head_length..])?;
         Ok(client)
     }
 
-    /// Sends one text message: it has been given to the system when this returns.
+    /// Sends a text message. Returns when the operating system has taken the message.
     ///
     /// # Errors
     /// The connection has ended.
@@ -192,7 +192,7 @@ impl Client {
         self.flush().await
     }
 
-    /// Sends one binary message: it has been given to the system when this returns.
+    /// Sends a binary message. Returns when the operating system has taken the message.
     ///
     /// # Errors
     /// The connection has ended.
@@ -201,22 +201,22 @@ impl Client {
         self.flush().await
     }
 
-    /// Queues one text message, to be written by the next [`Self::next`] or [`Self::flush`]: many small ones then share one write.
-    /// The caller bounds what is queued; [`Self::queued`] tells how much it is.
+    /// Queues a text message. The next [`Self::next`] or [`Self::flush`] writes it, so that many small messages share one write. The caller must bound the
+    /// queue; [`Self::queued`] returns its size.
     ///
     /// # Errors
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     pub fn queue_text(&mut self, text: &str) -> Result<(), Error> {
         self.queue(Opcode::Text, text.as_bytes())
     }
 
-    /// Bytes that are queued and not yet given to the system.
+    /// Returns the number of queued bytes that the operating system has not taken yet.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.output.len() - self.written
     }
 
-    /// Writes what is queued. Meanwhile it reads, so that two full sockets never wait for each other.
+    /// Writes the queue. Reads at the same time, so that two peers with full sockets never wait for each other.
     ///
     /// # Errors
     /// The connection has ended.
@@ -239,46 +239,46 @@ impl Client {
         .await
     }
 
-    /// The next message of the broker. Pings are answered meanwhile, and what is queued is written.
+    /// Returns the next message from the broker. While it waits, it answers pings and writes the queue.
     ///
     /// # Errors
     /// The connection has ended: [`Error::Closed`], [`Error::Lost`], [`Error::Silent`], [`Error::Protocol`].
     pub async fn next(&mut self) -> Result<Message, Error> {
         loop {
             let Some(keepalive) = self.keepalive else { return poll_fn(|context| self.poll_next(context)).await };
-            let patience = if self.pinged { keepalive.saturating_mul(2) } else { keepalive };
-            let deadline = self.heard + patience;
+            let timeout = if self.is_ping_unanswered { keepalive.saturating_mul(2) } else { keepalive };
+            let deadline = self.last_received + timeout;
             match tokio::time::timeout_at(deadline, poll_fn(|context| self.poll_next(context))).await {
                 Ok(result) => return result,
-                Err(_) if self.heard + patience > deadline => {}
-                Err(_) if self.pinged => {
-                    return Err(Error::Silent { address: self.address.clone(), after: patience });
+                Err(_) if self.last_received + timeout > deadline => {}
+                Err(_) if self.is_ping_unanswered => {
+                    return Err(Error::Silent { address: self.address.clone(), after: timeout });
                 }
                 Err(_) => {
-                    self.pinged = true;
+                    self.is_ping_unanswered = true;
                     self.queue(Opcode::Ping, b"wsmb")?;
                 }
             }
         }
     }
 
-    /// From now on a close frame of the broker is answered only by [`Self::close`]. In between, [`Self::queue_text`] and
-    /// [`Self::write_some`] still work: a broker that goes down takes acknowledgements for as long as it waits for the answer.
-    pub fn answer_close_late(&mut self) {
-        self.late_goodbye = true;
+    /// Makes [`Self::close`] answer a close frame of the broker, instead of [`Self::next`]. In between, [`Self::queue_text`] and [`Self::try_flush`] still
+    /// work: a broker that stops accepts acknowledgements as long as it waits for the answer to its close frame.
+    pub fn defer_close_reply(&mut self) {
+        self.is_close_reply_deferred = true;
     }
 
-    /// Writes what the system takes of the queue without waiting, for a connection that the broker has ended already.
-    pub fn write_some(&mut self) {
+    /// Writes as much of the queue as possible without waiting. For a connection on which the broker has sent a close frame.
+    pub fn try_flush(&mut self) {
         let mut context = Context::from_waker(std::task::Waker::noop());
         while self.queued() > 0 && self.poll_write(&mut context).is_ready() {}
     }
 
-    /// Ends the connection in an orderly way: everything queued is written, then a close frame, and what still comes is read and
-    /// dropped until the broker has answered it. The broker has then processed everything that was sent.
+    /// Ends the connection with a close handshake: writes the queue and a close frame, and discards all further messages until the broker answers. After a
+    /// success, the broker has processed everything that was sent.
     ///
     /// # Errors
-    /// The connection broke before, or the broker did not answer within [`limits::CLIENT_CLOSE`].
+    /// The connection was lost, or the broker did not answer within [`limits::CLIENT_CLOSE`].
     pub async fn close(mut self) -> Result<(), Error> {
         if let Some(code) = self.unanswered_close {
             self.queue(Opcode::Close, &code.to_be_bytes())?;
@@ -288,7 +288,7 @@ impl Client {
                 }
                 Poll::Ready(())
             });
-            // If it cannot be written, the broker has gone, and there is nobody to say goodbye to.
+            // If the write fails, the connection has ended already, and no answer is needed.
             let _ = tokio::time::timeout(limits::CLIENT_CLOSE, written).await;
             return Ok(());
         }
@@ -311,10 +311,9 @@ impl Client {
         }
     }
 
-    /// Drops the connection as a pulled cable or a crash would: no close frame, and a reset instead of an orderly end of the TCP
-    /// connection, so that the broker cannot take it for one.
+    /// Aborts the connection as a crash would: sends no close frame, and resets the TCP connection. So the broker does not count this as an orderly end.
     pub fn abort(self) {
-        // If the system refuses the option, the drop below is an ordinary end: the best that can be had.
+        // If the system refuses the option, the drop ends the TCP connection without a reset.
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
@@ -329,7 +328,7 @@ impl Client {
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Message, Error>> {
         loop {
-            // A write that fails is no reason to stop: what the broker said before is still to be read, and why it went.
+            // A failed write does not stop the loop: the client must still read the broker's last messages and its close frame.
             while self.queued() > 0 && self.poll_write(context).is_ready() {}
             if let Some(message) = self.received.pop_front() {
                 return Poll::Ready(Ok(message));
@@ -341,11 +340,11 @@ impl Client {
         }
     }
 
-    /// Writes some of the queue. Ready means that there was progress (a failure is progress too: the queue is empty then).
+    /// Writes a part of the queue. `Ready` means progress. A failed write empties the queue, which counts as progress.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match ready!(Pin::new(&mut self.stream).poll_write(context, &self.output[self.written..])) {
             Ok(count) if count > 0 => self.written += count,
-            // The reader finds out what happened.
+            // The next read returns the error.
             _ => {
                 self.written = self.output.len();
                 self.closing = true;
@@ -359,7 +358,7 @@ impl Client {
         Poll::Ready(())
     }
 
-    /// Reads once. Ready means that there was progress: messages, control frames, or the end.
+    /// Reads once. `Ready` means progress: a message, a control frame, or the end of the connection.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut input = std::mem::take(&mut self.input);
         let mut buffer = ReadBuf::new(&mut input);
@@ -368,8 +367,8 @@ impl Client {
         let progress = match result {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) if count > 0 => {
-                self.heard = Instant::now();
-                self.pinged = false;
+                self.last_received = Instant::now();
+                self.is_ping_unanswered = false;
                 if let Err(error) = self.take(&mut input[..count]) {
                     self.end.get_or_insert(error);
                 }
@@ -385,7 +384,7 @@ impl Client {
         progress
     }
 
-    /// Decodes what was read: messages into the queue, pings into answers.
+    /// Decodes input: queues the received messages, and queues an answer to a ping or a close frame.
     fn take(&mut self, input: &mut [u8]) -> Result<(), Error> {
         let Self { decoder, received, .. } = self;
         let mut ping = None;
@@ -401,7 +400,7 @@ impl Client {
                 ControlFlow::Continue(())
             }
             Incoming::Ping(payload) => {
-                // RFC 6455 section 5.5.3: of several pings, only the last needs an answer.
+                // RFC 6455 section 5.5.3: of several pings, only the last one needs an answer.
                 ping = Some(payload.to_vec());
                 ControlFlow::Continue(())
             }
@@ -416,7 +415,7 @@ impl Client {
         }
         if let Some((code, reason)) = close {
             match code {
-                Some(code) if self.late_goodbye => self.unanswered_close = Some(code),
+                Some(code) if self.is_close_reply_deferred => self.unanswered_close = Some(code),
                 _ => {
                     let payload = code.map_or_else(Vec::new, |code| code.to_be_bytes().to_vec());
                     self.queue(Opcode::Close, &payload)?;
@@ -433,7 +432,7 @@ impl Client {
         Ok(())
     }
 
-    /// Why the connection ended; later calls get the short answer.
+    /// Returns why the connection ended. Later calls return [`Error::Lost`].
     fn ended(&mut self) -> Error {
         let again = Error::Lost { address: self.address.clone(), source: None };
         self.end.replace(again).unwrap_or(Error::Lost { address: self.address.clone(), source: None })
@@ -446,20 +445,23 @@ impl fmt::Debug for Client {
     }
 }
 
-/// The `Sec-WebSocket-Key` of one handshake: 16 random bytes.
+/// Returns a `Sec-WebSocket-Key` for one handshake: 16 random bytes in base64.
+///
+/// # Errors
+/// [`Error::NoRandomness`].
 pub fn new_key() -> Result<String, Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(Error::NoRandomness)?;
     Ok(BASE64.encode(bytes))
 }
 
-/// Masks that no one can foretell (RFC 6455 section 5.3), some at a time: one system call for 64 frames.
-struct Masks {
+/// Unpredictable masks (RFC 6455 section 5.3). One system call makes the masks for 64 frames.
+struct MaskPool {
     pool: [u8; 256],
     used: usize,
 }
 
-impl Masks {
+impl MaskPool {
     fn new() -> Result<Self, Error> {
         let mut pool = [0; 256];
         getrandom::fill(&mut pool).map_err(Error::NoRandomness)?;

@@ -1,4 +1,4 @@
-//! The client against a server by another hand.
+//! Tests of the client with the WebSocket server of another library (tungstenite).
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
 use super::*;
 
-/// A server by another hand, so that a misreading of the RFC does not agree with itself.
+/// A server of another library: a wrong reading of the RFC in our code would not show with our own server.
 type Server = tokio_tungstenite::WebSocketStream<TcpStream>;
 
 async fn listen() -> (TcpListener, Url) {
@@ -19,7 +19,7 @@ async fn listen() -> (TcpListener, Url) {
     (listener, Url::parse(&format!("ws://app:pass%3Aword@{address}/ws?topic=sms")).unwrap())
 }
 
-/// A connected pair, and the request that the server saw.
+/// Returns a connected client and server, and the request that the server has received.
 async fn pair(options: Options) -> (Client, Server, Request) {
     let (listener, url) = listen().await;
     let accept = async {
@@ -48,7 +48,7 @@ async fn the_request_names_user_target_and_subprotocol() {
 }
 
 #[tokio::test]
-async fn messages_travel_both_ways_and_the_goodbye_is_answered() {
+async fn messages_are_sent_both_ways_and_the_close_frame_is_answered() {
     let (mut client, mut server, _) = pair(Options::default()).await;
     client.send_text("hello").await.unwrap();
     client.send_binary(&[0, 255]).await.unwrap();
@@ -62,7 +62,7 @@ async fn messages_travel_both_ways_and_the_goodbye_is_answered() {
     assert_eq!((message.kind, &message.payload[..]), (Kind::Binary, &[1][..]));
     let theirs = async {
         let close = server.next().await;
-        // Only this writes the library's answer.
+        // The library writes its answer only during this call.
         assert!(server.next().await.is_none());
         close
     };
@@ -82,7 +82,7 @@ async fn a_ping_is_answered_while_the_caller_waits() {
 }
 
 #[tokio::test]
-async fn both_sides_may_write_more_than_the_sockets_hold() {
+async fn both_sides_may_write_more_than_the_socket_buffers_hold() {
     let (mut client, mut server, _) = pair(Options::default()).await;
     let large = "y".repeat(16 << 20);
     let copy = large.clone();
@@ -100,7 +100,7 @@ async fn both_sides_may_write_more_than_the_sockets_hold() {
 }
 
 #[tokio::test]
-async fn a_close_frame_ends_it_after_what_came_before() {
+async fn a_close_frame_ends_the_connection_after_the_messages_before_it() {
     let (mut client, mut server, _) = pair(Options::default()).await;
     server.send(Theirs::text("last")).await.unwrap();
     let frame = tokio_tungstenite::tungstenite::protocol::CloseFrame { code: 1008.into(), reason: "replaced".into() };
@@ -112,7 +112,7 @@ async fn a_close_frame_ends_it_after_what_came_before() {
 }
 
 #[tokio::test]
-async fn an_aborted_connection_does_not_look_orderly() {
+async fn an_aborted_connection_is_reset() {
     let (client, mut server, _) = pair(Options::default()).await;
     client.abort();
     let end = server.next().await;
@@ -127,7 +127,7 @@ async fn a_message_above_the_limit_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_silent_broker_is_pinged_and_then_given_up() {
+async fn a_silent_broker_is_pinged_and_then_counts_as_lost() {
     let keepalive = Duration::from_millis(20);
     let (mut client, mut server, _) = pair(Options { keepalive: Some(keepalive), ..Options::default() }).await;
     let start = Instant::now();
@@ -138,8 +138,8 @@ async fn a_silent_broker_is_pinged_and_then_given_up() {
 }
 
 #[tokio::test]
-async fn a_broker_that_answers_pings_is_not_given_up() {
-    // Long enough for a machine that is busy with something else.
+async fn a_broker_that_answers_pings_does_not_count_as_lost() {
+    // Long enough for a busy computer.
     let keepalive = Duration::from_millis(250);
     let (mut client, mut server, _) = pair(Options { keepalive: Some(keepalive), ..Options::default() }).await;
     let theirs = tokio::spawn(async move {
@@ -154,7 +154,7 @@ async fn a_broker_that_answers_pings_is_not_given_up() {
 }
 
 #[tokio::test]
-async fn what_comes_with_the_head_is_not_lost() {
+async fn a_frame_in_the_same_packet_as_the_head_is_not_lost() {
     let (listener, url) = listen().await;
     let serve = async {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -175,7 +175,7 @@ async fn what_comes_with_the_head_is_not_lost() {
 }
 
 #[tokio::test]
-async fn a_refused_password_says_what_to_set() {
+async fn the_error_for_a_refused_password_names_the_user_and_not_the_password() {
     let (listener, url) = listen().await;
     let serve = async {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -192,7 +192,7 @@ async fn a_refused_password_says_what_to_set() {
 }
 
 #[tokio::test]
-async fn something_that_is_no_broker_is_named_so() {
+async fn the_error_for_another_server_suggests_a_wrong_port() {
     for (answer, expected) in [("SSH-2.0-OpenSSH\r\n\r\n", "is this the broker's port?"), ("", "ended the connection")]
     {
         let (listener, url) = listen().await;
@@ -209,7 +209,7 @@ async fn something_that_is_no_broker_is_named_so() {
 }
 
 #[tokio::test]
-async fn a_closed_port_asks_whether_the_broker_runs() {
+async fn the_error_for_a_closed_port_suggests_to_start_the_broker() {
     let (listener, url) = listen().await;
     drop(listener);
     let error = Client::connect(&url, &Options::default()).await.unwrap_err().to_string();
@@ -217,7 +217,7 @@ async fn a_closed_port_asks_whether_the_broker_runs() {
 }
 
 #[tokio::test]
-async fn a_peer_that_never_answers_is_given_up() {
+async fn a_peer_that_never_answers_causes_a_timeout() {
     let (_listener, url) = listen().await;
     let options = Options { connect_timeout: Duration::from_millis(20), ..Options::default() };
     let error = Client::connect(&url, &options).await.unwrap_err();

@@ -1,13 +1,13 @@
-//! The address of a broker: `ws://[user[:password]@]host[:port][/path][?query]`, parsed once and valid ever after.
+//! The address of a broker: `ws://[user[:password]@]host[:port][/path][?query]`. A [`Url`] is always valid.
 //!
-//! A parser of its own (docs/decisions/libraries.md says why): the broker gets path and query as they were written, and each mistake is named.
-//! It must never print a password.
+//! This crate has its own parser (docs/decisions/libraries.md says why): it passes path and query to the broker unchanged, and names each mistake. `Display`
+//! and `Debug` never show a password.
 
 use std::fmt;
 
 use wsmb_protocol::handshake::percent_decode;
 
-/// Where a broker is, and what is asked for there.
+/// The address of a broker, with the request target, and optionally a user and a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     host: String,
@@ -17,24 +17,24 @@ pub struct Url {
     password: Option<String>,
 }
 
-/// Why a text is no [`Url`].
+/// Why a text is not a valid [`Url`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadUrl {
-    /// It does not begin with `ws://`.
+    /// The text does not begin with `ws://`.
     Scheme,
     /// `wss://`: this build has no TLS.
     Tls,
-    /// Nothing between `ws://` and the path.
+    /// There is no host between `ws://` and the path.
     NoHost,
-    /// Something in the host that no host name or address has.
+    /// The host is not a host name or an IP address.
     Host(String),
     /// The port is not a number from 1 to 65535.
     Port(String),
     /// A `#`, which no WebSocket address may contain (RFC 6455 section 3).
     Fragment,
-    /// A `%` in the user name or password that no two hexadecimal digits follow, or that makes no UTF-8.
+    /// In the user name or the password, a `%` is not followed by two hexadecimal digits, or the decoded bytes are not UTF-8.
     Percent,
-    /// A control character.
+    /// The text contains a control character.
     ControlCharacter,
 }
 
@@ -59,10 +59,10 @@ impl fmt::Display for BadUrl {
 impl std::error::Error for BadUrl {}
 
 impl Url {
-    /// Parses an address. The port is 80 where none is given, as RFC 6455 section 3 says; an IPv6 address stands in brackets.
+    /// Parses an address. The default port is 80 (RFC 6455 section 3). An IPv6 address must be in brackets.
     ///
     /// # Errors
-    /// [`BadUrl`] says what is wrong with it.
+    /// [`BadUrl`]: the mistake in the address.
     pub fn parse(text: &str) -> Result<Self, BadUrl> {
         if text.chars().any(char::is_control) {
             return Err(BadUrl::ControlCharacter);
@@ -95,37 +95,37 @@ impl Url {
         Ok(Self { host: host.to_owned(), port, target: target_of(target), user, password })
     }
 
-    /// The host name or IP address, without brackets.
+    /// Returns the host name or IP address, without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The TCP port.
+    /// Returns the TCP port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Path and query as the request line carries them; begins with `/`.
+    /// Returns path and query for the request line. The text begins with `/`.
     #[must_use]
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// The user name in the address, decoded.
+    /// Returns the decoded user name in the address.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 
-    /// The password in the address, decoded.
+    /// Returns the decoded password in the address.
     #[must_use]
     pub fn password(&self) -> Option<&str> {
         self.password.as_deref()
     }
 
-    /// `host:port`, an IPv6 address in brackets: for the `Host` header and for messages to people.
+    /// Returns `host:port`, with an IPv6 address in brackets: for the `Host` header and for messages.
     #[must_use]
     pub fn authority(&self) -> String {
         if self.host.contains(':') {
@@ -143,7 +143,7 @@ impl fmt::Display for Url {
     }
 }
 
-/// As [`fmt::Display`]: a password must not get into a log by way of `{:?}`.
+/// The same text as [`fmt::Display`], so that `{:?}` never writes a password into a log.
 impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -178,7 +178,7 @@ fn split_port(host_port: &str) -> Result<(&str, u16), BadUrl> {
     Ok((host, port))
 }
 
-/// Path and query for the request line: begins with `/`, and what may not stand there is percent-encoded.
+/// Returns path and query for the request line: the text begins with `/`, and bytes that a request line must not contain are percent-encoded.
 fn target_of(text: &str) -> String {
     let mut target = String::with_capacity(text.len() + 1);
     if !text.starts_with('/') {
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_is_found() {
+    fn every_part_is_parsed() {
         let url = Url::parse("WS://app%40home:p%3Aw:x%C3%A9@broker.example:8888/behind/proxy?topic=my sms").unwrap();
         assert_eq!(url.host(), "broker.example");
         assert_eq!(url.port(), 8888);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_gets_its_default() {
+    fn omitted_parts_have_defaults() {
         let url = Url::parse("ws://localhost").unwrap();
         assert_eq!((url.port(), url.target(), url.user(), url.password()), (80, "/", None, None));
         let url = Url::parse("ws://localhost?topic=sms").unwrap();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_address_stands_in_brackets() {
+    fn an_ipv6_address_needs_brackets() {
         let url = Url::parse("ws://[::1]:8888/").unwrap();
         assert_eq!((url.host(), url.port()), ("::1", 8888));
         assert_eq!(url.authority(), "[::1]:8888");
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_address_is_refused_with_its_reason() {
+    fn each_mistake_in_an_address_has_its_error() {
         let table = [
             ("", BadUrl::Scheme),
             ("localhost:8888", BadUrl::Scheme),
@@ -263,21 +263,21 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_never_printed() {
+    fn display_and_debug_do_not_show_the_password() {
         let url = Url::parse("ws://app:secret@h:1/x").unwrap();
         assert_eq!(format!("{url} {url:?}"), "ws://h:1/x ws://h:1/x");
     }
 
     proptest! {
         #[test]
-        fn no_text_panics_or_injects_a_header(text in ".*") {
+        fn no_text_causes_a_panic_or_injects_a_header(text in ".*") {
             if let Ok(url) = Url::parse(&format!("ws://h/{text}")) {
                 prop_assert!(url.target().bytes().all(|byte| byte.is_ascii_graphic()));
             }
         }
 
         #[test]
-        fn percent_encoded_credentials_come_back(user in "[^:]{1,20}", password in ".{0,20}") {
+        fn percent_encoded_credentials_are_decoded(user in "[^:]{1,20}", password in ".{0,20}") {
             let encode = |text: &str| text.bytes().map(|b| format!("%{b:02x}")).collect::<String>();
             let url = Url::parse(&format!("ws://{}:{}@h", encode(&user), encode(&password))).unwrap();
             prop_assert_eq!(url.user(), Some(user.as_str()));

@@ -1,7 +1,7 @@
-//! What a receiver gets: whole frames, ready for its queue.
+//! Encodes deliveries to receivers as whole frames.
 //!
-//! Where sender and receiver speak the same dialect, and the receiver confirms automatically, that is the sender's frame
-//! itself, byte for byte. Nothing here ever makes an empty frame.
+//! If sender and receiver use the same dialect and the receiver acknowledges automatically, the receiver gets the sender's frame byte for byte. Never makes
+//! an empty frame.
 
 use std::fmt::Write as _;
 
@@ -9,27 +9,26 @@ use super::frame::{Opcode, encode_into, payload_start, push_header};
 use super::{json, topic};
 use wsmb_core::message::{ChannelName, DeadLetter, DeliveryName, Dialect, MessageId, Payload, Publication};
 
-/// What a receiver that acknowledges by hand must be told about a delivery.
+/// The members that mark a delivery to a receiver with manual acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manual {
-    /// The delivery's name: `"delivery":"1f2e3d4c-17"`.
+    /// The name of the delivery: `"delivery":"1f2e3d4c-17"`.
     pub name: DeliveryName,
-    /// The message, the first of several: `"message_id":"4711"`.
+    /// The id of the first message: `"message_id":"4711"`.
     pub message: MessageId,
-    /// Which delivery of its message this is, as far as is known. More than 1: `"redelivered":true,"attempt":N`, else no such members.
+    /// The number of this delivery of the message, as far as it is known. A number above 1 adds `"redelivered":true,"attempt":N`.
     pub attempt: u32,
 }
 
-/// Whether a receiver of `dialect` gets the publication's own frame, byte for byte. `manual` means nothing to topic receivers, which
-/// have no acknowledgements.
+/// Whether a receiver of `dialect` gets the sender's frame byte for byte. For topic receivers `manual` has no effect: they have no acknowledgements.
 #[must_use]
 pub fn is_verbatim(publication: &Publication<'_>, dialect: Dialect, manual: Option<Manual>) -> bool {
     publication.dialect == dialect && publication.verbatim && (dialect == Dialect::Topic || manual.is_none())
 }
 
-/// Appends a live publication as a receiver of `dialect` gets it: one or more whole frames.
+/// Appends a live publication for a receiver of `dialect`: one or more whole frames.
 ///
-/// Nothing is appended only for a topic receiver of a publication without messages, or with empty ones alone.
+/// Appends nothing only for a topic receiver, if the publication has no messages or only empty ones.
 pub fn push_live(out: &mut Vec<u8>, publication: &Publication<'_>, dialect: Dialect, manual: Option<Manual>) {
     let Publication { channel, kind, frame, .. } = publication;
     if is_verbatim(publication, dialect, manual) {
@@ -44,9 +43,10 @@ pub fn push_live(out: &mut Vec<u8>, publication: &Publication<'_>, dialect: Dial
     }
 }
 
-/// Appends kept messages as a receiver of `dialect` gets them: one envelope, or one frame for each message.
+/// Appends kept messages for a receiver of `dialect`: one envelope, or one frame for each message.
 ///
-/// `manual` as in [`push_live`]; `dead` is what is known of a dead letter, which a receiver with manual acknowledgement is told. Nothing is appended only for a topic receiver of nothing, or of empty messages alone.
+/// `manual` as in [`push_live`]. `dead`: the origin of a dead letter; only a receiver with manual acknowledgement gets it. Appends nothing only for a topic
+/// receiver, if there are no messages or only empty ones.
 pub fn push_backlog(
     out: &mut Vec<u8>,
     channel: &ChannelName,
@@ -63,7 +63,7 @@ pub fn push_backlog(
     }
 }
 
-/// The broker's own envelope around `messages`.
+/// Appends an envelope of the broker with `messages`.
 fn push_envelope<'a>(
     out: &mut Vec<u8>,
     channel: &ChannelName,
@@ -93,10 +93,10 @@ fn push_envelope<'a>(
     encode_into(out, Opcode::Text, text.as_bytes());
 }
 
-/// Appends the member that says what is known of a dead letter, with a comma before it.
+/// Appends a comma and the member `dead_letter`.
 fn push_dead_letter(out: &mut String, dead: &DeadLetter) {
     let DeadLetter { why, channel, attempts, reason } = dead;
-    // Writing to a `String` can't fail.
+    // Writing to a `String` cannot fail.
     let _ = write!(out, r#","dead_letter":{{"why":"{}","channel":"#, why.as_str());
     json::push_string(out, channel.as_str());
     let _ = write!(out, r#","attempts":{attempts}"#);
@@ -107,12 +107,12 @@ fn push_dead_letter(out: &mut String, dead: &DeadLetter) {
     out.push('}');
 }
 
-/// Appends the sender's own envelope, which has no members of these names, with the delivery's mark as its first members. False, and nothing appended, if it
-/// is no object.
+/// Appends the sender's envelope with the mark as its first members. The envelope must not have members of these names. Appends nothing and returns false if
+/// the envelope is not an object.
 fn push_marked(out: &mut Vec<u8>, frame: &[u8], manual: Manual) -> bool {
     let Ok(text) = std::str::from_utf8(&frame[payload_start(frame)..]) else { return false };
     let Some((before, members)) = text.split_once('{') else { return false };
-    // The mark is shorter than this.
+    // This capacity is enough for every mark.
     let mut mark = String::with_capacity(100 + DeliveryName::LONGEST);
     mark.push('{');
     push_mark(&mut mark, manual);
@@ -122,9 +122,9 @@ fn push_marked(out: &mut Vec<u8>, frame: &[u8], manual: Manual) -> bool {
     true
 }
 
-/// Appends the mark's members, a comma after each: other members always follow.
+/// Appends the members of the mark with a comma after each one: other members always follow.
 fn push_mark(out: &mut String, manual: Manual) {
-    // Writing to a `String` can't fail.
+    // Writing to a `String` cannot fail.
     let _ = write!(out, r#""delivery":"{}","message_id":"{}","#, manual.name, manual.message.0);
     if manual.attempt > 1 {
         let _ = write!(out, r#""redelivered":true,"attempt":{},"#, manual.attempt);
@@ -173,7 +173,7 @@ mod tests {
         ChannelName::parse("sms").unwrap()
     }
 
-    /// The payloads of unmasked frames of up to 125 bytes each, with their first bytes.
+    /// Returns the first byte and the payload of each unmasked frame; each payload has at most 125 bytes.
     fn split(mut frames: &[u8]) -> Vec<(u8, &[u8])> {
         let mut found = Vec::new();
         while let [first, len, rest @ ..] = frames {
@@ -193,7 +193,7 @@ mod tests {
         " { \"x\" : [ 1 ],\n \"command\":\"send-message\",\"channel\":\"sms\",\"data\":[ {\"a\" : 1}, \"b\" ] } ";
 
     #[test]
-    fn the_same_dialect_gets_the_senders_frame_itself() {
+    fn a_receiver_of_the_same_dialect_gets_the_senders_frame() {
         let envelope = sent(ODD);
         let channel = channel();
         let topic = topic::publication_of(&channel, Kind::Binary, b"{}");
@@ -205,13 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_an_envelope_reach_a_topic_receiver_one_text_frame_each() {
+    fn a_topic_receiver_gets_a_text_frame_for_each_message_of_an_envelope() {
         let frames = encode_live(&sent(ODD), Dialect::Topic, None);
         assert_eq!(split(&frames), [(0x81, &b"{\"a\" : 1}"[..]), (0x81, b"\"b\"")]);
     }
 
     #[test]
-    fn a_topic_message_reaches_an_envelope_receiver_in_an_envelope() {
+    fn an_envelope_receiver_gets_a_topic_message_in_an_envelope() {
         for (kind, message, data) in [
             (Kind::Text, &b"{\"a\":1}"[..], r#"{"a":1}"#),
             (Kind::Text, b"hello", r#""hello""#),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marked_delivery_is_the_senders_object_with_the_mark_in_front() {
+    fn a_marked_delivery_is_the_senders_object_with_the_mark_first() {
         let manual = manual(17);
         let frame = encode_live(&sent(ODD), Dialect::Envelope, Some(manual));
         assert_eq!(text_of(&frame), ODD.replacen('{', r#"{"delivery":"a1b2-17","message_id":"7","#, 1));
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_in_two_ways_is_never_passed_on() {
+    fn an_ambiguous_envelope_is_never_forwarded() {
         let manual = manual(17);
         for forged in [
             r#""delivery":"1","#,
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_tells_a_receiver_that_answers_by_hand_what_is_known_of_it() {
+    fn only_a_manual_receiver_gets_the_origin_of_a_dead_letter() {
         let dead = DeadLetter {
             why: Why::Rejected,
             channel: ChannelName::parse("s\"ms").unwrap(),
@@ -313,7 +313,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_topic_client_sends_an_envelope_receiver_gets_valid_json(
+        fn an_envelope_receiver_gets_valid_json_for_every_topic_message(
             bytes in prop::collection::vec(any::<u8>(), 1..64),
             name in "[^\\p{Cc}]{1,20}",
             sequence in any::<Option<u64>>(),

@@ -1,15 +1,15 @@
-//! Bytes ⇄ meaning: frames, handshakes, the JSON commands of the envelope dialect, the raw topic dialect, and what a
-//! receiver of either gets.
+//! Parses and writes everything that crosses the network: frames, handshakes, the JSON commands of the envelope dialect, the messages of the topic dialect,
+//! and the deliveries to receivers of both dialects.
 //!
 //! ```text
 //! bytes ─► frame ─► envelope | topic ─► command, publication     (in)
 //! delivery, reply ─► frame ─► bytes                              (out)
-//! head ─► handshake, origin, proxy ─► who asks for what
+//! head ─► handshake, origin, proxy ─► request, client address
 //! ```
 //!
-//! Nothing here does I/O, reads a clock or knows the broker, the store or the configuration. Everything is a function of
-//! its arguments; the only state is what a [`frame::Decoder`] holds of an unfinished frame or message. No input makes
-//! anything here panic, overflow the stack or hold more memory than was received.
+//! Never does I/O, never reads a clock, and never imports the broker, the store or the configuration. Every function depends on its arguments only; the only
+//! state is the unfinished frame or message in a [`frame::Decoder`], and the last channel in an [`envelope::Parser`]. No input causes a panic or a stack
+//! overflow, or makes this crate hold more memory than was received.
 //!
 //! In reading order: [`frame`], [`handshake`], [`proxy`], [`envelope`], [`topic`], [`delivery`].
 

@@ -1,42 +1,43 @@
-//! Every bound and time-out of what is read from and written to the wire, each with its reason. A queue, buffer, cache or loop that has no line here is a defect.
+//! Every limit on data that is read from or written to the network, each with its reason.
+//!
+//! Every queue, buffer, cache and loop of this crate has its limit in this file.
 
-/// Default of `server.max_message`: the largest frame payload a client may send, in bytes.
+/// The default of `server.max_message`: the largest message that a client may send, in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
 
-/// How deep a JSON frame may nest: `serde_json`'s own recursion bound, named here because docs state it.
+/// The deepest nesting of a JSON frame: the recursion limit of `serde_json`. A deeper frame is malformed.
 pub const JSON_DEPTH: usize = 128;
 
-/// The largest request head that is read, in bytes.
+/// The largest request head, in bytes. A larger head is refused (414 or 431).
 pub const REQUEST_HEAD: usize = 16 << 10;
 
-/// Headers of one request.
+/// The most headers of a request. A request with more headers is refused (431).
 pub const REQUEST_HEADERS: usize = 64;
 
-/// The largest 101 reply: the PHP client reads once, 1,024 bytes at the most.
+/// The largest 101 reply, in bytes: the PHP client reads the reply with one call of at most 1,024 bytes.
 pub const UPGRADE_REPLY: usize = 1_023;
 
-/// `server.origins` as they may be written, in bytes: the longest host name, a scheme and a port.
+/// The longest origin (in `server.origins` or a request), in bytes: the longest host name, a scheme and a port.
 pub const ORIGIN_BYTES: usize = 280;
 
-/// The largest PROXY protocol header, in bytes. Addresses take 36; the rest is fields that nobody reads here, the largest of them a client's
-/// TLS certificate in some proxies. A longer header is refused.
+/// The largest PROXY protocol header, in bytes. The addresses take 36 bytes; the rest is fields that the broker skips, the largest of them a client's TLS
+/// certificate from some proxies. A longer header is refused.
 pub const PROXY_HEADER: usize = 4 << 10;
 
-/// Addresses of one `X-Forwarded-For` or `Forwarded` that are looked at, from the nearest on: a chain of trusted proxies is never so long, and a
+/// The number of addresses in `X-Forwarded-For` or `Forwarded` that are read, beginning with the nearest: a chain of trusted proxies is never so long, but a
 /// client may fill a whole request head with commas.
 pub const FORWARDED_HOPS: usize = 32;
 
-/// How many fragments of a message may be empty or tiny. A fragment costs the broker a header to read and the sender six bytes, so 100,000 empty ones are
-/// an attack. One fragment more is allowed for each [`FRAGMENT_BYTES`] of the message that have come: beyond, the connection is closed (1009).
+/// The most fragments of a message, besides one for each [`FRAGMENT_BYTES`] received bytes of the message. An empty fragment costs the sender six bytes and
+/// the broker the work of a header, so many empty fragments are an attack. At the limit the connection is closed (1009).
 pub const FRAGMENTS: usize = 4_096;
 
-/// The size of a fragment that is not tiny. The small libraries of microcontrollers send from buffers of 64 bytes and more, so that a message of any size may come in such
-/// fragments.
+/// The fragment size with which a message may have any number of fragments, in bytes: the libraries of microcontrollers send from buffers of 64 bytes and more.
 pub const FRAGMENT_BYTES: usize = 64;
 
-/// Bytes read from one socket at a time, into a buffer that its thread shares.
+/// Bytes of one read from a socket. All sockets of a thread share the buffer.
 pub const READ_BUFFER: usize = 64 << 10;
 
-/// What a queued frame costs beside its bytes: its place in the queue and its allocation. Without it, a client that pings at full
-/// speed and never reads would fill a queue of [`wsmb_core::limits::QUEUE_BYTES`] with millions of two-byte pongs.
+/// The size of a queued frame besides its bytes: its queue entry and its allocation. Without this addition, a client that pings at full speed and never
+/// reads would fill a queue of [`wsmb_core::limits::QUEUE_BYTES`] with millions of two-byte pongs.
 pub const FRAME_PLACE: usize = 64;

@@ -1,28 +1,28 @@
-//! Origins of web pages (RFC 6454): `https://app.example:8443`. Which page may connect is compared with them. Text only.
+//! Parses and compares the origins of web pages (RFC 6454): `https://app.example:8443`. Never decides which page may connect.
 
 use core::fmt;
 use core::net::IpAddr;
 
 use crate::limits;
 
-/// Where a web page comes from.
+/// The origin of a web page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A page of a host: scheme (`http` or `https`), host in lower case without a trailing dot, port.
+    /// A page of a host.
     Page {
-        /// The page came over TLS.
+        /// The scheme: `https` if true, else `http`.
         secure: bool,
-        /// As in the address of the page; IPv6 in brackets.
+        /// The host in lower case without a trailing dot; an IPv6 address is in brackets.
         host: String,
-        /// The port, that of the scheme if none is written.
+        /// The port; if none is written, the default port of the scheme.
         port: u16,
     },
-    /// `null`: a page without an origin of its own (a local file, a frame in a sandbox).
+    /// `null`: a page without an origin (a local file, a frame in a sandbox).
     Null,
 }
 
 impl Origin {
-    /// Reads an origin of a page; `None` if the text is none, be it because the scheme is not `http` or `https`.
+    /// Parses the origin of a page. Returns `None` if the text is not valid, or the scheme is not `http` or `https`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() > limits::ORIGIN_BYTES {
@@ -41,7 +41,7 @@ impl Origin {
         Some(Self::Page { secure, host: name, port: port.unwrap_or(if secure { 443 } else { 80 }) })
     }
 
-    /// Whether it is a page of the host that a request names. Ports are compared only if the host has one: a proxy may leave it out.
+    /// Whether the page is from the host of the request. Ports are compared only if the host has a port: a proxy may omit it.
     #[must_use]
     pub fn is_of(&self, request: &Host) -> bool {
         match self {
@@ -64,25 +64,25 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Whether the text is an `Origin` that a web page may have, well written or not: only these are checked. Other schemes (`file://` of the ESP32 library, `app://`,
-/// browser extensions) are programs that can claim whatever they like.
+/// Whether an `Origin` can be that of a web page; it may be invalid. The broker checks only such origins: other schemes (`file://` of the ESP32 library,
+/// `app://`, browser extensions) belong to programs, which can send any origin.
 #[must_use]
 pub fn is_of_web(text: &str) -> bool {
     let scheme = text.split(':').next().unwrap_or_default();
     text == "null" || ["http", "https"].iter().any(|web| scheme.trim().eq_ignore_ascii_case(web))
 }
 
-/// The host that a request names (`Host`, `X-Forwarded-Host`).
+/// The host of a request (`Host`, `X-Forwarded-Host`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// In lower case, without a trailing dot; IPv6 in brackets.
+    /// The name in lower case, without a trailing dot; an IPv6 address is in brackets.
     pub name: String,
-    /// If one is written.
+    /// The port, if one is written.
     pub port: Option<u16>,
 }
 
 impl Host {
-    /// Reads `broker.example`, `broker.example:8888`, `[::1]:8888`.
+    /// Parses a host: `broker.example`, `broker.example:8888`, `[::1]:8888`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
@@ -109,7 +109,7 @@ impl Host {
         Some(Self { name: name.to_lowercase(), port })
     }
 
-    /// No name server decides where this leads: an address, or this machine.
+    /// Whether the host needs no name server: an IP address, or `localhost`.
     #[must_use]
     pub fn is_fixed(&self) -> bool {
         let bare = self.name.trim_start_matches('[').trim_end_matches(']');
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_of_the_host_that_the_page_came_from() {
+    fn an_origin_is_compared_with_the_host_of_a_request() {
         for (origin, request, same) in [
             ("http://broker.example", "broker.example", true),
             ("https://broker.example", "broker.example", true),
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_of_a_page_is_none() {
+    fn invalid_origins_are_none() {
         for text in [
             "",
             "broker.example",
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn web_pages_are_told_from_programs() {
+    fn origins_of_web_pages_differ_from_those_of_programs() {
         for text in ["http://a", "https://a", "HTTPS://a", "null", "http:", "https", "http ://x"] {
             assert!(is_of_web(text), "{text}");
         }
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_written_as_it_is_read() {
+    fn a_displayed_origin_can_be_parsed_again() {
         for text in ["https://app.example", "http://app.example:8080", "https://[2001:db8::1]:8443", "null"] {
             assert_eq!(Origin::parse(text).map(|origin| origin.to_string()), Some(text.to_owned()));
         }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_server_decides_about_addresses_and_localhost() {
+    fn addresses_and_localhost_need_no_name_server() {
         for (text, fixed) in [
             ("127.0.0.1:8888", true),
             ("[::1]:8888", true),

@@ -1,7 +1,7 @@
-//! The topic dialect (SPEC section 5): one frame is one message; and its translation to and from the envelope dialect.
+//! The topic dialect (SPEC section 5): each frame is one message. Also converts messages between the topic dialect and the envelope dialect.
 //!
-//! A message is never changed on its way between receivers of one dialect. Between dialects it is framed anew: JSON stays
-//! the same JSON, text that is no JSON becomes a JSON string, and bytes that are no text become a data URL in one.
+//! Never changes a message between clients of the same dialect. Between dialects the message gets a new frame: JSON is not changed, text that is not JSON
+//! becomes a JSON string, and bytes that are not text become a data URL in a JSON string.
 
 use std::borrow::Cow;
 
@@ -14,36 +14,35 @@ use super::json;
 use crate::limits;
 use wsmb_core::message::{ChannelName, Dialect, Frame, Kind, Publication};
 
-/// What stands before the base64 text of a message that is not UTF-8, where an envelope needs a JSON string (RFC 2397).
+/// The beginning of the data URL (RFC 2397) for a message that is not UTF-8 in an envelope. The base64 text follows.
 pub const DATA_URL: &str = "data:application/octet-stream;base64,";
 
-/// How deep a message may nest to be embedded as JSON: the envelope adds an object and a list to the whole.
+/// The deepest nesting of a message that is embedded as JSON: the envelope adds an object and a list.
 const EMBEDDED_DEPTH: usize = limits::JSON_DEPTH - 2;
 
-/// What a frame of a topic client says: one message, in the frame that forwards it.
+/// Returns the publication for a frame of a topic client: one message, in the frame that forwards it.
 ///
-/// Its payload is UTF-8 if `kind` says so, and not empty: the caller drops (and counts) empty messages, because no frame to a
-/// client may be empty.
+/// The payload must be UTF-8 if `kind` is text, and must not be empty: the caller drops and counts empty messages, because no frame to a client may be empty.
 #[must_use]
 pub fn publication<'a>(channel: &'a ChannelName, kind: Kind, frame: Frame<'a>) -> Publication<'a> {
     let messages = smallvec![payload_start(&frame)..frame.len()];
     Publication { channel: Cow::Borrowed(channel), dialect: Dialect::Topic, kind, frame, messages, verbatim: true }
 }
 
-/// The same of a message that came in no frame.
+/// Returns the publication for a message without a frame.
 #[must_use]
 pub fn publication_of<'a>(channel: &'a ChannelName, kind: Kind, payload: &[u8]) -> Publication<'a> {
     publication(channel, kind, Frame::Shared(encode(kind.into(), payload)))
 }
 
-/// Appends one frame for each message, as a topic receiver gets them. An empty message has no frame.
+/// Appends a frame for each message, for a topic receiver. Skips empty messages.
 pub(super) fn push_frames<'a>(out: &mut Vec<u8>, messages: impl Iterator<Item = (Kind, &'a [u8])>) {
     for (kind, message) in messages.filter(|(_, message)| !message.is_empty()) {
         encode_into(out, Opcode::from(kind), message);
     }
 }
 
-/// Appends a message as a JSON value, as an envelope receiver gets it in `data`.
+/// Appends a message as a JSON value, for `data` in the frame to an envelope receiver.
 pub(super) fn push_embedded(out: &mut String, message: &[u8]) {
     match std::str::from_utf8(message) {
         Ok(text) if json::is_value(text, EMBEDDED_DEPTH) => out.push_str(text),
@@ -83,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_json_is_embedded_as_it_stands_and_what_is_not_as_a_string() {
+    fn json_is_embedded_unchanged_and_other_text_as_a_string() {
         for (message, expected) in [
             (r#"{"a":1}"#, r#"{"a":1}"#),
             (" [1,\n2] ", " [1,\n2] "),
@@ -103,13 +102,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_text_is_embedded_as_a_data_url() {
+    fn binary_data_is_embedded_as_a_data_url() {
         let json = embedded(&[0xff, 0x00, 0xfe]);
         assert_eq!(json, r#""data:application/octet-stream;base64,/wD+""#);
     }
 
     #[test]
-    fn json_too_deep_for_an_envelope_is_embedded_as_a_string() {
+    fn json_that_is_nested_too_deep_is_embedded_as_a_string() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert_eq!(embedded(nested(EMBEDDED_DEPTH).as_bytes()), nested(EMBEDDED_DEPTH));
         let deeper = nested(EMBEDDED_DEPTH + 1);

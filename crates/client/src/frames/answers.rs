@@ -1,34 +1,34 @@
-//! What a receiver with manual acknowledgement says about a delivery, as a frame carries it.
+//! The answers of a receiver with manual acknowledgement to a delivery, and their JSON text.
 
-/// What it says.
+/// The answer to a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer<'a> {
-    /// The work is done.
+    /// The messages are processed.
     Ack,
-    /// It failed: the broker gives it to another receiver or holds it back for a while.
+    /// The messages failed: the broker delivers them to another receiver, or again after a while.
     Nack {
-        /// Why.
+        /// Why the messages failed.
         reason: &'a str,
     },
-    /// The messages are to come again at once, each by itself.
-    Again,
-    /// It can never succeed.
+    /// The broker must deliver the messages again at once, each in a delivery of its own.
+    Retry,
+    /// The messages are invalid: the broker must not deliver them again.
     Reject {
-        /// Why.
+        /// Why the messages are invalid.
         reason: &'a str,
     },
-    /// The work goes on.
+    /// The messages are still being processed: extends the deadline of the delivery.
     Extend,
 }
 
 impl Answer<'_> {
-    /// The command about the delivery of this name.
+    /// Returns the command for the delivery of this name.
     #[must_use]
     pub fn to_json(&self, delivery: &str) -> String {
         let command = match self {
             Self::Ack => serde_json::json!({ "command": "ack", "delivery": delivery }),
             Self::Nack { reason } => serde_json::json!({ "command": "nack", "delivery": delivery, "reason": reason }),
-            Self::Again => serde_json::json!({ "command": "nack", "delivery": delivery, "retry_after": 0 }),
+            Self::Retry => serde_json::json!({ "command": "nack", "delivery": delivery, "retry_after": 0 }),
             Self::Reject { reason } => {
                 serde_json::json!({ "command": "nack", "delivery": delivery, "reject": true, "reason": reason })
             }
@@ -48,7 +48,7 @@ mod tests {
     use wsmb_protocol::frame::{Opcode, encode};
 
     #[test]
-    fn the_broker_reads_what_was_meant() {
+    fn the_broker_parses_each_answer() {
         let nack = |reason: &str, again: bool, reject: bool| {
             let retry_after = again.then_some(Duration::ZERO);
             let reason = Some(reason).filter(|reason| !reason.is_empty()).map(Box::from);
@@ -57,7 +57,7 @@ mod tests {
         for (said, meant) in [
             (Answer::Ack, message::Answer::Ack),
             (Answer::Nack { reason: "no \"SIM\"" }, nack("no \"SIM\"", false, false)),
-            (Answer::Again, nack("", true, false)),
+            (Answer::Retry, nack("", true, false)),
             (Answer::Reject { reason: "bad" }, nack("bad", false, true)),
             (Answer::Extend, message::Answer::Extend),
         ] {

@@ -1,4 +1,4 @@
-//! The reader against an oracle: the same fields read by `serde_json` alone, which says what is JSON, what lies where, and what is wrong.
+//! Compares the field reader with an oracle that reads the same fields with `serde_json` only: results, positions and error messages must be equal.
 
 use std::ops::Range;
 
@@ -14,9 +14,9 @@ use wsmb_core::message::Kind;
 
 const WHITE_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// Compares all that the two readers find in a frame, or what they say about it.
+/// Compares the fields that the two readers find in a frame, or their error messages.
 fn compare(payload: &[u8]) -> Result<(), TestCaseError> {
-    /// What stands before the payload is not looked at.
+    /// Bytes before the payload. The reader must ignore them.
     const HEAD: &[u8] = b"[\"";
     let frame = [HEAD, payload].concat();
     let (mut fields, mut expected) = (scanned::Fields::default(), Fields::default());
@@ -54,7 +54,7 @@ fn compare(payload: &[u8]) -> Result<(), TestCaseError> {
 }
 
 #[test]
-fn every_short_frame_of_the_bytes_that_matter() {
+fn every_short_frame_of_significant_bytes() {
     const BYTES: &[u8] = b"{}[]:,\"\\ \n\x0001-.eEtu/\xc3\xbc";
     let mut frames = vec![Vec::new()];
     for _ in 0..4 {
@@ -67,7 +67,7 @@ fn every_short_frame_of_the_bytes_that_matter() {
 }
 
 #[test]
-fn every_start_of_a_frame_and_every_frame_with_one_byte_changed() {
+fn every_prefix_of_a_frame_and_every_frame_with_one_changed_byte() {
     let frame = br#" {"command" : "send-message","id":"\u00e4\\","channel":"sms","x":[{"a":-1.5e+10,"b":[true,false,null,0]}, {} ,[]],
         "data":[{"text":"sixteen bytes and some more, \"quoted\"","n":12},"\ud83d\ude00",[ ]],"ttl":60} "#;
     compare(frame).unwrap();
@@ -82,7 +82,7 @@ fn every_start_of_a_frame_and_every_frame_with_one_byte_changed() {
 }
 
 #[test]
-fn lists_at_their_bound() {
+fn lists_at_their_limit() {
     for count in [wsmb_core::limits::PUBLICATION_MESSAGES, wsmb_core::limits::PUBLICATION_MESSAGES + 1] {
         for (name, end) in [("data", "]}"), ("d\\u0061ta", "]}"), ("data", ",]}"), ("data", "1]}")] {
             compare(format!("{{\"{name}\":[{}{end}", vec!["1"; count].join(",")).as_bytes()).unwrap();
@@ -92,12 +92,12 @@ fn lists_at_their_bound() {
 
 proptest! {
     #[test]
-    fn both_readers_find_and_say_the_same(payload in strategies::texts()) {
+    fn both_readers_return_the_same(payload in strategies::texts()) {
         compare(&payload)?;
     }
 }
 
-/// The JSON text of each field that was found; of two with one name, the last.
+/// The JSON text of each field. Of two fields with the same name the last one counts.
 #[derive(Default)]
 struct Fields<'a> {
     command: Option<&'a str>,
@@ -134,7 +134,7 @@ struct Data<'a> {
     too_many: bool,
 }
 
-/// Finds the fields. What has been found stays in `fields` when it fails, so that the answer can name it.
+/// Finds the fields. After an error, `fields` has the fields before it, so that the answer can name them.
 fn read<'a>(payload: &'a [u8], fields: &mut Fields<'a>) -> Result<(), String> {
     let problem = |text: &str| Err(text.to_owned());
     if payload.starts_with(b"\xef\xbb\xbf") {
@@ -163,7 +163,7 @@ fn read<'a>(payload: &'a [u8], fields: &mut Fields<'a>) -> Result<(), String> {
     }
 }
 
-/// Where `part`, a slice of `whole`, lies in it. Empty if it is none.
+/// Returns the range of `part` in `whole`; an empty range if `part` is not a slice of `whole`.
 fn range_within(whole: &str, part: &str) -> Range<usize> {
     let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
     match start.checked_add(part.len()) {
@@ -172,7 +172,7 @@ fn range_within(whole: &str, part: &str) -> Range<usize> {
     }
 }
 
-/// Reads the object, field by field.
+/// Reads the object field by field.
 struct Reader<'f, 'a> {
     text: &'a str,
     fields: &'f mut Fields<'a>,
@@ -226,8 +226,7 @@ impl<'a> Visitor<'a> for Reader<'_, 'a> {
     }
 }
 
-/// Whether the value of the member whose name is `name`, a slice of `text`, begins as a list does. Saves reading `data`
-/// twice: once to find its end, once for its elements.
+/// Whether the value of the member `name`, a slice of `text`, begins with `[`. So the reader need not read `data` twice (for its end and for its elements).
 fn list_follows(text: &str, name: &str) -> bool {
     let after = text.get(range_within(text, name).end..).and_then(|text| text.strip_prefix('"'));
     let value = after.and_then(|text| text.trim_start_matches(WHITE_SPACE).strip_prefix(':'));
@@ -235,7 +234,7 @@ fn list_follows(text: &str, name: &str) -> bool {
 }
 
 struct DataSeed {
-    /// Known to be a list; else it may still be one.
+    /// Whether the value is known to be a list. If false, it may still be a list.
     is_list: bool,
 }
 
@@ -258,7 +257,7 @@ impl<'a> DeserializeSeed<'a> for DataSeed {
     }
 }
 
-/// Collects the texts of a list's elements, up to a limit; reads on to the end.
+/// Collects the texts of the elements of a list up to a limit, and reads the list to its end.
 struct Elements<'a> {
     found: Data<'a>,
     limit: usize,
@@ -301,11 +300,11 @@ enum Field {
     Unknown,
 }
 
-/// A member's name.
+/// The name of a member.
 struct Key<'a> {
     field: Field,
     name: String,
-    /// It lies in the input as it is: no escapes.
+    /// The name as a slice of the input, if it has no escapes.
     borrowed: Option<&'a str>,
 }
 

@@ -1,4 +1,4 @@
-//! One field of a command: from its JSON text to a valid value, or to the sentence that says what is wrong with it.
+//! Converts the JSON text of a field into a valid value, or into an error message.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -6,31 +6,31 @@ use std::time::Duration;
 use super::Ack;
 use wsmb_core::message::{BadChannelName, ChannelName, DeliveryName, Order};
 
-/// What is wrong with a field.
-pub(super) type Wrong = String;
+/// The error message for a field.
+pub(super) type FieldError = String;
 
-/// The most that `ttl` and `delay` may say: beyond it nothing is meant but "very long".
+/// The longest `ttl` and `delay`: 100 years. A longer duration is reduced to it.
 const LONGEST_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
-/// The text of a field. (It is cut from UTF-8 at ASCII characters, so it is UTF-8 too.)
+/// Returns the text of a field. It is valid UTF-8, because it is a part of a UTF-8 text between ASCII characters.
 #[inline]
 pub(super) fn text(json: &[u8]) -> &str {
     std::str::from_utf8(json).unwrap_or_default()
 }
 
-/// The contents of a JSON string; `None` if `json` is none, or if it holds half a surrogate pair.
+/// Returns the contents of a JSON string; `None` if `json` is not a string, or contains an unpaired surrogate.
 pub(super) fn string(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') { serde_json::from_str(json).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
 }
 
-/// The contents of a JSON string, or the text of a JSON number as it stands.
+/// Returns the contents of a JSON string, or the unchanged text of a JSON number.
 pub(super) fn name(json: &str) -> Option<Cow<'_, str>> {
     if is_number(json) { Some(Cow::Borrowed(json)) } else { string(json) }
 }
 
-/// A name of 1 to [`wsmb_core::limits::NAME_BYTES`] bytes: `id`, `receiver` and `group`.
-pub(super) fn short_name<'a>(field: &str, json: &'a str) -> Result<Cow<'a, str>, Wrong> {
+/// Parses `id`, `receiver` or `group`: a name of 1 to [`wsmb_core::limits::NAME_BYTES`] bytes.
+pub(super) fn short_name<'a>(field: &str, json: &'a str) -> Result<Cow<'a, str>, FieldError> {
     match name(json) {
         None => Err(unlike(field, "a string or a number", json)),
         Some(name) if name.is_empty() => Err(format!("'{field}' is empty; leave it out, or give it a value")),
@@ -41,8 +41,8 @@ pub(super) fn short_name<'a>(field: &str, json: &'a str) -> Result<Cow<'a, str>,
     }
 }
 
-/// One channel.
-pub(super) fn channel(json: &str) -> Result<ChannelName, Wrong> {
+/// Parses a channel name.
+pub(super) fn channel(json: &str) -> Result<ChannelName, FieldError> {
     let Some(name) = name(json) else {
         return Err(unlike("channel", "a string or a number", json));
     };
@@ -60,24 +60,24 @@ pub(super) fn channel(json: &str) -> Result<ChannelName, Wrong> {
     })
 }
 
-/// `number_of_receiver`: an integer, or a string that is one, without its sign. Anything else is no wish at all, as in the
-/// PHP original. What no counter holds means as many as can be.
+/// Parses `number_of_receiver`: an integer, or a string with an integer; the sign is ignored. Any other value counts as missing, as in the PHP broker. A
+/// number above `u32::MAX` becomes `u32::MAX`.
 pub(super) fn receivers(json: &str) -> Option<u32> {
     let text = name(json)?;
     let digits = text.strip_prefix(['-', '+']).unwrap_or(&text);
     whole(digits).map(|count| u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// `prefetch`, brought below the limit.
-pub(super) fn prefetch(json: &str) -> Result<u32, Wrong> {
+/// Parses `prefetch`. A number above the limit is reduced to the limit.
+pub(super) fn prefetch(json: &str) -> Result<u32, FieldError> {
     match whole(json) {
-        Some(wish @ 1..) => Ok(u32::try_from(wish).unwrap_or(u32::MAX).min(wsmb_core::limits::MAX_PREFETCH)),
+        Some(number @ 1..) => Ok(u32::try_from(number).unwrap_or(u32::MAX).min(wsmb_core::limits::MAX_PREFETCH)),
         _ => Err("'prefetch' must be an integer, 1 or more".to_owned()),
     }
 }
 
-/// `ack`.
-pub(super) fn ack(json: &str) -> Result<Ack, Wrong> {
+/// Parses `ack`.
+pub(super) fn ack(json: &str) -> Result<Ack, FieldError> {
     match string(json).as_deref() {
         Some("auto") => Ok(Ack::Automatic),
         Some("manual") => Ok(Ack::Manual),
@@ -85,8 +85,8 @@ pub(super) fn ack(json: &str) -> Result<Ack, Wrong> {
     }
 }
 
-/// `order`.
-pub(super) fn order(json: &str) -> Result<Order, Wrong> {
+/// Parses `order`.
+pub(super) fn order(json: &str) -> Result<Order, FieldError> {
     match string(json).as_deref() {
         Some("list") => Ok(Order::List),
         Some("fair") => Ok(Order::Fair),
@@ -94,8 +94,8 @@ pub(super) fn order(json: &str) -> Result<Order, Wrong> {
     }
 }
 
-/// `ttl` and `delay`: seconds, fractions allowed.
-pub(super) fn duration(field: &str, json: &str) -> Result<Duration, Wrong> {
+/// Parses `ttl`, `delay` or `retry_after`: seconds, with an optional fraction.
+pub(super) fn duration(field: &str, json: &str) -> Result<Duration, FieldError> {
     let seconds = if is_number(json) { json.parse::<f64>().ok() } else { None };
     match seconds {
         Some(seconds) if seconds >= 0.0 => {
@@ -106,15 +106,15 @@ pub(super) fn duration(field: &str, json: &str) -> Result<Duration, Wrong> {
     }
 }
 
-/// `delivery`, as the delivery stated it.
-pub(super) fn delivery(json: &str) -> Result<DeliveryName, Wrong> {
+/// Parses `delivery`: the name that the delivery had.
+pub(super) fn delivery(json: &str) -> Result<DeliveryName, FieldError> {
     string(json)
         .and_then(|text| DeliveryName::parse(&text))
         .ok_or_else(|| "'delivery' must be the string that the delivery carried, unchanged".to_owned())
 }
 
-/// `reject`.
-pub(super) fn boolean(field: &str, json: &str) -> Result<bool, Wrong> {
+/// Parses `reject`.
+pub(super) fn boolean(field: &str, json: &str) -> Result<bool, FieldError> {
     match json {
         "true" => Ok(true),
         "false" => Ok(false),
@@ -122,17 +122,17 @@ pub(super) fn boolean(field: &str, json: &str) -> Result<bool, Wrong> {
     }
 }
 
-/// `reason`, cut to [`wsmb_core::limits::REASON_BYTES`]; `None` if it says nothing.
-pub(super) fn reason(json: &str) -> Result<Option<Box<str>>, Wrong> {
+/// Parses `reason`, and truncates it to [`wsmb_core::limits::REASON_BYTES`]. Returns `None` if it is empty.
+pub(super) fn reason(json: &str) -> Result<Option<Box<str>>, FieldError> {
     let Some(text) = string(json) else { return Err(format!("'reason' must be a string, not {}", kind(json))) };
     let cut = text.floor_char_boundary(wsmb_core::limits::REASON_BYTES);
     Ok(text.get(..cut).filter(|text| !text.is_empty()).map(Box::from))
 }
 
-/// What is wrong with a value that is not what was `wanted`: its kind, or, if it is a string all the same, its text.
-pub(super) fn unlike(field: &str, wanted: &str, json: &str) -> Wrong {
+/// Returns the error message for a value of a wrong type, or for a string with an unpaired surrogate. `wanted`: the right type.
+pub(super) fn unlike(field: &str, wanted: &str, json: &str) -> FieldError {
     match kind(json) {
-        // The grammar lets it pass (RFC 8259 section 8.2), but no text has it.
+        // The grammar of JSON allows it (RFC 8259 section 8.2), but it is not a character.
         "a string" => {
             format!("'{field}' contains half of a surrogate pair; write both halves (\\ud83d\\ude00), or neither")
         }
@@ -140,7 +140,7 @@ pub(super) fn unlike(field: &str, wanted: &str, json: &str) -> Wrong {
     }
 }
 
-/// What a JSON value is, in words.
+/// Returns the type of a JSON value in words.
 pub(super) fn kind(json: &str) -> &'static str {
     match json.as_bytes().first() {
         Some(b'"') => "a string",
@@ -160,7 +160,7 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// A whole number in digits; one that is too large is the largest there is.
+/// Parses an integer in digits. A number above `u64::MAX` becomes `u64::MAX`.
 fn whole(text: &str) -> Option<u64> {
     is_digits(text).then(|| text.parse().unwrap_or(u64::MAX))
 }

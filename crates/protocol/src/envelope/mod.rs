@@ -1,8 +1,7 @@
 //! The envelope dialect (SPEC section 4): JSON commands from clients, JSON answers to them.
 //!
-//! [`Parser`] reads a command once and strictly; what it returns is valid. It never builds a tree of the JSON, never copies a
-//! message (each is a slice of the one frame that forwards it), and repeats nothing of a client's text in an answer but the
-//! command and the id, both bounded.
+//! [`Parser`] reads a command in one pass, and returns only valid commands. It never builds a tree of the JSON, and never copies a message (each message is a
+//! slice of the frame that forwards it). An answer never repeats text of a client, except the command and the id, which are bounded.
 
 #[cfg(test)]
 mod differential_tests;
@@ -13,7 +12,7 @@ mod reply;
 #[cfg(test)]
 mod tests;
 mod time;
-mod words;
+mod explain;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,59 +24,59 @@ pub use time::iso8601;
 
 use wsmb_core::message::{Answer, ChannelName, DeliveryName, GroupName, Order, Publication};
 
-/// What a client asks for.
+/// A command of a client.
 #[derive(Clone, Debug)]
 pub enum Command<'a> {
-    /// Answer with a connect reply. Everything else in the object is ignored.
+    /// Requests a connect reply. All other members of the object are ignored.
     Ping,
-    /// Receive these channels, and no others any more.
+    /// Subscribes to these channels, and ends all other subscriptions.
     Receive {
-        /// One or more, none twice; at most [`wsmb_core::limits::SUBSCRIPTIONS`].
+        /// The channels, without duplicates; at most [`wsmb_core::limits::SUBSCRIPTIONS`]. An empty list ends all subscriptions.
         channels: Vec<ChannelName>,
-        /// How it will confirm.
+        /// How the receiver acknowledges.
         ack: Ack,
-        /// Unconfirmed deliveries allowed, if the client says: 1 to [`wsmb_core::limits::MAX_PREFETCH`].
+        /// The number of deliveries that may be unacknowledged, if the client sets it: 1 to [`wsmb_core::limits::MAX_PREFETCH`].
         prefetch: Option<u32>,
-        /// The receiver's own name: 1 to [`wsmb_core::limits::NAME_BYTES`] bytes.
+        /// The name of the receiver: 1 to [`wsmb_core::limits::NAME_BYTES`] bytes.
         receiver: Option<String>,
-        /// Its group on each of these channels: 1 to [`wsmb_core::limits::NAME_BYTES`] bytes.
+        /// The group of the receiver on each of these channels: 1 to [`wsmb_core::limits::NAME_BYTES`] bytes.
         group: Option<GroupName>,
-        /// Which of its channels goes first.
+        /// Which of the channels takes precedence.
         order: Order,
     },
-    /// Send one publication.
+    /// Sends one publication.
     Send(Send<'a>),
     /// A receiver with manual acknowledgement answers a delivery.
     Acknowledge {
-        /// The name that the delivery carried.
+        /// The name of the delivery.
         delivery: DeliveryName,
-        /// What it says about it.
+        /// The answer to the delivery.
         answer: Answer,
     },
 }
 
-/// A `send-message`.
+/// A `send-message` command.
 #[derive(Clone, Debug)]
 pub struct Send<'a> {
-    /// Its frame is the client's object, byte for byte, in a text frame; its messages are slices of that. It may have no
-    /// messages (`"data":[]`).
+    /// The publication. Its frame is a text frame with the client's object byte for byte; its messages are slices of this frame. It may have no messages
+    /// (`"data":[]`).
     pub publication: Publication<'a>,
-    /// To how many receivers it goes, 0 = all; `None` = as the channel is configured.
+    /// The number of receivers that get the publication; 0 = all; `None` = the number in the channel's policy.
     pub receivers: Option<u32>,
-    /// The sender's name for it, 1 to [`wsmb_core::limits::NAME_BYTES`] bytes: asks for an answer.
+    /// The sender's id for the publication: 1 to [`wsmb_core::limits::NAME_BYTES`] bytes. A publication with an id is answered.
     pub id: Option<Cow<'a, str>>,
-    /// Its time to live, at most 100 years.
+    /// The time to live, at most 100 years.
     pub ttl: Option<Duration>,
-    /// How long it must wait first, at most 100 years.
+    /// The delay before the delivery, at most 100 years.
     pub delay: Option<Duration>,
 }
 
-/// How a receiver confirms what it has received.
+/// How a receiver acknowledges deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ack {
-    /// By what every client does: answering pings, ending in an orderly way.
+    /// With pongs, or with an orderly end of the connection.
     Automatic,
-    /// By `ack` and `nack`.
+    /// With the commands `ack` and `nack`.
     Manual,
 }
 
@@ -86,26 +85,26 @@ pub enum Ack {
 pub enum Code {
     /// `00`.
     Accepted,
-    /// `01`: credentials; or a `ping` while the store can't be reached.
+    /// `01`: the credentials are wrong; or the answer to a `ping` while the store cannot be reached.
     Rejected,
-    /// `02`: not JSON, not an object, a missing or wrong-typed field, a bad channel name.
+    /// `02`: the frame is not a JSON object, a field is missing or has a wrong type, or a channel name is invalid.
     Malformed,
-    /// `03`: the user may not send to, or receive from, this channel.
+    /// `03`: the user may not send to this channel, or not receive from it.
     Forbidden,
-    /// `04`: a message, or a publication, above its limit.
+    /// `04`: a message or a publication is larger than its limit.
     TooLarge,
-    /// `05`: the store can't take the message now; it was not accepted.
+    /// `05`: the store cannot take the message now; the message was not accepted.
     Unavailable,
-    /// `06`: the channel's backlog or the broker's budget is full; it was not accepted.
+    /// `06`: the backlog of the channel or the memory budget of the broker is full; the message was not accepted.
     Full,
     /// `07`.
     UnknownCommand,
-    /// `08`: waited for, and its time to live ran out.
+    /// `08`: the time to live ended before the message was safe.
     Expired,
 }
 
 impl Code {
-    /// The two digits on the wire.
+    /// Returns the two digits of `response_code`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -121,7 +120,7 @@ impl Code {
         }
     }
 
-    /// What `response_text` begins with.
+    /// Returns the beginning of `response_text`.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -138,16 +137,16 @@ impl Code {
     }
 }
 
-/// A frame that is no command that could be carried out: answer it with [`refusal`], whose arguments these are.
+/// The error for a frame that is not a valid command. The fields are the arguments of [`refusal`], which makes the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed {
-    /// The command, if it could be read and is at most [`wsmb_core::limits::NAME_BYTES`] long.
+    /// The command, if it could be read and has at most [`wsmb_core::limits::NAME_BYTES`] bytes.
     pub command: Option<String>,
-    /// The id, if it could be read and is a valid one.
+    /// The id, if it could be read and is valid.
     pub id: Option<String>,
     /// [`Code::Malformed`], [`Code::TooLarge`] or [`Code::UnknownCommand`].
     pub code: Code,
-    /// What is wrong with which field, in plain words.
+    /// The field and what is wrong with it.
     pub text: String,
 }
 
@@ -159,7 +158,7 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// What a frame with this payload says. For tests: it lives as long as they run.
+/// Parses a frame with this payload. For tests only: leaks the frame.
 #[cfg(test)]
 pub(crate) fn parse(payload: &[u8]) -> Result<Command<'static>, Malformed> {
     use crate::frame::{Opcode, encode};

@@ -1,9 +1,9 @@
-//! Reading a command: [`read`] finds where each field that matters lies, then the command takes what it needs.
+//! Parses a command: [`read`] finds the fields of the object, then the function for the command converts the fields that it needs.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::field::{self, Wrong, text};
+use super::field::{self, FieldError, text};
 use super::read::{Elements, Fields, elements, read};
 use super::{Ack, Code, Command, Malformed, Send};
 use crate::frame::{Opcode, encode, payload_start};
@@ -11,26 +11,26 @@ use crate::json::Scanner;
 use crate::limits;
 use wsmb_core::message::{Answer, ChannelName, Dialect, Frame, GroupName, Kind, Nack, Publication};
 
-/// Reads commands, one after the other.
+/// Parses the commands of one connection.
 #[derive(Debug, Default)]
 pub struct Parser {
-    /// The channel that was sent to last. Mostly the next one is the same, and then its name is not made anew. None that was written
+    /// The channel of the last `send-message`. The next one mostly has the same channel; then its name is not allocated again. Never a name that was written
     /// with escapes.
-    recent: Option<ChannelName>,
+    last_channel: Option<ChannelName>,
 }
 
 impl Parser {
-    /// A reader that has read nothing yet.
+    /// Makes a parser.
     #[must_use]
     pub const fn new() -> Self {
-        Self { recent: None }
+        Self { last_channel: None }
     }
 
-    /// Reads one frame of an envelope client. Text and binary mean the same; but the payload of a text frame must be UTF-8, which is
-    /// not checked again.
+    /// Parses a frame of an envelope client. Text frames and binary frames have the same meaning. The payload of a text frame must be valid UTF-8: this
+    /// function does not check it again.
     ///
     /// # Errors
-    /// It is no command that could be carried out. Nothing of it has been.
+    /// The frame is not a valid command.
     #[inline]
     pub fn parse<'a>(&'a mut self, kind: Kind, frame: &'a Frame<'a>) -> Result<Command<'a>, Malformed> {
         let mut fields = Fields::default();
@@ -74,7 +74,7 @@ impl Parser {
         fields: &mut Fields<'a>,
     ) -> Result<Command<'a>, Problem> {
         let json = fields.channel.ok_or_else(|| malformed("'channel' is missing".to_owned()))?;
-        let channel = channel(&mut self.recent, json).map_err(malformed)?;
+        let channel = channel(&mut self.last_channel, json).map_err(malformed)?;
         let id = id(fields).map_err(malformed)?;
         let ttl = duration("ttl", fields.ttl)?;
         let delay = duration("delay", fields.delay)?;
@@ -87,7 +87,7 @@ impl Parser {
         let verbatim = !fields.ambiguous;
         let frame = match kind {
             Kind::Text => frame.clone(),
-            // Receivers get text. The other header is as long.
+            // Receivers get a text frame. Its header has the same length.
             Kind::Binary => Frame::Shared(encode(Opcode::Text, frame.get(payload_start(frame)..).unwrap_or_default())),
         };
         let (dialect, kind, messages) = (Dialect::Envelope, Kind::Text, data.spans);
@@ -96,11 +96,11 @@ impl Parser {
     }
 }
 
-/// The channel of a command; `recent` is the one before.
+/// Returns the channel of a command. `last_channel`: the channel of the command before.
 #[inline]
-fn channel<'a>(recent: &'a mut Option<ChannelName>, json: &[u8]) -> Result<Cow<'a, ChannelName>, Wrong> {
-    let known = match (&*recent, json) {
-        (Some(recent), [b'"', name @ .., b'"']) => recent.as_str().as_bytes() == name,
+fn channel<'a>(last_channel: &'a mut Option<ChannelName>, json: &[u8]) -> Result<Cow<'a, ChannelName>, FieldError> {
+    let known = match (&*last_channel, json) {
+        (Some(last_channel), [b'"', name @ .., b'"']) => last_channel.as_str().as_bytes() == name,
         _ => false,
     };
     if !known {
@@ -108,17 +108,17 @@ fn channel<'a>(recent: &'a mut Option<ChannelName>, json: &[u8]) -> Result<Cow<'
         if json.contains(&b'\\') {
             return Ok(Cow::Owned(channel));
         }
-        *recent = Some(channel);
+        *last_channel = Some(channel);
     }
-    match recent {
-        Some(recent) => Ok(Cow::Borrowed(recent)),
+    match last_channel {
+        Some(last_channel) => Ok(Cow::Borrowed(last_channel)),
         None => field::channel(text(json)).map(Cow::Owned),
     }
 }
 
 struct Problem(Code, String);
 
-fn malformed(wrong: Wrong) -> Problem {
+fn malformed(wrong: FieldError) -> Problem {
     Problem(Code::Malformed, wrong)
 }
 
@@ -128,13 +128,13 @@ fn refused(Problem(code, text): Problem, fields: &Fields<'_>) -> Malformed {
     Malformed { command: command_name(fields), id, code, text }
 }
 
-/// The command's name for an answer; none if it is too long to be repeated.
+/// Returns the name of the command for an answer; `None` if it is too long.
 fn command_name(fields: &Fields<'_>) -> Option<String> {
     let name = field::string(text(fields.command?))?;
     (name.len() <= wsmb_core::limits::NAME_BYTES).then(|| name.into_owned())
 }
 
-fn id<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, Wrong> {
+fn id<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, FieldError> {
     fields.id.map(|json| field::short_name("id", text(json))).transpose()
 }
 
@@ -148,26 +148,26 @@ fn duration(name: &str, json: Option<&[u8]>) -> Result<Option<Duration>, Problem
 
 fn acknowledge<'a>(
     fields: &Fields<'_>,
-    answer: impl FnOnce(&Fields<'_>) -> Result<Answer, Wrong>,
-) -> Result<Command<'a>, Wrong> {
+    answer: impl FnOnce(&Fields<'_>) -> Result<Answer, FieldError>,
+) -> Result<Command<'a>, FieldError> {
     let json = fields.delivery.ok_or("'delivery' is missing")?;
     Ok(Command::Acknowledge { delivery: field::delivery(text(json))?, answer: answer(fields)? })
 }
 
-fn nack(fields: &Fields<'_>) -> Result<Answer, Wrong> {
+fn nack(fields: &Fields<'_>) -> Result<Answer, FieldError> {
     let retry_after = fields.retry_after.map(|json| field::duration("retry_after", text(json))).transpose()?;
     let reject = fields.reject.map(|json| field::boolean("reject", text(json))).transpose()?.unwrap_or_default();
     if reject && retry_after.is_some() {
         return Err("'retry_after' and 'reject' exclude each other: what is rejected is not tried again".to_owned());
     }
     Ok(Answer::Nack(Nack {
-        retry_after: retry_after.map(|wish| wish.min(wsmb_core::limits::RETRY_AFTER)),
+        retry_after: retry_after.map(|time| time.min(wsmb_core::limits::RETRY_AFTER)),
         reject,
         reason: fields.reason.map(|json| field::reason(text(json))).transpose()?.flatten(),
     }))
 }
 
-fn receive<'a>(fields: &Fields<'_>) -> Result<Command<'a>, Wrong> {
+fn receive<'a>(fields: &Fields<'_>) -> Result<Command<'a>, FieldError> {
     let json = fields.channel.ok_or("'channel' is missing")?;
     let channels = if json.starts_with(b"[") { channel_list(json)? } else { vec![field::channel(text(json))?] };
     Ok(Command::Receive {
@@ -183,8 +183,9 @@ fn receive<'a>(fields: &Fields<'_>) -> Result<Command<'a>, Wrong> {
     })
 }
 
-/// The channels of a list, each once; of an empty one, none. The list itself is bounded, repetitions included: it is searched for each.
-fn channel_list(json: &[u8]) -> Result<Vec<ChannelName>, Wrong> {
+/// Returns the channels of a list without duplicates. The length of the list is limited before duplicates are removed, because each name is compared with all
+/// names before it.
+fn channel_list(json: &[u8]) -> Result<Vec<ChannelName>, FieldError> {
     let mut found = Elements::default();
     let list = elements(&mut Scanner::new(json, limits::JSON_DEPTH), wsmb_core::limits::SUBSCRIPTIONS, &mut found);
     if list.is_err() {

@@ -1,15 +1,15 @@
-//! Where each field of a command lies in its JSON text: one pass over the object, which checks all of it.
+//! Finds the JSON text of each field of a command in one pass over the object, and checks the grammar of the whole object.
 //!
-//! Never looks into a field but for the elements of `data`. What is wrong with a frame is said in `serde_json`'s words.
+//! Never parses the contents of a field, except the elements of `data`. Error messages come from `serde_json` (see [`explain`](super::explain)).
 
 use std::borrow::Cow;
 
-use super::words;
+use super::explain;
 use crate::json::{NotJson, Scanner, unescaped};
 use crate::limits;
 use wsmb_core::message::{Kind, Spans};
 
-/// The JSON text of each field that was found; of two with one name, the last.
+/// The JSON text of each field. Of two fields with the same name the last one counts.
 #[derive(Default)]
 pub(super) struct Fields<'a> {
     pub(super) command: Option<&'a [u8]>,
@@ -28,37 +28,37 @@ pub(super) struct Fields<'a> {
     pub(super) retry_after: Option<&'a [u8]>,
     pub(super) reject: Option<&'a [u8]>,
     pub(super) reason: Option<&'a [u8]>,
-    /// As a `send-message`, the object could be read as something else: it has two members `command`, `channel` or `data`, of which readers take this one or
-    /// that; or a member that only what the broker sends has.
+    /// Whether a receiver could misunderstand the object as a `send-message`: it has two members `command`, `channel` or `data`, of which some parsers take the
+    /// first and some the last; or it has a member that only frames from the broker have.
     pub(super) ambiguous: bool,
 }
 
-/// Where in the frame the elements of a list lie.
+/// The ranges of the elements of a list in the frame.
 #[derive(Default)]
 pub(super) struct Elements {
     pub(super) spans: Spans,
     pub(super) too_many: bool,
 }
 
-/// Finds the fields of the command in `frame`, whose payload begins at `start`. What has been found stays in `fields` when it fails,
-/// so that the answer can name it.
+/// Finds the fields of the command in `frame`, whose payload begins at `start`. After an error, `fields` has the fields before it, so that the answer can name
+/// them.
 ///
 /// # Errors
-/// The frame is no JSON object; the sentence says why.
+/// The frame is not a JSON object; the message says why.
 pub(super) fn read<'a>(kind: Kind, frame: &'a [u8], start: usize, fields: &mut Fields<'a>) -> Result<(), String> {
     let payload = frame.get(start..).unwrap_or_default();
-    // Of a text frame the decoder has made sure.
+    // The decoder has already checked the payload of a text frame.
     let is_text = kind == Kind::Text || std::str::from_utf8(payload).is_ok();
     if is_text && scan(frame, start, fields).is_ok() {
         return Ok(());
     }
-    Err(match words::unreadable(payload) {
+    Err(match explain::text_of(payload) {
         Err(what) => {
-            // Nothing of such a frame is taken.
+            // The answer to such a frame names no fields.
             *fields = Fields::default();
             what
         }
-        Ok(text) => words::not_an_object(text),
+        Ok(text) => explain::not_an_object(text),
     })
 }
 
@@ -110,7 +110,7 @@ fn member<'a>(frame: &'a [u8], scanner: &mut Scanner<'a>, name: &[u8], fields: &
     Ok(())
 }
 
-/// The same for a name that is seldom there, or means nothing, at least as it stands.
+/// Reads the value of a member whose name is rare, unknown, or written with escapes.
 #[inline(never)]
 fn other_member<'a>(
     frame: &'a [u8],
@@ -119,7 +119,7 @@ fn other_member<'a>(
     fields: &mut Fields<'a>,
 ) -> Result<(), NotJson> {
     match unescaped(name)? {
-        // A backslash that is left belongs to the name: it is nobody's.
+        // A name that still has a backslash is unknown.
         Cow::Owned(name) if !name.contains(&b'\\') => member(frame, scanner, &name, fields),
         Cow::Borrowed(b"group") => {
             fields.group = frame.get(scanner.value()?);
@@ -137,7 +137,7 @@ fn other_member<'a>(
     }
 }
 
-/// The elements of the list that comes next; those beyond `limit` are passed over.
+/// Reads the elements of the next list. Elements beyond `limit` are skipped.
 #[inline]
 pub(super) fn elements(scanner: &mut Scanner<'_>, limit: usize, found: &mut Elements) -> Result<(), NotJson> {
     scanner.list(|scanner| {

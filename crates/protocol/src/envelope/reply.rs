@@ -1,4 +1,4 @@
-//! What the broker answers: one JSON object each, its members in the order that SPEC section 4 shows.
+//! Writes the answers of the broker. Each one is a JSON object, with its members in the order of SPEC section 4.
 
 use std::fmt::Write as _;
 
@@ -7,20 +7,20 @@ use super::time::iso8601;
 use crate::json::{push_number, push_string};
 use wsmb_core::message::Timestamp;
 
-/// The connect reply; also the answer to `ping`, and the body of a 401. `detail` is a sentence that follows the code's text, or empty.
+/// Returns a connect reply; also the answer to `ping`, and the body of a 401. `detail`: text after the text of the code; may be empty.
 #[must_use]
 pub fn connect_reply(now: Timestamp, code: Code, detail: &str) -> String {
     let mut out = head(Some("connect"), code, detail);
-    // Writing to a `String` can't fail.
+    // Writing to a `String` cannot fail.
     let _ = write!(out, r#","data":[{{"time_stamp":"{}"}}]}}"#, iso8601(now));
     out
 }
 
-/// The answer to a `send-message` with an `id`: the publication is safe. `duplicate` is a member only where it is true.
+/// Returns the answer to a `send-message` with an `id`, when the publication is safe. The answer has the member `duplicate` only if it is true.
 #[must_use]
 pub fn accepted(id: &str, receivers: u32, stored: bool, duplicate: bool) -> String {
     const HEAD: &str = r#"{"command":"send-message","response_code":"00","response_text":"Accepted","id":"#;
-    // What follows the id is no longer than this.
+    // 64 bytes are enough for the members after the id.
     let mut out = String::with_capacity(HEAD.len() + id.len() + 64);
     out.push_str(HEAD);
     push_string(&mut out, id);
@@ -34,8 +34,8 @@ pub fn accepted(id: &str, receivers: u32, stored: bool, duplicate: bool) -> Stri
     out
 }
 
-/// The answer to a command that was not carried out. `command` and `id` are members only where they could be read; `detail`
-/// is a sentence that follows the code's text, or empty.
+/// Returns the answer to a refused command. The answer has the members `command` and `id` only if they could be read. `detail`: text after the text of the
+/// code; may be empty.
 #[must_use]
 pub fn refusal(command: Option<&str>, code: Code, detail: &str, id: Option<&str>) -> String {
     let mut out = head(command, code, detail);
@@ -55,7 +55,7 @@ fn head(command: Option<&str>, code: Code, detail: &str) -> String {
         push_string(&mut out, command);
         out.push(',');
     }
-    // Writing to a `String` can't fail.
+    // Writing to a `String` cannot fail.
     let _ = write!(out, r#""response_code":"{}","response_text":"#, code.as_str());
     if detail.is_empty() {
         push_string(&mut out, code.text());
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connect_reply_says_why_the_first_frame_was_refused() {
+    fn a_connect_reply_has_the_reason_for_a_refused_first_frame() {
         assert_eq!(
             connect_reply(Timestamp(0), Code::Full, "say \"no\""),
             r#"{"command":"connect","response_code":"06","response_text":"Full: say \"no\"","data":[{"time_stamp":"1970-01-01T00:00:00.000Z"}]}"#
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_what_could_be_read() {
+    fn a_refusal_names_command_and_id_if_they_could_be_read() {
         assert_eq!(
             refusal(Some("send-message"), Code::Malformed, "'data' is missing", Some("x")),
             r#"{"command":"send-message","response_code":"02","response_text":"Malformed: 'data' is missing","id":"x"}"#
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_and_texts_are_those_of_the_table() {
+    fn codes_and_texts_are_as_specified() {
         let table = [
             (Code::Accepted, "00", "Accepted"),
             (Code::Rejected, "01", "Rejected"),

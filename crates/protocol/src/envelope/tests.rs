@@ -1,4 +1,4 @@
-//! Commands, field by field: what is read, and what is refused with which words.
+//! Tests of each field of each command: valid values, refused values, and error messages.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ fn messages<'a>(send: &'a Send<'_>) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_publication_is_the_frame_verbatim_and_its_messages_are_slices_of_it() {
+fn a_publication_has_the_unchanged_frame_and_its_messages_are_slices_of_it() {
     let json = " { \"more\" : [[ ]] , \"command\":\"send-message\",\n\"channel\":\"sms\", \"data\" : [ {\"a\" : 1} ,\t\"b\",3 ] } ";
     let send = send(json);
     assert_eq!(send.publication.frame[0], 0x81, "a text frame, whatever the sender's opcode");
@@ -78,7 +78,7 @@ fn data_is_a_list_of_messages_or_one_message() {
 }
 
 #[test]
-fn of_two_members_with_one_name_the_last_counts() {
+fn of_two_members_with_the_same_name_the_last_one_counts() {
     let json = r#"{"command":"ping","command":"send-message","channel":null,"channel":"a","data":[1,2],"data":{"b":1},
         "id":[],"id":"x","channel":"sms","ttl":"no","ttl":1}"#;
     let send = send(json);
@@ -88,7 +88,7 @@ fn of_two_members_with_one_name_the_last_counts() {
 }
 
 #[test]
-fn frames_that_are_no_command_are_malformed_and_say_why() {
+fn frames_that_are_not_commands_are_malformed_with_a_reason() {
     let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     let deep_data = send_with(&format!(",\"x\":{}", deep(limits::JSON_DEPTH)));
     let deep_message = format!(r#"{{"command":"send-message","channel":"c","data":[{}]}}"#, "{\"a\":".repeat(100_000));
@@ -129,7 +129,7 @@ fn frames_that_are_no_command_are_malformed_and_say_why() {
 }
 
 #[test]
-fn the_command_is_compared_exactly_and_an_unknown_one_is_named() {
+fn the_command_is_compared_exactly_and_the_answer_names_an_unknown_one() {
     for (name, echoed) in [("Ping", true), ("", true), ("subscribe", true), (&"x".repeat(200), false)] {
         let wrong = refused(json!({"command": name, "id": "7"}).to_string().as_bytes());
         assert_eq!(wrong.code, Code::UnknownCommand);
@@ -141,7 +141,7 @@ fn the_command_is_compared_exactly_and_an_unknown_one_is_named() {
 }
 
 #[test]
-fn an_error_carries_command_and_id_whenever_they_can_be_read() {
+fn an_error_has_command_and_id_if_they_can_be_read() {
     for (json, name, id) in [
         (r#"{"command":"send-message","id":"a"}"#, Some("send-message"), Some("a")),
         (r#"{"id":7,"command":"ack"}"#, Some("ack"), Some("7")),
@@ -183,7 +183,7 @@ fn a_channel_is_a_name_or_a_number() {
 }
 
 #[test]
-fn the_channel_that_was_sent_to_before_is_known_by_its_name_and_not_by_its_escapes() {
+fn the_last_channel_is_recognised_by_its_name_and_not_by_escapes() {
     let mut parser = Parser::default();
     let mut channel = |json: &str| {
         let frame = format!(r#"{{"command":"send-message","data":1,"channel":{json}}}"#);
@@ -212,7 +212,7 @@ fn the_channel_that_was_sent_to_before_is_known_by_its_name_and_not_by_its_escap
 }
 
 #[test]
-fn a_bad_channel_is_refused_with_the_rule() {
+fn an_invalid_channel_is_refused_with_the_rule() {
     for (json, words) in [
         ("null", "'channel' must be a string or a number, not null"),
         ("{}", "'channel' must be a string or a number, not an object"),
@@ -263,7 +263,7 @@ fn a_receiver_may_name_several_channels() {
 }
 
 #[test]
-fn the_order_is_that_of_the_list_or_fair() {
+fn the_order_is_list_or_fair() {
     for (members, expected) in
         [("", Order::List), (r#","order":"list""#, Order::List), (r#","order":"fair""#, Order::Fair)]
     {
@@ -287,7 +287,7 @@ fn a_receiver_may_name_a_group() {
 }
 
 #[test]
-fn a_receivers_wishes() {
+fn the_options_of_a_receiver() {
     let receive =
         |members: &str| parse(format!(r#"{{"command":"receive-message","channel":"c"{members}}}"#).as_bytes());
     for (members, expected) in [
@@ -331,7 +331,7 @@ fn a_receivers_wishes() {
 }
 
 #[test]
-fn number_of_receiver_is_a_whole_number_or_no_wish() {
+fn number_of_receiver_is_an_integer_or_ignored() {
     for (json, expected) in [
         ("0", Some(0)),
         ("1", Some(1)),
@@ -441,7 +441,7 @@ fn acknowledgements_name_a_delivery() {
     assert_eq!(refused(br#"{"command":"nack"}"#).text, "'delivery' is missing");
 }
 
-/// The answer to delivery 17 of connection 31 that `json` is.
+/// Returns the answer in `json`, which must be for delivery 17 of connection 31.
 fn acknowledged(json: &str) -> Answer {
     match command(json) {
         Command::Acknowledge { delivery, answer } => {
@@ -453,7 +453,7 @@ fn acknowledged(json: &str) -> Answer {
 }
 
 #[test]
-fn a_nack_says_when_again_or_never_and_why() {
+fn a_nack_has_a_retry_time_or_a_rejection_and_a_reason() {
     let nack = |members: &str| acknowledged(&format!(r#"{{"command":"nack","delivery":"1f-17"{members}}}"#));
     let expected = |retry_after, reject, reason: Option<&str>| {
         Answer::Nack(Nack { retry_after, reject, reason: reason.map(Box::from) })
@@ -466,7 +466,7 @@ fn a_nack_says_when_again_or_never_and_why() {
     assert_eq!(nack(r#","reject":false,"reason":"""#), expected(None, false, None));
     let long = format!(r#","reason":"x{}""#, "é".repeat(wsmb_core::limits::REASON_BYTES));
     let cut = format!("x{}", "é".repeat((wsmb_core::limits::REASON_BYTES - 1) / 2));
-    assert_eq!(nack(&long), expected(None, false, Some(&cut)), "cut at a character");
+    assert_eq!(nack(&long), expected(None, false, Some(&cut)), "truncated at a character boundary");
     let wrong = |members: &str| refused(format!(r#"{{"command":"nack","delivery":"1f-17"{members}}}"#).as_bytes()).text;
     for (members, field) in [
         (r#","retry_after":-1"#, "'retry_after' must not be negative"),
@@ -502,7 +502,7 @@ fn the_documented_commands_parse_and_the_documented_errors_are_given() {
     assert_eq!(errors, 5);
 }
 
-/// Any JSON value, not too deep.
+/// Any JSON value with little nesting.
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -521,7 +521,7 @@ fn value() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn messages_are_the_elements_that_a_tree_would_have(data in value(), other in value(), pretty in any::<bool>()) {
+    fn messages_are_the_elements_of_the_parsed_tree(data in value(), other in value(), pretty in any::<bool>()) {
         let whole = json!({"command": "send-message", "channel": "sms", "x": other, "data": data});
         let json = if pretty { serde_json::to_string_pretty(&whole).unwrap() } else { whole.to_string() };
         let expected = match data {

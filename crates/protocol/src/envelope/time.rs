@@ -1,12 +1,12 @@
-//! A [`Timestamp`] as text.
+//! Writes a [`Timestamp`] as ISO 8601 text.
 
 use time::UtcDateTime;
 use wsmb_core::message::Timestamp;
 
-/// The last second of the year 9999: the format has no room for a later one.
+/// The last second of the year 9999: the format has four digits for the year.
 const LAST: u64 = 253_402_300_799;
 
-/// `moment` as ISO 8601 in UTC with milliseconds: `2026-11-22T10:00:00.000Z`.
+/// Returns `moment` as ISO 8601 text in UTC with milliseconds: `2026-11-22T10:00:00.000Z`.
 #[must_use]
 pub fn iso8601(moment: Timestamp) -> String {
     let Ok(date) = UtcDateTime::from_unix_timestamp((moment.0 / 1_000).min(LAST) as i64) else { return String::new() };
@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_time_has_a_text() {
+    fn the_largest_timestamp_has_a_text() {
         assert!(iso8601(Timestamp(u64::MAX)).ends_with('Z'));
     }
 }

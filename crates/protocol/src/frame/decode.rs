@@ -1,10 +1,9 @@
-//! The decoder: frames from a stream that may be cut anywhere.
+//! The decoder: reads frames from a stream that arrives in pieces of any size.
 //!
-//! A frame that lies whole in the read buffer is unmasked and handed out where it lies. Only what is unfinished is copied,
-//! into one [`Held`] that lives from the first byte that can't be used yet to the end of its frame or message.
+//! A frame that is complete in the read buffer is unmasked and passed on in place. Only unfinished data is copied into an [`Unfinished`], which exists from the first
+//! byte that cannot be used yet to the end of its frame or message.
 //!
-//! Every check is a function of the bytes before it, in stream order, so that the answer never depends on how the stream
-//! was cut.
+//! Every check depends only on the bytes before it, in stream order. So the result never depends on the size of the pieces.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -16,40 +15,39 @@ use super::{CONTROL_PAYLOAD, HEADER, Incoming, ProtocolError, Role};
 use crate::limits;
 use wsmb_core::message::{Frame, Kind};
 
-/// Room for the longest unmasked header in front of a message that is put together, so that the frame that forwards it needs no copy.
-const ROOM: usize = HEADER - 4;
+/// Space for the longest unmasked header before a message that arrives in parts, so that the frame that forwards the message needs no copy.
+const HEADER_ROOM: usize = HEADER - 4;
 
-/// Decodes one connection's inbound stream. A few words while nothing is unfinished, and no heap.
+/// Decodes the inbound stream of one connection. Uses no heap while no frame or message is unfinished.
 #[derive(Debug)]
 pub struct Decoder {
-    held: Option<Box<Held>>,
+    unfinished: Option<Box<Unfinished>>,
     max_message: usize,
     role: Role,
 }
 
-/// What has arrived of something unfinished: a header or control frame in `raw`, or a data message, or (a control frame
-/// between two fragments) both.
+/// The unfinished part of the stream: a header or a control frame in `raw`, a data message, or both (a control frame between two fragments).
 #[derive(Debug)]
-struct Held {
-    /// The start of a header, or of a control frame, still masked.
+struct Unfinished {
+    /// The beginning of a header or of a control frame, still masked.
     raw: [u8; HEADER + CONTROL_PAYLOAD],
     raw_len: usize,
-    /// The kind of the message that is being put together; `None` if there is none.
+    /// The kind of the unfinished message; `None` if there is none.
     kind: Option<Kind>,
-    /// [`ROOM`] and its payload so far. Grows with what arrives.
+    /// [`HEADER_ROOM`] bytes, and the payload so far. Grows with the received bytes.
     message: Vec<u8>,
-    /// How much of `message`, the room included, is known to be UTF-8; the rest is the start of one character.
+    /// The number of bytes of `message`, with the room, that are checked to be UTF-8. The rest is the beginning of one character.
     checked: usize,
-    /// Frames of the message so far.
+    /// The number of frames of the message so far.
     fragments: usize,
-    /// The frame that is being read: bytes of it to come, its mask from here on, and whether it is the last of its message.
+    /// The missing bytes of the present frame, its mask for the next byte, and whether it is the last frame of its message.
     remaining: usize,
     mask: [u8; 4],
     fin: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Wire {
+enum FrameKind {
     Continuation,
     Data(Kind),
     Close,
@@ -59,29 +57,29 @@ enum Wire {
 
 struct Header {
     fin: bool,
-    wire: Wire,
-    /// Zeros where there is none.
+    frame_kind: FrameKind,
+    /// Zeros if the frame is not masked.
     mask: [u8; 4],
     length: u64,
-    /// Bytes of the header itself.
+    /// The size of the header in bytes.
     size: usize,
 }
 
-/// What one step has left of the input, and whether the taker wants more.
+/// The rest of the input after a step, and whether the decoder must continue.
 type Step<'a> = Result<(&'a mut [u8], ControlFlow<()>), ProtocolError>;
 
 impl Decoder {
-    /// A decoder for the inbound stream of one connection, on which messages carry at most `max_message` bytes.
+    /// Makes a decoder for the inbound stream of one connection. A message may have at most `max_message` bytes.
     #[must_use]
     pub fn new(role: Role, max_message: usize) -> Self {
-        Self { held: None, max_message, role }
+        Self { unfinished: None, max_message, role }
     }
 
-    /// Takes what was read, which is unmasked in place, and calls `take` for each item that is whole, in order. Items may be kept as long as the
-    /// input is borrowed. If `take` breaks, the rest of the input, and whatever is unfinished, is dropped.
+    /// Decodes input, which is unmasked in place, and calls `take` for each complete item in order. Items may be kept as long as the input is borrowed. If
+    /// `take` breaks, the rest of the input and all unfinished data are dropped.
     ///
     /// # Errors
-    /// The peer broke the protocol. What came before has been handed out; feed nothing more.
+    /// The peer violated the protocol. `take` was called for all items before the violation. The decoder must not be used again.
     pub fn feed<'a>(
         &mut self,
         mut input: &'a mut [u8],
@@ -91,11 +89,11 @@ impl Decoder {
             match self.step(input, &mut take) {
                 Ok((rest, ControlFlow::Continue(()))) => input = rest,
                 Ok((_, ControlFlow::Break(()))) => {
-                    self.held = None;
+                    self.unfinished = None;
                     return Ok(());
                 }
                 Err(error) => {
-                    self.held = None;
+                    self.unfinished = None;
                     return Err(error);
                 }
             }
@@ -103,55 +101,55 @@ impl Decoder {
         Ok(())
     }
 
-    /// Nothing is unfinished: no part of a frame, no message that lacks fragments.
+    /// Whether no frame and no message is unfinished.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.held.is_none()
+        self.unfinished.is_none()
     }
 
-    /// Uses at least one byte of `input`, which is not empty.
+    /// Decodes a part of `input`, which must not be empty. Uses at least one byte.
     fn step<'a>(&mut self, input: &'a mut [u8], take: &mut impl FnMut(Incoming<'a>) -> ControlFlow<()>) -> Step<'a> {
-        if let Some(held) = &self.held {
-            if held.remaining > 0 {
+        if let Some(unfinished) = &self.unfinished {
+            if unfinished.remaining > 0 {
                 return self.resume_payload(input, take);
             }
-            if held.raw_len > 0 {
+            if unfinished.raw_len > 0 {
                 return self.resume_raw(input, take);
             }
         }
         let Some(header) = Header::parse(input, self.role)? else {
             return Ok(self.keep_all(input));
         };
-        self.admit(&header)?;
+        self.check_allowed(&header)?;
         let end = usize::try_from(header.length).ok().and_then(|length| header.size.checked_add(length));
         let end = end.filter(|end| *end <= input.len());
-        match (end, header.wire) {
-            (Some(end), Wire::Data(kind)) if header.fin => {
+        match (end, header.frame_kind) {
+            (Some(end), FrameKind::Data(kind)) if header.fin => {
                 let (whole, rest) = input.split_at_mut(end);
                 let frame = Frame::Borrowed(self.unmask(whole, &header, kind)?);
                 Ok((rest, take(Incoming::Message { kind, frame })))
             }
-            (_, Wire::Data(_) | Wire::Continuation) => {
-                let flow = self.open(&header, take)?;
+            (_, FrameKind::Data(_) | FrameKind::Continuation) => {
+                let flow = self.start_frame(&header, take)?;
                 Ok((&mut input[header.size..], flow))
             }
-            (Some(end), wire) => {
+            (Some(end), frame_kind) => {
                 let (whole, rest) = input.split_at_mut(end);
                 let payload = &mut whole[header.size..];
                 apply_mask(payload, header.mask);
-                control(wire, Cow::Borrowed(payload), take).map(|flow| (rest, flow))
+                control(frame_kind, Cow::Borrowed(payload), take).map(|flow| (rest, flow))
             }
             (None, _) => Ok(self.keep_all(input)),
         }
     }
 
-    /// Keeps all of the input: the start of a header or control frame.
+    /// Keeps the whole input: the beginning of a header or a control frame.
     fn keep_all<'a>(&mut self, input: &'a mut [u8]) -> (&'a mut [u8], ControlFlow<()>) {
-        self.hold().keep_raw(input);
+        self.unfinished_mut().push_raw(input);
         (&mut [], ControlFlow::Continue(()))
     }
 
-    /// Makes an unmasked frame of a whole one, in its place.
+    /// Converts a complete frame into an unmasked frame in place.
     #[inline]
     fn unmask<'a>(&self, whole: &'a mut [u8], header: &Header, kind: Kind) -> Result<&'a [u8], ProtocolError> {
         let payload = &mut whole[header.size..];
@@ -162,127 +160,127 @@ impl Decoder {
         if self.role == Role::Client {
             return Ok(whole);
         }
-        // A masked header is longer than the shortest unmasked one, whatever its length.
+        // A masked header is always longer than the shortest unmasked header, so there is enough space.
         let len = payload.len();
         let start = put_header(whole, header.size, kind.into(), len);
         Ok(&whole[start..])
     }
 
-    /// Goes on with a header or control frame whose start is held.
+    /// Continues a header or a control frame whose beginning is in `unfinished`.
     fn resume_raw<'a>(
         &mut self,
         input: &'a mut [u8],
         take: &mut impl FnMut(Incoming<'a>) -> ControlFlow<()>,
     ) -> Step<'a> {
         let role = self.role;
-        let held = self.hold();
+        let unfinished = self.unfinished_mut();
         let mut used = 0;
         let header = loop {
-            if let Some(header) = Header::parse(&held.raw[..held.raw_len], role)? {
+            if let Some(header) = Header::parse(&unfinished.raw[..unfinished.raw_len], role)? {
                 break header;
             }
             let Some(byte) = input.get(used) else {
                 return Ok((&mut [], ControlFlow::Continue(())));
             };
-            held.keep_raw(&[*byte]);
+            unfinished.push_raw(&[*byte]);
             used += 1;
         };
-        if matches!(header.wire, Wire::Data(_) | Wire::Continuation) {
-            held.raw_len = 0;
-            self.admit(&header)?;
-            return self.open(&header, take).map(|flow| (&mut input[used..], flow));
+        if matches!(header.frame_kind, FrameKind::Data(_) | FrameKind::Continuation) {
+            unfinished.raw_len = 0;
+            self.check_allowed(&header)?;
+            return self.start_frame(&header, take).map(|flow| (&mut input[used..], flow));
         }
-        // At most CONTROL_PAYLOAD, as `Header::parse` has checked.
+        // `Header::parse` has checked that the length is at most CONTROL_PAYLOAD.
         let end = header.size + header.length as usize;
-        let missing = (end - held.raw_len).min(input.len() - used);
-        held.keep_raw(&input[used..used + missing]);
+        let missing = (end - unfinished.raw_len).min(input.len() - used);
+        unfinished.push_raw(&input[used..used + missing]);
         used += missing;
-        if held.raw_len < end {
+        if unfinished.raw_len < end {
             return Ok((&mut input[used..], ControlFlow::Continue(())));
         }
-        let mut frame = held.raw;
-        held.raw_len = 0;
-        if held.kind.is_none() {
-            self.held = None;
+        let mut frame = unfinished.raw;
+        unfinished.raw_len = 0;
+        if unfinished.kind.is_none() {
+            self.unfinished = None;
         }
         let payload = &mut frame[header.size..end];
         apply_mask(payload, header.mask);
-        control(header.wire, Cow::Owned(payload.to_vec()), take).map(|flow| (&mut input[used..], flow))
+        control(header.frame_kind, Cow::Owned(payload.to_vec()), take).map(|flow| (&mut input[used..], flow))
     }
 
-    /// Goes on with a data frame's payload.
+    /// Continues the payload of a data frame.
     fn resume_payload<'a>(
         &mut self,
         input: &'a mut [u8],
         take: &mut impl FnMut(Incoming<'a>) -> ControlFlow<()>,
     ) -> Step<'a> {
-        let held = self.hold();
-        let used = held.remaining.min(input.len());
+        let unfinished = self.unfinished_mut();
+        let used = unfinished.remaining.min(input.len());
         let (part, rest) = input.split_at_mut(used);
-        apply_mask(part, held.mask);
-        held.mask.rotate_left(used % 4);
-        held.remaining -= used;
-        held.append(part)?;
-        if held.remaining == 0 {
+        apply_mask(part, unfinished.mask);
+        unfinished.mask.rotate_left(used % 4);
+        unfinished.remaining -= used;
+        unfinished.append(part)?;
+        if unfinished.remaining == 0 {
             self.end_frame(take).map(|flow| (rest, flow))
         } else {
             Ok((rest, ControlFlow::Continue(())))
         }
     }
 
-    /// Begins a data frame whose payload is put together in `held`.
+    /// Begins a data frame whose payload is collected in `unfinished`.
     fn open<'a>(
         &mut self,
         header: &Header,
         take: &mut impl FnMut(Incoming<'a>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, ProtocolError> {
-        let held = self.hold();
-        if let Wire::Data(kind) = header.wire {
-            held.kind = Some(kind);
+        let unfinished = self.unfinished_mut();
+        if let FrameKind::Data(kind) = header.frame_kind {
+            unfinished.kind = Some(kind);
         }
-        held.fragments += 1;
-        // At most `max_message`, as `admit` has checked.
-        held.remaining = header.length as usize;
-        held.mask = header.mask;
-        held.fin = header.fin;
-        if held.remaining == 0 { self.end_frame(take) } else { Ok(ControlFlow::Continue(())) }
+        unfinished.fragments += 1;
+        // `check_allowed` has checked that the length is at most `max_message`.
+        unfinished.remaining = header.length as usize;
+        unfinished.mask = header.mask;
+        unfinished.fin = header.fin;
+        if unfinished.remaining == 0 { self.end_frame(take) } else { Ok(ControlFlow::Continue(())) }
     }
 
-    /// A data frame is whole; if it was its message's last, so is the message.
+    /// Ends a data frame. If it was the last one of its message, passes the message on.
     fn end_frame<'a>(
         &mut self,
         take: &mut impl FnMut(Incoming<'a>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, ProtocolError> {
-        let Some(mut held) = self.held.take_if(|held| held.fin) else {
+        let Some(mut unfinished) = self.unfinished.take_if(|unfinished| unfinished.fin) else {
             return Ok(ControlFlow::Continue(()));
         };
-        let kind = held.kind.unwrap_or(Kind::Binary);
-        if kind == Kind::Text && held.checked < held.message.len() {
+        let kind = unfinished.kind.unwrap_or(Kind::Binary);
+        if kind == Kind::Text && unfinished.checked < unfinished.message.len() {
             return Err(ProtocolError::BadUtf8);
         }
-        let len = held.message.len() - ROOM;
-        let start = put_header(&mut held.message, ROOM, kind.into(), len);
-        // To what it needs: whoever keeps it keeps no more.
-        held.message.shrink_to_fit();
-        let frame = Frame::Shared(Bytes::from(held.message).slice(start..));
+        let len = unfinished.message.len() - HEADER_ROOM;
+        let start = put_header(&mut unfinished.message, HEADER_ROOM, kind.into(), len);
+        // The owner of the message must not hold unused capacity.
+        unfinished.message.shrink_to_fit();
+        let frame = Frame::Shared(Bytes::from(unfinished.message).slice(start..));
         Ok(take(Incoming::Message { kind, frame }))
     }
 
-    /// Whether this frame may come now, and is not too much; decided before a byte of it is kept.
-    fn admit(&self, header: &Header) -> Result<(), ProtocolError> {
-        let open = self.held.as_ref().filter(|held| held.kind.is_some());
-        let have = match (header.wire, open) {
-            (Wire::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation),
-            (Wire::Data(_), Some(_)) => return Err(ProtocolError::ExpectedContinuation),
-            (Wire::Data(_), None) => 0,
-            (Wire::Continuation, Some(held)) => {
-                let have = held.message.len() - ROOM;
-                if held.fragments >= limits::FRAGMENTS + have / limits::FRAGMENT_BYTES {
+    /// Checks, before any byte of the payload is kept, that the frame is allowed at this point and not too large.
+    fn check_allowed(&self, header: &Header) -> Result<(), ProtocolError> {
+        let open = self.unfinished.as_ref().filter(|unfinished| unfinished.kind.is_some());
+        let have = match (header.frame_kind, open) {
+            (FrameKind::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation),
+            (FrameKind::Data(_), Some(_)) => return Err(ProtocolError::ExpectedContinuation),
+            (FrameKind::Data(_), None) => 0,
+            (FrameKind::Continuation, Some(unfinished)) => {
+                let have = unfinished.message.len() - HEADER_ROOM;
+                if unfinished.fragments >= limits::FRAGMENTS + have / limits::FRAGMENT_BYTES {
                     return Err(ProtocolError::TooManyFragments);
                 }
                 have
             }
-            (Wire::Close | Wire::Ping | Wire::Pong, _) => return Ok(()),
+            (FrameKind::Close | FrameKind::Ping | FrameKind::Pong, _) => return Ok(()),
         };
         if header.length > self.max_message.saturating_sub(have) as u64 {
             return Err(ProtocolError::MessageTooLarge(self.max_message));
@@ -290,20 +288,20 @@ impl Decoder {
         Ok(())
     }
 
-    /// Bytes reserved for an unfinished message.
+    /// Returns the number of bytes that are reserved for an unfinished message.
     #[cfg(test)]
-    pub(super) fn held_capacity(&self) -> usize {
-        self.held.as_ref().map_or(0, |held| held.message.capacity())
+    pub(super) fn unfinished_capacity(&self) -> usize {
+        self.unfinished.as_ref().map_or(0, |unfinished| unfinished.message.capacity())
     }
 
-    fn hold(&mut self) -> &mut Held {
-        self.held.get_or_insert_with(|| {
-            Box::new(Held {
+    fn unfinished_mut(&mut self) -> &mut Unfinished {
+        self.unfinished.get_or_insert_with(|| {
+            Box::new(Unfinished {
                 raw: [0; HEADER + CONTROL_PAYLOAD],
                 raw_len: 0,
                 kind: None,
-                message: vec![0; ROOM],
-                checked: ROOM,
+                message: vec![0; HEADER_ROOM],
+                checked: HEADER_ROOM,
                 fragments: 0,
                 remaining: 0,
                 mask: [0; 4],
@@ -313,14 +311,14 @@ impl Decoder {
     }
 }
 
-impl Held {
-    /// Keeps bytes of a header or control frame. They fit: callers pass an incomplete header or part of one control frame.
-    fn keep_raw(&mut self, bytes: &[u8]) {
+impl Unfinished {
+    /// Keeps bytes of a header or a control frame. `raw` has enough space, because callers pass an incomplete header or a part of one control frame.
+    fn push_raw(&mut self, bytes: &[u8]) {
         self.raw[self.raw_len..self.raw_len + bytes.len()].copy_from_slice(bytes);
         self.raw_len += bytes.len();
     }
 
-    /// Appends to the message and checks the text as far as it goes: a character may be cut, but must not be wrong.
+    /// Appends to the message, and checks a text message: the last character may be incomplete, but no character may be invalid.
     fn append(&mut self, part: &[u8]) -> Result<(), ProtocolError> {
         self.message.extend_from_slice(part);
         if self.kind == Some(Kind::Text) {
@@ -335,7 +333,7 @@ impl Held {
 }
 
 impl Header {
-    /// The header at the start of `bytes`; `None` if it is not all there. A violation is found with the byte that commits it.
+    /// Parses the header at the beginning of `bytes`. Returns `None` if it is incomplete. An error is returned as soon as the invalid byte has arrived.
     #[inline]
     fn parse(bytes: &[u8], role: Role) -> Result<Option<Self>, ProtocolError> {
         let Some(&first) = bytes.first() else { return Ok(None) };
@@ -343,16 +341,16 @@ impl Header {
             return Err(ProtocolError::ReservedBits);
         }
         let fin = first & 0x80 != 0;
-        let wire = match first & 0xf {
-            0x0 => Wire::Continuation,
-            0x1 => Wire::Data(Kind::Text),
-            0x2 => Wire::Data(Kind::Binary),
-            0x8 => Wire::Close,
-            0x9 => Wire::Ping,
-            0xa => Wire::Pong,
+        let frame_kind = match first & 0xf {
+            0x0 => FrameKind::Continuation,
+            0x1 => FrameKind::Data(Kind::Text),
+            0x2 => FrameKind::Data(Kind::Binary),
+            0x8 => FrameKind::Close,
+            0x9 => FrameKind::Ping,
+            0xa => FrameKind::Pong,
             reserved => return Err(ProtocolError::ReservedOpcode(reserved)),
         };
-        let is_control = matches!(wire, Wire::Close | Wire::Ping | Wire::Pong);
+        let is_control = matches!(frame_kind, FrameKind::Close | FrameKind::Ping | FrameKind::Pong);
         if is_control && !fin {
             return Err(ProtocolError::FragmentedControl);
         }
@@ -362,7 +360,7 @@ impl Header {
             (Role::Client, true) => return Err(ProtocolError::Masked),
             (Role::Server, true) | (Role::Client, false) => {}
         }
-        // A length in more bytes than it needs is accepted: the PHP client writes 65,535 in eight.
+        // A length with more bytes than necessary is accepted: the PHP client writes 65,535 with eight bytes.
         let (length, at) = match second & 0x7f {
             126 => match bytes[2..].first_chunk() {
                 Some(length) => (u64::from(u16::from_be_bytes(*length)), 4),
@@ -381,28 +379,28 @@ impl Header {
             return Err(ProtocolError::LongControl);
         }
         if role == Role::Client {
-            return Ok(Some(Self { fin, wire, mask: [0; 4], length, size: at }));
+            return Ok(Some(Self { fin, frame_kind, mask: [0; 4], length, size: at }));
         }
         let Some(mask) = bytes[at..].first_chunk() else { return Ok(None) };
-        Ok(Some(Self { fin, wire, mask: *mask, length, size: at + 4 }))
+        Ok(Some(Self { fin, frame_kind, mask: *mask, length, size: at + 4 }))
     }
 }
 
-/// Hands out one whole control frame.
+/// Passes on a complete control frame.
 fn control<'a>(
-    wire: Wire,
+    frame_kind: FrameKind,
     payload: Cow<'a, [u8]>,
     take: &mut impl FnMut(Incoming<'a>) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, ProtocolError> {
-    let item = match wire {
-        Wire::Ping => Incoming::Ping(payload),
-        Wire::Pong => Incoming::Pong(payload),
-        Wire::Close | Wire::Continuation | Wire::Data(_) => close(&payload)?,
+    let item = match frame_kind {
+        FrameKind::Ping => Incoming::Ping(payload),
+        FrameKind::Pong => Incoming::Pong(payload),
+        FrameKind::Close | FrameKind::Continuation | FrameKind::Data(_) => close(&payload)?,
     };
     Ok(take(item))
 }
 
-/// The meaning of a close frame's payload (RFC 6455 sections 5.5.1 and 7.4).
+/// Parses the payload of a close frame (RFC 6455 sections 5.5.1 and 7.4).
 fn close(payload: &[u8]) -> Result<Incoming<'static>, ProtocolError> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         if payload.is_empty() {
@@ -411,7 +409,7 @@ fn close(payload: &[u8]) -> Result<Incoming<'static>, ProtocolError> {
         return Err(ProtocolError::HalfCloseCode);
     };
     let code = u16::from_be_bytes(*code);
-    // 1004–1006 and 1015 never travel; 1012–1014 have been registered since the RFC.
+    // 1004–1006 and 1015 are not allowed in a frame; 1012–1014 were registered after the RFC.
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
         return Err(ProtocolError::BadCloseCode(code));
     }

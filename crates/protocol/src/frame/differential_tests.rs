@@ -1,12 +1,12 @@
-//! The codec against tungstenite: both read the same streams, and each reads what ours writes.
+//! Compares the codec with tungstenite: both decode the same streams, and both decode the frames that our encoder writes.
 //!
-//! They are allowed to differ only where:
-//! - the stream ends within a frame that can't be right: tungstenite waits for the whole frame, we say so at once;
-//! - one frame breaks two rules: tungstenite looks at the size first and at the rest after, we go by the order of the bytes;
-//! - a 64-bit length has its top bit set: tungstenite calls it too large (1009), RFC 6455 section 5.2 a violation (1002);
-//! - a close frame has a code that may not travel: tungstenite hands it out as a close with 1002, which is what we fail with.
+//! The results may differ only in these cases:
+//! - the stream ends within an invalid frame: tungstenite waits for the whole frame, our decoder fails at once;
+//! - a frame violates two rules: tungstenite checks the size first, our decoder checks in the order of the bytes;
+//! - a 64-bit length has its top bit set: tungstenite reports a too large message (1009); RFC 6455 section 5.2 demands a protocol error (1002);
+//! - a close frame has a code that is not allowed: tungstenite returns a close frame with 1002; our decoder fails with 1002.
 //!
-//! Our bound on the number of fragments, which tungstenite has not, is out of these streams' reach.
+//! Tungstenite has no limit on the number of fragments. These streams do not reach our limit.
 
 use std::io::{self, Cursor, Read, Write};
 
@@ -20,7 +20,7 @@ use super::*;
 
 const LIMIT: usize = 70_000;
 
-/// Reads from memory and writes to nowhere.
+/// Reads from memory, and discards all writes.
 struct Memory(Cursor<Vec<u8>>);
 
 impl Read for Memory {
@@ -42,9 +42,9 @@ impl Write for Memory {
 /// How a stream ended.
 #[derive(Debug, PartialEq)]
 enum End {
-    /// With its last byte, or with a close frame.
+    /// The stream ended after its last byte, or with a close frame.
     Orderly,
-    /// With this close code.
+    /// The stream violated the protocol, with this close code.
     Violation(u16),
 }
 
@@ -59,7 +59,7 @@ fn theirs(stream: &[u8], role: TheirRole) -> (Vec<Item>, End) {
             Ok(Message::Ping(payload)) => items.push(Item::Ping(payload.to_vec())),
             Ok(Message::Pong(payload)) => items.push(Item::Pong(payload.to_vec())),
             Ok(Message::Close(close)) => {
-                // What tungstenite makes of a code that may not travel.
+                // Tungstenite returns this reason for a close code that is not allowed.
                 if close.as_ref().is_some_and(|close| close.reason.as_str() == "Protocol violation") {
                     return (items, End::Violation(1002));
                 }
@@ -78,24 +78,24 @@ fn theirs(stream: &[u8], role: TheirRole) -> (Vec<Item>, End) {
     }
 }
 
-/// Ours, and whether a frame (not a mere message) was unfinished at the end of the stream or at the violation.
+/// Decodes a stream with our decoder.
 fn ours(stream: &[u8], role: Role) -> (Vec<Item>, End) {
     let (items, result) = decode(&mut Decoder::new(role, LIMIT), [stream]);
     (items, result.map_or_else(|error| End::Violation(error.close_code()), |()| End::Orderly))
 }
 
-/// Whether what `theirs` makes of a stream is what `ours` may differ from, by the list above.
+/// Whether the results may differ, by the list above.
 fn allowed(ours: &End, theirs: &End, stream: &[u8]) -> bool {
     match (ours, theirs) {
         (a, b) if a == b => true,
-        // They wait for the rest of a frame. Given the rest, they must find it wrong as well.
+        // Tungstenite waits for the rest of a frame. With more bytes it must fail, too.
         (End::Violation(_), End::Orderly) => {
             let padded = [stream, &vec![0; LIMIT + HEADER]].concat();
             matches!(self::theirs(&padded, TheirRole::Server).1, End::Violation(_))
         }
-        // Two rules broken by one frame, size among them; or the top bit of a length.
+        // A frame violates two rules, and one of them is the size; or the top bit of a length is set.
         (End::Violation(1002), End::Violation(1009)) => true,
-        // A close frame with a bad code and a bad reason.
+        // A close frame has an invalid code and an invalid reason.
         (End::Violation(1002), End::Violation(1007)) => true,
         _ => false,
     }
@@ -113,7 +113,7 @@ proptest! {
     }
 
     #[test]
-    fn tungstenite_reads_what_is_encoded(
+    fn tungstenite_decodes_our_frames(
         messages in prop::collection::vec(
             prop_oneof![
                 "\\PC{0,200}".prop_map(Item::Text),

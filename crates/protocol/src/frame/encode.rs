@@ -1,26 +1,26 @@
-//! Whole frames from payloads: always one frame a message, always the shortest length encoding.
+//! Encodes payloads as frames: always one frame per message, always with the shortest length encoding.
 
 use bytes::Bytes;
 
 use super::{CONTROL_PAYLOAD, HEADER, Opcode};
 
-/// One unmasked frame. A control payload is cut to [`CONTROL_PAYLOAD`] bytes.
+/// Returns an unmasked frame. A control payload is truncated to [`CONTROL_PAYLOAD`] bytes.
 #[must_use]
 pub fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
-    // The exact capacity lets `Bytes` take the vector over as it stands.
+    // With the exact capacity, `Bytes` takes the vector over without a copy.
     let mut out = Vec::with_capacity(header_len(payload.len()) + payload.len());
     encode_into(&mut out, opcode, payload);
     Bytes::from(out)
 }
 
-/// Appends the header of one unmasked data frame, whose payload of `len` bytes the caller appends.
+/// Appends the header of an unmasked data frame. The caller must append the payload of `len` bytes.
 pub(crate) fn push_header(out: &mut Vec<u8>, opcode: Opcode, len: usize) {
     let (header, size) = header(opcode, len, 0);
     out.reserve(size + len);
     out.extend_from_slice(&header[..size]);
 }
 
-/// Appends one unmasked frame to `out`. A control payload is cut to [`CONTROL_PAYLOAD`] bytes.
+/// Appends an unmasked frame to `out`. A control payload is truncated to [`CONTROL_PAYLOAD`] bytes.
 pub fn encode_into(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     let payload = fitting(opcode, payload);
     let (header, len) = header(opcode, payload.len(), 0);
@@ -28,7 +28,7 @@ pub fn encode_into(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Appends one masked frame to `out`, as clients must send them. A control payload is cut to [`CONTROL_PAYLOAD`] bytes.
+/// Appends a masked frame to `out`: clients must mask. A control payload is truncated to [`CONTROL_PAYLOAD`] bytes.
 ///
 /// `mask` must be unpredictable (RFC 6455 section 5.3).
 pub fn encode_masked_into(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: [u8; 4]) {
@@ -41,7 +41,7 @@ pub fn encode_masked_into(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mas
     apply_mask(&mut out[start..], mask);
 }
 
-/// An unmasked close frame. `reason` is cut to the 123 bytes that fit, on a character's boundary.
+/// Returns an unmasked close frame. `reason` is truncated to 123 bytes, at a character boundary.
 #[must_use]
 pub fn encode_close(code: u16, reason: &str) -> Bytes {
     let mut end = reason.len().min(CONTROL_PAYLOAD - 2);
@@ -60,7 +60,7 @@ pub fn is_data(frame: &[u8]) -> bool {
     frame.first().is_some_and(|first| first & 0x08 == 0)
 }
 
-/// Where the payload of the one unmasked frame that `frame` holds begins; its end if there is none.
+/// Returns where the payload of an unmasked frame begins; the end of `frame` if it has no payload.
 #[must_use]
 pub fn payload_start(frame: &[u8]) -> usize {
     let start = match frame.get(1) {
@@ -72,7 +72,7 @@ pub fn payload_start(frame: &[u8]) -> usize {
     start.min(frame.len())
 }
 
-/// How long the unmasked frame at the start of `bytes` is, its header included; all of `bytes` if it is longer than that.
+/// Returns the length of the unmasked frame at the beginning of `bytes`, with its header; at most the length of `bytes`.
 #[must_use]
 pub fn unmasked_len(bytes: &[u8]) -> usize {
     let payload = match bytes {
@@ -85,8 +85,8 @@ pub fn unmasked_len(bytes: &[u8]) -> usize {
     whole.map_or(bytes.len(), |whole| whole.min(bytes.len()))
 }
 
-/// Writes the unmasked header of a frame so that it ends where its payload begins, at `start`; where the frame begins then.
-/// There must be room: at least [`header_len`] bytes before `start`.
+/// Writes the unmasked header of a frame directly before its payload, which begins at `start`. Returns where the frame begins. There must be at least
+/// [`header_len`] bytes before `start`.
 pub(super) fn put_header(buffer: &mut [u8], start: usize, opcode: Opcode, len: usize) -> usize {
     let (header, size) = header(opcode, len, 0);
     let at = start - size;
@@ -94,12 +94,12 @@ pub(super) fn put_header(buffer: &mut [u8], start: usize, opcode: Opcode, len: u
     at
 }
 
-/// XORs `bytes` with `mask` (RFC 6455 section 5.3): masks and unmasks. Whether what they are now is ASCII, which costs nothing to know here.
+/// XORs `bytes` with `mask` (RFC 6455 section 5.3): masks or unmasks. Returns whether the result is ASCII; this check costs almost nothing here.
 pub(super) fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) -> bool {
     const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
     let wide = u64::from(u32::from_ne_bytes(mask)) * 0x1_0000_0001;
     let mut seen = 0;
-    // The compiler takes several words at a time.
+    // The compiler vectorizes this loop.
     let (words, tail) = bytes.as_chunks_mut();
     for word in words {
         let clear = u64::from_ne_bytes(*word) ^ wide;
@@ -113,7 +113,7 @@ pub(super) fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) -> bool {
     seen & HIGH_BITS == 0
 }
 
-/// Bytes of an unmasked header for a payload of `len` bytes.
+/// Returns the size of an unmasked header for a payload of `len` bytes.
 pub(crate) fn header_len(len: usize) -> usize {
     match len {
         0..=125 => 2,
@@ -129,7 +129,7 @@ fn fitting(opcode: Opcode, payload: &[u8]) -> &[u8] {
     }
 }
 
-/// A header without its mask, and how many bytes of it count.
+/// Returns a header without its mask, and the number of its valid bytes.
 fn header(opcode: Opcode, len: usize, mask_bit: u8) -> ([u8; HEADER], usize) {
     let mut header = [0; HEADER];
     header[0] = 0x80

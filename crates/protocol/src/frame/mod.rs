@@ -1,10 +1,10 @@
-//! WebSocket frames (RFC 6455 section 5), server and client side.
+//! WebSocket frames (RFC 6455 section 5) for servers and clients.
 //!
-//! [`Decoder`] takes what was read from a socket, in pieces of any size, and hands out whole messages and control frames;
-//! the `encode` functions make whole frames. No extensions: a reserved bit is a violation.
+//! [`Decoder`] takes input from a socket in pieces of any size, and returns complete messages and control frames. The `encode` functions make complete frames.
+//! There are no extensions: a reserved bit is a violation.
 //!
-//! The decoder never sizes a buffer from a length that a peer merely claims, never holds memory while nothing is
-//! unfinished, and never answers anything itself: pongs and close frames are its caller's business.
+//! The decoder never sizes a buffer by the length in a header, never holds memory while no frame or message is unfinished, and never answers a frame: the
+//! caller must send pongs and close frames.
 
 mod decode;
 mod encode;
@@ -27,20 +27,19 @@ use wsmb_core::message::{Frame, Kind};
 /// The longest payload of a control frame, in bytes (RFC 6455 section 5.5).
 pub const CONTROL_PAYLOAD: usize = 125;
 
-/// The longest frame header: two bytes, a 64-bit length, a mask (RFC 6455 section 5.2).
+/// The longest frame header, in bytes: two bytes, a 64-bit length, and a mask (RFC 6455 section 5.2).
 pub(crate) const HEADER: usize = 14;
 
-/// Which side *we* are. A server demands masked frames, a client refuses them (RFC 6455 section 5.1).
+/// The side of the decoder. A server demands masked frames, a client refuses them (RFC 6455 section 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// We accepted the connection.
+    /// This side accepted the connection.
     Server,
-    /// We made the connection.
+    /// This side made the connection.
     Client,
 }
 
-/// What kind of frame to encode. Messages are never sent in fragments: the PHP client dies on a split header, the ESP32
-/// library ignores fragments.
+/// The kind of a frame to encode. Messages are never sent in fragments: the PHP client fails on a split header, and the ESP32 library ignores fragments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opcode {
     /// A text message.
@@ -64,65 +63,65 @@ impl From<Kind> for Opcode {
     }
 }
 
-/// One whole item from the peer, borrowed from the read buffer where it lies whole.
+/// A complete item from the peer. It is borrowed from the read buffer if it arrived in one piece.
 #[derive(Clone, Debug)]
 pub enum Incoming<'a> {
-    /// A whole message, its fragments joined.
+    /// A complete message, with its fragments joined.
     Message {
-        /// If it is [`Kind::Text`], the payload is valid UTF-8.
+        /// The kind of the message. The payload of [`Kind::Text`] is valid UTF-8.
         kind: Kind,
-        /// The payload, unmasked, behind an unmasked header, which a server writes anew with the shortest length: the frame that
-        /// forwards it. [`payload_start`] says where the payload begins. A message that lay in several pieces is shared.
+        /// The message as an unmasked frame that can be forwarded. A server writes a new header with the shortest length. [`payload_start`] returns where the
+        /// payload begins. A message that arrived in several pieces is [`Frame::Shared`].
         frame: Frame<'a>,
     },
-    /// A ping and what its pong must carry.
+    /// A ping with its payload, which the pong must repeat.
     Ping(Cow<'a, [u8]>),
     /// A pong.
     Pong(Cow<'a, [u8]>),
-    /// A close frame. Nothing that follows it means anything (RFC 6455 section 5.5.1): break.
+    /// A close frame. All data after it must be ignored (RFC 6455 section 5.5.1), so the caller must break.
     Close {
-        /// The peer's reason as a number, one that may travel; `None` if the frame was empty.
+        /// The close code, always a valid one; `None` if the frame was empty.
         code: Option<u16>,
-        /// The peer's reason in words.
+        /// The reason of the peer in words.
         reason: String,
     },
 }
 
-/// How a peer broke the protocol. The connection can't go on: frame boundaries are lost, or may not be trusted.
+/// A violation of the protocol by the peer. The connection must end: the frame boundaries are lost, or cannot be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
     /// RSV1, RSV2 or RSV3 is set, and no extension was agreed.
     ReservedBits,
-    /// An opcode that RFC 6455 gives no meaning.
+    /// The opcode is reserved in RFC 6455.
     ReservedOpcode(u8),
-    /// A client must mask, and this one did not.
+    /// A client has sent an unmasked frame.
     Unmasked,
-    /// A server must not mask, and this one did.
+    /// A server has sent a masked frame.
     Masked,
     /// A control frame without FIN.
     FragmentedControl,
     /// A control frame of more than [`CONTROL_PAYLOAD`] bytes.
     LongControl,
-    /// A 64-bit length whose most significant bit is set.
+    /// The most significant bit of a 64-bit length is set.
     LengthOutOfRange,
-    /// A continuation frame, and no message to continue.
+    /// A continuation frame without a message to continue.
     UnexpectedContinuation,
-    /// A new message before the fragmented one was finished.
+    /// A new message before the end of a fragmented message.
     ExpectedContinuation,
-    /// A close frame whose payload is one byte: half a code.
+    /// A close frame with a payload of one byte: half a close code.
     HalfCloseCode,
-    /// A close code that may not travel (RFC 6455 section 7.4).
+    /// A close code that is not allowed in a frame (RFC 6455 section 7.4).
     BadCloseCode(u16),
-    /// A text message, or a close reason, that is not UTF-8.
+    /// A text message or a close reason that is not UTF-8.
     BadUtf8,
-    /// A message above the limit, in bytes, which this is.
+    /// A message that is larger than this limit in bytes.
     MessageTooLarge(usize),
     /// A message in more than [`limits::FRAGMENTS`] fragments that are smaller than [`limits::FRAGMENT_BYTES`].
     TooManyFragments,
 }
 
 impl ProtocolError {
-    /// What the close frame that answers it says: 1002, 1007 or 1009 (RFC 6455 section 7.4.1).
+    /// Returns the close code for the answer: 1002, 1007 or 1009 (RFC 6455 section 7.4.1).
     #[must_use]
     pub fn close_code(&self) -> u16 {
         match self {

@@ -1,4 +1,4 @@
-//! The codec against RFC 6455, violation by violation, and against every way to cut a stream.
+//! Tests of the codec: each rule of RFC 6455, and streams in pieces of every size.
 
 use std::ops::ControlFlow;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// An [`Incoming`] that can be kept.
+/// An owned [`Incoming`].
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Item {
     Text(String),
@@ -37,7 +37,7 @@ pub(super) fn text(text: &str) -> Item {
     Item::Text(text.to_owned())
 }
 
-/// Feeds `pieces` one after the other, up to a close frame or an error.
+/// Decodes `pieces` one after the other, up to a close frame or an error.
 pub(super) fn decode<'a>(
     decoder: &mut Decoder,
     pieces: impl IntoIterator<Item = &'a [u8]>,
@@ -64,7 +64,7 @@ fn client(stream: &[u8]) -> (Vec<Item>, Result<(), ProtocolError>) {
     decode(&mut Decoder::new(Role::Client, 1 << 20), [stream])
 }
 
-/// A masked frame with any first byte and the length in any of the three encodings.
+/// Returns a masked frame with this first byte, and the length in one of the three encodings.
 pub(super) fn frame(first: u8, payload: &[u8], length_bytes: usize) -> Vec<u8> {
     let mask = [0x37, 0xfa, 0x21, 0x3d];
     let wide = (payload.len() as u64).to_be_bytes();
@@ -79,7 +79,7 @@ pub(super) fn frame(first: u8, payload: &[u8], length_bytes: usize) -> Vec<u8> {
     out
 }
 
-/// The same with the shortest length.
+/// Returns a masked frame with a short length encoding.
 fn short(first: u8, payload: &[u8]) -> Vec<u8> {
     frame(first, payload, if payload.len() < 126 { 0 } else { 8 })
 }
@@ -160,13 +160,13 @@ fn each_violation_gets_its_close_code() {
         assert_eq!(error.close_code(), code, "{name}");
         assert!(!error.to_string().is_empty());
         let (items, result) = server(&[short(0x81, b"before"), short(0x89, b"too"), stream].concat());
-        assert_eq!((items.len(), result), (2, Err(error)), "{name}: what came before is handed out");
+        assert_eq!((items.len(), result), (2, Err(error)), "{name}: the items before the violation are returned");
     }
     assert_eq!(client(&short(0x81, b"x")), (vec![], Err(ProtocolError::Masked)));
 }
 
 #[test]
-fn close_codes_are_those_that_may_travel() {
+fn only_valid_close_codes_are_accepted() {
     for code in 0..=u16::MAX {
         let allowed = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
         let (items, result) = server(&short(0x88, &[&code.to_be_bytes()[..], b"bye"].concat()));
@@ -180,7 +180,7 @@ fn close_codes_are_those_that_may_travel() {
 }
 
 #[test]
-fn lengths_in_more_bytes_than_needed_are_accepted() {
+fn lengths_with_more_bytes_than_necessary_are_accepted() {
     for length_bytes in [2, 8] {
         for len in [0, 1, 125] {
             let stream = frame(0x82, &vec![9; len], length_bytes);
@@ -210,7 +210,7 @@ fn control_frames_may_come_between_fragments() {
 }
 
 #[test]
-fn a_message_above_the_limit_is_refused_by_its_header_alone() {
+fn a_too_large_message_is_refused_after_its_header() {
     let limit = 100;
     let too_large = Err(ProtocolError::MessageTooLarge(limit));
     let header = |first: u8, len: u64| [&[first, 0xff], &len.to_be_bytes()[..], &[0; 4]].concat();
@@ -235,7 +235,7 @@ fn a_message_above_the_limit_is_refused_by_its_header_alone() {
 }
 
 #[test]
-fn fragments_are_bounded_empty_ones_too() {
+fn the_number_of_empty_fragments_is_limited() {
     let mut stream = short(0x01, b"");
     for _ in 2..limits::FRAGMENTS {
         stream.extend(short(0x00, b""));
@@ -247,7 +247,7 @@ fn fragments_are_bounded_empty_ones_too() {
     assert_eq!(ProtocolError::TooManyFragments.close_code(), 1009);
 }
 
-/// A text message of this many bytes in fragments of `size` bytes each.
+/// Returns a text message of `bytes` bytes in fragments of `size` bytes.
 fn in_fragments(bytes: usize, size: usize) -> Vec<u8> {
     let payload = vec![b'x'; bytes];
     let mut stream = Vec::new();
@@ -260,7 +260,7 @@ fn in_fragments(bytes: usize, size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_message_of_any_size_may_come_in_fragments_of_64_bytes() {
+fn a_message_of_any_size_may_arrive_in_fragments_of_64_bytes() {
     for bytes in [limits::MAX_MESSAGE, limits::MAX_MESSAGE - 1, limits::MAX_MESSAGE - 63, 8 * limits::MAX_MESSAGE] {
         let stream = in_fragments(bytes, limits::FRAGMENT_BYTES);
         let mut decoder = Decoder::new(Role::Server, bytes);
@@ -270,7 +270,7 @@ fn a_message_of_any_size_may_come_in_fragments_of_64_bytes() {
             let (items, result) = decode(&mut decoder, [piece]);
             assert_eq!(result, Ok(()));
             found += items.len();
-            most = most.max(decoder.held_capacity());
+            most = most.max(decoder.unfinished_capacity());
         }
         assert_eq!(found, 1, "{bytes} bytes");
         assert!(most <= 2 * bytes + 64, "{most} bytes are held for {bytes}");
@@ -278,8 +278,8 @@ fn a_message_of_any_size_may_come_in_fragments_of_64_bytes() {
 }
 
 #[test]
-fn fragments_below_64_bytes_are_bounded_with_what_they_carry() {
-    // As many as are allowed for nothing, and one for each 64 bytes.
+fn the_number_of_fragments_below_64_bytes_is_limited_by_their_bytes() {
+    // The base number of fragments, and one more for each 64 bytes.
     let (size, allowed) = (32, 2 * limits::FRAGMENTS);
     let fits = in_fragments(size * (allowed - 1), size);
     assert_eq!(server(&fits).1, Ok(()));
@@ -288,7 +288,7 @@ fn fragments_below_64_bytes_are_bounded_with_what_they_carry() {
 }
 
 #[test]
-fn text_fails_with_the_first_byte_that_can_not_be_right() {
+fn text_fails_at_the_first_invalid_byte() {
     let mut decoder = Decoder::new(Role::Server, 1 << 20);
     let stream = short(0x81, &[&b"ok"[..], &[0xff; 60]].concat());
     assert_eq!(decode(&mut decoder, [&stream[..8]]), (vec![], Ok(())));
@@ -296,7 +296,7 @@ fn text_fails_with_the_first_byte_that_can_not_be_right() {
 }
 
 #[test]
-fn an_idle_decoder_is_small_and_holds_nothing() {
+fn an_idle_decoder_is_small_and_has_no_heap() {
     assert!(size_of::<Decoder>() <= 64);
     let mut decoder = Decoder::new(Role::Server, 1 << 20);
     assert!(decoder.is_idle());
@@ -318,11 +318,11 @@ fn an_idle_decoder_is_small_and_holds_nothing() {
 }
 
 #[test]
-fn a_claimed_length_reserves_nothing() {
+fn the_length_in_a_header_reserves_no_memory() {
     let mut decoder = Decoder::new(Role::Server, 1 << 30);
     let claim = [&[0x82, 0xff], &(1_u64 << 30).to_be_bytes()[..], &[0; 4], b"x"].concat();
     decode(&mut decoder, [&claim[..]]).1.unwrap();
-    assert!(decoder.held_capacity() < 64);
+    assert!(decoder.unfinished_capacity() < 64);
 }
 
 #[test]
@@ -339,7 +339,7 @@ fn after_a_break_the_rest_is_dropped() {
 }
 
 #[test]
-fn masking_is_its_own_inverse_for_every_length_and_phase() {
+fn masking_twice_restores_the_bytes_for_every_length() {
     for len in 0..40 {
         let plain: Vec<u8> = (0..len).collect();
         let expected: Vec<u8> = plain.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(a, b)| a ^ b).collect();
@@ -352,7 +352,7 @@ fn masking_is_its_own_inverse_for_every_length_and_phase() {
 }
 
 #[test]
-fn unmasking_tells_ascii_from_what_must_be_looked_at() {
+fn unmasking_detects_bytes_beyond_ascii() {
     for len in 0..40 {
         let mut bytes = vec![0x7f; len];
         encode::apply_mask(&mut bytes, [0xff, 0x80, 1, 0x7f]);
@@ -366,7 +366,7 @@ fn unmasking_tells_ascii_from_what_must_be_looked_at() {
 }
 
 #[test]
-fn frames_are_encoded_in_the_fewest_bytes() {
+fn frames_have_the_shortest_encoding() {
     for (len, header) in [
         (0, &[0x82, 0][..]),
         (125, &[0x82, 125]),
@@ -389,14 +389,14 @@ fn frames_are_encoded_in_the_fewest_bytes() {
 }
 
 #[test]
-fn a_close_reason_is_cut_on_a_characters_boundary() {
+fn a_close_reason_is_truncated_at_a_character_boundary() {
     let frame = encode_close(1008, &"ü".repeat(100));
     assert_eq!(frame.len(), 2 + 2 + 122);
     assert_eq!(client(&frame), (vec![Item::Close(Some(1008), "ü".repeat(61))], Ok(())));
     assert_eq!(&encode_close(1001, "")[..], [0x88, 2, 3, 233]);
 }
 
-/// Streams that are mostly valid: frames of every kind, then some bytes changed, dropped or doubled.
+/// Streams that are mostly valid: frames of every kind, with a few changed, removed or inserted bytes.
 pub(super) fn stream() -> impl Strategy<Value = Vec<u8>> {
     let payload = prop_oneof![
         4 => "[a-zü€😀]{0,12}".prop_map(String::into_bytes),
@@ -440,7 +440,7 @@ pub(super) fn stream() -> impl Strategy<Value = Vec<u8>> {
             if out.is_empty() {
                 break;
             }
-            // Mostly near a frame's start: a header is where it hurts.
+            // Mostly near the beginning of a frame, so that headers are changed.
             let at = at.index(out.len().min(64));
             match what {
                 0 => out[at] = byte,
@@ -453,7 +453,7 @@ pub(super) fn stream() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Two fragments, the message cut anywhere in its text: mostly valid streams rarely join up by themselves.
+/// Two fragments of a text that is split at any byte. The other strategy seldom makes valid fragments.
 fn joined() -> impl Strategy<Value = Vec<u8>> {
     ("[a-zü€😀]{1,12}", any::<prop::sample::Index>(), any::<bool>()).prop_map(|(text, at, ping)| {
         let (start, end) = text.as_bytes().split_at(at.index(text.len()));
@@ -464,7 +464,7 @@ fn joined() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn however_a_stream_is_cut_its_items_are_the_same(
+    fn the_items_do_not_depend_on_the_pieces_of_the_stream(
         stream in prop_oneof![stream(), joined()],
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {

@@ -1,4 +1,4 @@
-//! Why a request head is refused, the status of the answer, and the sentence in it.
+//! The reasons why a request head is refused, each with the status and the text of the answer.
 
 use std::fmt;
 
@@ -6,18 +6,18 @@ use wsmb_core::message::BadChannelName;
 
 use crate::limits;
 
-/// Why a request is refused before anything is done with it.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadRequest {
-    /// It is not HTTP/1, in `httparse`'s words.
+    /// The request is not HTTP/1; with the error of `httparse`.
     NotHttp(httparse::Error),
-    /// It begins with a PROXY protocol header, which this listener does not expect.
+    /// The connection begins with a PROXY protocol header, which this listener does not expect.
     ProxyHeader,
-    /// The request line alone is longer than [`limits::REQUEST_HEAD`].
+    /// The request line is longer than [`limits::REQUEST_HEAD`].
     LineTooLong,
     /// The head is longer than [`limits::REQUEST_HEAD`].
     HeadTooLong,
-    /// More than [`limits::REQUEST_HEADERS`] headers.
+    /// The head has more than [`limits::REQUEST_HEADERS`] headers.
     TooManyHeaders,
     /// `Sec-WebSocket-Version` is missing or not 13.
     Version,
@@ -25,20 +25,20 @@ pub enum BadRequest {
     Key,
     /// `Authorization` is given twice.
     AuthorizationTwice,
-    /// `topic` or `channel` given twice, or both.
+    /// `topic` or `channel` is given twice, or both are given.
     TopicTwice,
-    /// The topic's percent-encoding is wrong, or it is not UTF-8.
+    /// The percent-encoding of the topic is invalid, or the decoded bytes are not UTF-8.
     TopicEncoding,
-    /// The topic is no channel name.
+    /// The topic is not a valid channel name.
     Topic(BadChannelName),
-    /// What is wrong with `receiver`.
+    /// `receiver` is invalid, for this reason.
     Receiver(&'static str),
     /// `receiver` is longer than [`wsmb_core::limits::NAME_BYTES`].
     ReceiverTooLong,
 }
 
 impl BadRequest {
-    /// The status to answer with: 400, 414, 426 or 431.
+    /// Returns the status of the answer: 400, 414, 426 or 431.
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
@@ -49,7 +49,7 @@ impl BadRequest {
         }
     }
 
-    /// Headers that the answer must have beyond the usual (RFC 6455 section 4.4).
+    /// Returns additional headers of the answer (RFC 6455 section 4.4).
     #[must_use]
     pub fn headers(&self) -> &'static [(&'static str, &'static str)] {
         match self {

@@ -1,14 +1,14 @@
-//! The client's half: writing a request head, reading the reply.
+//! The handshake of a client: writes the request head, and parses the reply.
 
 use std::fmt;
 
 use super::{accept_value, lists, values};
 use crate::limits;
 
-/// A request for a WebSocket.
+/// Returns a request for a WebSocket.
 ///
-/// `host` as the `Host` header has it, `target` the path and query, `key` the base64 text of 16 random bytes, `subprotocol` what is offered
-/// ([`super::SUBPROTOCOL`] to our broker), `authorization` the whole value of that header. None of them may contain a line break.
+/// `host`: the value of the `Host` header. `target`: path and query. `key`: 16 random bytes in base64. `subprotocol`: the offered subprotocol
+/// ([`super::SUBPROTOCOL`] for this broker). `authorization`: the value of the `Authorization` header. No argument may contain a line break.
 #[must_use]
 pub fn client_request(
     host: &str,
@@ -33,23 +33,23 @@ pub fn client_request(
     request.into_bytes()
 }
 
-/// Why a reply makes no WebSocket.
+/// Why a reply does not open a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadReply {
-    /// It is not HTTP/1, in `httparse`'s words.
+    /// The reply is not HTTP/1; with the error of `httparse`.
     NotHttp(httparse::Error),
-    /// Its head is longer than [`limits::REQUEST_HEAD`].
+    /// The head is longer than [`limits::REQUEST_HEAD`].
     HeadTooLong,
-    /// The server said no.
+    /// The server refused the request.
     Refused {
-        /// The status: 401 is a matter of user and password.
+        /// The status; 401 = a wrong user or password.
         status: u16,
-        /// The reason phrase, as sent.
+        /// The reason phrase.
         reason: String,
-        /// The body, as far as it is text and had arrived; at most [`limits::REQUEST_HEAD`] bytes.
+        /// The received part of the body as text; at most [`limits::REQUEST_HEAD`] bytes.
         body: String,
     },
-    /// A 101 that is no valid answer to the request: what is wrong with it.
+    /// The reply has the status 101, but is not valid, for this reason.
     NotWebSocket(&'static str),
 }
 
@@ -73,11 +73,11 @@ impl fmt::Display for BadReply {
 
 impl std::error::Error for BadReply {}
 
-/// Reads the reply to [`client_request`], made with the same `key` and `subprotocol`, at the start of `bytes`: the length of its head, behind which frames follow.
-/// `None`: it is not all there yet (of a refusal, the body too, as far as its length is announced and reasonable).
+/// Parses the reply to a [`client_request`] with the same `key` and `subprotocol`. Returns the length of its head; frames follow the head. Returns `None` if
+/// the reply is incomplete. A refusal is complete with its body, if the announced length is at most [`limits::REQUEST_HEAD`].
 ///
 /// # Errors
-/// The connection is no WebSocket and won't become one.
+/// The reply does not open a WebSocket.
 pub fn parse_reply(bytes: &[u8], key: &str, subprotocol: Option<&str>) -> Result<Option<usize>, BadReply> {
     let mut headers = [httparse::EMPTY_HEADER; limits::REQUEST_HEADERS];
     let mut head = httparse::Response::new(&mut headers);

@@ -1,12 +1,11 @@
-//! Request and reply heads: HTTP/1.1 as far as the WebSocket handshake needs it (RFC 6455 section 4, RFC 9112).
+//! Request and reply heads: the parts of HTTP/1.1 that the WebSocket handshake needs (RFC 6455 section 4, RFC 9112).
 //!
-//! The server half reads what clients send, however oddly the old ones spell it, and writes what the strictest of them
-//! accepts (SPEC section 3). The client half does the reverse. Heads only: no body is ever read here, and nothing is
-//! decided about who may connect.
+//! `server` parses the requests of all clients, including the unusual ones of old clients, and writes replies that the strictest client accepts (SPEC section
+//! 3). `client` writes requests and parses replies. The server side never reads a body, and never decides who may connect.
 
 mod bad_request;
 mod client;
-mod missed;
+mod broken_upgrade;
 mod query;
 mod server;
 #[cfg(test)]
@@ -20,16 +19,16 @@ use sha1::{Digest as _, Sha1};
 
 pub use bad_request::BadRequest;
 pub use client::{BadReply, client_request, parse_reply};
-pub use missed::{Missed, SETTINGS};
+pub use broken_upgrade::{BrokenUpgrade, PROXY_SETTINGS};
 pub use query::percent_decode;
 pub use server::{Page, Request, Upgrade, parse_request, response, upgrade_reply, without_body};
 
 /// The subprotocol that makes a connection *modern* (SPEC section 3).
 pub const SUBPROTOCOL: &str = "wsmb.v1";
 
-/// User and password of an `Authorization` header's value (RFC 7617, UTF-8); `None` if it is no such thing.
+/// Returns the user and the password in the value of an `Authorization` header (RFC 7617, UTF-8); `None` if it is not valid Basic authentication.
 ///
-/// The first colon ends the user: the password may contain more.
+/// The first colon ends the user name; the password may contain colons.
 #[must_use]
 pub fn basic_credentials(authorization: &str) -> Option<(String, String)> {
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -45,7 +44,7 @@ pub fn basic_credentials(authorization: &str) -> Option<(String, String)> {
     Some((user.to_owned(), password.to_owned()))
 }
 
-/// `Sec-WebSocket-Accept` for a key (RFC 6455 section 4.2.2).
+/// Returns the `Sec-WebSocket-Accept` for a key (RFC 6455 section 4.2.2).
 fn accept_value(key: &str) -> String {
     let mut hash = Sha1::new();
     hash.update(key.as_bytes());
@@ -53,12 +52,12 @@ fn accept_value(key: &str) -> String {
     STANDARD.encode(hash.finalize())
 }
 
-/// Whether a header that lists tokens names this one, in any case.
+/// Whether a header with a list of tokens contains this token; upper and lower case are the same.
 fn lists(headers: &[httparse::Header<'_>], name: &str, token: &str) -> bool {
     values(headers, name).any(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case(token)))
 }
 
-/// The values of every header of this name, as text; bytes that are no text can't match anything.
+/// Returns the value of each header of this name as text. A value that is not UTF-8 becomes U+FFFD, which matches no token.
 fn values<'a>(headers: &'a [httparse::Header<'a>], name: &'a str) -> impl Iterator<Item = &'a str> {
     headers
         .iter()

@@ -1,29 +1,29 @@
-//! The query of a request: `?topic=NAME`, `?channel=NAME`, `?receiver=ID`.
+//! Parses the query of a request: `?topic=NAME`, `?channel=NAME`, `?receiver=ID`.
 
 use super::bad_request::BadRequest;
 use wsmb_core::message::ChannelName;
 
-/// What a query says to the broker. Other parameters are somebody else's, and not looked at.
+/// The parameters of a query that the broker uses. Other parameters are ignored.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Wishes {
+pub(super) struct QueryParameters {
     pub(super) topic: Option<ChannelName>,
     pub(super) receiver: Option<String>,
 }
 
-pub(super) fn parse(query: &str) -> Result<Wishes, BadRequest> {
-    let mut wishes = Wishes::default();
+pub(super) fn parse(query: &str) -> Result<QueryParameters, BadRequest> {
+    let mut parameters = QueryParameters::default();
     for parameter in query.split('&') {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         match decode(name).as_deref() {
             Some("topic" | "channel") => {
-                if wishes.topic.is_some() {
+                if parameters.topic.is_some() {
                     return Err(BadRequest::TopicTwice);
                 }
                 let value = decode(value).ok_or(BadRequest::TopicEncoding)?;
-                wishes.topic = Some(ChannelName::parse(&value).map_err(BadRequest::Topic)?);
+                parameters.topic = Some(ChannelName::parse(&value).map_err(BadRequest::Topic)?);
             }
             Some("receiver") => {
-                if wishes.receiver.is_some() {
+                if parameters.receiver.is_some() {
                     return Err(BadRequest::Receiver("is given twice"));
                 }
                 let value = decode(value).ok_or(BadRequest::Receiver("is not percent-encoded UTF-8"))?;
@@ -33,21 +33,20 @@ pub(super) fn parse(query: &str) -> Result<Wishes, BadRequest> {
                 if value.len() > wsmb_core::limits::NAME_BYTES {
                     return Err(BadRequest::ReceiverTooLong);
                 }
-                wishes.receiver = Some(value);
+                parameters.receiver = Some(value);
             }
             _ => {}
         }
     }
-    Ok(wishes)
+    Ok(parameters)
 }
 
-/// Text from a query, where `+` is a blank as well.
+/// Decodes text from a query, in which `+` is a blank.
 fn decode(text: &str) -> Option<String> {
     percent_decode(&text.replace('+', " "))
 }
 
-/// Text from a part of an address: `%XX` is a byte of UTF-8. `None` if a `%` is not followed by two hexadecimal digits, or the bytes are not
-/// UTF-8.
+/// Decodes `%XX` in a part of an address. Returns `None` if a `%` is not followed by two hexadecimal digits, or if the decoded bytes are not UTF-8.
 #[must_use]
 pub fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = text.bytes();

@@ -1,7 +1,7 @@
-//! The server's half: reading a request head, writing the reply.
+//! The handshake of the server: parses the request head, and writes the reply.
 
 use super::bad_request::BadRequest;
-use super::missed::Missed;
+use super::broken_upgrade::BrokenUpgrade;
 use super::{SUBPROTOCOL, accept_value, lists, query, values};
 use crate::limits;
 use crate::origin;
@@ -11,53 +11,53 @@ use wsmb_core::message::ChannelName;
 /// A request head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// As it stands: `GET`.
+    /// The method, unchanged: `GET`.
     pub method: String,
-    /// The path, still percent-encoded, without the query: `/ws`.
+    /// The percent-encoded path without the query: `/ws`.
     pub path: String,
-    /// What follows the `?`, still percent-encoded; empty if there is none.
+    /// The percent-encoded query, without the `?`; may be empty.
     pub query: String,
     /// The value of the `Authorization` header. See [`super::basic_credentials`].
     pub authorization: Option<String>,
-    /// The request asks for a WebSocket: a `GET` of HTTP/1.1 with `Upgrade: websocket` and `Connection: upgrade`.
+    /// The request for a WebSocket: a `GET` of HTTP/1.1 with `Upgrade: websocket` and `Connection: upgrade`.
     pub upgrade: Option<Upgrade>,
-    /// It was meant to ask for a WebSocket, as something else in it shows; never beside `upgrade`.
-    pub missed: Option<Missed>,
-    /// What proxies have noted.
+    /// What is missing, if a proxy has damaged a request for a WebSocket. Never set if `upgrade` is set.
+    pub broken_upgrade: Option<BrokenUpgrade>,
+    /// The addresses that proxies have added.
     pub forwarding: Forwarding,
-    /// The web page that sends it, if it is one that has to be asked for.
+    /// The web page that has sent the request, if the request has an `Origin` that is checked.
     pub page: Option<Page>,
 }
 
-/// What a request says about the web page that sends it. All of it is as it stands.
+/// The headers that identify the web page that has sent a request, unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// The values of `Origin` that a web page can have (see [`origin::is_of_web`]); at least one.
     pub origins: Vec<String>,
-    /// `Host`, if it is given once.
+    /// The value of `Host`, if the request has exactly one.
     pub host: Option<String>,
-    /// `X-Forwarded-Host`, a list.
+    /// The values of `X-Forwarded-Host`, joined with commas.
     pub forwarded_host: Option<String>,
 }
 
-/// What a request for a WebSocket asks for.
+/// The parameters of a request for a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrade {
-    /// `Sec-WebSocket-Key`, as it stands. That it encodes 16 bytes is not checked: it proves nothing, and clients in the
-    /// field send all sorts.
+    /// The value of `Sec-WebSocket-Key`, unchanged. The parser does not check that the key encodes 16 bytes: the check proves nothing, and some clients send
+    /// other keys.
     pub key: String,
-    /// The client offers [`SUBPROTOCOL`].
+    /// Whether the client offers [`SUBPROTOCOL`].
     pub modern: bool,
-    /// `?topic=` or `?channel=`: the connection speaks the topic dialect on this channel.
+    /// `?topic=` or `?channel=`: the connection uses the topic dialect on this channel.
     pub topic: Option<ChannelName>,
-    /// `?receiver=`: the receiver's own name.
+    /// `?receiver=`: the name of the receiver.
     pub receiver: Option<String>,
 }
 
-/// Reads the request head at the start of `bytes`; the number is its length. `None`: it is not all there yet.
+/// Parses the request head at the beginning of `bytes`. Returns the request and the length of its head; `None` if the head is incomplete.
 ///
 /// # Errors
-/// It never will be a request that can be served. A query that is wrong matters only to an upgrade.
+/// The head is invalid. An invalid query is an error only in a request for a WebSocket.
 pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadRequest> {
     if header::is_header(bytes) {
         return Err(BadRequest::ProxyHeader);
@@ -73,13 +73,13 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadReques
         Err(httparse::Error::TooManyHeaders) => return Err(BadRequest::TooManyHeaders),
         Err(error) => return Err(BadRequest::NotHttp(error)),
     };
-    // A complete head has all three.
+    // A complete head has a method, a path and a version.
     let (method, target) = (head.method.unwrap_or_default(), head.path.unwrap_or_default());
     let version = head.version.unwrap_or_default();
     let headers = &*head.headers;
     let (path, query) = split_target(target);
-    let missed = if method == "GET" { Missed::find(headers, version) } else { None };
-    let is_upgrade = method == "GET" && missed.is_none() && lists(headers, "Upgrade", "websocket");
+    let broken_upgrade = if method == "GET" { BrokenUpgrade::find(headers, version) } else { None };
+    let is_upgrade = method == "GET" && broken_upgrade.is_none() && lists(headers, "Upgrade", "websocket");
     let upgrade = if is_upgrade { Some(upgrade(headers, query)?) } else { None };
     let mut authorization = values(headers, "Authorization");
     let request = Request {
@@ -88,7 +88,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadReques
         query: query.to_owned(),
         authorization: authorization.next().map(str::to_owned),
         upgrade,
-        missed,
+        broken_upgrade,
         forwarding: Forwarding::of(headers.iter().map(|header| (header.name, header.value))),
         page: page(headers),
     };
@@ -98,7 +98,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadReques
     Ok(Some((request, len)))
 }
 
-/// The page that sends a request. A program that is no browser sends no origin, or one of a scheme of its own.
+/// Returns the web page that has sent a request. A program that is not a browser sends no origin, or an origin with another scheme.
 fn page(headers: &[httparse::Header<'_>]) -> Option<Page> {
     let origins: Vec<String> =
         values(headers, "Origin").filter(|origin| origin::is_of_web(origin)).map(str::to_owned).collect();
@@ -115,7 +115,7 @@ fn page(headers: &[httparse::Header<'_>]) -> Option<Page> {
     })
 }
 
-/// Path and query of a request target, in origin form (`/path?query`) or absolute form (`http://host/path?query`).
+/// Splits a request target into path and query. The target has origin form (`/path?query`) or absolute form (`http://host/path?query`).
 fn split_target(target: &str) -> (&str, &str) {
     let local = match target.split_once("://") {
         Some((scheme, rest)) if !scheme.contains(['/', '?']) => rest.find(['/', '?']).map_or("/", |at| &rest[at..]),
@@ -136,15 +136,14 @@ fn upgrade(headers: &[httparse::Header<'_>], query: &str) -> Result<Upgrade, Bad
     let (Some(key), None) = (keys.next().filter(|key| !key.is_empty()), keys.next()) else {
         return Err(BadRequest::Key);
     };
-    let wishes = query::parse(query)?;
+    let parameters = query::parse(query)?;
     // Subprotocols, unlike the other tokens, are compared exactly (RFC 6455 section 11.3.4).
     let modern = values(headers, "Sec-WebSocket-Protocol")
         .any(|offered| offered.split(',').any(|protocol| protocol.trim() == SUBPROTOCOL));
-    Ok(Upgrade { key: key.to_owned(), modern, topic: wishes.topic, receiver: wishes.receiver })
+    Ok(Upgrade { key: key.to_owned(), modern, topic: parameters.topic, receiver: parameters.receiver })
 }
 
-/// The reply that makes the connection a WebSocket. Below 1,024 bytes ([`limits::UPGRADE_REPLY`]), spelt as the strictest of
-/// the old clients demands.
+/// Returns the reply that opens the WebSocket. The reply has at most [`limits::UPGRADE_REPLY`] bytes, and the spelling that the strictest old client demands.
 #[must_use]
 pub fn upgrade_reply(upgrade: &Upgrade) -> Vec<u8> {
     let accept = accept_value(&upgrade.key);
@@ -160,7 +159,7 @@ pub fn upgrade_reply(upgrade: &Upgrade) -> Vec<u8> {
     reply.into_bytes()
 }
 
-/// A whole reply that ends the connection. Header names and values are the broker's own: they contain no line breaks.
+/// Returns a complete HTTP response that ends the connection. The headers come from the broker, and must not contain line breaks.
 #[must_use]
 pub fn response(status: u16, extra_headers: &[(&str, &str)], content_type: &str, body: &str) -> Vec<u8> {
     let mut reply = format!("HTTP/1.1 {status} {}\r\nConnection: close\r\n", reason(status));
@@ -174,7 +173,7 @@ pub fn response(status: u16, extra_headers: &[(&str, &str)], content_type: &str,
     reply.into_bytes()
 }
 
-/// The same answer to `HEAD`: its head, which tells the length that the body would have.
+/// Returns the response to a `HEAD` request: the head of `response`, with the length that the body would have.
 #[must_use]
 pub fn without_body(mut response: Vec<u8>) -> Vec<u8> {
     if let Some(end) = response.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -183,7 +182,7 @@ pub fn without_body(mut response: Vec<u8>) -> Vec<u8> {
     response
 }
 
-/// The reason phrase: PHP and Java refuse a reply without one.
+/// Returns the reason phrase of a status. PHP and Java refuse a reply without a reason phrase.
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",

@@ -1,4 +1,4 @@
-//! The heads that the old clients send (SPEC section 12), the replies they need, and what is refused with which words.
+//! Tests of the request heads of old clients (SPEC section 12), the replies that they need, and refused heads with their messages.
 
 use proptest::prelude::*;
 
@@ -14,7 +14,7 @@ fn parsed(head: &str) -> Request {
     request
 }
 
-/// A plain upgrade of `target`, with more header lines.
+/// Returns a request for a WebSocket at `target`, with additional header lines.
 fn upgrade_of(target: &str, more: &str) -> String {
     format!(
         "GET {target} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -77,7 +77,7 @@ fn the_request_of_a_browser_behind_a_proxy() {
 }
 
 #[test]
-fn requests_that_are_no_upgrade() {
+fn requests_without_an_upgrade() {
     for head in [
         "GET /healthz HTTP/1.1\r\n\r\n".to_owned(),
         upgrade_of("/", "").replace("HTTP/1.1", "HTTP/1.0"),
@@ -95,21 +95,21 @@ fn requests_that_are_no_upgrade() {
 }
 
 #[test]
-fn a_request_that_a_proxy_has_spoilt_is_recognised() {
+fn a_request_that_a_proxy_has_damaged_is_recognised() {
     let good = upgrade_of("/", "");
     let without = |line: &str| good.replace(line, "");
     let (upgrade, connection) = ("Upgrade: websocket\r\n", "Connection: Upgrade\r\n");
-    for (head, missed) in [
-        (good.replace("HTTP/1.1", "HTTP/1.0"), Missed::Version),
-        (without(upgrade).replace("HTTP/1.1", "HTTP/1.0").replace("n: Upgrade", "n: close"), Missed::Version),
-        (without(upgrade), Missed::Upgrade),
-        (good.replace("Upgrade: websocket", "Upgrade: h2c"), Missed::Upgrade),
-        (without(connection), Missed::Connection),
-        (good.replace("Connection: Upgrade", "Connection: close"), Missed::Connection),
+    for (head, broken_upgrade) in [
+        (good.replace("HTTP/1.1", "HTTP/1.0"), BrokenUpgrade::Version),
+        (without(upgrade).replace("HTTP/1.1", "HTTP/1.0").replace("n: Upgrade", "n: close"), BrokenUpgrade::Version),
+        (without(upgrade), BrokenUpgrade::Upgrade),
+        (good.replace("Upgrade: websocket", "Upgrade: h2c"), BrokenUpgrade::Upgrade),
+        (without(connection), BrokenUpgrade::Connection),
+        (good.replace("Connection: Upgrade", "Connection: close"), BrokenUpgrade::Connection),
     ] {
         let request = parsed(&head);
-        assert_eq!((request.missed, request.upgrade), (Some(missed), None), "{head}");
-        let sentence = missed.to_string();
+        assert_eq!((request.broken_upgrade, request.upgrade), (Some(broken_upgrade), None), "{head}");
+        let sentence = broken_upgrade.to_string();
         for setting in
             ["proxy_http_version 1.1", "Upgrade $http_upgrade", "Connection \"upgrade\"", "upgrade=websocket"]
         {
@@ -122,19 +122,19 @@ fn a_request_that_a_proxy_has_spoilt_is_recognised() {
         &good,
         &good.replace("GET", "POST"),
     ] {
-        assert_eq!(parsed(head).missed, None, "{head}");
+        assert_eq!(parsed(head).broken_upgrade, None, "{head}");
     }
 }
 
 #[test]
-fn what_proxies_note_is_collected() {
+fn the_headers_of_proxies_are_collected() {
     let request = parsed(&upgrade_of("/", "X-Forwarded-For: 192.0.2.1\r\nVia: 1.1 x\r\n"));
     assert!(request.forwarding.is_forwarded && request.forwarding.names_client());
     assert_eq!(parsed(&upgrade_of("/", "")).forwarding, Forwarding::default());
 }
 
 #[test]
-fn a_proxy_header_where_none_is_expected_is_told_as_that() {
+fn an_unexpected_proxy_header_has_its_own_error() {
     for head in ["PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\n\r\n", "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
         let (status, text) = refused(head);
         assert_eq!(status, 400);
@@ -177,7 +177,7 @@ fn topics_are_decoded() {
 }
 
 #[test]
-fn bad_queries_are_400_with_a_sentence() {
+fn invalid_queries_are_refused_with_400_and_a_message() {
     let long = "x".repeat(wsmb_core::limits::CHANNEL_NAME_CHARS + 1);
     let long_receiver = "x".repeat(wsmb_core::limits::NAME_BYTES + 1);
     for (query, words) in [
@@ -207,7 +207,7 @@ fn bad_queries_are_400_with_a_sentence() {
 }
 
 #[test]
-fn bad_heads_are_refused_with_their_status() {
+fn invalid_heads_are_refused_with_their_status() {
     let version = upgrade_of("/", "").replace("Version: 13", "Version: 8");
     let no_version = upgrade_of("/", "").replace("Sec-WebSocket-Version: 13\r\n", "");
     let no_key = upgrade_of("/", "").replace(&format!("Sec-WebSocket-Key: {KEY}\r\n"), "");
@@ -233,7 +233,7 @@ fn bad_heads_are_refused_with_their_status() {
 }
 
 #[test]
-fn the_upgrade_reply_is_byte_for_byte_what_the_old_clients_need() {
+fn the_upgrade_reply_is_byte_for_byte_as_old_clients_need_it() {
     let mut upgrade = parsed(&upgrade_of("/", "")).upgrade.unwrap();
     let reply = upgrade_reply(&upgrade);
     assert_eq!(
@@ -283,7 +283,7 @@ fn credentials_are_read_as_rfc_7617_says() {
 }
 
 #[test]
-fn our_client_and_our_server_understand_each_other() {
+fn our_client_and_our_server_parse_each_other() {
     let head = client_request("h:8888", "/ws?topic=sms", KEY, Some(SUBPROTOCOL), Some("Basic dXNlcjpwYXNz"));
     let request = parsed(std::str::from_utf8(&head).unwrap());
     assert_eq!(request.authorization.as_deref(), Some("Basic dXNlcjpwYXNz"));

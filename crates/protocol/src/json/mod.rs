@@ -1,6 +1,6 @@
-//! The JSON that both dialects need: where its values lie, is this text one, how deep is it, and how a text is written as a JSON string.
+//! JSON functions for both dialects: finds values, checks the grammar and the nesting of a text, and writes strings and numbers.
 //!
-//! Never builds a tree, and never recurses into what it was given.
+//! Never builds a tree, and never recurses.
 
 mod plain;
 mod scan;
@@ -9,17 +9,15 @@ pub(super) mod strategies;
 
 pub(super) use scan::{NotJson, Scanner, unescaped};
 
-/// Whether `text` is one JSON value (RFC 8259), white space around it allowed, that nests at most `depth` levels, and never more than
-/// [`crate::limits::JSON_DEPTH`].
+/// Whether `text` is a JSON value (RFC 8259), with optional white space around it, and nests at most `depth` levels and at most [`crate::limits::JSON_DEPTH`].
 pub(super) fn is_value(text: &str, depth: usize) -> bool {
     let mut scanner = Scanner::new(text.as_bytes(), depth);
     scanner.value().and_then(|_| scanner.end()).is_ok()
 }
 
-/// Whether JSON text nests at most `depth` objects and arrays. What is not JSON gets some answer, in time that grows with
-/// its length.
+/// Whether a JSON text nests at most `depth` objects and lists. For a text that is not JSON the result has no meaning; the time is linear in its length.
 pub(super) fn nests_within(json: &[u8], depth: usize) -> bool {
-    // Few brackets anywhere can't nest deep, and counting is many times quicker than reading.
+    // A text with few brackets cannot nest deep, and counting is many times faster than scanning.
     if openers(json) <= depth {
         return true;
     }
@@ -42,21 +40,21 @@ pub(super) fn nests_within(json: &[u8], depth: usize) -> bool {
     true
 }
 
-/// How many `[` and `{`, which differ in one bit, wherever they stand. Counts in bytes, so that the compiler can count many at
-/// a time; a chunk is as long as a byte can count.
+/// Counts all `[` and `{` (the two characters differ in one bit), also those in strings. Counts in a `u8`, so that the compiler vectorizes the loop; a chunk is
+/// so short that the `u8` cannot overflow.
 fn openers(json: &[u8]) -> usize {
     let count = |chunk: &[u8]| chunk.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum::<u8>();
     json.chunks(usize::from(u8::MAX)).map(|chunk| usize::from(count(chunk))).sum()
 }
 
-/// Appends `text` as a JSON string, quotes included.
+/// Appends `text` as a JSON string with quotes.
 pub(super) fn push_string(out: &mut String, text: &str) {
     const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
     out.reserve(text.len() + 2);
     out.push('"');
     let mut start = 0;
     loop {
-        // What is escaped is ASCII, so both ends are on a character's boundary.
+        // Escaped characters are ASCII, so both ends are at a character boundary.
         let end = plain::end(text.as_bytes(), start);
         out.push_str(&text[start..end]);
         let Some(byte) = text.as_bytes().get(end) else { break };
@@ -77,9 +75,9 @@ pub(super) fn push_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Appends `number` in digits.
+/// Appends `number` in decimal digits.
 pub(super) fn push_number(out: &mut String, mut number: u64) {
-    // As many digits as the largest one has.
+    // The largest number has 20 digits.
     let mut digits = [b'0'; 20];
     let mut start = digits.len();
     loop {
@@ -119,21 +117,21 @@ mod tests {
     }
 
     #[test]
-    fn a_million_open_brackets_are_no_value_and_do_no_harm() {
+    fn a_million_open_brackets_are_not_a_value_and_cause_no_overflow() {
         assert!(!is_value(&"[".repeat(1 << 20), 128));
         assert!(!is_value(&"{\"a\":".repeat(1 << 18), usize::MAX));
     }
 
     proptest! {
         #[test]
-        fn a_written_string_reads_back(text in any::<String>()) {
+        fn a_written_string_is_parsed_to_the_same_text(text in any::<String>()) {
             let mut json = String::new();
             push_string(&mut json, &text);
             prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
         }
 
         #[test]
-        fn a_written_number_is_the_one_that_std_writes(number in any::<u64>(), digits in 0..64_u32) {
+        fn numbers_are_written_as_by_the_standard_library(number in any::<u64>(), digits in 0..64_u32) {
             for number in [number, number >> digits, u64::MAX, 0] {
                 let mut text = "n".to_owned();
                 push_number(&mut text, number);
@@ -142,7 +140,7 @@ mod tests {
         }
 
         #[test]
-        fn a_value_is_what_serde_json_takes_for_one(bytes in strategies::texts(), depth in 0_usize..8) {
+        fn exactly_the_values_of_serde_json_are_values(bytes in strategies::texts(), depth in 0_usize..8) {
             if let Ok(text) = std::str::from_utf8(&bytes) {
                 for depth in [depth, 126, 128] {
                     let expected = nests_within(&bytes, depth) && serde_json::from_str::<IgnoredAny>(text).is_ok();

@@ -1,14 +1,15 @@
-//! How far a text goes on without anything that a JSON string must escape: the loop in which reading and writing JSON spends its
-//! time, so it looks at a block of bytes at once. Knows no more of JSON than that.
+//! Finds the next byte that ends or escapes a JSON string ("special": a quote, a backslash, a control character), and the end of a run of digits.
+//!
+//! Reading and writing JSON spends most of its time in these loops, so they check a block of bytes at once. Never checks the grammar of JSON.
 
-/// Bytes looked at together.
+/// Bytes that are checked together.
 const BLOCK: usize = 16;
-/// Blocks that are passed over together where nothing in them is special, as in most of a long text.
+/// Blocks that are skipped together if they have no special byte, as in most of a long text.
 const STRIDE: usize = 4;
 
-/// As [`end`], but looks at one block, which is as far as most strings go: nothing before the answer is special.
+/// Like [`end`], but checks at most one block, which is enough for most strings. No byte before the result is special.
 #[inline(always)]
-pub(super) fn near(bytes: &[u8], start: usize) -> usize {
+pub(super) fn end_in_block(bytes: &[u8], start: usize) -> usize {
     match bytes.get(start..).and_then(<[u8]>::first_chunk).map(special) {
         None => start,
         Some(0) => start + BLOCK,
@@ -16,8 +17,7 @@ pub(super) fn near(bytes: &[u8], start: usize) -> usize {
     }
 }
 
-/// Where, from `start` on, the first byte lies that can't stand for itself in a JSON string: a quote, a backslash, a control
-/// character. The end of `bytes` if there is none.
+/// Returns the position of the first special byte from `start` on: a quote, a backslash, or a control character. Returns the length of `bytes` if there is none.
 pub(super) fn end(bytes: &[u8], start: usize) -> usize {
     let rest = bytes.get(start..).unwrap_or_default();
     let (blocks, tail) = rest.as_chunks();
@@ -29,7 +29,7 @@ pub(super) fn end(bytes: &[u8], start: usize) -> usize {
         }
     }
     let tail_start = bytes.len() - tail.len();
-    // The last block of all reaches back before the tail.
+    // Checks the last block of `bytes`, which overlaps the bytes before the tail.
     let found = match bytes.last_chunk() {
         Some(block) => u64::from(special(block)) << tail.len() >> BLOCK,
         None => {
@@ -41,12 +41,12 @@ pub(super) fn end(bytes: &[u8], start: usize) -> usize {
     if found == 0 { bytes.len() } else { tail_start + found.trailing_zeros() as usize }
 }
 
-/// Behind the decimal digits that `bytes` has from `start` on.
+/// Returns the position after the decimal digits at `start`.
 #[inline]
 pub(super) fn digits(bytes: &[u8], start: usize) -> usize {
     let mut at = start;
     while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
-        // Digits become 0 to 9. What is more than nine gets its high bit, and may spoil bytes behind it, which do not count.
+        // Digits become 0 to 9. A byte above 9 gets its high bit. The carry may change later bytes, but only the first such byte counts.
         let word = u64::from_le_bytes(*word) ^ (ONES * u64::from(b'0'));
         let other = (word.wrapping_add(ONES * (0x80 - 10)) | word) & (ONES * 0x80);
         if other != 0 {
@@ -58,10 +58,10 @@ pub(super) fn digits(bytes: &[u8], start: usize) -> usize {
     at + tail.iter().take_while(|byte| byte.is_ascii_digit()).count()
 }
 
-/// A word of which every byte is 1.
+/// A word in which every byte is 1.
 const ONES: u64 = u64::MAX / 255;
 
-/// One bit for each byte of the block that is special, the first byte's lowest.
+/// Returns a bit for each special byte of the block. The lowest bit is for the first byte.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 fn special(block: &[u8; BLOCK]) -> u32 {
@@ -69,7 +69,7 @@ fn special(block: &[u8; BLOCK]) -> u32 {
     unsafe { sse2::special(block) }
 }
 
-/// Whether any byte of the blocks is special.
+/// Whether the blocks have a special byte.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 fn any_special(blocks: &[[u8; BLOCK]; STRIDE]) -> bool {
@@ -98,11 +98,11 @@ mod sse2 {
         _mm_movemask_epi8(marks) != 0
     }
 
-    /// Ones where a byte is special, else zeros.
+    /// Returns 0xff for each special byte, and 0 for each other byte.
     #[inline]
     #[target_feature(enable = "sse2")]
     fn marks(block: &[u8; BLOCK]) -> __m128i {
-        // SAFETY: the block is as long as what is read, which need not be aligned.
+        // SAFETY: the block has the length of the read, and an unaligned read is allowed.
         let block = unsafe { _mm_loadu_si128(block.as_ptr().cast()) };
         let quote = _mm_cmpeq_epi8(block, _mm_set1_epi8(b'"' as i8));
         let backslash = _mm_cmpeq_epi8(block, _mm_set1_epi8(b'\\' as i8));
@@ -111,32 +111,32 @@ mod sse2 {
     }
 }
 
-/// One bit for each byte of the block that is special, the first byte's lowest.
+/// Returns a bit for each special byte of the block. The lowest bit is for the first byte.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
 fn special(block: &[u8; BLOCK]) -> u32 {
     portable(block)
 }
 
-/// Whether any byte of the blocks is special.
+/// Whether the blocks have a special byte.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
 fn any_special(blocks: &[[u8; BLOCK]; STRIDE]) -> bool {
     blocks.iter().any(|block| portable(block) != 0)
 }
 
-/// [`special`] without the processor's help: in words of eight bytes, as Mycroft finds a zero in one.
+/// [`special`] without SIMD instructions: uses Mycroft's method to find a zero byte in a word of eight bytes.
 #[cfg(any(test, not(target_arch = "x86_64")))]
 #[inline]
 fn portable(block: &[u8; BLOCK]) -> u32 {
     let (words, _) = block.as_chunks();
     let mask = |word: &[u8; 8]| {
         let word = u64::from_le_bytes(*word);
-        // The high bit of each byte that is zero, without the carry from one byte into the next.
+        // Sets the high bit of each zero byte, without a carry into the next byte.
         let zero = |word: u64| !(((word & (ONES * 0x7f)) + ONES * 0x7f) | word | (ONES * 0x7f));
         let found =
             zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | zero(word & (ONES * 0xe0));
-        // Gathers the high bits in the highest byte.
+        // Collects the high bits in the highest byte.
         ((found >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
     };
     words.iter().rev().fold(0, |found, word| found << 8 | mask(word))
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_at_every_place_of_a_block() {
+    fn every_byte_at_every_position_of_a_block() {
         for byte in 0..=u8::MAX {
             for place in 0..BLOCK {
                 for around in [b' ', b'a', 0x7f, 0x80, 0xff] {
@@ -168,7 +168,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_ways_find_the_same(block in any::<[u8; BLOCK]>()) {
+        fn both_implementations_return_the_same(block in any::<[u8; BLOCK]>()) {
             prop_assert_eq!(special(&block), portable(&block));
         }
 
@@ -181,11 +181,11 @@ mod tests {
             let expected = bytes[start..].iter().position(|byte| is_special(*byte)).map_or(bytes.len(), |at| start + at);
             prop_assert_eq!(end(&bytes, start), expected);
             let whole_block = bytes.len() - start >= BLOCK;
-            prop_assert_eq!(near(&bytes, start), if whole_block { expected.min(start + BLOCK) } else { start });
+            prop_assert_eq!(end_in_block(&bytes, start), if whole_block { expected.min(start + BLOCK) } else { start });
         }
 
         #[test]
-        fn the_digits_end_where_the_first_other_byte_is(
+        fn the_digits_end_at_the_first_other_byte(
             bytes in prop::collection::vec(prop_oneof![20 => b'0'..=b'9', 1 => any::<u8>()], 0..40),
             start in 0_usize..45,
         ) {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_behind_and_between_digits() {
+    fn every_byte_after_and_between_digits() {
         for byte in 0..=u8::MAX {
             for place in 0..20 {
                 let mut bytes = [b'7'; 20];

@@ -1,7 +1,7 @@
-//! A scanner of JSON text (RFC 8259): finds where values lie, and checks the grammar of all that it passes, in one pass.
+//! A scanner of JSON text (RFC 8259): finds the ranges of values, and checks the grammar, in one pass.
 //!
-//! It takes exactly what `serde_json` takes, several times as fast, and never says what is wrong: whoever must tell asks
-//! `serde_json`. Never builds anything, never recurses, and never checks that strings are UTF-8, which its caller has done.
+//! The scanner accepts exactly the texts that `serde_json` accepts, and is several times as fast. It has no error messages: a caller that needs one parses
+//! the text with `serde_json`. Never allocates, never recurses, and never checks that strings are UTF-8: the caller must have done this.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,37 +9,37 @@ use std::ops::Range;
 use super::plain;
 use crate::limits;
 
-/// The text is no JSON, or nests too deep.
+/// The text is not JSON, or is nested too deep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotJson;
 
 type Scanned<T> = Result<T, NotJson>;
 
-/// One text and how far it is read.
+/// A text, and the position of the scanner in it.
 pub(crate) struct Scanner<'a> {
     json: &'a [u8],
     at: usize,
-    /// Objects and lists that may be open from here on, one in the other.
+    /// The number of objects and lists that may still be opened inside each other.
     levels: usize,
 }
 
-/// One bit for each object or list that is open, the innermost lowest: 1 for an object.
-type Open = u128;
+/// One bit for each open object (1) or list (0). The lowest bit is the innermost one.
+type OpenBrackets = u128;
 
-const _: () = assert!(limits::JSON_DEPTH <= Open::BITS as usize);
+const _: () = assert!(limits::JSON_DEPTH <= OpenBrackets::BITS as usize);
 
 impl<'a> Scanner<'a> {
-    /// A scanner at the start of `json`, which may nest `depth` levels, and no more than [`limits::JSON_DEPTH`].
+    /// Makes a scanner at the beginning of `json`. The text may nest at most `depth` levels, and at most [`limits::JSON_DEPTH`].
     pub(crate) fn new(json: &'a [u8], depth: usize) -> Self {
         Self::starting_at(0, json, depth)
     }
 
-    /// The same within `bytes`, where the JSON begins at `start`.
+    /// Makes a scanner for the JSON text that begins at `start` in `bytes`.
     pub(crate) fn starting_at(start: usize, bytes: &'a [u8], depth: usize) -> Self {
         Self { json: bytes, at: start, levels: depth.min(limits::JSON_DEPTH) }
     }
 
-    /// The next byte that is no white space, not taken; 0, which is allowed nowhere, at the end.
+    /// Skips white space, and returns the next byte without consuming it. Returns 0 at the end; JSON never contains a 0.
     #[inline]
     pub(crate) fn peek(&mut self) -> u8 {
         let (at, byte) = next(self.json, self.at);
@@ -47,11 +47,10 @@ impl<'a> Scanner<'a> {
         byte
     }
 
-    /// Walks through the object that comes next. `member` gets each name as it stands between its quotes, and must read that member's
-    /// value.
+    /// Scans the next object. Calls `member` with each name, which may contain escapes; `member` must scan the value.
     ///
     /// # Errors
-    /// There is no object, or it is broken, or `member` said so.
+    /// There is no valid object, it is nested too deep, or `member` returned an error.
     #[inline]
     pub(crate) fn object(&mut self, mut member: impl FnMut(&mut Self, &'a [u8]) -> Scanned<()>) -> Scanned<()> {
         self.enter(b'{')?;
@@ -71,10 +70,10 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Walks through a list. `element` must read one value.
+    /// Scans the next list. Calls `element` for each element; `element` must scan one value.
     ///
     /// # Errors
-    /// There is no list, or it is broken or nested too deep, or `element` said so.
+    /// There is no valid list, it is nested too deep, or `element` returned an error.
     #[inline]
     pub(crate) fn list(&mut self, mut element: impl FnMut(&mut Self) -> Scanned<()>) -> Scanned<()> {
         self.enter(b'[')?;
@@ -91,10 +90,10 @@ impl<'a> Scanner<'a> {
         self.leave()
     }
 
-    /// Reads one value, whatever it is. The range is where it lies, without the white space around it.
+    /// Scans the next value of any type. Returns its range without the white space around it.
     ///
     /// # Errors
-    /// There is none, or it is broken.
+    /// There is no valid value, or it is nested too deep.
     #[inline(always)]
     pub(crate) fn value(&mut self) -> Scanned<Range<usize>> {
         let (start, first) = next(self.json, self.at);
@@ -106,10 +105,10 @@ impl<'a> Scanner<'a> {
         Ok(start..self.at)
     }
 
-    /// Checks that nothing but white space is left.
+    /// Checks that only white space is left.
     ///
     /// # Errors
-    /// Something is.
+    /// There is other text.
     #[inline]
     pub(crate) fn end(&mut self) -> Scanned<()> {
         self.peek();
@@ -123,7 +122,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Takes the closing bracket, at which it stands.
+    /// Consumes a closing bracket, which must be the next byte.
     #[inline]
     fn leave(&mut self) -> Scanned<()> {
         self.at += 1;
@@ -132,10 +131,10 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// A member's name without its escapes.
+/// Returns the name of a member without escapes.
 ///
 /// # Errors
-/// It holds half a surrogate pair. (In a value, that is nobody's business before the value is used; a name is used here.)
+/// The name has an unpaired surrogate. (The scanner does not check values for that.)
 #[inline]
 pub(crate) fn unescaped(name: &[u8]) -> Scanned<Cow<'_, [u8]>> {
     if !name.contains(&b'\\') {
@@ -145,23 +144,23 @@ pub(crate) fn unescaped(name: &[u8]) -> Scanned<Cow<'_, [u8]>> {
     serde_json::from_slice(&quoted).map(|name: String| Cow::Owned(name.into_bytes())).map_err(|_| NotJson)
 }
 
-// What follows takes where something begins, and returns where it ends, so that both stay in registers.
+// The functions below take a start position and return an end position, so that both stay in registers.
 
-/// The byte at `at`; 0, which is allowed nowhere outside of strings and within them neither, at the end.
+/// Returns the byte at `at`; 0 at the end. JSON never contains a 0.
 #[inline]
 fn byte(json: &[u8], at: usize) -> u8 {
     json.get(at).copied().unwrap_or(0)
 }
 
-/// Where the next byte that is no white space lies, and what it is.
+/// Returns the position and the value of the next byte that is not white space.
 #[inline(always)]
 fn next(json: &[u8], at: usize) -> (usize, u8) {
     let found = byte(json, at);
-    if found > b' ' { (at, found) } else { behind_space(json, at) }
+    if found > b' ' { (at, found) } else { skip_space(json, at) }
 }
 
 #[inline(never)]
-fn behind_space(json: &[u8], mut at: usize) -> (usize, u8) {
+fn skip_space(json: &[u8], mut at: usize) -> (usize, u8) {
     loop {
         match byte(json, at) {
             b' ' | b'\t' | b'\n' | b'\r' => at += 1,
@@ -170,16 +169,16 @@ fn behind_space(json: &[u8], mut at: usize) -> (usize, u8) {
     }
 }
 
-/// Behind `wanted`, which must come next.
+/// Returns the position after `wanted`, which must be the next byte.
 #[inline]
 fn expect(json: &[u8], at: usize, wanted: u8) -> Scanned<usize> {
     let (at, found) = next(json, at);
     if found == wanted { Ok(at + 1) } else { Err(NotJson) }
 }
 
-/// Behind the object or list that opens at `at`.
+/// Returns the position after the object or list that begins at `at`.
 fn brackets(json: &[u8], mut at: usize, levels: usize) -> Scanned<usize> {
-    let (mut open, mut depth): (Open, usize) = (0, 0);
+    let (mut open, mut depth): (OpenBrackets, usize) = (0, 0);
     let mut first = byte(json, at);
     loop {
         'inside: {
@@ -190,10 +189,10 @@ fn brackets(json: &[u8], mut at: usize, levels: usize) -> Scanned<usize> {
                         return Err(NotJson);
                     }
                     depth += 1;
-                    open = open << 1 | Open::from(first == b'{');
+                    open = open << 1 | OpenBrackets::from(first == b'{');
                     let (inside, found) = next(json, at + 1);
                     at = inside;
-                    // What closes is two behind what opens.
+                    // In ASCII, a closing bracket is the opening bracket plus 2.
                     if found != first + 2 {
                         break 'inside;
                     }
@@ -226,11 +225,11 @@ fn brackets(json: &[u8], mut at: usize, levels: usize) -> Scanned<usize> {
     }
 }
 
-/// Behind the string whose contents begin at `at`.
+/// Returns the position after the string whose contents begin at `at`.
 #[inline(always)]
 fn string(json: &[u8], at: usize) -> Scanned<usize> {
-    // Most are short, and have no escapes.
-    let end = plain::near(json, at);
+    // Most strings are short, and have no escapes.
+    let end = plain::end_in_block(json, at);
     if byte(json, end) == b'"' { Ok(end + 1) } else { long_string(json, end) }
 }
 
@@ -246,7 +245,7 @@ fn long_string(json: &[u8], mut at: usize) -> Scanned<usize> {
     }
 }
 
-/// Behind the escape whose backslash is at `at`.
+/// Returns the position after the escape whose backslash is at `at`.
 fn escape(json: &[u8], at: usize) -> Scanned<usize> {
     match byte(json, at + 1) {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(at + 2),
@@ -258,7 +257,7 @@ fn escape(json: &[u8], at: usize) -> Scanned<usize> {
     }
 }
 
-/// Behind a value that is neither a string nor in brackets.
+/// Returns the position after a number, `true`, `false` or `null`.
 #[inline]
 fn scalar(json: &[u8], at: usize, first: u8) -> Scanned<usize> {
     let literal = |word: &[u8]| {
@@ -290,7 +289,7 @@ fn number(json: &[u8], start: usize) -> Scanned<usize> {
     Ok(at)
 }
 
-/// Behind one or more digits.
+/// Returns the position after one or more digits.
 #[inline]
 fn digits(json: &[u8], start: usize) -> Scanned<usize> {
     let end = plain::digits(json, start);

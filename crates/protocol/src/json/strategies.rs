@@ -1,10 +1,10 @@
-//! Texts that are JSON, nearly JSON, or made of its pieces: what the scanner is compared with `serde_json` on.
+//! Random texts for the comparison of the scanner with `serde_json`: valid JSON, nearly valid JSON, and random pieces of JSON.
 
 use proptest::prelude::*;
 
 use crate::limits;
 
-/// Pieces of JSON, good and bad, and what stands between them.
+/// Valid and invalid pieces of JSON, and separators.
 const PIECES: &[&str] = &[
     "{",
     "}",
@@ -78,7 +78,7 @@ const PIECES: &[&str] = &[
     ",]",
 ];
 
-/// Names of members: those that mean something above all.
+/// Names of members, mostly those that have a meaning.
 const NAMES: &[&str] = &[
     "command",
     "channel",
@@ -125,7 +125,7 @@ fn string() -> impl Strategy<Value = String> {
     prop::collection::vec(part, 0..4).prop_map(|parts| format!("\"{}\"", parts.concat()))
 }
 
-/// A JSON value with white space within and around it.
+/// A JSON value with white space.
 fn value() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         prop_oneof![Just("null"), Just("true"), Just("false")].prop_map(str::to_owned),
@@ -145,7 +145,7 @@ fn value() -> impl Strategy<Value = String> {
     })
 }
 
-/// An object with members that mean something, some of them twice.
+/// An object with members that have a meaning; some of them appear twice.
 fn command() -> impl Strategy<Value = String> {
     let name = prop::sample::select(NAMES).prop_map(|name| format!("\"{name}\""));
     let value = prop_oneof![
@@ -159,7 +159,7 @@ fn command() -> impl Strategy<Value = String> {
         .prop_map(|(before, members, after)| format!("{before}{{{}}}{after}", members.join(",")))
 }
 
-/// Brackets about as deep as is allowed, closed or not quite.
+/// Brackets with about the allowed depth; some of them are not closed.
 fn deep() -> impl Strategy<Value = String> {
     let depth = limits::JSON_DEPTH - 4..limits::JSON_DEPTH + 4;
     (depth, prop::collection::vec(any::<bool>(), limits::JSON_DEPTH + 4), 0..3_usize, any::<bool>()).prop_map(
@@ -173,7 +173,7 @@ fn deep() -> impl Strategy<Value = String> {
     )
 }
 
-/// Changes a few bytes: one becomes a piece, some vanish, or all that follows does.
+/// Changes a text: replaces bytes with a piece, removes bytes, changes a byte, or truncates the text.
 fn damaged(text: impl Strategy<Value = String>) -> impl Strategy<Value = Vec<u8>> {
     let change = (any::<prop::sample::Index>(), 0..3_usize, prop::option::of(prop::sample::select(PIECES)));
     (text, prop::collection::vec(change, 1..4), any::<u8>(), 0..8_u8).prop_map(|(text, changes, odd, which)| {
@@ -195,7 +195,7 @@ fn damaged(text: impl Strategy<Value = String>) -> impl Strategy<Value = Vec<u8>
     })
 }
 
-/// Any of it.
+/// Any text of these strategies, or random bytes.
 pub(crate) fn texts() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         3 => command().prop_map(String::into_bytes),

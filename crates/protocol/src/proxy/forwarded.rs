@@ -1,5 +1,6 @@
-//! `X-Forwarded-For` and `Forwarded` (RFC 7239): each proxy appends the address that its own client has, so the last one is the
-//! nearest, and only what a trusted proxy has appended is worth anything.
+//! Parses `X-Forwarded-For` and `Forwarded` (RFC 7239), and finds the address of the client.
+//!
+//! Each proxy appends the address of its own client. So the last address is the nearest. Never uses an address that no trusted proxy has appended.
 
 use core::net::{IpAddr, SocketAddr};
 use std::borrow::Cow;
@@ -7,41 +8,41 @@ use std::borrow::Cow;
 use crate::limits;
 use wsmb_core::network::Networks;
 
-/// One address that a proxy has noted.
+/// An address that a proxy has appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hop {
-    /// An address; port 0 if no port was noted. IPv4 inside IPv6 is IPv4.
+    /// An address. The port is 0 if the proxy wrote none. An IPv4-mapped IPv6 address is converted to IPv4.
     Address(SocketAddr),
-    /// The proxy does not tell (`unknown`, `_hidden`), or what it wrote is no address.
+    /// The proxy hides the address (`unknown`, `_hidden`), or wrote no valid address.
     Hidden,
 }
 
-/// What proxies have noted in a request.
+/// The addresses that proxies have added to a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forwarding {
-    /// The request carries `Forwarded`, `X-Forwarded-For` or `Via`: a proxy has passed it on, whether or not it is trusted.
+    /// Whether the request has `Forwarded`, `X-Forwarded-For` or `Via`: a trusted or untrusted proxy has forwarded it.
     pub is_forwarded: bool,
-    /// The last [`limits::FORWARDED_HOPS`] of `X-Forwarded-For`, the nearest first; `None` without that header.
+    /// The last [`limits::FORWARDED_HOPS`] addresses of `X-Forwarded-For`, the nearest first; `None` without this header.
     x_forwarded_for: Option<Vec<Hop>>,
-    /// The same of `Forwarded`.
+    /// The last [`limits::FORWARDED_HOPS`] addresses of `Forwarded`, the nearest first; `None` without this header.
     forwarded: Option<Vec<Hop>>,
 }
 
-/// Who the client is, as far as trusted proxies say.
+/// The address of the client, according to trusted proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// The address to go by.
+    /// The address of the client, or of the peer if no trusted proxy names a client.
     pub address: SocketAddr,
-    /// `X-Forwarded-For` and `Forwarded` name different clients: the proxy writes one of them and passes on the other, which anybody can
-    /// forge. None is believed.
+    /// Whether `X-Forwarded-For` and `Forwarded` name different clients. The proxy then writes one header and forwards the other one, which a client can
+    /// forge, so neither is used.
     pub is_contradictory: bool,
 }
 
 impl Forwarding {
-    /// Collects what the headers of a request say. `headers`: name and value of each, in their order.
+    /// Parses the headers of a request. `headers`: names and values in their order.
     pub fn of<'a>(headers: impl DoubleEndedIterator<Item = (&'a str, &'a [u8])>) -> Self {
         let mut forwarding = Self::default();
-        // From the last header to the first: several of one name are one list.
+        // From the last header to the first: several headers of one name form one list.
         for (name, value) in headers.rev() {
             let (list, read): (_, fn(&str, &mut Vec<Hop>)) = if name.eq_ignore_ascii_case("X-Forwarded-For") {
                 (&mut forwarding.x_forwarded_for, x_forwarded_for)
@@ -62,14 +63,13 @@ impl Forwarding {
         forwarding
     }
 
-    /// The request carries a header that could name a client.
+    /// Whether the request has a header that can name a client.
     #[must_use]
     pub fn names_client(&self) -> bool {
         self.x_forwarded_for.is_some() || self.forwarded.is_some()
     }
 
-    /// The client behind `peer`: as long as an address is trusted, the next one that its proxy has noted is asked. So the result is the nearest
-    /// address that is not trusted, or the farthest that a trusted proxy told.
+    /// Returns the client behind `peer`: the nearest address that is not trusted, or the farthest address that a trusted proxy has appended.
     #[must_use]
     pub fn client(&self, peer: SocketAddr, trusted: &Networks) -> Claim {
         let nearest = |hops: &Option<Vec<Hop>>| hops.as_deref().map(|hops| nearest_untrusted(peer, hops, trusted));
@@ -94,16 +94,16 @@ fn nearest_untrusted(peer: SocketAddr, hops: &[Hop], trusted: &Networks) -> Sock
     client
 }
 
-/// Appends the addresses of a list, the last first. Empty elements are none (RFC 9110 section 5.6.1).
+/// Appends the addresses of an `X-Forwarded-For` list, the last one first. Empty elements are skipped (RFC 9110 section 5.6.1).
 fn x_forwarded_for(list: &str, hops: &mut Vec<Hop>) {
     let elements = list.rsplit(',').map(str::trim).filter(|element| !element.is_empty());
     hops.extend(elements.take(limits::FORWARDED_HOPS).map(node));
 }
 
-/// Appends the addresses of a list of elements like `for="[2001:db8::17]:4711";proto=https`, the last first.
+/// Appends the addresses of a `Forwarded` list, the last one first. An element is for example `for="[2001:db8::17]:4711";proto=https`.
 fn forwarded(list: &str, hops: &mut Vec<Hop>) {
     let Some(elements) = split(list, ',') else {
-        // A quotation that does not end: where an element ends is anybody's guess.
+        // A quoted string is unterminated, so the ends of the elements are unknown.
         hops.push(Hop::Hidden);
         return;
     };
@@ -111,7 +111,7 @@ fn forwarded(list: &str, hops: &mut Vec<Hop>) {
     hops.extend(elements.take(limits::FORWARDED_HOPS).map(|element| sender(element).unwrap_or(Hop::Hidden)));
 }
 
-/// What the one `for=` of an element says.
+/// Returns the address in the `for=` of an element; `None` if the element has no `for=` or several.
 fn sender(element: &str) -> Option<Hop> {
     let mut found = None;
     for pair in split(element, ';')? {
@@ -123,7 +123,7 @@ fn sender(element: &str) -> Option<Hop> {
     found.and_then(unquoted).map(|value| node(&value))
 }
 
-/// The parts of a text between separators that are not quoted; `None` if a quotation does not end.
+/// Splits a text at separators outside of quoted strings. Returns `None` if a quoted string is unterminated.
 fn split(text: &str, separator: char) -> Option<Vec<&str>> {
     let (mut parts, mut start) = (Vec::new(), 0);
     let (mut is_quoted, mut is_escaped) = (false, false);
@@ -143,7 +143,7 @@ fn split(text: &str, separator: char) -> Option<Vec<&str>> {
     (!is_quoted).then_some(parts)
 }
 
-/// A value without its quotation (RFC 9110 section 5.6.4).
+/// Returns a value without its quotes and escapes (RFC 9110 section 5.6.4).
 fn unquoted(value: &str) -> Option<Cow<'_, str>> {
     let Some(rest) = value.strip_prefix('"') else { return Some(Cow::Borrowed(value)) };
     let inner = rest.strip_suffix('"')?;
@@ -160,8 +160,7 @@ fn unquoted(value: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(plain))
 }
 
-/// One node (RFC 7239 section 6), and what is written in its place in the field: `192.0.2.7`, `192.0.2.7:4711`, `[2001:db8::17]:4711`,
-/// `2001:db8::17`.
+/// Parses a node (RFC 7239 section 6), also in the forms that proxies use: `192.0.2.7`, `192.0.2.7:4711`, `[2001:db8::17]:4711`, `2001:db8::17`.
 fn node(text: &str) -> Hop {
     let address = |text: &str| text.parse::<IpAddr>().ok();
     let found = if let Some(rest) = text.strip_prefix('[') {
@@ -177,7 +176,7 @@ fn node(text: &str) -> Hop {
     found.map_or(Hop::Hidden, |(address, port)| Hop::Address(SocketAddr::new(address.to_canonical(), port)))
 }
 
-/// A port, 0 for one that is hidden (`_x7`).
+/// Parses a port. A hidden port (`_x7`) is 0.
 fn port(text: &str) -> Option<u16> {
     if text.starts_with('_') {
         return Some(0);

@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2: what a proxy on the level of TCP writes in front of everything else
+//! Parses the header of the PROXY protocol, versions 1 and 2. A TCP proxy sends this header at the beginning of a connection
 //! (<https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt>, section 2).
 
 use core::fmt;
@@ -6,36 +6,36 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::limits;
 
-/// How version 1, a line of text, begins.
+/// The beginning of version 1, a line of text.
 const VERSION_1: &[u8] = b"PROXY ";
 
-/// How version 2, which is binary, begins.
+/// The beginning of version 2, a binary header.
 const VERSION_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The longest line of version 1, with its end (section 2.1).
+/// The longest line of version 1 with its line ending, in bytes (section 2.1).
 const LINE: usize = 107;
 
-/// The fixed part of version 2: the signature, version and command, family and transport, the length of the rest.
+/// The size of the fixed part of version 2, in bytes: the signature, version and command, family and transport, and the length of the rest.
 const FIXED: usize = 16;
 
-/// A whole PROXY header.
+/// A complete PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The client. `None` if the proxy does not say: the connection is its own (`LOCAL`, a health check), or of a kind that has no such
-    /// address (`UNKNOWN`, a Unix socket).
+    /// The address of the client. `None` if the proxy itself made the connection (`LOCAL`, a health check), or if the client has no IP address (`UNKNOWN`, a
+    /// Unix socket).
     pub source: Option<SocketAddr>,
-    /// The bytes of the header; what follows them is the client's.
+    /// The length of the header in bytes. The data of the client follows.
     pub length: usize,
 }
 
-/// Why the first bytes of a connection are no PROXY header.
+/// Why the first bytes of a connection are not a valid PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadHeader {
-    /// The connection begins with something else.
+    /// The connection does not begin with a PROXY header.
     Missing,
-    /// It says so many bytes: more than [`limits::PROXY_HEADER`].
+    /// The header announces this number of bytes: more than [`limits::PROXY_HEADER`].
     TooLong(usize),
-    /// What is wrong with it.
+    /// The header is malformed, for this reason.
     Malformed(&'static str),
 }
 
@@ -53,16 +53,16 @@ impl fmt::Display for BadHeader {
 
 impl std::error::Error for BadHeader {}
 
-/// Whether a connection that begins like this begins with a PROXY header, good or bad.
+/// Whether a connection begins with a PROXY header, valid or not.
 #[must_use]
 pub fn is_header(bytes: &[u8]) -> bool {
     bytes.starts_with(VERSION_1) || bytes.starts_with(VERSION_2)
 }
 
-/// Reads the PROXY header at the start of `bytes`. `None`: it is not all there yet.
+/// Parses the PROXY header at the beginning of `bytes`. Returns `None` if it is incomplete.
 ///
 /// # Errors
-/// It never will be one.
+/// The bytes are not the beginning of a valid header.
 pub fn parse(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     if bytes.starts_with(VERSION_1) {
         version_1(bytes)
@@ -75,7 +75,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     }
 }
 
-/// `PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n`
+/// Parses version 1, for example `PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n`.
 fn version_1(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     let malformed = |wrong| Err(BadHeader::Malformed(wrong));
     let visible = &bytes[..bytes.len().min(LINE)];
@@ -116,7 +116,7 @@ fn version_2(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     if command >> 4 != 2 {
         return malformed("its version is not 2");
     }
-    // The transport is the lower half: none, stream or datagram. Which of them makes no difference to the addresses.
+    // The lower half is the transport: none, stream or datagram. The format of the addresses does not depend on it.
     if family & 15 > 2 {
         return malformed("its transport is unknown");
     }
@@ -130,9 +130,9 @@ fn version_2(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
         return Err(BadHeader::TooLong(length));
     }
     let Some(rest) = bytes.get(FIXED..length) else { return Ok(None) };
-    // Behind the addresses are fields of type, length and value (TLS, names, checksums); none says more about the address.
+    // After the addresses there are fields of type, length and value (TLS, names, checksums). The broker does not need them.
     let source = match family >> 4 {
-        // A receiver must skip the addresses of LOCAL, whatever they are.
+        // The specification demands to skip the addresses of LOCAL.
         _ if is_local => None,
         0 => None,
         1 => match rest {

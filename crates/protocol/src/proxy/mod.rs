@@ -1,4 +1,4 @@
-//! What reverse proxies say about the client behind them: the PROXY protocol in front of a connection ([`header`]), and the headers
+//! Finds the address of a client behind reverse proxies: from the PROXY protocol at the beginning of a connection ([`header`]), and from the headers
 //! `X-Forwarded-For`, `Forwarded` and `Via` of a request ([`forwarded`]).
 //!
 //! ```text
@@ -6,7 +6,7 @@
 //!                    header::parse  Forwarding::of … Forwarding::client
 //! ```
 //!
-//! Anybody can write all of it. So nothing here is believed by itself: [`Forwarding::client`] asks for the networks that are trusted.
+//! A client can forge all of these headers. So [`Forwarding::client`] uses an address only if a proxy in a trusted network has appended it.
 
 pub mod forwarded;
 pub mod header;

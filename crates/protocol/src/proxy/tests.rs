@@ -1,4 +1,4 @@
-//! What proxies write, byte for byte; what is refused; and that nobody can forge what a trusted proxy says.
+//! Tests of the headers of proxies byte for byte, of refused headers, and that a client cannot forge the address from a trusted proxy.
 
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ fn trusted(networks: &[&str]) -> Networks {
     networks.iter().map(|text| Network::parse(text).unwrap()).collect()
 }
 
-/// A header of version 2.
+/// Returns a header of version 2.
 fn version_2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
     [b"\r\n\r\n\0\r\nQUIT\n", &[command, family][..], &length, rest].concat()
@@ -28,7 +28,7 @@ fn v6() -> Vec<u8> {
     [&address("2001:db8::1")[..], &address("2001:db8::2"), &[0xdc, 0x04, 0x01, 0xbb]].concat()
 }
 
-/// Headers, and the client that they name.
+/// Returns headers, each with the client that it names.
 fn headers() -> Vec<(Vec<u8>, Option<&'static str>)> {
     vec![
         (b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n".to_vec(), Some("192.0.2.1:56324")),
@@ -48,7 +48,7 @@ fn headers() -> Vec<(Vec<u8>, Option<&'static str>)> {
 }
 
 #[test]
-fn a_header_names_the_client_and_leaves_what_follows() {
+fn a_header_gives_the_client_and_its_own_length() {
     for (bytes, client) in headers() {
         let expected = Header { source: client.map(socket), length: bytes.len() };
         assert_eq!(parse(&bytes), Ok(Some(expected)), "{}", bytes.escape_ascii());
@@ -58,7 +58,7 @@ fn a_header_names_the_client_and_leaves_what_follows() {
 }
 
 #[test]
-fn a_header_may_come_in_any_pieces() {
+fn a_header_may_arrive_in_any_pieces() {
     for (bytes, _) in headers() {
         for end in 0..bytes.len() {
             assert_eq!(parse(&bytes[..end]), Ok(None), "{}", bytes[..end].escape_ascii());
@@ -67,7 +67,7 @@ fn a_header_may_come_in_any_pieces() {
 }
 
 #[test]
-fn what_is_no_header_is_refused_at_the_first_byte_that_shows_it() {
+fn an_invalid_header_is_refused_at_the_first_invalid_byte() {
     for start in ["G", "GET / HTTP/1.1\r\n\r\n", "P0", "PROXX", "\r\n\r\nX", "\x16\x03\x01", "\r\n\r\n\0\r\nQUIT "] {
         assert_eq!(parse(start.as_bytes()), Err(BadHeader::Missing), "{start:?}");
         assert!(!is_header(start.as_bytes()));
@@ -105,7 +105,7 @@ fn what_is_no_header_is_refused_at_the_first_byte_that_shows_it() {
     assert_eq!(parse(&long[..16]), Err(BadHeader::TooLong(limits::PROXY_HEADER + 16)));
 }
 
-/// Who the client is for these header lines, with the peer 10.0.0.1:5 and the networks 10.0.0.0/8 and 2001:db8:a::/48 trusted.
+/// Returns the client for these header lines. The peer is 10.0.0.1:5; the networks 10.0.0.0/8 and 2001:db8:a::/48 are trusted.
 fn claim(lines: &[(&str, &str)]) -> Claim {
     let forwarding = Forwarding::of(lines.iter().map(|(name, value)| (*name, value.as_bytes())));
     forwarding.client(socket("10.0.0.1:5"), &trusted(&["10.0.0.0/8", "2001:db8:a::/48"]))
@@ -155,13 +155,13 @@ fn the_client_is_the_nearest_address_that_is_not_trusted() {
 }
 
 #[test]
-fn two_headers_that_disagree_are_both_disbelieved() {
+fn two_headers_with_different_clients_are_both_ignored() {
     let lines = [("Forwarded", "for=6.6.6.6"), ("X-Forwarded-For", "192.0.2.1")];
     assert_eq!(claim(&lines), Claim { address: socket("10.0.0.1:5"), is_contradictory: true });
 }
 
 #[test]
-fn nothing_is_believed_from_a_peer_that_is_not_trusted() {
+fn the_headers_of_an_untrusted_peer_are_ignored() {
     let x = ("X-Forwarded-For", &b"10.0.0.2"[..]);
     let f = ("Forwarded", &b"for=1.1.1.1"[..]);
     let peer = socket("192.0.2.9:5");
@@ -176,7 +176,7 @@ fn nothing_is_believed_from_a_peer_that_is_not_trusted() {
 }
 
 #[test]
-fn a_request_is_forwarded_if_it_carries_any_of_three_headers() {
+fn a_request_is_forwarded_if_it_has_one_of_three_headers() {
     for name in ["Forwarded", "X-Forwarded-For", "Via", "via", "FORWARDED"] {
         assert!(Forwarding::of([(name, &b""[..])].into_iter()).is_forwarded, "{name}");
     }
@@ -186,7 +186,7 @@ fn a_request_is_forwarded_if_it_carries_any_of_three_headers() {
 }
 
 #[test]
-fn no_more_hops_are_looked_at_than_the_bound_says() {
+fn the_number_of_hops_is_limited() {
     let list = format!("192.0.2.1{}", ", 10.0.0.2".repeat(limits::FORWARDED_HOPS));
     assert_eq!(claim(&[("X-Forwarded-For", &list)]).address, socket("10.0.0.2:0"));
     let list = format!("192.0.2.1{}", ", 10.0.0.2".repeat(limits::FORWARDED_HOPS - 1));
@@ -202,7 +202,7 @@ proptest! {
         let _ = claim(&[("Forwarded", &text), ("X-Forwarded-For", &text)]);
     }
 
-    /// A client may send any header: what the proxy appends decides.
+    /// A client may send any header. Only the address that the proxy appends counts.
     #[test]
     fn a_client_forges_no_address(forged in "[0-9a-f.:,;=\"\\\\for\\[\\] ]{0,60}", own_line: bool, quoted: bool) {
         let (name, honest) = if quoted {
@@ -212,7 +212,7 @@ proptest! {
         };
         let joined = format!("{forged}, {honest}");
         let claimed = if own_line { claim(&[(name, &forged), (name, honest)]) } else { claim(&[(name, &joined)]) };
-        // Garbage may hide the client, and is then the proxy's; it never makes another one of it.
+        // Invalid text from the client may hide its address; then the address of the proxy counts. It never gives another address.
         let told = claimed.address;
         prop_assert!(told == socket("192.0.2.1:0") || (quoted && !own_line && told == socket("10.0.0.1:5")), "{told}");
     }

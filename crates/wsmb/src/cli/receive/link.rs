@@ -101,7 +101,7 @@ impl ReconnectBackoffs {
     }
 
     fn failed(&mut self, error: &Error) -> std::time::Duration {
-        if error.is_answer() { self.refused.failed() } else { self.nobody.failed() }
+        if error.is_broker_response() { self.refused.failed() } else { self.nobody.failed() }
     }
 }
 
@@ -194,7 +194,7 @@ impl Link {
             return Ok(false);
         };
         closed.client.queue_text(&answer)?;
-        closed.client.write_some();
+        closed.client.try_flush();
         closed.processing = closed.processing.saturating_sub(1);
         if closed.processing > 0 {
             self.closed = Some(closed);
@@ -305,7 +305,7 @@ impl Link {
 async fn subscribe(url: &Url, options: &Options, subscription: &str) -> Result<Client, Error> {
     let mut client = Client::connect(url, options).await?;
     client.queue_text(subscription)?;
-    client.answer_close_late();
+    client.defer_close_reply();
     Ok(client)
 }
 

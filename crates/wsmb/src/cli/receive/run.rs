@@ -203,7 +203,7 @@ impl ReceiveLoop {
         if allowance.quiet {
             // The delivery arrived when the quiet hours began. It goes back to the broker, which lets it expire in time.
             while let Some(item) = self.link.pop(|item| item.delivery.is_some()) {
-                self.link.answer(&item, &Answer::Again)?;
+                self.link.answer(&item, &Answer::Retry)?;
             }
         }
         while !self.is_stopping() && self.running.len() < self.settings.workers && allowance.commands > 0 {
@@ -277,7 +277,7 @@ impl ReceiveLoop {
             if item.count() > together {
                 if item.delivery.is_some() {
                     // The broker delivers the messages again one by one.
-                    self.link.answer(&item, &Answer::Again)?;
+                    self.link.answer(&item, &Answer::Retry)?;
                     continue;
                 }
                 self.link.put_back(item.split_off(together));
@@ -374,7 +374,7 @@ fn answer(results: &[MessageResult]) -> Answer<'_> {
         (Some(reason), _) => Answer::Nack { reason },
         (None, Some(reason)) if results.len() == 1 => Answer::Reject { reason },
         // Some messages are done and some are rejected. The broker delivers them again one by one, and each one gets its own answer.
-        (None, Some(_)) => Answer::Again,
+        (None, Some(_)) => Answer::Retry,
     }
 }
 
@@ -396,7 +396,7 @@ mod tests {
         let failed = || MessageResult::Failed("no network".to_owned());
         assert_eq!(answer(&[done(), done()]), Answer::Ack);
         assert_eq!(answer(&[rejected()]), Answer::Reject { reason: "bad" });
-        assert_eq!(answer(&[done(), rejected()]), Answer::Again);
+        assert_eq!(answer(&[done(), rejected()]), Answer::Retry);
         assert_eq!(answer(&[done(), failed(), rejected()]), Answer::Nack { reason: "no network" });
         assert_eq!(answer(&[MessageResult::Interrupted("stopped".to_owned())]), Answer::Nack { reason: "stopped" });
     }

@@ -53,7 +53,7 @@ impl fmt::Display for SendResult {
             Self::Given(receivers) => return write!(f, "accepted: {}", count(*receivers, "receiver")),
             Self::Stored => "accepted: stored, no receiver has it yet",
             Self::Held => "accepted: held until it is due",
-            Self::NoReceiver => "sent to no_receiver: the channel keeps no messages and has no receiver",
+            Self::NoReceiver => "sent to nobody: the channel keeps no messages and has no receiver",
         })
     }
 }
@@ -106,7 +106,7 @@ impl fmt::Display for Tally {
             (self.given, "given to receivers"),
             (self.stored, "stored for later"),
             (self.held, "held until they are due"),
-            (self.no_receiver, "sent to no_receiver: the channel keeps no messages and has no receiver"),
+            (self.no_receiver, "sent to nobody: the channel keeps no messages and has no receiver"),
             (self.duplicate, "accepted before"),
             (self.earlier, "sent twice, because the first answer was lost, and accepted once"),
         ];

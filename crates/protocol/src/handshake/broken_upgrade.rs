@@ -1,23 +1,22 @@
-//! Requests that a WebSocket client has sent and that a proxy has spoilt on the way: most proxies speak HTTP/1.0 to a server, or leave out the
-//! headers that concern one connection only, unless a setting says otherwise.
+//! Recognises requests of WebSocket clients that a proxy has damaged: without the right settings, most proxies use HTTP/1.0 or omit hop-by-hop headers.
 
 use std::fmt;
 
 use super::{lists, values};
 
-/// What is missing for a WebSocket in a request that was meant to ask for one.
+/// What is missing in a damaged request for a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missed {
-    /// It is HTTP/1.0, which has no upgrade.
+pub enum BrokenUpgrade {
+    /// The request is HTTP/1.0, which has no upgrade.
     Version,
-    /// It has a `Sec-WebSocket-Key`, and no `Upgrade: websocket`.
+    /// The request has a `Sec-WebSocket-Key`, but no `Upgrade: websocket`.
     Upgrade,
-    /// It has `Upgrade: websocket`, and no `Connection: Upgrade`.
+    /// The request has `Upgrade: websocket`, but no `Connection: Upgrade`.
     Connection,
 }
 
-impl Missed {
-    /// `version` is the minor one: 0 for HTTP/1.0. `None`: the request asks for a WebSocket as it should, or for something else.
+impl BrokenUpgrade {
+    /// Returns what is missing; `None` if the request is a valid request for a WebSocket, or is for something else. `version`: the minor version, 0 for HTTP/1.0.
     pub(super) fn find(headers: &[httparse::Header<'_>], version: u8) -> Option<Self> {
         let has_upgrade = lists(headers, "Upgrade", "websocket");
         let has_key = values(headers, "Sec-WebSocket-Key").next().is_some();
@@ -33,19 +32,19 @@ impl Missed {
     }
 }
 
-/// A sentence without its end, as it is logged and answered.
-impl fmt::Display for Missed {
+/// The text for the log and for the answer.
+impl fmt::Display for BrokenUpgrade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let missed = match self {
+        let broken_upgrade = match self {
             Self::Version => "was made with HTTP/1.0, which has no upgrade",
             Self::Upgrade => "has no header \"Upgrade: websocket\"",
             Self::Connection => "has no header \"Connection: Upgrade\"",
         };
-        write!(f, "a request for a WebSocket {missed}; {SETTINGS}")
+        write!(f, "a request for a WebSocket {broken_upgrade}; {PROXY_SETTINGS}")
     }
 }
 
-/// What to write into the configuration of the proxy.
-pub const SETTINGS: &str = "a proxy in front of the broker probably lacks a setting; \
+/// The settings that the proxy needs.
+pub const PROXY_SETTINGS: &str = "a proxy in front of the broker probably lacks a setting; \
     nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\"; \
     Apache: upgrade=websocket in ProxyPass (before 2.4.47: mod_proxy_wstunnel)";

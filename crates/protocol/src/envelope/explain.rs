@@ -1,5 +1,6 @@
-//! What is wrong with a frame that is no JSON object: in plain words, and where it is the grammar, in those of `serde_json`, with line and
-//! column. Called for a frame that has been refused already; decides nothing, and takes nothing from it.
+//! Finds the error message for a frame that is not a JSON object. For an error in the grammar, this is the message of `serde_json` with line and column.
+//!
+//! Called only for a frame that is refused already. Never decides whether a frame is refused, and never reads a field of it.
 
 use std::borrow::Cow;
 
@@ -13,11 +14,11 @@ use crate::limits;
 /// White space in JSON (RFC 8259 section 2).
 const WHITE_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// The text of a frame that can be read at all.
+/// Returns the text of a frame.
 ///
 /// # Errors
-/// It can't be, and this is why.
-pub(super) fn unreadable(payload: &[u8]) -> Result<&str, String> {
+/// The frame is not UTF-8, begins with a byte order mark, or is nested too deep.
+pub(super) fn text_of(payload: &[u8]) -> Result<&str, String> {
     if payload.starts_with(b"\xef\xbb\xbf") {
         return Err("the frame begins with a byte order mark; JSON must not".to_owned());
     }
@@ -28,7 +29,7 @@ pub(super) fn unreadable(payload: &[u8]) -> Result<&str, String> {
     Ok(text)
 }
 
-/// Why `text` is no JSON object.
+/// Returns the error message for a text that is not a JSON object.
 pub(super) fn not_an_object(text: &str) -> String {
     let start = text.trim_start_matches(WHITE_SPACE);
     let mut json = serde_json::Deserializer::from_str(text);
@@ -43,7 +44,7 @@ pub(super) fn not_an_object(text: &str) -> String {
     }
 }
 
-/// Reads an object with its members one by one, and the elements of a list in `data` one by one: the words depend on it.
+/// Reads an object member by member, and a list in `data` element by element: the message of `serde_json` depends on this.
 struct Members<'a> {
     text: &'a str,
 }
@@ -67,7 +68,7 @@ impl<'a> Visitor<'a> for Members<'a> {
 }
 
 impl Members<'_> {
-    /// Whether the value of the member named `name`, a slice of the text, begins as a list does.
+    /// Whether the value of the member `name`, a slice of the text, begins with `[`.
     fn list_follows(&self, name: &str) -> bool {
         let end = (name.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize).wrapping_add(name.len());
         let value = self
@@ -78,7 +79,7 @@ impl Members<'_> {
     }
 }
 
-/// A member's name, borrowed if it has no escapes.
+/// The name of a member, borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 

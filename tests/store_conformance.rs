@@ -421,7 +421,7 @@ fn rows_from_the_future_are_taken_as_created_now() {
         ];
         append(store, rows.iter().map(|(id, times)| timed(*id, *times)).collect());
         append(store, vec![timed(5, (500, Some(560), None))]);
-        store.rejuvenate(Timestamp(300_000), MessageId(4)).expect("corrects");
+        store.clamp_future_rows(Timestamp(300_000), MessageId(4)).expect("corrects");
         let young = vec![
             (1, (300, Some(359), None)),
             (2, (500, None, None)),
@@ -504,7 +504,7 @@ fn the_summary_says_what_waits() {
 fn the_rest_of_the_trait_works_on_every_store() {
     on_each(|store| {
         store.check().expect("can be written");
-        store.tend().expect("tends");
+        store.maintain().expect("tends");
         store.mark_clean().expect("marks");
         append(store, vec![text(1, "a")]);
     });

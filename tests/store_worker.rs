@@ -130,16 +130,16 @@ impl Background for Scripted {
         self.inner.restamp(restamp)
     }
 
-    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
-        self.inner.rejuvenate(now, up_to)
+    fn clamp_future_rows(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+        self.inner.clamp_future_rows(now, up_to)
     }
 
     fn check(&mut self) -> Result<(), StoreError> {
         self.may_write(true)
     }
 
-    fn tend(&mut self) -> Result<(), StoreError> {
-        self.inner.tend()
+    fn maintain(&mut self) -> Result<(), StoreError> {
+        self.inner.maintain()
     }
 }
 
@@ -417,13 +417,13 @@ fn stopping_in_an_outage_reports_what_is_lost() {
 #[tokio::test]
 async fn readers_wait_for_room_and_are_woken() {
     let rig = Rig::new();
-    rig.worker.room().await;
+    rig.worker.wait_for_room().await;
     rig.hold(1);
     let large =
         |id| Message { payload: Payload::text("x".repeat(wsmb_store::limits::STORE_QUEUE_LOW / 2)), ..message(id) };
     rig.worker.append(vec![large(2), large(3), large(4)]);
     assert!(rig.worker.queued_bytes() > wsmb_store::limits::STORE_QUEUE_LOW);
-    let room = rig.worker.room();
+    let room = rig.worker.wait_for_room();
     rig.release();
     tokio::time::timeout(PATIENCE, room).await.expect("woken");
     assert!(rig.worker.queued_bytes() <= wsmb_store::limits::STORE_QUEUE_LOW);

@@ -266,7 +266,7 @@ fn each_error_of_a_disk_is_told_as_what_it_is() {
     let mut broker = start_in(Setup::default().variables(disk.environment(false, None)), &dir);
     let mut sender = Client::envelope(&broker);
     let told = [
-        (libc::EIO, "the device that it is on fails (EIO); save a copy"),
+        (libc::EIO, "the device that holds it fails (EIO); save a copy"),
         (libc::EDQUOT, "the quota of the broker's user is used up (EDQUOT)"),
         (libc::EROFS, "its file system is read-only (EROFS)"),
         (libc::ENOSPC, "is full; free space there"),

@@ -25,7 +25,7 @@ fn run(machine: &Machine) -> Seen {
         until_accepted(accepted, 300);
         for _ in 0..3 {
             machine.shim.fail(Fault::Sync(libc::EIO)).expect("an error");
-            broker.wait_for_log("the device that it is on fails");
+            broker.wait_for_log("the device that holds it fails");
             machine.shim.fail(Fault::None).expect("no error");
             until_accepted(accepted, 300);
         }

@@ -54,7 +54,7 @@ fn columns_that_an_earlier_version_did_not_have_are_added_and_nothing_else_is_to
         let letter = DeadLetter { why, channel: channel("sms"), attempts: 2, reason };
         let letter = wsmb_core::message::Message { dead: Some(Box::new(letter)), ..message(2, "2") };
         let mut store = open(&database.settings());
-        store.tend().expect("nothing is missing any more");
+        store.maintain().expect("nothing is missing any more");
         store.commit(&appends(vec![letter.clone()])).expect("stored");
         let page = store.load(&letter.channel, MessageId(0), 10, usize::MAX).expect("loads");
         assert_eq!(page.messages, [message(1, "1"), letter]);
@@ -71,7 +71,7 @@ fn a_start_that_was_cut_short_is_finished_by_the_next() {
             server.sql_in(Some(&database), &format!("DROP TABLE {lost}"));
             let mut store = open(&database.settings());
             store.commit(&appends(vec![message(1, "1")])).expect("stored");
-            store.tend().expect("tends");
+            store.maintain().expect("tends");
         }
     }
 }

@@ -39,10 +39,10 @@ impl Ids {
         let Some(path) = path else { return (Self::default(), FoundIds { seed: random, ..FoundIds::default() }) };
         match IdFile::open(path, since, now, random) {
             Ok((file, found)) => {
-                if let Some(trouble) = &found.trouble {
+                if let Some(problem) = &found.problem {
                     warn!(
                         file = %path.display(),
-                        "the file of remembered ids: {trouble}; a publication that was accepted before this start and is sent again may be delivered twice"
+                        "the file of remembered ids: {problem}; a publication that was accepted before this start and is sent again may be delivered twice"
                     );
                 }
                 (Self { file: Mutex::new(Some(file)), ..Self::default() }, found)

@@ -159,7 +159,7 @@ impl Storage {
                 StoreEffect::Append(messages) => self.worker.append(messages),
                 StoreEffect::Replace { message, old } => self.worker.replace(*message, old.into_vec()),
                 StoreEffect::Remove(ids) => self.worker.remove(&ids),
-                StoreEffect::Disown(ids) => self.worker.disown(&ids),
+                StoreEffect::Disown(ids) => self.worker.remove_uncertain(&ids),
                 StoreEffect::Deliveries(counts) => self.worker.deliveries(&counts),
                 StoreEffect::Load { channel, after, limit } => self.worker.load(channel, after, limit),
                 StoreEffect::Sweep { now, spare } => self.worker.sweep(now, spare),
@@ -196,7 +196,7 @@ impl Storage {
 
     /// Waits until there is room for more.
     pub(super) async fn room(&self) {
-        self.worker.room().await;
+        self.worker.wait_for_room().await;
     }
 
     /// Writes everything, marks the store clean and closes it. Blocks. Reports may be left to be taken.

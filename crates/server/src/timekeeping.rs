@@ -31,7 +31,7 @@ pub(super) fn start(store: &mut dyn Background) -> Result<Clock, StoreError> {
             iso8601(now)
         ),
     }
-    store.rejuvenate(now, MessageId(i64::MAX as u64))?;
+    store.clamp_future_rows(now, MessageId(i64::MAX as u64))?;
     Ok(clock)
 }
 

@@ -1,53 +1,57 @@
-//! User-defined fields: extra columns of the message table, filled from the message by JSON pointers (RFC 6901), so that an application can query
+//! User-defined fields: extra columns of the message table, filled from the message through JSON pointers (RFC 6901), so that an
+//! application can query
 //! its own table.
 //!
-//! A message never fails for them: what is not there, or not JSON, is NULL.
+//! A message is never refused because of a field: a missing value, or a payload that is not JSON, becomes NULL.
 
 use std::fmt;
 
 use serde_json::Value;
 
-/// The columns that are the broker's own, in lower case.
+/// The broker's own columns, in lower case.
 pub(super) use wsmb_core::limits::STORE_OWN_COLUMNS as OWN;
 
-/// What goes into one user-defined column.
+/// The required columns of a message table: those of the original PHP broker's table.
+pub(super) const REQUIRED: [&str; 4] = ["data_id", "channel", "data", "created"];
+
+/// The value of a user-defined column.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ColumnValue {
-    /// Nothing there, or JSON's `null`.
+    /// No value, or JSON's `null`.
     Null,
     /// `true` or `false`.
     Boolean(bool),
-    /// A whole number that fits.
+    /// A whole number in the range of `i64`.
     Integer(i64),
     /// Any other number.
     Real(f64),
     /// A text.
     Text(String),
-    /// The JSON text of an object, an array or a whole number that does not fit.
+    /// The JSON text of an object, an array, or a whole number out of the range of `i64`.
     Json(String),
 }
 
-/// The columns of `[store.columns]`, valid and in the order of the configuration.
+/// The validated columns of `[store.columns]`, in the order of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Columns(Vec<(String, String)>);
 
-/// Why `[store.columns]` can't be used.
+/// The reason why `[store.columns]` is invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadColumn {
-    /// Not a letter or underscore followed by letters, digits and underscores, or too long.
+    /// The name is not a letter or underscore followed by letters, digits and underscores, or is too long.
     Name(String),
-    /// One of the broker's own columns.
+    /// The name is one of the broker's own columns.
     Own(String),
-    /// Named twice (case does not matter in SQL).
+    /// The name occurs twice (SQL ignores case).
     Twice(String),
-    /// The pointer is neither empty nor begins with `/`, or has a `~` that is not `~0` or `~1`.
+    /// The pointer is neither empty nor begins with `/`, or contains a `~` that is not followed by `0` or `1`.
     Pointer {
-        /// The column.
+        /// The column's name.
         name: String,
-        /// Its pointer.
+        /// The column's pointer.
         pointer: String,
     },
-    /// More than [`wsmb_core::limits::STORE_COLUMNS`].
+    /// There are more columns than [`wsmb_core::limits::STORE_COLUMNS`].
     TooMany(usize),
 }
 
@@ -75,10 +79,10 @@ impl fmt::Display for BadColumn {
 impl std::error::Error for BadColumn {}
 
 impl Columns {
-    /// Takes pairs of a column's name and its JSON pointer.
+    /// Validates pairs of a column's name and its JSON pointer.
     ///
     /// # Errors
-    /// [`BadColumn`] names the first one that can't be used.
+    /// [`BadColumn`] names the first invalid column.
     pub fn parse<N: Into<String>, P: Into<String>>(pairs: impl IntoIterator<Item = (N, P)>) -> Result<Self, BadColumn> {
         let pairs: Vec<(String, String)> =
             pairs.into_iter().map(|(name, pointer)| (name.into(), pointer.into())).collect();
@@ -102,18 +106,18 @@ impl Columns {
         Ok(Self(pairs))
     }
 
-    /// There are none.
+    /// Whether there are no user-defined columns.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Their names, each safe inside SQL's double quotes.
+    /// The columns' names, each safe inside SQL's double quotes.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())
     }
 
-    /// What a message with this payload has in each column, in the order of [`Self::names`].
+    /// The value of each column for a message with this payload, in the order of [`Self::names`].
     #[must_use]
     pub fn values(&self, payload: &[u8]) -> Vec<ColumnValue> {
         if self.0.is_empty() {
@@ -152,8 +156,8 @@ fn is_name(name: &str) -> bool {
 }
 
 fn is_pointer(pointer: &str) -> bool {
-    let shape = pointer.is_empty() || pointer.starts_with('/');
-    shape && pointer.split('~').skip(1).all(|rest| rest.starts_with('0') || rest.starts_with('1'))
+    let is_valid_start = pointer.is_empty() || pointer.starts_with('/');
+    is_valid_start && pointer.split('~').skip(1).all(|rest| rest.starts_with('0') || rest.starts_with('1'))
 }
 
 #[cfg(test)]
@@ -215,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_a_column_is_refused() {
+    fn invalid_columns_are_refused() {
         let long = "x".repeat(wsmb_core::limits::STORE_COLUMN_CHARS + 1);
         for name in ["", "1st", "a b", "a\"b", "a;b", "é", "a-b", long.as_str()] {
             assert_eq!(Columns::parse([(name, "/a")]), Err(BadColumn::Name(name.to_owned())));

@@ -1,7 +1,10 @@
-//! Copies a backlog from one store to another while no broker runs on either.
+//! Copies a backlog from one store to another while no broker runs on either store.
 //!
-//! Each batch goes into the destination together with a mark that says how far into the source it reaches, in one transaction. So a copy that was ended at any moment
-//! goes on where it was, and nothing is there twice. The source is known by a number that it is given at the first copy: another store at the same address is not taken for it.
+//! Each batch is written to the destination together with a mark that stores the last copied id, in one transaction. So a copy that was
+//! killed at any moment
+//! continues where it stopped, and no message is copied twice. The source is identified by a random number that the first copy stores in
+//! it, so that another
+//! store at the same address is not mistaken for it.
 
 use std::fmt;
 
@@ -11,52 +14,52 @@ use crate::limits;
 use crate::settings::Location;
 use wsmb_core::message::{Message, MessageId};
 
-/// The mark by which a source is known.
+/// The name of the mark that identifies a source.
 const SOURCE: &str = "copy.source";
 
-/// What a copy is to do beside copying.
+/// The options of a copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CopyOptions {
-    /// What is safe in the destination leaves the source.
+    /// Remove messages from the source when they are durable in the destination.
     pub remove: bool,
-    /// What an earlier copy has brought is brought once more.
+    /// Copy messages again that an earlier copy has copied.
     pub again: bool,
 }
 
-/// How far a copy is.
+/// The progress of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Messages that are in the destination, from this copy or an earlier one.
+    /// The number of messages in the destination, from this copy or an earlier one.
     pub done: u64,
-    /// Messages in the source when it began.
+    /// The number of messages in the source when the copy began.
     pub total: u64,
 }
 
-/// What came of it.
+/// The result of a copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
-    /// Messages copied now.
+    /// The number of messages that this copy copied.
     pub copied: u64,
-    /// Messages of the source that an earlier copy had brought to the destination.
+    /// The number of messages of the source that an earlier copy had copied.
     pub earlier: u64,
-    /// Messages removed from the source.
+    /// The number of messages that were removed from the source.
     pub removed: u64,
-    /// By how much the ids are higher in the destination.
+    /// The difference between the ids in the destination and the ids in the source.
     pub shift: u64,
 }
 
-/// Why a copy ended before its end. What is in the destination stays there, and the same copy goes on from there.
+/// The reason why a copy stopped early. Copied messages stay in the destination, and the same copy continues with the rest.
 #[derive(Debug)]
 pub enum CopyError {
-    /// Source and destination are one.
+    /// Source and destination are the same store.
     Same,
-    /// The source can't be read, or not written.
+    /// The source cannot be read or written.
     Source(StoreError),
-    /// The destination can't be used.
+    /// The destination cannot be used.
     Destination(StoreError),
-    /// The ids of the source, put behind those of the destination, would be beyond what a table can hold.
+    /// The ids of the source, moved above the ids of the destination, would exceed the range of the id column.
     Ids,
-    /// The system gave no random number.
+    /// The system returned no random number.
     System(getrandom::Error),
 }
 
@@ -82,10 +85,10 @@ impl fmt::Display for CopyError {
 
 impl std::error::Error for CopyError {}
 
-/// Copies everything that waits in `from` to `to`, which is made if it is not there. `progress` is called after each batch. Blocks.
+/// Copies all messages of `from` to `to`; creates `to` if it does not exist. `progress` is called after each batch. Blocks.
 ///
 /// # Errors
-/// [`CopyError`]; what has been copied stays, and is not copied again.
+/// [`CopyError`]; copied messages stay, and are not copied again.
 pub fn copy(
     from: &StoreSettings,
     to: &StoreSettings,
@@ -100,7 +103,7 @@ pub fn copy(
     copy_all(source, destination, options, progress)
 }
 
-/// Copies, and closes both.
+/// Copies, and closes both stores.
 fn copy_all(
     mut source: StoppedStore<'_>,
     mut destination: StoppedStore<'_>,
@@ -111,7 +114,7 @@ fn copy_all(
         source.summary.channels.iter().map(|found| found.messages).sum::<u64>() + source.summary.delayed.len() as u64;
     let last_id = destination.summary.last_id;
     let copied = copy_rows(&mut *source.store, &mut *destination.store, last_id, options, total, progress);
-    // A source that was not stopped in order has delivery counts that may be too low, and they were copied with the rest.
+    // If the source's broker crashed, delivery counts may be too low, and so are their copies.
     destination.summary.clean &= source.summary.clean;
     let closed = destination.close().map_err(CopyError::Destination).and(source.close().map_err(CopyError::Source));
     let copied = copied?;
@@ -137,13 +140,13 @@ fn copy_rows(
             source.scan(after, wsmb_core::limits::STORE_GROUP, limits::STORE_GROUP_BYTES).map_err(CopyError::Source)?;
         let removals: Vec<MessageId> = page.messages.iter().map(|message| message.id).collect();
         let Some(last) = removals.last().copied() else { return Ok(copied) };
-        let (earlier, news): (Vec<_>, Vec<_>) = page.messages.into_iter().partition(|message| message.id <= reached);
+        let (earlier, new): (Vec<_>, Vec<_>) = page.messages.into_iter().partition(|message| message.id <= reached);
         copied.earlier += earlier.len() as u64;
-        if let Some(first) = news.first() {
+        if let Some(first) = new.first() {
             let by = *shift.get_or_insert_with(|| shift_of(first.id, last_id));
             copied.shift = by;
-            copied.copied += news.len() as u64;
-            let appends = news.into_iter().map(|message| shifted(message, by)).collect::<Result<_, _>>()?;
+            copied.copied += new.len() as u64;
+            let appends = new.into_iter().map(|message| shifted(message, by)).collect::<Result<_, _>>()?;
             let group = Group { appends, marks: vec![(mark.clone(), last.0)], ..Group::default() };
             destination.commit(&group).map_err(CopyError::Destination)?;
         }
@@ -159,7 +162,7 @@ fn copy_rows(
     }
 }
 
-/// By how much ids from `first` on must rise to lie above `last`, so that none of the destination's own is meant by them, now or before.
+/// The amount to add to ids from `first` on so that they lie above `last`: no id that the destination has used is used again.
 fn shift_of(first: MessageId, last: MessageId) -> u64 {
     (last.0 + 1).saturating_sub(first.0)
 }
@@ -169,21 +172,21 @@ fn shifted(message: Message, by: u64) -> Result<Message, CopyError> {
     Ok(Message { id: MessageId(id), ..message })
 }
 
-/// The number that the source is known by; it gets one if it has none.
+/// Returns the number that identifies the source; stores a new number if it has none.
 fn identity(source: &mut dyn MessageStore) -> Result<u64, CopyError> {
     if let Some(known) = source.mark(SOURCE).map_err(CopyError::Source)? {
         return Ok(known);
     }
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(CopyError::System)?;
-    // As large as a mark may be.
+    // The range of a mark's value.
     let number = u64::from_le_bytes(bytes) >> 1;
     let group = Group { marks: vec![(SOURCE.to_owned(), number)], ..Group::default() };
     source.commit(&group).map_err(CopyError::Source)?;
     Ok(number)
 }
 
-/// One file, or one prefix in one database.
+/// Whether both settings name the same file, or the same prefix in the same database.
 fn is_same(from: &StoreSettings, to: &StoreSettings) -> Result<bool, StoreError> {
     let (ours, theirs) = (Location::parse(&from.url)?, Location::parse(&to.url)?);
     Ok(match (&ours, &theirs) {

@@ -1,27 +1,27 @@
-//! `created` as the seed's table has it: `YYYY-MM-DD HH:MM:SS`, here always UTC.
+//! The text format of the column `created`, as the original table has it: `YYYY-MM-DD HH:MM:SS`, always UTC.
 
 use time::{Date, Month, UtcDateTime};
 use wsmb_core::message::Timestamp;
 
 const MILLIS: u64 = 1_000;
 
-/// The last second of the year 9999, beyond which the format has no room.
+/// The last second of the year 9999, the end of the format's range.
 const LAST: u64 = 253_402_300_799;
 
-/// The moment as text, to the second; later than the year 9999 becomes its last second.
+/// The moment as text, to the second. A later moment than the year 9999 becomes the last second of that year.
 #[must_use]
 pub(super) fn to_text(moment: Timestamp) -> String {
     UtcDateTime::from_unix_timestamp((moment.0 / MILLIS).min(LAST) as i64).map(text_of).unwrap_or_default()
 }
 
-/// The text of the moment that was written last: messages that are stored together were often accepted within the same second.
+/// Caches the text of the last second: messages that are stored together were often accepted within the same second.
 #[derive(Default)]
 pub(super) struct Texts {
     last: Option<(u64, String)>,
 }
 
 impl Texts {
-    /// The same as [`to_text`].
+    /// Returns the same text as [`to_text`].
     pub fn of(&mut self, moment: Timestamp) -> &str {
         let second = moment.0 / MILLIS;
         if self.last.as_ref().is_some_and(|(last, _)| *last != second) {
@@ -58,7 +58,7 @@ pub(super) fn from_text(text: &str) -> Option<Timestamp> {
     Some(Timestamp(u64::try_from(moment.unix_timestamp()).ok()? * MILLIS))
 }
 
-/// A day, if the calendar has it.
+/// The date; `None` if the calendar has no such day.
 pub(super) fn date(year: u16, month: u8, day: u8) -> Option<Date> {
     Date::from_calendar_date(i32::from(year), Month::try_from(month).ok()?, day).ok()
 }

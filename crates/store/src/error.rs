@@ -1,6 +1,6 @@
-//! What can go wrong with a store, said so that whoever reads the log can put it right: what happened, where, what to do.
+//! The errors of a store. Each text says what happened, on which store, and what to do.
 //!
-//! No message content and no password ever gets into these texts.
+//! The texts never contain the content of a message or a password.
 
 use std::fmt;
 use std::io;
@@ -9,48 +9,48 @@ use crate::limits;
 use crate::system;
 use wsmb_core::message::MessageId;
 
-/// What a failure means to the sender of a message.
+/// The meaning of a failure to the sender of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// The store can't be written now.
+    /// The store cannot be written now.
     Unavailable,
-    /// The store is at a limit that it sets itself.
+    /// The store has reached its own limit.
     Full,
 }
 
-/// Why a store could not be opened or did not do what it was asked.
+/// The reason why a store could not be opened or an operation failed.
 ///
-/// `place` names the file (or server) as an administrator knows it.
+/// `place` is the file or the address of the server, for messages to an administrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
-    /// `store.url` names no store. Holds the scheme only, because a URL may contain a password.
+    /// `store.url` names no store. The text never contains the URL, which may hold a password.
     BadUrl {
         /// What is wrong with it.
         reason: String,
     },
-    /// The URL is right, but this program was built without its backend.
+    /// The URL is valid, but the program was built without support for this kind of store.
     NotBuilt {
-        /// The backend, as people call it.
+        /// The name of the database product.
         backend: &'static str,
     },
-    /// `store.prefix` has a character that a table name must not have, or is too long.
+    /// `store.prefix` contains a character that is not allowed in a table name, or is too long.
     BadPrefix {
-        /// As configured.
+        /// The configured prefix.
         prefix: String,
     },
-    /// There is nothing at this place yet.
+    /// There is no store yet.
     Missing {
         /// Where.
         place: String,
     },
-    /// Another broker has this store.
+    /// Another broker has the store open.
     Locked {
         /// Where.
         place: String,
-        /// Who that is, as far as it could be found out: `process 812 on pi`.
+        /// The other broker, if known: `process 812 on pi`.
         holder: Option<String>,
     },
-    /// A newer version of this program has written the store.
+    /// A newer version of this program wrote the store.
     Newer {
         /// Where.
         place: String,
@@ -59,13 +59,13 @@ pub enum StoreError {
         /// The highest version that this program knows.
         known: i64,
     },
-    /// There is a table of the right name that is not a message table.
+    /// A table has the configured name, but is not a message table.
     Schema {
         /// Where.
         place: String,
         /// The table.
         table: String,
-        /// The column that it lacks.
+        /// The missing column.
         column: &'static str,
     },
     /// A user-defined column does not fit the table.
@@ -76,39 +76,39 @@ pub enum StoreError {
         table: String,
         /// The column.
         column: String,
-        /// What is wrong with it and what to do, as the rest of a sentence.
+        /// The problem and the remedy, as the rest of a sentence.
         problem: String,
     },
-    /// These rows can't be stored there, now or ever; others can.
+    /// The store can never hold these rows; it can hold other rows.
     Unfit {
         /// Where.
         place: String,
-        /// Which.
+        /// The ids of the rows.
         ids: Vec<MessageId>,
-        /// Why, as the rest of a sentence that begins with "they".
+        /// The reason, as the rest of a sentence that begins with "they".
         reason: String,
     },
-    /// The database server does not let the broker's user in, or not do what it must.
+    /// The database server refuses the login of the broker's user, or an operation that the broker needs.
     Denied {
         /// Where.
         place: String,
         /// In the words of the server.
         detail: String,
     },
-    /// The database server can't be reached or does not answer. It may come back.
+    /// The database server cannot be reached or does not answer. A later attempt may succeed.
     Unreachable {
         /// Where.
         place: String,
-        /// In the words of the system or the server.
+        /// The message of the operating system or the server.
         detail: String,
     },
     /// The journal belongs to another database, and is not empty.
     JournalOfAnother {
         /// The journal's file.
         place: String,
-        /// The database that it belongs to.
+        /// The address of that database.
         other: String,
-        /// How many messages are in it.
+        /// The number of messages in the journal.
         messages: u64,
     },
     /// The disk is full.
@@ -116,61 +116,61 @@ pub enum StoreError {
         /// Where.
         place: String,
     },
-    /// The store is at its own limit, as it should be.
+    /// The store has reached its configured limit.
     OverBudget {
         /// Where.
         place: String,
     },
-    /// The operating system refuses something that has to be done with its file.
+    /// The operating system refused an operation on the store's file.
     System {
         /// Where.
         place: String,
-        /// What could not be done: "written".
+        /// The operation that failed, as a participle: "written".
         doing: &'static str,
-        /// The system's number for the reason.
+        /// The error number of the operating system.
         errno: i32,
     },
-    /// Another program holds the store for itself.
+    /// Another program has locked the store.
     Busy {
         /// Where.
         place: String,
     },
-    /// It can be read but not written.
+    /// The store can be read but not written.
     ReadOnly {
         /// Where.
         place: String,
     },
-    /// What is in it can't be understood.
+    /// The content of the store is damaged.
     Damaged {
         /// Where.
         place: String,
-        /// In the words of the database.
+        /// The message of the database.
         detail: String,
     },
-    /// The journal that SQLite left behind has lost what was committed to it, and nobody has been told yet. A broker starts all the same.
+    /// SQLite's write-ahead log has lost committed pages, and the loss has not been logged yet. A broker starts nevertheless.
     TornJournal {
         /// Where.
         place: String,
-        /// Pages that can be read.
+        /// The number of readable pages.
         readable: u32,
-        /// Pages that were committed.
+        /// The number of committed pages.
         committed: u32,
     },
-    /// Anything else that keeps it from working.
+    /// Any other error that keeps the store from working.
     Unavailable {
         /// Where.
         place: String,
-        /// In the words of the database or the operating system.
+        /// The message of the database or the operating system.
         detail: String,
     },
-    /// A broker runs on this store, and a tool needs it for itself.
+    /// A broker runs on the store, and a tool needs exclusive access.
     Served {
         /// Where.
         place: String,
-        /// Who that is, as far as it could be found out.
+        /// The broker, if known.
         holder: Option<String>,
     },
-    /// The store is a journal, and what is to be done needs its database, too.
+    /// The store is a journal, and the operation needs its database too.
     Journal {
         /// The journal's file.
         place: String,
@@ -180,7 +180,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// What it means that something could not be done with a file. `doing`: "opened", "written".
+    /// The error for a failed operation on a file. `doing` is the operation as a participle: "opened", "written".
     pub(crate) fn of_io(place: &str, doing: &'static str, error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(errno) => Self::of_errno(place, doing, errno),
@@ -188,7 +188,7 @@ impl StoreError {
         }
     }
 
-    /// The same for an error number of the operating system.
+    /// As [`Self::of_io`], for an error number of the operating system.
     pub(crate) fn of_errno(place: &str, doing: &'static str, errno: i32) -> Self {
         let place = place.to_owned();
         match system::cause(errno) {
@@ -197,13 +197,13 @@ impl StoreError {
         }
     }
 
-    /// Whether what is damaged is a file, and not a table on a database server.
+    /// Whether a file is damaged, and not a table on a database server.
     #[must_use]
     pub fn is_damaged_file(&self) -> bool {
         matches!(self, Self::Damaged { place, .. } if !is_server(place))
     }
 
-    /// What this means to the sender of a message.
+    /// The meaning of the error to the sender of a message.
     #[must_use]
     pub fn kind(&self) -> FailureKind {
         match self {
@@ -212,13 +212,13 @@ impl StoreError {
         }
     }
 
-    /// Whether the database is merely away, and waiting may help; everything else needs somebody to do something.
+    /// Whether the database is only unreachable, so that waiting may help. Other errors need an administrator.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
     }
 
-    /// Whether there is no room: then removals may succeed where new rows do not, and one small row that fits proves nothing.
+    /// Whether the store is full. Then removals may succeed where new rows fail, and a small row that is written proves nothing.
     #[must_use]
     pub fn is_out_of_room(&self) -> bool {
         match self {
@@ -230,7 +230,7 @@ impl StoreError {
 }
 
 impl StoreError {
-    /// What only happens with a database server, or has another cure there.
+    /// Formats errors that only occur on a database server, or that have a different remedy there.
     fn fmt_of_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Column { place, table, column, problem } => {
@@ -269,7 +269,7 @@ impl StoreError {
 }
 
 impl StoreError {
-    /// What happens with a file.
+    /// Formats errors of a file.
     fn fmt_of_file(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full { place } => write!(f, "the store {place} is full; free space there, or give it a larger place"),
@@ -280,8 +280,8 @@ impl StoreError {
                 )
             }
             Self::System { place, doing, errno } => match system::cause(*errno) {
-                Some(system::Cause { name, meaning, cure }) => {
-                    write!(f, "the store {place} could not be {doing}: {meaning} ({name}); {cure}")
+                Some(system::Cause { name, meaning, remedy }) => {
+                    write!(f, "the store {place} could not be {doing}: {meaning} ({name}); {remedy}")
                 }
                 None => {
                     let cause = std::io::Error::from_raw_os_error(*errno);
@@ -375,7 +375,7 @@ impl fmt::Display for StoreError {
     }
 }
 
-/// A place on a database server is named by its address.
+/// Whether the place is the address of a database server.
 fn is_server(place: &str) -> bool {
     place.contains("://")
 }

@@ -1,19 +1,30 @@
-//! Names of files, and that they are durable. Never writes into a file.
+//! Names of files, and their durability. Never writes to a file.
 
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::datetime;
 use wsmb_core::message::Timestamp;
 
-/// The path of the file beside another one whose name ends like this: `wsmb.db` and `.ids` are `wsmb.db.ids`.
+/// Options that open a file for reading and writing, and create it for its owner only (mode 0600).
+pub(crate) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// The path with an ending added: `wsmb.db` and `.ids` give `wsmb.db.ids`.
 pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)
 }
 
-/// Makes the name of a new or renamed file or directory durable: a power cut can't take it back. Where a directory can't be opened, the system does without.
+/// Makes the name of a new or renamed file or directory durable, so that a power cut cannot undo the change. Does nothing on systems that
+/// cannot open a directory.
 pub(crate) fn sync_directory(path: &Path) {
     if cfg!(unix)
         && let Some(directory) = path.parent()
@@ -23,12 +34,13 @@ pub(crate) fn sync_directory(path: &Path) {
     }
 }
 
-/// One name for one file, however it was reached: the lock goes by it. Elsewhere than on Unix the canonical form is one that not every program takes.
+/// The canonical path, by which the store is locked. On other systems than Unix an absolute path, because not every program accepts the
+/// canonical form.
 pub(crate) fn canonical(path: &Path) -> std::io::Result<PathBuf> {
     if cfg!(unix) { path.canonicalize() } else { std::path::absolute(path) }
 }
 
-/// A name for a file that is set aside, that no file has yet: `wsmb.db.damaged-20261122T100000Z`.
+/// An unused name for a file that is renamed: `wsmb.db.damaged-20261122T100000Z`.
 pub(crate) fn aside_name(path: &Path, why: &str) -> PathBuf {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let stamp: String = datetime::to_text(Timestamp(now.as_millis() as u64))
@@ -39,6 +51,6 @@ pub(crate) fn aside_name(path: &Path, why: &str) -> PathBuf {
     let with = |ending: &str| beside(path, &format!(".{why}-{stamp}Z{ending}"));
     let mut numbered = (2..).map(|number| with(&format!("-{number}")));
     let first = with("");
-    // Ends: a directory is finite.
+    // The search ends, because a directory is finite.
     if first.exists() { numbered.find(|name| !name.exists()).unwrap_or(first) } else { first }
 }

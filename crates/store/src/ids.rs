@@ -1,22 +1,24 @@
-//! The file that brings the ids of accepted publications over a restart (SPEC 6.7), so that a repetition after it is known as one.
+//! The file that keeps the ids of accepted publications over a restart (SPEC 6.7), so that a repetition after the restart is recognised.
 //!
 //! ```text
 //! header: "wsmbids1" · seed of the hash (16 bytes) · check (8)
 //! record: time (8) · hash of channel, user and id (16) · hash of the user (8) · check (4)      all numbers little-endian
 //! ```
 //!
-//! Records are appended without fsync: they survive the death of the process at once, and a power cut when the kernel has written them or after
-//! [`crate::limits::IDS_SYNC`] at the latest. When there are many more records than ids that live, the file is written anew beside itself and takes its own
-//! place. The file is a help, never a condition: one that is damaged or cannot be used costs the ids in it, and nothing else.
+//! Records are appended without fsync: they survive the death of the process at once, and a power cut when the kernel has written them or
+//! after
+//! [`crate::limits::IDS_SYNC`] at the latest. When the file has many more records than there are live ids, a new file is written beside it
+//! and replaces
+//! it. The broker works without the file: a damaged or unusable file loses its ids, and nothing else.
 //!
-//! Never here: an id in plain text, a user's name, a decision about what is a repetition.
+//! Never stores an id in plain text or a user's name, and never decides which publication is a repetition.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::files::{beside, sync_directory};
+use crate::files::{beside, private, sync_directory};
 use crate::limits;
 use wsmb_core::message::{AcceptedId, Timestamp};
 
@@ -30,35 +32,36 @@ pub struct IdFile {
     path: PathBuf,
     file: File,
     seed: [u64; 2],
-    /// Records in the file, whole ones.
+    /// The number of complete records in the file.
     records: usize,
-    /// When what was written first since the last fsync was written.
+    /// The time of the first write since the last fsync; `None` if there was none.
     dirty_since: Option<Instant>,
-    /// A write has failed: the file may end with half a record.
+    /// A write has failed: the file may end with an incomplete record.
     torn: bool,
 }
 
-/// What a file of ids held.
+/// The contents of a file of ids.
 #[derive(Debug, Default)]
 pub struct FoundIds {
     /// The key of the hash of the ids.
     pub seed: [u64; 2],
-    /// In the order in which they were written; from the time asked for on, and none later than the time of the call.
+    /// The ids in the order of writing: from the given time on, and none later than the time of the call.
     pub ids: Vec<AcceptedId>,
-    /// What is wrong with the file, for the log.
-    pub trouble: Option<String>,
+    /// The problem with the file, for the log.
+    pub problem: Option<String>,
 }
 
 impl IdFile {
-    /// Opens the file, or makes it (mode 0600). What is damaged in it is left out; a file that is none of ours, or of another version, begins anew.
-    /// Ids from before `since` are left out, and a time after `now` counts as `now`. `random`: the seed of a new file.
+    /// Opens the file, or creates it (mode 0600). Damaged records are skipped; a foreign file, or a file of another version, is
+    /// overwritten.
+    /// Ids from before `since` are skipped, and a time after `now` becomes `now`. `random` is the seed of a new file.
     ///
     /// # Errors
-    /// If it can be neither read nor made.
+    /// If the file can be neither read nor created.
     pub fn open(path: &Path, since: Timestamp, now: Timestamp, random: [u64; 2]) -> io::Result<(Self, FoundIds)> {
-        let file = options().open(path)?;
+        let file = private().open(path)?;
         let mut bytes = Vec::new();
-        // A file that grew without us is read as far as one of ours can be long.
+        // A file that another program has enlarged is read up to the longest length that this module writes.
         (&file).take(longest() as u64).read_to_end(&mut bytes)?;
         let mut found = FoundIds { seed: random, ..FoundIds::default() };
         let mut ids = Self { path: path.to_owned(), file, seed: random, records: 0, dirty_since: None, torn: false };
@@ -72,8 +75,7 @@ impl IdFile {
                 found.ids = alive.map(|id| AcceptedId { at: id.at.min(now), ..id }).collect();
                 ids.records = records.len();
                 if damaged > 0 {
-                    found.trouble =
-                        Some(format!("{damaged} of its {} records are damaged and left out", records.len()));
+                    found.problem = Some(format!("{damaged} of its {} records are damaged and skipped", records.len()));
                 }
                 if !half.is_empty() || ids.file.metadata()?.len() > bytes.len() as u64 {
                     ids.file.set_len((HEADER + records.len() * RECORD) as u64)?;
@@ -81,7 +83,8 @@ impl IdFile {
             }
             None => {
                 if !bytes.is_empty() {
-                    found.trouble = Some("it is damaged, or no file of ids of this version; it begins anew".to_owned());
+                    found.problem =
+                        Some("it is damaged, or not a file of ids of this version; it is overwritten".to_owned());
                 }
                 ids.begin()?;
             }
@@ -90,13 +93,14 @@ impl IdFile {
         Ok((ids, found))
     }
 
-    /// The file, as an administrator knows it.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the file should be written anew: a write has failed, or it has many more records than the `alive` ids that are remembered.
+    /// Whether the file should be rewritten: a write has failed, or the file has many more records than the `alive` ids that the broker
+    /// remembers.
     #[must_use]
     pub fn wants_rewrite(&self, alive: usize) -> bool {
         self.torn || self.records > limits::IDS_SPARE.max(2 * alive)
@@ -105,7 +109,7 @@ impl IdFile {
     /// Appends records, without fsync.
     ///
     /// # Errors
-    /// Then some may be missing, until [`Self::rewrite`] succeeds.
+    /// Some records may be missing, until [`Self::rewrite`] succeeds.
     pub fn append(&mut self, ids: &[AcceptedId]) -> io::Result<()> {
         if ids.is_empty() {
             return Ok(());
@@ -117,14 +121,14 @@ impl IdFile {
         Ok(())
     }
 
-    /// Writes the file anew with these records, all or nothing, and durably.
+    /// Replaces the file by one with these records, atomically and durably.
     ///
     /// # Errors
-    /// Then the file is as it was.
+    /// The file is unchanged.
     pub fn rewrite(&mut self, ids: &[AcceptedId]) -> io::Result<()> {
         let beside = beside(&self.path, ".new");
         let write = || -> io::Result<File> {
-            let mut file = options().truncate(true).open(&beside)?;
+            let mut file = private().truncate(true).open(&beside)?;
             let mut bytes = header(self.seed).to_vec();
             bytes.extend(ids.iter().flat_map(|id| written(self.seed, *id)));
             file.write_all(&bytes)?;
@@ -140,7 +144,7 @@ impl IdFile {
                 Ok(())
             }
             Err(error) => {
-                // Nobody needs it; if it stays, the next attempt takes its place.
+                // If the temporary file stays, the next attempt overwrites it.
                 let _ = std::fs::remove_file(&beside);
                 self.torn = true;
                 Err(error)
@@ -148,10 +152,10 @@ impl IdFile {
         }
     }
 
-    /// Makes durable what was appended: now, or if `lazily` only when that was [`limits::IDS_SYNC`] ago.
+    /// Makes appended records durable: now, or if `lazily`, only if the oldest of them is older than [`limits::IDS_SYNC`].
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// The system's error.
     pub fn sync(&mut self, lazily: bool) -> io::Result<()> {
         let due = self.dirty_since.is_some_and(|since| !lazily || since.elapsed() >= limits::IDS_SYNC);
         if due {
@@ -161,7 +165,7 @@ impl IdFile {
         Ok(())
     }
 
-    /// Whether something was appended that is not durable yet.
+    /// Whether appended records are not durable yet.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
         self.dirty_since.is_some()
@@ -174,21 +178,13 @@ impl IdFile {
     }
 }
 
-/// The path of the file of ids that belongs to the file of a store.
+/// The path of the file of ids that belongs to a store's file.
 #[must_use]
 pub fn ids_beside(store: &Path) -> PathBuf {
     beside(store, ".ids")
 }
 
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
-/// Bytes in the longest file that this module leaves behind.
+/// The length of the longest file that this module writes, in bytes.
 fn longest() -> usize {
     HEADER + RECORD * (limits::IDS_SPARE.max(2 * wsmb_core::limits::DEDUP_IDS) + wsmb_core::limits::DEDUP_IDS)
 }
@@ -203,7 +199,7 @@ fn header(seed: [u64; 2]) -> [u8; HEADER] {
     bytes
 }
 
-/// The seed of a file that is whole so far.
+/// The seed of a file with a valid header.
 fn seed(bytes: &[u8]) -> Option<[u64; 2]> {
     let (head, _) = bytes.split_first_chunk::<HEADER>()?;
     let seed = [number(&head[8..16]), number(&head[16..24])];
@@ -212,15 +208,15 @@ fn seed(bytes: &[u8]) -> Option<[u64; 2]> {
 
 fn written(seed: [u64; 2], id: AcceptedId) -> [u8; RECORD] {
     let mut bytes = [0; RECORD];
-    for (place, value) in bytes.chunks_exact_mut(8).zip([id.at.0, id.key[0], id.key[1], id.user]) {
-        place.copy_from_slice(&value.to_le_bytes());
+    for (slot, value) in bytes.chunks_exact_mut(8).zip([id.at.0, id.key[0], id.key[1], id.user]) {
+        slot.copy_from_slice(&value.to_le_bytes());
     }
     let check = check(seed, &bytes[..32]) as u32;
     bytes[32..].copy_from_slice(&check.to_le_bytes());
     bytes
 }
 
-/// `None` for a record that is damaged.
+/// Decodes a record; `None` if it is damaged.
 fn record(seed: [u64; 2], bytes: &[u8; RECORD]) -> Option<AcceptedId> {
     let [at, first, second, user] = [0, 8, 16, 24].map(|start| number(&bytes[start..start + 8]));
     let id = AcceptedId { at: Timestamp(at), key: [first, second], user };
@@ -231,10 +227,11 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// Tells damage, and another file's records, from whole ones. Against nobody who means it: who can write the file can do worse.
+/// A checksum that detects damage and records of other files. It does not protect against forgery: an attacker who can write the file can
+/// do worse.
 fn check(seed: [u64; 2], bytes: &[u8]) -> u64 {
     let (words, _) = bytes.as_chunks::<8>();
-    // FNV-1a over words, and a last mixing (SplitMix64), so that every bit of the result depends on every bit before.
+    // FNV-1a over words, and a final mixing (SplitMix64), so that every bit of the result depends on every bit of the input.
     let sum = words.iter().fold(seed[0] ^ 0xcbf2_9ce4_8422_2325, |sum, word| {
         (sum ^ u64::from_le_bytes(*word)).wrapping_mul(0x0100_0000_01b3).rotate_left(29)
     });
@@ -260,7 +257,7 @@ mod tests {
         IdFile::open(path, Timestamp(0), Timestamp(u64::MAX), RANDOM).expect("a file")
     }
 
-    /// What a file with these bytes is found to hold, and what it holds after one more id was appended.
+    /// The contents of a file with these bytes, and its contents after one more id was appended.
     fn found(path: &Path, bytes: &[u8]) -> (FoundIds, Vec<AcceptedId>) {
         std::fs::write(path, bytes).expect("a file");
         let (mut file, found) = open(path);
@@ -274,13 +271,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = ids_beside(&dir.path().join("wsmb.db"));
         let (mut file, first) = open(&path);
-        assert!(first.ids.is_empty() && first.trouble.is_none());
+        assert!(first.ids.is_empty() && first.problem.is_none());
         file.append(&ids(0..3)).expect("appends");
         file.append(&[]).expect("appends");
         file.append(&ids(3..5)).expect("appends");
         drop(file);
         let (_, found) = IdFile::open(&path, Timestamp(1_001), Timestamp(1_003), [5, 6]).expect("a file");
-        assert_eq!((found.seed, found.trouble), (RANDOM, None));
+        assert_eq!((found.seed, found.problem), (RANDOM, None));
         let late = AcceptedId { at: Timestamp(1_003), ..id(4) };
         assert_eq!(found.ids, [id(1), id(2), id(3), late], "too old ones are left out, and none is in the future");
     }
@@ -298,7 +295,7 @@ mod tests {
             let (found, then) = found(&path, &whole[..length]);
             let left = length.saturating_sub(HEADER) / RECORD;
             assert_eq!(found.ids, ids(0..left as u64), "{length} bytes");
-            assert_eq!(found.trouble.is_some(), (1..HEADER).contains(&length), "{length} bytes: {:?}", found.trouble);
+            assert_eq!(found.problem.is_some(), (1..HEADER).contains(&length), "{length} bytes: {:?}", found.problem);
             assert_eq!(then, [ids(0..left as u64), vec![id(99)]].concat(), "{length} bytes");
         }
     }
@@ -311,19 +308,19 @@ mod tests {
         file.append(&ids(0..3)).expect("appends");
         drop(file);
         let whole = std::fs::read(&path).expect("the file");
-        for place in 0..whole.len() {
+        for position in 0..whole.len() {
             let mut bytes = whole.clone();
-            bytes[place] ^= 0x10;
+            bytes[position] ^= 0x10;
             let (found, then) = found(&path, &bytes);
-            let left: Vec<AcceptedId> = match place.checked_sub(HEADER) {
+            let left: Vec<AcceptedId> = match position.checked_sub(HEADER) {
                 None => Vec::new(),
-                Some(place) => {
-                    ids(0..3).into_iter().enumerate().filter(|(n, _)| *n != place / RECORD).map(|(_, id)| id).collect()
+                Some(offset) => {
+                    ids(0..3).into_iter().enumerate().filter(|(n, _)| *n != offset / RECORD).map(|(_, id)| id).collect()
                 }
             };
-            assert_eq!(found.ids, left, "byte {place}");
-            assert!(found.trouble.is_some(), "byte {place}");
-            assert_eq!(then, [left, vec![id(99)]].concat(), "byte {place}");
+            assert_eq!(found.ids, left, "byte {position}");
+            assert!(found.problem.is_some(), "byte {position}");
+            assert_eq!(then, [left, vec![id(99)]].concat(), "byte {position}");
         }
         let zeros = [&whole[..], &[0; 2 * RECORD]].concat();
         assert_eq!(super::tests::found(&path, &zeros).0.ids, ids(0..3), "what a power cut may leave");
@@ -336,12 +333,12 @@ mod tests {
         for text in ["x", "this is no file of ids, but it is as long as one would be, and longer than its header"] {
             let (found, then) = found(&path, text.as_bytes());
             assert_eq!((found.seed, found.ids.len()), (RANDOM, 0));
-            assert!(found.trouble.is_some_and(|trouble| trouble.contains("begins anew")));
+            assert!(found.problem.is_some_and(|problem| problem.contains("overwritten")));
             assert_eq!(then, [id(99)]);
         }
         let mut other = header(RANDOM);
         other[7] = b'2';
-        assert!(found(&path, &other).0.trouble.is_some(), "another version");
+        assert!(found(&path, &other).0.problem.is_some(), "another version");
     }
 
     #[test]
@@ -371,7 +368,7 @@ mod tests {
         let path = dir.path().join("ids");
         let (mut file, _) = open(&path);
         file.append(&ids(0..3)).expect("appends");
-        // In the way of the file beside it.
+        // A directory with the name of the temporary file.
         std::fs::create_dir(beside(&path, ".new")).expect("a directory");
         file.rewrite(&ids(0..1)).expect_err("a directory is in the way");
         assert!(file.wants_rewrite(10));

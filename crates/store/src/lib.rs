@@ -1,4 +1,4 @@
-//! Where kept messages live while nobody has received them.
+//! Stores for messages that no receiver has confirmed yet.
 //!
 //! ```text
 //! caller ─► StoreWorker ─► Queue ─► (one thread) ─► Background: sqlite | memory | a database server, with a journal or without
@@ -6,30 +6,33 @@
 //!                 └────────────── Outcome ◄─────────────┘
 //! ```
 //!
-//! [`MessageStore`] is what every store does with rows, [`Background`] what a running broker has done beside that, [`Tools`] what an administrator does.
-//! A store knows messages and nothing of receivers, connections or policies; it never decides what
-//! becomes of a message, never reads a clock, and no SQL in it is ever built from what a client sent.
+//! [`MessageStore`] reads and writes rows, [`Background`] adds the maintenance that a running broker needs, [`Tools`] holds the operations
+//! of an administrator.
+//! A store knows messages. A store never knows receivers, connections or policies, never decides whether a message is kept, never reads a
+//! clock, and
+//! never builds SQL from text that a client sent.
 
-mod aside;
 mod columns;
 mod copy;
+#[cfg(test)]
+mod crashing_store;
 mod datetime;
 mod error;
 mod files;
 mod ids;
+mod inspect;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod journal;
 pub mod limits;
 mod lock;
-mod look;
 mod memory;
 mod message_store;
-#[cfg(test)]
-mod mortal;
 mod open;
+mod page;
 mod publications;
 mod requeue;
 mod restamp;
+mod set_aside;
 mod settings;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod sql;
@@ -38,20 +41,20 @@ mod system;
 mod tools;
 mod worker;
 
-pub use aside::set_aside;
 pub use columns::{BadColumn, ColumnValue, Columns};
 pub use copy::{Copied, CopyError, CopyOptions, Progress, copy};
 pub use error::{FailureKind, StoreError};
 pub use ids::{FoundIds, IdFile, ids_beside};
+pub use inspect::{Inspection, inspect, starts_without_database};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use journal::JournaledStore;
-pub use look::{Look, look, starts_without_database};
 pub use memory::MemoryStore;
 pub use message_store::{Background, ChannelSummary, Group, MessageStore, Page, Summary, Swept};
 pub use open::open;
 pub use publications::StoredPublication;
 pub use requeue::{Requeue, RequeueError, Requeued, Stay};
 pub use restamp::{CLOCK, Restamp};
+pub use set_aside::set_aside;
 pub use settings::{Backend, JournalSettings, Prefix, StoreSettings};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub use sql::SqlStore;

@@ -1,13 +1,16 @@
-//! One store, one broker: a lock on a file beside the store's own, and one on the store's file itself.
+//! One broker per store: a lock on a file beside the store's file, and a lock on the store's file itself.
 //!
-//! The operating system releases both when the process ends, however it ends. SQLite's own locks don't serve here: they are held for the time of a
-//! transaction only, or keep everybody from looking. The file beside tells who the holder is, and is there before the store is; but somebody may remove it,
-//! or reach the store by a hard link. So the store's file itself is locked, too, by its inode.
+//! The operating system releases both locks when the process ends. SQLite's own locks are not enough: SQLite holds them for one transaction
+//! only, or they keep every other process from reading. The file beside the store holds the process id of the holder and can be locked
+//! before the store
+//! exists; but somebody may delete this file, or open the store through a hard link. So the store's file itself is locked too, by its
+//! inode.
 //!
-//! **Never** open and close the store's file beside SQLite: when a process closes *any* descriptor of a file, it loses the locks of SQLite on it. Whoever wants
-//! to know whether a file is locked reads the system's list of locks.
+//! **Never** open and close the store's file while SQLite has it open: when a process closes *any* descriptor of a file, the process loses
+//! SQLite's locks on that
+//! file. To find out whether a file is locked, read the system's list of locks.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 #[cfg(target_os = "linux")]
 use std::io::ErrorKind;
 use std::io::{Read, Seek, Write};
@@ -15,14 +18,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::StoreError;
-use crate::files::beside;
+use crate::files::{beside, private};
 use crate::limits;
 
-/// How long between two attempts.
+/// Pause between two attempts to lock a file.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How often the system's list of locks is read for one that is not found. It comes a page at a time, and while others take and release locks, an entry between two pages is left out.
+/// How often the system's list of locks is read when a lock is not found. The kernel returns the list page by page; if other locks are
+/// taken or released
+/// between two pages, an entry may be missing.
 #[cfg(target_os = "linux")]
-const LOOKS: usize = 3;
+const LIST_READS: usize = 3;
 
 /// The lock, held until dropped.
 #[derive(Debug)]
@@ -31,12 +36,12 @@ pub(super) struct StoreLock {
     _file: File,
 }
 
-/// `wsmb.db` is locked by `wsmb.db.lock`.
+/// The path of the lock file: `wsmb.db.lock` for `wsmb.db`.
 fn lock_path(store: &Path) -> PathBuf {
     beside(store, ".lock")
 }
 
-/// Locks an open file; waits [`limits::STORE_LOCK_WAIT`] for it at the most. False if somebody else has it.
+/// Locks an open file; waits at most [`limits::STORE_LOCK_WAIT`]. False if another process holds the lock.
 fn lock(file: &File) -> Result<bool, std::io::Error> {
     let deadline = Instant::now() + limits::STORE_LOCK_WAIT;
     loop {
@@ -50,39 +55,35 @@ fn lock(file: &File) -> Result<bool, std::io::Error> {
 }
 
 impl StoreLock {
-    /// Takes the lock of the store at this path; waits [`limits::STORE_LOCK_WAIT`] for it at the most.
+    /// Takes the lock of the store at this path; waits at most [`limits::STORE_LOCK_WAIT`].
     ///
     /// # Errors
-    /// [`StoreError::Locked`], or [`StoreError::Unavailable`] if the lock file can't be made.
+    /// [`StoreError::Locked`], or [`StoreError::Unavailable`] if the lock file cannot be created.
     pub(super) fn take(store: &Path) -> Result<Self, StoreError> {
         let place = store.display().to_string();
         let beside = lock_path(store).display().to_string();
         let unavailable = |error: std::io::Error| StoreError::of_io(&beside, "opened", &error);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(lock_path(store)).map_err(unavailable)?;
+        let mut file = private().open(lock_path(store)).map_err(unavailable)?;
         if !lock(&file).map_err(unavailable)? {
             let mut text = String::new();
-            // Only to name the holder: without it the message is still true.
+            // The text only names the holder; the error is correct without a name.
             let _ = file.read_to_string(&mut text);
             return Err(StoreError::Locked { place, holder: holder(&text) });
         }
         let note = format!("{}\n", std::process::id());
-        // The number is there for people; a lock without it is as good.
+        // The process id is information for administrators; the lock works without it.
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(note.as_bytes()));
         Ok(Self { _file: file })
     }
 
-    /// Whether somebody holds the lock of the store at this path.
+    /// Whether a process holds the lock of the store at this path.
     pub(super) fn is_held(store: &Path) -> bool {
         File::open(lock_path(store)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
-    /// Who holds the lock of the store at this path, as far as it can be found out; `None` if nobody does.
+    /// The process that holds the lock of the store at this path; `None` if no process does.
     pub(super) fn holder(store: &Path) -> Option<String> {
-        // Its file may have been removed under the broker's feet.
+        // The lock file may have been deleted while the broker runs.
         if let Some(process) = FileLock::holder(store) {
             return Some(process);
         }
@@ -92,8 +93,9 @@ impl StoreLock {
     }
 }
 
-/// The lock on the store's file itself, held until dropped; to be dropped behind SQLite's connection. Where the system's locks would be in SQLite's way
-/// (elsewhere than on Linux), it locks nothing.
+/// The lock on the store's file itself, held until dropped. Drop it after SQLite's connection. On other systems than Linux, where this lock
+/// would conflict with
+/// SQLite's locks, it locks nothing.
 #[derive(Debug)]
 pub(super) struct FileLock {
     /// Never read: it is the open file that holds the lock.
@@ -101,20 +103,17 @@ pub(super) struct FileLock {
 }
 
 impl FileLock {
-    /// Takes the lock of the store's file, made empty if it is not there; waits [`limits::STORE_LOCK_WAIT`] for it at the most. The process must have no connection
-    /// of SQLite to it yet.
+    /// Takes the lock of the store's file; creates an empty file if there is none; waits at most [`limits::STORE_LOCK_WAIT`]. The process
+    /// must not have a connection
+    /// of SQLite to the file yet.
     ///
     /// # Errors
-    /// [`StoreError::Locked`], or why the file can't be opened.
+    /// [`StoreError::Locked`], or the reason why the file cannot be opened.
     #[cfg(target_os = "linux")]
     pub(super) fn take(store: &Path) -> Result<Self, StoreError> {
         let place = store.display().to_string();
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let both = options.open(store);
-        // One that may only be read is SQLite's to refuse, when it is written.
-        let file = both.or_else(|error| match error.kind() {
+        // SQLite reports a read-only file when the broker writes to it.
+        let file = private().open(store).or_else(|error| match error.kind() {
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => File::open(store),
             _ => Err(error),
         });
@@ -122,25 +121,26 @@ impl FileLock {
         match lock(&file) {
             Ok(true) => Ok(Self { _file: Some(file) }),
             Ok(false) => Err(StoreError::Locked { holder: Self::holder(store), place }),
-            // A file system without locks: the file beside has to do.
+            // The file system has no locks: only the lock file beside the store protects it.
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Self { _file: Some(file) }),
             Err(error) => Err(StoreError::of_io(&place, "locked", &error)),
         }
     }
 
     #[cfg(not(target_os = "linux"))]
-    #[allow(clippy::unnecessary_wraps)] // It is one function to its callers.
+    #[allow(clippy::unnecessary_wraps)] // The signature is the same on every system.
     pub(super) fn take(_store: &Path) -> Result<Self, StoreError> {
         Ok(Self { _file: None })
     }
 
-    /// Who holds the lock of the store's file, as the system's list of locks says; `None` if nobody does, or the list does not say.
+    /// The process that holds the lock of the store's file, according to the system's list of locks; `None` if no process does, or if the
+    /// list does not say.
     #[cfg(target_os = "linux")]
     fn holder(store: &Path) -> Option<String> {
         use std::os::unix::fs::MetadataExt as _;
         let file = std::fs::metadata(store).ok()?;
         let wanted = format!("{:02x}:{:02x}:{}", libc::major(file.dev()), libc::minor(file.dev()), file.ino());
-        (0..LOOKS).find_map(|_| listed(&wanted))
+        (0..LIST_READS).find_map(|_| process_with_lock(&wanted))
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -149,23 +149,23 @@ impl FileLock {
     }
 }
 
-/// Who has a `flock` on the file with this number ("08:01:123456"), as the system's list of locks says.
+/// The process that holds a `flock` on the file with this number ("08:01:123456"), according to the system's list of locks.
 #[cfg(target_os = "linux")]
-fn listed(wanted: &str) -> Option<String> {
+fn process_with_lock(wanted: &str) -> Option<String> {
     let mut list = Vec::with_capacity(64 * 1024);
     File::open("/proc/locks").and_then(|mut locks| locks.read_to_end(&mut list)).ok()?;
-    // "1: FLOCK  ADVISORY  WRITE 812 08:01:123456 0 EOF"; one that waits has "->" in the second place.
+    // Example: "1: FLOCK  ADVISORY  WRITE 812 08:01:123456 0 EOF". A waiting lock has "->" as the second word.
     let list = String::from_utf8_lossy(&list);
     let mut locks = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let process = locks.find_map(|words| match words[..] {
         [_, "FLOCK", _, "WRITE", process, file, ..] if file == wanted => Some(process.to_owned()),
         _ => None,
     })?;
-    // Of a process in another container the list tells nothing.
+    // The list shows the process id 0 for a process in another container.
     Some(if process == "0" { "a process in another container".to_owned() } else { format!("process {process}") })
 }
 
-/// What the lock file says, if that is a process id.
+/// The holder that the text of the lock file names, if the text is a process id.
 fn holder(text: &str) -> Option<String> {
     text.trim().parse::<u32>().ok().map(|process| format!("process {process}"))
 }

@@ -1,6 +1,6 @@
-//! A store that lives and dies with the process: for tests, demonstrations, and brokers that must never write to a disk.
+//! A store in the memory of the process: for tests, demonstrations, and brokers that must never write to a disk.
 //!
-//! Bounded by a budget of bytes. Reading it never fails.
+//! Bounded by a budget of bytes. Reads never fail.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
@@ -8,55 +8,41 @@ use std::ops::Bound;
 use super::{Background, ChannelSummary, Group, MessageStore, Page, Restamp, StoreError, Summary, Swept};
 use crate::limits;
 use crate::message_store::SweptTo;
+use crate::page::PageBuilder;
 use crate::publications::FoundPublications;
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
-/// Messages in memory.
+/// A store in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
     /// Every row.
     rows: BTreeMap<MessageId, Message>,
-    /// The rows without due time, by channel: what a page is made of. No empty set stays.
+    /// The rows without a due time, by channel, for pages. No set is empty.
     waiting: BTreeMap<ChannelName, BTreeSet<MessageId>>,
-    /// The rows that expire, soonest first.
+    /// The rows that expire and have no due time, soonest first.
     expiring: BTreeSet<(Timestamp, MessageId)>,
-    /// What the rows cost.
+    /// The cost of the rows, in bytes.
     bytes: usize,
-    /// What they may cost.
+    /// The maximum cost, in bytes.
     budget: usize,
     last_id: MessageId,
-    /// One for each tool that has worked on the store: a handful.
+    /// Marks: a few, one for each tool that has used the store.
     marks: BTreeMap<String, u64>,
-    /// The last correction of times.
+    /// The token of the last correction of times.
     restamped: Option<u64>,
     swept_to: SweptTo,
 }
 
-/// What a message costs of the budget.
+/// The bytes that a message counts towards the budget.
 fn cost(message: &Message) -> usize {
     let reason = message.dead.as_ref().and_then(|dead| dead.reason.as_ref()).map_or(0, |reason| reason.len());
     message.payload.bytes.len() + reason + limits::STORE_ROW_BYTES
 }
 
-/// The lowest id above this one. The highest of all stands for none above it, as no message has it.
+/// The lowest id above this one. No message has the highest possible id.
 fn above(id: MessageId) -> MessageId {
     MessageId(id.0.saturating_add(1))
-}
-
-/// As many of the messages as the bounds allow.
-fn page<'a>(messages: impl Iterator<Item = &'a Message>, limit: usize, max_bytes: usize) -> Page {
-    let mut page = Page { messages: Vec::new(), complete: true };
-    let mut bytes = 0;
-    for message in messages {
-        if page.messages.len() >= limit || bytes > max_bytes {
-            page.complete = false;
-            break;
-        }
-        bytes += message.payload.bytes.len();
-        page.messages.push(message.clone());
-    }
-    page
 }
 
 impl MemoryStore {
@@ -104,14 +90,14 @@ impl MemoryStore {
         Some(message)
     }
 
-    /// Changes the times of rows.
+    /// Applies a change of times to rows; the closure returns whether it has changed the row.
     fn change(&mut self, change: impl Fn(&mut Message) -> bool) {
         let mut changed: Vec<Message> = self.rows.values().cloned().collect();
         changed.retain_mut(|message| change(message));
         changed.into_iter().for_each(|message| self.insert(message));
     }
 
-    /// When the rows expire, by channel.
+    /// The expiries of the rows, by channel.
     fn expiries(&self) -> Vec<(ChannelName, Timestamp, u64)> {
         let (Some((first, _)), Some((last, _))) = (self.expiring.first(), self.expiring.last()) else {
             return Vec::new();
@@ -125,7 +111,7 @@ impl MemoryStore {
         found.into_iter().map(|((channel, _), (at, messages))| (channel, at, messages)).collect()
     }
 
-    /// What the rows would cost after the group.
+    /// The cost of the rows after the group, in bytes.
     fn cost_after(&self, group: &Group) -> usize {
         let gone: HashSet<MessageId> = group.removals.iter().copied().collect();
         let added: BTreeMap<MessageId, usize> =
@@ -140,7 +126,7 @@ impl MemoryStore {
 impl MessageStore for MemoryStore {
     fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
         let after = self.cost_after(group);
-        // A group that makes room is taken even if the store stays above its budget.
+        // A group that makes room is accepted even if the store stays above its budget.
         if after > self.budget && after > self.bytes {
             return Err(StoreError::OverBudget { place: "memory:".to_owned() });
         }
@@ -169,11 +155,11 @@ impl MessageStore for MemoryStore {
         let Some(ids) = self.waiting.get(channel) else {
             return Ok(Page { messages: Vec::new(), complete: true });
         };
-        Ok(page(ids.range(above(after)..).filter_map(|id| self.rows.get(id)), limit, max_bytes))
+        Ok(PageBuilder::fill(ids.range(above(after)..).filter_map(|id| self.rows.get(id)).cloned(), limit, max_bytes))
     }
 
     fn scan(&mut self, after: MessageId, limit: usize, max_bytes: usize) -> Result<Page, StoreError> {
-        Ok(page(self.rows.range(above(after)..).map(|(_, message)| message), limit, max_bytes))
+        Ok(PageBuilder::fill(self.rows.range(above(after)..).map(|(_, message)| message.clone()), limit, max_bytes))
     }
 
     fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
@@ -211,7 +197,7 @@ impl MessageStore for MemoryStore {
                 .collect(),
             publications: publications.oldest_first(),
             last_id: self.last_id,
-            // Nothing outlives the process, so there is nothing that a crash could have left behind.
+            // Nothing outlives the process, so no start finds the rows of a crashed broker.
             clean: true,
         })
     }
@@ -253,20 +239,20 @@ impl Background for MemoryStore {
         if self.restamped != Some(restamp.token) {
             self.change(|message| {
                 restamp.apply(message);
-                restamp.concerns(message)
+                restamp.applies_to(message)
             });
             self.restamped = Some(restamp.token);
         }
         Ok(())
     }
 
-    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+    fn clamp_future_rows(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
         self.change(|message| {
             let ends = message.expires.is_some() || message.due.is_some();
             let young = ends && message.id <= up_to && message.created > now;
             if young {
-                let surplus = crate::restamp::surplus(message.created, now);
-                crate::restamp::shift(message, -i64::try_from(surplus).unwrap_or(i64::MAX));
+                let future_excess = crate::restamp::future_excess(message.created, now);
+                crate::restamp::shift(message, -i64::try_from(future_excess).unwrap_or(i64::MAX));
                 message.created = now;
             }
             young
@@ -278,7 +264,7 @@ impl Background for MemoryStore {
         Ok(())
     }
 
-    fn tend(&mut self) -> Result<(), StoreError> {
+    fn maintain(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 }

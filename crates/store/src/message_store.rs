@@ -1,6 +1,8 @@
-//! What every kind of store does, and what it is given and gives back: [`MessageStore`] for rows, [`Background`] for what a running broker has done beside them.
+//! The interface of every kind of store: [`MessageStore`] for rows, [`Background`] for the maintenance that a running broker needs.
 //!
-//! Nothing here does anything: each kind of store is a module of its own. An implementation never reads a clock and never decides what becomes of a message.
+//! This module contains no behaviour: each kind of store is a module of its own. An implementation never reads a clock and never decides
+//! whether a message is
+//! kept.
 
 use std::collections::HashSet;
 use std::task::Waker;
@@ -12,105 +14,123 @@ use crate::restamp::Restamp;
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
-/// What one transaction does: all of it or nothing. Its meaning is that of carrying out the lists in this order.
+/// The changes of one transaction, carried out completely or not at all, in the order of the fields.
 #[derive(Clone, Debug, Default)]
 pub struct Group {
-    /// New rows. One whose id is there already replaces it: a row may be written again after a failure that left its fate open.
+    /// New rows. A row with an existing id replaces the old row: a row may be written again after a failure with an unknown result.
     pub appends: Vec<Message>,
-    /// Rows that go. One that is not there is no error.
+    /// Rows to remove. A missing row is no error.
     pub removals: Vec<MessageId>,
-    /// How often rows have been delivered. One that is not there is no error.
+    /// The number of deliveries of rows. A missing row is no error.
     pub deliveries: Vec<(MessageId, u32)>,
-    /// What a tool, or the broker, remembers in the store, by name: it replaces what was remembered before. Names are the program's own, of at most 64 ASCII
-    /// characters, and begin with the tool's (`copy.…`) or `clock.`, so that they meet none of the store's own notes; values are at most `i64::MAX`.
+    /// Named values that a tool or the broker keeps in the store; a value replaces the earlier value of its name. Names have at most 64
+    /// ASCII
+    /// characters and begin with the tool's name (`copy.…`) or with `clock.`, so that they differ from the store's own notes; values are at
+    /// most `i64::MAX`.
     pub marks: Vec<(String, u64)>,
 }
 
 impl Group {
-    /// There is nothing to do.
+    /// Whether the group contains no change.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.appends.is_empty() && self.removals.is_empty() && self.deliveries.is_empty() && self.marks.is_empty()
     }
 
-    /// Takes these out of the new rows, and says which of them were there.
+    /// Removes rows with these ids from the new rows; returns the ids that were found.
     pub(crate) fn without(&mut self, ids: &[MessageId]) -> Vec<MessageId> {
         let ids: HashSet<MessageId> = ids.iter().copied().collect();
         self.appends.extract_if(.., |message| ids.contains(&message.id)).map(|message| message.id).collect()
     }
 }
 
-/// What a sweep has found.
+/// The result of a sweep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// These were expired, and are gone.
+    /// Expired rows that were removed.
     pub gone: Vec<(MessageId, ChannelName)>,
-    /// These are expired, and are still there. No further one is read once they, and what went between them, have more than [`wsmb_core::limits::PAGE_BYTES`].
+    /// Expired rows that stay, because their channels are spared. Reading stops when the rows that were read have more than
+    /// [`wsmb_core::limits::PAGE_BYTES`].
     pub spared: Vec<Message>,
-    /// There may be further ones that the next sweep finds.
+    /// Whether there may be further expired rows, for the next sweep.
     pub more: bool,
 }
 
-/// Where a sweep goes on: behind the last row that the one before it has read. `None`: it begins anew.
+impl Swept {
+    /// Adds an expired message: to the rows that stay if its channel is spared, otherwise to the rows that are removed.
+    pub(crate) fn add(&mut self, message: Message, spare: &Spare) {
+        if spare.has(&message.channel) {
+            self.spared.push(message);
+        } else {
+            self.gone.push((message.id, message.channel));
+        }
+    }
+}
+
+/// Where the next sweep continues: after this row. `None`: at the beginning.
 pub(crate) type SweptTo = Option<(Timestamp, MessageId)>;
 
-/// A part of a channel's backlog, or of all of them.
+/// A part of a channel's backlog, or of the backlog of all channels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// In the order of their ids.
+    /// The messages, in the order of their ids.
     pub messages: Vec<Message>,
-    /// Nothing of what was asked for lies behind them.
+    /// Whether no further messages follow.
     pub complete: bool,
 }
 
 /// One channel's backlog, without the messages that have a due time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelSummary {
-    /// Its name.
+    /// The channel's name.
     pub channel: ChannelName,
-    /// How many messages.
+    /// The number of messages.
     pub messages: u64,
-    /// The highest id among them.
+    /// The highest id of the messages.
     pub last: MessageId,
 }
 
-/// What a store holds when the broker starts.
+/// The contents of a store when the broker starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Every channel with a backlog, in the order of their names.
+    /// Every channel with a backlog, sorted by name.
     pub channels: Vec<ChannelSummary>,
-    /// When the messages of these backlogs expire, and how many then, each moment standing for a span from it on; a bounded number for each channel.
+    /// The expiries of these backlogs: channel, begin of an interval, number of messages that expire in it. A bounded number for each
+    /// channel.
     pub expiries: Vec<(ChannelName, Timestamp, u64)>,
     /// The messages with a due time, past or future, in the order of their ids; at most [`wsmb_core::limits::DELAYED`].
     pub delayed: Vec<Message>,
-    /// The publications with ids of stored messages created since the time asked for, oldest first, each once in its channel; at most
+    /// The publications with ids whose messages are stored and were created since the given time, oldest first, each once for its channel;
+    /// at most
     /// [`wsmb_core::limits::DEDUP_IDS`].
     pub publications: Vec<StoredPublication>,
-    /// The highest id ever stored.
+    /// The highest id that was ever stored.
     pub last_id: MessageId,
-    /// The broker before this one stopped in an orderly way ([`MessageStore::mark_clean`]), or there was none.
+    /// Whether the previous broker stopped in an orderly way ([`MessageStore::mark_clean`]). True for a new store.
     pub clean: bool,
 }
 
-/// A place where messages survive. Called from one thread only, and may block it.
+/// A store of messages. Called from one thread only; every call may block.
 ///
-/// Whatever it returns an error for has not happened, or not wholly, and may be asked for again. An implementation recovers by itself: when the
-/// cause of a failure is gone (room on the disk, a lock released, a server back), the next call works.
+/// An operation that returns an error has not been carried out, or not completely, and may be repeated. An implementation recovers by
+/// itself: when the
+/// cause of a failure is gone (space on the disk, a released lock, a reachable server), the next call works.
 pub trait MessageStore: Send {
-    /// What is there at start-up; ids of publications only from rows created at `publications_since` or later.
+    /// Returns the contents at the start; publications only of rows created at `publications_since` or later.
     ///
     /// # Errors
     /// If the store can't be read.
     fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError>;
 
-    /// Carries out a group and makes it durable.
+    /// Carries out a group and makes the changes durable.
     ///
     /// # Errors
-    /// Then nothing of the group is in the store.
+    /// No change of the group has been made.
     fn commit(&mut self, group: &Group) -> Result<(), StoreError>;
 
-    /// The messages of `channel` without a due time and with an id above `after`, in the order of ids: at most `limit` of them, and no further one
-    /// once they have more than `max_bytes` of payload.
+    /// Returns messages of `channel` without a due time and with ids above `after`, in the order of ids: at most `limit`, and no further
+    /// message
+    /// after more than `max_bytes` of payload.
     ///
     /// # Errors
     /// If the store can't be read.
@@ -122,80 +142,89 @@ pub trait MessageStore: Send {
         max_bytes: usize,
     ) -> Result<Page, StoreError>;
 
-    /// Every message, of whatever channel, due or not, with an id above `after`, in the order of ids: at most `limit` of them, and no further one
-    /// once they have more than `max_bytes` of payload.
+    /// Returns messages of all channels with ids above `after`, with or without a due time, in the order of ids: at most `limit`, and no
+    /// further message
+    /// after more than `max_bytes` of payload.
     ///
     /// # Errors
     /// If the store can't be read.
     fn scan(&mut self, after: MessageId, limit: usize, max_bytes: usize) -> Result<Page, StoreError>;
 
-    /// What [`Group::marks`] last said under this name.
+    /// Returns the last value of [`Group::marks`] with this name.
     ///
     /// # Errors
     /// If the store can't be read.
     fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError>;
 
-    /// Removes at most `limit` messages of `channel`, due or not, with ids up to `up_to`, and says how many; fewer than `limit` means that none
-    /// is left.
+    /// Removes at most `limit` messages of `channel` with ids up to `up_to`, with or without a due time; returns the number of removed
+    /// messages. A number below
+    /// `limit` means that none is left.
     ///
     /// # Errors
-    /// Then none is removed.
+    /// No message has been removed.
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError>;
 
-    /// The last call of an orderly stop: everything is in the store and every `deliveries` in it is true. Opening takes the mark away.
+    /// Marks the store clean; the last call of an orderly stop. Everything is stored, and every `deliveries` in the store is correct.
+    /// Opening clears the mark.
     ///
     /// # Errors
-    /// If the mark could not be written; the next start then takes the stop for a crash, which costs marks of redelivery and nothing else.
+    /// If the mark could not be written; the next start then takes the stop for a crash and marks deliveries as repeated.
     fn mark_clean(&mut self) -> Result<(), StoreError>;
 }
 
-/// What a running broker has its store do beside reading and writing messages.
+/// The operations that a running broker needs besides reading and writing messages.
 pub trait Background: MessageStore {
-    /// Whether [`MessageStore::load`], asked the same, would answer without waiting for another machine. If not, it is being fetched from there, and the
-    /// waker of [`Self::advance`] is called when asking again may say yes.
+    /// Whether [`MessageStore::load`] with the same arguments would return without waiting for another machine. If not, the page is being
+    /// fetched, and the
+    /// waker of [`Self::advance`] is called when the answer may have changed.
     fn prepare(&mut self, channel: &ChannelName, after: MessageId, limit: usize, max_bytes: usize) -> bool {
         let _ = (channel, after, limit, max_bytes);
         true
     }
 
-    /// Goes on with what a store does in the background (a journal that moves its rows to a database), for a bounded time. `waker` is called, from any
-    /// thread, when there is more to do; the answer says after what time at the latest. A store without a background has nothing to do.
+    /// Continues the background work of a store (a journal that moves its rows to a database), for a bounded time. `waker` is called, from
+    /// any
+    /// thread, when there is more to do. Returns the time after which to call again at the latest; `None` if the store has no background
+    /// work.
     fn advance(&mut self, waker: &Waker) -> Option<Duration> {
         let _ = waker;
         None
     }
 
-    /// Looks at messages without a due time that are expired at `now` (`expires <= now`), at most `limit`, those first that expired first: removes and names
-    /// them, but reads those whose channels are spared, and leaves them. Each call goes on behind what the last one has read, until one has come to
-    /// the end (`!more`); the next one begins anew.
+    /// Processes messages without a due time that are expired at `now` (`expires <= now`), at most `limit`, in the order of expiry: removes
+    /// them and returns their
+    /// ids; messages of spared channels are read and stay. Each call continues after the rows of the last call, until a call reaches
+    /// the end (`!more`); the next call starts at the beginning.
     ///
     /// # Errors
-    /// Then none is removed.
+    /// No message has been removed.
     fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError>;
 
-    /// Moves the times of rows that a wrong clock has made. A second call with the same token does nothing, so that one whose answer was lost may be
-    /// made again.
+    /// Corrects the times of rows that a wrong clock has produced. A second call with the same token does nothing, so that a call with a
+    /// lost answer can be
+    /// repeated.
     ///
     /// # Errors
-    /// Then none is moved.
+    /// No row has been corrected.
     fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError>;
 
-    /// Takes rows up to the id `up_to` that expire or are due, and whose `created` lies in the future, as created `now`: what is left of their time is
-    /// what they had of it in all. For the start, before anything else is asked for.
+    /// Changes rows whose `created` lies in the future, if they have an expiry or a due time and an id up to `up_to`: `created` becomes
+    /// `now`, and the expiry and the
+    /// due time move back by the same amount. Called at the start, before any other operation.
     ///
     /// # Errors
-    /// Then none is changed.
-    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError>;
+    /// No row has been changed.
+    fn clamp_future_rows(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError>;
 
-    /// Whether it can be written now, by writing something small that leaves no trace.
+    /// Checks whether the store can be written now, by a small write that leaves no trace.
     ///
     /// # Errors
-    /// It can't, and this is why.
+    /// The reason why the store cannot be written.
     fn check(&mut self) -> Result<(), StoreError>;
 
-    /// Called about once a second: housekeeping of bounded length.
+    /// Runs maintenance of bounded length. Called about once a second.
     ///
     /// # Errors
-    /// If the store can't be used; nothing is lost by it.
-    fn tend(&mut self) -> Result<(), StoreError>;
+    /// If the store cannot be used; no data is lost.
+    fn maintain(&mut self) -> Result<(), StoreError>;
 }

@@ -1,8 +1,8 @@
-//! Opens the kind of store that a URL names. Knows which kinds there are, and nothing of how they work.
+//! Opens the store that a URL names. Knows the kinds of stores, and nothing about how each kind works.
 
 use crate::error::StoreError;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-use crate::journal::{Direct, JournaledStore};
+use crate::journal::{JournaledStore, OfflineStore};
 use crate::memory::MemoryStore;
 use crate::message_store::{Background, MessageStore};
 use crate::settings::{Backend, Location, ONLY_THE_BROKER, Prefix, StoreSettings};
@@ -10,10 +10,10 @@ use crate::settings::{Backend, Location, ONLY_THE_BROKER, Prefix, StoreSettings}
 use crate::sql::SqlStore;
 use crate::sqlite::SqliteStore;
 
-/// Opens the store that the settings name; makes it if there is none.
+/// Opens the store that the settings name; creates the store if there is none.
 ///
 /// # Errors
-/// [`StoreError`] says what is wrong and what to do.
+/// [`StoreError`] names the cause and the remedy.
 pub fn open(settings: &StoreSettings) -> Result<Box<dyn Background>, StoreError> {
     let prefix = Prefix::parse(&settings.prefix)?;
     match Location::parse(&settings.url)? {
@@ -23,11 +23,12 @@ pub fn open(settings: &StoreSettings) -> Result<Box<dyn Background>, StoreError>
     }
 }
 
-/// Opens a store for a tool that needs it for itself: nothing happens in the background, and what stands in a journal stands in the database at once, as
-/// far as it can.
+/// Opens a store for a tool, exclusively: nothing runs in the background, and the rows of a journal are moved to the database at once, as
+/// far as the
+/// database can hold them.
 ///
 /// # Errors
-/// As [`open`]; a `memory:` store is only the broker's own.
+/// As [`open`]; a `memory:` store is visible to the broker only.
 pub(crate) fn open_for_tool(settings: &StoreSettings) -> Result<Box<dyn MessageStore>, StoreError> {
     match Location::parse(&settings.url)? {
         Location::Memory => Err(StoreError::BadUrl { reason: ONLY_THE_BROKER.to_owned() }),
@@ -41,7 +42,7 @@ fn open_server_for_tool(backend: Backend, settings: &StoreSettings) -> Result<Bo
     let prefix = Prefix::parse(&settings.prefix)?;
     let place = server_place(backend, &settings.url, &prefix)?;
     let server = open(&StoreSettings { journal: None, ..settings.clone() })?;
-    Direct::open(server, settings.journal.as_ref(), &prefix, &place)
+    OfflineStore::open(server, settings.journal.as_ref(), &prefix, &place)
 }
 
 #[cfg(not(any(feature = "mysql", feature = "postgres")))]
@@ -63,7 +64,7 @@ fn open_server(backend: Backend, settings: &StoreSettings, prefix: &Prefix) -> R
     }
 }
 
-/// The database that a URL names, without secrets, as an administrator knows it.
+/// The address of the database that a URL names, without secrets, for messages to an administrator.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) fn server_place(backend: Backend, url: &str, prefix: &Prefix) -> Result<String, StoreError> {
     SqlStore::place(backend, url, prefix)

@@ -1,4 +1,4 @@
-//! Which publications a store holds messages of, for the broker's memory of ids: put together row by row. Knows no store, and must never read one.
+//! Collects the publications of which a store holds messages, for the broker's deduplication. Never reads a store.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,36 +7,36 @@ use smallvec::SmallVec;
 
 use wsmb_core::message::{ChannelName, MessageId, PublicationId, Timestamp};
 
-/// A publication with an id, of which messages are stored.
+/// A publication with an id and with stored messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredPublication {
-    /// Where it was sent to.
+    /// The channel that the publication was sent to.
     pub channel: ChannelName,
-    /// Its id.
+    /// The publication's id.
     pub id: PublicationId,
-    /// When it was accepted.
+    /// When the publication was accepted.
     pub created: Timestamp,
-    /// Its messages that are stored.
+    /// The stored messages of the publication.
     pub rows: SmallVec<[MessageId; 1]>,
 }
 
-/// Publications, put together row by row.
+/// Groups rows by publication.
 #[derive(Debug, Default)]
 pub(super) struct FoundPublications {
     found: Vec<StoredPublication>,
-    /// Where in the list each is.
-    places: HashMap<(ChannelName, PublicationId), usize>,
+    /// The index in `found` of each publication.
+    indexes: HashMap<(ChannelName, PublicationId), usize>,
 }
 
 impl FoundPublications {
-    /// How many there are.
+    /// The number of publications.
     pub(super) fn len(&self) -> usize {
         self.found.len()
     }
 
-    /// A row of one was found. The time of the row that is named first counts.
+    /// Adds a row. A publication keeps the time of the row that was added first.
     pub(super) fn add(&mut self, channel: ChannelName, id: PublicationId, created: Timestamp, row: MessageId) {
-        match self.places.entry((channel, id)) {
+        match self.indexes.entry((channel, id)) {
             Entry::Occupied(known) => self.found[*known.get()].rows.push(row),
             Entry::Vacant(free) => {
                 let (channel, id) = free.key().clone();
@@ -46,7 +46,7 @@ impl FoundPublications {
         }
     }
 
-    /// The rows were named from the newest back.
+    /// Returns the publications, oldest first. Rows must have been added from the newest to the oldest.
     pub(super) fn oldest_first(mut self) -> Vec<StoredPublication> {
         self.found.reverse();
         self.found

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! page of the dead-letter channel ─► one group ─► one transaction
-//!                                    new rows, behind all others: the target channel, its time to live, created now, no delivery, no `dead`
-//!                                    the old rows go
+//!                                    adds rows with the highest ids: target channel, its time to live, created now, no delivery, no `dead`
+//!                                    removes the old rows
 //! ```
 //!
-//! A message is under its old id before the transaction and under its new id after it. So a run that was ended at any moment neither loses nor doubles
-//! a message, and the next run goes on with the rest. This module never changes a body, never reads a clock, and never writes to a channel that keeps
+//! A message has its old id before the transaction and its new id after it. So a run that is killed at any moment neither loses nor
+//! duplicates
+//! a message, and the next run continues with the rest. This module never changes a body, never reads a clock, and never writes to a
+//! channel that keeps
 //! nothing.
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,70 +20,70 @@ use crate::limits;
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 use wsmb_core::policy::Policies;
 
-/// What is to be moved.
+/// Selects the messages to move.
 #[derive(Clone, Debug)]
 pub struct Requeue<'a> {
     /// The dead-letter channel.
     pub from: ChannelName,
-    /// Where everything goes; `None`: each dead letter to the channel that it came from, and nothing else is moved.
+    /// The target of every message. `None`: each dead letter goes to the channel that it came from, and other messages stay.
     pub to: Option<ChannelName>,
-    /// How many messages at most.
+    /// The maximum number of messages to move.
     pub count: Option<u64>,
-    /// What holds for the target channels.
+    /// The policies of the target channels.
     pub policies: &'a Policies,
 }
 
 /// Why a message stays.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stay {
-    /// It is no dead letter: the channel that it came from is not known.
+    /// The message is not a dead letter: the channel that it came from is not known.
     NoDeadLetter,
-    /// Its time to live in the dead-letter channel is over.
+    /// The message has expired in the dead-letter channel.
     Expired,
-    /// It has a due time.
+    /// The message has a due time.
     Delayed,
-    /// This channel, which it came from, keeps nothing.
+    /// The target channel keeps no messages.
     NotKept(ChannelName),
-    /// This channel has as many messages as it may keep.
+    /// The target channel has reached its maximum backlog.
     Full(ChannelName),
-    /// The store can't hold it under the name of this channel.
+    /// The store cannot hold the message in the target channel.
     Unfit {
-        /// The target.
+        /// The target channel.
         channel: ChannelName,
-        /// As the rest of a sentence that begins with "they".
+        /// The reason, as the rest of a sentence that begins with "they".
         reason: String,
     },
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requeued {
-    /// How many messages were moved to which channel.
+    /// The number of moved messages, by target channel.
     pub moved: BTreeMap<ChannelName, u64>,
-    /// How many messages stay, and why.
+    /// The number of messages that stay, by reason.
     pub stay: BTreeMap<Stay, u64>,
-    /// Messages behind the last one that [`Requeue::count`] allowed. Nothing else is known of them.
+    /// Messages that were not examined because [`Requeue::count`] was reached.
     pub left: u64,
 }
 
 impl Requeued {
-    /// Messages moved.
+    /// The number of moved messages.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.moved.values().sum()
     }
 
-    fn stays(&mut self, why: Stay) {
+    fn count_stay(&mut self, why: Stay) {
         *self.stay.entry(why).or_default() += 1;
     }
 }
 
-/// Why moving ended before its end. What was moved is where it belongs, and the same command goes on with the rest.
+/// Why a run stopped early. Moved messages stay moved, and the same command continues with the rest.
 #[derive(Debug)]
 pub enum RequeueError {
-    /// A new id would be beyond what a table can hold.
+    /// A new id would exceed the range of the table's id column.
     Ids,
-    /// The store can't be used.
+    /// The store cannot be used.
     Store(StoreError),
 }
 
@@ -108,15 +110,15 @@ impl std::error::Error for RequeueError {}
 pub(super) struct Mover<'a> {
     requeue: &'a Requeue<'a>,
     now: Timestamp,
-    /// Rows above this id are new ones.
+    /// The highest id before the run: rows with higher ids are new.
     up_to: MessageId,
-    /// The id given last.
+    /// The last id that was assigned.
     last: MessageId,
-    /// How many more messages each target takes.
+    /// How many more messages each target channel may take.
     room: HashMap<ChannelName, u64>,
     waiting: HashMap<ChannelName, u64>,
     requeued: Requeued,
-    /// Messages without a due time that were looked at.
+    /// The number of examined messages without a due time.
     seen: u64,
 }
 
@@ -125,16 +127,16 @@ impl<'a> Mover<'a> {
         let waiting = summary.channels.iter().map(|found| (found.channel.clone(), found.messages)).collect();
         let mut requeued = Requeued::default();
         for _ in summary.delayed.iter().filter(|message| message.channel == requeue.from) {
-            requeued.stays(Stay::Delayed);
+            requeued.count_stay(Stay::Delayed);
         }
         let (up_to, last) = (summary.last_id, summary.last_id);
         Self { requeue, now, up_to, last, room: HashMap::new(), waiting, requeued, seen: 0 }
     }
 
-    /// Moves what can be moved.
+    /// Moves every message that can be moved.
     ///
     /// # Errors
-    /// What has been moved stays moved.
+    /// Moved messages stay moved.
     pub(super) fn run(mut self, store: &mut dyn MessageStore) -> Result<Requeued, RequeueError> {
         let (from, up_to) = (&self.requeue.from, self.up_to);
         let mut after = MessageId(0);
@@ -166,16 +168,16 @@ impl<'a> Mover<'a> {
         Ok(self.requeued)
     }
 
-    /// How many more messages are to be moved.
+    /// How many more messages the run may move.
     fn wanted(&self) -> u64 {
         self.requeue.count.map_or(u64::MAX, |count| count.saturating_sub(self.requeued.total()))
     }
 
-    /// The message as it is to be in its new channel; `None` if it stays.
+    /// The message as it is stored in its new channel; `None` if the message stays.
     fn moved(&mut self, message: Message) -> Result<Option<Message>, RequeueError> {
         let origin = message.dead.as_ref().map(|dead| &dead.channel);
         let Some(channel) = self.requeue.to.as_ref().or(origin).cloned() else {
-            self.requeued.stays(Stay::NoDeadLetter);
+            self.requeued.count_stay(Stay::NoDeadLetter);
             return Ok(None);
         };
         let policy = self.requeue.policies.of(&channel);
@@ -200,23 +202,24 @@ impl<'a> Mover<'a> {
                 expires: (!policy.ttl.is_zero()).then(|| self.now.after(policy.ttl)),
                 due: None,
                 receivers: None,
-                // The sender published it long ago: a repetition of that is known by the broker's file of ids, and a new publication must not be taken for one.
+                // The sender published the message long ago. The broker's file of ids recognises a repetition; a new publication must not
+                // be taken for one.
                 publication: None,
                 deliveries: 0,
                 dead: None,
             }));
         };
-        self.requeued.stays(stay);
+        self.requeued.count_stay(stay);
         Ok(None)
     }
 
-    /// Moves what the store can hold, in one transaction.
+    /// Moves the messages that the store can hold, in one transaction.
     fn commit(&mut self, store: &mut dyn MessageStore, mut group: Group) -> Result<(), RequeueError> {
         while !group.is_empty() {
             match store.commit(&group) {
                 Ok(()) => break,
                 Err(StoreError::Unfit { place, ids, reason }) => {
-                    if !self.leave(&mut group, &ids, &reason) {
+                    if !self.leave_unfit(&mut group, &ids, &reason) {
                         return Err(StoreError::Unfit { place, ids, reason }.into());
                     }
                 }
@@ -229,8 +232,9 @@ impl<'a> Mover<'a> {
         Ok(())
     }
 
-    /// Takes new rows that the store can't hold out of the group, together with the removal of their old ones. False if none of them is in it.
-    fn leave(&mut self, group: &mut Group, ids: &[MessageId], reason: &str) -> bool {
+    /// Takes new rows that the store cannot hold out of the group, together with the removal of the old rows. False if the group holds none
+    /// of them.
+    fn leave_unfit(&mut self, group: &mut Group, ids: &[MessageId], reason: &str) -> bool {
         let before = group.appends.len();
         let pairs = std::mem::take(&mut group.appends).into_iter().zip(std::mem::take(&mut group.removals));
         for (message, old) in pairs {
@@ -238,7 +242,7 @@ impl<'a> Mover<'a> {
                 if let Some(room) = self.room.get_mut(&message.channel) {
                     *room += 1;
                 }
-                self.requeued.stays(Stay::Unfit { channel: message.channel, reason: reason.to_owned() });
+                self.requeued.count_stay(Stay::Unfit { channel: message.channel, reason: reason.to_owned() });
             } else {
                 group.appends.push(message);
                 group.removals.push(old);

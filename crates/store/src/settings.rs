@@ -1,4 +1,4 @@
-//! How a store is named and opened: its URL, the prefix of its tables, its journal. Reads text; touches no file and no server.
+//! The settings of a store: URL, table prefix, journal. Parses text; never opens a file or contacts a server.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,29 +7,29 @@ use crate::columns::Columns;
 use crate::error::StoreError;
 use crate::limits;
 
-/// How a store is opened.
+/// The settings with which a store is opened.
 #[derive(Clone)]
 pub struct StoreSettings {
     /// `sqlite:PATH`, `memory:`, `mysql://USER@HOST/DATABASE` or `postgres://USER@HOST/DATABASE`.
     pub url: String,
-    /// The password of a database server's user; goes before one in the URL.
+    /// The password of the database server's user; takes precedence over a password in the URL.
     pub password: Option<String>,
-    /// What the names of its tables begin with.
+    /// The prefix of the table names.
     pub prefix: String,
-    /// User-defined columns. A `memory:` store has no use for them.
+    /// User-defined columns. A `memory:` store ignores them.
     pub columns: Columns,
     /// The budget of a `memory:` store, in bytes.
     pub memory: usize,
-    /// What stands in front of a database server; other stores have no use for it. `None`: every commit waits for the server.
+    /// The journal in front of a database server; other stores ignore it. `None`: every commit waits for the server.
     pub journal: Option<JournalSettings>,
 }
 
-/// The local file in front of a database server.
+/// The journal: a local file in front of a database server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalSettings {
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
-    /// How large it may become, in bytes.
+    /// The maximum size of the file, in bytes.
     pub bytes: u64,
 }
 
@@ -53,21 +53,21 @@ impl Default for StoreSettings {
     }
 }
 
-/// What is wrong with `memory:` wherever another process is to look.
+/// The problem of `memory:` for every other process.
 pub(crate) const ONLY_THE_BROKER: &str = "is memory:, which only the broker itself can see";
 
-/// What a store URL names.
+/// The kind of store that a URL names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Location {
-    /// A file.
+    /// An SQLite file.
     Sqlite(PathBuf),
-    /// This process.
+    /// The memory of this process.
     Memory,
     /// A database server.
     Server(Backend),
 }
 
-/// Which kind of database server.
+/// The kind of a database server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// MySQL and MariaDB.
@@ -77,7 +77,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// As people call it.
+    /// The product's name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -88,7 +88,7 @@ impl Backend {
 }
 
 impl Location {
-    /// Reads a store URL. `sqlite:PATH` and `sqlite://PATH` are the same.
+    /// Parses a store URL. `sqlite:PATH` and `sqlite://PATH` are the same.
     pub(crate) fn parse(url: &str) -> Result<Self, StoreError> {
         let bad = |reason: &str| Err(StoreError::BadUrl { reason: reason.to_owned() });
         let Some((scheme, rest)) = url.split_once(':') else {
@@ -115,7 +115,7 @@ impl Location {
 pub struct Prefix(String);
 
 impl Prefix {
-    /// Takes the prefix as it stands.
+    /// Validates a prefix.
     ///
     /// # Errors
     /// [`StoreError::BadPrefix`].
@@ -134,7 +134,7 @@ impl Prefix {
     }
 }
 
-/// SQLite keeps names that begin so to itself.
+/// SQLite reserves names with this prefix.
 fn reserved(prefix: &str) -> bool {
     prefix.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"))
 }

@@ -1,12 +1,12 @@
-//! The embedded default: one SQLite file in WAL mode, every commit on the disk before it is reported (`synchronous = FULL`).
+//! The default store: one SQLite file in WAL mode; every commit is durable before it is reported (`synchronous = FULL`).
 //!
-//! A connection that has become unusable (file damaged, moved, or gone) is given up and made anew at the next call, so the store recovers when
-//! the cause is gone. Two brokers never share a file ([`super::lock`]); readers of other processes do, that is what WAL is for.
+//! An unusable connection (file damaged, moved, or gone) is closed, and the next call opens a new one, so the store recovers when
+//! the cause is gone. Two brokers never share a file ([`super::lock`]); other processes may read the file.
 
 mod failure;
 mod files;
+pub(super) mod inspect;
 mod link;
-pub(super) mod look;
 mod restamp;
 pub(super) mod row;
 mod schema;
@@ -21,7 +21,7 @@ pub(super) use row::Sql;
 pub(super) use schema::{Tables, exists};
 pub(super) use write::append;
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::DirBuilder;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Rows, Transaction, TransactionBehavior, params};
@@ -31,8 +31,9 @@ use super::{
     Background, ChannelSummary, Columns, Group, MessageStore, Page, Prefix, Restamp, StoreError, StoredPublication,
     Summary, Swept,
 };
-use crate::files::{aside_name, beside, canonical, sync_directory};
+use crate::files::{aside_name, beside, canonical, private, sync_directory};
 use crate::limits;
+use crate::page::PageBuilder;
 use crate::publications::FoundPublications;
 use write::remove;
 use wsmb_core::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
@@ -40,35 +41,36 @@ use wsmb_core::policy::Spare;
 
 /// A store in one file.
 ///
-/// The order of the fields matters: the connection closes before the lock is released.
+/// The order of the fields matters: the connection must close before the lock is released.
 #[derive(Debug)]
 pub struct SqliteStore {
     link: Link,
     sql: Sql,
     columns: Columns,
-    /// What the file said about the broker before this one.
+    /// Whether the previous broker stopped in an orderly way, according to the file.
     was_clean: bool,
-    /// The last failure was a full disk: the next check must be a thorough one.
+    /// The last failure was a full disk: the next check must write a large row.
     was_full: bool,
-    /// How far the last sweep has read.
+    /// Where the next sweep continues.
     swept_to: sweep::SweptTo,
     _lock: StoreLock,
 }
 
 impl SqliteStore {
-    /// Opens the file, or makes it (mode 0600) and its directory (0700); makes or completes the tables; takes away the mark of a clean stop.
+    /// Opens the file, or creates it (mode 0600) and its directory (0700); creates or completes the tables; clears the mark of a clean
+    /// stop.
     ///
     /// # Errors
-    /// [`StoreError`] says why not: locked by another broker, newer layout, no message table, damaged, no rights.
+    /// [`StoreError`]: locked by another broker, newer layout, no message table, damaged, no rights.
     pub fn open(path: &Path, prefix: &Prefix, columns: &Columns) -> Result<Self, StoreError> {
         Self::open_tables(path, Tables::new(prefix), columns)
     }
 
-    /// The same, with other tables than usual.
+    /// As [`Self::open`], with other tables.
     pub(super) fn open_tables(path: &Path, tables: Tables, columns: &Columns) -> Result<Self, StoreError> {
         let path = create(path)?;
         let lock = StoreLock::take(&path)?;
-        let is_damaged = tell_loss(&path);
+        let is_damaged = report_lost_pages(&path);
         let sql = Sql::new(&tables, columns);
         let link = Link::open(path, tables, columns.clone())?;
         let mut store = Self {
@@ -90,13 +92,13 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// The file, as an administrator knows it.
+    /// The path of the file, for messages to an administrator.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(super) fn place(&self) -> String {
         self.link.place()
     }
 
-    /// Does something on the connection, made anew if need be, and turns what goes wrong into what it means.
+    /// Runs `work` on the connection, which is opened if necessary, and translates errors.
     pub(super) fn run<T>(
         &mut self,
         work: impl FnOnce(&mut Connection, &Sql, &Columns) -> rusqlite::Result<T>,
@@ -106,17 +108,17 @@ impl SqliteStore {
             let error = self.link.meaning(&error);
             if error.is_out_of_room() {
                 self.was_full = true;
-                self.link.fold();
+                self.link.checkpoint();
             }
             self.link.failed(&error);
             error
         })
     }
 
-    /// A sweep; `also` is done in the same transaction.
+    /// Sweeps; runs `also` in the same transaction.
     ///
     /// # Errors
-    /// Then nothing of it is done.
+    /// No row has been removed.
     pub(crate) fn sweep_with(
         &mut self,
         now: Timestamp,
@@ -167,7 +169,7 @@ impl MessageStore for SqliteStore {
     ) -> Result<Page, StoreError> {
         self.run(|connection, sql, _| {
             let mut statement = connection.prepare_cached(&sql.load)?;
-            // One row more than wanted tells whether there is more; it is stepped to, not read.
+            // One row more than requested shows whether there are more rows; this row is not decoded.
             let wanted = row::integer(limit as u64).saturating_add(1);
             let rows = statement.query(params![channel.as_str(), row::integer(after.0), wanted])?;
             page(rows, limit, max_bytes)
@@ -177,7 +179,7 @@ impl MessageStore for SqliteStore {
     fn scan(&mut self, after: MessageId, limit: usize, max_bytes: usize) -> Result<Page, StoreError> {
         self.run(|connection, sql, _| {
             let mut statement = connection.prepare_cached(&sql.scan)?;
-            // Without a limit of its own: rows that are no messages don't count, and what is not stepped to is not read.
+            // The statement has no limit: rows that are not messages do not count, and SQLite does not read rows that are not requested.
             let rows = statement.query([row::integer(after.0)])?;
             page(rows, limit, max_bytes)
         })
@@ -223,7 +225,7 @@ impl MessageStore for SqliteStore {
     fn mark_clean(&mut self) -> Result<(), StoreError> {
         self.run(|connection, sql, _| {
             connection.execute(&sql.write_clean, [1])?;
-            // Leaves one plain file behind. If a reader holds the journal, it stays, and nothing is lost.
+            // Leaves a single file. If a reader holds the write-ahead log, the log stays, and no data is lost.
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         })
     }
@@ -242,12 +244,12 @@ impl Background for SqliteStore {
         })
     }
 
-    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
-        self.run(|connection, sql, _| restamp::rejuvenate(connection, sql, now, up_to))
+    fn clamp_future_rows(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+        self.run(|connection, sql, _| restamp::clamp_future_rows(connection, sql, now, up_to))
     }
 
     fn check(&mut self) -> Result<(), StoreError> {
-        // A full disk may still have room for a page in a file that is there already.
+        // A full disk may still have room for a page in the existing file.
         let size = if self.was_full { limits::STORE_PROBE_BYTES } else { 0 };
         self.run(|connection, sql, _| {
             connection.execute(&sql.write_probe, [row::integer(size as u64)])?;
@@ -260,14 +262,15 @@ impl Background for SqliteStore {
         Ok(())
     }
 
-    fn tend(&mut self) -> Result<(), StoreError> {
-        self.link.look_beside()?;
+    fn maintain(&mut self) -> Result<(), StoreError> {
+        self.link.check_side_files()?;
         self.run(|connection, _, _| vacuum(connection))
     }
 }
 
-/// Says loudly if the journal that was left behind has lost what was committed, and keeps a copy of it; true if so.
-fn tell_loss(path: &Path) -> bool {
+/// Logs an error if the write-ahead log that the previous process left has lost committed pages, and keeps a copy of the log. True if pages
+/// were lost.
+fn report_lost_pages(path: &Path) -> bool {
     let place = path.display();
     let loss = match wal::loss(path) {
         Ok(None) => return false,
@@ -285,50 +288,43 @@ fn tell_loss(path: &Path) -> bool {
         Ok(_) => format!("a copy of the journal is kept as {}", copy.display()),
         Err(error) => format!("no copy of the journal could be made ({error})"),
     };
-    tracing::error!("{}; {kept}", torn(path, loss));
+    tracing::error!("{}; {kept}", torn_journal(path, loss));
     true
 }
 
-/// What it means that a journal is damaged.
-pub(super) fn torn(path: &Path, loss: wal::Loss) -> StoreError {
+/// The error for a damaged write-ahead log.
+pub(super) fn torn_journal(path: &Path, loss: wal::Loss) -> StoreError {
     StoreError::TornJournal { place: path.display().to_string(), readable: loss.readable, committed: loss.committed }
 }
 
-/// As many of the rows as the bounds allow.
+/// Collects messages up to the bounds of a page.
 fn page(mut rows: Rows<'_>, limit: usize, max_bytes: usize) -> rusqlite::Result<Page> {
-    let mut page = Page { messages: Vec::new(), complete: true };
-    let mut bytes = 0;
+    let mut page = PageBuilder::new(limit, max_bytes);
     while let Some(found) = rows.next()? {
-        if page.messages.len() >= limit || bytes > max_bytes {
-            page.complete = false;
-            break;
+        if page.is_full() {
+            return Ok(page.finish(false));
         }
         if let Some(message) = row::message(found)? {
-            bytes += message.payload.bytes.len();
-            page.messages.push(message);
+            page.push(message);
         }
     }
-    Ok(page)
+    Ok(page.finish(true))
 }
 
-/// Makes the file and its directory unless they are there, and gives the one path by which every broker knows it.
+/// Creates the file and its directory if they are missing; returns the canonical path, by which every broker locks the file.
 fn create(path: &Path) -> Result<PathBuf, StoreError> {
     let unavailable = |error: std::io::Error| StoreError::of_io(&path.display().to_string(), "made", &error);
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         make_directory(directory).map_err(unavailable)?;
     }
     if !path.exists() {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(path).map_err(unavailable)?;
+        private().open(path).map_err(unavailable)?;
         sync_directory(path);
     }
     canonical(path).map_err(unavailable)
 }
 
-/// Makes a directory with those above it. Their names are durable before anything is kept in it.
+/// Creates a directory and its missing parents, durably.
 fn make_directory(directory: &Path) -> std::io::Result<()> {
     let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
     let missing: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
@@ -341,7 +337,7 @@ fn make_directory(directory: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Every channel; and how many rows other programs wrote under names that no channel can have, which nobody could receive.
+/// Returns every channel, and the number of rows that other programs wrote under invalid channel names, which no receiver can get.
 fn channels(connection: &Connection, sql: &Sql) -> rusqlite::Result<(Vec<ChannelSummary>, u64)> {
     let mut statement = connection.prepare(&sql.channels)?;
     let mut rows = statement.query([])?;
@@ -356,10 +352,10 @@ fn channels(connection: &Connection, sql: &Sql) -> rusqlite::Result<(Vec<Channel
     Ok((channels, foreign))
 }
 
-/// The highest id ever given, as far as the file knows.
+/// The highest id that was ever assigned, as far as the file knows.
 fn last_id(connection: &Connection, sql: &Sql) -> rusqlite::Result<MessageId> {
     let there = connection.query_row(&sql.last_id, [], |row| row::id(row, 0))?.unwrap_or_default();
-    // SQLite makes this table with the first of those that keep their highest id.
+    // SQLite creates this table with the first table that has `AUTOINCREMENT`.
     if !exists(connection, "sqlite_sequence")? {
         return Ok(there);
     }
@@ -378,8 +374,9 @@ fn delayed(connection: &Connection, sql: &Sql) -> rusqlite::Result<Vec<Message>>
     Ok(delayed)
 }
 
-/// Walks back from the newest row, past a bounded number of rows that are too old (imported ones, dead letters): nearly always ids are in the order of time,
-/// so no index is needed that every insertion would have to pay for.
+/// Reads from the newest row backwards, and skips a bounded number of old rows (imported rows, dead letters). Ids are nearly always in the
+/// order of time,
+/// so no index is needed, which would slow every insertion.
 fn publications(connection: &Connection, sql: &Sql, since: Timestamp) -> rusqlite::Result<Vec<StoredPublication>> {
     if since == Timestamp(u64::MAX) {
         return Ok(Vec::new());
@@ -406,7 +403,7 @@ fn publications(connection: &Connection, sql: &Sql, since: Timestamp) -> rusqlit
     Ok(found.oldest_first())
 }
 
-/// Gives pages that a drained backlog has left back to the file system, a bounded number at a time.
+/// Returns free pages of an emptied backlog to the file system, a bounded number at a time.
 fn vacuum(connection: &Connection) -> rusqlite::Result<()> {
     let free: i64 = connection.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get(0))?;
     let spare = (free - limits::STORE_SPARE_PAGES).min(limits::STORE_VACUUM_PAGES);

@@ -1,34 +1,35 @@
-//! What the operating system's errors mean to people: each by its own sentence, because each has another cure. A card that is dying is not full.
+//! Explanations of the operating system's errors. Each error has its own sentence, because each has a different remedy: a failing disk is
+//! not a full disk.
 
-/// What the system said about a file.
+/// An explained error of the operating system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cause {
-    /// As the system's manuals call it: `EIO`.
+    /// The symbolic name: `EIO`.
     pub(super) name: &'static str,
-    /// What it means.
+    /// The meaning, for an administrator.
     pub(super) meaning: &'static str,
-    /// What to do.
-    pub(super) cure: &'static str,
+    /// The remedy.
+    pub(super) remedy: &'static str,
 }
 
-/// What an error number means, if it is one that files give.
+/// Explains an error number; `None` for numbers that file operations do not return.
 #[cfg(unix)]
 pub(super) fn cause(errno: i32) -> Option<Cause> {
-    let [name, meaning, cure] = match errno {
+    let [name, meaning, remedy] = match errno {
         libc::EIO => [
             "EIO",
-            "the device that it is on fails",
-            "save a copy of the file, see what `dmesg` says, and replace the card or disk",
+            "the device that holds it fails",
+            "save a copy of the file, read the output of `dmesg`, and replace the card or disk",
         ],
         libc::EROFS => [
             "EROFS",
             "its file system is read-only",
-            "see what `dmesg` says, because the system does that to a device that fails, and mount it writable again",
+            "read the output of `dmesg`, because the system makes a failing device read-only, and mount it writable again",
         ],
         libc::EACCES | libc::EPERM => [
             "EACCES",
             "the broker's user has no right to it",
-            "give the broker's user the file, its directory and the files beside it (`chown`)",
+            "make the broker's user the owner of the file, its directory and the files beside it (`chown`)",
         ],
         libc::EMFILE => [
             "EMFILE",
@@ -65,7 +66,7 @@ pub(super) fn cause(errno: i32) -> Option<Cause> {
         }
         _ => return None,
     };
-    Some(Cause { name, meaning, cure })
+    Some(Cause { name, meaning, remedy })
 }
 
 #[cfg(not(unix))]
@@ -73,7 +74,7 @@ pub(super) fn cause(_errno: i32) -> Option<Cause> {
     None
 }
 
-/// Whether new rows find no room, while old ones may still be let go.
+/// Whether the error means that there is no room for new rows, so that removals may still succeed.
 pub(super) fn is_lack_of_room(errno: i32) -> bool {
     cause(errno).is_some_and(|cause| ["ENOSPC", "EDQUOT", "EFBIG"].contains(&cause.name))
 }

@@ -1,4 +1,4 @@
-//! What holds for stores of every kind, from the inside.
+//! Unit tests that concern stores of every kind.
 
 use std::path::PathBuf;
 

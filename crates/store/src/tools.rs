@@ -1,15 +1,16 @@
-//! What an administrator does with messages that wait: list, peek, save, purge, requeue.
+//! The operations of an administrator on waiting messages: list, peek, save, purge, requeue.
 //!
 //! ```text
 //! wsmb queue ─► Tools ─► StoppedStore ─► MessageStore
 //! ```
 //!
-//! [`Tools`] says what can be done. [`StoppedStore`] does it on the store of a broker that does not run: it takes the store's lock like a broker, so that
-//! nobody ever reads or writes beside one. The administration interface of a running broker is to implement the same trait.
+//! [`Tools`] is the interface. [`StoppedStore`] implements it for the store of a stopped broker: it takes the store's lock like a broker,
+//! so that no
+//! tool reads or writes the store of a running broker. The administration interface of a running broker is to implement the same trait.
 
 use std::collections::BTreeMap;
 
-use super::look::look;
+use super::inspect::inspect;
 use super::requeue::{Mover, Requeue, RequeueError, Requeued};
 use super::{CLOCK, MessageStore, Page, StoreError, StoreSettings, Summary};
 use crate::limits;
@@ -17,49 +18,50 @@ use crate::open::open_for_tool;
 use wsmb_core::limits::STORE_GROUP;
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 
-/// A channel with a backlog.
+/// A channel with waiting messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelInfo {
-    /// Its name.
+    /// The channel's name.
     pub channel: ChannelName,
-    /// How many messages, delayed ones too.
+    /// The number of messages, including delayed messages.
     pub messages: u64,
-    /// Their payloads.
+    /// The size of the payloads, in bytes.
     pub bytes: u64,
-    /// When the oldest was accepted, to the second.
+    /// When the oldest message was accepted, to the second.
     pub oldest: Timestamp,
 }
 
-/// What an administrator does with messages that wait.
+/// The operations of an administrator on waiting messages.
 pub trait Tools {
-    /// Every channel with a backlog, by name. Reads every message.
+    /// Returns every channel with waiting messages, sorted by name. Reads every message.
     ///
     /// # Errors
     /// If the store can't be read.
     fn channels(&mut self) -> Result<Vec<ChannelInfo>, StoreError>;
 
-    /// The oldest messages of a channel, delayed ones too, in the order of ids: at most `limit`.
+    /// Returns the oldest messages of a channel, including delayed messages, in the order of ids: at most `limit`.
     ///
     /// # Errors
     /// If the store can't be read.
     fn peek(&mut self, channel: &ChannelName, limit: usize) -> Result<Page, StoreError>;
 
-    /// Messages of all channels with ids above `after`, delayed ones too, in the order of ids.
+    /// Returns messages of all channels with ids above `after`, including delayed messages, in the order of ids.
     ///
     /// # Errors
     /// If the store can't be read.
     fn scan(&mut self, after: MessageId) -> Result<Page, StoreError>;
 
-    /// Removes every message of a channel; says how many.
+    /// Removes every message of a channel; returns the number of removed messages.
     ///
     /// # Errors
-    /// If the store can't be written. Some may be gone.
+    /// If the store cannot be written. Some messages may have been removed.
     fn purge(&mut self, channel: &ChannelName) -> Result<u64, StoreError>;
 
-    /// Moves dead letters back, oldest first. `clock` gets the latest time that a broker has noted in the store, and returns the time to work with.
+    /// Moves dead letters back, oldest first. `clock` receives the latest time that a broker has noted in the store, and returns the
+    /// current time.
     ///
     /// # Errors
-    /// [`RequeueError`]; what has been moved stays moved.
+    /// [`RequeueError`]; messages that have been moved stay moved.
     fn requeue(
         &mut self,
         requeue: &Requeue<'_>,
@@ -67,14 +69,15 @@ pub trait Tools {
     ) -> Result<Requeued, RequeueError>;
 }
 
-/// The store of a broker that does not run, open and locked.
+/// The store of a stopped broker, open and locked.
 ///
-/// Opening takes the mark of a clean stop away, and closing puts it back, after a failure, too: every `deliveries` in the store is as true as it was.
+/// Opening clears the mark of a clean stop; closing sets the mark again, also after a failure: every `deliveries` in the store is as
+/// correct as before.
 pub struct StoppedStore<'a> {
     pub(super) store: Box<dyn MessageStore + 'a>,
-    /// What it held when it was opened.
+    /// The contents of the store when it was opened.
     pub(super) summary: Summary,
-    /// The file, and the database that it is a journal of.
+    /// If the file is a journal: the file, and the address of its database.
     journal_of: Option<(String, String)>,
 }
 
@@ -85,13 +88,13 @@ impl std::fmt::Debug for StoppedStore<'_> {
 }
 
 impl StoppedStore<'static> {
-    /// Opens a store that is there.
+    /// Opens an existing store.
     ///
     /// # Errors
-    /// [`StoreError::Missing`]; [`StoreError::Served`] if a broker runs on it; whatever keeps it from being opened.
+    /// [`StoreError::Missing`]; [`StoreError::Served`] if a broker runs on the store; any error that keeps the store from being opened.
     pub fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        // Opening would make a store where there is none.
-        let seen = look(settings)?;
+        // Opening would create a store where there is none.
+        let seen = inspect(settings)?;
         if seen.holder.is_some() {
             return Err(StoreError::Served { place: seen.place, holder: seen.holder });
         }
@@ -100,10 +103,10 @@ impl StoppedStore<'static> {
         Ok(stopped)
     }
 
-    /// Opens a store; makes it if there is none.
+    /// Opens a store; creates the store if there is none.
     ///
     /// # Errors
-    /// [`StoreError::Served`] if a broker runs on it; whatever keeps it from being opened.
+    /// [`StoreError::Served`] if a broker runs on the store; any error that keeps the store from being opened.
     pub(super) fn make(settings: &StoreSettings) -> Result<Self, StoreError> {
         let store = open_for_tool(settings).map_err(|error| match error {
             StoreError::Locked { place, holder } => StoreError::Served { place, holder },
@@ -114,7 +117,7 @@ impl StoppedStore<'static> {
 }
 
 impl<'a> StoppedStore<'a> {
-    /// Takes a store that is open.
+    /// Wraps an open store.
     ///
     /// # Errors
     /// If it can't be read.
@@ -126,16 +129,16 @@ impl<'a> StoppedStore<'a> {
     /// Closes the store.
     ///
     /// # Errors
-    /// If the mark can't be written; the next start then takes the last stop for a crash.
+    /// If the mark cannot be written; the next start then takes this stop for a crash.
     pub fn close(mut self) -> Result<(), StoreError> {
-        self.put_mark_back()
+        self.restore_clean_mark()
     }
 
-    fn put_mark_back(&mut self) -> Result<(), StoreError> {
+    fn restore_clean_mark(&mut self) -> Result<(), StoreError> {
         if std::mem::take(&mut self.summary.clean) { self.store.mark_clean() } else { Ok(()) }
     }
 
-    /// Rows of a journal may be in its database, too: what is changed here alone would come back.
+    /// Rows of a journal may be in the database too: a change in the journal alone would be undone.
     fn refuse_journal(&self) -> Result<(), StoreError> {
         match &self.journal_of {
             Some((place, database)) => Err(StoreError::Journal { place: place.clone(), database: database.clone() }),
@@ -146,8 +149,8 @@ impl<'a> StoppedStore<'a> {
 
 impl Drop for StoppedStore<'_> {
     fn drop(&mut self) {
-        // Who wants to know whether it went well has called `close`.
-        let _ = self.put_mark_back();
+        // `close` reports the error to callers that need it.
+        let _ = self.restore_clean_mark();
     }
 }
 
@@ -177,12 +180,12 @@ impl Tools for StoppedStore<'_> {
 
     fn peek(&mut self, channel: &ChannelName, limit: usize) -> Result<Page, StoreError> {
         let mut page = self.store.load(channel, MessageId(0), limit, usize::MAX)?;
-        // What has no due time is in the page up to its end.
+        // The page holds every message without a due time up to its last message.
         let end = page.messages.last().map(|message| message.id).filter(|_| !page.complete);
-        let is_there = |message: &&Message| {
+        let is_in_range = |message: &&Message| {
             message.channel == *channel && message.due.is_some() && end.is_none_or(|end| message.id < end)
         };
-        page.messages.extend(self.summary.delayed.iter().filter(is_there).cloned());
+        page.messages.extend(self.summary.delayed.iter().filter(is_in_range).cloned());
         page.messages.sort_unstable_by_key(|message| message.id);
         page.complete &= page.messages.len() <= limit;
         page.messages.truncate(limit);

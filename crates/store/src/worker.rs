@@ -1,13 +1,17 @@
-//! The store's own thread. Senders never wait for a disk: they leave work in a queue, and hear of it by [`Outcome`]s.
+//! The store's own thread. Senders never wait for a disk: callers add work to a queue, and the thread reports the results as [`Outcome`]s.
 //!
-//! **Group commit**: the thread takes whatever has queued as one transaction; while that commits, the next one queues. After a commit it waits a
-//! little, at most half as long as that took, for those whom it has just answered to send again, so that groups become as large as the disk is slow.
-//! A message removed before its group is cut is never written. What is only to be removed or counted waits a little for a group that is written
-//! anyway. What the store holds is the wall clock's time, and the thread translates: to the callers' time a row's is the same whenever the clock was
-//! set. Appends that fail are reported once and forgotten, for the broker decides what becomes of them; removals,
-//! delivery counts and purges are kept and tried again until they succeed. An outage is logged once when it begins and once when it ends.
+//! **Group commit**: the thread writes everything that is queued in one transaction; during the commit the next group collects. After a
+//! commit the thread waits
+//! up to half the time of that commit, so that senders that were just answered can send again: slow disks get large groups.
+//! A message that is removed before its group is cut is never written. Removals and delivery counts wait a short time for a group with new
+//! messages. The store holds
+//! the wall clock's time, and the thread converts between this time and the callers' time, which no step of the clock changes. Failed
+//! appends are reported once and
+//! dropped, because the broker decides whether to retry them; removals, delivery counts and purges are kept and retried until they succeed.
+//! An outage is logged once
+//! when it begins and once when it ends.
 //!
-//! Nothing here ever blocks its caller for longer than it takes to move entries in a map, except [`StoreWorker::stop`].
+//! No call blocks its caller for longer than it takes to move entries in a map, except [`StoreWorker::stop`].
 
 mod queue;
 mod shared;
@@ -28,26 +32,26 @@ use shared::{End, Shared};
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
-/// The way to the store for everybody else.
+/// The handle to the store's thread.
 pub struct StoreWorker {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
 }
 
 impl StoreWorker {
-    /// Starts the thread. It calls `report` for every outcome, in the order in which they happen, holding no lock.
+    /// Starts the thread. The thread calls `report` for every outcome, in order, holding no lock.
     ///
     /// # Errors
-    /// If the system makes no thread.
+    /// If the system cannot create a thread.
     pub fn start(store: Box<dyn Background>, report: impl FnMut(Outcome) + Send + 'static) -> io::Result<Self> {
         Self::start_with(store, || {}, || {}, report)
     }
 
-    /// The same. On its thread, `before_removal` is called before rows are removed from the store: what must outlive a row can be written down then. `died` is
-    /// called there if the thread dies of a defect: nothing is stored any more.
+    /// As [`Self::start`]. The thread calls `before_removal` before it removes rows from the store, so that data which must outlive a row can be saved. The
+    /// thread calls `died` if it panics: nothing is stored after that.
     ///
     /// # Errors
-    /// If the system makes no thread.
+    /// If the system cannot create a thread.
     pub fn start_with(
         store: Box<dyn Background>,
         before_removal: impl FnMut() + Send + 'static,
@@ -61,9 +65,9 @@ impl StoreWorker {
             healthy: AtomicBool::new(true),
             room: Notify::new(),
         });
-        let mut body = thread::Body::new(Arc::clone(&shared), store, Box::new(before_removal), Box::new(report));
+        let mut body = thread::StoreThread::new(Arc::clone(&shared), store, Box::new(before_removal), Box::new(report));
         let thread = std::thread::Builder::new().name("wsmb-store".to_owned()).spawn(move || {
-            // What is half done is never used again: the thread ends, and with it the store.
+            // After a panic the store may be in an inconsistent state: it is never used again.
             std::panic::catch_unwind(AssertUnwindSafe(|| body.run())).unwrap_or_else(|panic| {
                 died();
                 std::panic::resume_unwind(panic)
@@ -72,34 +76,36 @@ impl StoreWorker {
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Writes these. Reported as stored or failed, unless removed before. An id is never appended again after its removal.
+    /// Writes messages. Each message is reported as stored or failed, unless it is removed before. An id must never be appended again after
+    /// its removal.
     pub fn append(&self, messages: Vec<Message>) {
         self.shared.change(|queue| queue.append(messages));
     }
 
-    /// Writes this and removes the older rows that stood for it, all or nothing. Reported like an append. If it is removed before it is written,
+    /// Writes a message and removes the older rows that it replaces, atomically. Reported like an append. If the message is removed before
+    /// it is written,
     /// the older rows stay.
     pub fn replace(&self, message: Message, old: Vec<MessageId>) {
         self.shared.change(|queue| queue.replace(message, old));
     }
 
-    /// Removes these; one that is not written yet is never written, and not reported.
+    /// Removes messages. A message that is not written yet is never written, and not reported.
     pub fn remove(&self, ids: &[MessageId]) {
         self.shared.change(|queue| queue.remove(ids));
     }
 
-    /// Removes what may have been written of messages whose writing was reported as failed, and which were refused for that.
-    pub fn disown(&self, ids: &[MessageId]) {
-        self.shared.change(|queue| queue.disown(ids));
+    /// Removes the rows of refused messages whose write was reported as failed: the rows may have been written.
+    pub fn remove_uncertain(&self, ids: &[MessageId]) {
+        self.shared.change(|queue| queue.remove_uncertain(ids));
     }
 
-    /// Remembers how often these have been delivered.
+    /// Stores the number of deliveries of messages.
     pub fn deliveries(&self, counts: &[(MessageId, u32)]) {
         self.shared.change(|queue| queue.count(counts));
     }
 
-    /// Reads a page: the messages of the channel without due time and above `after`, at most `limit` of them and some
-    /// [`wsmb_core::limits::PAGE_BYTES`], after everything queued before has been written.
+    /// Reads a page: messages of the channel without a due time and above `after`, at most `limit` messages and about
+    /// [`wsmb_core::limits::PAGE_BYTES`], after everything that was queued before has been written.
     pub fn load(&self, channel: ChannelName, after: MessageId, limit: usize) {
         self.shared.change(|queue| queue.load(channel, after, limit));
     }
@@ -109,32 +115,33 @@ impl StoreWorker {
         self.shared.change(|queue| queue.sweep(now, spare));
     }
 
-    /// Removes every message of the channel with an id up to `up_to`, written or not.
+    /// Removes every message of the channel with an id up to `up_to`, including messages that are not written yet.
     pub fn purge(&self, channel: &ChannelName, up_to: MessageId) {
         self.shared.change(|queue| queue.purge(channel, up_to));
     }
 
-    /// Corrects stored times, in order with everything else. From then on what is appended, loaded and swept is translated by `by` milliseconds more:
-    /// callers speak of their own time, which goes on as if nothing had happened.
+    /// Corrects stored times, in order with other requests. From then on, appended, loaded and swept rows are converted by `by` more
+    /// milliseconds:
+    /// the callers' time continues as if the clock had not changed.
     pub fn restamp(&self, restamp: Restamp) {
         self.shared.change(|queue| queue.restamp(restamp));
     }
 
-    /// Remembers the wall clock's time, under the name [`super::CLOCK`].
+    /// Stores the wall clock's time, under the name [`super::CLOCK`].
     pub fn note_time(&self, now: Timestamp) {
         self.shared.change(|queue| queue.note_time(now));
     }
 
-    /// Bytes that wait for a commit, the running one included. Above [`limits::STORE_QUEUE_HIGH`], readers of sockets should pause.
+    /// Bytes that wait for a commit, including the running commit. Above [`limits::STORE_QUEUE_HIGH`], readers of sockets should pause.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.shared.bytes.load(Ordering::Acquire)
     }
 
     /// Waits until [`Self::queued_bytes`] is at [`limits::STORE_QUEUE_LOW`] or below.
-    pub async fn room(&self) {
+    pub async fn wait_for_room(&self) {
         loop {
-            // Made before the look, so that a wake-up in between is not lost.
+            // Created before the check, so that a notification in between is not lost.
             let notified = self.shared.room.notified();
             if self.queued_bytes() <= limits::STORE_QUEUE_LOW {
                 return;
@@ -143,13 +150,14 @@ impl StoreWorker {
         }
     }
 
-    /// What the last commit or check said.
+    /// Whether the last commit or check succeeded.
     #[must_use]
     pub fn healthy(&self) -> bool {
         self.shared.healthy.load(Ordering::Acquire)
     }
 
-    /// Asks whether the store can be written; the answer, given on the store's thread, is at most [`limits::STORE_CHECK_EVERY`] old.
+    /// Checks whether the store can be written. `answer` is called on the store's thread; the result is at most
+    /// [`limits::STORE_CHECK_EVERY`] old.
     pub fn check(&self, answer: impl FnOnce(bool) + Send + 'static) {
         let mut refused = None;
         self.shared.change(|queue| refused = queue.check(Box::new(answer)));
@@ -159,10 +167,10 @@ impl StoreWorker {
     }
 
     /// Writes everything that waits, marks the store clean, closes it and ends the thread. Blocks until then, so it must not be
-    /// called from within a report. Nothing may be asked for afterwards; a second call returns at once.
+    /// called from a report. No request may follow; a second call returns at once.
     ///
     /// # Errors
-    /// Why not everything could be written. Appends that were not have been reported as failed.
+    /// The reason why not everything could be written. Unwritten appends have been reported as failed.
     pub fn stop(&self) -> Result<(), StoreError> {
         self.end(End::Orderly)
     }
@@ -181,9 +189,9 @@ impl StoreWorker {
 }
 
 impl Drop for StoreWorker {
-    /// Without [`Self::stop`], nothing more is written and the store is not marked clean: as a crash would leave it.
+    /// Without [`Self::stop`], nothing more is written and the store is not marked clean, as after a crash.
     fn drop(&mut self) {
-        // There is nobody left to tell.
+        // No caller is left that could handle the error.
         let _ = self.end(End::Abrupt);
     }
 }

@@ -1,11 +1,11 @@
-//! Copies that are killed at every possible moment and begun again.
+//! Tests of copies that are killed at every possible moment and started again.
 
 use std::path::Path;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::mortal::Mortal;
+use crate::crashing_store::CrashingStore;
 use wsmb_core::message::{ChannelName, Payload, PublicationId, Timestamp};
 
 fn message(id: u64) -> Message {
@@ -27,13 +27,13 @@ fn messages(ids: impl IntoIterator<Item = u64>) -> Vec<Message> {
     ids.into_iter().map(message).collect()
 }
 
-fn run(source: &mut Mortal, destination: &mut Mortal, remove: bool) -> Result<Copied, CopyError> {
+fn run(source: &mut CrashingStore, destination: &mut CrashingStore, remove: bool) -> Result<Copied, CopyError> {
     copy_with(source, destination, CopyOptions { remove, again: false }, |_| {})
 }
 
 fn copy_with(
-    source: &mut Mortal,
-    destination: &mut Mortal,
+    source: &mut CrashingStore,
+    destination: &mut CrashingStore,
     options: CopyOptions,
     progress: impl FnMut(Progress),
 ) -> Result<Copied, CopyError> {
@@ -50,7 +50,7 @@ fn contents(messages: Vec<Message>) -> Vec<Message> {
 #[test]
 fn an_empty_destination_gets_everything_as_it_was() {
     let all = messages([3, 4, 5, 9, 10, 35, 1_000]);
-    let (mut source, mut destination) = (Mortal::new(&all), Mortal::new(&[]));
+    let (mut source, mut destination) = (CrashingStore::new(&all), CrashingStore::new(&[]));
     let mut told = Vec::new();
     let copied =
         copy_with(&mut source, &mut destination, CopyOptions::default(), |progress| told.push(progress)).unwrap();
@@ -66,11 +66,11 @@ fn an_empty_destination_gets_everything_as_it_was() {
 
 #[test]
 fn what_came_later_is_added_behind_what_is_there() {
-    let (mut source, mut destination) = (Mortal::new(&messages(1..=4)), Mortal::new(&messages([2, 7])));
+    let (mut source, mut destination) = (CrashingStore::new(&messages(1..=4)), CrashingStore::new(&messages([2, 7])));
     assert_eq!(run(&mut source, &mut destination, false).unwrap().shift, 7);
-    let ids = |store: &mut Mortal| store.everything().iter().map(|message| message.id.0).collect::<Vec<_>>();
+    let ids = |store: &mut CrashingStore| store.everything().iter().map(|message| message.id.0).collect::<Vec<_>>();
     assert_eq!(ids(&mut destination), [2, 7, 8, 9, 10, 11]);
-    // Both brokers have run: the source has new messages, the destination has given its next ids.
+    // Both brokers have run: the source has new messages, the destination has assigned its next ids.
     source.rows.commit(&Group { appends: messages([5, 6]), ..Group::default() }).unwrap();
     let theirs = Group { appends: messages([12, 13]), removals: [8, 9].map(MessageId).to_vec(), ..Group::default() };
     destination.rows.commit(&theirs).unwrap();
@@ -81,7 +81,8 @@ fn what_came_later_is_added_behind_what_is_there() {
 
 #[test]
 fn two_sources_go_into_one_destination() {
-    let (mut one, mut two, mut both) = (Mortal::new(&messages(1..=3)), Mortal::new(&messages(1..=3)), Mortal::new(&[]));
+    let (mut one, mut two, mut both) =
+        (CrashingStore::new(&messages(1..=3)), CrashingStore::new(&messages(1..=3)), CrashingStore::new(&[]));
     for source in [&mut one, &mut two] {
         assert_eq!(run(source, &mut both, false).unwrap().copied, 3);
         assert_eq!(run(source, &mut both, false).unwrap().copied, 0, "each is known by itself");
@@ -91,7 +92,7 @@ fn two_sources_go_into_one_destination() {
 
 #[test]
 fn a_source_whose_ids_began_anew_can_be_copied_again() {
-    let (mut source, mut destination) = (Mortal::new(&messages([1, 2])), Mortal::new(&[]));
+    let (mut source, mut destination) = (CrashingStore::new(&messages([1, 2])), CrashingStore::new(&[]));
     run(&mut source, &mut destination, false).unwrap();
     let again = CopyOptions { again: true, remove: false };
     let copied = copy_with(&mut source, &mut destination, again, |_| {}).unwrap();
@@ -101,7 +102,7 @@ fn a_source_whose_ids_began_anew_can_be_copied_again() {
 
 #[test]
 fn a_source_that_crashed_makes_no_clean_destination() {
-    let (mut source, mut destination) = (Mortal::new(&messages(1..=3)), Mortal::new(&[]));
+    let (mut source, mut destination) = (CrashingStore::new(&messages(1..=3)), CrashingStore::new(&[]));
     source.clean = false;
     run(&mut source, &mut destination, false).unwrap();
     assert!(!source.clean && !destination.clean);
@@ -110,9 +111,10 @@ fn a_source_that_crashed_makes_no_clean_destination() {
 #[test]
 fn ids_that_no_table_can_hold_are_refused() {
     let highest = Message { id: MessageId(i64::MAX.unsigned_abs()), ..message(1) };
-    let (mut source, mut destination) = (Mortal::new(&[message(1), highest]), Mortal::new(&messages([1])));
+    let (mut source, mut destination) =
+        (CrashingStore::new(&[message(1), highest]), CrashingStore::new(&messages([1])));
     assert!(matches!(run(&mut source, &mut destination, false), Err(CopyError::Ids)));
-    run(&mut source, &mut Mortal::new(&[]), false).unwrap();
+    run(&mut source, &mut CrashingStore::new(&[]), false).unwrap();
 }
 
 #[test]
@@ -151,13 +153,13 @@ proptest! {
         remove in any::<bool>(),
     ) {
         let (all, own) = (messages(ids), messages(own));
-        let (mut source, mut destination) = (Mortal::new(&all), Mortal::new(&own));
+        let (mut source, mut destination) = (CrashingStore::new(&all), CrashingStore::new(&own));
         for (at, after, of_source, remove_now) in deaths {
-            let mortal = if of_source { &mut source } else { &mut destination };
-            mortal.dies_at(Some(at), after);
+            let store = if of_source { &mut source } else { &mut destination };
+            store.crashes_at(Some(at), after);
             let _ = run(&mut source, &mut destination, remove && remove_now);
-            source.dies_at(None, false);
-            destination.dies_at(None, false);
+            source.crashes_at(None, false);
+            destination.crashes_at(None, false);
         }
         run(&mut source, &mut destination, remove).unwrap();
         let expected: Vec<Message> = own.into_iter().chain(all.iter().cloned()).collect();

@@ -1,40 +1,40 @@
-//! What sweeps of the database have found and nobody has been told yet. Holds a bounded number of rows: see [`crate::limits::JOURNAL_SPARED_BYTES`].
+//! The results of sweeps of the database that no sweep has returned yet. Bounded: see [`crate::limits::JOURNAL_SPARED_BYTES`].
 
 use std::collections::HashSet;
 
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
-/// What the sweeps of the database have come to.
+/// The sweep of the database, and the results that wait.
 #[derive(Debug, Default)]
 pub(super) struct Sweeps {
-    /// The database is at one.
+    /// The database is being swept.
     pub(super) under_way: bool,
-    /// For when, and what it is to spare.
+    /// The time and the spared channels of the next sweep.
     pub(super) now: Timestamp,
     pub(super) spare: Spare,
-    /// Expired rows that the database has removed, to be told at the next sweep.
+    /// Expired rows that the database has removed; the next sweep returns them.
     pub(super) gone: Vec<(MessageId, ChannelName)>,
-    /// Expired rows that it has spared.
+    /// Expired rows of spared channels.
     pub(super) spared: Vec<Message>,
-    /// What they take.
+    /// The size of their payloads, in bytes.
     pub(super) spared_bytes: usize,
 }
 
 impl Sweeps {
-    /// These rows are gone.
+    /// Drops rows that have been removed meanwhile.
     pub(super) fn forget(&mut self, gone: &HashSet<MessageId>) {
         self.gone.retain(|(id, _)| !gone.contains(id));
         self.retain_spared(|message| !gone.contains(&message.id));
     }
 
-    /// A channel is empty up to this id.
+    /// Drops the rows of a purged channel.
     pub(super) fn forget_channel(&mut self, channel: &ChannelName, up_to: MessageId) {
         self.gone.retain(|(id, of)| of != channel || *id > up_to);
         self.retain_spared(|message| message.channel != *channel || message.id > up_to);
     }
 
-    /// What has been read carries times that are wrong now. The next sweeps find it again.
+    /// Drops rows whose times have been corrected since. The next sweeps find them again.
     pub(super) fn forget_times(&mut self) {
         self.retain_spared(|_| false);
     }

@@ -1,10 +1,10 @@
-//! Pages that are on their way from the database, or have come and wait to be asked for.
+//! Pages that were requested from the database: still pending, or arrived and not taken yet.
 //!
-//! A page that has come is kept true: what is settled meanwhile is taken out of it.
+//! An arrived page is kept up to date: messages that are removed meanwhile are taken out of it.
 
 use std::collections::HashSet;
 
-use super::courier::Wanted;
+use super::database_thread::PageRequest;
 use super::ledger::Ledger;
 use crate::limits;
 use crate::{Page, StoreError};
@@ -17,27 +17,27 @@ pub(super) struct Fetches(Vec<Fetch>);
 #[derive(Debug)]
 struct Fetch {
     channel: ChannelName,
-    /// What it was asked for.
+    /// The id after which the page begins.
     after: MessageId,
-    /// How far it has looked in vain.
+    /// The id up to which the search has found nothing.
     from: MessageId,
     page: Option<Result<Page, StoreError>>,
 }
 
-/// How far a page is.
+/// The state of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// It has come.
+    /// The page has arrived.
     Ready,
-    /// It has not, or there is no room to ask for it now.
+    /// The page is pending, or too many pages are pending to request it now.
     UnderWay,
-    /// It is to be asked for.
-    New(Wanted),
+    /// The caller must request the page.
+    New(PageRequest),
 }
 
 impl Fetches {
-    /// How far the page is. [`State::New`] once for each.
-    pub(super) fn want(&mut self, channel: &ChannelName, after: MessageId, limit: usize, max_bytes: usize) -> State {
+    /// Returns the state of the page; [`State::New`] once for each page.
+    pub(super) fn request(&mut self, channel: &ChannelName, after: MessageId, limit: usize, max_bytes: usize) -> State {
         if let Some(fetch) = self.0.iter().find(|fetch| fetch.channel == *channel && fetch.after == after) {
             return if fetch.page.is_some() { State::Ready } else { State::UnderWay };
         }
@@ -45,32 +45,32 @@ impl Fetches {
             return State::UnderWay;
         }
         self.0.push(Fetch { channel: channel.clone(), after, from: after, page: None });
-        State::New(Wanted { channel: channel.clone(), after, limit, max_bytes })
+        State::New(PageRequest { channel: channel.clone(), after, limit, max_bytes })
     }
 
-    /// Gives a page that has come.
+    /// Takes an arrived page.
     pub(super) fn take(&mut self, channel: &ChannelName, after: MessageId) -> Option<Result<Page, StoreError>> {
         let ready = |fetch: &Fetch| fetch.channel == *channel && fetch.after == after && fetch.page.is_some();
         let index = self.0.iter().position(ready)?;
         self.0.swap_remove(index).page
     }
 
-    /// Nobody wants this page any more.
+    /// Drops a page that is not needed any more.
     pub(super) fn abandon(&mut self, channel: &ChannelName, after: MessageId) {
         self.0.retain(|fetch| fetch.channel != *channel || fetch.after != after);
     }
 
-    /// The database has given a page. If nothing of it is left, the answer says what to ask for in its place.
+    /// Handles a page that has arrived. If no message of it is left, returns the request for the page that replaces it.
     ///
     /// # Errors
     /// If the journal's file can't be read.
-    pub(super) fn arrived(
+    pub(super) fn receive(
         &mut self,
         ledger: &mut Ledger,
-        wanted: Wanted,
+        wanted: PageRequest,
         result: Result<Page, StoreError>,
-    ) -> Result<Option<Wanted>, StoreError> {
-        let Wanted { channel, after: from, limit, max_bytes } = wanted;
+    ) -> Result<Option<PageRequest>, StoreError> {
+        let PageRequest { channel, after: from, limit, max_bytes } = wanted;
         let waits = |fetch: &&mut Fetch| fetch.channel == channel && fetch.from == from && fetch.page.is_none();
         let Some(fetch) = self.0.iter_mut().find(waits) else { return Ok(None) };
         let page = match result {
@@ -80,7 +80,7 @@ impl Fetches {
                 return Ok(None);
             }
         };
-        let merged = match ledger.complete(&channel, from, page, limit, max_bytes) {
+        let merged = match ledger.merge_page(&channel, from, page, limit, max_bytes) {
             Ok(merged) => merged,
             Err(error) => {
                 fetch.page = Some(Err(error.clone()));
@@ -89,25 +89,25 @@ impl Fetches {
         };
         if merged.page.messages.is_empty() && !merged.page.complete {
             fetch.from = merged.horizon;
-            return Ok(Some(Wanted { channel, after: merged.horizon, limit, max_bytes }));
+            return Ok(Some(PageRequest { channel, after: merged.horizon, limit, max_bytes }));
         }
         fetch.page = Some(Ok(merged.page));
         Ok(None)
     }
 
-    /// These are gone.
+    /// Removes messages from arrived pages.
     pub(super) fn forget(&mut self, ids: &HashSet<MessageId>) {
         if !ids.is_empty() {
             self.retain(|_, id| !ids.contains(&id));
         }
     }
 
-    /// The channel is empty up to this id.
+    /// Removes the messages of a purged channel from arrived pages.
     pub(super) fn forget_channel(&mut self, channel: &ChannelName, up_to: MessageId) {
         self.retain(|of, id| of != channel || id > up_to);
     }
 
-    /// The pages that have come.
+    /// The arrived pages.
     pub(super) fn pages(&mut self) -> impl Iterator<Item = &mut Page> {
         self.0.iter_mut().filter_map(|fetch| fetch.page.as_mut()?.as_mut().ok())
     }

@@ -1,15 +1,16 @@
-//! The journal's file: the rows that are not in the database yet, and what is owed to it.
+//! The journal's file: the rows that are not in the database yet, and the changes that the database has not carried out.
 //!
 //! ```text
 //! data     rows that wait to be moved (a store's usual table, so that `wsmb queue` can show it)
-//! owed     rows of the database that must go, or get a delivery count
-//! empty    channels of the database to be emptied up to an id
-//! restamp  corrections of times that the database has not carried out
-//! backlog  how many rows of each channel the database holds; never less than there are
+//! owed     pending removals and delivery counts of rows of the database
+//! empty    pending purges: channels of the database, each up to an id
+//! restamp  pending corrections of times
+//! backlog  number of rows of each channel in the database; never too low
 //! ```
 //!
-//! How pages and summaries are put together with the database's is in `merge`. A row that was ever sent to the database may be there, whatever became of the answer: its removal is owed, too. Nothing here talks to the
-//! database.
+//! Module `merge` merges pages and summaries with those of the database. A row that was ever sent to the database may be there, even if no
+//! answer arrived: its
+//! removal is pending too. Never talks to the database.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -22,38 +23,38 @@ use crate::{ChannelSummary, Columns, Group, Prefix, Restamp, StoreError, Swept};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
-/// What the database holds of one channel, at the most.
+/// An upper bound of a channel's rows in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Moved {
-    /// How many rows.
+pub(super) struct InDatabase {
+    /// The number of rows.
     pub(super) messages: u64,
-    /// The highest id among them.
+    /// The highest id.
     pub(super) last: MessageId,
 }
 
-/// What is to be done on the database next, in one transaction.
+/// The next transaction of the database.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Batch {
-    /// New rows, and what is owed.
+    /// New rows, and pending removals and counts.
     pub(super) group: Group,
-    /// There is more.
+    /// Whether there is more to move.
     pub(super) more: bool,
 }
 
-/// The file, open and locked.
+/// The journal's file, open and locked.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    /// The store of the rows, for what it does as any other.
+    /// The store of the journal's rows.
     pub(super) rows: SqliteStore,
     pub(super) names: Names,
-    /// Bytes that the file may hold.
+    /// The maximum size of the file, in bytes.
     budget: u64,
     /// Rows up to this id may be in the database.
     sent_up_to: MessageId,
-    /// Rows up to this id have been taken up to be moved, or can't be moved.
+    /// Rows up to this id have been sent to the database thread, or cannot be moved.
     cursor: MessageId,
-    /// A copy of the table `backlog`. A line for each channel with a backlog in the database.
-    pub(super) backlog: HashMap<ChannelName, Moved>,
+    /// A copy of the table `backlog`: one entry for each channel with rows in the database.
+    pub(super) backlog: HashMap<ChannelName, InDatabase>,
     /// A copy of the table `restamp`, oldest first.
     pub(super) restamps: Vec<Restamp>,
 }
@@ -67,23 +68,23 @@ pub(super) struct Names {
     pub(super) empty: String,
     pub(super) restamp: String,
     backlog: String,
-    /// Notes that a row must go, whatever was owed before.
-    pub(super) owe_removal: String,
-    /// Notes a row's delivery count, unless it must go.
-    owe_count: String,
+    /// Records the pending removal of a row; replaces a pending count.
+    pub(super) add_removal: String,
+    /// Records the pending delivery count of a row, unless its removal is pending.
+    add_count: String,
 }
 
 impl Names {
     fn new(prefix: &Prefix) -> Self {
         let name = |table: &str| format!("\"{}{table}\"", prefix.as_str());
         let owed = name("owed");
-        let owe_removal = format!("INSERT OR REPLACE INTO {owed} (data_id, deliveries) VALUES (?1, NULL)");
-        let owe_count = format!(
+        let add_removal = format!("INSERT OR REPLACE INTO {owed} (data_id, deliveries) VALUES (?1, NULL)");
+        let add_count = format!(
             "INSERT INTO {owed} (data_id, deliveries) VALUES (?1, ?2) \
              ON CONFLICT DO UPDATE SET deliveries = excluded.deliveries WHERE deliveries IS NOT NULL"
         );
         let (data, meta, empty, backlog) = (name("data"), name("meta"), name("empty"), name("backlog"));
-        Self { data, meta, owed, empty, restamp: name("restamp"), backlog, owe_removal, owe_count }
+        Self { data, meta, owed, empty, restamp: name("restamp"), backlog, add_removal, add_count }
     }
 
     fn create(&self) -> String {
@@ -100,7 +101,7 @@ impl Names {
 }
 
 impl Ledger {
-    /// Opens the file, or makes it.
+    /// Opens the file, or creates it.
     ///
     /// # Errors
     /// As [`SqliteStore::open`].
@@ -117,19 +118,19 @@ impl Ledger {
             backlog: HashMap::new(),
             restamps: Vec::new(),
         };
-        // What the broker before this one sent, and whether it arrived, is not known.
+        // It is not known which rows the previous broker sent, and whether they arrived.
         ledger.sent_up_to = ledger.highest()?;
         ledger.backlog = ledger.read_backlog()?;
         ledger.restamps = ledger.read_restamps()?;
         Ok(ledger)
     }
 
-    /// The file, as an administrator knows it.
+    /// The path of the file, for messages to an administrator.
     pub(super) fn place(&self) -> String {
         self.rows.place()
     }
 
-    /// Which database the journal belongs to; `None` if it is new.
+    /// The address of the database that the journal belongs to; `None` if the journal is new.
     ///
     /// # Errors
     /// If the file can't be read.
@@ -142,7 +143,7 @@ impl Ledger {
     ///
     /// # Errors
     /// If the file can't be written.
-    pub(super) fn adopt(&mut self, database: &str) -> Result<(), StoreError> {
+    pub(super) fn bind_to(&mut self, database: &str) -> Result<(), StoreError> {
         let Names { meta, backlog, .. } = &self.names;
         let write = format!("INSERT OR REPLACE INTO {meta} (name, value) VALUES ('database', ?1)");
         let forget = format!("DELETE FROM {backlog}");
@@ -156,7 +157,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether one of these rows is here.
+    /// Whether the journal holds one of these rows.
     ///
     /// # Errors
     /// If the file can't be read.
@@ -173,7 +174,7 @@ impl Ledger {
         })
     }
 
-    /// How much waits to be moved: rows, and debts.
+    /// The number of rows that wait to be moved, and of pending changes.
     ///
     /// # Errors
     /// If the file can't be read.
@@ -196,7 +197,7 @@ impl Ledger {
         Ok(found.unwrap_or_default())
     }
 
-    fn read_backlog(&mut self) -> Result<HashMap<ChannelName, Moved>, StoreError> {
+    fn read_backlog(&mut self) -> Result<HashMap<ChannelName, InDatabase>, StoreError> {
         let query = format!("SELECT channel, messages, last FROM {}", self.names.backlog);
         self.rows.run(|connection, _, _| {
             let mut statement = connection.prepare(&query)?;
@@ -205,14 +206,14 @@ impl Ledger {
             while let Some(found) = rows.next()? {
                 let messages = found.get::<_, i64>(1)?.unsigned_abs();
                 if let Some((channel, last)) = row::channel(found, 0)?.zip(row::id(found, 2)?) {
-                    backlog.insert(channel, Moved { messages, last });
+                    backlog.insert(channel, InDatabase { messages, last });
                 }
             }
             Ok(backlog)
         })
     }
 
-    /// The file holds as much as it may; `more` bytes would be too much.
+    /// Whether `more` further bytes would exceed the maximum size of the file.
     ///
     /// # Errors
     /// If the file can't be read.
@@ -224,26 +225,27 @@ impl Ledger {
         Ok(used.unsigned_abs() + more as u64 > self.budget)
     }
 
-    /// The database may hold rows of `channel` above `after`.
-    pub(super) fn is_moved(&self, channel: &ChannelName, after: MessageId) -> bool {
+    /// Whether the database may hold rows of `channel` above `after`.
+    pub(super) fn may_be_in_database(&self, channel: &ChannelName, after: MessageId) -> bool {
         self.backlog.get(channel).is_some_and(|moved| moved.last > after)
     }
 
-    /// The database holds nothing, as far as is known.
+    /// Whether the database holds no rows, as far as known.
     pub(super) fn is_database_empty(&self) -> bool {
         self.backlog.is_empty()
     }
 
-    /// Carries out a group: here, and as a debt to the database where the row is, or may be, there.
+    /// Carries out a group in the journal, and records removals and counts as pending if the row is, or may be, in the database.
     ///
     /// # Errors
-    /// [`StoreError::OverBudget`] if there is no room for its appends, or whatever keeps the file from being written; then nothing has happened.
+    /// [`StoreError::OverBudget`] if there is no room for new rows, or any error that keeps the file from being written; no change has been
+    /// made.
     pub(super) fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
         let more = group.appends.iter().map(|message| message.payload.bytes.len() + limits::STORE_ROW_BYTES).sum();
         if !group.appends.is_empty() && self.is_full(more)? {
             return Err(StoreError::OverBudget { place: self.place() });
         }
-        let Names { owe_removal, owe_count, .. } = &self.names;
+        let Names { add_removal, add_count, .. } = &self.names;
         let sent_up_to = self.sent_up_to;
         self.rows.run(|connection, sql, columns| {
             let transaction = immediate(connection)?;
@@ -251,14 +253,14 @@ impl Ledger {
             for id in &group.removals {
                 let here = transaction.prepare_cached(&sql.delete)?.execute([row::integer(id.0)])? > 0;
                 if !here || *id <= sent_up_to {
-                    transaction.prepare_cached(owe_removal)?.execute([row::integer(id.0)])?;
+                    transaction.prepare_cached(add_removal)?.execute([row::integer(id.0)])?;
                 }
             }
             for (id, count) in &group.deliveries {
                 let counted = params![row::integer(id.0), count];
                 let here = transaction.prepare_cached(&sql.deliveries)?.execute(counted)? > 0;
                 if !here || *id <= sent_up_to {
-                    transaction.prepare_cached(owe_count)?.execute(counted)?;
+                    transaction.prepare_cached(add_count)?.execute(counted)?;
                 }
             }
             for (name, value) in &group.marks {
@@ -272,22 +274,22 @@ impl Ledger {
         Ok(())
     }
 
-    /// Removes expired rows that are here, and names them; reads those of spared channels.
+    /// Removes expired rows of the journal, and returns their ids; reads those of spared channels.
     ///
     /// # Errors
     /// Then none is removed.
     pub(super) fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError> {
-        let owe_removal = &self.names.owe_removal;
+        let add_removal = &self.names.add_removal;
         let sent_up_to = self.sent_up_to;
         self.rows.sweep_with(now, limit, spare, |transaction, swept| {
             for (id, _) in swept.gone.iter().filter(|(id, _)| *id <= sent_up_to) {
-                transaction.prepare_cached(owe_removal)?.execute([row::integer(id.0)])?;
+                transaction.prepare_cached(add_removal)?.execute([row::integer(id.0)])?;
             }
             Ok(())
         })
     }
 
-    /// Removes rows of a channel that are here, and owes the database the same.
+    /// Removes rows of a channel from the journal, and records the same purge as pending for the database.
     ///
     /// # Errors
     /// Then none is removed.
@@ -306,7 +308,7 @@ impl Ledger {
         })
     }
 
-    /// The channel that is to be emptied next.
+    /// The next pending purge.
     ///
     /// # Errors
     /// If the file can't be read.
@@ -320,10 +322,10 @@ impl Ledger {
         })
     }
 
-    /// The database has emptied this channel up to this id.
+    /// Removes a pending purge that the database has carried out.
     ///
     /// # Errors
-    /// If the file can't be written; then it will be emptied again.
+    /// If the file cannot be written; then the channel is purged again.
     pub(super) fn purged(&mut self, channel: &ChannelName, up_to: MessageId) -> Result<(), StoreError> {
         let done = format!("DELETE FROM {} WHERE channel = ?1 AND up_to <= ?2", self.names.empty);
         self.rows.run(|connection, _, _| {
@@ -331,7 +333,7 @@ impl Ledger {
         })
     }
 
-    /// Cuts what the database is to do next. From now on the rows of it may be there.
+    /// Returns the next transaction of the database. From now on, its rows may be in the database.
     ///
     /// # Errors
     /// If the file can't be read.
@@ -351,18 +353,18 @@ impl Ledger {
             let mut statement = connection.prepare_cached(&rows)?;
             let mut found = statement.query([row::integer(cursor.0)])?;
             while bytes < limits::STORE_GROUP_BYTES
-                && let Some(line) = found.next()?
+                && let Some(entry) = found.next()?
             {
-                if let Some(message) = row::message(line)? {
+                if let Some(message) = row::message(entry)? {
                     bytes += message.payload.bytes.len();
                     group.appends.push(message);
                 }
             }
             let mut statement = connection.prepare_cached(&debts)?;
             let mut found = statement.query([])?;
-            while let Some(line) = found.next()? {
-                let Some(id) = row::id(line, 0)? else { continue };
-                match line.get::<_, Option<u32>>(1)? {
+            while let Some(entry) = found.next()? {
+                let Some(id) = row::id(entry, 0)? else { continue };
+                match entry.get::<_, Option<u32>>(1)? {
                     None => group.removals.push(id),
                     Some(count) => group.deliveries.push((id, count)),
                 }
@@ -380,21 +382,21 @@ impl Ledger {
         Ok(batch)
     }
 
-    /// The rows from `id` on are to be taken up again.
+    /// Marks the rows from `id` on to be moved again.
     pub(super) fn rewind(&mut self, id: MessageId) {
         self.cursor = self.cursor.min(MessageId(id.0.saturating_sub(1)));
     }
 
-    /// The database has carried out this group. What has changed here meanwhile stays owed.
+    /// Records that the database has carried out this group. Changes that were made in the journal meanwhile stay pending.
     ///
     /// # Errors
-    /// If the file can't be written; then the group will be sent again, which does no harm.
-    pub(super) fn settle(&mut self, group: &Group) -> Result<(), StoreError> {
-        let mut moved: HashMap<ChannelName, Moved> = HashMap::new();
+    /// If the file cannot be written; then the group is sent again, which is harmless.
+    pub(super) fn acknowledge(&mut self, group: &Group) -> Result<(), StoreError> {
+        let mut moved: HashMap<ChannelName, InDatabase> = HashMap::new();
         for message in &group.appends {
             let known = self.backlog.get(&message.channel).copied();
-            let line = moved.entry(message.channel.clone()).or_insert(known.unwrap_or(Moved::NOTHING));
-            *line = Moved { messages: line.messages + 1, last: line.last.max(message.id) };
+            let entry = moved.entry(message.channel.clone()).or_insert(known.unwrap_or(InDatabase::NOTHING));
+            *entry = InDatabase { messages: entry.messages + 1, last: entry.last.max(message.id) };
         }
         let Names { owed, backlog, .. } = &self.names;
         let paid = format!("DELETE FROM {owed} WHERE data_id = ?1 AND deliveries IS ?2");
@@ -410,8 +412,8 @@ impl Ledger {
             for (id, count) in &group.deliveries {
                 transaction.prepare_cached(&paid)?.execute(params![row::integer(id.0), count])?;
             }
-            for (channel, line) in &moved {
-                write_moved(&transaction, &holds, channel, *line)?;
+            for (channel, entry) in &moved {
+                write_backlog(&transaction, &holds, channel, *entry)?;
             }
             transaction.commit()
         })?;
@@ -419,13 +421,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// What the database holds, as it says itself.
+    /// Stores the counts that the database returned.
     ///
     /// # Errors
     /// If the file can't be written.
     pub(super) fn recount(&mut self, channels: &[ChannelSummary], last_id: MessageId) -> Result<(), StoreError> {
-        let lines = channels.iter().map(|found| (&found.channel, Moved { messages: found.messages, last: found.last }));
-        let lines: HashMap<ChannelName, Moved> = lines.map(|(channel, line)| (channel.clone(), line)).collect();
+        let lines =
+            channels.iter().map(|found| (&found.channel, InDatabase { messages: found.messages, last: found.last }));
+        let lines: HashMap<ChannelName, InDatabase> = lines.map(|(channel, entry)| (channel.clone(), entry)).collect();
         let Names { backlog, meta, .. } = &self.names;
         let forget = format!("DELETE FROM {backlog}");
         let holds = format!("INSERT INTO {backlog} (channel, messages, last) VALUES (?1, ?2, ?3)");
@@ -433,8 +436,8 @@ impl Ledger {
         self.rows.run(|connection, _, _| {
             let transaction = immediate(connection)?;
             transaction.execute(&forget, [])?;
-            for (channel, line) in &lines {
-                write_moved(&transaction, &holds, channel, *line)?;
+            for (channel, entry) in &lines {
+                write_backlog(&transaction, &holds, channel, *entry)?;
             }
             transaction.execute(&highest, [row::integer(last_id.0)])?;
             transaction.commit()
@@ -444,17 +447,17 @@ impl Ledger {
     }
 }
 
-impl Moved {
+impl InDatabase {
     const NOTHING: Self = Self { messages: 0, last: MessageId(0) };
 }
 
-fn write_moved(
+fn write_backlog(
     transaction: &Transaction<'_>,
     statement: &str,
     channel: &ChannelName,
-    line: Moved,
+    entry: InDatabase,
 ) -> rusqlite::Result<()> {
-    let parameters = params![channel.as_str(), row::integer(line.messages), row::integer(line.last.0)];
+    let parameters = params![channel.as_str(), row::integer(entry.messages), row::integer(entry.last.0)];
     transaction.prepare_cached(statement)?.execute(parameters).map(drop)
 }
 

@@ -1,4 +1,4 @@
-//! Pages and summaries of the database, put together with what the journal knows better.
+//! Merges pages and summaries of the database with the journal's rows and pending changes.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -6,27 +6,29 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::{OptionalExtension, params};
 
 use super::ledger::{Ledger, Names};
+use crate::page::PageBuilder;
 use crate::sqlite::row;
 use crate::{ChannelSummary, MessageStore, Page, StoreError, StoredPublication, Summary};
 use wsmb_core::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
 
-/// A page, and how far it looked.
+/// A merged page, and how far it was searched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Merged {
     pub(super) page: Page,
-    /// Up to here nothing else is in the store; meaningless if the page is complete.
+    /// Up to this id the page is complete; without meaning if the whole page is complete.
     pub(super) horizon: MessageId,
 }
 
 impl Ledger {
-    /// Turns a page of the database into one of the store: without what is owed to be gone there, with the counts that it is owed, and with the
-    /// rows that are still here. It may be empty and not complete; then the next one is to be fetched from its horizon on.
+    /// Turns a page of the database into a page of the store: without rows whose removal is pending, with pending counts, and with the
+    /// journal's rows. The page may be empty and not complete; then fetch the next page from its horizon on.
     ///
-    /// To be called before anything is settled that the database did after it gave the page; else rows that were moved meanwhile are in neither.
+    /// Must be called before the results of later tasks of the database are recorded; otherwise rows that were moved meanwhile are in
+    /// neither page.
     ///
     /// # Errors
     /// If the file can't be read.
-    pub(super) fn complete(
+    pub(super) fn merge_page(
         &mut self,
         channel: &ChannelName,
         after: MessageId,
@@ -35,17 +37,17 @@ impl Ledger {
         max_bytes: usize,
     ) -> Result<Merged, StoreError> {
         let horizon = theirs.messages.last().map(|message| message.id);
-        self.retain_unowed(&mut theirs.messages)?;
+        self.apply_pending_changes(&mut theirs.messages)?;
         self.correct(&mut theirs.messages);
         let ours = self.rows.load(channel, after, limit, max_bytes)?;
         Ok(merge(theirs, horizon, ours, limit, max_bytes))
     }
 
-    /// The same for [`MessageStore::scan`].
+    /// As [`Self::merge_page`], for [`MessageStore::scan`].
     ///
     /// # Errors
     /// If the file can't be read.
-    pub(super) fn complete_scan(
+    pub(super) fn merge_scan(
         &mut self,
         after: MessageId,
         mut theirs: Page,
@@ -53,14 +55,14 @@ impl Ledger {
         max_bytes: usize,
     ) -> Result<Merged, StoreError> {
         let horizon = theirs.messages.last().map(|message| message.id);
-        self.retain_unowed(&mut theirs.messages)?;
+        self.apply_pending_changes(&mut theirs.messages)?;
         self.correct(&mut theirs.messages);
         let ours = self.rows.scan(after, limit, max_bytes)?;
         Ok(merge(theirs, horizon, ours, limit, max_bytes))
     }
 
-    /// Takes rows away that are owed to be gone, and sets the counts that are owed.
-    pub(super) fn retain_unowed(&mut self, messages: &mut Vec<Message>) -> Result<(), StoreError> {
+    /// Removes messages whose removal is pending, and sets pending counts.
+    pub(super) fn apply_pending_changes(&mut self, messages: &mut Vec<Message>) -> Result<(), StoreError> {
         let Names { owed, empty, .. } = &self.names;
         let owed = format!("SELECT deliveries FROM {owed} WHERE data_id = ?1");
         let purge = format!("SELECT up_to FROM {empty} WHERE channel = ?1");
@@ -88,18 +90,18 @@ impl Ledger {
         })
     }
 
-    /// Which of these the database may name as swept: not those that are owed to be gone, which are settled already.
+    /// Keeps the rows whose removal is not pending: the other rows are already removed for every caller.
     ///
     /// # Errors
     /// If the file can't be read.
-    pub(super) fn retain_unsettled(&mut self, swept: &mut Vec<(MessageId, ChannelName)>) -> Result<(), StoreError> {
+    pub(super) fn retain_not_removed(&mut self, swept: &mut Vec<(MessageId, ChannelName)>) -> Result<(), StoreError> {
         let Names { owed, empty, .. } = &self.names;
-        let settled = format!(
+        let removed = format!(
             "SELECT 1 FROM {owed} WHERE data_id = ?1 AND deliveries IS NULL \
              UNION ALL SELECT 1 FROM {empty} WHERE channel = ?2 AND up_to >= ?1"
         );
         self.rows.run(|connection, _, _| {
-            let mut statement = connection.prepare_cached(&settled)?;
+            let mut statement = connection.prepare_cached(&removed)?;
             let mut kept = Vec::with_capacity(swept.len());
             for (id, channel) in swept.drain(..) {
                 if !statement.exists(params![row::integer(id.0), channel.as_str()])? {
@@ -111,7 +113,7 @@ impl Ledger {
         })
     }
 
-    /// What the store holds: what is here, and what the database holds as far as the journal knows.
+    /// Returns the contents of the store: the journal's rows, and the database's rows as far as the journal knows them.
     ///
     /// # Errors
     /// If the file can't be read.
@@ -120,13 +122,13 @@ impl Ledger {
         let mut channels: HashMap<ChannelName, ChannelSummary> =
             summary.channels.into_iter().map(|found| (found.channel.clone(), found)).collect();
         for (channel, moved) in &self.backlog {
-            let line = channels.entry(channel.clone()).or_insert_with(|| ChannelSummary {
+            let entry = channels.entry(channel.clone()).or_insert_with(|| ChannelSummary {
                 channel: channel.clone(),
                 messages: 0,
                 last: MessageId(0),
             });
-            line.messages += moved.messages;
-            line.last = line.last.max(moved.last);
+            entry.messages += moved.messages;
+            entry.last = entry.last.max(moved.last);
         }
         summary.channels = channels.into_values().collect();
         summary.channels.sort_unstable_by(|a, b| a.channel.cmp(&b.channel));
@@ -134,11 +136,27 @@ impl Ledger {
         Ok(summary)
     }
 
-    /// The publications of which the store holds messages: `ours` are here, `theirs` in the database, as far as they are not owed to be gone there.
+    /// Returns the contents of the journal together with those of the database (`theirs`), except messages with a due time of the database.
     ///
     /// # Errors
     /// If the file can't be read.
-    pub(super) fn publications(
+    pub(super) fn summary_with(
+        &mut self,
+        theirs: Summary,
+        publications_since: Timestamp,
+    ) -> Result<Summary, StoreError> {
+        let mut summary = self.summary(publications_since)?;
+        summary.expiries.extend(theirs.expiries);
+        summary.publications = self.publications(theirs.publications, summary.publications)?;
+        summary.clean &= theirs.clean;
+        Ok(summary)
+    }
+
+    /// Merges the publications of the journal (`ours`) and of the database (`theirs`), without rows whose removal is pending.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    fn publications(
         &mut self,
         mut theirs: Vec<StoredPublication>,
         ours: Vec<StoredPublication>,
@@ -146,7 +164,7 @@ impl Ledger {
         let rows =
             |found: &StoredPublication| found.rows.iter().map(|id| (*id, found.channel.clone())).collect::<Vec<_>>();
         let mut left = theirs.iter().flat_map(rows).collect();
-        self.retain_unsettled(&mut left)?;
+        self.retain_not_removed(&mut left)?;
         let left: HashSet<MessageId> = left.into_iter().map(|(id, _)| id).collect();
         for found in &mut theirs {
             found.rows.retain(|id| left.contains(id));
@@ -154,35 +172,36 @@ impl Ledger {
         Ok(joined(theirs, ours))
     }
 
-    /// Takes over messages with a due time that the database holds: the journal keeps those itself, so that they come in time whatever the database does.
+    /// Copies messages with a due time from the database to the journal, which keeps such messages itself, so that an outage does not delay
+    /// them.
     ///
     /// # Errors
     /// If the file can't be written.
-    pub(super) fn pull(&mut self, mut delayed: Vec<Message>) -> Result<(), StoreError> {
-        // One that was taken over before the last stop may still be there.
-        let mut news = delayed.iter().map(|message| (message.id, message.channel.clone())).collect();
-        self.retain_unsettled(&mut news)?;
-        let news: HashSet<MessageId> = news.into_iter().map(|(id, _)| id).collect();
-        delayed.retain(|message| news.contains(&message.id));
+    pub(super) fn take_over_delayed(&mut self, mut delayed: Vec<Message>) -> Result<(), StoreError> {
+        // A message that was copied before the last stop may still be in the database.
+        let mut new = delayed.iter().map(|message| (message.id, message.channel.clone())).collect();
+        self.retain_not_removed(&mut new)?;
+        let new: HashSet<MessageId> = new.into_iter().map(|(id, _)| id).collect();
+        delayed.retain(|message| new.contains(&message.id));
         if delayed.is_empty() {
             return Ok(());
         }
-        let owe = &self.names.owe_removal;
+        let add_removal = &self.names.add_removal;
         self.rows.run(|connection, sql, columns| {
             let transaction = super::ledger::immediate(connection)?;
             crate::sqlite::append(&transaction, sql, columns, &delayed)?;
             for message in &delayed {
-                transaction.prepare_cached(owe)?.execute(params![row::integer(message.id.0)])?;
+                transaction.prepare_cached(add_removal)?.execute(params![row::integer(message.id.0)])?;
             }
             transaction.commit()
         })
     }
 
-    /// The database is about to hold this id.
+    /// Records that the database is about to hold this id.
     ///
     /// # Errors
     /// If the file can't be written.
-    pub(super) fn reach(&mut self, id: MessageId) -> Result<(), StoreError> {
+    pub(super) fn raise_last_id(&mut self, id: MessageId) -> Result<(), StoreError> {
         let write = format!(
             "INSERT INTO {} (name, value) VALUES ('last_id', ?1) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",
             self.names.meta
@@ -190,7 +209,7 @@ impl Ledger {
         self.rows.run(|connection, _, _| connection.execute(&write, [row::integer(id.0)]).map(drop))
     }
 
-    /// The highest id that the database was ever known to hold.
+    /// The highest id that the database is known to have held.
     ///
     /// # Errors
     /// If the file can't be read.
@@ -204,7 +223,7 @@ impl Ledger {
     }
 }
 
-/// The publications of both, each once, oldest first.
+/// Merges two lists of publications: each publication once, oldest first.
 fn joined(theirs: Vec<StoredPublication>, ours: Vec<StoredPublication>) -> Vec<StoredPublication> {
     let mut known: HashMap<(ChannelName, PublicationId), StoredPublication> = HashMap::new();
     for found in theirs.into_iter().chain(ours) {
@@ -214,7 +233,7 @@ fn joined(theirs: Vec<StoredPublication>, ours: Vec<StoredPublication>) -> Vec<S
                 let known = known.get_mut();
                 known.created = known.created.min(found.created);
                 known.rows.extend(found.rows);
-                // A row that is being moved is in both.
+                // A row that is being moved is in both lists.
                 known.rows.sort_unstable();
                 known.rows.dedup();
             }
@@ -225,29 +244,24 @@ fn joined(theirs: Vec<StoredPublication>, ours: Vec<StoredPublication>) -> Vec<S
     all
 }
 
-/// Puts two pages of one channel together. `horizon` is how far `theirs` looked, before rows were taken out of it. Of a row in both, ours counts.
+/// Merges two pages of one channel. `horizon` is the last id of `theirs` before rows were taken out of it. Of two messages with one id, the
+/// journal's counts.
 fn merge(theirs: Page, horizon: Option<MessageId>, ours: Page, limit: usize, max_bytes: usize) -> Merged {
     let theirs_end = horizon.filter(|_| !theirs.complete);
     let ours_end = ours.messages.last().map(|message| message.id).filter(|_| !ours.complete);
     let end = [theirs_end, ours_end].into_iter().flatten().min();
     let mut all = ours.messages;
     all.extend(theirs.messages);
-    // Stable: of two with one id, ours stays.
+    // The sort is stable: of two messages with one id, the journal's message stays.
     all.sort_by_key(|message| message.id);
     all.dedup_by_key(|message| message.id);
     all.retain(|message| end.is_none_or(|end| message.id <= end));
-    let mut bytes = 0;
-    let fits = |message: &Message, count: usize, bytes: &mut usize| {
-        let room = count < limit && *bytes <= max_bytes;
-        *bytes += message.payload.bytes.len();
-        room
-    };
-    let count = all.iter().enumerate().take_while(|(index, message)| fits(message, *index, &mut bytes)).count();
-    let cut = count < all.len();
-    all.truncate(count);
-    let horizon = if cut { all.last().map(|message| message.id) } else { end };
+    let page = PageBuilder::fill(all, limit, max_bytes);
+    // The bounds of the page cut messages off.
+    let is_cut = !page.complete;
+    let horizon = if is_cut { page.messages.last().map(|message| message.id) } else { end };
     Merged {
-        page: Page { messages: all, complete: theirs.complete && ours.complete && !cut },
+        page: Page { complete: theirs.complete && ours.complete && !is_cut, ..page },
         horizon: horizon.unwrap_or_default(),
     }
 }

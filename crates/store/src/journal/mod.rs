@@ -1,25 +1,29 @@
-//! A local file in front of a database server: what is accepted is durable here, and is moved there when the server can be reached.
+//! A local file in front of a database server: accepted messages are durable in the file, and are moved to the server when it can be
+//! reached.
 //!
 //! ```text
-//! StoreWorker ─► JournaledStore ─► Ledger (SQLite): rows not moved yet, debts       commit returns here
+//! StoreWorker ─► JournaledStore ─► Ledger (SQLite): rows not moved yet, pending changes       commit returns here
 //!                      │  ▲
 //!                 Task ▼  │ Report
-//!                    Courier (a thread) ─► MessageStore of the database
+//!                    DatabaseThread ─► MessageStore of the database
 //! ```
 //!
-//! A row is in one place at a time as far as anybody can see: here until the database has it, there afterwards. Rows are moved in the order of their
-//! ids, a little later than they come, so that what is confirmed at once never travels. Messages with a due time stay here until they are due.
+//! Callers see each row in one place: in the journal until the database holds it, in the database after that. Rows are moved in the order
+//! of their
+//! ids, after a short delay, so that messages that are confirmed at once are never moved. Messages with a due time stay in the journal
+//! until they are due.
 //!
-//! Nothing here waits for the database, but for [`JournaledStore::open`], [`MessageStore::summary`], a [`MessageStore::load`] that was not prepared,
-//! and a bounded farewell.
+//! Only these calls wait for the database: [`JournaledStore::open`], [`MessageStore::summary`], a [`MessageStore::load`] that was not
+//! prepared,
+//! and, for a bounded time, an orderly stop.
 
-mod courier;
-mod direct;
+mod blocking;
+mod database_thread;
 mod expired;
 mod fetch;
 mod ledger;
 mod merge;
-mod patient;
+mod offline;
 mod restamp;
 mod sweep;
 #[cfg(test)]
@@ -31,59 +35,59 @@ use std::time::{Duration, Instant};
 
 use super::{Background, Group, JournalSettings, MessageStore, Page, Prefix, Restamp, StoreError, Summary, Swept};
 use crate::limits;
-pub(super) use courier::Opener;
-use courier::{Courier, Gone, Report, Task};
-pub(super) use direct::Direct;
+pub(super) use database_thread::Opener;
+use database_thread::{DatabaseThread, Report, Task, ThreadDied};
 use expired::Sweeps;
 use fetch::Fetches;
 use ledger::Ledger;
+pub(super) use offline::OfflineStore;
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
-/// A store on a database server, with a file in front of it.
+/// A store on a database server, with a journal in front of it.
 #[derive(Debug)]
 pub struct JournaledStore {
     ledger: Ledger,
-    courier: Courier,
+    database_thread: DatabaseThread,
     fetches: Fetches,
-    /// A group is with the courier.
+    /// The database thread is carrying out a group.
     applying: bool,
     purging: bool,
     restamping: bool,
-    /// Rows of the database from the future are to be taken as created at this time, up to this id.
-    rejuvenation: Option<(Timestamp, MessageId)>,
+    /// The pending correction of rows of the database that were created in the future: the current time, and the highest id.
+    future_clamp: Option<(Timestamp, MessageId)>,
     sweeps: Sweeps,
     counting: bool,
-    /// What the database holds was not counted since the start.
+    /// The rows of the database have not been counted since the start.
     is_uncounted: bool,
-    /// When the next group is cut; `None`: there is nothing to move.
+    /// When the next group is moved; `None`: there is nothing to move.
     move_at: Option<Instant>,
-    /// When the database is asked again what it holds.
+    /// When the rows of the database are counted again.
     count_at: Instant,
-    tend_at: Instant,
-    /// The database can't be used.
-    away: Option<Away>,
-    /// It can be used but not written; when that is tried again.
-    stuck_until: Option<Instant>,
-    /// What was last said about the database.
-    told: Option<StoreError>,
+    maintain_at: Instant,
+    /// Set while the database cannot be used.
+    outage: Option<Outage>,
+    /// Set while the database can be used but not written: when the write is retried.
+    write_retry_at: Option<Instant>,
+    /// The last logged error.
+    last_logged: Option<StoreError>,
 }
 
-/// Since when the database can't be used, and what is known about it.
+/// An outage of the database.
 #[derive(Debug)]
-struct Away {
+struct Outage {
     error: StoreError,
-    /// When it is tried again.
+    /// When the database is tried again.
     retry_at: Instant,
 }
 
 impl JournaledStore {
-    /// Opens the file and the database. A database that is away is no hindrance if the journal has belonged to it before.
+    /// Opens the file and the database. The database may be unreachable if the journal has been used with it before.
     ///
-    /// `database` names it, without secrets, as an administrator knows it.
+    /// `database` is the address of the database, without secrets.
     ///
     /// # Errors
-    /// What is wrong with the file; [`StoreError::JournalOfAnother`]; what keeps the database from being used, unless it is merely away.
+    /// Any error of the file; [`StoreError::JournalOfAnother`]; any error of the database, unless it is only unreachable.
     pub(super) fn open(
         settings: &JournalSettings,
         prefix: &Prefix,
@@ -93,8 +97,8 @@ impl JournaledStore {
         let mut ledger = Ledger::open(&settings.path, settings.bytes, prefix)?;
         let known = ledger.database()?;
         if let Some(other) = known.as_ref().filter(|known| *known != database) {
-            let (messages, debts) = ledger.waiting()?;
-            if messages + debts > 0 {
+            let (messages, changes) = ledger.waiting()?;
+            if messages + changes > 0 {
                 let (place, other) = (ledger.place(), other.clone());
                 return Err(StoreError::JournalOfAnother { place, other, messages });
             }
@@ -102,85 +106,86 @@ impl JournaledStore {
         let is_own = known.as_deref() == Some(database);
         let (store, error) = match opener() {
             Ok(store) => (Some(store), None),
-            // The first start shows whether the address is right.
-            Err(error) if may_pass(&error) && is_own => (None, Some(error)),
+            // The first start must reach the database, to check the address.
+            Err(error) if is_temporary(&error) && is_own => (None, Some(error)),
             Err(error) => return Err(error),
         };
         if !is_own {
-            ledger.adopt(database)?;
+            ledger.bind_to(database)?;
         }
         let place = ledger.place();
-        let courier = Courier::start(store, opener)
+        let database_thread = DatabaseThread::start(store, opener)
             .map_err(|error| StoreError::Unavailable { place, detail: format!("no thread for it: {error}") })?;
         let now = Instant::now();
         let mut journaled = Self {
             ledger,
-            courier,
+            database_thread,
             fetches: Fetches::default(),
             applying: false,
             purging: false,
             restamping: false,
-            rejuvenation: None,
+            future_clamp: None,
             sweeps: Sweeps::default(),
             counting: false,
             is_uncounted: true,
             move_at: Some(now),
             count_at: now + limits::JOURNAL_COUNT_EVERY,
-            tend_at: now + limits::STORE_TEND_EVERY,
-            away: None,
-            stuck_until: None,
-            told: None,
+            maintain_at: now + limits::STORE_MAINTENANCE_EVERY,
+            outage: None,
+            write_retry_at: None,
+            last_logged: None,
         };
         if let Some(error) = error {
-            journaled.failed(&error);
+            journaled.database_failed(&error);
         }
         Ok(journaled)
     }
 
-    /// Takes note of every report that is there.
+    /// Handles every report that has arrived.
     fn drain(&mut self) -> Result<(), StoreError> {
-        while let Some(report) = self.courier.try_next().map_err(|gone| self.gone(gone))? {
-            self.heard(report)?;
+        while let Some(report) = self.database_thread.try_next().map_err(|died| self.thread_died(died))? {
+            self.handle(report)?;
         }
         Ok(())
     }
 
-    /// Waits for one report and takes note of it; false if none came in time.
-    fn wait(&mut self, patience: Duration) -> Result<bool, StoreError> {
-        match self.courier.next(patience).map_err(|gone| self.gone(gone))? {
-            Some(report) => self.heard(report).map(|()| true),
+    /// Waits for one report and handles it; false if none arrived in time.
+    fn wait(&mut self, timeout: Duration) -> Result<bool, StoreError> {
+        match self.database_thread.next(timeout).map_err(|died| self.thread_died(died))? {
+            Some(report) => self.handle(report).map(|()| true),
             None => Ok(false),
         }
     }
 
-    /// The courier has died of a defect, as its message has told: nothing is moved any more. This thread goes the same way, and the process with it.
-    fn gone(&self, Gone: Gone) -> StoreError {
-        std::panic::resume_unwind(Box::new("the courier has died"))
+    /// The database thread has panicked, and the panic is in the log: no more rows can be moved. This thread panics too, and ends the
+    /// process.
+    fn thread_died(&self, ThreadDied: ThreadDied) -> StoreError {
+        std::panic::resume_unwind(Box::new("the thread of the database has died"))
     }
 
     fn ask(&mut self, task: Task) -> Result<(), StoreError> {
-        let asked = self.courier.ask(task);
-        asked.map_err(|gone| self.gone(gone))
+        let asked = self.database_thread.ask(task);
+        asked.map_err(|died| self.thread_died(died))
     }
 
-    /// Takes note of a report. An error is one of the journal's own file; those of the database are noted.
-    fn heard(&mut self, report: Report) -> Result<(), StoreError> {
+    /// Handles a report. A returned error concerns the journal's own file; errors of the database are recorded.
+    fn handle(&mut self, report: Report) -> Result<(), StoreError> {
         match report {
             Report::Applied(group, result) => self.applied(group, result),
             Report::Loaded(wanted, result) => {
-                let result = result.inspect_err(|error| self.failed(error));
+                let result = result.inspect_err(|error| self.database_failed(error));
                 if result.is_ok() {
-                    self.reached();
+                    self.database_answered();
                 }
-                let again = self.fetches.arrived(&mut self.ledger, wanted, result)?;
+                let again = self.fetches.receive(&mut self.ledger, wanted, result)?;
                 again.map_or(Ok(()), |wanted| self.ask(Task::Load(wanted)))
             }
             Report::Swept(result) => self.swept(result),
             Report::Purged(channel, up_to, result) => {
                 self.purging = false;
-                if self.noted(result).is_none() {
-                    // A server that is read-only refuses at once, every time.
-                    self.stuck_until = Some(Instant::now() + wsmb_core::limits::STORE_RETRY);
+                if self.outcome(result).is_none() {
+                    // A read-only server refuses every attempt at once.
+                    self.write_retry_at = Some(Instant::now() + wsmb_core::limits::STORE_RETRY);
                     return Ok(());
                 }
                 self.ledger.purged(&channel, up_to)
@@ -189,17 +194,17 @@ impl JournaledStore {
             Report::Counted(result) => {
                 self.counting = false;
                 self.count_at = Instant::now() + limits::JOURNAL_COUNT_EVERY;
-                let Some(found) = self.noted(result) else { return Ok(()) };
+                let Some(found) = self.outcome(result) else { return Ok(()) };
                 self.is_uncounted = false;
                 self.ledger.recount(&found.channels, found.last_id)
             }
-            // Whoever asked for it has stopped waiting.
+            // The caller that requested the page has stopped waiting.
             Report::Scanned(result) => {
-                self.noted(result);
+                self.outcome(result);
                 Ok(())
             }
             Report::Done(result) => {
-                self.noted(result);
+                self.outcome(result);
                 Ok(())
             }
         }
@@ -209,63 +214,63 @@ impl JournaledStore {
         self.applying = false;
         match result {
             Ok(()) => {
-                self.reached();
-                self.stuck_until = None;
+                self.database_answered();
+                self.write_retry_at = None;
                 let first = group.appends.first().map(|message| message.id);
-                let settled = self.ledger.settle(&group);
-                if let (Err(_), Some(first)) = (&settled, first) {
+                let acknowledged = self.ledger.acknowledge(&group);
+                if let (Err(_), Some(first)) = (&acknowledged, first) {
                     self.ledger.rewind(first);
                 }
-                settled
+                acknowledged
             }
             Err(StoreError::Unfit { place, ids, reason }) => {
-                self.reached();
+                self.database_answered();
                 let gone = group.without(&ids);
                 let error = StoreError::Unfit { place, ids, reason };
                 if gone.is_empty() {
-                    self.stuck(&group, &error);
+                    self.retry_later(&group, &error);
                     return Ok(());
                 }
-                // Nobody loses them: they are delivered from here.
+                // These messages are delivered from the journal.
                 tracing::warn!("{error}; the journal keeps what the database can't hold");
                 self.applying = true;
                 self.ask(Task::Apply(group))
             }
             Err(error) => {
-                self.stuck(&group, &error);
+                self.retry_later(&group, &error);
                 Ok(())
             }
         }
     }
 
-    /// A group could not be carried out: all of it is to be tried again.
-    fn stuck(&mut self, group: &Group, error: &StoreError) {
+    /// Records that a group failed: all of it is retried.
+    fn retry_later(&mut self, group: &Group, error: &StoreError) {
         if let Some(first) = group.appends.first() {
             self.ledger.rewind(first.id);
         }
-        self.failed(error);
-        self.stuck_until = Some(Instant::now() + wsmb_core::limits::STORE_RETRY);
+        self.database_failed(error);
+        self.write_retry_at = Some(Instant::now() + wsmb_core::limits::STORE_RETRY);
     }
 
-    fn noted<T>(&mut self, result: Result<T, StoreError>) -> Option<T> {
+    fn outcome<T>(&mut self, result: Result<T, StoreError>) -> Option<T> {
         match result {
             Ok(value) => {
-                self.reached();
+                self.database_answered();
                 Some(value)
             }
             Err(error) => {
-                self.failed(&error);
+                self.database_failed(&error);
                 None
             }
         }
     }
 
-    /// The database has answered.
-    fn reached(&mut self) {
-        if self.away.take().is_none() {
+    /// Records that the database has answered.
+    fn database_answered(&mut self) {
+        if self.outage.take().is_none() {
             return;
         }
-        self.told = None;
+        self.last_logged = None;
         if self.is_uncounted {
             self.count_at = Instant::now();
         }
@@ -273,44 +278,45 @@ impl JournaledStore {
         tracing::info!("the database can be used again; what the journal holds is being moved there");
     }
 
-    /// The database has not done what it was asked.
-    fn failed(&mut self, error: &StoreError) {
+    /// Records that a request to the database failed.
+    fn database_failed(&mut self, error: &StoreError) {
         let keeps = matches!(error, StoreError::ReadOnly { .. } | StoreError::Full { .. } | StoreError::Unfit { .. });
-        // One that can't be opened because it is read-only is away all the same.
-        if !keeps || self.away.is_some() {
-            self.away = Some(Away { error: error.clone(), retry_at: Instant::now() + wsmb_core::limits::STORE_RETRY });
+        // A database that cannot be opened because it is read-only counts as an outage.
+        if !keeps || self.outage.is_some() {
+            self.outage =
+                Some(Outage { error: error.clone(), retry_at: Instant::now() + wsmb_core::limits::STORE_RETRY });
         }
-        // One trouble may come in several wordings (refused, reset, silent).
+        // The same outage may have several error texts (refused, reset, no answer).
         let kind = std::mem::discriminant(error);
-        if self.told.as_ref().map(std::mem::discriminant) != Some(kind) {
+        if self.last_logged.as_ref().map(std::mem::discriminant) != Some(kind) {
             tracing::warn!("{error}; messages are kept in the journal {} meanwhile", self.ledger.place());
-            self.told = Some(error.clone());
+            self.last_logged = Some(error.clone());
         }
     }
 
-    /// Gives the courier what it can do now.
+    /// Sends the database thread the work that it can do now.
     fn dispatch(&mut self) -> Result<(), StoreError> {
         let now = Instant::now();
-        if self.away.as_ref().is_some_and(|away| now < away.retry_at) {
+        if self.outage.as_ref().is_some_and(|outage| now < outage.retry_at) {
             return Ok(());
         }
-        // A database that has been away is asked one thing at a time until it answers.
-        if self.away.is_some() && self.courier.under_way() > 0 {
+        // After an outage, the database gets one request at a time until it answers.
+        if self.outage.is_some() && self.database_thread.under_way() > 0 {
             return Ok(());
         }
-        if self.away.is_some() {
+        if self.outage.is_some() {
             return self.ask(Task::Probe);
         }
         if !self.counting && now >= self.count_at {
             self.counting = true;
             return self.ask(Task::Count(Timestamp(u64::MAX)));
         }
-        if now >= self.tend_at && self.courier.under_way() == 0 {
-            self.tend_at = now + limits::STORE_TEND_EVERY;
-            self.ask(Task::Tend)?;
+        if now >= self.maintain_at && self.database_thread.under_way() == 0 {
+            self.maintain_at = now + limits::STORE_MAINTENANCE_EVERY;
+            self.ask(Task::Maintain)?;
         }
         let is_due = self.move_at.is_some_and(|move_at| now >= move_at);
-        if !is_due || self.applying || self.purging || self.stuck_until.is_some_and(|until| now < until) {
+        if !is_due || self.applying || self.purging || self.write_retry_at.is_some_and(|until| now < until) {
             return Ok(());
         }
         if self.start_restamp()? {
@@ -333,18 +339,18 @@ impl JournaledStore {
         self.ask(Task::Apply(batch.group))
     }
 
-    /// When [`Self::dispatch`] will have something to do that no report brings about.
+    /// The time until [`Self::dispatch`] has work that no report triggers.
     fn next_time(&self) -> Duration {
         let now = Instant::now();
-        let due = match &self.away {
-            Some(away) => away.retry_at,
+        let due = match &self.outage {
+            Some(outage) => outage.retry_at,
             None => {
                 let moving = self.move_at.filter(|_| !self.applying && !self.purging && !self.restamping);
-                let moving = moving.map(|at| self.stuck_until.map_or(at, |until| until.max(at)));
-                moving.into_iter().chain([self.count_at, self.tend_at]).min().unwrap_or(self.tend_at)
+                let moving = moving.map(|at| self.write_retry_at.map_or(at, |until| until.max(at)));
+                moving.into_iter().chain([self.count_at, self.maintain_at]).min().unwrap_or(self.maintain_at)
             }
         };
-        due.saturating_duration_since(now).max(limits::JOURNAL_PULSE)
+        due.saturating_duration_since(now).max(limits::JOURNAL_MIN_INTERVAL)
     }
 
     fn move_soon(&mut self) {
@@ -352,8 +358,8 @@ impl JournaledStore {
     }
 }
 
-/// Whether waiting may help: the server is away, or does not write for now.
-fn may_pass(error: &StoreError) -> bool {
+/// Whether waiting may help: the server is unreachable, or temporarily refuses writes.
+fn is_temporary(error: &StoreError) -> bool {
     error.is_outage() || matches!(error, StoreError::ReadOnly { .. } | StoreError::Full { .. })
 }
 
@@ -378,22 +384,22 @@ impl MessageStore for JournaledStore {
             if let Some(page) = self.fetches.take(channel, after) {
                 return page;
             }
-            if !self.ledger.is_moved(channel, after) {
+            if !self.ledger.may_be_in_database(channel, after) {
                 self.fetches.abandon(channel, after);
                 return self.ledger.rows.load(channel, after, limit, max_bytes);
             }
-            if let Some(away) = &self.away {
+            if let Some(outage) = &self.outage {
                 self.fetches.abandon(channel, after);
-                return Err(away.error.clone());
+                return Err(outage.error.clone());
             }
-            if !self.prepare(channel, after, limit, max_bytes) && !self.wait(limits::JOURNAL_PATIENCE)? {
-                return Err(self.silent());
+            if !self.prepare(channel, after, limit, max_bytes) && !self.wait(limits::JOURNAL_ANSWER)? {
+                return Err(self.no_answer());
             }
         }
     }
 
     fn scan(&mut self, after: MessageId, limit: usize, max_bytes: usize) -> Result<Page, StoreError> {
-        self.scan_patiently(after, limit, max_bytes)
+        self.scan_blocking(after, limit, max_bytes)
     }
 
     fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
@@ -409,24 +415,24 @@ impl MessageStore for JournaledStore {
     }
 
     fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError> {
-        self.sum_up(publications_since)
+        self.summary_blocking(publications_since)
     }
 
     fn mark_clean(&mut self) -> Result<(), StoreError> {
-        self.farewell()?;
+        self.flush_before_stop()?;
         self.ledger.rows.mark_clean()
     }
 }
 
 impl Background for JournaledStore {
     fn prepare(&mut self, channel: &ChannelName, after: MessageId, limit: usize, max_bytes: usize) -> bool {
-        if !self.ledger.is_moved(channel, after) || self.away.is_some() {
+        if !self.ledger.may_be_in_database(channel, after) || self.outage.is_some() {
             return true;
         }
-        match self.fetches.want(channel, after, limit, max_bytes) {
+        match self.fetches.request(channel, after, limit, max_bytes) {
             fetch::State::Ready => true,
             fetch::State::UnderWay => false,
-            // An error comes up again when the page is asked for.
+            // The error occurs again when the page is requested.
             fetch::State::New(wanted) => self.ask(Task::Load(wanted)).is_err(),
         }
     }
@@ -439,8 +445,8 @@ impl Background for JournaledStore {
         self.restamp_both(restamp)
     }
 
-    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
-        self.rejuvenate_both(now, up_to)
+    fn clamp_future_rows(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+        self.clamp_future_rows_both(now, up_to)
     }
 
     fn check(&mut self) -> Result<(), StoreError> {
@@ -450,17 +456,17 @@ impl Background for JournaledStore {
         self.ledger.rows.check()
     }
 
-    fn tend(&mut self) -> Result<(), StoreError> {
-        self.ledger.rows.tend()
+    fn maintain(&mut self) -> Result<(), StoreError> {
+        self.ledger.rows.maintain()
     }
 
     fn advance(&mut self, waker: &Waker) -> Option<Duration> {
-        self.courier.wake_with(waker);
+        self.database_thread.wake_with(waker);
         if let Err(error) = self.drain().and_then(|()| self.dispatch()) {
-            // The journal's own file: whoever writes to it next says so, too.
-            if self.told.as_ref() != Some(&error) {
-                tracing::error!("what the journal holds can't be moved: {error}");
-                self.told = Some(error);
+            // An error of the journal's own file; the next write to the file reports it too.
+            if self.last_logged.as_ref() != Some(&error) {
+                tracing::error!("the rows of the journal can't be moved: {error}");
+                self.last_logged = Some(error);
             }
             return Some(wsmb_core::limits::STORE_RETRY);
         }

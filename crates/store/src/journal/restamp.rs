@@ -1,11 +1,12 @@
-//! Corrections of stored times: carried out in the journal's file at once, and owed to the database.
+//! Corrections of stored times: carried out in the journal's file at once, and pending for the database.
 //!
-//! While a correction is owed, no new rows go to the database, so that it finds there only rows that were written before it; and pages of the database
-//! are corrected when they are put together with the journal's.
+//! While a correction is pending, no new rows are moved to the database, so that the database corrects only rows that were written before
+//! the correction; pages of
+//! the database are corrected when they are merged with the journal's rows.
 
 use rusqlite::params;
 
-use super::courier::Task;
+use super::database_thread::Task;
 use super::fetch::Fetches;
 use super::ledger::{Ledger, immediate};
 use super::{Background as _, JournaledStore};
@@ -14,27 +15,27 @@ use crate::{Restamp, StoreError};
 use wsmb_core::message::{Message, MessageId, Timestamp};
 
 impl Ledger {
-    /// Corrects the rows that are here, and owes the same to the database.
+    /// Corrects the rows of the journal, and records the correction as pending for the database.
     ///
     /// # Errors
-    /// Then nothing is corrected.
+    /// No row has been corrected.
     pub(super) fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
-        let owe = format!("INSERT INTO {} (token, above, of_all, by) VALUES (?1, ?2, ?3, ?4)", self.names.restamp);
-        let news = self.rows.run(|connection, sql, _| {
+        let record = format!("INSERT INTO {} (token, above, of_all, by) VALUES (?1, ?2, ?3, ?4)", self.names.restamp);
+        let is_new = self.rows.run(|connection, sql, _| {
             let transaction = immediate(connection)?;
-            let news = sqlite::restamp(&transaction, sql, restamp)?;
-            if news {
+            let is_new = sqlite::restamp(&transaction, sql, restamp)?;
+            if is_new {
                 let Restamp { token, after, all, by } = *restamp;
-                transaction.execute(&owe, params![row::integer(token), row::integer(after.0), all, by])?;
+                transaction.execute(&record, params![row::integer(token), row::integer(after.0), all, by])?;
             }
             transaction.commit()?;
-            Ok(news)
+            Ok(is_new)
         })?;
-        self.restamps.extend(Some(*restamp).filter(|_| news));
+        self.restamps.extend(Some(*restamp).filter(|_| is_new));
         Ok(())
     }
 
-    /// Reads what is owed.
+    /// Reads the pending corrections.
     ///
     /// # Errors
     /// If the file can't be read.
@@ -55,18 +56,18 @@ impl Ledger {
         })
     }
 
-    /// The database has carried out this correction.
+    /// Removes a pending correction that the database has carried out.
     ///
     /// # Errors
-    /// If the file can't be written; then it will be sent again, which does no harm.
+    /// If the file cannot be written; then the correction is sent again, which is harmless.
     pub(super) fn restamped(&mut self, token: u64) -> Result<(), StoreError> {
-        let paid = format!("DELETE FROM {} WHERE token = ?1", self.names.restamp);
-        self.rows.run(|connection, _, _| connection.execute(&paid, [row::integer(token)]).map(drop))?;
+        let delete = format!("DELETE FROM {} WHERE token = ?1", self.names.restamp);
+        self.rows.run(|connection, _, _| connection.execute(&delete, [row::integer(token)]).map(drop))?;
         self.restamps.retain(|restamp| restamp.token != token);
         Ok(())
     }
 
-    /// Corrects messages that the database has given.
+    /// Applies the pending corrections to messages of the database.
     pub(super) fn correct(&self, messages: &mut [Message]) {
         for message in messages {
             self.restamps.iter().for_each(|restamp| restamp.apply(message));
@@ -75,14 +76,14 @@ impl Ledger {
 }
 
 impl Fetches {
-    /// Corrects the pages that have come.
+    /// Corrects the pages that have arrived.
     pub(super) fn restamp(&mut self, restamp: &Restamp) {
         self.pages().for_each(|page| page.messages.iter_mut().for_each(|message| restamp.apply(message)));
     }
 }
 
 impl JournaledStore {
-    /// Corrects times: here now, and in the database before anything else goes there.
+    /// Corrects times in the journal now, and in the database before any other change.
     pub(super) fn restamp_both(&mut self, restamp: &Restamp) -> Result<(), StoreError> {
         self.ledger.restamp(restamp)?;
         self.fetches.restamp(restamp);
@@ -91,21 +92,21 @@ impl JournaledStore {
         Ok(())
     }
 
-    /// Takes rows from the future as created now, here and in the database as soon as it can be reached.
-    pub(super) fn rejuvenate_both(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
-        self.ledger.rows.rejuvenate(now, up_to)?;
+    /// Corrects rows that were created in the future: in the journal now, in the database as soon as it can be reached.
+    pub(super) fn clamp_future_rows_both(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+        self.ledger.rows.clamp_future_rows(now, up_to)?;
         self.sweeps.forget_times();
         let theirs = self.ledger.known_last_id()?.min(up_to);
-        self.rejuvenation = Some((now, theirs));
+        self.future_clamp = Some((now, theirs));
         self.start_restamp().map(drop)
     }
 
-    /// Has the database do the next correction. True while any is owed: then nothing else is to go there.
+    /// Sends the next correction to the database. True while a correction is pending: then no other change may be sent.
     pub(super) fn start_restamp(&mut self) -> Result<bool, StoreError> {
-        if self.away.is_none()
-            && let Some((now, up_to)) = self.rejuvenation.take()
+        if self.outage.is_none()
+            && let Some((now, up_to)) = self.future_clamp.take()
         {
-            self.ask(Task::Rejuvenate(now, up_to))?;
+            self.ask(Task::ClampFutureRows(now, up_to))?;
         }
         let Some(restamp) = self.ledger.restamps.first().copied() else { return Ok(false) };
         if !self.restamping {
@@ -115,13 +116,13 @@ impl JournaledStore {
         Ok(true)
     }
 
-    /// The database has done a correction, or has not.
+    /// Handles the result of a correction.
     pub(super) fn restamped(&mut self, token: u64, result: Result<(), StoreError>) -> Result<(), StoreError> {
         self.restamping = false;
         let now = std::time::Instant::now();
         self.move_at = Some(now);
-        if self.noted(result).is_none() {
-            self.stuck_until = Some(now + wsmb_core::limits::STORE_RETRY);
+        if self.outcome(result).is_none() {
+            self.write_retry_at = Some(now + wsmb_core::limits::STORE_RETRY);
             return Ok(());
         }
         self.ledger.restamped(token)

@@ -1,4 +1,4 @@
-//! Dead letters that are moved back by a process that is killed at every possible moment and begun again.
+//! Tests of requeue runs that are killed at every possible moment and started again.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use wildmatch::WildMatch;
 
 use super::*;
-use crate::mortal::Mortal;
+use crate::crashing_store::CrashingStore;
 use crate::{CLOCK, StoppedStore, StoreSettings, Tools as _};
 use wsmb_core::message::{DeadLetter, Payload, PublicationId, Why};
 use wsmb_core::policy::ChannelPolicy;
@@ -17,7 +17,8 @@ fn name(text: &str) -> ChannelName {
     ChannelName::parse(text).unwrap()
 }
 
-/// What the tests move comes from `sms` (for ever), `code` (lives a minute), `live` (keeps nothing) and `small` (takes three).
+/// The policies of the channels: `sms` (never expires), `code` (expires after a minute), `live` (keeps nothing), `small` (keeps three
+/// messages).
 fn policies() -> Policies {
     let policy = |channel: &str, policy: ChannelPolicy| (WildMatch::new(channel), policy);
     let named = vec![
@@ -28,7 +29,7 @@ fn policies() -> Policies {
     Policies { named, default: ChannelPolicy::default() }
 }
 
-/// A message of `channel`, with everything about it that a message can have.
+/// A message of `channel`, with every field set.
 fn row(id: u64, channel: &str, from: Option<&str>) -> Message {
     let dead = from.map(|from| {
         Box::new(DeadLetter { why: Why::Rejected, channel: name(from), attempts: 3, reason: Some("busy".into()) })
@@ -51,7 +52,7 @@ fn letter(id: u64, from: &str) -> Message {
     row(id, "dead", Some(from))
 }
 
-/// As it must be in its new channel.
+/// The expected message in its new channel.
 fn anew(id: u64, channel: &str, old: &Message) -> Message {
     let expires = (channel == "code").then_some(Timestamp(NOW.0 + 60_000));
     let plain = row(id, channel, None);
@@ -66,11 +67,11 @@ fn anew(id: u64, channel: &str, old: &Message) -> Message {
     }
 }
 
-fn move_all(store: &mut Mortal) -> Result<Requeued, RequeueError> {
+fn move_all(store: &mut CrashingStore) -> Result<Requeued, RequeueError> {
     move_some(store, None, None)
 }
 
-fn move_some(store: &mut Mortal, to: Option<&str>, count: Option<u64>) -> Result<Requeued, RequeueError> {
+fn move_some(store: &mut CrashingStore, to: Option<&str>, count: Option<u64>) -> Result<Requeued, RequeueError> {
     let policies = policies();
     let requeue = Requeue { from: name("dead"), to: to.map(name), count, policies: &policies };
     StoppedStore::of(Box::new(store))?.requeue(&requeue, &|_| NOW)
@@ -83,7 +84,7 @@ fn moved(pairs: &[(&str, u64)]) -> BTreeMap<ChannelName, u64> {
 #[test]
 fn each_letter_goes_home_behind_what_waits_and_begins_anew() {
     let old = [letter(1, "sms"), row(2, "sms", None), letter(3, "code"), letter(4, "sms"), letter(9, "code")];
-    let mut store = Mortal::new(&old);
+    let mut store = CrashingStore::new(&old);
     let requeued = move_all(&mut store).unwrap();
     assert_eq!(requeued, Requeued { moved: moved(&[("sms", 2), ("code", 2)]), ..Requeued::default() });
     let expected = [
@@ -128,7 +129,7 @@ fn what_can_not_go_home_stays_as_it_is_and_is_counted() {
         letter(8, "small"),
         letter(9, "small"),
     ];
-    let mut store = Mortal::new(&old);
+    let mut store = CrashingStore::new(&old);
     let requeued = move_all(&mut store).unwrap();
     let stay = [
         (Stay::NoDeadLetter, 1),
@@ -142,7 +143,7 @@ fn what_can_not_go_home_stays_as_it_is_and_is_counted() {
     expected.push(anew(10, "small", &old[6]));
     assert_eq!(store.everything(), expected);
 
-    // To a channel that is named, also what is no dead letter and what came from a channel that keeps nothing.
+    // A named target also receives messages that are not dead letters, and dead letters from a channel that keeps nothing.
     let requeued = move_some(&mut store, Some("sms"), None).unwrap();
     assert_eq!((requeued.total(), requeued.stay.len()), (4, 2), "{requeued:?}");
     let requeued = move_some(&mut store, Some("live"), None).unwrap();
@@ -153,7 +154,7 @@ fn what_can_not_go_home_stays_as_it_is_and_is_counted() {
 fn a_count_takes_the_oldest_and_says_how_many_are_left() {
     let mut old: Vec<Message> = (1..=10).map(|id| letter(id, "sms")).collect();
     old[1] = row(2, "dead", None);
-    let mut store = Mortal::new(&old);
+    let mut store = CrashingStore::new(&old);
     for (count, total, left) in [(1, 1, 9), (4, 4, 4), (4, 4, 0), (4, 0, 0)] {
         let requeued = move_some(&mut store, None, Some(count)).unwrap();
         assert_eq!((requeued.total(), requeued.left), (total, left), "{requeued:?}");
@@ -165,7 +166,7 @@ fn a_count_takes_the_oldest_and_says_how_many_are_left() {
 #[test]
 fn what_is_moved_into_its_own_channel_is_moved_once() {
     let old: Vec<Message> = (1..=7).map(|id| letter(id, "dead")).collect();
-    let mut store = Mortal::new(&old);
+    let mut store = CrashingStore::new(&old);
     assert_eq!(move_all(&mut store).unwrap(), Requeued { moved: moved(&[("dead", 7)]), ..Requeued::default() });
     assert_eq!(store.everything().iter().map(|message| message.id.0).collect::<Vec<_>>(), (8..=14).collect::<Vec<_>>());
 }
@@ -173,7 +174,7 @@ fn what_is_moved_into_its_own_channel_is_moved_once() {
 #[test]
 fn what_the_store_can_not_hold_stays_and_the_rest_is_moved() {
     let old: Vec<Message> = (1..=7).map(|id| letter(id, "sms")).collect();
-    let mut store = Mortal::new(&old);
+    let mut store = CrashingStore::new(&old);
     // The new ids of the second, the third and the last one.
     store.unfit = [9, 10, 14].map(MessageId).to_vec();
     let requeued = move_some(&mut store, None, Some(4)).unwrap();
@@ -185,7 +186,7 @@ fn what_the_store_can_not_hold_stays_and_the_rest_is_moved() {
 
 #[test]
 fn the_last_id_is_not_exceeded() {
-    let mut store = Mortal::new(&[letter(i64::MAX as u64, "sms")]);
+    let mut store = CrashingStore::new(&[letter(i64::MAX as u64, "sms")]);
     assert!(matches!(move_all(&mut store), Err(RequeueError::Ids)));
     assert_eq!(store.everything().len(), 1);
 }
@@ -202,13 +203,13 @@ proptest! {
             2 => row(id, "dead", None),
             _ => row(id, "sms", None),
         }).collect();
-        let mut store = Mortal::new(&old);
+        let mut store = CrashingStore::new(&old);
         for (commits, after, count) in deaths {
-            store.dies_at(Some(commits), after);
+            store.crashes_at(Some(commits), after);
             let _ = move_some(&mut store, None, count);
             prop_assert!(store.clean);
         }
-        store.dies_at(None, false);
+        store.crashes_at(None, false);
         move_all(&mut store).unwrap();
         let now = store.everything();
         prop_assert_eq!(now.len(), old.len());

@@ -1,4 +1,4 @@
-//! How a database server is reached: its address and the session's settings. Takes no lock, and looks at no table.
+//! Connects to a database server: parses its address and sets up the session. Never takes a lock or reads a table.
 
 use std::str::FromStr as _;
 
@@ -13,14 +13,14 @@ use super::driver::Driver;
 use super::error::classify;
 use crate::limits;
 
-/// Where a database is, and how it is entered. Never shown: it holds a password.
+/// The address of a database, and the login. Never shown completely: it holds a password.
 #[derive(Clone)]
 pub(super) struct Access {
     pub(super) backend: Backend,
     options: Options,
-    /// The database as an administrator knows it.
+    /// The address of the database, without secrets.
     pub(super) place: String,
-    /// What the table's lock is called.
+    /// The name of the table's lock.
     pub(super) lock: String,
 }
 
@@ -43,7 +43,7 @@ fn bad(reason: impl Into<String>) -> StoreError {
 }
 
 impl Access {
-    /// Reads a store URL. Connects to nothing.
+    /// Parses a store URL. Does not connect.
     ///
     /// # Errors
     /// [`StoreError::BadUrl`], [`StoreError::NotBuilt`].
@@ -58,7 +58,7 @@ impl Access {
                 "is not of the form mysql://USER@HOST/DATABASE or postgres://USER@HOST/DATABASE, or has an unknown value behind the question mark",
             )
         };
-        // sqlx knows its own names only.
+        // sqlx accepts only its own names of schemes.
         let (_, rest) = url.split_once(':').unwrap_or(("", url));
         let (options, user, host, database) = match backend {
             #[cfg(feature = "mysql")]
@@ -91,7 +91,7 @@ impl Access {
                 );
                 let (user, database) = (options.get_username().to_owned(), options.get_database().map(str::to_owned));
                 let options = options
-                    .application_name(&format!("wsmb {}", myself()))
+                    .application_name(&format!("wsmb {}", process_name()))
                     .statement_cache_capacity(limits::STORE_STATEMENTS)
                     .disable_statement_logging();
                 (Options::Postgres(Box::new(options)), user, host, database)
@@ -110,7 +110,7 @@ impl Access {
     /// Opens a connection and sets it up. Takes no lock.
     ///
     /// # Errors
-    /// Whatever keeps it from being opened.
+    /// Any error that keeps the connection from being opened.
     pub(super) async fn connect(&self) -> Result<Driver, StoreError> {
         let failed = |error: Error| classify(self.backend, &self.place, &error);
         let mut driver = match &self.options {
@@ -123,7 +123,8 @@ impl Access {
         Ok(driver)
     }
 
-    /// A value that does not fit is an error, never cut; nobody waits for ever; the server ends a session that has died, and its lock with it.
+    /// The session's settings: a value that does not fit is an error and never cut; waits are bounded; the server ends an idle session and
+    /// releases its lock.
     fn settings(&self) -> String {
         let (idle, wait, answer) =
             (limits::STORE_IDLE.as_secs(), limits::STORE_LOCK_TIME.as_secs(), limits::STORE_COUNT_TIME.as_millis());
@@ -146,7 +147,7 @@ impl Access {
     }
 }
 
-/// MySQL allows 64 characters, and knows locks by the whole server; a longer name is told from others by its hash.
+/// The name of the lock. MySQL allows 64 characters, and the name is valid for the whole server; a longer name is replaced by its hash.
 pub(super) fn lock_name(database: &str, prefix: &Prefix) -> String {
     use sha1::{Digest as _, Sha1};
     let name = format!("wsmb.{database}.{}data", prefix.as_str());
@@ -156,8 +157,8 @@ pub(super) fn lock_name(database: &str, prefix: &Prefix) -> String {
     format!("wsmb.{}", hex::encode(Sha1::digest(name.as_bytes())))
 }
 
-/// Who this is, for whoever finds the table in use.
-pub(super) fn myself() -> String {
+/// The name of this process, for other brokers that find the table locked.
+pub(super) fn process_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
         .ok()
         .or_else(|| std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).ok());

@@ -1,4 +1,4 @@
-//! What a database says of a table: its columns, their types, what it takes at a time. Reads the catalogue only, never a row, and decides nothing.
+//! Reads the database's description of a table: columns, types, limits. Reads the catalogue only, never a row, and decides nothing.
 
 use super::super::Backend;
 use super::driver::{Driver, Value, number, text};
@@ -6,10 +6,10 @@ use super::field::Described;
 use super::statements::Names;
 use crate::limits;
 
-/// The columns of a table; none if it is not there. One that the user has no rights on is there all the same.
+/// Returns the columns of a table; empty if it does not exist. Includes a table on which the user has no rights.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn describe(driver: &mut Driver, names: &Names, table: &str) -> sqlx::Result<Vec<Described>> {
     let (query, name) = match names.backend {
         Backend::MySql => (
@@ -20,7 +20,7 @@ pub(super) async fn describe(driver: &mut Driver, names: &Names, table: &str) ->
              FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
             table.to_owned(),
         ),
-        // A domain is its base type. 4 is what PostgreSQL adds to the length of a varchar.
+        // A domain is read as its base type. PostgreSQL adds 4 to the length of a varchar.
         Backend::Postgres => (
             "SELECT a.attname::text, lower(format_type(CASE WHEN t.typbasetype = 0 THEN t.oid ELSE t.typbasetype END, NULL)), \
              lower(format_type(CASE WHEN t.typbasetype = 0 THEN t.oid ELSE t.typbasetype END, CASE WHEN t.typbasetype = 0 THEN a.atttypmod ELSE t.typtypmod END)), \
@@ -53,7 +53,7 @@ pub(super) async fn describe(driver: &mut Driver, names: &Names, table: &str) ->
     Ok(described)
 }
 
-/// What MariaDB calls JSON is text with a rule.
+/// MariaDB's type JSON is a text with a check.
 async fn mark_json(driver: &mut Driver, names: &Names, table: &str, columns: &mut [Described]) -> sqlx::Result<()> {
     let is_longtext = |column: &Described| column.data_type == "longtext" && column.name != "data";
     if names.backend == Backend::Postgres || !columns.iter().any(is_longtext) {
@@ -70,10 +70,10 @@ async fn mark_json(driver: &mut Driver, names: &Names, table: &str, columns: &mu
     Ok(())
 }
 
-/// Whether no two rows of the message table can have the same id.
+/// Whether a unique index keeps two rows of the message table from having the same id.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn has_unique_ids(driver: &mut Driver, names: &Names) -> sqlx::Result<bool> {
     let (query, name) = match names.backend {
         Backend::MySql => (
@@ -95,7 +95,7 @@ pub(super) async fn has_unique_ids(driver: &mut Driver, names: &Names) -> sqlx::
 /// The name of an index of the message table that begins with the channel.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn channel_index(driver: &mut Driver, names: &Names) -> sqlx::Result<Option<String>> {
     let (query, name) = match names.backend {
         Backend::MySql => (
@@ -113,10 +113,10 @@ pub(super) async fn channel_index(driver: &mut Driver, names: &Names) -> sqlx::R
     driver.value(query, &[Value::from(name.as_str())]).await
 }
 
-/// Bytes of one statement that the server takes.
+/// The largest statement that the server accepts, in bytes.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn packet(driver: &mut Driver, backend: Backend) -> sqlx::Result<usize> {
     if backend == Backend::Postgres {
         return Ok(limits::STORE_PACKET);

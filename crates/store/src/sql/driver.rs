@@ -1,7 +1,8 @@
-//! One connection to a database server, whichever it is: statements with bound values in, plain rows out.
+//! A connection to a database server of either kind: takes statements with bound values, returns plain rows.
 //!
-//! Every column that is read is text or bytes (the statements cast), so that rows of other programs can't surprise a decoder. No statement here is made
-//! of anything that a client sent.
+//! Every column that is read is text or bytes (the statements cast), so that rows of other programs cannot cause decoding errors.
+//! Statements never contain
+//! text that a client sent.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use sqlx::MySqlConnection;
 use sqlx::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
-/// A value for a place in a statement. NULL has a type, too: a statement is prepared once, with the types of its first values.
+/// A bound value of a statement. NULL has a type too: a statement is prepared once, with the types of its first values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value<'a> {
     Integer(Option<i64>),
@@ -20,7 +21,7 @@ pub(super) enum Value<'a> {
 }
 
 impl From<u64> for Value<'_> {
-    /// What is beyond the range of the columns is as good as its end.
+    /// Numbers out of the columns' range become the largest number.
     fn from(number: u64) -> Self {
         Self::Integer(Some(i64::try_from(number).unwrap_or(i64::MAX)))
     }
@@ -32,7 +33,7 @@ impl<'a> From<&'a str> for Value<'a> {
     }
 }
 
-/// A row: text, or the bytes of something that is none.
+/// A row of cells: UTF-8 text or other bytes, `None` for NULL.
 pub(super) type Row = Vec<Option<Vec<u8>>>;
 
 /// A connection.
@@ -44,7 +45,7 @@ pub(super) enum Driver {
     Postgres(Box<PgConnection>),
 }
 
-/// The same code for every driver; sqlx's types are different for each.
+/// Runs the same code for every driver; sqlx has different types for each.
 macro_rules! on {
     ($driver:expr, $connection:ident => $work:expr) => {
         match $driver {
@@ -71,14 +72,14 @@ macro_rules! bound {
 }
 
 impl Driver {
-    /// Runs a statement with values; gives the number of rows it has touched.
+    /// Runs a statement with values; returns the number of affected rows.
     pub(super) async fn execute(&mut self, statement: &Arc<str>, values: &[Value<'_>]) -> sqlx::Result<u64> {
         on!(self, connection => {
             bound!(statement, values).execute(&mut **connection).await.map(|done| done.rows_affected())
         })
     }
 
-    /// Runs a query; gives all its rows.
+    /// Runs a query; returns all rows.
     pub(super) async fn fetch(&mut self, statement: &Arc<str>, values: &[Value<'_>]) -> sqlx::Result<Vec<Row>> {
         on!(self, connection => {
             let rows = bound!(statement, values).fetch_all(&mut **connection).await?;
@@ -86,13 +87,13 @@ impl Driver {
         })
     }
 
-    /// Runs a query of one value.
+    /// Runs a query; returns the first value of the first row.
     pub(super) async fn value(&mut self, statement: &str, values: &[Value<'_>]) -> sqlx::Result<Option<String>> {
         let rows = self.fetch(&Arc::from(statement), values).await?;
         Ok(rows.into_iter().next().and_then(|row| text(row.into_iter().next().flatten())))
     }
 
-    /// Takes leave of the server.
+    /// Closes the connection.
     pub(super) async fn close(self) -> sqlx::Result<()> {
         use sqlx::Connection as _;
         on!(self, connection => connection.close().await)
@@ -106,12 +107,12 @@ impl Driver {
     }
 }
 
-/// A cell as text; `None` for NULL and for what is no UTF-8.
+/// A cell as text; `None` for NULL and for invalid UTF-8.
 pub(super) fn text(cell: Option<Vec<u8>>) -> Option<String> {
     cell.and_then(|bytes| String::from_utf8(bytes).ok())
 }
 
-/// A cell as a number that is not negative.
+/// A cell as a number; `None` if it is negative or not a number.
 pub(super) fn number(cell: Option<Vec<u8>>) -> Option<u64> {
     text(cell)?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! What the errors of database servers mean to people.
+//! Translates the errors of database servers.
 
 use std::io::ErrorKind;
 
@@ -7,18 +7,18 @@ use sqlx::error::DatabaseError;
 
 use super::super::{Backend, StoreError};
 
-/// What is to be done about an error.
+/// The reaction to an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cure {
-    /// The same again: the server has undone the transaction to end a quarrel.
-    Again,
-    /// A new connection.
+pub(super) enum Recovery {
+    /// Retry: the server has rolled the transaction back because of a conflict with another session.
+    Retry,
+    /// Reconnect and retry.
     Reconnect,
-    /// Nothing; the connection is as good as before.
+    /// No retry; the connection is still usable.
     None,
 }
 
-/// The server's own code, as text: a number of MySQL's, a SQLSTATE of PostgreSQL's.
+/// The server's error code, as text: a number for MySQL, a SQLSTATE for PostgreSQL.
 pub(super) fn code(backend: Backend, error: &Error) -> Option<String> {
     let error = error.as_database_error()?;
     match backend {
@@ -33,41 +33,41 @@ fn mysql_number(error: &dyn DatabaseError) -> Option<u16> {
     error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(sqlx::mysql::MySqlDatabaseError::number)
 }
 
-/// Whether a row of this id is there already.
+/// Whether a row with this id already exists.
 pub(super) fn is_collision(error: &Error) -> bool {
     error.as_database_error().is_some_and(DatabaseError::is_unique_violation)
 }
 
-/// What to do about an error.
-pub(super) fn cure(backend: Backend, error: &Error) -> Cure {
-    // Whatever is not the server's own word comes of the way to it.
-    code(backend, error).map_or(Cure::Reconnect, |code| cure_of(backend, &code))
+/// Returns the reaction to an error.
+pub(super) fn recovery(backend: Backend, error: &Error) -> Recovery {
+    // Errors without a server's code are errors of the connection.
+    code(backend, error).map_or(Recovery::Reconnect, |code| recovery_of(backend, &code))
 }
 
-fn cure_of(backend: Backend, code: &str) -> Cure {
+fn recovery_of(backend: Backend, code: &str) -> Recovery {
     match (backend, code) {
         // Deadlock, lock wait.
-        (Backend::MySql, "1213" | "1205") | (Backend::Postgres, "40P01" | "40001" | "55P03") => Cure::Again,
-        // The server or an administrator is ending the connection; a statement does not fit the table any more, which a new connection looks at.
+        (Backend::MySql, "1213" | "1205") | (Backend::Postgres, "40P01" | "40001" | "55P03") => Recovery::Retry,
+        // The server or an administrator ends the connection; or the table has changed, and a new connection reads it again.
         (
             Backend::MySql,
             "1053" | "1054" | "1077" | "1078" | "1079" | "1080" | "1146" | "1152" | "1153" | "1159" | "1161" | "1176"
             | "1184" | "1615" | "1927" | "4031",
         )
-        | (Backend::Postgres, "0A000" | "26000" | "42703" | "42P01") => Cure::Reconnect,
+        | (Backend::Postgres, "0A000" | "26000" | "42703" | "42P01") => Recovery::Reconnect,
         (Backend::Postgres, code) if code.starts_with("57P") || code.starts_with("08") || code.starts_with("25P") => {
-            Cure::Reconnect
+            Recovery::Reconnect
         }
-        _ => Cure::None,
+        _ => Recovery::None,
     }
 }
 
-/// What an error means.
+/// Translates an error.
 pub(super) fn classify(backend: Backend, place: &str, error: &Error) -> StoreError {
     if let Some(code) = code(backend, error) {
-        return meaning(backend, place, &code, told(error));
+        return meaning(backend, place, &code, server_message(error));
     }
-    let (place, detail) = (place.to_owned(), told(error));
+    let (place, detail) = (place.to_owned(), server_message(error));
     match error {
         Error::Configuration(_) => StoreError::BadUrl { reason: format!("can't be used ({detail})") },
         Error::Tls(_) => StoreError::Denied { place, detail: format!("no encrypted connection: {detail}") },
@@ -79,11 +79,11 @@ pub(super) fn classify(backend: Backend, place: &str, error: &Error) -> StoreErr
     }
 }
 
-/// What a server's code means; `told` is what it says to it.
-fn meaning(backend: Backend, place: &str, code: &str, told: String) -> StoreError {
+/// Translates a server's code; `message` is the server's message.
+fn meaning(backend: Backend, place: &str, code: &str, message: String) -> StoreError {
     let place = place.to_owned();
-    // The server's words for such an error quote a part of the message, which belongs into no log.
-    let detail = refusal_of(backend, code).map_or(told, |why| format!("its rows {why}"));
+    // The server's message for such an error quotes a part of the message, which must not be logged.
+    let detail = refusal_of(backend, code).map_or(message, |why| format!("its rows {why}"));
     match (backend, code) {
         (Backend::MySql, "1213" | "1205") | (Backend::Postgres, "40P01" | "40001" | "55P03") => {
             StoreError::Busy { place }
@@ -92,7 +92,7 @@ fn meaning(backend: Backend, place: &str, code: &str, told: String) -> StoreErro
         (Backend::MySql, "1021" | "1114" | "3") | (Backend::Postgres, "53100" | "53200") => StoreError::Full { place },
         (Backend::MySql, "1044" | "1045" | "1049" | "1130" | "1141" | "1142" | "1143" | "1227" | "1251" | "1698")
         | (Backend::Postgres, "28P01" | "28000" | "3D000" | "42501") => StoreError::Denied { place, detail },
-        // A table that its user may not see is as good as none, until it is to be made.
+        // A table that the user may not see looks missing, until the broker tries to create it.
         (Backend::MySql, "1050") | (Backend::Postgres, "42P07") => {
             StoreError::Denied { place, detail: format!("access denied: {detail}, but this user has no rights on it") }
         }
@@ -111,7 +111,7 @@ fn meaning(backend: Backend, place: &str, code: &str, told: String) -> StoreErro
     }
 }
 
-/// Why the table takes a row not, if it is for what stands in it: other rows may well fit.
+/// The reason why the table refuses a row, if the row's values are the reason: other rows may be accepted.
 pub(super) fn refusal(backend: Backend, error: &Error) -> Option<String> {
     code(backend, error).and_then(|code| refusal_of(backend, &code))
 }
@@ -134,8 +134,8 @@ fn refusal_of(backend: Backend, code: &str) -> Option<String> {
     Some(format!("{why} (code {code})"))
 }
 
-/// The server's own words.
-fn told(error: &Error) -> String {
+/// The server's message, at most 200 characters.
+fn server_message(error: &Error) -> String {
     match error {
         Error::Database(error) => error.message().chars().take(200).collect(),
         Error::Io(error) => error.to_string(),
@@ -187,21 +187,21 @@ mod tests {
     #[test]
     fn what_another_session_or_a_lost_connection_spoilt_is_tried_again() {
         for (backend, code, expected) in [
-            (Backend::MySql, "1213", Cure::Again),
-            (Backend::Postgres, "40001", Cure::Again),
-            (Backend::MySql, "1927", Cure::Reconnect),
-            (Backend::MySql, "1615", Cure::Reconnect),
-            (Backend::MySql, "1176", Cure::Reconnect),
-            (Backend::Postgres, "42703", Cure::Reconnect),
-            (Backend::Postgres, "57P01", Cure::Reconnect),
-            (Backend::Postgres, "0A000", Cure::Reconnect),
-            (Backend::MySql, "1406", Cure::None),
-            (Backend::Postgres, "23514", Cure::None),
+            (Backend::MySql, "1213", Recovery::Retry),
+            (Backend::Postgres, "40001", Recovery::Retry),
+            (Backend::MySql, "1927", Recovery::Reconnect),
+            (Backend::MySql, "1615", Recovery::Reconnect),
+            (Backend::MySql, "1176", Recovery::Reconnect),
+            (Backend::Postgres, "42703", Recovery::Reconnect),
+            (Backend::Postgres, "57P01", Recovery::Reconnect),
+            (Backend::Postgres, "0A000", Recovery::Reconnect),
+            (Backend::MySql, "1406", Recovery::None),
+            (Backend::Postgres, "23514", Recovery::None),
         ] {
-            assert_eq!(cure_of(backend, code), expected, "{code}");
+            assert_eq!(recovery_of(backend, code), expected, "{code}");
         }
         let lost = Error::Io(std::io::Error::from(ErrorKind::ConnectionReset));
-        assert_eq!(cure(Backend::MySql, &lost), Cure::Reconnect);
+        assert_eq!(recovery(Backend::MySql, &lost), Recovery::Reconnect);
         assert!(classify(Backend::MySql, "mysql://u@h/d", &lost).is_outage());
     }
 }

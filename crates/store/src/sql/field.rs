@@ -1,4 +1,4 @@
-//! User-defined columns: how a value of a message is written for the type of a column.
+//! User-defined columns: converts a value of a message for the type of a column.
 //!
 //! The database server decides whether a value fits: its strict mode refuses a value that is too long, out of range or of another kind, and [`super::write`]
 //! then writes NULL into the column. This file withholds only values that a server would change without an error: digits that it would round away,
@@ -9,67 +9,68 @@ use std::borrow::Cow;
 use super::super::{Backend, ColumnValue, StoreError};
 use super::iso;
 
-/// Reals from here on are whole, and have more digits than a reader of JSON keeps.
+/// Reals from here on are whole, and have more digits than a JSON parser keeps.
 const INEXACT: f64 = 9_007_199_254_740_992.0;
 
-/// How values are written for a column.
+/// The form in which values are written to a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// As text, of at most so many characters.
+    /// Text of at most this many characters.
     Text(Option<u64>),
-    /// As an exact number, with at most so many digits behind the point.
+    /// An exact number with at most this many digits after the decimal point.
     Number(Option<u64>),
-    /// As a number; the column holds the nearest number of its type.
+    /// A number; the column holds the nearest number of its type.
     Float,
-    /// As `true` or `false`.
+    /// `true` or `false`.
     Boolean,
-    /// As JSON.
+    /// JSON.
     Json,
-    /// As a date and time in UTC, to the second.
+    /// A date and time in UTC, to the second.
     Moment,
-    /// As a date in UTC.
+    /// A date in UTC.
     Day,
 }
 
-/// A column as the database describes it.
+/// The database's description of a column.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Described {
     pub(super) name: String,
-    /// `information_schema.columns.data_type`, in lower case; `json` where MariaDB only checks that a text is.
+    /// `information_schema.columns.data_type`, in lower case; `json` for a MariaDB column that checks its text for valid JSON.
     pub(super) data_type: String,
-    /// With everything that belongs to the type: `decimal(10,2) unsigned`.
+    /// The type with its parameters: `decimal(10,2) unsigned`.
     pub(super) full_type: String,
     pub(super) characters: Option<u64>,
     pub(super) charset: Option<String>,
     pub(super) nullable: bool,
-    /// Filled by the database if nothing is given.
+    /// The column has a default.
     pub(super) filled: bool,
-    /// Always filled by the database, and by nobody else.
+    /// The database computes the value; no statement may set it.
     pub(super) computed: bool,
 }
 
 impl Described {
-    /// Digits behind the point: the second number in the parentheses of the type. A negative one, which PostgreSQL has, counts as none.
+    /// Digits after the decimal point: the second number in the parentheses of the type. A negative number, which PostgreSQL allows, counts
+    /// as none.
     fn scale(&self) -> Option<u64> {
         let (_, rest) = self.full_type.split_once('(')?;
         let (inner, _) = rest.split_once(')')?;
         Some(inner.split_once(',').and_then(|(_, scale)| scale.trim().parse().ok()).unwrap_or(0))
     }
 
-    /// To what PostgreSQL casts a text for this column.
+    /// The type to which PostgreSQL casts a text for this column.
     pub(super) fn cast(&self) -> String {
-        // Without a length the standard's `character` is one character, and casts cut.
+        // Without a length, the SQL type `character` is one character, and casts cut.
         if self.data_type == "character" { "bpchar".to_owned() } else { self.data_type.clone() }
     }
 }
 
 impl Form {
-    /// `None` for a type that no value of a message can have.
+    /// Returns the form for a column; `None` for a type that no value of a message can have.
     pub(super) fn of(column: &Described) -> Option<Self> {
         Some(match column.data_type.as_str() {
             "tinyint" | "smallint" | "mediumint" | "int" | "integer" | "bigint" => Self::Number(Some(0)),
             "decimal" | "numeric" => Self::Number(column.scale()),
-            // MySQL rounds what is declared with digits.
+            // MySQL rounds values of columns that are declared with digits.
             "float" | "double" if column.full_type.contains(',') => Self::Number(column.scale()),
             "float" | "double" | "real" | "double precision" => Self::Float,
             "boolean" => Self::Boolean,
@@ -87,7 +88,7 @@ impl Form {
         match (self, value) {
             (_, ColumnValue::Null) => None,
             (Self::Text(most), _) => Some(plain(value)).filter(|text| !is_cut(text, most)),
-            // `007` is none: a column of numbers could not give it back.
+            // `007` is not written as a number: a numeric column could not return it.
             (Self::Float | Self::Number(_), ColumnValue::Text(text)) if !is_number(text) => None,
             (Self::Float, _) => Some(plain(value)),
             (Self::Number(_), ColumnValue::Boolean(truth)) => Some(Cow::Borrowed(if *truth { "1" } else { "0" })),
@@ -104,7 +105,7 @@ impl Form {
     }
 }
 
-/// A text as it is, everything else as JSON.
+/// A text as it is, any other value as JSON.
 fn plain(value: &ColumnValue) -> Cow<'_, str> {
     match value {
         ColumnValue::Text(text) | ColumnValue::Json(text) => Cow::Borrowed(text),
@@ -120,13 +121,15 @@ fn is_number(text: &str) -> bool {
     serde_json::from_str::<serde_json::Number>(text).is_ok_and(|_| !text.contains(char::is_whitespace))
 }
 
-/// Whether a number has no more digits behind the point. An exponent says nothing about them, so a number with one is written only where any number of digits fits.
+/// Whether a number has at most `scale` digits after the decimal point. False for a number with an exponent, which is written only to
+/// columns without a
+/// bound.
 fn has_scale(number: &str, scale: u64) -> bool {
     let (_, behind) = number.split_once('.').unwrap_or((number, ""));
     !number.contains(['e', 'E']) && behind.trim_end_matches('0').len() as u64 <= scale
 }
 
-/// Whether a column of so many characters would lose blanks at the end of a text: every server cuts those without an error.
+/// Whether a column of `most` characters would lose blanks at the end of a text: every server cuts those without an error.
 pub(super) fn is_cut(text: &str, most: Option<u64>) -> bool {
     text.ends_with(' ') && most.is_some_and(|most| text.chars().count() as u64 > most)
 }
@@ -135,7 +138,7 @@ pub(super) fn is_cut(text: &str, most: Option<u64>) -> bool {
 fn moment(value: &ColumnValue) -> Option<i64> {
     match value {
         ColumnValue::Integer(seconds) => Some(*seconds).filter(|seconds| *seconds >= 0),
-        // A part of a second is dropped. What is out of range becomes the last number of all, which is no date.
+        // Fractions of a second are dropped. A number out of range becomes the largest number, which is no valid date.
         ColumnValue::Real(seconds) => Some(*seconds as i64).filter(|_| *seconds >= 0.0),
         // A day begins with its first second.
         ColumnValue::Text(text) if iso::is_date(text) => iso::seconds_from_iso(&format!("{text}T00:00")),
@@ -144,7 +147,7 @@ fn moment(value: &ColumnValue) -> Option<i64> {
     }
 }
 
-/// How values are written for a configured column, or what keeps it from being one.
+/// Returns the form for a configured column, or the reason why the column cannot be used.
 ///
 /// # Errors
 /// [`StoreError::Column`]

@@ -1,23 +1,23 @@
-//! Dates and times as messages have them (ISO 8601), as databases take them: in UTC, to the second.
+//! Converts dates and times of messages (ISO 8601) to the format of databases: in UTC, to the second.
 //!
-//! Never guesses: a date that the calendar has not is none.
+//! Never guesses: a date that does not exist in the calendar is refused.
 
 use time::{Date, UtcDateTime};
 
 use super::super::datetime::{self, text_of};
 
-/// The first second of the year 1 and the last of the year 9999, beyond which databases have other formats, or none.
+/// The first second of the year 1 and the last second of the year 9999, the range of dates that every database writes in this format.
 pub(super) const FIRST: i64 = -62_135_596_800;
 pub(super) const LAST: i64 = 253_402_300_799;
 
-/// Seconds from 1970 (or to it) as text; `None` outside the years 1 to 9999.
+/// Seconds since 1970 (negative before) as text; `None` outside the years 1 to 9999.
 pub(super) fn seconds_to_text(seconds: i64) -> Option<String> {
     let moment = (FIRST..=LAST).contains(&seconds).then(|| UtcDateTime::from_unix_timestamp(seconds).ok());
     moment.flatten().map(text_of)
 }
 
-/// Seconds from 1970 of an ISO 8601 date and time: seconds and their fraction, which is dropped, may be missing; so may the offset, and it is UTC then.
-/// `None` for anything else, and outside the years 1 to 9999.
+/// Parses an ISO 8601 date and time to seconds since 1970. Seconds and their fraction, which is dropped, are optional; so is the offset,
+/// whose default is UTC.
 pub(super) fn seconds_from_iso(text: &str) -> Option<i64> {
     let (date, rest) = (text.get(..10)?, text.get(10..)?);
     let date = date_of(date)?;
@@ -49,7 +49,7 @@ pub(super) fn seconds_from_iso(text: &str) -> Option<i64> {
     seconds_to_text(seconds).map(|_| seconds)
 }
 
-/// Whether this is a date, `YYYY-MM-DD`, that the calendar has.
+/// Whether this is a date, `YYYY-MM-DD`, that exists in the calendar.
 pub(super) fn is_date(text: &str) -> bool {
     date_of(text).is_some()
 }
@@ -63,7 +63,7 @@ fn date_of(text: &str) -> Option<Date> {
     (year >= 1 && rest.is_empty()).then_some(date)
 }
 
-/// `HH:MM`, in minutes, and what follows; without the colon or the minutes only where that is allowed.
+/// Parses `HH:MM`; returns the minutes and the rest of the text. Unless `strict`, the colon and the minutes are optional.
 fn clock(text: &str, strict: bool) -> Option<(u64, &str)> {
     let (hours, rest) = two_digits(text, 23)?;
     let (minutes, rest) = match rest.strip_prefix(':') {

@@ -1,20 +1,21 @@
-//! The lock that one broker has on one table for as long as its connection lives. The server frees it when the connection ends, or falls silent.
+//! The lock of one broker on one table, held while its connection is open. The server releases the lock when the connection ends or is idle
+//! for too long.
 
 use super::super::Backend;
 use super::connect::Access;
 use super::driver::{Driver, Value};
 use crate::limits;
 
-/// PostgreSQL's name of the lock is a number, and its halves stand in two columns.
+/// In PostgreSQL the lock's name is a 64-bit number, whose halves are in two columns.
 const HOLDER: &str = "SELECT l.pid::text FROM pg_locks l, (SELECT hashtextextended($1::text, 0) AS name) k \
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
     AND l.classid::bigint = (k.name >> 32) & 4294967295 AND l.objid::bigint = k.name & 4294967295";
 
-/// Takes the lock; false if another one has it. A session that is just ending gets the time to end.
+/// Takes the lock; false if another connection holds it. Waits up to [`limits::STORE_HANDOVER`] for a connection that is ending.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn take(access: &Access, driver: &mut Driver) -> sqlx::Result<bool> {
     let query = match access.backend {
         Backend::MySql => "SELECT CAST(GET_LOCK(?, 0) AS CHAR)",
@@ -33,7 +34,7 @@ pub(super) async fn take(access: &Access, driver: &mut Driver) -> sqlx::Result<b
 /// The number of this connection.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn own_number(access: &Access, driver: &mut Driver) -> sqlx::Result<Option<u64>> {
     let query = match access.backend {
         Backend::MySql => "SELECT CAST(CONNECTION_ID() AS CHAR)",
@@ -42,10 +43,10 @@ pub(super) async fn own_number(access: &Access, driver: &mut Driver) -> sqlx::Re
     Ok(driver.value(query, &[]).await?.and_then(|number| number.parse().ok()))
 }
 
-/// The number of the connection that has the lock.
+/// The number of the connection that holds the lock.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn holder(access: &Access, driver: &mut Driver) -> sqlx::Result<Option<u64>> {
     let query = match access.backend {
         Backend::MySql => "SELECT CAST(IS_USED_LOCK(?) AS CHAR)",
@@ -55,11 +56,11 @@ pub(super) async fn holder(access: &Access, driver: &mut Driver) -> sqlx::Result
     Ok(number.and_then(|number| number.parse().ok()))
 }
 
-/// A connection as the server knows it, in words.
+/// Describes a connection, from the server's data.
 ///
 /// # Errors
-/// Whatever the server says.
-pub(super) async fn told(access: &Access, driver: &mut Driver, connection: u64) -> sqlx::Result<String> {
+/// The server's error.
+pub(super) async fn describe(access: &Access, driver: &mut Driver, connection: u64) -> sqlx::Result<String> {
     let query = match access.backend {
         Backend::MySql => {
             "SELECT CONCAT('connection ', ID, ' of ', USER, ' from ', HOST) FROM information_schema.PROCESSLIST WHERE ID = ?"
@@ -69,14 +70,14 @@ pub(super) async fn told(access: &Access, driver: &mut Driver, connection: u64) 
              FROM pg_stat_activity WHERE pid = $1::bigint"
         }
     };
-    let told = driver.value(query, &[Value::from(connection)]).await?;
-    Ok(told.unwrap_or_else(|| format!("connection {connection}")))
+    let description = driver.value(query, &[Value::from(connection)]).await?;
+    Ok(description.unwrap_or_else(|| format!("connection {connection}")))
 }
 
 /// Ends a connection of the same user.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn end(access: &Access, driver: &mut Driver, connection: u64) -> sqlx::Result<()> {
     match access.backend {
         Backend::MySql => driver.run(&format!("KILL {connection}")).await,

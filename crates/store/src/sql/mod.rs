@@ -1,13 +1,14 @@
-//! MySQL, MariaDB and PostgreSQL as stores, through sqlx.
+//! Stores on MySQL, MariaDB and PostgreSQL, through sqlx.
 //!
 //! ```text
-//! SqlStore ─► Client (a connection that heals) ─► Driver (sqlx) ─► the server
-//!    │            └─ Session: connection, lock, MessageTable (the table as it is), Statements
+//! SqlStore ─► Client (reconnects) ─► Driver (sqlx) ─► the server
+//!    │            └─ Session: connection, lock, MessageTable (the table as found), Statements
 //!    └─ write (groups), rows (messages as rows), text and field (values as columns take them)
 //! ```
 //!
-//! Every call waits for the server, for a bounded time; who must not wait puts a journal in front. Statements are made of validated names, and values are
-//! always bound. Channels are compared byte by byte, whatever the table's collation takes for equal.
+//! Every call waits for the server, for a bounded time; callers that must not wait use a journal. Statements are built from validated
+//! names, and values are
+//! always bound. Channel names are compared byte by byte, whatever the table's collation treats as equal.
 
 mod client;
 mod connect;
@@ -15,9 +16,9 @@ mod describe;
 mod driver;
 mod error;
 mod field;
+mod inspect;
 mod iso;
 mod lock;
-mod look;
 mod read;
 mod refusals;
 mod restamp;
@@ -39,11 +40,11 @@ use crate::message_store::SweptTo;
 use client::{Client, Purpose};
 use connect::Access;
 use driver::Value;
-pub(super) use look::look;
+pub(super) use inspect::inspect;
 use refusals::{Cause, Refusals};
 use schema::{read_note, write_note};
 use statements::Names;
-use write::{How, Nulls};
+use write::{Nulls, WriteOptions};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
@@ -52,20 +53,20 @@ use wsmb_core::policy::Spare;
 pub struct SqlStore {
     client: Client,
     columns: Columns,
-    /// What the tables said about the broker before this one.
+    /// Whether the previous broker stopped in an orderly way, according to the tables.
     was_clean: bool,
-    /// The highest id that is known to have been stored, and the one that is noted in the tables.
+    /// The highest id that is known to have been stored, and the highest id that is noted in the tables.
     highest: MessageId,
     noted: MessageId,
-    /// The highest id that was given to a row from here.
+    /// The highest id that this store has written.
     written: MessageId,
-    /// How far the last sweep has read.
+    /// Where the next sweep continues.
     swept_to: SweptTo,
     refusals: Refusals,
 }
 
 impl SqlStore {
-    /// The database that a URL names, without secrets, as an administrator knows it.
+    /// The address of the database that a URL names, without secrets, for messages to an administrator.
     ///
     /// # Errors
     /// [`StoreError::BadUrl`]; [`StoreError::NotBuilt`] if the program was built without this backend.
@@ -73,10 +74,10 @@ impl SqlStore {
         Ok(Access::parse(backend, url, None, prefix)?.place)
     }
 
-    /// Connects; takes the table's lock; makes the tables that are missing; takes away the mark of a clean stop.
+    /// Connects; takes the table's lock; creates missing tables; clears the mark of a clean stop.
     ///
     /// # Errors
-    /// [`StoreError::Unreachable`] if the server is away; everything else needs somebody to do something about it.
+    /// [`StoreError::Unreachable`] if the server cannot be reached; every other error needs an administrator.
     pub fn open(
         backend: Backend,
         url: &str,
@@ -102,7 +103,7 @@ impl SqlStore {
             let noted = read_note(&mut session.driver, &names, "last_id").await?;
             Ok((clean, noted))
         })?;
-        // A second step: were both one, and its answer lost, the next try would find a crash.
+        // A separate step: if the step above also cleared the mark, and its answer were lost, the next attempt would find a crash.
         store.note("clean", "0")?;
         store.was_clean = clean.is_none_or(|clean| clean == "1");
         store.noted = MessageId(noted.and_then(|noted| noted.parse().ok()).unwrap_or_default());
@@ -116,7 +117,7 @@ impl SqlStore {
             .run(limits::STORE_ANSWER, async |session| write_note(&mut session.driver, &names, name, value).await)
     }
 
-    /// Notes the highest id, which may belong to a row that is gone: ids are never given twice.
+    /// Notes the highest id, which may belong to a removed row: ids are never assigned twice.
     fn note_highest(&mut self) -> Result<(), StoreError> {
         if self.highest > self.noted {
             self.note("last_id", &self.highest.0.to_string())?;
@@ -125,7 +126,7 @@ impl SqlStore {
         Ok(())
     }
 
-    /// Logs values that the table has refused.
+    /// Logs the values that the table has refused.
     fn log_refusals(&self, refusals: Vec<(Cause, u64)>) {
         let (table, place) = (&self.client.names.data_plain, &self.client.access.place);
         for ((index, reason), rows) in refusals {
@@ -139,13 +140,13 @@ impl SqlStore {
         }
     }
 
-    /// Whether the table can have rows of this channel at all; asking for others may be an error.
+    /// Whether the table can hold rows of this channel; a query for other channels may be an error.
     fn can_hold(&mut self, channel: &ChannelName) -> Result<bool, StoreError> {
         Ok(self.client.table()?.channel.holds_name(channel.as_str()))
     }
 }
 
-/// Refusals that have waited for their turn in the log are logged after all.
+/// Logs the refusals that the log has not mentioned yet.
 impl Drop for SqlStore {
     fn drop(&mut self) {
         let rest = self.refusals.rest();
@@ -162,11 +163,11 @@ impl MessageStore for SqlStore {
         let (backend, place) = (client.access.backend, client.access.place.clone());
         write::check(group, client.table()?, columns, backend, &place)?;
         let names = client.names.clone();
-        // A message is never lost for its fields.
+        // A message is never refused because of its user-defined fields.
         let mut nulls = Nulls::new();
         while let Some(refused) = client.run(limits::STORE_ANSWER, async |session| {
-            let how = How { columns, nulls: &nulls, written: *written, again: false };
-            write::commit(session, group, how, &names).await
+            let options = WriteOptions { columns, nulls: &nulls, written: *written, replace: false };
+            write::commit(session, group, options, &names).await
         })? {
             if !refused.rows.is_empty() {
                 let ids = refused.rows.iter().map(|(id, _)| *id).collect();
@@ -281,17 +282,18 @@ impl Background for SqlStore {
         self.client.run(limits::STORE_COUNT_TIME, async |session| restamp::restamp(session, &names, restamp).await)
     }
 
-    fn rejuvenate(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
+    fn clamp_future_rows(&mut self, now: Timestamp, up_to: MessageId) -> Result<(), StoreError> {
         let names = self.client.names.clone();
-        self.client
-            .run(limits::STORE_COUNT_TIME, async |session| restamp::rejuvenate(session, &names, now, up_to).await)
+        self.client.run(limits::STORE_COUNT_TIME, async |session| {
+            restamp::clamp_future_rows(session, &names, now, up_to).await
+        })
     }
 
     fn check(&mut self) -> Result<(), StoreError> {
         self.note("probe", "")
     }
 
-    fn tend(&mut self) -> Result<(), StoreError> {
+    fn maintain(&mut self) -> Result<(), StoreError> {
         self.note_highest()
     }
 }

@@ -1,4 +1,4 @@
-//! Pages and counts. What is read at a time is bounded, however large the messages are.
+//! Reads pages and counts. The amount of data that is read at a time is bounded for messages of any size.
 
 use std::sync::Arc;
 
@@ -8,21 +8,22 @@ use super::driver::{Row, Value, number, text};
 use super::rows::{channel, message, message_id, moment};
 use super::table::MessageTable;
 use crate::limits;
+use crate::page::PageBuilder;
 use crate::publications::FoundPublications;
 use wsmb_core::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
 
-/// What a table holds.
+/// The contents of a table.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) summary: Summary,
-    /// Rows that no channel can have.
+    /// The number of rows with an invalid channel name.
     pub(super) foreign: u64,
 }
 
-/// Messages of a channel above `after`, in the order of ids, however its name is spelled in the table.
+/// Reads messages of a channel above `after`, in the order of ids, under every spelling of its name in the table.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn page_of(
     session: &mut Session,
     statement: &Arc<str>,
@@ -42,9 +43,9 @@ pub(super) async fn page_of(
     Ok(whole.unwrap_or_default())
 }
 
-/// Two pages of one channel as one.
+/// Merges two pages of one channel.
 fn merged(first: Page, second: Page, limit: usize, max_bytes: usize) -> Page {
-    // What lies behind the last message of a page that is not complete is not known.
+    // The messages after the last message of an incomplete page are unknown.
     let known = |page: &Page| match page.messages.last() {
         _ if page.complete => u64::MAX,
         Some(last) => last.id.0,
@@ -54,25 +55,17 @@ fn merged(first: Page, second: Page, limit: usize, max_bytes: usize) -> Page {
     let mut messages = first.messages;
     messages.extend(second.messages);
     messages.sort_unstable_by_key(|message| message.id);
-    let mut bytes = 0;
-    let mut count = 0;
-    for message in &messages {
-        if count >= limit || bytes > max_bytes || message.id.0 > horizon {
-            break;
-        }
-        bytes += message.payload.bytes.len();
-        count += 1;
-    }
-    let complete = horizon == u64::MAX && count == messages.len();
-    messages.truncate(count);
-    Page { messages, complete }
+    let known = messages.into_iter().take_while(|message| message.id.0 <= horizon);
+    let page = PageBuilder::fill(known, limit, max_bytes);
+    Page { complete: page.complete && horizon == u64::MAX, ..page }
 }
 
-/// Messages above `after`, in the order of ids, of one channel as it is spelled in the table, or of all. The statement takes the channel twice (if it takes
-/// one), the id, and a number of rows.
+/// Reads messages above `after`, in the order of ids: of one channel, by its spelling in the table, or of all channels. The statement takes
+/// the channel twice (if it
+/// takes one), the id, and a number of rows.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn page(
     session: &mut Session,
     statement: &Arc<str>,
@@ -81,46 +74,41 @@ pub(super) async fn page(
     limit: usize,
     max_bytes: usize,
 ) -> sqlx::Result<Page> {
-    let mut page = Page { messages: Vec::new(), complete: false };
-    let (mut bytes, mut rows_seen) = (0, 0);
+    let mut page = PageBuilder::new(limit, max_bytes);
+    let mut rows_seen = 0;
     let mut wanted = limits::STORE_FIRST_ROWS;
     loop {
-        // One row more than wanted tells whether there is more.
-        let asked = wanted.min(limit - page.messages.len()) + 1;
+        // One row more than requested shows whether there are more rows.
+        let asked = wanted.min(page.room()) + 1;
         let mut values: Vec<Value<'_>> = Vec::with_capacity(4);
         values.extend(name.into_iter().flat_map(|name| [Value::from(name), Value::from(name)]));
         values.extend([Value::from(after.0), Value::from(asked as u64)]);
         let rows = session.driver.fetch(statement, &values).await?;
         let is_last = rows.len() < asked;
         for row in rows {
-            if page.messages.len() >= limit || bytes > max_bytes {
-                return Ok(page);
+            if page.is_full() {
+                return Ok(page.finish(false));
             }
             rows_seen += 1;
             let id = row.first().and_then(|cell| message_id(cell.clone()));
             after = id.unwrap_or(after).max(after);
             if let Some(found) = message(row, &session.table) {
-                bytes += found.payload.bytes.len();
-                page.messages.push(found);
+                page.push(found);
             }
         }
-        if is_last {
-            page.complete = true;
-            return Ok(page);
+        if is_last || page.is_full() {
+            return Ok(page.finish(is_last));
         }
-        if page.messages.len() >= limit || bytes > max_bytes {
-            return Ok(page);
-        }
-        // As many as are likely to fit.
-        let usual = bytes / rows_seen.max(1) + 1;
-        wanted = ((max_bytes - bytes) / usual).clamp(1, limits::STORE_WALK_ROWS);
+        // The number of rows that are likely to fit.
+        let usual = page.bytes() / rows_seen.max(1) + 1;
+        wanted = ((max_bytes - page.bytes()) / usual).clamp(1, limits::STORE_WALK_ROWS);
     }
 }
 
-/// What is there at start-up, but for what the store itself remembers.
+/// Reads the contents at the start, except the values that [`super::SqlStore`] keeps itself.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn summary(session: &mut Session, since: Timestamp) -> sqlx::Result<Found> {
     let mut found = Found::default();
     for row in session.driver.fetch(&session.statements.channels, &[]).await? {
@@ -133,7 +121,7 @@ pub(super) async fn summary(session: &mut Session, since: Timestamp) -> sqlx::Re
         }
     }
     found.summary.channels.sort_unstable_by(|a, b| a.channel.cmp(&b.channel));
-    // One whose name is spelled in two ways has come twice.
+    // A channel whose name has two spellings occurs twice.
     found.summary.channels.dedup_by(|twin, first| {
         let is_same = twin.channel == first.channel;
         if is_same {
@@ -187,7 +175,7 @@ async fn delayed(session: &mut Session) -> sqlx::Result<Vec<Message>> {
     Ok(delayed)
 }
 
-/// Walks back from the newest row, past a bounded number of rows that are too old: nearly always ids are in the order of time.
+/// Reads from the newest row backwards, and skips a bounded number of old rows: ids are nearly always in the order of time.
 async fn publications(session: &mut Session, since: Timestamp) -> sqlx::Result<Vec<StoredPublication>> {
     let mut found = FoundPublications::default();
     if !session.table.has("publication") || since == Timestamp(u64::MAX) {
@@ -224,7 +212,7 @@ async fn publications(session: &mut Session, since: Timestamp) -> sqlx::Result<V
     Ok(found.oldest_first())
 }
 
-/// A row's id, the channel that it was sent to, publication and time; `None` if its id is not positive.
+/// Decodes a row's id, first channel, publication and time; `None` if the id is not positive.
 fn publication(row: Row, table: &MessageTable) -> Option<(u64, Option<ChannelName>, Option<String>, Timestamp)> {
     let mut cells = row.into_iter();
     let mut next = || cells.next().flatten();

@@ -1,18 +1,21 @@
-//! Fields that the table has refused: counted, and logged without a flood.
+//! Counts the field values that the table has refused, and limits how often they are logged.
 //!
-//! Each pair of a column and a reason is logged when it is first seen, then at most once in [`limits::STORE_LOG_EVERY`] with the number of rows since:
-//! a stream of messages may have the same wrong field each. There are at most as many pairs as columns times error codes of the server. Reads no
-//! clock and writes no log: the caller does.
+//! Each pair of a column and a reason is logged when it first occurs, then at most once in [`limits::STORE_LOG_EVERY`] with the number of
+//! rows since:
+//! every message of a stream may have the same wrong field. There are at most as many pairs as columns times error codes of the server.
+//! Never reads a
+//! clock and never logs: the caller does both.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::limits;
 
-/// The number of a user-defined column, or `None` for all of them together, and why the server has refused its value: "they …".
+/// The index of a user-defined column, or `None` for all columns together, and the reason of the refusal, as the rest of a sentence that
+/// begins with "they".
 pub(super) type Cause = (Option<usize>, String);
 
-/// How many rows have lost a value, by cause.
+/// The number of rows that have lost a value, by cause.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(BTreeMap<Cause, Refusal>);
 
@@ -45,7 +48,7 @@ impl Refusals {
         .collect()
     }
 
-    /// Everything that the log has not mentioned, when the store is closed.
+    /// Takes all rows that the log has not mentioned, for the end of the store.
     pub(super) fn rest(&mut self) -> Vec<(Cause, u64)> {
         let all = std::mem::take(&mut self.0).into_iter();
         all.filter(|(_, refusal)| refusal.rows > 0).map(|(cause, refusal)| (cause, refusal.rows)).collect()
@@ -64,7 +67,7 @@ mod tests {
         let mut refusals = Refusals::default();
         refusals.add(rows(0, 2));
         assert_eq!(refusals.due(begin), [(cause(0), 2)]);
-        // The same cause waits, another one does not.
+        // The same cause waits; another cause does not.
         refusals.add(rows(0, 3));
         refusals.add(rows(1, 1));
         assert_eq!(refusals.due(begin), [(cause(1), 1)]);

@@ -1,23 +1,21 @@
-//! Stored times put right when the clock that made them was wrong.
+//! Corrections of stored times.
 
 use super::client::Session;
 use super::driver::Value;
 use super::schema::{read_note, write_note};
 use super::statements::{Names, placeholder};
+use crate::restamp::LAST_RESTAMP;
 use crate::{Backend, Restamp, datetime};
 use wsmb_core::message::{MessageId, Timestamp};
 
-/// The name of the note that says which correction was the last.
-const LAST: &str = "restamped";
-
-/// Carries out a correction, unless it was the last one already: its answer may have been lost.
+/// Carries out a correction, unless it was carried out before: the answer may have been lost.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn restamp(session: &mut Session, names: &Names, restamp: &Restamp) -> sqlx::Result<()> {
     let token = restamp.token.to_string();
     session.driver.run("BEGIN").await?;
-    if read_note(&mut session.driver, names, LAST).await?.as_ref() == Some(&token) {
+    if read_note(&mut session.driver, names, LAST_RESTAMP).await?.as_ref() == Some(&token) {
         return session.driver.run("COMMIT").await;
     }
     let (data, backend) = (&names.data, names.backend);
@@ -40,15 +38,15 @@ pub(super) async fn restamp(session: &mut Session, names: &Names, restamp: &Rest
     }
     let statement = format!("UPDATE {data} SET {} WHERE {which}", sets.join(", "));
     session.driver.execute(&statement.into(), &values).await?;
-    write_note(&mut session.driver, names, LAST, &token).await?;
+    write_note(&mut session.driver, names, LAST_RESTAMP, &token).await?;
     session.driver.run("COMMIT").await
 }
 
-/// Takes rows that end and come from the future as created now.
+/// Corrects rows with an expiry or a due time that were created in the future.
 ///
 /// # Errors
-/// Whatever the server says.
-pub(super) async fn rejuvenate(
+/// The server's error.
+pub(super) async fn clamp_future_rows(
     session: &mut Session,
     names: &Names,
     now: Timestamp,
@@ -59,7 +57,7 @@ pub(super) async fn rejuvenate(
     if moments.is_empty() {
         return Ok(());
     }
-    // The column holds whole seconds; what is left of a message's time must not become more than it had.
+    // As `crate::restamp::future_excess`, in SQL.
     let (created, cast) = match backend {
         Backend::MySql => ("TIMESTAMPDIFF(SECOND, '1970-01-01 00:00:00', created) * 1000", "text"),
         Backend::Postgres => ("floor(extract(epoch FROM created))::bigint * 1000", "text::timestamp"),
@@ -71,7 +69,7 @@ pub(super) async fn rejuvenate(
         let moved = format!("{column} - ({created} + 999 - {})", placeholder(backend, values.len(), "bigint"));
         sets.push(format!("{column} = CASE WHEN {column} IS NULL THEN NULL ELSE GREATEST(0, {moved}) END"));
     }
-    // Set last, because MySQL reads in later assignments what earlier ones have set.
+    // Set last, because in MySQL later assignments read the values that earlier ones have set.
     values.push(Value::Text(Some(datetime::to_text(now).into())));
     sets.push(format!("created = {}", placeholder(backend, values.len(), cast)));
     values.push(Value::Text(Some(datetime::to_text(now).into())));

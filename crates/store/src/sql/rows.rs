@@ -1,16 +1,18 @@
-//! Rows as messages, and messages as the values of a row.
+//! The conversion between rows and messages.
 //!
-//! Reading is lenient, because other programs write the table too: what they left out or wrote in another type is taken for what it can mean.
+//! Reading is lenient, because other programs write the table too: missing values and values of another type are interpreted as far as
+//! possible.
 
 use std::borrow::Cow;
 
-use super::super::{Columns, datetime};
+use super::super::Columns;
+use super::super::datetime::{self, Texts};
 use super::driver::{Row, Value, number, text};
 use super::table::MessageTable;
 use super::text::{Charset, decode, encode};
 use wsmb_core::message::{ChannelName, DeadLetter, Message, MessageId, PublicationId, Timestamp, Why};
 
-/// A row of everything that is selected of a message; `None` if no message can come of it.
+/// Decodes a row of the selected columns of a message; `None` if the id or the channel name is invalid.
 pub(super) fn message(row: Row, table: &MessageTable) -> Option<Message> {
     let mut cells = row.into_iter();
     let mut next = || cells.next().flatten();
@@ -45,49 +47,33 @@ pub(super) fn message_id(cell: Option<Vec<u8>>) -> Option<MessageId> {
     number(cell).filter(|id| *id > 0).map(MessageId)
 }
 
-/// A channel, of a column with this character set; `None` if it can have no such name.
+/// A channel, from a column with this character set; `None` if the name is invalid.
 pub(super) fn channel(cell: Option<Vec<u8>>, column: Charset) -> Option<ChannelName> {
     ChannelName::parse(&column.read(text(cell)?)).ok()
 }
 
-/// `created`; the beginning of time if it is not there or not a date.
+/// The time of `created`; 1970 if it is missing or not a date.
 pub(super) fn moment(cell: Option<Vec<u8>>) -> Timestamp {
     text(cell).and_then(|text| datetime::from_text(&text)).unwrap_or_default()
 }
 
-/// The text of a second: many messages in a row have the same.
-#[derive(Debug, Default)]
-pub(super) struct Stamp(Option<(u64, String)>);
-
-impl Stamp {
-    fn of(&mut self, moment: Timestamp) -> String {
-        let second = moment.0 / 1_000;
-        match &self.0 {
-            Some((known, text)) if *known == second => text.clone(),
-            _ => {
-                let text = datetime::to_text(moment);
-                self.0 = Some((second, text.clone()));
-                text
-            }
-        }
-    }
-}
-
-/// Appends what a message is as a row of the table. `nulls` has a bit for each user-defined column that is to be NULL, the lowest for the first.
+/// Appends the values of a message's row. `nulls` has a bit for each user-defined column that is written as NULL; the lowest bit is the
+/// first column.
 pub(super) fn push_values<'a>(
     values: &mut Vec<Value<'a>>,
     message: &'a Message,
     table: &MessageTable,
     columns: &Columns,
     nulls: u32,
-    stamp: &mut Stamp,
+    texts: &mut Texts,
 ) {
     values.push(Value::from(message.id.0));
     values.push(Value::Text(Some(table.channel.written(message.channel.as_str()))));
     values.push(Value::Text(Some(encode(&message.payload, table.data))));
-    values.push(Value::Text(Some(Cow::Owned(stamp.of(message.created)))));
+    values.push(Value::Text(Some(Cow::Owned(texts.of(message.created).to_owned()))));
     let whole = |number: Option<u64>| number.map_or(Value::Integer(None), Value::from);
-    // Its first channel is a part of what is known, and so a name that the table can't hold means none of it.
+    // A dead letter's first channel is required, so if the table cannot hold the channel's name, the row has none of the dead-letter
+    // columns.
     let dead = message.dead.as_deref().filter(|dead| table.dead_channel.holds_name(dead.channel.as_str()));
     for (name, _, _) in table.optional() {
         values.push(match name {
@@ -112,19 +98,19 @@ pub(super) fn push_values<'a>(
     }
 }
 
-/// What a message is as a row of the table.
+/// The values of a message's row.
 pub(super) fn values<'a>(message: &'a Message, table: &MessageTable, columns: &Columns) -> Vec<Value<'a>> {
     let mut values = Vec::new();
-    push_values(&mut values, message, table, columns, 0, &mut Stamp::default());
+    push_values(&mut values, message, table, columns, 0, &mut Texts::default());
     values
 }
 
-/// A repetition that can't be recognised is better than a message that can't be stored.
+/// The publication id; `None` if the column cannot hold it: an unrecognised repetition is better than a refused message.
 fn publication(message: &Message, column: Charset) -> Option<&str> {
     message.publication.as_ref().map(PublicationId::as_str).filter(|publication| column.holds(publication))
 }
 
-/// About how many bytes the values take on their way.
+/// The approximate size of the values in a statement, in bytes.
 pub(super) fn weight(values: &[Value<'_>]) -> usize {
     let of = |value: &Value<'_>| match value {
         Value::Text(Some(text)) => text.len() + 9,

@@ -1,7 +1,8 @@
-//! The tables: made where there are none, used as they are where another program made them, refused where a newer version did.
+//! The tables: creates missing tables, uses tables of other programs as they are, refuses tables of a newer version.
 //!
-//! The message table of another program (that of the PHP broker has four columns) is never altered. What it can't keep is said once, with the
-//! statement that would help.
+//! The message table of another program (the PHP broker's table has four columns) is never altered. A warning names each column that is
+//! missing, once, with the
+//! statement that adds it.
 
 use super::super::{Backend, Columns, StoreError};
 use super::connect::Access;
@@ -12,17 +13,15 @@ use super::field::{self, Described};
 use super::statements::{Names, placeholder, quoted};
 use super::table::{Field, MessageTable, OPTIONAL};
 use super::text::Charset;
+use crate::columns::REQUIRED;
 
 /// The layout that this version writes and the highest that it reads.
 const LAYOUT: i64 = 1;
 
-/// The columns without which a table is no message table: those of the seed.
-const REQUIRED: [&str; 4] = ["data_id", "channel", "data", "created"];
-
-/// Looks at the tables, makes those that are missing, and says what the message table is like.
+/// Reads the tables, creates missing tables, and returns the message table as found.
 ///
 /// # Errors
-/// [`StoreError::Newer`], [`StoreError::Schema`], [`StoreError::Column`], and whatever the server says.
+/// [`StoreError::Newer`], [`StoreError::Schema`], [`StoreError::Column`], and the server's errors.
 pub(super) async fn prepare(
     driver: &mut Driver,
     access: &Access,
@@ -34,7 +33,8 @@ pub(super) async fn prepare(
     let own = migrate(driver, access, names).await.map_err(failed)?;
     let mut found = describe(driver, names, &names.data_plain).await.map_err(failed)?;
     if own {
-        // Those that this version has and an earlier one had not are added once; what an administrator takes away stays away.
+        // Columns of this version that an earlier version did not have are added once; a column that an administrator drops is not added
+        // again.
         let is_known = read_note(driver, names, "dead_letters").await.map_err(failed)?.is_some();
         let newer = OPTIONAL.iter().filter(|(name, ..)| !is_known && name.starts_with("dead_"));
         let newer = newer.map(|(name, kind, _)| (*name, *kind));
@@ -53,21 +53,21 @@ pub(super) async fn prepare(
         }
     }
     let mut table = message_table(access, names, columns, &found)?;
-    // A row that is written again must meet itself.
+    // A row that is written again must collide with itself.
     if !has_unique_ids(driver, names).await.map_err(failed)? {
-        let cure = format!("ALTER TABLE {} ADD PRIMARY KEY (data_id)", names.data_plain);
-        return Err(trouble(access, names, "data_id", format!("must be unique; make it so with: {cure}")));
+        let remedy = format!("ALTER TABLE {} ADD PRIMARY KEY (data_id)", names.data_plain);
+        return Err(column_error(access, names, "data_id", format!("must be unique; make it so with: {remedy}")));
     }
     table.channel_index = channel_index(driver, names).await.map_err(failed)?;
     table.packet = packet(driver, access.backend).await.map_err(failed)?;
     Ok(table)
 }
 
-/// The same for a look from outside: makes nothing.
+/// As [`prepare`], for an inspection: creates nothing.
 ///
 /// # Errors
-/// [`StoreError::Missing`], [`StoreError::Newer`], [`StoreError::Schema`], [`StoreError::Column`], and whatever the server says.
-pub(super) async fn look(
+/// [`StoreError::Missing`], [`StoreError::Newer`], [`StoreError::Schema`], [`StoreError::Column`], and the server's errors.
+pub(super) async fn inspect(
     driver: &mut Driver,
     access: &Access,
     names: &Names,
@@ -79,25 +79,25 @@ pub(super) async fn look(
     if found.is_empty() {
         return Err(StoreError::Missing { place: format!("{} (table {})", access.place, names.data_plain) });
     }
-    let lacks = columns.names().any(|name| find(&found, name).is_none());
-    // The start adds columns to a table of its own.
+    let is_incomplete = columns.names().any(|name| find(&found, name).is_none());
+    // The next start adds the columns to a table that a broker has created.
     let none = Columns::default();
-    let columns = if lacks && is_made(driver, names).await.map_err(failed)? { &none } else { columns };
+    let columns = if is_incomplete && is_made(driver, names).await.map_err(failed)? { &none } else { columns };
     let mut table = message_table(access, names, columns, &found)?;
     table.channel_index = channel_index(driver, names).await.map_err(failed)?;
     Ok(table)
 }
 
-/// Whether the message table was made by a broker.
+/// Whether a broker has created the message table.
 async fn is_made(driver: &mut Driver, names: &Names) -> sqlx::Result<bool> {
     let has_notes = !describe(driver, names, &names.meta_plain).await?.is_empty();
     Ok(has_notes && read_note(driver, names, "made").await?.is_some())
 }
 
-/// The tables beside the message table that the next start makes.
+/// The tables, besides the message table, that the next start creates.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn missing(driver: &mut Driver, names: &Names) -> sqlx::Result<Vec<String>> {
     let has_notes = !describe(driver, names, &names.meta_plain).await?.is_empty();
     Ok(if has_notes { Vec::new() } else { vec![names.meta_plain.clone()] })
@@ -119,7 +119,7 @@ fn message_table(
     };
     if let Some(strict) = found.iter().find(|column| !column.nullable && !column.filled && !ours(&column.name)) {
         let problem = "must have a value, and the broker knows none for it; give the column a default, or allow NULL";
-        return Err(trouble(access, names, &strict.name, problem.to_owned()));
+        return Err(column_error(access, names, &strict.name, problem.to_owned()));
     }
     for column in found {
         let Some(wanted) = wanted(backend, &column.name) else { continue };
@@ -128,7 +128,7 @@ fn message_table(
                 "has the type {}, and the broker needs {}; change the type, or give another store.prefix",
                 column.data_type, wanted[0]
             );
-            return Err(trouble(access, names, &column.name, problem));
+            return Err(column_error(access, names, &column.name, problem));
         }
     }
     let mut fields = Vec::new();
@@ -136,7 +136,7 @@ fn message_table(
         let column = find(found, name);
         let form = field::checked(backend, location, table, name, column)?;
         let cast = column.map(Described::cast).unwrap_or_default();
-        // PostgreSQL has no case in unquoted names; what it has is what the table says.
+        // PostgreSQL folds unquoted names to lower case; the table has the actual spelling.
         let name = column.map_or_else(|| name.to_owned(), |column| column.name.clone());
         fields.push(Field { name, form, cast });
     }
@@ -149,7 +149,7 @@ fn message_table(
     Ok(table)
 }
 
-/// The types that a column of the broker's own can have, the usual one first. `char` is not among them: it loses blanks at the end.
+/// The accepted types of the broker's own columns, the usual type first. `char` is not accepted: it loses blanks at the end.
 fn wanted(backend: Backend, column: &str) -> Option<&'static [&'static str]> {
     const TEXT: [&str; 5] = ["varchar", "text", "tinytext", "mediumtext", "longtext"];
     const BYTES: [&str; 8] =
@@ -167,7 +167,7 @@ fn wanted(backend: Backend, column: &str) -> Option<&'static [&'static str]> {
     })
 }
 
-fn trouble(access: &Access, names: &Names, column: &str, problem: String) -> StoreError {
+fn column_error(access: &Access, names: &Names, column: &str, problem: String) -> StoreError {
     let (place, table) = (access.place.clone(), names.data_plain.clone());
     StoreError::Column { place, table, column: column.to_owned(), problem }
 }
@@ -189,14 +189,15 @@ async fn check_layout(driver: &mut Driver, access: &Access, names: &Names) -> Re
     }
 }
 
-/// Makes what is missing, one step after the other, each of which may have been made by a start that was cut short. True if the message table is ours.
+/// Creates missing tables step by step; an interrupted start may have made some of the steps. True if a broker has created the message
+/// table.
 async fn migrate(driver: &mut Driver, access: &Access, names: &Names) -> sqlx::Result<bool> {
     let backend = access.backend;
     if describe(driver, names, &names.meta_plain).await?.is_empty() {
         driver.run(&make_meta(backend, names)).await?;
     }
     if describe(driver, names, &names.data_plain).await?.is_empty() {
-        // First the note, so that a table that was made is never taken for somebody else's.
+        // The note comes first, so that a created table is never taken for another program's.
         write_note(driver, names, "made", "1").await?;
         driver.run(&make_data(backend, names)).await?;
     }
@@ -215,7 +216,7 @@ fn make_meta(backend: Backend, names: &Names) -> String {
     }
 }
 
-/// The indexes serve pages, counts and purges, which are in the order of ids; expiry; and what is delayed.
+/// The indexes serve pages, counts and purges, in the order of ids; expiry; and delayed messages.
 fn make_data(backend: Backend, names: &Names) -> String {
     let (data, plain) = (&names.data, &names.data_plain);
     match backend {
@@ -237,19 +238,19 @@ fn make_data(backend: Backend, names: &Names) -> String {
     }
 }
 
-/// What the meta table says under a name.
+/// Reads a note of the meta table.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn read_note(driver: &mut Driver, names: &Names, name: &str) -> sqlx::Result<Option<String>> {
     let query = format!("SELECT value FROM {} WHERE name = {}", names.meta, placeholder(names.backend, 1, "text"));
     driver.value(&query, &[Value::from(name)]).await
 }
 
-/// Notes something in the meta table.
+/// Writes a note to the meta table.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn write_note(driver: &mut Driver, names: &Names, name: &str, value: &str) -> sqlx::Result<()> {
     let meta = &names.meta;
     let statement = match names.backend {

@@ -1,18 +1,21 @@
-//! Names and texts in a latin1 column of MySQL, where rows of two kinds stand side by side.
+//! Names and texts in a latin1 column of MySQL, which may contain rows of two encodings.
 //!
-//! A connection that says its character set stores `ü` as the byte FC. The PHP broker's connection says none, so on a server whose default is latin1 the
-//! bytes that it sends are stored as they are: `ü` in UTF-8, C3 BC, which reads `Ã¼` over any other connection. Which of the two a row has is told by its
-//! bytes: **bytes that are valid UTF-8 are UTF-8, all others are latin1**. What the broker writes itself is spelled so that this rule gives it back: a name
-//! whose latin1 bytes would be taken for UTF-8 (`Ã¼` itself), or which latin1 lacks, is written as UTF-8. So no name is ever read as another.
+//! A connection that declares its character set stores `ü` as the byte FC. The PHP broker's connection declares none, so a server whose
+//! default is latin1 stores
+//! its bytes unchanged: `ü` in UTF-8, C3 BC, which any other connection reads as `Ã¼`. The bytes of a row show its encoding:
+//! **bytes that are valid UTF-8 are UTF-8, all others are latin1**. The broker writes names so that this rule decodes them: a name
+//! whose latin1 bytes are valid UTF-8 (`Ã¼` itself), or which latin1 cannot hold, is written as UTF-8. So no name is ever read as another
+//! name.
 //!
-//! Here a *spelling* is what the column seems to hold over a Unicode connection. What MySQL calls latin1 is Windows-1252, with the five bytes that this
-//! lacks as control characters, so that each byte has its character. Nothing here fails.
+//! In this module, a *spelling* is the column's text as a Unicode connection reads it. MySQL's latin1 is Windows-1252, with control
+//! characters for the five bytes that
+//! Windows-1252 leaves out, so that each byte has a character. No function here fails.
 
 use std::borrow::Cow;
 
 use super::text::Charset;
 
-/// Windows-1252 from 80 on, as MySQL has it.
+/// The characters of the bytes 80 to 9F in MySQL's latin1.
 const C1: [char; 32] = [
     '\u{20ac}', '\u{81}', '\u{201a}', '\u{192}', '\u{201e}', '\u{2026}', '\u{2020}', '\u{2021}', '\u{2c6}', '\u{2030}',
     '\u{160}', '\u{2039}', '\u{152}', '\u{8d}', '\u{17d}', '\u{8f}', '\u{90}', '\u{2018}', '\u{2019}', '\u{201c}',
@@ -32,17 +35,17 @@ fn character(byte: u8) -> char {
 fn byte(character: char) -> Option<u8> {
     match u32::from(character) {
         code @ (0..=0x7f | 0xa0..=0xff) => u8::try_from(code).ok(),
-        _ => C1.iter().position(|known| *known == character).and_then(|place| u8::try_from(place + 0x80).ok()),
+        _ => C1.iter().position(|known| *known == character).and_then(|index| u8::try_from(index + 0x80).ok()),
     }
 }
 
-/// How UTF-8 bytes look in the column.
-fn raw(text: &str) -> String {
+/// The spelling of a text whose UTF-8 bytes are stored.
+fn utf8_spelling(text: &str) -> String {
     text.bytes().map(character).collect()
 }
 
-/// The text that was stored as UTF-8, if the spelling is of that kind.
-fn cooked(spelling: &str) -> Option<String> {
+/// The text, if the spelling's bytes are valid UTF-8 and not ASCII.
+fn decode_utf8(spelling: &str) -> Option<String> {
     if spelling.is_ascii() {
         return None;
     }
@@ -51,15 +54,15 @@ fn cooked(spelling: &str) -> Option<String> {
 }
 
 impl Charset {
-    /// The text that a spelling stands for.
+    /// Decodes a spelling.
     pub(super) fn read(self, spelling: String) -> String {
         match self {
-            Self::MySqlLatin1 => cooked(&spelling).unwrap_or(spelling),
+            Self::MySqlLatin1 => decode_utf8(&spelling).unwrap_or(spelling),
             _ => spelling,
         }
     }
 
-    /// Whether the column can hold a name, spelled in some way.
+    /// Whether the column can hold a name, in any spelling.
     pub(super) fn holds_name(self, name: &str) -> bool {
         match self {
             Self::MySqlLatin1 => !name.contains('\0'),
@@ -67,24 +70,23 @@ impl Charset {
         }
     }
 
-    /// How a name is written into the column.
+    /// Encodes a name for the column.
     pub(super) fn written(self, name: &str) -> Cow<'_, str> {
-        if self != Self::MySqlLatin1 || (self.holds(name) && cooked(name).is_none()) {
+        if self != Self::MySqlLatin1 || (self.holds(name) && decode_utf8(name).is_none()) {
             Cow::Borrowed(name)
         } else {
-            Cow::Owned(raw(name))
+            Cow::Owned(utf8_spelling(name))
         }
     }
 
-    /// Every spelling of a name that rows in the column can have.
+    /// Every spelling of a name in the column.
     pub(super) fn spellings(self, name: &str) -> impl Iterator<Item = Cow<'_, str>> {
         let written = self.written(name);
-        // One that is written as UTF-8 is spelled otherwise by nobody who is read as meaning it, but with the characters of Windows-1252.
+        // A name that is written as UTF-8 has another spelling only if its characters are all in Windows-1252.
         let other = (self == Self::MySqlLatin1 && !name.is_ascii()).then(|| match &written {
-            Cow::Borrowed(_) => Some(Cow::Owned(raw(name))),
-            Cow::Owned(_) => {
-                (cooked(name).is_none() && name.chars().all(|it| byte(it).is_some())).then_some(Cow::Borrowed(name))
-            }
+            Cow::Borrowed(_) => Some(Cow::Owned(utf8_spelling(name))),
+            Cow::Owned(_) => (decode_utf8(name).is_none() && name.chars().all(|it| byte(it).is_some()))
+                .then_some(Cow::Borrowed(name)),
         });
         std::iter::once(written).chain(other.flatten())
     }
@@ -133,7 +135,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is written is read as it was, and no row is found under two names.
+        /// A written name is read unchanged, and no row is found under two names.
         #[test]
         fn no_name_is_read_as_another(name in "[a-cÃ¼Â¤€ƒß日😀é\u{80}-\u{9f}\u{a0}-\u{ff}]{1,6}") {
             prop_assert!(LATIN1.holds_name(&name));
@@ -143,7 +145,7 @@ mod tests {
             }
         }
 
-        /// Whatever bytes a row has, asking for the channel that it is read as finds it.
+        /// For any bytes of a row, a query for the decoded name finds the row.
         #[test]
         fn whatever_is_read_is_found(bytes in prop::collection::vec(1_u8.., 0..8)) {
             let spelling: String = bytes.iter().copied().map(character).collect();

@@ -1,6 +1,6 @@
-//! The statements, made once for each table as it was found, of validated names; values are always bound.
+//! The SQL statements, built once for each table as found, from validated names; values are always bound.
 //!
-//! Many rows go in one statement. Their number is a power of two, so that there are few statements, and the server prepares each once.
+//! A statement handles many rows. Their number is a power of two, so that there are few statements, and the server prepares each once.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -9,17 +9,17 @@ use std::sync::Arc;
 use super::super::{Backend, Prefix};
 use super::table::MessageTable;
 
-/// What is done with several rows at once.
+/// A statement for several rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Many {
-    /// New rows; one whose id is there is an error.
+pub(super) enum Batch {
+    /// Inserts rows; an existing id is an error.
     Insert,
-    /// Rows that go.
+    /// Deletes rows.
     Delete,
-    /// Rows that get a delivery count.
+    /// Sets the delivery counts of rows.
     Count,
-    /// Rows of which it is asked what they hold.
-    Same,
+    /// Selects the contents of rows, to compare them.
+    Contents,
 }
 
 /// The names of the tables, quoted.
@@ -28,7 +28,7 @@ pub(super) struct Names {
     pub(super) backend: Backend,
     pub(super) data: String,
     pub(super) meta: String,
-    /// Of the first, without quotes.
+    /// `data` without quotes.
     pub(super) data_plain: String,
     pub(super) meta_plain: String,
 }
@@ -41,7 +41,7 @@ impl Names {
     }
 }
 
-/// A name as the dialect quotes it. It is known to hold no quotes.
+/// Quotes a name for the SQL dialect. The name must not contain quotes.
 pub(super) fn quoted(backend: Backend, name: &str) -> String {
     match backend {
         Backend::MySql => format!("`{name}`"),
@@ -49,7 +49,7 @@ pub(super) fn quoted(backend: Backend, name: &str) -> String {
     }
 }
 
-/// The place of the `n`th value (from 1) of a type that PostgreSQL wants to be told.
+/// The placeholder of the `n`th value (from 1); PostgreSQL needs its type.
 pub(super) fn placeholder(backend: Backend, n: usize, cast: &str) -> String {
     match backend {
         Backend::MySql => "?".to_owned(),
@@ -57,24 +57,24 @@ pub(super) fn placeholder(backend: Backend, n: usize, cast: &str) -> String {
     }
 }
 
-/// Every statement about messages.
+/// Every statement for messages.
 #[derive(Debug)]
 pub(super) struct Statements {
     backend: Backend,
-    /// With what each value of a new row is cast.
+    /// The type to which each value of a new row is cast.
     casts: Vec<String>,
     columns: Vec<String>,
     data: String,
-    /// What tells of a row whether it is the broker's.
+    /// The columns that show whether a row is the broker's own.
     contents: String,
-    many: HashMap<(Many, usize), Arc<str>>,
+    batch: HashMap<(Batch, usize), Arc<str>>,
     pub(super) load: Arc<str>,
     pub(super) scan: Arc<str>,
     pub(super) delayed: Arc<str>,
     pub(super) expired: Arc<str>,
-    /// Takes the time, the moment behind which it goes on, twice, the id behind which it does at that moment, and a number of rows.
+    /// Takes the current time, the expiry to continue after, twice, the id to continue after at that expiry, and a number of rows.
     pub(super) spared: Arc<str>,
-    /// `None`: nothing expires in this table.
+    /// `None`: the table has no column `expires`.
     pub(super) expiry_bounds: Option<Arc<str>>,
     pub(super) expiries: Arc<str>,
     pub(super) purge: Arc<str>,
@@ -88,16 +88,16 @@ impl Statements {
     pub(super) fn new(backend: Backend, names: &Names, table: &MessageTable) -> Self {
         let data = names.data.clone();
         let (columns, casts) = columns(backend, table);
-        let parts = Parts::new(backend, table);
-        let Parts { selected, is, name, undue, .. } = &parts;
+        let parts = Fragments::new(backend, table);
+        let Fragments { selected, of_channel, name, not_delayed, .. } = &parts;
         let at = |n| placeholder(backend, n, "bigint");
-        // MySQL counts the places of values, so that one that is used twice is given twice; `Parts::is` takes two.
+        // MySQL's placeholders have no numbers, so a value that is used twice is bound twice; `Fragments::of_channel` takes two values.
         let channel = channel_index(backend, table);
         Self {
             backend,
-            many: HashMap::new(),
+            batch: HashMap::new(),
             load: format!(
-                "SELECT {selected} FROM {data} {channel}WHERE {is} AND data_id > {} {undue} ORDER BY {data}.data_id LIMIT {}",
+                "SELECT {selected} FROM {data} {channel}WHERE {of_channel} AND data_id > {} {not_delayed} ORDER BY {data}.data_id LIMIT {}",
                 at(3),
                 at(4)
             )
@@ -114,13 +114,13 @@ impl Statements {
             expiry_bounds: parts.expiry_bounds(&data, table).map(Into::into),
             expiries: parts.expiries(&data).into(),
             purge: format!(
-                "SELECT {} FROM {data} {channel}WHERE {is} AND data_id <= {} ORDER BY {data}.data_id LIMIT {}",
+                "SELECT {} FROM {data} {channel}WHERE {of_channel} AND data_id <= {} ORDER BY {data}.data_id LIMIT {}",
                 parts.id,
                 at(3),
                 at(4)
             )
             .into(),
-            channels: parts.channels(&data, &channel, undue).into(),
+            channels: parts.channels(&data, &channel, not_delayed).into(),
             newest: format!(
                 "SELECT {}, {name}, {}, {}, {} FROM {data} WHERE data_id < {} ORDER BY {data}.data_id DESC LIMIT {}",
                 parts.id,
@@ -140,24 +140,24 @@ impl Statements {
         }
     }
 
-    /// How many values a new row has.
+    /// The number of values of a new row.
     pub(super) fn width(&self) -> usize {
         self.columns.len()
     }
 
-    /// The statement that does so with `rows` rows.
-    pub(super) fn many(&mut self, what: Many, rows: usize) -> Arc<str> {
-        if let Some(statement) = self.many.get(&(what, rows)) {
+    /// Returns the statement for `rows` rows.
+    pub(super) fn batch(&mut self, what: Batch, rows: usize) -> Arc<str> {
+        if let Some(statement) = self.batch.get(&(what, rows)) {
             return Arc::clone(statement);
         }
         let statement: Arc<str> = match what {
-            Many::Insert => self.insert(rows),
-            Many::Delete => format!("DELETE FROM {} WHERE data_id IN ({})", self.data, self.ids(1, rows)),
-            Many::Count => self.count(rows),
-            Many::Same => self.select(&self.contents, rows),
+            Batch::Insert => self.insert(rows),
+            Batch::Delete => format!("DELETE FROM {} WHERE data_id IN ({})", self.data, self.ids(1, rows)),
+            Batch::Count => self.count(rows),
+            Batch::Contents => self.select(&self.contents, rows),
         }
         .into();
-        self.many.insert((what, rows), Arc::clone(&statement));
+        self.batch.insert((what, rows), Arc::clone(&statement));
         statement
     }
 
@@ -195,13 +195,14 @@ impl Statements {
     }
 }
 
-/// MySQL is told to use the index on channels: it takes `due IS NULL`, which is true of nearly every row, for a better start.
+/// The hint that makes MySQL use the index on channels: without it, MySQL prefers the condition `due IS NULL`, which nearly every row
+/// meets.
 fn channel_index(backend: Backend, table: &MessageTable) -> String {
     let index = table.channel_index.as_ref().filter(|_| backend == Backend::MySql);
     index.map(|name| format!("FORCE INDEX (`{}`) ", name.replace('`', "``"))).unwrap_or_default()
 }
 
-/// The columns of a new row, and with what PostgreSQL casts their values.
+/// The columns of a new row, and the types to which PostgreSQL casts their values.
 fn columns(backend: Backend, table: &MessageTable) -> (Vec<String>, Vec<String>) {
     let required = [("data_id", "bigint"), ("channel", "text"), ("data", "text"), ("created", "text::timestamp")];
     let optional = table.optional().map(|(name, cast, _)| (name, cast));
@@ -210,25 +211,25 @@ fn columns(backend: Backend, table: &MessageTable) -> (Vec<String>, Vec<String>)
     own.chain(fields).unzip()
 }
 
-/// What several statements have in common.
-struct Parts {
+/// Fragments that several statements share.
+struct Fragments {
     backend: Backend,
     id: String,
     created: String,
-    /// The name of a channel, exactly, as bytes.
+    /// The channel's name, as bytes.
     name: String,
-    /// Everything of a message.
+    /// All columns of a message.
     selected: String,
-    /// Is of a channel, which is given twice: once as the index compares, once exactly.
-    is: String,
-    /// And is not delayed.
-    undue: &'static str,
+    /// The condition for a channel, which is bound twice: once for the index's comparison, once for the exact comparison.
+    of_channel: String,
+    /// The condition that a message has no due time.
+    not_delayed: &'static str,
 }
 
-impl Parts {
+impl Fragments {
     fn new(backend: Backend, table: &MessageTable) -> Self {
         let text = |column: &str| as_text(backend, column);
-        let (created, name, is) = match backend {
+        let (created, name, of_channel) = match backend {
             Backend::MySql => (
                 "CAST(created AS CHAR)".to_owned(),
                 "CAST(CONVERT(channel USING utf8mb4) AS BINARY)".to_owned(),
@@ -255,8 +256,8 @@ impl Parts {
             optional("dead_attempts"),
             plain("dead_reason")
         );
-        let undue = if table.has("due") { "AND due IS NULL" } else { "" };
-        Self { backend, id, created, name, selected, is, undue }
+        let not_delayed = if table.has("due") { "AND due IS NULL" } else { "" };
+        Self { backend, id, created, name, selected, of_channel, not_delayed }
     }
 
     fn text(&self, expression: &str) -> String {
@@ -266,30 +267,32 @@ impl Parts {
     fn delayed(&self, data: &str, table: &MessageTable) -> String {
         let selected = &self.selected;
         let (after, limit) = (placeholder(self.backend, 1, "bigint"), placeholder(self.backend, 2, "bigint"));
-        let is = if table.has("due") { "due IS NOT NULL" } else { "1 = 0" };
-        format!("SELECT {selected} FROM {data} WHERE {is} AND data_id > {after} ORDER BY {data}.data_id LIMIT {limit}")
+        let is_delayed = if table.has("due") { "due IS NOT NULL" } else { "1 = 0" };
+        format!(
+            "SELECT {selected} FROM {data} WHERE {is_delayed} AND data_id > {after} ORDER BY {data}.data_id LIMIT {limit}"
+        )
     }
 
     fn expired(&self, data: &str, table: &MessageTable) -> String {
-        let Self { id, name, undue, .. } = self;
+        let Self { id, name, not_delayed, .. } = self;
         let (now, limit) = (placeholder(self.backend, 1, "bigint"), placeholder(self.backend, 2, "bigint"));
         if !table.has("expires") {
             return format!("SELECT {id}, {name} FROM {data} WHERE 1 = 0 AND data_id > {now} LIMIT {limit}");
         }
         format!(
-            "SELECT {id}, {name} FROM {data} WHERE expires IS NOT NULL AND expires <= {now} {undue} \
+            "SELECT {id}, {name} FROM {data} WHERE expires IS NOT NULL AND expires <= {now} {not_delayed} \
              ORDER BY {data}.expires LIMIT {limit} FOR UPDATE"
         )
     }
 
     fn spared(&self, data: &str, table: &MessageTable) -> String {
-        let Self { selected, undue, .. } = self;
+        let Self { selected, not_delayed, .. } = self;
         if !table.has("expires") {
             return String::new();
         }
         let at = |number| placeholder(self.backend, number, "bigint");
         format!(
-            "SELECT {selected} FROM {data} WHERE expires IS NOT NULL AND expires <= {} {undue} AND data_id > 0 \
+            "SELECT {selected} FROM {data} WHERE expires IS NOT NULL AND expires <= {} {not_delayed} AND data_id > 0 \
              AND (expires > {} OR (expires = {} AND data_id > {})) ORDER BY {data}.expires, {data}.data_id LIMIT {} FOR UPDATE",
             at(1),
             at(2),
@@ -299,34 +302,35 @@ impl Parts {
         )
     }
 
-    /// The first and the last moment at which a row expires.
+    /// Selects the first and the last expiry.
     fn expiry_bounds(&self, data: &str, table: &MessageTable) -> Option<String> {
-        let (first, last, undue) = (self.text("MIN(expires)"), self.text("MAX(expires)"), self.undue);
-        let query = format!("SELECT {first}, {last} FROM {data} WHERE expires IS NOT NULL AND data_id > 0 {undue}");
+        let (first, last, not_delayed) = (self.text("MIN(expires)"), self.text("MAX(expires)"), self.not_delayed);
+        let query =
+            format!("SELECT {first}, {last} FROM {data} WHERE expires IS NOT NULL AND data_id > 0 {not_delayed}");
         table.has("expires").then_some(query)
     }
 
-    /// When rows expire, by channel, all within a span of moments together. The statement takes the span.
+    /// Selects the expiries by channel and interval. The statement takes the length of the interval.
     fn expiries(&self, data: &str) -> String {
-        let Self { name, undue, .. } = self;
+        let Self { name, not_delayed, .. } = self;
         let (first, count) = (self.text("MIN(expires)"), self.text("COUNT(*)"));
         let span = match self.backend {
             Backend::MySql => "expires DIV ?".to_owned(),
             Backend::Postgres => format!("expires / {}", placeholder(self.backend, 1, "bigint")),
         };
         format!(
-            "SELECT {name}, {first}, {count} FROM {data} WHERE expires IS NOT NULL AND data_id > 0 {undue} GROUP BY {name}, {span}"
+            "SELECT {name}, {first}, {count} FROM {data} WHERE expires IS NOT NULL AND data_id > 0 {not_delayed} GROUP BY {name}, {span}"
         )
     }
 
-    fn channels(&self, data: &str, index: &str, undue: &str) -> String {
+    fn channels(&self, data: &str, index: &str, not_delayed: &str) -> String {
         let (count, last) = (self.text("COUNT(*)"), self.text("MAX(data_id)"));
         let name = &self.name;
-        format!("SELECT {name}, {count}, {last} FROM {data} {index}WHERE data_id > 0 {undue} GROUP BY {name}")
+        format!("SELECT {name}, {count}, {last} FROM {data} {index}WHERE data_id > 0 {not_delayed} GROUP BY {name}")
     }
 }
 
-/// An expression as text.
+/// Casts an expression to text.
 pub(super) fn as_text(backend: Backend, expression: &str) -> String {
     match backend {
         Backend::MySql => format!("CAST({expression} AS CHAR)"),
@@ -334,8 +338,8 @@ pub(super) fn as_text(backend: Backend, expression: &str) -> String {
     }
 }
 
-/// Parts of `total` whose sizes are powers of two, the largest first, none above `most`.
-pub(super) fn parts(mut total: usize, most: usize) -> impl Iterator<Item = usize> {
+/// Splits `total` into powers of two, the largest first, none above `most`.
+pub(super) fn batch_sizes(mut total: usize, most: usize) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let size = [total, most].into_iter().min().filter(|size| *size > 0)?;
         let part = 1 << size.ilog2();
@@ -356,21 +360,21 @@ mod tests {
     #[test]
     fn rows_share_a_statement() {
         let mut mysql = statements(Backend::MySql, false);
-        let insert = mysql.many(Many::Insert, 2);
+        let insert = mysql.batch(Batch::Insert, 2);
         assert_eq!(
             &*insert,
             "INSERT INTO `mq_data` (data_id, channel, data, created) VALUES (?, ?, ?, ?), (?, ?, ?, ?)"
         );
-        assert!(Arc::ptr_eq(&insert, &mysql.many(Many::Insert, 2)), "it is made once");
-        assert_eq!(&*mysql.many(Many::Delete, 2), "DELETE FROM `mq_data` WHERE data_id IN (?, ?)");
+        assert!(Arc::ptr_eq(&insert, &mysql.batch(Batch::Insert, 2)), "it is made once");
+        assert_eq!(&*mysql.batch(Batch::Delete, 2), "DELETE FROM `mq_data` WHERE data_id IN (?, ?)");
         let mut postgres = statements(Backend::Postgres, false);
         assert_eq!(
-            &*postgres.many(Many::Insert, 2),
+            &*postgres.batch(Batch::Insert, 2),
             "INSERT INTO \"mq_data\" (data_id, channel, data, created) VALUES \
              ($1::bigint, $2::text, $3::text, $4::text::timestamp), ($5::bigint, $6::text, $7::text, $8::text::timestamp)"
         );
         assert_eq!(
-            &*postgres.many(Many::Count, 1),
+            &*postgres.batch(Batch::Count, 1),
             "UPDATE \"mq_data\" SET deliveries = CASE data_id WHEN $1::bigint THEN $2::bigint END WHERE data_id IN ($3::bigint)"
         );
     }
@@ -391,13 +395,13 @@ mod tests {
     #[test]
     fn columns_that_are_not_there_are_not_named() {
         for backend in [Backend::MySql, Backend::Postgres] {
-            let told = |present| {
+            let texts = |present| {
                 let statements = statements(backend, present);
                 let Statements { load, scan, delayed, expired, purge, channels, newest, .. } = &statements;
                 [load, scan, delayed, expired, purge, channels, newest].map(|text| text.to_string()).join("; ")
             };
             for name in ["expires", "due", "receivers", "publication", "deliveries"] {
-                assert!(told(true).contains(name) && !told(false).contains(name), "{name} on {backend:?}");
+                assert!(texts(true).contains(name) && !texts(false).contains(name), "{name} on {backend:?}");
             }
         }
     }
@@ -407,7 +411,7 @@ mod tests {
         for (total, most, expected) in
             [(0, 256, vec![]), (1, 256, vec![1]), (7, 256, vec![4, 2, 1]), (600, 256, vec![256, 256, 64, 16, 8])]
         {
-            assert_eq!(parts(total, most).collect::<Vec<_>>(), expected);
+            assert_eq!(batch_sizes(total, most).collect::<Vec<_>>(), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Expired rows: removed, or, if their channels are spared, read and left. Both within a transaction that the caller has begun.
+//! Sweeps of expired rows: rows are removed, or, if their channels are spared, read and kept. Both run within the caller's transaction.
 
 use super::super::Swept;
 use super::client::Session;
@@ -10,10 +10,10 @@ use crate::message_store::SweptTo;
 use wsmb_core::message::{MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
-/// Every expired row, none spared.
+/// Removes expired rows of all channels.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn all(session: &mut Session, now: Timestamp, limit: usize) -> sqlx::Result<Swept> {
     let values = [Value::from(now.0), Value::from(limit as u64)];
     let rows = session.driver.fetch(&session.statements.expired, &values).await?;
@@ -29,10 +29,10 @@ pub(super) async fn all(session: &mut Session, now: Timestamp, limit: usize) -> 
     Ok(swept)
 }
 
-/// Those that lie behind `from`, the rows of spared channels in full. Rows that no channel can have stay, too.
+/// Removes expired rows after `from`; reads the rows of spared channels. Rows with an invalid channel name stay.
 ///
 /// # Errors
-/// Whatever the server says.
+/// The server's error.
 pub(super) async fn some(
     session: &mut Session,
     now: Timestamp,
@@ -61,16 +61,12 @@ pub(super) async fn some(
             to = expires.map(Timestamp).zip(id).unwrap_or(to);
             let Some(found) = message(row, &session.table) else { continue };
             bytes += found.payload.bytes.len();
-            if spare.has(&found.channel) {
-                swept.spared.push(found);
-            } else {
-                swept.gone.push((found.id, found.channel));
-            }
+            swept.add(found, spare);
         }
         if !swept.more {
             break;
         }
-        // As many as are likely to fit.
+        // The number of rows that are likely to fit.
         let usual = bytes / seen.max(1) + 1;
         wanted = (wsmb_core::limits::PAGE_BYTES.saturating_sub(bytes) / usual).clamp(1, limits::STORE_WALK_ROWS);
     }
@@ -80,5 +76,5 @@ pub(super) async fn some(
     Ok((swept, to))
 }
 
-/// The place of `expires` among what is selected of a message.
+/// The index of `expires` among the selected columns of a message.
 const EXPIRES: usize = 4;

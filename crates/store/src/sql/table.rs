@@ -1,10 +1,10 @@
-//! The message table as it was found or made: which columns it has, what they hold, and what it does not keep.
+//! The message table as found or created: its columns, the types that they can hold, and the values that the table cannot keep.
 
 use super::field::Form;
 use super::text::Charset;
 use crate::limits;
 
-/// The columns that the broker adds, how PostgreSQL casts to them, and what is lost without them.
+/// The columns that the broker adds: name, type in PostgreSQL's casts, and the consequence if the column is missing.
 pub(super) const OPTIONAL: [(&str, &str, &str); 9] = [
     (
         "expires",
@@ -21,23 +21,23 @@ pub(super) const OPTIONAL: [(&str, &str, &str); 9] = [
     ("dead_reason", "text", "the last reason that a receiver gave for giving a dead letter back is forgotten"),
 ];
 
-/// The message table, as it was found or made.
+/// The message table as found or created.
 #[derive(Clone, Debug)]
 pub(super) struct MessageTable {
-    /// Which of the optional columns are there.
+    /// Which of the optional columns exist.
     present: [bool; OPTIONAL.len()],
     pub(super) data: Charset,
     pub(super) channel: Charset,
     pub(super) publication: Charset,
     pub(super) dead_channel: Charset,
     pub(super) dead_reason: Charset,
-    /// Characters that `channel` and `data` hold, if they have a bound.
+    /// The maximum length of `channel` and `data` in characters, if there is one.
     pub(super) widths: [Option<u64>; 2],
-    /// An index that begins with the channel.
+    /// The name of an index that begins with the channel.
     pub(super) channel_index: Option<String>,
     /// The user-defined columns, in the order of the configuration.
     pub(super) fields: Vec<Field>,
-    /// Bytes of one statement with its values.
+    /// The largest statement with its values, in bytes.
     pub(super) packet: usize,
 }
 
@@ -46,12 +46,12 @@ pub(super) struct MessageTable {
 pub(super) struct Field {
     pub(super) name: String,
     pub(super) form: Form,
-    /// What PostgreSQL calls the type.
+    /// PostgreSQL's name of the type.
     pub(super) cast: String,
 }
 
 impl MessageTable {
-    /// A table with these of the optional columns, and these character sets of `data`, `channel`, `publication`, `dead_channel`, `dead_reason`.
+    /// A table with these optional columns, and these character sets of `data`, `channel`, `publication`, `dead_channel`, `dead_reason`.
     pub(super) fn new(present: [bool; OPTIONAL.len()], charsets: [Charset; 5], fields: Vec<Field>) -> Self {
         let [data, channel, publication, dead_channel, dead_reason] = charsets;
         let (channel_index, packet) = (None, limits::STORE_PACKET);
@@ -59,7 +59,7 @@ impl MessageTable {
         Self { present, data, channel, publication, dead_channel, dead_reason, widths, channel_index, fields, packet }
     }
 
-    /// A table of Unicode with all of the optional columns or none.
+    /// A Unicode table with all of the optional columns or none.
     #[cfg(test)]
     pub(super) fn plain(present: bool) -> Self {
         Self::new([present; OPTIONAL.len()], [Charset::Unicode; 5], Vec::new())
@@ -70,30 +70,31 @@ impl MessageTable {
         self.optional().any(|(name, _, _)| name == column)
     }
 
-    /// The optional columns that are there.
+    /// The optional columns that exist.
     pub(super) fn optional(&self) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
         OPTIONAL.into_iter().zip(self.present).filter_map(|(column, present)| present.then_some(column))
     }
 
-    /// What the table does not keep, and what makes it slow, in sentences; empty if there is nothing to say.
-    pub(super) fn lacks(&self, table: &str, place: &str) -> Vec<String> {
-        let mut told = Vec::new();
+    /// Warnings about missing columns and a missing index, as sentences; empty if there are none.
+    pub(super) fn warnings(&self, table: &str, place: &str) -> Vec<String> {
+        let mut warnings = Vec::new();
         let missing: Vec<_> =
             OPTIONAL.into_iter().zip(self.present).filter_map(|(column, there)| (!there).then_some(column)).collect();
         let lost = |(name, _, lost): &(&str, &str, &str)| {
             format!("the table {table} in {place} has no column {name}, so {lost}")
         };
-        told.extend(missing.iter().map(lost));
+        warnings.extend(missing.iter().map(lost));
         if !missing.is_empty() {
             let adds: Vec<String> = missing.iter().map(|(name, kind, _)| format!("ADD COLUMN {name} {kind}")).collect();
-            told.push(format!("to keep that, too: ALTER TABLE {table} {}; then restart the broker", adds.join(", ")));
+            warnings
+                .push(format!("to keep that, too: ALTER TABLE {table} {}; then restart the broker", adds.join(", ")));
         }
         if self.channel_index.is_none() {
-            told.push(format!(
+            warnings.push(format!(
                 "the table {table} in {place} has no index on channel, so every page of a backlog reads all of it; \
                  to make it fast: CREATE INDEX {table}_channel ON {table} (channel, data_id); then restart the broker"
             ));
         }
-        told
+        warnings
     }
 }

@@ -1,8 +1,9 @@
-//! Payloads as text in a column, and back, byte for byte wherever the column allows.
+//! Converts payloads to text for a column, and back; byte for byte if the column allows it.
 //!
-//! Text is stored as it is. What the column can't hold is wrapped as a data URL (RFC 2397): binary payloads everywhere; text with a NUL character in
-//! PostgreSQL; in a column that is not Unicode, text that is not ASCII, unless it is JSON, which can say the same in `\uXXXX` escapes. A text that
-//! begins like such a URL is wrapped, too, so that what is read is what was written. Nothing here fails.
+//! Text is stored as it is. A payload that the column cannot hold is wrapped as a data URL (RFC 2397): binary payloads in every column;
+//! text with a NUL character in
+//! PostgreSQL; in a column that is not Unicode, text that is not ASCII, unless it is JSON, which allows `\uXXXX` escapes. A text that
+//! begins like such a URL is wrapped too, so that it is read as it was written. No conversion fails.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -17,7 +18,7 @@ use wsmb_core::message::{Kind, Payload};
 const BINARY: &str = "data:application/octet-stream;base64,";
 const TEXT: &str = "data:text/plain;charset=utf-8;base64,";
 
-/// What a column can hold.
+/// The characters that a column can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Charset {
     /// Every text.
@@ -26,16 +27,16 @@ pub(super) enum Charset {
     UnicodeWithoutNul,
     /// The characters of the Basic Multilingual Plane.
     Utf8Mb3,
-    /// The upper half of ISO 8859-1, and ASCII but for the NUL character.
+    /// The upper half of ISO 8859-1, and ASCII except the NUL character.
     Latin1,
-    /// The same, and rows whose bytes are UTF-8: see [`super::spelling`].
+    /// As `Latin1`, and rows whose bytes are UTF-8: see [`super::spelling`].
     MySqlLatin1,
-    /// ASCII for sure, but for the NUL character.
+    /// At least ASCII, except the NUL character.
     Other,
 }
 
 impl Charset {
-    /// By the name of the column's character set in MySQL (`None` is a column of bytes), of the database's in PostgreSQL.
+    /// Returns the character set for its name: the column's in MySQL (`None` is a column of bytes), the database's in PostgreSQL.
     pub(super) fn of(backend: Backend, name: Option<&str>) -> Self {
         match (backend, name) {
             (Backend::Postgres, Some("UTF8" | "SQL_ASCII")) => Self::UnicodeWithoutNul,
@@ -66,7 +67,7 @@ impl Charset {
     }
 }
 
-/// What stands in the column for a payload.
+/// Encodes a payload for the column.
 pub(super) fn encode(payload: &Payload, column: Charset) -> Cow<'_, str> {
     let text = match payload.kind {
         Kind::Text => std::str::from_utf8(&payload.bytes).ok(),
@@ -86,12 +87,12 @@ pub(super) fn encode(payload: &Payload, column: Charset) -> Cow<'_, str> {
     }
 }
 
-/// What every column can hold.
+/// Whether every column can hold the text.
 fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, 1..=0x7f))
 }
 
-/// JSON in ASCII: what is not ASCII can only stand within its strings (RFC 8259 section 7).
+/// Escapes JSON to ASCII: other characters occur only within its strings (RFC 8259 section 7).
 fn escaped(json: &str) -> String {
     let mut ascii = String::with_capacity(json.len() + 16);
     for character in json.chars() {
@@ -106,7 +107,7 @@ fn escaped(json: &str) -> String {
     ascii
 }
 
-/// The payload that a cell of the column stands for. NULL is what the PHP broker sends as `null`; bytes that are no UTF-8 are binary.
+/// Decodes a cell of the column. NULL is `null`, as the PHP broker sends it; bytes that are not UTF-8 are a binary payload.
 pub(super) fn decode(stored: Option<Vec<u8>>, column: Charset) -> Payload {
     let Some(stored) = stored else { return Payload::text("null") };
     let text = match String::from_utf8(stored) {

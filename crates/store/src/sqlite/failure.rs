@@ -1,10 +1,10 @@
-//! What SQLite's errors mean: by its extended code, and by the number that the operating system gave with it.
+//! Translates SQLite's errors, by the extended code and by the error number of the operating system.
 
 use rusqlite::ffi;
 
 use crate::StoreError;
 
-/// What SQLite was doing when the system failed it, as "could not be …".
+/// The failed operation of SQLite, as a participle that follows "could not be".
 fn doing(extended: i32) -> &'static str {
     match extended {
         ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ | ffi::SQLITE_IOERR_MMAP => "read",
@@ -24,7 +24,7 @@ fn doing(extended: i32) -> &'static str {
     }
 }
 
-/// What an error means; `errno` is what the system said with it, 0 if that is not known.
+/// Translates an error; `errno` is the error number of the operating system, 0 if unknown.
 pub(crate) fn meaning(place: &str, error: &rusqlite::Error, errno: i32) -> StoreError {
     let place = place.to_owned();
     let detail = error.to_string();
@@ -68,7 +68,7 @@ fn libc_enomem() -> i32 {
 mod tests {
     use super::*;
 
-    fn told(extended: i32, errno: i32) -> StoreError {
+    fn translated(extended: i32, errno: i32) -> StoreError {
         let error = rusqlite::Error::SqliteFailure(ffi::Error::new(extended), None);
         meaning("a.db", &error, errno)
     }
@@ -94,18 +94,18 @@ mod tests {
             (ffi::SQLITE_READONLY_DBMOVED, 0, ["moved", "a.db", "in use"]),
             (ffi::SQLITE_BUSY_SNAPSHOT, 0, ["locked", "a.db", "wait"]),
         ] {
-            let said = told(extended, errno).to_string();
+            let said = translated(extended, errno).to_string();
             assert!(wanted.iter().all(|part| said.contains(part)), "{extended}: {said}");
         }
     }
 
     #[test]
     fn a_dying_disk_is_not_called_full() {
-        assert!(!told(ffi::SQLITE_IOERR_WRITE, libc::EIO).is_out_of_room());
-        assert!(told(ffi::SQLITE_FULL, libc::ENOSPC).is_out_of_room());
+        assert!(!translated(ffi::SQLITE_IOERR_WRITE, libc::EIO).is_out_of_room());
+        assert!(translated(ffi::SQLITE_FULL, libc::ENOSPC).is_out_of_room());
     }
 }
-/// What an error of SQLite means to people, where the connection can't be asked for more.
+/// Translates an error of SQLite without the error number of the operating system.
 pub(crate) fn classify(place: &str, error: &rusqlite::Error) -> StoreError {
     meaning(place, error, 0)
 }

@@ -1,5 +1,6 @@
-//! Which files a store has open: the main file, and the two that SQLite keeps beside it. Somebody may remove or replace them while they are in use, and then
-//! what is written goes nowhere.
+//! The open files of a store: the main file, and the two files that SQLite keeps beside it. If another program deletes or replaces an open
+//! file,
+//! writes to it are lost.
 
 use std::path::{Path, PathBuf};
 
@@ -14,20 +15,20 @@ fn identity(path: &Path) -> Option<Identity> {
     std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
-/// An open file can't be moved or removed here.
+/// On this system an open file cannot be moved or deleted.
 #[cfg(not(unix))]
 fn identity(_path: &Path) -> Option<Identity> {
     None
 }
 
-/// A file that is open, as far as it is known.
+/// A file that is open.
 #[derive(Debug)]
-struct Known {
+struct TrackedFile {
     path: PathBuf,
     identity: Option<Identity>,
 }
 
-impl Known {
+impl TrackedFile {
     fn new(path: PathBuf) -> Self {
         Self { path, identity: None }
     }
@@ -40,52 +41,56 @@ impl Known {
 /// The files of one store.
 #[derive(Debug)]
 pub(super) struct Files {
-    main: Known,
-    /// The journal of SQLite (`-wal`), and what processes share of it (`-shm`).
-    beside: [Known; 2],
+    main: TrackedFile,
+    /// SQLite's write-ahead log (`-wal`), and its index that processes share (`-shm`).
+    side_files: [TrackedFile; 2],
 }
 
 impl Files {
-    /// Of the store with this main file; none of them is open yet.
+    /// The files of the store with this main file; none of them is open yet.
     pub(super) fn new(main: &Path) -> Self {
-        let beside = ["-wal", "-shm"].map(|ending| Known::new(beside(main, ending)));
-        Self { main: Known::new(main.to_owned()), beside }
+        let side_files = ["-wal", "-shm"].map(|ending| TrackedFile::new(beside(main, ending)));
+        Self { main: TrackedFile::new(main.to_owned()), side_files }
     }
 
-    /// They have just been opened, or are about to be.
-    pub(super) fn note(&mut self) {
+    /// Records the identities of the files, which have just been opened or are opened next.
+    pub(super) fn track(&mut self) {
         self.main.identity = identity(&self.main.path);
-        for known in &mut self.beside {
+        for known in &mut self.side_files {
             known.identity = identity(&known.path);
         }
     }
 
-    /// SQLite makes the files beside the main one when it needs them.
-    pub(super) fn note_beside(&mut self) {
-        for known in self.beside.iter_mut().filter(|known| known.identity.is_none()) {
+    /// Records the identities of side files that SQLite has created since.
+    pub(super) fn track_new_side_files(&mut self) {
+        for known in self.side_files.iter_mut().filter(|known| known.identity.is_none()) {
             known.identity = identity(&known.path);
         }
     }
 
-    /// The main file is not the one that was opened.
+    /// Whether the main file has been moved, deleted or replaced since it was opened.
     pub(super) fn is_moved(&self) -> bool {
         self.main.is_other()
     }
 
-    /// The file beside that is not there any more, or is another one.
-    pub(super) fn lost_beside(&self) -> Option<String> {
-        let lost = self.beside.iter().find(|known| known.identity.is_some() && known.is_other())?;
+    /// The path of a side file that has been deleted or replaced.
+    pub(super) fn lost_side_file(&self) -> Option<String> {
+        let lost = self.side_files.iter().find(|known| known.identity.is_some() && known.is_other())?;
         Some(lost.path.display().to_string())
     }
 
-    /// Renames what others have put in the place of these files: it must not be taken for the store's. Nothing is deleted.
-    pub(super) fn put_aside_beside(&mut self) {
-        for known in &self.beside {
+    /// Renames files that other programs have put in the place of side files, so that SQLite does not read them. Deletes nothing.
+    pub(super) fn rename_foreign_files(&mut self) {
+        for known in &self.side_files {
             if known.identity.is_some() && known.is_other() && known.path.exists() {
-                let aside = aside_name(&known.path, "foreign");
-                match std::fs::rename(&known.path, &aside) {
+                let set_aside = aside_name(&known.path, "foreign");
+                match std::fs::rename(&known.path, &set_aside) {
                     Ok(()) => {
-                        tracing::warn!("{} is not the store's own; it is {} now", known.path.display(), aside.display())
+                        tracing::warn!(
+                            "{} is not the store's own; it is {} now",
+                            known.path.display(),
+                            set_aside.display()
+                        )
                     }
                     Err(error) => {
                         tracing::warn!("{} is not the store's own, and can't be renamed: {error}", known.path.display())

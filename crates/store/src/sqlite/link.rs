@@ -1,4 +1,4 @@
-//! The connection to the file: how it is made, when it is given up, and what SQLite's errors mean.
+//! The connection to the file: opens it, closes it after failures, and translates SQLite's errors.
 
 use std::ffi::c_int;
 use std::fs::{File, OpenOptions};
@@ -15,29 +15,29 @@ use crate::limits;
 use crate::lock::FileLock;
 use crate::{Columns, StoreError};
 
-/// Prepared statements kept: every one that recurs.
+/// Prepared statements that are kept: every statement that recurs.
 const STATEMENTS: usize = 32;
 
-/// A connection that heals.
+/// A connection that is reopened after a failure.
 ///
-/// The order of the fields matters: the connection closes before the lock is released.
+/// The order of the fields matters: the connection must close before the lock is released.
 #[derive(Debug)]
 pub(crate) struct Link {
     path: PathBuf,
     tables: Tables,
     columns: Columns,
-    /// `None` after a failure that a connection does not survive.
+    /// `None` after a failure that makes a connection unusable.
     connection: Option<Connection>,
-    /// The connection can be read, but a new one may be able to write.
+    /// The connection can only read; a new connection may be able to write.
     stale: bool,
-    /// The lock on the file that is open, or was.
+    /// The lock on the file that is or was open.
     lock: Option<FileLock>,
-    /// Which files are open, to notice that others, or none, have taken their names.
+    /// The open files, to detect that they have been replaced or deleted.
     files: Files,
 }
 
 impl Link {
-    /// Opens the file, which must be there, and its tables.
+    /// Opens the file, which must exist, and its tables.
     ///
     /// # Errors
     /// See [`super::SqliteStore::open`].
@@ -48,7 +48,7 @@ impl Link {
         Ok(link)
     }
 
-    /// The file, as an administrator knows it.
+    /// The path of the file, for messages to an administrator.
     pub(super) fn place(&self) -> String {
         self.path.display().to_string()
     }
@@ -57,11 +57,12 @@ impl Link {
         &self.tables
     }
 
-    /// The connection, made anew if the last failure or a moved file demands it.
+    /// Returns the connection; opens a new one if the last failure or a moved file requires it.
     pub(super) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
         if self.connection.is_some() && self.files.is_moved() {
-            // What is in the journal goes into the file that was moved, as far as it can; closing alone would not do it. And it is closed before
-            // the next one opens, because SQLite knows the journal by its name only.
+            // Moves the content of the write-ahead log to the moved file, as far as possible; closing alone would not do that. The
+            // connection is closed before
+            // the next one opens, because SQLite finds the log by its name only.
             if let Some(connection) = self.connection.take() {
                 let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
             }
@@ -78,13 +79,13 @@ impl Link {
             Some(connection) => connection,
             None => {
                 if self.lock.is_none() || self.files.is_moved() {
-                    // That of the file before is released first: the new one may be the same.
+                    // The old lock is released first: the new file may be the same file.
                     self.lock = None;
                     self.lock = Some(FileLock::take(&self.path)?);
-                    self.files.note();
+                    self.files.track();
                 }
                 let connection = self.connect()?;
-                self.files.note();
+                self.files.track();
                 self.stale = false;
                 connection
             }
@@ -92,16 +93,17 @@ impl Link {
         Ok(self.connection.insert(connection))
     }
 
-    /// After a disk was found full: folds the journal into the file, which has had room for it since [`claim`]. The journal's own place on the
-    /// disk then serves anew, so that removals can be written where nothing else can.
-    pub(super) fn fold(&self) {
+    /// After a full disk: moves the write-ahead log into the main file, which has reserved space for it ([`reserve_space`]). The log's own
+    /// disk
+    /// space is then used again, so that removals can be written although the disk is full.
+    pub(super) fn checkpoint(&self) {
         if let Some(connection) = &self.connection {
-            // If a reader is in the way, the next failure comes here again.
+            // If a reader blocks the checkpoint, the next failure tries again.
             let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         }
     }
 
-    /// Takes note of a failure: some leave a connection useless.
+    /// Handles a failure: some make the connection unusable.
     pub(super) fn failed(&mut self, error: &StoreError) {
         match error {
             StoreError::Damaged { .. } | StoreError::Unavailable { .. } | StoreError::System { .. } => {
@@ -112,32 +114,33 @@ impl Link {
         }
     }
 
-    /// What an error of the connection means.
+    /// Translates an error of the connection.
     pub(super) fn meaning(&self, error: &rusqlite::Error) -> StoreError {
         meaning(&self.place(), error, self.connection.as_ref().map_or(0, errno))
     }
 
-    /// Notices that the journal, or the file that processes share, was removed or replaced while in use. What it holds is written to the main file, which is as good a
-    /// place, before the connection is given up. To be called now and then.
+    /// Detects that the write-ahead log or its index was deleted or replaced while in use. Writes the log's content to the main file before
+    /// it closes the
+    /// connection. To be called at intervals.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if that has happened; the next call makes everything anew, once everything is safe.
-    pub(super) fn look_beside(&mut self) -> Result<(), StoreError> {
-        self.files.note_beside();
-        let Some(name) = self.files.lost_beside() else { return Ok(()) };
+    /// [`StoreError::Unavailable`] if a file was deleted or replaced; the next call opens a new connection, once the content is saved.
+    pub(super) fn check_side_files(&mut self) -> Result<(), StoreError> {
+        self.files.track_new_side_files();
+        let Some(name) = self.files.lost_side_file() else { return Ok(()) };
         let Some(connection) = &self.connection else { return Ok(()) };
         let is_saved = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
         let place = self.place();
         match is_saved {
             Ok(0) => {
-                self.files.put_aside_beside();
+                self.files.rename_foreign_files();
                 self.connection = None;
                 let detail = format!(
                     "its file {name} was removed or replaced while in use; what it held is in the main file now"
                 );
                 Err(StoreError::Unavailable { place, detail })
             }
-            // A reader is in the way, or the disk fails: the journal's content must not be let go.
+            // A reader blocks the checkpoint, or the disk fails: the connection must stay open, because only it holds the log's content.
             _ => {
                 let detail = format!(
                     "its file {name} was removed or replaced while in use, and what it holds can't be saved yet"
@@ -165,8 +168,9 @@ impl Link {
     }
 }
 
-/// `auto_vacuum` has an effect on an empty file only, and must come before its first page is written. On any other file it writes a page for nothing, behind whatever
-/// the journal holds, before that is safe ([`write_journal_again`]).
+/// `auto_vacuum` works on an empty file only, and must be set before its first page is written. On any other file the pragma writes a
+/// useless page after
+/// the content of the write-ahead log, before that content is safe ([`write_journal_again`]).
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cache_size", -limits::STORE_CACHE_KIB)?;
     connection.pragma_update(None, "mmap_size", 0)?;
@@ -181,15 +185,19 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     control(connection, ffi::SQLITE_FCNTL_CHUNK_SIZE, &mut chunk)
 }
 
-/// Writes the content of the existing journal to the journal once more, and syncs it. Every new connection does this before it appends or copies anything. The inner error is one of the system.
+/// Writes the content of the existing write-ahead log once more, and syncs it. Every new connection does so before it appends or copies
+/// pages. The inner error is
+/// one of the operating system.
 ///
-/// The reason: after a sync has failed, Linux keeps the written pages in its cache and marks them as clean, although the disk may not have them. SQLite would append behind such a gap, or copy pages
-/// from it into the main file, and the next power cut would lose messages that were accepted since, or leave a damaged file. Pages that are written once more are synced once more. The transaction keeps
-/// other processes from writing meanwhile.
+/// The reason: after a failed sync, Linux keeps the written pages in its cache and marks them as clean, although the disk may not have
+/// them. SQLite would append
+/// after such a gap, or copy pages from it to the main file, and the next power cut would lose messages that were accepted since, or damage
+/// the file.
+/// Pages that are written again are synced again. The transaction keeps other processes from writing meanwhile.
 fn write_journal_again(connection: &mut Connection, main: &Path) -> rusqlite::Result<io::Result<()>> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let written = match OpenOptions::new().read(true).write(true).open(beside(main, "-wal")) {
-        Ok(journal) => again(journal),
+        Ok(journal) => rewrite_all(journal),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     };
@@ -197,7 +205,7 @@ fn write_journal_again(connection: &mut Connection, main: &Path) -> rusqlite::Re
     Ok(written)
 }
 
-fn again(mut journal: File) -> io::Result<()> {
+fn rewrite_all(mut journal: File) -> io::Result<()> {
     let mut bytes = vec![0; limits::STORE_COPY_BYTES];
     let mut at = 0;
     loop {
@@ -213,13 +221,14 @@ fn again(mut journal: File) -> io::Result<()> {
     if at > 0 { journal.sync_all() } else { Ok(()) }
 }
 
-/// Has the file take the room on the disk that it needs once the running transaction is folded into it. Else the journal could fill the disk
-/// with what the file has no room for, and then not even a removal could be written.
-pub(super) fn claim(connection: &Connection) -> rusqlite::Result<()> {
+/// Reserves the disk space that the main file needs once the running transaction is copied to it. Otherwise the write-ahead log could fill
+/// the disk
+/// with pages for which the main file has no space, and then not even a removal could be written.
+pub(super) fn reserve_space(connection: &Connection) -> rusqlite::Result<()> {
     let pragma = |statement| connection.prepare_cached(statement)?.query_row([], |row| row.get::<_, i64>(0));
     let mut bytes = pragma("PRAGMA page_count")? * pragma("PRAGMA page_size")?;
     control(connection, ffi::SQLITE_FCNTL_SIZE_HINT, &mut bytes).map_err(|error| match error.sqlite_error_code() {
-        // What SQLite says of any file that can't be made longer, whatever the reason is.
+        // SQLite returns this code for every failed extension of a file, whatever the cause is.
         Some(ErrorCode::SystemIoFailure) if is_full(last_errno(connection)) => {
             rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None)
         }
@@ -237,7 +246,7 @@ fn is_full(_errno: c_int) -> bool {
     true
 }
 
-/// What the system said to the last failure of the main file; 0 if nothing is known.
+/// The operating system's error number for the last failure of the main file; 0 if unknown.
 fn last_errno(connection: &Connection) -> c_int {
     let mut errno: c_int = 0;
     match control(connection, ffi::SQLITE_FCNTL_LAST_ERRNO, &mut errno) {
@@ -246,7 +255,7 @@ fn last_errno(connection: &Connection) -> c_int {
     }
 }
 
-/// What the system said to the last failure of the connection; 0 if nothing is known.
+/// The operating system's error number for the last failure of the connection; 0 if unknown.
 fn errno(connection: &Connection) -> c_int {
     match last_errno(connection) {
         // SAFETY: the handle is open as long as `connection` lives; the call only reads a number in it.
@@ -255,15 +264,15 @@ fn errno(connection: &Connection) -> c_int {
     }
 }
 
-/// Tells SQLite something about the open file. `T` is what `sqlite3_file_control` documents for `wish`.
-fn control<T>(connection: &Connection, wish: c_int, value: &mut T) -> rusqlite::Result<()> {
-    // SAFETY: the handle is open as long as `connection` lives; SQLite reads or writes one value of the type that belongs to `wish`
+/// Sends a file control to SQLite for the open file. `T` is the type that `sqlite3_file_control` documents for `opcode`.
+fn control<T>(connection: &Connection, opcode: c_int, value: &mut T) -> rusqlite::Result<()> {
+    // SAFETY: the handle is open as long as `connection` lives; SQLite reads or writes one value of the type that belongs to `opcode`
     // (`int` for the chunk size and the error number, `sqlite3_int64` for the size hint, as given above) and keeps no pointer to it.
     let code = unsafe {
-        ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), wish, std::ptr::from_mut(value).cast())
+        ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), opcode, std::ptr::from_mut(value).cast())
     };
     match code {
-        // A file system of another kind may know nothing of this, and needs nothing of it.
+        // Other file systems may not support the control, and do not need it.
         ffi::SQLITE_OK | ffi::SQLITE_NOTFOUND => Ok(()),
         code => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)),
     }

@@ -1,32 +1,30 @@
-//! Stored times: put right when the clock that made them was wrong, and counted.
+//! Corrections and counts of stored times.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::row::{Sql, integer};
 use crate::limits;
-use crate::restamp::{expiry_span, surplus};
+use crate::restamp::{LAST_RESTAMP, expiry_span, future_excess};
 use crate::{Restamp, datetime};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
 
-/// The name of the note that says which correction was the last.
-const LAST: &str = "restamped";
-
-/// Carries out a correction, unless it was the last one already; then the answer is false.
+/// Carries out a correction; false if the correction was carried out before.
 pub(crate) fn restamp(transaction: &Transaction<'_>, sql: &Sql, restamp: &Restamp) -> rusqlite::Result<bool> {
     let token = integer(restamp.token);
-    let last: Option<i64> = transaction.query_row(&sql.read_mark, [LAST], |row| row.get(0)).optional()?;
+    let last: Option<i64> = transaction.query_row(&sql.read_mark, [LAST_RESTAMP], |row| row.get(0)).optional()?;
     if last == Some(token) {
         return Ok(false);
     }
     let seconds = format!("{:+} seconds", restamp.seconds());
     let after = integer(restamp.after.0);
     transaction.execute(&sql.times.restamp, params![seconds, restamp.by, after, restamp.all])?;
-    transaction.execute(&sql.write_mark, params![LAST, token])?;
+    transaction.execute(&sql.write_mark, params![LAST_RESTAMP, token])?;
     Ok(true)
 }
 
-/// Takes rows from the future as created now. Whether there are any is told by the newest rows: whatever a wrong clock made was made last.
-pub(super) fn rejuvenate(
+/// Corrects rows that were created in the future. The newest rows show whether there are any, because the rows of a wrong clock are the
+/// newest.
+pub(super) fn clamp_future_rows(
     connection: &mut Connection,
     sql: &Sql,
     now: Timestamp,
@@ -45,16 +43,20 @@ pub(super) fn rejuvenate(
         let mut rows = statement.query(params![text, integer(up_to.0)])?;
         while let Some(row) = rows.next()? {
             let created = super::row::moment(row, 1)?;
-            young.extend(super::row::id(row, 0)?.map(|id| (id, surplus(created, now))));
+            young.extend(super::row::id(row, 0)?.map(|id| (id, future_excess(created, now))));
         }
     }
     for (id, less) in young {
-        transaction.prepare_cached(&sql.times.rejuvenate)?.execute(params![text, integer(less), integer(id.0)])?;
+        transaction.prepare_cached(&sql.times.clamp_future_rows)?.execute(params![
+            text,
+            integer(less),
+            integer(id.0)
+        ])?;
     }
     transaction.commit()
 }
 
-/// When the rows without a due time expire, by channel.
+/// The expiries of the rows without a due time, by channel.
 pub(super) fn expiries(connection: &Connection, sql: &Sql) -> rusqlite::Result<Vec<(ChannelName, Timestamp, u64)>> {
     let (first, last): (Option<i64>, Option<i64>) =
         connection.query_row(&sql.times.expiry_bounds, [], |row| Ok((row.get(0)?, row.get(1)?)))?;

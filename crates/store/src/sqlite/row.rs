@@ -1,6 +1,7 @@
-//! Statements, and rows as messages.
+//! The SQL statements, and the conversion between rows and messages.
 //!
-//! Reading is lenient, because other programs write the table too: what they left out or wrote in another type is taken for what it can mean, and
+//! Reading is lenient, because other programs write the table too: missing values and values of another type are interpreted as far as
+//! possible, and
 //! no row makes a page fail.
 
 use bytes::Bytes;
@@ -12,23 +13,23 @@ use crate::limits;
 use crate::{ColumnValue, Columns, datetime};
 use wsmb_core::message::{ChannelName, DeadLetter, Kind, Message, MessageId, Payload, PublicationId, Timestamp, Why};
 
-/// In the order in which [`message`] reads them.
+/// The columns of a message, in the order in which [`message`] reads them.
 pub(crate) const SELECTED: &str = "data_id, channel, data, created, expires, due, receivers, publication, deliveries, dead_why, dead_channel, dead_attempts, dead_reason";
 
-/// Of which rows the index on `expires` consists.
+/// The rows in the index on `expires`.
 const EXPIRING: &str = "expires IS NOT NULL AND due IS NULL";
 
-/// What in [`SELECTED`] stands before the columns that only dead letters have.
+/// The text in [`SELECTED`] with which the columns of dead letters begin.
 const DEAD: &str = ", dead_why";
 
-/// Every statement, built once of validated names; values are always bound.
+/// Every statement, built once from validated names; values are always bound.
 #[derive(Debug)]
 pub(crate) struct Sql {
     pub(super) insert: Insert,
     /// For [`limits::STORE_ROWS_AT_ONCE`] rows, none of them a dead letter.
     pub(super) insert_batch: Insert,
     pub(super) insert_dead: Insert,
-    /// One row; only the journal in front of a database server removes in this way.
+    /// Removes one row; used by the journal in front of a database server only.
     #[cfg_attr(not(any(feature = "mysql", feature = "postgres")), allow(dead_code))]
     pub(crate) delete: String,
     pub(super) delete_run: String,
@@ -42,7 +43,7 @@ pub(crate) struct Sql {
     pub(super) delayed: String,
     pub(super) newest: String,
     pub(super) last_id: String,
-    /// The highest id that was ever given, where SQLite keeps it: in a table that the broker has made.
+    /// The highest id that was ever assigned, which SQLite keeps for a table that the broker has created.
     pub(super) last_given: String,
     pub(super) read_clean: String,
     pub(super) write_clean: String,
@@ -52,7 +53,7 @@ pub(crate) struct Sql {
     pub(crate) write_mark: String,
 }
 
-/// The statements about the times of rows.
+/// The statements for the times of rows.
 #[derive(Debug)]
 pub(crate) struct Times {
     pub(super) expiry_bounds: String,
@@ -60,7 +61,7 @@ pub(crate) struct Times {
     pub(super) restamp: String,
     pub(super) newest_created: String,
     pub(super) from_the_future: String,
-    pub(super) rejuvenate: String,
+    pub(super) clamp_future_rows: String,
 }
 
 impl Times {
@@ -87,7 +88,7 @@ impl Times {
                 "SELECT data_id, created FROM {data} WHERE created > ?1 AND typeof(created) = 'text' AND data_id <= ?2 \
                  AND (expires IS NOT NULL OR due IS NOT NULL)"
             ),
-            rejuvenate: format!(
+            clamp_future_rows: format!(
                 "UPDATE {data} SET created = ?1, expires = max(0, expires - ?2), due = max(0, due - ?2) WHERE data_id = ?3"
             ),
         }
@@ -114,7 +115,7 @@ impl Sql {
                 "DELETE FROM {data} WHERE data_id IN (SELECT data_id FROM {data} WHERE expires IS NOT NULL AND due IS NULL AND expires <= ?1 \
                  ORDER BY expires LIMIT ?2) RETURNING data_id, channel"
             ),
-            // Without a limit of its own: what is not stepped to is not read.
+            // No limit: SQLite does not read rows that are not requested.
             expired: format!(
                 "SELECT {SELECTED} FROM {data} WHERE expires IS NOT NULL AND due IS NULL AND expires <= ?1 \
                  AND (expires, data_id) > (?2, ?3) ORDER BY expires, data_id"
@@ -143,7 +144,7 @@ impl Sql {
     }
 }
 
-/// A number as SQLite has it: signed. What is beyond its range is as good as its end.
+/// A number as SQLite stores it: signed. Numbers out of range become the largest number.
 pub(crate) fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -152,12 +153,14 @@ pub(crate) fn integer(number: u64) -> i64 {
 #[derive(Debug)]
 pub(super) struct Insert {
     pub(super) text: String,
-    /// The columns of each row. The user's are the first, for their number varies; what only a dead letter has are the last.
+    /// The number of columns of each row. The user-defined columns come first, because their number varies; the columns of dead letters
+    /// come last.
     pub(super) width: usize,
 }
 
 impl Insert {
-    /// `rows` rows at a time. `dead`: with the columns that only a dead letter needs; others leave them out, because a column that is named costs time even if it
+    /// A statement for `rows` rows. `dead`: with the columns of dead letters. Other rows omit these columns, because a named column costs
+    /// time even if its value
     /// is NULL.
     fn new(data: &str, columns: &Columns, rows: usize, dead: bool) -> Self {
         let named = if dead { SELECTED } else { SELECTED.split(DEAD).next().unwrap_or(SELECTED) };
@@ -169,7 +172,7 @@ impl Insert {
     }
 }
 
-/// Binds a row to the parameters behind the first `before`.
+/// Binds a row to the parameters after the first `before` parameters.
 pub(super) fn bind(
     insert: &mut CachedStatement<'_>,
     before: usize,
@@ -205,7 +208,7 @@ pub(super) fn bind(
     insert.raw_bind_parameter(next(), message.due.map(|moment| integer(moment.0)))?;
     insert.raw_bind_parameter(next(), message.receivers)?;
     insert.raw_bind_parameter(next(), message.publication.as_ref().map(PublicationId::as_str))?;
-    // NULL is the same as 0, and costs nothing.
+    // NULL means 0 and needs no space.
     insert.raw_bind_parameter(next(), (message.deliveries > 0).then_some(message.deliveries))?;
     if let Some(dead) = message.dead.as_deref() {
         insert.raw_bind_parameter(next(), dead.why.as_str())?;
@@ -216,7 +219,7 @@ pub(super) fn bind(
     Ok(())
 }
 
-/// A row of [`SELECTED`]; `None` if no message can come of it (its id is not positive, or no channel can have its name).
+/// Decodes a row of [`SELECTED`]; `None` if the id is not positive or the channel name is invalid.
 pub(crate) fn message(row: &Row<'_>) -> rusqlite::Result<Option<Message>> {
     let Some((id, channel)) = id(row, 0)?.zip(channel(row, 1)?) else {
         return Ok(None);
@@ -236,7 +239,7 @@ pub(crate) fn message(row: &Row<'_>) -> rusqlite::Result<Option<Message>> {
     }))
 }
 
-/// What is known of a dead letter, in the columns from `first` on; `None` if it is none, or if its first channel is not known.
+/// Decodes the columns of a dead letter, from `first` on; `None` if the row is not a dead letter, or if its first channel is unknown.
 fn dead_letter(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Box<DeadLetter>>> {
     let Some(why) = text(row.get_ref(first)?).and_then(|why| Why::parse(&why)) else { return Ok(None) };
     let Some(channel) = channel(row, first + 1)? else { return Ok(None) };
@@ -246,7 +249,7 @@ fn dead_letter(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Box<DeadL
     Ok(Some(Box::new(DeadLetter { why, channel, attempts, reason })))
 }
 
-/// NULL is what the PHP broker sends as `null`; a number that another program put there is its text.
+/// Decodes a payload. NULL is `null`, as the PHP broker sends it; a number that another program stored becomes its text.
 fn payload(value: ValueRef<'_>) -> Payload {
     match value {
         ValueRef::Null => Payload::text("null"),
@@ -265,17 +268,17 @@ pub(crate) fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Messag
     Ok(number(row.get_ref(column)?).filter(|id| *id > 0).map(MessageId))
 }
 
-/// A channel; `None` if it can have no such name.
+/// A channel; `None` if the name is invalid.
 pub(crate) fn channel(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<ChannelName>> {
     Ok(text(row.get_ref(column)?).and_then(|name| ChannelName::parse(&name).ok()))
 }
 
-/// `created`; the beginning of time if it is not there or not a date.
+/// The time of `created`; 1970 if it is missing or not a date.
 pub(crate) fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
     Ok(text(row.get_ref(column)?).and_then(|text| datetime::from_text(&text)).unwrap_or_default())
 }
 
-/// A text, or a number's text; `None` for NULL and for what is no UTF-8.
+/// A text, or a number as text; `None` for NULL and for invalid UTF-8.
 pub(crate) fn text(value: ValueRef<'_>) -> Option<String> {
     match value {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => std::str::from_utf8(bytes).ok().map(str::to_owned),
@@ -284,7 +287,7 @@ pub(crate) fn text(value: ValueRef<'_>) -> Option<String> {
     }
 }
 
-/// A number that is not negative.
+/// A number; `None` if it is negative.
 fn number(value: ValueRef<'_>) -> Option<u64> {
     match value {
         ValueRef::Integer(whole) => u64::try_from(whole).ok(),

@@ -1,7 +1,8 @@
-//! The tables: made where there are none, completed where another program made them, refused where a newer version did.
+//! The tables: creates missing tables, completes tables of other programs, refuses tables of a newer version.
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
+use crate::columns::REQUIRED;
 use crate::{Columns, Prefix, StoreError};
 
 use super::failure::classify;
@@ -9,10 +10,7 @@ use super::failure::classify;
 /// The layout that this version writes and the highest that it reads.
 pub(super) const LAYOUT: i64 = 1;
 
-/// The columns without which a table is no message table: those of the seed.
-const REQUIRED: [&str; 4] = ["data_id", "channel", "data", "created"];
-
-/// The columns that the broker adds, and their types. Moments are milliseconds since 1970, UTC.
+/// The columns that the broker adds, and their types. Times are milliseconds since 1970, UTC.
 const OPTIONAL: [(&str, &str); 9] = [
     ("expires", "INTEGER"),
     ("due", "INTEGER"),
@@ -25,14 +23,14 @@ const OPTIONAL: [(&str, &str); 9] = [
     ("dead_reason", "TEXT"),
 ];
 
-/// The names of tables and indexes, without quotes. Made of a valid prefix, so they are safe within double quotes.
+/// The names of tables and indexes, without quotes. They are built from a valid prefix, so they are safe within double quotes.
 #[derive(Clone, Debug)]
 pub(crate) struct Tables {
     /// Messages.
     pub(crate) data: String,
     /// The layout's version, and the mark of a clean stop.
     pub(crate) meta: String,
-    /// What else is to be made, as statements that do no harm where it is there already.
+    /// Statements that create further tables, harmless if these exist already.
     extra: String,
 }
 
@@ -42,7 +40,7 @@ impl Tables {
         Self { data: name("data"), meta: name("meta"), extra: String::new() }
     }
 
-    /// These, and what `extra` makes: a journal's.
+    /// Adds statements that create further tables, for a journal.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) fn with(self, extra: String) -> Self {
         Self { extra, ..self }
@@ -51,7 +49,7 @@ impl Tables {
     /// Refuses a layout that this version does not know. Changes nothing.
     ///
     /// # Errors
-    /// [`StoreError::Newer`], or whatever keeps the file from being read.
+    /// [`StoreError::Newer`], or any error that keeps the file from being read.
     pub(crate) fn check_layout(&self, connection: &Connection, place: &str) -> Result<(), StoreError> {
         let read = || -> rusqlite::Result<Option<i64>> {
             if !exists(connection, &self.meta)? {
@@ -66,10 +64,10 @@ impl Tables {
         }
     }
 
-    /// Makes or completes the tables, in one transaction.
+    /// Creates or completes the tables, in one transaction.
     ///
     /// # Errors
-    /// [`StoreError::Schema`] if there is a table of that name with other columns, or whatever keeps the file from being written.
+    /// [`StoreError::Schema`] if a table of that name has other columns, or any error that keeps the file from being written.
     pub(super) fn prepare(
         &self,
         connection: &mut Connection,
@@ -80,16 +78,16 @@ impl Tables {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         transaction.execute_batch(&self.create()).map_err(failed)?;
         let present = column_names(&transaction, &self.data).map_err(failed)?;
-        let lacks = |name: &str| !present.iter().any(|column| column.eq_ignore_ascii_case(name));
-        if let Some(column) = REQUIRED.into_iter().find(|column| lacks(column)) {
+        let is_missing = |name: &str| !present.iter().any(|column| column.eq_ignore_ascii_case(name));
+        if let Some(column) = REQUIRED.into_iter().find(|column| is_missing(column)) {
             return Err(StoreError::Schema { place: place.to_owned(), table: self.data.clone(), column });
         }
-        for (name, kind) in OPTIONAL.into_iter().filter(|(name, _)| lacks(name)) {
+        for (name, kind) in OPTIONAL.into_iter().filter(|(name, _)| is_missing(name)) {
             let add = format!("ALTER TABLE \"{}\" ADD COLUMN {name} {kind}", self.data);
             transaction.execute_batch(&add).map_err(failed)?;
         }
-        // Without a type, so that a number stays a number and a text a text.
-        for name in columns.names().filter(|name| lacks(name)) {
+        // The columns have no type, so that a number stays a number and a text stays a text.
+        for name in columns.names().filter(|name| is_missing(name)) {
             let add = format!("ALTER TABLE \"{}\" ADD COLUMN \"{name}\"", self.data);
             transaction.execute_batch(&add).map_err(failed)?;
         }
@@ -111,7 +109,8 @@ impl Tables {
         )
     }
 
-    /// The first serves pages, counts and purges from the index alone; the other two hold only the rows that they are about.
+    /// The first index serves pages, counts and purges without reading the table; the other two contain only the rows with an expiry or a
+    /// due time.
     fn indexes(&self) -> String {
         let data = &self.data;
         format!(

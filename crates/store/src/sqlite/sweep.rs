@@ -1,6 +1,6 @@
-//! Expired rows: removed, or, if their channels are spared, read and left.
+//! Sweeps of expired rows: rows are removed, or, if their channels are spared, read and kept.
 //!
-//! Never removes a row that it does not name, but those that no channel can have.
+//! Never removes a row without returning its id, except rows with an invalid channel name.
 
 use rusqlite::{Transaction, params};
 
@@ -10,13 +10,13 @@ use crate::Swept;
 use wsmb_core::message::{MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
-/// When a row expires and its id, as they stand in the table: where a sweep goes on.
+/// The expiry and the id of a row, as stored in the table: the next sweep continues after this row.
 pub(super) type SweptTo = Option<(i64, i64)>;
 
-/// The place of `expires` among what is selected of a message.
+/// The index of `expires` among the selected columns of a message.
 const EXPIRES: usize = 4;
 
-/// Removes or reads expired rows, and says where the next sweep goes on.
+/// Removes or reads expired rows, and returns where the next sweep continues.
 pub(super) fn sweep(
     transaction: &Transaction<'_>,
     sql: &Sql,
@@ -31,7 +31,7 @@ pub(super) fn sweep(
     }
 }
 
-/// Removes expired rows, and names them.
+/// Removes expired rows, and returns their ids.
 fn sweep_all(transaction: &Transaction<'_>, sql: &Sql, now: Timestamp, limit: usize) -> rusqlite::Result<Swept> {
     let mut statement = transaction.prepare_cached(&sql.sweep)?;
     let mut rows = statement.query(params![row::integer(now.0), row::integer(limit as u64)])?;
@@ -45,7 +45,7 @@ fn sweep_all(transaction: &Transaction<'_>, sql: &Sql, now: Timestamp, limit: us
     Ok(swept)
 }
 
-/// The same, where some channels are spared. Rows that no channel can have stay, too.
+/// As [`sweep_all`], with some spared channels. Rows with an invalid channel name stay too.
 fn sweep_some(
     transaction: &Transaction<'_>,
     sql: &Sql,
@@ -67,11 +67,7 @@ fn sweep_some(
         to = at(EXPIRES).zip(at(0)).or(to);
         let Some(message) = row::message(found)? else { continue };
         bytes += message.payload.bytes.len();
-        if spare.has(&message.channel) {
-            swept.spared.push(message);
-        } else {
-            swept.gone.push((message.id, message.channel));
-        }
+        swept.add(message, spare);
     }
     let mut gone: Vec<MessageId> = swept.gone.iter().map(|(id, _)| *id).collect();
     gone.sort_unstable();

@@ -1,9 +1,9 @@
-//! Cases of SQLite alone.
+//! Tests of the SQLite store alone.
 
 use tempfile::TempDir;
 
 use super::*;
-use crate::{StoppedStore, StoreSettings, Tools as _, look};
+use crate::{StoppedStore, StoreSettings, Tools as _, inspect};
 use wsmb_core::message::Payload;
 
 struct File {
@@ -296,7 +296,7 @@ fn a_store_that_was_read_only_can_be_written_again() {
     let mut store = file.open();
     store.run(|connection, _, _| connection.pragma_update(None, "query_only", true)).expect("a pragma");
     assert!(matches!(store.commit(&append(1..2, "1")), Err(StoreError::ReadOnly { .. })));
-    // The cause was in the connection: a new one is made by itself.
+    // The cause was in the connection: the store opens a new one.
     store.commit(&append(1..2, "1")).expect("writable");
     assert_eq!(ids(&all(&mut store)), [1]);
 }
@@ -311,7 +311,7 @@ fn damage_while_running_is_reported_and_a_good_file_is_taken_up_again() {
     let mut bad = good.clone();
     bad[0..good.len()].fill(0x5a);
     std::fs::write(file.path(), &bad).expect("damages");
-    // Past the page cache and the journal.
+    // Bypasses the page cache and the write-ahead log.
     store.link.failed(&StoreError::Unavailable { place: String::new(), detail: String::new() });
     for _ in 0..2 {
         let error = store.commit(&append(500..501, "1")).expect_err("damaged");
@@ -351,7 +351,7 @@ fn a_drained_store_gives_its_space_back() {
     let removals = (1..3_000).map(MessageId).collect();
     store.commit(&Group { removals, ..Group::default() }).expect("commits");
     for _ in 0..3 {
-        store.tend().expect("tends");
+        store.maintain().expect("tends");
     }
     let left = size();
     assert!(full > 20 << 20 && left < 6 << 20, "{full} -> {left}");
@@ -372,7 +372,7 @@ fn publications_are_found_from_the_newest_back() {
         publish(3, Some("a")),
         publish(4, None),
         publish(5, Some("b")),
-        // An imported row, or a dead letter: an old one before all others.
+        // An imported row, or a dead letter: an old row with the highest id.
         Message { created: Timestamp(5_000), ..publish(6, Some("imported")) },
     ];
     store.commit(&Group { appends, ..Group::default() }).expect("commits");
@@ -399,11 +399,11 @@ fn a_stopped_store_is_in_the_hands_of_a_tool_and_a_running_one_is_not() {
     group.appends[2].due = Some(Timestamp(9));
     store.commit(&group).expect("commits");
     let holder = Some(format!("process {}", std::process::id()));
-    assert_eq!(look(&settings(&url, "mq_")).expect("looks").holder, holder);
+    assert_eq!(inspect(&settings(&url, "mq_")).expect("looks").holder, holder);
     assert!(matches!(open(), Err(StoreError::Served { holder: of, .. }) if of == holder));
     store.mark_clean().expect("marks");
     drop(store);
-    assert_eq!(look(&settings(&url, "mq_")).expect("looks").holder, None);
+    assert_eq!(inspect(&settings(&url, "mq_")).expect("looks").holder, None);
 
     let mut tool = open().expect("opens");
     assert!(matches!(StoreLock::take(&file.path()), Err(StoreError::Locked { .. })), "no broker starts meanwhile");

@@ -1,12 +1,17 @@
-//! Whether the journal that SQLite left behind still holds everything that was committed to it. To be asked before SQLite opens it: SQLite takes the first frame that is
-//! damaged for the end, says nothing, and writes over the rest.
+//! Checks whether the write-ahead log that SQLite left still holds every committed page. Must be called before SQLite opens the store:
+//! SQLite takes the first damaged
+//! frame for the end of the log, reports nothing, and overwrites the rest.
 //!
-//! Two things tell. The `-shm` file, which outlives the process but not the machine, says how many frames were committed. And a transaction is made durable before the next
-//! one is written (`synchronous = FULL`): so if a frame is damaged and a whole transaction stands behind it with another one that was written on top of it, the damaged one
-//! had been committed. A power cut alone spoils nothing but the last transaction, which nobody was told of; and a disk that refuses to sync leaves rests of several
-//! transactions that failed, none of which continues another. Formats: <https://sqlite.org/fileformat2.html#the_write_ahead_log>, <https://sqlite.org/walformat.html>.
+//! Two observations show a loss. First, the `-shm` file, which outlives the process but not the machine, has the number of committed
+//! frames. Second, a transaction is made
+//! durable before the next one is written (`synchronous = FULL`): if a frame is damaged and a whole transaction follows that another one
+//! continues, the damaged frame
+//! had been committed. A power cut alone only damages the last transaction, which was never reported; and a disk that refuses to sync
+//! leaves fragments of several
+//! failed transactions, none of which continues another. Formats: <https://sqlite.org/fileformat2.html#the_write_ahead_log>,
+//! <https://sqlite.org/walformat.html>.
 //!
-//! Reads only, and must not be called while anybody has the store open.
+//! Never writes, and must not be called while a process has the store open.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -17,40 +22,40 @@ use crate::files::beside;
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 
-/// What a damaged journal has lost.
+/// The loss of a damaged write-ahead log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Loss {
-    /// Frames (pages) that can be read.
+    /// The number of readable frames (pages).
     pub(crate) readable: u32,
-    /// Frames that were committed, at least.
+    /// The least number of frames that were committed.
     pub(crate) committed: u32,
 }
 
-/// What the `-shm` file says.
+/// The content of the `-shm` file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Index {
     salts: [u32; 2],
-    /// The last frame that was committed.
+    /// The number of the last committed frame.
     last: u32,
-    /// The frames up to this one are in the main file.
+    /// The frames up to this number are in the main file.
     moved: u32,
 }
 
-/// What the journal itself says.
+/// The content of the write-ahead log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Journal {
-    /// `None`: its header is damaged.
+    /// `None`: the header is damaged.
     salts: Option<[u32; 2]>,
-    /// The last frame of the last whole transaction in an unbroken row from the start.
+    /// The last frame of the last complete transaction before any damage.
     readable: u32,
-    /// The last frame of a transaction behind a damaged one that another one continues, so that it had been committed.
-    behind: u32,
+    /// The last frame of a transaction after the damage that another transaction continues, so that it had been committed.
+    after_damage: u32,
 }
 
-/// What the journal of this store has lost; `None` if nothing, as far as can be told.
+/// Returns the loss of the store's write-ahead log; `None` if no loss can be detected.
 ///
 /// # Errors
-/// If its files can't be read.
+/// If the files cannot be read.
 pub(crate) fn loss(main: &Path) -> io::Result<Option<Loss>> {
     let open = |ending| match File::open(beside(main, ending)) {
         Ok(file) => Ok(Some(file)),
@@ -67,14 +72,14 @@ pub(crate) fn loss(main: &Path) -> io::Result<Option<Loss>> {
 
 fn compare(journal: Option<Journal>, index: Option<Index>) -> Option<Loss> {
     let found = journal.unwrap_or_default();
-    // A journal that was begun anew has other salts than an older index, and then the index says nothing about it.
+    // A restarted log has other salts than an older index, and then the index is not about this log.
     let index = index.filter(|index| found.salts.is_none_or(|salts| salts == index.salts));
-    let committed = index.map_or(0, |index| index.last).max(found.behind);
+    let committed = index.map_or(0, |index| index.last).max(found.after_damage);
     let safe = found.readable.max(index.map_or(0, |index| index.moved));
     (committed > safe).then_some(Loss { readable: found.readable, committed })
 }
 
-/// Reads the two copies of the index's header and what follows them, in the byte order of this machine.
+/// Reads the two copies of the index's header and the fields after them, in the byte order of this machine.
 fn index(file: &mut File) -> io::Result<Option<Index>> {
     let mut bytes = [0; 100];
     match file.read_exact(&mut bytes) {
@@ -84,16 +89,16 @@ fn index(file: &mut File) -> io::Result<Option<Index>> {
     }
     let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let is_initialised = bytes[12] == 1;
-    // Two that differ: the process ended while it wrote them.
+    // If the copies differ, the process ended while it wrote them.
     if !is_initialised || bytes[..48] != bytes[48..96] {
         return Ok(None);
     }
-    // The salts are stored as they stand in the journal, which is big-endian.
+    // The salts are stored as in the log, which is big-endian.
     let salts = [32, 36].map(|at| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
     Ok(Some(Index { salts, last: word(16), moved: word(96) }))
 }
 
-/// The running checksum of a journal.
+/// The running checksum of a write-ahead log.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     sums: [u32; 2],
@@ -118,10 +123,10 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// `None`: it is empty, or was never begun.
+/// Reads a write-ahead log; `None` if it is empty or has no complete header.
 fn journal(reader: &mut impl Read) -> io::Result<Option<Journal>> {
     let mut header = [0; HEADER];
-    if !fill(reader, &mut header)? {
+    if !read_full(reader, &mut header)? {
         return Ok(None);
     }
     let mut sum = Sum { is_big_endian: word(&header, 0) & 1 == 1, ..Sum::default() };
@@ -138,9 +143,9 @@ fn journal(reader: &mut impl Read) -> io::Result<Option<Journal>> {
     let mut found = Journal { salts: Some(salts), ..Journal::default() };
     let mut frame = vec![0; FRAME_HEADER + page];
     let (mut number, mut is_broken) = (0, false);
-    // The frame before, if it is a commit behind the damage, which counts once a frame continues it.
+    // The previous frame's number, if that frame is a commit after the damage. It counts once a frame continues it.
     let mut commit_behind = 0;
-    while fill(reader, &mut frame)? {
+    while read_full(reader, &mut frame)? {
         number += 1;
         let is_ours = [word(&frame, 8), word(&frame, 12)] == salts;
         let is_commit = word(&frame, 4) != 0;
@@ -148,7 +153,7 @@ fn journal(reader: &mut impl Read) -> io::Result<Option<Journal>> {
         sum.add(&frame[FRAME_HEADER..]);
         let written = [word(&frame, 16), word(&frame, 20)];
         let continues = is_ours && sum.sums == written;
-        // What stands in the frame decides whether the next one continues it.
+        // The next frame is compared with the checksum that is stored in this frame.
         sum.sums = written;
         is_broken |= !continues;
         if !is_broken {
@@ -158,15 +163,15 @@ fn journal(reader: &mut impl Read) -> io::Result<Option<Journal>> {
             continue;
         }
         if continues {
-            found.behind = found.behind.max(commit_behind);
+            found.after_damage = found.after_damage.max(commit_behind);
         }
         commit_behind = if is_ours && is_commit { number } else { 0 };
     }
     Ok(Some(found))
 }
 
-/// Reads so many bytes; false if there are fewer.
-fn fill(reader: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
+/// Fills `bytes`; false if the input is shorter.
+fn read_full(reader: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
     match reader.read_exact(bytes) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
@@ -182,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    /// A store that was left by a crash after ten transactions: copies of its files, taken while it was open.
+    /// A store after a crash with ten transactions: copies of its files, taken while it was open.
     struct Crashed {
         _directory: tempfile::TempDir,
         main: PathBuf,
@@ -223,14 +228,14 @@ mod tests {
             loss(&self.main).expect("readable")
         }
 
-        /// What SQLite makes of it.
+        /// The number of rows that SQLite reads.
         fn rows(&self) -> u32 {
             let connection = Connection::open(&self.main).expect("opens");
             connection.query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap_or(0)
         }
     }
 
-    /// Where a frame begins.
+    /// The offset of a frame.
     fn frame(number: usize) -> usize {
         HEADER + (number - 1) * (FRAME_HEADER + 4_096)
     }
@@ -284,7 +289,7 @@ mod tests {
     #[test]
     fn a_last_transaction_that_a_power_cut_spoilt_is_no_loss() {
         let crashed = Crashed::new(false);
-        // A power cut takes what the index says with it.
+        // A power cut also loses the index.
         std::fs::remove_file(crashed.path("-shm")).expect("removed");
         crashed.change("-wal", |bytes| {
             let last = bytes.len() - 1;
@@ -293,13 +298,13 @@ mod tests {
         assert_eq!(crashed.loss(), None);
     }
 
-    /// A disk that refuses to sync lets transactions fail; each next one is written over the one before, and the longest leaves the longest rest.
+    /// On a disk that refuses to sync, transactions fail; each is written over the previous one, and the longest leaves the longest rest.
     #[test]
     fn rests_of_transactions_that_failed_are_no_loss() {
         let crashed = Crashed::new(false);
         std::fs::remove_file(crashed.path("-shm")).expect("removed");
         let whole = std::fs::read(crashed.path("-wal")).expect("the journal");
-        // Three attempts at the same place, each with other pages.
+        // Three attempts at the same offset, each with other pages.
         let attempt = |rows: u32, text: &str| {
             let directory = tempfile::tempdir().expect("a directory");
             let main = directory.path().join("a.db");

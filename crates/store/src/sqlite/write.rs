@@ -1,4 +1,4 @@
-//! New rows, and removed ones, within a transaction of the caller.
+//! Writes and removes rows within the caller's transaction.
 
 use rusqlite::Transaction;
 
@@ -8,7 +8,7 @@ use crate::columns::Columns;
 use crate::{datetime, limits};
 use wsmb_core::message::{Message, MessageId};
 
-/// Writes new rows, and has the file take the room that they need.
+/// Writes new rows, and reserves disk space for them in the main file.
 pub(crate) fn append(
     transaction: &Transaction<'_>,
     sql: &Sql,
@@ -28,7 +28,7 @@ pub(crate) fn append(
         }
     }
     append_singly(transaction, sql, columns, rest)?;
-    link::claim(transaction)
+    link::reserve_space(transaction)
 }
 
 fn append_singly(
@@ -44,7 +44,7 @@ fn append_singly(
     Ok(())
 }
 
-/// Writes rows by a statement that takes as many of them as each part has.
+/// Writes rows with a statement whose number of rows is the length of each part.
 fn insert<'a>(
     transaction: &Transaction<'_>,
     statement: &row::Insert,
@@ -62,7 +62,7 @@ fn insert<'a>(
     Ok(())
 }
 
-/// Removes rows. Ids that follow one another go by one statement: what is received together is often stored together.
+/// Removes rows. One statement removes a run of consecutive ids: messages that are received together are often stored together.
 pub(super) fn remove(transaction: &Transaction<'_>, sql: &Sql, ids: &[MessageId]) -> rusqlite::Result<()> {
     if ids.is_empty() {
         return Ok(());

@@ -1,10 +1,10 @@
-//! What waits for the store, without thread or lock: what cancels what, and what may be done when.
+//! The requests that wait for the store, without thread or lock: which request cancels which, and which may be carried out when.
 //!
-//! Appends are cut in the order in which they came. Removals, delivery counts and purges are debts: they stay until the store has carried them
-//! out, whatever fails in between.
+//! Appends leave the queue in the order of their arrival. Removals, delivery counts and purges stay queued until the store has carried them
+//! out, also after failures.
 
-mod doubtful;
-mod line;
+mod numbered_queue;
+mod uncertain_rows;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
@@ -12,105 +12,106 @@ use foldhash::fast::RandomState;
 
 use crate::limits;
 use crate::{Group, Restamp};
-use doubtful::Doubtful;
-use line::Line;
+use numbered_queue::NumberedQueue;
+use uncertain_rows::UncertainRows;
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
-/// What is told whether the store can be written.
+/// A callback that receives whether the store can be written.
 pub(super) type Check = Box<dyn FnOnce(bool) + Send>;
 
-/// A page that is asked for.
+/// A requested page.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
     pub(super) channel: ChannelName,
     pub(super) after: MessageId,
     pub(super) limit: usize,
-    /// Appends numbered below this came before it and must be in the store first.
+    /// Appends with lower numbers were queued before the page and must be in the store first.
     barrier: u64,
 }
 
-/// Everything that waits.
+/// All waiting requests.
 #[derive(Default)]
 pub(super) struct Queue {
-    /// By the number of their coming.
-    appends: Line<Message>,
-    /// Older rows that waiting messages stand for, to go in the same commit.
+    /// Messages to write, in order of arrival.
+    appends: NumberedQueue<Message>,
+    /// Older rows that waiting messages replace; removed in the same commit.
     replaced: Replaced,
-    /// Where in `appends` a message is.
+    /// The number of each message in `appends`.
     numbers: HashMap<MessageId, u64, RandomState>,
     removals: HashSet<MessageId, RandomState>,
-    /// Rows that may be there although their writing was reported as failed.
-    doubtful: Doubtful,
+    /// Rows that may be in the store although their write was reported as failed.
+    uncertain: UncertainRows,
     deliveries: HashMap<MessageId, u32, RandomState>,
-    /// Up to which id each channel is to be emptied.
+    /// The id up to which each channel is purged.
     purges: BTreeMap<ChannelName, MessageId>,
     loads: VecDeque<Load>,
     sweep: Option<(Timestamp, Spare)>,
     /// Corrections of stored times, oldest first.
     restamps: VecDeque<Restamp>,
-    /// The time to be noted.
+    /// The wall clock's time to store.
     time: Option<Timestamp>,
     checks: Vec<Check>,
-    /// What the waiting appends cost.
+    /// The cost of the waiting appends, in bytes.
     bytes: usize,
 }
 
-/// New rows, and the older ones that each stands for.
+/// New rows, and the older rows that each of them replaces.
 pub(super) type Replaced = HashMap<MessageId, Vec<MessageId>, RandomState>;
 
-/// What a message costs of the queue's bound.
+/// The bytes that a message counts towards the queue's bound.
 pub(super) fn cost(message: &Message) -> usize {
     message.payload.bytes.len() + limits::STORE_ROW_BYTES
 }
 
 impl Queue {
-    /// What the waiting appends cost, in bytes.
+    /// The cost of the waiting appends, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes messages to be written. One that waits already is replaced; a removal that waits is of an earlier writing, and void.
+    /// Queues messages to write. A waiting message with the same id is replaced; a waiting removal belongs to an earlier write and is
+    /// dropped.
     pub(super) fn append(&mut self, messages: Vec<Message>) {
         for message in messages {
             self.cancel(message.id);
             self.removals.remove(&message.id);
-            self.doubtful.asked_again(message.id);
+            self.uncertain.retried(message.id);
             self.bytes += cost(&message);
             self.numbers.insert(message.id, self.appends.next());
             self.appends.push(message);
         }
     }
 
-    /// Takes a message to be written in place of older rows, all or nothing.
+    /// Queues a message that replaces older rows, atomically.
     pub(super) fn replace(&mut self, message: Message, old: Vec<MessageId>) {
         let id = message.id;
         self.append(vec![message]);
         self.replaced.insert(id, old);
     }
 
-    /// Takes messages to be removed; one that waits to be written is forgotten instead, unless an earlier attempt may have written it.
+    /// Queues removals. A message that waits to be written is dropped instead, unless an earlier attempt may have written it.
     pub(super) fn remove(&mut self, ids: &[MessageId]) {
         for id in ids {
-            let is_doubtful = self.doubtful.remove(*id);
-            if !self.cancel(*id) || is_doubtful {
+            let is_uncertain = self.uncertain.remove(*id);
+            if !self.cancel(*id) || is_uncertain {
                 self.removals.insert(*id);
             }
             self.deliveries.remove(id);
         }
     }
 
-    /// Takes messages that were refused because writing them was reported as failed: what may have been written goes. Of very many the last ones are forgotten,
-    /// whose rows, if there are any, are delivered after the next start.
-    pub(super) fn disown(&mut self, ids: &[MessageId]) {
+    /// Queues the removal of refused messages whose write was reported as failed but may have happened. If there are more than
+    /// [`limits::STORE_UNCERTAIN_ROWS`] removals, further ones are dropped; such a row, if it exists, is delivered after the next start.
+    pub(super) fn remove_uncertain(&mut self, ids: &[MessageId]) {
         for id in ids {
-            if self.doubtful.remove(*id) && self.removals.len() < limits::STORE_DOUBTS {
+            if self.uncertain.remove(*id) && self.removals.len() < limits::STORE_UNCERTAIN_ROWS {
                 self.removals.insert(*id);
             }
         }
     }
 
-    /// Forgets a waiting append; false if there is none. Rows that it would have replaced stay.
+    /// Drops a waiting append; false if there is none. Rows that the append would have replaced stay.
     fn cancel(&mut self, id: MessageId) -> bool {
         self.replaced.remove(&id);
         let Some(message) = self.numbers.remove(&id).and_then(|number| self.appends.take(number)) else {
@@ -120,7 +121,7 @@ impl Queue {
         true
     }
 
-    /// Takes delivery counts. Beyond [`limits::STORE_PENDING`] they are dropped: a count is worth less than memory.
+    /// Queues delivery counts. Beyond [`limits::STORE_PENDING`] counts are dropped to bound the memory.
     pub(super) fn count(&mut self, counts: &[(MessageId, u32)]) {
         for (id, count) in counts {
             if let Some(message) = self.numbers.get(id).and_then(|number| self.appends.get_mut(*number)) {
@@ -133,7 +134,7 @@ impl Queue {
         }
     }
 
-    /// Takes a channel to be emptied up to an id; what waits to be written is forgotten.
+    /// Queues the purge of a channel up to an id; drops its waiting appends.
     pub(super) fn purge(&mut self, channel: &ChannelName, up_to: MessageId) {
         let hit = |message: &Message| message.channel == *channel && message.id <= up_to;
         let gone: Vec<MessageId> =
@@ -145,32 +146,32 @@ impl Queue {
         *bound = up_to.max(*bound);
     }
 
-    /// Takes a page to be read after everything that came before.
+    /// Queues a page that is read after all earlier requests.
     pub(super) fn load(&mut self, channel: ChannelName, after: MessageId, limit: usize) {
         self.loads.push_back(Load { channel, after, limit, barrier: self.appends.next() });
     }
 
-    /// Takes a sweep; of several that wait, the last counts.
+    /// Queues a sweep; a later sweep replaces a waiting one.
     pub(super) fn sweep(&mut self, now: Timestamp, spare: Spare) {
         self.sweep = Some((now, spare));
     }
 
-    /// Takes a correction of stored times.
+    /// Queues a correction of stored times.
     pub(super) fn restamp(&mut self, restamp: Restamp) {
         self.restamps.push_back(restamp);
     }
 
-    /// The next correction.
+    /// The next correction of stored times.
     pub(super) fn next_restamp(&self) -> Option<Restamp> {
         self.restamps.front().copied()
     }
 
-    /// It has been carried out.
+    /// Removes the correction that has been carried out.
     pub(super) fn restamped(&mut self) {
         self.restamps.pop_front();
     }
 
-    /// Takes the wall clock's time, to be noted.
+    /// Queues the wall clock's time, to be stored.
     pub(super) fn note_time(&mut self, now: Timestamp) {
         self.time = Some(now);
     }
@@ -179,12 +180,12 @@ impl Queue {
         self.time.take()
     }
 
-    /// A sweep waits.
+    /// Whether a sweep waits.
     pub(super) fn has_sweep(&self) -> bool {
         self.sweep.is_some()
     }
 
-    /// Takes a question; gives it back if too many wait.
+    /// Queues a check; returns it if too many checks wait.
     pub(super) fn check(&mut self, check: Check) -> Option<Check> {
         if self.checks.len() >= limits::STORE_CHECKS {
             return Some(check);
@@ -193,49 +194,50 @@ impl Queue {
         None
     }
 
-    /// Something waits, other than a message, that is tried even while the store is in trouble.
+    /// Whether requests wait that are carried out also during an outage, other than appends.
     pub(super) fn has_requests(&self) -> bool {
         !self.loads.is_empty() || self.sweep.is_some() || self.time.is_some() || !self.checks.is_empty()
     }
 
-    /// How many messages wait to be written.
+    /// The number of messages that wait to be written.
     pub(super) fn appends(&self) -> usize {
         self.appends.len()
     }
 
-    /// Messages wait to be written.
+    /// Whether messages wait to be written.
     pub(super) fn has_appends(&self) -> bool {
         !self.appends.is_empty()
     }
 
-    /// Removals or counts wait.
-    pub(super) fn has_row_debts(&self) -> bool {
-        self.row_debts() > 0
+    /// Whether removals or counts wait.
+    pub(super) fn has_row_changes(&self) -> bool {
+        self.row_changes() > 0
     }
 
-    /// A purge waits: somebody is looking on. Or a correction of times, on which everything read and written depends.
-    pub(super) fn has_pressing_debts(&self) -> bool {
+    /// Whether a purge waits, for which an administrator waits, or a correction of times, on which every read and write depends.
+    pub(super) fn has_urgent_changes(&self) -> bool {
         !self.purges.is_empty() || !self.restamps.is_empty()
     }
 
-    /// Something waits that is not put off in favour of larger groups.
-    pub(super) fn is_pressing(&self) -> bool {
-        self.has_requests() || self.has_pressing_debts() || self.row_debts() >= wsmb_core::limits::STORE_GROUP
+    /// Whether a request waits that is not delayed in favour of larger groups.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.has_requests() || self.has_urgent_changes() || self.row_changes() >= wsmb_core::limits::STORE_GROUP
     }
 
-    /// How many removals and counts wait.
-    pub(super) fn row_debts(&self) -> usize {
+    /// The number of waiting removals and counts.
+    pub(super) fn row_changes(&self) -> usize {
         self.removals.len() + self.deliveries.len()
     }
 
-    /// So much is owed that no further messages should be read.
-    pub(super) fn is_overdue(&self) -> bool {
-        self.row_debts() >= limits::STORE_PENDING
+    /// Whether so many removals and counts wait that no further messages should be read.
+    pub(super) fn is_overloaded(&self) -> bool {
+        self.row_changes() >= limits::STORE_PENDING
     }
 
-    /// The next transaction: at most [`wsmb_core::limits::STORE_GROUP`] of each kind. The debts only if `debts`. With it, which of its removals are no debts:
-    /// those of rows that its appends replace.
-    pub(super) fn cut(&mut self, debts: bool) -> (Group, Replaced) {
+    /// Takes the next transaction from the queue: at most [`wsmb_core::limits::STORE_GROUP`] of each kind; removals and counts only if
+    /// `changes`. The second value
+    /// names the removals of rows that the group's appends replace.
+    pub(super) fn next_group(&mut self, changes: bool) -> (Group, Replaced) {
         let mut group = Group::default();
         let mut replaced = Replaced::default();
         let mut bytes = 0;
@@ -244,15 +246,15 @@ impl Queue {
                 break;
             };
             self.numbers.remove(&message.id);
-            self.doubtful.remove(message.id);
+            self.uncertain.remove(message.id);
             bytes += cost(&message);
             replaced.extend(self.replaced.remove_entry(&message.id));
             group.appends.push(message);
         }
         self.bytes -= bytes;
-        if debts {
+        if changes {
             group.removals = self.removals.iter().copied().take(wsmb_core::limits::STORE_GROUP).collect();
-            // In the order of ids, rows that lie together are removed together.
+            // In the order of ids, adjacent rows are removed together.
             group.removals.sort_unstable();
             for id in &group.removals {
                 self.removals.remove(id);
@@ -267,13 +269,13 @@ impl Queue {
         (group, replaced)
     }
 
-    /// Writing these was reported as failed, which need not be true: the answer may have been lost.
-    pub(super) fn doubt(&mut self, ids: &[MessageId]) {
-        ids.iter().for_each(|id| self.doubtful.failed(*id));
+    /// Records that the write of these rows was reported as failed. The rows may exist, because the answer may have been lost.
+    pub(super) fn mark_uncertain(&mut self, ids: &[MessageId]) {
+        ids.iter().for_each(|id| self.uncertain.failed(*id));
     }
 
-    /// Takes back the debts of a transaction that failed, unless something newer was said meanwhile.
-    pub(super) fn restore(&mut self, removals: Vec<MessageId>, deliveries: Vec<(MessageId, u32)>) {
+    /// Queues the removals and counts of a failed transaction again, unless newer requests supersede them.
+    pub(super) fn put_back(&mut self, removals: Vec<MessageId>, deliveries: Vec<(MessageId, u32)>) {
         let Self { numbers, .. } = self;
         self.removals.extend(removals.into_iter().filter(|id| !numbers.contains_key(id)));
         for (id, count) in deliveries {
@@ -283,19 +285,19 @@ impl Queue {
         }
     }
 
-    /// A channel to be emptied.
+    /// The next channel to purge.
     pub(super) fn next_purge(&self) -> Option<(ChannelName, MessageId)> {
         self.purges.first_key_value().map(|(channel, up_to)| (channel.clone(), *up_to))
     }
 
-    /// The channel is empty up to this id.
+    /// Removes a purge that has been carried out up to this id.
     pub(super) fn purged(&mut self, channel: &ChannelName, up_to: MessageId) {
         if self.purges.get(channel).is_some_and(|bound| *bound <= up_to) {
             self.purges.remove(channel);
         }
     }
 
-    /// The pages that may be read now, at most `limit`.
+    /// Takes the pages that may be read now, at most `limit`.
     pub(super) fn ready_loads(&mut self, limit: usize) -> Vec<Load> {
         let written = self.appends.first();
         let mut ready = Vec::new();
@@ -316,12 +318,12 @@ impl Queue {
         std::mem::take(&mut self.checks)
     }
 
-    /// The delivery count that a row is still to get.
-    pub(super) fn owed_count(&self, id: MessageId) -> Option<u32> {
+    /// The waiting delivery count of a row.
+    pub(super) fn pending_count(&self, id: MessageId) -> Option<u32> {
         self.deliveries.get(&id).copied()
     }
 
-    /// A row that is in the store but to be taken for gone.
+    /// Whether a row of the store is about to be removed.
     pub(super) fn is_gone(&self, channel: &ChannelName, id: MessageId) -> bool {
         self.removals.contains(&id) || self.purges.get(channel).is_some_and(|up_to| id <= *up_to)
     }

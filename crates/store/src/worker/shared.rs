@@ -1,4 +1,4 @@
-//! What callers and the store's thread share: the queue, and how either wakes the other. No call here waits for the store.
+//! State that callers and the store's thread share: the queue, and the wake-ups. No call here waits for the store.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,94 +12,95 @@ use crate::error::FailureKind;
 use crate::limits;
 use wsmb_core::message::{ChannelName, Message, MessageId};
 
-/// What has become of something that was asked for.
+/// The result of a request to the store's thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// These are durable.
+    /// These messages are durable.
     Stored(Vec<MessageId>),
-    /// These are not in the store and will not be unless asked again.
+    /// These messages are not stored, and will not be stored unless they are appended again.
     Failed(Vec<MessageId>, FailureKind),
     /// The answer to [`StoreWorker::load`](super::StoreWorker::load).
     Loaded {
         /// Of which channel.
         channel: ChannelName,
-        /// In the order of ids. Not empty unless `complete`.
+        /// The messages, in the order of ids. Not empty unless `complete`.
         messages: Vec<Message>,
-        /// Nothing lay behind them when the store was read.
+        /// No further messages followed when the store was read.
         complete: bool,
     },
-    /// A page could not be read; the cause is in the log.
+    /// A page could not be read; the log has the cause.
     LoadFailed {
         /// Of which channel.
         channel: ChannelName,
     },
     /// The answer to [`StoreWorker::sweep`](super::StoreWorker::sweep).
     Swept {
-        /// These were expired and are gone. None if none were, or if the store failed.
+        /// Expired messages that were removed. Empty if none were expired, or if the store failed.
         gone: Vec<(MessageId, ChannelName)>,
-        /// These are expired, and stay because their channels are spared.
+        /// Expired messages that stay, because their channels are spared.
         spared: Vec<Message>,
-        /// There may be further ones.
+        /// Whether there may be further expired messages.
         more: bool,
     },
-    /// The wall clock was behind by so much: what was loaded of earlier runs before this is reckoned with the wrong time, and everything after with the
-    /// right one. See [`StoreWorker::restamp`](super::StoreWorker::restamp).
+    /// The wall clock was behind by this much. The times of earlier runs' messages that were loaded before this outcome are wrong; times
+    /// that are loaded after it
+    /// are right. See [`StoreWorker::restamp`](super::StoreWorker::restamp).
     WallAdvanced(Duration),
 }
 
-/// How the thread is to end.
+/// How the thread ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// Write everything first, then mark the store clean.
     Orderly,
-    /// At once, as in a crash.
+    /// End at once, as in a crash.
     Abrupt,
 }
 
-/// What wakes the thread. It costs a system call, so it is done only if there is something to do.
+/// Which events wake the thread. A wake-up is a system call, so the thread is woken only if there is work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Sleep {
-    /// It is awake, or has been woken, and will look at the queue before it sleeps.
+    /// The thread is awake and checks the queue before it sleeps.
     #[default]
     Awake,
-    /// Anything.
+    /// Any request wakes the thread.
     Idle,
-    /// This many messages to be written, or something else that does not wait.
+    /// This many waiting appends, or an urgent request, wake the thread.
     Until(usize),
 }
 
-/// What callers and the thread share under the lock.
+/// The shared state under the lock.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) queue: Queue,
-    /// What the group in the making costs.
+    /// The cost of the group that is being committed, in bytes.
     pub(super) in_flight: usize,
     pub(super) end: Option<End>,
-    /// The thread sleeps, and for what.
+    /// Which events wake the thread.
     pub(super) sleep: Sleep,
-    /// The store's background has something to say.
+    /// The store's background work has called the waker.
     pub(super) woken: bool,
 }
 
-/// What callers and the thread share.
+/// The shared state.
 pub(super) struct Shared {
     pub(super) state: Mutex<State>,
-    /// The thread sleeps on it.
+    /// Wakes the thread.
     pub(super) wake: Condvar,
-    /// A copy of the queue's and the group's bytes, to be read without the lock.
+    /// The bytes of the queue and of the running group, readable without the lock.
     pub(super) bytes: AtomicUsize,
     pub(super) healthy: AtomicBool,
-    /// Those who wait for [`limits::STORE_QUEUE_LOW`].
+    /// Wakes callers that wait for [`limits::STORE_QUEUE_LOW`].
     pub(super) room: Notify,
 }
 
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under this lock leaves the maps whole: every change of them is a single call.
+        // A panic under this lock leaves the maps consistent: every change is a single call.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes how much waits, and wakes those who wait for room.
+    /// Publishes the number of waiting bytes, and wakes callers that wait for room.
     pub(super) fn account(&self, state: &State) {
         let bytes = state.queue.bytes() + state.in_flight;
         let before = self.bytes.swap(bytes, Ordering::AcqRel);
@@ -115,7 +116,7 @@ impl Shared {
         let wake = match state.sleep {
             Sleep::Awake => false,
             Sleep::Idle => true,
-            Sleep::Until(appends) => state.queue.appends() >= appends || state.queue.is_pressing(),
+            Sleep::Until(appends) => state.queue.appends() >= appends || state.queue.is_urgent(),
         };
         if wake {
             state.sleep = Sleep::Awake;

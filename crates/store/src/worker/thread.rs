@@ -1,4 +1,4 @@
-//! What the store's thread does, round after round: purges, one group, pages, a sweep, housekeeping. What has to do with time is in `time`.
+//! The loop of the store's thread: purges, one group, pages, a sweep, maintenance. Conversions of time are in `time`.
 
 mod time;
 
@@ -16,58 +16,60 @@ use crate::{Background, Group, Page, StoreError};
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
-/// A pause before the next group is cut.
+/// A pause before the next group, in which more messages can arrive.
 #[derive(Clone, Copy, Debug)]
-struct Gathering {
-    /// Not longer than this.
+struct GroupWait {
+    /// The end of the pause.
     until: Instant,
-    /// Nor with more messages than this: what had queued, and as many as were answered.
-    enough: usize,
+    /// The pause ends earlier when this many messages are queued: those that were queued at the commit, and as many as the commit stored.
+    full_at: usize,
 }
 
-/// The thread's own state.
-pub(super) struct Body {
+/// The state of the store's thread.
+pub(super) struct StoreThread {
     shared: Arc<Shared>,
     store: Box<dyn Background>,
-    /// Called before rows are removed.
+    /// Called before rows are removed from the store.
     before_removal: Box<dyn FnMut() + Send>,
     report: Box<dyn FnMut(Outcome) + Send>,
-    /// In an outage: when the debts are tried again.
+    /// During an outage: when removals, counts and purges are retried.
     retry_at: Option<Instant>,
-    /// There was no room, and no probe has found any since.
-    cramped: bool,
-    /// When the store was last written without a failure.
-    vouched: Option<Instant>,
-    /// When housekeeping is due.
-    tend_at: Instant,
-    /// When removals and counts are carried out for which no group has come along.
-    debts_at: Option<Instant>,
-    gathering: Option<Gathering>,
-    /// The outage that lasts has been logged, so its end will be.
-    announced: bool,
+    /// The store was full, and no check has succeeded since.
+    was_out_of_room: bool,
+    /// The last successful write; `None` after a failure.
+    written_at: Option<Instant>,
+    /// When maintenance is due.
+    maintain_at: Instant,
+    /// When waiting removals and counts are written even if no message is.
+    changes_due_at: Option<Instant>,
+    group_wait: Option<GroupWait>,
+    /// The start of the current outage has been logged, so its end is logged too.
+    outage_logged: bool,
     write_log: Logged,
     read_log: Logged,
     unfit_log: Logged,
-    /// Pages that the store is fetching from elsewhere.
+    /// Pages that the store is fetching from another machine.
     fetching: Vec<Load>,
     waker: Waker,
-    /// What is added to the callers' time to make it the wall clock's, in milliseconds.
+    /// Milliseconds to add to the callers' time to get the wall clock's time.
     offset: i64,
-    /// What is added beside that for rows of earlier runs, up to this id, while their correction is done and that of this run's is not.
-    ahead: (i64, MessageId),
-    /// The correction that was reported last.
-    announced_step: Option<u64>,
-    /// The wall clock's time that was noted last.
+    /// Milliseconds to add besides `offset` to rows of earlier runs, up to this id. Used between the report of a clock step and the
+    /// correction of this run's
+    /// rows.
+    earlier_rows: (i64, MessageId),
+    /// The token of the last reported correction.
+    reported_correction: Option<u64>,
+    /// The wall clock's time that was last stored.
     noted: Timestamp,
-    /// Rows that were swept to make room, to be told with the sweep that waits.
-    swept: Vec<(MessageId, ChannelName)>,
-    /// The channels whose expired rows stay: as the last sweep said, and all of them before the first.
+    /// Rows that were swept to make room, and that the next sweep reports.
+    unreported_removals: Vec<(MessageId, ChannelName)>,
+    /// The channels whose expired rows stay, as of the last sweep; all channels before the first sweep.
     spare: Spare,
-    /// When the store's background wants to go on.
+    /// When the store's background work continues.
     advance_at: Option<Instant>,
 }
 
-impl Body {
+impl StoreThread {
     pub(super) fn new(
         shared: Arc<Shared>,
         store: Box<dyn Background>,
@@ -83,19 +85,19 @@ impl Body {
             fetching: Vec::new(),
             waker,
             offset: 0,
-            ahead: (0, MessageId(0)),
-            announced_step: None,
+            earlier_rows: (0, MessageId(0)),
+            reported_correction: None,
             noted: Timestamp(0),
-            swept: Vec::new(),
+            unreported_removals: Vec::new(),
             spare: Spare::all(),
             advance_at: None,
             retry_at: None,
-            cramped: false,
-            vouched: None,
-            tend_at: Instant::now(),
-            debts_at: None,
-            gathering: None,
-            announced: false,
+            was_out_of_room: false,
+            written_at: None,
+            maintain_at: Instant::now(),
+            changes_due_at: None,
+            group_wait: None,
+            outage_logged: false,
             write_log: None,
             read_log: None,
             unfit_log: None,
@@ -112,7 +114,7 @@ impl Body {
         }
     }
 
-    /// Sleeps until there is something to do, or the thread is to end.
+    /// Sleeps until there is work, or until the thread must end.
     fn wait(&mut self) -> Option<End> {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
@@ -125,17 +127,17 @@ impl Body {
                 state.sleep = Sleep::Awake;
                 return None;
             }
-            state.sleep = match self.gathering {
-                Some(gathering) => Sleep::Until(gathering.enough),
-                None if self.debts_at.is_some() && self.retry_at.is_none() => Sleep::Until(1),
+            state.sleep = match self.group_wait {
+                Some(group_wait) => Sleep::Until(group_wait.full_at),
+                None if self.changes_due_at.is_some() && self.retry_at.is_none() => Sleep::Until(1),
                 None => Sleep::Idle,
             };
             let due = [
                 self.advance_at,
-                self.debts_at.filter(|_| self.retry_at.is_none()),
-                self.gathering.map(|pause| pause.until),
+                self.changes_due_at.filter(|_| self.retry_at.is_none()),
+                self.group_wait.map(|pause| pause.until),
             ];
-            let due = due.into_iter().flatten().fold(self.retry_at.unwrap_or(self.tend_at), Instant::min);
+            let due = due.into_iter().flatten().fold(self.retry_at.unwrap_or(self.maintain_at), Instant::min);
             let timeout = due.saturating_duration_since(now);
             state = match shared.wake.wait_timeout(state, timeout) {
                 Ok((state, _)) => state,
@@ -144,32 +146,32 @@ impl Body {
         }
     }
 
-    /// Whether a round is to be made now.
+    /// Whether the thread has work now.
     fn is_due(&mut self, state: &State, now: Instant) -> bool {
         let queue = &state.queue;
-        self.gathering = self.gathering.filter(|pause| now < pause.until && queue.appends() < pause.enough);
-        if queue.has_requests() || (queue.has_appends() && self.gathering.is_none()) {
+        self.group_wait = self.group_wait.filter(|pause| now < pause.until && queue.appends() < pause.full_at);
+        if queue.has_requests() || (queue.has_appends() && self.group_wait.is_none()) {
             return true;
         }
-        let may_pay = self.retry_at.is_none_or(|retry_at| now >= retry_at);
-        let owed = self.is_payday(state, now) || queue.has_pressing_debts();
+        let may_retry = self.retry_at.is_none_or(|retry_at| now >= retry_at);
+        let is_wanted = self.changes_are_due(state, now) || queue.has_urgent_changes();
         let passed = |at: Option<Instant>| at.is_some_and(|at| now >= at);
-        (owed && may_pay) || passed(self.advance_at) || passed(Some(self.retry_at.unwrap_or(self.tend_at)))
+        (is_wanted && may_retry) || passed(self.advance_at) || passed(Some(self.retry_at.unwrap_or(self.maintain_at)))
     }
 
-    /// Whether removals and counts are to be carried out though no message is to be written.
-    fn is_payday(&mut self, state: &State, now: Instant) -> bool {
-        if !state.queue.has_row_debts() {
-            self.debts_at = None;
+    /// Whether waiting removals and counts are written now, even if no message is.
+    fn changes_are_due(&mut self, state: &State, now: Instant) -> bool {
+        if !state.queue.has_row_changes() {
+            self.changes_due_at = None;
             return false;
         }
-        let debts_at = *self.debts_at.get_or_insert(now + limits::STORE_DEBTS_WAIT);
-        now >= debts_at || state.queue.row_debts() >= wsmb_core::limits::STORE_GROUP || state.end.is_some()
+        let changes_due_at = *self.changes_due_at.get_or_insert(now + limits::STORE_CHANGES_WAIT);
+        now >= changes_due_at || state.queue.row_changes() >= wsmb_core::limits::STORE_GROUP || state.end.is_some()
     }
 
     fn round(&mut self) {
         let retry = self.retry_at.is_none_or(|retry_at| Instant::now() >= retry_at);
-        // A failure is logged where it happens; here it only means that what is owed can wait.
+        // Failures are logged where they occur; here a failure only postpones the waiting changes.
         let retry = retry && self.restamp().is_ok() && self.purge().is_ok();
         let _ = self.commit_next(retry);
         let _ = self.note_time();
@@ -178,14 +180,14 @@ impl Body {
         self.sweep();
         self.answer_checks();
         match self.retry_at {
-            None => self.tend(),
-            // Nothing was there to try it with.
+            None => self.maintain(),
+            // No write was queued that would have tested the store.
             Some(retry_at) if Instant::now() >= retry_at => self.probe(),
             Some(_) => {}
         }
     }
 
-    /// One bounded part of one purge, so that senders don't wait for a million rows.
+    /// Carries out a bounded part of one purge, so that senders do not wait for the removal of a million rows.
     fn purge(&mut self) -> Result<(), StoreError> {
         let Some((channel, up_to)) = self.shared.lock().queue.next_purge() else {
             return Ok(());
@@ -202,16 +204,16 @@ impl Body {
         Ok(())
     }
 
-    /// Cuts the next group and commits it.
-    fn commit_next(&mut self, debts: bool) -> Result<(), StoreError> {
+    /// Takes the next group from the queue and commits it.
+    fn commit_next(&mut self, changes: bool) -> Result<(), StoreError> {
         let (group, replaced) = {
             let shared = Arc::clone(&self.shared);
             let mut state = shared.lock();
-            let debts = debts && (state.queue.has_appends() || self.is_payday(&state, Instant::now()));
-            let (mut group, replaced) = state.queue.cut(debts);
-            self.translate(&mut group);
-            if debts {
-                self.debts_at = None;
+            let changes = changes && (state.queue.has_appends() || self.changes_are_due(&state, Instant::now()));
+            let (mut group, replaced) = state.queue.next_group(changes);
+            self.to_wall_time(&mut group);
+            if changes {
+                self.changes_due_at = None;
             }
             state.in_flight = group.appends.iter().map(cost).sum();
             (group, replaced)
@@ -238,46 +240,46 @@ impl Body {
                     self.succeeded();
                     self.noted = group.marks.last().map_or(self.noted, |(_, noted)| Timestamp(*noted));
                     if !group.appends.is_empty() {
-                        let enough = group.appends.len() + self.shared.lock().queue.appends();
+                        let full_at = group.appends.len() + self.shared.lock().queue.appends();
                         (self.report)(Outcome::Stored(ids(&group)));
-                        self.gather(took, enough);
+                        self.wait_for_more(took, full_at);
                     }
                     return Ok(());
                 }
-                // The others must not suffer for it.
-                Err(error @ StoreError::Unfit { .. }) if self.drop_unfit(&mut group, &mut replaced, &error) => {}
-                // What has expired must take no room.
+                // The other rows of the group can be stored.
+                Err(error @ StoreError::Unfit { .. }) if self.remove_unfit(&mut group, &mut replaced, &error) => {}
+                // Expired rows give way to new rows.
                 Err(error) if error.is_out_of_room() && self.make_room(&group) => {}
                 Err(error) => break error,
             }
         };
         self.failed(&error);
         let failed = ids(&group);
-        // What an append would have replaced stays until it is written after all.
-        let mut debts = Group { appends: Vec::new(), marks: Vec::new(), ..group };
+        // A replaced row stays until the new row is written.
+        let mut changes = Group { appends: Vec::new(), marks: Vec::new(), ..group };
         let kept: HashSet<MessageId> = replaced.into_values().flatten().collect();
-        debts.removals.retain(|id| !kept.contains(id));
-        // What has no room for new rows may well let old ones go, which makes room.
+        changes.removals.retain(|id| !kept.contains(id));
+        // A full store may still remove rows, which makes room.
         let retry = !failed.is_empty() && error.is_out_of_room();
-        let paid = debts.is_empty() || (retry && self.store.commit(&debts).is_ok());
-        if !paid {
-            self.shared.lock().queue.restore(debts.removals, debts.deliveries);
+        let is_written = changes.is_empty() || (retry && self.store.commit(&changes).is_ok());
+        if !is_written {
+            self.shared.lock().queue.put_back(changes.removals, changes.deliveries);
         }
         if !failed.is_empty() {
-            self.shared.lock().queue.doubt(&failed);
+            self.shared.lock().queue.mark_uncertain(&failed);
             (self.report)(Outcome::Failed(failed, error.kind()));
         }
         Err(error)
     }
 
-    /// Pauses after a commit that took so long, until there is enough for the next one.
-    fn gather(&mut self, took: Duration, enough: usize) {
+    /// Starts a pause after a commit that took `took`, until `full_at` messages are queued.
+    fn wait_for_more(&mut self, took: Duration, full_at: usize) {
         let until = Instant::now() + (took / 2).min(limits::STORE_GATHER);
-        self.gathering = Some(Gathering { until, enough: enough.min(wsmb_core::limits::STORE_GROUP) });
+        self.group_wait = Some(GroupWait { until, full_at: full_at.min(wsmb_core::limits::STORE_GROUP) });
     }
 
-    /// Takes the rows that the store can never hold out of the group, and reports them; false if there are none of them in it.
-    fn drop_unfit(&mut self, group: &mut Group, replaced: &mut Replaced, error: &StoreError) -> bool {
+    /// Removes from the group the rows that the store can never hold, and reports them. False if the group holds none of them.
+    fn remove_unfit(&mut self, group: &mut Group, replaced: &mut Replaced, error: &StoreError) -> bool {
         let StoreError::Unfit { ids: unfit, .. } = error else { return false };
         let gone = group.without(unfit);
         if gone.is_empty() {
@@ -285,7 +287,7 @@ impl Body {
         }
         let kept: HashSet<MessageId> = gone.iter().filter_map(|id| replaced.remove(id)).flatten().collect();
         group.removals.retain(|id| !kept.contains(id));
-        if log_now(&mut self.unfit_log, error) {
+        if should_log(&mut self.unfit_log, error) {
             tracing::error!("{error}");
         }
         (self.report)(Outcome::Failed(gone, error.kind()));
@@ -293,12 +295,12 @@ impl Body {
     }
 
     fn read(&mut self) {
-        let (loads, overdue) = {
+        let (loads, overloaded) = {
             let mut state = self.shared.lock();
-            (state.queue.ready_loads(limits::STORE_LOADS), state.queue.is_overdue())
+            (state.queue.ready_loads(limits::STORE_LOADS), state.queue.is_overloaded())
         };
         for load in std::mem::take(&mut self.fetching).into_iter().chain(loads) {
-            if overdue {
+            if overloaded {
                 (self.report)(Outcome::LoadFailed { channel: load.channel });
             } else {
                 self.load(load);
@@ -306,7 +308,9 @@ impl Body {
         }
     }
 
-    /// Reads on until there is a message that is not as good as gone, or nothing more: an empty page that is not the last would say nothing.
+    /// Reads until a page holds a message that is not about to be removed, or until the end: an empty page that is not the last page has no
+    /// meaning to the
+    /// caller.
     fn load(&mut self, mut load: Load) {
         loop {
             if !self.store.prepare(&load.channel, load.after, load.limit, wsmb_core::limits::PAGE_BYTES) {
@@ -324,7 +328,7 @@ impl Body {
                 }
             };
             let last = messages.last().map(|message| message.id);
-            self.settle(&mut messages);
+            self.apply_pending(&mut messages);
             match last {
                 Some(last) if messages.is_empty() && !complete => load.after = last,
                 _ => {
@@ -335,13 +339,13 @@ impl Body {
         }
     }
 
-    /// Takes what is as good as gone out of what was read.
-    fn settle(&self, messages: &mut Vec<Message>) {
+    /// Removes messages that are about to be removed, applies pending delivery counts, and converts times to the callers' time.
+    fn apply_pending(&self, messages: &mut Vec<Message>) {
         let state = self.shared.lock();
         messages.retain(|message| !state.queue.is_gone(&message.channel, message.id));
         for message in messages {
-            // A count that came while the row was being written is still owed.
-            message.deliveries = state.queue.owed_count(message.id).unwrap_or(message.deliveries);
+            // A count that arrived while the row was being written is still pending.
+            message.deliveries = state.queue.pending_count(message.id).unwrap_or(message.deliveries);
             shift(message, -self.offset_of(message.id));
         }
     }
@@ -351,7 +355,7 @@ impl Body {
         if checks.is_empty() {
             return;
         }
-        let fresh = self.vouched.is_some_and(|vouched| vouched.elapsed() < limits::STORE_CHECK_EVERY);
+        let fresh = self.written_at.is_some_and(|written_at| written_at.elapsed() < limits::STORE_CHECK_EVERY);
         if self.retry_at.is_none() && !fresh {
             self.probe();
         }
@@ -367,28 +371,28 @@ impl Body {
         }
     }
 
-    /// Housekeeping.
-    fn tend(&mut self) {
-        if Instant::now() < self.tend_at {
+    /// Calls the store's maintenance when it is due.
+    fn maintain(&mut self) {
+        if Instant::now() < self.maintain_at {
             return;
         }
-        self.tend_at = Instant::now() + limits::STORE_TEND_EVERY;
-        if let Err(error) = self.store.tend() {
+        self.maintain_at = Instant::now() + limits::STORE_MAINTENANCE_EVERY;
+        if let Err(error) = self.store.maintain() {
             self.failed(&error);
         }
     }
 
-    /// Writes what waits, as far as it can be written: one attempt at everything, outage or not.
+    /// Writes everything that waits: one attempt each, also during an outage.
     fn finish(&mut self) -> Result<(), StoreError> {
         let mut result = self.restamp();
         while result.is_ok() && self.shared.lock().queue.next_purge().is_some() {
             result = self.purge();
         }
-        // Each group is reported, so that nobody waits for an answer that never comes.
+        // Every group is reported, so that no caller waits for an outcome for ever.
         while self.shared.lock().queue.has_appends() {
             result = result.and(self.commit_next(true));
         }
-        while self.shared.lock().queue.has_row_debts() {
+        while self.shared.lock().queue.has_row_changes() {
             self.commit_next(true)?;
         }
         self.note_time()?;
@@ -396,47 +400,47 @@ impl Body {
         result
     }
 
-    /// Something was written. While there was no room, that proves nothing, unless it was the probe, which is large on purpose.
+    /// Records a successful write. After a full store only the large write of a check proves that there is room again.
     fn succeeded(&mut self) {
-        if !self.cramped {
+        if !self.was_out_of_room {
             self.recovered();
         }
     }
 
     fn recovered(&mut self) {
-        self.cramped = false;
-        self.vouched = Some(Instant::now());
+        self.was_out_of_room = false;
+        self.written_at = Some(Instant::now());
         if self.retry_at.take().is_none() {
             return;
         }
         self.shared.healthy.store(true, Ordering::Release);
-        if std::mem::take(&mut self.announced) {
+        if std::mem::take(&mut self.outage_logged) {
             tracing::info!("the store can be written again");
         }
     }
 
     fn failed(&mut self, error: &StoreError) {
-        self.vouched = None;
-        self.cramped |= error.is_out_of_room();
+        self.written_at = None;
+        self.was_out_of_room |= error.is_out_of_room();
         self.shared.healthy.store(false, Ordering::Release);
-        if self.retry_at.is_none() && log_now(&mut self.write_log, error) {
-            self.announced = true;
+        if self.retry_at.is_none() && should_log(&mut self.write_log, error) {
+            self.outage_logged = true;
             tracing::error!("messages can't be stored: {error}");
         }
-        // A stream of failing appends must not put off the next attempt at what is owed.
+        // Failing appends must not postpone the next retry of waiting changes.
         let now = Instant::now();
         self.retry_at = self.retry_at.filter(|retry_at| *retry_at > now).or(Some(now + wsmb_core::limits::STORE_RETRY));
     }
 
     fn read_failed(&mut self, error: &StoreError) {
-        if log_now(&mut self.read_log, error) {
+        if should_log(&mut self.read_log, error) {
             tracing::error!("stored messages can't be read: {error}");
         }
     }
 }
 
-impl Drop for Body {
-    /// However the thread ends, nobody is told that all is well, or waits for room that nobody makes.
+impl Drop for StoreThread {
+    /// Also after a panic, the store counts as unhealthy, and no caller waits for room.
     fn drop(&mut self) {
         self.shared.healthy.store(false, Ordering::Release);
         self.shared.bytes.store(0, Ordering::Release);
@@ -444,16 +448,16 @@ impl Drop for Body {
     }
 }
 
-/// The messages that a group adds.
+/// The ids of a group's new messages.
 fn ids(group: &Group) -> Vec<MessageId> {
     group.appends.iter().map(|message| message.id).collect()
 }
 
-/// What was last logged, and when.
+/// The last logged error, and when it was logged.
 type Logged = Option<(Instant, StoreError)>;
 
-/// Whether this trouble is worth a line: it is another one than the last, or that was long ago.
-fn log_now(last: &mut Logged, error: &StoreError) -> bool {
+/// Whether to log the error: the last logged error was a different one, or was logged more than [`limits::STORE_LOG_EVERY`] ago.
+fn should_log(last: &mut Logged, error: &StoreError) -> bool {
     let known = last.as_ref().is_some_and(|(at, known)| known == error && at.elapsed() < limits::STORE_LOG_EVERY);
     if !known {
         *last = Some((Instant::now(), error.clone()));

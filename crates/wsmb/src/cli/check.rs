@@ -179,7 +179,7 @@ fn check_store(config: &Config, report: &mut Report) -> Option<String> {
         };
         report.fact("journal", journal);
     }
-    let error = match wsmb_store::look(&settings) {
+    let error = match wsmb_store::inspect(&settings) {
         Ok(seen) => return report_store(seen, url, report),
         Err(error) => error,
     };
@@ -204,7 +204,7 @@ fn check_store(config: &Config, report: &mut Report) -> Option<String> {
 /// Returns the broker that runs on the journal, for a database that cannot be reached.
 fn journal_holder(settings: &StoreSettings) -> Option<String> {
     let url = format!("sqlite:{}", settings.journal.as_ref()?.path.display());
-    wsmb_store::look(&StoreSettings { url, ..StoreSettings::default() }).ok()?.holder
+    wsmb_store::inspect(&StoreSettings { url, ..StoreSettings::default() }).ok()?.holder
 }
 
 fn report_store(seen: Look, url: &StoreUrl, report: &mut Report) -> Option<String> {
@@ -216,7 +216,7 @@ fn report_store(seen: Look, url: &StoreUrl, report: &mut Report) -> Option<Strin
     if !seen.missing.is_empty() {
         report.fact("first start", format!("makes {} next to the table of messages", seen.missing.join(" and ")));
     }
-    report.warnings(seen.lacks);
+    report.warnings(seen.warnings);
     seen.holder
 }
 

@@ -1,4 +1,4 @@
-//! Values as columns take them.
+//! Tests of the conversion of values for columns.
 
 use super::ColumnValue::{Boolean, Integer, Json, Null, Real, Text};
 use super::*;

@@ -1,45 +1,47 @@
-//! Expired rows, and the translation between the callers' time and the wall clock's, which is what the store holds.
+//! Sweeps of expired rows, and the conversion between the callers' time and the wall clock's time, which the store holds.
 
 use std::time::Duration;
 
 use super::super::shared::Outcome;
-use super::Body;
+use super::StoreThread;
 use crate::limits;
 use crate::restamp::shift;
 use crate::{CLOCK, Group, Restamp, StoreError, Swept};
 use wsmb_core::message::{MessageId, Timestamp};
 
-impl Body {
-    /// Corrects stored times.
+impl StoreThread {
+    /// Carries out the queued corrections of stored times.
     pub(super) fn restamp(&mut self) -> Result<(), StoreError> {
         loop {
             let Some(restamp) = self.shared.lock().queue.next_restamp() else { return Ok(()) };
-            self.announce(&restamp);
+            self.report_clock_step(&restamp);
             self.store.restamp(&restamp).inspect_err(|error| self.failed(error))?;
             self.succeeded();
             self.offset += restamp.by;
-            self.ahead.0 = 0;
+            self.earlier_rows.0 = 0;
             self.noted = Timestamp(0);
             self.shared.lock().queue.restamped();
         }
     }
 
-    /// Rows of earlier runs stay as they are if the clock was behind: from now on they mean an earlier time, whether or not the store can be written.
-    fn announce(&mut self, restamp: &Restamp) {
-        if restamp.all || self.announced_step.replace(restamp.token) == Some(restamp.token) {
+    /// Reports a clock that was behind. The stored times of earlier runs stay as they are; from now on they mean an earlier moment of the
+    /// callers' time, whether or not
+    /// the store can be written.
+    fn report_clock_step(&mut self, restamp: &Restamp) {
+        if restamp.all || self.reported_correction.replace(restamp.token) == Some(restamp.token) {
             return;
         }
-        self.ahead = (restamp.by, restamp.after);
+        self.earlier_rows = (restamp.by, restamp.after);
         (self.report)(Outcome::WallAdvanced(Duration::from_millis(restamp.by.unsigned_abs())));
     }
 
-    /// What is added to the callers' time for this row.
+    /// Milliseconds to add to the callers' time of this row to get its stored time.
     pub(super) fn offset_of(&self, id: MessageId) -> i64 {
-        let (ahead, up_to) = self.ahead;
-        self.offset + if id <= up_to { ahead } else { 0 }
+        let (earlier_rows, up_to) = self.earlier_rows;
+        self.offset + if id <= up_to { earlier_rows } else { 0 }
     }
 
-    /// Notes the wall clock's time, where nothing was written that it could have been noted with.
+    /// Stores the wall clock's time, if no group was written that could have carried it.
     pub(super) fn note_time(&mut self) -> Result<(), StoreError> {
         let Some(now) = self.shared.lock().queue.take_time() else { return Ok(()) };
         let marks = vec![(CLOCK.to_owned(), now.0)];
@@ -48,8 +50,8 @@ impl Body {
         Ok(())
     }
 
-    /// Makes a group the store's: its times become the wall clock's, which is noted now and then.
-    pub(super) fn translate(&self, group: &mut Group) {
+    /// Converts a group's times to the wall clock's time. At intervals, adds the mark with the current time.
+    pub(super) fn to_wall_time(&self, group: &mut Group) {
         if self.offset != 0 {
             group.appends.iter_mut().for_each(|message| shift(message, self.offset));
         }
@@ -60,11 +62,11 @@ impl Body {
         }
     }
 
-    /// Removes expired rows in favour of new ones; false if there are none.
+    /// Removes expired rows to make room for new rows. False if there are none.
     pub(super) fn make_room(&mut self, group: &Group) -> bool {
         let Some(now) = group.appends.iter().map(|message| message.created).max() else { return false };
         (self.before_removal)();
-        // What is spared stays, and is told of by a sweep that the core has asked for.
+        // Rows of spared channels stay; a sweep that the core requests reports them.
         let gone = self.store.sweep(now, wsmb_core::limits::SWEEP_ROWS, &self.spare).unwrap_or_default().gone;
         if gone.is_empty() {
             return false;
@@ -75,7 +77,7 @@ impl Body {
             (unknown.collect::<Vec<_>>(), state.queue.has_sweep())
         };
         if is_awaited {
-            self.swept.extend(gone);
+            self.unreported_removals.extend(gone);
         } else {
             (self.report)(Outcome::Swept { gone, spared: Vec::new(), more: true });
         }
@@ -93,12 +95,12 @@ impl Body {
             self.failed(&error);
             Swept::default()
         });
-        self.settle(&mut spared);
+        self.apply_pending(&mut spared);
         {
             let state = self.shared.lock();
             gone.retain(|(id, channel)| !state.queue.is_gone(channel, *id));
         }
-        gone.append(&mut self.swept);
+        gone.append(&mut self.unreported_removals);
         (self.report)(Outcome::Swept { gone, spared, more });
     }
 }

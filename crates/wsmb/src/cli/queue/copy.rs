@@ -112,7 +112,7 @@ impl Copy {
             return output::line(&object.to_string());
         }
         // A table of another program may lack columns. The properties in these columns were then not copied.
-        for sentence in wsmb_store::look(&to).map(|seen| seen.lacks).unwrap_or_default() {
+        for sentence in wsmb_store::inspect(&to).map(|seen| seen.warnings).unwrap_or_default() {
             output::note(&format!("{} {sentence}", Style::stderr().doubt("note:")));
         }
         for line in summary(&copied, &from_url, &to_url, to_url == config.store.url) {

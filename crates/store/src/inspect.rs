@@ -1,31 +1,33 @@
-//! A look at a store from outside, for whoever must change nothing: `wsmb check`, and tools before they open a store.
+//! Inspects a store without changing it: for `wsmb check`, and for tools before they open a store.
 //!
-//! Makes no file, takes no lock, and reads no message. A running broker does not notice it.
+//! Never creates a file, takes a lock or reads a message. A running broker is not disturbed.
 
 mod report;
 
-pub use report::Look;
+pub use report::Inspection;
 
 use crate::error::StoreError;
 use crate::settings::{Location, ONLY_THE_BROKER, Prefix, StoreSettings};
-use crate::sqlite::look::{is_journal_of, look_at_file};
+use crate::sqlite::inspect::{inspect_file, is_journal_of};
 
-/// Looks at the store that the settings name.
+/// Inspects the store that the settings name.
 ///
 /// # Errors
-/// [`StoreError::Missing`] if there is none; what would keep a broker from starting on it; whatever keeps it from being seen.
-pub fn look(settings: &StoreSettings) -> Result<Look, StoreError> {
+/// [`StoreError::Missing`] if there is no store; any error that would keep a broker from starting on the store; any error that keeps the
+/// store from being
+/// inspected.
+pub fn inspect(settings: &StoreSettings) -> Result<Inspection, StoreError> {
     let prefix = Prefix::parse(&settings.prefix)?;
     match Location::parse(&settings.url)? {
-        Location::Sqlite(path) => look_at_file(&path, &prefix),
+        Location::Sqlite(path) => inspect_file(&path, &prefix),
         Location::Memory => Err(StoreError::BadUrl { reason: ONLY_THE_BROKER.to_owned() }),
         #[cfg(any(feature = "mysql", feature = "postgres"))]
         Location::Server(backend) => {
-            let mut seen = crate::sql::look(backend, settings, &prefix)?;
+            let mut seen = crate::sql::inspect(backend, settings, &prefix)?;
             let journal =
                 settings.journal.as_ref().filter(|journal| is_journal_of(&journal.path, &prefix, &seen.place));
             if let Some(journal) = journal.filter(|_| seen.holder.is_none()) {
-                seen.holder = look_at_file(&journal.path, &prefix)?.holder;
+                seen.holder = inspect_file(&journal.path, &prefix)?.holder;
             }
             Ok(seen)
         }
@@ -34,7 +36,7 @@ pub fn look(settings: &StoreSettings) -> Result<Look, StoreError> {
     }
 }
 
-/// Whether the configured journal has stood in front of this database before: then a broker starts even while the database is away.
+/// Whether the configured journal has been used with this database before: then a broker starts even if the database is unreachable.
 #[must_use]
 pub fn starts_without_database(settings: &StoreSettings) -> bool {
     let known = || {

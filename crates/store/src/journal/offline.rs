@@ -1,41 +1,42 @@
-//! A database and the journal in front of it, in the hands of a tool while no broker runs: everything is done at once, in both, and no thread is needed.
+//! A database and its journal, opened by a tool while no broker runs: every operation is carried out at once, in both, without a thread.
 //!
-//! What the journal owes is paid when it is opened, so that the database is true by itself. Only what it can't or need not hold stays in the journal: messages with
-//! a due time, and rows that don't fit it.
+//! Opening carries out all pending changes, so that the database is complete by itself. Only these rows stay in the journal: messages with
+//! a due time, and rows that the database cannot hold.
 
 use super::ledger::Ledger;
-use crate::sqlite::look;
+use crate::sqlite::inspect;
 use crate::{Background, Group, JournalSettings, MessageStore, Page, Prefix, StoreError, Summary};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
 
-/// Both of them, locked.
-pub(crate) struct Direct {
+/// The database and its journal, both locked.
+pub(crate) struct OfflineStore {
     ledger: Ledger,
     server: Box<dyn Background>,
 }
 
-impl Direct {
-    /// The database, with its journal if there is one; without it if the file is another database's.
+impl OfflineStore {
+    /// Opens the database together with its journal; opens the database alone if there is no journal, or if the file is another database's
+    /// journal.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] if a broker runs on the journal, or what keeps one of the two from being used.
+    /// [`StoreError::Locked`] if a broker runs on the journal; any error that keeps one of the two from being used.
     pub(crate) fn open(
         server: Box<dyn Background>,
         journal: Option<&JournalSettings>,
         prefix: &Prefix,
         database: &str,
     ) -> Result<Box<dyn MessageStore>, StoreError> {
-        let Some(journal) = journal.filter(|journal| look::is_journal_of(&journal.path, prefix, database)) else {
+        let Some(journal) = journal.filter(|journal| inspect::is_journal_of(&journal.path, prefix, database)) else {
             return Ok(server);
         };
         let ledger = Ledger::open(&journal.path, journal.bytes, prefix)?;
-        let mut direct = Self { ledger, server };
-        direct.settle()?;
-        Ok(Box::new(direct))
+        let mut offline = Self { ledger, server };
+        offline.flush()?;
+        Ok(Box::new(offline))
     }
 
-    /// Pays what the journal owes.
-    fn settle(&mut self) -> Result<(), StoreError> {
+    /// Carries out the pending changes and moves the rows of the journal.
+    fn flush(&mut self) -> Result<(), StoreError> {
         while let Some(restamp) = self.ledger.restamps.first().copied() {
             self.server.restamp(&restamp)?;
             self.ledger.restamped(restamp.token)?;
@@ -62,11 +63,11 @@ impl Direct {
                     Err(error) => return Err(error),
                 }
             }
-            self.ledger.settle(&group)?;
+            self.ledger.acknowledge(&group)?;
         }
     }
 
-    /// A page of the database, put together with the journal's rows; the next one as long as nothing is in it.
+    /// Returns a page of the database, merged with the journal's rows; skips empty pages that are not the last page.
     fn page(
         &mut self,
         mut after: MessageId,
@@ -81,26 +82,27 @@ impl Direct {
         }
     }
 
-    /// Has the journal know what the database holds, so that a broker which starts without it gives no id twice.
-    fn recount(&mut self) -> Result<Summary, StoreError> {
-        let theirs = self.server.summary(Timestamp(u64::MAX))?;
+    /// Stores the counts of the database's rows in the journal, so that a broker that starts without the database assigns no id twice.
+    fn recount(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError> {
+        let theirs = self.server.summary(publications_since)?;
         self.ledger.recount(&theirs.channels, theirs.last_id)?;
         Ok(theirs)
     }
 }
 
-impl MessageStore for Direct {
+impl MessageStore for OfflineStore {
     fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
         if !group.appends.is_empty() && group.marks.is_empty() && self.ledger.has_any(&group.removals)? {
-            // Rows of the journal give way to others. One transaction in two places is none: it happens in the journal, and the database follows.
+            // New rows replace rows of the journal. A transaction cannot span both stores: it is made in the journal, and the database
+            // follows.
             self.ledger.commit(group)?;
-            return self.settle();
+            return self.flush();
         }
         if let Some(highest) = group.appends.iter().map(|message| message.id).max() {
-            self.ledger.reach(highest)?;
+            self.ledger.raise_last_id(highest)?;
         }
         self.server.commit(group)?;
-        // New rows are the database's alone.
+        // New rows are stored in the database only.
         let rest = Group { removals: group.removals.clone(), deliveries: group.deliveries.clone(), ..Group::default() };
         if rest.is_empty() { Ok(()) } else { self.ledger.rows.commit(&rest) }
     }
@@ -114,19 +116,19 @@ impl MessageStore for Direct {
     ) -> Result<Page, StoreError> {
         self.page(after, |both, after| {
             let theirs = both.server.load(channel, after, limit, max_bytes)?;
-            both.ledger.complete(channel, after, theirs, limit, max_bytes)
+            both.ledger.merge_page(channel, after, theirs, limit, max_bytes)
         })
     }
 
     fn scan(&mut self, after: MessageId, limit: usize, max_bytes: usize) -> Result<Page, StoreError> {
         self.page(after, |both, after| {
             let theirs = both.server.scan(after, limit, max_bytes)?;
-            both.ledger.complete_scan(after, theirs, limit, max_bytes)
+            both.ledger.merge_scan(after, theirs, limit, max_bytes)
         })
     }
 
     fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError> {
-        // A tool's marks are in the database; the broker's are in the journal, or in the database if it had none then.
+        // A tool's marks are in the database; a broker's marks are in the journal, or in the database if the broker had no journal then.
         Ok(self.server.mark(name)?.max(self.ledger.rows.mark(name)?))
     }
 
@@ -137,21 +139,18 @@ impl MessageStore for Direct {
     }
 
     fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError> {
-        let theirs = self.server.summary(publications_since)?;
-        self.ledger.recount(&theirs.channels, theirs.last_id)?;
-        let mut summary = self.ledger.summary(publications_since)?;
-        summary.expiries.extend(theirs.expiries);
-        summary.delayed.extend(theirs.delayed);
+        let mut theirs = self.recount(publications_since)?;
+        let delayed = std::mem::take(&mut theirs.delayed);
+        let mut summary = self.ledger.summary_with(theirs, publications_since)?;
+        summary.delayed.extend(delayed);
         summary.delayed.sort_by_key(|message| message.id);
         summary.delayed.dedup_by_key(|message| message.id);
         summary.delayed.truncate(wsmb_core::limits::DELAYED);
-        summary.publications = self.ledger.publications(theirs.publications, summary.publications)?;
-        summary.clean &= theirs.clean;
         Ok(summary)
     }
 
     fn mark_clean(&mut self) -> Result<(), StoreError> {
-        self.recount()?;
+        self.recount(Timestamp(u64::MAX))?;
         self.server.mark_clean()?;
         self.ledger.rows.mark_clean()
     }

@@ -1,27 +1,27 @@
-//! For tests of tools: a store whose process dies at a chosen commit. Must never be part of the program.
+//! For tests of tools: a store that stops working at a chosen commit, as if the process had died. Must never be part of the program.
 
 use super::{Group, MemoryStore, MessageStore, Page, StoreError, Summary};
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 
-/// A store whose process dies at a chosen commit: before it is carried out, or after.
-pub(super) struct Mortal {
+/// A store that stops working before or after a chosen commit.
+pub(super) struct CrashingStore {
     pub(super) rows: MemoryStore,
     commits_left: Option<u32>,
-    dies_after: bool,
-    /// Ids that it can't hold.
+    crashes_after_commit: bool,
+    /// Ids that the store cannot hold.
     pub(super) unfit: Vec<MessageId>,
     pub(super) clean: bool,
 }
 
-impl Mortal {
+impl CrashingStore {
     pub(super) fn new(messages: &[Message]) -> Self {
         let mut rows = MemoryStore::new(1 << 30);
         rows.commit(&Group { appends: messages.to_vec(), ..Group::default() }).unwrap();
-        Self { rows, commits_left: None, dies_after: false, unfit: Vec::new(), clean: true }
+        Self { rows, commits_left: None, crashes_after_commit: false, unfit: Vec::new(), clean: true }
     }
 
-    pub(super) fn dies_at(&mut self, commits: Option<u32>, after: bool) {
-        (self.commits_left, self.dies_after) = (commits, after);
+    pub(super) fn crashes_at(&mut self, commits: Option<u32>, after: bool) {
+        (self.commits_left, self.crashes_after_commit) = (commits, after);
     }
 
     pub(super) fn everything(&mut self) -> Vec<Message> {
@@ -29,11 +29,11 @@ impl Mortal {
     }
 }
 
-fn dead() -> StoreError {
+fn crashed() -> StoreError {
     StoreError::Unavailable { place: "test".to_owned(), detail: "killed".to_owned() }
 }
 
-impl MessageStore for &mut Mortal {
+impl MessageStore for &mut CrashingStore {
     fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
         let ids = group.appends.iter().map(|message| message.id);
         let ids: Vec<MessageId> = ids.filter(|id| self.unfit.contains(id)).collect();
@@ -42,21 +42,21 @@ impl MessageStore for &mut Mortal {
         }
         match &mut self.commits_left {
             Some(0) => {
-                if self.dies_after {
+                if self.crashes_after_commit {
                     self.rows.commit(group)?;
                 }
-                return Err(dead());
+                return Err(crashed());
             }
             Some(left) => *left -= 1,
             None => {}
         }
         self.rows.commit(group)
     }
-    /// In small pages, as below.
+    /// Returns small pages.
     fn load(&mut self, of: &ChannelName, after: MessageId, _: usize, bytes: usize) -> Result<Page, StoreError> {
         self.rows.load(of, after, 3, bytes)
     }
-    /// In small pages, so that there are many batches.
+    /// Returns small pages, so that there are many batches.
     fn scan(&mut self, after: MessageId, _: usize, bytes: usize) -> Result<Page, StoreError> {
         self.rows.scan(after, 3, bytes)
     }

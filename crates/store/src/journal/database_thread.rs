@@ -1,7 +1,8 @@
-//! The thread that talks to the database, so that nobody else ever waits for it.
+//! The thread that talks to the database, so that no other thread waits for it.
 //!
-//! It does one task after the other and reports each in the same order: whoever hears of a report knows that nothing later has been done when
-//! that was. It decides nothing.
+//! The thread carries out one task after the other and reports each in the same order: when a report is handled, no later task had been
+//! carried out
+//! before it. The thread decides nothing.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,52 +13,52 @@ use crate::{Background, Group, Page, Restamp, StoreError, Summary, Swept};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
-/// Opens the database's store; tried again whenever it failed.
+/// Opens the database's store; called again after every failure.
 pub(crate) type Opener = Box<dyn FnMut() -> Result<Box<dyn Background>, StoreError> + Send>;
 
-/// What the database is asked for.
+/// A task for the database.
 #[derive(Debug)]
 pub(super) enum Task {
     /// Carry out a group.
     Apply(Group),
     /// Read a page.
-    Load(Wanted),
-    /// Read a page of everything, for a tool.
+    Load(PageRequest),
+    /// Read a page of all channels.
     Scan(MessageId, usize, usize),
     /// Remove expired rows, and read those of spared channels.
     Sweep(Timestamp, usize, Spare),
-    /// Empty a channel up to an id, in parts of so many rows.
+    /// Purge a channel up to an id, in parts of this many rows.
     Purge(ChannelName, MessageId, usize),
     /// Correct times.
     Restamp(Restamp),
-    /// Take rows from the future as created now.
-    Rejuvenate(Timestamp, MessageId),
-    /// Say what is there.
+    /// Correct rows that were created in the future.
+    ClampFutureRows(Timestamp, MessageId),
+    /// Return the contents.
     Count(Timestamp),
-    /// Say whether it is there, by reading something small.
+    /// Check whether the database answers, by a small read.
     Probe,
-    /// Housekeeping.
-    Tend,
-    /// Note an orderly stop.
+    /// Run maintenance.
+    Maintain,
+    /// Record an orderly stop.
     MarkClean,
 }
 
-/// A page that is wanted.
+/// The request for a page.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Wanted {
+pub(super) struct PageRequest {
     pub(super) channel: ChannelName,
     pub(super) after: MessageId,
     pub(super) limit: usize,
     pub(super) max_bytes: usize,
 }
 
-/// What has become of a task.
+/// The result of a task.
 #[derive(Debug)]
 pub(super) enum Report {
     /// Of [`Task::Apply`], with the group.
     Applied(Group, Result<(), StoreError>),
     /// Of [`Task::Load`].
-    Loaded(Wanted, Result<Page, StoreError>),
+    Loaded(PageRequest, Result<Page, StoreError>),
     /// Of [`Task::Scan`].
     Scanned(Result<Page, StoreError>),
     /// Of [`Task::Sweep`].
@@ -68,40 +69,41 @@ pub(super) enum Report {
     Restamped(u64, Result<(), StoreError>),
     /// Of [`Task::Count`].
     Counted(Result<Summary, StoreError>),
-    /// Of [`Task::Rejuvenate`], [`Task::Probe`], [`Task::Tend`] and [`Task::MarkClean`].
+    /// Of [`Task::ClampFutureRows`], [`Task::Probe`], [`Task::Maintain`] and [`Task::MarkClean`].
     Done(Result<(), StoreError>),
 }
 
-/// The way to the thread. Dropped, it lets the thread end after the task it is at, and does not wait for it: a database that does not answer must not
-/// hold up anybody's end.
+/// The handle to the thread. After a drop, the thread ends after its current task; the drop does not wait for it: a database that does not
+/// answer must not
+/// delay the end of the process.
 #[derive(Debug)]
-pub(super) struct Courier {
+pub(super) struct DatabaseThread {
     tasks: Sender<Task>,
     reports: Receiver<Report>,
     waker: Arc<Mutex<Option<Waker>>>,
-    /// Tasks without a report.
+    /// The number of tasks without a report.
     under_way: usize,
 }
 
-/// The thread is gone, which only a defect can bring about.
+/// The thread has ended, which only a panic can cause.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Gone;
+pub(super) struct ThreadDied;
 
-impl Courier {
+impl DatabaseThread {
     /// Starts the thread, with the store if it is open already.
     ///
     /// # Errors
-    /// If the system makes no thread.
+    /// If the system cannot create a thread.
     pub(super) fn start(store: Option<Box<dyn Background>>, opener: Opener) -> std::io::Result<Self> {
         let (tasks, inbox) = mpsc::channel();
         let (outbox, reports) = mpsc::channel();
         let waker: Arc<Mutex<Option<Waker>>> = Arc::default();
-        let thread = Thread { store, opener, inbox, outbox, waker: Arc::clone(&waker) };
-        std::thread::Builder::new().name("wsmb-courier".to_owned()).spawn(move || thread.run())?;
+        let thread = Runner { store, opener, inbox, outbox, waker: Arc::clone(&waker) };
+        std::thread::Builder::new().name("wsmb-database".to_owned()).spawn(move || thread.run())?;
         Ok(Self { tasks, reports, waker, under_way: 0 })
     }
 
-    /// From now on this one is called after each report.
+    /// Sets the waker that is called after each report.
     pub(super) fn wake_with(&self, waker: &Waker) {
         let mut known = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
@@ -109,45 +111,45 @@ impl Courier {
         }
     }
 
-    /// Gives the thread a task. The caller bounds how many.
-    pub(super) fn ask(&mut self, task: Task) -> Result<(), Gone> {
-        self.tasks.send(task).map_err(|_| Gone)?;
+    /// Sends the thread a task. The caller bounds the number of tasks.
+    pub(super) fn ask(&mut self, task: Task) -> Result<(), ThreadDied> {
+        self.tasks.send(task).map_err(|_| ThreadDied)?;
         self.under_way += 1;
         Ok(())
     }
 
-    /// Tasks that have not been reported yet.
+    /// The number of tasks that have not been reported yet.
     pub(super) fn under_way(&self) -> usize {
         self.under_way
     }
 
-    /// The next report, if there is one.
-    pub(super) fn try_next(&mut self) -> Result<Option<Report>, Gone> {
+    /// The next report, if one has arrived.
+    pub(super) fn try_next(&mut self) -> Result<Option<Report>, ThreadDied> {
         match self.reports.try_recv() {
             Ok(report) => {
                 self.under_way -= 1;
                 Ok(Some(report))
             }
             Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(Gone),
+            Err(TryRecvError::Disconnected) => Err(ThreadDied),
         }
     }
 
-    /// Waits for the next report; `None` after `patience`.
-    pub(super) fn next(&mut self, patience: Duration) -> Result<Option<Report>, Gone> {
-        match self.reports.recv_timeout(patience) {
+    /// Waits for the next report; `None` after `timeout`.
+    pub(super) fn next(&mut self, timeout: Duration) -> Result<Option<Report>, ThreadDied> {
+        match self.reports.recv_timeout(timeout) {
             Ok(report) => {
                 self.under_way -= 1;
                 Ok(Some(report))
             }
             Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(Gone),
+            Err(RecvTimeoutError::Disconnected) => Err(ThreadDied),
         }
     }
 }
 
-struct Thread {
-    /// `None` until it could be opened.
+struct Runner {
+    /// `None` until the store has been opened.
     store: Option<Box<dyn Background>>,
     opener: Opener,
     inbox: Receiver<Task>,
@@ -155,7 +157,7 @@ struct Thread {
     waker: Arc<Mutex<Option<Waker>>>,
 }
 
-impl Thread {
+impl Runner {
     fn run(mut self) {
         while let Ok(task) = self.inbox.recv() {
             let report = self.carry_out(task);
@@ -191,10 +193,10 @@ impl Thread {
                 Report::Purged(channel, up_to, result)
             }
             Task::Restamp(restamp) => Report::Restamped(restamp.token, self.with(|store| store.restamp(&restamp))),
-            Task::Rejuvenate(now, up_to) => Report::Done(self.with(|store| store.rejuvenate(now, up_to))),
+            Task::ClampFutureRows(now, up_to) => Report::Done(self.with(|store| store.clamp_future_rows(now, up_to))),
             Task::Count(since) => Report::Counted(self.with(|store| store.summary(since))),
             Task::Probe => Report::Done(self.with(|store| store.mark("probe").map(drop))),
-            Task::Tend => Report::Done(self.with(|store| store.tend())),
+            Task::Maintain => Report::Done(self.with(|store| store.maintain())),
             Task::MarkClean => Report::Done(self.with(|store| store.mark_clean())),
         }
     }

@@ -214,7 +214,7 @@ fn check_names_what_a_table_of_four_columns_does_not_keep() {
     let said = place.run(&CHECK).with(0).stdout;
     assert!(said.contains("first start     makes mq_meta next to the table of messages"), "{said}");
     assert!(said.contains("warning: the table mq_data in ") && said.contains(" has no column expires, so "), "{said}");
-    assert!(said.contains("warning: to keep that, too: ALTER TABLE mq_data ADD COLUMN expires bigint"), "{said}");
+    assert!(said.contains("warning: to keep these values: ALTER TABLE mq_data ADD COLUMN expires bigint"), "{said}");
     let tables = Server::shared(Kind::MariaDb).sql_in(Some(&place.database), "SHOW TABLES");
     assert_eq!(tables, "mq_data\n", "check changes nothing");
     place.run(&["queue", "list"]).with(0);

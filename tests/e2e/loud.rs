@@ -236,11 +236,11 @@ fn a_damaged_store_is_set_aside_if_that_is_asked_for() {
     fs::write(&main, &bytes).expect("damaged");
 
     let said = refusal(Setup::default(), dir.clone(), 0);
-    assert_says(&said, &["wsmb.db is damaged", "put back a copy", "--set-aside-damaged"]);
+    assert_says(&said, &["wsmb.db is damaged", "restore a backup", "--set-aside-damaged"]);
     assert_eq!(fs::read(&main).expect("the store"), bytes, "it is left alone");
     let (well, said) = check(dir.path());
     assert!(!well, "{said}");
-    assert_says(&said, &["wsmb.db is damaged", "put back a copy", "--set-aside-damaged"]);
+    assert_says(&said, &["wsmb.db is damaged", "restore a backup", "--set-aside-damaged"]);
 
     let broker = start_in(Setup::default().argument("--set-aside-damaged"), &dir);
     for part in ["SET ASIDE as asked", "wsmb.db.damaged-"] {

@@ -99,7 +99,7 @@ fn a_locked_store_refuses_senders_delivers_live_and_recovers_by_itself() {
     broker.assert_alive();
     broker.wait_for_log("can be written again");
     assert_eq!(lines(&broker, "messages can't be stored"), 1, "{}", broker.log().tail());
-    assert_eq!(lines(&broker, "end it, or wait until it has done its work"), 1, "{}", broker.log().tail());
+    assert_eq!(lines(&broker, "stop that program, or wait until it has finished"), 1, "{}", broker.log().tail());
     assert_eq!(lines(&broker, "can be written again"), 1, "{}", broker.log().tail());
     assert!(!broker.log().text().contains("402913"), "a message is in the log:\n{}", broker.log().tail());
 }
@@ -175,7 +175,7 @@ fn a_store_with_a_spoilt_header_is_named_and_left_alone() {
     let dir = used_store();
     spoil(dir.path(), 0, 100);
     let before = std::fs::read(dir.path().join("wsmb.db")).unwrap();
-    assert_says(&refusal(Setup::default(), dir.clone(), 0), &["wsmb.db", "damaged", "put back a copy"]);
+    assert_says(&refusal(Setup::default(), dir.clone(), 0), &["wsmb.db", "damaged", "restore a backup"]);
     assert!(std::fs::read(dir.path().join("wsmb.db")).unwrap() == before, "a damaged store was changed");
 }
 

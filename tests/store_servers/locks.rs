@@ -19,7 +19,7 @@ fn a_second_broker_on_a_table_is_refused_and_told_who_has_it() {
         assert_says(
             &error,
             &database,
-            &["another broker", &process, "connection", "127.0.0.1", &database.name, "stop that one"],
+            &["another broker", &process, "connection", "127.0.0.1", &database.name, "stop that broker"],
         );
         let other = StoreSettings { prefix: "other_".to_owned(), ..database.settings() };
         drop(open(&other));

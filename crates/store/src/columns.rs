@@ -1,6 +1,5 @@
-//! User-defined fields: extra columns of the message table, filled from the message through JSON pointers (RFC 6901), so that an
-//! application can query
-//! its own table.
+//! User-defined fields: extra columns of the message table, filled from the message through JSON pointers (RFC 6901), so that an application can
+//! query its own table.
 //!
 //! A message is never refused because of a field: a missing value, or a payload that is not JSON, becomes NULL.
 
@@ -60,17 +59,21 @@ impl fmt::Display for BadColumn {
         match self {
             Self::Name(name) => write!(
                 f,
-                "store.columns: {name:?} can't be a column; use a letter, then letters, digits and underscores, {} characters at the most",
+                "store.columns: {name:?} can't be a column; use a letter, then letters, digits and underscores, at most {} characters",
                 wsmb_core::limits::STORE_COLUMN_CHARS
             ),
             Self::Own(name) => write!(f, "store.columns: {name} is the broker's own column; choose another name"),
-            Self::Twice(name) => write!(f, "store.columns: {name} is there twice (case does not matter); remove one"),
+            Self::Twice(name) => write!(f, "store.columns: {name} occurs twice (case is ignored); remove one"),
             Self::Pointer { name, pointer } => write!(
                 f,
-                "store.columns: {pointer:?} for {name} is no JSON pointer; write it like \"/data/receiver\", with ~1 for / and ~0 for ~"
+                "store.columns: {pointer:?} for {name} is not a JSON pointer; write it like \"/data/receiver\", with ~1 for / and ~0 for ~"
             ),
             Self::TooMany(count) => {
-                write!(f, "store.columns: {count} columns are too many; keep to {}", wsmb_core::limits::STORE_COLUMNS)
+                write!(
+                    f,
+                    "store.columns: {count} columns are too many; use at most {}",
+                    wsmb_core::limits::STORE_COLUMNS
+                )
             }
         }
     }

@@ -1,10 +1,8 @@
 //! Copies a backlog from one store to another while no broker runs on either store.
 //!
-//! Each batch is written to the destination together with a mark that stores the last copied id, in one transaction. So a copy that was
-//! killed at any moment
-//! continues where it stopped, and no message is copied twice. The source is identified by a random number that the first copy stores in
-//! it, so that another
-//! store at the same address is not mistaken for it.
+//! Each batch is written to the destination together with a mark that stores the last copied id, in one transaction. So a copy that was killed at any
+//! moment continues where it stopped, and no message is copied twice. The source is identified by a random number that the first copy stores in it,
+//! so that another store at the same address is not mistaken for it.
 
 use std::fmt;
 
@@ -71,7 +69,7 @@ impl fmt::Display for CopyError {
             }
             Self::Ids => {
                 return f.write_str(
-                    "the ids of the source, put behind those of the destination, are beyond 9223372036854775807; \
+                    "the ids of the source, moved above those of the destination, exceed 9223372036854775807; \
                      copy into an empty store",
                 );
             }

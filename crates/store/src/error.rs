@@ -254,14 +254,14 @@ impl StoreError {
             Self::JournalOfAnother { place, other, messages } => write!(
                 f,
                 "the journal {place} still holds messages ({messages}) for {other}; start once with that store.url so that they are moved, \
-                 or give another store.journal"
+                 or set another store.journal"
             ),
             Self::ReadOnly { place } => write!(
                 f,
-                "the database {place} is read-only; give the address of the server that can be written, or end its read-only mode"
+                "the database {place} is read-only; set store.url to a server that accepts writes, or end the read-only mode"
             ),
             Self::Damaged { place, detail } => {
-                write!(f, "a table of {place} is damaged ({detail}); repair it, or put back a copy of it")
+                write!(f, "a table of {place} is damaged ({detail}); repair it, or restore a backup")
             }
             _ => Ok(()),
         }
@@ -276,7 +276,7 @@ impl StoreError {
             Self::OverBudget { place } => {
                 write!(
                     f,
-                    "the store {place} holds as much as it may; have messages received, or keep them in a file (sqlite:)"
+                    "the store {place} has reached its size limit; let receivers confirm messages, or use a file (sqlite:)"
                 )
             }
             Self::System { place, doing, errno } => match system::cause(*errno) {
@@ -292,7 +292,10 @@ impl StoreError {
                 }
             },
             Self::Busy { place } => {
-                write!(f, "another program has locked the store {place}; end it, or wait until it has done its work")
+                write!(
+                    f,
+                    "another program has locked the store {place}; stop that program, or wait until it has finished"
+                )
             }
             Self::ReadOnly { place } => write!(
                 f,
@@ -300,14 +303,14 @@ impl StoreError {
             ),
             Self::Damaged { place, detail } => write!(
                 f,
-                "the store {place} is damaged ({detail}); put back a copy of it, or start once with `wsmb serve --set-aside-damaged`: \
-                 then its files get other names, and a new store is made"
+                "the store {place} is damaged ({detail}); restore a backup, or start once with `wsmb serve --set-aside-damaged`, \
+                 which renames its files and creates a new store"
             ),
             Self::TornJournal { place, readable, committed } => write!(
                 f,
-                "the journal {place}-wal is damaged: {committed} pages were committed to it and {readable} can be read, so messages that were accepted last \
-                 may be lost, and some that were confirmed may come again; check the disk and who touches these files; \
-                 the start of the broker keeps a copy of the journal and goes on with the rest"
+                "the journal {place}-wal is damaged: {committed} pages were committed to it and {readable} can be read, so the last accepted messages \
+                 may be lost, and confirmed messages may be delivered again; check the disk and which programs change these files; \
+                 the start of the broker keeps a copy of the journal and continues with the rest"
             ),
             Self::Unavailable { place, detail } => {
                 write!(
@@ -324,10 +327,10 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadUrl { reason } => {
-                write!(f, "store.url {reason}; give sqlite:PATH, mysql://…, postgres://… or memory:")
+                write!(f, "store.url {reason}; set it to sqlite:PATH, mysql://…, postgres://… or memory:")
             }
             Self::NotBuilt { backend } => {
-                write!(f, "this build has no {backend} support; give sqlite:PATH in store.url")
+                write!(f, "this build has no {backend} support; set store.url to sqlite:PATH")
             }
             Self::BadPrefix { prefix } => write!(
                 f,
@@ -342,16 +345,16 @@ impl fmt::Display for StoreError {
                 if let Some(holder) = holder {
                     write!(f, " ({holder})")?;
                 }
-                f.write_str("; stop that one, or give this one a store.url of its own")
+                f.write_str("; stop that broker, or set another store.url")
             }
             Self::Newer { place, found, known } => write!(
                 f,
                 "the store {place} has layout {found}, and this version knows layouts up to {known}; \
-                 start a newer version, or give another store.url"
+                 start a newer version, or set another store.url"
             ),
             Self::Schema { place, table, column } => write!(
                 f,
-                "the table {table} in {place} has no column {column}, so it is no message table; change store.prefix or store.url"
+                "the table {table} in {place} has no column {column}, so it is not a message table; change store.prefix or store.url"
             ),
             Self::Column { .. }
             | Self::Unfit { .. }

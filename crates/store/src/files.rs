@@ -23,8 +23,8 @@ pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Makes the name of a new or renamed file or directory durable, so that a power cut cannot undo the change. Does nothing on systems that
-/// cannot open a directory.
+/// Makes the name of a new or renamed file or directory durable, so that a power cut cannot undo the change. Does nothing on systems that cannot open
+/// a directory.
 pub(crate) fn sync_directory(path: &Path) {
     if cfg!(unix)
         && let Some(directory) = path.parent()
@@ -34,8 +34,8 @@ pub(crate) fn sync_directory(path: &Path) {
     }
 }
 
-/// The canonical path, by which the store is locked. On other systems than Unix an absolute path, because not every program accepts the
-/// canonical form.
+/// The canonical path, by which the store is locked. On other systems than Unix an absolute path, because not every program accepts the canonical
+/// form.
 pub(crate) fn canonical(path: &Path) -> std::io::Result<PathBuf> {
     if cfg!(unix) { path.canonicalize() } else { std::path::absolute(path) }
 }

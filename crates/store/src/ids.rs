@@ -5,11 +5,9 @@
 //! record: time (8) · hash of channel, user and id (16) · hash of the user (8) · check (4)      all numbers little-endian
 //! ```
 //!
-//! Records are appended without fsync: they survive the death of the process at once, and a power cut when the kernel has written them or
-//! after
-//! [`crate::limits::IDS_SYNC`] at the latest. When the file has many more records than there are live ids, a new file is written beside it
-//! and replaces
-//! it. The broker works without the file: a damaged or unusable file loses its ids, and nothing else.
+//! Records are appended without fsync: they survive the death of the process at once, and a power cut when the kernel has written them or after
+//! [`crate::limits::IDS_SYNC`] at the latest. When the file has many more records than there are live ids, a new file is written beside it and
+//! replaces it. The broker works without the file: a damaged or unusable file loses its ids, and nothing else.
 //!
 //! Never stores an id in plain text or a user's name, and never decides which publication is a repetition.
 
@@ -52,9 +50,8 @@ pub struct FoundIds {
 }
 
 impl IdFile {
-    /// Opens the file, or creates it (mode 0600). Damaged records are skipped; a foreign file, or a file of another version, is
-    /// overwritten.
-    /// Ids from before `since` are skipped, and a time after `now` becomes `now`. `random` is the seed of a new file.
+    /// Opens the file, or creates it (mode 0600). Damaged records are skipped; a foreign file, or a file of another version, is overwritten. Ids from
+    /// before `since` are skipped, and a time after `now` becomes `now`. `random` is the seed of a new file.
     ///
     /// # Errors
     /// If the file can be neither read nor created.
@@ -99,8 +96,7 @@ impl IdFile {
         &self.path
     }
 
-    /// Whether the file should be rewritten: a write has failed, or the file has many more records than the `alive` ids that the broker
-    /// remembers.
+    /// Whether the file should be rewritten: a write has failed, or the file has many more records than the `alive` ids that the broker remembers.
     #[must_use]
     pub fn wants_rewrite(&self, alive: usize) -> bool {
         self.torn || self.records > limits::IDS_SPARE.max(2 * alive)
@@ -227,8 +223,7 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// A checksum that detects damage and records of other files. It does not protect against forgery: an attacker who can write the file can
-/// do worse.
+/// A checksum that detects damage and records of other files. It does not protect against forgery: an attacker who can write the file can do worse.
 fn check(seed: [u64; 2], bytes: &[u8]) -> u64 {
     let (words, _) = bytes.as_chunks::<8>();
     // FNV-1a over words, and a final mixing (SplitMix64), so that every bit of the result depends on every bit of the input.

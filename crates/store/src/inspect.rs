@@ -13,9 +13,8 @@ use crate::sqlite::inspect::{inspect_file, is_journal_of};
 /// Inspects the store that the settings name.
 ///
 /// # Errors
-/// [`StoreError::Missing`] if there is no store; any error that would keep a broker from starting on the store; any error that keeps the
-/// store from being
-/// inspected.
+/// [`StoreError::Missing`] if there is no store; any error that would keep a broker from starting on the store; any error that keeps the store from
+/// being inspected.
 pub fn inspect(settings: &StoreSettings) -> Result<Inspection, StoreError> {
     let prefix = Prefix::parse(&settings.prefix)?;
     match Location::parse(&settings.url)? {

@@ -6,11 +6,9 @@
 //!                 └────────────── Outcome ◄─────────────┘
 //! ```
 //!
-//! [`MessageStore`] reads and writes rows, [`Background`] adds the maintenance that a running broker needs, [`Tools`] holds the operations
-//! of an administrator.
-//! A store knows messages. A store never knows receivers, connections or policies, never decides whether a message is kept, never reads a
-//! clock, and
-//! never builds SQL from text that a client sent.
+//! [`MessageStore`] reads and writes rows, [`Background`] adds the maintenance that a running broker needs, [`Tools`] holds the operations of an
+//! administrator. A store knows messages. A store never knows receivers, connections or policies, never decides whether a message is kept, never
+//! reads a clock, and never builds SQL from text that a client sent.
 
 mod columns;
 mod copy;

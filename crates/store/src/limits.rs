@@ -14,8 +14,7 @@ pub const STORE_QUEUE_SLOTS: usize = 512;
 /// The longest wait for a group to grow. (The wait is also at most half as long as the commit before.)
 pub const STORE_GATHER: Duration = Duration::from_millis(5);
 
-/// How long removals and delivery counts wait for a group with new messages, which saves writes. A crash within this time causes repeated
-/// deliveries.
+/// How long removals and delivery counts wait for a group with new messages, which saves writes. A crash within this time causes repeated deliveries.
 pub const STORE_CHANGES_WAIT: Duration = Duration::from_millis(20);
 
 /// Bytes of messages in one transaction, exceeded by at most one message: bounds the time of a commit with large messages.
@@ -30,14 +29,12 @@ pub const STORE_BYTES_AT_ONCE: usize = 64 << 10;
 /// Bytes that a stored or queued message counts besides its payload: the entry, its names, the allocator's overhead.
 pub const STORE_ROW_BYTES: usize = 256;
 
-/// Removals and delivery counts that may wait during an outage before pages of the backlog are refused: messages that are not delivered
-/// need no
+/// Removals and delivery counts that may wait during an outage before pages of the backlog are refused: messages that are not delivered need no
 /// removal, so the number stops growing. Some 16 bytes each.
 pub const STORE_PENDING: usize = 1 << 20;
 
-/// Ids of messages whose write was reported as failed but may have happened; twice as many are kept. More than fail within the second until
-/// the broker retries
-/// them. Some 1 MiB.
+/// Ids of messages whose write was reported as failed but may have happened; twice as many are kept. More than fail within the second until the
+/// broker retries them. Some 1 MiB.
 pub const STORE_UNCERTAIN_ROWS: usize = 65_536;
 
 /// Pages of the backlog that are read between two commits: many new receivers must not delay senders.
@@ -49,8 +46,8 @@ pub const STORE_MAINTENANCE_EVERY: Duration = Duration::from_secs(1);
 /// Checks that may wait for the store's thread; further checks get the last known answer.
 pub const STORE_CHECKS: usize = 1_024;
 
-/// How long a successful commit proves that the store can be written. The answer of `ping` is at most this old, and checks cost at most one
-/// small write in this time.
+/// How long a successful commit proves that the store can be written. The answer of `ping` is at most this old, and checks cost at most one small
+/// write in this time.
 pub const STORE_CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// The same error of the store is logged at most once in this time, if it comes and goes: a damaged page fails at every attempt.
@@ -95,9 +92,8 @@ pub const JOURNAL_LINGER: Duration = Duration::from_millis(500);
 /// The shortest time between two rounds of the journal's background work, unless a report arrives.
 pub const JOURNAL_MIN_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How often the journal counts the rows of the database, to correct its own counts. The count reads the whole table, and only other
-/// programs can make the counts
-/// differ.
+/// How often the journal counts the rows of the database, to correct its own counts. The count reads the whole table, and only other programs can
+/// make the counts differ.
 pub const JOURNAL_COUNT_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Pages that the journal fetches from the database at the same time: enough to keep the database busy, few enough for memory
@@ -107,13 +103,11 @@ pub const JOURNAL_FETCHES: usize = 4;
 /// How long an orderly stop moves rows from the journal to the database. The rest is moved after the next start.
 pub const JOURNAL_FLUSH_TIME: Duration = Duration::from_secs(3);
 
-/// How long a caller that may block waits for an answer of the database behind a journal: longer than any timeout of the database's own
-/// client.
+/// How long a caller that may block waits for an answer of the database behind a journal: longer than any timeout of the database's own client.
 pub const JOURNAL_ANSWER: Duration = Duration::from_secs(90);
 
-/// How long opening a connection to a database server may take, from the name resolution to the tables: longer than a busy server needs,
-/// short enough to notice an
-/// unreachable server.
+/// How long opening a connection to a database server may take, from the name resolution to the tables: longer than a busy server needs, short enough
+/// to notice an unreachable server.
 pub const STORE_CONNECT: Duration = Duration::from_secs(8);
 
 /// How long a database server may take to answer for a group or a page.
@@ -153,8 +147,7 @@ pub const STORE_STATEMENT_BYTES: usize = 1 << 20;
 /// The largest packet of a database server that does not report its bound, in bytes: PostgreSQL's bound of one field.
 pub const STORE_PACKET: usize = 1 << 30;
 
-/// Rows of the first request for a page, before the size of the messages is known: at most this many messages of the largest size are in
-/// memory.
+/// Rows of the first request for a page, before the size of the messages is known: at most this many messages of the largest size are in memory.
 pub const STORE_FIRST_ROWS: usize = 16;
 
 /// Rows that are read at a time when the whole table is read.
@@ -172,17 +165,15 @@ pub const IDS_SYNC: Duration = Duration::from_secs(20);
 /// Records in the file of ids (36 bytes each) below which the file is never rewritten to shorten it.
 pub const IDS_SPARE: usize = 8_192;
 
-/// Old rows that a start skips while it searches the newest rows for ids. An imported row may be old and precede newer rows, so a single
-/// old row does not end the search; a backlog of a million old rows is not read.
+/// Old rows that a start skips while it searches the newest rows for ids. An imported row may be old and precede newer rows, so a single old row does
+/// not end the search; a backlog of a million old rows is not read.
 pub const IDS_OLD_ROWS: usize = 16_384;
 
-/// Bytes of expired messages' payloads, future dead letters, that the journal has read from the database and not reported yet: some pages,
-/// so that the
-/// database need not wait for the next sweep, and few enough for memory.
+/// Bytes of expired messages' payloads, future dead letters, that the journal has read from the database and not reported yet: some pages, so that
+/// the database need not wait for the next sweep, and few enough for memory.
 pub const JOURNAL_SPARED_BYTES: usize = 4 * wsmb_core::limits::PAGE_BYTES;
 
-/// Intervals of time in which a summary counts the expiries of messages. With a uniform time to live, an interval is about a two-hundredth
-/// of it.
+/// Intervals of time in which a summary counts the expiries of messages. With a uniform time to live, an interval is about a two-hundredth of it.
 pub const SUMMARY_EXPIRIES: u64 = 256;
 
 /// How often the wall clock's time is stored along with a group, in milliseconds.

@@ -1,14 +1,11 @@
 //! One broker per store: a lock on a file beside the store's file, and a lock on the store's file itself.
 //!
-//! The operating system releases both locks when the process ends. SQLite's own locks are not enough: SQLite holds them for one transaction
-//! only, or they keep every other process from reading. The file beside the store holds the process id of the holder and can be locked
-//! before the store
-//! exists; but somebody may delete this file, or open the store through a hard link. So the store's file itself is locked too, by its
-//! inode.
+//! The operating system releases both locks when the process ends. SQLite's own locks are not enough: SQLite holds them for one transaction only, or
+//! they keep every other process from reading. The file beside the store holds the process id of the holder and can be locked before the store
+//! exists; but somebody may delete this file, or open the store through a hard link. So the store's file itself is locked too, by its inode.
 //!
-//! **Never** open and close the store's file while SQLite has it open: when a process closes *any* descriptor of a file, the process loses
-//! SQLite's locks on that
-//! file. To find out whether a file is locked, read the system's list of locks.
+//! **Never** open and close the store's file while SQLite has it open: when a process closes *any* descriptor of a file, the process loses SQLite's
+//! locks on that file. To find out whether a file is locked, read the system's list of locks.
 
 use std::fs::{File, TryLockError};
 #[cfg(target_os = "linux")]
@@ -23,9 +20,8 @@ use crate::limits;
 
 /// Pause between two attempts to lock a file.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How often the system's list of locks is read when a lock is not found. The kernel returns the list page by page; if other locks are
-/// taken or released
-/// between two pages, an entry may be missing.
+/// How often the system's list of locks is read when a lock is not found. The kernel returns the list page by page; if other locks are taken or
+/// released between two pages, an entry may be missing.
 #[cfg(target_os = "linux")]
 const LIST_READS: usize = 3;
 
@@ -93,9 +89,8 @@ impl StoreLock {
     }
 }
 
-/// The lock on the store's file itself, held until dropped. Drop it after SQLite's connection. On other systems than Linux, where this lock
-/// would conflict with
-/// SQLite's locks, it locks nothing.
+/// The lock on the store's file itself, held until dropped. Drop it after SQLite's connection. On other systems than Linux, where this lock would
+/// conflict with SQLite's locks, it locks nothing.
 #[derive(Debug)]
 pub(super) struct FileLock {
     /// Never read: it is the open file that holds the lock.
@@ -103,9 +98,8 @@ pub(super) struct FileLock {
 }
 
 impl FileLock {
-    /// Takes the lock of the store's file; creates an empty file if there is none; waits at most [`limits::STORE_LOCK_WAIT`]. The process
-    /// must not have a connection
-    /// of SQLite to the file yet.
+    /// Takes the lock of the store's file; creates an empty file if there is none; waits at most [`limits::STORE_LOCK_WAIT`]. The process must not
+    /// have a connection of SQLite to the file yet.
     ///
     /// # Errors
     /// [`StoreError::Locked`], or the reason why the file cannot be opened.
@@ -133,8 +127,8 @@ impl FileLock {
         Ok(Self { _file: None })
     }
 
-    /// The process that holds the lock of the store's file, according to the system's list of locks; `None` if no process does, or if the
-    /// list does not say.
+    /// The process that holds the lock of the store's file, according to the system's list of locks; `None` if no process does, or if the list does
+    /// not say.
     #[cfg(target_os = "linux")]
     fn holder(store: &Path) -> Option<String> {
         use std::os::unix::fs::MetadataExt as _;

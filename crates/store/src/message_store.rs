@@ -1,8 +1,7 @@
 //! The interface of every kind of store: [`MessageStore`] for rows, [`Background`] for the maintenance that a running broker needs.
 //!
-//! This module contains no behaviour: each kind of store is a module of its own. An implementation never reads a clock and never decides
-//! whether a message is
-//! kept.
+//! This module contains no behaviour: each kind of store is a module of its own. An implementation never reads a clock and never decides whether a
+//! message is kept.
 
 use std::collections::HashSet;
 use std::task::Waker;
@@ -23,10 +22,9 @@ pub struct Group {
     pub removals: Vec<MessageId>,
     /// The number of deliveries of rows. A missing row is no error.
     pub deliveries: Vec<(MessageId, u32)>,
-    /// Named values that a tool or the broker keeps in the store; a value replaces the earlier value of its name. Names have at most 64
-    /// ASCII
-    /// characters and begin with the tool's name (`copy.…`) or with `clock.`, so that they differ from the store's own notes; values are at
-    /// most `i64::MAX`.
+    /// Named values that a tool or the broker keeps in the store; a value replaces the earlier value of its name. Names have at most 64 ASCII
+    /// characters and begin with the tool's name (`copy.…`) or with `clock.`, so that they differ from the store's own notes; values are at most
+    /// `i64::MAX`.
     pub marks: Vec<(String, u64)>,
 }
 
@@ -95,13 +93,11 @@ pub struct ChannelSummary {
 pub struct Summary {
     /// Every channel with a backlog, sorted by name.
     pub channels: Vec<ChannelSummary>,
-    /// The expiries of these backlogs: channel, begin of an interval, number of messages that expire in it. A bounded number for each
-    /// channel.
+    /// The expiries of these backlogs: channel, first expiry of an interval, number of messages that expire in the interval. A bounded number for each channel.
     pub expiries: Vec<(ChannelName, Timestamp, u64)>,
     /// The messages with a due time, past or future, in the order of their ids; at most [`wsmb_core::limits::DELAYED`].
     pub delayed: Vec<Message>,
-    /// The publications with ids whose messages are stored and were created since the given time, oldest first, each once for its channel;
-    /// at most
+    /// The publications with ids whose messages are stored and were created since the given time, oldest first, each once for its channel; at most
     /// [`wsmb_core::limits::DEDUP_IDS`].
     pub publications: Vec<StoredPublication>,
     /// The highest id that was ever stored.
@@ -112,9 +108,8 @@ pub struct Summary {
 
 /// A store of messages. Called from one thread only; every call may block.
 ///
-/// An operation that returns an error has not been carried out, or not completely, and may be repeated. An implementation recovers by
-/// itself: when the
-/// cause of a failure is gone (space on the disk, a released lock, a reachable server), the next call works.
+/// An operation that returns an error has not been carried out, or not completely, and may be repeated. An implementation recovers by itself: when
+/// the cause of a failure is gone (space on the disk, a released lock, a reachable server), the next call works.
 pub trait MessageStore: Send {
     /// Returns the contents at the start; publications only of rows created at `publications_since` or later.
     ///
@@ -128,8 +123,7 @@ pub trait MessageStore: Send {
     /// No change of the group has been made.
     fn commit(&mut self, group: &Group) -> Result<(), StoreError>;
 
-    /// Returns messages of `channel` without a due time and with ids above `after`, in the order of ids: at most `limit`, and no further
-    /// message
+    /// Returns messages of `channel` without a due time and with ids above `after`, in the order of ids: at most `limit`, and no further message
     /// after more than `max_bytes` of payload.
     ///
     /// # Errors
@@ -142,9 +136,8 @@ pub trait MessageStore: Send {
         max_bytes: usize,
     ) -> Result<Page, StoreError>;
 
-    /// Returns messages of all channels with ids above `after`, with or without a due time, in the order of ids: at most `limit`, and no
-    /// further message
-    /// after more than `max_bytes` of payload.
+    /// Returns messages of all channels with ids above `after`, with or without a due time, in the order of ids: at most `limit`, and no further
+    /// message after more than `max_bytes` of payload.
     ///
     /// # Errors
     /// If the store can't be read.
@@ -156,16 +149,15 @@ pub trait MessageStore: Send {
     /// If the store can't be read.
     fn mark(&mut self, name: &str) -> Result<Option<u64>, StoreError>;
 
-    /// Removes at most `limit` messages of `channel` with ids up to `up_to`, with or without a due time; returns the number of removed
-    /// messages. A number below
-    /// `limit` means that none is left.
+    /// Removes at most `limit` messages of `channel` with ids up to `up_to`, with or without a due time; returns the number of removed messages. A
+    /// number below `limit` means that none is left.
     ///
     /// # Errors
     /// No message has been removed.
     fn purge(&mut self, channel: &ChannelName, up_to: MessageId, limit: usize) -> Result<u64, StoreError>;
 
-    /// Marks the store clean; the last call of an orderly stop. Everything is stored, and every `deliveries` in the store is correct.
-    /// Opening clears the mark.
+    /// Marks the store clean; the last call of an orderly stop. Everything is stored, and every `deliveries` in the store is correct. Opening clears
+    /// the mark.
     ///
     /// # Errors
     /// If the mark could not be written; the next start then takes the stop for a crash and marks deliveries as repeated.
@@ -174,43 +166,37 @@ pub trait MessageStore: Send {
 
 /// The operations that a running broker needs besides reading and writing messages.
 pub trait Background: MessageStore {
-    /// Whether [`MessageStore::load`] with the same arguments would return without waiting for another machine. If not, the page is being
-    /// fetched, and the
-    /// waker of [`Self::advance`] is called when the answer may have changed.
+    /// Whether [`MessageStore::load`] with the same arguments would return without waiting for another machine. If not, the page is being fetched,
+    /// and the waker of [`Self::advance`] is called when the answer may have changed.
     fn prepare(&mut self, channel: &ChannelName, after: MessageId, limit: usize, max_bytes: usize) -> bool {
         let _ = (channel, after, limit, max_bytes);
         true
     }
 
-    /// Continues the background work of a store (a journal that moves its rows to a database), for a bounded time. `waker` is called, from
-    /// any
-    /// thread, when there is more to do. Returns the time after which to call again at the latest; `None` if the store has no background
-    /// work.
+    /// Continues the background work of a store (a journal that moves its rows to a database), for a bounded time. `waker` is called, from any
+    /// thread, when there is more to do. Returns the time after which to call again at the latest; `None` if the store has no background work.
     fn advance(&mut self, waker: &Waker) -> Option<Duration> {
         let _ = waker;
         None
     }
 
-    /// Processes messages without a due time that are expired at `now` (`expires <= now`), at most `limit`, in the order of expiry: removes
-    /// them and returns their
-    /// ids; messages of spared channels are read and stay. Each call continues after the rows of the last call, until a call reaches
+    /// Processes messages without a due time that are expired at `now` (`expires <= now`), at most `limit`, in the order of expiry: removes them and
+    /// returns their ids; messages of spared channels are read and stay. Each call continues after the rows of the last call, until a call reaches
     /// the end (`!more`); the next call starts at the beginning.
     ///
     /// # Errors
     /// No message has been removed.
     fn sweep(&mut self, now: Timestamp, limit: usize, spare: &Spare) -> Result<Swept, StoreError>;
 
-    /// Corrects the times of rows that a wrong clock has produced. A second call with the same token does nothing, so that a call with a
-    /// lost answer can be
-    /// repeated.
+    /// Corrects the times of rows that a wrong clock has produced. A second call with the same token does nothing, so that a call with a lost answer
+    /// can be repeated.
     ///
     /// # Errors
     /// No row has been corrected.
     fn restamp(&mut self, restamp: &Restamp) -> Result<(), StoreError>;
 
-    /// Changes rows whose `created` lies in the future, if they have an expiry or a due time and an id up to `up_to`: `created` becomes
-    /// `now`, and the expiry and the
-    /// due time move back by the same amount. Called at the start, before any other operation.
+    /// Changes rows whose `created` lies in the future, if they have an expiry or a due time and an id up to `up_to`: `created` becomes `now`, and
+    /// the expiry and the due time move back by the same amount. Called at the start, before any other operation.
     ///
     /// # Errors
     /// No row has been changed.

@@ -23,8 +23,7 @@ pub fn open(settings: &StoreSettings) -> Result<Box<dyn Background>, StoreError>
     }
 }
 
-/// Opens a store for a tool, exclusively: nothing runs in the background, and the rows of a journal are moved to the database at once, as
-/// far as the
+/// Opens a store for a tool, exclusively: nothing runs in the background, and the rows of a journal are moved to the database at once, as far as the
 /// database can hold them.
 ///
 /// # Errors

@@ -6,10 +6,8 @@
 //!                                    removes the old rows
 //! ```
 //!
-//! A message has its old id before the transaction and its new id after it. So a run that is killed at any moment neither loses nor
-//! duplicates
-//! a message, and the next run continues with the rest. This module never changes a body, never reads a clock, and never writes to a
-//! channel that keeps
+//! A message has its old id before the transaction and its new id after it. So a run that is killed at any moment neither loses nor duplicates a
+//! message, and the next run continues with the rest. This module never changes a body, never reads a clock, and never writes to a channel that keeps
 //! nothing.
 
 use std::collections::{BTreeMap, HashMap};
@@ -97,7 +95,7 @@ impl fmt::Display for RequeueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ids => f.write_str(
-                "the next id is beyond 9223372036854775807; copy the messages into an empty store with `wsmb queue copy`",
+                "the next id exceeds 9223372036854775807; copy the messages into an empty store with `wsmb queue copy`",
             ),
             Self::Store(error) => error.fmt(f),
         }
@@ -202,8 +200,8 @@ impl<'a> Mover<'a> {
                 expires: (!policy.ttl.is_zero()).then(|| self.now.after(policy.ttl)),
                 due: None,
                 receivers: None,
-                // The sender published the message long ago. The broker's file of ids recognises a repetition; a new publication must not
-                // be taken for one.
+                // The sender published the message long ago. The broker's file of ids recognises a repetition; a new publication must not be taken
+                // for one.
                 publication: None,
                 deliveries: 0,
                 dead: None,
@@ -232,8 +230,7 @@ impl<'a> Mover<'a> {
         Ok(())
     }
 
-    /// Takes new rows that the store cannot hold out of the group, together with the removal of the old rows. False if the group holds none
-    /// of them.
+    /// Takes new rows that the store cannot hold out of the group, together with the removal of the old rows. False if the group holds none of them.
     fn leave_unfit(&mut self, group: &mut Group, ids: &[MessageId], reason: &str) -> bool {
         let before = group.appends.len();
         let pairs = std::mem::take(&mut group.appends).into_iter().zip(std::mem::take(&mut group.removals));

@@ -3,8 +3,7 @@
 use crate::limits;
 use wsmb_core::message::{Message, MessageId, Timestamp};
 
-/// The name of the mark ([`super::Group::marks`]) that holds the wall clock's time as a running broker last saw it, in milliseconds since
-/// 1970.
+/// The name of the mark ([`super::Group::marks`]) that holds the wall clock's time as a running broker last saw it, in milliseconds since 1970.
 pub const CLOCK: &str = "clock.last";
 
 /// The name of the note that holds the token of the last correction.

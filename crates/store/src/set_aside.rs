@@ -18,13 +18,12 @@ fn local(settings: &StoreSettings) -> Option<PathBuf> {
     }
 }
 
-/// Renames the local files of a damaged store: first the files beside the main file, then the main file, so that an interrupted run never
-/// leaves an old journal
-/// beside a new main file. Returns the new names. No process may have the store open.
+/// Renames the local files of a damaged store: first the files beside the main file, then the main file, so that an interrupted run never leaves an
+/// old journal beside a new main file. Returns the new names. No process may have the store open.
 ///
 /// # Errors
-/// [`StoreError::Locked`] if a broker has the store open; the reason why a file cannot be renamed; [`StoreError::Missing`] if the store has
-/// no local file.
+/// [`StoreError::Locked`] if a broker has the store open; the reason why a file cannot be renamed; [`StoreError::Missing`] if the store has no local
+/// file.
 pub fn set_aside(settings: &StoreSettings) -> Result<Vec<PathBuf>, StoreError> {
     let missing = || StoreError::Missing { place: "this store's own files".to_owned() };
     let main = local(settings).and_then(|path| canonical(&path).ok()).ok_or_else(missing)?;

@@ -1,7 +1,7 @@
 //! The default store: one SQLite file in WAL mode; every commit is durable before it is reported (`synchronous = FULL`).
 //!
-//! An unusable connection (file damaged, moved, or gone) is closed, and the next call opens a new one, so the store recovers when
-//! the cause is gone. Two brokers never share a file ([`super::lock`]); other processes may read the file.
+//! An unusable connection (file damaged, moved, or gone) is closed, and the next call opens a new one, so the store recovers when the cause is gone.
+//! Two brokers never share a file ([`super::lock`]); other processes may read the file.
 
 mod failure;
 mod files;
@@ -57,8 +57,7 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, or creates it (mode 0600) and its directory (0700); creates or completes the tables; clears the mark of a clean
-    /// stop.
+    /// Opens the file, or creates it (mode 0600) and its directory (0700); creates or completes the tables; clears the mark of a clean stop.
     ///
     /// # Errors
     /// [`StoreError`]: locked by another broker, newer layout, no message table, damaged, no rights.
@@ -216,7 +215,7 @@ impl MessageStore for SqliteStore {
         if foreign > 0 {
             let (table, place) = (&self.link.tables().data, self.link.place());
             tracing::warn!(
-                "{foreign} rows of {table} in {place} have no channel, or a name that none can have; they are left alone"
+                "{foreign} rows of {table} in {place} have no channel, or an invalid channel name; they are ignored"
             );
         }
         Ok(summary)
@@ -268,17 +267,15 @@ impl Background for SqliteStore {
     }
 }
 
-/// Logs an error if the write-ahead log that the previous process left has lost committed pages, and keeps a copy of the log. True if pages
-/// were lost.
+/// Logs an error if the write-ahead log that the previous process left has lost committed pages, and keeps a copy of the log. True if pages were
+/// lost.
 fn report_lost_pages(path: &Path) -> bool {
     let place = path.display();
     let loss = match wal::loss(path) {
         Ok(None) => return false,
         Ok(Some(loss)) => loss,
         Err(error) => {
-            tracing::warn!(
-                "whether the journal of the store {place} is whole is not known: it can't be read ({error})"
-            );
+            tracing::warn!("the journal of the store {place} can't be checked for lost pages ({error})");
             return false;
         }
     };
@@ -374,9 +371,8 @@ fn delayed(connection: &Connection, sql: &Sql) -> rusqlite::Result<Vec<Message>>
     Ok(delayed)
 }
 
-/// Reads from the newest row backwards, and skips a bounded number of old rows (imported rows, dead letters). Ids are nearly always in the
-/// order of time,
-/// so no index is needed, which would slow every insertion.
+/// Reads from the newest row backwards, and skips a bounded number of old rows (imported rows, dead letters). Ids are nearly always in the order of
+/// time, so no index is needed, which would slow every insertion.
 fn publications(connection: &Connection, sql: &Sql, since: Timestamp) -> rusqlite::Result<Vec<StoredPublication>> {
     if since == Timestamp(u64::MAX) {
         return Ok(Vec::new());

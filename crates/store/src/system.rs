@@ -1,5 +1,5 @@
-//! Explanations of the operating system's errors. Each error has its own sentence, because each has a different remedy: a failing disk is
-//! not a full disk.
+//! Explanations of the operating system's errors. Each error has its own sentence, because each has a different remedy: a failing disk is not a full
+//! disk.
 
 /// An explained error of the operating system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,16 +50,18 @@ pub(super) fn cause(errno: i32) -> Option<Cause> {
             "raise the limit of file sizes (LimitFSIZE in the unit, `ulimit -f`), or move it to a file system that takes larger files",
         ],
         libc::ENOSPC => ["ENOSPC", "the disk is full", "free space there, or give the store a larger place"],
-        libc::ENOENT | libc::ENOTDIR => {
-            ["ENOENT", "its directory is not there", "check the path in store.url, and that the file system is mounted"]
-        }
-        libc::EEXIST => ["EEXIST", "a file stands where its directory must be", "check the path in store.url"],
-        libc::EISDIR => ["EISDIR", "there is a directory of that name", "give another path in store.url"],
+        libc::ENOENT | libc::ENOTDIR => [
+            "ENOENT",
+            "its directory does not exist",
+            "check the path in store.url, and that the file system is mounted",
+        ],
+        libc::EEXIST => ["EEXIST", "a file has the name of its directory", "check the path in store.url"],
+        libc::EISDIR => ["EISDIR", "its name is that of a directory", "give another path in store.url"],
         libc::ENOMEM => ["ENOMEM", "the system has no memory left", "end other programs, or give the broker more"],
         libc::ESTALE => [
             "ESTALE",
-            "the server of the network file system has lost it",
-            "mount it anew; a local disk is the better place",
+            "the server of the network file system does not know it any more",
+            "mount it again, or use a local disk",
         ],
         libc::ENODEV | libc::ENXIO => {
             ["ENODEV", "the device that it is on has gone", "connect the device and mount it again"]

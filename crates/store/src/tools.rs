@@ -4,8 +4,7 @@
 //! wsmb queue ─► Tools ─► StoppedStore ─► MessageStore
 //! ```
 //!
-//! [`Tools`] is the interface. [`StoppedStore`] implements it for the store of a stopped broker: it takes the store's lock like a broker,
-//! so that no
+//! [`Tools`] is the interface. [`StoppedStore`] implements it for the store of a stopped broker: it takes the store's lock like a broker, so that no
 //! tool reads or writes the store of a running broker. The administration interface of a running broker is to implement the same trait.
 
 use std::collections::BTreeMap;
@@ -57,8 +56,7 @@ pub trait Tools {
     /// If the store cannot be written. Some messages may have been removed.
     fn purge(&mut self, channel: &ChannelName) -> Result<u64, StoreError>;
 
-    /// Moves dead letters back, oldest first. `clock` receives the latest time that a broker has noted in the store, and returns the
-    /// current time.
+    /// Moves dead letters back, oldest first. `clock` receives the latest time that a broker has noted in the store, and returns the current time.
     ///
     /// # Errors
     /// [`RequeueError`]; messages that have been moved stay moved.
@@ -71,8 +69,8 @@ pub trait Tools {
 
 /// The store of a stopped broker, open and locked.
 ///
-/// Opening clears the mark of a clean stop; closing sets the mark again, also after a failure: every `deliveries` in the store is as
-/// correct as before.
+/// Opening clears the mark of a clean stop; closing sets the mark again, also after a failure: every `deliveries` in the store is as correct as
+/// before.
 pub struct StoppedStore<'a> {
     pub(super) store: Box<dyn MessageStore + 'a>,
     /// The contents of the store when it was opened.

@@ -1,15 +1,11 @@
 //! The store's own thread. Senders never wait for a disk: callers add work to a queue, and the thread reports the results as [`Outcome`]s.
 //!
-//! **Group commit**: the thread writes everything that is queued in one transaction; during the commit the next group collects. After a
-//! commit the thread waits
-//! up to half the time of that commit, so that senders that were just answered can send again: slow disks get large groups.
-//! A message that is removed before its group is cut is never written. Removals and delivery counts wait a short time for a group with new
-//! messages. The store holds
-//! the wall clock's time, and the thread converts between this time and the callers' time, which no step of the clock changes. Failed
-//! appends are reported once and
-//! dropped, because the broker decides whether to retry them; removals, delivery counts and purges are kept and retried until they succeed.
-//! An outage is logged once
-//! when it begins and once when it ends.
+//! **Group commit**: the thread writes everything that is queued in one transaction; during the commit the next group collects. After a commit the
+//! thread waits up to half the time of that commit, so that senders that were just answered can send again: slow disks get large groups. A message
+//! that is removed before its group is cut is never written. Removals and delivery counts wait a short time for a group with new messages. The store
+//! holds the wall clock's time, and the thread converts between this time and the callers' time, which no step of the clock changes. Failed appends
+//! are reported once and dropped, because the broker decides whether to retry them; removals, delivery counts and purges are kept and retried until
+//! they succeed. An outage is logged once when it begins and once when it ends.
 //!
 //! No call blocks its caller for longer than it takes to move entries in a map, except [`StoreWorker::stop`].
 
@@ -47,8 +43,8 @@ impl StoreWorker {
         Self::start_with(store, || {}, || {}, report)
     }
 
-    /// As [`Self::start`]. The thread calls `before_removal` before it removes rows from the store, so that data which must outlive a row can be saved. The
-    /// thread calls `died` if it panics: nothing is stored after that.
+    /// As [`Self::start`]. The thread calls `before_removal` before it removes rows from the store, so that data which must outlive a row can be
+    /// saved. The thread calls `died` if it panics: nothing is stored after that.
     ///
     /// # Errors
     /// If the system cannot create a thread.
@@ -76,15 +72,14 @@ impl StoreWorker {
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Writes messages. Each message is reported as stored or failed, unless it is removed before. An id must never be appended again after
-    /// its removal.
+    /// Writes messages. Each message is reported as stored or failed, unless it is removed before. An id must never be appended again after its
+    /// removal.
     pub fn append(&self, messages: Vec<Message>) {
         self.shared.change(|queue| queue.append(messages));
     }
 
-    /// Writes a message and removes the older rows that it replaces, atomically. Reported like an append. If the message is removed before
-    /// it is written,
-    /// the older rows stay.
+    /// Writes a message and removes the older rows that it replaces, atomically. Reported like an append. If the message is removed before it is
+    /// written, the older rows stay.
     pub fn replace(&self, message: Message, old: Vec<MessageId>) {
         self.shared.change(|queue| queue.replace(message, old));
     }
@@ -120,8 +115,7 @@ impl StoreWorker {
         self.shared.change(|queue| queue.purge(channel, up_to));
     }
 
-    /// Corrects stored times, in order with other requests. From then on, appended, loaded and swept rows are converted by `by` more
-    /// milliseconds:
+    /// Corrects stored times, in order with other requests. From then on, appended, loaded and swept rows are converted by `by` more milliseconds:
     /// the callers' time continues as if the clock had not changed.
     pub fn restamp(&self, restamp: Restamp) {
         self.shared.change(|queue| queue.restamp(restamp));
@@ -156,8 +150,7 @@ impl StoreWorker {
         self.shared.healthy.load(Ordering::Acquire)
     }
 
-    /// Checks whether the store can be written. `answer` is called on the store's thread; the result is at most
-    /// [`limits::STORE_CHECK_EVERY`] old.
+    /// Checks whether the store can be written. `answer` is called on the store's thread; the result is at most [`limits::STORE_CHECK_EVERY`] old.
     pub fn check(&self, answer: impl FnOnce(bool) + Send + 'static) {
         let mut refused = None;
         self.shared.change(|queue| refused = queue.check(Box::new(answer)));
@@ -166,8 +159,8 @@ impl StoreWorker {
         }
     }
 
-    /// Writes everything that waits, marks the store clean, closes it and ends the thread. Blocks until then, so it must not be
-    /// called from a report. No request may follow; a second call returns at once.
+    /// Writes everything that waits, marks the store clean, closes it and ends the thread. Blocks until then, so it must not be called from a report.
+    /// No request may follow; a second call returns at once.
     ///
     /// # Errors
     /// The reason why not everything could be written. Unwritten appends have been reported as failed.
@@ -181,7 +174,7 @@ impl StoreWorker {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         thread.map_or(Ok(()), |thread| {
             thread.join().unwrap_or_else(|_| {
-                let detail = "its thread has died of a defect".to_owned();
+                let detail = "its thread has panicked".to_owned();
                 Err(StoreError::Unavailable { place: "of this broker".to_owned(), detail })
             })
         })

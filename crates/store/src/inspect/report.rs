@@ -7,8 +7,7 @@ pub struct Inspection {
     pub place: String,
     /// The broker that runs on the store; `None` if no broker runs on it.
     pub holder: Option<String>,
-    /// Warnings about values that the store cannot keep, as sentences; the last sentence names the remedy. Empty if the store keeps
-    /// everything.
+    /// Warnings about values that the store cannot keep, as sentences; the last sentence names the remedy. Empty if the store keeps everything.
     pub warnings: Vec<String>,
     /// The tables that the next start of a broker creates, besides the message table.
     pub missing: Vec<String>,

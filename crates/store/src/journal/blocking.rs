@@ -48,7 +48,9 @@ impl JournaledStore {
         }
         let (messages, changes) = self.ledger.waiting()?;
         if messages + changes > 0 {
-            tracing::info!("the journal keeps what is not in the database yet: {messages} messages, {changes} changes");
+            tracing::info!(
+                "rows that are not in the database yet stay in the journal: {messages} messages, {changes} changes"
+            );
         } else if self.outage.is_none() && self.database_thread.under_way() == 0 {
             self.ask(Task::MarkClean)?;
             self.wait(deadline.saturating_duration_since(Instant::now()))?;

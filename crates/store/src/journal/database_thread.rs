@@ -1,7 +1,6 @@
 //! The thread that talks to the database, so that no other thread waits for it.
 //!
-//! The thread carries out one task after the other and reports each in the same order: when a report is handled, no later task had been
-//! carried out
+//! The thread carries out one task after the other and reports each in the same order: when a report is handled, no later task had been carried out
 //! before it. The thread decides nothing.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -73,9 +72,8 @@ pub(super) enum Report {
     Done(Result<(), StoreError>),
 }
 
-/// The handle to the thread. After a drop, the thread ends after its current task; the drop does not wait for it: a database that does not
-/// answer must not
-/// delay the end of the process.
+/// The handle to the thread. After a drop, the thread ends after its current task; the drop does not wait for it: a database that does not answer
+/// must not delay the end of the process.
 #[derive(Debug)]
 pub(super) struct DatabaseThread {
     tasks: Sender<Task>,

@@ -8,9 +8,8 @@
 //! backlog  number of rows of each channel in the database; never too low
 //! ```
 //!
-//! Module `merge` merges pages and summaries with those of the database. A row that was ever sent to the database may be there, even if no
-//! answer arrived: its
-//! removal is pending too. Never talks to the database.
+//! Module `merge` merges pages and summaries with those of the database. A row that was ever sent to the database may be there, even if no answer
+//! arrived: its removal is pending too. Never talks to the database.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -238,8 +237,7 @@ impl Ledger {
     /// Carries out a group in the journal, and records removals and counts as pending if the row is, or may be, in the database.
     ///
     /// # Errors
-    /// [`StoreError::OverBudget`] if there is no room for new rows, or any error that keeps the file from being written; no change has been
-    /// made.
+    /// [`StoreError::OverBudget`] if there is no room for new rows, or any error that keeps the file from being written; no change has been made.
     pub(super) fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
         let more = group.appends.iter().map(|message| message.payload.bytes.len() + limits::STORE_ROW_BYTES).sum();
         if !group.appends.is_empty() && self.is_full(more)? {
@@ -344,7 +342,7 @@ impl Ledger {
             "SELECT {selected} FROM {data} WHERE due IS NULL AND data_id > ?1 ORDER BY data_id LIMIT {}",
             wsmb_core::limits::STORE_GROUP
         );
-        let debts =
+        let pending =
             format!("SELECT data_id, deliveries FROM {owed} ORDER BY data_id LIMIT {}", wsmb_core::limits::STORE_GROUP);
         let cursor = self.cursor;
         let batch = self.rows.run(|connection, _, _| {
@@ -360,7 +358,7 @@ impl Ledger {
                     group.appends.push(message);
                 }
             }
-            let mut statement = connection.prepare_cached(&debts)?;
+            let mut statement = connection.prepare_cached(&pending)?;
             let mut found = statement.query([])?;
             while let Some(entry) = found.next()? {
                 let Some(id) = row::id(entry, 0)? else { continue };
@@ -369,10 +367,10 @@ impl Ledger {
                     Some(count) => group.deliveries.push((id, count)),
                 }
             }
-            let owed = group.removals.len() + group.deliveries.len();
+            let changes = group.removals.len() + group.deliveries.len();
             let more = bytes >= limits::STORE_GROUP_BYTES
                 || group.appends.len() >= wsmb_core::limits::STORE_GROUP
-                || owed >= wsmb_core::limits::STORE_GROUP;
+                || changes >= wsmb_core::limits::STORE_GROUP;
             Ok(Batch { group, more })
         })?;
         if let Some(last) = batch.group.appends.last() {
@@ -399,7 +397,7 @@ impl Ledger {
             *entry = InDatabase { messages: entry.messages + 1, last: entry.last.max(message.id) };
         }
         let Names { owed, backlog, .. } = &self.names;
-        let paid = format!("DELETE FROM {owed} WHERE data_id = ?1 AND deliveries IS ?2");
+        let delete = format!("DELETE FROM {owed} WHERE data_id = ?1 AND deliveries IS ?2");
         let holds = format!("INSERT OR REPLACE INTO {backlog} (channel, messages, last) VALUES (?1, ?2, ?3)");
         self.rows.run(|connection, sql, _| {
             let transaction = immediate(connection)?;
@@ -407,10 +405,10 @@ impl Ledger {
                 transaction.prepare_cached(&sql.delete)?.execute([row::integer(message.id.0)])?;
             }
             for id in &group.removals {
-                transaction.prepare_cached(&paid)?.execute(params![row::integer(id.0), None::<u32>])?;
+                transaction.prepare_cached(&delete)?.execute(params![row::integer(id.0), None::<u32>])?;
             }
             for (id, count) in &group.deliveries {
-                transaction.prepare_cached(&paid)?.execute(params![row::integer(id.0), count])?;
+                transaction.prepare_cached(&delete)?.execute(params![row::integer(id.0), count])?;
             }
             for (channel, entry) in &moved {
                 write_backlog(&transaction, &holds, channel, *entry)?;

@@ -20,11 +20,10 @@ pub(super) struct Merged {
 }
 
 impl Ledger {
-    /// Turns a page of the database into a page of the store: without rows whose removal is pending, with pending counts, and with the
-    /// journal's rows. The page may be empty and not complete; then fetch the next page from its horizon on.
+    /// Turns a page of the database into a page of the store: without rows whose removal is pending, with pending counts, and with the journal's
+    /// rows. The page may be empty and not complete; then fetch the next page from its horizon on.
     ///
-    /// Must be called before the results of later tasks of the database are recorded; otherwise rows that were moved meanwhile are in
-    /// neither page.
+    /// Must be called before the results of later tasks of the database are recorded; otherwise rows that were moved meanwhile are in neither page.
     ///
     /// # Errors
     /// If the file can't be read.
@@ -64,11 +63,11 @@ impl Ledger {
     /// Removes messages whose removal is pending, and sets pending counts.
     pub(super) fn apply_pending_changes(&mut self, messages: &mut Vec<Message>) -> Result<(), StoreError> {
         let Names { owed, empty, .. } = &self.names;
-        let owed = format!("SELECT deliveries FROM {owed} WHERE data_id = ?1");
+        let pending = format!("SELECT deliveries FROM {owed} WHERE data_id = ?1");
         let purge = format!("SELECT up_to FROM {empty} WHERE channel = ?1");
         self.rows.run(|connection, _, _| {
             let mut bound = connection.prepare_cached(&purge)?;
-            let mut statement = connection.prepare_cached(&owed)?;
+            let mut statement = connection.prepare_cached(&pending)?;
             let mut kept = Vec::with_capacity(messages.len());
             for mut message in messages.drain(..) {
                 let id = row::integer(message.id.0);
@@ -77,8 +76,8 @@ impl Ledger {
                 if bound.is_some_and(|bound| id <= bound) {
                     continue;
                 }
-                let debt: Option<Option<u32>> = statement.query_row([id], |found| found.get(0)).optional()?;
-                match debt {
+                let change: Option<Option<u32>> = statement.query_row([id], |found| found.get(0)).optional()?;
+                match change {
                     Some(None) => continue,
                     Some(Some(count)) => message.deliveries = count,
                     None => {}
@@ -172,8 +171,7 @@ impl Ledger {
         Ok(joined(theirs, ours))
     }
 
-    /// Copies messages with a due time from the database to the journal, which keeps such messages itself, so that an outage does not delay
-    /// them.
+    /// Copies messages with a due time from the database to the journal, which keeps such messages itself, so that an outage does not delay them.
     ///
     /// # Errors
     /// If the file can't be written.
@@ -244,8 +242,8 @@ fn joined(theirs: Vec<StoredPublication>, ours: Vec<StoredPublication>) -> Vec<S
     all
 }
 
-/// Merges two pages of one channel. `horizon` is the last id of `theirs` before rows were taken out of it. Of two messages with one id, the
-/// journal's counts.
+/// Merges two pages of one channel. `horizon` is the last id of `theirs` before rows were taken out of it. Of two messages with one id, the journal's
+/// counts.
 fn merge(theirs: Page, horizon: Option<MessageId>, ours: Page, limit: usize, max_bytes: usize) -> Merged {
     let theirs_end = horizon.filter(|_| !theirs.complete);
     let ours_end = ours.messages.last().map(|message| message.id).filter(|_| !ours.complete);

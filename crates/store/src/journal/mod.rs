@@ -1,5 +1,4 @@
-//! A local file in front of a database server: accepted messages are durable in the file, and are moved to the server when it can be
-//! reached.
+//! A local file in front of a database server: accepted messages are durable in the file, and are moved to the server when it can be reached.
 //!
 //! ```text
 //! StoreWorker ─► JournaledStore ─► Ledger (SQLite): rows not moved yet, pending changes       commit returns here
@@ -8,14 +7,12 @@
 //!                    DatabaseThread ─► MessageStore of the database
 //! ```
 //!
-//! Callers see each row in one place: in the journal until the database holds it, in the database after that. Rows are moved in the order
-//! of their
-//! ids, after a short delay, so that messages that are confirmed at once are never moved. Messages with a due time stay in the journal
-//! until they are due.
+//! Callers see each row in one place: in the journal until the database holds it, in the database after that. Rows are moved in the order of their
+//! ids, after a short delay, so that messages that are confirmed at once are never moved. Messages with a due time stay in the journal until they are
+//! due.
 //!
-//! Only these calls wait for the database: [`JournaledStore::open`], [`MessageStore::summary`], a [`MessageStore::load`] that was not
-//! prepared,
-//! and, for a bounded time, an orderly stop.
+//! Only these calls wait for the database: [`JournaledStore::open`], [`MessageStore::summary`], a [`MessageStore::load`] that was not prepared, and,
+//! for a bounded time, an orderly stop.
 
 mod blocking;
 mod database_thread;
@@ -115,7 +112,7 @@ impl JournaledStore {
         }
         let place = ledger.place();
         let database_thread = DatabaseThread::start(store, opener)
-            .map_err(|error| StoreError::Unavailable { place, detail: format!("no thread for it: {error}") })?;
+            .map_err(|error| StoreError::Unavailable { place, detail: format!("can't start a thread: {error}") })?;
         let now = Instant::now();
         let mut journaled = Self {
             ledger,
@@ -157,8 +154,7 @@ impl JournaledStore {
         }
     }
 
-    /// The database thread has panicked, and the panic is in the log: no more rows can be moved. This thread panics too, and ends the
-    /// process.
+    /// The database thread has panicked, and the panic is in the log: no more rows can be moved. This thread panics too, and ends the process.
     fn thread_died(&self, ThreadDied: ThreadDied) -> StoreError {
         std::panic::resume_unwind(Box::new("the thread of the database has died"))
     }
@@ -232,7 +228,7 @@ impl JournaledStore {
                     return Ok(());
                 }
                 // These messages are delivered from the journal.
-                tracing::warn!("{error}; the journal keeps what the database can't hold");
+                tracing::warn!("{error}; the journal keeps these messages");
                 self.applying = true;
                 self.ask(Task::Apply(group))
             }
@@ -275,7 +271,7 @@ impl JournaledStore {
             self.count_at = Instant::now();
         }
         self.move_at = Some(Instant::now());
-        tracing::info!("the database can be used again; what the journal holds is being moved there");
+        tracing::info!("the database can be used again; the rows of the journal are being moved to it");
     }
 
     /// Records that a request to the database failed.

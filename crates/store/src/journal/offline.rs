@@ -1,7 +1,7 @@
 //! A database and its journal, opened by a tool while no broker runs: every operation is carried out at once, in both, without a thread.
 //!
-//! Opening carries out all pending changes, so that the database is complete by itself. Only these rows stay in the journal: messages with
-//! a due time, and rows that the database cannot hold.
+//! Opening carries out all pending changes, so that the database is complete by itself. Only these rows stay in the journal: messages with a due
+//! time, and rows that the database cannot hold.
 
 use super::ledger::Ledger;
 use crate::sqlite::inspect;
@@ -15,8 +15,7 @@ pub(crate) struct OfflineStore {
 }
 
 impl OfflineStore {
-    /// Opens the database together with its journal; opens the database alone if there is no journal, or if the file is another database's
-    /// journal.
+    /// Opens the database together with its journal; opens the database alone if there is no journal, or if the file is another database's journal.
     ///
     /// # Errors
     /// [`StoreError::Locked`] if a broker runs on the journal; any error that keeps one of the two from being used.
@@ -93,8 +92,7 @@ impl OfflineStore {
 impl MessageStore for OfflineStore {
     fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
         if !group.appends.is_empty() && group.marks.is_empty() && self.ledger.has_any(&group.removals)? {
-            // New rows replace rows of the journal. A transaction cannot span both stores: it is made in the journal, and the database
-            // follows.
+            // New rows replace rows of the journal. A transaction cannot span both stores: it is made in the journal, and the database follows.
             self.ledger.commit(group)?;
             return self.flush();
         }

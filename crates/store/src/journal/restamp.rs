@@ -1,8 +1,7 @@
 //! Corrections of stored times: carried out in the journal's file at once, and pending for the database.
 //!
-//! While a correction is pending, no new rows are moved to the database, so that the database corrects only rows that were written before
-//! the correction; pages of
-//! the database are corrected when they are merged with the journal's rows.
+//! While a correction is pending, no new rows are moved to the database, so that the database corrects only rows that were written before the
+//! correction; pages of the database are corrected when they are merged with the journal's rows.
 
 use rusqlite::params;
 

@@ -17,8 +17,7 @@ fn name(text: &str) -> ChannelName {
     ChannelName::parse(text).unwrap()
 }
 
-/// The policies of the channels: `sms` (never expires), `code` (expires after a minute), `live` (keeps nothing), `small` (keeps three
-/// messages).
+/// The policies of the channels: `sms` (never expires), `code` (expires after a minute), `live` (keeps nothing), `small` (keeps three messages).
 fn policies() -> Policies {
     let policy = |channel: &str, policy: ChannelPolicy| (WildMatch::new(channel), policy);
     let named = vec![

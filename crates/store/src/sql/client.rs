@@ -91,8 +91,7 @@ impl Client {
         Ok(session)
     }
 
-    /// Runs `work` on the connection. Failures that another session or a lost connection has caused are retried, so `work` must be
-    /// idempotent.
+    /// Runs `work` on the connection. Failures that another session or a lost connection has caused are retried, so `work` must be idempotent.
     ///
     /// # Errors
     /// The translated error.
@@ -195,8 +194,7 @@ async fn open_session(
     Ok(Session { driver, number, table, statements })
 }
 
-/// Ends the previous connection of this process, if the server has not noticed yet that it is gone. Its number may belong to another broker
-/// by now.
+/// Ends the previous connection of this process, if the server has not noticed yet that it is gone. Its number may belong to another broker by now.
 async fn end_previous(access: &Access, names: &Names, driver: &mut Driver, last: u64) -> sqlx::Result<()> {
     let is_there = lock::holder(access, driver).await? == Some(last);
     if is_there && read_note(driver, names, "holder").await? == Some(process_name()) {

@@ -100,7 +100,7 @@ impl Access {
             other => return Err(StoreError::NotBuilt { backend: other.name() }),
         };
         let Some(database) = database.filter(|database| !database.is_empty()) else {
-            return Err(bad("names no database; it stands behind the host, like mysql://USER@HOST/DATABASE"));
+            return Err(bad("names no database; add it after the host, like mysql://USER@HOST/DATABASE"));
         };
         let scheme = if backend == Backend::MySql { "mysql" } else { "postgres" };
         let place = format!("{scheme}://{user}@{host}/{database}");
@@ -123,8 +123,8 @@ impl Access {
         Ok(driver)
     }
 
-    /// The session's settings: a value that does not fit is an error and never cut; waits are bounded; the server ends an idle session and
-    /// releases its lock.
+    /// The session's settings: a value that does not fit is an error and never cut; waits are bounded; the server ends an idle session and releases
+    /// its lock.
     fn settings(&self) -> String {
         let (idle, wait, answer) =
             (limits::STORE_IDLE.as_secs(), limits::STORE_LOCK_TIME.as_secs(), limits::STORE_COUNT_TIME.as_millis());

@@ -1,8 +1,7 @@
 //! A connection to a database server of either kind: takes statements with bound values, returns plain rows.
 //!
-//! Every column that is read is text or bytes (the statements cast), so that rows of other programs cannot cause decoding errors.
-//! Statements never contain
-//! text that a client sent.
+//! Every column that is read is text or bytes (the statements cast), so that rows of other programs cannot cause decoding errors. Statements never
+//! contain text that a client sent.
 
 use std::borrow::Cow;
 use std::sync::Arc;

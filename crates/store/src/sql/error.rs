@@ -125,9 +125,13 @@ fn refusal_of(backend: Backend, code: &str) -> Option<String> {
         (Backend::MySql, "1264" | "1265" | "1292" | "1367" | "1411" | "1690" | "3140" | "3157") => {
             "have a value that a column can't hold"
         }
-        (Backend::MySql, "1048" | "1062" | "1216" | "1452" | "1644" | "3819" | "4025") => "break a rule of the table",
-        (Backend::Postgres, "P0001") => "break a rule of the table",
-        (Backend::Postgres, code) if code.starts_with("23") || code.starts_with("44") => "break a rule of the table",
+        (Backend::MySql, "1048" | "1062" | "1216" | "1452" | "1644" | "3819" | "4025") => {
+            "violate a constraint of the table"
+        }
+        (Backend::Postgres, "P0001") => "violate a constraint of the table",
+        (Backend::Postgres, code) if code.starts_with("23") || code.starts_with("44") => {
+            "violate a constraint of the table"
+        }
         (Backend::Postgres, code) if code.starts_with("22") => "have a value that a column can't hold",
         _ => return None,
     };

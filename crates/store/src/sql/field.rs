@@ -1,8 +1,8 @@
 //! User-defined columns: converts a value of a message for the type of a column.
 //!
-//! The database server decides whether a value fits: its strict mode refuses a value that is too long, out of range or of another kind, and [`super::write`]
-//! then writes NULL into the column. This file withholds only values that a server would change without an error: digits that it would round away,
-//! blanks that it would cut.
+//! The database server decides whether a value fits: its strict mode refuses a value that is too long, out of range or of another kind, and
+//! [`super::write`] then writes NULL into the column. This file withholds only values that a server would change without an error: digits that it
+//! would round away, blanks that it would cut.
 
 use std::borrow::Cow;
 
@@ -49,8 +49,7 @@ pub(super) struct Described {
 }
 
 impl Described {
-    /// Digits after the decimal point: the second number in the parentheses of the type. A negative number, which PostgreSQL allows, counts
-    /// as none.
+    /// Digits after the decimal point: the second number in the parentheses of the type. A negative number, which PostgreSQL allows, counts as none.
     fn scale(&self) -> Option<u64> {
         let (_, rest) = self.full_type.split_once('(')?;
         let (inner, _) = rest.split_once(')')?;
@@ -121,9 +120,8 @@ fn is_number(text: &str) -> bool {
     serde_json::from_str::<serde_json::Number>(text).is_ok_and(|_| !text.contains(char::is_whitespace))
 }
 
-/// Whether a number has at most `scale` digits after the decimal point. False for a number with an exponent, which is written only to
-/// columns without a
-/// bound.
+/// Whether a number has at most `scale` digits after the decimal point. False for a number with an exponent, which is written only to columns without
+/// a bound.
 fn has_scale(number: &str, scale: u64) -> bool {
     let (_, behind) = number.split_once('.').unwrap_or((number, ""));
     !number.contains(['e', 'E']) && behind.trim_end_matches('0').len() as u64 <= scale
@@ -164,7 +162,7 @@ pub(super) fn checked(
     };
     let Some(found) = found else {
         return Err(error(format!(
-            "is not there; make it, for example with: ALTER TABLE {table} ADD COLUMN {name} text; or remove it from store.columns"
+            "does not exist; create it, for example with: ALTER TABLE {table} ADD COLUMN {name} text; or remove it from store.columns"
         )));
     };
     if found.computed {

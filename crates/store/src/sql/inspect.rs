@@ -11,9 +11,8 @@ use crate::limits;
 /// Connects and inspects the tables.
 ///
 /// # Errors
-/// [`StoreError::Missing`] if there is no message table; any error that would keep a broker with these columns from starting; any error
-/// that keeps the tables
-/// from being inspected.
+/// [`StoreError::Missing`] if there is no message table; any error that would keep a broker with these columns from starting; any error that keeps
+/// the tables from being inspected.
 pub(crate) fn inspect(backend: Backend, settings: &StoreSettings, prefix: &Prefix) -> Result<Inspection, StoreError> {
     let access = Access::parse(backend, &settings.url, settings.password.as_deref(), prefix)?;
     let (place, names) = (access.place.clone(), Names::new(backend, prefix));

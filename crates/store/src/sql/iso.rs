@@ -16,8 +16,8 @@ pub(super) fn seconds_to_text(seconds: i64) -> Option<String> {
     moment.flatten().map(text_of)
 }
 
-/// Parses an ISO 8601 date and time to seconds since 1970. Seconds and their fraction, which is dropped, are optional; so is the offset,
-/// whose default is UTC.
+/// Parses an ISO 8601 date and time to seconds since 1970. Seconds and their fraction, which is dropped, are optional; so is the offset, whose
+/// default is UTC.
 pub(super) fn seconds_from_iso(text: &str) -> Option<i64> {
     let (date, rest) = (text.get(..10)?, text.get(10..)?);
     let date = date_of(date)?;

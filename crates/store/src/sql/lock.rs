@@ -1,5 +1,5 @@
-//! The lock of one broker on one table, held while its connection is open. The server releases the lock when the connection ends or is idle
-//! for too long.
+//! The lock of one broker on one table, held while its connection is open. The server releases the lock when the connection ends or is idle for too
+//! long.
 
 use super::super::Backend;
 use super::connect::Access;

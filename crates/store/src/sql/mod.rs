@@ -6,9 +6,8 @@
 //!    └─ write (groups), rows (messages as rows), text and field (values as columns take them)
 //! ```
 //!
-//! Every call waits for the server, for a bounded time; callers that must not wait use a journal. Statements are built from validated
-//! names, and values are
-//! always bound. Channel names are compared byte by byte, whatever the table's collation treats as equal.
+//! Every call waits for the server, for a bounded time; callers that must not wait use a journal. Statements are built from validated names, and
+//! values are always bound. Channel names are compared byte by byte, whatever the table's collation treats as equal.
 
 mod client;
 mod connect;
@@ -244,7 +243,7 @@ impl MessageStore for SqlStore {
             let (table, place) = (&self.client.names.data_plain, &self.client.access.place);
             let foreign = found.foreign;
             tracing::warn!(
-                "{foreign} rows of {table} in {place} have no channel, or a name that none can have; they are left alone"
+                "{foreign} rows of {table} in {place} have no channel, or an invalid channel name; they are ignored"
             );
         }
         self.highest = self.highest.max(found.summary.last_id);

@@ -60,9 +60,8 @@ fn merged(first: Page, second: Page, limit: usize, max_bytes: usize) -> Page {
     Page { complete: page.complete && horizon == u64::MAX, ..page }
 }
 
-/// Reads messages above `after`, in the order of ids: of one channel, by its spelling in the table, or of all channels. The statement takes
-/// the channel twice (if it
-/// takes one), the id, and a number of rows.
+/// Reads messages above `after`, in the order of ids: of one channel, by its spelling in the table, or of all channels. The statement takes the
+/// channel twice (if it takes one), the id, and a number of rows.
 ///
 /// # Errors
 /// The server's error.

@@ -1,9 +1,7 @@
 //! Counts the field values that the table has refused, and limits how often they are logged.
 //!
-//! Each pair of a column and a reason is logged when it first occurs, then at most once in [`limits::STORE_LOG_EVERY`] with the number of
-//! rows since:
-//! every message of a stream may have the same wrong field. There are at most as many pairs as columns times error codes of the server.
-//! Never reads a
+//! Each pair of a column and a reason is logged when it first occurs, then at most once in [`limits::STORE_LOG_EVERY`] with the number of rows since:
+//! every message of a stream may have the same wrong field. There are at most as many pairs as columns times error codes of the server. Never reads a
 //! clock and never logs: the caller does both.
 
 use std::collections::BTreeMap;
@@ -11,8 +9,8 @@ use std::time::Instant;
 
 use crate::limits;
 
-/// The index of a user-defined column, or `None` for all columns together, and the reason of the refusal, as the rest of a sentence that
-/// begins with "they".
+/// The index of a user-defined column, or `None` for all columns together, and the reason of the refusal, as the rest of a sentence that begins with
+/// "they".
 pub(super) type Cause = (Option<usize>, String);
 
 /// The number of rows that have lost a value, by cause.

@@ -1,7 +1,6 @@
 //! The conversion between rows and messages.
 //!
-//! Reading is lenient, because other programs write the table too: missing values and values of another type are interpreted as far as
-//! possible.
+//! Reading is lenient, because other programs write the table too: missing values and values of another type are interpreted as far as possible.
 
 use std::borrow::Cow;
 
@@ -57,8 +56,7 @@ pub(super) fn moment(cell: Option<Vec<u8>>) -> Timestamp {
     text(cell).and_then(|text| datetime::from_text(&text)).unwrap_or_default()
 }
 
-/// Appends the values of a message's row. `nulls` has a bit for each user-defined column that is written as NULL; the lowest bit is the
-/// first column.
+/// Appends the values of a message's row. `nulls` has a bit for each user-defined column that is written as NULL; the lowest bit is the first column.
 pub(super) fn push_values<'a>(
     values: &mut Vec<Value<'a>>,
     message: &'a Message,
@@ -72,8 +70,7 @@ pub(super) fn push_values<'a>(
     values.push(Value::Text(Some(encode(&message.payload, table.data))));
     values.push(Value::Text(Some(Cow::Owned(texts.of(message.created).to_owned()))));
     let whole = |number: Option<u64>| number.map_or(Value::Integer(None), Value::from);
-    // A dead letter's first channel is required, so if the table cannot hold the channel's name, the row has none of the dead-letter
-    // columns.
+    // A dead letter's first channel is required, so if the table cannot hold the channel's name, the row has none of the dead-letter columns.
     let dead = message.dead.as_deref().filter(|dead| table.dead_channel.holds_name(dead.channel.as_str()));
     for (name, _, _) in table.optional() {
         values.push(match name {

@@ -1,8 +1,7 @@
 //! The tables: creates missing tables, uses tables of other programs as they are, refuses tables of a newer version.
 //!
-//! The message table of another program (the PHP broker's table has four columns) is never altered. A warning names each column that is
-//! missing, once, with the
-//! statement that adds it.
+//! The message table of another program (the PHP broker's table has four columns) is never altered. A warning names each column that is missing,
+//! once, with the statement that adds it.
 
 use super::super::{Backend, Columns, StoreError};
 use super::connect::Access;
@@ -33,8 +32,7 @@ pub(super) async fn prepare(
     let own = migrate(driver, access, names).await.map_err(failed)?;
     let mut found = describe(driver, names, &names.data_plain).await.map_err(failed)?;
     if own {
-        // Columns of this version that an earlier version did not have are added once; a column that an administrator drops is not added
-        // again.
+        // Columns of this version that an earlier version did not have are added once; a column that an administrator drops is not added again.
         let is_known = read_note(driver, names, "dead_letters").await.map_err(failed)?.is_some();
         let newer = OPTIONAL.iter().filter(|(name, ..)| !is_known && name.starts_with("dead_"));
         let newer = newer.map(|(name, kind, _)| (*name, *kind));
@@ -118,14 +116,14 @@ fn message_table(
             || columns.names().any(|own| own.eq_ignore_ascii_case(name))
     };
     if let Some(strict) = found.iter().find(|column| !column.nullable && !column.filled && !ours(&column.name)) {
-        let problem = "must have a value, and the broker knows none for it; give the column a default, or allow NULL";
+        let problem = "must have a value, and the broker has none for it; set a default, or allow NULL";
         return Err(column_error(access, names, &strict.name, problem.to_owned()));
     }
     for column in found {
         let Some(wanted) = wanted(backend, &column.name) else { continue };
         if !wanted.contains(&column.data_type.as_str()) {
             let problem = format!(
-                "has the type {}, and the broker needs {}; change the type, or give another store.prefix",
+                "has the type {}, and the broker needs {}; change the type, or set another store.prefix",
                 column.data_type, wanted[0]
             );
             return Err(column_error(access, names, &column.name, problem));
@@ -189,8 +187,7 @@ async fn check_layout(driver: &mut Driver, access: &Access, names: &Names) -> Re
     }
 }
 
-/// Creates missing tables step by step; an interrupted start may have made some of the steps. True if a broker has created the message
-/// table.
+/// Creates missing tables step by step; an interrupted start may have made some of the steps. True if a broker has created the message table.
 async fn migrate(driver: &mut Driver, access: &Access, names: &Names) -> sqlx::Result<bool> {
     let backend = access.backend;
     if describe(driver, names, &names.meta_plain).await?.is_empty() {

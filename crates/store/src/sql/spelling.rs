@@ -1,15 +1,12 @@
 //! Names and texts in a latin1 column of MySQL, which may contain rows of two encodings.
 //!
-//! A connection that declares its character set stores `ü` as the byte FC. The PHP broker's connection declares none, so a server whose
-//! default is latin1 stores
-//! its bytes unchanged: `ü` in UTF-8, C3 BC, which any other connection reads as `Ã¼`. The bytes of a row show its encoding:
-//! **bytes that are valid UTF-8 are UTF-8, all others are latin1**. The broker writes names so that this rule decodes them: a name
-//! whose latin1 bytes are valid UTF-8 (`Ã¼` itself), or which latin1 cannot hold, is written as UTF-8. So no name is ever read as another
-//! name.
+//! A connection that declares its character set stores `ü` as the byte FC. The PHP broker's connection declares none, so a server whose default is
+//! latin1 stores its bytes unchanged: `ü` in UTF-8, C3 BC, which any other connection reads as `Ã¼`. The bytes of a row show its encoding: **bytes
+//! that are valid UTF-8 are UTF-8, all others are latin1**. The broker writes names so that this rule decodes them: a name whose latin1 bytes are
+//! valid UTF-8 (`Ã¼` itself), or which latin1 cannot hold, is written as UTF-8. So no name is ever read as another name.
 //!
-//! In this module, a *spelling* is the column's text as a Unicode connection reads it. MySQL's latin1 is Windows-1252, with control
-//! characters for the five bytes that
-//! Windows-1252 leaves out, so that each byte has a character. No function here fails.
+//! In this module, a *spelling* is the column's text as a Unicode connection reads it. MySQL's latin1 is Windows-1252, with control characters for
+//! the five bytes that Windows-1252 leaves out, so that each byte has a character. No function here fails.
 
 use std::borrow::Cow;
 

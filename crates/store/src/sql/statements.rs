@@ -195,8 +195,7 @@ impl Statements {
     }
 }
 
-/// The hint that makes MySQL use the index on channels: without it, MySQL prefers the condition `due IS NULL`, which nearly every row
-/// meets.
+/// The hint that makes MySQL use the index on channels: without it, MySQL prefers the condition `due IS NULL`, which nearly every row meets.
 fn channel_index(backend: Backend, table: &MessageTable) -> String {
     let index = table.channel_index.as_ref().filter(|_| backend == Backend::MySql);
     index.map(|name| format!("FORCE INDEX (`{}`) ", name.replace('`', "``"))).unwrap_or_default()

@@ -16,7 +16,7 @@ pub(super) const OPTIONAL: [(&str, &str, &str); 9] = [
     ("publication", "text", "an id that is sent again after a restart is not recognised"),
     ("deliveries", "bigint", "how often a message was delivered is forgotten at a restart"),
     ("dead_why", "text", "why a message is a dead letter is forgotten once it is in the database only"),
-    ("dead_channel", "text", "which channel a dead letter was sent to is forgotten, and with it why it died"),
+    ("dead_channel", "text", "which channel a dead letter was sent to is forgotten, and so is the reason"),
     ("dead_attempts", "bigint", "how often a dead letter was delivered before is forgotten"),
     ("dead_reason", "text", "the last reason that a receiver gave for giving a dead letter back is forgotten"),
 ];
@@ -86,13 +86,15 @@ impl MessageTable {
         warnings.extend(missing.iter().map(lost));
         if !missing.is_empty() {
             let adds: Vec<String> = missing.iter().map(|(name, kind, _)| format!("ADD COLUMN {name} {kind}")).collect();
-            warnings
-                .push(format!("to keep that, too: ALTER TABLE {table} {}; then restart the broker", adds.join(", ")));
+            warnings.push(format!(
+                "to keep these values: ALTER TABLE {table} {}; then restart the broker",
+                adds.join(", ")
+            ));
         }
         if self.channel_index.is_none() {
             warnings.push(format!(
-                "the table {table} in {place} has no index on channel, so every page of a backlog reads all of it; \
-                 to make it fast: CREATE INDEX {table}_channel ON {table} (channel, data_id); then restart the broker"
+                "the table {table} in {place} has no index on channel, so every page of a backlog reads the whole backlog; \
+                 to add one: CREATE INDEX {table}_channel ON {table} (channel, data_id); then restart the broker"
             ));
         }
         warnings

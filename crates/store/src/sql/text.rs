@@ -1,9 +1,8 @@
 //! Converts payloads to text for a column, and back; byte for byte if the column allows it.
 //!
-//! Text is stored as it is. A payload that the column cannot hold is wrapped as a data URL (RFC 2397): binary payloads in every column;
-//! text with a NUL character in
-//! PostgreSQL; in a column that is not Unicode, text that is not ASCII, unless it is JSON, which allows `\uXXXX` escapes. A text that
-//! begins like such a URL is wrapped too, so that it is read as it was written. No conversion fails.
+//! Text is stored as it is. A payload that the column cannot hold is wrapped as a data URL (RFC 2397): binary payloads in every column; text with a
+//! NUL character in PostgreSQL; in a column that is not Unicode, text that is not ASCII, unless it is JSON, which allows `\uXXXX` escapes. A text
+//! that begins like such a URL is wrapped too, so that it is read as it was written. No conversion fails.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

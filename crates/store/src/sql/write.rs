@@ -43,8 +43,10 @@ pub(super) fn check(
     let unspellable = ids(&|message| !table.channel.holds_name(message.channel.as_str()));
     if !unspellable.is_empty() {
         let remedy = match backend {
-            Backend::MySql => "the table's character set lacks; convert the table to utf8mb4",
-            Backend::Postgres => "the database's character set lacks; move it to one of encoding UTF8",
+            Backend::MySql => "the table's character set does not have; convert the table to utf8mb4",
+            Backend::Postgres => {
+                "the database's character set does not have; move it to a database with the encoding UTF8"
+            }
         };
         return Err(unfit(unspellable, format!("have a channel name with characters that {remedy}")));
     }
@@ -133,8 +135,8 @@ pub(super) async fn commit(
     if refused.rows.is_empty() && refused.nulls.is_empty() { Err(error) } else { Ok(Some(refused)) }
 }
 
-/// Finds the rows that the table refuses, alone or after the rows before them: halves a refused part until single rows are left. Leaves no
-/// row behind.
+/// Finds the rows that the table refuses, alone or after the rows before them: halves a refused part until single rows are left. Leaves no row
+/// behind.
 async fn refused(
     session: &mut Session,
     appends: &[Message],
@@ -183,9 +185,8 @@ async fn attempt(
     Ok(Some(reason))
 }
 
-/// Finds the user-defined columns that must be NULL for the table to accept a row that it has refused; leaves the row written in this form.
-/// `None` if the table
-/// refuses the row even without the columns.
+/// Finds the user-defined columns that must be NULL for the table to accept a row that it has refused; leaves the row written in this form. `None` if
+/// the table refuses the row even without the columns.
 async fn refused_columns(
     session: &mut Session,
     message: &Message,
@@ -323,9 +324,8 @@ fn batches<'a>(appends: &'a [Message], table: &MessageTable, options: WriteOptio
     batches
 }
 
-/// Handles ids that already exist: from an earlier attempt whose answer was lost, or because another program writes to the table. Rows of
-/// another program
-/// get ids far above, and are delivered after the next start.
+/// Handles ids that already exist: from an earlier attempt whose answer was lost, or because another program writes to the table. Rows of another
+/// program get ids far above, and are delivered after the next start.
 async fn resolve_collisions(session: &mut Session, group: &Group, options: WriteOptions<'_>) -> sqlx::Result<()> {
     let Session { driver, table, statements, .. } = session;
     let ours: HashMap<MessageId, &Message> = group.appends.iter().map(|message| (message.id, message)).collect();

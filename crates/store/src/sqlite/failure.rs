@@ -18,7 +18,7 @@ fn doing(extended: i32) -> &'static str {
         | ffi::SQLITE_IOERR_SHMSIZE
         | ffi::SQLITE_IOERR_SHMLOCK
         | ffi::SQLITE_IOERR_SHMMAP => "shared with other processes (its -shm file)",
-        ffi::SQLITE_IOERR_DELETE | ffi::SQLITE_IOERR_DELETE_NOENT => "tidied up (its -wal and -shm files)",
+        ffi::SQLITE_IOERR_DELETE | ffi::SQLITE_IOERR_DELETE_NOENT => "removed (its -wal and -shm files)",
         _ if extended & 0xff == ffi::SQLITE_CANTOPEN => "opened",
         _ => "used",
     }

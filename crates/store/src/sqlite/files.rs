@@ -1,5 +1,4 @@
-//! The open files of a store: the main file, and the two files that SQLite keeps beside it. If another program deletes or replaces an open
-//! file,
+//! The open files of a store: the main file, and the two files that SQLite keeps beside it. If another program deletes or replaces an open file,
 //! writes to it are lost.
 
 use std::path::{Path, PathBuf};
@@ -87,13 +86,16 @@ impl Files {
                 match std::fs::rename(&known.path, &set_aside) {
                     Ok(()) => {
                         tracing::warn!(
-                            "{} is not the store's own; it is {} now",
+                            "{} does not belong to the store, and was renamed to {}",
                             known.path.display(),
                             set_aside.display()
                         )
                     }
                     Err(error) => {
-                        tracing::warn!("{} is not the store's own, and can't be renamed: {error}", known.path.display())
+                        tracing::warn!(
+                            "{} does not belong to the store, and can't be renamed: {error}",
+                            known.path.display()
+                        )
                     }
                 }
             }

@@ -60,9 +60,8 @@ impl Link {
     /// Returns the connection; opens a new one if the last failure or a moved file requires it.
     pub(super) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
         if self.connection.is_some() && self.files.is_moved() {
-            // Moves the content of the write-ahead log to the moved file, as far as possible; closing alone would not do that. The
-            // connection is closed before
-            // the next one opens, because SQLite finds the log by its name only.
+            // Moves the content of the write-ahead log to the moved file, as far as possible; closing alone would not do that. The connection is
+            // closed before the next one opens, because SQLite finds the log by its name only.
             if let Some(connection) = self.connection.take() {
                 let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
             }
@@ -93,9 +92,8 @@ impl Link {
         Ok(self.connection.insert(connection))
     }
 
-    /// After a full disk: moves the write-ahead log into the main file, which has reserved space for it ([`reserve_space`]). The log's own
-    /// disk
-    /// space is then used again, so that removals can be written although the disk is full.
+    /// After a full disk: moves the write-ahead log into the main file, which has reserved space for it ([`reserve_space`]). The log's own disk space
+    /// is then used again, so that removals can be written although the disk is full.
     pub(super) fn checkpoint(&self) {
         if let Some(connection) = &self.connection {
             // If a reader blocks the checkpoint, the next failure tries again.
@@ -119,9 +117,8 @@ impl Link {
         meaning(&self.place(), error, self.connection.as_ref().map_or(0, errno))
     }
 
-    /// Detects that the write-ahead log or its index was deleted or replaced while in use. Writes the log's content to the main file before
-    /// it closes the
-    /// connection. To be called at intervals.
+    /// Detects that the write-ahead log or its index was deleted or replaced while in use. Writes the log's content to the main file before it closes
+    /// the connection. To be called at intervals.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if a file was deleted or replaced; the next call opens a new connection, once the content is saved.
@@ -136,15 +133,14 @@ impl Link {
                 self.files.rename_foreign_files();
                 self.connection = None;
                 let detail = format!(
-                    "its file {name} was removed or replaced while in use; what it held is in the main file now"
+                    "its file {name} was removed or replaced while in use; its content has been saved to the main file"
                 );
                 Err(StoreError::Unavailable { place, detail })
             }
             // A reader blocks the checkpoint, or the disk fails: the connection must stay open, because only it holds the log's content.
             _ => {
-                let detail = format!(
-                    "its file {name} was removed or replaced while in use, and what it holds can't be saved yet"
-                );
+                let detail =
+                    format!("its file {name} was removed or replaced while in use, and its content can't be saved yet");
                 Err(StoreError::Unavailable { place, detail })
             }
         }
@@ -168,9 +164,8 @@ impl Link {
     }
 }
 
-/// `auto_vacuum` works on an empty file only, and must be set before its first page is written. On any other file the pragma writes a
-/// useless page after
-/// the content of the write-ahead log, before that content is safe ([`write_journal_again`]).
+/// `auto_vacuum` works on an empty file only, and must be set before its first page is written. On any other file the pragma writes a useless page
+/// after the content of the write-ahead log, before that content is safe ([`write_journal_again`]).
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cache_size", -limits::STORE_CACHE_KIB)?;
     connection.pragma_update(None, "mmap_size", 0)?;
@@ -185,15 +180,12 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     control(connection, ffi::SQLITE_FCNTL_CHUNK_SIZE, &mut chunk)
 }
 
-/// Writes the content of the existing write-ahead log once more, and syncs it. Every new connection does so before it appends or copies
-/// pages. The inner error is
-/// one of the operating system.
+/// Writes the content of the existing write-ahead log once more, and syncs it. Every new connection does so before it appends or copies pages. The
+/// inner error is one of the operating system.
 ///
-/// The reason: after a failed sync, Linux keeps the written pages in its cache and marks them as clean, although the disk may not have
-/// them. SQLite would append
-/// after such a gap, or copy pages from it to the main file, and the next power cut would lose messages that were accepted since, or damage
-/// the file.
-/// Pages that are written again are synced again. The transaction keeps other processes from writing meanwhile.
+/// The reason: after a failed sync, Linux keeps the written pages in its cache and marks them as clean, although the disk may not have them. SQLite
+/// would append after such a gap, or copy pages from it to the main file, and the next power cut would lose messages that were accepted since, or
+/// damage the file. Pages that are written again are synced again. The transaction keeps other processes from writing meanwhile.
 fn write_journal_again(connection: &mut Connection, main: &Path) -> rusqlite::Result<io::Result<()>> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let written = match OpenOptions::new().read(true).write(true).open(beside(main, "-wal")) {
@@ -221,8 +213,7 @@ fn rewrite_all(mut journal: File) -> io::Result<()> {
     if at > 0 { journal.sync_all() } else { Ok(()) }
 }
 
-/// Reserves the disk space that the main file needs once the running transaction is copied to it. Otherwise the write-ahead log could fill
-/// the disk
+/// Reserves the disk space that the main file needs once the running transaction is copied to it. Otherwise the write-ahead log could fill the disk
 /// with pages for which the main file has no space, and then not even a removal could be written.
 pub(super) fn reserve_space(connection: &Connection) -> rusqlite::Result<()> {
     let pragma = |statement| connection.prepare_cached(statement)?.query_row([], |row| row.get::<_, i64>(0));
@@ -266,8 +257,8 @@ fn errno(connection: &Connection) -> c_int {
 
 /// Sends a file control to SQLite for the open file. `T` is the type that `sqlite3_file_control` documents for `opcode`.
 fn control<T>(connection: &Connection, opcode: c_int, value: &mut T) -> rusqlite::Result<()> {
-    // SAFETY: the handle is open as long as `connection` lives; SQLite reads or writes one value of the type that belongs to `opcode`
-    // (`int` for the chunk size and the error number, `sqlite3_int64` for the size hint, as given above) and keeps no pointer to it.
+    // SAFETY: the handle is open as long as `connection` lives; SQLite reads or writes one value of the type that belongs to `opcode` (`int` for the
+    // chunk size and the error number, `sqlite3_int64` for the size hint, as given above) and keeps no pointer to it.
     let code = unsafe {
         ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), opcode, std::ptr::from_mut(value).cast())
     };

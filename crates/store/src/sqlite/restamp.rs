@@ -22,8 +22,7 @@ pub(crate) fn restamp(transaction: &Transaction<'_>, sql: &Sql, restamp: &Restam
     Ok(true)
 }
 
-/// Corrects rows that were created in the future. The newest rows show whether there are any, because the rows of a wrong clock are the
-/// newest.
+/// Corrects rows that were created in the future. The newest rows show whether there are any, because the rows of a wrong clock are the newest.
 pub(super) fn clamp_future_rows(
     connection: &mut Connection,
     sql: &Sql,
@@ -61,14 +60,14 @@ pub(super) fn expiries(connection: &Connection, sql: &Sql) -> rusqlite::Result<V
     let (first, last): (Option<i64>, Option<i64>) =
         connection.query_row(&sql.times.expiry_bounds, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let Some((first, last)) = first.zip(last) else { return Ok(Vec::new()) };
-    let stamp = |moment: i64| Timestamp(u64::try_from(moment).unwrap_or_default());
-    let span = expiry_span(stamp(first), stamp(last));
+    let timestamp = |moment: i64| Timestamp(u64::try_from(moment).unwrap_or_default());
+    let span = expiry_span(timestamp(first), timestamp(last));
     let mut statement = connection.prepare(&sql.times.expiries)?;
     let mut rows = statement.query([integer(span)])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let (at, messages): (i64, i64) = (row.get(1)?, row.get(2)?);
-        found.extend(super::row::channel(row, 0)?.map(|channel| (channel, stamp(at), messages.unsigned_abs())));
+        found.extend(super::row::channel(row, 0)?.map(|channel| (channel, timestamp(at), messages.unsigned_abs())));
     }
     Ok(found)
 }

@@ -1,7 +1,6 @@
 //! The SQL statements, and the conversion between rows and messages.
 //!
-//! Reading is lenient, because other programs write the table too: missing values and values of another type are interpreted as far as
-//! possible, and
+//! Reading is lenient, because other programs write the table too: missing values and values of another type are interpreted as far as possible, and
 //! no row makes a page fail.
 
 use bytes::Bytes;
@@ -153,15 +152,13 @@ pub(crate) fn integer(number: u64) -> i64 {
 #[derive(Debug)]
 pub(super) struct Insert {
     pub(super) text: String,
-    /// The number of columns of each row. The user-defined columns come first, because their number varies; the columns of dead letters
-    /// come last.
+    /// The number of columns of each row. The user-defined columns come first, because their number varies; the columns of dead letters come last.
     pub(super) width: usize,
 }
 
 impl Insert {
-    /// A statement for `rows` rows. `dead`: with the columns of dead letters. Other rows omit these columns, because a named column costs
-    /// time even if its value
-    /// is NULL.
+    /// A statement for `rows` rows. `dead`: with the columns of dead letters. Other rows omit these columns, because a named column costs time even
+    /// if its value is NULL.
     fn new(data: &str, columns: &Columns, rows: usize, dead: bool) -> Self {
         let named = if dead { SELECTED } else { SELECTED.split(DEAD).next().unwrap_or(SELECTED) };
         let names: String = columns.names().map(|name| format!("\"{name}\", ")).collect::<String>() + named;

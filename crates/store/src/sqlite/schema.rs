@@ -109,8 +109,7 @@ impl Tables {
         )
     }
 
-    /// The first index serves pages, counts and purges without reading the table; the other two contain only the rows with an expiry or a
-    /// due time.
+    /// The first index serves pages, counts and purges without reading the table; the other two contain only the rows with an expiry or a due time.
     fn indexes(&self) -> String {
         let data = &self.data;
         format!(

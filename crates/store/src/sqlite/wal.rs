@@ -1,15 +1,11 @@
-//! Checks whether the write-ahead log that SQLite left still holds every committed page. Must be called before SQLite opens the store:
-//! SQLite takes the first damaged
-//! frame for the end of the log, reports nothing, and overwrites the rest.
+//! Checks whether the write-ahead log that SQLite left still holds every committed page. Must be called before SQLite opens the store: SQLite takes
+//! the first damaged frame for the end of the log, reports nothing, and overwrites the rest.
 //!
-//! Two observations show a loss. First, the `-shm` file, which outlives the process but not the machine, has the number of committed
-//! frames. Second, a transaction is made
-//! durable before the next one is written (`synchronous = FULL`): if a frame is damaged and a whole transaction follows that another one
-//! continues, the damaged frame
-//! had been committed. A power cut alone only damages the last transaction, which was never reported; and a disk that refuses to sync
-//! leaves fragments of several
-//! failed transactions, none of which continues another. Formats: <https://sqlite.org/fileformat2.html#the_write_ahead_log>,
-//! <https://sqlite.org/walformat.html>.
+//! Two observations show a loss. First, the `-shm` file, which outlives the process but not the machine, has the number of committed frames. Second,
+//! a transaction is made durable before the next one is written (`synchronous = FULL`): if a frame is damaged and a whole transaction follows that
+//! another one continues, the damaged frame had been committed. A power cut alone only damages the last transaction, which was never reported; and a
+//! disk that refuses to sync leaves fragments of several failed transactions, none of which continues another. Formats:
+//! <https://sqlite.org/fileformat2.html#the_write_ahead_log>, <https://sqlite.org/walformat.html>.
 //!
 //! Never writes, and must not be called while a process has the store open.
 

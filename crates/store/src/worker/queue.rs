@@ -1,7 +1,7 @@
 //! The requests that wait for the store, without thread or lock: which request cancels which, and which may be carried out when.
 //!
-//! Appends leave the queue in the order of their arrival. Removals, delivery counts and purges stay queued until the store has carried them
-//! out, also after failures.
+//! Appends leave the queue in the order of their arrival. Removals, delivery counts and purges stay queued until the store has carried them out, also
+//! after failures.
 
 mod numbered_queue;
 mod uncertain_rows;
@@ -70,8 +70,7 @@ impl Queue {
         self.bytes
     }
 
-    /// Queues messages to write. A waiting message with the same id is replaced; a waiting removal belongs to an earlier write and is
-    /// dropped.
+    /// Queues messages to write. A waiting message with the same id is replaced; a waiting removal belongs to an earlier write and is dropped.
     pub(super) fn append(&mut self, messages: Vec<Message>) {
         for message in messages {
             self.cancel(message.id);
@@ -234,9 +233,8 @@ impl Queue {
         self.row_changes() >= limits::STORE_PENDING
     }
 
-    /// Takes the next transaction from the queue: at most [`wsmb_core::limits::STORE_GROUP`] of each kind; removals and counts only if
-    /// `changes`. The second value
-    /// names the removals of rows that the group's appends replace.
+    /// Takes the next transaction from the queue: at most [`wsmb_core::limits::STORE_GROUP`] of each kind; removals and counts only if `changes`. The
+    /// second value names the removals of rows that the group's appends replace.
     pub(super) fn next_group(&mut self, changes: bool) -> (Group, Replaced) {
         let mut group = Group::default();
         let mut replaced = Replaced::default();

@@ -42,9 +42,8 @@ pub enum Outcome {
         /// Whether there may be further expired messages.
         more: bool,
     },
-    /// The wall clock was behind by this much. The times of earlier runs' messages that were loaded before this outcome are wrong; times
-    /// that are loaded after it
-    /// are right. See [`StoreWorker::restamp`](super::StoreWorker::restamp).
+    /// The wall clock was behind by this much. The times of earlier runs' messages that were loaded before this outcome are wrong; times that are
+    /// loaded after it are right. See [`StoreWorker::restamp`](super::StoreWorker::restamp).
     WallAdvanced(Duration),
 }
 

@@ -53,9 +53,8 @@ pub(super) struct StoreThread {
     waker: Waker,
     /// Milliseconds to add to the callers' time to get the wall clock's time.
     offset: i64,
-    /// Milliseconds to add besides `offset` to rows of earlier runs, up to this id. Used between the report of a clock step and the
-    /// correction of this run's
-    /// rows.
+    /// Milliseconds to add besides `offset` to rows of earlier runs, up to this id. Used between the report of a clock step and the correction of
+    /// this run's rows.
     earlier_rows: (i64, MessageId),
     /// The token of the last reported correction.
     reported_correction: Option<u64>,
@@ -308,9 +307,8 @@ impl StoreThread {
         }
     }
 
-    /// Reads until a page holds a message that is not about to be removed, or until the end: an empty page that is not the last page has no
-    /// meaning to the
-    /// caller.
+    /// Reads until a page holds a message that is not about to be removed, or until the end: an empty page that is not the last page has no meaning
+    /// to the caller.
     fn load(&mut self, mut load: Load) {
         loop {
             if !self.store.prepare(&load.channel, load.after, load.limit, wsmb_core::limits::PAGE_BYTES) {

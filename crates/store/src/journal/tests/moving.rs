@@ -12,7 +12,7 @@ fn what_is_accepted_moves_to_the_database_and_leaves_the_journal() {
     assert_eq!((store.ledger.waiting(), rig.database.ids("sms")), (Ok((0, 0)), vec![1, 2, 3, 4, 5]));
     assert_eq!(ids(&mut store, "sms"), [1, 2, 3, 4, 5]);
     remove(&mut store, &[2]);
-    assert_eq!(ids(&mut store, "sms"), [1, 3, 4, 5], "what is owed to be gone is gone");
+    assert_eq!(ids(&mut store, "sms"), [1, 3, 4, 5], "a row with a pending removal is not returned");
     store.flush_all();
     assert_eq!((store.ledger.waiting(), rig.database.ids("sms")), (Ok((0, 0)), vec![1, 3, 4, 5]));
 }

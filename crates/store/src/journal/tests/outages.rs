@@ -38,7 +38,7 @@ fn a_purge_that_a_read_only_server_refuses_is_tried_once_a_second() {
     store.flush_all();
     rig.database.fail(Some(StoreError::ReadOnly { place: "db://test".to_owned() }));
     let begun = Instant::now();
-    store.purge(&channel("sms"), MessageId(3), 10).expect("it is owed");
+    store.purge(&channel("sms"), MessageId(3), 10).expect("the purge is pending");
     store.move_at = Some(Instant::now());
     rounds(&mut store, 200);
     let (tried, allowed) = (rig.database.with(|state| state.purges), begun.elapsed().as_secs() as u32 + 1);

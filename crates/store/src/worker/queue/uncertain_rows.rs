@@ -1,9 +1,7 @@
-//! Rows that may be in the store although their write was reported as failed: a server's answer was lost, or a disk failed after the
-//! commit.
+//! Rows that may be in the store although their write was reported as failed: a server's answer was lost, or a disk failed after the commit.
 //!
-//! The broker writes such a message again, unless the message is removed before. Then the row must be removed too, or it would be delivered
-//! after the next
-//! start. Bounded: after very many failures the oldest ids are dropped, and their rows, if there are any, are delivered once more.
+//! The broker writes such a message again, unless the message is removed before. Then the row must be removed too, or it would be delivered after the
+//! next start. Bounded: after very many failures the oldest ids are dropped, and their rows, if there are any, are delivered once more.
 
 use std::collections::HashSet;
 

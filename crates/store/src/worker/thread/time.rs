@@ -24,9 +24,8 @@ impl StoreThread {
         }
     }
 
-    /// Reports a clock that was behind. The stored times of earlier runs stay as they are; from now on they mean an earlier moment of the
-    /// callers' time, whether or not
-    /// the store can be written.
+    /// Reports a clock that was behind. The stored times of earlier runs stay as they are; from now on they mean an earlier moment of the callers'
+    /// time, whether or not the store can be written.
     fn report_clock_step(&mut self, restamp: &Restamp) {
         if restamp.all || self.reported_correction.replace(restamp.token) == Some(restamp.token) {
             return;

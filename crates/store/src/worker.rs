@@ -61,10 +61,11 @@ impl StoreWorker {
             healthy: AtomicBool::new(true),
             room: Notify::new(),
         });
-        let mut body = thread::StoreThread::new(Arc::clone(&shared), store, Box::new(before_removal), Box::new(report));
+        let mut store_thread =
+            thread::StoreThread::new(Arc::clone(&shared), store, Box::new(before_removal), Box::new(report));
         let thread = std::thread::Builder::new().name("wsmb-store".to_owned()).spawn(move || {
             // After a panic the store may be in an inconsistent state: it is never used again.
-            std::panic::catch_unwind(AssertUnwindSafe(|| body.run())).unwrap_or_else(|panic| {
+            std::panic::catch_unwind(AssertUnwindSafe(|| store_thread.run())).unwrap_or_else(|panic| {
                 died();
                 std::panic::resume_unwind(panic)
             })

@@ -16,7 +16,7 @@ impl JournaledStore {
             match self.database_thread.next(limits::JOURNAL_ANSWER).map_err(|died| self.thread_died(died))? {
                 Some(Report::Counted(result)) => {
                     self.counting = false;
-                    let Some(found) = self.outcome(result) else { return Ok(None) };
+                    let Some(found) = self.record_result(result) else { return Ok(None) };
                     self.count_at = Instant::now() + limits::JOURNAL_COUNT_EVERY;
                     self.is_uncounted = false;
                     self.ledger.recount(&found.channels, found.last_id)?;

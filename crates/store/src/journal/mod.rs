@@ -179,7 +179,7 @@ impl JournaledStore {
             Report::Swept(result) => self.swept(result),
             Report::Purged(channel, up_to, result) => {
                 self.purging = false;
-                if self.outcome(result).is_none() {
+                if self.record_result(result).is_none() {
                     // A read-only server refuses every attempt at once.
                     self.write_retry_at = Some(Instant::now() + wsmb_core::limits::STORE_RETRY);
                     return Ok(());
@@ -190,17 +190,17 @@ impl JournaledStore {
             Report::Counted(result) => {
                 self.counting = false;
                 self.count_at = Instant::now() + limits::JOURNAL_COUNT_EVERY;
-                let Some(found) = self.outcome(result) else { return Ok(()) };
+                let Some(found) = self.record_result(result) else { return Ok(()) };
                 self.is_uncounted = false;
                 self.ledger.recount(&found.channels, found.last_id)
             }
             // The caller that requested the page has stopped waiting.
             Report::Scanned(result) => {
-                self.outcome(result);
+                self.record_result(result);
                 Ok(())
             }
             Report::Done(result) => {
-                self.outcome(result);
+                self.record_result(result);
                 Ok(())
             }
         }
@@ -248,7 +248,7 @@ impl JournaledStore {
         self.write_retry_at = Some(Instant::now() + wsmb_core::limits::STORE_RETRY);
     }
 
-    fn outcome<T>(&mut self, result: Result<T, StoreError>) -> Option<T> {
+    fn record_result<T>(&mut self, result: Result<T, StoreError>) -> Option<T> {
         match result {
             Ok(value) => {
                 self.database_answered();

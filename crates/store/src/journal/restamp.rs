@@ -120,7 +120,7 @@ impl JournaledStore {
         self.restamping = false;
         let now = std::time::Instant::now();
         self.move_at = Some(now);
-        if self.outcome(result).is_none() {
+        if self.record_result(result).is_none() {
             self.write_retry_at = Some(now + wsmb_core::limits::STORE_RETRY);
             return Ok(());
         }

@@ -44,7 +44,7 @@ impl JournaledStore {
     /// Handles the result of a sweep of the database.
     pub(super) fn swept(&mut self, result: Result<Swept, StoreError>) -> Result<(), StoreError> {
         self.sweeps.under_way = false;
-        let Some(mut swept) = self.outcome(result) else { return Ok(()) };
+        let Some(mut swept) = self.record_result(result) else { return Ok(()) };
         self.ledger.retain_not_removed(&mut swept.gone)?;
         self.fetches.forget(&swept.gone.iter().map(|(id, _)| *id).collect());
         self.sweeps.gone.append(&mut swept.gone);

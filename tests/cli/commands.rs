@@ -356,7 +356,10 @@ fn look_at_the_queue(broker: &Broker) {
     assert!(list.contains("sms") && list.contains("other"), "{list}");
     assert_eq!(broker.waiting("sms"), 3);
     let peek = broker.queue(&["peek", "sms", "--count", "2"]).with(0).stdout;
-    assert!(peek.contains("{\"n\":1}") && peek.contains("\"two\"") && peek.contains("there are more messages"), "{peek}");
+    assert!(
+        peek.contains("{\"n\":1}") && peek.contains("\"two\"") && peek.contains("there are more messages"),
+        "{peek}"
+    );
     let export = broker.queue(&["export", "sms"]).with(0).stdout;
     let messages: Vec<serde_json::Value> = export
         .lines()
@@ -480,7 +483,7 @@ fn a_client_that_cannot_work_says_why() {
                 "cannot reach {nobody}: connection refused - is the broker running? start it with `wsmb serve`"
             ));
         run(wsmb(directory).args(command).args(["--url", &broker.url])).with(1).complaining(
-            " wants a user and a password (401): store them with `wsmb login`, or set --user and WSMB_PASSWORD",
+            " requires a user and a password (401): store them with `wsmb login`, or set --user and WSMB_PASSWORD",
         );
         run(wsmb(directory).args(command).args(["--url", "wss://127.0.0.1"])).with(2).complaining("no TLS yet");
         run(wsmb(directory).args(command).args(["--url", "ws://h?topic=x"])).with(2).complaining("names a topic");

@@ -211,7 +211,7 @@ fn a_journal_that_was_damaged_is_told_at_the_start() {
 
     let (well, said) = check(dir.path());
     assert!(well, "it would start: {said}");
-    assert_says(&said, &["wsmb.db-wal is damaged", "messages that were accepted last may be lost"]);
+    assert_says(&said, &["wsmb.db-wal is damaged", "the last accepted messages may be lost"]);
     let broker = start_in(Setup::default(), &dir);
     // The log and the greeting come through two pipes, in any order.
     for part in ["ERROR the journal", "wsmb.db-wal is damaged", "a copy of the journal is kept as", "clean=false"] {

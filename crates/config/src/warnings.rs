@@ -434,9 +434,9 @@ mod tests {
     #[test]
     fn more_threads_than_processors() {
         let mut config = Config::default();
-        assert!(!doubts(&config, None).iter().any(|doubt| doubt.starts_with("server.threads")));
+        assert!(!warnings(&config, None).iter().any(|warning| warning.starts_with("server.threads")));
         config.server.threads = usize::MAX;
-        assert!(doubts(&config, None).iter().any(|doubt| doubt.starts_with("server.threads is ")));
+        assert!(warnings(&config, None).iter().any(|warning| warning.starts_with("server.threads is ")));
     }
 
     #[cfg(unix)]

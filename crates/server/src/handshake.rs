@@ -27,7 +27,7 @@ use super::transport::Transport;
 use crate::limits;
 use wsmb_auth::Users;
 use wsmb_protocol::envelope::{self, Code};
-use wsmb_protocol::handshake::{self, BadRequest, Request, SETTINGS, Upgrade};
+use wsmb_protocol::handshake::{self, BadRequest, PROXY_SETTINGS, Request, Upgrade};
 use wsmb_protocol::proxy::{self, BadHeader, Header};
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -194,10 +194,10 @@ fn bad_request(bad: BadRequest) -> Vec<u8> {
 
 /// The answer to a request that asks for no WebSocket, where only one is served.
 fn upgrade_required(request: &Request) -> Vec<u8> {
-    let hint = match request.missed {
-        Some(missed) => format!("{missed}\n"),
+    let hint = match request.broken_upgrade {
+        Some(broken) => format!("{broken}\n"),
         // A person with a browser, or a client whose every trace has been removed.
-        None if request.forwarding.is_forwarded => format!("if a WebSocket client has sent this, {SETTINGS}\n"),
+        None if request.forwarding.is_forwarded => format!("if a WebSocket client has sent this, {PROXY_SETTINGS}\n"),
         None => String::new(),
     };
     let body = format!("this is a WebSocket broker; connect with a WebSocket client\n{hint}");
@@ -227,8 +227,8 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
         return Answer::Http(plain(404, "there is nothing here"));
     }
     let Some(upgrade) = request.upgrade else {
-        if let Some(missed) = request.missed {
-            hub.proxies.note_missed(&client, missed);
+        if let Some(broken) = request.broken_upgrade {
+            hub.proxies.note_broken_upgrade(&client, broken);
         }
         return Answer::Http(upgrade_required(&request));
     };

@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 use super::counters::WarningLimit;
 use super::session::Peer;
 use wsmb_core::network::Networks;
-use wsmb_protocol::handshake::{BadRequest, Missed};
+use wsmb_protocol::handshake::{BadRequest, BrokenUpgrade};
 use wsmb_protocol::proxy::{BadHeader, Forwarding, Header};
 
 /// Where a connection comes from.
@@ -30,7 +30,7 @@ pub(super) struct Proxies {
     contradiction: WarningLimit,
     no_header: WarningLimit,
     header: WarningLimit,
-    missed: WarningLimit,
+    broken_upgrades: WarningLimit,
 }
 
 impl Proxies {
@@ -94,9 +94,9 @@ impl Proxies {
     }
 
     /// A request for a WebSocket came spoilt.
-    pub(super) fn note_missed(&self, client: &Client, missed: Missed) {
-        if let Some(withheld) = self.missed.admit() {
-            warn!(peer = %client.address, withheld, "{missed}");
+    pub(super) fn note_broken_upgrade(&self, client: &Client, broken: BrokenUpgrade) {
+        if let Some(withheld) = self.broken_upgrades.admit() {
+            warn!(peer = %client.address, withheld, "{broken}");
         }
     }
 }

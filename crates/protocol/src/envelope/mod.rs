@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod differential_tests;
+mod explain;
 mod field;
 mod parse;
 mod read;
@@ -12,7 +13,6 @@ mod reply;
 #[cfg(test)]
 mod tests;
 mod time;
-mod explain;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -229,7 +229,7 @@ impl Decoder {
     }
 
     /// Begins a data frame whose payload is collected in `unfinished`.
-    fn open<'a>(
+    fn start_frame<'a>(
         &mut self,
         header: &Header,
         take: &mut impl FnMut(Incoming<'a>) -> ControlFlow<()>,

@@ -4,8 +4,8 @@
 //! 3). `client` writes requests and parses replies. The server side never reads a body, and never decides who may connect.
 
 mod bad_request;
-mod client;
 mod broken_upgrade;
+mod client;
 mod query;
 mod server;
 #[cfg(test)]
@@ -18,8 +18,8 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use sha1::{Digest as _, Sha1};
 
 pub use bad_request::BadRequest;
-pub use client::{BadReply, client_request, parse_reply};
 pub use broken_upgrade::{BrokenUpgrade, PROXY_SETTINGS};
+pub use client::{BadReply, client_request, parse_reply};
 pub use query::percent_decode;
 pub use server::{Page, Request, Upgrade, parse_request, response, upgrade_reply, without_body};
 

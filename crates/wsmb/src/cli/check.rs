@@ -15,7 +15,7 @@ use super::{Failure, Outcome, build};
 use wsmb_auth::{Credentials, Users, first_start};
 use wsmb_config::{Config, Listener, StoreUrl};
 use wsmb_core::policy::{ChannelPolicy, Dispatch};
-use wsmb_store::{Look, StoreError, StoreSettings};
+use wsmb_store::{Inspection, StoreError, StoreSettings};
 
 /// Check the configuration, the store and the password files without starting the broker
 ///
@@ -207,7 +207,7 @@ fn journal_holder(settings: &StoreSettings) -> Option<String> {
     wsmb_store::inspect(&StoreSettings { url, ..StoreSettings::default() }).ok()?.holder
 }
 
-fn report_store(seen: Look, url: &StoreUrl, report: &mut Report) -> Option<String> {
+fn report_store(seen: Inspection, url: &StoreUrl, report: &mut Report) -> Option<String> {
     let state = match &seen.holder {
         Some(holder) => format!("a broker is running on it ({holder})"),
         None => "no broker is running on it".to_owned(),

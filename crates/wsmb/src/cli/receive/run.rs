@@ -144,7 +144,7 @@ impl ReceiveLoop {
         if !self.unconfirmed.is_empty() && Instant::now() >= deadline {
             let unconfirmed = self.unconfirmed.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
             output::note(&format!(
-                "wsmb: cannot confirm these finished messages, so the broker will deliver them ask_after: {unconfirmed}"
+                "wsmb: cannot confirm these finished messages, so the broker will deliver them again: {unconfirmed}"
             ));
             self.unconfirmed.clear();
         }

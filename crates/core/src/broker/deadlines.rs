@@ -43,7 +43,7 @@ pub(super) struct Deadlines {
     late_checks: HashSet<ConnectionId, RandomState>,
     /// Messages that are written at this time if they are still unsettled. The write delay is the same for all, so the times are in order.
     writes: VecDeque<(Timestamp, MessageId)>,
-    /// The same for messages whose sender waits and whose receiver will probably confirm sooner than a disk could write. In order, too.
+    /// The same for messages whose sender waits and whose receiver will probably confirm sooner than a disk could write. Also in order.
     awaited: VecDeque<(Timestamp, MessageId)>,
     /// The time at which the next message in memory expires, for each channel with such messages.
     expiries: BTreeSet<(Timestamp, usize)>,

@@ -227,7 +227,7 @@ mod tests {
         for _ in 0..6 {
             let choice = Choice { served, ..all(Dispatch::Rotate, 1) };
             let targets = groups.choose(choice, |_| Some(0));
-            served = groups.serve(&targets).expect("somebody is served");
+            served = groups.serve(&targets).expect("a receiver");
             got.extend(orders(&targets));
         }
         assert_eq!(got, [1, 3, 4, 2, 3, 4]);

@@ -1,4 +1,4 @@
-//! What a receiver says about a delivery, and what becomes of a message that failed.
+//! Names of deliveries, the answers of receivers to them, and dead letters.
 
 use std::fmt;
 use std::time::Duration;

@@ -53,7 +53,7 @@ pub(super) struct MessageRecord {
     pub channel: String,
     pub sender: ConnectionId,
     /// The sender received the channel when it sent the message, and has not left it since.
-    pub own: bool,
+    pub sender_receives: bool,
     /// The sender received the channel when it sent the message.
     pub sender_was_member: bool,
     pub limit: usize,
@@ -64,7 +64,7 @@ pub(super) struct MessageRecord {
     pub due: Timestamp,
     pub expires: Option<Timestamp>,
     /// Present if an earlier run of the broker has stored the message. True if it was stored with a due time.
-    pub old: Option<bool>,
+    pub restored: Option<bool>,
     /// The sender got `00`.
     pub accepted: bool,
     /// The sender got a refusal.
@@ -84,14 +84,14 @@ pub(super) struct MessageRecord {
     /// The receivers that have it, by connection and sequence number.
     pub holders: BTreeMap<(ConnectionId, u64), Holder>,
     /// Whether it is the only message of its publication.
-    pub alone: bool,
+    pub is_single: bool,
     /// The number of flights since the start of the broker, or since the message became a dead letter.
     pub flights: u32,
     /// The number of times it returned with a nack.
     pub nacks: u32,
     pub failed: Failed,
     /// Present while it is held back after a nack: until this time, and only from these receivers. If the set is empty, from all receivers.
-    pub pause: Option<(Timestamp, BTreeSet<ConnectionId>)>,
+    pub held_back: Option<(Timestamp, BTreeSet<ConnectionId>)>,
     /// The receivers that had it and did not confirm it.
     pub returned: BTreeSet<ConnectionId>,
     /// The receiver from which it was taken because it was too slow, and the time.
@@ -103,11 +103,11 @@ pub(super) struct MessageRecord {
     /// It was waiting when too many messages were held, so it may be released early.
     pub may_be_early: bool,
     /// These groups had it and returned it: nobody else gets it before this time.
-    pub bound: Option<(BTreeSet<&'static str>, Timestamp)>,
+    pub bound_to: Option<(BTreeSet<&'static str>, Timestamp)>,
     /// A receiver has rejected it, and no other receiver had it.
     pub rejected: bool,
     /// It is a dead letter.
-    pub letter: bool,
+    pub is_dead_letter: bool,
     /// A receiver has rejected the dead letter. Dead letters have no dead-letter channel, so the message is dropped.
     pub dead_letter_rejected: bool,
 }
@@ -117,7 +117,7 @@ impl MessageRecord {
         Self {
             channel,
             sender,
-            own: false,
+            sender_receives: false,
             sender_was_member: false,
             limit: policy.receivers as usize,
             has_own_limit: false,
@@ -125,7 +125,7 @@ impl MessageRecord {
             delayed: false,
             due: Timestamp::default(),
             expires: None,
-            old: None,
+            restored: None,
             accepted: false,
             refused: false,
             confirmed: false,
@@ -134,21 +134,21 @@ impl MessageRecord {
             deliveries: 0,
             id: None,
             holders: BTreeMap::new(),
-            alone: true,
+            is_single: true,
             flights: 0,
             nacks: 0,
             failed: Failed::default(),
             holders_when_safe: None,
-            pause: None,
+            held_back: None,
             returned: BTreeSet::new(),
             revoked: None,
             flight_groups: BTreeSet::new(),
             has_observers: false,
             last_delivery: (0, 0),
             may_be_early: false,
-            bound: None,
+            bound_to: None,
             rejected: false,
-            letter: false,
+            is_dead_letter: false,
             dead_letter_rejected: false,
         }
     }
@@ -156,23 +156,23 @@ impl MessageRecord {
     /// Checks the channel of a delivery. When the message has just become a dead letter, it starts again like a new message.
     fn starts_again(&mut self, letter: bool) {
         assert!(letter || !self.rejected, "a message was delivered after it was rejected: {self:?}");
-        assert!(letter || !self.letter, "a dead letter was delivered on its first channel: {self:?}");
-        if letter && !self.letter {
-            self.letter = true;
-            (self.flights, self.nacks, self.pause, self.revoked, self.bound) = (0, 0, None, None, None);
+        assert!(letter || !self.is_dead_letter, "a dead letter was delivered on its first channel: {self:?}");
+        if letter && !self.is_dead_letter {
+            self.is_dead_letter = true;
+            (self.flights, self.nacks, self.held_back, self.revoked, self.bound_to) = (0, 0, None, None, None);
             self.returned.clear();
         }
     }
 
     /// Whether only the groups that had it may get it again. (Dead letters go to one receiver.)
     fn waits_for_groups(&self) -> bool {
-        self.has_observers || (self.limit == 0 && !self.letter)
+        self.has_observers || (self.limit == 0 && !self.is_dead_letter)
     }
 
     /// Returns the only groups that may get it: it waits for them, or they have it.
     pub fn only_for(&self) -> Option<&BTreeSet<&'static str>> {
         let has = !self.holders.is_empty() && !self.flight_groups.is_empty() && self.waits_for_groups();
-        if has { Some(&self.flight_groups) } else { self.bound.as_ref().map(|(groups, _)| groups) }
+        if has { Some(&self.flight_groups) } else { self.bound_to.as_ref().map(|(groups, _)| groups) }
     }
 
     /// Records a delivery with regard to groups, and checks that a message which belongs to groups goes to them only. Returns whether the
@@ -180,7 +180,7 @@ impl MessageRecord {
     fn check_groups(&mut self, number: u64, now: Timestamp, view: &DeliveryView<'_>, too_many_held: bool) -> bool {
         let DeliveryView { to, group, grouped, delivery, .. } = *view;
         if self.holders.is_empty() {
-            if let Some((groups, until)) = self.bound.take().filter(|(_, until)| now < *until && !too_many_held) {
+            if let Some((groups, until)) = self.bound_to.take().filter(|(_, until)| now < *until && !too_many_held) {
                 assert!(
                     group.is_some_and(|group| groups.contains(group)),
                     "message {number} waits for {groups:?} until {until:?} and was given to {to:?} of {group:?}"
@@ -211,16 +211,16 @@ impl MessageRecord {
         }
         self.holders.clear();
         self.decide_retry(now);
-        let from = self.pause.as_ref().map_or(now, |(until, _)| *until);
+        let from = self.held_back.as_ref().map_or(now, |(until, _)| *until);
         let waits = !self.flight_groups.is_empty() && self.waits_for_groups();
-        self.bound = waits.then(|| (std::mem::take(&mut self.flight_groups), from.after(Bounds::TIGHT.group_wait)));
+        self.bound_to = waits.then(|| (std::mem::take(&mut self.flight_groups), from.after(Bounds::TIGHT.group_wait)));
     }
 
     /// Records a delivery with regard to earlier failures, and checks that a held message is not delivered before its time, nor at once to
     /// the receiver that failed. `too_many_held`: too many messages are held, so some of them are released early.
     fn check_hold(&mut self, number: u64, to: ConnectionId, now: Timestamp, too_many_held: bool) {
         if self.holders.is_empty() {
-            if let Some((until, not)) = self.pause.take().filter(|(until, _)| *until > now) {
+            if let Some((until, not)) = self.held_back.take().filter(|(until, _)| *until > now) {
                 assert!(
                     too_many_held || !not.is_empty(),
                     "message {number} was delivered at {now:?}, although it is held until {until:?}"
@@ -232,7 +232,7 @@ impl MessageRecord {
             }
             if let Some((slow, at)) = self.revoked.take() {
                 assert!(
-                    !self.alone || at < now || slow != to,
+                    !self.is_single || at < now || slow != to,
                     "message {number} was delivered again to {to:?}, which was too slow"
                 );
             }
@@ -252,10 +252,10 @@ impl MessageRecord {
         }
         let first = self.nacks == 0;
         self.nacks += 1;
-        self.rejected |= failed.reject && !self.letter;
-        self.dead_letter_rejected |= failed.reject && self.letter;
+        self.rejected |= failed.reject && !self.is_dead_letter;
+        self.dead_letter_rejected |= failed.reject && self.is_dead_letter;
         let pause = Duration::from_secs(1 << self.flights.saturating_sub(1).min(6)).min(Duration::from_secs(60));
-        self.pause = match failed.until {
+        self.held_back = match failed.until {
             Some(until) => Some((until, BTreeSet::new())),
             None => Some((now.after(pause), if first { failed.by } else { BTreeSet::new() })),
         };
@@ -280,7 +280,7 @@ impl MessageRecord {
     /// Forgets what only the crashed process knew.
     pub fn forget(&mut self) {
         self.holders.clear();
-        (self.flights, self.nacks, self.pause, self.revoked, self.bound) = (0, 0, None, None, None);
+        (self.flights, self.nacks, self.held_back, self.revoked, self.bound_to) = (0, 0, None, None, None);
         self.failed = Failed::default();
         self.returned.clear();
     }
@@ -336,7 +336,10 @@ impl Model {
             "message {number} of {} was delivered on {channel}",
             record.channel
         );
-        assert!(letter || to != record.sender || !record.own, "message {number} was delivered to its sender");
+        assert!(
+            letter || to != record.sender || !record.sender_receives,
+            "message {number} was delivered to its sender"
+        );
         assert!(letter || record.expires.is_none_or(|at| at > now), "message {number} was delivered after it expired");
         assert!(now >= record.due, "message {number} was delivered before it was due");
         assert!(!record.confirmed, "message {number} was delivered after it was confirmed");
@@ -368,7 +371,7 @@ impl Model {
             record.holders.insert((to, sequence), holder);
             assert!(limit == 0 || !self.is_silent(now, to), "message {number} was given to {to:?}, which is silent");
         }
-        let record = self.messages.get_mut(&number).expect("it is known");
+        let record = self.messages.get_mut(&number).expect("a known message");
         if manual && !letter {
             let before = record.deliveries > record.holders.len().saturating_sub(1) as u32;
             // A delayed message that came due right before a crash, and waits until after the next restart, has no mark.
@@ -393,7 +396,7 @@ impl Model {
 
     fn has_too_many_held(&self, now: Timestamp) -> bool {
         let is_held = |record: &&MessageRecord| {
-            let waits = record.pause.as_ref().map(|(at, _)| *at).max(record.bound.as_ref().map(|(_, at)| *at));
+            let waits = record.held_back.as_ref().map(|(at, _)| *at).max(record.bound_to.as_ref().map(|(_, at)| *at));
             record.holders.is_empty() && waits.is_some_and(|at| at > now)
         };
         self.messages.values().filter(is_held).count() > Bounds::TIGHT.held
@@ -419,10 +422,10 @@ impl Model {
     /// since then and has a new row.
     pub fn advance(&mut self, now: Timestamp, by: u64) {
         for record in self.messages.values_mut() {
-            if record.old == Some(true) && record.due <= now {
-                record.old = None;
+            if record.restored == Some(true) && record.due <= now {
+                record.restored = None;
             }
-            let Some(is_due_later) = record.old else { continue };
+            let Some(is_due_later) = record.restored else { continue };
             if is_due_later {
                 record.due.0 = record.due.0.saturating_sub(by);
             }

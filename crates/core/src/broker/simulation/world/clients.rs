@@ -63,7 +63,7 @@ impl World {
         client.channels = channels.iter().cloned().collect();
         for record in self.model.messages.values_mut() {
             // After the client has left the channel, it may get its own messages.
-            record.own &= record.sender != connection || channels.contains(&record.channel);
+            record.sender_receives &= record.sender != connection || channels.contains(&record.channel);
         }
         client.order = if self.random.chance(30) { Order::Fair } else { Order::List };
         (client.list, client.served) = (channels.clone(), None);

@@ -37,7 +37,7 @@ impl World {
             if !record.has_own_limit {
                 record.limit = policy.receivers as usize;
             }
-            for holder in record.holders.values_mut().filter(|holder| !record.letter && !holder.observes) {
+            for holder in record.holders.values_mut().filter(|holder| !record.is_dead_letter && !holder.observes) {
                 holder.within = if holder.manual { policy.ack_timeout } else { policy.confirm_within };
             }
         }
@@ -67,8 +67,8 @@ impl World {
             .collect();
         for (number, record) in &mut self.model.messages {
             record.forget();
-            record.old = rows.get(number).map(|(_, is_due_later)| *is_due_later);
-            record.letter = rows.get(number).is_some_and(|(channel, _)| *channel != record.channel);
+            record.restored = rows.get(number).map(|(_, is_due_later)| *is_due_later);
+            record.is_dead_letter = rows.get(number).is_some_and(|(channel, _)| *channel != record.channel);
             let dead = record.has_vanished(self.now) || record.confirmed || record.purged || record.is_dropped();
             if rows.contains_key(number) {
                 // The row's removal was not committed: the message may be delivered again, or, after a purge, for the first time and late.

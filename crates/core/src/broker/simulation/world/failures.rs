@@ -83,12 +83,12 @@ impl World {
     fn check_passed_on(&mut self, number: u64) {
         let free = self.free_receiver(number);
         let Some(record) = self.model.messages.get_mut(&number) else { return };
-        let Some((_, not)) = record.pause.as_mut().filter(|_| record.holders.is_empty()) else { return };
+        let Some((_, not)) = record.held_back.as_mut().filter(|_| record.holders.is_empty()) else { return };
         let given_up = record.expires.is_some_and(|at| at <= self.now)
             || record.rejected
             || (record.channel == "drop" && record.deliveries >= 2)
             || (record.channel == "three" && record.deliveries >= 3);
-        if not.is_empty() || given_up || !record.alone {
+        if not.is_empty() || given_up || !record.is_single {
             not.clear();
             return;
         }
@@ -130,7 +130,7 @@ impl World {
                     let holder = record.holders[&(*connection, *sequence)];
                     let late = holder.is_late(self.now) || (*given && holder.overdue);
                     assert!(holder.manual && late, "message {number} is not late: {record:?}");
-                    if !given && record.alone {
+                    if !given && record.is_single {
                         assert_eq!(
                             self.free_receiver(*number),
                             None,
@@ -157,7 +157,7 @@ impl World {
         for (number, record) in &self.model.messages {
             let only = record.holders.values().next().filter(|_| record.holders.len() == 1);
             let Some(holder) = only.filter(|holder| !holder.manual && holder.is_late(self.now)) else { continue };
-            let over = record.confirmed || record.purged || record.refused || record.lost || !record.alone;
+            let over = record.confirmed || record.purged || record.refused || record.lost || !record.is_single;
             assert!(
                 over || holder.at == self.now || self.free_receiver(*number).is_none(),
                 "message {number} is late, although another receiver could take it: {record:?}"
@@ -167,10 +167,12 @@ impl World {
 
     /// Checks that no message is owed to a group while a member of the group could take it.
     pub(super) fn check_owed(&self) {
-        for (number, record) in self.model.messages.iter().filter(|(_, record)| record.bound.is_some()) {
-            let paused = record.pause.as_ref().is_some_and(|(until, _)| *until >= self.now);
-            let gone =
-                record.is_rejected() || record.letter || record.has_vanished(self.now) || !record.holders.is_empty();
+        for (number, record) in self.model.messages.iter().filter(|(_, record)| record.bound_to.is_some()) {
+            let paused = record.held_back.as_ref().is_some_and(|(until, _)| *until >= self.now);
+            let gone = record.is_rejected()
+                || record.is_dead_letter
+                || record.has_vanished(self.now)
+                || !record.holders.is_empty();
             let given_up = (record.channel == "drop" && record.deliveries >= 2)
                 || (record.channel == "three" && record.deliveries >= 3);
             let over = record.confirmed || record.purged || record.refused || record.lost || gone || given_up || paused;

@@ -54,7 +54,7 @@ impl World {
                 if record.limit > 0 || record.channel != channel.as_str() || !record.holders.is_empty() {
                     return;
                 }
-                let bound = record.bound.as_ref().map(|(groups, _)| groups.clone());
+                let bound = record.bound_to.as_ref().map(|(groups, _)| groups.clone());
                 free.insert(Delivery { channel: channel.to_string(), message: *first, to: BTreeSet::new(), bound })
             }
         };

@@ -32,13 +32,19 @@ impl World {
 
     /// Whether a message certainly waits for a receiver, and has never been delivered.
     fn waits(&self, number: u64, record: &MessageRecord) -> bool {
-        let over =
-            record.confirmed || record.purged || record.refused || record.lost || record.rejected || record.letter;
-        let fresh =
-            record.deliveries == 0 && record.returned.is_empty() && record.pause.is_none() && record.bound.is_none();
+        let over = record.confirmed
+            || record.purged
+            || record.refused
+            || record.lost
+            || record.rejected
+            || record.is_dead_letter;
+        let fresh = record.deliveries == 0
+            && record.returned.is_empty()
+            && record.held_back.is_none()
+            && record.bound_to.is_none();
         let certain = record.accepted && record.keep && !record.delayed && !self.sending.contains(&number);
         // Not if a step of the clock may have changed its expiry in the store already.
-        let lives = record.expires.is_none_or(|at| at > self.now && record.old.is_none());
+        let lives = record.expires.is_none_or(|at| at > self.now && record.restored.is_none());
         certain && fresh && !over && lives && self.store.hidden_rows.is_empty()
     }
 

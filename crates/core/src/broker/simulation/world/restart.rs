@@ -73,8 +73,8 @@ impl World {
         let rows: BTreeMap<u64, (String, bool)> = self.store.rows.values().filter_map(row_of).collect();
         for (number, record) in &mut self.model.messages {
             record.forget();
-            record.old = rows.get(number).map(|(_, is_due_later)| *is_due_later);
-            record.letter = rows.get(number).is_some_and(|(channel, _)| *channel != record.channel);
+            record.restored = rows.get(number).map(|(_, is_due_later)| *is_due_later);
+            record.is_dead_letter = rows.get(number).is_some_and(|(channel, _)| *channel != record.channel);
         }
         self.loads.clear();
         self.failed_loads.clear();

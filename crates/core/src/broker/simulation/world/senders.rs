@@ -19,14 +19,14 @@ impl World {
         let own = self.clients.get(&connection).is_some_and(|client| client.channels.contains(&channel));
         for number in &numbers {
             let record = MessageRecord {
-                own,
+                sender_receives: own,
                 sender_was_member: own,
                 limit: receivers.unwrap_or(policy.receivers) as usize,
                 has_own_limit: receivers.is_some(),
                 delayed: delay.is_some(),
                 due: delay.map_or(self.now, |delay| self.now.after(delay)),
                 expires: (policy.keep && !life.is_zero()).then(|| self.now.after(life)),
-                alone: count == 1,
+                is_single: count == 1,
                 ..MessageRecord::new(channel.clone(), connection, &policy)
             };
             self.model.messages.insert(*number, record);
@@ -178,7 +178,8 @@ impl World {
             let over = record.confirmed || record.purged || record.is_dropped() || expired;
             if accepted {
                 // A dead letter has a time to live of its own.
-                let safe = record.confirmed || record.purged || !expired || record.letter || record.is_rejected();
+                let safe =
+                    record.confirmed || record.purged || !expired || record.is_dead_letter || record.is_rejected();
                 assert!(safe || record.accepted || !first, "message {number} was accepted after it had expired");
                 record.accepted = true;
                 let dropped = record.channel == "drop" && record.deliveries >= 2;

@@ -49,7 +49,7 @@ impl World {
         } else if let Some(held) = record.iter().map(|record| record.holders_when_safe).collect::<Option<Vec<_>>>() {
             let fewest = held.into_iter().min().map_or(0, |held| held as u32);
             // An expired message is not delivered with the rest of its frame to one more receiver, but that receiver counts.
-            let most = fewest + u32::from(record.iter().any(|record| is_expired(record) && !record.alone));
+            let most = fewest + u32::from(record.iter().any(|record| is_expired(record) && !record.is_single));
             let range = fewest..=most;
             assert!(range.contains(&receivers), "{numbers:?}: {receivers} receivers were reported, not {range:?}");
         }
@@ -63,7 +63,12 @@ impl World {
         assert!(!stored || numbers.iter().any(is_row) || expired, "{numbers:?} were reported as stored and are not");
         let gone = |record: &MessageRecord| {
             let given_up = ["drop", "three"].contains(&record.channel.as_str()) && record.deliveries >= 2;
-            record.confirmed || record.purged || is_expired(record) || given_up || record.is_rejected() || record.letter
+            record.confirmed
+                || record.purged
+                || is_expired(record)
+                || given_up
+                || record.is_rejected()
+                || record.is_dead_letter
         };
         // The channel's time to live may have changed since then.
         let unsure = unsure || duplicate && record.iter().any(|record| record.channel == "short");

@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn more_threads_than_processors() {
+    fn threads_above_the_number_of_processors_give_a_warning() {
         let mut config = Config::default();
         assert!(!warnings(&config, None).iter().any(|warning| warning.starts_with("server.threads")));
         config.server.threads = usize::MAX;

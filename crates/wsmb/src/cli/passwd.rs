@@ -147,7 +147,7 @@ fn ask(question: &str) -> Result<String, Failure> {
     answer.map_err(|error| Failure::failed(format_args!("cannot read a password from the terminal: {error}")))
 }
 
-/// Returns the first line of standard input: at most [`wsmb_config::limits::PASSWORD_LINE`] bytes.
+/// Returns the first line of standard input: at most [`wsmb_config::limits::PASSWORD_LINE_BYTES`] bytes.
 fn first_line(input: &mut impl BufRead) -> Result<String, Failure> {
     let mut line = Vec::new();
     let failed =

@@ -273,7 +273,10 @@ fn the_queue_of_a_database_is_seen_whole_and_emptied_once_the_broker_is_stopped(
             let list = queue(&["list", "--json"]).with(0).stdout;
             assert!(list.contains("\"messages\":4,"), "{list}");
             let peek = queue(&["peek", "sms", "--count", "2"]).with(0).stdout;
-            assert!(peek.contains("\"one\"") && peek.contains("\"two\"") && peek.contains("there are more messages"), "{peek}");
+            assert!(
+                peek.contains("\"one\"") && peek.contains("\"two\"") && peek.contains("there are more messages"),
+                "{peek}"
+            );
             let (broker, url) = place.serve(&["--set", &set]);
             place.send(&url, "\"four\"");
             stop(broker);

@@ -27,6 +27,7 @@ mod credentials;
 mod error;
 pub mod frames;
 pub mod limits;
+mod random;
 mod url;
 
 use std::collections::VecDeque;
@@ -38,8 +39,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
@@ -48,6 +47,8 @@ use tokio::time::Instant;
 pub use self::backoff::Backoff;
 pub use self::credentials::Credentials;
 pub use self::error::Error;
+use self::random::MaskPool;
+pub use self::random::new_key;
 pub use self::url::{BadUrl, Url};
 use wsmb_core::message::{Frame, Kind};
 use wsmb_protocol::frame::{Decoder, Incoming, Opcode, Role, encode_masked_into, payload_start};
@@ -442,39 +443,6 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("address", &self.address).finish_non_exhaustive()
-    }
-}
-
-/// Returns a `Sec-WebSocket-Key` for one handshake: 16 random bytes in base64.
-///
-/// # Errors
-/// [`Error::NoRandomness`].
-pub fn new_key() -> Result<String, Error> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(Error::NoRandomness)?;
-    Ok(BASE64.encode(bytes))
-}
-
-/// Unpredictable masks (RFC 6455 section 5.3). One system call makes the masks for 64 frames.
-struct MaskPool {
-    pool: [u8; 256],
-    used: usize,
-}
-
-impl MaskPool {
-    fn new() -> Result<Self, Error> {
-        let mut pool = [0; 256];
-        getrandom::fill(&mut pool).map_err(Error::NoRandomness)?;
-        Ok(Self { pool, used: 0 })
-    }
-
-    fn next(&mut self) -> Result<[u8; 4], Error> {
-        if self.used == self.pool.len() {
-            *self = Self::new()?;
-        }
-        let mask = [0, 1, 2, 3].map(|offset| self.pool[self.used + offset]);
-        self.used += 4;
-        Ok(mask)
     }
 }
 

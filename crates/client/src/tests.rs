@@ -8,6 +8,9 @@ use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message as Theirs;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use super::*;
 
 /// A server of another library: a wrong reading of the RFC in our code would not show with our own server.

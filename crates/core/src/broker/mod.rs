@@ -48,6 +48,7 @@ mod pending;
 mod preference;
 mod publish;
 mod receiver;
+mod replies;
 mod restore;
 mod safety;
 mod sent;
@@ -428,24 +429,6 @@ impl Broker {
     fn next_id(&mut self) -> MessageId {
         self.last_id.0 += 1;
         self.last_id
-    }
-
-    /// Remembers that replies may go to a connection.
-    fn note_connection(&mut self, connection: ConnectionId) {
-        if !self.receiver_keys.contains_key(&connection) {
-            self.connections.entry(connection).or_default();
-        }
-    }
-
-    /// Sends a reply, unless the waiting connection has ended.
-    fn reply(&self, to: ReplyTo, reply: Reply, turn: &mut Turn<'_>) {
-        let is_there = match to {
-            ReplyTo::Nobody => false,
-            ReplyTo::Connection(to) => self.connections.contains_key(&to) || self.receiver_keys.contains_key(&to),
-        };
-        if is_there {
-            turn.effects.list.push(Effect::Reply { to, reply });
-        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use rusqlite::{OptionalExtension, params};
 
-use super::ledger::{Ledger, Names};
+use super::ledger::Ledger;
+use super::names::Names;
 use crate::page::PageBuilder;
 use crate::sqlite::row;
 use crate::{ChannelSummary, MessageStore, Page, StoreError, StoredPublication, Summary};

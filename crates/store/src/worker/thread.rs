@@ -1,5 +1,7 @@
 //! The loop of the store's thread: purges, one group, pages, a sweep, maintenance. Conversions of time are in `time`.
 
+mod outage;
+mod repeated;
 mod time;
 
 use std::collections::HashSet;
@@ -8,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use self::repeated::{Logged, should_log};
 use super::queue::{Load, Replaced, cost};
 use super::shared::{End, Outcome, Shared, Sleep, State};
 use crate::limits;
@@ -397,44 +400,6 @@ impl StoreThread {
         self.store.mark_clean()?;
         result
     }
-
-    /// Records a successful write. After a full store only the large write of a check proves that there is room again.
-    fn succeeded(&mut self) {
-        if !self.was_out_of_room {
-            self.recovered();
-        }
-    }
-
-    fn recovered(&mut self) {
-        self.was_out_of_room = false;
-        self.written_at = Some(Instant::now());
-        if self.retry_at.take().is_none() {
-            return;
-        }
-        self.shared.healthy.store(true, Ordering::Release);
-        if std::mem::take(&mut self.outage_logged) {
-            tracing::info!("the store can be written again");
-        }
-    }
-
-    fn failed(&mut self, error: &StoreError) {
-        self.written_at = None;
-        self.was_out_of_room |= error.is_out_of_room();
-        self.shared.healthy.store(false, Ordering::Release);
-        if self.retry_at.is_none() && should_log(&mut self.write_log, error) {
-            self.outage_logged = true;
-            tracing::error!("messages can't be stored: {error}");
-        }
-        // Failing appends must not postpone the next retry of waiting changes.
-        let now = Instant::now();
-        self.retry_at = self.retry_at.filter(|retry_at| *retry_at > now).or(Some(now + wsmb_core::limits::STORE_RETRY));
-    }
-
-    fn read_failed(&mut self, error: &StoreError) {
-        if should_log(&mut self.read_log, error) {
-            tracing::error!("stored messages can't be read: {error}");
-        }
-    }
 }
 
 impl Drop for StoreThread {
@@ -449,16 +414,4 @@ impl Drop for StoreThread {
 /// The ids of a group's new messages.
 fn ids(group: &Group) -> Vec<MessageId> {
     group.appends.iter().map(|message| message.id).collect()
-}
-
-/// The last logged error, and when it was logged.
-type Logged = Option<(Instant, StoreError)>;
-
-/// Whether to log the error: the last logged error was a different one, or was logged more than [`limits::STORE_LOG_EVERY`] ago.
-fn should_log(last: &mut Logged, error: &StoreError) -> bool {
-    let known = last.as_ref().is_some_and(|(at, known)| known == error && at.elapsed() < limits::STORE_LOG_EVERY);
-    if !known {
-        *last = Some((Instant::now(), error.clone()));
-    }
-    !known
 }

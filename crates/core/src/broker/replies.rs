@@ -1,0 +1,27 @@
+//! Replies: the answer to a request goes to its [`ReplyTo`], and to nobody once that has ended.
+
+use super::Broker;
+use super::effect::{Effect, Reply};
+use super::event::ReplyTo;
+use super::turn::Turn;
+use crate::message::ConnectionId;
+
+impl Broker {
+    /// Remembers that replies may go to a connection.
+    pub(super) fn note_connection(&mut self, connection: ConnectionId) {
+        if !self.receiver_keys.contains_key(&connection) {
+            self.connections.entry(connection).or_default();
+        }
+    }
+
+    /// Sends a reply, unless the waiting connection has ended.
+    pub(super) fn reply(&self, to: ReplyTo, reply: Reply, turn: &mut Turn<'_>) {
+        let is_there = match to {
+            ReplyTo::Nobody => false,
+            ReplyTo::Connection(to) => self.connections.contains_key(&to) || self.receiver_keys.contains_key(&to),
+        };
+        if is_there {
+            turn.effects.list.push(Effect::Reply { to, reply });
+        }
+    }
+}

@@ -150,7 +150,7 @@ fn columns_that_can_not_be_used_are_named_at_start() {
             ),
         );
         for (name, wanted) in [
-            ("missing", ["missing in the table mq_data", "is not there", "ADD COLUMN missing"]),
+            ("missing", ["missing in the table mq_data", "does not exist", "ADD COLUMN missing"]),
             ("raw", ["raw in the table mq_data", "has the type", "number"]),
             ("strict", ["strict in the table mq_data", "ALTER TABLE mq_data ", "store.columns"]),
             ("twice", ["twice in the table mq_data", "is computed", "store.columns"]),

@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 mod bench;
+mod cross;
 mod dependencies;
 mod gate;
 mod programs;
@@ -26,6 +27,7 @@ Tasks:
           `cargo xtask bench --help` says how
   torture the real broker and real clients under a nemesis that kills, stops, freezes and cuts them; then every promise is checked;
           `cargo xtask torture --help` says how
+  cross   check and build the program for Windows, ARM and macOS; `cargo xtask cross --help` says what is needed
   notices write THIRD-PARTY.md, the notices of the crates that the program is built of
   help    this text
 ";
@@ -72,6 +74,11 @@ fn main() -> ExitCode {
         }
         ["torture", ..] => torture::task(&arguments[1..]),
         ["bench", ..] => bench::task(&arguments[1..]),
+        ["cross", "help" | "--help" | "-h"] => {
+            print!("{}", cross::HELP);
+            ExitCode::SUCCESS
+        }
+        ["cross", ..] => told(cross::task(&arguments[1..])),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             ExitCode::SUCCESS

@@ -124,6 +124,8 @@ impl TemporaryDirectory {
             .map_err(|error| Failure::failed(format_args!("the system provides no random numbers: {error}")))?;
         let path = std::env::temp_dir().join(format!("wsmb-demo-{:016x}", u64::from_le_bytes(bytes)));
         let mut builder = std::fs::DirBuilder::new();
+        // Fails if somebody has made the directory already.
+        builder.recursive(false);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&path).map_err(|error| {

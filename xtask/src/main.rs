@@ -136,6 +136,9 @@ fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
+/// Test threads for each core: most tests of programs wait for processes and timers.
+const THREADS: usize = 3;
+
 fn formatting() -> Result<(), Failure> {
     run(cargo().args(["fmt", "--all", "--check"]))
 }
@@ -157,7 +160,12 @@ fn documentation() -> Result<(), Failure> {
 }
 
 fn tests() -> Result<(), Failure> {
-    run(cargo().args(["test", "--workspace"]))
+    let mut command = cargo();
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        command.env("RUST_TEST_THREADS", (cores * THREADS).to_string());
+    }
+    run(command.args(["test", "--workspace"]))
 }
 
 /// The cargo that started this program. What it says of this package to this program is not for the next one: build scripts that look at it

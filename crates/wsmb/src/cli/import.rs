@@ -61,13 +61,13 @@ impl Import {
         }
         let style = Style::stderr();
         for remark in &imported.remarks {
-            output::note(&format!("{} {remark}", style.doubt("note:")));
+            output::note(&format!("{} {remark}", style.warning("note:")));
         }
         match (&self.output, &imported.password) {
             (Some(_), Some(_)) => output::note(&format!("wrote {}: the password of the database", beside.display())),
             (None, Some(_)) => output::note(&format!(
                 "{} the password of the database is not printed; write it into {}, readable by its owner only, or set WSMB_STORE__PASSWORD",
-                style.doubt("note:"),
+                style.warning("note:"),
                 beside.display()
             )),
             (_, None) => {}

@@ -53,7 +53,7 @@ impl Style {
     }
 
     /// Formats a warning.
-    pub(crate) fn doubt(self, text: impl fmt::Display) -> String {
+    pub(crate) fn warning(self, text: impl fmt::Display) -> String {
         self.paint("33", text)
     }
 
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(Style { terminal: true, colours: true }.bold("x"), "\x1b[1mx\x1b[0m");
         let plain = Style { terminal: true, colours: false };
         assert_eq!(
-            [plain.bold("x"), plain.dim("x"), plain.good("x"), plain.doubt("x"), plain.bad("x")].concat(),
+            [plain.bold("x"), plain.dim("x"), plain.good("x"), plain.warning("x"), plain.bad("x")].concat(),
             "xxxxx"
         );
     }

@@ -84,7 +84,7 @@ impl Report {
             output::line(&format!("{}  {value}", style.dim(format_args!("{name:14}"))))?;
         }
         for warning in &self.warnings {
-            output::line(&format!("{} {warning}", style.doubt("warning:")))?;
+            output::line(&format!("{} {warning}", style.warning("warning:")))?;
         }
         for ReportedError { text, .. } in &self.errors {
             output::line(&format!("{} {text}", style.bad("error:")))?;

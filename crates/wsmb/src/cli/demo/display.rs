@@ -74,7 +74,7 @@ impl Display {
         let time = self.style.dim(format_args!("{:5.1} s", self.start.elapsed().as_secs_f64()));
         let party = match party {
             "gateway" => self.style.good(format_args!("{party:11}")),
-            "broker" => self.style.doubt(format_args!("{party:11}")),
+            "broker" => self.style.warning(format_args!("{party:11}")),
             _ => format!("{party:11}"),
         };
         let lines = wrap(text, COLUMNS - MARGIN).join(&format!("\n{:MARGIN$}", ""));

@@ -113,7 +113,7 @@ impl Copy {
         }
         // A table of another program may lack columns. The properties in these columns were then not copied.
         for sentence in wsmb_store::inspect(&to).map(|seen| seen.warnings).unwrap_or_default() {
-            output::note(&format!("{} {sentence}", Style::stderr().doubt("note:")));
+            output::note(&format!("{} {sentence}", Style::stderr().warning("note:")));
         }
         for line in summary(&copied, &from_url, &to_url, to_url == config.store.url) {
             output::line(&line)?;

@@ -11,6 +11,7 @@
 mod dispatch;
 mod outcome;
 
+use std::slice::IterMut;
 use std::sync::Arc;
 
 use super::outbox::Sealed;
@@ -72,32 +73,42 @@ impl Engine {
     }
 
     /// Carries out requests of one session (or of none), until there are no more or so much is queued that it shall be flushed first.
-    pub(super) fn apply<'a>(
+    /// An empty slot is skipped. A slot keeps its publication, which the caller drops.
+    pub(super) fn apply(
         &mut self,
         now: Now,
         source: Option<&Arc<Session>>,
-        requests: &mut impl Iterator<Item = Request<'a>>,
+        requests: &mut IterMut<'_, Option<Request<'_>>>,
     ) -> TurnOutcome {
         self.dispatch.outbox.begin(now.here);
         while !self.dispatch.outbox.is_full()
-            && let Some(request) = requests.next()
+            && let Some(slot) = requests.next()
         {
-            match (request, source) {
-                (Request::Core(event), _) => self.handle(event, now),
-                (Request::Publish(publication, options), Some(source)) => {
-                    self.publish(&publication, options, source, now);
-                }
-                (request, Some(source)) => self.other(request, source, now),
-                // Nobody is there to be answered.
-                (_, None) => {}
+            // A publication is carried out where it lies, because it is large, and a copy of it costs more than all else that happens to it here.
+            if let (Some(Request::Publish(publication, options)), Some(source)) = (&mut *slot, source) {
+                self.publish(publication, options, source, now);
+                continue;
+            }
+            match (slot.take(), source) {
+                (Some(Request::Core(event)), _) => self.handle(event, now),
+                (Some(request), Some(source)) => self.other(request, source, now),
+                // The slot is empty, or nobody is there to be answered.
+                (None, _) | (_, None) => {}
             }
         }
         self.seal(now)
     }
 
     #[inline]
-    fn publish(&mut self, publication: &Publication<'_>, options: PublishOptions, source: &Arc<Session>, now: Now) {
-        let PublishOptions { receivers, id, ttl, delay, first } = options;
+    fn publish(
+        &mut self,
+        publication: &Publication<'_>,
+        options: &mut PublishOptions,
+        source: &Arc<Session>,
+        now: Now,
+    ) {
+        let PublishOptions { receivers, ref mut id, ttl, delay, first } = *options;
+        let id = id.take();
         // A legacy client that sends without an id may read one frame, the connect reply: so that one waits for what becomes of this.
         let answer = first && id.is_none() && source.queue().hold_for_answer();
         if first && !answer {

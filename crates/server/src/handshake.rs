@@ -285,7 +285,7 @@ async fn open(hub: &Arc<Hub>, session: &Arc<Session>, upgrade: &Upgrade) -> io::
     // A modern envelope client gets the connect reply first.
     let reply = (*modern && topic.is_none()).then(|| Wanted::Frame(greeting(hub.wall_now())));
     let arrival = interpret::arrival(session, &hub.access());
-    hub.apply_all(session, reply.into_iter().chain(arrival));
+    hub.apply_all(session, &mut [reply, arrival]);
     session.transport().write_all(&handshake::upgrade_reply(upgrade)).await?;
     session.queue().head_written();
     if *modern {

@@ -8,7 +8,6 @@
 //!
 //! Never here: a decision about delivery; a system call or an await under the core's lock.
 
-use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -182,23 +181,23 @@ impl Hub {
 
     /// Gives one event that concerns no session to the core.
     pub(super) fn happened(&self, event: Event<'_>) {
-        self.apply_from(None, iter::once(Request::Core(event)));
+        self.apply_from(None, &mut [Some(Request::Core(event))]);
     }
 
     /// Carries out one request of a session.
     pub(super) fn apply(&self, session: &Arc<Session>, request: Request<'_>) {
-        self.apply_from(Some(session), iter::once(request));
+        self.apply_from(Some(session), &mut [Some(request)]);
     }
 
     /// Carries out requests of one session: under one lock, unless so much is queued that it is flushed in between.
-    pub(super) fn apply_all<'a>(&self, session: &Arc<Session>, requests: impl Iterator<Item = Request<'a>>) {
+    pub(super) fn apply_all(&self, session: &Arc<Session>, requests: &mut [Option<Request<'_>>]) {
         self.apply_from(Some(session), requests);
     }
 
-    fn apply_from<'a>(&self, source: Option<&Arc<Session>>, requests: impl Iterator<Item = Request<'a>>) {
-        let mut requests = requests.peekable();
+    fn apply_from(&self, source: Option<&Arc<Session>>, requests: &mut [Option<Request<'_>>]) {
+        let mut requests = requests.iter_mut();
         let here = self.loops.here();
-        while requests.peek().is_some() {
+        while requests.len() > 0 {
             let outcome = {
                 let mut engine = self.engine();
                 if source.is_none() {

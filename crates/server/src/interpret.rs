@@ -33,7 +33,7 @@ pub(super) struct Interpreter<'a> {
     session: &'a Session,
     access: Arc<Access>,
     /// What the frames ask for, in their order.
-    requests: Vec<Request<'a>>,
+    requests: Vec<Option<Request<'a>>>,
     /// A frame has come before.
     greeted: bool,
     commands: u64,
@@ -44,7 +44,7 @@ pub(super) struct Interpreter<'a> {
 /// What the frames of one read say.
 pub(super) struct Interpreted<'a> {
     /// What they ask for, in their order.
-    pub(super) requests: Vec<Request<'a>>,
+    pub(super) requests: Vec<Option<Request<'a>>>,
     /// A frame has come, now or before.
     pub(super) greeted: bool,
     /// The code of the client's close frame, and whether it is one of an orderly end.
@@ -53,7 +53,7 @@ pub(super) struct Interpreted<'a> {
 
 impl<'a> Interpreter<'a> {
     /// `requests`: an empty list, whose memory is used. `greeted`: a frame has come before.
-    pub(super) fn new(hub: &'a Hub, session: &'a Session, requests: Vec<Request<'a>>, greeted: bool) -> Self {
+    pub(super) fn new(hub: &'a Hub, session: &'a Session, requests: Vec<Option<Request<'a>>>, greeted: bool) -> Self {
         Self { hub, session, access: hub.access(), requests, greeted, commands: 0, closed: None }
     }
 
@@ -70,7 +70,7 @@ impl<'a> Interpreter<'a> {
         match (incoming, &session.profile.topic) {
             (Incoming::Message { kind, frame }, Some(channel)) => {
                 if first {
-                    self.requests.push(Request::Release);
+                    self.ask(Request::Release);
                 }
                 return self.topic_message(channel, kind, frame);
             }
@@ -83,7 +83,7 @@ impl<'a> Interpreter<'a> {
             }
             (control, _) => {
                 if first {
-                    self.requests.push(Request::Release);
+                    self.ask(Request::Release);
                 }
                 return self.control(control);
             }
@@ -91,10 +91,14 @@ impl<'a> Interpreter<'a> {
         ControlFlow::Continue(())
     }
 
+    fn ask(&mut self, request: Request<'a>) {
+        self.requests.push(Some(request));
+    }
+
     fn control(&mut self, incoming: Incoming<'a>) -> ControlFlow<()> {
         match incoming {
-            Incoming::Ping(payload) => self.requests.push(Request::Frame(frame::encode(Opcode::Pong, &payload))),
-            Incoming::Pong(payload) => self.requests.push(Request::Pong(payload)),
+            Incoming::Ping(payload) => self.ask(Request::Frame(frame::encode(Opcode::Pong, &payload))),
+            Incoming::Pong(payload) => self.ask(Request::Pong(payload)),
             Incoming::Close { code, .. } => {
                 self.closed = Some((code.unwrap_or(1000), matches!(code, Some(1000 | 1001))));
                 return ControlFlow::Break(());
@@ -114,10 +118,10 @@ impl<'a> Interpreter<'a> {
         if !self.access.may_send(&profile.user, channel) {
             self.hub.note_forbidden(&profile.user, &profile.peer, channel);
             let closing = Closing { code: 1008, reason: "forbidden", invited: false, flush: true };
-            self.requests.push(Request::End(closing));
+            self.ask(Request::End(closing));
             return ControlFlow::Break(());
         }
-        self.requests.push(Request::Publish(publication, PublishOptions::default()));
+        self.ask(Request::Publish(publication, PublishOptions::default()));
         ControlFlow::Continue(())
     }
 
@@ -132,7 +136,7 @@ impl<'a> Interpreter<'a> {
         match command {
             Command::Ping => {
                 let known = self.hub.storage.known_health();
-                self.requests.push(Request::Ping { first, known });
+                self.ask(Request::Ping { first, known });
             }
             Command::Receive { channels, ack, prefetch, receiver, group, order } => {
                 let user = &session.profile.user;
@@ -155,7 +159,7 @@ impl<'a> Interpreter<'a> {
                     receiver: name.map(|id| ReceiverKey { user: user.clone(), id }),
                     group,
                 };
-                self.requests.push(Request::Subscribe { subscribe: Box::new(subscribe), first });
+                self.ask(Request::Subscribe { subscribe: Box::new(subscribe), first });
             }
             // Taken before, where the frame is known.
             Command::Send(_) => {}
@@ -166,7 +170,7 @@ impl<'a> Interpreter<'a> {
             }
             Command::Acknowledge { delivery, answer } => {
                 let request = Request::Acknowledge { sequence: delivery.sequence, answer: Box::new(answer), first };
-                self.requests.push(request);
+                self.ask(request);
             }
         }
     }
@@ -182,16 +186,16 @@ impl<'a> Interpreter<'a> {
         }
         if publication.messages.is_empty() {
             if first {
-                self.requests.push(Request::Release);
+                self.ask(Request::Release);
             }
             if let Some(id) = &id {
-                self.requests.push(Request::Frame(text(&envelope::accepted(id, 0, false, false))));
+                self.ask(Request::Frame(text(&envelope::accepted(id, 0, false, false))));
             }
             return;
         }
         let id = id.as_deref().map(|id| PublicationId::new(user, id));
         let options = PublishOptions { receivers, id, ttl, delay, first };
-        self.requests.push(Request::Publish(outlive(publication, frame), options));
+        self.ask(Request::Publish(outlive(publication, frame), options));
     }
 
     /// Refuses a frame, as far as it could be read: its command and its id.
@@ -201,13 +205,13 @@ impl<'a> Interpreter<'a> {
         Counters::add(counter, 1);
         let frame = text(&envelope::refusal(command, code, &detail, id));
         if id.is_none() {
-            self.requests.push(Request::Refuse(Box::new(Refused { first, code, detail, frame })));
+            self.ask(Request::Refuse(Box::new(Refused { first, code, detail, frame })));
             return;
         }
         if first {
-            self.requests.push(Request::Release);
+            self.ask(Request::Release);
         }
-        self.requests.push(Request::Frame(frame));
+        self.ask(Request::Frame(frame));
     }
 }
 

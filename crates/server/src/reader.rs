@@ -31,7 +31,7 @@ thread_local! {
     /// What all sessions of the thread read into.
     static INPUT: RefCell<Box<[u8]>> = RefCell::new(vec![0; wsmb_protocol::limits::READ_BUFFER].into_boxed_slice());
     /// The memory of the requests of one read. Empty between two reads.
-    static REQUESTS: RefCell<Vec<Request<'static>>> = const { RefCell::new(Vec::new()) };
+    static REQUESTS: RefCell<Vec<Option<Request<'static>>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// See the module.
@@ -92,7 +92,7 @@ impl Reader {
         });
         let Interpreted { mut requests, greeted, closed } = interpreter.finish();
         self.greeted = greeted;
-        hub.apply_all(session, requests.drain(..));
+        hub.apply_all(session, &mut requests);
         keep(requests);
         if !was_greeted && session.queue().is_answering() {
             hub.hold(Hold::Answer, session.id);
@@ -210,7 +210,7 @@ impl Reader {
 }
 
 /// Keeps the memory of a list of requests for the next read, unless it is large.
-fn keep(mut requests: Vec<Request<'_>>) {
+fn keep(mut requests: Vec<Option<Request<'_>>>) {
     requests.clear();
     requests.shrink_to(limits::REQUESTS_AT_ONCE);
     // The list is empty: this changes its lifetime and keeps its memory.

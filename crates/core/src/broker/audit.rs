@@ -116,7 +116,7 @@ impl Broker {
             Cause::Confirmed => (from, to) == (Flight, Gone),
             Cause::DeadLettered => !matches!(from, Outside | Gone) && matches!(to, Waiting | Parked | Gone),
             Cause::Expired | Cause::Dropped | Cause::Purged => !matches!(from, Outside | Gone) && to == Gone,
-            Cause::Refused => matches!(from, Waiting | Delayed) && to == Gone,
+            Cause::Refused => matches!(from, Waiting | Parked | Delayed) && to == Gone,
         };
         assert!(is_right, "{:?}: transition from {from:?} to {to:?}, {cause:?}", entry.message.id);
         *self.channel_audit.transitions.entry((self.channels[channel].name.clone(), cause)).or_default() += 1;

@@ -235,6 +235,18 @@ impl Channel {
         self.parked.insert(entry.message.id, entry);
     }
 
+    /// Removes the first parked entry.
+    pub fn unpark_first(&mut self) -> Option<Entry> {
+        let (id, _) = self.parked.first_key_value()?;
+        self.unpark(*id)
+    }
+
+    /// Removes the first parked entry if it is in the store.
+    pub fn unpark_written(&mut self) -> Option<Entry> {
+        let (id, _) = self.parked.first_key_value().filter(|(_, entry)| entry.written)?;
+        self.unpark(*id)
+    }
+
     /// Removes a parked entry.
     pub fn unpark(&mut self, id: MessageId) -> Option<Entry> {
         let entry = self.parked.remove(&id)?;

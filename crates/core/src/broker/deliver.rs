@@ -237,16 +237,15 @@ impl Broker {
         }
     }
 
-    /// Moves parked messages to `waiting` after the last paged message is gone.
+    /// Moves parked messages to `waiting` after the last paged message is gone, as many as fill a page.
     fn unpark(&mut self, key: usize) {
-        let channel = &mut self.channels[key];
-        if channel.parked.is_empty() {
-            return;
-        }
-        for entry in std::mem::take(&mut channel.parked).into_values() {
+        let page = self.settings.bounds.page(self.is_memory_short());
+        while !self.channels[key].page_is_full(page)
+            && let Some(entry) = self.channels[key].unpark_first()
+        {
             self.wait(key, entry, Cause::Unparked);
+            self.to_pump.push(key);
         }
-        self.to_pump.push(key);
     }
 
     fn drop_expired_head(&mut self, key: usize, turn: &mut Turn<'_>) -> bool {

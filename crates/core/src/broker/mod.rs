@@ -42,6 +42,7 @@ mod groups;
 mod id_table;
 mod journey;
 mod late;
+mod late_refusal;
 mod member;
 mod membership;
 mod pending;

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::Refusal;
 use super::dedup::Key;
 use super::event::ReplyTo;
-use crate::message::PublicationId;
+use crate::message::{MessageId, PublicationId};
 
 /// A publication that is not safe yet.
 #[derive(Debug)]
@@ -17,6 +17,10 @@ pub(super) struct Pending {
     pub answer: bool,
     /// The key of the publication's id in the table of remembered ids.
     pub remembered: Option<Key>,
+    /// The first message's id when the publication was accepted; the others follow without a gap. A delayed message that comes due gets a new id.
+    pub first: MessageId,
+    /// The number of its messages.
+    pub messages: usize,
     /// The number of messages that are not safe yet.
     pub remaining: usize,
     /// The smallest number of receivers that had one of the messages when it became safe.

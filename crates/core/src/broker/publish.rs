@@ -249,6 +249,8 @@ impl Broker {
             reply_to: publish.reply_to,
             id: publish.id.clone(),
             answer: publish.answer,
+            first: MessageId(self.last_id.0 + 1),
+            messages: count,
             remaining: count,
             receivers: u32::MAX,
             rows: 0,
@@ -364,7 +366,12 @@ impl Broker {
             self.schedule_write(id, turn);
             return;
         }
-        if self.unstored.get(id).is_some_and(|unstored| unstored.committed) {
+        // Kept in memory until it is written, because it cannot be refused alone.
+        let is_alone = |unstored: &Unstored| {
+            let pending = unstored.pending.and_then(|key| self.pending.get(key));
+            !unstored.committed && pending.is_none_or(|pending| pending.messages == 1)
+        };
+        if !self.unstored.get(id).is_some_and(is_alone) {
             self.park(key, entry, cause);
             self.append(id);
             return;

@@ -5,7 +5,7 @@ use super::counters::Metric;
 use super::entry::{Entry, Location, WriteState};
 use super::pending::Fate;
 use super::stage::{Cause, Stage};
-use super::{Broker, Delayed, Effect, Refusal, Restored, StoreEffect, StoreFailure, Turn};
+use super::{Broker, Delayed, Effect, Restored, StoreEffect, Turn};
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Message, MessageId, Timestamp};
 
@@ -156,75 +156,35 @@ impl Broker {
         }
     }
 
-    /// Handles a parked message that was written. It becomes paged if earlier messages are paged, else it waits in memory.
+    /// Handles a parked message that was written. It leaves `parked` after the parked messages before it, so that the order is kept.
     fn unpark_stored(&mut self, key: usize, id: MessageId, turn: &mut Turn<'_>) {
-        let channel = &mut self.channels[key];
-        let Some(mut entry) = channel.unpark(id) else { return };
+        if let Some(entry) = self.channels[key].parked.get_mut(&id) {
+            entry.written = true;
+        }
+        while let Some(channel) = self.channels.get_mut(key)
+            && let Some(entry) = channel.unpark_written()
+        {
+            self.place_stored(key, entry, turn);
+        }
+    }
+
+    /// Places a written message that was parked. It becomes paged if earlier messages are paged or fill the memory, else it waits in memory.
+    fn place_stored(&mut self, key: usize, mut entry: Entry, turn: &mut Turn<'_>) {
+        let page = self.settings.bounds.page(self.is_memory_short());
+        let (channel, id) = (&mut self.channels[key], entry.message.id);
+        self.to_pump.push(key);
         // Also while a page is being read, because the page may contain the message.
-        if (channel.paged > 0 || channel.loading.is_some()) && id > channel.cursor {
+        let follows_paged = channel.paged > 0 || channel.loading.is_some() || channel.page_is_full(page);
+        if follows_paged && id > channel.cursor {
             channel.page_out(id, entry.origin);
             self.transition(key, &mut entry, Location::Paged, Cause::PagedOut);
             self.bytes -= entry.bytes();
             self.sweep_later(turn.now);
-            self.to_pump.push(key);
-        } else {
-            entry.written = true;
-            self.to_pump.push(key);
+        } else if entry.expired(turn.now) {
             // It may have expired while it was parked and a page was being read.
-            if entry.expired(turn.now) {
-                self.expire(key, entry, turn);
-            } else {
-                self.wait(key, entry, Cause::Unparked);
-            }
-        }
-    }
-
-    /// Handles [`super::Event::StoreFailed`]. Messages that neither a sender nor a receiver knows of are refused. The others are kept in
-    /// memory and written again.
-    pub(super) fn store_failed(&mut self, ids: &[MessageId], failure: StoreFailure, turn: &mut Turn<'_>) {
-        let refusal = match failure {
-            StoreFailure::Unavailable => Refusal::Unavailable,
-            StoreFailure::Full => Refusal::BrokerFull,
-        };
-        let mut disowned = Vec::new();
-        for id in ids {
-            let Some(unstored) = self.unstored.get_mut(*id) else { continue };
-            let (key, location) = (unstored.channel, unstored.location);
-            let refusal = if unstored.expired(turn.now) { Refusal::Expired } else { refusal };
-            if unstored.committed || matches!(location, Location::Flight(_)) {
-                unstored.write_state = WriteState::Failed;
-                self.failed.insert(*id);
-                self.arm_retry(turn.now);
-                continue;
-            }
-            unstored.write_state = WriteState::NotRequested;
-            let entry = match location {
-                Location::Waiting => self.channels[key].unwait(*id),
-                Location::Delayed(due) => match self.delayed.remove(&(due, *id)) {
-                    Some(Delayed::Kept(_, entry)) => Some(entry),
-                    _ => None,
-                },
-                Location::Parked | Location::Flight(_) | Location::Held(_) | Location::Paged => None,
-            };
-            self.count(key, Metric::RefusedLate, 1);
-            disowned.push(*id);
-            self.refused.insert(*id);
-            if self.refused.len() > limits::REFUSED_IDS {
-                self.refused.pop_first();
-            }
-            if let Some(entry) = entry {
-                self.drop_entry(key, entry, (Fate::Refused(refusal), Cause::Refused), turn);
-            } else {
-                // Only the store's queue contained the message.
-                let expires = self.resolve(*id, Fate::Refused(refusal), turn).and_then(|unstored| unstored.expires);
-                self.channels[key].paged -= 1;
-                self.count_out(key, *id, expires);
-                self.to_pump.push(key);
-                self.close_if_unused(key);
-            }
-        }
-        if !disowned.is_empty() {
-            turn.effects.list.push(Effect::Store(StoreEffect::Disown(disowned)));
+            self.expire(key, entry, turn);
+        } else {
+            self.wait(key, entry, Cause::Unparked);
         }
     }
 
@@ -240,7 +200,7 @@ impl Broker {
         self.close_if_unused(key);
     }
 
-    fn arm_retry(&mut self, now: Timestamp) {
+    pub(super) fn arm_retry(&mut self, now: Timestamp) {
         self.deadlines.retry.get_or_insert(now.after(limits::STORE_RETRY));
     }
 
@@ -276,8 +236,8 @@ impl Broker {
             if self.superseded.contains_key(&message.id) {
                 continue;
             }
-            // The row was written although the store reported a failure. The entry in memory is written again.
-            if self.unstored.contains(message.id) {
+            // The row was written although the store reported a failure, and the entry in memory is written again. Or the message is parked.
+            if self.unstored.contains(message.id) || channel.parked.contains_key(&message.id) {
                 continue;
             }
             // The page was read before the removal of the row. The sender was told that the message is refused.

@@ -15,6 +15,7 @@ mod confirming;
 mod expired;
 mod groups;
 mod preference;
+mod refusals;
 mod replies;
 
 /// A broker, its time, and the effects of the last event.
@@ -337,19 +338,6 @@ fn a_sender_does_not_wait_for_a_receiver_that_has_become_slow() {
 }
 
 #[test]
-fn a_refused_message_leaves_nothing_behind() {
-    let mut scene = Scene::new();
-    scene.send("one", Some("a"));
-    let effects = scene.handle(Event::StoreFailed(vec![MessageId(1)], StoreFailure::Unavailable));
-    let refused = |effect: &Effect| {
-        matches!(effect, Effect::Reply { reply: Reply::Refused { refusal: Refusal::Unavailable, .. }, .. })
-    };
-    assert!(effects.iter().any(refused), "{effects:?}");
-    assert_eq!(scene.broker.unsettled(), 0);
-    assert_eq!(writes(&scene.send("one", Some("a"))), 1, "the same id may be tried again");
-}
-
-#[test]
 fn a_row_of_another_program_is_delivered_like_any_message() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
@@ -365,41 +353,6 @@ fn a_row_of_another_program_is_delivered_like_any_message() {
     let removed = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Remove(ids)) if ids.len() == 2);
     assert!(effects.iter().any(removed), "{effects:?}");
     assert_eq!(scene.broker.unsettled(), 0);
-}
-
-#[test]
-fn a_refused_message_is_removed_from_the_store_and_never_delivered() {
-    let mut scene = Scene::new();
-    scene.send("one", Some("a"));
-    scene.handle(Event::Stored(vec![MessageId(1)]));
-    scene.send("two", Some("b"));
-    let effects = scene.handle(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable));
-    let disowned =
-        |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Disown(ids)) if *ids == [MessageId(2)]);
-    assert!(effects.iter().any(disowned), "{effects:?}");
-    // The page was read before the row was removed.
-    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
-    let messages = vec![scene.row(1, "one"), scene.row(2, "two")];
-    let effects = scene.handle(Event::Loaded { channel: name("sms"), messages, complete: true });
-    assert_eq!((deliveries(&effects).len(), scene.broker.unsettled()), (1, 1));
-}
-
-#[test]
-fn a_row_whose_write_was_reported_as_failed_is_not_delivered_twice() {
-    let mut scene = Scene::new();
-    scene.send("one", Some("a"));
-    scene.handle(Event::Stored(vec![MessageId(1)]));
-    scene.receive(1, AckMode::Manual, limits::PREFETCH);
-    // The second message waits after a stored one. Its write is requested, and reported as failed although the row was written.
-    scene.send("two", None);
-    scene.pass(500);
-    scene.handle(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable));
-    let messages = vec![scene.row(1, "one"), scene.row(2, "two")];
-    let mut delivered =
-        deliveries(&scene.handle(Event::Loaded { channel: name("sms"), messages, complete: true })).len();
-    delivered += deliveries(&scene.pass(1_000)).len();
-    delivered += deliveries(&scene.handle(Event::Stored(vec![MessageId(2)]))).len();
-    assert!(delivered <= 2, "{delivered} deliveries of two messages");
 }
 
 #[test]

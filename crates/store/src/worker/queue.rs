@@ -233,16 +233,18 @@ impl Queue {
         self.row_changes() >= limits::STORE_PENDING
     }
 
-    /// Takes the next transaction from the queue: at most [`wsmb_core::limits::STORE_GROUP`] of each kind; removals and counts only if `changes`. The
-    /// second value names the removals of rows that the group's appends replace.
+    /// Takes the next transaction from the queue: at most [`wsmb_core::limits::STORE_GROUP`] of each kind, and the rest of a publication that has
+    /// begun; removals and counts only if `changes`. The second value names the removals of rows that the group's appends replace.
     pub(super) fn next_group(&mut self, changes: bool) -> (Group, Replaced) {
         let mut group = Group::default();
         let mut replaced = Replaced::default();
         let mut bytes = 0;
-        while group.appends.len() < wsmb_core::limits::STORE_GROUP && bytes < limits::STORE_GROUP_BYTES {
-            let Some(message) = self.appends.pop() else {
+        while let Some(next) = self.appends.peek() {
+            let is_full = group.appends.len() >= wsmb_core::limits::STORE_GROUP || bytes >= limits::STORE_GROUP_BYTES;
+            if is_full && !group.appends.last().is_some_and(|last| is_of_one_publication(last, next)) {
                 break;
-            };
+            }
+            let Some(message) = self.appends.pop() else { break };
             self.numbers.remove(&message.id);
             self.uncertain.remove(message.id);
             bytes += cost(&message);
@@ -325,6 +327,12 @@ impl Queue {
     pub(super) fn is_gone(&self, channel: &ChannelName, id: MessageId) -> bool {
         self.removals.contains(&id) || self.purges.get(channel).is_some_and(|up_to| id <= *up_to)
     }
+}
+
+/// Whether two messages belong to one publication with an id. Such messages are written together: after a crash, a publication counts as accepted
+/// if the store has one of its messages.
+fn is_of_one_publication(one: &Message, other: &Message) -> bool {
+    one.publication.is_some() && one.publication == other.publication && one.channel == other.channel
 }
 
 #[cfg(test)]

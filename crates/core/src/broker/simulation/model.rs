@@ -63,7 +63,8 @@ pub(super) struct MessageRecord {
     pub delayed: bool,
     pub due: Timestamp,
     pub expires: Option<Timestamp>,
-    /// Present if an earlier run of the broker has stored the message. True if it was stored with a due time.
+    /// Present if an earlier run of the broker has stored the message, and the message has not got a new row since. True if it was stored with a
+    /// due time.
     pub restored: Option<bool>,
     /// The sender got `00`.
     pub accepted: bool,
@@ -418,13 +419,9 @@ impl Model {
         self.messages.values().filter(live).count() as u64
     }
 
-    /// Applies a step of the wall clock: the times of messages that earlier runs have stored move earlier, unless the message has come due
-    /// since then and has a new row.
-    pub fn advance(&mut self, now: Timestamp, by: u64) {
+    /// Applies a step of the wall clock: the times of messages that earlier runs have stored move earlier.
+    pub fn advance(&mut self, by: u64) {
         for record in self.messages.values_mut() {
-            if record.restored == Some(true) && record.due <= now {
-                record.restored = None;
-            }
             let Some(is_due_later) = record.restored else { continue };
             if is_due_later {
                 record.due.0 = record.due.0.saturating_sub(by);

@@ -173,6 +173,8 @@ pub(super) struct World {
     random: Random,
     now: Timestamp,
     settings: Settings,
+    /// Until then receivers may pause after a backlog frame for a `delay` that has been changed since.
+    paused_until: Timestamp,
     broker: Broker,
     store: SimStore,
     model: Model,
@@ -282,6 +284,7 @@ impl World {
             ids: BTreeMap::new(),
             stopping: false,
             settings,
+            paused_until: Timestamp(0),
             store,
             random,
             now: Timestamp(1_000_000),
@@ -376,7 +379,7 @@ impl World {
                 self.tally.spared += spared.len() as u64;
             }
             if let Event::WallAdvanced(by) = &event {
-                self.model.advance(self.now, by.as_millis() as u64);
+                self.model.advance(by.as_millis() as u64);
             }
             self.note_stored(&event);
             let is_step = matches!(event, Event::WallAdvanced(_));

@@ -46,6 +46,11 @@ impl<T> NumberedQueue<T> {
         self.len += 1;
     }
 
+    /// The first item.
+    pub(super) fn peek(&self) -> Option<&T> {
+        self.slots.front()?.as_ref()
+    }
+
     /// Removes and returns the first item.
     pub(super) fn pop(&mut self) -> Option<T> {
         self.take(self.first)

@@ -49,6 +49,22 @@ fn a_message_removed_while_its_group_commits_is_removed_by_the_next() {
 }
 
 #[test]
+fn the_messages_of_a_publication_are_written_together() {
+    let mut queue = Queue::default();
+    let id = |id| Some(wsmb_core::message::PublicationId::new("app", id));
+    let count = wsmb_core::limits::STORE_GROUP as u64;
+    queue.append((1..count).map(message).collect());
+    queue.append((count..count + 3).map(|number| Message { publication: id("one"), ..message(number) }).collect());
+    queue.append(vec![Message { publication: id("two"), ..message(count + 3) }]);
+    assert_eq!(
+        queue.next_group(true).0.appends.len() as u64,
+        count + 2,
+        "the group has room for the first of three only"
+    );
+    assert_eq!(appended(&queue.next_group(true).0), [count + 3]);
+}
+
+#[test]
 fn groups_are_bounded_in_messages_and_in_bytes() {
     let mut queue = Queue::default();
     let count = wsmb_core::limits::STORE_GROUP as u64 + 1;

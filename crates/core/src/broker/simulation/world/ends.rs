@@ -20,6 +20,8 @@ impl World {
     pub(super) fn reconfigure(&mut self) {
         let fresh = settings(&mut self.random);
         let times = fresh.policies.clone();
+        // A pause that has begun goes on.
+        self.paused_until = self.paused_until.max(self.now.after(self.settings.delay));
         self.settings = Settings { policies: self.settings.policies.clone(), ..fresh };
         let Policies { named, default } = &mut self.settings.policies;
         default.receivers = self.random.below(2) as u32;
@@ -52,13 +54,20 @@ impl World {
             self.gone(connection);
         }
         self.ended.clear();
-        // Operations whose answers are on their way have been carried out.
-        for event in std::mem::take(&mut self.store.events) {
+        let events = std::mem::take(&mut self.store.events);
+        self.store.crash();
+        for (id, row) in &self.store.rows {
+            // A new row that was not written is forgotten: the older row stands for the message again.
+            let is_old = *id <= self.restored_up_to;
+            let record = self.model.messages.get_mut(&number(&row.payload.bytes)).expect("a message that was sent");
+            record.restored = is_old.then_some(row.due.is_some());
+        }
+        // Operations whose answers were on their way have been carried out.
+        for event in events {
             if let Event::WallAdvanced(by) = event {
-                self.model.advance(self.now, by.as_millis() as u64);
+                self.model.advance(by.as_millis() as u64);
             }
         }
-        self.store.crash();
         let rows: BTreeMap<u64, (String, bool)> = self
             .store
             .rows
@@ -90,8 +99,7 @@ impl World {
             // The new process has a wall clock that is ahead of the old one's.
             let by = self.random.below(1_500);
             self.store.advance(self.restored_up_to, by);
-            // Also messages that were due, because their old rows are there.
-            self.model.advance(Timestamp(0), by);
+            self.model.advance(by);
         }
         self.start_again();
     }

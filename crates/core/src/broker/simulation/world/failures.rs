@@ -99,7 +99,7 @@ impl World {
     /// Returns a receiver that certainly has room, may get the message now, and has not had it.
     pub(super) fn free_receiver(&self, number: u64) -> Option<ConnectionId> {
         let record = &self.model.messages[&number];
-        let delayed = !self.settings.delay.is_zero() || self.stopping;
+        let delayed = !self.settings.delay.is_zero() || self.now < self.paused_until || self.stopping;
         let groups = record.only_for();
         let free = |connection: &ConnectionId, client: &Client| {
             let is_asked = groups.is_none_or(|groups| client.group.is_some_and(|group| groups.contains(group)));
@@ -157,7 +157,9 @@ impl World {
         for (number, record) in &self.model.messages {
             let only = record.holders.values().next().filter(|_| record.holders.len() == 1);
             let Some(holder) = only.filter(|holder| !holder.manual && holder.is_late(self.now)) else { continue };
-            let over = record.confirmed || record.purged || record.refused || record.lost || !record.is_single;
+            let expired = record.expires.is_some_and(|at| at <= self.now);
+            let over =
+                record.confirmed || record.purged || record.refused || record.lost || expired || !record.is_single;
             assert!(
                 over || holder.at == self.now || self.free_receiver(*number).is_none(),
                 "message {number} is late, although another receiver could take it: {record:?}"

@@ -7,6 +7,11 @@ impl World {
         if let StoreEffect::Load { channel, .. } = &effect {
             self.loads.insert(channel.to_string(), self.now);
         }
+        if let StoreEffect::Replace { message, .. } = &effect
+            && let Some(record) = self.model.messages.get_mut(&number(&message.payload.bytes))
+        {
+            record.restored = record.restored.filter(|is_due_later| !is_due_later);
+        }
         self.store.ask(effect);
     }
 

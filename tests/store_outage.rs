@@ -7,8 +7,9 @@ use std::sync::mpsc::channel as pipe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use wsmb_core::broker::{StoreEvent, StoreFailure};
 use wsmb_core::message::{ChannelName, Message, MessageId, Payload, Timestamp};
-use wsmb_store::{FailureKind, Outcome, StoreSettings, StoreWorker};
+use wsmb_store::{StoreSettings, StoreWorker};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -63,14 +64,14 @@ fn an_outage_is_one_line_at_its_begin_and_one_at_its_end() {
     let worker = StoreWorker::start(wsmb_store::open(&settings).expect("opens"), report).expect("a thread");
     let next = || outcomes.recv_timeout(PATIENCE).expect("an outcome");
     worker.append(vec![message(1)]);
-    assert_eq!(next(), Outcome::Stored(vec![MessageId(1)]));
+    assert_eq!(next(), StoreEvent::Stored(vec![MessageId(1)]));
 
     let other = rusqlite::Connection::open(&path).expect("opens");
     other.execute_batch("BEGIN EXCLUSIVE").expect("locks");
     worker.remove(&[MessageId(1)]);
     for id in 2..6 {
         worker.append(vec![message(id)]);
-        assert_eq!(next(), Outcome::Failed(vec![MessageId(id)], FailureKind::Unavailable));
+        assert_eq!(next(), StoreEvent::StoreFailed(vec![MessageId(id)], StoreFailure::Unavailable));
     }
     assert!(!worker.healthy());
     other.execute_batch("COMMIT").expect("releases");
@@ -80,7 +81,7 @@ fn an_outage_is_one_line_at_its_begin_and_one_at_its_end() {
         std::thread::yield_now();
     }
     worker.append(vec![message(6)]);
-    assert_eq!(next(), Outcome::Stored(vec![MessageId(6)]));
+    assert_eq!(next(), StoreEvent::Stored(vec![MessageId(6)]));
     worker.stop().expect("stops");
     assert!(!worker.healthy(), "a closed store can't be written");
 

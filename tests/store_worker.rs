@@ -4,10 +4,11 @@ use std::sync::mpsc::{Receiver, channel as pipe};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use wsmb_core::broker::{StoreEvent, StoreFailure};
 use wsmb_core::message::{ChannelName, Message, MessageId, Payload, Timestamp};
 use wsmb_core::policy::Spare;
 use wsmb_store::{
-    self, Background, FailureKind, Group, MemoryStore, MessageStore, Outcome, Page, Restamp, StoreError, StoreSettings,
+    self, Background, Group, MemoryStore, MessageStore, Page, Restamp, StoreError, StoreSettings,
     StoreWorker, Summary, Swept,
 };
 
@@ -146,7 +147,7 @@ impl Background for Scripted {
 struct Rig {
     worker: StoreWorker,
     control: Control,
-    outcomes: Receiver<Outcome>,
+    outcomes: Receiver<StoreEvent>,
 }
 
 impl Rig {
@@ -169,7 +170,7 @@ impl Rig {
         self.worker.remove(&numbers(ids));
     }
 
-    fn next(&self) -> Outcome {
+    fn next(&self) -> StoreEvent {
         self.outcomes.recv_timeout(PATIENCE).expect("an outcome")
     }
 
@@ -195,7 +196,7 @@ impl Rig {
     fn page(&self) -> Vec<u64> {
         self.worker.load(channel(), MessageId(0), 100);
         match self.next() {
-            Outcome::Loaded { messages, complete: true, .. } => messages.iter().map(|message| message.id.0).collect(),
+            StoreEvent::Loaded { messages, complete: true, .. } => messages.iter().map(|message| message.id.0).collect(),
             other => panic!("not a whole page: {other:?}"),
         }
     }
@@ -213,8 +214,8 @@ fn numbers(ids: &[u64]) -> Vec<MessageId> {
     ids.iter().copied().map(MessageId).collect()
 }
 
-fn stored(ids: &[u64]) -> Outcome {
-    Outcome::Stored(numbers(ids))
+fn stored(ids: &[u64]) -> StoreEvent {
+    StoreEvent::Stored(numbers(ids))
 }
 
 fn message(id: u64) -> Message {
@@ -257,7 +258,7 @@ fn a_failed_group_is_reported_once_and_its_debts_are_paid_later() {
     rig.remove(&[1]);
     rig.worker.deliveries(&[(MessageId(2), 7)]);
     rig.append([3]);
-    assert_eq!(rig.next(), Outcome::Failed(numbers(&[3]), FailureKind::Unavailable));
+    assert_eq!(rig.next(), StoreEvent::StoreFailed(numbers(&[3]), StoreFailure::Unavailable));
     assert!(!rig.worker.healthy());
     assert_eq!(rig.page(), [2], "a row that is owed a removal is not shown");
     rig.heal();
@@ -278,7 +279,7 @@ fn what_was_written_and_called_failed_goes_when_its_message_is_settled() {
     rig.control.with(|script| script.lies = true);
     rig.fail(StoreError::Unreachable { place: "there".to_owned(), detail: "its answer was lost".to_owned() });
     rig.append([1, 2]);
-    assert_eq!(rig.next(), Outcome::Failed(numbers(&[1, 2]), FailureKind::Unavailable));
+    assert_eq!(rig.next(), StoreEvent::StoreFailed(numbers(&[1, 2]), StoreFailure::Unavailable));
     rig.heal();
     // While another commit runs, the retry waits; then its message is confirmed.
     rig.hold(3);
@@ -310,7 +311,7 @@ fn a_full_store_still_lets_go() {
         script.only_appends = true;
     });
     rig.release();
-    assert_eq!(rig.next(), Outcome::Failed(numbers(&[2]), FailureKind::Unavailable));
+    assert_eq!(rig.next(), StoreEvent::StoreFailed(numbers(&[2]), StoreFailure::Unavailable));
     let groups = rig.control.with(|script| script.groups.clone());
     assert_eq!(groups.last().map(|group| group.removals.clone()), Some(numbers(&[1])), "room is made at once");
 }
@@ -357,7 +358,7 @@ fn a_check_tells_the_truth_and_heals() {
     assert!(ask());
     rig.fail(unavailable());
     rig.append([1]);
-    assert_eq!(rig.next(), Outcome::Failed(numbers(&[1]), FailureKind::Unavailable));
+    assert_eq!(rig.next(), StoreEvent::StoreFailed(numbers(&[1]), StoreFailure::Unavailable));
     assert!(!ask());
     rig.heal();
     let end = std::time::Instant::now() + PATIENCE;
@@ -374,9 +375,9 @@ fn a_sweep_is_always_answered() {
     rig.worker.append(vec![Message { expires: Some(Timestamp(5)), ..message(1) }]);
     assert_eq!(rig.next(), stored(&[1]));
     rig.worker.sweep(Timestamp(4), Spare::default());
-    assert_eq!(rig.next(), Outcome::Swept { gone: vec![], spared: vec![], more: false });
+    assert_eq!(rig.next(), StoreEvent::Swept { gone: vec![], spared: vec![], more: false });
     rig.worker.sweep(Timestamp(5), Spare::default());
-    assert_eq!(rig.next(), Outcome::Swept { gone: vec![(MessageId(1), channel())], spared: vec![], more: false });
+    assert_eq!(rig.next(), StoreEvent::Swept { gone: vec![(MessageId(1), channel())], spared: vec![], more: false });
 }
 
 #[test]
@@ -408,7 +409,7 @@ fn stopping_in_an_outage_reports_what_is_lost() {
     let rig = Rig::new();
     rig.fail(unavailable());
     rig.append([1]);
-    assert_eq!(rig.next(), Outcome::Failed(numbers(&[1]), FailureKind::Unavailable));
+    assert_eq!(rig.next(), StoreEvent::StoreFailed(numbers(&[1]), StoreFailure::Unavailable));
     rig.remove(&[9]);
     assert_eq!(rig.worker.stop(), Err(unavailable()));
     assert!(!rig.control.with(|script| script.clean));
@@ -440,7 +441,7 @@ fn a_crash_of_the_process_loses_nothing_that_was_reported() {
     };
     let worker = StoreWorker::start(wsmb_store::open(&settings).expect("opens"), report).expect("a thread");
     worker.append((1..=5_000).map(message).collect());
-    let Ok(Outcome::Stored(reported)) = outcomes.recv_timeout(PATIENCE) else { panic!("not stored") };
+    let Ok(StoreEvent::Stored(reported)) = outcomes.recv_timeout(PATIENCE) else { panic!("not stored") };
     drop(worker);
     let mut store = wsmb_store::open(&settings).expect("opens again");
     let summary = store.summary(Timestamp(0)).expect("summary");
@@ -457,7 +458,7 @@ fn a_row_outlives_a_failed_attempt_to_replace_it() {
     assert_eq!(rig.next(), stored(&[1]));
     rig.fail(unavailable());
     rig.worker.replace(message(2), vec![MessageId(1)]);
-    assert_eq!(rig.next(), Outcome::Failed(numbers(&[2]), FailureKind::Unavailable));
+    assert_eq!(rig.next(), StoreEvent::StoreFailed(numbers(&[2]), StoreFailure::Unavailable));
     rig.heal();
     assert_eq!(rig.page(), [1]);
     rig.worker.replace(message(2), vec![MessageId(1)]);
@@ -475,7 +476,7 @@ fn a_count_that_comes_while_its_row_is_being_written_is_in_the_page_that_follows
     rig.worker.load(channel(), MessageId(0), 10);
     rig.release();
     assert_eq!(rig.next(), stored(&[1]));
-    let Outcome::Loaded { messages, .. } = rig.next() else { panic!("a page follows") };
+    let StoreEvent::Loaded { messages, .. } = rig.next() else { panic!("a page follows") };
     assert_eq!(messages.iter().map(|message| message.deliveries).collect::<Vec<_>>(), [1]);
 }
 
@@ -493,19 +494,19 @@ fn a_step_of_the_clock_changes_nothing_for_those_who_ask() {
             rig.worker.restamp(Restamp { token: number, after: MessageId(0), all: by < 0, by });
         }
         if by > 0 {
-            assert_eq!(rig.next(), Outcome::WallAdvanced(Duration::from_millis(3_600_000)));
+            assert_eq!(rig.next(), StoreEvent::WallAdvanced(Duration::from_millis(3_600_000)));
         }
         rig.worker.append(vec![timed(number, 100_000_000 + number)]);
         assert_eq!(rig.next(), stored(&[number]));
         expected.push(timed(number, 100_000_000 + number));
     }
     rig.worker.load(channel(), MessageId(0), 100);
-    assert_eq!(rig.next(), Outcome::Loaded { channel: channel(), messages: expected, complete: true });
+    assert_eq!(rig.next(), StoreEvent::Loaded { channel: channel(), messages: expected, complete: true });
     let written = rig.control.with(|script| script.groups.last().map(|group| group.appends[0].created));
     assert_eq!(written, Some(Timestamp(100_000_003 - 3_600_000)), "the store holds the wall clock's time");
     rig.worker.sweep(Timestamp(100_060_002), Spare::default());
     let gone = |ids: &[u64]| ids.iter().map(|id| (MessageId(*id), channel())).collect();
-    assert_eq!(rig.next(), Outcome::Swept { gone: gone(&[1, 2]), spared: vec![], more: false });
+    assert_eq!(rig.next(), StoreEvent::Swept { gone: gone(&[1, 2]), spared: vec![], more: false });
 }
 
 #[test]
@@ -515,17 +516,17 @@ fn a_correction_that_fails_is_tried_again_before_anything_is_read_wrongly() {
     assert_eq!(rig.next(), stored(&[1]));
     rig.fail(unavailable());
     rig.worker.restamp(Restamp { token: 1, after: MessageId(0), all: false, by: 3_600_000 });
-    assert_eq!(rig.next(), Outcome::WallAdvanced(Duration::from_millis(3_600_000)));
+    assert_eq!(rig.next(), StoreEvent::WallAdvanced(Duration::from_millis(3_600_000)));
     let page = || {
         rig.worker.load(channel(), MessageId(0), 100);
         rig.next()
     };
-    let expected = Outcome::Loaded { channel: channel(), messages: vec![timed(1, 100_000_000)], complete: true };
+    let expected = StoreEvent::Loaded { channel: channel(), messages: vec![timed(1, 100_000_000)], complete: true };
     assert_eq!(page(), expected);
     rig.heal();
     rig.worker.append(vec![timed(2, 100_000_000)]);
     assert_eq!(rig.next(), stored(&[2]));
-    let Outcome::Loaded { messages, .. } = page() else { panic!("a page was asked for") };
+    let StoreEvent::Loaded { messages, .. } = page() else { panic!("a page was asked for") };
     assert_eq!(messages, [timed(1, 100_000_000), timed(2, 100_000_000)]);
     rig.worker.stop().expect("all is written");
 }
@@ -558,14 +559,14 @@ fn what_has_expired_takes_no_room_from_new_messages() {
     let next = || outcomes.recv_timeout(PATIENCE).expect("an outcome");
     // Before the first sweep nobody has said which channels are spared.
     worker.sweep(Timestamp(0), Spare::default());
-    assert_eq!(next(), Outcome::Swept { gone: vec![], spared: vec![], more: false });
+    assert_eq!(next(), StoreEvent::Swept { gone: vec![], spared: vec![], more: false });
     worker.append(vec![timed(1, 0), timed(2, 0), timed(3, 50_000)]);
     assert_eq!(next(), stored(&[1, 2, 3]));
     worker.append(vec![timed(4, 59_999)]);
-    assert_eq!(next(), Outcome::Failed(numbers(&[4]), FailureKind::Full));
+    assert_eq!(next(), StoreEvent::StoreFailed(numbers(&[4]), StoreFailure::Full));
     worker.append(vec![timed(5, 60_000)]);
     let gone = [1, 2].map(|id| (MessageId(id), channel())).to_vec();
-    assert_eq!(next(), Outcome::Swept { gone, spared: vec![], more: true });
+    assert_eq!(next(), StoreEvent::Swept { gone, spared: vec![], more: true });
     assert_eq!(next(), stored(&[5]));
 }
 
@@ -577,7 +578,7 @@ fn rows_of_an_earlier_run_are_reckoned_anew_at_once_though_the_store_cannot_be_w
     rig.fail(unavailable());
     // The first was stored by an earlier run.
     rig.worker.restamp(Restamp { token: 1, after: MessageId(1), all: false, by: 50_000 });
-    assert_eq!(rig.next(), Outcome::WallAdvanced(Duration::from_secs(50)));
+    assert_eq!(rig.next(), StoreEvent::WallAdvanced(Duration::from_secs(50)));
     for healed in [false, true] {
         if healed {
             rig.heal();
@@ -585,7 +586,7 @@ fn rows_of_an_earlier_run_are_reckoned_anew_at_once_though_the_store_cannot_be_w
             assert_eq!(rig.next(), stored(&[3]));
         }
         rig.worker.load(channel(), MessageId(0), 100);
-        let Outcome::Loaded { messages, .. } = rig.next() else { panic!("a page was asked for") };
+        let StoreEvent::Loaded { messages, .. } = rig.next() else { panic!("a page was asked for") };
         let times: Vec<u64> = messages.iter().map(|message| message.created.0).collect();
         assert_eq!(times[..2], [100_000_000 - 50_000, 100_000_000], "healed: {healed}");
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use wsmb_core::broker::{
     AckMode, Broker, ClientKind, Content, Effect, Effects, Event, Publish, Reply, ReplyTo, Restored, Settings,
-    StoreEffect, Subscribe,
+    StoreEffect, StoreEvent, Subscribe,
 };
 use wsmb_core::message::{
     ChannelName, ConnectionId, Dialect, Kind, Message, MessageId, Publication, PublicationId, Timestamp,
@@ -214,7 +214,7 @@ fn kept(count: u64) {
             _ => None,
         });
         if let Some(ids) = asked {
-            stage.give(Event::Stored(ids));
+            stage.give(Event::Store(StoreEvent::Stored(ids)));
             accepted += replies(&stage.effects);
         }
         stage.give(Event::Confirmed { connection: ConnectionId(SENDER.0 + 1), up_to: number });

@@ -16,9 +16,9 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use super::session::Session;
-use wsmb_core::broker::{ChannelSummary, Restored, StoreEffect};
+use wsmb_core::broker::{ChannelSummary, Restored, StoreEffect, StoreEvent};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
-use wsmb_store::{Background, FoundIds, Group, MessageStore, Outcome, Restamp, StoreError, StoreWorker, Summary};
+use wsmb_store::{Background, FoundIds, Group, MessageStore, Restamp, StoreError, StoreWorker, Summary};
 
 /// The store's worker, the commands for it, and what it has reported.
 pub(super) struct Storage {
@@ -41,7 +41,7 @@ struct Reports {
 #[derive(Debug)]
 pub(super) enum Report {
     /// What has become of a command.
-    Outcome(Outcome),
+    Store(StoreEvent),
     /// Whether the store can be written, for all sessions that have asked.
     Health(bool),
 }
@@ -84,8 +84,8 @@ impl Storage {
     ) -> io::Result<Self> {
         let reports = Arc::<Reports>::default();
         let target = reports.clone();
-        let worker = StoreWorker::start_with(store, before_removal, died, move |outcome| {
-            target.push(Report::Outcome(outcome));
+        let worker = StoreWorker::start_with(store, before_removal, died, move |event| {
+            target.push(Report::Store(event));
         })?;
         Ok(Self {
             worker,

@@ -15,7 +15,7 @@ use super::storage::Report;
 use crate::limits;
 use wsmb_core::broker::{Broker, Event, StoreFailure};
 use wsmb_core::message::Timestamp;
-use wsmb_store::{FailureKind, Outcome};
+use wsmb_store::{StoreFailure, Outcome};
 
 impl Hub {
     /// The task that gives the core its ticks.
@@ -110,7 +110,7 @@ impl Hub {
     pub(super) fn take_reports(&self) {
         while let Some(report) = self.storage.next_report() {
             match report {
-                Report::Outcome(outcome) => self.take_outcome(outcome),
+                Report::Store(event) => self.happened(event.into()),
                 Report::Health(healthy) => {
                     for session in self.storage.take_waiting() {
                         self.apply(&session, Request::PingAnswer(healthy));
@@ -119,25 +119,6 @@ impl Hub {
             }
         }
         self.backpressure.watch(self.storage.queued_bytes());
-    }
-
-    fn take_outcome(&self, outcome: Outcome) {
-        match outcome {
-            Outcome::Stored(ids) => self.happened(Event::Stored(ids)),
-            Outcome::Failed(ids, kind) => {
-                let failure = match kind {
-                    FailureKind::Full => StoreFailure::Full,
-                    FailureKind::Unavailable => StoreFailure::Unavailable,
-                };
-                self.happened(Event::StoreFailed(ids, failure));
-            }
-            Outcome::Loaded { channel, messages, complete } => {
-                self.happened(Event::Loaded { channel, messages, complete });
-            }
-            Outcome::LoadFailed { channel } => self.happened(Event::LoadFailed { channel }),
-            Outcome::Swept { gone, spared, more } => self.happened(Event::Swept { gone, spared, more }),
-            Outcome::WallAdvanced(by) => self.happened(Event::WallAdvanced(by)),
-        }
     }
 
     /// The task that saves ids once a second.

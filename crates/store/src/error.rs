@@ -7,16 +7,8 @@ use std::io;
 
 use crate::limits;
 use crate::system;
+use wsmb_core::broker::StoreFailure;
 use wsmb_core::message::MessageId;
-
-/// The meaning of a failure to the sender of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailureKind {
-    /// The store cannot be written now.
-    Unavailable,
-    /// The store has reached its own limit.
-    Full,
-}
 
 /// The reason why a store could not be opened or an operation failed.
 ///
@@ -205,10 +197,10 @@ impl StoreError {
 
     /// The meaning of the error to the sender of a message.
     #[must_use]
-    pub fn kind(&self) -> FailureKind {
+    pub fn kind(&self) -> StoreFailure {
         match self {
-            Self::OverBudget { .. } => FailureKind::Full,
-            _ => FailureKind::Unavailable,
+            Self::OverBudget { .. } => StoreFailure::Full,
+            _ => StoreFailure::Unavailable,
         }
     }
 

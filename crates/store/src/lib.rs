@@ -3,7 +3,7 @@
 //! ```text
 //! caller ─► StoreWorker ─► Queue ─► (one thread) ─► Background: sqlite | memory | a database server, with a journal or without
 //!                 ▲                                     │
-//!                 └────────────── Outcome ◄─────────────┘
+//!                 └─────────── StoreEvent ◄──────────────┘
 //! ```
 //!
 //! [`MessageStore`] reads and writes rows, [`Background`] adds the maintenance that a running broker needs, [`Tools`] holds the operations of an
@@ -41,7 +41,7 @@ mod worker;
 
 pub use columns::{BadColumn, ColumnValue, Columns};
 pub use copy::{Copied, CopyError, CopyOptions, Progress, copy};
-pub use error::{FailureKind, StoreError};
+pub use error::StoreError;
 pub use ids::{FoundIds, IdFile, ids_beside};
 pub use inspect::{Inspection, inspect, starts_without_database};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -58,7 +58,7 @@ pub use settings::{Backend, JournalSettings, Prefix, StoreSettings};
 pub use sql::SqlStore;
 pub use sqlite::SqliteStore;
 pub use tools::{ChannelInfo, StoppedStore, Tools};
-pub use worker::{Outcome, StoreWorker};
+pub use worker::StoreWorker;
 
 #[cfg(test)]
 mod tests;

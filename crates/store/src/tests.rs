@@ -69,6 +69,6 @@ fn every_error_names_the_place_and_what_to_do() {
     for error in errors {
         let text = error.to_string();
         assert!(text.contains(&place) && text.contains("; "), "{text}");
-        assert_eq!(error.kind() == FailureKind::Full, matches!(error, StoreError::OverBudget { .. }));
+        assert_eq!(error.kind() == StoreFailure::Full, matches!(error, StoreError::OverBudget { .. }));
     }
 }

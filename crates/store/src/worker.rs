@@ -1,4 +1,4 @@
-//! The store's own thread. Senders never wait for a disk: callers add work to a queue, and the thread reports the results as [`Outcome`]s.
+//! The store's own thread. Senders never wait for a disk: callers add work to a queue, and the thread reports the results as [`StoreEvent`]s.
 //!
 //! **Group commit**: the thread writes everything that is queued in one transaction; during the commit the next group collects. After a commit the
 //! thread waits up to half the time of that commit, so that senders that were just answered can send again: slow disks get large groups. A message
@@ -23,8 +23,8 @@ use tokio::sync::Notify;
 
 use super::{Background, Restamp, StoreError};
 use crate::limits;
-pub use shared::Outcome;
 use shared::{End, Shared};
+use wsmb_core::broker::StoreEvent;
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
@@ -39,7 +39,7 @@ impl StoreWorker {
     ///
     /// # Errors
     /// If the system cannot create a thread.
-    pub fn start(store: Box<dyn Background>, report: impl FnMut(Outcome) + Send + 'static) -> io::Result<Self> {
+    pub fn start(store: Box<dyn Background>, report: impl FnMut(StoreEvent) + Send + 'static) -> io::Result<Self> {
         Self::start_with(store, || {}, || {}, report)
     }
 
@@ -52,7 +52,7 @@ impl StoreWorker {
         store: Box<dyn Background>,
         before_removal: impl FnMut() + Send + 'static,
         died: impl FnOnce() + Send + 'static,
-        report: impl FnMut(Outcome) + Send + 'static,
+        report: impl FnMut(StoreEvent) + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),

@@ -208,7 +208,7 @@ pub enum Refusal {
 /// A request to the store. The store carries out appends, removals and counts in order, in groups, and reads after them.
 #[derive(Clone, Debug)]
 pub enum StoreEffect {
-    /// Write these messages. Answered by [`super::Event::Stored`] or [`super::Event::StoreFailed`], unless they are removed before.
+    /// Write these messages. Answered by [`super::StoreEvent::Stored`] or [`super::StoreEvent::StoreFailed`], unless they are removed before.
     Append(Vec<Message>),
     /// Write this message and remove the older rows that stand for it, in one transaction. Answered like an append. If the message is
     /// removed before it is written, the older rows stay until they are removed themselves.
@@ -220,7 +220,7 @@ pub enum StoreEffect {
     },
     /// Remove these messages. A message that is not written yet is never written. Not answered.
     Remove(Vec<MessageId>),
-    /// Remove these messages if they are in the store. Their write was answered by [`super::Event::StoreFailed`] and they were refused, but
+    /// Remove these messages if they are in the store. Their write was answered by [`super::StoreEvent::StoreFailed`] and they were refused, but
     /// the store may have written them. Not answered.
     Disown(Vec<MessageId>),
     /// Store the numbers of deliveries of these messages. Not answered.

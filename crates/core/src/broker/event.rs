@@ -42,36 +42,8 @@ pub enum Event<'a> {
         /// second event.
         listens: bool,
     },
-    /// The store has written these messages.
-    Stored(Vec<MessageId>),
-    /// The store has not written these messages, and will not unless it is asked again.
-    StoreFailed(Vec<MessageId>, StoreFailure),
-    /// The answer to [`super::StoreEffect::Load`]: messages in order, at most as many as requested.
-    Loaded {
-        /// The channel.
-        channel: ChannelName,
-        /// Oldest first.
-        messages: Vec<Message>,
-        /// The store had no further messages of the channel.
-        complete: bool,
-    },
-    /// A load failed. The broker repeats it after [`crate::limits::STORE_RETRY`].
-    LoadFailed {
-        /// The channel.
-        channel: ChannelName,
-    },
-    /// The answer to [`super::StoreEffect::Sweep`]. Each sweep is answered.
-    Swept {
-        /// Expired messages that were removed from the store.
-        gone: Vec<(MessageId, ChannelName)>,
-        /// Expired messages that stay in the store, because their channels are spared.
-        spared: Vec<Message>,
-        /// There may be further expired messages.
-        more: bool,
-    },
-    /// The wall clock was behind by this time and has been set forward. The times of messages that the store held at the start move earlier
-    /// by this time. All other times count elapsed time and stay.
-    WallAdvanced(Duration),
+    /// The store has carried out a request, or has failed to.
+    Store(StoreEvent),
     /// An administrator purges a channel: all unconfirmed messages are removed.
     Purge {
         /// The channel.
@@ -182,6 +154,47 @@ pub struct Acknowledge {
     pub sequence: u64,
     /// The answer.
     pub answer: Answer,
+}
+
+/// An event of the store. The store's worker reports them in the order in which they happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreEvent {
+    /// The store has written these messages.
+    Stored(Vec<MessageId>),
+    /// The store has not written these messages, and will not unless it is asked again. Their rows may exist nevertheless.
+    StoreFailed(Vec<MessageId>, StoreFailure),
+    /// The answer to [`super::StoreEffect::Load`]: messages in order, at most as many as requested.
+    Loaded {
+        /// The channel.
+        channel: ChannelName,
+        /// Oldest first.
+        messages: Vec<Message>,
+        /// The store had no further messages of the channel.
+        complete: bool,
+    },
+    /// A page could not be read. The store has logged the cause. The broker repeats it after [`crate::limits::STORE_RETRY`].
+    LoadFailed {
+        /// The channel.
+        channel: ChannelName,
+    },
+    /// The answer to [`super::StoreEffect::Sweep`]. Each sweep is answered.
+    Swept {
+        /// Expired messages that were removed from the store.
+        gone: Vec<(MessageId, ChannelName)>,
+        /// Expired messages that stay in the store, because their channels are spared.
+        spared: Vec<Message>,
+        /// There may be further expired messages.
+        more: bool,
+    },
+    /// The wall clock was behind by this time and has been set forward. The times of messages that the store held at the start move earlier
+    /// by this time. All other times count elapsed time and stay.
+    WallAdvanced(Duration),
+}
+
+impl From<StoreEvent> for Event<'_> {
+    fn from(event: StoreEvent) -> Self {
+        Self::Store(event)
+    }
 }
 
 /// The reason why the store did not write messages.

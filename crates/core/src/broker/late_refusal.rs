@@ -15,7 +15,7 @@ use crate::limits;
 use crate::message::MessageId;
 
 impl Broker {
-    /// Handles [`super::Event::StoreFailed`].
+    /// Handles [`super::StoreEvent::StoreFailed`].
     pub(super) fn store_failed(&mut self, ids: &[MessageId], failure: StoreFailure, turn: &mut Turn<'_>) {
         let refusal = match failure {
             StoreFailure::Unavailable => Refusal::Unavailable,

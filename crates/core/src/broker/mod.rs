@@ -77,7 +77,7 @@ pub use bounds::Bounds;
 pub use counters::{Counters, Metric};
 pub use dedup::{ForgottenIds, FreshIds};
 pub use effect::{Content, Effect, Effects, EndReason, Note, Refusal, Reply, StoreEffect};
-pub use event::{AckMode, Acknowledge, ClientKind, Event, Publish, ReceiverKey, ReplyTo, StoreFailure, Subscribe};
+pub use event::{AckMode, Acknowledge, ClientKind, Event, Publish, ReceiverKey, ReplyTo, StoreEvent, StoreFailure, Subscribe};
 pub use restore::{ChannelSummary, Restored, Settings};
 
 use channel::Channel;
@@ -273,21 +273,27 @@ impl Broker {
             Event::Disconnected { connection, took_only, listens } => {
                 self.disconnected(connection, took_only, listens, turn);
             }
-            Event::Stored(ids) => self.stored(&ids, turn),
-            Event::StoreFailed(ids, failure) => self.store_failed(&ids, failure, turn),
-            Event::Loaded { channel, messages, complete } => {
-                self.loaded(&channel, messages, complete, turn);
-                self.expire_after_page(&channel, turn);
-            }
-            Event::LoadFailed { channel } => {
-                self.load_failed(&channel, turn);
-                self.expire_after_page(&channel, turn);
-            }
-            Event::Swept { gone, spared, more } => self.swept(&gone, spared, more, turn),
-            Event::WallAdvanced(by) => self.wall_advanced(by, turn),
+            Event::Store(event) => self.handle_store(event, turn),
             Event::Purge { channel } => self.purge(&channel, turn),
             Event::Stopping => self.begin_stop(turn),
             Event::Tick => self.tick(turn),
+        }
+    }
+
+    fn handle_store(&mut self, event: StoreEvent, turn: &mut Turn<'_>) {
+        match event {
+            StoreEvent::Stored(ids) => self.stored(&ids, turn),
+            StoreEvent::StoreFailed(ids, failure) => self.store_failed(&ids, failure, turn),
+            StoreEvent::Loaded { channel, messages, complete } => {
+                self.loaded(&channel, messages, complete, turn);
+                self.expire_after_page(&channel, turn);
+            }
+            StoreEvent::LoadFailed { channel } => {
+                self.load_failed(&channel, turn);
+                self.expire_after_page(&channel, turn);
+            }
+            StoreEvent::Swept { gone, spared, more } => self.swept(&gone, spared, more, turn),
+            StoreEvent::WallAdvanced(by) => self.wall_advanced(by, turn),
         }
     }
 

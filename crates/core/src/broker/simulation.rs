@@ -9,6 +9,7 @@
 //! `WSMB_SEED=n cargo test -p wsmb-core simulation` replays one seed and prints its events, `WSMB_SEEDS=n` runs the first n seeds.
 
 mod model;
+mod record;
 mod store;
 mod world;
 

@@ -116,7 +116,7 @@ impl Broker {
         }
     }
 
-    /// Handles [`super::Event::Stored`]: the messages are in the store.
+    /// Handles [`super::StoreEvent::Stored`]: the messages are in the store.
     pub(super) fn stored(&mut self, ids: &[MessageId], turn: &mut Turn<'_>) {
         for id in ids {
             let late = self.unstored.get(*id).is_some_and(|unstored| unstored.expired(turn.now));

@@ -184,7 +184,7 @@ fn a_message_whose_sender_waits_is_written_at_once_and_answered_when_it_is_store
     let effects = scene.send("one", Some("a"));
     assert_eq!(writes(&effects), 1);
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::Reply { .. })), "the message is not safe yet");
-    let effects = scene.handle(Event::Stored(vec![MessageId(1)]));
+    let effects = scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1)])));
     let id = PublicationId::new("app", "a");
     let accepted = Reply::Accepted { id: Some(id), receivers: 1, stored: true, duplicate: false };
     assert!(matches!(&effects[..], [Effect::Reply { reply, .. }] if *reply == accepted), "{effects:?}");
@@ -331,7 +331,7 @@ fn a_sender_does_not_wait_for_a_receiver_that_has_become_slow() {
         1,
         "the confirmation is late, so the message is written at once"
     );
-    assert_eq!(accepted(&scene.handle(Event::Stored(vec![MessageId(2), MessageId(3)]))), Some(true));
+    assert_eq!(accepted(&scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(2), MessageId(3)])))), Some(true));
     scene.now.0 += 1_000;
     scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 3 });
     assert_eq!(writes(&scene.send("four", Some("d"))), 1, "the last confirmation was slow");
@@ -341,11 +341,11 @@ fn a_sender_does_not_wait_for_a_receiver_that_has_become_slow() {
 fn a_row_of_another_program_is_delivered_like_any_message() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
-    scene.handle(Event::Stored(vec![MessageId(1)]));
+    scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1)])));
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     // Another program has written the second message.
     let messages = vec![scene.row(1, "one"), scene.row(2, "two")];
-    let effects = scene.handle(Event::Loaded { channel: name("sms"), messages, complete: true });
+    let effects = scene.handle(Event::Store(StoreEvent::Loaded { channel: name("sms"), messages, complete: true }));
     assert!(!deliveries(&effects).is_empty());
     assert_eq!(scene.broker.unsettled(), 2);
     let up_to = deliveries(&effects).last().expect("a delivery").1;
@@ -365,24 +365,6 @@ fn a_full_backlog_refuses_the_sender() {
         &effects[..],
         [Effect::Reply { reply: Reply::Refused { refusal: Refusal::BacklogFull, .. }, .. }]
     ));
-}
-
-#[test]
-fn an_expired_message_does_not_block_the_one_behind_it() {
-    let ttl = Duration::from_secs(1);
-    let mut scene = Scene::with(ChannelPolicy { receivers: 1, ttl, ..ChannelPolicy::default() });
-    scene.receive(1, AckMode::Manual, 1);
-    scene.send("in flight", None);
-    scene.send("expires while it waits", None);
-    scene.pass(900);
-    scene.send("later", None);
-    scene.pass(200);
-    let acknowledge = Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack };
-    let effects = scene.handle(Event::Acknowledge(acknowledge));
-    assert_eq!(deliveries(&effects), [(1, 2)]);
-    let Some(Content::Backlog { messages, .. }) = scene.effects.contents.first() else { panic!("a backlog") };
-    assert_eq!(messages[0].as_text(), Some("later"));
-    assert_eq!(scene.broker.counters().expired, 1);
 }
 
 #[test]
@@ -418,11 +400,11 @@ fn the_sender_of_a_paged_message_is_known_in_any_order_of_paging() {
 fn a_connection_that_has_sent_confirms_nothing_by_leaving() {
     let mut scene = Scene::new();
     scene.send("kept", None);
-    scene.handle(Event::Stored(vec![MessageId(1)]));
+    scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1)])));
     let asked = scene.receive(100, AckMode::Automatic, limits::PREFETCH);
     assert!(matches!(asked[..], [Effect::Store(StoreEffect::Load { .. })]), "{asked:?}");
     let row = scene.row(1, "kept");
-    let loaded = Event::Loaded { channel: name("sms"), messages: vec![row], complete: true };
+    let loaded = Event::Store(StoreEvent::Loaded { channel: name("sms"), messages: vec![row], complete: true });
     assert_eq!(deliveries(&scene.handle(loaded)), [(100, 1)], "every topic connection is a receiver");
     scene.send("its publication", None);
     scene.handle(Event::Disconnected { connection: ConnectionId(100), took_only: true, listens: false });
@@ -433,11 +415,11 @@ fn a_connection_that_has_sent_confirms_nothing_by_leaving() {
 fn a_page_that_was_read_before_a_purge_is_ignored() {
     let mut scene = Scene::new();
     scene.send("kept", None);
-    scene.handle(Event::Stored(vec![MessageId(1)]));
+    scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1)])));
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     scene.handle(Event::Purge { channel: name("sms") });
     let page = vec![scene.row(1, "kept")];
-    let effects = scene.handle(Event::Loaded { channel: name("sms"), messages: page, complete: true });
+    let effects = scene.handle(Event::Store(StoreEvent::Loaded { channel: name("sms"), messages: page, complete: true }));
     assert!(deliveries(&effects).is_empty(), "{effects:?}");
     assert_eq!(scene.broker.unsettled(), 0);
 }
@@ -478,196 +460,4 @@ fn a_sending_member_does_not_make_the_only_receiver_outrun() {
 fn an_idle_receiver_and_its_channel_are_small() {
     assert!(size_of::<Receiver>() <= 96, "a receiver: {} bytes", size_of::<Receiver>());
     assert!(size_of::<Channel>() <= 208, "a channel: {} bytes", size_of::<Channel>());
-}
-
-/// Makes a broker whose channel `sms` holds at most two messages, each for a second.
-fn small_and_short() -> Scene {
-    let ttl = Duration::from_secs(1);
-    Scene::with(ChannelPolicy { receivers: 1, max_backlog: 2, ttl, ..ChannelPolicy::default() })
-}
-
-fn refusal(effects: &[Effect]) -> Option<Refusal> {
-    effects.iter().find_map(|effect| match effect {
-        Effect::Reply { reply: Reply::Refused { refusal, .. }, .. } => Some(*refusal),
-        _ => None,
-    })
-}
-
-#[test]
-fn expired_messages_in_the_store_do_not_count_against_a_limit() {
-    let mut scene = small_and_short();
-    for id in ["a", "b"] {
-        assert_eq!(refusal(&scene.send(id, Some(id))), None);
-    }
-    scene.handle(Event::Stored(vec![MessageId(1), MessageId(2)]));
-    scene.now.0 += 999;
-    assert_eq!(refusal(&scene.send("c", Some("c"))), Some(Refusal::BacklogFull));
-    scene.now.0 += 1;
-    for id in ["d", "e"] {
-        assert_eq!(
-            refusal(&scene.send(id, Some(id))),
-            None,
-            "the earlier messages have expired, although no sweep has run"
-        );
-    }
-    assert_eq!(refusal(&scene.send("f", Some("f"))), Some(Refusal::BacklogFull), "the limit still applies");
-    let gone = vec![(MessageId(1), name("sms")), (MessageId(2), name("sms"))];
-    scene.handle(Event::Swept { gone, spared: Vec::new(), more: false });
-    assert_eq!((scene.broker.unsettled(), scene.broker.counters().expired), (2, 2));
-    assert_eq!(refusal(&scene.send("g", Some("g"))), Some(Refusal::BacklogFull));
-}
-
-#[test]
-fn expired_messages_in_flight_do_not_count_against_a_limit() {
-    let mut scene = small_and_short();
-    scene.receive(1, AckMode::Manual, 1);
-    scene.send("a", None);
-    scene.send("b", None);
-    assert_eq!(refusal(&scene.send("c", None)), Some(Refusal::BacklogFull));
-    let effects = scene.pass(1_000);
-    assert_eq!((scene.broker.unsettled(), deliveries(&effects).len()), (1, 0), "the waiting message has expired");
-    scene.send("d", None);
-    assert_eq!(refusal(&scene.send("e", None)), None);
-    assert_eq!(refusal(&scene.send("f", None)), Some(Refusal::BacklogFull));
-}
-
-#[test]
-fn a_publication_that_was_written_after_its_expiry_is_refused() {
-    let mut scene = small_and_short();
-    scene.send("a", Some("a"));
-    scene.now.0 += 1_000;
-    assert_eq!(refusal(&scene.handle(Event::Stored(vec![MessageId(1)]))), Some(Refusal::Expired));
-    scene.send("b", Some("b"));
-    scene.now.0 += 999;
-    assert_eq!(accepted(&scene.handle(Event::Stored(vec![MessageId(2)]))), Some(true));
-}
-
-#[test]
-fn a_returned_publication_that_expires_before_it_is_safe_is_refused() {
-    let mut scene = small_and_short();
-    scene.receive(1, AckMode::Manual, 1);
-    scene.send("a", Some("a"));
-    scene.handle(Event::Disconnected { connection: ConnectionId(1), took_only: false, listens: false });
-    assert_eq!(refusal(&scene.pass(1_000)), Some(Refusal::Expired));
-}
-
-#[test]
-fn sweeps_follow_one_another_until_no_expired_row_is_left() {
-    let mut scene = small_and_short();
-    scene.send("a", None);
-    let is_sweep = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Sweep { .. }));
-    assert!(scene.pass(Bounds::TIGHT.sweep_every.as_millis() as u64).iter().any(is_sweep));
-    scene.handle(Event::Swept { gone: Vec::new(), spared: Vec::new(), more: true });
-    assert_eq!(scene.broker.next_deadline(), Some(scene.now), "the next sweep is due at once");
-    assert!(scene.pass(0).iter().any(is_sweep));
-    scene.handle(Event::Swept { gone: Vec::new(), spared: Vec::new(), more: false });
-    assert_eq!(scene.broker.next_deadline(), Some(scene.now.after(Bounds::TIGHT.sweep_every)));
-}
-
-#[test]
-fn a_step_of_the_wall_clock_moves_the_times_of_restored_messages_only() {
-    let mut scene = small_and_short();
-    let row = |id: u64, due: Option<u64>| Message {
-        expires: Some(Timestamp(9_000_000)),
-        due: due.map(Timestamp),
-        ..scene.row(id, &id.to_string())
-    };
-    let delayed = vec![row(7, Some(3_700_000))];
-    let expiries = vec![(Timestamp(500_000), 1)];
-    let held = ChannelSummary { channel: name("sms"), messages: 1, last: MessageId(5), expiries };
-    let restored = Restored { channels: vec![held], delayed, last_id: MessageId(7), ..Restored::default() };
-    scene.broker = Broker::new(scene.broker.settings.clone(), restored);
-    assert_eq!(refusal(&scene.send("a", Some("a"))), Some(Refusal::BacklogFull));
-    scene.handle(Event::WallAdvanced(Duration::from_secs(3_600)));
-    assert_eq!(refusal(&scene.send("b", Some("b"))), None, "the stored messages have expired");
-    let effects = scene.pass(100_000);
-    let is_due = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Replace { .. }));
-    assert!(effects.iter().any(is_due), "the delayed message of the store is due: {effects:?}");
-    let late = scene.handle(Event::Stored(vec![MessageId(8)]));
-    assert_eq!(refusal(&late), Some(Refusal::Expired), "a message that was accepted since then uses elapsed time");
-}
-
-/// Returns the fields of the `00` replies: receivers, stored, duplicate.
-fn accepted_replies(effects: &[Effect]) -> Vec<(u32, bool, bool)> {
-    let reply = |effect: &Effect| match effect {
-        Effect::Reply { reply: Reply::Accepted { receivers, stored, duplicate, .. }, .. } => {
-            Some((*receivers, *stored, *duplicate))
-        }
-        _ => None,
-    };
-    effects.iter().filter_map(reply).collect()
-}
-
-#[test]
-fn the_reply_counts_a_receiver_that_got_the_message_later() {
-    let mut scene = Scene::new();
-    scene.receive(1, AckMode::Manual, 1);
-    scene.send("one", None);
-    assert!(accepted_replies(&scene.send("two", Some("b"))).is_empty(), "the message waits for room");
-    let ack = Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack });
-    assert_eq!(deliveries(&scene.handle(ack)), [(1, 2)]);
-    assert_eq!(accepted_replies(&scene.handle(Event::Stored(vec![MessageId(2)]))), [(1, true, false)]);
-}
-
-#[test]
-fn the_reply_to_a_duplicate_says_whether_the_message_is_still_stored() {
-    let mut scene = Scene::new();
-    scene.send("one", Some("a"));
-    assert_eq!(accepted_replies(&scene.handle(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
-    assert_eq!(accepted_replies(&scene.send("one", Some("a"))), [(0, true, true)], "the message waits");
-    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
-    let row = Message { publication: Some(PublicationId::new("app", "a")), ..scene.row(1, "one") };
-    scene.handle(Event::Loaded { channel: name("sms"), messages: vec![row], complete: true });
-    assert_eq!(accepted_replies(&scene.send("one", Some("a"))), [(0, true, true)], "the message is in flight");
-    scene.handle(Event::Confirmed { connection: ConnectionId(1), up_to: 1 });
-    assert_eq!(accepted_replies(&scene.send("one", Some("a"))), [(0, false, true)], "the message is confirmed");
-}
-
-#[test]
-fn a_duplicate_of_a_purged_or_expired_message_is_not_reported_as_stored() {
-    let mut scene = Scene::with(ChannelPolicy { ttl: Duration::from_secs(60), ..ChannelPolicy::default() });
-    scene.send("one", Some("a"));
-    scene.handle(Event::Stored(vec![MessageId(1)]));
-    scene.now.0 += 59_999;
-    assert_eq!(accepted_replies(&scene.send("one", Some("a"))), [(0, true, true)]);
-    scene.now.0 += 1;
-    assert_eq!(
-        accepted_replies(&scene.send("one", Some("a"))),
-        [(0, false, true)],
-        "the message has expired, although no sweep has run"
-    );
-    scene.send("two", Some("b"));
-    scene.handle(Event::Stored(vec![MessageId(2)]));
-    scene.handle(Event::Purge { channel: name("sms") });
-    assert_eq!(accepted_replies(&scene.send("two", Some("b"))), [(0, false, true)]);
-}
-
-#[test]
-fn a_sender_that_waits_without_an_id_is_answered_once() {
-    let mut scene = Scene::new();
-    scene.answer = true;
-    assert_eq!(writes(&scene.send("one", None)), 1, "the sender waits, so the message is written at once");
-    assert_eq!(accepted_replies(&scene.handle(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
-    scene.send("two", None);
-    let effects = scene.handle(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Full));
-    let refused =
-        |effect: &&Effect| matches!(effect, Effect::Reply { reply: Reply::Refused { id: None, answer: true, .. }, .. });
-    assert_eq!(effects.iter().filter(refused).count(), 1, "{effects:?}");
-}
-
-#[test]
-fn a_half_closed_client_gets_its_replies_and_no_messages() {
-    let mut scene = Scene::new();
-    scene.send("one", Some("a"));
-    scene.handle(Event::Subscribe(modern(100, &["sms"], AckMode::Automatic, Some(limits::PREFETCH))));
-    let connection = ConnectionId(100);
-    let gone = |listens| Event::Disconnected { connection, took_only: false, listens };
-    scene.handle(gone(true));
-    assert_eq!(accepted_replies(&scene.handle(Event::Stored(vec![MessageId(1)]))), [(0, true, false)]);
-    scene.send("two", Some("b"));
-    assert!(scene.handle(gone(false)).is_empty());
-    assert!(
-        accepted_replies(&scene.handle(Event::Stored(vec![MessageId(2)]))).is_empty(),
-        "the connection gets no replies any more"
-    );
 }

@@ -3,49 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
-use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::queue::Queue;
-use crate::error::FailureKind;
 use crate::limits;
-use wsmb_core::message::{ChannelName, Message, MessageId};
-
-/// The result of a request to the store's thread.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// These messages are durable.
-    Stored(Vec<MessageId>),
-    /// These messages are not stored, and will not be stored unless they are appended again.
-    Failed(Vec<MessageId>, FailureKind),
-    /// The answer to [`StoreWorker::load`](super::StoreWorker::load).
-    Loaded {
-        /// Of which channel.
-        channel: ChannelName,
-        /// The messages, in the order of ids. Not empty unless `complete`.
-        messages: Vec<Message>,
-        /// No further messages followed when the store was read.
-        complete: bool,
-    },
-    /// A page could not be read; the log has the cause.
-    LoadFailed {
-        /// Of which channel.
-        channel: ChannelName,
-    },
-    /// The answer to [`StoreWorker::sweep`](super::StoreWorker::sweep).
-    Swept {
-        /// Expired messages that were removed. Empty if none were expired, or if the store failed.
-        gone: Vec<(MessageId, ChannelName)>,
-        /// Expired messages that stay, because their channels are spared.
-        spared: Vec<Message>,
-        /// Whether there may be further expired messages.
-        more: bool,
-    },
-    /// The wall clock was behind by this much. The times of earlier runs' messages that were loaded before this outcome are wrong; times that are
-    /// loaded after it are right. See [`StoreWorker::restamp`](super::StoreWorker::restamp).
-    WallAdvanced(Duration),
-}
 
 /// How the thread ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use self::repeated::{Logged, should_log};
 use super::queue::{Load, Replaced, cost};
-use super::shared::{End, Outcome, Shared, Sleep, State};
+use super::shared::{End, Shared, Sleep, State};
 use crate::limits;
 use crate::restamp::shift;
 use crate::{Background, Group, Page, StoreError};
+use wsmb_core::broker::StoreEvent;
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
@@ -34,7 +35,7 @@ pub(super) struct StoreThread {
     store: Box<dyn Background>,
     /// Called before rows are removed from the store.
     before_removal: Box<dyn FnMut() + Send>,
-    report: Box<dyn FnMut(Outcome) + Send>,
+    report: Box<dyn FnMut(StoreEvent) + Send>,
     /// During an outage: when removals, counts and purges are retried.
     retry_at: Option<Instant>,
     /// The store was full, and no check has succeeded since.
@@ -76,7 +77,7 @@ impl StoreThread {
         shared: Arc<Shared>,
         store: Box<dyn Background>,
         before_removal: Box<dyn FnMut() + Send>,
-        report: Box<dyn FnMut(Outcome) + Send>,
+        report: Box<dyn FnMut(StoreEvent) + Send>,
     ) -> Self {
         let waker = Waker::from(Arc::clone(&shared));
         Self {
@@ -243,7 +244,7 @@ impl StoreThread {
                     self.noted = group.marks.last().map_or(self.noted, |(_, noted)| Timestamp(*noted));
                     if !group.appends.is_empty() {
                         let full_at = group.appends.len() + self.shared.lock().queue.appends();
-                        (self.report)(Outcome::Stored(ids(&group)));
+                        (self.report)(StoreEvent::Stored(ids(&group)));
                         self.wait_for_more(took, full_at);
                     }
                     return Ok(());
@@ -269,7 +270,7 @@ impl StoreThread {
         }
         if !failed.is_empty() {
             self.shared.lock().queue.mark_uncertain(&failed);
-            (self.report)(Outcome::Failed(failed, error.kind()));
+            (self.report)(StoreEvent::StoreFailed(failed, error.kind()));
         }
         Err(error)
     }
@@ -292,7 +293,7 @@ impl StoreThread {
         if should_log(&mut self.unfit_log, error) {
             tracing::error!("{error}");
         }
-        (self.report)(Outcome::Failed(gone, error.kind()));
+        (self.report)(StoreEvent::StoreFailed(gone, error.kind()));
         true
     }
 
@@ -303,7 +304,7 @@ impl StoreThread {
         };
         for load in std::mem::take(&mut self.fetching).into_iter().chain(loads) {
             if overloaded {
-                (self.report)(Outcome::LoadFailed { channel: load.channel });
+                (self.report)(StoreEvent::LoadFailed { channel: load.channel });
             } else {
                 self.load(load);
             }
@@ -324,7 +325,7 @@ impl StoreThread {
                 Ok(page) => page,
                 Err(error) => {
                     self.read_failed(&error);
-                    (self.report)(Outcome::LoadFailed { channel });
+                    (self.report)(StoreEvent::LoadFailed { channel });
                     return;
                 }
             };
@@ -333,7 +334,7 @@ impl StoreThread {
             match last {
                 Some(last) if messages.is_empty() && !complete => load.after = last,
                 _ => {
-                    (self.report)(Outcome::Loaded { channel, messages, complete });
+                    (self.report)(StoreEvent::Loaded { channel, messages, complete });
                     return;
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::broker::{Bounds, ChannelSummary, Event, Restored, StoreEffect, StoreFailure};
+use crate::broker::{Bounds, ChannelSummary, Event, Restored, StoreEffect, StoreEvent, StoreFailure};
 use crate::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
 use crate::policy::Spare;
 
@@ -100,7 +100,7 @@ impl SimStore {
             self.appends.clear();
             self.replaced.clear();
             if !ids.is_empty() {
-                self.events.push_back(Event::StoreFailed(ids, StoreFailure::Unavailable));
+                self.events.push_back(Event::Store(StoreEvent::StoreFailed(ids, StoreFailure::Unavailable)));
             }
         } else {
             self.last_id = self.last_id.max(ids.last().copied().unwrap_or_default());
@@ -117,7 +117,7 @@ impl SimStore {
                 self.rows.remove(&id);
             }
             if !ids.is_empty() {
-                self.events.push_back(Event::Stored(ids));
+                self.events.push_back(Event::Store(StoreEvent::Stored(ids)));
             }
         }
         while let Some(read) = self.reads.pop_front() {
@@ -127,17 +127,17 @@ impl SimStore {
 
     fn read(&mut self, read: Read) {
         match read {
-            Read::Load { channel, .. } if self.failing => self.events.push_back(Event::LoadFailed { channel }),
+            Read::Load { channel, .. } if self.failing => self.events.push_back(Event::Store(StoreEvent::LoadFailed { channel })),
             Read::Load { channel, after, limit } => {
                 let mut found = self.rows.values().filter(|row| {
                     row.channel == channel && row.id > after && row.due.is_none() && !self.removals.contains(&row.id)
                 });
                 let messages: Vec<Message> = found.by_ref().take(limit).cloned().collect();
                 let complete = found.next().is_none();
-                self.events.push_back(Event::Loaded { channel, messages, complete });
+                self.events.push_back(Event::Store(StoreEvent::Loaded { channel, messages, complete }));
             }
             Read::Sweep { .. } if self.failing => {
-                self.events.push_back(Event::Swept { gone: Vec::new(), spared: Vec::new(), more: false });
+                self.events.push_back(Event::Store(StoreEvent::Swept { gone: Vec::new(), spared: Vec::new(), more: false }));
             }
             Read::Sweep { now, spare } => {
                 let key = |row: &Message| (row.expires, row.id);
@@ -154,7 +154,7 @@ impl SimStore {
                     self.rows.remove(&row.id);
                 }
                 let gone = gone.into_iter().map(|row| (row.id, row.channel)).collect();
-                self.events.push_back(Event::Swept { gone, spared, more });
+                self.events.push_back(Event::Store(StoreEvent::Swept { gone, spared, more }));
             }
         }
     }

@@ -17,11 +17,12 @@ use std::time::Duration;
 use wildmatch::WildMatch;
 
 use super::Random;
-use super::model::{DeliveryView, MessageRecord, Model};
+use super::model::{DeliveryView, Model};
+use super::record::MessageRecord;
 use super::store::SimStore;
 use crate::broker::{
     AckMode, Acknowledge, Bounds, Broker, ClientKind, Content, Effect, Effects, EndReason, Event, Note, Publish,
-    ReceiverKey, Refusal, Reply, ReplyTo, Restored, Settings, StoreEffect, Subscribe,
+    ReceiverKey, Refusal, Reply, ReplyTo, Restored, Settings, StoreEffect, StoreEvent, Subscribe,
 };
 use crate::limits;
 use crate::message::{
@@ -375,14 +376,14 @@ impl World {
 
     fn store_event(&mut self) {
         if let Some(event) = self.store.events.pop_front() {
-            if let Event::Swept { spared, .. } = &event {
+            if let Event::Store(StoreEvent::Swept { spared, .. }) = &event {
                 self.tally.spared += spared.len() as u64;
             }
-            if let Event::WallAdvanced(by) = &event {
+            if let Event::Store(StoreEvent::WallAdvanced(by)) = &event {
                 self.model.advance(by.as_millis() as u64);
             }
             self.note_stored(&event);
-            let is_step = matches!(event, Event::WallAdvanced(_));
+            let is_step = matches!(event, Event::Store(StoreEvent::WallAdvanced(_)));
             self.handle(event);
             if is_step {
                 // Messages that are due after the step are released at once, before another step of the clock could move them further.

@@ -85,10 +85,10 @@ fn a_legacy_receiver_gets_one_message_of_the_backlog_at_first() {
         }
         scene.handle(Event::Disconnected { connection: ConnectionId(1), took_only: false, listens: false });
         scene.handle(Event::Disconnected { connection: ConnectionId(2), took_only: false, listens: false });
-        scene.handle(Event::Stored(vec![MessageId(1), MessageId(2), MessageId(3)]));
+        scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1), MessageId(2), MessageId(3)])));
         scene.subscribe(3, client, None);
         let messages = ["one", "two", "three"].into_iter().zip(1..).map(|(text, id)| scene.row(id, text)).collect();
-        scene.handle(Event::Loaded { channel: name("sms"), messages, complete: true });
+        scene.handle(Event::Store(StoreEvent::Loaded { channel: name("sms"), messages, complete: true }));
         assert_eq!(backlog(&scene), first, "{client:?}");
         if first == 1 {
             scene.confirm(3, 1);

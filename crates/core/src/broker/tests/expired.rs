@@ -2,6 +2,19 @@
 
 use super::*;
 
+/// Makes a broker whose channel `sms` holds at most two messages, each for a second.
+fn small_and_short() -> Scene {
+    let ttl = Duration::from_secs(1);
+    Scene::with(ChannelPolicy { receivers: 1, max_backlog: 2, ttl, ..ChannelPolicy::default() })
+}
+
+fn refusal(effects: &[Effect]) -> Option<Refusal> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Reply { reply: Reply::Refused { refusal, .. }, .. } => Some(*refusal),
+        _ => None,
+    })
+}
+
 fn dying() -> ChannelPolicy {
     ChannelPolicy {
         receivers: 1,
@@ -123,12 +136,12 @@ fn thousands_of_stored_messages_become_dead_letters_in_order_and_a_few_at_a_time
         }
         most = most.max(scene.broker.bytes);
         if !written.is_empty() {
-            next.extend(scene.handle(Event::Stored(written)));
+            next.extend(scene.handle(Event::Store(StoreEvent::Stored(written))));
         }
         if swept {
             let share: Vec<Message> = left.iter().take(Bounds::TIGHT_SWEEP_ROWS).cloned().collect();
             let more = share.len() < left.len();
-            next.extend(scene.handle(Event::Swept { gone: Vec::new(), spared: share, more }));
+            next.extend(scene.handle(Event::Store(StoreEvent::Swept { gone: Vec::new(), spared: share, more })));
         }
         if left.is_empty() && next.is_empty() {
             break;
@@ -150,7 +163,7 @@ fn expired_rows_are_not_read_faster_than_the_store_writes() {
     let mut scene = scene_on(restored(1_000), ChannelPolicy::default());
     for first in (1..900).step_by(Bounds::TIGHT_SWEEP_ROWS) {
         let spared = rows(&scene, first..=first + Bounds::TIGHT_SWEEP_ROWS as u64 - 1);
-        scene.handle(Event::Swept { gone: Vec::new(), spared, more: true });
+        scene.handle(Event::Store(StoreEvent::Swept { gone: Vec::new(), spared, more: true }));
     }
     assert!(
         scene.broker.counters().dead_lettered as usize <= Bounds::TIGHT.superseded_rows,
@@ -220,12 +233,12 @@ fn a_dead_letter_confirmed_while_a_sweep_returns_its_row_is_delivered_once() {
     let mut scene = scene_on(restored(2), ChannelPolicy::default());
     scene.handle(Event::Subscribe(modern(1, &["dead"], AckMode::Manual, Some(8))));
     scene.pass(0);
-    let effects = scene.handle(Event::Swept { gone: Vec::new(), spared: rows(&scene, 1..=1), more: true });
+    let effects = scene.handle(Event::Store(StoreEvent::Swept { gone: Vec::new(), spared: rows(&scene, 1..=1), more: true }));
     assert_eq!(deliveries(&effects), [(1, 1)]);
     // The next sweep reads the row again before the store learns of its removal.
     scene.pass(0);
     scene.handle(Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack }));
-    let effects = scene.handle(Event::Swept { gone: Vec::new(), spared: rows(&scene, 1..=2), more: false });
+    let effects = scene.handle(Event::Store(StoreEvent::Swept { gone: Vec::new(), spared: rows(&scene, 1..=2), more: false }));
     assert_eq!((deliveries(&effects), scene.texts()), (vec![(1, 2)], vec!["2".to_owned()]));
 }
 
@@ -235,14 +248,137 @@ fn a_page_read_before_the_removal_of_a_row_does_not_deliver_it() {
     let join = |connection, channel| Event::Subscribe(modern(connection, &[channel], AckMode::Manual, Some(8)));
     scene.handle(join(1, "dead"));
     scene.pass(0);
-    scene.handle(Event::Swept { gone: Vec::new(), spared: rows(&scene, 2..=2), more: false });
+    scene.handle(Event::Store(StoreEvent::Swept { gone: Vec::new(), spared: rows(&scene, 2..=2), more: false }));
     let is_load = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Load { .. }));
     assert!(scene.handle(join(2, "sms")).iter().any(is_load));
     // The page is read now, with the row. The dead letter is confirmed before the page arrives.
     let alive = |row: Message| Message { expires: None, ..row };
     let messages = rows(&scene, 1..=3).into_iter().map(alive).collect();
     scene.handle(Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack }));
-    let effects = scene.handle(Event::Loaded { channel: name("sms"), messages, complete: true });
+    let effects = scene.handle(Event::Store(StoreEvent::Loaded { channel: name("sms"), messages, complete: true }));
     assert!(effects.iter().any(is_load), "the page is read again: {effects:?}");
     assert_eq!((deliveries(&effects), scene.broker.unsettled()), (vec![], 2));
+}
+
+#[test]
+fn expired_messages_in_the_store_do_not_count_against_a_limit() {
+    let mut scene = small_and_short();
+    for id in ["a", "b"] {
+        assert_eq!(refusal(&scene.send(id, Some(id))), None);
+    }
+    scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1), MessageId(2)])));
+    scene.now.0 += 999;
+    assert_eq!(refusal(&scene.send("c", Some("c"))), Some(Refusal::BacklogFull));
+    scene.now.0 += 1;
+    for id in ["d", "e"] {
+        assert_eq!(
+            refusal(&scene.send(id, Some(id))),
+            None,
+            "the earlier messages have expired, although no sweep has run"
+        );
+    }
+    assert_eq!(refusal(&scene.send("f", Some("f"))), Some(Refusal::BacklogFull), "the limit still applies");
+    let gone = vec![(MessageId(1), name("sms")), (MessageId(2), name("sms"))];
+    scene.handle(Event::Store(StoreEvent::Swept { gone, spared: Vec::new(), more: false }));
+    assert_eq!((scene.broker.unsettled(), scene.broker.counters().expired), (2, 2));
+    assert_eq!(refusal(&scene.send("g", Some("g"))), Some(Refusal::BacklogFull));
+}
+
+#[test]
+fn expired_messages_in_flight_do_not_count_against_a_limit() {
+    let mut scene = small_and_short();
+    scene.receive(1, AckMode::Manual, 1);
+    scene.send("a", None);
+    scene.send("b", None);
+    assert_eq!(refusal(&scene.send("c", None)), Some(Refusal::BacklogFull));
+    let effects = scene.pass(1_000);
+    assert_eq!((scene.broker.unsettled(), deliveries(&effects).len()), (1, 0), "the waiting message has expired");
+    scene.send("d", None);
+    assert_eq!(refusal(&scene.send("e", None)), None);
+    assert_eq!(refusal(&scene.send("f", None)), Some(Refusal::BacklogFull));
+}
+
+#[test]
+fn a_publication_that_was_written_after_its_expiry_is_refused() {
+    let mut scene = small_and_short();
+    scene.send("a", Some("a"));
+    scene.now.0 += 1_000;
+    assert_eq!(refusal(&scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1)])))), Some(Refusal::Expired));
+    scene.send("b", Some("b"));
+    scene.now.0 += 999;
+    assert_eq!(accepted(&scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(2)])))), Some(true));
+}
+
+#[test]
+fn a_returned_publication_that_expires_before_it_is_safe_is_refused() {
+    let mut scene = small_and_short();
+    scene.receive(1, AckMode::Manual, 1);
+    scene.send("a", Some("a"));
+    scene.handle(Event::Disconnected { connection: ConnectionId(1), took_only: false, listens: false });
+    assert_eq!(refusal(&scene.pass(1_000)), Some(Refusal::Expired));
+}
+
+#[test]
+fn sweeps_follow_one_another_until_no_expired_row_is_left() {
+    let mut scene = small_and_short();
+    scene.send("a", None);
+    let is_sweep = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Sweep { .. }));
+    assert!(scene.pass(Bounds::TIGHT.sweep_every.as_millis() as u64).iter().any(is_sweep));
+    scene.handle(Event::Store(StoreEvent::Swept { gone: Vec::new(), spared: Vec::new(), more: true }));
+    assert_eq!(scene.broker.next_deadline(), Some(scene.now), "the next sweep is due at once");
+    assert!(scene.pass(0).iter().any(is_sweep));
+    scene.handle(Event::Store(StoreEvent::Swept { gone: Vec::new(), spared: Vec::new(), more: false }));
+    assert_eq!(scene.broker.next_deadline(), Some(scene.now.after(Bounds::TIGHT.sweep_every)));
+}
+
+#[test]
+fn a_step_of_the_wall_clock_moves_the_times_of_restored_messages_only() {
+    let mut scene = small_and_short();
+    let row = |id: u64, due: Option<u64>| Message {
+        expires: Some(Timestamp(9_000_000)),
+        due: due.map(Timestamp),
+        ..scene.row(id, &id.to_string())
+    };
+    let delayed = vec![row(7, Some(3_700_000))];
+    let expiries = vec![(Timestamp(500_000), 1)];
+    let held = ChannelSummary { channel: name("sms"), messages: 1, last: MessageId(5), expiries };
+    let restored = Restored { channels: vec![held], delayed, last_id: MessageId(7), ..Restored::default() };
+    scene.broker = Broker::new(scene.broker.settings.clone(), restored);
+    assert_eq!(refusal(&scene.send("a", Some("a"))), Some(Refusal::BacklogFull));
+    scene.handle(Event::Store(StoreEvent::WallAdvanced(Duration::from_secs(3_600))));
+    assert_eq!(refusal(&scene.send("b", Some("b"))), None, "the stored messages have expired");
+    let effects = scene.pass(100_000);
+    let is_due = |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Replace { .. }));
+    assert!(effects.iter().any(is_due), "the delayed message of the store is due: {effects:?}");
+    let late = scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(8)])));
+    assert_eq!(refusal(&late), Some(Refusal::Expired), "a message that was accepted since then uses elapsed time");
+}
+
+/// Returns the fields of the `00` replies: receivers, stored, duplicate.
+fn accepted_replies(effects: &[Effect]) -> Vec<(u32, bool, bool)> {
+    let reply = |effect: &Effect| match effect {
+        Effect::Reply { reply: Reply::Accepted { receivers, stored, duplicate, .. }, .. } => {
+            Some((*receivers, *stored, *duplicate))
+        }
+        _ => None,
+    };
+    effects.iter().filter_map(reply).collect()
+}
+
+#[test]
+fn an_expired_message_does_not_block_the_one_behind_it() {
+    let ttl = Duration::from_secs(1);
+    let mut scene = Scene::with(ChannelPolicy { receivers: 1, ttl, ..ChannelPolicy::default() });
+    scene.receive(1, AckMode::Manual, 1);
+    scene.send("in flight", None);
+    scene.send("expires while it waits", None);
+    scene.pass(900);
+    scene.send("later", None);
+    scene.pass(200);
+    let acknowledge = Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack };
+    let effects = scene.handle(Event::Acknowledge(acknowledge));
+    assert_eq!(deliveries(&effects), [(1, 2)]);
+    let Some(Content::Backlog { messages, .. }) = scene.effects.contents.first() else { panic!("a backlog") };
+    assert_eq!(messages[0].as_text(), Some("later"));
+    assert_eq!(scene.broker.counters().expired, 1);
 }

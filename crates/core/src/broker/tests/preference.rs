@@ -32,7 +32,7 @@ impl Scene {
     fn page(&mut self, channel: &str, first: u64, texts: &[&str]) -> Vec<Effect> {
         let rows = texts.iter().zip(first..).map(|(text, id)| Message { channel: name(channel), ..self.row(id, text) });
         let messages = rows.collect();
-        self.handle(Event::Loaded { channel: name(channel), messages, complete: true })
+        self.handle(Event::Store(StoreEvent::Loaded { channel: name(channel), messages, complete: true }))
     }
 }
 
@@ -107,7 +107,7 @@ fn a_failed_page_does_not_block_other_channels() {
     let mut scene = stored();
     scene.listen(1, &BOTH, AckMode::Manual, None);
     scene.page("bulk", 1, &["b1", "b2"]);
-    scene.handle(Event::LoadFailed { channel: name("otp") });
+    scene.handle(Event::Store(StoreEvent::LoadFailed { channel: name("otp") }));
     assert_eq!(scene.texts(), ["b1"]);
 }
 

@@ -67,10 +67,10 @@ fn a_publication_that_a_receiver_has_begun_to_get_is_not_refused() {
         answer: crate::message::Answer::Ack,
     }));
     assert_eq!(deliveries(&got), [(1, 2)]);
-    let failed = scene.handle(Event::StoreFailed(vec![MessageId(2), MessageId(3)], UNAVAILABLE));
+    let failed = scene.handle(Event::Store(StoreEvent::StoreFailed(vec![MessageId(2), MessageId(3)], UNAVAILABLE)));
     assert_eq!((replies(&failed), disowned(&failed)), (vec![], vec![]), "{failed:?}");
     assert_eq!(writes(&scene.pass(1_000)), 2, "both are written again");
-    let stored = scene.handle(Event::Stored(vec![MessageId(2), MessageId(3)]));
+    let stored = scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(2), MessageId(3)])));
     assert_eq!(replies(&stored), [None]);
     assert_eq!(scene.broker.unsettled(), 2);
 }
@@ -86,12 +86,12 @@ fn a_publication_of_which_one_message_cannot_be_written_is_refused_as_a_whole() 
         let before = scene.broker.unsettled();
         let first = before + 1;
         assert_eq!(writes(&scene.send_together(&["one ", "two ", "thre"])), 3);
-        let failed = scene.handle(Event::StoreFailed(vec![MessageId(first + 1)], UNAVAILABLE));
+        let failed = scene.handle(Event::Store(StoreEvent::StoreFailed(vec![MessageId(first + 1)], UNAVAILABLE)));
         assert_eq!(replies(&failed), [Some(Refusal::Unavailable)], "{receivers} receivers");
         assert_eq!((disowned(&failed), removed(&failed)), (vec![first + 1], vec![first, first + 2]));
         assert_eq!(scene.broker.unsettled(), before);
         // The store wrote the others before it got the request to remove them.
-        let stored = scene.handle(Event::Stored(vec![MessageId(first), MessageId(first + 2)]));
+        let stored = scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(first), MessageId(first + 2)])));
         assert_eq!((replies(&stored), scene.broker.unsettled()), (vec![], before));
         assert_eq!(writes(&scene.send_together(&["one ", "two ", "thre"])), 3, "the same id may be tried again");
     }
@@ -101,11 +101,11 @@ fn a_publication_of_which_one_message_cannot_be_written_is_refused_as_a_whole() 
 fn a_publication_of_which_one_message_is_stored_is_not_refused() {
     let mut scene = Scene::new();
     scene.send_together(&["one ", "two "]);
-    scene.handle(Event::Stored(vec![MessageId(1)]));
-    let failed = scene.handle(Event::StoreFailed(vec![MessageId(2)], UNAVAILABLE));
+    scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1)])));
+    let failed = scene.handle(Event::Store(StoreEvent::StoreFailed(vec![MessageId(2)], UNAVAILABLE)));
     assert_eq!(replies(&failed), []);
     assert_eq!(writes(&scene.pass(1_000)), 1);
-    assert_eq!(replies(&scene.handle(Event::Stored(vec![MessageId(2)]))), [None]);
+    assert_eq!(replies(&scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(2)])))), [None]);
     assert_eq!(scene.broker.unsettled(), 2);
 }
 
@@ -113,7 +113,7 @@ fn a_publication_of_which_one_message_is_stored_is_not_refused() {
 fn a_refused_message_leaves_nothing_behind() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
-    let effects = scene.handle(Event::StoreFailed(vec![MessageId(1)], StoreFailure::Unavailable));
+    let effects = scene.handle(Event::Store(StoreEvent::StoreFailed(vec![MessageId(1)], StoreFailure::Unavailable)));
     let refused = |effect: &Effect| {
         matches!(effect, Effect::Reply { reply: Reply::Refused { refusal: Refusal::Unavailable, .. }, .. })
     };
@@ -126,16 +126,16 @@ fn a_refused_message_leaves_nothing_behind() {
 fn a_refused_message_is_removed_from_the_store_and_never_delivered() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
-    scene.handle(Event::Stored(vec![MessageId(1)]));
+    scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1)])));
     scene.send("two", Some("b"));
-    let effects = scene.handle(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable));
+    let effects = scene.handle(Event::Store(StoreEvent::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable)));
     let disowned =
         |effect: &Effect| matches!(effect, Effect::Store(StoreEffect::Disown(ids)) if *ids == [MessageId(2)]);
     assert!(effects.iter().any(disowned), "{effects:?}");
     // The page was read before the row was removed.
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     let messages = vec![scene.row(1, "one"), scene.row(2, "two")];
-    let effects = scene.handle(Event::Loaded { channel: name("sms"), messages, complete: true });
+    let effects = scene.handle(Event::Store(StoreEvent::Loaded { channel: name("sms"), messages, complete: true }));
     assert_eq!((deliveries(&effects).len(), scene.broker.unsettled()), (1, 1));
 }
 
@@ -143,16 +143,16 @@ fn a_refused_message_is_removed_from_the_store_and_never_delivered() {
 fn a_row_whose_write_was_reported_as_failed_is_not_delivered_twice() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
-    scene.handle(Event::Stored(vec![MessageId(1)]));
+    scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1)])));
     scene.receive(1, AckMode::Manual, limits::PREFETCH);
     // The second message waits after a stored one. Its write is requested, and reported as failed although the row was written.
     scene.send("two", None);
     scene.pass(500);
-    scene.handle(Event::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable));
+    scene.handle(Event::Store(StoreEvent::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable)));
     let messages = vec![scene.row(1, "one"), scene.row(2, "two")];
     let mut delivered =
-        deliveries(&scene.handle(Event::Loaded { channel: name("sms"), messages, complete: true })).len();
+        deliveries(&scene.handle(Event::Store(StoreEvent::Loaded { channel: name("sms"), messages, complete: true }))).len();
     delivered += deliveries(&scene.pass(1_000)).len();
-    delivered += deliveries(&scene.handle(Event::Stored(vec![MessageId(2)]))).len();
+    delivered += deliveries(&scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(2)])))).len();
     assert!(delivered <= 2, "{delivered} deliveries of two messages");
 }

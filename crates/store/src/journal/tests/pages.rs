@@ -19,7 +19,8 @@ fn a_page_that_has_come_loses_what_is_settled_before_it_is_asked_for() {
 
 #[test]
 fn nobody_waits_for_a_page_that_the_database_is_slow_to_give() {
-    use crate::{Outcome, StoreWorker};
+    use crate::StoreWorker;
+    use wsmb_core::broker::StoreEvent;
     use std::sync::mpsc;
 
     let rig = Rig::new();
@@ -34,17 +35,17 @@ fn nobody_waits_for_a_page_that_the_database_is_slow_to_give() {
     let guard = rig.database.0.lock().expect("no test panics under the lock");
     worker.load(channel("sms"), MessageId(0), 10);
     worker.append(vec![message(3, "sms")]);
-    assert_eq!(next(), Outcome::Stored(vec![MessageId(3)]));
+    assert_eq!(next(), StoreEvent::Stored(vec![MessageId(3)]));
     worker.remove(&[MessageId(1)]);
     worker.append(vec![message(4, "other")]);
-    assert_eq!(next(), Outcome::Stored(vec![MessageId(4)]));
+    assert_eq!(next(), StoreEvent::Stored(vec![MessageId(4)]));
     drop(guard);
-    let Outcome::Loaded { messages, complete, .. } = next() else { panic!("a page was asked for") };
+    let StoreEvent::Loaded { messages, complete, .. } = next() else { panic!("a page was asked for") };
     let found: Vec<u64> = messages.iter().map(|message| message.id.0).collect();
     assert_eq!((found, complete), (vec![2, 3], true), "without what has gone meanwhile");
     rig.database.fail(Some(away()));
     worker.load(channel("sms"), MessageId(0), 10);
-    assert_eq!(next(), Outcome::LoadFailed { channel: channel("sms") });
+    assert_eq!(next(), StoreEvent::LoadFailed { channel: channel("sms") });
     worker.stop().expect("what is accepted is in the journal");
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::shared::Outcome;
 use super::StoreThread;
 use crate::limits;
 use crate::restamp::shift;
 use crate::{CLOCK, Group, Restamp, StoreError, Swept};
+use wsmb_core::broker::StoreEvent;
 use wsmb_core::message::{MessageId, Timestamp};
 
 impl StoreThread {
@@ -31,7 +31,7 @@ impl StoreThread {
             return;
         }
         self.earlier_rows = (restamp.by, restamp.after);
-        (self.report)(Outcome::WallAdvanced(Duration::from_millis(restamp.by.unsigned_abs())));
+        (self.report)(StoreEvent::WallAdvanced(Duration::from_millis(restamp.by.unsigned_abs())));
     }
 
     /// Milliseconds to add to the callers' time of this row to get its stored time.
@@ -78,7 +78,7 @@ impl StoreThread {
         if is_awaited {
             self.unreported_removals.extend(gone);
         } else {
-            (self.report)(Outcome::Swept { gone, spared: Vec::new(), more: true });
+            (self.report)(StoreEvent::Swept { gone, spared: Vec::new(), more: true });
         }
         true
     }
@@ -100,6 +100,6 @@ impl StoreThread {
             gone.retain(|(id, channel)| !state.queue.is_gone(channel, *id));
         }
         gone.append(&mut self.unreported_removals);
-        (self.report)(Outcome::Swept { gone, spared, more });
+        (self.report)(StoreEvent::Swept { gone, spared, more });
     }
 }

@@ -64,7 +64,7 @@ impl World {
         }
         // Operations whose answers were on their way have been carried out.
         for event in events {
-            if let Event::WallAdvanced(by) = event {
+            if let Event::Store(StoreEvent::WallAdvanced(by)) = event {
                 self.model.advance(by.as_millis() as u64);
             }
         }
@@ -108,7 +108,7 @@ impl World {
     pub(super) fn set_clock(&mut self) {
         let by = self.random.below(1_500);
         self.store.advance(self.restored_up_to, by);
-        self.store.events.push_back(Event::WallAdvanced(Duration::from_millis(by)));
+        self.store.events.push_back(Event::Store(StoreEvent::WallAdvanced(Duration::from_millis(by))));
     }
 
     /// Ends the seed: the store works again, a single receiver takes the remaining messages, and the final checks run.

@@ -16,10 +16,10 @@ impl World {
     }
 
     pub(super) fn note_page(&mut self, event: &Event<'_>) {
-        if let Event::Loaded { channel, .. } | Event::LoadFailed { channel } = event {
+        if let Event::Store(StoreEvent::Loaded { channel, .. }) | Event::Store(StoreEvent::LoadFailed { channel }) = event {
             self.loads.remove(channel.as_str());
             self.failed_loads.remove(channel.as_str());
-            if matches!(event, Event::LoadFailed { .. }) {
+            if matches!(event, Event::Store(StoreEvent::LoadFailed { .. })) {
                 self.failed_loads.insert(channel.to_string());
             }
         }

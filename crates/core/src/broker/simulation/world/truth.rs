@@ -15,7 +15,7 @@ pub(super) struct AcceptedReply<'a> {
 impl World {
     /// Notes that the broker learns that messages are stored: from now on they are safe.
     pub(super) fn note_stored(&mut self, event: &Event<'_>) {
-        let Event::Stored(ids) = event else { return };
+        let Event::Store(StoreEvent::Stored(ids)) = event else { return };
         for id in ids {
             // Not if the message has come due or become a dead letter meanwhile: then it has a new id, and the broker waits for the row of
             // that id.
@@ -31,7 +31,7 @@ impl World {
     /// Whether the store has swept messages of the channel after a step of the clock, and the broker does not know yet.
     pub(super) fn is_swept(&self, channel: &str) -> bool {
         self.store.events.iter().any(|event| match event {
-            Event::Swept { gone, .. } => gone.iter().any(|(_, name)| name.as_str() == channel),
+            Event::Store(StoreEvent::Swept { gone, .. }) => gone.iter().any(|(_, name)| name.as_str() == channel),
             _ => false,
         })
     }

@@ -178,6 +178,9 @@ pub enum Dialect {
     Topic,
 }
 
+/// Bytes of a frame around a message that the message may hold in memory: the frame's header and the members of an ordinary command.
+const FRAME_SURPLUS: usize = 128;
+
 /// The bytes of one WebSocket frame (server side, unmasked, header included), borrowed from a read buffer or shared.
 #[derive(Clone, Debug)]
 pub enum Frame<'a> {
@@ -238,10 +241,18 @@ impl Publication<'_> {
         self.messages.iter().map(|span| self.frame.get(span.clone()).unwrap_or_default())
     }
 
-    /// Returns the messages as payloads that share one copy of the frame.
+    /// Returns the messages as payloads. A message shares the memory of the frame if the frame is little larger than the message; else it gets
+    /// memory of its own. So a message never holds much more memory than its own length, whatever surrounded it in the frame.
     pub fn payloads(&self) -> impl ExactSizeIterator<Item = Payload> {
-        let frame = self.frame.to_shared();
-        self.messages.iter().map(move |span| Payload { bytes: frame.slice(span.clone()), kind: self.kind })
+        let mut shared = None;
+        self.messages.iter().map(move |span| {
+            let bytes = if self.frame.len() <= span.len() + span.len() / 4 + FRAME_SURPLUS {
+                shared.get_or_insert_with(|| self.frame.to_shared()).slice(span.clone())
+            } else {
+                Bytes::copy_from_slice(self.frame.get(span.clone()).unwrap_or_default())
+            };
+            Payload { bytes, kind: self.kind }
+        })
     }
 
     /// Returns a copy without borrowed parts.
@@ -347,5 +358,34 @@ impl Message {
     #[must_use]
     pub fn first_channel(&self) -> &ChannelName {
         self.dead.as_ref().map_or(&self.channel, |dead| &dead.channel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publication(frame: Frame<'_>, messages: Spans) -> Publication<'_> {
+        Publication {
+            channel: Cow::Owned(ChannelName::parse("a").expect("a valid name")),
+            dialect: Dialect::Envelope,
+            kind: Kind::Text,
+            frame,
+            messages,
+            verbatim: true,
+        }
+    }
+
+    #[test]
+    fn a_small_message_does_not_hold_a_large_frame() {
+        let frame = Bytes::from(vec![b'x'; 1 << 20]);
+        let inside = frame.as_ptr_range();
+        let messages = Spans::from_vec(vec![10..11, 100..900_000, 5..(1 << 20)]);
+        let held = publication(Frame::Shared(frame.clone()), messages.clone()).payloads();
+        let shares: Vec<bool> = held.map(|payload| inside.contains(&payload.bytes.as_ptr())).collect();
+        assert_eq!(shares, [false, true, true], "most of the frame is the message, or it has memory of its own");
+        let payloads = publication(Frame::Borrowed(&frame), messages.clone()).payloads().collect::<Vec<_>>();
+        let lengths: Vec<usize> = payloads.iter().map(|payload| payload.bytes.len()).collect();
+        assert_eq!(lengths, messages.iter().map(ExactSizeIterator::len).collect::<Vec<_>>());
     }
 }

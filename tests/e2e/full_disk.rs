@@ -45,15 +45,21 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Sends until the store is full; the numbers that were accepted.
+/// Sends until the store is full. Returns the numbers that were accepted.
 #[track_caller]
 fn fill(sender: &mut Client, from: u64) -> Vec<u64> {
+    fill_until(sender, from, &["05", "06"])
+}
+
+/// As [`fill`], until one of these codes comes.
+#[track_caller]
+fn fill_until(sender: &mut Client, from: u64, codes: &[&str]) -> Vec<u64> {
     let padding = "x".repeat(8 << 10);
     let mut accepted = Vec::new();
     for number in from..from + 1_000 {
         match send(sender, &json!([number, padding]), &format!("fill {number}")).as_str() {
             Some("00") => accepted.push(number),
-            Some("05" | "06") => return accepted,
+            Some(code) if codes.contains(&code) => return accepted,
             other => panic!("message {number} is answered {other:?}"),
         }
     }
@@ -74,9 +80,9 @@ fn drain(receiver: &mut Client, count: usize) -> Vec<u64> {
 
 /// Fills the store, drains it, and fills it again.
 #[track_caller]
-fn fill_and_drain(broker: &mut Broker) {
+fn fill_and_drain(broker: &mut Broker, codes: &[&str]) {
     let mut sender = Client::envelope(broker);
-    let accepted = fill(&mut sender, 0);
+    let accepted = fill_until(&mut sender, 0, codes);
     assert!(!accepted.is_empty(), "nothing was accepted");
     until(&json!("01"), || ping(&mut sender));
     broker.assert_alive();
@@ -87,7 +93,7 @@ fn fill_and_drain(broker: &mut Broker) {
     receiver.confirm();
     receiver.leave();
     until(&json!("00"), || ping(&mut sender));
-    let again = fill(&mut sender, 10_000);
+    let again = fill_until(&mut sender, 10_000, codes);
     assert!(again.len() >= accepted.len() / 2, "{} were accepted, and then only {}", accepted.len(), again.len());
     assert_eq!(drain(&mut Client::receiver(broker, "sms"), again.len()), again);
     broker.assert_alive();
@@ -98,13 +104,35 @@ fn fill_and_drain(broker: &mut Broker) {
 fn a_full_disk_refuses_senders_loses_nothing_and_recovers_when_the_backlog_is_drained() {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let disk = SmallDisk::new(dir.path());
-    let setup = Setup::default().database("small/wsmb.db");
+    // Without the limit, the broker would leave a reserve on the disk.
+    let setup = Setup::default().database("small/wsmb.db").store("max_size = \"1 TiB\"");
     let mut broker = if disk.mounted {
         Broker::start_in(setup, dir.clone(), 0).unwrap_or_else(|failure| panic!("{failure}"))
     } else {
         start_limited(setup, dir.clone())
     };
-    fill_and_drain(&mut broker);
+    fill_and_drain(&mut broker, &["05", "06"]);
+}
+
+#[test]
+fn senders_are_refused_before_the_disk_is_full() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let disk = SmallDisk::new(dir.path());
+    if !disk.mounted {
+        // A limit of a process is no free space of a disk.
+        return;
+    }
+    let setup = Setup::default().database("small/wsmb.db");
+    let mut broker = Broker::start_in(setup, dir.clone(), 0).unwrap_or_else(|failure| panic!("{failure}"));
+    fill_and_drain(&mut broker, &["06"]);
+    broker.wait_for_log("which the broker does not use");
+}
+
+#[test]
+fn a_store_of_its_maximum_size_refuses_senders_and_recovers_when_the_backlog_is_drained() {
+    let mut broker = Setup::default().store("max_size = \"1 MiB\"").start();
+    fill_and_drain(&mut broker, &["06"]);
+    broker.wait_for_log("has reached its size limit");
 }
 
 /// A broker whose files can't grow beyond [`SmallDisk::SIZE`].

@@ -54,6 +54,7 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
             has_secret_in_file: false,
             journal: Some(data_dir.join("journal.db")),
             journal_max: limits::JOURNAL_BYTES,
+            max_size: None,
             set_aside_damaged: false,
             ids: Some(data_dir.join("wsmb.ids")),
             prefix: "mq_".to_owned(),
@@ -177,6 +178,13 @@ impl SectionReader<'_> {
         self.set("store.journal", &mut store.journal, path);
         self.set("store.journal_max", &mut store.journal_max, |value| {
             values::size(value, &(limits::JOURNAL_BYTES_MIN..=limits::JOURNAL_BYTES_MAX))
+        });
+        self.set("store.max_size", &mut store.max_size, |value| {
+            if values::size(value, &(0..=0)) == Ok(0) {
+                return Ok(None);
+            }
+            let bytes = values::size(value, &(limits::STORE_BYTES_MIN..=limits::STORE_BYTES_MAX));
+            bytes.map(Some).map_err(|problem| problem.replace("must be from", "must be \"0\", or from"))
         });
         self.set("store.ids", &mut store.ids, path);
         self.set("store.prefix", &mut store.prefix, |value| {

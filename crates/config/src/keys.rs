@@ -67,6 +67,7 @@ pub const KEYS: &[Key] = &[
     scalar("store.password_file"),
     scalar("store.journal"),
     scalar("store.journal_max"),
+    scalar("store.max_size"),
     scalar("store.ids"),
     scalar("store.prefix"),
     scalar("store.batch"),

@@ -6,6 +6,12 @@ pub const JOURNAL_BYTES_MIN: u64 = 1 << 20;
 /// The maximum of `store.journal_max`, in bytes: a larger value is most likely a mistake in the unit.
 pub const JOURNAL_BYTES_MAX: u64 = 1 << 40;
 
+/// The minimum of `store.max_size` other than 0, in bytes: room for one message of the default maximum size.
+pub const STORE_BYTES_MIN: u64 = 1 << 20;
+
+/// The maximum of `store.max_size`, in bytes: a larger value is most likely a mistake in the unit.
+pub const STORE_BYTES_MAX: u64 = 1 << 44;
+
 /// The maximum length of a store URL, in bytes: more than enough for a host, names and paths of certificates.
 pub const STORE_URL_BYTES: usize = 4_096;
 

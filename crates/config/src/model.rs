@@ -135,6 +135,8 @@ pub struct Store {
     pub journal: Option<PathBuf>,
     /// The maximum size of the journal, in bytes.
     pub journal_max: u64,
+    /// The maximum size of a SQLite file, in bytes. `None`: the disk keeps a reserve.
+    pub max_size: Option<u64>,
     /// The file for the ids of accepted publications, used with a database server without a journal. `None`: ids are not stored.
     pub ids: Option<PathBuf>,
     /// The prefix of table names.
@@ -160,6 +162,7 @@ impl fmt::Debug for Store {
             .field("password_file", &self.password_file)
             .field("journal", &self.journal)
             .field("journal_max", &self.journal_max)
+            .field("max_size", &self.max_size)
             .field("ids", &self.ids)
             .field("prefix", &self.prefix)
             .field("batch", &self.batch)
@@ -259,6 +262,7 @@ impl Config {
             ("store.password_file", c.password_file != d.password_file),
             ("store.journal", c.journal != d.journal),
             ("store.journal_max", c.journal_max != d.journal_max),
+            ("store.max_size", c.max_size != d.max_size),
             ("store.ids", c.ids != d.ids),
             ("store.prefix", c.prefix != d.prefix),
             ("store.batch", c.batch != d.batch),

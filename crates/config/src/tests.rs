@@ -318,6 +318,10 @@ const MISTAKES: &[(&str, &str)] = &[
         "[store]\njournal_max = \"1 KiB\"",
         "wsmb.toml:2: store.journal_max must be from \"1 MiB\" to \"1 TiB\", not \"1 KiB\"",
     ),
+    (
+        "[store]\nmax_size = \"1 KiB\"",
+        "wsmb.toml:2: store.max_size must be \"0\", or from \"1 MiB\" to \"16 TiB\", not \"1 KiB\"",
+    ),
     ("[store]\nprefix = \"mq-\"", "wsmb.toml:2: store.prefix must be at most 32 letters, digits and underscores"),
     ("[store]\ndelay = \"2m\"", "wsmb.toml:2: store.delay must be from \"0s\" to \"1m\", not \"2m\""),
     ("[store]\ncolumns = 1", "wsmb.toml:2: store.columns is a section: write [store.columns]"),
@@ -543,6 +547,13 @@ fn a_journal_has_a_path_and_a_size_or_is_disabled() {
         load("[store]\nurl = \"mysql://u@h/d\"\npassword = \"p\"\njournal = \"\"\njournal_max = \"1 MiB\"").unwrap();
     let keys = ["store.url", "store.password", "store.journal", "store.journal_max"];
     assert_eq!(old.changes_needing_restart(&new), keys);
+}
+
+#[test]
+fn a_store_has_a_maximum_size_or_leaves_a_reserve_on_its_disk() {
+    let max_size = |text: &str| load(&format!("[store]\nmax_size = {text}")).unwrap().store.max_size;
+    assert_eq!((max_size("0"), max_size("\"0\"")), (None, None));
+    assert_eq!(max_size("\"2 GiB\""), Some(2 << 30));
 }
 
 #[test]

@@ -113,6 +113,13 @@ pub enum StoreError {
         /// Where.
         place: String,
     },
+    /// The disk of the store has less space than the broker leaves free.
+    LowDisk {
+        /// Where.
+        place: String,
+        /// The free bytes.
+        free: u64,
+    },
     /// The operating system refused an operation on the store's file.
     System {
         /// Where.
@@ -199,7 +206,7 @@ impl StoreError {
     #[must_use]
     pub fn kind(&self) -> StoreFailure {
         match self {
-            Self::OverBudget { .. } => StoreFailure::Full,
+            Self::OverBudget { .. } | Self::LowDisk { .. } => StoreFailure::Full,
             _ => StoreFailure::Unavailable,
         }
     }
@@ -214,7 +221,7 @@ impl StoreError {
     #[must_use]
     pub fn is_out_of_room(&self) -> bool {
         match self {
-            Self::Full { .. } | Self::OverBudget { .. } => true,
+            Self::Full { .. } | Self::OverBudget { .. } | Self::LowDisk { .. } => true,
             Self::System { errno, .. } => system::is_lack_of_room(*errno),
             _ => false,
         }
@@ -266,11 +273,14 @@ impl StoreError {
         match self {
             Self::Full { place } => write!(f, "the store {place} is full; free space there, or give it a larger place"),
             Self::OverBudget { place } => {
-                write!(
-                    f,
-                    "the store {place} has reached its size limit; let receivers confirm messages, or use a file (sqlite:)"
-                )
+                write!(f, "the store {place} has reached its size limit; let receivers confirm messages, or raise the limit")
             }
+            Self::LowDisk { place, free } => write!(
+                f,
+                "the disk of the store {place} has {} MiB left, which the broker does not use; free space there, let receivers confirm messages, or \
+                 set store.max_size",
+                free >> 20
+            ),
             Self::System { place, doing, errno } => match system::cause(*errno) {
                 Some(system::Cause { name, meaning, remedy }) => {
                     write!(f, "the store {place} could not be {doing}: {meaning} ({name}); {remedy}")

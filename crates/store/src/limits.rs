@@ -80,6 +80,12 @@ pub const STORE_VACUUM_PAGES: i64 = 4_096;
 /// Bytes that a store that was full must write before it counts as writable again: more than the file has in reserve.
 pub const STORE_PROBE_BYTES: usize = 64 << 10;
 
+/// The share of a disk, in percent, that the broker leaves free if `store.max_size` is 0. (SPEC 11)
+pub const DISK_RESERVE_PERCENT: u64 = 5;
+
+/// The most bytes of a disk that the broker leaves free: enough for the write-ahead log, removals, and logs of other programs on a large disk.
+pub const DISK_RESERVE_BYTES: u64 = 256 << 20;
+
 /// The default budget of a `memory:` store, in bytes.
 pub const MEMORY_STORE_BYTES: usize = 256 << 20;
 

@@ -8,6 +8,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::error::StoreError;
+use crate::limits;
 use crate::publications::StoredPublication;
 use crate::restamp::Restamp;
 use wsmb_core::message::{ChannelName, Message, MessageId, Timestamp};
@@ -33,6 +34,11 @@ impl Group {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.appends.is_empty() && self.removals.is_empty() && self.deliveries.is_empty() && self.marks.is_empty()
+    }
+
+    /// The bytes that the new rows take, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.appends.iter().map(|message| message.payload.bytes.len() + limits::STORE_ROW_BYTES).sum()
     }
 
     /// Removes rows with these ids from the new rows; returns the ids that were found.

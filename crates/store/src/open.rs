@@ -17,7 +17,7 @@ use crate::sqlite::SqliteStore;
 pub fn open(settings: &StoreSettings) -> Result<Box<dyn Background>, StoreError> {
     let prefix = Prefix::parse(&settings.prefix)?;
     match Location::parse(&settings.url)? {
-        Location::Sqlite(path) => Ok(Box::new(SqliteStore::open(&path, &prefix, &settings.columns)?)),
+        Location::Sqlite(path) => Ok(Box::new(SqliteStore::open(&path, &prefix, &settings.columns, settings.limit())?)),
         Location::Memory => Ok(Box::new(MemoryStore::new(settings.memory))),
         Location::Server(backend) => open_server(backend, settings, &prefix),
     }

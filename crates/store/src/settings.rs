@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::columns::Columns;
 use crate::error::StoreError;
 use crate::limits;
+use crate::sqlite::SizeLimit;
 
 /// The settings with which a store is opened.
 #[derive(Clone)]
@@ -18,6 +19,8 @@ pub struct StoreSettings {
     pub prefix: String,
     /// User-defined columns. A `memory:` store ignores them.
     pub columns: Columns,
+    /// The maximum size of a SQLite file, in bytes. `None`: the disk keeps a reserve ([`limits::DISK_RESERVE_BYTES`]).
+    pub max_size: Option<u64>,
     /// The budget of a `memory:` store, in bytes.
     pub memory: usize,
     /// The journal in front of a database server; other stores ignore it. `None`: every commit waits for the server.
@@ -47,9 +50,17 @@ impl Default for StoreSettings {
             password: None,
             prefix: "mq_".to_owned(),
             columns: Columns::default(),
+            max_size: None,
             memory: limits::MEMORY_STORE_BYTES,
             journal: None,
         }
+    }
+}
+
+impl StoreSettings {
+    /// Returns the limit for new rows of a SQLite file.
+    pub(crate) fn limit(&self) -> SizeLimit {
+        self.max_size.map_or(SizeLimit::DiskReserve, SizeLimit::Bytes)
     }
 }
 

@@ -8,6 +8,7 @@ mod files;
 pub(super) mod inspect;
 mod link;
 mod restamp;
+mod room;
 pub(super) mod row;
 mod schema;
 mod sweep;
@@ -15,6 +16,7 @@ pub(super) mod wal;
 mod write;
 
 pub(super) use link::Link;
+pub(super) use room::SizeLimit;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(super) use restamp::restamp;
 pub(super) use row::Sql;
@@ -35,6 +37,7 @@ use crate::files::{aside_name, beside, canonical, private, sync_directory};
 use crate::limits;
 use crate::page::PageBuilder;
 use crate::publications::FoundPublications;
+use room::Room;
 use write::remove;
 use wsmb_core::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
 use wsmb_core::policy::Spare;
@@ -51,6 +54,7 @@ pub struct SqliteStore {
     was_clean: bool,
     /// The last failure was a full disk: the next check must write a large row.
     was_full: bool,
+    room: Room,
     /// Where the next sweep continues.
     swept_to: sweep::SweptTo,
     _lock: StoreLock,
@@ -61,12 +65,17 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`StoreError`]: locked by another broker, newer layout, no message table, damaged, no rights.
-    pub fn open(path: &Path, prefix: &Prefix, columns: &Columns) -> Result<Self, StoreError> {
-        Self::open_tables(path, Tables::new(prefix), columns)
+    pub(crate) fn open(path: &Path, prefix: &Prefix, columns: &Columns, limit: SizeLimit) -> Result<Self, StoreError> {
+        Self::open_tables(path, Tables::new(prefix), columns, limit)
     }
 
     /// As [`Self::open`], with other tables.
-    pub(super) fn open_tables(path: &Path, tables: Tables, columns: &Columns) -> Result<Self, StoreError> {
+    pub(super) fn open_tables(
+        path: &Path,
+        tables: Tables,
+        columns: &Columns,
+        limit: SizeLimit,
+    ) -> Result<Self, StoreError> {
         let path = create(path)?;
         let lock = StoreLock::take(&path)?;
         let is_damaged = report_lost_pages(&path);
@@ -78,6 +87,7 @@ impl SqliteStore {
             columns: columns.clone(),
             was_clean: false,
             was_full: false,
+            room: Room::new(limit),
             swept_to: None,
             _lock: lock,
         };
@@ -92,7 +102,6 @@ impl SqliteStore {
     }
 
     /// The path of the file, for messages to an administrator.
-    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(super) fn place(&self) -> String {
         self.link.place()
     }
@@ -140,8 +149,10 @@ impl SqliteStore {
 
 impl MessageStore for SqliteStore {
     fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
-        self.run(|connection, sql, columns| {
+        let limit = if group.appends.is_empty() { None } else { self.limit_of_rows()? };
+        let fits = self.run(|connection, sql, columns| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let before = limit.map(|_| room::used_bytes(&transaction)).transpose()?;
             append(&transaction, sql, columns, &group.appends)?;
             remove(&transaction, sql, &group.removals)?;
             if !group.deliveries.is_empty() {
@@ -153,8 +164,19 @@ impl MessageStore for SqliteStore {
             for (name, value) in &group.marks {
                 transaction.prepare_cached(&sql.write_mark)?.execute(params![name, row::integer(*value)])?;
             }
-            transaction.commit()
+            if let Some((most, before)) = limit.zip(before) {
+                let after = room::used_bytes(&transaction)?;
+                // A group that makes room is accepted even if the store stays above its limit.
+                if after > most && after > before {
+                    return Ok(false);
+                }
+            }
+            transaction.commit()?;
+            Ok(true)
         })?;
+        if !fits {
+            return Err(StoreError::OverBudget { place: self.place() });
+        }
         self.was_full = false;
         Ok(())
     }
@@ -258,7 +280,7 @@ impl Background for SqliteStore {
             Ok(())
         })?;
         self.was_full = false;
-        Ok(())
+        self.check_room(limits::STORE_PROBE_BYTES)
     }
 
     fn maintain(&mut self) -> Result<(), StoreError> {

@@ -18,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::names::Names;
 use crate::limits;
-use crate::sqlite::{self, SqliteStore, Tables, row};
+use crate::sqlite::{self, SizeLimit, SqliteStore, Tables, row};
 use crate::{ChannelSummary, Columns, Group, Prefix, Restamp, StoreError, Swept};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
@@ -47,8 +47,6 @@ pub(super) struct Ledger {
     /// The store of the journal's rows.
     pub(super) rows: SqliteStore,
     pub(super) names: Names,
-    /// The maximum size of the file, in bytes.
-    budget: u64,
     /// Rows up to this id may be in the database.
     sent_up_to: MessageId,
     /// Rows up to this id have been sent to the database thread, or cannot be moved.
@@ -67,11 +65,10 @@ impl Ledger {
     pub(super) fn open(path: &Path, budget: u64, prefix: &Prefix) -> Result<Self, StoreError> {
         let names = Names::new(prefix);
         let tables = Tables::new(prefix).with(names.create());
-        let rows = SqliteStore::open_tables(path, tables, &Columns::default())?;
+        let rows = SqliteStore::open_tables(path, tables, &Columns::default(), SizeLimit::Bytes(budget))?;
         let mut ledger = Self {
             rows,
             names,
-            budget,
             sent_up_to: MessageId(0),
             cursor: MessageId(0),
             backlog: HashMap::new(),
@@ -172,18 +169,6 @@ impl Ledger {
         })
     }
 
-    /// Whether `more` further bytes would exceed the maximum size of the file.
-    ///
-    /// # Errors
-    /// If the file can't be read.
-    pub(super) fn is_full(&mut self, more: usize) -> Result<bool, StoreError> {
-        let used = self.rows.run(|connection, _, _| {
-            let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-            Ok((pragma("page_count")? - pragma("freelist_count")?) * pragma("page_size")?)
-        })?;
-        Ok(used.unsigned_abs() + more as u64 > self.budget)
-    }
-
     /// Whether the database may hold rows of `channel` above `after`.
     pub(super) fn may_be_in_database(&self, channel: &ChannelName, after: MessageId) -> bool {
         self.backlog.get(channel).is_some_and(|moved| moved.last > after)
@@ -199,9 +184,8 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::OverBudget`] if there is no room for new rows, or any error that keeps the file from being written; no change has been made.
     pub(super) fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
-        let more = group.appends.iter().map(|message| message.payload.bytes.len() + limits::STORE_ROW_BYTES).sum();
-        if !group.appends.is_empty() && self.is_full(more)? {
-            return Err(StoreError::OverBudget { place: self.place() });
+        if !group.appends.is_empty() {
+            self.rows.check_room(group.bytes())?;
         }
         let Names { add_removal, add_count, .. } = &self.names;
         let sent_up_to = self.sent_up_to;

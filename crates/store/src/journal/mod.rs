@@ -397,9 +397,7 @@ impl Background for JournaledStore {
     }
 
     fn check(&mut self) -> Result<(), StoreError> {
-        if self.ledger.is_full(limits::STORE_PROBE_BYTES)? {
-            return Err(StoreError::OverBudget { place: self.ledger.place() });
-        }
+        self.ledger.rows.check_room(limits::STORE_PROBE_BYTES)?;
         self.ledger.rows.check()
     }
 

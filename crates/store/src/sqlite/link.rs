@@ -48,6 +48,11 @@ impl Link {
         Ok(link)
     }
 
+    /// The path of the file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The path of the file, for messages to an administrator.
     pub(super) fn place(&self) -> String {
         self.path.display().to_string()

@@ -25,7 +25,7 @@ impl File {
 
     fn try_open(&self) -> Result<SqliteStore, StoreError> {
         let columns = Columns::parse([("receiver", "/receiver"), ("sent_at", "/time")]).expect("valid columns");
-        SqliteStore::open(&self.path(), &prefix(), &columns)
+        SqliteStore::open(&self.path(), &prefix(), &columns, SizeLimit::DiskReserve)
     }
 
     /// A second connection, as another program would have it.
@@ -75,7 +75,7 @@ fn files_are_for_their_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("new/deeper/wsmb.db");
-    let mut store = SqliteStore::open(&path, &prefix(), &Columns::default()).expect("opens");
+    let mut store = SqliteStore::open(&path, &prefix(), &Columns::default(), SizeLimit::DiskReserve).expect("opens");
     store.commit(&append(1..2, "1")).expect("commits");
     let mode = |path: &Path| std::fs::metadata(path).expect("is there").permissions().mode() & 0o777;
     for suffix in ["", "-wal", "-shm", ".lock"] {
@@ -274,6 +274,35 @@ fn a_full_file_takes_nothing_of_a_group_and_recovers() {
     store.check().expect("room again");
     store.commit(&append(3..40, &large)).expect("room again");
     assert_eq!(all(&mut store).messages.len(), 38);
+}
+
+#[test]
+fn a_file_keeps_to_its_maximum_size_and_takes_rows_again_when_others_are_removed() {
+    let file = File::new();
+    let most = 200_000;
+    let mut store =
+        SqliteStore::open(&file.path(), &prefix(), &Columns::default(), SizeLimit::Bytes(most)).expect("opens");
+    let large = "x".repeat(10_000);
+    let mut accepted = 0;
+    let error = loop {
+        match store.commit(&append(accepted + 1..accepted + 2, &large)) {
+            Ok(()) => accepted += 1,
+            Err(error) => break error,
+        }
+        assert!(accepted < 100, "nothing is refused");
+    };
+    assert!(matches!(error, StoreError::OverBudget { .. }), "{error}");
+    assert!(matches!(store.check(), Err(StoreError::OverBudget { .. })), "a ping tells the truth");
+    assert_eq!(all(&mut store).messages.len() as u64, accepted, "nothing of a refused group");
+    assert!((10..20).contains(&accepted), "{accepted} messages of 10 KB in 200 KB");
+    let swap = Group { removals: vec![MessageId(1)], ..append(50..51, &large) };
+    store.commit(&swap).expect("room is made within the group");
+    let removals = (2..=6).map(MessageId).collect();
+    store.commit(&Group { removals, ..Group::default() }).expect("removals are never refused");
+    store.check().expect("room again");
+    store.commit(&append(60..63, &large)).expect("free pages are used again");
+    let size = std::fs::metadata(file.path()).expect("a file").len();
+    assert!(size <= 2 * most, "{size} bytes");
 }
 
 #[test]

@@ -113,6 +113,7 @@ pub(crate) fn store_settings(config: &Config) -> Result<StoreSettings, BadStore>
         password: store.read_password().map_err(BadStore::Password)?,
         prefix: store.prefix.clone(),
         columns: Columns::parse(columns).map_err(BadStore::Column)?,
+        max_size: store.max_size,
         journal: journal.map(|path| JournalSettings { path: path.clone(), bytes: store.journal_max }),
         ..StoreSettings::default()
     })

@@ -46,6 +46,7 @@ mod power_cut;
 mod preference;
 mod proxied;
 mod publication;
+mod rates;
 mod receivers;
 mod restart;
 mod slow;

@@ -8,7 +8,7 @@
 //!                                              Accepted, Rejected, Slowed, Busy
 //! ```
 //!
-//! [`permission`] decides which channels a user may use. [`passwd`] edits a file for `wsmb passwd`. [`mod@first_start`] creates the
+//! [`permission`] decides which channels a user may use, and [`rate`] how often. [`passwd`] edits a file for `wsmb passwd`. [`mod@first_start`] creates the
 //! first user if there is no configuration.
 //!
 //! This crate must never write a password or a hash to a log line, an error or a `Debug` output, compare secrets in variable time, or
@@ -24,10 +24,12 @@ pub mod limits;
 pub mod passwd;
 pub mod permission;
 mod queue;
+pub mod rate;
 mod throttle;
 pub mod verify;
 
 pub use files::{Change, Credentials, Users};
 pub use first_start::{NewUser, first_start};
 pub use permission::Permissions;
+pub use rate::{Rate, RateRules, Rates, UserRate};
 pub use verify::{Verdict, Verifier};

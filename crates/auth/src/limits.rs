@@ -70,3 +70,6 @@ pub const CACHED_CREDENTIALS: usize = 65_536;
 /// A changed file is read when it has not changed again for this long: an editor that truncates the file and then writes it has finished
 /// by then. With `HTPASSWD_CHECK` (of the server) well below the 5 s in which a removed user must lose access.
 pub const HTPASSWD_STABLE: Duration = Duration::from_millis(500);
+
+/// Users whose rates are remembered before the unused ones are forgotten: some 200 bytes each, 3 MiB. Only users who have logged in count.
+pub const RATED_USERS: usize = 16_384;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use wildmatch::WildMatch;
 
 use super::error::{Problem, Source};
-use super::model::{Auth, Config, Listener, Log, Permission, Server, Store};
+use super::model::{Auth, Config, Listener, Log, Permission, Rate, Server, Store};
 use super::raw::{Entry, Setting, Settings, Value};
 use super::url::StoreUrl;
 use super::values;
@@ -46,6 +46,7 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
             admins: vec![],
             anonymous: false,
             permissions: vec![],
+            rates: vec![],
         },
         store: Store {
             url: StoreUrl::sqlite(&data_dir.join("wsmb.db")),
@@ -69,7 +70,7 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
 
 /// Overrides `defaults` with `settings`. Invalid values are reported in `problems`, and the default stays.
 pub(super) fn build(settings: Settings, defaults: Config, problems: &mut Vec<Problem>) -> Config {
-    let Settings { scalars, listeners, channels, permissions, columns } = settings;
+    let Settings { scalars, listeners, channels, permissions, rates, columns } = settings;
     let mut config = defaults;
     let mut reader = SectionReader { settings: &scalars, problems };
     server(&mut reader, &mut config.server);
@@ -84,6 +85,7 @@ pub(super) fn build(settings: Settings, defaults: Config, problems: &mut Vec<Pro
     config.server.listeners = listeners.iter().filter_map(|entry| listener(entry, problems)).collect();
     config.policies = policies(default, &channels, problems);
     config.auth.permissions = permissions.iter().filter_map(|entry| permission(entry, problems)).collect();
+    config.auth.rates = rates.iter().filter_map(|entry| rate(entry, problems)).collect();
     config.store.columns = store_columns(&columns, problems);
     config
 }
@@ -351,6 +353,18 @@ fn permission(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Permission> 
         problems.push(Problem::at(&entry.source, text));
     }
     Some(Permission { user: user?, send, receive })
+}
+
+fn rate(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Rate> {
+    let mut reader = SectionReader { settings: &entry.settings, problems };
+    let user = reader.get("rate.user", values::text);
+    let publish = reader.get("rate.publish", values::rate);
+    let connect = reader.get("rate.connect", values::rate);
+    if !entry.settings.contains_key("rate.user") {
+        let text = "this [[rate]] has no user: write user = \"alice\" or user = \"*\"";
+        problems.push(Problem::at(&entry.source, text));
+    }
+    Some(Rate { user: user?, publish, connect })
 }
 
 fn is_column(name: &str) -> bool {

@@ -119,7 +119,8 @@ impl Reader<'_> {
             match section {
                 "listener" => self.settings.listeners.push(entry),
                 "channel" => self.settings.channels.push(entry),
-                _ => self.settings.permissions.push(entry),
+                "permission" => self.settings.permissions.push(entry),
+                _ => self.settings.rates.push(entry),
             }
         }
     }

@@ -62,6 +62,9 @@ pub const KEYS: &[Key] = &[
     entry("permission.user"),
     entry("permission.send"),
     entry("permission.receive"),
+    entry("rate.user"),
+    entry("rate.publish"),
+    entry("rate.connect"),
     scalar("store.url"),
     scalar("store.password"),
     scalar("store.password_file"),
@@ -78,7 +81,7 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The sections that are lists of tables, `[[…]]`.
-pub(super) const LISTS: [&str; 3] = ["listener", "channel", "permission"];
+pub(super) const LISTS: [&str; 4] = ["listener", "channel", "permission", "rate"];
 
 /// Finds a key by its path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {

@@ -24,7 +24,7 @@ pub const CONFIGURATION_BYTES: usize = 4 << 20;
 /// The maximum number of `[[channel]]` entries. Each new channel name is compared with all of them.
 pub const CHANNEL_ENTRIES: usize = 1_000;
 
-/// The maximum number of `[[permission]]` entries. They are compared in turn when a connection uses a channel for the first time.
+/// The maximum number of `[[permission]]` entries, and of `[[rate]]` entries. They are compared in turn when a connection uses a channel for the first time.
 pub const PERMISSION_ENTRIES: usize = 1_000;
 
 /// The maximum number of entries of a list in the configuration (addresses, files, patterns of one permission).

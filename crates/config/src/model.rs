@@ -81,7 +81,7 @@ pub struct Listener {
     pub proxy_protocol: bool,
 }
 
-/// `[auth]` and `[[permission]]`
+/// `[auth]`, `[[permission]]` and `[[rate]]`
 #[derive(Clone, PartialEq, Eq)]
 pub struct Auth {
     /// htpasswd files, in the order in which they are searched.
@@ -94,6 +94,8 @@ pub struct Auth {
     pub anonymous: bool,
     /// Which users may use which channels. If empty, all users may use all channels.
     pub permissions: Vec<Permission>,
+    /// How often users may publish and connect. If empty, there are no limits.
+    pub rates: Vec<Rate>,
 }
 
 /// Shows the number of inline entries instead of their hashes.
@@ -105,6 +107,7 @@ impl fmt::Debug for Auth {
             .field("admins", &self.admins)
             .field("anonymous", &self.anonymous)
             .field("permissions", &self.permissions)
+            .field("rates", &self.rates)
             .finish()
     }
 }
@@ -118,6 +121,17 @@ pub struct Permission {
     pub send: Vec<String>,
     /// The channels that the users may receive from.
     pub receive: Vec<String>,
+}
+
+/// One `[[rate]]`: so many events in a period; `None`: no limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// The users to whom the entry applies, a pattern with `*` and `?`.
+    pub user: String,
+    /// Messages that a user may publish.
+    pub publish: Option<(u32, Duration)>,
+    /// Connections that a user may make.
+    pub connect: Option<(u32, Duration)>,
 }
 
 /// `[store]`
@@ -239,7 +253,7 @@ pub struct Flags {
 
 impl Config {
     /// Returns the keys with a different value in `new` that need a restart. All others can change while the broker runs: channel policies,
-    /// users, permissions, administrators, trusted proxies, origins, the log level.
+    /// users, permissions, rates, administrators, trusted proxies, origins, the log level.
     #[must_use]
     pub fn changes_needing_restart(&self, new: &Self) -> Vec<&'static str> {
         let (a, b) = (&self.server, &new.server);

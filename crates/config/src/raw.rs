@@ -48,6 +48,8 @@ pub(super) struct Settings {
     pub channels: Vec<Entry>,
     /// `[[permission]]`
     pub permissions: Vec<Entry>,
+    /// `[[rate]]`
+    pub rates: Vec<Entry>,
     /// `[store.columns]`
     pub columns: BTreeMap<String, Setting>,
 }

@@ -129,6 +129,22 @@ pub(super) fn format_duration(duration: Duration) -> String {
     }
 }
 
+/// Reads a rate: `"100/s"`, `"10/m"`, `"1000/h"`. Returns the count and the period.
+pub(super) fn rate(value: &Value) -> Result<(u32, Duration), String> {
+    let rate = match value {
+        Value::Text(text) | Value::Untyped(text) => parse_rate(text),
+        _ => None,
+    };
+    rate.ok_or_else(|| format!("must be a rate like \"100/s\", \"10/m\" or \"1000/h\", at most 1,000,000 in a period, not {value}"))
+}
+
+fn parse_rate(text: &str) -> Option<(u32, Duration)> {
+    let (count, unit) = text.split_once('/')?;
+    let count = count.trim().parse().ok().filter(|count| (1..=1_000_000).contains(count))?;
+    let (_, millis) = UNITS.iter().find(|(name, _)| *name == unit.trim() && *name != "ms")?;
+    Some((count, Duration::from_millis(*millis)))
+}
+
 /// Reads a size in bytes: `1000000`, `"64 KiB"`, `"1MiB"`, `"2 MB"`.
 pub(super) fn size(value: &Value, range: &RangeInclusive<u64>) -> Result<u64, String> {
     let size = match value {
@@ -309,6 +325,17 @@ mod tests {
             "18446744073709551615d",
         ] {
             assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        let second = Duration::from_secs(1);
+        for (text, rate) in [("100/s", (100, second)), (" 10 / m", (10, 60 * second)), ("1/d", (1, 86_400 * second))] {
+            assert_eq!(parse_rate(text), Some(rate), "{text}");
+        }
+        for text in ["", "10", "0/s", "-1/s", "1.5/s", "10/", "10/ms", "10/sec", "1000001/s"] {
+            assert_eq!(parse_rate(text), None, "{text}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::failed_logins::Reason;
-use wsmb_auth::{Permissions, Users, Verdict, Verifier};
+use wsmb_auth::{Permissions, Rates, Users, Verdict, Verifier};
 use wsmb_core::message::ChannelName;
 use wsmb_core::network::Networks;
 use wsmb_protocol::handshake::basic_credentials;
@@ -15,6 +15,8 @@ pub(super) struct Access {
     /// Survives a reload, with what it has verified.
     pub(super) verifier: Arc<Verifier>,
     pub(super) permissions: Permissions,
+    /// How often each user may publish and connect.
+    pub(super) rates: Rates,
     /// Clients without credentials come in, as the user with the empty name.
     pub(super) anonymous: bool,
     /// The proxies that are believed when they name a client.

@@ -24,6 +24,8 @@ pub struct Counters {
     pub malformed: AtomicU64,
     /// Messages and subscriptions that the user had no permission for.
     pub forbidden: AtomicU64,
+    /// Publications that were refused because their user had reached its rate.
+    pub above_rate: AtomicU64,
     /// Empty topic frames, which are ignored.
     pub empty: AtomicU64,
     /// Publications that were not accepted (05, 06, 08).

@@ -6,11 +6,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::access::Login;
+use super::access::{Access, Login};
 use super::counters::Counters;
 use super::engine::NoRoom;
 use super::failed_logins::Reason;
@@ -257,6 +258,10 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
             return Answer::Http(unauthorized(hub));
         }
     };
+    if let Some(wait) = rate_wait(hub, &access, &user, upgrade.topic.is_some()) {
+        hub.note_above_rate(&user, &peer);
+        return Answer::Http(above_rate(&user, wait));
+    }
     if let Some(channel) = &upgrade.topic
         && !access.may_send(&user, channel)
         && !access.may_receive(&user, channel)
@@ -276,6 +281,16 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
         proxied: client.is_proxied,
     };
     Answer::Upgrade(upgrade, profile, users)
+}
+
+/// Counts a connection of the user. Returns how long the user must wait, if its rate is reached. A topic connection also has to wait while the
+/// user may not publish, because a message on it cannot be refused.
+fn rate_wait(hub: &Hub, access: &Access, user: &Arc<str>, is_topic: bool) -> Option<Duration> {
+    let now = hub.now();
+    let rate = access.rates.of(user, now)?;
+    let publish_wait = if is_topic { rate.publish_wait(now) } else { Duration::ZERO };
+    let wait = if publish_wait.is_zero() { rate.connect(now).err().unwrap_or_default() } else { publish_wait };
+    (!wait.is_zero()).then_some(wait)
 }
 
 /// Declares the session to the core, then writes the upgrade reply: a client that has read it receives what is sent from then on.
@@ -320,6 +335,13 @@ fn slowed() -> Vec<u8> {
     let wait = wsmb_auth::limits::LOGIN_DELAY_MAX.as_secs().to_string();
     let sentence = "too many wrong passwords came from this address; try again\n";
     handshake::response(429, &[("Retry-After", &wait)], TEXT, sentence)
+}
+
+/// The answer to a user who connects more often than its rate allows.
+fn above_rate(user: &str, wait: Duration) -> Vec<u8> {
+    let seconds = (wait.as_secs() + 1).to_string();
+    let sentence = format!("user \"{user}\" has reached its rate; try again in {seconds} s\n");
+    handshake::response(429, &[("Retry-After", &seconds)], TEXT, &sentence)
 }
 
 fn plain(status: u16, sentence: &str) -> Vec<u8> {

@@ -339,6 +339,11 @@ impl Hub {
         self.warnings.forbidden(user, peer, channel);
     }
 
+    /// Logs that a user publishes or connects more often than its rate allows.
+    pub(super) fn note_above_rate(&self, user: &str, peer: &Peer) {
+        self.warnings.above_rate(user, peer);
+    }
+
     /// The sessions with these ids that have not ended.
     pub(super) fn find(&self, ids: &[ConnectionId]) -> Vec<Arc<Session>> {
         if ids.is_empty() {

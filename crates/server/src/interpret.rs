@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::access::Access;
 use super::counters::Counters;
@@ -16,6 +17,7 @@ use super::hub::Hub;
 use super::replies::{self, text};
 use super::request::{PublishOptions, Refused, Request};
 use super::session::{Closing, Session};
+use wsmb_auth::UserRate;
 use wsmb_core::broker::{AckMode, ReceiverKey, Subscribe};
 use wsmb_core::message::{ChannelName, Frame, Kind, Order, Publication, PublicationId};
 use wsmb_protocol::envelope::{self, Ack, Code, Command};
@@ -32,6 +34,10 @@ pub(super) struct Interpreter<'a> {
     hub: &'a Hub,
     session: &'a Session,
     access: Arc<Access>,
+    /// The limits of the session's user, if it has any.
+    rate: Option<Arc<UserRate>>,
+    /// How long a topic session is not read after this, because its user has exceeded its rate.
+    pause: Duration,
     /// What the frames ask for, in their order.
     requests: Vec<Option<Request<'a>>>,
     /// A frame has come before.
@@ -49,18 +55,22 @@ pub(super) struct Interpreted<'a> {
     pub(super) greeted: bool,
     /// The code of the client's close frame, and whether it is one of an orderly end.
     pub(super) closed: Option<(u16, bool)>,
+    /// The time for which the session is not read.
+    pub(super) pause: Duration,
 }
 
 impl<'a> Interpreter<'a> {
     /// `requests`: an empty list, whose memory is used. `greeted`: a frame has come before.
     pub(super) fn new(hub: &'a Hub, session: &'a Session, requests: Vec<Option<Request<'a>>>, greeted: bool) -> Self {
-        Self { hub, session, access: hub.access(), requests, greeted, commands: 0, closed: None }
+        let access = hub.access();
+        let rate = access.rates.of(&session.profile.user, hub.now());
+        Self { hub, session, access, rate, pause: Duration::ZERO, requests, greeted, commands: 0, closed: None }
     }
 
     /// Ends the interpretation, and counts what it has seen.
     pub(super) fn finish(self) -> Interpreted<'a> {
         Counters::add(&self.hub.counters.commands, self.commands);
-        Interpreted { requests: self.requests, greeted: self.greeted, closed: self.closed }
+        Interpreted { requests: self.requests, greeted: self.greeted, closed: self.closed, pause: self.pause }
     }
 
     /// Turns one item into requests. Breaks if the client has closed, or must go: what follows means nothing.
@@ -120,6 +130,13 @@ impl<'a> Interpreter<'a> {
             let closing = Closing { code: 1008, reason: "forbidden", invited: false, flush: true };
             self.ask(Request::End(closing));
             return ControlFlow::Break(());
+        }
+        if let Some(rate) = &self.rate {
+            // There is no answer to a message of a topic session that the client could act on, so its TCP slows the client down.
+            self.pause = rate.published(publication.messages.len(), self.hub.now());
+            if !self.pause.is_zero() {
+                self.hub.note_above_rate(&profile.user, &profile.peer);
+            }
         }
         self.ask(Request::Publish(publication, PublishOptions::default()));
         ControlFlow::Continue(())
@@ -184,6 +201,14 @@ impl<'a> Interpreter<'a> {
             self.refuse(first, (Some("send-message"), id.as_deref()), Code::Forbidden, detail);
             return;
         }
+        if let Some(rate) = &self.rate
+            && let Err(wait) = rate.publish(publication.messages.len(), self.hub.now())
+        {
+            self.hub.note_above_rate(user, &self.session.profile.peer);
+            let detail = format!("user \"{user}\" may publish again in {} ms", wait.as_millis() + 1);
+            self.refuse(first, (Some("send-message"), id.as_deref()), Code::SlowDown, detail);
+            return;
+        }
         if publication.messages.is_empty() {
             if first {
                 self.ask(Request::Release);
@@ -201,7 +226,11 @@ impl<'a> Interpreter<'a> {
     /// Refuses a frame, as far as it could be read: its command and its id.
     fn refuse(&mut self, first: bool, (command, id): (Option<&str>, Option<&str>), code: Code, detail: String) {
         let counters = &self.hub.counters;
-        let counter = if matches!(code, Code::Forbidden) { &counters.forbidden } else { &counters.malformed };
+        let counter = match code {
+            Code::Forbidden => &counters.forbidden,
+            Code::SlowDown => &counters.above_rate,
+            _ => &counters.malformed,
+        };
         Counters::add(counter, 1);
         let frame = text(&envelope::refusal(command, code, &detail, id));
         if id.is_none() {

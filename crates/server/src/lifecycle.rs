@@ -28,7 +28,7 @@ use super::settings::{AccessSettings, Reload, Settings};
 use super::signals::{Signal, Signals};
 use super::storage::{self, Storage};
 use crate::limits;
-use wsmb_auth::{Change, Credentials, Verifier};
+use wsmb_auth::{Change, Credentials, Rates, Verifier};
 use wsmb_core::broker::{self, Broker, Event};
 use wsmb_core::message::MessageId;
 use wsmb_store::Background;
@@ -359,7 +359,7 @@ async fn reload(server: &RunningServer, load: Arc<Load>) {
         Ok(Ok(new)) => {
             let needs_restart = new.needs_restart.clone();
             server.reload(new).await;
-            info!("reloaded: channel policies, users, permissions, origins and trusted proxies are as configured now");
+            info!("reloaded: channel policies, users, permissions, rates, origins and trusted proxies are as configured now");
             if !needs_restart.is_empty() {
                 warn!(keys = needs_restart.join(", "), "changed, but taken over only by a restart");
             }
@@ -404,6 +404,7 @@ fn access(settings: &AccessSettings, verifier: Arc<Verifier>) -> Access {
     Access {
         verifier,
         permissions: settings.permissions.clone(),
+        rates: Rates::new(settings.rates.clone()),
         anonymous: settings.anonymous,
         trusted: settings.trusted_proxies.clone(),
         origins: settings.origins.clone(),

@@ -25,6 +25,7 @@ use super::request::{Leave, Request};
 use super::session::{Closing, Session};
 use super::timers::Hold;
 use crate::limits;
+use tokio::time::Sleep;
 use wsmb_protocol::frame::{Decoder, Role};
 
 thread_local! {
@@ -49,6 +50,8 @@ pub(super) struct Reader {
     lingering: bool,
     /// The pause of the store's backpressure for which this task waits already.
     paused: u64,
+    /// The end of a pause of a client that publishes faster than its rate.
+    slowed: Option<Pin<Box<Sleep>>>,
     departed: bool,
 }
 
@@ -71,6 +74,7 @@ impl Reader {
             greeted: false,
             lingering: false,
             paused: 0,
+            slowed: None,
             departed: false,
         }
     }
@@ -90,10 +94,15 @@ impl Reader {
             self.ignores_input = flow.is_break();
             flow
         });
-        let Interpreted { mut requests, greeted, closed } = interpreter.finish();
+        let Interpreted { mut requests, greeted, closed, pause } = interpreter.finish();
         self.greeted = greeted;
         hub.apply_all(session, &mut requests);
         keep(requests);
+        if !pause.is_zero() {
+            // The client is not read meanwhile, so its silence does not count.
+            session.note_input(hub.now().after(pause));
+            self.slowed = Some(Box::pin(tokio::time::sleep(pause)));
+        }
         if !was_greeted && session.queue().is_answering() {
             hub.hold(Hold::Answer, session.id);
         }
@@ -142,6 +151,12 @@ impl Reader {
         if let Some(pause) = self.hub.backpressure.pause(cx.waker(), self.paused) {
             self.paused = pause;
             return Poll::Pending;
+        }
+        if let Some(sleep) = &mut self.slowed {
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.slowed = None;
         }
         if self.session.transport().poll_read_ready(cx).is_pending() {
             return Poll::Pending;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use wsmb_auth::Permissions;
+use wsmb_auth::{Permissions, RateRules};
 use wsmb_core::broker;
 use wsmb_core::network::Networks;
 use wsmb_core::policy::Policies;
@@ -70,6 +70,8 @@ pub struct AccessSettings {
     pub anonymous: bool,
     /// Who may use which channels.
     pub permissions: Permissions,
+    /// How often users may publish and connect.
+    pub rates: RateRules,
     /// The proxies that are believed when they name a client.
     pub trusted_proxies: Networks,
     /// The web pages of other hosts that may connect.

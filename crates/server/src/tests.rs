@@ -14,7 +14,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::*;
 use crate::limits;
-use wsmb_auth::Permissions;
+use wsmb_auth::{Permissions, RateRules};
 use wsmb_core::broker;
 use wsmb_core::network::Networks;
 use wsmb_protocol::frame::{Opcode, encode_masked_into};
@@ -45,6 +45,7 @@ fn settings() -> Settings {
             users: vec![],
             anonymous: true,
             permissions: Permissions::default(),
+            rates: RateRules::default(),
             trusted_proxies: Networks::default(),
             origins: vec![],
         },

@@ -20,6 +20,7 @@ pub(super) struct Warnings {
     unconfirmed: WarningLimit,
     refused: WarningLimit,
     forbidden: WarningLimit,
+    above_rate: WarningLimit,
 }
 
 impl Warnings {
@@ -61,6 +62,13 @@ impl Warnings {
                 user, %peer, channel = channel.as_str(), withheld,
                 "refused a topic connection: its user may not use the channel so; see [[permission]]"
             );
+        }
+    }
+
+    /// A user publishes or connects more often than its rate allows.
+    pub(super) fn above_rate(&self, user: &str, peer: &Peer) {
+        if let Some(withheld) = self.above_rate.admit() {
+            warn!(user, %peer, withheld, "a user has reached its rate, so it is slowed down; see [[rate]]");
         }
     }
 

@@ -101,6 +101,8 @@ pub enum Code {
     UnknownCommand,
     /// `08`: the time to live ended before the message was safe.
     Expired,
+    /// `09`: the user has reached its rate; the message was not accepted.
+    SlowDown,
 }
 
 impl Code {
@@ -117,6 +119,7 @@ impl Code {
             Self::Full => "06",
             Self::UnknownCommand => "07",
             Self::Expired => "08",
+            Self::SlowDown => "09",
         }
     }
 
@@ -133,6 +136,7 @@ impl Code {
             Self::Full => "Full",
             Self::UnknownCommand => "Unknown command",
             Self::Expired => "Expired",
+            Self::SlowDown => "Slow down",
         }
     }
 }

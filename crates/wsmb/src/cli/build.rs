@@ -4,8 +4,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use wsmb_auth::Permissions;
+use wsmb_auth::{Permissions, Rate, RateRules};
 use wsmb_config::{Config, ConfigError};
 use wsmb_core::broker;
 use wsmb_server::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
@@ -80,11 +81,16 @@ fn access(config: &Config) -> AccessSettings {
     let permissions = config.auth.permissions.iter().fold(Permissions::default(), |permissions, permission| {
         permissions.with(&permission.user, &permission.send, &permission.receive)
     });
+    let rate = |rate: Option<(u32, Duration)>| rate.and_then(|(count, period)| Rate::new(count, period));
+    let rates = config.auth.rates.iter().fold(RateRules::default(), |rules, entry| {
+        rules.with(&entry.user, rate(entry.publish), rate(entry.connect))
+    });
     AccessSettings {
         htpasswd: config.auth.htpasswd.clone(),
         users: config.auth.users.clone(),
         anonymous: config.auth.anonymous,
         permissions,
+        rates,
         trusted_proxies: config.server.trusted_proxies.clone(),
         origins: config.server.origins.clone(),
     }

@@ -1,4 +1,4 @@
-//! Who comes in, and what he may do: credentials and permissions as the server asks for them.
+//! Access control of the server: credentials and permissions.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,36 +10,36 @@ use wsmb_core::network::Networks;
 use wsmb_protocol::handshake::basic_credentials;
 use wsmb_protocol::origin::Origin;
 
-/// The rules in force; replaced as a whole by a reload.
+/// The rules in force; a reload replaces them as a whole.
 pub(super) struct Access {
-    /// Survives a reload, with what it has verified.
+    /// Survives a reload, with its cache of verified passwords.
     pub(super) verifier: Arc<Verifier>,
     pub(super) permissions: Permissions,
     /// How often each user may publish and connect.
     pub(super) rates: Rates,
-    /// Clients without credentials come in, as the user with the empty name.
+    /// Accept clients without credentials, as the user with the empty name.
     pub(super) anonymous: bool,
-    /// The proxies that are believed when they name a client.
+    /// The proxies whose client addresses are trusted.
     pub(super) trusted: Networks,
     /// The web pages of other hosts that may connect.
     pub(super) origins: Vec<Origin>,
 }
 
-/// What became of a login.
+/// The result of a login.
 #[derive(Clone, Debug)]
 pub(super) enum Login {
-    /// This user (empty: anonymous) comes in, according to this list.
+    /// The user (empty: anonymous) is accepted according to this list.
     Welcome(Arc<str>, Arc<Users>),
-    /// Missing, garbled or wrong credentials: whom they named, and why.
+    /// Missing, malformed or wrong credentials: the user that they name, and the reason.
     Rejected(String, Reason),
-    /// Too many passwords were wrong.
+    /// Too many passwords were wrong before; this one was not checked. Names the user.
     Slowed(String),
-    /// Too many logins wait already.
+    /// Too many logins are waiting.
     Busy,
 }
 
 impl Access {
-    /// Checks the value of an `Authorization` header. What is given is checked, even where nothing is needed.
+    /// Checks the value of an `Authorization` header, even if anonymous clients are accepted.
     pub(super) async fn login(&self, authorization: Option<&str>, from: IpAddr) -> Login {
         let Some(authorization) = authorization else {
             let rejected = || Login::Rejected(String::new(), Reason::NoCredentials);
@@ -60,12 +60,10 @@ impl Access {
         }
     }
 
-    /// Whether `user` may send to `channel`.
     pub(super) fn may_send(&self, user: &str, channel: &ChannelName) -> bool {
         self.permissions.may_send(user, channel.as_str())
     }
 
-    /// Whether `user` may receive from `channel`.
     pub(super) fn may_receive(&self, user: &str, channel: &ChannelName) -> bool {
         self.permissions.may_receive(user, channel.as_str())
     }

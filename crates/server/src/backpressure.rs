@@ -1,4 +1,4 @@
-//! Backpressure: while too much waits for the store, no socket is read.
+//! Backpressure: while too many bytes wait for the store, no socket is read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -6,19 +6,20 @@ use std::task::Waker;
 
 use tokio::sync::Notify;
 
-/// Closed while more than [`wsmb_store::limits::STORE_QUEUE_HIGH`] bytes wait for the store, until less than [`wsmb_store::limits::STORE_QUEUE_LOW`] do.
+/// Pauses reading when more than [`wsmb_store::limits::STORE_QUEUE_HIGH`] bytes wait for the store, until [`wsmb_store::limits::STORE_QUEUE_LOW`]
+/// or fewer do.
 #[derive(Debug, Default)]
 pub(super) struct Backpressure {
-    /// The number of the pause, odd while there is one.
+    /// The number of starts and ends of pauses: odd during a pause.
     pause: AtomicU64,
-    /// Who waits for its end: each connection once in each pause.
+    /// The tasks that wait for the end of the pause, each connection once.
     waiting: Mutex<Vec<Waker>>,
-    /// It has closed: somebody has to see to it that it opens.
+    /// A pause has begun. The task that is notified must end it ([`Self::watch`]).
     pub(super) closed: Notify,
 }
 
 impl Backpressure {
-    /// Notes how much waits for the store.
+    /// Begins or ends the pause, according to the number of bytes that wait for the store.
     pub(super) fn watch(&self, bytes: usize) {
         let pause = self.pause.load(Ordering::SeqCst);
         let closed = pause % 2 == 1;
@@ -40,12 +41,12 @@ impl Backpressure {
         }
     }
 
-    /// Whether no socket is read.
+    /// Whether reading is paused.
     pub(super) fn is_closed(&self) -> bool {
         self.pause.load(Ordering::SeqCst) % 2 == 1
     }
 
-    /// `Some(pause)`: wait; `waker` is woken at the end of that pause. `known` is the pause that was waited for last.
+    /// `Some(pause)`: reading is paused, and `waker` is woken at the end of that pause. `known`: the pause for which the caller is registered already.
     pub(super) fn pause(&self, waker: &Waker, known: u64) -> Option<u64> {
         if !self.is_closed() {
             return None;
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn closes_above_the_high_mark_and_opens_below_the_low_one() {
+    fn reading_pauses_above_the_high_mark_and_resumes_at_the_low_mark() {
         let reading = Backpressure::default();
         reading.watch(wsmb_store::limits::STORE_QUEUE_HIGH);
         assert!(!reading.is_closed());
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_once_when_it_opens() {
+    fn a_waiting_task_is_woken_once_when_reading_resumes() {
         let (reading, count) = (Backpressure::default(), Arc::new(Count::default()));
         let waker = Waker::from(count.clone());
         assert_eq!(reading.pause(&waker, 0), None);

@@ -1,15 +1,15 @@
-//! The frames of one turn, one behind the other: what is sent to many is here once, and what is sent to one in a row is written in one go.
+//! The frames of one turn in one buffer: a frame for many receivers is stored once, and consecutive frames for one receiver need one write.
 //!
-//! A turn appends frames while it holds the core's lock, and the queues note where they lie ([`Span`]). When the turn ends, the batch is
-//! frozen and every span becomes a slice of it. The memory is used again by the next turn, unless a slow socket still needs it.
+//! A turn appends frames while it holds the core's lock, and the queues store their positions ([`Span`]). At the end of the turn the batch is
+//! frozen and every span becomes a slice of it. The next turn reuses the memory, unless a slow socket still needs it.
 //!
-//! Pure memory: no system call is made here.
+//! Never here: a system call.
 
 use bytes::Bytes;
 
 use crate::limits;
 
-/// Where something lies in a batch.
+/// A range of bytes in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) start: u32,
@@ -17,53 +17,52 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// Nothing.
     pub(super) const EMPTY: Self = Self { start: 0, end: 0 };
 
-    /// Bytes.
+    /// The length in bytes.
     pub(super) fn len(self) -> usize {
         (self.end - self.start) as usize
     }
 }
 
-/// The frames of a turn that has not ended.
+/// The frames of the current turn.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     bytes: Vec<u8>,
 }
 
 impl Batch {
-    /// Whether it takes another frame of a few KiB. Beyond, frames are made each by itself.
+    /// Whether another frame of a few KiB may be appended. Otherwise a frame gets a buffer of its own.
     pub(super) fn has_room(&self) -> bool {
         self.bytes.len() < limits::BATCH
     }
 
-    /// Whether it has memory for the next turn.
+    /// Whether memory is allocated for the next turn.
     #[cfg(test)]
     pub(super) fn has_memory(&self) -> bool {
         self.bytes.capacity() > 0
     }
 
-    /// Appends what `push` appends; where that lies.
+    /// Appends the bytes that `push` appends, and returns their position.
     pub(super) fn append(&mut self, push: impl FnOnce(&mut Vec<u8>)) -> Span {
         let start = self.bytes.len();
         push(&mut self.bytes);
-        // invariant: `has_room` was asked, and no frame nears 4 GiB.
-        let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-        Span { start: place(start), end: place(self.bytes.len()) }
+        // invariant: `has_room` was true, and no frame nears 4 GiB.
+        let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        Span { start: offset(start), end: offset(self.bytes.len()) }
     }
 
-    /// What lies there.
+    /// Returns the bytes of a span.
     pub(super) fn get(&self, span: Span) -> &[u8] {
         self.bytes.get(span.start as usize..span.end as usize).unwrap_or_default()
     }
 
-    /// Ends the batch; a new one begins.
+    /// Ends the batch and begins an empty one.
     pub(super) fn freeze(&mut self) -> Bytes {
         Bytes::from(std::mem::take(&mut self.bytes))
     }
 
-    /// Takes back the memory of a batch that has been frozen, if nobody holds a slice of it any more and no turn has begun.
+    /// Takes back the memory of a frozen batch, if no slice of it is left and no frame was appended since.
     pub(super) fn reuse(&mut self, frozen: Bytes) {
         if self.bytes.capacity() > 0 {
             return;
@@ -82,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_appended_lies_where_its_span_says_and_the_memory_is_used_again() {
+    fn a_span_locates_its_bytes_and_the_memory_is_reused() {
         let mut batch = Batch::default();
         let first = batch.append(|out| out.extend_from_slice(b"one"));
         let second = batch.append(|out| out.extend_from_slice(b"three"));
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_somebody_still_holds_is_not_used_again() {
+    fn memory_with_a_live_slice_is_not_reused() {
         let mut batch = Batch::default();
         batch.append(|out| out.extend_from_slice(b"held"));
         let frozen = batch.freeze();

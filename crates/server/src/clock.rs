@@ -1,8 +1,8 @@
-//! The server's clock: elapsed time for everything that happens, and the wall clock's time for everything that is told or stored.
+//! The server's clock: core time for deadlines, and the wall clock's time for the store and for answers to clients.
 //!
-//! Core time begins at the wall clock's time of the start and counts elapsed time from there, the time that the system was suspended included. It never
-//! goes back, and setting the system's clock neither expires nor revives a message. What is stored and what clients are told is the wall clock's time:
-//! core time plus an offset. [`Wall`] keeps that offset true; it reads nothing itself, so that every case can be tested.
+//! Core time starts at the wall clock's time and counts elapsed time, including the time during which the system was suspended. It never goes back, and
+//! a step of the system's clock neither expires nor revives a message. The wall clock's time is core time plus an offset. [`WallClock`] maintains the
+//! offset; it gets all readings as arguments, so that every case can be tested.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,34 +11,34 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::limits;
 use wsmb_core::message::Timestamp;
 
-/// What the system says of the wall clock.
+/// A reading of the system's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub(super) wall: Timestamp,
-    /// The system has set its clock by another one that it trusts; where it does not tell, it is taken to have.
+    /// A time service has set the clock. True where the system does not report it.
     pub(super) is_synchronised: bool,
 }
 
 impl Reading {
-    /// Asks the system.
+    /// Reads the system's clock.
     fn take() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { wall: Timestamp(0).after(wall), is_synchronised: is_synchronised() }
     }
 }
 
-/// What was found at the start.
+/// How the system's clock at the start compares with the time that the store remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beginning {
-    /// Nothing strange.
+    /// The system's clock is not behind the stored time.
     Usual,
-    /// The system's clock is behind the time that the store has seen, and nobody has set it yet: that time goes on.
+    /// The system's clock is behind the stored time and not synchronised: time continues from the stored time.
     Behind(Timestamp),
-    /// The store has seen a later time, but the system's clock is synchronised, and right.
+    /// The stored time is later than the system's clock, which is synchronised: the system's clock is used.
     Ahead(Timestamp),
 }
 
-/// The wall clock was set.
+/// A step of the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Step {
     pub(super) from: Timestamp,
@@ -50,14 +50,14 @@ pub(super) struct Step {
 /// The relation of core time and wall clock.
 #[derive(Debug)]
 pub(super) struct Wall {
-    /// What is added to core time, in milliseconds.
+    /// Added to core time, in milliseconds.
     offset: i64,
-    /// The system's clock minus core time when it was last looked at.
+    /// The system's clock minus core time at the last check, in milliseconds.
     system: i64,
 }
 
 impl Wall {
-    /// The time to begin with. `last_seen`: what the store remembers.
+    /// Returns the start of core time. `last_seen`: the time that the store remembers.
     fn begin(reading: Reading, last_seen: Option<Timestamp>) -> (Timestamp, Self, Beginning) {
         let Reading { wall, is_synchronised } = reading;
         let later = last_seen.filter(|last| last.since(wall) >= limits::CLOCK_STEP);
@@ -69,12 +69,12 @@ impl Wall {
         (now, Self { offset: 0, system: difference(wall, now) }, beginning)
     }
 
-    /// Follows the system's clock. Small differences gather until they are worth a step.
+    /// Follows the system's clock. Differences below [`limits::CLOCK_STEP`] are ignored until they add up to a step.
     fn look(&mut self, now: Timestamp, reading: Reading) -> Option<Step> {
         let system = difference(reading.wall, now);
         let moved = system - std::mem::replace(&mut self.system, system);
         let is_set_back = moved <= -millis(limits::CLOCK_STEP);
-        // A clock that nobody has set must not fall behind the time that was seen; one that is set back has been set.
+        // An unsynchronised clock may be wrong, so the time must not fall behind the stored time. A clock that was set back was set on purpose.
         let target = if reading.is_synchronised || is_set_back { system } else { system.max(self.offset) };
         let by = target - self.offset;
         if by.abs() < millis(limits::CLOCK_STEP) {
@@ -86,7 +86,7 @@ impl Wall {
     }
 }
 
-/// The wall clock's time as a broker would begin with it on a store that remembers `last_seen`; for tools that write to the store in its place.
+/// Returns the time at which a broker would start on a store that remembers `last_seen`. For tools that write to the store while no broker runs.
 #[must_use]
 pub fn time_after(last_seen: Option<Timestamp>) -> Timestamp {
     Wall::begin(Reading::take(), last_seen).0
@@ -107,28 +107,28 @@ pub(super) struct Clock {
     start: Timestamp,
     began: Duration,
     wall: Mutex<Wall>,
-    /// A copy of the wall's, to be read without the lock.
+    /// A copy of [`WallClock::offset`], to be read without the lock.
     offset: AtomicI64,
 }
 
 impl Clock {
-    /// Starts now. `last_seen`: the wall clock's time that the store remembers.
+    /// Starts the clock. `last_seen`: the wall clock's time that the store remembers.
     pub(super) fn start(last_seen: Option<Timestamp>) -> (Self, Beginning) {
         let (start, wall, beginning) = Wall::begin(Reading::take(), last_seen);
         (Self { start, began: elapsed(), wall: Mutex::new(wall), offset: AtomicI64::new(0) }, beginning)
     }
 
-    /// The time: never goes back.
+    /// Core time, which never goes back.
     pub(super) fn now(&self) -> Timestamp {
         self.start.after(elapsed().saturating_sub(self.began))
     }
 
-    /// A moment as the wall clock shows it.
+    /// Converts core time into the wall clock's time.
     pub(super) fn on_the_wall(&self, moment: Timestamp) -> Timestamp {
         moment.shifted(self.offset.load(Ordering::Acquire))
     }
 
-    /// Reads both clocks as nearly at once as the system allows: a process that is stopped in between must not take that for a step.
+    /// Reads both clocks at nearly the same moment: a pause of the process between the readings must not look like a step.
     fn read(&self) -> (Timestamp, Reading) {
         loop {
             let before = self.now();
@@ -139,7 +139,7 @@ impl Clock {
         }
     }
 
-    /// Looks at the system's clock, and tells if it was set.
+    /// Checks the system's clock, and returns the step if it was set.
     pub(super) fn look(&self) -> Option<Step> {
         let mut wall = self.wall.lock().unwrap_or_else(PoisonError::into_inner);
         let (now, reading) = self.read();
@@ -149,11 +149,11 @@ impl Clock {
     }
 }
 
-/// Time that has passed since some moment before the start, that of a suspended system included.
+/// Time since an unspecified moment before the start, including the time during which the system was suspended.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn elapsed() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the call writes one `timespec`, which lives as long as it.
+    // SAFETY: the call writes one `timespec`, which outlives the call.
     let failed = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) } != 0;
     if failed {
         return running();
@@ -161,43 +161,43 @@ pub(super) fn elapsed() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
-/// Time that has passed since some moment before the start.
+/// Time since an unspecified moment before the start.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn elapsed() -> Duration {
     running()
 }
 
-/// Time that the system has run since some moment before the start; it may leave out what it was suspended.
+/// Time since an unspecified moment before the start; may exclude the time during which the system was suspended.
 pub(super) fn running() -> Duration {
     static BEGAN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
     BEGAN.get_or_init(std::time::Instant::now).elapsed()
 }
 
-/// Whether the kernel says that a time service has set its clock.
+/// Whether the kernel reports that a time service has set its clock.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn is_synchronised() -> bool {
     static MAY_ASK: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     if !*MAY_ASK.get_or_init(may_ask) {
         return true;
     }
-    // SAFETY: all of its fields are numbers, for which zero is a value; with `modes` 0 nothing is asked for but an answer.
+    // SAFETY: all fields are numbers, for which zero is valid; with `modes` 0 the call changes nothing.
     let mut state: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: the call writes one `timex`, which lives as long as it.
+    // SAFETY: the call writes one `timex`, which outlives the call.
     let answer = unsafe { libc::adjtimex(&raw mut state) };
     answer == -1 || state.status & libc::STA_UNSYNC == 0
 }
 
-/// Whether the question would not end the process: a filter of system calls (`SystemCallFilter=` of systemd) kills for those that it does not name. A child
-/// finds out.
+/// Whether `adjtimex` is allowed: a system call filter (`SystemCallFilter=` of systemd) kills a process for a call that the filter does not list. A child
+/// process tries the call.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn may_ask() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     if !status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2")) {
         return true;
     }
-    // SAFETY: all of its fields are numbers, for which zero is a value.
+    // SAFETY: all fields are numbers, for which zero is valid.
     let mut state: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: the child makes two system calls on memory of its own and ends; nothing else is safe in it, because other threads may hold locks.
+    // SAFETY: the child makes only two system calls, on its own memory. Other code would not be safe in it, because other threads may hold locks.
     unsafe {
         let child = libc::fork();
         if child == 0 {
@@ -209,7 +209,7 @@ fn may_ask() -> bool {
     }
 }
 
-/// Other systems do not tell.
+/// Other systems do not report it.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn is_synchronised() -> bool {
     true
@@ -225,7 +225,7 @@ mod tests {
         Reading { wall: Timestamp(wall), is_synchronised }
     }
 
-    /// The steps that are seen when the system's clock shows these times, a second apart.
+    /// Returns the steps for these readings of the system's clock, one second apart.
     fn steps(wall: &mut Wall, start: Timestamp, shown: &[(u64, bool)]) -> Vec<i64> {
         let look = |(second, (at, sync)): (u64, &(u64, bool))| {
             let now = Timestamp(start.0 + 1_000 * (second + 1));
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_runs_as_it_should_makes_no_steps() {
+    fn an_accurate_clock_makes_no_steps() {
         let (start, mut wall, beginning) = Wall::begin(reading(HOUR, true), Some(Timestamp(HOUR - 5)));
         assert_eq!((start, beginning), (Timestamp(HOUR), Beginning::Usual));
         let shown: Vec<_> = (1..600).map(|second| (HOUR + 1_000 * second + second % 7, second % 2 == 0)).collect();
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_in_both_directions_are_followed_whoever_made_them() {
+    fn steps_in_both_directions_are_followed_with_and_without_a_time_service() {
         for sync in [true, false] {
             let (start, mut wall, _) = Wall::begin(reading(10 * HOUR, sync), None);
             let shown = [(10 * HOUR + 1_000, sync), (12 * HOUR, sync), (12 * HOUR + 1_000, sync), (9 * HOUR, sync)];
@@ -255,14 +255,14 @@ mod tests {
     }
 
     #[test]
-    fn what_drifts_slowly_is_followed_too() {
+    fn slow_drift_is_followed() {
         let (start, mut wall, _) = Wall::begin(reading(HOUR, true), None);
         let shown: Vec<_> = (1..=100).map(|second| (HOUR + 1_050 * second, true)).collect();
         assert_eq!(steps(&mut wall, start, &shown), [1_000; 5]);
     }
 
     #[test]
-    fn the_time_last_seen_is_the_least_until_the_clock_is_set() {
+    fn the_stored_time_is_the_minimum_until_the_clock_is_set() {
         let (start, mut wall, beginning) = Wall::begin(reading(HOUR, false), Some(Timestamp(9 * HOUR)));
         assert_eq!((start, beginning), (Timestamp(9 * HOUR), Beginning::Behind(Timestamp(9 * HOUR))));
         let unset = [(HOUR + 1_000, false), (HOUR + 2_000, false), (2 * HOUR, false)];
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_synchronised_clock_wins_over_the_time_last_seen() {
+    fn a_synchronised_clock_takes_precedence_over_the_stored_time() {
         let (start, mut wall, beginning) = Wall::begin(reading(HOUR, true), Some(Timestamp(9 * HOUR)));
         assert_eq!((start, beginning), (Timestamp(HOUR), Beginning::Ahead(Timestamp(9 * HOUR))));
         assert_eq!(steps(&mut wall, start, &[(HOUR + 1_000, true)]), Vec::<i64>::new());
@@ -281,13 +281,13 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_somebody_sets_back_is_followed_though_no_service_does_it() {
+    fn a_clock_that_is_set_back_is_followed_without_a_time_service() {
         let (start, mut wall, _) = Wall::begin(reading(HOUR, false), Some(Timestamp(9 * HOUR)));
         assert_eq!(steps(&mut wall, start, &[(HOUR / 2, false)]), [HOUR as i64 / 2 - 1_000 - 9 * HOUR as i64]);
     }
 
     #[test]
-    fn elapsed_time_does_not_go_back() {
+    fn core_time_does_not_go_back() {
         let (clock, _) = Clock::start(None);
         let moments: Vec<Timestamp> = (0..1_000).map(|_| clock.now()).collect();
         assert!(moments.is_sorted() && moments[0] >= clock.start);

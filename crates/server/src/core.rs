@@ -1,7 +1,7 @@
-//! The engine behind its lock. One for a server, shared by its loops and by the store's thread, which saves ids.
+//! The engine behind its lock. A server has one; its loops share it with the store's thread, which saves ids.
 //!
-//! Under the lock there is only memory: no await, no socket closed, no system call. (One exception with several loops: when a session ends, its task is woken,
-//! and if the task is on another loop, that is a write to an event descriptor.)
+//! Code under the lock touches only memory: it must not await, close a socket or make a system call. (One exception with several loops: the end of
+//! a session wakes its task, and waking a task of another loop writes to an event descriptor.)
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -9,7 +9,7 @@ use super::engine::Engine;
 use super::fatal::Fatal;
 use wsmb_core::broker::{Broker, ForgottenIds, FreshIds};
 
-/// See the module.
+/// The engine's lock, and where a panic under it is declared.
 pub(super) struct Core {
     engine: Mutex<Engine>,
     fatal: Arc<Fatal>,
@@ -20,22 +20,22 @@ impl Core {
         Self { engine: Mutex::new(engine), fatal }
     }
 
-    /// Takes the lock. After a panic under the lock it declares the defect and does not return.
+    /// Takes the lock. After a panic under the lock, declares the defect and panics, unless this thread is panicking already.
     pub(super) fn lock(&self) -> MutexGuard<'_, Engine> {
         self.engine.lock().unwrap_or_else(|poisoned| self.fatal.core_is_broken(poisoned))
     }
 
-    /// Whether a panic has left the engine in the middle of a change.
+    /// Whether a panic has interrupted a change of the engine.
     pub(super) fn is_broken(&self) -> bool {
         self.engine.is_poisoned()
     }
 
-    /// Reads something of the broker.
+    /// Returns what `read` returns for the broker, under the lock.
     pub(super) fn with_broker<T>(&self, read: impl FnOnce(&Broker) -> T) -> T {
         read(self.lock().broker())
     }
 
-    /// The ids that the broker has accepted since this was asked last, those that it has forgotten, and how many it knows.
+    /// Returns the ids that the broker has accepted since the last call, those that it has forgotten, and how many it knows.
     pub(super) fn take_fresh_ids(&self) -> (FreshIds, Option<ForgottenIds>, usize) {
         let mut engine = self.lock();
         let broker = engine.broker_mut();

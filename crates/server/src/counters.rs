@@ -1,4 +1,4 @@
-//! What the server counts, and how a warning that repeats is kept from filling the log.
+//! The server's counters, and the rate limit of repeated warnings.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use crate::limits;
 
-/// Counts since the start. The core's own are [`wsmb_core::broker::Broker::counters`].
+/// Counts since the start. The core's counters are [`wsmb_core::broker::Broker::counters`].
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Connections that completed their handshake.
     pub connected: AtomicU64,
-    /// Connections that have ended after it.
+    /// Connections that have ended after their handshake.
     pub disconnected: AtomicU64,
     /// Requests with missing or wrong credentials.
     pub unauthorized: AtomicU64,
@@ -22,21 +22,21 @@ pub struct Counters {
     pub commands: AtomicU64,
     /// Commands that were malformed or unknown.
     pub malformed: AtomicU64,
-    /// Messages and subscriptions that the user had no permission for.
+    /// Messages, subscriptions and connections that were refused for lack of a permission, and web pages whose origin was refused.
     pub forbidden: AtomicU64,
     /// Publications that were refused because their user had reached its rate.
     pub above_rate: AtomicU64,
     /// Empty topic frames, which are ignored.
     pub empty: AtomicU64,
-    /// Publications that were not accepted (05, 06, 08).
+    /// Publications that were refused (codes 05, 06, 08).
     pub refused: AtomicU64,
     /// Deliveries queued.
     pub deliveries: AtomicU64,
-    /// Connections ended because they did not take what they were sent.
+    /// Connections ended as slow: their queue was full, or they fell behind the other receivers of a channel.
     pub slow: AtomicU64,
     /// Connections ended because they confirmed nothing for `server.confirm_timeout`.
     pub unconfirmed: AtomicU64,
-    /// Connections ended because a newer one took their name.
+    /// Connections ended because a newer one took their receiver name.
     pub replaced: AtomicU64,
     /// Connections ended because they answered no ping.
     pub dead: AtomicU64,
@@ -45,31 +45,31 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Adds to one of them.
+    /// Adds `count` to a counter.
     pub(super) fn add(counter: &AtomicU64, count: u64) {
         counter.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Reads one of them.
+    /// Reads a counter.
     pub(super) fn get(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
     }
 
-    /// Connections that are open now (their handshake completed).
+    /// Open connections whose handshake has completed.
     #[must_use]
     pub fn open(&self) -> u64 {
         Self::get(&self.connected).saturating_sub(Self::get(&self.disconnected))
     }
 }
 
-/// Lets one warning through in [`limits::REPEATED_WARNING`] and counts the others.
+/// Allows one warning per [`limits::REPEATED_WARNING`], and counts the withheld ones.
 #[derive(Debug, Default)]
 pub(super) struct WarningLimit {
     last: Mutex<(Option<Instant>, u64)>,
 }
 
 impl WarningLimit {
-    /// `Some(n)`: log it now, and that it was withheld `n` times since the last. `None`: don't.
+    /// `Some(n)`: log the warning; `n` were withheld since the last one. `None`: withhold it.
     pub(super) fn admit(&self) -> Option<u64> {
         self.at(Instant::now())
     }

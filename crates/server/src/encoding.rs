@@ -1,10 +1,10 @@
-//! How the frames to a session are encoded. What a turn sends is encoded once for each encoding that a receiver needs.
+//! The encodings of frames to sessions. A turn encodes each frame once per encoding that a receiver needs.
 
 use std::ops::{Index, IndexMut};
 
 use wsmb_core::message::Dialect;
 
-/// An encoding. A further one is a line here, in [`Encoding::ALL`] and in [`Encoding::dialect`].
+/// An encoding. A new one needs a variant here, and an entry in [`Encoding::COUNT`], [`Encoding::ALL`] and [`Encoding::dialect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     /// WebSocket frames that carry JSON commands.
@@ -14,12 +14,12 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    /// How many there are.
+    /// The number of encodings.
     pub(super) const COUNT: usize = 2;
-    /// Each, in the order of its index.
+    /// All encodings, in the order of their indices.
     pub(super) const ALL: [Self; Self::COUNT] = [Self::Envelope, Self::Topic];
 
-    /// How messages are laid out in its frames.
+    /// The layout of messages in the frames.
     pub(super) fn dialect(self) -> Dialect {
         match self {
             Self::Envelope => Dialect::Envelope,
@@ -37,7 +37,7 @@ impl<T> PerEncoding<T> {
         self.0.iter()
     }
 
-    /// Each of these beside the one of `other` for the same encoding.
+    /// Pairs the elements of `self` and `other`.
     pub(super) fn zip<U>(&mut self, other: PerEncoding<U>) -> impl Iterator<Item = (&mut T, U)> {
         self.0.iter_mut().zip(other.0)
     }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_encoding_is_the_index_of_its_own_place() {
+    fn each_encoding_is_the_index_of_its_own_element() {
         let mut each = PerEncoding::<usize>::default();
         for encoding in Encoding::ALL {
             each[encoding] += 1;

@@ -1,10 +1,10 @@
-//! The engine: the core, the sessions, and what a turn sends. It takes requests and returns what is to be done when the lock is released.
+//! The engine: the core, the sessions, and the frames of a turn. It carries out requests and returns the work that is left when the lock is released.
 //!
 //! ```text
 //! requests ─► [ broker.handle ─► effects ─► queues ] ─► TurnOutcome { touched, store_commands, ended, … } ─► hub
 //! ```
 //!
-//! The order of a session's queue is the order of the core's decisions, because both happen here, under one lock.
+//! A session's queue has the order of the core's decisions, because both change under the same lock.
 //!
 //! Never here: a counter, a log line, a clock, a lock, a system call, an await.
 
@@ -27,53 +27,51 @@ use wsmb_protocol::envelope::Code;
 
 pub(super) use outcome::{EngineSettings, Now, TurnOutcome};
 
-/// What the core's lock guards.
+/// The state that the core's lock guards.
 #[derive(Debug)]
 pub(super) struct Engine {
     broker: Broker,
     effects: Effects,
     dispatch: Dispatch,
-    /// No session is made any more.
+    /// The engine creates no more sessions.
     is_closed: bool,
 }
 
-/// Why a session was not made.
+/// Why no session can be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoRoom {
-    /// There are as many as there may be.
+    /// The maximum number of sessions is open.
     Crowded,
     /// The server is going down.
     GoingDown,
 }
 
 impl Engine {
-    /// `seed`: see [`Registry::new`].
+    /// Creates an engine without sessions. `seed`: see [`Registry::new`].
     pub(super) fn new(broker: Broker, settings: EngineSettings, seed: u64) -> Self {
         Self { broker, effects: Effects::default(), dispatch: Dispatch::new(settings, seed), is_closed: false }
     }
 
-    /// The core, to be asked.
     pub(super) fn broker(&self) -> &Broker {
         &self.broker
     }
 
-    /// The core, for what is no event.
+    /// The core, for changes that are not events.
     pub(super) fn broker_mut(&mut self) -> &mut Broker {
         &mut self.broker
     }
 
-    /// The sessions.
     pub(super) fn registry(&self) -> &Registry {
         &self.dispatch.registry
     }
 
-    /// Obeys these from now on.
+    /// Replaces the settings.
     pub(super) fn reconfigure(&mut self, settings: EngineSettings) {
         self.dispatch.settings = settings;
     }
 
-    /// Carries out requests of one session (or of none), until there are no more or so much is queued that it shall be flushed first.
-    /// An empty slot is skipped. A slot keeps its publication, which the caller drops.
+    /// Carries out requests of one session (or of none), until none are left or the outbox is full: then the caller must flush and call again.
+    /// Empty slots are skipped. A publication stays in its slot, and the caller drops it.
     pub(super) fn apply(
         &mut self,
         now: Now,
@@ -84,7 +82,7 @@ impl Engine {
         while !self.dispatch.outbox.is_full()
             && let Some(slot) = requests.next()
         {
-            // A publication is carried out where it lies, because it is large, and a copy of it costs more than all else that happens to it here.
+            // A publication is large: a copy of it costs more than all other work on it here. So it stays in its slot.
             if let (Some(Request::Publish(publication, options)), Some(source)) = (&mut *slot, source) {
                 self.publish(publication, options, source, now);
                 continue;
@@ -92,7 +90,7 @@ impl Engine {
             match (slot.take(), source) {
                 (Some(Request::Core(event)), _) => self.handle(event, now),
                 (Some(request), Some(source)) => self.other(request, source, now),
-                // The slot is empty, or nobody is there to be answered.
+                // The slot is empty, or the request needs a session and there is none.
                 (None, _) | (_, None) => {}
             }
         }
@@ -109,7 +107,7 @@ impl Engine {
     ) {
         let PublishOptions { receivers, ref mut id, ttl, delay, first } = *options;
         let id = id.take();
-        // A legacy client that sends without an id may read one frame, the connect reply: so that one waits for what becomes of this.
+        // A legacy client that sends without an id may read only one frame, the connect reply. So the reply waits for the result.
         let answer = first && id.is_none() && source.queue().hold_for_answer();
         if first && !answer {
             self.release(source, now);
@@ -117,7 +115,7 @@ impl Engine {
         if id.is_some() || answer {
             source.pending.add();
         }
-        // What a session has sent before its end is still good; but it is no receiver any more, and nobody to answer.
+        // A publication that was sent before the session's end is still valid, but the session receives no messages and no answers.
         let origin = (!source.is_forgotten()).then_some(source.id);
         let reply_to = origin.map_or(ReplyTo::Nobody, ReplyTo::Connection);
         let publish = Publish { origin, reply_to, publication, receivers, id, answer, ttl, delay };
@@ -130,14 +128,14 @@ impl Engine {
         self.carry_out(None, now);
     }
 
-    /// An event of a session, unless the core has forgotten it.
+    /// Handles an event of a session, unless the core has forgotten the session.
     fn handle_of(&mut self, event: Event<'_>, source: &Arc<Session>, now: Now) {
         if !source.is_forgotten() {
             self.handle(event, now);
         }
     }
 
-    /// An event of a client's first frame, if it is one: the connect reply says whether it is refused.
+    /// Handles an event of a session. If it comes from the client's first frame (`first`), the connect reply says whether it is refused.
     fn handle_first(&mut self, event: Event<'_>, first: bool, source: &Arc<Session>, now: Now) {
         if !first {
             return self.handle_of(event, source, now);
@@ -152,7 +150,7 @@ impl Engine {
 
     fn other(&mut self, request: Request<'_>, source: &Arc<Session>, now: Now) {
         match request {
-            // Both are carried out by `apply`.
+            // `apply` carries out both.
             Request::Core(_) | Request::Publish(..) => {}
             Request::Subscribe { subscribe, first } => {
                 self.handle_first(Event::Subscribe(*subscribe), first, source, now);
@@ -224,7 +222,7 @@ impl Engine {
         }
     }
 
-    /// Nothing is held any more; the connect reply goes before what has been held.
+    /// Ends the hold of the session's queue; the connect reply goes before the held frames.
     fn release(&mut self, source: &Arc<Session>, now: Now) {
         let first = {
             let mut queue = source.queue();
@@ -234,7 +232,7 @@ impl Engine {
         self.dispatch.outbox.touch(source, first);
     }
 
-    /// The client has finished sending. If it waits for answers, only its end as a receiver is reported.
+    /// The client has finished sending. If it waits for answers, reports to the core that it receives no more messages.
     fn finish(&mut self, source: &Arc<Session>, took_only: bool, now: Now) {
         if !source.is_forgotten() && source.pending.listen() {
             self.handle(Event::Disconnected { connection: source.id, took_only, listens: true }, now);
@@ -249,9 +247,9 @@ impl Engine {
         }
     }
 
-    /// Carries out what the core wants. `publish`: the publication that it has just handled.
+    /// Carries out the core's effects. `publish`: the publication that the core has just handled.
     fn carry_out(&mut self, publish: Option<&Publish<'_>>, now: Now) {
-        // Bounded: every further round follows the end of a session.
+        // Bounded: each further round follows the end of a session.
         while !self.effects.list.is_empty() {
             let Self { effects: Effects { list, contents }, dispatch, .. } = self;
             dispatch.outbox.prepare(contents.len());
@@ -265,7 +263,7 @@ impl Engine {
         }
     }
 
-    /// Reports to the core the sessions that were ended, and carries out what it wants then.
+    /// Reports the ended sessions to the core, and carries out the effects.
     fn settle(&mut self, now: Now) {
         self.report_ended(now);
         self.carry_out(None, now);
@@ -281,7 +279,7 @@ impl Engine {
     /// Ends the turn.
     fn seal(&mut self, now: Now) -> TurnOutcome {
         self.dispatch.spread();
-        // Bounded: every further round follows the end of a session.
+        // Bounded: each further round follows the end of a session.
         while self.dispatch.outbox.has_overflowed()
             || !self.dispatch.unreported.is_empty()
             || !self.effects.list.is_empty()
@@ -294,12 +292,12 @@ impl Engine {
         TurnOutcome { sealed, deadline: self.broker.next_deadline(), ..std::mem::take(&mut self.dispatch.outcome) }
     }
 
-    /// Takes back the memory of a turn whose queues are flushed.
+    /// Takes back the memory of a turn after its queues were flushed.
     pub(super) fn reuse(&mut self, sealed: Sealed) {
         self.dispatch.outbox.reuse(sealed);
     }
 
-    /// Why no session can be made, if none can. `max`: how many there may be.
+    /// Returns why no session can be created, or `None`. `max`: the largest number of sessions.
     pub(super) fn no_room(&self, max: usize) -> Option<NoRoom> {
         if self.is_closed {
             return Some(NoRoom::GoingDown);
@@ -308,18 +306,18 @@ impl Engine {
         (registry.len() >= max || registry.is_full()).then_some(NoRoom::Crowded)
     }
 
-    /// Makes a session, which `make` makes with its id; to be asked [`Self::no_room`] before.
+    /// Adds the session that `make` creates for a new id. The caller must have checked [`Self::no_room`].
     pub(super) fn register(&mut self, make: impl FnOnce(ConnectionId) -> Arc<Session>) -> Arc<Session> {
         self.dispatch.registry.insert(make)
     }
 
-    /// Makes no session any more.
+    /// Stops the creation of sessions.
     pub(super) fn close(&mut self) {
         self.is_closed = true;
     }
 }
 
-/// Bounds what one turn leaves behind in a list that is used again.
+/// Bounds the memory that a reused list keeps between turns.
 fn shrink<T>(list: &mut Vec<T>) {
     if list.capacity() > limits::EFFECTS_AT_ONCE {
         list.shrink_to(limits::EFFECTS_AT_ONCE);

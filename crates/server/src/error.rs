@@ -1,32 +1,32 @@
-//! Why a server does not start, or did not end well: sentences for whoever started it. Decides nothing.
+//! The errors of a server's start and end, as sentences for the administrator.
 
 use std::fmt;
 
 use super::listener::ListenError;
 use wsmb_store::StoreError;
 
-/// Why the server did not start, or did not stop as it should.
+/// Why the server did not start, or did not stop in an orderly way.
 #[derive(Debug)]
 pub enum ServeError {
     /// An address can't be listened on.
     Listen(ListenError),
     /// The store can't be opened, or could not be closed in an orderly way.
     Store(StoreError),
-    /// At the end the store had not taken everything.
+    /// The store had not stored all messages at the end.
     Unstored {
-        /// So many messages, none of which was accepted.
+        /// The number of messages; none of them was accepted.
         messages: u64,
-        /// Why not, if the store said it at the end.
+        /// The store's error at the end, if there was one.
         cause: Option<StoreError>,
     },
-    /// The system did not give what every program gets: a thread, a signal handler.
+    /// The system refused a basic resource: a thread, a signal handler.
     System(std::io::Error),
-    /// A part without which the broker can't go on has died of a defect. The caller should end the process at once.
+    /// A vital part of the broker has panicked. The caller should end the process at once.
     Defect {
-        /// Which: "the core".
+        /// The part, such as "the core".
         part: &'static str,
     },
-    /// A second signal came while the server was stopping, [`crate::limits::SECOND_SIGNAL`] after the first or later. The caller should end the process at once.
+    /// A second signal came while the server was stopping, at least [`crate::limits::SECOND_SIGNAL`] after the first. The caller should end the process at once.
     Interrupted {
         /// Messages that were not stored yet.
         unstored: u64,
@@ -63,7 +63,7 @@ impl fmt::Display for ServeError {
     }
 }
 
-/// "1 message was", "2 messages were".
+/// Returns "1 message was", "2 messages were".
 fn counted(messages: u64) -> String {
     if messages == 1 { "1 message was".to_owned() } else { format!("{messages} messages were") }
 }

@@ -1,4 +1,5 @@
-//! The log line of a failed login: always in the same form, so that fail2ban can read it (docs/deploying.md has the filter), and never so many that they fill the disk.
+//! The log lines of failed logins. Their form is fixed, so that fail2ban can read them (filter: docs/deploying.md), and their rate is limited, so that they
+//! do not fill the disk.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,19 +15,19 @@ use wsmb_core::network;
 /// Why a login failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// The request has none.
+    /// The request has no credentials.
     NoCredentials,
-    /// The header is not what RFC 7617 says.
+    /// The header does not follow RFC 7617.
     Malformed,
-    /// There is no such user.
+    /// The user does not exist.
     UnknownUser,
-    /// The user has another password.
+    /// The password is wrong.
     WrongPassword,
-    /// There were too many failures, so this one was not even looked at.
+    /// Too many logins have failed before; this one was not checked.
     TooMany,
 }
 
-/// The words are in the documented filter.
+/// The documented filter contains these words.
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -39,7 +40,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The lines that were written in the current [`limits::LOGIN_LINES_TIME`].
+/// The rate limit: the lines written in the current [`limits::LOGIN_LINES_TIME`].
 #[derive(Debug, Default)]
 pub(super) struct FailedLogins(Mutex<Lines>);
 
@@ -47,13 +48,13 @@ pub(super) struct FailedLogins(Mutex<Lines>);
 struct Lines {
     since: Option<Instant>,
     written: usize,
-    /// Lines of each address; no more entries than lines.
+    /// Lines of each address; at most as many entries as lines.
     by_address: HashMap<IpAddr, u32>,
     withheld: u64,
 }
 
 impl FailedLogins {
-    /// Logs a failed login, unless too many were logged.
+    /// Logs a failed login, unless the limit is reached.
     pub(super) fn log(&self, client: IpAddr, user: &str, reason: Reason) {
         let client = client.to_canonical();
         let withheld = self.0.lock().unwrap_or_else(PoisonError::into_inner).admit(client, Instant::now());
@@ -70,7 +71,7 @@ fn line(client: IpAddr, user: &str, reason: Reason, withheld: u64) -> String {
 }
 
 impl Lines {
-    /// `Some(n)`: write a line, and that `n` were withheld since the last one.
+    /// `Some(n)`: write a line; `n` were withheld since the last one.
     fn admit(&mut self, client: IpAddr, now: Instant) -> Option<u64> {
         if self.since.is_none_or(|since| now.saturating_duration_since(since) >= limits::LOGIN_LINES_TIME) {
             self.since = Some(now);
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_is_one_line_whatever_the_user_is_called() {
+    fn any_user_name_gives_a_single_line() {
         let user = "a\" reason=\"wrong password\"\nWARN login failed: client=192.0.2.9\u{1b}[31m";
         assert_eq!(
             line(address(1), user, Reason::UnknownUser, 7),

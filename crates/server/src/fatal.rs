@@ -1,12 +1,12 @@
-//! A defect (a panic) has ended a part without which the broker can't go on. Whoever notices it declares it here; then [`super::serve`] returns a failure, and
-//! `/healthz` answers 503 until the process has ended. Nothing is closed in an orderly way: the store is safe against crashes, and a broken broker must not write to it.
+//! Records the death of a vital part by a defect (a panic). After a declaration [`super::serve`] returns a failure, and `/healthz` answers 503 until the
+//! process ends. The server does not stop in an orderly way: the store survives crashes, and a broken broker must not write to it.
 
 use std::sync::{MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 use tracing::error;
 
-/// What has died, if anything has.
+/// The part that has died, if any.
 #[derive(Debug, Default)]
 pub(super) struct Fatal {
     part: OnceLock<&'static str>,
@@ -14,7 +14,7 @@ pub(super) struct Fatal {
 }
 
 impl Fatal {
-    /// Notes that a part has died. The first counts.
+    /// Declares that a part has died. Only the first declaration counts.
     pub(super) fn declare(&self, part: &'static str) {
         if self.part.set(part).is_ok() {
             error!(
@@ -24,25 +24,26 @@ impl Fatal {
         }
     }
 
-    /// Whether anything has died.
+    /// Whether a part has died.
     pub(super) fn is_declared(&self) -> bool {
         self.part.get().is_some()
     }
 
-    /// A panic has left the core half way. Nobody uses it any more: what it would say next could confirm or remove what nobody has.
+    /// Declares that a panic has interrupted a change of the core. The core must not be used any more: it could confirm or remove messages that no receiver
+    /// has. Panics, unless this thread is panicking already.
     #[cold]
     pub(super) fn core_is_broken<'a, T>(&self, poisoned: PoisonError<MutexGuard<'a, T>>) -> MutexGuard<'a, T> {
         self.declare("the core");
         if !std::thread::panicking() {
             drop(poisoned);
-            // Without a message: the first panic had it.
+            // Not `panic!`: the first panic has written its message.
             std::panic::resume_unwind(Box::new("the core has died"));
         }
-        // This thread is on its way out, and a second panic would end the process before it can say why.
+        // A second panic on this thread would abort the process before the cause is logged.
         poisoned.into_inner()
     }
 
-    /// Waits until something has.
+    /// Waits until a part has died.
     pub(super) async fn declared(&self) -> &'static str {
         loop {
             let noticed = self.noticed.notified();

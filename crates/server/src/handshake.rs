@@ -1,7 +1,7 @@
-//! From an accepted socket to a connection: the request head, the login, the upgrade reply; and the few plain HTTP answers.
+//! The handshake of an accepted socket: the request head, the login, the upgrade reply; and the plain HTTP answers.
 //!
-//! Runs in a future of its own that is dropped before the session's task begins its long life, so its buffers cost an idle
-//! connection nothing. No connection is made before its credentials are verified.
+//! The handshake is a future of its own. It is dropped before the session's task begins, so that its buffers use no memory of an idle connection. No
+//! session is created before the credentials are verified.
 
 use std::io;
 use std::net::SocketAddr;
@@ -37,25 +37,24 @@ const JSON: &str = "application/json";
 /// Paths that belong to the HTTP interface (SPEC section 9): no WebSocket is served there.
 const RESERVED: [&str; 5] = ["/api", "/healthz", "/readyz", "/metrics", "/dashboard"];
 
-/// What every answer to a request that should have been an upgrade carries. Operators of the PHP broker have a script that starts it unless
-/// an answer holds the word "Ratchet", the name of its library; it must not be started beside this broker.
+/// The headers of every answer to a request that should have been an upgrade. Operators of the PHP broker have a script that starts that broker
+/// unless an answer contains the word "Ratchet", the name of its library. The script must not start the PHP broker beside this one.
 const UPGRADE_REQUIRED: [(&str, &str); 3] =
     [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"), ("X-Powered-By", "wsmb (compatible with Ratchet)")];
 
-/// What is known of a socket that was just accepted.
+/// An accepted socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Accepted {
-    /// The other end of the connection.
+    /// The peer's address.
     pub(super) peer: SocketAddr,
-    /// It must begin with a PROXY protocol header.
+    /// The connection must begin with a PROXY protocol header.
     pub(super) proxy_protocol: bool,
     /// The loop that serves it.
     pub(super) home: u16,
 }
 
-/// A request head, what came in front of it, and what came behind it.
+/// A request head, the PROXY header before it, and the bytes after it.
 struct Head {
-    /// The PROXY protocol header.
     header: Option<Header>,
     request: Request,
     rest: Vec<u8>,
@@ -65,21 +64,22 @@ struct Head {
 enum NoHead {
     /// The client has gone.
     Gone,
-    /// The connection does not begin as the listener wants it. Not answered: who speaks there is not known.
+    /// The PROXY header is missing or bad. Not answered, because the peer may not speak HTTP.
     Header(BadHeader),
     /// The request is refused.
     Bad(BadRequest),
 }
 
-/// What a request is answered with.
+/// The answer to a request.
 enum Answer {
     /// A plain HTTP response.
     Http(Vec<u8>),
-    /// A connection, of a user who was let in according to this list.
+    /// A connection, of a user who was accepted according to this list.
     Upgrade(Upgrade, Profile, Arc<Users>),
 }
 
-/// Serves a socket that was just accepted, up to the session's own task; `None` if it came to none. As long as its request has not arrived, and when it is refused, it may be evicted so that others find room.
+/// Serves an accepted socket up to the session's task; `None` if no session was created. The socket may be evicted until its request has arrived, and after
+/// a refusal.
 pub(super) async fn run(hub: Arc<Hub>, transport: Transport, accepted: Accepted, slot: Slot) -> Option<Box<Reader>> {
     tokio::select! {
         biased;
@@ -124,7 +124,7 @@ async fn serve(
         Answer::Upgrade(upgrade, profile, users) => (upgrade, profile, users),
     };
     let user = profile.user.clone();
-    // The reader exists first: whatever happens from here on, its end is reported to the core.
+    // The reader is created with the session, because its drop reports the end of the session to the core.
     let (session, mut reader) = match hub.establish(transport, profile, home) {
         Ok(session) => (session.clone(), Box::new(Reader::new(hub.clone(), session))),
         Err((transport, no_room)) => {
@@ -132,9 +132,9 @@ async fn serve(
             return refuse(&transport, &crowded(&hub, no_room)).await;
         }
     };
-    // Only now, when a change of the users would find the connection.
+    // After the registration: a later change of the users finds the session (`enforce`).
     if !hub.is_welcome(&user, &users) {
-        // Nothing else is written: the head is not.
+        // No other thread writes, because `head_written` was not called.
         let _ = session.transport().write_all(&unauthorized(&hub)).await;
         return None;
     }
@@ -156,7 +156,7 @@ fn crowded(hub: &Hub, no_room: NoRoom) -> Vec<u8> {
 }
 
 async fn read_head(transport: &Transport, proxy_protocol: bool) -> Result<Head, NoHead> {
-    // A silent socket holds no memory for its head.
+    // Allocated when the socket is readable: a silent socket uses no memory for a head.
     let mut bytes = Vec::new();
     let mut header = None;
     loop {
@@ -186,18 +186,18 @@ async fn read_head(transport: &Transport, proxy_protocol: bool) -> Result<Head, 
 
 fn bad_request(bad: BadRequest) -> Vec<u8> {
     let headers: &[_] = match bad {
-        // So that the operators' script is content, which sends neither.
+        // For the operators' script, which sends neither a version nor a key.
         BadRequest::Version | BadRequest::Key => &UPGRADE_REQUIRED,
         _ => &[],
     };
     handshake::response(bad.status(), headers, TEXT, &format!("{bad}\n"))
 }
 
-/// The answer to a request that asks for no WebSocket, where only one is served.
+/// The answer to a request without an upgrade on a path where only WebSockets are served.
 fn upgrade_required(request: &Request) -> Vec<u8> {
     let hint = match request.broken_upgrade {
         Some(broken) => format!("{broken}\n"),
-        // A person with a browser, or a client whose every trace has been removed.
+        // The request may come from a browser, or a proxy has removed all headers of the upgrade.
         None if request.forwarding.is_forwarded => format!("if a WebSocket client has sent this, {PROXY_SETTINGS}\n"),
         None => String::new(),
     };
@@ -205,7 +205,7 @@ fn upgrade_required(request: &Request) -> Vec<u8> {
     handshake::response(426, &UPGRADE_REQUIRED, TEXT, &body)
 }
 
-/// A plain request to read something. `HEAD` is answered like `GET`, without the body (RFC 9110 section 9.3.2).
+/// Whether the request is a GET or HEAD without an upgrade. `HEAD` is answered like `GET`, without the body (RFC 9110 section 9.3.2).
 fn is_look(request: &Request) -> bool {
     matches!(request.method.as_str(), "GET" | "HEAD") && request.upgrade.is_none()
 }
@@ -215,7 +215,7 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
         request.path.strip_prefix(reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     });
     if is_look(&request) && request.path == "/healthz" {
-        // It says whether the process can do its work, which it can to the end of an orderly stop.
+        // 200 also during an orderly stop: the process still does its work.
         let (status, word) = match (hub.fatal.is_declared(), hub.stop.has_begun()) {
             (true, _) => (503, "failed"),
             (false, true) => (200, "stopping"),
@@ -293,7 +293,7 @@ fn rate_wait(hub: &Hub, access: &Access, user: &Arc<str>, is_topic: bool) -> Opt
     (!wait.is_zero()).then_some(wait)
 }
 
-/// Declares the session to the core, then writes the upgrade reply: a client that has read it receives what is sent from then on.
+/// Subscribes the session, then writes the upgrade reply: a client that has read the reply receives every message that is sent from then on.
 async fn open(hub: &Arc<Hub>, session: &Arc<Session>, upgrade: &Upgrade) -> io::Result<()> {
     let Profile { user, peer, topic, modern, proxied, .. } = &session.profile;
     debug!(connection = session.id.0, %user, %peer, ?topic, modern, proxied, "connected");
@@ -306,7 +306,7 @@ async fn open(hub: &Arc<Hub>, session: &Arc<Session>, upgrade: &Upgrade) -> io::
     if *modern {
         session.flush();
     } else {
-        // An envelope client's first frame may be all that the connect reply is about.
+        // The connect reply of an envelope client may be the answer to its first frame.
         hub.hold(if topic.is_some() { Hold::Shadow } else { Hold::FirstFrame }, session.id);
     }
     let interval = hub.options().limits.heartbeat;
@@ -316,7 +316,7 @@ async fn open(hub: &Arc<Hub>, session: &Arc<Session>, upgrade: &Upgrade) -> io::
     Ok(())
 }
 
-/// The answer to whoever wants to connect while the broker stops. The next one is there within a second or two.
+/// The answer to a new client while the broker stops. Usually the next process is ready within two seconds.
 fn going_down() -> Vec<u8> {
     handshake::response(503, &[("Retry-After", "1")], TEXT, "the broker is going down; try again\n")
 }
@@ -330,7 +330,7 @@ fn busy() -> Vec<u8> {
     handshake::response(503, &[("Retry-After", "5")], TEXT, "too many clients log in at once; try again\n")
 }
 
-/// After so many seconds the longest pause between two guesses is over.
+/// The answer to a client whose login was throttled. `Retry-After` is the longest pause between two guesses.
 fn slowed() -> Vec<u8> {
     let wait = wsmb_auth::limits::LOGIN_DELAY_MAX.as_secs().to_string();
     let sentence = "too many wrong passwords came from this address; try again\n";
@@ -348,16 +348,16 @@ fn plain(status: u16, sentence: &str) -> Vec<u8> {
     handshake::response(status, &[], TEXT, &format!("{sentence}\n"))
 }
 
-/// Answers, and reads the rest of the request for a while, so that closing does not reset the answer away.
+/// Sends a response, then reads the rest of the request for at most [`limits::HTTP_LINGER`], so that a reset does not discard the response.
 async fn refuse(transport: &Transport, response: &[u8]) -> Option<Box<Reader>> {
     let answer = async {
         transport.write_all(response).await?;
         transport.finish()?;
-        // Bounded by the time-out around it.
+        // Bounded by the time-out below.
         loop {
             transport.readable().await?;
             let taken = {
-                // Not held while it waits.
+                // In a block, so that the future holds no buffer while it waits.
                 let mut sink = [0; 1 << 10];
                 transport.try_read(&mut sink)
             };
@@ -369,7 +369,7 @@ async fn refuse(transport: &Transport, response: &[u8]) -> Option<Box<Reader>> {
             }
         }
     };
-    // Whether the client took it or not: this was all.
+    // An error means that the client did not read the response; the socket is closed in any case.
     let _ = timeout(limits::HTTP_LINGER, answer).await;
     None
 }
@@ -378,9 +378,9 @@ async fn refuse(transport: &Transport, response: &[u8]) -> Option<Box<Reader>> {
 mod tests {
     use super::*;
 
-    /// What the default of `server.max_handshakes` and wsmb_auth::limits::WAITING_LOGINS reckon with. Never run: only its size counts.
+    /// The default of `server.max_handshakes` and `wsmb_auth::limits::WAITING_LOGINS` assume this size.
     #[test]
-    fn a_socket_that_is_no_client_yet_is_small() {
+    fn a_handshake_is_small() {
         fn size<T>(_: impl FnOnce(Arc<Hub>, Transport, Accepted, Slot) -> T) -> usize {
             size_of::<T>()
         }

@@ -1,7 +1,7 @@
-//! Sockets that are no clients yet: their request has not arrived, or they were refused and are being closed.
+//! Sockets in a handshake: their request has not arrived, or they were refused and are being closed.
 //!
-//! Every socket is taken in. If there are too many, the oldest one of the address that has most of them is ended (*evicted*): so silent sockets, however many, keep nobody out,
-//! and the listeners never wait. A socket whose request has arrived can't be evicted; it waits for its login at most.
+//! Every socket is accepted. If there are too many, the oldest socket of the address with the most sockets is closed (*evicted*). So any number of silent
+//! sockets keeps no client out, and the listeners never wait. A socket whose request has arrived is not evicted; it waits at most for its login.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ pub(super) struct Handshakes {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Those that can be evicted, by number, so the oldest is the first.
+    /// The sockets that can be evicted, by number: the first is the oldest.
     evictable: BTreeMap<u64, Socket>,
     by_address: Groups<IpAddr>,
     last: u64,
@@ -35,7 +35,7 @@ struct Socket {
     evicted: Arc<Notify>,
 }
 
-/// What a socket holds from its accept to its end, or to the connection that it becomes.
+/// Counts a socket from its accept to its end, or to the start of its session.
 #[derive(Debug)]
 pub(super) struct Slot {
     handshakes: Arc<Handshakes>,
@@ -44,7 +44,7 @@ pub(super) struct Slot {
 }
 
 impl Handshakes {
-    /// At most `capacity` sockets that can be evicted.
+    /// `capacity`: the largest number of evictable sockets.
     pub(super) fn new(capacity: usize) -> Self {
         Self { state: Mutex::default(), capacity }
     }
@@ -53,7 +53,7 @@ impl Handshakes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A socket has been accepted.
+    /// Adds an accepted socket, and evicts another one if there are too many.
     pub(super) fn begin(self: &Arc<Self>, peer: IpAddr) -> Slot {
         let evicted = Arc::new(Notify::new());
         let mut state = self.state();
@@ -73,13 +73,13 @@ impl Handshakes {
         }
     }
 
-    /// Evicts so many at the most, because there are no file descriptors. False if there was none to evict.
+    /// Evicts up to `count` sockets, because no file descriptors are left. Returns false if none could be evicted.
     pub(super) fn evict(&self, count: usize) -> bool {
         let mut state = self.state();
         (0..count).filter(|_| state.evict()).count() > 0
     }
 
-    /// How many sockets are no clients yet.
+    /// The number of sockets in a handshake.
     pub(super) fn open(&self) -> usize {
         self.state().open
     }
@@ -92,7 +92,7 @@ impl State {
         Some(socket)
     }
 
-    /// Evicts the oldest socket of the address that has most of them. Where each address has one, the oldest of all.
+    /// Evicts the oldest socket of the address with the most sockets; if each address has one, the oldest of all. Returns false if there is none.
     fn evict(&mut self) -> bool {
         let largest = self.by_address.largest().filter(|(most, _)| *most > 1);
         let oldest = largest.and_then(|(_, address)| self.by_address.of(address).next());
@@ -112,12 +112,12 @@ impl Slot {
         async move { evicted.notified().await }
     }
 
-    /// The request has arrived: the socket can't be evicted any more. False if it has been.
+    /// The request has arrived: the socket cannot be evicted any more. Returns false if it was evicted already.
     pub(super) fn protect(&self) -> bool {
         self.handshakes.state().remove(self.number).is_some()
     }
 
-    /// The socket is to be closed: it can be evicted again, and counts for this address.
+    /// The socket is being closed: it can be evicted again, and counts for this address.
     pub(super) fn expose(&self, address: IpAddr) {
         let mut state = self.handshakes.state();
         state.remove(self.number);
@@ -144,14 +144,14 @@ mod tests {
         IpAddr::from([192, 0, 2, number])
     }
 
-    /// Who is still there.
-    fn there(slots: &[Slot]) -> Vec<bool> {
+    /// Whether each socket can be evicted.
+    fn are_evictable(slots: &[Slot]) -> Vec<bool> {
         let state = slots[0].handshakes.state();
         slots.iter().map(|slot| state.evictable.contains_key(&slot.number)).collect()
     }
 
     #[test]
-    fn the_oldest_of_the_address_that_has_most_is_evicted() {
+    fn the_oldest_of_the_address_with_the_most_is_evicted() {
         let handshakes = Arc::new(Handshakes::new(4));
         let slots: Vec<_> = [1, 2, 2, 2].map(|number| handshakes.begin(address(number))).into();
         assert_eq!(there(&slots), [true; 4]);
@@ -166,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn where_each_address_has_one_the_oldest_is_evicted() {
+    fn the_oldest_is_evicted_if_each_address_has_one() {
         let handshakes = Arc::new(Handshakes::new(3));
         let slots: Vec<_> = [9, 1, 5, 3].map(|number| handshakes.begin(address(number))).into();
         assert_eq!(there(&slots), [false, true, true, true]);
     }
 
     #[tokio::test]
-    async fn who_is_evicted_is_told_and_nobody_else() {
+    async fn only_evicted_sockets_are_notified() {
         let handshakes = Arc::new(Handshakes::new(1));
         let (one, other) = (handshakes.begin(address(1)), handshakes.begin(address(1)));
         let is_told = async |slot: &Slot| {
@@ -186,7 +186,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn there_are_never_too_many_and_none_is_forgotten(acts in prop::collection::vec((0_u8..4, 0_u8..5, 0_usize..30), 0..200)) {
+        fn evictable_sockets_are_bounded_and_every_socket_is_counted(acts in prop::collection::vec((0_u8..4, 0_u8..5, 0_usize..30), 0..200)) {
             let handshakes = Arc::new(Handshakes::new(8));
             let mut slots: Vec<Slot> = Vec::new();
             for (act, from, which) in acts {

@@ -1,10 +1,10 @@
-//! The hub: lock, clock, engine. It gives the engine requests under the core's lock, and carries a turn's outcome out when the lock is released.
+//! The hub: lock, clock, engine. It gives requests to the engine under the core's lock, and carries out the outcome of the turn after it has released the lock.
 //!
 //! ```text
 //! requests ─► [lock] engine.apply [unlock] ─► TurnOutcome ─► counters, log lines, store ─► flush each touched session, once
 //! ```
 //!
-//! [`Hub::apply_all`] may be called from any thread.
+//! Any thread may call [`Hub::apply_all`].
 //!
 //! Never here: a decision about delivery; a system call or an await under the core's lock.
 
@@ -38,23 +38,23 @@ use wsmb_core::broker::{Broker, EndReason, Event, Settings};
 use wsmb_core::message::{ChannelName, ConnectionId, Timestamp};
 use wsmb_core::policy::Policies;
 
-/// The settings that sessions obey; replaced as a whole by a reload.
+/// The settings of sessions; a reload replaces them as a whole.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
-    /// What each connection may cost.
+    /// Limits for connections.
     pub(super) limits: ConnectionLimits,
-    /// What holds for each channel.
+    /// The policy of each channel.
     pub(super) policies: Policies,
 }
 
 impl Options {
-    /// The part that the engine obeys.
+    /// The engine's part of the settings.
     pub(super) fn engine(&self) -> EngineSettings {
         EngineSettings { max_queue: self.limits.max_queue, policies: self.policies.clone() }
     }
 }
 
-/// What a hub is made of.
+/// The arguments of [`Hub::new`].
 pub(super) struct Parts {
     pub(super) core: Arc<Core>,
     pub(super) storage: Storage,
@@ -66,15 +66,15 @@ pub(super) struct Parts {
     pub(super) access: Access,
 }
 
-/// Joins sessions, core and store. One for a server, shared by all its tasks.
+/// Connects sessions, core and store. A server has one, which all its tasks share.
 pub(super) struct Hub {
     core: Arc<Core>,
-    /// The deadline for which the task of deadlines sleeps, in milliseconds as [`Timestamp`]; the largest value: none.
+    /// The deadline until which the task of deadlines sleeps, in milliseconds as [`Timestamp`]; `u64::MAX`: none.
     armed: AtomicU64,
     /// The core's next deadline is earlier than [`Self::armed`].
     pub(super) deadline_moved: Notify,
     timers: Mutex<Timers>,
-    /// The timers' next time is earlier than the one for which their task sleeps.
+    /// The next timer is earlier than the time until which the timers' task sleeps.
     pub(super) timer_moved: Notify,
     pub(super) backpressure: Backpressure,
     pub(super) storage: Storage,
@@ -85,7 +85,7 @@ pub(super) struct Hub {
     options: RwLock<Arc<Options>>,
     access: RwLock<Arc<Access>>,
     pub(super) stop: Stop,
-    /// Which part has died of a defect.
+    /// The part that has died of a defect, if any.
     pub(super) fatal: Arc<Fatal>,
     /// A session has ended while the server was going down.
     pub(super) departed: Notify,
@@ -126,22 +126,22 @@ impl Hub {
         self.core.lock()
     }
 
-    /// Whether a panic has left the core in the middle of a change.
+    /// Whether a panic has interrupted a change of the core.
     pub(super) fn is_core_broken(&self) -> bool {
         self.core.is_broken()
     }
 
-    /// The timers of all sessions. Held for short.
+    /// Locks the timers of all sessions. The lock must be held only briefly.
     pub(super) fn timers(&self) -> MutexGuard<'_, Timers> {
         self.timers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time: never goes back.
+    /// The core's time, which never goes back.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// The wall clock's time, for what clients are told.
+    /// The wall clock's time, for answers to clients.
     pub(super) fn wall_now(&self) -> Timestamp {
         self.clock.on_the_wall(self.now())
     }
@@ -151,12 +151,12 @@ impl Hub {
         self.options.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Who may do what.
+    /// The credentials and permissions in force.
     pub(super) fn access(&self) -> Arc<Access> {
         self.access.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Obeys new settings from now on. Sessions that are open keep what their handshake gave them.
+    /// Replaces the settings. Open sessions keep their profiles.
     pub(super) fn reconfigure(&self, options: Options, access: Access, settings: Settings) {
         let engine_settings = options.engine();
         *self.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
@@ -169,17 +169,17 @@ impl Hub {
         self.happened(Event::Tick);
     }
 
-    /// Reads something of the core.
+    /// Returns what `read` returns for the broker, under the core's lock.
     pub(super) fn with_broker<T>(&self, read: impl FnOnce(&Broker) -> T) -> T {
         self.core.with_broker(read)
     }
 
-    /// Writes down the ids of accepted publications. Blocks; `durably`: also for a power cut.
+    /// Writes the ids of accepted publications to their file. Blocks. `durably`: so that they survive a power cut.
     pub(super) fn save_ids(&self, durably: bool) {
         self.ids.save(&self.core, &self.clock, durably);
     }
 
-    /// Gives one event that concerns no session to the core.
+    /// Gives the core an event that concerns no session.
     pub(super) fn happened(&self, event: Event<'_>) {
         self.apply_from(None, &mut [Some(Request::Core(event))]);
     }
@@ -189,7 +189,7 @@ impl Hub {
         self.apply_from(Some(session), &mut [Some(request)]);
     }
 
-    /// Carries out requests of one session: under one lock, unless so much is queued that it is flushed in between.
+    /// Carries out requests of one session. Takes the lock once, unless the outbox gets full and must be flushed in between.
     pub(super) fn apply_all(&self, session: &Arc<Session>, requests: &mut [Option<Request<'_>>]) {
         self.apply_from(Some(session), requests);
     }
@@ -207,7 +207,7 @@ impl Hub {
                 let core = self.now();
                 let now = Now { core, wall: self.clock.on_the_wall(core), here };
                 let mut outcome = engine.apply(now, source, &mut requests);
-                // Also under the lock, so that the order between turns is kept.
+                // Under the lock, so that commands keep the order of turns.
                 self.storage.submit(std::mem::take(&mut outcome.store_commands));
                 outcome
             };
@@ -215,7 +215,7 @@ impl Hub {
         }
     }
 
-    /// Carries out what a turn leaves to be done. The core's lock is released.
+    /// Carries out a turn's outcome. Must not be called under the core's lock.
     fn carry_out(&self, outcome: TurnOutcome) {
         let TurnOutcome { store_commands: _, questions, ended, refused, refusals, notes, deadline, mut sealed } =
             outcome;
@@ -237,13 +237,13 @@ impl Hub {
         self.storage.hand_over();
         self.backpressure.watch(self.storage.queued_bytes());
         self.loops.flush(&sealed.touched);
-        // Not under the lock: this may be the last that holds a session, and then its socket is closed.
+        // Not under the lock: dropping the last reference to a session closes its socket.
         sealed.touched.clear();
         if sealed.holds_memory() {
             self.engine().reuse(sealed);
         }
         for session in unasked {
-            // Too many wait for the store's word: it was well a moment ago.
+            // Too many sessions wait for the store's answer, and its last report was good.
             self.apply(session, Request::PingAnswer(true));
         }
     }
@@ -265,7 +265,7 @@ impl Hub {
         }
     }
 
-    /// The core's next deadline, for which the caller is going to sleep. [`Self::deadline_moved`] is notified if an earlier one comes up.
+    /// Returns the core's next deadline, until which the caller will sleep. An earlier deadline notifies [`Self::deadline_moved`].
     pub(super) fn arm(&self) -> Option<Timestamp> {
         let engine = self.engine();
         let deadline = engine.broker().next_deadline();
@@ -273,7 +273,10 @@ impl Hub {
         deadline
     }
 
-    /// Makes a session of a connection whose credentials are good, or gives its transport back. `home`: the loop that serves it.
+    /// Creates the session of a connection whose credentials are valid. `home`: the loop that serves it.
+    ///
+    /// # Errors
+    /// No session can be created; returns the transport.
     pub(super) fn establish(
         &self,
         transport: Transport,
@@ -286,7 +289,7 @@ impl Hub {
             let mut engine = self.engine();
             super::defect::strike("register");
             if let Some(no_room) = engine.no_room(max) {
-                // Released first: the socket is closed by the caller, not under the lock.
+                // The caller closes the socket, after the lock is released.
                 return Err((transport, no_room));
             }
             if let Some(known) = profile.topic.as_ref().and_then(|topic| engine.broker().known_channel(topic)) {
@@ -298,7 +301,7 @@ impl Hub {
         Ok(session)
     }
 
-    /// A session's task has ended: the core is told, unless it knows, and nothing is addressed to the session any more.
+    /// Removes a session whose task has ended, and reports the end to the core unless that was done already.
     pub(super) fn depart(&self, session: &Arc<Session>, took_only: bool) {
         self.apply(session, Request::Departed { took_only });
         Counters::add(&self.counters.disconnected, 1);
@@ -308,7 +311,7 @@ impl Hub {
         }
     }
 
-    /// The client has finished sending. True if it waits for answers: the core knows it no more as a receiver, and the session stays for them.
+    /// The client has finished sending. Returns whether it waits for answers: then the session stays open for them, but receives no messages.
     pub(super) fn finish(&self, session: &Arc<Session>, took_only: bool) -> bool {
         self.apply(session, Request::Finished { took_only });
         let stays = !session.is_forgotten() && session.pending.is_listening();
@@ -318,7 +321,7 @@ impl Hub {
         stays
     }
 
-    /// Has a legacy session's queue released, or its answer given up, when it has been held as long as it may be.
+    /// Starts the timer of a hold. At its end the session's queue is released, or its answer is given up.
     pub(super) fn hold(&self, hold: Hold, connection: ConnectionId) {
         let now = self.now();
         if self.timers().hold(now, hold, connection) {
@@ -326,14 +329,14 @@ impl Hub {
         }
     }
 
-    /// Has a session asked what is due, at `due`.
+    /// Schedules a check of a session at `due`.
     pub(super) fn look(&self, due: Timestamp, connection: ConnectionId) {
         if self.timers().look(due, connection) {
             self.timer_moved.notify_one();
         }
     }
 
-    /// Counts and logs that a client asks for a channel that its user may not use so.
+    /// Counts and logs a request of a client for a channel that its user has no permission for.
     pub(super) fn note_forbidden(&self, user: &str, peer: &Peer, channel: &ChannelName) {
         Counters::add(&self.counters.forbidden, 1);
         self.warnings.forbidden(user, peer, channel);
@@ -344,7 +347,7 @@ impl Hub {
         self.warnings.above_rate(user, peer);
     }
 
-    /// The sessions with these ids that have not ended.
+    /// Returns the sessions with these ids that have not ended.
     pub(super) fn find(&self, ids: &[ConnectionId]) -> Vec<Arc<Session>> {
         if ids.is_empty() {
             return Vec::new();
@@ -353,24 +356,24 @@ impl Hub {
         ids.iter().filter_map(|id| engine.registry().get(*id).cloned()).collect()
     }
 
-    /// No session is made any more. Returns those that there are.
+    /// Stops the creation of sessions. Returns all sessions.
     pub(super) fn close(&self) -> Vec<Arc<Session>> {
         let mut engine = self.engine();
         engine.close();
         engine.registry().iter().cloned().collect()
     }
 
-    /// The sessions that there are.
+    /// Returns all sessions.
     pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
         self.engine().registry().iter().cloned().collect()
     }
 
-    /// How many sessions have not ended.
+    /// The number of sessions that have not ended.
     pub(super) fn open_sessions(&self) -> usize {
         self.engine().registry().len()
     }
 
-    /// Ends what has not ended by itself.
+    /// Aborts all sessions that have not ended.
     pub(super) fn abort_all(&self) {
         for session in self.close() {
             session.queue().abort();

@@ -1,8 +1,8 @@
-//! Writes the ids of accepted publications down, so that a restart forgets none: once a second, before the row of a stored message is removed, and at
-//! the end.
+//! Writes the ids of accepted publications to the [`IdFile`], so that they survive a restart: once a second, before the row of a stored message is
+//! removed, and at the end.
 //!
-//! The core lists what it accepts; here the list is taken and appended to the [`IdFile`]. A file that cannot be used is a warning and nothing else: ids
-//! are then remembered until the next restart. Must never be called under the core's lock, or on a thread that serves sockets, because files may block.
+//! The core lists the ids that it accepts; this module appends the list to the file. If the file cannot be used, a warning is logged, and ids are
+//! remembered until the next restart. Must never be called under the core's lock, or on a thread that serves sockets, because file access may block.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,24 +17,24 @@ use wsmb_core::broker::{Broker, ForgottenIds};
 use wsmb_core::message::{AcceptedId, Timestamp};
 use wsmb_store::{FoundIds, IdFile};
 
-/// The file of ids, if there is one.
+/// The file of ids, if one is open.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     file: Mutex<Option<IdFile>>,
-    /// The file is to be looked at although no id is new: something is to be made durable, or written again.
+    /// The file needs another save even without new ids: a write failed, or data is not yet durable.
     unfinished: AtomicBool,
-    /// A failure has been logged, so its end will be.
+    /// The last write failed; the next success is logged.
     is_failing: AtomicBool,
-    /// What was added to core time when the file was written last.
+    /// The wall clock's time minus core time at the last save, in milliseconds, wrapping.
     offset: AtomicU64,
     failure_warning: WarningLimit,
     forgotten_warning: WarningLimit,
 }
 
 impl Ids {
-    /// Opens the file; what it holds from `since` on. Blocks.
+    /// Opens the file, and returns the ids that it holds from `since` on. Blocks.
     pub(super) fn open(path: Option<&Path>, since: Timestamp, now: Timestamp) -> (Self, FoundIds) {
-        // Without random numbers from the system, somebody who knows when the broker started could make ids that collide.
+        // The fallback is weaker: an attacker who knows the start time could construct ids that collide.
         let random = [(); 2].map(|()| getrandom::u64().unwrap_or(now.0));
         let Some(path) = path else { return (Self::default(), FoundIds { seed: random, ..FoundIds::default() }) };
         match IdFile::open(path, since, now, random) {
@@ -57,7 +57,7 @@ impl Ids {
         }
     }
 
-    /// Writes down what is new; `durably`: also for a power cut. Blocks.
+    /// Writes the new ids. `durably`: so that they survive a power cut. Blocks.
     pub(super) fn save(&self, core: &Core, clock: &Clock, durably: bool) {
         let mut slot = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let (fresh, forgotten, known) = core.take_fresh_ids();
@@ -65,7 +65,7 @@ impl Ids {
             self.warn_of_forgotten(&forgotten);
         }
         let Some(file) = &mut *slot else { return };
-        // The file has the wall clock's time, as the store has. When that clock was set, all is written anew.
+        // The file contains wall clock times, as the store does. After a step of that clock all ids are written again.
         let now = clock.now();
         let offset = clock.on_the_wall(now).0.wrapping_sub(now.0);
         let is_set = self.offset.swap(offset, Ordering::Relaxed) != offset;
@@ -97,7 +97,7 @@ impl Ids {
         }
     }
 
-    /// Whether the file is to be looked at although no id is new.
+    /// Whether the file needs another save even without new ids.
     pub(super) fn is_unfinished(&self) -> bool {
         self.unfinished.load(Ordering::Relaxed)
     }

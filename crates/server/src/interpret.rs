@@ -1,7 +1,7 @@
-//! What a client's frames mean: bytes become requests, outside the core's lock.
+//! Turns a client's frames into requests, outside the core's lock.
 //!
-//! Nothing is sent from here. An answer that needs no core (to a ping, to a malformed command) is a request too, so that it keeps its
-//! place behind what the client sent before.
+//! This module sends nothing. An answer that does not need the core (to a ping, to a malformed command) is a request too, so that answers keep the
+//! order of the frames.
 //!
 //! Never here: the core's lock, a queue.
 
@@ -25,7 +25,7 @@ use wsmb_protocol::frame::{self, Incoming, Opcode};
 use wsmb_protocol::topic;
 
 thread_local! {
-    /// Reads the commands of all sessions of the thread. It keeps the channel of the last publication.
+    /// Parses the commands of all sessions of the thread. It caches the channel of the last publication.
     static PARSER: RefCell<envelope::Parser> = const { RefCell::new(envelope::Parser::new()) };
 }
 
@@ -38,42 +38,42 @@ pub(super) struct Interpreter<'a> {
     rate: Option<Arc<UserRate>>,
     /// How long a topic session is not read after this, because its user has exceeded its rate.
     pause: Duration,
-    /// What the frames ask for, in their order.
+    /// The requests so far, in the order of the frames.
     requests: Vec<Option<Request<'a>>>,
-    /// A frame has come before.
+    /// The client has sent a frame before.
     greeted: bool,
     commands: u64,
-    /// The code of the client's close frame; 1000 where it named none. Nothing is read behind it.
+    /// As [`Interpreted::closed`]. Frames behind the close frame are not read.
     closed: Option<(u16, bool)>,
 }
 
-/// What the frames of one read say.
+/// The result for the frames of one read.
 pub(super) struct Interpreted<'a> {
-    /// What they ask for, in their order.
+    /// The requests, in the order of the frames.
     pub(super) requests: Vec<Option<Request<'a>>>,
-    /// A frame has come, now or before.
+    /// The client has sent a frame, in this read or before.
     pub(super) greeted: bool,
-    /// The code of the client's close frame, and whether it is one of an orderly end.
+    /// The code of the client's close frame (1000 if it has none), and whether the frame ends the connection in an orderly way.
     pub(super) closed: Option<(u16, bool)>,
     /// The time for which the session is not read.
     pub(super) pause: Duration,
 }
 
 impl<'a> Interpreter<'a> {
-    /// `requests`: an empty list, whose memory is used. `greeted`: a frame has come before.
+    /// `requests`: an empty list, whose memory is reused. `greeted`: the client has sent a frame before.
     pub(super) fn new(hub: &'a Hub, session: &'a Session, requests: Vec<Option<Request<'a>>>, greeted: bool) -> Self {
         let access = hub.access();
         let rate = access.rates.of(&session.profile.user, hub.now());
         Self { hub, session, access, rate, pause: Duration::ZERO, requests, greeted, commands: 0, closed: None }
     }
 
-    /// Ends the interpretation, and counts what it has seen.
+    /// Returns the result, and counts the commands.
     pub(super) fn finish(self) -> Interpreted<'a> {
         Counters::add(&self.hub.counters.commands, self.commands);
         Interpreted { requests: self.requests, greeted: self.greeted, closed: self.closed, pause: self.pause }
     }
 
-    /// Turns one item into requests. Breaks if the client has closed, or must go: what follows means nothing.
+    /// Turns one frame into requests. Breaks if the client has sent a close frame or its connection must end: later frames are ignored.
     pub(super) fn take(&mut self, incoming: Incoming<'a>) -> ControlFlow<()> {
         let first = !std::mem::replace(&mut self.greeted, true);
         let session = self.session;
@@ -178,10 +178,10 @@ impl<'a> Interpreter<'a> {
                 };
                 self.ask(Request::Subscribe { subscribe: Box::new(subscribe), first });
             }
-            // Taken before, where the frame is known.
+            // `take` handles it, because it needs the frame.
             Command::Send(_) => {}
             Command::Acknowledge { delivery, answer } if delivery.connection != session.id => {
-                // It was given out on a connection that has ended, and has been given back.
+                // The delivery was made on another connection, and was given back when that connection ended.
                 let detail = replies::not_waiting(delivery);
                 self.refuse(first, (Some(answer.command()), None), Code::Malformed, detail);
             }
@@ -223,7 +223,7 @@ impl<'a> Interpreter<'a> {
         self.ask(Request::Publish(outlive(publication, frame), options));
     }
 
-    /// Refuses a frame, as far as it could be read: its command and its id.
+    /// Refuses a frame. `command` and `id`: as far as the frame could be parsed.
     fn refuse(&mut self, first: bool, (command, id): (Option<&str>, Option<&str>), code: Code, detail: String) {
         let counters = &self.hub.counters;
         let counter = match code {
@@ -244,7 +244,7 @@ impl<'a> Interpreter<'a> {
     }
 }
 
-/// What a session declares by connecting: a topic session receives its channel; an envelope session claims its name.
+/// The request that follows from the handshake: a topic session subscribes to its channel; an envelope session claims its receiver name.
 pub(super) fn arrival(session: &Session, access: &Access) -> Option<Request<'static>> {
     let profile = &session.profile;
     let receiver = profile.receiver.as_deref().cloned().map(|id| ReceiverKey { user: profile.user.clone(), id });
@@ -266,7 +266,7 @@ pub(super) fn arrival(session: &Session, access: &Access) -> Option<Request<'sta
     }
 }
 
-/// The publication with what it borrows from the read buffer only, not from its reader. Nothing of a message is copied.
+/// Makes a publication borrow only from the read buffer, not from the parser. Copies no message.
 fn outlive<'a>(publication: Publication<'_>, source: &Frame<'a>) -> Publication<'a> {
     let Publication { channel, dialect, kind, frame, messages, verbatim } = publication;
     let frame = match frame {

@@ -1,25 +1,25 @@
-//! The only place with sockets, on the server's side. It joins protocol, core, store and credentials.
-//! It knows no configuration file: it is started with [`Settings`].
+//! The WebSocket server. It connects protocol, core, store and credentials, and is the only crate with server sockets.
+//! It reads no configuration file: the caller starts it with [`Settings`].
 //!
-//! Each file imports only files that stand above it in this picture (`tests/tidy.rs` checks that there is no circle):
+//! Each file imports only files above it in this picture (`tests/tidy.rs` checks that there is no circle):
 //!
 //! ```text
-//! transport      the bytes of one connection              encoding, batch      how a turn's frames are laid out
-//! queue          what waits to be sent to one session
-//! session        who, encoding, queue in front of transport
-//! registry       connection id ─► session                 outbox               what a turn sends, once for each encoding
-//! request        what can be asked of the engine          replies              answers as frames and words
+//! transport      the bytes of one connection              encoding, batch      the layout of a turn's frames
+//! queue          the send queue of one session
+//! session        user, encoding, queue in front of transport
+//! registry       connection id ─► session                 outbox               the frames of a turn, once for each encoding
+//! request        the requests to the engine               replies              answers as frames and texts
 //! engine         requests ─► TurnOutcome (pure)           core                 the engine behind its lock
-//! timers, backpressure, loops, storage, ids, stopping     what the hub owns besides
-//! hub            lock, clock, engine; carries a TurnOutcome out
+//! timers, backpressure, loops, storage, ids, stopping     the other parts of the hub
+//! hub            lock, clock, engine; carries out a TurnOutcome
 //! interpret      bytes ─► requests, outside the lock
-//! reader         the task of one session                  tasks, timekeeping   the tasks beside the sessions
-//! handshake, listener, live, stop, opening, signals, lifecycle     from a socket to a session; from the start to the end
+//! reader         the task of one session                  tasks, timekeeping   the other tasks
+//! handshake, listener, enforce, stop, opening, signals, lifecycle     from a socket to a session; from the start to the end
 //! ```
 //!
-//! Why it is built so: `docs/decisions/server.md`.
+//! Reasons for this design: `docs/decisions/server.md`.
 //!
-//! Never here: a decision about who receives what (that is [`wsmb_core::broker`]'s), a system call or an await under the core's lock, a
+//! Never here: a decision about who receives what (that is [`wsmb_core::broker`]'s); a system call or an await under the core's lock; a
 //! message body, password or hash in a log line.
 
 mod access;
@@ -30,6 +30,7 @@ mod core;
 mod counters;
 mod defect;
 mod encoding;
+mod enforce;
 mod engine;
 mod error;
 mod failed_logins;
@@ -42,7 +43,6 @@ mod interpret;
 mod lifecycle;
 pub mod limits;
 mod listener;
-mod live;
 mod loops;
 mod opening;
 mod origins;

@@ -1,7 +1,7 @@
-//! The server from its start to its end: opens everything, runs until told to stop, reloads, drains.
+//! The lifecycle of a server: start, reload, stop.
 //!
-//! The order of the end matters: no new connections, and everybody is heard out ([`super::stop`]); the core learns that everybody has gone, and so wants
-//! everything unconfirmed stored; the store commits, the ids are written down; the port is closed last.
+//! The order of a stop matters: new connections are refused, and open ones are read until they are silent ([`super::stop`]); the core gets the end of every
+//! connection, and so stores all unconfirmed messages; the store commits, and the ids are written; the port is closed last.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -33,12 +33,11 @@ use wsmb_core::broker::{self, Broker, Event};
 use wsmb_core::message::MessageId;
 use wsmb_store::Background;
 
-/// Makes a [`RunningServer`].
+/// Starts a [`RunningServer`].
 #[derive(Clone, Copy, Debug)]
 pub struct Server;
 
-/// A server that listens. Dropped without [`Self::shutdown`], it stops as if its connections had been cut, but what it has
-/// accepted is in the store.
+/// A server that listens. A drop without [`Self::shutdown`] cuts all connections, but every accepted message is in the store.
 #[derive(Debug)]
 pub struct RunningServer {
     hub: Arc<Hub>,
@@ -53,10 +52,10 @@ pub struct RunningServer {
 }
 
 impl Server {
-    /// Opens the store and every address, and serves. Must be called within a tokio runtime; one thread or many are both right.
+    /// Opens the store and every address, and serves. Must be called within a tokio runtime, of one thread or many.
     ///
     /// # Errors
-    /// The first thing that can't be opened.
+    /// The first address, store or system resource that cannot be opened.
     pub async fn start(settings: Settings) -> Result<RunningServer, ServeError> {
         let listeners = listener::bind(&settings.listeners).await?;
         let addresses = listeners.iter().map(|bound| bound.listener.local_addr()).collect::<Result<_, _>>()?;
@@ -65,7 +64,7 @@ impl Server {
             blocking(move || {
                 let credentials = Credentials::load(&access.htpasswd, &access.users);
                 let (opened, clock, found) = opening::open(&store, dedup_window)?;
-                // Behind the store, whose lock is the file's, too.
+                // After the store, because the store's lock also protects the file of ids.
                 let since = opening::dedup_start(clock.now(), dedup_window);
                 let ids = Ids::open(store.ids.as_deref(), since, clock.now());
                 Ok::<_, ServeError>((credentials, opened, clock, found, ids))
@@ -111,7 +110,7 @@ impl Server {
 impl RunningServer {
     fn run(&mut self, listeners: Vec<Bound>, restored_up_to: MessageId) {
         let hub = &self.hub;
-        // What the store held may be due already.
+        // Stored messages may be due already.
         hub.happened(Event::Tick);
         self.tasks = vec![
             vital(hub, "the task of deadlines", hub.clone().run_deadlines()),
@@ -135,37 +134,37 @@ impl RunningServer {
         }
     }
 
-    /// The addresses that are listened on, ports resolved.
+    /// The addresses on which the server listens, with the actual ports.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// What the sockets have seen.
+    /// The server's counters.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.hub.counters
     }
 
-    /// What the core has seen.
+    /// The core's counters.
     #[must_use]
     pub fn broker_counters(&self) -> broker::Counters {
         self.hub.with_broker(|broker| *broker.counters())
     }
 
-    /// Messages that are not settled: waiting, delayed or in flight.
+    /// The number of messages that are not settled: waiting, delayed or in flight.
     #[must_use]
     pub fn unsettled(&self) -> u64 {
         self.hub.with_broker(Broker::unsettled)
     }
 
-    /// Empties a channel, as an administrator's wish.
+    /// Removes all messages of a channel, for an administrator.
     pub fn purge(&self, channel: wsmb_core::message::ChannelName) {
         self.hub.happened(Event::Purge { channel });
     }
 
-    /// Takes over what a running server can take over: channel policies, users, permissions, trusted proxies, origins. Password files are read anew.
-    /// Connections whose user, password or right in use has been withdrawn are ended.
+    /// Applies new channel policies, users, permissions, trusted proxies and origins. Password files are read again.
+    /// Connections whose user, password or right in use was withdrawn are ended.
     pub async fn reload(&self, new: Reload) {
         let (credentials, wanted) = (self.credentials.clone(), new.access.clone());
         let users = blocking(move || lock(&credentials).reload(&wanted.htpasswd, &wanted.users)).await;
@@ -185,13 +184,13 @@ impl RunningServer {
         tokio::spawn(async move { hub.enforce(revoked).await });
     }
 
-    /// Stops in an orderly way, as docs/deploying.md says: hears everybody out, ends every connection (within `server.drain`), commits, and closes the port
-    /// last.
+    /// Stops in an orderly way, as docs/deploying.md describes: reads until all clients are silent, ends every connection (within `server.drain`), commits, and
+    /// closes the port last.
     ///
     /// # Errors
-    /// If not everything could be stored.
+    /// Messages could not be stored, or the store could not be closed in an orderly way.
     pub async fn shutdown(mut self) -> Result<(), ServeError> {
-        // If the caller gives up waiting, nothing waits in its place.
+        // If the caller drops this future, the drop of the server must not wait for the store.
         self.is_stopping = true;
         let hub = self.hub.clone();
         let end = Instant::now() + lock(&self.settings).drain;
@@ -206,7 +205,7 @@ impl RunningServer {
         hub.store_rest().await;
         for task in &mut self.tasks {
             task.abort();
-            // Waited for, so that nobody else takes reports of the store any more.
+            // Awaited, so that no task takes reports of the store any more.
             let _ = task.await;
         }
         hub.storage.note_time(hub.wall_now());
@@ -214,7 +213,7 @@ impl RunningServer {
         let stopped = blocking(move || {
             let stopped = closing.storage.stop();
             closing.take_reports();
-            // Last: what the last commit made safe is an accepted id, too.
+            // After the reports, because the last commit accepts ids too.
             closing.save_ids(true);
             stopped
         })
@@ -236,24 +235,25 @@ impl RunningServer {
         }
     }
 
-    /// Closes the port, once whoever has connected by now is answered.
+    /// Closes the port, after the clients that have connected by now were answered or [`limits::STOP_ANSWERS`] has passed.
     async fn close_listeners(&mut self) {
         self.hub.stop.close_listeners();
         let answered = async {
             for listener in &mut self.listeners {
-                // It can only have ended already.
+                // An error means that the task has ended already.
                 let _ = listener.await;
             }
             while self.handshakes.open() > 0 {
                 tokio::time::sleep(limits::STOP_LOOK).await;
             }
         };
-        // Who has connected and says nothing is not waited for.
+        // A client that has connected and sends nothing is not waited for.
         let _ = tokio::time::timeout(limits::STOP_ANSWERS, answered).await;
     }
 }
 
-/// Starts the store's thread. Before it removes rows, it writes down the ids of publications, because the id of a stored message is known by its row.
+/// Starts the store's thread. The thread saves the ids of publications before it removes rows, because the store knows the id of a publication only
+/// as long as its rows exist.
 fn start_storage(
     store: Box<dyn Background>,
     core: &Arc<Core>,
@@ -269,7 +269,7 @@ fn start_storage(
     Storage::start(store, save_ids, move || fatal.declare("the store's thread"))
 }
 
-/// Starts a task without which the server can't do its work: its death is the server's.
+/// Spawns a vital task: a panic in it is declared as a defect of `part`.
 fn vital(hub: &Arc<Hub>, part: &'static str, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     let watch = Watch { hub: hub.clone(), part };
     tokio::spawn(async move {
@@ -278,7 +278,7 @@ fn vital(hub: &Arc<Hub>, part: &'static str, task: impl Future<Output = ()> + Se
     })
 }
 
-/// Tells of the death of the task that has it.
+/// Declares the defect when the task that holds this value panics.
 struct Watch {
     hub: Arc<Hub>,
     part: &'static str,
@@ -296,7 +296,7 @@ impl Drop for Watch {
 impl Drop for RunningServer {
     fn drop(&mut self) {
         if self.hub.fatal.is_declared() {
-            // Nothing of it can be trusted to tidy up.
+            // After a defect no part may write to the store.
             return;
         }
         self.listeners.iter().for_each(JoinHandle::abort);
@@ -305,22 +305,22 @@ impl Drop for RunningServer {
         if self.is_stopping {
             return;
         }
-        // A failure has been reported by the store itself; there is nobody to return it to.
+        // The store has logged its failure, and a drop cannot return one.
         let _ = self.hub.storage.stop();
         self.hub.take_reports();
         self.hub.save_ids(true);
     }
 }
 
-/// Reads the configuration again, for SIGHUP; an error is a sentence. Blocks. The caller of [`serve`] also applies what the server does not know (the log
+/// Reads the configuration again, for SIGHUP. An error is a sentence. Blocks. The function also applies settings that the server does not know (the log
 /// level).
 pub type Load = Box<dyn Fn() -> Result<Reload, String> + Send + Sync>;
 
-/// Serves until SIGTERM or SIGINT (elsewhere: Ctrl-C) or until its terminal is closed, then stops in an orderly way. Any other SIGHUP reloads. `ready` is called once
-/// everything is open.
+/// Serves until SIGTERM or SIGINT (elsewhere: Ctrl-C) or until the terminal is closed, then stops in an orderly way. Any other SIGHUP reloads. `ready` is
+/// called when the store and all addresses are open.
 ///
 /// # Errors
-/// If it does not start, not everything could be stored at the end, or a second signal came meanwhile.
+/// The server did not start, a vital part has panicked, the stop failed (see [`RunningServer::shutdown`]), or a second signal came during the stop.
 pub async fn serve(
     settings: Settings,
     load: Option<Load>,
@@ -387,7 +387,7 @@ async fn watch_credentials(hub: Arc<Hub>, credentials: Arc<Mutex<Credentials>>) 
     }
 }
 
-/// Runs what may block beside the event loop.
+/// Runs blocking work outside the event loop.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, std::io::Error> {
     tokio::task::spawn_blocking(work).await.map_err(|error: JoinError| std::io::Error::other(error))
 }

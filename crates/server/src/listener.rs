@@ -1,4 +1,4 @@
-//! Binds the addresses, accepts, and gives each socket to a loop.
+//! Binds the addresses, accepts connections, and gives each socket to a loop.
 
 use std::fmt;
 use std::future::Future;
@@ -25,9 +25,9 @@ use crate::limits;
 /// An address on which the server cannot listen.
 #[derive(Debug)]
 pub struct ListenError {
-    /// As the configuration has it.
+    /// The address as configured.
     pub address: String,
-    /// What the system said.
+    /// The system's error.
     pub cause: io::Error,
 }
 
@@ -56,17 +56,17 @@ impl std::error::Error for ListenError {
     }
 }
 
-/// An address that is listened on.
+/// An open listening socket.
 pub(super) struct Bound {
     pub(super) listener: TcpListener,
     /// Every connection begins with a PROXY protocol header.
     pub(super) proxy_protocol: bool,
 }
 
-/// Opens every address, each name in it resolved.
+/// Resolves all names and opens every address.
 ///
 /// # Errors
-/// The first address that can't be opened; none stays open then.
+/// The first address that cannot be opened; then all are closed again.
 pub(super) async fn bind(wanted: &[Listener]) -> Result<Vec<Bound>, ListenError> {
     let mut found: Vec<(&Listener, Vec<SocketAddr>)> = Vec::new();
     for listener in wanted {
@@ -84,7 +84,7 @@ pub(super) async fn bind(wanted: &[Listener]) -> Result<Vec<Bound>, ListenError>
         for address_of_name in &resolved {
             match open(*address_of_name, &everything) {
                 Ok(listener) => all.push(Bound { listener, proxy_protocol: *proxy_protocol }),
-                // `localhost` also means `::1`, even on a machine that has no IPv6.
+                // `localhost` resolves to `::1` too, even on a machine without IPv6.
                 Err(cause) if resolved.len() > 1 && is_missing(&cause) => missing = cause,
                 Err(cause) => return Err(ListenError { address: address.clone(), cause }),
             }
@@ -96,7 +96,7 @@ pub(super) async fn bind(wanted: &[Listener]) -> Result<Vec<Bound>, ListenError>
     Ok(all)
 }
 
-/// The machine has no such address.
+/// Whether the machine does not have the address.
 fn is_missing(cause: &io::Error) -> bool {
     #[cfg(unix)]
     if cause.raw_os_error() == Some(libc::EAFNOSUPPORT) {
@@ -105,8 +105,8 @@ fn is_missing(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
 }
 
-/// What keeps the broker from listening on these addresses, if it were started now. Nothing is listened on meanwhile. Blocks: names are
-/// resolved.
+/// Returns the errors that a broker would get if it listened on these addresses now. Binds the addresses, but does not listen. Blocks: resolves
+/// names.
 #[must_use]
 pub fn obstacles(wanted: &[Listener]) -> Vec<ListenError> {
     use std::net::ToSocketAddrs as _;
@@ -136,7 +136,7 @@ pub fn obstacles(wanted: &[Listener]) -> Vec<ListenError> {
                 Err(cause) if addresses.len() > 1 && is_missing(&cause) => missing = Some(cause),
                 Err(cause) => {
                     refuse(cause);
-                    // Told once; the other addresses of the name would say the same.
+                    // Reported once: the other addresses of the name would fail with the same error.
                     bound.push(*address);
                     break;
                 }
@@ -155,27 +155,27 @@ fn open(address: SocketAddr, everything: &[SocketAddr]) -> io::Result<TcpListene
 
 fn bind_one(address: SocketAddr, everything: &[SocketAddr]) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // On Windows this option would let two programs share the port.
+    // On Windows this option would let two programs use the same port.
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
     if address.is_ipv6() && everything.iter().any(|other| other.is_ipv4() && other.port() == address.port()) {
-        // So that `0.0.0.0` and `[::]` can both be listened on; alone, `[::]` means both.
+        // Alone, `[::]` also accepts IPv4; beside an IPv4 address with the same port, that would be a conflict.
         socket2::SockRef::from(&socket).set_only_v6(true)?;
     }
     socket.bind(address)?;
     Ok(socket)
 }
 
-/// What all listeners share.
+/// The state that all listeners share.
 pub(super) struct Shared {
     pub(super) hub: Arc<Hub>,
     pub(super) handshakes: Arc<Handshakes>,
     pub(super) threads: Arc<Threads>,
-    /// Keeps a warning that repeats from filling the log.
+    /// Limits the warnings about failed accepts.
     pub(super) trouble: WarningLimit,
 }
 
-/// Accepts until the listeners are to close and nobody waits any more. No session makes it wait.
+/// Accepts connections until the listeners must close and no connection waits. Never waits for a session.
 pub(super) async fn accept(shared: Arc<Shared>, bound: Bound) {
     let Bound { listener, proxy_protocol } = bound;
     let mut closing = shared.hub.stop.listeners();
@@ -188,7 +188,7 @@ pub(super) async fn accept(shared: Arc<Shared>, bound: Bound) {
         match accepted {
             Ok((stream, peer)) => {
                 if let Err(cause) = shared.serve(stream, peer, proxy_protocol) {
-                    // The client has gone already.
+                    // The client has gone.
                     tracing::debug!(%peer, %cause, "lost before its handshake");
                 }
             }
@@ -204,7 +204,7 @@ pub(super) async fn accept(shared: Arc<Shared>, bound: Bound) {
                         _ => error!(withheld, %cause, "no connection can be accepted"),
                     }
                 }
-                // A socket that has said nothing yet gives its descriptor to one that may.
+                // Evicted sockets free descriptors for new connections.
                 let has_room = shared.handshakes.evict(limits::ACCEPT_ROOM);
                 tokio::time::sleep(if has_room { limits::ACCEPT_RETRY } else { limits::ACCEPT_PAUSE }).await;
             }
@@ -213,7 +213,7 @@ pub(super) async fn accept(shared: Arc<Shared>, bound: Bound) {
 }
 
 impl Shared {
-    /// Gives an accepted socket to its loop.
+    /// Spawns the task of an accepted socket on the loop that serves it.
     fn serve(&self, stream: TcpStream, peer: SocketAddr, proxy_protocol: bool) -> io::Result<()> {
         let hub = self.hub.clone();
         let home = hub.loops.choose();
@@ -224,7 +224,7 @@ impl Shared {
             tokio::spawn(SocketTask::Handshake(Box::pin(handshake::run(hub, transport, accepted, slot))));
             return Ok(());
         }
-        // The socket is registered with the loop that serves it.
+        // The socket must be registered with the loop that serves it.
         let stream = stream.into_std()?;
         let slot = self.handshakes.begin(peer.ip());
         let handshake = async move {
@@ -236,14 +236,14 @@ impl Shared {
     }
 }
 
-/// The client went away between the kernel's accept and ours.
+/// Whether the client disconnected between the kernel's accept and ours.
 fn is_of_client(cause: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(cause.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// The task of one accepted socket. Written by hand so that the handshake's memory is gone when the long life begins: as an
-/// `async fn` it would be as large as both together. No more than a pointer, so that the task fits into 128 bytes: tokio allocates in steps of as many.
+/// The task of one accepted socket. Not an `async fn`, because its future would be as large as handshake and reader together: this enum frees the
+/// handshake's memory when the session begins. The variants are boxed, so that the task fits into 128 bytes: tokio allocates in steps of 128 bytes.
 enum SocketTask {
     Handshake(Pin<Box<dyn Future<Output = Option<Box<Reader>>> + Send>>),
     Open(Box<Reader>),
@@ -271,11 +271,11 @@ mod tests {
     use super::*;
     use crate::session::Session;
 
-    /// DESIGN section 4: 1,000 bytes for an idle connection, and tokio, the core and the allocator need their share. These grow with every field that is added:
-    /// what few connections need goes into a box, and what none needs while it is idle is freed then.
+    /// DESIGN section 4: 1,000 bytes for an idle connection, including tokio, the core and the allocator. Fields that few connections need belong into a
+    /// box; memory that an idle connection does not need must be freed.
     #[test]
     fn an_idle_connection_is_small() {
-        // Its task has 104 bytes of tokio's own, and comes in steps of 128.
+        // Tokio adds 104 bytes to a task, and allocates in steps of 128.
         assert!(size_of::<SocketTask>() <= 24, "its task: {} bytes", size_of::<SocketTask>());
         assert!(size_of::<Reader>() <= 64, "what its task holds: {} bytes", size_of::<Reader>());
         assert!(size_of::<Session>() <= 328, "what is shared: {} bytes", size_of::<Session>());

@@ -1,14 +1,14 @@
-//! The loops that serve sockets (`server.threads`), and how a session's queue is flushed on its own loop.
+//! The event loops that serve sockets (`server.threads`). Each session's queue is flushed on the loop of the session.
 //!
 //! ```text
 //! turn on loop 0 ─► touched sessions ─┬─ of loop 0: flushed at once
 //!                                     └─ of loop n: its list ─► loop n flushes them
 //! ```
 //!
-//! Each loop has its own thread, its own sessions and its own flushes; the core is one for all. With one loop, whoever touches a session flushes it, and
-//! nothing here costs anything.
+//! Each loop has its own thread and its own sessions; all share one core. With one loop, the thread that touches a session flushes it, and this module
+//! costs nothing.
 //!
-//! Never here: the core, a decision about what is sent.
+//! Never here: the core; a decision about the frames that are sent.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,10 +26,10 @@ thread_local! {
     static HERE: Cell<u16> = const { Cell::new(NO_LOOP) };
 }
 
-/// The number of no loop.
+/// The number that stands for no loop.
 const NO_LOOP: u16 = u16::MAX;
 
-/// All loops of a server. The first one is the caller's own runtime.
+/// All loops of a server. The first is the caller's runtime.
 #[derive(Debug)]
 pub(super) struct Loops {
     lists: Box<[FlushList]>,
@@ -39,7 +39,7 @@ pub(super) struct Loops {
 /// The sessions of one loop that other threads have touched.
 #[derive(Debug, Default)]
 struct FlushList {
-    /// Each session once at most: its queue remembers that it is here.
+    /// Each session at most once: its queue remembers whether it is in the list.
     sessions: Mutex<Vec<Arc<Session>>>,
     filled: Notify,
 }
@@ -49,7 +49,7 @@ impl FlushList {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the loop flush these sessions.
+    /// Adds sessions for the loop to flush.
     fn add<'a>(&self, sessions: impl Iterator<Item = &'a Arc<Session>>) {
         let mut sessions = sessions.filter(|session| session.queue().enlist()).peekable();
         if sessions.peek().is_some() {
@@ -64,28 +64,28 @@ impl FlushList {
 }
 
 impl Loops {
-    /// As many as there are to be; at least one.
+    /// Creates `count` loops, at least one.
     pub(super) fn new(count: u16) -> Self {
         Self { lists: (0..count.max(1)).map(|_| FlushList::default()).collect(), next: AtomicUsize::new(0) }
     }
 
-    /// How many there are.
+    /// The number of loops.
     pub(super) fn count(&self) -> usize {
         self.lists.len()
     }
 
-    /// The loop of the next connection: each in turn.
+    /// Returns the loop of the next connection: round robin.
     pub(super) fn choose(&self) -> u16 {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.lists.len();
         u16::try_from(next).unwrap_or_default()
     }
 
-    /// The number of the loop that runs on this thread; [`NO_LOOP`] on any other thread. With one loop every thread counts as that.
+    /// The number of the loop that runs on this thread; [`NO_LOOP`] on other threads. With one loop, 0 on every thread.
     pub(super) fn here(&self) -> u16 {
         if self.lists.len() == 1 { 0 } else { HERE.get() }
     }
 
-    /// Flushes the sessions: those of this loop at once, the others on theirs.
+    /// Flushes the sessions: those of this loop at once, the others on their loops.
     pub(super) fn flush(&self, sessions: &[Arc<Session>]) {
         if self.lists.len() == 1 {
             return sessions.iter().for_each(|session| session.flush());
@@ -102,7 +102,7 @@ impl Loops {
         }
     }
 
-    /// The task of one loop that flushes what other threads have touched. `number`: the loop on which it runs.
+    /// The task of one loop that flushes the sessions that other threads have touched. `number`: the loop that runs the task.
     pub(super) async fn run_flushes(self: Arc<Self>, number: u16) {
         HERE.set(number);
         let Some(list) = self.lists.get(usize::from(number)) else { return };
@@ -115,7 +115,7 @@ impl Loops {
     }
 }
 
-/// The threads of all loops but the first.
+/// The threads of all loops except the first.
 #[derive(Debug)]
 pub(super) struct Threads {
     handles: Vec<Handle>,
@@ -124,10 +124,10 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// Starts a thread for each loop but the first.
+    /// Starts a thread for each loop except the first.
     ///
     /// # Errors
-    /// The system makes no thread or no runtime.
+    /// The system creates no thread or no runtime.
     pub(super) fn start(loops: &Arc<Loops>, fatal: &Arc<Fatal>) -> std::io::Result<Self> {
         let (stop, _) = watch::channel(false);
         let mut all = Self { handles: vec![Handle::current()], threads: Vec::new(), stop };
@@ -142,7 +142,7 @@ impl Threads {
                     let _watch = watch;
                     loops.run_flushes(number).await;
                 });
-                // The sender is dropped with the server, and that is a stop, too.
+                // An error means that the sender was dropped with the server; the loop stops too.
                 let _ = runtime.block_on(stop.wait_for(|stop| *stop));
             })?;
             all.threads.push(thread);
@@ -150,14 +150,14 @@ impl Threads {
         Ok(all)
     }
 
-    /// Where tasks of a loop are spawned.
+    /// The runtime of a loop.
     pub(super) fn handle(&self, number: u16) -> &Handle {
         // invariant: loop numbers come from the same `Loops`.
         self.handles.get(usize::from(number)).unwrap_or(&self.handles[0])
     }
 }
 
-/// Declares the death of the task that holds it, if it panics: the sockets of its loop would be written no more.
+/// Declares the defect when the task that holds this value panics: the sockets of its loop would not be flushed any more.
 struct Watch(Arc<Fatal>);
 
 impl Drop for Watch {
@@ -169,11 +169,11 @@ impl Drop for Watch {
 }
 
 impl Drop for Threads {
-    /// Ends the threads and with them their tasks.
+    /// Ends the threads and their tasks.
     fn drop(&mut self) {
         self.stop.send_replace(true);
         for thread in self.threads.drain(..) {
-            // A panic in it has been told by its own message.
+            // A panic of the thread has written its own message.
             let _ = thread.join();
         }
     }
@@ -204,7 +204,7 @@ mod tests {
         HERE.set(0);
         loops.flush(&[here.clone(), there.clone()]);
         assert_eq!((here.queue().bytes(), there.queue().bytes()), (0, 3));
-        // A loop that is busy does not get a longer list from each turn.
+        // A session is in the list at most once, so the list of a busy loop does not grow with each turn.
         loops.flush(std::slice::from_ref(&there));
         assert_eq!(loops.lists[1].lock().len(), 1);
         // The other loop, on a thread of its own.
@@ -213,14 +213,14 @@ mod tests {
         let mut frame = [0; 3];
         client.read_exact(&mut frame).await.unwrap();
         assert_eq!(&frame, b"\x81\x01x");
-        // Its thread has ended, so it has noted what it has written.
+        // The thread has ended, so it has recorded its writes.
         drop(threads);
         assert_eq!(there.queue().bytes(), 0);
         assert!(!fatal.is_declared());
     }
 
     #[tokio::test]
-    async fn the_only_loop_flushes_at_once_whoever_calls() {
+    async fn a_single_loop_flushes_at_once_on_any_thread() {
         let loops = Loops::new(1);
         let (session, _client) = open(ConnectionId(1), 0).await;
         push(&session);

@@ -1,4 +1,4 @@
-//! Opens the store for a server and reads what it holds; sets a damaged one aside if that is wanted. Blocks.
+//! Opens the store for a server and reads its summary; sets a damaged store aside if the administrator asked for it. Blocks.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use super::{storage, timekeeping};
 use wsmb_core::message::{MessageId, Timestamp};
 use wsmb_store::{Background, StoreSettings, Summary};
 
-/// A store that is open, the clock that goes by what it remembers, what it holds, and up to which id that may have been delivered more often than it says.
+/// An open store, the clock that was started with its stored time, its summary, and the id of [`storage::suspect_up_to`].
 pub(super) type Opened = (Box<dyn Background>, Clock, (Summary, MessageId));
 
-/// Opens the store and reads what it holds. `dedup_window`: how long the id of a publication is remembered.
+/// Opens the store and reads its summary. `dedup_window`: how long the id of a publication is remembered.
 ///
 /// # Errors
-/// Whatever keeps it from being used. One that is damaged is set aside once, with `--set-aside-damaged`.
+/// The store cannot be opened or read. With `--set-aside-damaged`, a damaged store is set aside, and a second failure is returned.
 pub(super) fn open(choice: &StoreChoice, dedup_window: Duration) -> Result<Opened, ServeError> {
     let settings = &choice.settings;
     match attempt(settings, dedup_window) {
-        // A database server's table is nobody's to rename.
+        // Only a file is set aside, never the table of a database server.
         Err(ServeError::Store(cause)) if choice.set_aside_damaged && cause.is_damaged_file() => {
             let files = wsmb_store::set_aside(settings)?;
             let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
@@ -45,13 +45,13 @@ fn attempt(settings: &StoreSettings, dedup_window: Duration) -> Result<Opened, S
     Ok((store, clock, (summary, suspect)))
 }
 
-/// From when on ids of publications count.
+/// The start of the dedup window: older ids of publications are ignored.
 pub(super) fn dedup_start(now: Timestamp, window: Duration) -> Timestamp {
     Timestamp(now.since(Timestamp(0)).saturating_sub(window).as_millis() as u64)
 }
 
-/// A number that no earlier run of the broker began with.
+/// Returns a seed that no earlier run of the broker has used.
 pub(super) fn seed(now: Timestamp) -> u64 {
-    // Without random numbers the time has to serve: no broker takes a thousand connections a second for as long as it runs.
+    // Without random numbers the serial numbers start at the time in milliseconds: no broker accepts a thousand connections a second for its whole run.
     getrandom::u64().unwrap_or(now.0 << (SLOT_BITS + 1))
 }

@@ -1,4 +1,4 @@
-//! Which web pages may connect (SPEC section 3, Origin): a browser sends the credentials that it remembers for any page that asks.
+//! Decides which web pages may connect (SPEC section 3, Origin): a browser sends remembered credentials with the request of any page.
 
 use tracing::warn;
 
@@ -7,15 +7,15 @@ use super::proxies::Client;
 use wsmb_protocol::handshake::Page;
 use wsmb_protocol::origin::{Host, Origin};
 
-/// What was said about pages already, so that it is not said all the time.
+/// The rate limit of warnings about refused pages.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
     refused: WarningLimit,
 }
 
 impl Origins {
-    /// Why the page that sends a request may not connect, in a sentence that names what would allow it. `allowed`: `server.origins`; `anonymous`: the request carries no
-    /// credentials and needs none.
+    /// Returns why the page may not connect, as a sentence that names the setting that would allow it; `None` if the page may connect. Logs the refusal.
+    /// `allowed`: `server.origins`; `anonymous`: the request has no credentials and needs none.
     pub(super) fn refusal(&self, page: &Page, client: &Client, allowed: &[Origin], anonymous: bool) -> Option<String> {
         let hosts = hosts(page, client.is_trusted);
         let text = page.origins.iter().find(|text| !may_connect(text, &hosts, allowed, anonymous))?;
@@ -33,7 +33,7 @@ impl Origins {
     }
 }
 
-/// The hosts that the request was sent to. A page cannot write these headers; a proxy may replace the first by its own.
+/// The hosts to which the request was sent. A page cannot set these headers; a proxy may replace `Host` by its own name.
 fn hosts(page: &Page, is_trusted: bool) -> Vec<Host> {
     let forwarded = page.forwarded_host.iter().filter(|_| is_trusted).flat_map(|list| list.split(','));
     page.host.iter().map(String::as_str).chain(forwarded).filter_map(Host::parse).collect()
@@ -44,7 +44,8 @@ fn may_connect(text: &str, hosts: &[Host], allowed: &[Origin], anonymous: bool) 
     if allowed.contains(&origin) {
         return true;
     }
-    // A page of a name that somebody has pointed at this machine (DNS rebinding) has no credentials for it. Where none are needed, the name must be one that nobody can point.
+    // DNS rebinding: an attacker may point a host name at this machine. The browser has no credentials for that name. Where no credentials are needed, only
+    // hosts that DNS cannot redirect are accepted.
     hosts.iter().any(|host| origin.is_of(host) && (!anonymous || host.is_fixed()))
 }
 
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_credentials_are_needed_a_name_that_anybody_can_point_here_is_not_enough() {
+    fn without_credentials_only_a_host_that_dns_cannot_redirect_may_connect() {
         let case = Case {
             origin: "http://evil.example:8888",
             host: Some("evil.example:8888"),

@@ -1,15 +1,15 @@
-//! What a turn sends: the bytes, once for each encoding, and into which queues they go.
+//! The frames of a turn: encodes each once per encoding, and puts them into the queues of the receivers.
 //!
 //! ```text
 //! broadcast, broadcast, … ─► run: one range of the batch ─► spread: each receiver's queue, once
 //! deliver, push ──────────────────────────────────────────► one queue
 //! ```
 //!
-//! A publication for everybody on a channel costs the same however many there are: it joins the *run* of those before it that went to the
-//! same receivers, and the run is spread over their queues when anything else is to be queued, or when the turn ends. So every
-//! queue has its frames in the order of the core's decisions.
+//! The cost of a broadcast does not depend on the number of receivers: the broadcast joins the *run* of consecutive broadcasts to the same
+//! receivers. The run is spread over their queues before any other frame is queued, and at the end of the turn. So every queue has
+//! the order of the core's decisions.
 //!
-//! Pure memory: no system call is made here.
+//! Never here: a system call.
 
 mod render;
 
@@ -30,12 +30,12 @@ use wsmb_protocol::frame;
 
 pub(super) use render::Body;
 
-/// The frames of the turn that is going on, and the sessions that they are for.
+/// The frames of the current turn, and the sessions whose queues have changed.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     batches: PerEncoding<Batch>,
     run: Option<Run>,
-    /// The contents of the current effects as frames.
+    /// The contents of the current effects as frames, by the number of the content.
     rendered: Vec<PerEncoding<Rendered>>,
     /// The loop that carries out the turn.
     here: u16,
@@ -43,28 +43,28 @@ pub(super) struct Outbox {
     queued: usize,
     /// Deliveries queued in this turn.
     deliveries: u64,
-    /// The sessions whose queues are to be flushed.
+    /// The sessions to flush.
     touched: Vec<Arc<Session>>,
-    /// The sessions that had no room for what was to be queued: to be ended.
+    /// The sessions whose queues were full: they must be ended.
     overflowed: Vec<Arc<Session>>,
 }
 
-/// Publications in a row for the same receivers.
+/// Consecutive broadcasts to the same receivers.
 #[derive(Debug)]
 struct Run {
     to: Arc<[ConnectionId]>,
     except: Option<ConnectionId>,
-    /// What the receivers of each encoding get; `None` where there are none of them.
+    /// The frames for the receivers of each encoding; `None` if no receiver has the encoding.
     spans: PerEncoding<Option<Span>>,
     messages: u64,
 }
 
-/// What a turn leaves to be done when the core's lock is released.
+/// The frames of a finished turn.
 #[derive(Debug, Default)]
 pub(super) struct Sealed {
-    /// The sessions whose queues are to be flushed.
+    /// The sessions to flush.
     pub(super) touched: Vec<Arc<Session>>,
-    /// To be given back with [`Outbox::reuse`] when they are flushed.
+    /// Returned with [`Outbox::reuse`] after the flush.
     batches: PerEncoding<Bytes>,
     /// Deliveries queued.
     pub(super) deliveries: u64,
@@ -85,7 +85,7 @@ impl Run {
 }
 
 impl Sealed {
-    /// Whether there is memory to be given back.
+    /// Whether [`Outbox::reuse`] can reuse memory.
     pub(super) fn holds_memory(&self) -> bool {
         self.batches.iter().any(|batch| !batch.is_empty())
     }
@@ -97,19 +97,19 @@ impl Outbox {
         self.here = here;
     }
 
-    /// Takes note that `contents` contents follow, of which nothing is rendered yet.
+    /// Prepares for effects that refer to `contents` new contents.
     pub(super) fn prepare(&mut self, contents: usize) {
         self.rendered.clear();
         self.rendered.resize_with(contents, Default::default);
         self.rendered.shrink_to(limits::EFFECTS_AT_ONCE);
     }
 
-    /// Whether so much was queued that it shall be flushed before more is.
+    /// Whether the queues should be flushed before more frames are queued.
     pub(super) fn is_full(&self) -> bool {
         self.queued >= limits::FRAMES_AT_ONCE || !self.batches.iter().all(Batch::has_room)
     }
 
-    /// A delivery to one session. `content` is its number among those expected; `sequence` 0: nothing is to be confirmed.
+    /// Queues a delivery to one session. `content`: its number (see [`Self::prepare`]); `sequence` 0: the delivery needs no confirmation.
     pub(super) fn deliver(
         &mut self,
         registry: &Registry,
@@ -124,7 +124,7 @@ impl Outbox {
         let encoding = session.profile.encoding();
         let mut once = Rendered::default();
         let rendered = match manual {
-            // Its frame bears the delivery's number: nobody else gets the same.
+            // The frame contains the delivery's name, so no other receiver gets the same bytes.
             Some(_) => &mut once,
             None => match self.rendered.get_mut(content as usize) {
                 Some(rendered) => &mut rendered[encoding],
@@ -150,7 +150,7 @@ impl Outbox {
         self.note(session, pushed);
     }
 
-    /// A publication for everybody in `to` but `except`; nothing is to be confirmed.
+    /// Queues a publication for all sessions in `to` except `except`, without confirmation.
     pub(super) fn broadcast(
         &mut self,
         registry: &Registry,
@@ -204,7 +204,7 @@ impl Outbox {
         }
     }
 
-    /// A frame for one session: an answer, a pong.
+    /// Queues a frame for one session: an answer or a pong.
     pub(super) fn push(&mut self, registry: &Registry, session: &Arc<Session>, frame: &Bytes, max: usize) {
         self.spread(registry, max);
         let batch = &mut self.batches[session.profile.encoding()];
@@ -222,14 +222,14 @@ impl Outbox {
         self.note(session, pushed);
     }
 
-    /// Something was done to a session's queue directly: it is flushed, if `first` says that nobody else will.
+    /// Notes that a session's queue has changed. `first`: the result of [`Queue::touch`]; the session is flushed only if it is true.
     pub(super) fn touch(&mut self, session: &Arc<Session>, first: bool) {
         if first {
             self.touched.push(session.clone());
         }
     }
 
-    /// Notes what became of frames that were pushed.
+    /// Notes the result of a push.
     pub(super) fn note(&mut self, session: &Arc<Session>, pushed: Pushed) {
         match pushed {
             Pushed::Queued { first: true } => self.touched.push(session.clone()),
@@ -238,17 +238,17 @@ impl Outbox {
         }
     }
 
-    /// The next session that had no room in its queue.
+    /// Removes and returns a session whose queue was full.
     pub(super) fn next_overflowed(&mut self) -> Option<Arc<Session>> {
         self.overflowed.pop()
     }
 
-    /// Whether some session had no room in its queue.
+    /// Whether the queue of some session was full.
     pub(super) fn has_overflowed(&self) -> bool {
         !self.overflowed.is_empty()
     }
 
-    /// Ends the turn: what was queued is part of the queues now. The run must have been spread.
+    /// Ends the turn: replaces the spans in the queues by slices of the frozen batches. The run must have been spread.
     pub(super) fn seal(&mut self) -> Sealed {
         self.queued = 0;
         let mut batches = PerEncoding::default();
@@ -262,7 +262,7 @@ impl Outbox {
         Sealed { touched, batches, deliveries: std::mem::take(&mut self.deliveries) }
     }
 
-    /// Takes back the memory of a turn whose queues are flushed, and whose list of sessions is empty.
+    /// Takes back the memory of a turn. Its queues must have been flushed, and its list of sessions must be empty.
     pub(super) fn reuse(&mut self, sealed: Sealed) {
         let Sealed { batches, mut touched, .. } = sealed;
         for (batch, frozen) in self.batches.zip(batches) {
@@ -275,8 +275,8 @@ impl Outbox {
     }
 }
 
-/// Whether what is queued now is written when the turn ends, as far as is known. If not, it does not stay in the batch: a busy loop would keep the batches of
-/// many turns in memory.
+/// Whether a frame that is queued now will probably be written at the end of the turn. Otherwise it must not stay in the batch, because a busy loop would
+/// keep the batches of many turns in memory.
 fn is_flushed_at_once(session: &Session, queue: &Queue, here: u16) -> bool {
     session.home == here && queue.is_flowing()
 }
@@ -286,7 +286,7 @@ mod tests {
     use super::*;
     use crate::session::open;
 
-    /// The memory of a batch is back when everything in it is written. A session of another loop writes later, perhaps much later.
+    /// A batch's memory can be reused when all its frames are written. A session of another loop may write much later.
     #[tokio::test]
     async fn a_session_of_another_loop_keeps_no_batch() {
         let (mut outbox, registry, mut sessions) = (Outbox::default(), Registry::new(0), Vec::new());

@@ -1,6 +1,7 @@
-//! Who the client is behind the proxies in front of the broker (SPEC section 3), and what is said in the log when they are set up wrongly.
+//! Determines the client's address behind proxies (SPEC section 3), and logs warnings about wrongly configured proxies.
 //!
-//! What a proxy says is read in `protocol::proxy`; here is decided whom to believe. Every warning is rate-limited: anybody can cause it.
+//! `protocol::proxy` parses the proxies' headers; this module decides which of them to trust. Every warning is rate-limited, because any client can
+//! cause it.
 
 use std::net::SocketAddr;
 
@@ -12,18 +13,18 @@ use wsmb_core::network::Networks;
 use wsmb_protocol::handshake::{BadRequest, BrokenUpgrade};
 use wsmb_protocol::proxy::{BadHeader, Forwarding, Header};
 
-/// Where a connection comes from.
+/// The origin of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Client {
-    /// The client's address, as far as it can be believed.
+    /// The client's address, as trusted proxies report it.
     pub(super) address: Peer,
-    /// A proxy stands between: what the peer's TCP has acknowledged says nothing about the client.
+    /// The connection comes through a proxy, so acknowledgements of its TCP prove nothing about the client.
     pub(super) is_proxied: bool,
-    /// The peer is a proxy that is believed.
+    /// The peer is a trusted proxy.
     pub(super) is_trusted: bool,
 }
 
-/// What was said about proxies already, so that it is not said all the time.
+/// The rate limits of warnings about proxies.
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
     untrusted: WarningLimit,
@@ -34,7 +35,7 @@ pub(super) struct Proxies {
 }
 
 impl Proxies {
-    /// The client of a request. `peer`: of the TCP connection; `header`: the PROXY header that came before the request.
+    /// Determines the client of a request. `peer`: the peer of the TCP connection; `header`: the PROXY header before the request.
     pub(super) fn client(
         &self,
         peer: SocketAddr,
@@ -72,7 +73,7 @@ impl Proxies {
         }
     }
 
-    /// A connection to a listener with `proxy_protocol` has no good PROXY header and is refused.
+    /// Warns that a connection to a listener with `proxy_protocol` has no valid PROXY header and is refused.
     pub(super) fn note_bad_header(&self, peer: SocketAddr, bad: BadHeader) {
         if let Some(withheld) = self.no_header.admit() {
             warn!(
@@ -82,7 +83,7 @@ impl Proxies {
         }
     }
 
-    /// The head of a request is bad: worth a line in the log only where a proxy's configuration is to blame.
+    /// Logs a bad request head: as a warning only if the configuration of a proxy causes it.
     pub(super) fn note_bad_request(&self, peer: SocketAddr, bad: BadRequest) {
         if bad == BadRequest::ProxyHeader
             && let Some(withheld) = self.header.admit()
@@ -93,7 +94,7 @@ impl Proxies {
         }
     }
 
-    /// A request for a WebSocket came spoilt.
+    /// Warns that headers of an upgrade request are missing or changed.
     pub(super) fn note_broken_upgrade(&self, client: &Client, broken: BrokenUpgrade) {
         if let Some(withheld) = self.broken_upgrades.admit() {
             warn!(peer = %client.address, withheld, "{broken}");

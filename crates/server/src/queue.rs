@@ -1,7 +1,7 @@
-//! What waits to be sent to one session: the send queue, and what is known about how far the client has received it.
+//! The send queue of one session, and what is known about how much of it the client has received.
 //!
-//! Pure memory: no system call is made here, so the queue may be locked while the core is. `session/flush.rs` writes what the queue gives out. Frames leave
-//! in the order in which they came, each whole. A queue has two states that change independently:
+//! The queue is pure memory, without system calls, so that it may be locked under the core's lock. `session/flush.rs` writes the frames that the queue
+//! hands out. Frames leave whole and in order. A queue has two states that change independently:
 //!
 //! ```text
 //! phase   Head ─► Shadow (legacy clients) ─► Open ─► Ending ─► Finished          any ─► Aborted
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Two rules keep the order without a second lock: only the thread that has set `Writing` writes, and a thread that finds `Writing` leaves, because
-//! the writer looks at the queue again before it goes.
+//! the writer checks the queue again after each write.
 
 mod hold;
 mod piece;
@@ -29,37 +29,37 @@ use wsmb_core::message::Timestamp;
 
 pub(super) use pings::{Beat, Pings};
 
-/// The queue of one session, and its state as far as other threads have to see it.
+/// The queue of one session, and the state that threads share.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     frames: VecDeque<Piece>,
-    /// Bytes queued and not written, those that a thread is writing included.
+    /// Bytes queued and not written, including those that a thread is writing.
     bytes: usize,
     /// Bytes ever queued: the stream offset of the queue's end.
     queued: u64,
     /// Bytes ever written to the socket.
     written: u64,
-    /// Bytes left of the frame in front (of what is being written, else of the queue), if its first bytes are written; else 0.
+    /// The unwritten rest, in bytes, of a frame that was written in part; 0 if there is none. The frame is the first of the chunk being written, or of the queue.
     begun: u32,
-    /// The last delivery that was queued.
+    /// The sequence number of the last delivery that was queued.
     last_sequence: u64,
-    /// Unconfirmed deliveries to an automatic receiver, each with the stream offset of its end. The core's window bounds it.
+    /// Unconfirmed deliveries to an automatic receiver, each with the stream offset of its end. The core's window bounds the list.
     marks: VecDeque<Mark>,
-    /// The pings on their way.
+    /// The outstanding pings.
     pub(super) pings: Pings,
-    /// Wakes the connection's own task.
+    /// Wakes the connection's task.
     waker: Option<Waker>,
-    /// When an end that has begun is cut short, in milliseconds as [`Timestamp`].
+    /// When an end that has begun is aborted, in milliseconds as [`Timestamp`].
     end_by: Option<NonZeroU64>,
     phase: Phase,
     io: Io,
-    /// Some of the frames lie in the batch of the turn that is going on.
+    /// Some frames are spans of the current turn's batch.
     unsealed: bool,
-    /// Somebody is about to flush.
+    /// A thread is about to flush.
     touched: bool,
-    /// The session is in the list of its loop, which is about to flush.
+    /// The session is in the flush list of its loop.
     enlisted: bool,
-    /// A data frame was queued that is neither the greeting nor the first delivery to be confirmed: no delivery is the only one.
+    /// A data frame was queued besides the greeting and the first delivery that needs a confirmation. So no delivery is the only one.
     other_data: bool,
 }
 
@@ -69,77 +69,73 @@ struct Mark {
     end: u64,
 }
 
-/// How far the connection's life is, as far as sending goes.
+/// The phase of the connection, for sending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
-    /// The upgrade reply is not written yet: the handshake has the socket. `shadow`: [`Phase::Shadow`] follows.
+    /// The upgrade reply is not written yet: the handshake uses the socket. `shadow`: [`Phase::Shadow`] follows.
     Head { shadow: bool },
-    /// A legacy client is reading the upgrade reply, and nothing is written yet. `answering`: the hold ends with the answer to the client's first frame,
-    /// and only with it.
+    /// The queue is held while a legacy client reads the upgrade reply. `answering`: only the answer to the client's first frame ends the hold.
     Shadow { answering: bool },
-    /// Frames are written as they come.
+    /// Frames are written at once.
     #[default]
     Open,
-    /// Nothing more is queued; behind the last frame comes a FIN.
+    /// No more frames are queued; a FIN follows the last one.
     Ending,
     /// The FIN is sent.
     Finished,
-    /// The connection's task shall end now, whatever is left.
+    /// The connection's task must end now; queued frames are dropped.
     Aborted,
 }
 
-/// What is happening between the queue and the socket.
+/// The state of the I/O between queue and socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Io {
-    /// Nothing: whoever queues a frame flushes it.
+    /// No thread writes: a thread that queues a frame flushes it.
     #[default]
     Idle,
-    /// A thread has frames in its hand; before the upgrade reply is written, the handshake has the socket.
+    /// A thread is writing a chunk, or the handshake has not written the upgrade reply yet.
     Writing,
-    /// The socket took no more: the connection's own task waits until it does.
+    /// The socket is full: the connection's task waits until it takes more.
     Blocked,
-    /// A write failed: nothing more can be sent.
+    /// A write failed: no more bytes can be sent.
     Broken,
 }
 
-/// What became of a frame that was pushed.
+/// The result of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pushed {
-    /// Queued. `first`: the pusher has to see to it that the queue is flushed; nobody else will.
-    Queued {
-        /// See above.
-        first: bool,
-    },
-    /// Over the bound: not queued, and the connection is to be ended as slow.
+    /// Queued. `first`: the caller must flush the queue, because no other thread is about to.
+    Queued { first: bool },
+    /// The bound is exceeded: not queued, and the connection must be ended as slow.
     Overflow,
-    /// The connection is ending or broken: thrown away.
+    /// The connection is ending or broken: the frame was dropped.
     Gone,
 }
 
-/// What the one who flushes has to do next.
+/// The next step of a thread that flushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
-    /// Nothing, or it is another one's business.
+    /// Nothing: the queue is empty or held, or another thread writes.
     Nothing,
-    /// Write the frames in the hand.
+    /// Write the chunk.
     Write,
     /// Send a FIN.
     Finish,
 }
 
-/// How an attempt to write the frames in the hand went.
+/// The result of a write.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wrote {
-    /// So many bytes were taken.
+    /// The socket took this number of bytes.
     Bytes(usize),
-    /// The socket takes nothing now.
+    /// The socket is full.
     Blocked,
     /// The connection is broken.
     Failed,
 }
 
 impl Queue {
-    /// A queue from which nothing is written until [`Self::head_written`] and, for a legacy client, [`Self::release`].
+    /// Creates a queue that is held until [`Self::head_written`] and, for a legacy client, [`Self::release`].
     pub(super) fn new(legacy: bool) -> Self {
         let phase = Phase::Head { shadow: legacy };
         Self { phase, io: Io::Writing, pings: Pings::new(legacy), ..Self::default() }
@@ -153,7 +149,7 @@ impl Queue {
         }
     }
 
-    /// Appends one or more whole frames, unless `max` bytes would be exceeded; an empty queue takes any frame.
+    /// Appends one or more whole frames, unless the queue would exceed `max` bytes. An empty queue takes any frame.
     pub(super) fn push(&mut self, frame: Bytes, max: usize) -> Pushed {
         if let Some(refused) = self.no_room(frame.len(), max) {
             return refused;
@@ -162,12 +158,12 @@ impl Queue {
         Pushed::Queued { first: self.touch() }
     }
 
-    /// Whether anything more can be queued.
+    /// Whether more frames can be queued.
     fn takes_frames(&self) -> bool {
         self.io != Io::Broken && matches!(self.phase, Phase::Head { .. } | Phase::Shadow { .. } | Phase::Open)
     }
 
-    /// Why no frame of this size can be pushed, if none can.
+    /// Returns why no frame of this size can be pushed, or `None`.
     fn no_room(&self, size: usize, max: usize) -> Option<Pushed> {
         if !self.takes_frames() {
             return Some(Pushed::Gone);
@@ -176,12 +172,12 @@ impl Queue {
         (self.bytes > 0 && self.bytes + places + size > max).then_some(Pushed::Overflow)
     }
 
-    /// Whether what is pushed now will be written when the turn ends, as far as anybody knows: then it may stay in the turn's batch.
+    /// Whether a frame that is pushed now will probably be written at the end of the turn: then it may stay in the turn's batch.
     pub(super) fn is_flowing(&self) -> bool {
         self.io == Io::Idle && !matches!(self.phase, Phase::Head { .. } | Phase::Shadow { .. })
     }
 
-    /// Appends whole frames that lie in the batch of this turn, as [`Self::push`] does. To be followed by [`Self::seal`].
+    /// Appends whole frames of this turn's batch, as [`Self::push`] does. The caller must call [`Self::seal`] at the end of the turn.
     pub(super) fn push_span(&mut self, span: Span, max: usize) -> Pushed {
         if let Some(refused) = self.no_room(span.len(), max) {
             return refused;
@@ -192,13 +188,13 @@ impl Queue {
             Some(Piece::Span(last)) if last.end == span.start => last.end = span.end,
             _ => self.frames.push_back(Piece::Span(span)),
         }
-        // Another thread may be about to flush what its turn has queued; what lies in this turn's batch is this turn's to seal.
+        // This turn must seal its spans, even if another thread is about to flush the frames of an earlier turn.
         let sealed = !std::mem::replace(&mut self.unsealed, true);
         let untouched = self.touch();
         Pushed::Queued { first: sealed || untouched }
     }
 
-    /// The turn has ended: what lies in its batch is a slice of that from now on.
+    /// Replaces the spans by slices of the turn's frozen batch.
     pub(super) fn seal(&mut self, batch: &Bytes) {
         if !std::mem::take(&mut self.unsealed) {
             return;
@@ -216,17 +212,17 @@ impl Queue {
         self.frames.push_back(Piece::Own(frame));
     }
 
-    /// Notes that somebody will flush; true for the first one.
+    /// Notes that the caller will flush. Returns false if another thread is about to.
     pub(super) fn touch(&mut self) -> bool {
         !std::mem::replace(&mut self.touched, true)
     }
 
-    /// Notes that the session's loop is going to flush; false if it was known.
+    /// Notes that the session is in its loop's flush list. Returns false if it was there already.
     pub(super) fn enlist(&mut self) -> bool {
         !std::mem::replace(&mut self.enlisted, true)
     }
 
-    /// Begins to flush: moves frames into `hand` if this thread shall write them.
+    /// Begins a flush: moves frames into `chunk` if this thread must write them.
     pub(super) fn begin(&mut self, hand: &mut Vec<Bytes>) -> Work {
         self.touched = false;
         self.enlisted = false;
@@ -236,7 +232,7 @@ impl Queue {
         self.next(hand)
     }
 
-    /// After writing: accounts for it, puts back what was not taken, and says how to go on.
+    /// Accounts for a write, and puts back the bytes that the socket did not take. Returns the next step.
     pub(super) fn after_write(&mut self, hand: &mut Vec<Bytes>, wrote: Wrote) -> Work {
         let mut taken = match wrote {
             Wrote::Bytes(taken) => taken,
@@ -271,13 +267,13 @@ impl Queue {
         self.next(hand)
     }
 
-    /// After the FIN.
+    /// The FIN is sent.
     pub(super) fn after_finish(&mut self) {
         self.io = Io::Idle;
         self.wake();
     }
 
-    /// Leaves the rest to the connection's own task: this thread has written enough for one turn.
+    /// Puts the chunk back and leaves the rest to the connection's task, after [`limits::WRITE_ROUNDS`] writes.
     pub(super) fn hand_over(&mut self, hand: &mut Vec<Bytes>) {
         for frame in hand.drain(..).rev() {
             self.frames.push_front(Piece::Own(frame));
@@ -298,7 +294,7 @@ impl Queue {
         }
         self.io = Io::Writing;
         if self.frames.is_empty() {
-            // An idle connection holds no memory for its queue.
+            // Frees the memory: an idle connection holds none for its queue.
             self.frames = VecDeque::new();
         }
         if !hand.is_empty() {
@@ -318,7 +314,7 @@ impl Queue {
         self.wake();
     }
 
-    /// Whether the connection's own task has to wait for the socket to take more.
+    /// Whether the connection's task must wait until the socket takes more.
     pub(super) fn is_blocked(&self) -> bool {
         self.io == Io::Blocked
     }
@@ -330,7 +326,7 @@ impl Queue {
         }
     }
 
-    /// Nothing can be sent any more; the connection's task reads on to the end.
+    /// No more bytes can be sent; the connection's task reads on to the end.
     fn fail(&mut self) {
         self.io = Io::Broken;
         self.drop_frames();
@@ -342,13 +338,13 @@ impl Queue {
         self.bytes = 0;
     }
 
-    /// The last frame, then a FIN. `flush`: what is queued goes before; otherwise only a frame whose first bytes are sent already.
+    /// Queues the last frame and a FIN. `flush`: queued frames are sent before; otherwise they are dropped, except for one that was sent in part.
     pub(super) fn end(&mut self, last: Option<Bytes>, flush: bool) {
         if !self.takes_frames() {
             return;
         }
         if !flush {
-            // What another thread has in its hand comes back to the front, if it is not written. A begun frame must be finished.
+            // A chunk that another thread is writing may still be put back to the front. A frame that was sent in part must be sent whole.
             let in_hand = self.in_hand();
             let front = if self.begun > 0 && self.io != Io::Writing { self.frames.pop_front() } else { None };
             let begun = front.map(|piece| match piece {
@@ -362,7 +358,7 @@ impl Queue {
         if let Some(frame) = last {
             self.append(frame);
         }
-        // A hold ends with this: the client gets what there is.
+        // This also ends a hold: held frames are sent.
         self.phase = Phase::Ending;
         self.wake();
     }
@@ -372,17 +368,17 @@ impl Queue {
         self.bytes.saturating_sub(queued)
     }
 
-    /// Whether nothing can be sent any more.
+    /// Whether a write has failed.
     pub(super) fn is_broken(&self) -> bool {
         self.io == Io::Broken
     }
 
-    /// Has an end that has begun cut short then.
+    /// Sets the time at which an end that has begun is aborted.
     pub(super) fn cut_at(&mut self, time: Timestamp) {
         self.end_by = NonZeroU64::new(time.0);
     }
 
-    /// When an end that has begun is cut short.
+    /// The time at which an end that has begun is aborted.
     pub(super) fn end_by(&self) -> Option<Timestamp> {
         self.end_by.map(|time| Timestamp(time.get()))
     }
@@ -392,24 +388,24 @@ impl Queue {
         matches!(self.phase, Phase::Ending | Phase::Finished)
     }
 
-    /// Whether the FIN is sent, or nothing can be sent any more.
+    /// Whether the FIN is sent, or a write has failed.
     pub(super) fn is_finished(&self) -> bool {
         self.phase == Phase::Finished || self.io == Io::Broken
     }
 
-    /// Makes the connection's task end now.
+    /// Drops the frames, and makes the connection's task end.
     pub(super) fn abort(&mut self) {
         self.phase = Phase::Aborted;
         self.drop_frames();
         self.wake();
     }
 
-    /// Whether the connection's task shall end now.
+    /// Whether the connection's task must end now.
     pub(super) fn is_aborted(&self) -> bool {
         self.phase == Phase::Aborted
     }
 
-    /// Has the connection's own task woken through `waker` from now on.
+    /// Sets the waker of the connection's task.
     pub(super) fn wake_with(&mut self, waker: &Waker) {
         match &mut self.waker {
             Some(known) if known.will_wake(waker) => {}
@@ -417,7 +413,7 @@ impl Queue {
         }
     }
 
-    /// Wakes the connection's own task.
+    /// Wakes the connection's task.
     pub(super) fn wake(&self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();

@@ -1,13 +1,13 @@
-//! The task of one session, from the end of the handshake to the end: reads what the client sends, and writes what another thread could not write.
+//! The task of one session after its handshake: reads the client's input, and writes the bytes that the socket did not take from other threads.
 //!
 //! ```text
-//! readable ─► transport ─► decoder ─► interpreter ─► requests ─► hub (one lock for all of them)
+//! readable ─► transport ─► decoder ─► interpreter ─► requests ─► hub (takes the lock once)
 //! ```
 //!
-//! An idle session holds no buffer: readiness is awaited first, then read into a buffer that its thread shares, and only a partial frame stays in the
-//! decoder.
+//! An idle session holds no buffer: the task waits for readiness, then reads into a buffer that all sessions of the thread share. Only a partial frame
+//! stays in the decoder.
 //!
-//! Never here: a lock held across a system call, a frame's meaning.
+//! Never here: a lock held across a system call; the interpretation of frames.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -29,33 +29,33 @@ use tokio::time::Sleep;
 use wsmb_protocol::frame::{Decoder, Role};
 
 thread_local! {
-    /// What all sessions of the thread read into.
+    /// The read buffer of all sessions of the thread.
     static INPUT: RefCell<Box<[u8]>> = RefCell::new(vec![0; wsmb_protocol::limits::READ_BUFFER].into_boxed_slice());
-    /// The memory of the requests of one read. Empty between two reads.
+    /// The reused list of the requests of one read. Empty between two reads.
     static REQUESTS: RefCell<Vec<Option<Request<'static>>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// See the module.
+/// The task of one session.
 pub(super) struct Reader {
     hub: Arc<Hub>,
     session: Arc<Session>,
     decoder: Decoder,
-    /// What the client sends is thrown away: it has closed, or violated the protocol.
+    /// Input is dropped, because the client has sent a close frame or violated the protocol.
     ignores_input: bool,
     /// The code of the client's close frame.
     closed: Option<u16>,
-    /// The client's first frame has come.
+    /// The client has sent a frame.
     greeted: bool,
-    /// The end is being timed.
+    /// The timer of the end was started.
     lingering: bool,
-    /// The pause of the store's backpressure for which this task waits already.
+    /// The pause of the backpressure for whose end this task is registered.
     paused: u64,
     /// The end of a pause of a client that publishes faster than its rate.
     slowed: Option<Pin<Box<Sleep>>>,
     departed: bool,
 }
 
-/// What one look at the socket brought.
+/// The result of one read.
 enum Inbound {
     Nothing,
     More,
@@ -79,7 +79,7 @@ impl Reader {
         }
     }
 
-    /// Takes what the client sent, in order.
+    /// Handles input of the client.
     pub(super) fn take(&mut self, input: &mut [u8]) {
         self.session.note_input(self.hub.now());
         self.hub.stop.note_input();
@@ -107,10 +107,10 @@ impl Reader {
             hub.hold(Hold::Answer, session.id);
         }
         if let Some((code, is_orderly)) = closed {
-            // Asked without the core's lock: the answer needs a system call.
+            // Not under the core's lock, because it makes a system call.
             let took_only = is_orderly && session.took_only(hub.options().limits.trust_fin);
             self.closed = Some(code);
-            // A client that waits for answers gets the close frame behind them.
+            // A client that waits for answers gets them before the close frame.
             if !hub.finish(session, took_only) {
                 hub.apply(session, Request::Leave(Leave { code, took_only }));
             }
@@ -141,7 +141,7 @@ impl Reader {
         }
         if blocked && self.session.transport().poll_write_ready(cx).is_ready() {
             self.session.queue().unblock();
-            // If the socket is full again, this wakes the task, which then waits for it.
+            // If the socket is full again, `flush` wakes this task, which then waits for the socket.
             self.session.flush();
         }
         true
@@ -174,14 +174,14 @@ impl Reader {
         }))
     }
 
-    /// The client has sent a FIN. True if it waits for answers, so that the session stays for them.
+    /// The client has sent a FIN. Returns whether the session stays open for answers.
     fn finish(&mut self) -> bool {
         let took_only = self.session.took_only(self.hub.options().limits.trust_fin);
         self.hub.finish(&self.session, took_only)
     }
 
-    /// Looks after a client that has finished sending and waits for answers. `None`: it is to be read from like any other, because it has its
-    /// answers and the close frame that it asked for.
+    /// Continues a session that stays open for answers. `None`: the client has its answers and gets the reply to its close frame, so the task reads on
+    /// until the client's FIN.
     fn answer(&mut self) -> Option<Poll<()>> {
         let (ending, broken) = {
             let queue = self.session.queue();
@@ -210,25 +210,25 @@ impl Reader {
             let took_only =
                 orderly && !session.pending.is_listening() && session.took_only(self.hub.options().limits.trust_fin);
             self.hub.depart(session, took_only);
-            // Replies and a close frame may still be queued; a client that has sent a FIN may still read.
+            // Answers and a close frame may still be queued, and a client that has sent a FIN may still read.
             if orderly {
                 session.flush();
             } else if session.transport().unacknowledged().is_none_or(|bytes| bytes > 1)
                 && (!self.hub.stop.has_begun() || session.queue().has_unconfirmed())
             {
-                // More than a FIN is on its way to a client that takes nothing. In a stop only what will be delivered again is cut off; an answer may
-                // still arrive.
+                // More than a FIN is unacknowledged, and the client takes nothing. In a stop only sessions with unconfirmed deliveries are reset, because these
+                // are delivered again; an answer may still arrive.
                 session.transport().abort();
             }
         }
     }
 }
 
-/// Keeps the memory of a list of requests for the next read, unless it is large.
+/// Keeps the memory of a list of requests for the next read, up to [`limits::REQUESTS_AT_ONCE`].
 fn keep(mut requests: Vec<Option<Request<'_>>>) {
     requests.clear();
     requests.shrink_to(limits::REQUESTS_AT_ONCE);
-    // The list is empty: this changes its lifetime and keeps its memory.
+    // The list is empty: this changes only the lifetime in its type, and keeps the memory.
     REQUESTS.set(requests.into_iter().map_while(|_| None).collect());
 }
 
@@ -264,7 +264,7 @@ impl Future for Reader {
     }
 }
 
-/// However the task ends, the core learns of it.
+/// Reports the end to the core, even after a panic or when the task is cancelled.
 impl Drop for Reader {
     fn drop(&mut self) {
         self.depart(false);

@@ -1,4 +1,4 @@
-//! Answers to clients, as the frames and the words that they get.
+//! Answers to clients, as frames and as texts.
 
 use bytes::Bytes;
 
@@ -7,10 +7,10 @@ use wsmb_core::message::{ChannelName, ConnectionId, DeliveryName, Timestamp};
 use wsmb_protocol::envelope::{self, Code};
 use wsmb_protocol::frame::{self, Opcode};
 
-/// What a client is told that has waited long enough for its answer.
+/// The text for a client whose answer is late.
 pub(super) const NOT_YET_SAFE: &str = "not yet safe; may still be delivered";
 
-/// A text frame.
+/// Encodes a text frame.
 pub(super) fn text(payload: &str) -> Bytes {
     frame::encode(Opcode::Text, payload.as_bytes())
 }
@@ -20,7 +20,7 @@ pub(super) fn greeting(now: Timestamp) -> Bytes {
     text(&envelope::connect_reply(now, Code::Accepted, ""))
 }
 
-/// The connect reply of a client that has waited long enough for what becomes of its first message.
+/// The connect reply of a client whose first message has no result in time.
 pub(super) fn late_greeting(now: Timestamp) -> Bytes {
     text(&envelope::connect_reply(now, Code::Unavailable, NOT_YET_SAFE))
 }
@@ -31,8 +31,8 @@ pub(super) fn ping_reply(now: Timestamp, healthy: bool) -> Bytes {
     text(&envelope::connect_reply(now, code, ""))
 }
 
-/// The JSON of `reply` to the connection `to`, as a frame of its own. `channel` is the one of the publication that it answers, where it answers at once;
-/// `max_backlog` its bound.
+/// The JSON of `reply` to the connection `to`, as a command of its own. `channel`: the channel of the publication, if the reply belongs to the current one;
+/// `max_backlog`: returns the bound of a channel.
 pub(super) fn render(
     reply: &Reply,
     to: ConnectionId,
@@ -55,7 +55,7 @@ pub(super) fn render(
     envelope::refusal(Some(command), code, &detail, id)
 }
 
-/// What `reply` says: its code, and what follows the code's text. The arguments as in [`render`].
+/// The code of `reply`, and the detail that follows the code's text. The arguments are those of [`render`].
 pub(super) fn summary(
     reply: &Reply,
     to: ConnectionId,
@@ -74,7 +74,7 @@ pub(super) fn summary(
     }
 }
 
-/// Why an answer to a delivery is refused.
+/// The detail of a refused answer to a delivery.
 pub(super) fn not_waiting(delivery: DeliveryName) -> String {
     format!("delivery \"{delivery}\" is not waiting for an answer; it was answered, or given back")
 }

@@ -1,7 +1,7 @@
-//! A session: who is connected, how frames to it are encoded, and where they go (a send queue in front of a transport).
+//! A session: the user, the encoding of frames, and a send queue in front of a transport.
 //!
-//! Every thread sees the same [`Session`]; it knows no hub and no core. An idle session holds no buffer. A thread that queues frames also flushes them, without
-//! waiting; only what the socket does not take is left to the session's own task (`reader`).
+//! All threads share the same [`Session`]; it does not know the hub or the core. An idle session holds no buffer. A thread that queues frames also flushes
+//! them, without waiting; bytes that the socket does not take are left to the session's own task (`reader`).
 //!
 //! Never here: a system call under the queue's lock, a decision about delivery.
 
@@ -24,47 +24,45 @@ use wsmb_protocol::frame;
 
 pub(super) use liveness::OnTime;
 
-/// Who is at the other end, and how it speaks; fixed by the handshake.
+/// The client and its dialect, as the handshake determined them.
 #[derive(Clone, Debug)]
 pub(super) struct Profile {
-    /// Who is logged in; empty for an anonymous connection.
+    /// The user; empty for an anonymous connection.
     pub(super) user: Arc<str>,
-    /// Where from: the client's address, as far as trusted proxies tell.
+    /// The client's address, as trusted proxies report it.
     pub(super) peer: Peer,
     /// The channel of a topic connection; `None` for an envelope connection.
     pub(super) topic: Option<ChannelName>,
-    /// Its name (`?receiver=ID`), which few have.
+    /// The receiver name (`?receiver=ID`). In a box, because few connections have one.
     pub(super) receiver: Option<Box<Arc<str>>>,
-    /// It offered `wsmb.v1`: it gets close frames, and nothing is held for it.
+    /// The client offered `wsmb.v1`: it gets close frames, and its queue is not held.
     pub(super) modern: bool,
-    /// A proxy stands between: what its TCP acknowledges says nothing about the client (SPEC section 3).
+    /// The connection comes through a proxy, so acknowledgements of its TCP prove nothing about the client (SPEC section 3).
     pub(super) proxied: bool,
 }
 
 impl Profile {
-    /// How frames to the session are encoded.
     pub(super) fn encoding(&self) -> Encoding {
         if self.topic.is_some() { Encoding::Topic } else { Encoding::Envelope }
     }
 
-    /// What kind of client it is, for the core.
+    /// The kind of client, for the core.
     pub(super) fn client(&self) -> ClientKind {
         if self.modern { ClientKind::Modern } else { ClientKind::Legacy }
     }
 }
 
-/// An address, as far as it is told: in 24 bytes where a [`SocketAddr`] has 32.
+/// A client's address: 24 bytes, where a [`SocketAddr`] has 32.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
     ip: IpAddr,
-    /// 0 where a proxy does not tell.
+    /// 0: a proxy did not report it.
     port: u16,
     /// The interface of a link-local address.
     scope: u32,
 }
 
 impl Peer {
-    /// Without the port.
     pub(super) fn ip(&self) -> IpAddr {
         self.ip
     }
@@ -95,26 +93,26 @@ impl fmt::Display for Peer {
 pub(super) struct Closing {
     /// RFC 6455 section 7.4.
     pub(super) code: u16,
-    /// A few words for the close frame.
+    /// The reason in the close frame.
     pub(super) reason: &'static str,
-    /// A legacy client gets the close frame too: it asked for it, by its own close frame or by a violation of the protocol.
+    /// A legacy client gets the close frame too, because it has sent its own close frame or violated the protocol.
     pub(super) invited: bool,
-    /// What is queued is sent before.
+    /// Queued frames are sent before the close frame; otherwise they are dropped.
     pub(super) flush: bool,
 }
 
-/// A session, as every thread sees it.
+/// A session, shared by all threads.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: ConnectionId,
     pub(super) profile: Profile,
     /// Which of the server's loops reads and writes the transport.
     pub(super) home: u16,
-    /// The core does not know this session any more. Changes under the core's lock.
+    /// The end was reported to the core. Changes under the core's lock.
     forgotten: AtomicBool,
     transport: Transport,
     queue: Mutex<Queue>,
-    /// When the last byte came, in milliseconds as [`Timestamp`].
+    /// The time of the last input, in milliseconds as [`Timestamp`].
     last_input: AtomicU64,
     opened: Timestamp,
     /// The answers that the client waits for.
@@ -138,23 +136,22 @@ impl Session {
         }
     }
 
-    /// The queue. Held for short, never across a system call.
+    /// Locks the queue. The lock must be held only briefly, and never across a system call.
     pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The way to the client.
     pub(super) fn transport(&self) -> &Transport {
         &self.transport
     }
 
-    /// Queues the last things: the close frame if the client is to get one, and the FIN. To be flushed by the caller.
+    /// Queues the close frame, if the client gets one, and the FIN. The caller must flush.
     pub(super) fn end(&self, closing: Closing) {
         let last = (self.profile.modern || closing.invited).then(|| frame::encode_close(closing.code, closing.reason));
         self.queue().end(last, closing.flush);
     }
 
-    /// Notes that the core does not know the session any more; true for the first time.
+    /// Marks the session as forgotten by the core. Returns whether it was not marked before.
     pub(super) fn forget(&self) -> bool {
         !self.forgotten.swap(true, Ordering::Relaxed)
     }
@@ -164,32 +161,32 @@ impl Session {
         self.forgotten.load(Ordering::Relaxed)
     }
 
-    /// An answer that the client waits for is in the queue.
+    /// An answer for which the client waits is in the queue.
     pub(super) fn answered(&self) {
         if self.pending.remove() {
             self.queue().wake();
         }
     }
 
-    /// The answers that the client waits for do not come in time.
+    /// The answers for which the client waits are late.
     pub(super) fn give_up(&self) {
         if self.pending.give_up() {
             self.queue().wake();
         }
     }
 
-    /// Notes that something was read.
+    /// Records the time of an input.
     pub(super) fn note_input(&self, now: Timestamp) {
         self.last_input.store(now.0, Ordering::Relaxed);
     }
 
-    /// When the last byte came.
+    /// The time of the last input.
     pub(super) fn last_input(&self) -> Timestamp {
         Timestamp(self.last_input.load(Ordering::Relaxed))
     }
 }
 
-/// (Tests.) A modern envelope session of the loop `home`, whose head is written, and the client's end.
+/// Returns a modern envelope session of the loop `home`, whose upgrade reply is written, and the client's socket.
 #[cfg(test)]
 pub(super) async fn open(id: ConnectionId, home: u16) -> (Arc<Session>, tokio::net::TcpStream) {
     let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -207,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_is_told_as_its_address_is() {
+    fn a_peer_is_shown_like_its_socket_address() {
         for text in ["192.0.2.1:8888", "[2001:db8::1]:1", "[::ffff:192.0.2.1]:65535", "[fe80::1%7]:443"] {
             let address: SocketAddr = text.parse().expect("an address");
             assert_eq!(Peer::from(address).to_string(), text);

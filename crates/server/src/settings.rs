@@ -72,13 +72,13 @@ pub struct AccessSettings {
     pub permissions: Permissions,
     /// How often users may publish and connect.
     pub rates: RateRules,
-    /// The proxies that are believed when they name a client.
+    /// The proxies whose client addresses are trusted.
     pub trusted_proxies: Networks,
-    /// The web pages of other hosts that may connect.
+    /// The origins of other hosts whose web pages may connect.
     pub origins: Vec<Origin>,
 }
 
-/// The number of inline entries, not their hashes.
+/// Shows the number of inline entries, not their hashes.
 impl fmt::Debug for AccessSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccessSettings")

@@ -1,12 +1,12 @@
-//! The signals that end a server or have it reload.
+//! The signals that stop or reload a server.
 //!
-//! Never here: what follows from a signal (that is `lifecycle`'s).
+//! Never here: the stop or the reload itself (that is `lifecycle`'s).
 
 use std::time::Instant;
 
 use crate::limits;
 
-/// What a signal asks for.
+/// The request that a signal stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
     Stop(&'static str),
@@ -25,10 +25,10 @@ pub(super) struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    /// Listens for them from now on.
+    /// Installs the signal handlers.
     ///
     /// # Errors
-    /// The system takes no handler.
+    /// The system refuses a handler.
     pub(super) fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
@@ -39,7 +39,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
@@ -57,18 +57,18 @@ pub(super) struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    /// Listens for them from now on.
+    /// Installs the signal handlers.
     ///
     /// # Errors
-    /// The system takes no handler.
+    /// The system refuses a handler.
     pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self)
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> Signal {
         if tokio::signal::ctrl_c().await.is_err() {
-            // Without a way to be told, the process is ended from outside.
+            // Without a handler, Ctrl-C ends the process.
             std::future::pending::<()>().await;
         }
         Signal::Stop("Ctrl-C")
@@ -76,7 +76,7 @@ impl Signals {
 }
 
 impl Signals {
-    /// Returns when a signal asks for the end that is no echo of the one that came at `first`.
+    /// Waits for a second stop signal. Signals within [`limits::SECOND_SIGNAL`] after the `first` are ignored.
     pub(super) async fn insist(&mut self, first: Instant) {
         while self.next().await == Signal::Reload || first.elapsed() < limits::SECOND_SIGNAL {}
     }

@@ -1,15 +1,16 @@
-//! The orderly stop, from the signal to the closed port: nothing accepted is lost, nothing confirmed comes twice, nobody waits longer than needed.
+//! The orderly stop, from the signal to the closed port. No accepted message is lost, no confirmed message is delivered again, and no client waits longer
+//! than needed.
 //!
 //! ```text
-//! begin ─► hear out ─────────────► part ───────────────► (store and ids close) ─► close the listeners
-//!   new upgrades: 503               1001 (modern) or       lifecycle               what has connected
-//!   no kept message is delivered    a bare FIN             does this               gets its 503
-//!   pings behind what was
+//! begin ─► read until silent ────► end connections ────► (store and ids close) ─► close the listeners
+//!   new upgrades: 503               1001 (modern) or       lifecycle               waiting clients
+//!   no kept message is delivered    a bare FIN             does this               get their 503
+//!   pings behind deliveries
 //! ```
 //!
-//! *Hear out*: everybody is read until all are silent. Confirmations arrive, and what publishers left in socket buffers; that is stored and answered.
-//! *Part*: each connection is closed as soon as its client has closed its half, or has acknowledged our end and is silent: a client that keeps its
-//! half open delays nothing. The listeners stay open to the end, so that the gap in which a client is refused is as short as the next process's start.
+//! *Read until silent*: confirmations arrive, and publications from socket buffers; these are stored and answered.
+//! *End connections*: a connection is closed as soon as its client has closed its half, or has acknowledged our FIN and is silent. So a client that keeps
+//! its half open delays nothing. The listeners stay open to the end, so that clients are refused only while the next process starts.
 
 use std::time::{Duration, Instant};
 
@@ -23,14 +24,14 @@ use wsmb_core::broker::{Broker, Event};
 use wsmb_core::message::Timestamp;
 
 impl Hub {
-    /// From now on no connection is made and no kept message is delivered; who has unconfirmed ones is pinged.
+    /// Begins the stop: refuses new connections, delivers no more kept messages, and pings receivers with unconfirmed ones.
     pub(super) fn begin_stop(&self) {
         self.stop.begin();
         self.close();
         self.happened(Event::Stopping);
     }
 
-    /// Reads everybody until all are silent and answered; at most until `end`.
+    /// Waits until all clients are silent and have their answers; at most until `end`.
     pub(super) async fn hear_out(&self, end: Instant) {
         let began = Instant::now();
         let (mut last, mut reads) = (began, self.stop.reads());
@@ -38,7 +39,7 @@ impl Hub {
             sleep(limits::STOP_LOOK).await;
             let (now, read) = (Instant::now(), self.stop.reads());
             if self.backpressure.is_closed() {
-                // Nobody is read, so nobody can be heard.
+                // No socket is read, so silence proves nothing.
                 last = now;
             } else if read != reads {
                 (last, reads) = (now, read);
@@ -56,7 +57,7 @@ impl Hub {
         }
     }
 
-    /// When every connection has ended: has the store write what it refused, perhaps because it was busy or full for a moment.
+    /// After the end of all connections: gives the store again the messages that it has refused, perhaps because it was busy or full for a moment.
     pub(super) async fn store_rest(&self) {
         for _ in 0..limits::STOP_ATTEMPTS {
             self.happened(Event::Stopping);
@@ -70,7 +71,7 @@ impl Hub {
         }
     }
 
-    /// Ends every connection, and waits until each is closed by its client or need not be waited for. How many had to be left, at `end` at the latest.
+    /// Ends every connection, and waits until each is closed or done; at most until `end`. Returns the number of connections that are still open.
     pub(super) async fn part(&self, end: Instant) -> usize {
         let closing = Closing { code: 1001, reason: "the broker is going down", invited: false, flush: true };
         let (now, max_queue) = (self.wall_now(), self.options().limits.max_queue);
@@ -108,9 +109,9 @@ impl Hub {
 }
 
 impl Session {
-    /// Whether nothing more can be expected of the client: its end was sent `since` ago, its TCP has acknowledged everything, and it is silent.
+    /// Whether no more input is expected from the client: its end was queued `since` ago, its TCP has acknowledged all bytes, and it is silent.
     fn is_done(&self, now: Timestamp, since: Duration) -> bool {
-        // A modern client closes by itself when it has read the close frame; a legacy one may sleep, or never look.
+        // A modern client closes the connection when it has read the close frame; a legacy client may sleep, or never read.
         let patience = if self.profile.modern { limits::STOP_SILENCE } else { limits::STOP_QUIET };
         since >= patience
             && now.since(self.last_input()) >= limits::STOP_QUIET

@@ -1,55 +1,55 @@
-//! How far an orderly stop is, as readers and listeners see it. `stop` is the procedure.
+//! The state of an orderly stop, for readers and listeners. The procedure is in `stop`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-/// See the module.
+/// The state of an orderly stop.
 #[derive(Debug, Default)]
 pub(super) struct Stop {
     begun: AtomicBool,
-    /// Reads that brought something since it began.
+    /// Reads of input since the stop began.
     reads: AtomicU64,
-    /// The listeners close once nobody is waiting at them.
+    /// True: the listeners must close when no connection waits to be accepted.
     closing: watch::Sender<bool>,
 }
 
 impl Stop {
-    /// Whether the server is going down.
+    /// Whether the stop has begun.
     pub(super) fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Begins it.
+    /// Begins the stop.
     pub(super) fn begin(&self) {
         self.begun.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that a client has sent something.
+    /// Counts a read of input, if the stop has begun.
     pub(super) fn note_input(&self) {
         if self.has_begun() {
             self.reads.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Reads that brought something since it began.
+    /// Reads of input since the stop began.
     pub(super) fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
     }
 
-    /// For a listener: see [`closed`].
+    /// Returns a listener's argument for [`closed`].
     pub(super) fn listeners(&self) -> watch::Receiver<bool> {
         self.closing.subscribe()
     }
 
-    /// Has the listeners closed.
+    /// Tells the listeners to close.
     pub(super) fn close_listeners(&self) {
         self.closing.send_replace(true);
     }
 }
 
-/// Waits until the listeners are to close.
+/// Waits until the listeners must close.
 pub(super) async fn closed(listeners: &mut watch::Receiver<bool>) {
-    // The sender lives as long as the hub, which every listener has.
+    // No error: the hub holds the sender, and every listener holds the hub.
     let _ = listeners.wait_for(|closing| *closing).await;
 }

@@ -1,10 +1,10 @@
-//! The way to the store's worker and back: commands in the order of the core's decisions, reports in the order of the worker's.
+//! The connection to the store's worker: commands in the order of the core's decisions, reports in the order of the worker's.
 //!
 //! ```text
 //! engine ─► submit ─► commands ─► hand_over ─► worker's thread ─► reports ─► a task of the server (`tasks`) ─► engine
 //! ```
 //!
-//! The worker's thread touches no session and no socket: what it reports waits here until a task of the server takes it.
+//! The worker's thread touches no session and no socket: its reports wait in a list until a task of the server takes them.
 //!
 //! Never here: the hub, the core.
 
@@ -20,33 +20,33 @@ use wsmb_core::broker::{ChannelSummary, Restored, StoreEffect, StoreEvent};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
 use wsmb_store::{Background, FoundIds, Group, MessageStore, Restamp, StoreError, StoreWorker, Summary};
 
-/// The store's worker, the commands for it, and what it has reported.
+/// The store's worker, its commands and its reports.
 pub(super) struct Storage {
     worker: StoreWorker,
     commands: Mutex<VecDeque<StoreEffect>>,
-    /// Held while commands are handed over, so that two threads do not change their order.
+    /// Locked while commands are handed over, so that two threads do not change their order.
     handing_over: Mutex<()>,
     questions: Mutex<Questions>,
     reports: Arc<Reports>,
 }
 
-/// What the worker's thread has said and nobody has taken yet. The core asks for a bounded number of things at a time, so there are not many.
+/// The worker's reports that were not taken yet. Their number is bounded, because the core bounds its outstanding commands.
 #[derive(Debug, Default)]
 struct Reports {
     list: Mutex<VecDeque<Report>>,
     arrived: Notify,
 }
 
-/// Something that the worker's thread has said.
+/// A report of the worker's thread.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// What has become of a command.
+    /// The outcome of a command.
     Store(StoreEvent),
-    /// Whether the store can be written, for all sessions that have asked.
+    /// Whether the store can be written, for all sessions that wait for the answer.
     Health(bool),
 }
 
-/// The `ping` commands whose answer the store has to give. One question to it serves all sessions that wait.
+/// The `ping` commands that the store must answer. One check of the store serves all waiting sessions.
 #[derive(Debug, Default)]
 struct Questions {
     /// Weak, because a late answer must keep no session alive. At most [`wsmb_store::limits::STORE_CHECKS`].
@@ -54,14 +54,14 @@ struct Questions {
     state: Question,
 }
 
-/// Where the question for the waiting sessions is.
+/// The state of the check for the waiting sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Question {
     #[default]
     None,
-    /// To be handed over.
+    /// The check must be handed over.
     Noted,
-    /// The store has it.
+    /// The check was handed over.
     Asked,
 }
 
@@ -73,10 +73,10 @@ impl Reports {
 }
 
 impl Storage {
-    /// Starts the worker's thread. There, `before_removal` is called before rows are removed, and `died` if the thread dies of a defect.
+    /// Starts the worker's thread. The thread calls `before_removal` before it removes rows, and `died` if it panics.
     ///
     /// # Errors
-    /// If the system makes no thread.
+    /// The system creates no thread.
     pub(super) fn start(
         store: Box<dyn Background>,
         before_removal: impl FnMut() + Send + 'static,
@@ -96,23 +96,23 @@ impl Storage {
         })
     }
 
-    /// Takes commands; pure memory, to be called under the core's lock, so that their order is the core's.
+    /// Queues commands. Touches only memory. Must be called under the core's lock, so that commands keep the core's order.
     pub(super) fn submit(&self, commands: Vec<StoreEffect>) {
         if !commands.is_empty() {
             lock(&self.commands).extend(commands);
         }
     }
 
-    /// Whether the store can be written, if that is known without asking it.
+    /// Whether the store can be written; `None` if only a check can tell.
     pub(super) fn known_health(&self) -> Option<bool> {
-        // In an outage the store is tried all the time anyway, so its last word is fresh.
+        // During an outage the worker retries continuously, so its last result is recent.
         if !self.worker.healthy() {
             return Some(false);
         }
         (lock(&self.questions).waiting.len() >= wsmb_store::limits::STORE_CHECKS).then_some(true)
     }
 
-    /// Has the session answered when the store has said whether it can be written. False: too many wait already.
+    /// Adds a session that waits for a check of the store. Returns false if too many wait already.
     pub(super) fn ask(&self, session: &Arc<Session>) -> bool {
         let mut questions = lock(&self.questions);
         if questions.waiting.len() >= wsmb_store::limits::STORE_CHECKS {
@@ -125,13 +125,13 @@ impl Storage {
         true
     }
 
-    /// The sessions that wait for [`Report::Health`]; they wait no longer.
+    /// Takes the sessions that wait for [`Report::Health`].
     pub(super) fn take_waiting(&self) -> Vec<Arc<Session>> {
         let waiting = std::mem::take(&mut *lock(&self.questions)).waiting;
         waiting.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Gives the worker's thread what was submitted and asked. It may wake a thread, so it must not be called under the core's lock.
+    /// Hands queued commands and checks over to the worker's thread. May wake a thread, so must not be called under the core's lock.
     pub(super) fn hand_over(&self) {
         self.hand_over_commands();
         let is_noted = {
@@ -168,12 +168,12 @@ impl Storage {
         }
     }
 
-    /// Waits until the worker's thread has said something.
+    /// Waits for a report of the worker's thread.
     pub(super) async fn reported(&self) {
         self.reports.arrived.notified().await;
     }
 
-    /// The oldest report that nobody has taken.
+    /// Takes the oldest report.
     pub(super) fn next_report(&self) -> Option<Report> {
         lock(&self.reports.list).pop_front()
     }
@@ -184,7 +184,7 @@ impl Storage {
         self.worker.restamp(restamp);
     }
 
-    /// Remembers the wall clock's time.
+    /// Stores the wall clock's time.
     pub(super) fn note_time(&self, now: Timestamp) {
         self.worker.note_time(now);
     }
@@ -194,15 +194,15 @@ impl Storage {
         self.worker.queued_bytes()
     }
 
-    /// Waits until there is room for more.
+    /// Waits until few enough bytes wait for a commit.
     pub(super) async fn room(&self) {
         self.worker.wait_for_room().await;
     }
 
-    /// Writes everything, marks the store clean and closes it. Blocks. Reports may be left to be taken.
+    /// Writes all queued changes, marks the store clean and closes it. Blocks. Reports may be left.
     ///
     /// # Errors
-    /// Why not everything could be written.
+    /// The store could not be written or closed.
     pub(super) fn stop(&self) -> Result<(), StoreError> {
         self.hand_over();
         self.worker.stop()
@@ -213,14 +213,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the store remembers of the last crash, by name.
+/// The store's mark of the last crash.
 const SUSPECT: &str = "restart.suspect";
 
-/// Up to which id messages may have been delivered more often than their rows say: everything that was there at the last crash. It is remembered over
-/// orderly restarts, because messages may wait through many of them.
+/// Returns the highest id that the store held at the last crash: messages up to it may have been delivered more often than their rows say. The store keeps
+/// the id over orderly restarts, because messages may wait through many of them.
 ///
 /// # Errors
-/// If the store can't be read.
+/// The store cannot be read.
 pub(super) fn suspect_up_to(store: &mut dyn MessageStore, summary: &Summary) -> Result<MessageId, StoreError> {
     if summary.clean {
         return Ok(MessageId(store.mark(SUSPECT)?.unwrap_or_default()));
@@ -235,7 +235,7 @@ pub(super) fn suspect_up_to(store: &mut dyn MessageStore, summary: &Summary) -> 
     Ok(summary.last_id)
 }
 
-/// What the store and the file of ids held, in the core's words.
+/// Converts the contents of the store and of the file of ids for the core.
 pub(super) fn restored(summary: Summary, suspect_up_to: MessageId, found: FoundIds) -> Restored {
     let mut expiries: HashMap<ChannelName, Vec<(Timestamp, u64)>> = HashMap::new();
     for (channel, expires, messages) in summary.expiries {

@@ -1,6 +1,4 @@
-//! The tasks that run beside the sessions: deadlines, timers, backpressure, reports of the store, ids.
-//!
-//! Each is a loop that sleeps until something is due and then asks the hub. `lifecycle` starts them.
+//! The tasks besides the sessions: deadlines, timers, backpressure, reports of the store, ids. `lifecycle` starts them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +16,14 @@ use wsmb_core::message::Timestamp;
 use wsmb_store::{StoreFailure, Outcome};
 
 impl Hub {
-    /// The task that gives the core its ticks.
+    /// Gives the core its ticks.
     pub(super) async fn run_deadlines(self: Arc<Self>) {
         loop {
             let Some(deadline) = self.arm() else {
                 self.deadline_moved.notified().await;
                 continue;
             };
-            // At least a millisecond, the clock's grain, so that nothing the core asks for makes this loop spin.
+            // At least a millisecond, the clock's resolution, so that no deadline makes this loop spin.
             let wait = deadline.since(self.now()).max(Duration::from_millis(1));
             tokio::select! {
                 () = tokio::time::sleep(wait) => self.happened(Event::Tick),
@@ -34,7 +32,7 @@ impl Hub {
         }
     }
 
-    /// The task that times heartbeats, holds and ends of all sessions.
+    /// Times the heartbeats, holds and ends of all sessions.
     pub(super) async fn run_timers(self: Arc<Self>) {
         loop {
             let next = self.timers().next();
@@ -65,7 +63,7 @@ impl Hub {
         }
     }
 
-    /// Asks a session what is due. `lenient`: reading is paused, so silence is not the client's fault.
+    /// Checks a session, and carries out the result. `lenient`: reading is paused, so silence is not the client's fault.
     fn look_at(&self, session: &Arc<Session>, now: Timestamp, interval: Duration, lenient: bool) {
         let mut due = session.on_time(now, interval, lenient);
         if due == OnTime::Dead && self.with_broker(|broker| broker.is_at_work(now, session.id)) {
@@ -89,7 +87,7 @@ impl Hub {
         }
     }
 
-    /// The task that lets sockets be read again: not every commit is reported, and nobody who waits does anything.
+    /// Ends pauses of reading. A task of its own, because not every commit is reported, and waiting readers do nothing.
     pub(super) async fn run_backpressure(self: Arc<Self>) {
         loop {
             self.backpressure.closed.notified().await;
@@ -98,7 +96,7 @@ impl Hub {
         }
     }
 
-    /// The task that takes what the store's thread reports.
+    /// Takes the reports of the store's thread.
     pub(super) async fn run_reports(self: Arc<Self>) {
         loop {
             self.storage.reported().await;
@@ -106,7 +104,7 @@ impl Hub {
         }
     }
 
-    /// Takes everything that the store's thread has reported so far.
+    /// Takes all reports of the store's thread so far.
     pub(super) fn take_reports(&self) {
         while let Some(report) = self.storage.next_report() {
             match report {
@@ -121,13 +119,13 @@ impl Hub {
         self.backpressure.watch(self.storage.queued_bytes());
     }
 
-    /// The task that saves ids once a second.
+    /// Saves new ids once a second.
     pub(super) async fn run_ids(self: Arc<Self>) {
         loop {
             tokio::time::sleep(limits::IDS_SAVE).await;
             if self.ids.is_unfinished() || self.with_broker(Broker::has_fresh_ids) {
                 let hub = self.clone();
-                // A panic in it is a defect that its own message tells; the next round tries again.
+                // An error is a panic, which has written its own message; the next round tries again.
                 let _ = tokio::task::spawn_blocking(move || hub.save_ids(false)).await;
             }
         }

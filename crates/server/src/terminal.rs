@@ -1,26 +1,25 @@
-//! The terminal that the broker was started on: closing it ends a broker that somebody runs by hand.
+//! The terminal on which the broker was started: when it is closed, a broker that was started by hand stops.
 //!
-//! SIGHUP has two meanings. A service gets it as the wish to read the configuration again. A program on a terminal gets it when the terminal is
-//! closed. The two are told apart by looking at the terminal: after its end it says so. A program for which `nohup` has switched the
-//! signal off goes on.
+//! SIGHUP has two meanings: a service gets it as a request to reload, and a program on a terminal gets it when the terminal is closed. `poll` tells whether
+//! the terminal is closed. A broker under `nohup` goes on.
 
 use std::os::fd::RawFd;
 
-/// Those of standard input, output and error that were a terminal at the start.
+/// Those of standard input, output and error that were a terminal at the start; none under `nohup`.
 #[derive(Debug)]
 pub(super) struct Terminal(Vec<RawFd>);
 
 impl Terminal {
-    /// Call it before anybody listens for SIGHUP.
+    /// Must be called before a handler for SIGHUP is installed.
     pub(super) fn at_start() -> Self {
         let is_terminal = |descriptor: &RawFd| {
-            // SAFETY: isatty has no memory to violate.
+            // SAFETY: isatty accesses no memory of the process.
             unsafe { libc::isatty(*descriptor) == 1 }
         };
         Self(if is_hang_up_ignored() { Vec::new() } else { (0..=2).filter(is_terminal).collect() })
     }
 
-    /// It was closed, or the connection to it was lost.
+    /// Whether the terminal was closed, or the connection to it was lost.
     pub(super) fn is_gone(&self) -> bool {
         self.0.iter().any(|descriptor| {
             let mut look = libc::pollfd { fd: *descriptor, events: 0, revents: 0 };
@@ -30,7 +29,7 @@ impl Terminal {
     }
 }
 
-/// Whether this process ignores SIGHUP, as `nohup` does it for the programs that it starts: they are not to end with the terminal.
+/// Whether this process ignores SIGHUP, as under `nohup`: then it must not end with the terminal.
 pub fn is_hang_up_ignored() -> bool {
     // SAFETY: a sigaction of zeros is valid, and the call only writes to it.
     unsafe {

@@ -1,5 +1,5 @@
-//! The server over real sockets, each test with its own on a free port. What clients see in detail is in `tests/e2e`; here is
-//! what needs a look inside, and enough to know that the parts are joined.
+//! Tests of the server over real sockets, each with its own server on a free port. `tests/e2e` tests the protocol in detail; these tests check the
+//! server's counters, and that its parts work together.
 
 use std::time::Duration;
 
@@ -22,10 +22,10 @@ use wsmb_store::StoreSettings;
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Longer than anything here takes, so that a failure ends instead of hanging.
+/// Longer than any step of a test takes, so that a failing test ends.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Settings of a server on a free port that keeps messages in memory and lets everybody in.
+/// Settings of a server on a free port that keeps messages in memory and accepts anonymous clients.
 fn settings() -> Settings {
     Settings {
         listeners: vec![Listener { address: "127.0.0.1:0".to_owned(), proxy_protocol: false }],
@@ -81,7 +81,7 @@ async fn say(client: &mut Client, text: &str) {
     client.send(Message::text(text)).await.expect("sent");
 }
 
-/// The next text or binary message; pings are answered by the library while it reads.
+/// Returns the next text or binary message. The library answers pings while it reads.
 async fn hear(client: &mut Client) -> String {
     loop {
         match patient(client.next()).await.expect("not ended").expect("a message") {
@@ -139,7 +139,7 @@ async fn a_message_travels_between_envelope_connections_verbatim_and_is_accepted
     let sent = r#"{ "command":"send-message", "channel":"sms", "id":"a", "more":1, "data":[{"x":1}] }"#;
     say(&mut sender, sent).await;
     assert_eq!(hear(&mut receiver).await, sent);
-    // The answer needs the receiver to read on, because its pong is what confirms; or the store.
+    // The receiver must read on: its pong confirms the message, and then the sender gets its answer.
     let answer = tokio::select! {
         answer = hear(&mut sender) => answer,
         other = hear(&mut receiver) => panic!("nothing more is delivered: {other}"),
@@ -150,7 +150,7 @@ async fn a_message_travels_between_envelope_connections_verbatim_and_is_accepted
 }
 
 #[tokio::test]
-async fn a_pong_confirms_and_leaves_nothing_to_be_kept() {
+async fn a_pong_confirms_a_message_and_none_is_kept() {
     let server = start(|_| {}).await;
     let mut receiver = connect(&server, "/?topic=sms", false).await;
     let mut sender = connect(&server, "/?topic=sms", true).await;
@@ -164,7 +164,7 @@ async fn a_pong_confirms_and_leaves_nothing_to_be_kept() {
 }
 
 #[tokio::test]
-async fn an_empty_pong_confirms_too() {
+async fn an_empty_pong_confirms_a_message() {
     let server = start(|_| {}).await;
     let mut receiver = TcpStream::connect(server.local_addrs()[0]).await.expect("connected");
     receiver.write_all(head("/?topic=sms").as_bytes()).await.expect("sent");
@@ -183,7 +183,7 @@ async fn an_empty_pong_confirms_too() {
 }
 
 #[tokio::test]
-async fn a_publisher_that_drops_its_connection_at_once_is_heard_and_the_dialects_meet() {
+async fn a_publication_reaches_the_other_dialect_even_if_its_sender_disconnects_at_once() {
     let server = start(|_| {}).await;
     let mut receiver = connect(&server, "/", true).await;
     hear(&mut receiver).await;
@@ -203,7 +203,7 @@ async fn a_publisher_that_drops_its_connection_at_once_is_heard_and_the_dialects
 }
 
 #[tokio::test]
-async fn what_nobody_receives_is_kept_and_a_one_shot_reader_confirms_its_only_message() {
+async fn messages_without_a_receiver_are_kept_and_a_one_shot_reader_confirms_its_only_message() {
     let server = start(|_| {}).await;
     let mut sender = connect(&server, "/", true).await;
     hear(&mut sender).await;
@@ -216,7 +216,7 @@ async fn what_nobody_receives_is_kept_and_a_one_shot_reader_confirms_its_only_me
 
     let mut reader = connect(&server, "/?topic=sms", false).await;
     assert_eq!(hear(&mut reader).await, "0");
-    // It goes without having answered a ping: its TCP has acknowledged the frame.
+    // The reader leaves without a pong; its TCP has acknowledged the frame.
     let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
     reader.close(Some(close)).await.expect("closing");
     if cfg!(target_os = "linux") {
@@ -235,7 +235,7 @@ async fn a_legacy_ping_that_comes_first_is_answered_by_one_frame() {
 }
 
 #[tokio::test]
-async fn nothing_comes_in_the_head_s_shadow_of_a_legacy_client() {
+async fn a_legacy_client_gets_no_frame_in_the_head_s_shadow() {
     let server = start(|_| {}).await;
     let mut client = TcpStream::connect(server.local_addrs()[0]).await.expect("connected");
     client.write_all(head("/").as_bytes()).await.expect("sent");
@@ -260,14 +260,14 @@ async fn a_newer_connection_replaces_the_older_one_of_its_name() {
     }
     let _newest = connect(&server, "/?topic=sms&receiver=gw", false).await;
     match patient(legacy.next()).await {
-        // The library's word for a FIN without a close frame.
+        // The library's error for a FIN without a close frame.
         Some(Err(Error::Protocol(_) | Error::Io(_))) | None => {}
         other => panic!("a legacy connection gets no close frame: {other:?}"),
     }
 }
 
 #[tokio::test]
-async fn a_receiver_that_never_reads_is_ended_as_slow_and_harms_nobody() {
+async fn a_receiver_that_never_reads_is_ended_as_slow_and_delays_no_other() {
     let server = start(|settings| {
         settings.limits.max_queue = 256 << 10;
         settings.broker.policies.default.keep = false;
@@ -313,7 +313,7 @@ async fn plain_requests_and_bad_credentials_get_plain_answers() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_so() {
+async fn a_connection_above_the_limit_is_refused_with_503() {
     let server = start(|settings| settings.limits.max_connections = 1).await;
     let first = connect(&server, "/", true).await;
     let answer = request(&server, &head("/")).await;
@@ -339,7 +339,7 @@ async fn a_violation_of_the_protocol_is_answered_by_its_close_code_even_to_legac
 }
 
 #[tokio::test]
-async fn going_down_tells_modern_clients_and_keeps_what_was_not_confirmed() {
+async fn a_stop_sends_close_frames_to_modern_clients_and_keeps_unconfirmed_messages() {
     let directory = tempfile::tempdir().expect("a directory");
     let url = format!("sqlite:{}", directory.path().join("wsmb.db").display());
     let server = start(|settings| settings.store.settings.url = url.clone()).await;
@@ -347,7 +347,7 @@ async fn going_down_tells_modern_clients_and_keeps_what_was_not_confirmed() {
     hear(&mut modern).await;
     let legacy = connect(&server, "/?topic=sms", false).await;
     until(|| server.counters().open() == 2).await;
-    // The legacy client never reads, so it confirms nothing; its drop resets the connection.
+    // The legacy client never reads, so it confirms no message; its drop resets the connection.
     say(&mut modern, r#"{"command":"send-message","channel":"sms","data":["kept"]}"#).await;
     until(|| server.broker_counters().deliveries == 1).await;
     let stopping = tokio::spawn(server.shutdown());
@@ -364,12 +364,12 @@ async fn going_down_tells_modern_clients_and_keeps_what_was_not_confirmed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_many_threads_every_receiver_gets_everything_in_order() {
+async fn with_several_threads_every_receiver_gets_all_messages_in_order() {
     everybody_gets_everything_in_order(start(|settings| settings.broker.policies.default.keep = false).await).await;
 }
 
 #[tokio::test]
-async fn with_several_loops_every_receiver_gets_everything_in_order() {
+async fn with_several_loops_every_receiver_gets_all_messages_in_order() {
     let server = start(|settings| {
         settings.threads = 3;
         settings.broker.policies.default.keep = false;
@@ -378,7 +378,7 @@ async fn with_several_loops_every_receiver_gets_everything_in_order() {
     everybody_gets_everything_in_order(server).await;
 }
 
-/// Three senders, eight receivers: with several loops, they are on different ones.
+/// Uses three senders and eight receivers, so that several loops serve them.
 async fn everybody_gets_everything_in_order(server: RunningServer) {
     let mut receivers = Vec::new();
     for _ in 0..8 {
@@ -442,7 +442,7 @@ async fn permissions_forbid_commands_and_connections_and_a_reload_changes_them()
 }
 
 #[tokio::test]
-async fn a_clients_close_frame_is_answered_with_its_code() {
+async fn a_close_frame_is_answered_with_the_same_code() {
     let server = start(|_| {}).await;
     for (sent, code) in [(&b"\x88\x82\0\0\0\0\x0f\xa1"[..], 4001u16), (b"\x88\x80\0\0\0\0", 1000)] {
         let mut client = TcpStream::connect(server.local_addrs()[0]).await.expect("connected");
@@ -483,7 +483,7 @@ async fn a_refused_topic_message_ends_its_sender() {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_told_in_a_sentence() {
+async fn the_error_for_a_port_in_use_names_the_cause() {
     let server = start(|_| {}).await;
     let mut settings = settings();
     settings.listeners[0].address = server.local_addrs()[0].to_string();

@@ -1,4 +1,4 @@
-//! What follows when the system's clock was set, and when the system was suspended.
+//! Starts the clock, and follows steps of the system's clock and suspensions of the system.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use wsmb_core::message::{MessageId, Timestamp};
 use wsmb_protocol::envelope::iso8601;
 use wsmb_store::{Background, CLOCK, Restamp, StoreError};
 
-/// Starts the clock with what the store remembers of the time, and takes rows from the future as created now.
+/// Starts the clock with the store's last time, and sets the creation time of rows from the future to now.
 ///
 /// # Errors
-/// If the store can't be used.
+/// The store cannot be used.
 pub(super) fn start(store: &mut dyn Background) -> Result<Clock, StoreError> {
     let (clock, beginning) = Clock::start(store.mark(CLOCK)?.map(Timestamp));
     let now = clock.now();
@@ -36,8 +36,8 @@ pub(super) fn start(store: &mut dyn Background) -> Result<Clock, StoreError> {
 }
 
 impl Hub {
-    /// The task that watches the system's clock. `restored`: the highest id that the store held at the start. What is seen from now on counts, not from when
-    /// the task first runs.
+    /// Watches the system's clock. `restored`: the highest id that the store held at the start. Measures from this call on, not from the first poll of the
+    /// returned future.
     pub(super) fn run_clock(self: Arc<Self>, restored: MessageId) -> impl Future<Output = ()> + Send {
         let mut suspended = elapsed().saturating_sub(running());
         let mut noted = self.now();
@@ -48,7 +48,7 @@ impl Hub {
                 if asleep >= suspended + limits::CLOCK_STEP {
                     let seconds = seconds(asleep - suspended);
                     info!("the system was suspended for {seconds} s; messages have aged meanwhile");
-                    // The timers of the tasks have slept too.
+                    // The tasks' timers were suspended too.
                     self.deadline_moved.notify_one();
                     self.timer_moved.notify_one();
                 }
@@ -57,7 +57,7 @@ impl Hub {
                     self.follow(step, restored);
                 } else if self.now().since(noted) >= limits::CLOCK_NOTE_IDLE {
                     noted = self.now();
-                    // Without messages nobody will ask what time it was.
+                    // Without messages no expiry depends on the stored time.
                     if self.with_broker(|broker| broker.unsettled() > 0) {
                         self.storage.note_time(self.wall_now());
                     }
@@ -66,10 +66,10 @@ impl Hub {
         }
     }
 
-    /// Follows the system's clock: stored times that this run has made with the wrong one are corrected.
+    /// Follows a step of the system's clock: corrects the stored times that this run has written with the old clock.
     ///
-    /// What earlier runs have stored was made with another clock. If this one was behind, it is reckoned anew with the right time; if it was ahead, what was
-    /// left of a message's time stays what it was, for it must not become more.
+    /// Rows of earlier runs were written with another clock. If this run's clock was behind, they stay as they are, and their age is computed with the right
+    /// time. If it was ahead, they move with the step, so that the remaining time of a message does not grow.
     fn follow(&self, step: Step, restored: MessageId) {
         let Step { from, to, by } = step;
         let difference = Duration::from_millis(by.unsigned_abs());
@@ -79,7 +79,7 @@ impl Hub {
             iso8601(from),
             iso8601(to)
         );
-        // The core hears of it from the store, in order with the pages that it reads.
+        // The store reports the step to the core, in order with the pages that the core loads.
         self.storage.restamp(Restamp { token: self.now().0, after: restored, all: by < 0, by });
         self.storage.note_time(to);
     }

@@ -1,7 +1,7 @@
-//! The one set of timers of all sessions: a wheel for coarse times, and queues for holds, which are all equally long.
+//! The timers of all sessions: a wheel for checks, and a queue for each kind of hold, because holds of one kind are equally long.
 //!
-//! No session has a timer of its own. [`Timers`] holds only numbers of connections; whoever it names is looked up and asked what is due. Plain data: no
-//! clock, no task.
+//! No session has a timer of its own. [`Timers`] holds only connection ids; the caller looks up the sessions and checks them. Plain data: no clock, no
+//! task.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,22 +9,22 @@ use std::time::Duration;
 use crate::limits;
 use wsmb_core::message::{ConnectionId, Timestamp};
 
-/// When to look at which connection: a wheel for the coarse times, and a queue for the holds, which are all equally long.
+/// The times of all holds and checks.
 #[derive(Debug)]
 pub(super) struct Timers {
     wheel: Wheel,
-    /// Legacy connections whose queues are held, by the kind of hold, the oldest first.
+    /// The ends of holds, by the kind of hold, the oldest first.
     holds: [VecDeque<(Timestamp, ConnectionId)>; Hold::ALL.len()],
 }
 
-/// What the queue of a legacy connection is held for.
+/// The event for which the queue of a legacy connection is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hold {
-    /// That the client has read the head.
+    /// The client has read the upgrade reply.
     Shadow,
     /// The first frame of an envelope client.
     FirstFrame,
-    /// The answer to that frame; or the answers for which a connection stays whose client has finished sending.
+    /// The answer to that frame; or the answers for which a connection stays open after the client has finished sending.
     Answer,
 }
 
@@ -40,14 +40,14 @@ impl Hold {
     }
 }
 
-/// What is due.
+/// The connections whose timers have run out.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Due {
-    /// They have been held long enough.
+    /// Connections whose hold ends.
     pub(super) holds: Vec<ConnectionId>,
-    /// Their answers do not come in time.
+    /// Connections whose answers are late.
     pub(super) unanswered: Vec<ConnectionId>,
-    /// To be asked what is due.
+    /// Connections to check.
     pub(super) looks: Vec<ConnectionId>,
 }
 
@@ -56,21 +56,21 @@ impl Timers {
         Self { wheel: Wheel::new(now), holds: Default::default() }
     }
 
-    /// Holds a connection's queue from now on; true if the timer's task has to be told.
+    /// Starts the timer of a hold. Returns whether the timers' task must be woken.
     pub(super) fn hold(&mut self, now: Timestamp, hold: Hold, connection: ConnectionId) -> bool {
         let holds = &mut self.holds[hold as usize];
         holds.push_back((now.after(hold.longest()), connection));
         holds.len() == 1
     }
 
-    /// Has a connection looked at, at `due` or a little later; true if the timer's task has to be told.
+    /// Schedules a check at `due` or shortly after. Returns whether the timers' task must be woken.
     pub(super) fn look(&mut self, due: Timestamp, connection: ConnectionId) -> bool {
         let before = self.wheel.next();
         self.wheel.insert(due, connection);
         before.is_none_or(|before| due < before)
     }
 
-    /// When something is due next.
+    /// The time of the next timer.
     pub(super) fn next(&self) -> Option<Timestamp> {
         let hold = self.holds.iter().filter_map(|holds| holds.front()).map(|(due, _)| *due).min();
         match (hold, self.wheel.next()) {
@@ -79,7 +79,7 @@ impl Timers {
         }
     }
 
-    /// Takes out what is due.
+    /// Takes out the timers that have run out.
     pub(super) fn take(&mut self, now: Timestamp) -> Due {
         let mut due = Due::default();
         for hold in Hold::ALL {
@@ -93,11 +93,11 @@ impl Timers {
     }
 }
 
-/// A ring of slots, each of [`limits::WHEEL_TICK`]. What lies further ahead than the ring waits in its last slot and is looked at early.
+/// A ring of slots, each of [`limits::WHEEL_TICK`]. An entry beyond the ring is put into the last slot, and comes out early.
 #[derive(Debug)]
 struct Wheel {
     slots: Box<[Vec<ConnectionId>]>,
-    /// The tick whose slot is taken next.
+    /// The tick of the slot that is taken next.
     tick: u64,
     entries: usize,
 }
@@ -116,7 +116,7 @@ impl Wheel {
         (tick % self.slots.len() as u64) as usize
     }
 
-    /// Never early: the slot is the one after the tick in which `due` lies.
+    /// Uses the slot after the tick of `due`, so that an entry within the ring never comes out early.
     fn insert(&mut self, due: Timestamp, connection: ConnectionId) {
         let last = self.tick + self.slots.len() as u64 - 1;
         let tick = (Self::tick_of(due) + 1).clamp(self.tick, last);

@@ -1,4 +1,4 @@
-//! Holds and the wheel are on time.
+//! Tests of the times of holds and of the wheel.
 
 use proptest::prelude::*;
 
@@ -21,7 +21,7 @@ fn holds_are_due_after_the_head_shadow_in_their_order() {
 }
 
 #[test]
-fn a_nearer_look_wakes_the_timers_task_and_a_later_one_does_not() {
+fn an_earlier_check_wakes_the_timers_task_and_a_later_one_does_not() {
     let mut timers = Timers::new(at(0));
     assert!(timers.look(at(20), ConnectionId(1)));
     assert!(!timers.look(at(30), ConnectionId(2)));
@@ -29,7 +29,7 @@ fn a_nearer_look_wakes_the_timers_task_and_a_later_one_does_not() {
 }
 
 #[test]
-fn the_wheel_keeps_no_memory_for_what_it_has_given_out() {
+fn the_wheel_frees_the_memory_of_entries_that_were_taken_out() {
     let mut wheel = Wheel::new(at(0));
     (0..1_000).for_each(|id| wheel.insert(at(1), ConnectionId(id)));
     wheel.take(at(2), &mut Vec::new());
@@ -76,7 +76,7 @@ proptest! {
 }
 
 #[test]
-fn each_kind_of_hold_has_its_own_time() {
+fn each_kind_of_hold_has_its_own_duration() {
     let mut timers = Timers::new(at(0));
     for (hold, connection) in [(Hold::Answer, 3), (Hold::FirstFrame, 2), (Hold::Shadow, 1)] {
         timers.hold(at(1), hold, ConnectionId(connection));

@@ -1,7 +1,7 @@
-//! The bytes of one connection: reading, writing, readiness, the end, and what the peer has acknowledged.
+//! The bytes of one connection: reading, writing, readiness, the end, and the peer's acknowledgements.
 //!
-//! Everything above this file works with [`Transport`] and knows no socket. Today every transport is a TCP stream without encryption; another kind (TLS, a
-//! Unix socket) has its place here. Bytes are counted as they are on the wire.
+//! All other modules work with [`Transport`] and not with sockets. Today every transport is a TCP stream without encryption; another kind (TLS, a
+//! Unix socket) belongs here. Bytes are counted as they are on the wire.
 //!
 //! Never here: a frame, a queue, a decision about when a connection ends.
 
@@ -14,7 +14,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// One connection's way to its peer. Any thread may write; only the connection's own task waits for readiness.
+/// The byte stream of one connection. Any thread may write; only the connection's own task waits for readiness.
 #[derive(Debug)]
 pub(super) struct Transport {
     stream: TcpStream,
@@ -24,13 +24,13 @@ impl Transport {
     /// Takes an accepted socket.
     ///
     /// # Errors
-    /// The peer has gone already.
+    /// The peer has gone.
     pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self { stream })
     }
 
-    /// Whether there may be something to read. If not, the task is woken when there is.
+    /// Whether there may be input. If not, the task is woken when there is.
     pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_read_ready(cx).map(|_| ())
     }
@@ -40,7 +40,7 @@ impl Transport {
         self.stream.poll_write_ready(cx).map(|_| ())
     }
 
-    /// Waits until there may be something to read.
+    /// Waits until there may be input.
     ///
     /// # Errors
     /// The runtime is shutting down.
@@ -52,7 +52,7 @@ impl Transport {
     /// kernel a second time (as tokio itself does, where readiness is edge-triggered).
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`]: there is nothing to read now.
+    /// [`io::ErrorKind::WouldBlock`]: there is no input.
     pub(super) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut count = None;
         let result = self.stream.try_io(Interest::READABLE, || {
@@ -67,23 +67,23 @@ impl Transport {
         }
     }
 
-    /// Reads once and appends to `buffer`, as far as that has room.
+    /// Reads once and appends to `buffer`, at most its spare capacity.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`]: there is nothing to read now.
+    /// [`io::ErrorKind::WouldBlock`]: there is no input.
     pub(super) fn try_read_buf(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         self.stream.try_read_buf(buffer)
     }
 
-    /// Writes once; how many bytes the socket has taken.
+    /// Writes once. Returns how many bytes the socket has taken.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`]: the socket takes nothing now.
+    /// [`io::ErrorKind::WouldBlock`]: the socket is full.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.try_write(bytes)
     }
 
-    /// Writes everything and waits where the socket is full.
+    /// Writes all bytes, and waits while the socket is full.
     ///
     /// # Errors
     /// The peer has gone.
@@ -99,7 +99,7 @@ impl Transport {
         Ok(())
     }
 
-    /// Sends a FIN: nothing more is written.
+    /// Sends a FIN. No bytes may be written after it.
     ///
     /// # Errors
     /// The peer has gone; the reader sees that too.
@@ -107,13 +107,13 @@ impl Transport {
         SockRef::from(&self.stream).shutdown(Shutdown::Write)
     }
 
-    /// Has the connection reset when it is closed, so that the kernel does not keep unsent bytes for minutes.
+    /// Makes the close of the connection a reset, so that the kernel does not keep unsent bytes for minutes.
     pub(super) fn abort(&self) {
-        // It fails for a connection that is gone already, and then there is nothing to keep.
+        // An error means that the connection has gone, and its bytes with it.
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
-    /// Bytes that the peer's TCP has not acknowledged, a FIN counted as one; `None` where the system can't tell.
+    /// Bytes that the peer's TCP has not acknowledged, including 1 for a FIN; `None` where the system does not report them.
     pub(super) fn unacknowledged(&self) -> Option<u64> {
         unacknowledged(&self.stream)
     }

@@ -1,6 +1,4 @@
-//! Warnings about clients and messages that may repeat, as lines in the log.
-//!
-//! Each kind of line is written once in a while at most, with the number of those that were withheld.
+//! Warnings about clients and messages in the log. Each kind is rate-limited, and names the number of withheld lines.
 
 use tracing::warn;
 
@@ -9,7 +7,7 @@ use super::session::{Peer, Profile, Session};
 use wsmb_core::broker::{Note, Refusal};
 use wsmb_core::message::ChannelName;
 
-/// When each kind of line was written last.
+/// The rate limit of each kind of warning.
 #[derive(Debug, Default)]
 pub(super) struct Warnings {
     dropped: WarningLimit,
@@ -24,7 +22,7 @@ pub(super) struct Warnings {
 }
 
 impl Warnings {
-    /// A session does not take what it is sent, and is ended.
+    /// A session was ended because its client does not read fast enough.
     pub(super) fn slow(&self, session: &Session) {
         if let Some(withheld) = self.slow.admit() {
             let Profile { user, peer, .. } = &session.profile;
@@ -32,7 +30,7 @@ impl Warnings {
         }
     }
 
-    /// A receiver has confirmed nothing for too long, and is ended.
+    /// A session was ended because its client has confirmed nothing for `server.confirm_timeout`.
     pub(super) fn unconfirmed(&self, session: &Session) {
         if let Some(withheld) = self.unconfirmed.admit() {
             let Profile { user, peer, .. } = &session.profile;
@@ -43,7 +41,7 @@ impl Warnings {
         }
     }
 
-    /// A topic session's message was refused, and the session is ended.
+    /// A topic session was ended because its message was refused.
     pub(super) fn refused(&self, session: &Session, refusal: Refusal) {
         if let Some(withheld) = self.refused.admit() {
             let Profile { user, peer, topic, .. } = &session.profile;
@@ -55,7 +53,7 @@ impl Warnings {
         }
     }
 
-    /// A topic client sends what its user may not send, or may not use its channel at all.
+    /// The user of a topic client may not send to its channel, or may not use the channel at all.
     pub(super) fn forbidden(&self, user: &str, peer: &Peer, channel: &ChannelName) {
         if let Some(withheld) = self.forbidden.admit() {
             warn!(
@@ -72,7 +70,7 @@ impl Warnings {
         }
     }
 
-    /// Logs what the core wants the administrator to know.
+    /// Logs a note of the core for the administrator.
     pub(super) fn note(&self, note: &Note) {
         match note {
             Note::Dropped { channel, id, why, attempts, reason } => {

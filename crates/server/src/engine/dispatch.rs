@@ -1,6 +1,6 @@
-//! Carries out what the core wants: deliveries and answers go into queues, everything else into the turn's outcome.
+//! Carries out the core's effects: deliveries and answers go into queues, all other effects into the turn's outcome.
 //!
-//! A session that is ended here is *unreported* until the core has been told of its end.
+//! A session that is ended here is *unreported* until its end was reported to the core.
 
 use std::sync::Arc;
 
@@ -16,19 +16,19 @@ use wsmb_core::message::{ChannelName, ConnectionId, DeliveryName};
 use wsmb_protocol::delivery::Manual;
 use wsmb_protocol::envelope::{self, Code};
 
-/// Where effects go.
+/// The targets of effects.
 #[derive(Debug)]
 pub(super) struct Dispatch {
     pub(super) registry: Registry,
     pub(super) outbox: Outbox,
     pub(super) settings: EngineSettings,
-    /// What has gathered of the outcome of the turn that is going on.
+    /// The outcome of the current turn so far.
     pub(super) outcome: TurnOutcome,
-    /// Ended while effects were carried out; the core is told afterwards.
+    /// Sessions that ended while effects were carried out.
     pub(super) unreported: Vec<Arc<Session>>,
-    /// Receivers to be asked for a confirmation, behind everything that this turn delivers to them.
+    /// Receivers that get a ping for a confirmation behind this turn's deliveries to them.
     confirmations: Vec<ConnectionId>,
-    /// The session whose first frame is being handled: if that is refused, the connect reply says so.
+    /// The session whose first frame is being handled: its connect reply says whether the frame is refused.
     pub(super) first: Option<ConnectionId>,
 }
 
@@ -45,7 +45,7 @@ impl Dispatch {
         }
     }
 
-    /// Carries out one effect. `contents` is what it may refer to, `publish` the publication that it follows from.
+    /// Carries out one effect. `contents`: the contents that the effect may refer to; `publish`: the publication that caused it.
     pub(super) fn effect(&mut self, effect: Effect, contents: &[Content], publish: Option<&Publish<'_>>, now: Now) {
         let max = self.settings.max_queue;
         let live = publish.map(|publish| publish.publication);
@@ -131,7 +131,7 @@ impl Dispatch {
         self.end_overflowed();
     }
 
-    /// Has the connect reply, if it is held for an answer, say this. If it is not held any more, the client was told that its answer comes too late.
+    /// Sends the connect reply with this code and detail, if the reply waits for an answer. Otherwise the client was told already that the answer is late.
     pub(super) fn greet(&mut self, session: &Arc<Session>, code: Code, detail: &str, now: Now) {
         self.first = self.first.filter(|first| *first != session.id);
         if session.queue().is_answering() {
@@ -140,7 +140,7 @@ impl Dispatch {
         }
     }
 
-    /// Queues the answer to a `ping` command, which may be held for.
+    /// Queues an answer for which the queue may be held: a connect reply, or the answer to a `ping` command.
     pub(super) fn answer(&mut self, session: &Arc<Session>, frame: Bytes) {
         self.spread();
         let pushed = session.queue().answer(frame, self.settings.max_queue);
@@ -153,8 +153,7 @@ impl Dispatch {
         self.outbox.spread(&self.registry, self.settings.max_queue);
     }
 
-    /// Asks for the confirmations that are wanted, so that one ping answers for everything that a turn has brought. The run must have been
-    /// spread.
+    /// Queues the pings for confirmations: one ping covers all deliveries of the turn. The run must have been spread.
     pub(super) fn ask_for_confirmations(&mut self) {
         for connection in self.confirmations.drain(..) {
             let Some(session) = self.registry.get(connection) else { continue };
@@ -163,7 +162,7 @@ impl Dispatch {
         }
     }
 
-    /// Ends the sessions that had no room in their queues.
+    /// Ends the sessions whose queues were full.
     pub(super) fn end_overflowed(&mut self) {
         while let Some(session) = self.outbox.next_overflowed() {
             self.end(&session, Closing { code: 1008, reason: "slow receiver", invited: false, flush: false });
@@ -171,7 +170,7 @@ impl Dispatch {
         }
     }
 
-    /// Ends a session from this side; the core is told of it later.
+    /// Ends a session; the end is reported to the core later.
     pub(super) fn end(&mut self, session: &Arc<Session>, closing: Closing) {
         self.spread();
         session.end(closing);

@@ -1,4 +1,4 @@
-//! What a turn is given and what it leaves: plain data.
+//! The inputs and the outcome of a turn: plain data.
 
 use std::sync::Arc;
 
@@ -9,32 +9,32 @@ use wsmb_core::policy::Policies;
 use crate::outbox::Sealed;
 use crate::session::Session;
 
-/// The time of a turn, and where it happens.
+/// The time of a turn, and the loop that carries it out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
     /// The core's time.
     pub(crate) core: Timestamp,
-    /// The same moment as the wall clock shows it.
+    /// The same moment on the wall clock.
     pub(crate) wall: Timestamp,
-    /// The number of the loop that carries the turn out and flushes its sessions at once; those of other loops are flushed later.
+    /// The number of the loop that carries out the turn. It flushes its own sessions at once; other loops flush theirs later.
     pub(crate) here: u16,
 }
 
-/// What the engine obeys besides the broker's settings.
+/// The engine's settings besides the broker's.
 #[derive(Clone, Debug)]
 pub(crate) struct EngineSettings {
     /// Bytes queued for one session at which it is ended as slow.
     pub(crate) max_queue: usize,
-    /// What holds for each channel. A refusal tells a client the bound.
+    /// The policy of each channel. Refusals name its bound.
     pub(crate) policies: Policies,
 }
 
-/// What a turn leaves to be done, in this order where the order matters.
+/// The work that a turn leaves to the hub.
 #[derive(Debug, Default)]
 pub(crate) struct TurnOutcome {
-    /// For the store, in this order, also between turns.
+    /// Commands for the store. Their order must be kept, also between turns.
     pub(crate) store_commands: Vec<StoreEffect>,
-    /// Sessions that wait for the store's word whether it can be written.
+    /// Sessions that ask whether the store can be written.
     pub(crate) questions: Vec<Arc<Session>>,
     /// Sessions that the engine has ended, and why.
     pub(crate) ended: Vec<(Arc<Session>, EndReason)>,
@@ -42,10 +42,10 @@ pub(crate) struct TurnOutcome {
     pub(crate) refused: Vec<(Arc<Session>, Refusal)>,
     /// Publications that were refused.
     pub(crate) refusals: u64,
-    /// What the core wants the administrator to know.
+    /// Notes of the core for the administrator.
     pub(crate) notes: Vec<Note>,
-    /// When the core wants [`Event::Tick`] next.
+    /// When the core needs the next [`Event::Tick`].
     pub(crate) deadline: Option<Timestamp>,
-    /// The sessions to be flushed. To be given back with [`Engine::reuse`](super::Engine::reuse).
+    /// The sessions to flush. The hub returns the memory with [`Engine::reuse`](super::Engine::reuse).
     pub(crate) sealed: Sealed,
 }

@@ -1,4 +1,4 @@
-//! What a delivery carries, as frames: made once for all receivers that get the same bytes, and only in the form that is needed.
+//! The contents of deliveries as frames. A frame is encoded once for all receivers that get the same bytes, and only in the encodings that they need.
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ use wsmb_core::broker::Content;
 use wsmb_core::message::{ChannelName, DeadLetter, Dialect, Frame, Payload, Publication};
 use wsmb_protocol::delivery::{self, Manual};
 
-/// What a delivery carries.
+/// The content of a delivery.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Body<'a> {
     Publication(&'a Publication<'a>),
@@ -16,7 +16,7 @@ pub(crate) enum Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    /// What the core's content means. `live`: the publication of the event that the core has just handled.
+    /// Converts the core's content. `live`: the publication of the event that the core has just handled.
     pub(crate) fn of(content: &'a Content, live: Option<&'a Publication<'a>>) -> Option<Self> {
         match content {
             Content::Live => live.map(Self::Publication),
@@ -25,7 +25,7 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Appends its frames.
+    /// Appends the frames.
     pub(super) fn push(self, out: &mut Vec<u8>, dialect: Dialect, manual: Option<Manual>) {
         match self {
             Self::Publication(publication) => delivery::push_live(out, publication, dialect, manual),
@@ -35,7 +35,7 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Whether it is one message, in one frame. (A topic receiver gets no frame for an empty message.)
+    /// Whether the content is one message in one frame. (A topic receiver gets no frame for an empty message.)
     pub(super) fn is_single(self) -> bool {
         match self {
             Self::Publication(publication) => matches!(&publication.messages[..], [only] if !only.is_empty()),
@@ -43,7 +43,7 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Whether it is better not copied. Its frames are shared by the queues, then.
+    /// Whether a copy costs more than a shared buffer: then the queues share the frames.
     pub(super) fn is_large(self) -> bool {
         let size = match self {
             Self::Publication(publication) => publication.frame.len(),
@@ -52,7 +52,7 @@ impl<'a> Body<'a> {
         size >= limits::BATCH_SHARE
     }
 
-    /// The frame that it came in, if it goes on as it is and is large enough to be better not copied.
+    /// The publication's own frame, if receivers get the same bytes and a copy would cost more than a shared buffer.
     fn large(self, dialect: Dialect, manual: Option<Manual>) -> Option<&'a Bytes> {
         match self {
             Self::Publication(publication) if delivery::is_verbatim(publication, dialect, manual) => {
@@ -69,13 +69,13 @@ impl<'a> Body<'a> {
 /// A delivery's frames.
 #[derive(Clone, Debug)]
 pub(super) enum Frames {
-    /// In the batch of this turn.
+    /// A range of this turn's batch.
     Batch(Span),
-    /// By themselves, shared by all who wait for them.
+    /// A buffer that the queues share.
     Own(Bytes),
 }
 
-/// The frames of one content in one encoding, as far as they have been made.
+/// The frames of one content in one encoding, as far as they were encoded.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rendered {
     span: Option<Span>,
@@ -83,7 +83,7 @@ pub(super) struct Rendered {
 }
 
 impl Rendered {
-    /// The frames, for a receiver that will take them at once (`flowing`) or not.
+    /// Returns the frames. `flowing`: the receiver's queue is flushed at once.
     pub(super) fn frames(
         &mut self,
         batch: &mut Batch,

@@ -1,5 +1,5 @@
-//! The hold of a legacy connection's queue: nothing is written before the client has read the head, and the connect reply may wait for the
-//! answer to the client's first frame.
+//! The hold of a legacy connection's queue: no frame is written before the client has read the upgrade reply, and the connect reply may wait for
+//! the answer to the client's first frame.
 
 use bytes::Bytes;
 
@@ -7,7 +7,7 @@ use super::piece::Piece;
 use super::{Phase, Pushed, Queue};
 
 impl Queue {
-    /// A hold that has not ended yet ends with [`Self::answer`]; true if there is one.
+    /// Makes [`Self::answer`] the end of the current hold. Returns whether the queue is held.
     pub(crate) fn hold_for_answer(&mut self) -> bool {
         if let Phase::Shadow { answering } = &mut self.phase {
             *answering = true;
@@ -15,12 +15,12 @@ impl Queue {
         self.is_answering()
     }
 
-    /// Whether the hold ends with [`Self::answer`].
+    /// Whether the queue is held until [`Self::answer`].
     pub(crate) fn is_answering(&self) -> bool {
         self.phase == Phase::Shadow { answering: true }
     }
 
-    /// Appends the answer to a command as [`Self::push`] does; one that was held for is the greeting.
+    /// Appends the answer to a command, as [`Self::push`] does. An answer for which the queue is held ends the hold, and goes before the held frames.
     pub(crate) fn answer(&mut self, frame: Bytes, max: usize) -> Pushed {
         if self.is_answering() {
             self.open(Some(frame));
@@ -30,7 +30,7 @@ impl Queue {
         self.push(frame, max)
     }
 
-    /// Ends the hold; true if it has ended now. Pushed before the hold's other frames: `greeting`.
+    /// Ends the hold, and puts `greeting` before the held frames. Returns false if the queue is not held, or is held for an answer.
     pub(crate) fn release(&mut self, greeting: Option<Bytes>) -> bool {
         match self.phase {
             Phase::Head { shadow: true } | Phase::Shadow { answering: false } => self.open(greeting),
@@ -39,7 +39,7 @@ impl Queue {
         true
     }
 
-    /// Ends the hold. `greeting` goes before everything that has been held.
+    /// Ends the hold, and puts `greeting` before the held frames.
     fn open(&mut self, greeting: Option<Bytes>) {
         self.phase = if matches!(self.phase, Phase::Head { .. }) { Phase::Head { shadow: false } } else { Phase::Open };
         let Some(greeting) = greeting else { return };

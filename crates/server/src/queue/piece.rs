@@ -1,4 +1,4 @@
-//! The pieces that a connection's queue consists of: stretches of whole frames, by themselves or in the batch of a turn.
+//! The elements of a connection's queue: consecutive frames, in a buffer of their own or in the batch of a turn.
 
 use std::collections::VecDeque;
 
@@ -8,17 +8,17 @@ use crate::batch::Span;
 use crate::limits;
 use wsmb_protocol::frame;
 
-/// One or more whole frames, or what is left of them.
+/// One or more whole frames, or the unwritten rest of them.
 #[derive(Debug)]
 pub(super) enum Piece {
-    /// To be written.
+    /// A buffer, ready to be written.
     Own(Bytes),
-    /// In the batch of the turn that is going on. There is none while the core's lock is free.
+    /// A range of the current turn's batch. No queue contains a span while the core's lock is free.
     Span(Span),
 }
 
 impl Piece {
-    /// Bytes.
+    /// The length in bytes.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Own(bytes) => bytes.len(),
@@ -27,7 +27,7 @@ impl Piece {
     }
 }
 
-/// What waits now may wait long: small pieces leave their batch, so that they do not keep all of it in memory.
+/// Copies small pieces out of their batches, so that pieces that wait for a slow socket do not keep whole batches in memory.
 pub(super) fn detach(pieces: &mut VecDeque<Piece>) {
     let is_small = |piece: &Piece| matches!(piece, Piece::Own(bytes) if bytes.len() < limits::BATCH_SHARE);
     if !pieces.iter().any(is_small) {
@@ -57,7 +57,8 @@ pub(super) fn detach(pieces: &mut VecDeque<Piece>) {
     *pieces = frames;
 }
 
-/// Bytes left of the frame that the first `taken` bytes of a piece end in. `begun`: what was left of the frame that the piece begins in.
+/// Returns how many bytes the frame in which the first `taken` bytes of a piece end still has. `begun`: the rest of the frame in which the piece
+/// begins, in bytes.
 pub(super) fn left_of_frame(piece: &[u8], begun: usize, taken: usize) -> usize {
     let mut end = begun;
     // Bounded: every frame has at least two bytes.

@@ -1,4 +1,4 @@
-//! The pings of one connection, and what their pongs prove: that the client is alive, and what it has received.
+//! The pings of one connection. A pong proves that the client is alive, and that it has received everything before the ping.
 
 use std::time::Duration;
 
@@ -9,40 +9,40 @@ use crate::limits;
 use wsmb_core::message::Timestamp;
 use wsmb_protocol::frame::{self, Opcode};
 
-/// The pings of one connection: a confirmation's and a heartbeat's alike, because any pong proves both.
+/// The pings of one connection, of confirmations and of heartbeats: any pong serves both.
 #[derive(Debug, Default)]
 pub(crate) struct Pings {
-    /// Sent and not answered, oldest first; at most one that the core asked for, and the heartbeat's. Room for one: a client that answers in
-    /// time never has more. At most [`limits::OUTSTANDING_PINGS`].
+    /// Pings without an answer, oldest first: at most one for a confirmation, and those of the heartbeat; at most [`limits::OUTSTANDING_PINGS`].
+    /// Inline memory for one: a client that answers pings in time never has more than one outstanding.
     outstanding: SmallVec<[Ping; 1]>,
-    /// The number of the last ping.
+    /// The token of the last ping.
     last: u32,
-    /// Pings the heartbeat has sent since the client was last heard.
+    /// Heartbeats since the last input of the client.
     strikes: u8,
-    /// When it sent the last of them.
+    /// The time of the last heartbeat.
     struck: Timestamp,
-    /// A confirmation was wanted while a ping was outstanding.
+    /// A confirmation was requested while a ping was outstanding.
     wanted: bool,
-    /// An empty pong may answer a ping: the client is legacy, and has never answered with a payload. PHP clients answer so. Others send empty
-    /// pongs that nobody asked for, to keep the connection alive.
+    /// An empty pong counts as an answer: the client is legacy, and has never sent a pong with a payload. PHP clients answer with empty pongs.
+    /// Other clients send unsolicited empty pongs, to keep the connection alive.
     empty_answers: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Ping {
     token: u32,
-    /// The stream offset of its end, modulo 2³²: a queue holds far less.
+    /// The stream offset of its end, modulo 2³²; a queue holds far fewer bytes.
     end: u32,
-    /// The last delivery queued before it; 0 if nothing before it was unconfirmed.
+    /// The last delivery queued before it; 0 if no delivery before it was unconfirmed.
     up_to: u64,
 }
 
-/// What the heartbeat wants.
+/// The next step of the heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Beat {
-    /// Look again then.
+    /// Check again at this time.
     Wait(Timestamp),
-    /// Send a ping, and look again then.
+    /// Send a ping, and check again at this time.
     Ping(Timestamp),
     /// The client is dead.
     Dead,
@@ -53,7 +53,7 @@ impl Pings {
         Self { empty_answers: legacy, ..Self::default() }
     }
 
-    /// A confirmation is wanted for everything up to `up_to`: the ping's frame, unless one is outstanding; then it is remembered.
+    /// Requests a confirmation for all deliveries up to `up_to`. Returns the ping's frame; `None` if a ping is outstanding: then the request is remembered.
     pub(super) fn confirm(&mut self, up_to: u64) -> Option<Bytes> {
         if self.outstanding.is_empty() {
             return Some(self.send(up_to, true));
@@ -62,31 +62,31 @@ impl Pings {
         None
     }
 
-    /// The frame of a new ping; `asks`: something before it is unconfirmed. Its payload is never empty and never `"0"`: both break the PHP
-    /// client. To be followed by [`Self::queued_up_to`].
+    /// Returns the frame of a new ping. `asks`: a delivery before it is unconfirmed. The payload is never empty and never `"0"`, because both break
+    /// the PHP client. The caller must call [`Self::queued_up_to`] next.
     pub(super) fn send(&mut self, up_to: u64, asks: bool) -> Bytes {
         self.last = self.last.checked_add(1).unwrap_or(1);
         self.outstanding.push(Ping { token: self.last, end: 0, up_to: if asks { up_to } else { 0 } });
         frame::encode(Opcode::Ping, self.last.to_string().as_bytes())
     }
 
-    /// The stream offset of the end of the newest ping.
+    /// Sets the stream offset of the end of the newest ping.
     pub(super) fn queued_up_to(&mut self, end: u64) {
         if let Some(newest) = self.outstanding.last_mut() {
             newest.end = end as u32;
         }
     }
 
-    /// So many bytes were queued before everything else.
+    /// `bytes` bytes were put in front of the queue.
     pub(super) fn shift(&mut self, bytes: u64) {
         for ping in &mut self.outstanding {
             ping.end = ping.end.wrapping_add(bytes as u32);
         }
     }
 
-    /// A pong: the last delivery it proves (0: none), if it answers a ping. One that carries a payload answers the ping that carried it, and
-    /// with it the older ones. An empty one answers the oldest, where it can be an answer at all. Anything else is an unsolicited pong (RFC
-    /// 6455 section 5.5.3), which proves nothing.
+    /// Handles a pong. Returns the last delivery that it proves (0: none); `None` if it answers no ping. A pong with a payload answers the ping with
+    /// that payload and all older ones. An empty pong answers the oldest ping, if `empty_answers` is set. All others are unsolicited (RFC 6455
+    /// section 5.5.3) and prove nothing.
     pub(super) fn answer(&mut self, payload: &[u8]) -> Option<u64> {
         let at = if payload.is_empty() {
             self.empty_answers.then_some(0)?
@@ -98,31 +98,31 @@ impl Pings {
         let up_to = self.outstanding.get(at)?.up_to;
         self.outstanding.drain(..=at);
         if self.outstanding.is_empty() {
-            // An idle connection holds no memory for its pings.
+            // Frees the memory: an idle connection holds none for its pings.
             self.outstanding = SmallVec::new();
         }
         Some(up_to)
     }
 
-    /// Whether a confirmation was wanted meanwhile and a ping may be sent now; forgets it then.
+    /// Takes the remembered request for a confirmation. Returns false if there is none, or a ping is still outstanding.
     pub(super) fn take_wanted(&mut self) -> bool {
         self.outstanding.is_empty() && std::mem::take(&mut self.wanted)
     }
 
-    /// Whether the client's TCP has acknowledged every ping that is outstanding, now that it has acknowledged so many bytes.
+    /// Whether the client's TCP has acknowledged all outstanding pings. `acknowledged`: the stream offset that it has acknowledged.
     pub(crate) fn are_acknowledged(&self, acknowledged: u64) -> bool {
         self.outstanding.last().is_none_or(|newest| (acknowledged as u32).wrapping_sub(newest.end) < 1 << 31)
     }
 
-    /// The client answers no ping and is not dead: the heartbeat goes on. Whether a ping may be sent.
+    /// Continues the heartbeat of a client that answers no ping but is alive. Returns whether another ping may be sent.
     pub(crate) fn go_on(&mut self, now: Timestamp) -> bool {
         self.struck = now;
         self.outstanding.len() < limits::OUTSTANDING_PINGS
     }
 
-    /// What is due at `now` for a client that was last heard at `heard` and whose handshake ended at `opened`.
+    /// Returns the next step at `now`. `heard`: the time of the client's last input; `opened`: the end of its handshake.
     pub(crate) fn beat(&mut self, now: Timestamp, heard: Timestamp, opened: Timestamp, interval: Duration) -> Beat {
-        // The pong may come within the millisecond of its ping.
+        // `>=`: the pong may arrive in the same millisecond as its ping.
         if heard >= self.struck {
             self.strikes = 0;
         }
@@ -139,7 +139,7 @@ impl Pings {
         self.strikes += 1;
         self.struck = now;
         if self.strikes == 1 && !self.outstanding.is_empty() {
-            // A ping for a confirmation is unanswered: one is enough.
+            // An unanswered ping for a confirmation serves as the heartbeat's first.
             return Beat::Wait(now.after(interval));
         }
         Beat::Ping(now.after(interval))

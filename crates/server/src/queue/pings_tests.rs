@@ -1,4 +1,4 @@
-//! What pings prove, and when a client is dead.
+//! Tests of the proof by pongs, and of the heartbeat.
 
 use super::*;
 use wsmb_protocol::frame::payload_start;
@@ -44,7 +44,7 @@ fn an_empty_pong_answers_the_oldest_ping_and_one_with_a_payload_its_own_and_the_
 }
 
 #[test]
-fn an_empty_pong_proves_nothing_where_it_need_not_be_an_answer() {
+fn an_empty_pong_that_may_be_unsolicited_proves_nothing() {
     let mut modern = Pings::new(false);
     modern.send(1, true);
     assert_eq!(modern.answer(b""), None, "a modern client answers with the payload");
@@ -91,7 +91,7 @@ fn pings_are_acknowledged_when_the_end_of_the_newest_is() {
 }
 
 #[test]
-fn a_client_at_work_is_pinged_on_and_on_within_bounds() {
+fn the_outstanding_pings_of_a_client_at_work_are_bounded() {
     let (mut pings, opened) = (Pings::default(), at(100));
     let mut now = at(125);
     let mut sent = 0;
@@ -108,7 +108,7 @@ fn a_client_at_work_is_pinged_on_and_on_within_bounds() {
 }
 
 #[test]
-fn a_ping_for_a_confirmation_that_is_unanswered_stands_for_the_heartbeats_first() {
+fn an_unanswered_confirmation_ping_replaces_the_first_heartbeat_ping() {
     let (mut pings, opened) = (Pings::default(), at(100));
     pings.send(1, true);
     assert_eq!(pings.beat(at(125), opened, opened, INTERVAL), Beat::Wait(at(150)));
@@ -141,7 +141,7 @@ fn a_silent_client_is_pinged_twice_and_then_dead() {
 }
 
 #[test]
-fn anything_heard_starts_the_count_again() {
+fn any_input_resets_the_heartbeat_count() {
     let (mut pings, opened) = (Pings::default(), at(100));
     assert_eq!(pings.beat(at(125), opened, opened, INTERVAL), Beat::Ping(at(150)));
     assert_eq!(pings.beat(at(150), at(130), opened, INTERVAL), Beat::Wait(at(155)));
@@ -150,7 +150,7 @@ fn anything_heard_starts_the_count_again() {
 }
 
 #[test]
-fn nobody_is_pinged_soon_after_the_handshake() {
+fn no_client_is_pinged_soon_after_its_handshake() {
     let (mut pings, opened) = (Pings::default(), at(100));
     let first = opened.after(limits::FIRST_PING);
     assert_eq!(pings.beat(at(103), opened, opened, Duration::from_secs(1)), Beat::Wait(first));

@@ -1,11 +1,11 @@
-//! What is known about how far the client has received what was queued: pings, their pongs, and what its TCP acknowledges.
+//! Tracks which deliveries the client has received, from pongs and from the acknowledgements of its TCP.
 
 use std::collections::VecDeque;
 
 use super::{Io, Mark, Phase, Queue};
 
 impl Queue {
-    /// Notes that what was pushed last is the delivery of this number. A `manual` receiver confirms by name, so nothing more is noted.
+    /// Notes that the last pushed frames are the delivery `sequence`. A `manual` receiver confirms by name, so its deliveries need no mark.
     pub(crate) fn mark(&mut self, sequence: u64, manual: bool) {
         self.last_sequence = sequence;
         self.other_data |= manual;
@@ -14,8 +14,8 @@ impl Queue {
         }
     }
 
-    /// Asks for a ping that confirms what is queued; `None` if one is outstanding (another follows its answer) or none can be sent.
-    /// The frame is in the queue already; the result is [`Self::touch`]'s.
+    /// Queues a ping whose pong confirms the deliveries before it, and returns the result of [`Self::touch`]. `None`: a ping is outstanding (another
+    /// follows its answer), or no frame can be sent.
     pub(crate) fn confirm(&mut self) -> Option<bool> {
         self.append_ping().then(|| self.touch())
     }
@@ -39,7 +39,7 @@ impl Queue {
         }
     }
 
-    /// A pong has come: the last delivery it confirms (0: none), and whether the next ping is in the queue now, to be flushed.
+    /// Handles a pong. Returns the last delivery that it confirms (0: none), and whether another ping was queued and must be flushed.
     pub(crate) fn pong(&mut self, payload: &[u8]) -> (u64, bool) {
         let Some(up_to) = self.pings.answer(payload) else { return (0, false) };
         self.trim(up_to);
@@ -61,7 +61,7 @@ impl Queue {
         !self.marks.is_empty()
     }
 
-    /// Bytes handed to the kernel, the FIN counted as one, as the kernel counts it; `None` while some thread is about to add to them.
+    /// Bytes handed to the kernel, including 1 for the FIN, as the kernel counts it; `None` while a thread is writing.
     pub(crate) fn sent(&self) -> Option<u64> {
         (self.io != Io::Writing).then(|| self.written + u64::from(self.phase == Phase::Finished))
     }
@@ -71,8 +71,8 @@ impl Queue {
         self.other_data = true;
     }
 
-    /// Bytes up to the end of the only delivery that was ever queued, if there was exactly one, of one frame, and it is unconfirmed. Where
-    /// the peer has acknowledged exactly so many, it has that frame, and nothing of what lies behind.
+    /// The stream offset of the end of the only delivery that was ever queued, if there was exactly one, of one frame, and it is unconfirmed. A
+    /// peer that has acknowledged exactly this number of bytes has received that frame and nothing behind it.
     pub(crate) fn only_delivery(&self) -> Option<u64> {
         if self.other_data || self.io == Io::Broken {
             return None;

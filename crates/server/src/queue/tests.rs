@@ -1,4 +1,4 @@
-//! What a queue takes and gives out, whatever the socket takes at a time.
+//! Tests of the send queue: bounds, order, holds, ends and proofs of delivery, with sockets that take any number of bytes.
 
 use proptest::prelude::*;
 
@@ -22,7 +22,7 @@ fn queued(pushed: Pushed) -> bool {
     matches!(pushed, Pushed::Queued { .. })
 }
 
-/// Pushes a delivery as the core's turn does.
+/// Pushes a delivery as the outbox does.
 fn deliver(queue: &mut Queue, frame: Bytes, max: usize, sequence: u64, manual: bool) -> Pushed {
     let pushed = queue.push(frame, max);
     if queued(pushed) && sequence > 0 {
@@ -31,7 +31,7 @@ fn deliver(queue: &mut Queue, frame: Bytes, max: usize, sequence: u64, manual: b
     pushed
 }
 
-/// Writes everything, `at_once` bytes in one write.
+/// Writes the whole queue, at most `at_once` bytes in one write.
 fn write_out(queue: &mut Queue, at_once: usize) -> Vec<u8> {
     let (mut hand, mut wire) = (Vec::new(), Vec::new());
     let mut work = queue.begin(&mut hand);
@@ -56,14 +56,14 @@ fn an_empty_queue_takes_any_frame_and_a_filled_one_only_up_to_its_bound() {
 }
 
 #[test]
-fn a_queue_of_tiny_frames_is_bounded_by_what_they_cost() {
+fn a_queue_of_tiny_frames_is_bounded_by_their_memory() {
     let mut queue = open();
     let taken = (0..MAX).take_while(|_| queued(queue.push(frame(2, 0), MAX))).count();
     assert!(taken <= MAX / wsmb_protocol::limits::FRAME_PLACE + 1, "{taken} frames");
 }
 
 #[test]
-fn only_the_first_to_touch_has_to_flush() {
+fn only_the_first_push_after_a_flush_has_to_flush() {
     let mut queue = open();
     assert_eq!(queue.push(frame(1, 1), MAX), Pushed::Queued { first: true });
     assert_eq!(queue.push(frame(1, 2), MAX), Pushed::Queued { first: false });
@@ -72,7 +72,7 @@ fn only_the_first_to_touch_has_to_flush() {
 }
 
 #[test]
-fn who_finds_another_one_writing_leaves_and_the_writer_takes_his_frames_along() {
+fn a_thread_that_finds_a_writer_leaves_its_frames_to_the_writer() {
     let mut queue = open();
     queue.push(frame(3, 1), MAX);
     let (mut hand, mut other) = (Vec::new(), Vec::new());
@@ -100,7 +100,7 @@ fn a_full_socket_is_left_to_the_connections_own_task() {
 }
 
 #[test]
-fn nothing_is_written_before_the_head_nor_in_its_shadow() {
+fn no_frame_is_written_before_the_head_or_in_its_shadow() {
     let mut queue = Queue::new(true);
     queue.push(frame(1, 2), MAX);
     assert!(write_out(&mut queue, 9).is_empty());
@@ -112,7 +112,7 @@ fn nothing_is_written_before_the_head_nor_in_its_shadow() {
 }
 
 #[test]
-fn the_answer_to_a_ping_that_is_held_for_is_the_greeting() {
+fn the_answer_to_a_first_ping_replaces_the_greeting() {
     let mut queue = Queue::new(true);
     queue.head_written();
     queue.hold_for_answer();
@@ -125,7 +125,7 @@ fn the_answer_to_a_ping_that_is_held_for_is_the_greeting() {
 }
 
 #[test]
-fn an_answer_that_comes_after_the_end_is_thrown_away() {
+fn an_answer_after_the_end_is_dropped() {
     let mut queue = Queue::new(true);
     queue.head_written();
     queue.hold_for_answer();
@@ -135,7 +135,7 @@ fn an_answer_that_comes_after_the_end_is_thrown_away() {
 }
 
 #[test]
-fn an_end_that_flushes_sends_all_then_the_last_frame_then_a_fin() {
+fn an_end_that_flushes_sends_all_frames_then_the_last_one_then_a_fin() {
     let mut queue = open();
     queue.push(frame(2, 1), MAX);
     queue.end(Some(frame(1, 9)), true);
@@ -149,10 +149,10 @@ fn an_end_that_flushes_sends_all_then_the_last_frame_then_a_fin() {
 }
 
 #[test]
-fn an_end_that_does_not_flush_still_finishes_the_frame_whose_first_bytes_are_sent() {
+fn an_end_that_does_not_flush_completes_a_frame_that_was_sent_in_part() {
     let frames = [2_usize, 3, 200].map(|len| frame::encode(frame::Opcode::Binary, &vec![7; len]));
     let all = frames.concat();
-    // Whether they lie each for itself or one behind the other, and wherever the socket takes no more.
+    // In buffers of their own and in one batch, and for every number of bytes that the socket takes.
     for (together, taken) in
         [false, true].into_iter().flat_map(|together| (0..=all.len()).map(move |at| (together, at)))
     {
@@ -180,7 +180,7 @@ fn an_end_that_does_not_flush_still_finishes_the_frame_whose_first_bytes_are_sen
     }
 }
 
-/// Pushes frames as a turn does, one behind the other in its batch.
+/// Pushes adjacent frames of one batch.
 fn push_spans(queue: &mut Queue, frames: &[Bytes]) {
     let mut batch = Batch::default();
     for frame in frames {
@@ -191,7 +191,7 @@ fn push_spans(queue: &mut Queue, frames: &[Bytes]) {
 }
 
 #[test]
-fn frames_that_lie_one_behind_the_other_are_one_piece_and_others_keep_their_order() {
+fn adjacent_frames_are_one_piece_and_others_keep_their_order() {
     let mut queue = open();
     let mut batch = Batch::default();
     let mut span = |text: &[u8]| batch.append(|out| out.extend_from_slice(text));
@@ -208,7 +208,7 @@ fn frames_that_lie_one_behind_the_other_are_one_piece_and_others_keep_their_orde
 }
 
 #[test]
-fn a_turn_seals_what_lies_in_its_batch_also_when_another_is_about_to_flush() {
+fn a_turn_seals_its_spans_even_if_another_thread_is_about_to_flush() {
     let mut queue = open();
     assert_eq!(queue.push(frame(1, b'a'), MAX), Pushed::Queued { first: true });
     let mut batch = Batch::default();
@@ -222,7 +222,7 @@ fn a_turn_seals_what_lies_in_its_batch_also_when_another_is_about_to_flush() {
 }
 
 #[test]
-fn what_a_full_socket_leaves_behind_does_not_keep_its_batch_in_memory() {
+fn frames_that_wait_for_a_full_socket_do_not_keep_their_batch_in_memory() {
     let mut queue = open();
     let mut batch = Batch::default();
     batch.append(|out| out.resize(limits::BATCH / 2, 1));
@@ -240,7 +240,7 @@ fn what_a_full_socket_leaves_behind_does_not_keep_its_batch_in_memory() {
 }
 
 #[test]
-fn a_failed_write_drops_the_queue_and_takes_nothing_more() {
+fn a_failed_write_drops_the_queue_and_no_more_frames_are_taken() {
     let mut queue = open();
     deliver(&mut queue, frame(3, 1), MAX, 1, false);
     let mut hand = Vec::new();
@@ -301,7 +301,7 @@ fn a_delivery_is_the_only_one_if_no_other_data_was_ever_queued() {
 }
 
 #[test]
-fn what_is_sent_is_unknown_while_somebody_writes() {
+fn the_number_of_sent_bytes_is_unknown_while_a_thread_writes() {
     let mut queue = open();
     deliver(&mut queue, frame(3, 1), MAX, 1, false);
     let mut hand = Vec::new();
@@ -328,7 +328,7 @@ fn a_pong_confirms_what_was_queued_before_its_ping() {
 }
 
 #[test]
-fn a_confirmation_wanted_meanwhile_is_asked_for_by_the_next_ping() {
+fn a_confirmation_requested_while_a_ping_is_outstanding_gets_the_next_ping() {
     let mut queue = open();
     deliver(&mut queue, frame(1, 1), MAX, 1, false);
     queue.confirm();
@@ -359,7 +359,7 @@ fn an_idle_queue_holds_no_memory() {
 }
 
 proptest! {
-    /// Whatever the socket takes at a time, the wire carries every frame whole and in order.
+    /// For any number of bytes that the socket takes at a time.
     #[test]
     fn the_wire_carries_every_frame_in_order(
         sizes in proptest::collection::vec(1usize..300, 1..40),

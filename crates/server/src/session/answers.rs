@@ -1,23 +1,23 @@
-//! How many answers a client waits for, so that it gets them although it has finished sending.
+//! Counts the answers for which a client waits, so that the client gets them even after it has finished sending.
 //!
-//! Everything here changes under the core's lock.
+//! The count changes only under the core's lock.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The client has sent its FIN, and the connection stays only for answers.
+/// Set if the client has finished sending, and the connection stays open only for answers.
 const LISTENING: u32 = 1 << 31;
 
-/// The answers that one client waits for, in 4 bytes: their number, and [`LISTENING`].
+/// The number of answers for which one client waits, and the flag [`LISTENING`].
 #[derive(Debug, Default)]
 pub(crate) struct PendingAnswers(AtomicU32);
 
 impl PendingAnswers {
-    /// The client waits for one more.
+    /// The client waits for one more answer.
     pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The client waits for one less. True if that was the last one and the client has finished sending.
+    /// The client has got an answer. Returns whether it was the last one and the client has finished sending.
     pub(crate) fn remove(&self) -> bool {
         if self.any() {
             self.0.fetch_sub(1, Ordering::Relaxed);
@@ -25,7 +25,7 @@ impl PendingAnswers {
         !self.any() && self.is_listening()
     }
 
-    /// A client that has finished sending waits for nothing any more. True if it has finished.
+    /// Clears the count of a client that has finished sending. Returns whether it has.
     pub(crate) fn give_up(&self) -> bool {
         self.0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pending| {
@@ -34,12 +34,12 @@ impl PendingAnswers {
             .is_ok()
     }
 
-    /// Whether the client waits for any.
+    /// Whether the client waits for an answer.
     pub(crate) fn any(&self) -> bool {
         self.0.load(Ordering::Relaxed) & !LISTENING > 0
     }
 
-    /// The client has finished sending. True if it waits for answers.
+    /// The client has finished sending. Returns whether it waits for answers.
     pub(crate) fn listen(&self) -> bool {
         let any = self.any();
         if any {
@@ -48,7 +48,7 @@ impl PendingAnswers {
         any
     }
 
-    /// Whether the connection stays only for answers.
+    /// Whether the connection stays open only for answers.
     pub(crate) fn is_listening(&self) -> bool {
         self.0.load(Ordering::Relaxed) & LISTENING > 0
     }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_answer_to_a_client_that_only_listens_is_noticed() {
+    fn the_last_answer_of_a_client_that_has_finished_sending_is_reported() {
         let pending = PendingAnswers::default();
         assert!(!pending.listen(), "no answer is pending");
         pending.add();

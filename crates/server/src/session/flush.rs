@@ -1,4 +1,4 @@
-//! Writing a session's queue to its transport, as far as that takes it.
+//! Writes a session's queue to its transport, as far as the socket takes it.
 //!
 //! Must never hold the queue's lock across a system call.
 
@@ -24,7 +24,7 @@ thread_local! {
 }
 
 impl Session {
-    /// Writes what is queued as far as the socket takes it. Any thread may call it; must not be called under the core's lock.
+    /// Writes queued frames until the socket is full. Any thread may call this, but not under the core's lock.
     pub(crate) fn flush(&self) {
         SCRATCH.with_borrow_mut(|scratch| {
             let Scratch { hand, copy } = scratch;
@@ -37,7 +37,7 @@ impl Session {
                         work = self.queue().after_write(hand, wrote);
                     }
                     Work::Finish => {
-                        // An error means that the peer is gone already; the reader sees that.
+                        // An error means that the peer has gone; the reader sees that too.
                         let _ = self.transport.finish();
                         self.queue().after_finish();
                         return;

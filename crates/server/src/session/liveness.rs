@@ -1,4 +1,4 @@
-//! Whether a client is alive, and what its orderly end proves, by what its TCP has acknowledged.
+//! Decides whether a client is alive, and what its orderly end proves, from pings and the acknowledgements of its TCP.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use crate::limits;
 use crate::queue::Beat;
 use wsmb_core::message::Timestamp;
 
-/// What the timers are to do with a session that they have asked.
+/// What the timers' task must do with a session after a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnTime {
-    /// Forget it.
+    /// Nothing: no further check is needed.
     Nothing,
-    /// Ask again then.
+    /// Check again at this time.
     Look(Timestamp),
-    /// A ping is in the queue: flush it, and ask again then.
+    /// Flush the queue, which contains a ping, and check again at this time.
     Flush(Timestamp),
-    /// End it, unless it works on its deliveries: it answers no ping.
+    /// The client answers no ping: end the session, unless the client works on its deliveries.
     Dead,
 }
 
 impl Session {
-    /// Asked by the timers: what is due? `lenient`: reading is paused, so silence is not the client's fault.
+    /// Checks the deadline of an end, and the heartbeat. `lenient`: reading is paused, so silence is not the client's fault.
     pub(crate) fn on_time(&self, now: Timestamp, interval: Duration, lenient: bool) -> OnTime {
         if lenient {
             self.note_input(now);
@@ -48,11 +48,11 @@ impl Session {
         }
     }
 
-    /// A client that answers no ping is not dead if it works on its deliveries. It gets another ping, so that its TCP has something to
-    /// acknowledge. [`OnTime::Dead`]: its TCP does not acknowledge the pings.
+    /// Checks a client that answers no ping because it works on its deliveries: it is alive while its TCP acknowledges the pings. It gets another ping, so
+    /// that its TCP has something to acknowledge.
     pub(crate) fn spare(&self, now: Timestamp, interval: Duration) -> OnTime {
         let Some(sent) = self.queue().sent() else {
-            // Another thread writes to it at this moment.
+            // Another thread is writing.
             return OnTime::Look(now.after(interval));
         };
         let Some(unacknowledged) = self.transport.unacknowledged() else { return OnTime::Dead };
@@ -68,21 +68,21 @@ impl Session {
         OnTime::Look(now.after(interval))
     }
 
-    /// Whether the client, which has ended in an orderly way, looks like a one-shot reader that took its only message
+    /// Whether the client, which has ended in an orderly way, is a one-shot reader that took its only message
     /// ([`wsmb_core::broker::Event::Disconnected`]). `trusted`: `server.trust_fin`.
     pub(crate) fn took_only(&self, trusted: bool) -> bool {
         if !trusted || self.profile.modern || self.profile.proxied || self.queue().only_delivery().is_none() {
             return false;
         }
         for _ in 0..limits::YIELDS {
-            // In this order, so that a write in between makes the answer too small, never too large.
+            // In this order, so that a write in between makes `acknowledged` too small, never too large.
             let sent = self.queue().sent();
             if let Some(sent) = sent {
                 let Some(unacknowledged) = self.transport.unacknowledged() else { return false };
                 let acknowledged = sent.saturating_sub(unacknowledged);
                 return self.queue().only_delivery() == Some(acknowledged);
             }
-            // Another thread is between its write, which the client has answered already, and its note of it.
+            // Another thread has written, and the client has answered, but the thread has not recorded the write yet.
             std::thread::yield_now();
         }
         false

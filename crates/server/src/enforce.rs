@@ -1,6 +1,6 @@
-//! What a change of users and rights means for sessions (SPEC section 9.2): whoever has lost the user, the password or a right that is in use is ended.
+//! Enforces changes of users and rights on open sessions (SPEC section 9.2): a session ends if its user, its password or a right that it uses was withdrawn.
 //!
-//! The connection is ended, not only unsubscribed: the client connects again and is told what it may no longer do, in the answer to its own request.
+//! The session is not only unsubscribed: the client connects again, and the answer to its own request says what is forbidden now.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,12 +15,13 @@ use crate::limits;
 use wsmb_auth::Users;
 
 impl Hub {
-    /// Ends the sessions of users in `revoked`, and those that receive what they may no longer. Returns when also those are ended that began while this went on.
+    /// Ends the sessions of users in `revoked`, and those that use a withdrawn right. A second round, [`limits::ENFORCE_AGAIN`] later, covers sessions that
+    /// began or subscribed during the first.
     pub(super) async fn enforce(&self, revoked: HashSet<Arc<str>>) {
         let first = self.enforce_once(&revoked);
-        // A burst of frames may have begun under the old rights.
+        // Frames that were read before the change may still subscribe under the old rights.
         tokio::time::sleep(limits::ENFORCE_AGAIN).await;
-        // Whoever has come in with a new password meanwhile stays.
+        // Not `revoked` again: a user may have logged in with a new password meanwhile.
         let ended = first + self.enforce_once(&HashSet::new());
         if ended > 0 {
             info!(connections = ended, "ended connections whose user, password or right has been withdrawn");
@@ -49,7 +50,7 @@ impl Hub {
                     .collect()
             });
             for (session, reason) in &lost {
-                // What is queued is not sent any more: it is not meant for them.
+                // Queued frames are dropped: the user may not receive them any more.
                 let closing = Closing { code: 1008, reason, invited: false, flush: false };
                 self.apply(session, Request::End(closing));
             }
@@ -58,7 +59,7 @@ impl Hub {
         ended
     }
 
-    /// Whether a user who was let in according to `users` still would be.
+    /// Whether a user who was accepted according to `users` would still be accepted.
     pub(super) fn is_welcome(&self, user: &str, users: &Users) -> bool {
         let access: Arc<Access> = self.access();
         if user.is_empty() { access.anonymous } else { access.verifier.users().has_same(users, user) }

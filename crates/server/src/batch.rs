@@ -52,7 +52,6 @@ impl Batch {
         Span { start: offset(start), end: offset(self.bytes.len()) }
     }
 
-    /// Returns the bytes of a span.
     pub(super) fn get(&self, span: Span) -> &[u8] {
         self.bytes.get(span.start as usize..span.end as usize).unwrap_or_default()
     }

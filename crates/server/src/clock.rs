@@ -29,7 +29,7 @@ impl Reading {
 
 /// How the system's clock at the start compares with the time that the store remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Beginning {
+pub(super) enum ClockAtStart {
     /// The system's clock is not behind the stored time.
     Usual,
     /// The system's clock is behind the stored time and not synchronised: time continues from the stored time.
@@ -49,28 +49,28 @@ pub(super) struct Step {
 
 /// The relation of core time and wall clock.
 #[derive(Debug)]
-pub(super) struct Wall {
+pub(super) struct WallClock {
     /// Added to core time, in milliseconds.
     offset: i64,
     /// The system's clock minus core time at the last check, in milliseconds.
     system: i64,
 }
 
-impl Wall {
+impl WallClock {
     /// Returns the start of core time. `last_seen`: the time that the store remembers.
-    fn begin(reading: Reading, last_seen: Option<Timestamp>) -> (Timestamp, Self, Beginning) {
+    fn begin(reading: Reading, last_seen: Option<Timestamp>) -> (Timestamp, Self, ClockAtStart) {
         let Reading { wall, is_synchronised } = reading;
         let later = last_seen.filter(|last| last.since(wall) >= limits::CLOCK_STEP);
         let (now, beginning) = match later {
-            None => (wall, Beginning::Usual),
-            Some(last) if is_synchronised => (wall, Beginning::Ahead(last)),
-            Some(last) => (last, Beginning::Behind(last)),
+            None => (wall, ClockAtStart::Usual),
+            Some(last) if is_synchronised => (wall, ClockAtStart::Ahead(last)),
+            Some(last) => (last, ClockAtStart::Behind(last)),
         };
         (now, Self { offset: 0, system: difference(wall, now) }, beginning)
     }
 
     /// Follows the system's clock. Differences below [`limits::CLOCK_STEP`] are ignored until they add up to a step.
-    fn look(&mut self, now: Timestamp, reading: Reading) -> Option<Step> {
+    fn check(&mut self, now: Timestamp, reading: Reading) -> Option<Step> {
         let system = difference(reading.wall, now);
         let moved = system - std::mem::replace(&mut self.system, system);
         let is_set_back = moved <= -millis(limits::CLOCK_STEP);
@@ -89,7 +89,7 @@ impl Wall {
 /// Returns the time at which a broker would start on a store that remembers `last_seen`. For tools that write to the store while no broker runs.
 #[must_use]
 pub fn time_after(last_seen: Option<Timestamp>) -> Timestamp {
-    Wall::begin(Reading::take(), last_seen).0
+    WallClock::begin(Reading::take(), last_seen).0
 }
 
 fn difference(later: Timestamp, earlier: Timestamp) -> i64 {
@@ -106,15 +106,15 @@ fn millis(duration: Duration) -> i64 {
 pub(super) struct Clock {
     start: Timestamp,
     began: Duration,
-    wall: Mutex<Wall>,
+    wall: Mutex<WallClock>,
     /// A copy of [`WallClock::offset`], to be read without the lock.
     offset: AtomicI64,
 }
 
 impl Clock {
     /// Starts the clock. `last_seen`: the wall clock's time that the store remembers.
-    pub(super) fn start(last_seen: Option<Timestamp>) -> (Self, Beginning) {
-        let (start, wall, beginning) = Wall::begin(Reading::take(), last_seen);
+    pub(super) fn start(last_seen: Option<Timestamp>) -> (Self, ClockAtStart) {
+        let (start, wall, beginning) = WallClock::begin(Reading::take(), last_seen);
         (Self { start, began: elapsed(), wall: Mutex::new(wall), offset: AtomicI64::new(0) }, beginning)
     }
 
@@ -140,10 +140,10 @@ impl Clock {
     }
 
     /// Checks the system's clock, and returns the step if it was set.
-    pub(super) fn look(&self) -> Option<Step> {
+    pub(super) fn check(&self) -> Option<Step> {
         let mut wall = self.wall.lock().unwrap_or_else(PoisonError::into_inner);
         let (now, reading) = self.read();
-        let step = wall.look(now, reading)?;
+        let step = wall.check(now, reading)?;
         self.offset.store(wall.offset, Ordering::Release);
         Some(step)
     }
@@ -176,8 +176,8 @@ pub(super) fn running() -> Duration {
 /// Whether the kernel reports that a time service has set its clock.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn is_synchronised() -> bool {
-    static MAY_ASK: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    if !*MAY_ASK.get_or_init(may_ask) {
+    static IS_ALLOWED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    if !*IS_ALLOWED.get_or_init(may_call_adjtimex) {
         return true;
     }
     // SAFETY: all fields are numbers, for which zero is valid; with `modes` 0 the call changes nothing.
@@ -190,7 +190,7 @@ fn is_synchronised() -> bool {
 /// Whether `adjtimex` is allowed: a system call filter (`SystemCallFilter=` of systemd) kills a process for a call that the filter does not list. A child
 /// process tries the call.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn may_ask() -> bool {
+fn may_call_adjtimex() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     if !status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2")) {
         return true;
@@ -226,10 +226,10 @@ mod tests {
     }
 
     /// Returns the steps for these readings of the system's clock, one second apart.
-    fn steps(wall: &mut Wall, start: Timestamp, shown: &[(u64, bool)]) -> Vec<i64> {
+    fn steps(wall: &mut WallClock, start: Timestamp, shown: &[(u64, bool)]) -> Vec<i64> {
         let look = |(second, (at, sync)): (u64, &(u64, bool))| {
             let now = Timestamp(start.0 + 1_000 * (second + 1));
-            let step = wall.look(now, reading(*at, *sync))?;
+            let step = wall.check(now, reading(*at, *sync))?;
             assert_eq!(step.to.0.wrapping_sub(step.from.0) as i64, step.by);
             Some(step.by)
         };
@@ -238,8 +238,8 @@ mod tests {
 
     #[test]
     fn an_accurate_clock_makes_no_steps() {
-        let (start, mut wall, beginning) = Wall::begin(reading(HOUR, true), Some(Timestamp(HOUR - 5)));
-        assert_eq!((start, beginning), (Timestamp(HOUR), Beginning::Usual));
+        let (start, mut wall, beginning) = WallClock::begin(reading(HOUR, true), Some(Timestamp(HOUR - 5)));
+        assert_eq!((start, beginning), (Timestamp(HOUR), ClockAtStart::Usual));
         let shown: Vec<_> = (1..600).map(|second| (HOUR + 1_000 * second + second % 7, second % 2 == 0)).collect();
         assert_eq!(steps(&mut wall, start, &shown), Vec::<i64>::new());
     }
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn steps_in_both_directions_are_followed_with_and_without_a_time_service() {
         for sync in [true, false] {
-            let (start, mut wall, _) = Wall::begin(reading(10 * HOUR, sync), None);
+            let (start, mut wall, _) = WallClock::begin(reading(10 * HOUR, sync), None);
             let shown = [(10 * HOUR + 1_000, sync), (12 * HOUR, sync), (12 * HOUR + 1_000, sync), (9 * HOUR, sync)];
             let hours = 2 * HOUR as i64;
             assert_eq!(steps(&mut wall, start, &shown), [hours - 2_000, -3 * HOUR as i64 - 2_000]);
@@ -256,15 +256,15 @@ mod tests {
 
     #[test]
     fn slow_drift_is_followed() {
-        let (start, mut wall, _) = Wall::begin(reading(HOUR, true), None);
+        let (start, mut wall, _) = WallClock::begin(reading(HOUR, true), None);
         let shown: Vec<_> = (1..=100).map(|second| (HOUR + 1_050 * second, true)).collect();
         assert_eq!(steps(&mut wall, start, &shown), [1_000; 5]);
     }
 
     #[test]
     fn the_stored_time_is_the_minimum_until_the_clock_is_set() {
-        let (start, mut wall, beginning) = Wall::begin(reading(HOUR, false), Some(Timestamp(9 * HOUR)));
-        assert_eq!((start, beginning), (Timestamp(9 * HOUR), Beginning::Behind(Timestamp(9 * HOUR))));
+        let (start, mut wall, beginning) = WallClock::begin(reading(HOUR, false), Some(Timestamp(9 * HOUR)));
+        assert_eq!((start, beginning), (Timestamp(9 * HOUR), ClockAtStart::Behind(Timestamp(9 * HOUR))));
         let unset = [(HOUR + 1_000, false), (HOUR + 2_000, false), (2 * HOUR, false)];
         assert_eq!(steps(&mut wall, start, &unset), Vec::<i64>::new(), "also when it jumps, and is still behind");
         let later = Timestamp(start.0 + 3_000);
@@ -273,16 +273,16 @@ mod tests {
 
     #[test]
     fn a_synchronised_clock_takes_precedence_over_the_stored_time() {
-        let (start, mut wall, beginning) = Wall::begin(reading(HOUR, true), Some(Timestamp(9 * HOUR)));
-        assert_eq!((start, beginning), (Timestamp(HOUR), Beginning::Ahead(Timestamp(9 * HOUR))));
+        let (start, mut wall, beginning) = WallClock::begin(reading(HOUR, true), Some(Timestamp(9 * HOUR)));
+        assert_eq!((start, beginning), (Timestamp(HOUR), ClockAtStart::Ahead(Timestamp(9 * HOUR))));
         assert_eq!(steps(&mut wall, start, &[(HOUR + 1_000, true)]), Vec::<i64>::new());
-        let (start, mut wall, _) = Wall::begin(reading(HOUR, false), Some(Timestamp(9 * HOUR)));
+        let (start, mut wall, _) = WallClock::begin(reading(HOUR, false), Some(Timestamp(9 * HOUR)));
         assert_eq!(steps(&mut wall, start, &[(HOUR + 1_000, true)]), [-8 * HOUR as i64], "as soon as it is");
     }
 
     #[test]
     fn a_clock_that_is_set_back_is_followed_without_a_time_service() {
-        let (start, mut wall, _) = Wall::begin(reading(HOUR, false), Some(Timestamp(9 * HOUR)));
+        let (start, mut wall, _) = WallClock::begin(reading(HOUR, false), Some(Timestamp(9 * HOUR)));
         assert_eq!(steps(&mut wall, start, &[(HOUR / 2, false)]), [HOUR as i64 / 2 - 1_000 - 9 * HOUR as i64]);
     }
 

@@ -45,12 +45,10 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Adds `count` to a counter.
     pub(super) fn add(counter: &AtomicU64, count: u64) {
         counter.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Reads a counter.
     pub(super) fn get(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
     }

@@ -60,7 +60,7 @@ impl Hub {
     }
 
     /// Whether a user who was accepted according to `users` would still be accepted.
-    pub(super) fn is_welcome(&self, user: &str, users: &Users) -> bool {
+    pub(super) fn is_still_accepted(&self, user: &str, users: &Users) -> bool {
         let access: Arc<Access> = self.access();
         if user.is_empty() { access.anonymous } else { access.verifier.users().has_same(users, user) }
     }

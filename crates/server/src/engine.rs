@@ -65,7 +65,6 @@ impl Engine {
         &self.dispatch.registry
     }
 
-    /// Replaces the settings.
     pub(super) fn reconfigure(&mut self, settings: EngineSettings) {
         self.dispatch.settings = settings;
     }
@@ -89,7 +88,7 @@ impl Engine {
             }
             match (slot.take(), source) {
                 (Some(Request::Core(event)), _) => self.handle(event, now),
-                (Some(request), Some(source)) => self.other(request, source, now),
+                (Some(request), Some(source)) => self.carry_out_request(request, source, now),
                 // The slot is empty, or the request needs a session and there is none.
                 (None, _) | (_, None) => {}
             }
@@ -144,11 +143,11 @@ impl Engine {
         self.handle_of(event, source, now);
         if self.dispatch.first.take().is_some() {
             self.dispatch.greet(source, Code::Accepted, "", now);
-            self.settle(now);
+            self.report_and_carry_out(now);
         }
     }
 
-    fn other(&mut self, request: Request<'_>, source: &Arc<Session>, now: Now) {
+    fn carry_out_request(&mut self, request: Request<'_>, source: &Arc<Session>, now: Now) {
         match request {
             // `apply` carries out both.
             Request::Core(_) | Request::Publish(..) => {}
@@ -194,12 +193,12 @@ impl Engine {
             Request::Finished { took_only } => self.finish(source, took_only, now),
             Request::Departed { took_only } => {
                 self.forget(source, took_only, now);
-                self.settle(now);
+                self.report_and_carry_out(now);
                 self.dispatch.registry.remove(source.id);
             }
             Request::Aborted => self.forget(source, false, now),
         }
-        self.settle(now);
+        self.report_and_carry_out(now);
     }
 
     fn pong(&mut self, payload: &[u8], source: &Arc<Session>, now: Now) {
@@ -264,7 +263,7 @@ impl Engine {
     }
 
     /// Reports the ended sessions to the core, and carries out the effects.
-    fn settle(&mut self, now: Now) {
+    fn report_and_carry_out(&mut self, now: Now) {
         self.report_ended(now);
         self.carry_out(None, now);
     }
@@ -284,7 +283,7 @@ impl Engine {
             || !self.dispatch.unreported.is_empty()
             || !self.effects.list.is_empty()
         {
-            self.settle(now);
+            self.report_and_carry_out(now);
             self.dispatch.spread();
         }
         self.dispatch.ask_for_confirmations();
@@ -311,7 +310,6 @@ impl Engine {
         self.dispatch.registry.insert(make)
     }
 
-    /// Stops the creation of sessions.
     pub(super) fn close(&mut self) {
         self.is_closed = true;
     }

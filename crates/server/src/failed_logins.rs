@@ -42,10 +42,10 @@ impl fmt::Display for Reason {
 
 /// The rate limit: the lines written in the current [`limits::LOGIN_LINES_TIME`].
 #[derive(Debug, Default)]
-pub(super) struct FailedLogins(Mutex<Lines>);
+pub(super) struct FailedLogins(Mutex<LineLimit>);
 
 #[derive(Debug, Default)]
-struct Lines {
+struct LineLimit {
     since: Option<Instant>,
     written: usize,
     /// Lines of each address; at most as many entries as lines.
@@ -70,7 +70,7 @@ fn line(client: IpAddr, user: &str, reason: Reason, withheld: u64) -> String {
     format!("login failed: client={client} user=\"{shown}{rest}\" reason=\"{reason}\" withheld={withheld}")
 }
 
-impl Lines {
+impl LineLimit {
     /// `Some(n)`: write a line; `n` were withheld since the last one.
     fn admit(&mut self, client: IpAddr, now: Instant) -> Option<u64> {
         if self.since.is_none_or(|since| now.saturating_duration_since(since) >= limits::LOGIN_LINES_TIME) {
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn lines_are_bounded_for_one_address_and_for_all_and_the_rest_is_counted() {
-        let (mut lines, start) = (Lines::default(), Instant::now());
+        let (mut lines, start) = (LineLimit::default(), Instant::now());
         let one = (0..1_000).filter(|_| lines.admit(address(0), start).is_some()).count();
         assert_eq!(one, limits::LOGIN_LINES_PER_ADDRESS as usize);
         assert_eq!(lines.admit(address(1), start), Some(1_000 - one as u64));

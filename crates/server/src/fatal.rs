@@ -24,7 +24,6 @@ impl Fatal {
         }
     }
 
-    /// Whether a part has died.
     pub(super) fn is_declared(&self) -> bool {
         self.part.get().is_some()
     }

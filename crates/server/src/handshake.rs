@@ -21,7 +21,7 @@ use super::interpret;
 use super::proxies::Client;
 use super::reader::Reader;
 use super::replies::greeting;
-use super::request::Request as Wanted;
+use super::request::Request as EngineRequest;
 use super::session::{Profile, Session};
 use super::timers::Hold;
 use super::transport::Transport;
@@ -133,7 +133,7 @@ async fn serve(
         }
     };
     // After the registration: a later change of the users finds the session (`enforce`).
-    if !hub.is_welcome(&user, &users) {
+    if !hub.is_still_accepted(&user, &users) {
         // No other thread writes, because `head_written` was not called.
         let _ = session.transport().write_all(&unauthorized(&hub)).await;
         return None;
@@ -193,7 +193,7 @@ fn bad_request(bad: BadRequest) -> Vec<u8> {
     handshake::response(bad.status(), headers, TEXT, &format!("{bad}\n"))
 }
 
-/// The answer to a request without an upgrade on a path where only WebSockets are served.
+/// The answer to a request without an upgrade on a path that serves only WebSocket connections.
 fn upgrade_required(request: &Request) -> Vec<u8> {
     let hint = match request.broken_upgrade {
         Some(broken) => format!("{broken}\n"),
@@ -206,7 +206,7 @@ fn upgrade_required(request: &Request) -> Vec<u8> {
 }
 
 /// Whether the request is a GET or HEAD without an upgrade. `HEAD` is answered like `GET`, without the body (RFC 9110 section 9.3.2).
-fn is_look(request: &Request) -> bool {
+fn is_plain_read(request: &Request) -> bool {
     matches!(request.method.as_str(), "GET" | "HEAD") && request.upgrade.is_none()
 }
 
@@ -214,7 +214,7 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
     let is_reserved = RESERVED.iter().any(|reserved| {
         request.path.strip_prefix(reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     });
-    if is_look(&request) && request.path == "/healthz" {
+    if is_plain_read(&request) && request.path == "/healthz" {
         // 200 also during an orderly stop: the process still does its work.
         let (status, word) = match (hub.fatal.is_declared(), hub.stop.has_begun()) {
             (true, _) => (503, "failed"),
@@ -298,9 +298,9 @@ async fn open(hub: &Arc<Hub>, session: &Arc<Session>, upgrade: &Upgrade) -> io::
     let Profile { user, peer, topic, modern, proxied, .. } = &session.profile;
     debug!(connection = session.id.0, %user, %peer, ?topic, modern, proxied, "connected");
     // A modern envelope client gets the connect reply first.
-    let reply = (*modern && topic.is_none()).then(|| Wanted::Frame(greeting(hub.wall_now())));
-    let arrival = interpret::arrival(session, &hub.access());
-    hub.apply_all(session, &mut [reply, arrival]);
+    let reply = (*modern && topic.is_none()).then(|| EngineRequest::Frame(greeting(hub.wall_now())));
+    let initial = interpret::initial_request(session, &hub.access());
+    hub.apply_all(session, &mut [reply, initial]);
     session.transport().write_all(&handshake::upgrade_reply(upgrade)).await?;
     session.queue().head_written();
     if *modern {
@@ -311,7 +311,7 @@ async fn open(hub: &Arc<Hub>, session: &Arc<Session>, upgrade: &Upgrade) -> io::
     }
     let interval = hub.options().limits.heartbeat;
     if !interval.is_zero() {
-        hub.look(hub.now().after(interval.max(limits::FIRST_PING)), session.id);
+        hub.schedule_check(hub.now().after(interval.max(limits::FIRST_PING)), session.id);
     }
     Ok(())
 }

@@ -79,7 +79,6 @@ impl Handshakes {
         (0..count).filter(|_| state.evict()).count() > 0
     }
 
-    /// The number of sockets in a handshake.
     pub(super) fn open(&self) -> usize {
         self.state().open
     }
@@ -154,11 +153,11 @@ mod tests {
     fn the_oldest_of_the_address_with_the_most_is_evicted() {
         let handshakes = Arc::new(Handshakes::new(4));
         let slots: Vec<_> = [1, 2, 2, 2].map(|number| handshakes.begin(address(number))).into();
-        assert_eq!(there(&slots), [true; 4]);
+        assert_eq!(are_evictable(&slots), [true; 4]);
         let _new = handshakes.begin(address(3));
-        assert_eq!(there(&slots), [true, false, true, true]);
+        assert_eq!(are_evictable(&slots), [true, false, true, true]);
         let _own = handshakes.begin(address(2));
-        assert_eq!(there(&slots), [true, false, false, true]);
+        assert_eq!(are_evictable(&slots), [true, false, false, true]);
         assert!(!slots[1].protect() && slots[3].protect());
         assert_eq!(handshakes.open(), 6);
         drop(slots);
@@ -169,19 +168,19 @@ mod tests {
     fn the_oldest_is_evicted_if_each_address_has_one() {
         let handshakes = Arc::new(Handshakes::new(3));
         let slots: Vec<_> = [9, 1, 5, 3].map(|number| handshakes.begin(address(number))).into();
-        assert_eq!(there(&slots), [false, true, true, true]);
+        assert_eq!(are_evictable(&slots), [false, true, true, true]);
     }
 
     #[tokio::test]
     async fn only_evicted_sockets_are_notified() {
         let handshakes = Arc::new(Handshakes::new(1));
         let (one, other) = (handshakes.begin(address(1)), handshakes.begin(address(1)));
-        let is_told = async |slot: &Slot| {
+        let is_notified = async |slot: &Slot| {
             tokio::time::timeout(std::time::Duration::from_millis(10), slot.evicted()).await.is_ok()
         };
-        assert!(is_told(&one).await && !is_told(&other).await);
+        assert!(is_notified(&one).await && !is_notified(&other).await);
         assert!(handshakes.evict(7) && !handshakes.evict(7));
-        assert!(is_told(&other).await);
+        assert!(is_notified(&other).await);
     }
 
     proptest! {

@@ -48,7 +48,6 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// The engine's part of the settings.
     pub(super) fn engine(&self) -> EngineSettings {
         EngineSettings { max_queue: self.limits.max_queue, policies: self.policies.clone() }
     }
@@ -166,7 +165,7 @@ impl Hub {
             engine.reconfigure(engine_settings);
             engine.broker_mut().reconfigure(settings);
         }
-        self.happened(Event::Tick);
+        self.handle_event(Event::Tick);
     }
 
     /// Returns what `read` returns for the broker, under the core's lock.
@@ -180,11 +179,10 @@ impl Hub {
     }
 
     /// Gives the core an event that concerns no session.
-    pub(super) fn happened(&self, event: Event<'_>) {
+    pub(super) fn handle_event(&self, event: Event<'_>) {
         self.apply_from(None, &mut [Some(Request::Core(event))]);
     }
 
-    /// Carries out one request of a session.
     pub(super) fn apply(&self, session: &Arc<Session>, request: Request<'_>) {
         self.apply_from(Some(session), &mut [Some(request)]);
     }
@@ -233,7 +231,8 @@ impl Hub {
             self.warnings.refused(session, *refusal);
         }
         notes.iter().for_each(|note| self.warnings.note(note));
-        let unasked: Vec<_> = questions.iter().filter(|session| !self.storage.ask(session)).collect();
+        let unchecked: Vec<_> =
+            questions.iter().filter(|session| !self.storage.request_health_check(session)).collect();
         self.storage.hand_over();
         self.backpressure.watch(self.storage.queued_bytes());
         self.loops.flush(&sealed.touched);
@@ -242,7 +241,7 @@ impl Hub {
         if sealed.holds_memory() {
             self.engine().reuse(sealed);
         }
-        for session in unasked {
+        for session in unchecked {
             // Too many sessions wait for the store's answer, and its last report was good.
             self.apply(session, Request::PingAnswer(true));
         }
@@ -330,8 +329,8 @@ impl Hub {
     }
 
     /// Schedules a check of a session at `due`.
-    pub(super) fn look(&self, due: Timestamp, connection: ConnectionId) {
-        if self.timers().look(due, connection) {
+    pub(super) fn schedule_check(&self, due: Timestamp, connection: ConnectionId) {
+        if self.timers().schedule_check(due, connection) {
             self.timer_moved.notify_one();
         }
     }
@@ -363,7 +362,6 @@ impl Hub {
         engine.registry().iter().cloned().collect()
     }
 
-    /// Returns all sessions.
     pub(super) fn sessions(&self) -> Vec<Arc<Session>> {
         self.engine().registry().iter().cloned().collect()
     }

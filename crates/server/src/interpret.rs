@@ -80,7 +80,7 @@ impl<'a> Interpreter<'a> {
         match (incoming, &session.profile.topic) {
             (Incoming::Message { kind, frame }, Some(channel)) => {
                 if first {
-                    self.ask(Request::Release);
+                    self.push_request(Request::Release);
                 }
                 return self.topic_message(channel, kind, frame);
             }
@@ -88,12 +88,12 @@ impl<'a> Interpreter<'a> {
                 self.commands += 1;
                 PARSER.with_borrow_mut(|parser| match parser.parse(kind, &frame) {
                     Ok(Command::Send(send)) => self.send(send, &frame, first),
-                    command => self.other(command, first),
+                    command => self.interpret_command(command, first),
                 });
             }
             (control, _) => {
                 if first {
-                    self.ask(Request::Release);
+                    self.push_request(Request::Release);
                 }
                 return self.control(control);
             }
@@ -101,14 +101,14 @@ impl<'a> Interpreter<'a> {
         ControlFlow::Continue(())
     }
 
-    fn ask(&mut self, request: Request<'a>) {
+    fn push_request(&mut self, request: Request<'a>) {
         self.requests.push(Some(request));
     }
 
     fn control(&mut self, incoming: Incoming<'a>) -> ControlFlow<()> {
         match incoming {
-            Incoming::Ping(payload) => self.ask(Request::Frame(frame::encode(Opcode::Pong, &payload))),
-            Incoming::Pong(payload) => self.ask(Request::Pong(payload)),
+            Incoming::Ping(payload) => self.push_request(Request::Frame(frame::encode(Opcode::Pong, &payload))),
+            Incoming::Pong(payload) => self.push_request(Request::Pong(payload)),
             Incoming::Close { code, .. } => {
                 self.closed = Some((code.unwrap_or(1000), matches!(code, Some(1000 | 1001))));
                 return ControlFlow::Break(());
@@ -128,7 +128,7 @@ impl<'a> Interpreter<'a> {
         if !self.access.may_send(&profile.user, channel) {
             self.hub.note_forbidden(&profile.user, &profile.peer, channel);
             let closing = Closing { code: 1008, reason: "forbidden", invited: false, flush: true };
-            self.ask(Request::End(closing));
+            self.push_request(Request::End(closing));
             return ControlFlow::Break(());
         }
         if let Some(rate) = &self.rate {
@@ -138,11 +138,11 @@ impl<'a> Interpreter<'a> {
                 self.hub.note_above_rate(&profile.user, &profile.peer);
             }
         }
-        self.ask(Request::Publish(publication, PublishOptions::default()));
+        self.push_request(Request::Publish(publication, PublishOptions::default()));
         ControlFlow::Continue(())
     }
 
-    fn other(&mut self, command: Result<Command<'_>, envelope::Malformed>, first: bool) {
+    fn interpret_command(&mut self, command: Result<Command<'_>, envelope::Malformed>, first: bool) {
         let session = self.session;
         let command = match command {
             Ok(command) => command,
@@ -153,7 +153,7 @@ impl<'a> Interpreter<'a> {
         match command {
             Command::Ping => {
                 let known = self.hub.storage.known_health();
-                self.ask(Request::Ping { first, known });
+                self.push_request(Request::Ping { first, known });
             }
             Command::Receive { channels, ack, prefetch, receiver, group, order } => {
                 let user = &session.profile.user;
@@ -176,7 +176,7 @@ impl<'a> Interpreter<'a> {
                     receiver: name.map(|id| ReceiverKey { user: user.clone(), id }),
                     group,
                 };
-                self.ask(Request::Subscribe { subscribe: Box::new(subscribe), first });
+                self.push_request(Request::Subscribe { subscribe: Box::new(subscribe), first });
             }
             // `take` handles it, because it needs the frame.
             Command::Send(_) => {}
@@ -187,7 +187,7 @@ impl<'a> Interpreter<'a> {
             }
             Command::Acknowledge { delivery, answer } => {
                 let request = Request::Acknowledge { sequence: delivery.sequence, answer: Box::new(answer), first };
-                self.ask(request);
+                self.push_request(request);
             }
         }
     }
@@ -211,16 +211,16 @@ impl<'a> Interpreter<'a> {
         }
         if publication.messages.is_empty() {
             if first {
-                self.ask(Request::Release);
+                self.push_request(Request::Release);
             }
             if let Some(id) = &id {
-                self.ask(Request::Frame(text(&envelope::accepted(id, 0, false, false))));
+                self.push_request(Request::Frame(text(&envelope::accepted(id, 0, false, false))));
             }
             return;
         }
         let id = id.as_deref().map(|id| PublicationId::new(user, id));
         let options = PublishOptions { receivers, id, ttl, delay, first };
-        self.ask(Request::Publish(outlive(publication, frame), options));
+        self.push_request(Request::Publish(detach_from_parser(publication, frame), options));
     }
 
     /// Refuses a frame. `command` and `id`: as far as the frame could be parsed.
@@ -234,18 +234,18 @@ impl<'a> Interpreter<'a> {
         Counters::add(counter, 1);
         let frame = text(&envelope::refusal(command, code, &detail, id));
         if id.is_none() {
-            self.ask(Request::Refuse(Box::new(Refused { first, code, detail, frame })));
+            self.push_request(Request::Refuse(Box::new(Refused { first, code, detail, frame })));
             return;
         }
         if first {
-            self.ask(Request::Release);
+            self.push_request(Request::Release);
         }
-        self.ask(Request::Frame(frame));
+        self.push_request(Request::Frame(frame));
     }
 }
 
 /// The request that follows from the handshake: a topic session subscribes to its channel; an envelope session claims its receiver name.
-pub(super) fn arrival(session: &Session, access: &Access) -> Option<Request<'static>> {
+pub(super) fn initial_request(session: &Session, access: &Access) -> Option<Request<'static>> {
     let profile = &session.profile;
     let receiver = profile.receiver.as_deref().cloned().map(|id| ReceiverKey { user: profile.user.clone(), id });
     match &profile.topic {
@@ -267,7 +267,7 @@ pub(super) fn arrival(session: &Session, access: &Access) -> Option<Request<'sta
 }
 
 /// Makes a publication borrow only from the read buffer, not from the parser. Copies no message.
-fn outlive<'a>(publication: Publication<'_>, source: &Frame<'a>) -> Publication<'a> {
+fn detach_from_parser<'a>(publication: Publication<'_>, source: &Frame<'a>) -> Publication<'a> {
     let Publication { channel, dialect, kind, frame, messages, verbatim } = publication;
     let frame = match frame {
         Frame::Shared(frame) => Frame::Shared(frame),

@@ -111,26 +111,26 @@ impl RunningServer {
     fn run(&mut self, listeners: Vec<Bound>, restored_up_to: MessageId) {
         let hub = &self.hub;
         // Stored messages may be due already.
-        hub.happened(Event::Tick);
+        hub.handle_event(Event::Tick);
         self.tasks = vec![
-            vital(hub, "the task of deadlines", hub.clone().run_deadlines()),
-            vital(hub, "the task of heartbeats", hub.clone().run_timers()),
-            vital(hub, "the task of backpressure", hub.clone().run_backpressure()),
-            vital(hub, "the task of the store's reports", hub.clone().run_reports()),
-            vital(hub, "the task of flushes", hub.loops.clone().run_flushes(0)),
-            vital(hub, "the task of the clock", hub.clone().run_clock(restored_up_to)),
-            vital(hub, "the task of ids", hub.clone().run_ids()),
-            vital(hub, "the task of passwords", watch_credentials(hub.clone(), self.credentials.clone())),
+            spawn_vital(hub, "the task of deadlines", hub.clone().run_deadlines()),
+            spawn_vital(hub, "the task of heartbeats", hub.clone().run_timers()),
+            spawn_vital(hub, "the task of backpressure", hub.clone().run_backpressure()),
+            spawn_vital(hub, "the task of the store's reports", hub.clone().run_reports()),
+            spawn_vital(hub, "the task of flushes", hub.loops.clone().run_flushes(0)),
+            spawn_vital(hub, "the task of the clock", hub.clone().run_clock(restored_up_to)),
+            spawn_vital(hub, "the task of ids", hub.clone().run_ids()),
+            spawn_vital(hub, "the task of passwords", watch_credentials(hub.clone(), self.credentials.clone())),
         ];
         let shared = Arc::new(listener::Shared {
             hub: hub.clone(),
             handshakes: self.handshakes.clone(),
             threads: self.threads.clone(),
-            trouble: WarningLimit::default(),
+            accept_warning: WarningLimit::default(),
         });
         for (bound, address) in listeners.into_iter().zip(&self.addresses) {
             info!(%address, proxy_protocol = bound.proxy_protocol, "listening");
-            self.listeners.push(vital(hub, "a listener", listener::accept(shared.clone(), bound)));
+            self.listeners.push(spawn_vital(hub, "a listener", listener::accept(shared.clone(), bound)));
         }
     }
 
@@ -160,7 +160,7 @@ impl RunningServer {
 
     /// Removes all messages of a channel, for an administrator.
     pub fn purge(&self, channel: wsmb_core::message::ChannelName) {
-        self.hub.happened(Event::Purge { channel });
+        self.hub.handle_event(Event::Purge { channel });
     }
 
     /// Applies new channel policies, users, permissions, trusted proxies and origins. Password files are read again.
@@ -196,8 +196,8 @@ impl RunningServer {
         let end = Instant::now() + lock(&self.settings).drain;
         info!(connections = hub.open_sessions(), "stopping: new connections are refused with 503");
         hub.begin_stop();
-        hub.hear_out(end).await;
-        let left = hub.part(end).await;
+        hub.wait_until_silent(end).await;
+        let left = hub.end_connections(end).await;
         if left > 0 {
             warn!(connections = left, "cut: these did not take their end in time");
         }
@@ -270,21 +270,21 @@ fn start_storage(
 }
 
 /// Spawns a vital task: a panic in it is declared as a defect of `part`.
-fn vital(hub: &Arc<Hub>, part: &'static str, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-    let watch = Watch { hub: hub.clone(), part };
+fn spawn_vital(hub: &Arc<Hub>, part: &'static str, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    let guard = PanicGuard { hub: hub.clone(), part };
     tokio::spawn(async move {
-        let _watch = watch;
+        let _guard = guard;
         task.await;
     })
 }
 
 /// Declares the defect when the task that holds this value panics.
-struct Watch {
+struct PanicGuard {
     hub: Arc<Hub>,
     part: &'static str,
 }
 
-impl Drop for Watch {
+impl Drop for PanicGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let is_core = self.hub.is_core_broken();

@@ -172,7 +172,7 @@ pub(super) struct Shared {
     pub(super) handshakes: Arc<Handshakes>,
     pub(super) threads: Arc<Threads>,
     /// Limits the warnings about failed accepts.
-    pub(super) trouble: WarningLimit,
+    pub(super) accept_warning: WarningLimit,
 }
 
 /// Accepts connections until the listeners must close and no connection waits. Never waits for a session.
@@ -194,7 +194,7 @@ pub(super) async fn accept(shared: Arc<Shared>, bound: Bound) {
             }
             Err(cause) if is_of_client(&cause) => {}
             Err(cause) => {
-                if let Some(withheld) = shared.trouble.admit() {
+                if let Some(withheld) = shared.accept_warning.admit() {
                     match cause.raw_os_error() {
                         #[cfg(unix)]
                         Some(libc::EMFILE | libc::ENFILE) => tracing::warn!(

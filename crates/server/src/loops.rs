@@ -69,7 +69,6 @@ impl Loops {
         Self { lists: (0..count.max(1)).map(|_| FlushList::default()).collect(), next: AtomicUsize::new(0) }
     }
 
-    /// The number of loops.
     pub(super) fn count(&self) -> usize {
         self.lists.len()
     }
@@ -136,10 +135,10 @@ impl Threads {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             all.handles.push(runtime.handle().clone());
             let (loops, mut stop) = (loops.clone(), all.stop.subscribe());
-            let watch = Watch(fatal.clone());
+            let guard = PanicGuard(fatal.clone());
             let thread = std::thread::Builder::new().name(format!("wsmb-loop-{number}")).spawn(move || {
                 runtime.spawn(async move {
-                    let _watch = watch;
+                    let _guard = guard;
                     loops.run_flushes(number).await;
                 });
                 // An error means that the sender was dropped with the server; the loop stops too.
@@ -158,9 +157,9 @@ impl Threads {
 }
 
 /// Declares the defect when the task that holds this value panics: the sockets of its loop would not be flushed any more.
-struct Watch(Arc<Fatal>);
+struct PanicGuard(Arc<Fatal>);
 
-impl Drop for Watch {
+impl Drop for PanicGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.declare("a thread of sockets");

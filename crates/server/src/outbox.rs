@@ -243,7 +243,6 @@ impl Outbox {
         self.overflowed.pop()
     }
 
-    /// Whether the queue of some session was full.
     pub(super) fn has_overflowed(&self) -> bool {
         !self.overflowed.is_empty()
     }

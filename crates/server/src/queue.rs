@@ -125,7 +125,7 @@ pub(super) enum Work {
 
 /// The result of a write.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Wrote {
+pub(super) enum WriteResult {
     /// The socket took this number of bytes.
     Bytes(usize),
     /// The socket is full.
@@ -223,22 +223,22 @@ impl Queue {
     }
 
     /// Begins a flush: moves frames into `chunk` if this thread must write them.
-    pub(super) fn begin(&mut self, hand: &mut Vec<Bytes>) -> Work {
+    pub(super) fn begin(&mut self, chunk: &mut Vec<Bytes>) -> Work {
         self.touched = false;
         self.enlisted = false;
         if self.io != Io::Idle || matches!(self.phase, Phase::Head { .. } | Phase::Shadow { .. }) {
             return Work::Nothing;
         }
-        self.next(hand)
+        self.next(chunk)
     }
 
     /// Accounts for a write, and puts back the bytes that the socket did not take. Returns the next step.
-    pub(super) fn after_write(&mut self, hand: &mut Vec<Bytes>, wrote: Wrote) -> Work {
+    pub(super) fn after_write(&mut self, chunk: &mut Vec<Bytes>, wrote: WriteResult) -> Work {
         let mut taken = match wrote {
-            Wrote::Bytes(taken) => taken,
-            Wrote::Blocked => 0,
-            Wrote::Failed => {
-                hand.clear();
+            WriteResult::Bytes(taken) => taken,
+            WriteResult::Blocked => 0,
+            WriteResult::Failed => {
+                chunk.clear();
                 self.fail();
                 return Work::Nothing;
             }
@@ -246,7 +246,7 @@ impl Queue {
         self.written += taken as u64;
         self.bytes = self.bytes.saturating_sub(taken);
         let mut whole = 0;
-        for frame in hand.iter_mut() {
+        for frame in chunk.iter_mut() {
             if taken < frame.len() {
                 // invariant: no frame nears 4 GiB.
                 self.begun = u32::try_from(piece::left_of_frame(frame, self.begun as usize, taken)).unwrap_or(u32::MAX);
@@ -257,14 +257,14 @@ impl Queue {
             whole += 1;
             self.begun = 0;
         }
-        for frame in hand.drain(..).skip(whole).rev() {
+        for frame in chunk.drain(..).skip(whole).rev() {
             self.frames.push_front(Piece::Own(frame));
         }
-        if matches!(wrote, Wrote::Blocked) {
+        if matches!(wrote, WriteResult::Blocked) {
             self.block();
             return Work::Nothing;
         }
-        self.next(hand)
+        self.next(chunk)
     }
 
     /// The FIN is sent.
@@ -274,14 +274,14 @@ impl Queue {
     }
 
     /// Puts the chunk back and leaves the rest to the connection's task, after [`limits::WRITE_ROUNDS`] writes.
-    pub(super) fn hand_over(&mut self, hand: &mut Vec<Bytes>) {
-        for frame in hand.drain(..).rev() {
+    pub(super) fn hand_over(&mut self, chunk: &mut Vec<Bytes>) {
+        for frame in chunk.drain(..).rev() {
             self.frames.push_front(Piece::Own(frame));
         }
         self.block();
     }
 
-    fn next(&mut self, hand: &mut Vec<Bytes>) -> Work {
+    fn next(&mut self, chunk: &mut Vec<Bytes>) -> Work {
         let mut size = 0;
         while let Some(Piece::Own(frame)) = self.frames.front() {
             if size > 0 && size + frame.len() > limits::COALESCE {
@@ -289,7 +289,7 @@ impl Queue {
             }
             size += frame.len().max(wsmb_protocol::limits::FRAME_PLACE);
             if let Some(Piece::Own(frame)) = self.frames.pop_front() {
-                hand.push(frame);
+                chunk.push(frame);
             }
         }
         self.io = Io::Writing;
@@ -297,7 +297,7 @@ impl Queue {
             // Frees the memory: an idle connection holds none for its queue.
             self.frames = VecDeque::new();
         }
-        if !hand.is_empty() {
+        if !chunk.is_empty() {
             Work::Write
         } else if self.phase == Phase::Ending && self.frames.is_empty() {
             self.phase = Phase::Finished;
@@ -345,14 +345,14 @@ impl Queue {
         }
         if !flush {
             // A chunk that another thread is writing may still be put back to the front. A frame that was sent in part must be sent whole.
-            let in_hand = self.in_hand();
+            let being_written = self.being_written();
             let front = if self.begun > 0 && self.io != Io::Writing { self.frames.pop_front() } else { None };
             let begun = front.map(|piece| match piece {
                 Piece::Own(bytes) => Piece::Own(bytes.slice(..bytes.len().min(self.begun as usize))),
                 span @ Piece::Span(_) => span,
             });
             self.frames = VecDeque::from_iter(begun);
-            self.bytes = in_hand + self.frames.front().map_or(0, Piece::len);
+            self.bytes = being_written + self.frames.front().map_or(0, Piece::len);
             self.marks = VecDeque::new();
         }
         if let Some(frame) = last {
@@ -363,7 +363,7 @@ impl Queue {
         self.wake();
     }
 
-    fn in_hand(&self) -> usize {
+    fn being_written(&self) -> usize {
         let queued: usize = self.frames.iter().map(Piece::len).sum();
         self.bytes.saturating_sub(queued)
     }
@@ -373,17 +373,14 @@ impl Queue {
         self.io == Io::Broken
     }
 
-    /// Sets the time at which an end that has begun is aborted.
     pub(super) fn cut_at(&mut self, time: Timestamp) {
         self.end_by = NonZeroU64::new(time.0);
     }
 
-    /// The time at which an end that has begun is aborted.
     pub(super) fn end_by(&self) -> Option<Timestamp> {
         self.end_by.map(|time| Timestamp(time.get()))
     }
 
-    /// Whether an end has begun.
     pub(super) fn is_ending(&self) -> bool {
         matches!(self.phase, Phase::Ending | Phase::Finished)
     }
@@ -400,7 +397,6 @@ impl Queue {
         self.wake();
     }
 
-    /// Whether the connection's task must end now.
     pub(super) fn is_aborted(&self) -> bool {
         self.phase == Phase::Aborted
     }
@@ -413,14 +409,12 @@ impl Queue {
         }
     }
 
-    /// Wakes the connection's task.
     pub(super) fn wake(&self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
     }
 
-    /// Bytes queued and not written.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes

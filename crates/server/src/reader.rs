@@ -97,7 +97,7 @@ impl Reader {
         let Interpreted { mut requests, greeted, closed, pause } = interpreter.finish();
         self.greeted = greeted;
         hub.apply_all(session, &mut requests);
-        keep(requests);
+        recycle(requests);
         if !pause.is_zero() {
             // The client is not read meanwhile, so its silence does not count.
             session.note_input(hub.now().after(pause));
@@ -137,7 +137,7 @@ impl Reader {
             self.lingering = true;
             let end_by = self.hub.now().after(limits::LINGER);
             self.session.queue().cut_at(end_by);
-            self.hub.look(end_by, self.session.id);
+            self.hub.schedule_check(end_by, self.session.id);
         }
         if blocked && self.session.transport().poll_write_ready(cx).is_ready() {
             self.session.queue().unblock();
@@ -225,7 +225,7 @@ impl Reader {
 }
 
 /// Keeps the memory of a list of requests for the next read, up to [`limits::REQUESTS_AT_ONCE`].
-fn keep(mut requests: Vec<Option<Request<'_>>>) {
+fn recycle(mut requests: Vec<Option<Request<'_>>>) {
     requests.clear();
     requests.shrink_to(limits::REQUESTS_AT_ONCE);
     // The list is empty: this changes only the lifetime in its type, and keeps the memory.

@@ -36,7 +36,6 @@ impl Registry {
         self.sessions.iter().map(|(_, session)| session)
     }
 
-    /// The number of sessions.
     pub(super) fn len(&self) -> usize {
         self.sessions.len()
     }

@@ -22,7 +22,7 @@ use wsmb_core::broker::ClientKind;
 use wsmb_core::message::{ChannelName, ConnectionId, Timestamp};
 use wsmb_protocol::frame;
 
-pub(super) use liveness::OnTime;
+pub(super) use liveness::TimerAction;
 
 /// The client and its dialect, as the handshake determined them.
 #[derive(Clone, Debug)]
@@ -156,7 +156,6 @@ impl Session {
         !self.forgotten.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether the core has forgotten the session.
     pub(super) fn is_forgotten(&self) -> bool {
         self.forgotten.load(Ordering::Relaxed)
     }
@@ -175,12 +174,10 @@ impl Session {
         }
     }
 
-    /// Records the time of an input.
     pub(super) fn note_input(&self, now: Timestamp) {
         self.last_input.store(now.0, Ordering::Relaxed);
     }
 
-    /// The time of the last input.
     pub(super) fn last_input(&self) -> Timestamp {
         Timestamp(self.last_input.load(Ordering::Relaxed))
     }

@@ -39,7 +39,6 @@ impl Signals {
         })
     }
 
-    /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
@@ -65,7 +64,6 @@ impl Signals {
         Ok(Self)
     }
 
-    /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> Signal {
         if tokio::signal::ctrl_c().await.is_err() {
             // Without a handler, Ctrl-C ends the process.

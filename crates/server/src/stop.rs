@@ -28,11 +28,11 @@ impl Hub {
     pub(super) fn begin_stop(&self) {
         self.stop.begin();
         self.close();
-        self.happened(Event::Stopping);
+        self.handle_event(Event::Stopping);
     }
 
     /// Waits until all clients are silent and have their answers; at most until `end`.
-    pub(super) async fn hear_out(&self, end: Instant) {
+    pub(super) async fn wait_until_silent(&self, end: Instant) {
         let began = Instant::now();
         let (mut last, mut reads) = (began, self.stop.reads());
         while self.open_sessions() > 0 && Instant::now() < end {
@@ -60,7 +60,7 @@ impl Hub {
     /// After the end of all connections: gives the store again the messages that it has refused, perhaps because it was busy or full for a moment.
     pub(super) async fn store_rest(&self) {
         for _ in 0..limits::STOP_ATTEMPTS {
-            self.happened(Event::Stopping);
+            self.handle_event(Event::Stopping);
             let asked = Instant::now();
             while self.with_broker(Broker::is_storing) && asked.elapsed() < limits::STOP_LINGER {
                 sleep(limits::STOP_LOOK / 4).await;
@@ -72,7 +72,7 @@ impl Hub {
     }
 
     /// Ends every connection, and waits until each is closed or done; at most until `end`. Returns the number of connections that are still open.
-    pub(super) async fn part(&self, end: Instant) -> usize {
+    pub(super) async fn end_connections(&self, end: Instant) -> usize {
         let closing = Closing { code: 1001, reason: "the broker is going down", invited: false, flush: true };
         let (now, max_queue) = (self.wall_now(), self.options().limits.max_queue);
         let sessions = self.close();

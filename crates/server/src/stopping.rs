@@ -15,12 +15,10 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    /// Whether the stop has begun.
     pub(super) fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Begins the stop.
     pub(super) fn begin(&self) {
         self.begun.store(true, Ordering::Relaxed);
     }
@@ -32,7 +30,6 @@ impl Stop {
         }
     }
 
-    /// Reads of input since the stop began.
     pub(super) fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
     }
@@ -42,7 +39,6 @@ impl Stop {
         self.closing.subscribe()
     }
 
-    /// Tells the listeners to close.
     pub(super) fn close_listeners(&self) {
         self.closing.send_replace(true);
     }

@@ -26,7 +26,7 @@ pub(super) struct Storage {
     commands: Mutex<VecDeque<StoreEffect>>,
     /// Locked while commands are handed over, so that two threads do not change their order.
     handing_over: Mutex<()>,
-    questions: Mutex<Questions>,
+    health_checks: Mutex<HealthChecks>,
     reports: Arc<Reports>,
 }
 
@@ -48,21 +48,21 @@ pub(super) enum Report {
 
 /// The `ping` commands that the store must answer. One check of the store serves all waiting sessions.
 #[derive(Debug, Default)]
-struct Questions {
+struct HealthChecks {
     /// Weak, because a late answer must keep no session alive. At most [`wsmb_store::limits::STORE_CHECKS`].
     waiting: Vec<Weak<Session>>,
-    state: Question,
+    state: CheckState,
 }
 
 /// The state of the check for the waiting sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Question {
+enum CheckState {
     #[default]
     None,
     /// The check must be handed over.
-    Noted,
+    Pending,
     /// The check was handed over.
-    Asked,
+    Sent,
 }
 
 impl Reports {
@@ -91,7 +91,7 @@ impl Storage {
             worker,
             commands: Mutex::default(),
             handing_over: Mutex::default(),
-            questions: Mutex::default(),
+            health_checks: Mutex::default(),
             reports,
         })
     }
@@ -109,40 +109,40 @@ impl Storage {
         if !self.worker.healthy() {
             return Some(false);
         }
-        (lock(&self.questions).waiting.len() >= wsmb_store::limits::STORE_CHECKS).then_some(true)
+        (lock(&self.health_checks).waiting.len() >= wsmb_store::limits::STORE_CHECKS).then_some(true)
     }
 
     /// Adds a session that waits for a check of the store. Returns false if too many wait already.
-    pub(super) fn ask(&self, session: &Arc<Session>) -> bool {
-        let mut questions = lock(&self.questions);
-        if questions.waiting.len() >= wsmb_store::limits::STORE_CHECKS {
+    pub(super) fn request_health_check(&self, session: &Arc<Session>) -> bool {
+        let mut health_checks = lock(&self.health_checks);
+        if health_checks.waiting.len() >= wsmb_store::limits::STORE_CHECKS {
             return false;
         }
-        questions.waiting.push(Arc::downgrade(session));
-        if questions.state == Question::None {
-            questions.state = Question::Noted;
+        health_checks.waiting.push(Arc::downgrade(session));
+        if health_checks.state == CheckState::None {
+            health_checks.state = CheckState::Pending;
         }
         true
     }
 
     /// Takes the sessions that wait for [`Report::Health`].
     pub(super) fn take_waiting(&self) -> Vec<Arc<Session>> {
-        let waiting = std::mem::take(&mut *lock(&self.questions)).waiting;
+        let waiting = std::mem::take(&mut *lock(&self.health_checks)).waiting;
         waiting.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Hands queued commands and checks over to the worker's thread. May wake a thread, so must not be called under the core's lock.
     pub(super) fn hand_over(&self) {
         self.hand_over_commands();
-        let is_noted = {
-            let mut questions = lock(&self.questions);
-            let is_noted = questions.state == Question::Noted;
-            if is_noted {
-                questions.state = Question::Asked;
+        let is_pending = {
+            let mut health_checks = lock(&self.health_checks);
+            let is_pending = health_checks.state == CheckState::Pending;
+            if is_pending {
+                health_checks.state = CheckState::Sent;
             }
-            is_noted
+            is_pending
         };
-        if is_noted {
+        if is_pending {
             let reports = self.reports.clone();
             self.worker.check(move |healthy| reports.push(Report::Health(healthy)));
         }
@@ -168,12 +168,10 @@ impl Storage {
         }
     }
 
-    /// Waits for a report of the worker's thread.
     pub(super) async fn reported(&self) {
         self.reports.arrived.notified().await;
     }
 
-    /// Takes the oldest report.
     pub(super) fn next_report(&self) -> Option<Report> {
         lock(&self.reports.list).pop_front()
     }
@@ -184,7 +182,6 @@ impl Storage {
         self.worker.restamp(restamp);
     }
 
-    /// Stores the wall clock's time.
     pub(super) fn note_time(&self, now: Timestamp) {
         self.worker.note_time(now);
     }

@@ -8,7 +8,7 @@ use tracing::debug;
 use super::counters::Counters;
 use super::hub::Hub;
 use super::request::Request;
-use super::session::{Closing, OnTime, Session};
+use super::session::{Closing, Session, TimerAction};
 use super::storage::Report;
 use crate::limits;
 use wsmb_core::broker::{Broker, Event, StoreFailure};
@@ -26,7 +26,7 @@ impl Hub {
             // At least a millisecond, the clock's resolution, so that no deadline makes this loop spin.
             let wait = deadline.since(self.now()).max(Duration::from_millis(1));
             tokio::select! {
-                () = tokio::time::sleep(wait) => self.happened(Event::Tick),
+                () = tokio::time::sleep(wait) => self.handle_event(Event::Tick),
                 () = self.deadline_moved.notified() => {}
             }
         }
@@ -42,13 +42,13 @@ impl Hub {
             };
             let wait = next.since(self.now()).max(Duration::from_millis(1));
             tokio::select! {
-                () = tokio::time::sleep(wait) => self.on_time(),
+                () = tokio::time::sleep(wait) => self.on_timer(),
                 () = self.timer_moved.notified() => {}
             }
         }
     }
 
-    fn on_time(&self) {
+    fn on_timer(&self) {
         let now = self.now();
         let due = self.timers().take(now);
         for session in self.find(&due.holds) {
@@ -58,27 +58,27 @@ impl Hub {
             self.apply(&session, Request::GiveUp);
         }
         let (interval, lenient) = (self.options().limits.heartbeat, self.backpressure.is_closed());
-        for session in self.find(&due.looks) {
-            self.look_at(&session, now, interval, lenient);
+        for session in self.find(&due.checks) {
+            self.check_session(&session, now, interval, lenient);
         }
     }
 
     /// Checks a session, and carries out the result. `lenient`: reading is paused, so silence is not the client's fault.
-    fn look_at(&self, session: &Arc<Session>, now: Timestamp, interval: Duration, lenient: bool) {
-        let mut due = session.on_time(now, interval, lenient);
-        if due == OnTime::Dead && self.with_broker(|broker| broker.is_at_work(now, session.id)) {
-            due = session.spare(now, interval);
+    fn check_session(&self, session: &Arc<Session>, now: Timestamp, interval: Duration, lenient: bool) {
+        let mut due = session.on_timer(now, interval, lenient);
+        if due == TimerAction::Dead && self.with_broker(|broker| broker.is_at_work(now, session.id)) {
+            due = session.check_acknowledgements(now, interval);
         }
         match due {
-            OnTime::Nothing => {}
-            OnTime::Look(next) => {
-                self.timers().look(next, session.id);
+            TimerAction::Nothing => {}
+            TimerAction::CheckAt(next) => {
+                self.timers().schedule_check(next, session.id);
             }
-            OnTime::Flush(next) => {
+            TimerAction::Flush(next) => {
                 self.loops.flush(std::slice::from_ref(session));
-                self.timers().look(next, session.id);
+                self.timers().schedule_check(next, session.id);
             }
-            OnTime::Dead => {
+            TimerAction::Dead => {
                 Counters::add(&self.counters.dead, 1);
                 debug!(connection = session.id.0, "ended: it answers no ping");
                 let closing = Closing { code: 1008, reason: "no answer to pings", invited: false, flush: false };
@@ -108,7 +108,7 @@ impl Hub {
     pub(super) fn take_reports(&self) {
         while let Some(report) = self.storage.next_report() {
             match report {
-                Report::Store(event) => self.happened(event.into()),
+                Report::Store(event) => self.handle_event(event.into()),
                 Report::Health(healthy) => {
                     for session in self.storage.take_waiting() {
                         self.apply(&session, Request::PingAnswer(healthy));

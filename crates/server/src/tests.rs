@@ -23,7 +23,7 @@ use wsmb_store::StoreSettings;
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Longer than any step of a test takes, so that a failing test ends.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Settings of a server on a free port that keeps messages in memory and accepts anonymous clients.
 fn settings() -> Settings {
@@ -70,29 +70,29 @@ async fn connect(server: &RunningServer, target: &str, modern: bool) -> Client {
     if modern {
         request.headers_mut().insert("Sec-WebSocket-Protocol", "wsmb.v1".parse().expect("a value"));
     }
-    patient(connect_async(request)).await.expect("connected").0
+    in_time(connect_async(request)).await.expect("connected").0
 }
 
-async fn patient<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("in time")
+async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(TIMEOUT, future).await.expect("in time")
 }
 
-async fn say(client: &mut Client, text: &str) {
+async fn send(client: &mut Client, text: &str) {
     client.send(Message::text(text)).await.expect("sent");
 }
 
 /// Returns the next text or binary message. The library answers pings while it reads.
-async fn hear(client: &mut Client) -> String {
+async fn receive(client: &mut Client) -> String {
     loop {
-        match patient(client.next()).await.expect("not ended").expect("a message") {
+        match in_time(client.next()).await.expect("not ended").expect("a message") {
             Message::Ping(_) | Message::Pong(_) => {}
             message => return message.into_text().expect("text").to_string(),
         }
     }
 }
 
-async fn until(mut condition: impl FnMut() -> bool) {
-    patient(async {
+async fn wait_until(mut condition: impl FnMut() -> bool) {
+    in_time(async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -111,7 +111,7 @@ fn head(target: &str) -> String {
 async fn read_head(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
-        let byte = patient(stream.read_u8()).await.expect("a head");
+        let byte = in_time(stream.read_u8()).await.expect("a head");
         bytes.push(byte);
     }
     String::from_utf8(bytes).expect("text")
@@ -121,7 +121,7 @@ async fn request(server: &RunningServer, head: &str) -> String {
     let mut stream = TcpStream::connect(server.local_addrs()[0]).await.expect("connected");
     stream.write_all(head.as_bytes()).await.expect("sent");
     let mut answer = String::new();
-    patient(stream.read_to_string(&mut answer)).await.expect("an answer");
+    in_time(stream.read_to_string(&mut answer)).await.expect("an answer");
     answer
 }
 
@@ -129,24 +129,24 @@ async fn request(server: &RunningServer, head: &str) -> String {
 async fn a_message_travels_between_envelope_connections_verbatim_and_is_accepted_when_confirmed() {
     let server = start(|_| {}).await;
     let mut receiver = connect(&server, "/", true).await;
-    assert!(hear(&mut receiver).await.starts_with(r#"{"command":"connect","response_code":"00""#));
-    say(&mut receiver, r#"{"command":"receive-message","channel":"sms","data":[]}"#).await;
-    say(&mut receiver, r#"{"command":"ping","channel":"sms"}"#).await;
-    hear(&mut receiver).await;
+    assert!(receive(&mut receiver).await.starts_with(r#"{"command":"connect","response_code":"00""#));
+    send(&mut receiver, r#"{"command":"receive-message","channel":"sms","data":[]}"#).await;
+    send(&mut receiver, r#"{"command":"ping","channel":"sms"}"#).await;
+    receive(&mut receiver).await;
 
     let mut sender = connect(&server, "/", true).await;
-    hear(&mut sender).await;
+    receive(&mut sender).await;
     let sent = r#"{ "command":"send-message", "channel":"sms", "id":"a", "more":1, "data":[{"x":1}] }"#;
-    say(&mut sender, sent).await;
-    assert_eq!(hear(&mut receiver).await, sent);
+    send(&mut sender, sent).await;
+    assert_eq!(receive(&mut receiver).await, sent);
     // The receiver must read on: its pong confirms the message, and then the sender gets its answer.
     let answer = tokio::select! {
-        answer = hear(&mut sender) => answer,
-        other = hear(&mut receiver) => panic!("nothing more is delivered: {other}"),
+        answer = receive(&mut sender) => answer,
+        other = receive(&mut receiver) => panic!("nothing more is delivered: {other}"),
     };
     assert!(answer.contains(r#""response_code":"00""#) && answer.contains(r#""id":"a""#), "{answer}");
     drop((sender, receiver));
-    patient(server.shutdown()).await.expect("stopped");
+    in_time(server.shutdown()).await.expect("stopped");
 }
 
 #[tokio::test]
@@ -154,11 +154,11 @@ async fn a_pong_confirms_a_message_and_none_is_kept() {
     let server = start(|_| {}).await;
     let mut receiver = connect(&server, "/?topic=sms", false).await;
     let mut sender = connect(&server, "/?topic=sms", true).await;
-    say(&mut sender, "hello").await;
-    assert_eq!(hear(&mut receiver).await, "hello");
+    send(&mut sender, "hello").await;
+    assert_eq!(receive(&mut receiver).await, "hello");
     // The library answers pings only while it reads.
     let reading = tokio::spawn(async move { while receiver.next().await.is_some() {} });
-    until(|| server.broker_counters().confirmed == 1).await;
+    wait_until(|| server.broker_counters().confirmed == 1).await;
     assert_eq!(server.unsettled(), 0);
     reading.abort();
 }
@@ -170,26 +170,26 @@ async fn an_empty_pong_confirms_a_message() {
     receiver.write_all(head("/?topic=sms").as_bytes()).await.expect("sent");
     read_head(&mut receiver).await;
     let mut sender = connect(&server, "/?topic=sms", true).await;
-    say(&mut sender, "hello").await;
+    send(&mut sender, "hello").await;
     let mut delivery = [0; 7];
-    patient(receiver.read_exact(&mut delivery)).await.expect("a frame");
+    in_time(receiver.read_exact(&mut delivery)).await.expect("a frame");
     assert_eq!(&delivery, b"\x81\x05hello");
     let mut ping = [0; 3];
-    patient(receiver.read_exact(&mut ping)).await.expect("a ping");
+    in_time(receiver.read_exact(&mut ping)).await.expect("a ping");
     assert_eq!(&ping, b"\x89\x011");
     assert_eq!(server.broker_counters().confirmed, 0);
     receiver.write_all(b"\x8a\x80\0\0\0\0").await.expect("sent");
-    until(|| server.broker_counters().confirmed == 1).await;
+    wait_until(|| server.broker_counters().confirmed == 1).await;
 }
 
 #[tokio::test]
 async fn a_publication_reaches_the_other_dialect_even_if_its_sender_disconnects_at_once() {
     let server = start(|_| {}).await;
     let mut receiver = connect(&server, "/", true).await;
-    hear(&mut receiver).await;
-    say(&mut receiver, r#"{"command":"receive-message","channel":"a b","data":[]}"#).await;
-    say(&mut receiver, r#"{"command":"ping"}"#).await;
-    hear(&mut receiver).await;
+    receive(&mut receiver).await;
+    send(&mut receiver, r#"{"command":"receive-message","channel":"a b","data":[]}"#).await;
+    send(&mut receiver, r#"{"command":"ping"}"#).await;
+    receive(&mut receiver).await;
 
     let mut publisher = TcpStream::connect(server.local_addrs()[0]).await.expect("connected");
     publisher.write_all(head("/ws?topic=a+b").as_bytes()).await.expect("sent");
@@ -199,28 +199,31 @@ async fn a_publication_reaches_the_other_dialect_even_if_its_sender_disconnects_
     publisher.write_all(&frame).await.expect("sent");
     drop(publisher);
 
-    assert_eq!(hear(&mut receiver).await, r#"{"command":"send-message","channel":"a b","data":[{"id":71}]}"#);
+    assert_eq!(receive(&mut receiver).await, r#"{"command":"send-message","channel":"a b","data":[{"id":71}]}"#);
 }
 
 #[tokio::test]
 async fn messages_without_a_receiver_are_kept_and_a_one_shot_reader_confirms_its_only_message() {
     let server = start(|_| {}).await;
     let mut sender = connect(&server, "/", true).await;
-    hear(&mut sender).await;
+    receive(&mut sender).await;
     for number in 0..3 {
-        say(&mut sender, &format!(r#"{{"command":"send-message","channel":"sms","id":"{number}","data":[{number}]}}"#))
-            .await;
-        assert!(hear(&mut sender).await.contains(r#""stored":true"#));
+        send(
+            &mut sender,
+            &format!(r#"{{"command":"send-message","channel":"sms","id":"{number}","data":[{number}]}}"#),
+        )
+        .await;
+        assert!(receive(&mut sender).await.contains(r#""stored":true"#));
     }
     assert_eq!(server.unsettled(), 3);
 
     let mut reader = connect(&server, "/?topic=sms", false).await;
-    assert_eq!(hear(&mut reader).await, "0");
+    assert_eq!(receive(&mut reader).await, "0");
     // The reader leaves without a pong; its TCP has acknowledged the frame.
     let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
     reader.close(Some(close)).await.expect("closing");
     if cfg!(target_os = "linux") {
-        until(|| server.unsettled() == 2).await;
+        wait_until(|| server.unsettled() == 2).await;
     }
 }
 
@@ -228,10 +231,10 @@ async fn messages_without_a_receiver_are_kept_and_a_one_shot_reader_confirms_its
 async fn a_legacy_ping_that_comes_first_is_answered_by_one_frame() {
     let server = start(|_| {}).await;
     let mut client = connect(&server, "/", false).await;
-    say(&mut client, r#"{"command":"ping","channel":"sms"}"#).await;
-    say(&mut client, r#"{"command":"nonsense"}"#).await;
-    assert!(hear(&mut client).await.contains(r#""command":"connect""#));
-    assert!(hear(&mut client).await.contains(r#""response_code":"07""#), "there is no second connect reply");
+    send(&mut client, r#"{"command":"ping","channel":"sms"}"#).await;
+    send(&mut client, r#"{"command":"nonsense"}"#).await;
+    assert!(receive(&mut client).await.contains(r#""command":"connect""#));
+    assert!(receive(&mut client).await.contains(r#""response_code":"07""#), "there is no second connect reply");
 }
 
 #[tokio::test]
@@ -242,7 +245,7 @@ async fn a_legacy_client_gets_no_frame_in_the_head_s_shadow() {
     let answered = std::time::Instant::now();
     let head = read_head(&mut client).await;
     assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n") && head.len() < 1_024, "{head}");
-    let first = patient(client.read_u8()).await.expect("a frame");
+    let first = in_time(client.read_u8()).await.expect("a frame");
     assert!(answered.elapsed() >= limits::HEAD_SHADOW, "after {:?}", answered.elapsed());
     assert_eq!(first, 0x81);
 }
@@ -252,14 +255,14 @@ async fn a_newer_connection_replaces_the_older_one_of_its_name() {
     let server = start(|_| {}).await;
     let mut modern = connect(&server, "/?topic=sms&receiver=gw", true).await;
     let mut legacy = connect(&server, "/?topic=sms&receiver=gw", false).await;
-    match patient(modern.next()).await {
+    match in_time(modern.next()).await {
         Some(Ok(Message::Close(Some(close)))) => {
             assert_eq!((close.code, close.reason.as_str()), (CloseCode::Policy, "replaced"));
         }
         other => panic!("{other:?}"),
     }
     let _newest = connect(&server, "/?topic=sms&receiver=gw", false).await;
-    match patient(legacy.next()).await {
+    match in_time(legacy.next()).await {
         // The library's error for a FIN without a close frame.
         Some(Err(Error::Protocol(_) | Error::Io(_))) | None => {}
         other => panic!("a legacy connection gets no close frame: {other:?}"),
@@ -279,14 +282,14 @@ async fn a_receiver_that_never_reads_is_ended_as_slow_and_delays_no_other() {
     let large = "x".repeat(512 << 10);
     let (mut sent, mut heard) = (0, 0);
     while Counters::get(&server.counters().slow) == 0 {
-        say(&mut sender, &large).await;
+        send(&mut sender, &large).await;
         sent += 1;
-        assert_eq!(hear(&mut healthy).await.len(), large.len());
+        assert_eq!(receive(&mut healthy).await.len(), large.len());
         heard += 1;
         assert!(sent < 200, "the kernel's buffers are not that large");
     }
-    say(&mut sender, "done").await;
-    assert_eq!(hear(&mut healthy).await, "done");
+    send(&mut sender, "done").await;
+    assert_eq!(receive(&mut healthy).await, "done");
     assert_eq!((sent, Counters::get(&server.counters().slow)), (heard, 1));
 }
 
@@ -319,7 +322,7 @@ async fn a_connection_above_the_limit_is_refused_with_503() {
     let answer = request(&server, &head("/")).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("server.max_connections"), "{answer}");
     drop(first);
-    until(|| server.counters().open() == 0).await;
+    wait_until(|| server.counters().open() == 0).await;
     connect(&server, "/", true).await;
 }
 
@@ -332,10 +335,10 @@ async fn a_violation_of_the_protocol_is_answered_by_its_close_code_even_to_legac
     // An unmasked frame.
     client.write_all(&[0x81, 1, b'x']).await.expect("sent");
     let mut answer = Vec::new();
-    patient(client.read_to_end(&mut answer)).await.expect("an end");
+    in_time(client.read_to_end(&mut answer)).await.expect("an end");
     assert_eq!(answer[..4], [0x88, 2, 0x03, 0xea]);
     drop(client);
-    until(|| server.counters().open() == 0).await;
+    wait_until(|| server.counters().open() == 0).await;
 }
 
 #[tokio::test]
@@ -344,23 +347,23 @@ async fn a_stop_sends_close_frames_to_modern_clients_and_keeps_unconfirmed_messa
     let url = format!("sqlite:{}", directory.path().join("wsmb.db").display());
     let server = start(|settings| settings.store.settings.url = url.clone()).await;
     let mut modern = connect(&server, "/", true).await;
-    hear(&mut modern).await;
+    receive(&mut modern).await;
     let legacy = connect(&server, "/?topic=sms", false).await;
-    until(|| server.counters().open() == 2).await;
+    wait_until(|| server.counters().open() == 2).await;
     // The legacy client never reads, so it confirms no message; its drop resets the connection.
-    say(&mut modern, r#"{"command":"send-message","channel":"sms","data":["kept"]}"#).await;
-    until(|| server.broker_counters().deliveries == 1).await;
+    send(&mut modern, r#"{"command":"send-message","channel":"sms","data":["kept"]}"#).await;
+    wait_until(|| server.broker_counters().deliveries == 1).await;
     let stopping = tokio::spawn(server.shutdown());
-    match patient(modern.next()).await {
+    match in_time(modern.next()).await {
         Some(Ok(Message::Close(Some(close)))) => assert_eq!(close.code, CloseCode::Away),
         other => panic!("{other:?}"),
     }
     drop((modern, legacy));
-    patient(stopping).await.expect("no panic").expect("stopped");
+    in_time(stopping).await.expect("no panic").expect("stopped");
 
     let server = start(|settings| settings.store.settings.url = url.clone()).await;
     let mut reader = connect(&server, "/?topic=sms", true).await;
-    assert_eq!(hear(&mut reader).await, r#""kept""#);
+    assert_eq!(receive(&mut reader).await, r#""kept""#);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -398,7 +401,7 @@ async fn everybody_gets_everything_in_order(server: RunningServer) {
     for receiver in &mut receivers {
         let mut next = [0; 3];
         for _ in 0..1_500 {
-            let text = hear(receiver).await;
+            let text = receive(receiver).await;
             let (name, number) = text.split_once(' ').expect("two words");
             let count = &mut next[usize::from(name.as_bytes()[0] - b'a')];
             assert_eq!(number, count.to_string(), "from {name}");
@@ -406,7 +409,7 @@ async fn everybody_gets_everything_in_order(server: RunningServer) {
         }
     }
     drop((receivers, senders));
-    patient(server.shutdown()).await.expect("stopped");
+    in_time(server.shutdown()).await.expect("stopped");
 }
 
 #[tokio::test]
@@ -417,19 +420,19 @@ async fn permissions_forbid_commands_and_connections_and_a_reload_changes_them()
     };
     let server = start(|settings| settings.access.permissions = allow(&["a"], &["b"])).await;
     let mut client = connect(&server, "/", true).await;
-    hear(&mut client).await;
-    say(&mut client, r#"{"command":"send-message","channel":"b","id":"1","data":[1]}"#).await;
-    let answer = hear(&mut client).await;
+    receive(&mut client).await;
+    send(&mut client, r#"{"command":"send-message","channel":"b","id":"1","data":[1]}"#).await;
+    let answer = receive(&mut client).await;
     assert!(answer.contains(r#""response_code":"03""#) && answer.contains(r#""id":"1""#), "{answer}");
-    say(&mut client, r#"{"command":"receive-message","channel":["b","a"],"data":[]}"#).await;
-    let answer = hear(&mut client).await;
+    send(&mut client, r#"{"command":"receive-message","channel":["b","a"],"data":[]}"#).await;
+    let answer = receive(&mut client).await;
     assert!(answer.contains(r#""command":"receive-message","response_code":"03""#), "{answer}");
     assert!(request(&server, &head("/?topic=c")).await.starts_with("HTTP/1.1 403 "));
 
     // A topic connection that may only receive is ended when it sends.
     let mut topic = connect(&server, "/?topic=b", true).await;
-    say(&mut topic, "x").await;
-    match patient(topic.next()).await {
+    send(&mut topic, "x").await;
+    match in_time(topic.next()).await {
         Some(Ok(Message::Close(Some(close)))) => assert_eq!(close.code, CloseCode::Policy),
         other => panic!("{other:?}"),
     }
@@ -437,8 +440,8 @@ async fn permissions_forbid_commands_and_connections_and_a_reload_changes_them()
     let Settings { broker, access, .. } = settings();
     let access = AccessSettings { permissions: allow(&["b"], &["a"]), ..access };
     server.reload(Reload { policies: broker.policies, access, needs_restart: vec![] }).await;
-    say(&mut client, r#"{"command":"send-message","channel":"b","id":"1","data":[1]}"#).await;
-    assert!(hear(&mut client).await.contains(r#""response_code":"00""#));
+    send(&mut client, r#"{"command":"send-message","channel":"b","id":"1","data":[1]}"#).await;
+    assert!(receive(&mut client).await.contains(r#""response_code":"00""#));
 }
 
 #[tokio::test]
@@ -450,7 +453,7 @@ async fn a_close_frame_is_answered_with_the_same_code() {
         read_head(&mut client).await;
         client.write_all(sent).await.expect("sent");
         let mut answer = Vec::new();
-        patient(client.read_to_end(&mut answer)).await.expect("an end");
+        in_time(client.read_to_end(&mut answer)).await.expect("an end");
         assert_eq!(answer, [&[0x88, 2][..], &code.to_be_bytes()].concat());
     }
 }
@@ -459,11 +462,11 @@ async fn a_close_frame_is_answered_with_the_same_code() {
 async fn a_refusal_names_the_channel_and_its_bound() {
     let server = start(|settings| settings.broker.policies.default.max_backlog = 1).await;
     let mut client = connect(&server, "/", true).await;
-    hear(&mut client).await;
+    receive(&mut client).await;
     for id in ["1", "2"] {
-        say(&mut client, &format!(r#"{{"command":"send-message","channel":"sms","id":"{id}","data":[1]}}"#)).await;
+        send(&mut client, &format!(r#"{{"command":"send-message","channel":"sms","id":"{id}","data":[1]}}"#)).await;
     }
-    let (first, second) = (hear(&mut client).await, hear(&mut client).await);
+    let (first, second) = (receive(&mut client).await, receive(&mut client).await);
     let refused = if first.contains(r#""id":"2""#) { first } else { second };
     assert!(refused.contains(r#""response_code":"06""#), "{refused}");
     assert!(refused.contains("max_backlog") && refused.contains("sms") && refused.contains(" 1 "), "{refused}");
@@ -473,9 +476,9 @@ async fn a_refusal_names_the_channel_and_its_bound() {
 async fn a_refused_topic_message_ends_its_sender() {
     let server = start(|settings| settings.broker.policies.default.max_backlog = 1).await;
     let mut sender = connect(&server, "/?topic=sms", true).await;
-    say(&mut sender, "1").await;
-    say(&mut sender, "2").await;
-    match patient(sender.next()).await {
+    send(&mut sender, "1").await;
+    send(&mut sender, "2").await;
+    match in_time(sender.next()).await {
         Some(Ok(Message::Close(Some(close)))) => assert_eq!(close.code, CloseCode::Again),
         other => panic!("{other:?}"),
     }

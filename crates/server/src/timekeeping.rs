@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::clock::{Beginning, Clock, Step, elapsed, running};
+use super::clock::{Clock, ClockAtStart, Step, elapsed, running};
 use super::hub::Hub;
 use crate::limits;
 use wsmb_core::message::{MessageId, Timestamp};
@@ -20,12 +20,12 @@ pub(super) fn start(store: &mut dyn Background) -> Result<Clock, StoreError> {
     let (clock, beginning) = Clock::start(store.mark(CLOCK)?.map(Timestamp));
     let now = clock.now();
     match beginning {
-        Beginning::Usual => {}
-        Beginning::Behind(last) => warn!(
+        ClockAtStart::Usual => {}
+        ClockAtStart::Behind(last) => warn!(
             "the system's clock is behind the time of the broker's last note, {}, and no time service has set it yet; going on from that time",
             iso8601(last)
         ),
-        Beginning::Ahead(last) => warn!(
+        ClockAtStart::Ahead(last) => warn!(
             "the broker's last note is of {}, later than the system's clock, {}, which a time service has set; the clock is believed",
             iso8601(last),
             iso8601(now)
@@ -53,7 +53,7 @@ impl Hub {
                     self.timer_moved.notify_one();
                 }
                 suspended = asleep;
-                if let Some(step) = self.clock.look() {
+                if let Some(step) = self.clock.check() {
                     self.follow(step, restored);
                 } else if self.now().since(noted) >= limits::CLOCK_NOTE_IDLE {
                     noted = self.now();

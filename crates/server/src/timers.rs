@@ -48,7 +48,7 @@ pub(super) struct Due {
     /// Connections whose answers are late.
     pub(super) unanswered: Vec<ConnectionId>,
     /// Connections to check.
-    pub(super) looks: Vec<ConnectionId>,
+    pub(super) checks: Vec<ConnectionId>,
 }
 
 impl Timers {
@@ -64,7 +64,7 @@ impl Timers {
     }
 
     /// Schedules a check at `due` or shortly after. Returns whether the timers' task must be woken.
-    pub(super) fn look(&mut self, due: Timestamp, connection: ConnectionId) -> bool {
+    pub(super) fn schedule_check(&mut self, due: Timestamp, connection: ConnectionId) -> bool {
         let before = self.wheel.next();
         self.wheel.insert(due, connection);
         before.is_none_or(|before| due < before)
@@ -74,8 +74,8 @@ impl Timers {
     pub(super) fn next(&self) -> Option<Timestamp> {
         let hold = self.holds.iter().filter_map(|holds| holds.front()).map(|(due, _)| *due).min();
         match (hold, self.wheel.next()) {
-            (Some(hold), Some(look)) => Some(hold.min(look)),
-            (hold, look) => hold.or(look),
+            (Some(hold), Some(check)) => Some(hold.min(check)),
+            (hold, check) => hold.or(check),
         }
     }
 
@@ -88,7 +88,7 @@ impl Timers {
                 found.push(connection);
             }
         }
-        self.wheel.take(now, &mut due.looks);
+        self.wheel.take(now, &mut due.checks);
         due
     }
 }

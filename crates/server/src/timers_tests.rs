@@ -23,9 +23,9 @@ fn holds_are_due_after_the_head_shadow_in_their_order() {
 #[test]
 fn an_earlier_check_wakes_the_timers_task_and_a_later_one_does_not() {
     let mut timers = Timers::new(at(0));
-    assert!(timers.look(at(20), ConnectionId(1)));
-    assert!(!timers.look(at(30), ConnectionId(2)));
-    assert!(timers.look(at(5), ConnectionId(3)));
+    assert!(timers.schedule_check(at(20), ConnectionId(1)));
+    assert!(!timers.schedule_check(at(30), ConnectionId(2)));
+    assert!(timers.schedule_check(at(5), ConnectionId(3)));
 }
 
 #[test]

@@ -12,8 +12,8 @@ use wsmb_core::message::ChannelName;
 pub(super) struct Warnings {
     dropped: WarningLimit,
     failing: WarningLimit,
-    given: WarningLimit,
-    stays: WarningLimit,
+    reassigned: WarningLimit,
+    unanswered: WarningLimit,
     slow: WarningLimit,
     unconfirmed: WarningLimit,
     refused: WarningLimit,
@@ -88,14 +88,14 @@ impl Warnings {
                 );
             }
             Note::Unanswered { connection, sequence, channel, given: true } => {
-                let Some(withheld) = self.given.admit() else { return };
+                let Some(withheld) = self.reassigned.admit() else { return };
                 warn!(
                     connection = connection.0, delivery = sequence, %channel, withheld,
                     "a receiver has not answered a delivery within ack_timeout; the message is given to another one"
                 );
             }
             Note::Unanswered { connection, sequence, channel, given: false } => {
-                let Some(withheld) = self.stays.admit() else { return };
+                let Some(withheld) = self.unanswered.admit() else { return };
                 warn!(
                     connection = connection.0, delivery = sequence, %channel, withheld,
                     "a receiver has not answered a delivery within ack_timeout; it keeps the message, because there is no other receiver"

@@ -33,26 +33,26 @@ pub(super) fn detach(pieces: &mut VecDeque<Piece>) {
     if !pieces.iter().any(is_small) {
         return;
     }
-    let mut loose: Vec<u8> = Vec::new();
+    let mut copied: Vec<u8> = Vec::new();
     let mut frames = VecDeque::with_capacity(pieces.len());
     for piece in pieces.drain(..) {
         match piece {
             Piece::Own(bytes) if bytes.len() < limits::BATCH_SHARE => {
-                loose.extend_from_slice(&bytes);
-                if loose.len() >= limits::BATCH_SHARE {
-                    frames.push_back(Piece::Own(Bytes::from(std::mem::take(&mut loose))));
+                copied.extend_from_slice(&bytes);
+                if copied.len() >= limits::BATCH_SHARE {
+                    frames.push_back(Piece::Own(Bytes::from(std::mem::take(&mut copied))));
                 }
             }
             piece => {
-                if !loose.is_empty() {
-                    frames.push_back(Piece::Own(Bytes::from(std::mem::take(&mut loose))));
+                if !copied.is_empty() {
+                    frames.push_back(Piece::Own(Bytes::from(std::mem::take(&mut copied))));
                 }
                 frames.push_back(piece);
             }
         }
     }
-    if !loose.is_empty() {
-        frames.push_back(Piece::Own(Bytes::from(loose)));
+    if !copied.is_empty() {
+        frames.push_back(Piece::Own(Bytes::from(copied)));
     }
     *pieces = frames;
 }

@@ -18,9 +18,9 @@ pub(crate) struct Pings {
     /// The token of the last ping.
     last: u32,
     /// Heartbeats since the last input of the client.
-    strikes: u8,
+    heartbeats: u8,
     /// The time of the last heartbeat.
-    struck: Timestamp,
+    last_heartbeat: Timestamp,
     /// A confirmation was requested while a ping was outstanding.
     wanted: bool,
     /// An empty pong counts as an answer: the client is legacy, and has never sent a pong with a payload. PHP clients answer with empty pongs.
@@ -115,30 +115,36 @@ impl Pings {
     }
 
     /// Continues the heartbeat of a client that answers no ping but is alive. Returns whether another ping may be sent.
-    pub(crate) fn go_on(&mut self, now: Timestamp) -> bool {
-        self.struck = now;
+    pub(crate) fn continue_heartbeat(&mut self, now: Timestamp) -> bool {
+        self.last_heartbeat = now;
         self.outstanding.len() < limits::OUTSTANDING_PINGS
     }
 
-    /// Returns the next step at `now`. `heard`: the time of the client's last input; `opened`: the end of its handshake.
-    pub(crate) fn beat(&mut self, now: Timestamp, heard: Timestamp, opened: Timestamp, interval: Duration) -> Beat {
+    /// Returns the next step at `now`. `last_input`: the time of the client's last input; `opened`: the end of its handshake.
+    pub(crate) fn beat(
+        &mut self,
+        now: Timestamp,
+        last_input: Timestamp,
+        opened: Timestamp,
+        interval: Duration,
+    ) -> Beat {
         // `>=`: the pong may arrive in the same millisecond as its ping.
-        if heard >= self.struck {
-            self.strikes = 0;
+        if last_input >= self.last_heartbeat {
+            self.heartbeats = 0;
         }
-        let due = match self.strikes {
-            0 => heard.after(interval).max(opened.after(limits::FIRST_PING)),
-            _ => self.struck.after(interval),
+        let due = match self.heartbeats {
+            0 => last_input.after(interval).max(opened.after(limits::FIRST_PING)),
+            _ => self.last_heartbeat.after(interval),
         };
         if now < due {
             return Beat::Wait(due);
         }
-        if self.strikes >= limits::UNANSWERED_PINGS {
+        if self.heartbeats >= limits::UNANSWERED_PINGS {
             return Beat::Dead;
         }
-        self.strikes += 1;
-        self.struck = now;
-        if self.strikes == 1 && !self.outstanding.is_empty() {
+        self.heartbeats += 1;
+        self.last_heartbeat = now;
+        if self.heartbeats == 1 && !self.outstanding.is_empty() {
             // An unanswered ping for a confirmation serves as the heartbeat's first.
             return Beat::Wait(now.after(interval));
         }

@@ -99,7 +99,7 @@ fn the_outstanding_pings_of_a_client_at_work_are_bounded() {
         match pings.beat(now, opened, opened, INTERVAL) {
             Beat::Wait(due) => assert_eq!(due, now.after(INTERVAL)),
             Beat::Ping(_) => drop(pings.send(0, true)),
-            Beat::Dead if pings.go_on(now) => drop(pings.send(0, true)),
+            Beat::Dead if pings.continue_heartbeat(now) => drop(pings.send(0, true)),
             Beat::Dead => sent = pings.outstanding.len(),
         }
         now = now.after(INTERVAL);

@@ -33,13 +33,13 @@ fn deliver(queue: &mut Queue, frame: Bytes, max: usize, sequence: u64, manual: b
 
 /// Writes the whole queue, at most `at_once` bytes in one write.
 fn write_out(queue: &mut Queue, at_once: usize) -> Vec<u8> {
-    let (mut hand, mut wire) = (Vec::new(), Vec::new());
-    let mut work = queue.begin(&mut hand);
+    let (mut chunk, mut wire) = (Vec::new(), Vec::new());
+    let mut work = queue.begin(&mut chunk);
     while work == Work::Write {
-        let all: Vec<u8> = hand.iter().flat_map(|frame: &Bytes| frame.to_vec()).collect();
+        let all: Vec<u8> = chunk.iter().flat_map(|frame: &Bytes| frame.to_vec()).collect();
         let taken = all.len().min(at_once);
         wire.extend_from_slice(&all[..taken]);
-        work = queue.after_write(&mut hand, Wrote::Bytes(taken));
+        work = queue.after_write(&mut chunk, WriteResult::Bytes(taken));
     }
     wire
 }
@@ -75,13 +75,13 @@ fn only_the_first_push_after_a_flush_has_to_flush() {
 fn a_thread_that_finds_a_writer_leaves_its_frames_to_the_writer() {
     let mut queue = open();
     queue.push(frame(3, 1), MAX);
-    let (mut hand, mut other) = (Vec::new(), Vec::new());
-    assert_eq!(queue.begin(&mut hand), Work::Write);
+    let (mut chunk, mut other) = (Vec::new(), Vec::new());
+    assert_eq!(queue.begin(&mut chunk), Work::Write);
     queue.push(frame(2, 2), MAX);
     assert_eq!(queue.begin(&mut other), Work::Nothing);
-    assert_eq!(queue.after_write(&mut hand, Wrote::Bytes(3)), Work::Write);
-    assert_eq!(hand, [frame(2, 2)]);
-    assert_eq!(queue.after_write(&mut hand, Wrote::Bytes(2)), Work::Nothing);
+    assert_eq!(queue.after_write(&mut chunk, WriteResult::Bytes(3)), Work::Write);
+    assert_eq!(chunk, [frame(2, 2)]);
+    assert_eq!(queue.after_write(&mut chunk, WriteResult::Bytes(2)), Work::Nothing);
     assert_eq!(queue.bytes(), 0);
 }
 
@@ -89,12 +89,12 @@ fn a_thread_that_finds_a_writer_leaves_its_frames_to_the_writer() {
 fn a_full_socket_is_left_to_the_connections_own_task() {
     let mut queue = open();
     queue.push(frame(3, 1), MAX);
-    let mut hand = Vec::new();
-    queue.begin(&mut hand);
-    assert_eq!(queue.after_write(&mut hand, Wrote::Blocked), Work::Nothing);
-    assert!(queue.is_blocked() && hand.is_empty());
+    let mut chunk = Vec::new();
+    queue.begin(&mut chunk);
+    assert_eq!(queue.after_write(&mut chunk, WriteResult::Blocked), Work::Nothing);
+    assert!(queue.is_blocked() && chunk.is_empty());
     queue.push(frame(1, 2), MAX);
-    assert_eq!(queue.begin(&mut hand), Work::Nothing, "nobody else tries");
+    assert_eq!(queue.begin(&mut chunk), Work::Nothing, "nobody else tries");
     queue.unblock();
     assert_eq!(write_out(&mut queue, 1), [1, 1, 1, 2]);
 }
@@ -140,12 +140,12 @@ fn an_end_that_flushes_sends_all_frames_then_the_last_one_then_a_fin() {
     queue.push(frame(2, 1), MAX);
     queue.end(Some(frame(1, 9)), true);
     assert_eq!(queue.push(frame(1, 2), MAX), Pushed::Gone);
-    let mut hand = Vec::new();
-    assert_eq!(queue.begin(&mut hand), Work::Write);
-    assert_eq!(hand.concat(), [1, 1, 9]);
-    assert_eq!(queue.after_write(&mut hand, Wrote::Bytes(3)), Work::Finish);
+    let mut chunk = Vec::new();
+    assert_eq!(queue.begin(&mut chunk), Work::Write);
+    assert_eq!(chunk.concat(), [1, 1, 9]);
+    assert_eq!(queue.after_write(&mut chunk, WriteResult::Bytes(3)), Work::Finish);
     queue.after_finish();
-    assert_eq!(queue.begin(&mut hand), Work::Nothing, "one FIN");
+    assert_eq!(queue.begin(&mut chunk), Work::Nothing, "one FIN");
 }
 
 #[test]
@@ -162,14 +162,14 @@ fn an_end_that_does_not_flush_completes_a_frame_that_was_sent_in_part() {
         } else {
             frames.iter().for_each(|frame| assert!(queued(queue.push(frame.clone(), MAX))));
         }
-        let mut hand = Vec::new();
-        queue.begin(&mut hand);
+        let mut chunk = Vec::new();
+        queue.begin(&mut chunk);
         if taken < all.len() {
-            queue.after_write(&mut hand, Wrote::Bytes(taken / 2));
-            queue.after_write(&mut hand, Wrote::Bytes(taken - taken / 2));
-            queue.after_write(&mut hand, Wrote::Blocked);
+            queue.after_write(&mut chunk, WriteResult::Bytes(taken / 2));
+            queue.after_write(&mut chunk, WriteResult::Bytes(taken - taken / 2));
+            queue.after_write(&mut chunk, WriteResult::Blocked);
         } else {
-            queue.after_write(&mut hand, Wrote::Bytes(taken));
+            queue.after_write(&mut chunk, WriteResult::Bytes(taken));
         }
         queue.end(Some(frame(1, 9)), false);
         queue.unblock();
@@ -230,10 +230,10 @@ fn frames_that_wait_for_a_full_socket_do_not_keep_their_batch_in_memory() {
     queue.push_span(span, MAX);
     let frozen = batch.freeze();
     queue.seal(&frozen);
-    let mut hand = Vec::new();
-    assert_eq!(queue.begin(&mut hand), Work::Write);
-    queue.after_write(&mut hand, Wrote::Bytes(1));
-    queue.after_write(&mut hand, Wrote::Blocked);
+    let mut chunk = Vec::new();
+    assert_eq!(queue.begin(&mut chunk), Work::Write);
+    queue.after_write(&mut chunk, WriteResult::Bytes(1));
+    queue.after_write(&mut chunk, WriteResult::Blocked);
     assert!(frozen.try_into_mut().is_ok(), "nobody needs it any more");
     queue.unblock();
     assert_eq!(write_out(&mut queue, usize::MAX), b"mall");
@@ -243,10 +243,10 @@ fn frames_that_wait_for_a_full_socket_do_not_keep_their_batch_in_memory() {
 fn a_failed_write_drops_the_queue_and_no_more_frames_are_taken() {
     let mut queue = open();
     deliver(&mut queue, frame(3, 1), MAX, 1, false);
-    let mut hand = Vec::new();
-    queue.begin(&mut hand);
-    assert_eq!(queue.after_write(&mut hand, Wrote::Failed), Work::Nothing);
-    assert_eq!((queue.bytes(), hand.len()), (0, 0));
+    let mut chunk = Vec::new();
+    queue.begin(&mut chunk);
+    assert_eq!(queue.after_write(&mut chunk, WriteResult::Failed), Work::Nothing);
+    assert_eq!((queue.bytes(), chunk.len()), (0, 0));
     assert_eq!(queue.push(frame(1, 1), MAX), Pushed::Gone);
     assert_eq!(queue.only_delivery(), None, "a broken connection confirms nothing");
 }
@@ -304,10 +304,10 @@ fn a_delivery_is_the_only_one_if_no_other_data_was_ever_queued() {
 fn the_number_of_sent_bytes_is_unknown_while_a_thread_writes() {
     let mut queue = open();
     deliver(&mut queue, frame(3, 1), MAX, 1, false);
-    let mut hand = Vec::new();
-    queue.begin(&mut hand);
+    let mut chunk = Vec::new();
+    queue.begin(&mut chunk);
     assert_eq!(queue.sent(), None);
-    queue.after_write(&mut hand, Wrote::Bytes(3));
+    queue.after_write(&mut chunk, WriteResult::Bytes(3));
     assert_eq!(queue.sent(), Some(3));
 }
 
@@ -367,7 +367,7 @@ proptest! {
         large in proptest::option::of(0usize..40),
     ) {
         let mut queue = open();
-        let (mut expected, mut wire, mut hand) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut expected, mut wire, mut chunk) = (Vec::new(), Vec::new(), Vec::new());
         let mut takes = takes.into_iter();
         for (index, size) in sizes.into_iter().enumerate() {
             let size = if large == Some(index) { limits::COALESCE + size } else { size };
@@ -376,12 +376,12 @@ proptest! {
             prop_assert!(queued(queue.push(frame, usize::MAX)));
             let Some(take) = takes.next() else { continue };
             queue.unblock();
-            if queue.begin(&mut hand) == Work::Write {
-                let all = hand.concat();
+            if queue.begin(&mut chunk) == Work::Write {
+                let all = chunk.concat();
                 let taken = all.len().min(take);
                 wire.extend_from_slice(&all[..taken]);
-                if queue.after_write(&mut hand, Wrote::Bytes(taken)) == Work::Write {
-                    queue.after_write(&mut hand, Wrote::Blocked);
+                if queue.after_write(&mut chunk, WriteResult::Bytes(taken)) == Work::Write {
+                    queue.after_write(&mut chunk, WriteResult::Blocked);
                 }
             }
         }

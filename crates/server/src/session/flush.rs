@@ -10,12 +10,12 @@ use tracing::debug;
 
 use super::Session;
 use crate::limits;
-use crate::queue::{Work, Wrote};
+use crate::queue::{Work, WriteResult};
 
 /// The buffers that all sessions of a thread share for writing.
 #[derive(Default)]
 struct Scratch {
-    hand: Vec<Bytes>,
+    chunk: Vec<Bytes>,
     copy: Vec<u8>,
 }
 
@@ -27,14 +27,14 @@ impl Session {
     /// Writes queued frames until the socket is full. Any thread may call this, but not under the core's lock.
     pub(crate) fn flush(&self) {
         SCRATCH.with_borrow_mut(|scratch| {
-            let Scratch { hand, copy } = scratch;
-            let mut work = self.queue().begin(hand);
+            let Scratch { chunk, copy } = scratch;
+            let mut work = self.queue().begin(chunk);
             for _ in 0..limits::WRITE_ROUNDS {
                 match work {
                     Work::Nothing => return,
                     Work::Write => {
-                        let wrote = self.write(hand, copy);
-                        work = self.queue().after_write(hand, wrote);
+                        let wrote = self.write(chunk, copy);
+                        work = self.queue().after_write(chunk, wrote);
                     }
                     Work::Finish => {
                         // An error means that the peer has gone; the reader sees that too.
@@ -46,7 +46,7 @@ impl Session {
             }
             match work {
                 Work::Nothing => {}
-                Work::Write => self.queue().hand_over(hand),
+                Work::Write => self.queue().hand_over(chunk),
                 Work::Finish => {
                     let _ = self.transport.finish();
                     self.queue().after_finish();
@@ -55,8 +55,8 @@ impl Session {
         });
     }
 
-    fn write(&self, hand: &[Bytes], copy: &mut Vec<u8>) -> Wrote {
-        let bytes = match hand {
+    fn write(&self, chunk: &[Bytes], copy: &mut Vec<u8>) -> WriteResult {
+        let bytes = match chunk {
             [single] => &single[..],
             many => {
                 copy.clear();
@@ -67,12 +67,12 @@ impl Session {
             }
         };
         match self.transport.try_write(bytes) {
-            Ok(count) => Wrote::Bytes(count),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Wrote::Blocked,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Wrote::Bytes(0),
+            Ok(count) => WriteResult::Bytes(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => WriteResult::Blocked,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => WriteResult::Bytes(0),
             Err(error) => {
                 debug!(connection = self.id.0, %error, "writing failed");
-                Wrote::Failed
+                WriteResult::Failed
             }
         }
     }

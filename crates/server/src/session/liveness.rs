@@ -9,11 +9,11 @@ use wsmb_core::message::Timestamp;
 
 /// What the timers' task must do with a session after a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnTime {
+pub(crate) enum TimerAction {
     /// Nothing: no further check is needed.
     Nothing,
     /// Check again at this time.
-    Look(Timestamp),
+    CheckAt(Timestamp),
     /// Flush the queue, which contains a ping, and check again at this time.
     Flush(Timestamp),
     /// The client answers no ping: end the session, unless the client works on its deliveries.
@@ -22,7 +22,7 @@ pub(crate) enum OnTime {
 
 impl Session {
     /// Checks the deadline of an end, and the heartbeat. `lenient`: reading is paused, so silence is not the client's fault.
-    pub(crate) fn on_time(&self, now: Timestamp, interval: Duration, lenient: bool) -> OnTime {
+    pub(crate) fn on_timer(&self, now: Timestamp, interval: Duration, lenient: bool) -> TimerAction {
         if lenient {
             self.note_input(now);
         }
@@ -30,42 +30,42 @@ impl Session {
         let mut queue = self.queue();
         if let Some(end_by) = queue.end_by() {
             if now < end_by {
-                return OnTime::Look(end_by);
+                return TimerAction::CheckAt(end_by);
             }
             queue.abort();
-            return OnTime::Nothing;
+            return TimerAction::Nothing;
         }
         if interval.is_zero() {
-            return OnTime::Nothing;
+            return TimerAction::Nothing;
         }
         match queue.pings.beat(now, last_input, self.opened, interval) {
-            Beat::Wait(due) => OnTime::Look(due),
+            Beat::Wait(due) => TimerAction::CheckAt(due),
             Beat::Ping(due) => {
                 queue.heartbeat_ping();
-                OnTime::Flush(due)
+                TimerAction::Flush(due)
             }
-            Beat::Dead => OnTime::Dead,
+            Beat::Dead => TimerAction::Dead,
         }
     }
 
     /// Checks a client that answers no ping because it works on its deliveries: it is alive while its TCP acknowledges the pings. It gets another ping, so
     /// that its TCP has something to acknowledge.
-    pub(crate) fn spare(&self, now: Timestamp, interval: Duration) -> OnTime {
+    pub(crate) fn check_acknowledgements(&self, now: Timestamp, interval: Duration) -> TimerAction {
         let Some(sent) = self.queue().sent() else {
             // Another thread is writing.
-            return OnTime::Look(now.after(interval));
+            return TimerAction::CheckAt(now.after(interval));
         };
-        let Some(unacknowledged) = self.transport.unacknowledged() else { return OnTime::Dead };
+        let Some(unacknowledged) = self.transport.unacknowledged() else { return TimerAction::Dead };
         let acknowledged = sent.saturating_sub(unacknowledged);
         let mut queue = self.queue();
         if !queue.pings.are_acknowledged(acknowledged) {
-            return OnTime::Dead;
+            return TimerAction::Dead;
         }
-        if queue.pings.go_on(now) {
+        if queue.pings.continue_heartbeat(now) {
             queue.heartbeat_ping();
-            return OnTime::Flush(now.after(interval));
+            return TimerAction::Flush(now.after(interval));
         }
-        OnTime::Look(now.after(interval))
+        TimerAction::CheckAt(now.after(interval))
     }
 
     /// Whether the client, which has ended in an orderly way, is a one-shot reader that took its only message

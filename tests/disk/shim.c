@@ -1,7 +1,7 @@
 /* A disk that fails and forgets: preloaded into a program (LD_PRELOAD), it stands between the program and its files.
  *
  *   TEST_DISK_DIRECTORY   the library watches the files below this directory, except those that end in "-shm" or ".lock": their content need not survive
- *   TEST_DISK_ERROR       a file. While it holds a number other than 0, every write and every sync fails with this error; with the word "sync" behind it, only syncs fail
+ *   TEST_DISK_ERROR       a file. While it holds a number other than 0, every write and every sync fails with this error; with the word "sync" behind it, only syncs fail; with the word "slow" behind it, each sync takes so many milliseconds
  *   TEST_DISK_RECORD      a file to which the library appends every change, for src/record.rs. A sync is then recorded and takes 1 ms; the real disk is not synced
  *
  * One lock protects each change together with its record, so the record has the order of the changes.
@@ -81,6 +81,10 @@ static int fails(int to_sync) {
     if (stream) {
         if (fscanf(stream, "%d %7s", &number, word) < 1) number = 0;
         fclose(stream);
+    }
+    if (!strcmp(word, "slow")) {
+        if (to_sync) usleep((useconds_t)number * 1000);
+        return 0;
     }
     return to_sync || !word[0] ? number : 0;
 }

@@ -50,4 +50,6 @@ mod rates;
 mod receivers;
 mod restart;
 mod slow;
+#[cfg(target_os = "linux")] // LD_PRELOAD.
+mod slow_disk;
 mod threads;

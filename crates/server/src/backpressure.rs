@@ -1,12 +1,18 @@
-//! Backpressure: while too many bytes wait for the store, no socket is read.
+//! Backpressure: while too many bytes wait for the store, the connections that publish are not read.
+//!
+//! A connection is paused after it has published, for at most [`limits::STORE_WAIT`]; then its publications are refused. Other connections are read
+//! all the time: their confirmations, commands and publications on channels that are not kept do not wait for the store.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
 use tokio::sync::Notify;
 
-/// Pauses reading when more than [`wsmb_store::limits::STORE_QUEUE_HIGH`] bytes wait for the store, until [`wsmb_store::limits::STORE_QUEUE_LOW`]
+#[cfg(doc)]
+use crate::limits;
+
+/// Begins a pause when more than [`wsmb_store::limits::STORE_QUEUE_HIGH`] bytes wait for the store, until [`wsmb_store::limits::STORE_QUEUE_LOW`]
 /// or fewer do.
 #[derive(Debug, Default)]
 pub(super) struct Backpressure {
@@ -14,6 +20,8 @@ pub(super) struct Backpressure {
     pause: AtomicU64,
     /// The tasks that wait for the end of the pause, each connection once.
     waiting: Mutex<Vec<Waker>>,
+    /// More than [`wsmb_store::limits::STORE_QUEUE_MAX`] bytes wait: further publications for the store are refused.
+    full: AtomicBool,
     /// A pause has begun. The task that is notified must end it ([`Self::watch`]).
     pub(super) closed: Notify,
 }
@@ -21,6 +29,10 @@ pub(super) struct Backpressure {
 impl Backpressure {
     /// Begins or ends the pause, according to the number of bytes that wait for the store.
     pub(super) fn watch(&self, bytes: usize) {
+        let is_full = bytes > wsmb_store::limits::STORE_QUEUE_MAX;
+        if self.full.load(Ordering::Relaxed) != is_full {
+            self.full.store(is_full, Ordering::Relaxed);
+        }
         let pause = self.pause.load(Ordering::SeqCst);
         let closed = pause % 2 == 1;
         if closed
@@ -41,12 +53,17 @@ impl Backpressure {
         }
     }
 
-    /// Whether reading is paused.
+    /// Whether publications for the store are refused, whoever sends them.
+    pub(super) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Whether connections that publish are paused.
     pub(super) fn is_closed(&self) -> bool {
         self.pause.load(Ordering::SeqCst) % 2 == 1
     }
 
-    /// `Some(pause)`: reading is paused, and `waker` is woken at the end of that pause. `known`: the pause for which the caller is registered already.
+    /// `Some(pause)`: the connection must not be read, and `waker` is woken at the end of that pause. `known`: the pause for which the caller is registered already.
     pub(super) fn pause(&self, waker: &Waker, known: u64) -> Option<u64> {
         if !self.is_closed() {
             return None;
@@ -91,6 +108,17 @@ mod tests {
         assert!(reading.is_closed());
         reading.watch(wsmb_store::limits::STORE_QUEUE_LOW);
         assert!(!reading.is_closed());
+    }
+
+    #[test]
+    fn publications_are_refused_only_far_above_the_high_mark() {
+        let reading = Backpressure::default();
+        reading.watch(wsmb_store::limits::STORE_QUEUE_MAX);
+        assert!(reading.is_closed() && !reading.is_full());
+        reading.watch(wsmb_store::limits::STORE_QUEUE_MAX + 1);
+        assert!(reading.is_full());
+        reading.watch(wsmb_store::limits::STORE_QUEUE_HIGH + 1);
+        assert!(reading.is_closed() && !reading.is_full());
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub(super) struct Interpreter<'a> {
     access: Arc<Access>,
     /// The limits of the session's user, if it has any.
     rate: Option<Arc<UserRate>>,
+    /// The session has waited for the store as long as it may.
+    has_waited: bool,
+    /// A publication has come.
+    publishes: bool,
     /// How long a topic session is not read after this, because its user has exceeded its rate.
     pause: Duration,
     /// The requests so far, in the order of the frames.
@@ -55,22 +59,33 @@ pub(super) struct Interpreted<'a> {
     pub(super) greeted: bool,
     /// The code of the client's close frame (1000 if it has none), and whether the frame ends the connection in an orderly way.
     pub(super) closed: Option<(u16, bool)>,
+    /// There was a publication among them.
+    pub(super) publishes: bool,
     /// The time for which the session is not read.
     pub(super) pause: Duration,
 }
 
 impl<'a> Interpreter<'a> {
-    /// `requests`: an empty list, whose memory is reused. `greeted`: the client has sent a frame before.
-    pub(super) fn new(hub: &'a Hub, session: &'a Session, requests: Vec<Option<Request<'a>>>, greeted: bool) -> Self {
+    /// `requests`: an empty list, whose memory is reused. `greeted`: the client has sent a frame before. `has_waited`: the session has waited for the
+    /// store as long as it may.
+    pub(super) fn new(
+        hub: &'a Hub,
+        session: &'a Session,
+        requests: Vec<Option<Request<'a>>>,
+        greeted: bool,
+        has_waited: bool,
+    ) -> Self {
         let access = hub.access();
         let rate = access.rates.of(&session.profile.user, hub.now());
-        Self { hub, session, access, rate, pause: Duration::ZERO, requests, greeted, commands: 0, closed: None }
+        let (commands, closed, publishes, pause) = (0, None, false, Duration::ZERO);
+        Self { hub, session, access, rate, has_waited, publishes, pause, requests, greeted, commands, closed }
     }
 
     /// Returns the result, and counts the commands.
     pub(super) fn finish(self) -> Interpreted<'a> {
         Counters::add(&self.hub.counters.commands, self.commands);
-        Interpreted { requests: self.requests, greeted: self.greeted, closed: self.closed, pause: self.pause }
+        let Self { requests, greeted, publishes, closed, pause, .. } = self;
+        Interpreted { requests, greeted, publishes, closed, pause }
     }
 
     /// Turns one frame into requests. Breaks if the client has sent a close frame or its connection must end: later frames are ignored.
@@ -131,6 +146,7 @@ impl<'a> Interpreter<'a> {
             self.push_request(Request::End(closing));
             return ControlFlow::Break(());
         }
+        self.publishes = true;
         if let Some(rate) = &self.rate {
             // There is no answer to a message of a topic session that the client could act on, so its TCP slows the client down.
             self.pause = rate.published(publication.messages.len(), self.hub.now());
@@ -201,6 +217,12 @@ impl<'a> Interpreter<'a> {
             self.refuse(first, (Some("send-message"), id.as_deref()), Code::Forbidden, detail);
             return;
         }
+        self.publishes = true;
+        if self.store_refuses(&publication.channel) {
+            let detail = "too many messages wait for the store; it was not accepted, send it again later".to_owned();
+            self.refuse(first, (Some("send-message"), id.as_deref()), Code::Unavailable, detail);
+            return;
+        }
         if let Some(rate) = &self.rate
             && let Err(wait) = rate.publish(publication.messages.len(), self.hub.now())
         {
@@ -223,12 +245,20 @@ impl<'a> Interpreter<'a> {
         self.push_request(Request::Publish(detach_from_parser(publication, frame), options));
     }
 
+    /// Whether a publication to this channel is refused, because too many bytes wait for the store.
+    fn store_refuses(&self, channel: &ChannelName) -> bool {
+        let backpressure = &self.hub.backpressure;
+        let is_over = backpressure.is_full() || (self.has_waited && backpressure.is_closed());
+        is_over && self.hub.options().policies.of(channel).keep
+    }
+
     /// Refuses a frame. `command` and `id`: as far as the frame could be parsed.
     fn refuse(&mut self, first: bool, (command, id): (Option<&str>, Option<&str>), code: Code, detail: String) {
         let counters = &self.hub.counters;
         let counter = match code {
             Code::Forbidden => &counters.forbidden,
             Code::SlowDown => &counters.above_rate,
+            Code::Unavailable => &counters.refused,
             _ => &counters.malformed,
         };
         Counters::add(counter, 1);

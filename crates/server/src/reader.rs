@@ -50,6 +50,10 @@ pub(super) struct Reader {
     lingering: bool,
     /// The pause of the backpressure for whose end this task is registered.
     paused: u64,
+    /// The last input held publications: the session waits while too many bytes wait for the store.
+    publishes: bool,
+    /// The longest such wait. It has passed if there is no more time left.
+    store_wait: Option<Pin<Box<Sleep>>>,
     /// The end of a pause of a client that publishes faster than its rate.
     slowed: Option<Pin<Box<Sleep>>>,
     departed: bool,
@@ -74,6 +78,8 @@ impl Reader {
             greeted: false,
             lingering: false,
             paused: 0,
+            publishes: false,
+            store_wait: None,
             slowed: None,
             departed: false,
         }
@@ -88,14 +94,19 @@ impl Reader {
         }
         let was_greeted = self.greeted;
         let (hub, session) = (&*self.hub, &self.session);
-        let mut interpreter = Interpreter::new(hub, session, REQUESTS.take(), was_greeted);
+        let has_waited = self.store_wait.is_some();
+        let mut interpreter = Interpreter::new(hub, session, REQUESTS.take(), was_greeted, has_waited);
         let result = self.decoder.feed(input, |incoming| {
             let flow = interpreter.take(incoming);
             self.ignores_input = flow.is_break();
             flow
         });
-        let Interpreted { mut requests, greeted, closed, pause } = interpreter.finish();
+        let Interpreted { mut requests, greeted, publishes, closed, pause } = interpreter.finish();
         self.greeted = greeted;
+        self.publishes = publishes;
+        if !publishes {
+            self.store_wait = None;
+        }
         hub.apply_all(session, &mut requests);
         recycle(requests);
         if !pause.is_zero() {
@@ -147,9 +158,26 @@ impl Reader {
         true
     }
 
+    /// Whether the session has published, and waits while too many bytes wait for the store. A topic session waits without a limit, because a message
+    /// on it can be refused only by the end of its connection.
+    fn waits_for_store(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.publishes {
+            return false;
+        }
+        let Some(pause) = self.hub.backpressure.pause(cx.waker(), self.paused) else {
+            self.store_wait = None;
+            return false;
+        };
+        self.paused = pause;
+        let is_over = {
+            let wait = self.store_wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::STORE_WAIT)));
+            wait.is_elapsed() || wait.as_mut().poll(cx).is_ready()
+        };
+        !is_over || self.session.profile.topic.is_some()
+    }
+
     fn inbound(&mut self, cx: &mut Context<'_>) -> Poll<Inbound> {
-        if let Some(pause) = self.hub.backpressure.pause(cx.waker(), self.paused) {
-            self.paused = pause;
+        if self.waits_for_store(cx) {
             return Poll::Pending;
         }
         if let Some(sleep) = &mut self.slowed {

@@ -13,6 +13,8 @@ pub enum Fault {
     Everything(i32),
     /// To sync gives this error number, and what was not synced yet may be lost (as on Linux: the system tells once and forgets).
     Sync(i32),
+    /// Each sync takes so many milliseconds.
+    Slow(u32),
 }
 
 /// The library, compiled, with its files.
@@ -67,6 +69,7 @@ impl Shim {
             Fault::None => "0".to_owned(),
             Fault::Everything(error) => error.to_string(),
             Fault::Sync(error) => format!("{error} sync"),
+            Fault::Slow(millis) => format!("{millis} slow"),
         };
         // Renamed into place: nobody reads half a number.
         let draft = self.error.with_extension("draft");

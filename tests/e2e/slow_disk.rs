@@ -1,0 +1,66 @@
+//! A disk that is slower than the senders (SPEC 6.10): backpressure concerns the connections that cause the load, and nobody else.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use faulty_disk::{Fault, Shim};
+use serde_json::json;
+
+use crate::broker::{Broker, PATIENCE, Setup};
+use crate::client::Client;
+
+/// A broker whose disk takes this long for each sync.
+fn slow_broker(sync: Duration) -> (Broker, tempfile::TempDir) {
+    let (dir, tools) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let disk = Shim::new(tools.path(), dir.path()).expect("a disk");
+    let setup = Setup::default().variables(disk.environment(false, None));
+    let broker = Broker::start_in(setup, std::sync::Arc::new(dir), 0).unwrap_or_else(|failure| panic!("{failure}"));
+    disk.fail(Fault::Slow(u32::try_from(sync.as_millis()).expect("a short time"))).expect("a slow disk");
+    (broker, tools)
+}
+
+#[test]
+fn a_flood_into_a_channel_without_receivers_stops_nobody_else() {
+    let (broker, _tools) = slow_broker(Duration::from_millis(1_500));
+    let over = AtomicBool::new(false);
+    let refused = AtomicBool::new(false);
+    let slowest = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut flood = Client::envelope(&broker);
+            let padding = "x".repeat(200 << 10);
+            // Some 20 MiB a round: more than may wait for the store.
+            for round in 0.. {
+                for number in 0..100 {
+                    flood.command(&json!({
+                        "command": "send-message", "channel": "unattended", "data": [padding], "id": format!("{round}-{number}"),
+                    }));
+                }
+                for _ in 0..100 {
+                    refused.fetch_or(flood.next_reply()["response_code"] == "05", Ordering::Relaxed);
+                }
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let mut receiver = Client::receiver(&broker, "quiet");
+        let mut sender = Client::envelope(&broker);
+        let mut slowest = Duration::ZERO;
+        let started = Instant::now();
+        let mut number = 0;
+        // Several commits of the flood, and at least one publication of it that has waited for as long as it may.
+        while started.elapsed() < Duration::from_secs(4) || !refused.load(Ordering::Relaxed) {
+            assert!(started.elapsed() < PATIENCE, "the flood is never refused");
+            let sent = Instant::now();
+            sender.publish("quiet", &json!(number));
+            assert_eq!(receiver.numbers(1), [number]);
+            receiver.confirm();
+            slowest = slowest.max(sent.elapsed());
+            number += 1;
+        }
+        over.store(true, Ordering::Relaxed);
+        slowest
+    });
+    println!("the slowest message took {slowest:?}");
+    assert!(slowest < Duration::from_millis(750), "a message waited {slowest:?} for the flood's disk");
+}

@@ -159,9 +159,9 @@ impl Shared {
     }
 
     fn login(&self, user: &str, from: IpAddr, credential: Option<Fingerprint>) -> Login {
-        let address = network::customer(from);
+        let address = network::client_network(from);
         Login {
-            network: self.digest.hash_one(("network", network::neighbourhood(from))),
+            network: self.digest.hash_one(("network", network::provider_network(from))),
             address: self.digest.hash_one(("address", address)),
             user: self.digest.hash_one(("user", user)),
             pair: self.digest.hash_one(("pair", address, user)),

@@ -93,20 +93,20 @@ fn masked(address: IpAddr, prefix: u32) -> IpAddr {
     }
 }
 
-/// Returns the address that stands for one customer: the /64 network of an IPv6 address (a customer gets at least a /64), or the IPv4
-/// address itself. An IPv4-mapped address counts as IPv4.
+/// Returns the network that counts as one client: the /64 network of an IPv6 address, because a provider assigns at least a /64 to each customer,
+/// or the IPv4 address itself. An IPv4-mapped address counts as IPv4.
 #[must_use]
-pub fn customer(address: IpAddr) -> IpAddr {
+pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         v6 @ IpAddr::V6(_) => masked(v6, 64),
         v4 @ IpAddr::V4(_) => v4,
     }
 }
 
-/// Returns the network in which one party may have very many addresses: IPv6 /48, which providers and tunnel brokers give to one site, or
+/// Returns the larger network in which one party may have very many addresses: IPv6 /48, which providers and tunnel brokers assign to one site, or
 /// IPv4 /16.
 #[must_use]
-pub fn neighbourhood(address: IpAddr) -> IpAddr {
+pub fn provider_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         v6 @ IpAddr::V6(_) => masked(v6, 48),
         v4 @ IpAddr::V4(_) => masked(v4, 16),
@@ -197,13 +197,13 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_of_a_customer_are_mapped_to_one() {
-        let of = |text| customer(address(text));
+    fn addresses_of_one_client_have_the_same_network() {
+        let of = |text| client_network(address(text));
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::9"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_eq!(of("::ffff:192.0.2.1"), address("192.0.2.1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
-        let near = |text| neighbourhood(address(text));
+        let near = |text| provider_network(address(text));
         assert_eq!(near("2001:db8:1:2::1"), near("2001:db8:1:ffff::1"));
         assert_ne!(near("2001:db8:1::1"), near("2001:db8:2::1"));
         assert_eq!((near("::ffff:192.0.2.1"), near("192.0.77.7")), (address("192.0.0.0"), address("192.0.0.0")));

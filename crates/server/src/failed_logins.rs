@@ -78,13 +78,13 @@ impl LineLimit {
             self.written = 0;
             self.by_address.clear();
         }
-        let of_address = self.by_address.get(&network::customer(client)).copied().unwrap_or_default();
+        let of_address = self.by_address.get(&network::client_network(client)).copied().unwrap_or_default();
         if self.written >= limits::LOGIN_LINES || of_address >= limits::LOGIN_LINES_PER_ADDRESS {
             self.withheld += 1;
             return None;
         }
         self.written += 1;
-        self.by_address.insert(network::customer(client), of_address + 1);
+        self.by_address.insert(network::client_network(client), of_address + 1);
         Some(std::mem::take(&mut self.withheld))
     }
 }

@@ -60,7 +60,7 @@ impl Handshakes {
         state.last += 1;
         state.open += 1;
         let number = state.last;
-        self.insert(&mut state, number, Socket { address: network::customer(peer), evicted: evicted.clone() });
+        self.insert(&mut state, number, Socket { address: network::client_network(peer), evicted: evicted.clone() });
         drop(state);
         Slot { handshakes: self.clone(), number, evicted }
     }
@@ -120,7 +120,7 @@ impl Slot {
     pub(super) fn expose(&self, address: IpAddr) {
         let mut state = self.handshakes.state();
         state.remove(self.number);
-        let socket = Socket { address: network::customer(address), evicted: self.evicted.clone() };
+        let socket = Socket { address: network::client_network(address), evicted: self.evicted.clone() };
         self.handshakes.insert(&mut state, self.number, socket);
     }
 }

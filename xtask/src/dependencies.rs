@@ -1,7 +1,7 @@
-//! What the program is built of: licences, sources and Rust versions of all dependencies, and the notices that are shipped with it.
+//! Checks licences, sources and Rust versions of all dependencies, and writes the licence notices that are shipped with the program.
 //!
-//! `deny.toml` says what is allowed; cargo says what there is. `THIRD-PARTY.md` is written from both by `cargo xtask notices`, and compared
-//! by every `cargo xtask test`. Must never leave a dependency out because something of it cannot be read: that is a failure.
+//! `deny.toml` lists the allowed licences and registries; `cargo metadata` lists the dependencies. `cargo xtask notices` writes `THIRD-PARTY.md`,
+//! and `cargo xtask test` fails if the file is out of date. Must never skip a dependency: one that cannot be read is a failure.
 
 mod notices;
 
@@ -15,13 +15,11 @@ use spdx::{Expression, LicenseReq, Licensee, ParseMode};
 
 use crate::{Failure, cargo};
 
-/// What is allowed.
 const RULES: &str = "deny.toml";
 
-/// The notices of others.
 const NOTICES: &str = "THIRD-PARTY.md";
 
-/// What `cargo metadata` says, as far as it matters here.
+/// The part of the output of `cargo metadata` that is used here.
 #[derive(Debug, Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -63,10 +61,10 @@ struct DepKind {
     kind: Option<String>,
 }
 
-/// What `deny.toml` allows.
+/// The contents of `deny.toml`.
 #[derive(Debug, Default, PartialEq)]
 struct Rules {
-    /// Licences, the preferred one first.
+    /// Allowed licences, the preferred one first.
     licences: Vec<String>,
     registries: Vec<String>,
 }
@@ -81,7 +79,10 @@ impl Rules {
         Ok(rules)
     }
 
-    /// The licences under which a crate is used, if all of them are allowed: of several that may be chosen, the preferred one.
+    /// Returns the licences under which a crate is used. If the crate offers a choice, the preferred allowed licence is used.
+    ///
+    /// # Errors
+    /// The expression is invalid, or needs a licence that is not allowed.
     fn chosen(&self, expression: &str) -> Result<Vec<String>, String> {
         let parsed = Expression::parse_mode(expression, ParseMode::LAX)
             .map_err(|error| format!("cannot be understood: {}", error.reason))?;
@@ -91,57 +92,57 @@ impl Rules {
     }
 }
 
-/// The strings of the list with this key. Only lists of plain strings are read, which is all that the file has.
+/// Returns the strings of the list with this key. Reads lists of plain strings only; `deny.toml` has no others.
 fn list(text: &str, key: &str) -> Vec<String> {
     let Some((_, rest)) = text.split_once(&format!("\n{key} = [")) else { return Vec::new() };
     let inside = rest.split(']').next().unwrap_or_default();
     inside.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// The check of `cargo xtask test`.
+/// Fails if a dependency is not allowed, or if `THIRD-PARTY.md` is out of date.
 pub fn check() -> Result<(), Failure> {
     let (rules, metadata) = (Rules::read()?, metadata()?);
-    let mut wrong = Vec::new();
+    let mut problems = Vec::new();
     for package in metadata.packages.iter().filter(|package| package.source.is_some()) {
-        wrong.extend(
-            faults(&rules, package).into_iter().map(|fault| format!("{} {} {fault}", package.name, package.version)),
-        );
+        let found = violations(&rules, package).into_iter();
+        problems.extend(found.map(|violation| format!("{} {} {violation}", package.name, package.version)));
     }
-    wrong.extend(too_new(&metadata.packages));
-    if !wrong.is_empty() {
-        return Err(Failure(format!("dependencies that cannot stay as they are:\n  {}", wrong.join("\n  "))));
+    problems.extend(too_new(&metadata.packages));
+    if !problems.is_empty() {
+        return Err(Failure(format!("refused dependencies:\n  {}", problems.join("\n  "))));
     }
     let written = fs::read_to_string(NOTICES).unwrap_or_default();
     if written != notices::text(&rules, &shipped(&metadata))? {
-        return Err(Failure(format!("{NOTICES} does not match Cargo.lock: `cargo xtask notices` writes it")));
+        return Err(Failure(format!("{NOTICES} does not match Cargo.lock; run `cargo xtask notices`")));
     }
     Ok(())
 }
 
-/// What `cargo xtask notices` does.
+/// Writes `THIRD-PARTY.md`.
 pub fn write() -> Result<(), Failure> {
     let (rules, metadata) = (Rules::read()?, metadata()?);
     let text = notices::text(&rules, &shipped(&metadata))?;
     fs::write(NOTICES, text).map_err(|error| Failure(format!("{NOTICES} cannot be written: {error}")))
 }
 
-/// What is wrong with a package's licence or source.
-fn faults(rules: &Rules, package: &Package) -> Vec<String> {
-    let mut faults = Vec::new();
+/// Returns the problems of a package's licence and source.
+fn violations(rules: &Rules, package: &Package) -> Vec<String> {
+    let mut violations = Vec::new();
     let source = package.source.as_deref().unwrap_or_default();
     if !rules.registries.iter().any(|registry| source == format!("registry+{registry}")) {
-        faults.push(format!("comes from {source}, which {RULES} does not allow"));
+        violations.push(format!("comes from {source}, which {RULES} does not allow"));
     }
     match package.license.as_deref() {
-        None => faults.push("states no licence".to_owned()),
+        None => violations.push("states no licence".to_owned()),
         Some(licence) => {
-            faults.extend(rules.chosen(licence).err().map(|why| format!("has the licence {licence:?}, which {why}")))
+            let refused = rules.chosen(licence).err();
+            violations.extend(refused.map(|why| format!("has the licence {licence:?}, which {why}")));
         }
     }
-    faults
+    violations
 }
 
-/// Packages that need a newer Rust than this project states.
+/// Returns the packages that need a newer Rust than `rust-version` of `wsmb`.
 fn too_new(packages: &[Package]) -> Vec<String> {
     let number =
         |text: &str| text.split('.').map(|part| part.parse().unwrap_or(0)).chain([0, 0]).take(3).collect::<Vec<u32>>();
@@ -151,14 +152,14 @@ fn too_new(packages: &[Package]) -> Vec<String> {
     let newer = packages
         .iter()
         .filter(|package| package.rust_version.as_deref().is_some_and(|other| number(other) > number(own)));
-    let told = newer.map(|package| {
+    let problems = newer.map(|package| {
         let needs = package.rust_version.as_deref().unwrap_or_default();
         format!("{} {} needs Rust {needs}; Cargo.toml states {own}", package.name, package.version)
     });
-    told.collect()
+    problems.collect()
 }
 
-/// The packages whose code is in the program, with every feature, on any system.
+/// Returns the packages whose code is in the program, with all features, on all systems.
 fn shipped(metadata: &Metadata) -> Vec<&Package> {
     let nodes: BTreeMap<&str, &Node> = metadata.resolve.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
     let root = metadata.packages.iter().find(|package| package.name == "wsmb" && package.source.is_none());
@@ -189,7 +190,7 @@ fn metadata() -> Result<Metadata, Failure> {
         return Err(Failure(format!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr))));
     }
     serde_json::from_slice(&output.stdout)
-        .map_err(|error| Failure(format!("cargo metadata said what is not understood: {error}")))
+        .map_err(|error| Failure(format!("the output of cargo metadata cannot be read: {error}")))
 }
 
 #[cfg(test)]
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_licences_the_preferred_one_is_chosen_and_all_that_are_needed() {
+    fn all_needed_licences_and_the_preferred_alternative_are_chosen() {
         let rules = rules();
         for (expression, chosen) in [
             ("MIT OR Apache-2.0", &["MIT"][..]),
@@ -244,22 +245,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_package_is_told() {
+    fn a_refused_licence_or_source_is_reported() {
         let rules = rules();
-        assert_eq!(faults(&rules, &package(Some("MIT"), "registry+https://example.org/index")), [""; 0]);
+        assert_eq!(violations(&rules, &package(Some("MIT"), "registry+https://example.org/index")), [""; 0]);
         for (licence, source, part) in [
             (None, "registry+https://example.org/index", "states no licence"),
             (Some("GPL-3.0-only"), "registry+https://example.org/index", "GPL-3.0-only"),
             (Some("MIT"), "git+https://example.org/index", "comes from git+"),
             (Some("MIT"), "registry+https://example.org/index-of-another", "comes from"),
         ] {
-            let faults = faults(&rules, &package(licence, source));
-            assert!(faults.len() == 1 && faults[0].contains(part), "{faults:?}");
+            let found = violations(&rules, &package(licence, source));
+            assert!(found.len() == 1 && found[0].contains(part), "{found:?}");
         }
     }
 
     #[test]
-    fn a_dependency_that_needs_a_newer_rust_is_told() {
+    fn a_dependency_that_needs_a_newer_rust_is_reported() {
         let with = |name: &str, version: &str| Package {
             name: name.to_owned(),
             rust_version: Some(version.to_owned()),

@@ -1,10 +1,9 @@
-//! The gate: what a message costs, in instructions, must not grow unnoticed.
+//! `cargo xtask gate`: fails if the number of instructions per message changes.
 //!
-//! Instructions, not seconds: they are the same whatever else the machine does. Each script of `benches/instructions` runs under callgrind
-//! for two numbers of messages; the difference is what the messages cost, without the start of the program. A memory
-//! check beside it counts what an idle connection costs, with the real program. The figures to hold are in `baseline.txt`.
+//! Instruction counts, unlike times, do not depend on the load of the machine. Each script of `benches/instructions` runs under callgrind with two
+//! numbers of messages; the difference of the counts does not contain the start of the program. `baseline.txt` has the expected counts.
 //!
-//! x86-64 Linux only: elsewhere it says that it does not apply.
+//! Runs on x86-64 Linux only; on other systems it prints a note and succeeds.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,17 +13,16 @@ use std::process::Command;
 
 use crate::{Failure, cargo, run, target_directory};
 
-/// Where the figures to hold are.
+/// The file with the expected counts.
 const BASELINE: &str = "benches/instructions/baseline.txt";
 
-/// By how many per cent a count may differ from its figure: what another version of the C library makes of it. More is a change of the
-/// program.
+/// The allowed difference from the baseline in per cent. Another version of the C library causes differences up to this size.
 const TOLERANCE: f64 = 4.0;
 
-/// The same, where the compiler is not the one that the figures were made with.
+/// The allowed difference in per cent if the baseline was made with another compiler.
 const OTHER_COMPILER: f64 = 15.0;
 
-/// The scripts, with the two numbers of messages. They are multiples of what a script does at a time.
+/// The scripts, with the two numbers of messages. The numbers are multiples of the script's batch size.
 const SCRIPTS: &[(&str, u64, u64)] = &[
     ("topic", 3_000, 33_000),
     ("envelope", 3_000, 33_000),
@@ -33,13 +31,13 @@ const SCRIPTS: &[(&str, u64, u64)] = &[
     ("store", 512, 8_192),
 ];
 
-/// The C library chooses among its routines by what the processor can; with these left out it chooses the same everywhere.
+/// Disables processor features, so that the C library chooses the same routines on every processor.
 const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX512F,-AVX2,-AVX2_Usable,-AVX,-ERMS,-FSRM,-BMI2,-MOVBE,-RTM";
 
-/// What `cargo xtask gate` does: compares, or with `update` writes the figures anew.
+/// Counts the instructions and compares the counts with the baseline, or writes a new baseline if `update` is set.
 pub fn gate(update: bool) -> Result<(), Failure> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        eprintln!("the gate counts instructions of x86-64 on Linux; it does not apply here");
+        eprintln!("the gate runs on x86-64 Linux only; skipped");
         return Ok(());
     }
     run(cargo().args(["build", "--profile", "gate", "--package", "instructions"]))?;
@@ -53,39 +51,39 @@ pub fn gate(update: bool) -> Result<(), Failure> {
     }
     let compiler = compiler()?;
     if update {
-        return fs::write(BASELINE, written(&compiler, &counted))
+        return fs::write(BASELINE, baseline_text(&compiler, &counted))
             .map_err(|error| Failure(format!("{BASELINE} cannot be written: {error}")));
     }
     let text = fs::read_to_string(BASELINE).map_err(|error| {
-        Failure(format!("{BASELINE} cannot be read: {error}; `cargo xtask gate --update` makes it"))
+        Failure(format!("{BASELINE} cannot be read: {error}; `cargo xtask gate --update` writes it"))
     })?;
     let tolerance = if text.contains(&compiler) {
         TOLERANCE
     } else {
-        eprintln!("the figures were made with another compiler than {compiler}: {OTHER_COMPILER} % are allowed");
+        eprintln!("the baseline was not made with {compiler}; a difference of {OTHER_COMPILER} % is allowed");
         OTHER_COMPILER
     };
-    compare(&read(&text), &counted, tolerance).map_err(Failure)
+    compare(&parse_baseline(&text), &counted, tolerance).map_err(Failure)
 }
 
-/// The instructions of one run, from callgrind's last words.
+/// Runs a script under callgrind and returns the number of instructions.
 fn count(program: &Path, script: &str, messages: u64) -> Result<u64, Failure> {
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program).arg(script);
-    // Nothing of this environment: its size moves the stack.
+    // The environment is cleared, because its size moves the stack and so changes the count.
     command.arg(messages.to_string()).env_clear().env("PATH", "/usr/bin:/bin").env("GLIBC_TUNABLES", TUNABLES);
     let output =
         command.output().map_err(|error| Failure(format!("valgrind cannot be started: {error} (Debian: valgrind)")))?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        return Err(Failure(format!("script {script} ended with {}: {said}", output.status)));
+        return Err(Failure(format!("script {script} ended with {}: {stderr}", output.status)));
     }
-    collected(&said).ok_or_else(|| Failure(format!("callgrind said nothing of what it collected: {said}")))
+    collected(&stderr).ok_or_else(|| Failure(format!("callgrind printed no count: {stderr}")))
 }
 
 /// `==7== Collected : 1234` → 1234.
-fn collected(said: &str) -> Option<u64> {
-    said.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok())
+fn collected(stderr: &str) -> Option<u64> {
+    stderr.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok())
 }
 
 fn compiler() -> Result<String, Failure> {
@@ -95,7 +93,7 @@ fn compiler() -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-fn written(compiler: &str, counted: &BTreeMap<String, u64>) -> String {
+fn baseline_text(compiler: &str, counted: &BTreeMap<String, u64>) -> String {
     let mut text = format!(
         "# Instructions for one message (fanout: one delivery; store: one row), written by `cargo xtask gate --update`.\n# {compiler}\n"
     );
@@ -106,26 +104,27 @@ fn written(compiler: &str, counted: &BTreeMap<String, u64>) -> String {
     text
 }
 
-fn read(text: &str) -> BTreeMap<String, u64> {
+fn parse_baseline(text: &str) -> BTreeMap<String, u64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
         .filter_map(|line| line.split_once(' '))
-        .filter_map(|(name, it)| Some((name.to_owned(), it.parse().ok()?)))
+        .filter_map(|(name, count)| Some((name.to_owned(), count.parse().ok()?)))
         .collect()
 }
 
-/// What has changed by more than is allowed, as sentences. What has become cheaper counts too: else the next change may use it up.
+/// Fails with one sentence for each count that differs by more than the tolerance. A smaller count fails, too: with the old baseline, a later change
+/// could grow by the saved amount unnoticed.
 fn compare(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>, tolerance: f64) -> Result<(), String> {
     let mut changed = Vec::new();
     for (script, now) in now {
         let Some(before) = before.get(script) else {
-            changed.push(format!("{script}: {now} instructions, and no figure to hold"));
+            changed.push(format!("{script}: {now} instructions, not in the baseline"));
             continue;
         };
         #[allow(clippy::cast_precision_loss)] // Both are far below 2⁵².
         let by = (*now as f64 / *before as f64 - 1.0) * 100.0;
         if by.abs() > tolerance {
-            let word = if by > 0.0 { "dearer" } else { "cheaper" };
+            let word = if by > 0.0 { "more" } else { "less" };
             changed.push(format!("{script}: {before} instructions before, {now} now, {:.1} % {word}", by.abs()));
         }
     }
@@ -133,7 +132,7 @@ fn compare(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>, toleranc
         return Ok(());
     }
     Err(format!(
-        "the cost of a message has changed by more than {tolerance} %:\n  {}\nIf that is meant, `cargo xtask gate --update` and say why in the commit",
+        "the instructions per message have changed by more than {tolerance} %:\n  {}\nif the change is intended, run `cargo xtask gate --update` and give the reason in the commit",
         changed.join("\n  ")
     ))
 }
@@ -147,18 +146,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
-        assert_eq!(read(&written("rustc 1.2.3", &figures(700))), figures(700));
+    fn a_written_baseline_is_read_again() {
+        assert_eq!(parse_baseline(&baseline_text("rustc 1.2.3", &figures(700))), figures(700));
         assert_eq!(collected("==7== Events    : Ir\n==7== Collected : 1234\n==7==\n"), Some(1_234));
         assert_eq!(collected("valgrind: no such file"), None);
     }
 
     #[test]
-    fn a_change_beyond_the_tolerance_is_told_with_both_figures() {
+    fn a_change_beyond_the_tolerance_is_reported_with_both_counts() {
         assert_eq!(compare(&figures(1_000), &figures(1_039), TOLERANCE), Ok(()));
-        for (now, word) in [(1_050, "5.0 % dearer"), (950, "5.0 % cheaper")] {
-            let told = compare(&figures(1_000), &figures(now), TOLERANCE).unwrap_err();
-            assert!(told.contains(word) && told.contains("1000 instructions before"), "{told}");
+        for (now, word) in [(1_050, "5.0 % more"), (950, "5.0 % less")] {
+            let error = compare(&figures(1_000), &figures(now), TOLERANCE).unwrap_err();
+            assert!(error.contains(word) && error.contains("1000 instructions before"), "{error}");
         }
         assert!(compare(&BTreeMap::new(), &figures(1), TOLERANCE).is_err());
     }

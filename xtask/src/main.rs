@@ -1,7 +1,7 @@
-//! The chores of this repository, as a program: `cargo xtask help` lists them.
+//! Developer tasks of this repository; `cargo xtask help` lists them.
 //!
-//! Depends on few crates, as everybody builds it before the first test. Leaves nothing out silently: a check that cannot run is a failure that says
-//! what is missing.
+//! Depends on few crates, because each developer builds this program before the first test. Must never skip a check silently: a check that cannot
+//! run fails and names the missing program.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -19,20 +19,20 @@ const HELP: &str = "\
 Usage: cargo xtask <task>
 
 Tasks:
-  test    everything that must hold before a change is merged, in this order:
-          formatting, licences of the dependencies, clippy, smaller builds, documentation, the programs that the tests drive, all tests, a short torture, the gate
-  gate    what a message costs, in instructions, against the figures in benches/instructions/baseline.txt;
-          with --update, writes the figures anew
-  bench   measure the broker beside a bare relay and other brokers, for docs/measurements.md;
-          `cargo xtask bench --help` says how
-  torture the real broker and real clients under a nemesis that kills, stops, freezes and cuts them; then every promise is checked;
-          `cargo xtask torture --help` says how
-  cross   check and build the program for Windows, ARM and macOS; `cargo xtask cross --help` says what is needed
-  notices write THIRD-PARTY.md, the notices of the crates that the program is built of
-  help    this text
+  test    run all checks that must pass before a merge, in this order: formatting, licences of the dependencies, clippy,
+          smaller builds, documentation, programs that the tests need, all tests, a short torture run, the gate
+  gate    count the instructions per message and compare them with benches/instructions/baseline.txt;
+          with --update, write new figures
+  bench   measure the broker, a bare relay and other brokers for docs/measurements.md;
+          see `cargo xtask bench --help`
+  torture run the broker with clients, inject faults (kills, freezes, cut connections), and check every promise;
+          see `cargo xtask torture --help`
+  cross   check and build the program for Windows, ARM and macOS; see `cargo xtask cross --help`
+  notices write THIRD-PARTY.md, the licence notices of the crates in the program
+  help    print this text
 ";
 
-/// A step that did not succeed, as a sentence for the person at the terminal.
+/// The error of a task, as a message for the user.
 #[derive(Debug)]
 struct Failure(String);
 
@@ -42,13 +42,13 @@ impl fmt::Display for Failure {
     }
 }
 
-/// One check: what it is called, and what it does.
+/// One check of `cargo xtask test`.
 struct Step {
     name: &'static str,
     run: fn() -> Result<(), Failure>,
 }
 
-/// What `cargo xtask test` does, cheapest first, so that a slip of the pen is reported in seconds.
+/// The steps of `cargo xtask test`. The cheapest step is first, so that a simple mistake is reported within seconds.
 const TEST: &[Step] = &[
     Step { name: "formatting", run: formatting },
     Step { name: "licences of the dependencies", run: dependencies::check },
@@ -65,9 +65,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test(),
-        ["notices"] => told(dependencies::write()),
-        ["gate"] => told(gate::gate(false)),
-        ["gate", "--update"] => told(gate::gate(true)),
+        ["notices"] => exit_code(dependencies::write()),
+        ["gate"] => exit_code(gate::gate(false)),
+        ["gate", "--update"] => exit_code(gate::gate(true)),
         ["bench", "help" | "--help" | "-h"] => {
             print!("{}", bench::HELP);
             ExitCode::SUCCESS
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
             print!("{}", cross::HELP);
             ExitCode::SUCCESS
         }
-        ["cross", ..] => told(cross::task(&arguments[1..])),
+        ["cross", ..] => exit_code(cross::task(&arguments[1..])),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn told(result: Result<(), Failure>) -> ExitCode {
+fn exit_code(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -117,7 +117,8 @@ fn test() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The user and system time of all child processes that have ended. On a machine that others use too, this is the figure to compare.
+/// Returns the user and system time of all child processes that have ended. Unlike the elapsed time, this figure hardly depends on other users of
+/// the machine.
 fn processor_time() -> Duration {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
     // SAFETY: the pointer is valid for one `rusage`, which the system fills in completely if it returns 0.
@@ -136,8 +137,8 @@ fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
-/// Test threads for each core: most tests of programs wait for processes and timers.
-const THREADS: usize = 3;
+/// Test threads per core. Most of the slow tests wait for processes and timers.
+const THREADS_PER_CORE: usize = 3;
 
 fn formatting() -> Result<(), Failure> {
     run(cargo().args(["fmt", "--all", "--check"]))
@@ -147,7 +148,7 @@ fn clippy() -> Result<(), Failure> {
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
 }
 
-/// Without what can be left out, and with one of it only.
+/// Lints the build without optional features, and each build with one optional feature.
 fn smaller_builds() -> Result<(), Failure> {
     for features in ["", "bench", "mysql", "postgres"] {
         run(cargo().args(["clippy", "--no-default-features", "--features", features, "--", "-D", "warnings"]))?;
@@ -163,13 +164,13 @@ fn tests() -> Result<(), Failure> {
     let mut command = cargo();
     if std::env::var_os("RUST_TEST_THREADS").is_none() {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        command.env("RUST_TEST_THREADS", (cores * THREADS).to_string());
+        command.env("RUST_TEST_THREADS", (cores * THREADS_PER_CORE).to_string());
     }
     run(command.args(["test", "--workspace"]))
 }
 
-/// The cargo that started this program. What it says of this package to this program is not for the next one: build scripts that look at it
-/// would run again, and half of the tree with them.
+/// Returns a command for the cargo that started this program, without the variables that cargo sets for this package. With these variables, build
+/// scripts that depend on them would run again, and many crates would be rebuilt.
 fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
@@ -180,14 +181,14 @@ fn cargo() -> Command {
     command
 }
 
-/// Where cargo puts what it builds, as an absolute path: programs are started in other directories.
+/// Returns the target directory as an absolute path, because programs are started in other directories.
 fn target_directory() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let directory = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     std::path::absolute(&directory).unwrap_or(directory)
 }
 
-/// Runs a command to its end with our own output; anything but exit code 0 is a failure that names the command.
+/// Runs a command to its end with this program's output streams. Any exit code except 0 is a failure that names the command.
 fn run(command: &mut Command) -> Result<(), Failure> {
     let shown = shown(command);
     eprintln!("$ {shown}");

@@ -1,5 +1,5 @@
-//! The programs that the tests drive beside the broker. On Debian, as root, a missing one is installed; anywhere else the person is
-//! told what to install. Must never leave a test out because a program is missing, and never start or touch a server of the system.
+//! Finds the programs that the tests need besides the broker. On Debian, as root, installs a missing program; otherwise fails and names the
+//! package. Must never skip a test because a program is missing, and never start or change a system service.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -10,32 +10,31 @@ use std::process::Command;
 
 use crate::{Failure, run, target_directory};
 
-/// A program that some test, or a measurement, needs.
+/// A program that a test or a measurement needs.
 pub struct Program {
-    /// As it is called on the command line.
     name: &'static str,
-    /// Where it is if not on the path. A `*` stands for the version.
-    place: Option<&'static str>,
-    /// Arguments with which it ends at once, successfully.
+    /// The path to try if the program is not in `PATH`. A `*` stands for the version.
+    path: Option<&'static str>,
+    /// Arguments with which the program exits at once with success.
     probe: &'static [&'static str],
-    /// The Debian package it is in.
+    /// The program's Debian package.
     package: &'static str,
-    /// Which tests need it, for the message.
+    /// The tests that need the program, for the error message.
     used_by: &'static str,
 }
 
-/// The brokers that `bench` measures beside ours.
+/// The other brokers that `bench` measures.
 pub const PEERS: [Program; 2] = [
     Program {
         name: "mosquitto",
-        place: Some("/usr/sbin/mosquitto"),
+        path: Some("/usr/sbin/mosquitto"),
         probe: &["-h"],
         package: "mosquitto",
         used_by: "cargo xtask bench",
     },
     Program {
         name: "nats-server",
-        place: Some("/usr/sbin/nats-server"),
+        path: Some("/usr/sbin/nats-server"),
         probe: &["--version"],
         package: "nats-server",
         used_by: "cargo xtask bench",
@@ -45,72 +44,72 @@ pub const PEERS: [Program; 2] = [
 const PROXIES: &str = "tests/proxies, private reverse proxies";
 const SERVERS: &str = "tests/servers, private database servers";
 
-/// Every program that the tests need and a Rust tool chain does not bring. Of MariaDB it is the package with the bare program: that one sets up no
-/// server of the system.
+/// All programs that the tests need and that are not part of a Rust tool chain. `mariadb-server-core` has only the program and does not set up a
+/// system service.
 const PROGRAMS: &[Program] = &[
     Program {
         name: "php",
-        place: None,
+        path: None,
         probe: &["--version"],
         package: "php-cli",
         used_by: "tests/e2e/php.rs, scripts on plain sockets",
     },
     Program {
         name: "python3",
-        place: None,
+        path: None,
         probe: &["--version"],
         package: "python3-minimal",
         used_by: "tests/e2e/failed_logins.rs, the expression for fail2ban",
     },
     Program {
         name: "faketime",
-        place: None,
+        path: None,
         probe: &["--version"],
         package: "faketime",
         used_by: "tests/e2e/clock.rs, wrong clocks",
     },
     Program {
         name: "valgrind",
-        place: None,
+        path: None,
         probe: &["--version"],
         package: "valgrind",
         used_by: "cargo xtask gate, which counts instructions",
     },
-    Program { name: "nginx", place: Some("/usr/sbin/nginx"), probe: &["-v"], package: "nginx-light", used_by: PROXIES },
-    Program { name: "haproxy", place: Some("/usr/sbin/haproxy"), probe: &["-v"], package: "haproxy", used_by: PROXIES },
+    Program { name: "nginx", path: Some("/usr/sbin/nginx"), probe: &["-v"], package: "nginx-light", used_by: PROXIES },
+    Program { name: "haproxy", path: Some("/usr/sbin/haproxy"), probe: &["-v"], package: "haproxy", used_by: PROXIES },
     Program {
         name: "mariadbd",
-        place: Some("/usr/sbin/mariadbd"),
+        path: Some("/usr/sbin/mariadbd"),
         probe: &["--no-defaults", "--version"],
         package: "mariadb-server-core",
         used_by: SERVERS,
     },
     Program {
         name: "mariadb",
-        place: None,
+        path: None,
         probe: &["--no-defaults", "--version"],
         package: "mariadb-client-core",
         used_by: SERVERS,
     },
     Program {
         name: "postgres",
-        place: Some("/usr/lib/postgresql/*/bin/postgres"),
+        path: Some("/usr/lib/postgresql/*/bin/postgres"),
         probe: &["--version"],
         package: "postgresql",
         used_by: SERVERS,
     },
     Program {
         name: "psql",
-        place: Some("/usr/lib/postgresql/*/bin/psql"),
+        path: Some("/usr/lib/postgresql/*/bin/psql"),
         probe: &["--version"],
         package: "postgresql-client",
         used_by: SERVERS,
     },
 ];
 
-/// Sees to it that every program is there.
+/// Installs the missing programs, or fails and names them.
 pub fn ensure() -> Result<(), Failure> {
-    let missing: Vec<&Program> = PROGRAMS.iter().filter(|program| !present(program)).collect();
+    let missing: Vec<&Program> = PROGRAMS.iter().filter(|program| !is_installed(program)).collect();
     if missing.is_empty() {
         let names: Vec<&str> = PROGRAMS.iter().map(|program| program.name).collect();
         eprintln!("present: {}", names.join(", "));
@@ -120,14 +119,14 @@ pub fn ensure() -> Result<(), Failure> {
         return Err(Failure(how_to_install(&missing)));
     }
     install(&packages(&missing))?;
-    let still: Vec<&Program> = missing.into_iter().filter(|program| !present(program)).collect();
+    let still: Vec<&Program> = missing.into_iter().filter(|program| !is_installed(program)).collect();
     if still.is_empty() { Ok(()) } else { Err(Failure(how_to_install(&still))) }
 }
 
-/// Where a program is that we can do without; on Debian, as root, it is installed.
+/// Returns the path of an optional program. Installs a missing program on Debian, as root.
 ///
 /// # Errors
-/// It is not there, in a sentence.
+/// The program is missing; the text says how to install it.
 pub fn find_or_install(program: &Program) -> Result<PathBuf, String> {
     if let Some(path) = find(program) {
         return Ok(path);
@@ -138,7 +137,7 @@ pub fn find_or_install(program: &Program) -> Result<PathBuf, String> {
     find(program).ok_or_else(|| how_to_install(&[program]))
 }
 
-/// Their packages, each once.
+/// Returns the packages of the programs without duplicates.
 fn packages(programs: &[&Program]) -> Vec<&'static str> {
     let mut packages: Vec<&str> = programs.iter().map(|program| program.package).collect();
     packages.sort_unstable();
@@ -146,9 +145,9 @@ fn packages(programs: &[&Program]) -> Vec<&'static str> {
     packages
 }
 
-/// Installs Debian packages; the package lists are fetched only if the lists at hand do not do.
+/// Installs Debian packages. Updates the package lists only if the first attempt fails.
 fn install(packages: &[&str]) -> Result<(), Failure> {
-    // apt gives the scripts of packages this search path, not ours (apt.conf(5)).
+    // Package scripts get this search path from apt, not the one of this process (apt.conf(5)).
     let mut path = OsString::from("DPkg::Path=");
     path.push(without_services()?);
     let install = || {
@@ -162,16 +161,16 @@ fn install(packages: &[&str]) -> Result<(), Failure> {
     })
 }
 
-/// The programs with which a Debian package starts its service, and makes PostgreSQL's first cluster.
-const STARTERS: [&str; 3] = ["invoke-rc.d", "deb-systemd-invoke", "pg_createcluster"];
+/// The programs with which the scripts of a Debian package start its service or create PostgreSQL's first cluster.
+const SERVICE_STARTERS: [&str; 3] = ["invoke-rc.d", "deb-systemd-invoke", "pg_createcluster"];
 
-/// A search path on which these programs do nothing, for the scripts of packages. Nothing is written outside the target directory, so nothing is left
-/// behind in the system, however the installation ends.
+/// Returns a search path, for the scripts of packages, on which [`SERVICE_STARTERS`] do nothing. Writes to the target directory only, so an
+/// interrupted installation leaves no changed file in the system.
 fn without_services() -> Result<OsString, Failure> {
     let folder = target_directory().join("no-services");
     let failed = |error: &dyn Display| Failure(format!("{} cannot be written: {error}", folder.display()));
     fs::create_dir_all(&folder).map_err(|error| failed(&error))?;
-    for name in STARTERS {
+    for name in SERVICE_STARTERS {
         match std::os::unix::fs::symlink("/bin/true", folder.join(name)) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(&error)),
             _ => {}
@@ -182,28 +181,28 @@ fn without_services() -> Result<OsString, Failure> {
     std::env::join_paths(folders).map_err(|error| failed(&error))
 }
 
-fn present(program: &Program) -> bool {
+fn is_installed(program: &Program) -> bool {
     find(program).is_some()
 }
 
-/// The path with which a program can be started.
+/// Returns the path with which a program can be started.
 fn find(program: &Program) -> Option<PathBuf> {
     let on_path = std::iter::once(PathBuf::from(program.name));
-    on_path.chain(program.place.into_iter().flat_map(places)).find(|path| {
-        // Mosquitto's help ends with 3.
+    on_path.chain(program.path.into_iter().flat_map(expand)).find(|path| {
+        // `mosquitto -h` exits with 3.
         let output = Command::new(path).args(program.probe).output();
         output.is_ok_and(|output| output.status.success() || output.status.code() == Some(3))
     })
 }
 
-/// The paths that a place stands for.
-fn places(place: &str) -> Vec<PathBuf> {
-    let Some((folder, rest)) = place.split_once("/*/") else { return vec![PathBuf::from(place)] };
+/// Returns the paths that match a pattern with at most one `*`.
+fn expand(path: &str) -> Vec<PathBuf> {
+    let Some((folder, rest)) = path.split_once("/*/") else { return vec![PathBuf::from(path)] };
     let versions = fs::read_dir(folder).into_iter().flatten().flatten();
     versions.map(|version| version.path().join(rest)).collect()
 }
 
-/// The standard library does not tell; `id` is everywhere where `apt-get` is.
+/// Asks `id`, because the standard library has no call for the user id. Every system with `apt-get` has `id`.
 fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
@@ -226,7 +225,7 @@ mod tests {
     #[test]
     fn the_scripts_of_packages_start_no_service() {
         let path = without_services().unwrap();
-        for name in STARTERS {
+        for name in SERVICE_STARTERS {
             let script = format!("{name} mosquitto start && command -v {name}");
             let output = Command::new("/bin/sh").args(["-c", &script]).env("PATH", &path).output().unwrap();
             let expected = target_directory().join("no-services").join(name);

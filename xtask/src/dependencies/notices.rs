@@ -1,7 +1,7 @@
-//! The text of `THIRD-PARTY.md`: who wrote what the program is built of, and the licences under which it is used.
+//! The text of `THIRD-PARTY.md`: the copyright lines and licences of the crates in the program.
 //!
-//! The licences ask for the copyright lines and for their own text: the lines stand at each crate, and each text once. The texts of MIT and
-//! Apache-2.0 are this project's own licences, too; of the others the files of the crates are repeated.
+//! The licences require the copyright lines and the licence text. Each crate's section has its copyright lines; each licence text is printed once.
+//! The texts of MIT and Apache-2.0 are in the repository already, so the file has only the texts of other licences, from the crates' files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use std::path::Path;
 use super::{Package, Rules};
 use crate::Failure;
 
-/// Licences whose texts are in the repository already.
+/// The licences of this project. Their texts are in the repository.
 const OWN: &[&str] = &["MIT", "Apache-2.0"];
 
 const HEAD: &str = "\
@@ -22,10 +22,10 @@ Of several licences that a crate offers, the first that is allowed by `deny.toml
 `LICENSE-APACHE`; the others follow the list. SQLite, which the crate `libsqlite3-sys` contains, is in the public domain.
 ";
 
-/// The whole file.
+/// Returns the contents of `THIRD-PARTY.md`.
 pub(super) fn text(rules: &Rules, packages: &[&Package]) -> Result<String, Failure> {
     let mut out = HEAD.to_owned();
-    // Which crates have a text, in the order in which the texts come.
+    // The names of the crates by licence text.
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for package in packages {
         let name = format!("{} {}", package.name, package.version);
@@ -37,7 +37,7 @@ pub(super) fn text(rules: &Rules, packages: &[&Package]) -> Result<String, Failu
         // Writing to a `String` can't fail.
         let _ = write!(out, "\n## {name}\n\nLicence: {}\n", chosen.join(" and "));
         let lines = copyright_lines(&files);
-        for line in if lines.is_empty() { whose(package) } else { lines } {
+        for line in if lines.is_empty() { authors_line(package) } else { lines } {
             let _ = write!(out, "\n    {line}");
         }
         out.push('\n');
@@ -56,15 +56,15 @@ pub(super) fn text(rules: &Rules, packages: &[&Package]) -> Result<String, Failu
     Ok(out)
 }
 
-/// Who holds the copyright of a crate whose files do not say it.
-fn whose(package: &Package) -> Vec<String> {
+/// Returns a copyright line for a crate whose files have none.
+fn authors_line(package: &Package) -> Vec<String> {
     if package.authors.is_empty() {
         return vec![format!("Copyright: the authors of {}", package.name)];
     }
     vec![format!("Copyright: {}", package.authors.join(", "))]
 }
 
-/// The texts of a crate's licence files, in the order of their names, without what differs from system to system.
+/// Returns the texts of a crate's licence files, in the order of the file names, with LF line ends.
 fn files(folder: &Path) -> std::io::Result<Vec<String>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -82,7 +82,7 @@ fn files(folder: &Path) -> std::io::Result<Vec<String>> {
     paths.iter().map(|path| Ok(String::from_utf8_lossy(&fs::read(path)?).replace('\r', ""))).collect()
 }
 
-/// The lines that say who holds the copyright, each once.
+/// Returns the copyright lines without duplicates.
 fn copyright_lines(files: &[String]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let lines = files.iter().flat_map(|text| text.lines()).map(str::trim);
@@ -92,7 +92,7 @@ fn copyright_lines(files: &[String]) -> Vec<String> {
             || lower.contains('©')
             || lower.bytes().any(|byte| byte.is_ascii_digit())
             || lower.contains("authors");
-        // The appendix of Apache-2.0 shows a form to be filled in.
+        // The appendix of Apache-2.0 has a copyright line with placeholders.
         (lower.starts_with("copyright") || lower.starts_with("©"))
             && names
             && !lower.contains("yyyy")
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lines_that_name_an_owner_are_found_once() {
+    fn each_copyright_line_is_found_once() {
         let file = "Copyright (c) 2014 One\n\n2. Grant of Copyright License.\nCopyright [yyyy] [name of copyright owner]\n\
                     copyright notice and this permission notice\n  Copyright 2016 Two  \nCopyright (c) 2014 One\n© 2020 Three\n";
         assert_eq!(

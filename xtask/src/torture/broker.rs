@@ -1,4 +1,4 @@
-//! The broker as a process that is killed, stopped, frozen and started again, on one directory and one port.
+//! The broker's process, which is killed, stopped, frozen and restarted with one directory and one port.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use super::disk::BrokerDisk;
 use super::process;
 use super::record::{Event, Kind, Recorder};
 
-/// How long a start or an orderly stop may take.
+/// The timeout of a start or an orderly stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The broker of a run.
@@ -30,10 +30,10 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// One that has not been started; its configuration is `wsmb.toml` in `directory`.
+    /// Creates a broker without starting it. Its configuration is `wsmb.toml` in `directory`.
     ///
     /// # Errors
-    /// Its file of events cannot be made.
+    /// The nemesis' history file cannot be created.
     pub fn new(
         program: &Path,
         directory: &Path,
@@ -53,17 +53,17 @@ impl Broker {
         })
     }
 
-    /// Notes what was done to whom.
+    /// Notes an action of the nemesis.
     pub fn note(&self, what: &str, how: &str) {
         self.recorder.note(&Event::now(Kind::Act).what(what).how(how));
     }
 
-    /// Notes something that must not happen.
-    pub fn wrong(&self, what: &str) {
+    /// Notes an event that must not happen.
+    pub fn note_wrong(&self, what: &str) {
         self.recorder.note(&Event::now(Kind::Wrong).what(what));
     }
 
-    /// The faked clock of its process.
+    /// Returns the faked clock of the broker's process.
     pub fn clock(&self) -> Option<&FakeClock> {
         self.clock.as_ref()
     }
@@ -73,21 +73,21 @@ impl Broker {
         command.args(arguments).arg("--config").arg(self.directory.join("wsmb.toml")).current_dir(&self.directory);
         command.stdin(Stdio::null());
         if let Some(clock) = &self.clock {
-            clock.fake(&mut command);
+            clock.attach(&mut command);
         }
         if let Some(disk) = &self.disk {
-            disk.put_under(&mut command, self.clock.as_ref().map(FakeClock::library));
+            disk.attach(&mut command, self.clock.as_ref().map(FakeClock::library));
         }
         command
     }
 
-    /// Starts it and waits until it answers: it takes its port before it opens its store.
+    /// Starts the broker and waits for an HTTP answer. An open port is not enough, because the broker binds its port before it opens its store.
     ///
     /// # Errors
-    /// It does not.
+    /// The broker ends, or does not answer in time.
     pub fn start(&self) -> Result<(), String> {
         if let Some(disk) = &self.disk {
-            disk.catch_up()?;
+            disk.apply_record()?;
         }
         let log = File::options().create(true).append(true).open(self.directory.join("broker.log"));
         let log = log.and_then(|log| Ok((log.try_clone()?, log))).map_err(|error| format!("broker.log: {error}"))?;
@@ -120,14 +120,13 @@ impl Broker {
         ask().unwrap_or(false)
     }
 
-    /// Sends a signal to it.
     pub fn signal(&self, signal: libc::c_int) {
         if let Some(child) = &*process::lock(&self.child) {
             process::signal(child.id(), signal);
         }
     }
 
-    /// Ends it at once.
+    /// Kills the broker with SIGKILL.
     pub fn kill(&self) {
         if let Some(mut child) = process::lock(&self.child).take() {
             self.note("kill", "");
@@ -136,39 +135,39 @@ impl Broker {
         }
     }
 
-    /// Ends it as a power cut does: its disk loses by chance what was not synced.
+    /// Kills the broker; the disk loses some or all unsynced writes.
     ///
     /// # Errors
-    /// The disk cannot be put into that state.
+    /// The files of the disk cannot be changed.
     pub fn cut_power(&self) -> Result<(), String> {
         self.kill();
         self.disk.as_ref().map_or(Ok(()), |disk| {
-            let left = disk.cut()?;
-            self.note("power", &left);
+            let description = disk.cut_power()?;
+            self.note("power", &description);
             Ok(())
         })
     }
 
-    /// Lets its disk fail, or be well again.
+    /// Sets the fault of the broker's disk; [`Fault::None`] repairs the disk.
     ///
     /// # Errors
-    /// The file that says so cannot be written.
-    pub fn fail_disk(&self, fault: Fault) -> Result<(), String> {
+    /// The file that controls the fault cannot be written.
+    pub fn set_disk_fault(&self, fault: Fault) -> Result<(), String> {
         let Some(disk) = &self.disk else { return Ok(()) };
         if fault != Fault::None {
             self.note("disk-down", &format!("{fault:?}"));
         }
-        disk.fail(fault)?;
+        disk.set_fault(fault)?;
         if fault == Fault::None {
             self.note("disk-up", "");
         }
         Ok(())
     }
 
-    /// Ends it in an orderly way, and waits.
+    /// Stops the broker with SIGTERM and waits for its end.
     ///
     /// # Errors
-    /// It does not end in time, or not well.
+    /// The broker does not end in time, or its exit code is not 0.
     pub fn stop(&self) -> Result<(), String> {
         let Some(mut child) = process::lock(&self.child).take() else { return Ok(()) };
         self.note("term", "");
@@ -189,20 +188,20 @@ impl Broker {
         if status.success() { Ok(()) } else { Err(format!("the broker ended with {status} after SIGTERM")) }
     }
 
-    /// Notes if it has ended by itself: it never may.
-    pub fn look(&self) -> bool {
+    /// Whether the broker has not ended by itself. Notes such an end, which must not happen.
+    pub fn check_running(&self) -> bool {
         let mut child = process::lock(&self.child);
         match child.as_mut().map(Child::try_wait) {
             Some(Ok(Some(status))) => {
                 *child = None;
-                self.wrong(&format!("the broker ended by itself: {status}"));
+                self.note_wrong(&format!("the broker ended by itself: {status}"));
                 false
             }
             _ => true,
         }
     }
 
-    /// What still waits in its store, as `wsmb queue export` tells of each channel.
+    /// Returns the waiting messages: for each, its channel and the line of `wsmb queue export`.
     ///
     /// # Errors
     /// The command fails.

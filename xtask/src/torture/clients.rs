@@ -1,4 +1,4 @@
-//! What all clients of a run share: the stage of the run, the ways to the broker, and how control frames are answered.
+//! The state that all clients of a run share, and the functions that each client needs.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,39 +10,37 @@ use super::plan::Route;
 use super::record::{Event, Recorder, now};
 use super::socket::{PING, PONG, Socket};
 
-/// How far a run is.
+/// The stage of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Everybody works, the nemesis too.
+    /// Clients send and receive; faults are injected.
     Running,
-    /// The nemesis is done; senders bring what they have begun to its end.
+    /// No more faults. Senders finish their pending publications.
     Settling,
-    /// The receivers have gone; patient ones take what waits.
+    /// Only the drain receivers are connected.
     Draining,
-    /// All is over.
+    /// All clients end.
     Over,
 }
 
 /// Shared by all threads of a run.
 pub struct Shared {
     stage: AtomicU8,
-    /// When a receiver last got something, in microseconds.
-    last_got: AtomicU64,
-    /// Receivers leave in orderly ways, too, and not with resets only.
+    /// The time of the last received message, in microseconds of CLOCK_MONOTONIC.
+    last_received: AtomicU64,
+    /// Whether receivers also end connections in orderly ways, not only with resets.
     pub orderly: bool,
-    /// Receivers by hand reject, too.
+    /// Whether manual receivers also reject messages.
     pub reject: bool,
-    /// Where each way to the broker begins.
+    /// The address of each route, by the route's name.
     pub routes: BTreeMap<&'static str, SocketAddr>,
 }
 
 impl Shared {
-    /// A run that begins.
     pub fn new(routes: BTreeMap<&'static str, SocketAddr>, orderly: bool, reject: bool) -> Self {
-        Self { stage: AtomicU8::new(0), last_got: AtomicU64::new(now()), orderly, reject, routes }
+        Self { stage: AtomicU8::new(0), last_received: AtomicU64::new(now()), orderly, reject, routes }
     }
 
-    /// How far the run is.
     pub fn stage(&self) -> Stage {
         match self.stage.load(Ordering::SeqCst) {
             0 => Stage::Running,
@@ -52,73 +50,71 @@ impl Shared {
         }
     }
 
-    /// Moves the run on.
     pub fn set(&self, stage: Stage) {
         self.stage.store(stage as u8, Ordering::SeqCst);
     }
 
-    /// How long no receiver has got anything.
-    pub fn quiet(&self) -> Duration {
-        Duration::from_micros(now().saturating_sub(self.last_got.load(Ordering::SeqCst)))
+    /// Returns the time since the last received message.
+    pub fn idle_time(&self) -> Duration {
+        Duration::from_micros(now().saturating_sub(self.last_received.load(Ordering::SeqCst)))
     }
 }
 
-/// One client: its file and what it shares with the others.
+/// One client, with its history file.
 pub struct Client<'a> {
     shared: &'a Shared,
     recorder: Recorder,
 }
 
 impl<'a> Client<'a> {
-    /// A client that keeps its file in `directory`.
+    /// Creates a client with the history file `name.jsonl` in `directory`.
     ///
     /// # Errors
-    /// The file cannot be made.
+    /// The file cannot be created.
     pub fn new(shared: &'a Shared, directory: &Path, name: &str) -> std::io::Result<Self> {
         Ok(Self { shared, recorder: Recorder::create(directory, name)? })
     }
 
-    /// How far the run is.
     pub fn stage(&self) -> Stage {
         self.shared.stage()
     }
 
-    /// Whether receivers leave in orderly ways, too.
-    pub fn ends_in_order(&self) -> bool {
+    /// Whether receivers also end connections in orderly ways.
+    pub fn has_orderly_ends(&self) -> bool {
         self.shared.orderly
     }
 
-    /// Whether receivers by hand reject, too.
+    /// Whether manual receivers also reject messages.
     pub fn rejects(&self) -> bool {
         self.shared.reject
     }
 
-    /// Where to connect; a way that this run does not have is the direct one.
+    /// Returns the address of a route, or the broker's address if the run does not have the route.
     pub fn address(&self, route: Route) -> SocketAddr {
         let routes = &self.shared.routes;
         routes.get(route.name()).copied().unwrap_or_else(|| routes[Route::Direct.name()])
     }
 
-    /// Writes a line.
+    /// Appends an event to the history file.
     pub fn note(&self, event: &Event) {
         self.recorder.note(event);
     }
 
-    /// Tells the run that something was received.
-    pub fn got_something(&self) {
-        self.shared.last_got.store(now(), Ordering::SeqCst);
+    /// Records the time of a received message, for [`Shared::idle_time`].
+    pub fn mark_received(&self) {
+        self.shared.last_received.store(now(), Ordering::SeqCst);
     }
 
-    /// Does nothing for a while, or until the run is over.
-    pub fn rest(&self, time: Duration) {
+    /// Sleeps, but not longer than until the run is over.
+    pub fn sleep(&self, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end && self.stage() < Stage::Over {
             std::thread::sleep((end - Instant::now()).min(Duration::from_millis(50)));
         }
     }
 
-    /// Answers a ping of somebody who receives nothing.
-    pub fn control(&self, socket: &mut Socket, opcode: u8, payload: &[u8]) {
+    /// Answers a frame of a connection that receives no messages, if the frame is a ping.
+    pub fn answer_ping(&self, socket: &mut Socket, opcode: u8, payload: &[u8]) {
         if opcode == PING {
             let _ = socket.send(PONG, payload);
         }

@@ -1,4 +1,4 @@
-//! The wall clock that the broker's process sees, through libfaketime: real processes, a wrong clock.
+//! The wall clock of the broker's process, faked with libfaketime.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use super::process;
 
-/// Where Debian's package `libfaketime` puts the library for programs with threads.
+/// The paths of libfaketime for programs with threads, in Debian's package `libfaketime`.
 const LIBRARIES: &[&str] = &[
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -14,16 +14,16 @@ const LIBRARIES: &[&str] = &[
     "/usr/lib/faketime/libfaketimeMT.so.1",
 ];
 
-/// A clock that can be set.
+/// A wall clock that can be stepped.
 pub struct FakeClock {
     library: &'static str,
     file: PathBuf,
-    /// Seconds that it differs from the real one.
+    /// The difference from the real clock in seconds.
     offset: Mutex<i64>,
 }
 
 impl FakeClock {
-    /// A clock that is right, kept in `directory`.
+    /// Creates a clock without an offset. Its file is in `directory`.
     ///
     /// # Errors
     /// The library is not installed, or the file cannot be written.
@@ -35,20 +35,20 @@ impl FakeClock {
         Ok(clock)
     }
 
-    /// The library that fakes it, for `LD_PRELOAD`.
+    /// Returns the path of libfaketime, for `LD_PRELOAD`.
     pub fn library(&self) -> &'static str {
         self.library
     }
 
-    /// Lets a program see this clock. Its monotonic clock stays right.
-    pub fn fake(&self, command: &mut Command) {
+    /// Lets a program use this clock. The program's monotonic clock stays the real one.
+    pub fn attach(&self, command: &mut Command) {
         command.env("LD_PRELOAD", self.library);
         command.env("FAKETIME_TIMESTAMP_FILE", &self.file);
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         command.env("FAKETIME_DISABLE_SHM", "1");
     }
 
-    /// Steps it by so many seconds; what it differs from the real one then.
+    /// Steps the clock by a number of seconds. Returns the new difference from the real clock in seconds.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -59,7 +59,7 @@ impl FakeClock {
     }
 
     fn set(&self, offset: i64) -> Result<(), String> {
-        // Renamed into place: the library must never read half a number.
+        // Replaced atomically: the library must never read part of a number.
         let draft = self.file.with_extension("draft");
         let written =
             std::fs::write(&draft, format!("{offset:+}\n")).and_then(|()| std::fs::rename(&draft, &self.file));

@@ -1,4 +1,4 @@
-//! A private database server as the store: MariaDB or PostgreSQL, with its data in the run's directory, killed, frozen and started again.
+//! A private database server for the store: MariaDB or PostgreSQL, with its data in the system's temporary directory.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -8,16 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::process::{self, Account, PATIENCE};
 
-/// Which program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// MariaDB.
     MariaDb,
-    /// PostgreSQL.
     Postgres,
 }
 
-/// A running server with a database `torture` for a user of that name.
+/// A running server with a user `torture` and the user's database `torture`.
 pub struct Database {
     kind: Kind,
     directory: PathBuf,
@@ -27,10 +24,10 @@ pub struct Database {
 }
 
 impl Database {
-    /// Makes a server in the system's temporary directory, starts it, and makes the database.
+    /// Creates a server in the system's temporary directory, starts it, and creates the database.
     ///
     /// # Errors
-    /// It cannot be made or does not answer.
+    /// A command fails, or the server does not answer in time.
     pub fn new(kind: Kind) -> Result<Self, String> {
         let name = format!("wsmb-torture-{}-{}", std::process::id(), super::record::now());
         let directory = std::env::temp_dir().join(name);
@@ -147,10 +144,10 @@ impl Database {
             Kind::Postgres => {
                 command = Command::new(self.program("postgres"));
                 command.arg("-D").arg(self.data());
-                let own = [format!("port={port}"), format!("unix_socket_directories={}", self.directory.display())];
+                let paths = [format!("port={port}"), format!("unix_socket_directories={}", self.directory.display())];
                 let fixed =
                     ["listen_addresses=127.0.0.1", "shared_buffers=16MB", "max_connections=60"].map(str::to_owned);
-                for setting in own.into_iter().chain(fixed) {
+                for setting in paths.into_iter().chain(fixed) {
                     command.arg("-c").arg(setting);
                 }
             }
@@ -159,10 +156,10 @@ impl Database {
         command
     }
 
-    /// Starts it and waits until it answers.
+    /// Starts the server and waits until it answers.
     ///
     /// # Errors
-    /// It does not.
+    /// The server does not answer in time.
     pub fn start(&self) -> Result<(), String> {
         let log = std::fs::File::options().create(true).append(true).open(self.directory.join("log"));
         let log = log.map_err(|error| format!("{}: {error}", self.directory.display()))?;
@@ -177,7 +174,7 @@ impl Database {
                     *process::lock(&self.child) = Some(child);
                     return Ok(());
                 }
-                // What a killed server held may be released a moment later: then it ends, and is started once more.
+                // The server ends at once if the killed server's locks or port are not released yet. Then it is started again.
                 if matches!(child.try_wait(), Ok(Some(_))) {
                     break;
                 }
@@ -197,14 +194,14 @@ impl Database {
         }
     }
 
-    /// Ends it as a power cut would.
+    /// Kills the server with its child processes.
     pub fn kill(&self) {
         if let Some(mut child) = process::lock(&self.child).take() {
             process::kill_tree(&mut child);
         }
     }
 
-    /// Freezes it with its processes, or lets them go on.
+    /// Stops (SIGSTOP) or continues (SIGCONT) the server and its child processes.
     pub fn freeze(&self, on: bool) {
         if let Some(child) = &*process::lock(&self.child) {
             let signal = if on { libc::SIGSTOP } else { libc::SIGCONT };
@@ -215,7 +212,7 @@ impl Database {
         }
     }
 
-    /// Its log.
+    /// Returns the path of the server's log.
     pub fn log(&self) -> PathBuf {
         self.directory.join("log")
     }

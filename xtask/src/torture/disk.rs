@@ -1,4 +1,4 @@
-//! The disk of the broker: it can be full or broken, and at a power cut it loses what was not synced.
+//! The broker's disk, with faults: full, I/O errors, and power cuts that lose unsynced writes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,25 +9,24 @@ use faulty_disk::{Disk, Fault, Record, Shim, Survival};
 use super::process;
 use super::random::Random;
 
-/// The disk of a run.
 pub struct BrokerDisk {
     shim: Shim,
-    /// Where the broker keeps everything that has to last.
+    /// The broker's data directory.
     directory: PathBuf,
     state: Mutex<State>,
 }
 
 struct State {
-    /// What it holds, as of the last time that the broker was started.
+    /// The contents of the disk when the broker was last started.
     disk: Disk,
     random: Random,
 }
 
 impl BrokerDisk {
-    /// An empty one: the directory `data` of the run's directory.
+    /// Creates an empty disk for the directory `data` in the run's directory.
     ///
     /// # Errors
-    /// There is no C compiler, or the directory cannot be made.
+    /// There is no C compiler, or the directory cannot be created.
     pub fn new(run: &Path, seed: u64) -> Result<Self, String> {
         let directory = run.join("data");
         std::fs::create_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
@@ -39,24 +38,25 @@ impl BrokerDisk {
         })
     }
 
-    /// Puts it under a program.
-    pub fn put_under(&self, command: &mut Command, preloaded: Option<&str>) {
+    /// Lets a program use this disk. `preloaded` is another library for `LD_PRELOAD`.
+    pub fn attach(&self, command: &mut Command, preloaded: Option<&str>) {
         command.envs(self.shim.environment(true, preloaded));
     }
 
-    /// Lets it fail, or be well again.
+    /// Sets the disk's fault; [`Fault::None`] repairs the disk.
     ///
     /// # Errors
-    /// The file that says so cannot be written.
-    pub fn fail(&self, fault: Fault) -> Result<(), String> {
+    /// The file that controls the fault cannot be written.
+    pub fn set_fault(&self, fault: Fault) -> Result<(), String> {
         self.shim.fail(fault).map_err(|error| format!("the disk's error: {error}"))
     }
 
-    /// Takes over what was written, so that the record stays short. To be called while nothing runs on it.
+    /// Applies the recorded writes to the known contents and deletes the record, so that the record stays short. No program may use the disk during
+    /// the call.
     ///
     /// # Errors
     /// The record cannot be read.
-    pub fn catch_up(&self) -> Result<(), String> {
+    pub fn apply_record(&self) -> Result<(), String> {
         let mut state = process::lock(&self.state);
         Record::read(self.shim.record())?.0.iter().for_each(|(_, change)| state.disk.apply(change));
         match std::fs::remove_file(self.shim.record()) {
@@ -65,12 +65,12 @@ impl BrokerDisk {
         }
     }
 
-    /// Cuts the power: all or some of the unsynced writes are lost. Returns which, for the log.
+    /// Cuts the power: all or some of the unsynced writes are lost. Returns a description for the history.
     ///
     /// # Errors
     /// The files cannot be changed.
-    pub fn cut(&self) -> Result<String, String> {
-        self.catch_up()?;
+    pub fn cut_power(&self) -> Result<String, String> {
+        self.apply_record()?;
         let mut state = process::lock(&self.state);
         let survival = if state.random.percent(33) { Survival::Nothing } else { Survival::Some };
         let contents = state.disk.clone().cut(survival);

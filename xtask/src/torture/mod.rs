@@ -1,14 +1,14 @@
-//! `cargo xtask torture`: the real broker, real clients of every kind, a nemesis, and a checker of histories.
+//! `cargo xtask torture`: runs the real broker with real clients, injects faults, and checks the recorded histories.
 //!
 //! ```text
-//! senders ──┐            ┌─► receivers        each client writes its own file: what it sent, what it was told, what it got, what it confirmed
+//! senders ──┐            ┌─► receivers        each client records sends, answers, receipts and confirmations in its own file
 //!           ├─► broker ──┤
-//! publishers┘   ▲        └─► PHP              nemesis: kills, stops and freezes the broker, the proxies, the database and the scripts
-//!               └ directly, or through our own proxy, nginx, HAProxy
+//! publishers┘   ▲        └─► PHP              the nemesis kills, stops and freezes the broker, the proxies, the database and the scripts
+//!               └ directly, or through a faulty proxy, nginx, HAProxy
 //! ```
 //!
-//! When the nemesis is done, the senders bring what they have begun to its end, and patient receivers take what waits. Then the checker reads all
-//! files and looks for promises that were broken. The seed decides every choice; only the system's scheduling differs between two runs.
+//! After the last fault, the senders finish their pending publications, and drain receivers take all waiting messages. Then the checker reads all
+//! files and reports broken promises. The seed decides every choice; only the system's scheduling differs between two runs with one seed.
 
 mod broker;
 mod checker;
@@ -16,7 +16,6 @@ mod clients;
 mod clock;
 mod databases;
 mod disk;
-mod fronts;
 mod nemesis;
 mod options;
 mod plan;
@@ -25,6 +24,7 @@ mod proxy;
 mod random;
 mod receivers;
 mod record;
+mod reverse_proxies;
 mod run;
 mod scripts;
 mod senders;
@@ -37,7 +37,7 @@ use std::time::Duration;
 pub use options::HELP;
 use options::{Options, Store, Task};
 
-/// Runs what the arguments ask for.
+/// Runs `cargo xtask torture` with these arguments.
 pub fn task(arguments: &[String]) -> ExitCode {
     let options = match options::parse(arguments) {
         Ok(Task::Help) => {
@@ -61,16 +61,16 @@ fn verdict(result: Result<(), String>, replay: Option<&str>) -> ExitCode {
         Err(text) => {
             eprintln!("{text}");
             if let Some(replay) = replay {
-                eprintln!("the same again: {replay}");
+                eprintln!("to repeat: {replay}");
             }
             ExitCode::FAILURE
         }
     }
 }
 
-/// The short runs of `cargo xtask test`: one on SQLite, and one on a database server, by turns MariaDB and PostgreSQL. Today's date is the seed, so that
-/// every day tries something else, and a failure names it. `broker` is the program that the tests have built: building it alone, without the features that
-/// only tests need of its dependencies, would build most of them again.
+/// The short runs of `cargo xtask test`: one on SQLite, and one on MariaDB or PostgreSQL, which alternate daily. The seed is the number of days since
+/// 1970, so that each day tests another plan. `broker` is the program that the tests have built; building it separately would use other features of
+/// the dependencies and rebuild most of them.
 pub fn short(broker: PathBuf) -> Result<(), crate::Failure> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let days = now.map_or(0, |time| time.as_secs() / 86_400);
@@ -79,6 +79,6 @@ pub fn short(broker: PathBuf) -> Result<(), crate::Failure> {
         let length = Duration::from_secs(seconds);
         let broker = Some(broker.clone());
         let options = Options { seed: days, length, store, broker, ..Options::default() };
-        run::run(&options).map_err(|text| crate::Failure(format!("{text}\nthe same again: {}", options.command())))
+        run::run(&options).map_err(|text| crate::Failure(format!("{text}\nto repeat: {}", options.command())))
     })
 }

@@ -1,170 +1,157 @@
-//! The nemesis: what it does to everybody, and when, is decided by the seed before the run begins.
+//! The nemesis: injects faults into the broker and everything around it. The seed decides the faults and their times before the run begins.
 
 use std::time::{Duration, Instant};
 
-use faulty_disk::Fault;
+use faulty_disk::Fault as DiskFault;
 
 use super::broker::Broker;
 use super::databases::Database;
-use super::fronts::Front;
 use super::proxy::{Mode, Proxy};
 use super::random::Random;
+use super::reverse_proxies::ReverseProxy;
 use super::scripts::Scripts;
 
-/// One deed.
+/// A fault. The number of a variant is a duration in milliseconds, except in `Clock`. The history files contain the names of the variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
-    /// `kill -9`, and started again after so many milliseconds.
+pub enum Fault {
+    /// SIGKILL to the broker, and a restart after the duration.
     Kill(u64),
-    /// SIGTERM, and started again at once.
+    /// SIGTERM to the broker, and a restart after it has ended.
     Term,
-    /// SIGSTOP, and SIGCONT after so many milliseconds.
+    /// SIGSTOP to the broker, and SIGCONT after the duration.
     Freeze(u64),
-    /// SIGSTOP, and killed after so many milliseconds: what clients have written meanwhile is never read.
+    /// SIGSTOP to the broker, SIGKILL after the duration, and a restart. The broker never reads the bytes that clients have written meanwhile.
     FreezeAndKill(u64),
-    /// The power goes: killed, and what was not synced is lost by chance; started again after so many milliseconds.
+    /// SIGKILL to the broker, loss of some unsynced writes, and a restart after the duration.
     PowerCut(u64),
-    /// Nothing can be written to the broker's disk for so many milliseconds, which fails in this way.
-    DiskFails(Failing, u64),
-    /// The wall clock steps by so many seconds.
+    /// Writes to the broker's disk fail for the duration.
+    DiskFails(DiskFailure, u64),
+    /// The wall clock steps by this number of seconds.
     Clock(i64),
-    /// Our proxy cuts all connections.
+    /// The faulty proxy resets all connections.
     Cut,
-    /// Our proxy lets nothing through for so many milliseconds.
+    /// The faulty proxy passes nothing for the duration.
     Stall(u64),
-    /// Our proxy throws away what the broker sends, for so many milliseconds.
+    /// The faulty proxy discards the bytes that the broker sends, for the duration.
     Forget(u64),
-    /// nginx is killed with all connections and started again.
+    /// nginx is killed and restarted.
     Nginx,
-    /// HAProxy is killed with all connections and started again.
+    /// HAProxy is killed and restarted.
     Haproxy,
-    /// The database server is killed, and started again after so many milliseconds.
+    /// The database server is killed, and restarted after the duration.
     DatabaseKill(u64),
-    /// The database server is frozen for so many milliseconds.
+    /// The database server is frozen for the duration.
     DatabaseFreeze(u64),
-    /// The scripts in other languages are killed, and started again.
+    /// The PHP scripts are killed and restarted.
     ScriptsKill,
-    /// The scripts in other languages are frozen for so many milliseconds.
+    /// The PHP scripts are frozen for the duration.
     ScriptsFreeze(u64),
 }
 
-/// How a disk fails.
+/// How the broker's disk fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failing {
-    /// It is full.
+pub enum DiskFailure {
+    /// ENOSPC.
     Full,
-    /// It is broken.
+    /// EIO.
     Broken,
-    /// It takes what is written, and refuses to sync.
+    /// Writes succeed, and `fsync` returns EIO.
     Unsynced,
 }
 
-impl Failing {
-    fn fault(self) -> Fault {
+impl DiskFailure {
+    fn fault(self) -> DiskFault {
         match self {
-            Self::Full => Fault::Everything(libc::ENOSPC),
-            Self::Broken => Fault::Everything(libc::EIO),
-            Self::Unsynced => Fault::Sync(libc::EIO),
+            Self::Full => DiskFault::Everything(libc::ENOSPC),
+            Self::Broken => DiskFault::Everything(libc::EIO),
+            Self::Unsynced => DiskFault::Sync(libc::EIO),
         }
     }
 }
 
-/// What the nemesis may lay its hands on.
-pub struct Victims {
-    /// The broker.
+/// The processes into which faults are injected.
+pub struct Targets {
     pub broker: Broker,
-    /// Our proxy.
     pub proxy: Proxy,
-    /// nginx.
-    pub nginx: Option<Front>,
+    pub nginx: Option<ReverseProxy>,
     /// HAProxy in HTTP mode.
-    pub haproxy: Option<Front>,
+    pub haproxy: Option<ReverseProxy>,
     /// HAProxy in TCP mode.
-    pub haproxy_tcp: Option<Front>,
-    /// The store's server.
+    pub haproxy_tcp: Option<ReverseProxy>,
     pub database: Option<Database>,
-    /// Clients in other languages.
     pub scripts: Scripts,
 }
 
-/// Which kinds of deeds a run knows.
+/// The kinds of faults that a run may have.
 #[derive(Clone, Copy, Debug)]
-pub struct Powers {
-    /// The broker is killed.
+pub struct Capabilities {
     pub kill: bool,
-    /// The broker is stopped in an orderly way.
     pub term: bool,
-    /// The broker is frozen.
     pub freeze: bool,
-    /// The wall clock steps.
     pub clock: bool,
-    /// The broker's disk fails, and the power goes.
+    /// Disk failures and power cuts.
     pub disk: bool,
-    /// Our proxy and real ones misbehave.
+    /// Faults of the faulty proxy.
     pub proxies: bool,
-    /// There is an nginx.
     pub nginx: bool,
-    /// There is a HAProxy.
     pub haproxy: bool,
-    /// There is a database server to hurt.
     pub database: bool,
-    /// There are scripts to hurt.
     pub scripts: bool,
 }
 
-/// What is done at which time of a run of this length.
-pub fn plan(seed: u64, length: Duration, powers: Powers) -> Vec<(Duration, Deed)> {
+/// Returns the faults of a run of this length, each with its time since the start.
+pub fn plan(seed: u64, length: Duration, capabilities: Capabilities) -> Vec<(Duration, Fault)> {
     let mut random = Random::new(seed, "nemesis");
     let mut list = Vec::new();
     let mut at = random.millis(1_500, 3_000);
     while at < length {
-        let deed = choose(&mut random, powers);
-        list.push((at, deed));
+        let fault = choose(&mut random, capabilities);
+        list.push((at, fault));
         at += random.millis(600, 3_000);
     }
     list
 }
 
-fn choose(random: &mut Random, powers: Powers) -> Deed {
+fn choose(random: &mut Random, capabilities: Capabilities) -> Fault {
     let weight = |has: bool, weight: u64| if has { weight } else { 0 };
     let short = random.between(50, 400);
     let long = random.between(500, 5_000);
-    let failing = random.pick(&[Failing::Full, Failing::Broken, Failing::Unsynced]);
+    let failure = random.pick(&[DiskFailure::Full, DiskFailure::Broken, DiskFailure::Unsynced]);
     let step = random.pick(&[-7_200, -3_600, -90, -5, 5, 90, 3_600, 7_200]);
     random.weighted(&[
-        (weight(powers.kill, 20), Deed::Kill(short)),
-        (weight(powers.term, 14), Deed::Term),
-        (weight(powers.freeze, 5), Deed::Freeze(short * 4)),
-        (weight(powers.kill && powers.freeze, 5), Deed::FreezeAndKill(short * 2)),
-        (weight(powers.clock, 14), Deed::Clock(step)),
-        (weight(powers.kill && powers.disk, 12), Deed::PowerCut(short)),
-        (weight(powers.disk, 8), Deed::DiskFails(failing, long / 2)),
-        (weight(powers.proxies, 8), Deed::Cut),
-        (weight(powers.proxies, 6), Deed::Stall(long)),
-        (weight(powers.proxies, 10), Deed::Forget(long)),
-        (weight(powers.nginx, 4), Deed::Nginx),
-        (weight(powers.haproxy, 4), Deed::Haproxy),
-        (weight(powers.database, 14), Deed::DatabaseKill(long)),
-        (weight(powers.database, 6), Deed::DatabaseFreeze(long)),
-        (weight(powers.scripts, 8), Deed::ScriptsKill),
-        (weight(powers.scripts, 5), Deed::ScriptsFreeze(long)),
-        (1, Deed::Cut),
+        (weight(capabilities.kill, 20), Fault::Kill(short)),
+        (weight(capabilities.term, 14), Fault::Term),
+        (weight(capabilities.freeze, 5), Fault::Freeze(short * 4)),
+        (weight(capabilities.kill && capabilities.freeze, 5), Fault::FreezeAndKill(short * 2)),
+        (weight(capabilities.clock, 14), Fault::Clock(step)),
+        (weight(capabilities.kill && capabilities.disk, 12), Fault::PowerCut(short)),
+        (weight(capabilities.disk, 8), Fault::DiskFails(failure, long / 2)),
+        (weight(capabilities.proxies, 8), Fault::Cut),
+        (weight(capabilities.proxies, 6), Fault::Stall(long)),
+        (weight(capabilities.proxies, 10), Fault::Forget(long)),
+        (weight(capabilities.nginx, 4), Fault::Nginx),
+        (weight(capabilities.haproxy, 4), Fault::Haproxy),
+        (weight(capabilities.database, 14), Fault::DatabaseKill(long)),
+        (weight(capabilities.database, 6), Fault::DatabaseFreeze(long)),
+        (weight(capabilities.scripts, 8), Fault::ScriptsKill),
+        (weight(capabilities.scripts, 5), Fault::ScriptsFreeze(long)),
+        (1, Fault::Cut),
     ])
 }
 
-/// Does everything in its time.
+/// Injects each fault at its time.
 ///
 /// # Errors
-/// Something that was ended does not come back.
-pub fn act(victims: &Victims, plan: &[(Duration, Deed)]) -> Result<(), String> {
+/// The broker has ended by itself, or a process cannot be restarted.
+pub fn run(targets: &Targets, plan: &[(Duration, Fault)]) -> Result<(), String> {
     let begun = Instant::now();
-    for (at, deed) in plan {
+    for (at, fault) in plan {
         pause(at.saturating_sub(begun.elapsed()));
-        if !victims.broker.look() {
+        if !targets.broker.check_running() {
             return Err("the broker has ended by itself".to_owned());
         }
-        victims.broker.note("deed", &format!("{deed:?}"));
-        victims.perform(*deed)?;
+        targets.broker.note("deed", &format!("{fault:?}"));
+        targets.inject(*fault)?;
     }
     Ok(())
 }
@@ -173,63 +160,63 @@ fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-impl Victims {
-    fn perform(&self, deed: Deed) -> Result<(), String> {
+impl Targets {
+    fn inject(&self, fault: Fault) -> Result<(), String> {
         let wait = |millis: u64| pause(Duration::from_millis(millis));
-        match deed {
-            Deed::Kill(millis) => {
+        match fault {
+            Fault::Kill(millis) => {
                 self.broker.kill();
                 wait(millis);
                 self.broker.start()
             }
-            Deed::PowerCut(millis) => {
+            Fault::PowerCut(millis) => {
                 self.broker.cut_power()?;
                 wait(millis);
                 self.broker.start()
             }
-            Deed::DiskFails(failing, millis) => {
-                self.broker.fail_disk(failing.fault())?;
+            Fault::DiskFails(failure, millis) => {
+                self.broker.set_disk_fault(failure.fault())?;
                 wait(millis);
-                self.broker.fail_disk(Fault::None)
+                self.broker.set_disk_fault(DiskFault::None)
             }
-            Deed::Term => self.broker.stop().and_then(|()| self.broker.start()),
-            Deed::Freeze(millis) => {
+            Fault::Term => self.broker.stop().and_then(|()| self.broker.start()),
+            Fault::Freeze(millis) => {
                 self.freeze(millis);
                 self.broker.signal(libc::SIGCONT);
                 self.broker.note("unfrozen", "");
                 Ok(())
             }
-            Deed::FreezeAndKill(millis) => {
+            Fault::FreezeAndKill(millis) => {
                 self.freeze(millis);
                 self.broker.kill();
                 self.broker.note("unfrozen", "");
                 self.broker.start()
             }
-            Deed::Clock(seconds) => {
+            Fault::Clock(seconds) => {
                 let offset = self.broker.clock().map_or(Ok(0), |clock| clock.step(seconds))?;
                 self.broker.note("clock", &offset.to_string());
                 Ok(())
             }
-            Deed::Cut => {
+            Fault::Cut => {
                 self.broker.note("proxy", "cut");
                 self.proxy.cut();
                 Ok(())
             }
-            Deed::Stall(millis) => self.misbehave(Mode::Stall, "stall", millis),
-            Deed::Forget(millis) => self.misbehave(Mode::Forget, "forget", millis),
-            Deed::Nginx => self.restart(self.nginx.as_ref(), "nginx"),
-            Deed::Haproxy => {
+            Fault::Stall(millis) => self.fail_proxy(Mode::Stall, "stall", millis),
+            Fault::Forget(millis) => self.fail_proxy(Mode::Discard, "forget", millis),
+            Fault::Nginx => self.restart(self.nginx.as_ref(), "nginx"),
+            Fault::Haproxy => {
                 self.restart(self.haproxy.as_ref(), "haproxy")?;
                 self.restart(self.haproxy_tcp.as_ref(), "haproxy-tcp")
             }
-            Deed::DatabaseKill(millis) => self.hurt_database(millis, true),
-            Deed::DatabaseFreeze(millis) => self.hurt_database(millis, false),
-            Deed::ScriptsKill => {
+            Fault::DatabaseKill(millis) => self.fail_database(millis, true),
+            Fault::DatabaseFreeze(millis) => self.fail_database(millis, false),
+            Fault::ScriptsKill => {
                 self.broker.note("scripts", "kill");
-                self.scripts.kill();
+                self.scripts.restart();
                 Ok(())
             }
-            Deed::ScriptsFreeze(millis) => {
+            Fault::ScriptsFreeze(millis) => {
                 self.scripts.freeze(true);
                 wait(millis);
                 self.scripts.freeze(false);
@@ -244,7 +231,7 @@ impl Victims {
         pause(Duration::from_millis(millis));
     }
 
-    fn misbehave(&self, mode: Mode, name: &str, millis: u64) -> Result<(), String> {
+    fn fail_proxy(&self, mode: Mode, name: &str, millis: u64) -> Result<(), String> {
         self.broker.note("proxy", name);
         self.proxy.set(mode);
         pause(Duration::from_millis(millis));
@@ -253,12 +240,12 @@ impl Victims {
         Ok(())
     }
 
-    fn restart(&self, front: Option<&Front>, name: &str) -> Result<(), String> {
+    fn restart(&self, proxy: Option<&ReverseProxy>, name: &str) -> Result<(), String> {
         self.broker.note(name, "restart");
-        front.map_or(Ok(()), Front::restart)
+        proxy.map_or(Ok(()), ReverseProxy::restart)
     }
 
-    fn hurt_database(&self, millis: u64, kill: bool) -> Result<(), String> {
+    fn fail_database(&self, millis: u64, kill: bool) -> Result<(), String> {
         let Some(database) = &self.database else { return Ok(()) };
         self.broker.note("database-down", if kill { "kill" } else { "freeze" });
         if kill {
@@ -282,9 +269,9 @@ impl Victims {
 mod tests {
     use std::time::Duration;
 
-    use super::{Deed, Powers, plan};
+    use super::{Capabilities, Fault, plan};
 
-    const ALL: Powers = Powers {
+    const ALL: Capabilities = Capabilities {
         kill: true,
         term: true,
         freeze: true,
@@ -305,11 +292,12 @@ mod tests {
     }
 
     #[test]
-    fn powers_that_are_off_are_never_used() {
-        let off = Powers { clock: false, database: false, ..ALL };
-        let deeds = plan(1, Duration::from_secs(3_600), off);
-        let is_off = |deed: &Deed| matches!(deed, Deed::Clock(_) | Deed::DatabaseKill(_) | Deed::DatabaseFreeze(_));
-        assert!(!deeds.iter().any(|(_, deed)| is_off(deed)));
-        assert!(deeds.iter().any(|(_, deed)| matches!(deed, Deed::Kill(_))), "a long run has every kind that is on");
+    fn a_disabled_fault_is_never_planned() {
+        let off = Capabilities { clock: false, database: false, ..ALL };
+        let faults = plan(1, Duration::from_secs(3_600), off);
+        let is_off =
+            |fault: &Fault| matches!(fault, Fault::Clock(_) | Fault::DatabaseKill(_) | Fault::DatabaseFreeze(_));
+        assert!(!faults.iter().any(|(_, fault)| is_off(fault)));
+        assert!(faults.iter().any(|(_, fault)| matches!(fault, Fault::Kill(_))), "a long run has every enabled fault");
     }
 }

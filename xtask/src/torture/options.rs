@@ -1,39 +1,37 @@
-//! What the command line of `cargo xtask torture` may say.
+//! The command line of `cargo xtask torture`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The help.
 pub const HELP: &str = "\
 Usage: cargo xtask torture [OPTIONS]
 
-Runs the real broker with real clients, while a nemesis kills, stops, freezes and cuts them, and then checks that every promise was kept.
+Runs the real broker with real clients, injects faults (kills, stops, freezes, cut connections), and then checks every promise.
 
 Options:
-  --seed N           what decides every choice; the time, if it is not given
-  --minutes N        how long the nemesis works, 0.4 by default
-  --store NAME       sqlite (default), mariadb, postgres: the store's server is killed and frozen, too
-  --without LIST     leave things out, separated by commas: kill, term, freeze, clock, disk (full, failing,
-                     and power cuts), orderly (receivers that leave in orderly ways), failures
+  --seed N           the seed of every choice (default: the time)
+  --minutes N        how long faults are injected (default: 0.4)
+  --store NAME       sqlite (default), mariadb or postgres; faults include the database server
+  --without LIST     parts to omit, separated by commas: kill, term, freeze, clock, disk (full, failing,
+                     and power cuts), orderly (orderly ends of receivers' connections), failures
                      (rejections, confirm_within), proxies, nginx, haproxy, scripts, database
-  --broker PATH      the program; without it, target/debug/wsmb is built and used
-  --keep             keep the directory of a run that found nothing
-  --check DIRECTORY  only check the histories of an earlier run once more
+  --broker PATH      the program (default: build and use target/debug/wsmb)
+  --keep             keep the directory of a run without violations
+  --check DIRECTORY  only check the histories of an earlier run again
 ";
 
-/// A store.
+/// The broker's store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
-    /// The embedded one.
     Sqlite,
-    /// MariaDB with a journal.
+    /// With a journal.
     MariaDb,
-    /// PostgreSQL with a journal.
+    /// With a journal.
     Postgres,
 }
 
 impl Store {
-    /// As the command line calls it.
+    /// The store's name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sqlite => "sqlite",
@@ -43,20 +41,18 @@ impl Store {
     }
 }
 
-/// A run.
+/// The options of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Decides every choice.
     pub seed: u64,
-    /// How long the nemesis works.
+    /// How long faults are injected.
     pub length: Duration,
-    /// What keeps the messages.
     pub store: Store,
-    /// What is left out.
+    /// The omitted parts, each one of [`PARTS`].
     pub without: Vec<String>,
-    /// The program.
+    /// The broker's program. `None`: the program is built.
     pub broker: Option<PathBuf>,
-    /// Keep the directory in any case.
+    /// Whether to keep the directory of a run without violations.
     pub keep: bool,
 }
 
@@ -74,7 +70,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The command that runs this again.
+    /// Returns the command that repeats this run.
     pub fn command(&self) -> String {
         let mut text = format!(
             "cargo xtask torture --seed {} --minutes {} --store {}",
@@ -88,33 +84,31 @@ impl Options {
         text
     }
 
-    /// Whether something takes part.
-    pub fn has(&self, what: &str) -> bool {
-        !self.without.iter().any(|name| name == what)
+    /// Whether a part is not omitted.
+    pub fn has(&self, part: &str) -> bool {
+        !self.without.iter().any(|name| name == part)
     }
 }
 
-/// What to do.
+/// The task that the command line selects.
 #[derive(Debug, PartialEq)]
 pub enum Task {
-    /// Print the help.
     Help,
-    /// Run.
     Run(Options),
-    /// Check an earlier run.
+    /// Check the histories in this directory again.
     Check(PathBuf),
 }
 
-/// What can be left out.
+/// The parts that `--without` can omit.
 const PARTS: &[&str] = &[
     "kill", "term", "freeze", "clock", "disk", "orderly", "failures", "proxies", "nginx", "haproxy", "scripts",
     "database",
 ];
 
-/// Reads the arguments behind `torture`.
+/// Parses the arguments after `torture`.
 ///
 /// # Errors
-/// What is wrong, in a sentence.
+/// An unknown argument, or an invalid or missing value.
 pub fn parse(arguments: &[String]) -> Result<Task, String> {
     let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let mut options = Options { seed, ..Options::default() };
@@ -139,15 +133,15 @@ pub fn parse(arguments: &[String]) -> Result<Task, String> {
                 let stores = [Store::Sqlite, Store::MariaDb, Store::Postgres];
                 let store = stores.into_iter().find(|store| store.name() == name);
                 options.store =
-                    store.ok_or_else(|| format!("`--store` knows sqlite, mariadb and postgres, not `{name}`"))?;
+                    store.ok_or_else(|| format!("`--store` must be sqlite, mariadb or postgres, not `{name}`"))?;
             }
             "--without" => {
                 options.without = value()?.split(',').map(str::to_owned).collect();
                 if let Some(name) = options.without.iter().find(|name| !PARTS.contains(&name.as_str())) {
-                    return Err(format!("`--without` does not know `{name}`; it knows {}", PARTS.join(", ")));
+                    return Err(format!("`--without` has no part `{name}`; the parts are {}", PARTS.join(", ")));
                 }
             }
-            other => return Err(format!("`{other}` is unknown")),
+            other => return Err(format!("unknown argument `{other}`")),
         }
     }
     Ok(Task::Run(options))
@@ -162,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_of_a_run_is_read_as_that_run() {
+    fn the_command_of_a_run_is_parsed_to_the_same_options() {
         let options = Options {
             seed: 9,
             store: Store::Postgres,
@@ -174,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told() {
+    fn invalid_arguments_are_refused() {
         for text in ["--seed x", "--minutes 0", "--store oracle", "--without air", "--what", "--seed"] {
             assert!(parse(&words(text)).is_err(), "{text}");
         }

@@ -1,61 +1,56 @@
-//! What a run consists of: the channels with their policies, the clients, and the broker's configuration. The seed decides what varies.
+//! The channels, clients and broker configuration of a run. The seed decides the routes and some settings.
 
 use serde::{Deserialize, Serialize};
 
 use super::random::Random;
 use super::socket::Ending;
 
-/// A channel and its policy, as the checker needs it.
+/// A channel and its policy. The checker reads it from `channels.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Channel {
-    /// Name.
     pub name: String,
-    /// Receiver limit; 0 = all.
+    /// `receivers`; 0 = all.
     pub limit: u64,
-    /// Messages are kept until they are received.
     pub keep: bool,
     /// `dispatch = "rotate"`.
     pub rotate: bool,
-    /// Milliseconds to live; 0 = for ever.
+    /// Milliseconds; 0 = unlimited.
     pub ttl: u64,
     /// Deliveries after which a message becomes a dead letter; 0 = no limit.
     pub max_deliveries: u64,
-    /// Where dead letters go; empty = nowhere.
+    /// The channel for dead letters; empty = none.
     pub dead_letter: String,
-    /// Expired messages are dead letters, too.
     pub dead_letter_expired: bool,
-    /// Milliseconds after which an unconfirmed delivery goes to one more receiver; 0 = never.
+    /// Milliseconds after which an unconfirmed message is delivered to one more receiver; 0 = never.
     pub confirm_within: u64,
 }
 
-/// Milliseconds after which an unanswered manual delivery goes to somebody else.
+/// Milliseconds after which an unanswered manual delivery is delivered again.
 pub const ACK_TIMEOUT: u64 = 4_000;
 /// Milliseconds of silence after which the broker pings.
 pub const HEARTBEAT: u64 = 2_000;
-/// Milliseconds after which a receiver that confirms nothing is ended.
+/// Milliseconds after which the broker closes the connection of a receiver that confirms nothing.
 pub const CONFIRM_TIMEOUT: u64 = 8_000;
 
-/// The way that a client's connections take.
+/// The path of a client's connections to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// Straight to the broker.
     Direct,
-    /// Through our own proxy, which cuts, stalls, and takes bytes that it never passes on.
-    Liar,
-    /// Through nginx.
+    /// Through [`super::proxy`], which cuts, stalls and discards.
+    FaultyProxy,
     Nginx,
-    /// Through HAProxy in HTTP mode.
+    /// HAProxy in HTTP mode.
     Haproxy,
-    /// Through HAProxy in TCP mode, with a PROXY protocol header.
+    /// HAProxy in TCP mode, with a PROXY protocol header.
     HaproxyTcp,
 }
 
 impl Route {
-    /// As logs call it.
+    /// The route's name in the history files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
-            Self::Liar => "liar",
+            Self::FaultyProxy => "liar",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::HaproxyTcp => "haproxy-tcp",
@@ -63,25 +58,25 @@ impl Route {
     }
 }
 
-/// How a receiver speaks and confirms.
+/// The dialect of a receiver, and how it confirms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub enum ReceiverKind {
     /// Envelope, modern: pongs echo the ping.
     Modern,
-    /// Envelope, legacy, as PHP: empty pongs, from inside the next read.
+    /// Envelope, legacy, as the PHP clients: pongs are empty.
     Legacy,
     /// Topic, modern.
     Topic,
-    /// Topic, legacy, as Java: pongs echo, and empty pings are sent.
+    /// Topic, legacy, as the Java clients: pongs echo the ping, and the client sends empty pings.
     LegacyTopic,
-    /// Topic, legacy: takes one message and leaves.
+    /// Topic, legacy: receives one message and closes the connection.
     OneShot,
-    /// Envelope with acknowledgement by hand.
+    /// Envelope with manual acknowledgement.
     Manual,
 }
 
-impl Manner {
-    /// As logs call it.
+impl ReceiverKind {
+    /// The kind's name in the history files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Modern => "modern",
@@ -93,12 +88,12 @@ impl Manner {
         }
     }
 
-    /// Offers `wsmb.v1`.
+    /// Whether the client offers the subprotocol `wsmb.v1`.
     pub fn is_modern(self) -> bool {
         matches!(self, Self::Modern | Self::Topic | Self::Manual)
     }
 
-    /// Speaks the topic dialect.
+    /// Whether the client uses the topic dialect.
     pub fn is_topic(self) -> bool {
         matches!(self, Self::Topic | Self::LegacyTopic | Self::OneShot)
     }
@@ -107,51 +102,45 @@ impl Manner {
 /// A receiver.
 #[derive(Clone, Debug)]
 pub struct Receiver {
-    /// Name of the client, and of its file.
+    /// Name of the client and of its history file.
     pub name: String,
-    /// What it receives.
     pub channel: String,
-    /// How.
-    pub manner: Manner,
-    /// Its way to the broker.
+    pub kind: ReceiverKind,
     pub route: Route,
-    /// It names itself (`receiver=ID`), and takes its own place over when it reconnects.
+    /// Whether the client sends `receiver=ID`, so that a new connection replaces its old one.
     pub named: bool,
-    /// Milliseconds at most that it stays away between two connections.
+    /// The longest time between two connections, in milliseconds.
     pub away: u64,
-    /// It never leaves, freezes or dawdles: what it sees must be in perfect order.
+    /// Whether the client never disconnects, freezes or reads slowly. Its messages must then be in exact order.
     pub calm: bool,
 }
 
-/// How a sender works.
+/// The dialect of a sender, and whether it repeats messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// Envelope, every message with an id, sent again until it is answered.
-    Sure,
-    /// Envelope, legacy, without ids: connects, sends some, leaves.
-    Loose,
-    /// Topic: connects, sends some, drops TCP.
+pub enum SenderKind {
+    /// Envelope. Each publication has an id and is repeated until it is answered. These clients are named `sure-…`.
+    Reliable,
+    /// Envelope, legacy, without ids: sends some messages and disconnects. These clients are named `loose-…`.
+    Unconfirmed,
+    /// Topic: sends some messages and disconnects.
     Publisher,
 }
 
 /// A sender.
 #[derive(Clone, Debug)]
 pub struct Sender {
-    /// Name of the client, and of its file.
+    /// Name of the client and of its history file.
     pub name: String,
-    /// Where to.
     pub channel: String,
-    /// How.
-    pub style: Style,
-    /// Its way to the broker.
+    pub kind: SenderKind,
     pub route: Route,
-    /// Some messages carry a ttl of their own.
+    /// Whether some messages have a `ttl`.
     pub ttl: bool,
-    /// Some messages are delayed.
+    /// Whether some messages have a `delay`.
     pub delay: bool,
 }
 
-/// The channels: each policy that a promise depends on.
+/// Returns one channel for each policy that affects a promise.
 pub fn channels(failures: bool) -> Vec<Channel> {
     let channel = |name: &str, limit, keep| Channel {
         name: name.to_owned(),
@@ -189,103 +178,103 @@ pub fn channels(failures: bool) -> Vec<Channel> {
     list
 }
 
-/// The senders: at least one of each style for each kind of channel.
+/// Returns the senders.
 pub fn senders(random: &mut Random, routes: &[Route], failures: bool) -> Vec<Sender> {
-    let sender = |name: &str, channel: &str, style, route| Sender {
+    let sender = |name: &str, channel: &str, kind, route| Sender {
         name: name.to_owned(),
         channel: channel.to_owned(),
-        style,
+        kind,
         route,
         ttl: false,
         delay: false,
     };
     let mut list = vec![
-        sender("sure-calm", "calm", Style::Sure, Route::Direct),
-        sender("loose-calm", "calm", Style::Loose, Route::Direct),
-        Sender { ttl: true, ..sender("sure-one", "one", Style::Sure, Route::Direct) },
-        sender("publisher-one", "one", Style::Publisher, Route::Direct),
-        Sender { delay: true, ..sender("sure-hand", "hand", Style::Sure, Route::Direct) },
-        sender("loose-turn", "turn", Style::Loose, Route::Direct),
-        sender("sure-tries", "tries", Style::Sure, Route::Direct),
-        sender("sure-short", "short", Style::Sure, Route::Direct),
-        sender("sure-script", "script", Style::Sure, Route::Direct),
-        sender("loose-once", "once", Style::Loose, Route::Direct),
-        sender("loose-live", "live", Style::Loose, Route::Direct),
-        sender("publisher-live", "live", Style::Publisher, Route::Direct),
-        sender("loose-live-one", "live-one", Style::Loose, Route::Direct),
+        sender("sure-calm", "calm", SenderKind::Reliable, Route::Direct),
+        sender("loose-calm", "calm", SenderKind::Unconfirmed, Route::Direct),
+        Sender { ttl: true, ..sender("sure-one", "one", SenderKind::Reliable, Route::Direct) },
+        sender("publisher-one", "one", SenderKind::Publisher, Route::Direct),
+        Sender { delay: true, ..sender("sure-hand", "hand", SenderKind::Reliable, Route::Direct) },
+        sender("loose-turn", "turn", SenderKind::Unconfirmed, Route::Direct),
+        sender("sure-tries", "tries", SenderKind::Reliable, Route::Direct),
+        sender("sure-short", "short", SenderKind::Reliable, Route::Direct),
+        sender("sure-script", "script", SenderKind::Reliable, Route::Direct),
+        sender("loose-once", "once", SenderKind::Unconfirmed, Route::Direct),
+        sender("loose-live", "live", SenderKind::Unconfirmed, Route::Direct),
+        sender("publisher-live", "live", SenderKind::Publisher, Route::Direct),
+        sender("loose-live-one", "live-one", SenderKind::Unconfirmed, Route::Direct),
     ];
-    for (name, channel, style) in [
-        ("sure-turn", "turn", Style::Sure),
-        ("sure-two", "two", Style::Sure),
-        ("sure-all", "all", Style::Sure),
-        ("publisher-all", "all", Style::Publisher),
-        ("sure-named", "named", Style::Sure),
-        ("loose-hand", "hand", Style::Loose),
-        ("publisher-hand", "hand", Style::Publisher),
+    for (name, channel, kind) in [
+        ("sure-turn", "turn", SenderKind::Reliable),
+        ("sure-two", "two", SenderKind::Reliable),
+        ("sure-all", "all", SenderKind::Reliable),
+        ("publisher-all", "all", SenderKind::Publisher),
+        ("sure-named", "named", SenderKind::Reliable),
+        ("loose-hand", "hand", SenderKind::Unconfirmed),
+        ("publisher-hand", "hand", SenderKind::Publisher),
     ] {
-        list.push(sender(name, channel, style, random.pick(routes)));
+        list.push(sender(name, channel, kind, random.pick(routes)));
     }
     if failures {
-        list.push(sender("sure-guard", "guard", Style::Sure, Route::Direct));
-        list.push(sender("sure-late", "late", Style::Sure, Route::Direct));
+        list.push(sender("sure-guard", "guard", SenderKind::Reliable, Route::Direct));
+        list.push(sender("sure-late", "late", SenderKind::Reliable, Route::Direct));
     }
     list
 }
 
-/// The receivers: every manner, directly and through the proxies.
+/// Returns receivers of every kind, directly connected and behind proxies.
 pub fn receivers(random: &mut Random, routes: &[Route], failures: bool) -> Vec<Receiver> {
-    let receiver = |name: &str, channel: &str, manner, route| Receiver {
+    let receiver = |name: &str, channel: &str, kind, route| Receiver {
         name: name.to_owned(),
         channel: channel.to_owned(),
-        manner,
+        kind,
         route,
         named: false,
         away: 400,
         calm: false,
     };
     let mut list = vec![
-        Receiver { calm: true, ..receiver("calm", "calm", Manner::Modern, Route::Direct) },
-        receiver("one-legacy", "one", Manner::Legacy, Route::Direct),
-        receiver("turn-legacy", "turn", Manner::Legacy, Route::Direct),
-        receiver("hand-direct", "hand", Manner::Manual, Route::Direct),
-        receiver("tries", "tries", Manner::Manual, Route::Direct),
-        // Messages that live for two seconds must often find nobody.
-        Receiver { away: 6_000, ..receiver("short", "short", Manner::Modern, Route::Direct) },
-        receiver("once", "once", Manner::OneShot, Route::Direct),
-        receiver("once-again", "once", Manner::OneShot, Route::Direct),
-        receiver("live-modern", "live", Manner::Modern, Route::Direct),
-        receiver("live-topic", "live", Manner::Topic, Route::Direct),
-        receiver("live-one-a", "live-one", Manner::Modern, Route::Direct),
-        receiver("live-one-b", "live-one", Manner::LegacyTopic, Route::Direct),
+        Receiver { calm: true, ..receiver("calm", "calm", ReceiverKind::Modern, Route::Direct) },
+        receiver("one-legacy", "one", ReceiverKind::Legacy, Route::Direct),
+        receiver("turn-legacy", "turn", ReceiverKind::Legacy, Route::Direct),
+        receiver("hand-direct", "hand", ReceiverKind::Manual, Route::Direct),
+        receiver("tries", "tries", ReceiverKind::Manual, Route::Direct),
+        // The channel's messages live for two seconds and must often expire while no receiver is connected.
+        Receiver { away: 6_000, ..receiver("short", "short", ReceiverKind::Modern, Route::Direct) },
+        receiver("once", "once", ReceiverKind::OneShot, Route::Direct),
+        receiver("once-again", "once", ReceiverKind::OneShot, Route::Direct),
+        receiver("live-modern", "live", ReceiverKind::Modern, Route::Direct),
+        receiver("live-topic", "live", ReceiverKind::Topic, Route::Direct),
+        receiver("live-one-a", "live-one", ReceiverKind::Modern, Route::Direct),
+        receiver("live-one-b", "live-one", ReceiverKind::LegacyTopic, Route::Direct),
     ];
-    for (name, channel, manner) in [
-        ("one-modern", "one", Manner::Modern),
-        ("one-topic", "one", Manner::Topic),
-        ("one-java", "one", Manner::LegacyTopic),
-        ("turn-modern", "turn", Manner::Modern),
-        ("turn-topic", "turn", Manner::Topic),
-        ("two-modern", "two", Manner::Modern),
-        ("two-legacy", "two", Manner::Legacy),
-        ("two-java", "two", Manner::LegacyTopic),
-        ("all-modern", "all", Manner::Modern),
-        ("all-legacy", "all", Manner::Legacy),
-        ("all-topic", "all", Manner::Topic),
-        ("hand-away", "hand", Manner::Manual),
+    for (name, channel, kind) in [
+        ("one-modern", "one", ReceiverKind::Modern),
+        ("one-topic", "one", ReceiverKind::Topic),
+        ("one-java", "one", ReceiverKind::LegacyTopic),
+        ("turn-modern", "turn", ReceiverKind::Modern),
+        ("turn-topic", "turn", ReceiverKind::Topic),
+        ("two-modern", "two", ReceiverKind::Modern),
+        ("two-legacy", "two", ReceiverKind::Legacy),
+        ("two-java", "two", ReceiverKind::LegacyTopic),
+        ("all-modern", "all", ReceiverKind::Modern),
+        ("all-legacy", "all", ReceiverKind::Legacy),
+        ("all-topic", "all", ReceiverKind::Topic),
+        ("hand-away", "hand", ReceiverKind::Manual),
     ] {
-        list.push(receiver(name, channel, manner, random.pick(routes)));
+        list.push(receiver(name, channel, kind, random.pick(routes)));
     }
-    for (name, manner) in [("named-modern", Manner::Modern), ("named-java", Manner::LegacyTopic)] {
-        list.push(Receiver { named: true, ..receiver(name, "named", manner, random.pick(routes)) });
+    for (name, kind) in [("named-modern", ReceiverKind::Modern), ("named-java", ReceiverKind::LegacyTopic)] {
+        list.push(Receiver { named: true, ..receiver(name, "named", kind, random.pick(routes)) });
     }
     if failures {
-        list.push(receiver("guard-legacy", "guard", Manner::Legacy, Route::Direct));
-        list.push(receiver("guard-modern", "guard", Manner::Modern, random.pick(routes)));
-        list.push(Receiver { away: 6_000, ..receiver("late", "late", Manner::Modern, Route::Direct) });
+        list.push(receiver("guard-legacy", "guard", ReceiverKind::Legacy, Route::Direct));
+        list.push(receiver("guard-modern", "guard", ReceiverKind::Modern, random.pick(routes)));
+        list.push(Receiver { away: 6_000, ..receiver("late", "late", ReceiverKind::Modern, Route::Direct) });
     }
     list
 }
 
-/// The broker's configuration: a port for everybody, one for a proxy that sends PROXY protocol headers, and a store.
+/// Returns the broker's configuration. `behind` is the port for a proxy that sends PROXY protocol headers.
 pub fn configuration(random: &mut Random, channels: &[Channel], port: u16, behind: u16, store: &str) -> String {
     let write_delay = random.pick(&[20, 100, 500]);
     let batch = random.pick(&[1, 10]);
@@ -317,8 +306,8 @@ pub fn configuration(random: &mut Random, channels: &[Channel], port: u16, behin
     text
 }
 
-/// How a receiver ends. What lies unread in a legacy client's system counts as taken when it closes with 1000 and has got one message only, so such a
-/// client closes that way only when it has just read its message.
+/// Chooses how a receiver ends its connection. An orderly close of a legacy client with a single message confirms the message even if it is unread in
+/// the client's socket buffer. Therefore a client closes with 1000 only directly after it has read a message.
 pub fn ending(random: &mut Random, just_got: bool, orderly: bool) -> Ending {
     let weight = |wanted: bool, weight| if wanted { weight } else { 0 };
     random.weighted(&[

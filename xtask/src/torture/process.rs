@@ -1,25 +1,25 @@
-//! Processes and ports of a run. What the tests with database servers need is needed here, too, so it is the same code.
+//! Processes and ports of a run, with the code of the tests that start database servers.
 
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long something may take that should take no time.
+/// How long a process may take to start or to answer.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-#[allow(dead_code)] // Not everything that the tests do with processes happens here.
+#[allow(dead_code)] // The tests use functions that are not used here.
 #[path = "../../../tests/servers/process.rs"]
-mod of_tests;
+mod test_support;
 
-pub use of_tests::{Account, children, find, free_port, kill_tree, signal, spawn};
+pub use test_support::{Account, children, find, free_port, kill_tree, signal, spawn};
 
-/// Locks, whatever became of others who held the lock.
+/// Locks a mutex, even if another thread panicked while it held the lock.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets the system send RST when the socket is closed.
+/// Lets the kernel send RST when the socket is closed.
 pub fn reset_on_close(stream: &TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let size = std::mem::size_of::<libc::linger>() as libc::socklen_t;

@@ -1,5 +1,5 @@
-//! A proxy of our own that misbehaves as real ones do: it cuts connections, stalls them, and takes bytes from the broker that it never passes on
-//! (their TCP has been acknowledged all the same). As a proxy it says so: each request gets a `Via` header.
+//! A TCP proxy with faults: it resets connections, stalls them, and discards bytes from the broker after its TCP has acknowledged them. It adds a
+//! `Via` header to each request, so that the broker knows of the proxy.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,21 +9,22 @@ use std::time::Duration;
 
 use super::process;
 
-/// What it does.
+/// The behaviour of the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// It passes everything.
+    /// Passes all bytes.
     Pass,
-    /// Nothing gets through; connections stay.
+    /// Passes no bytes; connections stay open.
     Stall,
-    /// What the broker sends is taken and thrown away. Such a connection is ended as soon as the mode is another one: the broker sees a FIN.
-    Forget,
+    /// Discards the bytes that the broker sends. A connection with discarded bytes is closed with FIN when the mode changes.
+    Discard,
 }
 
+#[derive(Default)]
 struct Shared {
     mode: AtomicU8,
-    /// Connections of an earlier age are cut.
-    age: AtomicU64,
+    /// Connections of an earlier epoch are reset.
+    epoch: AtomicU64,
     over: AtomicBool,
 }
 
@@ -33,36 +34,35 @@ pub struct Proxy {
     shared: Arc<Shared>,
 }
 
-/// How often a thread that waits looks at the mode.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often a waiting thread checks the mode.
+const POLL: Duration = Duration::from_millis(20);
 
 impl Proxy {
-    /// Starts one in front of `target`.
+    /// Starts a proxy in front of `target`.
     ///
     /// # Errors
-    /// There is no address for it.
+    /// The address of the listener cannot be read.
     pub fn start(target: SocketAddr) -> std::io::Result<Self> {
         let listener = process::free_port();
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { mode: AtomicU8::new(0), age: AtomicU64::new(0), over: AtomicBool::new(false) });
+        let shared = Arc::<Shared>::default();
         let for_thread = shared.clone();
         std::thread::spawn(move || accept(&listener, target, &for_thread));
         Ok(Self { address, shared })
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Changes what it does.
+    /// Sets the mode of all connections.
     pub fn set(&self, mode: Mode) {
         self.shared.mode.store(mode as u8, Ordering::SeqCst);
     }
 
-    /// Ends every connection with RST, once.
+    /// Resets all current connections.
     pub fn cut(&self) {
-        self.shared.age.fetch_add(1, Ordering::SeqCst);
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -78,7 +78,7 @@ impl Shared {
         match self.mode.load(Ordering::SeqCst) {
             0 => Mode::Pass,
             1 => Mode::Stall,
-            _ => Mode::Forget,
+            _ => Mode::Discard,
         }
     }
 }
@@ -86,22 +86,22 @@ impl Shared {
 /// One connection through the proxy.
 struct Link {
     shared: Arc<Shared>,
-    age: u64,
-    /// Something was thrown away.
-    poisoned: AtomicBool,
-    /// One side was reset.
-    ended: AtomicBool,
+    epoch: u64,
+    /// Whether bytes of the broker were discarded.
+    lossy: AtomicBool,
+    /// Whether one side was reset.
+    reset: AtomicBool,
 }
 
 impl Link {
-    fn is_cut(&self) -> bool {
+    fn must_reset(&self) -> bool {
         self.shared.over.load(Ordering::SeqCst)
-            || self.ended.load(Ordering::SeqCst)
-            || self.shared.age.load(Ordering::SeqCst) != self.age
+            || self.reset.load(Ordering::SeqCst)
+            || self.shared.epoch.load(Ordering::SeqCst) != self.epoch
     }
 
-    fn is_to_end(&self) -> bool {
-        self.poisoned.load(Ordering::SeqCst) && self.shared.mode() != Mode::Forget
+    fn must_close(&self) -> bool {
+        self.lossy.load(Ordering::SeqCst) && self.shared.mode() != Mode::Discard
     }
 }
 
@@ -113,10 +113,10 @@ fn accept(listener: &TcpListener, target: SocketAddr, shared: &Arc<Shared>) {
         let shared = shared.clone();
         std::thread::spawn(move || {
             let Ok(broker) = TcpStream::connect(target) else { return };
-            let age = shared.age.load(Ordering::SeqCst);
-            let link = Arc::new(Link { shared, age, poisoned: AtomicBool::new(false), ended: AtomicBool::new(false) });
+            let epoch = shared.epoch.load(Ordering::SeqCst);
+            let link = Arc::new(Link { shared, epoch, lossy: AtomicBool::new(false), reset: AtomicBool::new(false) });
             let _ = client.set_nodelay(true).and_then(|()| broker.set_nodelay(true));
-            let _ = client.set_read_timeout(Some(LOOK)).and_then(|()| broker.set_read_timeout(Some(LOOK)));
+            let _ = client.set_read_timeout(Some(POLL)).and_then(|()| broker.set_read_timeout(Some(POLL)));
             let (Ok(client_again), Ok(broker_again)) = (client.try_clone(), broker.try_clone()) else { return };
             let back = link.clone();
             std::thread::spawn(move || pass(&broker_again, &client_again, &back, false));
@@ -125,24 +125,24 @@ fn accept(listener: &TcpListener, target: SocketAddr, shared: &Arc<Shared>) {
     }
 }
 
-/// Passes bytes one way until one side ends. The first bytes towards the broker are a request's head, which gets its `Via`.
+/// Passes bytes in one direction until one side ends. The first bytes to the broker are the request head; a `Via` header is inserted there.
 fn pass(mut from: &TcpStream, mut to: &TcpStream, link: &Link, to_broker: bool) {
     let mut buffer = vec![0; 16 << 10];
     let mut first = to_broker;
     loop {
-        if link.is_cut() {
-            // The other direction's thread returns, too, and with it the sockets are closed.
+        if link.must_reset() {
+            // The sockets are closed when the thread of the other direction has returned, too.
             process::reset_on_close(from);
             process::reset_on_close(to);
             return;
         }
-        if link.is_to_end() {
+        if link.must_close() {
             let _ = from.shutdown(Shutdown::Both);
             let _ = to.shutdown(Shutdown::Both);
             return;
         }
         if link.shared.mode() == Mode::Stall {
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL);
             continue;
         }
         let count = match from.read(&mut buffer) {
@@ -153,13 +153,13 @@ fn pass(mut from: &TcpStream, mut to: &TcpStream, link: &Link, to_broker: bool) 
             Ok(count) => count,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
             Err(_) => {
-                link.ended.store(true, Ordering::SeqCst);
+                link.reset.store(true, Ordering::SeqCst);
                 process::reset_on_close(to);
                 return;
             }
         };
-        if !to_broker && link.shared.mode() == Mode::Forget {
-            link.poisoned.store(true, Ordering::SeqCst);
+        if !to_broker && link.shared.mode() == Mode::Discard {
+            link.lossy.store(true, Ordering::SeqCst);
             continue;
         }
         let mut bytes = buffer[..count].to_vec();

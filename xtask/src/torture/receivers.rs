@@ -1,4 +1,4 @@
-//! Receivers: each lives many short lives, and ends them in every way in which a client can.
+//! Receivers. Each opens many short connections and ends them in all ways that clients use.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -6,12 +6,12 @@ use serde_json::value::RawValue;
 use std::time::{Duration, Instant};
 
 use super::clients::{Client, Stage};
-use super::plan::{self, Manner, Receiver};
+use super::plan::{self, Receiver, ReceiverKind};
 use super::random::{Random, hash};
 use super::record::{Event, Kind};
-use super::socket::{BINARY, CLOSE, Ending, Got, PING, PONG, Socket, TEXT};
+use super::socket::{BINARY, CLOSE, Ending, PING, PONG, Received, Socket, TEXT};
 
-/// A frame with messages, of an envelope receiver.
+/// A frame with messages in the envelope dialect.
 #[derive(Deserialize)]
 struct Delivery<'a> {
     #[serde(borrow)]
@@ -21,67 +21,67 @@ struct Delivery<'a> {
     response_code: Option<Value>,
 }
 
-/// What a connection does before it ends.
-struct Life {
-    /// Messages after which it ends.
+/// How a receiver behaves on one connection.
+struct Behaviour {
+    /// Messages after which the receiver ends the connection.
     messages: u64,
-    /// Work on each.
+    /// The least and the longest time of processing a frame, in milliseconds.
     work: (u64, u64),
-    /// Chance in a thousand to freeze at a message.
+    /// The probability of a pause after a frame, in per mille.
     freeze: u64,
 }
 
-/// One receiver.
-pub struct Receiving<'a> {
+/// The state of a receiver's thread.
+pub struct ReceiverRun<'a> {
     client: &'a Client<'a>,
     plan: &'a Receiver,
     random: Random,
     conn: u64,
-    /// Messages and frames on this connection.
-    got: u64,
+    /// Messages received on this connection.
+    received: u64,
+    /// Frames with messages on this connection.
     frames: u64,
 }
 
-impl<'a> Receiving<'a> {
-    /// A receiver that has not begun.
+impl<'a> ReceiverRun<'a> {
     pub fn new(client: &'a Client<'a>, plan: &'a Receiver, seed: u64) -> Self {
-        Self { client, plan, random: Random::new(seed, &plan.name), conn: 0, got: 0, frames: 0 }
+        Self { client, plan, random: Random::new(seed, &plan.name), conn: 0, received: 0, frames: 0 }
     }
 
-    /// Receives until `last` is over.
+    /// Receives until the stage `last` is over.
     pub fn run(&mut self, last: Stage) {
         while self.client.stage() <= last {
             let Some(mut socket) = self.connect() else {
-                self.client.rest(self.random.millis(20, 150));
+                self.client.sleep(self.random.millis(20, 150));
                 continue;
             };
-            let ending = self.live(&mut socket, last);
-            // The end is noted before it is made: nothing that the broker does because of it can be earlier.
+            let ending = self.receive(&mut socket, last);
+            // Noted before the connection ends, so that the event precedes everything that the broker does because of it.
             self.client.note(&Event::now(Kind::End).on(self.conn).what(ending.map_or("lost", Ending::name)));
-            // Even the answer to the other side's FIN is an orderly end.
-            let otherwise = if self.client.ends_in_order() { Ending::Fin } else { Ending::Reset };
+            // If the broker has sent FIN, closing the socket is an orderly end, too.
+            let otherwise = if self.client.has_orderly_ends() { Ending::Fin } else { Ending::Reset };
             socket.end(ending.unwrap_or(otherwise));
             if !self.plan.calm {
-                self.client.rest(self.random.millis(0, self.plan.away));
+                self.client.sleep(self.random.millis(0, self.plan.away));
             }
         }
     }
 
     fn connect(&mut self) -> Option<Socket> {
         let mut target =
-            if self.plan.manner.is_topic() { format!("/ws?topic={}", self.plan.channel) } else { "/".to_owned() };
+            if self.plan.kind.is_topic() { format!("/ws?topic={}", self.plan.channel) } else { "/".to_owned() };
         if self.plan.named {
             target += if target.contains('?') { "&" } else { "?" };
             target += &format!("receiver={}", self.plan.name);
         }
         self.conn += 1;
-        (self.got, self.frames) = (0, 0);
+        (self.received, self.frames) = (0, 0);
         let address = self.client.address(self.plan.route);
-        let mut socket = Socket::connect(address, &target, self.plan.manner.is_modern()).ok()?;
+        let mut socket = Socket::connect(address, &target, self.plan.kind.is_modern()).ok()?;
         let open = Event::now(Kind::Open).on(self.conn).in_channel(&self.plan.channel);
-        self.client.note(&open.what(self.plan.manner.name()).how(self.plan.route.name()));
-        if !self.plan.manner.is_topic() {
-            let ack = if self.plan.manner == Manner::Manual { ",\"ack\":\"manual\",\"prefetch\":4" } else { "" };
+        self.client.note(&open.what(self.plan.kind.name()).how(self.plan.route.name()));
+        if !self.plan.kind.is_topic() {
+            let ack = if self.plan.kind == ReceiverKind::Manual { ",\"ack\":\"manual\",\"prefetch\":4" } else { "" };
             let text =
                 format!("{{\"command\":\"receive-message\",\"channel\":\"{}\",\"data\":[]{ack}}}", self.plan.channel);
             if socket.text(&text).is_err() {
@@ -92,82 +92,82 @@ impl<'a> Receiving<'a> {
         Some(socket)
     }
 
-    fn life(&mut self) -> Life {
+    fn behaviour(&mut self) -> Behaviour {
         if self.plan.calm {
-            return Life { messages: u64::MAX, work: (0, 0), freeze: 0 };
+            return Behaviour { messages: u64::MAX, work: (0, 0), freeze: 0 };
         }
-        let messages = match self.plan.manner {
-            Manner::OneShot => 1,
-            // It comes for what has waited.
+        let messages = match self.plan.kind {
+            ReceiverKind::OneShot => 1,
+            // Such a receiver takes the messages that have waited and disconnects soon.
             _ if self.plan.away > 1_000 => self.random.between(1, 60),
             _ => self.random.weighted(&[(1, 1), (2, 10), (3, 60), (2, 300)]),
         };
         let slow = self.random.percent(15);
-        Life { messages, work: if slow { (20, 120) } else { (0, 4) }, freeze: 4 }
+        Behaviour { messages, work: if slow { (20, 120) } else { (0, 4) }, freeze: 4 }
     }
 
-    /// One connection; how it shall end, or `None` if the other side has ended it.
-    fn live(&mut self, socket: &mut Socket, last: Stage) -> Option<Ending> {
-        let life = self.life();
-        if life.work.0 > 0 {
+    /// Receives on one connection. Returns how to end the connection, or `None` if the broker has ended it.
+    fn receive(&mut self, socket: &mut Socket, last: Stage) -> Option<Ending> {
+        let behaviour = self.behaviour();
+        if behaviour.work.0 > 0 {
             self.client.note(&Event::now(Kind::Note).on(self.conn).what("slow"));
         }
         let mut pinged = Instant::now();
         let mut just_got = false;
         loop {
-            if self.client.stage() > last && !socket.holds_a_frame() {
-                return Some(plan::ending(&mut self.random, just_got, self.client.ends_in_order()));
+            if self.client.stage() > last && !socket.has_frame() {
+                return Some(plan::ending(&mut self.random, just_got, self.client.has_orderly_ends()));
             }
             match socket.next(Duration::from_millis(50)) {
-                Got::Frame(TEXT | BINARY, payload) => {
-                    just_got = self.frame(socket, &payload, &life);
-                    if self.got >= life.messages && !socket.holds_a_frame() {
-                        return Some(plan::ending(&mut self.random, just_got, self.client.ends_in_order()));
+                Received::Frame(TEXT | BINARY, payload) => {
+                    just_got = self.frame(socket, &payload, &behaviour);
+                    if self.received >= behaviour.messages && !socket.has_frame() {
+                        return Some(plan::ending(&mut self.random, just_got, self.client.has_orderly_ends()));
                     }
                 }
-                Got::Frame(PING, payload) => self.pong(socket, &payload),
-                Got::Frame(CLOSE, payload) => {
-                    self.uninvited_close(&payload);
+                Received::Frame(PING, payload) => self.pong(socket, &payload),
+                Received::Frame(CLOSE, payload) => {
+                    self.note_unexpected_close(&payload);
                     return None;
                 }
-                Got::Frame(..) => {}
-                Got::Silence => just_got = false,
-                Got::End => return None,
+                Received::Frame(..) => {}
+                Received::Timeout => just_got = false,
+                Received::End => return None,
             }
-            if self.plan.manner == Manner::LegacyTopic && pinged.elapsed() > Duration::from_secs(1) {
+            if self.plan.kind == ReceiverKind::LegacyTopic && pinged.elapsed() > Duration::from_secs(1) {
                 pinged = Instant::now();
                 let _ = socket.send(PING, b"");
             }
         }
     }
 
-    /// A close frame that a legacy client did not ask for is fatal to it.
-    fn uninvited_close(&self, payload: &[u8]) {
-        if !self.plan.manner.is_modern() {
+    /// Notes a close frame that a legacy client cannot handle.
+    fn note_unexpected_close(&self, payload: &[u8]) {
+        if !self.plan.kind.is_modern() {
             let text = format!("a legacy client got a close frame: {}", payload.escape_ascii());
             self.client.note(&Event::now(Kind::Wrong).on(self.conn).what(text));
         }
     }
 
     fn pong(&self, socket: &mut Socket, payload: &[u8]) {
-        if !self.plan.manner.is_modern() && (payload.is_empty() || payload == b"0") {
+        if !self.plan.kind.is_modern() && (payload.is_empty() || payload == b"0") {
             let text = format!("a legacy client got a ping that it cannot answer: {:?}", payload.escape_ascii());
             self.client.note(&Event::now(Kind::Wrong).on(self.conn).what(text));
         }
-        let answer = if self.plan.manner == Manner::Legacy { b"" } else { payload };
-        if socket.send(PONG, answer).is_ok() && self.plan.manner != Manner::Manual {
+        let answer = if self.plan.kind == ReceiverKind::Legacy { b"" } else { payload };
+        if socket.send(PONG, answer).is_ok() && self.plan.kind != ReceiverKind::Manual {
             self.client.note(&Event::now(Kind::Confirm).on(self.conn));
         }
     }
 
-    /// One frame with messages: whether it had any.
-    fn frame(&mut self, socket: &mut Socket, payload: &[u8], life: &Life) -> bool {
+    /// Processes a data frame. Returns whether the frame had messages.
+    fn frame(&mut self, socket: &mut Socket, payload: &[u8], behaviour: &Behaviour) -> bool {
         self.frames += 1;
-        if self.plan.manner.is_topic() {
+        if self.plan.kind.is_topic() {
             self.got(payload, None, None);
         } else {
             let Ok(delivery) = serde_json::from_slice::<Delivery>(payload) else {
-                let text = format!("no delivery: {}", payload.escape_ascii());
+                let text = format!("not a delivery: {}", payload.escape_ascii());
                 self.client.note(&Event::now(Kind::Wrong).on(self.conn).what(text));
                 return false;
             };
@@ -177,26 +177,26 @@ impl<'a> Receiving<'a> {
             for message in &messages {
                 self.got(message.get().as_bytes(), name.as_deref(), delivery.redelivered);
             }
-            if let (Manner::Manual, Some(name)) = (self.plan.manner, &name) {
-                self.settle(socket, name, delivery.redelivered.unwrap_or_default());
+            if let (ReceiverKind::Manual, Some(name)) = (self.plan.kind, &name) {
+                self.acknowledge(socket, name, delivery.redelivered.unwrap_or_default());
             }
         }
-        self.client.rest(self.random.millis(life.work.0, life.work.1));
-        if self.random.between(0, 1_000) < life.freeze {
+        self.client.sleep(self.random.millis(behaviour.work.0, behaviour.work.1));
+        if self.random.between(0, 1_000) < behaviour.freeze {
             self.client.note(&Event::now(Kind::Pause).on(self.conn));
-            self.client.rest(self.random.millis(500, 5_000));
+            self.client.sleep(self.random.millis(500, 5_000));
             self.client.note(&Event::now(Kind::Resume).on(self.conn));
         }
         true
     }
 
     fn got(&mut self, text: &[u8], delivery: Option<&str>, marked: Option<bool>) {
-        self.got += 1;
-        self.client.got_something();
+        self.received += 1;
+        self.client.mark_received();
         let key =
             serde_json::from_slice::<Value>(text).ok().and_then(|value| Some(value.get("m")?.as_str()?.to_owned()));
         let Some(key) = key else {
-            let text = format!("a message that nobody sent: {}", text.escape_ascii());
+            let text = format!("a message without a key: {}", text.escape_ascii());
             self.client.note(&Event::now(Kind::Wrong).on(self.conn).what(text));
             return;
         };
@@ -208,8 +208,8 @@ impl<'a> Receiving<'a> {
         self.client.note(&event);
     }
 
-    /// What becomes of a delivery that is acknowledged by hand.
-    fn settle(&mut self, socket: &mut Socket, delivery: &str, marked: bool) {
+    /// Chooses the answer to a manual delivery, and sends it.
+    fn acknowledge(&mut self, socket: &mut Socket, delivery: &str, marked: bool) {
         #[derive(Clone, Copy)]
         enum Choice {
             Ack,
@@ -219,7 +219,7 @@ impl<'a> Receiving<'a> {
             Reject,
             Forget,
         }
-        // Only where there is a channel for dead letters.
+        // Rejections need a channel for dead letters.
         let (fails, rejects) = if self.plan.channel == "tries" { (40, 6) } else { (8, 0) };
         let rejects = if self.client.rejects() { rejects } else { 0 };
         let choice = if self.plan.calm {
@@ -238,10 +238,10 @@ impl<'a> Receiving<'a> {
             Choice::Ack => self.answer(socket, Kind::Ack, "ack", delivery, ""),
             Choice::ExtendAndAck => {
                 self.answer(socket, Kind::Extend, "extend", delivery, "");
-                self.client.rest(self.random.millis(0, 200));
+                self.client.sleep(self.random.millis(0, 200));
                 self.answer(socket, Kind::Ack, "ack", delivery, "");
             }
-            // The more often a message has failed, the longer it is held back: longer than a run lasts.
+            // A redelivered message gets a `retry_after` of one second, because the default delay grows with each failure beyond the length of a run.
             Choice::Nack if !marked => self.answer(socket, Kind::Nack, "nack", delivery, ""),
             Choice::Nack | Choice::NackForAWhile => {
                 self.answer(socket, Kind::Nack, "nack", delivery, ",\"retry_after\":1")
@@ -254,7 +254,7 @@ impl<'a> Receiving<'a> {
     fn answer(&self, socket: &mut Socket, kind: Kind, command: &str, delivery: &str, more: &str) {
         let mut event = Event::now(kind).on(self.conn);
         event.d = Some(delivery.to_owned());
-        // Noted before it is written: what the broker does because of it cannot be earlier.
+        // Noted before it is sent, so that the event precedes everything that the broker does because of it.
         self.client.note(&event);
         let _ = socket.text(&format!("{{\"command\":\"{command}\",\"delivery\":\"{delivery}\"{more}}}"));
     }

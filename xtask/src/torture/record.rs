@@ -1,6 +1,6 @@
-//! What happened, one file for each client, one JSON object a line, written at once: what a client noted survives whatever happens to it.
+//! The history files: one for each client, one JSON object per line. Each line is written at once, so that it survives a kill of the client.
 //!
-//! All clients, also those in other languages, note the time of the same clock: CLOCK_MONOTONIC in microseconds.
+//! All clients, including the PHP scripts, use one clock: CLOCK_MONOTONIC in microseconds.
 
 use std::fs::File;
 use std::io::Write;
@@ -9,41 +9,41 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-/// What a line tells.
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// A connection receives the channel `ch`; `what` says in which manner.
+    /// A connection receives the channel `ch`; `what` is the kind of receiver, `how` the route.
     Open,
-    /// A connection is over; `what` says how: `fin`, `close`, `reset`, `refused` (closed with 1009), `lost` (the other side ended it), `killed`.
+    /// A connection has ended; `what` says how: `fin`, `close`, `reset`, `refused` (closed with 1009), `lost` (the other side ended it), `killed`.
     End,
-    /// A client reads nothing from now on.
+    /// A client stops reading.
     Pause,
     /// A paused client reads again.
     Resume,
     /// A message was received.
     Got,
-    /// A pong was written: everything received before on the connection is confirmed.
+    /// A pong is written: it confirms all earlier deliveries of the connection.
     Confirm,
-    /// A delivery was acknowledged.
+    /// A manual delivery is acknowledged.
     Ack,
-    /// A delivery was given back.
+    /// A manual delivery is returned.
     Nack,
-    /// A delivery was rejected for good.
+    /// A manual delivery is rejected finally.
     Reject,
-    /// The ack timeout of a delivery starts anew.
+    /// The ack timeout of a manual delivery is restarted.
     Extend,
     /// A message is about to be sent.
     Send,
     /// The answer to a message with an id.
     Answer,
-    /// A sender that waits for no answer has handed over all messages of the connection (TCP has acknowledged them), and left it as `what` says.
+    /// A sender without ids has closed a connection. TCP has acknowledged all messages; `what` says how the connection ended.
     Gone,
-    /// The nemesis did something; `what` says what, `how` further.
+    /// The nemesis has injected or ended a fault; `what` is the fault, `how` has details.
     Act,
-    /// Something that must not happen, seen by a client; `what` is the sentence.
+    /// A client has seen an event that must not happen; `what` describes the event.
     Wrong,
-    /// Anything else that helps a reader.
+    /// Other information.
     #[default]
     Note,
 }
@@ -51,17 +51,16 @@ pub enum Kind {
 /// One line.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// When, in microseconds of CLOCK_MONOTONIC.
+    /// The time, in microseconds of CLOCK_MONOTONIC.
     pub t: u64,
-    /// What.
     pub e: Kind,
-    /// Number of the connection, within the client.
+    /// Number of the client's connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conn: Option<u64>,
     /// Channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ch: Option<String>,
-    /// Message.
+    /// Key of the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub m: Option<String>,
     /// Number of the frame that brought the message, on the connection.
@@ -70,13 +69,13 @@ pub struct Event {
     /// Hash of the message's text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub h: Option<u64>,
-    /// Name of a delivery that is acknowledged by hand.
+    /// Name of a manual delivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub d: Option<String>,
-    /// The delivery was marked as one that may have been delivered before.
+    /// Whether the delivery has the mark of a possible redelivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub marked: Option<bool>,
-    /// The message was sent with an id, so that it can be sent again.
+    /// Whether the message was sent with an id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<bool>,
     /// Milliseconds to live.
@@ -88,55 +87,50 @@ pub struct Event {
     /// Response code of an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// The answer says that the message is a duplicate.
+    /// Whether the answer reports a duplicate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duplicate: Option<bool>,
-    /// How, or which of several.
+    /// A detail that depends on the kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub what: Option<String>,
-    /// The way to the broker that a connection takes, or a further word.
+    /// The route of a connection, or a second detail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
 }
 
 impl Event {
-    /// An event that happens now.
+    /// Creates an event with the current time.
     pub fn now(e: Kind) -> Self {
         Self { t: now(), e, ..Self::default() }
     }
 
-    /// The same on a connection.
     pub fn on(mut self, conn: u64) -> Self {
         self.conn = Some(conn);
         self
     }
 
-    /// The same about a message.
     pub fn of(mut self, message: &str) -> Self {
         self.m = Some(message.to_owned());
         self
     }
 
-    /// The same with a channel.
     pub fn in_channel(mut self, channel: &str) -> Self {
         self.ch = Some(channel.to_owned());
         self
     }
 
-    /// The same with a word.
     pub fn what(mut self, what: impl Into<String>) -> Self {
         self.what = Some(what.into());
         self
     }
 
-    /// The same with a further word.
     pub fn how(mut self, how: impl Into<String>) -> Self {
         self.how = Some(how.into());
         self
     }
 }
 
-/// Microseconds of CLOCK_MONOTONIC.
+/// Returns the time of CLOCK_MONOTONIC in microseconds.
 pub fn now() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the call writes the one structure, which lives here.
@@ -144,20 +138,20 @@ pub fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
 }
 
-/// One client's file.
+/// A client's history file.
 pub struct Recorder(Mutex<File>);
 
 impl Recorder {
-    /// Opens the file of `client` in `directory`.
+    /// Opens or creates the history file of `client` in `directory`.
     ///
     /// # Errors
-    /// The file cannot be made.
+    /// The file cannot be opened.
     pub fn create(directory: &Path, client: &str) -> std::io::Result<Self> {
         let path = directory.join(format!("{client}.jsonl"));
         Ok(Self(Mutex::new(File::options().create(true).append(true).open(path)?)))
     }
 
-    /// Writes one line.
+    /// Appends an event.
     pub fn note(&self, event: &Event) {
         let mut line = serde_json::to_vec(event).unwrap_or_default();
         line.push(b'\n');
@@ -165,7 +159,10 @@ impl Recorder {
     }
 }
 
-/// The lines of a client's file. The last one may be unterminated: its writer was killed.
+/// Parses the lines of a history file. Ignores an unterminated last line, which a killed client leaves.
+///
+/// # Errors
+/// A line is not an event.
 pub fn parse(text: &str) -> Result<Vec<Event>, String> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().map(|line| serde_json::from_str(line).map_err(|error| format!("{error}: {line}"))).collect()
@@ -176,7 +173,7 @@ mod tests {
     use super::{Event, Kind, parse};
 
     #[test]
-    fn a_line_is_read_as_it_was_written_and_a_torn_one_is_left_out() {
+    fn a_written_line_is_read_again_and_an_unterminated_line_is_ignored() {
         let event = Event::now(Kind::Got).on(3).of("a-1").in_channel("one").what("x");
         let text = format!("{}\n{{\"t\":5,\"e\":\"go", serde_json::to_string(&event).unwrap());
         assert_eq!(parse(&text).unwrap(), [event]);

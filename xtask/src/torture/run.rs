@@ -1,4 +1,4 @@
-//! One run from the first process to the verdict.
+//! One run: starts the processes and clients, injects faults, drains the channels, checks the histories.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,31 +11,31 @@ use super::clients::{Client, Shared, Stage};
 use super::clock::FakeClock;
 use super::databases::{self, Database};
 use super::disk::BrokerDisk;
-use super::fronts::{self, Front};
-use super::nemesis::{self, Powers, Victims};
+use super::nemesis::{self, Capabilities, Targets};
 use super::options::{Options, Store};
-use super::plan::{self, Channel, Manner, Receiver, Route, Sender};
+use super::plan::{self, Channel, Receiver, ReceiverKind, Route, Sender};
 use super::process;
 use super::proxy::Proxy;
 use super::random::Random;
-use super::receivers::Receiving;
+use super::receivers::ReceiverRun;
 use super::record::{Event, Kind, Recorder};
+use super::reverse_proxies::{self, ReverseProxy};
 use super::scripts::Scripts;
-use super::senders::Sending;
+use super::senders::SenderRun;
 
-/// How long senders may take to bring what they have begun to its end.
-const SETTLING: Duration = Duration::from_secs(30);
-/// Nothing that is held back or delayed is so for longer.
-const HELD: Duration = Duration::from_secs(9);
-/// When nothing has come for so long, nothing more comes.
-const QUIET: Duration = Duration::from_secs(3);
-/// How long the patient receivers may take in all.
-const DRAINING: Duration = Duration::from_secs(120);
+/// How long senders may take to get answers to their pending publications.
+const SENDER_TIMEOUT: Duration = Duration::from_secs(30);
+/// An upper bound for every delay, `retry_after` and timeout after which a message is delivered.
+const LONGEST_DELAY: Duration = Duration::from_secs(9);
+/// The channels are empty when no message has been received for this long.
+const IDLE_TIME: Duration = Duration::from_secs(3);
+/// How long draining may take.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Runs and checks.
+/// Runs the broker and the clients, and checks the histories.
 ///
 /// # Errors
-/// A promise was broken, or the run could not be made; the text says which.
+/// A promise was broken, or the run failed.
 pub fn run(options: &Options) -> Result<(), String> {
     let program = match &options.broker {
         Some(path) => std::fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()))?,
@@ -51,7 +51,7 @@ pub fn run(options: &Options) -> Result<(), String> {
             if !options.keep {
                 let _ = std::fs::remove_dir_all(&directory);
             }
-            eprintln!("torture: every promise was kept ({:.1} s)", begun.elapsed().as_secs_f64());
+            eprintln!("torture: no violations ({:.1} s)", begun.elapsed().as_secs_f64());
             Ok(())
         }
         Err(text) => Err(format!("{text}\nthe histories are in {}", directory.display())),
@@ -61,7 +61,7 @@ pub fn run(options: &Options) -> Result<(), String> {
 /// Checks the histories in a directory.
 ///
 /// # Errors
-/// What was broken, or what cannot be read.
+/// A promise was broken, or a file cannot be read.
 pub fn check(directory: &Path) -> Result<(), String> {
     let history = checker::History::read(directory)?;
     eprintln!("torture: {}", history.summary());
@@ -69,7 +69,7 @@ pub fn check(directory: &Path) -> Result<(), String> {
     if found.is_empty() { Ok(()) } else { Err(checker::report(&history, &found)) }
 }
 
-/// Builds the program as the tests do.
+/// Builds the broker and returns its path.
 fn build() -> Result<PathBuf, String> {
     crate::run(crate::cargo().args(["build", "--package", "wsmb", "--bin", "wsmb"]))
         .map_err(|failure| failure.to_string())?;
@@ -77,9 +77,9 @@ fn build() -> Result<PathBuf, String> {
     std::fs::canonicalize(&path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// What a run consists of once everything has been started.
-struct Cast {
-    victims: Victims,
+/// The running processes of a run, and the plan of its clients.
+struct Setup {
+    targets: Targets,
     shared: Shared,
     channels: Vec<Channel>,
     senders: Vec<Sender>,
@@ -87,49 +87,49 @@ struct Cast {
 }
 
 fn torture(options: &Options, program: &Path, directory: &Path) -> Result<(), String> {
-    let cast = assemble(options, program, directory)?;
-    let powers = powers(options);
-    let deeds = nemesis::plan(options.seed, options.length, powers);
-    let drains = drains(options.has("failures"));
+    let setup = set_up(options, program, directory)?;
+    let capabilities = capabilities(options);
+    let faults = nemesis::plan(options.seed, options.length, capabilities);
+    let drains = drain_receivers(options.has("failures"));
     let client =
-        |name: &str| Client::new(&cast.shared, directory, name).map_err(|error| format!("{name}.jsonl: {error}"));
+        |name: &str| Client::new(&setup.shared, directory, name).map_err(|error| format!("{name}.jsonl: {error}"));
     let sending: Vec<_> =
-        cast.senders.iter().map(|plan| Ok((client(&plan.name)?, plan))).collect::<Result<_, String>>()?;
+        setup.senders.iter().map(|plan| Ok((client(&plan.name)?, plan))).collect::<Result<_, String>>()?;
     let receiving: Vec<_> =
-        cast.receivers.iter().map(|plan| Ok((client(&plan.name)?, plan))).collect::<Result<_, String>>()?;
-    let taking: Vec<_> = drains.iter().map(|plan| Ok((client(&plan.name)?, plan))).collect::<Result<_, String>>()?;
+        setup.receivers.iter().map(|plan| Ok((client(&plan.name)?, plan))).collect::<Result<_, String>>()?;
+    let draining: Vec<_> = drains.iter().map(|plan| Ok((client(&plan.name)?, plan))).collect::<Result<_, String>>()?;
     let result = std::thread::scope(|scope| {
         let seed = options.seed;
-        let begin = |(client, plan)| scope.spawn(move || Sending::new(client, plan, seed).run());
+        let begin = |(client, plan)| scope.spawn(move || SenderRun::new(client, plan, seed).run());
         let senders: Vec<_> = sending.iter().map(|(client, plan)| begin((client, *plan))).collect();
-        let receive = |(client, plan), last| scope.spawn(move || Receiving::new(client, plan, seed).run(last));
+        let receive = |(client, plan), last| scope.spawn(move || ReceiverRun::new(client, plan, seed).run(last));
         let receivers: Vec<_> =
             receiving.iter().map(|(client, plan)| receive((client, *plan), Stage::Settling)).collect();
-        let acted = nemesis::act(&cast.victims, &deeds);
+        let acted = nemesis::run(&setup.targets, &faults);
         if acted.is_err() {
-            cast.shared.set(Stage::Over);
+            setup.shared.set(Stage::Over);
             return acted;
         }
-        settle(&cast, &senders);
+        wait_for_senders(&setup, &senders);
         for receiver in receivers {
             let _ = receiver.join();
         }
-        for (client, plan) in &taking {
+        for (client, plan) in &draining {
             receive((client, *plan), Stage::Draining);
         }
-        drain(&cast);
-        cast.shared.set(Stage::Over);
+        drain(&setup);
+        setup.shared.set(Stage::Over);
         Ok(())
     });
-    finish(&cast, directory, result)
+    finish(&setup, directory, result)
 }
 
-/// Starts everything that is no client.
-fn assemble(options: &Options, program: &Path, directory: &Path) -> Result<Cast, String> {
+/// Starts the broker, the proxies, the database server and the scripts, and plans the clients.
+fn set_up(options: &Options, program: &Path, directory: &Path) -> Result<Setup, String> {
     let text = |error: std::io::Error| error.to_string();
     let mut random = Random::new(options.seed, "cast");
-    let place = || process::free_port().local_addr().map_err(text);
-    let (address, behind) = (place()?, place()?);
+    let free_address = || process::free_port().local_addr().map_err(text);
+    let (address, behind) = (free_address()?, free_address()?);
     let database = match options.store {
         Store::Sqlite => None,
         Store::MariaDb => Some(Database::new(databases::Kind::MariaDb)?),
@@ -150,47 +150,47 @@ fn assemble(options: &Options, program: &Path, directory: &Path) -> Result<Cast,
     let broker = Broker::new(program, directory, address, clock, disk)?;
     broker.start()?;
     let proxy = Proxy::start(address).map_err(text)?;
-    let front = |kind, name: &str, target| {
+    let reverse_proxy = |kind, name: &str, target| {
         let wanted = options.has("proxies") && options.has(name);
-        if wanted { Front::start(kind, directory, target).map(Some) } else { Ok(None) }
+        if wanted { ReverseProxy::start(kind, directory, target).map(Some) } else { Ok(None) }
     };
-    let nginx = front(fronts::Kind::Nginx, "nginx", address)?;
-    let haproxy = front(fronts::Kind::Haproxy, "haproxy", address)?;
-    let haproxy_tcp = front(fronts::Kind::HaproxyTcp, "haproxy", behind)?;
-    let mut places: BTreeMap<&'static str, SocketAddr> = BTreeMap::from([(Route::Direct.name(), address)]);
+    let nginx = reverse_proxy(reverse_proxies::Kind::Nginx, "nginx", address)?;
+    let haproxy = reverse_proxy(reverse_proxies::Kind::Haproxy, "haproxy", address)?;
+    let haproxy_tcp = reverse_proxy(reverse_proxies::Kind::HaproxyTcp, "haproxy", behind)?;
+    let mut addresses: BTreeMap<&'static str, SocketAddr> = BTreeMap::from([(Route::Direct.name(), address)]);
     let mut routes = vec![Route::Direct];
     let proxied = [
-        (Route::Liar, options.has("proxies").then(|| proxy.address())),
-        (Route::Nginx, nginx.as_ref().map(Front::address)),
-        (Route::Haproxy, haproxy.as_ref().map(Front::address)),
-        (Route::HaproxyTcp, haproxy_tcp.as_ref().map(Front::address)),
+        (Route::FaultyProxy, options.has("proxies").then(|| proxy.address())),
+        (Route::Nginx, nginx.as_ref().map(ReverseProxy::address)),
+        (Route::Haproxy, haproxy.as_ref().map(ReverseProxy::address)),
+        (Route::HaproxyTcp, haproxy_tcp.as_ref().map(ReverseProxy::address)),
     ];
-    for (route, place) in proxied {
-        if let Some(place) = place {
-            places.insert(route.name(), place);
+    for (route, address) in proxied {
+        if let Some(address) = address {
+            addresses.insert(route.name(), address);
             routes.push(route);
         }
     }
     let scripts = if options.has("scripts") {
-        let behind = nginx.as_ref().map_or(address, Front::address);
+        let behind = nginx.as_ref().map_or(address, ReverseProxy::address);
         Scripts::start(directory, vec![address, behind])?
     } else {
         Scripts::none()
     };
     let senders = plan::senders(&mut random, &routes, options.has("failures"));
     let receivers = plan::receivers(&mut random, &routes, options.has("failures"));
-    let victims = Victims { broker, proxy, nginx, haproxy, haproxy_tcp, database, scripts };
-    Ok(Cast {
-        victims,
+    let targets = Targets { broker, proxy, nginx, haproxy, haproxy_tcp, database, scripts };
+    Ok(Setup {
+        targets,
         channels,
-        shared: Shared::new(places, options.has("orderly"), options.has("failures")),
+        shared: Shared::new(addresses, options.has("orderly"), options.has("failures")),
         senders,
         receivers,
     })
 }
 
-fn powers(options: &Options) -> Powers {
-    Powers {
+fn capabilities(options: &Options) -> Capabilities {
+    Capabilities {
         kill: options.has("kill"),
         term: options.has("term"),
         freeze: options.has("freeze"),
@@ -204,15 +204,15 @@ fn powers(options: &Options) -> Powers {
     }
 }
 
-/// Patient receivers, one for each kept channel. By hand where marks are promised.
-fn drains(failures: bool) -> Vec<Receiver> {
+/// Returns one calm receiver for each kept channel. Where the checker looks for marks of redelivered messages, the receiver is manual.
+fn drain_receivers(failures: bool) -> Vec<Receiver> {
     let kept = plan::channels(failures).into_iter().filter(|channel| channel.keep);
     kept.map(|channel| {
-        let by_hand = ["hand", "tries", "dead", "dead-late"].contains(&channel.name.as_str());
+        let is_manual = ["hand", "tries", "dead", "dead-late"].contains(&channel.name.as_str());
         Receiver {
             name: format!("drain-{}", channel.name),
             channel: channel.name,
-            manner: if by_hand { Manner::Manual } else { Manner::Modern },
+            kind: if is_manual { ReceiverKind::Manual } else { ReceiverKind::Modern },
             route: Route::Direct,
             named: false,
             away: 0,
@@ -222,47 +222,47 @@ fn drains(failures: bool) -> Vec<Receiver> {
     .collect()
 }
 
-/// The nemesis is done: senders bring what they have begun to its end, receivers go.
-fn settle(cast: &Cast, senders: &[std::thread::ScopedJoinHandle<'_, ()>]) {
-    cast.shared.set(Stage::Settling);
-    cast.victims.scripts.end();
+/// Waits for the senders, and tells the receivers to disconnect.
+fn wait_for_senders(setup: &Setup, senders: &[std::thread::ScopedJoinHandle<'_, ()>]) {
+    setup.shared.set(Stage::Settling);
+    setup.targets.scripts.end();
     let begun = Instant::now();
-    while senders.iter().any(|sender| !sender.is_finished()) && begun.elapsed() < SETTLING {
+    while senders.iter().any(|sender| !sender.is_finished()) && begun.elapsed() < SENDER_TIMEOUT {
         std::thread::sleep(Duration::from_millis(50));
     }
-    cast.victims.broker.note("settled", &format!("{:.1}", begun.elapsed().as_secs_f64()));
-    cast.shared.set(Stage::Draining);
+    setup.targets.broker.note("settled", &format!("{:.1}", begun.elapsed().as_secs_f64()));
+    setup.shared.set(Stage::Draining);
 }
 
-/// Waits until nothing comes any more.
-fn drain(cast: &Cast) {
+/// Waits until the drain receivers have received all messages.
+fn drain(setup: &Setup) {
     let begun = Instant::now();
-    while begun.elapsed() < HELD || cast.shared.quiet() < QUIET {
-        if begun.elapsed() > DRAINING {
-            cast.victims.broker.wrong(&format!("messages still come {DRAINING:?} after the end of everything"));
+    while begun.elapsed() < LONGEST_DELAY || setup.shared.idle_time() < IDLE_TIME {
+        if begun.elapsed() > DRAIN_TIMEOUT {
+            setup.targets.broker.note_wrong(&format!("messages are still delivered after {DRAIN_TIMEOUT:?}"));
             return;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// Stops the broker, and notes what still waits in its store.
-fn finish(cast: &Cast, directory: &Path, result: Result<(), String>) -> Result<(), String> {
-    if let Some(database) = &cast.victims.database {
+/// Stops the broker, and records the messages that still wait in its store.
+fn finish(setup: &Setup, directory: &Path, result: Result<(), String>) -> Result<(), String> {
+    if let Some(database) = &setup.targets.database {
         let _ = std::fs::copy(database.log(), directory.join("database.log"));
     }
     result?;
-    cast.victims.broker.look();
-    cast.victims.broker.stop()?;
+    setup.targets.broker.check_running();
+    setup.targets.broker.stop()?;
     let kept: Vec<String> =
-        cast.channels.iter().filter(|channel| channel.keep).map(|channel| channel.name.clone()).collect();
+        setup.channels.iter().filter(|channel| channel.keep).map(|channel| channel.name.clone()).collect();
     let recorder = Recorder::create(directory, "waiting").map_err(|error| error.to_string())?;
-    for (channel, line) in cast.victims.broker.waiting(&kept)? {
+    for (channel, line) in setup.targets.broker.waiting(&kept)? {
         recorder.note(&Event::now(Kind::Note).in_channel(&channel).what("waiting").how(line));
     }
     let log = std::fs::read_to_string(directory.join("broker.log")).unwrap_or_default();
     for line in log.lines().filter(|line| line.contains("panicked")) {
-        cast.victims.broker.wrong(line);
+        setup.targets.broker.note_wrong(line);
     }
     Ok(())
 }

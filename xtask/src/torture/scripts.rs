@@ -1,5 +1,5 @@
-//! Clients in PHP, as they are on cheap hosts: a receiver that works for ever and a sender that is gone after each message. Each writes its own
-//! file, so that what it noted survives its death.
+//! PHP clients: receivers with long connections, and a sender with one connection per message. Each writes its own history file, which survives a
+//! kill of the client.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,21 +13,21 @@ use super::record::{Event, Kind, Recorder};
 /// The scripts of a run.
 pub struct Scripts {
     directory: PathBuf,
-    /// Where each receiver connects.
-    places: Vec<SocketAddr>,
+    /// The address of each receiver's route.
+    addresses: Vec<SocketAddr>,
     children: Mutex<Vec<(String, Child)>>,
     generation: AtomicU64,
 }
 
 impl Scripts {
-    /// Starts one receiver for each place, and a sender at the first.
+    /// Starts one receiver for each address, and a sender for the first address.
     ///
     /// # Errors
     /// PHP is not installed.
-    pub fn start(directory: &Path, places: Vec<SocketAddr>) -> Result<Self, String> {
+    pub fn start(directory: &Path, addresses: Vec<SocketAddr>) -> Result<Self, String> {
         let scripts = Self {
             directory: directory.to_path_buf(),
-            places,
+            addresses,
             children: Mutex::new(Vec::new()),
             generation: AtomicU64::new(0),
         };
@@ -35,11 +35,11 @@ impl Scripts {
         Ok(scripts)
     }
 
-    /// None at all.
+    /// Returns an empty set of scripts.
     pub fn none() -> Self {
         Self {
             directory: PathBuf::new(),
-            places: Vec::new(),
+            addresses: Vec::new(),
             children: Mutex::new(Vec::new()),
             generation: AtomicU64::new(0),
         }
@@ -47,22 +47,21 @@ impl Scripts {
 
     fn launch(&self) -> Result<(), String> {
         let generation = self.generation.fetch_add(1, Ordering::SeqCst);
-        for (index, place) in self.places.iter().enumerate() {
+        for (index, address) in self.addresses.iter().enumerate() {
             let route = if index == 0 { "direct" } else { "proxied" };
-            self.one("receiver.php", &format!("php-receiver-{index}-{generation}"), *place, route)?;
+            self.spawn("receiver.php", &format!("php-receiver-{index}-{generation}"), *address, route)?;
         }
-        self.places
-            .first()
-            .map_or(Ok(()), |place| self.one("sender.php", &format!("php-sender-{generation}"), *place, "direct"))
+        let Some(address) = self.addresses.first() else { return Ok(()) };
+        self.spawn("sender.php", &format!("php-sender-{generation}"), *address, "direct")
     }
 
-    fn one(&self, script: &str, name: &str, place: SocketAddr, route: &str) -> Result<(), String> {
+    fn spawn(&self, script: &str, name: &str, address: SocketAddr, route: &str) -> Result<(), String> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/torture/php").join(script);
         let log = self.directory.join(format!("{name}.jsonl"));
         let errors = std::fs::File::create(self.directory.join(format!("{name}.stderr")));
         let errors = errors.map_err(|error| format!("{name}.stderr: {error}"))?;
         let mut command = Command::new("php");
-        command.arg(path).arg(place.port().to_string()).args(["script", name, route]).arg(log);
+        command.arg(path).arg(address.port().to_string()).args(["script", name, route]).arg(log);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let child = process::spawn(command);
         let child = child.map_err(|error| format!("php: {error}; install it (Debian: apt-get install php-cli)"))?;
@@ -70,28 +69,28 @@ impl Scripts {
         Ok(())
     }
 
-    /// Kills all of them and starts others.
-    pub fn kill(&self) {
+    /// Kills all scripts and starts new ones.
+    pub fn restart(&self) {
         self.end();
         let _ = self.launch();
     }
 
-    /// Kills all of them, and notes what they complained about.
+    /// Kills all scripts, and notes each script that ended by itself or wrote to stderr.
     pub fn end(&self) {
         for (name, mut child) in process::lock(&self.children).drain(..) {
             let ended_by_itself = matches!(child.try_wait(), Ok(Some(_)));
             let _ = child.kill();
             let _ = child.wait();
             let Ok(recorder) = Recorder::create(&self.directory, &format!("{name}+harness")) else { continue };
-            let said = std::fs::read_to_string(self.directory.join(format!("{name}.stderr"))).unwrap_or_default();
-            if ended_by_itself || !said.trim().is_empty() {
-                recorder.note(&Event::now(Kind::Wrong).what(format!("{name} ended by itself: {}", said.trim())));
+            let errors = std::fs::read_to_string(self.directory.join(format!("{name}.stderr"))).unwrap_or_default();
+            if ended_by_itself || !errors.trim().is_empty() {
+                recorder.note(&Event::now(Kind::Wrong).what(format!("{name} ended by itself: {}", errors.trim())));
             }
             recorder.note(&Event::now(Kind::Note).what("killed"));
         }
     }
 
-    /// Freezes all of them, or lets them go on.
+    /// Stops (SIGSTOP) or continues (SIGCONT) all scripts.
     pub fn freeze(&self, on: bool) {
         for (name, child) in process::lock(&self.children).iter() {
             if on {

@@ -1,4 +1,4 @@
-//! A WebSocket client with its TCP connection in the open: it answers nothing by itself, and it can end in every way in which a client can.
+//! A WebSocket client that answers no frame automatically and can end its TCP connection in all ways that clients use.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,47 +7,43 @@ use std::time::{Duration, Instant};
 
 use super::process;
 
-/// Text frame.
+// Opcodes (RFC 6455 section 11.8).
 pub const TEXT: u8 = 1;
-/// Binary frame.
 pub const BINARY: u8 = 2;
-/// Close frame.
 pub const CLOSE: u8 = 8;
-/// Ping frame.
 pub const PING: u8 = 9;
-/// Pong frame.
 pub const PONG: u8 = 10;
 
-/// How long connecting, the upgrade and one write may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// `app` with the password `secret`.
+/// The timeout of connecting, of the upgrade and of one write, each.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The user `app` with the password `secret`.
 const AUTHORIZATION: &str = "Basic YXBwOnNlY3JldA==";
 
-/// What came next.
-pub enum Got {
+/// The result of waiting for a frame.
+pub enum Received {
     /// A frame: opcode and payload.
     Frame(u8, Vec<u8>),
-    /// Nothing in time.
-    Silence,
-    /// The connection is over.
+    /// No frame in time.
+    Timeout,
+    /// The connection has ended.
     End,
 }
 
 /// How a client ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The socket is closed.
+    /// Closes the socket without a close frame.
     Fin,
-    /// A close frame with 1000, and the socket is closed.
+    /// Sends a close frame with 1000 and closes the socket.
     Close,
-    /// A close frame with 1009: the message is too big for the client.
+    /// Sends a close frame with 1009 (message too big) and closes the socket.
     Refuse,
-    /// A reset.
+    /// Resets the TCP connection.
     Reset,
 }
 
 impl Ending {
-    /// As logs call it.
+    /// The name in the history files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fin => "fin",
@@ -58,21 +54,21 @@ impl Ending {
     }
 }
 
-/// A connection that has been upgraded.
+/// An upgraded connection.
 pub struct Socket {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Socket {
-    /// Connects and upgrades. `modern` clients offer the subprotocol `wsmb.v1`.
+    /// Connects and upgrades. A `modern` client offers the subprotocol `wsmb.v1`.
     ///
     /// # Errors
-    /// There is nobody, or the answer is not 101; its first line is the text.
+    /// The connection fails, or the status is not 101; the error has the status line.
     pub fn connect(address: SocketAddr, target: &str, modern: bool) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
         stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         let offer = if modern { "Sec-WebSocket-Protocol: wsmb.v1\r\n" } else { "" };
         let head = format!(
             "GET {target} HTTP/1.1\r\nHost: broker\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -86,7 +82,7 @@ impl Socket {
     }
 
     fn upgraded(&mut self) -> io::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
                 let head = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
@@ -102,7 +98,7 @@ impl Socket {
         }
     }
 
-    /// Reads more; `false` if nothing came in time.
+    /// Reads more bytes. Returns `false` if no byte arrived before the deadline.
     fn fill(&mut self, deadline: Instant) -> io::Result<bool> {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         self.stream.set_read_timeout(Some(left))?;
@@ -119,23 +115,23 @@ impl Socket {
         }
     }
 
-    /// The next frame within `time`.
-    pub fn next(&mut self, time: Duration) -> Got {
+    /// Waits up to `time` for the next frame.
+    pub fn next(&mut self, time: Duration) -> Received {
         let deadline = Instant::now() + time;
         loop {
-            if let Some((opcode, payload)) = self.take() {
-                return Got::Frame(opcode, payload);
+            if let Some((opcode, payload)) = self.take_frame() {
+                return Received::Frame(opcode, payload);
             }
             match self.fill(deadline) {
                 Ok(true) => {}
-                Ok(false) => return Got::Silence,
-                Err(_) => return Got::End,
+                Ok(false) => return Received::Timeout,
+                Err(_) => return Received::End,
             }
         }
     }
 
-    /// One whole frame from what was read.
-    fn take(&mut self) -> Option<(u8, Vec<u8>)> {
+    /// Takes one complete frame from the buffer.
+    fn take_frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let [first, second, ..] = self.buffer[..] else { return None };
         let (start, length) = match second & 0x7f {
             126 => (4, u64::from(u16::from_be_bytes(self.buffer.get(2..4)?.try_into().ok()?))),
@@ -151,17 +147,17 @@ impl Socket {
     /// Writes one frame.
     ///
     /// # Errors
-    /// The connection is over, or takes nothing for seconds.
+    /// The connection has ended, or the write timed out.
     pub fn send(&mut self, opcode: u8, payload: &[u8]) -> io::Result<()> {
         self.stream.write_all(&frame(opcode, payload))
     }
 
-    /// Whether a whole frame has been read and not been taken yet.
-    pub fn holds_a_frame(&mut self) -> bool {
+    /// Whether the buffer has a complete frame.
+    pub fn has_frame(&mut self) -> bool {
         let before = self.buffer.clone();
-        let holds = self.take().is_some();
+        let found = self.take_frame().is_some();
         self.buffer = before;
-        holds
+        found
     }
 
     /// Writes a text frame.
@@ -172,9 +168,9 @@ impl Socket {
         self.send(TEXT, text.as_bytes())
     }
 
-    /// Whether the other side's TCP has acknowledged everything that was written. A socket that is reset, or closed with something unread, throws
-    /// away the rest; nobody can blame the other side for that.
-    pub fn has_arrived(&self) -> bool {
+    /// Whether the peer's TCP has acknowledged all written bytes. A socket that is reset, or closed with unread bytes, discards the unacknowledged
+    /// bytes; the broker is not responsible for these.
+    pub fn is_acknowledged(&self) -> bool {
         let mut bytes: libc::c_int = 0;
         // SAFETY: the descriptor is open, and the call writes the one number.
         let result = unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
@@ -184,7 +180,7 @@ impl Socket {
     /// Ends the connection.
     pub fn end(mut self, ending: Ending) {
         match ending {
-            // The system sends FIN, or RST if something is unread: as it does for every program that ends or calls `close`.
+            // Dropping the stream makes the kernel send FIN, or RST if bytes are unread.
             Ending::Fin => {}
             Ending::Close | Ending::Refuse => {
                 let code: u16 = if ending == Ending::Close { 1000 } else { 1009 };
@@ -195,7 +191,7 @@ impl Socket {
     }
 }
 
-/// One masked frame of minimal length.
+/// Returns one masked frame with the shortest header.
 fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
     let mut bytes = vec![0x80 | opcode];

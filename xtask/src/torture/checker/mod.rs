@@ -1,7 +1,7 @@
-//! The checker: reads what every client noted, and finds promises that were broken.
+//! The checker: reads the histories of all clients and finds broken promises.
 //!
-//! It knows nothing of how the broker works. A violation is something that no permitted order of events explains; where the histories leave a
-//! doubt (a confirmation that may have been lost with its connection), the doubt is the broker's.
+//! Must not depend on how the broker works. An event is a violation only if no permitted order of events explains it. If the histories are ambiguous
+//! (a confirmation may have been lost with its connection), the checker decides in favour of the broker.
 
 mod excuses;
 mod history;
@@ -13,18 +13,18 @@ use std::collections::BTreeMap;
 
 pub use history::History;
 
-/// A promise that was broken.
+/// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// Name of the rule.
     pub rule: &'static str,
-    /// The message that it is about.
+    /// Key of the message.
     pub message: Option<String>,
-    /// What happened.
+    /// Description, for the report.
     pub text: String,
 }
 
-/// Everything that is wrong in a history.
+/// Returns all violations in a history.
 pub fn violations(history: &History) -> Vec<Violation> {
     let rules = [
         rules::wrong,
@@ -42,14 +42,14 @@ pub fn violations(history: &History) -> Vec<Violation> {
     rules.iter().flat_map(|rule| rule(history)).collect()
 }
 
-/// How many of one rule are listed.
+/// The largest number of listed violations of one rule.
 const LISTED: usize = 12;
-/// How many messages are told in full: the first of each rule and channel.
-const TOLD: usize = 8;
+/// The largest number of messages whose events are listed. At most one message of each rule and channel is listed.
+const MESSAGES_LISTED: usize = 8;
 
-/// The violations for a reader, with the whole story of the first messages.
+/// Formats the violations, with the events of some messages.
 pub fn report(history: &History, found: &[Violation]) -> String {
-    let mut text = format!("{} promises were broken:\n", found.len());
+    let mut text = format!("{} violations:\n", found.len());
     let mut rules: BTreeMap<&str, Vec<&Violation>> = BTreeMap::new();
     for violation in found {
         rules.entry(violation.rule).or_default().push(violation);
@@ -63,19 +63,19 @@ pub fn report(history: &History, found: &[Violation]) -> String {
             text += &format!("    … and {} more\n", list.len() - LISTED);
         }
     }
-    let mut told: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    let mut examples: BTreeMap<(&str, &str), &str> = BTreeMap::new();
     for violation in found {
         let Some(key) = violation.message.as_deref() else { continue };
         let channel = history.messages.get(key).map_or("", |message| message.channel.as_str());
-        told.entry((violation.rule, channel)).or_insert(key);
+        examples.entry((violation.rule, channel)).or_insert(key);
     }
-    for message in told.into_values().take(TOLD) {
-        text += &format!("the story of {message}:\n{}", history.story(message));
+    for message in examples.into_values().take(MESSAGES_LISTED) {
+        text += &format!("events of {message}:\n{}", history.events_of(message));
     }
     text
 }
 
-/// On which channels, and how often.
+/// Formats the number of violations on each channel.
 fn channels(history: &History, list: &[&Violation]) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for message in list.iter().filter_map(|violation| history.messages.get(violation.message.as_deref()?)) {

@@ -1,4 +1,4 @@
-//! The rules: each looks for one kind of broken promise.
+//! The rules of the checker. Each returns the violations of one promise.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,18 @@ use super::Violation;
 use super::excuses::SECOND;
 use super::history::{History, Message, Receipt};
 
-/// How much later than its deadline a receiver may note a message: scheduling, and the way through the network.
+/// The largest delay between the broker's deadline and a receiver's note, caused by scheduling and the network.
 const LATE: u64 = 2 * SECOND;
 
 fn violation(rule: &'static str, message: &str, text: String) -> Violation {
     Violation { rule, message: Some(message.to_owned()), text }
 }
 
-fn place(receipt: &Receipt) -> String {
-    format!("{}/{}", receipt.place.0, receipt.place.1)
+fn conn(receipt: &Receipt) -> String {
+    format!("{}/{}", receipt.conn.0, receipt.conn.1)
 }
 
-/// What clients and the nemesis saw that must never be.
+/// Clients and the nemesis have noted no event that must not happen.
 pub fn wrong(history: &History) -> Vec<Violation> {
     let wrongs = history.wrongs.iter();
     wrongs
@@ -33,12 +33,12 @@ fn of(message: Option<&str>) -> String {
     message.map(|message| format!(" ({message})")).unwrap_or_default()
 }
 
-/// A message arrives as it was sent, where it was sent to, and only if it was sent.
+/// A received message was sent, has the same text as the sent message, and is on the channel to which it was sent.
 pub fn damaged(history: &History) -> Vec<Violation> {
-    let strange = history.strange.iter();
-    let mut found: Vec<Violation> = strange
+    let unknown = history.unknown.iter();
+    let mut found: Vec<Violation> = unknown
         .map(|(key, receipt)| {
-            violation("damaged", key, format!("{key} was received by {} and sent by nobody", place(receipt)))
+            violation("damaged", key, format!("{key} was received by {} and sent by nobody", conn(receipt)))
         })
         .collect();
     for (key, message) in &history.messages {
@@ -48,7 +48,7 @@ pub fn damaged(history: &History) -> Vec<Violation> {
                 found.push(violation(
                     "damaged",
                     key,
-                    format!("{key} was not received by {} as it was sent", place(receipt)),
+                    format!("{key} was not received by {} as it was sent", conn(receipt)),
                 ));
             }
             if receipt.channel != message.channel && receipt.channel != dead {
@@ -61,20 +61,20 @@ pub fn damaged(history: &History) -> Vec<Violation> {
 }
 
 fn accepted(history: &History, message: &Message) -> bool {
-    message.answers.iter().any(|answer| answer.code == "00") || history.implied(message)
+    message.answers.iter().any(|answer| answer.code == "00") || history.must_be_accepted(message)
 }
 
-/// PHP's one-shot reader takes one message and leaves: the orderly end of a legacy connection, without a proxy, confirms its only message.
+/// Whether the orderly end of a direct legacy connection confirmed its only message, as with PHP scripts that read one message and exit.
 fn left_in_order(history: &History, receipt: &Receipt) -> bool {
-    history.connections.get(&receipt.place).is_some_and(|connection| {
-        // The system of a process that is killed with nothing unread sends FIN.
+    history.connections.get(&receipt.conn).is_some_and(|connection| {
+        // If a process without unread bytes is killed, the kernel sends FIN.
         let orderly =
             connection.ended.as_ref().is_some_and(|(_, how)| ["fin", "close", "killed"].contains(&how.as_str()));
         connection.is_legacy() && connection.is_direct() && connection.receipts == 1 && orderly
     })
 }
 
-/// What was accepted on a kept channel is confirmed by a receiver, has expired, or waits.
+/// A message that was accepted on a kept channel is confirmed by a receiver, has expired, or waits.
 pub fn lost(history: &History) -> Vec<Violation> {
     let mut found = Vec::new();
     for (key, message) in &history.messages {
@@ -90,9 +90,9 @@ pub fn lost(history: &History) -> Vec<Violation> {
         let text = match message.receipts.last() {
             None => format!("{key} was accepted on {} and never delivered", message.channel),
             Some(last) => format!(
-                "{key} was accepted on {} and delivered to {}, who did not confirm it; it never came again",
+                "{key} was accepted on {} and delivered to {}, which did not confirm it; it was not delivered again",
                 message.channel,
-                place(last)
+                conn(last)
             ),
         };
         found.push(violation("lost", key, text));
@@ -100,20 +100,21 @@ pub fn lost(history: &History) -> Vec<Violation> {
     found
 }
 
-/// Groups of receipts that count together: those on one channel, or, where all receivers get everything, those of one client.
+/// Groups the receipts to which one receiver limit applies, and returns the limit of each group. A group has the receipts on one channel, or, on a
+/// channel without a limit, the receipts of one client.
 fn groups<'a>(history: &History, message: &'a Message) -> Vec<(u64, Vec<&'a Receipt>)> {
     let mut groups: BTreeMap<(&str, &str), (u64, Vec<&Receipt>)> = BTreeMap::new();
     for receipt in &message.receipts {
         let Some(channel) = history.channels.get(&receipt.channel).filter(|channel| channel.keep) else { continue };
-        let key = (receipt.channel.as_str(), if channel.limit == 0 { receipt.place.0.as_str() } else { "" });
-        // One more receiver may have what another one does not confirm.
+        let key = (receipt.channel.as_str(), if channel.limit == 0 { receipt.conn.0.as_str() } else { "" });
+        // With `confirm_within`, one more receiver gets an unconfirmed message.
         let limit = channel.limit.max(1) + u64::from(channel.confirm_within > 0);
         groups.entry(key).or_insert_with(|| (limit, Vec::new())).1.push(receipt);
     }
     groups.into_values().collect()
 }
 
-/// A message is at no more receivers than the limit says, unless one gave it back, or nobody can know whether it has it.
+/// No more receivers than the limit have a message, not counting receivers that may have returned it or lost its confirmation.
 pub fn doubled(history: &History) -> Vec<Violation> {
     let mut found = Vec::new();
     for (key, message) in &history.messages {
@@ -127,10 +128,10 @@ pub fn doubled(history: &History) -> Vec<Violation> {
                 };
                 let holders: Vec<&&Receipt> = receipts[..index].iter().filter(holds).collect();
                 if holders.len() as u64 >= limit {
-                    let names: Vec<String> = holders.iter().map(|holder| place(holder)).collect();
+                    let names: Vec<String> = holders.iter().map(|holder| conn(holder)).collect();
                     let text = format!(
-                        "{key} came to {} on {} (limit {limit}), although {} had it",
-                        place(receipt),
+                        "{key} was delivered to {} on {} (limit {limit}), although {} had it",
+                        conn(receipt),
                         receipt.channel,
                         names.join(" and ")
                     );
@@ -143,8 +144,8 @@ pub fn doubled(history: &History) -> Vec<Violation> {
     found
 }
 
-/// Whoever acknowledges by hand never sees a message a second time without a mark: of all deliveries one at most has none, the first. (Which one
-/// was the first does not matter: a receiver that was frozen notes it late.)
+/// At most one manual delivery of a message, the first, has no mark. The rule does not check which delivery was the first, because a frozen receiver
+/// may note it late.
 pub fn unmarked(history: &History) -> Vec<Violation> {
     let mut found = Vec::new();
     for (key, message) in &history.messages {
@@ -157,7 +158,7 @@ pub fn unmarked(history: &History) -> Vec<Violation> {
             if limit == 1
                 && let [first, second, ..] = plain[..]
             {
-                let text = format!("{key} came to {} and to {} without a mark", place(first), place(second));
+                let text = format!("{key} was delivered to {} and to {} without a mark", conn(first), conn(second));
                 found.push(violation("unmarked", key, text));
             }
         }
@@ -165,14 +166,14 @@ pub fn unmarked(history: &History) -> Vec<Violation> {
     found
 }
 
-/// First in, first out for each sender and channel, redeliveries excepted.
+/// The messages of one sender on one channel are delivered in the order in which they were sent, except redeliveries.
 pub fn disordered(history: &History) -> Vec<Violation> {
     let mut by_connection: BTreeMap<_, Vec<(u64, &str, &Message)>> = BTreeMap::new();
     for (key, message) in &history.messages {
         for (index, receipt) in message.receipts.iter().enumerate() {
-            // A message that was sent again, or is late on purpose, has no place; one that comes again has lost it.
+            // A message that was sent again, delayed or redelivered has no defined position.
             if index == 0 && message.sends.len() == 1 && message.delay == 0 && receipt.channel == message.channel {
-                let group = (&receipt.place, &message.sends[0].place);
+                let group = (&receipt.conn, &message.sends[0].conn);
                 by_connection.entry(group).or_default().push((receipt.t, key, message));
             }
         }
@@ -187,7 +188,7 @@ pub fn disordered(history: &History) -> Vec<Violation> {
                     message.sends[0].t.max(history.connections.get(receiver).map_or(0, |connection| connection.opened));
                 if !history.anything_given_back(&message.channel, from, t) {
                     let text =
-                        format!("{key} came to {}/{} behind {other}, which was sent later", receiver.0, receiver.1);
+                        format!("{key} came to {}/{} after {other}, which was sent later", receiver.0, receiver.1);
                     found.push(violation("disordered", key, text));
                 }
                 last = Some((number, other));
@@ -199,20 +200,20 @@ pub fn disordered(history: &History) -> Vec<Violation> {
     found
 }
 
-/// An expired message is never delivered.
+/// An expired message is not delivered.
 pub fn late(history: &History) -> Vec<Violation> {
     let mut found = Vec::new();
     for (key, message) in &history.messages {
         let Some(deadline) = history.deadline(message) else { continue };
         for receipt in &message.receipts {
-            let connection = history.connections.get(&receipt.place);
+            let connection = history.connections.get(&receipt.conn);
             let prompt = connection.is_some_and(|connection| !connection.reads_late());
             if prompt && receipt.t > deadline + LATE && receipt.channel == message.channel {
                 let late = (receipt.t - deadline) as f64 / SECOND as f64;
                 found.push(violation(
                     "late",
                     key,
-                    format!("{key} came to {} {late:.1} s after it had expired", place(receipt)),
+                    format!("{key} was delivered to {} {late:.1} s after its expiry", conn(receipt)),
                 ));
             }
         }
@@ -220,7 +221,7 @@ pub fn late(history: &History) -> Vec<Violation> {
     found
 }
 
-/// What was refused for good is not delivered later. Where expired messages become dead letters, one that was answered with 08 may be among them.
+/// A message that was refused finally is not delivered later. Exception: a message that was answered with 08 (expired) may become a dead letter.
 pub fn refused(history: &History) -> Vec<Violation> {
     let mut found = Vec::new();
     for (key, message) in &history.messages {
@@ -228,25 +229,25 @@ pub fn refused(history: &History) -> Vec<Violation> {
             continue;
         };
         let again = message.sends.last().is_some_and(|send| send.t > answer.t);
-        let letters = history.channels.get(&message.channel).is_some_and(|channel| channel.dead_letter_expired);
-        let is_letter = |receipt: &Receipt| letters && answer.code == "08" && receipt.channel != message.channel;
+        let keeps = history.channels.get(&message.channel).is_some_and(|channel| channel.dead_letter_expired);
+        let is_dead_letter = |receipt: &Receipt| keeps && answer.code == "08" && receipt.channel != message.channel;
         let mut later = message.receipts.iter().filter(|receipt| !again && receipt.t > answer.t + SECOND);
-        if let Some(receipt) = later.find(|receipt| !is_letter(receipt)) {
-            let text = format!("{key} was answered with {} and came to {} later", answer.code, place(receipt));
+        if let Some(receipt) = later.find(|receipt| !is_dead_letter(receipt)) {
+            let text = format!("{key} was answered with {} and delivered to {} later", answer.code, conn(receipt));
             found.push(violation("refused", key, text));
         }
     }
     found
 }
 
-/// What a receiver rejected is not tried again: it is a dead letter.
+/// A rejected message is not delivered again on the same channel.
 pub fn rejected(history: &History) -> Vec<Violation> {
     let mut found = Vec::new();
     for (key, message) in &history.messages {
         for (index, receipt) in message.receipts.iter().enumerate().filter(|(_, receipt)| receipt.rejected) {
             let again = message.receipts[index + 1..].iter().find(|later| later.channel == receipt.channel);
             if let Some(again) = again.filter(|again| !history.rejection_lost(receipt, again.t)) {
-                let text = format!("{key} came to {} again, although {} had rejected it", place(again), place(receipt));
+                let text = format!("{key} was delivered to {} after {} had rejected it", conn(again), conn(receipt));
                 found.push(violation("rejected", key, text));
             }
         }
@@ -254,14 +255,14 @@ pub fn rejected(history: &History) -> Vec<Violation> {
     found
 }
 
-/// What is not kept comes at most once to each, and to no more than the limit.
+/// A message of a channel without `keep` is delivered at most once to each client, and to no more clients than the limit.
 pub fn more_than_once(history: &History) -> Vec<Violation> {
     let mut found = Vec::new();
     for (key, message) in &history.messages {
         let Some(channel) = history.channels.get(&message.channel).filter(|channel| !channel.keep) else { continue };
         let mut clients: BTreeMap<&str, u64> = BTreeMap::new();
         for receipt in &message.receipts {
-            *clients.entry(&receipt.place.0).or_default() += 1;
+            *clients.entry(&receipt.conn.0).or_default() += 1;
         }
         let twice = clients.values().any(|count| *count > 1);
         let many = channel.limit > 0 && message.receipts.len() as u64 > channel.limit;
@@ -273,11 +274,11 @@ pub fn more_than_once(history: &History) -> Vec<Violation> {
     found
 }
 
-/// Patient receivers take everything: nothing waits for ever.
+/// No message waits after the drain receivers have finished.
 pub fn left(history: &History) -> Vec<Violation> {
     let left = history.waiting.iter();
     left.map(|(channel, key)| {
-        violation("left", key, format!("{key} still waits on {channel} after patient receivers have taken everything"))
+        violation("left", key, format!("{key} still waits on {channel} after the drain receivers have finished"))
     })
     .collect()
 }

@@ -1,4 +1,4 @@
-//! The checker, tried on histories made by hand: every rule finds what it looks for, and every excuse excuses no more than it should.
+//! Tests of the checker with written histories: each rule finds its violation, and each permitted reason applies only where it should.
 
 use super::history::History;
 use super::violations;
@@ -19,14 +19,14 @@ fn channel(name: &str, limit: u64, keep: bool) -> Channel {
     }
 }
 
-/// A history, written down event by event; times are in milliseconds.
+/// Builds a history event by event. Times are in milliseconds.
 #[derive(Default)]
-struct Story {
+struct Trace {
     events: Vec<(String, Event)>,
 }
 
-impl Story {
-    /// A sure sender's message `s-1` on `one`, accepted, and receivers `a` and `b` that are there from the start.
+impl Trace {
+    /// Returns a history with an accepted message `s-1` with an id on the channel `one`, and receivers `a` and `b` from the start.
     fn accepted() -> Self {
         Self::default().open(0, "a", "modern").open(0, "b", "modern").send(10, "s-1", "one").answer(20, "s-1", "00")
     }
@@ -38,15 +38,15 @@ impl Story {
         self
     }
 
-    fn open(self, t: u64, client: &str, manner: &str) -> Self {
-        self.open_on(t, client, 1, manner, "one", "direct")
+    fn open(self, t: u64, client: &str, kind: &str) -> Self {
+        self.open_on(t, client, 1, kind, "one", "direct")
     }
 
-    fn open_on(self, t: u64, client: &str, conn: u64, manner: &str, channel: &str, route: &str) -> Self {
+    fn open_on(self, t: u64, client: &str, conn: u64, kind: &str, channel: &str, route: &str) -> Self {
         self.event(t, client, Kind::Open, |event| {
             event.conn = Some(conn);
             event.ch = Some(channel.to_owned());
-            event.what = Some(manner.to_owned());
+            event.what = Some(kind.to_owned());
             event.how = Some(route.to_owned());
         })
     }
@@ -143,28 +143,28 @@ impl Story {
 
 #[test]
 fn what_was_accepted_and_confirmed_is_in_order() {
-    Story::accepted().got(30, "a", "s-1").confirm(40, "a").holds();
+    Trace::accepted().got(30, "a", "s-1").confirm(40, "a").holds();
 }
 
 #[test]
 fn what_was_accepted_and_came_to_nobody_is_lost() {
-    Story::accepted().breaks("lost");
-    Story::accepted().waits(9_000, "one", "s-1").breaks("left");
-    Story::default().send(10, "s-1", "one").answer(20, "s-1", "05").holds();
+    Trace::accepted().breaks("lost");
+    Trace::accepted().waits(9_000, "one", "s-1").breaks("left");
+    Trace::default().send(10, "s-1", "one").answer(20, "s-1", "05").holds();
 }
 
 #[test]
 fn what_came_to_one_who_did_not_confirm_it_must_come_again() {
-    Story::accepted().got(30, "a", "s-1").end(40, "a", "reset").breaks("lost");
-    Story::accepted().got(30, "a", "s-1").end(40, "a", "reset").got(50, "b", "s-1").confirm(60, "b").holds();
+    Trace::accepted().got(30, "a", "s-1").end(40, "a", "reset").breaks("lost");
+    Trace::accepted().got(30, "a", "s-1").end(40, "a", "reset").got(50, "b", "s-1").confirm(60, "b").holds();
 }
 
 #[test]
 fn an_orderly_end_confirms_the_only_message_of_a_legacy_client_without_a_proxy() {
-    let leaves = |manner, route, how| {
-        let story =
-            Story::default().open_on(0, "a", 1, manner, "one", route).send(10, "s-1", "one").answer(20, "s-1", "00");
-        story.got(30, "a", "s-1").end(40, "a", how)
+    let leaves = |kind, route, how| {
+        let trace =
+            Trace::default().open_on(0, "a", 1, kind, "one", route).send(10, "s-1", "one").answer(20, "s-1", "00");
+        trace.got(30, "a", "s-1").end(40, "a", how)
     };
     leaves("legacy", "direct", "fin").holds();
     leaves("one-shot", "direct", "close").holds();
@@ -179,12 +179,12 @@ fn an_orderly_end_confirms_the_only_message_of_a_legacy_client_without_a_proxy()
 #[test]
 fn a_sender_that_waits_for_no_answer_is_believed_if_nothing_disturbed_it() {
     let handed = |how: &str| {
-        let story = Story::default().event(10, "s", Kind::Send, |event| {
+        let trace = Trace::default().event(10, "s", Kind::Send, |event| {
             event.m = Some("s-1".to_owned());
             event.ch = Some("one".to_owned());
             event.how = Some("direct".to_owned());
         });
-        story.event(20, "s", Kind::Gone, |event| event.what = Some(how.to_owned()))
+        trace.event(20, "s", Kind::Gone, |event| event.what = Some(how.to_owned()))
     };
     handed("fin").act(9_000, "settled", "").breaks("lost");
     handed("reset").act(9_000, "settled", "").breaks("lost");
@@ -195,14 +195,14 @@ fn a_sender_that_waits_for_no_answer_is_believed_if_nothing_disturbed_it() {
 
 #[test]
 fn a_message_is_at_one_receiver_only_if_that_is_the_limit() {
-    let twice = || Story::accepted().got(30, "a", "s-1").confirm(40, "a");
+    let twice = || Trace::accepted().got(30, "a", "s-1").confirm(40, "a");
     twice().got(3_000, "b", "s-1").confirm(3_010, "b").breaks("doubled");
-    // Not confirmed yet, and nobody took it back.
-    Story::accepted().got(30, "a", "s-1").got(31, "b", "s-1").confirm(5_000, "a").confirm(5_000, "b").breaks("doubled");
-    // The broker was killed before the confirmation was on the disk; or long after.
+    // Not confirmed yet, and not returned.
+    Trace::accepted().got(30, "a", "s-1").got(31, "b", "s-1").confirm(5_000, "a").confirm(5_000, "b").breaks("doubled");
+    // The broker was killed before the confirmation was on the disk, or long after.
     twice().act(50, "kill", "").got(3_000, "b", "s-1").confirm(3_010, "b").holds();
     twice().act(9_000, "kill", "").got(9_100, "b", "s-1").confirm(9_200, "b").breaks("doubled");
-    // An orderly stop forgets nothing.
+    // An orderly stop loses no confirmation.
     twice().act(500, "term", "").act(900, "ended", "").got(3_000, "b", "s-1").confirm(3_010, "b").breaks("doubled");
     // A pong may be lost with a connection that is reset, not with one that ends in order.
     twice().end(50, "a", "reset").got(3_000, "b", "s-1").confirm(3_010, "b").holds();
@@ -211,26 +211,26 @@ fn a_message_is_at_one_receiver_only_if_that_is_the_limit() {
 
 #[test]
 fn two_receivers_are_two_and_not_three() {
-    let story = |names: &[&str]| {
-        let mut story = Story::default().send(10, "s-1", "two").answer(20, "s-1", "00");
+    let trace = |names: &[&str]| {
+        let mut trace = Trace::default().send(10, "s-1", "two").answer(20, "s-1", "00");
         for name in names {
-            story = story.open_on(0, name, 1, "modern", "two", "direct").got_on(30, name, "s-1", "two", None);
-            story = story.confirm(40, name);
+            trace = trace.open_on(0, name, 1, "modern", "two", "direct").got_on(30, name, "s-1", "two", None);
+            trace = trace.confirm(40, name);
         }
-        story
+        trace
     };
-    story(&["a", "b"]).holds();
-    story(&["a", "b", "c"]).breaks("doubled");
+    trace(&["a", "b"]).holds();
+    trace(&["a", "b", "c"]).breaks("doubled");
 }
 
 #[test]
 fn with_no_limit_everybody_has_a_message_once() {
     let all = |name: &str| {
-        let story = Story::default()
+        let trace = Trace::default()
             .open_on(0, "a", 1, "modern", "all", "direct")
             .open_on(0, name, 2, "modern", "all", "direct");
-        let story = story.send(10, "s-1", "all").answer(20, "s-1", "00");
-        story
+        let trace = trace.send(10, "s-1", "all").answer(20, "s-1", "00");
+        trace
             .got_on(30, "a", "s-1", "all", None)
             .confirm(40, "a")
             .got_on(6_000, name, "s-1", "all", None)
@@ -242,11 +242,11 @@ fn with_no_limit_everybody_has_a_message_once() {
 
 #[test]
 fn what_an_id_protects_comes_twice_only_after_a_kill_or_a_start_by_another_clock() {
-    let again = |deed: &str, step: u64| {
-        let story = Story::accepted().got(30, "a", "s-1").confirm(40, "a").act(20_000, deed, "");
-        let story = story.act(20_001, "ended", "").act(20_010, "start", "").act(step, "clock", "14400");
-        let story = story.send(25_000, "s-1", "one").answer(25_100, "s-1", "00");
-        story.got(26_000, "b", "s-1").confirm(26_010, "b")
+    let again = |fault: &str, step: u64| {
+        let trace = Trace::accepted().got(30, "a", "s-1").confirm(40, "a").act(20_000, fault, "");
+        let trace = trace.act(20_001, "ended", "").act(20_010, "start", "").act(step, "clock", "14400");
+        let trace = trace.send(25_000, "s-1", "one").answer(25_100, "s-1", "00");
+        trace.got(26_000, "b", "s-1").confirm(26_010, "b")
     };
     again("kill", 24_900).holds();
     again("term", 20_005).holds();
@@ -256,146 +256,146 @@ fn what_an_id_protects_comes_twice_only_after_a_kill_or_a_start_by_another_clock
 
 #[test]
 fn a_second_delivery_by_hand_is_marked() {
-    let story = |marked| {
-        let story = Story::default()
+    let trace = |marked| {
+        let trace = Trace::default()
             .open(0, "a", "manual")
             .open(0, "b", "manual")
             .send(10, "s-1", "one")
             .answer(20, "s-1", "00");
-        let story = story.got_on(30, "a", "s-1", "one", Some(("x", false))).by_hand(40, "a", Kind::Nack, "x");
-        story.got_on(50, "b", "s-1", "one", Some(("y", marked))).by_hand(60, "b", Kind::Ack, "y")
+        let trace = trace.got_on(30, "a", "s-1", "one", Some(("x", false))).by_hand(40, "a", Kind::Nack, "x");
+        trace.got_on(50, "b", "s-1", "one", Some(("y", marked))).by_hand(60, "b", Kind::Ack, "y")
     };
-    story(true).holds();
-    story(false).breaks("unmarked");
+    trace(true).holds();
+    trace(false).breaks("unmarked");
 }
 
 #[test]
 fn what_was_rejected_is_a_dead_letter() {
-    let story = |channel: &str, kind| {
-        let story = Story::default().open_on(0, "a", 1, "manual", "tries", "direct");
-        let story =
-            story.open_on(2_000, "b", 1, "manual", channel, "direct").send(10, "s-1", "tries").answer(20, "s-1", "00");
-        let story = story.got_on(30, "a", "s-1", "tries", Some(("x", false))).by_hand(40, "a", kind, "x");
-        story.got_on(4_000, "b", "s-1", channel, Some(("y", true))).by_hand(4_010, "b", Kind::Ack, "y")
+    let trace = |channel: &str, kind| {
+        let trace = Trace::default().open_on(0, "a", 1, "manual", "tries", "direct");
+        let trace =
+            trace.open_on(2_000, "b", 1, "manual", channel, "direct").send(10, "s-1", "tries").answer(20, "s-1", "00");
+        let trace = trace.got_on(30, "a", "s-1", "tries", Some(("x", false))).by_hand(40, "a", kind, "x");
+        trace.got_on(4_000, "b", "s-1", channel, Some(("y", true))).by_hand(4_010, "b", Kind::Ack, "y")
     };
-    story("dead", Kind::Reject).holds();
-    story("tries", Kind::Reject).breaks("rejected");
-    story("tries", Kind::Nack).holds();
-    story("tries", Kind::Reject).act(50, "kill", "").holds();
+    trace("dead", Kind::Reject).holds();
+    trace("tries", Kind::Reject).breaks("rejected");
+    trace("tries", Kind::Nack).holds();
+    trace("tries", Kind::Reject).act(50, "kill", "").holds();
 }
 
 #[test]
 fn a_delivery_by_hand_that_is_neither_acknowledged_nor_given_back_stays() {
-    let story = |t| {
-        let story = Story::default()
+    let trace = |t| {
+        let trace = Trace::default()
             .open(0, "a", "manual")
             .open(0, "b", "manual")
             .send(10, "s-1", "one")
             .answer(20, "s-1", "00");
-        let story = story.got_on(30, "a", "s-1", "one", Some(("x", false)));
-        story.got_on(t, "b", "s-1", "one", Some(("y", true))).by_hand(t + 10, "b", Kind::Ack, "y")
+        let trace = trace.got_on(30, "a", "s-1", "one", Some(("x", false)));
+        trace.got_on(t, "b", "s-1", "one", Some(("y", true))).by_hand(t + 10, "b", Kind::Ack, "y")
     };
-    story(1_000).breaks("doubled");
-    story(4_100).holds();
+    trace(1_000).breaks("doubled");
+    trace(4_100).holds();
 }
 
 #[test]
 fn a_sender_s_messages_stay_in_order() {
-    let story = || {
-        let story = Story::accepted().send(11, "s-2", "one").answer(21, "s-2", "00");
-        story.got(5_000, "a", "s-2").got(5_001, "a", "s-1").confirm(5_010, "a")
+    let trace = || {
+        let trace = Trace::accepted().send(11, "s-2", "one").answer(21, "s-2", "00");
+        trace.got(5_000, "a", "s-2").got(5_001, "a", "s-1").confirm(5_010, "a")
     };
-    story().breaks("disordered");
-    // One that another receiver had and did not confirm may come late.
-    story().end(4_900, "b", "reset").holds();
-    story().end(9_900, "b", "reset").breaks("disordered");
-    // One that was sent again has no place.
-    story().send(300, "s-1", "one").holds();
+    trace().breaks("disordered");
+    // A message that another receiver had and did not confirm may be late.
+    trace().end(4_900, "b", "reset").holds();
+    trace().end(9_900, "b", "reset").breaks("disordered");
+    // A message that was sent again has no defined position.
+    trace().send(300, "s-1", "one").holds();
 }
 
 #[test]
 fn the_expired_is_not_delivered() {
-    let story = |t| {
-        let story = Story::default().open_on(0, "a", 1, "modern", "short", "direct").send(10, "s-1", "short");
-        story.answer(20, "s-1", "00").got_on(t, "a", "s-1", "short", None).confirm(t + 1, "a")
+    let trace = |t| {
+        let trace = Trace::default().open_on(0, "a", 1, "modern", "short", "direct").send(10, "s-1", "short");
+        trace.answer(20, "s-1", "00").got_on(t, "a", "s-1", "short", None).confirm(t + 1, "a")
     };
-    story(1_900).holds();
-    story(4_100).breaks("late");
-    let expired = Story::default().send(10, "s-1", "short").answer(20, "s-1", "00");
+    trace(1_900).holds();
+    trace(4_100).breaks("late");
+    let expired = Trace::default().send(10, "s-1", "short").answer(20, "s-1", "00");
     expired.act(9_000, "settled", "").holds();
-    let too_early = Story::default().send(10, "s-1", "short").answer(20, "s-1", "00");
+    let too_early = Trace::default().send(10, "s-1", "short").answer(20, "s-1", "00");
     too_early.act(1_500, "settled", "").breaks("lost");
 }
 
 #[test]
 fn the_expired_is_a_dead_letter_where_that_is_wanted() {
-    let story = || {
-        let story = Story::default().open_on(0, "a", 1, "manual", "dead", "direct").send(10, "s-1", "late");
-        story.answer(20, "s-1", "00").act(9_000, "settled", "")
+    let trace = || {
+        let trace = Trace::default().open_on(0, "a", 1, "manual", "dead", "direct").send(10, "s-1", "late");
+        trace.answer(20, "s-1", "00").act(9_000, "settled", "")
     };
-    story().breaks("lost");
-    let dead = story().got_on(2_500, "a", "s-1", "dead", Some(("x", false)));
+    trace().breaks("lost");
+    let dead = trace().got_on(2_500, "a", "s-1", "dead", Some(("x", false)));
     dead.by_hand(2_600, "a", Kind::Ack, "x").holds();
 }
 
 #[test]
 fn one_more_receiver_may_have_what_another_does_not_confirm() {
-    let story = |names: &[&str]| {
-        let mut story = Story::default().send(10, "s-1", "guard").answer(20, "s-1", "00");
+    let trace = |names: &[&str]| {
+        let mut trace = Trace::default().send(10, "s-1", "guard").answer(20, "s-1", "00");
         for name in names {
-            story = story.open_on(0, name, 1, "modern", "guard", "direct").got_on(30, name, "s-1", "guard", None);
+            trace = trace.open_on(0, name, 1, "modern", "guard", "direct").got_on(30, name, "s-1", "guard", None);
         }
-        story.confirm(5_000, "a")
+        trace.confirm(5_000, "a")
     };
-    story(&["a", "b"]).holds();
-    story(&["a", "b", "c"]).breaks("doubled");
+    trace(&["a", "b"]).holds();
+    trace(&["a", "b", "c"]).breaks("doubled");
 }
 
 #[test]
 fn what_was_refused_is_not_delivered() {
-    let story = |code| {
-        let story = Story::default().open(0, "a", "modern").send(10, "s-1", "one").answer(20, "s-1", code);
-        story.got(3_000, "a", "s-1").confirm(3_010, "a")
+    let trace = |code| {
+        let trace = Trace::default().open(0, "a", "modern").send(10, "s-1", "one").answer(20, "s-1", code);
+        trace.got(3_000, "a", "s-1").confirm(3_010, "a")
     };
-    story("08").breaks("refused");
-    story("06").breaks("refused");
-    // It may have been accepted: the answer says so.
-    story("05").holds();
+    trace("08").breaks("refused");
+    trace("06").breaks("refused");
+    // With the answer 05 the message may have been accepted.
+    trace("05").holds();
 }
 
 #[test]
 fn what_expired_before_it_was_safe_may_be_a_dead_letter() {
-    let story = |code, channel| {
-        let story = Story::default().open_on(0, "a", 1, "manual", channel, "direct").send(10, "s-1", "late");
-        let story = story.answer(20, "s-1", code).got_on(3_500, "a", "s-1", channel, Some(("x", false)));
-        story.by_hand(3_600, "a", Kind::Ack, "x")
+    let trace = |code, channel| {
+        let trace = Trace::default().open_on(0, "a", 1, "manual", channel, "direct").send(10, "s-1", "late");
+        let trace = trace.answer(20, "s-1", code).got_on(3_500, "a", "s-1", channel, Some(("x", false)));
+        trace.by_hand(3_600, "a", Kind::Ack, "x")
     };
-    story("08", "dead").holds();
-    story("06", "dead").breaks("refused");
+    trace("08", "dead").holds();
+    trace("06", "dead").breaks("refused");
 }
 
 #[test]
 fn what_is_not_kept_comes_once() {
-    let story =
-        Story::default().open_on(0, "a", 1, "modern", "live", "direct").send(10, "s-1", "live").answer(20, "s-1", "00");
-    let story = story.got_on(30, "a", "s-1", "live", None);
-    story.got_on(40, "a", "s-1", "live", None).breaks("more than once");
-    Story::default().send(10, "s-1", "live").answer(20, "s-1", "00").holds();
+    let trace =
+        Trace::default().open_on(0, "a", 1, "modern", "live", "direct").send(10, "s-1", "live").answer(20, "s-1", "00");
+    let trace = trace.got_on(30, "a", "s-1", "live", None);
+    trace.got_on(40, "a", "s-1", "live", None).breaks("more than once");
+    Trace::default().send(10, "s-1", "live").answer(20, "s-1", "00").holds();
 }
 
 #[test]
 fn a_message_arrives_as_it_was_sent_and_where() {
-    let damaged = Story::accepted().got(30, "a", "s-1").confirm(40, "a");
+    let damaged = Trace::accepted().got(30, "a", "s-1").confirm(40, "a");
     damaged.event(30, "a", Kind::Got, |event| event.m = Some("s-9".to_owned())).breaks("damaged");
-    let changed = Story::accepted().event(30, "a", Kind::Got, |event| {
+    let changed = Trace::accepted().event(30, "a", Kind::Got, |event| {
         event.m = Some("s-1".to_owned());
         event.ch = Some("one".to_owned());
         event.h = Some(8);
     });
     changed.confirm(40, "a").breaks("damaged");
-    let astray = Story::accepted().open_on(0, "c", 1, "modern", "two", "direct").got_on(30, "c", "s-1", "two", None);
+    let astray = Trace::accepted().open_on(0, "c", 1, "modern", "two", "direct").got_on(30, "c", "s-1", "two", None);
     astray.confirm(40, "c").breaks("damaged");
-    let dead = Story::default()
+    let dead = Trace::default()
         .open_on(0, "c", 1, "manual", "dead", "direct")
         .send(10, "s-1", "tries")
         .answer(20, "s-1", "00");
@@ -404,33 +404,33 @@ fn a_message_arrives_as_it_was_sent_and_where() {
 
 #[test]
 fn what_a_client_calls_wrong_is_told() {
-    Story::default().event(5, "a", Kind::Wrong, |event| event.what = Some("a close frame".to_owned())).breaks("wrong");
+    Trace::default().event(5, "a", Kind::Wrong, |event| event.what = Some("a close frame".to_owned())).breaks("wrong");
 }
 
 #[test]
 fn a_frozen_reader_notes_late_what_it_got_first() {
-    let story = |kind: Kind| {
-        let story = Story::accepted()
+    let trace = |kind: Kind| {
+        let trace = Trace::accepted()
             .event(15, "a", kind, |_| {})
             .act(1_000, "kill", "")
             .open_on(1_100, "b", 2, "modern", "one", "direct");
-        let story = story.event(1_200, "b", Kind::Got, |event| {
+        let trace = trace.event(1_200, "b", Kind::Got, |event| {
             event.conn = Some(2);
             event.m = Some("s-1".to_owned());
             event.ch = Some("one".to_owned());
             event.h = Some(7);
         });
-        let story = story.event(1_210, "b", Kind::Confirm, |event| event.conn = Some(2));
-        story.event(8_000, "a", Kind::Resume, |_| {}).got(8_001, "a", "s-1").end(8_002, "a", "lost")
+        let trace = trace.event(1_210, "b", Kind::Confirm, |event| event.conn = Some(2));
+        trace.event(8_000, "a", Kind::Resume, |_| {}).got(8_001, "a", "s-1").end(8_002, "a", "lost")
     };
-    story(Kind::Pause).holds();
-    story(Kind::Note).breaks("doubled");
+    trace(Kind::Pause).holds();
+    trace(Kind::Note).breaks("doubled");
 }
 
 #[test]
 fn a_slow_reader_behind_a_proxy_notes_late_what_it_got_before_the_proxy_was_restarted() {
-    let story = |kind: Kind| {
-        let story = Story::default()
+    let trace = |kind: Kind| {
+        let trace = Trace::default()
             .open_on(0, "c", 1, "modern", "one", "haproxy")
             .open_on(0, "b", 1, "modern", "one", "direct")
             .event(5, "c", kind, |event| event.conn = Some(1))
@@ -438,23 +438,23 @@ fn a_slow_reader_behind_a_proxy_notes_late_what_it_got_before_the_proxy_was_rest
             .answer(20, "s-1", "00")
             .act(1_000, "haproxy", "restart")
             .event(3_000, "c", Kind::Resume, |event| event.conn = Some(1));
-        story.got_on(3_001, "c", "s-1", "one", None).got_on(3_100, "b", "s-1", "one", None).confirm(3_200, "b")
+        trace.got_on(3_001, "c", "s-1", "one", None).got_on(3_100, "b", "s-1", "one", None).confirm(3_200, "b")
     };
-    story(Kind::Pause).holds();
-    story(Kind::Note).breaks("doubled");
+    trace(Kind::Pause).holds();
+    trace(Kind::Note).breaks("doubled");
 }
 
 #[test]
 fn a_slow_reader_notes_late_that_it_was_ended() {
-    let story = |kind: Kind, ended: u64| {
-        let story = Story::accepted()
+    let trace = |kind: Kind, ended: u64| {
+        let trace = Trace::accepted()
             .open_on(0, "b", 1, "modern", "one", "direct")
             .event(15, "a", kind, |event| event.conn = Some(1))
             .event(3_000, "a", Kind::Resume, |event| event.conn = Some(1));
-        let story = story.got(3_001, "a", "s-1").got_on(3_100, "b", "s-1", "one", None).confirm(3_200, "b");
-        story.end(ended, "a", "close")
+        let trace = trace.got(3_001, "a", "s-1").got_on(3_100, "b", "s-1", "one", None).confirm(3_200, "b");
+        trace.end(ended, "a", "close")
     };
-    story(Kind::Pause, 6_000).holds();
-    story(Kind::Note, 6_000).breaks("doubled");
-    story(Kind::Pause, 20_000).breaks("doubled");
+    trace(Kind::Pause, 6_000).holds();
+    trace(Kind::Note, 6_000).breaks("doubled");
+    trace(Kind::Pause, 20_000).breaks("doubled");
 }

@@ -1,4 +1,4 @@
-//! A real nginx and a real HAProxy in front of the broker: private ones, on ports of their own, with their files in the run's directory.
+//! Private instances of nginx and HAProxy in front of the broker, on free ports, with their files in the run's directory.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -8,55 +8,52 @@ use std::time::{Duration, Instant};
 
 use super::process::{self, PATIENCE};
 
-/// Which program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// nginx with the settings that a WebSocket needs.
     Nginx,
     /// HAProxy in HTTP mode.
     Haproxy,
-    /// HAProxy in TCP mode: it says with a PROXY protocol header whom it speaks for.
+    /// HAProxy in TCP mode, with a PROXY protocol header that names the client.
     HaproxyTcp,
 }
 
-/// A reverse proxy.
-pub struct Front {
+/// A running reverse proxy.
+pub struct ReverseProxy {
     kind: Kind,
     directory: PathBuf,
     address: SocketAddr,
     child: Mutex<Option<Child>>,
 }
 
-impl Front {
-    /// Starts one in front of `target`, with its files in `directory`.
+impl ReverseProxy {
+    /// Starts a reverse proxy in front of `target`, with its files below `directory`.
     ///
     /// # Errors
-    /// It cannot be started, or does not listen.
+    /// The program cannot be started, or does not listen in time.
     pub fn start(kind: Kind, directory: &Path, target: SocketAddr) -> Result<Self, String> {
         let address = process::free_port().local_addr().map_err(|error| error.to_string())?;
         let directory = directory.join(format!("{kind:?}").to_lowercase());
-        let front = Self { kind, directory, address, child: Mutex::new(None) };
+        let proxy = Self { kind, directory, address, child: Mutex::new(None) };
         let text = match kind {
             Kind::Nginx => nginx(address, target),
             Kind::Haproxy => haproxy(address, target, "http", ""),
             Kind::HaproxyTcp => haproxy(address, target, "tcp", " send-proxy-v2"),
         };
-        let written = std::fs::create_dir_all(&front.directory)
-            .and_then(|()| std::fs::write(front.directory.join("configuration"), text));
-        written.map_err(|error| format!("{}: {error}", front.directory.display()))?;
-        front.launch()?;
-        Ok(front)
+        let written = std::fs::create_dir_all(&proxy.directory)
+            .and_then(|()| std::fs::write(proxy.directory.join("configuration"), text));
+        written.map_err(|error| format!("{}: {error}", proxy.directory.display()))?;
+        proxy.launch()?;
+        Ok(proxy)
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Kills it with all its connections, and starts it again.
+    /// Kills the program and starts it again.
     ///
     /// # Errors
-    /// It does not come back.
+    /// The program cannot be started, or does not listen in time.
     pub fn restart(&self) -> Result<(), String> {
         self.end();
         self.launch()
@@ -99,7 +96,7 @@ impl Front {
     }
 }
 
-impl Drop for Front {
+impl Drop for ReverseProxy {
     fn drop(&mut self) {
         self.end();
     }

@@ -1,4 +1,4 @@
-//! The programs of a measurement: ours, built as they are shipped, and the other brokers, as the system has them.
+//! The programs of a measurement: builds this repository's programs, and finds or installs the other brokers.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use super::results::Facts;
 use super::subject::{Generator, Subject};
 use crate::{Failure, cargo, programs, shown};
 
-/// The targets that are built, as cargo names them, one call after the other. The broker comes last and by itself: with the others it would get the
-/// features that only tests need of its dependencies.
+/// The cargo targets of each build. The broker is built separately, because a common build would enable features of its dependencies that only the
+/// tests need.
 const TARGETS: [&[&str]; 2] = [&["--bench", "limit", "--bench", "peers"], &["--bin", "wsmb"]];
 
-/// Every program that is run.
+/// The paths of all programs. An `Err` says why a broker is missing.
 pub struct Programs {
     wsmb: PathBuf,
     limit: PathBuf,
@@ -24,24 +24,24 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Builds ours and looks for the others, which are installed where that can be done.
+    /// Builds this repository's programs, and finds or installs the other brokers.
     ///
     /// # Errors
-    /// Ours cannot be built. A broker that is missing is none: [`Self::server`] says why it is.
+    /// A build failed. A missing broker is not an error here, but in [`Self::server`].
     pub fn get(profile: &str) -> Result<Self, Failure> {
         let built = build(profile)?;
         let ours = |name: &str| {
             let path = built.get(name).cloned();
-            path.ok_or_else(|| Failure(format!("cargo did not say where it has put `{name}`")))
+            path.ok_or_else(|| Failure(format!("cargo did not report the path of `{name}`")))
         };
         let [mosquitto, nats] = programs::PEERS.each_ref().map(programs::find_or_install);
         Ok(Self { wsmb: ours("wsmb")?, limit: ours("limit")?, peers: ours("peers")?, mosquitto, nats })
     }
 
-    /// The server of a subject.
+    /// Returns the server program of a subject.
     ///
     /// # Errors
-    /// A sentence about what is missing.
+    /// The program is missing; the text says why.
     pub fn server(&self, subject: Subject) -> Result<&Path, &str> {
         match subject {
             Subject::Limit => Ok(&self.limit),
@@ -58,7 +58,7 @@ impl Programs {
         }
     }
 
-    /// What was measured with.
+    /// Returns the versions of the programs, and the reasons why brokers are missing.
     pub fn versions(&self) -> Facts {
         let mut facts = Facts::new();
         facts.insert("wsmb".to_owned(), first_line(&self.wsmb, &["--version"]));
@@ -80,7 +80,7 @@ impl Programs {
     }
 }
 
-/// Builds, and returns the path of each program by its target's name.
+/// Builds all targets and returns the path of each program by the name of its target.
 fn build(profile: &str) -> Result<BTreeMap<String, PathBuf>, Failure> {
     let mut programs = BTreeMap::new();
     for targets in TARGETS {
@@ -98,13 +98,13 @@ fn build(profile: &str) -> Result<BTreeMap<String, PathBuf>, Failure> {
     Ok(programs)
 }
 
-/// The name and the path of a program that a line of cargo's tells of.
+/// Returns the target's name and the program's path from a JSON line of cargo.
 fn executable(line: &str) -> Option<(String, PathBuf)> {
     let message: Value = serde_json::from_str(line).ok()?;
     Some((message.pointer("/target/name")?.as_str()?.to_owned(), PathBuf::from(message["executable"].as_str()?)))
 }
 
-/// The first line that a program prints, whatever its exit code (mosquitto's `-h` has 3).
+/// Returns the first line that a program prints, with any exit code (`mosquitto -h` exits with 3).
 pub fn first_line(program: &Path, arguments: &[&str]) -> String {
     let Ok(output) = Command::new(program).args(arguments).stdin(Stdio::null()).output() else {
         return "unknown".to_owned();
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_are_found_in_what_cargo_says() {
+    fn programs_are_found_in_the_output_of_cargo() {
         let line =
             r#"{"reason":"compiler-artifact","target":{"kind":["bench"],"name":"limit"},"executable":"/t/limit-45"}"#;
         assert_eq!(executable(line), Some(("limit".to_owned(), PathBuf::from("/t/limit-45"))));

@@ -1,6 +1,6 @@
-//! The files that are written: the generated parts of `docs/measurements.md`, and all of `docs/measurements/details.md` and the plots.
+//! Writes the generated blocks of `docs/measurements.md`, `docs/measurements/details.md`, and the plots.
 //!
-//! Must never change what stands outside the marks.
+//! Must never change text outside the marks of a block.
 
 use std::fs;
 use std::path::Path;
@@ -9,13 +9,13 @@ use super::results::Results;
 use super::{goals, growth, tables};
 use crate::Failure;
 
-/// What makes a block's text.
+/// Formats a block.
 type Write = fn(&Results) -> String;
 
-/// The blocks of the page, by name.
+/// The blocks of `measurements.md`, by name.
 const BLOCKS: [(&str, Write); 3] = [("table", tables::summary), ("goals", goals::block), ("commits", tables::commits)];
 
-/// The sections of the details.
+/// The sections of `details.md`.
 const DETAILS: [(&str, Write); 7] = [
     ("Compared with the bare relay, within one repetition", tables::ratios),
     ("Rates and spreads", tables::rates),
@@ -33,7 +33,7 @@ const HEAD: &str = "# Measurements in detail\n\nThe tables behind [measurements.
 /// Writes the page, the details and the plots below `target`.
 ///
 /// # Errors
-/// A file cannot be read or written, or the page has no place for a block.
+/// A file cannot be read or written, or the page has no marks for a block.
 pub fn publish(results: &Results, page: &Path, target: &Path) -> Result<(), Failure> {
     let text = fs::read_to_string(page);
     let mut text = text.map_err(|error| Failure(format!("{} can't be read: {error}", page.display())))?;
@@ -49,22 +49,22 @@ pub fn publish(results: &Results, page: &Path, target: &Path) -> Result<(), Fail
     write(&folder.join("details.md"), &(HEAD.to_owned() + &sections.concat()))
 }
 
-/// Writes a file, and makes its directory.
+/// Writes a file, and creates its directory.
 ///
 /// # Errors
-/// It cannot be written.
+/// The file cannot be written.
 pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let made = path.parent().map_or(Ok(()), fs::create_dir_all);
     let written = made.and_then(|()| fs::write(path, text));
     written.map_err(|error| Failure(format!("{} can't be written: {error}", path.display())))
 }
 
-/// The text with what stands between the marks of a block replaced.
+/// Replaces the text between the marks of a block.
 fn replace(text: &str, name: &str, block: &str) -> Result<String, String> {
     let begin = format!("<!-- begin: {name}, written by cargo xtask bench -->\n");
     let end = format!("<!-- end: {name} -->");
     let found = text.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
-    let (before, behind) = found.ok_or_else(|| format!("`{}` and `{end}` must stand in it", begin.trim_end()))?;
+    let (before, behind) = found.ok_or_else(|| format!("`{}` or `{end}` is missing", begin.trim_end()))?;
     Ok(format!("{before}{begin}\n{}\n\n{end}{behind}", block.trim()))
 }
 
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_stands_between_the_marks_is_replaced() {
+    fn only_the_text_between_the_marks_is_replaced() {
         let text = "above\n<!-- begin: a, written by cargo xtask bench -->\nold\n<!-- end: a -->\nbelow\n";
         let once = replace(text, "a", "new\n").unwrap();
         assert_eq!(once, "above\n<!-- begin: a, written by cargo xtask bench -->\n\nnew\n\n<!-- end: a -->\nbelow\n");
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_a_place_for_every_block() {
+    fn the_page_has_the_marks_of_every_block() {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/measurements.md");
         let text = fs::read_to_string(page).unwrap();
         for (name, block) in BLOCKS {

@@ -1,29 +1,28 @@
-//! The goals beside what was measured. Nothing is rounded in our favour: a goal is met when the median is, and the table says by how much it is not.
+//! The table of goals. A goal is met if the unrounded median meets it; otherwise the table shows the difference in per cent.
 
 use super::results::Results;
 use super::statistics::{Summary, ratio, summary};
 use super::subject::Subject;
 use super::tables::{number, spread};
 
-/// What a goal is about.
+/// The quantity of a goal.
 enum Measure {
-    /// A figure, times a factor.
+    /// A figure, multiplied by a factor.
     Figure { case: &'static str, x: u64, subject: Subject, figure: &'static str, factor: f64 },
-    /// CPU or latency compared with the bare relay's.
+    /// The ratio of a figure to that of the bare relay.
     Limit { case: &'static str, x: u64, subject: Subject, figure: &'static str },
-    /// CPU at `x` compared with the CPU at `to`.
+    /// The ratio of the CPU time at `x` to the CPU time at `to`.
     Growth { case: &'static str, subject: Subject, x: u64, to: u64 },
-    /// The size of the program, as it is shipped.
+    /// The size of the program, built with the release profile.
     Program,
 }
 
-/// A goal.
 struct Goal {
     what: &'static str,
     measure: Measure,
     wanted: f64,
     unit: &'static str,
-    /// Whether less is better.
+    /// Whether `wanted` is an upper bound.
     at_most: bool,
 }
 
@@ -100,7 +99,7 @@ const GOALS: [Goal; 36] = [
     figure("kept, confirmed by a live receiver", ("p2p", 0, Subject::EnvelopeKept, "cpu"), 1.0, 1.0, "µs"),
     figure("confirmed send", ("confirmed", 0, Subject::EnvelopeKept, "cpu"), 1.0, 6.0, "µs"),
     at_least("confirmed sends", ("confirmed", 0, Subject::EnvelopeKept, "rate"), 70_000.0),
-    // Nobody receives here, so each is on the disk before it is answered.
+    // No receiver is connected, so each message is answered when it is on the disk.
     figure("answered when on the disk", ("backlog", MILLION, Subject::EnvelopeKept, "store_cpu"), 1.0, 6.0, "µs"),
     at_least("answered when on the disk", ("backlog", MILLION, Subject::EnvelopeKept, "store_rate"), 70_000.0),
     figure(
@@ -124,7 +123,7 @@ const GOALS: [Goal; 36] = [
     Goal { what: "the program, every feature", measure: Measure::Program, wanted: 10.0, unit: "MB", at_most: true },
 ];
 
-/// The table.
+/// Formats the table.
 pub fn block(results: &Results) -> String {
     let mut text = String::from("| | goal | measured (least–most) | |\n|---|--:|--:|---|\n");
     for goal in &GOALS {
@@ -158,7 +157,7 @@ impl Measure {
                 let facts = results.0.values().map(|section| &section.facts);
                 let shipped = facts.filter(|facts| facts.get("profile").is_some_and(|profile| profile == "release"));
                 let sizes = shipped.filter_map(|facts| facts.get("wsmb bytes")?.parse().ok());
-                // Parts can be from different commits: the largest program counts.
+                // The parts may have been measured at different commits. The largest program counts.
                 let largest = sizes.map(|bytes: f64| bytes / 1e6).max_by(f64::total_cmp)?;
                 summary(&[largest])
             }
@@ -166,7 +165,7 @@ impl Measure {
     }
 }
 
-/// Whether a goal is met, or by how much it is not.
+/// Formats whether a goal is met.
 fn verdict(goal: &Goal, measured: Option<Summary>) -> String {
     let Some(Summary { median, .. }) = measured else { return "not measured".to_owned() };
     let part = median / goal.wanted;
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn goals_are_judged_by_the_median_and_missing_ones_are_told() {
+    fn goals_are_compared_with_the_median_and_missing_figures_are_reported() {
         let text = block(&results(&[
             ("p2p", 0, Subject::Topic, "cpu", 0.2),
             ("p2p", 0, Subject::Limit, "cpu", 0.1),

@@ -1,11 +1,11 @@
-//! How cost grows with the number of receivers, channels, messages and bytes: the tables, and the plots of four of them.
+//! Tables and plots of the cost by number of receivers, channels, connections and messages, and by message size.
 
 use super::plot::{Plot, Series};
 use super::results::Results;
 use super::subject::Subject;
 use super::tables::{grouped, number};
 
-/// Where a line of a plot comes from.
+/// The figures of one line of a plot.
 struct Source {
     name: &'static str,
     case: &'static str,
@@ -13,9 +13,9 @@ struct Source {
     figure: &'static str,
 }
 
-/// A table, and the plot of it.
-struct Drawing {
-    /// The plot's file without its ending; `None`: there is only the table.
+/// A table, and its plot.
+struct Chart {
+    /// The plot's file without its extension. `None`: only the table.
     file: Option<&'static str>,
     title: &'static str,
     x: &'static str,
@@ -29,8 +29,8 @@ const fn source(name: &'static str, case: &'static str, subject: Subject, figure
     Source { name, case, subject, figure }
 }
 
-/// The three that are compared wherever a relay can do the same.
-const fn three(case: &'static str) -> [Source; 3] {
+/// The sources of a chart that compares both dialects with the bare relay.
+const fn dialects_and_limit(case: &'static str) -> [Source; 3] {
     [
         source("topic", case, Subject::Topic, "cpu"),
         source("envelope", case, Subject::Envelope, "cpu"),
@@ -38,36 +38,36 @@ const fn three(case: &'static str) -> [Source; 3] {
     ]
 }
 
-const DRAWINGS: [Drawing; 7] = [
-    Drawing {
+const CHARTS: [Chart; 7] = [
+    Chart {
         file: Some("receivers"),
         title: "What a delivery costs, by receivers of one channel",
         x: "receivers",
         y: DELIVERY,
-        sources: &three("growth-receivers"),
+        sources: &dialects_and_limit("growth-receivers"),
     },
-    Drawing {
+    Chart {
         file: None,
         title: "What a delivery costs, by channels that one sender sends to in turn",
         x: "channels",
         y: DELIVERY,
         sources: &[source("envelope", "growth-channels", Subject::Envelope, "cpu")],
     },
-    Drawing {
+    Chart {
         file: None,
         title: "What a delivery costs, by pairs, each with a channel of its own",
         x: "pairs of a sender and a receiver",
         y: DELIVERY,
-        sources: &three("growth-pairs"),
+        sources: &dialects_and_limit("growth-pairs"),
     },
-    Drawing {
+    Chart {
         file: Some("connections"),
         title: "What a delivery costs, by idle connections beside its two",
         x: "idle connections",
         y: DELIVERY,
-        sources: &three("growth-connections"),
+        sources: &dialects_and_limit("growth-connections"),
     },
-    Drawing {
+    Chart {
         file: Some("backlog"),
         title: "What a kept message costs, by messages in the store",
         x: "messages in the store",
@@ -79,7 +79,7 @@ const DRAWINGS: [Drawing; 7] = [
             source("draining them", "backlog", Subject::EnvelopeKept, "drain_cpu"),
         ],
     },
-    Drawing {
+    Chart {
         file: None,
         title: "What a kept message costs, by messages on their way",
         x: "messages on their way (--window)",
@@ -89,24 +89,24 @@ const DRAWINGS: [Drawing; 7] = [
             source("envelope, kept", "growth-window", Subject::EnvelopeKept, "cpu"),
         ],
     },
-    Drawing {
+    Chart {
         file: Some("size"),
         title: "What a delivery costs, by size of the message",
         x: "bytes",
         y: DELIVERY,
-        sources: &three("growth-size"),
+        sources: &dialects_and_limit("growth-size"),
     },
 ];
 
-/// The plots, each with the name of its file.
+/// Returns the plots, each with the name of its file without extension.
 pub fn plots(results: &Results) -> Vec<(&'static str, Plot)> {
-    DRAWINGS.iter().filter_map(|drawing| Some((drawing.file?, plot(drawing, results)?))).collect()
+    CHARTS.iter().filter_map(|chart| Some((chart.file?, plot(chart, results)?))).collect()
 }
 
-/// A plot; of nothing, none.
-fn plot(drawing: &Drawing, results: &Results) -> Option<Plot> {
-    let series: Vec<Series> = drawing.sources.iter().filter_map(|source| line(source, results)).collect();
-    let Drawing { title, x, y, .. } = drawing;
+/// Returns the plot of a chart, or `None` without figures.
+fn plot(chart: &Chart, results: &Results) -> Option<Plot> {
+    let series: Vec<Series> = chart.sources.iter().filter_map(|source| line(source, results)).collect();
+    let Chart { title, x, y, .. } = chart;
     let [title, x, y] = [title, x, y].map(|text| (*text).to_owned());
     if series.is_empty() { None } else { Some(Plot { title, x, y, series }) }
 }
@@ -122,13 +122,13 @@ fn line(source: &Source, results: &Results) -> Option<Series> {
     if points.is_empty() { None } else { Some(Series { name: (*name).to_owned(), points }) }
 }
 
-/// The tables, each below its title.
+/// Formats the tables, each below its title.
 pub fn tables(results: &Results) -> String {
-    let plots = DRAWINGS.iter().filter_map(|drawing| plot(drawing, results));
+    let plots = CHARTS.iter().filter_map(|chart| plot(chart, results));
     plots.map(|plot| format!("{}:\n\n{}\n", plot.title, table(&plot))).collect()
 }
 
-/// The figures of a plot.
+/// Formats the figures of a plot as a table.
 fn table(plot: &Plot) -> String {
     let mut columns: Vec<f64> = plot.series.iter().flat_map(|series| &series.points).map(|(x, _)| *x).collect();
     columns.sort_by(f64::total_cmp);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_medians_in_order_and_what_failed_is_no_point() {
+    fn points_are_medians_in_order_and_failed_runs_are_omitted() {
         let plots = plots(&results());
         assert_eq!(plots.iter().map(|(file, _)| *file).collect::<Vec<_>>(), ["size"]);
         let series = &plots[0].1.series;
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_says_how_much_it_grew() {
+    fn the_table_has_the_ratio_of_the_last_to_the_first_figure() {
         let text = tables(&results());
         assert!(text.starts_with("What a delivery costs, by size of the message:\n"), "{text}");
         assert!(text.contains("| topic | 0.20 | 0.40 | 2 |"), "{text}");

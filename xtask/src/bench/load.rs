@@ -1,6 +1,6 @@
 //! One run of the load generator against a server.
 //!
-//! Must never wait without an end, and never take a run that went wrong for a figure.
+//! Must never wait without a timeout, and never return figures of a failed run.
 
 use std::io;
 use std::process::{Child, Command, Stdio};
@@ -10,19 +10,19 @@ use serde_json::Value;
 
 use super::build::Programs;
 use super::results::{self, Figures};
-use super::server::{Server, without_settings};
+use super::server::{Server, remove_settings};
 use super::subject::Subject;
 
-/// The longest run: a backlog of a million messages on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// The timeout of a run. The longest run is a backlog of a million messages on a slow machine.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How often a run is looked at.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often the end of a run is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The arguments of a run, without what only this server has: its address and its process.
+/// Returns the generator's arguments, without the server's URL and process id.
 pub fn arguments(subject: Subject, workload: &[String]) -> Vec<String> {
-    let (_, speech) = subject.speech();
-    let (before, behind) = if subject.is_peer() { (speech, &[][..]) } else { (&["bench"][..], speech) };
+    let (_, protocol) = subject.generator();
+    let (before, behind) = if subject.is_peer() { (protocol, &[][..]) } else { (&["bench"][..], protocol) };
     before
         .iter()
         .map(|word| (*word).to_owned())
@@ -34,9 +34,9 @@ pub fn arguments(subject: Subject, workload: &[String]) -> Vec<String> {
 /// Runs a workload.
 ///
 /// # Errors
-/// What the generator said, or that it took too long.
+/// The generator failed or timed out; the text has the last line of its stderr.
 pub fn measure(server: &Server, subject: Subject, workload: &[String], programs: &Programs) -> Result<Figures, String> {
-    let (generator, _) = subject.speech();
+    let (generator, _) = subject.generator();
     let mut command = Command::new(programs.generator(generator));
     command.args(arguments(subject, workload)).args([
         "--url",
@@ -54,55 +54,55 @@ pub fn measure(server: &Server, subject: Subject, workload: &[String], programs:
     Ok(results::figures(&report))
 }
 
-/// Stores messages that stay, on a channel that nobody receives.
+/// Stores messages on a channel without receivers.
 ///
 /// # Errors
-/// What the generator said.
+/// As [`measure`].
 pub fn store(server: &Server, messages: u64, programs: &Programs) -> Result<(), String> {
     let workload = ["backlog", "--leave", "--messages", &messages.to_string()].map(str::to_owned);
     measure(server, Subject::EnvelopeKept, &workload, programs).map(|_| ())
 }
 
-/// Runs a program to its end, which comes in time, and returns what it printed.
+/// Runs a program to its end and returns its output.
 fn finish(command: &mut Command) -> Result<String, String> {
-    let command = without_settings(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let command = remove_settings(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().map_err(|error| format!("the load generator can't be started: {error}"))?;
-    let mut child = Guard(child);
+    let mut child = KillOnDrop(child);
     let began = Instant::now();
     loop {
         match child.0.try_wait() {
             Ok(Some(status)) => {
-                let complaint = text(child.0.stderr.take());
+                let errors = text(child.0.stderr.take());
                 let output = text(child.0.stdout.take());
                 if status.success() {
                     return Ok(output);
                 }
-                let complaint = complaint.lines().map(str::trim).rfind(|line| !line.is_empty());
-                return Err(complaint.map_or_else(|| format!("it ended with {status}"), str::to_owned));
+                let last_line = errors.lines().map(str::trim).rfind(|line| !line.is_empty());
+                return Err(last_line.map_or_else(|| format!("the generator ended with {status}"), str::to_owned));
             }
-            Ok(None) if began.elapsed() < PATIENCE => std::thread::sleep(LOOK),
-            Ok(None) => return Err(format!("not finished after {} s", PATIENCE.as_secs())),
-            Err(error) => return Err(format!("it can't be waited for: {error}")),
+            Ok(None) if began.elapsed() < TIMEOUT => std::thread::sleep(POLL_INTERVAL),
+            Ok(None) => return Err(format!("not finished after {} s", TIMEOUT.as_secs())),
+            Err(error) => return Err(format!("the end of the generator cannot be checked: {error}")),
         }
     }
 }
 
-/// What a program that has ended wrote: a line or two, so that it never had to wait for us to read it.
+/// Reads the output of a program that has ended. The output must be shorter than the pipe's buffer, or the program would have blocked.
 fn text(stream: Option<impl io::Read>) -> String {
     let mut bytes = Vec::new();
     if let Some(mut stream) = stream {
-        // What was read before an error is still worth telling.
+        // If the read fails, the bytes before the error are kept.
         let _ = stream.by_ref().read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Ends the process with its owner.
-struct Guard(Child);
+/// Kills the process when it is dropped.
+struct KillOnDrop(Child);
 
-impl Drop for Guard {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // It has usually ended by itself.
+        // Fails if the process has ended, which is the normal case.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_generator_speaks_what_the_server_understands() {
+    fn the_arguments_select_the_protocol_of_the_server() {
         let workload = ["p2p".to_owned(), "--size".to_owned(), "10".to_owned()];
         let line = |subject| arguments(subject, &workload).join(" ");
         assert_eq!(line(Subject::Limit), "bench p2p --size 10 --dialect topic");
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_fails_is_told_in_its_own_words() {
+    fn a_failure_is_the_last_line_of_stderr() {
         let mut good = Command::new("sh");
         good.args(["-c", "echo out"]);
         assert_eq!(finish(&mut good).as_deref(), Ok("out\n"));

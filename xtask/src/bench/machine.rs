@@ -1,4 +1,4 @@
-//! Where it is measured: the processor, the kernel, the disk. What the system does not tell is "unknown".
+//! Describes the machine: processor, memory, kernel, file system. An unavailable value is "unknown".
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use procfs::{CpuInfo, Current as _, Meminfo};
 use super::build::first_line;
 use super::results::Facts;
 
-/// What a reader needs to judge a figure.
-pub fn facts(place: &Path) -> Facts {
+/// Returns the facts about the machine, the tool chain and the commit. `directory` is on the file system of the measurement.
+pub fn facts(directory: &Path) -> Facts {
     let unknown = || "unknown".to_owned();
     let cores = std::thread::available_parallelism().map_or_else(|_| unknown(), |count| count.to_string());
     let processor = CpuInfo::current().ok().and_then(|info| Some(info.model_name(0)?.to_owned()));
@@ -20,7 +20,7 @@ pub fn facts(place: &Path) -> Facts {
         ("memory", memory),
         ("system", first_line(Path::new("sh"), &["-c", ". /etc/os-release && echo \"$PRETTY_NAME\""])),
         ("kernel", first_line(Path::new("uname"), &["-r"])),
-        ("file system", first_line(Path::new("stat"), &["-f", "-c", "%T", &place.display().to_string()])),
+        ("file system", first_line(Path::new("stat"), &["-f", "-c", "%T", &directory.display().to_string()])),
         ("rustc", first_line(Path::new("rustc"), &["--version"])),
         ("commit", first_line(Path::new("git"), &["describe", "--always", "--dirty", "--exclude", "*"])),
     ]

@@ -1,10 +1,10 @@
-//! What is measured, in which order: everything that takes part in a comparison once, then once more, and so on.
+//! The runs of a measurement and their order: in a comparison, each subject runs once before the next repetition.
 
 use super::server::Setup;
 use super::subject::Subject;
 
-/// Messages on their way on a channel that keeps them, for each sender: so few that confirmations keep up with them. What is ahead of its confirmation
-/// by more waits, or goes through the store, which the case `growth-window` measures.
+/// `--window` of a sender on a kept channel: small enough that confirmations keep up. With a larger window, messages wait or are stored; the case
+/// `growth-window` measures this.
 const KEPT_WINDOW: &str = "256";
 
 /// The parts of a measurement, as `--only` names them.
@@ -29,9 +29,9 @@ impl Part {
     }
 }
 
-/// How much of everything. Times are those of one run, in seconds.
+/// The number and the length of the runs. Times are in seconds, for one run.
 #[derive(Clone, Debug)]
-pub struct Extent {
+pub struct Scale {
     pub repetitions: u32,
     pub growth_repetitions: u32,
     pub idle_repetitions: u32,
@@ -47,12 +47,12 @@ pub struct Extent {
     sizes: &'static [u64],
     windows: &'static [u64],
     backlogs: &'static [u64],
-    /// Starts of which the median is taken.
+    /// The number of measured starts of each server.
     pub starts: u32,
 }
 
-impl Extent {
-    /// How often what makes up this part is repeated.
+impl Scale {
+    /// Returns the number of repetitions of a part.
     pub fn repetitions_of(&self, part: Part) -> u32 {
         match part {
             Part::Compare | Part::Kept => self.repetitions,
@@ -62,8 +62,8 @@ impl Extent {
     }
 }
 
-/// For `docs/measurements.md`: some forty minutes on two cores.
-pub const FULL: Extent = Extent {
+/// For `docs/measurements.md`: about forty minutes on two cores.
+pub const FULL: Scale = Scale {
     repetitions: 5,
     growth_repetitions: 3,
     idle_repetitions: 3,
@@ -82,8 +82,8 @@ pub const FULL: Extent = Extent {
     starts: 7,
 };
 
-/// To see whether something has changed, and whether all of it still works.
-pub const QUICK: Extent = Extent {
+/// For `--quick`: shows large changes, and whether each measurement works.
+pub const QUICK: Scale = Scale {
     repetitions: 3,
     growth_repetitions: 1,
     idle_repetitions: 1,
@@ -106,25 +106,25 @@ pub const QUICK: Extent = Extent {
 #[derive(Clone, Debug)]
 pub struct Job {
     pub case: &'static str,
-    /// What is varied.
+    /// The value of the varied quantity; 0 = none.
     pub x: u64,
     pub repetition: u32,
     /// The generator's arguments.
     pub workload: Vec<String>,
-    /// Whether it is told the store's file.
+    /// Whether the generator gets the path of the store's file.
     pub looks_at_store: bool,
 }
 
-/// A server from its start to its end.
+/// The jobs that run against one server, from its start to its end.
 #[derive(Clone, Debug)]
-pub struct Scene {
+pub struct Batch {
     pub setup: Setup,
-    /// Messages that are stored on another channel before the first job.
+    /// The number of messages that are stored on another channel before the first job.
     pub stored: u64,
     pub jobs: Vec<Job>,
 }
 
-/// The workloads of the comparison, and the load generator's words for them.
+/// The cases of the comparison, and the arguments of the load generator.
 pub const COMPARED: [(&str, &[&str]); 5] = [
     ("p2p", &["p2p"]),
     ("fanout-100", &["fanout", "--receivers", "100"]),
@@ -143,57 +143,57 @@ const STREAMS: [Subject; 7] = [
     Subject::Nats,
 ];
 
-/// Who answers for a send.
+/// The subjects that confirm sends.
 pub const CONFIRMING: [Subject; 4] =
     [Subject::EnvelopeKept, Subject::EnvelopeManual, Subject::Mosquitto, Subject::Nats];
 
 const IDLE: [Subject; 5] = [Subject::Topic, Subject::Envelope, Subject::Limit, Subject::Mosquitto, Subject::Nats];
 
-/// Servers that are only started: this broker with its default configuration, and the others.
-pub const RESTING: [Subject; 4] = [Subject::EnvelopeKept, Subject::Limit, Subject::Mosquitto, Subject::Nats];
+/// The subjects whose idle memory and start are measured: this broker with its default configuration, and the other servers.
+pub const STARTED: [Subject; 4] = [Subject::EnvelopeKept, Subject::Limit, Subject::Mosquitto, Subject::Nats];
 
 const GROWING: [Subject; 3] = [Subject::Topic, Subject::Envelope, Subject::Limit];
 
-/// What is varied: the case, the generator's words up to the value, the values, and who takes part.
-type Line = (&'static str, &'static [&'static str], &'static [u64], &'static [Subject]);
+/// A case with a varied quantity: its name, the generator's arguments before the value, the values, the subjects.
+type VariedCase = (&'static str, &'static [&'static str], &'static [u64], &'static [Subject]);
 
-/// The scenes of a part.
-pub fn scenes(part: Part, extent: &Extent) -> Vec<Scene> {
+/// Returns the batches of a part.
+pub fn batches(part: Part, scale: &Scale) -> Vec<Batch> {
     match part {
-        Part::Compare => compared(extent),
-        Part::Growth => growth(extent),
-        Part::Kept => kept(extent),
+        Part::Compare => compared(scale),
+        Part::Growth => growth(scale),
+        Part::Kept => kept(scale),
         Part::Idle => {
-            let workload = words(&["idle", "--connections"], extent.connections, &[]);
-            in_turns(extent.idle_repetitions, &IDLE, "idle", extent.connections, &workload)
+            let workload = words(&["idle", "--connections"], scale.connections, &[]);
+            in_turns(scale.idle_repetitions, &IDLE, "idle", scale.connections, &workload)
         }
     }
 }
 
-fn compared(extent: &Extent) -> Vec<Scene> {
+fn compared(scale: &Scale) -> Vec<Batch> {
     let each = COMPARED.iter().map(|(case, arguments)| {
-        let seconds = if *case == "latency" { extent.latency_seconds } else { extent.seconds };
+        let seconds = if *case == "latency" { scale.latency_seconds } else { scale.seconds };
         let words = arguments.iter().map(|word| (*word).to_owned());
-        let workload: Vec<String> = words.chain(timed(seconds, extent.warm_up)).collect();
-        in_turns(extent.repetitions, &STREAMS, case, 0, &workload).into_iter().map(|mut scene| {
-            if matches!(scene.setup.subject, Subject::TopicKept | Subject::EnvelopeKept) && *case != "latency" {
-                scene.jobs.iter_mut().for_each(|job| job.workload.extend(kept_window()));
+        let workload: Vec<String> = words.chain(timed(seconds, scale.warm_up)).collect();
+        in_turns(scale.repetitions, &STREAMS, case, 0, &workload).into_iter().map(|mut batch| {
+            if matches!(batch.setup.subject, Subject::TopicKept | Subject::EnvelopeKept) && *case != "latency" {
+                batch.jobs.iter_mut().for_each(|job| job.workload.extend(kept_window()));
             }
-            scene
+            batch
         })
     });
     each.flatten().collect()
 }
 
-fn kept(extent: &Extent) -> Vec<Scene> {
-    let time = timed(extent.seconds, extent.warm_up);
+fn kept(scale: &Scale) -> Vec<Batch> {
+    let time = timed(scale.seconds, scale.warm_up);
     let confirmed = [vec!["confirmed".to_owned()], time.clone()].concat();
-    let mut scenes = in_turns(extent.repetitions, &CONFIRMING, "confirmed", 0, &confirmed);
-    let short = timed(extent.growth_seconds, extent.warm_up);
-    for stored in std::iter::once(0).chain(extent.backlogs.iter().copied()) {
+    let mut batches = in_turns(scale.repetitions, &CONFIRMING, "confirmed", 0, &confirmed);
+    let short = timed(scale.growth_seconds, scale.warm_up);
+    for stored in std::iter::once(0).chain(scale.backlogs.iter().copied()) {
         let p2p = [vec!["p2p".to_owned()], short.clone(), kept_window()].concat();
         let confirmed = [vec!["confirmed".to_owned()], short.clone()].concat();
-        let jobs = (0..extent.growth_repetitions).flat_map(|repetition| {
+        let jobs = (0..scale.growth_repetitions).flat_map(|repetition| {
             [("behind-p2p", &p2p), ("behind-confirmed", &confirmed)].map(|(case, workload)| Job {
                 case,
                 x: stored,
@@ -202,55 +202,55 @@ fn kept(extent: &Extent) -> Vec<Scene> {
                 looks_at_store: false,
             })
         });
-        scenes.push(Scene { setup: setup(Subject::EnvelopeKept, "confirmed"), stored, jobs: jobs.collect() });
+        batches.push(Batch { setup: setup(Subject::EnvelopeKept, "confirmed"), stored, jobs: jobs.collect() });
     }
-    for messages in extent.backlogs {
+    for messages in scale.backlogs {
         let workload = words(&["backlog", "--messages"], *messages, &[]);
-        scenes.extend(in_turns(1, &[Subject::EnvelopeKept], "backlog", *messages, &workload));
+        batches.extend(in_turns(1, &[Subject::EnvelopeKept], "backlog", *messages, &workload));
     }
-    scenes
+    batches
 }
 
-fn growth(extent: &Extent) -> Vec<Scene> {
-    let time = timed(extent.growth_seconds, extent.warm_up);
-    let lines: [Line; 6] = [
-        ("growth-window", &["p2p", "--window"], extent.windows, &[Subject::TopicKept, Subject::EnvelopeKept]),
-        ("growth-receivers", &["fanout", "--receivers"], extent.receivers, &GROWING),
-        ("growth-channels", &["channels", "--channels"], extent.channels, &[Subject::Envelope]),
-        ("growth-pairs", &["pairs", "--pairs"], extent.pairs, &GROWING),
-        ("growth-connections", &["p2p", "--beside"], extent.beside, &GROWING),
-        ("growth-size", &["p2p", "--size"], extent.sizes, &GROWING),
+fn growth(scale: &Scale) -> Vec<Batch> {
+    let time = timed(scale.growth_seconds, scale.warm_up);
+    let cases: [VariedCase; 6] = [
+        ("growth-window", &["p2p", "--window"], scale.windows, &[Subject::TopicKept, Subject::EnvelopeKept]),
+        ("growth-receivers", &["fanout", "--receivers"], scale.receivers, &GROWING),
+        ("growth-channels", &["channels", "--channels"], scale.channels, &[Subject::Envelope]),
+        ("growth-pairs", &["pairs", "--pairs"], scale.pairs, &GROWING),
+        ("growth-connections", &["p2p", "--beside"], scale.beside, &GROWING),
+        ("growth-size", &["p2p", "--size"], scale.sizes, &GROWING),
     ];
-    let mut scenes = Vec::new();
-    for (case, arguments, values, subjects) in lines {
-        for repetition in 0..extent.growth_repetitions {
+    let mut batches = Vec::new();
+    for (case, arguments, values, subjects) in cases {
+        for repetition in 0..scale.growth_repetitions {
             for value in values {
                 let workload = words(arguments, *value, &time);
-                scenes.extend(subjects.iter().map(|subject| scene(*subject, case, *value, repetition, &workload)));
+                batches.extend(subjects.iter().map(|subject| batch(*subject, case, *value, repetition, &workload)));
             }
         }
     }
-    scenes
+    batches
 }
 
-/// A B C D A B C D …
-fn in_turns(repetitions: u32, subjects: &[Subject], case: &'static str, x: u64, workload: &[String]) -> Vec<Scene> {
+/// Returns one batch per repetition and subject, in the order A B C A B C.
+fn in_turns(repetitions: u32, subjects: &[Subject], case: &'static str, x: u64, workload: &[String]) -> Vec<Batch> {
     (0..repetitions)
-        .flat_map(|repetition| subjects.iter().map(move |subject| scene(*subject, case, x, repetition, workload)))
+        .flat_map(|repetition| subjects.iter().map(move |subject| batch(*subject, case, x, repetition, workload)))
         .collect()
 }
 
-fn scene(subject: Subject, case: &'static str, x: u64, repetition: u32, workload: &[String]) -> Scene {
+fn batch(subject: Subject, case: &'static str, x: u64, repetition: u32, workload: &[String]) -> Batch {
     let looks_at_store = case == "backlog";
     let job = Job { case, x, repetition, workload: workload.to_vec(), looks_at_store };
-    Scene { setup: setup(subject, case), stored: 0, jobs: vec![job] }
+    Batch { setup: setup(subject, case), stored: 0, jobs: vec![job] }
 }
 
 fn setup(subject: Subject, case: &str) -> Setup {
     Setup { subject, confirms: case == "confirmed" }
 }
 
-/// How long a run is.
+/// Returns the arguments for the length of a run.
 fn timed(seconds: f64, warm_up: f64) -> Vec<String> {
     ["--seconds".to_owned(), seconds.to_string(), "--warm-up".to_owned(), warm_up.to_string()].to_vec()
 }
@@ -269,31 +269,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_has_a_turn_before_anybody_has_a_second() {
-        let scenes = scenes(Part::Compare, &QUICK);
-        let first: Vec<Subject> = scenes.iter().take(STREAMS.len()).map(|scene| scene.setup.subject).collect();
+    fn every_subject_runs_once_before_the_next_repetition() {
+        let batches = batches(Part::Compare, &QUICK);
+        let first: Vec<Subject> = batches.iter().take(STREAMS.len()).map(|batch| batch.setup.subject).collect();
         assert_eq!(first, STREAMS);
-        assert_eq!(scenes[STREAMS.len()].jobs[0].repetition, 1);
-        assert_eq!(scenes.len(), COMPARED.len() * STREAMS.len() * 3);
+        assert_eq!(batches[STREAMS.len()].jobs[0].repetition, 1);
+        assert_eq!(batches.len(), COMPARED.len() * STREAMS.len() * 3);
     }
 
     #[test]
-    fn a_standing_backlog_is_made_once_for_all_that_is_measured_beside_it() {
-        let scenes = scenes(Part::Kept, &FULL);
-        let standing: Vec<&Scene> = scenes.iter().filter(|scene| scene.jobs[0].case == "behind-p2p").collect();
+    fn a_backlog_is_stored_once_for_all_jobs_beside_it() {
+        let batches = batches(Part::Kept, &FULL);
+        let standing: Vec<&Batch> = batches.iter().filter(|batch| batch.jobs[0].case == "behind-p2p").collect();
         assert_eq!(
-            standing.iter().map(|scene| scene.stored).collect::<Vec<_>>(),
+            standing.iter().map(|batch| batch.stored).collect::<Vec<_>>(),
             [0, 1_000, 10_000, 100_000, 1_000_000]
         );
-        assert!(standing.iter().all(|scene| scene.jobs.len() == 6));
-        let drained = scenes.iter().filter(|scene| scene.jobs[0].looks_at_store);
+        assert!(standing.iter().all(|batch| batch.jobs.len() == 6));
+        let drained = batches.iter().filter(|batch| batch.jobs[0].looks_at_store);
         assert_eq!(drained.count(), FULL.backlogs.len());
     }
 
     #[test]
-    fn only_sends_that_are_answered_for_need_what_confirms() {
-        assert!(scenes(Part::Compare, &FULL).iter().all(|scene| !scene.setup.confirms));
-        let nats = scenes(Part::Kept, &FULL).into_iter().find(|scene| scene.setup.subject == Subject::Nats);
-        assert!(nats.is_some_and(|scene| scene.setup.confirms));
+    fn only_confirmed_sends_need_a_server_that_confirms() {
+        assert!(batches(Part::Compare, &FULL).iter().all(|batch| !batch.setup.confirms));
+        let nats = batches(Part::Kept, &FULL).into_iter().find(|batch| batch.setup.subject == Subject::Nats);
+        assert!(nats.is_some_and(|batch| batch.setup.confirms));
     }
 }

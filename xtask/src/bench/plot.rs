@@ -6,11 +6,11 @@ use super::tables::{grouped, number};
 
 const SIZE: (u32, u32) = (760, 430);
 
-/// Colours that colour-blind readers can tell apart.
+/// Colours that colour-blind readers can distinguish.
 const COLOURS: [RGBColor; 4] =
     [RGBColor(9, 105, 218), RGBColor(188, 76, 0), RGBColor(110, 119, 129), RGBColor(26, 127, 55)];
 
-/// The room above the largest value, as a factor: the legend stands there.
+/// The space above the largest value, as a factor, for the legend.
 const ABOVE: f64 = 4.0;
 
 /// One line of a plot.
@@ -24,18 +24,18 @@ pub struct Series {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plot {
     pub title: String,
-    /// What is varied, with its unit.
+    /// The varied quantity, with its unit.
     pub x: String,
-    /// What is measured, with its unit.
+    /// The measured quantity, with its unit.
     pub y: String,
     pub series: Vec<Series>,
 }
 
 impl Plot {
-    /// The text of the file. A zero, which no logarithm has, is drawn a step before the smallest value of the x axis.
+    /// Returns the text of the file. The value 0 of the x axis, which has no logarithm, is drawn at a tenth of the smallest other value.
     ///
     /// # Errors
-    /// The plotting library could not draw it.
+    /// The plotting library failed.
     pub fn to_svg(&self) -> Result<String, String> {
         let mut svg = String::new();
         self.draw(&mut svg).map_err(|error| format!("the plot {:?} cannot be drawn: {error}", self.title))?;
@@ -74,7 +74,7 @@ impl Plot {
     }
 }
 
-/// The least and the largest value, a factor of ten apart at least: less would make noise look like growth.
+/// Returns the range of an axis. The range is at least a factor of ten, because in a smaller range noise looks like growth.
 fn span(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (least, most) = values
         .filter(|value| *value > 0.0)
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_has_a_point_for_each_figure_and_no_text_that_breaks_it() {
+    fn a_plot_has_a_point_for_each_figure_and_escapes_text() {
         let svg = plot(&[(0.0, 0.5), (10.0, 0.4), (100.0, 0.3)]).to_svg().unwrap();
         assert_eq!(svg.matches("<circle").count(), 2 * 3, "{svg}");
         assert!(svg.contains("a &lt; b") && svg.contains("x&lt;y") && !svg.contains("x<y"));
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_of_nothing_is_still_one() {
+    fn a_plot_without_figures_is_valid() {
         assert!(plot(&[]).to_svg().unwrap().ends_with("</svg>\n"));
     }
 

@@ -1,7 +1,7 @@
-//! What was measured, run by run, as it is kept in `docs/measurements/runs.jsonl`: tables and plots are made of nothing else.
+//! The results of all runs, in the format of `docs/measurements/runs.jsonl`. All tables and plots are generated from this file.
 //!
-//! One JSON object a line. Each section begins with a line that says where and with what it was measured, so that a section can be
-//! measured again alone. Must never change a figure.
+//! One JSON object per line. Each section begins with a line of facts about the machine and the programs, so that one section can be measured
+//! again without the others. Must never change a figure.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::statistics::{self, Summary};
 use super::subject::Subject;
 use crate::Failure;
 
-/// Names of figures, and where they stand in a report of the load generator.
+/// The names of the figures, and their JSON pointers in a report of the load generator.
 const FIGURES: &[(&str, &str)] = &[
     ("cpu", "/server_cpu_us_per_delivery"),
     ("rate", "/deliveries_per_second"),
@@ -37,44 +37,44 @@ const FIGURES: &[(&str, &str)] = &[
 /// The figures of one run, by name.
 pub type Figures = BTreeMap<String, f64>;
 
-/// What of a report is kept.
+/// Returns the figures of a report.
 pub fn figures(report: &Value) -> Figures {
-    let found = FIGURES.iter().filter_map(|(name, place)| Some(((*name).to_owned(), report.pointer(place)?.as_f64()?)));
+    let found = FIGURES.iter().filter_map(|(name, path)| Some(((*name).to_owned(), report.pointer(path)?.as_f64()?)));
     found.collect()
 }
 
 /// One measurement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
-    /// What was measured, as `p2p` or `growth-size`.
+    /// The name of the case, such as `p2p` or `growth-size`.
     pub case: String,
-    /// What was varied: receivers, bytes, …; 0 where nothing was.
+    /// The value of the varied quantity (receivers, bytes, …); 0 = none.
     pub x: u64,
     pub subject: Subject,
     pub repetition: u32,
-    /// The figures, or why there are none.
+    /// The figures, or the reason of the failure.
     pub outcome: Result<Figures, String>,
 }
 
-/// Where, with what, and how often a section was measured.
+/// The machine, the programs and the options of a section, by name.
 pub type Facts = BTreeMap<String, String>;
 
-/// One section: its facts and its runs, in the order in which they were made.
+/// One section of the results.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Section {
     pub facts: Facts,
     pub runs: Vec<Run>,
 }
 
-/// Everything that is known, by section.
+/// All results, by section.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Results(pub BTreeMap<String, Section>);
 
 impl Results {
-    /// What a file holds; of a file that is not there, nothing.
+    /// Reads a file. A missing file has no results.
     ///
     /// # Errors
-    /// The file cannot be read, or a line of it is not one of ours.
+    /// The file cannot be read, or has an invalid line.
     pub fn read(path: &Path) -> Result<Self, Failure> {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(&text).map_err(|why| Failure(format!("{}: {why}", path.display()))),
@@ -86,20 +86,20 @@ impl Results {
     fn parse(text: &str) -> Result<Self, String> {
         let mut results = Self::default();
         for (index, line) in text.lines().enumerate() {
-            let told = |why: &str| format!("line {}: {why}", index + 1);
-            let value: Value = serde_json::from_str(line).map_err(|error| told(&error.to_string()))?;
-            let section = value["section"].as_str().ok_or_else(|| told("no section"))?;
+            let invalid = |why: &str| format!("line {}: {why}", index + 1);
+            let value: Value = serde_json::from_str(line).map_err(|error| invalid(&error.to_string()))?;
+            let section = value["section"].as_str().ok_or_else(|| invalid("no section"))?;
             let section = results.0.entry(section.to_owned()).or_default();
             if let Some(facts) = value["facts"].as_object() {
                 section.facts.extend(texts(facts));
             } else {
-                section.runs.push(run(&value).ok_or_else(|| told("not a run"))?);
+                section.runs.push(run(&value).ok_or_else(|| invalid("not a run"))?);
             }
         }
         Ok(results)
     }
 
-    /// The text of the file.
+    /// Formats the results as the text of a file.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         for (name, section) in &self.0 {
@@ -122,31 +122,31 @@ impl Results {
         text
     }
 
-    /// The runs of a case for a subject.
+    /// Returns the runs of a case for a subject.
     pub fn runs<'a>(&'a self, case: &'a str, x: u64, subject: Subject) -> impl Iterator<Item = &'a Run> {
         let all = self.0.values().flat_map(|section| &section.runs);
         all.filter(move |run| run.case == case && run.x == x && run.subject == subject)
     }
 
-    /// A figure of them all, with the number of each repetition.
+    /// Returns the values of a figure, each with the number of its repetition.
     pub fn values(&self, case: &str, x: u64, subject: Subject, figure: &str) -> Vec<(u32, f64)> {
         self.runs(case, x, subject)
             .filter_map(|run| Some((run.repetition, *run.outcome.as_ref().ok()?.get(figure)?)))
             .collect()
     }
 
-    /// Its median and spread.
+    /// Returns the median and the spread of a figure.
     pub fn summary(&self, case: &str, x: u64, subject: Subject, figure: &str) -> Option<Summary> {
         let values: Vec<f64> = self.values(case, x, subject, figure).into_iter().map(|(_, value)| value).collect();
         statistics::summary(&values)
     }
 
-    /// The ratio of one subject to another.
+    /// Returns the ratio of one subject's figure to another's.
     pub fn ratio(&self, case: &str, x: u64, figure: &str, ours: Subject, theirs: Subject) -> Option<Summary> {
         statistics::ratio(&self.values(case, x, ours, figure), &self.values(case, x, theirs, figure))
     }
 
-    /// The values of what was varied in a case, ascending.
+    /// Returns the values of the varied quantity of a case, ascending.
     pub fn varied(&self, case: &str) -> Vec<u64> {
         let all = self.0.values().flat_map(|section| &section.runs);
         let mut found: Vec<u64> = all.filter(|run| run.case == case).map(|run| run.x).collect();
@@ -155,7 +155,7 @@ impl Results {
         found
     }
 
-    /// Every run that failed, and why.
+    /// Returns the failed runs, each with the reason.
     pub fn failures(&self) -> impl Iterator<Item = (&Run, &str)> {
         let all = self.0.values().flat_map(|section| &section.runs);
         all.filter_map(|run| Some((run, run.outcome.as_ref().err()?.as_str())))
@@ -188,13 +188,13 @@ fn run(value: &Value) -> Option<Run> {
 mod tests {
     use super::*;
 
-    /// What `wsmb bench latency --json` prints.
+    /// Output of `wsmb bench latency --json`.
     const LATENCY: &str = r#"{"workload":"latency","dialect":"topic","size":200,"receivers":1,"senders":1,"messages":200,"deliveries":200,
         "seconds":0.2,"deliveries_per_second":1000.0,"server_cpu_us_per_delivery":16.25,"server_rss_kib":6100,"server_peak_rss_kib":6200,
         "lost":0,"doubled":0,"reordered":0,"latency_us":{"p50":41.5,"p90":60.0,"p99":88.0,"p999":120.0,"max":130.0},"sender_late_us":null,
         "bytes_per_connection":null,"phases":null,"store_bytes":null,"server_unseen":null}"#;
 
-    /// What `wsmb bench backlog --json` prints.
+    /// Output of `wsmb bench backlog --json`.
     const BACKLOG: &str = r#"{"workload":"backlog","dialect":"envelope","deliveries":500,"deliveries_per_second":20000.0,
         "server_cpu_us_per_delivery":3.5,"latency_us":null,"bytes_per_connection":null,"phases":[
         {"name":"store","messages_per_second":9000.0,"server_cpu_us_per_message":11.0,"peak_rss_kib":7000},
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_figures_of_a_report_are_found_and_what_is_null_is_left_out() {
+    fn figures_are_read_from_a_report_and_null_is_omitted() {
         let latency = figures(&serde_json::from_str(LATENCY).unwrap());
         let found: Vec<(&str, f64)> = latency.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let wanted = [("cpu", 16.25), ("deliveries", 200.0), ("p50", 41.5), ("p99", 88.0), ("p999", 120.0)];
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn written_results_are_read_again() {
         let failed = Run { outcome: Err("lost 3\n\"y\"".to_owned()), ..sample(Subject::Nats, 1, 0.0) };
         let results = results(vec![sample(Subject::Topic, 0, 0.125), failed]);
         let text = results.to_text();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_run_is_told_and_does_not_count() {
+    fn a_failed_run_is_listed_and_has_no_figures() {
         let failed = Run { outcome: Err("gone".to_owned()), ..sample(Subject::Topic, 2, 0.0) };
         let runs = vec![sample(Subject::Topic, 0, 1.0), sample(Subject::Topic, 1, 3.0), failed];
         let results = results([runs, vec![sample(Subject::Limit, 0, 0.5), sample(Subject::Limit, 1, 1.0)]].concat());

@@ -1,8 +1,8 @@
-//! What many repetitions come to: medians, spreads, and ratios taken in pairs.
+//! Statistics of repeated runs: medians, spreads, and ratios of pairs.
 //!
-//! Must never average: one disturbed run in five is to change nothing.
+//! Must never use averages: one disturbed run in five must not change the result.
 
-/// A quantity that was measured several times.
+/// The summary of a quantity that was measured several times.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
     pub median: f64,
@@ -10,7 +10,7 @@ pub struct Summary {
     pub most: f64,
 }
 
-/// The median and the spread; `None` of nothing.
+/// Returns the median and the spread of the finite values, or `None` without values.
 pub fn summary(values: &[f64]) -> Option<Summary> {
     let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
@@ -20,8 +20,8 @@ pub fn summary(values: &[f64]) -> Option<Summary> {
     Some(Summary { median, least, most })
 }
 
-/// The median and the spread of `ours / theirs`, each taken within one repetition: what disturbed both of a pair cancels out. Values come
-/// with the number of their repetition; one that has no partner does not count.
+/// Returns the median and the spread of `ours / theirs`. Each ratio is from one repetition, so that a disturbance of both runs cancels out. Each
+/// value has the number of its repetition; a value without a partner is ignored.
 pub fn ratio(ours: &[(u32, f64)], theirs: &[(u32, f64)]) -> Option<Summary> {
     let ratios: Vec<f64> = ours
         .iter()
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_of_few() {
+    fn median_and_spread() {
         assert_eq!(summary(&[]), None);
         assert_eq!(summary(&[3.0]), Some(Summary { median: 3.0, least: 3.0, most: 3.0 }));
         assert_eq!(summary(&[9.0, 1.0, 2.0]), Some(Summary { median: 2.0, least: 1.0, most: 9.0 }));
@@ -48,10 +48,10 @@ mod tests {
 
     #[test]
     fn ratios_are_taken_within_a_repetition() {
-        // In the second repetition everything took twice as long, in the third the other one failed.
+        // In the second repetition both runs took twice as long; in the third the other run failed.
         let (ours, theirs) = ([(0, 2.0), (1, 4.0), (2, 7.0)], [(1, 2.0), (0, 1.0)]);
         assert_eq!(ratio(&ours, &theirs), Some(Summary { median: 2.0, least: 2.0, most: 2.0 }));
         assert_eq!(ratio(&ours, &[]), None);
-        assert_eq!(ratio(&[(0, 1.0)], &[(0, 0.0)]), None, "nothing is divided by zero");
+        assert_eq!(ratio(&[(0, 1.0)], &[(0, 0.0)]), None, "a division by zero");
     }
 }

@@ -1,17 +1,17 @@
-//! Who is measured: this broker in its dialects, the bare relay, and other brokers.
+//! The measured servers: this broker with its dialects, the bare relay, and other brokers.
 
-/// One column of the comparison.
+/// One row of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
-    /// This broker's topic dialect; a message goes to whoever is there, as with all others here.
+    /// This broker's topic dialect, with `keep = false`, as the other servers.
     Topic,
-    /// Its envelope dialect, the same.
+    /// This broker's envelope dialect, with `keep = false`.
     Envelope,
-    /// The topic dialect where channels keep what nobody has confirmed: the default.
+    /// The topic dialect with kept channels, the default.
     TopicKept,
-    /// The envelope dialect, the same.
+    /// The envelope dialect with kept channels.
     EnvelopeKept,
-    /// The same, where the receiver acknowledges each delivery with a command.
+    /// The envelope dialect with kept channels and manual acknowledgement.
     EnvelopeManual,
     /// The bare relay of `benches/limit`.
     Limit,
@@ -19,7 +19,7 @@ pub enum Subject {
     Nats,
 }
 
-/// All of them, in the order in which they are measured and shown.
+/// All subjects, in the order of the tables.
 pub const ALL: [Subject; 8] = [
     Subject::Topic,
     Subject::Envelope,
@@ -32,7 +32,7 @@ pub const ALL: [Subject; 8] = [
 ];
 
 impl Subject {
-    /// Its name in the file of results.
+    /// The name in the file of results.
     pub fn key(self) -> &'static str {
         match self {
             Self::Topic => "topic",
@@ -50,7 +50,7 @@ impl Subject {
         ALL.into_iter().find(|subject| subject.key() == key)
     }
 
-    /// Its name for readers.
+    /// The name in the tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Topic => "wsmb, topic",
@@ -68,13 +68,13 @@ impl Subject {
         !matches!(self, Self::Limit | Self::Mosquitto | Self::Nats)
     }
 
-    /// Another broker, as opposed to ours and to what is none.
+    /// Whether the subject is another broker: neither this broker nor the relay.
     pub fn is_peer(self) -> bool {
         matches!(self, Self::Mosquitto | Self::Nats)
     }
 
-    /// The arguments with which the load generator speaks to it, before the workload's.
-    pub fn speech(self) -> (Generator, &'static [&'static str]) {
+    /// Returns the load generator of the subject, and the arguments that select the protocol.
+    pub fn generator(self) -> (Generator, &'static [&'static str]) {
         match self {
             Self::Topic | Self::TopicKept | Self::Limit => (Generator::Wsmb, &["--dialect", "topic"]),
             Self::Envelope | Self::EnvelopeKept => (Generator::Wsmb, &["--dialect", "envelope"]),
@@ -85,7 +85,7 @@ impl Subject {
     }
 }
 
-/// Which program makes the load. The engine is the same.
+/// The program that generates the load. Both programs use the crate `load`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generator {
     /// `wsmb bench`
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_found_again() {
+    fn a_subject_is_found_by_its_key() {
         for subject in ALL {
             assert_eq!(Subject::of_key(subject.key()), Some(subject));
         }

@@ -1,4 +1,4 @@
-//! The tables of the report, in Markdown. Nothing here judges; every cell is a median, and a cell that has none says why.
+//! The tables of the report, in Markdown. Each cell is a median, or the reason why there is no median.
 
 use std::collections::BTreeSet;
 
@@ -8,16 +8,16 @@ use super::results::{Facts, Results};
 use super::statistics::Summary;
 use super::subject::{self, Subject};
 
-/// The columns of the streams: their cases, and what they are called.
+/// The columns of the streams: case and title.
 const STREAMS: [(&str, &str); 4] =
     [("p2p", "1→1"), ("fanout-100", "1→100"), ("fanout-1000", "1→1,000"), ("pairs-100", "100 pairs")];
 
-/// What people who stand before the terminal want to see.
+/// Formats the tables that are printed after a measurement.
 pub fn overview(results: &Results) -> String {
     format!("{}\n{}\n{}\n{}", summary(results), ratios(results), goals::block(results), failures(results))
 }
 
-/// One line a subject, one column a quantity.
+/// Formats the table of medians: one row for each subject.
 pub fn summary(results: &Results) -> String {
     let heads: Vec<&str> = STREAMS.iter().map(|(_, name)| *name).collect();
     let mut text = format!(
@@ -42,7 +42,7 @@ pub fn summary(results: &Results) -> String {
     text
 }
 
-/// What each costs compared with the bare relay, pair by pair.
+/// Formats the ratios to the bare relay.
 pub fn ratios(results: &Results) -> String {
     let columns = STREAMS.iter().map(|(case, name)| (*case, *name, "cpu"));
     let columns: Vec<_> = columns.chain([("latency", "p50", "p50"), ("latency", "p99", "p99")]).collect();
@@ -54,14 +54,14 @@ pub fn ratios(results: &Results) -> String {
             .iter()
             .map(|(case, _, figure)| spread(results.ratio(case, 0, figure, subject, Subject::Limit)))
             .collect();
-        if cells.iter().any(|cell| cell != NOTHING) {
+        if cells.iter().any(|cell| cell != NO_VALUE) {
             text += &row(subject.name(), &cells);
         }
     }
     text
 }
 
-/// How much goes through in a second, and the spread of what it costs.
+/// Formats the deliveries per second and the CPU time per delivery, with their spreads.
 pub fn rates(results: &Results) -> String {
     let columns: Vec<(&str, &str)> = STREAMS.into_iter().chain([("confirmed", "confirmed sends")]).collect();
     let names: Vec<&str> = columns.iter().map(|(_, name)| *name).collect();
@@ -80,7 +80,7 @@ pub fn rates(results: &Results) -> String {
     text
 }
 
-/// Kept messages: what is answered for, and what waits.
+/// Formats the tables of confirmed sends and of backlogs.
 pub fn kept(results: &Results) -> String {
     let mut text = String::from("| confirmed sends | sends/s | server CPU µs per send |\n|---|--:|--:|\n");
     for subject in CONFIRMING {
@@ -92,7 +92,7 @@ pub fn kept(results: &Results) -> String {
     for messages in results.varied("backlog") {
         let figure = |name, factor: f64| {
             let found = results.summary("backlog", messages, Subject::EnvelopeKept, name);
-            found.map_or(NOTHING.to_owned(), |found| number(found.median * factor))
+            found.map_or(NO_VALUE.to_owned(), |found| number(found.median * factor))
         };
         let cells = [("store_rate", 1.0), ("store_cpu", 1.0), ("drain_rate", 1.0), ("drain_cpu", 1.0)];
         let memory = [("store_peak", 1.0 / 1024.0), ("drain_peak", 1.0 / 1024.0)];
@@ -104,7 +104,7 @@ pub fn kept(results: &Results) -> String {
     text
 }
 
-/// Memory and starts, with their spread.
+/// Formats the table of memory and start times, with their spreads.
 pub fn idle(results: &Results) -> String {
     let mut text = String::from(
         "| | bytes per idle connection | idle, private KiB | idle, resident KiB | exec→answer ms |\n|---|--:|--:|--:|--:|\n",
@@ -116,14 +116,14 @@ pub fn idle(results: &Results) -> String {
             spread(results.summary("rest", 0, subject, "rss")),
             spread(results.summary("start", 0, subject, "start_ms")),
         ];
-        if cells.iter().any(|cell| cell != NOTHING) {
+        if cells.iter().any(|cell| cell != NO_VALUE) {
             text += &row(subject.name(), &cells);
         }
     }
     text
 }
 
-/// Where and with what it was measured. Parts that were measured elsewhere, or with something else, have lines of their own.
+/// Formats the facts of the machine and the programs. Parts with the same facts share a row.
 pub fn machine(results: &Results) -> String {
     let mut seen: Vec<(Vec<&str>, &Facts)> = Vec::new();
     for (name, section) in &results.0 {
@@ -143,7 +143,7 @@ pub fn machine(results: &Results) -> String {
     text
 }
 
-/// The commit that each part was measured at.
+/// Formats the commit of each part.
 pub fn commits(results: &Results) -> String {
     let parts = results.0.iter().filter_map(|(part, section)| Some(format!("{part} {}", section.facts.get("commit")?)));
     let parts: Vec<String> = parts.collect();
@@ -154,7 +154,7 @@ pub fn commits(results: &Results) -> String {
     }
 }
 
-/// What went wrong, or is missing.
+/// Formats the failed runs and the missing programs.
 pub fn failures(results: &Results) -> String {
     let mut missing = BTreeSet::new();
     for facts in results.0.values().map(|section| &section.facts) {
@@ -170,10 +170,10 @@ pub fn failures(results: &Results) -> String {
     if text.is_empty() { "Every run succeeded.\n".to_owned() } else { text }
 }
 
-const NOTHING: &str = "–";
+const NO_VALUE: &str = "–";
 const MIB: f64 = 1.0 / 1_048_576.0;
 
-/// Who has a line: whoever was measured in any way.
+/// Returns the subjects that have a row: those with at least one run.
 fn shown(results: &Results) -> Vec<Subject> {
     let cases = COMPARED.iter().map(|(case, _)| *case).chain(["confirmed", "idle", "rest", "start"]);
     let cases: Vec<&str> = cases.collect();
@@ -182,35 +182,35 @@ fn shown(results: &Results) -> Vec<Subject> {
     subject::ALL.into_iter().filter(|subject| has(*subject)).collect()
 }
 
-/// Memory and start are those of the program with its default configuration, whatever is spoken with it.
+/// Returns the subject whose memory and start time are shown in a row. All rows of this broker show those of the default configuration.
 fn server_of(subject: Subject) -> Subject {
     if subject.is_wsmb() { Subject::EnvelopeKept } else { subject }
 }
 
 fn cell(results: &Results, case: &str, subject: Subject, figure: &str) -> String {
-    results.varied(case).last().map_or(NOTHING.to_owned(), |x| median(results, (case, *x), subject, figure, 1.0))
+    results.varied(case).last().map_or(NO_VALUE.to_owned(), |x| median(results, (case, *x), subject, figure, 1.0))
 }
 
 fn scaled(results: &Results, case: &str, subject: Subject, figure: &str, factor: f64) -> String {
     median(results, (case, 0), subject, figure, factor)
 }
 
-/// A median; where every run failed, that.
+/// Formats a median, or "failed" if all runs failed.
 fn median(results: &Results, (case, x): (&str, u64), subject: Subject, figure: &str, factor: f64) -> String {
     match results.summary(case, x, subject, figure) {
         Some(found) => number(found.median * factor),
         None if results.runs(case, x, subject).any(|run| run.outcome.is_err()) => "failed".to_owned(),
-        None => NOTHING.to_owned(),
+        None => NO_VALUE.to_owned(),
     }
 }
 
 fn spread_of(results: &Results, case: &str, subject: Subject, figure: &str) -> String {
-    results.varied(case).last().map_or(NOTHING.to_owned(), |x| spread(results.summary(case, *x, subject, figure)))
+    results.varied(case).last().map_or(NO_VALUE.to_owned(), |x| spread(results.summary(case, *x, subject, figure)))
 }
 
-/// A median with its least and most.
+/// Formats a median with its least and greatest value.
 pub fn spread(summary: Option<Summary>) -> String {
-    summary.map_or(NOTHING.to_owned(), |Summary { median, least, most }| {
+    summary.map_or(NO_VALUE.to_owned(), |Summary { median, least, most }| {
         format!("{} ({}–{})", number(median), number(least), number(most))
     })
 }
@@ -219,7 +219,7 @@ fn row(name: &str, cells: &[String]) -> String {
     format!("| {name} | {} |\n", cells.join(" | "))
 }
 
-/// A number with as many digits as it deserves: two or three that count.
+/// Formats a number with two or three significant digits, or a whole number from 100 on.
 pub fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
@@ -230,7 +230,7 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// Without a fraction that is none.
+/// Removes a fraction of zeros, or the third decimal if it is zero.
 fn trimmed(text: String) -> String {
     match text.split_once('.') {
         Some((whole, fraction)) if fraction.bytes().all(|digit| digit == b'0') && whole != "0" => whole.to_owned(),
@@ -239,7 +239,7 @@ fn trimmed(text: String) -> String {
     }
 }
 
-/// A whole number with its thousands apart.
+/// Formats a whole number with thousands separators.
 pub fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let (sign, digits) = digits.strip_prefix('-').map_or(("", digits.as_str()), |rest| ("-", rest));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_is_a_median_or_says_why_it_is_none() {
+    fn a_cell_is_a_median_or_the_reason_why_there_is_none() {
         let failed = Run { outcome: Err("gone".to_owned()), ..run("pairs-100", Subject::Topic, 0, &[]) };
         let runs = vec![
             run("p2p", Subject::Topic, 0, &[("cpu", 0.5)]),
@@ -290,9 +290,9 @@ mod tests {
         let text = summary(&results);
         assert!(text.contains("| wsmb, topic | 0.60 | – | – | failed | – | – | – | 1 / 6 | – |"), "{text}");
         assert!(ratios(&results).contains("| wsmb, topic | 2 (2–2) | – |"), "{}", ratios(&results));
-        let told = failures(&results);
-        assert!(told.contains("nats-server was not measured: no package."), "{told}");
-        assert!(told.contains("**Failed:** pairs-100, wsmb, topic, repetition 1: gone"), "{told}");
+        let text = failures(&results);
+        assert!(text.contains("nats-server was not measured: no package."), "{text}");
+        assert!(text.contains("**Failed:** pairs-100, wsmb, topic, repetition 1: gone"), "{text}");
         assert_eq!(failures(&Results::default()), "Every run succeeded.\n");
     }
 }

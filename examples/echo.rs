@@ -7,8 +7,8 @@
 //! `cargo run --example echo -- 'ws://127.0.0.1:8888/?topic=echo'` does not listen. It connects to a running broker as a receiver of this
 //! topic and sends every message back to the topic, so that the suite can run against the broker itself.
 //!
-//! It must not add to the codec or correct it; otherwise a suite would test this file. Do not use it as a public server: it uses
-//! one thread per connection and does not limit their number.
+//! Must not add to the codec or correct it; otherwise a suite would test this file. Not for use as a public server: the number of connections, each
+//! with its own thread, is not limited.
 
 use std::error::Error;
 use std::io::{self, Read as _, Write as _};
@@ -23,7 +23,7 @@ use wsmb_protocol::handshake::{parse_request, response, upgrade_reply};
 
 /// The largest message, in bytes, which Autobahn's largest cases send. The server answers a larger one with 1009.
 pub const MAX_MESSAGE: usize = 16 << 20;
-/// A connection that is silent, or does not read an echo, for so long is closed.
+/// The timeout after which a connection that sends nothing, or does not read an echo, is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a client may take to close its half of an ended connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

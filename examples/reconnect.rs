@@ -1,7 +1,7 @@
 //! Measures how long a reconnect storm takes: clients, each with its own bcrypt password, log in, lose all connections at once, and log in again.
 //!
-//! `cargo run --release --example reconnect -- target/release/wsmb [CLIENTS]` starts this program with its own directory, on a free port. It needs
-//! as many open files as clients (`ulimit -n`). It must only measure: it fails on no figure.
+//! `cargo run --release --example reconnect -- target/release/wsmb [CLIENTS]` starts this program with its own directory, on a free port. The limit of
+//! open files (`ulimit -n`) must be larger than the number of clients. Only measures: no figure is a failure.
 
 use std::error::Error;
 use std::fmt::Write as _;

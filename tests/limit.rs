@@ -25,7 +25,7 @@ fn start() -> SocketAddr {
     let address = relay.address().unwrap();
     std::thread::spawn(move || {
         loop {
-            relay.turn().unwrap();
+            relay.handle_events().unwrap();
         }
     });
     address

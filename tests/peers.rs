@@ -12,7 +12,7 @@ mod scripted;
 
 use clap::Parser;
 use mqtt::Mqtt;
-use nats::{Nats, Said};
+use nats::{Nats, Op};
 use packets::Packets;
 use scripted::{Protocol, Server};
 use wsmb_client::Url;
@@ -102,15 +102,15 @@ fn a_session_of_mqtt_hears_what_a_server_says() {
 #[test]
 fn what_a_server_of_nats_says_is_understood() {
     let said =
-        |text: &'static str| nats::read(text.as_bytes()).map(|found| found.map(|found| (found.said, found.length)));
-    let message = |to: &'static str, reply: Option<&'static str>, payload: &'static str| Said::Message {
+        |text: &'static str| nats::read(text.as_bytes()).map(|found| found.map(|found| (found.op, found.length)));
+    let message = |to: &'static str, reply: Option<&'static str>, payload: &'static str| Op::Message {
         to: to.as_bytes(),
         reply: reply.map(str::as_bytes),
         payload: payload.as_bytes(),
     };
-    assert_eq!(said("INFO {\"a\":1} \r\n"), Ok(Some((Said::Nothing, 15))));
-    assert_eq!(said("PING\r\n"), Ok(Some((Said::Ping, 6))));
-    assert_eq!(said("PONG\r\nMSG"), Ok(Some((Said::Pong, 6))));
+    assert_eq!(said("INFO {\"a\":1} \r\n"), Ok(Some((Op::Ignored, 15))));
+    assert_eq!(said("PING\r\n"), Ok(Some((Op::Ping, 6))));
+    assert_eq!(said("PONG\r\nMSG"), Ok(Some((Op::Pong, 6))));
     assert_eq!(said("MSG a.b 9 11\r\nHello World\r\n"), Ok(Some((message("9", None, "Hello World"), 27))));
     assert_eq!(said("MSG a.b 9 G.69 2\r\nhi\r\nMSG"), Ok(Some((message("9", Some("G.69"), "hi"), 22))));
     assert_eq!(said("MSG a 1 0\r\n\r\n"), Ok(Some((message("1", None, ""), 13))));

@@ -1,8 +1,7 @@
-//! Fixed scripts whose instructions are counted: what a message costs on its way through the broker, without sockets and without a clock.
+//! Fixed scripts that pass messages through the broker without sockets and without a clock, so that their instructions can be counted.
 //!
-//! `instructions SCRIPT N` carries a script out for N messages and says nothing. `cargo xtask gate` runs each under callgrind for two
-//! numbers of messages, so that the difference is what the messages cost, and compares that with `baseline.txt`. It must do the same
-//! at every run: no thread, no time, no chance.
+//! `instructions SCRIPT N` runs a script for N messages and prints nothing. `cargo xtask gate` runs each script under callgrind with two numbers of
+//! messages and compares the difference with `baseline.txt`. Each run must execute the same instructions: no threads, no clock, no random numbers.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -22,23 +21,23 @@ use wsmb_protocol::frame::{Decoder, Incoming, Opcode, Role, encode_masked_into};
 use wsmb_protocol::topic;
 use wsmb_store::{Group, StoreSettings};
 
-/// Messages in one read: what 64 KiB hold of the size that is measured everywhere else.
+/// Messages in one read: as many messages of [`SIZE`] bytes as fit in 64 KiB.
 const BURST: u64 = 300;
-/// Bytes of a message.
+/// Bytes of a message, as in the other measurements.
 const SIZE: usize = 200;
-/// Receivers of the fan-out.
+/// Receivers of the script `fanout`.
 const RECEIVERS: u64 = 1_000;
 /// Rows in one commit.
 const ROWS: u64 = 256;
 
-/// The sender; receivers count up from it.
+/// The sender. The receivers have the following numbers.
 const SENDER: ConnectionId = ConnectionId(1);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let (script, count) = match &arguments[..] {
         [_, script, count] => (script.as_str(), count.parse::<u64>().unwrap_or(0)),
-        // Called by `cargo bench` or `cargo test --benches`, without a script: `cargo xtask gate` knows what to do.
+        // `cargo bench` and `cargo test --benches` start the program without a script. This must not fail.
         _ => return eprintln!("Usage: instructions topic|envelope|fanout|kept|store N   (see cargo xtask gate)"),
     };
     match script {
@@ -47,26 +46,26 @@ fn main() {
         "fanout" => fan_out(count),
         "kept" => kept(count),
         "store" => store(count),
-        other => panic!("there is no script {other:?}"),
+        other => panic!("unknown script {other:?}"),
     }
 }
 
-/// A broker, what it wants, and what its receivers would be sent.
-struct Stage {
+/// A broker with its effects, and the frames for its receivers.
+struct Harness {
     broker: Broker,
     effects: Effects,
     now: Timestamp,
     out: Vec<u8>,
 }
 
-impl Stage {
+impl Harness {
     fn new(policy: ChannelPolicy, receivers: u64) -> Self {
         let policies = Policies { named: Vec::new(), default: policy };
         let settings = Settings { policies, ..Settings::default() };
         let broker = Broker::new(settings, Restored::default());
-        let mut stage = Self { broker, effects: Effects::default(), now: Timestamp(1_000_000), out: Vec::new() };
+        let mut harness = Self { broker, effects: Effects::default(), now: Timestamp(1_000_000), out: Vec::new() };
         for receiver in 0..receivers {
-            stage.give(Event::Subscribe(Subscribe {
+            harness.handle(Event::Subscribe(Subscribe {
                 connection: ConnectionId(SENDER.0 + 1 + receiver),
                 channels: vec![channel()],
                 ack: AckMode::Automatic,
@@ -77,15 +76,15 @@ impl Stage {
                 order: wsmb_core::message::Order::List,
             }));
         }
-        stage
+        harness
     }
 
-    fn give(&mut self, event: Event<'_>) {
+    fn handle(&mut self, event: Event<'_>) {
         self.effects.clear();
         self.broker.handle(self.now, event, &mut self.effects);
     }
 
-    /// Publishes, and makes the frames of the deliveries.
+    /// Publishes, and encodes the frames of the deliveries.
     fn publish(&mut self, publication: &Publication<'_>, id: Option<PublicationId>, dialect: Dialect) {
         let publish = Publish {
             origin: Some(SENDER),
@@ -97,7 +96,7 @@ impl Stage {
             ttl: None,
             delay: None,
         };
-        self.give(Event::Publish(&publish));
+        self.handle(Event::Publish(&publish));
         for effect in &self.effects.list {
             let (Effect::Deliver { content, .. } | Effect::Broadcast { content, .. }) = effect else { continue };
             if let Content::Live = self.effects.contents[*content as usize] {
@@ -114,8 +113,7 @@ fn channel() -> ChannelName {
     ChannelName::parse("sms").expect("a name")
 }
 
-/// A policy under which a message goes to who is there, and is gone.
-fn fleeting() -> ChannelPolicy {
+fn unkept() -> ChannelPolicy {
     ChannelPolicy { keep: false, ..ChannelPolicy::default() }
 }
 
@@ -127,7 +125,7 @@ fn envelope_json(members: &str) -> String {
     format!(r#"{{"command":"send-message","channel":"sms","data":[{}]{members}}}"#, json())
 }
 
-/// A burst of masked frames, as a client sends it.
+/// Returns [`BURST`] masked frames, as a client sends them.
 fn burst(payload: &str) -> Vec<u8> {
     let mut out = Vec::new();
     for _ in 0..BURST {
@@ -136,27 +134,27 @@ fn burst(payload: &str) -> Vec<u8> {
     out
 }
 
-/// One sender, one receiver, a channel that is not kept: decode, route, encode.
+/// Topic dialect, one sender, one receiver, a channel without `keep`: decode, route, encode.
 fn topic_burst(count: u64) {
-    let (mut stage, channel, burst) = (Stage::new(fleeting(), 1), channel(), burst(&json()));
+    let (mut harness, channel, burst) = (Harness::new(unkept(), 1), channel(), burst(&json()));
     let mut decoder = Decoder::new(Role::Server, wsmb_protocol::limits::MAX_MESSAGE);
     let mut buffer = burst.clone();
     for _ in 0..count / BURST {
         buffer.copy_from_slice(&burst);
         let result = decoder.feed(&mut buffer, |incoming| {
             if let Incoming::Message { kind, frame } = incoming {
-                stage.publish(&topic::publication(&channel, kind, frame), None, Dialect::Topic);
+                harness.publish(&topic::publication(&channel, kind, frame), None, Dialect::Topic);
             }
             ControlFlow::Continue(())
         });
         assert_eq!(result, Ok(()));
     }
-    assert_eq!(stage.broker.counters().deliveries, count / BURST * BURST);
+    assert_eq!(harness.broker.counters().deliveries, count / BURST * BURST);
 }
 
-/// The same in the envelope dialect.
+/// As [`topic_burst`], in the envelope dialect.
 fn envelope_burst(count: u64) {
-    let (mut stage, burst) = (Stage::new(fleeting(), 1), burst(&envelope_json("")));
+    let (mut harness, burst) = (Harness::new(unkept(), 1), burst(&envelope_json("")));
     let mut decoder = Decoder::new(Role::Server, wsmb_protocol::limits::MAX_MESSAGE);
     let mut parser = envelope::Parser::default();
     let mut buffer = burst.clone();
@@ -166,33 +164,33 @@ fn envelope_burst(count: u64) {
             if let Incoming::Message { kind, frame } = incoming
                 && let Ok(Command::Send(send)) = parser.parse(kind, &frame)
             {
-                stage.publish(&send.publication, None, Dialect::Envelope);
+                harness.publish(&send.publication, None, Dialect::Envelope);
             }
             ControlFlow::Continue(())
         });
         assert_eq!(result, Ok(()));
     }
-    assert_eq!(stage.broker.counters().deliveries, count / BURST * BURST);
+    assert_eq!(harness.broker.counters().deliveries, count / BURST * BURST);
 }
 
-/// A kept channel with many receivers, each of which confirms; counted by delivery.
+/// A kept channel with [`RECEIVERS`] receivers, all of which confirm. `count` is the number of deliveries.
 fn fan_out(count: u64) {
-    let mut stage = Stage::new(ChannelPolicy::default(), RECEIVERS);
+    let mut harness = Harness::new(ChannelPolicy::default(), RECEIVERS);
     let channel = channel();
     let publication = topic::publication_of(&channel, Kind::Text, json().as_bytes());
     for sent in 1..=count / RECEIVERS {
-        stage.publish(&publication, None, Dialect::Topic);
+        harness.publish(&publication, None, Dialect::Topic);
         for receiver in 0..RECEIVERS {
-            stage.give(Event::Confirmed { connection: ConnectionId(SENDER.0 + 1 + receiver), up_to: sent });
+            harness.handle(Event::Confirmed { connection: ConnectionId(SENDER.0 + 1 + receiver), up_to: sent });
         }
     }
-    assert_eq!(stage.broker.counters().deliveries, count / RECEIVERS * RECEIVERS);
-    assert_eq!(stage.broker.unsettled(), 0);
+    assert_eq!(harness.broker.counters().deliveries, count / RECEIVERS * RECEIVERS);
+    assert_eq!(harness.broker.unsettled(), 0);
 }
 
-/// A kept channel, an id on every send, a receiver that confirms after the store has answered.
+/// A kept channel; each send has an id, and the receiver confirms after the store has answered.
 fn kept(count: u64) {
-    let mut stage = Stage::new(ChannelPolicy::default(), 1);
+    let mut harness = Harness::new(ChannelPolicy::default(), 1);
     let mut parser = envelope::Parser::default();
     let (mut accepted, mut buffer) = (0, Vec::new());
     for number in 1..=count {
@@ -204,26 +202,26 @@ fn kept(count: u64) {
                 && let Ok(Command::Send(send)) = parser.parse(kind, &frame)
             {
                 let id = send.id.as_deref().map(|id| PublicationId::new("", id));
-                stage.publish(&send.publication, id, Dialect::Envelope);
+                harness.publish(&send.publication, id, Dialect::Envelope);
             }
             ControlFlow::Continue(())
         });
         assert_eq!(result, Ok(()));
-        let asked = stage.effects.list.iter().find_map(|effect| match effect {
+        let appended = harness.effects.list.iter().find_map(|effect| match effect {
             Effect::Store(StoreEffect::Append(messages)) => Some(messages.iter().map(|message| message.id).collect()),
             _ => None,
         });
-        if let Some(ids) = asked {
-            stage.give(Event::Store(StoreEvent::Stored(ids)));
-            accepted += replies(&stage.effects);
+        if let Some(ids) = appended {
+            harness.handle(Event::Store(StoreEvent::Stored(ids)));
+            accepted += replies(&harness.effects);
         }
-        stage.give(Event::Confirmed { connection: ConnectionId(SENDER.0 + 1), up_to: number });
-        accepted += replies(&stage.effects);
+        harness.handle(Event::Confirmed { connection: ConnectionId(SENDER.0 + 1), up_to: number });
+        accepted += replies(&harness.effects);
     }
-    assert_eq!((accepted, stage.broker.unsettled()), (count, 0));
+    assert_eq!((accepted, harness.broker.unsettled()), (count, 0));
 }
 
-/// Puts the answers into words, and counts them.
+/// Encodes the answers and returns their number.
 fn replies(effects: &Effects) -> u64 {
     let answers = effects.list.iter().filter_map(|effect| match effect {
         Effect::Reply { reply: Reply::Accepted { id, receivers, stored, duplicate }, .. } => {
@@ -234,7 +232,7 @@ fn replies(effects: &Effects) -> u64 {
     answers.filter(|answer| !answer.is_empty()).count() as u64
 }
 
-/// Rows written to SQLite and removed, a group at a time; counted by row.
+/// Writes rows to SQLite and removes them, [`ROWS`] at a time. `count` is the number of rows.
 fn store(count: u64) {
     let directory = tempfile::tempdir().expect("a directory");
     let url = format!("sqlite:{}", directory.path().join("wsmb.db").display());

@@ -1,11 +1,11 @@
-//! Frames as the relay sees them: a header that says where the next one begins, a mask to be taken off. It knows bytes only, and no meaning.
+//! Converts client frames to server frames: parses the header and removes the mask. Payloads are not interpreted.
 //!
-//! A client's frame is four bytes longer than a server's, the mask. So a burst of frames becomes what the receivers get in the buffer that it
-//! was read into, front to back.
+//! A client frame is at least four bytes longer than the server frame, because of the mask. Therefore a burst of frames is converted in place, from
+//! front to back.
 
 use std::ops::Range;
 
-/// The longest message that is relayed, in bytes: more than any workload sends, and no danger to the machine.
+/// The longest relayed payload in bytes: more than any workload sends, and little compared with the memory of the machine.
 const LONGEST: u64 = 64 * 1024 * 1024;
 
 /// The longest payload of a control frame (RFC 6455 section 5.5).
@@ -19,35 +19,35 @@ const CLOSE: u8 = 0x08;
 const PING: u8 = 0x09;
 const PONG: u8 = 0x0a;
 
-/// The header of a client's frame.
+/// The header of a client frame.
 struct Header {
     first: u8,
-    /// Bytes of the header, mask included.
+    /// Bytes of the header, including the mask.
     length: usize,
     payload: usize,
     mask: [u8; 4],
 }
 
-/// Why a connection has to end: a close frame, or bytes that are no client's frames.
+/// The connection must end: a close frame, or bytes that are not client frames.
 pub struct End;
 
-/// What was found in a burst.
+/// The result of a conversion.
 #[derive(Default)]
 pub struct Burst {
-    /// Bytes at the front of the buffer that are ready for the receivers.
+    /// Bytes at the front of the buffer that must be sent to the receivers.
     pub ready: usize,
-    /// Bytes of it that were looked at; what follows is the beginning of a frame.
+    /// Converted bytes of the buffer. The bytes after them are an incomplete frame.
     pub consumed: usize,
-    /// How long that frame is in all, or 0 if that is not known yet.
+    /// The length of the incomplete frame in bytes, or 0 if the length is unknown.
     pub needed: usize,
-    /// What the sender itself is to get: pongs.
+    /// Pongs for the sender.
     pub answer: Vec<u8>,
-    /// The sender wants to leave, or must.
+    /// Whether the sender's connection must end.
     pub end: Option<End>,
 }
 
-/// Turns all whole frames in `bytes` into a server's frames, at the front of `bytes`.
-pub fn turn(bytes: &mut [u8]) -> Burst {
+/// Converts all complete frames in `bytes` to server frames at the front of `bytes`.
+pub fn convert(bytes: &mut [u8]) -> Burst {
     let mut burst = Burst::default();
     loop {
         let header = match Header::read(&bytes[burst.consumed..]) {
@@ -86,8 +86,8 @@ pub fn turn(bytes: &mut [u8]) -> Burst {
     }
 }
 
-/// Turns one whole frame that fills `bytes` into a server's frame without moving its payload. Returns where that begins.
-pub fn turn_in_place(bytes: &mut [u8]) -> Result<usize, End> {
+/// Converts the frame that fills `bytes` to a server frame without moving its payload. Returns the start of the server frame.
+pub fn convert_in_place(bytes: &mut [u8]) -> Result<usize, End> {
     let Some(header) = Header::read(bytes)? else { return Err(End) };
     unmask(&mut bytes[header.length..], header.mask);
     let start = header.length - header.server_length();
@@ -96,7 +96,7 @@ pub fn turn_in_place(bytes: &mut [u8]) -> Result<usize, End> {
 }
 
 impl Header {
-    /// The header at the front of `bytes`, if it is whole.
+    /// Parses the header at the front of `bytes`. Returns `None` if the header is incomplete.
     #[inline(always)]
     fn read(bytes: &[u8]) -> Result<Option<Self>, End> {
         let [first, second, ..] = *bytes else { return Ok(None) };
@@ -126,7 +126,7 @@ impl Header {
         Ok(Some(Self { first, length, payload, mask: *mask }))
     }
 
-    /// Bytes of the same frame's header from a server. (A client may spell a length longer than it need be.)
+    /// Returns the length of the server frame's header. (A client may have used a longer encoding of the length.)
     fn server_length(&self) -> usize {
         match self.payload {
             ..126 => 2,
@@ -135,7 +135,7 @@ impl Header {
         }
     }
 
-    /// Writes the same frame's header from a server to the front of `bytes`. Returns its length.
+    /// Writes the server frame's header to the front of `bytes`. Returns its length.
     #[inline(always)]
     fn write(&self, bytes: &mut [u8]) -> usize {
         bytes[0] = self.first;
@@ -155,7 +155,6 @@ impl Header {
     }
 }
 
-/// Unmasks where it lies.
 fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     xor(bytes, mask);
     let rest = bytes.len() / 4 * 4;
@@ -164,10 +163,10 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// Bytes that are unmasked at once: a few of the processor's widest registers.
+/// Bytes that are unmasked at once: a few vector registers.
 const BLOCK: usize = 64;
 
-/// Unmasks `from` and moves it down to `to`, which is before it, in one pass.
+/// Unmasks the range `from` and moves it to the smaller index `to`, in one pass.
 #[inline]
 fn unmask_down(bytes: &mut [u8], from: Range<usize>, to: usize, mask: [u8; 4]) {
     let mut rest = Move { source: from.start, target: to, end: from.end };
@@ -181,7 +180,7 @@ fn unmask_down(bytes: &mut [u8], from: Range<usize>, to: usize, mask: [u8; 4]) {
     }
 }
 
-/// What is still to be unmasked and moved: all but the last three bytes at most go in steps that are multiples of the mask's length.
+/// The range that is still to be unmasked and moved. All steps except the last three bytes are multiples of the mask's length.
 struct Move {
     source: usize,
     target: usize,
@@ -189,7 +188,7 @@ struct Move {
 }
 
 impl Move {
-    /// Moves `N` bytes, if there are as many. They are read before anything is written, and what is written lies before what is read next.
+    /// Moves `N` bytes if at least `N` are left. The bytes are read before they are written, and the written range is before the next range to read.
     #[inline(always)]
     fn step<const N: usize>(&mut self, bytes: &mut [u8], mask: [u8; 4]) -> bool {
         if self.end - self.source < N {

@@ -1,29 +1,28 @@
-//! The WebSocket handshake, as short as it can be. It knows bytes only, and checks nothing that the relay does not need.
+//! A minimal WebSocket handshake. Checks only what the relay needs.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use sha1::{Digest, Sha1};
 
-/// The longest request head that is waited for.
+/// The longest accepted request head in bytes.
 pub const HEAD: usize = 8 * 1024;
 
-/// What every server adds to the client's key (RFC 6455 section 1.3).
+/// The GUID that a server appends to the client's key (RFC 6455 section 1.3).
 const SALT: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// A complete request for a WebSocket.
+/// A complete upgrade request.
 pub struct Request {
-    /// Path and query: connections with the same one are a group.
+    /// Path and query. Connections with the same target are a group.
     pub target: String,
-    /// The answer to be sent.
     pub reply: String,
-    /// Bytes of the head; what follows are frames.
+    /// Bytes of the request head. Frames follow.
     pub length: usize,
 }
 
-/// Reads a request head: `Ok(None)` if its end is not there yet.
+/// Parses a request head. Returns `None` if the head is incomplete.
 ///
 /// # Errors
-/// It is no request for a WebSocket.
+/// The head is too long or not an upgrade request.
 pub fn parse(bytes: &[u8]) -> Result<Option<Request>, ()> {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
         return if bytes.len() > HEAD { Err(()) } else { Ok(None) };
@@ -40,7 +39,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Request>, ()> {
     let mut reply = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n"
     );
-    // A client that offers subprotocols may insist on one. All are the same to a relay.
+    // A client that offers subprotocols may require that the server selects one. The relay selects the first.
     if let Some(first) = header("Sec-WebSocket-Protocol").and_then(|offered| offered.split(',').next()) {
         reply.push_str("Sec-WebSocket-Protocol: ");
         reply.push_str(first.trim());

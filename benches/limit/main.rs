@@ -1,13 +1,11 @@
-//! A bare relay, the practical floor: what a message costs that does nothing but travel. `cargo bench --bench limit -- --listen 127.0.0.1:0`,
-//! then `wsmb bench p2p --dialect topic --url ws://127.0.0.1:PORT/` with the port that it prints.
+//! A bare relay: the lower bound of the cost of a message. Run `cargo bench --bench limit -- --listen 127.0.0.1:0`, then
+//! `wsmb bench p2p --dialect topic --url ws://127.0.0.1:PORT/` with the printed port.
 //!
-//! It shakes hands, reads frame headers, unmasks, and forwards every message to all other connections with the same path and query
-//! (`/?topic=NAME`), a whole burst at a time: one read, one write for each receiver. One thread, `epoll`, non-blocking sockets. It asks for no
-//! password, checks no text, watches over nobody's silence, and an idle connection costs it a few machine words. What a broker costs beyond
-//! this is the price of what it promises.
+//! The relay upgrades connections, parses frame headers, unmasks, and forwards each message to all other connections with the same path and query
+//! (`/?topic=NAME`), a burst at a time: one read, one write per receiver. One thread, `epoll`, non-blocking sockets. The relay has no passwords, no
+//! UTF-8 validation and no timeouts, and an idle connection needs a few machine words.
 //!
-//! It must stay correct where a load generator looks: nothing lost, doubled or out of order for whoever keeps reading. It must never be made
-//! slower than it can be: goals are ratios to it.
+//! Must deliver each message once and in order to receivers that keep reading. Must be as fast as possible, because goals are ratios to the relay.
 
 #[cfg(target_os = "linux")]
 mod frames;
@@ -28,7 +26,7 @@ fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            // What `cargo bench` adds by itself.
+            // Added by `cargo bench`.
             "--bench" => {}
             "--listen" => address = Some(arguments.next().unwrap_or_else(|| misuse())),
             "--burst" => {
@@ -37,17 +35,17 @@ fn main() -> std::io::Result<()> {
             _ => misuse(),
         }
     }
-    // Whoever runs all benchmarks, or only wants to see that they build, does not want a server that never ends.
+    // `cargo bench` and `cargo test --benches` start the program without an address. The program must then end.
     let Some(address) = address else {
         println!("{USAGE}");
         return Ok(());
     };
-    // One file for each connection. If it is refused, the old limit holds.
+    // Each connection needs a file descriptor. If the call fails, the old limit stays.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let mut relay = relay::Relay::bind(&address, burst)?;
     println!("limit is listening on ws://{}", relay.address()?);
     loop {
-        relay.turn()?;
+        relay.handle_events()?;
     }
 }
 
@@ -59,5 +57,5 @@ fn misuse() -> ! {
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
-    println!("the bare relay uses epoll, which is there on Linux only");
+    println!("the bare relay needs Linux, because it uses epoll");
 }

@@ -1,33 +1,33 @@
-//! `epoll`, as little of it as the relay needs. It knows file descriptors and numbers, never what they stand for.
+//! The part of `epoll` that the relay needs.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// Events taken from the system at once. More would only make the list larger: what does not fit is told in the next turn.
+/// The largest number of events of one wait. The kernel reports further events at the next wait.
 const EVENTS: usize = 512;
 
-/// A set of sockets that are watched.
+/// A set of watched sockets.
 pub struct Poll {
     set: OwnedFd,
     events: Vec<libc::epoll_event>,
 }
 
-/// What happened to a socket.
+/// An event of a socket.
 #[derive(Clone, Copy)]
 pub struct Event {
-    /// The number that the socket was added with.
+    /// The number with which the socket was added.
     pub token: u64,
-    /// There is something to read, or the connection has ended, which a read tells.
+    /// Bytes can be read, or the connection has ended, which a read shows.
     pub readable: bool,
-    /// It takes bytes again.
+    /// Bytes can be written.
     pub writable: bool,
 }
 
 impl Poll {
-    /// An empty set.
+    /// Creates an empty set.
     ///
     /// # Errors
-    /// The system has no more file descriptors.
+    /// No file descriptor is available.
     pub fn new() -> io::Result<Self> {
         // SAFETY: no pointer is passed; the result is checked.
         let set = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
@@ -36,18 +36,18 @@ impl Poll {
         Ok(Self { set, events: Vec::with_capacity(EVENTS) })
     }
 
-    /// Watches a socket for reading. A closed socket leaves the set by itself.
+    /// Watches a socket for reading. The kernel removes a closed socket from the set.
     ///
     /// # Errors
-    /// The system refuses it.
+    /// The error of `epoll_ctl`.
     pub fn add(&self, socket: &impl AsRawFd, token: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, socket, token, libc::EPOLLIN)
     }
 
-    /// Watches a socket for reading, and for writing, too, if `writing`.
+    /// Watches a socket for reading, and also for writing if `writing` is set.
     ///
     /// # Errors
-    /// The system refuses it.
+    /// The error of `epoll_ctl`.
     pub fn change(&self, socket: &impl AsRawFd, token: u64, writing: bool) -> io::Result<()> {
         let interest = if writing { libc::EPOLLIN | libc::EPOLLOUT } else { libc::EPOLLIN };
         self.control(libc::EPOLL_CTL_MOD, socket, token, interest)
@@ -59,10 +59,10 @@ impl Poll {
         check(unsafe { libc::epoll_ctl(self.set.as_raw_fd(), action, socket.as_raw_fd(), &raw mut event) }).map(drop)
     }
 
-    /// Waits until something happens. Returns how many events there are; a signal makes it none.
+    /// Waits for events. Returns their number, which is 0 after a signal.
     ///
     /// # Errors
-    /// The system refuses to wait.
+    /// The error of `epoll_wait`.
     pub fn wait(&mut self) -> io::Result<usize> {
         self.events.clear();
         let room = self.events.spare_capacity_mut();
@@ -79,7 +79,7 @@ impl Poll {
         Ok(found)
     }
 
-    /// One of the events that [`Self::wait`] has counted.
+    /// Returns one of the events of the last [`Self::wait`].
     pub fn event(&self, index: usize) -> Event {
         let event = self.events[index];
         let any = |flags: i32| event.events & flags.cast_unsigned() != 0;

@@ -1,5 +1,4 @@
-//! The relay: connections, groups, and the one loop that moves bytes between them. It must never wait for a single socket, and never put two
-//! receivers' bytes, or one receiver's bytes of two bursts, out of order.
+//! The relay: connections, groups, and the event loop. Must never block on a single socket, and never change the order of a receiver's bytes.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -13,20 +12,19 @@ use crate::frames;
 use crate::greeting;
 use crate::poll::Poll;
 
-/// Bytes of a burst, what one read takes at most, unless somebody asks for another size: what fits the processor's nearer caches with room
-/// to spare. A larger one makes a message of a long burst cheaper still.
+/// The default size of a burst, the most bytes of one read. It fits in the processor's smaller caches. A larger burst reduces the cost per message.
 pub const BURST: usize = 64 * 1024;
 
-/// Connections that may wait to be accepted: a load generator opens thousands at once.
+/// The listen backlog. A load generator opens thousands of connections at once.
 const ACCEPT_QUEUE: i32 = 4096;
 
-/// What the listener is called in the set of sockets; connections are called by their place in the table.
+/// The token of the listener. The token of a connection is its key in the slab.
 const LISTENER: u64 = u64::MAX;
 
-/// The group of a connection that has not shaken hands yet.
+/// The group of a connection before its upgrade.
 const NO_GROUP: u32 = u32::MAX;
 
-/// Whether a connection lives on.
+/// Whether a connection stays open.
 type Alive = bool;
 
 /// A relay with all its connections.
@@ -36,34 +34,34 @@ pub struct Relay {
     connections: Slab<Connection>,
     groups: Slab<Group>,
     names: HashMap<Arc<str>, u32>,
-    /// Where every burst is read to. Nothing stays in it between two turns.
+    /// The read buffer of all connections. It has no data between two reads.
     burst: Box<[u8]>,
-    /// Memory for a message that is longer than a burst, to be used again.
+    /// A reusable buffer for messages that are longer than a burst.
     spare: Vec<u8>,
 }
 
-/// All an idle connection costs: this, and a place in its group's list.
+/// An idle connection needs this memory and an entry in its group's list.
 struct Connection {
     stream: TcpStream,
     group: u32,
-    /// Where it stands in its group's list.
-    place: u32,
+    /// The index in the group's list.
+    position: u32,
     input: Option<Box<Unfinished>>,
-    /// What the socket did not take, oldest first.
+    /// Bytes that the socket has not accepted yet.
     output: Option<Box<Output>>,
 }
 
-/// The beginning of a frame, or of a request.
+/// An incomplete frame or request.
 struct Unfinished {
-    /// What is there; for a message longer than a burst, room for all of it.
+    /// The bytes received so far. For a message longer than a burst, the length is that of the whole message.
     bytes: Vec<u8>,
-    /// How much of `bytes` is there.
+    /// The number of bytes received so far.
     filled: usize,
 }
 
 struct Output {
     bytes: Vec<u8>,
-    /// How much of it the socket has taken meanwhile.
+    /// The number of bytes that were written.
     sent: usize,
 }
 
@@ -73,10 +71,10 @@ struct Group {
 }
 
 impl Relay {
-    /// A relay that listens, and reads bursts of `burst` bytes.
+    /// Creates a relay that listens on `address` and reads bursts of `burst` bytes.
     ///
     /// # Errors
-    /// The address cannot be listened on.
+    /// The address is invalid or in use.
     pub fn bind(address: &str, burst: usize) -> io::Result<Self> {
         let address = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -97,26 +95,26 @@ impl Relay {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address of the listener.
     ///
     /// # Errors
-    /// The system does not say.
+    /// The error of `getsockname`.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Waits until something happens and does what there is to do.
+    /// Waits for events and handles them.
     ///
     /// # Errors
-    /// The system refuses to wait.
-    pub fn turn(&mut self) -> io::Result<()> {
+    /// The wait failed.
+    pub fn handle_events(&mut self) -> io::Result<()> {
         for index in 0..self.poll.wait()? {
             let event = self.poll.event(index);
             if event.token == LISTENER {
                 self.accept();
                 continue;
             }
-            // A connection has one event a turn, and only that one can end it: so it is there.
+            // Each connection has at most one event per wait, and only its own event ends a connection, so the connection exists.
             let Ok(id) = usize::try_from(event.token) else { continue };
             let alive = (!event.writable || self.drain(id)) && (!event.readable || self.read(id).unwrap_or(false));
             if !alive {
@@ -134,18 +132,18 @@ impl Relay {
                 .and_then(|()| stream.set_nodelay(true))
                 .and_then(|()| self.poll.add(&stream, entry.key() as u64));
             if watched.is_ok() {
-                entry.insert(Connection { stream, group: NO_GROUP, place: 0, input: None, output: None });
+                entry.insert(Connection { stream, group: NO_GROUP, position: 0, input: None, output: None });
             }
         }
     }
 
-    /// Takes a connection out of the table and of its group.
+    /// Removes a connection from the slab and from its group, and closes it.
     fn end(&mut self, id: usize) {
         let connection = self.connections.remove(id);
         let Some(group) = self.groups.get_mut(connection.group as usize) else { return };
-        group.members.swap_remove(connection.place as usize);
-        if let Some(moved) = group.members.get(connection.place as usize) {
-            self.connections[*moved as usize].place = connection.place;
+        group.members.swap_remove(connection.position as usize);
+        if let Some(moved) = group.members.get(connection.position as usize) {
+            self.connections[*moved as usize].position = connection.position;
         }
         if group.members.is_empty() {
             self.names.remove(&group.name);
@@ -153,7 +151,7 @@ impl Relay {
         }
     }
 
-    /// One read, and what follows from it.
+    /// Reads once and handles the bytes.
     fn read(&mut self, id: usize) -> io::Result<Alive> {
         let connection = &mut self.connections[id];
         let carried = match connection.input.take() {
@@ -171,11 +169,11 @@ impl Relay {
             Err(error) => return Err(error),
         };
         let length = carried + read;
-        if connection.group == NO_GROUP { self.greet(id, length) } else { self.relay(id, 0..length) }
+        if connection.group == NO_GROUP { self.upgrade(id, length) } else { self.relay(id, 0..length) }
     }
 
-    /// Answers the request in the first `length` bytes of the burst, if it is whole.
-    fn greet(&mut self, id: usize, length: usize) -> io::Result<Alive> {
+    /// Answers the request in the first `length` bytes of the burst, if the request is complete.
+    fn upgrade(&mut self, id: usize, length: usize) -> io::Result<Alive> {
         let request = match greeting::parse(&self.burst[..length]) {
             Ok(Some(request)) => request,
             Ok(None) => {
@@ -195,15 +193,15 @@ impl Relay {
         let members = &mut self.groups[group as usize].members;
         let connection = &mut self.connections[id];
         connection.group = group;
-        connection.place = u32::try_from(members.len()).unwrap_or(u32::MAX);
+        connection.position = u32::try_from(members.len()).unwrap_or(u32::MAX);
         members.push(u32::try_from(id).unwrap_or(u32::MAX));
         send(&self.poll, connection, id, request.reply.as_bytes());
         self.relay(id, request.length..length)
     }
 
-    /// Forwards the whole frames in this part of the burst, and keeps the beginning of the next one.
+    /// Forwards the complete frames in this part of the burst, and keeps an incomplete frame.
     fn relay(&mut self, id: usize, part: std::ops::Range<usize>) -> io::Result<Alive> {
-        let found = frames::turn(&mut self.burst[part.clone()]);
+        let found = frames::convert(&mut self.burst[part.clone()]);
         if found.ready > 0 {
             let bytes = &self.burst[part.start..part.start + found.ready];
             forward(&self.poll, &mut self.connections, &self.groups, id, bytes);
@@ -221,7 +219,7 @@ impl Relay {
         Ok(true)
     }
 
-    /// Keeps the beginning of something that has `needed` bytes in all.
+    /// Keeps the start of a frame or request with a total length of `needed` bytes; 0 = unknown.
     fn keep(&mut self, id: usize, rest: std::ops::Range<usize>, needed: usize) {
         let (rest, filled) = (&self.burst[rest.clone()], rest.len());
         let bytes = if needed > self.burst.len() {
@@ -249,13 +247,13 @@ impl Relay {
                 Err(error) => return Err(error),
             }
         }
-        let Ok(start) = frames::turn_in_place(&mut input.bytes) else { return Ok(false) };
+        let Ok(start) = frames::convert_in_place(&mut input.bytes) else { return Ok(false) };
         forward(&self.poll, &mut self.connections, &self.groups, id, &input.bytes[start..]);
         self.spare = input.bytes;
         Ok(true)
     }
 
-    /// Writes what waits for a connection that takes bytes again.
+    /// Writes the pending output of a writable connection.
     fn drain(&mut self, id: usize) -> Alive {
         let connection = &mut self.connections[id];
         let Some(mut output) = connection.output.take() else { return true };
@@ -272,7 +270,7 @@ impl Relay {
     }
 }
 
-/// Writes a burst once to everybody in the sender's group but the sender.
+/// Writes a burst to all connections of the sender's group except the sender.
 fn forward(poll: &Poll, connections: &mut Slab<Connection>, groups: &Slab<Group>, sender: usize, bytes: &[u8]) {
     for member in &groups[connections[sender].group as usize].members {
         let member = *member as usize;
@@ -282,7 +280,7 @@ fn forward(poll: &Poll, connections: &mut Slab<Connection>, groups: &Slab<Group>
     }
 }
 
-/// Writes what the socket takes now and keeps the rest. An error is not looked at here: the next read will find it.
+/// Writes as many bytes as the socket accepts and keeps the rest. Ignores an error, because the next read returns it, too.
 fn send(poll: &Poll, connection: &mut Connection, id: usize, bytes: &[u8]) {
     if let Some(output) = &mut connection.output {
         output.bytes.extend_from_slice(bytes);

@@ -1,15 +1,15 @@
-//! Other brokers under the same load: `wsmb bench`, spoken in MQTT 3.1.1 or NATS over WebSocket. The engine, the messages, the windows, the checks and
-//! the report are the same; only the protocol is another. None of it is in the program that is shipped.
+//! The workloads of `wsmb bench` for other brokers, with MQTT 3.1.1 or NATS over WebSocket. The load engine, the messages, the windows, the checks and
+//! the report are the same; only the protocol differs. This code is not part of the shipped program.
 //!
 //! ```sh
 //! cargo bench --bench peers -- mqtt p2p --url ws://127.0.0.1:9001/mqtt
 //! cargo bench --bench peers -- nats confirmed --url ws://127.0.0.1:9222/ --json
 //! ```
 //!
-//! # What a fair server is
+//! # Configuration of the servers
 //!
-//! Each as its makers deliver it, except where that would lose messages, measure something else, or leave the machine. `PORT` and `DIRECTORY` are for
-//! whoever starts it to choose; a directory of its own, which is removed afterwards.
+//! Each server has its default configuration, except where the default would lose messages, distort the measurement, or listen on the network. `PORT`
+//! is any free port; `DIRECTORY` is a temporary directory.
 //!
 //! ## Mosquitto 2.0
 //!
@@ -28,15 +28,15 @@
 //! autosave_interval 1
 //! ```
 //!
-//! * `user`: only where it is started as root, whose privileges it would drop otherwise, and with them the directory.
-//! * The first listener is not used: 2.0 does not start with WebSocket listeners alone. `socket_domain` makes it listen on the loopback only,
-//!   which it does not do for WebSocket without.
-//! * `max_queued_messages 0`, `max_inflight_messages 0`: no limit. By default 20 messages of QoS 1 may be on their way to a receiver and 1,000 wait
-//!   for it; what comes then is dropped in silence, and a window of 4,096 would measure how fast it drops.
-//! * `set_tcp_nodelay`: this broker and NATS have it by default.
-//! * Persistence matters for `confirmed` only. A PUBACK means that the server has the message in memory. It writes everything that waits to a file, and
-//!   synchronises that, once in `autosave_interval` seconds; a crash loses what came since. So its answer promises less than this broker's, which has the message on
-//!   the disk or at a receiver.
+//! * `user`: only needed if the server is started as root. Otherwise it would drop its privileges and lose access to the directory.
+//! * The first listener is not used; 2.0 does not start with WebSocket listeners only. Without `socket_domain`, a WebSocket listener does
+//!   not listen on the loopback only.
+//! * `max_queued_messages 0`, `max_inflight_messages 0`: no limit. By default 20 messages of QoS 1 may be in flight to a receiver and 1,000 may be
+//!   queued; further messages are dropped silently, so that a window of 4,096 would measure the dropping.
+//! * `set_tcp_nodelay`: on by default in this broker and in NATS.
+//! * Persistence matters for `confirmed` only. A PUBACK means that the server has the message in memory. The server writes all queued messages to a
+//!   file and syncs the file every `autosave_interval` seconds; a crash loses later messages. Its answer promises less than that of this broker, which
+//!   answers when the message is on the disk or confirmed by a receiver.
 //!
 //! ## nats-server 2.9
 //!
@@ -46,13 +46,13 @@
 //! jetstream { store_dir: "DIRECTORY" }
 //! ```
 //!
-//! * The first address is not used, but cannot be left out. `max_pending`, 64 MiB for each connection, is far above every window: nobody is
-//!   called slow. Compression of frames is off unless it is asked for.
-//! * For everything but `confirmed` leave out `jetstream`: that is plain NATS.
-//! * In `confirmed` a stream with a file is a work queue: it answers when it has written the message to the file (one `pwrite` each), and removes the
-//!   message when the consumer has acknowledged it. Written is not synchronised, and 2.9 knows no setting for it (`sync_interval` came with
-//!   2.10): a power cut loses what was answered for, a crash of the process alone does not.
-//! * The stream stays when the measurement has ended; its name begins with that of the run.
+//! * The first address is not used, but cannot be omitted. The default `max_pending`, 64 MiB per connection, is larger than every window, so no client
+//!   is a slow consumer. Frame compression is off by default.
+//! * Omit `jetstream` for all workloads except `confirmed`.
+//! * In `confirmed`, a stream with file storage is a work queue. The server answers when it has written the message to the file (one `pwrite` per
+//!   message), and removes the message when the consumer has acknowledged it. The file is not synced, and 2.9 has no setting for this
+//!   (`sync_interval` came with 2.10): a power cut loses answered messages, a crash of the process does not.
+//! * The stream is not deleted after the measurement; its name begins with that of the run.
 
 mod mqtt;
 mod nats;
@@ -68,34 +68,34 @@ use wsmb_load::{Error, Options, Report, Target, Workload};
 #[derive(Debug, Parser)]
 #[command(name = "peers")]
 struct Arguments {
-    /// What it speaks
+    /// The broker's protocol
     protocol: Protocol,
 
     #[command(subcommand)]
     workload: Workload,
 
-    /// Where it listens
+    /// The broker's URL
     #[arg(long, global = true, default_value = "ws://127.0.0.1:9001/")]
     url: String,
 
     #[command(flatten)]
     options: Options,
 
-    /// What `cargo bench` adds by itself
+    /// Added by `cargo bench`
     #[arg(long, global = true, hide = true)]
     bench: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Protocol {
-    /// MQTT 3.1.1, as Mosquitto, RabbitMQ and rumqttd speak it
+    /// MQTT 3.1.1, for Mosquitto, RabbitMQ or rumqttd
     Mqtt,
     /// NATS
     Nats,
 }
 
 fn main() -> ExitCode {
-    // Whoever runs all benchmarks, or only wants to see that they build, has no server for this one.
+    // `cargo bench` and `cargo test --benches` start the program without arguments. This must not fail.
     if std::env::args().skip(1).all(|argument| argument == "--bench") {
         println!("usage: cargo bench --bench peers -- <mqtt|nats> <WORKLOAD> --url URL; more with --help");
         return ExitCode::SUCCESS;
@@ -117,10 +117,8 @@ fn measure(arguments: &Arguments) -> Result<Report, Error> {
     let Arguments { protocol, workload, url, options, .. } = arguments;
     let url = Url::parse(url).map_err(|error| Error::Misuse(format!("{url}: {error}")))?;
     if matches!(workload, Workload::Backlog { .. }) {
-        // A topic of MQTT keeps nothing before somebody has subscribed to it.
-        return Err(Error::Misuse(
-            "a backlog that nobody has asked for yet is measured with this broker only".to_owned(),
-        ));
+        // MQTT stores no messages of a topic without a subscription.
+        return Err(Error::Misuse("the workload backlog works with wsmb only".to_owned()));
     }
     let target = Target::new(url, None)?;
     match protocol {

@@ -1,7 +1,7 @@
-//! MQTT 3.1.1 over WebSocket (OASIS, section 6): as much of it as a measurement needs. No I/O.
+//! MQTT 3.1.1 over WebSocket (OASIS, section 6): the part that a measurement needs. No I/O.
 //!
-//! Without confirmation everything is QoS 0. With it, QoS 1: the server answers each PUBLISH with a PUBACK, and the receiver answers each
-//! delivery with one. Sessions are clean, and no keep-alive is asked for: what is measured is over before one would be due.
+//! Unconfirmed sends have QoS 0. Confirmed sends have QoS 1: the server answers each PUBLISH with a PUBACK, and the receiver answers each delivery
+//! with a PUBACK. Sessions are clean. There is no keep-alive, because a measurement is shorter than a keep-alive interval.
 
 use wsmb_load::{ConnectionPlan, Handshake, Payload, Publication, Session, SessionEvent, Wire, frame};
 use wsmb_protocol::frame::Opcode;
@@ -18,13 +18,13 @@ const SUBACK: u8 = 0x90;
 /// QoS 1, in the first byte of a PUBLISH.
 const AT_LEAST_ONCE: u8 = 0x02;
 
-/// Both bits of the QoS there.
+/// The QoS bits of the first byte of a PUBLISH.
 const QOS: u8 = 0x06;
 
-/// What a SUBACK says of a subscription that is refused.
+/// The return code of a refused subscription in a SUBACK.
 const REFUSED: u8 = 0x80;
 
-/// Servers of MQTT.
+/// The protocol of MQTT servers.
 #[derive(Clone, Copy, Debug)]
 pub struct Mqtt;
 
@@ -40,14 +40,14 @@ impl Wire for Mqtt {
     }
 
     fn session(&self, plan: &ConnectionPlan, _: &Payload) -> MqttSession {
-        let mut asks = Vec::new();
-        frame(&mut asks, Opcode::Binary, &connect(&format!("{}-{}", plan.channels.run(), plan.index)));
+        let mut opening = Vec::new();
+        frame(&mut opening, Opcode::Binary, &connect(&format!("{}-{}", plan.channels.run(), plan.index)));
         if plan.receives {
             let names: Vec<String> = plan.channel_numbers.clone().map(|index| plan.channels.name(index)).collect();
-            frame(&mut asks, Opcode::Binary, &subscribe(&names, u8::from(plan.confirmed)));
+            frame(&mut opening, Opcode::Binary, &subscribe(&names, u8::from(plan.confirmed)));
         }
         MqttSession {
-            asks,
+            opening,
             awaits: if plan.receives { SUBACK } else { CONNACK },
             is_ready: false,
             packets: Packets::default(),
@@ -67,13 +67,13 @@ impl Wire for Mqtt {
     }
 
     fn receiver_channels(&self) -> u32 {
-        /// A SUBSCRIBE with as many is far below every server's longest packet.
+        /// A SUBSCRIBE with this number of topics is far below the packet limit of every server.
         const SUBSCRIPTIONS: u32 = 100;
         SUBSCRIPTIONS
     }
 }
 
-/// A packet: its first byte, the length of the rest in base 128, the rest.
+/// Returns a packet: the first byte, the length of the rest in base 128, the rest.
 fn packet(first: u8, rest: &[u8]) -> Vec<u8> {
     let mut packet = vec![first];
     push_length(&mut packet, rest.len());
@@ -92,13 +92,13 @@ fn push_length(packet: &mut Vec<u8>, mut length: usize) {
     }
 }
 
-/// A text with its length in front. All of ours are short.
+/// Appends a text with its length. The texts here are shorter than 64 KiB.
 fn push_text(packet: &mut Vec<u8>, text: &str) {
     packet.extend(u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
     packet.extend_from_slice(text.as_bytes());
 }
 
-/// CONNECT: version 4, a clean session, no keep-alive.
+/// Returns a CONNECT: version 4, clean session, no keep-alive.
 pub fn connect(client: &str) -> Vec<u8> {
     let mut rest = Vec::new();
     push_text(&mut rest, "MQTT");
@@ -107,7 +107,7 @@ pub fn connect(client: &str) -> Vec<u8> {
     packet(CONNECT, &rest)
 }
 
-/// SUBSCRIBE to these topics.
+/// Returns a SUBSCRIBE to these topics.
 pub fn subscribe(topics: &[String], qos: u8) -> Vec<u8> {
     let mut rest = vec![0, 1];
     for topic in topics {
@@ -117,7 +117,7 @@ pub fn subscribe(topics: &[String], qos: u8) -> Vec<u8> {
     packet(SUBSCRIBE, &rest)
 }
 
-/// The beginning of a PUBLISH, up to the topic, which has `topic` bytes.
+/// Returns the start of a PUBLISH before the topic. `topic` and `payload` are lengths in bytes.
 pub fn publish_head(topic: usize, payload: usize, confirmed: bool) -> Vec<u8> {
     let (first, id) = if confirmed { (PUBLISH | AT_LEAST_ONCE, 2) } else { (PUBLISH, 0) };
     let mut head = vec![first];
@@ -126,22 +126,22 @@ pub fn publish_head(topic: usize, payload: usize, confirmed: bool) -> Vec<u8> {
     head
 }
 
-/// One connection to a server of MQTT.
+/// One connection to an MQTT server.
 #[derive(Debug)]
 pub struct MqttSession {
-    /// The frames to begin with.
-    asks: Vec<u8>,
-    /// The packet that says that the server has taken them.
+    /// The frames to send first.
+    opening: Vec<u8>,
+    /// The type of the packet that makes the session ready.
     awaits: u8,
     is_ready: bool,
     packets: Packets,
-    /// PUBACKs for what one frame has brought.
+    /// The PUBACKs for the deliveries of one frame.
     acknowledgements: Vec<u8>,
 }
 
 impl Session for MqttSession {
     fn open(&mut self, out: &mut Vec<u8>) {
-        out.append(&mut self.asks);
+        out.append(&mut self.opening);
     }
 
     fn is_ready(&self) -> bool {
@@ -160,7 +160,7 @@ impl Session for MqttSession {
             let Some(rest) = bytes.get(head..head + length) else { return Ok(None) };
             match bytes[0] & 0xf0 {
                 PUBLISH => {
-                    let (message, id) = published(bytes[0], rest).ok_or("a PUBLISH that is cut short")?;
+                    let (message, id) = published(bytes[0], rest).ok_or("a PUBLISH is too short")?;
                     if let Some(id) = id {
                         acknowledgements.extend([PUBACK, 2, id[0], id[1]]);
                     }
@@ -174,7 +174,7 @@ impl Session for MqttSession {
                     return Err("the server refuses the subscription".to_owned());
                 }
                 kind @ (CONNACK | SUBACK) => *is_ready |= kind == *awaits,
-                kind => return Err(format!("a packet that nobody asked for, of type {}", kind >> 4)),
+                kind => return Err(format!("an unexpected packet of type {}", kind >> 4)),
             }
             Ok(Some(head + length))
         })?;
@@ -186,7 +186,7 @@ impl Session for MqttSession {
     }
 }
 
-/// How long a packet's head and its rest are; `None` if the head is not whole.
+/// Returns the lengths of a packet's head and of the rest, or `None` if the head is incomplete.
 #[inline]
 fn length(bytes: &[u8]) -> Result<Option<(usize, usize)>, String> {
     let mut length = 0;
@@ -196,10 +196,10 @@ fn length(bytes: &[u8]) -> Result<Option<(usize, usize)>, String> {
             return Ok(Some((index + 2, length)));
         }
     }
-    if bytes.len() > 4 { Err("a packet whose length has more than four digits".to_owned()) } else { Ok(None) }
+    if bytes.len() > 4 { Err("the length of a packet has more than four bytes".to_owned()) } else { Ok(None) }
 }
 
-/// The message of a PUBLISH, and its identifier if it is to be acknowledged.
+/// Returns the payload of a PUBLISH, and the packet identifier if the QoS is not 0.
 #[inline]
 fn published(first: u8, rest: &[u8]) -> Option<(&[u8], Option<[u8; 2]>)> {
     let (topic, rest) = rest.split_first_chunk()?;

@@ -1,30 +1,30 @@
-//! NATS over WebSocket: as much of its client protocol as a measurement needs. No I/O.
+//! NATS over WebSocket: the part of the client protocol that a measurement needs. No I/O.
 //!
-//! Without confirmation it is plain NATS: PUB, and MSG to whoever has subscribed. With it, JetStream, which is plain NATS with subjects that
-//! mean something: a stream with a file takes the channel, answers each PUB that names a subject for the answer, hands each message to a consumer, and
-//! removes it when that has acknowledged it (a work queue, which is what a kept channel is).
+//! Unconfirmed sends use core NATS (PUB and MSG). Confirmed sends use JetStream: a stream with file storage stores the channel's messages and answers
+//! each PUB that has a reply subject. A consumer delivers each message, and the stream removes it after the acknowledgement (a work queue, like a
+//! kept channel).
 
 use wsmb_load::{ConnectionPlan, Handshake, Payload, Publication, Session, SessionEvent, Wire, frame};
 use wsmb_protocol::frame::Opcode;
 
 use crate::packets::Packets;
 
-/// What every client of a measurement is. `no_responders`: a request that nobody hears is answered at once, by nothing but headers.
+/// The CONNECT of every client. With `no_responders`, a request without a subscriber is answered at once with an empty message.
 const CONNECT: &str = "CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"rust\",\"version\":\"1\",\"protocol\":1,\
                        \"headers\":true,\"no_responders\":true}\r\n";
 
-/// Subscriptions of one connection: its channels, answers to requests, answers to sends.
+/// Subscription ids of one connection: channels, answers to requests, answers to sends.
 const CHANNEL: &[u8] = b"1";
 const REQUESTS: &[u8] = b"2";
 const SENDS: &[u8] = b"3";
 
-/// Deliveries that a consumer may have without acknowledging them: more than any window.
+/// `max_ack_pending` of a consumer: more than any window.
 const UNACKNOWLEDGED: u32 = 100_000;
 
-/// The longest line of the protocol that is waited for: an INFO has a few hundred bytes, a JetStream error fewer.
+/// The longest accepted protocol line in bytes. An INFO has a few hundred bytes.
 const LINE: usize = 64 * 1024;
 
-/// Servers of NATS; for sends that are answered for, with JetStream.
+/// The protocol of NATS servers; confirmed sends need JetStream.
 #[derive(Clone, Copy, Debug)]
 pub struct Nats;
 
@@ -59,30 +59,31 @@ impl Wire for Nats {
     }
 
     fn receiver_channels(&self) -> u32 {
-        /// A connection may have any number of subscriptions; as many as the other protocols have.
+        /// NATS has no limit. This is the number of the other protocols.
         const SUBSCRIPTIONS: u32 = 100;
         SUBSCRIPTIONS
     }
 }
 
-/// A subject that only this connection uses.
+/// Returns a subject that only this connection uses.
 fn inbox(plan: &ConnectionPlan, purpose: &str) -> String {
     format!("_INBOX.{}.{}.{purpose}", plan.channels.run(), plan.index)
 }
 
-/// Connects and subscribes; the PONG says that all of it is in force.
+/// Returns CONNECT, the subscriptions, and PING. The PONG confirms that the server has processed them.
 pub fn plain(plan: &ConnectionPlan) -> String {
     let mut step = CONNECT.to_owned();
     if plan.receives {
         for index in plan.channel_numbers.clone() {
-            // A subscription's number is the server's business; deliveries are told by it from everything else.
+            // Each subscription needs its own id. The first digit is that of `CHANNEL`.
             step += &format!("SUB {} 1{index}\r\n", plan.channels.name(index));
         }
     }
     step + "PING\r\n"
 }
 
-/// What a connection says, step by step: each is answered before the next. Whoever comes first makes the stream; to make it again is no error.
+/// Returns the steps of a JetStream connection. Each step is answered before the next is sent. Each connection creates the stream; creating an
+/// existing stream is no error.
 pub fn jetstream(plan: &ConnectionPlan) -> Vec<String> {
     let stream = format!("{}-{:06}", plan.channels.run(), plan.channel_numbers.start);
     let (requests, sends) = (inbox(plan, "requests"), inbox(plan, "sends"));
@@ -112,14 +113,14 @@ pub fn jetstream(plan: &ConnectionPlan) -> Vec<String> {
     vec![open, format!("SUB {deliveries} 1\r\n{consume}")]
 }
 
-/// One connection to a server of NATS.
+/// One connection to a NATS server.
 #[derive(Debug)]
 pub struct NatsSession {
-    /// What is still to be said, the next last.
+    /// The remaining steps; the next step is the last element.
     steps: Vec<String>,
     is_ready: bool,
     packets: Packets,
-    /// What one frame has to be answered with.
+    /// The replies to the packets of one frame.
     replies: Vec<u8>,
 }
 
@@ -142,16 +143,16 @@ impl Session for NatsSession {
         let mut answered = false;
         packets.take(payload, |bytes| {
             let Some(packet) = read(bytes)? else { return Ok(None) };
-            match packet.said {
-                Said::Message { to: REQUESTS, payload, .. } => {
-                    granted(payload)?;
+            match packet.op {
+                Op::Message { to: REQUESTS, payload, .. } => {
+                    check_answer(payload)?;
                     answered = true;
                 }
-                Said::Message { to: SENDS, payload, .. } => {
-                    granted(payload)?;
+                Op::Message { to: SENDS, payload, .. } => {
+                    check_answer(payload)?;
                     on_event(SessionEvent::Confirmation);
                 }
-                Said::Message { to, reply, payload } if to.starts_with(CHANNEL) => {
+                Op::Message { to, reply, payload } if to.starts_with(CHANNEL) => {
                     if let Some(reply) = reply {
                         replies.extend_from_slice(b"PUB ");
                         replies.extend_from_slice(reply);
@@ -159,10 +160,10 @@ impl Session for NatsSession {
                     }
                     on_event(SessionEvent::Delivery(payload));
                 }
-                Said::Message { .. } => return Err("a message for a subscription that nobody has".to_owned()),
-                Said::Ping => replies.extend_from_slice(b"PONG\r\n"),
-                Said::Pong => answered = true,
-                Said::Nothing => {}
+                Op::Message { .. } => return Err("a message for an unknown subscription".to_owned()),
+                Op::Ping => replies.extend_from_slice(b"PONG\r\n"),
+                Op::Pong => answered = true,
+                Op::Ignored => {}
             }
             Ok(Some(packet.length))
         })?;
@@ -178,7 +179,7 @@ impl Session for NatsSession {
 }
 
 impl NatsSession {
-    /// Says what is next, if anything is.
+    /// Sends the next step, or becomes ready.
     fn step(&mut self, out: &mut Vec<u8>) {
         match self.steps.pop() {
             Some(step) => frame(out, Opcode::Binary, step.as_bytes()),
@@ -187,14 +188,17 @@ impl NatsSession {
     }
 }
 
-/// What JetStream has answered: an error is a sentence in it.
-fn granted(answer: &[u8]) -> Result<(), String> {
-    // Of an answer to a send, this is all that is looked at.
+/// Checks an answer of JetStream.
+///
+/// # Errors
+/// The answer is an error, or no JetStream has answered.
+fn check_answer(answer: &[u8]) -> Result<(), String> {
+    // An answer to a send begins like this and is not parsed further.
     if answer.starts_with(b"{\"stream\":") {
         return Ok(());
     }
     if answer.is_empty() {
-        return Err("nobody answers for this: the server has no JetStream, or no stream takes the channel".to_owned());
+        return Err("no answer: the server has no JetStream, or no stream for the channel".to_owned());
     }
     let json: serde_json::Value = serde_json::from_slice(answer).map_err(|error| format!("JetStream: {error}"))?;
     match json.get("error") {
@@ -203,45 +207,41 @@ fn granted(answer: &[u8]) -> Result<(), String> {
     }
 }
 
-/// What the server says.
+/// A protocol message of the server.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Said<'a> {
+pub enum Op<'a> {
     /// MSG, or HMSG without its headers.
     Message {
-        /// The subscription.
+        /// The id of the subscription.
         to: &'a [u8],
-        /// Where an acknowledgement goes.
+        /// The subject for an acknowledgement.
         reply: Option<&'a [u8]>,
-        /// The message.
         payload: &'a [u8],
     },
-    /// It wants a PONG.
     Ping,
-    /// All that was said before the PING is in force.
+    /// The server has processed everything before the PING.
     Pong,
-    /// INFO, +OK: nothing that matters here.
-    Nothing,
+    /// INFO or +OK, which are ignored.
+    Ignored,
 }
 
-/// Something that the server says, and its length.
+/// A protocol message, and its length in bytes.
 pub struct Packet<'a> {
-    /// What it says.
-    pub said: Said<'a>,
-    /// Bytes of it.
+    pub op: Op<'a>,
     pub length: usize,
 }
 
-/// Reads the packet at the front of `bytes`; `None` if it is not whole.
+/// Parses the packet at the front of `bytes`. Returns `None` if the packet is incomplete.
 ///
 /// # Errors
-/// The server refuses something, or says something that is not in its protocol.
+/// The server has sent -ERR, or the packet is invalid.
 #[inline]
 pub fn read(bytes: &[u8]) -> Result<Option<Packet<'_>>, String> {
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
-        return if bytes.len() > LINE { Err("a line that has no end".to_owned()) } else { Ok(None) };
+        return if bytes.len() > LINE { Err("a line is too long".to_owned()) } else { Ok(None) };
     };
     let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
-    let plain = |said| Ok(Some(Packet { said, length: end + 1 }));
+    let plain = |op| Ok(Some(Packet { op, length: end + 1 }));
     if let Some(arguments) = line.strip_prefix(b"MSG ") {
         return message(arguments, false, bytes, end + 1);
     }
@@ -249,19 +249,19 @@ pub fn read(bytes: &[u8]) -> Result<Option<Packet<'_>>, String> {
         return message(arguments, true, bytes, end + 1);
     }
     match line {
-        b"PING" => plain(Said::Ping),
-        b"PONG" => plain(Said::Pong),
-        b"+OK" => plain(Said::Nothing),
-        _ if line.starts_with(b"INFO ") => plain(Said::Nothing),
+        b"PING" => plain(Op::Ping),
+        b"PONG" => plain(Op::Pong),
+        b"+OK" => plain(Op::Ignored),
+        _ if line.starts_with(b"INFO ") => plain(Op::Ignored),
         _ if line.starts_with(b"-ERR ") => Err(String::from_utf8_lossy(&line[5..]).into_owned()),
-        _ => Err(format!("not in the protocol of NATS: {}", String::from_utf8_lossy(line))),
+        _ => Err(format!("not a NATS message: {}", String::from_utf8_lossy(line))),
     }
 }
 
-/// `subject sid [reply] [bytes of headers] bytes`, then as many bytes and a line break.
+/// Parses `subject sid [reply] [bytes of headers] bytes`, followed by that number of bytes and a line break.
 #[inline]
 fn message<'a>(line: &'a [u8], headers: bool, bytes: &'a [u8], start: usize) -> Result<Option<Packet<'a>>, String> {
-    let broken = || format!("a message whose first line is {}", String::from_utf8_lossy(line));
+    let broken = || format!("an invalid message: {}", String::from_utf8_lossy(line));
     let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
     let (Some(_), Some(to)) = (words.next(), words.next()) else { return Err(broken()) };
     let (total, rest) = (words.next_back().and_then(number).ok_or_else(broken)?, words.next_back());
@@ -275,18 +275,17 @@ fn message<'a>(line: &'a [u8], headers: bool, bytes: &'a [u8], start: usize) -> 
     let end = start + total;
     match bytes.get(end..end + 2) {
         None => Ok(None),
-        Some(b"\r\n") => Ok(Some(Packet {
-            said: Said::Message { to, reply, payload: &bytes[start + header..end] },
-            length: end + 2,
-        })),
+        Some(b"\r\n") => {
+            Ok(Some(Packet { op: Op::Message { to, reply, payload: &bytes[start + header..end] }, length: end + 2 }))
+        }
         Some(_) => Err(broken()),
     }
 }
 
-/// A length in decimal digits, of no message that is too long.
+/// Parses a length in decimal digits.
 #[inline]
 fn number(digits: &[u8]) -> Option<usize> {
-    /// Digits of the longest message that is believed: under a gigabyte.
+    /// Digits of the longest accepted length: under a gigabyte.
     const DIGITS: usize = 9;
     if digits.is_empty() || digits.len() > DIGITS {
         return None;

@@ -1,20 +1,20 @@
-//! Packets of a protocol that does not care for the frames they travel in: several in one frame, one in several. It knows lengths only.
+//! Splits a byte stream into packets, independently of WebSocket frames: a frame may have several packets, and a packet may span several frames.
 
-/// The longest beginning of a packet that is kept, in bytes: more than the longest message of a measurement.
+/// The largest buffered part of a packet, in bytes: more than the longest message of a measurement.
 const LONGEST: usize = 65 * 1024 * 1024;
 
-/// What is kept of a packet that has not ended yet.
+/// The bytes of an incomplete packet.
 #[derive(Debug, Default)]
 pub struct Packets {
     rest: Vec<u8>,
 }
 
 impl Packets {
-    /// Takes the payload of one frame. `next` is given what has not been taken yet, takes one packet from its front and returns its length, or `None` if
-    /// that is not whole.
+    /// Processes the payload of one frame. `next` gets the remaining bytes, handles the packet at their front and returns its length, or `None` if the
+    /// packet is incomplete.
     ///
     /// # Errors
-    /// Those of `next`; or a packet has no end.
+    /// The errors of `next`, or a packet that is too long.
     #[inline]
     pub fn take(
         &mut self,
@@ -29,11 +29,11 @@ impl Packets {
             let taken = all(&self.rest, &mut next)?;
             self.rest.drain(..taken);
         }
-        if self.rest.len() > LONGEST { Err("a packet that has no end".to_owned()) } else { Ok(()) }
+        if self.rest.len() > LONGEST { Err("a packet is too long".to_owned()) } else { Ok(()) }
     }
 }
 
-/// Takes every whole packet. Returns their length.
+/// Handles all complete packets. Returns their total length.
 #[inline]
 fn all(bytes: &[u8], next: &mut impl FnMut(&[u8]) -> Result<Option<usize>, String>) -> Result<usize, String> {
     let mut taken = 0;

@@ -1,4 +1,4 @@
-//! Configurations: no text makes the reader panic, whether it is a configuration of this broker or of the PHP broker.
+//! Configurations of this broker and of the PHP broker: no text makes the parsers panic.
 #![no_main]
 
 use std::path::Path;
@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     for keep in [None, Some(true), Some(false)] {
         let Ok(imported) = import(bytes, Path::new("store.password"), keep) else { continue };
-        // What the import writes is read by the broker.
+        // The broker must accept an imported configuration.
         let text = &imported.toml;
         if let Err(error) = Config::from_parts(Some(("wsmb.toml", text)), [], &Flags::default()) {
             panic!("{error}\n{text}");

@@ -1,4 +1,4 @@
-//! JSON commands: what is taken for one is JSON to serde_json, too, and each message of a publication is.
+//! JSON commands: each accepted command, and each message of a publication, is valid JSON for serde_json.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -8,7 +8,7 @@ use wsmb_protocol::envelope::{Command, Parser};
 use wsmb_protocol::frame::{Opcode, encode};
 
 fuzz_target!(|texts: Vec<&str>| {
-    // One parser for all of them: it keeps the channel of the last publication.
+    // One parser for all texts, because the parser keeps the channel of the last publication.
     let mut parser = Parser::default();
     for text in texts {
         let frame = encode(Opcode::Text, text.as_bytes());

@@ -1,4 +1,4 @@
-//! Frames: the decoder takes the same messages out of any bytes as tungstenite does, in whatever pieces they come.
+//! Frames: for any bytes in any pieces, the decoder finds the same messages as tungstenite.
 #![no_main]
 
 use std::io::{Cursor, Read, Write};
@@ -10,7 +10,7 @@ use tungstenite::{Message, WebSocket};
 use wsmb_core::message::Kind;
 use wsmb_protocol::frame::{self, Decoder, Incoming};
 
-/// The largest message, so that both know the same bound.
+/// The size limit of messages in both decoders, in bytes.
 const MOST: usize = 1 << 12;
 
 #[derive(Debug, PartialEq)]
@@ -21,7 +21,7 @@ enum Item {
     Pong(Vec<u8>),
 }
 
-/// What was read, and no end to it.
+/// A stream that blocks after its last byte.
 struct Input(Cursor<Vec<u8>>);
 
 impl Read for Input {
@@ -43,7 +43,7 @@ impl Write for Input {
     }
 }
 
-/// What tungstenite finds, up to a close frame, an error, or the end of the bytes; whether there was an error.
+/// Returns the items that tungstenite finds up to a close frame, an error, or the end of the bytes, and whether there was an error.
 fn reference(bytes: &[u8]) -> (Vec<Item>, bool) {
     let config = WebSocketConfig::default().max_message_size(Some(MOST)).max_frame_size(Some(MOST));
     let mut socket = WebSocket::from_raw_socket(Input(Cursor::new(bytes.to_vec())), Role::Server, Some(config));
@@ -63,7 +63,7 @@ fn reference(bytes: &[u8]) -> (Vec<Item>, bool) {
     }
 }
 
-/// The same of the broker's decoder, which gets the bytes in pieces of this size.
+/// As [`reference`], with the broker's decoder, which gets the bytes in pieces of this size.
 fn decoded(bytes: &[u8], piece: usize) -> (Vec<Item>, bool) {
     let mut decoder = Decoder::new(frame::Role::Server, MOST);
     let mut items = Vec::new();
@@ -97,7 +97,6 @@ fn decoded(bytes: &[u8], piece: usize) -> (Vec<Item>, bool) {
 fuzz_target!(|input: (u8, Vec<u8>)| {
     let (piece, bytes) = input;
     let whole = decoded(&bytes, bytes.len());
-    // A piece may show sooner that the protocol is broken; it never changes what came before.
     let pieces = decoded(&bytes, usize::from(piece));
     assert_eq!(whole, pieces, "cut into pieces of {piece}");
     let (items, broken) = reference(&bytes);

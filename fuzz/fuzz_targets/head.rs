@@ -1,4 +1,4 @@
-//! Request heads: no bytes make the parser panic, and where a head ends does not depend on what has come behind it.
+//! Request heads: no bytes make the parser panic, and the length of a head does not depend on the bytes after it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,10 +7,10 @@ use wsmb_protocol::handshake::{basic_credentials, parse_reply, parse_request, pe
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(Some((_, length))) = parse_request(bytes) {
         assert!(length <= bytes.len());
-        let alone = parse_request(&bytes[..length]).expect("it was a head");
-        assert_eq!(alone.expect("it was whole").1, length);
+        let alone = parse_request(&bytes[..length]).expect("a valid head");
+        assert_eq!(alone.expect("a complete head").1, length);
         for end in [length - 1, length / 2] {
-            assert!(!matches!(parse_request(&bytes[..end]), Ok(Some(_))), "{end} of {length} bytes are no head");
+            assert!(!matches!(parse_request(&bytes[..end]), Ok(Some(_))), "{end} of {length} bytes are a head");
         }
     }
     let _ = parse_reply(bytes, "dGhlIHNhbXBsZSBub25jZQ==", None);

@@ -1,4 +1,4 @@
-//! PROXY protocol headers and the headers of HTTP proxies: no bytes make the parsers panic, and a header ends where it says.
+//! PROXY protocol headers and headers of HTTP proxies: no bytes make the parsers panic, and a PROXY protocol header has the returned length.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

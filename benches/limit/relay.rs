@@ -233,7 +233,7 @@ impl Relay {
         self.connections[id].input = Some(Box::new(Unfinished { bytes, filled }));
     }
 
-    /// Reads more of a message that is longer than a burst, to where it is kept, and forwards it when it is whole.
+    /// Continues to read a message that is longer than a burst into its own buffer, and forwards the message when it is complete.
     fn read_long(&mut self, id: usize, mut input: Box<Unfinished>) -> io::Result<Alive> {
         let connection = &mut self.connections[id];
         while input.filled < input.bytes.len() {

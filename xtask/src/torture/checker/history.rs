@@ -242,7 +242,7 @@ impl History {
                 }
             }
             Kind::Got => self.got(conn, event),
-            Kind::Ack | Kind::Nack | Kind::Reject => self.by_hand(&conn, event),
+            Kind::Ack | Kind::Nack | Kind::Reject => self.manual_answer(&conn, event),
             Kind::Act => self.act(event),
             Kind::Wrong => self.wrongs.push((client.to_owned(), event.clone())),
             Kind::Note if event.what.as_deref() == Some("waiting") => {
@@ -301,7 +301,7 @@ impl History {
         }
     }
 
-    fn by_hand(&mut self, conn: &ConnectionId, event: &Event) {
+    fn manual_answer(&mut self, conn: &ConnectionId, event: &Event) {
         let delivery = (conn.clone(), event.d.clone().unwrap_or_default());
         for (key, index) in self.deliveries.get(&delivery).into_iter().flatten() {
             let Some(receipt) = self.messages.get_mut(key).and_then(|message| message.receipts.get_mut(*index)) else {

@@ -87,7 +87,7 @@ impl Trace {
         self.event(t, client, Kind::Confirm, |_| {})
     }
 
-    fn by_hand(self, t: u64, client: &str, kind: Kind, delivery: &str) -> Self {
+    fn manual(self, t: u64, client: &str, kind: Kind, delivery: &str) -> Self {
         self.event(t, client, kind, |event| event.d = Some(delivery.to_owned()))
     }
 
@@ -142,19 +142,19 @@ impl Trace {
 }
 
 #[test]
-fn what_was_accepted_and_confirmed_is_in_order() {
+fn an_accepted_and_confirmed_message_is_no_violation() {
     Trace::accepted().got(30, "a", "s-1").confirm(40, "a").holds();
 }
 
 #[test]
-fn what_was_accepted_and_came_to_nobody_is_lost() {
+fn an_accepted_message_without_a_receipt_is_lost() {
     Trace::accepted().breaks("lost");
     Trace::accepted().waits(9_000, "one", "s-1").breaks("left");
     Trace::default().send(10, "s-1", "one").answer(20, "s-1", "05").holds();
 }
 
 #[test]
-fn what_came_to_one_who_did_not_confirm_it_must_come_again() {
+fn an_unconfirmed_message_must_be_delivered_again() {
     Trace::accepted().got(30, "a", "s-1").end(40, "a", "reset").breaks("lost");
     Trace::accepted().got(30, "a", "s-1").end(40, "a", "reset").got(50, "b", "s-1").confirm(60, "b").holds();
 }
@@ -177,7 +177,7 @@ fn an_orderly_end_confirms_the_only_message_of_a_legacy_client_without_a_proxy()
 }
 
 #[test]
-fn a_sender_that_waits_for_no_answer_is_believed_if_nothing_disturbed_it() {
+fn an_undisturbed_message_without_an_answer_must_be_delivered() {
     let handed = |how: &str| {
         let trace = Trace::default().event(10, "s", Kind::Send, |event| {
             event.m = Some("s-1".to_owned());
@@ -194,7 +194,7 @@ fn a_sender_that_waits_for_no_answer_is_believed_if_nothing_disturbed_it() {
 }
 
 #[test]
-fn a_message_is_at_one_receiver_only_if_that_is_the_limit() {
+fn no_more_receivers_than_the_limit_have_a_message() {
     let twice = || Trace::accepted().got(30, "a", "s-1").confirm(40, "a");
     twice().got(3_000, "b", "s-1").confirm(3_010, "b").breaks("doubled");
     // Not confirmed yet, and not returned.
@@ -210,7 +210,7 @@ fn a_message_is_at_one_receiver_only_if_that_is_the_limit() {
 }
 
 #[test]
-fn two_receivers_are_two_and_not_three() {
+fn a_limit_of_two_permits_two_receivers() {
     let trace = |names: &[&str]| {
         let mut trace = Trace::default().send(10, "s-1", "two").answer(20, "s-1", "00");
         for name in names {
@@ -224,7 +224,7 @@ fn two_receivers_are_two_and_not_three() {
 }
 
 #[test]
-fn with_no_limit_everybody_has_a_message_once() {
+fn without_a_limit_each_client_has_a_message_once() {
     let all = |name: &str| {
         let trace = Trace::default()
             .open_on(0, "a", 1, "modern", "all", "direct")
@@ -241,7 +241,7 @@ fn with_no_limit_everybody_has_a_message_once() {
 }
 
 #[test]
-fn what_an_id_protects_comes_twice_only_after_a_kill_or_a_start_by_another_clock() {
+fn an_id_prevents_duplicates_except_after_a_kill_or_a_start_with_another_clock() {
     let again = |fault: &str, step: u64| {
         let trace = Trace::accepted().got(30, "a", "s-1").confirm(40, "a").act(20_000, fault, "");
         let trace = trace.act(20_001, "ended", "").act(20_010, "start", "").act(step, "clock", "14400");
@@ -255,28 +255,28 @@ fn what_an_id_protects_comes_twice_only_after_a_kill_or_a_start_by_another_clock
 }
 
 #[test]
-fn a_second_delivery_by_hand_is_marked() {
+fn a_second_manual_delivery_is_marked() {
     let trace = |marked| {
         let trace = Trace::default()
             .open(0, "a", "manual")
             .open(0, "b", "manual")
             .send(10, "s-1", "one")
             .answer(20, "s-1", "00");
-        let trace = trace.got_on(30, "a", "s-1", "one", Some(("x", false))).by_hand(40, "a", Kind::Nack, "x");
-        trace.got_on(50, "b", "s-1", "one", Some(("y", marked))).by_hand(60, "b", Kind::Ack, "y")
+        let trace = trace.got_on(30, "a", "s-1", "one", Some(("x", false))).manual(40, "a", Kind::Nack, "x");
+        trace.got_on(50, "b", "s-1", "one", Some(("y", marked))).manual(60, "b", Kind::Ack, "y")
     };
     trace(true).holds();
     trace(false).breaks("unmarked");
 }
 
 #[test]
-fn what_was_rejected_is_a_dead_letter() {
+fn a_rejected_message_is_a_dead_letter() {
     let trace = |channel: &str, kind| {
         let trace = Trace::default().open_on(0, "a", 1, "manual", "tries", "direct");
         let trace =
             trace.open_on(2_000, "b", 1, "manual", channel, "direct").send(10, "s-1", "tries").answer(20, "s-1", "00");
-        let trace = trace.got_on(30, "a", "s-1", "tries", Some(("x", false))).by_hand(40, "a", kind, "x");
-        trace.got_on(4_000, "b", "s-1", channel, Some(("y", true))).by_hand(4_010, "b", Kind::Ack, "y")
+        let trace = trace.got_on(30, "a", "s-1", "tries", Some(("x", false))).manual(40, "a", kind, "x");
+        trace.got_on(4_000, "b", "s-1", channel, Some(("y", true))).manual(4_010, "b", Kind::Ack, "y")
     };
     trace("dead", Kind::Reject).holds();
     trace("tries", Kind::Reject).breaks("rejected");
@@ -285,7 +285,7 @@ fn what_was_rejected_is_a_dead_letter() {
 }
 
 #[test]
-fn a_delivery_by_hand_that_is_neither_acknowledged_nor_given_back_stays() {
+fn an_unanswered_manual_delivery_is_repeated_after_the_ack_timeout_only() {
     let trace = |t| {
         let trace = Trace::default()
             .open(0, "a", "manual")
@@ -293,14 +293,14 @@ fn a_delivery_by_hand_that_is_neither_acknowledged_nor_given_back_stays() {
             .send(10, "s-1", "one")
             .answer(20, "s-1", "00");
         let trace = trace.got_on(30, "a", "s-1", "one", Some(("x", false)));
-        trace.got_on(t, "b", "s-1", "one", Some(("y", true))).by_hand(t + 10, "b", Kind::Ack, "y")
+        trace.got_on(t, "b", "s-1", "one", Some(("y", true))).manual(t + 10, "b", Kind::Ack, "y")
     };
     trace(1_000).breaks("doubled");
     trace(4_100).holds();
 }
 
 #[test]
-fn a_sender_s_messages_stay_in_order() {
+fn messages_of_a_sender_stay_in_order() {
     let trace = || {
         let trace = Trace::accepted().send(11, "s-2", "one").answer(21, "s-2", "00");
         trace.got(5_000, "a", "s-2").got(5_001, "a", "s-1").confirm(5_010, "a")
@@ -314,7 +314,7 @@ fn a_sender_s_messages_stay_in_order() {
 }
 
 #[test]
-fn the_expired_is_not_delivered() {
+fn an_expired_message_is_not_delivered() {
     let trace = |t| {
         let trace = Trace::default().open_on(0, "a", 1, "modern", "short", "direct").send(10, "s-1", "short");
         trace.answer(20, "s-1", "00").got_on(t, "a", "s-1", "short", None).confirm(t + 1, "a")
@@ -328,18 +328,18 @@ fn the_expired_is_not_delivered() {
 }
 
 #[test]
-fn the_expired_is_a_dead_letter_where_that_is_wanted() {
+fn an_expired_message_is_a_dead_letter_if_configured() {
     let trace = || {
         let trace = Trace::default().open_on(0, "a", 1, "manual", "dead", "direct").send(10, "s-1", "late");
         trace.answer(20, "s-1", "00").act(9_000, "settled", "")
     };
     trace().breaks("lost");
     let dead = trace().got_on(2_500, "a", "s-1", "dead", Some(("x", false)));
-    dead.by_hand(2_600, "a", Kind::Ack, "x").holds();
+    dead.manual(2_600, "a", Kind::Ack, "x").holds();
 }
 
 #[test]
-fn one_more_receiver_may_have_what_another_does_not_confirm() {
+fn one_more_receiver_may_have_an_unconfirmed_message() {
     let trace = |names: &[&str]| {
         let mut trace = Trace::default().send(10, "s-1", "guard").answer(20, "s-1", "00");
         for name in names {
@@ -352,7 +352,7 @@ fn one_more_receiver_may_have_what_another_does_not_confirm() {
 }
 
 #[test]
-fn what_was_refused_is_not_delivered() {
+fn a_refused_message_is_not_delivered() {
     let trace = |code| {
         let trace = Trace::default().open(0, "a", "modern").send(10, "s-1", "one").answer(20, "s-1", code);
         trace.got(3_000, "a", "s-1").confirm(3_010, "a")
@@ -364,18 +364,18 @@ fn what_was_refused_is_not_delivered() {
 }
 
 #[test]
-fn what_expired_before_it_was_safe_may_be_a_dead_letter() {
+fn a_message_answered_as_expired_may_be_a_dead_letter() {
     let trace = |code, channel| {
         let trace = Trace::default().open_on(0, "a", 1, "manual", channel, "direct").send(10, "s-1", "late");
         let trace = trace.answer(20, "s-1", code).got_on(3_500, "a", "s-1", channel, Some(("x", false)));
-        trace.by_hand(3_600, "a", Kind::Ack, "x")
+        trace.manual(3_600, "a", Kind::Ack, "x")
     };
     trace("08", "dead").holds();
     trace("06", "dead").breaks("refused");
 }
 
 #[test]
-fn what_is_not_kept_comes_once() {
+fn an_unkept_message_is_delivered_once() {
     let trace =
         Trace::default().open_on(0, "a", 1, "modern", "live", "direct").send(10, "s-1", "live").answer(20, "s-1", "00");
     let trace = trace.got_on(30, "a", "s-1", "live", None);
@@ -384,7 +384,7 @@ fn what_is_not_kept_comes_once() {
 }
 
 #[test]
-fn a_message_arrives_as_it_was_sent_and_where() {
+fn a_message_arrives_unchanged_on_its_channel() {
     let damaged = Trace::accepted().got(30, "a", "s-1").confirm(40, "a");
     damaged.event(30, "a", Kind::Got, |event| event.m = Some("s-9".to_owned())).breaks("damaged");
     let changed = Trace::accepted().event(30, "a", Kind::Got, |event| {
@@ -399,16 +399,16 @@ fn a_message_arrives_as_it_was_sent_and_where() {
         .open_on(0, "c", 1, "manual", "dead", "direct")
         .send(10, "s-1", "tries")
         .answer(20, "s-1", "00");
-    dead.got_on(30, "c", "s-1", "dead", Some(("x", false))).by_hand(40, "c", Kind::Ack, "x").holds();
+    dead.got_on(30, "c", "s-1", "dead", Some(("x", false))).manual(40, "c", Kind::Ack, "x").holds();
 }
 
 #[test]
-fn what_a_client_calls_wrong_is_told() {
+fn a_wrong_event_is_reported() {
     Trace::default().event(5, "a", Kind::Wrong, |event| event.what = Some("a close frame".to_owned())).breaks("wrong");
 }
 
 #[test]
-fn a_frozen_reader_notes_late_what_it_got_first() {
+fn a_frozen_reader_may_note_a_message_late() {
     let trace = |kind: Kind| {
         let trace = Trace::accepted()
             .event(15, "a", kind, |_| {})
@@ -428,7 +428,7 @@ fn a_frozen_reader_notes_late_what_it_got_first() {
 }
 
 #[test]
-fn a_slow_reader_behind_a_proxy_notes_late_what_it_got_before_the_proxy_was_restarted() {
+fn a_slow_reader_may_note_a_message_after_the_restart_of_its_proxy() {
     let trace = |kind: Kind| {
         let trace = Trace::default()
             .open_on(0, "c", 1, "modern", "one", "haproxy")
@@ -445,7 +445,7 @@ fn a_slow_reader_behind_a_proxy_notes_late_what_it_got_before_the_proxy_was_rest
 }
 
 #[test]
-fn a_slow_reader_notes_late_that_it_was_ended() {
+fn a_slow_reader_may_note_the_end_of_its_connection_late() {
     let trace = |kind: Kind, ended: u64| {
         let trace = Trace::accepted()
             .open_on(0, "b", 1, "modern", "one", "direct")

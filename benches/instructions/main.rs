@@ -21,7 +21,7 @@ use wsmb_protocol::frame::{Decoder, Incoming, Opcode, Role, encode_masked_into};
 use wsmb_protocol::topic;
 use wsmb_store::{Group, StoreSettings};
 
-/// Messages in one read: as many messages of [`SIZE`] bytes as fit in 64 KiB.
+/// Messages in one read: about as many messages of [`SIZE`] bytes as fit in 64 KiB.
 const BURST: u64 = 300;
 /// Bytes of a message, as in the other measurements.
 const SIZE: usize = 200;

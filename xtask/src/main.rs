@@ -55,10 +55,10 @@ const TEST: &[Step] = &[
     Step { name: "clippy", run: clippy },
     Step { name: "smaller builds", run: smaller_builds },
     Step { name: "documentation", run: documentation },
-    Step { name: "programs that the tests drive", run: programs::ensure },
+    Step { name: "programs for the tests", run: programs::ensure },
     Step { name: "tests", run: tests },
-    Step { name: "torture: what is promised", run: || torture::short(target_directory().join("debug/wsmb")) },
-    Step { name: "the gate: what a message costs", run: || gate::gate(false) },
+    Step { name: "torture", run: || torture::short(target_directory().join("debug/wsmb")) },
+    Step { name: "gate: instructions per message", run: || gate::gate(false) },
 ];
 
 fn main() -> ExitCode {

@@ -37,7 +37,7 @@ pub enum Kind {
     Send,
     /// The answer to a message with an id.
     Answer,
-    /// A sender without ids has closed a connection. TCP has acknowledged all messages; `what` says how the connection ended.
+    /// A sender without ids has written all messages of a connection and closed it; `what` says how. For Rust clients, TCP has acknowledged all bytes.
     Gone,
     /// The nemesis has injected or ended a fault; `what` is the fault, `how` has details.
     Act,

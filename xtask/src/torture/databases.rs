@@ -144,10 +144,10 @@ impl Database {
             Kind::Postgres => {
                 command = Command::new(self.program("postgres"));
                 command.arg("-D").arg(self.data());
-                let paths = [format!("port={port}"), format!("unix_socket_directories={}", self.directory.display())];
+                let own = [format!("port={port}"), format!("unix_socket_directories={}", self.directory.display())];
                 let fixed =
                     ["listen_addresses=127.0.0.1", "shared_buffers=16MB", "max_connections=60"].map(str::to_owned);
-                for setting in paths.into_iter().chain(fixed) {
+                for setting in own.into_iter().chain(fixed) {
                     command.arg("-c").arg(setting);
                 }
             }

@@ -47,7 +47,7 @@ static const char *name_of(const char *path) {
     return path + length + 1;
 }
 
-/* The same for an open file. */
+/* The name of an open file below the directory; NULL if the file is not watched. */
 static const char *name_of_file(int file, char *path) {
     char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", file);
@@ -57,7 +57,7 @@ static const char *name_of_file(int file, char *path) {
     return name_of(path);
 }
 
-/* The same for a path that the program passes to a call. */
+/* The name of a path that the program passes to a call, relative to `directory`; `path` gets the absolute path. */
 static const char *name_of_path(int directory, const char *given, char *path) {
     if (given[0] == '/') {
         snprintf(path, PATH_MAX, "%s", given);
@@ -74,8 +74,8 @@ static const char *name_of_path(int directory, const char *given, char *path) {
 }
 
 static int fails(int to_sync) {
-    const char *said = getenv("TEST_DISK_ERROR");
-    FILE *stream = said ? fopen(said, "r") : NULL;
+    const char *path = getenv("TEST_DISK_ERROR");
+    FILE *stream = path ? fopen(path, "r") : NULL;
     int number = 0;
     char word[8] = "";
     if (stream) {
@@ -108,7 +108,7 @@ static uint64_t inode(int file) {
     return fstat(file, &found) ? 0 : found.st_ino;
 }
 
-/* Every call that writes; `start` is where the written bytes begin in the file. */
+/* The body of a call that writes; `start` is the position of the written bytes in the file. */
 #define WRITE(call, start) \
     char path[PATH_MAX]; \
     if (!name_of_file(file, path)) return call; \
@@ -117,10 +117,10 @@ static uint64_t inode(int file) {
     ssize_t written = -1; \
     if (error) errno = error; \
     else written = call; \
-    int said = errno; \
+    int saved = errno; \
     if (written > 0) record('w', inode(file), (uint64_t)(start), NULL, bytes, (size_t)written); \
     pthread_mutex_unlock(&lock); \
-    errno = said; \
+    errno = saved; \
     return written
 
 static off_t before(int file, ssize_t written) {
@@ -136,10 +136,10 @@ ssize_t pwrite64(int file, const void *bytes, size_t count, off64_t at) { NEXT(p
     char path[PATH_MAX]; \
     if (!name_of_file(file, path)) return call; \
     pthread_mutex_lock(&lock); \
-    int result = call, said = errno; \
+    int result = call, saved = errno; \
     if (!result) record('t', inode(file), (uint64_t)length, NULL, NULL, 0); \
     pthread_mutex_unlock(&lock); \
-    errno = said; \
+    errno = saved; \
     return result
 
 int ftruncate(int file, off_t length) { NEXT(ftruncate); RESIZE(next(file, length)); }
@@ -177,11 +177,11 @@ static int open_file(int directory, const char *given, int flags, mode_t mode) {
     pthread_mutex_lock(&lock);
     struct stat found;
     int is_new = name && stat(path, &found);
-    int file = (int)syscall(SYS_openat, directory, given, flags, mode), said = errno;
+    int file = (int)syscall(SYS_openat, directory, given, flags, mode), saved = errno;
     if (file >= 0 && name && is_new) record('c', inode(file), 0, name, NULL, 0);
     else if (file >= 0 && name && flags & O_TRUNC) record('t', inode(file), 0, NULL, NULL, 0);
     pthread_mutex_unlock(&lock);
-    errno = said;
+    errno = saved;
     return file;
 }
 
@@ -203,10 +203,10 @@ int unlink(const char *given) {
     const char *name = name_of_path(AT_FDCWD, given, path);
     if (!name) return next(given);
     pthread_mutex_lock(&lock);
-    int result = next(given), said = errno;
+    int result = next(given), saved = errno;
     if (!result) record('u', 0, 0, name, NULL, 0);
     pthread_mutex_unlock(&lock);
-    errno = said;
+    errno = saved;
     return result;
 }
 
@@ -216,10 +216,10 @@ int rename(const char *from, const char *to) {
     const char *name = name_of_path(AT_FDCWD, from, path), *new_name = name_of_path(AT_FDCWD, to, other);
     if (!name || !new_name) return next(from, to);
     pthread_mutex_lock(&lock);
-    int result = next(from, to), said = errno;
+    int result = next(from, to), saved = errno;
     if (!result) record('r', 0, 0, name, new_name, strlen(new_name));
     pthread_mutex_unlock(&lock);
-    errno = said;
+    errno = saved;
     return result;
 }
 
@@ -229,9 +229,9 @@ int mkdir(const char *given, mode_t mode) {
     const char *name = name_of_path(AT_FDCWD, given, path);
     if (!name) return next(given, mode);
     pthread_mutex_lock(&lock);
-    int result = next(given, mode), said = errno;
+    int result = next(given, mode), saved = errno;
     if (!result) record('m', 0, 0, name, NULL, 0);
     pthread_mutex_unlock(&lock);
-    errno = said;
+    errno = saved;
     return result;
 }

@@ -1,4 +1,4 @@
-//! Requests that do not come to be connections: credentials and heads, each with its status.
+//! Refused upgrade requests: invalid credentials and invalid heads, each with its status.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::broker::{Broker, PASSWORD, USER};
 use crate::client::Client;
 use crate::raw::{Head, Raw, basic};
 
-/// Sends bytes and returns the whole response: its status, its head, its body. The broker ends the connection behind it.
+/// Sends bytes and returns the response: status, head, body. The broker ends the connection after the response.
 #[track_caller]
 fn response(broker: &Broker, request: &[u8]) -> (u16, String, String) {
     let mut raw = Raw::connect(broker);
@@ -17,7 +17,7 @@ fn response(broker: &Broker, request: &[u8]) -> (u16, String, String) {
     let _ = raw.try_send(request);
     let bytes = raw.rest();
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}\n{}", raw.story()));
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}\n{}", raw.trace()));
     let status =
         head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.split(' ').next()).and_then(|status| status.parse().ok());
     (status.unwrap_or_else(|| panic!("no status: {head:?}")), head.to_string(), body.to_string())
@@ -55,7 +55,7 @@ fn bad_credentials_are_401_with_the_rejected_connect_reply() {
             assert_eq!(body["response_text"], "Rejected", "{name}: {body}");
             assert!(body["data"][0]["time_stamp"].is_string(), "{name}: {body}");
         }
-        // So that the failures of this address are forgotten and the next case is not slowed.
+        // A success resets the failures of this address, so the next case is not slowed.
         Client::envelope(&broker).leave();
     }
     assert_unharmed(&mut broker);
@@ -89,7 +89,7 @@ fn a_password_may_contain_a_colon_and_the_scheme_any_case() {
 }
 
 #[test]
-fn bad_heads_get_their_status_and_a_plain_sentence() {
+fn bad_heads_get_their_status_and_an_explanation() {
     let mut broker = Broker::start();
     let long = "x".repeat(101);
     let mut cases: Vec<(&str, Vec<u8>, &[u16])> = Vec::new();
@@ -121,7 +121,7 @@ fn bad_heads_get_their_status_and_a_plain_sentence() {
     for (name, request, wanted) in cases {
         let (status, head, body) = response(&broker, &request);
         assert!(wanted.contains(&status), "{name}: {status}, wanted {wanted:?}: {head}");
-        assert!(body.trim().contains(' '), "{name}: no sentence: {body:?}");
+        assert!(body.trim().contains(' '), "{name}: no explanation: {body:?}");
     }
     assert_unharmed(&mut broker);
 }

@@ -1,4 +1,4 @@
-//! Bytes that RFC 6455 forbids: each closes with its code, for modern and legacy clients alike.
+//! Frames that RFC 6455 forbids: each closes the connection with its code, for modern and legacy clients.
 
 use crate::bad_input::assert_unharmed;
 use crate::broker::{Broker, Setup};
@@ -10,7 +10,7 @@ fn first(byte: u8) -> Vec<u8> {
     frame_with(byte, Length::Minimal, MASK, b"{}")
 }
 
-/// What is written, and the code of the close frame that answers it.
+/// Name, sent bytes, and the code of the close frame that answers them.
 fn cases() -> Vec<(&'static str, Vec<u8>, u16)> {
     let part = |byte: u8, payload: &[u8]| frame_with(byte, Length::Minimal, MASK, payload);
     let huge_header = [&[0x82, 0xff][..], &(1u64 << 40).to_be_bytes(), &[1, 2, 3, 4]].concat();
@@ -60,7 +60,7 @@ fn every_violation_closes_with_its_code() {
             [Head::new("/").modern(), Head::new("/"), Head::new("/ws?topic=sms").modern(), Head::new("/ws?topic=sms")]
         {
             let mut raw = Raw::upgrade(&broker, &head);
-            // The broker may end the connection before it has read all of it.
+            // The broker may end the connection before it has read all bytes.
             let _ = raw.try_send(&bytes);
             let got = loop {
                 match raw.next() {
@@ -72,19 +72,19 @@ fn every_violation_closes_with_its_code() {
                 Got::Frame(frame) if frame.close_code() == Some(code) => {
                     let end = raw.next();
                     if !matches!(end, Got::Fin | Got::Reset) {
-                        wrong.push(format!("{name}: {end:?} behind the close frame"));
+                        wrong.push(format!("{name}: {end:?} after the close frame"));
                     }
                 }
                 other => wrong.push(format!("{name}: wanted {code}, got {other:?}")),
             }
         }
     }
-    assert!(wrong.is_empty(), "{} answers:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} wrong answers:\n{}", wrong.len(), wrong.join("\n"));
     assert_unharmed(&mut broker);
 }
 
 #[test]
-fn what_came_before_the_violation_is_processed() {
+fn frames_before_a_violation_are_processed() {
     let broker = Broker::start();
     let mut receiver = crate::client::Client::receiver(&broker, "sms");
     let mut raw = Raw::upgrade(&broker, &Head::new("/"));
@@ -108,12 +108,12 @@ fn the_configured_limit_of_a_message_holds() {
 }
 
 #[test]
-fn every_close_code_that_may_be_sent_is_answered_in_kind() {
+fn every_valid_close_code_is_echoed() {
     let broker = Broker::start();
     for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 4999] {
         let mut raw = Raw::upgrade(&broker, &Head::new("/ws?topic=sms").modern());
         raw.send_frame(opcode::CLOSE, &close_payload(code, "because"));
-        assert_eq!(raw.next_frame().close_code(), Some(code), "{}", raw.story());
+        assert_eq!(raw.next_frame().close_code(), Some(code), "{}", raw.trace());
         assert_eq!(raw.next(), Got::Fin);
     }
     let mut raw = Raw::upgrade(&broker, &Head::new("/ws?topic=sms").modern());

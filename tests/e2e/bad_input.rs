@@ -1,4 +1,4 @@
-//! Commands that are wrong, each with its exact answer; nothing else of the connection is lost.
+//! Invalid commands, each with its exact answer. The connection stays usable.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::broker::Broker;
 use crate::client::Client;
 use crate::raw::opcode;
 
-/// What is sent, and what of the answer matters: the command and the id that it repeats, and the code.
+/// A sent frame, and the members that its answer must have: `command`, `response_code` and `id`.
 struct Case {
     name: &'static str,
     sent: String,
@@ -25,23 +25,23 @@ fn case(
     Case { name, sent: sent.into(), command, code, id }
 }
 
-/// A `send-message` whose members are `members`.
+/// A malformed `send-message` with these members.
 fn send(name: &'static str, members: &str) -> Case {
     case(name, format!(r#"{{"command":"send-message","id":"i",{members}}}"#), Some("send-message"), "02", Some("i"))
 }
 
-/// A `receive-message` whose members are `members`.
+/// A malformed `receive-message` with these members.
 fn receive(name: &'static str, members: &str) -> Case {
     case(name, format!(r#"{{"command":"receive-message",{members}}}"#), Some("receive-message"), "02", None)
 }
 
-fn not_even_a_command() -> Vec<Case> {
+fn unreadable_commands() -> Vec<Case> {
     let deep = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
     vec![
         case("not JSON", "hello", None, "02", None),
         case("nothing", "", None, "02", None),
         case("white space", " \n ", None, "02", None),
-        // What can be read of the command is named in the answer, so that a person finds the mistake.
+        // The answer names the command as far as it can be read, so that a person finds the mistake.
         case("half an object", r#"{"command":"ping""#, Some("ping"), "02", None),
         case("rubbish behind the object", r#"{"command":"ping"} x"#, Some("ping"), "02", None),
         case("two objects", r#"{"command":"ping"}{"command":"ping"}"#, Some("ping"), "02", None),
@@ -167,7 +167,7 @@ fn too_much() -> Vec<Case> {
     )]
 }
 
-/// How the text of an answer begins.
+/// The first words of the answer with this code.
 fn text_of(code: &str) -> &'static str {
     match code {
         "02" => "Malformed",
@@ -178,11 +178,11 @@ fn text_of(code: &str) -> &'static str {
 }
 
 #[test]
-fn every_bad_command_gets_its_answer_and_the_connection_goes_on() {
+fn every_bad_command_gets_its_answer_and_the_connection_stays_open() {
     let mut broker = Broker::start();
     let mut client = Client::envelope(&broker);
     let mut wrong = Vec::new();
-    let tables = [not_even_a_command(), wrong_channels(), wrong_members(), too_much()];
+    let tables = [unreadable_commands(), wrong_channels(), wrong_members(), too_much()];
     let cases: Vec<Case> = tables.into_iter().flatten().collect();
     for case in &cases {
         let shown: String = case.sent.chars().take(150).collect();
@@ -224,7 +224,7 @@ fn invalid_utf_8_in_a_binary_envelope_is_malformed() {
 }
 
 #[test]
-fn odd_but_good_commands_are_taken() {
+fn unusual_but_valid_commands_are_accepted() {
     let broker = Broker::start();
     let mut client = Client::envelope(&broker);
     let long = "é".repeat(100);
@@ -247,13 +247,13 @@ fn odd_but_good_commands_are_taken() {
         let reply = client.next_reply();
         assert_eq!((&reply["response_code"], &reply["id"]), (&json!("00"), &json!(id)), "{sent}: {reply}");
     }
-    // Nesting is bounded far above what anybody writes.
+    // The limit of nesting is higher than 100.
     let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
     client.raw().send_text(&format!(r#"{{"command":"send-message","channel":"deep","data":{deep},"id":"deep"}}"#));
     assert_eq!(client.next_reply()["response_code"], "00");
 }
 
-/// Another client is served, and the broker has never had more memory than this.
+/// Fails unless the broker serves another client, has not panicked, and has never used more memory than `BOUND`.
 #[track_caller]
 pub fn assert_unharmed(broker: &mut Broker) {
     const BOUND: u64 = 64 << 20;

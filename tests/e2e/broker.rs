@@ -1,4 +1,4 @@
-//! The broker as a process: a directory and a configuration of its own, its log, its end.
+//! The broker as a child process, with its own directory, configuration and log.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -8,20 +8,20 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long anything may take that should take no time: generous, because a loaded machine is no defect of the broker.
+/// The timeout of every wait. Generous, because a loaded machine is not a defect of the broker.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The environment variable that says how many threads each broker of this program has (`server.threads`). See `threads.rs`.
+/// The environment variable with the number of threads of each broker (`server.threads`). See `threads.rs`.
 pub const THREADS: &str = "WSMB_TEST_THREADS";
 
-/// The user that [`Setup`] lets in.
+/// The user in the default [`Setup`].
 pub const USER: &str = "app";
 /// The password of [`USER`].
 pub const PASSWORD: &str = "secret";
 /// [`USER`] with the `{SHA}` hash of [`PASSWORD`], and a user whose password is `pass:word`.
 const USERS: &str = r#"["app:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "colon:{SHA}JfOwpCDy5ASLqp0M24rdutzyYk8="]"#;
 
-/// What the broker has printed so far, to both streams.
+/// The broker's output so far, of both streams.
 #[derive(Clone, Default)]
 pub struct Log(Arc<(Mutex<String>, Condvar)>);
 
@@ -33,19 +33,19 @@ impl Log {
         self.0.1.notify_all();
     }
 
-    /// Everything so far.
+    /// The whole log.
     pub fn text(&self) -> String {
         self.0.0.lock().unwrap().clone()
     }
 
-    /// The last lines, for a message.
+    /// The last 40 lines, for a message.
     pub fn tail(&self) -> String {
         let text = self.text();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
-    /// Waits for `find` to find something in the log, looking at each state of it.
+    /// Waits until `find` returns a value for the text of the log; `None` at the deadline.
     fn wait<T>(&self, deadline: Instant, mut find: impl FnMut(&str) -> Option<T>) -> Option<T> {
         let mut text = self.0.0.lock().unwrap();
         loop {
@@ -71,7 +71,7 @@ impl Log {
     }
 }
 
-/// What a broker is started with: pieces of configuration that a test cares about.
+/// The configuration, files, environment and arguments of a broker.
 #[derive(Clone)]
 pub struct Setup {
     server: String,
@@ -110,7 +110,7 @@ impl Setup {
         self
     }
 
-    /// Adds a `[[listener]]` on a port of the system's choice; see [`Broker::addresses`].
+    /// Adds a `[[listener]]` on a free port; see [`Broker::addresses`].
     pub fn listener(mut self, lines: &str) -> Self {
         self.listeners += &format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{lines}\n");
         self
@@ -146,7 +146,7 @@ impl Setup {
         self
     }
 
-    /// Starts it with one more argument.
+    /// Adds an argument of the command line.
     pub fn argument(mut self, argument: &'static str) -> Self {
         self.arguments.push(argument);
         self
@@ -164,7 +164,7 @@ impl Setup {
         self
     }
 
-    /// Keeps messages there; `{dir}` stands for the broker's directory.
+    /// Sets `store.url`; `{dir}` stands for the broker's directory.
     pub fn url(mut self, url: &str) -> Self {
         self.url = Some(url.into());
         self
@@ -175,13 +175,13 @@ impl Setup {
         self.url("memory:")
     }
 
-    /// Keeps messages in this file; a relative path is one below the broker's directory.
+    /// Keeps messages in this file; a relative path is below the broker's directory.
     pub fn database(self, path: &str) -> Self {
         let folder = if Path::new(path).is_absolute() { "" } else { "{dir}/" };
         self.url(&format!("sqlite:{folder}{path}"))
     }
 
-    /// Starts a broker with this in a new directory, on a port of the system's choice.
+    /// Starts a broker in a new directory, on a free port.
     #[track_caller]
     pub fn start(self) -> Broker {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -191,7 +191,7 @@ impl Setup {
         Broker::start_in(self, Arc::new(dir), 0).unwrap_or_else(|failure| panic!("{failure}"))
     }
 
-    /// The configuration file's text.
+    /// The text of the configuration file.
     fn text(&self, dir: &Path, port: u16) -> String {
         let dir = dir.display();
         let url = self.url.as_deref().unwrap_or("sqlite:{dir}/wsmb.db").replace("{dir}", &dir.to_string());
@@ -214,8 +214,8 @@ pub struct Broker {
     setup: Setup,
     config: PathBuf,
     address: SocketAddr,
-    /// Where clients connect instead: the address of a proxy in front of it.
-    way: Option<SocketAddr>,
+    /// The address of a proxy that clients connect to instead.
+    proxy: Option<SocketAddr>,
     log: Log,
 }
 
@@ -226,7 +226,7 @@ impl Broker {
         Setup::default().start()
     }
 
-    /// Starts a broker in `dir`; port 0 = any. What it said and how it ended, if it does not come to listen.
+    /// Starts a broker in `dir`; port 0 means a free port. The error contains the log and the exit status of a broker that does not listen.
     pub fn start_in(setup: Setup, dir: Arc<tempfile::TempDir>, port: u16) -> Result<Self, String> {
         let log = Log::default();
         let config = dir.path().join(format!("wsmb-{port}.toml"));
@@ -236,41 +236,41 @@ impl Broker {
         loop {
             let step = (Instant::now() + Duration::from_millis(50)).min(deadline);
             if let Some(address) = log.wait(step, listening) {
-                return Ok(Self { child, dir, setup, config, address, way: None, log });
+                return Ok(Self { child, dir, setup, config, address, proxy: None, log });
             }
             if let Some(status) = child.try_wait().expect("the state of the broker") {
-                // Both streams end with the process; what is still in the pipes comes at once.
+                // The pipes may still contain lines after the process has ended.
                 let end = Instant::now() + Duration::from_millis(500);
                 let _ = log.wait(end, |_| None::<()>);
-                return Err(format!("the broker ended with {status} before it listened; it said:\n{}", log.tail()));
+                return Err(format!("the broker ended with {status} before it listened; log:\n{}", log.tail()));
             }
             if Instant::now() >= deadline {
                 let _ = child.kill();
-                return Err(format!("the broker does not listen after {PATIENCE:?}; it said:\n{}", log.tail()));
+                return Err(format!("the broker does not listen after {PATIENCE:?}; log:\n{}", log.tail()));
             }
         }
     }
 
-    /// Where clients connect: where it listens, unless they go through a proxy.
+    /// The address that clients connect to: a proxy's, or the broker's own.
     pub fn address(&self) -> SocketAddr {
-        self.way.unwrap_or(self.address)
+        self.proxy.unwrap_or(self.address)
     }
 
-    /// From now on clients connect to this address, behind which the broker is; `None`: to its own.
+    /// Sets the proxy that clients connect to; `None` means the broker itself.
     #[allow(dead_code)] // For tests/proxies.
-    pub fn go_through(&mut self, way: Option<SocketAddr>) {
-        self.way = way;
+    pub fn set_proxy(&mut self, proxy: Option<SocketAddr>) {
+        self.proxy = proxy;
     }
 
-    /// All addresses that it listens on: the first, then those of [`Setup::listener`].
+    /// All addresses that the broker listens on: the first, then those of [`Setup::listener`].
     #[track_caller]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let log = self.log.text();
-        let line = log.lines().find_map(|line| line.strip_prefix("wsmb is listening on ")).expect("its greeting");
+        let line = log.lines().find_map(|line| line.strip_prefix("wsmb is listening on ")).expect("the line with the addresses");
         line.split(" and ").map(|url| url.trim_start_matches("ws://").parse().expect("an address")).collect()
     }
 
-    /// The names of its threads.
+    /// The names of the broker's threads.
     #[cfg(target_os = "linux")]
     #[allow(dead_code)] // Not for tests/proxies.
     pub fn threads(&self) -> Vec<String> {
@@ -278,77 +278,77 @@ impl Broker {
         threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok()).collect()
     }
 
-    /// What it has printed.
+    /// The broker's output.
     pub fn log(&self) -> Log {
         self.log.clone()
     }
 
-    /// Its directory.
+    /// The broker's directory.
     pub fn dir(&self) -> PathBuf {
         self.dir.path().to_path_buf()
     }
 
-    /// Keeps the directory beyond the broker's life.
+    /// The directory, which exists as long as the returned value.
     pub fn shared_dir(&self) -> Arc<tempfile::TempDir> {
         self.dir.clone()
     }
 
-    /// Its configuration.
+    /// The setup that the broker was started with.
     pub fn setup(&self) -> Setup {
         self.setup.clone()
     }
 
-    /// Waits until its log contains `text`.
+    /// Waits until the log contains `text`.
     #[track_caller]
     pub fn wait_for_log(&self, text: &str) {
         let found = self.log.wait(Instant::now() + PATIENCE, |log| log.contains(text).then_some(()));
-        assert!(found.is_some(), "the log does not say {text:?} after {PATIENCE:?}:\n{}", self.log.tail());
+        assert!(found.is_some(), "the log does not contain {text:?} after {PATIENCE:?}:\n{}", self.log.tail());
     }
 
     /// Sends a signal.
     #[track_caller]
     pub fn signal(&self, signal: libc::c_int) {
         let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
-        // SAFETY: `kill` touches no memory of ours; the child has not been waited for, so the id is still its own.
+        // SAFETY: `kill` touches no memory of this process; the child has not been waited for, so its id is valid.
         let result = unsafe { libc::kill(pid, signal) };
         assert_eq!(result, 0, "signal {signal} to the broker: {}", std::io::Error::last_os_error());
     }
 
-    /// Ends it as a power cut would: at once, nothing flushed.
+    /// Kills the broker (SIGKILL).
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Kills it and starts another one on the same directory and the same port.
+    /// Kills the broker and starts another one in the same directory on the same port.
     #[track_caller]
     pub fn kill_and_restart(mut self) -> Self {
         self.kill();
-        self.again()
+        self.start_again()
     }
 
-    /// Ends it with SIGTERM and starts another one on the same directory and the same port.
+    /// Stops the broker with SIGTERM and starts another one in the same directory on the same port.
     #[track_caller]
     pub fn stop_and_restart(mut self) -> Self {
         let status = self.stop();
         assert!(status.success(), "the broker ended with {status}:\n{}", self.log.tail());
-        self.again()
+        self.start_again()
     }
 
     #[track_caller]
-    fn again(&self) -> Self {
+    fn start_again(&self) -> Self {
         Self::start_in(self.setup.clone(), self.dir.clone(), self.address.port())
             .unwrap_or_else(|failure| panic!("{failure}"))
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGTERM and waits until the process ends.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(libc::SIGTERM);
         self.wait()
     }
 
-    /// Waits for its end.
+    /// Waits until the process ends.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
@@ -361,30 +361,30 @@ impl Broker {
         panic!("the broker has not ended after {PATIENCE:?}:\n{}", self.log.tail());
     }
 
-    /// From now on no file that it writes gets larger than this; `None`: as large as it likes.
+    /// Limits the size of the files that the broker writes; `None` removes the limit.
     #[cfg(target_os = "linux")]
     #[track_caller]
     pub fn limit_files(&self, bytes: Option<u64>) {
         let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
         let limit = libc::rlimit { rlim_cur: bytes.unwrap_or(libc::RLIM_INFINITY), rlim_max: libc::RLIM_INFINITY };
-        // SAFETY: `prlimit` reads the one structure and writes nothing; the child has not been waited for, so the id is still its own.
+        // SAFETY: `prlimit` reads one structure and writes nothing; the child has not been waited for, so its id is valid.
         let result = unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
         assert_eq!(result, 0, "a limit for the broker: {}", std::io::Error::last_os_error());
     }
 
-    /// From now on it can open so many files more than it has open.
+    /// Limits the broker to `more` file descriptors above the number that it has open.
     #[cfg(target_os = "linux")]
     #[track_caller]
     pub fn limit_descriptors(&self, more: u64) {
         let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").count() as u64;
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the broker's descriptors").count() as u64;
         let limit = libc::rlimit { rlim_cur: open + more, rlim_max: open + more };
-        // SAFETY: `prlimit` reads the one structure and writes nothing; the child has not been waited for, so the id is still its own.
+        // SAFETY: `prlimit` reads one structure and writes nothing; the child has not been waited for, so its id is valid.
         let result = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
         assert_eq!(result, 0, "a limit for the broker: {}", std::io::Error::last_os_error());
     }
 
-    /// Gives it another configuration, which SIGHUP takes over: `change` makes it of the one that it was started with.
+    /// Changes the configuration file with `change`, and sends SIGHUP.
     #[track_caller]
     pub fn reconfigure(&self, change: impl FnOnce(String) -> String) {
         let text = std::fs::read_to_string(&self.config).expect("the configuration");
@@ -392,33 +392,33 @@ impl Broker {
         self.signal(libc::SIGHUP);
     }
 
-    /// From now on it opens no file whose number would be this or higher.
+    /// Limits the number of file descriptors, so that opening a file fails if its number would be `count` or higher.
     #[cfg(target_os = "linux")]
     #[track_caller]
     pub fn open_no_file_from(&self, count: u64) {
         let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
         let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: `prlimit` writes the one structure; the child has not been waited for, so the id is still its own.
+        // SAFETY: `prlimit` writes one structure; the child has not been waited for, so its id is valid.
         let read = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut before) };
         let limit = libc::rlimit { rlim_cur: count, ..before };
-        // SAFETY: `prlimit` reads the one structure and writes nothing; the child has not been waited for, so the id is still its own.
+        // SAFETY: `prlimit` reads one structure and writes nothing; the child has not been waited for, so its id is valid.
         let written = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
         assert_eq!((read, written), (0, 0), "a limit for the broker: {}", std::io::Error::last_os_error());
     }
 
-    /// The configuration file that it was started with.
+    /// The path of the configuration file.
     pub fn config(&self) -> &Path {
         &self.config
     }
 
-    /// Fails if the broker is not there any more.
+    /// Fails if the process has ended.
     #[track_caller]
     pub fn assert_alive(&mut self) {
         let status = self.child.try_wait().expect("the state of the broker");
         assert!(status.is_none(), "the broker has ended with {}:\n{}", status.unwrap_or_default(), self.log.tail());
     }
 
-    /// The most memory it has ever had, in bytes.
+    /// The broker's peak memory (resident) in bytes.
     #[cfg(target_os = "linux")]
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the broker's status");
@@ -455,7 +455,7 @@ fn spawn(config: &Path, dir: &Path, setup: &Setup, log: &Log) -> Child {
     child
 }
 
-/// The address in the line that says where the broker listens; only once that line is whole.
+/// The broker's address, from the line "listening on", once that line is complete.
 fn listening(log: &str) -> Option<SocketAddr> {
     let (_, rest) = log.split_once("listening on ")?;
     let (line, _) = rest.split_once('\n')?;
@@ -465,7 +465,7 @@ fn listening(log: &str) -> Option<SocketAddr> {
 }
 
 #[test]
-fn the_listening_line_is_understood_once_it_is_whole() {
+fn the_address_is_read_from_a_complete_line_only() {
     assert_eq!(listening("a\nINFO listening on 127.0.0.1:80"), None);
     assert_eq!(listening("INFO listening on 127.0.0.1:8080, really\n"), Some("127.0.0.1:8080".parse().unwrap()));
     assert_eq!(listening("wsmb is listening on ws://127.0.0.1:8080\n"), Some("127.0.0.1:8080".parse().unwrap()));

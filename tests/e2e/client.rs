@@ -1,4 +1,4 @@
-//! A well-behaved modern client of both dialects: offers `wsmb.v1`, answers pings while it reads, fails with the whole story.
+//! A well-behaved modern client of both dialects: offers `wsmb.v1`, answers pings while it reads, and shows the trace of its connection when it fails.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ use crate::raw::{Frame, Got, Head, Raw, opcode};
 /// A modern connection.
 pub struct Client {
     raw: Raw,
-    /// Frames that came while something else was waited for.
+    /// Frames that were read while the client waited for another frame.
     waiting: VecDeque<Frame>,
     syncs: u32,
     answers_pings: bool,
-    /// A ping was answered, and nothing was delivered after it.
+    /// Whether a ping was answered and nothing was delivered after it.
     answered: bool,
-    /// A ping that a silent client has read and not answered, if nothing was delivered after it.
+    /// The payload of a ping that a silent client has not answered, if nothing was delivered after it.
     asked: Option<Vec<u8>>,
 }
 
@@ -30,7 +30,7 @@ struct Delivery<'a> {
 }
 
 impl Client {
-    /// An envelope connection; its connect reply has been read.
+    /// An envelope connection whose connect reply has been read.
     #[track_caller]
     pub fn envelope(broker: &Broker) -> Self {
         Self::envelope_with(broker, &Head::new("/").modern())
@@ -41,12 +41,12 @@ impl Client {
     pub fn envelope_with(broker: &Broker, head: &Head) -> Self {
         let mut client = Self::over(Raw::upgrade(broker, head));
         let reply = client.next_json();
-        assert_eq!(reply["command"], "connect", "the first frame is {reply}\n{}", client.raw.story());
-        assert_eq!(reply["response_code"], "00", "the first frame is {reply}\n{}", client.raw.story());
+        assert_eq!(reply["command"], "connect", "the first frame is {reply}\n{}", client.raw.trace());
+        assert_eq!(reply["response_code"], "00", "the first frame is {reply}\n{}", client.raw.trace());
         client
     }
 
-    /// An envelope connection that receives a channel already.
+    /// An envelope connection that receives a channel.
     #[track_caller]
     pub fn receiver(broker: &Broker, channel: &str) -> Self {
         let mut client = Self::envelope(broker);
@@ -62,31 +62,31 @@ impl Client {
         client
     }
 
-    /// Over a connection that has been upgraded.
+    /// A client on an upgraded connection.
     pub fn over(raw: Raw) -> Self {
         Self { raw, waiting: VecDeque::new(), syncs: 0, answers_pings: true, answered: false, asked: None }
     }
 
-    /// From now on confirms nothing: pings are read and forgotten.
+    /// Stops answering pings, so that the client confirms nothing.
     pub fn silent(mut self) -> Self {
         self.answers_pings = false;
         self
     }
 
-    /// What lies below.
+    /// The connection.
     pub fn raw(&mut self) -> &mut Raw {
         &mut self.raw
     }
 
-    /// Only what lies below.
+    /// Returns the connection.
     #[allow(dead_code)] // For tests/proxies.
     pub fn into_raw(self) -> Raw {
         self.raw
     }
 
-    /// What happened, for a message.
-    pub fn story(&self) -> String {
-        self.raw.story()
+    /// The trace of the connection, for a message.
+    pub fn trace(&self) -> String {
+        self.raw.trace()
     }
 
     /// Sends one JSON command.
@@ -95,14 +95,14 @@ impl Client {
         self.raw.send_text(&command.to_string());
     }
 
-    /// Declares a channel to be received, and returns when the broker knows it.
+    /// Subscribes to a channel, and returns when the broker has processed the command.
     #[track_caller]
     pub fn subscribe(&mut self, channel: &str) {
         self.command(&json!({"command": "receive-message", "channel": channel, "data": []}));
         self.sync();
     }
 
-    /// Declares a channel with further members, and returns when the broker knows it.
+    /// Subscribes to a channel with further members, and returns when the broker has processed the command.
     #[track_caller]
     pub fn subscribe_with(&mut self, channel: &str, members: &Value) {
         let mut command = json!({"command": "receive-message", "channel": channel});
@@ -130,12 +130,12 @@ impl Client {
     #[track_caller]
     pub fn publish_safely(&mut self, channel: &str, message: &Value, id: &str) -> Value {
         let reply = self.request(channel, message, &json!({"id": id}));
-        assert_eq!(reply["response_code"], "00", "{reply}\n{}", self.raw.story());
-        assert_eq!(reply["id"], id, "{reply}\n{}", self.raw.story());
+        assert_eq!(reply["response_code"], "00", "{reply}\n{}", self.raw.trace());
+        assert_eq!(reply["id"], id, "{reply}\n{}", self.raw.trace());
         reply
     }
 
-    /// Sends a ping and waits for its answer: the broker has processed all that was sent before.
+    /// Sends a ping and waits for its pong: the broker has processed all earlier frames.
     #[track_caller]
     pub fn sync(&mut self) {
         self.syncs += 1;
@@ -150,12 +150,12 @@ impl Client {
         }
     }
 
-    /// The next frame off the wire that is no ping.
+    /// The next frame from the socket that is not a ping.
     #[track_caller]
     fn read(&mut self, deadline: Instant) -> Frame {
         match self.try_read(deadline) {
             Got::Frame(frame) => frame,
-            other => panic!("expected a frame, got {other:?}\n{}", self.raw.story()),
+            other => panic!("expected a frame, got {other:?}\n{}", self.raw.trace()),
         }
     }
 
@@ -181,7 +181,7 @@ impl Client {
         }
     }
 
-    /// The next frame for which `wanted` holds; others stay for later.
+    /// The next frame for which `wanted` is true; other frames are kept for later.
     #[track_caller]
     fn next_where(&mut self, wanted: impl Fn(&Frame) -> bool) -> Frame {
         if let Some(index) = self.waiting.iter().position(&wanted)
@@ -204,37 +204,37 @@ impl Client {
         self.next_where(|_| true)
     }
 
-    /// The next frame, which is text.
+    /// The next frame, which must be text.
     #[track_caller]
     pub fn next_text(&mut self) -> String {
         let frame = self.next_frame();
-        assert_eq!(frame.opcode, opcode::TEXT, "expected text, got {frame:?}\n{}", self.raw.story());
+        assert_eq!(frame.opcode, opcode::TEXT, "expected text, got {frame:?}\n{}", self.raw.trace());
         frame.text().to_string()
     }
 
-    /// The next frame, which is JSON.
+    /// The next frame, which must be JSON.
     #[track_caller]
     pub fn next_json(&mut self) -> Value {
         let text = self.next_text();
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("no JSON: {text}: {error}\n{}", self.raw.story()))
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("no JSON: {text}: {error}\n{}", self.raw.trace()))
     }
 
-    /// The next answer to a command; deliveries stay for later.
+    /// The next answer to a command; deliveries are kept for later.
     #[track_caller]
     pub fn next_reply(&mut self) -> Value {
         let frame = self.next_where(is_reply);
         serde_json::from_slice(&frame.payload).unwrap_or_else(|error| panic!("{error}: {frame:?}"))
     }
 
-    /// The next delivery, as the JSON it is; replies stay for later.
+    /// The next delivery; replies are kept for later.
     #[track_caller]
     pub fn next_delivery(&mut self) -> Value {
         let frame = self.next_where(|frame| frame.opcode == opcode::TEXT && !is_reply(frame));
         serde_json::from_slice(&frame.payload)
-            .unwrap_or_else(|error| panic!("no JSON: {frame:?}: {error}\n{}", self.raw.story()))
+            .unwrap_or_else(|error| panic!("no JSON: {frame:?}: {error}\n{}", self.raw.trace()))
     }
 
-    /// The exact texts of the next `count` messages, from as many frames as it takes; one more than asked for is a failure.
+    /// The exact texts of the next `count` messages. Fails if the last frame contains more messages.
     #[track_caller]
     pub fn messages(&mut self, count: usize) -> Vec<String> {
         let mut all = Vec::new();
@@ -242,52 +242,52 @@ impl Client {
             let frame = self.next_where(|frame| frame.opcode == opcode::TEXT && !is_reply(frame));
             all.extend(messages_of(frame.text()));
         }
-        assert_eq!(all.len(), count, "more messages than expected: {all:?}\n{}", self.raw.story());
+        assert_eq!(all.len(), count, "more messages than expected: {all:?}\n{}", self.raw.trace());
         all
     }
 
-    /// The next `count` messages, each of which is a number.
+    /// The next `count` messages, which must be numbers.
     #[track_caller]
     pub fn numbers(&mut self, count: usize) -> Vec<u64> {
         let texts = self.messages(count);
         texts
             .iter()
-            .map(|text| text.parse().unwrap_or_else(|_| panic!("no number: {text}\n{}", self.raw.story())))
+            .map(|text| text.parse().unwrap_or_else(|_| panic!("no number: {text}\n{}", self.raw.trace())))
             .collect()
     }
 
-    /// The messages that have come already; reads nothing, so it is to follow [`Self::sync`].
+    /// The messages that [`Self::sync`] has read; reads nothing itself.
     pub fn take_messages(&mut self) -> Vec<String> {
         self.waiting.drain(..).flat_map(|frame| messages_of(frame.text())).collect()
     }
 
-    /// Whether one message has come already, and no more than one.
+    /// Whether [`Self::sync`] has read a message; fails if it has read several.
     #[track_caller]
     pub fn take_delivered(&mut self) -> bool {
         let messages = self.take_messages();
-        assert!(messages.len() <= 1, "several messages for one: {messages:?}\n{}", self.raw.story());
+        assert!(messages.len() <= 1, "several messages for one: {messages:?}\n{}", self.raw.trace());
         !messages.is_empty()
     }
 
-    /// Fails if anything but a ping comes within `time`.
+    /// Fails if a frame other than a ping arrives within `time`.
     #[track_caller]
     pub fn expect_nothing(&mut self, time: Duration) {
-        assert!(self.waiting.is_empty(), "expected nothing, got {:?}\n{}", self.waiting, self.raw.story());
+        assert!(self.waiting.is_empty(), "expected nothing, got {:?}\n{}", self.waiting, self.raw.trace());
         match self.try_read(Instant::now() + time) {
             Got::Silence => {}
-            other => panic!("expected nothing, got {other:?}\n{}", self.raw.story()),
+            other => panic!("expected nothing, got {other:?}\n{}", self.raw.trace()),
         }
     }
 
-    /// Fails if the broker, having processed all that was sent, has sent anything but answers to pings.
+    /// Fails if the broker has sent a frame other than a pong when it has processed all earlier frames.
     #[track_caller]
     pub fn expect_nothing_yet(&mut self) {
         self.sync();
-        assert!(self.waiting.is_empty(), "expected nothing, got {:?}\n{}", self.waiting, self.raw.story());
+        assert!(self.waiting.is_empty(), "expected nothing, got {:?}\n{}", self.waiting, self.raw.trace());
     }
 
-    /// Confirms what was delivered, and returns when the broker knows it: reads until it asks for a confirmation, unless one that it asked
-    /// for behind all of it was given already.
+    /// Confirms all deliveries, and returns when the broker has processed the confirmation. Waits for the broker's ping, unless a ping after the
+    /// last delivery was answered already.
     #[track_caller]
     pub fn confirm(&mut self) {
         if self.answered {
@@ -305,12 +305,12 @@ impl Client {
                     return self.sync();
                 }
                 Got::Frame(frame) => self.waiting.push_back(frame),
-                other => panic!("expected a ping, got {other:?}\n{}", self.raw.story()),
+                other => panic!("expected a ping, got {other:?}\n{}", self.raw.trace()),
             }
         }
     }
 
-    /// Reads up to the close frame and returns its code; whatever else comes is dropped.
+    /// Reads up to the close frame and returns its code; other frames are dropped.
     #[track_caller]
     pub fn closed(&mut self) -> u16 {
         loop {
@@ -318,24 +318,24 @@ impl Client {
                 Got::Frame(frame) if frame.opcode == opcode::CLOSE => {
                     return frame
                         .close_code()
-                        .unwrap_or_else(|| panic!("a close frame without code\n{}", self.raw.story()));
+                        .unwrap_or_else(|| panic!("a close frame without code\n{}", self.raw.trace()));
                 }
                 Got::Frame(_) => {}
-                other => panic!("expected a close frame, got {other:?}\n{}", self.raw.story()),
+                other => panic!("expected a close frame, got {other:?}\n{}", self.raw.trace()),
             }
         }
     }
 
-    /// Leaves as RFC 6455 wants it.
+    /// Closes the connection with the closing handshake of RFC 6455.
     #[track_caller]
     pub fn leave(mut self) {
         self.raw.send_frame(opcode::CLOSE, &1000u16.to_be_bytes());
         let code = self.closed();
-        assert_eq!(code, 1000, "{}", self.raw.story());
+        assert_eq!(code, 1000, "{}", self.raw.trace());
         self.raw.rest();
     }
 
-    /// Vanishes with RST.
+    /// Ends the connection with RST.
     pub fn vanish(self) {
         self.raw.reset();
     }
@@ -365,7 +365,7 @@ pub fn messages_of(delivery: &str) -> Vec<String> {
 }
 
 #[test]
-fn messages_are_taken_out_of_a_delivery_verbatim() {
+fn messages_of_a_delivery_are_verbatim() {
     assert_eq!(messages_of(r#"{"data":[ {"a" : 1}, 2.50 ],"x":1}"#), [r#"{"a" : 1}"#, "2.50"]);
     assert_eq!(messages_of(r#"{"data": {"a" : 1} }"#), [r#"{"a" : 1}"#]);
     assert!(messages_of(r#"{"data":[]}"#).is_empty());

@@ -1,7 +1,7 @@
-//! Clocks that are wrong, are set, and stand still: a Raspberry Pi without a battery, time services, suspend.
+//! Clocks that are wrong or are set, and suspended systems: a Raspberry Pi without a battery, time services, laptops.
 //!
-//! The wall clock is libfaketime's; what the kernel says beside it (whether a time service has set the clock, for how long the system was suspended) is that
-//! of `clock/shim.c`, which is compiled here. So time passes at the test's word, and no test waits for it.
+//! libfaketime replaces the wall clock. `clock/shim.c`, which is compiled here, replaces the kernel's answers to two questions: whether a time service has set the
+//! clock, and how long the system was suspended. So no test waits for time to pass.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,13 +15,13 @@ use crate::client::Client;
 const HOUR: i64 = 3_600;
 const MONTH: i64 = 30 * 24 * HOUR;
 
-/// The time that a broker sees.
+/// The simulated time of a broker.
 struct Time {
     dir: tempfile::TempDir,
 }
 
 impl Time {
-    /// The right time, set by a time service.
+    /// The correct time, set by a time service.
     fn new() -> Self {
         let time = Self { dir: tempfile::tempdir().unwrap() };
         time.set(0, true);
@@ -41,30 +41,30 @@ impl Time {
         self.dir.path().join(name)
     }
 
-    /// Nobody may read half of it.
+    /// Replaces a file atomically, so that the broker never reads a part of the text.
     fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path("new"), text).unwrap();
         std::fs::rename(self.path("new"), self.path(name)).unwrap();
     }
 
-    /// The wall clock shows so many seconds more than the right time, and a time service has set it, or has not.
+    /// Sets the wall clock `ahead` seconds ahead of the correct time; `by_service` = whether a time service has set it.
     fn set(&self, ahead: i64, by_service: bool) {
         self.write("is_set", if by_service { "1" } else { "0" });
         self.write("ahead", &format!("{ahead:+}"));
     }
 
-    /// The system has been suspended for so many seconds in all.
+    /// Sets the total time that the system was suspended.
     fn suspend(&self, seconds: i64) {
         self.write("suspended", &seconds.to_string());
     }
 
-    /// Has the broker see this time; a suspended system's wall clock goes on as far as it was suspended.
-    fn of_a_sleeper(&self, setup: Setup) -> Setup {
-        self.of(setup).environment("TEST_SUSPENDED", &self.path("ahead").display().to_string())
+    /// Gives the broker this time. The system was suspended for as long as the wall clock is ahead.
+    fn apply_with_suspend(&self, setup: Setup) -> Setup {
+        self.apply(setup).environment("TEST_SUSPENDED", &self.path("ahead").display().to_string())
     }
 
-    /// Has the broker see this time.
-    fn of(&self, setup: Setup) -> Setup {
+    /// Gives the broker this time.
+    fn apply(&self, setup: Setup) -> Setup {
         let preload = format!("{}:{}", self.path("shim.so").display(), faketime().display());
         let path = |name: &str| self.path(name).display().to_string();
         setup
@@ -77,16 +77,16 @@ impl Time {
     }
 }
 
-/// Debian's package `libfaketime`.
+/// The library of Debian's package `libfaketime`.
 fn faketime() -> PathBuf {
     let found = std::fs::read_dir("/usr/lib").unwrap().filter_map(Result::ok);
     let mut found = found.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1")).filter(|path| path.exists());
     found.next().expect("libfaketime; `cargo xtask test` installs it")
 }
 
-/// By how many seconds the broker's time stamps are ahead of the right time.
+/// The number of seconds by which the broker's time stamps are ahead of the correct time.
 #[track_caller]
-fn told_ahead(broker: &Broker) -> i64 {
+fn seconds_ahead(broker: &Broker) -> i64 {
     let mut client = Client::envelope(broker);
     client.command(&json!({"command": "ping", "channel": "sms"}));
     let reply = client.next_json();
@@ -96,15 +96,15 @@ fn told_ahead(broker: &Broker) -> i64 {
     // Days since 1970, with years that begin in March.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
-    let told = days * 86_400 + number(11..13) * HOUR + number(14..16) * 60 + number(17..19);
+    let reported = days * 86_400 + number(11..13) * HOUR + number(14..16) * 60 + number(17..19);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    told - i64::try_from(now).unwrap()
+    reported - i64::try_from(now).unwrap()
 }
 
 #[track_caller]
 fn assert_ahead(broker: &Broker, wanted: i64) {
-    let ahead = told_ahead(broker);
-    assert!((ahead - wanted).abs() <= 30, "told {ahead} s ahead, not {wanted}\n{}", broker.log().tail());
+    let ahead = seconds_ahead(broker);
+    assert!((ahead - wanted).abs() <= 30, "{ahead} s ahead, not {wanted}\n{}", broker.log().tail());
 }
 
 #[track_caller]
@@ -114,7 +114,7 @@ fn publish(broker: &Broker, number: u64, ttl: i64) {
     assert_eq!((&reply["response_code"], &reply["stored"]), (&json!("00"), &json!(true)), "{reply}");
 }
 
-/// What is left: nothing but these, in this order.
+/// Fails unless exactly these messages wait, in this order.
 #[track_caller]
 fn assert_left(broker: &Broker, numbers: &[u64]) {
     publish(broker, 99, 0);
@@ -125,9 +125,9 @@ fn assert_left(broker: &Broker, numbers: &[u64]) {
 }
 
 #[test]
-fn a_clock_that_is_set_forward_expires_nothing_and_is_told() {
+fn a_clock_that_is_set_forward_expires_nothing_and_is_logged() {
     let time = Time::new();
-    let broker = time.of(Setup::default()).start();
+    let broker = time.apply(Setup::default()).start();
     publish(&broker, 1, 10 * 60);
     assert_ahead(&broker, 0);
     time.set(8 * HOUR, true);
@@ -140,9 +140,9 @@ fn a_clock_that_is_set_forward_expires_nothing_and_is_told() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_gives_nobody_more_time() {
+fn a_clock_that_is_set_back_extends_no_ttl() {
     let time = Time::new();
-    let broker = time.of(Setup::default()).start();
+    let broker = time.apply(Setup::default()).start();
     publish(&broker, 1, 5 * 60);
     publish(&broker, 2, 24 * HOUR);
     time.set(-8 * HOUR, true);
@@ -156,19 +156,19 @@ fn a_clock_that_is_set_back_gives_nobody_more_time() {
 }
 
 #[test]
-fn a_computer_that_boots_in_the_past_delivers_nothing_late() {
+fn a_broker_that_starts_with_a_clock_in_the_past_delivers_nothing_late() {
     let time = Time::new();
-    let broker = time.of(Setup::default()).start();
+    let broker = time.apply(Setup::default()).start();
     publish(&broker, 1, 5 * 60);
     publish(&broker, 2, 24 * HOUR);
-    // A cut of the current for an hour; the clock has no battery, and there is no network yet.
+    // A power cut of an hour. The clock has no battery, and there is no network yet.
     time.set(-MONTH, false);
     let broker = broker.kill_and_restart();
     broker.wait_for_log("going on from that time");
     assert_ahead(&broker, 0);
     publish(&broker, 3, 5 * 60);
     publish(&broker, 4, 24 * HOUR);
-    // Now a time service has set it.
+    // A time service sets the clock.
     time.set(HOUR, true);
     broker.wait_for_log("set forward by");
     assert_ahead(&broker, HOUR);
@@ -177,15 +177,15 @@ fn a_computer_that_boots_in_the_past_delivers_nothing_late() {
 }
 
 #[test]
-fn what_waits_in_memory_since_before_the_boot_is_reckoned_anew_when_the_clock_is_set() {
+fn deadlines_of_messages_in_memory_are_recomputed_when_the_clock_is_set() {
     let time = Time::new();
-    let broker = time.of(Setup::default()).start();
+    let broker = time.apply(Setup::default()).start();
     publish(&broker, 1, 5 * 60);
     publish(&broker, 2, 24 * HOUR);
     time.set(-MONTH, false);
     let broker = broker.kill_and_restart();
     broker.wait_for_log("going on from that time");
-    // It takes the first message and keeps it, so that the second waits in memory.
+    // The receiver keeps the first message, so the second waits in memory.
     let mut receiver = Client::envelope(&broker).silent();
     receiver.subscribe_with("sms", &json!({"ack": "manual", "prefetch": 1}));
     assert_eq!(receiver.next_delivery()["data"], json!([1]));
@@ -196,10 +196,10 @@ fn what_waits_in_memory_since_before_the_boot_is_reckoned_anew_when_the_clock_is
 }
 
 #[test]
-fn a_store_from_the_future_gives_nobody_more_time() {
+fn a_store_with_times_in_the_future_extends_no_ttl() {
     let time = Time::new();
     time.set(MONTH, true);
-    let broker = time.of(Setup::default()).start();
+    let broker = time.apply(Setup::default()).start();
     publish(&broker, 1, 5 * 60);
     publish(&broker, 2, 24 * HOUR);
     time.set(0, true);
@@ -215,8 +215,8 @@ fn a_store_from_the_future_gives_nobody_more_time() {
 #[test]
 fn messages_age_while_the_system_is_suspended() {
     let time = Time::new();
-    let broker = time.of_a_sleeper(Setup::default()).start();
-    // In memory: a receiver is there, and its window is full.
+    let broker = time.apply_with_suspend(Setup::default()).start();
+    // A receiver is connected and its window is full, so the messages wait in memory.
     let mut receiver = Client::envelope(&broker).silent();
     receiver.subscribe_with("sms", &json!({"ack": "manual", "prefetch": 1}));
     let mut sender = Client::envelope(&broker);

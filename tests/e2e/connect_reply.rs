@@ -1,4 +1,4 @@
-//! What a sender is told that reads one frame and leaves: the connect reply of a legacy envelope connection says what became of its first frame.
+//! The connect reply of a legacy envelope connection contains the result of the first frame, for senders that read one frame and leave.
 
 use std::time::{Duration, Instant};
 
@@ -10,19 +10,19 @@ use crate::client::Client;
 use crate::legacy::Php;
 use crate::raw::{Got, Head, Raw, opcode};
 
-/// The first frame that a client gets whose first frame is this one.
+/// The connect reply to a client that sends `first` as its first frame.
 #[track_caller]
-fn told(broker: &Broker, first: &str) -> Value {
+fn connect_reply(broker: &Broker, first: &str) -> Value {
     let mut php = Php::connect(broker, "/");
     php.send_envelope(first);
     let reply = php.message();
     serde_json::from_str(&reply).unwrap_or_else(|error| panic!("{reply}: {error}"))
 }
 
-/// Fails unless the connect reply says this.
+/// Fails unless the connect reply has this code and its text begins with `text`.
 #[track_caller]
-fn assert_told(broker: &Broker, first: &str, code: &str, text: &str) {
-    let reply = told(broker, first);
+fn assert_reply(broker: &Broker, first: &str, code: &str, text: &str) {
+    let reply = connect_reply(broker, first);
     assert_eq!((&reply["command"], &reply["response_code"]), (&json!("connect"), &json!(code)), "{first}: {reply}");
     assert!(reply["response_text"].as_str().is_some_and(|said| said.starts_with(text)), "{first}: {reply}");
     assert!(reply["data"][0]["time_stamp"].is_string(), "{first}: {reply}");
@@ -33,7 +33,7 @@ fn message(channel: &str) -> String {
 }
 
 #[test]
-fn it_says_whether_the_first_frame_was_accepted() {
+fn the_connect_reply_says_whether_the_first_frame_was_accepted() {
     let broker = Setup::default()
         .channel("full", "max_backlog = 1")
         .channel("live", "keep = false")
@@ -42,29 +42,29 @@ fn it_says_whether_the_first_frame_was_accepted() {
              [[permission]]\nuser = \"app\"\nsend = [\"sms\", \"full\", \"live\"]\nreceive = [\"sms\"]",
         )
         .start();
-    assert_told(&broker, &message("sms"), "00", "Accepted");
-    assert_told(&broker, &message("live"), "00", "Accepted");
-    assert_told(&broker, &message("full"), "00", "Accepted");
-    assert_told(&broker, &message("full"), "06", "Full: channel \"full\" keeps 1 messages");
-    assert_told(&broker, &message("secret"), "03", "Forbidden: user \"app\" may not send to channel \"secret\"");
+    assert_reply(&broker, &message("sms"), "00", "Accepted");
+    assert_reply(&broker, &message("live"), "00", "Accepted");
+    assert_reply(&broker, &message("full"), "00", "Accepted");
+    assert_reply(&broker, &message("full"), "06", "Full: channel \"full\" keeps 1 messages");
+    assert_reply(&broker, &message("secret"), "03", "Forbidden: user \"app\" may not send to channel \"secret\"");
     let two = json!({"command": "send-message", "channel": "sms", "data": [1, 2]});
-    assert_told(&broker, &two.to_string(), "00", "Accepted");
+    assert_reply(&broker, &two.to_string(), "00", "Accepted");
     let late = json!({"command": "send-message", "channel": "sms", "data": [1], "delay": 60, "ttl": 1});
-    assert_told(&broker, &late.to_string(), "08", "Expired: ");
+    assert_reply(&broker, &late.to_string(), "08", "Expired: ");
     let none = json!({"command": "send-message", "channel": "sms", "data": []});
-    assert_told(&broker, &none.to_string(), "00", "Accepted");
+    assert_reply(&broker, &none.to_string(), "00", "Accepted");
     let many = json!({"command": "send-message", "channel": "sms", "data": vec![1; 10_001]});
-    assert_told(&broker, &many.to_string(), "04", "Too large: ");
-    assert_told(&broker, "hello", "02", "Malformed: the frame is not JSON");
-    assert_told(&broker, r#"{"command":"dance"}"#, "07", "Unknown command");
-    assert_told(&broker, r#"{"command":"receive-message","channel":"full"}"#, "03", "Forbidden: ");
-    assert_told(&broker, r#"{"command":"receive-message","channel":"sms"}"#, "00", "Accepted");
-    assert_told(&broker, r#"{"command":"ack","delivery":"7-7"}"#, "02", "Malformed: ");
-    assert_told(&broker, r#"{"command":"ping"}"#, "00", "Accepted");
+    assert_reply(&broker, &many.to_string(), "04", "Too large: ");
+    assert_reply(&broker, "hello", "02", "Malformed: the frame is not JSON");
+    assert_reply(&broker, r#"{"command":"dance"}"#, "07", "Unknown command");
+    assert_reply(&broker, r#"{"command":"receive-message","channel":"full"}"#, "03", "Forbidden: ");
+    assert_reply(&broker, r#"{"command":"receive-message","channel":"sms"}"#, "00", "Accepted");
+    assert_reply(&broker, r#"{"command":"ack","delivery":"7-7"}"#, "02", "Malformed: ");
+    assert_reply(&broker, r#"{"command":"ping"}"#, "00", "Accepted");
 }
 
 #[test]
-fn a_refusal_that_takes_its_place_is_not_said_twice() {
+fn a_refusal_in_the_connect_reply_is_not_repeated() {
     let broker = Setup::default().channel("full", "max_backlog = 1").start();
     Client::envelope(&broker).publish_safely("full", &json!(0), "a");
     for first in [message("full"), "hello".to_owned()] {
@@ -78,7 +78,7 @@ fn a_refusal_that_takes_its_place_is_not_said_twice() {
 }
 
 #[test]
-fn with_an_id_it_comes_first_and_the_answer_behind_it() {
+fn with_an_id_the_connect_reply_comes_before_the_answer() {
     let broker = Broker::start();
     for (id, channel, code) in [("a", "sms", "00"), ("b", "", "02")] {
         let mut php = Php::connect(&broker, "/");
@@ -91,7 +91,7 @@ fn with_an_id_it_comes_first_and_the_answer_behind_it() {
 }
 
 #[test]
-fn a_client_that_reads_before_it_sends_gets_it_after_half_a_second() {
+fn a_client_that_reads_before_it_sends_gets_the_connect_reply_after_half_a_second() {
     let broker = Broker::start();
     let began = Instant::now();
     let mut php = Php::connect(&broker, "/");
@@ -99,11 +99,11 @@ fn a_client_that_reads_before_it_sends_gets_it_after_half_a_second() {
     let waited = began.elapsed();
     assert!(reply.contains(r#""response_code":"00""#), "{reply}");
     assert!(waited >= Duration::from_millis(450), "after {waited:?}");
-    // What it sends now is no first frame any more.
+    // The next frame is not the first frame any more.
     php.send_envelope("hello");
     let refusal = php.message();
     assert!(!refusal.contains("connect") && refusal.contains(r#""response_code":"02""#), "{refusal}");
-    // A modern client waits for nothing.
+    // A modern client gets its connect reply at once.
     assert!(
         (0..20).any(|_| {
             let began = Instant::now();
@@ -115,9 +115,9 @@ fn a_client_that_reads_before_it_sends_gets_it_after_half_a_second() {
 }
 
 #[test]
-fn what_is_not_safe_after_5_s_is_not_called_accepted() {
+fn a_message_that_is_not_safe_after_5_s_is_not_called_accepted() {
     let broker = Broker::start();
-    // The receiver confirms nothing, and another program keeps the store.
+    // The receiver confirms nothing, and another program locks the store.
     let mut receiver = Client::receiver(&broker, "sms").silent();
     let lock = Connection::open(broker.dir().join("wsmb.db")).expect("the broker's file");
     lock.busy_timeout(PATIENCE).expect("a timeout");
@@ -132,7 +132,7 @@ fn what_is_not_safe_after_5_s_is_not_called_accepted() {
     assert!(reply.contains(wanted), "{reply}");
     assert!(waited >= Duration::from_millis(4_900), "after {waited:?}");
     lock.execute_batch("COMMIT").expect("released");
-    // Nothing more is said about it, though it becomes safe now.
+    // The message becomes safe now, but no second answer follows.
     broker.wait_for_log("can be written again");
     php.send_envelope(r#"{"command":"send-message","channel":"other","data":[2],"id":"next"}"#);
     let next = php.message();
@@ -140,7 +140,7 @@ fn what_is_not_safe_after_5_s_is_not_called_accepted() {
 }
 
 #[test]
-fn deliveries_stay_behind_it() {
+fn deliveries_come_after_the_connect_reply() {
     let broker = Broker::start();
     Client::envelope(&broker).publish_safely("sms", &json!(1), "a");
     let mut raw = Raw::upgrade(&broker, &Head::new("/"));
@@ -150,11 +150,11 @@ fn deliveries_stay_behind_it() {
         crate::raw::frame(opcode::TEXT, br#"{"command":"receive-message","channel":"sms"}"#),
     ];
     raw.send(&frames.concat());
-    assert!(raw.next_data().text().contains(r#""command":"connect","response_code":"00""#), "{}", raw.story());
+    assert!(raw.next_data().text().contains(r#""command":"connect","response_code":"00""#), "{}", raw.trace());
     assert_eq!(raw.next_data().text(), r#"{"command":"send-message","channel":"sms","data":[1]}"#);
 }
 
-/// How a client ends right behind its requests.
+/// How a client ends the connection right after its requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     Fin,
@@ -162,7 +162,7 @@ enum End {
     CloseAndFin,
 }
 
-/// Sends these frames and the end in one go; what comes up to the broker's FIN. A close frame is answered, as the last.
+/// Sends these frames and the end at once, and returns the replies up to the broker's FIN. A close frame must be answered after the replies.
 #[track_caller]
 fn sent_with_end(broker: &Broker, head: &Head, frames: &[&str], end: End) -> Vec<Value> {
     let mut raw = Raw::upgrade(broker, head);
@@ -186,16 +186,16 @@ fn sent_with_end(broker: &Broker, head: &Head, frames: &[&str], end: End) -> Vec
                 closed = true;
             }
             Got::Fin => {
-                assert_eq!(closed, end != End::Fin, "{}", raw.story());
+                assert_eq!(closed, end != End::Fin, "{}", raw.trace());
                 return found;
             }
-            other => panic!("{other:?}\n{}", raw.story()),
+            other => panic!("{other:?}\n{}", raw.trace()),
         }
     }
 }
 
 #[test]
-fn an_end_right_behind_a_request_takes_no_answer_away() {
+fn an_end_right_after_a_request_loses_no_answer() {
     let broker = Broker::start();
     let codes = |replies: &[Value]| -> Vec<(String, String)> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -231,16 +231,16 @@ fn a_client_that_has_finished_sending_receives_no_more_and_is_ended() {
     raw.next_frame();
     lock.execute_batch("BEGIN EXCLUSIVE").expect("the lock");
     raw.send_text(r#"{"command":"receive-message","channel":"sms"}"#);
-    // In flight to a receiver that confirms nothing: safe only when it is stored, which it is not.
+    // The message is in flight to a receiver that confirms nothing, and cannot be stored, so it never becomes safe.
     raw.send_text(r#"{"command":"send-message","channel":"held","data":[1],"id":"never"}"#);
     raw.finish();
     assert_eq!(holder.messages(1), ["1"]);
     let mut receiver = Client::receiver(&broker, "sms");
     let mut sender = Client::envelope(&broker);
     sender.publish("sms", &json!(2));
-    assert_eq!(receiver.numbers(1), [2], "its place as a receiver is free");
+    assert_eq!(receiver.numbers(1), [2], "the finished client is no receiver any more");
     let began = Instant::now();
-    assert_eq!(raw.next(), Got::Fin, "{}", raw.story());
+    assert_eq!(raw.next(), Got::Fin, "{}", raw.trace());
     assert!(began.elapsed() < Duration::from_secs(10), "ended after {:?}", began.elapsed());
     lock.execute_batch("COMMIT").expect("released");
 }

@@ -1,4 +1,4 @@
-//! `kill -9` at many instants: every accepted message is delivered, before or after.
+//! `kill -9` at many instants: every accepted message is delivered before or after the crash.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use crate::raw::{Got, Head, Raw, opcode};
 /// Unanswered publications of one sender at a time.
 const WINDOW: u64 = 16;
 
-/// Sends numbers from `start` on, each with an id, until the broker is gone; counts the accepted ones and returns them.
+/// Sends numbers from `start` on, each with an id, until the broker is gone. Counts and returns the accepted numbers.
 fn send_until_the_end(mut raw: Raw, start: u64, accepted_so_far: &AtomicUsize) -> Vec<u64> {
     let mut accepted = Vec::new();
     let mut next = start;
@@ -36,12 +36,12 @@ fn send_until_the_end(mut raw: Raw, start: u64, accepted_so_far: &AtomicUsize) -
             }
             Got::Frame(_) => {}
             Got::Fin | Got::Reset => return accepted,
-            Got::Silence => panic!("no reply and no end\n{}", raw.story()),
+            Got::Silence => panic!("no reply and no end\n{}", raw.trace()),
         }
     }
 }
 
-/// Receives until the broker is gone, answering pings if told to, and returns the numbers.
+/// Receives until the broker is gone, and returns the numbers.
 fn receive_until_the_end(mut raw: Raw, answers_pings: bool) -> Vec<u64> {
     raw.send_text(r#"{"command":"receive-message","channel":"sms"}"#);
     let mut numbers = Vec::new();
@@ -61,14 +61,14 @@ fn receive_until_the_end(mut raw: Raw, answers_pings: bool) -> Vec<u64> {
     }
 }
 
-/// Everything that waits on the channel, up to a message of our own behind it.
+/// All messages that wait on the channel. A marker message ends them.
 #[track_caller]
 fn drain(broker: &Broker) -> Vec<u64> {
-    const MARK: u64 = u64::MAX;
-    Client::envelope(broker).publish_safely("sms", &json!(MARK), &format!("mark {:?}", broker.address()));
+    const MARKER: u64 = u64::MAX;
+    Client::envelope(broker).publish_safely("sms", &json!(MARKER), &format!("mark {:?}", broker.address()));
     let mut receiver = Client::receiver(broker, "sms");
     let mut numbers = Vec::new();
-    while numbers.last() != Some(&MARK) {
+    while numbers.last() != Some(&MARKER) {
         numbers.extend(messages_of(&receiver.next_text()).iter().map(|text| text.parse::<u64>().unwrap()));
     }
     numbers.pop();
@@ -81,10 +81,10 @@ fn assert_increasing(numbers: &[u64]) {
     assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "out of order: {numbers:?}");
 }
 
-/// One round: senders run, the broker is killed once `kill_after` messages have been accepted, a new one is drained.
-/// `receiver` = whether one is there, and whether it confirms.
+/// Two senders run; the broker is killed when `kill_after` messages have been accepted, and the next broker is drained.
+/// `receiver` = whether a receiver confirms; `None`: there is no receiver.
 #[track_caller]
-fn round(mut broker: Broker, kill_after: usize, receiver: Option<bool>) -> Broker {
+fn crash_round(mut broker: Broker, kill_after: usize, receiver: Option<bool>) -> Broker {
     let counter = AtomicUsize::new(0);
     let connect = || Raw::upgrade(&broker, &Head::new("/").modern());
     let (mut senders, mut listeners) = (vec![connect(), connect()], Vec::new());
@@ -127,22 +127,22 @@ fn round(mut broker: Broker, kill_after: usize, receiver: Option<bool>) -> Broke
 #[test]
 fn no_accepted_message_is_lost_when_the_broker_is_killed_before_it_was_delivered() {
     for kill_after in [1, 10, 100, 400] {
-        round(Broker::start(), kill_after, None);
+        crash_round(Broker::start(), kill_after, None);
     }
 }
 
 #[test]
 fn no_accepted_message_is_lost_when_the_broker_is_killed_between_delivery_and_confirmation() {
     for kill_after in [1, 30, 60] {
-        round(Broker::start(), kill_after, Some(false));
+        crash_round(Broker::start(), kill_after, Some(false));
     }
 }
 
 #[test]
 fn no_accepted_message_is_lost_when_the_broker_is_killed_amid_confirmations() {
     for kill_after in [1, 50, 300] {
-        round(Broker::start(), kill_after, Some(true));
-        round(
+        crash_round(Broker::start(), kill_after, Some(true));
+        crash_round(
             Setup::default().defaults("receivers = 1").store("write_delay = \"20ms\"").start(),
             kill_after,
             Some(true),
@@ -151,7 +151,7 @@ fn no_accepted_message_is_lost_when_the_broker_is_killed_amid_confirmations() {
 }
 
 #[test]
-fn what_was_sent_without_id_and_confirmed_by_nobody_survives_an_orderly_end() {
+fn unconfirmed_messages_without_id_survive_an_orderly_stop() {
     let broker = Setup::default().store("write_delay = \"1m\"").start();
     let mut receiver = Client::envelope(&broker).silent();
     receiver.subscribe("sms");
@@ -161,7 +161,7 @@ fn what_was_sent_without_id_and_confirmed_by_nobody_survives_an_orderly_end() {
     }
     sender.sync();
     assert_eq!(receiver.numbers(10), (0..10).collect::<Vec<_>>());
-    // It reads nothing more, so it neither confirms nor ends in an orderly way.
+    // The receiver reads nothing more, so it confirms nothing and does not close its connection.
     let broker = broker.stop_and_restart();
     assert_eq!(drain(&broker), (0..10).collect::<Vec<_>>());
 }

@@ -1,4 +1,4 @@
-//! SPEC sections 4 and 5: verbatim within a dialect, translated between them, live and from the backlog.
+//! SPEC sections 4 and 5: messages are verbatim within a dialect and translated between dialects, live and from the backlog.
 
 use serde_json::{Value, json};
 
@@ -32,8 +32,8 @@ fn an_envelope_reaches_an_envelope_receiver_byte_for_byte() {
         for first in [0x81, 0x82] {
             sender.raw().send(&frame_with(first, Length::Minimal, Some([9, 8, 7, 6]), text.as_bytes()));
             let frame = receiver.next_frame();
-            assert_eq!(frame.opcode, opcode::TEXT, "case {index}: envelope receivers are sent text");
-            assert!(frame.payload == text.as_bytes(), "case {index} was changed on the way\n{}", receiver.story());
+            assert_eq!(frame.opcode, opcode::TEXT, "case {index}: an envelope receiver must get a text frame");
+            assert!(frame.payload == text.as_bytes(), "case {index} was changed\n{}", receiver.trace());
         }
     }
 }
@@ -89,7 +89,7 @@ fn topic_frames_reach_topic_receivers_verbatim_text_as_text_and_binary_as_binary
     for (index, (opcode, payload)) in cases.iter().enumerate() {
         sender.raw().send_frame(*opcode, payload);
         let frame = receiver.next_frame();
-        assert!((frame.opcode, &frame.payload) == (*opcode, payload), "case {index} was changed\n{}", receiver.story());
+        assert!((frame.opcode, &frame.payload) == (*opcode, payload), "case {index} was changed\n{}", receiver.trace());
     }
     sender.expect_nothing_yet();
 }
@@ -112,7 +112,7 @@ fn binary_stays_binary_in_the_backlog() {
     assert_eq!(got[2], (opcode::TEXT, b"text".to_vec()));
 }
 
-/// What a topic client sends, and what an envelope receiver finds in `data`.
+/// A topic client's opcode and payload, and the resulting `data` of an envelope receiver.
 const TOPIC_TO_ENVELOPE: [(u8, &[u8], &str); 6] = [
     (opcode::TEXT, b"{ \"a\" : 1.50 }", "{ \"a\" : 1.50 }"),
     (opcode::TEXT, b"\"a string\"", "\"a string\""),
@@ -146,7 +146,7 @@ fn a_topic_frame_reaches_an_envelope_receiver_from_the_backlog() {
     assert_eq!(receiver.messages(6), TOPIC_TO_ENVELOPE.map(|(_, _, wanted)| wanted.to_string()));
 }
 
-/// The messages of one envelope, as a topic receiver gets them.
+/// An envelope, and its messages as a topic receiver gets them.
 const ENVELOPE: &str = r#"{"command":"send-message","channel":"sms","data":[ {"a" : 1.50}, "text", 7, null, [1, 2] ]}"#;
 const AS_FRAMES: [&str; 5] = [r#"{"a" : 1.50}"#, r#""text""#, "7", "null", "[1, 2]"];
 

@@ -1,10 +1,10 @@
 //! The examples of `docs/protocol.md`, executed.
 //!
-//! A block of code marked `wsmb` is a conversation with a broker of default configuration. `> TEXT` is a frame that a client sends,
-//! `< TEXT` the frame that it gets next, where `…` stands for any text; in a frame that a client sends, `…` is the name of its last delivery. Several clients have names: `gateway> TEXT`, `gateway< TEXT`. A name
-//! with a topic, `gateway@sms> TEXT`, is a topic connection; without, an envelope connection after its connect reply. A name alone,
-//! `gateway@sms`, connects. A line that begins with `#` is a comment. Each block has new connections to a new broker, unless its
-//! first line is `# same connection`.
+//! A code block marked `wsmb` is a conversation with a broker of default configuration. `> TEXT` is a frame that a client sends, and
+//! `< TEXT` is the next frame that the client gets. In `<` lines `…` stands for any text; in `>` lines for the name of the client's last delivery.
+//! With several clients, a line begins with a name: `gateway> TEXT`. A name with a topic, `gateway@sms> TEXT`, is a topic connection; a name without
+//! a topic is an envelope connection after its connect reply. A name alone connects. A line that begins with `#` is a comment. Each block has new
+//! connections to a new broker, unless its first line is `# same connection`.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ enum Line<'a> {
     Expect { client: &'a str, text: &'a str },
 }
 
-/// One block: where it stands, whether it continues the one before, and its lines.
+/// One block: its line in the page, whether it continues the previous block, and its lines.
 #[derive(Debug, PartialEq, Eq)]
 struct Block<'a> {
     line: usize,
@@ -61,7 +61,7 @@ fn parse(number: usize, line: &str) -> Line<'_> {
     }
 }
 
-/// Whether `text` is what `pattern` says, `…` standing for anything.
+/// Whether `text` matches `pattern`, where `…` stands for any text.
 fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('…');
     let first = parts.next().unwrap_or_default();
@@ -85,7 +85,7 @@ fn connect(broker: &Broker, name: &str) -> Client {
 }
 
 #[test]
-fn every_example_of_the_protocol_page_is_true() {
+fn every_example_of_the_protocol_page_matches_the_broker() {
     let path = format!("{}/docs/protocol.md", concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let page = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("docs/protocol.md: {error}"));
     let blocks = blocks(&page);
@@ -96,7 +96,7 @@ fn every_example_of_the_protocol_page_is_true() {
         if !block.continues {
             scene = Some((Broker::start(), HashMap::new()));
         }
-        let Some((broker, clients)) = &mut scene else { panic!("the block at line {} continues nothing", block.line) };
+        let Some((broker, clients)) = &mut scene else { panic!("the block at line {} has no previous block to continue", block.line) };
         for (number, line) in &block.lines {
             let (Line::Connect { client: name } | Line::Send { client: name, .. } | Line::Expect { client: name, .. }) =
                 line;
@@ -110,7 +110,7 @@ fn every_example_of_the_protocol_page_is_true() {
                 }
                 Line::Expect { text: pattern, .. } => {
                     let text = client.next_text();
-                    let story = client.story();
+                    let trace = client.trace();
                     if let Some((delivery, _)) =
                         text.strip_prefix(r#"{"delivery":""#).and_then(|rest| rest.split_once('"'))
                     {
@@ -118,7 +118,7 @@ fn every_example_of_the_protocol_page_is_true() {
                     }
                     assert!(
                         matches(pattern, &text),
-                        "docs/protocol.md:{number}: expected\n  {pattern}\ngot\n  {text}\n{story}"
+                        "docs/protocol.md:{number}: expected\n  {pattern}\ngot\n  {text}\n{trace}"
                     );
                 }
             }
@@ -140,7 +140,7 @@ fn blocks_are_found_and_parsed() {
 }
 
 #[test]
-fn patterns_match_what_they_should() {
+fn patterns_match_the_right_texts() {
     for (pattern, text, wanted) in [
         ("abc", "abc", true),
         ("abc", "abcd", false),

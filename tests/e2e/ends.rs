@@ -1,5 +1,5 @@
-//! No false confirmation (SPEC 6.3): what a client's end, its pongs and its silence prove, and what they do not. In every test: what was
-//! accepted is received or waits.
+//! No false confirmation (SPEC 6.3): which ends and pongs of a client confirm a delivery, and which do not. In every test, each accepted
+//! message is received or waits.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::client::{Client, messages_of};
 use crate::legacy::Php;
 use crate::raw::{Got, Head, Raw, close_payload, opcode};
 
-/// Has `count` messages accepted, 0 and up, each a publication of its own.
+/// Publishes the numbers from 0 to `count` - 1, each as a publication with an id.
 #[track_caller]
 fn accept(broker: &Broker, count: u64) {
     let mut sender = Client::envelope(broker);
@@ -24,7 +24,7 @@ fn accept(broker: &Broker, count: u64) {
     }
 }
 
-/// Who receives, in which way.
+/// The kind of a receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Modern,
@@ -48,7 +48,7 @@ impl Kind {
         let mut raw = Raw::upgrade(broker, &head);
         if matches!(self, Self::Modern | Self::Legacy) {
             raw.send_text(r#"{"command":"receive-message","channel":"sms"}"#);
-            assert!(raw.next_frame().text().contains("connect"), "{}", raw.story());
+            assert!(raw.next_frame().text().contains("connect"), "{}", raw.trace());
         }
         raw
     }
@@ -73,15 +73,15 @@ fn data(raw: &mut Raw) -> String {
     }
 }
 
-/// Waits for a ping and does not answer it.
+/// Waits for a ping and returns its payload without answering it.
 #[track_caller]
 fn ping(raw: &mut Raw) -> Vec<u8> {
     let frame = raw.next_frame();
-    assert_eq!(frame.opcode, opcode::PING, "{}", raw.story());
+    assert_eq!(frame.opcode, opcode::PING, "{}", raw.trace());
     frame.payload
 }
 
-/// What waits, oldest first: everything that a patient receiver gets until it has the marker.
+/// The waiting messages, oldest first: all messages that a receiver gets before a marker.
 #[track_caller]
 fn waiting(broker: &Broker) -> Vec<u64> {
     const MARKER: u64 = 999_999;
@@ -118,7 +118,7 @@ fn end(mut raw: Raw, how: End) {
 }
 
 #[test]
-fn a_client_that_handles_one_frame_of_many_and_leaves_has_confirmed_no_more_than_that_frame() {
+fn a_client_that_leaves_after_one_of_many_frames_confirms_at_most_that_frame() {
     for how in [End::Fin, End::Close(1000), End::Close(1001), End::Close(1009), End::Reset] {
         for kind in Kind::ALL {
             let broker = Setup::default().in_memory().start();
@@ -129,8 +129,8 @@ fn a_client_that_handles_one_frame_of_many_and_leaves_has_confirmed_no_more_than
             let left = waiting(&broker);
             let kind_of_end = format!("{kind:?} {how:?}");
             let (lost, again): (Vec<u64>, Vec<u64>) = (0..100).partition(|number| !left.contains(number));
-            assert!(lost.is_empty() || lost == first, "{kind_of_end}: {lost:?} were never handled");
-            assert_eq!(left, again, "{kind_of_end}: in order, and once");
+            assert!(lost.is_empty() || lost == first, "{kind_of_end}: {lost:?} were lost");
+            assert_eq!(left, again, "{kind_of_end}: not once each and in order");
         }
     }
 }
@@ -142,7 +142,7 @@ fn only_an_orderly_end_of_a_legacy_client_confirms_its_only_frame() {
         for how in [End::Fin, End::Close(1000), End::Close(1001), End::Close(1009), End::CloseWithoutCode, End::Reset] {
             let legacy = matches!(kind, Kind::Legacy | Kind::LegacyTopic);
             let confirms = legacy && matches!(how, End::Fin | End::Close(1000 | 1001));
-            // On a loaded machine the ping may be there before the client leaves; then its end proves nothing, and it tries again.
+            // On a loaded machine the ping may arrive before the client leaves. Then the end confirms nothing, and the test tries again.
             let attempts = if confirms { 20 } else { 1 };
             let left = (0..attempts).map(|attempt| {
                 let mut sender = Client::envelope(&broker);
@@ -158,7 +158,7 @@ fn only_an_orderly_end_of_a_legacy_client_confirms_its_only_frame() {
     }
 }
 
-/// As [`waiting`], for a test that asks often.
+/// Like [`waiting`], with a marker that needs no id, so that a test can call it several times.
 #[track_caller]
 fn waiting_after(broker: &Broker) -> Vec<u64> {
     let mut receiver = Client::receiver(broker, "sms");
@@ -181,7 +181,7 @@ fn a_fin_with_a_ping_unread_confirms_nothing() {
     accept(&broker, 1);
     let mut raw = Kind::LegacyTopic.connect(&broker);
     assert_eq!(data(&mut raw), "0");
-    // Its TCP has the ping, and the program leaves without an answer.
+    // The client's system has the ping, and the program leaves without an answer.
     ping(&mut raw);
     end(raw, End::Fin);
     assert_eq!(waiting(&broker), [0]);
@@ -198,7 +198,7 @@ fn without_trust_in_fin_leaving_confirms_nothing() {
 }
 
 #[test]
-fn who_has_sent_to_the_channel_before_receiving_it_confirms_nothing_by_leaving() {
+fn a_receiver_that_has_sent_to_its_channel_confirms_nothing_by_leaving() {
     for (channel, expected) in [("sms", vec![0]), ("other", vec![])] {
         let broker = Broker::start();
         accept(&broker, 1);
@@ -209,7 +209,7 @@ fn who_has_sent_to_the_channel_before_receiving_it_confirms_nothing_by_leaving()
         ));
         assert!(data(&mut raw).contains("connect"));
         raw.send_text(r#"{"command":"receive-message","channel":"sms"}"#);
-        assert!(data(&mut raw).contains("[0"), "{}", raw.story());
+        assert!(data(&mut raw).contains("[0"), "{}", raw.trace());
         end(raw, End::Fin);
         let mut receiver = Client::receiver(&broker, "sms");
         let mut sender = Client::envelope(&broker);
@@ -221,12 +221,12 @@ fn who_has_sent_to_the_channel_before_receiving_it_confirms_nothing_by_leaving()
         receiver.confirm();
         receiver.leave();
         let numbers: Vec<u64> = texts.iter().filter_map(|text| text.parse().ok()).collect();
-        assert_eq!(numbers, expected, "it sent to {channel}: {texts:?}");
+        assert_eq!(numbers, expected, "the receiver had sent to {channel}: {texts:?}");
     }
 }
 
 #[test]
-fn an_empty_pong_that_nobody_asked_for_confirms_nothing() {
+fn an_unsolicited_empty_pong_confirms_nothing() {
     let broker = Broker::start();
     type Pongs = fn(&mut Raw);
     let cases: [(&str, Kind, Pongs); 4] = [
@@ -294,16 +294,16 @@ fn a_legacy_receiver_gets_one_frame_until_it_confirms() {
 }
 
 #[test]
-fn an_explicit_prefetch_is_kept_as_given() {
+fn an_explicit_prefetch_never_grows() {
     let broker = Broker::start();
     accept(&broker, 10);
     let mut raw = Raw::upgrade(&broker, &Head::new("/"));
     raw.send_text(r#"{"command":"receive-message","channel":"sms","prefetch":1}"#);
     assert!(data(&mut raw).contains("connect"));
-    // However quickly it confirms, it is given one frame at a time.
+    // The window stays at one frame, however quickly the receiver confirms.
     for _ in 0..3 {
         let frame = raw.next_frame();
-        assert_eq!(frame.opcode, opcode::TEXT, "{}", raw.story());
+        assert_eq!(frame.opcode, opcode::TEXT, "{}", raw.trace());
         ping(&mut raw);
         raw.send_frame(opcode::PONG, b"");
         let mut sender = Client::envelope(&broker);
@@ -326,9 +326,9 @@ fn a_receiver_that_confirms_nothing_is_ended_and_its_messages_go_to_another() {
     loop {
         match php.raw().next() {
             // A legacy client gets no close frame.
-            Got::Frame(frame) => assert_eq!(frame.opcode, opcode::PING, "{}", php.raw().story()),
+            Got::Frame(frame) => assert_eq!(frame.opcode, opcode::PING, "{}", php.raw().trace()),
             Got::Fin => break,
-            other => panic!("{other:?}\n{}", php.raw().story()),
+            other => panic!("{other:?}\n{}", php.raw().trace()),
         }
     }
     broker.wait_for_log("confirmed nothing for server.confirm_timeout");
@@ -336,20 +336,20 @@ fn a_receiver_that_confirms_nothing_is_ended_and_its_messages_go_to_another() {
 }
 
 #[test]
-fn a_receiver_at_work_outlives_the_heartbeat_and_not_the_confirm_timeout() {
+fn a_busy_receiver_survives_the_heartbeat_but_not_the_confirm_timeout() {
     let broker = Setup::default().server("heartbeat = \"1s\"\nconfirm_timeout = \"22s\"").start();
-    let mut at_work = Client::envelope(&broker).silent();
-    at_work.subscribe("sms");
+    let mut busy = Client::envelope(&broker).silent();
+    busy.subscribe("sms");
     let began = Instant::now();
     accept(&broker, 1);
-    assert_eq!(at_work.numbers(1), [0]);
-    // Its system acknowledges every ping, and the program answers none. The heartbeat would end it some 18 s after the handshake.
+    assert_eq!(busy.numbers(1), [0]);
+    // The client's system acknowledges every ping (TCP), and the program answers none. The heartbeat alone would end the connection about 18 s after the handshake.
     let deadline = began + Duration::from_secs(60);
     loop {
-        match at_work.raw().next_by(deadline) {
+        match busy.raw().next_by(deadline) {
             Got::Frame(frame) if frame.opcode == opcode::PING => {}
             Got::Frame(frame) => break assert_eq!(frame.close_code(), Some(1008), "{frame:?}"),
-            other => panic!("{other:?}\n{}", at_work.story()),
+            other => panic!("{other:?}\n{}", busy.trace()),
         }
     }
     assert!(began.elapsed() >= Duration::from_secs(21), "ended after {:?}", began.elapsed());

@@ -1,11 +1,11 @@
-//! `dead_letter_expired`: what has expired is a dead letter, whether it was in memory, in somebody's hands, or only in the store.
+//! `dead_letter_expired`: an expired message becomes a dead letter, whether it was in memory, in flight, or only in the store.
 
 use serde_json::{Value, json};
 
 use crate::broker::{Broker, Setup};
 use crate::client::Client;
 
-/// What the dead letters say, after so many have come.
+/// The messages and the `dead_letter` members of the dead letters; fails unless there are exactly `count`.
 fn letters(broker: &Broker, count: usize) -> Vec<(Value, Value)> {
     let mut reader = Client::envelope(broker);
     reader.subscribe_with("dead", &json!({"ack": "manual", "prefetch": 256}));
@@ -25,7 +25,7 @@ fn setup(ttl: &str) -> Setup {
 }
 
 #[test]
-fn what_nobody_receives_in_time_becomes_a_dead_letter_in_its_order() {
+fn expired_messages_become_dead_letters_in_order() {
     let broker = setup("1s").start();
     let mut sender = Client::envelope(&broker);
     for number in 0..200 {
@@ -37,7 +37,7 @@ fn what_nobody_receives_in_time_becomes_a_dead_letter_in_its_order() {
 }
 
 #[test]
-fn what_expires_while_the_broker_is_off_or_is_killed_becomes_a_dead_letter_once() {
+fn messages_that_expire_across_a_crash_become_dead_letters_once() {
     let broker = setup("1s").start();
     let mut sender = Client::envelope(&broker);
     for number in 0..50 {
@@ -52,7 +52,7 @@ fn what_expires_while_the_broker_is_off_or_is_killed_becomes_a_dead_letter_once(
 }
 
 #[test]
-fn what_expires_in_the_hands_of_a_gateway_becomes_a_dead_letter_when_it_vanishes() {
+fn a_message_that_expires_in_flight_becomes_a_dead_letter_when_its_receiver_vanishes() {
     let broker = setup("1s").start();
     let mut gateway = Client::envelope(&broker);
     gateway.subscribe_with("sms", &json!({"ack": "manual", "prefetch": 1}));
@@ -61,7 +61,7 @@ fn what_expires_in_the_hands_of_a_gateway_becomes_a_dead_letter_when_it_vanishes
     sender.publish("sms", &json!(8));
     sender.sync();
     assert_eq!(gateway.next_delivery()["data"], json!([7]));
-    // The second one was sent later: when its time is over, that of the first one is.
+    // The second message was sent later, so the first one has expired too.
     assert_eq!(letters(&broker, 1), [expired(8, 0)]);
     gateway.vanish();
     assert_eq!(letters(&broker, 2), [expired(8, 0), expired(7, 1)]);

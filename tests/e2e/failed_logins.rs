@@ -1,4 +1,4 @@
-//! The log line of a failed login, and the filter of fail2ban that docs/deploying.md gives for it.
+//! The log line of a failed login, and the fail2ban filter for it in docs/deploying.md.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::broker::{Broker, Setup, USER};
 use crate::raw::{Head, Raw, basic};
 
-/// The answer to a login through a trusted proxy that names `client`.
+/// Tries to log in through a trusted proxy that names `client`.
 #[track_caller]
 fn log_in(broker: &Broker, client: &str, user: &str, password: &str) {
     let head = Head::new("/").with("Authorization", &basic(user, password)).with("X-Forwarded-For", client);
@@ -22,8 +22,8 @@ fn failregex() -> String {
     line.trim().to_owned()
 }
 
-/// Which of the lines the filter matches, and the host that it finds in each. fail2ban is a Python program: it takes the time out of the line, puts a group in the place of
-/// `<HOST>`, and searches with Python's `re`.
+/// The host that the filter finds in each line; `None` if the line does not match. Like fail2ban, the script removes the time from the line, replaces
+/// `<HOST>` with a group, and searches with Python's `re`.
 #[track_caller]
 fn banned(lines: &[String]) -> Vec<Option<String>> {
     let script = r#"
@@ -68,7 +68,7 @@ fn each_failure_is_a_line_that_the_documented_filter_matches() {
     ] {
         broker.wait_for_log(expected);
     }
-    // Nobody has guessed anything here.
+    // A request without credentials is no guess, so the filter must not match its line.
     let mut raw = Raw::connect(&broker);
     raw.send(&Head::new("/").without("Authorization").with("X-Forwarded-For", "192.0.2.4").bytes());
     raw.rest();
@@ -79,7 +79,7 @@ fn each_failure_is_a_line_that_the_documented_filter_matches() {
     let lines: Vec<String> = text.lines().filter(|line| line.contains("login failed")).map(str::to_owned).collect();
     let hosts = [Some("192.0.2.1"), Some("2001:db8::7"), Some("192.0.2.3"), None];
     assert_eq!(banned(&lines), hosts.map(|host| host.map(str::to_owned)), "{lines:#?}");
-    // As the journal of systemd hands it over, and a line of another kind that a client has written its own text into.
+    // A line with the prefix of systemd's journal, and a line of another kind that contains a client's text.
     let journal: Vec<String> = lines.iter().map(|line| format!("pi wsmb[812]: {line}")).collect();
     assert_eq!(banned(&journal[..1]), [Some("192.0.2.1".to_owned())]);
     let forged = "2026-11-28T10:00:00.000000Z  WARN dropped a message channel=WARN login failed: client=6.6.6.6 user=\"x\" reason=\"wrong password\" withheld=0";
@@ -87,7 +87,7 @@ fn each_failure_is_a_line_that_the_documented_filter_matches() {
 }
 
 #[test]
-fn failures_are_counted_where_lines_are_left_out_and_no_password_is_told() {
+fn lines_of_failed_logins_are_bounded_and_contain_no_password() {
     let broker = Broker::start();
     for number in 0..40 {
         let mut raw = Raw::connect(&broker);

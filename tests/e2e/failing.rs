@@ -1,4 +1,4 @@
-//! A message that fails does not stop the others: nack with its members, rejection, and deliveries that nobody answers.
+//! A message that fails does not delay other messages: nack with its members, rejection, and deliveries without an answer.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ fn publish(broker: &Broker, message: &str) {
     sender.sync();
 }
 
-/// The next delivery's name, after it was seen to carry `message`.
+/// Reads the next delivery, which must contain `message`. Returns its name and whether it is marked as redelivered.
 #[track_caller]
 fn expect(receiver: &mut Client, message: &str) -> (String, bool) {
     let delivery = receiver.next_delivery();
@@ -39,7 +39,7 @@ fn answer(receiver: &mut Client, command: &str, delivery: &str, members: &Value)
 }
 
 #[test]
-fn what_one_receiver_gives_back_another_gets_at_once() {
+fn a_message_that_one_receiver_gives_back_goes_to_another_at_once() {
     let broker = Setup::default().defaults("receivers = 1").start();
     let (mut first, mut second) = (receiver(&broker, 1), receiver(&broker, 1));
     publish(&broker, "bad");
@@ -52,7 +52,7 @@ fn what_one_receiver_gives_back_another_gets_at_once() {
 }
 
 #[test]
-fn retry_after_holds_a_message_back_and_nothing_else() {
+fn retry_after_delays_one_message_and_no_other() {
     let broker = Setup::default().defaults("receivers = 1").start();
     let mut gateway = receiver(&broker, 1);
     publish(&broker, "bad");
@@ -68,21 +68,21 @@ fn retry_after_holds_a_message_back_and_nothing_else() {
 }
 
 #[test]
-fn what_is_held_back_survives_a_power_cut() {
+fn a_held_message_survives_a_crash() {
     let broker = Setup::default().defaults("receivers = 1").start();
     let mut gateway = receiver(&broker, 1);
     publish(&broker, "bad");
     let (name, _) = expect(&mut gateway, "bad");
     answer(&mut gateway, "nack", &name, &json!({"retry_after": 3_600}));
-    // The reply comes when the store has committed, and what it was asked before went before.
+    // The store commits in order, so with this reply the earlier change is committed too.
     Client::envelope(&broker).publish_safely("other", &json!(1), "a");
     let broker = broker.kill_and_restart();
     let (_, redelivered) = expect(&mut receiver(&broker, 1), "bad");
-    assert!(redelivered, "it comes back at once: a restart is as good as a retry");
+    assert!(redelivered, "a restart ends the hold, so the message is redelivered at once");
 }
 
 #[test]
-fn a_delivery_tells_which_attempt_it_is_after_a_restart_and_a_power_cut_too() {
+fn a_delivery_names_its_attempt_also_after_a_restart_and_a_crash() {
     let broker = Setup::default().defaults("receivers = 1").start();
     let mut ids = std::collections::BTreeSet::new();
     let mut attempt = |broker: &Broker| {
@@ -102,7 +102,7 @@ fn a_delivery_tells_which_attempt_it_is_after_a_restart_and_a_power_cut_too() {
     let broker = broker.kill_and_restart();
     let (mark, number) = attempt(&broker);
     assert!(mark == json!(true) && number.as_u64().unwrap() >= 2, "{mark} {number}");
-    assert_eq!(ids.len(), 1, "one message, one number");
+    assert_eq!(ids.len(), 1, "the message_id must stay the same");
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_rejected_message_goes_to_the_dead_letters_at_once() {
 }
 
 #[test]
-fn a_dead_letter_tells_why_it_died_after_a_restart_too() {
+fn a_dead_letter_names_its_cause_also_after_a_restart() {
     let broker = Setup::default().channel("sms", "receivers = 1\nmax_deliveries = 1\ndead_letter = \"dead\"").start();
     let mut gateway = receiver(&broker, 2);
     publish(&broker, "bad");
@@ -142,7 +142,7 @@ fn a_dead_letter_tells_why_it_died_after_a_restart_too() {
 }
 
 #[test]
-fn a_rejected_message_without_dead_letters_is_dropped_and_told_of() {
+fn a_rejected_message_without_dead_letters_is_dropped_and_logged() {
     let broker = Setup::default().channel("sms", "receivers = 1").start();
     let mut gateway = receiver(&broker, 1);
     publish(&broker, "bad");
@@ -169,7 +169,7 @@ fn a_delivery_that_is_not_answered_in_time_goes_to_another_receiver() {
 }
 
 #[test]
-fn who_extends_a_delivery_keeps_it() {
+fn an_extended_delivery_stays_with_its_receiver() {
     let broker = Setup::default().channel("sms", "receivers = 1\nack_timeout = \"1s\"").start();
     let (mut slow, mut other) = (receiver(&broker, 1), receiver(&broker, 1));
     publish(&broker, "work");
@@ -183,14 +183,14 @@ fn who_extends_a_delivery_keeps_it() {
 }
 
 #[test]
-fn a_code_does_not_die_at_a_frozen_gateway_while_another_one_stands_by() {
+fn a_message_moves_from_a_frozen_receiver_to_a_standby_receiver() {
     let broker = Setup::default().channel("sms", "receivers = 1\nttl = \"60s\"\nconfirm_within = \"1s\"").start();
     let mut frozen = Client::receiver(&broker, "sms").silent();
     let mut standby = Client::receiver(&broker, "sms");
     publish(&broker, "402913");
     assert_eq!(frozen.messages(1), ["\"402913\""]);
-    assert_eq!(standby.messages(1), ["\"402913\""], "it did not confirm in time");
+    assert_eq!(standby.messages(1), ["\"402913\""], "the frozen receiver did not confirm in time");
     publish(&broker, "718281");
-    assert_eq!(standby.messages(1), ["\"718281\""], "the silent one gets nothing new");
+    assert_eq!(standby.messages(1), ["\"718281\""], "the frozen receiver gets no new message");
     frozen.expect_nothing(Duration::from_millis(200));
 }

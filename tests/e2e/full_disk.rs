@@ -1,4 +1,4 @@
-//! A store without room, and one that can't be written: on a small file system of its own where mounting is permitted, else by the nearest thing.
+//! A store on a full disk, and a store that is read-only: on a small file system if mounting is permitted, otherwise with a limit of file sizes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,17 +11,17 @@ use crate::client::Client;
 use crate::lifecycle::{assert_says, refusal};
 use crate::outage::{SECRET, ping, send, until};
 
-/// A small file system of its own for a store, or what comes nearest to it.
+/// A directory for a store, on a small file system of its own if mounting is permitted.
 struct SmallDisk {
     dir: PathBuf,
     mounted: bool,
 }
 
 impl SmallDisk {
-    /// Its size in bytes.
+    /// The size in bytes.
     const SIZE: usize = 2 << 20;
 
-    /// Mounts one over `dir`, where that is permitted.
+    /// Creates the directory `small` in `dir`, and mounts a file system on it if that is permitted.
     fn new(dir: &Path) -> Self {
         let dir = dir.join("small");
         std::fs::create_dir(&dir).expect("a directory");
@@ -39,13 +39,13 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         if self.mounted {
-            // Lazily, because the broker may not have ended yet.
+            // A lazy unmount, because the broker may not have ended yet.
             let _ = Command::new("umount").arg("-l").arg(&self.dir).status();
         }
     }
 }
 
-/// Sends until the store is full. Returns the numbers that were accepted.
+/// Sends until the store is full, and returns the accepted numbers.
 #[track_caller]
 fn fill(sender: &mut Client, from: u64) -> Vec<u64> {
     fill_until(sender, from, &["05", "06"])
@@ -66,7 +66,7 @@ fn fill_until(sender: &mut Client, from: u64, codes: &[&str]) -> Vec<u64> {
     panic!("1,000 messages of {} bytes were accepted on a disk of {} bytes", padding.len(), SmallDisk::SIZE);
 }
 
-/// The number in front of each message that comes.
+/// Receives `count` messages and returns the number in each.
 #[track_caller]
 fn drain(receiver: &mut Client, count: usize) -> Vec<u64> {
     let mut numbers = Vec::new();
@@ -135,10 +135,10 @@ fn a_store_of_its_maximum_size_refuses_senders_and_recovers_when_the_backlog_is_
     broker.wait_for_log("has reached its size limit");
 }
 
-/// A broker whose files can't grow beyond [`SmallDisk::SIZE`].
+/// Starts a broker whose files cannot grow beyond [`SmallDisk::SIZE`].
 #[track_caller]
 fn start_limited(setup: Setup, dir: Arc<tempfile::TempDir>) -> Broker {
-    // SAFETY: ignoring a signal runs no code. The broker inherits it, so that a file that is too large is an error and not its end.
+    // SAFETY: ignoring a signal runs no code. The broker inherits it, so a write beyond the limit returns an error instead of ending the process.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let broker = Broker::start_in(setup, dir, 0).unwrap_or_else(|failure| panic!("{failure}"));
     broker.limit_files(Some(SmallDisk::SIZE as u64));
@@ -146,7 +146,7 @@ fn start_limited(setup: Setup, dir: Arc<tempfile::TempDir>) -> Broker {
 }
 
 #[test]
-fn a_file_that_may_not_grow_refuses_senders_and_loses_nothing() {
+fn a_limit_of_file_sizes_refuses_senders_and_loses_nothing() {
     let mut broker = start_limited(Setup::default(), Arc::new(tempfile::tempdir().unwrap()));
     let mut sender = Client::envelope(&broker);
     let accepted = fill(&mut sender, 0);
@@ -159,7 +159,7 @@ fn a_file_that_may_not_grow_refuses_senders_and_loses_nothing() {
     broker.assert_alive();
 }
 
-/// Two messages that a receiver has and does not confirm, and that the store does not take.
+/// Puts two messages in flight to a receiver that does not confirm them, while the store cannot be written.
 #[track_caller]
 fn hold_two(broker: &Broker, sender: &mut Client) -> Client {
     let mut receiver = Client::envelope(broker);
@@ -172,7 +172,7 @@ fn hold_two(broker: &Broker, sender: &mut Client) -> Client {
     receiver
 }
 
-/// It ends with a code that is not 0, and says how many messages are lost.
+/// Stops the broker, which must exit with 1 and log `sentence`.
 #[track_caller]
 fn assert_lost(broker: &mut Broker, sentence: &str) {
     let status = broker.stop();
@@ -198,7 +198,7 @@ fn a_stop_that_loses_messages_says_how_many_and_fails() {
 
 #[test]
 fn a_store_that_is_read_only_is_named() {
-    // For root, permission bits mean nothing: there, the file system itself must be read-only.
+    // Permission bits do not restrict root, so for root the file system itself must be read-only.
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let disk = SmallDisk::new(dir.path());
     let setup = Setup::default().database("small/wsmb.db");
@@ -214,7 +214,7 @@ fn a_store_that_is_read_only_is_named() {
         assert!(remount.success());
         assert_says(&refusal(setup, dir, 0), &["small/wsmb.db", "EROFS", "mount it writable again"]);
     } else if root {
-        println!("root may not mount here: a place that refuses every file serves instead");
+        println!("mounting is not permitted: the test uses a directory that refuses every file");
         assert_says(
             &refusal(Setup::default().database("/proc/wsmb.db"), dir, 0),
             &["/proc/wsmb.db", "check the path in store.url"],

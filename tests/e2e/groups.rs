@@ -1,11 +1,11 @@
-//! `"group"`: of the receivers that name one group, one gets each message.
+//! `"group"`: each message goes to one of the receivers that name the same group.
 
 use serde_json::{Value, json};
 
 use crate::broker::{Broker, Setup};
 use crate::client::Client;
 
-/// A receiver of `sms` with manual acknowledgement, in a group if one is named.
+/// A receiver of `sms` with manual acknowledgement, in this group.
 #[track_caller]
 fn gateway(broker: &Broker, group: &str) -> Client {
     let mut client = Client::envelope(broker);
@@ -28,7 +28,7 @@ fn answer(receiver: &mut Client, command: &str, delivery: &str) {
 }
 
 #[test]
-fn one_of_a_group_gets_each_message_and_everybody_else_does() {
+fn each_message_goes_to_one_of_a_group_and_to_every_receiver_outside() {
     for keep in [true, false] {
         let broker = Setup::default().defaults(&format!("keep = {keep}")).start();
         let mut gateways = [gateway(&broker, "gateways"), gateway(&broker, "gateways")];
@@ -43,7 +43,7 @@ fn one_of_a_group_gets_each_message_and_everybody_else_does() {
         let [first, mut second] = gateways;
         first.vanish();
         if keep {
-            assert_eq!(second.numbers(4), [0, 1, 2, 3], "what the first one had not confirmed");
+            assert_eq!(second.numbers(4), [0, 1, 2, 3], "the first receiver had not confirmed them");
         }
         sender.publish("sms", &json!(4));
         assert_eq!(page.numbers(1), [4]);
@@ -54,7 +54,7 @@ fn one_of_a_group_gets_each_message_and_everybody_else_does() {
 }
 
 #[test]
-fn two_gateways_take_turns_where_the_channel_says_so() {
+fn dispatch_rotate_alternates_within_a_group() {
     let broker = Setup::default().defaults("dispatch = \"rotate\"").start();
     let mut gateways = [gateway(&broker, "gateways"), gateway(&broker, "gateways")];
     let mut sender = Client::envelope(&broker);
@@ -66,7 +66,7 @@ fn two_gateways_take_turns_where_the_channel_says_so() {
 }
 
 #[test]
-fn a_page_that_looks_on_settles_nothing_that_a_gateway_has() {
+fn a_receiver_outside_a_group_settles_no_message_of_the_group() {
     let broker = Broker::start();
     let mut page = Client::receiver(&broker, "sms");
     let mut gateway_1 = gateway(&broker, "gateways");
@@ -86,7 +86,7 @@ fn a_page_that_looks_on_settles_nothing_that_a_gateway_has() {
 }
 
 #[test]
-fn what_a_group_had_is_not_lost_with_the_broker() {
+fn unconfirmed_messages_of_a_group_survive_a_crash() {
     let broker = Broker::start();
     let mut page = Client::receiver(&broker, "sms");
     let mut gateway_1 = gateway(&broker, "gateways");
@@ -94,7 +94,7 @@ fn what_a_group_had_is_not_lost_with_the_broker() {
     assert_eq!(
         sender.publish_safely("sms", &json!(1), "one")["stored"],
         json!(true),
-        "the page's confirmation is none"
+        "the confirmation of the page does not count"
     );
     assert_eq!(next(&mut gateway_1).2, json!([1]));
     page.confirm();
@@ -104,7 +104,7 @@ fn what_a_group_had_is_not_lost_with_the_broker() {
 }
 
 #[test]
-fn a_group_is_named_as_a_receiver_is() {
+fn an_empty_or_long_group_name_is_refused() {
     let broker = Broker::start();
     let mut client = Client::envelope(&broker);
     client.command(&json!({"command": "receive-message", "channel": "sms", "group": ""}));

@@ -1,4 +1,4 @@
-//! Peers that want to hurt: too much, too little, too fast. The broker's memory stays bounded and other clients unharmed.
+//! Hostile peers that send too much, too little or too fast. The broker's memory stays bounded, and other clients are served.
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,15 @@ use crate::raw::{Got, Head, Length, Raw, frame, frame_with, opcode};
 
 const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
 
-/// Waits for the end of a connection that the broker is to end by itself.
+/// Fails unless the broker ends the connection within `time`.
 #[track_caller]
-fn ended_within(raw: &mut Raw, time: Duration) {
+fn assert_ended_within(raw: &mut Raw, time: Duration) {
     let deadline = Instant::now() + time;
     loop {
         match raw.next_by(deadline) {
             Got::Frame(_) => {}
             Got::Fin | Got::Reset => return,
-            Got::Silence => panic!("still open after {time:?}\n{}", raw.story()),
+            Got::Silence => panic!("still open after {time:?}\n{}", raw.trace()),
         }
     }
 }
@@ -34,13 +34,13 @@ fn a_hundred_thousand_fragments_are_too_many() {
         (0..100_000).for_each(|_| bytes.extend_from_slice(&one));
         let _ = raw.try_send(&bytes);
         let got = raw.next();
-        assert!(matches!(&got, Got::Frame(frame) if frame.close_code() == Some(1009)), "{got:?}\n{}", raw.story());
+        assert!(matches!(&got, Got::Frame(frame) if frame.close_code() == Some(1009)), "{got:?}\n{}", raw.trace());
     }
     assert_unharmed(&mut broker);
 }
 
 #[test]
-fn half_a_frame_and_silence_is_ended_by_the_heartbeat() {
+fn an_incomplete_frame_is_ended_by_the_heartbeat() {
     let mut broker = Setup::default().server("heartbeat = \"1s\"").start();
     let whole = frame_with(0x81, Length::Wide, MASK, &[b'x'; 1_000]);
     let mut halves: Vec<Raw> = [1, 2, 7, 14, 500]
@@ -53,12 +53,12 @@ fn half_a_frame_and_silence_is_ended_by_the_heartbeat() {
         .collect();
     assert_unharmed(&mut broker);
     for raw in &mut halves {
-        ended_within(raw, Duration::from_secs(40));
+        assert_ended_within(raw, Duration::from_secs(40));
     }
 }
 
 #[test]
-fn half_a_head_and_silence_is_ended() {
+fn an_incomplete_head_is_ended() {
     let mut broker = Broker::start();
     let whole = Head::new("/").bytes();
     let mut halves: Vec<Raw> = [0, 1, whole.len() / 2, whole.len() - 1]
@@ -69,7 +69,7 @@ fn half_a_head_and_silence_is_ended() {
             raw
         })
         .collect();
-    // And one that drips a byte now and then, which must not help it.
+    // A peer that sends single bytes must not keep the connection open for longer.
     let mut drip = Raw::connect(&broker);
     let began = Instant::now();
     for byte in whole.iter().cycle() {
@@ -80,7 +80,7 @@ fn half_a_head_and_silence_is_ended() {
             break;
         }
     }
-    assert!(began.elapsed() < Duration::from_secs(12), "a dripping head is read for ever");
+    assert!(began.elapsed() < Duration::from_secs(12), "a head in single bytes has no timeout");
     for raw in &mut halves {
         raw.rest();
     }
@@ -108,7 +108,7 @@ fn pings_from_a_peer_that_reads_no_pongs_cost_bounded_memory() {
     let mut broker = Broker::start();
     let mut raw = Raw::connect_narrow(&broker, 16 << 10).upgraded(&Head::new("/ws?topic=sms").modern());
     let burst: Vec<u8> = (0..1_000).flat_map(|_| frame(opcode::PING, &[b'x'; 125])).collect();
-    // The broker may stop reading or end the connection; it may not collect pongs.
+    // The broker may stop reading or end the connection; it must not queue pongs without limit.
     raw.give_up_writing_after(Duration::from_secs(2));
     for _ in 0..500 {
         if raw.try_send(&burst).is_err() {
@@ -133,7 +133,7 @@ fn commands_from_a_peer_that_reads_no_answers_cost_bounded_memory() {
 }
 
 #[test]
-fn a_reader_that_never_reads_is_ended_while_messages_come() {
+fn a_receiver_that_never_reads_is_ended() {
     let mut broker = Setup::default().defaults("keep = false").start();
     let mut never: Vec<Raw> =
         (0..4).map(|_| Raw::connect_narrow(&broker, 16 << 10).upgraded(&Head::new("/ws?topic=sms"))).collect();
@@ -147,19 +147,19 @@ fn a_reader_that_never_reads_is_ended_while_messages_come() {
     });
     assert!(ended, "{}", broker.log().tail());
     for raw in &mut never {
-        ended_within(raw, PATIENCE);
+        assert_ended_within(raw, PATIENCE);
     }
     assert_unharmed(&mut broker);
 }
 
 #[test]
-fn partial_messages_on_many_connections_cost_what_they_hold_and_no_more() {
+fn partial_messages_cost_only_the_received_bytes() {
     let mut broker = Broker::start();
     let start = frame_with(0x01, Length::Minimal, MASK, &[b'x'; 1_000]);
     let held: Vec<Raw> = (0..200)
         .map(|_| {
             let mut raw = Raw::upgrade(&broker, &Head::new("/ws?topic=sms").modern());
-            // A header that announces a mebibyte must not make the broker set a mebibyte aside.
+            // A header that announces 1 MiB must not make the broker allocate 1 MiB.
             raw.send(
                 &[&start[..], &[0x80, 0xff], &((1u64 << 20) - 2_000).to_be_bytes(), &[0; 4], &[b'x'; 10]].concat(),
             );
@@ -171,7 +171,7 @@ fn partial_messages_on_many_connections_cost_what_they_hold_and_no_more() {
 }
 
 #[test]
-fn connections_that_come_and_go_leave_nothing() {
+fn short_connections_do_no_harm() {
     let mut broker = Broker::start();
     for round in 0..300 {
         let mut raw = Raw::connect(&broker);
@@ -189,7 +189,7 @@ fn connections_that_come_and_go_leave_nothing() {
 }
 
 #[test]
-fn above_the_limit_of_connections_new_ones_are_refused_and_old_ones_go_on() {
+fn above_the_limit_of_connections_new_ones_are_refused_and_old_ones_stay() {
     let broker = Setup::default().server("max_connections = 5").start();
     let mut held: Vec<Client> = (0..5).map(|_| Client::receiver(&broker, "sms")).collect();
     for _ in 0..3 {
@@ -206,7 +206,7 @@ fn above_the_limit_of_connections_new_ones_are_refused_and_old_ones_go_on() {
         if matches!(raw.head_or_end(PATIENCE), Got::Frame(frame) if frame.payload.starts_with(b"HTTP/1.1 101 ")) {
             break;
         }
-        assert!(Instant::now() < deadline, "the place of one that left stays taken");
+        assert!(Instant::now() < deadline, "a connection that has left still counts");
     }
     held[0].publish("sms", &json!(1));
     assert_eq!(held[1].numbers(1), [1]);

@@ -71,7 +71,7 @@ fn a_broker_going_down_sends_legacy_clients_no_close_frame_and_modern_ones_1001(
     assert_eq!(modern.closed(), 1001);
     // `read` fails on a close frame, and tells FIN from RST nowhere: the raw peer does.
     for php in [&mut envelope, &mut topic] {
-        assert_eq!(php.raw().next(), Got::Fin, "{}", php.raw().story());
+        assert_eq!(php.raw().next(), Got::Fin, "{}", php.raw().trace());
     }
     // The clients go at once, as the real ones do.
     drop((envelope, topic, modern));
@@ -86,8 +86,8 @@ fn a_clients_own_close_frame_is_answered() {
     raw.send(&php_head("/ws?topic=sms"));
     raw.head();
     raw.send_frame(opcode::CLOSE, &crate::raw::close_payload(1000, "bye"));
-    assert_eq!(raw.next_frame().close_code(), Some(1000), "{}", raw.story());
-    assert_eq!(raw.next(), Got::Fin, "{}", raw.story());
+    assert_eq!(raw.next_frame().close_code(), Some(1000), "{}", raw.trace());
+    assert_eq!(raw.next(), Got::Fin, "{}", raw.trace());
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn backlog_frames_fit_the_esp32() {
     let mut seen = 0;
     while seen < 50 {
         let frame = raw.next_data();
-        assert!(frame.payload.len() <= 15 << 10, "a frame of {} bytes\n{}", frame.payload.len(), raw.story());
+        assert!(frame.payload.len() <= 15 << 10, "a frame of {} bytes\n{}", frame.payload.len(), raw.trace());
         let value: Value = serde_json::from_slice(&frame.payload).unwrap();
         seen += if value["command"] == "send-message" { value["data"].as_array().unwrap().len() } else { 0 };
     }
@@ -220,7 +220,7 @@ fn no_ping_spoils_a_one_shot_readers_wait_for_its_answer() {
     let mut reader = Php::connect(&broker, "/ws?topic=callback");
     match reader.raw().next_by(Instant::now() + Duration::from_secs(10)) {
         Got::Silence => {}
-        other => panic!("expected ten quiet seconds, got {other:?}\n{}", reader.raw().story()),
+        other => panic!("expected ten quiet seconds, got {other:?}\n{}", reader.raw().trace()),
     }
     php_publish(&broker, "callback", "\"at last\"");
     assert_eq!(reader.read(Instant::now() + PATIENCE), PhpRead::Message("\"at last\"".into()));

@@ -39,7 +39,7 @@ impl Php {
     #[track_caller]
     pub fn connect(broker: &Broker, target: &str) -> Self {
         let (php, lost) = Self::connect_slowly(broker, target, Duration::ZERO);
-        assert!(lost.is_empty(), "lost in the head's shadow: {}\n{}", lost.escape_ascii(), php.raw.story());
+        assert!(lost.is_empty(), "lost in the head's shadow: {}\n{}", lost.escape_ascii(), php.raw.trace());
         php
     }
 
@@ -51,9 +51,9 @@ impl Php {
         std::thread::sleep(pause);
         let bytes = raw.read_once(1_024);
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
-        let end = end.unwrap_or_else(|| panic!("the head is not in one read of 1,024 bytes\n{}", raw.story())) + 4;
+        let end = end.unwrap_or_else(|| panic!("the head is not in one read of 1,024 bytes\n{}", raw.trace())) + 4;
         let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-        assert!(head.contains(" 101 "), "no ` 101 ` in {head:?}\n{}", raw.story());
+        assert!(head.contains(" 101 "), "no ` 101 ` in {head:?}\n{}", raw.trace());
         assert!(head.contains(&format!("Sec-WebSocket-Accept: {}\r\n", accept(KEY))), "wrong accept in {head:?}");
         (Self { raw }, bytes[end..].to_vec())
     }
@@ -64,7 +64,7 @@ impl Php {
         let mut php = Self::connect(broker, "/");
         let reply = php.message();
         let reply: Value = serde_json::from_str(&reply).unwrap_or_else(|error| panic!("{reply}: {error}"));
-        assert_eq!(reply["command"], "connect", "{reply}\n{}", php.raw.story());
+        assert_eq!(reply["command"], "connect", "{reply}\n{}", php.raw.trace());
         php
     }
 
@@ -96,16 +96,16 @@ impl Php {
         match self.raw.next_by(deadline) {
             Got::Frame(frame) => self.take(frame),
             Got::Fin | Got::Reset => PhpRead::End,
-            Got::Silence => panic!("the PHP client waits in vain\n{}", self.raw.story()),
+            Got::Silence => panic!("the PHP client waits in vain\n{}", self.raw.trace()),
         }
     }
 
     #[track_caller]
     fn take(&mut self, frame: Frame) -> PhpRead {
         match frame.opcode {
-            opcode::CLOSE => panic!("an uninvited close frame kills the PHP client\n{}", self.raw.story()),
+            opcode::CLOSE => panic!("an uninvited close frame kills the PHP client\n{}", self.raw.trace()),
             _ if frame.payload.is_empty() => {
-                panic!("an empty frame kills the PHP client: {frame:?}\n{}", self.raw.story())
+                panic!("an empty frame kills the PHP client: {frame:?}\n{}", self.raw.trace())
             }
             opcode::PING => {
                 if frame.payload != b"0" {
@@ -124,7 +124,7 @@ impl Php {
             match self.read(Instant::now() + PATIENCE) {
                 PhpRead::Message(text) => return text,
                 PhpRead::Ping => {}
-                PhpRead::End => panic!("the broker has ended the connection\n{}", self.raw.story()),
+                PhpRead::End => panic!("the broker has ended the connection\n{}", self.raw.trace()),
             }
         }
     }
@@ -134,7 +134,7 @@ impl Php {
     pub fn one_shot(mut self) -> String {
         match self.read(Instant::now() + Duration::from_secs(10)) {
             PhpRead::Message(text) => text,
-            other => panic!("the one-shot reader got {other:?}\n{}", self.raw.story()),
+            other => panic!("the one-shot reader got {other:?}\n{}", self.raw.trace()),
         }
     }
 
@@ -143,7 +143,7 @@ impl Php {
     pub fn answer_one_ping(&mut self) {
         match self.read(Instant::now() + PATIENCE) {
             PhpRead::Ping => {}
-            other => panic!("expected a ping, got {other:?}\n{}", self.raw.story()),
+            other => panic!("expected a ping, got {other:?}\n{}", self.raw.trace()),
         }
     }
 
@@ -193,9 +193,9 @@ impl Java {
         raw.send(request.as_bytes());
         let head = raw.head();
         let reason = head.lines().next().and_then(|line| line.strip_prefix("HTTP/1.1 101 ")).unwrap_or_default();
-        assert!(!reason.trim().is_empty(), "Java needs a reason phrase: {head:?}\n{}", raw.story());
+        assert!(!reason.trim().is_empty(), "Java needs a reason phrase: {head:?}\n{}", raw.trace());
         let value = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Accept: "));
-        assert_eq!(value, Some(accept(KEY).as_str()), "Java checks the accept value\n{}", raw.story());
+        assert_eq!(value, Some(accept(KEY).as_str()), "Java checks the accept value\n{}", raw.trace());
         Self { raw }
     }
 
@@ -206,7 +206,7 @@ impl Java {
             let frame = self.raw.next_data();
             match frame.opcode {
                 opcode::TEXT => return frame.text().to_string(),
-                opcode::CLOSE => panic!("Java got a close frame\n{}", self.raw.story()),
+                opcode::CLOSE => panic!("Java got a close frame\n{}", self.raw.trace()),
                 _ => {}
             }
         }
@@ -218,12 +218,12 @@ impl Java {
         self.raw.send_frame(opcode::PING, b"");
         loop {
             let frame = self.raw.next_data();
-            assert_ne!(frame.opcode, opcode::CLOSE, "Java got a close frame\n{}", self.raw.story());
+            assert_ne!(frame.opcode, opcode::CLOSE, "Java got a close frame\n{}", self.raw.trace());
             if frame.opcode == opcode::PONG {
                 return assert!(
                     frame.payload.is_empty(),
                     "the pong does not answer the ping: {frame:?}\n{}",
-                    self.raw.story()
+                    self.raw.trace()
                 );
             }
         }
@@ -235,7 +235,7 @@ impl Java {
         let bytes = [frame(opcode::TEXT, text.as_bytes()), frame(opcode::CLOSE, &close_payload(1000, ""))].concat();
         self.raw.send(&bytes);
         let answer = self.raw.next_data();
-        assert_eq!(answer.close_code(), Some(1000), "Java waits for the answer to its close\n{}", self.raw.story());
+        assert_eq!(answer.close_code(), Some(1000), "Java waits for the answer to its close\n{}", self.raw.trace());
     }
 
     /// Goes on with the connection as a peer without model.
@@ -273,7 +273,7 @@ impl Esp32 {
             assert!(
                 head.lines().any(|other| other == line),
                 "the ESP32 needs exactly `{line}` in {head:?}\n{}",
-                raw.story()
+                raw.trace()
             );
         }
         Self { raw }
@@ -285,7 +285,7 @@ impl Esp32 {
         loop {
             let frame = self.raw.next_data();
             assert!(frame.payload.len() <= ESP32_MESSAGE, "the ESP32 closes with 1009: {} bytes", frame.payload.len());
-            assert_ne!(frame.opcode, opcode::CLOSE, "the ESP32 got a close frame\n{}", self.raw.story());
+            assert_ne!(frame.opcode, opcode::CLOSE, "the ESP32 got a close frame\n{}", self.raw.trace());
             if frame.opcode == opcode::TEXT && frame.fin {
                 return frame.text().to_string();
             }
@@ -303,9 +303,9 @@ impl Esp32 {
             (pong.opcode, pong.payload.len()),
             (opcode::PONG, 0),
             "the empty ping is answered\n{}",
-            self.raw.story()
+            self.raw.trace()
         );
         let close = self.raw.next_data();
-        assert_eq!(close.close_code(), Some(1000), "the close is answered\n{}", self.raw.story());
+        assert_eq!(close.close_code(), Some(1000), "the close is answered\n{}", self.raw.trace());
     }
 }

@@ -35,7 +35,7 @@ fn end(raw: &mut Raw, deadline: Instant) -> Option<u16> {
             Got::Frame(frame) if frame.opcode == opcode::CLOSE => code = frame.close_code(),
             Got::Frame(_) => {}
             Got::Fin | Got::Reset => return code,
-            Got::Silence => panic!("still open\n{}", raw.story()),
+            Got::Silence => panic!("still open\n{}", raw.trace()),
         }
     }
 }
@@ -67,7 +67,7 @@ fn a_removed_user_and_one_with_another_password_are_ended_and_nobody_else() {
         }
         let deadline = Instant::now() + SOON;
         for (raw, code) in &mut of_app {
-            assert_eq!(end(raw, deadline), *code, "{what}\n{}", raw.story());
+            assert_eq!(end(raw, deadline), *code, "{what}\n{}", raw.trace());
         }
         of_colon.sync();
         broker.wait_for_log("whose user, password or right has been withdrawn connections=4");
@@ -119,7 +119,7 @@ fn who_loses_a_right_in_use_is_ended_and_told_so_on_the_next_request() {
     });
     let deadline = Instant::now() + SOON;
     for (at, (raw, code)) in of_app.iter_mut().enumerate().filter(|(at, _)| *at != 2) {
-        assert_eq!(end(raw, deadline), *code, "{at}\n{}", raw.story());
+        assert_eq!(end(raw, deadline), *code, "{at}\n{}", raw.trace());
     }
     broker.wait_for_log("whose user, password or right has been withdrawn connections=3");
     // The right that it uses is still there.

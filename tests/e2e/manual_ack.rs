@@ -20,7 +20,7 @@ fn next(receiver: &mut Client) -> (String, bool, Value) {
     let delivery = receiver.next_delivery();
     let name = delivery["delivery"]
         .as_str()
-        .unwrap_or_else(|| panic!("no name: {delivery}\n{}", receiver.story()))
+        .unwrap_or_else(|| panic!("no name: {delivery}\n{}", receiver.trace()))
         .to_string();
     (name, delivery.get("redelivered").is_some_and(|mark| *mark == json!(true)), delivery["data"].clone())
 }

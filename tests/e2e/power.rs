@@ -121,7 +121,7 @@ impl Machine {
                 }
                 Got::Frame(_) => {}
                 Got::Fin | Got::Reset => return accepted,
-                Got::Silence => panic!("no answer within {PATIENCE:?}\n{}", raw.story()),
+                Got::Silence => panic!("no answer within {PATIENCE:?}\n{}", raw.trace()),
             }
         }
     }

@@ -255,7 +255,7 @@ impl Raw {
     pub fn upgraded(mut self, head: &Head) -> Self {
         self.send(&head.bytes());
         let reply = self.head();
-        assert!(reply.starts_with("HTTP/1.1 101 "), "the upgrade was answered with\n{reply}\n{}", self.story());
+        assert!(reply.starts_with("HTTP/1.1 101 "), "the upgrade was answered with\n{reply}\n{}", self.trace());
         self
     }
 
@@ -270,7 +270,7 @@ impl Raw {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = vec![0; bytes];
         while self.stream.peek(&mut seen).unwrap_or(0) < bytes {
-            assert!(Instant::now() < deadline, "fewer than {bytes} bytes came\n{}", self.story());
+            assert!(Instant::now() < deadline, "fewer than {bytes} bytes came\n{}", self.trace());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -283,7 +283,7 @@ impl Raw {
     }
 
     /// What happened here and what the broker says, for a message.
-    pub fn story(&self) -> String {
+    pub fn trace(&self) -> String {
         let transcript: Vec<String> = self.transcript.iter().cloned().collect();
         format!(
             "on this connection:\n{}\nthe broker's log:\n{}",
@@ -296,7 +296,7 @@ impl Raw {
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
         if let Err(error) = self.try_send(bytes) {
-            panic!("writing {} bytes: {error}\n{}", bytes.len(), self.story());
+            panic!("writing {} bytes: {error}\n{}", bytes.len(), self.trace());
         }
     }
 
@@ -326,7 +326,7 @@ impl Raw {
         let count = self
             .stream
             .read(&mut bytes)
-            .unwrap_or_else(|error| panic!("reading from the broker: {error}\n{}", self.story()));
+            .unwrap_or_else(|error| panic!("reading from the broker: {error}\n{}", self.trace()));
         bytes.truncate(count);
         self.note(format!("< {} bytes: {}", count, bytes.escape_ascii()));
         bytes
@@ -348,7 +348,7 @@ impl Raw {
                 panic!(
                     "no response head, {:?} after {got:?}\n{}",
                     self.ended.clone().unwrap_or(Got::Silence),
-                    self.story()
+                    self.trace()
                 );
             }
         }
@@ -372,7 +372,7 @@ impl Raw {
     pub fn rest(&mut self) -> Vec<u8> {
         let deadline = Instant::now() + PATIENCE;
         while self.fill(deadline) {}
-        assert!(self.ended.is_some(), "the broker does not end the connection\n{}", self.story());
+        assert!(self.ended.is_some(), "the broker does not end the connection\n{}", self.trace());
         std::mem::take(&mut self.buffer)
     }
 
@@ -437,7 +437,7 @@ impl Raw {
     pub fn next_frame(&mut self) -> Frame {
         match self.next() {
             Got::Frame(frame) => frame,
-            other => panic!("expected a frame, got {other:?}\n{}", self.story()),
+            other => panic!("expected a frame, got {other:?}\n{}", self.trace()),
         }
     }
 
@@ -457,8 +457,8 @@ impl Raw {
     #[track_caller]
     fn take_frame(&mut self) -> Option<Frame> {
         let [first, second, ..] = self.buffer[..] else { return None };
-        assert_eq!(second & 0x80, 0, "the broker has masked a frame\n{}", self.story());
-        assert_eq!(first & 0x70, 0, "the broker has set a reserved bit\n{}", self.story());
+        assert_eq!(second & 0x80, 0, "the broker has masked a frame\n{}", self.trace());
+        assert_eq!(first & 0x70, 0, "the broker has set a reserved bit\n{}", self.trace());
         let (start, length) = match second {
             126 => (4, u64::from(u16::from_be_bytes(self.buffer.get(2..4)?.try_into().ok()?))),
             127 => (10, u64::from_be_bytes(self.buffer.get(2..10)?.try_into().ok()?)),

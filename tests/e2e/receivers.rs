@@ -187,7 +187,7 @@ fn a_replaced_legacy_receiver_gets_fin_and_no_close_frame() {
     let broker = Broker::start();
     let mut old = Php::connect(&broker, "/ws?topic=sms&receiver=gateway-1");
     let _new = Client::over(Raw::upgrade(&broker, &Head::new("/ws?topic=sms&receiver=gateway-1").modern()));
-    assert_eq!(old.raw().next(), Got::Fin, "{}", old.raw().story());
+    assert_eq!(old.raw().next(), Got::Fin, "{}", old.raw().trace());
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn overflow(broker: &Broker, other: &mut Client) {
     for number in 0..1_000u32 {
         let message = json!({"number": number, "text": text});
         let reply = sender.publish_safely("sms", &message, &format!("number {number}"));
-        assert_eq!(other.next_delivery()["data"][0]["number"], number, "{}", other.story());
+        assert_eq!(other.next_delivery()["data"][0]["number"], number, "{}", other.trace());
         if reply["receivers"] == 1 {
             return;
         }
@@ -58,8 +58,8 @@ fn a_modern_receiver_that_does_not_read_is_ended_with_1008_and_others_go_on() {
     let mut other = Client::receiver(&broker, "sms");
     overflow(&broker, &mut other);
     let (_, last, end) = read_to_end(&mut slow);
-    let last = last.unwrap_or_else(|| panic!("no frame at all\n{}", slow.story()));
-    assert_eq!(last.close_code(), Some(1008), "{}", slow.story());
+    let last = last.unwrap_or_else(|| panic!("no frame at all\n{}", slow.trace()));
+    assert_eq!(last.close_code(), Some(1008), "{}", slow.trace());
     assert_eq!(&last.payload[2..], b"slow receiver");
     assert_eq!(end, Got::Fin);
     Client::envelope(&broker).publish("sms", &json!("still here"));
@@ -73,8 +73,8 @@ fn a_legacy_receiver_that_does_not_read_is_ended_with_fin_and_others_go_on() {
     let mut other = Client::receiver(&broker, "sms");
     overflow(&broker, &mut other);
     let (opcodes, _, end) = read_to_end(&mut slow);
-    assert!(!opcodes.contains(&opcode::CLOSE), "an uninvited close frame\n{}", slow.story());
-    assert_eq!(end, Got::Fin, "{}", slow.story());
+    assert!(!opcodes.contains(&opcode::CLOSE), "an uninvited close frame\n{}", slow.trace());
+    assert_eq!(end, Got::Fin, "{}", slow.trace());
     Client::envelope(&broker).publish("sms", &json!("still here"));
     assert_eq!(other.messages(1), ["\"still here\""]);
 }

@@ -70,7 +70,7 @@ fn a_takeover_from_loop_to_loop_gives_back_what_is_unanswered_and_nothing_else()
         new.subscribe_with("sms", &name);
         let first = new.next_delivery();
         if let Some((mut old, unanswered)) = old.take() {
-            assert_eq!(old.closed(), 1008, "{}", old.story());
+            assert_eq!(old.closed(), 1008, "{}", old.trace());
             assert_eq!(numbers(&first), unanswered);
         }
         new.command(&json!({"command": "ack", "delivery": first["delivery"]}));

@@ -68,7 +68,7 @@ const OWN: [Grief; 5] =
 /// One receiver of one channel, and the numbers that it has read.
 struct Receiver {
     channel: String,
-    story: String,
+    trace: String,
     peer: Peer,
     received: BTreeSet<u64>,
 }
@@ -89,7 +89,7 @@ impl Receiver {
             Kind::Modern => Peer::Modern(Client::envelope(broker), false),
             Kind::Manual => Peer::Modern(Client::envelope(broker), true),
         };
-        let mut receiver = Self { story: format!("{kind:?} {grief:?}"), channel, peer, received: BTreeSet::new() };
+        let mut receiver = Self { trace: format!("{kind:?} {grief:?}"), channel, peer, received: BTreeSet::new() };
         if let Peer::Modern(client, is_manual) = &mut receiver.peer {
             let ack = if *is_manual { "manual" } else { "auto" };
             client.command(&json!({"command": "receive-message", "channel": receiver.channel, "ack": ack}));
@@ -147,7 +147,7 @@ fn accept(sender: &mut Client, channel: &str, range: std::ops::Range<u64>) {
     }
     for _ in range {
         let reply = sender.next_reply();
-        assert_eq!(reply["response_code"], "00", "{channel}: {reply}\n{}", sender.story());
+        assert_eq!(reply["response_code"], "00", "{channel}: {reply}\n{}", sender.trace());
     }
 }
 
@@ -176,7 +176,7 @@ fn settle(sender: &mut Client) {
 
 /// Fails if anything accepted was neither received nor comes now.
 #[track_caller]
-fn drain(broker: &Broker, channel: &str, received: &BTreeSet<u64>, story: &str) {
+fn drain(broker: &Broker, channel: &str, received: &BTreeSet<u64>, trace: &str) {
     let mut missing: BTreeSet<u64> = (0..MESSAGES).filter(|number| !received.contains(number)).collect();
     let mut next = Client::receiver(broker, channel);
     for text in next.take_messages() {
@@ -192,7 +192,7 @@ fn drain(broker: &Broker, channel: &str, received: &BTreeSet<u64>, story: &str) 
                 }
             }
             Got::Frame(_) => {}
-            other => panic!("{story}: received {received:?}, lost {missing:?} ({other:?})\n{}", broker.log().tail()),
+            other => panic!("{trace}: received {received:?}, lost {missing:?} ({other:?})\n{}", broker.log().tail()),
         }
     }
 }
@@ -226,7 +226,7 @@ fn one(broker: &mut Broker, way: SocketAddr, sender: &mut Client, kind: Kind, gr
         Grief::Killed => receiver.read(READ),
         _ => {}
     }
-    let (channel, story, received) = (receiver.channel.clone(), receiver.story.clone(), receiver.received.clone());
+    let (channel, trace, received) = (receiver.channel.clone(), receiver.trace.clone(), receiver.received.clone());
     let raw = receiver.into_raw();
     let held = if matches!(grief, Grief::Killed | Grief::FrozenThenKilled) {
         raw.reset();
@@ -238,7 +238,7 @@ fn one(broker: &mut Broker, way: SocketAddr, sender: &mut Client, kind: Kind, gr
     drop(held);
     settle(sender);
     broker.go_through(None);
-    drain(broker, &channel, &received, &story);
+    drain(broker, &channel, &received, &trace);
 }
 
 /// Receivers of every kind that lose their proxy, and what the next ones get.
@@ -256,7 +256,7 @@ fn proxy_ends(broker: &mut Broker, mut proxy: Proxy, grief: Grief) {
     broker.go_through(None);
     settle(&mut sender);
     for receiver in &receivers {
-        drain(broker, &receiver.channel, &receiver.received, &receiver.story);
+        drain(broker, &receiver.channel, &receiver.received, &receiver.trace);
     }
 }
 
@@ -274,7 +274,7 @@ fn silence(mut broker: Broker, way: SocketAddr) -> Broker {
     settle(&mut sender);
     let broker = broker.kill_and_restart();
     for receiver in &receivers {
-        drain(&broker, &receiver.channel, &receiver.received, &receiver.story);
+        drain(&broker, &receiver.channel, &receiver.received, &receiver.trace);
     }
     broker
 }
@@ -296,7 +296,7 @@ fn reboot(broker: &mut Broker, way: SocketAddr) {
     broker.go_through(None);
     settle(&mut sender);
     for receiver in &receivers {
-        drain(broker, &receiver.channel, &receiver.received, &receiver.story);
+        drain(broker, &receiver.channel, &receiver.received, &receiver.trace);
     }
 }
 

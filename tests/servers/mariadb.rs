@@ -1,11 +1,11 @@
-//! How MariaDB and MySQL are initialised, started and asked.
+//! The commands that initialise, start and query MariaDB and MySQL.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{Kind, Server, process};
 
-/// MySQL's server, where somebody has named one.
+/// The path of MySQL's server, if `WSMB_TEST_MYSQL` names it.
 pub fn mysql() -> Option<PathBuf> {
     std::env::var_os("WSMB_TEST_MYSQL").map(PathBuf::from)
 }
@@ -24,7 +24,7 @@ fn server_program(server: &Server) -> PathBuf {
     }
 }
 
-/// Makes the data directory. Whoever is the server's own user on this machine is its administrator, through the socket and without a password.
+/// Creates the data directory. The system user that runs the server is its administrator, through the socket and without a password.
 pub fn initialise(server: &Server) {
     let mut command = if server.kind == Kind::MySql {
         let mut command = Command::new(server_program(server));
@@ -39,12 +39,12 @@ pub fn initialise(server: &Server) {
     command.arg(data(server)).arg(temporary(server)).args(SIZES).args(own_sizes(server.kind));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     server.account.assume(&mut command);
-    let output = command.output().expect("the program that makes a data directory");
+    let output = command.output().expect("the program that creates the data directory");
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success(), "no data directory: {}", String::from_utf8_lossy(&said));
 }
 
-/// Small: a test has few connections and few rows.
+/// Small sizes, because a test has few connections and few rows.
 const SIZES: &[&str] = &["--innodb-buffer-pool-size=16M", "--key-buffer-size=64K"];
 
 fn own_sizes(kind: Kind) -> &'static [&'static str] {
@@ -58,7 +58,7 @@ fn data(server: &Server) -> String {
     format!("--datadir={}", server.dir.join("data").display())
 }
 
-/// A server that starts removes what looks like its own files from there: two must not have the same.
+/// A starting server removes files that look like its own from this directory, so each server needs another one.
 fn temporary(server: &Server) -> String {
     format!("--tmpdir={}", server.dir.join("tmp").display())
 }
@@ -67,7 +67,7 @@ fn socket(server: &Server) -> String {
     format!("--socket={}", server.dir.join("socket").display())
 }
 
-/// The server. It waits for the disk at every commit, as it does by default, or hardly ever.
+/// Starts the server. If it is durable, every commit waits for the disk.
 pub fn command(server: &Server) -> Command {
     let mut command = Command::new(server_program(server));
     command
@@ -94,7 +94,7 @@ pub fn command(server: &Server) -> Command {
     command
 }
 
-/// Its client, as its administrator.
+/// The server's command-line client, as administrator.
 pub fn client(server: &Server, database: Option<&str>) -> Command {
     let names: &[&str] = if server.kind == Kind::MySql { &["mysql", "mariadb"] } else { &["mariadb"] };
     let mut command = Command::new(program(server, names));

@@ -1,10 +1,10 @@
-//! Real database servers for the tests: private ones, each with its own data directory, port and socket below the system's temporary directory.
+//! Real database servers for the tests. Each has its own data directory and socket below the system's temporary directory, and its own port.
 //!
-//! Never touches a server that is already there, and never leaves one behind: a server ends when its [`Server`] is dropped, the shared ones end with
-//! the test's process, and all of them end if that process is killed. Waiting is done by asking, never by guessing a time.
+//! Never touches another server, and never leaves a server running: a server ends when its [`Server`] is dropped, the shared servers end with
+//! the test's process, and all of them end if that process is killed. Tests wait by polling, never for a fixed time.
 //!
-//! [`Server::shared`] is what most tests want, with a [`Database`] of their own on it. Whoever stops, kills or reconfigures a server starts one of
-//! its own with [`Server::start`].
+//! Most tests use [`Server::shared`] with a [`Database`] of their own. A test that stops, kills or reconfigures a server starts its own
+//! with [`Server::start`].
 
 mod mariadb;
 mod postgres;
@@ -24,37 +24,37 @@ use std::time::{Duration, Instant};
 use wsmb_store::StoreSettings;
 
 use process::Account;
-#[allow(unused_imports)] // Not every test puts a network between.
+#[allow(unused_imports)] // Not every test uses a proxy.
 pub use proxy::{Mode, Proxy};
 pub use session::Session;
 use small_disk::SmallDisk;
 pub use tls::Certificates;
 
-/// How long anything may take that should take no time: generous, because a loaded machine is no defect.
+/// The timeout of every wait. Generous, because a loaded machine is not a defect.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The size of a full disk, in bytes: more than the largest file that a server makes for itself (its log of changes, 16 MiB).
+/// The size of a small disk in bytes: larger than the largest file of a new server (its redo log, 16 MiB).
 pub const SMALL_DISK: u64 = 24 << 20;
 
-/// Which program.
+/// The server program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// MariaDB.
     MariaDb,
-    /// Oracle's MySQL. Not a package of Debian: it takes part where `WSMB_TEST_MYSQL` names its `mysqld`.
+    /// Oracle's MySQL. Not a package of Debian: tested only if `WSMB_TEST_MYSQL` names its `mysqld`.
     MySql,
     /// PostgreSQL.
     Postgres,
 }
 
 impl Kind {
-    /// All that the tests of this process run on.
+    /// All kinds that the tests of this process use.
     pub fn all() -> Vec<Self> {
         let mysql = mariadb::mysql().map(|_| Self::MySql);
         [Self::MariaDb, Self::Postgres].into_iter().chain(mysql).collect()
     }
 
-    /// For messages and prefixes.
+    /// The name for messages and prefixes.
     pub fn name(self) -> &'static str {
         match self {
             Self::MariaDb => "mariadb",
@@ -63,12 +63,12 @@ impl Kind {
         }
     }
 
-    /// It speaks MySQL's protocol and dialect.
+    /// Whether the server speaks MySQL's protocol and dialect.
     pub fn is_mysql(self) -> bool {
         self != Self::Postgres
     }
 
-    /// One of two texts, by dialect.
+    /// Selects one of two values by the server's dialect.
     pub fn pick<T>(self, mysql: T, postgres: T) -> T {
         if self.is_mysql() { mysql } else { postgres }
     }
@@ -77,9 +77,9 @@ impl Kind {
 /// How a server is started.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// It waits for the disk, as a real one does. Only tests that end servers hard need that.
+    /// Each commit waits for the disk. Needed only by tests that kill the server.
     pub durable: bool,
-    /// It speaks TLS, with these.
+    /// The certificates of a server that speaks TLS.
     pub tls: Option<Certificates>,
     /// Further settings: `name=value`.
     pub settings: Vec<String>,
@@ -100,31 +100,31 @@ pub struct Server {
     dir: PathBuf,
     port: Mutex<u16>,
     child: Mutex<Option<Child>>,
-    /// Mounted below `dir`; released before it is removed.
+    /// Mounted below `dir`; unmounted before `dir` is removed.
     disks: Mutex<Vec<SmallDisk>>,
 }
 
-/// A fresh database with a user of its own, who may do everything in it.
+/// A new database with a user of its own, who has all rights on it.
 #[derive(Clone, Debug)]
 pub struct Database {
-    /// Of the server.
+    /// The kind of the server.
     pub kind: Kind,
-    /// Also the user's.
+    /// The name of the database and of its user.
     pub name: String,
-    /// Needs escaping in a URL.
+    /// The user's password. Needs escaping in a URL.
     pub password: String,
-    /// Where the server listens.
+    /// The server's address.
     pub address: SocketAddr,
 }
 
 impl Server {
-    /// Starts one that waits for the disk.
+    /// Starts a durable server.
     #[track_caller]
     pub fn start(kind: Kind) -> Self {
         Self::start_with(kind, Options::default())
     }
 
-    /// Starts one.
+    /// Starts a server.
     #[track_caller]
     pub fn start_with(kind: Kind, options: Options) -> Self {
         let dir = tempfile::Builder::new().prefix("wsmb-").tempdir().expect("a temporary directory").keep();
@@ -150,62 +150,61 @@ impl Server {
         server
     }
 
-    /// The one that the tests of this process share. It does not wait for the disk, is never stopped, and keeps nothing of what a test might change for
-    /// all.
+    /// The server that the tests of this process share. Not durable, and never stopped. A test must not change its global settings.
     #[track_caller]
     pub fn shared(kind: Kind) -> &'static Self {
         shared_slot(kind).get_or_init(|| {
             static AT_EXIT: Once = Once::new();
-            // SAFETY: the handler takes nothing and unwinds into nothing: every failure in it is ignored.
+            // SAFETY: the handler has no arguments and does not unwind: it ignores every failure.
             AT_EXIT.call_once(|| assert_eq!(unsafe { libc::atexit(end_shared) }, 0, "a handler at exit"));
             Self::start_with(kind, Options { durable: false, ..Options::default() })
         })
     }
 
-    /// Which program.
+    /// The server program.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Where it listens.
+    /// The server's address.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], *lock(&self.port)))
     }
 
-    /// Its directory; the data are in `data`.
+    /// The server's directory; the data are in `data`.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The authority that signed its certificate.
+    /// The file with the authority that signed the server's certificate.
     pub fn authority(&self) -> PathBuf {
         self.options.tls.as_ref().expect("a server with TLS").authority()
     }
 
-    /// A fresh database and a user of its own.
+    /// Creates a database and its user.
     #[track_caller]
     pub fn database(&self) -> Database {
         self.database_with("")
     }
 
-    /// A fresh database with further clauses of `CREATE DATABASE`.
+    /// Creates a database with further clauses of `CREATE DATABASE`.
     #[track_caller]
     pub fn database_with(&self, clauses: &str) -> Database {
-        let database = self.named();
+        let database = self.new_database();
         self.create(&database, clauses);
         database
     }
 
-    /// A fresh database that [`Self::fill_disk`] fills: on a small file system of its own where mounting is permitted.
+    /// Creates a database that [`Self::fill_disk`] fills: on a small file system of its own if mounting is permitted.
     #[track_caller]
     pub fn small_database(&self) -> Database {
-        let database = self.named();
+        let database = self.new_database();
         let place = self.dir.join(self.kind.pick("data", "small")).join(&database.name);
         match SmallDisk::mount(&place, SMALL_DISK, &self.account) {
             Some(disk) => {
                 lock(&self.disks).push(disk);
                 if self.kind.is_mysql() {
-                    // A directory below the data is a database.
+                    // MySQL takes a directory below the data directory as a database.
                     self.create_user(&database);
                 } else {
                     let space = format!("CREATE TABLESPACE {} LOCATION '{}'", database.name, place.display());
@@ -222,8 +221,8 @@ impl Server {
         database
     }
 
-    /// From now on [`Self::small_database`] has no more room. Where mounting is not permitted, no file of the server grows beyond [`SMALL_DISK`]:
-    /// then it is up to the test to fill its tables.
+    /// Fills the disk of [`Self::small_database`]. If mounting is not permitted, limits each file of the server to [`SMALL_DISK`] bytes:
+    /// the test must then fill its tables itself.
     #[track_caller]
     pub fn fill_disk(&self) {
         let disks = lock(&self.disks);
@@ -233,12 +232,12 @@ impl Server {
         }
     }
 
-    /// Whether [`Self::small_database`] could have a file system of its own.
+    /// Whether [`Self::small_database`] has a file system of its own.
     pub fn has_small_disk(&self) -> bool {
         !lock(&self.disks).is_empty()
     }
 
-    /// Takes [`Self::fill_disk`] back.
+    /// Undoes [`Self::fill_disk`].
     #[track_caller]
     pub fn make_room(&self) {
         let disks = lock(&self.disks);
@@ -248,7 +247,7 @@ impl Server {
         }
     }
 
-    fn named(&self) -> Database {
+    fn new_database(&self) -> Database {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         Database { kind: self.kind, password: format!("{name}:/@%#?ü"), name, address: self.address() }
@@ -276,32 +275,32 @@ impl Server {
         });
     }
 
-    /// What statements answer that its administrator runs through its own command line client: a line a row, columns apart by tabs, NULL as `NULL`.
+    /// Runs statements as administrator and returns their output: one line for each row, columns separated by tabs, NULL as `NULL`.
     #[track_caller]
     pub fn sql(&self, statements: &str) -> String {
         self.sql_in(None, statements)
     }
 
-    /// The same in a database.
+    /// Like [`Self::sql`], in a database.
     #[track_caller]
     pub fn sql_in(&self, database: Option<&Database>, statements: &str) -> String {
         self.try_sql(database, statements).unwrap_or_else(|error| panic!("{statements}: {error}\n{}", self.log_tail()))
     }
 
-    /// The same, or what the client says went wrong.
+    /// Like [`Self::sql_in`]; returns the client's error output if a statement fails.
     pub fn try_sql(&self, database: Option<&Database>, statements: &str) -> Result<String, String> {
         let mut command = self.client(database.map(|database| database.name.as_str()));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         process::with_input(&mut command, statements)
     }
 
-    /// An administrator's connection that stays open.
+    /// Opens an administrator's connection that stays open.
     #[track_caller]
     pub fn session(&self, database: &Database) -> Session {
         Session::start(self.kind, self.client(Some(&database.name)))
     }
 
-    /// The server's own command line client, as its administrator, through its socket.
+    /// The server's command-line client, as administrator, through the socket.
     fn client(&self, database: Option<&str>) -> Command {
         match self.kind {
             Kind::Postgres => postgres::client(self, database),
@@ -317,12 +316,12 @@ impl Server {
         }
     }
 
-    /// A port is free until somebody takes it: the next one is tried if that happens between finding and using it.
+    /// Another process may take a port between finding and using it; then the next port is tried.
     #[track_caller]
     fn start_on_a_free_port(&self) {
         for _ in 0..10 {
-            let place = process::free_port().local_addr().expect("the address of a listener");
-            *lock(&self.port) = place.port();
+            let address = process::free_port().local_addr().expect("the address of a listener");
+            *lock(&self.port) = address.port();
             match self.launch() {
                 Ok(()) => return,
                 Err(said) if said.to_ascii_lowercase().contains("address already in use") => {}
@@ -332,7 +331,7 @@ impl Server {
         panic!("no port is free\n{}", self.log_tail());
     }
 
-    /// Starts the process and waits until it answers; what it said if it ends instead.
+    /// Starts the process and waits until it answers. The error contains the server's log.
     fn launch(&self) -> Result<(), String> {
         let log = std::fs::File::create(self.log_path()).expect("the server's log");
         let mut command = match self.kind {
@@ -360,14 +359,14 @@ impl Server {
         }
     }
 
-    /// Ends it as a power cut would: at once, with all its processes.
+    /// Kills all processes of the server.
     pub fn kill_hard(&self) {
         if let Some(mut child) = lock(&self.child).take() {
             process::kill_tree(&mut child);
         }
     }
 
-    /// Ends it in an orderly way that does not wait for its clients.
+    /// Stops the server in an orderly way, without waiting for its clients.
     #[track_caller]
     pub fn shut_down(&self) {
         let Some(mut child) = lock(&self.child).take() else { return };
@@ -382,14 +381,14 @@ impl Server {
         }
     }
 
-    /// Starts it again after [`Self::kill_hard`] or [`Self::shut_down`], with the same data on the same port.
+    /// Starts the server again after [`Self::kill_hard`] or [`Self::shut_down`], with the same data on the same port.
     #[track_caller]
     pub fn start_again(&self) {
         assert!(lock(&self.child).is_none(), "the server still runs");
         self.launch().unwrap_or_else(|said| panic!("{said}"));
     }
 
-    /// Starts it again if it has ended by itself.
+    /// Starts the server again if it has ended by itself.
     #[track_caller]
     pub fn revive(&self) {
         let mut child = lock(&self.child);
@@ -400,26 +399,26 @@ impl Server {
         }
     }
 
-    /// An orderly end and a new start, with the same data on the same port.
+    /// Stops and starts the server, with the same data on the same port.
     #[track_caller]
     pub fn restart(&self) {
         self.shut_down();
         self.start_again();
     }
 
-    /// Nothing in it moves any more; its sockets stay open.
+    /// Suspends the server's processes (SIGSTOP); its sockets stay open.
     #[track_caller]
     pub fn stop(&self) {
         self.each_process(|pid| process::signal(pid, libc::SIGSTOP));
     }
 
-    /// It goes on after [`Self::stop`].
+    /// Resumes the server's processes after [`Self::stop`].
     #[track_caller]
     pub fn cont(&self) {
         self.each_process(|pid| process::signal(pid, libc::SIGCONT));
     }
 
-    /// Its first process, and then those that this one started.
+    /// Calls `act` for the server's main process, and then for its children.
     #[track_caller]
     fn each_process(&self, act: impl Fn(u32)) {
         let child = lock(&self.child);
@@ -430,7 +429,7 @@ impl Server {
         }
     }
 
-    /// From now on ordinary users may only read, or write again.
+    /// Makes the server read-only for ordinary users, or writable again.
     #[track_caller]
     pub fn read_only(&self, read_only: bool) {
         let value = i32::from(read_only);
@@ -449,7 +448,7 @@ impl Server {
         }
     }
 
-    /// Ends every connection of a database's user, as an administrator does.
+    /// Ends every connection of a database's user, as administrator.
     #[track_caller]
     pub fn end_connections(&self, database: &Database) {
         let name = &database.name;
@@ -459,7 +458,7 @@ impl Server {
         }
         let ids = self.sql(&format!("SELECT id FROM information_schema.processlist WHERE user = '{name}'"));
         for id in ids.lines() {
-            // One may have ended by itself in the meantime.
+            // The connection may have ended in the meantime.
             let _ = self.try_sql(None, &format!("KILL {id}"));
         }
     }
@@ -468,19 +467,19 @@ impl Server {
         self.dir.join("log")
     }
 
-    /// What it has said since its last start.
+    /// The server's log since its last start.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
 
-    /// The last lines of its log.
+    /// The last 40 lines of the log, for a message.
     pub fn log_tail(&self) -> String {
         let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         format!("log of {}:\n{}", self.kind.name(), lines[lines.len().saturating_sub(40)..].join("\n"))
     }
 
-    /// Ends it and removes what is on the disk; also what [`Drop`] does.
+    /// Kills the server and removes its directory.
     fn end(&self) {
         self.kill_hard();
         lock(&self.disks).clear();
@@ -498,34 +497,34 @@ impl Drop for Server {
 }
 
 impl Database {
-    /// How a store on it is opened: the password is not in the URL.
+    /// The settings of a store on this database. The password is not in the URL.
     pub fn settings(&self) -> StoreSettings {
         self.settings_at(self.address)
     }
 
-    /// The same through another address.
+    /// The settings of a store that connects through another address.
     pub fn settings_at(&self, address: SocketAddr) -> StoreSettings {
         StoreSettings { url: self.url_at(address), password: Some(self.password.clone()), ..StoreSettings::default() }
     }
 
-    /// Without the password.
+    /// The URL without the password.
     pub fn url(&self) -> String {
         self.url_at(self.address)
     }
 
-    /// The same through another address.
+    /// The URL without the password, with another address.
     pub fn url_at(&self, address: SocketAddr) -> String {
         format!("{}://{}@{address}/{}", self.kind.pick("mysql", "postgres"), self.name, self.name)
     }
 
-    /// With the password.
+    /// The URL with the password.
     pub fn url_with_password(&self) -> String {
         let escaped: String = self.password.bytes().map(|byte| format!("%{byte:02X}")).collect();
         self.url().replacen('@', &format!(":{escaped}@"), 1)
     }
 }
 
-/// Text that no server makes smaller: a disk is to become full of it.
+/// Text that a server cannot compress, to fill a disk.
 pub fn noise(length: usize) -> String {
     let mut state = 88_172_645_463_325_252_u64;
     let letters = std::iter::repeat_with(|| {

@@ -1,11 +1,11 @@
-//! How PostgreSQL is initialised, started and asked.
+//! The commands that initialise, start and query PostgreSQL.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::{Server, process};
 
-/// The newest of those that are installed: Debian has each version in a directory of its own, and none on the path.
+/// A program of the newest installed version. Debian has each version in a directory of its own, outside `PATH`.
 fn program(name: &str) -> PathBuf {
     let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -18,7 +18,7 @@ fn program(name: &str) -> PathBuf {
     process::find(&[name], &directories)
 }
 
-/// Makes the data directory. Whoever is the server's own user on this machine is its administrator, through the socket and without a password.
+/// Creates the data directory. The system user that runs the server is its administrator, through the socket and without a password.
 pub fn initialise(server: &Server) {
     let mut command = Command::new(program("initdb"));
     command.arg("--pgdata").arg(server.dir.join("data"));
@@ -35,7 +35,7 @@ pub fn initialise(server: &Server) {
     }
 }
 
-/// The server. It waits for the disk at every commit, as it does by default, or never.
+/// Starts the server. If it is durable, every commit waits for the disk.
 pub fn command(server: &Server) -> Command {
     let mut settings: Vec<String> = [
         "listen_addresses=127.0.0.1",
@@ -69,7 +69,7 @@ pub fn command(server: &Server) -> Command {
     command
 }
 
-/// Its client, as its administrator.
+/// The server's command-line client, as administrator.
 pub fn client(server: &Server, database: Option<&str>) -> Command {
     let mut command = Command::new(program("psql"));
     command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--field-separator=\t"]);

@@ -1,4 +1,4 @@
-//! Processes of a test: started so that none outlives it, ended with all that they started.
+//! Processes of a test. None outlives the test, and a killed process takes its children with it.
 
 use std::io::{self, Write};
 use std::net::TcpListener;
@@ -12,22 +12,22 @@ use std::time::{Duration, Instant};
 
 use super::PATIENCE;
 
-/// The user of the system that a server runs as.
+/// The system user that a server runs as.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// Also what its administrator is called in the server.
+    /// The name of the user, and of the administrator in the server.
     pub name: String,
-    /// User and group, if another than the test's own.
+    /// The ids of user and group, if the user is not the test's own.
     ids: Option<(u32, u32)>,
 }
 
 impl Account {
-    /// Database servers refuse to run as root: then it is the user that the server's package made, or `nobody`. Otherwise it is our own.
+    /// Database servers refuse to run as root. If the test runs as root, the account is the user that the server's package created, or `nobody`; otherwise the test's own user.
     #[track_caller]
     pub fn for_server(name: &str) -> Self {
         // SAFETY: `geteuid` takes nothing, touches nothing and never fails.
         if unsafe { libc::geteuid() } != 0 {
-            let name = id(&["-un"]).expect("the name of the own user");
+            let name = id(&["-un"]).expect("the name of the test's user");
             return Self { name, ids: None };
         }
         let name = if id(&["-u", name]).is_some() { name } else { "nobody" };
@@ -35,7 +35,7 @@ impl Account {
         Self { name: name.to_owned(), ids: Some((number("-u"), number("-g"))) }
     }
 
-    /// Gives a file or directory to it.
+    /// Makes the account the owner of a file or directory.
     #[track_caller]
     pub fn own(&self, path: &Path) {
         if let Some((user, group)) = self.ids {
@@ -43,7 +43,7 @@ impl Account {
         }
     }
 
-    /// Lets a program run as it.
+    /// Makes a command run as the account.
     pub fn assume(&self, command: &mut Command) {
         if let Some((user, group)) = self.ids {
             command.uid(user).gid(group);
@@ -57,7 +57,7 @@ fn id(arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// A program by one of these names, in one of these directories or where the shell looks for it.
+/// The path of a program with one of these names, in one of these directories or in `PATH`.
 #[track_caller]
 pub fn find(names: &[&str], directories: &[std::path::PathBuf]) -> std::path::PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -70,9 +70,9 @@ pub fn find(names: &[&str], directories: &[std::path::PathBuf]) -> std::path::Pa
 
 type Order = (Command, Sender<io::Result<Child>>);
 
-/// Starts a process that ends when this one does, however that happens.
+/// Starts a process that the kernel kills when the test's process ends.
 ///
-/// The system ends it with the *thread* that started it. A test has a thread of its own, so a thread that stays does it for all of them.
+/// The kernel kills it when the *thread* that started it ends. Each test has a thread of its own, so one permanent thread starts all processes.
 pub fn spawn(mut command: Command) -> io::Result<Child> {
     static KEEPER: OnceLock<Sender<Order>> = OnceLock::new();
     let keeper = KEEPER.get_or_init(|| {
@@ -84,7 +84,7 @@ pub fn spawn(mut command: Command) -> io::Result<Child> {
         });
         orders
     });
-    // SAFETY: between fork and exec only system calls are made, which are safe there.
+    // SAFETY: `prepare` makes only system calls that are safe between fork and exec.
     unsafe { command.pre_exec(prepare) };
     let (reply, answer) = channel();
     keeper.send((command, reply)).expect("the thread that starts processes");
@@ -92,24 +92,24 @@ pub fn spawn(mut command: Command) -> io::Result<Child> {
 }
 
 fn prepare() -> io::Result<()> {
-    // SAFETY: it changes one attribute of the calling process.
+    // SAFETY: `prctl` changes one attribute of the calling process.
     if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: ignoring a signal runs no code: a file that is too large is an error and not the end.
+    // SAFETY: ignoring a signal runs no code. A write beyond the limit of file sizes then returns an error instead of ending the process.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: it reads the one structure. Whether a server that crashes leaves its memory on the disk does not matter here.
+    // SAFETY: `setrlimit` reads one structure. The limit avoids core dumps of killed servers.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
     Ok(())
 }
 
-/// Runs a program that reads `input`: what it prints, or what it complains about.
+/// Runs a program that reads `input`. Returns its standard output, or its standard error if it fails.
 pub fn with_input(command: &mut Command, input: &str) -> Result<String, String> {
     let mut child = command.spawn().map_err(|error| error.to_string())?;
     let mut stdin = child.stdin.take().expect("its standard input");
     let text = input.to_owned();
-    // One that ends early does not read it all, which is its answer.
+    // A failed write is ignored: a program that ends early does not read all input.
     let writer = std::thread::spawn(move || drop(stdin.write_all(text.as_bytes())));
     let output = child.wait_with_output().map_err(|error| error.to_string())?;
     let _ = writer.join();
@@ -117,23 +117,23 @@ pub fn with_input(command: &mut Command, input: &str) -> Result<String, String> 
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr).trim().to_owned()) }
 }
 
-/// Sends a signal to a process that we started.
+/// Sends a signal to a process.
 pub fn signal(pid: u32, signal: libc::c_int) {
     let pid = libc::pid_t::try_from(pid).expect("a process id");
-    // SAFETY: `kill` touches no memory of ours.
+    // SAFETY: `kill` touches no memory of this process.
     unsafe { libc::kill(pid, signal) };
 }
 
-/// The processes that this one started and that still run.
+/// The running child processes of a process.
 pub fn children(pid: u32) -> Vec<u32> {
     let processes = procfs::process::all_processes().expect("the processes").flatten();
     let known = processes.filter_map(|process| process.stat().ok());
     known.filter(|stat| stat.ppid.cast_unsigned() == pid).map(|stat| stat.pid.cast_unsigned()).collect()
 }
 
-/// Ends a process and those that it started, as a power cut would, and returns when they are gone.
+/// Kills a process and its children, and returns when they are gone.
 pub fn kill_tree(child: &mut Child) {
-    // It can't start or end others while it stands still.
+    // A suspended process cannot start or end others.
     signal(child.id(), libc::SIGSTOP);
     let others = children(child.id());
     let _ = child.kill();
@@ -147,20 +147,19 @@ pub fn kill_tree(child: &mut Child) {
     }
 }
 
-/// One that has ended and waits to be collected by the system is over.
+/// Whether a process runs. A zombie does not.
 fn runs(pid: u32) -> bool {
     let stat = procfs::process::Process::new(pid.cast_signed()).and_then(|process| process.stat());
     stat.is_ok_and(|stat| stat.state != 'Z')
 }
 
-/// A port of this machine that nobody listened on. It lies below those that the system gives to outgoing connections, so that it is still free when a
-/// server that was ended comes back to it.
+/// A listener on a free port. The port is below the ephemeral ports, so that it is still free when a stopped server starts again.
 #[track_caller]
 pub fn free_port() -> TcpListener {
     const FIRST: u16 = 12_000;
     const COUNT: u16 = 20_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Processes of tests that run at the same time begin at different places.
+    // Concurrent test processes begin at different ports.
     let begin = u16::try_from(u64::from(std::process::id()) * 379 % u64::from(COUNT)).expect("below the count");
     for _ in 0..COUNT {
         let port = FIRST + (begin + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;

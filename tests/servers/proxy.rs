@@ -1,4 +1,4 @@
-//! A network between a broker and its database that fails on command.
+//! A TCP proxy between a broker and its database that fails on command.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -8,24 +8,24 @@ use std::time::{Duration, Instant};
 
 use super::process;
 
-/// What the network does, for old and new connections alike.
+/// The behaviour of the proxy, for old and new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// It passes everything.
+    /// All bytes are passed on.
     Open,
     /// Every connection ends, and new ones are refused.
     Refuse,
-    /// Connections stay and can be made, but nothing gets through: a firewall that drops, a cable that was pulled.
+    /// Connections stay open and can be made, but no byte is passed on, as with a firewall that drops packets.
     Stall,
-    /// Everything takes this long, in each direction.
+    /// Each read is passed on after this delay, in each direction.
     Delay(Duration),
 }
 
 struct State {
     mode: Mode,
-    /// Both ends of each connection that has not ended.
+    /// The client's and the server's socket of each connection.
     connections: Vec<(TcpStream, TcpStream)>,
-    /// Connections up to this one get nothing through any more.
+    /// Connections with a number up to this one pass no bytes on.
     forgotten: u64,
     accepted: u64,
     bytes: u64,
@@ -34,7 +34,7 @@ struct State {
 
 type Shared = Arc<(Mutex<State>, Condvar)>;
 
-/// A TCP proxy on a port of its own; gone when dropped.
+/// A TCP proxy on a port of its own; stopped when dropped.
 pub struct Proxy {
     address: SocketAddr,
     target: SocketAddr,
@@ -43,7 +43,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// One that passes everything to `target`.
+    /// Starts a proxy that passes all bytes to `target`.
     #[track_caller]
     pub fn start(target: SocketAddr) -> Self {
         let state =
@@ -56,12 +56,12 @@ impl Proxy {
         proxy
     }
 
-    /// Where it listens.
+    /// The address that the proxy listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Changes what it does, now.
+    /// Changes the behaviour immediately.
     #[track_caller]
     pub fn set(&self, mode: Mode) {
         let before = std::mem::replace(&mut lock(&self.shared).mode, mode);
@@ -70,7 +70,7 @@ impl Proxy {
             self.stop_listening();
             self.cut();
         } else if before == Mode::Refuse {
-            self.listen(TcpListener::bind(self.address).expect("the port that was ours a moment ago"));
+            self.listen(TcpListener::bind(self.address).expect("the port that this proxy has just released"));
         }
     }
 
@@ -82,19 +82,19 @@ impl Proxy {
         }
     }
 
-    /// Nothing gets through on the connections that there are, not even their end; new ones can be made: a router that has lost its table.
+    /// Existing connections pass nothing on, not even their end; new connections work. So behaves a router that has lost its table.
     pub fn forget(&self) {
         let mut state = lock(&self.shared);
         state.forgotten = state.accepted;
         self.shared.1.notify_all();
     }
 
-    /// How many connections there have been.
+    /// The number of connections so far.
     pub fn accepted(&self) -> u64 {
         lock(&self.shared).accepted
     }
 
-    /// How many bytes it has passed on, both ways.
+    /// The number of bytes passed on, in both directions together.
     pub fn bytes(&self) -> u64 {
         lock(&self.shared).bytes
     }
@@ -111,7 +111,7 @@ impl Proxy {
         }));
     }
 
-    /// Ends the thread that accepts; a connection of our own wakes it.
+    /// Ends the accepting thread, which a connection to the own address wakes.
     fn stop_listening(&self) {
         let acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = acceptor {
@@ -139,7 +139,7 @@ fn refuses(shared: &Shared) -> bool {
     state.over || state.mode == Mode::Refuse
 }
 
-/// Joins a client with the server; a server that is not there is what the client sees, too.
+/// Joins a client with the server. If the server cannot be reached, the client's connection ends.
 fn connect(client: TcpStream, target: SocketAddr, shared: &Shared) {
     let Ok(server) = TcpStream::connect(target) else { return };
     let copies = || -> io::Result<_> {
@@ -158,7 +158,7 @@ fn connect(client: TcpStream, target: SocketAddr, shared: &Shared) {
     std::thread::spawn(move || pass(server_again, client_again, number, &to_client));
 }
 
-/// Passes bytes one way until one side ends.
+/// Passes bytes in one direction until one side ends.
 fn pass(mut from: TcpStream, mut to: TcpStream, number: u64, shared: &Shared) {
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -172,7 +172,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, number: u64, shared: &Shared) {
     let _ = to.shutdown(Shutdown::Both);
 }
 
-/// Returns when what was read may go on; `false` if all is over.
+/// Returns `true` when the bytes read may be passed on; `false` if the proxy is being dropped.
 fn hold(number: u64, shared: &Shared) -> bool {
     let begun = Instant::now();
     let mut state = lock(shared);

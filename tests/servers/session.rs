@@ -1,4 +1,4 @@
-//! An administrator's connection that stays open between statements, for locks and transactions: the server's command line client on pipes.
+//! An administrator's connection that stays open between statements, for locks and transactions. The session runs the server's command-line client on pipes.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use super::{Kind, PATIENCE, process};
 
-/// One connection; its transaction ends when it is dropped.
+/// One connection. Dropping it ends its transaction.
 pub struct Session {
     child: Child,
     input: ChildStdin,
@@ -33,7 +33,7 @@ impl Session {
         Self { child, input, lines, kind, marks: 0 }
     }
 
-    /// Sends a statement whose end nobody waits for: one that another session has to let go on.
+    /// Sends a statement without waiting for its end, because another session blocks it.
     #[track_caller]
     pub fn begin(&mut self, statement: &str) {
         writeln!(self.input, "{statement};").and_then(|()| self.input.flush()).expect("the command line client");

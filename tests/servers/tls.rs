@@ -1,4 +1,4 @@
-//! An authority and a server's certificate, made for one test.
+//! A certificate authority and a server's certificate, created for one test.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -7,18 +7,18 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 
 use super::process::Account;
 
-/// For `127.0.0.1` and `localhost`, signed by an authority that nobody else knows.
+/// A server's certificate and key, and the authority that signed the certificate.
 #[derive(Clone, Debug)]
 pub struct Certificates {
     authority: String,
     certificate: String,
     key: String,
-    /// Where they are once a server has them.
+    /// The directory of the files, set by [`Self::install`].
     dir: PathBuf,
 }
 
 impl Certificates {
-    /// New ones for these names and addresses.
+    /// Creates certificates for these names and addresses.
     #[track_caller]
     pub fn for_names(names: &[&str]) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
@@ -41,13 +41,13 @@ impl Certificates {
         }
     }
 
-    /// New ones that fit a test's server.
+    /// Creates certificates for `127.0.0.1` and `localhost`.
     #[track_caller]
     pub fn new() -> Self {
         Self::for_names(&["127.0.0.1", "localhost"])
     }
 
-    /// Writes them to where the server finds them; nobody else may read the key.
+    /// Writes the files for the server, readable only by its account.
     #[track_caller]
     pub(super) fn install(&mut self, dir: &Path, account: &Account) {
         dir.clone_into(&mut self.dir);
@@ -60,7 +60,7 @@ impl Certificates {
         }
     }
 
-    /// The authority as a file in this directory: one that a server's certificate is not signed by.
+    /// Writes the authority to a file in this directory, for tests of an untrusted server.
     #[track_caller]
     pub fn authority_in(&self, dir: &Path) -> PathBuf {
         let path = dir.join("other-ca.pem");
@@ -68,17 +68,17 @@ impl Certificates {
         path
     }
 
-    /// Its file.
+    /// The authority's file.
     pub fn authority(&self) -> PathBuf {
         self.dir.join("ca.pem")
     }
 
-    /// Its file.
+    /// The certificate's file.
     pub fn certificate(&self) -> PathBuf {
         self.dir.join("server.pem")
     }
 
-    /// Its file.
+    /// The key's file.
     pub fn key(&self) -> PathBuf {
         self.dir.join("server-key.pem")
     }

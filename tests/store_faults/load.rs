@@ -179,7 +179,7 @@ impl Sender {
             }
             Got::Frame(_) => true,
             Got::Fin | Got::Reset => false,
-            Got::Silence => panic!("no answer within {PATIENCE:?}\n{}", self.raw.story()),
+            Got::Silence => panic!("no answer within {PATIENCE:?}\n{}", self.raw.trace()),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What a disk holds, and what is left of it when the power goes.
+//! A model of a disk: its contents, and the contents that survive a power cut.
 //!
-//! The rules are those of POSIX, not of one file system. The bytes of a file survive once the file was synced, and its name once the directory was synced. Until then each
-//! write survives, is lost, or is torn between two sectors, independently of the others. Changes of names survive in their order: the first few do, the rest are lost.
+//! The rules are those of POSIX, not of one file system. Synced bytes of a file survive, and so do the names in a synced directory. Each unsynced
+//! write survives, is lost, or is torn between two sectors, independently of the others. Changes of names survive in order: the first few survive, the rest are lost.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::random::Random;
 use crate::record::Change;
 
-/// A disk writes so many bytes at once or not at all.
+/// Bytes that a disk writes atomically.
 const SECTOR: usize = 512;
 
 /// Which of the unsynced changes survive.
@@ -17,28 +17,28 @@ const SECTOR: usize = 512;
 pub enum Survival {
     /// None.
     Nothing,
-    /// All: nothing was lost but the program.
+    /// All: only the program has ended.
     Everything,
-    /// By chance.
+    /// A random part.
     Some,
 }
 
 /// Names with the bytes of the file, or `None` for a directory.
 pub type Contents = BTreeMap<String, Option<Vec<u8>>>;
 
-/// Puts these names into an empty directory.
+/// Writes these files and directories into an empty directory.
 ///
 /// # Errors
-/// Whatever the system says.
+/// The error of the file system.
 pub fn write(contents: &Contents, directory: &Path) -> std::io::Result<()> {
-    // A directory stands before what is in it.
+    // The map's order puts a directory before its contents.
     contents.iter().try_for_each(|(name, content)| match content {
         None => std::fs::create_dir(directory.join(name)),
         Some(bytes) => std::fs::write(directory.join(name), bytes),
     })
 }
 
-/// What a name stands for.
+/// The target of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Entry {
     Directory,
@@ -54,26 +54,26 @@ enum Bytes {
 impl Bytes {
     fn apply(&self, content: &mut Vec<u8>) {
         match self {
-            Self::Write { at, bytes } => put(content, *at, bytes),
+            Self::Write { at, bytes } => write_at(content, *at, bytes),
             Self::Resize(length) => content.resize(*length, 0),
         }
     }
 
-    /// Writes some of the sectors, by chance.
+    /// Writes a random part of the sectors.
     fn tear(&self, content: &mut Vec<u8>, random: &mut Random) {
         let Self::Write { at, bytes } = self else { return self.apply(content) };
         let mut from = 0;
         while from < bytes.len() {
             let to = bytes.len().min(from + SECTOR - (at + from) % SECTOR);
             if random.one_in(2) {
-                put(content, at + from, &bytes[from..to]);
+                write_at(content, at + from, &bytes[from..to]);
             }
             from = to;
         }
     }
 }
 
-fn put(content: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+fn write_at(content: &mut Vec<u8>, at: usize, bytes: &[u8]) {
     if content.len() < at + bytes.len() {
         content.resize(at + bytes.len(), 0);
     }
@@ -83,19 +83,19 @@ fn put(content: &mut Vec<u8>, at: usize, bytes: &[u8]) {
 #[derive(Clone, Debug, Default)]
 struct File {
     synced: Vec<u8>,
-    since: Vec<Bytes>,
+    unsynced: Vec<Bytes>,
 }
 
 impl File {
     fn sync(&mut self) {
-        for bytes in self.since.drain(..) {
+        for bytes in self.unsynced.drain(..) {
             bytes.apply(&mut self.synced);
         }
     }
 
-    /// Decides by chance which of the unsynced writes survive.
-    fn gamble(&mut self, random: &mut Random) {
-        for bytes in self.since.drain(..) {
+    /// Keeps, loses or tears each unsynced write at random.
+    fn lose_some(&mut self, random: &mut Random) {
+        for bytes in self.unsynced.drain(..) {
             match random.below(3) {
                 0 => {}
                 1 => bytes.apply(&mut self.synced),
@@ -131,34 +131,34 @@ impl Naming {
     }
 }
 
-/// A disk while a program works on it.
+/// A disk that a program writes to.
 #[derive(Clone, Debug)]
 pub struct Disk {
     files: Vec<File>,
-    /// The file that has this number in the file system now.
+    /// The index in `files` of each inode number in use.
     numbers: BTreeMap<u64, usize>,
     names: BTreeMap<String, Entry>,
-    renamed: Vec<Naming>,
+    unsynced_names: Vec<Naming>,
     random: Random,
 }
 
 impl Disk {
-    /// An empty one; the seed decides what chance decides.
+    /// An empty disk. The seed determines every random choice.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
             files: Vec::new(),
             numbers: BTreeMap::new(),
             names: BTreeMap::new(),
-            renamed: Vec::new(),
+            unsynced_names: Vec::new(),
             random: Random::new(seed),
         }
     }
 
-    /// One that holds what is in a directory, all of it safe.
+    /// A disk with the contents of a directory, all synced.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The directory cannot be read.
     pub fn of(directory: &Path, seed: u64) -> std::io::Result<Self> {
         use std::os::unix::fs::MetadataExt;
         let mut disk = Self::new(seed);
@@ -182,64 +182,64 @@ impl Disk {
         Ok(disk)
     }
 
-    /// A new file with this number.
+    /// Adds a file with this inode number and returns its index.
     fn file(&mut self, number: u64) -> usize {
         self.files.push(File::default());
         self.numbers.insert(number, self.files.len() - 1);
         self.files.len() - 1
     }
 
-    /// The file with this number. A file whose creation was not recorded gets no name, so no cut contains it.
+    /// The file with this inode number. A file whose creation was not recorded gets no name, so no cut contains it.
     fn open(&mut self, number: u64) -> &mut File {
         let index = self.numbers.get(&number).copied().unwrap_or_else(|| self.file(number));
         &mut self.files[index]
     }
 
-    /// Lets a change happen.
+    /// Applies a recorded change.
     pub fn apply(&mut self, change: &Change) {
-        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        let to_usize = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
         match change {
             Change::Create { name, file } => {
                 let file = self.file(*file);
-                self.renamed.push(Naming::Add(name.clone(), Entry::File(file)));
+                self.unsynced_names.push(Naming::Add(name.clone(), Entry::File(file)));
             }
-            Change::MakeDirectory { name } => self.renamed.push(Naming::Add(name.clone(), Entry::Directory)),
+            Change::MakeDirectory { name } => self.unsynced_names.push(Naming::Add(name.clone(), Entry::Directory)),
             Change::Write { file, at, bytes } => {
-                self.open(*file).since.push(Bytes::Write { at: place(*at), bytes: bytes.clone() });
+                self.open(*file).unsynced.push(Bytes::Write { at: to_usize(*at), bytes: bytes.clone() });
             }
-            Change::Resize { file, length } => self.open(*file).since.push(Bytes::Resize(place(*length))),
-            Change::Remove { name } => self.renamed.push(Naming::Remove(name.clone())),
-            Change::Rename { from, to } => self.renamed.push(Naming::Rename(from.clone(), to.clone())),
+            Change::Resize { file, length } => self.open(*file).unsynced.push(Bytes::Resize(to_usize(*length))),
+            Change::Remove { name } => self.unsynced_names.push(Naming::Remove(name.clone())),
+            Change::Rename { from, to } => self.unsynced_names.push(Naming::Rename(from.clone(), to.clone())),
             Change::Synced { file } => self.open(*file).sync(),
             Change::SyncFailed { file } => {
                 let mut random = self.random.clone();
-                self.open(*file).gamble(&mut random);
+                self.open(*file).lose_some(&mut random);
                 self.random = random;
             }
             Change::SyncedDirectory { name } => {
-                let (of_it, others) = self.renamed.drain(..).partition(|naming| naming.directory() == name);
-                self.renamed = others;
-                let of_it: Vec<Naming> = of_it;
-                of_it.iter().for_each(|naming| naming.apply(&mut self.names));
+                let (inside, others) = self.unsynced_names.drain(..).partition(|naming| naming.directory() == name);
+                self.unsynced_names = others;
+                let inside: Vec<Naming> = inside;
+                inside.iter().for_each(|naming| naming.apply(&mut self.names));
             }
         }
     }
 
-    /// What the disk holds if the power fails now.
+    /// The contents of the disk after a power cut now.
     #[must_use]
     pub fn cut(mut self, survival: Survival) -> Contents {
         let mut random = self.random.clone();
         for file in &mut self.files {
             match survival {
-                Survival::Nothing => file.since.clear(),
+                Survival::Nothing => file.unsynced.clear(),
                 Survival::Everything => file.sync(),
-                Survival::Some => file.gamble(&mut random),
+                Survival::Some => file.lose_some(&mut random),
             }
         }
-        // How many more changes of names survive in each directory.
+        // The number of name changes that still survive, for each directory.
         let mut kept: BTreeMap<String, u64> = BTreeMap::new();
-        let count = self.renamed.len() as u64;
-        for naming in &self.renamed {
+        let count = self.unsynced_names.len() as u64;
+        for naming in &self.unsynced_names {
             let left = kept.entry(naming.directory().to_owned()).or_insert_with(|| match survival {
                 Survival::Nothing => 0,
                 Survival::Everything => count,
@@ -250,7 +250,7 @@ impl Disk {
                 naming.apply(&mut self.names);
             }
         }
-        let is_there = |name: &str| {
+        let is_reachable = |name: &str| {
             let mut above = name;
             while let Some((directory, _)) = above.rsplit_once('/') {
                 if self.names.get(directory) != Some(&Entry::Directory) {
@@ -260,7 +260,7 @@ impl Disk {
             }
             true
         };
-        let names = self.names.iter().filter(|(name, _)| is_there(name));
+        let names = self.names.iter().filter(|(name, _)| is_reachable(name));
         names
             .map(|(name, entry)| match entry {
                 Entry::Directory => (name.clone(), None),
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_synced_lasts_and_nothing_else() {
+    fn synced_bytes_survive_a_power_cut_and_unsynced_bytes_may_be_lost() {
         let changes = [create("a"), root(), write(0, b"one"), Change::Synced { file: 7 }, write(3, b"two")];
         let left = |survival| disk(&changes).cut(survival)["a"].clone().expect("a file");
         assert_eq!(left(Survival::Nothing), b"one");
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_lasts_when_its_directory_was_synced() {
+    fn a_name_survives_a_power_cut_if_its_directory_was_synced() {
         let changes = [create("a"), write(0, b"one"), Change::Synced { file: 7 }];
         assert!(disk(&changes).cut(Survival::Nothing).is_empty());
         let renamed = Change::Rename { from: "a".to_owned(), to: "b".to_owned() };
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_that_failed_forgets() {
+    fn a_failed_sync_loses_unsynced_writes() {
         let lost = (0..40).filter(|seed| {
             let mut disk = Disk::new(*seed);
             let changes =
@@ -323,11 +323,11 @@ mod tests {
             changes.iter().for_each(|change| disk.apply(change));
             disk.cut(Survival::Everything)["a"].as_deref() == Some(b"")
         });
-        assert!((1..40).contains(&lost.count()), "some are lost, and a later sync does not bring them back");
+        assert!((1..40).contains(&lost.count()), "a failed sync loses some writes, and a later sync does not restore them");
     }
 
     #[test]
-    fn chance_loses_keeps_and_tears() {
+    fn an_unsynced_write_is_lost_kept_or_torn() {
         let changes = [create("a"), root(), Change::Resize { file: 7, length: 1_024 }, Change::Synced { file: 7 }];
         let mut seen = std::collections::BTreeSet::new();
         for seed in 0..100 {
@@ -336,6 +336,6 @@ mod tests {
             let content = disk.cut(Survival::Some)["a"].clone().expect("a file");
             seen.insert((content[0], content[511], content[512], content[1_023]));
         }
-        assert_eq!(seen.len(), 4, "none, both, and each of the two sectors: {seen:?}");
+        assert_eq!(seen.len(), 4, "no sector, both sectors, and each single sector: {seen:?}");
     }
 }

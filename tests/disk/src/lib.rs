@@ -1,9 +1,9 @@
-//! A disk that fails and forgets, for tests of programs that promise to keep something.
+//! A disk that fails and loses unsynced data, for tests of programs that store data durably.
 //!
 //! ```text
 //! program ── shim.c (LD_PRELOAD) ──► files          errors on demand: full, broken, sync fails
 //!                   │
-//!                   └─► record ──► Disk ──cut──► what is left after a power cut: what was synced, and by chance some of the rest
+//!                   └─► record ──► Disk ──cut──► contents after a power cut: all synced data, and a random part of the rest
 //! ```
 //!
 //! A [`Shim`] is preloaded into the program. Its record holds every change and every sync in their order. [`Disk`] replays the record up to any point and

@@ -1,17 +1,17 @@
-//! Random numbers that a seed repeats (SplitMix64).
+//! Pseudo-random numbers that depend on the seed only (SplitMix64).
 
 /// A generator.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// One that always gives the same numbers for the same seed.
+    /// A generator that returns the same numbers for the same seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A number below `bound`, or 0 if that is 0.
+    /// A number below `bound`, or 0 if `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut value = self.0;
@@ -20,7 +20,7 @@ impl Random {
         (value ^ (value >> 31)).checked_rem(bound).unwrap_or(0)
     }
 
-    /// True once in `times`.
+    /// True with a probability of 1 in `times`.
     pub fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }

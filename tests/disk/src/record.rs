@@ -1,41 +1,41 @@
-//! The record of what a program did with its files, as `shim.c` writes it.
+//! The record of a program's changes to its files, in the format that `shim.c` writes.
 
 use std::path::Path;
 
-/// One change. Files go by their number in the file system, names are relative to the directory.
+/// One change. `file` is an inode number; a name is relative to the watched directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A new file.
     Create { name: String, file: u64 },
     /// A new directory.
     MakeDirectory { name: String },
-    /// Bytes at a place of a file.
+    /// Bytes written at an offset of a file.
     Write { file: u64, at: u64, bytes: Vec<u8> },
     /// A file's new length.
     Resize { file: u64, length: u64 },
-    /// A name is gone.
+    /// A name was removed.
     Remove { name: String },
-    /// A name has become another one, whose file is gone.
+    /// A file or directory was renamed. A file that had the new name is gone.
     Rename { from: String, to: String },
-    /// Everything written to the file before is on the disk.
+    /// All earlier writes to the file are on the disk.
     Synced { file: u64 },
-    /// To sync has failed: what was not on the disk may never come there.
+    /// A sync has failed: unsynced writes may be lost, also after a later sync.
     SyncFailed { file: u64 },
-    /// The names in a directory are on the disk as they are.
+    /// All earlier changes of names in a directory are on the disk.
     SyncedDirectory { name: String },
 }
 
-/// A record: each change with the length of the record behind it.
+/// A record: each change, with the length of the record up to its end in bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Record(pub Vec<(u64, Change)>);
 
 const HEAD: usize = 32;
 
 impl Record {
-    /// Reads a record. The last change may be incomplete: the program was killed while it wrote it, and nobody was told of it.
+    /// Reads a record. An incomplete last change is ignored: the program was killed while it wrote the record, so no client saw a result of the change.
     ///
     /// # Errors
-    /// It cannot be read, or is no record.
+    /// The file cannot be read, or is not a record.
     pub fn read(path: &Path) -> Result<Self, String> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
@@ -51,7 +51,7 @@ impl Record {
     }
 }
 
-/// The first change and what is behind it; `None`: there is no whole one.
+/// The first change and the remaining bytes; `None` if the first change is incomplete.
 fn change(bytes: &[u8]) -> Result<Option<(Change, &[u8])>, String> {
     let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
     let number = |at: usize| u64::from_ne_bytes(std::array::from_fn(|index| head[at + index]));

@@ -1,4 +1,4 @@
-//! The library that stands between a program and its disk.
+//! Compiles and controls the library that stands between a program and its disk.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,17 +7,17 @@ use std::process::Command;
 /// How the disk fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It does not.
+    /// No failure.
     None,
-    /// To write and to sync gives this error number.
+    /// Every write and every sync fails with this error number.
     Everything(i32),
-    /// To sync gives this error number, and what was not synced yet may be lost (as on Linux: the system tells once and forgets).
+    /// Every sync fails with this error number, and unsynced data may be lost (as on Linux, which reports a failed write to one sync only).
     Sync(i32),
     /// Each sync takes so many milliseconds.
     Slow(u32),
 }
 
-/// The library, compiled, with its files.
+/// The compiled library and its control files.
 #[derive(Clone, Debug)]
 pub struct Shim {
     library: PathBuf,
@@ -27,10 +27,10 @@ pub struct Shim {
 }
 
 impl Shim {
-    /// Compiles it into `tools`. It watches what is below `directory`, which must exist and not hold `tools`.
+    /// Compiles the library into `tools`. The library watches the files below `directory`, which must exist and not contain `tools`.
     ///
     /// # Errors
-    /// There is no C compiler, or the directory is none.
+    /// There is no C compiler, or `directory` is not a directory.
     pub fn new(tools: &Path, directory: &Path) -> Result<Self, String> {
         let library = tools.join("shim.so");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim.c");
@@ -44,7 +44,7 @@ impl Shim {
         Ok(Self { library, error: tools.join("error"), record: tools.join("record"), directory })
     }
 
-    /// The variables of a program's environment; with `records`, its syncs are recorded and not made. A library that is preloaded already stays.
+    /// The environment variables for the program. With `records`, syncs are recorded and not made. `preloaded` is a library that must be preloaded too.
     #[must_use]
     pub fn environment(&self, records: bool, preloaded: Option<&str>) -> Vec<(&'static str, OsString)> {
         let mut libraries = OsString::from(preloaded.map_or_else(String::new, |library| format!("{library}:")));
@@ -60,10 +60,10 @@ impl Shim {
         variables
     }
 
-    /// Lets the disk fail from now on.
+    /// Sets how the disk fails from now on.
     ///
     /// # Errors
-    /// Whatever the system says.
+    /// The error of the file system.
     pub fn fail(&self, fault: Fault) -> std::io::Result<()> {
         let text = match fault {
             Fault::None => "0".to_owned(),
@@ -71,19 +71,19 @@ impl Shim {
             Fault::Sync(error) => format!("{error} sync"),
             Fault::Slow(millis) => format!("{millis} slow"),
         };
-        // Renamed into place: nobody reads half a number.
+        // A rename, so that the library never reads a part of a number.
         let draft = self.error.with_extension("draft");
         std::fs::write(&draft, text)?;
         std::fs::rename(&draft, &self.error)
     }
 
-    /// The file of the record.
+    /// The path of the record.
     #[must_use]
     pub fn record(&self) -> &Path {
         &self.record
     }
 
-    /// How long the record is now: the time, for what is to be compared with a cut.
+    /// The length of the record in bytes: the time of an event, to compare with the position of a cut.
     #[must_use]
     pub fn now(&self) -> u64 {
         std::fs::metadata(&self.record).map_or(0, |file| file.len())

@@ -1,5 +1,5 @@
-/* What tests say of time in the place of the kernel: whether a time service has set the clock, and how long the system was suspended.
-   Preloaded before libfaketime, which answers for the wall clock. */
+/* Replaces two answers of the kernel: whether a time service has set the clock, and how long the system was suspended.
+   Preloaded before libfaketime, which replaces the wall clock. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
@@ -7,7 +7,7 @@
 #include <sys/timex.h>
 #include <time.h>
 
-static long said(const char *variable) {
+static long number_in(const char *variable) {
     const char *path = getenv(variable);
     FILE *file = path ? fopen(path, "r") : NULL;
     long number = 0;
@@ -19,7 +19,7 @@ static long said(const char *variable) {
 }
 
 int adjtimex(struct timex *state) {
-    int is_set = said("TEST_CLOCK_IS_SET") != 0;
+    int is_set = number_in("TEST_CLOCK_IS_SET") != 0;
     state->status = is_set ? STA_PLL : STA_UNSYNC;
     return is_set ? TIME_OK : TIME_ERROR;
 }
@@ -28,6 +28,6 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
     static int (*next)(clockid_t, struct timespec *);
     if (!next) next = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
     int result = next(clock, time);
-    if (clock == CLOCK_BOOTTIME) time->tv_sec += said("TEST_SUSPENDED");
+    if (clock == CLOCK_BOOTTIME) time->tv_sec += number_in("TEST_SUSPENDED");
     return result;
 }

@@ -1,4 +1,4 @@
-//! `wsmb bench` against the real broker: every workload, small, with its report.
+//! `wsmb bench` against the real broker: a short run of every workload, and its report.
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ fn report(broker: &Broker, arguments: &[&str]) -> Value {
         assert_eq!(report[fault], 0, "{fault}: {stdout}");
     }
     assert_eq!(report["workload"], arguments[0]);
-    // The broker runs here, as the same user.
+    // The broker runs on this machine as the same user, so its memory can be read.
     if cfg!(target_os = "linux") {
         assert!(report["server_rss_kib"].as_u64().unwrap() > 0, "{stdout}");
         assert!(report["server_unseen"].is_null(), "{stdout}");
@@ -30,7 +30,7 @@ fn counted(broker: &Broker, arguments: &[&str], deliveries: u64) -> Value {
     assert_eq!(report["deliveries"], deliveries, "{report}");
     assert!(report["deliveries_per_second"].as_f64().unwrap() > 0.0, "{report}");
     if cfg!(target_os = "linux") {
-        // The system counts the time of a thread that runs only now and then: a millisecond's work may not be counted yet.
+        // The system updates CPU times rarely, so a millisecond of work may not be counted yet.
         let cpu = report["server_cpu_us_per_delivery"].as_f64().unwrap();
         assert!(cpu > 0.0 || (cpu == 0.0 && deliveries < 1_000), "{report}");
     }
@@ -61,7 +61,7 @@ fn streams_are_measured_in_both_dialects() {
 }
 
 #[test]
-fn confirmed_sends_and_a_backlog_are_measured_and_leave_nothing_behind() {
+fn confirmed_sends_and_a_backlog_are_measured_and_leave_no_messages() {
     let broker = Broker::start();
     let store = broker.directory.path().join("wsmb-data/wsmb.db").display().to_string();
     for manual in [&[][..], &["--manual-ack"]] {
@@ -101,29 +101,29 @@ fn round_trips_and_idle_connections_are_measured() {
 }
 
 #[test]
-fn people_get_a_table_and_plain_words() {
+fn the_output_for_people_is_a_table_and_errors_are_explained() {
     let broker = Broker::start();
     let table = run(&mut broker.client(&["bench", "p2p", "--messages", "100"])).with(0).stdout;
     assert!(table.starts_with("p2p (topic): messages of 200 bytes, 1 sender, 1 receiver\n"), "{table}");
     assert!(table.contains("  deliveries ") && table.contains(" /s"), "{table}");
     run(&mut broker.client(&["bench", "confirmed", "--dialect", "topic"]))
         .with(2)
-        .complaining("topic does not confirm sends");
+        .stderr_contains("topic does not confirm sends");
     run(&mut broker.client(&["bench", "p2p", "--size", "9"])).with(2);
     run(&mut broker.client(&["bench", "latency", "--rate", "1", "--messages", "5000"]))
         .with(2)
-        .complaining("longer than");
-    run(broker.client(&["bench", "p2p"]).env("WSMB_USER", "wsmb:wrong")).with(1).complaining("401");
-    run(broker.client(&["bench", "p2p", "--messages", "5"]).args(["--size", "2000000"])).with(1).complaining("1009");
+        .stderr_contains("longer than");
+    run(broker.client(&["bench", "p2p"]).env("WSMB_USER", "wsmb:wrong")).with(1).stderr_contains("401");
+    run(broker.client(&["bench", "p2p", "--messages", "5"]).args(["--size", "2000000"])).with(1).stderr_contains("1009");
     let directory = tempfile::tempdir().unwrap();
-    // Port 1 is nobody's.
+    // No program listens on port 1.
     run(wsmb(directory.path()).args(["bench", "p2p", "--url", "ws://127.0.0.1:1"]))
         .with(1)
-        .complaining("wsmb serve --set auth.anonymous=true --set store.url=memory:");
+        .stderr_contains("wsmb serve --set auth.anonymous=true --set store.url=memory:");
 }
 
 #[test]
-fn a_full_channel_ends_the_measurement_with_the_brokers_words() {
+fn a_full_channel_ends_the_measurement_with_the_brokers_error() {
     let broker = Broker::start_with(&["--set", "channel_defaults.max_backlog=100"]);
-    run(&mut broker.client(&["bench", "backlog", "--messages", "1000"])).with(1).complaining("Full");
+    run(&mut broker.client(&["bench", "backlog", "--messages", "1000"])).with(1).stderr_contains("Full");
 }

@@ -1,4 +1,4 @@
-//! `wsmb check` finds what would stop `wsmb serve`, and what would go wrong later.
+//! `wsmb check` finds errors that would stop `wsmb serve`, and warns of problems that would occur later.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crate::harness::{Broker, Ended, run, run_with_input, wsmb};
 
-/// Nobody listens there, and the number of open files raises no warning.
-const QUIET: [&str; 4] = ["--listen", "127.0.0.1:0", "--set", "server.max_connections=100"];
+/// Arguments that cause no error and no warning about ports and open files.
+const NO_WARNINGS: [&str; 4] = ["--listen", "127.0.0.1:0", "--set", "server.max_connections=100"];
 
 fn check(directory: &Path, arguments: &[&str]) -> Ended {
     run(wsmb(directory).arg("check").args(arguments))
@@ -24,7 +24,7 @@ fn check_file(directory: &Path, text: &str) -> Ended {
 }
 
 #[test]
-fn a_port_that_is_taken_is_an_error_unless_the_broker_itself_has_it() {
+fn a_port_in_use_is_an_error_unless_the_broker_of_this_configuration_uses_it() {
     let directory = tempfile::tempdir().unwrap();
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap().to_string();
@@ -44,46 +44,46 @@ fn a_port_that_is_taken_is_an_error_unless_the_broker_itself_has_it() {
     let running = check(broker.directory.path(), &["--listen", own]).with(0).stdout;
     let fact = running.lines().find(|line| line.starts_with("running ")).unwrap();
     assert!(fact.contains("the broker of this configuration runs (") && fact.contains(own), "{running}");
-    // Looking at the port has not disturbed the broker.
+    // The check of the port has not disturbed the broker.
     run(&mut broker.client(&["ping"])).with(0);
     let stranger = check(directory.path(), &["--listen", own]).with(1).stdout;
     assert!(stranger.contains("in use by another program"), "{stranger}");
 }
 
 #[test]
-fn a_place_that_cannot_be_written_is_an_error_and_nothing_is_made() {
+fn a_directory_that_cannot_be_written_is_an_error_and_no_file_is_created() {
     let directory = tempfile::tempdir().unwrap();
     let home = directory.path();
     fs::set_permissions(home, fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(home.join("file"), "").unwrap();
-    let below_a_file = check(home, &[&QUIET[..], &["--data-dir", "file/data"]].concat()).with(1).stdout;
+    let below_a_file = check(home, &[&NO_WARNINGS[..], &["--data-dir", "file/data"]].concat()).with(1).stdout;
     assert!(below_a_file.contains("error: cannot create file/data/wsmb.db: file is not a directory"), "{below_a_file}");
 
     fs::create_dir(home.join("closed")).unwrap();
     fs::set_permissions(home.join("closed"), fs::Permissions::from_mode(0o555)).unwrap();
-    let look = |data_dir: &str| {
+    let check_as_user = |data_dir: &str| {
         let mut command = wsmb(home);
-        command.arg("check").args(QUIET).args(["--data-dir", data_dir]);
+        command.arg("check").args(NO_WARNINGS).args(["--data-dir", data_dir]);
         // SAFETY: geteuid has no preconditions.
         if unsafe { libc::geteuid() } == 0 {
-            // Root may write anywhere. This is the number of `nobody`.
+            // Root may write everywhere, so the check runs as `nobody` (65534).
             command.uid(65_534);
         }
         run(&mut command)
     };
-    let closed = look("closed/deep/data").with(1).stdout;
+    let closed = check_as_user("closed/deep/data").with(1).stdout;
     for file in ["closed/deep/data/wsmb.db", "closed/deep/data/.htpasswd"] {
         let error = format!("error: cannot write {file}: this user may not write to the directory closed (");
         assert!(closed.contains(&error), "{closed}");
     }
     fs::create_dir(home.join("open")).unwrap();
     fs::set_permissions(home.join("open"), fs::Permissions::from_mode(0o777)).unwrap();
-    look("open/data").with(0);
-    assert_eq!(fs::read_dir(home.join("open")).unwrap().count(), 0, "it must change nothing");
+    check_as_user("open/data").with(0);
+    assert_eq!(fs::read_dir(home.join("open")).unwrap().count(), 0, "the check must not write");
 }
 
 #[test]
-fn a_rule_that_matches_nobody_is_named() {
+fn a_rule_that_matches_no_user_is_named() {
     let directory = tempfile::tempdir().unwrap();
     run_with_input(wsmb(directory.path()).args(["passwd", "users", "alice"]), "secret\n").with(0);
     let rules = |anonymous: bool| {
@@ -102,7 +102,7 @@ fn a_rule_that_matches_nobody_is_named() {
 }
 
 #[test]
-fn what_would_go_wrong_later_is_a_warning() {
+fn problems_that_occur_later_are_warnings() {
     let directory = tempfile::tempdir().unwrap();
     let gateways =
         check_file(directory.path(), "[auth]\nanonymous = true\n[[channel]]\nname = \"sms\"\n").with(0).stdout;
@@ -116,14 +116,14 @@ fn what_would_go_wrong_later_is_a_warning() {
 }
 
 #[test]
-fn all_mistakes_are_counted_in_the_order_of_the_lines_and_are_objects() {
+fn all_errors_are_listed_in_the_order_of_the_lines_also_as_json() {
     let directory = tempfile::tempdir().unwrap();
     let text =
         "[server]\nheartbeat = 1.5\nlistn = \"x\"\n[[channel]]\nname = \"a\"\nkeep = 1\n[log]\nlevel = \"loud\"\n";
     fs::write(directory.path().join("bad.toml"), text).unwrap();
     let arguments = ["--config", "bad.toml", "--set", "store.batch=0"];
-    let told = check(directory.path(), &arguments).with(1).stdout;
-    let lines: Vec<&str> = told.lines().collect();
+    let output = check(directory.path(), &arguments).with(1).stdout;
+    let lines: Vec<&str> = output.lines().collect();
     let places = [
         "bad.toml:2: server.heartbeat ",
         "bad.toml:3: there ",
@@ -131,7 +131,7 @@ fn all_mistakes_are_counted_in_the_order_of_the_lines_and_are_objects() {
         "bad.toml:8: log.level ",
         "--set store.batch: ",
     ];
-    assert_eq!(lines.len(), places.len() + 1, "{told}");
+    assert_eq!(lines.len(), places.len() + 1, "{output}");
     for (line, place) in lines.iter().zip(places) {
         assert!(line.starts_with(&format!("error: {place}")), "{line}");
     }
@@ -148,7 +148,7 @@ fn all_mistakes_are_counted_in_the_order_of_the_lines_and_are_objects() {
     );
     assert!(objects[4]["file"].is_null() && objects[4]["text"].as_str().unwrap().starts_with("--set store.batch"));
 
-    let fine = check(directory.path(), &[&QUIET[..], &["--json", "--store", "memory:"]].concat()).with(0).stdout;
+    let fine = check(directory.path(), &[&NO_WARNINGS[..], &["--json", "--store", "memory:"]].concat()).with(0).stdout;
     let kinds: Vec<String> = fine
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["kind"].as_str().unwrap().to_owned())

@@ -1,4 +1,4 @@
-//! The command line as its users meet it: the real binary, real sockets, a real store.
+//! The subcommands, with the real program, real sockets and a real store.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -8,13 +8,13 @@ use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::Message;
 
 #[test]
-fn the_lines_that_serve_prints_work_as_they_are() {
+fn the_commands_that_serve_prints_work() {
     let mut broker = Broker::start();
     let printed = broker.running.stdout.seen.clone();
     let line = |part: &str| printed.iter().find(|line| line.contains(part)).unwrap().trim().to_owned();
     let shell = |line: String| {
         let mut shell = std::process::Command::new("sh");
-        // Where the stored login is.
+        // The stored login is in this directory.
         shell.env("XDG_CONFIG_HOME", broker.directory.path().join(".config"));
         shell.arg("-c").arg(format!("exec {line}"));
         shell
@@ -30,18 +30,18 @@ fn the_lines_that_serve_prints_work_as_they_are() {
 }
 
 #[test]
-fn a_later_start_says_how_to_make_a_new_password_and_a_failed_first_one_leaves_no_user() {
+fn a_later_start_says_how_to_set_a_password_and_a_failed_first_start_creates_no_user() {
     let mut broker = Broker::start();
     let directory = tempfile::tempdir().unwrap();
     let address = broker.url.strip_prefix("ws://").unwrap();
     run(wsmb(directory.path()).args(["serve", "--listen", address]))
         .with(1)
-        .complaining("the port is in use by another program");
+        .stderr_contains("the port is in use by another program");
     assert!(!directory.path().join("wsmb-data/.htpasswd").exists());
 
     run(wsmb(broker.directory.path()).args(["serve", "--listen", "127.0.0.1:0"]))
         .with(1)
-        .complaining("in use by another broker");
+        .stderr_contains("in use by another broker");
 
     broker.running.terminate();
     broker.running.end().with(0);
@@ -51,8 +51,8 @@ fn a_later_start_says_how_to_make_a_new_password_and_a_failed_first_one_leaves_n
     let advice = broker.running.stdout.wait_for(" passwd ").trim().to_owned();
     let command = format!("printf 'a new one\\n' | {advice}");
     run(std::process::Command::new("sh").arg("-c").arg(command).current_dir(broker.directory.path())).with(0);
-    // A running broker looks at its files every few seconds.
-    until("the new password is taken", || {
+    // A running broker checks its password files every few seconds.
+    until("the new password is in force", || {
         let login = format!("printf 'a new one\\n' | {login}");
         let mut shell = std::process::Command::new("sh");
         shell.env("XDG_CONFIG_HOME", broker.directory.path().join(".config")).arg("-c").arg(login);
@@ -62,7 +62,7 @@ fn a_later_start_says_how_to_make_a_new_password_and_a_failed_first_one_leaves_n
 }
 
 #[test]
-fn what_is_sent_is_received() {
+fn sent_messages_are_received() {
     let broker = Broker::start();
     let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--count", "3"]));
     broker.send("sms", r#"{"a" : [1, "x"]}"#);
@@ -70,11 +70,11 @@ fn what_is_sent_is_received() {
     broker.send("sms", "-5");
     let ended = receive.end().with(0);
     assert_eq!(ended.stdout, "{\"a\" : [1, \"x\"]}\n\"it's not JSON\"\n-5");
-    until("everything is confirmed", || broker.waiting("sms") == 0);
+    until("all messages are confirmed", || broker.waiting("sms") == 0);
 }
 
 #[test]
-fn what_nobody_receives_waits() {
+fn messages_without_a_receiver_wait() {
     let broker = Broker::start();
     assert_eq!(broker.send("a", "one\ntwo"), "accepted: stored, no receiver has it yet");
     broker.send("b", "{}");
@@ -85,7 +85,7 @@ fn what_nobody_receives_waits() {
 }
 
 #[test]
-fn what_reaches_nobody_and_is_not_kept_is_no_success() {
+fn a_message_that_is_neither_received_nor_kept_is_no_success() {
     let broker = Broker::start_with(&["--set", "channel_defaults.keep=false"]);
     let sent = run(&mut broker.client(&["send", "sms", "x"])).with(3);
     assert_eq!(sent.stdout, "sent to nobody: the channel keeps no messages and has no receiver");
@@ -111,7 +111,7 @@ fn what_reaches_nobody_and_is_not_kept_is_no_success() {
 }
 
 #[test]
-fn many_lines_arrive_in_order_and_empty_ones_are_passed_over() {
+fn many_lines_arrive_in_order_and_empty_lines_are_skipped() {
     let broker = Broker::start();
     let lines: String = (1..=3000).map(|number| format!("{number}\r\n\n")).collect();
     let sent = run_with_input(&mut broker.client(&["send", "sms", "-"]), &lines).with(0);
@@ -122,7 +122,7 @@ fn many_lines_arrive_in_order_and_empty_ones_are_passed_over() {
 }
 
 #[test]
-fn a_repetition_under_the_same_id_goes_to_nobody() {
+fn a_message_with_a_repeated_id_is_not_delivered() {
     let broker = Broker::start();
     run(&mut broker.client(&["send", "sms", "x", "--id", "mine"])).with(0);
     let again = run(&mut broker.client(&["send", "sms", "x", "--id", "mine"])).with(0);
@@ -134,17 +134,17 @@ fn a_repetition_under_the_same_id_goes_to_nobody() {
 }
 
 #[test]
-fn a_refusal_is_said_with_its_code_and_fails() {
+fn a_refusal_is_printed_with_its_code_and_fails() {
     let broker = Broker::start_with(&["--set", "channel_defaults.max_backlog=2"]);
     let lines = run_with_input(&mut broker.client(&["send", "sms", "-"]), "1\n2\n3\n");
-    let lines = lines.with(1).complaining("line 3: refused: 06 Full");
+    let lines = lines.with(1).stderr_contains("line 3: refused: 06 Full");
     assert_eq!(lines.stdout, "accepted: 2 messages (2 stored for later); refused: 1");
-    run(&mut broker.client(&["send", "sms", "4"])).with(1).complaining("refused: 06 Full");
+    run(&mut broker.client(&["send", "sms", "4"])).with(1).stderr_contains("refused: 06 Full");
 }
 
-/// A broker that takes the message and breaks the connection before it answers.
+/// The test is a broker that reads the message and ends the connection before it answers.
 #[tokio::test]
-async fn a_lost_answer_is_asked_for_again_under_the_same_id() {
+async fn a_message_without_an_answer_is_sent_again_with_the_same_id() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let directory = tempfile::tempdir().unwrap();
@@ -162,14 +162,14 @@ async fn a_lost_answer_is_asked_for_again_under_the_same_id() {
                 "command": "send-message", "response_code": "00", "response_text": "Accepted", "id": id, "receivers": 1,
             });
             peer.send(Message::text(reply.to_string())).await.unwrap();
-            // The goodbye.
+            // The closing handshake.
             while let Some(Ok(_)) = peer.next().await {}
         }
         ids.push(id);
     }
     assert_eq!(ids[0], ids[1]);
     let ended = tokio::task::spawn_blocking(move || send.end()).await.unwrap();
-    let ended = ended.with(0).complaining("trying again for ");
+    let ended = ended.with(0).stderr_contains("trying again for ");
     assert_eq!(ended.stdout, "accepted: 1 receiver");
 }
 
@@ -190,23 +190,23 @@ impl tokio_tungstenite::tungstenite::handshake::server::Callback for Subprotocol
 }
 
 #[test]
-fn a_command_confirms_what_it_did_and_gets_again_what_it_did_not() {
+fn a_message_is_confirmed_if_its_command_succeeds_and_redelivered_if_it_fails() {
     let broker = Broker::start();
     broker.send("sms", r#"{"receiver":"0812","message":"a \"b\" $(c)"}"#);
     let command = r#"if [ -f failed ]; then printf '%s|%s|%s\n' "$WSMB_receiver" "$WSMB_message" "$WSMB_REDELIVERED"; cat; else touch failed; exit 3; fi"#;
     let ended = run(&mut broker.client(&["receive", "sms", "--exec", command, "--count", "1"])).with(0);
     assert_eq!(ended.stdout, "0812|a \"b\" $(c)|1\n{\"receiver\":\"0812\",\"message\":\"a \\\"b\\\" $(c)\"}");
     assert!(ended.stderr.contains("exit status 3 after"), "{}", ended.stderr);
-    until("the store has let go of it", || broker.waiting("sms") == 0);
+    until("the message is removed from the store", || broker.waiting("sms") == 0);
 }
 
 #[test]
-fn several_commands_run_at_once_and_no_more_than_allowed() {
+fn as_many_commands_run_at_once_as_there_are_workers() {
     let broker = Broker::start();
     for number in 1..=4 {
         broker.send("sms", &number.to_string());
     }
-    // Each waits until two have begun: with one worker this would never end.
+    // Each command waits until two have begun, which would never happen with one worker.
     let command = r#"read n; touch "begun-$n"; while [ $(ls begun-* | wc -l) -lt 2 ]; do sleep 0.01; done; echo "$n""#;
     let ended =
         run(&mut broker.client(&["receive", "sms", "--exec", command, "--workers", "2", "--count", "4"])).with(0);
@@ -245,13 +245,13 @@ fn a_killed_receiver_loses_nothing() {
 }
 
 #[test]
-fn a_receiver_comes_back_by_itself_and_says_so_once() {
+fn a_receiver_reconnects_by_itself_and_reports_it_once() {
     let mut broker = Broker::start();
     let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--count", "2"]));
     broker.send("sms", "before");
     assert_eq!(receive.stdout.next(), "\"before\"");
-    // What is printed is not confirmed yet, and a broker that stops between the two gives it out again.
-    until("it is confirmed", || broker.waiting("sms") == 0);
+    // A message is printed before it is confirmed, and a broker that stops in between delivers it again.
+    until("the message is confirmed", || broker.waiting("sms") == 0);
     broker.running.terminate();
     broker.running.end().with(0);
     receive.stderr.wait_for("reconnecting until it succeeds");
@@ -264,7 +264,7 @@ fn a_receiver_comes_back_by_itself_and_says_so_once() {
 }
 
 #[test]
-fn a_command_that_ends_while_the_broker_goes_down_is_not_run_again() {
+fn a_command_that_ends_during_a_stop_of_the_broker_is_not_run_again() {
     let mut broker = Broker::start();
     broker.send("sms", "once");
     let command = "cat >> ran; while [ -f ran ] && [ ! -f go ]; do sleep 0.01; done";
@@ -279,24 +279,24 @@ fn a_command_that_ends_while_the_broker_goes_down_is_not_run_again() {
     broker.restart();
     receive.stderr.wait_for("wsmb: reconnected");
     broker.send("sms", "next");
-    until("the next one is done", || broker.waiting("sms") == 0);
+    until("the next message is confirmed", || broker.waiting("sms") == 0);
     assert_eq!(fs::read_to_string(file(&broker, "ran")).unwrap(), "\"once\"\n\"next\"\n");
 }
 
 #[test]
-fn a_newer_receiver_of_the_same_name_takes_the_place() {
+fn a_newer_receiver_with_the_same_name_replaces_the_older() {
     let broker = Broker::start();
     let mut first = Running::start(&mut broker.client(&["receive", "sms", "--receiver", "home"]));
     broker.send("sms", "one");
     assert_eq!(first.stdout.next(), "\"one\"");
     let mut second = Running::start(&mut broker.client(&["receive", "sms", "--receiver", "home"]));
-    first.end().with(1).complaining("another receiver named \"home\" has connected and replaced this one");
+    first.end().with(1).stderr_contains("another receiver named \"home\" has connected and replaced this one");
     broker.send("sms", "two");
     assert_eq!(second.stdout.next(), "\"two\"");
 }
 
 #[test]
-fn what_a_closed_pipe_did_not_take_is_not_confirmed() {
+fn a_message_that_a_closed_pipe_did_not_accept_is_not_confirmed() {
     let broker = Broker::start();
     let mut receive = broker
         .client(&["receive", "sms"])
@@ -313,7 +313,7 @@ fn what_a_closed_pipe_did_not_take_is_not_confirmed() {
 }
 
 #[test]
-fn ping_says_how_far_the_broker_is() {
+fn ping_prints_the_round_trip_time() {
     let broker = Broker::start();
     let ended = run(&mut broker.client(&["ping", "sms"])).with(0);
     assert!(ended.stdout.contains(" ms") && ended.stdout.contains("00 Accepted"), "{}", ended.stdout);
@@ -324,7 +324,7 @@ fn ping_says_how_far_the_broker_is() {
 }
 
 #[test]
-fn the_queue_of_a_stopped_broker_can_be_looked_at_saved_and_emptied() {
+fn the_queue_of_a_stopped_broker_can_be_listed_exported_and_purged() {
     let mut broker = Broker::start();
     for message in ["{\"n\":1}", "two", "3"] {
         broker.send("sms", message);
@@ -334,24 +334,24 @@ fn the_queue_of_a_stopped_broker_can_be_looked_at_saved_and_emptied() {
         broker
             .queue(action)
             .with(1)
-            .complaining(&format!("is in use by a broker (process {})", broker.running.child.id()))
-            .complaining("; stop the broker first, because this command needs the store for itself");
+            .stderr_contains(&format!("is in use by a broker (process {})", broker.running.child.id()))
+            .stderr_contains("; stop the broker first, because this command needs the store for itself");
     }
     assert_eq!(broker.waiting("sms"), 3);
 
     broker.running.terminate();
     broker.running.end().with(0);
-    look_at_the_queue(&broker);
-    broker.queue(&["purge", "sms"]).with(2).complaining("add --yes");
+    assert_queue(&broker);
+    broker.queue(&["purge", "sms"]).with(2).stderr_contains("add --yes");
     assert_eq!(broker.queue(&["purge", "sms", "--yes"]).with(0).stdout, "removed 3 messages from sms");
     assert_eq!((broker.waiting("sms"), broker.waiting("other")), (0, 1));
     broker.queue(&["purge", "other", "--yes"]).with(0);
     assert_eq!(broker.queue(&["list"]).with(0).stdout, "no messages are waiting");
-    broker.queue(&["list", "--store", "sqlite:nowhere.db"]).with(1).complaining("there is no store at nowhere.db");
+    broker.queue(&["list", "--store", "sqlite:nowhere.db"]).with(1).stderr_contains("there is no store at nowhere.db");
     assert!(!broker.directory.path().join("nowhere.db").exists());
 }
 
-fn look_at_the_queue(broker: &Broker) {
+fn assert_queue(broker: &Broker) {
     let list = broker.queue(&["list"]).with(0).stdout;
     assert!(list.contains("sms") && list.contains("other"), "{list}");
     assert_eq!(broker.waiting("sms"), 3);
@@ -370,7 +370,7 @@ fn look_at_the_queue(broker: &Broker) {
 }
 
 #[test]
-fn passwd_makes_changes_verifies_and_removes_users() {
+fn passwd_adds_changes_verifies_and_removes_users() {
     let directory = tempfile::tempdir().unwrap();
     let passwd = |arguments: &[&str], input: &str| {
         run_with_input(wsmb(directory.path()).arg("passwd").arg("users").args(arguments), input)
@@ -379,26 +379,26 @@ fn passwd_makes_changes_verifies_and_removes_users() {
     assert_eq!(passwd(&["other"], "x\n").with(0).stdout, "added the user other to users");
     assert_eq!(passwd(&["app"], "new: one\n").with(0).stdout, "changed the password of the user app in users");
     passwd(&["app", "--verify"], "new: one\n").with(0);
-    passwd(&["app", "--verify"], "secret\n").with(1).complaining("this is not the password of the user app");
+    passwd(&["app", "--verify"], "secret\n").with(1).stderr_contains("this is not the password of the user app");
     fs::write(directory.path().join("word"), "new: one\nmore\n").unwrap();
     passwd(&["app", "--verify", "--password-file", "word"], "").with(0);
-    passwd(&["nobody", "--verify"], "x\n").with(1).complaining("no user nobody");
-    passwd(&["bad:name"], "x\n").with(1).complaining("colon");
-    passwd(&["app"], "\n").with(1).complaining("empty");
+    passwd(&["nobody", "--verify"], "x\n").with(1).stderr_contains("no user nobody");
+    passwd(&["bad:name"], "x\n").with(1).stderr_contains("colon");
+    passwd(&["app"], "\n").with(1).stderr_contains("empty");
     passwd(&["app", "--delete"], "").with(0);
-    passwd(&["app", "--delete"], "").with(1).complaining("no user app");
+    passwd(&["app", "--delete"], "").with(1).stderr_contains("no user app");
     let text = fs::read_to_string(directory.path().join("users")).unwrap();
     assert!(text.starts_with("other:$2y$") && text.lines().count() == 1, "{text}");
     passwd(&["other", "--delete"], "").with(0);
-    // So that a broker does not take the file for one that somebody has emptied by mistake.
+    // The comment tells a broker that the file was not emptied by mistake.
     assert_eq!(fs::read_to_string(directory.path().join("users")).unwrap(), "# no users\n");
 }
 
 #[test]
-fn check_tells_errors_from_warnings() {
+fn check_distinguishes_errors_and_warnings() {
     let directory = tempfile::tempdir().unwrap();
     let check = |arguments: &[&str]| run(wsmb(directory.path()).arg("check").args(arguments));
-    // So that the number of open files that the machine allows raises no warning.
+    // A small limit of connections avoids the warning about the number of open files.
     let few = ["--set", "server.max_connections=100", "--listen", "127.0.0.1:0"];
     let fresh = check(&few).with(0);
     assert!(
@@ -407,10 +407,10 @@ fn check_tells_errors_from_warnings() {
         "{}",
         fresh.stdout
     );
-    assert!(!directory.path().join("wsmb-data").exists(), "it must change nothing");
-    let doubtful = [&few[..], &["--listen", "0.0.0.0:0"]].concat();
-    assert!(check(&doubtful).with(0).stdout.contains("warning: "));
-    check(&[&doubtful[..], &["--strict"]].concat()).with(1);
+    assert!(!directory.path().join("wsmb-data").exists(), "the check must not write");
+    let exposed = [&few[..], &["--listen", "0.0.0.0:0"]].concat();
+    assert!(check(&exposed).with(0).stdout.contains("warning: "));
+    check(&[&exposed[..], &["--strict"]].concat()).with(1);
     fs::write(directory.path().join("bad.toml"), "[server]\nlisten = \"127.0.0.1:1\"\nheartbaet = \"25s\"\n").unwrap();
     let listeners = "[server]\nlisten = \"127.0.0.1:0\"\ntrusted_proxies = [\"10.0.0.0/8\"]\n[[listener]]\naddress = \"[::1]:0\"\nproxy_protocol = true\n";
     fs::write(directory.path().join("proxies.toml"), listeners).unwrap();
@@ -430,7 +430,7 @@ fn check_tells_errors_from_warnings() {
     let report: serde_json::Value = serde_json::from_str(&bad.stdout).unwrap();
     let error = report["text"].as_str().unwrap();
     assert!(error.contains("bad.toml:3") && error.contains("heartbeat"), "{error}");
-    run(wsmb(directory.path()).args(["serve", "--config", "bad.toml"])).with(1).complaining("heartbeat");
+    run(wsmb(directory.path()).args(["serve", "--config", "bad.toml"])).with(1).stderr_contains("heartbeat");
     fs::create_dir(directory.path().join("wsmb-data")).unwrap();
     fs::write(
         directory.path().join("wsmb-data/wsmb.db"),
@@ -448,64 +448,64 @@ fn the_old_configuration_becomes_a_valid_new_one() {
     let old = format!("[server]\nport = {port}\n\n[database]\nkeep_data = false\n");
     fs::write(directory.path().join("config.ini"), old).unwrap();
     let import = |arguments: &[&str]| run(wsmb(directory.path()).arg("import").args(arguments));
-    import(&["config.ini", "-o", "wsmb.toml"]).with(0).complaining("wrote wsmb.toml");
-    import(&["config.ini", "-o", "wsmb.toml"]).with(1).complaining("cannot write wsmb.toml");
+    import(&["config.ini", "-o", "wsmb.toml"]).with(0).stderr_contains("wrote wsmb.toml");
+    import(&["config.ini", "-o", "wsmb.toml"]).with(1).stderr_contains("cannot write wsmb.toml");
     let text = fs::read_to_string(directory.path().join("wsmb.toml")).unwrap();
     assert_eq!(import(&["config.ini"]).with(0).stdout.trim_end(), text.trim_end());
     let checked = run(wsmb(directory.path()).args(["check", "--config", "wsmb.toml"])).with(0);
     assert!(checked.stdout.contains(&format!(":{port}")), "{}", checked.stdout);
     fs::write(directory.path().join("both.ini"), "[server]\nkeep_data=false\n").unwrap();
-    let safe = import(&["both.ini"]).with(0).complaining("write keep = false there");
+    let safe = import(&["both.ini"]).with(0).stderr_contains("write keep = false there");
     assert!(
         safe.stdout.contains("\nkeep = true\n") && safe.stdout.contains("write keep = false there"),
         "{}",
         safe.stdout
     );
-    let told = import(&["both.ini", "--keep", "no"]).with(0).complaining("as you chose");
+    let told = import(&["both.ini", "--keep", "no"]).with(0).stderr_contains("as you chose");
     assert!(told.stdout.contains("\nkeep = false\n"), "{}", told.stdout);
-    import(&["missing.ini"]).with(1).complaining("cannot read missing.ini");
+    import(&["missing.ini"]).with(1).stderr_contains("cannot read missing.ini");
 }
 
 #[test]
-fn a_client_that_cannot_work_says_why() {
+fn client_commands_explain_why_they_fail() {
     let broker = Broker::start();
-    // Not where the login is stored.
+    // A directory without a stored login.
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    // A port that was free a moment ago.
+    // A port without a listener.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for command in [&["send", "sms", "x"][..], &["receive", "sms"], &["ping"]] {
-        // `send` would go on trying.
+        // `send` would try again.
         let at_once: &[&str] = if command[0] == "send" { &["--timeout", "0"] } else { &[] };
         run(wsmb(directory).args(command).args(at_once).args(["--url", &format!("ws://{nobody}")]))
             .with(1)
-            .complaining(&format!(
+            .stderr_contains(&format!(
                 "cannot reach {nobody}: connection refused - is the broker running? start it with `wsmb serve`"
             ));
-        run(wsmb(directory).args(command).args(["--url", &broker.url])).with(1).complaining(
+        run(wsmb(directory).args(command).args(["--url", &broker.url])).with(1).stderr_contains(
             " requires a user and a password (401): store them with `wsmb login`, or set --user and WSMB_PASSWORD",
         );
-        run(wsmb(directory).args(command).args(["--url", "wss://127.0.0.1"])).with(2).complaining("no TLS yet");
-        run(wsmb(directory).args(command).args(["--url", "ws://h?topic=x"])).with(2).complaining("names a topic");
-        run(wsmb(directory).args(command).args(["--user", "app"])).with(2).complaining("set WSMB_PASSWORD");
+        run(wsmb(directory).args(command).args(["--url", "wss://127.0.0.1"])).with(2).stderr_contains("no TLS yet");
+        run(wsmb(directory).args(command).args(["--url", "ws://h?topic=x"])).with(2).stderr_contains("names a topic");
+        run(wsmb(directory).args(command).args(["--user", "app"])).with(2).stderr_contains("set WSMB_PASSWORD");
     }
     run(wsmb(directory)
         .args(["send", "sms", "x", "--url", &broker.url, "--user", "wsmb"])
         .env("WSMB_PASSWORD", "wrong"))
     .with(1)
-    .complaining("refused the user wsmb or the password (401)");
+    .stderr_contains("refused the user wsmb or the password (401)");
 }
 
 #[test]
-fn the_demo_adds_up_in_80_columns_and_ends_with_what_to_try() {
+fn the_demo_fits_80_columns_and_ends_with_commands_to_try() {
     let directory = tempfile::tempdir().unwrap();
     let ended = run(wsmb(directory.path()).args(["demo", "--fast"]).env("TMPDIR", directory.path())).with(0);
     assert!(ended.stdout.contains("14 sent = 13 confirmed + 1 expired"), "{}", ended.stdout);
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "it leaves nothing behind");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "the demo leaves files");
     let lines: Vec<&str> = ended.stdout.lines().collect();
     let long: Vec<&&str> = lines.iter().filter(|line| line.chars().count() > 80).collect();
     assert!(long.is_empty(), "{long:#?}");
-    // The three of the general help.
+    // The same three lines as in the general help.
     let help = run(wsmb(directory.path()).arg("--help")).with(0).stdout;
     let last = &lines[lines.len() - 3..];
     assert!(help.contains(&last.join("\n")), "{last:#?}");
@@ -513,22 +513,22 @@ fn the_demo_adds_up_in_80_columns_and_ends_with_what_to_try() {
 }
 
 #[test]
-fn the_demo_waits_for_its_reader_and_leaves_nothing_behind_when_it_is_interrupted() {
+fn the_demo_pauses_and_leaves_no_files_when_interrupted() {
     let directory = tempfile::tempdir().unwrap();
     let mut demo = Running::start(wsmb(directory.path()).arg("demo").env("TMPDIR", directory.path()));
     assert_eq!(demo.stdout.next(), "");
     let chapter = demo.stdout.next();
     let shown = Instant::now();
     let line = demo.stdout.next();
-    assert!(shown.elapsed() > Duration::from_secs(2), "nobody reads so fast: {chapter}\n{line}");
+    assert!(shown.elapsed() > Duration::from_secs(2), "too fast to read: {chapter}\n{line}");
     assert!(demo.stdout.next().contains("gateway"));
     demo.terminate();
-    demo.end().with(1).complaining("the demo was interrupted");
+    demo.end().with(1).stderr_contains("the demo was interrupted");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn every_command_helps_with_an_example() {
+fn the_help_of_every_command_has_an_example() {
     let directory = tempfile::tempdir().unwrap();
     for command in
         ["serve", "send", "receive", "ping", "login", "passwd", "check", "queue", "import", "demo", "completions"]

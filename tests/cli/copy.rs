@@ -1,4 +1,4 @@
-//! `wsmb queue copy`, between files: as a person uses it, and ended at bad moments.
+//! `wsmb queue copy` between files: ordinary use, failures and kills in the middle.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +7,13 @@ use wsmb_store::{Background, Group, StoreSettings};
 
 use crate::harness::{Broker, Ended, Running, run, wsmb};
 
-/// Two stores in a directory.
+/// A directory with a source store `a.db` and a destination `b.db`.
 struct Stores {
     directory: tempfile::TempDir,
 }
 
 impl Stores {
-    /// The source has so many messages, every tenth of them delayed.
+    /// Creates a source with `number` messages, every tenth of them delayed.
     fn with(number: u64) -> Self {
         let stores = Self { directory: tempfile::tempdir().unwrap() };
         let mut source = stores.open("a.db");
@@ -74,7 +74,7 @@ fn statement(path: &Path, sql: &str) {
 }
 
 #[test]
-fn a_backlog_moves_to_another_store_and_is_delivered_from_there() {
+fn a_copied_backlog_is_delivered_from_the_other_store() {
     let mut broker = Broker::start();
     broker.send("sms", "\"first\"");
     broker.send("sms", "\"second\"");
@@ -82,9 +82,9 @@ fn a_backlog_moves_to_another_store_and_is_delivered_from_there() {
     broker
         .queue(&copy)
         .with(1)
-        .complaining("the source: the store ")
-        .complaining("is in use by a broker (process ")
-        .complaining("; stop the broker first, because this command needs the store for itself");
+        .stderr_contains("the source: the store ")
+        .stderr_contains("is in use by a broker (process ")
+        .stderr_contains("; stop the broker first, because this command needs the store for itself");
     broker.running.terminate();
     broker.running.end().with(0);
 
@@ -112,7 +112,7 @@ fn a_backlog_moves_to_another_store_and_is_delivered_from_there() {
 }
 
 #[test]
-fn a_destination_that_fails_in_the_middle_is_gone_on_with() {
+fn a_copy_whose_destination_failed_can_be_continued() {
     let stores = Stores::with(10_000);
     drop(stores.open("b.db"));
     let trigger = "CREATE TRIGGER bad BEFORE INSERT ON mq_data WHEN new.data_id = 9000 BEGIN SELECT RAISE(ABORT, 'no such luck'); END";
@@ -120,9 +120,9 @@ fn a_destination_that_fails_in_the_middle_is_gone_on_with() {
     stores
         .copy(&[])
         .with(1)
-        .complaining("wsmb: the destination: the store ")
-        .complaining("no such luck")
-        .complaining(". The copied messages are stored; the same command continues from there");
+        .stderr_contains("wsmb: the destination: the store ")
+        .stderr_contains("no such luck")
+        .stderr_contains(". The copied messages are stored; the same command continues from there");
     assert_eq!(stores.ids("b.db"), (1..=8_192).collect::<Vec<_>>());
     statement(&stores.path("b.db"), "DROP TRIGGER bad");
     let done = stores.copy(&["--remove"]).with(0).stdout;
@@ -137,7 +137,7 @@ fn a_destination_that_fails_in_the_middle_is_gone_on_with() {
 }
 
 #[test]
-fn a_copy_that_is_killed_is_gone_on_with() {
+fn a_copy_that_was_killed_can_be_continued() {
     let stores = Stores::with(60_000);
     for more in [&[][..], &["--remove"]] {
         let mut copying = Running::start(&mut stores.command(more));
@@ -150,19 +150,19 @@ fn a_copy_that_is_killed_is_gone_on_with() {
 }
 
 #[test]
-fn what_can_not_be_copied_is_said() {
+fn copy_explains_invalid_sources_and_destinations() {
     let stores = Stores::with(1);
     let copy = |arguments: &[&str]| run(wsmb(stores.directory.path()).args(["queue", "copy"]).args(arguments));
-    copy(&[]).with(2).complaining("name the other store with --from or --to");
+    copy(&[]).with(2).stderr_contains("name the other store with --from or --to");
     copy(&["--from", "mysql://u:geheim@h"])
         .with(2)
-        .complaining("--from names no database: write \"mysql://USER@HOST/DATABASE\"");
+        .stderr_contains("--from names no database: write \"mysql://USER@HOST/DATABASE\"");
     copy(&["--from", "sqlite:none.db", "--to", "sqlite:b.db"])
         .with(1)
-        .complaining("the source: there is no store at none.db");
-    copy(&["--from", "sqlite:a.db", "--to", "sqlite:./a.db"]).with(1).complaining("the same store");
-    copy(&["--from", "sqlite:a.db", "--to", "memory:"]).with(1).complaining("the destination: store.url is memory:");
+        .stderr_contains("the source: there is no store at none.db");
+    copy(&["--from", "sqlite:a.db", "--to", "sqlite:./a.db"]).with(1).stderr_contains("the same store");
+    copy(&["--from", "sqlite:a.db", "--to", "memory:"]).with(1).stderr_contains("the destination: store.url is memory:");
     let missing = ["--from", "postgres://u@localhost/d", "--from-password-file", "no.password", "--to", "sqlite:b.db"];
-    copy(&missing).with(1).complaining("the password file no.password: cannot be read: ");
+    copy(&missing).with(1).stderr_contains("the password file no.password: cannot be read: ");
     assert!(!stores.path("b.db").exists());
 }

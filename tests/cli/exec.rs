@@ -1,4 +1,4 @@
-//! `wsmb receive --exec`, the gateway without code: what becomes of a message whose command fails, hangs, is cut off or cannot tell what it did.
+//! `wsmb receive --exec`: the fate of a message whose command fails, hangs, is killed, or ends while the broker is away.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{Broker, DEADLINE, Running, run, until, wsmb};
 
-/// Of this group are the gateways and who takes back what they have given back: it waits for them.
+/// The group of the gateways and of [`next`], so that `next` gets the messages that they give back.
 const GROUP: [&str; 2] = ["--group", "modems"];
 
 fn gateway(broker: &Broker, command: &str, arguments: &[&str]) -> Running {
@@ -17,7 +17,7 @@ fn file(broker: &Broker, name: &str) -> PathBuf {
     broker.directory.path().join(name)
 }
 
-/// What a command has written into a file, once it is a whole line.
+/// The content of a file that a command writes, once it ends with a newline.
 fn written(broker: &Broker, name: &str) -> String {
     let mut text = String::new();
     until("the command has written", || {
@@ -27,7 +27,7 @@ fn written(broker: &Broker, name: &str) -> String {
     text
 }
 
-/// Whether a process is there that has not ended.
+/// Whether a process runs. A zombie does not.
 fn is_alive(process: &str) -> bool {
     let state = fs::read_to_string(format!("/proc/{}/stat", process.trim())).unwrap_or_default();
     !state.is_empty() && !state.contains(") Z ")
@@ -40,7 +40,7 @@ fn next(broker: &Broker) -> serde_json::Value {
 }
 
 #[test]
-fn a_message_whose_command_fails_waits_aside_and_others_go_on() {
+fn a_message_whose_command_fails_does_not_delay_others() {
     let broker = Broker::start();
     for message in ["bad", "good"] {
         broker.send("sms", message);
@@ -61,7 +61,7 @@ fn a_message_whose_command_fails_waits_aside_and_others_go_on() {
 }
 
 #[test]
-fn a_poisonous_message_does_not_stop_the_workers_and_comes_back_by_itself() {
+fn a_failing_message_does_not_stop_the_workers_and_is_redelivered() {
     let broker = Broker::start();
     for number in 0..8 {
         broker.send("sms", &number.to_string());
@@ -69,14 +69,14 @@ fn a_poisonous_message_does_not_stop_the_workers_and_comes_back_by_itself() {
     let command = r#"read m; if [ "$m" = 0 ] && [ "$WSMB_ATTEMPT" -lt 3 ]; then exit 1; fi; echo "$m $WSMB_ATTEMPT $WSMB_REDELIVERED""#;
     let ended = gateway(&broker, command, &["--exec-workers", "2", "--count", "8"]).end().with(0);
     let mut lines: Vec<&str> = ended.stdout.lines().collect();
-    assert_eq!(lines.pop(), Some("0 3 1"), "the others passed it");
+    assert_eq!(lines.pop(), Some("0 3 1"), "the failing message must be last");
     lines.sort_unstable();
     assert_eq!(lines, ["1 1 0", "2 1 0", "3 1 0", "4 1 0", "5 1 0", "6 1 0", "7 1 0"]);
-    until("all are done", || broker.waiting("sms") == 0);
+    until("all messages are confirmed", || broker.waiting("sms") == 0);
 }
 
 #[test]
-fn dead_letters_tell_what_the_command_said_last() {
+fn dead_letters_contain_the_last_error_output_of_the_command() {
     let mut broker = Broker::start_with(&[
         "--set",
         "channel_defaults.dead_letter=dead",
@@ -93,7 +93,7 @@ fn dead_letters_tell_what_the_command_said_last() {
     let mut gateway = gateway(&broker, command, &[]);
     gateway.stderr.wait_for("rejected: the broker does not deliver it again");
     assert_eq!(gateway.stdout.next(), "\"fine\"");
-    until("two are dead", || broker.waiting("dead") == 2 && broker.waiting("sms") == 0);
+    until("two messages are dead letters", || broker.waiting("dead") == 2 && broker.waiting("sms") == 0);
     gateway.terminate();
     gateway.end().with(0);
     broker.running.terminate();
@@ -101,12 +101,12 @@ fn dead_letters_tell_what_the_command_said_last() {
     let letters = broker.queue(&["export", "dead"]).with(0).stdout;
     let letter = |why: &str| letters.lines().find(|line| line.contains(why)).unwrap_or_else(|| panic!("{letters}"));
     assert!(letter("\"rejected\"").contains(r#""reason":"exit status 65: no such number""#), "{letters}");
-    let gone = letter("\"max_deliveries\"");
-    assert!(gone.contains(r#""reason":"exit status 1: no network""#) && gone.contains(r#""attempts":2"#), "{letters}");
+    let failed = letter("\"max_deliveries\"");
+    assert!(failed.contains(r#""reason":"exit status 1: no network""#) && failed.contains(r#""attempts":2"#), "{letters}");
 }
 
 #[test]
-fn a_command_that_hangs_is_ended_with_all_that_it_started_and_the_message_comes_again() {
+fn a_command_that_hangs_is_killed_with_its_children_and_its_message_is_redelivered() {
     let broker = Broker::start();
     broker.send("sms", "1");
     let command = "if [ $WSMB_REDELIVERED = 1 ]; then echo \"again $WSMB_ATTEMPT\"; exit 0; fi; \
@@ -119,12 +119,12 @@ fn a_command_that_hangs_is_ended_with_all_that_it_started_and_the_message_comes_
         "{}",
         ended.stderr
     );
-    assert!(!is_alive(&written(&broker, "child")), "no orphans");
+    assert!(!is_alive(&written(&broker, "child")), "the child process still runs");
 }
 
 #[test]
-fn the_broker_is_told_that_a_long_command_goes_on() {
-    const LAPSE: Duration = Duration::from_secs(7);
+fn the_gateway_extends_the_delivery_of_a_long_command() {
+    const ACK_TIMEOUT: Duration = Duration::from_secs(7);
     let broker =
         Broker::start_with(&["--set", "channel_defaults.ack_timeout=7s", "--set", "channel_defaults.receivers=1"]);
     let command = "echo run >> runs; while [ ! -f go ]; do sleep 0.02; done";
@@ -134,16 +134,16 @@ fn the_broker_is_told_that_a_long_command_goes_on() {
     written(&broker, "runs");
     let begun = Instant::now();
     let mut other = Running::start(broker.client(&["receive", "sms"]).args(GROUP));
-    until("an answer would be overdue", || begun.elapsed() > LAPSE + Duration::from_secs(2));
+    until("the acknowledgement would be overdue", || begun.elapsed() > ACK_TIMEOUT + Duration::from_secs(2));
     fs::write(file(&broker, "go"), "").unwrap();
     slow.end().with(0);
     other.terminate();
-    assert_eq!(other.end().with(0).stdout, "", "nobody else was given the message");
+    assert_eq!(other.end().with(0).stdout, "", "another receiver got the message");
     until("it is done", || broker.waiting("sms") == 0);
 }
 
 #[test]
-fn a_gateway_that_is_asked_to_stop_says_what_it_waits_for_and_takes_nothing_more() {
+fn a_stopping_gateway_waits_for_its_command_and_takes_no_more_messages() {
     let broker = Broker::start();
     for number in [1, 2] {
         broker.send("sms", &number.to_string());
@@ -155,28 +155,28 @@ fn a_gateway_that_is_asked_to_stop_says_what_it_waits_for_and_takes_nothing_more
     gateway.stderr.wait_for("waiting for 1 command; press Ctrl-C again to end at once");
     fs::write(file(&broker, "go"), "").unwrap();
     assert_eq!(gateway.end().with(0).stdout, "done");
-    until("the first is confirmed", || broker.waiting("sms") == 1);
+    until("the first message is confirmed", || broker.waiting("sms") == 1);
     let second = next(&broker);
     assert_eq!((&second["data"], &second["attempt"]), (&2.into(), &1.into()), "it was never taken");
 }
 
 #[test]
-fn a_second_signal_ends_the_commands_and_leaves_no_orphans() {
+fn a_second_signal_kills_the_commands_and_their_children() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
         let broker = Broker::start();
         broker.send("sms", "1");
-        // It does not listen to TERM, nor does what it has started.
+        // The command and its child ignore SIGTERM.
         let command = "trap '' TERM; sleep 300 & echo $$ $! > processes; wait; sleep 300";
         let mut gateway = gateway(&broker, command, &[]);
         let processes = written(&broker, "processes");
         gateway.signal(signal);
         gateway.stderr.wait_for("press Ctrl-C again to end at once");
         let asked = Instant::now();
-        // A second signal within a second is taken for the same wish.
-        until("a second wish counts", || asked.elapsed() > Duration::from_millis(1_100));
+        // The gateway ignores a second signal within a second.
+        until("a second signal counts", || asked.elapsed() > Duration::from_millis(1_100));
         gateway.signal(signal);
-        gateway.end().with(1).complaining("ended because the gateway was stopped");
-        assert!(!processes.split_whitespace().any(is_alive), "orphans: {processes}");
+        gateway.end().with(1).stderr_contains("ended because the gateway was stopped");
+        assert!(!processes.split_whitespace().any(is_alive), "still running: {processes}");
         let again = next(&broker);
         assert_eq!((&again["redelivered"], &again["attempt"]), (&true.into(), &2.into()));
     }
@@ -194,7 +194,7 @@ fn the_command_of_a_killed_gateway_is_asked_to_end() {
 }
 
 #[test]
-fn what_was_done_while_the_broker_was_away_is_not_done_again() {
+fn a_command_that_ends_while_the_broker_is_away_is_not_run_again() {
     let mut broker = Broker::start();
     broker.send("sms", "1");
     let command = "echo \"$WSMB_ID\" >> runs; while [ ! -f go ]; do sleep 0.02; done; rm go; exit $(cat code)";
@@ -211,10 +211,10 @@ fn what_was_done_while_the_broker_was_away_is_not_done_again() {
         broker.restart();
         let said = gateway.stderr.wait_for("already finished, so it is only confirmed again");
         assert!(said.contains("attempt 2"), "{said}");
-        until("the broker knows", || broker.waiting("sms") == 0);
+        until("the message is confirmed", || broker.waiting("sms") == 0);
         broker.send("sms", "next");
     }
-    until("the third message has its command", || {
+    until("the third command runs", || {
         fs::read_to_string(file(&broker, "runs")).unwrap().lines().count() == 3
     });
     fs::write(file(&broker, "code"), "0").unwrap();
@@ -226,7 +226,7 @@ fn what_was_done_while_the_broker_was_away_is_not_done_again() {
 }
 
 #[test]
-fn a_gateway_that_stops_while_the_broker_is_away_tells_it_when_it_is_back() {
+fn a_gateway_that_stops_while_the_broker_is_away_confirms_when_it_is_back() {
     let mut broker = Broker::start();
     broker.send("sms", "1");
     let mut gateway = gateway(&broker, "echo $$ >> runs; while [ ! -f go ]; do sleep 0.02; done", &[]);
@@ -241,13 +241,13 @@ fn a_gateway_that_stops_while_the_broker_is_away_tells_it_when_it_is_back() {
     let ended = gateway.end().with(0);
     assert!(ended.stderr.contains("already finished") || ended.stderr.contains("will deliver them again"));
     if ended.stderr.contains("already finished") {
-        until("the broker knows", || broker.waiting("sms") == 0);
+        until("the message is confirmed", || broker.waiting("sms") == 0);
     }
     assert_eq!(written(&broker, "runs").lines().count(), 1);
 }
 
 #[test]
-fn a_message_that_comes_again_while_its_command_still_runs_waits_for_what_comes_of_it() {
+fn a_redelivery_during_its_command_waits_for_the_result() {
     let mut broker = Broker::start();
     broker.send("sms", "1");
     let command = "echo $$ >> runs; while [ ! -f go ]; do sleep 0.02; done";
@@ -257,16 +257,16 @@ fn a_message_that_comes_again_while_its_command_still_runs_waits_for_what_comes_
     gateway.stderr.wait_for("reconnecting until it succeeds");
     broker.restart();
     gateway.stderr.wait_for("wsmb: reconnected");
-    // Another message passes, so the first has been given out again before.
+    // The second message is delivered after the first, so the first has been redelivered.
     broker.send("sms", "2");
     until("the other command runs", || written(&broker, "runs").lines().count() == 2);
     fs::write(file(&broker, "go"), "").unwrap();
-    until("both are done", || broker.waiting("sms") == 0);
-    assert_eq!(written(&broker, "runs").lines().count(), 2, "the first has run once");
+    until("both messages are confirmed", || broker.waiting("sms") == 0);
+    assert_eq!(written(&broker, "runs").lines().count(), 2, "the first command has run twice");
 }
 
 #[test]
-fn fields_arrive_as_they_were_sent_and_an_odd_one_costs_no_other() {
+fn fields_arrive_unchanged_and_an_invalid_field_is_omitted() {
     let broker = Broker::start();
     broker.send("sms", r#"{"receiver":89620012345678901234,"price":1.10,"text":"half \ud83d","bad":"x\u0000","a":{"b":"deep"},"ID":"mine","huge":1e400}"#);
     broker.send("sms", "no object");
@@ -297,22 +297,22 @@ fn fields_arrive_as_they_were_sent_and_an_odd_one_costs_no_other() {
 }
 
 #[tokio::test]
-async fn of_messages_that_were_sent_together_only_the_one_that_failed_is_done_again() {
+async fn only_the_failed_message_of_a_publication_is_redelivered() {
     let broker = Broker::start();
-    // The first gateway has its hands full until the second one is there, too.
+    // The first gateway is busy until the second has a message too.
     let command = r#"read m; echo "$m" | tee -a ran; while [ "$m" = '"hold"' ] && [ ! -f go ]; do sleep 0.02; done
         if [ "$m" = 2 ] && [ ! -f failed ]; then touch failed; exit 1; fi"#;
     let mut gateways = [(); 2].map(|()| gateway(&broker, command, &[]));
     broker.send("sms", "hold");
     broker.send("sms", "\"ready\"");
-    until("both are there", || {
+    until("both gateways have a message", || {
         fs::read_to_string(broker.directory.path().join("ran")).is_ok_and(|ran| ran.lines().count() == 2)
     });
     fs::write(broker.directory.path().join("go"), "").unwrap();
-    until("both are done", || broker.waiting("sms") == 0);
+    until("both messages are confirmed", || broker.waiting("sms") == 0);
     broker.send_together("sms", "[1,2,3]").await;
     let ran = || fs::read_to_string(broker.directory.path().join("ran")).unwrap();
-    until("all have been done", || ran().lines().count() >= 6 && broker.waiting("sms") == 0);
+    until("all commands have run", || ran().lines().count() >= 6 && broker.waiting("sms") == 0);
     for gateway in &mut gateways {
         gateway.terminate();
         gateway.end().with(0);
@@ -323,7 +323,7 @@ async fn of_messages_that_were_sent_together_only_the_one_that_failed_is_done_ag
 }
 
 #[test]
-fn what_is_beyond_the_rate_or_in_quiet_hours_waits_in_the_broker_and_expires_there() {
+fn messages_beyond_the_rate_or_in_quiet_hours_wait_in_the_broker_and_expire_there() {
     let broker = Broker::start();
     for number in 1..=3 {
         broker.send("sms", &number.to_string());
@@ -331,7 +331,7 @@ fn what_is_beyond_the_rate_or_in_quiet_hours_waits_in_the_broker_and_expires_the
     let mut gateway = gateway(&broker, "cat", &["--rate", "2/h"]);
     gateway.stdout.wait_for("1");
     gateway.stdout.wait_for("2");
-    until("two are done", || broker.waiting("sms") == 1);
+    until("two messages are confirmed", || broker.waiting("sms") == 1);
     gateway.terminate();
     assert_eq!(gateway.end().with(0).stdout, "1\n2");
     let third = next(&broker);
@@ -344,7 +344,7 @@ fn what_is_beyond_the_rate_or_in_quiet_hours_waits_in_the_broker_and_expires_the
     quiet.stderr.wait_for(&format!("quiet until {}; messages wait in the broker", hour(2)));
     let sent = run(&mut broker.client(&["send", "sms", "late", "--ttl", "1s"])).with(0);
     assert_eq!(sent.stdout, "accepted: stored, no receiver has it yet");
-    until("it expires", || broker.waiting("sms") == 0);
+    until("the message expires", || broker.waiting("sms") == 0);
     quiet.terminate();
     assert_eq!(quiet.end().with(0).stdout, "");
 
@@ -355,7 +355,7 @@ fn what_is_beyond_the_rate_or_in_quiet_hours_waits_in_the_broker_and_expires_the
 }
 
 #[test]
-fn a_gateway_says_with_whom_it_shares() {
+fn a_gateway_names_the_group_that_it_shares_messages_with() {
     let broker = Broker::start();
     let mut gateway = Running::start(&mut broker.client(&["receive", "sms", "--exec", "/bin/cat -"]));
     gateway.stderr.wait_for(
@@ -370,7 +370,7 @@ fn a_gateway_says_with_whom_it_shares() {
 }
 
 #[test]
-fn a_command_that_cannot_be_used_is_misuse() {
+fn invalid_arguments_of_a_gateway_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     for (arguments, said) in [
         (&["sms", "--rate", "20/m"][..], "--exec"),
@@ -381,19 +381,19 @@ fn a_command_that_cannot_be_used_is_misuse() {
         (&["home/+/x"], "looks like a pattern"),
         (&["c1,c2"], "looks like a list of channels"),
     ] {
-        run(wsmb(directory.path()).arg("receive").args(arguments).args(["--user", "a:b"])).with(2).complaining(said);
+        run(wsmb(directory.path()).arg("receive").args(arguments).args(["--user", "a:b"])).with(2).stderr_contains(said);
     }
 }
 
 #[test]
-fn a_gateway_is_back_soon_after_its_broker() {
+fn a_gateway_reconnects_soon_after_its_broker_starts() {
     let mut broker = Broker::start();
     let mut gateway = gateway(&broker, "cat", &[]);
     gateway.stderr.wait_for("shares the messages");
     broker.running.kill();
     gateway.stderr.wait_for("reconnecting until it succeeds");
     let away = Instant::now();
-    // With pauses that double each time, the next attempt would be seconds away by now.
+    // With an exponential back-off, the next attempt would be seconds away now.
     until("the broker has been away for some time", || away.elapsed() > Duration::from_secs(7));
     broker.restart();
     let back = Instant::now();
@@ -402,9 +402,9 @@ fn a_gateway_is_back_soon_after_its_broker() {
 }
 
 #[test]
-fn two_gateways_share_what_a_page_that_looks_on_still_sees() {
+fn two_gateways_share_messages_that_a_page_gets_too() {
     let broker = Broker::start();
-    // Each writes its own name; a message is done by the one that was free.
+    // Each gateway writes its name.
     let command = r#"read m; echo "$GATEWAY $m" >> runs; echo "$m""#;
     let start = |name: &str| {
         let mut client = broker.client(&["receive", "sms", "--exec", command, "--group", "modems"]);
@@ -414,12 +414,12 @@ fn two_gateways_share_what_a_page_that_looks_on_still_sees() {
     };
     let mut gateways = [start("a"), start("b")];
     let mut page = Running::start(&mut broker.client(&["receive", "sms"]));
-    until("the page and one of the gateways are there", || broker.send("sms", "0").contains("2 receivers"));
+    until("the page and one of the gateways are connected", || broker.send("sms", "0").contains("2 receivers"));
     for number in 1..=6 {
         broker.send("sms", &number.to_string());
     }
     page.stdout.wait_for("6");
-    until("all are done", || broker.waiting("sms") == 0);
+    until("all messages are confirmed", || broker.waiting("sms") == 0);
     for gateway in &mut gateways {
         gateway.terminate();
         gateway.end().with(0);

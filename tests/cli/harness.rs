@@ -1,6 +1,6 @@
-//! Drives the real binary: a broker of its own for each test, in a directory of its own, on a port that the system chooses.
+//! Starts the real program. Each test has a broker of its own, in a directory of its own, on a free port.
 //!
-//! Nothing here sleeps to let something happen: it waits for a line or a condition, with a deadline.
+//! Tests wait for a line or a condition with a deadline, never for a fixed time.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::Path;
@@ -13,24 +13,23 @@ use futures_util::SinkExt as _;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-/// How long anything may take on a slow machine before the test fails.
+/// The timeout of every wait, for slow machines.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// How often a condition that has no bell is looked at.
-const LOOK: Duration = Duration::from_millis(10);
+/// The interval in which a condition is polled.
+const POLL: Duration = Duration::from_millis(10);
 
-/// The binary, without any setting of the person who runs the tests.
+/// The program, without settings and logins of the user who runs the tests.
 pub fn wsmb(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wsmb"));
     command.current_dir(directory);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WSMB_")) {
         command.env_remove(name);
     }
-    // Nor his logins.
     command.env("XDG_CONFIG_HOME", directory.join(".config")).env("HOME", directory);
     command.stdin(Stdio::null());
-    // Whoever runs the tests under `nohup` ignores hang-ups, and programs inherit that.
-    // SAFETY: signal is safe to be called between fork and exec, and no handler is installed.
+    // Programs inherit ignored hang-ups from tests that run under `nohup`.
+    // SAFETY: `signal` may be called between fork and exec, and no handler is installed.
     unsafe {
         std::os::unix::process::CommandExt::pre_exec(&mut command, || {
             libc::signal(libc::SIGHUP, libc::SIG_DFL);
@@ -40,7 +39,7 @@ pub fn wsmb(directory: &Path) -> Command {
     command
 }
 
-/// What a command that has ended has left.
+/// The exit code and the output of a command that has ended.
 pub struct Ended {
     pub code: Option<i32>,
     pub stdout: String,
@@ -48,16 +47,16 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// It ended with this code.
+    /// Fails unless the command exited with this code.
     #[track_caller]
     pub fn with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self
     }
 
-    /// It said this on standard error.
+    /// Fails unless standard error contains this text.
     #[track_caller]
-    pub fn complaining(self, text: &str) -> Self {
+    pub fn stderr_contains(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "expected `{text}` in: {}", self.stderr);
         self
     }
@@ -75,19 +74,19 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Ended {
     let mut running = Running::start(command.stdin(Stdio::piped()));
     let mut stdin = running.child.stdin.take().unwrap();
     let input = input.to_owned();
-    // On a thread of its own: the command may write before it has read everything.
+    // Another thread writes, because the command may write output before it has read all input.
     let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let ended = running.end();
-    // A command may end without having read everything; what it says tells whether it should have.
+    // A command may end before it has read all input.
     let written = writer.join().unwrap();
     assert!(written.as_ref().map_or_else(|error| error.kind() == ErrorKind::BrokenPipe, |()| true), "{written:?}");
     ended
 }
 
-/// Lines of a stream as they come.
+/// The lines of a stream.
 pub struct Lines {
     incoming: Receiver<String>,
-    /// Everything so far.
+    /// All lines so far.
     pub seen: Vec<String>,
 }
 
@@ -96,7 +95,7 @@ impl Lines {
         let (sender, incoming) = channel();
         std::thread::spawn(move || {
             let lines = BufReader::new(stream).lines();
-            // Whoever started the process may have lost interest; then nobody listens any more.
+            // Sending fails when the test has dropped the receiver.
             let _ = lines.map_while(Result::ok).try_for_each(|line| sender.send(line));
         });
         Self { incoming, seen: Vec::new() }
@@ -137,7 +136,7 @@ impl Lines {
     }
 }
 
-/// A process that runs; killed when dropped.
+/// A running process; killed when dropped.
 pub struct Running {
     pub child: Child,
     pub stdout: Lines,
@@ -152,7 +151,7 @@ impl Running {
         Self { child, stdout, stderr }
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process has ended.
     pub fn end(&mut self) -> Ended {
         let status = self.wait();
         Ended { code: status.code(), stdout: self.stdout.rest(), stderr: self.stderr.rest() }
@@ -183,11 +182,11 @@ impl Running {
     #[cfg(unix)]
     pub fn signal(&self, signal: libc::c_int) {
         let number = i32::try_from(self.child.id()).unwrap();
-        // SAFETY: kill has no memory to violate; the process is our own child and has not been waited for.
+        // SAFETY: `kill` touches no memory; the child has not been waited for, so its id is valid.
         assert_eq!(unsafe { libc::kill(number, signal) }, 0);
     }
 
-    /// Ends it as a crash would.
+    /// Kills the process (SIGKILL).
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -196,23 +195,23 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Waits until a condition holds.
+/// Waits until a condition is true.
 #[track_caller]
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::sleep(LOOK);
+        assert!(Instant::now() < deadline, "timeout before {what}");
+        std::thread::sleep(POLL);
     }
 }
 
-/// A broker that nobody has configured, and its first user.
+/// A broker without a configuration file, and its first user.
 pub struct Broker {
     pub directory: tempfile::TempDir,
     pub running: Running,
@@ -221,12 +220,12 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts one.
+    /// Starts a broker.
     pub fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// Starts one with these flags.
+    /// Starts a broker with these arguments.
     pub fn start_with(flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut running = serve(directory.path(), "127.0.0.1:0", flags);
@@ -237,26 +236,26 @@ impl Broker {
         Self { directory, running, url, user: format!("{user}:{password}") }
     }
 
-    /// A client command, with address, user and password in the environment.
+    /// A client command with address, user and password in the environment.
     pub fn client(&self, arguments: &[&str]) -> Command {
         let mut command = wsmb(self.directory.path());
         command.args(arguments).env("WSMB_URL", &self.url).env("WSMB_USER", &self.user);
         command
     }
 
-    /// Sends a message that must be accepted.
+    /// Sends a message, which must be accepted.
     #[track_caller]
     pub fn send(&self, channel: &str, message: &str) -> String {
         run(&mut self.client(&["send", channel, message])).with(0).stdout
     }
 
-    /// A command on the broker's files.
+    /// Runs `wsmb queue` on the broker's store.
     #[track_caller]
     pub fn queue(&self, arguments: &[&str]) -> Ended {
         run(wsmb(self.directory.path()).arg("queue").args(arguments))
     }
 
-    /// Sends messages in one publication, which the client commands never do.
+    /// Sends several messages in one publication, which the client commands never do.
     pub async fn send_together(&self, channel: &str, messages: &str) {
         let mut request = self.url.as_str().into_client_request().unwrap();
         let login = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(&self.user));
@@ -267,13 +266,13 @@ impl Broker {
         sender.close(None).await.unwrap();
     }
 
-    /// How many messages wait in the store.
+    /// The number of a channel's messages in the broker's store.
     #[track_caller]
     pub fn waiting(&self, channel: &str) -> u64 {
         stored(&self.directory.path().join("wsmb-data/wsmb.db"), channel)
     }
 
-    /// Starts it again on the same port, after it was ended.
+    /// Starts the broker again on the same port, after it has ended.
     pub fn restart(&mut self) {
         let address = self.url.strip_prefix("ws://").unwrap().to_owned();
         self.running = serve(self.directory.path(), &address, &[]);
@@ -281,7 +280,7 @@ impl Broker {
     }
 }
 
-/// How many messages of a channel are in a store, whether a broker runs on it or not.
+/// The number of a channel's messages in a store, which a broker may be using.
 #[track_caller]
 pub fn stored(store: &Path, channel: &str) -> u64 {
     let file = rusqlite::Connection::open_with_flags(store, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();

@@ -1,4 +1,4 @@
-//! Logins that are stored, failures in JSON, hints, completions: what holds for every command.
+//! Stored logins, errors in JSON, hints and completions, which all commands share.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::{Broker, Running, run, run_with_input, until, wsmb};
 
-/// A client command that is told nothing but its arguments.
+/// A client command without settings in the environment.
 fn bare(broker: &Broker, arguments: &[&str]) -> std::process::Command {
     let mut command = wsmb(broker.directory.path());
     command.args(arguments);
@@ -18,11 +18,11 @@ fn logins(directory: &Path) -> PathBuf {
 }
 
 #[test]
-fn the_first_exchange_needs_no_password() {
+fn the_first_messages_need_no_password() {
     let mut broker = Broker::start();
     let greeting = broker.running.stdout.seen.join("\n");
     let password = broker.user.split_once(':').unwrap().1.to_owned();
-    assert_eq!(greeting.matches(&password).count(), 1, "not in a command: {greeting}");
+    assert_eq!(greeting.matches(&password).count(), 1, "the password must be printed once: {greeting}");
     let file = logins(broker.directory.path());
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let url = broker.url.clone();
@@ -32,7 +32,7 @@ fn the_first_exchange_needs_no_password() {
     let same = url.replace("127.0.0.1", "localhost");
     run(&mut bare(&broker, &["ping", "--url", &same])).with(0);
 
-    // At another address the same broker is found as well, and the old entry goes.
+    // A broker that starts at another address replaces its stored login.
     broker.running.terminate();
     broker.running.end().with(0);
     let again = Running::start(bare(&broker, &["serve", "--listen", "127.0.0.1:0"]).env("LC_ALL", "C"));
@@ -44,25 +44,25 @@ fn the_first_exchange_needs_no_password() {
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.contains(&moved) && (moved == url || !text.contains(&url)), "{text}");
 
-    // A new password, made by the same person: the stored login has it, too.
+    // `wsmb passwd` of the same user changes the stored login too.
     let passwd = ["passwd", "wsmb-data/.htpasswd", "wsmb"];
     run_with_input(&mut bare(&broker, &passwd), "second\n")
         .with(0)
-        .complaining("changed the password in the stored login");
-    until("it is in force", || run(&mut bare(&broker, &["ping", "--url", &moved])).code == Some(0));
+        .stderr_contains("changed the password in the stored login");
+    until("the second password is in force", || run(&mut bare(&broker, &["ping", "--url", &moved])).code == Some(0));
     assert!(fs::read_to_string(&file).unwrap().contains("\"second\""));
-    // Made by somebody else: the refusal says what to do.
+    // `wsmb passwd` of another user does not change the stored login. The refusal says what to do.
     run_with_input(bare(&broker, &passwd).env("XDG_CONFIG_HOME", "/nowhere"), "new\n").with(0);
     until("the new password is in force", || run(&mut bare(&broker, &["ping", "--url", &moved])).code == Some(1));
     run(&mut bare(&broker, &["ping", "--url", &moved]))
         .with(1)
-        .complaining("refused the user wsmb or the password (401): store the right ones with `wsmb login`");
+        .stderr_contains("refused the user wsmb or the password (401): store the right ones with `wsmb login`");
     run_with_input(&mut bare(&broker, &["login", &moved, "--user", "wsmb"]), "new\n").with(0);
     run(&mut bare(&broker, &["ping"])).with(0);
 }
 
 #[test]
-fn the_readme_leads_to_a_first_exchange_with_three_commands_and_no_password() {
+fn the_three_commands_of_the_readme_send_a_message_without_a_password() {
     let readme = include_str!("../../README.md");
     let section = readme.split("## The first exchange").nth(1).expect("the section");
     let block = section.split("```sh\n").nth(1).and_then(|rest| rest.split("\n```").next()).expect("its commands");
@@ -70,7 +70,7 @@ fn the_readme_leads_to_a_first_exchange_with_three_commands_and_no_password() {
     assert!(!block.to_lowercase().contains("password") && !block.contains("--user"), "{block}");
 
     let directory = tempfile::tempdir().unwrap();
-    // The program is built already, and the broker has a port of its own.
+    // The test uses the built program and a free port.
     let shell = |line: &str, more: &str| {
         let line = line.replace("cargo run --release --", &format!("exec {}", env!("CARGO_BIN_EXE_wsmb")));
         let mut command = std::process::Command::new("sh");
@@ -88,7 +88,7 @@ fn the_readme_leads_to_a_first_exchange_with_three_commands_and_no_password() {
 }
 
 #[test]
-fn a_place_for_logins_that_cannot_be_written_stops_nobody() {
+fn a_login_that_cannot_be_stored_is_printed_with_the_commands() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join(".config"), "a file").unwrap();
     let mut serve = Running::start(wsmb(directory.path()).args(["serve", "--listen", "127.0.0.1:0"]));
@@ -110,11 +110,11 @@ fn a_login_is_tried_stored_used_listed_and_removed() {
     let url = broker.url.clone();
     let login =
         |arguments: &[&str], input: &str| run_with_input(&mut bare(&broker, &[&["login"], arguments].concat()), input);
-    login(&[&url, "--user", user], "wrong\n").with(1).complaining("nothing was stored");
-    login(&[&url], "x\n").with(2).complaining("add --user NAME");
-    login(&[&format!("ws://{user}:{password}@h")], "").with(2).complaining("omit the password in the address");
-    login(&[&url, "--user", "a:b"], "").with(2).complaining("colon");
-    login(&[&url, "--user", user], "\n").with(2).complaining("the password is empty");
+    login(&[&url, "--user", user], "wrong\n").with(1).stderr_contains("nothing was stored");
+    login(&[&url], "x\n").with(2).stderr_contains("add --user NAME");
+    login(&[&format!("ws://{user}:{password}@h")], "").with(2).stderr_contains("omit the password in the address");
+    login(&[&url, "--user", "a:b"], "").with(2).stderr_contains("colon");
+    login(&[&url, "--user", user], "\n").with(2).stderr_contains("the password is empty");
     login(&[], "").with(2);
     assert!(!logins(broker.directory.path()).exists());
     assert_eq!(login(&["--list"], "").with(0).stderr, "no login is stored; `wsmb login URL --user NAME` stores one");
@@ -125,10 +125,10 @@ fn a_login_is_tried_stored_used_listed_and_removed() {
     run(bare(&broker, &["send", "sms", "x"]).env("WSMB_CONTEXT", "home")).with(0);
     run(&mut bare(&broker, &["send", "sms", "x", "--url", &url])).with(0);
     run(bare(&broker, &["send", "sms", "x"]).env("WSMB_URL", &url)).with(0);
-    run(&mut bare(&broker, &["ping", "--context", "hme"])).with(2).complaining("no login named hme");
+    run(&mut bare(&broker, &["ping", "--context", "hme"])).with(2).stderr_contains("no login named hme");
     run(&mut bare(&broker, &["ping", "--context", "home", "--url", &url])).with(2);
-    run(bare(&broker, &["ping"]).env("WSMB_CONTEXT", "home").env("WSMB_URL", &url)).with(2).complaining("unset one");
-    // The password of one broker is for no other address.
+    run(bare(&broker, &["ping"]).env("WSMB_CONTEXT", "home").env("WSMB_URL", &url)).with(2).stderr_contains("unset one");
+    // A stored password is not sent to another address.
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let other_url = format!("ws://{}", other.local_addr().unwrap());
     let mut ping = Running::start(&mut bare(&broker, &["ping", "--url", &other_url]));
@@ -143,7 +143,7 @@ fn a_login_is_tried_stored_used_listed_and_removed() {
     run(&mut bare(&broker, &["ping"])).with(0);
     let nobody = other_url.replace("127.0.0.1", "localhost");
     drop(other);
-    login(&[&nobody, "--user", "app", "--context", "away"], "x\n").with(0).complaining("cannot verify the login");
+    login(&[&nobody, "--user", "app", "--context", "away"], "x\n").with(0).stderr_contains("cannot verify the login");
     let list = login(&["--list"], "").with(0).stdout;
     let names: Vec<&str> = list.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
     assert_eq!(names, ["away", "default", "home"]);
@@ -152,16 +152,16 @@ fn a_login_is_tried_stored_used_listed_and_removed() {
     assert_eq!((&first["context"], &first["user"]), (&"away".into(), &"app".into()));
     assert!(!list.contains(password) && !objects.contains(password));
     login(&["--remove", "home"], "").with(0);
-    login(&["--remove", "home"], "").with(2).complaining("no login named home");
+    login(&["--remove", "home"], "").with(2).stderr_contains("no login named home");
     fs::set_permissions(logins(broker.directory.path()), fs::Permissions::from_mode(0o644)).unwrap();
-    run(&mut bare(&broker, &["ping"])).with(0).complaining("chmod 600");
+    run(&mut bare(&broker, &["ping"])).with(0).stderr_contains("chmod 600");
     fs::write(logins(broker.directory.path()), "[x\n").unwrap();
-    run(&mut bare(&broker, &["ping"])).with(1).complaining("contexts.toml:1: ");
+    run(&mut bare(&broker, &["ping"])).with(1).stderr_contains("contexts.toml:1: ");
     run(&mut broker.client(&["ping", "--url", &url])).with(0);
 }
 
 #[test]
-fn with_json_a_failure_is_an_object_too() {
+fn with_json_an_error_is_an_object() {
     let directory = tempfile::tempdir().unwrap();
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("ws://{nobody}");
@@ -190,7 +190,7 @@ fn with_json_a_failure_is_an_object_too() {
 }
 
 #[test]
-fn times_are_written_alike_everywhere() {
+fn durations_have_the_same_format_everywhere() {
     let broker = Broker::start_with(&["--set", "channel_defaults.ttl=1h", "--set", "server.drain=5"]);
     for ttl in ["5", "5s", "5m30s", "1h 30m", "0"] {
         run(&mut broker.client(&["send", "sms", "x", "--ttl", ttl, "--timeout", "1m30s"])).with(0);
@@ -204,11 +204,11 @@ fn times_are_written_alike_everywhere() {
         .unwrap();
         run(&mut bare(&broker, &["check", "--config", "times.toml"])).with(0);
     }
-    run(&mut broker.client(&["send", "sms", "x", "--ttl", "30s5m"])).with(2).complaining("5m30s");
+    run(&mut broker.client(&["send", "sms", "x", "--ttl", "30s5m"])).with(2).stderr_contains("5m30s");
 }
 
 #[test]
-fn a_mistake_in_the_configuration_is_told_with_what_was_meant_and_with_nothing_else() {
+fn an_error_in_the_configuration_suggests_the_correction() {
     let directory = tempfile::tempdir().unwrap();
     let serve = |text: &str| {
         fs::write(directory.path().join("wsmb.toml"), text).unwrap();
@@ -228,7 +228,7 @@ fn a_mistake_in_the_configuration_is_told_with_what_was_meant_and_with_nothing_e
 }
 
 #[test]
-fn other_programs_words_are_understood() {
+fn command_names_of_other_programs_get_a_hint() {
     let directory = tempfile::tempdir().unwrap();
     for (typed, right) in [
         ("publish", "wsmb send CHANNEL MESSAGE"),
@@ -237,7 +237,7 @@ fn other_programs_words_are_understood() {
         ("sub", "wsmb receive CHANNEL"),
     ] {
         let hint = format!("there is no command {typed}; type: {right}");
-        run(wsmb(directory.path()).args([typed, "sms", "hello"])).with(2).complaining(&hint);
+        run(wsmb(directory.path()).args([typed, "sms", "hello"])).with(2).stderr_contains(&hint);
     }
 }
 

@@ -1,5 +1,5 @@
-//! The command line as its users meet it: the real binary, real sockets, a real store. `harness` starts programs and reads what they print; the rest is tests, a file
-//! for each command or so. (`tests/cli_servers.rs`: against database servers.)
+//! The command line, with the real program, real sockets and a real store. `harness` starts programs and reads their output; the other modules are tests.
+//! (`tests/cli_servers.rs` tests the command line with database servers.)
 
 #![cfg(unix)]
 

@@ -1,4 +1,4 @@
-//! `wsmb receive` that prints: what a line says, and that no message more is taken than is used.
+//! `wsmb receive` that prints: the format of a line, and no message is taken that is not used.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ fn next(broker: &Broker) -> serde_json::Value {
 }
 
 #[test]
-fn with_several_channels_a_line_says_which() {
+fn with_several_channels_a_line_names_the_channel() {
     let broker = Broker::start();
     broker.send("bulk", "1");
     broker.send("otp", "2");
@@ -21,7 +21,7 @@ fn with_several_channels_a_line_says_which() {
 }
 
 #[test]
-fn json_says_all_that_is_known() {
+fn json_contains_all_members_of_a_delivery() {
     let broker = Broker::start();
     broker.send("sms", r#"{"a" : 1.10}"#);
     let ended = run(&mut broker.client(&["receive", "sms", "--json", "--count", "1"])).with(0);
@@ -32,7 +32,7 @@ fn json_says_all_that_is_known() {
 }
 
 #[test]
-fn a_reader_that_leaves_has_taken_no_message_more() {
+fn a_reader_that_closes_the_pipe_takes_no_further_message() {
     let broker = Broker::start();
     for number in 1..=4 {
         broker.send("sms", &number.to_string());
@@ -42,17 +42,17 @@ fn a_reader_that_leaves_has_taken_no_message_more() {
     shell.arg("-c").arg(head).env("WSMB_URL", &broker.url).env("WSMB_USER", &broker.user);
     let ended = run(&mut shell).with(0);
     assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("1\n2", ""));
-    until("two are confirmed, and two wait", || broker.waiting("sms") == 2);
+    until("two messages are confirmed, and two wait", || broker.waiting("sms") == 2);
     assert_eq!(next(&broker)["data"], 3);
 }
 
 #[test]
-fn what_lies_in_a_pipe_unread_is_not_confirmed() {
+fn a_message_in_an_unread_pipe_is_not_confirmed() {
     let broker = Broker::start();
     for number in 1..=4 {
         broker.send("sms", &number.to_string());
     }
-    // The reader takes two lines, and leaves much later. (By itself, if this test fails.)
+    // The reader takes two lines, and ends much later (after 20 s if this test fails).
     let reader =
         r#"{ read a; read b; echo "$a $b"; n=0; while [ ! -f go ] && [ $((n+=1)) -lt 1000 ]; do sleep 0.02; done; }"#;
     let mut shell = std::process::Command::new("sh");
@@ -61,8 +61,8 @@ fn what_lies_in_a_pipe_unread_is_not_confirmed() {
     let mut running = Running::start(&mut shell);
     assert_eq!(running.stdout.next(), "1 2");
     let begun = Instant::now();
-    until("the third message lies in the pipe", || begun.elapsed() > Duration::from_secs(1));
-    until("two are confirmed, and two wait", || broker.waiting("sms") == 2);
+    until("the third message is in the pipe", || begun.elapsed() > Duration::from_secs(1));
+    until("two messages are confirmed, and two wait", || broker.waiting("sms") == 2);
     std::fs::write(broker.directory.path().join("go"), "").unwrap();
     running.end().with(0);
     assert_eq!(next(&broker)["data"], 3);
@@ -81,10 +81,10 @@ fn a_count_is_exact_and_the_next_message_is_never_taken() {
 }
 
 #[tokio::test]
-async fn messages_that_were_sent_together_are_counted_one_by_one() {
+async fn messages_of_one_publication_are_counted_separately() {
     let broker = Broker::start();
     let mut receive = Running::start(&mut broker.client(&["receive", "sms", "--count", "2"]));
-    // The receiver may come before or after the messages: then they are one delivery, or one each.
+    // If the receiver connects before the messages are sent, they are one delivery; otherwise each is a delivery.
     broker.send_together("sms", "[1,2,3]").await;
     let ended = tokio::task::spawn_blocking(move || receive.end().with(0)).await.unwrap();
     assert_eq!(ended.stdout, "1\n2");

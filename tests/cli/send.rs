@@ -1,11 +1,11 @@
-//! `wsmb send` as a person and a script use it: batches with bad lines, a broker that comes late, Ctrl-C.
+//! `wsmb send`: batches with bad lines, a broker that starts late, Ctrl-C.
 
 use std::fs;
 use std::io::Write as _;
 
 use crate::harness::{Broker, Ended, Running, run, run_with_input, until, wsmb};
 
-/// A command with bytes on its standard input.
+/// Runs `wsmb send sms` with these bytes on standard input.
 fn send(broker: &Broker, arguments: &[&str], input: &[u8]) -> Ended {
     let file = broker.directory.path().join("input");
     fs::write(&file, input).unwrap();
@@ -18,7 +18,7 @@ fn received(broker: &Broker, count: usize) -> String {
 }
 
 #[test]
-fn a_broker_that_comes_late_is_waited_for() {
+fn send_waits_for_a_broker_that_starts_late() {
     let mut broker = Broker::start();
     broker.running.terminate();
     broker.running.end().with(0);
@@ -36,20 +36,20 @@ fn a_broker_that_comes_late_is_waited_for() {
 }
 
 #[test]
-fn the_first_connection_is_not_tried_for_longer_than_allowed_and_a_wrong_password_not_twice() {
+fn the_first_connection_is_tried_until_the_timeout_and_a_wrong_password_once() {
     let broker = Broker::start();
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("ws://{nobody}");
     let start = std::time::Instant::now();
     run(wsmb(broker.directory.path()).args(["send", "sms", "x", "--timeout", "1s", "--url", &url]))
         .with(1)
-        .complaining("trying again for 1 second")
-        .complaining("wsmb: cannot reach");
+        .stderr_contains("trying again for 1 second")
+        .stderr_contains("wsmb: cannot reach");
     assert!(start.elapsed() >= std::time::Duration::from_secs(1));
     let input = "1\n";
     run_with_input(wsmb(broker.directory.path()).args(["send", "sms", "-", "--timeout", "0", "--url", &url]), input)
         .with(1)
-        .complaining("; nothing was sent");
+        .stderr_contains("; nothing was sent");
     let wrong = run(broker.client(&["send", "sms", "x"]).env("WSMB_USER", "app:wrong")).with(1);
     assert!(!wrong.stderr.contains("again"), "{}", wrong.stderr);
 }
@@ -58,9 +58,9 @@ fn the_first_connection_is_not_tried_for_longer_than_allowed_and_a_wrong_passwor
 fn a_line_that_is_too_large_is_refused_and_the_others_are_sent() {
     let broker = Broker::start_with(&["--set", "server.max_message=1KiB"]);
     let large = "x".repeat(2000);
-    let one = send(&broker, &[&large, "--rejects", "one"], b"").with(1).complaining("refused: too large: ");
+    let one = send(&broker, &[&large, "--rejects", "one"], b"").with(1).stderr_contains("refused: too large: ");
     assert_eq!((one.stderr.lines().count(), one.stdout.as_str()), (1, ""), "{}", one.stderr);
-    // The second is smaller than the first that is refused, the third larger; both have a line behind them.
+    // Three lines are refused; a good line follows each.
     let lines = format!("1\n{large}\n3\n{}\n5\n{large}y\n7\n", "z".repeat(1500));
     let batch = send(&broker, &["-", "--rejects", "refused"], lines.as_bytes()).with(1);
     assert!(
@@ -75,7 +75,7 @@ fn a_line_that_is_too_large_is_refused_and_the_others_are_sent() {
         assert!(place.contains(&format!("line {number}: ")), "{places:?}");
     }
     assert_eq!(received(&broker, 4), "1\n3\n5\n7");
-    until("nothing is left", || broker.waiting("sms") == 0);
+    until("no message is left", || broker.waiting("sms") == 0);
     let rejects = fs::read_to_string(broker.directory.path().join("refused")).unwrap();
     assert_eq!(rejects.lines().filter(|line| line.starts_with("# line ")).count(), 3, "{rejects}");
     assert!(rejects.contains(&format!("\n{large}\n")) && rejects.contains(&format!("\n{large}y\n")));
@@ -86,27 +86,27 @@ fn refused_lines_can_be_sent_again_from_the_rejects_file() {
     let broker = Broker::start_with(&["--set", "channel_defaults.max_backlog=30"]);
     let path = broker.directory.path().join("refused.txt");
     let lines: String = (1..=70).map(|number| format!("{number}\n")).collect();
-    let plain = send(&broker, &["-"], lines.as_bytes()).with(1).complaining("20 messages more refused; --rejects FILE");
+    let plain = send(&broker, &["-"], lines.as_bytes()).with(1).stderr_contains("20 messages more refused; --rejects FILE");
     assert_eq!(plain.stdout, "accepted: 30 messages (30 stored for later); refused: 40");
     received(&broker, 30);
-    until("there is room", || broker.waiting("sms") == 0);
+    until("the channel has room", || broker.waiting("sms") == 0);
     send(&broker, &["-", "--rejects", "refused.txt"], lines.as_bytes()).with(1);
     let rejects = fs::read_to_string(&path).unwrap();
-    assert_eq!(rejects.lines().count(), 1 + 2 * 40, "all of them, not only those that are shown");
+    assert_eq!(rejects.lines().count(), 1 + 2 * 40, "the file must contain all refused lines, not only those that are printed");
     assert!(rejects.contains("\n# line 31: 06 Full"), "{rejects}");
-    send(&broker, &["-", "--rejects", "refused.txt"], b"x").with(2).complaining("already contains messages");
+    send(&broker, &["-", "--rejects", "refused.txt"], b"x").with(2).stderr_contains("already contains messages");
     assert_eq!(fs::read_to_string(&path).unwrap(), rejects);
 
     received(&broker, 30);
-    until("there is room again", || broker.waiting("sms") == 0);
+    until("the channel has room again", || broker.waiting("sms") == 0);
     let again = send(&broker, &["-", "--rejects", "second.txt"], rejects.as_bytes()).with(1);
     assert_eq!(again.stdout, "accepted: 30 messages (30 stored for later); refused: 10");
     assert_eq!(received(&broker, 30), (31..=60).map(|number| number.to_string()).collect::<Vec<_>>().join("\n"));
     let second = fs::read(broker.directory.path().join("second.txt")).unwrap();
-    until("there is room once more", || broker.waiting("sms") == 0);
+    until("the channel has room once more", || broker.waiting("sms") == 0);
     send(&broker, &["-", "--rejects", "third.txt"], &second).with(0);
-    assert_eq!(fs::read_to_string(broker.directory.path().join("third.txt")).unwrap(), "", "none was refused");
-    // A disk that is full: it ends, and tells how far it has come.
+    assert_eq!(fs::read_to_string(broker.directory.path().join("third.txt")).unwrap(), "", "no line was refused");
+    // With a full disk the command ends, and says how many lines were sent.
     let full = send(&broker, &["-", "--rejects", "/dev/full"], b"{\n2\n").with(1);
     assert!(
         full.stderr.contains("cannot write the rejects file /dev/full: ") && full.stderr.contains("line 1 was sent"),
@@ -116,7 +116,7 @@ fn refused_lines_can_be_sent_again_from_the_rejects_file() {
 }
 
 #[test]
-fn what_looks_like_broken_json_is_refused_unless_it_is_text() {
+fn a_line_that_looks_like_broken_json_is_refused_unless_text_is_given() {
     let broker = Broker::start();
     let input = b"\xef\xbb\xbf{\"a\":1}\r\n{\"receiver\":\"0812}\n[1,\n\xff\n {x\nplain {\n";
     let batch = send(&broker, &["-", "--rejects", "refused"], input).with(1);
@@ -133,11 +133,11 @@ fn what_looks_like_broken_json_is_refused_unless_it_is_text() {
     assert_eq!(text.stdout, "accepted: 3 messages (3 stored for later); refused: 1");
     assert_eq!(received(&broker, 3), "\"{\\\"receiver\\\":\\\"0812}\"\n\"[1,\"\n\" {x\"");
 
-    send(&broker, &["{\"a\""], b"").with(2).complaining("looks like JSON, but it is not: ").complaining("--text");
+    send(&broker, &["{\"a\""], b"").with(2).stderr_contains("looks like JSON, but it is not: ").stderr_contains("--text");
     send(&broker, &["{\"a\"", "--text"], b"").with(0);
     send(&broker, &["5", "--text"], b"").with(0);
     assert_eq!(received(&broker, 2), "\"{\\\"a\\\"\"\n\"5\"");
-    send(&broker, &["-"], b"\xff\xfe{\0}\0\n\0").with(1).complaining("UTF-16");
+    send(&broker, &["-"], b"\xff\xfe{\0}\0\n\0").with(1).stderr_contains("UTF-16");
     let objects = send(&broker, &["-", "--json"], b"{\n").with(1).stdout;
     let object: serde_json::Value = serde_json::from_str(&objects).unwrap();
     assert_eq!(object["line"], 1);
@@ -145,31 +145,31 @@ fn what_looks_like_broken_json_is_refused_unless_it_is_text() {
 }
 
 #[test]
-fn ctrl_c_tells_how_far_it_has_come() {
+fn ctrl_c_prints_how_many_messages_were_accepted() {
     let broker = Broker::start();
     let mut batch = Running::start(broker.client(&["send", "sms", "-"]).stdin(std::process::Stdio::piped()));
     let mut input = batch.child.stdin.take().unwrap();
     input.write_all(b"1\n{\n3\n4\n").unwrap();
-    until("they have been sent", || broker.waiting("sms") == 3);
+    until("three messages have been sent", || broker.waiting("sms") == 3);
     batch.interrupt();
     batch
         .end()
         .with(1)
-        .complaining("stopped by a signal; 3 messages accepted, 1 refused; no line after line 4 was sent");
+        .stderr_contains("stopped by a signal; 3 messages accepted, 1 refused; no line after line 4 was sent");
     drop(input);
 
-    // A broker that says nothing: what is unanswered is told, too.
+    // A broker that does not answer.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", silent.local_addr().unwrap());
     let mut waiting = Running::start(wsmb(broker.directory.path()).args(["send", "sms", "x", "--url", &url]));
     let peer = silent.accept().unwrap();
     waiting.interrupt();
-    waiting.end().with(1).complaining("wsmb: stopped by a signal");
+    waiting.end().with(1).stderr_contains("wsmb: stopped by a signal");
     drop(peer);
 }
 
 #[test]
-fn the_id_of_a_content_makes_a_second_run_harmless() {
+fn an_id_from_the_content_makes_a_second_run_harmless() {
     let broker = Broker::start();
     let lines = "{\"n\":1}\n{\"n\":2}\n{\"n\":1}\n";
     let batch = |flags: &[&str]| {

@@ -109,7 +109,7 @@ fn pings_from_a_peer_that_reads_no_pongs_cost_bounded_memory() {
     let mut raw = Raw::connect_narrow(&broker, 16 << 10).upgraded(&Head::new("/ws?topic=sms").modern());
     let burst: Vec<u8> = (0..1_000).flat_map(|_| frame(opcode::PING, &[b'x'; 125])).collect();
     // The broker may stop reading or end the connection; it must not queue pongs without limit.
-    raw.give_up_writing_after(Duration::from_secs(2));
+    raw.set_write_timeout(Duration::from_secs(2));
     for _ in 0..500 {
         if raw.try_send(&burst).is_err() {
             break;
@@ -123,7 +123,7 @@ fn commands_from_a_peer_that_reads_no_answers_cost_bounded_memory() {
     let mut broker = Broker::start();
     let mut raw = Raw::connect_narrow(&broker, 16 << 10).upgraded(&Head::new("/").modern());
     let burst: Vec<u8> = (0..1_000).flat_map(|_| frame(opcode::TEXT, br#"{"command":"ping"}"#)).collect();
-    raw.give_up_writing_after(Duration::from_secs(2));
+    raw.set_write_timeout(Duration::from_secs(2));
     for _ in 0..300 {
         if raw.try_send(&burst).is_err() {
             break;

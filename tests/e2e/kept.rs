@@ -1,4 +1,4 @@
-//! SPEC section 6: what is promised for kept messages.
+//! The promises for kept messages (SPEC section 6).
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::client::{Client, messages_of};
 use crate::legacy::{Java, Php, php_publish};
 use crate::raw::{Head, Raw};
 
-/// Sends `numbers`, each as a message, and returns when they are safe.
+/// Sends each number as a publication with an id, and returns when all are safe.
 #[track_caller]
 fn publish_numbers(broker: &Broker, channel: &str, numbers: std::ops::Range<u64>) {
     let mut sender = Client::envelope(broker);
@@ -74,7 +74,7 @@ fn a_backlog_of_many_pages_comes_in_order_after_a_restart() {
 }
 
 #[test]
-fn a_receiver_that_vanishes_gives_its_messages_back_in_their_old_order() {
+fn messages_of_a_vanished_receiver_return_in_their_old_order() {
     let broker = Setup::default().defaults("receivers = 1").start();
     let mut first = Client::envelope(&broker).silent();
     first.subscribe_with("sms", &json!({"prefetch": 2}));
@@ -93,7 +93,7 @@ fn a_receiver_that_vanishes_gives_its_messages_back_in_their_old_order() {
 }
 
 #[test]
-fn a_standby_receiver_gets_what_the_first_one_had_not_confirmed() {
+fn a_standby_receiver_gets_the_unconfirmed_messages_of_the_first() {
     let broker = Setup::default().defaults("receivers = 1").start();
     let mut first = silent_receiver(&broker, "sms");
     let mut standby = Client::receiver(&broker, "sms");
@@ -113,7 +113,7 @@ fn publish_all_in_one(broker: &Broker, numbers: &[u64]) {
 }
 
 #[test]
-fn a_one_shot_reader_takes_one_message_and_the_next_reader_gets_the_next() {
+fn each_one_shot_reader_takes_one_message() {
     let broker = Broker::start();
     for dialect in ["/ws?topic=callback", "/"] {
         for number in 0..3 {
@@ -132,7 +132,7 @@ fn a_one_shot_reader_takes_one_message_and_the_next_reader_gets_the_next() {
 }
 
 #[test]
-fn a_one_shot_reader_that_waits_takes_the_live_message() {
+fn a_waiting_one_shot_reader_takes_a_live_message() {
     let broker = Broker::start();
     for number in 0..3 {
         let reader = Php::connect(&broker, "/ws?topic=callback");
@@ -142,10 +142,10 @@ fn a_one_shot_reader_that_waits_takes_the_live_message() {
 }
 
 #[test]
-fn a_publisher_that_is_handed_the_backlog_does_not_settle_it() {
+fn a_topic_publisher_that_gets_the_backlog_does_not_settle_it() {
     let broker = Broker::start();
     publish_all_in_one(&broker, &[0, 1]);
-    // It connects only to send, is a receiver all the same, reads what it is given at first, and closes in perfect order.
+    // A topic publisher is a receiver too. It reads the first message, sends its own, and closes in an orderly way.
     let mut publisher = Java::connect(&broker, "sms");
     assert_eq!(publisher.text(), "0");
     publisher.send_and_close("2");
@@ -159,7 +159,7 @@ fn an_end_with_unread_deliveries_is_not_orderly() {
     let broker = Broker::start();
     publish_all_in_one(&broker, &[0, 1, 2]);
     let raw = Raw::upgrade(&broker, &Head::new("/ws?topic=sms").modern());
-    // Three frames of three bytes lie unread in the buffer of this system, whose close is then an RST.
+    // Three frames of three bytes are unread in the socket's buffer, so closing it sends RST.
     raw.wait_unread(9);
     drop(raw);
     assert_eq!(Client::receiver(&broker, "sms").numbers(3), [0, 1, 2]);
@@ -181,7 +181,7 @@ fn every_receiver_gets_a_live_message_and_the_first_confirmation_settles_it() {
 }
 
 #[test]
-fn what_is_accepted_survives_a_power_cut_and_what_was_stored_says_so() {
+fn an_accepted_message_survives_a_crash_and_the_reply_says_that_it_is_stored() {
     let broker = Broker::start();
     let mut sender = Client::envelope(&broker);
     let reply = sender.publish_safely("sms", &json!(0), "a");
@@ -213,7 +213,7 @@ fn a_message_in_flight_is_written_when_its_confirmation_is_late() {
     let mut receiver = silent_receiver(&broker, "sms");
     publish_all_in_one(&broker, &[0]);
     assert_eq!(receiver.numbers(1), [0]);
-    // The delay is what is tested: nobody tells when it is over and the commit done.
+    // A fixed pause, because no event reports the end of the delay and the commit.
     std::thread::sleep(Duration::from_secs(2));
     let broker = broker.kill_and_restart();
     assert_eq!(Client::receiver(&broker, "sms").numbers(1), [0]);
@@ -238,7 +238,7 @@ fn a_full_backlog_refuses_the_sender_and_loses_nothing() {
     let refused = sender.request("sms", &json!(3), &json!({"id": "one too many"}));
     assert_eq!((&refused["response_code"], &refused["id"]), (&json!("06"), &json!("one too many")), "{refused}");
     sender.publish("sms", &json!(4));
-    assert_eq!(sender.next_reply()["response_code"], "06", "a refusal is a frame with or without id");
+    assert_eq!(sender.next_reply()["response_code"], "06", "a refusal needs no id");
     let mut receiver = Client::receiver(&broker, "sms");
     assert_eq!(receiver.numbers(3), [0, 1, 2]);
     receiver.confirm();
@@ -248,7 +248,7 @@ fn a_full_backlog_refuses_the_sender_and_loses_nothing() {
 
 #[test]
 fn a_full_backlog_ends_a_topic_publisher() {
-    // A topic connection receives its channel too, so the backlog is held by one that confirms nothing.
+    // A topic publisher is a receiver too. A receiver that confirms nothing holds the backlog, so the publisher gets no message.
     let broker = Setup::default().channel("full", "max_backlog = 1\nreceivers = 1").start();
     let mut holder = Client::topic(&broker, "full").silent();
     let mut sender = Client::topic(&broker, "full");

@@ -1,5 +1,4 @@
-//! Models of the clients that exist and will not change: what SPEC sections 3 and 12 say of them, as code that fails the test where the
-//! real client would have died.
+//! Models of the existing clients that will not change (SPEC sections 3 and 12). A model fails the test where the real client would fail.
 
 use std::time::{Duration, Instant};
 
@@ -13,18 +12,18 @@ pub struct Php {
     raw: Raw,
 }
 
-/// What a PHP script's read gave it.
+/// The result of a read in a PHP script.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PhpRead {
     /// A message.
     Message(String),
     /// A ping, which a one-shot reader takes for an empty answer.
     Ping,
-    /// The end of the connection: the receiver will reconnect after 5 s.
+    /// The end of the connection. A real receiver reconnects after 5 s.
     End,
 }
 
-/// The head that the PHP scripts send.
+/// The request head of the PHP scripts.
 pub fn php_head(target: &str) -> Vec<u8> {
     format!(
         "GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\npragma: no-cache\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\
@@ -35,15 +34,15 @@ pub fn php_head(target: &str) -> Vec<u8> {
 }
 
 impl Php {
-    /// Connects and reads the head: one read of at most 1,024 bytes. What came with the head is lost to this client.
+    /// Connects and reads the head with one read of at most 1,024 bytes. Fails if the read contains more than the head, because the script would lose it.
     #[track_caller]
     pub fn connect(broker: &Broker, target: &str) -> Self {
         let (php, lost) = Self::connect_slowly(broker, target, Duration::ZERO);
-        assert!(lost.is_empty(), "lost in the head's shadow: {}\n{}", lost.escape_ascii(), php.raw.trace());
+        assert!(lost.is_empty(), "lost with the head: {}\n{}", lost.escape_ascii(), php.raw.trace());
         php
     }
 
-    /// As [`Self::connect`], reading only after `pause`. Returns what is lost because it came with the head.
+    /// Like [`Self::connect`], with a pause before the read. Returns the bytes after the head, which the script would lose.
     #[track_caller]
     pub fn connect_slowly(broker: &Broker, target: &str, pause: Duration) -> (Self, Vec<u8>) {
         let mut raw = Raw::connect(broker);
@@ -58,7 +57,7 @@ impl Php {
         (Self { raw }, bytes[end..].to_vec())
     }
 
-    /// An envelope script: connects and reads its connect reply.
+    /// An envelope script that has read its connect reply.
     #[track_caller]
     pub fn envelope(broker: &Broker) -> Self {
         let mut php = Self::connect(broker, "/");
@@ -76,27 +75,27 @@ impl Php {
         php
     }
 
-    /// What envelope scripts send: binary frames; 65,535 bytes with a 64-bit length.
+    /// Sends a binary frame like the envelope scripts, which write a length of 65,535 and more with 64 bits.
     #[track_caller]
     pub fn send_envelope(&mut self, json: &str) {
         let length = if json.len() >= 65_535 { Length::Wide } else { Length::Minimal };
         self.raw.send(&frame_with(0x82, length, Some([1, 2, 3, 4]), json.as_bytes()));
     }
 
-    /// What topic publishers send: text frames.
+    /// Sends a text frame like the topic publishers.
     #[track_caller]
     pub fn send_topic(&mut self, text: &str) {
         self.raw.send_text(text);
     }
 
-    /// One frame, as the script's blocking read takes it, pings included: the pong is empty, and sent from here, so only after the
-    /// message before was processed. Fails where the real script dies.
+    /// Reads one frame like the script's blocking read. A ping is answered here with an empty pong, so only after the previous message was
+    /// processed. Fails where the real script fails.
     #[track_caller]
     pub fn read(&mut self, deadline: Instant) -> PhpRead {
         match self.raw.next_by(deadline) {
             Got::Frame(frame) => self.take(frame),
             Got::Fin | Got::Reset => PhpRead::End,
-            Got::Silence => panic!("the PHP client waits in vain\n{}", self.raw.trace()),
+            Got::Silence => panic!("the PHP client got nothing\n{}", self.raw.trace()),
         }
     }
 
@@ -117,7 +116,7 @@ impl Php {
         }
     }
 
-    /// The next message, as `receiver.php` loops for it: over pings.
+    /// The next message; pings are answered, as in the loop of `receiver.php`.
     #[track_caller]
     pub fn message(&mut self) -> String {
         loop {
@@ -129,7 +128,7 @@ impl Php {
         }
     }
 
-    /// The next frame, as a one-shot reader takes it: waits 10 s, and takes a ping for an empty answer.
+    /// The next frame, as a one-shot reader takes it: waits for 10 s, and fails on a ping, which the script takes for an empty answer.
     #[track_caller]
     pub fn one_shot(mut self) -> String {
         match self.read(Instant::now() + Duration::from_secs(10)) {
@@ -138,7 +137,7 @@ impl Php {
         }
     }
 
-    /// One read in which a ping is answered: the script is idle between messages.
+    /// Reads and answers one ping, as a script between two messages.
     #[track_caller]
     pub fn answer_one_ping(&mut self) {
         match self.read(Instant::now() + PATIENCE) {
@@ -147,39 +146,39 @@ impl Php {
         }
     }
 
-    /// What lies below.
+    /// The connection.
     pub fn raw(&mut self) -> &mut Raw {
         &mut self.raw
     }
 
-    /// Only what lies below.
+    /// Returns the connection.
     #[allow(dead_code)] // For tests/proxies.
     pub fn into_raw(self) -> Raw {
         self.raw
     }
 }
 
-/// `sender.php`: connects, reads the connect reply, sends one envelope, and is gone.
+/// `sender.php`: connects, reads the connect reply, sends one envelope, and closes the socket.
 #[track_caller]
 pub fn php_send(broker: &Broker, json: &str) {
     let mut php = Php::envelope(broker);
     php.send_envelope(json);
 }
 
-/// The one-time password publisher: connects to the topic, sends one frame, and is gone.
+/// The one-time password publisher: connects to the topic, sends one frame, and closes the socket.
 #[track_caller]
 pub fn php_publish(broker: &Broker, topic: &str, text: &str) {
     let mut php = Php::connect(broker, &format!("/ws?topic={topic}"));
     php.send_topic(text);
 }
 
-/// OTP-Pi: Java-WebSocket 1.5.1.
+/// OTP-Pi, which uses Java-WebSocket 1.5.1.
 pub struct Java {
     raw: Raw,
 }
 
 impl Java {
-    /// Connects to a topic; a blank in it is sent as `+`.
+    /// Connects to a topic; a blank in the topic is sent as `+`.
     #[track_caller]
     pub fn connect(broker: &Broker, topic: &str) -> Self {
         let mut raw = Raw::connect(broker);
@@ -199,7 +198,7 @@ impl Java {
         Self { raw }
     }
 
-    /// The next text: binary is ignored, pings are echoed.
+    /// The next text; binary frames are ignored, pings are answered.
     #[track_caller]
     pub fn text(&mut self) -> String {
         loop {
@@ -212,7 +211,7 @@ impl Java {
         }
     }
 
-    /// The empty ping that it sends every minute, and the pong that it needs.
+    /// Sends the empty ping that the library sends every minute, and waits for the pong.
     #[track_caller]
     pub fn keep_alive(&mut self) {
         self.raw.send_frame(opcode::PING, b"");
@@ -229,7 +228,7 @@ impl Java {
         }
     }
 
-    /// Sends a text and closes right behind it, in one segment.
+    /// Sends a text and a close frame in one segment.
     #[track_caller]
     pub fn send_and_close(mut self, text: &str) {
         let bytes = [frame(opcode::TEXT, text.as_bytes()), frame(opcode::CLOSE, &close_payload(1000, ""))].concat();
@@ -238,22 +237,22 @@ impl Java {
         assert_eq!(answer.close_code(), Some(1000), "Java waits for the answer to its close\n{}", self.raw.trace());
     }
 
-    /// Goes on with the connection as a peer without model.
+    /// The connection.
     pub fn raw(&mut self) -> &mut Raw {
         &mut self.raw
     }
 }
 
-/// The ESP32 sketches: arduinoWebSockets.
+/// The ESP32 sketches, which use arduinoWebSockets.
 pub struct Esp32 {
     raw: Raw,
 }
 
-/// What the ESP32 library takes as one message at most.
+/// The largest message that the ESP32 library accepts, in bytes.
 const ESP32_MESSAGE: usize = 15 << 10;
 
 impl Esp32 {
-    /// Connects to a topic and compares the reply's tokens exactly.
+    /// Connects to a topic; fails unless the reply has exactly the headers that the library compares.
     #[track_caller]
     pub fn connect(broker: &Broker, topic: &str) -> Self {
         let mut raw = Raw::connect(broker);
@@ -279,7 +278,7 @@ impl Esp32 {
         Self { raw }
     }
 
-    /// The next text: fragments are ignored, pings are echoed; a message over 15 KiB would end the connection with 1009.
+    /// The next text; fragments are ignored, pings are answered. Fails on a message over 15 KiB, which ends the real connection with 1009.
     #[track_caller]
     pub fn text(&mut self) -> String {
         loop {
@@ -292,7 +291,7 @@ impl Esp32 {
         }
     }
 
-    /// Sends what the sketches send: an empty ping, a text, a close.
+    /// Sends an empty ping, a text and a close frame, like the sketches.
     #[track_caller]
     pub fn send_and_close(mut self, text: &str) {
         self.raw.send_frame(opcode::PING, b"");
@@ -302,10 +301,10 @@ impl Esp32 {
         assert_eq!(
             (pong.opcode, pong.payload.len()),
             (opcode::PONG, 0),
-            "the empty ping is answered\n{}",
+            "the empty ping is not answered\n{}",
             self.raw.trace()
         );
         let close = self.raw.next_data();
-        assert_eq!(close.close_code(), Some(1000), "the close is answered\n{}", self.raw.trace());
+        assert_eq!(close.close_code(), Some(1000), "the close frame is not answered\n{}", self.raw.trace());
     }
 }

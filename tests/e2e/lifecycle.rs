@@ -1,4 +1,4 @@
-//! Start, reload, end: signals, taken ports, stores in use.
+//! Start, reload and stop: signals, ports in use, stores in use.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use crate::broker::{Broker, PATIENCE, Setup};
 use crate::client::Client;
 use crate::raw::{Head, Raw, basic};
 
-/// What the broker prints when it cannot start, which it must within the time of a start.
+/// Fails unless the broker refuses to start with exit status 1. Returns its output.
 #[track_caller]
 pub fn refusal(setup: Setup, dir: Arc<tempfile::TempDir>, port: u16) -> String {
     match Broker::start_in(setup, dir, port) {
-        Ok(broker) => panic!("it started:\n{}", broker.log().tail()),
+        Ok(broker) => panic!("the broker has started:\n{}", broker.log().tail()),
         Err(said) => {
             assert!(!said.contains("panicked"), "{said}");
             assert!(said.contains("exit status: 1"), "{said}");
@@ -23,11 +23,11 @@ pub fn refusal(setup: Setup, dir: Arc<tempfile::TempDir>, port: u16) -> String {
     }
 }
 
-/// Fails unless everything `wanted` is in what was said, capitals aside.
+/// Fails unless `said` contains each of `wanted`, ignoring case.
 #[track_caller]
 pub fn assert_says(said: &str, wanted: &[&str]) {
     for part in wanted {
-        assert!(said.to_lowercase().contains(&part.to_lowercase()), "{part:?} is not in what it says: {said}");
+        assert!(said.to_lowercase().contains(&part.to_lowercase()), "{part:?} is not in the output: {said}");
     }
 }
 
@@ -47,7 +47,7 @@ fn a_second_broker_on_the_same_store_is_refused_and_the_first_goes_on() {
     broker.assert_alive();
     Client::envelope(&broker).publish_safely("sms", &json!(1), "a");
     let broker = broker.kill_and_restart();
-    assert_eq!(Client::receiver(&broker, "sms").numbers(1), [1], "a lock outlived its owner");
+    assert_eq!(Client::receiver(&broker, "sms").numbers(1), [1], "the lock was not released");
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_store_that_is_no_database_is_named() {
 }
 
 #[test]
-fn a_mistyped_key_is_an_error_that_names_the_nearest_one() {
+fn a_mistyped_key_is_an_error_that_names_the_nearest_key() {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let said = refusal(Setup::default().server("hearbeat = \"25s\""), dir, 0);
     assert_says(&said, &["hearbeat", "heartbeat"]);
@@ -99,14 +99,14 @@ fn sigterm_drains_commits_and_ends_with_0() {
 }
 
 #[test]
-fn sigint_is_an_orderly_end_too() {
+fn sigint_stops_in_an_orderly_way() {
     let mut broker = Broker::start();
     broker.signal(libc::SIGINT);
     assert_eq!(broker.wait().code(), Some(0), "{}", broker.log().tail());
 }
 
 #[test]
-fn a_signal_that_comes_twice_at_once_does_not_cut_the_end_short() {
+fn repeated_signals_within_a_moment_do_not_shorten_the_stop() {
     let mut broker = Broker::start();
     let mut receiver = Client::receiver(&broker, "sms").silent();
     let mut sender = Client::envelope(&broker);
@@ -117,13 +117,13 @@ fn a_signal_that_comes_twice_at_once_does_not_cut_the_end_short() {
     }
     assert_eq!(broker.wait().code(), Some(0), "{}", broker.log().tail());
     let broker = broker.kill_and_restart();
-    assert_eq!(Client::receiver(&broker, "sms").numbers(1), [1], "what was not confirmed was not stored");
+    assert_eq!(Client::receiver(&broker, "sms").numbers(1), [1], "an unconfirmed message was not stored");
 }
 
 #[test]
 fn a_second_signal_that_comes_later_ends_the_broker_at_once() {
     let mut broker = Setup::default().server("drain = \"10m\"").start();
-    // The store is busy, so a message cannot be made safe, and its sender waits for the answer: so does the stop.
+    // The store is locked, so the message does not become safe and its sender waits for the answer. The stop waits for the sender.
     let other = rusqlite::Connection::open(broker.dir().join("wsmb.db")).unwrap();
     let mut receiver = Client::envelope(&broker);
     receiver.subscribe_with("sms", &json!({"ack": "manual"}));
@@ -134,7 +134,7 @@ fn a_second_signal_that_comes_later_ends_the_broker_at_once() {
     let asked = Instant::now();
     broker.signal(libc::SIGTERM);
     broker.wait_for_log("stopping");
-    // What is tested is a time, and nobody tells when it is over.
+    // A fixed pause, because no event reports the end of this time.
     std::thread::sleep(
         (wsmb_server::limits::SECOND_SIGNAL + Duration::from_millis(200)).saturating_sub(asked.elapsed()),
     );
@@ -145,16 +145,16 @@ fn a_second_signal_that_comes_later_ends_the_broker_at_once() {
 }
 
 #[test]
-fn a_peer_that_never_ends_its_connection_does_not_hold_up_the_end() {
+fn a_peer_that_never_ends_its_connection_does_not_delay_the_stop() {
     let mut broker = Broker::start();
     let _stays = Raw::upgrade(&broker, &Head::new("/"));
     let _half = Raw::connect(&broker);
-    let _manners = Client::receiver(&broker, "sms");
+    let _well_behaved = Client::receiver(&broker, "sms");
     broker.signal(libc::SIGTERM);
     assert_eq!(broker.wait().code(), Some(0), "{}", broker.log().tail());
 }
 
-/// Tries the user until the answer is `wanted`.
+/// Tries to log in until the login succeeds (`wanted`) or fails (not `wanted`).
 #[track_caller]
 fn wait_for_login(broker: &Broker, user: &str, password: &str, wanted: bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -192,18 +192,18 @@ fn sighup_reloads_the_passwords_and_disturbs_nobody_else() {
 }
 
 #[test]
-fn a_missing_password_file_is_named_and_read_when_it_is_there() {
+fn a_missing_password_file_is_named_and_read_when_it_appears() {
     let broker = Setup::default().auth("htpasswd = [\"{dir}/users\"]").start();
     broker.wait_for_log("users");
     broker.wait_for_log("nobody can connect");
     wait_for_login(&broker, "app", "secret", false);
-    // No signal: files are read again when they change.
+    // No signal is needed: the broker reads a file again when it changes.
     std::fs::write(broker.dir().join("users"), APP).unwrap();
     wait_for_login(&broker, "app", "secret", true);
 }
 
 #[test]
-fn a_password_file_that_disappears_leaves_the_old_list_in_force_and_the_log_says_so() {
+fn a_removed_password_file_is_logged_and_the_old_users_stay() {
     let broker = Setup::default().auth("htpasswd = [\"{dir}/users\"]").file("users", APP).start();
     std::fs::remove_file(broker.dir().join("users")).unwrap();
     broker.signal(libc::SIGHUP);
@@ -212,7 +212,7 @@ fn a_password_file_that_disappears_leaves_the_old_list_in_force_and_the_log_says
 }
 
 #[test]
-fn the_log_tells_no_secrets_and_no_messages() {
+fn the_log_contains_no_secrets_and_no_messages() {
     let broker = Setup::default().start();
     let mut receiver = Client::receiver(&broker, "sms");
     Client::envelope(&broker).publish("sms", &json!("Your code is 402913"));
@@ -241,6 +241,6 @@ fn environment_variables_override_the_file() {
         .current_dir(dir.path())
         .output()
         .unwrap();
-    assert!(!output.status.success(), "it listens on an address that this machine does not have");
+    assert!(!output.status.success(), "the broker listens on an address that this machine does not have");
     assert_says(&String::from_utf8_lossy(&output.stderr), &["203.0.113.254:1"]);
 }

@@ -1,4 +1,4 @@
-//! SPEC section 9.2: whoever loses the user, the password or a right that is in use is ended, within 5 s, in each dialect.
+//! A connection is ended within 5 s if its user, its password or a right that it uses is withdrawn (SPEC section 9.2), in each dialect.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use crate::legacy::Php;
 use crate::raw::{Got, Head, Raw, basic, opcode};
 
 const APP: &str = "app:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n";
-/// The password is `other`.
+/// The user `app` with the password `other`.
 const APP_CHANGED: &str = "app:{SHA}0JQeaNqPOBUf+Gph/Fn3xc+fyqI=\n";
 const COLON: &str = "colon:{SHA}JfOwpCDy5ASLqp0M24rdutzyYk8=\n";
 
-const SOON: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(5);
 
 fn two_users() -> Setup {
     Setup::default()
@@ -26,7 +26,7 @@ fn as_colon(target: &str) -> Head {
     Head::new(target).with("Authorization", &basic("colon", "pass:word"))
 }
 
-/// The end of a connection: the code of its close frame, if there is one. Pings are not answered.
+/// Waits for the end of a connection. Returns the code of the close frame, if there is one. Pings are not answered.
 #[track_caller]
 fn end(raw: &mut Raw, deadline: Instant) -> Option<u16> {
     let mut code = None;
@@ -40,7 +40,7 @@ fn end(raw: &mut Raw, deadline: Instant) -> Option<u16> {
     }
 }
 
-/// One connection of `app` of each kind.
+/// One connection of `app` of each kind, with the code of its expected close frame.
 fn connections(broker: &Broker) -> [(Raw, Option<u16>); 4] {
     [
         (Client::receiver(broker, "a").into_raw(), Some(1008)),
@@ -51,7 +51,7 @@ fn connections(broker: &Broker) -> [(Raw, Option<u16>); 4] {
 }
 
 #[test]
-fn a_removed_user_and_one_with_another_password_are_ended_and_nobody_else() {
+fn connections_of_a_removed_user_and_of_a_changed_password_are_ended_and_no_others() {
     for (what, users, signal) in [
         ("removed", COLON.to_owned(), false),
         ("removed, with a signal", COLON.to_owned(), true),
@@ -65,7 +65,7 @@ fn a_removed_user_and_one_with_another_password_are_ended_and_nobody_else() {
         if signal {
             broker.signal(libc::SIGHUP);
         }
-        let deadline = Instant::now() + SOON;
+        let deadline = Instant::now() + LIMIT;
         for (raw, code) in &mut of_app {
             assert_eq!(end(raw, deadline), *code, "{what}\n{}", raw.trace());
         }
@@ -76,7 +76,7 @@ fn a_removed_user_and_one_with_another_password_are_ended_and_nobody_else() {
 }
 
 #[test]
-fn what_a_removed_user_had_not_confirmed_goes_to_somebody_else() {
+fn unconfirmed_messages_of_a_removed_user_go_to_another_receiver() {
     let broker = two_users().channel("sms", "receivers = 1").start();
     let mut silent = Client::receiver(&broker, "sms").silent();
     let mut sender = Client::envelope_with(&broker, &as_colon("/").modern());
@@ -86,14 +86,14 @@ fn what_a_removed_user_had_not_confirmed_goes_to_somebody_else() {
     other.subscribe("sms");
     std::fs::write(broker.dir().join("users"), COLON).unwrap();
     assert_eq!(other.numbers(1), [1]);
-    // Nothing that comes now goes to the one who has gone.
+    // A later message goes to the other receiver, too.
     sender.publish("sms", &json!(2));
     assert_eq!(other.numbers(1), [2]);
-    assert_eq!(end(silent.raw(), Instant::now() + SOON), Some(1008));
+    assert_eq!(end(silent.raw(), Instant::now() + LIMIT), Some(1008));
 }
 
 #[test]
-fn an_emptied_password_file_ends_nobody_and_a_bom_is_no_part_of_a_name() {
+fn an_empty_password_file_ends_no_connection_and_a_byte_order_mark_is_ignored() {
     let broker = two_users().start();
     let mut client = Client::receiver(&broker, "sms");
     std::fs::write(broker.dir().join("users"), "").unwrap();
@@ -107,7 +107,7 @@ fn an_emptied_password_file_ends_nobody_and_a_bom_is_no_part_of_a_name() {
 }
 
 #[test]
-fn who_loses_a_right_in_use_is_ended_and_told_so_on_the_next_request() {
+fn a_connection_that_loses_a_right_in_use_is_ended_and_later_requests_are_refused() {
     let broker = two_users().start();
     let mut of_app = connections(&broker);
     let mut sender = Client::envelope(&broker);
@@ -117,12 +117,12 @@ fn who_loses_a_right_in_use_is_ended_and_told_so_on_the_next_request() {
     broker.reconfigure(|text| {
         format!("{text}\n[[permission]]\nuser = \"app\"\nreceive = [\"c\"]\nsend = [\"d\"]\n[[permission]]\nuser = \"colon\"\nsend = \"*\"\nreceive = \"*\"\n")
     });
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + LIMIT;
     for (at, (raw, code)) in of_app.iter_mut().enumerate().filter(|(at, _)| *at != 2) {
         assert_eq!(end(raw, deadline), *code, "{at}\n{}", raw.trace());
     }
     broker.wait_for_log("whose user, password or right has been withdrawn connections=3");
-    // The right that it uses is still there.
+    // The receiver of c keeps its right.
     of_colon.publish("c", &json!("for c"));
     assert_eq!(Php::envelope(&broker).raw().next_by(Instant::now()), Got::Silence);
     let got = of_app[2].0.next_data();
@@ -131,17 +131,17 @@ fn who_loses_a_right_in_use_is_ended_and_told_so_on_the_next_request() {
     again.command(&json!({"command": "receive-message", "channel": "a"}));
     assert_eq!(again.next_json()["response_code"], "03");
     assert_eq!(sender.request("a", &json!(1), &json!({"id": "after"}))["response_code"], "03");
-    // A message of its own was waiting in channel a, which colon has received.
+    // The message that `app` sent to channel a before was given to colon.
     assert_eq!(of_colon.numbers(1), [0]);
 }
 
 #[test]
-fn anonymous_connections_end_when_they_are_no_longer_taken() {
+fn anonymous_connections_end_when_they_are_no_longer_allowed() {
     let broker = two_users().auth("htpasswd = [\"{dir}/users\"]\nanonymous = true").start();
     let mut anonymous = Raw::upgrade(&broker, &Head::new("/ws?topic=sms").modern().without("Authorization"));
     let mut known = Client::receiver(&broker, "sms");
     broker.reconfigure(|text| text.replace("anonymous = true", "anonymous = false"));
-    assert_eq!(end(&mut anonymous, Instant::now() + SOON), Some(1008));
+    assert_eq!(end(&mut anonymous, Instant::now() + LIMIT), Some(1008));
     known.sync();
 }
 
@@ -153,12 +153,12 @@ fn a_legacy_topic_publisher_that_may_not_send_is_ended_at_once_and_logged() {
         std::thread::sleep(late);
         let began = Instant::now();
         php.send_topic("1");
-        assert_eq!(end(php.raw(), Instant::now() + SOON), None);
+        assert_eq!(end(php.raw(), Instant::now() + LIMIT), None);
         assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
     }
     broker.wait_for_log("refused a topic connection: its user may not use the channel so");
     broker.wait_for_log("channel=\"sms\"");
-    // Neither right: not even connected, and logged when the line before is old enough.
+    // A user who may neither send nor receive is refused at the upgrade.
     let mut raw = Raw::connect(&broker);
     raw.send(&Head::new("/ws?topic=other").bytes());
     let answer = String::from_utf8(raw.rest()).unwrap();

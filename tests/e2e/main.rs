@@ -1,8 +1,8 @@
-//! The broker from outside: its real binary, real sockets, a real store. One binary, one harness.
+//! End-to-end tests of the broker: the real program, real sockets and a real store.
 //!
-//! `broker` drives the process, `raw` is a WebSocket peer with every byte in the test's hand, `client` is a well-behaved modern client
-//! on top of it, `legacy` are models of the old clients with their oddities. Everything else is tests. No test sleeps to wait for
-//! something that can be asked for: [`client::Client::sync`] is the usual way.
+//! `broker` starts the process, `raw` is a WebSocket peer that sends any bytes, `client` is a well-behaved modern client on top of it,
+//! and `legacy` contains models of the old clients. The other modules are tests. A test sleeps only if no event can be waited for; most
+//! tests wait with [`client::Client::sync`].
 
 mod broker;
 mod client;
@@ -29,17 +29,17 @@ mod groups;
 mod handshake;
 mod hostile;
 mod kept;
-mod kindnesses;
+mod legacy_clients;
 mod lifecycle;
 mod live_rights;
 #[cfg(target_os = "linux")] // Limits of another process, and LD_PRELOAD.
-mod loud;
+mod faults;
 mod manual_ack;
 mod origins;
 mod outage;
 mod php;
 mod php_examples;
-#[cfg(target_os = "linux")] // LD_PRELOAD; so the next one.
+#[cfg(target_os = "linux")] // LD_PRELOAD, also for `power_cut`.
 mod power;
 #[cfg(target_os = "linux")]
 mod power_cut;

@@ -1,4 +1,4 @@
-//! `"ack":"manual"`: deliveries that a receiver confirms or gives back by name.
+//! `"ack":"manual"`: a receiver confirms or gives back each delivery by its name.
 
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ fn publish(broker: &Broker, channel: &str, numbers: std::ops::Range<u32>) {
 }
 
 #[test]
-fn the_name_comes_first_and_the_rest_is_verbatim() {
+fn the_name_comes_first_and_the_envelope_is_verbatim() {
     let broker = Broker::start();
     let mut receiver = receiver(&broker, "sms", 10);
     let sent = "{ \"command\":\"send-message\",\n\"extra\":1.0, \"channel\":\"sms\",\"data\":[ {\"a\" : 1} ] } ";
@@ -55,13 +55,13 @@ fn the_name_comes_first_and_the_rest_is_verbatim() {
 }
 
 #[test]
-fn an_acknowledged_delivery_is_done_and_others_come_again_marked() {
+fn an_acknowledged_delivery_is_settled_and_others_are_redelivered_with_a_mark() {
     let broker = Setup::default().defaults("receivers = 1").start();
     publish(&broker, "sms", 0..3);
     let mut first = receiver(&broker, "sms", 10);
     let deliveries: Vec<_> = (0..3).map(|_| next(&mut first)).collect();
     for (number, delivery) in deliveries.iter().enumerate() {
-        assert_eq!((delivery.1, &delivery.2), (false, &json!([number])), "with manual ack a frame is one message");
+        assert_eq!((delivery.1, &delivery.2), (false, &json!([number])), "with manual ack each frame has one message");
     }
     answer(&mut first, "ack", &deliveries[1].0);
     first.vanish();
@@ -73,7 +73,7 @@ fn an_acknowledged_delivery_is_done_and_others_come_again_marked() {
 }
 
 #[test]
-fn a_receiver_may_pause_and_still_answer_what_it_has() {
+fn a_paused_receiver_may_acknowledge_its_deliveries() {
     let broker = Setup::default().defaults("receivers = 1").start();
     publish(&broker, "sms", 0..2);
     let mut gateway = receiver(&broker, "sms", 1);
@@ -85,7 +85,7 @@ fn a_receiver_may_pause_and_still_answer_what_it_has() {
     gateway.expect_nothing_yet();
     gateway.command(&json!({"command": "receive-message", "channel": ["sms"], "ack": "manual", "prefetch": 1}));
     let (_, redelivered, data) = next(&mut gateway);
-    assert_eq!((redelivered, data), (false, json!([1])), "the first is done, and nobody has had the second");
+    assert_eq!((redelivered, data), (false, json!([1])), "the first is settled, and the second was not delivered before");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn an_orderly_end_confirms_nothing_in_manual_mode() {
 }
 
 #[test]
-fn a_refused_delivery_is_held_back_and_the_others_go_on() {
+fn a_refused_delivery_is_delayed_and_the_others_are_not() {
     let broker = Setup::default().defaults("receivers = 1").start();
     publish(&broker, "sms", 0..3);
     let mut receiver = receiver(&broker, "sms", 1);
@@ -110,7 +110,7 @@ fn a_refused_delivery_is_held_back_and_the_others_go_on() {
     answer(&mut receiver, "nack", &name);
     for number in 1..3 {
         let (name, redelivered, data) = next(&mut receiver);
-        assert_eq!((redelivered, data), (false, json!([number])), "what failed does not stop the others");
+        assert_eq!((redelivered, data), (false, json!([number])), "a refused message delays the others");
         answer(&mut receiver, "ack", &name);
     }
     let (name, redelivered, data) = next(&mut receiver);
@@ -120,7 +120,7 @@ fn a_refused_delivery_is_held_back_and_the_others_go_on() {
 }
 
 #[test]
-fn prefetch_bounds_what_is_unconfirmed() {
+fn prefetch_bounds_the_unconfirmed_messages() {
     let broker = Broker::start();
     publish(&broker, "sms", 0..5);
     let mut receiver = receiver(&broker, "sms", 2);
@@ -141,7 +141,7 @@ fn after_max_deliveries_a_message_goes_to_the_dead_letter_channel() {
     assert_eq!((redelivered, data), (false, json!([0])));
     answer(&mut receiver, "nack", &name);
     let (other, _, data) = next(&mut receiver);
-    assert_eq!(data, json!([1]), "the message behind it is not held up");
+    assert_eq!(data, json!([1]), "the next message is delayed");
     answer(&mut receiver, "ack", &other);
     let (name, redelivered, data) = next(&mut receiver);
     assert_eq!((redelivered, data), (true, json!([0])));
@@ -164,7 +164,7 @@ fn after_max_deliveries_without_dead_letter_channel_a_message_is_dropped() {
 }
 
 #[test]
-fn an_answer_to_nothing_is_malformed_and_harms_nothing() {
+fn an_answer_to_an_unknown_delivery_is_malformed_and_changes_nothing() {
     let broker = Broker::start();
     let mut receiver = receiver(&broker, "sms", 10);
     publish(&broker, "sms", 0..1);
@@ -181,7 +181,7 @@ fn an_answer_to_nothing_is_malformed_and_harms_nothing() {
 }
 
 #[test]
-fn an_answer_earned_on_an_older_connection_hits_no_other_message() {
+fn an_answer_to_a_delivery_of_an_older_connection_settles_no_other_message() {
     let broker = Setup::default().defaults("receivers = 1").start();
     publish(&broker, "sms", 0..2);
     let mut first = receiver(&broker, "sms", 1);
@@ -207,11 +207,11 @@ fn an_answer_earned_on_an_older_connection_hits_no_other_message() {
     }
     second.expect_nothing_yet();
     answer(&mut second, "ack", &name);
-    assert_eq!(next(&mut second).2, json!([2]), "the late answers touched neither message");
+    assert_eq!(next(&mut second).2, json!([2]), "a late answer has settled another message");
 }
 
 #[test]
-fn a_redelivery_is_marked_after_a_power_cut() {
+fn a_redelivery_is_marked_after_a_crash() {
     let broker = Broker::start();
     let mut sender = Client::envelope(&broker);
     let mut first = receiver(&broker, "sms", 10);
@@ -224,7 +224,7 @@ fn a_redelivery_is_marked_after_a_power_cut() {
 }
 
 #[test]
-fn redeliveries_are_marked_after_an_orderly_restart_too() {
+fn a_redelivery_is_marked_after_an_orderly_restart() {
     let broker = Broker::start();
     publish(&broker, "sms", 0..1);
     let mut first = receiver(&broker, "sms", 10);

@@ -1,10 +1,10 @@
-//! SPEC section 3, Origin: which web pages may connect; and that no program has to care.
+//! `Origin` (SPEC section 3): which web pages may connect. Programs that are no browsers always may.
 
 use crate::broker::{Broker, Setup};
 use crate::legacy::{Esp32, Php};
 use crate::raw::{Head, Raw};
 
-/// The answer to an upgrade: its status, and what it says.
+/// The status and the body of the answer to an upgrade request.
 #[track_caller]
 fn answer(broker: &Broker, head: &Head) -> (u16, String) {
     let mut raw = Raw::connect(broker);
@@ -20,7 +20,7 @@ fn page(origin: &str, host: &str) -> Head {
 }
 
 #[test]
-fn a_page_of_another_host_is_refused_with_the_line_to_add_and_then_taken() {
+fn a_page_of_another_host_is_refused_until_it_is_configured() {
     let broker = Broker::start();
     let head = page("https://app.example", "broker.example");
     let (status, body) = answer(&broker, &head);
@@ -30,7 +30,7 @@ fn a_page_of_another_host_is_refused_with_the_line_to_add_and_then_taken() {
         "{body}"
     );
     broker.wait_for_log("WARN refused a connection: a web page of \"https://app.example\" may not connect");
-    // Without good credentials it learns no more.
+    // The answer does not depend on the credentials.
     assert_eq!(answer(&broker, &head.clone().without("Authorization")).0, 403);
     broker.reconfigure(|text| text.replace("[server]\n", "[server]\norigins = [\"https://app.example\"]\n"));
     broker.wait_for_log("reloaded");
@@ -43,7 +43,7 @@ fn a_page_of_another_host_is_refused_with_the_line_to_add_and_then_taken() {
 }
 
 #[test]
-fn a_page_of_the_broker_s_own_host_is_taken_behind_proxies_too() {
+fn a_page_of_the_broker_s_host_may_connect_also_behind_proxies() {
     let broker = Setup::default().server("trusted_proxies = [\"127.0.0.1\"]").start();
     for (origin, host) in [
         ("http://127.0.0.1:8888", "127.0.0.1:8888"),
@@ -61,7 +61,7 @@ fn a_page_of_the_broker_s_own_host_is_taken_behind_proxies_too() {
     assert_eq!(answer(&nobody_trusted, &behind).0, 403);
 }
 
-/// What libraries write that are no browsers: `(who, Host, Origin)`.
+/// The headers that other programs send: `(program, Host, Origin)`.
 const PROGRAMS: &[(&str, &str, Option<&str>)] = &[
     ("the PHP scripts, textalk/websocket, Ratchet's client", "127.0.0.1", None),
     ("OTP-Pi (Java-WebSocket)", "127.0.0.1:8888", None),
@@ -75,19 +75,19 @@ const PROGRAMS: &[(&str, &str, Option<&str>)] = &[
 ];
 
 #[test]
-fn programs_connect_whatever_they_write() {
+fn programs_may_connect_with_any_origin_that_they_send() {
     let broker = Broker::start();
-    for (who, host, origin) in PROGRAMS {
+    for (program, host, origin) in PROGRAMS {
         let head = Head::new("/").with("Host", host);
         let head = origin.iter().fold(head, |head, origin| head.with("Origin", origin));
-        assert_eq!(answer(&broker, &head).0, 101, "{who}");
+        assert_eq!(answer(&broker, &head).0, 101, "{program}");
     }
     Php::envelope(&broker);
     Esp32::connect(&broker, "sms");
 }
 
 #[test]
-fn without_a_password_a_page_needs_a_host_that_nobody_can_point_here() {
+fn without_a_password_a_page_needs_a_configured_origin_or_a_local_host() {
     let broker = Setup::default()
         .auth("htpasswd = []\nanonymous = true")
         .server("origins = [\"http://app.example:8888\"]")
@@ -102,5 +102,5 @@ fn without_a_password_a_page_needs_a_host_that_nobody_can_point_here() {
         let head = page(origin, host).without("Authorization");
         assert_eq!(answer(&broker, &head).0, status, "{origin}");
     }
-    assert_eq!(answer(&broker, &Head::new("/").without("Authorization")).0, 101, "no page at all");
+    assert_eq!(answer(&broker, &Head::new("/").without("Authorization")).0, 101, "no Origin");
 }

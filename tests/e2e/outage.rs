@@ -1,4 +1,4 @@
-//! A store that fails under a running broker, or is not fit to start with: what clients are told, what goes on, and that nothing accepted is lost.
+//! A store that fails while the broker runs, or that cannot be opened: the answers to clients, live deliveries, and no loss of accepted messages.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::lifecycle::{assert_says, refusal};
 /// A text that must not get into a log.
 pub const SECRET: &str = "Your code is 402913";
 
-/// The `ping` command's code.
+/// The code of the answer to a `ping` command.
 #[track_caller]
 pub fn ping(client: &mut Client) -> Value {
     client.command(&json!({"command": "ping"}));
@@ -32,7 +32,7 @@ pub fn send(client: &mut Client, message: &Value, id: &str) -> Value {
     reply["response_code"].clone()
 }
 
-/// Asks until the answer is `wanted`; what it asks for must do no harm when it is repeated.
+/// Calls `ask` until it returns `wanted`.
 #[track_caller]
 pub fn until(wanted: &Value, mut ask: impl FnMut() -> Value) {
     let deadline = Instant::now() + PATIENCE;
@@ -46,7 +46,7 @@ pub fn until(wanted: &Value, mut ask: impl FnMut() -> Value) {
     }
 }
 
-/// Another program's transaction that keeps the broker from its file until dropped.
+/// Another program's transaction, which locks the broker's file until it is dropped.
 pub struct Locked(Connection);
 
 impl Locked {
@@ -63,7 +63,7 @@ impl Locked {
     }
 }
 
-/// Lines of the log that contain `text`.
+/// The number of lines of the log that contain `text`.
 fn lines(broker: &Broker, text: &str) -> usize {
     broker.log().text().lines().filter(|line| line.contains(text)).count()
 }
@@ -85,7 +85,7 @@ fn a_locked_store_refuses_senders_delivers_live_and_recovers_by_itself() {
     let mut first_frame = Php::connect(&broker, "/");
     first_frame.send_envelope(r#"{"command":"ping","channel":"sms"}"#);
     assert!(first_frame.message().contains(r#""response_code":"01""#));
-    // Confirmed by the receiver, so nobody needs the store.
+    // The receiver confirms the message, so it needs no storage.
     sender.command(&json!({"command": "send-message", "channel": "live", "data": [1], "id": "live"}));
     assert_eq!(receiver.numbers(1), [1]);
     receiver.confirm();
@@ -105,12 +105,12 @@ fn a_locked_store_refuses_senders_delivers_live_and_recovers_by_itself() {
 }
 
 #[test]
-fn a_ping_asks_the_store_and_not_the_last_commit() {
+fn a_ping_checks_the_store_itself() {
     let broker = Broker::start();
     let mut client = Client::envelope(&broker);
     assert_eq!(ping(&mut client), "00");
     let lock = Locked::new(&broker);
-    // Nobody sends anything meanwhile: a good answer may be as old as the limit says, but no older.
+    // The result of a check may be reused for this time, but not longer.
     std::thread::sleep(wsmb_store::limits::STORE_CHECK_EVERY);
     assert_eq!(ping(&mut client), "01");
     lock.release();
@@ -118,7 +118,7 @@ fn a_ping_asks_the_store_and_not_the_last_commit() {
 }
 
 #[test]
-fn who_asked_and_left_before_the_store_answered_does_no_harm() {
+fn a_client_that_leaves_before_the_store_answers_does_no_harm() {
     let mut broker = Broker::start();
     let lock = Locked::new(&broker);
     for _ in 0..20 {
@@ -133,7 +133,7 @@ fn who_asked_and_left_before_the_store_answered_does_no_harm() {
 }
 
 #[test]
-fn what_a_receiver_had_when_it_vanished_in_an_outage_is_not_lost() {
+fn messages_of_a_receiver_that_vanishes_in_an_outage_are_not_lost() {
     let broker = Setup::default().store("write_delay = \"100ms\"").start();
     let mut receiver = Client::receiver(&broker, "sms").silent();
     let mut sender = Client::envelope(&broker);
@@ -147,12 +147,12 @@ fn what_a_receiver_had_when_it_vanished_in_an_outage_is_not_lost() {
     sender.sync();
     lock.release();
     until(&json!("00"), || ping(&mut sender));
-    // The next attempt at what could not be stored writes it; an orderly end does at the latest.
+    // The next attempt writes the messages; an orderly stop writes them at the latest.
     let broker = broker.stop_and_restart();
     assert_eq!(Client::receiver(&broker, "sms").numbers(5), [0, 1, 2, 3, 4]);
 }
 
-/// A store with one message in it, made by a broker that has ended in an orderly way.
+/// A store with one message, of a broker that was stopped in an orderly way.
 #[track_caller]
 fn used_store() -> Arc<tempfile::TempDir> {
     let mut broker = Broker::start();
@@ -161,9 +161,9 @@ fn used_store() -> Arc<tempfile::TempDir> {
     broker.shared_dir()
 }
 
-/// Overwrites a part of the broker's file.
+/// Overwrites a part of the broker's file with garbage.
 #[track_caller]
-fn spoil(dir: &Path, from: u64, to: u64) {
+fn damage(dir: &Path, from: u64, to: u64) {
     use std::os::unix::fs::FileExt;
     let file = std::fs::OpenOptions::new().write(true).open(dir.join("wsmb.db")).expect("the broker's file");
     let garbage = vec![0xA5; usize::try_from(to - from).expect("a length")];
@@ -171,16 +171,16 @@ fn spoil(dir: &Path, from: u64, to: u64) {
 }
 
 #[test]
-fn a_store_with_a_spoilt_header_is_named_and_left_alone() {
+fn a_store_with_a_damaged_header_is_named_and_not_changed() {
     let dir = used_store();
-    spoil(dir.path(), 0, 100);
+    damage(dir.path(), 0, 100);
     let before = std::fs::read(dir.path().join("wsmb.db")).unwrap();
     assert_says(&refusal(Setup::default(), dir.clone(), 0), &["wsmb.db", "damaged", "restore a backup"]);
     assert!(std::fs::read(dir.path().join("wsmb.db")).unwrap() == before, "a damaged store was changed");
 }
 
 #[test]
-fn a_store_of_a_newer_version_is_named_and_left_alone() {
+fn a_store_of_a_newer_version_is_named_and_not_changed() {
     let dir = used_store();
     let path = dir.path().join("wsmb.db");
     let connection = Connection::open(&path).unwrap();
@@ -192,7 +192,7 @@ fn a_store_of_a_newer_version_is_named_and_left_alone() {
 }
 
 #[test]
-fn a_place_where_no_file_can_be_is_named() {
+fn a_path_where_no_file_can_be_created_is_named() {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     std::fs::create_dir(dir.path().join("wsmb.db")).unwrap();
     assert_says(&refusal(Setup::default(), dir.clone(), 0), &["wsmb.db", "EISDIR", "give another path"]);
@@ -204,18 +204,18 @@ fn a_place_where_no_file_can_be_is_named() {
 }
 
 #[test]
-fn a_file_that_is_damaged_while_in_use_refuses_senders_and_recovers_when_it_is_moved_aside() {
+fn a_store_that_is_damaged_while_in_use_refuses_senders_until_it_is_moved_away() {
     let mut broker = Broker::start();
     let mut receiver = Client::receiver(&broker, "live");
     let mut sender = Client::envelope(&broker);
     assert_eq!(send(&mut sender, &json!(SECRET), "before"), "00");
     {
-        // What is still in the journal would hide the damage.
+        // Pages in the journal would hide the damage.
         let connection = Connection::open(broker.dir().join("wsmb.db")).unwrap();
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
         let length = std::fs::metadata(broker.dir().join("wsmb.db")).unwrap().len();
-        spoil(&broker.dir(), 4_096, length);
-        // A write of another program makes the broker read anew what it has in memory.
+        damage(&broker.dir(), 4_096, length);
+        // After a write of another program, the broker reads its cached pages again.
         connection.pragma_update(None, "user_version", 1).unwrap();
     }
     assert_eq!(send(&mut sender, &json!(SECRET), "during"), "05");
@@ -242,18 +242,18 @@ fn a_file_that_is_damaged_while_in_use_refuses_senders_and_recovers_when_it_is_m
 }
 
 #[test]
-fn a_time_to_live_that_runs_out_before_the_message_is_safe_is_told_to_its_sender() {
+fn the_sender_learns_that_a_message_expired_before_it_was_safe() {
     let broker = Broker::start();
     let mut receiver = Client::receiver(&broker, "sms").silent();
     let mut sender = Client::envelope(&broker);
     let lock = Locked::new(&broker);
     let sent = Instant::now();
     sender.command(&json!({"command": "send-message", "channel": "sms", "data": [1], "id": "a", "ttl": 1}));
-    // It has been seen, so it is not refused because the store fails: its receiver may still confirm it.
+    // A delivered message is not refused when the store fails, because its receiver may still confirm it.
     assert_eq!(receiver.numbers(1), [1]);
     broker.wait_for_log("messages can't be stored");
     sender.expect_nothing_yet();
-    // What is tested is a time, and nobody tells when it is over.
+    // A fixed pause, because no event reports the end of the time to live.
     std::thread::sleep(Duration::from_millis(1_100).saturating_sub(sent.elapsed()));
     receiver.vanish();
     let reply = sender.next_reply();
@@ -275,12 +275,12 @@ fn a_message_that_would_be_due_only_after_its_time_to_live_is_refused_at_once() 
 }
 
 #[test]
-fn an_expired_message_leaves_the_store_though_nobody_asks_for_it() {
+fn an_expired_message_is_removed_from_the_store_without_a_receiver() {
     let broker = Broker::start();
     let mut sender = Client::envelope(&broker);
     let stored = |channel: &str| -> i64 {
         let file = rusqlite::Connection::open(broker.dir().join("wsmb.db")).expect("the store");
-        file.busy_timeout(Duration::from_secs(20)).expect("a patient connection");
+        file.busy_timeout(Duration::from_secs(20)).expect("a timeout");
         let query = "SELECT count(*) FROM mq_data WHERE channel = ?1";
         file.query_row(query, [channel], |row| row.get(0)).expect("a count")
     };

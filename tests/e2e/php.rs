@@ -1,4 +1,4 @@
-//! Real PHP on plain sockets, the way the scripts on cheap hosts are. `cargo xtask test` installs PHP; without it these tests fail.
+//! Real PHP on plain sockets, like the scripts on shared hosts. `cargo xtask test` installs PHP; without it these tests fail.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -24,16 +24,16 @@ fn php(broker: &Broker, script: &str, arguments: &[&str]) -> Child {
         .unwrap_or_else(|error| panic!("php cannot be started ({error}); install it (Debian: apt-get install php-cli)"))
 }
 
-/// What a script printed; it must have succeeded.
+/// The output of a script, which must have succeeded.
 #[track_caller]
 fn output(broker: &Broker, child: Child) -> String {
-    let output = child.wait_with_output().expect("the script's end");
+    let output = child.wait_with_output().expect("the script's output");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{}: {said}\n{}", output.status, broker.log().tail());
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// Sends lines through `sender.php`.
+/// Sends lines with `sender.php`.
 #[track_caller]
 fn send(broker: &Broker, channel: &str, lines: &[String]) {
     let mut sender = php(broker, "sender.php", &[channel]);
@@ -45,7 +45,7 @@ fn messages(range: std::ops::Range<u32>) -> Vec<String> {
     range.map(|number| json!({"number": number, "text": "Your code is é€😀"}).to_string()).collect()
 }
 
-/// The lines that a receiver printed, parsed.
+/// Parses the lines that a receiver printed.
 fn parsed(lines: &str) -> Vec<serde_json::Value> {
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -63,7 +63,7 @@ fn php_sends_to_php_live_and_from_the_backlog() {
     assert_eq!(parsed(&output(&broker, receiver)), wanted(0..10));
     send(&broker, "sms", &messages(10..11));
     let next = php(&broker, "receiver.php", &["sms", "1"]);
-    assert_eq!(parsed(&output(&broker, next)), wanted(10..11), "what the first one confirmed came again");
+    assert_eq!(parsed(&output(&broker, next)), wanted(10..11), "a confirmed message was delivered again");
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_php_receiver_that_is_killed_loses_nothing() {
     first.kill().unwrap();
     first.wait().unwrap();
     send(&broker, "sms", &messages(1..4));
-    // The one it printed may come again: whether it was confirmed in time, nobody can know.
+    // The printed message may be delivered again, because its confirmation may have been too late.
     let mut last = Client::receiver(&broker, "sms");
     let mut numbers = Vec::new();
     while numbers.last() != Some(&3) {
@@ -87,7 +87,7 @@ fn a_php_receiver_that_is_killed_loses_nothing() {
     assert!(numbers == [1, 2, 3] || numbers == [0, 1, 2, 3], "{numbers:?}");
 }
 
-/// What waits on a topic: all that a patient receiver gets until it has `marker`.
+/// The waiting messages: all that a receiver gets before `marker`.
 #[track_caller]
 fn waiting(broker: &Broker, marker: u32) -> Vec<u64> {
     send(broker, "sms", &messages(marker..marker + 1));
@@ -102,7 +102,7 @@ fn waiting(broker: &Broker, marker: u32) -> Vec<u64> {
 }
 
 #[test]
-fn a_php_script_that_reads_one_frame_of_many_takes_that_one_only_and_once() {
+fn a_php_script_that_reads_one_frame_of_many_takes_that_frame_only() {
     let broker = Broker::start();
     send(&broker, "sms", &messages(0..100));
     let seen: Vec<u64> = (0..6)
@@ -111,11 +111,11 @@ fn a_php_script_that_reads_one_frame_of_many_takes_that_one_only_and_once() {
             parsed(&text)[0]["number"].as_u64().unwrap()
         })
         .collect();
-    // On a loaded machine a ping may come before the script leaves, and then its message comes again: never another one.
+    // On a loaded machine a ping may arrive before the script leaves. Then its message is delivered again, but no other message.
     assert!(seen[0] == 0 && seen.windows(2).all(|pair| pair[1] == pair[0] || pair[1] == pair[0] + 1), "{seen:?}");
-    assert!(seen[5] >= 2, "most come once: {seen:?}");
+    assert!(seen[5] >= 2, "most messages were delivered twice: {seen:?}");
     let left = waiting(&broker, 100);
-    assert!(left[0] == seen[5] || left[0] == seen[5] + 1, "{seen:?}, and the others wait: {left:?}");
+    assert!(left[0] == seen[5] || left[0] == seen[5] + 1, "{seen:?} were read, and {left:?} wait");
     assert_eq!(left, (left[0]..100).collect::<Vec<_>>());
 }
 
@@ -123,7 +123,7 @@ fn a_php_script_that_reads_one_frame_of_many_takes_that_one_only_and_once() {
 fn a_php_receiver_that_is_killed_amid_a_backlog_loses_nothing() {
     let broker = Broker::start();
     send(&broker, "sms", &messages(0..30));
-    // It reads frames of ten, and is killed while it prints.
+    // The script reads frames of ten messages, and is killed while it prints.
     let mut first = php(&broker, "receiver.php", &["sms", "1000"]);
     let mut printed = BufReader::new(first.stdout.take().unwrap());
     for _ in 0..3 {
@@ -136,11 +136,11 @@ fn a_php_receiver_that_is_killed_amid_a_backlog_loses_nothing() {
     let handled = 3 + rest.lines().count() as u64;
     let left = waiting(&broker, 30);
     assert!(left.first().is_none_or(|first| *first <= handled), "{handled} were printed, and {left:?} wait");
-    assert_eq!(left, (30 - left.len() as u64..30).collect::<Vec<_>>(), "in order, and once");
+    assert_eq!(left, (30 - left.len() as u64..30).collect::<Vec<_>>(), "not once each and in order");
 }
 
 #[test]
-fn a_php_receiver_lives_through_an_orderly_restart_of_the_broker() {
+fn a_php_receiver_survives_an_orderly_restart_of_the_broker() {
     let broker = Broker::start();
     let mut receiver = php(&broker, "receiver.php", &["sms", "2"]);
     send(&broker, "sms", &messages(0..1));
@@ -148,7 +148,7 @@ fn a_php_receiver_lives_through_an_orderly_restart_of_the_broker() {
     let mut line = String::new();
     printed.read_line(&mut line).unwrap();
     assert_eq!(parsed(&line), wanted(0..1));
-    // It sits in its blocking read, sees FIN, and tries until the next broker is there.
+    // The script's blocking read sees FIN, and the script reconnects when the next broker listens.
     let broker = broker.stop_and_restart();
     send(&broker, "sms", &messages(1..2));
     let mut line = String::new();
@@ -171,17 +171,17 @@ fn php_publishes_and_waits_for_its_answer() {
 }
 
 #[test]
-fn php_prints_what_became_of_its_message() {
+fn php_prints_the_result_of_its_message() {
     let broker = Setup::default().channel("full", "max_backlog = 1").start();
-    let told = |channel: &str| {
+    let code = |channel: &str| {
         let said = output(&broker, php(&broker, "one_frame_sender.php", &[channel, "{\"n\":1}"]));
         let reply: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{said}: {error}"));
         assert_eq!(reply["command"], "connect", "{said}");
         reply["response_code"].as_str().unwrap_or_default().to_owned()
     };
-    assert_eq!([told("full"), told("full"), told(""), told("sms")], ["00", "06", "02", "00"]);
+    assert_eq!([code("full"), code("full"), code(""), code("sms")], ["00", "06", "02", "00"]);
     let mut receiver = Client::receiver(&broker, "full");
-    assert_eq!(receiver.messages(1), ["{\"n\":1}"], "one was accepted, and one only");
+    assert_eq!(receiver.messages(1), ["{\"n\":1}"], "exactly one message was accepted");
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! The examples in PHP, as somebody runs them who has copied them to a cheap host.
+//! Runs the PHP examples of `examples/`.
 //!
-//! They are written for PHP 7.4 to 8.x. Only the installed PHP can run them; that they use nothing newer than 7.4 is looked for in their text.
+//! The examples are written for PHP 7.4 to 8.x. The tests run them with the installed PHP, and search their text for features newer than 7.4.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,7 +16,7 @@ use crate::client::Client;
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
 
-/// One of the scripts, with the right user and password.
+/// The command that runs a script with the right user and password.
 fn script(folder: &Path, name: &str) -> Command {
     let mut command = Command::new("php");
     command.args(["-d", "display_errors=stderr", "-d", "error_reporting=-1"]);
@@ -28,7 +28,7 @@ fn address(broker: &Broker) -> String {
     format!("ws://{}", broker.address())
 }
 
-/// What `send.php` did: its exit code, what it printed, and what it complained of.
+/// Runs `send.php`. Returns its exit code, standard output and standard error.
 fn send(
     address: &str,
     arguments: &[&str],
@@ -44,12 +44,12 @@ fn send(
 
 #[track_caller]
 fn sent(broker: &Broker, arguments: &[&str]) -> String {
-    let (code, said, complained) = send(&address(broker), arguments, |command| command);
-    assert_eq!((code, &*complained), (Some(0), ""), "{said}\n{}", broker.log().tail());
+    let (code, said, errors) = send(&address(broker), arguments, |command| command);
+    assert_eq!((code, &*errors), (Some(0), ""), "{said}\n{}", broker.log().tail());
     said
 }
 
-/// `receive.php`, and what it prints.
+/// A running `receive.php`, and its output.
 struct Receiver {
     child: Child,
     printed: BufReader<ChildStdout>,
@@ -71,7 +71,7 @@ impl Receiver {
         line.trim_end_matches('\n').to_owned()
     }
 
-    /// Its exit code, and what it complained of.
+    /// Waits for the end. Returns the exit code and standard error.
     fn end(self) -> (Option<i32>, String) {
         let output = self.child.wait_with_output().expect("its end");
         (output.status.code(), String::from_utf8(output.stderr).expect("text"))
@@ -89,27 +89,27 @@ fn the_sender_waits_until_its_message_is_safe() {
     assert_eq!(receiver.next_text(), "1");
 
     let refused = |address: &str, arguments: &[&str], password: &str| {
-        let (code, said, complained) = send(address, arguments, |command| command.env("WSMB_PASSWORD", password));
+        let (code, said, errors) = send(address, arguments, |command| command.env("WSMB_PASSWORD", password));
         assert_eq!(said, "");
-        (code, complained)
+        (code, errors)
     };
-    let (code, complained) = refused(&address(&broker), &["", "1"], PASSWORD);
-    assert!(code == Some(1) && complained.starts_with("not accepted: 02 "), "{complained}");
-    let (code, complained) = refused(&address(&broker), &["live", "1"], PASSWORD);
-    assert_eq!((code, &*complained), (Some(3), "sent to nobody: the channel keeps nothing, and has no receiver\n"));
-    let (code, complained) = refused(&address(&broker), &["sms", "1"], "wrong");
-    assert_eq!((code, &*complained), (Some(1), "refused: HTTP/1.1 401 Unauthorized\n"));
-    let (code, complained) = refused("http://127.0.0.1", &["sms", "1"], PASSWORD);
-    assert!(code == Some(1) && complained.contains("write ws://"), "{complained}");
-    let (code, complained) = refused(&address(&broker), &["sms", "{\"text\": \"half"], PASSWORD);
+    let (code, errors) = refused(&address(&broker), &["", "1"], PASSWORD);
+    assert!(code == Some(1) && errors.starts_with("not accepted: 02 "), "{errors}");
+    let (code, errors) = refused(&address(&broker), &["live", "1"], PASSWORD);
+    assert_eq!((code, &*errors), (Some(3), "sent to nobody: the channel keeps nothing, and has no receiver\n"));
+    let (code, errors) = refused(&address(&broker), &["sms", "1"], "wrong");
+    assert_eq!((code, &*errors), (Some(1), "refused: HTTP/1.1 401 Unauthorized\n"));
+    let (code, errors) = refused("http://127.0.0.1", &["sms", "1"], PASSWORD);
+    assert!(code == Some(1) && errors.contains("write ws://"), "{errors}");
+    let (code, errors) = refused(&address(&broker), &["sms", "{\"text\": \"half"], PASSWORD);
     assert!(
-        code == Some(1) && complained.starts_with("the message begins like JSON, but is invalid: "),
-        "{complained}"
+        code == Some(1) && errors.starts_with("the message begins like JSON, but is invalid: "),
+        "{errors}"
     );
 }
 
 #[test]
-fn the_sender_keeps_numbers_and_letters_as_they_are_written() {
+fn the_sender_changes_no_numbers_and_letters() {
     let broker = Broker::start();
     let mut receiver = Client::topic(&broker, "sms");
     let numbers = r#"{"iccid": 89620012345678901234, "price": 1.10, "huge": 1e400, "text": "gr\u00fc\u00df / \/"}"#;
@@ -128,23 +128,23 @@ fn the_sender_keeps_numbers_and_letters_as_they_are_written() {
     }
 }
 
-/// A way to the broker that drops the answer to the first `lost` connections' messages: the broker has them, and the sender does not know.
-fn lossy(broker: &Broker, lost: usize) -> SocketAddr {
+/// A proxy that drops the answers to messages on the first `lost` connections. The broker has the messages, but the sender gets no answer.
+fn lossy_proxy(broker: &Broker, lost: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let (own, target) = (listener.local_addr().expect("its address"), broker.address());
+    let (address, target) = (listener.local_addr().expect("its address"), broker.address());
     std::thread::spawn(move || {
         for (number, client) in listener.incoming().flatten().enumerate() {
             let server = TcpStream::connect(target).expect("the broker");
             let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
             std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
-            std::thread::spawn(move || answers(server, client, number < lost));
+            std::thread::spawn(move || pass_answers(server, client, number < lost));
         }
     });
-    own
+    address
 }
 
-/// Passes what the broker says, up to the answer to a message if that is to be lost.
-fn answers(mut server: TcpStream, mut client: TcpStream, is_lost: bool) {
+/// Passes the broker's bytes on; if `is_lost`, only up to the answer to a message.
+fn pass_answers(mut server: TcpStream, mut client: TcpStream, is_lost: bool) {
     let mut seen = Vec::new();
     let mut byte = [0];
     while matches!(server.read(&mut byte), Ok(1)) {
@@ -162,34 +162,34 @@ fn answers(mut server: TcpStream, mut client: TcpStream, is_lost: bool) {
 #[test]
 fn the_sender_tries_again_with_the_same_id() {
     let broker = Broker::start();
-    let way = format!("ws://{}", lossy(&broker, 1));
-    let (code, said, complained) = send(&way, &["sms", "\"first\""], |command| command);
-    assert_eq!((code, &*said), (Some(0), "accepted: the broker had accepted it before\n"), "{complained}");
-    assert_eq!(complained, "the connection broke; trying again\n");
+    let url = format!("ws://{}", lossy_proxy(&broker, 1));
+    let (code, said, errors) = send(&url, &["sms", "\"first\""], |command| command);
+    assert_eq!((code, &*said), (Some(0), "accepted: the broker had accepted it before\n"), "{errors}");
+    assert_eq!(errors, "the connection broke; trying again\n");
 
-    // A run that gives up names the id, and a run with that id is harmless.
-    let way = format!("ws://{}", lossy(&broker, 100));
-    let (code, said, complained) = send(&way, &["sms", "\"second\""], |command| command.env("WSMB_TIMEOUT", "0.5"));
-    assert_eq!((code, &*said), (Some(1), ""), "{complained}");
-    let (_, id) = complained.trim().rsplit_once("send it again with this id: ").expect(&complained);
+    // A run that gives up prints the id. Another run with this id sends no duplicate.
+    let url = format!("ws://{}", lossy_proxy(&broker, 100));
+    let (code, said, errors) = send(&url, &["sms", "\"second\""], |command| command.env("WSMB_TIMEOUT", "0.5"));
+    assert_eq!((code, &*said), (Some(1), ""), "{errors}");
+    let (_, id) = errors.trim().rsplit_once("send it again with this id: ").expect(&errors);
     assert_eq!(sent(&broker, &["sms", "\"second\"", id]), "accepted: the broker had accepted it before\n");
     sent(&broker, &["sms", "\"third\""]);
     let mut receiver = Client::topic(&broker, "sms");
     let got = [receiver.next_text(), receiver.next_text(), receiver.next_text()];
-    assert_eq!(got, ["\"first\"", "\"second\"", "\"third\""], "each once");
+    assert_eq!(got, ["\"first\"", "\"second\"", "\"third\""], "each message once");
 }
 
 #[test]
-fn the_sender_waits_for_a_broker_that_starts() {
+fn the_sender_tries_again_until_the_broker_listens() {
     let mut broker = Broker::start();
     let (setup, dir, port) = (broker.setup(), broker.shared_dir(), broker.address().port());
     broker.stop();
     let mut command = script(Path::new(EXAMPLES), "send.php");
-    let way = format!("ws://127.0.0.1:{port}");
-    let mut sender = command.args([&way, "sms", "1"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut complained = String::new();
-    BufReader::new(sender.stderr.take().unwrap()).read_line(&mut complained).unwrap();
-    assert!(complained.starts_with("cannot reach ") && complained.ends_with("; trying again\n"), "{complained}");
+    let url = format!("ws://127.0.0.1:{port}");
+    let mut sender = command.args([&url, "sms", "1"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut errors = String::new();
+    BufReader::new(sender.stderr.take().unwrap()).read_line(&mut errors).unwrap();
+    assert!(errors.starts_with("cannot reach ") && errors.ends_with("; trying again\n"), "{errors}");
     let broker = Broker::start_in(setup, dir, port).expect("the same port");
     let output = sender.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -197,7 +197,7 @@ fn the_sender_waits_for_a_broker_that_starts() {
 }
 
 #[test]
-fn the_receiver_prints_each_message_as_it_was_written_and_acknowledges_it() {
+fn the_receiver_prints_each_message_verbatim_and_acknowledges_it() {
     let broker = Broker::start();
     let mut sender = Client::envelope(&broker);
     sender.command(&json!({"command": "send-message", "channel": "sms", "data": [{"n": 1}, "two, [2]"], "id": "a"}));
@@ -211,22 +211,22 @@ fn the_receiver_prints_each_message_as_it_was_written_and_acknowledges_it() {
     let got = [receiver.line(), receiver.line(), receiver.line()];
     let third = r#"{"iccid": 89620012345678901234,  "price": 1.10, "text": "a \"]},{\\", "half": "\ud83d"}"#;
     assert_eq!(got, [r#"{"n":1}"#, r#""two, [2]""#, third]);
-    // Live, and through a restart of the broker.
+    // The receiver gets live messages, also after a restart of the broker.
     sender.publish_safely("sms", &json!({"n": 4}), "d");
     assert_eq!(receiver.line(), r#"{"n":4}"#);
     let broker = broker.stop_and_restart();
     Client::envelope(&broker).publish_safely("sms", &json!({"n": 5}), "e");
     assert_eq!(receiver.line(), r#"{"n":5}"#);
-    // The next one comes only when the one before has been acknowledged.
+    // The next message comes only when the previous one has been acknowledged.
     Client::envelope(&broker).publish_safely("sms", &json!({"n": 6}), "f");
     assert_eq!(receiver.line(), r#"{"n":6}"#);
     receiver.child.kill().unwrap();
-    let (_, complained) = receiver.end();
-    assert!(complained.contains("; reconnecting\n"), "{complained}");
+    let (_, errors) = receiver.end();
+    assert!(errors.contains("; reconnecting\n"), "{errors}");
 }
 
 #[test]
-fn the_receiver_ends_after_the_wanted_deliveries_and_settles_them() {
+fn the_receiver_ends_after_the_given_number_of_deliveries() {
     let broker = Broker::start();
     for number in 0..4 {
         sent(&broker, &["sms", &number.to_string()]);
@@ -239,7 +239,7 @@ fn the_receiver_ends_after_the_wanted_deliveries_and_settles_them() {
 }
 
 #[test]
-fn what_the_receiver_can_not_handle_comes_again_marked() {
+fn a_message_that_the_receiver_cannot_handle_is_redelivered_with_a_mark() {
     let broker = Broker::start();
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(Path::new(EXAMPLES).join("wsmb.php"), folder.path().join("wsmb.php")).unwrap();
@@ -254,18 +254,18 @@ fn what_the_receiver_can_not_handle_comes_again_marked() {
 }
 
 #[test]
-fn the_receiver_ends_if_it_may_not_receive() {
+fn the_receiver_ends_if_it_is_refused() {
     let broker = Setup::default()
         .auth(
             "htpasswd = []\nusers = [\"app:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\"]\n[[permission]]\nuser = \"app\"\n\
              send = [\"*\"]\nreceive = [\"mine\"]",
         )
         .start();
-    let (code, complained) = Receiver::start(Path::new(EXAMPLES), &broker, &["sms"]).end();
-    assert!(code == Some(1) && complained.starts_with("refused: 03 "), "{complained}");
+    let (code, errors) = Receiver::start(Path::new(EXAMPLES), &broker, &["sms"]).end();
+    assert!(code == Some(1) && errors.starts_with("refused: 03 "), "{errors}");
 }
 
-/// Words that PHP 7.4 does not know, and what each is.
+/// Words that must not be in the examples, with the PHP version or extension that they need.
 const NEWER: &[(&str, &str)] = &[
     ("str_contains(", "8.0"),
     ("str_starts_with(", "8.0"),
@@ -291,11 +291,11 @@ const NEWER: &[(&str, &str)] = &[
     ("catch (Throwable)", "8.0"),
     ("__construct(private", "8.0"),
     ("__construct(public", "8.0"),
-    // Gone, or on their way out, in 8.x.
+    // Removed or deprecated in 8.x.
     ("utf8_encode(", "deprecated in 8.2"),
     ("each(", "gone in 8.0"),
     ("${", "deprecated in 8.2"),
-    // Of an extension that a cheap host may not have.
+    // Parts of extensions that a shared host may not have.
     ("mb_", "of mbstring"),
     ("curl_", "of curl"),
     ("pcntl_", "of pcntl"),
@@ -303,7 +303,7 @@ const NEWER: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn the_examples_use_nothing_newer_than_php_7_4() {
+fn the_examples_need_php_7_4_only() {
     for name in ["wsmb.php", "send.php", "receive.php"] {
         let text = std::fs::read_to_string(Path::new(EXAMPLES).join(name)).unwrap();
         for (word, what) in NEWER {

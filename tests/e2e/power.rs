@@ -1,7 +1,7 @@
-//! Power cuts: the disk of a broker is recorded, and another broker starts on what a cut leaves.
+//! Power cuts: the disk of a broker is recorded, and another broker starts on the contents that survive a cut.
 //!
-//! Each event that a client sees is noted with the length of the record at that time, so one run can be cut at any place. The next broker must deliver every message
-//! that was accepted before the cut, unless a receiver got it before the cut.
+//! The test notes each event that a client sees with the length of the record at that time, so that one run can be cut at any point. The next broker must deliver
+//! every message that was accepted before the cut, unless a receiver got it before the cut.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,33 +15,33 @@ use crate::broker::{Broker, PATIENCE, Setup};
 use crate::client::{Client, messages_of};
 use crate::raw::{Got, Head, Raw, frame, opcode};
 
-/// Unanswered publications of one sender at a time.
+/// The most unanswered publications of a sender.
 const WINDOW: usize = 16;
 /// Each sender's numbers begin at a multiple of this.
-const SENDER: u64 = 1_000_000;
-/// Messages that are sent once more after a cut.
+const NUMBERS_PER_SENDER: u64 = 1_000_000;
+/// Messages that are sent again after a cut.
 const REPEATED: usize = 10;
 
-/// Changes after a sync that failed among which a third of the cuts are made: until the store is well again, and some commits.
+/// A third of the cuts is made within so many changes after a failed sync. In this time the store recovers and commits again.
 const AFTER_FAILURE: u64 = 150;
 
-/// A message as its sender or its receiver saw it.
+/// An accepted or received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sight {
+pub struct Event {
     pub channel: &'static str,
     pub number: u64,
     /// The length of the record at that time.
     pub at: u64,
 }
 
-/// What clients saw.
+/// The events that clients saw.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    pub accepted: Vec<Sight>,
-    pub received: Vec<Sight>,
+    pub accepted: Vec<Event>,
+    pub received: Vec<Event>,
 }
 
-/// A directory on a disk that is recorded.
+/// A directory on a recorded disk.
 pub struct Machine {
     pub shim: Shim,
     pub directory: Arc<tempfile::TempDir>,
@@ -53,7 +53,7 @@ impl Machine {
     #[track_caller]
     pub fn new() -> Self {
         let (directory, tools) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
-        let shim = Shim::new(tools.path(), directory.path()).expect("a disk that is recorded");
+        let shim = Shim::new(tools.path(), directory.path()).expect("a recorded disk");
         Self { shim, directory: Arc::new(directory), tools, senders: AtomicUsize::new(0) }
     }
 
@@ -64,8 +64,8 @@ impl Machine {
         Broker::start_in(setup, self.directory.clone(), 0).unwrap_or_else(|failure| panic!("{failure}"))
     }
 
-    /// Sends to all channels until `end` returns, and then until the broker is gone; `end` gets a counter of what was accepted and ends the broker. A receiver on
-    /// `received` acknowledges all that it gets.
+    /// Sends to the channels `sms` and `received` until the broker is gone. `end` gets the broker and the counter of accepted messages, and must end the broker. A
+    /// receiver of `received` acknowledges all deliveries.
     #[track_caller]
     pub fn load(
         &self,
@@ -78,7 +78,7 @@ impl Machine {
         let channels = ["sms", received];
         let senders: Vec<_> = channels
             .map(|channel| {
-                let first = self.senders.fetch_add(1, Ordering::SeqCst) as u64 * SENDER;
+                let first = self.senders.fetch_add(1, Ordering::SeqCst) as u64 * NUMBERS_PER_SENDER;
                 (connect(), channel, first)
             })
             .into();
@@ -97,7 +97,7 @@ impl Machine {
         });
     }
 
-    fn send(&self, mut raw: Raw, channel: &'static str, first: u64, counter: &AtomicUsize) -> Vec<Sight> {
+    fn send(&self, mut raw: Raw, channel: &'static str, first: u64, counter: &AtomicUsize) -> Vec<Event> {
         let (mut accepted, mut next, mut open) = (Vec::new(), first, 0);
         loop {
             while open < WINDOW {
@@ -114,8 +114,8 @@ impl Machine {
                     }
                     open -= 1;
                     if reply["response_code"] == "00" {
-                        let number = reply["id"].as_str().and_then(|id| id.parse().ok()).expect("an id of ours");
-                        accepted.push(Sight { channel, number, at: self.shim.now() });
+                        let number = reply["id"].as_str().and_then(|id| id.parse().ok()).expect("a numeric id");
+                        accepted.push(Event { channel, number, at: self.shim.now() });
                         counter.fetch_add(1, Ordering::SeqCst);
                     }
                 }
@@ -126,7 +126,7 @@ impl Machine {
         }
     }
 
-    fn receive(&self, mut raw: Raw, channel: &'static str) -> Vec<Sight> {
+    fn receive(&self, mut raw: Raw, channel: &'static str) -> Vec<Event> {
         raw.send_text(&json!({"command": "receive-message", "channel": channel, "ack": "manual"}).to_string());
         let mut received = Vec::new();
         loop {
@@ -136,7 +136,7 @@ impl Machine {
                     let Some(name) = delivery["delivery"].as_str() else { continue };
                     let at = self.shim.now();
                     let numbers = delivery["data"].as_array().expect("a list").iter().map(number_of);
-                    received.extend(numbers.map(|number| Sight { channel, number, at }));
+                    received.extend(numbers.map(|number| Event { channel, number, at }));
                     let _ = raw.try_send(&frame(
                         opcode::TEXT,
                         json!({"command": "ack", "delivery": name}).to_string().as_bytes(),
@@ -149,7 +149,7 @@ impl Machine {
         }
     }
 
-    /// Cuts the run at so many places, and lets `start` start a broker on what is left each time, so many at once.
+    /// Cuts the run at `count` points, and starts a broker on the remaining files each time, `at_once` brokers at a time. Fails if a broker breaks a promise.
     #[track_caller]
     pub fn cut(
         &self,
@@ -167,7 +167,7 @@ impl Machine {
                         let seed = seed.wrapping_add(number);
                         let (at, survival, contents) = cut(&record, seed);
                         let place = format!(
-                            "seed {seed}, {survival:?} of what was not synced, cut at {at} of {}",
+                            "seed {seed}, {survival:?} of the unsynced data survived, cut at {at} of {}",
                             self.tools.path().display()
                         );
                         let directory = Arc::new(tempfile::tempdir().expect("a directory"));
@@ -181,29 +181,29 @@ impl Machine {
     }
 }
 
-/// The cuts that a test makes of a run.
+/// The number and the seed of the cuts of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Cuts {
-    /// Decides where the first cut is, and what is left; each further cut has the next one.
+    /// The seed of the first cut; each further cut has the next seed.
     seed: u64,
     count: u64,
 }
 
 impl Cuts {
-    /// So many, or as many as `WSMB_CUTS` says; `WSMB_SEED` is the first seed.
+    /// `usual` cuts from seed 1, unless `WSMB_CUTS` and `WSMB_SEED` say otherwise.
     pub fn of(usual: u64) -> Self {
         let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
         Self { seed: number("WSMB_SEED").unwrap_or(1), count: number("WSMB_CUTS").unwrap_or(usual) }
     }
 }
 
-/// One cut of a run: where, which kind, and what is left.
+/// One cut of a run: its position, the surviving part of the unsynced data, and the contents of the disk.
 fn cut(record: &Record, seed: u64) -> (u64, Survival, Contents) {
     let mut random = Random::new(seed);
     let failures = record.0.iter().enumerate().filter(|(_, (_, change))| matches!(change, Change::SyncFailed { .. }));
     let failures: Vec<u64> = failures.map(|(index, _)| index as u64).collect();
     let length = record.0.len() as u64;
-    // A journal breaks behind a sync that failed, so a third of the cuts is made there.
+    // Most errors of a journal are after a failed sync, so a third of the cuts is made there.
     let end = match failures.get(random.below(3 * failures.len() as u64) as usize) {
         Some(failure) => (failure + random.below(AFTER_FAILURE)).min(length),
         None => random.below(length + 1),
@@ -216,7 +216,7 @@ fn cut(record: &Record, seed: u64) -> (u64, Survival, Contents) {
 }
 
 fn text(number: u64) -> String {
-    // Long enough that a short run fills SQLite's journal, and it begins anew.
+    // Long enough that a short run fills SQLite's journal, which is then overwritten from its beginning.
     number.to_string().repeat(150)
 }
 
@@ -226,32 +226,32 @@ fn publication(channel: &str, number: u64) -> Value {
 
 fn number_of(message: &Value) -> u64 {
     let number = message[0].as_u64().expect("a number");
-    assert_eq!(message[1], text(number), "a message is not what was sent");
+    assert_eq!(message[1], text(number), "a message was changed");
     number
 }
 
-/// What the broker after the cut has to say to what was seen before it.
+/// Compares the state of the broker after the cut with the events before the cut.
 fn verdict(broker: &Broker, seen: &Seen, at: u64) -> Result<(), String> {
-    let before = |sights: &[Sight]| sights.iter().filter(|sight| sight.at <= at).copied().collect::<Vec<Sight>>();
+    let before = |events: &[Event]| events.iter().filter(|event| event.at <= at).copied().collect::<Vec<Event>>();
     let (accepted, received) = (before(&seen.accepted), before(&seen.received));
     let log = broker.log().text();
     if log.contains("ERROR") || log.contains("-wal is damaged") {
-        return Err(format!("a power cut spoils nothing that was safe, but the broker says:\n{log}"));
+        return Err(format!("a power cut damages nothing that was synced, but the broker reports:\n{log}"));
     }
-    let received: BTreeSet<u64> = received.iter().map(|sight| sight.number).collect();
-    let waiting: Vec<&Sight> = accepted.iter().filter(|sight| !received.contains(&sight.number)).collect();
+    let received: BTreeSet<u64> = received.iter().map(|event| event.number).collect();
+    let waiting: Vec<&Event> = accepted.iter().filter(|event| !received.contains(&event.number)).collect();
     let mut sender = Client::envelope(broker);
-    for sight in waiting.iter().rev().take(REPEATED) {
+    for event in waiting.iter().rev().take(REPEATED) {
         let reply = sender.request(
-            sight.channel,
-            &json!([sight.number, text(sight.number)]),
-            &json!({"id": sight.number.to_string()}),
+            event.channel,
+            &json!([event.number, text(event.number)]),
+            &json!({"id": event.number.to_string()}),
         );
         if reply["response_code"] != "00" || reply["duplicate"] != true {
-            return Err(format!("{sight:?} is not known any more: {reply}\n{}", broker.log().tail()));
+            return Err(format!("{event:?} has been forgotten: {reply}\n{}", broker.log().tail()));
         }
     }
-    let channels: BTreeSet<&str> = seen.accepted.iter().map(|sight| sight.channel).collect();
+    let channels: BTreeSet<&str> = seen.accepted.iter().map(|event| event.channel).collect();
     let mut delivered = BTreeSet::new();
     for channel in channels {
         let mut last = std::collections::BTreeMap::new();
@@ -259,12 +259,12 @@ fn verdict(broker: &Broker, seen: &Seen, at: u64) -> Result<(), String> {
             if !delivered.insert(number) {
                 return Err(format!("{number} is delivered twice"));
             }
-            if last.insert(number / SENDER, number).is_some_and(|before| before > number) {
+            if last.insert(number / NUMBERS_PER_SENDER, number).is_some_and(|before| before > number) {
                 return Err(format!("{number} is delivered out of order"));
             }
         }
     }
-    let lost: Vec<&&Sight> = waiting.iter().filter(|sight| !delivered.contains(&sight.number)).collect();
+    let lost: Vec<&&Event> = waiting.iter().filter(|event| !delivered.contains(&event.number)).collect();
     match lost.len() {
         0 => Ok(()),
         count => {
@@ -273,16 +273,16 @@ fn verdict(broker: &Broker, seen: &Seen, at: u64) -> Result<(), String> {
     }
 }
 
-/// Everything that waits on a channel, up to a message of our own behind it.
+/// All messages that wait on a channel. A marker message ends them.
 fn drain(broker: &Broker, channel: &str) -> Vec<u64> {
-    let mark = "the last one";
-    Client::envelope(broker).publish_safely(channel, &json!(mark), &format!("mark {channel}"));
+    let marker = "the last one";
+    Client::envelope(broker).publish_safely(channel, &json!(marker), &format!("marker {channel}"));
     let mut receiver = Client::receiver(broker, channel);
     let mut numbers = Vec::new();
     loop {
         for message in messages_of(&receiver.next_text()) {
             let message: Value = serde_json::from_str(&message).expect("JSON");
-            if message == mark {
+            if message == marker {
                 return numbers;
             }
             numbers.push(number_of(&message));
@@ -290,13 +290,13 @@ fn drain(broker: &Broker, channel: &str) -> Vec<u64> {
     }
 }
 
-/// Waits until so many more have been accepted.
+/// Waits until `more` messages have been accepted.
 #[track_caller]
 pub fn until_accepted(counter: &AtomicUsize, more: usize) {
     let wanted = counter.load(Ordering::SeqCst) + more;
     let deadline = Instant::now() + 3 * PATIENCE;
     while counter.load(Ordering::SeqCst) < wanted {
-        assert!(Instant::now() < deadline, "{counter:?} accepted, and not {wanted}");
+        assert!(Instant::now() < deadline, "{counter:?} accepted instead of {wanted}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }

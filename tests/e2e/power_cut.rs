@@ -1,4 +1,4 @@
-//! A power cut at any place of a run loses nothing that was accepted: the embedded store. (`tests/store_faults/power_cut.rs`: the journal of a database.)
+//! A power cut at any point of a run loses no accepted message of the embedded store. (`tests/store_faults/power_cut.rs` tests the journal of a database.)
 
 use faulty_disk::Fault;
 
@@ -6,11 +6,11 @@ use crate::broker::{Broker, Setup};
 use crate::power::{Cuts, Machine, Seen, until_accepted};
 
 fn setup() -> Setup {
-    // The broker makes the directory, too, and its name must last.
+    // The broker creates the directory, so its name must survive too.
     Setup::default().database("new/data/wsmb.db")
 }
 
-/// The run: a first start, an orderly stop, a kill, a disk that refuses to sync for a while, and the last kill.
+/// The run: a start, an orderly stop, a kill, a disk that refuses to sync for a while, and another kill.
 fn run(machine: &Machine) -> Seen {
     let mut seen = Seen::default();
     machine.load(machine.start(&setup()), "live", &mut seen, |mut broker, accepted| {

@@ -1,4 +1,4 @@
-//! A receiver of several channels gets what waits in the one that it names first: the code before the bulk.
+//! A receiver of several channels gets the messages of the channel that it names first: codes before bulk messages.
 
 use std::ops::Range;
 
@@ -8,14 +8,14 @@ use crate::broker::{Broker, Setup};
 use crate::client::Client;
 use crate::raw::Head;
 
-/// Messages that wait before the code comes.
+/// The number of bulk messages that wait.
 const BULK: u64 = 2_000;
 
 fn setup() -> Setup {
     Setup::default().defaults("receivers = 1")
 }
 
-/// Sends bulk messages, which are safe when this returns.
+/// Sends bulk messages, and returns when they are safe.
 #[track_caller]
 fn send_bulk(broker: &Broker, numbers: Range<u64>) {
     let mut sender = Client::envelope(broker);
@@ -31,7 +31,7 @@ fn send_code(broker: &Broker) {
     Client::envelope(broker).publish_safely("otp", &json!("code"), "code");
 }
 
-/// A receiver that prefers codes.
+/// A receiver that names the channel of the codes first.
 #[track_caller]
 fn receiver(broker: &Broker, ack: &str) -> Client {
     let mut client = Client::envelope(broker).silent();
@@ -39,7 +39,7 @@ fn receiver(broker: &Broker, ack: &str) -> Client {
     client
 }
 
-/// The channel of the next delivery, which is confirmed.
+/// Reads and confirms the next delivery, and returns its channel.
 #[track_caller]
 fn take(receiver: &mut Client) -> String {
     let delivery: Value = receiver.next_delivery();
@@ -51,7 +51,7 @@ fn take(receiver: &mut Client) -> String {
 }
 
 #[test]
-fn with_thousands_waiting_the_code_is_the_next_one_handed_over() {
+fn a_code_is_the_next_delivery_though_thousands_wait() {
     for ack in ["manual", "auto"] {
         let broker = setup().start();
         let mut gateway = receiver(&broker, ack);
@@ -59,10 +59,10 @@ fn with_thousands_waiting_the_code_is_the_next_one_handed_over() {
         for _ in 0..3 {
             assert_eq!(take(&mut gateway), "bulk", "{ack}");
         }
-        // One is in its hands.
-        let in_hand = gateway.next_delivery();
+        // One delivery is unconfirmed when the code comes.
+        let unconfirmed = gateway.next_delivery();
         send_code(&broker);
-        match in_hand.get("delivery") {
+        match unconfirmed.get("delivery") {
             Some(name) => gateway.command(&json!({"command": "ack", "delivery": name})),
             None => gateway.confirm(),
         }
@@ -72,7 +72,7 @@ fn with_thousands_waiting_the_code_is_the_next_one_handed_over() {
 }
 
 #[test]
-fn a_receiver_that_comes_back_gets_the_code_first() {
+fn a_returning_receiver_gets_the_code_first() {
     for ack in ["manual", "auto"] {
         let broker = setup().start();
         send_bulk(&broker, 0..BULK);
@@ -87,7 +87,7 @@ fn a_receiver_that_comes_back_gets_the_code_first() {
 }
 
 #[test]
-fn what_waits_in_the_store_after_a_restart_comes_in_the_order_of_the_list() {
+fn stored_messages_come_in_the_order_of_the_list_after_a_restart() {
     for ack in ["manual", "auto"] {
         let broker = setup().start();
         send_bulk(&broker, 0..BULK);
@@ -100,7 +100,7 @@ fn what_waits_in_the_store_after_a_restart_comes_in_the_order_of_the_list() {
 }
 
 #[test]
-fn an_old_client_with_two_channels_is_served_as_fast_as_it_confirms() {
+fn a_legacy_client_with_two_channels_gets_all_messages_in_order() {
     let broker = setup().start();
     let mut old = Client::envelope_with(&broker, &Head::new("/"));
     old.command(&json!({"command": "receive-message", "channel": ["otp", "bulk"], "data": []}));
@@ -109,7 +109,7 @@ fn an_old_client_with_two_channels_is_served_as_fast_as_it_confirms() {
 }
 
 #[test]
-fn fair_channels_take_turns() {
+fn fair_order_alternates_between_channels() {
     let broker = setup().start();
     let mut sender = Client::envelope(&broker);
     for number in 0..3 {

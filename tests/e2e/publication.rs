@@ -1,4 +1,4 @@
-//! What a `send-message` may say beside its messages: `number_of_receiver`, `id`, `ttl`, `delay`.
+//! The members of `send-message`: `number_of_receiver`, `id`, `ttl`, `delay`.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ fn a_message_is_never_delivered_after_its_time() {
     sender.publish_safely("short", &json!(2), "c");
     let reply = sender.request("short", &json!(3), &json!({"id": "d", "ttl": 3600}));
     assert_eq!(reply["response_code"], "00", "{reply}");
-    // Time must pass: that is what a ttl is about.
+    // The ttl must run out.
     std::thread::sleep(Duration::from_millis(1_300));
     assert_eq!(Client::receiver(&broker, "sms").numbers(1), [1]);
     assert_eq!(Client::receiver(&broker, "short").numbers(1), [3], "the publication's ttl overrides the channel's");
@@ -79,7 +79,7 @@ fn a_message_that_expired_in_flight_or_while_the_broker_was_down_is_not_delivere
     assert_eq!(Client::receiver(&broker, "down").numbers(1), [3]);
 }
 
-/// Publishes with a delay of a second and fails if the message comes early.
+/// Publishes with a delay of a second, and fails if the message comes early.
 #[track_caller]
 fn assert_delayed(sender: &mut Client, receiver: &mut Client, channel: &str, stored: bool) {
     let began = Instant::now();
@@ -87,28 +87,28 @@ fn assert_delayed(sender: &mut Client, receiver: &mut Client, channel: &str, sto
     assert_eq!(reply["response_code"], "00", "{reply}");
     assert_eq!(reply["stored"], stored, "{reply}");
     sender.publish(channel, &json!(2));
-    assert_eq!(receiver.numbers(1), [2], "the delayed message does not hold up the one behind it");
+    assert_eq!(receiver.numbers(1), [2], "the delayed message delays the next one");
     assert_eq!(receiver.numbers(1), [1]);
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(990), "delivered after {took:?}");
 }
 
 #[test]
-fn a_delayed_message_comes_when_its_time_has_come() {
+fn a_delayed_message_comes_after_its_delay() {
     let broker = Broker::start();
     let (mut sender, mut receiver) = (Client::envelope(&broker), Client::receiver(&broker, "sms"));
     assert_delayed(&mut sender, &mut receiver, "sms", true);
 }
 
 #[test]
-fn a_delayed_message_on_a_channel_that_keeps_nothing_goes_to_whoever_is_there_then() {
+fn a_delayed_message_of_a_channel_that_keeps_nothing_goes_to_the_receivers_after_the_delay() {
     let broker = Setup::default().defaults("keep = false").start();
     let (mut sender, mut receiver) = (Client::envelope(&broker), Client::receiver(&broker, "sms"));
     assert_delayed(&mut sender, &mut receiver, "sms", false);
 }
 
 #[test]
-fn a_delayed_message_survives_a_power_cut_and_stays_delayed() {
+fn a_delayed_message_survives_a_crash_and_stays_delayed() {
     let broker = Broker::start();
     let mut sender = Client::envelope(&broker);
     let began = Instant::now();
@@ -116,7 +116,7 @@ fn a_delayed_message_survives_a_power_cut_and_stays_delayed() {
     let broker = broker.kill_and_restart();
     let mut receiver = Client::receiver(&broker, "sms");
     assert_eq!(receiver.numbers(1), [1]);
-    // The wall clock carries the time over the restart: it is read in milliseconds.
+    // After a restart the wall clock decides, which is read in milliseconds.
     assert!(began.elapsed() >= Duration::from_millis(2_900), "delivered after {:?}", began.elapsed());
 }
 
@@ -136,7 +136,7 @@ fn a_repeated_id_is_accepted_and_delivered_to_nobody() {
 }
 
 #[test]
-fn ids_of_one_user_are_not_those_of_another() {
+fn each_user_has_separate_ids() {
     let broker = Broker::start();
     let mut receiver = Client::receiver(&broker, "sms");
     let mut sender = Client::envelope(&broker);
@@ -148,7 +148,7 @@ fn ids_of_one_user_are_not_those_of_another() {
 }
 
 #[test]
-fn a_repeated_id_is_known_after_a_power_cut() {
+fn a_repeated_id_is_known_after_a_crash() {
     let broker = Broker::start();
     Client::envelope(&broker).publish_safely("sms", &json!(1), "same");
     let broker = broker.kill_and_restart();
@@ -160,7 +160,7 @@ fn a_repeated_id_is_known_after_a_power_cut() {
 }
 
 #[test]
-fn the_reply_says_how_many_receivers_got_it() {
+fn the_reply_contains_the_number_of_receivers() {
     let broker = Setup::default().channel("live", "keep = false").start();
     let mut sender = Client::envelope(&broker);
     let reply = |receivers: u32| -> Value {

@@ -1,4 +1,4 @@
-//! A WebSocket peer with every byte in the test's hand: nothing is answered, checked or hidden unless asked for.
+//! A WebSocket peer that sends any bytes: it answers, checks and hides nothing by itself.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -21,7 +21,7 @@ pub mod opcode {
     pub const PONG: u8 = 10;
 }
 
-/// One frame from the broker, as it stood on the wire.
+/// One frame from the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub fin: bool,
@@ -43,7 +43,7 @@ impl Frame {
     }
 }
 
-/// What came next.
+/// The result of a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Got {
     Frame(Frame),
@@ -51,7 +51,7 @@ pub enum Got {
     Fin,
     /// The broker has sent RST.
     Reset,
-    /// Nothing, until the deadline.
+    /// Nothing arrived before the deadline.
     Silence,
 }
 
@@ -59,16 +59,16 @@ pub enum Got {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Length {
     Minimal,
-    /// With 64 bits, however short the payload is.
+    /// 64 bits, also for a short payload.
     Wide,
 }
 
-/// One frame as a client writes it, masked.
+/// The bytes of a masked frame with FIN.
 pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     frame_with(0x80 | opcode, Length::Minimal, Some([0x37, 0xfa, 0x21, 0x3d]), payload)
 }
 
-/// One frame with everything to choose: `first` is the whole first byte; no mask: an unmasked frame.
+/// The bytes of a frame. `first` is the first byte (flags and opcode); without a mask the frame is unmasked.
 pub fn frame_with(first: u8, length: Length, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     let masked = if mask.is_some() { 0x80 } else { 0 };
@@ -93,7 +93,7 @@ pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
     [&code.to_be_bytes()[..], reason.as_bytes()].concat()
 }
 
-/// A request head, in pieces that a test can change.
+/// A request head that a test can change.
 #[derive(Clone)]
 pub struct Head {
     pub method: String,
@@ -101,11 +101,11 @@ pub struct Head {
     pub headers: Vec<(String, String)>,
 }
 
-/// The key every test client sends; RFC 6455 section 1.3.
+/// The key that every test client sends; RFC 6455 section 1.3.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 impl Head {
-    /// An upgrade request of the usual user.
+    /// An upgrade request of [`USER`].
     pub fn new(target: &str) -> Self {
         let headers =
             [("Host", "broker"), ("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
@@ -118,7 +118,7 @@ impl Head {
         head.with("Authorization", &basic(USER, PASSWORD))
     }
 
-    /// Adds a header, or replaces the one of this name.
+    /// Adds a header, or replaces the header with this name.
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self = self.without(name);
         self.headers.push((name.into(), value.into()));
@@ -158,11 +158,11 @@ pub fn accept(key: &str) -> String {
 /// One TCP connection to the broker.
 pub struct Raw {
     stream: TcpStream,
-    /// Read and not yet looked at.
+    /// Bytes that were read and not yet parsed.
     buffer: Vec<u8>,
     ended: Option<Got>,
-    /// The last things that happened, for messages.
-    transcript: VecDeque<String>,
+    /// The last 30 events of the connection, for [`Self::trace`].
+    events: VecDeque<String>,
     log: Log,
 }
 
@@ -175,7 +175,7 @@ impl Raw {
         Self::over(stream, broker)
     }
 
-    /// Connects to one of the broker's further addresses and writes nothing.
+    /// Connects to another address of the broker and writes nothing.
     #[track_caller]
     pub fn connect_to(broker: &Broker, address: SocketAddr) -> Self {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)
@@ -183,7 +183,7 @@ impl Raw {
         Self::over(stream, broker)
     }
 
-    /// Connects with a receive buffer of so many bytes, so that a reader who does not read is noticed early.
+    /// Connects with a receive buffer of `bytes`, so that the broker soon notices a peer that does not read.
     #[track_caller]
     pub fn connect_narrow(broker: &Broker, bytes: usize) -> Self {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
@@ -192,7 +192,7 @@ impl Raw {
         Self::over(socket.into(), broker)
     }
 
-    /// Connects from this address of the machine and writes nothing: on Linux, everything in 127.0.0.0/8 is one.
+    /// Connects from this address and writes nothing. On Linux, every address in 127.0.0.0/8 can be used.
     #[track_caller]
     pub fn connect_from(broker: &Broker, from: Ipv4Addr) -> Self {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
@@ -201,33 +201,33 @@ impl Raw {
         Self::over(socket.into(), broker)
     }
 
-    /// Over a connection that was made already.
+    /// A peer on an existing connection.
     pub fn over(stream: TcpStream, broker: &Broker) -> Self {
         Self::with(stream, broker.log())
     }
 
     fn with(stream: TcpStream, log: Log) -> Self {
         stream.set_nodelay(true).expect("TCP_NODELAY");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a write time-out");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a read time-out");
-        Self { stream, buffer: Vec::new(), ended: None, transcript: VecDeque::new(), log }
+        stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        Self { stream, buffer: Vec::new(), ended: None, events: VecDeque::new(), log }
     }
 
-    /// Connects, upgrades, and leaves what came behind the head to be read.
+    /// Connects and upgrades. Bytes after the head stay unread.
     #[track_caller]
     pub fn upgrade(broker: &Broker, head: &Head) -> Self {
         Self::connect(broker).upgraded(head)
     }
 
-    /// Connects and upgrades, if there is a broker that lets it in.
+    /// Connects and upgrades; `None` if no broker listens or the broker refuses.
     pub fn try_upgrade(address: SocketAddr, log: Log, head: &Head) -> Option<Self> {
         let mut raw = Self::try_connect(address, log)?;
         raw.try_send(&head.bytes()).ok()?;
         raw.try_head().filter(|head| head.starts_with("HTTP/1.1 101 ")).map(|_| raw)
     }
 
-    /// Connects and asks: the head of the answer, empty if there is none; `None` if nobody listens.
-    pub fn knock(address: SocketAddr, log: Log, head: &Head) -> Option<String> {
+    /// Connects and sends a head. Returns the head of the answer, which is empty if there is no answer; `None` if no broker listens.
+    pub fn try_request(address: SocketAddr, log: Log, head: &Head) -> Option<String> {
         let mut raw = Self::try_connect(address, log)?;
         let sent = raw.try_send(&head.bytes());
         Some(sent.ok().and_then(|()| raw.try_head()).unwrap_or_default())
@@ -238,7 +238,7 @@ impl Raw {
         Some(Self::with(stream, log))
     }
 
-    /// The head of the answer, if one comes.
+    /// The head of the answer; `None` if the connection ends without an answer.
     fn try_head(&mut self) -> Option<String> {
         let deadline = Instant::now() + PATIENCE;
         while !self.buffer.ends_with(b"\r\n\r\n") {
@@ -259,40 +259,40 @@ impl Raw {
         self
     }
 
-    /// Where it comes from, as the broker sees it.
+    /// The own address of the connection.
     pub fn local_address(&self) -> SocketAddr {
-        self.stream.local_addr().expect("its own address")
+        self.stream.local_addr().expect("the own address")
     }
 
-    /// Waits until so many bytes, or the end, lie unread in this system's buffer, and reads none of them.
+    /// Waits until `bytes` bytes are in the socket's buffer, without reading them.
     #[track_caller]
     pub fn wait_unread(&self, bytes: usize) {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = vec![0; bytes];
         while self.stream.peek(&mut seen).unwrap_or(0) < bytes {
-            assert!(Instant::now() < deadline, "fewer than {bytes} bytes came\n{}", self.trace());
+            assert!(Instant::now() < deadline, "fewer than {bytes} bytes arrived\n{}", self.trace());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
     fn note(&mut self, line: String) {
-        if self.transcript.len() == 30 {
-            self.transcript.pop_front();
+        if self.events.len() == 30 {
+            self.events.pop_front();
         }
-        self.transcript.push_back(line.chars().take(300).collect());
+        self.events.push_back(line.chars().take(300).collect());
     }
 
-    /// What happened here and what the broker says, for a message.
+    /// The last events of this connection and the end of the broker's log, for a message.
     pub fn trace(&self) -> String {
-        let transcript: Vec<String> = self.transcript.iter().cloned().collect();
+        let events: Vec<String> = self.events.iter().cloned().collect();
         format!(
             "on this connection:\n{}\nthe broker's log:\n{}",
-            indent(&transcript.join("\n")),
+            indent(&events.join("\n")),
             indent(&self.log.tail())
         )
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes.
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
         if let Err(error) = self.try_send(bytes) {
@@ -300,13 +300,13 @@ impl Raw {
         }
     }
 
-    /// Writes bytes as they are, where the broker may have ended the connection.
+    /// Writes bytes; returns the error if the broker has ended the connection.
     pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.note(format!("> {} bytes: {}", bytes.len(), bytes[..bytes.len().min(60)].escape_ascii()));
         self.stream.write_all(bytes)
     }
 
-    /// Writes one frame, masked, of minimal length.
+    /// Writes a masked frame with a length of minimal size.
     #[track_caller]
     pub fn send_frame(&mut self, opcode: u8, payload: &[u8]) {
         self.note(format!("> opcode {opcode}: {}", payload[..payload.len().min(200)].escape_ascii()));
@@ -318,10 +318,10 @@ impl Raw {
         self.send_frame(opcode::TEXT, text.as_bytes());
     }
 
-    /// One read of at most `most` bytes, as one system call.
+    /// Reads at most `most` bytes with one system call.
     #[track_caller]
     pub fn read_once(&mut self, most: usize) -> Vec<u8> {
-        self.stream.set_read_timeout(Some(PATIENCE)).expect("a read time-out");
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
         let mut bytes = vec![0; most];
         let count = self
             .stream
@@ -332,7 +332,7 @@ impl Raw {
         bytes
     }
 
-    /// Reads a response head, through the blank line, and not one byte behind it: what may have come with it stays unread.
+    /// Reads a response head up to the blank line. Bytes after the head stay in the socket.
     #[track_caller]
     pub fn head(&mut self) -> String {
         let deadline = Instant::now() + PATIENCE;
@@ -354,7 +354,7 @@ impl Raw {
         }
     }
 
-    /// What comes within `time`: anything at all (as a frame without opcode), the end, or silence.
+    /// Waits for `time`. Returns any bytes as the payload of a frame, the end of the connection, or silence.
     pub fn head_or_end(&mut self, time: Duration) -> Got {
         if self.fill(Instant::now() + time) {
             return Got::Frame(Frame { fin: true, opcode: opcode::CONTINUATION, payload: self.buffer.clone() });
@@ -362,12 +362,12 @@ impl Raw {
         self.ended.clone().unwrap_or(Got::Silence)
     }
 
-    /// From now on a write that the broker does not take fails after so long.
-    pub fn give_up_writing_after(&self, time: Duration) {
-        self.stream.set_write_timeout(Some(time)).expect("a write time-out");
+    /// Sets the timeout of writes.
+    pub fn set_write_timeout(&self, time: Duration) {
+        self.stream.set_write_timeout(Some(time)).expect("a write timeout");
     }
 
-    /// Everything until the broker ends the connection.
+    /// All bytes until the broker ends the connection.
     #[track_caller]
     pub fn rest(&mut self) -> Vec<u8> {
         let deadline = Instant::now() + PATIENCE;
@@ -376,12 +376,12 @@ impl Raw {
         std::mem::take(&mut self.buffer)
     }
 
-    /// Reads more; false at the end of the connection or of the time.
+    /// Reads more bytes; `false` at the end of the connection or at the deadline.
     fn fill(&mut self, deadline: Instant) -> bool {
         self.fill_at_most(64 << 10, deadline)
     }
 
-    /// Reads at most so many bytes more; false at the end of the connection or of the time.
+    /// Reads at most `most` more bytes; `false` at the end of the connection or at the deadline.
     fn fill_at_most(&mut self, most: usize, deadline: Instant) -> bool {
         if self.ended.is_some() {
             return false;
@@ -389,7 +389,7 @@ impl Raw {
         let mut bytes = vec![0; most];
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            self.stream.set_read_timeout(Some(left)).expect("a read time-out");
+            self.stream.set_read_timeout(Some(left)).expect("a read timeout");
             match self.stream.read(&mut bytes) {
                 Ok(0) => self.ended = Some(Got::Fin),
                 Ok(count) => {
@@ -406,7 +406,7 @@ impl Raw {
         }
     }
 
-    /// The next frame or event before the deadline.
+    /// The next frame, the end of the connection, or silence until the deadline.
     #[track_caller]
     pub fn next_by(&mut self, deadline: Instant) -> Got {
         loop {
@@ -426,13 +426,13 @@ impl Raw {
         }
     }
 
-    /// The next frame or event; a test that expects silence uses [`Self::next_by`].
+    /// Like [`Self::next_by`], with the usual timeout.
     #[track_caller]
     pub fn next(&mut self) -> Got {
         self.next_by(Instant::now() + PATIENCE)
     }
 
-    /// The next frame; anything else is a failure.
+    /// The next frame; fails if there is none.
     #[track_caller]
     pub fn next_frame(&mut self) -> Frame {
         match self.next() {
@@ -441,7 +441,7 @@ impl Raw {
         }
     }
 
-    /// The next frame that is no ping; pings are answered with their payload.
+    /// The next frame that is not a ping; pings are answered with their payload.
     #[track_caller]
     pub fn next_data(&mut self) -> Frame {
         loop {
@@ -453,7 +453,7 @@ impl Raw {
         }
     }
 
-    /// One whole frame from the buffer.
+    /// Takes a complete frame from the buffer.
     #[track_caller]
     fn take_frame(&mut self) -> Option<Frame> {
         let [first, second, ..] = self.buffer[..] else { return None };
@@ -470,13 +470,13 @@ impl Raw {
         Some(Frame { fin: first & 0x80 != 0, opcode: first & 0x0f, payload })
     }
 
-    /// Sends FIN and goes on reading.
+    /// Sends FIN; the peer can still read.
     pub fn finish(&mut self) {
         self.note("> FIN".into());
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Vanishes with RST: nothing unread is read, nothing unsent is sent.
+    /// Ends the connection with RST.
     pub fn reset(self) {
         let socket = socket2::SockRef::from(&self.stream);
         socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
@@ -488,7 +488,7 @@ fn indent(text: &str) -> String {
 }
 
 #[test]
-fn frames_are_written_as_rfc_6455_says() {
+fn frames_are_encoded_as_in_rfc_6455() {
     assert_eq!(
         frame_with(0x81, Length::Minimal, Some([0x37, 0xfa, 0x21, 0x3d]), b"Hello"),
         b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"

@@ -1,4 +1,4 @@
-//! Who gets a message: at-most-once channels, receiver limits, order and turn, takeover by name.
+//! The choice of receivers: channels that keep nothing, receiver limits, `first` and `rotate`, takeover by name.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::legacy::Php;
 use crate::raw::{Got, Head, Raw, basic};
 
 #[test]
-fn a_channel_that_keeps_nothing_delivers_to_whoever_is_there_and_forgets() {
+fn a_channel_that_keeps_nothing_delivers_to_present_receivers_only() {
     let broker = Setup::default().defaults("keep = false").start();
     let mut sender = Client::envelope(&broker);
     sender.publish("sms", &json!(0));
@@ -27,7 +27,7 @@ fn a_channel_that_keeps_nothing_delivers_to_whoever_is_there_and_forgets() {
 }
 
 #[test]
-fn a_topic_sender_does_not_hear_itself() {
+fn a_topic_sender_does_not_get_its_own_messages() {
     let broker = Broker::start();
     let mut sender = Client::topic(&broker, "sms");
     let mut other = Client::topic(&broker, "sms");
@@ -39,9 +39,9 @@ fn a_topic_sender_does_not_hear_itself() {
     other.expect_nothing_yet();
 }
 
-/// Sends `count` numbers and returns which of the receivers got each.
+/// Sends `count` numbers, and returns the indices of the receivers of each.
 #[track_caller]
-fn who_gets(broker: &Broker, receivers: &mut [Client], count: u64) -> Vec<Vec<usize>> {
+fn receivers_of_each(broker: &Broker, receivers: &mut [Client], count: u64) -> Vec<Vec<usize>> {
     let mut sender = Client::envelope(broker);
     (0..count)
         .map(|number| {
@@ -67,7 +67,7 @@ fn the_limit_comes_from_the_server_or_the_channel() {
         .channel("sms", "receivers = 3")
         .start();
     let mut receivers: Vec<Client> = (0..3).map(|_| Client::receiver(&broker, "sms")).collect();
-    assert_eq!(who_gets(&broker, &mut receivers, 3), [[0], [0], [0]], "the first pattern that matches wins");
+    assert_eq!(receivers_of_each(&broker, &mut receivers, 3), [[0], [0], [0]], "the first matching pattern wins");
     let mut others: Vec<Client> = (0..3).map(|_| Client::receiver(&broker, "other")).collect();
     Client::envelope(&broker).publish("other", &json!(7));
     assert_eq!(others[0].numbers(1), [7]);
@@ -76,26 +76,26 @@ fn the_limit_comes_from_the_server_or_the_channel() {
 }
 
 #[test]
-fn first_means_the_order_of_subscription_and_the_others_stand_by() {
+fn dispatch_first_uses_the_order_of_subscription() {
     let broker = Setup::default().defaults("receivers = 1\nkeep = false").start();
     let mut receivers: Vec<Client> = (0..3).map(|_| Client::receiver(&broker, "sms")).collect();
-    assert_eq!(who_gets(&broker, &mut receivers, 4), [[0], [0], [0], [0]]);
+    assert_eq!(receivers_of_each(&broker, &mut receivers, 4), [[0], [0], [0], [0]]);
     receivers.remove(0).leave();
-    assert_eq!(who_gets(&broker, &mut receivers, 2), [[0], [0]]);
+    assert_eq!(receivers_of_each(&broker, &mut receivers, 2), [[0], [0]]);
 }
 
 #[test]
-fn rotate_means_in_turn() {
+fn dispatch_rotate_uses_the_receivers_in_turn() {
     let broker = Setup::default().defaults("receivers = 1\nkeep = false\ndispatch = \"rotate\"").start();
     let mut receivers: Vec<Client> = (0..3).map(|_| Client::receiver(&broker, "sms")).collect();
-    assert_eq!(who_gets(&broker, &mut receivers, 6), [[0], [1], [2], [0], [1], [2]]);
+    assert_eq!(receivers_of_each(&broker, &mut receivers, 6), [[0], [1], [2], [0], [1], [2]]);
 }
 
 #[test]
-fn rotate_with_two_of_three() {
+fn dispatch_rotate_with_two_of_three_is_fair() {
     let broker = Setup::default().defaults("receivers = 2\nkeep = false\ndispatch = \"rotate\"").start();
     let mut receivers: Vec<Client> = (0..3).map(|_| Client::receiver(&broker, "sms")).collect();
-    let got = who_gets(&broker, &mut receivers, 6);
+    let got = receivers_of_each(&broker, &mut receivers, 6);
     assert!(got.iter().all(|receivers| receivers.len() == 2), "{got:?}");
     for index in 0..3 {
         assert_eq!(got.iter().filter(|receivers| receivers.contains(&index)).count(), 4, "receiver {index}: {got:?}");
@@ -154,7 +154,7 @@ fn a_new_connection_with_the_same_name_replaces_the_old_one_at_once() {
     assert_eq!(old.numbers(1), [0]);
     let mut new = Client::envelope_with(&broker, &head);
     assert_eq!(old.closed(), 1008);
-    // The standby receiver may have got what the old one had not confirmed: it was there first.
+    // The unconfirmed message may go to the standby receiver, which was subscribed first.
     new.subscribe("sms");
     standby.sync();
     let mut got = Vec::new();
@@ -166,7 +166,7 @@ fn a_new_connection_with_the_same_name_replaces_the_old_one_at_once() {
 }
 
 #[test]
-fn a_name_in_receive_message_replaces_too() {
+fn a_name_in_receive_message_replaces_the_old_connection() {
     let broker = Setup::default().defaults("receivers = 1").start();
     let mut old = Client::envelope(&broker).silent();
     old.subscribe_with("sms", &json!({"receiver": "gateway-1"}));
@@ -179,7 +179,7 @@ fn a_name_in_receive_message_replaces_too() {
     assert_eq!(old.closed(), 1008);
     new.subscribe_with("sms", &json!({"receiver": "gateway-1"}));
     sender.publish("sms", &json!(1));
-    assert_eq!(new.numbers(1), [1], "declaring one's own name again replaces nobody");
+    assert_eq!(new.numbers(1), [1], "a connection does not replace itself");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_replaced_legacy_receiver_gets_fin_and_no_close_frame() {
 }
 
 #[test]
-fn another_user_with_the_same_name_replaces_nobody() {
+fn another_user_with_the_same_name_replaces_no_connection() {
     let broker = Broker::start();
     let mut mine = Client::envelope_with(&broker, &Head::new("/?receiver=gateway-1").modern());
     let other = Head::new("/?receiver=gateway-1").modern().with("Authorization", &basic("colon", "pass:word"));

@@ -1,4 +1,4 @@
-//! An orderly restart doubles nothing and costs nothing: what a stop waits for, what it answers, and the ids that outlive it.
+//! Orderly restarts: no message is lost or doubled, what a stop waits for, its answers, and the ids that survive it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -13,20 +13,20 @@ use crate::broker::{Broker, Log, PATIENCE, Setup};
 use crate::client::{Client, messages_of};
 use crate::raw::{Got, Head, Raw, frame, opcode};
 
-/// How long a stop may take with clients that hold it up. It takes half a second; the rest is for a loaded machine. Before, it took 5 s and more.
-const SOON: Duration = Duration::from_millis(2_500);
+/// The longest time of a stop with clients that do not end their connections. A stop takes half a second; the rest is for a loaded machine.
+const MAX_STOP: Duration = Duration::from_millis(2_500);
 
-/// Who receives in a restart under load.
+/// The kind of a receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Modern,
-    /// Answers each delivery by name.
+    /// With manual acknowledgement.
     Manual,
-    /// As PHP: no `wsmb.v1`, empty pongs.
+    /// Like PHP: no `wsmb.v1`, empty pongs.
     Legacy,
 }
 
-/// Connects as soon as a broker lets it in.
+/// Connects as soon as a broker accepts the connection.
 #[track_caller]
 fn connect(address: SocketAddr, log: &Log, head: &Head) -> Raw {
     let deadline = Instant::now() + PATIENCE;
@@ -34,12 +34,12 @@ fn connect(address: SocketAddr, log: &Log, head: &Head) -> Raw {
         if let Some(raw) = Raw::try_upgrade(address, log.clone(), head) {
             return raw;
         }
-        assert!(Instant::now() < deadline, "no broker lets anybody in");
+        assert!(Instant::now() < deadline, "no broker accepts a connection");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Sends numbers one after the other, each until it is accepted, whatever becomes of the broker meanwhile.
+/// Sends numbers one after the other, each until it is accepted, through restarts of the broker.
 fn send(address: SocketAddr, log: &Log, channel: &str, count: u64, accepted: &AtomicUsize) {
     let head = Head::new("/").modern();
     let mut raw = connect(address, log, &head);
@@ -66,7 +66,7 @@ fn send(address: SocketAddr, log: &Log, channel: &str, count: u64, accepted: &At
     }
 }
 
-/// What one delivery holds, whether it is marked, and its answer if it wants one.
+/// The numbers in a delivery, whether the delivery is marked, and its `ack` command if it needs one.
 fn delivered(text: &str) -> Option<(Vec<u64>, bool, Option<String>)> {
     let value: Value = serde_json::from_str(text).ok()?;
     if value["command"] != "send-message" || value.get("response_code").is_some() {
@@ -77,7 +77,7 @@ fn delivered(text: &str) -> Option<(Vec<u64>, bool, Option<String>)> {
     Some((numbers, value["redelivered"] == true, ack))
 }
 
-/// Receives until everything was received, through any number of restarts: each number, and whether its delivery was marked.
+/// Receives `count` numbers through restarts of the broker. Returns each number and whether its delivery was marked.
 fn receive(
     address: SocketAddr,
     log: &Log,
@@ -120,7 +120,7 @@ fn receive(
 }
 
 #[test]
-fn restarts_under_load_lose_nothing_and_double_nothing() {
+fn restarts_under_load_neither_lose_nor_double_messages() {
     const COUNT: u64 = 600;
     let channels = [("modern", Kind::Modern), ("manual", Kind::Manual), ("legacy", Kind::Legacy)];
     let broker = Setup::default().defaults("receivers = 1").start();
@@ -138,7 +138,7 @@ fn restarts_under_load_lose_nothing_and_double_nothing() {
         for restart in 1..=3 {
             let deadline = Instant::now() + 3 * PATIENCE;
             while accepted.load(Ordering::SeqCst) < restart * 400 {
-                assert!(Instant::now() < deadline, "nothing is accepted any more\n{}", log.tail());
+                assert!(Instant::now() < deadline, "no more messages are accepted\n{}", log.tail());
                 std::thread::sleep(Duration::from_millis(1));
             }
             running = running.take().map(Broker::stop_and_restart);
@@ -162,7 +162,7 @@ fn restarts_under_load_lose_nothing_and_double_nothing() {
     }
 }
 
-/// Sends the same publications again: each must be known, and go to nobody.
+/// Sends the same publications again; each must be a duplicate and reach no receiver.
 #[track_caller]
 fn assert_known(broker: &Broker, ids: &[(&str, &str)]) {
     let mut receiver = Client::receiver(broker, "live");
@@ -174,7 +174,7 @@ fn assert_known(broker: &Broker, ids: &[(&str, &str)]) {
     receiver.expect_nothing_yet();
 }
 
-/// One publication that is stored, one that was delivered and confirmed, and one of a channel that keeps nothing.
+/// Sends the publications of [`EACH_KIND`]: stored, on a channel that keeps nothing, confirmed before it was stored, and removed from the store.
 #[track_caller]
 fn publish_of_each_kind(broker: &Broker) {
     let mut sender = Client::envelope(broker);
@@ -185,7 +185,7 @@ fn publish_of_each_kind(broker: &Broker) {
     assert_eq!(receiver.numbers(1), [3]);
     receiver.confirm();
     receiver.leave();
-    // Stored first, then delivered, confirmed and removed.
+    // The publication is stored, then delivered, confirmed and removed.
     sender.publish_safely("removed", &json!(4), "d");
     let mut receiver = Client::receiver(broker, "removed");
     assert_eq!(receiver.numbers(1), [4]);
@@ -201,7 +201,7 @@ fn an_orderly_restart_forgets_no_id() {
     publish_of_each_kind(&broker);
     let broker = broker.stop_and_restart();
     assert_known(&broker, &EACH_KIND);
-    // The second start has them from the file alone.
+    // The second start knows the ids from the file only.
     let broker = broker.stop_and_restart();
     assert_known(&broker, &EACH_KIND);
     let mut reader = Client::receiver(&broker, "stored");
@@ -209,7 +209,7 @@ fn an_orderly_restart_forgets_no_id() {
 }
 
 #[test]
-fn a_duplicate_after_a_restart_is_told_whether_anything_of_its_batch_is_stored() {
+fn the_reply_to_a_duplicate_after_a_restart_says_whether_a_message_is_stored() {
     let broker = Setup::default().start();
     let batch = json!({"command": "send-message", "channel": "sms", "data": [1, 2, 3], "id": "batch"});
     let mut sender = Client::envelope(&broker);
@@ -235,13 +235,13 @@ fn a_duplicate_after_a_restart_is_told_whether_anything_of_its_batch_is_stored()
 }
 
 #[test]
-fn a_kill_forgets_no_id_that_is_a_second_old() {
+fn a_crash_forgets_no_id_that_is_a_second_old() {
     let broker = Setup::default().channel("live", "keep = false").start();
     publish_of_each_kind(&broker);
     let path = broker.dir().join("wsmb.db.ids");
     let deadline = Instant::now() + PATIENCE;
     while std::fs::metadata(&path).map_or(0, |file| file.len()) < 32 + 4 * 36 {
-        assert!(Instant::now() < deadline, "the ids are not written down\n{}", broker.log().tail());
+        assert!(Instant::now() < deadline, "the ids were not written\n{}", broker.log().tail());
         std::thread::sleep(Duration::from_millis(20));
     }
     let broker = broker.kill_and_restart();
@@ -249,14 +249,14 @@ fn a_kill_forgets_no_id_that_is_a_second_old() {
 }
 
 #[test]
-fn a_damaged_file_of_ids_is_a_warning_and_no_obstacle() {
+fn a_damaged_file_of_ids_is_only_a_warning() {
     let mut broker = Setup::default().channel("live", "keep = false").start();
     publish_of_each_kind(&broker);
     assert!(broker.stop().success());
     std::fs::write(broker.dir().join("wsmb.db.ids"), "garbage ".repeat(100)).unwrap();
     let broker = broker.kill_and_restart();
     broker.wait_for_log("the file of remembered ids: it is damaged");
-    // What is in the store is known by its row.
+    // The id of a stored message is in its row.
     assert_known(&broker, &EACH_KIND[..1]);
     Client::envelope(&broker).publish_safely("live", &json!(5), "e");
     let broker = broker.stop_and_restart();
@@ -264,12 +264,12 @@ fn a_damaged_file_of_ids_is_a_warning_and_no_obstacle() {
 }
 
 #[test]
-fn what_a_manual_receiver_held_comes_again_marked() {
+fn deliveries_of_a_manual_receiver_are_redelivered_with_a_mark() {
     let broker = Setup::default().store("write_delay = \"1m\"").start();
     let mut receiver = Client::envelope(&broker);
     receiver.subscribe_with("sms", &json!({"ack": "manual"}));
     let mut sender = Client::envelope(&broker);
-    // One that is not written before the stop, and one that is.
+    // The first message is not written before the stop, the second is.
     sender.publish("sms", &json!(1));
     sender.publish_safely("sms", &json!(2), "a");
     for _ in 0..2 {
@@ -285,7 +285,7 @@ fn what_a_manual_receiver_held_comes_again_marked() {
 }
 
 #[test]
-fn a_php_receiver_that_never_looks_does_not_hold_up_the_stop() {
+fn a_php_receiver_that_does_not_read_does_not_delay_the_stop() {
     let mut broker = Broker::start();
     let script = format!("{}/tests/e2e/php/half_open.php", concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let mut php = Command::new("php")
@@ -299,15 +299,15 @@ fn a_php_receiver_that_never_looks_does_not_hold_up_the_stop() {
     assert_eq!(line.trim(), "1");
     let began = Instant::now();
     assert!(broker.stop().success(), "{}", broker.log().tail());
-    assert!(began.elapsed() < SOON, "the stop took {:?}\n{}", began.elapsed(), broker.log().tail());
+    assert!(began.elapsed() < MAX_STOP, "the stop took {:?}\n{}", began.elapsed(), broker.log().tail());
     php.kill().unwrap();
     php.wait().unwrap();
     let broker = broker.kill_and_restart();
-    assert_eq!(Client::receiver(&broker, "sms").numbers(1), [1], "nobody has confirmed it");
+    assert_eq!(Client::receiver(&broker, "sms").numbers(1), [1], "an unconfirmed message is lost");
 }
 
 #[test]
-fn peers_that_say_nothing_do_not_hold_up_the_stop() {
+fn silent_peers_do_not_delay_the_stop() {
     let mut broker = Broker::start();
     let _legacy = Raw::upgrade(&broker, &Head::new("/"));
     let _topic = Raw::upgrade(&broker, &Head::new("/?topic=sms"));
@@ -315,11 +315,11 @@ fn peers_that_say_nothing_do_not_hold_up_the_stop() {
     let _half = Raw::connect(&broker);
     let began = Instant::now();
     assert!(broker.stop().success(), "{}", broker.log().tail());
-    assert!(began.elapsed() < SOON, "the stop took {:?}\n{}", began.elapsed(), broker.log().tail());
+    assert!(began.elapsed() < MAX_STOP, "the stop took {:?}\n{}", began.elapsed(), broker.log().tail());
     assert!(!broker.log().text().contains("cut:"), "{}", broker.log().tail());
 }
 
-/// Keeps a stop waiting as long as anything can: a client that never falls silent.
+/// A client that sends pings without a pause, so that a stop waits for it as long as possible.
 fn chatter(mut raw: Raw, done: &AtomicBool) {
     while !done.load(Ordering::SeqCst) && raw.try_send(&frame(opcode::PING, b"here")).is_ok() {
         let _ = raw.next_by(Instant::now() + Duration::from_millis(20));
@@ -327,7 +327,7 @@ fn chatter(mut raw: Raw, done: &AtomicBool) {
 }
 
 #[test]
-fn who_connects_during_the_stop_is_told_to_come_again() {
+fn a_client_that_connects_during_the_stop_is_asked_to_retry() {
     let mut broker = Broker::start();
     let done = AtomicBool::new(false);
     let chatty = Raw::upgrade(&broker, &Head::new("/").modern());
@@ -349,16 +349,16 @@ fn who_connects_during_the_stop_is_told_to_come_again() {
 }
 
 #[test]
-fn nobody_who_connects_around_a_stop_is_left_without_an_answer() {
+fn a_client_that_connects_around_a_stop_gets_an_answer() {
     let mut broker = Broker::start();
     let (address, log) = (broker.address(), broker.log());
     let _open = Raw::upgrade(&broker, &Head::new("/"));
     let (done, refused) = (AtomicBool::new(false), AtomicUsize::new(0));
     let unanswered = std::thread::scope(|scope| {
-        let knocking = scope.spawn(|| {
+        let requests = scope.spawn(|| {
             let mut unanswered = 0;
             while !done.load(Ordering::SeqCst) {
-                match Raw::knock(address, log.clone(), &Head::new("/").modern()) {
+                match Raw::try_request(address, log.clone(), &Head::new("/").modern()) {
                     Some(head) if head.starts_with("HTTP/1.1 503 ") => drop(refused.fetch_add(1, Ordering::SeqCst)),
                     Some(head) if head.is_empty() => unanswered += 1,
                     Some(_) | None => {}
@@ -368,20 +368,20 @@ fn nobody_who_connects_around_a_stop_is_left_without_an_answer() {
         });
         assert!(broker.stop().success(), "{}", broker.log().tail());
         done.store(true, Ordering::SeqCst);
-        knocking.join().unwrap()
+        requests.join().unwrap()
     });
-    assert!(refused.load(Ordering::SeqCst) > 0, "nobody was told to come again");
-    // One may come between the last look at the queue and its end.
+    assert!(refused.load(Ordering::SeqCst) > 0, "no client was asked to retry");
+    // One client may connect between the last accept and the end of the listener.
     assert!(unanswered <= 1, "{unanswered} connected and got no answer\n{}", broker.log().tail());
 }
 
 #[test]
-fn what_senders_left_in_their_sockets_is_stored_and_who_waits_is_answered() {
+fn a_stop_stores_messages_in_the_sockets_and_answers_waiting_senders() {
     let mut broker = Broker::start();
     let mut waiting = Client::envelope(&broker);
     let mut leaving = Raw::upgrade(&broker, &Head::new("/"));
     let mut topic = Raw::upgrade(&broker, &Head::new("/?topic=sms"));
-    // So that all of it lies in the sockets when the signal comes.
+    // The broker is suspended, so all bytes are in the sockets when SIGTERM arrives.
     broker.signal(libc::SIGSTOP);
     for number in 0..50 {
         let command = json!({"command": "send-message", "channel": "sms", "data": [number]}).to_string();

@@ -1,4 +1,4 @@
-//! Receivers that do not keep up, and peers that are not there any more.
+//! Receivers that are too slow, and peers that are gone.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::broker::{Broker, PATIENCE, Setup};
 use crate::client::Client;
 use crate::raw::{Got, Head, Raw, opcode};
 
-/// Sends until the receiver that does not read has been ended, while the other one gets everything.
+/// Sends until the broker has ended the receiver that does not read. The other receiver must get each message.
 #[track_caller]
 fn overflow(broker: &Broker, other: &mut Client) {
     let mut sender = Client::envelope(broker);
@@ -22,7 +22,7 @@ fn overflow(broker: &Broker, other: &mut Client) {
         }
         assert_eq!(reply["receivers"], 2, "{reply}");
     }
-    panic!("a receiver that reads nothing has been sent 64 MiB\n{}", broker.log().tail());
+    panic!("a receiver that does not read is still connected after 64 MiB\n{}", broker.log().tail());
 }
 
 /// A receiver with a small buffer that does not read.
@@ -36,7 +36,7 @@ fn slow_receiver(broker: &Broker, head: &Head) -> Raw {
     slow
 }
 
-/// Reads up to the end; the frames' opcodes with the last frame.
+/// Reads up to the end. Returns the opcodes of the frames, the last frame, and the end.
 #[track_caller]
 fn read_to_end(slow: &mut Raw) -> (Vec<u8>, Option<crate::raw::Frame>, Got) {
     let (mut opcodes, mut last) = (Vec::new(), None);
@@ -52,13 +52,13 @@ fn read_to_end(slow: &mut Raw) -> (Vec<u8>, Option<crate::raw::Frame>, Got) {
 }
 
 #[test]
-fn a_modern_receiver_that_does_not_read_is_ended_with_1008_and_others_go_on() {
+fn a_modern_receiver_that_does_not_read_is_ended_with_1008_and_others_are_not() {
     let broker = Setup::default().defaults("keep = false").start();
     let mut slow = slow_receiver(&broker, &Head::new("/").modern());
     let mut other = Client::receiver(&broker, "sms");
     overflow(&broker, &mut other);
     let (_, last, end) = read_to_end(&mut slow);
-    let last = last.unwrap_or_else(|| panic!("no frame at all\n{}", slow.trace()));
+    let last = last.unwrap_or_else(|| panic!("no frame\n{}", slow.trace()));
     assert_eq!(last.close_code(), Some(1008), "{}", slow.trace());
     assert_eq!(&last.payload[2..], b"slow receiver");
     assert_eq!(end, Got::Fin);
@@ -67,7 +67,7 @@ fn a_modern_receiver_that_does_not_read_is_ended_with_1008_and_others_go_on() {
 }
 
 #[test]
-fn a_legacy_receiver_that_does_not_read_is_ended_with_fin_and_others_go_on() {
+fn a_legacy_receiver_that_does_not_read_is_ended_with_fin_and_others_are_not() {
     let broker = Setup::default().defaults("keep = false").start();
     let mut slow = slow_receiver(&broker, &Head::new("/"));
     let mut other = Client::receiver(&broker, "sms");
@@ -97,10 +97,10 @@ fn a_receiver_of_kept_messages_that_does_not_read_loses_none() {
 }
 
 #[test]
-fn a_peer_that_is_not_there_any_more_is_ended_by_the_heartbeat_and_a_quiet_one_lives() {
+fn the_heartbeat_ends_a_dead_peer_and_no_idle_peer() {
     let broker = Setup::default().defaults("keep = false").server("heartbeat = \"1s\"").start();
     let began = Instant::now();
-    // It reads nothing and so answers no ping, as a peer whose cable was pulled.
+    // The peer reads nothing and answers no ping, as if its cable were unplugged.
     let gone = slow_receiver(&broker, &Head::new("/"));
     let mut quiet = Client::receiver(&broker, "sms");
     let mut sender = Client::envelope(&broker);
@@ -112,7 +112,7 @@ fn a_peer_that_is_not_there_any_more_is_ended_by_the_heartbeat_and_a_quiet_one_l
         }
         assert!(
             began.elapsed() < Duration::from_secs(40),
-            "still there after {:?}\n{}",
+            "still connected after {:?}\n{}",
             began.elapsed(),
             broker.log().tail()
         );

@@ -1,4 +1,4 @@
-//! The promises with several loops (`server.threads`): a session has its own loop, so consecutive connections are on different threads.
+//! The promises with several event loops (`server.threads`). Consecutive connections are on different loops.
 
 use std::process::Command;
 use std::time::Instant;
@@ -9,22 +9,22 @@ use crate::broker::{PATIENCE, Setup, THREADS};
 use crate::client::Client;
 use crate::raw::Head;
 
-/// Tests of this program whose promises depend on which thread writes to whom: takeover, limits, acknowledgement, backlog, slow receivers, restarts. The
-/// tests in `ends` are not among them: they take it for granted that an end is noticed before the next client comes, and several loops do not promise that.
+/// Modules whose tests depend on the threads: takeover, limits, acknowledgement, backlog, slow receivers, restarts. Not `ends`: its tests assume that the
+/// broker notices an end before the next client connects, which several loops do not promise.
 const PROMISES: [&str; 7] =
     ["groups::", "kept::", "manual_ack::", "publication::", "receivers::", "restart::", "slow::"];
 
-/// Tests that need the same as those in `ends`.
+/// Tests with the same assumption as those in `ends`.
 const ONE_LOOP_ONLY: [&str; 2] = [
-    "kept::a_one_shot_reader_takes_one_message_and_the_next_reader_gets_the_next",
-    "kept::a_receiver_that_vanishes_gives_its_messages_back_in_their_old_order",
+    "kept::each_one_shot_reader_takes_one_message",
+    "kept::messages_of_a_vanished_receiver_return_in_their_old_order",
 ];
 
 #[test]
 fn the_promises_hold_with_four_threads() {
     let program = std::env::current_exe().expect("this program");
     let skipped = ONE_LOOP_ONLY.iter().flat_map(|test| ["--skip", test]);
-    // Few tests at a time, because the rest of this program runs beside it.
+    // Two tests at a time, because the other tests run at the same time.
     let run = Command::new(program).args(PROMISES).args(skipped).arg("--test-threads=2").env(THREADS, "4").output();
     let run = run.expect("this program can be started");
     let said = String::from_utf8_lossy(&run.stdout);
@@ -35,12 +35,12 @@ fn the_promises_hold_with_four_threads() {
 }
 
 #[test]
-#[cfg(target_os = "linux")] // The names of a process's threads.
+#[cfg(target_os = "linux")] // Reads /proc.
 fn there_are_as_many_loops_as_configured() {
     for (threads, others) in [(1, 0), (4, 3)] {
         let broker = Setup::default().server(&format!("threads = {threads}")).start();
         let count = || broker.threads().iter().filter(|name| name.starts_with("wsmb-loop-")).count();
-        // A thread names itself when it first runs.
+        // A thread sets its name when it first runs.
         let deadline = Instant::now() + PATIENCE;
         while count() < others && Instant::now() < deadline {
             std::thread::yield_now();
@@ -50,9 +50,9 @@ fn there_are_as_many_loops_as_configured() {
     }
 }
 
-/// A gateway moves from loop to loop, always by the same name, and never answers what it got last.
+/// A gateway connects again and again with the same name, on one loop after the other, and never acknowledges its last delivery.
 #[test]
-fn a_takeover_from_loop_to_loop_gives_back_what_is_unanswered_and_nothing_else() {
+fn a_takeover_between_loops_gives_back_unacknowledged_deliveries_only() {
     const MESSAGES: u64 = 40;
     let mut broker = Setup::default().defaults("receivers = 1").server("threads = 4").start();
     let mut sender = Client::envelope(&broker);
@@ -74,7 +74,7 @@ fn a_takeover_from_loop_to_loop_gives_back_what_is_unanswered_and_nothing_else()
             assert_eq!(numbers(&first), unanswered);
         }
         new.command(&json!({"command": "ack", "delivery": first["delivery"]}));
-        // The takeover is noticed on another loop, perhaps before the answer on this one.
+        // The other loop may process the takeover before this loop has processed the acknowledgement.
         new.sync();
         settled.extend(numbers(&first));
         if settled.len() < MESSAGES as usize {
@@ -82,7 +82,7 @@ fn a_takeover_from_loop_to_loop_gives_back_what_is_unanswered_and_nothing_else()
             old = Some((new, second));
         }
     }
-    assert_eq!(settled, Vec::from_iter(0..MESSAGES), "in order, each answered once");
+    assert_eq!(settled, Vec::from_iter(0..MESSAGES), "not in order, or not once each");
     sender.sync();
     assert!(broker.stop().success(), "{}", broker.log().tail());
     assert!(broker.log().text().contains("stopped; everything accepted is in the store"), "{}", broker.log().tail());

@@ -1,6 +1,6 @@
-//! Kept messages through a proxy to a receiver that comes to grief: accepted ⊆ received ∪ waiting.
+//! Kept messages through a proxy to a receiver that comes to failure: accepted ⊆ received ∪ waiting.
 //!
-//! *Received* is what the receiver has read as a message, not what some buffer on the way has taken. *Waiting* is what the next receiver gets.
+//! *Received* is what the receiver has read as a message, not what some buffer on the route has taken. *Waiting* is what the next receiver gets.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -15,60 +15,60 @@ use crate::client::{Client, messages_of};
 use crate::legacy::Php;
 use crate::proxy::Proxy as Network;
 use crate::raw::{Got, Head, Raw, close_payload, opcode};
-use crate::ways::{Proxy, Way};
+use crate::routes::{Proxy, Route};
 
-/// Messages of a channel: half of them wait when the receiver comes, half are sent while it is there.
+/// Messages of a channel. Half of them wait when the receiver connects, half are sent afterwards.
 const MESSAGES: u64 = 60;
 
-/// Frames that the receiver reads before it comes to grief.
+/// Frames that the receiver reads before it comes to failure.
 const READ: usize = 2;
 
-/// Who receives, and how it confirms.
+/// The kind of a receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// The PHP scripts: empty pongs, from inside the next read.
+    /// A PHP script, which answers a ping with an empty pong in its next read.
     Php,
-    /// The OTP publisher's dialect, read by a legacy client that echoes pings.
+    /// A legacy client of a topic, which answers pings with their payload.
     Topic,
-    /// Envelope, modern, pongs.
+    /// A modern envelope client, which answers pings.
     Modern,
-    /// Envelope, modern, `ack`.
+    /// A modern envelope client with manual acknowledgement.
     Manual,
 }
 
 const KINDS: [Kind; 4] = [Kind::Php, Kind::Topic, Kind::Modern, Kind::Manual];
 
-/// What becomes of the receiver.
+/// How a receiver or its proxy fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Grief {
-    /// Its process is killed: RST, what it has not read is gone.
+enum Failure {
+    /// The process is killed: RST, and unread bytes are lost.
     Killed,
-    /// It ends with FIN, although much is unread.
+    /// The receiver sends FIN with unread bytes.
     Finished,
-    /// It ends with a close frame.
+    /// The receiver sends a close frame with this code.
     Closed(u16),
-    /// It reads nothing more, and stays.
+    /// The receiver stops reading and stays connected.
     Frozen,
-    /// It reads nothing more, and is killed once everything that fits is on its way.
+    /// It reads nothing more, and is killed once everything that fits is on its route.
     FrozenThenKilled,
-    /// Its cable is pulled: nothing comes from it any more, not even an end.
+    /// The network loses the connection: no more bytes arrive, and no end.
     Vanished,
-    /// Its machine starts again: first nothing comes from it any more, then the network ends its connection.
+    /// The receiver's machine restarts: first no more bytes arrive, then the connection ends.
     Rebooted,
     /// The proxy is killed.
     ProxyKilled,
-    /// The proxy is restarted: it ends in an orderly way.
+    /// The proxy is restarted: it ends in an orderly route.
     ProxyStopped,
 }
 
-/// Griefs that the receiver's own end brings.
-const OWN: [Grief; 5] =
-    [Grief::Killed, Grief::Finished, Grief::Closed(1000), Grief::Closed(1009), Grief::FrozenThenKilled];
+/// Failures that the receiver's own end brings.
+const OWN_FAILURES: [Failure; 5] =
+    [Failure::Killed, Failure::Finished, Failure::Closed(1000), Failure::Closed(1009), Failure::FrozenThenKilled];
 
 /// One receiver of one channel, and the numbers that it has read.
 struct Receiver {
     channel: String,
-    trace: String,
+    case: String,
     peer: Peer,
     received: BTreeSet<u64>,
 }
@@ -81,15 +81,15 @@ enum Peer {
 
 impl Receiver {
     #[track_caller]
-    fn connect(broker: &Broker, kind: Kind, grief: Grief) -> Self {
-        let channel = format!("{kind:?}-{grief:?}").replace(['(', ')'], "-");
+    fn connect(broker: &Broker, kind: Kind, failure: Failure) -> Self {
+        let channel = format!("{kind:?}-{failure:?}").replace(['(', ')'], "-");
         let peer = match kind {
             Kind::Php => Peer::Php(Php::receiver(broker, &channel)),
             Kind::Topic => Peer::Raw(Raw::upgrade(broker, &Head::new(&format!("/ws?topic={channel}")))),
             Kind::Modern => Peer::Modern(Client::envelope(broker), false),
             Kind::Manual => Peer::Modern(Client::envelope(broker), true),
         };
-        let mut receiver = Self { trace: format!("{kind:?} {grief:?}"), channel, peer, received: BTreeSet::new() };
+        let mut receiver = Self { case: format!("{kind:?} {failure:?}"), channel, peer, received: BTreeSet::new() };
         if let Peer::Modern(client, is_manual) = &mut receiver.peer {
             let ack = if *is_manual { "manual" } else { "auto" };
             client.command(&json!({"command": "receive-message", "channel": receiver.channel, "ack": ack}));
@@ -97,7 +97,7 @@ impl Receiver {
         receiver
     }
 
-    /// Reads some messages as the kind does, and confirms them.
+    /// Reads and confirms frames in the way of the receiver's kind.
     #[track_caller]
     fn read(&mut self, count: usize) {
         for _ in 0..count {
@@ -137,7 +137,7 @@ fn numbers(delivery: &str) -> Vec<u64> {
     messages_of(delivery).iter().map(|text| text.parse().expect("a number")).collect()
 }
 
-/// Sends messages, each of which is accepted.
+/// Sends messages, which must be accepted.
 #[track_caller]
 fn accept(sender: &mut Client, channel: &str, range: std::ops::Range<u64>) {
     for number in range.clone() {
@@ -151,7 +151,7 @@ fn accept(sender: &mut Client, channel: &str, range: std::ops::Range<u64>) {
     }
 }
 
-/// How often the broker has said that a connection ended.
+/// The number of ended connections in the broker's log.
 fn ended(broker: &Broker) -> usize {
     broker.log().text().matches(" disconnected connection=").count()
 }
@@ -165,18 +165,18 @@ fn wait_for_ends(broker: &Broker, count: usize) {
     }
 }
 
-/// What was confirmed before is removed from the store when this returns: it works in order.
+/// Waits until the store has processed all earlier confirmations, because it commits in order.
 #[track_caller]
-fn settle(sender: &mut Client) {
-    // Another message each time: a repetition would be answered at once.
+fn wait_for_store(sender: &mut Client) {
+    // Each message has another id, because a duplicate would be answered at once.
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     accept(sender, "settle", number..number + 1);
 }
 
-/// Fails if anything accepted was neither received nor comes now.
+/// Fails if an accepted message was neither received nor comes now.
 #[track_caller]
-fn drain(broker: &Broker, channel: &str, received: &BTreeSet<u64>, trace: &str) {
+fn assert_not_lost(broker: &Broker, channel: &str, received: &BTreeSet<u64>, case: &str) {
     let mut missing: BTreeSet<u64> = (0..MESSAGES).filter(|number| !received.contains(number)).collect();
     let mut next = Client::receiver(broker, channel);
     for text in next.take_messages() {
@@ -192,43 +192,43 @@ fn drain(broker: &Broker, channel: &str, received: &BTreeSet<u64>, trace: &str) 
                 }
             }
             Got::Frame(_) => {}
-            other => panic!("{trace}: received {received:?}, lost {missing:?} ({other:?})\n{}", broker.log().tail()),
+            other => panic!("{case}: received {received:?}, lost {missing:?} ({other:?})\n{}", broker.log().tail()),
         }
     }
 }
 
-/// A receiver with half of the messages waiting for it, which has read some of them.
+/// Starts a receiver, which reads `READ` frames. Half of the messages are sent before, half afterwards.
 #[track_caller]
-fn begin(broker: &Broker, sender: &mut Client, kind: Kind, grief: Grief) -> Receiver {
+fn start_receiver(broker: &Broker, sender: &mut Client, kind: Kind, failure: Failure) -> Receiver {
     let mut receiver = {
-        let channel = format!("{kind:?}-{grief:?}").replace(['(', ')'], "-");
+        let channel = format!("{kind:?}-{failure:?}").replace(['(', ')'], "-");
         accept(sender, &channel, 0..MESSAGES / 2);
-        Receiver::connect(broker, kind, grief)
+        Receiver::connect(broker, kind, failure)
     };
     receiver.read(READ);
-    // From here on it reads nothing, unless its grief says so.
+    // The receiver reads no more, unless its failure says so.
     accept(sender, &receiver.channel, MESSAGES / 2..MESSAGES);
     receiver
 }
 
-/// One receiver that comes to its own end, and what the next one gets.
-fn one(broker: &mut Broker, way: SocketAddr, sender: &mut Client, kind: Kind, grief: Grief) {
-    broker.go_through(Some(way));
-    let mut receiver = begin(broker, sender, kind, grief);
+/// A receiver of one kind fails by itself, and the next receiver gets the waiting messages.
+fn receiver_fails(broker: &mut Broker, route: SocketAddr, sender: &mut Client, kind: Kind, failure: Failure) {
+    broker.set_proxy(Some(route));
+    let mut receiver = start_receiver(broker, sender, kind, failure);
     let before = ended(broker);
-    match grief {
-        Grief::Closed(code) => {
+    match failure {
+        Failure::Closed(code) => {
             receiver.raw().send_frame(opcode::CLOSE, &close_payload(code, ""));
             receiver.raw().finish();
         }
-        Grief::Finished => receiver.raw().finish(),
-        // It went on reading up to the moment, or had stopped before.
-        Grief::Killed => receiver.read(READ),
+        Failure::Finished => receiver.raw().finish(),
+        // The killed receiver reads up to the kill; the frozen receiver does not.
+        Failure::Killed => receiver.read(READ),
         _ => {}
     }
-    let (channel, trace, received) = (receiver.channel.clone(), receiver.trace.clone(), receiver.received.clone());
+    let (channel, case, received) = (receiver.channel.clone(), receiver.case.clone(), receiver.received.clone());
     let raw = receiver.into_raw();
-    let held = if matches!(grief, Grief::Killed | Grief::FrozenThenKilled) {
+    let held = if matches!(failure, Failure::Killed | Failure::FrozenThenKilled) {
         raw.reset();
         None
     } else {
@@ -236,56 +236,56 @@ fn one(broker: &mut Broker, way: SocketAddr, sender: &mut Client, kind: Kind, gr
     };
     wait_for_ends(broker, before + 1);
     drop(held);
-    settle(sender);
-    broker.go_through(None);
-    drain(broker, &channel, &received, &trace);
+    wait_for_store(sender);
+    broker.set_proxy(None);
+    assert_not_lost(broker, &channel, &received, &case);
 }
 
-/// Receivers of every kind that lose their proxy, and what the next ones get.
-fn proxy_ends(broker: &mut Broker, mut proxy: Proxy, grief: Grief) {
+/// The proxy of receivers of every kind fails, and the next receivers get the waiting messages.
+fn proxy_fails(broker: &mut Broker, mut proxy: Proxy, failure: Failure) {
     let mut sender = Client::envelope(broker);
-    broker.go_through(Some(proxy.address()));
-    let receivers: Vec<Receiver> = KINDS.iter().map(|kind| begin(broker, &mut sender, *kind, grief)).collect();
+    broker.set_proxy(Some(proxy.address()));
+    let receivers: Vec<Receiver> = KINDS.iter().map(|kind| start_receiver(broker, &mut sender, *kind, failure)).collect();
     let before = ended(broker);
-    if grief == Grief::ProxyKilled {
+    if failure == Failure::ProxyKilled {
         proxy.kill()
     } else {
         proxy.stop()
     }
     wait_for_ends(broker, before + receivers.len());
-    broker.go_through(None);
-    settle(&mut sender);
+    broker.set_proxy(None);
+    wait_for_store(&mut sender);
     for receiver in &receivers {
-        drain(broker, &receiver.channel, &receiver.received, &receiver.trace);
+        assert_not_lost(broker, &receiver.channel, &receiver.received, &receiver.case);
     }
 }
 
-/// Receivers of every kind that stay and do nothing, one half of them behind a network that is gone. Then the broker is killed.
-fn silence(mut broker: Broker, way: SocketAddr) -> Broker {
+/// Receivers of every kind stay connected and do nothing, half of them behind a lost network. Then the broker is killed.
+fn receivers_are_silent(mut broker: Broker, route: SocketAddr) -> Broker {
     let mut sender = Client::envelope(&broker);
-    broker.go_through(Some(way));
+    broker.set_proxy(Some(route));
     let mut receivers: Vec<Receiver> =
-        KINDS.iter().map(|kind| begin(&broker, &mut sender, *kind, Grief::Frozen)).collect();
-    let network = Network::start(way);
-    broker.go_through(Some(network.address()));
-    receivers.extend(KINDS.iter().map(|kind| begin(&broker, &mut sender, *kind, Grief::Vanished)));
+        KINDS.iter().map(|kind| start_receiver(&broker, &mut sender, *kind, Failure::Frozen)).collect();
+    let network = Network::start(route);
+    broker.set_proxy(Some(network.address()));
+    receivers.extend(KINDS.iter().map(|kind| start_receiver(&broker, &mut sender, *kind, Failure::Vanished)));
     network.forget();
-    broker.go_through(None);
-    settle(&mut sender);
+    broker.set_proxy(None);
+    wait_for_store(&mut sender);
     let broker = broker.kill_and_restart();
     for receiver in &receivers {
-        drain(&broker, &receiver.channel, &receiver.received, &receiver.trace);
+        assert_not_lost(&broker, &receiver.channel, &receiver.received, &receiver.case);
     }
     broker
 }
 
-/// Receivers of every kind whose machine starts again, and what the next ones get.
-fn reboot(broker: &mut Broker, way: SocketAddr) {
+/// The machines of receivers of every kind restart, and the next receivers get the waiting messages.
+fn receivers_reboot(broker: &mut Broker, route: SocketAddr) {
     let mut sender = Client::envelope(broker);
-    let network = Network::start(way);
-    broker.go_through(Some(network.address()));
+    let network = Network::start(route);
+    broker.set_proxy(Some(network.address()));
     let receivers: Vec<Receiver> =
-        KINDS.iter().map(|kind| begin(broker, &mut sender, *kind, Grief::Rebooted)).collect();
+        KINDS.iter().map(|kind| start_receiver(broker, &mut sender, *kind, Failure::Rebooted)).collect();
     network.forget();
     for receiver in &receivers {
         accept(&mut sender, &receiver.channel, MESSAGES..MESSAGES + 1);
@@ -293,49 +293,49 @@ fn reboot(broker: &mut Broker, way: SocketAddr) {
     let before = ended(broker);
     network.cut();
     wait_for_ends(broker, before + receivers.len());
-    broker.go_through(None);
-    settle(&mut sender);
+    broker.set_proxy(None);
+    wait_for_store(&mut sender);
     for receiver in &receivers {
-        drain(broker, &receiver.channel, &receiver.received, &receiver.trace);
+        assert_not_lost(broker, &receiver.channel, &receiver.received, &receiver.case);
     }
 }
 
-fn loses_nothing(way: Way) {
-    let mut broker = way.setup().start();
-    let proxy = Proxy::start(way, &broker);
+fn loses_nothing(route: Route) {
+    let mut broker = route.setup().start();
+    let proxy = Proxy::start(route, &broker);
     let address = proxy.as_ref().map_or(broker.address(), Proxy::address);
     let mut sender = Client::envelope(&broker);
-    for (grief, kind) in OWN.iter().flat_map(|grief| KINDS.iter().map(move |kind| (*grief, *kind))) {
-        one(&mut broker, address, &mut sender, kind, grief);
+    for (failure, kind) in OWN_FAILURES.iter().flat_map(|failure| KINDS.iter().map(move |kind| (*failure, *kind))) {
+        receiver_fails(&mut broker, address, &mut sender, kind, failure);
     }
     drop(sender);
-    reboot(&mut broker, address);
-    let mut broker = silence(broker, address);
+    receivers_reboot(&mut broker, address);
+    let mut broker = receivers_are_silent(broker, address);
     drop(proxy);
-    for grief in [Grief::ProxyKilled, Grief::ProxyStopped] {
-        if let Some(proxy) = Proxy::start(way, &broker) {
-            proxy_ends(&mut broker, proxy, grief);
+    for failure in [Failure::ProxyKilled, Failure::ProxyStopped] {
+        if let Some(proxy) = Proxy::start(route, &broker) {
+            proxy_fails(&mut broker, proxy, failure);
         }
     }
 }
 
 #[test]
 fn nothing_is_lost_directly() {
-    loses_nothing(Way::Direct);
+    loses_nothing(Route::Direct);
 }
 
 #[test]
 fn nothing_is_lost_behind_nginx() {
-    loses_nothing(Way::Nginx);
+    loses_nothing(Route::Nginx);
 }
 
 #[test]
 fn nothing_is_lost_behind_haproxy() {
-    loses_nothing(Way::HaproxyHttp);
+    loses_nothing(Route::HaproxyHttp);
 }
 
 #[test]
 fn nothing_is_lost_behind_haproxy_with_the_proxy_protocol() {
-    loses_nothing(Way::HaproxyTcp(2));
-    loses_nothing(Way::HaproxyTcp(1));
+    loses_nothing(Route::HaproxyTcp(2));
+    loses_nothing(Route::HaproxyTcp(1));
 }

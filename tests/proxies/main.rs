@@ -1,13 +1,13 @@
-//! The broker behind real reverse proxies: a private nginx and a private HAProxy, configured with the examples of `docs/deploying.md`.
+//! The broker behind real reverse proxies: nginx and HAProxy, configured with the examples of `docs/deploying.md`.
 //!
 //! What is proved: a receiver that is killed, freezes, vanishes, leaves, or loses its proxy in the middle of many kept messages loses
-//! none of them, in each dialect and each way of confirming (`loss`); a real PHP receiver, too (`php`); the log and the counting of failed logins go by the
-//! client's own address (`address`); the old clients still get what they need (`kindnesses`). Each also without a proxy, as the control.
+//! none of them, in each dialect and each route of confirming (`loss`); a real PHP receiver, too (`php`); the log and the counting of failed logins go by the
+//! client's own address (`address`); the old clients still get what they need (`legacy_clients`). Each also without a proxy, as the control.
 
-#![cfg(target_os = "linux")] // Processes that end with the test.
+#![cfg(target_os = "linux")] // Proxies end with the test (PR_SET_PDEATHSIG).
 
 #[path = "../e2e/broker.rs"]
-#[allow(dead_code)] // Other tests need more of it.
+#[allow(dead_code)] // tests/e2e needs more.
 mod broker;
 #[path = "../e2e/client.rs"]
 #[allow(dead_code)]
@@ -26,10 +26,10 @@ mod proxy;
 mod raw;
 
 mod address;
-mod kindnesses;
+mod legacy_clients;
 mod loss;
 mod php;
 mod php_examples;
-mod ways;
+mod routes;
 
 use broker::PATIENCE;

@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 
 use crate::client::Client;
-use crate::ways::{Proxy, Way};
+use crate::routes::{Proxy, Route};
 
-/// It is killed while it works on the third of thirty messages.
-fn killed_after_three(way: Way) {
-    let mut broker = way.setup().start();
-    let proxy = Proxy::start(way, &broker);
+/// A PHP receiver is killed while it processes the third of thirty messages.
+fn killed_after_three(route: Route) {
+    let mut broker = route.setup().start();
+    let proxy = Proxy::start(route, &broker);
     let mut sender = Client::envelope(&broker);
     for number in 0..30 {
         sender.publish_safely("sms", &json!(number), &number.to_string());
@@ -25,21 +25,21 @@ fn killed_after_three(way: Way) {
         .spawn()
         .expect("php; `cargo xtask test` installs it");
     let mut printed = BufReader::new(receiver.stdout.take().expect("its output"));
-    let mut orders = receiver.stdin.take().expect("its input");
+    let mut commands = receiver.stdin.take().expect("its input");
     for number in 0..3 {
         let mut line = String::new();
         printed.read_line(&mut line).expect("a message");
-        assert_eq!(line.trim(), number.to_string(), "{way:?}\n{}", broker.log().tail());
+        assert_eq!(line.trim(), number.to_string(), "{route:?}\n{}", broker.log().tail());
         if number < 2 {
-            orders.write_all(b"done\n").expect("an order");
+            commands.write_all(b"done\n").expect("a command");
         }
     }
     receiver.kill().expect("killed");
     receiver.wait().expect("its end");
     broker.wait_for_log(" disconnected connection=");
-    // Behind its removals, so that one that is wrong is seen.
+    // The store commits in order, so all removals that the broker has requested are done.
     sender.publish_safely("other", &json!(0), "behind");
-    broker.go_through(None);
+    broker.set_proxy(None);
     let mut next = Client::receiver(&broker, "sms");
     let mut seen = std::collections::BTreeSet::new();
     while (3..30).any(|number| !seen.contains(&number)) {
@@ -52,6 +52,6 @@ fn killed_after_three(way: Way) {
 
 #[test]
 fn a_php_receiver_that_is_killed_after_three_of_thirty_loses_none() {
-    killed_after_three(Way::Direct);
-    Way::PROXIES.into_iter().for_each(killed_after_three);
+    killed_after_three(Route::Direct);
+    Route::PROXIES.into_iter().for_each(killed_after_three);
 }

@@ -1,4 +1,4 @@
-//! The examples in PHP behind the documented nginx block: with a path, and with TLS and certificates that are not right.
+//! The PHP examples behind proxies: below a path of nginx, and with TLS and invalid certificates.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -7,7 +7,7 @@ use rcgen::{CertificateParams, CertifiedIssuer, DnType, Issuer, KeyPair, date_ti
 
 use crate::broker::{PASSWORD, USER};
 use crate::client::Client;
-use crate::ways::{Proxy, Way};
+use crate::routes::{Proxy, Route};
 
 /// Runs an example to its end.
 fn run(name: &str, arguments: &[&str], authority: Option<&Path>) -> Output {
@@ -21,24 +21,24 @@ fn run(name: &str, arguments: &[&str], authority: Option<&Path>) -> Output {
     command.output().expect("php; `cargo xtask test` installs it")
 }
 
-/// What it printed, to both streams.
+/// The output on both streams.
 fn said(output: &Output) -> String {
     [&output.stdout[..], &output.stderr].concat().try_into().expect("text")
 }
 
 #[test]
 fn the_examples_work_behind_every_proxy_and_below_a_path_of_nginx() {
-    for way in Way::PROXIES {
-        let broker = way.setup().start();
-        let proxy = Proxy::start(way, &broker).expect("a proxy");
+    for route in Route::PROXIES {
+        let broker = route.setup().start();
+        let proxy = Proxy::start(route, &broker).expect("a proxy");
         let address = format!("ws://{}", proxy.address());
         let sent = run("send.php", &[&address, "sms", "1.10"], None);
-        assert_eq!(said(&sent), "accepted: it waits for a receiver\n", "{way:?}");
+        assert_eq!(said(&sent), "accepted: it waits for a receiver\n", "{route:?}");
         let received = run("receive.php", &[&address, "sms", "1"], None);
-        assert_eq!(said(&received), "1.10\n", "{way:?}");
+        assert_eq!(said(&received), "1.10\n", "{route:?}");
     }
-    let broker = Way::Nginx.setup().start();
-    let proxy = Proxy::start_edited(Way::Nginx, &broker, &[("location / {", "location /broker/ {")]).expect("nginx");
+    let broker = Route::Nginx.setup().start();
+    let proxy = Proxy::start_edited(Route::Nginx, &broker, &[("location / {", "location /broker/ {")]).expect("nginx");
     let address = format!("ws://{}", proxy.address());
     assert_eq!(said(&run("send.php", &[&address, "sms", "1"], None)), "refused: HTTP/1.1 404 Not Found\n");
     let address = format!("{address}/broker/");
@@ -46,7 +46,7 @@ fn the_examples_work_behind_every_proxy_and_below_a_path_of_nginx() {
     assert_eq!(said(&run("receive.php", &[&address, "sms", "1"], None)), "1\n");
 }
 
-/// A certificate for these names, signed by an authority or by itself: the certificate and its key.
+/// A certificate for these names and its key, signed by an authority or by itself.
 fn certificate(names: &[&str], years: (i32, i32), issuer: Option<&Issuer<'_, KeyPair>>) -> (String, String) {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).expect("names");
@@ -61,7 +61,7 @@ fn certificate(names: &[&str], years: (i32, i32), issuer: Option<&Issuer<'_, Key
 }
 
 #[test]
-fn the_sender_names_what_is_wrong_with_a_certificate() {
+fn the_sender_explains_why_a_certificate_is_invalid() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = |name: &str| dir.path().join(name);
     let mut params = CertificateParams::new(Vec::new()).expect("no names");
@@ -97,25 +97,25 @@ fn the_sender_names_what_is_wrong_with_a_certificate() {
             "cannot read the certificates in \"missing.pem\" (WSMB_CA)",
         ),
     ];
-    let broker = Way::Nginx.setup().start();
+    let broker = Route::Nginx.setup().start();
     for (name, (certificate, key), trusted, wanted) in table {
         std::fs::write(file("server.pem"), certificate).expect("a file");
         std::fs::write(file("key.pem"), key).expect("a file");
         let path = dir.path().display();
         let tls =
             format!(" ssl;\nssl_certificate {path}/server.pem;\nssl_certificate_key {path}/key.pem;\nlocation / {{");
-        let proxy = Proxy::start_edited(Way::Nginx, &broker, &[(";\nlocation / {", &tls)]).expect("nginx");
+        let proxy = Proxy::start_edited(Route::Nginx, &broker, &[(";\nlocation / {", &tls)]).expect("nginx");
         let address = format!("wss://{}", proxy.address());
         let output = run("send.php", &[&address, "sms", "1"], trusted);
         let said = said(&output);
         assert!(said.contains(wanted), "{name}: {said}");
         assert_eq!(output.status.code(), Some(i32::from(wanted != accepted)), "{name}");
-        assert!(wanted == accepted || said.lines().count() == 1, "{name}: one sentence, and no second try: {said}");
+        assert!(wanted == accepted || said.lines().count() == 1, "{name}: more than one line: {said}");
     }
-    // And one without TLS where it is expected.
-    let proxy = Proxy::start(Way::Nginx, &broker).expect("nginx");
-    let told = said(&run("send.php", &[&format!("wss://{}", proxy.address()), "sms", "1"], Some(&known)));
-    assert!(told.starts_with("no TLS with 127.0.0.1:"), "{told}");
+    // A server without TLS.
+    let proxy = Proxy::start(Route::Nginx, &broker).expect("nginx");
+    let plain = said(&run("send.php", &[&format!("wss://{}", proxy.address()), "sms", "1"], Some(&known)));
+    assert!(plain.starts_with("no TLS with 127.0.0.1:"), "{plain}");
     let mut receiver = Client::receiver(&broker, "sms");
     assert_eq!(receiver.messages(1), ["1"]);
 }

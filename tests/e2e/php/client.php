@@ -1,11 +1,11 @@
 <?php
-// A WebSocket client as scripts on cheap hosts are: a blocking socket, a head read at one go, no library.
+// A WebSocket client like the scripts on shared hosts: a blocking socket, one read for the head, no library.
 
 const USER = 'app';
 const PASSWORD = 'secret';
 
 if (!function_exists('fail')) {
-    /** Ends the script with a sentence; the test shows it. */
+    /** Ends the script with a message, which the test shows. */
     function fail(string $sentence): never
     {
         fwrite(STDERR, $sentence . "\n");
@@ -20,8 +20,8 @@ function connect(int $port, string $target)
 }
 
 /**
- * Connects and upgrades: one read of at most 1,024 bytes must hold the whole head, and what follows it there is lost. Null if no
- * broker is there, it is going down (503), or it goes before it has answered.
+ * Connects and upgrades. One read of at most 1,024 bytes must contain the whole head, and nothing after it. Null if no broker
+ * listens, it is stopping (503), or the connection ends without an answer.
  */
 function try_connect(int $port, string $target)
 {
@@ -57,12 +57,12 @@ function try_connect(int $port, string $target)
         fail("wrong accept: $head");
     }
     if (substr($head, -4) !== "\r\n\r\n") {
-        fail('lost behind the head: ' . substr($head, strpos($head, "\r\n\r\n") + 4));
+        fail('lost after the head: ' . substr($head, strpos($head, "\r\n\r\n") + 4));
     }
     return $stream;
 }
 
-/** One masked frame. 65,535 bytes and more get a length of 64 bits. */
+/** Sends one masked frame. A length of 65,535 bytes and more is written with 64 bits. */
 function send_frame($stream, int $opcode, string $payload): void
 {
     $length = strlen($payload);
@@ -78,7 +78,7 @@ function send_frame($stream, int $opcode, string $payload): void
     fwrite($stream, $head . $mask . ($payload ^ substr(str_repeat($mask, intdiv($length, 4) + 1), 0, $length)));
 }
 
-/** Exactly so many bytes, or null at the end of the connection. */
+/** Reads exactly `$length` bytes; null at the end of the connection. */
 function read_exactly($stream, int $length): ?string
 {
     $bytes = '';
@@ -93,8 +93,8 @@ function read_exactly($stream, int $length): ?string
 }
 
 /**
- * The next frame as [opcode, payload], or null at the end. A header that does not come whole, an empty frame and a close frame
- * end the script, as they end the real ones.
+ * The next frame as [opcode, payload], or null at the end. An incomplete header, an empty frame and a close frame end the script, as
+ * they end the real scripts.
  */
 function read_frame($stream): ?array
 {
@@ -121,7 +121,7 @@ function read_frame($stream): ?array
     return [$opcode, read_exactly($stream, $length)];
 }
 
-/** The next message; a ping on the way is answered with an empty pong, unless its payload is "0". Null at the end. */
+/** The next message, or null at the end. Pings are answered with an empty pong, except for a ping with the payload "0". */
 function read_message($stream): ?string
 {
     while (($frame = read_frame($stream)) !== null) {

@@ -1,5 +1,5 @@
 <?php
-// half_open.php PORT CHANNEL: receives one message, prints it, and then neither reads nor closes: a receiver that is busy, or hangs.
+// half_open.php PORT CHANNEL: receives one message, prints it, and then neither reads nor closes, like a receiver that is busy or hangs.
 require __DIR__ . '/client.php';
 
 [, $port, $channel] = $argv;

@@ -1,5 +1,5 @@
 <?php
-// one_frame_sender.php PORT CHANNEL MESSAGE: sends one message on an envelope connection, prints the one frame that it reads, and leaves.
+// one_frame_sender.php PORT CHANNEL MESSAGE: sends one message on an envelope connection, prints the first frame that it gets, and ends.
 require __DIR__ . '/client.php';
 
 [, $port, $channel, $message] = $argv;

@@ -1,5 +1,5 @@
 <?php
-// one_shot.php PORT TOPIC: waits for one frame on a topic, prints it, and leaves. A ping in its place is an empty answer.
+// one_shot.php PORT TOPIC: waits for one frame on a topic, prints it, and ends. A ping counts as an empty answer.
 require __DIR__ . '/client.php';
 
 [, $port, $topic] = $argv;

@@ -1,5 +1,5 @@
 <?php
-// publisher.php PORT TOPIC TEXT: publishes one text on a topic and is gone at once.
+// publisher.php PORT TOPIC TEXT: publishes one text on a topic and ends at once.
 require __DIR__ . '/client.php';
 
 [, $port, $topic, $text] = $argv;

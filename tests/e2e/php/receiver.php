@@ -1,9 +1,9 @@
 <?php
-// receiver.php PORT CHANNEL COUNT: receives and prints one message a line; reconnects when the broker goes away. After COUNT messages
-// it waits for the ping that confirms them, and leaves.
+// receiver.php PORT CHANNEL COUNT: receives messages and prints one on each line; reconnects when the connection ends. After COUNT messages
+// it answers the ping that confirms them, and ends.
 require __DIR__ . '/client.php';
 
-/** Connects as soon as the broker is there; waits between tries, as a receiver should. */
+/** Connects as soon as the broker listens; waits for 200 ms between attempts. */
 function reconnect(int $port)
 {
     for ($try = 0; $try < 100; $try++) {

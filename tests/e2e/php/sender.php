@@ -1,6 +1,6 @@
 <?php
-// sender.php PORT CHANNEL: reads messages from standard input, one JSON value a line, and sends each on a connection of its own:
-// connect, connect reply, one binary frame, gone.
+// sender.php PORT CHANNEL: reads messages from standard input, one JSON value on each line. For each message, connects, reads the
+// connect reply, sends one binary frame, and closes the socket.
 require __DIR__ . '/client.php';
 
 [, $port, $channel] = $argv;

@@ -1,6 +1,5 @@
 <?php
-// slow_receiver.php PORT CHANNEL: receives, and works on each message as long as the test wants: prints it, and goes on when a line comes
-// on standard input.
+// slow_receiver.php PORT CHANNEL: receives messages, prints each, and waits for a line on standard input before it reads the next.
 require __DIR__ . '/client.php';
 
 [, $port, $channel] = $argv;

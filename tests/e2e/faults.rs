@@ -1,4 +1,4 @@
-//! What can't go on ends, and says so; what goes wrong with a disk or a file is told as what it is; nothing is damaged in silence.
+//! Defects, damaged files and failing disks: a defect ends the process, each fault is reported with its cause, and no damage stays unnoticed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ fn start_in(setup: Setup, dir: &Arc<tempfile::TempDir>) -> Broker {
     Broker::start_in(setup, dir.clone(), 0).unwrap_or_else(|failure| panic!("{failure}"))
 }
 
-/// Messages 0 to `count` - 1, all of which are accepted.
+/// Sends the messages 0 to `count` - 1, which must be accepted.
 #[track_caller]
 fn accept(broker: &Broker, count: u64) {
     let mut sender = Client::envelope(broker);
@@ -33,7 +33,7 @@ fn accept(broker: &Broker, count: u64) {
     }
 }
 
-/// All of them are there, and nothing else.
+/// Fails unless exactly the messages 0 to `count` - 1 wait.
 #[track_caller]
 fn assert_all(broker: &Broker, count: u64) {
     let mut receiver = Client::receiver(broker, "sms");
@@ -51,25 +51,26 @@ fn wsmb(broker: &Path, arguments: &[&str]) -> Output {
     command.output().expect("the program")
 }
 
-/// What `wsmb check` says, and whether it ends with 0.
+/// Runs `wsmb check`. Returns whether it exits with 0, and its output.
 fn check(dir: &Path) -> (bool, String) {
     let output = wsmb(dir, &["check", "--config", "wsmb-0.toml"]);
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A broker that has accepted three messages dies of a defect at this place; what it says. The next one has the messages.
+/// Starts a broker that panics at this place, after it has accepted three messages. Fails unless it exits with 1 and names `part`, and the next broker has
+/// the messages.
 #[track_caller]
-fn dies_of_a_defect(place: &str, trigger: impl FnOnce(&Broker), part: &str) {
+fn assert_panic_ends_process(place: &str, trigger: impl FnOnce(&Broker), part: &str) {
     let (dir, marks) = (directory(), directory());
     let mark = marks.path().join("now");
-    let wish = format!("{place}:{}", mark.display());
-    let mut broker = start_in(Setup::default().environment("WSMB_TEST_DEFECT", &wish), &dir);
+    let defect = format!("{place}:{}", mark.display());
+    let mut broker = start_in(Setup::default().environment("WSMB_TEST_DEFECT", &defect), &dir);
     accept(&broker, 3);
     fs::write(&mark, "").expect("a mark");
     trigger(&broker);
     let status = broker.wait();
     assert_eq!(status.code(), Some(1), "{}", broker.log().tail());
-    // Both streams end with the process; what is still in the pipes comes at once.
+    // The pipes may still contain lines after the process has ended.
     broker.wait_for_log("start it again");
     assert_says(&broker.log().text(), &[&format!("{part} has died of a defect"), "a defect in"]);
     drop(broker);
@@ -78,8 +79,8 @@ fn dies_of_a_defect(place: &str, trigger: impl FnOnce(&Broker), part: &str) {
 
 #[test]
 fn a_panic_in_the_core_ends_the_process() {
-    // A message in flight has a deadline, and so the core gets its tick.
-    dies_of_a_defect(
+    // A message in flight has a deadline, so the core gets a tick.
+    assert_panic_ends_process(
         "core",
         |broker| {
             Client::receiver(broker, "other").silent();
@@ -90,9 +91,9 @@ fn a_panic_in_the_core_ends_the_process() {
 }
 
 #[test]
-fn a_panic_in_the_core_under_a_clients_task_ends_the_process() {
-    // The task of the client that connects dies; whoever needs the core next finds it broken.
-    dies_of_a_defect(
+fn a_panic_in_the_core_in_a_clients_task_ends_the_process() {
+    // The task of the connecting client panics while it uses the core.
+    assert_panic_ends_process(
         "register",
         |broker| {
             let _ = Raw::try_upgrade(broker.address(), broker.log(), &Head::new("/"));
@@ -103,8 +104,8 @@ fn a_panic_in_the_core_under_a_clients_task_ends_the_process() {
 
 #[test]
 fn a_panic_of_the_stores_thread_ends_the_process() {
-    // Before a row is removed, the thread writes ids down; there it strikes. The row of this message goes at once.
-    dies_of_a_defect(
+    // The store's thread panics when it writes ids, which it does before it removes a row. The row of this message is removed at once.
+    assert_panic_ends_process(
         "store",
         |broker| {
             let mut sender = Client::envelope(broker);
@@ -117,7 +118,7 @@ fn a_panic_of_the_stores_thread_ends_the_process() {
     );
 }
 
-/// One whole answer over HTTP.
+/// The response to an HTTP request.
 fn http(broker: &Broker, request: &str) -> String {
     let mut raw = Raw::connect(broker);
     raw.send(format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
@@ -125,15 +126,15 @@ fn http(broker: &Broker, request: &str) -> String {
 }
 
 #[test]
-fn health_is_told_to_head_as_to_get() {
+fn health_answers_head_like_get() {
     let broker = Broker::start();
     let (get, head) = (http(&broker, "GET /healthz"), http(&broker, "HEAD /healthz"));
     assert!(get.starts_with("HTTP/1.1 200 OK\r\n") && get.ends_with("\r\n\r\nok\n"), "{get}");
-    assert_eq!(head, get.strip_suffix("ok\n").expect("a body"), "the same head, and no body");
+    assert_eq!(head, get.strip_suffix("ok\n").expect("a body"), "HEAD must have the same head, and no body");
 }
 
 #[test]
-fn two_brokers_never_share_a_file_whatever_became_of_the_lock_file() {
+fn two_brokers_never_share_a_file_even_without_the_lock_file() {
     let dir = directory();
     let broker = start_in(Setup::default(), &dir);
     accept(&broker, 1);
@@ -145,7 +146,7 @@ fn two_brokers_never_share_a_file_whatever_became_of_the_lock_file() {
     let said = refusal(Setup::default().database("other.db"), dir.clone(), 0);
     assert_says(&said, &["other.db is in use by another broker (process "]);
 
-    // What looks on from outside sees the broker, and what would change its store keeps away.
+    // `wsmb check` sees the broker, and `wsmb queue purge` refuses to change its store.
     let usual = ["--config", "wsmb-0.toml", "--store", "sqlite:wsmb.db"];
     let looked = wsmb(dir.path(), &[&["check"], &usual[..]].concat());
     let said = String::from_utf8_lossy(&looked.stdout);
@@ -176,13 +177,13 @@ fn a_journal_that_is_removed_under_the_broker_is_noticed_and_nothing_is_lost() {
         }
         let removed = Instant::now();
         broker.wait_for_log("wsmb.db-wal was removed or replaced while in use");
-        // It is looked for once a second; the rest is for a loaded machine.
+        // The broker checks once a second; the rest is for a loaded machine.
         assert!(removed.elapsed() < Duration::from_secs(3), "{:?}", removed.elapsed());
         let broker = broker.kill_and_restart();
         assert_all(&broker, 129);
         let foreign = fs::read_dir(dir.path()).expect("a directory").flatten();
         let foreign = foreign.filter(|file| file.file_name().to_string_lossy().contains("-wal.foreign-")).count();
-        assert_eq!(foreign, usize::from(replacement.is_some()), "what others put there is kept under another name");
+        assert_eq!(foreign, usize::from(replacement.is_some()), "a foreign file is kept under another name");
     }
 }
 
@@ -200,7 +201,7 @@ fn a_broker_goes_on_with_a_new_journal() {
 }
 
 #[test]
-fn a_journal_that_was_damaged_is_told_at_the_start() {
+fn a_damaged_journal_is_reported_at_the_start() {
     let dir = directory();
     let mut broker = start_in(Setup::default(), &dir);
     accept(&broker, 50);
@@ -210,10 +211,10 @@ fn a_journal_that_was_damaged_is_told_at_the_start() {
     fs::write(&journal, &bytes[..bytes.len() / 2]).expect("cut");
 
     let (well, said) = check(dir.path());
-    assert!(well, "it would start: {said}");
+    assert!(well, "the broker would not start: {said}");
     assert_says(&said, &["wsmb.db-wal is damaged", "the last accepted messages may be lost"]);
     let broker = start_in(Setup::default(), &dir);
-    // The log and the greeting come through two pipes, in any order.
+    // The lines come through two pipes, in any order.
     for part in ["ERROR the journal", "wsmb.db-wal is damaged", "a copy of the journal is kept as", "clean=false"] {
         broker.wait_for_log(part);
     }
@@ -221,11 +222,11 @@ fn a_journal_that_was_damaged_is_told_at_the_start() {
     let copy = names.filter(|path| path.display().to_string().contains("-wal.damaged-")).collect::<Vec<PathBuf>>();
     assert_eq!(fs::read(&copy[0]).expect("the copy"), &bytes[..bytes.len() / 2]);
     let mut receiver = Client::receiver(&broker, "sms");
-    assert_eq!(receiver.next_delivery()["data"][0], 0, "the first are there");
+    assert_eq!(receiver.next_delivery()["data"][0], 0, "the first message is lost");
 }
 
 #[test]
-fn a_damaged_store_is_set_aside_if_that_is_asked_for() {
+fn a_damaged_store_is_set_aside_with_the_option() {
     let dir = directory();
     let mut broker = start_in(Setup::default(), &dir);
     accept(&broker, 5);
@@ -237,7 +238,7 @@ fn a_damaged_store_is_set_aside_if_that_is_asked_for() {
 
     let said = refusal(Setup::default(), dir.clone(), 0);
     assert_says(&said, &["wsmb.db is damaged", "restore a backup", "--set-aside-damaged"]);
-    assert_eq!(fs::read(&main).expect("the store"), bytes, "it is left alone");
+    assert_eq!(fs::read(&main).expect("the store"), bytes, "the damaged store was changed");
     let (well, said) = check(dir.path());
     assert!(!well, "{said}");
     assert_says(&said, &["wsmb.db is damaged", "restore a backup", "--set-aside-damaged"]);
@@ -253,25 +254,25 @@ fn a_damaged_store_is_set_aside_if_that_is_asked_for() {
         .collect();
     names.retain(|name| name.contains(".damaged-"));
     names.sort();
-    assert!(names.len() == 2 && names[1].ends_with(".ids"), "the store and its ids: {names:?}");
+    assert!(names.len() == 2 && names[1].ends_with(".ids"), "not the store and its ids: {names:?}");
     assert_eq!(fs::read(dir.path().join(&names[0])).expect("the old store"), bytes);
     accept(&broker, 2);
     assert_all(&broker.kill_and_restart(), 2);
 }
 
 #[test]
-fn each_error_of_a_disk_is_told_as_what_it_is() {
+fn each_error_of_a_disk_is_reported_with_its_cause() {
     let (dir, tools) = (directory(), directory());
     let disk = Shim::new(tools.path(), dir.path()).expect("a disk that fails");
     let mut broker = start_in(Setup::default().variables(disk.environment(false, None)), &dir);
     let mut sender = Client::envelope(&broker);
-    let told = [
+    let faults = [
         (libc::EIO, "the device that holds it fails (EIO); save a copy"),
         (libc::EDQUOT, "the quota of the broker's user is used up (EDQUOT)"),
         (libc::EROFS, "its file system is read-only (EROFS)"),
         (libc::ENOSPC, "is full; free space there"),
     ];
-    for (number, (errno, sentence)) in told.into_iter().enumerate() {
+    for (number, (errno, sentence)) in faults.into_iter().enumerate() {
         let before = broker.log().text().len();
         disk.fail(Fault::Everything(errno)).expect("an error");
         assert_eq!(send(&mut sender, &json!("lost"), &format!("during {number}")), "05");
@@ -287,10 +288,10 @@ fn each_error_of_a_disk_is_told_as_what_it_is() {
 }
 
 #[test]
-fn a_password_file_that_could_not_be_read_is_read_when_it_can_be() {
+fn a_password_file_that_could_not_be_read_is_read_later() {
     const APP: &str = "app:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n";
     let broker = Setup::default().auth("htpasswd = [\"{dir}/users\"]").file("users", APP).start();
-    // No descriptor is left: every file that is to be opened fails.
+    // No descriptor is left, so opening a file fails.
     broker.open_no_file_from(3);
     fs::write(broker.dir().join("users"), format!("{APP}late:{{SHA}}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")).expect("written");
     broker.wait_for_log("users: cannot be read: Too many open files");
@@ -299,9 +300,9 @@ fn a_password_file_that_could_not_be_read_is_read_when_it_can_be() {
     let head = Head::new("/").with("Authorization", &basic("late", "secret"));
     let deadline = Instant::now() + PATIENCE;
     while Raw::try_upgrade(broker.address(), broker.log(), &head).is_none() {
-        assert!(Instant::now() < deadline, "the new user can't come in\n{}", broker.log().tail());
+        assert!(Instant::now() < deadline, "the new user cannot log in\n{}", broker.log().tail());
         std::thread::sleep(Duration::from_millis(20));
     }
-    let told = broker.log().text().matches("cannot be read").count();
-    assert_eq!(told, 1, "it is told once");
+    let count = broker.log().text().matches("cannot be read").count();
+    assert_eq!(count, 1, "the error must be logged once");
 }

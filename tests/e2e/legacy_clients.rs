@@ -1,5 +1,4 @@
-//! The three kindnesses to legacy connections (SPEC section 3), each of which decides whether a real client lives, and the legacy
-//! clients' ordinary lives.
+//! The three exceptions for legacy connections (SPEC section 3), without which a real client fails, and the ordinary work of the legacy clients.
 
 use std::time::{Duration, Instant};
 
@@ -11,39 +10,39 @@ use crate::legacy::{Esp32, Java, Php, PhpRead, php_head, php_publish, php_send};
 use crate::raw::{Got, Raw, opcode};
 
 #[test]
-fn nothing_comes_in_the_heads_shadow() {
+fn the_connect_reply_comes_at_least_50_ms_after_the_head() {
     let broker = Broker::start();
-    // A client that reads late gives the broker time to err. On a loaded machine the pause may outlast the 50 ms: then the attempt
-    // proves nothing and is made again.
+    // A client that reads 15 ms late gets an early frame together with the head. On a loaded machine the pause may be longer than the broker's 50 ms;
+    // then the attempt proves nothing and is repeated.
     for _ in 0..100 {
         let began = Instant::now();
         let (mut php, lost) = Php::connect_slowly(&broker, "/", Duration::from_millis(15));
         if began.elapsed() < Duration::from_millis(45) {
-            assert!(lost.is_empty(), "lost in the head's shadow: {}", lost.escape_ascii());
+            assert!(lost.is_empty(), "lost with the head: {}", lost.escape_ascii());
             let reply = php.message();
             assert!(reply.contains("connect"), "{reply}");
             assert!(began.elapsed() >= Duration::from_millis(45), "the connect reply came after {:?}", began.elapsed());
             return;
         }
     }
-    panic!("this machine is too slow to tell");
+    panic!("this machine is too slow for the test");
 }
 
 #[test]
-fn a_backlog_too_stays_out_of_the_heads_shadow() {
+fn the_backlog_of_a_topic_comes_at_least_50_ms_after_the_head() {
     let broker = Broker::start();
     Client::envelope(&broker).publish_safely("sms", &json!({"n": 1}), "a");
     for _ in 0..100 {
         let began = Instant::now();
         let (mut php, lost) = Php::connect_slowly(&broker, "/ws?topic=sms", Duration::from_millis(15));
         if began.elapsed() < Duration::from_millis(45) {
-            assert!(lost.is_empty(), "lost in the head's shadow: {}", lost.escape_ascii());
+            assert!(lost.is_empty(), "lost with the head: {}", lost.escape_ascii());
             assert_eq!(php.message(), r#"{"n":1}"#);
             return;
         }
         php.raw().finish();
     }
-    panic!("this machine is too slow to tell");
+    panic!("this machine is too slow for the test");
 }
 
 #[test]
@@ -58,22 +57,22 @@ fn the_clients_first_frame_ends_the_hold() {
         raw.next_frame();
         began.elapsed() < Duration::from_millis(40)
     });
-    assert!(quick, "the answer to the first frame always comes late");
+    assert!(quick, "every answer to a first frame was late");
 }
 
 #[test]
-fn a_broker_going_down_sends_legacy_clients_no_close_frame_and_modern_ones_1001() {
+fn a_stopping_broker_sends_1001_to_modern_clients_and_no_close_frame_to_legacy_clients() {
     let mut broker = Broker::start();
     let mut envelope = Php::receiver(&broker, "sms");
     let mut topic = Php::connect(&broker, "/ws?topic=sms");
     let mut modern = Client::receiver(&broker, "sms");
     broker.signal(libc::SIGTERM);
     assert_eq!(modern.closed(), 1001);
-    // `read` fails on a close frame, and tells FIN from RST nowhere: the raw peer does.
+    // The raw peer tells FIN from RST; `Php::read` does not.
     for php in [&mut envelope, &mut topic] {
         assert_eq!(php.raw().next(), Got::Fin, "{}", php.raw().trace());
     }
-    // The clients go at once, as the real ones do.
+    // The real clients end at once, too.
     drop((envelope, topic, modern));
     let status = broker.wait();
     assert_eq!(status.code(), Some(0), "{}", broker.log().tail());
@@ -91,14 +90,14 @@ fn a_clients_own_close_frame_is_answered() {
 }
 
 #[test]
-fn confirmation_pings_carry_a_payload_and_an_empty_pong_answers_them() {
+fn confirmation_pings_have_a_payload_and_an_empty_pong_answers_them() {
     let broker = Setup::default().defaults("receivers = 1").start();
     let mut php = Php::receiver(&broker, "sms");
     let mut sender = Client::envelope(&broker);
     for round in 0..3 {
         sender.publish("sms", &json!(round));
         assert!(php.message().contains(&format!("[{round}]")));
-        // `read` fails on an empty ping, and would leave one with payload "0" unanswered: then the message would come again.
+        // `Php::read` fails on an empty ping. It leaves a ping with the payload "0" unanswered, so the message would be delivered again.
         php.answer_one_ping();
     }
     drop(php);
@@ -122,13 +121,13 @@ fn an_empty_topic_message_is_not_forwarded() {
 }
 
 #[test]
-fn a_script_that_sends_and_is_gone_is_heard() {
+fn messages_of_a_script_that_sends_and_leaves_are_processed() {
     let broker = Broker::start();
     let mut receiver = Client::receiver(&broker, "sms");
     for round in 0..5 {
         php_send(&broker, &format!(r#"{{"command":"send-message","channel":"sms","data":[{round}]}}"#));
         assert_eq!(receiver.numbers(1), [round]);
-        // Here the held connect reply meets a closed socket: the broker's write fails before it has read the frame.
+        // The broker writes the held connect reply to a closed socket, so the write may fail before the frame is read.
         let mut hasty = Php::connect(&broker, "/");
         hasty.send_envelope(&format!(r#"{{"command":"send-message","channel":"sms","data":[{}]}}"#, 100 + round));
         drop(hasty);
@@ -139,12 +138,12 @@ fn a_script_that_sends_and_is_gone_is_heard() {
 }
 
 #[test]
-fn a_publisher_that_resets_its_connection_is_heard() {
+fn messages_of_a_publisher_that_resets_its_connection_are_processed() {
     let broker = Broker::start();
     let mut receiver = Client::receiver(&broker, "sms");
     let mut backlog = Client::topic(&broker, "sms");
     for round in 0..5 {
-        // It is a receiver of the topic too; what it has not read makes the system send RST.
+        // A topic publisher is a receiver too. Closing a socket with unread bytes sends RST.
         let mut php = Php::connect(&broker, "/ws?topic=sms");
         backlog.raw().send_text("\"unread\"");
         assert_eq!(receiver.messages(1), ["\"unread\""]);
@@ -156,7 +155,7 @@ fn a_publisher_that_resets_its_connection_is_heard() {
 }
 
 #[test]
-fn the_java_gateway_lives_its_life() {
+fn the_java_gateway_receives_and_answers() {
     let broker = Broker::start();
     let mut java = Java::connect(&broker, "otp requests");
     java.keep_alive();
@@ -166,7 +165,7 @@ fn the_java_gateway_lives_its_life() {
     let mut binary = Client::topic(&broker, "otp+requests");
     binary.raw().send_frame(opcode::BINARY, b"\0\x01");
     php_publish(&broker, "otp+requests", "{\"command\":\"echo\"}");
-    assert_eq!(java.text(), "{\"command\":\"echo\"}", "binary is ignored, text is seen");
+    assert_eq!(java.text(), "{\"command\":\"echo\"}", "a binary frame must be ignored");
     java.keep_alive();
     let mut callback = Client::receiver(&broker, "callback");
     Java::connect(&broker, "callback").send_and_close("{\"done\":true}");
@@ -176,7 +175,7 @@ fn the_java_gateway_lives_its_life() {
 }
 
 #[test]
-fn the_esp32_gateway_lives_its_life() {
+fn the_esp32_gateway_receives_and_answers() {
     let broker = Broker::start();
     let mut esp32 = Esp32::connect(&broker, "sms");
     php_publish(&broker, "sms", "{\"id\":1}");
@@ -206,7 +205,7 @@ fn backlog_frames_fit_the_esp32() {
 }
 
 #[test]
-fn the_reply_may_be_there_before_the_requester_subscribes() {
+fn a_reply_waits_for_a_requester_that_subscribes_later() {
     let broker = Broker::start();
     php_publish(&broker, "requests", r#"{"command":"echo","callback_topic":"reply-7","callback_delay":0}"#);
     Java::connect(&broker, "reply-7").send_and_close(r#"{"answer":7}"#);
@@ -215,7 +214,7 @@ fn the_reply_may_be_there_before_the_requester_subscribes() {
 }
 
 #[test]
-fn no_ping_spoils_a_one_shot_readers_wait_for_its_answer() {
+fn an_idle_legacy_connection_gets_no_ping() {
     let broker = Setup::default().server("heartbeat = \"1s\"").start();
     let mut reader = Php::connect(&broker, "/ws?topic=callback");
     match reader.raw().next_by(Instant::now() + Duration::from_secs(10)) {

@@ -1,5 +1,4 @@
-//! The ways to the broker: directly, and through each proxy. A proxy is a process of its own, with a directory and a port of its own, and ends with
-//! the test.
+//! The routes to the broker: directly, and through each proxy. A proxy is a process with its own directory and port, and ends with the test.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -12,20 +11,20 @@ use crate::process;
 
 /// How a client reaches the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Route {
     Direct,
     Nginx,
-    /// HAProxy that reads HTTP.
+    /// HAProxy in HTTP mode.
     HaproxyHttp,
-    /// HAProxy that passes bytes and sends a PROXY header of this version.
+    /// HAProxy in TCP mode, which sends a PROXY header of this version.
     HaproxyTcp(u8),
 }
 
-impl Way {
-    /// Every way with a proxy.
+impl Route {
+    /// All routes with a proxy.
     pub const PROXIES: [Self; 4] = [Self::Nginx, Self::HaproxyHttp, Self::HaproxyTcp(1), Self::HaproxyTcp(2)];
 
-    /// What a broker at its end is configured with.
+    /// The setup of a broker at the end of this route.
     pub fn setup(self) -> Setup {
         let setup = Setup::default().store("[log]\nlevel = \"debug\"");
         match self {
@@ -38,7 +37,7 @@ impl Way {
     }
 }
 
-/// A proxy that runs.
+/// A running proxy.
 pub struct Proxy {
     child: Child,
     address: SocketAddr,
@@ -46,22 +45,22 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts the proxy of a way in front of a broker; `None` for [`Way::Direct`].
+    /// Starts the proxy of a route in front of a broker; `None` for [`Route::Direct`].
     #[track_caller]
-    pub fn start(way: Way, broker: &Broker) -> Option<Self> {
-        Self::start_edited(way, broker, &[])
+    pub fn start(route: Route, broker: &Broker) -> Option<Self> {
+        Self::start_edited(route, broker, &[])
     }
 
-    /// The same with parts of its configuration replaced.
+    /// Like [`Self::start`], with parts of the proxy's configuration replaced.
     #[track_caller]
-    pub fn start_edited(way: Way, broker: &Broker, edits: &[(&str, &str)]) -> Option<Self> {
+    pub fn start_edited(route: Route, broker: &Broker, edits: &[(&str, &str)]) -> Option<Self> {
         for _ in 0..10 {
             let address = process::free_port().local_addr().expect("the address of a listener");
             let dir = tempfile::tempdir().expect("a temporary directory");
-            let mut command = match way {
-                Way::Direct => return None,
-                Way::Nginx => nginx(&dir, address, broker, edits),
-                Way::HaproxyHttp | Way::HaproxyTcp(_) => haproxy(way, &dir, address, broker, edits),
+            let mut command = match route {
+                Route::Direct => return None,
+                Route::Nginx => nginx(&dir, address, broker, edits),
+                Route::HaproxyHttp | Route::HaproxyTcp(_) => haproxy(route, &dir, address, broker, edits),
             };
             let log = std::fs::File::create(dir.path().join("log")).expect("a log");
             command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log).current_dir(dir.path());
@@ -70,13 +69,13 @@ impl Proxy {
             if proxy.listens() {
                 return Some(proxy);
             }
-            // Somebody took the port in the meantime.
-            assert!(proxy.log().to_lowercase().contains("in use"), "{way:?} does not start:\n{}", proxy.log());
+            // Another process took the port in the meantime.
+            assert!(proxy.log().to_lowercase().contains("in use"), "{route:?} does not start:\n{}", proxy.log());
         }
         panic!("no port is free");
     }
 
-    /// Waits until it accepts connections; false if it has ended.
+    /// Waits until the proxy accepts connections; `false` if it has ended.
     #[track_caller]
     fn listens(&mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
@@ -90,17 +89,17 @@ impl Proxy {
         true
     }
 
-    /// Where it listens.
+    /// The address that the proxy listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Ends it at once; the system ends its connections.
+    /// Kills the proxy; the kernel ends its connections.
     pub fn kill(&mut self) {
         process::kill_tree(&mut self.child);
     }
 
-    /// Ends it in an orderly way that does not wait for its clients.
+    /// Ends it in an orderly route that does not wait for its clients.
     pub fn stop(&mut self) {
         process::signal(self.child.id(), libc::SIGTERM);
         let deadline = Instant::now() + PATIENCE;
@@ -122,11 +121,11 @@ impl Drop for Proxy {
     }
 }
 
-fn system() -> Vec<PathBuf> {
+fn system_directories() -> Vec<PathBuf> {
     ["/usr/sbin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from).to_vec()
 }
 
-/// The example of the documentation in the smallest configuration that holds it.
+/// nginx with a small configuration that contains the example of the documentation.
 fn nginx(dir: &tempfile::TempDir, address: SocketAddr, broker: &Broker, edits: &[(&str, &str)]) -> Command {
     let path = dir.path().display();
     let location = example("nginx", "location").replace("127.0.0.1:8888", &broker.address().to_string());
@@ -139,16 +138,16 @@ fn nginx(dir: &tempfile::TempDir, address: SocketAddr, broker: &Broker, edits: &
     );
     let file = dir.path().join("nginx.conf");
     std::fs::write(&file, edited(text, edits)).expect("the configuration of nginx");
-    let mut command = Command::new(process::find(&["nginx"], &system()));
+    let mut command = Command::new(process::find(&["nginx"], &system_directories()));
     command.arg("-e").arg(dir.path().join("error.log")).arg("-p").arg(dir.path()).arg("-c").arg(file);
     command
 }
 
-/// The example of the documentation, without TLS and at the addresses of the test.
-fn haproxy(way: Way, dir: &tempfile::TempDir, address: SocketAddr, broker: &Broker, edits: &[(&str, &str)]) -> Command {
+/// HAProxy with the example of the documentation, without TLS and with the addresses of the test.
+fn haproxy(route: Route, dir: &tempfile::TempDir, address: SocketAddr, broker: &Broker, edits: &[(&str, &str)]) -> Command {
     let addresses = broker.addresses();
-    let text = match way {
-        Way::HaproxyTcp(version) => {
+    let text = match route {
+        Route::HaproxyTcp(version) => {
             let text = example("haproxy", "mode tcp").replace("127.0.0.1:8889", &addresses[1].to_string());
             if version == 1 { text.replace("send-proxy-v2", "send-proxy") } else { text }
         }
@@ -159,7 +158,7 @@ fn haproxy(way: Way, dir: &tempfile::TempDir, address: SocketAddr, broker: &Brok
     assert!(text.contains(bind), "the example has another address:\n{text}");
     let file = dir.path().join("haproxy.cfg");
     std::fs::write(&file, text.replace(bind, &format!("bind {address}"))).expect("the configuration of HAProxy");
-    let mut command = Command::new(process::find(&["haproxy"], &system()));
+    let mut command = Command::new(process::find(&["haproxy"], &system_directories()));
     command.arg("-db").arg("-f").arg(file);
     command
 }
@@ -172,7 +171,7 @@ fn edited(text: String, edits: &[(&str, &str)]) -> String {
     })
 }
 
-/// The block of `docs/deploying.md` in this language that contains a text.
+/// The code block of `docs/deploying.md` in this language that contains a text.
 #[track_caller]
 fn example(language: &str, containing: &str) -> String {
     let found = blocks(include_str!("../../docs/deploying.md"), language);
@@ -186,6 +185,6 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_readme_has_the_same_example() {
+fn the_readme_has_the_same_nginx_example() {
     assert_eq!(blocks(include_str!("../../README.md"), "nginx"), [example("nginx", "location")]);
 }

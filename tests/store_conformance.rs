@@ -1,10 +1,10 @@
-//! What every store must do, as one suite of functions that runs against each backend.
+//! One suite of tests that runs against each store.
 //!
-//! A backend joins by one more line in [`backends`]. Database servers are private ones (see `servers`); MySQL joins where the environment variable
+//! [`backends`] lists the stores. Database servers are private (see `servers`); MySQL is tested if the environment variable
 //! `WSMB_TEST_MYSQL` names its `mysqld`.
 
 #[cfg(target_os = "linux")]
-#[allow(dead_code, unused_imports)] // What other tests need is more than what is needed here.
+#[allow(dead_code, unused_imports)] // Other tests need more.
 mod servers;
 
 use std::collections::BTreeMap;
@@ -17,10 +17,10 @@ use wsmb_core::policy::{ChannelPolicy, Policies, Spare};
 use wsmb_store::JournalSettings;
 use wsmb_store::{Background, ChannelSummary, Group, Restamp, StoreError, StoreSettings};
 
-/// Opens an empty store; the directory lives as long as it does.
+/// Opens an empty store in a directory, which exists as long as the store.
 type Factory = Box<dyn Fn(&std::path::Path) -> Box<dyn Background>>;
 
-/// Every store, by name.
+/// All stores, with their names.
 fn backends() -> Vec<(String, Factory)> {
     let mut all: Vec<(String, Factory)> =
         vec![("sqlite".to_owned(), Box::new(sqlite)), ("memory".to_owned(), Box::new(memory))];
@@ -37,13 +37,13 @@ fn memory(_directory: &std::path::Path) -> Box<dyn Background> {
     wsmb_store::open(&StoreSettings { url: "memory:".to_owned(), ..StoreSettings::default() }).expect("opens")
 }
 
-/// The database servers that run on Linux only, where the harness can see to it that none outlives its tests.
+/// Database servers run on Linux only, because the harness uses features of Linux.
 #[cfg(not(target_os = "linux"))]
 fn on_servers() -> Vec<(String, Factory)> {
     Vec::new()
 }
 
-/// Each server by itself, and with a journal in front of it.
+/// Each server without and with a journal.
 #[cfg(target_os = "linux")]
 fn on_servers() -> Vec<(String, Factory)> {
     let kinds = servers::Kind::all();
@@ -68,7 +68,7 @@ fn remote(kind: servers::Kind, journal: bool) -> impl Fn(&std::path::Path) -> Bo
     }
 }
 
-/// Runs a case against an empty store of every backend.
+/// Runs a test against an empty store of every backend.
 fn on_each(case: fn(&mut dyn Background)) {
     for (name, open) in backends() {
         println!("on {name}");
@@ -118,7 +118,7 @@ fn ids(store: &mut dyn Background, name: &str) -> Vec<u64> {
 }
 
 #[test]
-fn the_id_of_a_dead_letter_is_remembered_where_it_was_sent_to() {
+fn the_id_of_a_dead_letter_belongs_to_its_original_channel() {
     on_each(|store| {
         let (publication, reason) = (Some(PublicationId::new("user", "5")), None);
         let dead = DeadLetter { why: Why::MaxDeliveries, channel: channel("sms"), attempts: 4, reason };
@@ -130,7 +130,7 @@ fn the_id_of_a_dead_letter_is_remembered_where_it_was_sent_to() {
 }
 
 #[test]
-fn every_field_comes_back() {
+fn every_field_is_stored() {
     on_each(|store| {
         let full = Message {
             expires: Some(Timestamp(1_763_800_060_123)),
@@ -155,7 +155,7 @@ fn every_field_comes_back() {
 }
 
 #[test]
-fn payloads_come_back_byte_for_byte() {
+fn payloads_are_stored_byte_for_byte() {
     on_each(|store| {
         let texts = [
             "",
@@ -192,7 +192,7 @@ fn channel_names_are_taken_literally() {
 }
 
 #[test]
-fn pages_come_in_order_whatever_the_order_of_writing() {
+fn pages_are_in_the_order_of_ids() {
     on_each(|store| {
         append(store, [5, 3, 9, 1].map(|id| text(id, "a")).to_vec());
         append(store, vec![text(2, "b"), text(4, "a")]);
@@ -218,7 +218,7 @@ fn pages_are_bounded_in_bytes_but_never_empty() {
 }
 
 #[test]
-fn a_group_means_appends_then_removals_then_counts() {
+fn a_group_applies_appends_then_removals_then_counts() {
     on_each(|store| {
         append(store, vec![text(1, "a"), text(2, "a")]);
         let group = Group {
@@ -227,7 +227,7 @@ fn a_group_means_appends_then_removals_then_counts() {
             deliveries: [(2, 5), (4, 1), (1, 9), (99, 1)].map(|(id, count)| (MessageId(id), count)).to_vec(),
             marks: Vec::new(),
         };
-        store.commit(&group).expect("what is not there is no error");
+        store.commit(&group).expect("unknown ids are no error");
         let page = store.load(&channel("a"), MessageId(0), 10, ALL).expect("loads");
         let counts: Vec<_> = page.messages.iter().map(|message| (message.id.0, message.deliveries)).collect();
         assert_eq!(counts, [(2, 5), (4, 1)]);
@@ -247,7 +247,7 @@ fn writing_a_message_again_replaces_it() {
 }
 
 #[test]
-fn a_scan_has_everything_in_the_order_of_ids() {
+fn a_scan_returns_all_messages_in_the_order_of_ids() {
     on_each(|store| {
         let due = Message { due: Some(Timestamp(9)), expires: Some(Timestamp(3)), ..text(2, "b") };
         append(store, vec![text(5, "a"), text(1, "ü"), due.clone(), text(9, "a")]);
@@ -256,14 +256,14 @@ fn a_scan_has_everything_in_the_order_of_ids() {
         let page = store.scan(MessageId(5), 3, ALL).expect("scans");
         assert_eq!((page.messages, page.complete), (vec![text(9, "a")], true));
         let page = store.scan(MessageId(0), 4, 0).expect("scans");
-        assert_eq!((page.messages.len(), page.complete), (1, false), "bounded in bytes, but never empty");
+        assert_eq!((page.messages.len(), page.complete), (1, false), "a page is bounded in bytes, but never empty");
         let page = store.scan(MessageId(9), 4, 0).expect("scans");
         assert!(page.messages.is_empty() && page.complete);
     });
 }
 
 #[test]
-fn marks_are_remembered_with_the_group_that_brings_them() {
+fn marks_are_stored_with_their_group() {
     on_each(|store| {
         assert_eq!(store.mark("copy.1").expect("reads"), None);
         let marks = |value| vec![("copy.1".to_owned(), value), ("copy.2".to_owned(), value + 1)];
@@ -275,28 +275,28 @@ fn marks_are_remembered_with_the_group_that_brings_them() {
         store.commit(&Group { marks: marks(largest - 1), ..Group::default() }).expect("commits");
         assert_eq!(store.mark("copy.2").expect("reads"), Some(largest));
         assert_eq!(store.mark("copy").expect("reads"), None);
-        assert!(store.summary(Timestamp(0)).expect("summary").clean, "no mark of the store itself is touched");
+        assert!(store.summary(Timestamp(0)).expect("summary").clean, "the store's own mark was changed");
     });
 }
 
 #[test]
-fn a_sweep_takes_what_is_expired_and_names_it() {
+fn a_sweep_removes_expired_messages_and_returns_their_ids() {
     on_each(|store| {
         let expiring = |id, name, at| Message { expires: Some(Timestamp(at)), ..text(id, name) };
         let due = Message { due: Some(Timestamp(99)), ..expiring(4, "b", 20) };
         append(store, vec![expiring(1, "a", 30), expiring(2, "b", 20), text(3, "a"), due, expiring(5, "a", 21)]);
         let swept = store.sweep(Timestamp(20), 10, &Spare::default()).expect("sweeps").gone;
-        assert_eq!(swept, [(MessageId(2), channel("b"))], "what waits for its time is the broker's to expire");
+        assert_eq!(swept, [(MessageId(2), channel("b"))], "a sweep must not remove delayed messages");
         assert_eq!(
             store.sweep(Timestamp(50), 1, &Spare::default()).expect("sweeps").gone,
             [(MessageId(5), channel("a"))],
-            "the soonest first"
+            "the earliest first"
         );
         assert_eq!(ids(store, "a"), [1, 3]);
     });
 }
 
-/// The channels `a`, but not the others.
+/// Spares the expired messages of channel `a`.
 fn sparing_a() -> Spare {
     let dead =
         ChannelPolicy { dead_letter: Some(channel("dead")), dead_letter_expired: true, ..ChannelPolicy::default() };
@@ -305,7 +305,7 @@ fn sparing_a() -> Spare {
 }
 
 #[test]
-fn a_sweep_reads_what_is_to_be_a_dead_letter_and_goes_on_behind_it() {
+fn a_sweep_returns_spared_messages_in_parts() {
     on_each(|store| {
         let expiring = |id, name, at| Message { expires: Some(Timestamp(at)), ..text(id, name) };
         let dead = DeadLetter { why: Why::Rejected, channel: channel("x"), attempts: 2, reason: Some("no".into()) };
@@ -319,28 +319,28 @@ fn a_sweep_reads_what_is_to_be_a_dead_letter_and_goes_on_behind_it() {
             assert!(swept.gone.len() + swept.spared.len() <= 2, "{swept:?}");
             parts.extend(swept.spared.iter().map(|message| message.id.0));
             if swept.spared.first().is_some_and(|message| message.id.0 == 3) {
-                assert_eq!(swept.spared, [first.clone(), expiring(1, "a", 20)], "whole, the soonest first");
+                assert_eq!(swept.spared, [first.clone(), expiring(1, "a", 20)], "complete messages, the earliest first");
             } else if swept.gone.is_empty() && swept.spared.is_empty() {
-                assert!(!swept.more, "it has come to the end");
+                assert!(!swept.more, "an empty sweep must be the last");
             }
             if !swept.more {
                 break;
             }
         }
         assert_eq!(parts, [3, 1, 6, 7, 8, 9]);
-        assert_eq!((ids(store, "a"), ids(store, "b")), (vec![1, 3, 4, 5, 6, 7, 8, 9], vec![]), "they are there still");
-        // What has become a dead letter is read no more.
+        assert_eq!((ids(store, "a"), ids(store, "b")), (vec![1, 3, 4, 5, 6, 7, 8, 9], vec![]), "a spared message was removed");
+        // Rows that have become dead letters are removed, and the sweep does not return them again.
         remove(store, &[3, 1, 6, 7]);
         let again = store.sweep(Timestamp(20), 10, &sparing_a()).expect("sweeps");
-        assert_eq!(again.spared.iter().map(|message| message.id.0).collect::<Vec<_>>(), [8, 9], "and from the start");
+        assert_eq!(again.spared.iter().map(|message| message.id.0).collect::<Vec<_>>(), [8, 9], "a new sweep begins at the start");
         let all = store.sweep(Timestamp(30), 10, &Spare::default()).expect("sweeps");
-        assert_eq!((all.gone.len(), all.spared.len()), (3, 0), "nothing is spared any more");
+        assert_eq!((all.gone.len(), all.spared.len()), (3, 0), "no message is spared");
         assert_eq!(ids(store, "a"), [5]);
     });
 }
 
 #[test]
-fn a_sweep_reads_no_more_than_a_page_of_what_it_spares() {
+fn a_sweep_returns_at_most_a_page_of_spared_messages() {
     on_each(|store| {
         let large = "x".repeat(wsmb_core::limits::PAGE_BYTES / 4);
         let row = |id| Message { expires: Some(Timestamp(9)), ..message(id, "a", Payload::text(&large)) };
@@ -390,7 +390,7 @@ fn a_correction_moves_the_times_of_rows_once() {
         ];
         for _ in 0..2 {
             store.restamp(&forward).expect("corrects");
-            assert_eq!(times(store), moved, "the same token once");
+            assert_eq!(times(store), moved, "the same token must be applied once");
         }
         store.restamp(&Restamp { token: 8, after: MessageId(2), all: true, by: -120_000 }).expect("corrects");
         let back = vec![
@@ -400,9 +400,9 @@ fn a_correction_moves_the_times_of_rows_once() {
             (4, (30, Some(830), Some(60))),
         ];
         let mut found = times(store);
-        // A date before 1970 is no date.
+        // Stores differ for times before 1970.
         found[1].1.0 = 0;
-        assert_eq!(found, back, "and of the older ones those that end");
+        assert_eq!(found, back, "older rows are moved only if they expire");
         assert_eq!(
             store.sweep(Timestamp(40_000), 10, &Spare::default()).expect("sweeps").gone,
             [(MessageId(2), channel("a"))]
@@ -411,7 +411,7 @@ fn a_correction_moves_the_times_of_rows_once() {
 }
 
 #[test]
-fn rows_from_the_future_are_taken_as_created_now() {
+fn rows_from_the_future_count_as_created_now() {
     on_each(|store| {
         let rows = [
             (1, (500, Some(560), None)),
@@ -429,12 +429,12 @@ fn rows_from_the_future_are_taken_as_created_now() {
             (4, (300, Some(599), Some(329))),
             (5, (500, Some(560), None)),
         ];
-        assert_eq!(times(store), young, "what is left is what they had, to the second, and never more");
+        assert_eq!(times(store), young, "the remaining times must not grow");
     });
 }
 
 #[test]
-fn the_summary_says_when_messages_expire() {
+fn the_summary_contains_the_times_of_expiry() {
     on_each(|store| {
         let rows = [
             (1, (1, Some(60), None)),
@@ -447,12 +447,12 @@ fn the_summary_says_when_messages_expire() {
         let mut found = store.summary(Timestamp(0)).expect("summary").expiries;
         found.sort();
         let a = || channel("a");
-        assert_eq!(found, [(a(), Timestamp(60_000), 2), (a(), Timestamp(9_000_000), 1)], "those without a due time");
+        assert_eq!(found, [(a(), Timestamp(60_000), 2), (a(), Timestamp(9_000_000), 1)], "only messages without a due time");
     });
 }
 
 #[test]
-fn a_purge_takes_one_channel_up_to_an_id_in_bounded_parts() {
+fn a_purge_removes_a_channel_up_to_an_id_in_bounded_parts() {
     on_each(|store| {
         append(
             store,
@@ -474,7 +474,7 @@ fn a_purge_takes_one_channel_up_to_an_id_in_bounded_parts() {
 }
 
 #[test]
-fn the_summary_says_what_waits() {
+fn the_summary_contains_all_waiting_messages() {
     on_each(|store| {
         let empty = store.summary(Timestamp(0)).expect("summary");
         assert!(empty.channels.is_empty() && empty.clean && empty.last_id == MessageId(0));
@@ -501,10 +501,10 @@ fn the_summary_says_what_waits() {
 }
 
 #[test]
-fn the_rest_of_the_trait_works_on_every_store() {
+fn check_maintain_and_mark_clean_work() {
     on_each(|store| {
         store.check().expect("can be written");
-        store.maintain().expect("tends");
+        store.maintain().expect("maintained");
         store.mark_clean().expect("marks");
         append(store, vec![text(1, "a")]);
     });
@@ -535,17 +535,17 @@ fn a_hundred_thousand_messages_are_paged_in_order() {
 }
 
 #[test]
-fn a_memory_store_keeps_to_its_budget() {
+fn a_memory_store_refuses_groups_over_its_budget() {
     let settings = StoreSettings { url: "memory:".to_owned(), memory: 10_000, ..StoreSettings::default() };
     let mut store = wsmb_store::open(&settings).expect("opens");
     let large = |id| message(id, "a", Payload::text("x".repeat(4_000)));
     append(&mut *store, vec![large(1), large(2)]);
     let over = Group { appends: vec![large(3)], ..Group::default() };
     assert!(matches!(store.commit(&over), Err(StoreError::OverBudget { .. })));
-    assert_eq!(ids(&mut *store, "a"), [1, 2], "nothing of a refused group");
+    assert_eq!(ids(&mut *store, "a"), [1, 2], "a part of a refused group was stored");
     append(&mut *store, vec![large(2)]);
     let swap = Group { appends: vec![large(3)], removals: vec![MessageId(1)], ..Group::default() };
-    store.commit(&swap).expect("room is made within the group");
+    store.commit(&swap).expect("a removal frees space for an append of the same group");
     assert_eq!(ids(&mut *store, "a"), [2, 3]);
 }
 
@@ -581,7 +581,7 @@ fn call() -> impl Strategy<Value = Call> {
     ]
 }
 
-/// What a call answers, as text, so that two stores can be compared.
+/// The result of a call as text, to compare two stores.
 fn answer(store: &mut dyn Background, call: &Call) -> String {
     let name = |number: u8| channel(["a", "b", "ü"][usize::from(number)]);
     match call.clone() {
@@ -589,7 +589,7 @@ fn answer(store: &mut dyn Background, call: &Call) -> String {
             let written = |(id, channel, expires, due): (u64, u8, Option<u64>, Option<u64>)| Message {
                 expires: expires.map(Timestamp),
                 due: due.map(Timestamp),
-                // As ids are given in the order of time.
+                // Ids increase with time.
                 created: Timestamp(id * 1_000),
                 publication: (id % 2 == 0).then(|| PublicationId::new("u", &(id / 4).to_string())),
                 ..text(id, name(channel).as_str())
@@ -615,7 +615,7 @@ fn answer(store: &mut dyn Background, call: &Call) -> String {
             gone.sort();
             format!("{gone:?} {spared:?} {more}")
         }
-        // Which of the rows go first is the store's affair; how many is not.
+        // The order of removals depends on the store; their number does not.
         Call::Purge { channel, up_to, limit } => {
             let mut parts = Vec::new();
             loop {
@@ -628,7 +628,7 @@ fn answer(store: &mut dyn Background, call: &Call) -> String {
         }
         Call::Summary { since } => {
             let summary = store.summary(Timestamp(since)).expect("summary");
-            // How moments are taken together is the store's affair; how many messages expire at all is not.
+            // The grouping of times depends on the store; the number of expiring messages does not.
             let mut expiring = BTreeMap::<_, u64>::new();
             for (channel, _, messages) in &summary.expiries {
                 *expiring.entry(channel.clone()).or_default() += messages;
@@ -642,7 +642,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn all_stores_answer_alike(calls in prop::collection::vec(call(), 1..60)) {
+    fn all_stores_return_the_same_results(calls in prop::collection::vec(call(), 1..60)) {
         let backends = backends();
         let directories: Vec<_> = backends.iter().map(|_| tempfile::tempdir().expect("a directory")).collect();
         let mut stores: Vec<_> =

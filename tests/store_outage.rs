@@ -1,6 +1,6 @@
-//! An outage of a real SQLite file as an administrator sees it: one line when it begins, one when it ends, however many messages fail in between.
+//! The log of an outage of a SQLite file: one line at its start and one at its end, however many messages fail in between.
 //!
-//! Alone in its binary, because it listens to the log of the whole process.
+//! A separate test program, because it captures the log of the whole process.
 
 use std::io;
 use std::sync::mpsc::channel as pipe;
@@ -50,7 +50,7 @@ fn message(id: u64) -> Message {
 }
 
 #[test]
-fn an_outage_is_one_line_at_its_begin_and_one_at_its_end() {
+fn an_outage_is_one_line_at_its_start_and_one_at_its_end() {
     let log = Log::default();
     let writer = log.clone();
     tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
@@ -77,7 +77,7 @@ fn an_outage_is_one_line_at_its_begin_and_one_at_its_end() {
     other.execute_batch("COMMIT").expect("releases");
     let begun = Instant::now();
     while !worker.healthy() {
-        assert!(begun.elapsed() < PATIENCE, "it does not recover by itself");
+        assert!(begun.elapsed() < PATIENCE, "the store does not recover");
         std::thread::yield_now();
     }
     worker.append(vec![message(6)]);

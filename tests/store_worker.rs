@@ -1,4 +1,4 @@
-//! The store's thread, with a store that fails when it is told to.
+//! The store's thread, with a store that fails on command.
 
 use std::sync::mpsc::{Receiver, channel as pipe};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -14,20 +14,20 @@ use wsmb_store::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the test decides and sees of the store.
+/// The behaviour of the store that a test sets, and the calls that the store has got.
 #[derive(Default)]
 struct Script {
-    /// What writing ends in.
+    /// The error of each write.
     failure: Option<StoreError>,
     /// Only groups with appends fail.
     only_appends: bool,
-    /// What it says has failed, it has written.
-    lies: bool,
-    /// Commits wait.
+    /// A failing commit is written nevertheless.
+    writes_before_failure: bool,
+    /// Writes wait until this is reset.
     held: bool,
-    /// A commit is waiting.
+    /// Whether a write waits.
     waiting: bool,
-    /// Every group that was committed.
+    /// All committed groups.
     groups: Vec<Group>,
     purged: Vec<MessageId>,
     clean: bool,
@@ -43,7 +43,7 @@ impl Control {
         result
     }
 
-    /// Waits until the script is as wanted.
+    /// Waits until `wanted` returns true.
     fn until(&self, wanted: impl Fn(&Script) -> bool) {
         let script = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (script, timeout) = self
@@ -52,7 +52,7 @@ impl Control {
             .wait_timeout_while(script, PATIENCE, |script| !wanted(script))
             .unwrap_or_else(PoisonError::into_inner);
         drop(script);
-        assert!(!timeout.timed_out(), "it never came to that");
+        assert!(!timeout.timed_out(), "timeout");
     }
 }
 
@@ -76,7 +76,7 @@ impl Scripted {
 impl MessageStore for Scripted {
     fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
         if let Err(failure) = self.may_write(!group.appends.is_empty()) {
-            if self.control.with(|script| script.lies) {
+            if self.control.with(|script| script.writes_before_failure) {
                 self.inner.commit(group)?;
             }
             return Err(failure);
@@ -144,13 +144,13 @@ impl Background for Scripted {
     }
 }
 
-struct Rig {
+struct Fixture {
     worker: StoreWorker,
     control: Control,
     outcomes: Receiver<StoreEvent>,
 }
 
-impl Rig {
+impl Fixture {
     fn new() -> Self {
         let control = Control::default();
         let store =
@@ -178,11 +178,11 @@ impl Rig {
         self.control.with(|script| script.failure = Some(failure));
     }
 
-    fn heal(&self) {
+    fn end_failure(&self) {
         self.control.with(|script| script.failure = None);
     }
 
-    /// Has the thread stand in a commit of the message with this id.
+    /// Appends a message, and returns when the thread waits in its commit.
     fn hold(&self, id: u64) {
         self.control.with(|script| script.held = true);
         self.append([id]);
@@ -234,200 +234,200 @@ fn message(id: u64) -> Message {
 }
 
 #[test]
-fn what_queues_while_a_commit_runs_is_the_next_group() {
-    let rig = Rig::new();
-    rig.hold(1);
-    rig.append([2, 3]);
-    rig.append([4]);
-    rig.remove(&[3]);
-    assert!(rig.worker.queued_bytes() > 0);
-    rig.release();
-    assert_eq!(rig.next(), stored(&[1]));
-    assert_eq!(rig.next(), stored(&[2, 4]), "one group, and what was removed is never written");
-    assert_eq!(rig.page(), [1, 2, 4]);
-    assert_eq!(rig.control.with(|script| script.groups.len()), 2);
-    assert_eq!(rig.worker.queued_bytes(), 0);
+fn requests_during_a_commit_are_the_next_group() {
+    let fixture = Fixture::new();
+    fixture.hold(1);
+    fixture.append([2, 3]);
+    fixture.append([4]);
+    fixture.remove(&[3]);
+    assert!(fixture.worker.queued_bytes() > 0);
+    fixture.release();
+    assert_eq!(fixture.next(), stored(&[1]));
+    assert_eq!(fixture.next(), stored(&[2, 4]), "one group without the removed message");
+    assert_eq!(fixture.page(), [1, 2, 4]);
+    assert_eq!(fixture.control.with(|script| script.groups.len()), 2);
+    assert_eq!(fixture.worker.queued_bytes(), 0);
 }
 
 #[test]
-fn a_failed_group_is_reported_once_and_its_debts_are_paid_later() {
-    let rig = Rig::new();
-    rig.append([1, 2]);
-    assert_eq!(rig.next(), stored(&[1, 2]));
-    rig.fail(unavailable());
-    rig.remove(&[1]);
-    rig.worker.deliveries(&[(MessageId(2), 7)]);
-    rig.append([3]);
-    assert_eq!(rig.next(), StoreEvent::StoreFailed(numbers(&[3]), StoreFailure::Unavailable));
-    assert!(!rig.worker.healthy());
-    assert_eq!(rig.page(), [2], "a row that is owed a removal is not shown");
-    rig.heal();
-    rig.control.until(|script| script.groups.iter().any(|group| group.removals == numbers(&[1])));
-    rig.append([4]);
-    assert_eq!(rig.next(), stored(&[4]), "the failed one is not tried again");
-    assert!(rig.worker.healthy());
-    rig.worker.stop().expect("stops");
-    rig.control.with(|script| {
+fn a_failed_group_is_reported_once_and_its_removals_are_repeated() {
+    let fixture = Fixture::new();
+    fixture.append([1, 2]);
+    assert_eq!(fixture.next(), stored(&[1, 2]));
+    fixture.fail(unavailable());
+    fixture.remove(&[1]);
+    fixture.worker.deliveries(&[(MessageId(2), 7)]);
+    fixture.append([3]);
+    assert_eq!(fixture.next(), StoreEvent::StoreFailed(numbers(&[3]), StoreFailure::Unavailable));
+    assert!(!fixture.worker.healthy());
+    assert_eq!(fixture.page(), [2], "a row with a pending removal must not be loaded");
+    fixture.end_failure();
+    fixture.control.until(|script| script.groups.iter().any(|group| group.removals == numbers(&[1])));
+    fixture.append([4]);
+    assert_eq!(fixture.next(), stored(&[4]), "a failed append must not be repeated");
+    assert!(fixture.worker.healthy());
+    fixture.worker.stop().expect("stops");
+    fixture.control.with(|script| {
         assert!(script.groups.iter().any(|group| group.deliveries == [(MessageId(2), 7)]));
         assert!(script.clean);
     });
 }
 
 #[test]
-fn what_was_written_and_called_failed_goes_when_its_message_is_settled() {
-    let rig = Rig::new();
-    rig.control.with(|script| script.lies = true);
-    rig.fail(StoreError::Unreachable { place: "there".to_owned(), detail: "its answer was lost".to_owned() });
-    rig.append([1, 2]);
-    assert_eq!(rig.next(), StoreEvent::StoreFailed(numbers(&[1, 2]), StoreFailure::Unavailable));
-    rig.heal();
-    // While another commit runs, the retry waits; then its message is confirmed.
-    rig.hold(3);
-    rig.append([1, 2]);
-    rig.remove(&[1]);
-    rig.release();
-    assert_eq!(rig.next(), stored(&[3]));
-    assert_eq!(rig.next(), stored(&[2]));
-    assert_eq!(rig.page(), [2, 3], "nothing that is settled is shown");
-    rig.worker.stop().expect("stops");
-    rig.control.with(|script| {
+fn a_row_that_was_written_though_its_commit_failed_is_removed_with_its_message() {
+    let fixture = Fixture::new();
+    fixture.control.with(|script| script.writes_before_failure = true);
+    fixture.fail(StoreError::Unreachable { place: "there".to_owned(), detail: "its answer was lost".to_owned() });
+    fixture.append([1, 2]);
+    assert_eq!(fixture.next(), StoreEvent::StoreFailed(numbers(&[1, 2]), StoreFailure::Unavailable));
+    fixture.end_failure();
+    // The retry waits behind another commit; meanwhile one of its messages is confirmed.
+    fixture.hold(3);
+    fixture.append([1, 2]);
+    fixture.remove(&[1]);
+    fixture.release();
+    assert_eq!(fixture.next(), stored(&[3]));
+    assert_eq!(fixture.next(), stored(&[2]));
+    assert_eq!(fixture.page(), [2, 3], "a settled message must not be loaded");
+    fixture.worker.stop().expect("stops");
+    fixture.control.with(|script| {
         let removed: Vec<MessageId> = script.groups.iter().flat_map(|group| group.removals.clone()).collect();
-        assert_eq!(removed, numbers(&[1]), "it would be delivered after the next start");
+        assert_eq!(removed, numbers(&[1]), "the row of the settled message must be removed");
     });
 }
 
 #[test]
-fn a_full_store_still_lets_go() {
-    let rig = Rig::new();
-    rig.append([1]);
-    assert_eq!(rig.next(), stored(&[1]));
-    rig.control.with(|script| script.held = true);
-    rig.remove(&[9]);
-    rig.control.until(|script| script.waiting);
-    rig.remove(&[1]);
-    rig.append([2]);
-    rig.control.with(|script| {
+fn a_full_store_still_removes_rows() {
+    let fixture = Fixture::new();
+    fixture.append([1]);
+    assert_eq!(fixture.next(), stored(&[1]));
+    fixture.control.with(|script| script.held = true);
+    fixture.remove(&[9]);
+    fixture.control.until(|script| script.waiting);
+    fixture.remove(&[1]);
+    fixture.append([2]);
+    fixture.control.with(|script| {
         script.failure = Some(StoreError::Full { place: "here".to_owned() });
         script.only_appends = true;
     });
-    rig.release();
-    assert_eq!(rig.next(), StoreEvent::StoreFailed(numbers(&[2]), StoreFailure::Unavailable));
-    let groups = rig.control.with(|script| script.groups.clone());
-    assert_eq!(groups.last().map(|group| group.removals.clone()), Some(numbers(&[1])), "room is made at once");
+    fixture.release();
+    assert_eq!(fixture.next(), StoreEvent::StoreFailed(numbers(&[2]), StoreFailure::Unavailable));
+    let groups = fixture.control.with(|script| script.groups.clone());
+    assert_eq!(groups.last().map(|group| group.removals.clone()), Some(numbers(&[1])), "removals are applied at once");
 }
 
 #[test]
-fn a_purge_takes_what_is_written_and_what_is_not() {
-    let rig = Rig::new();
-    rig.append([1, 2]);
-    assert_eq!(rig.next(), stored(&[1, 2]));
-    rig.hold(3);
-    rig.append([4, 5]);
-    rig.worker.purge(&channel(), MessageId(4));
-    rig.release();
-    assert_eq!(rig.next(), stored(&[3]));
-    assert_eq!(rig.next(), stored(&[5]));
-    assert_eq!(rig.page(), [5]);
-    rig.control.until(|script| script.purged == [MessageId(4)]);
+fn a_purge_removes_written_and_queued_messages() {
+    let fixture = Fixture::new();
+    fixture.append([1, 2]);
+    assert_eq!(fixture.next(), stored(&[1, 2]));
+    fixture.hold(3);
+    fixture.append([4, 5]);
+    fixture.worker.purge(&channel(), MessageId(4));
+    fixture.release();
+    assert_eq!(fixture.next(), stored(&[3]));
+    assert_eq!(fixture.next(), stored(&[5]));
+    assert_eq!(fixture.page(), [5]);
+    fixture.control.until(|script| script.purged == [MessageId(4)]);
 }
 
 #[test]
-fn a_purge_that_fails_is_kept_and_hides_its_rows() {
-    let rig = Rig::new();
-    rig.append([1, 2]);
-    assert_eq!(rig.next(), stored(&[1, 2]));
-    rig.fail(unavailable());
-    rig.worker.purge(&channel(), MessageId(1));
-    assert_eq!(rig.page(), [2]);
-    assert!(rig.control.with(|script| script.purged.is_empty()));
-    rig.heal();
-    rig.control.until(|script| script.purged == [MessageId(1)]);
-    assert_eq!(rig.page(), [2]);
+fn a_failed_purge_is_repeated_and_hides_its_rows() {
+    let fixture = Fixture::new();
+    fixture.append([1, 2]);
+    assert_eq!(fixture.next(), stored(&[1, 2]));
+    fixture.fail(unavailable());
+    fixture.worker.purge(&channel(), MessageId(1));
+    assert_eq!(fixture.page(), [2]);
+    assert!(fixture.control.with(|script| script.purged.is_empty()));
+    fixture.end_failure();
+    fixture.control.until(|script| script.purged == [MessageId(1)]);
+    assert_eq!(fixture.page(), [2]);
 }
 
 #[test]
-fn a_check_tells_the_truth_and_heals() {
-    let rig = Rig::new();
+fn a_check_tests_the_store_and_ends_an_outage() {
+    let fixture = Fixture::new();
     let ask = || {
         let (sender, answer) = pipe();
-        rig.worker.check(move |good| {
+        fixture.worker.check(move |good| {
             let _ = sender.send(good);
         });
         answer.recv_timeout(PATIENCE).expect("an answer")
     };
     assert!(ask());
-    rig.fail(unavailable());
-    rig.append([1]);
-    assert_eq!(rig.next(), StoreEvent::StoreFailed(numbers(&[1]), StoreFailure::Unavailable));
+    fixture.fail(unavailable());
+    fixture.append([1]);
+    assert_eq!(fixture.next(), StoreEvent::StoreFailed(numbers(&[1]), StoreFailure::Unavailable));
     assert!(!ask());
-    rig.heal();
+    fixture.end_failure();
     let end = std::time::Instant::now() + PATIENCE;
     while !ask() {
-        assert!(std::time::Instant::now() < end, "it never healed by itself");
+        assert!(std::time::Instant::now() < end, "the store does not recover");
         std::thread::yield_now();
     }
-    assert!(rig.worker.healthy());
+    assert!(fixture.worker.healthy());
 }
 
 #[test]
 fn a_sweep_is_always_answered() {
-    let rig = Rig::new();
-    rig.worker.append(vec![Message { expires: Some(Timestamp(5)), ..message(1) }]);
-    assert_eq!(rig.next(), stored(&[1]));
-    rig.worker.sweep(Timestamp(4), Spare::default());
-    assert_eq!(rig.next(), StoreEvent::Swept { gone: vec![], spared: vec![], more: false });
-    rig.worker.sweep(Timestamp(5), Spare::default());
-    assert_eq!(rig.next(), StoreEvent::Swept { gone: vec![(MessageId(1), channel())], spared: vec![], more: false });
+    let fixture = Fixture::new();
+    fixture.worker.append(vec![Message { expires: Some(Timestamp(5)), ..message(1) }]);
+    assert_eq!(fixture.next(), stored(&[1]));
+    fixture.worker.sweep(Timestamp(4), Spare::default());
+    assert_eq!(fixture.next(), StoreEvent::Swept { gone: vec![], spared: vec![], more: false });
+    fixture.worker.sweep(Timestamp(5), Spare::default());
+    assert_eq!(fixture.next(), StoreEvent::Swept { gone: vec![(MessageId(1), channel())], spared: vec![], more: false });
 }
 
 #[test]
-fn stopping_writes_everything_and_dropping_nothing_more() {
-    let rig = Rig::new();
-    rig.hold(1);
+fn stop_writes_all_requests_and_drop_writes_none() {
+    let fixture = Fixture::new();
+    fixture.hold(1);
     let many = wsmb_core::limits::STORE_GROUP as u64 + 10;
-    rig.append(2..=many);
+    fixture.append(2..=many);
     std::thread::scope(|scope| {
-        let stopping = scope.spawn(|| rig.worker.stop());
-        rig.release();
+        let stopping = scope.spawn(|| fixture.worker.stop());
+        fixture.release();
         stopping.join().expect("no panic").expect("stops");
     });
-    rig.worker.stop().expect("a second time is no matter");
-    let written: usize = rig.control.with(|script| script.groups.iter().map(|group| group.appends.len()).sum());
+    fixture.worker.stop().expect("a second stop succeeds");
+    let written: usize = fixture.control.with(|script| script.groups.iter().map(|group| group.appends.len()).sum());
     assert_eq!(written as u64, many);
-    assert!(rig.control.with(|script| script.clean));
+    assert!(fixture.control.with(|script| script.clean));
 
-    let rig = Rig::new();
-    let control = rig.control.clone();
-    rig.append([1]);
-    assert_eq!(rig.next(), stored(&[1]));
-    drop(rig);
+    let fixture = Fixture::new();
+    let control = fixture.control.clone();
+    fixture.append([1]);
+    assert_eq!(fixture.next(), stored(&[1]));
+    drop(fixture);
     assert!(!control.with(|script| script.clean));
 }
 
 #[test]
-fn stopping_in_an_outage_reports_what_is_lost() {
-    let rig = Rig::new();
-    rig.fail(unavailable());
-    rig.append([1]);
-    assert_eq!(rig.next(), StoreEvent::StoreFailed(numbers(&[1]), StoreFailure::Unavailable));
-    rig.remove(&[9]);
-    assert_eq!(rig.worker.stop(), Err(unavailable()));
-    assert!(!rig.control.with(|script| script.clean));
+fn stop_in_an_outage_reports_the_error() {
+    let fixture = Fixture::new();
+    fixture.fail(unavailable());
+    fixture.append([1]);
+    assert_eq!(fixture.next(), StoreEvent::StoreFailed(numbers(&[1]), StoreFailure::Unavailable));
+    fixture.remove(&[9]);
+    assert_eq!(fixture.worker.stop(), Err(unavailable()));
+    assert!(!fixture.control.with(|script| script.clean));
 }
 
 #[tokio::test]
-async fn readers_wait_for_room_and_are_woken() {
-    let rig = Rig::new();
-    rig.worker.wait_for_room().await;
-    rig.hold(1);
+async fn readers_wait_for_space_in_the_queue_and_are_woken() {
+    let fixture = Fixture::new();
+    fixture.worker.wait_for_room().await;
+    fixture.hold(1);
     let large =
         |id| Message { payload: Payload::text("x".repeat(wsmb_store::limits::STORE_QUEUE_LOW / 2)), ..message(id) };
-    rig.worker.append(vec![large(2), large(3), large(4)]);
-    assert!(rig.worker.queued_bytes() > wsmb_store::limits::STORE_QUEUE_LOW);
-    let room = rig.worker.wait_for_room();
-    rig.release();
+    fixture.worker.append(vec![large(2), large(3), large(4)]);
+    assert!(fixture.worker.queued_bytes() > wsmb_store::limits::STORE_QUEUE_LOW);
+    let room = fixture.worker.wait_for_room();
+    fixture.release();
     tokio::time::timeout(PATIENCE, room).await.expect("woken");
-    assert!(rig.worker.queued_bytes() <= wsmb_store::limits::STORE_QUEUE_LOW);
+    assert!(fixture.worker.queued_bytes() <= wsmb_store::limits::STORE_QUEUE_LOW);
 }
 
 #[test]
@@ -452,31 +452,31 @@ fn a_crash_of_the_process_loses_nothing_that_was_reported() {
 }
 
 #[test]
-fn a_row_outlives_a_failed_attempt_to_replace_it() {
-    let rig = Rig::new();
-    rig.append([1]);
-    assert_eq!(rig.next(), stored(&[1]));
-    rig.fail(unavailable());
-    rig.worker.replace(message(2), vec![MessageId(1)]);
-    assert_eq!(rig.next(), StoreEvent::StoreFailed(numbers(&[2]), StoreFailure::Unavailable));
-    rig.heal();
-    assert_eq!(rig.page(), [1]);
-    rig.worker.replace(message(2), vec![MessageId(1)]);
-    assert_eq!(rig.next(), stored(&[2]));
-    assert_eq!(rig.page(), [2]);
+fn a_row_survives_a_failed_replacement() {
+    let fixture = Fixture::new();
+    fixture.append([1]);
+    assert_eq!(fixture.next(), stored(&[1]));
+    fixture.fail(unavailable());
+    fixture.worker.replace(message(2), vec![MessageId(1)]);
+    assert_eq!(fixture.next(), StoreEvent::StoreFailed(numbers(&[2]), StoreFailure::Unavailable));
+    fixture.end_failure();
+    assert_eq!(fixture.page(), [1]);
+    fixture.worker.replace(message(2), vec![MessageId(1)]);
+    assert_eq!(fixture.next(), stored(&[2]));
+    assert_eq!(fixture.page(), [2]);
 }
 
 #[test]
-fn a_count_that_comes_while_its_row_is_being_written_is_in_the_page_that_follows() {
-    let rig = Rig::new();
-    rig.control.with(|script| script.held = true);
-    rig.append([1]);
-    rig.control.until(|script| script.waiting);
-    rig.worker.deliveries(&[(MessageId(1), 1)]);
-    rig.worker.load(channel(), MessageId(0), 10);
-    rig.release();
-    assert_eq!(rig.next(), stored(&[1]));
-    let StoreEvent::Loaded { messages, .. } = rig.next() else { panic!("a page follows") };
+fn a_count_that_arrives_during_the_write_of_its_row_is_in_the_next_page() {
+    let fixture = Fixture::new();
+    fixture.control.with(|script| script.held = true);
+    fixture.append([1]);
+    fixture.control.until(|script| script.waiting);
+    fixture.worker.deliveries(&[(MessageId(1), 1)]);
+    fixture.worker.load(channel(), MessageId(0), 10);
+    fixture.release();
+    assert_eq!(fixture.next(), stored(&[1]));
+    let StoreEvent::Loaded { messages, .. } = fixture.next() else { panic!("a page follows") };
     assert_eq!(messages.iter().map(|message| message.deliveries).collect::<Vec<_>>(), [1]);
 }
 
@@ -486,78 +486,78 @@ fn timed(id: u64, created: u64) -> Message {
 }
 
 #[test]
-fn a_step_of_the_clock_changes_nothing_for_those_who_ask() {
-    let rig = Rig::new();
+fn a_step_of_the_wall_clock_does_not_change_the_times_of_loaded_messages() {
+    let fixture = Fixture::new();
     let mut expected = Vec::new();
     for (number, by) in (1..).zip([0, 3_600_000, -7_200_000]) {
         if by != 0 {
-            rig.worker.restamp(Restamp { token: number, after: MessageId(0), all: by < 0, by });
+            fixture.worker.restamp(Restamp { token: number, after: MessageId(0), all: by < 0, by });
         }
         if by > 0 {
-            assert_eq!(rig.next(), StoreEvent::WallAdvanced(Duration::from_millis(3_600_000)));
+            assert_eq!(fixture.next(), StoreEvent::WallAdvanced(Duration::from_millis(3_600_000)));
         }
-        rig.worker.append(vec![timed(number, 100_000_000 + number)]);
-        assert_eq!(rig.next(), stored(&[number]));
+        fixture.worker.append(vec![timed(number, 100_000_000 + number)]);
+        assert_eq!(fixture.next(), stored(&[number]));
         expected.push(timed(number, 100_000_000 + number));
     }
-    rig.worker.load(channel(), MessageId(0), 100);
-    assert_eq!(rig.next(), StoreEvent::Loaded { channel: channel(), messages: expected, complete: true });
-    let written = rig.control.with(|script| script.groups.last().map(|group| group.appends[0].created));
-    assert_eq!(written, Some(Timestamp(100_000_003 - 3_600_000)), "the store holds the wall clock's time");
-    rig.worker.sweep(Timestamp(100_060_002), Spare::default());
+    fixture.worker.load(channel(), MessageId(0), 100);
+    assert_eq!(fixture.next(), StoreEvent::Loaded { channel: channel(), messages: expected, complete: true });
+    let written = fixture.control.with(|script| script.groups.last().map(|group| group.appends[0].created));
+    assert_eq!(written, Some(Timestamp(100_000_003 - 3_600_000)), "the store must contain the time of the wall clock");
+    fixture.worker.sweep(Timestamp(100_060_002), Spare::default());
     let gone = |ids: &[u64]| ids.iter().map(|id| (MessageId(*id), channel())).collect();
-    assert_eq!(rig.next(), StoreEvent::Swept { gone: gone(&[1, 2]), spared: vec![], more: false });
+    assert_eq!(fixture.next(), StoreEvent::Swept { gone: gone(&[1, 2]), spared: vec![], more: false });
 }
 
 #[test]
-fn a_correction_that_fails_is_tried_again_before_anything_is_read_wrongly() {
-    let rig = Rig::new();
-    rig.worker.append(vec![timed(1, 100_000_000)]);
-    assert_eq!(rig.next(), stored(&[1]));
-    rig.fail(unavailable());
-    rig.worker.restamp(Restamp { token: 1, after: MessageId(0), all: false, by: 3_600_000 });
-    assert_eq!(rig.next(), StoreEvent::WallAdvanced(Duration::from_millis(3_600_000)));
+fn a_failed_restamp_is_repeated_and_loaded_times_are_correct_meanwhile() {
+    let fixture = Fixture::new();
+    fixture.worker.append(vec![timed(1, 100_000_000)]);
+    assert_eq!(fixture.next(), stored(&[1]));
+    fixture.fail(unavailable());
+    fixture.worker.restamp(Restamp { token: 1, after: MessageId(0), all: false, by: 3_600_000 });
+    assert_eq!(fixture.next(), StoreEvent::WallAdvanced(Duration::from_millis(3_600_000)));
     let page = || {
-        rig.worker.load(channel(), MessageId(0), 100);
-        rig.next()
+        fixture.worker.load(channel(), MessageId(0), 100);
+        fixture.next()
     };
     let expected = StoreEvent::Loaded { channel: channel(), messages: vec![timed(1, 100_000_000)], complete: true };
     assert_eq!(page(), expected);
-    rig.heal();
-    rig.worker.append(vec![timed(2, 100_000_000)]);
-    assert_eq!(rig.next(), stored(&[2]));
-    let StoreEvent::Loaded { messages, .. } = page() else { panic!("a page was asked for") };
+    fixture.end_failure();
+    fixture.worker.append(vec![timed(2, 100_000_000)]);
+    assert_eq!(fixture.next(), stored(&[2]));
+    let StoreEvent::Loaded { messages, .. } = page() else { panic!("not a page") };
     assert_eq!(messages, [timed(1, 100_000_000), timed(2, 100_000_000)]);
-    rig.worker.stop().expect("all is written");
+    fixture.worker.stop().expect("stops");
 }
 
 #[test]
-fn the_time_is_noted_with_what_is_written_and_by_itself() {
-    let rig = Rig::new();
-    let noted = || -> Vec<u64> {
-        rig.control
+fn the_time_is_written_with_groups_and_by_itself() {
+    let fixture = Fixture::new();
+    let written_times = || -> Vec<u64> {
+        fixture.control
             .with(|script| script.groups.iter().flat_map(|group| group.marks.iter().map(|mark| mark.1)).collect())
     };
     for (id, created) in [(1, 5_000), (2, 5_999), (3, 6_000)] {
-        rig.worker.append(vec![timed(id, created)]);
-        assert_eq!(rig.next(), stored(&[id]));
+        fixture.worker.append(vec![timed(id, created)]);
+        assert_eq!(fixture.next(), stored(&[id]));
     }
-    assert_eq!(noted(), [5_000, 6_000], "once a second");
-    rig.worker.note_time(Timestamp(66_000));
-    rig.worker.stop().expect("all is written");
-    assert_eq!(noted(), [5_000, 6_000, 66_000]);
+    assert_eq!(written_times(), [5_000, 6_000], "the time must be written once a second");
+    fixture.worker.note_time(Timestamp(66_000));
+    fixture.worker.stop().expect("stops");
+    assert_eq!(written_times(), [5_000, 6_000, 66_000]);
 }
 
 #[test]
-fn what_has_expired_takes_no_room_from_new_messages() {
+fn expired_messages_do_not_fill_a_memory_store() {
     let (sender, outcomes) = pipe();
     let report = move |outcome| {
         let _ = sender.send(outcome);
     };
-    let room_for_three = 3 * (wsmb_store::limits::STORE_ROW_BYTES + 1);
-    let worker = StoreWorker::start(Box::new(MemoryStore::new(room_for_three)), report).expect("a thread");
+    let space_for_three = 3 * (wsmb_store::limits::STORE_ROW_BYTES + 1);
+    let worker = StoreWorker::start(Box::new(MemoryStore::new(space_for_three)), report).expect("a thread");
     let next = || outcomes.recv_timeout(PATIENCE).expect("an outcome");
-    // Before the first sweep nobody has said which channels are spared.
+    // The store learns from the first sweep which channels are spared.
     worker.sweep(Timestamp(0), Spare::default());
     assert_eq!(next(), StoreEvent::Swept { gone: vec![], spared: vec![], more: false });
     worker.append(vec![timed(1, 0), timed(2, 0), timed(3, 50_000)]);
@@ -571,22 +571,22 @@ fn what_has_expired_takes_no_room_from_new_messages() {
 }
 
 #[test]
-fn rows_of_an_earlier_run_are_reckoned_anew_at_once_though_the_store_cannot_be_written() {
-    let rig = Rig::new();
-    rig.worker.append(vec![timed(1, 100_000_000), timed(2, 100_000_000)]);
-    assert_eq!(rig.next(), stored(&[1, 2]));
-    rig.fail(unavailable());
-    // The first was stored by an earlier run.
-    rig.worker.restamp(Restamp { token: 1, after: MessageId(1), all: false, by: 50_000 });
-    assert_eq!(rig.next(), StoreEvent::WallAdvanced(Duration::from_secs(50)));
+fn rows_of_an_earlier_run_are_restamped_at_once_in_an_outage_too() {
+    let fixture = Fixture::new();
+    fixture.worker.append(vec![timed(1, 100_000_000), timed(2, 100_000_000)]);
+    assert_eq!(fixture.next(), stored(&[1, 2]));
+    fixture.fail(unavailable());
+    // An earlier run has stored the first row.
+    fixture.worker.restamp(Restamp { token: 1, after: MessageId(1), all: false, by: 50_000 });
+    assert_eq!(fixture.next(), StoreEvent::WallAdvanced(Duration::from_secs(50)));
     for healed in [false, true] {
         if healed {
-            rig.heal();
-            rig.worker.append(vec![timed(3, 100_000_000)]);
-            assert_eq!(rig.next(), stored(&[3]));
+            fixture.end_failure();
+            fixture.worker.append(vec![timed(3, 100_000_000)]);
+            assert_eq!(fixture.next(), stored(&[3]));
         }
-        rig.worker.load(channel(), MessageId(0), 100);
-        let StoreEvent::Loaded { messages, .. } = rig.next() else { panic!("a page was asked for") };
+        fixture.worker.load(channel(), MessageId(0), 100);
+        let StoreEvent::Loaded { messages, .. } = fixture.next() else { panic!("not a page") };
         let times: Vec<u64> = messages.iter().map(|message| message.created.0).collect();
         assert_eq!(times[..2], [100_000_000 - 50_000, 100_000_000], "healed: {healed}");
     }

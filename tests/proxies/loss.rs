@@ -1,6 +1,6 @@
-//! Kept messages through a proxy to a receiver that comes to failure: accepted ⊆ received ∪ waiting.
+//! Kept messages through a proxy to a receiver that fails: accepted ⊆ received ∪ waiting.
 //!
-//! *Received* is what the receiver has read as a message, not what some buffer on the route has taken. *Waiting* is what the next receiver gets.
+//! *Received* are the messages that the receiver has read, not those in a buffer on the route. *Waiting* are the messages that the next receiver gets.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use crate::routes::{Proxy, Route};
 /// Messages of a channel. Half of them wait when the receiver connects, half are sent afterwards.
 const MESSAGES: u64 = 60;
 
-/// Frames that the receiver reads before it comes to failure.
+/// Frames that the receiver reads before it fails.
 const READ: usize = 2;
 
 /// The kind of a receiver.
@@ -49,7 +49,7 @@ enum Failure {
     Closed(u16),
     /// The receiver stops reading and stays connected.
     Frozen,
-    /// It reads nothing more, and is killed once everything that fits is on its route.
+    /// The receiver stops reading and is killed later, when the buffers are filled.
     FrozenThenKilled,
     /// The network loses the connection: no more bytes arrive, and no end.
     Vanished,
@@ -57,11 +57,11 @@ enum Failure {
     Rebooted,
     /// The proxy is killed.
     ProxyKilled,
-    /// The proxy is restarted: it ends in an orderly route.
+    /// The proxy is stopped in an orderly way.
     ProxyStopped,
 }
 
-/// Failures that the receiver's own end brings.
+/// Failures of the receiver itself.
 const OWN_FAILURES: [Failure; 5] =
     [Failure::Killed, Failure::Finished, Failure::Closed(1000), Failure::Closed(1009), Failure::FrozenThenKilled];
 

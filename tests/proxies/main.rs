@@ -1,8 +1,8 @@
 //! The broker behind real reverse proxies: nginx and HAProxy, configured with the examples of `docs/deploying.md`.
 //!
-//! What is proved: a receiver that is killed, freezes, vanishes, leaves, or loses its proxy in the middle of many kept messages loses
-//! none of them, in each dialect and each route of confirming (`loss`); a real PHP receiver, too (`php`); the log and the counting of failed logins go by the
-//! client's own address (`address`); the old clients still get what they need (`legacy_clients`). Each also without a proxy, as the control.
+//! A receiver that is killed, freezes, vanishes, leaves, or loses its proxy in the middle of many kept messages loses no message, in each
+//! dialect and with each kind of confirmation (`loss`), also in PHP (`php`). The log and the throttle use the client's address (`address`). Legacy clients
+//! work (`legacy_clients`). Most tests also run without a proxy.
 
 #![cfg(target_os = "linux")] // Proxies end with the test (PR_SET_PDEATHSIG).
 

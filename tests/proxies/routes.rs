@@ -99,7 +99,7 @@ impl Proxy {
         process::kill_tree(&mut self.child);
     }
 
-    /// Ends it in an orderly route that does not wait for its clients.
+    /// Stops the proxy (SIGTERM), without waiting for its clients.
     pub fn stop(&mut self) {
         process::signal(self.child.id(), libc::SIGTERM);
         let deadline = Instant::now() + PATIENCE;

@@ -1,21 +1,21 @@
-//! Each fault, on each kind of server, with a journal and without.
+//! Each fault of the database or the network, on each kind of server, with and without a journal.
 
 use std::time::{Duration, Instant};
 
-use crate::arena::{Arena, Journal};
+use crate::testbed::{Testbed, Journal};
 use crate::load::{Load, PATIENCE};
 use crate::servers::{Kind, Mode, Server};
 
-/// Messages that are accepted before, during and after a fault.
-const SOME: usize = 120;
+/// The number of messages that are accepted before, during and after a fault.
+const MESSAGES: usize = 120;
 
-/// Puts a fault into the middle of a load, on every kind of server.
+/// Causes a fault in the middle of a load, on every kind of server.
 #[track_caller]
-fn under_load(journal: Journal, fault: fn(&Arena, &Load)) {
-    on_each(|kind| one(Arena::new(kind, journal), 100, fault));
+fn under_load(journal: Journal, fault: fn(&Testbed, &Load)) {
+    on_each(|kind| run(Testbed::new(kind, journal), 100, fault));
 }
 
-/// On every kind of server at the same time: most of it is waiting.
+/// Runs a test on all kinds of servers at the same time, because most of its time is waiting.
 #[track_caller]
 fn on_each(case: impl Fn(Kind) + Sync) {
     std::thread::scope(|scope| {
@@ -27,31 +27,31 @@ fn on_each(case: impl Fn(Kind) + Sync) {
 }
 
 #[track_caller]
-fn one(mut arena: Arena, padding: usize, fault: fn(&Arena, &Load)) {
-    println!("{:?}, journal: {:?}", arena.server.kind(), arena.journal);
-    let receiver = arena.receiver();
-    let load = arena.load(padding);
-    load.accepted(SOME);
-    fault(&arena, &load);
-    load.accepted(SOME);
-    arena.note(load);
-    arena.note_received(receiver);
-    arena.check();
+fn run(mut testbed: Testbed, padding: usize, fault: fn(&Testbed, &Load)) {
+    println!("{:?}, journal: {:?}", testbed.server.kind(), testbed.journal);
+    let receiver = testbed.receiver();
+    let load = testbed.load(padding);
+    load.accepted(MESSAGES);
+    fault(&testbed, &load);
+    load.accepted(MESSAGES);
+    testbed.record(load);
+    testbed.record_received(receiver);
+    testbed.check();
 }
 
-/// The load goes on during the fault: with a journal nobody notices, without one senders are told.
+/// Waits until the load has noticed the fault: with a journal messages are accepted, without one a message is refused.
 #[track_caller]
-fn meanwhile(arena: &Arena, load: &Load) {
-    match arena.journal {
-        Journal::With => load.accepted(SOME),
+fn continue_load(testbed: &Testbed, load: &Load) {
+    match testbed.journal {
+        Journal::With => load.accepted(MESSAGES),
         Journal::Without => load.refused(1),
     }
 }
 
-fn killed(arena: &Arena, load: &Load) {
-    arena.server.kill_hard();
-    meanwhile(arena, load);
-    arena.server.start_again();
+fn killed(testbed: &Testbed, load: &Load) {
+    testbed.server.kill_hard();
+    continue_load(testbed, load);
+    testbed.server.start_again();
 }
 
 #[test]
@@ -64,15 +64,15 @@ fn a_server_that_is_killed_without_a_journal_loses_nothing() {
     under_load(Journal::Without, killed);
 }
 
-fn restarted(arena: &Arena, load: &Load) {
+fn restarted(testbed: &Testbed, load: &Load) {
     for _ in 0..3 {
-        arena.server.restart();
-        load.accepted(SOME / 3);
+        testbed.server.restart();
+        load.accepted(MESSAGES / 3);
     }
 }
 
 #[test]
-fn a_server_that_is_restarted_is_not_noticed() {
+fn a_server_that_is_restarted_refuses_no_sender() {
     under_load(Journal::With, restarted);
 }
 
@@ -81,28 +81,28 @@ fn a_server_that_is_restarted_without_a_journal_loses_nothing() {
     under_load(Journal::Without, restarted);
 }
 
-fn stopped(arena: &Arena, load: &Load) {
-    arena.server.stop();
+fn stopped(testbed: &Testbed, load: &Load) {
+    testbed.server.stop();
     let begun = Instant::now();
-    if arena.journal == Journal::With {
-        load.accepted(SOME);
+    if testbed.journal == Journal::With {
+        load.accepted(MESSAGES);
     }
-    // It is the time that is tested: longer than a commit may take.
+    // A fixed pause, longer than the timeout of a commit.
     std::thread::sleep(Duration::from_secs(10).saturating_sub(begun.elapsed()));
-    arena.server.cont();
+    testbed.server.cont();
 }
 
 #[test]
-fn a_server_that_stands_still_for_ten_seconds_is_not_noticed() {
+fn a_server_that_is_suspended_for_ten_seconds_refuses_no_sender() {
     under_load(Journal::With, stopped);
 }
 
 #[test]
-fn a_server_that_stands_still_for_ten_seconds_without_a_journal_loses_nothing() {
+fn a_server_that_is_suspended_for_ten_seconds_without_a_journal_loses_nothing() {
     under_load(Journal::Without, stopped);
 }
 
-/// Until the server has complained.
+/// Waits until the server has logged that the disk is full.
 #[track_caller]
 fn wait_until_full(server: &Server) {
     let deadline = Instant::now() + PATIENCE;
@@ -112,13 +112,13 @@ fn wait_until_full(server: &Server) {
     }
 }
 
-fn full(arena: &Arena, load: &Load) {
-    arena.server.fill_disk();
-    wait_until_full(&arena.server);
-    meanwhile(arena, load);
-    arena.server.make_room();
-    // MariaDB 10.11 may end itself where a statement can't be undone for want of room; on a real machine it is started again, too.
-    arena.server.revive();
+fn full(testbed: &Testbed, load: &Load) {
+    testbed.server.fill_disk();
+    wait_until_full(&testbed.server);
+    continue_load(testbed, load);
+    testbed.server.make_room();
+    // MariaDB 10.11 may end itself if it has no space to roll back a statement.
+    testbed.server.revive();
 }
 
 #[track_caller]
@@ -126,12 +126,12 @@ fn full_disk(journal: Journal) {
     on_each(|kind| {
         let server = Server::start(kind);
         let database = server.small_database();
-        one(Arena::on(server, database, journal), 2_000, full);
+        run(Testbed::on(server, database, journal), 2_000, full);
     });
 }
 
 #[test]
-fn a_full_disk_of_the_database_is_not_noticed() {
+fn a_full_disk_of_the_database_refuses_no_sender() {
     full_disk(Journal::With);
 }
 
@@ -140,18 +140,18 @@ fn a_full_disk_of_the_database_without_a_journal_loses_nothing() {
     full_disk(Journal::Without);
 }
 
-fn cut(arena: &Arena, load: &Load) {
+fn cut(testbed: &Testbed, load: &Load) {
     for _ in 0..5 {
-        arena.proxy.cut();
-        load.accepted(SOME / 5);
+        testbed.proxy.cut();
+        load.accepted(MESSAGES / 5);
     }
-    arena.proxy.set(Mode::Refuse);
-    meanwhile(arena, load);
-    arena.proxy.set(Mode::Open);
+    testbed.proxy.set(Mode::Refuse);
+    continue_load(testbed, load);
+    testbed.proxy.set(Mode::Open);
 }
 
 #[test]
-fn a_network_that_cuts_and_refuses_is_not_noticed() {
+fn a_network_that_cuts_and_refuses_connections_refuses_no_sender() {
     under_load(Journal::With, cut);
 }
 
@@ -160,26 +160,26 @@ fn a_network_that_cuts_and_refuses_without_a_journal_loses_nothing() {
     under_load(Journal::Without, cut);
 }
 
-fn stalled(arena: &Arena, load: &Load) {
-    arena.proxy.set(Mode::Stall);
-    meanwhile(arena, load);
-    arena.proxy.set(Mode::Open);
+fn stalled(testbed: &Testbed, load: &Load) {
+    testbed.proxy.set(Mode::Stall);
+    continue_load(testbed, load);
+    testbed.proxy.set(Mode::Open);
 }
 
 #[test]
-fn a_network_that_swallows_everything_is_not_noticed() {
+fn a_network_that_drops_everything_refuses_no_sender() {
     under_load(Journal::With, stalled);
 }
 
 #[test]
-fn a_network_that_swallows_everything_without_a_journal_loses_nothing() {
+fn a_network_that_drops_everything_without_a_journal_loses_nothing() {
     under_load(Journal::Without, stalled);
 }
 
-fn delayed(arena: &Arena, load: &Load) {
-    arena.proxy.set(Mode::Delay(Duration::from_millis(40)));
-    load.accepted(SOME);
-    arena.proxy.set(Mode::Open);
+fn delayed(testbed: &Testbed, load: &Load) {
+    testbed.proxy.set(Mode::Delay(Duration::from_millis(40)));
+    load.accepted(MESSAGES);
+    testbed.proxy.set(Mode::Open);
 }
 
 #[test]
@@ -191,18 +191,18 @@ fn a_slow_network_loses_nothing() {
 #[test]
 fn a_broker_that_is_killed_while_its_database_is_away_starts_without_it_and_loses_nothing() {
     on_each(|kind| {
-        let mut arena = Arena::new(kind, Journal::With);
-        let load = arena.load(100);
-        load.accepted(SOME);
-        arena.server.kill_hard();
-        load.accepted(SOME);
-        // It is killed when nobody waits for an answer, so that nothing is refused.
-        arena.note(load);
-        arena.kill_broker();
-        let load = arena.load(100);
-        load.accepted(SOME);
-        arena.note(load);
-        arena.server.start_again();
-        arena.check();
+        let mut testbed = Testbed::new(kind, Journal::With);
+        let load = testbed.load(100);
+        load.accepted(MESSAGES);
+        testbed.server.kill_hard();
+        load.accepted(MESSAGES);
+        // No sender waits for an answer during the kill, so no message counts as refused.
+        testbed.record(load);
+        testbed.kill_broker();
+        let load = testbed.load(100);
+        load.accepted(MESSAGES);
+        testbed.record(load);
+        testbed.server.start_again();
+        testbed.check();
     });
 }

@@ -1,33 +1,33 @@
-//! Whether what happened may happen: every promise about accepted messages, checked against what senders and receivers saw.
+//! Checks every promise about accepted messages against the answers that senders got and the deliveries that receivers got.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::load::{Delivery, Publication, SENDER};
+use crate::load::{Delivery, Publication, NUMBERS_PER_SENDER};
 
-/// A message is on its way for so long at the most when its time to live runs out.
-const ON_ITS_WAY: Duration = Duration::from_secs(1);
+/// The longest time between the delivery of a message and its receipt.
+const MAX_TRANSIT: Duration = Duration::from_secs(1);
 
-/// Everything that was seen.
+/// All publications and deliveries.
 #[derive(Default)]
 pub struct History {
     pub publications: Vec<Publication>,
-    /// In the order in which each channel's only receiver saw them.
+    /// In the order in which the only receiver of each channel got them.
     pub deliveries: Vec<Delivery>,
 }
 
 impl History {
-    /// The messages that were accepted.
+    /// The number of accepted messages.
     pub fn accepted(&self, channel: &str) -> usize {
         self.publications.iter().filter(|it| it.channel == channel && is_accepted(it)).count()
     }
 
-    /// The messages that were not.
+    /// The number of messages that were not accepted.
     pub fn refused(&self, channel: &str) -> usize {
         self.publications.iter().filter(|it| it.channel == channel && !is_accepted(it)).count()
     }
 
-    /// Fails with every promise that was broken.
+    /// Fails with all broken promises.
     #[track_caller]
     pub fn check(&self) {
         let broken = self.broken();
@@ -59,7 +59,7 @@ impl History {
                 broken.push(format!("{number} on {channel} was delivered and never sent"));
                 continue;
             };
-            if publication.expires.is_some_and(|expires| delivery.at > expires + ON_ITS_WAY) {
+            if publication.expires.is_some_and(|expires| delivery.at > expires + MAX_TRANSIT) {
                 broken.push(format!("{number} on {channel} was delivered after its time to live"));
             }
             if !seen.insert(number) {
@@ -68,7 +68,7 @@ impl History {
                 }
                 continue;
             }
-            let before = last.insert((channel, number / SENDER), number);
+            let before = last.insert((channel, number / NUMBERS_PER_SENDER), number);
             if before.is_some_and(|before| before > number) && !delivery.redelivered {
                 broken.push(format!("{number} on {channel} was delivered after {}", before.unwrap_or_default()));
             }
@@ -83,7 +83,7 @@ fn is_accepted(publication: &Publication) -> bool {
 
 #[cfg(test)]
 mod tests {
-    //! Every promise that is broken is found.
+    //! Each kind of broken promise is found.
 
     use super::*;
 
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn finds(publications: Vec<Publication>, deliveries: Vec<Delivery>, wanted: &[&str]) {
+    fn assert_broken(publications: Vec<Publication>, deliveries: Vec<Delivery>, wanted: &[&str]) {
         let broken = History { publications, deliveries }.broken();
         assert_eq!(broken.len(), wanted.len(), "{broken:?}");
         for (broken, wanted) in broken.iter().zip(wanted) {
@@ -105,18 +105,18 @@ mod tests {
     }
 
     #[test]
-    fn a_good_history_is_good() {
-        let all = vec![sent(1), sent(2), sent(SENDER), Publication { code: Some("05".to_owned()), ..sent(3) }];
-        let order = [(1, false), (SENDER, false), (1, true), (2, false)];
-        finds(all, order.map(|(number, again)| delivered(number, again)).to_vec(), &[]);
+    fn a_good_history_breaks_no_promise() {
+        let all = vec![sent(1), sent(2), sent(NUMBERS_PER_SENDER), Publication { code: Some("05".to_owned()), ..sent(3) }];
+        let order = [(1, false), (NUMBERS_PER_SENDER, false), (1, true), (2, false)];
+        assert_broken(all, order.map(|(number, again)| delivered(number, again)).to_vec(), &[]);
     }
 
     #[test]
-    fn what_is_lost_invented_doubled_or_out_of_order_is_found() {
-        finds(vec![sent(1)], vec![], &["1 on a was accepted and never delivered"]);
-        finds(vec![], vec![delivered(1, false)], &["never sent"]);
-        finds(vec![sent(1)], vec![delivered(1, false), delivered(1, false)], &["again, unmarked"]);
-        finds(
+    fn lost_unknown_doubled_and_disordered_messages_are_found() {
+        assert_broken(vec![sent(1)], vec![], &["1 on a was accepted and never delivered"]);
+        assert_broken(vec![], vec![delivered(1, false)], &["never sent"]);
+        assert_broken(vec![sent(1)], vec![delivered(1, false), delivered(1, false)], &["again, unmarked"]);
+        assert_broken(
             vec![sent(1), sent(2)],
             vec![delivered(2, false), delivered(1, false)],
             &["1 on a was delivered after 2"],
@@ -124,12 +124,12 @@ mod tests {
     }
 
     #[test]
-    fn what_expired_need_not_be_delivered_and_must_not_be_late() {
+    fn an_expired_message_may_be_lost_and_must_not_be_late() {
         let past = Instant::now() - Duration::from_secs(5);
         let expired = Publication { expires: Some(past), ..sent(1) };
-        finds(vec![expired.clone()], vec![], &[]);
-        finds(vec![expired], vec![delivered(1, false)], &["after its time to live"]);
+        assert_broken(vec![expired.clone()], vec![], &[]);
+        assert_broken(vec![expired], vec![delivered(1, false)], &["after its time to live"]);
         let fresh = Publication { expires: Some(Instant::now() + Duration::from_secs(60)), ..sent(1) };
-        finds(vec![fresh], vec![], &["never delivered"]);
+        assert_broken(vec![fresh], vec![], &["never delivered"]);
     }
 }

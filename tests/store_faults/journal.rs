@@ -1,17 +1,17 @@
-//! What senders and administrators are told about a journal and the database behind it.
+//! The answers and errors of a broker whose journal is full or whose database is away.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::arena::{Arena, Journal};
+use crate::testbed::{Testbed, Journal};
 use crate::broker::{Broker, Setup};
 use crate::client::Client;
 use crate::load::PATIENCE;
 use crate::servers::{Kind, Server};
 
-/// The `ping` command's code.
+/// The code of the answer to a `ping` command.
 #[track_caller]
 fn ping(client: &mut Client) -> Value {
     client.command(&json!({"command": "ping"}));
@@ -28,48 +28,48 @@ fn until(wanted: &Value, mut ask: impl FnMut() -> Value) {
 }
 
 #[test]
-fn a_ping_says_whether_a_message_would_be_accepted() {
+fn a_ping_tells_whether_messages_are_accepted() {
     for kind in Kind::all() {
         for journal in [Journal::With, Journal::Without] {
-            let arena = Arena::new(kind, journal);
-            let mut client = Client::envelope(&arena.broker);
+            let testbed = Testbed::new(kind, journal);
+            let mut client = Client::envelope(&testbed.broker);
             assert_eq!(ping(&mut client), "00");
-            arena.server.kill_hard();
-            let (told, answer) = match journal {
+            testbed.server.kill_hard();
+            let (expected, answer) = match journal {
                 Journal::With => ("00", "00"),
                 Journal::Without => ("01", "05"),
             };
-            until(&json!(told), || ping(&mut client));
+            until(&json!(expected), || ping(&mut client));
             let reply = client.request("kept", &json!([1]), &json!({"id": "a"}));
             assert_eq!(reply["response_code"], answer, "{reply}");
-            assert_eq!(ping(&mut client), told);
-            arena.server.start_again();
+            assert_eq!(ping(&mut client), expected);
+            testbed.server.start_again();
             until(&json!("00"), || ping(&mut client));
         }
     }
 }
 
 #[test]
-fn a_full_journal_refuses_with_06_and_takes_messages_again_when_it_has_moved_them() {
+fn a_full_journal_refuses_with_06_until_it_has_moved_messages() {
     let server = Server::start(Kind::MariaDb);
     let database = server.database();
     let setup = Setup::default().store("journal_max = \"1 MiB\"");
-    let mut arena = Arena::with(server, database, Journal::With, setup);
-    arena.server.kill_hard();
-    let load = arena.load(2_000);
+    let mut testbed = Testbed::with(server, database, Journal::With, setup);
+    testbed.server.kill_hard();
+    let load = testbed.load(2_000);
     load.refused(1);
-    arena.note(load);
-    let publications = &arena.history.publications;
+    testbed.record(load);
+    let publications = &testbed.history.publications;
     let codes: Vec<&str> = publications.iter().filter_map(|it| it.code.as_deref()).collect();
     assert!(codes.contains(&"00") && codes.iter().all(|code| ["00", "06"].contains(code)), "{codes:?}");
-    arena.server.start_again();
-    let mut client = Client::envelope(&arena.broker);
+    testbed.server.start_again();
+    let mut client = Client::envelope(&testbed.broker);
     let mut number = 0;
     until(&json!("00"), || {
         number += 1;
         client.request("again", &json!([number]), &json!({"id": number.to_string()}))["response_code"].clone()
     });
-    arena.check_with_refusals();
+    testbed.check_with_refusals();
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn the_first_start_needs_the_database_and_later_ones_do_not() {
         let setup = Setup::default().url(&database.url_with_password());
         let dir = Arc::new(tempfile::tempdir().expect("a directory"));
         server.shut_down();
-        let Err(said) = Broker::start_in(setup.clone(), dir.clone(), 0) else { panic!("it starts") };
+        let Err(said) = Broker::start_in(setup.clone(), dir.clone(), 0) else { panic!("the broker starts") };
         for part in ["can't be reached", database.name.as_str(), "check that it runs"] {
             assert!(said.contains(part), "{part:?} is not in: {said}");
         }
@@ -94,7 +94,7 @@ fn the_first_start_needs_the_database_and_later_ones_do_not() {
         server.start_again();
         let deadline = Instant::now() + PATIENCE;
         while server.sql_in(Some(&database), "SELECT data FROM mq_data").trim() != "[1]" {
-            assert!(Instant::now() < deadline, "it is not moved\n{}", broker.log().tail());
+            assert!(Instant::now() < deadline, "the message is not moved to the database\n{}", broker.log().tail());
             std::thread::sleep(Duration::from_millis(100));
         }
     }

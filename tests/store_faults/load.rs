@@ -1,4 +1,4 @@
-//! Senders that ask for confirmation and receivers that give it, both with a record of all that happened.
+//! Senders that wait for answers and receivers that acknowledge, both with a record of all messages.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,40 +11,40 @@ use serde_json::{Value, json};
 use crate::broker::Broker;
 use crate::raw::{Got, Head, Raw, frame, opcode};
 
-/// How long any number of answers may take: a database that does not answer is given up after several time-outs.
+/// The timeout of every wait. Longer than the several timeouts after which the broker gives a database up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Unanswered publications of one sender at a time.
+/// The most unanswered publications of a sender.
 const WINDOW: usize = 8;
 
-/// Between two bursts of a sender, so that ten seconds are some thousand messages and not a hundred thousand.
+/// The pause between two bursts of a sender, so that ten seconds are some thousand messages.
 const PACE: Duration = Duration::from_millis(10);
 
 /// Each sender's numbers begin at a multiple of this.
-pub const SENDER: u64 = 1_000_000;
+pub const NUMBERS_PER_SENDER: u64 = 1_000_000;
 
-/// What one sender sends.
+/// The parameters of a sender.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Where to.
+    /// The channel of the messages.
     pub channel: &'static str,
-    /// Seconds after which a message is not to be delivered any more.
+    /// The time to live of each message in seconds.
     pub ttl: Option<u64>,
-    /// Bytes of each message beside its number.
+    /// The size of each message in bytes, without its number.
     pub padding: usize,
 }
 
-/// One message, as its sender saw it.
+/// A sent message and its answer.
 #[derive(Clone, Debug)]
 pub struct Publication {
     pub channel: &'static str,
     pub number: u64,
     pub expires: Option<Instant>,
-    /// The code of the answer; `None`: there was none before the connection ended.
+    /// The code of the answer; `None` if the connection ended before the answer.
     pub code: Option<String>,
 }
 
-/// One message, as its receiver saw it.
+/// A received message.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub channel: &'static str,
@@ -60,33 +60,33 @@ struct Counters {
     refused: AtomicUsize,
 }
 
-/// Senders at work.
+/// Running senders.
 pub struct Load {
     counters: Arc<Counters>,
     threads: Vec<JoinHandle<Vec<Publication>>>,
 }
 
 impl Load {
-    /// One sender for each plan; their numbers begin behind `first` senders of earlier loads.
+    /// Starts one sender for each plan. `first` is the number of senders of earlier loads.
     #[track_caller]
     pub fn start(broker: &Broker, first: u64, plans: &[Plan]) -> Self {
         let counters = Arc::new(Counters::default());
         let threads = plans.iter().zip(first..).map(|(plan, index)| {
             let (raw, plan, counters) = (Raw::upgrade(broker, &Head::new("/").modern()), *plan, counters.clone());
             std::thread::spawn(move || {
-                Sender { raw, plan, counters, sent: BTreeMap::new(), open: 0 }.run(index * SENDER)
+                Sender { raw, plan, counters, sent: BTreeMap::new(), open: 0 }.run(index * NUMBERS_PER_SENDER)
             })
         });
         Self { threads: threads.collect(), counters }
     }
 
-    /// Waits until so many more have been accepted.
+    /// Waits until `more` messages have been accepted.
     #[track_caller]
     pub fn accepted(&self, more: usize) {
         self.wait(&self.counters.accepted, more, "accepted");
     }
 
-    /// Waits until so many more have been refused.
+    /// Waits until `more` messages have been refused.
     #[track_caller]
     pub fn refused(&self, more: usize) {
         self.wait(&self.counters.refused, more, "refused");
@@ -103,7 +103,7 @@ impl Load {
         }
     }
 
-    /// Ends it, each sender with its last answer, and returns what was sent.
+    /// Stops the senders after their last answers, and returns the publications.
     #[track_caller]
     pub fn finish(self) -> Vec<Publication> {
         self.counters.stop.store(true, Ordering::SeqCst);
@@ -120,7 +120,7 @@ struct Sender {
 }
 
 impl Sender {
-    /// Sends until it is told to stop or the broker is gone.
+    /// Sends until it is stopped or the broker is gone.
     fn run(mut self, start: u64) -> Vec<Publication> {
         let padding = crate::servers::noise(self.plan.padding);
         let mut next = start;
@@ -135,7 +135,7 @@ impl Sender {
                 }
                 next += 1;
             }
-            if !self.hear() {
+            if !self.read_answer() {
                 break;
             }
         }
@@ -154,8 +154,8 @@ impl Sender {
         self.raw.try_send(&frame(opcode::TEXT, command.to_string().as_bytes())).is_ok()
     }
 
-    /// Takes note of one answer; false if the broker is gone.
-    fn hear(&mut self) -> bool {
+    /// Reads one frame and records an answer; `false` if the broker is gone.
+    fn read_answer(&mut self) -> bool {
         match self.raw.next_by(Instant::now() + PATIENCE) {
             Got::Frame(got) if got.opcode == opcode::PING => {
                 self.raw.try_send(&frame(opcode::PONG, &got.payload)).is_ok()
@@ -165,14 +165,14 @@ impl Sender {
                 if reply["command"] != "send-message" {
                     return true;
                 }
-                let number: u64 = reply["id"].as_str().and_then(|id| id.parse().ok()).expect("the id of one of ours");
+                let number: u64 = reply["id"].as_str().and_then(|id| id.parse().ok()).expect("a numeric id");
                 let code = reply["response_code"].as_str().expect("a code").to_owned();
                 let counter = if code == "00" { &self.counters.accepted } else { &self.counters.refused };
                 counter.fetch_add(1, Ordering::SeqCst);
-                self.sent.get_mut(&number).expect("one of ours").code = Some(code);
+                self.sent.get_mut(&number).expect("a sent message").code = Some(code);
                 self.open -= 1;
                 if self.open == 0 {
-                    // Not to wait for anything: this is how much load it is.
+                    // This pause sets the rate of the load.
                     std::thread::sleep(PACE);
                 }
                 true
@@ -184,22 +184,22 @@ impl Sender {
     }
 }
 
-/// A receiver at work: it acknowledges each message, and gives back every fiftieth once.
+/// A running receiver, which acknowledges each message, and gives every fiftieth back once.
 pub struct Receiver {
     stop: Arc<AtomicBool>,
-    /// When it began, or a message came.
+    /// The time of the last message, or of the start.
     last: Arc<Mutex<Instant>>,
     thread: JoinHandle<Vec<Delivery>>,
 }
 
 impl Receiver {
-    /// One on this channel.
+    /// Starts a receiver of this channel.
     #[track_caller]
     pub fn start(broker: &Broker, channel: &'static str) -> Self {
         let mut raw = Raw::upgrade(broker, &Head::new("/").modern());
         raw.send_text(&json!({"command": "receive-message", "channel": channel, "ack": "manual"}).to_string());
         let (stop, last) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Instant::now())));
-        let (stopped, heard) = (stop.clone(), last.clone());
+        let (stopped, last_message) = (stop.clone(), last.clone());
         let thread = std::thread::spawn(move || {
             let mut deliveries = Vec::new();
             while !stopped.load(Ordering::SeqCst) {
@@ -208,7 +208,7 @@ impl Receiver {
                     break;
                 }
                 if deliveries.len() > known {
-                    *heard.lock().expect("nobody panics while he reads it") = Instant::now();
+                    *last_message.lock().expect("no thread panics while it holds the lock") = Instant::now();
                 }
             }
             deliveries
@@ -216,22 +216,22 @@ impl Receiver {
         Self { stop, last, thread }
     }
 
-    /// Waits until nothing has come for so long.
+    /// Waits until no message has come for `time`.
     #[track_caller]
-    pub fn quiet(&self, time: Duration) {
+    pub fn wait_until_idle(&self, time: Duration) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let last = *self.last.lock().expect("no receiver panics while it counts");
+            let last = *self.last.lock().expect("no thread panics while it holds the lock");
             let since = last.elapsed();
             if since >= time {
                 return;
             }
-            assert!(Instant::now() < deadline, "messages come without end");
+            assert!(Instant::now() < deadline, "messages still come");
             std::thread::sleep(time.saturating_sub(since));
         }
     }
 
-    /// Ends it and returns what it received.
+    /// Stops the receiver and returns its deliveries.
     #[track_caller]
     pub fn finish(self) -> Vec<Delivery> {
         self.stop.store(true, Ordering::SeqCst);
@@ -239,7 +239,7 @@ impl Receiver {
     }
 }
 
-/// Takes one frame, if one comes soon; false if the broker is gone.
+/// Processes one frame, if one comes within 50 ms; `false` if the broker is gone.
 fn receive(raw: &mut Raw, channel: &'static str, deliveries: &mut Vec<Delivery>) -> bool {
     let got = match raw.next_by(Instant::now() + Duration::from_millis(50)) {
         Got::Frame(got) => got,

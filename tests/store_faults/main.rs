@@ -1,13 +1,13 @@
-//! A whole broker whose database is killed, stopped, restarted, full, or cut off, while it is under load: what was accepted is delivered, in order, and
-//! with a journal nobody notices.
+//! A broker under load whose database is killed, suspended, restarted, full, or cut off. Accepted messages are delivered in order, and with a journal no
+//! sender is refused.
 //!
-//! `load` sends and receives, `history` checks what came of it, `arena` holds broker, network and server. The broker is driven by the harness of
-//! `tests/e2e`.
+//! `load` sends and receives, `history` checks the promises, `testbed` contains broker, network and server. The harness of `tests/e2e` starts
+//! the broker.
 
-#![cfg(target_os = "linux")] // The servers are processes with limits and mounts of their own.
+#![cfg(target_os = "linux")] // The servers use features of Linux.
 
 #[path = "../e2e/broker.rs"]
-#[allow(dead_code)] // The tests of `tests/e2e` need more of it; so with the next three.
+#[allow(dead_code)] // tests/e2e needs more.
 mod broker;
 #[path = "../e2e/client.rs"]
 #[allow(dead_code)]
@@ -18,10 +18,10 @@ mod power;
 #[allow(dead_code)]
 mod raw;
 #[path = "../servers/mod.rs"]
-#[allow(dead_code, unused_imports)] // What other tests need is more than what is needed here.
+#[allow(dead_code, unused_imports)] // Other tests need more.
 mod servers;
 
-mod arena;
+mod testbed;
 mod faults;
 mod history;
 mod journal;

@@ -1,4 +1,4 @@
-//! A power cut at any place of a run loses nothing that was accepted: the journal of a database that is away. What the database itself keeps is its own promise.
+//! A power cut at any point of a run loses no accepted message in the journal of a database that is away. The durability of the database itself is not tested.
 
 use crate::broker::{Broker, Setup};
 use crate::power::{Cuts, Machine, Seen, until_accepted};
@@ -21,7 +21,7 @@ fn a_power_cut_while_the_database_is_away_loses_nothing_that_was_accepted() {
     });
     server.start_again();
     machine.cut(&seen, Cuts::of(12), 1, |directory| {
-        // What the broker after the last cut has moved there would hide what is lost now.
+        // Rows that an earlier broker has moved to the database would hide a loss.
         server.sql_in(Some(&database), "DELETE FROM mq_data");
         Broker::start_in(setup.clone(), directory.clone(), 0)
     });

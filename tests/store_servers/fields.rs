@@ -1,4 +1,4 @@
-//! User-defined columns on a table that somebody made: types, NULL, what does not fit, what is refused at start.
+//! User-defined columns (`store.columns`) on an existing table: types, NULL, values that do not fit, and errors at the start.
 
 use serde_json::{Value, json};
 use wsmb_store::{Columns, StoreError, StoreSettings};
@@ -6,7 +6,7 @@ use wsmb_store::{Columns, StoreError, StoreSettings};
 use crate::servers::{Database, Kind, Server};
 use crate::{appends, assert_says, message, open, refusal, texts};
 
-/// A message table with further columns.
+/// Creates a message table with further columns.
 fn table(kind: Kind, columns: &str) -> Database {
     let server = Server::shared(kind);
     let database = server.database();
@@ -25,7 +25,7 @@ fn with(database: &Database, pairs: &[(&str, &str)]) -> StoreSettings {
 }
 
 #[test]
-fn values_of_every_type_arrive_and_what_does_not_fit_is_null() {
+fn values_of_every_type_are_stored_and_values_that_do_not_fit_are_null() {
     for kind in Kind::all() {
         let types = kind.pick(
             "short varchar(5), whole int, tiny tinyint(1), real_number double, told datetime, on_day date, anything json",
@@ -46,7 +46,7 @@ fn values_of_every_type_arrive_and_what_does_not_fit_is_null() {
         let mut sent: Vec<String> = documents.iter().map(ToString::to_string).collect();
         sent.push("no JSON".to_owned());
         let messages = sent.iter().zip(1..).map(|(text, id)| message(id, text)).collect();
-        store.commit(&appends(messages)).expect("a message is never lost for its fields");
+        store.commit(&appends(messages)).expect("an invalid field must not refuse a message");
         assert_eq!(texts(&mut *store, "sms"), sent);
         let query = "SELECT short, whole, tiny, real_number, told, on_day, anything FROM mq_data ORDER BY data_id";
         let rows = Server::shared(kind).sql_in(Some(&database), query);
@@ -67,10 +67,10 @@ fn values_of_every_type_arrive_and_what_does_not_fit_is_null() {
     }
 }
 
-/// A type, as MySQL and PostgreSQL call it, a value, and what a query shows of it (`None`: NULL).
+/// The type in MySQL and in PostgreSQL, a value, and the beginning of the stored value in MySQL and in PostgreSQL (`None`: NULL).
 type Edge = (&'static str, &'static str, Value, Option<&'static str>, Option<&'static str>);
 
-/// Values at the edges of their types and just beyond. A server that refused one would refuse the message.
+/// Values at the limits of their types and just beyond. A server that refused a value would refuse the message.
 fn edges() -> Vec<Edge> {
     let at = |mysql, postgres, value, shown| (mysql, postgres, value, Some(shown), Some(shown));
     let beyond = |mysql, postgres, value| (mysql, postgres, value, None, None);
@@ -86,7 +86,7 @@ fn edges() -> Vec<Edge> {
         ("decimal(65,30)", "numeric", json!(format!("0.{}1", "0".repeat(100))), None, Some("0.00000")),
         at("float", "real", json!(0.5), "0.5"),
         beyond("float", "real", json!(1e300)),
-        // The nearest number that MySQL has. PostgreSQL refuses it.
+        // MySQL stores the nearest number. PostgreSQL refuses the value.
         ("float", "real", json!("1e-300"), Some("0"), None),
         ("double", "double precision", json!("1e-400"), Some("0"), None),
         at("double", "double precision", json!(-1.5e308), "-1.5e"),
@@ -114,7 +114,7 @@ fn nested(depth: usize) -> Value {
 }
 
 #[test]
-fn no_value_at_the_edge_of_a_type_keeps_a_message_from_being_stored() {
+fn no_value_at_the_limit_of_a_type_refuses_a_message() {
     for kind in Kind::all() {
         let edges = edges();
         let types: Vec<String> =
@@ -126,7 +126,7 @@ fn no_value_at_the_edge_of_a_type_keeps_a_message_from_being_stored() {
         let mut store = open(&with(&database, &pairs));
         let values: Vec<&Value> = edges.iter().map(|edge| &edge.2).collect();
         let sent = json!(values);
-        store.commit(&appends(vec![message(1, &sent.to_string())])).expect("a message is never lost for its fields");
+        store.commit(&appends(vec![message(1, &sent.to_string())])).expect("an invalid field must not refuse a message");
         let came = texts(&mut *store, "sms").pop().expect("the message");
         assert_eq!(serde_json::from_str::<Value>(&came).expect("JSON"), sent);
         for ((name, _), edge) in pairs.iter().zip(&edges) {
@@ -140,7 +140,7 @@ fn no_value_at_the_edge_of_a_type_keeps_a_message_from_being_stored() {
 }
 
 #[test]
-fn columns_that_can_not_be_used_are_named_at_start() {
+fn unusable_columns_are_named_at_the_start() {
     for kind in Kind::all() {
         let database = table(
             kind,
@@ -159,7 +159,7 @@ fn columns_that_can_not_be_used_are_named_at_start() {
             assert!(matches!(&error, StoreError::Column { column, .. } if column == name), "{error:?}");
             assert_says(&error, &database, &wanted);
         }
-        // A column of somebody else that has a default is no hindrance; one that must be given a value is.
+        // A foreign column with a default is allowed; a column that needs a value is an error.
         open(&database.settings()).commit(&appends(vec![message(1, "1")])).expect("stored");
         let server = Server::shared(kind);
         server.sql_in(Some(&database), "DELETE FROM mq_data; ALTER TABLE mq_data ADD COLUMN wanted int NOT NULL");
@@ -168,7 +168,7 @@ fn columns_that_can_not_be_used_are_named_at_start() {
 }
 
 #[test]
-fn a_table_that_the_broker_made_gets_the_columns_that_it_lacks() {
+fn missing_columns_are_added_to_a_table_that_the_broker_created() {
     for kind in Kind::all() {
         let database = Server::shared(kind).database();
         open(&database.settings()).commit(&appends(vec![message(1, r#"{"receiver":"0812"}"#)])).expect("stored");
@@ -183,7 +183,7 @@ fn a_table_that_the_broker_made_gets_the_columns_that_it_lacks() {
 }
 
 #[test]
-fn what_an_application_demands_of_its_columns_stops_no_other_message() {
+fn constraints_of_columns_refuse_no_other_message() {
     for kind in Kind::all() {
         let database = table(kind, "once varchar(9) UNIQUE, small int CHECK (small < 10)");
         let mut store = open(&with(&database, &[("once", "/once"), ("small", "/small")]));
@@ -197,7 +197,7 @@ fn what_an_application_demands_of_its_columns_stops_no_other_message() {
             let at = |id: u64| usize::try_from(id - 1).expect("a short list");
             appends(ids.iter().map(|id| message(*id, &sent[at(*id)].to_string())).collect())
         };
-        // Either the fields are given up or the rows are named; but not the whole group for them, again and again.
+        // The store either omits the fields or names the rows. It must not refuse the whole group again and again.
         let unfit = match store.commit(&group(&[1, 2, 3, 4])) {
             Ok(()) => Vec::new(),
             Err(StoreError::Unfit { ids, .. }) => ids.iter().map(|id| id.0).collect(),

@@ -1,4 +1,4 @@
-//! The harness itself: a test that relies on it must be able to.
+//! Tests of the harness in `tests/servers`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::servers::{Kind, Mode, Proxy, Server, noise};
 
 #[test]
-fn a_server_keeps_its_data_whatever_is_done_to_it() {
+fn a_server_keeps_committed_data_through_kills_and_restarts() {
     for kind in Kind::all() {
         let server = Server::start(kind);
         let database = server.database();
@@ -20,19 +20,19 @@ fn a_server_keeps_its_data_whatever_is_done_to_it() {
         server.kill_hard();
         assert!(server.try_sql(None, "SELECT 1").is_err(), "{kind:?} answers after its end");
         server.start_again();
-        assert_eq!(rows(&server), before, "{kind:?} has what was not committed");
+        assert_eq!(rows(&server), before, "{kind:?} has uncommitted rows");
         server.restart();
         server.stop();
         server.cont();
         assert_eq!(rows(&server), before);
         let dir = server.dir().to_path_buf();
         drop(server);
-        assert!(!dir.exists(), "{} was left behind", dir.display());
+        assert!(!dir.exists(), "{} still exists", dir.display());
     }
 }
 
 #[test]
-fn a_full_disk_is_full_and_has_room_again() {
+fn a_full_disk_refuses_rows_until_it_has_space() {
     for kind in Kind::all() {
         let server = Server::start(kind);
         let database = server.small_database();
@@ -48,7 +48,7 @@ fn a_full_disk_is_full_and_has_room_again() {
 }
 
 #[test]
-fn the_network_between_does_as_it_is_told() {
+fn the_proxy_stalls_delays_cuts_and_refuses() {
     let echo = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let target = echo.local_addr().expect("its address");
     std::thread::spawn(move || {
@@ -75,10 +75,10 @@ fn the_network_between_does_as_it_is_told() {
     proxy.set(Mode::Stall);
     stream.write_all(b"b").expect("the connection is still there");
     stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a limit");
-    assert!(!answer(&stream), "something got through");
+    assert!(!answer(&stream), "a byte was passed on");
     proxy.set(Mode::Delay(Duration::from_millis(1)));
     stream.set_read_timeout(None).expect("no limit");
-    assert!(answer(&stream), "what was held back is not lost");
+    assert!(answer(&stream), "a stalled byte is lost");
 
     proxy.cut();
     assert!(!answer(&stream), "the connection is still there");

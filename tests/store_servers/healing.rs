@@ -1,4 +1,4 @@
-//! A store by itself, without a journal, whose server or network goes away and comes back.
+//! A store without a journal, whose server or network goes away and comes back.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use wsmb_store::{MessageStore, StoreError};
 use crate::servers::{Kind, Mode, PATIENCE, Proxy, Server};
 use crate::{appends, assert_says, ids, message, open};
 
-/// Commits one message as often as it takes; what it said first, if not at once.
+/// Commits a message, with repetitions until it succeeds. Returns the first error.
 #[track_caller]
 fn commit(store: &mut dyn MessageStore, id: u64) -> Option<StoreError> {
     let deadline = Instant::now() + PATIENCE;
@@ -31,11 +31,11 @@ fn a_server_that_was_restarted_or_killed_is_used_again() {
         let mut store = open(&database.settings());
         assert!(commit(&mut *store, 1).is_none());
         server.restart();
-        assert!(commit(&mut *store, 2).is_none(), "a restart between two commits is not noticed");
+        assert!(commit(&mut *store, 2).is_none(), "a restart between two commits causes no error");
         server.kill_hard();
         let begun = Instant::now();
-        let error = store.commit(&appends(vec![message(3, "1")])).expect_err("it is gone");
-        assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?} to notice", begun.elapsed());
+        let error = store.commit(&appends(vec![message(3, "1")])).expect_err("the server is gone");
+        assert!(begun.elapsed() < Duration::from_secs(5), "the error came after {:?}", begun.elapsed());
         assert!(error.is_outage(), "{error:?}");
         assert_says(&error, &database, &["can't be reached", &database.name, "check that it runs"]);
         server.start_again();
@@ -45,7 +45,7 @@ fn a_server_that_was_restarted_or_killed_is_used_again() {
 }
 
 #[test]
-fn a_connection_that_is_cut_refused_or_slow_is_got_over() {
+fn a_store_recovers_from_cut_refused_and_slow_connections() {
     for kind in Kind::all() {
         let server = Server::shared(kind);
         let database = server.database();
@@ -67,7 +67,7 @@ fn a_connection_that_is_cut_refused_or_slow_is_got_over() {
 }
 
 #[test]
-fn a_network_that_swallows_everything_is_noticed_in_bounded_time() {
+fn a_network_that_drops_everything_is_noticed_within_the_timeout() {
     std::thread::scope(|scope| {
         for kind in Kind::all() {
             scope.spawn(move || {
@@ -78,7 +78,7 @@ fn a_network_that_swallows_everything_is_noticed_in_bounded_time() {
                 commit(&mut *store, 1);
                 proxy.set(Mode::Stall);
                 let begun = Instant::now();
-                let error = store.commit(&appends(vec![message(2, "1")])).expect_err("nothing comes back");
+                let error = store.commit(&appends(vec![message(2, "1")])).expect_err("no answer");
                 assert!(matches!(&error, StoreError::Unreachable { .. }), "{error:?}");
                 assert_says(&error, &database, &["no answer within"]);
                 assert!(
@@ -95,7 +95,7 @@ fn a_network_that_swallows_everything_is_noticed_in_bounded_time() {
 }
 
 #[test]
-fn a_commit_whose_answer_was_lost_is_done_once() {
+fn a_commit_whose_answer_was_lost_is_applied_once() {
     for kind in Kind::all() {
         let server = Server::start(kind);
         let database = server.database();
@@ -112,7 +112,7 @@ fn a_commit_whose_answer_was_lost_is_done_once() {
 }
 
 #[test]
-fn the_brokers_own_connection_that_died_unnoticed_does_not_keep_it_out() {
+fn a_dead_connection_of_the_broker_does_not_lock_it_out() {
     std::thread::scope(|scope| {
         for kind in Kind::all() {
             scope.spawn(move || {
@@ -122,9 +122,9 @@ fn the_brokers_own_connection_that_died_unnoticed_does_not_keep_it_out() {
                 let mut store = open(&database.settings_at(proxy.address()));
                 commit(&mut *store, 1);
                 proxy.forget();
-                let error = store.commit(&appends(vec![message(2, "1")])).expect_err("nothing comes back");
+                let error = store.commit(&appends(vec![message(2, "1")])).expect_err("no answer");
                 assert!(matches!(&error, StoreError::Unreachable { .. }), "{error:?}");
-                // The server does not know yet, and its own patience is longer.
+                // The server has not noticed the dead connection yet, because its timeout is longer.
                 assert!(commit(&mut *store, 2).is_none(), "{kind:?}");
                 assert_eq!(ids(&mut *store, "sms"), [1, 2]);
             });

@@ -1,4 +1,4 @@
-//! One broker on one table, and other programs' locks in its way.
+//! The lock that allows one broker on a table, and row locks of other programs.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::servers::{Kind, Mode, PATIENCE, Proxy, Server};
 use crate::{appends, assert_says, ids, message, open, refusal, removals};
 
 #[test]
-fn a_second_broker_on_a_table_is_refused_and_told_who_has_it() {
+fn a_second_broker_on_a_table_is_refused_with_the_holder_of_the_lock() {
     for kind in Kind::all() {
         let database = Server::shared(kind).database();
         let mut first = open(&database.settings());
@@ -23,36 +23,36 @@ fn a_second_broker_on_a_table_is_refused_and_told_who_has_it() {
         );
         let other = StoreSettings { prefix: "other_".to_owned(), ..database.settings() };
         drop(open(&other));
-        first.commit(&appends(vec![message(1, "1")])).expect("the first one is not disturbed");
+        first.commit(&appends(vec![message(1, "1")])).expect("the first broker is not disturbed");
         drop(first);
-        assert_eq!(ids(&mut *open(&database.settings()), "sms"), [1], "it is free at once");
+        assert_eq!(ids(&mut *open(&database.settings()), "sms"), [1], "the lock is released at once");
     }
 }
 
 #[test]
-fn the_lock_is_taken_again_when_the_connection_was_lost_and_by_nobody_else_meanwhile() {
+fn a_store_takes_its_lock_again_after_a_lost_connection_unless_another_broker_has_it() {
     for kind in Kind::all() {
         let server = Server::shared(kind);
         let database = server.database();
         let mut first = open(&database.settings());
         server.end_connections(&database);
-        first.commit(&appends(vec![message(1, "1")])).expect("it connects again by itself");
+        first.commit(&appends(vec![message(1, "1")])).expect("the store reconnects");
         assert!(matches!(refusal(&database.settings()), StoreError::Locked { .. }));
 
         server.end_connections(&database);
-        let mut second = loop_until_open(&database.settings());
-        let error = first.commit(&appends(vec![message(2, "2")])).expect_err("the table is another's now");
+        let mut second = open_with_retries(&database.settings());
+        let error = first.commit(&appends(vec![message(2, "2")])).expect_err("another broker has the lock");
         assert!(matches!(&error, StoreError::Locked { .. }), "{error:?}");
         second.commit(&appends(vec![message(3, "3")])).expect("stored");
         drop(second);
-        first.commit(&appends(vec![message(2, "2")])).expect("it is free again");
+        first.commit(&appends(vec![message(2, "2")])).expect("the lock is free again");
         assert_eq!(ids(&mut *first, "sms"), [1, 2, 3]);
     }
 }
 
-/// The server may need a moment to notice that a connection has ended.
+/// Tries to open the store until it succeeds, because the server may need a moment to notice the end of a connection.
 #[track_caller]
-fn loop_until_open(settings: &StoreSettings) -> Box<dyn wsmb_store::Background> {
+fn open_with_retries(settings: &StoreSettings) -> Box<dyn wsmb_store::Background> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match wsmb_store::open(settings) {
@@ -63,37 +63,37 @@ fn loop_until_open(settings: &StoreSettings) -> Box<dyn wsmb_store::Background> 
 }
 
 #[test]
-fn a_broker_that_vanished_without_a_word_does_not_keep_the_table() {
+fn the_lock_of_a_vanished_broker_is_released() {
     for kind in Kind::all().into_iter().filter(|kind| kind.is_mysql()) {
         let server = Server::shared(kind);
         let database = server.database();
         let proxy = Proxy::start(server.address());
         let first = open(&database.settings_at(proxy.address()));
-        // As if its machine had lost its power: the server never hears of it.
+        // As after a power cut of the broker's machine, the server gets no end of the connection.
         proxy.set(Mode::Stall);
         assert!(matches!(refusal(&database.settings()), StoreError::Locked { .. }));
         let begun = Instant::now();
-        drop(loop_until_open(&database.settings()));
+        drop(open_with_retries(&database.settings()));
         assert!(begun.elapsed() < wsmb_store::limits::STORE_IDLE + Duration::from_secs(10), "{:?}", begun.elapsed());
         drop(first);
     }
 }
 
-/// Until somebody waits for another session's lock.
+/// Waits until a session of the database's user waits for a lock.
 #[track_caller]
-fn wait_for_waiter(server: &Server, kind: Kind, database: &str) {
+fn wait_until_blocked(server: &Server, kind: Kind, database: &str) {
     let query = kind.pick(
         format!("SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' AND trx_mysql_thread_id IN (SELECT id FROM information_schema.processlist WHERE user = '{database}')"),
         format!("SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND usename = '{database}'"),
     );
     let deadline = Instant::now() + PATIENCE;
     while server.sql(&query).trim() != "1" {
-        assert!(Instant::now() < deadline, "nobody waits\n{}", server.log_tail());
+        assert!(Instant::now() < deadline, "no session waits for a lock\n{}", server.log_tail());
     }
 }
 
 #[test]
-fn a_lock_of_another_session_is_waited_for() {
+fn a_commit_waits_for_a_row_lock_of_another_session() {
     for kind in Kind::all() {
         let server = Server::shared(kind);
         let database = server.database();
@@ -104,7 +104,7 @@ fn a_lock_of_another_session_is_waited_for() {
         session.run("SELECT data_id FROM mq_data WHERE data_id = 1 FOR UPDATE");
         std::thread::scope(|scope| {
             let commit = scope.spawn(|| store.commit(&removals(&[1, 2])));
-            wait_for_waiter(server, kind, &database.name);
+            wait_until_blocked(server, kind, &database.name);
             session.run("COMMIT");
             commit.join().expect("no panic").expect("removed");
         });
@@ -113,7 +113,7 @@ fn a_lock_of_another_session_is_waited_for() {
 }
 
 #[test]
-fn a_deadlock_is_got_over() {
+fn a_store_recovers_from_a_deadlock() {
     for kind in Kind::all() {
         let server = Server::shared(kind);
         let database = server.database();
@@ -121,7 +121,7 @@ fn a_deadlock_is_got_over() {
         store.commit(&appends((1..=40).map(|id| message(id, "1")).collect())).expect("stored");
         let mut session = server.session(&database);
         session.run("BEGIN");
-        // Who has done more is not the one whose work is undone.
+        // The server rolls back the transaction that has changed fewer rows, which is the store's.
         session.run("UPDATE mq_data SET created = NULL WHERE data_id > 2");
         std::thread::scope(|scope| {
             let group = Group { deliveries: vec![(MessageId(1), 9)], ..removals(&[40]) };
@@ -129,7 +129,7 @@ fn a_deadlock_is_got_over() {
                 let done = store.commit(&group);
                 (store, done)
             });
-            wait_for_waiter(server, kind, &database.name);
+            wait_until_blocked(server, kind, &database.name);
             session.begin("DELETE FROM mq_data WHERE data_id = 1");
             session.begin("COMMIT");
             let (mut store, done) = commit.join().expect("no panic");
@@ -140,7 +140,7 @@ fn a_deadlock_is_got_over() {
 }
 
 #[test]
-fn a_lock_that_is_never_released_is_told() {
+fn a_row_lock_that_is_never_released_is_reported() {
     std::thread::scope(|scope| {
         for kind in Kind::all() {
             scope.spawn(move || {

@@ -1,10 +1,10 @@
-//! What only real database servers show: the tables as they are, the lock, failures and the sentences that they become. Each test has a database of its
-//! own on a private server (`tests/servers`).
+//! The store on real database servers: tables, locks, failures and their errors. Each test has a database of its own on a private server
+//! (`tests/servers`).
 
-#![cfg(target_os = "linux")] // The servers are processes with limits and mounts of their own.
+#![cfg(target_os = "linux")] // The servers use features of Linux.
 
 #[path = "../servers/mod.rs"]
-#[allow(dead_code, unused_imports)] // What other tests need is more than what is needed here.
+#[allow(dead_code, unused_imports)] // Other tests need more.
 mod servers;
 
 mod failures;
@@ -22,7 +22,7 @@ use wsmb_store::{Background, Group, MessageStore, StoreError, StoreSettings};
 
 use servers::Database;
 
-/// More bytes than any page here has.
+/// More bytes than any page in these tests has.
 const ALL: usize = 1 << 30;
 
 fn channel(name: &str) -> ChannelName {
@@ -58,16 +58,16 @@ fn open(settings: &StoreSettings) -> Box<dyn Background> {
     wsmb_store::open(settings).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Why it can't be opened.
+/// The error of opening a store, which must fail.
 #[track_caller]
 fn refusal(settings: &StoreSettings) -> StoreError {
     match wsmb_store::open(settings) {
-        Ok(_) => panic!("it opens"),
+        Ok(_) => panic!("the store opens"),
         Err(error) => error,
     }
 }
 
-/// The ids of a channel, in the order in which they come.
+/// The ids of a channel's messages, in the store's order.
 #[track_caller]
 fn ids(store: &mut dyn MessageStore, name: &str) -> Vec<u64> {
     let page = store.load(&channel(name), MessageId(0), 1_000, ALL).unwrap_or_else(|error| panic!("{error}"));
@@ -75,14 +75,14 @@ fn ids(store: &mut dyn MessageStore, name: &str) -> Vec<u64> {
     page.messages.iter().map(|message| message.id.0).collect()
 }
 
-/// The texts of a channel, in the order in which they come.
+/// The texts of a channel's messages, in the store's order.
 #[track_caller]
 fn texts(store: &mut dyn MessageStore, name: &str) -> Vec<String> {
     let page = store.load(&channel(name), MessageId(0), 1_000, ALL).unwrap_or_else(|error| panic!("{error}"));
     page.messages.iter().map(|message| String::from_utf8_lossy(&message.payload.bytes).into_owned()).collect()
 }
 
-/// The sentence says all of this, and not the password.
+/// Fails unless the error contains all of `wanted`, and not the password.
 #[track_caller]
 fn assert_says(error: &StoreError, database: &Database, wanted: &[&str]) {
     let said = error.to_string();

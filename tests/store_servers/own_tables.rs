@@ -1,4 +1,4 @@
-//! Tables that the broker makes itself: whole, made once, never taken back to an older layout.
+//! Tables that the broker creates itself.
 
 use wsmb_core::message::{DeadLetter, MessageId, Payload, Timestamp, Why};
 use wsmb_core::policy::Spare;
@@ -8,7 +8,7 @@ use crate::servers::{Kind, Server};
 use crate::{appends, assert_says, channel, message, open, refusal, texts};
 
 #[test]
-fn they_hold_every_character_and_are_made_once() {
+fn own_tables_store_every_character_and_are_created_once() {
     for kind in Kind::all() {
         let server = Server::shared(kind);
         let database = server.database();
@@ -32,7 +32,7 @@ fn they_hold_every_character_and_are_made_once() {
         }
         assert!(!made.contains("latin1"), "{made}");
         let stored = server.sql_in(Some(&database), "SELECT data FROM mq_data");
-        assert_eq!(stored.trim_end(), text, "an application may look for it");
+        assert_eq!(stored.trim_end(), text, "an application must find the text");
         for _ in 0..2 {
             assert_eq!(texts(&mut *open(&database.settings()), "日本😀"), [text]);
             assert_eq!(described(), made, "a second start changed the tables");
@@ -41,7 +41,7 @@ fn they_hold_every_character_and_are_made_once() {
 }
 
 #[test]
-fn columns_that_an_earlier_version_did_not_have_are_added_and_nothing_else_is_touched() {
+fn columns_that_an_earlier_version_did_not_have_are_added() {
     for kind in Kind::all() {
         let server = Server::shared(kind);
         let database = server.database();
@@ -54,7 +54,7 @@ fn columns_that_an_earlier_version_did_not_have_are_added_and_nothing_else_is_to
         let letter = DeadLetter { why, channel: channel("sms"), attempts: 2, reason };
         let letter = wsmb_core::message::Message { dead: Some(Box::new(letter)), ..message(2, "2") };
         let mut store = open(&database.settings());
-        store.maintain().expect("nothing is missing any more");
+        store.maintain().expect("no column is missing");
         store.commit(&appends(vec![letter.clone()])).expect("stored");
         let page = store.load(&letter.channel, MessageId(0), 10, usize::MAX).expect("loads");
         assert_eq!(page.messages, [message(1, "1"), letter]);
@@ -62,7 +62,7 @@ fn columns_that_an_earlier_version_did_not_have_are_added_and_nothing_else_is_to
 }
 
 #[test]
-fn a_start_that_was_cut_short_is_finished_by_the_next() {
+fn a_missing_table_is_created_again() {
     for kind in Kind::all() {
         let server = Server::shared(kind);
         let database = server.database();
@@ -71,13 +71,13 @@ fn a_start_that_was_cut_short_is_finished_by_the_next() {
             server.sql_in(Some(&database), &format!("DROP TABLE {lost}"));
             let mut store = open(&database.settings());
             store.commit(&appends(vec![message(1, "1")])).expect("stored");
-            store.maintain().expect("tends");
+            store.maintain().expect("maintained");
         }
     }
 }
 
 #[test]
-fn a_newer_layout_is_refused_by_name_and_left_alone() {
+fn a_newer_layout_is_refused_and_not_changed() {
     for kind in Kind::all() {
         let server = Server::shared(kind);
         let database = server.database();
@@ -93,7 +93,7 @@ fn a_newer_layout_is_refused_by_name_and_left_alone() {
 }
 
 #[test]
-fn an_existing_table_with_some_of_the_columns_uses_those() {
+fn an_existing_table_with_some_of_the_columns_is_used() {
     for kind in Kind::all() {
         let server = Server::shared(kind);
         let database = server.database();
@@ -112,7 +112,7 @@ fn an_existing_table_with_some_of_the_columns_uses_those() {
 }
 
 #[test]
-fn what_an_administrator_changes_while_it_is_used_is_noticed() {
+fn changes_to_a_table_in_use_are_noticed() {
     for kind in Kind::all() {
         let server = Server::shared(kind);
         let database = server.database();
@@ -122,12 +122,12 @@ fn what_an_administrator_changes_while_it_is_used_is_noticed() {
         let index = kind.pick("DROP INDEX channel ON mq_data", "DROP INDEX mq_data_channel");
         server.sql_in(Some(&database), &format!("{index}; ALTER TABLE mq_data DROP COLUMN publication"));
         assert_eq!(texts(&mut *store, "sms"), ["1"]);
-        store.commit(&appends(vec![message(2, "2")])).expect("stored without it");
+        store.commit(&appends(vec![message(2, "2")])).expect("stored without the column");
         server.sql_in(Some(&database), "ALTER TABLE mq_data ADD COLUMN publication text");
         store.commit(&appends(vec![message(3, "3")])).expect("stored");
         assert_eq!(texts(&mut *store, "sms"), ["1", "2", "3"]);
         server.sql_in(Some(&database), "DROP TABLE mq_data");
-        store.commit(&appends(vec![message(4, "4")])).expect("the table is made again");
+        store.commit(&appends(vec![message(4, "4")])).expect("the table is created again");
         assert_eq!(texts(&mut *store, "sms"), ["4"]);
     }
 }

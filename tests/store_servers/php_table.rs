@@ -1,4 +1,4 @@
-//! The message table of the PHP broker: used as it stands, drained correctly, and left so that one can go back.
+//! The message table of the PHP broker: used without changes, drained correctly, and still usable for the PHP broker.
 
 use serde_json::Value;
 use wsmb_core::message::{Kind as PayloadKind, MessageId, Payload, PublicationId, Timestamp};
@@ -8,7 +8,7 @@ use wsmb_store::{Group, StoppedStore, StoreError, Tools as _};
 use crate::servers::{Database, Kind, Server};
 use crate::{ALL, appends, assert_says, channel, ids, message, open, refusal, removals, texts};
 
-/// As the PHP broker's documentation gives it.
+/// The table in the documentation of the PHP broker.
 const TABLE: &str = "CREATE TABLE mq_data (
   data_id bigint(20) NOT NULL AUTO_INCREMENT, channel varchar(100) DEFAULT NULL, data longtext,
   created datetime DEFAULT NULL, PRIMARY KEY (data_id), KEY channel (channel)
@@ -18,7 +18,7 @@ fn kinds() -> Vec<Kind> {
     Kind::all().into_iter().filter(|kind| kind.is_mysql()).collect()
 }
 
-/// The table with rows that the PHP broker, a person or another program may have put there.
+/// Creates the table with rows that the PHP broker, a person or another program may have inserted.
 fn filled(server: &Server) -> Database {
     let database = server.database();
     server.sql_in(
@@ -47,7 +47,7 @@ fn definition(server: &Server, database: &Database) -> String {
     server.sql_in(Some(database), "SHOW CREATE TABLE mq_data")
 }
 
-/// What a reader in PHP gets: the text in the connection's character set, and what `json_decode` makes of it.
+/// The value that a reader in PHP gets: the text in the connection's character set, decoded as JSON.
 fn php_reads(server: &Server, database: &Database, id: u64) -> Value {
     let text = server.sql_in(Some(database), &format!("SELECT data FROM mq_data WHERE data_id = {id}"));
     let text = text.strip_suffix('\n').expect("a row");
@@ -55,7 +55,7 @@ fn php_reads(server: &Server, database: &Database, id: u64) -> Value {
 }
 
 #[test]
-fn it_is_drained_in_order_and_never_altered() {
+fn the_php_table_is_drained_in_order_and_never_altered() {
     for kind in kinds() {
         let server = Server::shared(kind);
         let database = filled(server);
@@ -89,7 +89,7 @@ fn it_is_drained_in_order_and_never_altered() {
 
         store.commit(&removals(&[3, 7, 8, 9, 12, 13, 15])).expect("drained");
         assert!(ids(&mut *store, "sms").is_empty());
-        assert_eq!(store.purge(&channel("SMS"), MessageId(99), 10).expect("purged"), 1, "and not its likes");
+        assert_eq!(store.purge(&channel("SMS"), MessageId(99), 10).expect("purged"), 1, "only the channel of this case");
         drop(store);
         assert_eq!(server.sql_in(Some(&database), "SELECT data_id FROM mq_data ORDER BY 1"), "6\n10\n11\n14\n");
         assert_eq!(definition(server, &database), before);
@@ -97,7 +97,7 @@ fn it_is_drained_in_order_and_never_altered() {
 }
 
 #[test]
-fn a_reader_in_php_gets_what_was_sent() {
+fn a_reader_in_php_gets_the_sent_values() {
     for kind in kinds() {
         let server = Server::shared(kind);
         let database = filled(server);
@@ -131,7 +131,7 @@ fn a_reader_in_php_gets_what_was_sent() {
 }
 
 #[test]
-fn a_channel_that_its_character_set_lacks_is_refused_alone() {
+fn only_a_channel_outside_the_character_set_is_refused() {
     for kind in kinds() {
         let server = Server::shared(kind);
         let database = server.database();
@@ -146,7 +146,7 @@ fn a_channel_that_its_character_set_lacks_is_refused_alone() {
     }
 }
 
-/// Rows as the PHP broker writes them on a server whose default is latin1: its connection has that character set, and sends UTF-8.
+/// Creates the table with rows that the PHP broker writes on a server whose default is latin1: its connection has that character set, and sends UTF-8.
 fn filled_over_latin1(server: &Server) -> Database {
     let database = server.database();
     server.sql_in(
@@ -169,7 +169,7 @@ fn filled_over_latin1(server: &Server) -> Database {
 }
 
 #[test]
-fn rows_of_a_latin1_connection_are_what_was_sent() {
+fn rows_of_a_latin1_connection_are_decoded() {
     for kind in kinds() {
         let server = Server::shared(kind);
         let database = filled_over_latin1(server);
@@ -180,18 +180,18 @@ fn rows_of_a_latin1_connection_are_what_was_sent() {
         };
         let expected = [("GRÜN", 1, 7), ("grün", 3, 6), ("sms", 1, 2), ("ÁÍÏÐÝ", 1, 4), ("日本", 1, 3)];
         let expected = expected.map(|(name, count, last)| (name.to_owned(), count, last));
-        assert_eq!(channels(&mut *store), expected, "both spellings are one channel");
+        assert_eq!(channels(&mut *store), expected, "both encodings are one channel");
         assert_eq!(ids(&mut *store, "grün"), [1, 5, 6]);
         assert_eq!(texts(&mut *store, "grün"), [r#"{"message":"caf\u00e9"}"#, "\"grün\"", "\"second\""]);
         assert_eq!(texts(&mut *store, "sms"), [r#"{"message":"Grüße, 日本 😀 €"}"#]);
         assert_eq!((ids(&mut *store, "日本"), ids(&mut *store, "ÁÍÏÐÝ")), (vec![3], vec![4]));
         let page = store.load(&channel("grün"), MessageId(0), 2, ALL).expect("a page");
         assert_eq!(page.messages.iter().map(|message| message.id.0).collect::<Vec<_>>(), [1, 5]);
-        assert!(!page.complete, "a page of two spellings goes on");
+        assert!(!page.complete, "a page with two encodings is not the last");
         let page = store.load(&channel("grün"), MessageId(5), 2, ALL).expect("a page");
         assert_eq!((page.messages.len(), page.complete), (1, true));
 
-        // What this broker writes beside them, names that look like the others' included.
+        // This broker adds messages, some on channels whose names look like names in the other encoding.
         let own = ["grün", "Ã¼", "Ã\u{192}Â¼", "日本", "€", "naïve Ã"];
         let on = |(name, id): (&&str, u64)| wsmb_core::message::Message {
             channel: channel(name),
@@ -204,15 +204,15 @@ fn rows_of_a_latin1_connection_are_what_was_sent() {
         {
             assert_eq!(ids(&mut *store, name), expected, "{name}");
             let text = texts(&mut *store, name).pop().expect("a message");
-            assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), "Ã¼", "genuine, on {name}");
+            assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), "Ã¼", "the text on {name}");
         }
 
         store.commit(&removals(&[5, 12])).expect("confirmed");
         assert_eq!(ids(&mut *store, "grün"), [1, 6, 10]);
-        assert_eq!(store.purge(&channel("grün"), MessageId(6), 1).expect("purged"), 1, "there may be more");
+        assert_eq!(store.purge(&channel("grün"), MessageId(6), 1).expect("purged"), 1, "a purge stops at the limit");
         assert_eq!(store.purge(&channel("grün"), MessageId(6), 10).expect("purged"), 1);
         let left = server.sql_in(Some(&database), "SELECT data_id FROM mq_data ORDER BY 1");
-        assert_eq!(left, "2\n3\n4\n7\n10\n11\n13\n14\n15\n", "these rows and no others");
+        assert_eq!(left, "2\n3\n4\n7\n10\n11\n13\n14\n15\n", "other rows were removed");
     }
 }
 
@@ -222,15 +222,15 @@ fn a_tool_reads_rows_of_a_latin1_connection() {
         let database = filled_over_latin1(Server::shared(kind));
         let mut tool = StoppedStore::open(&database.settings()).expect("opened");
         let channels = tool.channels().expect("counted");
-        let told: Vec<_> = channels.iter().map(|it| (it.channel.as_str(), it.messages)).collect();
-        assert_eq!(told, [("GRÜN", 1), ("grün", 3), ("sms", 1), ("ÁÍÏÐÝ", 1), ("日本", 1)]);
+        let counts: Vec<_> = channels.iter().map(|it| (it.channel.as_str(), it.messages)).collect();
+        assert_eq!(counts, [("GRÜN", 1), ("grün", 3), ("sms", 1), ("ÁÍÏÐÝ", 1), ("日本", 1)]);
         let page = tool.peek(&channel("grün"), 10).expect("a page");
         assert_eq!(page.messages.iter().map(|message| message.id.0).collect::<Vec<_>>(), [1, 5, 6]);
     }
 }
 
 #[test]
-fn what_it_has_no_columns_for_is_left_out_and_does_no_harm() {
+fn values_without_a_column_are_omitted() {
     for kind in kinds() {
         let database = filled(Server::shared(kind));
         let mut store = open(&database.settings());
@@ -252,7 +252,7 @@ fn what_it_has_no_columns_for_is_left_out_and_does_no_harm() {
 }
 
 #[test]
-fn its_marks_survive_and_ids_go_on() {
+fn marks_survive_and_ids_are_not_reused() {
     for kind in kinds() {
         let database = filled(Server::shared(kind));
         let mut store = open(&database.settings());
@@ -261,14 +261,14 @@ fn its_marks_survive_and_ids_go_on() {
         store.mark_clean().expect("marked");
         drop(store);
         let summary = open(&database.settings()).summary(Timestamp(0)).expect("a summary");
-        assert_eq!((summary.last_id, summary.clean), (MessageId(50), true), "an id is never given twice");
+        assert_eq!((summary.last_id, summary.clean), (MessageId(50), true), "the last id is remembered");
         let summary = open(&database.settings()).summary(Timestamp(0)).expect("a summary");
-        assert!(!summary.clean, "the mark was not taken away");
+        assert!(!summary.clean, "opening must remove the mark");
     }
 }
 
 #[test]
-fn another_prefix_is_another_table_and_a_table_that_is_no_message_table_is_named() {
+fn another_prefix_is_another_table_and_a_wrong_table_is_named() {
     for kind in kinds() {
         let server = Server::shared(kind);
         let database = filled(server);

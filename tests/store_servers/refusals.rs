@@ -1,4 +1,4 @@
-//! Rows that a table refuses for what stands in them, rows of other programs under the broker's ids, and tables that can't serve.
+//! Rows that a table refuses because of their values, rows of other programs with the broker's ids, and unusable tables.
 
 use wsmb_core::message::{ChannelName, Message, MessageId, Payload, Timestamp};
 use wsmb_core::policy::Spare;
@@ -7,8 +7,8 @@ use wsmb_store::{Columns, StoreError, StoreSettings};
 use crate::servers::{Database, Kind, Server};
 use crate::{ALL, appends, assert_says, channel, ids, message, open, refusal, removals, texts};
 
-/// A database with a message table that somebody made.
-fn made(kind: Kind, definition: (&str, &str)) -> Database {
+/// Creates a database with this message table.
+fn with_table(kind: Kind, definition: (&str, &str)) -> Database {
     let server = Server::shared(kind);
     let database = server.database();
     let owner = kind.pick(String::new(), format!("; ALTER TABLE mq_data OWNER TO {}", database.name));
@@ -25,7 +25,7 @@ fn with(database: &Database, pairs: &[(&str, &str)]) -> StoreSettings {
 #[test]
 fn rows_that_the_table_refuses_are_named_and_the_others_are_stored() {
     for kind in Kind::all() {
-        let database = made(
+        let database = with_table(
             kind,
             (
                 "data_id bigint PRIMARY KEY AUTO_INCREMENT, channel varchar(5), data text CHECK (data <> 'bad'), created datetime",
@@ -42,7 +42,7 @@ fn rows_that_the_table_refuses_are_named_and_the_others_are_stored() {
         while let Err(error) = store.commit(&appends(messages.clone())) {
             let StoreError::Unfit { ids, .. } = &error else { panic!("{error:?}") };
             assert_says(&error, &database, &[&database.name, "code"]);
-            assert!(!error.to_string().contains("bad"), "it quotes a message: {error}");
+            assert!(!error.to_string().contains("bad"), "the error contains a message: {error}");
             messages.retain(|message| !ids.contains(&message.id));
             refused.extend(ids.iter().map(|id| id.0));
         }
@@ -55,7 +55,7 @@ fn rows_that_the_table_refuses_are_named_and_the_others_are_stored() {
 #[test]
 fn a_message_is_stored_without_the_fields_that_the_table_refuses() {
     for kind in Kind::all() {
-        let database = made(
+        let database = with_table(
             kind,
             (
                 "data_id bigint PRIMARY KEY AUTO_INCREMENT, channel varchar(100), data longtext, created datetime, code varchar(9) UNIQUE, n int CHECK (n < 5), CHECK (n <> 3 OR code <> 'd')",
@@ -71,8 +71,8 @@ fn a_message_is_stored_without_the_fields_that_the_table_refuses() {
             r#"{"code":"d","n":3}"#,
         ];
         let messages = |from: u64| texts.iter().zip(from..).map(|(text, id)| message(id, text)).collect();
-        store.commit(&appends(messages(1))).expect("no message is lost for its fields");
-        store.commit(&appends(messages(11))).expect("and none takes the place of another");
+        store.commit(&appends(messages(1))).expect("invalid fields must not refuse a message");
+        store.commit(&appends(messages(11))).expect("no message replaces another");
         assert_eq!(ids(&mut *store, "sms"), [1, 2, 3, 4, 5, 11, 12, 13, 14, 15]);
         let rows =
             Server::shared(kind).sql_in(Some(&database), "SELECT data_id, code, n FROM mq_data ORDER BY data_id");
@@ -93,7 +93,7 @@ fn a_message_is_stored_without_the_fields_that_the_table_refuses() {
 }
 
 #[test]
-fn a_row_of_another_program_makes_way_and_is_not_lost() {
+fn a_row_of_another_program_gets_another_id_and_is_not_lost() {
     for kind in Kind::all() {
         let server = Server::shared(kind);
         let database = server.database();
@@ -113,15 +113,15 @@ fn a_row_of_another_program_makes_way_and_is_not_lost() {
         assert_eq!(moved.len(), 2);
         assert!(moved.contains(&Payload::text("\"foreign\"")) && moved.contains(&Payload::text("null")));
         assert_eq!(texts(&mut *store, "SMS"), ["3"]);
-        assert!(found[5].0 > wsmb_store::limits::STORE_FOREIGN_GAP, "the broker's next ids are free");
+        assert!(found[5].0 > wsmb_store::limits::STORE_FOREIGN_GAP, "a moved row must not take one of the broker's next ids");
 
-        store.commit(&group).expect("the same again, as after an answer that was lost");
+        store.commit(&group).expect("the same group again, as after a lost answer");
         assert_eq!(ids(&mut *store, "sms").len(), 7);
     }
 }
 
 #[test]
-fn expired_rows_of_no_channel_do_not_keep_the_others() {
+fn expired_rows_without_a_channel_are_removed_and_do_not_block_others() {
     for kind in Kind::all() {
         let server = Server::shared(kind);
         let database = server.database();
@@ -133,13 +133,13 @@ fn expired_rows_of_no_channel_do_not_keep_the_others() {
         assert!(store.sweep(Timestamp(9), 2, &Spare::default()).expect("swept").gone.is_empty());
         let sms = ChannelName::parse("sms").expect("a valid name");
         assert_eq!(store.sweep(Timestamp(9), 2, &Spare::default()).expect("swept").gone, [(MessageId(3), sms)]);
-        store.commit(&removals(&[3])).expect("it is gone already");
+        store.commit(&removals(&[3])).expect("the row is already removed");
         assert_eq!(server.sql_in(Some(&database), "SELECT COUNT(*) FROM mq_data").trim(), "0");
     }
 }
 
 #[test]
-fn a_table_that_can_not_serve_is_refused_with_a_cure() {
+fn an_unusable_table_is_refused_with_a_remedy() {
     for kind in Kind::all() {
         for (mysql, postgres, column, says) in [
             (
@@ -173,7 +173,7 @@ fn a_table_that_can_not_serve_is_refused_with_a_cure() {
                 "needs bigint",
             ),
         ] {
-            let database = made(kind, (mysql, postgres));
+            let database = with_table(kind, (mysql, postgres));
             let error = refusal(&database.settings());
             assert!(matches!(&error, StoreError::Column { column: found, .. } if found == column), "{error:?}");
             assert_says(&error, &database, &["mq_data", column, says, &database.name]);
@@ -182,9 +182,9 @@ fn a_table_that_can_not_serve_is_refused_with_a_cure() {
 }
 
 #[test]
-fn a_stream_of_wrong_fields_is_stored_in_good_time() {
+fn many_rows_with_invalid_fields_are_stored() {
     for kind in Kind::all() {
-        let database = made(
+        let database = with_table(
             kind,
             (
                 "data_id bigint PRIMARY KEY AUTO_INCREMENT, channel varchar(100), data longtext, created datetime, code varchar(3), n int",
@@ -194,7 +194,7 @@ fn a_stream_of_wrong_fields_is_stored_in_good_time() {
         let mut store = open(&with(&database, &[("code", "/code"), ("n", "/n")]));
         let count = 2 * wsmb_store::limits::STORE_REFUSALS as u64 + 1;
         let messages = (1..=count).map(|id| message(id, &format!(r#"{{"code":"too long","n":{id}}}"#))).collect();
-        store.commit(&appends(messages)).expect("no message is lost for its fields");
+        store.commit(&appends(messages)).expect("invalid fields must not refuse a message");
         let query = "SELECT COUNT(*), SUM(n), COUNT(code) FROM mq_data";
         let row = Server::shared(kind).sql_in(Some(&database), query);
         assert_eq!(row.trim(), format!("{count}\t{}\t0", count * (count + 1) / 2), "{kind:?}");
@@ -202,9 +202,9 @@ fn a_stream_of_wrong_fields_is_stored_in_good_time() {
 }
 
 #[test]
-fn blanks_that_a_server_would_cut_without_an_error_are_no_small_change() {
+fn rows_whose_blanks_a_server_would_cut_are_refused() {
     for kind in Kind::all() {
-        let database = made(
+        let database = with_table(
             kind,
             (
                 "data_id bigint PRIMARY KEY AUTO_INCREMENT, channel varchar(5), data varchar(9), created datetime",
@@ -214,9 +214,9 @@ fn blanks_that_a_server_would_cut_without_an_error_are_no_small_change() {
         let mut store = open(&database.settings());
         let long_name = Message { channel: channel("sms   "), ..message(1, "1") };
         let long_text = message(2, "\"seven\"    ");
-        let error = store.commit(&appends(vec![long_name, long_text, message(3, "3")])).expect_err("they do not fit");
+        let error = store.commit(&appends(vec![long_name, long_text, message(3, "3")])).expect_err("two rows do not fit");
         assert!(matches!(&error, StoreError::Unfit { ids, .. } if *ids == [MessageId(1), MessageId(2)]), "{error:?}");
         assert_says(&error, &database, &["blanks", &database.name]);
-        store.commit(&appends(vec![message(3, "3")])).expect("the other one");
+        store.commit(&appends(vec![message(3, "3")])).expect("the other row");
     }
 }

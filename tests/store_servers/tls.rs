@@ -1,4 +1,4 @@
-//! Encryption on the way to the server: asked for, checked, refused.
+//! TLS to the database server: required, verified, and refused.
 
 use wsmb_store::{StoreError, StoreSettings};
 
@@ -9,7 +9,7 @@ fn with(database: &Database, query: &str) -> StoreSettings {
     StoreSettings { url: format!("{}?{query}", database.url()), ..database.settings() }
 }
 
-/// What the server says about the encryption of the database's only connection.
+/// Whether the database's only connection is encrypted, according to the server.
 fn is_encrypted(server: &Server, database: &Database) -> bool {
     let name = &database.name;
     let query = format!("SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = '{name}'");
@@ -17,7 +17,7 @@ fn is_encrypted(server: &Server, database: &Database) -> bool {
 }
 
 #[test]
-fn encryption_is_asked_for_and_the_server_is_checked() {
+fn tls_is_used_and_the_server_is_verified() {
     for kind in Kind::all() {
         let server = Server::start_with(kind, Options { tls: Some(Certificates::new()), ..Options::default() });
         let database = server.database();
@@ -48,7 +48,7 @@ fn encryption_is_asked_for_and_the_server_is_checked() {
 }
 
 #[test]
-fn a_certificate_for_another_name_is_refused_where_the_name_counts() {
+fn a_certificate_for_another_name_is_refused_if_the_name_is_verified() {
     for kind in Kind::all() {
         let tls = Some(Certificates::for_names(&["db.example.com"]));
         let server = Server::start_with(kind, Options { tls, ..Options::default() });
@@ -64,7 +64,7 @@ fn a_certificate_for_another_name_is_refused_where_the_name_counts() {
 }
 
 #[test]
-fn a_server_without_encryption_is_refused_where_it_is_required() {
+fn a_server_without_tls_is_refused_if_tls_is_required() {
     for kind in Kind::all() {
         let server = Server::shared(kind);
         let database = server.database();

@@ -1,4 +1,4 @@
-//! A broker, its database, and the network between them.
+//! A broker, its database server, and the network between them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,15 +8,15 @@ use crate::history::History;
 use crate::load::{Load, PATIENCE, Plan, Receiver};
 use crate::servers::{Database, Kind, Proxy, Server};
 
-/// Whether a journal stands in front of the database.
+/// Whether the broker has a journal in front of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Journal {
     With,
     Without,
 }
 
-/// What can be made to fail, and what is under load.
-pub struct Arena {
+/// The parts that can fail, and the history of the load.
+pub struct Testbed {
     pub server: Server,
     pub proxy: Proxy,
     pub database: Database,
@@ -26,14 +26,14 @@ pub struct Arena {
     loads: u64,
 }
 
-/// One sender to a receiver that is there, one to nobody, and one whose messages soon expire.
+/// The channels of the load: one with a receiver, one without, and one whose messages expire after 2 s.
 const PLANS: [(&str, Option<u64>); 3] = [("live", None), ("kept", None), ("otp", Some(2))];
 
-/// Longer than any pause between two deliveries of a backlog that is there.
-const QUIET: Duration = Duration::from_millis(1_000);
+/// Longer than a pause between two deliveries of a backlog.
+const IDLE: Duration = Duration::from_millis(1_000);
 
-impl Arena {
-    /// A database on a server of its own.
+impl Testbed {
+    /// A testbed with a database on a server of its own.
     #[track_caller]
     pub fn new(kind: Kind, journal: Journal) -> Self {
         let server = Server::start(kind);
@@ -41,13 +41,13 @@ impl Arena {
         Self::on(server, database, journal)
     }
 
-    /// A broker on this database.
+    /// A testbed with this database.
     #[track_caller]
     pub fn on(server: Server, database: Database, journal: Journal) -> Self {
         Self::with(server, database, journal, Setup::default())
     }
 
-    /// The same with further configuration.
+    /// A testbed with this database and further configuration.
     #[track_caller]
     pub fn with(server: Server, database: Database, journal: Journal, setup: Setup) -> Self {
         let proxy = Proxy::start(server.address());
@@ -60,7 +60,7 @@ impl Arena {
         Self { server, proxy, database, broker, journal, history: History::default(), loads: 0 }
     }
 
-    /// Senders on every channel.
+    /// Starts a sender on every channel.
     #[track_caller]
     pub fn load(&mut self, padding: usize) -> Load {
         let plans = PLANS.map(|(channel, ttl)| Plan { channel, ttl, padding });
@@ -69,33 +69,33 @@ impl Arena {
         load
     }
 
-    /// The receiver that is there.
+    /// Starts the receiver of the first channel.
     #[track_caller]
     pub fn receiver(&self) -> Receiver {
         Receiver::start(&self.broker, PLANS[0].0)
     }
 
-    /// Takes down what a load did.
+    /// Stops a load and adds its publications to the history.
     #[track_caller]
-    pub fn note(&mut self, load: Load) {
+    pub fn record(&mut self, load: Load) {
         self.history.publications.extend(load.finish());
     }
 
-    /// Takes down what a receiver got, when nothing more comes.
+    /// Stops a receiver when no more messages come, and adds its deliveries to the history.
     #[track_caller]
-    pub fn note_received(&mut self, receiver: Receiver) {
-        receiver.quiet(QUIET);
+    pub fn record_received(&mut self, receiver: Receiver) {
+        receiver.wait_until_idle(IDLE);
         self.history.deliveries.extend(receiver.finish());
     }
 
-    /// Rows of a channel in the database.
+    /// The number of rows of a channel in the database.
     fn rows(&self, channel: &str) -> usize {
         let query = format!("SELECT COUNT(*) FROM mq_data WHERE channel = '{channel}'");
         self.server.sql_in(Some(&self.database), &query).trim().parse().expect("a number")
     }
 
     #[track_caller]
-    fn until_rows(&self, channel: &str, wanted: impl Fn(usize) -> bool) {
+    fn wait_for_rows(&self, channel: &str, wanted: impl Fn(usize) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let rows = self.rows(channel);
@@ -108,7 +108,7 @@ impl Arena {
         }
     }
 
-    /// The end of every case: the backlog comes to the database by itself, is delivered, and leaves it; and no promise is broken.
+    /// The end of every test: waits until the backlog is in the database, receives it, waits until its rows are removed, and checks all promises.
     #[track_caller]
     pub fn check(self) {
         if self.journal == Journal::With {
@@ -117,14 +117,14 @@ impl Arena {
         self.check_with_refusals();
     }
 
-    /// The same where senders had to be refused.
+    /// Like [`Self::check`], if senders may have been refused.
     #[track_caller]
     pub fn check_with_refusals(mut self) {
         let kept = self.history.accepted("kept");
-        self.until_rows("kept", |rows| rows >= kept);
+        self.wait_for_rows("kept", |rows| rows >= kept);
         let receivers = PLANS.map(|(channel, _)| Receiver::start(&self.broker, channel));
         for receiver in &receivers {
-            receiver.quiet(QUIET);
+            receiver.wait_until_idle(IDLE);
         }
         for receiver in receivers {
             self.history.deliveries.extend(receiver.finish());
@@ -132,9 +132,9 @@ impl Arena {
         self.broker.assert_alive();
         self.history.check();
         for (channel, _) in PLANS {
-            // Without a journal, a message may have been refused because the server's answer was lost, and be there; the next start delivers it.
+            // Without a journal, a message may be stored though it was refused, because the server's answer was lost. The next start delivers it.
             let left = if self.journal == Journal::With { 0 } else { self.history.refused(channel) };
-            self.until_rows(channel, |rows| rows <= left);
+            self.wait_for_rows(channel, |rows| rows <= left);
         }
         assert!(self.history.accepted("kept") > 0 && self.history.accepted("live") > 0, "there was no load");
     }

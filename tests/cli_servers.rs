@@ -25,20 +25,20 @@ INSERT INTO mq_data (channel, data, created) VALUES
 ('sms', '"second"', '2025-11-22 08:26:42');"#;
 
 /// A directory, a database, and a file with the password.
-struct Fixture {
+struct Setup {
     directory: tempfile::TempDir,
     database: Database,
 }
 
-impl Fixture {
+impl Setup {
     fn new(kind: Kind) -> Self {
         Self::on(Server::shared(kind))
     }
 
     fn on(server: &Server) -> Self {
-        let fixture = Self { directory: tempfile::tempdir().unwrap(), database: server.database() };
-        std::fs::write(fixture.directory.path().join("db.password"), format!("{}\n", fixture.database.password)).unwrap();
-        fixture
+        let setup = Self { directory: tempfile::tempdir().unwrap(), database: server.database() };
+        std::fs::write(setup.directory.path().join("db.password"), format!("{}\n", setup.database.password)).unwrap();
+        setup
     }
 
     fn wsmb(&self, arguments: &[&str]) -> Command {
@@ -106,8 +106,8 @@ fn stop(mut running: Running) {
 
 #[test]
 fn import_and_serve_replace_the_php_broker() {
-    let fixture = Fixture::new(Kind::MariaDb);
-    let database = &fixture.database;
+    let setup = Setup::new(Kind::MariaDb);
+    let database = &setup.database;
     Server::shared(Kind::MariaDb).sql_in(Some(database), PHP_TABLE);
     let (host, port) = (database.address.ip(), database.address.port());
     let ini = format!(
@@ -116,26 +116,26 @@ fn import_and_serve_replace_the_php_broker() {
          [credential]\nsource=config\ndata[]=php:{{SHA}}5en6G6MezRroT3XKqkdPOmY/BfQ=\n",
         database.name, database.password
     );
-    std::fs::write(fixture.directory.path().join("config.ini"), ini).unwrap();
+    std::fs::write(setup.directory.path().join("config.ini"), ini).unwrap();
 
-    let imported = run(&mut fixture.wsmb(&["import", "config.ini", "-o", "wsmb.toml"])).with(0);
-    let imported = imported.stderr_contains("wrote wsmb.password: the password of the database").stderr;
+    let imported = run(&mut setup.wsmb(&["import", "config.ini", "-o", "wsmb.toml"])).with(0);
+    let imported = imported.with_stderr("wrote wsmb.password: the password of the database").stderr;
     assert!(!imported.contains(&database.password), "{imported}");
     for name in ["wsmb.toml", "wsmb.password"] {
         use std::os::unix::fs::PermissionsExt as _;
-        let mode = std::fs::metadata(fixture.directory.path().join(name)).unwrap().permissions().mode();
+        let mode = std::fs::metadata(setup.directory.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
-    let toml = std::fs::read_to_string(fixture.directory.path().join("wsmb.toml")).unwrap();
+    let toml = std::fs::read_to_string(setup.directory.path().join("wsmb.toml")).unwrap();
     assert!(!toml.contains(&database.password));
 
     // The import does not accept port 0, so the test gives the address.
     let serve = ["serve", "--config", "wsmb.toml", "--listen", "127.0.0.1:0"];
-    let (mut broker, url) = listening(&mut fixture.wsmb(&serve));
+    let (mut broker, url) = listening(&mut setup.wsmb(&serve));
     broker.stderr.wait_for("has no column expires");
     broker.stderr.wait_for("ALTER TABLE mq_data ADD COLUMN expires");
     let receive = ["receive", "sms", "--count", "2", "--url", &url, "--user", "php:secret"];
-    let received = run(&mut fixture.wsmb(&receive)).with(0).stdout;
+    let received = run(&mut setup.wsmb(&receive)).with(0).stdout;
     assert_eq!(received, "{\"message\":\"caf\\u00e9 \\ud83d\\ude00\"}\n\"second\"");
     stop(broker);
     let left = Server::shared(Kind::MariaDb).sql_in(Some(database), "SELECT channel FROM mq_data ORDER BY data_id");
@@ -178,98 +178,98 @@ const CHECK: [&str; 3] = ["check", "--listen", "127.0.0.1:0"];
 #[test]
 fn check_describes_the_store_and_changes_nothing() {
     for kind in Kind::all() {
-        let fixture = Fixture::new(kind);
-        let check = |more: &[&str]| fixture.run(&[&CHECK[..], more].concat());
+        let setup = Setup::new(kind);
+        let check = |more: &[&str]| setup.run(&[&CHECK[..], more].concat());
         let said = check(&[]).with(0).stdout;
         assert!(
-            said.contains(&format!("store           {}: does not exist; the first start makes it", fixture.shown())),
+            said.contains(&format!("store           {}: does not exist; the first start makes it", setup.shown())),
             "{said}"
         );
         assert!(said.contains("journal         wsmb-data/journal.db, at most 256 MiB"), "{said}");
-        assert!(!fixture.directory.path().join("wsmb-data").exists());
+        assert!(!setup.directory.path().join("wsmb-data").exists());
 
-        let (broker, url) = fixture.serve(&[]);
-        fixture.send(&url, "\"one\"");
+        let (broker, url) = setup.serve(&[]);
+        setup.send(&url, "\"one\"");
         until("the message is in the database", || {
             let server = Server::shared(kind);
-            server.sql_in(Some(&fixture.database), "SELECT count(*) FROM mq_data") == "1\n"
+            server.sql_in(Some(&setup.database), "SELECT count(*) FROM mq_data") == "1\n"
         });
         let said = check(&[]).with(0).stdout;
         let start =
-            format!("store           {}: a broker is running on it (process {} on ", fixture.shown(), broker.child.id());
+            format!("store           {}: a broker is running on it (process {} on ", setup.shown(), broker.child.id());
         assert!(said.contains(&start), "{start}\n{said}");
         stop(broker);
         let said = check(&[]).with(0).stdout;
         assert!(said.contains(": no broker is running on it"), "{said}");
 
-        let wrong = run(fixture.with_database(&CHECK).env("WSMB_STORE__PASSWORD", "wrong")).with(1).stdout;
+        let wrong = run(setup.with_database(&CHECK).env("WSMB_STORE__PASSWORD", "wrong")).with(1).stdout;
         assert!(wrong.contains("error: the database ") && wrong.contains("refuses the broker"), "{wrong}");
     }
 }
 
 #[test]
 fn check_names_the_missing_columns_of_the_php_table() {
-    let fixture = Fixture::new(Kind::MariaDb);
-    Server::shared(Kind::MariaDb).sql_in(Some(&fixture.database), PHP_TABLE);
-    let said = fixture.run(&CHECK).with(0).stdout;
+    let setup = Setup::new(Kind::MariaDb);
+    Server::shared(Kind::MariaDb).sql_in(Some(&setup.database), PHP_TABLE);
+    let said = setup.run(&CHECK).with(0).stdout;
     assert!(said.contains("first start     makes mq_meta next to the table of messages"), "{said}");
     assert!(said.contains("warning: the table mq_data in ") && said.contains(" has no column expires, so "), "{said}");
     assert!(said.contains("warning: to keep these values: ALTER TABLE mq_data ADD COLUMN expires bigint"), "{said}");
-    let tables = Server::shared(Kind::MariaDb).sql_in(Some(&fixture.database), "SHOW TABLES");
+    let tables = Server::shared(Kind::MariaDb).sql_in(Some(&setup.database), "SHOW TABLES");
     assert_eq!(tables, "mq_data\n", "the check must not write");
-    fixture.run(&["queue", "list"]).with(0);
+    setup.run(&["queue", "list"]).with(0);
     let columns = [&CHECK[..], &["--config", "columns.toml"]].concat();
-    std::fs::write(fixture.directory.path().join("columns.toml"), "[store.columns]\nreceiver = \"/receiver\"\n").unwrap();
-    let said = fixture.run(&columns).with(1).stdout;
+    std::fs::write(setup.directory.path().join("columns.toml"), "[store.columns]\nreceiver = \"/receiver\"\n").unwrap();
+    let said = setup.run(&columns).with(1).stdout;
     assert!(said.contains("error: the column receiver in the table mq_data of "), "{said}");
 }
 
 #[test]
 fn an_unreachable_database_is_an_error_unless_the_journal_belongs_to_it() {
     let server = Server::start(Kind::MariaDb);
-    let fixture = Fixture::on(&server);
-    let (broker, url) = fixture.serve(&[]);
+    let setup = Setup::on(&server);
+    let (broker, url) = setup.serve(&[]);
     server.shut_down();
-    fixture.send(&url, "\"kept here\"");
+    setup.send(&url, "\"kept here\"");
     let export = ["queue", "export", "--store", "sqlite:wsmb-data/journal.db"];
-    fixture.run(&export).with(1).stderr_contains("is in use by a broker (process ");
-    let said = fixture.run(&CHECK).with(0).stdout;
+    setup.run(&export).with(1).with_stderr("is in use by a broker (process ");
+    let said = setup.run(&CHECK).with(0).stdout;
     assert!(said.contains("warning: the database ") && said.contains("the broker would start nevertheless"), "{said}");
-    let own = fixture.run(&["check", "--listen", url.strip_prefix("ws://").unwrap()]).with(0).stdout;
+    let own = setup.run(&["check", "--listen", url.strip_prefix("ws://").unwrap()]).with(0).stdout;
     assert!(own.contains("the broker of this configuration runs (process "), "{own}");
-    let fresh = fixture.run(&[&CHECK[..], &["--set", "store.journal=other.db"]].concat()).with(1).stdout;
+    let fresh = setup.run(&[&CHECK[..], &["--set", "store.journal=other.db"]].concat()).with(1).stdout;
     assert!(fresh.contains("error: the database ") && fresh.contains("can't be reached"), "{fresh}");
     stop(broker);
-    fixture
+    setup
         .run(&["queue", "list"])
         .with(1)
-        .stderr_contains("can't be reached")
-        .stderr_contains("--store sqlite:wsmb-data/journal.db");
-    let here = fixture.run(&export).with(0).stdout;
+        .with_stderr("can't be reached")
+        .with_stderr("--store sqlite:wsmb-data/journal.db");
+    let here = setup.run(&export).with(0).stdout;
     assert!(here.contains("\"message\":\"kept here\""), "{here}");
     let purge = ["queue", "purge", "sms", "--yes", "--store", "sqlite:wsmb-data/journal.db"];
-    fixture.run(&purge).with(1).stderr_contains("is the journal in front of ");
+    setup.run(&purge).with(1).with_stderr("is the journal in front of ");
 }
 
 #[test]
 fn the_queue_of_a_database_with_its_journal_can_be_listed_and_purged() {
     for kind in Kind::all() {
         for journal in ["wsmb-data/journal.db", ""] {
-            let fixture = Fixture::new(kind);
+            let setup = Setup::new(kind);
             let set = format!("store.journal={journal}");
-            let (mut broker, url) = fixture.serve(&["--set", &set]);
-            let queue = |action: &[&str]| fixture.run(&[&["queue"], action, &["--set", &set]].concat());
+            let (mut broker, url) = setup.serve(&["--set", &set]);
+            let queue = |action: &[&str]| setup.run(&[&["queue"], action, &["--set", &set]].concat());
             for text in ["\"one\"", "\"two\"", "\"three\""] {
-                fixture.send(&url, text);
+                setup.send(&url, text);
             }
-            run(&mut fixture.wsmb(&["send", "sms", "\"later\"", "--delay", "1d", "--url", &url])).with(0);
+            run(&mut setup.wsmb(&["send", "sms", "\"later\"", "--delay", "1d", "--url", &url])).with(0);
             queue(&["list"])
                 .with(1)
-                .stderr_contains("is in use by a broker (process ")
-                .stderr_contains("stop the broker first");
+                .with_stderr("is in use by a broker (process ")
+                .with_stderr("stop the broker first");
             // After a kill, a message may be in the journal, in the database, or in both.
             broker.kill();
-            assert_eq!(fixture.exported(), ["\"one\"", "\"two\"", "\"three\"", "\"later\""], "{journal}");
+            assert_eq!(setup.exported(), ["\"one\"", "\"two\"", "\"three\"", "\"later\""], "{journal}");
             let list = queue(&["list", "--json"]).with(0).stdout;
             assert!(list.contains("\"messages\":4,"), "{list}");
             let peek = queue(&["peek", "sms", "--count", "2"]).with(0).stdout;
@@ -277,8 +277,8 @@ fn the_queue_of_a_database_with_its_journal_can_be_listed_and_purged() {
                 peek.contains("\"one\"") && peek.contains("\"two\"") && peek.contains("there are more messages"),
                 "{peek}"
             );
-            let (broker, url) = fixture.serve(&["--set", &set]);
-            fixture.send(&url, "\"four\"");
+            let (broker, url) = setup.serve(&["--set", &set]);
+            setup.send(&url, "\"four\"");
             stop(broker);
             assert_eq!(queue(&["purge", "sms", "--yes"]).with(0).stdout, "removed 5 messages from sms");
             assert_eq!(queue(&["list"]).with(0).stdout, "no messages are waiting");
@@ -289,27 +289,27 @@ fn the_queue_of_a_database_with_its_journal_can_be_listed_and_purged() {
 #[test]
 fn removals_that_a_journal_has_not_passed_on_are_not_listed() {
     let server = Server::start(Kind::Postgres);
-    let fixture = Fixture::on(&server);
-    let (broker, url) = fixture.serve(&[]);
+    let setup = Setup::on(&server);
+    let (broker, url) = setup.serve(&[]);
     for text in ["\"one\"", "\"two\"", "\"three\""] {
-        fixture.send(&url, text);
+        setup.send(&url, text);
     }
-    until("all messages are in the database", || server.sql_in(Some(&fixture.database), "SELECT count(*) FROM mq_data") == "3\n");
-    let mut receive = Running::start(&mut fixture.wsmb(&["receive", "sms", "--count", "3", "--url", &url]));
+    until("rows are in the database", || server.sql_in(Some(&setup.database), "SELECT count(*) FROM mq_data") == "3\n");
+    let mut receive = Running::start(&mut setup.wsmb(&["receive", "sms", "--count", "3", "--url", &url]));
     assert_eq!(receive.stdout.next(), "\"one\"");
     receive.end().with(0);
     server.shut_down();
-    fixture.send(&url, "\"four\"");
+    setup.send(&url, "\"four\"");
     stop(broker);
     server.start_again();
-    assert_eq!(fixture.exported(), ["\"four\""]);
-    let list = fixture.run(&["queue", "list", "--json"]).with(0).stdout;
+    assert_eq!(setup.exported(), ["\"four\""]);
+    let list = setup.run(&["queue", "list", "--json"]).with(0).stdout;
     assert!(list.contains("\"messages\":1,"), "{list}");
 }
 
 #[test]
 fn a_backlog_is_unchanged_after_copies_through_every_kind_of_store() {
-    let [mariadb, postgres] = [Kind::MariaDb, Kind::Postgres].map(Fixture::new);
+    let [mariadb, postgres] = [Kind::MariaDb, Kind::Postgres].map(Setup::new);
     let home = mariadb.directory.path();
     std::fs::write(home.join("pg.password"), &postgres.database.password).unwrap();
     let (broker, url) = mariadb.serve(&[]);
@@ -318,9 +318,9 @@ fn a_backlog_is_unchanged_after_copies_through_every_kind_of_store() {
     }
     run(&mut mariadb.wsmb(&["send", "sms", "\"later\"", "--delay", "1d", "--url", &url])).with(0);
     let running = mariadb.run(&["queue", "copy", "--to", "sqlite:b.db"]).with(1);
-    running.stderr_contains("the source: the store ").stderr_contains("is in use by a broker (");
+    running.with_stderr("the source: the store ").with_stderr("is in use by a broker (");
     stop(broker);
-    let export = |fixture: &Fixture| fixture.run(&["queue", "export"]).with(0).stdout;
+    let export = |setup: &Setup| setup.run(&["queue", "export"]).with(0).stdout;
     let before = export(&mariadb);
     assert_eq!(before.lines().count(), 51);
 
@@ -349,25 +349,25 @@ fn a_backlog_is_unchanged_after_copies_through_every_kind_of_store() {
 fn dead_letters_in_a_database_return_to_their_channels() {
     for kind in Kind::all() {
         for journal in ["wsmb-data/journal.db", ""] {
-            let fixture = Fixture::new(kind);
+            let setup = Setup::new(kind);
             let set = format!("store.journal={journal}");
             let letters = ["channel_defaults.dead_letter=dead", "channel_defaults.max_deliveries=1"];
             let flags = ["--set", &set, "--set", letters[0], "--set", letters[1], "--set", "channel_defaults.ttl=1d"];
-            let queue = |action: &[&str]| fixture.run(&[&["queue"], action, &flags].concat());
-            let (broker, url) = fixture.serve(&flags);
+            let queue = |action: &[&str]| setup.run(&[&["queue"], action, &flags].concat());
+            let (broker, url) = setup.serve(&flags);
             for text in ["\"one\"", "\"two\"", "\"three\""] {
-                fixture.send(&url, text);
+                setup.send(&url, text);
             }
             let receive = ["receive", "sms", "--exec", "exit 1", "--url", &url];
-            let mut failing = Running::start(&mut fixture.wsmb(&receive));
+            let mut failing = Running::start(&mut setup.wsmb(&receive));
             for _ in 0..3 {
                 failing.stderr.wait_for("exit status 1");
             }
             failing.kill();
             queue(&["requeue", "dead"])
                 .with(1)
-                .stderr_contains("is in use by a broker (process ")
-                .stderr_contains("stop the broker first");
+                .with_stderr("is in use by a broker (process ")
+                .with_stderr("stop the broker first");
             stop(broker);
             let shown = queue(&["peek", "dead", "--count", "1"]).with(0).stdout;
             assert!(shown.contains(", given up in sms after 1 attempt") && shown.contains("\"one\""), "{shown}");
@@ -380,21 +380,21 @@ fn dead_letters_in_a_database_return_to_their_channels() {
             let select = "SELECT count(*) FROM mq_data WHERE channel = 'sms' AND dead_why IS NULL AND dead_channel IS NULL \
                           AND dead_attempts IS NULL AND dead_reason IS NULL AND expires > 0 AND coalesce(deliveries, 0) = 0";
             let server = Server::shared(kind);
-            assert_eq!(server.sql_in(Some(&fixture.database), select), "3\n");
+            assert_eq!(server.sql_in(Some(&setup.database), select), "3\n");
 
             // The name of the channel is too long for the column, so no row is moved.
             let narrow = kind.pick(
                 "ALTER TABLE mq_data MODIFY channel varchar(20)",
                 "ALTER TABLE mq_data ALTER channel TYPE varchar(20)",
             );
-            server.sql_in(Some(&fixture.database), narrow);
+            server.sql_in(Some(&setup.database), narrow);
             let long = queue(&["requeue", "sms", "--to", "a-name-of-more-than-20-characters"]).with(0).stdout;
             let begin =
                 "moved no message from \"sms\"; 3 stay: 3 because the store cannot hold them in \"a-name-of-more";
             assert!(long.starts_with(begin), "{long}");
 
-            let (broker, url) = fixture.serve(&flags);
-            assert_eq!(fixture.receive(&url, "3"), "\"one\"\n\"two\"\n\"three\"", "{journal}");
+            let (broker, url) = setup.serve(&flags);
+            assert_eq!(setup.receive(&url, "3"), "\"one\"\n\"two\"\n\"three\"", "{journal}");
             stop(broker);
             assert_eq!(queue(&["list"]).with(0).stdout, "no messages are waiting");
         }

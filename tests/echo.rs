@@ -1,8 +1,8 @@
-//! The handshake and the frame codec over real sockets, through the kinds of cases that Autobahn's suite has: `examples/echo.rs` answers,
-//! and this file is the client. It knows nothing of the codec: it makes frames and reads replies with code of its own.
+//! The handshake and the frame codec over real sockets, with the kinds of cases of Autobahn's suite. `examples/echo.rs` is the server,
+//! and this file is the client, which encodes and decodes frames with code of its own.
 //!
-//! Each stream is sent in one write, and, if it is short, byte by byte; the replies must be the same. The server must end the connection
-//! itself, and the client does not close its half before: so a violation that is noticed too late fails a test, even if the answer is right.
+//! Each stream is sent in one write and, if it is short, byte by byte; the replies must be the same. The server must end the connection,
+//! because the client does not close its half. So a violation that the server notices too late fails a test, even if the answer is right.
 
 #[allow(dead_code, reason = "its main function and the echo through a broker are not used here")]
 #[path = "../examples/echo.rs"]
@@ -13,11 +13,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// How long the client waits for anything.
+/// The timeout of every read.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Streams up to this length are sent byte by byte as well.
 const SHORT: usize = 2_000;
-/// How many wrong answers are told.
+/// The number of failures after which a test stops.
 const FAILURES: usize = 4;
 
 /// First bytes of whole frames.
@@ -29,13 +29,13 @@ const PONG: u8 = 0x8a;
 /// First bytes of fragments.
 const TEXT_BEGINS: u8 = 0x01;
 const BINARY_BEGINS: u8 = 0x02;
-const GOES_ON: u8 = 0x00;
+const CONTINUES: u8 = 0x00;
 const ENDS: u8 = 0x80;
 
 /// A reply: the first byte of its frame, and its payload.
 type Reply = (u8, Vec<u8>);
 
-/// What the client sends, and what must come back before the server ends the connection.
+/// The bytes that the client sends, and the replies that must come before the server ends the connection.
 struct Case {
     name: String,
     stream: Vec<u8>,
@@ -46,13 +46,13 @@ fn case(name: impl Into<String>, stream: impl Into<Vec<u8>>, replies: impl Into<
     Case { name: name.into(), stream: stream.into(), replies: replies.into() }
 }
 
-/// A case that the client ends, as it should be ended.
+/// A case that the client ends with a close frame.
 fn good(name: impl Into<String>, stream: &[u8], replies: &[Reply]) -> Case {
     let stream = [stream, &close(1000)].concat();
     case(name, stream, [replies, &[closed(1000)]].concat())
 }
 
-/// A violation that follows a whole message, which is echoed first, and is followed by a ping, which is not answered.
+/// A violation after a message, which must be echoed, and before a ping, which must not be answered.
 fn bad(name: impl Into<String>, violation: &[u8], code: u16) -> Case {
     let stream = [&frame(TEXT, b"before"), violation, &frame(PING, b"behind")].concat();
     case(name, stream, [(TEXT, b"before".to_vec()), closed(code)])
@@ -95,12 +95,12 @@ fn closed(code: u16) -> Reply {
     (CLOSE, code.to_be_bytes().to_vec())
 }
 
-/// The address of a server that all tests share.
+/// The address of the server that all tests share.
 fn server() -> SocketAddr {
     static ADDRESS: OnceLock<SocketAddr> = OnceLock::new();
     *ADDRESS.get_or_init(|| {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("its address");
+        let address = listener.local_addr().expect("the address");
         std::thread::spawn(move || echo::serve(&listener));
         address
     })
@@ -112,7 +112,7 @@ fn exchange<'a>(pieces: impl Iterator<Item = &'a [u8]> + Send) -> Result<Vec<u8>
     socket.set_nodelay(true).and_then(|()| socket.set_read_timeout(Some(PATIENCE))).expect("options");
     let mut writer = socket.try_clone().expect("a second handle");
     std::thread::scope(|scope| {
-        // From a thread of its own: an echo may fill both sockets.
+        // A thread writes, because an echo may fill the buffers of both sockets.
         scope.spawn(move || {
             for piece in pieces {
                 if writer.write_all(piece).is_err() {
@@ -132,7 +132,7 @@ const HEAD: &[u8] =
     b"GET /echo HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// The replies to a stream behind a handshake.
+/// The replies to a stream after a handshake.
 fn replies<'a>(pieces: impl Iterator<Item = &'a [u8]> + Send) -> Result<Vec<Reply>, String> {
     let answer = exchange(std::iter::once(HEAD).chain(pieces))?;
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or("no head")? + 4;
@@ -161,18 +161,18 @@ fn replies<'a>(pieces: impl Iterator<Item = &'a [u8]> + Send) -> Result<Vec<Repl
     Ok(found)
 }
 
-/// Tries every case, and fails with the first few that went wrong.
+/// Runs every case, and fails with the first failures.
 #[track_caller]
 fn check(cases: &[Case]) {
     let mut wrong = Vec::new();
     for Case { name, stream, replies: wanted } in cases {
-        // A server that says nothing costs patience each time.
+        // Each case without an answer costs a timeout.
         if wrong.len() >= FAILURES {
             break;
         }
         let mut judge = |how: &str, got: Result<Vec<Reply>, String>| match got {
             Ok(got) if got == *wanted => {}
-            Ok(got) => wrong.push(format!("{name}, {how}: {}, not {}", told(&got), told(wanted))),
+            Ok(got) => wrong.push(format!("{name}, {how}: {}, not {}", summary(&got), summary(wanted))),
             Err(error) => wrong.push(format!("{name}, {how}: {error}")),
         };
         judge("in one write", replies(std::iter::once(&stream[..])));
@@ -183,13 +183,13 @@ fn check(cases: &[Case]) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Replies in few words.
-fn told(replies: &[Reply]) -> String {
-    let told = replies.iter().map(|(first, payload)| {
+/// A short text of the replies, for a message.
+fn summary(replies: &[Reply]) -> String {
+    let texts = replies.iter().map(|(first, payload)| {
         let start = &payload[..payload.len().min(12)];
         format!("{first:02x} {} bytes {start:02x?}", payload.len())
     });
-    format!("[{}]", told.collect::<Vec<_>>().join("; "))
+    format!("[{}]", texts.collect::<Vec<_>>().join("; "))
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn messages_of_every_size_come_back() {
 }
 
 #[test]
-fn pings_are_answered_with_what_they_carry_and_pongs_are_not_answered() {
+fn pings_are_answered_with_their_payload_and_pongs_are_not_answered() {
     let ping = |payload: &[u8]| good("a ping", &frame(PING, payload), &[(PONG, payload.to_vec())]);
     let row: Vec<u8> = (0..10).flat_map(|number| frame(PING, &[number])).collect();
     let pongs: Vec<Reply> = (0..10).map(|number| (PONG, vec![number])).collect();
@@ -244,7 +244,7 @@ fn reserved_bits_and_opcodes_and_unmasked_frames_are_refused() {
 #[test]
 fn fragments_are_joined_and_control_frames_may_come_between() {
     let echo = |text: &str| (TEXT, text.as_bytes().to_vec());
-    let (begin, middle, end) = (frame(TEXT_BEGINS, b"one"), frame(GOES_ON, b"two"), frame(ENDS, b"three"));
+    let (begin, middle, end) = (frame(TEXT_BEGINS, b"one"), frame(CONTINUES, b"two"), frame(ENDS, b"three"));
     let (ping, pong) = (frame(PING, b"?"), (PONG, b"?".to_vec()));
     check(&[
         good("two", &[&begin[..], &end].concat(), &[echo("onethree")]),
@@ -255,7 +255,7 @@ fn fragments_are_joined_and_control_frames_may_come_between() {
         ),
         good(
             "three, all empty",
-            &[frame(TEXT_BEGINS, b""), frame(GOES_ON, b""), frame(ENDS, b"")].concat(),
+            &[frame(TEXT_BEGINS, b""), frame(CONTINUES, b""), frame(ENDS, b"")].concat(),
             &[echo("")],
         ),
         good(
@@ -289,7 +289,7 @@ fn fragments_are_joined_and_control_frames_may_come_between() {
     ]);
 }
 
-/// Texts, and where each stops to be UTF-8.
+/// Beginnings of texts, and a next byte that is not valid UTF-8.
 const BROKEN: &[(&[u8], u8)] = &[
     (b"", 0x80),
     (b"", 0xbf),
@@ -312,15 +312,15 @@ const BROKEN: &[(&[u8], u8)] = &[
 ];
 
 #[test]
-fn text_fails_with_the_byte_that_makes_it_wrong() {
+fn text_is_refused_at_the_first_invalid_byte() {
     let mut cases = Vec::new();
     for (right, wrong) in BROKEN {
         let whole = [*right, &[*wrong], b"edited"].concat();
         cases.push(bad(format!("{whole:02x?}"), &frame(TEXT, &whole), 1007));
         cases.push(bad(format!("{whole:02x?} in fragments of 1"), &fragments(TEXT_BEGINS, &whole, 1), 1007));
         cases.push(good(format!("{whole:02x?} as binary"), &frame(BINARY, &whole), &[(BINARY, whole.clone())]));
-        // What is right so far is taken; the wrong byte is refused though its frame is not whole.
-        let begun = frame(GOES_ON, &[*wrong, b'a', b'b']);
+        // The wrong byte is refused at once, though its frame is incomplete.
+        let begun = frame(CONTINUES, &[*wrong, b'a', b'b']);
         let stream = [&frame(TEXT_BEGINS, right), &frame(PING, b"yet"), &begun[..begun.len() - 2]].concat();
         cases.push(case(format!("{whole:02x?} at once"), stream, [(PONG, b"yet".to_vec()), closed(1007)]));
         if !right.is_empty() && std::str::from_utf8(right).is_err() {
@@ -331,7 +331,7 @@ fn text_fails_with_the_byte_that_makes_it_wrong() {
 }
 
 #[test]
-fn text_that_is_utf_8_comes_back_however_it_is_cut() {
+fn valid_utf_8_comes_back_in_fragments_of_any_size() {
     let texts = [
         "Hello-µ@ßöäüàá-UTF-8!!",
         "κόσμε",
@@ -349,7 +349,7 @@ fn text_that_is_utf_8_comes_back_however_it_is_cut() {
 }
 
 #[test]
-fn a_close_frame_is_answered_and_ends_everything() {
+fn a_close_frame_is_answered_and_ends_the_connection() {
     let reasoned = |reason: &[u8]| frame(CLOSE, &[&1000_u16.to_be_bytes()[..], reason].concat());
     let mut cases = vec![
         case("without a code", frame(CLOSE, b""), [closed(1000)]),
@@ -395,17 +395,17 @@ fn large_messages_come_back_and_larger_ones_are_refused_by_their_header() {
 }
 
 #[test]
-fn a_large_message_comes_back_in_whatever_pieces_it_is_sent() {
+fn a_large_message_comes_back_in_pieces_of_any_size() {
     let payload = vec![b'*'; 1 << 20];
     let stream = [frame(TEXT, &payload), close(1000)].concat();
     for size in [64, 256, 1_024, 65_536] {
         let got = replies(stream.chunks(size)).unwrap_or_else(|error| panic!("pieces of {size}: {error}"));
-        assert!(got == [(TEXT, payload.clone()), closed(1000)], "pieces of {size}: {}", told(&got));
+        assert!(got == [(TEXT, payload.clone()), closed(1000)], "pieces of {size}: {}", summary(&got));
     }
 }
 
 #[test]
-fn a_handshake_may_come_in_pieces_and_bad_ones_are_refused_with_a_status() {
+fn a_handshake_may_come_in_pieces_and_a_bad_one_is_refused_with_a_status() {
     let stream = [HEAD, &frame(TEXT, b"right behind"), &close(1000)].concat();
     for size in [1, stream.len()] {
         let answer = exchange(stream.chunks(size)).expect("an answer");

@@ -1,5 +1,5 @@
-//! The bare relay of `benches/limit` is correct, or what is compared with it is compared with nothing: every message once, to everybody else of
-//! its group, in order, the same bytes; messages of any length, however they are cut by the network.
+//! The minimal relay of `benches/limit`, with which the broker is compared, is correct: each member of a group gets every message of the others once, in
+//! order and unchanged, whatever its length and however the network cuts it.
 
 #![cfg(target_os = "linux")]
 
@@ -16,7 +16,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// No read of these tests takes longer, unless the relay is broken.
+/// The timeout of every read and write.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A relay in a thread of its own, which ends with the process.
@@ -39,7 +39,7 @@ fn connect(address: SocketAddr, target: &str) -> TcpStream {
         "GET {target} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: a, b\r\nSec-WebSocket-Version: 13\r\n\r\n"
     );
-    // Cut in two, as a network might.
+    // Two writes, so that the request may arrive in two segments.
     let (first, second) = request.split_at(30);
     stream.write_all(first.as_bytes()).unwrap();
     stream.write_all(second.as_bytes()).unwrap();
@@ -56,7 +56,7 @@ fn connect(address: SocketAddr, target: &str) -> TcpStream {
     stream
 }
 
-/// A frame of a client, with a mask that has no pattern.
+/// A frame of a client, with an irregular mask.
 fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0x12, 0xf3, 0x05, 0xaa];
     let mut frame = server(first, payload)[..].to_vec();
@@ -85,7 +85,7 @@ fn server(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A payload of this length that no other number has.
+/// A payload of this length that depends on `number`.
 fn payload(number: usize, length: usize) -> Vec<u8> {
     (0..length).map(|index| (index.wrapping_mul(31).wrapping_add(number) % 251) as u8).collect()
 }
@@ -93,10 +93,10 @@ fn payload(number: usize, length: usize) -> Vec<u8> {
 fn expect(stream: &mut TcpStream, wanted: &[u8]) {
     let mut found = vec![0; wanted.len()];
     stream.read_exact(&mut found).unwrap();
-    assert!(found == wanted, "other bytes than were sent");
+    assert!(found == wanted, "the bytes were changed");
 }
 
-/// All that was sent before has been routed when the pong comes.
+/// Sends a ping and waits for its pong: the relay has forwarded all earlier frames.
 fn ping(stream: &mut TcpStream) {
     stream.write_all(&masked(0x89, b"there?")).unwrap();
     expect(stream, &server(0x8a, b"there?"));
@@ -127,13 +127,13 @@ fn every_length_arrives_once_in_order_and_unchanged() {
         expect(receiver, &wanted);
     }
     let mut sender = writer.join().unwrap();
-    // Nothing came back to the sender, and nothing reached the other group: the next thing both hear is their pong.
+    // The next frame of the sender and of the other group is their pong, so they got no message.
     ping(&mut sender);
     ping(&mut stranger);
 }
 
 #[test]
-fn a_receiver_that_reads_late_gets_everything() {
+fn a_receiver_that_reads_late_gets_all_messages() {
     let address = start();
     let (mut sender, mut late) = (connect(address, "/late"), connect(address, "/late"));
     ping(&mut late);
@@ -150,7 +150,7 @@ fn a_receiver_that_reads_late_gets_everything() {
 }
 
 #[test]
-fn a_frame_that_comes_byte_by_byte_is_one_frame() {
+fn a_frame_in_single_bytes_is_one_frame() {
     let address = start();
     let (mut sender, mut receiver) = (connect(address, "/?topic=a"), connect(address, "/?topic=a"));
     ping(&mut receiver);
@@ -162,7 +162,7 @@ fn a_frame_that_comes_byte_by_byte_is_one_frame() {
 }
 
 #[test]
-fn who_leaves_is_gone_and_the_others_go_on() {
+fn clients_that_leave_do_not_disturb_others() {
     let address = start();
     let mut stay = connect(address, "/?topic=a");
     for number in 0..20 {
@@ -171,7 +171,7 @@ fn who_leaves_is_gone_and_the_others_go_on() {
         first.write_all(&masked(0x81, &payload(number, 40))).unwrap();
         expect(&mut second, &server(0x81, &payload(number, 40)));
         expect(&mut stay, &server(0x81, &payload(number, 40)));
-        // One says goodbye, the other is simply gone; what it sent before still counts.
+        // One sends a close frame, the other only ends its connection; its last message must arrive.
         second.write_all(&masked(0x88, &[])).unwrap();
         first.write_all(&masked(0x81, b"last")).unwrap();
         drop(first);
@@ -181,7 +181,7 @@ fn who_leaves_is_gone_and_the_others_go_on() {
 }
 
 #[test]
-fn what_is_no_client_is_shown_out() {
+fn invalid_clients_are_disconnected() {
     let address = start();
     let mut unmasked = connect(address, "/");
     unmasked.write_all(&server(0x81, b"no mask")).unwrap();

@@ -1,5 +1,5 @@
-//! The protocols of other brokers (`benches/peers`), as the load generator speaks them: packet by packet as their specifications have them, and whole
-//! measurements against a server that is scripted here, knows nothing of that code, and cuts its stream of packets into frames where it likes.
+//! The protocols of other brokers in the load generator (`benches/peers`): packets compared with their specifications, and whole
+//! measurements against a scripted server, which shares no code with the load generator and cuts its stream of packets into frames anywhere.
 
 #[path = "../benches/peers/mqtt.rs"]
 mod mqtt;
@@ -22,7 +22,7 @@ fn plan(receives: bool, confirmed: bool) -> ConnectionPlan {
     ConnectionPlan { channels: Channels::new("a", "run"), index: 7, channel_numbers: 0..2, receives, confirmed }
 }
 
-/// What a session makes of the payload of one frame: deliveries, answers, whether it wrote something.
+/// Gives a session the payload of one frame. Returns the deliveries, the number of confirmations, and whether the session wrote something.
 fn take(session: &mut impl Session, payload: &[u8]) -> Result<(Vec<Vec<u8>>, usize, bool), String> {
     let (mut deliveries, mut answers, mut out) = (Vec::new(), 0, Vec::new());
     session.handle_payload(payload, &mut out, |event| match event {
@@ -33,8 +33,8 @@ fn take(session: &mut impl Session, payload: &[u8]) -> Result<(Vec<Vec<u8>>, usi
 }
 
 #[test]
-fn packets_are_found_wherever_frames_are_cut() {
-    // A packet is its length and so many bytes.
+fn packets_are_found_in_frames_of_any_size() {
+    // A packet is a length byte and as many bytes.
     let stream: Vec<u8> =
         (0..50_u8).flat_map(|length| std::iter::once(length).chain((0..length).map(|_| b'x'))).collect();
     for cut in 1..200 {
@@ -52,12 +52,12 @@ fn packets_are_found_wherever_frames_are_cut() {
 }
 
 #[test]
-fn what_a_client_of_mqtt_says_is_what_the_specification_shows() {
+fn mqtt_packets_are_encoded_as_in_the_specification() {
     assert_eq!(mqtt::connect("c"), b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c");
     assert_eq!(mqtt::subscribe(&["a/b".into(), "c/d".into()], 1), b"\x82\x0e\x00\x01\x00\x03a/b\x01\x00\x03c/d\x01");
     assert_eq!(mqtt::publish_head(3, 10, false), b"\x30\x0f\x00\x03");
     assert_eq!(mqtt::publish_head(3, 10, true), b"\x32\x11\x00\x03");
-    // 2 + 3 + 321: the example of section 2.2.3, and the lengths on both sides of a further digit.
+    // 2 + 3 + 316 = 321 is the example of section 2.2.3; then the lengths on both sides of each further digit.
     assert_eq!(mqtt::publish_head(3, 316, false), b"\x30\xc1\x02\x00\x03");
     for (payload, digits) in [
         (122, &b"\x7f"[..]),
@@ -71,14 +71,14 @@ fn what_a_client_of_mqtt_says_is_what_the_specification_shows() {
 }
 
 #[test]
-fn a_session_of_mqtt_hears_what_a_server_says() {
+fn an_mqtt_session_understands_the_packets_of_a_server() {
     let payload = Payload::new(30);
     let mut receiver = Mqtt.session(&plan(true, true), &payload);
     take(&mut receiver, b"\x20\x02\x00\x00").unwrap();
     assert!(!receiver.is_ready());
     take(&mut receiver, b"\x90\x04\x00\x01\x01\x01").unwrap();
     assert!(receiver.is_ready());
-    // QoS 1, redelivered and retained or not, is acknowledged; QoS 0 is not.
+    // QoS 1 is acknowledged, with any DUP and RETAIN flags; QoS 0 is not.
     assert_eq!(take(&mut receiver, b"\x32\x07\x00\x01a\x00\x09hi").unwrap(), (vec![b"hi".to_vec()], 0, true));
     assert_eq!(take(&mut receiver, b"\x3b\x07\x00\x01a\x00\x09hi").unwrap(), (vec![b"hi".to_vec()], 0, true));
     assert_eq!(take(&mut receiver, b"\x30\x05\x00\x01ahi").unwrap(), (vec![b"hi".to_vec()], 0, false));
@@ -100,7 +100,7 @@ fn a_session_of_mqtt_hears_what_a_server_says() {
 }
 
 #[test]
-fn what_a_server_of_nats_says_is_understood() {
+fn nats_lines_are_parsed() {
     let said =
         |text: &'static str| nats::read(text.as_bytes()).map(|found| found.map(|found| (found.op, found.length)));
     let message = |to: &'static str, reply: Option<&'static str>, payload: &'static str| Op::Message {
@@ -127,7 +127,7 @@ fn what_a_server_of_nats_says_is_understood() {
 }
 
 #[test]
-fn a_session_of_nats_is_ready_when_all_it_asked_for_is_granted() {
+fn a_nats_session_is_ready_when_all_its_requests_are_granted() {
     let payload = Payload::new(30);
     let mut plain = Nats.session(&plan(true, false), &payload);
     plain.open(&mut Vec::new());
@@ -142,7 +142,7 @@ fn a_session_of_nats_is_ready_when_all_it_asked_for_is_granted() {
     receiver.open(&mut Vec::new());
     let granted = b"MSG i 2 2\r\n{}\r\n";
     assert_eq!(take(&mut receiver, granted).unwrap(), (vec![], 0, true));
-    assert!(!receiver.is_ready(), "the stream is there, the consumer is not");
+    assert!(!receiver.is_ready(), "only the stream is created, not the consumer");
     take(&mut receiver, granted).unwrap();
     assert!(receiver.is_ready());
     assert_eq!(take(&mut receiver, b"MSG a 1 $JS.ACK.1 2\r\nhi\r\n").unwrap(), (vec![b"hi".to_vec()], 0, true));
@@ -156,7 +156,7 @@ fn a_session_of_nats_is_ready_when_all_it_asked_for_is_granted() {
     assert!(take(&mut sender, nobody.as_bytes()).unwrap_err().contains("no JetStream"));
 }
 
-/// The arguments of a measurement, as a person gives them.
+/// The arguments of a measurement on the command line.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -177,8 +177,8 @@ where
     report
 }
 
-/// Every workload that a peer has, small.
-fn every_workload<W: Wire>(wire: &W, protocol: Protocol)
+/// A short run of every workload that the peers support.
+fn run_every_workload<W: Wire>(wire: &W, protocol: Protocol)
 where
     W::Session: Send,
 {
@@ -196,18 +196,18 @@ where
         assert_eq!((report.messages, report.deliveries), (messages, deliveries), "{arguments}");
     }
     assert_eq!(measure(wire, &server, "idle --connections 20").receivers, 20);
-    assert_eq!(server.acknowledged(), 0, "nothing was to be confirmed");
+    assert_eq!(server.acknowledged(), 0, "no workload before needs acknowledgements");
     let confirmed = measure(wire, &server, "confirmed --messages 2000");
     assert_eq!((confirmed.messages, confirmed.deliveries), (2_000, 2_000));
-    assert_eq!(server.acknowledged(), 2_000, "each delivery is acknowledged once");
+    assert_eq!(server.acknowledged(), 2_000, "each delivery must be acknowledged once");
 }
 
 #[test]
-fn every_workload_in_mqtt() {
-    every_workload(&Mqtt, Protocol::Mqtt);
+fn every_workload_works_with_mqtt() {
+    run_every_workload(&Mqtt, Protocol::Mqtt);
 }
 
 #[test]
-fn every_workload_in_nats() {
-    every_workload(&Nats, Protocol::Nats);
+fn every_workload_works_with_nats() {
+    run_every_workload(&Nats, Protocol::Nats);
 }

@@ -535,7 +535,8 @@ fn a_failed_restamp_is_repeated_and_loaded_times_are_correct_meanwhile() {
 fn the_time_is_written_with_groups_and_by_itself() {
     let fixture = Fixture::new();
     let written_times = || -> Vec<u64> {
-        fixture.control
+        fixture
+            .control
             .with(|script| script.groups.iter().flat_map(|group| group.marks.iter().map(|mark| mark.1)).collect())
     };
     for (id, created) in [(1, 5_000), (2, 5_999), (3, 6_000)] {

@@ -1,10 +1,10 @@
-//! The house rules (ARCHITECTURE.md) as a test: what a reviewer should not have to look for.
+//! The rules of ARCHITECTURE.md as tests, so that a reviewer need not check them.
 //!
-//! Text is looked at, not syntax trees: `scan` blanks out comments and strings first. Every rule is tried on samples too, so that a rule
-//! that finds nothing is known to be able to find something.
+//! The rules search text, not syntax trees: `scan` blanks comments and strings first. Every rule is tested with samples, because a broken rule would find
+//! nothing.
 
-#[path = "tidy/circles.rs"]
-mod circles;
+#[path = "tidy/cycles.rs"]
+mod cycles;
 #[path = "tidy/rules.rs"]
 mod rules;
 #[path = "tidy/scan.rs"]
@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 
 use rules::Source;
 
-/// The repository.
+/// The root of the repository.
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// Every file below `folder` with one of these endings, without what is built or belongs to git.
+/// Adds every file below `folder` with one of these endings, except build output and git's files.
 fn files(folder: &Path, endings: &[&str], found: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -37,7 +37,7 @@ fn files(folder: &Path, endings: &[&str], found: &mut Vec<PathBuf>) {
     found.sort();
 }
 
-/// The Rust files of the repository, and which of them are tests.
+/// The Rust files of the repository. A file is a test if it is below `tests`, `benches` or `fuzz`, or a module for tests.
 fn sources() -> Vec<Source> {
     let mut paths = Vec::new();
     files(root(), &[".rs"], &mut paths);
@@ -56,7 +56,7 @@ fn sources() -> Vec<Source> {
         .collect()
 }
 
-/// Applies a rule to every source and fails with everything that it found.
+/// Applies a rule to every source, and fails with all violations.
 #[track_caller]
 fn check(rule: impl Fn(&Source) -> Vec<String>) {
     let sources = sources();
@@ -66,7 +66,7 @@ fn check(rule: impl Fn(&Source) -> Vec<String>) {
 
 #[track_caller]
 fn fail_on(found: Vec<String>) {
-    assert!(found.is_empty(), "{} breaches of the house rules:\n{}", found.len(), found.join("\n"));
+    assert!(found.is_empty(), "{} violations:\n{}", found.len(), found.join("\n"));
 }
 
 #[test]
@@ -80,42 +80,42 @@ fn functions_are_short() {
 }
 
 #[test]
-fn imports_run_one_way() {
+fn crates_import_only_the_allowed_crates() {
     check(rules::import_direction);
 }
 
 #[test]
-fn no_file_names_one_that_names_it() {
-    let mut crates: BTreeMap<String, circles::Crate> = BTreeMap::new();
+fn files_of_a_crate_have_no_import_cycles() {
+    let mut crates: BTreeMap<String, cycles::Crate> = BTreeMap::new();
     for source in sources().iter().filter(|source| !source.is_test()) {
-        if let Some((name, module)) = circles::module(source.path()) {
+        if let Some((name, module)) = cycles::module(source.path()) {
             crates.entry(name).or_default().add(module, source.product_code());
         }
     }
     assert!(crates.len() > 5, "only {} crates were found", crates.len());
     let found = crates.iter().flat_map(|(name, files)| {
-        files.circles().into_iter().map(move |circle| format!("{name}: {} → {}", circle.join(" → "), circle[0]))
+        files.cycles().into_iter().map(move |cycle| format!("{name}: {} → {}", cycle.join(" → "), cycle[0]))
     });
     fail_on(found.collect());
 }
 
 #[test]
-fn modules_say_what_they_are_for() {
+fn modules_have_a_doc_comment() {
     check(rules::module_docs);
 }
 
 #[test]
-fn nothing_panics_without_an_invariant() {
+fn every_panic_has_an_invariant_comment() {
     check(rules::no_panic);
 }
 
 #[test]
-fn the_pure_rooms_know_no_clock_and_no_socket() {
+fn pure_files_use_no_clock_and_no_io() {
     check(rules::purity);
 }
 
 #[test]
-fn no_value_is_for_tests_only() {
+fn no_value_depends_on_cfg_test() {
     check(rules::no_value_for_tests);
 }
 
@@ -125,7 +125,7 @@ fn no_test_is_ignored() {
 }
 
 #[test]
-fn no_text_speaks_of_one_machine_or_leaves_things_undone() {
+fn no_text_contains_a_local_path_or_a_marker_of_unfinished_work() {
     let mut paths = Vec::new();
     files(root(), &[".rs", ".toml", ".md", ".yml", ".php", ".sh", "run"], &mut paths);
     let found = paths.iter().flat_map(|path| {
@@ -147,7 +147,7 @@ fn every_key_of_the_example_configuration_is_documented() {
 }
 
 #[test]
-fn every_test_that_the_pages_of_promises_name_exists() {
+fn every_test_that_the_docs_name_exists() {
     for (name, least) in [("docs/trust.md", 40), ("docs/security.md", 20)] {
         let page = std::fs::read_to_string(root().join(name)).expect(name);
         let named = rules::named_tests(&page);

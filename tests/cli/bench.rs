@@ -108,22 +108,22 @@ fn the_output_for_people_is_a_table_and_errors_are_explained() {
     assert!(table.contains("  deliveries ") && table.contains(" /s"), "{table}");
     run(&mut broker.client(&["bench", "confirmed", "--dialect", "topic"]))
         .with(2)
-        .stderr_contains("topic does not confirm sends");
+        .with_stderr("topic does not confirm sends");
     run(&mut broker.client(&["bench", "p2p", "--size", "9"])).with(2);
     run(&mut broker.client(&["bench", "latency", "--rate", "1", "--messages", "5000"]))
         .with(2)
-        .stderr_contains("longer than");
-    run(broker.client(&["bench", "p2p"]).env("WSMB_USER", "wsmb:wrong")).with(1).stderr_contains("401");
-    run(broker.client(&["bench", "p2p", "--messages", "5"]).args(["--size", "2000000"])).with(1).stderr_contains("1009");
+        .with_stderr("longer than");
+    run(broker.client(&["bench", "p2p"]).env("WSMB_USER", "wsmb:wrong")).with(1).with_stderr("401");
+    run(broker.client(&["bench", "p2p", "--messages", "5"]).args(["--size", "2000000"])).with(1).with_stderr("1009");
     let directory = tempfile::tempdir().unwrap();
     // No program listens on port 1.
     run(wsmb(directory.path()).args(["bench", "p2p", "--url", "ws://127.0.0.1:1"]))
         .with(1)
-        .stderr_contains("wsmb serve --set auth.anonymous=true --set store.url=memory:");
+        .with_stderr("wsmb serve --set auth.anonymous=true --set store.url=memory:");
 }
 
 #[test]
 fn a_full_channel_ends_the_measurement_with_the_brokers_error() {
     let broker = Broker::start_with(&["--set", "channel_defaults.max_backlog=100"]);
-    run(&mut broker.client(&["bench", "backlog", "--messages", "1000"])).with(1).stderr_contains("Full");
+    run(&mut broker.client(&["bench", "backlog", "--messages", "1000"])).with(1).with_stderr("Full");
 }

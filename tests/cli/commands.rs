@@ -36,12 +36,12 @@ fn a_later_start_says_how_to_set_a_password_and_a_failed_first_start_creates_no_
     let address = broker.url.strip_prefix("ws://").unwrap();
     run(wsmb(directory.path()).args(["serve", "--listen", address]))
         .with(1)
-        .stderr_contains("the port is in use by another program");
+        .with_stderr("the port is in use by another program");
     assert!(!directory.path().join("wsmb-data/.htpasswd").exists());
 
     run(wsmb(broker.directory.path()).args(["serve", "--listen", "127.0.0.1:0"]))
         .with(1)
-        .stderr_contains("in use by another broker");
+        .with_stderr("in use by another broker");
 
     broker.running.terminate();
     broker.running.end().with(0);
@@ -137,9 +137,9 @@ fn a_message_with_a_repeated_id_is_not_delivered() {
 fn a_refusal_is_printed_with_its_code_and_fails() {
     let broker = Broker::start_with(&["--set", "channel_defaults.max_backlog=2"]);
     let lines = run_with_input(&mut broker.client(&["send", "sms", "-"]), "1\n2\n3\n");
-    let lines = lines.with(1).stderr_contains("line 3: refused: 06 Full");
+    let lines = lines.with(1).with_stderr("line 3: refused: 06 Full");
     assert_eq!(lines.stdout, "accepted: 2 messages (2 stored for later); refused: 1");
-    run(&mut broker.client(&["send", "sms", "4"])).with(1).stderr_contains("refused: 06 Full");
+    run(&mut broker.client(&["send", "sms", "4"])).with(1).with_stderr("refused: 06 Full");
 }
 
 /// The test is a broker that reads the message and ends the connection before it answers.
@@ -169,7 +169,7 @@ async fn a_message_without_an_answer_is_sent_again_with_the_same_id() {
     }
     assert_eq!(ids[0], ids[1]);
     let ended = tokio::task::spawn_blocking(move || send.end()).await.unwrap();
-    let ended = ended.with(0).stderr_contains("trying again for ");
+    let ended = ended.with(0).with_stderr("trying again for ");
     assert_eq!(ended.stdout, "accepted: 1 receiver");
 }
 
@@ -290,7 +290,7 @@ fn a_newer_receiver_with_the_same_name_replaces_the_older() {
     broker.send("sms", "one");
     assert_eq!(first.stdout.next(), "\"one\"");
     let mut second = Running::start(&mut broker.client(&["receive", "sms", "--receiver", "home"]));
-    first.end().with(1).stderr_contains("another receiver named \"home\" has connected and replaced this one");
+    first.end().with(1).with_stderr("another receiver named \"home\" has connected and replaced this one");
     broker.send("sms", "two");
     assert_eq!(second.stdout.next(), "\"two\"");
 }
@@ -334,20 +334,20 @@ fn the_queue_of_a_stopped_broker_can_be_listed_exported_and_purged() {
         broker
             .queue(action)
             .with(1)
-            .stderr_contains(&format!("is in use by a broker (process {})", broker.running.child.id()))
-            .stderr_contains("; stop the broker first, because this command needs the store for itself");
+            .with_stderr(&format!("is in use by a broker (process {})", broker.running.child.id()))
+            .with_stderr("; stop the broker first, because this command needs the store for itself");
     }
     assert_eq!(broker.waiting("sms"), 3);
 
     broker.running.terminate();
     broker.running.end().with(0);
     assert_queue(&broker);
-    broker.queue(&["purge", "sms"]).with(2).stderr_contains("add --yes");
+    broker.queue(&["purge", "sms"]).with(2).with_stderr("add --yes");
     assert_eq!(broker.queue(&["purge", "sms", "--yes"]).with(0).stdout, "removed 3 messages from sms");
     assert_eq!((broker.waiting("sms"), broker.waiting("other")), (0, 1));
     broker.queue(&["purge", "other", "--yes"]).with(0);
     assert_eq!(broker.queue(&["list"]).with(0).stdout, "no messages are waiting");
-    broker.queue(&["list", "--store", "sqlite:nowhere.db"]).with(1).stderr_contains("there is no store at nowhere.db");
+    broker.queue(&["list", "--store", "sqlite:nowhere.db"]).with(1).with_stderr("there is no store at nowhere.db");
     assert!(!broker.directory.path().join("nowhere.db").exists());
 }
 
@@ -379,14 +379,14 @@ fn passwd_adds_changes_verifies_and_removes_users() {
     assert_eq!(passwd(&["other"], "x\n").with(0).stdout, "added the user other to users");
     assert_eq!(passwd(&["app"], "new: one\n").with(0).stdout, "changed the password of the user app in users");
     passwd(&["app", "--verify"], "new: one\n").with(0);
-    passwd(&["app", "--verify"], "secret\n").with(1).stderr_contains("this is not the password of the user app");
+    passwd(&["app", "--verify"], "secret\n").with(1).with_stderr("this is not the password of the user app");
     fs::write(directory.path().join("word"), "new: one\nmore\n").unwrap();
     passwd(&["app", "--verify", "--password-file", "word"], "").with(0);
-    passwd(&["nobody", "--verify"], "x\n").with(1).stderr_contains("no user nobody");
-    passwd(&["bad:name"], "x\n").with(1).stderr_contains("colon");
-    passwd(&["app"], "\n").with(1).stderr_contains("empty");
+    passwd(&["nobody", "--verify"], "x\n").with(1).with_stderr("no user nobody");
+    passwd(&["bad:name"], "x\n").with(1).with_stderr("colon");
+    passwd(&["app"], "\n").with(1).with_stderr("empty");
     passwd(&["app", "--delete"], "").with(0);
-    passwd(&["app", "--delete"], "").with(1).stderr_contains("no user app");
+    passwd(&["app", "--delete"], "").with(1).with_stderr("no user app");
     let text = fs::read_to_string(directory.path().join("users")).unwrap();
     assert!(text.starts_with("other:$2y$") && text.lines().count() == 1, "{text}");
     passwd(&["other", "--delete"], "").with(0);
@@ -430,7 +430,7 @@ fn check_distinguishes_errors_and_warnings() {
     let report: serde_json::Value = serde_json::from_str(&bad.stdout).unwrap();
     let error = report["text"].as_str().unwrap();
     assert!(error.contains("bad.toml:3") && error.contains("heartbeat"), "{error}");
-    run(wsmb(directory.path()).args(["serve", "--config", "bad.toml"])).with(1).stderr_contains("heartbeat");
+    run(wsmb(directory.path()).args(["serve", "--config", "bad.toml"])).with(1).with_stderr("heartbeat");
     fs::create_dir(directory.path().join("wsmb-data")).unwrap();
     fs::write(
         directory.path().join("wsmb-data/wsmb.db"),
@@ -448,22 +448,22 @@ fn the_old_configuration_becomes_a_valid_new_one() {
     let old = format!("[server]\nport = {port}\n\n[database]\nkeep_data = false\n");
     fs::write(directory.path().join("config.ini"), old).unwrap();
     let import = |arguments: &[&str]| run(wsmb(directory.path()).arg("import").args(arguments));
-    import(&["config.ini", "-o", "wsmb.toml"]).with(0).stderr_contains("wrote wsmb.toml");
-    import(&["config.ini", "-o", "wsmb.toml"]).with(1).stderr_contains("cannot write wsmb.toml");
+    import(&["config.ini", "-o", "wsmb.toml"]).with(0).with_stderr("wrote wsmb.toml");
+    import(&["config.ini", "-o", "wsmb.toml"]).with(1).with_stderr("cannot write wsmb.toml");
     let text = fs::read_to_string(directory.path().join("wsmb.toml")).unwrap();
     assert_eq!(import(&["config.ini"]).with(0).stdout.trim_end(), text.trim_end());
     let checked = run(wsmb(directory.path()).args(["check", "--config", "wsmb.toml"])).with(0);
     assert!(checked.stdout.contains(&format!(":{port}")), "{}", checked.stdout);
     fs::write(directory.path().join("both.ini"), "[server]\nkeep_data=false\n").unwrap();
-    let safe = import(&["both.ini"]).with(0).stderr_contains("write keep = false there");
+    let safe = import(&["both.ini"]).with(0).with_stderr("write keep = false there");
     assert!(
         safe.stdout.contains("\nkeep = true\n") && safe.stdout.contains("write keep = false there"),
         "{}",
         safe.stdout
     );
-    let told = import(&["both.ini", "--keep", "no"]).with(0).stderr_contains("as you chose");
+    let told = import(&["both.ini", "--keep", "no"]).with(0).with_stderr("as you chose");
     assert!(told.stdout.contains("\nkeep = false\n"), "{}", told.stdout);
-    import(&["missing.ini"]).with(1).stderr_contains("cannot read missing.ini");
+    import(&["missing.ini"]).with(1).with_stderr("cannot read missing.ini");
 }
 
 #[test]
@@ -479,21 +479,21 @@ fn client_commands_explain_why_they_fail() {
         let at_once: &[&str] = if command[0] == "send" { &["--timeout", "0"] } else { &[] };
         run(wsmb(directory).args(command).args(at_once).args(["--url", &format!("ws://{nobody}")]))
             .with(1)
-            .stderr_contains(&format!(
+            .with_stderr(&format!(
                 "cannot reach {nobody}: connection refused - is the broker running? start it with `wsmb serve`"
             ));
-        run(wsmb(directory).args(command).args(["--url", &broker.url])).with(1).stderr_contains(
+        run(wsmb(directory).args(command).args(["--url", &broker.url])).with(1).with_stderr(
             " requires a user and a password (401): store them with `wsmb login`, or set --user and WSMB_PASSWORD",
         );
-        run(wsmb(directory).args(command).args(["--url", "wss://127.0.0.1"])).with(2).stderr_contains("no TLS yet");
-        run(wsmb(directory).args(command).args(["--url", "ws://h?topic=x"])).with(2).stderr_contains("names a topic");
-        run(wsmb(directory).args(command).args(["--user", "app"])).with(2).stderr_contains("set WSMB_PASSWORD");
+        run(wsmb(directory).args(command).args(["--url", "wss://127.0.0.1"])).with(2).with_stderr("no TLS yet");
+        run(wsmb(directory).args(command).args(["--url", "ws://h?topic=x"])).with(2).with_stderr("names a topic");
+        run(wsmb(directory).args(command).args(["--user", "app"])).with(2).with_stderr("set WSMB_PASSWORD");
     }
     run(wsmb(directory)
         .args(["send", "sms", "x", "--url", &broker.url, "--user", "wsmb"])
         .env("WSMB_PASSWORD", "wrong"))
     .with(1)
-    .stderr_contains("refused the user wsmb or the password (401)");
+    .with_stderr("refused the user wsmb or the password (401)");
 }
 
 #[test]
@@ -523,7 +523,7 @@ fn the_demo_pauses_and_leaves_no_files_when_interrupted() {
     assert!(shown.elapsed() > Duration::from_secs(2), "too fast to read: {chapter}\n{line}");
     assert!(demo.stdout.next().contains("gateway"));
     demo.terminate();
-    demo.end().with(1).stderr_contains("the demo was interrupted");
+    demo.end().with(1).with_stderr("the demo was interrupted");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 

@@ -82,9 +82,9 @@ fn a_copied_backlog_is_delivered_from_the_other_store() {
     broker
         .queue(&copy)
         .with(1)
-        .stderr_contains("the source: the store ")
-        .stderr_contains("is in use by a broker (process ")
-        .stderr_contains("; stop the broker first, because this command needs the store for itself");
+        .with_stderr("the source: the store ")
+        .with_stderr("is in use by a broker (process ")
+        .with_stderr("; stop the broker first, because this command needs the store for itself");
     broker.running.terminate();
     broker.running.end().with(0);
 
@@ -120,9 +120,9 @@ fn a_copy_whose_destination_failed_can_be_continued() {
     stores
         .copy(&[])
         .with(1)
-        .stderr_contains("wsmb: the destination: the store ")
-        .stderr_contains("no such luck")
-        .stderr_contains(". The copied messages are stored; the same command continues from there");
+        .with_stderr("wsmb: the destination: the store ")
+        .with_stderr("no such luck")
+        .with_stderr(". The copied messages are stored; the same command continues from there");
     assert_eq!(stores.ids("b.db"), (1..=8_192).collect::<Vec<_>>());
     statement(&stores.path("b.db"), "DROP TRIGGER bad");
     let done = stores.copy(&["--remove"]).with(0).stdout;
@@ -153,16 +153,16 @@ fn a_copy_that_was_killed_can_be_continued() {
 fn copy_explains_invalid_sources_and_destinations() {
     let stores = Stores::with(1);
     let copy = |arguments: &[&str]| run(wsmb(stores.directory.path()).args(["queue", "copy"]).args(arguments));
-    copy(&[]).with(2).stderr_contains("name the other store with --from or --to");
+    copy(&[]).with(2).with_stderr("name the other store with --from or --to");
     copy(&["--from", "mysql://u:geheim@h"])
         .with(2)
-        .stderr_contains("--from names no database: write \"mysql://USER@HOST/DATABASE\"");
+        .with_stderr("--from names no database: write \"mysql://USER@HOST/DATABASE\"");
     copy(&["--from", "sqlite:none.db", "--to", "sqlite:b.db"])
         .with(1)
-        .stderr_contains("the source: there is no store at none.db");
-    copy(&["--from", "sqlite:a.db", "--to", "sqlite:./a.db"]).with(1).stderr_contains("the same store");
-    copy(&["--from", "sqlite:a.db", "--to", "memory:"]).with(1).stderr_contains("the destination: store.url is memory:");
+        .with_stderr("the source: there is no store at none.db");
+    copy(&["--from", "sqlite:a.db", "--to", "sqlite:./a.db"]).with(1).with_stderr("the same store");
+    copy(&["--from", "sqlite:a.db", "--to", "memory:"]).with(1).with_stderr("the destination: store.url is memory:");
     let missing = ["--from", "postgres://u@localhost/d", "--from-password-file", "no.password", "--to", "sqlite:b.db"];
-    copy(&missing).with(1).stderr_contains("the password file no.password: cannot be read: ");
+    copy(&missing).with(1).with_stderr("the password file no.password: cannot be read: ");
     assert!(!stores.path("b.db").exists());
 }

@@ -101,8 +101,8 @@ fn dead_letters_contain_the_last_error_output_of_the_command() {
     let letters = broker.queue(&["export", "dead"]).with(0).stdout;
     let letter = |why: &str| letters.lines().find(|line| line.contains(why)).unwrap_or_else(|| panic!("{letters}"));
     assert!(letter("\"rejected\"").contains(r#""reason":"exit status 65: no such number""#), "{letters}");
-    let failed = letter("\"max_deliveries\"");
-    assert!(failed.contains(r#""reason":"exit status 1: no network""#) && failed.contains(r#""attempts":2"#), "{letters}");
+    let dead = letter("\"max_deliveries\"");
+    assert!(dead.contains(r#""reason":"exit status 1: no network""#) && dead.contains(r#""attempts":2"#), "{letters}");
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn a_second_signal_kills_the_commands_and_their_children() {
         // The gateway ignores a second signal within a second.
         until("a second signal counts", || asked.elapsed() > Duration::from_millis(1_100));
         gateway.signal(signal);
-        gateway.end().with(1).stderr_contains("ended because the gateway was stopped");
+        gateway.end().with(1).with_stderr("ended because the gateway was stopped");
         assert!(!processes.split_whitespace().any(is_alive), "still running: {processes}");
         let again = next(&broker);
         assert_eq!((&again["redelivered"], &again["attempt"]), (&true.into(), &2.into()));
@@ -214,9 +214,7 @@ fn a_command_that_ends_while_the_broker_is_away_is_not_run_again() {
         until("the message is confirmed", || broker.waiting("sms") == 0);
         broker.send("sms", "next");
     }
-    until("the third command runs", || {
-        fs::read_to_string(file(&broker, "runs")).unwrap().lines().count() == 3
-    });
+    until("the third command runs", || fs::read_to_string(file(&broker, "runs")).unwrap().lines().count() == 3);
     fs::write(file(&broker, "code"), "0").unwrap();
     fs::write(file(&broker, "go"), "").unwrap();
     until("it is done", || broker.waiting("sms") == 0);
@@ -381,7 +379,7 @@ fn invalid_arguments_of_a_gateway_are_refused() {
         (&["home/+/x"], "looks like a pattern"),
         (&["c1,c2"], "looks like a list of channels"),
     ] {
-        run(wsmb(directory.path()).arg("receive").args(arguments).args(["--user", "a:b"])).with(2).stderr_contains(said);
+        run(wsmb(directory.path()).arg("receive").args(arguments).args(["--user", "a:b"])).with(2).with_stderr(said);
     }
 }
 

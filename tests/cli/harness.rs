@@ -56,7 +56,7 @@ impl Ended {
 
     /// Fails unless standard error contains this text.
     #[track_caller]
-    pub fn stderr_contains(self, text: &str) -> Self {
+    pub fn with_stderr(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "expected `{text}` in: {}", self.stderr);
         self
     }
@@ -101,7 +101,6 @@ impl Lines {
         Self { incoming, seen: Vec::new() }
     }
 
-    /// The next line.
     #[track_caller]
     pub fn next(&mut self) -> String {
         self.wait_for("")
@@ -166,7 +165,6 @@ impl Running {
         status.unwrap()
     }
 
-    /// Sends SIGTERM.
     #[cfg(unix)]
     pub fn terminate(&self) {
         self.signal(libc::SIGTERM);
@@ -178,7 +176,6 @@ impl Running {
         self.signal(libc::SIGINT);
     }
 
-    /// Sends a signal.
     #[cfg(unix)]
     pub fn signal(&self, signal: libc::c_int) {
         let number = i32::try_from(self.child.id()).unwrap();
@@ -220,7 +217,6 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts a broker.
     pub fn start() -> Self {
         Self::start_with(&[])
     }

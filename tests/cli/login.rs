@@ -48,7 +48,7 @@ fn the_first_messages_need_no_password() {
     let passwd = ["passwd", "wsmb-data/.htpasswd", "wsmb"];
     run_with_input(&mut bare(&broker, &passwd), "second\n")
         .with(0)
-        .stderr_contains("changed the password in the stored login");
+        .with_stderr("changed the password in the stored login");
     until("the second password is in force", || run(&mut bare(&broker, &["ping", "--url", &moved])).code == Some(0));
     assert!(fs::read_to_string(&file).unwrap().contains("\"second\""));
     // `wsmb passwd` of another user does not change the stored login. The refusal says what to do.
@@ -56,7 +56,7 @@ fn the_first_messages_need_no_password() {
     until("the new password is in force", || run(&mut bare(&broker, &["ping", "--url", &moved])).code == Some(1));
     run(&mut bare(&broker, &["ping", "--url", &moved]))
         .with(1)
-        .stderr_contains("refused the user wsmb or the password (401): store the right ones with `wsmb login`");
+        .with_stderr("refused the user wsmb or the password (401): store the right ones with `wsmb login`");
     run_with_input(&mut bare(&broker, &["login", &moved, "--user", "wsmb"]), "new\n").with(0);
     run(&mut bare(&broker, &["ping"])).with(0);
 }
@@ -110,11 +110,11 @@ fn a_login_is_tried_stored_used_listed_and_removed() {
     let url = broker.url.clone();
     let login =
         |arguments: &[&str], input: &str| run_with_input(&mut bare(&broker, &[&["login"], arguments].concat()), input);
-    login(&[&url, "--user", user], "wrong\n").with(1).stderr_contains("nothing was stored");
-    login(&[&url], "x\n").with(2).stderr_contains("add --user NAME");
-    login(&[&format!("ws://{user}:{password}@h")], "").with(2).stderr_contains("omit the password in the address");
-    login(&[&url, "--user", "a:b"], "").with(2).stderr_contains("colon");
-    login(&[&url, "--user", user], "\n").with(2).stderr_contains("the password is empty");
+    login(&[&url, "--user", user], "wrong\n").with(1).with_stderr("nothing was stored");
+    login(&[&url], "x\n").with(2).with_stderr("add --user NAME");
+    login(&[&format!("ws://{user}:{password}@h")], "").with(2).with_stderr("omit the password in the address");
+    login(&[&url, "--user", "a:b"], "").with(2).with_stderr("colon");
+    login(&[&url, "--user", user], "\n").with(2).with_stderr("the password is empty");
     login(&[], "").with(2);
     assert!(!logins(broker.directory.path()).exists());
     assert_eq!(login(&["--list"], "").with(0).stderr, "no login is stored; `wsmb login URL --user NAME` stores one");
@@ -125,9 +125,9 @@ fn a_login_is_tried_stored_used_listed_and_removed() {
     run(bare(&broker, &["send", "sms", "x"]).env("WSMB_CONTEXT", "home")).with(0);
     run(&mut bare(&broker, &["send", "sms", "x", "--url", &url])).with(0);
     run(bare(&broker, &["send", "sms", "x"]).env("WSMB_URL", &url)).with(0);
-    run(&mut bare(&broker, &["ping", "--context", "hme"])).with(2).stderr_contains("no login named hme");
+    run(&mut bare(&broker, &["ping", "--context", "hme"])).with(2).with_stderr("no login named hme");
     run(&mut bare(&broker, &["ping", "--context", "home", "--url", &url])).with(2);
-    run(bare(&broker, &["ping"]).env("WSMB_CONTEXT", "home").env("WSMB_URL", &url)).with(2).stderr_contains("unset one");
+    run(bare(&broker, &["ping"]).env("WSMB_CONTEXT", "home").env("WSMB_URL", &url)).with(2).with_stderr("unset one");
     // A stored password is not sent to another address.
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let other_url = format!("ws://{}", other.local_addr().unwrap());
@@ -143,7 +143,7 @@ fn a_login_is_tried_stored_used_listed_and_removed() {
     run(&mut bare(&broker, &["ping"])).with(0);
     let nobody = other_url.replace("127.0.0.1", "localhost");
     drop(other);
-    login(&[&nobody, "--user", "app", "--context", "away"], "x\n").with(0).stderr_contains("cannot verify the login");
+    login(&[&nobody, "--user", "app", "--context", "away"], "x\n").with(0).with_stderr("cannot verify the login");
     let list = login(&["--list"], "").with(0).stdout;
     let names: Vec<&str> = list.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
     assert_eq!(names, ["away", "default", "home"]);
@@ -152,11 +152,11 @@ fn a_login_is_tried_stored_used_listed_and_removed() {
     assert_eq!((&first["context"], &first["user"]), (&"away".into(), &"app".into()));
     assert!(!list.contains(password) && !objects.contains(password));
     login(&["--remove", "home"], "").with(0);
-    login(&["--remove", "home"], "").with(2).stderr_contains("no login named home");
+    login(&["--remove", "home"], "").with(2).with_stderr("no login named home");
     fs::set_permissions(logins(broker.directory.path()), fs::Permissions::from_mode(0o644)).unwrap();
-    run(&mut bare(&broker, &["ping"])).with(0).stderr_contains("chmod 600");
+    run(&mut bare(&broker, &["ping"])).with(0).with_stderr("chmod 600");
     fs::write(logins(broker.directory.path()), "[x\n").unwrap();
-    run(&mut bare(&broker, &["ping"])).with(1).stderr_contains("contexts.toml:1: ");
+    run(&mut bare(&broker, &["ping"])).with(1).with_stderr("contexts.toml:1: ");
     run(&mut broker.client(&["ping", "--url", &url])).with(0);
 }
 
@@ -204,7 +204,7 @@ fn durations_have_the_same_format_everywhere() {
         .unwrap();
         run(&mut bare(&broker, &["check", "--config", "times.toml"])).with(0);
     }
-    run(&mut broker.client(&["send", "sms", "x", "--ttl", "30s5m"])).with(2).stderr_contains("5m30s");
+    run(&mut broker.client(&["send", "sms", "x", "--ttl", "30s5m"])).with(2).with_stderr("5m30s");
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn command_names_of_other_programs_get_a_hint() {
         ("sub", "wsmb receive CHANNEL"),
     ] {
         let hint = format!("there is no command {typed}; type: {right}");
-        run(wsmb(directory.path()).args([typed, "sms", "hello"])).with(2).stderr_contains(&hint);
+        run(wsmb(directory.path()).args([typed, "sms", "hello"])).with(2).with_stderr(&hint);
     }
 }
 

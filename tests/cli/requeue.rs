@@ -25,26 +25,26 @@ ttl = "7d"
 "#;
 
 /// A directory with a configuration and a store.
-struct Fixture {
+struct Setup {
     directory: tempfile::TempDir,
 }
 
-impl Fixture {
+impl Setup {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("wsmb.toml"), CONFIGURATION).unwrap();
         Self { directory }
     }
 
-    /// A fixture whose store has these messages and was stopped in an orderly way.
+    /// A setup whose store has these messages and was stopped in an orderly way.
     fn with(messages: Vec<Message>) -> Self {
-        let fixture = Self::new();
-        let mut store = fixture.open();
+        let setup = Self::new();
+        let mut store = setup.open();
         for appends in messages.chunks(4_096) {
             store.commit(&Group { appends: appends.to_vec(), ..Group::default() }).unwrap();
         }
         store.mark_clean().unwrap();
-        fixture
+        setup
     }
 
     fn open(&self) -> Box<dyn Background> {
@@ -114,29 +114,29 @@ fn letter(id: u64, from: &str) -> Message {
 
 #[test]
 fn dead_letters_return_to_their_channels_in_order_and_are_delivered_again() {
-    let fixture = Fixture::new();
-    let (broker, url) = fixture.serve();
+    let setup = Setup::new();
+    let (broker, url) = setup.serve();
     for (channel, text) in [("sms", "\"one\""), ("code", "\"two\""), ("sms", "\"three\"")] {
-        run(&mut fixture.client(&url, &["send", channel, text])).with(0);
+        run(&mut setup.client(&url, &["send", channel, text])).with(0);
     }
-    let mut failing = Running::start(&mut fixture.client(&url, &["receive", "sms", "code", "--exec", "exit 1"]));
-    until("all messages are dead letters", || fixture.waiting("dead") == 3);
+    let mut failing = Running::start(&mut setup.client(&url, &["receive", "sms", "code", "--exec", "exit 1"]));
+    until("all messages are dead letters", || setup.waiting("dead") == 3);
     failing.kill();
-    run(&mut fixture.client(&url, &["send", "sms", "\"four\""])).with(0);
+    run(&mut setup.client(&url, &["send", "sms", "\"four\""])).with(0);
 
-    fixture
+    setup
         .queue(&["requeue", "dead"])
         .with(1)
-        .stderr_contains("the store ")
-        .stderr_contains("wsmb.db is in use by a broker (process ")
-        .stderr_contains("; stop the broker first, because this command needs the store for itself");
-    assert_eq!(fixture.waiting("dead"), 3, "a message of a running broker was moved");
+        .with_stderr("the store ")
+        .with_stderr("wsmb.db is in use by a broker (process ")
+        .with_stderr("; stop the broker first, because this command needs the store for itself");
+    assert_eq!(setup.waiting("dead"), 3, "a message of a running broker was moved");
     stop(broker);
 
-    let moved = fixture.queue(&["requeue", "dead"]).with(0).stdout;
+    let moved = setup.queue(&["requeue", "dead"]).with(0).stdout;
     assert_eq!(moved, "moved 3 messages from \"dead\": 1 to \"code\", 2 to \"sms\"");
-    assert_eq!(fixture.queue(&["requeue", "dead"]).with(0).stdout, "moved no message from \"dead\"");
-    let found = fixture.messages();
+    assert_eq!(setup.queue(&["requeue", "dead"]).with(0).stdout, "moved no message from \"dead\"");
+    let found = setup.messages();
     assert!(found.iter().all(|message| message.dead.is_none() && message.deliveries == 0), "{found:?}");
     let ttls: Vec<_> = found
         .iter()
@@ -144,12 +144,12 @@ fn dead_letters_return_to_their_channels_in_order_and_are_delivered_again() {
         .collect();
     let code = found.iter().position(|message| message.channel.as_str() == "code").unwrap();
     assert!(ttls[code].is_some_and(|millis| (3_600_000..3_601_000).contains(&millis)), "{ttls:?}");
-    assert_eq!(ttls.iter().filter(|ttl| ttl.is_none()).count(), 3, "a message keeps the ttl of the channel dead: {ttls:?}");
+    assert_eq!(ttls.iter().filter(|ttl| ttl.is_none()).count(), 3, "the ttl of dead remains: {ttls:?}");
 
-    let (broker, url) = fixture.serve();
-    let received = run(&mut fixture.client(&url, &["receive", "sms", "--count", "3"])).with(0).stdout;
+    let (broker, url) = setup.serve();
+    let received = run(&mut setup.client(&url, &["receive", "sms", "--count", "3"])).with(0).stdout;
     assert_eq!(received, "\"four\"\n\"one\"\n\"three\"");
-    let code = run(&mut fixture.client(&url, &["receive", "code", "--count", "1"])).with(0).stdout;
+    let code = run(&mut setup.client(&url, &["receive", "code", "--count", "1"])).with(0).stdout;
     assert_eq!(code, "\"two\"");
     stop(broker);
 }
@@ -158,21 +158,21 @@ fn dead_letters_return_to_their_channels_in_order_and_are_delivered_again() {
 fn a_count_moves_the_oldest_messages_and_to_names_a_channel() {
     let mut messages: Vec<Message> = (1..=5).map(|id| letter(id, "sms")).collect();
     messages.push(message(6, "dead", None));
-    let fixture = Fixture::with(messages);
-    let moved = fixture.queue(&["requeue", "dead", "--count", "2"]).with(0).stdout;
+    let setup = Setup::with(messages);
+    let moved = setup.queue(&["requeue", "dead", "--count", "2"]).with(0).stdout;
     assert_eq!(moved, "moved 2 messages from \"dead\" to \"sms\"; 4 messages behind them not examined (--count)");
-    let moved = fixture.queue(&["requeue", "dead", "--count", "2", "--json"]).with(0).stdout;
+    let moved = setup.queue(&["requeue", "dead", "--count", "2", "--json"]).with(0).stdout;
     let nothing = r#"{"delayed":0,"expired":0,"full":0,"no_dead_letter":0,"not_kept":0,"unfit":0}"#;
     assert_eq!(moved, format!(r#"{{"from":"dead","left":2,"moved":{{"sms":2}},"stay":{nothing}}}"#));
-    let moved = fixture.queue(&["requeue", "dead"]).with(0).stdout;
+    let moved = setup.queue(&["requeue", "dead"]).with(0).stdout;
     assert_eq!(
         moved,
         "moved 1 message from \"dead\" to \"sms\"; 1 stays: 1 is not a dead letter (--to CHANNEL moves it, too)"
     );
-    let moved = fixture.queue(&["requeue", "dead", "--to", "by hand"]).with(0).stdout;
+    let moved = setup.queue(&["requeue", "dead", "--to", "by hand"]).with(0).stdout;
     assert_eq!(moved, "moved 1 message from \"dead\" to \"by hand\"");
-    assert!(fixture.open().summary(Timestamp(u64::MAX)).unwrap().clean, "the store is not marked as stopped in an orderly way");
-    let found = fixture.messages();
+    assert!(setup.open().summary(Timestamp(u64::MAX)).unwrap().clean, "the store must stay marked as clean");
+    let found = setup.messages();
     let bodies: Vec<_> = found.iter().map(|message| message.payload.as_text().unwrap()).collect();
     assert_eq!(bodies, (1..=6).map(|id| format!("{{\"id\":{id}}}")).collect::<Vec<_>>());
     assert_eq!(found[5].channel.as_str(), "by hand");
@@ -180,56 +180,55 @@ fn a_count_moves_the_oldest_messages_and_to_names_a_channel() {
 
 #[test]
 fn requeue_explains_which_messages_cannot_be_moved() {
-    let fixture = Fixture::with(vec![letter(1, "live"), letter(2, "small")]);
+    let setup = Setup::with(vec![letter(1, "live"), letter(2, "small")]);
     let full = ["requeue", "dead", "--set", "channel_defaults.max_backlog=1", "--count", "9"];
-    fixture
+    setup
         .queue(&["requeue", "dead", "--to", "dead"])
         .with(2)
-        .stderr_contains("--to names the dead-letter channel itself; name the channel to move to");
-    fixture
+        .with_stderr("--to names the dead-letter channel itself; name the channel to move to");
+    setup
         .queue(&["requeue", "dead", "--to", "live"])
         .with(1)
-        .stderr_contains("the channel \"live\" keeps no messages (keep = false), so the messages would be lost");
-    fixture.queue(&["requeue", "dead", "--count", "0"]).with(2);
-    fixture.queue(&["requeue", "dead", "--store", "sqlite:none.db"]).with(1).stderr_contains("there is no store at none.db");
-    fixture.queue(&["requeue", "dead", "--store", "memory:"]).with(1).stderr_contains("store.url is memory:");
-    assert!(!fixture.directory.path().join("none.db").exists());
-    let mut store = fixture.open();
+        .with_stderr("the channel \"live\" keeps no messages (keep = false), so the messages would be lost");
+    setup.queue(&["requeue", "dead", "--count", "0"]).with(2);
+    setup.queue(&["requeue", "dead", "--store", "sqlite:none.db"]).with(1).with_stderr("there is no store at none.db");
+    setup.queue(&["requeue", "dead", "--store", "memory:"]).with(1).with_stderr("store.url is memory:");
+    assert!(!setup.directory.path().join("none.db").exists());
+    let mut store = setup.open();
     store.commit(&Group { appends: vec![message(3, "small", None)], ..Group::default() }).unwrap();
     drop(store);
     assert_eq!(
-        fixture.queue(&full).with(0).stdout,
+        setup.queue(&full).with(0).stdout,
         "moved no message from \"dead\"; 2 stay: 1 came from \"live\", which keeps no messages (--to CHANNEL names another channel), \
          1 because \"small\" is full (max_backlog = 1)"
     );
     // The ids of a journal's rows come from the database.
-    let path = fixture.directory.path().join("wsmb-data/wsmb.db");
+    let path = setup.directory.path().join("wsmb-data/wsmb.db");
     let bound = "INSERT INTO mq_meta (name, value) VALUES ('database', 'broker on db.example')";
     rusqlite::Connection::open(path).unwrap().execute_batch(bound).unwrap();
-    fixture
+    setup
         .queue(&["requeue", "dead"])
         .with(1)
-        .stderr_contains("wsmb.db is the journal in front of broker on db.example; use the database as the store");
-    assert_eq!(fixture.messages().len(), 3);
+        .with_stderr("wsmb.db is the journal in front of broker on db.example; use the database as the store");
+    assert_eq!(setup.messages().len(), 3);
 }
 
 #[test]
 fn a_requeue_that_is_killed_neither_loses_nor_doubles_messages() {
     const ALL: u64 = 40_000;
-    let fixture = Fixture::with((1..=ALL).map(|id| letter(id, "sms")).collect());
+    let setup = Setup::with((1..=ALL).map(|id| letter(id, "sms")).collect());
     let mut kills = 0;
     let mut left = ALL;
     while left > ALL / 4 {
-        let mut moving = Running::start(&mut fixture.wsmb(&["queue", "requeue", "dead"]));
-        until("a message has been moved", || fixture.waiting("dead") < left);
+        let mut moving = Running::start(&mut setup.wsmb(&["queue", "requeue", "dead"]));
+        until("a message has been moved", || setup.waiting("dead") < left);
         moving.kill();
-        (kills, left) = (kills + 1, fixture.waiting("dead"));
-        assert_eq!(left + fixture.waiting("sms"), ALL);
+        (kills, left) = (kills + 1, setup.waiting("dead"));
+        assert_eq!(left + setup.waiting("sms"), ALL);
     }
     assert!(kills > 0);
-    fixture.queue(&["requeue", "dead"]).with(0);
-    let bodies: Vec<_> =
-        fixture.messages().iter().map(|message| message.payload.as_text().unwrap().to_owned()).collect();
+    setup.queue(&["requeue", "dead"]).with(0);
+    let bodies: Vec<_> = setup.messages().iter().map(|message| message.payload.as_text().unwrap().to_owned()).collect();
     assert_eq!(bodies, (1..=ALL).map(|id| format!("{{\"id\":{id}}}")).collect::<Vec<_>>());
 }
 
@@ -241,12 +240,12 @@ fn peek_shows_the_cause_of_dead_letters() {
         attempts,
         reason: reason.map(Into::into),
     };
-    let fixture = Fixture::with(vec![
+    let setup = Setup::with(vec![
         message(1, "dead", Some(dead(Why::Rejected, 1, Some("no such\nnumber\u{1b}[31m")))),
         message(2, "dead", Some(dead(Why::Expired, 0, None))),
         letter(3, "mail"),
     ]);
-    let shown = fixture.queue(&["peek", "dead"]).with(0).stdout;
+    let shown = setup.queue(&["peek", "dead"]).with(0).stdout;
     let ends: Vec<_> = shown.lines().map(|line| line.split_once(", ").unwrap().1.to_owned()).collect();
     assert_eq!(
         ends,

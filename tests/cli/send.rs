@@ -43,13 +43,13 @@ fn the_first_connection_is_tried_until_the_timeout_and_a_wrong_password_once() {
     let start = std::time::Instant::now();
     run(wsmb(broker.directory.path()).args(["send", "sms", "x", "--timeout", "1s", "--url", &url]))
         .with(1)
-        .stderr_contains("trying again for 1 second")
-        .stderr_contains("wsmb: cannot reach");
+        .with_stderr("trying again for 1 second")
+        .with_stderr("wsmb: cannot reach");
     assert!(start.elapsed() >= std::time::Duration::from_secs(1));
     let input = "1\n";
     run_with_input(wsmb(broker.directory.path()).args(["send", "sms", "-", "--timeout", "0", "--url", &url]), input)
         .with(1)
-        .stderr_contains("; nothing was sent");
+        .with_stderr("; nothing was sent");
     let wrong = run(broker.client(&["send", "sms", "x"]).env("WSMB_USER", "app:wrong")).with(1);
     assert!(!wrong.stderr.contains("again"), "{}", wrong.stderr);
 }
@@ -58,7 +58,7 @@ fn the_first_connection_is_tried_until_the_timeout_and_a_wrong_password_once() {
 fn a_line_that_is_too_large_is_refused_and_the_others_are_sent() {
     let broker = Broker::start_with(&["--set", "server.max_message=1KiB"]);
     let large = "x".repeat(2000);
-    let one = send(&broker, &[&large, "--rejects", "one"], b"").with(1).stderr_contains("refused: too large: ");
+    let one = send(&broker, &[&large, "--rejects", "one"], b"").with(1).with_stderr("refused: too large: ");
     assert_eq!((one.stderr.lines().count(), one.stdout.as_str()), (1, ""), "{}", one.stderr);
     // Three lines are refused; a good line follows each.
     let lines = format!("1\n{large}\n3\n{}\n5\n{large}y\n7\n", "z".repeat(1500));
@@ -86,15 +86,15 @@ fn refused_lines_can_be_sent_again_from_the_rejects_file() {
     let broker = Broker::start_with(&["--set", "channel_defaults.max_backlog=30"]);
     let path = broker.directory.path().join("refused.txt");
     let lines: String = (1..=70).map(|number| format!("{number}\n")).collect();
-    let plain = send(&broker, &["-"], lines.as_bytes()).with(1).stderr_contains("20 messages more refused; --rejects FILE");
+    let plain = send(&broker, &["-"], lines.as_bytes()).with(1).with_stderr("20 messages more refused; --rejects FILE");
     assert_eq!(plain.stdout, "accepted: 30 messages (30 stored for later); refused: 40");
     received(&broker, 30);
     until("the channel has room", || broker.waiting("sms") == 0);
     send(&broker, &["-", "--rejects", "refused.txt"], lines.as_bytes()).with(1);
     let rejects = fs::read_to_string(&path).unwrap();
-    assert_eq!(rejects.lines().count(), 1 + 2 * 40, "the file must contain all refused lines, not only those that are printed");
+    assert_eq!(rejects.lines().count(), 1 + 2 * 40, "all refused lines, not only those printed");
     assert!(rejects.contains("\n# line 31: 06 Full"), "{rejects}");
-    send(&broker, &["-", "--rejects", "refused.txt"], b"x").with(2).stderr_contains("already contains messages");
+    send(&broker, &["-", "--rejects", "refused.txt"], b"x").with(2).with_stderr("already contains messages");
     assert_eq!(fs::read_to_string(&path).unwrap(), rejects);
 
     received(&broker, 30);
@@ -133,11 +133,11 @@ fn a_line_that_looks_like_broken_json_is_refused_unless_text_is_given() {
     assert_eq!(text.stdout, "accepted: 3 messages (3 stored for later); refused: 1");
     assert_eq!(received(&broker, 3), "\"{\\\"receiver\\\":\\\"0812}\"\n\"[1,\"\n\" {x\"");
 
-    send(&broker, &["{\"a\""], b"").with(2).stderr_contains("looks like JSON, but it is not: ").stderr_contains("--text");
+    send(&broker, &["{\"a\""], b"").with(2).with_stderr("looks like JSON, but it is not: ").with_stderr("--text");
     send(&broker, &["{\"a\"", "--text"], b"").with(0);
     send(&broker, &["5", "--text"], b"").with(0);
     assert_eq!(received(&broker, 2), "\"{\\\"a\\\"\"\n\"5\"");
-    send(&broker, &["-"], b"\xff\xfe{\0}\0\n\0").with(1).stderr_contains("UTF-16");
+    send(&broker, &["-"], b"\xff\xfe{\0}\0\n\0").with(1).with_stderr("UTF-16");
     let objects = send(&broker, &["-", "--json"], b"{\n").with(1).stdout;
     let object: serde_json::Value = serde_json::from_str(&objects).unwrap();
     assert_eq!(object["line"], 1);
@@ -155,7 +155,7 @@ fn ctrl_c_prints_how_many_messages_were_accepted() {
     batch
         .end()
         .with(1)
-        .stderr_contains("stopped by a signal; 3 messages accepted, 1 refused; no line after line 4 was sent");
+        .with_stderr("stopped by a signal; 3 messages accepted, 1 refused; no line after line 4 was sent");
     drop(input);
 
     // A broker that does not answer.
@@ -164,7 +164,7 @@ fn ctrl_c_prints_how_many_messages_were_accepted() {
     let mut waiting = Running::start(wsmb(broker.directory.path()).args(["send", "sms", "x", "--url", &url]));
     let peer = silent.accept().unwrap();
     waiting.interrupt();
-    waiting.end().with(1).stderr_contains("wsmb: stopped by a signal");
+    waiting.end().with(1).with_stderr("wsmb: stopped by a signal");
     drop(peer);
 }
 

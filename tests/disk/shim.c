@@ -1,4 +1,4 @@
-/* A disk that fails and forgets: preloaded into a program (LD_PRELOAD), it stands between the program and its files.
+/* A disk that fails and loses unsynced data: preloaded into a program (LD_PRELOAD), it stands between the program and its files.
  *
  *   TEST_DISK_DIRECTORY   the library watches the files below this directory, except those that end in "-shm" or ".lock": their content need not survive
  *   TEST_DISK_ERROR       a file. While it holds a number other than 0, every write and every sync fails with this error; with the word "sync" behind it, only syncs fail; with the word "slow" behind it, each sync takes so many milliseconds

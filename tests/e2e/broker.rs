@@ -33,7 +33,6 @@ impl Log {
         self.0.1.notify_all();
     }
 
-    /// The whole log.
     pub fn text(&self) -> String {
         self.0.0.lock().unwrap().clone()
     }
@@ -266,7 +265,7 @@ impl Broker {
     #[track_caller]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let log = self.log.text();
-        let line = log.lines().find_map(|line| line.strip_prefix("wsmb is listening on ")).expect("the line with the addresses");
+        let line = log.lines().find_map(|line| line.strip_prefix("wsmb is listening on ")).expect("the addresses");
         line.split(" and ").map(|url| url.trim_start_matches("ws://").parse().expect("an address")).collect()
     }
 
@@ -278,12 +277,10 @@ impl Broker {
         threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok()).collect()
     }
 
-    /// The broker's output.
     pub fn log(&self) -> Log {
         self.log.clone()
     }
 
-    /// The broker's directory.
     pub fn dir(&self) -> PathBuf {
         self.dir.path().to_path_buf()
     }
@@ -305,7 +302,6 @@ impl Broker {
         assert!(found.is_some(), "the log does not contain {text:?} after {PATIENCE:?}:\n{}", self.log.tail());
     }
 
-    /// Sends a signal.
     #[track_caller]
     pub fn signal(&self, signal: libc::c_int) {
         let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
@@ -348,7 +344,6 @@ impl Broker {
         self.wait()
     }
 
-    /// Waits until the process ends.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
@@ -406,7 +401,6 @@ impl Broker {
         assert_eq!((read, written), (0, 0), "a limit for the broker: {}", std::io::Error::last_os_error());
     }
 
-    /// The path of the configuration file.
     pub fn config(&self) -> &Path {
         &self.config
     }

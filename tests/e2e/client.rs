@@ -54,7 +54,6 @@ impl Client {
         client
     }
 
-    /// A topic connection.
     #[track_caller]
     pub fn topic(broker: &Broker, channel: &str) -> Self {
         let mut client = Self::over(Raw::upgrade(broker, &Head::new(&format!("/ws?topic={channel}")).modern()));
@@ -78,7 +77,6 @@ impl Client {
         &mut self.raw
     }
 
-    /// Returns the connection.
     #[allow(dead_code)] // For tests/proxies.
     pub fn into_raw(self) -> Raw {
         self.raw
@@ -89,7 +87,6 @@ impl Client {
         self.raw.trace()
     }
 
-    /// Sends one JSON command.
     #[track_caller]
     pub fn command(&mut self, command: &Value) {
         self.raw.send_text(&command.to_string());
@@ -198,7 +195,6 @@ impl Client {
         }
     }
 
-    /// The next frame.
     #[track_caller]
     pub fn next_frame(&mut self) -> Frame {
         self.next_where(|_| true)

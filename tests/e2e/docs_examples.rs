@@ -96,7 +96,7 @@ fn every_example_of_the_protocol_page_matches_the_broker() {
         if !block.continues {
             scene = Some((Broker::start(), HashMap::new()));
         }
-        let Some((broker, clients)) = &mut scene else { panic!("the block at line {} has no previous block to continue", block.line) };
+        let Some((broker, clients)) = &mut scene else { panic!("the block at line {} continues no block", block.line) };
         for (number, line) in &block.lines {
             let (Line::Connect { client: name } | Line::Send { client: name, .. } | Line::Expect { client: name, .. }) =
                 line;

@@ -57,8 +57,7 @@ fn check(dir: &Path) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Starts a broker that panics at this place, after it has accepted three messages. Fails unless it exits with 1 and names `part`, and the next broker has
-/// the messages.
+/// Fails unless a broker that panics at `place` exits with 1 and names `part`, and the next broker has the three messages that it has accepted.
 #[track_caller]
 fn assert_panic_ends_process(place: &str, trigger: impl FnOnce(&Broker), part: &str) {
     let (dir, marks) = (directory(), directory());

@@ -151,7 +151,6 @@ impl Php {
         &mut self.raw
     }
 
-    /// Returns the connection.
     #[allow(dead_code)] // For tests/proxies.
     pub fn into_raw(self) -> Raw {
         self.raw

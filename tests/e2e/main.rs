@@ -23,6 +23,8 @@ mod ends;
 mod expired_letters;
 mod failed_logins;
 mod failing;
+#[cfg(target_os = "linux")] // Limits of another process, and LD_PRELOAD.
+mod faults;
 #[cfg(target_os = "linux")] // Limits and mounts of another process.
 mod full_disk;
 mod groups;
@@ -32,8 +34,6 @@ mod kept;
 mod legacy_clients;
 mod lifecycle;
 mod live_rights;
-#[cfg(target_os = "linux")] // Limits of another process, and LD_PRELOAD.
-mod faults;
 mod manual_ack;
 mod origins;
 mod outage;

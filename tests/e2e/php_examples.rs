@@ -102,10 +102,7 @@ fn the_sender_waits_until_its_message_is_safe() {
     let (code, errors) = refused("http://127.0.0.1", &["sms", "1"], PASSWORD);
     assert!(code == Some(1) && errors.contains("write ws://"), "{errors}");
     let (code, errors) = refused(&address(&broker), &["sms", "{\"text\": \"half"], PASSWORD);
-    assert!(
-        code == Some(1) && errors.starts_with("the message begins like JSON, but is invalid: "),
-        "{errors}"
-    );
+    assert!(code == Some(1) && errors.starts_with("the message begins like JSON, but is invalid: "), "{errors}");
 }
 
 #[test]

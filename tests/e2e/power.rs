@@ -18,7 +18,7 @@ use crate::raw::{Got, Head, Raw, frame, opcode};
 /// The most unanswered publications of a sender.
 const WINDOW: usize = 16;
 /// Each sender's numbers begin at a multiple of this.
-const NUMBERS_PER_SENDER: u64 = 1_000_000;
+const SENDER_STEP: u64 = 1_000_000;
 /// Messages that are sent again after a cut.
 const REPEATED: usize = 10;
 
@@ -78,7 +78,7 @@ impl Machine {
         let channels = ["sms", received];
         let senders: Vec<_> = channels
             .map(|channel| {
-                let first = self.senders.fetch_add(1, Ordering::SeqCst) as u64 * NUMBERS_PER_SENDER;
+                let first = self.senders.fetch_add(1, Ordering::SeqCst) as u64 * SENDER_STEP;
                 (connect(), channel, first)
             })
             .into();
@@ -259,7 +259,7 @@ fn verdict(broker: &Broker, seen: &Seen, at: u64) -> Result<(), String> {
             if !delivered.insert(number) {
                 return Err(format!("{number} is delivered twice"));
             }
-            if last.insert(number / NUMBERS_PER_SENDER, number).is_some_and(|before| before > number) {
+            if last.insert(number / SENDER_STEP, number).is_some_and(|before| before > number) {
                 return Err(format!("{number} is delivered out of order"));
             }
         }

@@ -30,7 +30,6 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The payload as text.
     #[track_caller]
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.payload).unwrap_or_else(|_| panic!("no text: {self:?}"))
@@ -88,7 +87,6 @@ pub fn frame_with(first: u8, length: Length, mask: Option<[u8; 4]>, payload: &[u
     bytes
 }
 
-/// The payload of a close frame.
 pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
     [&code.to_be_bytes()[..], reason.as_bytes()].concat()
 }
@@ -125,7 +123,6 @@ impl Head {
         self
     }
 
-    /// Removes a header.
     pub fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         self
@@ -285,14 +282,9 @@ impl Raw {
     /// The last events of this connection and the end of the broker's log, for a message.
     pub fn trace(&self) -> String {
         let events: Vec<String> = self.events.iter().cloned().collect();
-        format!(
-            "on this connection:\n{}\nthe broker's log:\n{}",
-            indent(&events.join("\n")),
-            indent(&self.log.tail())
-        )
+        format!("on this connection:\n{}\nthe broker's log:\n{}", indent(&events.join("\n")), indent(&self.log.tail()))
     }
 
-    /// Writes bytes.
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
         if let Err(error) = self.try_send(bytes) {

@@ -15,10 +15,8 @@ const PROMISES: [&str; 7] =
     ["groups::", "kept::", "manual_ack::", "publication::", "receivers::", "restart::", "slow::"];
 
 /// Tests with the same assumption as those in `ends`.
-const ONE_LOOP_ONLY: [&str; 2] = [
-    "kept::each_one_shot_reader_takes_one_message",
-    "kept::messages_of_a_vanished_receiver_return_in_their_old_order",
-];
+const ONE_LOOP_ONLY: [&str; 2] =
+    ["kept::each_one_shot_reader_takes_one_message", "kept::messages_of_a_vanished_receiver_return_in_their_old_order"];
 
 #[test]
 fn the_promises_hold_with_four_threads() {

@@ -1,5 +1,4 @@
-//! A server of MQTT or NATS, as small as a test needs: it forwards, and it keeps nothing. What it says is one stream of bytes, which it cuts into
-//! frames without regard to packets.
+//! A minimal MQTT or NATS server for tests. It forwards messages and stores none. It cuts its output into frames without regard to packets.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
-/// Bytes of a frame, at most: no divisor of anything.
+/// The most bytes of a frame. A prime, so that packets are cut at different positions.
 const FRAME: usize = 1_009;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,20 +20,20 @@ pub enum Protocol {
     Nats,
 }
 
-/// The subscription's name, and the connection.
+/// The name of a subscription, and its connection.
 type Subscriber = (String, UnboundedSender<Vec<u8>>);
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Default)]
 struct Shared {
-    /// Who has subscribed to a subject.
+    /// The subscribers of each subject.
     subscribers: Mutex<HashMap<String, Vec<Subscriber>>>,
-    /// JetStream: to which subject a stream's messages go. A stream is called after its run, as the subject of its messages is.
+    /// JetStream: the delivery subject of each stream. The name of a stream is a part of the subjects of its messages.
     consumers: Mutex<HashMap<String, String>>,
     acknowledged: AtomicU64,
 }
 
-/// Ends with the test.
+/// A running server; stopped when dropped.
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -75,7 +74,7 @@ async fn serve(stream: TcpStream, protocol: Protocol, shared: Arc<Shared>) {
         }
         Ok(response)
     };
-    // Whoever only looks whether somebody listens shakes no hands.
+    // A connection without a handshake only checks whether the server listens.
     let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, choose).await else { return };
     let (mut sink, mut source) = socket.split();
     let (out, mut lines) = unbounded_channel::<Vec<u8>>();
@@ -118,7 +117,7 @@ fn forward(shared: &Shared, subject: &str, packet: impl Fn(&str) -> Vec<u8>) {
     }
 }
 
-/// The packets of one frame; a client's are never cut here.
+/// Handles the packets of one frame. A client sends complete packets in each frame.
 fn mqtt(mut bytes: &[u8], out: &UnboundedSender<Vec<u8>>, shared: &Shared) {
     while !bytes.is_empty() {
         let digits = bytes[1..].iter().take_while(|byte| **byte >= 0x80).count() + 1;
@@ -145,11 +144,11 @@ fn mqtt(mut bytes: &[u8], out: &UnboundedSender<Vec<u8>>, shared: &Shared) {
                 }
                 let _ = out.send([&[0x90, u8::try_from(granted.len()).unwrap()], &granted[..]].concat());
             }
-            // As it came: a server would choose identifiers of its own, which a receiver cannot tell.
+            // Forwarded unchanged. A real server chooses its own packet identifiers, but a receiver cannot notice that.
             0x30 => forward(shared, &text(0).0, |_| packet.to_vec()),
             0x32 => {
                 let (topic, at) = text(0);
-                assert_ne!(&body[at..at + 2], &[0, 0], "an identifier is never zero");
+                assert_ne!(&body[at..at + 2], &[0, 0], "a packet identifier must not be zero");
                 let _ = out.send(vec![0x40, 2, body[at], body[at + 1]]);
                 forward(shared, &topic, |_| packet.to_vec());
             }
@@ -162,10 +161,10 @@ fn mqtt(mut bytes: &[u8], out: &UnboundedSender<Vec<u8>>, shared: &Shared) {
     }
 }
 
-/// The commands of one frame; a client's are never cut here.
+/// Handles the commands of one frame. A client sends complete commands in each frame.
 fn nats(mut bytes: &[u8], out: &UnboundedSender<Vec<u8>>, shared: &Shared) {
     while !bytes.is_empty() {
-        let end = bytes.windows(2).position(|pair| pair == b"\r\n").expect("a whole line");
+        let end = bytes.windows(2).position(|pair| pair == b"\r\n").expect("a complete line");
         let line = std::str::from_utf8(&bytes[..end]).expect("a line of text").to_owned();
         bytes = &bytes[end + 2..];
         let words: Vec<&str> = line.split(' ').collect();
@@ -177,14 +176,14 @@ fn nats(mut bytes: &[u8], out: &UnboundedSender<Vec<u8>>, shared: &Shared) {
             ["PUB", subject, .., size] => {
                 let (payload, rest) = bytes.split_at(size.parse().expect("a size"));
                 bytes = rest.strip_prefix(b"\r\n").expect("an end of the payload");
-                published(shared, subject, words.get(2).filter(|_| words.len() == 4).copied(), payload);
+                publish(shared, subject, words.get(2).filter(|_| words.len() == 4).copied(), payload);
             }
-            _ => panic!("a line that is not known: {line}"),
+            _ => panic!("an unknown line: {line}"),
         }
     }
 }
 
-/// MSG to the subscriptions to `subject`; `about` and `reply` are the subjects that it names.
+/// Sends MSG to the subscribers of `subject`; `about` and `reply` are the subjects in MSG.
 fn deliver(shared: &Shared, subject: &str, about: &str, reply: &str, payload: &[u8]) {
     forward(shared, subject, |name| {
         let head = format!("MSG {about} {name} {reply}{}\r\n", payload.len());
@@ -192,7 +191,7 @@ fn deliver(shared: &Shared, subject: &str, about: &str, reply: &str, payload: &[
     });
 }
 
-fn published(shared: &Shared, subject: &str, reply: Option<&str>, payload: &[u8]) {
+fn publish(shared: &Shared, subject: &str, reply: Option<&str>, payload: &[u8]) {
     let answer = |body: &str| {
         let reply = reply.expect("a subject for the answer");
         deliver(shared, reply, reply, "", body.as_bytes());
@@ -211,7 +210,7 @@ fn published(shared: &Shared, subject: &str, reply: Option<&str>, payload: &[u8]
         answer("{\"type\":\"io.nats.jetstream.api.v1.consumer_create_response\"}");
     } else if reply.is_some() {
         answer("{\"stream\":\"S\",\"seq\":1}");
-        // `bench-RUN-000000` is what the stream RUN-000000 takes.
+        // The stream RUN-000000 has the messages of the subject `bench-RUN-000000`.
         let stream = subject.split_once('-').expect("a channel of a run").1;
         let to = shared.consumers.lock().unwrap().get(stream).cloned().expect("a consumer");
         deliver(shared, &to, subject, "$JS.ACK.S.1 ", payload);

@@ -245,7 +245,7 @@ fn receiver_fails(broker: &mut Broker, route: SocketAddr, sender: &mut Client, k
 fn proxy_fails(broker: &mut Broker, mut proxy: Proxy, failure: Failure) {
     let mut sender = Client::envelope(broker);
     broker.set_proxy(Some(proxy.address()));
-    let receivers: Vec<Receiver> = KINDS.iter().map(|kind| start_receiver(broker, &mut sender, *kind, failure)).collect();
+    let receivers: Vec<_> = KINDS.iter().map(|kind| start_receiver(broker, &mut sender, *kind, failure)).collect();
     let before = ended(broker);
     if failure == Failure::ProxyKilled {
         proxy.kill()

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
 use crate::PATIENCE;
 use crate::broker::{Broker, Setup};
 use crate::process;
@@ -41,7 +43,7 @@ impl Route {
 pub struct Proxy {
     child: Child,
     address: SocketAddr,
-    dir: tempfile::TempDir,
+    dir: TempDir,
 }
 
 impl Proxy {
@@ -126,7 +128,7 @@ fn system_directories() -> Vec<PathBuf> {
 }
 
 /// nginx with a small configuration that contains the example of the documentation.
-fn nginx(dir: &tempfile::TempDir, address: SocketAddr, broker: &Broker, edits: &[(&str, &str)]) -> Command {
+fn nginx(dir: &TempDir, address: SocketAddr, broker: &Broker, edits: &[(&str, &str)]) -> Command {
     let path = dir.path().display();
     let location = example("nginx", "location").replace("127.0.0.1:8888", &broker.address().to_string());
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -144,7 +146,7 @@ fn nginx(dir: &tempfile::TempDir, address: SocketAddr, broker: &Broker, edits: &
 }
 
 /// HAProxy with the example of the documentation, without TLS and with the addresses of the test.
-fn haproxy(route: Route, dir: &tempfile::TempDir, address: SocketAddr, broker: &Broker, edits: &[(&str, &str)]) -> Command {
+fn haproxy(route: Route, dir: &TempDir, address: SocketAddr, broker: &Broker, edits: &[(&str, &str)]) -> Command {
     let addresses = broker.addresses();
     let text = match route {
         Route::HaproxyTcp(version) => {

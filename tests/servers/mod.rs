@@ -39,11 +39,9 @@ pub const SMALL_DISK: u64 = 24 << 20;
 /// The server program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// MariaDB.
     MariaDb,
     /// Oracle's MySQL. Not a package of Debian: tested only if `WSMB_TEST_MYSQL` names its `mysqld`.
     MySql,
-    /// PostgreSQL.
     Postgres,
 }
 
@@ -113,7 +111,7 @@ pub struct Database {
     pub name: String,
     /// The user's password. Needs escaping in a URL.
     pub password: String,
-    /// The server's address.
+    /// The address of the server.
     pub address: SocketAddr,
 }
 
@@ -161,12 +159,10 @@ impl Server {
         })
     }
 
-    /// The server program.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The server's address.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], *lock(&self.port)))
     }

@@ -56,7 +56,6 @@ impl Proxy {
         proxy
     }
 
-    /// The address that the proxy listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

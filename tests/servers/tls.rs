@@ -68,17 +68,14 @@ impl Certificates {
         path
     }
 
-    /// The authority's file.
     pub fn authority(&self) -> PathBuf {
         self.dir.join("ca.pem")
     }
 
-    /// The certificate's file.
     pub fn certificate(&self) -> PathBuf {
         self.dir.join("server.pem")
     }
 
-    /// The key's file.
     pub fn key(&self) -> PathBuf {
         self.dir.join("server-key.pem")
     }

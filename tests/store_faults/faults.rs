@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::testbed::{Testbed, Journal};
 use crate::load::{Load, PATIENCE};
 use crate::servers::{Kind, Mode, Server};
+use crate::testbed::{Journal, Testbed};
 
 /// The number of messages that are accepted before, during and after a fault.
 const MESSAGES: usize = 120;

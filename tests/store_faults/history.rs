@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::load::{Delivery, Publication, NUMBERS_PER_SENDER};
+use crate::load::{Delivery, Publication, SENDER_STEP};
 
 /// The longest time between the delivery of a message and its receipt.
 const MAX_TRANSIT: Duration = Duration::from_secs(1);
@@ -68,7 +68,7 @@ impl History {
                 }
                 continue;
             }
-            let before = last.insert((channel, number / NUMBERS_PER_SENDER), number);
+            let before = last.insert((channel, number / SENDER_STEP), number);
             if before.is_some_and(|before| before > number) && !delivery.redelivered {
                 broken.push(format!("{number} on {channel} was delivered after {}", before.unwrap_or_default()));
             }
@@ -106,8 +106,8 @@ mod tests {
 
     #[test]
     fn a_good_history_breaks_no_promise() {
-        let all = vec![sent(1), sent(2), sent(NUMBERS_PER_SENDER), Publication { code: Some("05".to_owned()), ..sent(3) }];
-        let order = [(1, false), (NUMBERS_PER_SENDER, false), (1, true), (2, false)];
+        let all = vec![sent(1), sent(2), sent(SENDER_STEP), Publication { code: Some("05".to_owned()), ..sent(3) }];
+        let order = [(1, false), (SENDER_STEP, false), (1, true), (2, false)];
         assert_broken(all, order.map(|(number, again)| delivered(number, again)).to_vec(), &[]);
     }
 

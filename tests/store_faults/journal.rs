@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::testbed::{Testbed, Journal};
 use crate::broker::{Broker, Setup};
 use crate::client::Client;
 use crate::load::PATIENCE;
 use crate::servers::{Kind, Server};
+use crate::testbed::{Journal, Testbed};
 
 /// The code of the answer to a `ping` command.
 #[track_caller]

@@ -21,7 +21,7 @@ const WINDOW: usize = 8;
 const PACE: Duration = Duration::from_millis(10);
 
 /// Each sender's numbers begin at a multiple of this.
-pub const NUMBERS_PER_SENDER: u64 = 1_000_000;
+pub const SENDER_STEP: u64 = 1_000_000;
 
 /// The parameters of a sender.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +74,7 @@ impl Load {
         let threads = plans.iter().zip(first..).map(|(plan, index)| {
             let (raw, plan, counters) = (Raw::upgrade(broker, &Head::new("/").modern()), *plan, counters.clone());
             std::thread::spawn(move || {
-                Sender { raw, plan, counters, sent: BTreeMap::new(), open: 0 }.run(index * NUMBERS_PER_SENDER)
+                Sender { raw, plan, counters, sent: BTreeMap::new(), open: 0 }.run(index * SENDER_STEP)
             })
         });
         Self { threads: threads.collect(), counters }

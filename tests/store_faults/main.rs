@@ -21,9 +21,9 @@ mod raw;
 #[allow(dead_code, unused_imports)] // Other tests need more.
 mod servers;
 
-mod testbed;
 mod faults;
 mod history;
 mod journal;
 mod load;
 mod power_cut;
+mod testbed;

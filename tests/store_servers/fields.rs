@@ -46,7 +46,7 @@ fn values_of_every_type_are_stored_and_values_that_do_not_fit_are_null() {
         let mut sent: Vec<String> = documents.iter().map(ToString::to_string).collect();
         sent.push("no JSON".to_owned());
         let messages = sent.iter().zip(1..).map(|(text, id)| message(id, text)).collect();
-        store.commit(&appends(messages)).expect("an invalid field must not refuse a message");
+        store.commit(&appends(messages)).expect("invalid fields refuse no message");
         assert_eq!(texts(&mut *store, "sms"), sent);
         let query = "SELECT short, whole, tiny, real_number, told, on_day, anything FROM mq_data ORDER BY data_id";
         let rows = Server::shared(kind).sql_in(Some(&database), query);
@@ -126,7 +126,7 @@ fn no_value_at_the_limit_of_a_type_refuses_a_message() {
         let mut store = open(&with(&database, &pairs));
         let values: Vec<&Value> = edges.iter().map(|edge| &edge.2).collect();
         let sent = json!(values);
-        store.commit(&appends(vec![message(1, &sent.to_string())])).expect("an invalid field must not refuse a message");
+        store.commit(&appends(vec![message(1, &sent.to_string())])).expect("invalid fields refuse no message");
         let came = texts(&mut *store, "sms").pop().expect("the message");
         assert_eq!(serde_json::from_str::<Value>(&came).expect("JSON"), sent);
         for ((name, _), edge) in pairs.iter().zip(&edges) {

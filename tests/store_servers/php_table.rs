@@ -89,7 +89,7 @@ fn the_php_table_is_drained_in_order_and_never_altered() {
 
         store.commit(&removals(&[3, 7, 8, 9, 12, 13, 15])).expect("drained");
         assert!(ids(&mut *store, "sms").is_empty());
-        assert_eq!(store.purge(&channel("SMS"), MessageId(99), 10).expect("purged"), 1, "only the channel of this case");
+        assert_eq!(store.purge(&channel("SMS"), MessageId(99), 10).expect("purged"), 1, "not other cases");
         drop(store);
         assert_eq!(server.sql_in(Some(&database), "SELECT data_id FROM mq_data ORDER BY 1"), "6\n10\n11\n14\n");
         assert_eq!(definition(server, &database), before);

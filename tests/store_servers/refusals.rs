@@ -71,7 +71,7 @@ fn a_message_is_stored_without_the_fields_that_the_table_refuses() {
             r#"{"code":"d","n":3}"#,
         ];
         let messages = |from: u64| texts.iter().zip(from..).map(|(text, id)| message(id, text)).collect();
-        store.commit(&appends(messages(1))).expect("invalid fields must not refuse a message");
+        store.commit(&appends(messages(1))).expect("invalid fields refuse no message");
         store.commit(&appends(messages(11))).expect("no message replaces another");
         assert_eq!(ids(&mut *store, "sms"), [1, 2, 3, 4, 5, 11, 12, 13, 14, 15]);
         let rows =
@@ -113,7 +113,7 @@ fn a_row_of_another_program_gets_another_id_and_is_not_lost() {
         assert_eq!(moved.len(), 2);
         assert!(moved.contains(&Payload::text("\"foreign\"")) && moved.contains(&Payload::text("null")));
         assert_eq!(texts(&mut *store, "SMS"), ["3"]);
-        assert!(found[5].0 > wsmb_store::limits::STORE_FOREIGN_GAP, "a moved row must not take one of the broker's next ids");
+        assert!(found[5].0 > wsmb_store::limits::STORE_FOREIGN_GAP, "the broker's next ids stay free");
 
         store.commit(&group).expect("the same group again, as after a lost answer");
         assert_eq!(ids(&mut *store, "sms").len(), 7);
@@ -194,7 +194,7 @@ fn many_rows_with_invalid_fields_are_stored() {
         let mut store = open(&with(&database, &[("code", "/code"), ("n", "/n")]));
         let count = 2 * wsmb_store::limits::STORE_REFUSALS as u64 + 1;
         let messages = (1..=count).map(|id| message(id, &format!(r#"{{"code":"too long","n":{id}}}"#))).collect();
-        store.commit(&appends(messages)).expect("invalid fields must not refuse a message");
+        store.commit(&appends(messages)).expect("invalid fields refuse no message");
         let query = "SELECT COUNT(*), SUM(n), COUNT(code) FROM mq_data";
         let row = Server::shared(kind).sql_in(Some(&database), query);
         assert_eq!(row.trim(), format!("{count}\t{}\t0", count * (count + 1) / 2), "{kind:?}");
@@ -214,7 +214,7 @@ fn rows_whose_blanks_a_server_would_cut_are_refused() {
         let mut store = open(&database.settings());
         let long_name = Message { channel: channel("sms   "), ..message(1, "1") };
         let long_text = message(2, "\"seven\"    ");
-        let error = store.commit(&appends(vec![long_name, long_text, message(3, "3")])).expect_err("two rows do not fit");
+        let error = store.commit(&appends(vec![long_name, long_text, message(3, "3")])).expect_err("too long");
         assert!(matches!(&error, StoreError::Unfit { ids, .. } if *ids == [MessageId(1), MessageId(2)]), "{error:?}");
         assert_says(&error, &database, &["blanks", &database.name]);
         store.commit(&appends(vec![message(3, "3")])).expect("the other row");

@@ -1,15 +1,15 @@
-//! The rules. Each takes a source and returns its breaches, as sentences that name file and line.
+//! The rules. Each takes a source and returns its violations, with file and line.
 
 use std::path::{Path, PathBuf};
 
 use crate::scan;
 
-/// Lines of a source file, of a file of tests, and of a function, at most.
+/// The most lines of a source file, of a test file, and of a function.
 const FILE_LINES: usize = 500;
 const TEST_FILE_LINES: usize = 900;
 const FUNCTION_LINES: usize = 70;
 
-/// Which crates of this workspace a crate may name: core knows nobody, and the four that stand on it know nothing of each other.
+/// The crates of this workspace that each crate may import.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("protocol", &["core"]),
@@ -22,7 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wsmb", &["core", "protocol", "store", "auth", "config", "server", "client", "load"]),
 ];
 
-/// What the crates without I/O must not name, and the reason.
+/// Names that the crates without I/O must not use, with the reason.
 const IMPURE: &[(&str, &str)] = &[
     ("tokio", "the runtime belongs to the server"),
     ("Instant", "the time is an argument"),
@@ -36,7 +36,7 @@ const IMPURE: &[(&str, &str)] = &[
     ("rusqlite", "the database belongs to the store"),
 ];
 
-/// The files of the server that work like the core: bytes and events in, a description of what is to be done out.
+/// The files of the server that do no I/O: they get bytes and events, and return descriptions of actions.
 const PURE_FILES: &[&str] = &[
     "crates/server/src/engine",
     "crates/server/src/outbox",
@@ -49,15 +49,15 @@ const PURE_FILES: &[&str] = &[
     "crates/server/src/timers",
 ];
 
-/// What those files must not use either.
+/// Further names that those files must not use.
 const IMPURE_ENGINE: &[(&str, &str)] = &[
-    ("tracing", "the hub logs what a turn leaves"),
-    ("Counters", "the hub counts what a turn leaves"),
+    ("tracing", "the hub logs a turn's outcome"),
+    ("Counters", "the hub counts a turn's outcome"),
     ("Mutex", "the hub has the lock"),
     ("getrandom", "random numbers are arguments"),
 ];
 
-/// What ends the process, or the thread, where nobody expects it.
+/// Calls that may panic.
 const PANICS: &[&str] = &[
     ".unwrap()",
     ".expect(",
@@ -73,7 +73,7 @@ const PANICS: &[&str] = &[
 pub struct Source {
     path: PathBuf,
     text: String,
-    /// Without comments and strings.
+    /// The text without comments and strings.
     code: String,
     is_test: bool,
 }
@@ -84,7 +84,7 @@ impl Source {
         Self { path, text, code, is_test }
     }
 
-    /// Below the repository.
+    /// The path relative to the repository.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -94,7 +94,7 @@ impl Source {
         self.is_test
     }
 
-    /// The code that a rule looks at: without comments, strings and tests.
+    /// The code without comments, strings and tests.
     pub fn product_code(&self) -> String {
         scan::without_tests(&self.code)
     }
@@ -103,21 +103,21 @@ impl Source {
         self.path.display().to_string()
     }
 
-    /// The crate of the product that the file belongs to: `crates/server/src/hub.rs` is of `server`.
+    /// The crate of the file: `server` for `crates/server/src/hub.rs`.
     fn package(&self) -> Option<String> {
         let below = self.path.strip_prefix("crates").ok()?;
         Some(below.components().next()?.as_os_str().to_string_lossy().into_owned())
     }
 }
 
-/// No file is too long to be read at a sitting.
+/// No file exceeds the limit of lines.
 pub fn file_length(source: &Source) -> Vec<String> {
     let most = if source.is_test { TEST_FILE_LINES } else { FILE_LINES };
     let lines = source.text.lines().count();
     if lines > most { vec![format!("{}: {lines} lines, at most {most}", source.name())] } else { Vec::new() }
 }
 
-/// No function is too long to be seen at once.
+/// No function exceeds the limit of lines.
 pub fn function_length(source: &Source) -> Vec<String> {
     scan::functions(&source.code)
         .into_iter()
@@ -134,7 +134,7 @@ pub fn function_length(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// A crate names only the crates below it. (Cargo refuses circles, and nothing else.)
+/// A crate imports only the allowed crates. (Cargo itself refuses only cycles.)
 pub fn import_direction(source: &Source) -> Vec<String> {
     let Some(package) = source.package().filter(|_| !source.is_test) else { return Vec::new() };
     let allowed = MAY_IMPORT.iter().find(|(name, _)| *name == package).map_or(&[][..], |(_, allowed)| allowed);
@@ -150,7 +150,7 @@ fn is_crate(name: &str) -> bool {
     MAY_IMPORT.iter().any(|(package, _)| *package == name)
 }
 
-/// The crates that a text names (`wsmb_store::` is `store`), with the line.
+/// The crates that the code names (`wsmb_store::` is `store`), with their lines.
 fn imports(code: &str) -> Vec<(usize, String)> {
     let prefix = "wsmb_";
     code.match_indices(prefix).map(|(at, _)| (scan::line_of(code, at), word(&code[at + prefix.len()..]))).collect()
@@ -160,7 +160,7 @@ fn word(text: &str) -> String {
     text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
-/// A module opens with what it is for.
+/// A file begins with a doc comment of its module.
 pub fn module_docs(source: &Source) -> Vec<String> {
     if source.text.starts_with("//! ") {
         Vec::new()
@@ -169,7 +169,7 @@ pub fn module_docs(source: &Source) -> Vec<String> {
     }
 }
 
-/// Nothing panics outside tests, unless a comment says why it cannot happen.
+/// No call may panic outside tests, unless a comment says why it cannot happen.
 pub fn no_panic(source: &Source) -> Vec<String> {
     if source.is_test {
         return Vec::new();
@@ -191,7 +191,7 @@ pub fn no_panic(source: &Source) -> Vec<String> {
     found
 }
 
-/// Whether the statement that this line belongs to has an `// invariant:` comment above it or in it.
+/// Whether the statement of this line has an `// invariant:` comment above it or in it.
 fn has_invariant(code: &[&str], text: &[&str], line: usize) -> bool {
     if text[line].contains("// invariant:") {
         return true;
@@ -209,7 +209,7 @@ fn has_invariant(code: &[&str], text: &[&str], line: usize) -> bool {
     false
 }
 
-/// The core and the protocol do no I/O and read no clock; nor does the server's engine, which also counts and logs nothing.
+/// The core, the protocol and the server's engine do no I/O and read no clock. The engine also neither counts nor logs.
 pub fn purity(source: &Source) -> Vec<String> {
     let is_engine = PURE_FILES.iter().any(|file| source.name().starts_with(file));
     if source.is_test || !(is_engine || matches!(source.package().as_deref(), Some("core" | "protocol"))) {
@@ -234,7 +234,7 @@ fn contains_word(line: &str, name: &str) -> bool {
     })
 }
 
-/// No value depends on whether tests are compiled: a crate's tests would use another value than the tests of the crates above it.
+/// No value depends on `cfg!(test)`, because the tests of dependent crates would use another value.
 pub fn no_value_for_tests(source: &Source) -> Vec<String> {
     let lines = source.code.lines().enumerate().filter(|(_, line)| line.contains("cfg!(test)"));
     lines
@@ -242,15 +242,15 @@ pub fn no_value_for_tests(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// A test runs or is not there.
+/// No test is ignored.
 pub fn no_ignored_test(source: &Source) -> Vec<String> {
     let lines = source.code.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("#[ignore"));
     lines.map(|(index, _)| format!("{}:{}: an ignored test", source.name(), index + 1)).collect()
 }
 
-/// No path of one person's machine; nothing left undone without a word on what works meanwhile.
+/// No path of one machine, and no marker of unfinished work without a note about the meanwhile.
 pub fn forbidden_text(name: &str, text: &str) -> Vec<String> {
-    // Put together here, so that this file passes its own test.
+    // Concatenated, so that this file passes its own rule.
     let paths = ["work", "home", "root", "Users"].map(|folder| format!("/{folder}/"));
     let undone = ["TO", "FIX", "X"].iter().zip(["DO", "ME", "XX"]).map(|(start, end)| format!("{start}{end}"));
     let undone: Vec<String> = undone.collect();
@@ -300,7 +300,7 @@ pub fn has_test(text: &str, function: &str) -> bool {
 
 #[cfg(test)]
 mod samples {
-    //! Every rule finds what it is to find, and leaves alone what is good.
+    //! Every rule finds violations in bad samples, and none in good samples.
 
     use super::{
         Source, file_length, forbidden_text, function_length, has_test, import_direction, keys, module_docs,
@@ -316,7 +316,7 @@ mod samples {
     }
 
     #[test]
-    fn long_files() {
+    fn file_length_finds_long_files() {
         assert!(file_length(&source("src/a.rs", &"\n".repeat(500))).is_empty());
         assert_eq!(file_length(&source("src/a.rs", &"\n".repeat(501))), ["src/a.rs: 501 lines, at most 500"]);
         assert!(file_length(&test("tests/a.rs", &"\n".repeat(900))).is_empty());
@@ -324,14 +324,14 @@ mod samples {
     }
 
     #[test]
-    fn long_functions() {
+    fn function_length_finds_long_functions() {
         let function = |lines: usize| format!("fn f() {{\n{}}}\n", "    g(\"}\");\n".repeat(lines - 2));
         assert!(function_length(&source("src/a.rs", &function(70))).is_empty());
         assert_eq!(function_length(&source("src/a.rs", &function(71))), ["src/a.rs:1: `f` has 71 lines, at most 70"]);
     }
 
     #[test]
-    fn arrows_upwards() {
+    fn import_direction_finds_forbidden_imports() {
         for (path, text, wanted) in [
             ("crates/core/src/broker/mod.rs", "use crate::limits;\nuse std::fmt;", 0),
             ("crates/core/src/broker/mod.rs", "use wsmb_store::Store;", 1),
@@ -354,13 +354,13 @@ mod samples {
     }
 
     #[test]
-    fn modules_without_a_word() {
+    fn module_docs_finds_modules_without_a_doc_comment() {
         assert!(module_docs(&source("src/a.rs", "//! For this.\n")).is_empty());
         assert_eq!(module_docs(&source("src/a.rs", "use x;\n//! Too late.\n")).len(), 1);
     }
 
     #[test]
-    fn panics() {
+    fn no_panic_finds_panics_without_an_invariant() {
         for (text, wanted) in [
             ("fn f() { x.unwrap() }", 1),
             ("fn f() {\n    x.expect(\"y\");\n    panic!(\"z\");\n    unreachable!()\n}", 3),
@@ -379,7 +379,7 @@ mod samples {
     }
 
     #[test]
-    fn clocks_and_sockets() {
+    fn purity_finds_clocks_and_io() {
         let text = "use std::time::{Duration, Instant};\nuse tokio::sync;\nfn f() { Instant_free() }";
         assert_eq!(purity(&source("crates/core/src/broker/a.rs", text)).len(), 2);
         assert_eq!(purity(&source("crates/protocol/src/a.rs", "use std::net::TcpStream;")).len(), 2);
@@ -390,19 +390,19 @@ mod samples {
     }
 
     #[test]
-    fn values_for_tests() {
+    fn no_value_for_tests_finds_cfg_test() {
         assert_eq!(no_value_for_tests(&source("a.rs", "const A: u8 = if cfg!(test) { 1 } else { 2 };")).len(), 1);
         assert!(no_value_for_tests(&source("a.rs", "#[cfg(test)]\nmod tests;")).is_empty());
     }
 
     #[test]
-    fn ignored_tests() {
+    fn no_ignored_test_finds_ignored_tests() {
         assert_eq!(no_ignored_test(&source("src/a.rs", "#[test]\n#[ignore = \"x\"]\nfn f() {}")).len(), 1);
         assert!(no_ignored_test(&source("src/a.rs", "// #[ignore]\nfn f() {}")).is_empty());
     }
 
     #[test]
-    fn forbidden_words() {
+    fn forbidden_text_finds_paths_and_markers() {
         let undone = format!("{}{}", "TO", "DO");
         assert_eq!(forbidden_text("a", &format!("see /{}/a\n", "home")).len(), 1);
         assert_eq!(forbidden_text("a", &format!("// {undone}: more")).len(), 1);
@@ -411,7 +411,7 @@ mod samples {
     }
 
     #[test]
-    fn tests_that_a_page_names() {
+    fn named_tests_are_found_in_a_page_and_a_file() {
         let page = "| all | `tests/a.rs::one`, `tests/b.rs::two` and `cargo test` |";
         let pair = |file: &str, function: &str| (file.to_owned(), function.to_owned());
         assert_eq!(named_tests(page), [pair("tests/a.rs", "one"), pair("tests/b.rs", "two")]);
@@ -421,7 +421,7 @@ mod samples {
     }
 
     #[test]
-    fn keys_of_a_table() {
+    fn keys_of_tables_are_found() {
         assert_eq!(keys("top = 1\n[a]\nb = 2 # c = 3\n"), ["a.b", "top"]);
     }
 }

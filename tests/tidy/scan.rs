@@ -1,8 +1,8 @@
-//! Just enough of Rust's grammar to look at code without being fooled by comments and strings.
+//! A small part of Rust's grammar: comments, strings, functions and items for tests.
 
 use std::path::{Path, PathBuf};
 
-/// The source with the contents of comments, strings and character literals blanked out; every line stays where it is.
+/// The source with comments, strings and character literals replaced by blanks. Line numbers stay the same.
 pub fn code_only(source: &str) -> String {
     let chars: Vec<char> = source.chars().collect();
     let mut out = String::with_capacity(source.len());
@@ -20,13 +20,13 @@ pub fn code_only(source: &str) -> String {
     out
 }
 
-/// Where the comment or literal that starts at `at` ends; `at` if none starts there.
+/// The end of the comment or literal that starts at `at`; `at` if none starts there.
 fn literal_end(chars: &[char], at: usize) -> usize {
-    let behind_word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_');
+    let after_word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_');
     match chars[at..] {
         ['/', '/', ..] => find(chars, at, |rest| rest[0] == '\n'),
         ['/', '*', ..] => block_comment_end(chars, at),
-        ['r' | 'b' | 'c', ..] if !behind_word => raw_string_end(chars, at).unwrap_or(at),
+        ['r' | 'b' | 'c', ..] if !after_word => raw_string_end(chars, at).unwrap_or(at),
         ['"', ..] => quoted_end(chars, at + 1, '"'),
         ['\'', '\\', ..] => quoted_end(chars, at + 1, '\''),
         ['\'', _, '\'', ..] => at + 3,
@@ -53,7 +53,7 @@ fn block_comment_end(chars: &[char], at: usize) -> usize {
     at
 }
 
-/// The end of `r"…"`, `r#"…"#`, `br"…"`: a raw string. Other prefixes are left to the rule for plain quotes.
+/// The end of `r"…"`, `r#"…"#`, `br"…"`: a raw string. Strings with other prefixes are found by their quotes.
 fn raw_string_end(chars: &[char], at: usize) -> Option<usize> {
     let start = if matches!(chars[at], 'b' | 'c') && chars.get(at + 1) == Some(&'r') { at + 2 } else { at + 1 };
     if chars[start - 1] != 'r' {
@@ -83,14 +83,14 @@ pub struct Function {
     pub last: usize,
 }
 
-/// Every function with a body. `code` is what [`code_only`] gave.
+/// Every function with a body. `code` is the result of [`code_only`].
 pub fn functions(code: &str) -> Vec<Function> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("fn ") {
-        let behind_word = code[..at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_');
+        let after_word = code[..at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_');
         let rest = &code[at + 3..];
         let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        if behind_word || name.is_empty() {
+        if after_word || name.is_empty() {
             continue;
         }
         if let Some(end) = item_end(code, at)
@@ -102,12 +102,12 @@ pub fn functions(code: &str) -> Vec<Function> {
     found
 }
 
-/// The line, counted from 1, in which the byte `at` stands.
+/// The line of the byte `at`, counted from 1.
 pub fn line_of(code: &str, at: usize) -> usize {
     code[..at].matches('\n').count() + 1
 }
 
-/// Where the item that starts at `at` ends: behind its closing brace, or behind its semicolon.
+/// The end of the item that starts at `at`, after its closing brace or semicolon.
 fn item_end(code: &str, at: usize) -> Option<usize> {
     let (mut braces, mut others) = (0, 0);
     for (offset, c) in code[at..].char_indices() {
@@ -128,7 +128,7 @@ fn item_end(code: &str, at: usize) -> Option<usize> {
     None
 }
 
-/// The code with every item blanked out that is compiled for tests only.
+/// The code with all items for tests replaced by blanks.
 pub fn without_tests(code: &str) -> String {
     let mut code = code.to_string();
     while let Some((at, end)) = test_item(&code) {
@@ -138,7 +138,7 @@ pub fn without_tests(code: &str) -> String {
     code
 }
 
-/// Where the first item compiled for tests only stands.
+/// The start and the end of the first item that is compiled for tests only.
 fn test_item(code: &str) -> Option<(usize, usize)> {
     let at = ["#[cfg(test)]", "#[cfg(all(test", "#[test]"].iter().filter_map(|attribute| code.find(attribute)).min()?;
     // The attribute's own brackets close before the item begins.
@@ -169,7 +169,7 @@ pub fn test_modules(path: &Path, source: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn comments_and_strings_are_blanked_and_lines_kept() {
+fn comments_and_strings_are_blanked_and_lines_are_kept() {
     let blank = |source: &str| code_only(source).split_whitespace().collect::<Vec<_>>().join(" ");
     assert_eq!(blank("a // { \n b /* { /* } */ \n */ c"), "a b c");
     assert_eq!(blank("let s = \"{ \\\" {\"; t"), "let s = ; t");
@@ -188,7 +188,7 @@ fn functions_are_found_with_their_lines() {
 }
 
 #[test]
-fn what_is_compiled_for_tests_only_is_blanked() {
+fn items_for_tests_are_blanked() {
     let code = "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\n#[cfg(test)]\nuse x::y;\nfn c() {}\n#[test]\nfn d() { e() }\n";
     let left = without_tests(code);
     assert_eq!(left.split_whitespace().collect::<String>(), "fna(){}fnc(){}");
@@ -196,7 +196,7 @@ fn what_is_compiled_for_tests_only_is_blanked() {
 }
 
 #[test]
-fn modules_for_tests_are_found_in_their_files() {
+fn files_of_test_modules_are_found() {
     let found = test_modules(
         Path::new("src/a/b.rs"),
         "#[cfg(test)]\nmod tests;\n#[cfg(test)]\n#[path = \"x.rs\"]\nmod y;\n#[cfg(test)]\nfn f() {}",

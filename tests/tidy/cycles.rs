@@ -1,8 +1,8 @@
-//! No circle among the files of a crate: if a file names another one, directly or through others, that one does not name it.
+//! Finds import cycles between the files of a crate: a file must not import another file that imports it, directly or through others.
 //!
-//! A declaration (`mod child;`) and a re-export (`pub use child::Name;`) are no imports: with them a module shows its parts, and uses none.
-//! A name that a module has imported itself leads to where it comes from. Only paths that begin with `crate`, `super`, `self` or the name of a
-//! child module are followed; other paths lead out of the crate or to something that an import has named already.
+//! A declaration (`mod child;`) and a re-export (`pub use child::Name;`) do not count as imports, because the module does not use the name.
+//! A re-exported name is resolved to its original module. Only paths that begin with `crate`, `super`, `self` or the name of a
+//! child module are resolved; other paths lead out of the crate or begin with an imported name, whose import counts already.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
@@ -10,16 +10,16 @@ use std::path::{Component, Path};
 /// A module's path below its crate: `["broker", "channel"]`; empty for `lib.rs` and `main.rs`.
 type Module = Vec<String>;
 
-/// The files of one crate, and which file names which.
+/// The files of one crate and their imports.
 #[derive(Default)]
 pub struct Crate {
     /// The code of each module, without comments, strings and tests.
     code: BTreeMap<Module, String>,
-    /// What each module has imported: name → path, as it stands there.
+    /// The imports of each module: name → path, as written in the source.
     imported: BTreeMap<(Module, String), Vec<String>>,
 }
 
-/// The crate and the module that a source file is, if it belongs to the product.
+/// The crate and the module of a source file; `None` for files outside `crates/*/src`.
 pub fn module(path: &Path) -> Option<(String, Module)> {
     let below = path.strip_prefix("crates").ok()?.with_extension("");
     let mut parts = below.components().filter_map(|part| match part {
@@ -46,24 +46,24 @@ impl Crate {
         self.code.insert(module, code);
     }
 
-    /// Every circle: the modules in it, in the order in which they name each other.
-    pub fn circles(&self) -> Vec<Vec<String>> {
+    /// All cycles: the modules of each, in the order of the imports.
+    pub fn cycles(&self) -> Vec<Vec<String>> {
         let named: BTreeMap<&Module, BTreeSet<Module>> =
             self.code.iter().map(|(module, code)| (module, self.names(module, code))).collect();
         let mut found = Vec::new();
         let mut reported = BTreeSet::new();
         for start in self.code.keys() {
             if !reported.contains(start)
-                && let Some(circle) = shortest_circle(start, &named)
+                && let Some(cycle) = shortest_cycle(start, &named)
             {
-                reported.extend(circle.iter().cloned());
-                found.push(circle.iter().map(shown).collect());
+                reported.extend(cycle.iter().cloned());
+                found.push(cycle.iter().map(shown).collect());
             }
         }
         found
     }
 
-    /// The other modules that a module names.
+    /// The modules that a module imports.
     fn names(&self, module: &Module, code: &str) -> BTreeSet<Module> {
         let imports = imports(code);
         let used = imports.into_iter().filter(|(public, _)| !public).map(|(_, path)| path);
@@ -71,9 +71,9 @@ impl Crate {
         paths.filter_map(|path| self.resolve(module, &path, 0)).filter(|named| named != module).collect()
     }
 
-    /// The module in which a path ends, seen from `module`.
+    /// The module that a path in `module` leads to.
     fn resolve(&self, module: &Module, path: &[String], depth: usize) -> Option<Module> {
-        // Imports that lead to each other are no valid program; 16 is more than any chain of re-exports.
+        // A limit for cyclic re-exports, which are no valid program; longer than any chain of re-exports.
         if depth > 16 {
             return None;
         }
@@ -113,7 +113,7 @@ impl Crate {
     }
 }
 
-/// The code without what would lead astray: a module inside the file counts as the file itself, and a visibility names nothing.
+/// Rewrites the code so that an inline module counts as the file itself, and `pub(in crate…)` is not taken for a path.
 fn flat(code: &str) -> String {
     let mut code = code.replace("pub(in crate", "pub(in_crate");
     let mut from = 0;
@@ -122,7 +122,7 @@ fn flat(code: &str) -> String {
         let Some(open) = code[from..].find(['{', ';']).map(|open| from + open) else { break };
         if code.as_bytes()[open] == b'{' {
             let end = block_end(&code, open);
-            // One step up from the module inside is the file.
+            // `super` in an inline module is the file itself.
             let steps: Vec<&str> = code[open..end].split("super::super::").collect();
             let inside = steps.iter().map(|part| part.replace("super::", "self::")).collect::<Vec<_>>().join("super::");
             code.replace_range(open..end, &inside);
@@ -131,7 +131,7 @@ fn flat(code: &str) -> String {
     code
 }
 
-/// Where the block that opens at `open` ends.
+/// The position of the brace that closes the block at `open`.
 fn block_end(code: &str, open: usize) -> usize {
     let mut depth = 0_usize;
     for (at, c) in code[open..].char_indices() {
@@ -153,28 +153,28 @@ fn shown(module: &Module) -> String {
     if module.is_empty() { "the root".to_owned() } else { module.join("::") }
 }
 
-/// The shortest way from a module back to it.
-fn shortest_circle(start: &Module, named: &BTreeMap<&Module, BTreeSet<Module>>) -> Option<Vec<Module>> {
-    let mut ways = vec![vec![start.clone()]];
+/// The shortest cycle through a module, by breadth-first search.
+fn shortest_cycle(start: &Module, named: &BTreeMap<&Module, BTreeSet<Module>>) -> Option<Vec<Module>> {
+    let mut paths_found = vec![vec![start.clone()]];
     let mut seen = BTreeSet::new();
-    while !ways.is_empty() {
+    while !paths_found.is_empty() {
         let mut longer = Vec::new();
-        for way in ways {
-            for next in named.get(way.last()?).into_iter().flatten() {
+        for path in paths_found {
+            for next in named.get(path.last()?).into_iter().flatten() {
                 if next == start {
-                    return Some(way);
+                    return Some(path);
                 }
                 if seen.insert(next.clone()) {
-                    longer.push(way.iter().cloned().chain([next.clone()]).collect());
+                    longer.push(path.iter().cloned().chain([next.clone()]).collect());
                 }
             }
         }
-        ways = longer;
+        paths_found = longer;
     }
     None
 }
 
-/// Every path that `use` names, and whether it is a re-export. The path ends in the name under which it is known, if it was not renamed.
+/// Every path in a `use` statement, and whether the statement is a re-export. `as NAME` is dropped.
 fn imports(code: &str) -> Vec<(bool, Vec<String>)> {
     let mut found = Vec::new();
     for statement in code.split_inclusive(';') {
@@ -188,7 +188,7 @@ fn imports(code: &str) -> Vec<(bool, Vec<String>)> {
     found
 }
 
-/// Takes `a::{b, c::d as e}` apart.
+/// Expands `a::{b, c::d as e}` into its paths.
 fn expand(tree: &str, before: &mut Vec<String>, give: &mut impl FnMut(Vec<String>)) {
     let tree = tree.trim();
     let (path, list) = match tree.split_once('{') {
@@ -207,7 +207,7 @@ fn expand(tree: &str, before: &mut Vec<String>, give: &mut impl FnMut(Vec<String
     before.truncate(depth);
 }
 
-/// The members of a list, without those of lists in it.
+/// The members of a list, split at its top level.
 fn split_list(list: &str) -> Vec<&str> {
     let (mut depth, mut start, mut members) = (0_usize, 0, Vec::new());
     for (at, c) in list.char_indices() {
@@ -225,7 +225,7 @@ fn split_list(list: &str) -> Vec<&str> {
     members.into_iter().filter(|member| !member.trim().is_empty()).collect()
 }
 
-/// Every path in the code outside `use`.
+/// Every path in the code outside of `use`.
 fn inline_paths(code: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for statement in code.split_inclusive(';') {
@@ -239,7 +239,7 @@ fn inline_paths(code: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// Where a word stands by itself.
+/// The position of a whole word.
 fn find_word(text: &str, word: &str) -> Option<usize> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     text.match_indices(word).map(|(at, _)| at).find(|&at| {
@@ -252,16 +252,16 @@ fn find_word(text: &str, word: &str) -> Option<usize> {
 mod samples {
     use super::*;
 
-    fn circles(files: &[(&str, &str)]) -> Vec<Vec<String>> {
+    fn cycles(files: &[(&str, &str)]) -> Vec<Vec<String>> {
         let mut all = Crate::default();
         for (path, code) in files {
             all.add(module(Path::new(path)).unwrap().1, (*code).to_owned());
         }
-        all.circles()
+        all.cycles()
     }
 
     #[test]
-    fn files_and_their_modules() {
+    fn a_file_is_mapped_to_its_crate_and_module() {
         let of = |path: &str| module(Path::new(path)).map(|(name, module)| (name, module.join("::")));
         let pair = |name: &str, module: &str| Some((name.to_owned(), module.to_owned()));
         assert_eq!(of("crates/core/src/lib.rs"), pair("core", ""));
@@ -272,38 +272,38 @@ mod samples {
     }
 
     #[test]
-    fn a_circle_of_two_and_of_three() {
+    fn cycles_of_two_and_three_files_are_found() {
         let two = [("crates/a/src/x.rs", "use crate::y::Y;"), ("crates/a/src/y.rs", "fn f() { crate::x::g() }")];
-        assert_eq!(circles(&two), [["x", "y"]]);
+        assert_eq!(cycles(&two), [["x", "y"]]);
         let three = [
             ("crates/a/src/x.rs", "use super::y::{A, B};"),
             ("crates/a/src/y.rs", "use crate::{q, z::C};"),
             ("crates/a/src/z.rs", "use crate::x;"),
             ("crates/a/src/q.rs", "use std::fmt;"),
         ];
-        assert_eq!(circles(&three), [["x", "y", "z"]]);
+        assert_eq!(cycles(&three), [["x", "y", "z"]]);
     }
 
     #[test]
-    fn a_parent_that_uses_its_child_is_not_used_by_it() {
+    fn a_parent_and_a_child_that_use_each_other_are_a_cycle() {
         let parent = ("crates/a/src/lib.rs", "mod x;\nuse x::X;\nstruct A;");
-        assert_eq!(circles(&[parent, ("crates/a/src/x.rs", "use super::A;\nstruct X;")]), [["the root", "x"]]);
-        assert_eq!(circles(&[parent, ("crates/a/src/x.rs", "struct X;")]), [[""; 0]; 0]);
+        assert_eq!(cycles(&[parent, ("crates/a/src/x.rs", "use super::A;\nstruct X;")]), [["the root", "x"]]);
+        assert_eq!(cycles(&[parent, ("crates/a/src/x.rs", "struct X;")]), [[""; 0]; 0]);
         let shows = ("crates/a/src/lib.rs", "mod x;\npub use x::X;\npub(crate) use x::Y;\nstruct A;");
-        assert_eq!(circles(&[shows, ("crates/a/src/x.rs", "use super::A;")]), [[""; 0]; 0]);
+        assert_eq!(cycles(&[shows, ("crates/a/src/x.rs", "use super::A;")]), [[""; 0]; 0]);
     }
 
     #[test]
-    fn a_module_inside_a_file_is_the_file() {
+    fn an_inline_module_counts_as_its_file() {
         let parent = ("crates/a/src/lib.rs", "mod x;\nuse x::X;");
-        assert_eq!(circles(&[parent, ("crates/a/src/x.rs", "struct X;\nmod inner { use super::X; }")]), [[""; 0]; 0]);
+        assert_eq!(cycles(&[parent, ("crates/a/src/x.rs", "struct X;\nmod inner { use super::X; }")]), [[""; 0]; 0]);
     }
 
     #[test]
-    fn an_imported_name_leads_to_its_home() {
+    fn a_reexported_name_is_resolved_to_its_module() {
         let parent = ("crates/a/src/lib.rs", "mod x;\nmod y;\npub use y::Y;");
         let sibling = ("crates/a/src/x.rs", "use crate::Y;");
-        assert_eq!(circles(&[parent, sibling, ("crates/a/src/y.rs", "struct Y;")]), [[""; 0]; 0]);
-        assert_eq!(circles(&[parent, sibling, ("crates/a/src/y.rs", "use super::x;")]), [["x", "y"]]);
+        assert_eq!(cycles(&[parent, sibling, ("crates/a/src/y.rs", "struct Y;")]), [[""; 0]; 0]);
+        assert_eq!(cycles(&[parent, sibling, ("crates/a/src/y.rs", "use super::x;")]), [["x", "y"]]);
     }
 }

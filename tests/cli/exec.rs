@@ -139,7 +139,7 @@ fn the_gateway_extends_the_delivery_of_a_long_command() {
     slow.end().with(0);
     other.terminate();
     assert_eq!(other.end().with(0).stdout, "", "another receiver got the message");
-    until("it is done", || broker.waiting("sms") == 0);
+    until("the message is confirmed", || broker.waiting("sms") == 0);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_stopping_gateway_waits_for_its_command_and_takes_no_more_messages() {
     assert_eq!(gateway.end().with(0).stdout, "done");
     until("the first message is confirmed", || broker.waiting("sms") == 1);
     let second = next(&broker);
-    assert_eq!((&second["data"], &second["attempt"]), (&2.into(), &1.into()), "it was never taken");
+    assert_eq!((&second["data"], &second["attempt"]), (&2.into(), &1.into()), "it was delivered before");
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn a_command_that_ends_while_the_broker_is_away_is_not_run_again() {
     until("the third command runs", || fs::read_to_string(file(&broker, "runs")).unwrap().lines().count() == 3);
     fs::write(file(&broker, "code"), "0").unwrap();
     fs::write(file(&broker, "go"), "").unwrap();
-    until("it is done", || broker.waiting("sms") == 0);
+    until("the message is confirmed", || broker.waiting("sms") == 0);
     let runs = fs::read_to_string(file(&broker, "runs")).unwrap();
     let ids: std::collections::BTreeSet<&str> = runs.lines().collect();
     assert_eq!((ids.len(), runs.lines().count()), (3, 3), "three messages, three commands: {runs}");
@@ -333,7 +333,7 @@ fn messages_beyond_the_rate_or_in_quiet_hours_wait_in_the_broker_and_expire_ther
     gateway.terminate();
     assert_eq!(gateway.end().with(0).stdout, "1\n2");
     let third = next(&broker);
-    assert_eq!((&third["data"], &third["attempt"]), (&3.into(), &1.into()), "it was never taken");
+    assert_eq!((&third["data"], &third["attempt"]), (&3.into(), &1.into()), "it was delivered before");
 
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let hour = |offset: u64| format!("{:02}:{:02}", (now / 3_600 + offset) % 24, now / 60 % 60);

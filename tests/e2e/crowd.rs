@@ -92,7 +92,7 @@ fn flood(broker: &Broker, count: usize, login: impl Fn(usize) -> (Ipv4Addr, Head
 }
 
 #[test]
-fn wrong_passwords_from_one_address_delay_nobody_else() {
+fn wrong_passwords_from_one_address_delay_no_other_client() {
     let _guard = one_attack();
     let mut broker = with_bcrypt().start();
     time_to_connect(&broker, ELSEWHERE, USER);
@@ -109,7 +109,7 @@ fn wrong_passwords_from_one_address_delay_nobody_else() {
 }
 
 #[test]
-fn wrong_passwords_from_many_addresses_of_one_network_delay_nobody_else() {
+fn wrong_passwords_from_many_addresses_of_one_network_delay_no_other_client() {
     let _guard = one_attack();
     let mut broker = with_bcrypt().start();
     time_to_connect(&broker, ELSEWHERE, USER);
@@ -124,7 +124,7 @@ fn wrong_passwords_from_many_addresses_of_one_network_delay_nobody_else() {
 }
 
 #[test]
-fn wrong_passwords_for_one_user_from_everywhere_lock_nobody_out() {
+fn wrong_passwords_for_one_user_from_many_networks_lock_no_user_out() {
     let _guard = one_attack();
     let mut broker = with_bcrypt().server("trusted_proxies = [\"127.6.6.6\"]").start();
     time_to_connect(&broker, ELSEWHERE, USER);
@@ -144,7 +144,7 @@ fn wrong_passwords_for_one_user_from_everywhere_lock_nobody_out() {
 }
 
 #[test]
-fn a_neighbour_who_fails_delays_another_user_of_the_same_address_by_no_more_than_a_pause() {
+fn failures_of_one_user_delay_another_at_the_same_address_by_at_most_one_pause() {
     let _guard = one_attack();
     let broker = with_bcrypt().start();
     let sockets = flood(&broker, 8, |number| (ATTACKER, head("victim", &format!("guess {number}"))));
@@ -153,7 +153,7 @@ fn a_neighbour_who_fails_delays_another_user_of_the_same_address_by_no_more_than
 }
 
 #[test]
-fn guesses_at_once_are_as_slow_as_guesses_in_sequence_whoever_else_succeeds() {
+fn concurrent_guesses_are_as_slow_as_guesses_in_sequence() {
     let _guard = one_attack();
     // The hash of these users is fast, so only the throttle causes delays.
     let broker = Broker::start();
@@ -185,7 +185,7 @@ fn guesses_at_once_are_as_slow_as_guesses_in_sequence_whoever_else_succeeds() {
 }
 
 #[test]
-fn silent_sockets_keep_nobody_out() {
+fn silent_sockets_keep_no_client_out() {
     let _guard = one_attack();
     let mut broker = Setup::default().server("max_handshakes = 50").start();
     let mut silent: Vec<Raw> = Vec::new();
@@ -209,7 +209,7 @@ fn silent_sockets_keep_nobody_out() {
 }
 
 #[test]
-fn sockets_that_drip_from_everywhere_keep_nobody_out() {
+fn slow_heads_from_many_addresses_keep_no_client_out() {
     let _guard = one_attack();
     let mut broker = Setup::default().server("max_handshakes = 50").start();
     let mut dripping: Vec<Raw> = (0..150_u8).map(|n| Raw::connect_from(&broker, Ipv4Addr::new(127, n, 1, 1))).collect();
@@ -223,7 +223,7 @@ fn sockets_that_drip_from_everywhere_keep_nobody_out() {
 }
 
 #[test]
-fn refused_clients_that_do_not_leave_keep_nobody_out() {
+fn refused_clients_that_stay_connected_keep_no_client_out() {
     let _guard = one_attack();
     let mut broker = Setup::default().server("max_handshakes = 50").start();
     let refused =

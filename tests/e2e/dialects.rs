@@ -181,7 +181,7 @@ fn data_may_be_an_array_an_object_or_a_scalar() {
 }
 
 #[test]
-fn a_backlog_frame_has_its_exact_form_and_its_batch() {
+fn backlog_frames_have_the_exact_form_and_the_configured_batch() {
     let broker = Setup::default().store("batch = 2").start();
     let mut sender = Client::envelope(&broker);
     for number in 0..5 {

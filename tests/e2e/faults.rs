@@ -187,7 +187,7 @@ fn a_journal_that_is_removed_under_the_broker_is_noticed_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_broker_goes_on_with_a_new_journal() {
+fn a_broker_continues_with_a_new_journal() {
     let dir = directory();
     let broker = start_in(Setup::default(), &dir);
     accept(&broker, 3);

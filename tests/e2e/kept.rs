@@ -43,7 +43,7 @@ fn messages_wait_for_a_receiver_and_come_in_order() {
 }
 
 #[test]
-fn confirmed_messages_never_come_again() {
+fn confirmed_messages_are_not_redelivered() {
     let broker = Broker::start();
     publish_numbers(&broker, "sms", 0..5);
     let mut receiver = Client::receiver(&broker, "sms");

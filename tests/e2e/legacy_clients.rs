@@ -214,7 +214,7 @@ fn a_reply_waits_for_a_requester_that_subscribes_later() {
 }
 
 #[test]
-fn an_idle_legacy_connection_gets_no_ping() {
+fn a_waiting_one_shot_reader_gets_no_ping_within_ten_seconds() {
     let broker = Setup::default().server("heartbeat = \"1s\"").start();
     let mut reader = Php::connect(&broker, "/ws?topic=callback");
     match reader.raw().next_by(Instant::now() + Duration::from_secs(10)) {

@@ -40,7 +40,7 @@ fn a_taken_port_is_named() {
 }
 
 #[test]
-fn a_second_broker_on_the_same_store_is_refused_and_the_first_goes_on() {
+fn a_second_broker_on_the_same_store_is_refused_and_the_first_is_not_disturbed() {
     let mut broker = Broker::start();
     let said = refusal(broker.setup(), broker.shared_dir(), 0);
     assert_says(&said, &["wsmb.db"]);
@@ -175,7 +175,7 @@ const APP: &str = "app:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n";
 const COLON: &str = "colon:{SHA}JfOwpCDy5ASLqp0M24rdutzyYk8=\n";
 
 #[test]
-fn sighup_reloads_the_passwords_and_disturbs_nobody_else() {
+fn sighup_reloads_the_passwords_and_ends_no_other_connection() {
     let broker = Setup::default().auth("htpasswd = [\"{dir}/users\"]").file("users", APP).start();
     wait_for_login(&broker, "colon", "pass:word", false);
     std::fs::write(broker.dir().join("users"), format!("{APP}{COLON}")).unwrap();

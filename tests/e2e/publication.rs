@@ -47,7 +47,7 @@ fn number_of_receiver_overrides_the_limit() {
 }
 
 #[test]
-fn a_message_is_never_delivered_after_its_time() {
+fn a_message_is_never_delivered_after_its_ttl() {
     let broker = Setup::default().channel("short", "ttl = \"1s\"").start();
     let mut sender = Client::envelope(&broker);
     let reply = sender.request("sms", &json!(0), &json!({"id": "a", "ttl": 1}));
@@ -121,7 +121,7 @@ fn a_delayed_message_survives_a_crash_and_stays_delayed() {
 }
 
 #[test]
-fn a_repeated_id_is_accepted_and_delivered_to_nobody() {
+fn a_repeated_id_is_accepted_and_not_delivered() {
     let broker = Broker::start();
     let mut receiver = Client::receiver(&broker, "sms");
     let mut sender = Client::envelope(&broker);

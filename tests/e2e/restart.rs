@@ -174,7 +174,7 @@ fn assert_known(broker: &Broker, ids: &[(&str, &str)]) {
     receiver.expect_nothing_yet();
 }
 
-/// Sends the publications of [`EACH_KIND`]: stored, on a channel that keeps nothing, confirmed before it was stored, and removed from the store.
+/// Sends the publications of [`EACH_KIND`]: one that stays stored, one of a channel that keeps nothing, and two that are delivered and confirmed.
 #[track_caller]
 fn publish_of_each_kind(broker: &Broker) {
     let mut sender = Client::envelope(broker);

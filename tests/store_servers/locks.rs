@@ -121,7 +121,7 @@ fn a_store_recovers_from_a_deadlock() {
         store.commit(&appends((1..=40).map(|id| message(id, "1")).collect())).expect("stored");
         let mut session = server.session(&database);
         session.run("BEGIN");
-        // The server rolls back the transaction that has changed fewer rows, which is the store's.
+        // InnoDB rolls back the transaction that has changed fewer rows: the store's.
         session.run("UPDATE mq_data SET created = NULL WHERE data_id > 2");
         std::thread::scope(|scope| {
             let group = Group { deliveries: vec![(MessageId(1), 9)], ..removals(&[40]) };

@@ -8,8 +8,8 @@ use wsmb_core::broker::{StoreEvent, StoreFailure};
 use wsmb_core::message::{ChannelName, Message, MessageId, Payload, Timestamp};
 use wsmb_core::policy::Spare;
 use wsmb_store::{
-    self, Background, Group, MemoryStore, MessageStore, Page, Restamp, StoreError, StoreSettings,
-    StoreWorker, Summary, Swept,
+    self, Background, Group, MemoryStore, MessageStore, Page, Restamp, StoreError, StoreSettings, StoreWorker, Summary,
+    Swept,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -196,7 +196,9 @@ impl Fixture {
     fn page(&self) -> Vec<u64> {
         self.worker.load(channel(), MessageId(0), 100);
         match self.next() {
-            StoreEvent::Loaded { messages, complete: true, .. } => messages.iter().map(|message| message.id.0).collect(),
+            StoreEvent::Loaded { messages, complete: true, .. } => {
+                messages.iter().map(|message| message.id.0).collect()
+            }
             other => panic!("not a whole page: {other:?}"),
         }
     }
@@ -377,7 +379,10 @@ fn a_sweep_is_always_answered() {
     fixture.worker.sweep(Timestamp(4), Spare::default());
     assert_eq!(fixture.next(), StoreEvent::Swept { gone: vec![], spared: vec![], more: false });
     fixture.worker.sweep(Timestamp(5), Spare::default());
-    assert_eq!(fixture.next(), StoreEvent::Swept { gone: vec![(MessageId(1), channel())], spared: vec![], more: false });
+    assert_eq!(
+        fixture.next(),
+        StoreEvent::Swept { gone: vec![(MessageId(1), channel())], spared: vec![], more: false }
+    );
 }
 
 #[test]

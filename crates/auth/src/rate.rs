@@ -93,7 +93,8 @@ impl Rates {
             // A full bucket says no more than a new one.
             users.retain(|_, rate| !rate.is_unused(now));
         }
-        let rate = Arc::new(UserRate { publish: rule.publish.map(Bucket::new), connect: rule.connect.map(Bucket::new) });
+        let rate =
+            Arc::new(UserRate { publish: rule.publish.map(Bucket::new), connect: rule.connect.map(Bucket::new) });
         users.insert(user.clone(), rate.clone());
         Some(rate)
     }
@@ -240,10 +241,11 @@ mod tests {
 
     #[test]
     fn only_the_first_matching_entry_applies_and_users_do_not_share() {
-        let rules = RateRules::default()
-            .with("admin", None, None)
-            .with("app-*", None, Rate::new(1, SECOND))
-            .with("app-1", None, Rate::new(1_000, SECOND));
+        let rules = RateRules::default().with("admin", None, None).with("app-*", None, Rate::new(1, SECOND)).with(
+            "app-1",
+            None,
+            Rate::new(1_000, SECOND),
+        );
         let rates = Rates::new(rules);
         let now = Timestamp(0);
         assert!(rates.of(&user("admin"), now).is_none() && rates.of(&user("other"), now).is_none());
@@ -258,7 +260,11 @@ mod tests {
     fn users_that_use_nothing_are_forgotten() {
         let rates = rates("*", None, Rate::new(1, SECOND));
         for number in 0..limits::RATED_USERS {
-            rates.of(&user(&number.to_string()), Timestamp(0)).expect("a limit").connect(Timestamp(0)).expect("the first");
+            rates
+                .of(&user(&number.to_string()), Timestamp(0))
+                .expect("a limit")
+                .connect(Timestamp(0))
+                .expect("the first");
         }
         let count = || rates.users.lock().unwrap().len();
         rates.of(&user("early"), Timestamp(500)).expect("a limit");

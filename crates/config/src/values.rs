@@ -135,7 +135,9 @@ pub(super) fn rate(value: &Value) -> Result<(u32, Duration), String> {
         Value::Text(text) | Value::Untyped(text) => parse_rate(text),
         _ => None,
     };
-    rate.ok_or_else(|| format!("must be a rate like \"100/s\", \"10/m\" or \"1000/h\", at most 1,000,000 in a period, not {value}"))
+    rate.ok_or_else(|| {
+        format!("must be a rate like \"100/s\", \"10/m\" or \"1000/h\", at most 1,000,000 in a period, not {value}")
+    })
 }
 
 fn parse_rate(text: &str) -> Option<(u32, Duration)> {

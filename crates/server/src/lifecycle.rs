@@ -359,7 +359,9 @@ async fn reload(server: &RunningServer, load: Arc<Load>) {
         Ok(Ok(new)) => {
             let needs_restart = new.needs_restart.clone();
             server.reload(new).await;
-            info!("reloaded: channel policies, users, permissions, rates, origins and trusted proxies are as configured now");
+            info!(
+                "reloaded: channel policies, users, permissions, rates, origins and trusted proxies are as configured now"
+            );
             if !needs_restart.is_empty() {
                 warn!(keys = needs_restart.join(", "), "changed, but taken over only by a restart");
             }

@@ -13,7 +13,7 @@ use super::storage::Report;
 use crate::limits;
 use wsmb_core::broker::{Broker, Event, StoreFailure};
 use wsmb_core::message::Timestamp;
-use wsmb_store::{StoreFailure, Outcome};
+use wsmb_store::{Outcome, StoreFailure};
 
 impl Hub {
     /// Gives the core its ticks.

@@ -273,7 +273,10 @@ impl StoreError {
         match self {
             Self::Full { place } => write!(f, "the store {place} is full; free space there, or give it a larger place"),
             Self::OverBudget { place } => {
-                write!(f, "the store {place} has reached its size limit; let receivers confirm messages, or raise the limit")
+                write!(
+                    f,
+                    "the store {place} has reached its size limit; let receivers confirm messages, or raise the limit"
+                )
             }
             Self::LowDisk { place, free } => write!(
                 f,

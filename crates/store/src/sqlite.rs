@@ -16,9 +16,9 @@ pub(super) mod wal;
 mod write;
 
 pub(super) use link::Link;
-pub(super) use room::SizeLimit;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(super) use restamp::restamp;
+pub(super) use room::SizeLimit;
 pub(super) use row::Sql;
 pub(super) use schema::{Tables, exists};
 pub(super) use write::append;

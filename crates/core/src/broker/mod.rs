@@ -77,7 +77,9 @@ pub use bounds::Bounds;
 pub use counters::{Counters, Metric};
 pub use dedup::{ForgottenIds, FreshIds};
 pub use effect::{Content, Effect, Effects, EndReason, Note, Refusal, Reply, StoreEffect};
-pub use event::{AckMode, Acknowledge, ClientKind, Event, Publish, ReceiverKey, ReplyTo, StoreEvent, StoreFailure, Subscribe};
+pub use event::{
+    AckMode, Acknowledge, ClientKind, Event, Publish, ReceiverKey, ReplyTo, StoreEvent, StoreFailure, Subscribe,
+};
 pub use restore::{ChannelSummary, Restored, Settings};
 
 use channel::Channel;

@@ -419,7 +419,8 @@ fn a_page_that_was_read_before_a_purge_is_ignored() {
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     scene.handle(Event::Purge { channel: name("sms") });
     let page = vec![scene.row(1, "kept")];
-    let effects = scene.handle(Event::Store(StoreEvent::Loaded { channel: name("sms"), messages: page, complete: true }));
+    let effects =
+        scene.handle(Event::Store(StoreEvent::Loaded { channel: name("sms"), messages: page, complete: true }));
     assert!(deliveries(&effects).is_empty(), "{effects:?}");
     assert_eq!(scene.broker.unsettled(), 0);
 }

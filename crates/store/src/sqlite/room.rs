@@ -146,8 +146,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let prefix = Prefix::parse("mq_").expect("a valid prefix");
         let path = directory.path().join("wsmb.db");
-        let mut store =
-            SqliteStore::open(&path, &prefix, &Columns::default(), SizeLimit::DiskReserve).expect("opens");
+        let mut store = SqliteStore::open(&path, &prefix, &Columns::default(), SizeLimit::DiskReserve).expect("opens");
         let set = |store: &mut SqliteStore, measure: fn(&Path) -> Option<Space>| {
             store.room = Room { limit: SizeLimit::DiskReserve, measured: None, measure };
         };

@@ -82,9 +82,10 @@ fn access(config: &Config) -> AccessSettings {
         permissions.with(&permission.user, &permission.send, &permission.receive)
     });
     let rate = |rate: Option<(u32, Duration)>| rate.and_then(|(count, period)| Rate::new(count, period));
-    let rates = config.auth.rates.iter().fold(RateRules::default(), |rules, entry| {
-        rules.with(&entry.user, rate(entry.publish), rate(entry.connect))
-    });
+    let rates =
+        config.auth.rates.iter().fold(RateRules::default(), |rules, entry| {
+            rules.with(&entry.user, rate(entry.publish), rate(entry.connect))
+        });
     AccessSettings {
         htpasswd: config.auth.htpasswd.clone(),
         users: config.auth.users.clone(),

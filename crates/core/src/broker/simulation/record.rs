@@ -174,7 +174,13 @@ impl MessageRecord {
 
     /// Records a delivery with regard to groups, and checks that a message which belongs to groups goes to them only. Returns whether the
     /// receiver is an observer.
-    pub(super) fn check_groups(&mut self, number: u64, now: Timestamp, view: &DeliveryView<'_>, too_many_held: bool) -> bool {
+    pub(super) fn check_groups(
+        &mut self,
+        number: u64,
+        now: Timestamp,
+        view: &DeliveryView<'_>,
+        too_many_held: bool,
+    ) -> bool {
         let DeliveryView { to, group, grouped, delivery, .. } = *view;
         if self.holders.is_empty() {
             if let Some((groups, until)) = self.bound_to.take().filter(|(_, until)| now < *until && !too_many_held) {

@@ -127,7 +127,9 @@ impl SimStore {
 
     fn read(&mut self, read: Read) {
         match read {
-            Read::Load { channel, .. } if self.failing => self.events.push_back(Event::Store(StoreEvent::LoadFailed { channel })),
+            Read::Load { channel, .. } if self.failing => {
+                self.events.push_back(Event::Store(StoreEvent::LoadFailed { channel }))
+            }
             Read::Load { channel, after, limit } => {
                 let mut found = self.rows.values().filter(|row| {
                     row.channel == channel && row.id > after && row.due.is_none() && !self.removals.contains(&row.id)
@@ -137,7 +139,11 @@ impl SimStore {
                 self.events.push_back(Event::Store(StoreEvent::Loaded { channel, messages, complete }));
             }
             Read::Sweep { .. } if self.failing => {
-                self.events.push_back(Event::Store(StoreEvent::Swept { gone: Vec::new(), spared: Vec::new(), more: false }));
+                self.events.push_back(Event::Store(StoreEvent::Swept {
+                    gone: Vec::new(),
+                    spared: Vec::new(),
+                    more: false,
+                }));
             }
             Read::Sweep { now, spare } => {
                 let key = |row: &Message| (row.expires, row.id);

@@ -233,12 +233,14 @@ fn a_dead_letter_confirmed_while_a_sweep_returns_its_row_is_delivered_once() {
     let mut scene = scene_on(restored(2), ChannelPolicy::default());
     scene.handle(Event::Subscribe(modern(1, &["dead"], AckMode::Manual, Some(8))));
     scene.pass(0);
-    let effects = scene.handle(Event::Store(StoreEvent::Swept { gone: Vec::new(), spared: rows(&scene, 1..=1), more: true }));
+    let effects =
+        scene.handle(Event::Store(StoreEvent::Swept { gone: Vec::new(), spared: rows(&scene, 1..=1), more: true }));
     assert_eq!(deliveries(&effects), [(1, 1)]);
     // The next sweep reads the row again before the store learns of its removal.
     scene.pass(0);
     scene.handle(Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack }));
-    let effects = scene.handle(Event::Store(StoreEvent::Swept { gone: Vec::new(), spared: rows(&scene, 1..=2), more: false }));
+    let effects =
+        scene.handle(Event::Store(StoreEvent::Swept { gone: Vec::new(), spared: rows(&scene, 1..=2), more: false }));
     assert_eq!((deliveries(&effects), scene.texts()), (vec![(1, 2)], vec!["2".to_owned()]));
 }
 

@@ -151,7 +151,8 @@ fn a_row_whose_write_was_reported_as_failed_is_not_delivered_twice() {
     scene.handle(Event::Store(StoreEvent::StoreFailed(vec![MessageId(2)], StoreFailure::Unavailable)));
     let messages = vec![scene.row(1, "one"), scene.row(2, "two")];
     let mut delivered =
-        deliveries(&scene.handle(Event::Store(StoreEvent::Loaded { channel: name("sms"), messages, complete: true }))).len();
+        deliveries(&scene.handle(Event::Store(StoreEvent::Loaded { channel: name("sms"), messages, complete: true })))
+            .len();
     delivered += deliveries(&scene.pass(1_000)).len();
     delivered += deliveries(&scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(2)])))).len();
     assert!(delivered <= 2, "{delivered} deliveries of two messages");

@@ -63,14 +63,20 @@ fn the_reply_counts_a_receiver_that_got_the_message_later() {
     assert!(accepted_replies(&scene.send("two", Some("b"))).is_empty(), "the message waits for room");
     let ack = Event::Acknowledge(Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack });
     assert_eq!(deliveries(&scene.handle(ack)), [(1, 2)]);
-    assert_eq!(accepted_replies(&scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(2)])))), [(1, true, false)]);
+    assert_eq!(
+        accepted_replies(&scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(2)])))),
+        [(1, true, false)]
+    );
 }
 
 #[test]
 fn the_reply_to_a_duplicate_says_whether_the_message_is_still_stored() {
     let mut scene = Scene::new();
     scene.send("one", Some("a"));
-    assert_eq!(accepted_replies(&scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1)])))), [(0, true, false)]);
+    assert_eq!(
+        accepted_replies(&scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1)])))),
+        [(0, true, false)]
+    );
     assert_eq!(accepted_replies(&scene.send("one", Some("a"))), [(0, true, true)], "the message waits");
     scene.receive(1, AckMode::Automatic, limits::PREFETCH);
     let row = Message { publication: Some(PublicationId::new("app", "a")), ..scene.row(1, "one") };
@@ -104,7 +110,10 @@ fn a_sender_that_waits_without_an_id_is_answered_once() {
     let mut scene = Scene::new();
     scene.answer = true;
     assert_eq!(writes(&scene.send("one", None)), 1, "the sender waits, so the message is written at once");
-    assert_eq!(accepted_replies(&scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1)])))), [(0, true, false)]);
+    assert_eq!(
+        accepted_replies(&scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1)])))),
+        [(0, true, false)]
+    );
     scene.send("two", None);
     let effects = scene.handle(Event::Store(StoreEvent::StoreFailed(vec![MessageId(2)], StoreFailure::Full)));
     let refused =
@@ -120,7 +129,10 @@ fn a_half_closed_client_gets_its_replies_and_no_messages() {
     let connection = ConnectionId(100);
     let gone = |listens| Event::Disconnected { connection, took_only: false, listens };
     scene.handle(gone(true));
-    assert_eq!(accepted_replies(&scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1)])))), [(0, true, false)]);
+    assert_eq!(
+        accepted_replies(&scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1)])))),
+        [(0, true, false)]
+    );
     scene.send("two", Some("b"));
     assert!(scene.handle(gone(false)).is_empty());
     assert!(

@@ -20,8 +20,8 @@ fn a_page_that_has_come_loses_what_is_settled_before_it_is_asked_for() {
 #[test]
 fn nobody_waits_for_a_page_that_the_database_is_slow_to_give() {
     use crate::StoreWorker;
-    use wsmb_core::broker::StoreEvent;
     use std::sync::mpsc;
+    use wsmb_core::broker::StoreEvent;
 
     let rig = Rig::new();
     let mut store = rig.open();

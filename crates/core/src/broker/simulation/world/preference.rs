@@ -16,7 +16,9 @@ impl World {
     }
 
     pub(super) fn note_page(&mut self, event: &Event<'_>) {
-        if let Event::Store(StoreEvent::Loaded { channel, .. }) | Event::Store(StoreEvent::LoadFailed { channel }) = event {
+        if let Event::Store(StoreEvent::Loaded { channel, .. }) | Event::Store(StoreEvent::LoadFailed { channel }) =
+            event
+        {
             self.loads.remove(channel.as_str());
             self.failed_loads.remove(channel.as_str());
             if matches!(event, Event::Store(StoreEvent::LoadFailed { .. })) {

@@ -381,8 +381,8 @@ mod tests {
         let frame = Bytes::from(vec![b'x'; 1 << 20]);
         let inside = frame.as_ptr_range();
         let messages = Spans::from_vec(vec![10..11, 100..900_000, 5..(1 << 20)]);
-        let held = publication(Frame::Shared(frame.clone()), messages.clone()).payloads();
-        let shares: Vec<bool> = held.map(|payload| inside.contains(&payload.bytes.as_ptr())).collect();
+        let shared = publication(Frame::Shared(frame.clone()), messages.clone());
+        let shares: Vec<bool> = shared.payloads().map(|payload| inside.contains(&payload.bytes.as_ptr())).collect();
         assert_eq!(shares, [false, true, true], "most of the frame is the message, or it has memory of its own");
         let payloads = publication(Frame::Borrowed(&frame), messages.clone()).payloads().collect::<Vec<_>>();
         let lengths: Vec<usize> = payloads.iter().map(|payload| payload.bytes.len()).collect();

@@ -11,9 +11,8 @@ use super::request::Request;
 use super::session::{Closing, Session, TimerAction};
 use super::storage::Report;
 use crate::limits;
-use wsmb_core::broker::{Broker, Event, StoreFailure};
+use wsmb_core::broker::{Broker, Event};
 use wsmb_core::message::Timestamp;
-use wsmb_store::{Outcome, StoreFailure};
 
 impl Hub {
     /// Gives the core its ticks.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::settings::Location;
+use wsmb_core::broker::StoreFailure;
 
 #[test]
 fn urls_name_a_place_or_say_why_not() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::model::DeliveryView;
+use crate::broker::Bounds;
 use crate::message::{ConnectionId, MessageId, Timestamp};
 use crate::policy::ChannelPolicy;
 
@@ -37,10 +38,10 @@ impl Holder {
 /// The receivers that gave the current flight of a message back or were too slow, and the parameters of their nacks.
 #[derive(Debug, Default)]
 pub(super) struct Failed {
-    by: BTreeSet<ConnectionId>,
-    nacked: bool,
-    until: Option<Timestamp>,
-    reject: bool,
+    pub by: BTreeSet<ConnectionId>,
+    pub nacked: bool,
+    pub until: Option<Timestamp>,
+    pub reject: bool,
 }
 
 /// What is known of one message. The message's number is its text.

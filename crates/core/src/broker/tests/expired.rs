@@ -356,17 +356,6 @@ fn a_step_of_the_wall_clock_moves_the_times_of_restored_messages_only() {
     assert_eq!(refusal(&late), Some(Refusal::Expired), "a message that was accepted since then uses elapsed time");
 }
 
-/// Returns the fields of the `00` replies: receivers, stored, duplicate.
-fn accepted_replies(effects: &[Effect]) -> Vec<(u32, bool, bool)> {
-    let reply = |effect: &Effect| match effect {
-        Effect::Reply { reply: Reply::Accepted { receivers, stored, duplicate, .. }, .. } => {
-            Some((*receivers, *stored, *duplicate))
-        }
-        _ => None,
-    };
-    effects.iter().filter_map(reply).collect()
-}
-
 #[test]
 fn an_expired_message_does_not_block_the_one_behind_it() {
     let ttl = Duration::from_secs(1);

@@ -55,6 +55,17 @@ fn without_a_receiver_of_the_reply_there_is_no_reply() {
     }
 }
 
+/// Returns the fields of the `00` replies: receivers, stored, duplicate.
+fn accepted_replies(effects: &[Effect]) -> Vec<(u32, bool, bool)> {
+    let reply = |effect: &Effect| match effect {
+        Effect::Reply { reply: Reply::Accepted { receivers, stored, duplicate, .. }, .. } => {
+            Some((*receivers, *stored, *duplicate))
+        }
+        _ => None,
+    };
+    effects.iter().filter_map(reply).collect()
+}
+
 #[test]
 fn the_reply_counts_a_receiver_that_got_the_message_later() {
     let mut scene = Scene::new();

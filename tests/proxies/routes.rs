@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -57,38 +57,24 @@ impl Proxy {
     #[track_caller]
     pub fn start_edited(route: Route, broker: &Broker, edits: &[(&str, &str)]) -> Option<Self> {
         for _ in 0..10 {
-            let address = process::free_port().local_addr().expect("the address of a listener");
+            let address = process::free_address();
             let dir = tempfile::tempdir().expect("a temporary directory");
             let mut command = match route {
                 Route::Direct => return None,
                 Route::Nginx => nginx(&dir, address, broker, edits),
                 Route::HaproxyHttp | Route::HaproxyTcp(_) => haproxy(route, &dir, address, broker, edits),
             };
-            let log = std::fs::File::create(dir.path().join("log")).expect("a log");
-            command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log).current_dir(dir.path());
-            let child = process::spawn(command).expect("the proxy can be started");
-            let mut proxy = Self { child, address, dir };
-            if proxy.listens() {
-                return Some(proxy);
+            command.current_dir(dir.path());
+            match process::start(command, &dir.path().join("log"), || TcpStream::connect(address).map(drop)) {
+                Ok(child) => return Some(Self { child, address, dir }),
+                Err(why) => {
+                    // Another process took the port in the meantime.
+                    let log = log(&dir);
+                    assert!(log.to_lowercase().contains("in use"), "{route:?} {why}:\n{log}");
+                }
             }
-            // Another process took the port in the meantime.
-            assert!(proxy.log().to_lowercase().contains("in use"), "{route:?} does not start:\n{}", proxy.log());
         }
         panic!("no port is free");
-    }
-
-    /// Waits until the proxy accepts connections; `false` if it has ended.
-    #[track_caller]
-    fn listens(&mut self) -> bool {
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(self.address).is_err() {
-            if self.child.try_wait().expect("the state of the proxy").is_some() {
-                return false;
-            }
-            assert!(Instant::now() < deadline, "the proxy does not listen:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        true
     }
 
     /// The address that the proxy listens on.
@@ -106,14 +92,9 @@ impl Proxy {
         process::signal(self.child.id(), libc::SIGTERM);
         let deadline = Instant::now() + PATIENCE;
         while self.child.try_wait().expect("the state of the proxy").is_none() {
-            assert!(Instant::now() < deadline, "the proxy does not end:\n{}", self.log());
+            assert!(Instant::now() < deadline, "the proxy does not end:\n{}", log(&self.dir));
             std::thread::sleep(Duration::from_millis(5));
         }
-    }
-
-    fn log(&self) -> String {
-        let read = |name: &str| std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
-        read("log") + &read("error.log")
     }
 }
 
@@ -121,6 +102,11 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn log(dir: &TempDir) -> String {
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+    read("log") + &read("error.log")
 }
 
 fn system_directories() -> Vec<PathBuf> {

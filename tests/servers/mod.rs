@@ -6,6 +6,7 @@
 //! Most tests use [`Server::shared`] with a [`Database`] of their own. A test that stops, kills or reconfigures a server starts its own
 //! with [`Server::start`].
 
+mod instance;
 mod mariadb;
 mod postgres;
 mod process;
@@ -16,14 +17,15 @@ mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use wsmb_store::StoreSettings;
 
-use process::Account;
+use instance::Instance;
+pub use instance::Kind;
 #[allow(unused_imports)] // Not every test uses a proxy.
 pub use proxy::{Mode, Proxy};
 pub use session::Session;
@@ -35,42 +37,6 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The size of a small disk in bytes: larger than the largest file of a new server (its redo log, 16 MiB).
 pub const SMALL_DISK: u64 = 24 << 20;
-
-/// The server program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    MariaDb,
-    /// Oracle's MySQL. Not a package of Debian: tested only if `WSMB_TEST_MYSQL` names its `mysqld`.
-    MySql,
-    Postgres,
-}
-
-impl Kind {
-    /// All kinds that the tests of this process use.
-    pub fn all() -> Vec<Self> {
-        let mysql = mariadb::mysql().map(|_| Self::MySql);
-        [Self::MariaDb, Self::Postgres].into_iter().chain(mysql).collect()
-    }
-
-    /// The name for messages and prefixes.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::MariaDb => "mariadb",
-            Self::MySql => "mysql",
-            Self::Postgres => "postgres",
-        }
-    }
-
-    /// Whether the server speaks MySQL's protocol and dialect.
-    pub fn is_mysql(self) -> bool {
-        self != Self::Postgres
-    }
-
-    /// Selects one of two values by the server's dialect.
-    pub fn pick<T>(self, mysql: T, postgres: T) -> T {
-        if self.is_mysql() { mysql } else { postgres }
-    }
-}
 
 /// How a server is started.
 #[derive(Clone, Debug)]
@@ -91,14 +57,10 @@ impl Default for Options {
 
 /// A private database server.
 pub struct Server {
-    kind: Kind,
-    options: Options,
-    account: Account,
-    /// Holds `data`, the socket, the log and the certificates.
-    dir: PathBuf,
-    port: Mutex<u16>,
+    instance: Instance,
+    tls: Option<Certificates>,
     child: Mutex<Option<Child>>,
-    /// Mounted below `dir`; unmounted before `dir` is removed.
+    /// Mounted below the server's directory; unmounted before the directory is removed.
     disks: Mutex<Vec<SmallDisk>>,
 }
 
@@ -126,24 +88,15 @@ impl Server {
     #[track_caller]
     pub fn start_with(kind: Kind, options: Options) -> Self {
         let dir = tempfile::Builder::new().prefix("wsmb-").tempdir().expect("a temporary directory").keep();
-        let account = Account::for_server(kind.pick("mysql", "postgres"));
-        account.own(&dir);
-        let temporary = dir.join("tmp");
-        std::fs::create_dir(&temporary).expect("a directory");
-        account.own(&temporary);
-        let mut server = Self {
-            kind,
-            options,
-            account,
-            dir,
-            port: Mutex::new(0),
-            child: Mutex::new(None),
-            disks: Mutex::new(Vec::new()),
-        };
-        if let Some(tls) = &mut server.options.tls {
-            tls.install(&server.dir, &server.account);
+        let mut instance = Instance::new(kind, dir).expect("a directory");
+        let Options { durable, mut tls, settings } = options;
+        (instance.durable, instance.settings) = (durable, settings);
+        if let Some(tls) = &mut tls {
+            tls.install(&instance.dir, &instance.account);
+            instance.settings.extend(tls.settings(kind));
         }
-        server.initialise();
+        instance.initialise().unwrap_or_else(|said| panic!("no data directory: {said}"));
+        let mut server = Self { instance, tls, child: Mutex::new(None), disks: Mutex::new(Vec::new()) };
         server.start_on_a_free_port();
         server
     }
@@ -160,21 +113,21 @@ impl Server {
     }
 
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.instance.kind
     }
 
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], *lock(&self.port)))
+        self.instance.address()
     }
 
     /// The server's directory; the data are in `data`.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.instance.dir
     }
 
     /// The file with the authority that signed the server's certificate.
     pub fn authority(&self) -> PathBuf {
-        self.options.tls.as_ref().expect("a server with TLS").authority()
+        self.tls.as_ref().expect("a server with TLS").authority()
     }
 
     /// Creates a database and its user.
@@ -195,11 +148,14 @@ impl Server {
     #[track_caller]
     pub fn small_database(&self) -> Database {
         let database = self.new_database();
-        let place = self.dir.join(self.kind.pick("data", "small")).join(&database.name);
-        match SmallDisk::mount(&place, SMALL_DISK, &self.account) {
+        let folder = self.dir().join(self.kind().pick("data", "small"));
+        std::fs::create_dir_all(&folder).expect("a directory");
+        self.instance.account.own(&folder);
+        let place = folder.join(&database.name);
+        match SmallDisk::mount(&place, SMALL_DISK, &self.instance.account) {
             Some(disk) => {
                 lock(&self.disks).push(disk);
-                if self.kind.is_mysql() {
+                if self.kind().is_mysql() {
                     // MySQL takes a directory below the data directory as a database.
                     self.create_user(&database);
                 } else {
@@ -246,11 +202,11 @@ impl Server {
     fn new_database(&self) -> Database {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        Database { kind: self.kind, password: format!("{name}:/@%#?ü"), name, address: self.address() }
+        Database { kind: self.kind(), password: format!("{name}:/@%#?ü"), name, address: self.address() }
     }
 
     fn create(&self, database: &Database, clauses: &str) {
-        if self.kind == Kind::Postgres {
+        if self.kind() == Kind::Postgres {
             self.create_user(database);
             let name = &database.name;
             self.sql(&format!("CREATE DATABASE {name} OWNER {name} {clauses}"));
@@ -262,7 +218,7 @@ impl Server {
 
     fn create_user(&self, database: &Database) {
         let Database { name, password, .. } = database;
-        self.sql(&if self.kind.is_mysql() {
+        self.sql(&if self.kind().is_mysql() {
             format!(
                 "CREATE USER {name}@'127.0.0.1' IDENTIFIED BY '{password}'; GRANT ALL ON {name}.* TO {name}@'127.0.0.1'"
             )
@@ -285,39 +241,20 @@ impl Server {
 
     /// Like [`Self::sql_in`]; returns the client's error output if a statement fails.
     pub fn try_sql(&self, database: Option<&Database>, statements: &str) -> Result<String, String> {
-        let mut command = self.client(database.map(|database| database.name.as_str()));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        process::with_input(&mut command, statements)
+        self.instance.sql(database.map(|database| database.name.as_str()), statements)
     }
 
     /// Opens an administrator's connection that stays open.
     #[track_caller]
     pub fn session(&self, database: &Database) -> Session {
-        Session::start(self.kind, self.client(Some(&database.name)))
-    }
-
-    /// The server's command-line client, as administrator, through the socket.
-    fn client(&self, database: Option<&str>) -> Command {
-        match self.kind {
-            Kind::Postgres => postgres::client(self, database),
-            Kind::MariaDb | Kind::MySql => mariadb::client(self, database),
-        }
-    }
-
-    #[track_caller]
-    fn initialise(&self) {
-        match self.kind {
-            Kind::Postgres => postgres::initialise(self),
-            Kind::MariaDb | Kind::MySql => mariadb::initialise(self),
-        }
+        Session::start(self.kind(), self.instance.client(Some(&database.name)))
     }
 
     /// Another process may take a port between finding and using it; then the next port is tried.
     #[track_caller]
-    fn start_on_a_free_port(&self) {
+    fn start_on_a_free_port(&mut self) {
         for _ in 0..10 {
-            let address = process::free_port().local_addr().expect("the address of a listener");
-            *lock(&self.port) = address.port();
+            self.instance.port = process::free_address().port();
             match self.launch() {
                 Ok(()) => return,
                 Err(said) if said.to_ascii_lowercase().contains("address already in use") => {}
@@ -329,30 +266,11 @@ impl Server {
 
     /// Starts the process and waits until it answers. The error contains the server's log.
     fn launch(&self) -> Result<(), String> {
-        let log = std::fs::File::create(self.log_path()).expect("the server's log");
-        let mut command = match self.kind {
-            Kind::Postgres => postgres::command(self),
-            Kind::MariaDb | Kind::MySql => mariadb::command(self),
-        };
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
-        self.account.assume(&mut command);
-        let mut child = process::spawn(command).expect("the server can be started");
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = child.try_wait().expect("the state of the server") {
-                return Err(format!("the server ended with {status}:\n{}", self.log_tail()));
-            }
-            let answer = self.try_sql(None, "SELECT 1");
-            if answer.is_ok() {
-                *lock(&self.child) = Some(child);
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                process::kill_tree(&mut child);
-                return Err(format!("the server does not answer ({answer:?}):\n{}", self.log_tail()));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        std::fs::write(self.log_path(), "").expect("the server's log");
+        let child = self.instance.start(&self.log_path());
+        let child = child.map_err(|said| format!("the server {said}:\n{}", self.log_tail()))?;
+        *lock(&self.child) = Some(child);
+        Ok(())
     }
 
     /// Kills all processes of the server.
@@ -366,7 +284,7 @@ impl Server {
     #[track_caller]
     pub fn shut_down(&self) {
         let Some(mut child) = lock(&self.child).take() else { return };
-        process::signal(child.id(), self.kind.pick(libc::SIGTERM, libc::SIGINT));
+        process::signal(child.id(), self.kind().pick(libc::SIGTERM, libc::SIGINT));
         let deadline = Instant::now() + PATIENCE;
         while child.try_wait().expect("the state of the server").is_none() {
             if Instant::now() > deadline {
@@ -429,7 +347,7 @@ impl Server {
     #[track_caller]
     pub fn read_only(&self, read_only: bool) {
         let value = i32::from(read_only);
-        if self.kind.is_mysql() {
+        if self.kind().is_mysql() {
             self.sql(&format!("SET GLOBAL read_only = {value}"));
             return;
         }
@@ -448,7 +366,7 @@ impl Server {
     #[track_caller]
     pub fn end_connections(&self, database: &Database) {
         let name = &database.name;
-        if self.kind == Kind::Postgres {
+        if self.kind() == Kind::Postgres {
             self.sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{name}'"));
             return;
         }
@@ -460,7 +378,7 @@ impl Server {
     }
 
     fn log_path(&self) -> PathBuf {
-        self.dir.join("log")
+        self.dir().join("log")
     }
 
     /// The server's log since its last start.
@@ -472,14 +390,14 @@ impl Server {
     pub fn log_tail(&self) -> String {
         let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
-        format!("log of {}:\n{}", self.kind.name(), lines[lines.len().saturating_sub(40)..].join("\n"))
+        format!("log of {}:\n{}", self.kind().name(), lines[lines.len().saturating_sub(40)..].join("\n"))
     }
 
     /// Kills the server and removes its directory.
     fn end(&self) {
         self.kill_hard();
         lock(&self.disks).clear();
-        let _ = std::fs::remove_dir_all(&self.dir);
+        let _ = std::fs::remove_dir_all(self.dir());
     }
 }
 

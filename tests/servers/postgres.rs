@@ -1,9 +1,10 @@
 //! The commands that initialise, start and query PostgreSQL.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use super::{Server, process};
+use super::instance::Instance;
+use super::process;
 
 /// A program of the newest installed version. Debian has each version in a directory of its own, outside `PATH`.
 fn program(name: &str) -> PathBuf {
@@ -18,25 +19,17 @@ fn program(name: &str) -> PathBuf {
     process::find(&[name], &directories)
 }
 
-/// Creates the data directory. The system user that runs the server is its administrator, through the socket and without a password.
-pub fn initialise(server: &Server) {
+/// The command that creates the data directory.
+pub fn initialise(server: &Instance) -> Command {
     let mut command = Command::new(program("initdb"));
     command.arg("--pgdata").arg(server.dir.join("data"));
     command.args(["--auth-local=peer", "--auth-host=scram-sha-256", "--encoding=UTF8", "--locale=C"]);
     command.args(["--no-sync", "--wal-segsize=4", "--username", &server.account.name]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    server.account.assume(&mut command);
-    let output = command.output().expect("initdb");
-    assert!(output.status.success(), "no data directory: {}", String::from_utf8_lossy(&output.stderr));
-    if server.kind() == super::Kind::Postgres {
-        let spaces = server.dir.join("small");
-        std::fs::create_dir(&spaces).expect("a directory");
-        server.account.own(&spaces);
-    }
+    command
 }
 
-/// Starts the server. If it is durable, every commit waits for the disk.
-pub fn command(server: &Server) -> Command {
+/// The command that starts the server.
+pub fn command(server: &Instance) -> Command {
     let mut settings: Vec<String> = [
         "listen_addresses=127.0.0.1",
         "shared_buffers=16MB",
@@ -49,18 +42,12 @@ pub fn command(server: &Server) -> Command {
     ]
     .map(str::to_owned)
     .to_vec();
-    settings.push(format!("port={}", server.address().port()));
+    settings.push(format!("port={}", server.port));
     settings.push(format!("unix_socket_directories={}", server.dir.display()));
-    if !server.options.durable {
+    if !server.durable {
         settings.extend(["fsync=off", "full_page_writes=off", "synchronous_commit=off"].map(str::to_owned));
     }
-    if let Some(tls) = &server.options.tls {
-        settings.push("ssl=on".to_owned());
-        settings.push(format!("ssl_ca_file={}", tls.authority().display()));
-        settings.push(format!("ssl_cert_file={}", tls.certificate().display()));
-        settings.push(format!("ssl_key_file={}", tls.key().display()));
-    }
-    settings.extend(server.options.settings.iter().cloned());
+    settings.extend(server.settings.iter().cloned());
     let mut command = Command::new(program("postgres"));
     command.arg("-D").arg(server.dir.join("data"));
     for setting in settings {
@@ -70,13 +57,12 @@ pub fn command(server: &Server) -> Command {
 }
 
 /// The server's command-line client, as administrator.
-pub fn client(server: &Server, database: Option<&str>) -> Command {
+pub fn client(server: &Instance, database: Option<&str>) -> Command {
     let mut command = Command::new(program("psql"));
     command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--field-separator=\t"]);
     command.args(["--set=ON_ERROR_STOP=1", "--pset=null=NULL", "--no-password"]).arg("--host").arg(&server.dir);
-    command.arg("--port").arg(server.address().port().to_string());
+    command.arg("--port").arg(server.port.to_string());
     command.args(["--username", &server.account.name, "--dbname", database.unwrap_or("postgres")]);
     command.env("PGCLIENTENCODING", "UTF8").env("PGCONNECT_TIMEOUT", "5");
-    server.account.assume(&mut command);
     command
 }

@@ -1,10 +1,11 @@
 //! Processes of a test. None outlives the test, and a killed process takes its children with it.
 
+use std::fs::File;
 use std::io::{self, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -104,8 +105,32 @@ fn prepare() -> io::Result<()> {
     Ok(())
 }
 
+/// Starts a server that appends its output to `log`, and waits until `ready` succeeds. A server that is not ready within [`PATIENCE`] is killed.
+///
+/// # Errors
+/// What went wrong, as the end of a sentence about the server.
+pub fn start(mut command: Command, log: &Path, ready: impl Fn() -> io::Result<()>) -> Result<Child, String> {
+    let file = File::options().create(true).append(true).open(log);
+    let files = file.and_then(|file| Ok((file.try_clone()?, file))).map_err(|error| format!("has no log: {error}"))?;
+    command.stdin(Stdio::null()).stdout(files.0).stderr(files.1);
+    let mut child = spawn(command).map_err(|error| format!("cannot be started: {error}"))?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let Err(why) = ready() else { return Ok(child) };
+        if let Ok(Some(status)) = child.try_wait() {
+            return Err(format!("ended with {status} before it listened"));
+        }
+        if Instant::now() > deadline {
+            kill_tree(&mut child);
+            return Err(format!("does not listen after {PATIENCE:?} ({why})"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Runs a program that reads `input`. Returns its standard output, or its standard error if it fails.
 pub fn with_input(command: &mut Command, input: &str) -> Result<String, String> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| error.to_string())?;
     let mut stdin = child.stdin.take().expect("its standard input");
     let text = input.to_owned();
@@ -168,4 +193,10 @@ pub fn free_port() -> TcpListener {
         }
     }
     panic!("no port is free");
+}
+
+/// The address of a free port.
+#[track_caller]
+pub fn free_address() -> SocketAddr {
+    free_port().local_addr().expect("the address of a listener")
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
+use super::instance::Kind;
 use super::process::Account;
 
 /// A server's certificate and key, and the authority that signed the certificate.
@@ -58,6 +59,14 @@ impl Certificates {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("its rights");
             account.own(&path);
         }
+    }
+
+    /// The server's settings that name the files.
+    pub(super) fn settings(&self, kind: Kind) -> Vec<String> {
+        let names = kind.pick(["ssl-ca", "ssl-cert", "ssl-key"], ["ssl_ca_file", "ssl_cert_file", "ssl_key_file"]);
+        let files = names.into_iter().zip([self.authority(), self.certificate(), self.key()]);
+        let settings = files.map(|(name, file)| format!("{name}={}", file.display()));
+        settings.chain(kind.pick(None, Some("ssl=on".to_owned()))).collect()
     }
 
     /// Writes the authority to a file in this directory, for tests of an untrusted server.

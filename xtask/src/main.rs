@@ -12,6 +12,7 @@ mod bench;
 mod cross;
 mod dependencies;
 mod gate;
+mod process;
 mod programs;
 mod torture;
 

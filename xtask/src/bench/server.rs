@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::build::Programs;
 use super::results::Figures;
 use super::subject::Subject;
+use crate::process;
 
 /// The timeout of a server's start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -78,7 +79,7 @@ impl Server {
     pub fn start(setup: Setup, programs: &Programs, parent: &Path, before: Option<Directory>) -> Result<Self, String> {
         let Setup { subject, confirms } = setup;
         let directory = before.map_or_else(|| Directory::new(parent), Ok)?;
-        let port = free_port()?;
+        let port = process::free_address().port();
         let mut command = Command::new(programs.server(subject)?);
         match subject {
             Subject::Limit => {
@@ -89,7 +90,7 @@ impl Server {
                 command.arg("-c").arg(directory.write("mosquitto.conf", &text)?);
             }
             Subject::Nats => {
-                let other = free_port()?.to_string();
+                let other = process::free_address().port().to_string();
                 let text = nats_configuration(&port.to_string(), &other, &directory.0.display().to_string(), confirms);
                 command.arg("-c").arg(directory.write("nats.conf", &text)?);
             }
@@ -189,13 +190,6 @@ fn handshake(mut stream: TcpStream, subject: Subject) -> std::io::Result<()> {
     );
     stream.write_all(request.as_bytes())?;
     stream.read_exact(&mut [0])
-}
-
-/// Returns a free port of the loopback.
-fn free_port() -> Result<u16, String> {
-    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    let address = listener.and_then(|listener| listener.local_addr());
-    address.map(|address| address.port()).map_err(|error| format!("there is no free port: {error}"))
 }
 
 /// A directory that is removed when it is dropped.

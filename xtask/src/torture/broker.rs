@@ -1,7 +1,6 @@
 //! The broker's process, which is killed, stopped, frozen and restarted with one directory and one port.
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,11 +11,8 @@ use faulty_disk::Fault;
 
 use super::clock::FakeClock;
 use super::disk::BrokerDisk;
-use super::process;
 use super::record::{Event, Kind, Recorder};
-
-/// The timeout of a start or an orderly stop.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::process::{self, PATIENCE};
 
 /// The broker of a run.
 pub struct Broker {
@@ -89,35 +85,18 @@ impl Broker {
         if let Some(disk) = &self.disk {
             disk.apply_record()?;
         }
-        let log = File::options().create(true).append(true).open(self.directory.join("broker.log"));
-        let log = log.and_then(|log| Ok((log.try_clone()?, log))).map_err(|error| format!("broker.log: {error}"))?;
-        let mut command = self.command(&["serve"]);
-        command.stdout(log.0).stderr(log.1);
-        let mut child = process::spawn(command).map_err(|error| format!("the broker cannot be started: {error}"))?;
-        let deadline = Instant::now() + PATIENCE;
-        while !self.answers() {
-            if let Ok(Some(status)) = child.try_wait() {
-                return Err(format!("the broker ended with {status} before it listened; see broker.log"));
-            }
-            if Instant::now() > deadline {
-                let _ = child.kill();
-                return Err(format!("the broker does not listen after {PATIENCE:?}; see broker.log"));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let child = process::start(self.command(&["serve"]), &self.directory.join("broker.log"), || self.answer());
+        let child = child.map_err(|why| format!("the broker {why}; see broker.log"))?;
         self.note("start", "");
         *process::lock(&self.child) = Some(child);
         Ok(())
     }
 
-    fn answers(&self) -> bool {
-        let ask = || -> std::io::Result<bool> {
-            let mut stream = TcpStream::connect(self.address)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n")?;
-            Ok(stream.read(&mut [0; 8])? > 0)
-        };
-        ask().unwrap_or(false)
+    fn answer(&self) -> io::Result<()> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n")?;
+        stream.read_exact(&mut [0])
     }
 
     pub fn signal(&self, signal: libc::c_int) {

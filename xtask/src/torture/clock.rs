@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-use super::process;
+use crate::process;
 
 /// The paths of libfaketime for programs with threads, in Debian's package `libfaketime`.
 const LIBRARIES: &[&str] = &[

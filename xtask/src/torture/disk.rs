@@ -6,8 +6,8 @@ use std::sync::Mutex;
 
 use faulty_disk::{Disk, Fault, Record, Shim, Survival};
 
-use super::process;
 use super::random::Random;
+use crate::process;
 
 pub struct BrokerDisk {
     shim: Shim,

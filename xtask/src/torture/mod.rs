@@ -19,7 +19,6 @@ mod disk;
 mod nemesis;
 mod options;
 mod plan;
-mod process;
 mod proxy;
 mod random;
 mod receivers;

@@ -2,11 +2,10 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
-use super::process::{self, PATIENCE};
+use crate::process;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -31,7 +30,7 @@ impl ReverseProxy {
     /// # Errors
     /// The program cannot be started, or does not listen in time.
     pub fn start(kind: Kind, directory: &Path, target: SocketAddr) -> Result<Self, String> {
-        let address = process::free_port().local_addr().map_err(|error| error.to_string())?;
+        let address = process::free_address();
         let directory = directory.join(format!("{kind:?}").to_lowercase());
         let proxy = Self { kind, directory, address, child: Mutex::new(None) };
         let text = match kind {
@@ -66,32 +65,17 @@ impl ReverseProxy {
     }
 
     fn launch(&self) -> Result<(), String> {
-        let file = self.directory.join("configuration");
-        let folders = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-        let mut command = match self.kind {
-            Kind::Nginx => {
-                let mut command = Command::new(process::find(&["nginx"], &folders));
-                command.arg("-p").arg(&self.directory).arg("-c").arg(&file).args(["-e", "stderr"]);
-                command
-            }
-            Kind::Haproxy | Kind::HaproxyTcp => {
-                let mut command = Command::new(process::find(&["haproxy"], &folders));
-                command.arg("-db").arg("-f").arg(&file);
-                command
-            }
-        };
-        let log = std::fs::File::options().create(true).append(true).open(self.directory.join("log"));
-        let log = log.map_err(|error| format!("{}: {error}", self.directory.display()))?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let child = process::spawn(command).map_err(|error| format!("{:?} cannot be started: {error}", self.kind))?;
-        *process::lock(&self.child) = Some(child);
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(self.address).is_err() {
-            if Instant::now() > deadline {
-                return Err(format!("{:?} does not listen; see {}", self.kind, self.directory.join("log").display()));
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        let (file, log) = (self.directory.join("configuration"), self.directory.join("log"));
+        let program = if self.kind == Kind::Nginx { "nginx" } else { "haproxy" };
+        let mut command = Command::new(process::find(&[program], &["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from)));
+        if self.kind == Kind::Nginx {
+            command.arg("-p").arg(&self.directory).args(["-e", "stderr", "-c"]).arg(file);
+        } else {
+            command.args(["-db", "-f"]).arg(file);
         }
+        let child = process::start(command, &log, || TcpStream::connect(self.address).map(drop));
+        let child = child.map_err(|why| format!("{:?} {why}; see {}", self.kind, log.display()))?;
+        *process::lock(&self.child) = Some(child);
         Ok(())
     }
 }

@@ -14,7 +14,6 @@ use super::disk::BrokerDisk;
 use super::nemesis::{self, Capabilities, Targets};
 use super::options::{Options, Store};
 use super::plan::{self, Channel, Receiver, ReceiverKind, Route, Sender};
-use super::process;
 use super::proxy::Proxy;
 use super::random::Random;
 use super::receivers::ReceiverRun;
@@ -22,6 +21,7 @@ use super::record::{Event, Kind, Recorder};
 use super::reverse_proxies::{self, ReverseProxy};
 use super::scripts::Scripts;
 use super::senders::SenderRun;
+use crate::process;
 
 /// How long senders may take to get answers to their pending publications.
 const SENDER_TIMEOUT: Duration = Duration::from_secs(30);

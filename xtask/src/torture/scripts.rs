@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::process;
 use super::record::{Event, Kind, Recorder};
+use crate::process;
 
 /// The scripts of a run.
 pub struct Scripts {

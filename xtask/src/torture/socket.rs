@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use super::process;
+use crate::process;
 
 // Opcodes (RFC 6455 section 11.8).
 pub const TEXT: u8 = 1;

@@ -1,18 +1,18 @@
-//! Processes and ports of a run, with the code of the tests that start database servers.
+//! Processes and ports, with the code of the tests that start servers.
 
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a process may take to start or to answer.
+/// How long a process may take to start, to answer or to end.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 #[allow(dead_code)] // The tests use functions that are not used here.
-#[path = "../../../tests/servers/process.rs"]
+#[path = "../../tests/servers/process.rs"]
 mod test_support;
 
-pub use test_support::{Account, children, find, free_port, kill_tree, signal, spawn};
+pub use test_support::*;
 
 /// Locks a mutex, even if another thread panicked while it held the lock.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -6,7 +6,7 @@ use super::random::Random;
 use super::socket::Ending;
 
 /// A channel and its policy. The checker reads it from `channels.json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Channel {
     pub name: String,
     /// `receivers`; 0 = all.
@@ -23,6 +23,12 @@ pub struct Channel {
     pub dead_letter_expired: bool,
     /// Milliseconds after which an unconfirmed message is delivered to one more receiver; 0 = never.
     pub confirm_within: u64,
+}
+
+impl Channel {
+    pub fn new(name: &str, limit: u64, keep: bool) -> Self {
+        Self { name: name.to_owned(), limit, keep, ..Self::default() }
+    }
 }
 
 /// Milliseconds after which an unanswered manual delivery is delivered again.
@@ -142,17 +148,7 @@ pub struct Sender {
 
 /// Returns one channel for each policy that affects a promise.
 pub fn channels(failures: bool) -> Vec<Channel> {
-    let channel = |name: &str, limit, keep| Channel {
-        name: name.to_owned(),
-        limit,
-        keep,
-        rotate: false,
-        ttl: 0,
-        max_deliveries: 0,
-        dead_letter: String::new(),
-        dead_letter_expired: false,
-        confirm_within: 0,
-    };
+    let channel = Channel::new;
     let mut list = vec![
         channel("calm", 1, true),
         channel("one", 1, true),

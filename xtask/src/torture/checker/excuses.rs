@@ -132,7 +132,7 @@ impl History {
     /// remaining bytes of a connection that is reset.
     pub fn must_be_accepted(&self, message: &Message) -> bool {
         let [send] = &message.sends[..] else { return false };
-        let Some((gone, _)) = self.gone.get(&send.conn) else { return false };
+        let Some(gone) = self.gone.get(&send.conn) else { return false };
         let in_time = gone.saturating_sub(send.t) < 2 * SECOND;
         let reach = gone + SAFE + self.frozen(send.t, gone + SAFE + 10 * SECOND);
         in_time

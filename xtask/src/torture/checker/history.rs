@@ -49,7 +49,6 @@ pub struct Answer {
 #[derive(Clone, Debug, Default)]
 pub struct Message {
     pub channel: String,
-    pub sender: String,
     pub number: u64,
     pub has_id: bool,
     pub ttl: u64,
@@ -137,8 +136,8 @@ pub struct History {
     pub messages: BTreeMap<String, Message>,
     /// The connections of receivers.
     pub connections: BTreeMap<ConnectionId, Connection>,
-    /// When a sender without ids closed a connection on which TCP had acknowledged all messages, and how.
-    pub gone: BTreeMap<ConnectionId, (u64, String)>,
+    /// When a sender without ids closed a connection on which TCP had acknowledged all messages.
+    pub gone: BTreeMap<ConnectionId, u64>,
     /// When a topic publisher disconnected, with its channel, which it also received.
     pub publishers: Vec<(String, u64)>,
     pub faults: Faults,
@@ -213,7 +212,7 @@ impl History {
                 if let Some(channel) = &event.ch {
                     self.publishers.push((channel.clone(), event.t));
                 }
-                self.gone.insert(conn, (event.t, text(&event.what)));
+                self.gone.insert(conn, event.t);
             }
             Kind::Open => {
                 let connection = self.connections.entry(conn).or_default();
@@ -263,7 +262,6 @@ impl History {
     fn sent(&mut self, conn: ConnectionId, event: &Event) {
         let key = event.m.clone().unwrap_or_default();
         let message = self.messages.entry(key.clone()).or_default();
-        message.sender.clone_from(&conn.0);
         message.number = key.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default();
         message.channel = event.ch.clone().unwrap_or_default();
         message.has_id = event.id.unwrap_or_default();
@@ -394,8 +392,7 @@ impl History {
                 && (event.e == Kind::Act
                     || event.e == Kind::Gone && message.sends.iter().any(|send| send.conn == conn));
             let confirms = event.d.is_some() && message.receipts.iter().any(|receipt| receipt.delivery == event.d);
-            let connection =
-                event.e == Kind::Open || event.e == Kind::End || event.e == Kind::Pause || event.e == Kind::Resume;
+            let connection = matches!(event.e, Kind::Open | Kind::End | Kind::Pause | Kind::Resume);
             let there = receivers.contains(&conn)
                 && (connection || confirms || event.e == Kind::Confirm && confirmed.contains(&(&conn, event.t)));
             if (about || around || there) && event.what.as_deref() != Some("deed") {

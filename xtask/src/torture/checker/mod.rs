@@ -24,22 +24,24 @@ pub struct Violation {
     pub text: String,
 }
 
+impl Violation {
+    fn new(rule: &'static str, message: &str, text: String) -> Self {
+        Self { rule, message: Some(message.to_owned()), text }
+    }
+}
+
 /// Returns all violations in a history.
 pub fn violations(history: &History) -> Vec<Violation> {
-    let rules = [
-        rules::wrong,
-        rules::damaged,
-        rules::lost,
-        rules::doubled,
-        rules::unmarked,
-        rules::disordered,
-        rules::late,
-        rules::refused,
-        rules::rejected,
-        rules::more_than_once,
-        rules::left,
-    ];
-    rules.iter().flat_map(|rule| rule(history)).collect()
+    let rules = [rules::wrong, rules::unknown, rules::disordered, rules::left];
+    let mut found: Vec<Violation> = rules.iter().flat_map(|rule| rule(history)).collect();
+    for (rule, check) in rules::OF_A_MESSAGE {
+        for (key, message) in &history.messages {
+            let mut texts = Vec::new();
+            check(history, key, message, &mut texts);
+            found.extend(texts.into_iter().map(|text| Violation::new(rule, key, text)));
+        }
+    }
+    found
 }
 
 /// The largest number of listed violations of one rule.

@@ -5,20 +5,6 @@ use super::violations;
 use crate::torture::plan::Channel;
 use crate::torture::record::{Event, Kind};
 
-fn channel(name: &str, limit: u64, keep: bool) -> Channel {
-    Channel {
-        name: name.to_owned(),
-        limit,
-        keep,
-        rotate: false,
-        ttl: 0,
-        max_deliveries: 0,
-        dead_letter: String::new(),
-        dead_letter_expired: false,
-        confirm_within: 0,
-    }
-}
-
 /// Builds a history event by event. Times are in milliseconds.
 #[derive(Default)]
 struct Trace {
@@ -111,18 +97,15 @@ impl Trace {
     }
 
     fn history(self) -> History {
-        let dead = Channel { dead_letter: "dead".to_owned(), max_deliveries: 3, ..channel("tries", 1, true) };
-        let late = Channel {
-            ttl: 2_000,
-            dead_letter: "dead".to_owned(),
-            dead_letter_expired: true,
-            ..channel("late", 1, true)
-        };
-        let guard = Channel { confirm_within: 1_000, ..channel("guard", 1, true) };
-        let short = Channel { ttl: 2_000, ..channel("short", 1, true) };
-        let others = [("one", 1, true), ("two", 2, true), ("all", 0, true), ("live", 0, false), ("dead", 1, true)];
-        let channels = others.map(|(name, limit, keep)| channel(name, limit, keep));
-        History::new(channels.into_iter().chain([dead, short, late, guard]).collect(), self.events)
+        let new = Channel::new;
+        let dead_letter = "dead".to_owned();
+        let tries = Channel { dead_letter: dead_letter.clone(), max_deliveries: 3, ..new("tries", 1, true) };
+        let late = Channel { ttl: 2_000, dead_letter, dead_letter_expired: true, ..new("late", 1, true) };
+        let guard = Channel { confirm_within: 1_000, ..new("guard", 1, true) };
+        let short = Channel { ttl: 2_000, ..new("short", 1, true) };
+        let (one, two, dead) = (new("one", 1, true), new("two", 2, true), new("dead", 1, true));
+        let (all, live) = (new("all", 0, true), new("live", 0, false));
+        History::new(vec![one, two, all, live, dead, tries, short, late, guard], self.events)
     }
 
     #[track_caller]

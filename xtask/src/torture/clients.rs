@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::plan::Route;
 use super::record::{Event, Recorder, now};
-use super::socket::{PING, PONG, Socket};
+use crate::process;
 
 /// The stage of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +26,7 @@ pub enum Stage {
 
 /// Shared by all threads of a run.
 pub struct Shared {
-    stage: AtomicU8,
+    stage: Mutex<Stage>,
     /// The time of the last received message, in microseconds of CLOCK_MONOTONIC.
     last_received: AtomicU64,
     /// Whether receivers also end connections in orderly ways, not only with resets.
@@ -38,20 +39,15 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(routes: BTreeMap<&'static str, SocketAddr>, orderly: bool, reject: bool) -> Self {
-        Self { stage: AtomicU8::new(0), last_received: AtomicU64::new(now()), orderly, reject, routes }
+        Self { stage: Mutex::new(Stage::Running), last_received: AtomicU64::new(now()), orderly, reject, routes }
     }
 
     pub fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::SeqCst) {
-            0 => Stage::Running,
-            1 => Stage::Settling,
-            2 => Stage::Draining,
-            _ => Stage::Over,
-        }
+        *process::lock(&self.stage)
     }
 
     pub fn set(&self, stage: Stage) {
-        self.stage.store(stage as u8, Ordering::SeqCst);
+        *process::lock(&self.stage) = stage;
     }
 
     /// Returns the time since the last received message.
@@ -62,7 +58,7 @@ impl Shared {
 
 /// One client, with its history file.
 pub struct Client<'a> {
-    shared: &'a Shared,
+    pub shared: &'a Shared,
     recorder: Recorder,
 }
 
@@ -71,22 +67,13 @@ impl<'a> Client<'a> {
     ///
     /// # Errors
     /// The file cannot be created.
-    pub fn new(shared: &'a Shared, directory: &Path, name: &str) -> std::io::Result<Self> {
-        Ok(Self { shared, recorder: Recorder::create(directory, name)? })
+    pub fn new(shared: &'a Shared, directory: &Path, name: &str) -> Result<Self, String> {
+        let recorder = Recorder::create(directory, name).map_err(|error| format!("{name}.jsonl: {error}"))?;
+        Ok(Self { shared, recorder })
     }
 
     pub fn stage(&self) -> Stage {
         self.shared.stage()
-    }
-
-    /// Whether receivers also end connections in orderly ways.
-    pub fn has_orderly_ends(&self) -> bool {
-        self.shared.orderly
-    }
-
-    /// Whether manual receivers also reject messages.
-    pub fn rejects(&self) -> bool {
-        self.shared.reject
     }
 
     /// Returns the address of a route, or the broker's address if the run does not have the route.
@@ -110,13 +97,6 @@ impl<'a> Client<'a> {
         let end = Instant::now() + time;
         while Instant::now() < end && self.stage() < Stage::Over {
             std::thread::sleep((end - Instant::now()).min(Duration::from_millis(50)));
-        }
-    }
-
-    /// Answers a frame of a connection that receives no messages, if the frame is a ping.
-    pub fn answer_ping(&self, socket: &mut Socket, opcode: u8, payload: &[u8]) {
-        if opcode == PING {
-            let _ = socket.send(PONG, payload);
         }
     }
 }

@@ -6,6 +6,7 @@ use faulty_disk::Fault as DiskFault;
 
 use super::broker::Broker;
 use super::databases::Database;
+use super::options::Options;
 use super::proxy::{Mode, Proxy};
 use super::random::Random;
 use super::reverse_proxies::ReverseProxy;
@@ -82,59 +83,43 @@ pub struct Targets {
     pub scripts: Scripts,
 }
 
-/// The kinds of faults that a run may have.
-#[derive(Clone, Copy, Debug)]
-pub struct Capabilities {
-    pub kill: bool,
-    pub term: bool,
-    pub freeze: bool,
-    pub clock: bool,
-    /// Disk failures and power cuts.
-    pub disk: bool,
-    /// Faults of the faulty proxy.
-    pub proxies: bool,
-    pub nginx: bool,
-    pub haproxy: bool,
-    pub database: bool,
-    pub scripts: bool,
-}
-
-/// Returns the faults of a run of this length, each with its time since the start.
-pub fn plan(seed: u64, length: Duration, capabilities: Capabilities) -> Vec<(Duration, Fault)> {
-    let mut random = Random::new(seed, "nemesis");
+/// Returns the faults of a run, each with its time since the start.
+pub fn plan(options: &Options) -> Vec<(Duration, Fault)> {
+    let mut random = Random::new(options.seed, "nemesis");
     let mut list = Vec::new();
     let mut at = random.millis(1_500, 3_000);
-    while at < length {
-        let fault = choose(&mut random, capabilities);
+    while at < options.length {
+        let fault = choose(&mut random, options);
         list.push((at, fault));
         at += random.millis(600, 3_000);
     }
     list
 }
 
-fn choose(random: &mut Random, capabilities: Capabilities) -> Fault {
-    let weight = |has: bool, weight: u64| if has { weight } else { 0 };
+fn choose(random: &mut Random, options: &Options) -> Fault {
+    // A fault is possible if the run has all of the parts.
+    let weight = |parts: &[&str], weight: u64| if parts.iter().all(|part| options.has(part)) { weight } else { 0 };
     let short = random.between(50, 400);
     let long = random.between(500, 5_000);
     let failure = random.pick(&[DiskFailure::Full, DiskFailure::Broken, DiskFailure::Unsynced]);
     let step = random.pick(&[-7_200, -3_600, -90, -5, 5, 90, 3_600, 7_200]);
     random.weighted(&[
-        (weight(capabilities.kill, 20), Fault::Kill(short)),
-        (weight(capabilities.term, 14), Fault::Term),
-        (weight(capabilities.freeze, 5), Fault::Freeze(short * 4)),
-        (weight(capabilities.kill && capabilities.freeze, 5), Fault::FreezeAndKill(short * 2)),
-        (weight(capabilities.clock, 14), Fault::Clock(step)),
-        (weight(capabilities.kill && capabilities.disk, 12), Fault::PowerCut(short)),
-        (weight(capabilities.disk, 8), Fault::DiskFails(failure, long / 2)),
-        (weight(capabilities.proxies, 8), Fault::Cut),
-        (weight(capabilities.proxies, 6), Fault::Stall(long)),
-        (weight(capabilities.proxies, 10), Fault::Forget(long)),
-        (weight(capabilities.nginx, 4), Fault::Nginx),
-        (weight(capabilities.haproxy, 4), Fault::Haproxy),
-        (weight(capabilities.database, 14), Fault::DatabaseKill(long)),
-        (weight(capabilities.database, 6), Fault::DatabaseFreeze(long)),
-        (weight(capabilities.scripts, 8), Fault::ScriptsKill),
-        (weight(capabilities.scripts, 5), Fault::ScriptsFreeze(long)),
+        (weight(&["kill"], 20), Fault::Kill(short)),
+        (weight(&["term"], 14), Fault::Term),
+        (weight(&["freeze"], 5), Fault::Freeze(short * 4)),
+        (weight(&["kill", "freeze"], 5), Fault::FreezeAndKill(short * 2)),
+        (weight(&["clock"], 14), Fault::Clock(step)),
+        (weight(&["kill", "disk"], 12), Fault::PowerCut(short)),
+        (weight(&["disk"], 8), Fault::DiskFails(failure, long / 2)),
+        (weight(&["proxies"], 8), Fault::Cut),
+        (weight(&["proxies"], 6), Fault::Stall(long)),
+        (weight(&["proxies"], 10), Fault::Forget(long)),
+        (weight(&["proxies", "nginx"], 4), Fault::Nginx),
+        (weight(&["proxies", "haproxy"], 4), Fault::Haproxy),
+        (weight(&["database"], 14), Fault::DatabaseKill(long)),
+        (weight(&["database"], 6), Fault::DatabaseFreeze(long)),
+        (weight(&["scripts"], 8), Fault::ScriptsKill),
+        (weight(&["scripts"], 5), Fault::ScriptsFreeze(long)),
         (1, Fault::Cut),
     ])
 }
@@ -146,7 +131,7 @@ fn choose(random: &mut Random, capabilities: Capabilities) -> Fault {
 pub fn run(targets: &Targets, plan: &[(Duration, Fault)]) -> Result<(), String> {
     let begun = Instant::now();
     for (at, fault) in plan {
-        pause(at.saturating_sub(begun.elapsed()));
+        std::thread::sleep(at.saturating_sub(begun.elapsed()));
         if !targets.broker.check_running() {
             return Err("the broker has ended by itself".to_owned());
         }
@@ -156,27 +141,26 @@ pub fn run(targets: &Targets, plan: &[(Duration, Fault)]) -> Result<(), String> 
     Ok(())
 }
 
-fn pause(time: Duration) {
-    std::thread::sleep(time);
+fn pause(millis: u64) {
+    std::thread::sleep(Duration::from_millis(millis));
 }
 
 impl Targets {
     fn inject(&self, fault: Fault) -> Result<(), String> {
-        let wait = |millis: u64| pause(Duration::from_millis(millis));
         match fault {
             Fault::Kill(millis) => {
                 self.broker.kill();
-                wait(millis);
+                pause(millis);
                 self.broker.start()
             }
             Fault::PowerCut(millis) => {
                 self.broker.cut_power()?;
-                wait(millis);
+                pause(millis);
                 self.broker.start()
             }
             Fault::DiskFails(failure, millis) => {
                 self.broker.set_disk_fault(failure.fault())?;
-                wait(millis);
+                pause(millis);
                 self.broker.set_disk_fault(DiskFault::None)
             }
             Fault::Term => self.broker.stop().and_then(|()| self.broker.start()),
@@ -218,7 +202,7 @@ impl Targets {
             }
             Fault::ScriptsFreeze(millis) => {
                 self.scripts.freeze(true);
-                wait(millis);
+                pause(millis);
                 self.scripts.freeze(false);
                 Ok(())
             }
@@ -228,13 +212,13 @@ impl Targets {
     fn freeze(&self, millis: u64) {
         self.broker.note("frozen", "");
         self.broker.signal(libc::SIGSTOP);
-        pause(Duration::from_millis(millis));
+        pause(millis);
     }
 
     fn fail_proxy(&self, mode: Mode, name: &str, millis: u64) -> Result<(), String> {
         self.broker.note("proxy", name);
         self.proxy.set(mode);
-        pause(Duration::from_millis(millis));
+        pause(millis);
         self.proxy.set(Mode::Pass);
         self.broker.note("proxy", "pass");
         Ok(())
@@ -253,7 +237,7 @@ impl Targets {
         } else {
             database.freeze(true);
         }
-        pause(Duration::from_millis(millis));
+        pause(millis);
         let back = if kill {
             database.start()
         } else {
@@ -269,35 +253,28 @@ impl Targets {
 mod tests {
     use std::time::Duration;
 
-    use super::{Capabilities, Fault, plan};
+    use super::{Fault, plan};
+    use crate::torture::options::{Options, Store};
 
-    const ALL: Capabilities = Capabilities {
-        kill: true,
-        term: true,
-        freeze: true,
-        clock: true,
-        disk: true,
-        proxies: true,
-        nginx: true,
-        haproxy: true,
-        database: true,
-        scripts: true,
-    };
+    fn options(seed: u64, seconds: u64) -> Options {
+        Options { seed, length: Duration::from_secs(seconds), store: Store::MariaDb, ..Options::default() }
+    }
 
     #[test]
     fn a_seed_repeats_the_plan_and_another_changes_it() {
-        let length = Duration::from_secs(60);
-        assert_eq!(plan(5, length, ALL), plan(5, length, ALL));
-        assert_ne!(plan(5, length, ALL), plan(6, length, ALL));
+        assert_eq!(plan(&options(5, 60)), plan(&options(5, 60)));
+        assert_ne!(plan(&options(5, 60)), plan(&options(6, 60)));
     }
 
     #[test]
     fn a_disabled_fault_is_never_planned() {
-        let off = Capabilities { clock: false, database: false, ..ALL };
-        let faults = plan(1, Duration::from_secs(3_600), off);
-        let is_off =
-            |fault: &Fault| matches!(fault, Fault::Clock(_) | Fault::DatabaseKill(_) | Fault::DatabaseFreeze(_));
-        assert!(!faults.iter().any(|(_, fault)| is_off(fault)));
+        let without = ["clock", "database"].map(str::to_owned).to_vec();
+        let faults = plan(&Options { without, ..options(1, 3_600) });
+        let database = |fault: &Fault| matches!(fault, Fault::DatabaseKill(_) | Fault::DatabaseFreeze(_));
+        assert!(plan(&options(1, 3_600)).iter().any(|(_, fault)| database(fault)));
+        let sqlite = plan(&Options { store: Store::Sqlite, ..options(1, 3_600) });
+        assert!(!sqlite.iter().any(|(_, fault)| database(fault)), "SQLite has no server");
+        assert!(!faults.iter().any(|(_, fault)| database(fault) || matches!(fault, Fault::Clock(_))));
         assert!(faults.iter().any(|(_, fault)| matches!(fault, Fault::Kill(_))), "a long run has every enabled fault");
     }
 }

@@ -84,9 +84,9 @@ impl Options {
         text
     }
 
-    /// Whether a part is not omitted.
+    /// Whether the run has a part: the part is not omitted, and the store has a server if the part is `database`.
     pub fn has(&self, part: &str) -> bool {
-        !self.without.iter().any(|name| name == part)
+        !self.without.iter().any(|name| name == part) && (part != "database" || self.store != Store::Sqlite)
     }
 }
 

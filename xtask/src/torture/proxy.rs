@@ -3,16 +3,17 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::process;
 
 /// The behaviour of the proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Passes all bytes.
+    #[default]
     Pass,
     /// Passes no bytes; connections stay open.
     Stall,
@@ -22,7 +23,7 @@ pub enum Mode {
 
 #[derive(Default)]
 struct Shared {
-    mode: AtomicU8,
+    mode: Mutex<Mode>,
     /// Connections of an earlier epoch are reset.
     epoch: AtomicU64,
     over: AtomicBool,
@@ -57,7 +58,7 @@ impl Proxy {
 
     /// Sets the mode of all connections.
     pub fn set(&self, mode: Mode) {
-        self.shared.mode.store(mode as u8, Ordering::SeqCst);
+        *process::lock(&self.shared.mode) = mode;
     }
 
     /// Resets all current connections.
@@ -75,11 +76,7 @@ impl Drop for Proxy {
 
 impl Shared {
     fn mode(&self) -> Mode {
-        match self.mode.load(Ordering::SeqCst) {
-            0 => Mode::Pass,
-            1 => Mode::Stall,
-            _ => Mode::Discard,
-        }
+        *process::lock(&self.mode)
     }
 }
 

@@ -3,9 +3,10 @@
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::clients::{Client, Stage};
+use super::clients::{Client, Shared, Stage};
 use super::plan::{self, Receiver, ReceiverKind};
 use super::random::{Random, hash};
 use super::record::{Event, Kind};
@@ -33,7 +34,7 @@ struct Behaviour {
 
 /// The state of a receiver's thread.
 pub struct ReceiverRun<'a> {
-    client: &'a Client<'a>,
+    client: Client<'a>,
     plan: &'a Receiver,
     random: Random,
     conn: u64,
@@ -44,8 +45,13 @@ pub struct ReceiverRun<'a> {
 }
 
 impl<'a> ReceiverRun<'a> {
-    pub fn new(client: &'a Client<'a>, plan: &'a Receiver, seed: u64) -> Self {
-        Self { client, plan, random: Random::new(seed, &plan.name), conn: 0, received: 0, frames: 0 }
+    /// Creates a receiver with its history file in `directory`.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn new(shared: &'a Shared, directory: &Path, plan: &'a Receiver, seed: u64) -> Result<Self, String> {
+        let client = Client::new(shared, directory, &plan.name)?;
+        Ok(Self { client, plan, random: Random::new(seed, &plan.name), conn: 0, received: 0, frames: 0 })
     }
 
     /// Receives until the stage `last` is over.
@@ -59,7 +65,7 @@ impl<'a> ReceiverRun<'a> {
             // Noted before the connection ends, so that the event precedes everything that the broker does because of it.
             self.client.note(&Event::now(Kind::End).on(self.conn).what(ending.map_or("lost", Ending::name)));
             // If the broker has sent FIN, closing the socket is an orderly end, too.
-            let otherwise = if self.client.has_orderly_ends() { Ending::Fin } else { Ending::Reset };
+            let otherwise = if self.client.shared.orderly { Ending::Fin } else { Ending::Reset };
             socket.end(ending.unwrap_or(otherwise));
             if !self.plan.calm {
                 self.client.sleep(self.random.millis(0, self.plan.away));
@@ -116,18 +122,21 @@ impl<'a> ReceiverRun<'a> {
         let mut just_got = false;
         loop {
             if self.client.stage() > last && !socket.has_frame() {
-                return Some(plan::ending(&mut self.random, just_got, self.client.has_orderly_ends()));
+                return Some(plan::ending(&mut self.random, just_got, self.client.shared.orderly));
             }
             match socket.next(Duration::from_millis(50)) {
                 Received::Frame(TEXT | BINARY, payload) => {
                     just_got = self.frame(socket, &payload, &behaviour);
                     if self.received >= behaviour.messages && !socket.has_frame() {
-                        return Some(plan::ending(&mut self.random, just_got, self.client.has_orderly_ends()));
+                        return Some(plan::ending(&mut self.random, just_got, self.client.shared.orderly));
                     }
                 }
                 Received::Frame(PING, payload) => self.pong(socket, &payload),
                 Received::Frame(CLOSE, payload) => {
-                    self.note_unexpected_close(&payload);
+                    // A legacy client cannot handle a close frame.
+                    if !self.plan.kind.is_modern() {
+                        self.note_wrong(format!("a legacy client got a close frame: {}", payload.escape_ascii()));
+                    }
                     return None;
                 }
                 Received::Frame(..) => {}
@@ -141,18 +150,14 @@ impl<'a> ReceiverRun<'a> {
         }
     }
 
-    /// Notes a close frame that a legacy client cannot handle.
-    fn note_unexpected_close(&self, payload: &[u8]) {
-        if !self.plan.kind.is_modern() {
-            let text = format!("a legacy client got a close frame: {}", payload.escape_ascii());
-            self.client.note(&Event::now(Kind::Wrong).on(self.conn).what(text));
-        }
+    /// Notes an event that must not happen.
+    fn note_wrong(&self, text: String) {
+        self.client.note(&Event::now(Kind::Wrong).on(self.conn).what(text));
     }
 
     fn pong(&self, socket: &mut Socket, payload: &[u8]) {
         if !self.plan.kind.is_modern() && (payload.is_empty() || payload == b"0") {
-            let text = format!("a legacy client got a ping that it cannot answer: {:?}", payload.escape_ascii());
-            self.client.note(&Event::now(Kind::Wrong).on(self.conn).what(text));
+            self.note_wrong(format!("a legacy client got a ping that it cannot answer: {:?}", payload.escape_ascii()));
         }
         let answer = if self.plan.kind == ReceiverKind::Legacy { b"" } else { payload };
         if socket.send(PONG, answer).is_ok() && self.plan.kind != ReceiverKind::Manual {
@@ -167,8 +172,7 @@ impl<'a> ReceiverRun<'a> {
             self.got(payload, None, None);
         } else {
             let Ok(delivery) = serde_json::from_slice::<Delivery>(payload) else {
-                let text = format!("not a delivery: {}", payload.escape_ascii());
-                self.client.note(&Event::now(Kind::Wrong).on(self.conn).what(text));
+                self.note_wrong(format!("not a delivery: {}", payload.escape_ascii()));
                 return false;
             };
             let (Some(data), None) = (delivery.data, &delivery.response_code) else { return false };
@@ -196,9 +200,7 @@ impl<'a> ReceiverRun<'a> {
         let key =
             serde_json::from_slice::<Value>(text).ok().and_then(|value| Some(value.get("m")?.as_str()?.to_owned()));
         let Some(key) = key else {
-            let text = format!("a message without a key: {}", text.escape_ascii());
-            self.client.note(&Event::now(Kind::Wrong).on(self.conn).what(text));
-            return;
+            return self.note_wrong(format!("a message without a key: {}", text.escape_ascii()));
         };
         let mut event = Event::now(Kind::Got).on(self.conn).of(&key).in_channel(&self.plan.channel);
         event.h = Some(hash(text));
@@ -221,7 +223,7 @@ impl<'a> ReceiverRun<'a> {
         }
         // Rejections need a channel for dead letters.
         let (fails, rejects) = if self.plan.channel == "tries" { (40, 6) } else { (8, 0) };
-        let rejects = if self.client.rejects() { rejects } else { 0 };
+        let rejects = if self.client.shared.reject { rejects } else { 0 };
         let choice = if self.plan.calm {
             Choice::Ack
         } else {

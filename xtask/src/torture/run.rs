@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::broker::Broker;
 use super::checker;
-use super::clients::{Client, Shared, Stage};
+use super::clients::{Shared, Stage};
 use super::clock::FakeClock;
 use super::databases::{self, Database};
 use super::disk::BrokerDisk;
-use super::nemesis::{self, Capabilities, Targets};
+use super::nemesis::{self, Targets};
 use super::options::{Options, Store};
 use super::plan::{self, Channel, Receiver, ReceiverKind, Route, Sender};
 use super::proxy::Proxy;
@@ -88,38 +88,32 @@ struct Setup {
 
 fn torture(options: &Options, program: &Path, directory: &Path) -> Result<(), String> {
     let setup = set_up(options, program, directory)?;
-    let capabilities = capabilities(options);
-    let faults = nemesis::plan(options.seed, options.length, capabilities);
+    let faults = nemesis::plan(options);
     let drains = drain_receivers(options.has("failures"));
-    let client =
-        |name: &str| Client::new(&setup.shared, directory, name).map_err(|error| format!("{name}.jsonl: {error}"));
-    let sending: Vec<_> =
-        setup.senders.iter().map(|plan| Ok((client(&plan.name)?, plan))).collect::<Result<_, String>>()?;
-    let receiving: Vec<_> =
-        setup.receivers.iter().map(|plan| Ok((client(&plan.name)?, plan))).collect::<Result<_, String>>()?;
-    let draining: Vec<_> = drains.iter().map(|plan| Ok((client(&plan.name)?, plan))).collect::<Result<_, String>>()?;
+    let (shared, seed) = (&setup.shared, options.seed);
     let result = std::thread::scope(|scope| {
-        let seed = options.seed;
-        let begin = |(client, plan)| scope.spawn(move || SenderRun::new(client, plan, seed).run());
-        let senders: Vec<_> = sending.iter().map(|(client, plan)| begin((client, *plan))).collect();
-        let receive = |(client, plan), last| scope.spawn(move || ReceiverRun::new(client, plan, seed).run(last));
-        let receivers: Vec<_> =
-            receiving.iter().map(|(client, plan)| receive((client, *plan), Stage::Settling)).collect();
-        let acted = nemesis::run(&setup.targets, &faults);
-        if acted.is_err() {
-            setup.shared.set(Stage::Over);
-            return acted;
-        }
-        wait_for_senders(&setup, &senders);
-        for receiver in receivers {
-            let _ = receiver.join();
-        }
-        for (client, plan) in &draining {
-            receive((client, *plan), Stage::Draining);
-        }
-        drain(&setup);
-        setup.shared.set(Stage::Over);
-        Ok(())
+        let send =
+            |plan| SenderRun::new(shared, directory, plan, seed).map(|mut sender| scope.spawn(move || sender.run()));
+        let receive = |plan, last| {
+            let receiver = ReceiverRun::new(shared, directory, plan, seed);
+            receiver.map(|mut receiver| scope.spawn(move || receiver.run(last)))
+        };
+        let stages = || -> Result<(), String> {
+            let senders = setup.senders.iter().map(send).collect::<Result<Vec<_>, _>>()?;
+            let receivers = setup.receivers.iter().map(|plan| receive(plan, Stage::Settling));
+            let receivers = receivers.collect::<Result<Vec<_>, _>>()?;
+            nemesis::run(&setup.targets, &faults)?;
+            wait_for_senders(&setup, &senders);
+            for receiver in receivers {
+                let _ = receiver.join();
+            }
+            drains.iter().try_for_each(|plan| receive(plan, Stage::Draining).map(drop))?;
+            drain(&setup);
+            Ok(())
+        };
+        let result = stages();
+        shared.set(Stage::Over);
+        result
     });
     finish(&setup, directory, result)
 }
@@ -128,8 +122,7 @@ fn torture(options: &Options, program: &Path, directory: &Path) -> Result<(), St
 fn set_up(options: &Options, program: &Path, directory: &Path) -> Result<Setup, String> {
     let text = |error: std::io::Error| error.to_string();
     let mut random = Random::new(options.seed, "cast");
-    let free_address = || process::free_port().local_addr().map_err(text);
-    let (address, behind) = (free_address()?, free_address()?);
+    let (address, behind) = (process::free_address(), process::free_address());
     let database = match options.store {
         Store::Sqlite => None,
         Store::MariaDb => Some(Database::new(databases::Kind::MariaDb)?),
@@ -171,12 +164,9 @@ fn set_up(options: &Options, program: &Path, directory: &Path) -> Result<Setup, 
             routes.push(route);
         }
     }
-    let scripts = if options.has("scripts") {
-        let behind = nginx.as_ref().map_or(address, ReverseProxy::address);
-        Scripts::start(directory, vec![address, behind])?
-    } else {
-        Scripts::none()
-    };
+    let behind_nginx = nginx.as_ref().map_or(address, ReverseProxy::address);
+    let of_scripts = if options.has("scripts") { vec![address, behind_nginx] } else { Vec::new() };
+    let scripts = Scripts::start(directory, of_scripts)?;
     let senders = plan::senders(&mut random, &routes, options.has("failures"));
     let receivers = plan::receivers(&mut random, &routes, options.has("failures"));
     let targets = Targets { broker, proxy, nginx, haproxy, haproxy_tcp, database, scripts };
@@ -187,21 +177,6 @@ fn set_up(options: &Options, program: &Path, directory: &Path) -> Result<Setup, 
         senders,
         receivers,
     })
-}
-
-fn capabilities(options: &Options) -> Capabilities {
-    Capabilities {
-        kill: options.has("kill"),
-        term: options.has("term"),
-        freeze: options.has("freeze"),
-        clock: options.has("clock"),
-        disk: options.has("disk"),
-        proxies: options.has("proxies"),
-        nginx: options.has("proxies") && options.has("nginx"),
-        haproxy: options.has("proxies") && options.has("haproxy"),
-        database: options.store != Store::Sqlite && options.has("database"),
-        scripts: options.has("scripts"),
-    }
 }
 
 /// Returns one calm receiver for each kept channel. Where the checker looks for marks of redelivered messages, the receiver is manual.

@@ -20,7 +20,7 @@ pub struct Scripts {
 }
 
 impl Scripts {
-    /// Starts one receiver for each address, and a sender for the first address.
+    /// Starts one receiver for each address, and a sender for the first address. Starts nothing without addresses.
     ///
     /// # Errors
     /// PHP is not installed.
@@ -33,16 +33,6 @@ impl Scripts {
         };
         scripts.launch()?;
         Ok(scripts)
-    }
-
-    /// Returns an empty set of scripts.
-    pub fn none() -> Self {
-        Self {
-            directory: PathBuf::new(),
-            addresses: Vec::new(),
-            children: Mutex::new(Vec::new()),
-            generation: AtomicU64::new(0),
-        }
     }
 
     fn launch(&self) -> Result<(), String> {

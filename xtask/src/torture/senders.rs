@@ -1,15 +1,16 @@
 //! Senders. A reliable sender repeats a publication with the same id until it is answered; other senders send some messages and disconnect.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::clients::{Client, Stage};
+use super::clients::{Client, Shared, Stage};
 use super::plan::{Sender, SenderKind};
 use super::random::{Random, hash};
 use super::record::{Event, Kind};
-use super::socket::{BINARY, Ending, Received, Socket, TEXT};
+use super::socket::{BINARY, Ending, PING, PONG, Received, Socket, TEXT};
 
 /// How long a reliable sender waits for an answer before it reconnects.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
@@ -28,7 +29,7 @@ struct Publication {
 
 /// The state of a sender's thread.
 pub struct SenderRun<'a> {
-    client: &'a Client<'a>,
+    client: Client<'a>,
     plan: &'a Sender,
     random: Random,
     conn: u64,
@@ -37,8 +38,13 @@ pub struct SenderRun<'a> {
 }
 
 impl<'a> SenderRun<'a> {
-    pub fn new(client: &'a Client<'a>, plan: &'a Sender, seed: u64) -> Self {
-        Self { client, plan, random: Random::new(seed, &plan.name), conn: 0, last: 0 }
+    /// Creates a sender with its history file in `directory`.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn new(shared: &'a Shared, directory: &Path, plan: &'a Sender, seed: u64) -> Result<Self, String> {
+        let client = Client::new(shared, directory, &plan.name)?;
+        Ok(Self { client, plan, random: Random::new(seed, &plan.name), conn: 0, last: 0 })
     }
 
     /// Sends until the stage [`Stage::Running`] is over. A reliable sender then waits for its last answers.
@@ -172,8 +178,8 @@ impl<'a> SenderRun<'a> {
             }
             match socket.next(self.random.millis(1, 40)) {
                 Received::Frame(TEXT, payload) => self.answer(&payload, pending),
-                Received::Frame(opcode, payload) => self.client.answer_ping(socket, opcode, &payload),
-                Received::Timeout => {}
+                Received::Frame(PING, payload) => drop(socket.send(PONG, &payload)),
+                Received::Frame(..) | Received::Timeout => {}
                 Received::End => return None,
             }
         }
